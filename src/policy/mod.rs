@@ -1,0 +1,7 @@
+//! Pure decisions: no Pingora, no I/O, no clock reads.
+
+pub mod auth;
+pub mod breaker;
+pub mod bulkhead;
+pub mod rate_limit;
+pub mod retry;

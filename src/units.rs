@@ -1,0 +1,229 @@
+//! Values as an operator writes them: with their unit.
+//!
+//! Each type parses itself, so that a wrong value is an error at its place in the file.
+
+use std::fmt;
+use std::ops::Deref;
+use std::str::FromStr;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::de::{self, Deserialize, Deserializer, Visitor};
+
+/// A length of time: `250ms`, `5s`, `1m 30s`, `24h`. A bare number is refused, except `0`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timespan(pub Duration);
+
+impl Timespan {
+    pub const fn from_secs(seconds: u64) -> Self {
+        Timespan(Duration::from_secs(seconds))
+    }
+
+    pub const fn from_millis(millis: u64) -> Self {
+        Timespan(Duration::from_millis(millis))
+    }
+}
+
+impl Deref for Timespan {
+    type Target = Duration;
+    fn deref(&self) -> &Duration {
+        &self.0
+    }
+}
+
+impl fmt::Display for Timespan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", humantime::format_duration(self.0))
+    }
+}
+
+impl FromStr for Timespan {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        if text == "0" {
+            return Ok(Timespan(Duration::ZERO));
+        }
+        humantime::parse_duration(text)
+            .map(Timespan)
+            .map_err(|_| "expected a duration with its unit, such as 250ms, 5s or 1m".to_owned())
+    }
+}
+
+/// An amount of bytes: `64KiB`, `10MB`, `512B`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Size(pub u64);
+
+impl Size {
+    pub const fn kib(n: u64) -> Self {
+        Size(n * 1024)
+    }
+
+    pub const fn mib(n: u64) -> Self {
+        Size(n * 1024 * 1024)
+    }
+
+    /// The size as an index; saturates where `usize` is smaller.
+    pub fn as_usize(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", bytesize::ByteSize(self.0).display().iec())
+    }
+}
+
+impl FromStr for Size {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || "expected a size with its unit, such as 64KiB or 10MB".to_owned();
+        if text.trim().bytes().all(|b| b.is_ascii_digit()) && text.trim() != "0" {
+            return Err(wrong());
+        }
+        bytesize::ByteSize::from_str(text.trim()).map(|b| Size(b.as_u64())).map_err(|_| wrong())
+    }
+}
+
+/// A share of a whole, 0 % to 100 %: `50%`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd)]
+pub struct Percent(f64);
+
+impl Percent {
+    /// `percent` in 0..=100; clamped.
+    pub const fn new(percent: u8) -> Self {
+        Percent(if percent > 100 { 1.0 } else { percent as f64 / 100.0 })
+    }
+
+    /// The share as a fraction between 0 and 1.
+    pub const fn fraction(self) -> f64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Percent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}%", self.0 * 100.0)
+    }
+}
+
+impl FromStr for Percent {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.trim()
+            .strip_suffix('%')
+            .and_then(|n| n.trim().parse::<f64>().ok())
+            .filter(|n| (0.0..=100.0).contains(n))
+            .map(|n| Percent(n / 100.0))
+            .ok_or_else(|| "expected a percentage from 0% to 100%, such as 50%".to_owned())
+    }
+}
+
+/// A value that must not be seen: never printed, not by `Debug` either.
+#[derive(Clone)]
+pub struct Secret(SecretString);
+
+impl Secret {
+    pub fn new(value: impl Into<String>) -> Self {
+        Secret(SecretString::from(value.into()))
+    }
+
+    /// The value itself. Whoever calls this answers for where it goes.
+    pub fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.expose() == other.expose()
+    }
+}
+
+impl Eq for Secret {}
+
+impl FromStr for Secret {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Err("a secret must not be empty".to_owned());
+        }
+        Ok(Secret::new(text))
+    }
+}
+
+struct Text<T>(std::marker::PhantomData<T>, &'static str);
+
+impl<T: FromStr<Err = String>> Visitor<'_> for Text<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.1)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(E::custom)
+    }
+
+    // YAML reads a bare `500` as a number: let the parser say what is missing.
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<T, E> {
+        number.to_string().parse().map_err(E::custom)
+    }
+}
+
+macro_rules! deserialize_from_text {
+    ($($type:ty: $what:literal),+ $(,)?) => {$(
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                deserializer.deserialize_str(Text(std::marker::PhantomData, $what))
+            }
+        }
+    )+};
+}
+
+deserialize_from_text! {
+    Timespan: "a duration such as 250ms, 5s or 1m",
+    Size: "a size such as 64KiB or 10MB",
+    Percent: "a percentage such as 50%",
+    Secret: "a string",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_carry_a_unit() {
+        assert_eq!("250ms".parse(), Ok(Timespan::from_millis(250)));
+        assert_eq!("1m 30s".parse(), Ok(Timespan::from_secs(90)));
+        assert_eq!("0".parse(), Ok(Timespan::default()));
+        assert!("500".parse::<Timespan>().is_err());
+        assert!("-1s".parse::<Timespan>().is_err());
+    }
+
+    #[test]
+    fn sizes_carry_a_unit() {
+        assert_eq!("64KiB".parse(), Ok(Size::kib(64)));
+        assert_eq!("10MB".parse(), Ok(Size(10_000_000)));
+        assert!("65536".parse::<Size>().is_err());
+    }
+
+    #[test]
+    fn percentages_stay_within_their_whole() {
+        assert_eq!("50%".parse::<Percent>().map(Percent::fraction), Ok(0.5));
+        assert!("101%".parse::<Percent>().is_err());
+        assert!("0.5".parse::<Percent>().is_err());
+    }
+
+    #[test]
+    fn a_secret_is_not_printed() {
+        assert_eq!(format!("{:?}", Secret::new("hunter2")), "[redacted]");
+    }
+}
