@@ -1,0 +1,3 @@
+//! What runs: the tasks around the request path.
+
+pub mod jwks;
