@@ -1,0 +1,35 @@
+# What there is to run; each target does its own set-up. Everything but the bench is built in
+# one profile with the same flags, so that no target rebuilds what another has built.
+
+export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check build bench
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## the gateway, an upstream and a few calls; DEMO_ONCE=1 ends after them
+	@scripts/setup.sh
+	@echo "building; the first time takes some minutes"
+	@cargo build --locked --bin portcullis --example demo --example demo_upstream
+	@cargo run --locked --quiet --example demo
+
+test: ## set-up, then every test
+	@scripts/setup.sh --tests
+	cargo test --locked
+
+check: ## what CI denies: formatting, warnings, broken documentation, licences and bans
+	@scripts/setup.sh
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+	scripts/deny.sh
+
+build: ## the gateway, optimised: target/release/portcullis
+	@scripts/setup.sh
+	cargo build --locked --release --bin portcullis
+
+bench: ## side by side with a bare Pingora; see bench/README.md
+	@scripts/setup.sh --bench
+	bench/run.sh

@@ -1,0 +1,159 @@
+#!/bin/sh
+# Installs what a build needs and the machine lacks: a C compiler, make, cmake.
+#   --tests   also curl and the servers the tests run privately: PostgreSQL, Redis
+#   --bench   also curl and the load generator, wrk
+# Says one line per thing it does, nothing when all is there. Where it cannot install
+# (no root, no known package manager) it names what is missing and exits 1.
+set -eu
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
+
+say() { printf 'setup: %s\n' "$*"; }
+fail() { printf 'setup: %s\n' "$*" >&2; exit 1; }
+has() { command -v "$1" >/dev/null 2>&1; }
+
+# Rust is the developer's to choose: named, never installed.
+require_rust() {
+    wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$root/Cargo.toml")
+    remedy="install Rust $wanted or later: https://rustup.rs"
+    found=$(cargo --version 2>/dev/null | cut -d' ' -f2) || found=
+    [ -n "$found" ] || fail "cargo is missing; $remedy"
+    older=$(printf '%s\n%s\n' "$wanted" "${found%%-*}" | sort -t. -k1,1n -k2,2n -k3,3n | head -n 1)
+    [ "$older" = "$wanted" ] || fail "cargo $found is too old; $remedy, or run: rustup update stable"
+}
+
+# Distributions keep PostgreSQL's server programs out of PATH.
+has_postgres() {
+    has initdb && has postgres && return
+    for initdb in /usr/lib/postgresql/*/bin/initdb /usr/pgsql-*/bin/initdb \
+        /usr/libexec/postgresql*/initdb /opt/homebrew/opt/postgresql*/bin/initdb \
+        /usr/local/opt/postgresql*/bin/initdb; do
+        [ -x "$initdb" ] && return
+    done
+    return 1
+}
+
+has_redis() { has redis-server || has valkey-server; }
+
+# The names of what is missing, one per line.
+missing() {
+    has cc || echo cc
+    has make || echo make
+    has cmake || echo cmake
+    if [ "$tests$bench" != nono ]; then
+        has curl || echo curl
+    fi
+    if [ "$tests" = yes ]; then
+        has_postgres || echo postgresql
+        has_redis || echo redis
+    fi
+    if [ "$bench" = yes ]; then
+        has wrk || echo wrk
+    fi
+}
+
+manager() {
+    for candidate in apt-get dnf apk pacman brew; do
+        has "$candidate" && echo "$candidate" && return
+    done
+    echo none
+}
+
+# package MANAGER THING: the package that brings THING.
+package() {
+    case "$1:$2" in
+        apk:cc) echo build-base ;;
+        *:cc) echo gcc ;;
+        apt-get:redis) echo redis-server ;;
+        dnf:redis | pacman:redis) echo valkey ;;
+        dnf:postgresql) echo postgresql-server ;;
+        *) echo "$2" ;;
+    esac
+}
+
+# gcc alone has no C library headers on Debian.
+packages() {
+    for thing in $2; do
+        package "$1" "$thing"
+        if [ "$1:$thing" = apt-get:cc ]; then echo libc6-dev; fi
+    done
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
+}
+
+may_install() {
+    case $1 in
+        none) return 1 ;;
+        brew) return 0 ;;
+        *) [ "$(id -u)" = 0 ] || { has sudo && sudo -n true 2>/dev/null; } ;;
+    esac
+}
+
+# Runs a command quietly; its output is shown only if it fails.
+quietly() {
+    log=$(mktemp)
+    if "$@" </dev/null >"$log" 2>&1; then
+        rm -f "$log"
+        return
+    fi
+    cat "$log" >&2
+    rm -f "$log"
+    fail "failed: $*"
+}
+
+# A Debian package that brings a server starts it, unless this file says no. The tests own
+# the servers they use, so nothing of this set-up may leave one running.
+hold_services() {
+    policy=/usr/sbin/policy-rc.d
+    [ -e "$policy" ] && return
+    trap 'as_root rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+    as_root chmod 755 "$policy"
+}
+
+install() {
+    case $1 in
+        apt-get)
+            hold_services
+            quietly as_root apt-get update -qq
+            shift
+            quietly as_root env DEBIAN_FRONTEND=noninteractive \
+                apt-get install -y -qq --no-install-recommends "$@"
+            ;;
+        dnf) shift && quietly as_root dnf install -y -q "$@" ;;
+        apk) shift && quietly as_root apk add --no-cache -q "$@" ;;
+        pacman) shift && quietly as_root pacman -S --needed --noconfirm "$@" ;;
+        brew) shift && quietly brew install --quiet "$@" ;;
+    esac
+}
+
+tests=no
+bench=no
+for argument in "$@"; do
+    case $argument in
+        --tests) tests=yes ;;
+        --bench) bench=yes ;;
+        *) printf 'usage: %s [--tests] [--bench]\n' "$0" >&2; exit 2 ;;
+    esac
+done
+
+require_rust
+things=$(missing | tr '\n' ' ')
+things=${things% }
+[ -n "$things" ] || exit 0
+
+manager=$(manager)
+wanted=$(packages "$manager" "$things" | tr '\n' ' ')
+wanted=${wanted% }
+if ! may_install "$manager"; then
+    [ "$manager" = none ] && fail "missing: $things; no known package manager here, install them and run this again"
+    fail "missing: $things; cannot become root without a password, run: sudo $manager install $wanted"
+fi
+say "installing $wanted with $manager"
+# shellcheck disable=SC2086 # one word per package
+install "$manager" $wanted
+left=$(missing | tr '\n' ' ')
+[ -z "$left" ] || fail "still missing after the installation: ${left% }; install them by hand"
