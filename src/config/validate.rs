@@ -2,12 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::load::path::KeyPath;
-use super::load::{Problem, Sources, suggest};
+use super::load::{KeyPath, Problem, Sources, suggest};
 use super::{Config, Route};
 use crate::config::route::Serve;
 use crate::record;
-use crate::routing::rewrite::Rewriter;
 
 /// Everything wrong with an otherwise well-formed configuration.
 pub(super) fn problems(config: &Config, sources: &Sources) -> Vec<Problem> {
@@ -116,8 +114,8 @@ impl RouteCheck<'_> {
     /// Parameters a rewrite names must be captured by every pattern of the route.
     fn rewrite(&mut self) {
         let Some(rewrite) = &self.route.rewrite else { return };
-        if let Err(message) = Rewriter::try_new(rewrite, &self.route.matches) {
-            self.report(&["rewrite"], message.to_string());
+        if let Err(unfit) = rewrite.check(&self.route.matches) {
+            self.report(&["rewrite"], unfit.to_string());
         }
     }
 }

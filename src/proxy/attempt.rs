@@ -57,7 +57,7 @@ impl Ended {
             Ended::Outcome(outcome) => Some(Rejection::Attempt(outcome)),
             Ended::ClientGone => None,
             Ended::ClientSlow => Some(Rejection::RequestTimeout),
-            Ended::ClientMalformed => Some(Rejection::BadRequest("the body is malformed")),
+            Ended::ClientMalformed => Some(Rejection::BadRequest("the body is malformed".into())),
             Ended::DeadlineExceeded => Some(Rejection::DeadlineExceeded),
             Ended::Internal => Some(Rejection::Internal),
         }

@@ -8,8 +8,7 @@ use pingora_http::RequestHeader;
 
 use super::listener::Limits;
 use super::rejection::Rejection;
-use crate::routing::router::Find;
-use crate::routing::{host, path};
+use crate::routing::{NoRoute, host, path};
 use crate::runtime::snapshot::Snapshot;
 
 /// Which route a request takes.
@@ -49,20 +48,17 @@ pub fn route(
 ) -> Result<Routed, Rejection> {
     let host = host_of(request)?;
     let raw = request.uri.path();
-    let canonical =
-        path::canonicalize(raw.as_bytes()).map_err(|why| Rejection::BadRequest(why.reason()))?;
-    let found = match snapshot.router.find(&host, method, &canonical) {
-        Find::Found(found) => found,
-        Find::NotFound => return Err(Rejection::NoRoute),
-        Find::MethodNotAllowed { allow } => {
-            let allow = HeaderValue::from_str(&allow);
-            let allow = allow.unwrap_or_else(|_| HeaderValue::from_static(""));
-            return Err(Rejection::MethodNotAllowed(allow));
-        }
-    };
+    let canonical = path::canonicalize(raw.as_bytes())
+        .map_err(|ambiguous| Rejection::BadRequest(ambiguous.to_string().into()))?;
+    let found = snapshot.router.find(&host, method, &canonical).map_err(|none| match none {
+        NoRoute::NotFound => Rejection::NoRoute,
+        NoRoute::MethodNotAllowed { allow } => Rejection::MethodNotAllowed(
+            HeaderValue::from_str(&allow).unwrap_or_else(|_| HeaderValue::from_static("")),
+        ),
+    })?;
     let route = found.route;
-    let rewrite = snapshot.routes[route].rewrite.as_ref();
-    let rewritten = rewrite.map(|rewrite| rewrite.apply(&canonical, &found.params));
+    let rewrite = snapshot.routes[route].config.rewrite.as_ref();
+    let rewritten = rewrite.map(|rewrite| rewrite.apply(&found.params).into_owned());
     let canonical = (canonical != raw).then(|| canonical.into_owned());
     Ok(Routed { route, forwarded: rewritten.or_else(|| canonical.clone()), canonical })
 }
@@ -77,8 +73,8 @@ fn host_of(request: &RequestHeader) -> Result<std::borrow::Cow<'_, str>, Rejecti
                 value.as_bytes()
             }
             None if request.version == Version::HTTP_10 => return Ok("".into()),
-            None => return Err(Rejection::BadRequest("the request names no host")),
+            None => return Err(Rejection::BadRequest("the request names no host".into())),
         },
     };
-    host::normalize(raw).map_err(|_| Rejection::BadRequest("the Host header is malformed"))
+    host::normalize(raw).map_err(|bad| Rejection::BadRequest(bad.to_string().into()))
 }

@@ -2,6 +2,7 @@
 //!
 //! How it is written down for the caller is the business of [`super::dialect`].
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
@@ -14,7 +15,7 @@ use crate::policy::outcome::Outcome;
 #[derive(Debug, Clone)]
 pub enum Rejection {
     /// Malformed or ambiguous; the connection is closed after it. The words say what.
-    BadRequest(&'static str),
+    BadRequest(Cow<'static, str>),
     PathTooLong,
     HeadersTooLarge,
     BodyTooLarge,
@@ -152,9 +153,10 @@ impl Rejection {
     }
 
     /// What went wrong, for a person. Never what the client sent, never a credential.
-    pub fn detail(&self) -> &'static str {
+    pub fn detail(&self) -> &str {
         match self {
-            Rejection::BadRequest(what) | Rejection::InvalidBody(what) => what,
+            Rejection::BadRequest(what) => what,
+            Rejection::InvalidBody(what) => what,
             Rejection::PathTooLong => "the path is longer than this listener allows",
             Rejection::HeadersTooLarge => "the header fields are larger than this listener allows",
             Rejection::BodyTooLarge => "the body is larger than this route allows",

@@ -13,6 +13,7 @@ use pingora_core::utils::tls::{WrappedX509, parse_x509};
 
 use super::jwks::Jwks;
 use crate::config::Problem;
+use crate::config::load::KeyPath;
 use crate::config::route::Serve;
 use crate::config::{self, Config};
 use crate::observe::metrics::{Metrics, RouteMetrics, UpstreamMetrics};
@@ -23,8 +24,7 @@ use crate::policy::rate_limit::Limiter;
 use crate::policy::retry::budget::Budget;
 use crate::policy::{Policies, retry};
 use crate::record::Capture;
-use crate::routing::rewrite::Rewriter;
-use crate::routing::router::Router;
+use crate::routing::{Conflict, Router};
 use crate::time::Moment;
 use crate::upstream::Upstream;
 use crate::upstream::config::HostHeader;
@@ -86,7 +86,6 @@ pub struct Route {
     pub guard: Option<Guard>,
     pub policies: Policies,
     pub retry: Option<Retry>,
-    pub rewrite: Option<Rewriter>,
     pub capture: Option<Capture>,
     pub metrics: RouteMetrics,
 }
@@ -129,25 +128,22 @@ impl Snapshot {
         }
         let matches = config.routes.iter().enumerate();
         let matches = matches.map(|(index, (name, route))| (index, name.as_str(), &route.matches));
-        let router = Router::try_new(matches).map_err(|conflicts| {
-            conflicts.into_iter().map(|c| Problem::new(c.path(), c.to_string())).collect()
+        let router = Router::try_new(matches).unwrap_or_else(|conflicts| {
+            problems.extend(conflicts.iter().map(conflict));
+            Router::default()
         });
-        match router {
-            Ok(router) if problems.is_empty() => Ok(Snapshot {
-                generation: before.map_or(1, |before| before.generation + 1),
-                config,
-                router,
-                routes,
-                upstreams,
-                budgets,
-                authorities,
-            }),
-            Ok(_) => Err(problems),
-            Err(conflicts) => {
-                problems.extend::<Vec<Problem>>(conflicts);
-                Err(problems)
-            }
+        if !problems.is_empty() {
+            return Err(problems);
         }
+        Ok(Snapshot {
+            generation: before.map_or(1, |before| before.generation + 1),
+            config,
+            router,
+            routes,
+            upstreams,
+            budgets,
+            authorities,
+        })
     }
 
     /// The keys of an entry of `auth`, if it fetches them.
@@ -203,14 +199,6 @@ impl Route {
                 let budget = retry.budget.as_ref().and_then(|name| parts.budgets.get(name));
                 Retry { config: retry.clone(), budget: budget.cloned() }
             });
-        let rewrite = config
-            .rewrite
-            .as_ref()
-            .map(|rewrite| {
-                Rewriter::try_new(rewrite, &config.matches)
-                    .map_err(|e| problem("rewrite", e.to_string()))
-            })
-            .transpose()?;
         let upstream_breaker = match &target {
             Target::Upstream(target) => target.upstream.breaker().cloned(),
             Target::Serve(_) => None,
@@ -227,7 +215,6 @@ impl Route {
             target,
             guard,
             retry,
-            rewrite,
             capture: Capture::compile(&config.record),
             metrics: metrics.route(name),
             config: config.clone(),
@@ -255,6 +242,11 @@ impl Route {
     pub fn credential_headers(&self) -> &[HeaderName] {
         self.guard.as_ref().map_or(&[], Guard::credential_headers)
     }
+}
+
+fn conflict(conflict: &Conflict) -> Problem {
+    let path = KeyPath::root().key("routes").key(conflict.second.1.as_str()).key("match");
+    Problem::new(path, conflict.to_string())
 }
 
 // What survives a reload.
