@@ -3,5 +3,6 @@
 pub mod auth;
 pub mod breaker;
 pub mod bulkhead;
+pub mod outcome;
 pub mod rate_limit;
 pub mod retry;
