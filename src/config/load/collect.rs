@@ -56,7 +56,9 @@ fn is_consequence(error: &Error, findings: &Findings) -> bool {
     let path = error.path();
     match &error.kind {
         Kind::MissingKey(key) => {
-            findings.is_pruned(&path.clone().key(*key)) || (path.is_root() && findings.incomplete)
+            // A merge key may have brought it, an include that could not be read as well.
+            [*key, "<<"].iter().any(|key| findings.is_pruned(&path.clone().key(*key)))
+                || (path.is_root() && findings.incomplete)
         }
         Kind::Message(_) | Kind::UnknownKey { .. } | Kind::UnknownValue { .. } => {
             findings.explains(&path)

@@ -3,7 +3,7 @@
 /// The known name nearest to `wrong`, if one is near enough to be meant.
 ///
 /// Near: the optimal string alignment distance (a slip, a missing or extra letter, two swapped
-/// letters) is at most a third of the longer name, or one is the beginning of the other from four letters on.
+/// letters) is at most a third of the longer name, or half of it if the first three letters agree.
 /// Of equals, the first. Differences of case and of `-` to `_` do not count.
 pub fn suggest<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     // Nobody misspells a name this long; the distance is quadratic.
@@ -24,13 +24,10 @@ fn fold(name: &str) -> String {
 
 fn distance(wrong: &str, name: &str) -> Option<usize> {
     let longer = wrong.chars().count().max(name.chars().count());
+    let agree = wrong.chars().zip(name.chars()).take_while(|(a, b)| a == b).count();
+    let most = if agree >= 3 { longer / 2 } else { longer / 3 };
     let edits = strsim::osa_distance(wrong, name);
-    if edits <= longer.div_ceil(3).min(longer.saturating_sub(1)) {
-        return Some(edits);
-    }
-    let begins =
-        wrong.len().min(name.len()) >= 4 && (wrong.starts_with(name) || name.starts_with(wrong));
-    begins.then_some(edits)
+    (edits <= most).then_some(edits)
 }
 
 #[cfg(test)]
