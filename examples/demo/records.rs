@@ -83,8 +83,9 @@ pub struct Row {
 }
 
 impl Row {
-    pub fn request_id_and_status(&self) -> (String, i64) {
-        (self.request_id.clone(), self.status)
+    /// Request id, status, attempts.
+    pub fn recorded(&self) -> (&str, u64, u64) {
+        (&self.request_id, self.status.unsigned_abs(), self.attempts.unsigned_abs())
     }
 }
 
