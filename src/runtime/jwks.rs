@@ -1,7 +1,8 @@
 //! Key sets over HTTP: one task per issuer fetches, publishes, and tells those who wait.
 //!
-//! All fetches of an issuer happen in its task: never more than one in flight, whoever asks. What a key set means, how long its keys are
-//! believed, and how often strangers may cause a fetch is decided in `policy::auth`.
+//! All fetches of an issuer happen in its task: never more than one in flight, whoever asks.
+//! What a key set means, how long it is believed, and how often strangers may cause a fetch is
+//! decided in `policy::auth`.
 
 use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
