@@ -1,8 +1,8 @@
 //! Key sets over HTTP: one task per issuer fetches, publishes, and tells those who wait.
 //!
-//! All fetches of an issuer happen in its task, one after the other, so that there is never more
-//! than one in flight however many requests ask. What a key set means, how long its keys are
-//! believed, and how often strangers may cause a fetch is decided in `policy::auth`.
+//! All fetches of an issuer happen in its task: never more than one in flight, whoever asks.
+//! What a key set means, how long it is believed, and how often strangers may cause a fetch is
+//! decided in `policy::auth`.
 
 use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -108,6 +108,7 @@ struct State {
     phase: Phase,
     refetch: Refetch,
     failures: u32,
+    health: Health,
     status: Status,
 }
 
@@ -120,6 +121,17 @@ enum Phase {
     Fetching,
 }
 
+/// What was last said in the log.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Health {
+    Unknown,
+    Good,
+    /// The keys at hand still serve.
+    Failing,
+    /// There are none, or they are too old.
+    Refusing,
+}
+
 impl State {
     fn new(config: &Config) -> Self {
         State {
@@ -128,6 +140,7 @@ impl State {
             phase: Phase::Asked,
             refetch: Refetch::new(*config.min_refetch),
             failures: 0,
+            health: Health::Unknown,
             status: Status::default(),
         }
     }
@@ -184,28 +197,39 @@ impl Fetcher {
 
     fn note_success(&self, state: &mut State, published: Published) -> Duration {
         let Published { usable, skipped, changed } = published;
-        let recovered = state.status.last_error.take().is_some();
-        if changed || recovered {
+        if changed || state.health != Health::Good {
             let (authority, url) = (&self.authority, &self.config.url);
             log::info!("auth.{authority}: {usable} keys from {url}, {skipped} others passed over");
         }
+        state.health = Health::Good;
         state.failures = 0;
         state.status.succeeded += 1;
         state.status.last_success = Some(Clock::now());
+        state.status.last_error = None;
         jittered(*self.config.refresh)
     }
 
-    /// Warns when fetching begins to fail, not every time it does.
+    /// Warns when fetching begins to fail and when the keys at hand are given up, not every time.
     fn note_failure(&self, state: &mut State, error: &FetchError) -> Duration {
         let why = error.chain();
-        if state.status.last_error.is_none() {
-            let (authority, url) = (&self.authority, &self.config.url);
-            let then = match state.status.last_success {
-                None => "its tokens are refused until a fetch succeeds".to_owned(),
-                Some(_) => format!("the keys at hand are believed for {}", self.config.max_stale),
-            };
-            log::warn!("auth.{authority}: no keys from {url}: {why}; {then}");
+        let usable = self.keyring.is_usable(Clock::now());
+        let health = if usable { Health::Failing } else { Health::Refusing };
+        if health != state.health {
+            let (authority, url, bound) =
+                (&self.authority, &self.config.url, &self.config.max_stale);
+            if usable {
+                log::warn!(
+                    "auth.{authority}: no keys from {url}: {why}; those at hand are believed for \
+                     {bound} after they came"
+                );
+            } else {
+                log::warn!(
+                    "auth.{authority}: no keys from {url}: {why}; its tokens are refused until a \
+                     fetch succeeds"
+                );
+            }
         }
+        state.health = health;
         state.status.last_error = Some(why);
         state.status.failed += 1;
         state.refetch.forget();

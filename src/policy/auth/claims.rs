@@ -135,3 +135,6 @@ fn numeric_date(claims: &Map<String, Value>, name: &str) -> Result<Option<u64>, 
     // `as` saturates: a time before 1970 is 0, one beyond the end of u64 is its end.
     Ok(Some(seconds as u64))
 }
+
+#[cfg(test)]
+mod tests;

@@ -51,8 +51,8 @@ impl Identity {
     }
 }
 
-/// A name that is the same text in any header: 1 to 256 visible ASCII characters, with single
-/// meaning (no space at either end, since a receiver trims those and `acme ` would become `acme`).
+/// A name that is the same text wherever it arrives as a header: 1 to 256 visible ASCII characters,
+/// with spaces only between them (a receiver trims the ends, and `acme ` would become `acme`).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Consumer(Box<str>);
 

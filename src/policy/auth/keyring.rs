@@ -2,6 +2,7 @@
 //!
 //! Requests read it without a lock. Whoever fetches the document publishes it here.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -32,7 +33,7 @@ impl Keyring {
         Keyring { current: ArcSwap::from_pointee(keys), algorithms }
     }
 
-    pub(super) fn current(&self) -> arc_swap::Guard<std::sync::Arc<KeySet>> {
+    pub(super) fn current(&self) -> arc_swap::Guard<Arc<KeySet>> {
         self.current.load()
     }
 
@@ -58,7 +59,7 @@ impl Keyring {
             keys.generation = before.generation;
         }
         let usable = keys.len();
-        self.current.store(std::sync::Arc::new(keys));
+        self.current.store(Arc::new(keys));
         Ok(Published { usable, skipped, changed })
     }
 
@@ -86,7 +87,6 @@ mod tests {
     use super::super::testing::{ED25519, OTHER_RSA, P256, P384, RSA, document, verifier};
     use super::*;
     use serde_json::{Value, json};
-    use std::sync::Arc;
 
     fn keyring(algorithms: &str) -> Arc<Keyring> {
         let yaml =

@@ -8,7 +8,7 @@ use std::time::Duration;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519};
 use aws_lc_rs::signature::{ParsedPublicKey, VerificationAlgorithm};
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
-use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind};
 
 use super::config::{Algorithms, Pem};
 use super::denial::Denial;
@@ -216,18 +216,16 @@ fn usable_with(key: &DecodingKey) -> Option<&'static [Algorithm]> {
         ParsedPublicKey::new(algorithm, bytes).is_ok()
     };
     match key.family() {
-        jsonwebtoken::AlgorithmFamily::Rsa => {
+        AlgorithmFamily::Rsa => {
             // The exact bound is the verifier's own; this one gives an early, named error.
             let significant = bytes.iter().skip_while(|b| **b == 0).count();
             (significant >= RSA_MIN_BYTES)
                 .then_some(&[RS256, RS384, RS512, PS256, PS384, PS512][..])
         }
-        jsonwebtoken::AlgorithmFamily::Ec if parses(&ECDSA_P256_SHA256_FIXED) => Some(&[ES256]),
-        jsonwebtoken::AlgorithmFamily::Ec if parses(&ECDSA_P384_SHA384_FIXED) => Some(&[ES384]),
-        jsonwebtoken::AlgorithmFamily::Ed if parses(&ED25519) => Some(&[EdDSA]),
-        jsonwebtoken::AlgorithmFamily::Ec
-        | jsonwebtoken::AlgorithmFamily::Ed
-        | jsonwebtoken::AlgorithmFamily::Hmac => None,
+        AlgorithmFamily::Ec if parses(&ECDSA_P256_SHA256_FIXED) => Some(&[ES256]),
+        AlgorithmFamily::Ec if parses(&ECDSA_P384_SHA384_FIXED) => Some(&[ES384]),
+        AlgorithmFamily::Ed if parses(&ED25519) => Some(&[EdDSA]),
+        AlgorithmFamily::Ec | AlgorithmFamily::Ed | AlgorithmFamily::Hmac => None,
     }
 }
 

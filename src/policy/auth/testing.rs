@@ -1,7 +1,7 @@
 //! For tests: keys of every kind, tokens signed with them, and the shortest way to a verifier.
 #![allow(clippy::unwrap_used, reason = "a test that cannot make its keys has failed")]
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
@@ -15,7 +15,7 @@ use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
-use super::{Config, Now, Verifier};
+use super::{Config, Denial, Identity, Now, Verifier};
 use crate::time::Moment;
 
 /// The wall clock of every test, unless it says otherwise.
@@ -114,6 +114,24 @@ pub fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
 
 pub fn bearer(token: &str) -> HeaderMap {
     headers(&[("authorization", &format!("Bearer {token}"))])
+}
+
+/// Accepts what `signer` signs, by its PEM; `more` is further YAML of the `jwt` map.
+pub fn by_pem(signer: &Signer, more: &str) -> Verifier {
+    let pem = serde_json::to_string(&signer.public_pem).unwrap();
+    let algorithm = signer.algorithm;
+    verifier(&format!(
+        "jwt: {{issuer: auth-service, algorithms: [{algorithm:?}], public_key: {pem}, {more}}}"
+    ))
+}
+
+/// What `verifier` makes of a token at the start of time.
+pub fn verify(verifier: &Verifier, token: &str) -> Result<Arc<Identity>, Denial> {
+    verifier.verify(&bearer(token), now(0))
+}
+
+pub fn consumer(outcome: Result<Arc<Identity>, Denial>) -> String {
+    outcome.unwrap().consumer().to_owned()
 }
 
 fn rsa(kid: &'static str) -> Signer {

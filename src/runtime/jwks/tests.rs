@@ -151,13 +151,15 @@ async fn a_hundred_requests_with_an_unknown_key_share_one_fetch() {
 async fn a_key_made_during_a_fetch_gets_a_fetch_of_its_own() {
     let server = Server::gated(vec![keys(&[&RSA]), keys(&[&OTHER_RSA])]).await;
     let (_verifier, jwks) = server.client("");
+    while server.hits() == 0 {
+        tokio::task::yield_now().await;
+    }
     let ask = jwks.refresh_for(Some("rsa-2"));
     tokio::pin!(ask);
-    while server.hits() == 0 {
-        tokio::select! {
-            _ = &mut ask => panic!("answered before the server did"),
-            () = tokio::task::yield_now() => {}
-        }
+    tokio::select! {
+        biased;
+        _ = &mut ask => panic!("answered before the server did"),
+        () = std::future::ready(()) => {}
     }
     server.gate.add_permits(1000);
     assert!(ask.await);

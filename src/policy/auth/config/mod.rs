@@ -17,7 +17,7 @@ pub use jwt::{Algorithms, Cache, Jwt, KeySource, Pem};
 #[serde(rename_all = "snake_case")]
 pub enum Config {
     /// Bearer tokens (RFC 6750, RFC 7519).
-    Jwt(Jwt),
+    Jwt(Box<Jwt>),
     /// A shared secret in a header.
     ApiKey(ApiKeys),
 }

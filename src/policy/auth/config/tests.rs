@@ -11,7 +11,7 @@ fn refusal(yaml: &str) -> String {
 
 fn jwt(yaml: &str) -> super::Jwt {
     match config(yaml) {
-        Config::Jwt(jwt) => jwt,
+        Config::Jwt(jwt) => *jwt,
         Config::ApiKey(_) => panic!("not a jwt: {yaml}"),
     }
 }
