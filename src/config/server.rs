@@ -1,7 +1,7 @@
 //! What is set once for the process: listeners, the admin address, whom to believe.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use http::HeaderName;
@@ -91,7 +91,26 @@ impl Default for Admin {
 #[serde(deny_unknown_fields, default)]
 pub struct ClientAddress {
     /// Peers whose `X-Forwarded-*` headers are believed.
+    #[serde(deserialize_with = "networks")]
     pub trusted_proxies: Vec<IpNet>,
+}
+
+/// `10.0.0.0/8`, or a single address.
+fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    struct Network(IpNet);
+
+    impl<'de> Deserialize<'de> for Network {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            let text = String::deserialize(deserializer)?;
+            let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+            network.map(Network).map_err(|_| {
+                serde::de::Error::custom("expected a network such as 10.0.0.0/8, or an address")
+            })
+        }
+    }
+
+    let networks = Vec::<Network>::deserialize(deserializer)?;
+    Ok(networks.into_iter().map(|network| network.0).collect())
 }
 
 /// The headers by which a request is known.

@@ -41,8 +41,6 @@ pub struct Caller<'a> {
 #[must_use = "dropping an admission gives its permits back"]
 #[derive(Debug, Default)]
 pub struct Admission {
-    /// Where the caller stands in its rate limit.
-    pub quota: Option<rate_limit::Verdict>,
     pub upstream_permit: Option<breaker::Permit>,
     pub route_permit: Option<breaker::Permit>,
     pub slot: Option<bulkhead::Slot>,
@@ -74,10 +72,9 @@ pub fn admit(policies: &Policies, caller: Caller<'_>, now: Moment) -> Result<Adm
         policies;
 
     let identity = caller.identity.map_err(Rejection::Credentials)?;
-    let quota = match rate_limit {
-        Some(limiter) => Some(within_limit(limiter, identity, caller.address, now)?),
-        None => None,
-    };
+    if let Some(limiter) = rate_limit {
+        within_limit(limiter, identity, caller.address, now)?;
+    }
     let route_permit = through(route_breaker.as_ref(), now)?;
     let upstream_permit = through(upstream_breaker.as_ref(), now)?;
     let slot = match bulkhead {
@@ -88,7 +85,7 @@ pub fn admit(policies: &Policies, caller: Caller<'_>, now: Moment) -> Result<Adm
         ),
         None => None,
     };
-    Ok(Admission { quota, upstream_permit, route_permit, slot })
+    Ok(Admission { upstream_permit, route_permit, slot })
 }
 
 fn within_limit(
@@ -96,10 +93,10 @@ fn within_limit(
     identity: Option<&auth::Identity>,
     address: IpAddr,
     now: Moment,
-) -> Result<rate_limit::Verdict, Rejection> {
+) -> Result<(), Rejection> {
     let subject = rate_limit::Subject { consumer: identity.map(auth::Identity::consumer), address };
     let verdict = limiter.check(limiter.key(subject), now);
-    if verdict.admitted { Ok(verdict) } else { Err(Rejection::RateLimited(verdict)) }
+    if verdict.admitted { Ok(()) } else { Err(Rejection::RateLimited(verdict)) }
 }
 
 fn through(

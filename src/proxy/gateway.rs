@@ -21,7 +21,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::Method;
+use http::{Method, Version};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, Result};
@@ -355,6 +355,8 @@ impl ProxyHttp for Gateway {
             return Ok(());
         }
         let Some(route) = ctx.route.clone() else { return Ok(()) };
+        // The version is each hop's own (RFC 9110, section 2.5).
+        response.set_version(Version::HTTP_11);
         let now = Clock::now();
         let status = response.status.as_u16();
         let took = now.since(ctx.attempt.started);

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::signal::unix::Signal;
+
 use super::shared::Shared;
 use super::snapshot::Snapshot;
 use crate::config::{Config, Diagnostic, Environment, Problem, Sources};
@@ -14,15 +16,7 @@ use crate::upstream::resolve;
 pub const RESOLVE_WAIT: Duration = Duration::from_secs(2);
 
 /// Reload whenever the process is told to, for ever.
-pub async fn on_hangup(shared: Arc<Shared>, path: PathBuf) {
-    let hangups = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup());
-    let mut hangups = match hangups {
-        Ok(hangups) => hangups,
-        Err(error) => {
-            log::error!("SIGHUP cannot be received, reloading is off: {error}");
-            return;
-        }
-    };
+pub async fn on_hangup(shared: Arc<Shared>, path: PathBuf, mut hangups: Signal) {
     while hangups.recv().await.is_some() {
         reload(&shared, &path).await;
     }

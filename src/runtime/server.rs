@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use pingora_core::listeners::Listeners as Endpoints;
@@ -11,6 +11,7 @@ use pingora_core::server::{RunArgs, Server, ShutdownWatch};
 use pingora_core::services::background::{BackgroundService, background_service};
 use pingora_core::services::listening::Service;
 use pingora_proxy::http_proxy;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::drain::Drain;
 use super::reload;
@@ -36,6 +37,11 @@ pub enum StartError {
 /// Run the gateway with the configuration at `path`. Returns only if it could not start: a
 /// drained process exits.
 pub fn run(path: &Path) -> Result<(), StartError> {
+    // The record has a runtime of its own: a busy proxy does not hold up its writes, and it
+    // outlives the proxy's runtimes in the drain.
+    let runtime = record_runtime()?;
+    // First of all: until somebody listens for it, SIGHUP ends the process.
+    let hangups = hangups(&runtime)?;
     let (config, sources) =
         Config::load(path, &Environment::process()).map_err(StartError::Config)?;
     let metrics = Arc::new(Metrics::new().map_err(|e| StartError::Other(e.to_string()))?);
@@ -43,9 +49,6 @@ pub fn run(path: &Path) -> Result<(), StartError> {
         reload::compile(config.clone(), &sources, &metrics).map_err(StartError::Config)?;
     check_addresses(&config)?;
 
-    // The record has a runtime of its own: a busy proxy does not hold up its writes, and it
-    // outlives the proxy's runtimes in the drain.
-    let runtime = record_runtime()?;
     let recorder = match config.record.store.chosen() {
         Some(_) => Some(
             Recorder::start(&config.record, runtime.handle())
@@ -66,7 +69,11 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     }
     let background = server.add_service(background_service(
         "background",
-        Background { shared: shared.clone(), path: path.to_owned() },
+        Background {
+            shared: shared.clone(),
+            path: path.to_owned(),
+            hangups: Mutex::new(Some(hangups)),
+        },
     ));
     let proxy = server.add_service(Service::with_listeners(
         "proxy".to_owned(),
@@ -87,6 +94,12 @@ fn record_runtime() -> Result<tokio::runtime::Runtime, StartError> {
         .enable_all()
         .build()
         .map_err(|error| StartError::Other(format!("no runtime for the record: {error}")))
+}
+
+fn hangups(runtime: &tokio::runtime::Runtime) -> Result<Signal, StartError> {
+    let _inside = runtime.enter();
+    signal(SignalKind::hangup())
+        .map_err(|error| StartError::Other(format!("SIGHUP cannot be received: {error}")))
 }
 
 /// Everything that must be free, before anything is taken.
@@ -115,6 +128,8 @@ fn server_conf(config: &Config) -> ServerConf {
 struct Background {
     shared: Arc<Shared>,
     path: PathBuf,
+    /// Taken by the one start there is.
+    hangups: Mutex<Option<Signal>>,
 }
 
 #[async_trait]
@@ -125,8 +140,10 @@ impl BackgroundService for Background {
         drop(snapshot);
         self.shared.lifecycle.set_ready();
         log::info!("ready");
+        let hangups = self.hangups.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(hangups) = hangups else { return };
         tokio::select! {
-            () = reload::on_hangup(self.shared.clone(), self.path.clone()) => {}
+            () = reload::on_hangup(self.shared.clone(), self.path.clone(), hangups) => {}
             _ = shutdown.changed() => {}
         }
     }

@@ -30,7 +30,7 @@ use crate::upstream::Upstream;
 use crate::upstream::config::HostHeader;
 
 /// The authorities an upstream's certificates may come from.
-pub type Authorities = Arc<Box<[WrappedX509]>>;
+pub type Authorities = Arc<[WrappedX509]>;
 
 /// One generation of the configuration.
 pub struct Snapshot {
@@ -341,7 +341,7 @@ fn read_authorities(path: &std::path::Path) -> Result<Authorities, String> {
         store.add(certificate.clone()).map_err(|error| unreadable(&error))?;
     }
     let wrapped = certificates.iter().map(|c| WrappedX509::new(c.to_vec(), parse_x509));
-    Ok(Arc::new(wrapped.collect()))
+    Ok(wrapped.collect())
 }
 
 fn authorities(

@@ -52,16 +52,30 @@ impl Upstream {
     pub fn new(name: &str, config: Config, now: Moment) -> Self {
         let breaker = config.circuit_breaker.clone().map(|c| Arc::new(Breaker::new(c, now)));
         let group_key = resolve::fingerprint(name, &config.tls);
-        let upstream = Upstream {
+        Upstream {
             name: name.into(),
             endpoints: ArcSwap::from_pointee(resolve::literal(&config)),
             config,
             turn: AtomicUsize::new(0),
             breaker,
             group_key,
-        };
-        log::debug!("upstreams.{name}: {} endpoints by address", upstream.endpoints.load().len());
-        upstream
+        }
+    }
+
+    /// `old` under a new configuration: itself if nothing changed; else what is unchanged of its
+    /// endpoints and its breaker.
+    pub fn reconfigured(old: &Arc<Upstream>, config: &Config, now: Moment) -> Arc<Upstream> {
+        if old.config == *config {
+            return old.clone();
+        }
+        let mut new = Upstream::new(&old.name, config.clone(), now);
+        if old.config.circuit_breaker == config.circuit_breaker {
+            new.breaker.clone_from(&old.breaker);
+        }
+        if old.config.endpoints == config.endpoints && old.config.tls == config.tls {
+            new.endpoints.store(old.endpoints());
+        }
+        Arc::new(new)
     }
 
     pub fn config(&self) -> &Config {

@@ -79,6 +79,11 @@ async fn lookup(url: &Url) -> Result<Vec<SocketAddr>, String> {
     .map_err(|_| format!("no answer within {}s", LOOKUP_TIMEOUT.as_secs()))?
     .map_err(|error| error.to_string())?;
     let mut addresses: Vec<SocketAddr> = found.collect();
+    // A name with addresses of both kinds is one server twice, often listening on one only
+    // (`localhost`): two endpoints would make half of its attempts fail.
+    if addresses.iter().any(SocketAddr::is_ipv4) {
+        addresses.retain(SocketAddr::is_ipv4);
+    }
     if addresses.is_empty() {
         return Err("the name has no address".to_owned());
     }
