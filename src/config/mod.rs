@@ -48,7 +48,10 @@ pub struct Config {
 
 impl Config {
     /// Read and check `path`. All mistakes are reported together, in the order of the file.
-    pub fn load(path: &Path, environment: &Environment) -> Result<(Config, Sources), Vec<Diagnostic>> {
+    pub fn load(
+        path: &Path,
+        environment: &Environment,
+    ) -> Result<(Config, Sources), Vec<Diagnostic>> {
         load::load_partial::<Config>(path, environment).validate(validate::problems)
     }
 }

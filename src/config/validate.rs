@@ -68,7 +68,9 @@ impl RouteCheck<'_> {
                 self.reference(&["upstream"], "upstreams", upstream, known);
             }
             (None, Some(Serve::Health | Serve::Ready | Serve::Live | Serve::Status)) => {}
-            (Some(_), Some(_)) => self.report(&["serve"], "a route has an `upstream` or a `serve`, not both"),
+            (Some(_), Some(_)) => {
+                self.report(&["serve"], "a route has an `upstream` or a `serve`, not both")
+            }
             (None, None) => self.report(&[], "a route needs an `upstream` or a `serve`"),
         }
     }
@@ -82,7 +84,9 @@ impl RouteCheck<'_> {
     }
 
     fn budget(&mut self) {
-        let Some(budget) = self.route.retry.as_ref().and_then(|r| r.budget.as_ref()) else { return };
+        let Some(budget) = self.route.retry.as_ref().and_then(|r| r.budget.as_ref()) else {
+            return;
+        };
         let known = self.config.retry_budgets.keys().map(String::as_str).collect();
         self.reference(&["retry", "budget"], "retry_budgets", budget, known);
     }
@@ -100,7 +104,10 @@ impl RouteCheck<'_> {
     fn timeouts(&mut self) {
         let timeout = &self.route.timeout;
         if !timeout.request.is_zero() && *timeout.attempt > *timeout.request {
-            self.report(&["timeout", "attempt"], "an attempt cannot outlast the request it belongs to");
+            self.report(
+                &["timeout", "attempt"],
+                "an attempt cannot outlast the request it belongs to",
+            );
         }
     }
 

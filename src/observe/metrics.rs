@@ -5,13 +5,13 @@
 //! [`UpstreamMetrics`]); state that lives elsewhere (breakers, slots, budgets, queues) is
 //! copied into gauges when somebody asks.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
-    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 /// Seconds: from a cache's answer to a slow report.
@@ -34,29 +34,30 @@ pub struct Metrics {
     pub connections: IntGauge,
     /// Client connections closed on arrival, by reason.
     pub connections_refused: IntCounter,
-    /// State, copied on demand by [`crate::runtime`].
-    pub state: StateMetrics,
+    /// State, copied on demand; locked, so that two scrapes do not mix.
+    pub state: Mutex<StateMetrics>,
     /// Reloads by result.
     pub reloads: IntCounterVec,
     /// The configuration in force: 1 at start, one more with every reload.
     pub generation: IntGauge,
 }
 
-/// Gauges and counters whose truth lives in the policies and the recorder.
+/// Gauges and counters whose truth lives in the policies and the recorder: reset, then set,
+/// each time somebody asks.
 pub struct StateMetrics {
     pub circuit_state: IntGaugeVec,
-    pub circuit_opened: IntGaugeVec,
+    pub circuit_opened: IntCounterVec,
     pub bulkhead_in_flight: IntGaugeVec,
     pub bulkhead_capacity: IntGaugeVec,
     pub budget_tokens: GaugeVec,
-    pub budget_withdrawn: IntGaugeVec,
-    pub budget_refused: IntGaugeVec,
+    pub budget_withdrawn: IntCounterVec,
+    pub budget_refused: IntCounterVec,
     pub endpoints: IntGaugeVec,
     pub rate_limit_keys: IntGaugeVec,
-    pub record_rows: IntGaugeVec,
+    pub record_rows: IntCounterVec,
     pub record_queue: IntGauge,
     pub jwks_keys: IntGaugeVec,
-    pub jwks_fetches: IntGaugeVec,
+    pub jwks_fetches: IntCounterVec,
 }
 
 /// One route's metrics, resolved when the configuration was compiled.
@@ -127,7 +128,7 @@ impl Metrics {
                 "connections_refused_total",
                 "Client connections closed on arrival for max_connections",
             )?,
-            state: StateMetrics::new(r)?,
+            state: Mutex::new(StateMetrics::new(r)?),
             reloads: counters(r, "reloads_total", "Reloads of the configuration", &["result"])?,
             generation: gauge(r, "config_generation", "The configuration in force")?,
             registry,
@@ -173,7 +174,7 @@ impl StateMetrics {
                 "0 closed, 1 half-open, 2 open",
                 &["scope", "name"],
             )?,
-            circuit_opened: gauges(
+            circuit_opened: counters(
                 r,
                 "circuit_opened_total",
                 "How often the circuit has opened",
@@ -185,13 +186,13 @@ impl StateMetrics {
                 r,
                 GaugeVec::new(opts("retry_budget_tokens", "Retries granted at once"), &["budget"])?,
             )?,
-            budget_withdrawn: gauges(
+            budget_withdrawn: counters(
                 r,
                 "retry_budget_withdrawn_total",
                 "Retries the budget paid for",
                 &["budget"],
             )?,
-            budget_refused: gauges(
+            budget_refused: counters(
                 r,
                 "retry_budget_refused_total",
                 "Retries the budget refused",
@@ -204,7 +205,7 @@ impl StateMetrics {
                 "Consumers and addresses being counted",
                 &["route"],
             )?,
-            record_rows: gauges(
+            record_rows: counters(
                 r,
                 "record_rows_total",
                 "Rows of the record by what became of them",
@@ -212,8 +213,34 @@ impl StateMetrics {
             )?,
             record_queue: gauge(r, "record_queue_depth", "Rows waiting to be written")?,
             jwks_keys: gauges(r, "jwks_keys", "Usable keys", &["auth"])?,
-            jwks_fetches: gauges(r, "jwks_fetches_total", "Fetches", &["auth", "result"])?,
+            jwks_fetches: counters(r, "jwks_fetches_total", "Fetches", &["auth", "result"])?,
         })
+    }
+}
+
+impl StateMetrics {
+    /// Forget everything: what has gone with a reload is not shown any more.
+    pub fn reset(&self) {
+        for gauges in [
+            &self.circuit_state,
+            &self.bulkhead_in_flight,
+            &self.bulkhead_capacity,
+            &self.endpoints,
+            &self.rate_limit_keys,
+            &self.jwks_keys,
+        ] {
+            gauges.reset();
+        }
+        self.budget_tokens.reset();
+        for counters in [
+            &self.circuit_opened,
+            &self.budget_withdrawn,
+            &self.budget_refused,
+            &self.record_rows,
+            &self.jwks_fetches,
+        ] {
+            counters.reset();
+        }
     }
 }
 
@@ -306,8 +333,7 @@ fn histograms(
     help: &str,
     label: &str,
 ) -> prometheus::Result<HistogramVec> {
-    let opts = HistogramOpts::new(name, help)
-        .namespace("portcullis")
-        .buckets(LATENCY_BUCKETS.to_vec());
+    let opts =
+        HistogramOpts::new(name, help).namespace("portcullis").buckets(LATENCY_BUCKETS.to_vec());
     register(r, HistogramVec::new(opts, &[label])?)
 }

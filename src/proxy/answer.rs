@@ -1,15 +1,17 @@
 //! The gateway's own answers, put on the wire so that the connection stays in order.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{
+    ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use http::{HeaderValue, Method};
 use pingora_core::{Error, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 use std::time::Duration;
 
-use super::context::Context;
 use super::attempt::REJECTED;
+use super::context::Context;
 use super::rejection::{Rejection, RpcCode};
 use super::{cors, dialect, headers};
 use crate::config::route::Dialect;

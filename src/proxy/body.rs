@@ -22,7 +22,11 @@ const PREPARED_LIMIT: usize = 64 * 1024;
 const TRANSLATED_LIMIT: usize = 64 * 1024;
 
 /// Read the request's body and fill in `json`'s defaults, before anything goes upstream.
-pub async fn prepare(session: &mut Session, ctx: &mut Context, json: &Json) -> Result<(), Rejection> {
+pub async fn prepare(
+    session: &mut Session,
+    ctx: &mut Context,
+    json: &Json,
+) -> Result<(), Rejection> {
     // Pingora hands what was read here to the first attempt as it would to a retry.
     session.as_downstream_mut().enable_retry_buffering();
     let mut body = Vec::new();

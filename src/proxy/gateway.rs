@@ -160,7 +160,8 @@ impl Gateway {
         let mut rejection = rejection;
         let status = answer::status(ctx, &rejection);
         ctx.end.rejection = Some(rejection.clone());
-        if let Err(unavailable) = recording::commit(self.shared.recorder.as_ref(), session, ctx, status).await
+        if let Err(unavailable) =
+            recording::commit(self.shared.recorder.as_ref(), session, ctx, status).await
         {
             rejection = unavailable;
             ctx.end.rejection = Some(rejection.clone());
@@ -284,7 +285,11 @@ impl ProxyHttp for Gateway {
         }
     }
 
-    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(
+        &self,
+        session: &mut Session,
+        ctx: &mut Context,
+    ) -> Result<Box<HttpPeer>> {
         if let Some(wait) = ctx.backoff.take()
             && let Err(error) = Self::back_off(session, ctx, wait).await
         {
@@ -397,7 +402,8 @@ impl ProxyHttp for Gateway {
             cors::permit(cors, &session.req_header().headers, response)?;
         }
         let status = response.status.as_u16();
-        let committed = recording::commit(self.shared.recorder.as_ref(), session, ctx, status).await;
+        let committed =
+            recording::commit(self.shared.recorder.as_ref(), session, ctx, status).await;
         committed.map_err(|rejection| {
             ctx.end.rejection = Some(rejection);
             Error::new_in(REJECTED)
@@ -452,7 +458,6 @@ impl ProxyHttp for Gateway {
             ctx.end.client_gone |= ended == Ended::ClientGone;
             ctx.end.truncated = true;
             if let Some(outcome) = ended.outcome() {
-                ctx.attempt.concluded = false;
                 attempt::conclude(ctx, outcome, Clock::now());
             }
             return error;
@@ -487,12 +492,15 @@ impl ProxyHttp for Gateway {
     async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut Context) {
         let now = Clock::now();
         let status = status_of(session, ctx);
-        if !ctx.end.client_gone && ctx.end.rejection.is_none()
+        if !ctx.end.client_gone
+            && ctx.end.rejection.is_none()
             && let Some(upstream_status) = ctx.attempt.upstream_status
         {
             attempt::conclude(ctx, Outcome::Response(upstream_status), now);
         }
-        if !ctx.end.client_gone && let Some(outcome) = ctx.end.last_outcome {
+        if !ctx.end.client_gone
+            && let Some(outcome) = ctx.end.last_outcome
+        {
             attempt::conclude_request(ctx, outcome, now);
         }
         recording::finish(self.shared.recorder.as_ref(), session, ctx, status, now);
@@ -538,4 +546,3 @@ fn now_for_tokens() -> auth::Now {
     let unix_seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     auth::Now { unix_seconds, moment: Clock::now() }
 }
-

@@ -132,7 +132,6 @@ impl GuardedIo {
     }
 }
 
-
 impl AsyncRead for GuardedIo {
     fn poll_read(
         mut self: Pin<&mut Self>,

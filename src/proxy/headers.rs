@@ -110,9 +110,11 @@ fn remove_lookalikes(request: &mut RequestHeader, name: &HeaderName) {
     let alike = |other: &HeaderName| {
         other != name
             && other.as_str().len() == name.as_str().len()
-            && other.as_str().bytes().zip(name.as_str().bytes()).all(|(a, b)| {
-                a == b || (a == b'_' && b == b'-') || (a == b'-' && b == b'_')
-            })
+            && other
+                .as_str()
+                .bytes()
+                .zip(name.as_str().bytes())
+                .all(|(a, b)| a == b || (a == b'_' && b == b'-') || (a == b'-' && b == b'_'))
     };
     let found: Vec<HeaderName> =
         request.headers.keys().filter(|other| alike(other)).cloned().collect();

@@ -69,9 +69,7 @@ fn host_of(request: &RequestHeader) -> Result<std::borrow::Cow<'_, str>, Rejecti
     let raw = match request.uri.authority() {
         Some(authority) => authority.as_str().as_bytes(),
         None => match request.headers.get(HOST) {
-            Some(value) => {
-                value.as_bytes()
-            }
+            Some(value) => value.as_bytes(),
             None if request.version == Version::HTTP_10 => return Ok("".into()),
             None => return Err(Rejection::BadRequest("the request names no host".into())),
         },

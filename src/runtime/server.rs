@@ -75,11 +75,8 @@ pub fn run(path: &Path) -> Result<(), StartError> {
             hangups: Mutex::new(Some(hangups)),
         },
     ));
-    let proxy = server.add_service(Service::with_listeners(
-        "proxy".to_owned(),
-        endpoints,
-        listeners,
-    ));
+    let proxy =
+        server.add_service(Service::with_listeners("proxy".to_owned(), endpoints, listeners));
     proxy.add_dependency(&background);
     let admin = admin::Admin::new(shared.clone(), config.admin.address);
     server.add_service(background_service("admin", admin));

@@ -22,11 +22,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    pub fn new(
-        snapshot: Snapshot,
-        metrics: Arc<Metrics>,
-        recorder: Option<Recorder>,
-    ) -> Self {
+    pub fn new(snapshot: Snapshot, metrics: Arc<Metrics>, recorder: Option<Recorder>) -> Self {
         Shared {
             // A route cannot be named like this: names in YAML paths have no parentheses here.
             unrouted: metrics.route("(none)"),

@@ -119,7 +119,8 @@ impl Snapshot {
         let authorities = authorities(&config, before, &mut problems);
         let mut routes = Vec::with_capacity(config.routes.len());
         for (name, route) in &config.routes {
-            let parts = Parts { upstreams: &upstreams, budgets: &budgets, authorities: &authorities };
+            let parts =
+                Parts { upstreams: &upstreams, budgets: &budgets, authorities: &authorities };
             let old = before.and_then(|before| before.route(name));
             match Route::compile(name, route, parts, old, metrics, now) {
                 Ok(route) => routes.push(Arc::new(route)),
@@ -171,9 +172,8 @@ impl Route {
         metrics: &Metrics,
         now: Moment,
     ) -> Result<Route, Problem> {
-        let problem = |key: &str, message: String| {
-            Problem::new(format!("routes.{name}.{key}"), message)
-        };
+        let problem =
+            |key: &str, message: String| Problem::new(format!("routes.{name}.{key}"), message);
         let target = match (&config.upstream, config.serve) {
             (_, Some(serve)) => Target::Serve(serve),
             (upstream, None) => {
@@ -192,13 +192,10 @@ impl Route {
                 Guard::try_new(auth, find).map_err(|e| problem("auth", e.to_string()))
             })
             .transpose()?;
-        let retry = config
-            .retry
-            .as_ref()
-            .map(|retry| {
-                let budget = retry.budget.as_ref().and_then(|name| parts.budgets.get(name));
-                Retry { config: retry.clone(), budget: budget.cloned() }
-            });
+        let retry = config.retry.as_ref().map(|retry| {
+            let budget = retry.budget.as_ref().and_then(|name| parts.budgets.get(name));
+            Retry { config: retry.clone(), budget: budget.cloned() }
+        });
         let upstream_breaker = match &target {
             Target::Upstream(target) => target.upstream.breaker().cloned(),
             Target::Serve(_) => None,
@@ -316,10 +313,7 @@ fn upstreams(
             }
         };
         let metrics = metrics.upstream(name);
-        targets.insert(
-            name.clone(),
-            Arc::new(UpstreamTarget { upstream, metrics, authorities }),
-        );
+        targets.insert(name.clone(), Arc::new(UpstreamTarget { upstream, metrics, authorities }));
     }
     targets
 }

@@ -2,14 +2,20 @@
 //!
 //! Served by the admin listener, and by routes that ask for it with `serve`.
 
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+
 use bytes::Bytes;
 use http::HeaderValue;
 use serde::Serialize;
 
+use super::jwks::Jwks;
 use super::shared::Shared;
 use super::snapshot::{Route, Snapshot, Target};
 use crate::config::route::Serve;
+use crate::observe::metrics::StateMetrics;
 use crate::policy::breaker::{Breaker, State};
+use crate::record::Stats;
 use crate::time::{Clock, Moment};
 
 /// A small answer, complete.
@@ -66,9 +72,7 @@ async fn health(shared: &Shared) -> Answer {
     };
     match answer {
         Ok(()) => Answer::json(200, &Health { status: "healthy", reason: None }),
-        Err(reason) => {
-            Answer::json(503, &Health { status: "unhealthy", reason: Some(&reason) })
-        }
+        Err(reason) => Answer::json(503, &Health { status: "unhealthy", reason: Some(&reason) }),
     }
 }
 
@@ -79,9 +83,9 @@ struct Status {
     uptime_seconds: f64,
     ready: bool,
     requests_in_flight: usize,
-    routes: std::collections::BTreeMap<String, RouteStatus>,
-    upstreams: std::collections::BTreeMap<String, UpstreamStatus>,
-    retry_budgets: std::collections::BTreeMap<String, BudgetStatus>,
+    routes: BTreeMap<String, RouteStatus>,
+    upstreams: BTreeMap<String, UpstreamStatus>,
+    retry_budgets: BTreeMap<String, BudgetStatus>,
     record: RecordStatus,
 }
 
@@ -195,25 +199,24 @@ fn circuit(breaker: &Breaker, now: Moment) -> CircuitStatus {
     CircuitStatus { state, next_probe_in_ms: next, opened: breaker.transitions().opened }
 }
 
-fn upstreams(
-    snapshot: &Snapshot,
-    now: Moment,
-) -> std::collections::BTreeMap<String, UpstreamStatus> {
+fn upstreams(snapshot: &Snapshot, now: Moment) -> BTreeMap<String, UpstreamStatus> {
     let of = |target: &super::snapshot::UpstreamTarget| UpstreamStatus {
         circuit: target.upstream.breaker().map(|breaker| circuit(breaker, now)),
-        endpoints: target.upstream.endpoints().iter().map(|endpoint| EndpointStatus {
-            address: endpoint.label.to_string(),
-            // Relaxed: a count for people to look at.
-            attempts: endpoint.attempts.load(std::sync::atomic::Ordering::Relaxed),
-        }).collect(),
+        endpoints: target
+            .upstream
+            .endpoints()
+            .iter()
+            .map(|endpoint| EndpointStatus {
+                address: endpoint.label.to_string(),
+                // Relaxed: a count for people to look at.
+                attempts: endpoint.attempts.load(std::sync::atomic::Ordering::Relaxed),
+            })
+            .collect(),
     };
     snapshot.upstreams.iter().map(|(name, target)| (name.clone(), of(target))).collect()
 }
 
-fn budgets(
-    snapshot: &Snapshot,
-    now: Moment,
-) -> std::collections::BTreeMap<String, BudgetStatus> {
+fn budgets(snapshot: &Snapshot, now: Moment) -> BTreeMap<String, BudgetStatus> {
     let of = |budget: &crate::policy::retry::budget::Budget| BudgetStatus {
         tokens: budget.tokens(now),
         withdrawn: budget.withdrawn(),
@@ -225,57 +228,58 @@ fn budgets(
 /// Copy the state that lives in policies and recorder into the metrics, and render them all.
 pub fn metrics(shared: &Shared) -> Vec<u8> {
     let snapshot = shared.snapshot.load();
-    let now = Clock::now();
     let metrics = &shared.metrics;
-    let state = &metrics.state;
     metrics.generation.set(as_gauge(snapshot.generation));
     metrics.in_flight.set(as_gauge(shared.lifecycle.in_flight() as u64));
+    // Held until the text is complete: two scrapes at once must not mix.
+    let state = metrics.state.lock().unwrap_or_else(PoisonError::into_inner);
+    state.reset();
+    publish(&state, shared, &snapshot, Clock::now());
+    metrics.render()
+}
+
+fn publish(state: &StateMetrics, shared: &Shared, snapshot: &Snapshot, now: Moment) {
     for route in &snapshot.routes {
+        let label = [&*route.name];
         if let Some(breaker) = &route.policies.route_breaker {
-            publish_circuit(shared, "route", &route.name, breaker, now);
+            publish_circuit(state, ["route", &route.name], breaker, now);
         }
         if let Some(bulkhead) = &route.policies.bulkhead {
-            let label = [&*route.name];
             state.bulkhead_in_flight.with_label_values(&label).set(bulkhead.in_flight().into());
             state.bulkhead_capacity.with_label_values(&label).set(bulkhead.capacity().into());
         }
         if let Some(limiter) = &route.policies.rate_limit {
-            let keys = state.rate_limit_keys.with_label_values(&[&*route.name]);
+            let keys = state.rate_limit_keys.with_label_values(&label);
             keys.set(as_gauge(limiter.keys() as u64));
         }
     }
     for (name, target) in &snapshot.upstreams {
         if let Some(breaker) = target.upstream.breaker() {
-            publish_circuit(shared, "upstream", name, breaker, now);
+            publish_circuit(state, ["upstream", name], breaker, now);
         }
         let endpoints = target.upstream.endpoints().len() as u64;
         state.endpoints.with_label_values(&[name]).set(as_gauge(endpoints));
     }
     for (name, budget) in &snapshot.budgets {
         state.budget_tokens.with_label_values(&[name]).set(budget.tokens(now));
-        state.budget_withdrawn.with_label_values(&[name]).set(as_gauge(budget.withdrawn()));
-        state.budget_refused.with_label_values(&[name]).set(as_gauge(budget.refused()));
+        state.budget_withdrawn.with_label_values(&[name]).inc_by(budget.withdrawn());
+        state.budget_refused.with_label_values(&[name]).inc_by(budget.refused());
     }
-    publish_record(shared);
-    publish_keys(shared, &snapshot);
-    metrics.render()
+    publish_record(state, &shared.record_stats());
+    publish_keys(state, snapshot);
 }
 
-fn publish_circuit(shared: &Shared, scope: &str, name: &str, breaker: &Breaker, now: Moment) {
+fn publish_circuit(state: &StateMetrics, labels: [&str; 2], breaker: &Breaker, now: Moment) {
     let value = match breaker.state(now) {
         State::Closed { .. } => 0,
         State::HalfOpen { .. } => 1,
         State::Open { .. } => 2,
     };
-    let state = &shared.metrics.state;
-    state.circuit_state.with_label_values(&[scope, name]).set(value);
-    let opened = as_gauge(breaker.transitions().opened);
-    state.circuit_opened.with_label_values(&[scope, name]).set(opened);
+    state.circuit_state.with_label_values(&labels).set(value);
+    state.circuit_opened.with_label_values(&labels).inc_by(breaker.transitions().opened);
 }
 
-fn publish_record(shared: &Shared) {
-    let stats = shared.record_stats();
-    let state = &shared.metrics.state;
+fn publish_record(state: &StateMetrics, stats: &Stats) {
     for (result, rows) in [
         ("written", stats.written),
         ("committed", stats.committed),
@@ -286,18 +290,17 @@ fn publish_record(shared: &Shared) {
         ("journaled", stats.journaled),
         ("shipped", stats.shipped),
     ] {
-        state.record_rows.with_label_values(&[result]).set(as_gauge(rows));
+        state.record_rows.with_label_values(&[result]).inc_by(rows);
     }
     state.record_queue.set(as_gauge(stats.queue_depth));
 }
 
-fn publish_keys(shared: &Shared, snapshot: &Snapshot) {
-    let state = &shared.metrics.state;
+fn publish_keys(state: &StateMetrics, snapshot: &Snapshot) {
     for (name, authority) in &snapshot.authorities {
-        let Some(status) = authority.jwks().map(super::jwks::Jwks::status) else { continue };
+        let Some(status) = authority.jwks().map(Jwks::status) else { continue };
         state.jwks_keys.with_label_values(&[name]).set(as_gauge(status.keys as u64));
         for (result, fetches) in [("ok", status.succeeded), ("failed", status.failed)] {
-            state.jwks_fetches.with_label_values(&[name, result]).set(as_gauge(fetches));
+            state.jwks_fetches.with_label_values(&[name, result]).inc_by(fetches);
         }
     }
 }

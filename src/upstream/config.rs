@@ -85,9 +85,8 @@ impl FromStr for Url {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let uri: http::Uri = text
-            .parse()
-            .map_err(|_| "expected a URL such as http://service:3000".to_owned())?;
+        let uri: http::Uri =
+            text.parse().map_err(|_| "expected a URL such as http://service:3000".to_owned())?;
         let tls = match uri.scheme_str() {
             Some("http") => false,
             Some("https") => true,
@@ -134,7 +133,10 @@ mod tests {
     fn an_endpoint_is_a_url_with_a_host() {
         let url: Url = "http://service.internal:3000/base/".parse().expect("a URL");
         assert_eq!((url.host.as_str(), url.port, url.tls), ("service.internal", 3000, false));
-        assert_eq!((url.authority.as_str(), url.base_path.as_str()), ("service.internal:3000", "/base"));
+        assert_eq!(
+            (url.authority.as_str(), url.base_path.as_str()),
+            ("service.internal:3000", "/base")
+        );
     }
 
     #[test]
@@ -145,7 +147,9 @@ mod tests {
 
     #[test]
     fn what_is_no_endpoint_is_refused() {
-        for wrong in ["service:3000", "ftp://x", "http://", "http://u:p@h", "http://h?q", "http://h:0"] {
+        for wrong in
+            ["service:3000", "ftp://x", "http://", "http://u:p@h", "http://h?q", "http://h:0"]
+        {
             assert!(wrong.parse::<Url>().is_err(), "{wrong}");
         }
     }

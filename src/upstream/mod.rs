@@ -8,7 +8,7 @@ pub mod resolve;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
@@ -42,6 +42,8 @@ pub struct Upstream {
     config: Config,
     endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
     turn: AtomicUsize,
+    /// Somebody keeps the names resolved already.
+    resolving: AtomicBool,
     breaker: Option<Arc<Breaker>>,
     /// Keeps pooled connections of differently configured upstreams apart.
     pub group_key: u64,
@@ -57,6 +59,7 @@ impl Upstream {
             endpoints: ArcSwap::from_pointee(resolve::literal(&config)),
             config,
             turn: AtomicUsize::new(0),
+            resolving: AtomicBool::new(false),
             breaker,
             group_key,
         }

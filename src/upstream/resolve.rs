@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -23,7 +23,9 @@ const RETRY_EVERY: Duration = Duration::from_secs(1);
 /// Resolve the names of `upstream` until it is dropped. Returns after the first look-up,
 /// or after `wait`, whichever comes first; the rest goes on in the background.
 pub async fn keep_resolved(upstream: &Arc<Upstream>, wait: Duration) {
-    if upstream.config.endpoints.iter().all(|url| is_address(url)) {
+    // Relaxed: the flag itself is all that is shared.
+    let begun = upstream.resolving.swap(true, Ordering::Relaxed);
+    if begun || upstream.config.endpoints.iter().all(is_address) {
         return;
     }
     let (first, done) = tokio::sync::oneshot::channel();
