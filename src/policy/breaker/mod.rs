@@ -1,6 +1,6 @@
 //! Circuit breaker: stop calling what keeps failing, try again with care.
 //!
-//! [`Breaker`] shares one [`machine`] between threads. While the circuit is closed and nothing
+//! [`Breaker`] shares one state machine between threads. While the circuit is closed and nothing
 //! fails, a call costs a few loads: no lock, no write to a shared line but the permit's reference
 //! count. Refusals of an open circuit are loads only, too. The lock is taken once per failure,
 //! for the success that ends a run of failures, and while half-open.
@@ -30,7 +30,7 @@ use crate::time::Moment;
 #[derive(Debug)]
 pub struct Breaker {
     config: Config,
-    /// Phase and generation in one word, as [`pack`] lays them out.
+    /// Phase and generation in one word, as `pack` lays them out.
     word: AtomicU64,
     /// Nanoseconds of the moment before which the word alone decides; see `Machine::consult_at`.
     consult_at: AtomicU64,
