@@ -53,7 +53,7 @@ pub struct StateMetrics {
     pub budget_withdrawn: IntCounterVec,
     pub budget_refused: IntCounterVec,
     pub endpoints: IntGaugeVec,
-    pub rate_limit_keys: IntGaugeVec,
+    pub rate_limit_evictions: IntCounterVec,
     pub record_rows: IntCounterVec,
     pub record_queue: IntGauge,
     pub jwks_keys: IntGaugeVec,
@@ -199,10 +199,10 @@ impl StateMetrics {
                 &["budget"],
             )?,
             endpoints: gauges(r, "upstream_endpoints", "Endpoints known", &["upstream"])?,
-            rate_limit_keys: gauges(
+            rate_limit_evictions: counters(
                 r,
-                "rate_limit_keys",
-                "Consumers and addresses being counted",
+                "rate_limit_evictions_total",
+                "Keys forgotten before their time: max_keys is too small",
                 &["route"],
             )?,
             record_rows: counters(
@@ -226,7 +226,6 @@ impl StateMetrics {
             &self.bulkhead_in_flight,
             &self.bulkhead_capacity,
             &self.endpoints,
-            &self.rate_limit_keys,
             &self.jwks_keys,
         ] {
             gauges.reset();
@@ -234,6 +233,7 @@ impl StateMetrics {
         self.budget_tokens.reset();
         for counters in [
             &self.circuit_opened,
+            &self.rate_limit_evictions,
             &self.budget_withdrawn,
             &self.budget_refused,
             &self.record_rows,

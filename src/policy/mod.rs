@@ -94,8 +94,9 @@ fn within_limit(
     address: IpAddr,
     now: Moment,
 ) -> Result<(), Rejection> {
-    let subject = rate_limit::Subject { consumer: identity.map(auth::Identity::consumer), address };
-    let verdict = limiter.check(limiter.key(subject), now);
+    let consumer = identity.map(auth::Identity::consumer);
+    let subject = limiter.config().key.subject(consumer, address);
+    let verdict = limiter.check(&subject, now);
     if verdict.admitted { Ok(()) } else { Err(Rejection::RateLimited(verdict)) }
 }
 
@@ -133,7 +134,7 @@ impl Rejection {
     /// When to try again: known for a limit and an open circuit, not for a full bulkhead.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Rejection::RateLimited(verdict) => Some(verdict.reset_after),
+            Rejection::RateLimited(verdict) => Some(verdict.retry_after),
             Rejection::CircuitOpen { retry_after } => Some(*retry_after),
             Rejection::Credentials(_) | Rejection::BulkheadFull { .. } => None,
         }

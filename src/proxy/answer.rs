@@ -19,6 +19,7 @@ use crate::policy;
 use crate::policy::outcome::Outcome;
 use crate::runtime::status::Answer;
 use crate::time::Clock;
+use crate::units::retry_after_seconds;
 
 /// How long a client may take to fetch an answer of the gateway's own.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
@@ -32,7 +33,7 @@ pub async fn refuse(session: &mut Session, ctx: &Context, rejection: &Rejection)
     let rendered = dialect::render(dialect_of(ctx), rejection, ctx.request_id());
     let mut head = head(rendered.status, Some(rendered.content_type), rendered.body.len())?;
     if let Some(after) = rejection.retry_after() {
-        head.insert_header(RETRY_AFTER, whole_seconds(after))?;
+        head.insert_header(RETRY_AFTER, retry_after_seconds(after).to_string())?;
     }
     match rejection {
         Rejection::MethodNotAllowed(allow) => head.insert_header(ALLOW, allow.clone())?,
@@ -167,11 +168,5 @@ fn limit_headers(head: &mut ResponseHeader, rejection: &Rejection) -> Result<()>
 pub fn quota(head: &mut ResponseHeader, verdict: &policy::rate_limit::Verdict) -> Result<()> {
     head.insert_header("X-RateLimit-Limit", verdict.limit.to_string())?;
     head.insert_header("X-RateLimit-Remaining", verdict.remaining.to_string())?;
-    head.insert_header("X-RateLimit-Reset", whole_seconds(verdict.reset_after))
-}
-
-/// Rounded up, and at least one: who waits that long is not refused again for coming early.
-fn whole_seconds(time: Duration) -> String {
-    let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
-    seconds.max(1).to_string()
+    head.insert_header("X-RateLimit-Reset", retry_after_seconds(verdict.reset_after).to_string())
 }

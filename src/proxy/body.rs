@@ -4,7 +4,7 @@
 //! back (at most 64 KiB), and only the translation of an upstream's error a response body.
 
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
 use pingora_core::{Error, Result};
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
@@ -28,7 +28,13 @@ pub async fn prepare(
     json: &Json,
 ) -> Result<(), Rejection> {
     // Pingora hands what was read here to the first attempt as it would to a retry.
-    session.as_downstream_mut().enable_retry_buffering();
+    let expects = session.req_header().headers.contains_key(EXPECT);
+    let downstream = session.as_downstream_mut();
+    downstream.enable_retry_buffering();
+    if expects && downstream.write_continue_response().await.is_err() {
+        ctx.end.client_gone = true;
+        return Err(Rejection::RequestTimeout);
+    }
     let mut body = Vec::new();
     loop {
         match session.as_downstream_mut().read_request_body().await {
@@ -78,7 +84,8 @@ fn with_defaults(body: &[u8], json: &Json) -> Result<Bytes, Rejection> {
 /// Announce the body that [`prepare`] made.
 pub fn frame(request: &mut RequestHeader, ctx: &Context) -> Result<()> {
     let Some(body) = &ctx.body.prepared else { return Ok(()) };
-    request.remove_header(&http::header::TRANSFER_ENCODING);
+    request.remove_header(&TRANSFER_ENCODING);
+    request.remove_header(&EXPECT);
     request.insert_header(CONTENT_LENGTH, body.len())
 }
 

@@ -249,8 +249,8 @@ fn publish(state: &StateMetrics, shared: &Shared, snapshot: &Snapshot, now: Mome
             state.bulkhead_capacity.with_label_values(&label).set(bulkhead.capacity().into());
         }
         if let Some(limiter) = &route.policies.rate_limit {
-            let keys = state.rate_limit_keys.with_label_values(&label);
-            keys.set(as_gauge(limiter.keys() as u64));
+            let evictions = state.rate_limit_evictions.with_label_values(&label);
+            evictions.inc_by(limiter.evictions());
         }
     }
     for (name, target) in &snapshot.upstreams {
