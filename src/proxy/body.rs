@@ -3,6 +3,8 @@
 //! Bodies stream in constant memory. Only a route's `json` defaults hold a request body
 //! back (at most 64 KiB), and only the translation of an upstream's error a response body.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
 use pingora_core::{Error, Result};
@@ -13,11 +15,14 @@ use serde_json::Value;
 use super::attempt::REJECTED;
 use super::context::Context;
 use super::dialect;
+use super::intake::content_length;
 use super::rejection::Rejection;
 use crate::config::route::Json;
 
 /// Largest request body that is held back: what Pingora can replay.
 const PREPARED_LIMIT: usize = 64 * 1024;
+/// How long a body is waited for that only the record wants.
+const UNFORWARDED_TIME: Duration = Duration::from_millis(100);
 /// Largest upstream error that is translated; the rest of a larger one is dropped.
 const TRANSLATED_LIMIT: usize = 64 * 1024;
 
@@ -116,15 +121,34 @@ pub fn on_request(
     Ok(())
 }
 
-/// A chunk of the upstream's answer.
+/// Read a body that will not be forwarded, as far as the record wants to see it: small ones
+/// that the client has sent already, or sends at once.
+pub async fn read_unforwarded(session: &mut Session, ctx: &mut Context) {
+    let Some(mut tap) = ctx.body.request_tap.take() else { return };
+    let headers = &session.req_header().headers;
+    let small = content_length(headers).is_some_and(|length| length <= PREPARED_LIMIT as u64);
+    if !small || headers.contains_key(EXPECT) {
+        return;
+    }
+    let whole = tokio::time::timeout(UNFORWARDED_TIME, async {
+        while let Ok(Some(chunk)) = session.as_downstream_mut().read_request_body().await {
+            tap.push(&chunk);
+        }
+    });
+    if whole.await.is_ok() {
+        tap.finish(&mut ctx.row.captured);
+    }
+}
+
+/// A chunk of the upstream's answer. What the client gets is what is tapped.
 pub fn on_response(body: &mut Option<Bytes>, end: bool, ctx: &mut Context) {
+    translate(body, end, ctx);
     if let (Some(chunk), Some(tap)) = (&body, &mut ctx.body.response_tap) {
         tap.push(chunk);
     }
     if end && let Some(tap) = ctx.body.response_tap.take() {
         tap.finish(&mut ctx.row.captured);
     }
-    translate(body, end, ctx);
     ctx.body.response_bytes += body.as_ref().map_or(0, |chunk| chunk.len() as u64);
 }
 

@@ -157,6 +157,15 @@ impl Gateway {
         if attempt::is_answered(session) {
             return;
         }
+        if let Rejection::Policy(policy::Rejection::CircuitOpen { .. })
+        | Rejection::Policy(policy::Rejection::BulkheadFull { .. })
+        | Rejection::Policy(policy::Rejection::RateLimited(_)) = &rejection
+            && let Some(route) = ctx.route.clone()
+        {
+            // The row of a refusal names what was refused, too.
+            self.watch_bodies(session, ctx, &route);
+            body::read_unforwarded(session, ctx).await;
+        }
         let mut rejection = rejection;
         let status = answer::status(ctx, &rejection);
         ctx.end.rejection = Some(rejection.clone());
@@ -378,7 +387,7 @@ impl ProxyHttp for Gateway {
             }
         }
         if route.config.errors == Dialect::Connect && status >= 400 {
-            return answer::begin_translation(response, ctx, status);
+            answer::begin_translation(response, ctx, status)?;
         }
         if let Some(capture) = &route.capture {
             let content_type = response.headers.get(http::header::CONTENT_TYPE);
