@@ -1,1 +1,3 @@
-//! routing
+//! From a request to its route, on one canonical path.
+
+pub mod path;
