@@ -1,3 +1,4 @@
 //! From a request to its route, on one canonical path.
 
+pub mod host;
 pub mod path;
