@@ -8,6 +8,7 @@
 //! A route is an index here; its name is used in conflicts only. Policies, upstreams and HTTP are
 //! left to others, and so are bounds on the length of a path: they belong to the listener.
 
+mod conflict;
 mod criteria;
 mod hash;
 pub mod host;
@@ -20,8 +21,9 @@ mod router;
 mod template;
 mod tree;
 
+pub use conflict::Conflict;
 pub use criteria::{Choice, Match, Verb};
 pub use pattern::{Params, Pattern};
-pub use rewrite::{Rewrite, Unfit};
-pub use router::{Conflict, Found, NoRoute, Router};
+pub use rewrite::{Prefix, Rewrite, Strip, Unfit};
+pub use router::{Found, NoRoute, Router};
 pub use template::Template;

@@ -291,7 +291,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_rewritten_path_is_canonical(segments in "(/[a-z.;%:3B]{0,4}){2,5}") {
+        fn a_rewritten_path_is_canonical(raw in r"(/([a-z]|\.[a-z]|\.{3}|%25|%C3%A9)[a-z.;:]{0,3}(%3B)?){2,5}/?") {
             let rewrites = [
                 "{path: '/{a}{b}/.{a}/{a}.;{b}/{*}'}",
                 "{path: '/{*}'}",
@@ -300,9 +300,7 @@ mod tests {
                 "{strip_prefix: /a, add_prefix: /x}",
             ];
             let pattern: Pattern = "/:a/:b/*".parse().unwrap();
-            let path = path::canonicalize(segments.as_bytes());
-            prop_assume!(path.is_ok() && !segments.ends_with('/'));
-            let path = path.unwrap();
+            let path = path::canonicalize(raw.as_bytes()).unwrap();
             for yaml in rewrites {
                 let rewrite = parse(yaml).unwrap();
                 let made = rewrite.apply(&Params::new(&pattern, &path));
