@@ -1,10 +1,12 @@
-//! The recorder on a store that does as it is told, and on PostgreSQL that goes away.
+//! The recorder, on a store that does as it is told.
+
+mod journal;
+mod outage;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use tokio::runtime::Handle;
@@ -16,7 +18,7 @@ use super::invocation::{Invocation, Row};
 use super::link::Link;
 use super::store::sqlite::Sqlite;
 use super::store::{Lost, Refusal, Safety, Store};
-use super::{Committed, Config, OnFailure, Recorder, Unavailable, postgres_server, retention};
+use super::{Committed, Config, OnFailure, Recorder, Unavailable, retention};
 
 /// Long enough never to be what a test waits for.
 const LONG: Duration = Duration::from_secs(30);
@@ -99,10 +101,6 @@ fn config(yaml: &str) -> Config {
 
 fn recorder(store: &Arc<Fake>, yaml: &str) -> Recorder {
     Recorder::with_store(Arc::<Fake>::clone(store), &config(yaml), &Handle::current())
-}
-
-fn journalled(store: &Arc<Fake>, directory: &Path) -> Recorder {
-    recorder(store, &format!("journal: {{path: '{}/journal.db'}}", directory.display()))
 }
 
 /// Looks again and again, for at most `LONG`.
@@ -284,44 +282,6 @@ async fn the_second_write_stands_in_for_a_first_that_failed() {
 }
 
 #[tokio::test]
-async fn the_journal_takes_what_the_store_cannot_and_ships_it_later() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let store = Fake::new();
-    store.down.store(true, SeqCst);
-    let recorder = journalled(&store, directory.path());
-    let outcome = recorder.commit(&invocation("kept"), LONG / 100, OnFailure::Journal).await;
-    assert_eq!(outcome, Ok(Committed::Journal));
-    store.down.store(false, SeqCst);
-    eventually(|| recorder.stats().shipped == 1).await;
-    assert_eq!(store.names(), ["kept"]);
-    eventually(|| recorder.stats().journal_depth == 0).await;
-}
-
-#[tokio::test]
-async fn what_a_journal_holds_is_shipped_by_the_next_run() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let store = Fake::new();
-    store.down.store(true, SeqCst);
-    let first = journalled(&store, directory.path());
-    first.commit(&invocation("kept"), LONG / 100, OnFailure::Journal).await.expect("journalled");
-    first.close(SHORT).await;
-    drop(first);
-    store.down.store(false, SeqCst);
-    let second = journalled(&store, directory.path());
-    eventually(|| second.stats().shipped == 1).await;
-    assert_eq!(store.names(), ["kept"]);
-}
-
-#[tokio::test]
-async fn no_journal_is_made_that_is_not_needed() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let recorder = journalled(&Fake::new(), directory.path());
-    let outcome = recorder.commit(&invocation("row"), LONG, OnFailure::Journal).await;
-    assert_eq!(outcome, Ok(Committed::Store));
-    assert!(!directory.path().join("journal.db").exists());
-}
-
-#[tokio::test]
 async fn health_says_what_is_wrong() {
     let store = Fake::new();
     store.down.store(true, SeqCst);
@@ -358,81 +318,4 @@ fn without_a_store_nothing_starts() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let error = Recorder::start(&config("{}"), runtime.handle()).expect_err("no store");
     assert!(error.to_string().starts_with("record.store: names no store"), "{error}");
-}
-
-fn on_postgres(url: &str) -> Recorder {
-    // The rows of these tests are of 2023, and meant to stay.
-    let yaml = format!(
-        "{{retention: 0, store: {{postgres: {{url: '{url}', connect_timeout: 500ms}}}}, batch: {{max_delay: 1ms}}}}"
-    );
-    Recorder::start(&config(&yaml), &Handle::current()).expect("started")
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rows_outlast_a_database_that_is_stopped_and_started() {
-    let Some(server) = postgres_server::Postgres::start() else { return };
-    let url = server.database();
-    let recorder = on_postgres(&url);
-    recorder.commit(&invocation("before"), LONG, OnFailure::Reject).await.expect("committed");
-    assert_eq!(recorder.health().await, Ok(()));
-
-    server.stop();
-    for _ in 0..1000 {
-        recorder.enqueue(invocation("during"));
-    }
-    let refused = recorder.commit(&invocation("lost"), 10 * SHORT, OnFailure::Reject).await;
-    assert!(matches!(refused, Err(Unavailable::Down(_))), "{refused:?}");
-    assert!(recorder.health().await.is_err());
-
-    server.restart();
-    let stats = recorder.close(LONG).await;
-    assert_eq!((stats.enqueued, stats.written, stats.dropped), (1000, 1000, 0));
-    let names = "SELECT name, count(*) FROM invocations GROUP BY name ORDER BY name";
-    assert_eq!(server.query(&url, names), "before|1\nduring|1000");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_database_that_is_down_at_the_start_is_used_once_it_is_up() {
-    let Some(server) = postgres_server::Postgres::start() else { return };
-    let url = server.database();
-    server.stop();
-    let recorder = on_postgres(&url);
-    recorder.enqueue(invocation("early"));
-    let row = invocation("sync");
-    recorder.commit(&row, SHORT, OnFailure::Reject).await.expect_err("down");
-    server.restart();
-    eventually(|| recorder.stats().written == 1).await;
-    let outcome = recorder.commit(&row, LONG, OnFailure::Reject).await;
-    assert_eq!(outcome, Ok(Committed::Store));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sixty_four_connections_commit_together_on_postgres() {
-    let Some(server) = postgres_server::Postgres::shared() else { return };
-    let url = server.database();
-    let recorder = on_postgres(&url);
-    recorder.commit(&invocation("first"), LONG, OnFailure::Reject).await.expect("committed");
-    let clients = (0..64).map(|_| {
-        let recorder = recorder.clone();
-        tokio::spawn(async move {
-            let mut waits = Vec::new();
-            for _ in 0..20 {
-                let begun = Instant::now();
-                let outcome = recorder.commit(&invocation("row"), LONG, OnFailure::Reject).await;
-                assert_eq!(outcome, Ok(Committed::Store));
-                waits.push(begun.elapsed());
-            }
-            waits
-        })
-    });
-    let mut waits = Vec::new();
-    for client in clients.collect::<Vec<_>>() {
-        waits.extend(client.await.expect("no panic"));
-    }
-    waits.sort();
-    eprintln!("commit: p50 {:?}, p99 {:?}", waits[waits.len() / 2], waits[waits.len() * 99 / 100]);
-    let stats = recorder.close(LONG).await;
-    assert_eq!(stats.committed, 1281);
-    assert!(stats.batches <= 1281 / 8, "{} transactions are no group commit", stats.batches);
-    assert_eq!(server.query(&url, "SELECT count(*) FROM invocations"), "1281");
 }
