@@ -14,10 +14,10 @@ if ! [ "$("$deny" --version 2>/dev/null)" = "cargo-deny $version" ]; then
     cargo install cargo-deny --version "$version" --locked --debug --quiet --root .tools
 fi
 
-"$deny" --locked check licenses bans sources
+"$deny" --locked check --hide-inclusion-graph licenses bans sources
 
 if "$deny" --locked fetch db; then
-    "$deny" --locked check --disable-fetch advisories
+    "$deny" --locked check advisories
 else
     echo "deny: ADVISORIES NOT CHECKED: the advisory database cannot be reached from here" >&2
 fi

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what a build needs and the machine lacks: a C compiler, make, cmake.
-#   --tests   also the servers the tests run privately: PostgreSQL, Redis; and curl
-#   --bench   also the load generator, wrk
+#   --tests   also curl and the servers the tests run privately: PostgreSQL, Redis
+#   --bench   also curl and the load generator, wrk
 # Says one line per thing it does, nothing when all is there. Where it cannot install
 # (no root, no known package manager) it names what is missing and exits 1.
 set -eu
@@ -41,8 +41,10 @@ missing() {
     has cc || echo cc
     has make || echo make
     has cmake || echo cmake
-    if [ "$tests" = yes ]; then
+    if [ "$tests$bench" != nono ]; then
         has curl || echo curl
+    fi
+    if [ "$tests" = yes ]; then
         has_postgres || echo postgresql
         has_redis || echo redis
     fi

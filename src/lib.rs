@@ -1,8 +1,50 @@
-//! Portcullis, a resilience gateway.
+//! Portcullis, a resilience gateway on Pingora: it authenticates, limits, breaks circuits,
+//! isolates, retries within a budget, and keeps a record of every invocation.
+//!
+//! # The house
+//!
+//! | module | what it is | may use |
+//! |---|---|---|
+//! | [`time`], [`units`] | monotonic time as a number; values with their unit | nothing |
+//! | [`policy`] | pure decisions: auth, rate limit, breaker, bulkhead, retry; `now` is an argument | `time`, `units` |
+//! | [`routing`] | the canonical path, the host, the route | `units` |
+//! | [`upstream`] | endpoints, whose turn it is, names resolved in the background | `policy` |
+//! | [`record`] | the invocation, the recorder, SQLite and PostgreSQL | `time`, `units` |
+//! | [`config`] | what the operator wrote: types, loading, validation | all above |
+//! | [`observe`] | metrics, the process's log | `time`, `units` |
+//! | [`runtime`] | the configuration compiled; reload, drain, status; assembly | all above, and `server` all below |
+//! | [`proxy`] | the request path on Pingora | `runtime::{snapshot, shared, status, lifecycle}` |
+//! | [`admin`], [`cli`] | the admin listener, the command line | everything |
+//!
+//! Imports point upward in this table, never downward; a test holds them to it.
+//!
+//! # Five questions, one file each
+//!
+//! - In which order are policies asked? [`policy::admit`]
+//! - Which status does a client get? [`proxy::rejection`]
+//! - What survives a reload? [`runtime::snapshot`]
+//! - What can be graphed? [`observe::metrics`]
+//! - What happens in which phase? [`proxy::gateway`]
 
+pub mod admin;
+pub mod cli;
 pub mod config;
+pub mod observe;
 pub mod policy;
+pub mod proxy;
 pub mod record;
 pub mod routing;
+pub mod runtime;
 pub mod time;
 pub mod units;
+pub mod upstream;
+
+/// Install the one provider of cryptography for TLS and tokens. Once, before anything else.
+///
+/// # Errors
+/// When one has been installed already, or signatures cannot be verified.
+pub fn init_crypto() -> Result<(), String> {
+    rustls::crypto::aws_lc_rs::default_provider()
+        .install_default()
+        .map_err(|_| "a TLS provider is installed already".to_owned())
+}

@@ -24,6 +24,14 @@ impl Timespan {
     }
 }
 
+/// `wait` in whole seconds as `Retry-After` carries them: rounded up, at least 1, so that a client
+/// which waits that long is never early.
+pub const fn retry_after_seconds(wait: Duration) -> u64 {
+    let seconds =
+        if wait.subsec_nanos() > 0 { wait.as_secs().saturating_add(1) } else { wait.as_secs() };
+    if seconds == 0 { 1 } else { seconds }
+}
+
 impl Deref for Timespan {
     type Target = Duration;
     fn deref(&self) -> &Duration {
@@ -195,9 +203,43 @@ deserialize_from_text! {
     Secret: "a string",
 }
 
+/// Reads a [`Timespan`] that must be longer than zero; for `#[serde(deserialize_with)]`.
+///
+/// # Errors
+/// Names the bound when the value is zero.
+pub fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timespan, D::Error> {
+    let span = Timespan::deserialize(deserializer)?;
+    if span.is_zero() {
+        return Err(de::Error::custom("must be longer than 0"));
+    }
+    Ok(span)
+}
+
+/// Reads a whole number from `MIN` to `MAX`, both included; for `#[serde(deserialize_with)]`.
+///
+/// # Errors
+/// Names the bounds when the value is outside them.
+pub fn bounded<'de, D, const MIN: u32, const MAX: u32>(deserializer: D) -> Result<u32, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    let number = u64::deserialize(deserializer)?;
+    u32::try_from(number)
+        .ok()
+        .filter(|n| (MIN..=MAX).contains(n))
+        .ok_or_else(|| de::Error::custom(format_args!("must be from {MIN} to {MAX}, not {number}")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whole_seconds_are_never_early_and_never_zero() {
+        assert_eq!(retry_after_seconds(Duration::ZERO), 1);
+        assert_eq!(retry_after_seconds(Duration::from_secs(7)), 7);
+        assert_eq!(retry_after_seconds(Duration::from_nanos(7_000_000_001)), 8);
+    }
 
     #[test]
     fn durations_carry_a_unit() {

@@ -26,8 +26,9 @@ pub struct Answer {
 }
 
 impl Answer {
-    pub fn request_id_and_status(&self) -> (String, i64) {
-        (self.request_id.clone(), i64::from(self.status.as_u16()))
+    /// What its row must say: request id, status, attempts.
+    pub fn recorded(&self) -> (&str, u64, u64) {
+        (&self.request_id, self.status.as_u16().into(), self.upstream_calls)
     }
 
     fn circuit_is_open(&self) -> bool {

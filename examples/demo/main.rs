@@ -85,10 +85,12 @@ async fn run(once: bool) -> Result<()> {
 async fn compare(records: &Records, caller: &Caller) -> Result<()> {
     let rows = records.of_run(caller.run(), caller.answers().len()).await?;
     print!("\nwhat was recorded\n{}", records::table(&rows));
-    let answered: Vec<_> = caller.answers().iter().map(Answer::request_id_and_status).collect();
-    let recorded: Vec<_> = rows.iter().map(records::Row::request_id_and_status).collect();
+    let answered: Vec<_> = caller.answers().iter().map(Answer::recorded).collect();
+    let recorded: Vec<_> = rows.iter().map(records::Row::recorded).collect();
     if answered != recorded {
-        return Err("the records do not match the answers, one row for each".into());
+        return Err(
+            "the records are not one row for each answer, with its status and attempts".into()
+        );
     }
     Ok(())
 }

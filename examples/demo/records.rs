@@ -13,7 +13,8 @@ use crate::table::Table;
 /// Understood by both stores.
 const ROWS: &str = "SELECT request_id, CAST(created_at AS text), route, CAST(status AS bigint), \
      CAST(CASE WHEN success THEN 1 ELSE 0 END AS bigint), CAST(attempts AS bigint), name, \
-     result_message, rejection, CAST(duration_us AS bigint) \
+     result_message, rejection, CAST(duration_us AS bigint), \
+     CAST(CASE WHEN completed THEN 1 ELSE 0 END AS bigint) \
      FROM invocations WHERE request_id LIKE $1 ORDER BY request_id";
 
 const POLL: Duration = Duration::from_millis(20);
@@ -40,7 +41,7 @@ impl Records {
         let give_up = Instant::now() + COMPLETE_WITHIN;
         loop {
             let rows = self.read(&format!("{run}-%")).await?;
-            let complete = rows.len() >= expected && rows.iter().all(Row::is_complete);
+            let complete = rows.len() >= expected && rows.iter().all(|row| row.completed);
             if complete || Instant::now() > give_up {
                 return Ok(rows);
             }
@@ -70,23 +71,21 @@ impl fmt::Display for Records {
 pub struct Row {
     request_id: String,
     created_at: String,
-    route: Option<String>,
+    route: String,
     status: i64,
     success: bool,
     attempts: i64,
     name: Option<String>,
     result_message: Option<String>,
     rejection: Option<String>,
-    duration_us: Option<i64>,
+    duration_us: i64,
+    completed: bool,
 }
 
 impl Row {
-    pub fn request_id_and_status(&self) -> (String, i64) {
-        (self.request_id.clone(), self.status)
-    }
-
-    fn is_complete(&self) -> bool {
-        self.duration_us.is_some() && (!self.success || self.result_message.is_some())
+    /// Request id, status, attempts.
+    pub fn recorded(&self) -> (&str, u64, u64) {
+        (&self.request_id, self.status.unsigned_abs(), self.attempts.unsigned_abs())
     }
 }
 
@@ -106,6 +105,7 @@ fn read_sqlite(path: &Path, pattern: &str) -> Result<Vec<Row>> {
             result_message: row.get(7)?,
             rejection: row.get(8)?,
             duration_us: row.get(9)?,
+            completed: row.get::<_, i64>(10)? == 1,
         })
     })?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
@@ -127,6 +127,7 @@ async fn read_postgres(url: &str, pattern: &str) -> Result<Vec<Row>> {
             result_message: row.try_get(7)?,
             rejection: row.try_get(8)?,
             duration_us: row.try_get(9)?,
+            completed: row.try_get::<_, i64>(10)? == 1,
         });
     }
     drop(client);
@@ -152,14 +153,14 @@ pub fn table(rows: &[Row]) -> Table {
             row.success,
             vec![
                 row.created_at.clone(),
-                text(&row.route),
+                row.route.clone(),
                 row.status.to_string(),
                 row.success.to_string(),
                 row.attempts.to_string(),
                 text(&row.name),
                 text(&row.result_message),
                 text(&row.rejection),
-                row.duration_us.map_or_else(|| "-".to_owned(), |micros| micros.to_string()),
+                row.duration_us.to_string(),
             ],
         );
     }

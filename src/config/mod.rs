@@ -1,1 +1,57 @@
-//! config
+//! What the operator wrote: plain, comparable, typed.
+//!
+//! Every policy's own keys are defined beside the policy; this module puts them together,
+//! [`load`] reads them from files, [`validate`] checks what one key cannot know of another.
+//! What they are compiled into is `runtime::snapshot`.
+
+pub mod load;
+pub mod route;
+pub mod server;
+mod validate;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Deserialize;
+
+pub use load::{Diagnostic, Environment, Problem, Sources};
+pub use route::Route;
+
+use crate::policy::{auth, retry};
+use crate::record;
+use crate::upstream;
+
+/// The whole file, and those it includes.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    #[serde(default)]
+    pub server: server::Server,
+    pub listeners: BTreeMap<String, server::Listener>,
+    #[serde(default)]
+    pub admin: server::Admin,
+    #[serde(default)]
+    pub client_address: server::ClientAddress,
+    #[serde(default)]
+    pub identifiers: server::Identifiers,
+    #[serde(default)]
+    pub record: record::Config,
+    #[serde(default)]
+    pub auth: BTreeMap<String, auth::Config>,
+    #[serde(default)]
+    pub retry_budgets: BTreeMap<String, retry::budget::Config>,
+    #[serde(default)]
+    pub upstreams: upstream::config::Upstreams,
+    #[serde(default)]
+    pub routes: BTreeMap<String, Route>,
+}
+
+impl Config {
+    /// Read and check `path`. All mistakes are reported together, in the order of the file.
+    pub fn load(
+        path: &Path,
+        environment: &Environment,
+    ) -> Result<(Config, Sources), Vec<Diagnostic>> {
+        load::load_partial::<Config>(path, environment).validate(validate::problems)
+    }
+}

@@ -1,7 +1,142 @@
 //! Pure decisions: no Pingora, no I/O, no clock reads.
+//!
+//! Each policy has its module, its configuration and its state there. What they have in
+//! common is here: [`admit`], the one place that fixes their order.
 
 pub mod auth;
 pub mod breaker;
 pub mod bulkhead;
+pub mod outcome;
 pub mod rate_limit;
 pub mod retry;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::time::Moment;
+
+/// What guards one route, in the order in which it is asked.
+#[derive(Debug, Default)]
+pub struct Policies {
+    pub rate_limit: Option<Arc<rate_limit::Limiter>>,
+    /// The route's own breaker.
+    pub route_breaker: Option<Arc<breaker::Breaker>>,
+    /// The upstream's breaker, shared with other routes to it.
+    pub upstream_breaker: Option<Arc<breaker::Breaker>>,
+    pub bulkhead: Option<Arc<bulkhead::Bulkhead>>,
+    /// What a full bulkhead is answered with.
+    pub bulkhead_status: bulkhead::Status,
+}
+
+/// Who asks.
+#[derive(Debug)]
+pub struct Caller<'a> {
+    /// What the route's [`auth::Guard`] made of the credentials; `Ok(None)` where none are needed.
+    pub identity: Result<Option<&'a auth::Identity>, auth::Refusal>,
+    pub address: IpAddr,
+}
+
+/// What an admitted request holds until it ends. Dropping it gives everything back.
+#[must_use = "dropping an admission gives its permits back"]
+#[derive(Debug, Default)]
+pub struct Admission {
+    pub upstream_permit: Option<breaker::Permit>,
+    pub route_permit: Option<breaker::Permit>,
+    pub slot: Option<bulkhead::Slot>,
+}
+
+/// A policy said no.
+#[derive(Debug, Clone)]
+pub enum Rejection {
+    Credentials(auth::Refusal),
+    RateLimited(rate_limit::Verdict),
+    CircuitOpen {
+        retry_after: Duration,
+    },
+    /// With the status the route answers it with.
+    BulkheadFull {
+        status: u16,
+    },
+}
+
+/// Ask every policy of a route whether `caller` may pass. The first refusal ends it; what
+/// was taken before is given back by its drop.
+///
+/// Identity comes first, because limits are counted by it. Breakers come before the
+/// bulkhead, so that an open circuit costs no slot; a probe that the bulkhead then refuses
+/// frees its place, because its permit is dropped.
+pub fn admit(policies: &Policies, caller: Caller<'_>, now: Moment) -> Result<Admission, Rejection> {
+    // Destructured in full: a new policy does not compile until it is placed.
+    let Policies { rate_limit, route_breaker, upstream_breaker, bulkhead, bulkhead_status } =
+        policies;
+
+    let identity = caller.identity.map_err(Rejection::Credentials)?;
+    if let Some(limiter) = rate_limit {
+        within_limit(limiter, identity, caller.address, now)?;
+    }
+    let route_permit = through(route_breaker.as_ref(), now)?;
+    let upstream_permit = through(upstream_breaker.as_ref(), now)?;
+    let slot = match bulkhead {
+        Some(bulkhead) => Some(
+            bulkhead
+                .acquire()
+                .map_err(|_| Rejection::BulkheadFull { status: bulkhead_status.code() })?,
+        ),
+        None => None,
+    };
+    Ok(Admission { upstream_permit, route_permit, slot })
+}
+
+fn within_limit(
+    limiter: &rate_limit::Limiter,
+    identity: Option<&auth::Identity>,
+    address: IpAddr,
+    now: Moment,
+) -> Result<(), Rejection> {
+    let consumer = identity.map(auth::Identity::consumer);
+    let subject = limiter.config().key.subject(consumer, address);
+    let verdict = limiter.check(&subject, now);
+    if verdict.admitted { Ok(()) } else { Err(Rejection::RateLimited(verdict)) }
+}
+
+fn through(
+    breaker: Option<&Arc<breaker::Breaker>>,
+    now: Moment,
+) -> Result<Option<breaker::Permit>, Rejection> {
+    breaker
+        .map(|breaker| breaker.acquire(now))
+        .transpose()
+        .map_err(|open| Rejection::CircuitOpen { retry_after: open.retry_after })
+}
+
+impl Rejection {
+    /// The stable name of the refusal.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Rejection::Credentials(refusal) => refusal.code(),
+            Rejection::RateLimited(_) => "rate_limited",
+            Rejection::CircuitOpen { .. } => "circuit_open",
+            Rejection::BulkheadFull { .. } => "bulkhead_full",
+        }
+    }
+
+    /// What went wrong, for a person.
+    pub fn detail(&self) -> &'static str {
+        match self {
+            Rejection::Credentials(refusal) => refusal.detail(),
+            Rejection::RateLimited(_) => "the rate limit is used up",
+            Rejection::CircuitOpen { .. } => "the circuit to the upstream is open",
+            Rejection::BulkheadFull { .. } => "too many requests are in flight",
+        }
+    }
+
+    /// When to try again: known for a limit and an open circuit, not for a full bulkhead.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Rejection::RateLimited(verdict) => Some(verdict.retry_after),
+            Rejection::CircuitOpen { retry_after } => Some(*retry_after),
+            Rejection::Credentials(_) | Rejection::BulkheadFull { .. } => None,
+        }
+    }
+}

@@ -1,1 +1,47 @@
-//! record
+//! The record: one row for every request that was answered.
+//!
+//! ```text
+//! request ──> capture      fields of the bodies that the row shall hold
+//!         ──> Invocation   the row
+//!         ──> Recorder     enqueue (async), commit (sync), complete (the second write of a sync row)
+//!               ├─ writer      the queue in memory, batched, after the response
+//!               ├─ committer   group commit, before the response
+//!               ├─ journal     where rows wait for a store that is down
+//!               ├─ link        is the store there? migrates it, probes it, says so once
+//!               └─ retention   deletes what is old enough
+//!                    └─> store (SQLite, PostgreSQL)
+//! ```
+//!
+//! A row is written at most twice: *answered* when the response headers are about to leave, and
+//! *completed* when the request has ended. Both carry the whole row. The first never overwrites, the
+//! second always does, so the two may arrive in any order, over any way, any number of times, and
+//! one row comes out.
+//!
+//! Who calls when is left to `proxy`; metrics are rendered from [`Stats`] by `observe`.
+
+mod capture;
+mod committer;
+mod config;
+mod invocation;
+mod journal;
+mod link;
+mod recorder;
+mod retention;
+mod stats;
+mod store;
+mod writer;
+
+#[cfg(test)]
+#[path = "../../tests/support/postgres.rs"]
+mod postgres_server;
+#[cfg(test)]
+mod tests;
+
+pub use capture::{Capture, Tap};
+pub use config::{
+    Batch, Chosen, Config, Journal, Mode, OnFailure, Policy, Postgres, PostgresUrl, Source, Sqlite,
+    Stores,
+};
+pub use invocation::{Captured, Invocation, new_id};
+pub use recorder::{Committed, Recorder, StartError, Unavailable};
+pub use stats::Stats;

@@ -1,1 +1,44 @@
-//! auth
+//! Authentication: who a request speaks for, and whether that is enough for its route.
+//!
+//! A [`Verifier`] is one entry of the file's `auth:` section, compiled: it turns the headers of a
+//! request into an [`Identity`] or a [`Denial`]. A [`Guard`] is one route's `auth:`: which verifiers
+//! it accepts, the scopes and the role it asks for, and the paths it leaves open.
+//!
+//! Everything here is a decision on values handed in. Fetching a key set over HTTP is
+//! `runtime::jwks`, which publishes into a [`Keyring`]; writing the 401 or 403 is the request path's.
+
+mod api_key;
+mod bearer;
+mod claims;
+mod config;
+mod denial;
+mod guard;
+mod identity;
+mod keyring;
+mod keys;
+mod refetch;
+mod requirement;
+#[cfg(test)]
+pub(crate) mod testing;
+mod verifier;
+
+pub use config::{Algorithms, ApiKey, ApiKeys, Cache, Config, Jwks, Jwt, KeySource, KeysUrl, Pem};
+pub use denial::{Denial, Forbidden, Refusal};
+pub use guard::{Guard, UnknownAuthority};
+pub use identity::{Consumer, Identity};
+pub use keyring::{Keyring, Published};
+pub use keys::InvalidKeys;
+pub use refetch::Refetch;
+pub use requirement::{Authorities, Prefix, Requirement, Scope, ScopesMatch};
+pub use verifier::Verifier;
+
+use crate::time::Moment;
+
+/// The two clocks a verification needs, read once by the caller. Tokens speak wall-clock time; the
+/// bounds that are ours (cache, stale keys) run on the monotonic one, which nobody can step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Seconds since 1970-01-01 UTC, as in `exp` and `nbf` (RFC 7519, section 2, NumericDate).
+    pub unix_seconds: u64,
+    pub moment: Moment,
+}

@@ -1,1 +1,187 @@
-//! retry
+//! Retries: whether a failed attempt is tried again, and when.
+//!
+//! [`decide`] is the one place that answers this. It is told what happened and looks nothing up;
+//! classifying the attempt, waiting, and passing on the last answer are left to the caller.
+
+pub mod backoff;
+pub mod budget;
+
+use std::time::Duration;
+
+use http::Method;
+
+pub use backoff::Backoff;
+pub use budget::{Budget, Stake};
+
+use crate::policy::outcome::{Conditions, Outcome};
+use crate::time::Moment;
+use crate::units;
+
+/// `retry:` of a route.
+#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Tries after the first; 0 to 10, default 1.
+    #[serde(default = "default_max_retries", deserialize_with = "units::bounded::<_, 0, 10>")]
+    pub max_retries: u32,
+    /// Requests that may be sent twice.
+    #[serde(default)]
+    pub methods: Methods,
+    /// Outcomes that are worth another try; default connect failures, refused streams, resets,
+    /// 502, 503, 504.
+    #[serde(default = "default_on")]
+    pub on: Conditions,
+    /// The name of the budget that retries are taken from. Absent: only `max_retries` bounds them.
+    #[serde(default)]
+    pub budget: Option<String>,
+    /// The wait before each retry.
+    #[serde(default)]
+    pub backoff: Backoff,
+}
+
+/// Which methods may be sent twice. Whatever this says, a request that was provably not sent may
+/// be sent, and TRACE and CONNECT are never tried again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Methods {
+    /// GET, HEAD, OPTIONS.
+    #[default]
+    Safe,
+    /// Those, PUT and DELETE.
+    Idempotent,
+    /// Every method; for upstreams that recognise a repetition themselves.
+    Any,
+}
+
+impl Methods {
+    /// Whether a request of this method may be sent twice.
+    pub fn allow(self, method: &Method) -> bool {
+        let safe = *method == Method::GET || *method == Method::HEAD || *method == Method::OPTIONS;
+        match self {
+            Methods::Safe => safe,
+            Methods::Idempotent => safe || *method == Method::PUT || *method == Method::DELETE,
+            Methods::Any => !never_twice(method),
+        }
+    }
+}
+
+/// An attempt that has ended, and what stands around it.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempt<'a> {
+    pub outcome: Outcome,
+    pub method: &'a Method,
+    /// Tries after the first so far.
+    pub retries_done: u32,
+    /// Whether all that was read of the request's body can be sent again.
+    pub body_replayable: bool,
+    /// Whether the client has seen any of the response.
+    pub response_started: bool,
+    pub client_gone: bool,
+    /// Time until the request's deadline; `None` without one.
+    pub time_left: Option<Duration>,
+    /// Evenly spread over `[0, 1)`; the jitter of the wait.
+    pub random: f64,
+}
+
+/// What follows from an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Try again after this wait. The budget has been charged.
+    Retry { after: Duration },
+    /// Let the client have what there is.
+    Stop(Reason),
+}
+
+/// Why there is no further try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Nobody is waiting any more.
+    ClientGone,
+    /// The client has part of this response; there is no taking it back.
+    ResponseStarted,
+    /// The outcome is not one of `on`; a success among others.
+    NotRetryable,
+    /// The method may not be sent twice.
+    Method,
+    /// `max_retries` are made.
+    Exhausted,
+    /// The body is too large to have been kept.
+    BodyTooLarge,
+    /// The retry could not begin before the deadline.
+    Deadline,
+    /// The budget has nothing left.
+    Budget,
+}
+
+impl Reason {
+    /// The metric label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Reason::ClientGone => "client_gone",
+            Reason::ResponseStarted => "response_started",
+            Reason::NotRetryable => "not_retryable",
+            Reason::Method => "method",
+            Reason::Exhausted => "exhausted",
+            Reason::BodyTooLarge => "body_too_large",
+            Reason::Deadline => "deadline",
+            Reason::Budget => "budget",
+        }
+    }
+}
+
+/// Decides whether `attempt` is tried again. The budget is asked last, so that only a retry that
+/// is going to be made is charged.
+pub fn decide(
+    config: &Config,
+    attempt: &Attempt<'_>,
+    budget: Option<&mut Stake>,
+    now: Moment,
+) -> Decision {
+    if let Some(reason) = obstacle(config, attempt) {
+        return Decision::Stop(reason);
+    }
+    let after = config.backoff.delay(attempt.retries_done.saturating_add(1), attempt.random);
+    if attempt.time_left.is_some_and(|left| after >= left) {
+        return Decision::Stop(Reason::Deadline);
+    }
+    if budget.is_some_and(|stake| !stake.withdraw(now)) {
+        return Decision::Stop(Reason::Budget);
+    }
+    Decision::Retry { after }
+}
+
+/// What speaks against a retry, apart from time and budget.
+fn obstacle(config: &Config, attempt: &Attempt<'_>) -> Option<Reason> {
+    let may_resend = config.methods.allow(attempt.method)
+        || (attempt.outcome.provably_unsent() && !never_twice(attempt.method));
+    if attempt.client_gone {
+        Some(Reason::ClientGone)
+    } else if attempt.response_started {
+        Some(Reason::ResponseStarted)
+    } else if !config.on.matches(attempt.outcome) {
+        Some(Reason::NotRetryable)
+    } else if !may_resend {
+        Some(Reason::Method)
+    } else if attempt.retries_done >= config.max_retries {
+        Some(Reason::Exhausted)
+    } else if !attempt.body_replayable {
+        Some(Reason::BodyTooLarge)
+    } else {
+        None
+    }
+}
+
+fn never_twice(method: &Method) -> bool {
+    *method == Method::TRACE || *method == Method::CONNECT
+}
+
+fn default_max_retries() -> u32 {
+    1
+}
+
+fn default_on() -> Conditions {
+    Conditions::RETRYABLE
+}
+
+#[cfg(test)]
+mod tests;

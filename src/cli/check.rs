@@ -1,0 +1,39 @@
+//! `portcullis check`: everything wrong with a configuration, nothing started.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use crate::config::{Config, Diagnostic, Environment};
+use crate::observe::metrics::Metrics;
+use crate::runtime::reload;
+
+pub(super) fn check(path: &Path) -> ExitCode {
+    match errors_in(path) {
+        Ok(()) => {
+            println!("{}: ok", path.display());
+            ExitCode::SUCCESS
+        }
+        Err(diagnostics) => {
+            report(&diagnostics);
+            ExitCode::from(super::FAILED)
+        }
+    }
+}
+
+fn errors_in(path: &Path) -> Result<(), Vec<Diagnostic>> {
+    let (config, sources) = Config::load(path, &Environment::process())?;
+    let metrics = Metrics::new().map_err(|error| {
+        let message = error.to_string();
+        vec![Diagnostic { file: path.into(), line: 1, column: 1, path: String::new(), message }]
+    })?;
+    reload::compile(config, &sources, &metrics).map(drop)
+}
+
+/// One line an error, on standard error.
+pub(super) fn report(diagnostics: &[Diagnostic]) {
+    for diagnostic in diagnostics {
+        eprintln!("{diagnostic}");
+    }
+    let errors = diagnostics.len();
+    eprintln!("{errors} error{}", if errors == 1 { "" } else { "s" });
+}

@@ -1,0 +1,62 @@
+//! The command line: parsed here, one file for each subcommand.
+
+mod check;
+mod health;
+mod run;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+/// A resilience gateway: one binary, one YAML file, in front of your services.
+#[derive(Debug, Parser)]
+#[command(name = "portcullis", version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    file: File,
+    /// Check the configuration and exit, as `check` does
+    #[arg(short = 't', long = "test")]
+    test: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway (the default)
+    Run(File),
+    /// Report every error of the configuration at once
+    Check(File),
+    /// Ask a running gateway whether it is alive; exits 0 or 1
+    Health(health::Options),
+}
+
+/// Where the configuration is.
+#[derive(Debug, Args)]
+struct File {
+    /// The configuration file
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        env = "PORTCULLIS_CONFIG",
+        default_value = "/etc/portcullis/portcullis.yaml"
+    )]
+    config: PathBuf,
+}
+
+/// Bad configuration or failed start.
+const FAILED: u8 = 1;
+
+/// Parse the command line and do what it says. Usage errors exit with 2.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command {
+        None if cli.test => check::check(&cli.file.config),
+        None => run::run(&cli.file.config),
+        Some(Command::Run(file)) => run::run(&file.config),
+        Some(Command::Check(file)) => check::check(&file.config),
+        Some(Command::Health(options)) => health::health(&options),
+    }
+}

@@ -1,0 +1,219 @@
+//! The main file and those it includes, as one tree.
+//!
+//! `include` names further files by pattern, relative to the main file. What they hold at the top level
+//! joins the main file's: mappings of named things grow, nothing may be defined twice. Included files
+//! include nothing.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use super::environment::Environment;
+use super::file::{decode, read_bounded};
+use super::findings::Findings;
+use super::node::{Entry, Node, Origin, Value};
+use super::parse::{Fault, Position, parse};
+use super::path::KeyPath;
+use super::resolve::Resolver;
+
+const INCLUDE: &str = "include";
+const MAX_FILES: usize = 1000;
+
+/// A file that was read, for finding places in it.
+pub(super) struct SourceFile {
+    pub(super) path: PathBuf,
+    /// Empty if it could not be read.
+    pub(super) text: String,
+}
+
+pub(super) struct Assembly<'a> {
+    environment: &'a Environment,
+    pub(super) files: Vec<SourceFile>,
+    pub(super) findings: Findings,
+}
+
+impl<'a> Assembly<'a> {
+    pub(super) fn new(environment: &'a Environment) -> Self {
+        Assembly { environment, files: Vec::new(), findings: Findings::default() }
+    }
+
+    /// Everything that the file at `path` and its includes say; what is wrong is in the findings.
+    pub(super) fn assemble(&mut self, path: &Path) -> Node {
+        let Some(mut tree) = self.read(path) else {
+            return Node { origin: Origin { file: 0, ordinal: 0 }, value: Value::Null };
+        };
+        let Some(include) = take(&mut tree, INCLUDE) else { return tree };
+        for file in self.included(path, &include) {
+            let Some(mut part) = self.read(&file) else { continue };
+            if let Some(nested) = take(&mut part, INCLUDE) {
+                let message = "only the main file can include others";
+                self.findings.record(&KeyPath::root().key(INCLUDE), nested.key_origin, message);
+            }
+            self.merge(&mut tree, part);
+        }
+        tree
+    }
+
+    fn read(&mut self, path: &Path) -> Option<Node> {
+        let file = self.files.len();
+        self.files.push(SourceFile { path: path.to_owned(), text: String::new() });
+        let node = read_bounded(path)
+            .map_err(|error| Fault {
+                position: Position::START,
+                message: format!("the file {error}"),
+            })
+            .and_then(decode)
+            .and_then(|text| {
+                let node = parse(&text, file);
+                self.files[file].text = text;
+                node
+            });
+        let mut node = match node {
+            Ok(node) => node,
+            Err(fault) => {
+                self.findings.record_file(file, fault.position, fault.message);
+                return None;
+            }
+        };
+        match node.value {
+            Value::Null | Value::Mapping(_) => {}
+            Value::Bool(_)
+            | Value::Integer(_)
+            | Value::Float(_)
+            | Value::Text(_)
+            | Value::Sequence(_) => {
+                let message = "expected a mapping, such as `routes: …`, at the top of the file";
+                self.findings.record_file(file, Position::START, message.to_owned());
+                return None;
+            }
+        }
+        Resolver::new(self.environment, directory_of(path), &mut self.findings).resolve(&mut node);
+        Some(node)
+    }
+
+    /// The files that `include` names: sorted, each once, without the main file.
+    fn included(&mut self, main: &Path, include: &Entry) -> Vec<PathBuf> {
+        let root = KeyPath::root().key(INCLUDE);
+        let patterns = match &include.node.value {
+            Value::Null => Vec::new(),
+            Value::Text(_) => vec![(root, &include.node)],
+            Value::Sequence(elements) => {
+                elements.iter().map(|e| (root.clone().index(e.index), &e.node)).collect()
+            }
+            Value::Bool(_) | Value::Integer(_) | Value::Float(_) | Value::Mapping(_) => {
+                let message = "expected a pattern, or a list of them";
+                self.findings.record(&root, include.node.origin, message);
+                return Vec::new();
+            }
+        };
+        let mut found = Vec::new();
+        for (path, node) in patterns {
+            match matches(directory_of(main), node) {
+                Ok(files) => found.extend(files),
+                Err(message) => {
+                    self.findings.incomplete = true;
+                    self.findings.record(&path, node.origin, node.redact(message));
+                }
+            }
+        }
+        found.sort();
+        let mut known = vec![identity(main)];
+        found.retain(|file| {
+            let identity = identity(file);
+            let new = !known.contains(&identity);
+            known.push(identity);
+            new
+        });
+        if found.len() > MAX_FILES {
+            self.findings.incomplete = true;
+            let message = format!("matches {} files; at most {MAX_FILES}", found.len());
+            self.findings.record(&KeyPath::root().key(INCLUDE), include.key_origin, message);
+            found.truncate(MAX_FILES);
+        }
+        found
+    }
+
+    fn merge(&mut self, tree: &mut Node, part: Node) {
+        let Value::Mapping(additions) = part.value else { return };
+        let Value::Mapping(entries) = &mut tree.value else {
+            *tree = Node { origin: part.origin, value: Value::Mapping(additions) };
+            return;
+        };
+        for added in additions {
+            let Some(present) = entries.iter_mut().find(|entry| entry.key == added.key) else {
+                entries.push(added);
+                continue;
+            };
+            let path = KeyPath::root().key(&added.key);
+            match (&mut present.node.value, added.node.value) {
+                (_, Value::Null) => {}
+                (nothing @ Value::Null, value) => *nothing = value,
+                (Value::Mapping(names), Value::Mapping(more)) => {
+                    add_names(names, more, &path, &mut self.findings);
+                }
+                (_, _) => {
+                    let (at, first) = (added.key_origin, present.key_origin);
+                    self.findings.record_repeated(&path, &added.key, at, first);
+                }
+            }
+        }
+    }
+}
+
+fn add_names(names: &mut Vec<Entry>, more: Vec<Entry>, path: &KeyPath, findings: &mut Findings) {
+    let known: HashMap<String, Origin> =
+        names.iter().map(|entry| (entry.key.clone(), entry.key_origin)).collect();
+    for added in more {
+        match known.get(&added.key) {
+            None => names.push(added),
+            Some(first) => {
+                let path = path.clone().key(&added.key);
+                findings.record_repeated(&path, &added.key, added.key_origin, *first);
+            }
+        }
+    }
+}
+
+/// The files that match the pattern in `node`.
+fn matches(directory: &Path, node: &Node) -> Result<Vec<PathBuf>, String> {
+    let Value::Text(pattern) = &node.value else {
+        return Err("expected a pattern, such as `routes/*.yaml`".to_owned());
+    };
+    let pattern = &pattern.value;
+    let base = glob::Pattern::escape(&directory.to_string_lossy());
+    let full = Path::new(&base).join(pattern);
+    let options = glob::MatchOptions {
+        case_sensitive: true,
+        require_literal_separator: true,
+        // An editor's swap file is not a configuration.
+        require_literal_leading_dot: true,
+    };
+    let paths = glob::glob_with(&full.to_string_lossy(), options)
+        .map_err(|error| format!("not a pattern: {}", error.msg))?;
+    let mut files = Vec::new();
+    for path in paths {
+        let path = path.map_err(|error| {
+            format!("`{}` cannot be searched for files", error.path().display())
+        })?;
+        if !path.is_dir() {
+            files.push(path);
+        }
+    }
+    if files.is_empty() && !pattern.contains(['*', '?', '[']) {
+        return Err(format!("there is no file `{pattern}`"));
+    }
+    Ok(files)
+}
+
+fn take(tree: &mut Node, key: &str) -> Option<Entry> {
+    let Value::Mapping(entries) = &mut tree.value else { return None };
+    let at = entries.iter().position(|entry| entry.key == key)?;
+    Some(entries.remove(at))
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new(""))
+}
+
+fn identity(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}

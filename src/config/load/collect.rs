@@ -1,0 +1,91 @@
+//! From tree to typed value, finding every mistake on the way.
+//!
+//! A type stops at its first error. So: try, take out what was wrong, try again, until the rest fits.
+//! Each try takes something out, hence there is an end.
+
+use serde::de::DeserializeOwned;
+
+use super::deserialize::NodeDeserializer;
+use super::error::{Error, Kind};
+use super::findings::Findings;
+use super::node::{Node, Value};
+
+/// The typed value of `tree` without its wrong parts, which are taken out of it and recorded.
+/// `None` if nothing fits any more.
+pub(super) fn collect<T: DeserializeOwned>(tree: &mut Node, findings: &mut Findings) -> Option<T> {
+    while !findings.overflow {
+        match T::deserialize(NodeDeserializer(tree)) {
+            Ok(value) => return Some(value),
+            Err(error) => settle(&error, tree, findings)?,
+        }
+    }
+    None
+}
+
+/// Records `error` unless it only follows from another, and takes out what it is about.
+/// `None` if that is everything.
+fn settle(error: &Error, tree: &mut Node, findings: &mut Findings) -> Option<()> {
+    let path = error.path();
+    if error.on_key {
+        settle_key(error, tree, findings);
+    } else if !is_consequence(error, findings) {
+        let message = message(error, tree, findings);
+        findings.record(&path, tree.spot(&path), message);
+    }
+    let removed = tree.remove(&path);
+    findings.prune(path);
+    removed.then_some(())
+}
+
+fn settle_key(error: &Error, tree: &Node, findings: &mut Findings) {
+    let path = error.path();
+    let Some(mapping) = path.parent() else { return };
+    let spot = path
+        .last_key()
+        .and_then(|key| tree.at(&mapping)?.entry(key))
+        .map_or(tree.origin, |entry| entry.key_origin);
+    let unknown = matches!(error.kind, Kind::UnknownKey { .. });
+    findings.record(if unknown { &mapping } else { &path }, spot, error.kind.to_string());
+    if let Some(meant) = error.kind.suggestion() {
+        // Misspelt is as good as there: not missing as well.
+        findings.prune(mapping.key(meant));
+    }
+}
+
+fn is_consequence(error: &Error, findings: &Findings) -> bool {
+    let path = error.path();
+    match &error.kind {
+        Kind::MissingKey(key) => {
+            // A merge key may have brought it, an include that could not be read as well.
+            [*key, "<<"].iter().any(|key| findings.is_pruned(&path.clone().key(*key)))
+                || (path.is_root() && findings.incomplete)
+        }
+        Kind::Message(_) | Kind::UnknownKey { .. } | Kind::UnknownValue { .. } => {
+            findings.explains(&path)
+        }
+    }
+}
+
+/// The message, without a value that came in from outside, but with where it came from.
+fn message(error: &Error, tree: &Node, findings: &Findings) -> String {
+    let path = error.path();
+    if let Kind::MissingKey(key) = &error.kind {
+        let empty = findings.left_out(&path.key(*key)).map(|from| format!(" ({from} is empty)"));
+        return format!("{}{}", error.kind, empty.unwrap_or_default());
+    }
+    let Some(node) = tree.at(&path) else { return error.kind.to_string() };
+    let Value::Text(text) = &node.value else { return node.redact(error.kind.to_string()) };
+    if text.origins.is_empty() {
+        return error.kind.to_string();
+    }
+    let message = match &error.kind {
+        Kind::UnknownValue { known, .. } => {
+            // Its own wording shortens the value, after which it would not be recognised.
+            Kind::UnknownValue { value: text.origins.concat(), known }.to_string()
+        }
+        Kind::Message(_) | Kind::MissingKey(_) | Kind::UnknownKey { .. } => {
+            node.redact(error.kind.to_string())
+        }
+    };
+    format!("{message} (the value is that of {})", text.origins.concat())
+}

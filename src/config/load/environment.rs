@@ -1,0 +1,56 @@
+//! Where `${VAR}` comes from.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// The variables a configuration may refer to.
+#[derive(Clone)]
+pub struct Environment(Variables);
+
+#[derive(Clone)]
+enum Variables {
+    Process,
+    Fixed(BTreeMap<String, String>),
+}
+
+impl Environment {
+    /// The process's own, read anew at each look-up.
+    pub fn process() -> Self {
+        Environment(Variables::Process)
+    }
+
+    /// These and no others.
+    pub fn fixed<K: Into<String>, V: Into<String>>(
+        variables: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        let variables = variables.into_iter().map(|(name, value)| (name.into(), value.into()));
+        Environment(Variables::Fixed(variables.collect()))
+    }
+
+    /// The value of `name`; `None` if it is not set.
+    ///
+    /// # Errors
+    /// If the value is not UTF-8.
+    pub(super) fn lookup(&self, name: &str) -> Result<Option<String>, String> {
+        match &self.0 {
+            Variables::Fixed(variables) => Ok(variables.get(name).cloned()),
+            Variables::Process => match std::env::var(name) {
+                Ok(value) => Ok(Some(value)),
+                Err(std::env::VarError::NotPresent) => Ok(None),
+                Err(std::env::VarError::NotUnicode(_)) => {
+                    Err(format!("the value of `{name}` is not valid UTF-8"))
+                }
+            },
+        }
+    }
+}
+
+/// Without the values: some are secrets.
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Variables::Process => "Environment(process)",
+            Variables::Fixed(_) => "Environment(fixed)",
+        })
+    }
+}

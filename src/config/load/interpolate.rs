@@ -1,0 +1,294 @@
+//! `${…}` inside a string.
+//!
+//! | written | means |
+//! |---|---|
+//! | `${VAR}` | the variable; an error if it is not set |
+//! | `${VAR:-default}` | the variable, or the default if it is not set or empty |
+//! | `${VAR:?why}` | the variable; an error that says why, if it is not set or empty |
+//! | `${file:path}` | the file's content without one trailing newline |
+//! | `$$` | `$` |
+//!
+//! A default and a path may hold further `${…}`; a value that came in is not looked at again.
+//! A `$` before anything else is itself. No error here quotes a value.
+
+use std::path::Path;
+
+use super::environment::Environment;
+use super::file::read_bounded;
+
+const MAX_NESTING: usize = 16;
+
+/// A string with its references replaced.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Interpolated {
+    pub(super) value: String,
+    /// The references it was made from, as `${VAR}` without its default, or `${file:path}`.
+    pub(super) origins: Vec<String>,
+    /// It was `${VAR:-…}` and nothing else, and came out empty: as good as not written.
+    pub(super) absent: bool,
+}
+
+/// `text` with its references replaced; `directory` is where the paths of files begin.
+///
+/// # Errors
+/// Every reference that could not be resolved, with what to do about it.
+pub(super) fn interpolate(
+    text: &str,
+    environment: &Environment,
+    directory: &Path,
+) -> Result<Interpolated, Vec<String>> {
+    let mut expansion =
+        Expansion { environment, directory, origins: Vec::new(), errors: Vec::new(), nesting: 0 };
+    let value = expansion.expand(text);
+    if !expansion.errors.is_empty() {
+        return Err(expansion.errors);
+    }
+    let absent = value.is_empty() && is_one_default(text);
+    Ok(Interpolated { value, origins: expansion.origins, absent })
+}
+
+struct Expansion<'a> {
+    environment: &'a Environment,
+    directory: &'a Path,
+    origins: Vec<String>,
+    errors: Vec<String>,
+    nesting: usize,
+}
+
+impl Expansion<'_> {
+    fn expand(&mut self, text: &str) -> String {
+        let mut expanded = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once('$') {
+            expanded.push_str(before);
+            if let Some(after) = after.strip_prefix('$') {
+                expanded.push('$');
+                rest = after;
+                continue;
+            }
+            let Some(after) = after.strip_prefix('{') else {
+                expanded.push('$');
+                rest = after;
+                continue;
+            };
+            let Some(end) = closing_brace(after) else {
+                self.errors.push("a `${` is not closed; a literal `$` is written `$$`".to_owned());
+                return expanded;
+            };
+            expanded.push_str(&self.evaluate(&after[..end]).unwrap_or_default());
+            rest = &after[end + 1..];
+        }
+        expanded.push_str(rest);
+        expanded
+    }
+
+    /// The value of what stands between the braces; `None` after an error.
+    fn evaluate(&mut self, reference: &str) -> Option<String> {
+        if let Some(path) = reference.strip_prefix("file:") {
+            return self.content_of(path);
+        }
+        let (name, rest) = split_name(reference);
+        if name.is_empty() {
+            return self.fail(format!("a `${{` needs the name of a variable: {FORMS}"));
+        }
+        let value = match self.environment.lookup(name) {
+            Ok(value) => value,
+            Err(error) => return self.fail(error),
+        };
+        self.origins.push(format!("${{{name}}}"));
+        if rest.is_empty() {
+            return value.or_else(|| {
+                let remedy = format!("set it or give it a default: ${{{name}:-default}}");
+                self.fail(format!("the environment variable `{name}` is not set; {remedy}"))
+            });
+        }
+        let value = value.filter(|value| !value.is_empty());
+        if let Some(default) = rest.strip_prefix(":-") {
+            return value.or_else(|| self.nested(default));
+        }
+        if let Some(why) = rest.strip_prefix(":?") {
+            let why = if why.is_empty() { "it is required" } else { why };
+            return value.or_else(|| {
+                self.fail(format!("the environment variable `{name}` must be set: {why}"))
+            });
+        }
+        self.fail(format!("what follows `${{{name}` is not understood: {FORMS}"))
+    }
+
+    fn content_of(&mut self, written: &str) -> Option<String> {
+        let failures = self.errors.len();
+        let path = self.nested(written)?;
+        if self.errors.len() > failures {
+            return None;
+        }
+        self.origins.push(format!("${{file:{written}}}"));
+        let bytes = match read_bounded(&self.directory.join(&path)) {
+            Ok(bytes) => bytes,
+            Err(error) => return self.fail(format!("the file `{written}` {error}")),
+        };
+        let Ok(mut content) = String::from_utf8(bytes) else {
+            return self.fail(format!("the file `{written}` is not valid UTF-8"));
+        };
+        if content.ends_with('\n') {
+            content.pop();
+            if content.ends_with('\r') {
+                content.pop();
+            }
+        }
+        Some(content)
+    }
+
+    fn nested(&mut self, text: &str) -> Option<String> {
+        if self.nesting == MAX_NESTING {
+            return self.fail(format!("`${{` nested more than {MAX_NESTING} levels deep"));
+        }
+        self.nesting += 1;
+        let expanded = self.expand(text);
+        self.nesting -= 1;
+        Some(expanded)
+    }
+
+    fn fail(&mut self, error: String) -> Option<String> {
+        self.errors.push(error);
+        None
+    }
+}
+
+const FORMS: &str = "write ${VAR}, ${VAR:-default}, ${VAR:?why} or ${file:path}";
+
+/// Where the brace closes that was opened just before `text`.
+fn closing_brace(text: &str) -> Option<usize> {
+    let bytes = text.as_bytes();
+    let (mut at, mut open) = (0, 0_usize);
+    while let Some(&byte) = bytes.get(at) {
+        match (byte, bytes.get(at + 1)) {
+            (b'$', Some(b'$')) => at += 1,
+            (b'$', Some(b'{')) => {
+                open += 1;
+                at += 1;
+            }
+            (b'}', _) if open == 0 => return Some(at),
+            (b'}', _) => open -= 1,
+            _ => {}
+        }
+        at += 1;
+    }
+    None
+}
+
+fn split_name(reference: &str) -> (&str, &str) {
+    let end = reference.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    let (name, rest) = reference.split_at(end.unwrap_or(reference.len()));
+    if name.starts_with(|c: char| c.is_ascii_digit()) { ("", reference) } else { (name, rest) }
+}
+
+fn is_one_default(text: &str) -> bool {
+    let Some(inside) = text.strip_prefix("${") else { return false };
+    let alone = closing_brace(inside).is_some_and(|end| end + 1 == inside.len());
+    alone && split_name(inside).1.starts_with(":-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(text: &str) -> Result<Interpolated, Vec<String>> {
+        let environment =
+            Environment::fixed([("PORT", "8080"), ("EMPTY", ""), ("KEY", "hunter2-${PORT}")]);
+        interpolate(text, &environment, Path::new("/nonexistent"))
+    }
+
+    fn value(text: &str) -> String {
+        run(text).expect("resolves").value
+    }
+
+    fn error(text: &str) -> String {
+        run(text).expect_err("fails").join("; ")
+    }
+
+    #[test]
+    fn a_variable_takes_its_place() {
+        assert_eq!(value("0.0.0.0:${PORT}/x"), "0.0.0.0:8080/x");
+        assert_eq!(value("${EMPTY}"), "");
+        assert_eq!(run("a${PORT}").expect("resolves").origins, ["${PORT}"]);
+        assert!(run("plain").expect("resolves").origins.is_empty());
+    }
+
+    #[test]
+    fn a_default_stands_in_for_unset_and_for_empty() {
+        assert_eq!(value("${NO:-http://h:1/x?a}"), "http://h:1/x?a");
+        assert_eq!(value("${EMPTY:-d}"), "d");
+        assert_eq!(value("${PORT:-d}"), "8080");
+        assert_eq!(value("${NO:-a${NO:-b${PORT}}c}d"), "ab8080cd");
+        assert_eq!(value("${NO:-}"), "");
+    }
+
+    #[test]
+    fn a_value_that_came_in_is_not_expanded_again() {
+        assert_eq!(value("${KEY}"), "hunter2-${PORT}");
+    }
+
+    #[test]
+    fn a_dollar_sign_can_be_written() {
+        assert_eq!(value("$$"), "$");
+        assert_eq!(value("$${PORT}"), "${PORT}");
+        assert_eq!(value("${NO:-$$}}"), "$}");
+        assert_eq!(value("^/a$"), "^/a$");
+        assert_eq!(value("$PORT"), "$PORT");
+    }
+
+    #[test]
+    fn only_a_lone_empty_default_counts_as_absent() {
+        assert!(run("${NO:-}").expect("resolves").absent);
+        assert!(run("${EMPTY:-${NO:-}}").expect("resolves").absent);
+        assert!(!run("${EMPTY}").expect("resolves").absent);
+        assert!(!run("${NO:-}${NO:-}").expect("resolves").absent);
+        assert!(!run("${PORT:-}").expect("resolves").absent);
+        assert!(!run("").expect("resolves").absent);
+    }
+
+    #[test]
+    fn an_unset_variable_is_named_with_the_remedy() {
+        assert_eq!(
+            error("${NO}"),
+            "the environment variable `NO` is not set; set it or give it a default: ${NO:-default}"
+        );
+        assert_eq!(
+            error("${EMPTY:?ask the team}"),
+            "the environment variable `EMPTY` must be set: ask the team"
+        );
+        assert_eq!(run("${A}${B}").expect_err("fails").len(), 2);
+    }
+
+    #[test]
+    fn what_is_not_understood_is_an_error_without_the_text() {
+        for text in
+            ["${", "x${NO:-", "${NO:-${NO}", "${}", "${1A}", "${KEY-x}", "${KEY:x}", "${a b}"]
+        {
+            let error = error(text);
+            assert!(error.contains("$"), "{text}: {error}");
+            assert!(!error.contains("hunter2"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn nesting_is_bounded() {
+        let text = format!("{}x{}", "${NO:-".repeat(40), "}".repeat(40));
+        assert_eq!(error(&text), "`${` nested more than 16 levels deep");
+    }
+
+    #[test]
+    fn a_file_gives_its_content_without_one_newline() {
+        let directory = tempfile::tempdir().expect("a directory");
+        std::fs::write(directory.path().join("key"), "hunter2\n\n").expect("written");
+        std::fs::write(directory.path().join("bad"), b"\xff").expect("written");
+        let environment = Environment::fixed([("NAME", "key")]);
+        let run = |text| interpolate(text, &environment, directory.path());
+        assert_eq!(run("${file:key}").expect("read").value, "hunter2\n");
+        assert_eq!(run("${file:${NAME}}").expect("read").value, "hunter2\n");
+        let missing = run("${file:none}").expect_err("fails");
+        assert_eq!(missing, ["the file `none` cannot be read: No such file or directory"]);
+        assert!(run("${file:bad}").is_err());
+        assert!(run("${file:}").is_err());
+    }
+}

@@ -1,0 +1,200 @@
+//! The configuration as it was written: a tree of values, each of which knows where it came from.
+//!
+//! No `Debug` anywhere in this file: after interpolation a tree holds secrets.
+
+use super::path::{KeyPath, Step};
+
+/// Which file, and which of its values in reading order, from 0, keys counted.
+/// [`super::parse::locate`] turns it into line and column.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Origin {
+    pub(super) file: usize,
+    pub(super) ordinal: usize,
+}
+
+#[derive(Clone)]
+pub(super) struct Node {
+    pub(super) origin: Origin,
+    pub(super) value: Value,
+}
+
+#[derive(Clone)]
+pub(super) enum Value {
+    Null,
+    Bool(bool),
+    Integer(i128),
+    Float(f64),
+    Text(Text),
+    Sequence(Vec<Element>),
+    Mapping(Vec<Entry>),
+}
+
+/// A string, and the `${…}` it was made from, without their defaults; none for plain text.
+#[derive(Clone)]
+pub(super) struct Text {
+    pub(super) value: String,
+    pub(super) origins: Vec<String>,
+}
+
+/// An element keeps the index it was written at, whatever is taken from before it.
+#[derive(Clone)]
+pub(super) struct Element {
+    pub(super) index: usize,
+    pub(super) node: Node,
+}
+
+/// In the order of the file.
+#[derive(Clone)]
+pub(super) struct Entry {
+    pub(super) key: String,
+    pub(super) key_origin: Origin,
+    pub(super) node: Node,
+}
+
+impl Node {
+    pub(super) fn entry(&self, key: &str) -> Option<&Entry> {
+        let Value::Mapping(entries) = &self.value else { return None };
+        entries.iter().find(|entry| entry.key == key)
+    }
+
+    pub(super) fn child(&self, step: &Step) -> Option<&Node> {
+        match (&self.value, step) {
+            (_, Step::Key(key)) => Some(&self.entry(key)?.node),
+            (Value::Sequence(elements), Step::Index(index)) => {
+                Some(&elements.iter().find(|element| element.index == *index)?.node)
+            }
+            (_, Step::Index(_)) => None,
+        }
+    }
+
+    pub(super) fn at(&self, path: &KeyPath) -> Option<&Node> {
+        path.steps().iter().try_fold(self, |node, step| node.child(step))
+    }
+
+    /// Where to point for `path`, or for the nearest there is above it: at a scalar or an element
+    /// itself; at the key of a mapping, of a list, or of nothing.
+    pub(super) fn spot(&self, path: &KeyPath) -> Origin {
+        let (mut node, mut spot) = (self, self.origin);
+        for step in path.steps() {
+            match (&node.value, step) {
+                (Value::Mapping(_), Step::Key(key)) => {
+                    let Some(entry) = node.entry(key) else { break };
+                    node = &entry.node;
+                    spot = match node.value {
+                        Value::Null | Value::Sequence(_) | Value::Mapping(_) => entry.key_origin,
+                        Value::Bool(_) | Value::Integer(_) | Value::Float(_) | Value::Text(_) => {
+                            node.origin
+                        }
+                    };
+                }
+                (Value::Sequence(elements), Step::Index(index)) => {
+                    let Some(element) = elements.iter().find(|e| e.index == *index) else { break };
+                    node = &element.node;
+                    spot = node.origin;
+                }
+                _ => break,
+            }
+        }
+        spot
+    }
+
+    /// Takes out what `path` names. `false` if there is nothing, or it is the root.
+    pub(super) fn remove(&mut self, path: &KeyPath) -> bool {
+        let Some((last, above)) = path.steps().split_last() else { return false };
+        let mut node = self;
+        for step in above {
+            let Some(child) = node.child_mut(step) else { return false };
+            node = child;
+        }
+        match (&mut node.value, last) {
+            (Value::Mapping(entries), Step::Key(key)) => {
+                let before = entries.len();
+                entries.retain(|entry| entry.key != *key);
+                entries.len() < before
+            }
+            (Value::Sequence(elements), Step::Index(index)) => {
+                let before = elements.len();
+                elements.retain(|element| element.index != *index);
+                elements.len() < before
+            }
+            _ => false,
+        }
+    }
+
+    fn child_mut(&mut self, step: &Step) -> Option<&mut Node> {
+        match (&mut self.value, step) {
+            (Value::Mapping(entries), Step::Key(key)) => {
+                entries.iter_mut().find(|entry| entry.key == *key).map(|entry| &mut entry.node)
+            }
+            (Value::Sequence(elements), Step::Index(index)) => elements
+                .iter_mut()
+                .find(|element| element.index == *index)
+                .map(|element| &mut element.node),
+            _ => None,
+        }
+    }
+
+    /// `message` without any value that came in through a `${…}` at or below this node:
+    /// whoever wrote the message may have quoted one.
+    pub(super) fn redact(&self, mut message: String) -> String {
+        self.each_interpolated(&mut |text| {
+            message = hide(&message, &text.value, &text.origins.concat());
+        });
+        message
+    }
+
+    fn each_interpolated(&self, see: &mut impl FnMut(&Text)) {
+        match &self.value {
+            Value::Null | Value::Bool(_) | Value::Integer(_) | Value::Float(_) => {}
+            Value::Text(text) => {
+                if !text.origins.is_empty() {
+                    see(text);
+                }
+            }
+            Value::Sequence(elements) => {
+                elements.iter().for_each(|element| element.node.each_interpolated(see));
+            }
+            Value::Mapping(entries) => {
+                entries.iter().for_each(|entry| entry.node.each_interpolated(see));
+            }
+        }
+    }
+}
+
+/// A short value is hidden only where it stands alone, lest every `1` in a message go.
+fn hide(message: &str, value: &str, instead: &str) -> String {
+    const SHORT: usize = 4;
+    if value.is_empty() {
+        return message.to_owned();
+    }
+    let mut shown = String::with_capacity(message.len());
+    let mut rest = message;
+    while let Some(at) = rest.find(value) {
+        let (before, after) = (&rest[..at], &rest[at + value.len()..]);
+        let joined = before.ends_with(char::is_alphanumeric)
+            || (before.is_empty() && shown.ends_with(char::is_alphanumeric))
+            || after.starts_with(char::is_alphanumeric);
+        shown.push_str(before);
+        shown.push_str(if value.len() < SHORT && joined { value } else { instead });
+        rest = after;
+    }
+    shown.push_str(rest);
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hidden_value_leaves_its_name() {
+        assert_eq!(hide("no key `hunter2`", "hunter2", "${KEY}"), "no key `${KEY}`");
+        assert_eq!(hide("xhunter2xhunter2", "hunter2", "${KEY}"), "x${KEY}x${KEY}");
+    }
+
+    #[test]
+    fn a_short_value_is_hidden_only_where_it_stands_alone() {
+        assert_eq!(hide("at most 10, not 1", "1", "${N}"), "at most 10, not ${N}");
+        assert_eq!(hide("nothing", "", "${N}"), "nothing");
+    }
+}

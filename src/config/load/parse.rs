@@ -1,0 +1,337 @@
+//! YAML text to a tree of values, and a value's place back to line and column.
+//!
+//! The only file that knows the parser. Its values carry no positions, but its errors do, also
+//! those that we raise while it hands the values over. So a position is found by reading the text
+//! once more and raising an error at the value in question: slow, but only after a mistake.
+//! Both readings are the same code, hence count alike.
+
+use std::fmt;
+
+use serde::de::{DeserializeSeed, EnumAccess, MapAccess, SeqAccess, Visitor};
+
+use super::node::{Element, Entry, Node, Origin, Text, Value};
+use super::{MAX_DEPTH, MAX_VALUES};
+
+/// Line and column, both from 1; the column counts characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Position {
+    pub(super) line: usize,
+    pub(super) column: usize,
+}
+
+impl Position {
+    pub(super) const START: Position = Position { line: 1, column: 1 };
+}
+
+/// Why a text is not YAML, or not YAML as we take it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Fault {
+    pub(super) position: Position,
+    pub(super) message: String,
+}
+
+/// The one document in `text`; `file` becomes part of every value's [`Origin`]. No text is a null.
+pub(super) fn parse(text: &str, file: usize) -> Result<Node, Fault> {
+    let mut documents = serde_yaml::Deserializer::from_str(text);
+    let mut census = Census::new(file, None);
+    let Some(document) = documents.next() else {
+        return Ok(Node { origin: Origin { file, ordinal: 0 }, value: Value::Null });
+    };
+    let node = Reader(&mut census)
+        .deserialize(document)
+        .map_err(|error| fault(text, &error, census.refusal.take()))?;
+    let Some(second) = documents.next() else { return Ok(node) };
+    let error = Reader(&mut Census::new(file, Some(0))).deserialize(second).err();
+    let position = error.as_ref().map_or(Position::START, position_of);
+    Err(Fault { position, message: "a second document begins here; one per file".to_owned() })
+}
+
+/// Where the value with this ordinal begins: for a mapping in block style, at its first key; for
+/// an alias, where its anchor is.
+pub(super) fn locate(text: &str, ordinal: usize) -> Position {
+    let Some(document) = serde_yaml::Deserializer::from_str(text).next() else {
+        return Position::START;
+    };
+    let mut census = Census::new(0, Some(ordinal));
+    let error = Reader(&mut census).deserialize(document).err();
+    error.as_ref().map_or(Position::START, position_of)
+}
+
+/// Counts values as they are read, stops where it was told to, and keeps the bounds.
+struct Census {
+    file: usize,
+    count: usize,
+    stop_at: Option<usize>,
+    depth: usize,
+    /// What we refuse, in our words: the error that comes back has the parser's around them.
+    refusal: Option<String>,
+}
+
+impl Census {
+    fn new(file: usize, stop_at: Option<usize>) -> Self {
+        Census { file, count: 0, stop_at, depth: 0, refusal: None }
+    }
+
+    /// Must be called from within a `visit_*`: there the parser adds this value's position to an error.
+    fn count<E: serde::de::Error>(&mut self) -> Result<Origin, E> {
+        let ordinal = self.count;
+        self.count += 1;
+        if self.stop_at == Some(ordinal) {
+            return Err(E::custom("here"));
+        }
+        if ordinal >= MAX_VALUES {
+            return Err(self.refuse(format!("more than {MAX_VALUES} values, aliases expanded")));
+        }
+        Ok(Origin { file: self.file, ordinal })
+    }
+
+    fn descend<E: serde::de::Error>(&mut self) -> Result<(), E> {
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return Err(self.refuse(format!("nested more than {MAX_DEPTH} levels deep")));
+        }
+        Ok(())
+    }
+
+    fn refuse<E: serde::de::Error>(&mut self, why: String) -> E {
+        self.refusal = Some(why);
+        E::custom("refused")
+    }
+}
+
+struct Reader<'a>(&'a mut Census);
+
+impl<'de> DeserializeSeed<'de> for Reader<'_> {
+    type Value = Node;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl Reader<'_> {
+    fn scalar<E: serde::de::Error>(self, value: Value) -> Result<Node, E> {
+        Ok(Node { origin: self.0.count()?, value })
+    }
+}
+
+impl<'de> Visitor<'de> for Reader<'_> {
+    type Value = Node;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_unit<E: serde::de::Error>(self) -> Result<Node, E> {
+        self.scalar(Value::Null)
+    }
+
+    fn visit_none<E: serde::de::Error>(self) -> Result<Node, E> {
+        self.scalar(Value::Null)
+    }
+
+    fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<Node, E> {
+        self.scalar(Value::Bool(value))
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<Node, E> {
+        self.scalar(Value::Integer(value.into()))
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Node, E> {
+        self.scalar(Value::Integer(value.into()))
+    }
+
+    fn visit_i128<E: serde::de::Error>(self, value: i128) -> Result<Node, E> {
+        self.scalar(Value::Integer(value))
+    }
+
+    fn visit_u128<E: serde::de::Error>(self, value: u128) -> Result<Node, E> {
+        // Out of every setting's range either way.
+        self.scalar(Value::Integer(i128::try_from(value).unwrap_or(i128::MAX)))
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Node, E> {
+        self.scalar(Value::Float(value))
+    }
+
+    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Node, E> {
+        self.scalar(Value::Text(Text { value: value.to_owned(), origins: Vec::new() }))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Node, A::Error> {
+        let origin = self.0.count()?;
+        self.0.descend()?;
+        let mut elements = Vec::new();
+        while let Some(node) = sequence.next_element_seed(Reader(&mut *self.0))? {
+            elements.push(Element { index: elements.len(), node });
+        }
+        self.0.depth -= 1;
+        Ok(Node { origin, value: Value::Sequence(elements) })
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut mapping: A) -> Result<Node, A::Error> {
+        let origin = self.0.count()?;
+        self.0.descend()?;
+        let mut entries = Vec::new();
+        while let Some((key, key_origin)) = mapping.next_key_seed(KeyReader(&mut *self.0))? {
+            let node = mapping.next_value_seed(Reader(&mut *self.0))?;
+            entries.push(Entry { key, key_origin, node });
+        }
+        self.0.depth -= 1;
+        Ok(Node { origin, value: Value::Mapping(entries) })
+    }
+
+    fn visit_enum<A: EnumAccess<'de>>(self, _: A) -> Result<Node, A::Error> {
+        Err(self.0.refuse("YAML tags (!name) are not supported".to_owned()))
+    }
+}
+
+/// A key: any scalar, as it is written, so that `200` and `true` are names like others.
+struct KeyReader<'a>(&'a mut Census);
+
+impl<'de> DeserializeSeed<'de> for KeyReader<'_> {
+    type Value = (String, Origin);
+
+    fn deserialize<D: serde::Deserializer<'de>>(
+        self,
+        deserializer: D,
+    ) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<'de> Visitor<'de> for KeyReader<'_> {
+    type Value = (String, Origin);
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<Self::Value, E> {
+        if matches!(key, "" | "~" | "null" | "Null" | "NULL") {
+            return Err(self.0.refuse("a key must not be empty or null".to_owned()));
+        }
+        Ok((key.to_owned(), self.0.count()?))
+    }
+}
+
+fn position_of(error: &serde_yaml::Error) -> Position {
+    error.location().map_or(Position::START, |location| Position {
+        line: location.line(),
+        column: location.column(),
+    })
+}
+
+fn fault(text: &str, error: &serde_yaml::Error, refusal: Option<String>) -> Fault {
+    let position = position_of(error);
+    Fault { position, message: refusal.unwrap_or_else(|| syntax(text, error, position)) }
+}
+
+/// The parser's message without the place, which a diagnostic has in front.
+fn syntax(text: &str, error: &serde_yaml::Error, at: Position) -> String {
+    let message = error.to_string();
+    if message.contains("repetition limit") {
+        return "aliases expand to too many values".to_owned();
+    }
+    if message.contains("recursion limit") {
+        return format!("nested more than {MAX_DEPTH} levels deep");
+    }
+    if message.contains("invalid type") {
+        return "a key must be a string, a number, true or false".to_owned();
+    }
+    if message.contains("invalid value") {
+        return "the value does not fit its YAML tag".to_owned();
+    }
+    let place = format!(" at line {} column {}", at.line, at.column);
+    let mut message = format!("not valid YAML: {}", message.replacen(&place, "", 1));
+    if text.lines().nth(at.line - 1).is_some_and(|line| line.contains("${")) {
+        message.push_str("; inside {} and [] a value with ${…} must be quoted");
+    }
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faulty(text: &str) -> (usize, usize, String) {
+        let fault = parse(text, 0).err().expect("a fault");
+        (fault.position.line, fault.position.column, fault.message)
+    }
+
+    #[test]
+    fn every_value_is_found_again_where_it_was_written() {
+        let text = "a: 1\nb:\n  - x\n  - {c: ü, d: y}\n";
+        let Ok(root) = parse(text, 0) else { panic!("valid") };
+        let Value::Mapping(entries) = &root.value else { panic!("a mapping") };
+        let Value::Sequence(elements) = &entries[1].node.value else { panic!("a list") };
+        let Value::Mapping(inner) = &elements[1].node.value else { panic!("a mapping") };
+        let at = |origin: Origin| {
+            let position = locate(text, origin.ordinal);
+            (position.line, position.column)
+        };
+        assert_eq!(at(entries[0].node.origin), (1, 4));
+        assert_eq!(at(entries[1].key_origin), (2, 1));
+        assert_eq!(at(elements[0].node.origin), (3, 5));
+        assert_eq!(at(elements[1].node.origin), (4, 5));
+        assert_eq!(at(inner[1].key_origin), (4, 12));
+        assert_eq!(at(inner[1].node.origin), (4, 15));
+    }
+
+    #[test]
+    fn an_aliased_value_is_found_at_its_anchor() {
+        let text = "a: &x [1]\nb: *x\nc: 2\n";
+        let Ok(root) = parse(text, 0) else { panic!("valid") };
+        let line = |key| {
+            let entry = root.entry(key).expect("an entry");
+            locate(text, entry.node.origin.ordinal).line
+        };
+        assert_eq!((line("a"), line("b"), line("c")), (1, 1, 3));
+    }
+
+    #[test]
+    fn a_syntax_error_has_its_place_once() {
+        let (line, column, message) = faulty("a: 1\nb: [1\nc: 2\n");
+        assert_eq!((line, column), (3, 2));
+        assert!(
+            message.starts_with("not valid YAML: did not find expected ',' or ']'"),
+            "{message}"
+        );
+        assert!(!message.contains("line 3"), "{message}");
+    }
+
+    #[test]
+    fn an_unquoted_variable_in_braces_gets_a_hint() {
+        let (_, _, message) = faulty("a: {url: ${URL}}\n");
+        assert!(message.contains("must be quoted"), "{message}");
+    }
+
+    #[test]
+    fn what_we_do_not_take_is_named() {
+        assert_eq!(faulty("a: !x 1\n"), (1, 4, "YAML tags (!name) are not supported".into()));
+        assert_eq!(faulty("a: 1\n~: 1\n"), (2, 1, "a key must not be empty or null".into()));
+        let key = "a key must be a string, a number, true or false";
+        assert_eq!(faulty("a: 1\n[b]: 1\n"), (2, 1, key.into()));
+        let second = "a second document begins here; one per file";
+        assert_eq!(faulty("a: 1\n---\nb: 1\n"), (3, 1, second.into()));
+    }
+
+    #[test]
+    fn nesting_is_bounded() {
+        let nested = |levels| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        assert!(parse(&nested(MAX_DEPTH), 0).is_ok());
+        let (line, _, message) = faulty(&nested(MAX_DEPTH + 1));
+        assert_eq!((line, message.as_str()), (1, "nested more than 64 levels deep"));
+    }
+
+    #[test]
+    fn aliases_cannot_multiply_without_bound() {
+        let mut text = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+        for level in 1..12 {
+            let above = format!("*a{}", level - 1);
+            text.push_str(&format!("a{level}: &a{level} [{}]\n", [above.as_str(); 10].join(", ")));
+        }
+        assert_eq!(faulty(&text).2, "aliases expand to too many values");
+    }
+}

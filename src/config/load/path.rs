@@ -1,0 +1,195 @@
+//! Where in the configuration: `routes.users.retry.on[2]`.
+//!
+//! A path names a place in the merged configuration, not in a file; [`super::Sources`] knows the file.
+
+use std::fmt;
+
+/// A place in the configuration, from its root down.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyPath(Vec<Step>);
+
+/// One step down: into a mapping or into a list.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Step {
+    Key(String),
+    Index(usize),
+}
+
+impl KeyPath {
+    /// The whole configuration; printed as nothing.
+    pub fn root() -> Self {
+        KeyPath::default()
+    }
+
+    /// The value of `key` in the mapping at this path. Any key will do, dots included.
+    #[must_use]
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.0.push(Step::Key(key.into()));
+        self
+    }
+
+    /// The element at `index`, from 0, of the list at this path.
+    #[must_use]
+    pub fn index(mut self, index: usize) -> Self {
+        self.0.push(Step::Index(index));
+        self
+    }
+
+    pub fn is_root(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn steps(&self) -> &[Step] {
+        &self.0
+    }
+
+    /// Whether this path is `ancestor` or lies below it.
+    pub fn starts_with(&self, ancestor: &KeyPath) -> bool {
+        self.0.starts_with(&ancestor.0)
+    }
+
+    /// The mapping or list this path steps out of; `None` at the root.
+    pub fn parent(&self) -> Option<KeyPath> {
+        let (_, above) = self.0.split_last()?;
+        Some(KeyPath(above.to_vec()))
+    }
+
+    pub(super) fn last_key(&self) -> Option<&str> {
+        match self.0.last()? {
+            Step::Key(key) => Some(key),
+            Step::Index(_) => None,
+        }
+    }
+
+    pub(super) fn push(&mut self, step: Step) {
+        self.0.push(step);
+    }
+
+    pub(super) fn pop(&mut self) {
+        self.0.pop();
+    }
+}
+
+impl FromIterator<Step> for KeyPath {
+    fn from_iter<I: IntoIterator<Item = Step>>(steps: I) -> Self {
+        KeyPath(steps.into_iter().collect())
+    }
+}
+
+impl fmt::Display for KeyPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (depth, step) in self.0.iter().enumerate() {
+            match step {
+                Step::Index(index) => write!(f, "[{index}]")?,
+                Step::Key(key) => {
+                    f.write_str(if depth > 0 { "." } else { "" })?;
+                    write_key(f, key)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads what `Display` writes. What does not fit that form is taken as a key, to the letter.
+impl From<&str> for KeyPath {
+    fn from(text: &str) -> Self {
+        let mut steps = Vec::new();
+        let mut rest = text;
+        while !rest.is_empty() {
+            let (step, after) =
+                read_index(rest).or_else(|| read_quoted(rest)).unwrap_or_else(|| read_plain(rest));
+            steps.push(step);
+            rest = after.strip_prefix('.').unwrap_or(after);
+        }
+        KeyPath(steps)
+    }
+}
+
+impl From<String> for KeyPath {
+    fn from(text: String) -> Self {
+        KeyPath::from(text.as_str())
+    }
+}
+
+impl From<&KeyPath> for KeyPath {
+    fn from(path: &KeyPath) -> Self {
+        path.clone()
+    }
+}
+
+fn write_key(f: &mut fmt::Formatter<'_>, key: &str) -> fmt::Result {
+    let plain = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
+    if !key.is_empty() && key.chars().all(plain) {
+        return f.write_str(key);
+    }
+    f.write_str("\"")?;
+    for c in key.chars() {
+        match c {
+            '"' | '\\' => write!(f, "\\{c}")?,
+            c if c.is_control() => write!(f, "{}", c.escape_default())?,
+            c => write!(f, "{c}")?,
+        }
+    }
+    f.write_str("\"")
+}
+
+fn read_index(text: &str) -> Option<(Step, &str)> {
+    let (digits, after) = text.strip_prefix('[')?.split_once(']')?;
+    Some((Step::Index(digits.parse().ok()?), after))
+}
+
+fn read_quoted(text: &str) -> Option<(Step, &str)> {
+    let body = text.strip_prefix('"')?;
+    let mut key = String::new();
+    let mut chars = body.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '"' => return Some((Step::Key(key), &body[at + 1..])),
+            '\\' => key.push(chars.next()?.1),
+            c => key.push(c),
+        }
+    }
+    None
+}
+
+fn read_plain(text: &str) -> (Step, &str) {
+    // From the second character on, so that every call takes something.
+    let end = text.char_indices().skip(1).find(|&(_, c)| c == '.' || c == '[');
+    let (key, after) = text.split_at(end.map_or(text.len(), |(at, _)| at));
+    (Step::Key(key.to_owned()), after)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_with_odd_characters_are_quoted() {
+        let path = KeyPath::root().key("routes").key("a.b \"c\"").key("on").index(2);
+        assert_eq!(path.to_string(), r#"routes."a.b \"c\"".on[2]"#);
+        assert_eq!(KeyPath::root().key("a\nb").to_string(), r#""a\nb""#);
+    }
+
+    #[test]
+    fn a_printed_path_reads_as_itself() {
+        let path = KeyPath::root().index(0).key("routes").key("a.b[\"\\").key("").index(7);
+        assert_eq!(KeyPath::from(path.to_string()), path);
+        assert_eq!(KeyPath::from(""), KeyPath::root());
+    }
+
+    #[test]
+    fn text_that_is_no_path_is_taken_as_keys() {
+        for text in ["..", "[", "[x]", "\"", "a.", ".a", "[1", "\"a\\"] {
+            assert!(!KeyPath::from(text).is_root(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_path_lies_below_its_ancestors_only() {
+        let path = KeyPath::from("routes.users.retry");
+        assert!(path.starts_with(&KeyPath::from("routes.users")));
+        assert!(!path.starts_with(&KeyPath::from("routes.user")));
+        assert_eq!(path.parent(), Some(KeyPath::from("routes.users")));
+    }
+}

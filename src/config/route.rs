@@ -1,0 +1,184 @@
+//! What an operator writes under `routes.NAME`.
+
+use http::{HeaderName, HeaderValue, Method};
+use serde::de::{Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use super::server::Header;
+use crate::policy::{auth, breaker, bulkhead, rate_limit, retry};
+use crate::record;
+use crate::routing;
+use crate::units::{Size, Timespan};
+
+/// What a request must look like, what it must pass, and where it goes.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    #[serde(rename = "match", default)]
+    pub matches: routing::Match,
+    /// The upstream's name. Exactly one of `upstream` and `serve`.
+    pub upstream: Option<String>,
+    pub serve: Option<Serve>,
+    pub auth: Option<auth::Requirement>,
+    pub rate_limit: Option<rate_limit::Config>,
+    pub circuit_breaker: Option<breaker::Config>,
+    pub bulkhead: Option<bulkhead::Config>,
+    #[serde(default)]
+    pub timeout: Timeouts,
+    pub retry: Option<retry::Config>,
+    pub rewrite: Option<routing::Rewrite>,
+    #[serde(default)]
+    pub headers: Headers,
+    /// The largest request body; zero means no limit.
+    #[serde(default = "max_body")]
+    pub max_body: Size,
+    pub json: Option<Json>,
+    #[serde(default)]
+    pub errors: Dialect,
+    pub cors: Option<Cors>,
+    #[serde(default)]
+    pub record: record::Policy,
+}
+
+fn max_body() -> Size {
+    Size::mib(10)
+}
+
+/// What the gateway answers by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Serve {
+    /// 200, or 503 when the configured store does not answer.
+    Health,
+    /// 200 while the process takes requests, 503 when it drains.
+    Ready,
+    /// 200.
+    Live,
+    /// The state of every route, as JSON.
+    Status,
+}
+
+/// Limits on time. Zero means none.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timeouts {
+    /// TCP and TLS connect of one attempt.
+    pub connect: Timespan,
+    /// One attempt, from its start to the last byte of its answer.
+    pub attempt: Timespan,
+    /// The whole request, from its head to the last byte of the answer.
+    pub request: Timespan,
+    /// Silence of the upstream, and of the client that sends a body.
+    pub idle: Timespan,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Timeouts {
+            connect: Timespan::from_secs(1),
+            attempt: Timespan::default(),
+            request: Timespan::from_secs(60),
+            idle: Timespan::from_secs(60),
+        }
+    }
+}
+
+/// Header edits, both ways.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Headers {
+    pub request: Edits,
+    pub response: Edits,
+}
+
+/// First removed, then set, then added.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Edits {
+    pub set: Fields,
+    pub add: Fields,
+    pub remove: Vec<Header>,
+}
+
+impl Edits {
+    pub fn is_empty(&self) -> bool {
+        self.set.0.is_empty() && self.add.0.is_empty() && self.remove.is_empty()
+    }
+}
+
+/// Header fields with fixed values.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Fields(pub Vec<(HeaderName, HeaderValue)>);
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct FieldsVisitor;
+
+        impl<'de> Visitor<'de> for FieldsVisitor {
+            type Value = Fields;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("header names with their values")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(name) = map.next_key::<Header>()? {
+                    let text: String = map.next_value()?;
+                    let value = HeaderValue::from_str(&text)
+                        .map_err(|_| A::Error::custom("a header's value is one line of text"))?;
+                    fields.push((name.0, value));
+                }
+                Ok(Fields(fields))
+            }
+        }
+
+        deserializer.deserialize_map(FieldsVisitor)
+    }
+}
+
+/// What is done to a request's JSON object on its way.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Json {
+    /// Values for fields that are absent, null or empty.
+    pub defaults: std::collections::BTreeMap<String, String>,
+}
+
+/// How a refusal is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Dialect {
+    /// `application/problem+json`, RFC 9457.
+    #[default]
+    Problem,
+    /// A Connect unary error; an upstream's plain HTTP error is translated too.
+    Connect,
+}
+
+/// Which other origins a browser may call this route from.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cors {
+    /// Exact origins, or `*` for any.
+    pub origins: Vec<String>,
+    #[serde(default = "cors_methods")]
+    pub methods: Vec<String>,
+    #[serde(default)]
+    pub request_headers: Vec<Header>,
+    #[serde(default)]
+    pub expose: Vec<Header>,
+    #[serde(default = "cors_max_age")]
+    pub max_age: Timespan,
+    /// Whether cookies and credentials are allowed; the origin is echoed then.
+    #[serde(default)]
+    pub credentials: bool,
+}
+
+fn cors_methods() -> Vec<String> {
+    [Method::GET, Method::HEAD, Method::POST].iter().map(Method::to_string).collect()
+}
+
+fn cors_max_age() -> Timespan {
+    Timespan::from_secs(7200)
+}

@@ -1,0 +1,166 @@
+//! What is set once for the process: listeners, the admin address, whom to believe.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+use http::HeaderName;
+use ipnet::IpNet;
+use serde::{Deserialize, Deserializer};
+
+use crate::units::{Size, Timespan};
+
+/// The process.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Server {
+    /// Worker threads; 0 = one per core.
+    pub threads: usize,
+    /// How long requests in flight may go on after SIGTERM.
+    pub drain_timeout: Timespan,
+    /// How long to stay open, but not ready, after SIGTERM: what the balancer in front
+    /// needs to notice.
+    pub shutdown_delay: Timespan,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Server {
+            threads: 0,
+            drain_timeout: Timespan::from_secs(25),
+            shutdown_delay: Timespan::default(),
+        }
+    }
+}
+
+/// A port that clients connect to. Limits of zero mean none.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    pub address: SocketAddr,
+    /// From the first byte of a request's head to its last.
+    #[serde(default = "header_timeout")]
+    pub header_timeout: Timespan,
+    /// A connection without a request is closed after this long.
+    #[serde(default = "idle_timeout")]
+    pub idle_timeout: Timespan,
+    /// Connections beyond this many are closed as they arrive.
+    #[serde(default = "max_connections")]
+    pub max_connections: usize,
+    #[serde(default = "max_header_bytes")]
+    pub max_header_bytes: Size,
+    #[serde(default = "max_path_bytes")]
+    pub max_path_bytes: Size,
+}
+
+fn header_timeout() -> Timespan {
+    Timespan::from_secs(10)
+}
+
+fn idle_timeout() -> Timespan {
+    Timespan::from_secs(75)
+}
+
+fn max_connections() -> usize {
+    10_000
+}
+
+fn max_header_bytes() -> Size {
+    Size::kib(64)
+}
+
+fn max_path_bytes() -> Size {
+    Size::kib(8)
+}
+
+/// Where health, metrics and state are served.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Admin {
+    pub address: SocketAddr,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Admin { address: SocketAddr::from(([127, 0, 0, 1], 9901)) }
+    }
+}
+
+/// How the client's address is found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ClientAddress {
+    /// Peers whose `X-Forwarded-*` headers are believed.
+    #[serde(deserialize_with = "networks")]
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// `10.0.0.0/8`, or a single address.
+fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    struct Network(IpNet);
+
+    impl<'de> Deserialize<'de> for Network {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            let text = String::deserialize(deserializer)?;
+            let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+            network.map(Network).map_err(|_| {
+                serde::de::Error::custom("expected a network such as 10.0.0.0/8, or an address")
+            })
+        }
+    }
+
+    let networks = Vec::<Network>::deserialize(deserializer)?;
+    Ok(networks.into_iter().map(|network| network.0).collect())
+}
+
+/// The headers by which a request is known.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Identifiers {
+    pub request_id: Header,
+    /// Absent: not handled.
+    pub correlation_id: Option<Header>,
+    /// Carries the consumer's name upstream.
+    pub consumer: Header,
+}
+
+impl Default for Identifiers {
+    fn default() -> Self {
+        Identifiers {
+            request_id: Header(HeaderName::from_static("x-request-id")),
+            correlation_id: None,
+            consumer: Header(HeaderName::from_static("x-consumer")),
+        }
+    }
+}
+
+/// The name of a header field. Those that frame a message are not for configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header(pub HeaderName);
+
+impl FromStr for Header {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let name: HeaderName =
+            text.parse().map_err(|_| "expected the name of a header, such as X-Request-Id")?;
+        const FRAMING: [&str; 6] =
+            ["connection", "content-length", "host", "te", "transfer-encoding", "upgrade"];
+        if FRAMING.contains(&name.as_str()) {
+            return Err(format!("`{text}` frames the message and cannot be configured"));
+        }
+        Ok(Header(name))
+    }
+}
+
+impl fmt::Display for Header {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}

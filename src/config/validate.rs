@@ -1,0 +1,132 @@
+//! What one key cannot know of another: names that must exist, sums that must fit.
+
+use std::collections::BTreeMap;
+
+use super::load::{KeyPath, Problem, Sources, suggest};
+use super::{Config, Route};
+use crate::config::route::Serve;
+use crate::record;
+
+/// Everything wrong with an otherwise well-formed configuration.
+pub(super) fn problems(config: &Config, sources: &Sources) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if config.listeners.is_empty() {
+        problems.push(Problem::new("listeners", "at least one listener is needed"));
+    }
+    addresses(config, &mut problems);
+    for (name, upstream) in &config.upstreams {
+        if upstream.endpoints.is_empty() {
+            let path = at(&["upstreams", name, "endpoints"]);
+            problems.push(Problem::new(path, "at least one endpoint is needed"));
+        }
+    }
+    for (name, route) in &config.routes {
+        let mut check = RouteCheck { config, sources, name, route, problems: &mut problems };
+        check.all();
+    }
+    problems
+}
+
+/// No two listeners, the admin one included, on one address.
+fn addresses(config: &Config, problems: &mut Vec<Problem>) {
+    let mut taken = BTreeMap::from([(config.admin.address, "admin".to_owned())]);
+    for (name, listener) in &config.listeners {
+        if let Some(other) = taken.insert(listener.address, format!("listeners.{name}")) {
+            let message = format!("the address is that of {other} already");
+            problems.push(Problem::new(at(&["listeners", name, "address"]), message));
+        }
+    }
+}
+
+struct RouteCheck<'a> {
+    config: &'a Config,
+    sources: &'a Sources,
+    name: &'a str,
+    route: &'a Route,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl RouteCheck<'_> {
+    fn all(&mut self) {
+        self.target();
+        self.credentials();
+        self.budget();
+        self.timeouts();
+        self.record();
+        self.rewrite();
+    }
+
+    fn report(&mut self, keys: &[&str], message: impl Into<String>) {
+        let path = [&["routes", self.name], keys].concat();
+        self.problems.push(Problem::new(at(&path), message));
+    }
+
+    fn target(&mut self) {
+        match (&self.route.upstream, self.route.serve) {
+            (Some(upstream), None) => {
+                let known = self.config.upstreams.keys().map(String::as_str).collect();
+                self.reference(&["upstream"], "upstreams", upstream, known);
+            }
+            (None, Some(Serve::Health | Serve::Ready | Serve::Live | Serve::Status)) => {}
+            (Some(_), Some(_)) => {
+                self.report(&["serve"], "a route has an `upstream` or a `serve`, not both")
+            }
+            (None, None) => self.report(&[], "a route needs an `upstream` or a `serve`"),
+        }
+    }
+
+    fn credentials(&mut self) {
+        let Some(auth) = &self.route.auth else { return };
+        let known: Vec<&str> = self.config.auth.keys().map(String::as_str).collect();
+        for name in auth.require.iter() {
+            self.reference(&["auth", "require"], "auth", name, known.clone());
+        }
+    }
+
+    fn budget(&mut self) {
+        let Some(budget) = self.route.retry.as_ref().and_then(|r| r.budget.as_ref()) else {
+            return;
+        };
+        let known = self.config.retry_budgets.keys().map(String::as_str).collect();
+        self.reference(&["retry", "budget"], "retry_budgets", budget, known);
+    }
+
+    /// A name must be defined in `section`; a near miss is suggested.
+    fn reference(&mut self, key: &[&str], section: &str, name: &str, known: Vec<&str>) {
+        if known.contains(&name) || self.sources.is_pruned(at(&[section, name])) {
+            return;
+        }
+        let path = [&["routes", self.name], key].concat();
+        let problem = Problem::new(at(&path), format!("nothing in `{section}` is named `{name}`"));
+        self.problems.push(problem.suggesting(suggest(name, known.into_iter())));
+    }
+
+    fn timeouts(&mut self) {
+        let timeout = &self.route.timeout;
+        if !timeout.request.is_zero() && *timeout.attempt > *timeout.request {
+            self.report(
+                &["timeout", "attempt"],
+                "an attempt cannot outlast the request it belongs to",
+            );
+        }
+    }
+
+    fn record(&mut self) {
+        let recorded = self.route.record.mode != record::Mode::Off;
+        if recorded && !self.config.record.store.chosen().is_some() {
+            self.report(&["record", "mode"], "nothing can be recorded without `record.store`");
+        }
+    }
+
+    /// Parameters a rewrite names must be captured by every pattern of the route.
+    fn rewrite(&mut self) {
+        let Some(rewrite) = &self.route.rewrite else { return };
+        if let Err(unfit) = rewrite.check(&self.route.matches) {
+            self.report(&["rewrite"], unfit.to_string());
+        }
+    }
+}
+
+fn at(keys: &[&str]) -> KeyPath {
+    keys.iter().fold(KeyPath::root(), |path, key| path.key(*key))
+}

@@ -1,0 +1,339 @@
+//! Everything that can be graphed.
+//!
+//! Names and labels are defined here and nowhere else. Labels come from configuration,
+//! never from a request. The request path holds resolved children ([`RouteMetrics`],
+//! [`UpstreamMetrics`]); state that lives elsewhere (breakers, slots, budgets, queues) is
+//! copied into gauges when somebody asks.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+/// Seconds: from a cache's answer to a slow report.
+const LATENCY_BUCKETS: [f64; 14] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// The gateway's metrics. One per process, shared.
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    request_duration: HistogramVec,
+    rejections: IntCounterVec,
+    retries: IntCounterVec,
+    retries_stopped: IntCounterVec,
+    attempts: IntCounterVec,
+    upstream_duration: HistogramVec,
+    /// Requests being answered now.
+    pub in_flight: IntGauge,
+    /// Client connections open now.
+    pub connections: IntGauge,
+    /// Client connections closed on arrival, by reason.
+    pub connections_refused: IntCounter,
+    /// State, copied on demand; locked, so that two scrapes do not mix.
+    pub state: Mutex<StateMetrics>,
+    /// Reloads by result.
+    pub reloads: IntCounterVec,
+    /// The configuration in force: 1 at start, one more with every reload.
+    pub generation: IntGauge,
+}
+
+/// Gauges and counters whose truth lives in the policies and the recorder: reset, then set,
+/// each time somebody asks.
+pub struct StateMetrics {
+    pub circuit_state: IntGaugeVec,
+    pub circuit_opened: IntCounterVec,
+    pub bulkhead_in_flight: IntGaugeVec,
+    pub bulkhead_capacity: IntGaugeVec,
+    pub budget_tokens: GaugeVec,
+    pub budget_withdrawn: IntCounterVec,
+    pub budget_refused: IntCounterVec,
+    pub endpoints: IntGaugeVec,
+    pub rate_limit_evictions: IntCounterVec,
+    pub record_rows: IntCounterVec,
+    pub record_queue: IntGauge,
+    pub jwks_keys: IntGaugeVec,
+    pub jwks_fetches: IntCounterVec,
+}
+
+/// One route's metrics, resolved when the configuration was compiled.
+#[derive(Clone)]
+pub struct RouteMetrics {
+    by_class: [IntCounter; 5],
+    pub duration: Histogram,
+    pub retries: IntCounter,
+    stopped: IntCounterVec,
+    rejections: IntCounterVec,
+    route: Arc<str>,
+}
+
+/// One upstream's metrics.
+#[derive(Clone)]
+pub struct UpstreamMetrics {
+    attempts: IntCounterVec,
+    succeeded: IntCounter,
+    pub duration: Histogram,
+    upstream: Arc<str>,
+}
+
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+impl Metrics {
+    pub fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let r = &registry;
+        #[cfg(target_os = "linux")]
+        r.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        Ok(Metrics {
+            requests: counters(r, "requests_total", "Answered requests", &["route", "class"])?,
+            request_duration: histograms(
+                r,
+                "request_duration_seconds",
+                "From a request's head to the last byte of its answer",
+                "route",
+            )?,
+            rejections: counters(
+                r,
+                "rejections_total",
+                "Requests the gateway answered by itself",
+                &["route", "code"],
+            )?,
+            retries: counters(r, "retries_total", "Attempts after the first", &["route"])?,
+            retries_stopped: counters(
+                r,
+                "retries_stopped_total",
+                "Failed attempts that were not tried again",
+                &["route", "reason"],
+            )?,
+            attempts: counters(
+                r,
+                "upstream_attempts_total",
+                "Attempts by what became of them",
+                &["upstream", "outcome"],
+            )?,
+            upstream_duration: histograms(
+                r,
+                "upstream_duration_seconds",
+                "From an attempt's start to the head of its answer",
+                "upstream",
+            )?,
+            in_flight: gauge(r, "requests_in_flight", "Requests being answered")?,
+            connections: gauge(r, "connections", "Open client connections")?,
+            connections_refused: counter(
+                r,
+                "connections_refused_total",
+                "Client connections closed on arrival for max_connections",
+            )?,
+            state: Mutex::new(StateMetrics::new(r)?),
+            reloads: counters(r, "reloads_total", "Reloads of the configuration", &["result"])?,
+            generation: gauge(r, "config_generation", "The configuration in force")?,
+            registry,
+        })
+    }
+
+    pub fn route(&self, name: &str) -> RouteMetrics {
+        RouteMetrics {
+            by_class: CLASSES.map(|class| self.requests.with_label_values(&[name, class])),
+            duration: self.request_duration.with_label_values(&[name]),
+            retries: self.retries.with_label_values(&[name]),
+            stopped: self.retries_stopped.clone(),
+            rejections: self.rejections.clone(),
+            route: name.into(),
+        }
+    }
+
+    pub fn upstream(&self, name: &str) -> UpstreamMetrics {
+        UpstreamMetrics {
+            attempts: self.attempts.clone(),
+            succeeded: self.attempts.with_label_values(&[name, "response"]),
+            duration: self.upstream_duration.with_label_values(&[name]),
+            upstream: name.into(),
+        }
+    }
+
+    /// Everything, in the text format of Prometheus.
+    pub fn render(&self) -> Vec<u8> {
+        let mut text = Vec::with_capacity(16 * 1024);
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            log::error!("metrics cannot be rendered: {error}");
+        }
+        text
+    }
+}
+
+impl StateMetrics {
+    fn new(r: &Registry) -> prometheus::Result<Self> {
+        Ok(StateMetrics {
+            circuit_state: gauges(
+                r,
+                "circuit_state",
+                "0 closed, 1 half-open, 2 open",
+                &["scope", "name"],
+            )?,
+            circuit_opened: counters(
+                r,
+                "circuit_opened_total",
+                "How often the circuit has opened",
+                &["scope", "name"],
+            )?,
+            bulkhead_in_flight: gauges(r, "bulkhead_in_flight", "Slots taken", &["route"])?,
+            bulkhead_capacity: gauges(r, "bulkhead_capacity", "Slots in all", &["route"])?,
+            budget_tokens: register(
+                r,
+                GaugeVec::new(opts("retry_budget_tokens", "Retries granted at once"), &["budget"])?,
+            )?,
+            budget_withdrawn: counters(
+                r,
+                "retry_budget_withdrawn_total",
+                "Retries the budget paid for",
+                &["budget"],
+            )?,
+            budget_refused: counters(
+                r,
+                "retry_budget_refused_total",
+                "Retries the budget refused",
+                &["budget"],
+            )?,
+            endpoints: gauges(r, "upstream_endpoints", "Endpoints known", &["upstream"])?,
+            rate_limit_evictions: counters(
+                r,
+                "rate_limit_evictions_total",
+                "Keys forgotten before their time: max_keys is too small",
+                &["route"],
+            )?,
+            record_rows: counters(
+                r,
+                "record_rows_total",
+                "Rows of the record by what became of them",
+                &["result"],
+            )?,
+            record_queue: gauge(r, "record_queue_depth", "Rows waiting to be written")?,
+            jwks_keys: gauges(r, "jwks_keys", "Usable keys", &["auth"])?,
+            jwks_fetches: counters(r, "jwks_fetches_total", "Fetches", &["auth", "result"])?,
+        })
+    }
+}
+
+impl StateMetrics {
+    /// Forget everything: what has gone with a reload is not shown any more.
+    pub fn reset(&self) {
+        for gauges in [
+            &self.circuit_state,
+            &self.bulkhead_in_flight,
+            &self.bulkhead_capacity,
+            &self.endpoints,
+            &self.jwks_keys,
+        ] {
+            gauges.reset();
+        }
+        self.budget_tokens.reset();
+        for counters in [
+            &self.circuit_opened,
+            &self.rate_limit_evictions,
+            &self.budget_withdrawn,
+            &self.budget_refused,
+            &self.record_rows,
+            &self.jwks_fetches,
+        ] {
+            counters.reset();
+        }
+    }
+}
+
+impl RouteMetrics {
+    /// A request has been answered with `status`; 0 stands for a client that left.
+    pub fn answered(&self, status: u16, took: Duration) {
+        // 499, where nothing was answered, counts as the 4xx that logs show it as.
+        let class = if status == 0 { 4 } else { usize::from(status / 100).clamp(1, 5) };
+        self.by_class[class - 1].inc();
+        self.duration.observe(took.as_secs_f64());
+    }
+
+    pub fn rejected(&self, code: &str) {
+        self.rejections.with_label_values(&[&*self.route, code]).inc();
+    }
+
+    pub fn retry_stopped(&self, reason: &str) {
+        self.stopped.with_label_values(&[&*self.route, reason]).inc();
+    }
+
+    /// Requests answered so far.
+    pub fn requests(&self) -> u64 {
+        self.by_class.iter().map(IntCounter::get).sum()
+    }
+
+    /// Of those, answered with a 5xx.
+    pub fn errors(&self) -> u64 {
+        self.by_class[4].get()
+    }
+
+    /// Mean time from head to last byte.
+    pub fn mean_duration(&self) -> Duration {
+        let count = self.duration.get_sample_count();
+        if count == 0 {
+            return Duration::ZERO;
+        }
+        Duration::from_secs_f64(self.duration.get_sample_sum() / count as f64)
+    }
+}
+
+impl UpstreamMetrics {
+    pub fn attempted(&self, outcome: &str) {
+        // The usual outcome has its counter at hand; the others may be looked up.
+        if outcome == "response" {
+            self.succeeded.inc();
+        } else {
+            self.attempts.with_label_values(&[&*self.upstream, outcome]).inc();
+        }
+    }
+}
+
+fn opts(name: &str, help: &str) -> Opts {
+    Opts::new(name, help).namespace("portcullis")
+}
+
+fn register<C: Collector + Clone + 'static>(r: &Registry, metric: C) -> prometheus::Result<C> {
+    r.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+fn counter(r: &Registry, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+    register(r, IntCounter::with_opts(opts(name, help))?)
+}
+
+fn counters(
+    r: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> prometheus::Result<IntCounterVec> {
+    register(r, IntCounterVec::new(opts(name, help), labels)?)
+}
+
+fn gauge(r: &Registry, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+    register(r, IntGauge::with_opts(opts(name, help))?)
+}
+
+fn gauges(
+    r: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> prometheus::Result<IntGaugeVec> {
+    register(r, IntGaugeVec::new(opts(name, help), labels)?)
+}
+
+fn histograms(
+    r: &Registry,
+    name: &str,
+    help: &str,
+    label: &str,
+) -> prometheus::Result<HistogramVec> {
+    let opts =
+        HistogramOpts::new(name, help).namespace("portcullis").buckets(LATENCY_BUCKETS.to_vec());
+    register(r, HistogramVec::new(opts, &[label])?)
+}

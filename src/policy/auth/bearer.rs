@@ -1,0 +1,179 @@
+//! Bearer tokens (RFC 6750): taken from the request, checked against keys and claims, remembered.
+//!
+//! A token seen before costs one digest and one lookup. Refusals are not remembered: the table of
+//! good tokens is bounded by what issuers sign, one of bad tokens would be filled by anybody.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use jsonwebtoken::{Header, crypto, decode_header};
+use quick_cache::sync::Cache;
+
+use super::Now;
+use super::claims::Claims;
+use super::config::{Algorithms, Jwt, KeySource};
+use super::denial::Denial;
+use super::identity::Identity;
+use super::keyring::Keyring;
+use super::keys::{InvalidKeys, KeySet};
+use crate::time::Moment;
+
+/// Longer tokens are refused unread.
+const MAX_TOKEN_BYTES: usize = 16 * 1024;
+/// Longer key ids are refused: they are kept while keys are fetched.
+const MAX_KID_BYTES: usize = 256;
+
+/// Verifies one issuer's tokens.
+pub(super) struct Bearer {
+    authority: Arc<str>,
+    pub(super) keyring: Arc<Keyring>,
+    algorithms: Algorithms,
+    claims: Claims,
+    verified: Option<Verified>,
+}
+
+impl Bearer {
+    pub(super) fn try_new(authority: &Arc<str>, config: &Jwt) -> Result<Self, InvalidKeys> {
+        // Verifying panics where no provider is installed and more than one is compiled in. It is
+        // installed once per process; that someone else was first is as good.
+        let _ = crypto::aws_lc::DEFAULT_PROVIDER.install_default();
+        let algorithms = config.algorithms.clone();
+        let keys = match &config.keys {
+            KeySource::Jwks(_) => KeySet::empty(),
+            KeySource::PublicKey(pem) => KeySet::from_pem(pem, &algorithms)?,
+            KeySource::Secret(secret) => KeySet::from_secret(secret, &algorithms),
+        };
+        let ttl = *config.cache.ttl;
+        let tokens = usize::try_from(config.cache.max_tokens.get()).unwrap_or(usize::MAX);
+        Ok(Bearer {
+            authority: authority.clone(),
+            keyring: Arc::new(Keyring::new(keys, algorithms.clone())),
+            algorithms,
+            claims: Claims::new(authority.clone(), config),
+            verified: (!ttl.is_zero()).then(|| Verified { tokens: Cache::new(tokens), ttl }),
+        })
+    }
+
+    pub(super) fn verify(&self, headers: &HeaderMap, now: Now) -> Result<Arc<Identity>, Denial> {
+        let token = token(headers)?;
+        let keys = self.keyring.current();
+        // Before the cache: keys that are too old vouch for nothing, remembered or not.
+        if !keys.is_usable(now.moment) {
+            return Err(Denial::KeysUnavailable { authority: self.authority.clone() });
+        }
+        let Some(verified) = &self.verified else {
+            return self.examine(token, &keys, now.unix_seconds).map(Arc::new);
+        };
+        let digest = Digest::of(token);
+        if let Some(seen) = verified.tokens.get(&digest)
+            && seen.generation == keys.generation
+            && now.moment < seen.until
+            && !self.claims.is_over(seen.expires_at, now.unix_seconds)
+        {
+            return Ok(seen.identity);
+        }
+        let identity = Arc::new(self.examine(token, &keys, now.unix_seconds)?);
+        verified.remember(digest, &identity, keys.generation, now.moment);
+        Ok(identity)
+    }
+
+    fn examine(&self, token: &[u8], keys: &KeySet, unix: u64) -> Result<Identity, Denial> {
+        let header = decode_header(token).map_err(|_| Denial::Malformed)?;
+        self.check_signature(token, &header, keys)?;
+        self.claims.read(token, unix)
+    }
+
+    /// The token's own `jku`, `x5u`, `jwk` and `x5c` are not looked at: a token does not say which
+    /// key to trust.
+    fn check_signature(&self, token: &[u8], header: &Header, keys: &KeySet) -> Result<(), Denial> {
+        if header.crit.is_some() {
+            return Err(Denial::Critical);
+        }
+        if !self.algorithms.contains(header.alg) {
+            return Err(Denial::Algorithm);
+        }
+        let kid = header.kid.as_deref();
+        if kid.is_some_and(|kid| kid.len() > MAX_KID_BYTES) {
+            return Err(Denial::Malformed);
+        }
+        let Some(key) = keys.choose(kid, header.alg)? else {
+            return Err(self.unknown_key(token, kid.unwrap_or_default()));
+        };
+        let text = std::str::from_utf8(token).map_err(|_| Denial::Malformed)?;
+        let (message, signature) = text.rsplit_once('.').ok_or(Denial::Malformed)?;
+        match crypto::verify(signature, message.as_bytes(), &key.decoding, header.alg) {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(_) => Err(Denial::BadSignature),
+        }
+    }
+
+    fn unknown_key(&self, token: &[u8], kid: &str) -> Denial {
+        if self.claims.is_foreign(token) {
+            return Denial::Issuer;
+        }
+        Denial::UnknownKey { authority: self.authority.clone(), kid: kid.into() }
+    }
+}
+
+/// Tokens that have been verified, by digest: the table holds no credential.
+struct Verified {
+    tokens: Cache<Digest, Seen>,
+    ttl: Duration,
+}
+
+#[derive(Clone)]
+struct Seen {
+    identity: Arc<Identity>,
+    expires_at: u64,
+    until: Moment,
+    /// Of the keys it was verified with: others have to look for themselves.
+    generation: u64,
+}
+
+impl Verified {
+    fn remember(&self, digest: Digest, identity: &Arc<Identity>, generation: u64, now: Moment) {
+        let Some(expires_at) = identity.expires_at else { return };
+        let until = now + self.ttl;
+        let seen = Seen { identity: identity.clone(), expires_at, until, generation };
+        self.tokens.insert(digest, seen);
+    }
+}
+
+/// SHA-256 of a token. Nobody can make two tokens that share one.
+#[derive(PartialEq, Eq, Hash)]
+struct Digest([u8; 32]);
+
+impl Digest {
+    fn of(token: &[u8]) -> Self {
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(digest(&SHA256, token).as_ref());
+        Digest(bytes)
+    }
+}
+
+/// The one bearer token of a request. Another scheme's credentials are none of ours.
+fn token(headers: &HeaderMap) -> Result<&[u8], Denial> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let Some(value) = values.next() else { return Err(Denial::Missing) };
+    if values.next().is_some() {
+        // Which one would the upstream have believed?
+        return Err(Denial::Malformed);
+    }
+    let value = value.as_bytes();
+    let end = value.iter().position(|b| *b == b' ').unwrap_or(value.len());
+    let (scheme, rest) = value.split_at(end);
+    if !scheme.eq_ignore_ascii_case(b"bearer") {
+        return Err(Denial::Missing);
+    }
+    let token = rest.trim_ascii();
+    if token.is_empty() || token.len() > MAX_TOKEN_BYTES {
+        return Err(Denial::Malformed);
+    }
+    Ok(token)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,140 @@
+//! What a signed token must say, and the identity that is read from it.
+//!
+//! The time checks are ours and not the JWT library's, which reads the clock itself.
+
+use std::sync::Arc;
+
+use jsonwebtoken::dangerous::insecure_decode_claims;
+use serde_json::{Map, Value};
+
+use super::config::Jwt;
+use super::denial::Denial;
+use super::identity::{Consumer, Identity};
+
+/// The claims one issuer's tokens must carry.
+pub(super) struct Claims {
+    authority: Arc<str>,
+    issuer: Option<Box<str>>,
+    audience: Box<[String]>,
+    leeway_seconds: u64,
+    consumer: Box<str>,
+    scopes: Box<str>,
+    role: Box<str>,
+}
+
+impl Claims {
+    pub(super) fn new(authority: Arc<str>, config: &Jwt) -> Self {
+        Claims {
+            authority,
+            issuer: config.issuer.as_deref().map(Box::from),
+            audience: config.audience.clone().into(),
+            leeway_seconds: config.leeway.as_secs(),
+            consumer: config.consumer_claim.as_str().into(),
+            scopes: config.scopes_claim.as_str().into(),
+            role: config.role_claim.as_str().into(),
+        }
+    }
+
+    /// Reads a token **whose signature has been verified**; `unix_seconds` is now.
+    pub(super) fn read(&self, token: &[u8], unix_seconds: u64) -> Result<Identity, Denial> {
+        let claims: Map<String, Value> =
+            insecure_decode_claims(token).map_err(|_| Denial::Claims)?;
+        let expires_at = numeric_date(&claims, "exp")?.ok_or(Denial::Claims)?;
+        if self.is_over(expires_at, unix_seconds) {
+            return Err(Denial::Expired);
+        }
+        let starts_at = numeric_date(&claims, "nbf")?.unwrap_or(0);
+        if unix_seconds.saturating_add(self.leeway_seconds) < starts_at {
+            return Err(Denial::NotYetValid);
+        }
+        if self.issuer.is_some() && claims.get("iss").and_then(Value::as_str) != self.issuer() {
+            return Err(Denial::Issuer);
+        }
+        if !self.audience.is_empty() && !self.is_audience(claims.get("aud")) {
+            return Err(Denial::Audience);
+        }
+        self.identity(&claims, expires_at)
+    }
+
+    /// Whether a token that expires at `expires_at` has expired: not accepted on or after that
+    /// second (RFC 7519, section 4.1.4) and the leeway.
+    pub(super) fn is_over(&self, expires_at: u64, unix_seconds: u64) -> bool {
+        unix_seconds >= expires_at.saturating_add(self.leeway_seconds)
+    }
+
+    /// Whether a token, not verified yet, does not even claim to be this issuer's. Saves a fetch of
+    /// keys for tokens that another authority of the same route will know.
+    pub(super) fn is_foreign(&self, token: &[u8]) -> bool {
+        #[derive(serde::Deserialize)]
+        struct Claimed {
+            iss: Option<Value>,
+        }
+        let Some(issuer) = self.issuer() else { return false };
+        insecure_decode_claims::<Claimed>(token)
+            .is_ok_and(|claimed| claimed.iss.as_ref().and_then(Value::as_str) != Some(issuer))
+    }
+
+    fn issuer(&self) -> Option<&str> {
+        self.issuer.as_deref()
+    }
+
+    /// `aud` is one string or a list (RFC 7519, section 4.1.3).
+    fn is_audience(&self, claim: Option<&Value>) -> bool {
+        words(claim).iter().any(|word| self.audience.iter().any(|a| **a == **word))
+    }
+
+    fn identity(&self, claims: &Map<String, Value>, expires_at: u64) -> Result<Identity, Denial> {
+        let name = match find(claims, &self.consumer) {
+            Some(Value::String(name)) => name.parse(),
+            Some(Value::Number(number)) if number.is_u64() => number.to_string().parse(),
+            _ => return Err(Denial::Consumer),
+        };
+        let consumer: Consumer = name.map_err(|_| Denial::Consumer)?;
+        let scopes = words(find(claims, &self.scopes))
+            .iter()
+            .flat_map(|text| text.split_ascii_whitespace())
+            .map(Box::from)
+            .collect();
+        Ok(Identity {
+            authority: self.authority.clone(),
+            header: consumer.to_header().map_err(|_| Denial::Consumer)?,
+            consumer,
+            scopes,
+            roles: words(find(claims, &self.role)).into_iter().map(Box::from).collect(),
+            expires_at: Some(expires_at),
+        })
+    }
+}
+
+/// A claim by its name, or by a path of names with dots between them (`realm_access.roles`). The
+/// name itself comes first: names that are URLs have dots in them.
+fn find<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+    if let Some(value) = claims.get(name) {
+        return Some(value);
+    }
+    let (first, rest) = name.split_once('.')?;
+    find(claims.get(first)?.as_object()?, rest)
+}
+
+/// The strings of a claim that is one string or a list of them; of any other type, none.
+fn words(claim: Option<&Value>) -> Vec<&str> {
+    match claim {
+        Some(Value::String(word)) => vec![word],
+        Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// A time claim in whole seconds, rounded down; it may be written with a fraction.
+fn numeric_date(claims: &Map<String, Value>, name: &str) -> Result<Option<u64>, Denial> {
+    let Some(value) = claims.get(name) else { return Ok(None) };
+    if let Some(seconds) = value.as_u64() {
+        return Ok(Some(seconds));
+    }
+    let seconds = value.as_f64().filter(|s| s.is_finite()).ok_or(Denial::Claims)?;
+    // `as` saturates: a time before 1970 is 0, one beyond the end of u64 is its end.
+    Ok(Some(seconds as u64))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,112 @@
+//! `api_key:`, shared secrets in a header.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use http::HeaderName;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
+
+use crate::policy::auth::{Consumer, Scope};
+use crate::units::Secret;
+
+/// API keys, by the consumer each belongs to.
+#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+#[serde(try_from = "WrittenApiKeys")]
+pub struct ApiKeys {
+    pub header: HeaderName,
+    pub keys: BTreeMap<Consumer, ApiKey>,
+}
+
+/// One key: the secret itself, or a map when it carries scopes or a role.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ApiKey {
+    pub key: Secret,
+    pub scopes: Vec<Scope>,
+    pub role: Option<String>,
+}
+
+impl ApiKey {
+    fn try_new(key: Secret, scopes: Vec<Scope>, role: Option<String>) -> Result<Self, String> {
+        if !key.expose().bytes().all(|b| b.is_ascii_graphic()) {
+            return Err("an API key is visible ASCII without spaces, or no client could send it; \
+                        look for a line break at its end"
+                .to_owned());
+        }
+        Ok(ApiKey { key, scopes, role })
+    }
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenApiKeys {
+    #[serde(default = "x_api_key")]
+    header: String,
+    keys: BTreeMap<Consumer, ApiKey>,
+}
+
+impl TryFrom<WrittenApiKeys> for ApiKeys {
+    type Error = String;
+
+    fn try_from(written: WrittenApiKeys) -> Result<Self, String> {
+        let header = written
+            .header
+            .parse()
+            .map_err(|_| "header: not a header name; write one such as X-Api-Key".to_owned())?;
+        if written.keys.is_empty() {
+            return Err("keys: name at least one consumer and its key".to_owned());
+        }
+        let mut owners = BTreeMap::new();
+        for (consumer, entry) in &written.keys {
+            if let Some(other) = owners.insert(entry.key.expose(), consumer) {
+                return Err(format!("keys: {other} and {consumer} have the same key"));
+            }
+        }
+        Ok(ApiKeys { header, keys: written.keys })
+    }
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenApiKey {
+    key: Secret,
+    #[serde(default)]
+    scopes: Vec<Scope>,
+    role: Option<String>,
+}
+
+impl<'de> Deserialize<'de> for ApiKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct KeyOrMap;
+
+        impl<'de> Visitor<'de> for KeyOrMap {
+            type Value = ApiKey;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a key, or a map of key, scopes and role")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<ApiKey, E> {
+                let key = text.parse().map_err(E::custom)?;
+                ApiKey::try_new(key, Vec::new(), None).map_err(E::custom)
+            }
+
+            // A key of digits only, which YAML takes for a number.
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<ApiKey, E> {
+                self.visit_str(&number.to_string())
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ApiKey, A::Error> {
+                let WrittenApiKey { key, scopes, role } =
+                    WrittenApiKey::deserialize(MapAccessDeserializer::new(map))?;
+                ApiKey::try_new(key, scopes, role).map_err(de::Error::custom)
+            }
+        }
+
+        deserializer.deserialize_any(KeyOrMap)
+    }
+}
+
+fn x_api_key() -> String {
+    "x-api-key".to_owned()
+}

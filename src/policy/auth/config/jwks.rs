@@ -1,0 +1,122 @@
+//! `jwks:`, a key set over HTTP.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::de::{self, Deserialize, Deserializer};
+
+use crate::units::Timespan;
+
+/// A key set over HTTP (RFC 7517).
+#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+#[serde(try_from = "WrittenJwks")]
+pub struct Jwks {
+    pub url: KeysUrl,
+    /// From one successful fetch to the next.
+    pub refresh: Timespan,
+    /// How long the last good keys are believed when fetching fails; at least `refresh`.
+    pub max_stale: Timespan,
+    /// For one fetch, connecting included; also how long a request waits for one.
+    pub timeout: Timespan,
+    /// Fetches caused by unknown key ids: a few at once, then one per this long.
+    pub min_refetch: Timespan,
+}
+
+/// The address of a key set: `http` or `https`, without credentials in it.
+#[derive(Clone, PartialEq)]
+pub struct KeysUrl(http::Uri);
+
+impl KeysUrl {
+    /// The whole address, to fetch. A query may hold a token: do not print it.
+    pub fn expose(&self) -> String {
+        self.0.to_string()
+    }
+
+    pub fn is_encrypted(&self) -> bool {
+        self.0.scheme() == Some(&http::uri::Scheme::HTTPS)
+    }
+}
+
+/// Without the query.
+impl fmt::Display for KeysUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = self.0.scheme_str().unwrap_or_default();
+        let authority = self.0.authority().map_or("", http::uri::Authority::as_str);
+        write!(f, "{scheme}://{authority}{}", self.0.path())
+    }
+}
+
+impl fmt::Debug for KeysUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for KeysUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong =
+            || "expected an address such as https://issuer/.well-known/jwks.json".to_owned();
+        let uri: http::Uri = text.trim().parse().map_err(|_| wrong())?;
+        let (Some("http" | "https"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            return Err(wrong());
+        };
+        if authority.host().is_empty() {
+            return Err(wrong());
+        }
+        if authority.as_str().contains('@') {
+            return Err("a key set's address must not hold a user name or password".to_owned());
+        }
+        Ok(KeysUrl(uri))
+    }
+}
+
+impl<'de> Deserialize<'de> for KeysUrl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenJwks {
+    url: KeysUrl,
+    #[serde(default = "five_minutes")]
+    refresh: Timespan,
+    #[serde(default = "one_hour")]
+    max_stale: Timespan,
+    #[serde(default = "five_seconds")]
+    timeout: Timespan,
+    #[serde(default = "five_seconds")]
+    min_refetch: Timespan,
+}
+
+impl TryFrom<WrittenJwks> for Jwks {
+    type Error = String;
+
+    fn try_from(written: WrittenJwks) -> Result<Self, String> {
+        let WrittenJwks { url, refresh, max_stale, timeout, min_refetch } = written;
+        if refresh.is_zero() || timeout.is_zero() || min_refetch.is_zero() {
+            return Err("refresh, timeout and min_refetch must be more than 0".to_owned());
+        }
+        if max_stale < refresh {
+            return Err(format!(
+                "max_stale must be at least refresh ({refresh}), or good keys expire between fetches"
+            ));
+        }
+        Ok(Jwks { url, refresh, max_stale, timeout, min_refetch })
+    }
+}
+
+fn five_minutes() -> Timespan {
+    Timespan::from_secs(300)
+}
+
+fn one_hour() -> Timespan {
+    Timespan::from_secs(3600)
+}
+
+fn five_seconds() -> Timespan {
+    Timespan::from_secs(5)
+}

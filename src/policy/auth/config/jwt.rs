@@ -1,0 +1,216 @@
+//! `jwt:`, tokens of one issuer. Its key set over HTTP is `jwks`.
+
+use std::num::NonZeroU32;
+use std::str::FromStr;
+
+use jsonwebtoken::{Algorithm, AlgorithmFamily};
+use serde::de::{self, Deserialize, Deserializer};
+
+use super::jwks::Jwks;
+use crate::units::{Secret, Timespan};
+
+/// Tokens of one issuer.
+#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+#[serde(try_from = "WrittenJwt")]
+pub struct Jwt {
+    /// `iss` must be this. Required with `jwks`: a key server may sign for more than one issuer.
+    pub issuer: Option<String>,
+    /// `aud` must hold one of these. Empty: not checked.
+    pub audience: Vec<String>,
+    /// What a token may be signed with; nothing else is looked at.
+    pub algorithms: Algorithms,
+    /// How far our clock and the issuer's may be apart, for `exp` and `nbf`; 0 is allowed.
+    pub leeway: Timespan,
+    pub keys: KeySource,
+    /// Names the consumer.
+    pub consumer_claim: String,
+    /// Scopes: one string with spaces between them (RFC 8693), or a list.
+    pub scopes_claim: String,
+    /// A role, or a list of them.
+    pub role_claim: String,
+    pub cache: Cache,
+}
+
+/// Where a token's key comes from: exactly one of `jwks`, `public_key` and `secret`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum KeySource {
+    Jwks(Jwks),
+    PublicKey(Pem),
+    /// HMAC: 16 bytes or more. RFC 7518, section 3.2, wants 32 for HS256; shorter ones exist and
+    /// are the issuer's to change, below 16 they can be guessed.
+    Secret(Secret),
+}
+
+/// Tokens that have been verified, so that the next request with the same one need not.
+#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cache {
+    pub max_tokens: NonZeroU32,
+    /// A token is forgotten after this long, or at its `exp` if that is sooner. 0: no cache.
+    pub ttl: Timespan,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        const TOKENS: NonZeroU32 = NonZeroU32::new(10_000).expect("not zero");
+        Cache { max_tokens: TOKENS, ttl: Timespan::from_secs(60) }
+    }
+}
+
+/// A non-empty list of algorithms, all symmetric or all asymmetric: where both are allowed, a public
+/// key can be passed off as an HMAC secret.
+#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+#[serde(try_from = "Vec<Algorithm>")]
+pub struct Algorithms(Vec<Algorithm>);
+
+impl Algorithms {
+    pub fn contains(&self, algorithm: Algorithm) -> bool {
+        self.0.contains(&algorithm)
+    }
+
+    pub(in crate::policy::auth) fn iter(&self) -> impl Iterator<Item = Algorithm> + '_ {
+        self.0.iter().copied()
+    }
+
+    fn are_symmetric(&self) -> bool {
+        self.iter().any(|algorithm| algorithm.family() == AlgorithmFamily::Hmac)
+    }
+}
+
+impl TryFrom<Vec<Algorithm>> for Algorithms {
+    type Error = String;
+
+    fn try_from(list: Vec<Algorithm>) -> Result<Self, String> {
+        if list.is_empty() {
+            return Err("name at least one algorithm, such as [RS256]".to_owned());
+        }
+        let symmetric = list.iter().filter(|a| a.family() == AlgorithmFamily::Hmac).count();
+        if symmetric != 0 && symmetric != list.len() {
+            return Err("HS* cannot be allowed together with public-key algorithms: write two \
+                        authorities and require either"
+                .to_owned());
+        }
+        Ok(Algorithms(list))
+    }
+}
+
+/// A public key in PEM, in the file itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pem(String);
+
+impl Pem {
+    pub(in crate::policy::auth) fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl FromStr for Pem {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.contains("PRIVATE KEY-----") {
+            return Err("this is a private key: the gateway needs the public half only".to_owned());
+        }
+        if !text.contains("-----BEGIN PUBLIC KEY-----")
+            && !text.contains("-----BEGIN RSA PUBLIC KEY-----")
+        {
+            return Err("expected a public key in PEM (-----BEGIN PUBLIC KEY-----); to read it \
+                        from a file, write ${file:path}"
+                .to_owned());
+        }
+        Ok(Pem(text.to_owned()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Pem {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenJwt {
+    issuer: Option<String>,
+    #[serde(default)]
+    audience: Vec<String>,
+    algorithms: Algorithms,
+    #[serde(default = "one_minute")]
+    leeway: Timespan,
+    jwks: Option<Jwks>,
+    public_key: Option<Pem>,
+    secret: Option<Secret>,
+    #[serde(default = "sub")]
+    consumer_claim: String,
+    #[serde(default = "scope")]
+    scopes_claim: String,
+    #[serde(default = "role")]
+    role_claim: String,
+    #[serde(default)]
+    cache: Cache,
+}
+
+impl TryFrom<WrittenJwt> for Jwt {
+    type Error = String;
+
+    fn try_from(written: WrittenJwt) -> Result<Self, String> {
+        let keys = match (written.jwks, written.public_key, written.secret) {
+            (Some(jwks), None, None) => KeySource::Jwks(jwks),
+            (None, Some(pem), None) => KeySource::PublicKey(pem),
+            (None, None, Some(secret)) => KeySource::Secret(secret),
+            _ => return Err("write exactly one of jwks, public_key and secret".to_owned()),
+        };
+        check_source(&keys, &written.algorithms, written.issuer.as_deref())?;
+        Ok(Jwt {
+            issuer: written.issuer,
+            audience: written.audience,
+            algorithms: written.algorithms,
+            leeway: written.leeway,
+            keys,
+            consumer_claim: written.consumer_claim,
+            scopes_claim: written.scopes_claim,
+            role_claim: written.role_claim,
+            cache: written.cache,
+        })
+    }
+}
+
+fn check_source(
+    keys: &KeySource,
+    algorithms: &Algorithms,
+    issuer: Option<&str>,
+) -> Result<(), String> {
+    let wrong = match keys {
+        KeySource::Secret(_) if !algorithms.are_symmetric() => {
+            "a secret verifies HS256, HS384 and HS512 only: for the algorithms named, write jwks \
+             or public_key"
+        }
+        KeySource::Secret(secret) if secret.expose().len() < 16 => {
+            "the secret is shorter than 16 bytes and can be guessed: use 32 random ones"
+        }
+        KeySource::Jwks(_) | KeySource::PublicKey(_) if algorithms.are_symmetric() => {
+            "HS256, HS384 and HS512 need a secret: public keys cannot verify them"
+        }
+        KeySource::Jwks(_) if issuer.is_none() => {
+            "jwks needs an issuer: name what the tokens carry in `iss`"
+        }
+        KeySource::Jwks(_) | KeySource::PublicKey(_) | KeySource::Secret(_) => return Ok(()),
+    };
+    Err(wrong.to_owned())
+}
+
+fn one_minute() -> Timespan {
+    Timespan::from_secs(60)
+}
+
+fn sub() -> String {
+    "sub".to_owned()
+}
+
+fn scope() -> String {
+    "scope".to_owned()
+}
+
+fn role() -> String {
+    "role".to_owned()
+}

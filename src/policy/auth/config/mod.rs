@@ -1,0 +1,26 @@
+//! The `auth:` section as the operator writes it: named authorities, each a JWT issuer or a set of
+//! API keys. What a route asks of them is in `requirement`.
+//!
+//! Whatever can be judged by looking at it is refused here, so that the error has a line. Whether a
+//! PEM holds a usable key is found when a `Verifier` is made of it.
+
+mod api_key;
+mod jwks;
+mod jwt;
+
+pub use api_key::{ApiKey, ApiKeys};
+pub use jwks::{Jwks, KeysUrl};
+pub use jwt::{Algorithms, Cache, Jwt, KeySource, Pem};
+
+/// One authority.
+#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Config {
+    /// Bearer tokens (RFC 6750, RFC 7519).
+    Jwt(Box<Jwt>),
+    /// A shared secret in a header.
+    ApiKey(ApiKeys),
+}
+
+#[cfg(test)]
+mod tests;

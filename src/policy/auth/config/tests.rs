@@ -1,0 +1,166 @@
+//! What the operator may write, and what is refused before anything starts.
+
+use super::super::Verifier;
+use super::super::testing::{ED25519, RSA, config, try_config};
+use super::{Config, KeySource};
+use crate::units::Timespan;
+
+fn refusal(yaml: &str) -> String {
+    try_config(yaml).expect_err(yaml)
+}
+
+fn jwt(yaml: &str) -> super::Jwt {
+    match config(yaml) {
+        Config::Jwt(jwt) => *jwt,
+        Config::ApiKey(_) => panic!("not a jwt: {yaml}"),
+    }
+}
+
+#[test]
+fn the_least_one_can_write_has_safe_defaults() {
+    let jwt = jwt("jwt: {issuer: a, algorithms: [RS256], jwks: {url: 'http://a/keys'}}");
+    assert_eq!(jwt.leeway, Timespan::from_secs(60));
+    assert_eq!(
+        (&*jwt.consumer_claim, &*jwt.scopes_claim, &*jwt.role_claim),
+        ("sub", "scope", "role")
+    );
+    assert_eq!((jwt.cache.max_tokens.get(), jwt.cache.ttl), (10_000, Timespan::from_secs(60)));
+    let KeySource::Jwks(jwks) = jwt.keys else { panic!("not a key set") };
+    assert_eq!(jwks.url.to_string(), "http://a/keys");
+    assert_eq!(
+        (jwks.refresh, jwks.max_stale),
+        (Timespan::from_secs(300), Timespan::from_secs(3600))
+    );
+    assert_eq!((jwks.timeout, jwks.min_refetch), (Timespan::from_secs(5), Timespan::from_secs(5)));
+}
+
+#[test]
+fn keys_have_exactly_one_source() {
+    let secret = "secret: 0123456789abcdef";
+    for keys in ["issuer: a", &format!("issuer: a, {secret}, jwks: {{url: 'http://a/'}}")] {
+        let error = refusal(&format!("jwt: {{algorithms: [HS256], {keys}}}"));
+        assert!(error.contains("exactly one of jwks, public_key and secret"), "{error}");
+    }
+}
+
+#[test]
+fn none_is_not_an_algorithm() {
+    let error = refusal("jwt: {algorithms: [none], secret: 0123456789abcdef}");
+    assert!(error.contains("unknown variant `none`"), "{error}");
+}
+
+#[test]
+fn secrets_and_public_keys_are_never_mixed() {
+    let keys = "issuer: a, jwks: {url: 'http://a/'}";
+    for (algorithms, keys, why) in [
+        ("[RS256, HS256]", keys, "two authorities"),
+        ("[HS256]", keys, "need a secret"),
+        ("[RS256]", "secret: 0123456789abcdef", "jwks or public_key"),
+        ("[]", keys, "at least one algorithm"),
+    ] {
+        let error = refusal(&format!("jwt: {{algorithms: {algorithms}, {keys}}}"));
+        assert!(error.contains(why), "{error}");
+    }
+}
+
+#[test]
+fn a_secret_that_can_be_guessed_is_refused_and_not_repeated() {
+    let error = refusal("jwt: {algorithms: [HS256], secret: hunter2}");
+    assert!(error.contains("shorter than 16 bytes") && !error.contains("hunter2"), "{error}");
+}
+
+#[test]
+fn a_key_set_needs_an_issuer() {
+    let error = refusal("jwt: {algorithms: [RS256], jwks: {url: 'http://a/'}}");
+    assert!(error.contains("needs an issuer"), "{error}");
+}
+
+#[test]
+fn a_key_set_has_a_plain_web_address() {
+    for url in ["file:///etc/keys", "keys.json", "/keys", "ftp://a/", "http://", "http://u:p@a/"] {
+        let yaml = format!("jwt: {{issuer: a, algorithms: [RS256], jwks: {{url: '{url}'}}}}");
+        assert!(try_config(&yaml).is_err(), "{url}");
+    }
+}
+
+#[test]
+fn an_address_is_shown_without_its_query() {
+    let yaml = "jwt: {issuer: a, algorithms: [RS256], jwks: {url: 'https://a/keys?token=s3cr3t'}}";
+    assert!(!format!("{:?}", config(yaml)).contains("s3cr3t"));
+}
+
+#[test]
+fn good_keys_outlive_the_refresh() {
+    let jwks = "jwks: {url: 'http://a/', refresh: 10m, max_stale: 5m}";
+    let error = refusal(&format!("jwt: {{issuer: a, algorithms: [RS256], {jwks}}}"));
+    assert!(error.contains("max_stale must be at least refresh (10m)"), "{error}");
+}
+
+#[test]
+fn a_public_key_is_inline_and_public() {
+    let of = |pem: &str| {
+        let pem = serde_json::to_string(pem).expect("a string");
+        refusal(&format!("jwt: {{algorithms: [RS256], public_key: {pem}}}"))
+    };
+    assert!(of("keys/public.pem").contains("${file:path}"));
+    let private = RSA.public_pem.replace("PUBLIC", "PRIVATE");
+    assert!(of(&private).contains("public half"));
+}
+
+#[test]
+fn a_public_key_that_does_not_fit_is_named_when_compiled() {
+    let error = |algorithm: &str, pem: &str| {
+        let pem = serde_json::to_string(pem).expect("a string");
+        let yaml = format!("jwt: {{algorithms: [{algorithm}], public_key: {pem}}}");
+        Verifier::try_new("a", &config(&yaml)).expect_err("refused").to_string()
+    };
+    assert!(error("ES256", &RSA.public_pem).contains("algorithms: ES256"));
+    assert!(error("RS256", &ED25519.public_pem).contains("algorithms: RS256"));
+    let damaged = "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n";
+    assert!(error("RS256", damaged).contains("public_key: not an RSA"));
+}
+
+#[test]
+fn two_consumers_do_not_share_a_key() {
+    let error = refusal("api_key: {keys: {acme: s3cr3t, beta: {key: s3cr3t}}}");
+    assert!(error.contains("acme and beta have the same key"), "{error}");
+    assert!(!error.contains("s3cr3t"), "{error}");
+}
+
+#[test]
+fn a_key_no_client_could_send_is_refused() {
+    for key in ["\"s3cr3t\\n\"", "\"a b\"", "\"\"", "{key: \"é\"}"] {
+        let error = refusal(&format!("api_key: {{keys: {{acme: {key}}}}}"));
+        assert!(!error.contains("s3cr3t"), "{error}");
+    }
+}
+
+#[test]
+fn api_keys_need_a_consumer_and_a_header() {
+    for yaml in ["api_key: {keys: {}}", "api_key: {header: 'a b', keys: {a: k}}", "api_key: {}"] {
+        assert!(try_config(yaml).is_err(), "{yaml}");
+    }
+}
+
+#[test]
+fn a_consumer_that_cannot_be_a_header_is_refused() {
+    assert!(try_config("api_key: {keys: {\"a\\n\": k}}").is_err());
+}
+
+#[test]
+fn a_configuration_never_prints_its_secrets() {
+    let yaml = "api_key: {keys: {acme: s3cr3t, beta: {key: s3cr3t-2}}}";
+    assert!(!format!("{:?}", config(yaml)).contains("s3cr3t"));
+}
+
+#[test]
+fn unknown_keys_are_refused() {
+    for yaml in [
+        "jwt: {algorithms: [HS256], secret: 0123456789abcdef, isuer: a}",
+        "jwt: {algorithms: [HS256], secret: 0123456789abcdef, cache: {size: 1}}",
+        "api_key: {keys: {a: {key: k, scope: [x]}}}",
+        "basic: {}",
+    ] {
+        assert!(refusal(yaml).contains("unknown"), "{yaml}");
+    }
+}

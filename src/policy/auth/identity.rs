@@ -1,0 +1,120 @@
+//! Whom a request speaks for, once that has been proven.
+//!
+//! A consumer's name becomes a header of the upstream request and the key of rate limits, so it is
+//! checked here, once, to be one that arrives everywhere as it was written.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use http::HeaderValue;
+use serde::de::{self, Deserialize, Deserializer};
+
+/// A verified caller. Shared by every request that presents the same credential.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub(super) authority: Arc<str>,
+    pub(super) consumer: Consumer,
+    pub(super) header: HeaderValue,
+    pub(super) scopes: Box<[Box<str>]>,
+    pub(super) roles: Box<[Box<str>]>,
+    pub(super) expires_at: Option<u64>,
+}
+
+impl Identity {
+    /// The entry of `auth:` that vouches for this caller. Two authorities may use one name for two
+    /// callers, so a key made of the consumer alone is only unique within its authority.
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    pub fn consumer(&self) -> &str {
+        self.consumer.as_str()
+    }
+
+    /// The consumer as a header value, made once so that a request need not.
+    pub fn consumer_header(&self) -> &HeaderValue {
+        &self.header
+    }
+
+    pub fn has_scope(&self, scope: &str) -> bool {
+        self.scopes.iter().any(|held| **held == *scope)
+    }
+
+    pub fn has_role(&self, role: &str) -> bool {
+        self.roles.iter().any(|held| **held == *role)
+    }
+
+    /// The token's `exp`, in Unix seconds, without leeway; `None` for an API key.
+    pub fn expires_at(&self) -> Option<u64> {
+        self.expires_at
+    }
+}
+
+/// A name that is the same text wherever it arrives as a header: 1 to 256 visible ASCII characters,
+/// with spaces only between them (a receiver trims the ends, and `acme ` would become `acme`).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Consumer(Box<str>);
+
+impl Consumer {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Cannot fail: every accepted name is a subset of what a header value may hold. An error type
+    /// is kept so that no panic stands in for that reasoning.
+    pub(super) fn to_header(&self) -> Result<HeaderValue, http::header::InvalidHeaderValue> {
+        HeaderValue::from_str(&self.0)
+    }
+}
+
+impl fmt::Display for Consumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for Consumer {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let fits = !name.is_empty()
+            && name.len() <= 256
+            && name.bytes().all(|b| matches!(b, b' '..=b'~'))
+            && name.trim() == name;
+        if !fits {
+            return Err("a consumer's name must be 1 to 256 visible ASCII characters without a \
+                        space at either end, since it is sent upstream as a header"
+                .to_owned());
+        }
+        Ok(Consumer(name.into()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Consumer {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_accepted_name_is_a_header_value() {
+        for name in ["acme", "user@example.org", "a b", "~", "auth0|5f7c"] {
+            let consumer: Consumer = name.parse().expect(name);
+            assert_eq!(consumer.to_header().expect(name), name);
+        }
+    }
+
+    #[test]
+    fn a_name_that_would_change_on_the_way_is_refused() {
+        for name in
+            ["", " acme", "acme ", "a\r\nX-Admin: 1", "a\tb", "zoë", "a\0", &"x".repeat(257)]
+        {
+            assert!(name.parse::<Consumer>().is_err(), "{name:?}");
+        }
+    }
+}

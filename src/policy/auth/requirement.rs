@@ -1,0 +1,201 @@
+//! A route's `auth:` as the operator writes it: whom it lets in. Compiled into a `Guard`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
+
+/// What a route asks of its callers.
+#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Requirement {
+    /// The entries of `auth:` that may vouch for a caller; any one of them will do.
+    pub require: Authorities,
+    #[serde(default)]
+    pub scopes: Vec<Scope>,
+    #[serde(default)]
+    pub scopes_match: ScopesMatch,
+    #[serde(default)]
+    pub role: Option<String>,
+    /// Paths that need no credentials.
+    #[serde(default)]
+    pub anonymous: Vec<Prefix>,
+    /// Whether the upstream sees the credentials too.
+    #[serde(default)]
+    pub forward_credentials: bool,
+}
+
+/// How many of the route's scopes a caller must hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScopesMatch {
+    #[default]
+    All,
+    Any,
+}
+
+/// Names of authorities: one, or a list; in the order they are asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Authorities(Vec<String>);
+
+impl Authorities {
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+}
+
+impl<'de> Deserialize<'de> for Authorities {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OneOrMany;
+
+        impl<'de> Visitor<'de> for OneOrMany {
+            type Value = Authorities;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name from `auth`, or a list of them")
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<Authorities, E> {
+                Ok(Authorities(vec![name.to_owned()]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Authorities, A::Error> {
+                let mut names = Vec::new();
+                while let Some(name) = seq.next_element()? {
+                    names.push(name);
+                }
+                if names.is_empty() {
+                    return Err(de::Error::custom(
+                        "require: name at least one entry of `auth`; a route open to all has no \
+                         `auth` at all",
+                    ));
+                }
+                Ok(Authorities(names))
+            }
+        }
+
+        deserializer.deserialize_any(OneOrMany)
+    }
+}
+
+/// A scope as RFC 6749, section 3.3, allows it: visible ASCII without space, `"` and `\`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scope(String);
+
+impl Scope {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Scope {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let fits = |b: u8| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
+        if text.is_empty() || !text.bytes().all(fits) {
+            return Err("a scope is one word of visible ASCII without quotes or backslash; write \
+                        several as a list"
+                .to_owned());
+        }
+        Ok(Scope(text.to_owned()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Scope {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+/// A path and everything below it, by whole segments: `/health` covers `/health` and `/health/db`,
+/// not `/healthX`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prefix(Box<str>);
+
+impl Prefix {
+    /// `path` must be canonical: what is compared here is what is forwarded.
+    pub fn covers(&self, path: &str) -> bool {
+        path.strip_prefix(&*self.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+}
+
+impl FromStr for Prefix {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some(segments) = text.strip_prefix('/') else {
+            return Err("a path begins with /, such as /health".to_owned());
+        };
+        let segments = segments.strip_suffix('/').unwrap_or(segments);
+        if segments.is_empty() {
+            return Err("/ would open the whole route: leave `auth` out of it instead".to_owned());
+        }
+        if segments.split('/').any(|s| matches!(s, "" | "." | "..")) {
+            return Err("a path has no empty, `.` or `..` segments".to_owned());
+        }
+        if segments.contains(['?', '#', '*']) {
+            return Err("expected a plain path prefix, such as /health: it covers everything \
+                        below it without a wildcard"
+                .to_owned());
+        }
+        Ok(Prefix(format!("/{segments}").into()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Prefix {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn requirement(yaml: &str) -> Result<Requirement, serde_yaml::Error> {
+        serde_yaml::from_str(yaml)
+    }
+
+    #[test]
+    fn one_authority_or_a_list_of_them_is_required() {
+        let names = |yaml| {
+            let authorities = requirement(yaml).expect(yaml).require;
+            authorities.iter().map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(names("{require: accounts}"), ["accounts"]);
+        assert_eq!(names("{require: [accounts, partners]}"), ["accounts", "partners"]);
+        assert!(requirement("{require: []}").is_err());
+        assert!(requirement("{}").is_err());
+    }
+
+    #[test]
+    fn a_prefix_covers_whole_segments() {
+        let health: Prefix = "/health".parse().expect("a prefix");
+        for open in ["/health", "/health/", "/health/db"] {
+            assert!(health.covers(open), "{open}");
+        }
+        for closed in ["/healthX", "/", "/api/health", "/Health", "/healt", ""] {
+            assert!(!health.covers(closed), "{closed}");
+        }
+    }
+
+    #[test]
+    fn a_trailing_slash_does_not_change_a_prefix() {
+        assert_eq!("/health/".parse::<Prefix>(), "/health".parse());
+    }
+
+    #[test]
+    fn a_prefix_that_says_something_else_than_it_looks_is_refused() {
+        for wrong in ["", "health", "/", "//", "/a//b", "/a/../b", "/a?x", "/a/*", "/."] {
+            assert!(wrong.parse::<Prefix>().is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_scope_cannot_break_out_of_the_challenge() {
+        for wrong in ["", "a b", "a\"", "a\\", "a\r\n", "é"] {
+            assert!(wrong.parse::<Scope>().is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! When an attempt is tried again, one condition at a time.
+
+use std::sync::Arc;
+
+use super::*;
+
+const NOW: Moment = Moment::ZERO;
+
+fn config(text: &str) -> Config {
+    serde_yaml::from_str(text).expect("a valid configuration")
+}
+
+/// A GET that a 503 answered, with nothing against another try.
+fn attempt() -> Attempt<'static> {
+    Attempt {
+        outcome: Outcome::Response(503),
+        method: &Method::GET,
+        retries_done: 0,
+        body_replayable: true,
+        response_started: false,
+        client_gone: false,
+        time_left: None,
+        random: 0.0,
+    }
+}
+
+fn stopped_by(config: &Config, attempt: Attempt<'_>) -> Option<Reason> {
+    match decide(config, &attempt, None, NOW) {
+        Decision::Retry { .. } => None,
+        Decision::Stop(reason) => Some(reason),
+    }
+}
+
+fn budget(capacity: u32) -> Arc<Budget> {
+    let bucket = budget::TokenBucket { capacity, refill_per_second: 1.0 };
+    Arc::new(Budget::new(budget::Config::TokenBucket(bucket), NOW))
+}
+
+#[test]
+fn a_retryable_attempt_is_tried_again_after_the_backoff() {
+    let config = config("{max_retries: 2, backoff: {base: 100ms}}");
+    let after = Duration::from_millis(100);
+    assert_eq!(decide(&config, &attempt(), None, NOW), Decision::Retry { after });
+    let second = Attempt { retries_done: 1, ..attempt() };
+    assert_eq!(decide(&config, &second, None, NOW), Decision::Retry { after: after * 2 });
+}
+
+#[test]
+fn each_obstacle_stops_a_retry_and_is_named() {
+    let cases = [
+        (Attempt { client_gone: true, ..attempt() }, Reason::ClientGone),
+        (Attempt { response_started: true, ..attempt() }, Reason::ResponseStarted),
+        (Attempt { outcome: Outcome::Response(200), ..attempt() }, Reason::NotRetryable),
+        (Attempt { outcome: Outcome::Timeout, ..attempt() }, Reason::NotRetryable),
+        (Attempt { method: &Method::POST, ..attempt() }, Reason::Method),
+        (Attempt { retries_done: 1, ..attempt() }, Reason::Exhausted),
+        (Attempt { body_replayable: false, ..attempt() }, Reason::BodyTooLarge),
+    ];
+    let config = config("{}");
+    for (attempt, reason) in cases {
+        assert_eq!(stopped_by(&config, attempt), Some(reason));
+    }
+}
+
+#[test]
+fn methods_open_from_safe_over_idempotent_to_any() {
+    let allowed = |methods: Methods| {
+        ["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "POST", "PATCH", "TRACE", "CONNECT"]
+            .into_iter()
+            .filter(|name| methods.allow(&name.parse().expect("a method")))
+            .count()
+    };
+    assert_eq!(allowed(Methods::Safe), 3);
+    assert_eq!(allowed(Methods::Idempotent), 5);
+    assert_eq!(allowed(Methods::Any), 7);
+}
+
+#[test]
+fn a_request_that_was_not_sent_is_retried_whatever_its_method() {
+    let config = config("{}");
+    for outcome in [Outcome::ConnectFailure, Outcome::ConnectTimeout, Outcome::RefusedStream] {
+        let post = Attempt { outcome, method: &Method::POST, ..attempt() };
+        assert_eq!(stopped_by(&config, post), None, "{outcome:?}");
+    }
+    let reset = Attempt { outcome: Outcome::Reset, method: &Method::POST, ..attempt() };
+    assert_eq!(stopped_by(&config, reset), Some(Reason::Method));
+}
+
+#[test]
+fn trace_is_never_sent_twice() {
+    let config = config("{methods: any}");
+    for outcome in [Outcome::Response(503), Outcome::ConnectFailure] {
+        let trace = Attempt { outcome, method: &Method::TRACE, ..attempt() };
+        assert_eq!(stopped_by(&config, trace), Some(Reason::Method));
+    }
+}
+
+#[test]
+fn a_retry_that_could_not_begin_before_the_deadline_is_not_begun() {
+    let config = config("{backoff: {base: 100ms}}");
+    let left = |millis| Attempt { time_left: Some(Duration::from_millis(millis)), ..attempt() };
+    assert_eq!(stopped_by(&config, left(101)), None);
+    assert_eq!(stopped_by(&config, left(100)), Some(Reason::Deadline));
+    assert_eq!(stopped_by(&config, left(0)), Some(Reason::Deadline));
+}
+
+#[test]
+fn an_empty_budget_stops_a_retry() {
+    let mut stake = budget(1).enter(NOW);
+    let config = config("{max_retries: 10}");
+    let after = Duration::from_millis(25);
+    assert_eq!(decide(&config, &attempt(), Some(&mut stake), NOW), Decision::Retry { after });
+    let stop = Decision::Stop(Reason::Budget);
+    assert_eq!(decide(&config, &attempt(), Some(&mut stake), NOW), stop);
+}
+
+#[test]
+fn the_budget_is_charged_only_for_retries_that_are_made() {
+    let budget = budget(1);
+    let mut stake = budget.enter(NOW);
+    let config = config("{}");
+    for attempt in [
+        Attempt { method: &Method::POST, ..attempt() },
+        Attempt { retries_done: 1, ..attempt() },
+        Attempt { time_left: Some(Duration::ZERO), ..attempt() },
+    ] {
+        assert!(matches!(decide(&config, &attempt, Some(&mut stake), NOW), Decision::Stop(_)));
+    }
+    assert_eq!(budget.withdrawn() + budget.refused(), 0);
+}
+
+#[test]
+fn no_retries_can_be_asked_for_and_more_than_ten_cannot() {
+    assert_eq!(stopped_by(&config("{max_retries: 0}"), attempt()), Some(Reason::Exhausted));
+    assert!(serde_yaml::from_str::<Config>("{max_retries: 11}").is_err());
+}
+
+#[test]
+fn the_defaults_are_one_retry_of_safe_methods() {
+    let config = config("{}");
+    assert_eq!((config.max_retries, config.methods), (1, Methods::Safe));
+    let on = "connect_failure, refused_stream, reset, 502, 503, 504";
+    assert_eq!(config.on.to_string(), on);
+    assert_eq!((config.budget, config.backoff), (None, Backoff::default()));
+}

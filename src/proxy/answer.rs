@@ -1,0 +1,172 @@
+//! The gateway's own answers, put on the wire so that the connection stays in order.
+
+use bytes::Bytes;
+use http::header::{
+    ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
+};
+use http::{HeaderValue, Method};
+use pingora_core::{Error, Result};
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+use std::time::Duration;
+
+use super::attempt::REJECTED;
+use super::context::Context;
+use super::rejection::{Rejection, RpcCode};
+use super::{cors, dialect, headers};
+use crate::config::route::Dialect;
+use crate::policy;
+use crate::policy::outcome::Outcome;
+use crate::runtime::status::Answer;
+use crate::time::Clock;
+use crate::units::retry_after_seconds;
+
+/// How long a client may take to fetch an answer of the gateway's own.
+const WRITE_LIMIT: Duration = Duration::from_secs(10);
+/// A refused request's body is read and thrown away up to this size, so that the
+/// connection can be used again; beyond it, closing is cheaper.
+const DRAIN_LIMIT: u64 = 64 * 1024;
+const DRAIN_TIME: Duration = Duration::from_secs(1);
+
+/// Write `rejection` in the dialect of the route.
+pub async fn refuse(session: &mut Session, ctx: &Context, rejection: &Rejection) -> Result<()> {
+    let rendered = dialect::render(dialect_of(ctx), rejection, ctx.request_id());
+    let mut head = head(rendered.status, Some(rendered.content_type), rendered.body.len())?;
+    if let Some(after) = rejection.retry_after() {
+        head.insert_header(RETRY_AFTER, retry_after_seconds(after).to_string())?;
+    }
+    match rejection {
+        Rejection::MethodNotAllowed(allow) => head.insert_header(ALLOW, allow.clone())?,
+        Rejection::Policy(policy::Rejection::Credentials(refusal)) => {
+            let guard = ctx.route.as_ref().and_then(|route| route.guard.as_ref());
+            if let Some(challenge) = guard.and_then(|guard| guard.challenge(refusal)) {
+                head.insert_header(WWW_AUTHENTICATE, challenge.clone())?;
+            }
+        }
+        _ => {}
+    }
+    limit_headers(&mut head, rejection)?;
+    keep_or_close(session, rejection.closes_connection());
+    send(session, ctx, head, rendered.body).await
+}
+
+/// The status `rejection` will be answered with.
+pub fn status(ctx: &Context, rejection: &Rejection) -> u16 {
+    match dialect_of(ctx) {
+        Dialect::Problem => rejection.status().as_u16(),
+        Dialect::Connect => rejection.rpc_code().http_status(),
+    }
+}
+
+fn dialect_of(ctx: &Context) -> Dialect {
+    ctx.route.as_ref().map_or(Dialect::Problem, |route| route.config.errors)
+}
+
+/// An upstream's plain HTTP error is about to become a Connect one: fix its head, and have
+/// its body collected. An error without a body becomes a refusal, because a Connect client
+/// must find a code in it.
+pub fn begin_translation(
+    response: &mut ResponseHeader,
+    ctx: &mut Context,
+    status: u16,
+) -> Result<()> {
+    if response.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0") {
+        ctx.end.rejection = Some(Rejection::Attempt(Outcome::Response(status)));
+        return Err(Error::new_up(REJECTED));
+    }
+    response.set_status(RpcCode::from_upstream_status(status).http_status())?;
+    response.remove_header(&CONTENT_LENGTH);
+    response.remove_header(&CONTENT_ENCODING);
+    response.insert_header(CONTENT_TYPE, HeaderValue::from_static("application/json"))?;
+    ctx.body.translation = Some((status, Vec::new()));
+    Ok(())
+}
+
+/// Write an answer that is no refusal.
+pub async fn reply(session: &mut Session, ctx: &Context, answer: Answer) -> Result<()> {
+    let head = head(answer.status, answer.content_type, answer.body.len())?;
+    keep_or_close(session, false);
+    send(session, ctx, head, answer.body).await
+}
+
+/// Answer a CORS preflight.
+pub async fn preflight(session: &mut Session, ctx: &Context) -> Result<()> {
+    let mut head = ResponseHeader::build(204, Some(8))?;
+    if let Some(cors) = ctx.route.as_ref().and_then(|route| route.config.cors.as_ref()) {
+        cors::permit_preflight(cors, &session.req_header().headers, &mut head)?;
+    }
+    keep_or_close(session, false);
+    headers::echo(&mut head, ctx)?;
+    write(session, ctx, head, Bytes::new()).await
+}
+
+fn head(status: u16, content_type: Option<HeaderValue>, length: usize) -> Result<ResponseHeader> {
+    let mut head = ResponseHeader::build(status, Some(8))?;
+    if let Some(content_type) = content_type {
+        head.insert_header(CONTENT_TYPE, content_type)?;
+    }
+    head.insert_header(CONTENT_LENGTH, length)?;
+    Ok(head)
+}
+
+async fn send(
+    session: &mut Session,
+    ctx: &Context,
+    mut head: ResponseHeader,
+    body: Bytes,
+) -> Result<()> {
+    if let Some(route) = &ctx.route {
+        headers::edit(&route.config.headers.response, &mut head)?;
+        if let Some(cors) = &route.config.cors {
+            cors::permit(cors, &session.req_header().headers, &mut head)?;
+        }
+    }
+    headers::echo(&mut head, ctx)?;
+    write(session, ctx, head, body).await
+}
+
+async fn write(
+    session: &mut Session,
+    ctx: &Context,
+    head: ResponseHeader,
+    body: Bytes,
+) -> Result<()> {
+    ctx.guard(Some(Clock::now() + WRITE_LIMIT));
+    let without_body = session.req_header().method == Method::HEAD || body.is_empty();
+    session.write_response_header(Box::new(head), without_body).await?;
+    if !without_body {
+        session.write_response_body(Some(body), true).await?;
+    }
+    Ok(())
+}
+
+/// Decide what becomes of the connection. What is left of a refused request's body is read
+/// to its end, or the connection closes: it is never taken for the next request.
+fn keep_or_close(session: &mut Session, close: bool) {
+    let unread = !session.as_downstream_mut().is_body_done();
+    let length = super::intake::content_length(&session.req_header().headers);
+    let expects = session.req_header().headers.contains_key(http::header::EXPECT);
+    let drainable = !unread || (!expects && length.is_some_and(|length| length <= DRAIN_LIMIT));
+    let downstream = session.as_downstream_mut();
+    if close || !drainable {
+        downstream.set_keepalive(None);
+        return;
+    }
+    downstream.set_close_on_response_before_downstream_finish(false);
+    downstream.set_total_drain_timeout(Some(DRAIN_TIME));
+}
+
+/// `X-RateLimit-*` where a limit was what refused.
+fn limit_headers(head: &mut ResponseHeader, rejection: &Rejection) -> Result<()> {
+    if let Rejection::Policy(policy::Rejection::RateLimited(verdict)) = rejection {
+        quota(head, verdict)?;
+    }
+    Ok(())
+}
+
+/// Where the caller stands in its limit; `Reset` in seconds from now.
+pub fn quota(head: &mut ResponseHeader, verdict: &policy::rate_limit::Verdict) -> Result<()> {
+    head.insert_header("X-RateLimit-Limit", verdict.limit.to_string())?;
+    head.insert_header("X-RateLimit-Remaining", verdict.remaining.to_string())?;
+    head.insert_header("X-RateLimit-Reset", retry_after_seconds(verdict.reset_after).to_string())
+}

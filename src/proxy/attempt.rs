@@ -1,0 +1,245 @@
+//! What became of an attempt, and whether there is another.
+//!
+//! Pingora reports an attempt's end from three phases and in two dozen error types. Here
+//! each becomes one [`Ended`], is told to whoever counts attempts, and one function,
+//! [`retry`], decides for all three.
+
+use std::time::Duration;
+
+use pingora_core::{Error, ErrorSource, ErrorType};
+use pingora_proxy::Session;
+
+use super::context::Context;
+use super::rejection::Rejection;
+use crate::policy::breaker::{Breaker, Count, Permit};
+use crate::policy::outcome::Outcome;
+use crate::policy::retry::{self, Decision};
+use crate::runtime::snapshot::Route;
+use crate::time::Moment;
+
+/// The error that asks Pingora for another attempt.
+pub const RETRY: ErrorType = ErrorType::Custom("portcullis: retry");
+/// The error that carries a rejection, kept in the context, to `fail_to_proxy`.
+pub const REJECTED: ErrorType = ErrorType::Custom("portcullis: rejected");
+
+/// Why an attempt has no (further) answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It says something about the upstream.
+    Outcome(Outcome),
+    /// The client went away.
+    ClientGone,
+    /// The client did not send its body in time.
+    ClientSlow,
+    /// The client sent a body that is none.
+    ClientMalformed,
+    /// The request's own deadline passed.
+    DeadlineExceeded,
+    /// The gateway itself failed.
+    Internal,
+}
+
+impl Ended {
+    /// What is known about the upstream from it.
+    pub fn outcome(self) -> Option<Outcome> {
+        match self {
+            Ended::Outcome(outcome) => Some(outcome),
+            Ended::DeadlineExceeded => Some(Outcome::Timeout),
+            Ended::ClientGone | Ended::ClientSlow | Ended::ClientMalformed | Ended::Internal => {
+                None
+            }
+        }
+    }
+
+    /// What the client is told, if it is still there.
+    pub fn rejection(self) -> Option<Rejection> {
+        match self {
+            Ended::Outcome(outcome) => Some(Rejection::Attempt(outcome)),
+            Ended::ClientGone => None,
+            Ended::ClientSlow => Some(Rejection::RequestTimeout),
+            Ended::ClientMalformed => Some(Rejection::BadRequest("the body is malformed".into())),
+            Ended::DeadlineExceeded => Some(Rejection::DeadlineExceeded),
+            Ended::Internal => Some(Rejection::Internal),
+        }
+    }
+}
+
+/// A connection could not be made: nothing was sent.
+pub fn classify_connect(error: &Error, ctx: &Context, now: Moment) -> Ended {
+    if ctx.deadline.is_some_and(|deadline| now >= deadline) {
+        return Ended::DeadlineExceeded;
+    }
+    match error.etype() {
+        ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => {
+            Ended::Outcome(Outcome::ConnectTimeout)
+        }
+        _ => Ended::Outcome(Outcome::ConnectFailure),
+    }
+}
+
+/// Something broke while the request or its answer was passing through.
+pub fn classify(error: &Error, session: &mut Session, ctx: &Context, now: Moment) -> Ended {
+    let body_done = session.as_downstream_mut().is_body_done();
+    let expired = ctx.next_deadline().is_some_and(|deadline| now >= deadline);
+    match error.esource() {
+        ErrorSource::Downstream => match error.etype() {
+            ErrorType::ReadError | ErrorType::WriteError if expired => {
+                // The guard fires where the client is being waited for: with its body still
+                // to come, that is what held the request up.
+                if body_done { timed_out(ctx, now) } else { Ended::ClientSlow }
+            }
+            ErrorType::ReadTimedout => Ended::ClientSlow,
+            ErrorType::ReadError
+            | ErrorType::WriteError
+            | ErrorType::WriteTimedout
+            | ErrorType::ConnectionClosed
+            | ErrorType::H2Error
+            // Bytes after the body: whoever sent them does not wait for an answer.
+            | ErrorType::ConnectError => Ended::ClientGone,
+            _ => Ended::ClientMalformed,
+        },
+        ErrorSource::Upstream => match error.etype() {
+            // Reads of the upstream restart with every chunk of the client's body, and time
+            // out when it stalls.
+            ErrorType::ReadTimedout if !body_done => Ended::ClientSlow,
+            ErrorType::ReadTimedout | ErrorType::WriteTimedout => timed_out(ctx, now),
+            ErrorType::InvalidHTTPHeader | ErrorType::H1Error | ErrorType::InvalidH2 => {
+                Ended::Outcome(Outcome::Protocol)
+            }
+            _ => Ended::Outcome(Outcome::Reset),
+        },
+        ErrorSource::Internal | ErrorSource::Unset => Ended::Internal,
+    }
+}
+
+fn timed_out(ctx: &Context, now: Moment) -> Ended {
+    if ctx.deadline.is_some_and(|deadline| now >= deadline) {
+        Ended::DeadlineExceeded
+    } else {
+        Ended::Outcome(Outcome::Timeout)
+    }
+}
+
+/// Tell metrics and the breakers that count attempts what became of this one. Once.
+pub fn conclude(ctx: &mut Context, outcome: Outcome, now: Moment) {
+    if std::mem::replace(&mut ctx.attempt.concluded, true) {
+        return;
+    }
+    ctx.end.last_outcome = Some(outcome);
+    let Some(route) = ctx.route.clone() else { return };
+    if let Some(upstream) = route.upstream() {
+        upstream.metrics.attempted(outcome.as_str());
+    }
+    record(ctx, &route, Count::Attempts, outcome, now);
+}
+
+/// Tell the breakers that count requests what became of this one.
+pub fn conclude_request(ctx: &mut Context, outcome: Outcome, now: Moment) {
+    let Some(route) = ctx.route.clone() else { return };
+    record(ctx, &route, Count::Requests, outcome, now);
+}
+
+fn record(ctx: &mut Context, route: &Route, count: Count, outcome: Outcome, now: Moment) {
+    let policies = &route.policies;
+    let both: [(&mut Option<Permit>, _); 2] = [
+        (&mut ctx.admission.route_permit, &policies.route_breaker),
+        (&mut ctx.admission.upstream_permit, &policies.upstream_breaker),
+    ];
+    for (permit, breaker) in both {
+        let Some(breaker) = breaker else { continue };
+        if breaker.config().count == count
+            && let Some(permit) = permit.take()
+        {
+            permit.record(breaker.config().judge(outcome), now);
+        }
+    }
+}
+
+/// Whether a failed attempt says so little that nobody needs to hear of it before the
+/// answer's last byte: a response that no policy calls a failure.
+pub fn is_failure(route: &Route, outcome: Outcome) -> bool {
+    let breakers = [&route.policies.route_breaker, &route.policies.upstream_breaker];
+    let counted = breakers.into_iter().flatten().any(|b| b.config().failure_on.matches(outcome));
+    counted || route.retry.as_ref().is_some_and(|retry| retry.config.on.matches(outcome))
+}
+
+/// The one decision on another attempt. On yes, the budget has paid, the breakers' permits
+/// are in hand, and `ctx.backoff` says how long to wait.
+pub fn retry(session: &mut Session, ctx: &mut Context, outcome: Outcome, now: Moment) -> bool {
+    let Some(route) = ctx.route.clone() else { return false };
+    let Some(policy) = &route.retry else { return false };
+    let attempt = retry::Attempt {
+        outcome,
+        method: &session.req_header().method,
+        retries_done: ctx.attempts.saturating_sub(1),
+        body_replayable: !session.as_ref().retry_buffer_truncated(),
+        response_started: is_answered(session),
+        client_gone: ctx.end.client_gone,
+        time_left: ctx.deadline.map(|deadline| deadline.since(now)),
+        random: fastrand::f64(),
+    };
+    let reason = match retry::decide(&policy.config, &attempt, ctx.stake.as_mut(), now) {
+        Decision::Retry { after } => match permits(ctx, &route, now) {
+            true => {
+                grant(ctx, &route, after);
+                return true;
+            }
+            false => "circuit_open",
+        },
+        Decision::Stop(reason) => reason.as_str(),
+    };
+    route.metrics.retry_stopped(reason);
+    false
+}
+
+/// A pooled connection that the upstream had closed already is replaced once, without
+/// asking the retry policy: for requests that may be sent twice, and only if a budget, where
+/// there is one, pays for it.
+pub fn reconnect(session: &Session, ctx: &mut Context, reused: bool, now: Moment) -> bool {
+    let idempotent = session.req_header().method.is_idempotent();
+    if !reused || !idempotent || ctx.reconnected || is_answered(session) {
+        return false;
+    }
+    if session.as_ref().retry_buffer_truncated() {
+        return false;
+    }
+    if ctx.stake.as_mut().is_some_and(|stake| !stake.withdraw(now)) {
+        return false;
+    }
+    ctx.reconnected = true;
+    ctx.backoff = Some(Duration::ZERO);
+    true
+}
+
+fn grant(ctx: &mut Context, route: &Route, after: Duration) {
+    ctx.backoff = Some(after);
+    route.metrics.retries.inc();
+}
+
+/// A permit from every breaker that counts attempts; all or none.
+fn permits(ctx: &mut Context, route: &Route, now: Moment) -> bool {
+    let acquire = |breaker: &Option<std::sync::Arc<Breaker>>| match breaker {
+        Some(b) if b.config().count == Count::Attempts => b.acquire(now).map(Some).map_err(drop),
+        Some(_) | None => Ok(None),
+    };
+    let (Ok(of_route), Ok(of_upstream)) =
+        (acquire(&route.policies.route_breaker), acquire(&route.policies.upstream_breaker))
+    else {
+        return false;
+    };
+    if of_route.is_some() {
+        ctx.admission.route_permit = of_route;
+    }
+    if of_upstream.is_some() {
+        ctx.admission.upstream_permit = of_upstream;
+    }
+    true
+}
+
+/// Whether a final head has gone to the client: nothing can be taken back then.
+pub fn is_answered(session: &Session) -> bool {
+    session
+        .as_ref()
+        .response_written()
+        .is_some_and(|head| !head.status.is_informational() || head.status == 101)
+}

@@ -1,0 +1,200 @@
+//! Bodies on their way: counted, capped, tapped for the record, and in two cases rewritten.
+//!
+//! Bodies stream in constant memory. Only a route's `json` defaults hold a request body
+//! back (at most 64 KiB), and only the translation of an upstream's error a response body.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
+use pingora_core::{Error, Result};
+use pingora_http::RequestHeader;
+use pingora_proxy::Session;
+use serde_json::Value;
+
+use super::attempt::REJECTED;
+use super::context::{Context, earlier};
+use super::dialect;
+use super::intake::content_length;
+use super::rejection::Rejection;
+use crate::config::route::Json;
+use crate::time::Clock;
+
+/// Largest request body that is held back: what Pingora can replay.
+const PREPARED_LIMIT: usize = 64 * 1024;
+/// How long a body is waited for that only the record wants.
+const UNFORWARDED_TIME: Duration = Duration::from_millis(100);
+/// Largest upstream error that is translated; the rest of a larger one is dropped.
+const TRANSLATED_LIMIT: usize = 64 * 1024;
+
+/// Read the request's body and fill in `json`'s defaults, before anything goes upstream.
+pub async fn prepare(
+    session: &mut Session,
+    ctx: &mut Context,
+    json: &Json,
+) -> Result<(), Rejection> {
+    // Pingora hands what was read here to the first attempt as it would to a retry.
+    let expects = session.req_header().headers.contains_key(EXPECT);
+    let downstream = session.as_downstream_mut();
+    downstream.enable_retry_buffering();
+    if expects && downstream.write_continue_response().await.is_err() {
+        ctx.end.client_gone = true;
+        return Err(Rejection::RequestTimeout);
+    }
+    // The body is small: the time that may pass between two of its chunks is enough for all.
+    if let Some(route) = &ctx.route {
+        let idle = *route.config.timeout.idle;
+        let idle = (!idle.is_zero()).then(|| Clock::now() + idle);
+        ctx.guard(earlier(idle, ctx.deadline));
+    }
+    let mut body = Vec::new();
+    loop {
+        match session.as_downstream_mut().read_request_body().await {
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) => break,
+            Err(error) => {
+                let ended =
+                    super::attempt::classify(&error.into_down(), session, ctx, Clock::now());
+                ctx.end.client_gone = ended == super::attempt::Ended::ClientGone;
+                return Err(ended.rejection().unwrap_or(Rejection::RequestTimeout));
+            }
+        }
+        if body.len() > PREPARED_LIMIT {
+            return Err(Rejection::BodyTooLarge);
+        }
+    }
+    ctx.body.prepared = Some(with_defaults(&body, json)?);
+    Ok(())
+}
+
+/// An empty body counts as an empty object.
+fn with_defaults(body: &[u8], json: &Json) -> Result<Bytes, Rejection> {
+    let body = if body.trim_ascii().is_empty() { b"{}" } else { body };
+    let mut value: Value = serde_json::from_slice(body)
+        .map_err(|_| Rejection::InvalidBody("the body is not valid JSON"))?;
+    let Value::Object(fields) = &mut value else {
+        return Err(Rejection::InvalidBody("the body is not a JSON object"));
+    };
+    for (name, default) in &json.defaults {
+        let missing = match fields.get(name) {
+            None | Some(Value::Null) => true,
+            Some(Value::String(text)) => text.is_empty(),
+            Some(_) => false,
+        };
+        if missing {
+            fields.insert(name.clone(), Value::String(default.clone()));
+        }
+    }
+    // A value that was parsed serializes.
+    Ok(serde_json::to_vec(&value).unwrap_or_default().into())
+}
+
+/// Announce the body that [`prepare`] made.
+pub fn frame(request: &mut RequestHeader, ctx: &Context) -> Result<()> {
+    let Some(body) = &ctx.body.prepared else { return Ok(()) };
+    request.remove_header(&TRANSFER_ENCODING);
+    request.remove_header(&EXPECT);
+    request.insert_header(CONTENT_LENGTH, body.len())
+}
+
+/// A chunk of the request's body on its way upstream; on a retry, all that was kept of it.
+pub fn on_request(
+    body: &mut Option<Bytes>,
+    end: bool,
+    ctx: &mut Context,
+    max_body: u64,
+) -> Result<()> {
+    if let Some(prepared) = &ctx.body.prepared {
+        // The replay is one chunk; an empty body passes here with nothing in it.
+        *body = end.then(|| prepared.clone());
+    }
+    if let Some(chunk) = body {
+        ctx.body.request_bytes += chunk.len() as u64;
+        if max_body != 0 && ctx.body.request_bytes > max_body {
+            ctx.end.rejection = Some(Rejection::BodyTooLarge);
+            return Err(Error::new_down(REJECTED));
+        }
+        if let Some(tap) = &mut ctx.body.request_tap {
+            tap.push(chunk);
+        }
+    }
+    if end && let Some(tap) = ctx.body.request_tap.take() {
+        tap.finish(&mut ctx.row.captured);
+    }
+    Ok(())
+}
+
+/// Read a body that will not be forwarded, as far as the record wants to see it: small ones
+/// that the client has sent already, or sends at once.
+pub async fn read_unforwarded(session: &mut Session, ctx: &mut Context) {
+    let Some(mut tap) = ctx.body.request_tap.take() else { return };
+    let headers = &session.req_header().headers;
+    let small = content_length(headers).is_some_and(|length| length <= PREPARED_LIMIT as u64);
+    if !small || headers.contains_key(EXPECT) {
+        return;
+    }
+    let whole = tokio::time::timeout(UNFORWARDED_TIME, async {
+        while let Ok(Some(chunk)) = session.as_downstream_mut().read_request_body().await {
+            tap.push(&chunk);
+        }
+    });
+    if whole.await.is_ok() {
+        tap.finish(&mut ctx.row.captured);
+    }
+}
+
+/// A chunk of the upstream's answer. What the client gets is what is tapped.
+pub fn on_response(body: &mut Option<Bytes>, end: bool, ctx: &mut Context) {
+    translate(body, end, ctx);
+    if let (Some(chunk), Some(tap)) = (&body, &mut ctx.body.response_tap) {
+        tap.push(chunk);
+    }
+    if end && let Some(tap) = ctx.body.response_tap.take() {
+        tap.finish(&mut ctx.row.captured);
+    }
+    ctx.body.response_bytes += body.as_ref().map_or(0, |chunk| chunk.len() as u64);
+}
+
+/// Hold an upstream's error back until it is complete, then replace it.
+fn translate(body: &mut Option<Bytes>, end: bool, ctx: &mut Context) {
+    let Some((status, collected)) = &mut ctx.body.translation else { return };
+    if let Some(chunk) = body.take() {
+        let room = TRANSLATED_LIMIT.saturating_sub(collected.len());
+        collected.extend_from_slice(&chunk[..chunk.len().min(room)]);
+    }
+    if end {
+        let translated = dialect::translate_upstream_error(*status, collected);
+        *body = Some(translated.unwrap_or_else(|| std::mem::take(collected).into()));
+        ctx.body.translation = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json() -> Json {
+        Json { defaults: [("name".to_owned(), "World".to_owned())].into() }
+    }
+
+    #[test]
+    fn absent_null_and_empty_fields_get_their_default() {
+        for body in ["", "{}", r#"{"name":""}"#, r#"{"name":null}"#] {
+            let filled = with_defaults(body.as_bytes(), &json()).expect("an object");
+            assert_eq!(&filled[..], br#"{"name":"World"}"#, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_field_that_is_there_is_kept() {
+        let filled = with_defaults(br#"{"name":"Ada","x":1}"#, &json()).expect("an object");
+        assert_eq!(&filled[..], br#"{"name":"Ada","x":1}"#);
+    }
+
+    #[test]
+    fn what_is_no_object_is_refused() {
+        for body in ["[]", "7", "{", "name=Ada"] {
+            assert!(with_defaults(body.as_bytes(), &json()).is_err(), "{body}");
+        }
+    }
+}

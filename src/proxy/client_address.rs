@@ -1,0 +1,98 @@
+//! Who the client is: the right-most address that is not one of ours.
+//!
+//! `X-Forwarded-For` is a list each hop appends to, so only its tail, as far as trusted
+//! peers wrote it, is evidence. From an untrusted peer it is none, and is replaced.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::HeaderMap;
+use http::header::HeaderName;
+use ipnet::IpNet;
+
+pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// Longest list of hops that is walked; what is beyond it is not believed.
+const MAX_HOPS: usize = 32;
+
+/// Whether `address` belongs to a peer whose word is taken.
+pub fn is_trusted(trusted: &[IpNet], address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    trusted.iter().any(|network| network.contains(&address))
+}
+
+/// The client's address as far as it can be known from `peer` and what it forwarded.
+pub fn client_of(trusted: &[IpNet], peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    let mut client = peer.to_canonical();
+    if !is_trusted(trusted, client) {
+        return client;
+    }
+    let mut hops = headers
+        .get_all(X_FORWARDED_FOR)
+        .iter()
+        .rev()
+        .flat_map(|value| value.to_str().unwrap_or("?").rsplit(','))
+        .take(MAX_HOPS);
+    while is_trusted(trusted, client) {
+        match hops.next().map(|hop| parse_hop(hop.trim())) {
+            Some(Some(hop)) => client = hop.to_canonical(),
+            // Nothing more, or nothing legible: the last trusted hop is all there is.
+            Some(None) | None => break,
+        }
+    }
+    client
+}
+
+/// `1.2.3.4`, `1.2.3.4:5678`, `2001:db8::1`, `[2001:db8::1]:5678`.
+fn parse_hop(text: &str) -> Option<IpAddr> {
+    text.parse::<IpAddr>()
+        .or_else(|_| text.parse::<SocketAddr>().map(|address| address.ip()))
+        .or_else(|_| text.trim_start_matches('[').trim_end_matches(']').parse())
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(peer: &str, forwarded: &[&str]) -> String {
+        let trusted = ["10.0.0.0/8".parse().expect("a network")];
+        let mut headers = HeaderMap::new();
+        for value in forwarded {
+            headers.append(X_FORWARDED_FOR, value.parse().expect("a value"));
+        }
+        client_of(&trusted, peer.parse().expect("an address"), &headers).to_string()
+    }
+
+    #[test]
+    fn an_untrusted_peer_is_the_client_whatever_it_claims() {
+        assert_eq!(client("192.0.2.1", &["203.0.113.9"]), "192.0.2.1");
+    }
+
+    #[test]
+    fn the_right_most_untrusted_hop_is_the_client() {
+        assert_eq!(client("10.0.0.1", &["203.0.113.9, 198.51.100.7, 10.0.0.2"]), "198.51.100.7");
+    }
+
+    #[test]
+    fn several_header_lines_are_one_list() {
+        assert_eq!(client("10.0.0.1", &["203.0.113.9", "198.51.100.7, 10.1.1.1"]), "198.51.100.7");
+    }
+
+    #[test]
+    fn an_illegible_hop_ends_the_walk() {
+        assert_eq!(client("10.0.0.1", &["203.0.113.9, rubbish, 10.0.0.2"]), "10.0.0.2");
+    }
+
+    #[test]
+    fn ports_brackets_and_mapped_addresses_are_understood() {
+        assert_eq!(client("::ffff:10.0.0.1", &["[2001:db8::1]:443"]), "2001:db8::1");
+        assert_eq!(client("10.0.0.1", &["203.0.113.9:1234"]), "203.0.113.9");
+    }
+
+    #[test]
+    fn without_a_forwarded_client_the_trusted_peer_is_it() {
+        assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
+    }
+}

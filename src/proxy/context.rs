@@ -1,0 +1,163 @@
+//! Everything the gateway remembers about one request, from its head to its record.
+//!
+//! Dropping a context gives back every permit the request holds; Pingora drops it on every
+//! way out, a panic included.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::HeaderValue;
+
+use super::listener::Connection;
+use super::rejection::Rejection;
+use crate::policy::Admission;
+use crate::policy::auth::Identity;
+use crate::policy::outcome::Outcome;
+use crate::policy::retry::Stake;
+use crate::record::{Captured, Tap};
+use crate::runtime::lifecycle::InFlight;
+use crate::runtime::snapshot::{Route, Snapshot};
+use crate::time::Moment;
+use crate::upstream::Endpoint;
+
+/// One request.
+pub struct Context {
+    /// The configuration the request began with, and ends with.
+    pub snapshot: Arc<Snapshot>,
+    /// Absent only before the listener has handed it over.
+    pub connection: Option<Connection>,
+    pub started: Moment,
+    pub received_at: SystemTime,
+    pub request_id: HeaderValue,
+    pub correlation_id: Option<HeaderValue>,
+    pub client: IpAddr,
+    /// Whether the peer's forwarding headers are believed.
+    pub peer_trusted: bool,
+    pub route: Option<Arc<Route>>,
+    /// What goes upstream instead of the path that came, where it differs.
+    pub path: Option<String>,
+    /// The canonical path, for the record; only kept for routes that record.
+    pub recorded_path: Option<String>,
+    pub identity: Option<Arc<Identity>>,
+    pub admission: Admission,
+    /// The request's share in its route's retry budget.
+    pub stake: Option<Stake>,
+    /// When the request must have been answered in full.
+    pub deadline: Option<Moment>,
+    pub attempt: Attempt,
+    /// Attempts begun so far.
+    pub attempts: u32,
+    /// Wait before the next attempt; set when a retry has been granted.
+    pub backoff: Option<std::time::Duration>,
+    /// A connection that was already closed has been replaced once.
+    pub reconnected: bool,
+    pub body: Body,
+    pub end: End,
+    pub row: Row,
+    _in_flight: InFlight,
+}
+
+/// The attempt under way.
+#[derive(Default)]
+pub struct Attempt {
+    pub started: Moment,
+    pub endpoint: Option<Arc<Endpoint>>,
+    /// When this attempt must have been answered in full.
+    pub deadline: Option<Moment>,
+    /// Its outcome has been told to the breaker.
+    pub concluded: bool,
+    pub upstream_status: Option<u16>,
+    pub upstream_duration: Option<std::time::Duration>,
+}
+
+/// What passes through, counted and sometimes changed.
+#[derive(Default)]
+pub struct Body {
+    /// Bytes of the request's body seen in this attempt.
+    pub request_bytes: u64,
+    pub response_bytes: u64,
+    /// The request's body, read and rewritten before the first attempt.
+    pub prepared: Option<Bytes>,
+    pub request_tap: Option<Tap>,
+    pub response_tap: Option<Tap>,
+    /// The upstream's error being collected for translation, with its status.
+    pub translation: Option<(u16, Vec<u8>)>,
+}
+
+/// How the request ended.
+#[derive(Default)]
+pub struct End {
+    /// The gateway's own answer.
+    pub rejection: Option<Rejection>,
+    /// The client left before it had its answer.
+    pub client_gone: bool,
+    /// The answer broke off after its head had been sent.
+    pub truncated: bool,
+    pub last_outcome: Option<Outcome>,
+}
+
+/// The request's row in the record.
+#[derive(Default)]
+pub struct Row {
+    pub id: Option<uuid::Uuid>,
+    pub captured: Captured,
+    /// The row has been committed; it is only completed at the end.
+    pub committed: bool,
+}
+
+impl Context {
+    pub fn new(snapshot: Arc<Snapshot>, in_flight: InFlight, now: Moment) -> Self {
+        Context {
+            snapshot,
+            connection: None,
+            started: now,
+            received_at: SystemTime::now(),
+            request_id: HeaderValue::from_static("-"),
+            correlation_id: None,
+            client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            peer_trusted: false,
+            route: None,
+            path: None,
+            recorded_path: None,
+            identity: None,
+            admission: Admission::default(),
+            stake: None,
+            deadline: None,
+            attempt: Attempt::default(),
+            attempts: 0,
+            backoff: None,
+            reconnected: false,
+            body: Body::default(),
+            end: End::default(),
+            row: Row::default(),
+            _in_flight: in_flight,
+        }
+    }
+
+    /// The id as text; ids are ASCII by construction.
+    pub fn request_id(&self) -> &str {
+        self.request_id.to_str().unwrap_or("-")
+    }
+
+    /// Fail the client's connection at `deadline`, wherever the request is waiting then.
+    pub fn guard(&self, deadline: Option<Moment>) {
+        if let Some(connection) = &self.connection {
+            connection.guard.set_deadline(deadline);
+        }
+    }
+
+    /// The earlier of the attempt's and the request's deadline.
+    pub fn next_deadline(&self) -> Option<Moment> {
+        earlier(self.attempt.deadline, self.deadline)
+    }
+}
+
+/// The earlier of two deadlines; none is later than any.
+pub fn earlier(a: Option<Moment>, b: Option<Moment>) -> Option<Moment> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (one, other) => one.or(other),
+    }
+}

@@ -1,0 +1,139 @@
+//! Cross-origin requests (Fetch standard, "CORS protocol").
+//!
+//! A preflight is answered here, before authentication: browsers send it without
+//! credentials. Any other request only gets its headers from here.
+
+use http::header::{
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
+    ACCESS_CONTROL_REQUEST_METHOD, HeaderName, ORIGIN, VARY,
+};
+use http::{HeaderMap, HeaderValue, Method};
+use pingora_core::Result;
+use pingora_http::ResponseHeader;
+
+use crate::config::route::Cors;
+
+/// The method a preflight asks about; `None` for every other request.
+pub fn preflight(method: &Method, headers: &HeaderMap) -> Option<Method> {
+    if *method != Method::OPTIONS || !headers.contains_key(ORIGIN) {
+        return None;
+    }
+    Method::from_bytes(headers.get(ACCESS_CONTROL_REQUEST_METHOD)?.as_bytes()).ok()
+}
+
+/// Add what a preflight is answered with. An origin that is not allowed gets no permission
+/// and no error either; the browser draws the conclusion.
+pub fn permit_preflight(
+    cors: &Cors,
+    request: &HeaderMap,
+    response: &mut ResponseHeader,
+) -> Result<()> {
+    response.append_header(
+        VARY,
+        "Origin, Access-Control-Request-Method, Access-Control-Request-Headers",
+    )?;
+    let Some(origin) = allowed_origin(cors, request) else {
+        return Ok(());
+    };
+    permit_origin(cors, origin, response)?;
+    response.insert_header(ACCESS_CONTROL_ALLOW_METHODS, cors.methods.join(", "))?;
+    let allowed = list(cors.request_headers.iter().map(|h| &h.0));
+    if !allowed.is_empty() {
+        response.insert_header(ACCESS_CONTROL_ALLOW_HEADERS, allowed)?;
+    }
+    response.insert_header(ACCESS_CONTROL_MAX_AGE, cors.max_age.as_secs().to_string())
+}
+
+/// Add what the answer to an actual request carries. Whatever the upstream says about
+/// other origins is replaced.
+pub fn permit(cors: &Cors, request: &HeaderMap, response: &mut ResponseHeader) -> Result<()> {
+    for name in [
+        ACCESS_CONTROL_ALLOW_ORIGIN,
+        ACCESS_CONTROL_ALLOW_CREDENTIALS,
+        ACCESS_CONTROL_EXPOSE_HEADERS,
+    ] {
+        response.remove_header(&name);
+    }
+    response.append_header(VARY, "Origin")?;
+    let Some(origin) = allowed_origin(cors, request) else {
+        return Ok(());
+    };
+    permit_origin(cors, origin, response)?;
+    let exposed = list(cors.expose.iter().map(|h| &h.0));
+    if !exposed.is_empty() {
+        response.insert_header(ACCESS_CONTROL_EXPOSE_HEADERS, exposed)?;
+    }
+    Ok(())
+}
+
+fn permit_origin(cors: &Cors, origin: HeaderValue, response: &mut ResponseHeader) -> Result<()> {
+    response.insert_header(ACCESS_CONTROL_ALLOW_ORIGIN, origin)?;
+    if cors.credentials {
+        response.insert_header(ACCESS_CONTROL_ALLOW_CREDENTIALS, "true")?;
+    }
+    Ok(())
+}
+
+/// The origin to name in the answer: `*` only without credentials, as the standard demands.
+fn allowed_origin(cors: &Cors, request: &HeaderMap) -> Option<HeaderValue> {
+    let origin = request.get(ORIGIN)?;
+    let any = cors.origins.iter().any(|o| o == "*");
+    if any && !cors.credentials {
+        return Some(HeaderValue::from_static("*"));
+    }
+    let named = cors.origins.iter().any(|o| o.as_bytes() == origin.as_bytes());
+    (any || named).then(|| origin.clone())
+}
+
+fn list<'a>(names: impl Iterator<Item = &'a HeaderName>) -> String {
+    names.map(HeaderName::as_str).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::Timespan;
+
+    fn cors(origins: &[&str], credentials: bool) -> Cors {
+        Cors {
+            origins: origins.iter().map(|o| (*o).to_owned()).collect(),
+            methods: vec!["POST".to_owned()],
+            request_headers: Vec::new(),
+            expose: Vec::new(),
+            max_age: Timespan::from_secs(60),
+            credentials,
+        }
+    }
+
+    fn allowed(cors: &Cors, origin: &'static str) -> Option<String> {
+        let request = HeaderMap::from_iter([(ORIGIN, HeaderValue::from_static(origin))]);
+        let mut response = ResponseHeader::build(200, None).expect("a response");
+        permit(cors, &request, &mut response).expect("headers");
+        let allowed = response.headers.get(ACCESS_CONTROL_ALLOW_ORIGIN)?;
+        Some(allowed.to_str().expect("text").to_owned())
+    }
+
+    #[test]
+    fn only_listed_origins_are_allowed() {
+        let cors = cors(&["http://a.example"], false);
+        assert_eq!(allowed(&cors, "http://a.example").as_deref(), Some("http://a.example"));
+        assert_eq!(allowed(&cors, "http://b.example"), None);
+    }
+
+    #[test]
+    fn any_origin_with_credentials_is_echoed_never_starred() {
+        assert_eq!(allowed(&cors(&["*"], false), "http://a.example").as_deref(), Some("*"));
+        let echoed = allowed(&cors(&["*"], true), "http://a.example");
+        assert_eq!(echoed.as_deref(), Some("http://a.example"));
+    }
+
+    #[test]
+    fn a_preflight_is_an_options_request_with_origin_and_method() {
+        let mut headers = HeaderMap::from_iter([(ORIGIN, HeaderValue::from_static("http://a"))]);
+        assert_eq!(preflight(&Method::OPTIONS, &headers), None);
+        headers.insert(ACCESS_CONTROL_REQUEST_METHOD, HeaderValue::from_static("POST"));
+        assert_eq!(preflight(&Method::OPTIONS, &headers), Some(Method::POST));
+        assert_eq!(preflight(&Method::GET, &headers), None);
+    }
+}

@@ -1,0 +1,55 @@
+//! `application/problem+json`, RFC 9457.
+
+use http::HeaderValue;
+use serde::Serialize;
+
+use super::Rendered;
+use crate::proxy::rejection::Rejection;
+
+#[derive(Serialize)]
+struct Problem<'a> {
+    /// `about:blank`: the status says what kind it is, `code` which one.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    code: &'a str,
+    request_id: &'a str,
+}
+
+pub(super) fn render(rejection: &Rejection, request_id: &str) -> Rendered {
+    let status = rejection.status();
+    let problem = Problem {
+        kind: "about:blank",
+        title: status.canonical_reason().unwrap_or("Error"),
+        status: status.as_u16(),
+        detail: rejection.detail(),
+        code: rejection.code(),
+        request_id,
+    };
+    Rendered {
+        status: status.as_u16(),
+        content_type: HeaderValue::from_static("application/problem+json"),
+        // Strings and a number always serialize.
+        body: serde_json::to_vec(&problem).unwrap_or_default().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_says_what_and_which_request() {
+        let rendered = render(&Rejection::NoRoute, "r-1");
+        let body: serde_json::Value = serde_json::from_slice(&rendered.body).expect("JSON");
+        assert_eq!(rendered.status, 404);
+        assert_eq!(body["type"], "about:blank");
+        assert_eq!(body["title"], "Not Found");
+        assert_eq!(body["status"], 404);
+        assert_eq!(body["code"], "no_route");
+        assert_eq!(body["request_id"], "r-1");
+        assert!(body["detail"].is_string());
+    }
+}

@@ -1,0 +1,559 @@
+//! The request path: what happens in which of Pingora's phases.
+//!
+//! | phase | once per | what happens |
+//! |---|---|---|
+//! | `early_request_filter` | request | the head is complete: lift its time limit, know the client, name the request |
+//! | `request_filter` | request | route; then credentials, rate limit, breakers, bulkhead; or the refusal |
+//! | `upstream_peer` | attempt | wait before a retry (watching the client), choose an endpoint, set its timeouts |
+//! | `upstream_request_filter` | attempt | every header write |
+//! | `request_body_filter` | attempt | cap, count, tap |
+//! | `upstream_response_filter` | attempt | classify; retry or pass on |
+//! | `fail_to_connect`, `error_while_proxy` | attempt | the same, for attempts without an answer |
+//! | `response_filter` | request | headers out; a `sync` record commits |
+//! | `fail_to_proxy` | request | the refusal, where there is no answer to pass on |
+//! | `logging` | request | breakers, metrics, record |
+//!
+//! Nothing but this file turns a decision into HTTP; the decisions themselves are made
+//! elsewhere.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{Method, Version};
+use pingora_core::modules::http::HttpModules;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{Error, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+
+use super::attempt::{self, Ended, REJECTED, RETRY};
+use super::context::{Attempt, Context, earlier};
+use super::listener::Connection;
+use super::rejection::Rejection;
+use super::{answer, body, client_address, cors, headers, identifiers, intake, peer, recording};
+use crate::config::route::Dialect;
+use crate::policy::outcome::Outcome;
+use crate::policy::{self, Caller, auth};
+use crate::record::new_id;
+use crate::runtime::shared::Shared;
+use crate::runtime::snapshot::{Route, Target};
+use crate::runtime::status;
+use crate::time::Clock;
+
+/// The gateway, as Pingora sees it.
+pub struct Gateway {
+    shared: Arc<Shared>,
+}
+
+impl Gateway {
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Gateway { shared }
+    }
+
+    /// From a request's head to its admission, in the order of `design`: size, host and path,
+    /// route, preflight, credentials and policies. `Ok(false)`: it has been answered.
+    async fn admit(&self, session: &mut Session, ctx: &mut Context) -> Result<bool, Rejection> {
+        let Some(route) = self.find_route(session, ctx)? else {
+            return Ok(false);
+        };
+        if let Some(limit) = route.timeout() {
+            ctx.deadline = Some(ctx.started + limit);
+            ctx.guard(ctx.deadline);
+        }
+        let length = intake::content_length(&session.req_header().headers);
+        let max_body = route.config.max_body.0;
+        if max_body != 0 && length.is_some_and(|length| length > max_body) {
+            return Err(Rejection::BodyTooLarge);
+        }
+        let identity = self.authenticate(session, ctx, &route).await;
+        let caller = Caller {
+            identity: match &identity {
+                Ok(identity) => Ok(identity.as_deref()),
+                Err(refusal) => Err(refusal.clone()),
+            },
+            address: ctx.client,
+        };
+        let admission = policy::admit(&route.policies, caller, Clock::now());
+        ctx.identity = identity.ok().flatten();
+        ctx.admission = admission.map_err(Rejection::Policy)?;
+        if let Target::Upstream(target) = &route.target
+            && target.upstream.endpoints().is_empty()
+        {
+            return Err(Rejection::NoEndpoint);
+        }
+        let budget = route.retry.as_ref().and_then(|retry| retry.budget.as_ref());
+        ctx.stake = budget.map(|budget| budget.enter(Clock::now()));
+        self.watch_bodies(session, ctx, &route);
+        if let Some(json) = &route.config.json {
+            body::prepare(session, ctx, json).await?;
+        }
+        Ok(true)
+    }
+
+    /// The route of a request; `None` for a preflight, which any CORS route answers.
+    fn find_route(
+        &self,
+        session: &Session,
+        ctx: &mut Context,
+    ) -> Result<Option<Arc<Route>>, Rejection> {
+        let request = session.req_header();
+        if let Some(connection) = &ctx.connection {
+            intake::check_size(request, &connection.limits)?;
+        }
+        if request.method == Method::TRACE {
+            return Err(Rejection::MethodNotAllowed(http::HeaderValue::from_static("")));
+        }
+        let asked = cors::preflight(&request.method, &request.headers);
+        if let Some(method) = &asked
+            && let Ok(routed) = intake::route(&ctx.snapshot, request, method)
+            && ctx.snapshot.routes[routed.route].config.cors.is_some()
+        {
+            ctx.route = Some(ctx.snapshot.routes[routed.route].clone());
+            return Ok(None);
+        }
+        let routed = intake::route(&ctx.snapshot, request, &request.method)?;
+        let route = ctx.snapshot.routes[routed.route].clone();
+        ctx.path = routed.forwarded;
+        ctx.recorded_path = routed.canonical;
+        ctx.route = Some(route.clone());
+        Ok(Some(route))
+    }
+
+    /// Who asks. A token signed with a key nobody knows is worth one look for new keys.
+    async fn authenticate(
+        &self,
+        session: &Session,
+        ctx: &Context,
+        route: &Route,
+    ) -> Result<Option<Arc<auth::Identity>>, auth::Refusal> {
+        let Some(guard) = &route.guard else { return Ok(None) };
+        let request = session.req_header();
+        let path = ctx.recorded_path.as_deref().unwrap_or_else(|| request.uri.path());
+        let check = || guard.check(path, &request.headers, now_for_tokens());
+        let refusal = match check() {
+            Ok(identity) => return Ok(identity),
+            Err(refusal) => refusal,
+        };
+        let Some((authority, kid)) = refusal.wanted_keys() else { return Err(refusal) };
+        let Some(jwks) = ctx.snapshot.jwks(authority) else { return Err(refusal) };
+        let left = ctx.deadline.map_or(Duration::MAX, |deadline| deadline.since(Clock::now()));
+        match tokio::time::timeout(left, jwks.refresh_for(kid)).await {
+            Ok(true) => check(),
+            Ok(false) | Err(_) => Err(refusal),
+        }
+    }
+
+    /// Look at what passes, where the route wants to remember it.
+    fn watch_bodies(&self, session: &Session, ctx: &mut Context, route: &Route) {
+        let Some(capture) = &route.capture else { return };
+        let headers = &session.req_header().headers;
+        let content_type = headers.get(http::header::CONTENT_TYPE).map(|v| v.as_bytes());
+        ctx.body.request_tap = capture.request(content_type, intake::content_length(headers));
+    }
+
+    /// Answer in the gateway's own name. A `sync` row is committed first, and when that
+    /// fails the refusal says so instead.
+    async fn refuse(&self, session: &mut Session, ctx: &mut Context, rejection: Rejection) {
+        if attempt::is_answered(session) {
+            return;
+        }
+        if let Rejection::Policy(policy::Rejection::CircuitOpen { .. })
+        | Rejection::Policy(policy::Rejection::BulkheadFull { .. })
+        | Rejection::Policy(policy::Rejection::RateLimited(_)) = &rejection
+            && let Some(route) = ctx.route.clone()
+        {
+            // The row of a refusal names what was refused, too.
+            self.watch_bodies(session, ctx, &route);
+            body::read_unforwarded(session, ctx).await;
+        }
+        let mut rejection = rejection;
+        let status = answer::status(ctx, &rejection);
+        ctx.end.rejection = Some(rejection.clone());
+        if let Err(unavailable) =
+            recording::commit(self.shared.recorder.as_ref(), session, ctx, status).await
+        {
+            rejection = unavailable;
+            ctx.end.rejection = Some(rejection.clone());
+        }
+        if answer::refuse(session, ctx, &rejection).await.is_err() {
+            ctx.end.client_gone = true;
+        }
+    }
+
+    /// Routes without an upstream.
+    async fn serve(&self, session: &mut Session, ctx: &mut Context) -> bool {
+        let Some(Target::Serve(what)) = ctx.route.as_ref().map(|route| &route.target) else {
+            return false;
+        };
+        let answer = status::answer(&self.shared, *what).await;
+        if let Err(rejection) =
+            recording::commit(self.shared.recorder.as_ref(), session, ctx, answer.status).await
+        {
+            self.refuse(session, ctx, rejection).await;
+        } else if answer::reply(session, ctx, answer).await.is_err() {
+            ctx.end.client_gone = true;
+        }
+        true
+    }
+
+    /// Wait before a retry, but not for a client that has left, nor past the deadline.
+    async fn back_off(session: &mut Session, ctx: &mut Context, wait: Duration) -> Result<()> {
+        if wait.is_zero() {
+            return Ok(());
+        }
+        ctx.guard(ctx.deadline);
+        if !session.as_downstream_mut().is_body_done() {
+            tokio::time::sleep(wait).await;
+            return Ok(());
+        }
+        tokio::select! {
+            () = tokio::time::sleep(wait) => Ok(()),
+            // Ends only when the client leaves or the guard fires.
+            ended = session.as_downstream_mut().read_body_or_idle(true) => {
+                Err(ended.err().unwrap_or_else(|| Error::new_down(REJECTED)).into_down())
+            }
+        }
+    }
+
+    /// Remember how an attempt without an answer ended, and whether it is tried again.
+    fn attempt_failed(&self, session: &mut Session, ctx: &mut Context, ended: Ended) -> bool {
+        let now = Clock::now();
+        if let Some(outcome) = ended.outcome() {
+            attempt::conclude(ctx, outcome, now);
+        }
+        if let Ended::Outcome(outcome) = ended
+            && attempt::retry(session, ctx, outcome, now)
+        {
+            return true;
+        }
+        ctx.end.client_gone |= ended == Ended::ClientGone;
+        ctx.end.rejection = ended.rejection();
+        false
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = Context;
+
+    fn new_ctx(&self) -> Context {
+        let shared = &self.shared;
+        Context::new(shared.snapshot.load_full(), shared.lifecycle.enter(), Clock::now())
+    }
+
+    /// None: Pingora's default module allocates a compression context per request.
+    fn init_downstream_modules(&self, _: &mut HttpModules) {}
+
+    fn on_connection_reuse(
+        &self,
+        _: &mut Session,
+        ctx: &mut Context,
+        connection: Box<dyn std::any::Any + Send + Sync>,
+    ) {
+        ctx.connection = connection.downcast::<Connection>().ok().map(|connection| *connection);
+    }
+
+    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
+        if let Some(connection) = &ctx.connection {
+            connection.guard.begin();
+        }
+        if self.shared.lifecycle.is_draining() {
+            session.set_keepalive(None);
+        }
+        let snapshot = ctx.snapshot.clone();
+        let config = &snapshot.config;
+        if let Some(peer) = peer_address(session) {
+            let trusted = &config.client_address.trusted_proxies;
+            let headers = &session.req_header().headers;
+            ctx.peer_trusted = client_address::is_trusted(trusted, peer);
+            ctx.client = client_address::client_of(trusted, peer, headers);
+        }
+        let headers = &session.req_header().headers;
+        let names = &config.identifiers;
+        ctx.request_id = identifiers::kept(headers, &names.request_id.0)
+            .unwrap_or_else(|| identifiers::made(new_id()));
+        ctx.correlation_id = names.correlation_id.as_ref().map(|name| {
+            identifiers::kept(headers, &name.0).unwrap_or_else(|| ctx.request_id.clone())
+        });
+        Ok(())
+    }
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+        match self.admit(session, ctx).await {
+            Ok(true) => Ok(self.serve(session, ctx).await),
+            Ok(false) => {
+                ctx.end.client_gone = answer::preflight(session, ctx).await.is_err();
+                Ok(true)
+            }
+            Err(rejection) => {
+                if !ctx.end.client_gone {
+                    self.refuse(session, ctx, rejection).await;
+                }
+                Ok(true)
+            }
+        }
+    }
+
+    async fn upstream_peer(
+        &self,
+        session: &mut Session,
+        ctx: &mut Context,
+    ) -> Result<Box<HttpPeer>> {
+        if let Some(wait) = ctx.backoff.take()
+            && let Err(error) = Self::back_off(session, ctx, wait).await
+        {
+            let ended = attempt::classify(&error, session, ctx, Clock::now());
+            ctx.end.client_gone |= ended == Ended::ClientGone;
+            ctx.end.rejection = ended.rejection();
+            return Err(error);
+        }
+        let Some(route) = ctx.route.clone() else { return Err(Error::new_in(REJECTED)) };
+        let Target::Upstream(target) = &route.target else {
+            return Err(Error::new_in(REJECTED));
+        };
+        let avoid = ctx.attempt.endpoint.as_ref().map(|endpoint| endpoint.address);
+        let Some(endpoint) = target.upstream.pick(avoid) else {
+            ctx.end.rejection = Some(Rejection::NoEndpoint);
+            return Err(Error::new_in(REJECTED));
+        };
+        let now = Clock::now();
+        let attempt = *route.config.timeout.attempt;
+        ctx.attempts += 1;
+        ctx.attempt = Attempt {
+            started: now,
+            deadline: (!attempt.is_zero()).then(|| now + attempt),
+            endpoint: Some(endpoint.clone()),
+            ..Attempt::default()
+        };
+        ctx.body.request_bytes = 0;
+        if let Some(tap) = &mut ctx.body.request_tap {
+            tap.restart();
+        }
+        let deadline = earlier(ctx.attempt.deadline, ctx.deadline);
+        ctx.guard(deadline);
+        Ok(peer::of(&endpoint, target, &route.config.timeout, deadline.map(|d| d.since(now))))
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        let (Some(route), Some(endpoint)) = (&ctx.route, &ctx.attempt.endpoint) else {
+            return Ok(());
+        };
+        headers::prepare_request(request, ctx, route, endpoint, peer_address(session))?;
+        body::frame(request, ctx)
+    }
+
+    async fn request_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        end: bool,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        let max_body = ctx.route.as_ref().map_or(0, |route| route.config.max_body.0);
+        body::on_request(body, end, ctx, max_body)
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        // 103 and its like come before the answer; 101 is one.
+        if response.status.is_informational() && response.status != 101 {
+            return Ok(());
+        }
+        let Some(route) = ctx.route.clone() else { return Ok(()) };
+        // The version is each hop's own (RFC 9110, section 2.5).
+        response.set_version(Version::HTTP_11);
+        let now = Clock::now();
+        let status = response.status.as_u16();
+        let took = now.since(ctx.attempt.started);
+        ctx.attempt.upstream_status = Some(status);
+        ctx.attempt.upstream_duration = Some(took);
+        if let Some(upstream) = route.upstream() {
+            upstream.metrics.duration.observe(took.as_secs_f64());
+        }
+        let outcome = Outcome::Response(status);
+        if attempt::is_failure(&route, outcome) {
+            attempt::conclude(ctx, outcome, now);
+            if attempt::retry(session, ctx, outcome, now) {
+                return Err(Error::new_up(RETRY));
+            }
+        }
+        if route.config.errors == Dialect::Connect && status >= 400 {
+            answer::begin_translation(response, ctx, status)?;
+        }
+        if let Some(capture) = &route.capture {
+            let content_type = response.headers.get(http::header::CONTENT_TYPE);
+            let length = intake::content_length(&response.headers);
+            ctx.body.response_tap = capture.response(content_type.map(|v| v.as_bytes()), length);
+        }
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        if response.status.is_informational() && response.status != 101 {
+            return Ok(());
+        }
+        headers::prepare_response(response, ctx)?;
+        if let Some(cors) = ctx.route.as_ref().and_then(|route| route.config.cors.as_ref()) {
+            cors::permit(cors, &session.req_header().headers, response)?;
+        }
+        let status = response.status.as_u16();
+        let committed =
+            recording::commit(self.shared.recorder.as_ref(), session, ctx, status).await;
+        committed.map_err(|rejection| {
+            ctx.end.rejection = Some(rejection);
+            Error::new_in(REJECTED)
+        })
+    }
+
+    fn upstream_response_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        end: bool,
+        ctx: &mut Context,
+    ) -> Result<Option<Duration>> {
+        body::on_response(body, end, ctx);
+        Ok(None)
+    }
+
+    fn fail_to_connect(
+        &self,
+        session: &mut Session,
+        _: &HttpPeer,
+        ctx: &mut Context,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        let ended = attempt::classify_connect(&error, ctx, Clock::now());
+        let again = self.attempt_failed(session, ctx, ended);
+        error.set_retry(again);
+        error
+    }
+
+    fn error_while_proxy(
+        &self,
+        _: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        ctx: &mut Context,
+        reused: bool,
+    ) -> Box<Error> {
+        // Pingora leaves errors of reused connections undecided, and panics if they stay so.
+        error.retry.decide_reuse(reused);
+        let stale = error.retry();
+        if *error.etype() == RETRY {
+            error.set_retry(true);
+            return error;
+        }
+        error.set_retry(false);
+        if *error.etype() == REJECTED {
+            return error;
+        }
+        let ended = attempt::classify(&error, session, ctx, Clock::now());
+        if attempt::is_answered(session) {
+            ctx.end.client_gone |= ended == Ended::ClientGone;
+            ctx.end.truncated = true;
+            if let Some(outcome) = ended.outcome() {
+                attempt::conclude(ctx, outcome, Clock::now());
+            }
+            return error;
+        }
+        let unheard = ended == Ended::Outcome(Outcome::Reset);
+        if stale && unheard && attempt::reconnect(session, ctx, reused, Clock::now()) {
+            error.set_retry(true);
+            return error;
+        }
+        let again = self.attempt_failed(session, ctx, ended);
+        error.set_retry(again);
+        error
+    }
+
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        _: &Error,
+        ctx: &mut Context,
+    ) -> FailToProxy {
+        let nothing = FailToProxy { error_code: 0, can_reuse_downstream: false };
+        if ctx.end.client_gone || attempt::is_answered(session) {
+            return nothing;
+        }
+        let rejection = ctx.end.rejection.take().unwrap_or(Rejection::Internal);
+        // Pingora closes the connection after this phase: the answer must say so.
+        session.set_keepalive(None);
+        self.refuse(session, ctx, rejection).await;
+        FailToProxy { error_code: status_of(session, ctx), can_reuse_downstream: false }
+    }
+
+    async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut Context) {
+        let now = Clock::now();
+        let status = status_of(session, ctx);
+        if !ctx.end.client_gone
+            && ctx.end.rejection.is_none()
+            && let Some(upstream_status) = ctx.attempt.upstream_status
+        {
+            attempt::conclude(ctx, Outcome::Response(upstream_status), now);
+        }
+        if !ctx.end.client_gone
+            && let Some(outcome) = ctx.end.last_outcome
+        {
+            attempt::conclude_request(ctx, outcome, now);
+        }
+        recording::finish(self.shared.recorder.as_ref(), session, ctx, status, now);
+        let metrics = match &ctx.route {
+            Some(route) => &route.metrics,
+            None => &self.shared.unrouted,
+        };
+        metrics.answered(status, now.since(ctx.started));
+        if let Some(rejection) = &ctx.end.rejection {
+            metrics.rejected(rejection.code());
+        }
+    }
+
+    fn suppress_error_log(&self, _: &Session, _: &Context, _: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _: &Session,
+        _: &Context,
+        _: &Error,
+        _: ProxyWarnLogContext,
+    ) -> bool {
+        true
+    }
+}
+
+/// The status the client got; 499 if it left before it got one.
+fn status_of(session: &Session, ctx: &Context) -> u16 {
+    match session.as_ref().response_written() {
+        Some(head) if !head.status.is_informational() || head.status == 101 => head.status.as_u16(),
+        Some(_) | None if ctx.end.client_gone => 499,
+        Some(_) | None => 0,
+    }
+}
+
+fn peer_address(session: &Session) -> Option<std::net::IpAddr> {
+    Some(session.client_addr()?.as_inet()?.ip())
+}
+
+fn now_for_tokens() -> auth::Now {
+    let unix_seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    auth::Now { unix_seconds, moment: Clock::now() }
+}

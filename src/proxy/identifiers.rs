@@ -1,0 +1,55 @@
+//! The names a request goes by: request id, correlation id.
+//!
+//! A client's own are kept if they are safe to log, store and send on; else, and where
+//! there are none, they are made: UUID version 7, which sorts by time.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use uuid::Uuid;
+
+/// Longest id that is kept.
+const MAX_LENGTH: usize = 128;
+
+/// The id under `name` if it is safe.
+pub fn kept(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
+    let value = headers.get(name)?;
+    is_safe(value.as_bytes()).then(|| value.clone())
+}
+
+/// A new id as a header's value.
+pub fn made(id: Uuid) -> HeaderValue {
+    let mut buffer = [0; uuid::fmt::Hyphenated::LENGTH];
+    let text = id.hyphenated().encode_lower(&mut buffer);
+    // Hexadecimal digits and hyphens are a header value.
+    HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("-"))
+}
+
+fn is_safe(id: &[u8]) -> bool {
+    let safe = |b: &u8| b.is_ascii_alphanumeric() || b"._-:/+=@".contains(b);
+    (1..=MAX_LENGTH).contains(&id.len()) && id.iter().all(safe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_safe_ids_are_kept() {
+        for (id, safe) in [
+            ("018f3a2e-1c4d-7000-8000-000000000000", true),
+            ("Root=1-67891233-abcdef012345678912345678", true),
+            ("", false),
+            ("two words", false),
+            ("quote\"", false),
+            ("{json}", false),
+        ] {
+            assert_eq!(is_safe(id.as_bytes()), safe, "{id}");
+        }
+        assert!(is_safe(&[b'a'; 128]));
+        assert!(!is_safe(&[b'a'; 129]));
+    }
+
+    #[test]
+    fn a_made_id_is_a_safe_one() {
+        assert!(is_safe(made(Uuid::now_v7()).as_bytes()));
+    }
+}

@@ -1,0 +1,78 @@
+//! From a request's head to its route: what is malformed, ambiguous or too large ends here.
+//!
+//! Everything after this works on one canonical path and one host.
+
+use http::header::{CONTENT_LENGTH, HOST};
+use http::{HeaderMap, HeaderValue, Method, Version};
+use pingora_http::RequestHeader;
+
+use super::listener::Limits;
+use super::rejection::Rejection;
+use crate::routing::{NoRoute, host, path};
+use crate::runtime::snapshot::Snapshot;
+
+/// Which route a request takes.
+pub struct Routed {
+    /// Index into the snapshot's routes.
+    pub route: usize,
+    /// The canonical path after the route's rewrite, where it is not the one that came.
+    pub forwarded: Option<String>,
+    /// The canonical path, where it is not the one that came.
+    pub canonical: Option<String>,
+}
+
+/// Check sizes against the listener's limits.
+pub fn check_size(request: &RequestHeader, limits: &Limits) -> Result<(), Rejection> {
+    if limits.max_path_bytes != 0 && request.raw_path().len() > limits.max_path_bytes {
+        return Err(Rejection::PathTooLong);
+    }
+    // As on the wire: name, colon, space, value, line end.
+    let bytes: usize =
+        request.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if limits.max_header_bytes != 0 && bytes > limits.max_header_bytes {
+        return Err(Rejection::HeadersTooLarge);
+    }
+    Ok(())
+}
+
+/// The declared length of the body, unless it is in chunks.
+pub fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
+}
+
+/// Find the route of `request` as if its method were `method`.
+pub fn route(
+    snapshot: &Snapshot,
+    request: &RequestHeader,
+    method: &Method,
+) -> Result<Routed, Rejection> {
+    let host = host_of(request)?;
+    let raw = request.uri.path();
+    let canonical = path::canonicalize(raw.as_bytes())
+        .map_err(|ambiguous| Rejection::BadRequest(ambiguous.to_string().into()))?;
+    let found = snapshot.router.find(&host, method, &canonical).map_err(|none| match none {
+        NoRoute::NotFound => Rejection::NoRoute,
+        NoRoute::MethodNotAllowed { allow } => Rejection::MethodNotAllowed(
+            HeaderValue::from_str(&allow).unwrap_or_else(|_| HeaderValue::from_static("")),
+        ),
+    })?;
+    let route = found.route;
+    let rewrite = snapshot.routes[route].config.rewrite.as_ref();
+    let rewritten = rewrite.map(|rewrite| rewrite.apply(&found.params).into_owned());
+    let canonical = (canonical != raw).then(|| canonical.into_owned());
+    Ok(Routed { route, forwarded: rewritten.or_else(|| canonical.clone()), canonical })
+}
+
+/// The host a request is for, in lower case and without its port. HTTP/1.0 need not name
+/// one; `""` then matches only routes that do not ask.
+fn host_of(request: &RequestHeader) -> Result<std::borrow::Cow<'_, str>, Rejection> {
+    let raw = match request.uri.authority() {
+        Some(authority) => authority.as_str().as_bytes(),
+        None => match request.headers.get(HOST) {
+            Some(value) => value.as_bytes(),
+            None if request.version == Version::HTTP_10 => return Ok("".into()),
+            None => return Err(Rejection::BadRequest("the request names no host".into())),
+        },
+    };
+    host::normalize(raw).map_err(|bad| Rejection::BadRequest(bad.to_string().into()))
+}

@@ -1,0 +1,45 @@
+//! An endpoint as Pingora connects to it: address, TLS, timeouts.
+
+use std::time::Duration;
+
+use pingora_core::upstreams::peer::HttpPeer;
+
+use crate::config::route::Timeouts;
+use crate::runtime::snapshot::UpstreamTarget;
+use crate::upstream::Endpoint;
+
+/// The peer for one attempt. Every wait is capped to the time `left` for it.
+pub fn of(
+    endpoint: &Endpoint,
+    target: &UpstreamTarget,
+    timeouts: &Timeouts,
+    left: Option<Duration>,
+) -> Box<HttpPeer> {
+    let mut peer = HttpPeer::new(endpoint.address, endpoint.tls, endpoint.server_name.clone());
+    peer.group_key = target.upstream.group_key;
+    let options = &mut peer.options;
+    let connect = capped(*timeouts.connect, left);
+    options.connection_timeout = connect;
+    options.total_connection_timeout = connect;
+    // The guard on the client's connection keeps the deadline; these bound silence, and what
+    // happens while nobody reads the client.
+    options.read_timeout = limit(*timeouts.idle);
+    options.write_timeout = capped(*timeouts.idle, left);
+    options.idle_timeout = limit(*target.upstream.config().idle_timeout);
+    let tls = &target.upstream.config().tls;
+    options.verify_cert = tls.verify;
+    options.verify_hostname = tls.verify;
+    options.ca = target.authorities.clone();
+    Box::new(peer)
+}
+
+fn limit(timeout: Duration) -> Option<Duration> {
+    (!timeout.is_zero()).then_some(timeout)
+}
+
+fn capped(timeout: Duration, left: Option<Duration>) -> Option<Duration> {
+    match (limit(timeout), left) {
+        (Some(timeout), Some(left)) => Some(timeout.min(left)),
+        (one, other) => one.or(other),
+    }
+}

@@ -1,0 +1,99 @@
+//! A request's row: what it says, and at which of the two moments it is written.
+//!
+//! `sync` commits before the first byte of the answer and completes the row at the end;
+//! `async` writes it once, at the end.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use pingora_proxy::Session;
+
+use super::context::Context;
+use super::rejection::Rejection;
+use crate::record::{Invocation, Mode, Recorder};
+use crate::time::{Clock, Moment};
+
+/// Longest wait for a commit where the request itself has no deadline.
+const COMMIT_LIMIT: Duration = Duration::from_secs(5);
+
+/// Commit the row of a `sync` route; for any other, nothing. `status` is about to be sent.
+///
+/// # Errors
+/// The row could not be committed, and the route wants the answer withheld then.
+pub async fn commit(
+    recorder: Option<&Recorder>,
+    session: &Session,
+    ctx: &mut Context,
+    status: u16,
+) -> Result<(), Rejection> {
+    let Some(route) = ctx.route.clone() else { return Ok(()) };
+    let Some(recorder) = recorder else { return Ok(()) };
+    if route.config.record.mode != Mode::Sync || ctx.row.committed {
+        return Ok(());
+    }
+    let now = Clock::now();
+    let limit = ctx.deadline.map_or(COMMIT_LIMIT, |deadline| deadline.since(now).min(COMMIT_LIMIT));
+    let row = row(session, ctx, status, now);
+    match recorder.commit(&row, limit, route.config.record.on_failure).await {
+        Ok(_) => {
+            ctx.row.committed = true;
+            Ok(())
+        }
+        Err(_) => Err(Rejection::RecordUnavailable),
+    }
+}
+
+/// Hand the finished request's row over, if its route records. Never waits.
+pub fn finish(
+    recorder: Option<&Recorder>,
+    session: &Session,
+    ctx: &mut Context,
+    status: u16,
+    now: Moment,
+) {
+    let (Some(route), Some(recorder)) = (&ctx.route, recorder) else { return };
+    match route.config.record.mode {
+        Mode::Off => {}
+        Mode::Async => recorder.enqueue(row(session, ctx, status, now)),
+        // Also corrects, or makes, the row of a request whose commit failed.
+        Mode::Sync => recorder.complete(row(session, ctx, status, now)),
+    }
+}
+
+fn row(session: &Session, ctx: &mut Context, status: u16, now: Moment) -> Invocation {
+    let request = session.req_header();
+    let path = ctx.recorded_path.clone().unwrap_or_else(|| request.uri.path().to_owned());
+    let route = ctx.route.as_ref();
+    let name = route.map_or_else(|| "".into(), |route| route.name.clone());
+    let mut row = Invocation::new(ctx.request_id().into(), name, request.method.clone(), path);
+    // One id for both writes.
+    row.id = *ctx.row.id.get_or_insert(row.id);
+    row.created_at = ctx.received_at;
+    row.upstream = route.and_then(|r| r.upstream()).map(|u| u.upstream.name.clone());
+    row.endpoint = ctx.attempt.endpoint.as_ref().map(|endpoint| endpoint.label.clone());
+    row.consumer = ctx.identity.as_ref().map(|identity| identity.consumer().into());
+    row.client_address = Some(ctx.client);
+    row.status = status;
+    row.upstream_status = ctx.attempt.upstream_status;
+    row.success = succeeded(ctx, status);
+    row.attempts = ctx.attempts;
+    row.rejection = ctx.end.rejection.as_ref().map(|rejection| Cow::Borrowed(rejection.code()));
+    row.duration = now.since(ctx.started);
+    row.upstream_duration = ctx.attempt.upstream_duration;
+    row.bytes_in = ctx.body.request_bytes;
+    row.bytes_out = session.as_ref().body_bytes_sent() as u64;
+    row.protocol = Cow::Borrowed(match route.map(|route| route.config.errors) {
+        Some(crate::config::route::Dialect::Connect) => "connect",
+        Some(crate::config::route::Dialect::Problem) | None => "http",
+    });
+    row.captured = ctx.row.captured.clone();
+    row
+}
+
+/// The client got what it asked for: an answer that is no error, and all of it.
+fn succeeded(ctx: &Context, status: u16) -> bool {
+    (100..400).contains(&status)
+        && ctx.end.rejection.is_none()
+        && !ctx.end.client_gone
+        && !ctx.end.truncated
+}

@@ -1,0 +1,270 @@
+//! What a client gets: the one place where a refusal is given its status.
+//!
+//! How it is written down for the caller is the business of [`super::dialect`].
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use http::{HeaderValue, StatusCode};
+
+use crate::policy;
+use crate::policy::auth::Refusal;
+use crate::policy::outcome::Outcome;
+
+/// Why the gateway answers by itself instead of the upstream.
+#[derive(Debug, Clone)]
+pub enum Rejection {
+    /// Malformed or ambiguous; the connection is closed after it. The words say what.
+    BadRequest(Cow<'static, str>),
+    PathTooLong,
+    HeadersTooLarge,
+    BodyTooLarge,
+    /// The client sent its request too slowly.
+    RequestTimeout,
+    /// The request's body is not what the route needs of it.
+    InvalidBody(&'static str),
+    NoRoute,
+    /// The methods that would have been allowed.
+    MethodNotAllowed(HeaderValue),
+    /// A policy said no.
+    Policy(policy::Rejection),
+    /// No endpoint of the upstream is known.
+    NoEndpoint,
+    /// The last attempt got no answer that could be passed on.
+    Attempt(Outcome),
+    /// The request's own deadline passed.
+    DeadlineExceeded,
+    /// The record could not be committed.
+    RecordUnavailable,
+    Internal,
+}
+
+/// The codes of the RPC world, as Connect and gRPC know them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RpcCode {
+    Canceled,
+    InvalidArgument,
+    DeadlineExceeded,
+    NotFound,
+    AlreadyExists,
+    PermissionDenied,
+    ResourceExhausted,
+    Aborted,
+    Unimplemented,
+    Internal,
+    Unavailable,
+    Unauthenticated,
+    Unknown,
+}
+
+impl Rejection {
+    /// The stable name: the problem's `code`, the metric's label, the record's `rejection`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Rejection::BadRequest(_) => "bad_request",
+            Rejection::PathTooLong => "path_too_long",
+            Rejection::HeadersTooLarge => "headers_too_large",
+            Rejection::BodyTooLarge => "body_too_large",
+            Rejection::RequestTimeout => "request_timeout",
+            Rejection::InvalidBody(_) => "invalid_body",
+            Rejection::NoRoute => "no_route",
+            Rejection::MethodNotAllowed(_) => "method_not_allowed",
+            Rejection::Policy(rejection) => rejection.code(),
+            Rejection::NoEndpoint => "no_endpoint",
+            Rejection::Attempt(Outcome::Timeout) => "attempt_timeout",
+            Rejection::Attempt(Outcome::ConnectTimeout) => "connect_timeout",
+            Rejection::Attempt(Outcome::ConnectFailure) => "upstream_unreachable",
+            Rejection::Attempt(Outcome::Reset | Outcome::RefusedStream) => "upstream_reset",
+            Rejection::Attempt(Outcome::Protocol) => "upstream_protocol_error",
+            Rejection::Attempt(Outcome::Response(_)) => "upstream_error",
+            Rejection::DeadlineExceeded => "deadline_exceeded",
+            Rejection::RecordUnavailable => "record_unavailable",
+            Rejection::Internal => "internal",
+        }
+    }
+
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Rejection::BadRequest(_) | Rejection::InvalidBody(_) => StatusCode::BAD_REQUEST,
+            Rejection::PathTooLong => StatusCode::URI_TOO_LONG,
+            Rejection::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Rejection::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Rejection::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            Rejection::NoRoute => StatusCode::NOT_FOUND,
+            Rejection::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Rejection::Policy(rejection) => match rejection {
+                policy::Rejection::Credentials(Refusal::Unauthenticated(_)) => {
+                    StatusCode::UNAUTHORIZED
+                }
+                policy::Rejection::Credentials(Refusal::Forbidden(_)) => StatusCode::FORBIDDEN,
+                policy::Rejection::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
+                policy::Rejection::CircuitOpen { .. } => StatusCode::SERVICE_UNAVAILABLE,
+                policy::Rejection::BulkheadFull { status } => {
+                    StatusCode::from_u16(*status).unwrap_or(StatusCode::TOO_MANY_REQUESTS)
+                }
+            },
+            Rejection::NoEndpoint | Rejection::RecordUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Rejection::Attempt(Outcome::Timeout | Outcome::ConnectTimeout)
+            | Rejection::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+            Rejection::Attempt(
+                Outcome::ConnectFailure
+                | Outcome::RefusedStream
+                | Outcome::Reset
+                | Outcome::Protocol
+                | Outcome::Response(_),
+            ) => StatusCode::BAD_GATEWAY,
+            Rejection::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The code an RPC client gets. Not derived from the status: 429 and 503 each mean
+    /// more than one thing.
+    pub fn rpc_code(&self) -> RpcCode {
+        match self {
+            Rejection::BadRequest(_) | Rejection::InvalidBody(_) => RpcCode::InvalidArgument,
+            Rejection::PathTooLong | Rejection::HeadersTooLarge | Rejection::BodyTooLarge => {
+                RpcCode::ResourceExhausted
+            }
+            Rejection::RequestTimeout => RpcCode::Canceled,
+            Rejection::NoRoute | Rejection::MethodNotAllowed(_) => RpcCode::Unimplemented,
+            Rejection::Policy(rejection) => match rejection {
+                policy::Rejection::Credentials(Refusal::Unauthenticated(_)) => {
+                    RpcCode::Unauthenticated
+                }
+                policy::Rejection::Credentials(Refusal::Forbidden(_)) => RpcCode::PermissionDenied,
+                policy::Rejection::RateLimited(_) | policy::Rejection::BulkheadFull { .. } => {
+                    RpcCode::ResourceExhausted
+                }
+                policy::Rejection::CircuitOpen { .. } => RpcCode::Unavailable,
+            },
+            Rejection::Attempt(Outcome::Timeout | Outcome::ConnectTimeout)
+            | Rejection::DeadlineExceeded => RpcCode::DeadlineExceeded,
+            Rejection::Attempt(Outcome::Response(status)) => RpcCode::from_upstream_status(*status),
+            Rejection::NoEndpoint
+            | Rejection::RecordUnavailable
+            | Rejection::Attempt(
+                Outcome::ConnectFailure
+                | Outcome::RefusedStream
+                | Outcome::Reset
+                | Outcome::Protocol,
+            ) => RpcCode::Unavailable,
+            Rejection::Internal => RpcCode::Internal,
+        }
+    }
+
+    /// What went wrong, for a person. Never what the client sent, never a credential.
+    pub fn detail(&self) -> &str {
+        match self {
+            Rejection::BadRequest(what) => what,
+            Rejection::InvalidBody(what) => what,
+            Rejection::PathTooLong => "the path is longer than this listener allows",
+            Rejection::HeadersTooLarge => "the header fields are larger than this listener allows",
+            Rejection::BodyTooLarge => "the body is larger than this route allows",
+            Rejection::RequestTimeout => "the request was sent too slowly",
+            Rejection::NoRoute => "no route matches this request",
+            Rejection::MethodNotAllowed(_) => "the method is not allowed here",
+            Rejection::Policy(rejection) => rejection.detail(),
+            Rejection::NoEndpoint => "no endpoint of the upstream is known",
+            Rejection::Attempt(Outcome::Timeout) => "the upstream did not answer in time",
+            Rejection::Attempt(Outcome::ConnectFailure) => "the upstream could not be reached",
+            Rejection::Attempt(Outcome::ConnectTimeout) => {
+                "the upstream could not be reached in time"
+            }
+            Rejection::Attempt(Outcome::Reset | Outcome::RefusedStream) => "the upstream broke off",
+            Rejection::Attempt(Outcome::Protocol) => "the upstream's answer was malformed",
+            Rejection::Attempt(Outcome::Response(_)) => "the upstream failed",
+            Rejection::DeadlineExceeded => "the request's deadline has passed",
+            Rejection::RecordUnavailable => "the record of this request could not be committed",
+            Rejection::Internal => "the gateway failed",
+        }
+    }
+
+    /// When a client may try again, if that is known.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Rejection::Policy(rejection) => rejection.retry_after(),
+            Rejection::NoEndpoint => Some(Duration::from_secs(1)),
+            Rejection::BadRequest(_)
+            | Rejection::PathTooLong
+            | Rejection::HeadersTooLarge
+            | Rejection::BodyTooLarge
+            | Rejection::RequestTimeout
+            | Rejection::InvalidBody(_)
+            | Rejection::NoRoute
+            | Rejection::MethodNotAllowed(_)
+            | Rejection::Attempt(_)
+            | Rejection::DeadlineExceeded
+            | Rejection::RecordUnavailable
+            | Rejection::Internal => None,
+        }
+    }
+
+    /// Whether the request itself cannot be trusted, and with it whatever follows it on
+    /// the connection (RFC 9112, section 9.6).
+    pub fn closes_connection(&self) -> bool {
+        matches!(
+            self,
+            Rejection::BadRequest(_)
+                | Rejection::PathTooLong
+                | Rejection::HeadersTooLarge
+                | Rejection::BodyTooLarge
+                | Rejection::RequestTimeout
+        )
+    }
+}
+
+impl RpcCode {
+    /// As Connect writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            RpcCode::Canceled => "canceled",
+            RpcCode::InvalidArgument => "invalid_argument",
+            RpcCode::DeadlineExceeded => "deadline_exceeded",
+            RpcCode::NotFound => "not_found",
+            RpcCode::AlreadyExists => "already_exists",
+            RpcCode::PermissionDenied => "permission_denied",
+            RpcCode::ResourceExhausted => "resource_exhausted",
+            RpcCode::Aborted => "aborted",
+            RpcCode::Unimplemented => "unimplemented",
+            RpcCode::Internal => "internal",
+            RpcCode::Unavailable => "unavailable",
+            RpcCode::Unauthenticated => "unauthenticated",
+            RpcCode::Unknown => "unknown",
+        }
+    }
+
+    /// The HTTP status of a Connect unary error with this code (Connect protocol, "Error Codes").
+    pub const fn http_status(self) -> u16 {
+        match self {
+            RpcCode::Canceled => 499,
+            RpcCode::InvalidArgument => 400,
+            RpcCode::DeadlineExceeded => 504,
+            RpcCode::NotFound => 404,
+            RpcCode::AlreadyExists | RpcCode::Aborted => 409,
+            RpcCode::PermissionDenied => 403,
+            RpcCode::ResourceExhausted => 429,
+            RpcCode::Unimplemented => 501,
+            RpcCode::Internal | RpcCode::Unknown => 500,
+            RpcCode::Unavailable => 503,
+            RpcCode::Unauthenticated => 401,
+        }
+    }
+
+    /// What a plain HTTP upstream's error status means to an RPC client.
+    pub const fn from_upstream_status(status: u16) -> RpcCode {
+        match status {
+            400 => RpcCode::InvalidArgument,
+            401 => RpcCode::Unauthenticated,
+            403 => RpcCode::PermissionDenied,
+            404 => RpcCode::NotFound,
+            408 | 504 => RpcCode::DeadlineExceeded,
+            409 => RpcCode::AlreadyExists,
+            413 | 429 | 431 => RpcCode::ResourceExhausted,
+            499 => RpcCode::Canceled,
+            405 | 501 => RpcCode::Unimplemented,
+            502 | 503 => RpcCode::Unavailable,
+            500..=599 => RpcCode::Internal,
+            _ => RpcCode::Unknown,
+        }
+    }
+}

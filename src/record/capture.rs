@@ -1,0 +1,242 @@
+//! Fields of JSON bodies that end up in the row.
+//!
+//! Bodies pass through untouched: a [`Tap`] keeps a bounded copy and reads it at the end. A body that
+//! is too large, is not JSON, or was cut off gives nothing, and that is not an error. Whether a body
+//! is tapped before the response is sent, or while it streams, is left to `proxy`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::config::{Policy, Source};
+use super::invocation::Captured;
+
+/// What a route captures, compiled from its policy.
+#[derive(Debug, Clone)]
+pub struct Capture {
+    request: Arc<[Field]>,
+    response: Arc<[Field]>,
+    limit: usize,
+}
+
+impl Capture {
+    /// `None` if the route captures nothing.
+    pub fn compile(policy: &Policy) -> Option<Self> {
+        if policy.capture.is_empty() {
+            return None;
+        }
+        Some(Capture {
+            request: fields(&policy.capture, |source| match source {
+                Source::Request(path) => Some(path),
+                Source::Response(_) => None,
+            }),
+            response: fields(&policy.capture, |source| match source {
+                Source::Response(path) => Some(path),
+                Source::Request(_) => None,
+            }),
+            limit: policy.capture_limit.as_usize(),
+        })
+    }
+
+    /// A tap for the request body, if there is something to find in it. `content_type` and
+    /// `content_length` as the headers have them.
+    pub fn request(&self, content_type: Option<&[u8]>, content_length: Option<u64>) -> Option<Tap> {
+        self.tap(&self.request, content_type, content_length)
+    }
+
+    /// A tap for the response body; as [`Capture::request`].
+    pub fn response(
+        &self,
+        content_type: Option<&[u8]>,
+        content_length: Option<u64>,
+    ) -> Option<Tap> {
+        self.tap(&self.response, content_type, content_length)
+    }
+
+    fn tap(
+        &self,
+        fields: &Arc<[Field]>,
+        content_type: Option<&[u8]>,
+        content_length: Option<u64>,
+    ) -> Option<Tap> {
+        let fits = content_length.is_none_or(|length| length <= self.limit as u64);
+        if fields.is_empty() || !fits || !content_type.is_some_and(is_json) {
+            return None;
+        }
+        Some(Tap { fields: Arc::clone(fields), limit: self.limit, body: Some(Vec::new()) })
+    }
+}
+
+/// A bounded copy of one body.
+#[derive(Debug)]
+pub struct Tap {
+    fields: Arc<[Field]>,
+    limit: usize,
+    /// `None` once the body has outgrown the limit.
+    body: Option<Vec<u8>>,
+}
+
+impl Tap {
+    /// The next bytes of the body. Copies them; holds at most the route's `capture_limit`.
+    pub fn push(&mut self, chunk: &[u8]) {
+        let Some(body) = &mut self.body else { return };
+        if body.len() + chunk.len() > self.limit {
+            self.body = None;
+            return;
+        }
+        body.extend_from_slice(chunk);
+    }
+
+    /// Forgets what was seen: the body is sent from its start again.
+    pub fn restart(&mut self) {
+        self.body = Some(Vec::new());
+    }
+
+    /// Whether the body has outgrown the limit, so that nothing will come of it.
+    pub fn gave_up(&self) -> bool {
+        self.body.is_none()
+    }
+
+    /// Reads the fields of the complete body into `captured`.
+    pub fn finish(self, captured: &mut Captured) {
+        let Some(body) = self.body else { return };
+        let Ok(root) = serde_json::from_slice::<Value>(&body) else { return };
+        for field in &*self.fields {
+            if let Some(text) = find(&root, &field.path).and_then(text) {
+                captured.insert(&field.name, text);
+            }
+        }
+    }
+}
+
+#[derive(Debug, PartialEq)]
+struct Field {
+    name: Arc<str>,
+    path: Vec<String>,
+}
+
+fn fields(
+    capture: &BTreeMap<String, Source>,
+    path_of: impl Fn(&Source) -> Option<&Vec<String>>,
+) -> Arc<[Field]> {
+    capture
+        .iter()
+        .filter_map(|(name, source)| {
+            Some(Field { name: name.as_str().into(), path: path_of(source)?.clone() })
+        })
+        .collect()
+}
+
+/// `application/json` and `application/*+json`, not the enveloped `application/connect+json`.
+fn is_json(content_type: &[u8]) -> bool {
+    let essence = content_type.split(|byte| *byte == b';').next().unwrap_or_default();
+    let essence = essence.trim_ascii();
+    let Some((kind, subtype)) = essence.split_at_checked("application/".len()) else {
+        return false;
+    };
+    let suffix =
+        subtype.split_last_chunk::<5>().is_some_and(|(_, s)| s.eq_ignore_ascii_case(b"+json"));
+    kind.eq_ignore_ascii_case(b"application/")
+        && (subtype.eq_ignore_ascii_case(b"json")
+            || (suffix && !subtype.eq_ignore_ascii_case(b"connect+json")))
+}
+
+fn find<'a>(root: &'a Value, path: &[String]) -> Option<&'a Value> {
+    path.iter().try_fold(root, |value, step| match value {
+        Value::Object(object) => object.get(step),
+        Value::Array(items) => items.get(step.parse::<usize>().ok()?),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+    })
+}
+
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone()),
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+            Some(value.to_string())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn capture(yaml: &str) -> Capture {
+        let policy: Policy = serde_yaml::from_str(yaml).expect("a valid policy");
+        Capture::compile(&policy).expect("something to capture")
+    }
+
+    fn captured(yaml: &str, chunks: &[&[u8]]) -> Captured {
+        let mut tap = capture(yaml).request(Some(b"application/json"), None).expect("a tap");
+        chunks.iter().for_each(|chunk| tap.push(chunk));
+        let mut captured = Captured::default();
+        tap.finish(&mut captured);
+        captured
+    }
+
+    #[test]
+    fn a_field_is_found_across_chunks() {
+        let found = captured("capture: {name: request.name}", &[b"{\"na", b"me\":\"Ad", b"a\"}"]);
+        assert_eq!(found.name.as_deref(), Some("Ada"));
+    }
+
+    #[test]
+    fn nested_fields_and_items_are_found() {
+        let found = captured(
+            "capture: {name: request.user.id, sku: request.items.0.sku, all: request.items}",
+            &[br#"{"user":{"id":7},"items":[{"sku":"a"}]}"#],
+        );
+        assert_eq!(found.name.as_deref(), Some("7"));
+        assert_eq!(found.other_json().as_deref(), Some(r#"{"all":"[{\"sku\":\"a\"}]","sku":"a"}"#));
+    }
+
+    #[test]
+    fn a_missing_field_or_null_captures_nothing() {
+        for body in [&b"{}"[..], b"[]", b"7", br#"{"name":null}"#, br#"{"name"#, b"", b"\xff\xfe"] {
+            assert_eq!(captured("capture: {name: request.name}", &[body]), Captured::default());
+        }
+    }
+
+    #[test]
+    fn a_body_beyond_the_limit_captures_nothing_and_holds_nothing() {
+        let capture = capture("{capture: {name: request.name}, capture_limit: 16B}");
+        let mut tap = capture.request(Some(b"application/json"), None).expect("a tap");
+        tap.push(br#"{"name":"Ada","#);
+        tap.push(br#""x":1}"#);
+        assert!(tap.gave_up());
+        assert!(capture.request(Some(b"application/json"), Some(17)).is_none());
+    }
+
+    #[test]
+    fn a_second_attempt_starts_over() {
+        let capture = capture("capture: {name: request.name}");
+        let mut tap = capture.request(Some(b"application/json"), Some(14)).expect("a tap");
+        tap.push(br#"{"name":"#);
+        tap.restart();
+        tap.push(br#"{"name":"Ada"}"#);
+        let mut captured = Captured::default();
+        tap.finish(&mut captured);
+        assert_eq!(captured.name.as_deref(), Some("Ada"));
+    }
+
+    #[test]
+    fn only_json_is_read() {
+        let capture = capture("capture: {name: request.name}");
+        let tapped = |content_type: &[u8]| capture.request(Some(content_type), None).is_some();
+        assert!(tapped(b"application/json") && tapped(b"Application/JSON; charset=utf-8"));
+        assert!(tapped(b"application/problem+json"));
+        assert!(!tapped(b"application/connect+json") && !tapped(b"application/grpc+proto"));
+        assert!(!tapped(b"text/plain") && !tapped(b"") && !tapped(b"json"));
+        assert!(capture.request(None, None).is_none());
+    }
+
+    #[test]
+    fn each_side_is_tapped_only_for_its_own_fields() {
+        let capture = capture("capture: {result_message: response.message}");
+        assert!(capture.request(Some(b"application/json"), None).is_none());
+        assert!(capture.response(Some(b"application/json"), None).is_some());
+    }
+}

@@ -1,0 +1,346 @@
+//! What an operator writes about the record: the store they have, and what a route wants.
+//!
+//! Whether a route that records has a store to record to is a question of the whole file, and left
+//! to `config`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _};
+
+use crate::units::{Secret, Size, Timespan};
+
+/// The `record` section: one store for all routes.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    pub store: Stores,
+    /// Rows older than this are deleted; zero keeps them for ever.
+    pub retention: Timespan,
+    /// Rows in memory at most, those being written included. What does not fit is dropped and counted.
+    pub queue: NonZeroU32,
+    pub batch: Batch,
+    pub journal: Journal,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            store: Stores::default(),
+            retention: Timespan::from_secs(30 * 24 * 60 * 60),
+            queue: NonZeroU32::new(10_000).unwrap_or(NonZeroU32::MIN),
+            batch: Batch::default(),
+            journal: Journal::default(),
+        }
+    }
+}
+
+/// The stores on offer. PostgreSQL is used if it has a URL, else SQLite if it has a path.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Stores {
+    pub postgres: Option<Postgres>,
+    pub sqlite: Option<Sqlite>,
+}
+
+impl Stores {
+    /// The store to use; `None` means that nothing can be recorded.
+    pub fn chosen(&self) -> Option<Chosen<'_>> {
+        if let Some(postgres) = &self.postgres
+            && let Some(url) = &postgres.url
+        {
+            return Some(Chosen::Postgres(postgres, url));
+        }
+        self.sqlite.as_ref().and_then(|sqlite| sqlite.path.as_deref()).map(Chosen::Sqlite)
+    }
+}
+
+/// The store that [`Stores::chosen`] settled on.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Chosen<'a> {
+    Postgres(&'a Postgres, &'a PostgresUrl),
+    Sqlite(&'a Path),
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Postgres {
+    /// Empty or null stands for absent, so that a variable can switch this store on.
+    #[serde(default, deserialize_with = "text_or_nothing")]
+    pub url: Option<PostgresUrl>,
+    /// Connections at most. Commits, batches and upkeep each use one at a time.
+    #[serde(default = "pool_size")]
+    pub pool_size: NonZeroU32,
+    #[serde(default = "connect_timeout", deserialize_with = "positive")]
+    pub connect_timeout: Timespan,
+    /// For one statement. The server is told; a server that does not answer at all is given up on
+    /// one second later.
+    #[serde(default = "statement_timeout", deserialize_with = "positive")]
+    pub statement_timeout: Timespan,
+    /// PEM file of the authorities that may have signed the server's certificate. Without it,
+    /// `sslmode` `prefer` and `require` encrypt and do not verify, as libpq does.
+    #[serde(default, deserialize_with = "text_or_nothing")]
+    pub ca: Option<PathBuf>,
+}
+
+fn pool_size() -> NonZeroU32 {
+    NonZeroU32::new(8).unwrap_or(NonZeroU32::MIN)
+}
+
+fn connect_timeout() -> Timespan {
+    Timespan::from_secs(2)
+}
+
+fn statement_timeout() -> Timespan {
+    Timespan::from_secs(5)
+}
+
+/// A `postgres://` URL that was understood. It may hold a password: no error repeats it.
+#[derive(Clone, PartialEq)]
+pub struct PostgresUrl(Secret);
+
+impl PostgresUrl {
+    /// What the URL says, as the driver wants it.
+    pub(crate) fn parsed(&self) -> Result<tokio_postgres::Config, tokio_postgres::Error> {
+        self.0.expose().parse()
+    }
+}
+
+impl fmt::Debug for PostgresUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+impl FromStr for PostgresUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if !text.starts_with("postgres://") && !text.starts_with("postgresql://") {
+            return Err("expected a URL that begins with postgres:// or postgresql://".to_owned());
+        }
+        let url = PostgresUrl(Secret::new(text));
+        match url.parsed() {
+            Ok(parsed) if !parsed.get_hosts().is_empty() || !parsed.get_hostaddrs().is_empty() => {
+                Ok(url)
+            }
+            Ok(_) => Err("the PostgreSQL URL names no host".to_owned()),
+            // The driver's own words may quote a part of the URL.
+            Err(_) => Err("not a valid PostgreSQL URL: expected \
+                           postgres://user:password@host:port/database?sslmode=disable|prefer|require, \
+                           with special characters in the password percent-encoded"
+                .to_owned()),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sqlite {
+    /// The database file; it and its directory are made when missing. Empty or null stands for absent.
+    #[serde(default, deserialize_with = "text_or_nothing")]
+    pub path: Option<PathBuf>,
+}
+
+/// How rows are put together that are written after the response.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Batch {
+    pub max_rows: NonZeroU32,
+    /// How long the first row of a batch waits for company.
+    pub max_delay: Timespan,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Batch {
+            max_rows: NonZeroU32::new(500).unwrap_or(NonZeroU32::MIN),
+            max_delay: Timespan::from_millis(20),
+        }
+    }
+}
+
+/// Where rows of `on_failure: journal` wait while the store is down.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Journal {
+    /// An SQLite file, made at first need.
+    pub path: PathBuf,
+}
+
+impl Default for Journal {
+    fn default() -> Self {
+        Journal { path: PathBuf::from("data/journal.db") }
+    }
+}
+
+/// The `record` section of a route.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Policy {
+    pub mode: Mode,
+    pub on_failure: OnFailure,
+    /// Field of the row, and where it comes from. `name` and `result_message` have columns of their
+    /// own, the others share the column `captured`.
+    pub capture: BTreeMap<String, Source>,
+    /// A body larger than this is not captured from.
+    pub capture_limit: Size,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Policy {
+            mode: Mode::default(),
+            on_failure: OnFailure::default(),
+            capture: BTreeMap::new(),
+            capture_limit: Size::kib(64),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    #[default]
+    Off,
+    /// Written after the response, from bounded memory.
+    Async,
+    /// Committed before the first byte of the response.
+    Sync,
+}
+
+/// What becomes of a `sync` request whose row cannot be committed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFailure {
+    /// The client gets 503.
+    #[default]
+    Reject,
+    /// The row is committed in the journal, and goes to the store when that is back.
+    Journal,
+}
+
+/// Where a captured field comes from: `request.user.id`, `response.items.0.sku`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    Request(Vec<String>),
+    Response(Vec<String>),
+}
+
+impl FromStr for Source {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong =
+            || "expected request.<field> or response.<field>, such as request.user.id".to_owned();
+        let (side, path) = text.trim().split_once('.').ok_or_else(wrong)?;
+        let path: Vec<String> = path.split('.').map(str::to_owned).collect();
+        if path.iter().any(String::is_empty) {
+            return Err(wrong());
+        }
+        match side {
+            "request" => Ok(Source::Request(path)),
+            "response" => Ok(Source::Response(path)),
+            _ => Err(wrong()),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Source {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timespan, D::Error> {
+    let timespan = Timespan::deserialize(deserializer)?;
+    if timespan.is_zero() {
+        return Err(D::Error::custom(
+            "must be more than 0: a store that hangs would never be given up",
+        ));
+    }
+    Ok(timespan)
+}
+
+fn text_or_nothing<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: fmt::Display>,
+{
+    match Option::<String>::deserialize(deserializer)? {
+        Some(text) if !text.is_empty() => text.parse().map(Some).map_err(D::Error::custom),
+        Some(_) | None => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(yaml: &str) -> Result<Config, String> {
+        serde_yaml::from_str(yaml).map_err(|error| error.to_string())
+    }
+
+    fn policy(yaml: &str) -> Result<Policy, String> {
+        serde_yaml::from_str(yaml).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn without_a_database_url_the_embedded_store_is_used() {
+        let both = |url: &str| {
+            config(&format!("store: {{postgres: {{url: '{url}'}}, sqlite: {{path: a.db}}}}"))
+                .expect("valid")
+                .store
+        };
+        assert_eq!(both("").chosen(), Some(Chosen::Sqlite(Path::new("a.db"))));
+        let stores = both("postgres://localhost/x");
+        assert!(matches!(stores.chosen(), Some(Chosen::Postgres(..))), "{stores:?}");
+    }
+
+    #[test]
+    fn no_store_is_no_store() {
+        assert_eq!(config("{}").expect("valid").store.chosen(), None);
+        let empty = config("store: {postgres: {url: }, sqlite: {path: ''}}").expect("valid");
+        assert_eq!(empty.store.chosen(), None);
+    }
+
+    #[test]
+    fn a_wrong_database_url_is_refused_without_being_repeated() {
+        for url in ["mysql://u:hunter2@h/d", "postgres://u:hunter2@h/d?hunter2=1", "postgres://"] {
+            let error = config(&format!("store: {{postgres: {{url: '{url}'}}}}")).expect_err(url);
+            assert!(error.contains("URL") && !error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_database_url_is_not_printed() {
+        let printed = format!("{:?}", config("store: {postgres: {url: 'postgres://u:hunter2@h'}}"));
+        assert!(printed.contains("Postgres") && !printed.contains("hunter2"), "{printed}");
+    }
+
+    #[test]
+    fn a_route_records_nothing_unless_asked_to() {
+        let policy = policy("{}").expect("valid");
+        assert_eq!((policy.mode, policy.on_failure), (Mode::Off, OnFailure::Reject));
+    }
+
+    #[test]
+    fn a_capture_names_its_side_and_its_field() {
+        let policy = policy("{mode: sync, capture: {sku: response.items.0.sku}}").expect("valid");
+        let path = ["items", "0", "sku"].map(str::to_owned).to_vec();
+        assert_eq!(policy.capture["sku"], Source::Response(path));
+        for wrong in ["name", "request", "request.", "upstream.name", "request.a..b"] {
+            assert!(wrong.parse::<Source>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_queue_holds_at_least_one_row() {
+        assert!(config("queue: 0").is_err());
+        assert!(config("batch: {max_rows: 0}").is_err());
+    }
+}

@@ -1,0 +1,241 @@
+//! One finished request: one row.
+//!
+//! Every text is bounded and free of NUL before it comes near a store ([`Invocation::bound`]).
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::Method;
+use uuid::{NoContext, Timestamp, Uuid};
+
+/// Bytes of a captured value, a path, and of every other text, that are kept.
+const CAPTURED_BYTES: usize = 1024;
+const PATH_BYTES: usize = 2048;
+const TEXT_BYTES: usize = 256;
+
+/// An id for a row: unique, and sorting by time.
+pub fn new_id() -> Uuid {
+    // Not `now_v7`: its order within a millisecond costs a lock that all threads share.
+    Uuid::new_v7(Timestamp::now(NoContext))
+}
+
+/// What is recorded about a request. Never a credential; the path is without its query.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Invocation {
+    pub id: Uuid,
+    /// When the request arrived.
+    pub created_at: SystemTime,
+    pub request_id: Arc<str>,
+    pub route: Arc<str>,
+    pub upstream: Option<Arc<str>>,
+    /// The endpoint of the last attempt.
+    pub endpoint: Option<Arc<str>>,
+    pub consumer: Option<Arc<str>>,
+    pub client_address: Option<IpAddr>,
+    pub method: Method,
+    pub path: String,
+    /// The status the client got; 499 for a client that left before it had one.
+    pub status: u16,
+    pub upstream_status: Option<u16>,
+    pub success: bool,
+    pub attempts: u32,
+    /// The code of the rejection, if the gateway itself answered.
+    pub rejection: Option<Cow<'static, str>>,
+    pub duration: Duration,
+    pub upstream_duration: Option<Duration>,
+    /// Body bytes from and to the client.
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    /// The caller's protocol: `http`, `connect`, `grpc`.
+    pub protocol: Cow<'static, str>,
+    pub captured: Captured,
+}
+
+impl Invocation {
+    /// A request that has just arrived and of which nothing is known yet but this.
+    pub fn new(request_id: Arc<str>, route: Arc<str>, method: Method, path: String) -> Self {
+        Invocation {
+            id: new_id(),
+            created_at: SystemTime::now(),
+            request_id,
+            route,
+            upstream: None,
+            endpoint: None,
+            consumer: None,
+            client_address: None,
+            method,
+            path,
+            status: 0,
+            upstream_status: None,
+            success: false,
+            attempts: 0,
+            rejection: None,
+            duration: Duration::ZERO,
+            upstream_duration: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            protocol: Cow::Borrowed("http"),
+            captured: Captured::default(),
+        }
+    }
+
+    /// Cuts every text to its bound and replaces NUL, which PostgreSQL cannot store. Costs no
+    /// allocation where nothing is wrong.
+    pub(crate) fn bound(&mut self) {
+        bound_string(&mut self.path, PATH_BYTES);
+        for text in [&mut self.request_id, &mut self.route] {
+            bound_shared(text);
+        }
+        for text in [&mut self.upstream, &mut self.endpoint, &mut self.consumer] {
+            text.iter_mut().for_each(bound_shared);
+        }
+        for text in [&mut self.captured.name, &mut self.captured.result_message] {
+            text.iter_mut().for_each(|text| bound_string(text, CAPTURED_BYTES));
+        }
+        for (_, value) in &mut self.captured.other {
+            bound_string(value, CAPTURED_BYTES);
+        }
+    }
+}
+
+/// Fields taken from the bodies.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Captured {
+    pub name: Option<String>,
+    pub result_message: Option<String>,
+    /// Fields without a column of their own.
+    pub other: Vec<(Arc<str>, String)>,
+}
+
+impl Captured {
+    pub(crate) fn insert(&mut self, field: &Arc<str>, value: String) {
+        match &**field {
+            "name" => self.name = Some(value),
+            "result_message" => self.result_message = Some(value),
+            _ => match self.other.iter_mut().find(|(known, _)| known == field) {
+                Some((_, old)) => *old = value,
+                None => self.other.push((Arc::clone(field), value)),
+            },
+        }
+    }
+
+    /// The other fields as one JSON object.
+    pub(crate) fn other_json(&self) -> Option<String> {
+        if self.other.is_empty() {
+            return None;
+        }
+        let object: serde_json::Map<_, _> = self
+            .other
+            .iter()
+            .map(|(field, value)| (field.replace('\0', "\u{fffd}"), value.as_str().into()))
+            .collect();
+        Some(serde_json::Value::Object(object).to_string())
+    }
+}
+
+/// When a write of a row happens, and so what it may overwrite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Before the response leaves. Overwrites nothing: the end may have been written already.
+    Answered,
+    /// After the response, and the only write of this row. Overwrites nothing.
+    Whole,
+    /// The second write of a row. Overwrites the first, or stands in for it.
+    Completion,
+}
+
+impl Stage {
+    pub(crate) fn overwrites(self) -> bool {
+        match self {
+            Stage::Answered | Stage::Whole => false,
+            Stage::Completion => true,
+        }
+    }
+
+    /// Whether the request had ended when this was written.
+    pub(crate) fn is_complete(self) -> bool {
+        match self {
+            Stage::Answered => false,
+            Stage::Whole | Stage::Completion => true,
+        }
+    }
+}
+
+/// A row on its way to a store.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Row {
+    pub(crate) invocation: Invocation,
+    pub(crate) stage: Stage,
+}
+
+impl Row {
+    pub(crate) fn new(mut invocation: Invocation, stage: Stage) -> Self {
+        invocation.bound();
+        Row { invocation, stage }
+    }
+}
+
+fn bound_shared(text: &mut Arc<str>) {
+    if text.len() <= TEXT_BYTES && !text.contains('\0') {
+        return;
+    }
+    let mut owned = text.to_string();
+    bound_string(&mut owned, TEXT_BYTES);
+    *text = owned.into();
+}
+
+fn bound_string(text: &mut String, most: usize) {
+    if text.len() > most {
+        let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text.truncate(end);
+    }
+    if text.contains('\0') {
+        *text = text.replace('\0', "\u{fffd}");
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn invocation(name: &str) -> Invocation {
+        let mut invocation =
+            Invocation::new("request-1".into(), "invoke".into(), Method::POST, "/invoke".into());
+        // Stores keep microseconds.
+        invocation.created_at =
+            SystemTime::UNIX_EPOCH + Duration::from_micros(1_700_000_000_123_456);
+        invocation.captured.name = Some(name.to_owned());
+        invocation
+    }
+
+    #[test]
+    fn texts_are_cut_at_a_character() {
+        let mut invocation = invocation(&"ä".repeat(CAPTURED_BYTES));
+        invocation.captured.name.as_mut().expect("set").insert(0, 'x');
+        invocation.consumer = Some("c".repeat(10_000).into());
+        invocation.bound();
+        assert_eq!(invocation.captured.name.map(|name| name.len()), Some(CAPTURED_BYTES - 1));
+        assert_eq!(invocation.consumer.map(|text| text.len()), Some(TEXT_BYTES));
+    }
+
+    #[test]
+    fn nul_never_reaches_a_store() {
+        let mut invocation = invocation("a\0b");
+        invocation.path = "/\0".into();
+        invocation.request_id = "\0".into();
+        invocation.captured.insert(&"k\0".into(), "v\0".into());
+        invocation.bound();
+        assert_eq!(invocation.captured.name.as_deref(), Some("a\u{fffd}b"));
+        assert_eq!((invocation.path.as_str(), &*invocation.request_id), ("/\u{fffd}", "\u{fffd}"));
+        assert_eq!(invocation.captured.other_json(), Some("{\"k\u{fffd}\":\"v\u{fffd}\"}".into()));
+    }
+
+    #[test]
+    fn ids_sort_by_time() {
+        let early = new_id();
+        assert_eq!(early.get_version_num(), 7);
+        assert!(early.as_bytes()[..6] <= new_id().as_bytes()[..6]);
+    }
+}

@@ -1,0 +1,196 @@
+//! Whether a store is there, and getting it back.
+//!
+//! All writes go through the [`Link`]. One that fails takes it down, for all lanes at once; a single
+//! task then tries with growing pauses until the store can be migrated again. Changes are logged,
+//! repetitions are not. What a request does meanwhile is left to the lanes.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use log::{info, warn};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use super::invocation::Row;
+use super::store::{Lost, Refusal, Safety, Store};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// A store that has answered for this long without being written to is taken to be well.
+const STABLE: Duration = Duration::from_secs(30);
+
+/// A store, and what is known about its state.
+pub(crate) struct Link {
+    /// As the log calls it.
+    name: &'static str,
+    store: Arc<dyn Store>,
+    ready: watch::Sender<bool>,
+    /// Taken once per batch, and by a commit while the store is down; never across an await.
+    state: Mutex<State>,
+}
+
+struct State {
+    /// Failures since the last success.
+    failures: u32,
+    /// The store answers, but a write failed: only a write proves that it is back.
+    unproven: bool,
+    /// When it was last migrated.
+    reached_at: Option<Instant>,
+    down_since: Option<Instant>,
+    error: Option<String>,
+}
+
+impl Link {
+    /// Down until [`Link::supervise`] has reached the store.
+    pub(crate) fn new(name: &'static str, store: Arc<dyn Store>) -> Self {
+        Link {
+            name,
+            store,
+            ready: watch::Sender::new(false),
+            state: Mutex::new(State {
+                failures: 0,
+                unproven: false,
+                reached_at: None,
+                down_since: Some(Instant::now()),
+                error: None,
+            }),
+        }
+    }
+
+    /// Brings the store up, and up again whenever it was lost. Never returns.
+    pub(crate) async fn supervise(self: Arc<Self>) {
+        let mut ready = self.ready.subscribe();
+        loop {
+            sleep(self.pause()).await;
+            match self.store.migrate().await {
+                Ok(()) => self.reached(),
+                Err(lost) => self.failed(&lost),
+            }
+            if ready.wait_for(|ready| !ready).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Resolves when the store is there.
+    pub(crate) async fn ready(&self) {
+        // The sender is ours, so it cannot be gone.
+        self.ready.subscribe().wait_for(|ready| *ready).await.ok();
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        *self.ready.borrow()
+    }
+
+    /// How long the store has been away; `None` while it is there.
+    pub(crate) fn down_for(&self) -> Option<Duration> {
+        if self.is_ready() {
+            return None;
+        }
+        self.state().down_since.map(|since| since.elapsed())
+    }
+
+    /// Why the store is away.
+    pub(crate) fn error(&self) -> String {
+        self.state().error.clone().unwrap_or_else(|| "not reached yet".to_owned())
+    }
+
+    /// As [`Store::write`]; a failure takes the link down.
+    pub(crate) async fn write(
+        &self,
+        rows: &Arc<Vec<Row>>,
+        safety: Safety,
+    ) -> Result<Vec<Refusal>, Lost> {
+        let outcome = self.store.write(rows, safety).await;
+        match &outcome {
+            Ok(refusals) => {
+                self.wrote();
+                self.report(rows, refusals);
+            }
+            Err(lost) => self.lost(lost),
+        }
+        outcome
+    }
+
+    pub(crate) async fn ping(&self) -> Result<(), Lost> {
+        self.store.ping().await
+    }
+
+    pub(crate) async fn expire(&self, before: SystemTime, at_most: u32) -> Result<u64, Lost> {
+        self.store.expire(before, at_most).await
+    }
+
+    /// Takes the link down, if another has not done so already.
+    pub(crate) fn lost(&self, lost: &Lost) {
+        if self.is_ready() {
+            self.state().unproven = true;
+            self.failed(lost);
+        }
+    }
+
+    fn failed(&self, lost: &Lost) {
+        let mut state = self.state();
+        if state.reached_at.take().is_some_and(|at| at.elapsed() > STABLE) {
+            state.failures = 0;
+            state.down_since = None;
+        }
+        state.failures = state.failures.saturating_add(1);
+        state.error = Some(lost.to_string());
+        state.down_since.get_or_insert_with(Instant::now);
+        if state.failures == 1 {
+            warn!("{}: unavailable, trying on: {lost}", self.name);
+        }
+        self.ready.send_replace(false);
+    }
+
+    fn reached(&self) {
+        let mut state = self.state();
+        if !state.unproven {
+            self.recover(&mut state);
+        }
+        state.reached_at = Some(Instant::now());
+        self.ready.send_replace(true);
+    }
+
+    fn wrote(&self) {
+        let mut state = self.state();
+        if state.unproven {
+            self.recover(&mut state);
+        }
+    }
+
+    fn recover(&self, state: &mut State) {
+        let away = state.down_since.take().map(|since| since.elapsed()).unwrap_or_default();
+        if state.failures == 0 {
+            info!("{}: ready", self.name);
+        } else {
+            info!("{}: available again after {:.1} s", self.name, away.as_secs_f64());
+        }
+        state.failures = 0;
+        state.unproven = false;
+        state.error = None;
+    }
+
+    fn report(&self, rows: &[Row], refusals: &[Refusal]) {
+        let Some(first) = refusals.first() else { return };
+        // One line for a batch: what is wrong with one row is wrong with many.
+        let id = rows.get(first.index).map(|row| row.invocation.id).unwrap_or_default();
+        let n = refusals.len();
+        warn!("{}: refused {n} of {} rows; row {id}: {}", self.name, rows.len(), first.reason);
+    }
+
+    fn pause(&self) -> Duration {
+        let failures = self.state().failures;
+        if failures == 0 {
+            return Duration::ZERO;
+        }
+        let doubled = FIRST_PAUSE.saturating_mul(1 << (failures - 1).min(10)).min(LONGEST_PAUSE);
+        // Replicas that lost the same store do not come back at the same moment.
+        doubled.mul_f64(0.75 + 0.25 * fastrand::f64())
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        // Every change leaves the state whole, so a panic elsewhere does not spoil it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

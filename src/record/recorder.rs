@@ -1,0 +1,277 @@
+//! The recorder: what the request path calls, and what owns the tasks behind it.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::committer::Lane;
+use super::config::{Chosen, Config, OnFailure};
+use super::invocation::{Invocation, Row, Stage};
+use super::journal::Journal;
+use super::link::Link;
+use super::retention;
+use super::stats::{Counters, Stats};
+use super::store::Store;
+use super::store::postgres::Postgres;
+use super::store::sqlite::Sqlite;
+use super::writer::Queue;
+
+/// How long an answer about the store's health is good for, and how long it may take.
+const HEALTH_TTL: Duration = Duration::from_secs(1);
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Keeps the record. Cheap to clone; the last clone dropped ends its tasks, and rows not yet written
+/// with them: call [`Recorder::close`] first.
+#[derive(Clone)]
+pub struct Recorder(Arc<Shared>);
+
+struct Shared {
+    counters: Arc<Counters>,
+    queue: Queue,
+    lane: Lane,
+    journal: Journal,
+    link: Arc<Link>,
+    /// The last answer of the store, held while it is asked: one question at a time.
+    health: tokio::sync::Mutex<Option<(Instant, Result<(), String>)>>,
+    closing: watch::Sender<Option<Instant>>,
+    runtime: Handle,
+    /// Tasks that end by themselves when the recorder closes.
+    lanes: Mutex<Vec<JoinHandle<()>>>,
+    /// Tasks that do not.
+    upkeep: Vec<AbortHandle>,
+}
+
+impl Recorder {
+    /// Starts the recorder's tasks on `runtime`. Returns at once: a store that is down is reached
+    /// when it can be, and its schema brought up to date then.
+    ///
+    /// # Errors
+    /// No store is configured, or its certificate authorities cannot be read.
+    pub fn start(config: &Config, runtime: &Handle) -> Result<Self, StartError> {
+        let store: Arc<dyn Store> = match config.store.chosen() {
+            Some(Chosen::Postgres(postgres, url)) => {
+                Arc::new(Postgres::new(postgres, url).map_err(StartError::Postgres)?)
+            }
+            Some(Chosen::Sqlite(path)) => {
+                Arc::new(Sqlite::start(path).map_err(StartError::Thread)?)
+            }
+            None => return Err(StartError::NoStore),
+        };
+        Ok(Self::with_store(store, config, runtime))
+    }
+
+    pub(crate) fn with_store(store: Arc<dyn Store>, config: &Config, runtime: &Handle) -> Self {
+        let counters = Arc::<Counters>::default();
+        let (closing, closed) = watch::channel(None);
+        let closed = Closing(closed);
+        let link = Arc::new(Link::new("record store", store));
+        let (queue, writer) =
+            Queue::new(config, Arc::clone(&link), Arc::clone(&counters), closed.clone());
+        let most = config.queue.get() as usize;
+        let (lane, committer) = Lane::new(
+            Arc::clone(&link),
+            Arc::clone(&counters),
+            (config.batch.max_rows.get() as usize, most),
+            closed.clone(),
+        );
+        let journal = Journal::new(
+            config.journal.path.clone(),
+            Arc::clone(&link),
+            Arc::clone(&counters),
+            most,
+            closed,
+            runtime.clone(),
+        );
+        journal.resume();
+        let lanes = Mutex::new(vec![runtime.spawn(writer), runtime.spawn(committer)]);
+        let mut upkeep = vec![runtime.spawn(Arc::clone(&link).supervise()).abort_handle()];
+        if !config.retention.is_zero() {
+            let keep = retention::keep(Arc::clone(&link), *config.retention, Arc::clone(&counters));
+            upkeep.push(runtime.spawn(keep).abort_handle());
+        }
+        let health = tokio::sync::Mutex::default();
+        Recorder(Arc::new(Shared {
+            counters,
+            queue,
+            lane,
+            journal,
+            link,
+            health,
+            closing,
+            runtime: runtime.clone(),
+            lanes,
+            upkeep,
+        }))
+    }
+
+    /// Mode `async`: the one write of a row, after the response. Never waits; a row that does not
+    /// fit into the queue is dropped and counted.
+    pub fn enqueue(&self, invocation: Invocation) {
+        self.0.queue.push(Row::new(invocation, Stage::Whole));
+    }
+
+    /// Mode `sync`: resolves when the row is committed, before the response may leave.
+    ///
+    /// Waits at most `within` for the store, and as long again for the journal if `on_failure` says
+    /// so. On an error the row may still turn up, if its transaction was under way: answer the client
+    /// with the rejection, and `complete` the row as that.
+    ///
+    /// # Errors
+    /// The row is not known to be committed anywhere.
+    pub async fn commit(
+        &self,
+        invocation: &Invocation,
+        within: Duration,
+        on_failure: OnFailure,
+    ) -> Result<Committed, Unavailable> {
+        let row = Row::new(invocation.clone(), Stage::Answered);
+        let outcome = match on_failure {
+            OnFailure::Reject => self.0.lane.commit(row, within).await.map(|()| Committed::Store),
+            OnFailure::Journal => match self.0.lane.commit(row.clone(), within).await {
+                Ok(()) => Ok(Committed::Store),
+                Err(_) => self.0.journal.commit(row, within).await.map(|()| Committed::Journal),
+            },
+        };
+        match &outcome {
+            Ok(Committed::Store) => self.0.counters.committed.add(1),
+            Ok(Committed::Journal) => 0,
+            Err(Unavailable::Refused(_)) => self.0.counters.refused.add(1),
+            Err(_) => self.0.counters.unavailable.add(1),
+        };
+        outcome
+    }
+
+    /// Mode `sync`: the second write of a row, at the end of the request; the whole row, with what
+    /// was not known before. Never waits. It also corrects, or makes, the row of a request whose
+    /// commit failed. One that does not fit into the queue is dropped and counted.
+    pub fn complete(&self, invocation: Invocation) {
+        self.0.queue.push(Row::new(invocation, Stage::Completion));
+    }
+
+    /// Whether the store answers and can be written to; asked at most once a second, and not at
+    /// all while it is known to be down.
+    ///
+    /// # Errors
+    /// What is wrong, without secrets.
+    pub async fn health(&self) -> Result<(), String> {
+        if !self.0.link.is_ready() {
+            return Err(self.0.link.error());
+        }
+        let mut last = self.0.health.lock().await;
+        if let Some((at, answer)) = &*last
+            && at.elapsed() < HEALTH_TTL
+        {
+            return answer.clone();
+        }
+        let answer = self.ask().await;
+        *last = Some((Instant::now(), answer.clone()));
+        answer
+    }
+
+    async fn ask(&self) -> Result<(), String> {
+        let link = Arc::clone(&self.0.link);
+        // On the recorder's runtime, not the caller's: a new connection lives on where it was made.
+        let ping = async move { timeout(HEALTH_TIMEOUT, link.ping()).await };
+        match self.0.runtime.spawn(ping).await {
+            Ok(Ok(answer)) => answer.map_err(|lost| lost.to_string()),
+            Ok(Err(_)) => Err(format!("no answer within {HEALTH_TIMEOUT:?}")),
+            Err(_) => Err("the recorder is closing".to_owned()),
+        }
+    }
+
+    /// Takes no more rows, writes those it has, and returns when that is done or `within` is over.
+    /// Rows left then are counted as dropped; rows in the journal stay there for the next start.
+    pub async fn close(&self, within: Duration) -> Stats {
+        let deadline = Instant::now() + within;
+        self.0.closing.send_if_modified(|closing| {
+            let first = closing.is_none();
+            *closing = closing.or(Some(deadline));
+            first
+        });
+        let lanes =
+            std::mem::take(&mut *self.0.lanes.lock().unwrap_or_else(PoisonError::into_inner));
+        for lane in lanes {
+            // A lane that panicked has said so itself.
+            lane.await.ok();
+        }
+        self.stats()
+    }
+
+    /// The counters, now.
+    pub fn stats(&self) -> Stats {
+        self.0.counters.read()
+    }
+}
+
+impl fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Recorder").field(&self.stats()).finish()
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.upkeep.iter().for_each(AbortHandle::abort);
+    }
+}
+
+/// Where a row was committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Committed {
+    Store,
+    /// To be shipped to the store later.
+    Journal,
+}
+
+/// Why a row was not committed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unavailable {
+    #[error("the record store is down: {0}")]
+    Down(String),
+    #[error("the record store did not commit within {0:?}")]
+    Late(Duration),
+    #[error("too many commits wait for the record store")]
+    Overloaded,
+    #[error("the record store refuses the row: {0}")]
+    Refused(String),
+    #[error("the recorder is closing")]
+    Closing,
+}
+
+/// Why the recorder could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("record.store: names no store; set postgres.url or sqlite.path")]
+    NoStore,
+    #[error("record.store.postgres: {0}")]
+    Postgres(String),
+    #[error("the thread of the embedded store could not be started")]
+    Thread(#[source] std::io::Error),
+}
+
+/// The end, as the recorder's tasks see it coming.
+#[derive(Debug, Clone)]
+pub(crate) struct Closing(watch::Receiver<Option<Instant>>);
+
+impl Closing {
+    /// Resolves when the recorder closes, or has been dropped.
+    pub(crate) async fn begun(&mut self) {
+        self.0.wait_for(Option::is_some).await.ok();
+    }
+
+    /// Resolves when the time to finish is over: at once, if the recorder was dropped unclosed.
+    pub(crate) async fn expired(&mut self) {
+        let deadline = match self.0.wait_for(Option::is_some).await {
+            Ok(deadline) => *deadline,
+            Err(_) => None,
+        };
+        if let Some(deadline) = deadline {
+            sleep_until(deadline).await;
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! What became of the rows, in numbers.
+//!
+//! After an orderly end every row handed to `enqueue` is one of `written`, `dropped`, and `refused`
+//! (which counts rows of the other ways too).
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
+        /// A reading of the recorder's counters; all but the depths only grow.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+        pub struct Stats {
+            $($(#[$doc])* pub $name: u64,)+
+        }
+
+        #[derive(Debug, Default)]
+        pub(crate) struct Counters {
+            $(pub(crate) $name: Counter,)+
+        }
+
+        impl Counters {
+            pub(crate) fn read(&self) -> Stats {
+                Stats { $($name: self.$name.value(),)+ }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Rows handed over to be written after the response.
+    enqueued,
+    /// Of those, rows committed in the store.
+    written,
+    /// Of those, rows that were given up: the queue was full, or the process ended first.
+    dropped,
+    /// Rows the store will never take, of any kind; each is logged with the reason.
+    refused,
+    /// Rows committed in the store before their response.
+    committed,
+    /// Commits that were not made in time, or not tried because the store is down.
+    unavailable,
+    /// Second writes that arrived.
+    completed,
+    /// Second writes that were given up; their rows keep what the first write said.
+    completions_dropped,
+    /// Rows committed in the journal instead of the store.
+    journaled,
+    /// Rows that went from the journal to the store.
+    shipped,
+    /// Transactions that wrote rows to the store.
+    batches,
+    /// Rows that retention deleted.
+    expired,
+    /// Rows and second writes in memory now.
+    queue_depth,
+    /// Rows in the journal now.
+    journal_depth,
+}
+
+/// A number that several threads change. It orders nothing, so every access is relaxed.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds, and says what the value is then.
+    pub(crate) fn add(&self, n: u64) -> u64 {
+        self.0.fetch_add(n, Ordering::Relaxed) + n
+    }
+
+    pub(crate) fn sub(&self, n: u64) {
+        self.0.fetch_sub(n, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
+    pub(crate) fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}

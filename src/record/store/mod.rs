@@ -1,0 +1,142 @@
+//! What a store must be able to do, and the columns both stores share.
+//!
+//! When to write, and what a lost store means for a request, is left to the lanes above.
+
+pub(crate) mod postgres;
+pub(crate) mod sqlite;
+#[cfg(test)]
+mod tests;
+mod tls;
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+
+use super::invocation::Row;
+
+/// A place that keeps rows. Every method may be called again after a failure.
+#[async_trait]
+pub(crate) trait Store: Send + Sync {
+    /// Connects if need be and brings the schema up to date. Fails on a store that can only be read.
+    async fn migrate(&self) -> Result<(), Lost>;
+
+    /// Commits `rows`, but for those the store will never take.
+    ///
+    /// After `Lost` it is unknown which of them were committed; writing them again is harmless.
+    async fn write(&self, rows: &Arc<Vec<Row>>, safety: Safety) -> Result<Vec<Refusal>, Lost>;
+
+    /// Whether the store answers and could be written to.
+    async fn ping(&self) -> Result<(), Lost>;
+
+    /// Deletes up to `at_most` rows created before `before`, and says how many.
+    async fn expire(&self, before: SystemTime, at_most: u32) -> Result<u64, Lost>;
+}
+
+/// What a commit has to survive. PostgreSQL is asked for `Power` always.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Safety {
+    /// The end of the process, by `kill -9` too.
+    Process,
+    /// The end of the machine as well.
+    Power,
+}
+
+/// A row the store will never take: the value is wrong, not the moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// The row's place in the batch.
+    pub(crate) index: usize,
+    pub(crate) reason: String,
+}
+
+/// The store did not do it, and may do so another time.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Lost(pub(crate) String);
+
+impl Lost {
+    /// Keeps the whole chain of causes: the outermost error alone hides them.
+    pub(crate) fn because(error: &dyn Error) -> Self {
+        Lost(chain(error))
+    }
+}
+
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        // Some errors print their source themselves.
+        let this = error.to_string();
+        if !text.contains(&this) {
+            text.push_str(": ");
+            text.push_str(&this);
+        }
+        cause = error.source();
+    }
+    one_line(&text)
+}
+
+/// Servers may say more than a line; the log may not.
+pub(crate) fn one_line(text: &str) -> String {
+    text.replace(['\n', '\r'], " ")
+}
+
+/// One step of the schema. Steps are only ever added.
+#[derive(Debug)]
+pub(crate) struct Migration {
+    pub(crate) version: i32,
+    pub(crate) sql: &'static str,
+}
+
+/// The columns of `invocations`, in the order both stores bind them.
+pub(crate) const COLUMNS: [&str; 24] = [
+    "id",
+    "created_at",
+    "request_id",
+    "route",
+    "upstream",
+    "endpoint",
+    "consumer",
+    "client_address",
+    "method",
+    "path",
+    "status",
+    "upstream_status",
+    "success",
+    "attempts",
+    "rejection",
+    "duration_us",
+    "upstream_duration_us",
+    "bytes_in",
+    "bytes_out",
+    "protocol",
+    "name",
+    "result_message",
+    "captured",
+    "completed",
+];
+
+/// What an insert does about a row that is there already.
+pub(crate) fn on_conflict(overwrite: bool) -> String {
+    if !overwrite {
+        return "ON CONFLICT (id) DO NOTHING".to_owned();
+    }
+    let set: Vec<String> = COLUMNS
+        .iter()
+        .filter(|column| !matches!(**column, "id" | "created_at"))
+        .map(|column| format!("{column} = excluded.{column}"))
+        .collect();
+    format!("ON CONFLICT (id) DO UPDATE SET {}", set.join(", "))
+}
+
+/// Microseconds as the stores keep them.
+pub(crate) fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// A count as the stores keep it: they have no unsigned numbers.
+pub(crate) fn count(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}

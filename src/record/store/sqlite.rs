@@ -1,0 +1,253 @@
+//! Rows in an SQLite file: the embedded store, and the journal.
+//!
+//! One thread owns the connection and does one job after the other; callers await it. The file is in
+//! WAL mode, so others may read it meanwhile. What is committed survives `kill -9` always; commits
+//! made before the response also wait for the disk ([`Safety::Power`]), once per group.
+
+mod row;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use rusqlite::{Connection, ErrorCode, TransactionBehavior, params};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::{COLUMNS, Lost, Migration, Refusal, Safety, Store};
+use crate::record::invocation::{Invocation, Row};
+
+const MIGRATIONS: &[Migration] =
+    &[Migration { version: 1, sql: include_str!("../migrations/sqlite/0001_invocations.sql") }];
+
+/// How long a writer of another process may hold the file before a batch is put off.
+const BUSY: Duration = Duration::from_secs(2);
+
+/// The handle; the last one dropped ends the thread, which closes the file.
+#[derive(Clone, Debug)]
+pub(crate) struct Sqlite {
+    jobs: mpsc::Sender<Job>,
+}
+
+type Job = Box<dyn FnOnce(&mut Worker) + Send>;
+
+impl Sqlite {
+    /// Starts the thread. The file is opened by the first `migrate`.
+    pub(crate) fn start(path: &Path) -> std::io::Result<Self> {
+        let (jobs, inbox) = mpsc::channel::<Job>();
+        let mut worker = Worker { path: path.to_owned(), connection: None };
+        std::thread::Builder::new()
+            .name("record-sqlite".to_owned())
+            .spawn(move || inbox.iter().for_each(|job| job(&mut worker)))?;
+        Ok(Sqlite { jobs })
+    }
+
+    /// The oldest rows, `at_most` of them.
+    pub(crate) async fn oldest(&self, at_most: u32) -> Result<Vec<Invocation>, Lost> {
+        self.run(move |connection| {
+            let sql =
+                format!("SELECT {} FROM invocations ORDER BY id LIMIT ?1", COLUMNS.join(", "));
+            connection.prepare_cached(&sql)?.query_map([at_most], row::read)?.collect()
+        })
+        .await
+    }
+
+    /// Deletes the rows with these ids.
+    pub(crate) async fn remove(&self, ids: Vec<Uuid>) -> Result<(), Lost> {
+        self.run(move |connection| {
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            {
+                let mut delete =
+                    transaction.prepare_cached("DELETE FROM invocations WHERE id = ?1")?;
+                for id in ids {
+                    delete.execute([id.to_string()])?;
+                }
+            }
+            transaction.commit()
+        })
+        .await
+    }
+
+    /// Rows in the file.
+    pub(crate) async fn count(&self) -> Result<u64, Lost> {
+        let rows: i64 = self
+            .run(|connection| {
+                connection.query_row("SELECT count(*) FROM invocations", [], |row| row.get(0))
+            })
+            .await?;
+        Ok(u64::try_from(rows).unwrap_or(0))
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Lost> {
+        self.hand_over(move |worker| worker.with_connection(work)).await
+    }
+
+    async fn hand_over<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Worker) -> Result<T, Lost> + Send + 'static,
+    ) -> Result<T, Lost> {
+        let gone = || Lost("the thread of the SQLite file has ended".to_owned());
+        let (answer, outcome) = oneshot::channel();
+        let job: Job = Box::new(move |worker| {
+            // The caller may have stopped waiting; the work is done all the same.
+            answer.send(work(worker)).ok();
+        });
+        self.jobs.send(job).map_err(|_| gone())?;
+        outcome.await.map_err(|_| gone())?
+    }
+}
+
+#[async_trait]
+impl Store for Sqlite {
+    async fn migrate(&self) -> Result<(), Lost> {
+        self.hand_over(|worker| {
+            worker.open()?;
+            worker.with_connection(migrate)
+        })
+        .await
+    }
+
+    async fn write(&self, rows: &Arc<Vec<Row>>, safety: Safety) -> Result<Vec<Refusal>, Lost> {
+        let rows = Arc::clone(rows);
+        self.run(move |connection| write(connection, &rows, safety)).await
+    }
+
+    async fn ping(&self) -> Result<(), Lost> {
+        self.run(|connection| {
+            connection.query_row(
+                "SELECT count(*) FROM (SELECT 1 FROM invocations LIMIT 1)",
+                [],
+                |_| Ok(()),
+            )
+        })
+        .await
+    }
+
+    async fn expire(&self, before: SystemTime, at_most: u32) -> Result<u64, Lost> {
+        self.run(move |connection| {
+            let sql = "DELETE FROM invocations WHERE id IN \
+                       (SELECT id FROM invocations WHERE created_at < ?1 ORDER BY created_at LIMIT ?2)";
+            let gone = connection.prepare_cached(sql)?.execute(params![row::timestamp(before), at_most])?;
+            Ok(gone as u64)
+        })
+        .await
+    }
+}
+
+/// What lives on the thread.
+struct Worker {
+    path: PathBuf,
+    connection: Option<Connection>,
+}
+
+impl Worker {
+    fn open(&mut self) -> Result<(), Lost> {
+        if self.connection.is_some() {
+            return Ok(());
+        }
+        let unusable = |error: &dyn std::error::Error| {
+            Lost(format!("{}: {}", self.path.display(), super::chain(error)))
+        };
+        if let Some(directory) = self.path.parent() {
+            std::fs::create_dir_all(directory).map_err(|error| unusable(&error))?;
+        }
+        let connection = connect(&self.path).map_err(|error| unusable(&error))?;
+        self.connection = Some(connection);
+        Ok(())
+    }
+
+    fn with_connection<T>(
+        &mut self,
+        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, Lost> {
+        let Some(connection) = &mut self.connection else {
+            return Err(Lost(format!("{}: not open", self.path.display())));
+        };
+        work(connection).map_err(|error| {
+            // A lock goes away by itself; after anything else the file is opened anew.
+            if error.sqlite_error_code() != Some(ErrorCode::DatabaseBusy) {
+                self.connection = None;
+            }
+            Lost(format!("{}: {}", self.path.display(), super::chain(&error)))
+        })
+    }
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(BUSY)?;
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    connection.pragma_update(None, "synchronous", "normal")?;
+    // Else the log keeps the size of its worst hour.
+    connection.pragma_update(None, "journal_size_limit", 16 * 1024 * 1024)?;
+    Ok(connection)
+}
+
+fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
+    // Immediate: two processes that start together come one after the other. It also fails on a file
+    // that cannot be written.
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    transaction.execute_batch(
+        "CREATE TABLE IF NOT EXISTS portcullis_schema_version (
+             version INTEGER PRIMARY KEY NOT NULL,
+             applied_at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP
+         )",
+    )?;
+    let current: i32 = transaction.query_row(
+        "SELECT coalesce(max(version), 0) FROM portcullis_schema_version",
+        [],
+        |row| row.get(0),
+    )?;
+    for migration in MIGRATIONS.iter().filter(|migration| migration.version > current) {
+        transaction.execute_batch(migration.sql)?;
+        transaction.execute(
+            "INSERT INTO portcullis_schema_version (version) VALUES (?1)",
+            [migration.version],
+        )?;
+    }
+    transaction.commit()
+}
+
+fn write(
+    connection: &mut Connection,
+    rows: &[Row],
+    safety: Safety,
+) -> rusqlite::Result<Vec<Refusal>> {
+    let synchronous = match safety {
+        Safety::Process => "normal",
+        Safety::Power => "full",
+    };
+    connection.pragma_update(None, "synchronous", synchronous)?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut refusals = Vec::new();
+    {
+        let mut insert = transaction.prepare_cached(&row::INSERT[0])?;
+        let mut upsert = transaction.prepare_cached(&row::INSERT[1])?;
+        for (index, it) in rows.iter().enumerate() {
+            let statement = if it.stage.overwrites() { &mut upsert } else { &mut insert };
+            match row::write(statement, it) {
+                Ok(()) => {}
+                // The statement is undone, the transaction goes on.
+                Err(error) if is_refusal(&error) => {
+                    refusals.push(Refusal { index, reason: super::chain(&error) });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    transaction.commit()?;
+    Ok(refusals)
+}
+
+/// Whether the row is at fault, and not the file or the moment.
+fn is_refusal(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig)
+    )
+}

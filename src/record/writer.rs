@@ -1,0 +1,171 @@
+//! Rows that are written after the response: a queue in memory, emptied in batches.
+//!
+//! Handing a row over never waits. The queue is bounded, rows being written included: what does not
+//! fit is dropped. Nothing counts as written that the store has not committed, and every row ends as
+//! exactly one of written, refused and dropped.
+
+use std::mem;
+use std::sync::Arc;
+
+use tokio::sync::{Notify, mpsc};
+use tokio::time::timeout;
+
+use super::config::Config;
+use super::invocation::{Row, Stage};
+use super::link::Link;
+use super::recorder::Closing;
+use super::stats::Counters;
+use super::store::{Refusal, Safety};
+
+/// The entrance.
+pub(crate) struct Queue {
+    rows: mpsc::UnboundedSender<Row>,
+    /// `queue_depth` is what bounds the channel: unlike the channel it knows of rows being written.
+    counters: Arc<Counters>,
+    most: u64,
+    batch: u64,
+    /// A batch is full: do not wait for more.
+    full: Arc<Notify>,
+}
+
+impl Queue {
+    /// The queue, and the task that empties it into the store.
+    pub(crate) fn new(
+        config: &Config,
+        link: Arc<Link>,
+        counters: Arc<Counters>,
+        closing: Closing,
+    ) -> (Self, impl Future<Output = ()> + Send + use<>) {
+        let (rows, inbox) = mpsc::unbounded_channel();
+        let full = Arc::new(Notify::new());
+        let writer = Writer {
+            inbox,
+            full: Arc::clone(&full),
+            link,
+            counters: Arc::clone(&counters),
+            max_rows: config.batch.max_rows.get() as usize,
+            max_delay: *config.batch.max_delay,
+            closing,
+        };
+        let batch = config.batch.max_rows.get().into();
+        let queue = Queue { rows, counters, most: config.queue.get().into(), batch, full };
+        (queue, writer.run())
+    }
+
+    /// Takes the row, or counts it as dropped.
+    pub(crate) fn push(&self, row: Row) {
+        let stage = row.stage;
+        if stage == Stage::Whole {
+            self.counters.enqueued.add(1);
+        }
+        let depth = self.counters.queue_depth.add(1);
+        if depth > self.most || self.rows.send(row).is_err() {
+            self.counters.queue_depth.sub(1);
+            drop_one(&self.counters, stage);
+            return;
+        }
+        if depth.is_multiple_of(self.batch) {
+            self.full.notify_one();
+        }
+    }
+}
+
+struct Writer {
+    inbox: mpsc::UnboundedReceiver<Row>,
+    full: Arc<Notify>,
+    link: Arc<Link>,
+    counters: Arc<Counters>,
+    max_rows: usize,
+    max_delay: std::time::Duration,
+    closing: Closing,
+}
+
+impl Writer {
+    /// Ends when the queue has been closed and is empty, or at the end of the time given for that.
+    async fn run(mut self) {
+        loop {
+            let batch = self.gather().await;
+            if batch.is_empty() {
+                return;
+            }
+            let batch = Arc::new(batch);
+            let mut closing = self.closing.clone();
+            let outcome = tokio::select! {
+                biased;
+                refusals = self.deliver(&batch) => Some(refusals),
+                () = closing.expired() => None,
+            };
+            match outcome {
+                Some(refusals) => self.count(&batch, &refusals),
+                None => return self.give_up(&batch),
+            }
+        }
+    }
+
+    /// The next batch: what is there once the first row has waited for `max_delay`, or once a batch
+    /// is full.
+    async fn gather(&mut self) -> Vec<Row> {
+        let mut batch = Vec::with_capacity(self.max_rows.min(64));
+        tokio::select! {
+            biased;
+            () = self.closing.begun() => self.inbox.close(),
+            _ = self.inbox.recv_many(&mut batch, self.max_rows) => {}
+        }
+        if !self.inbox.is_closed() && batch.len() < self.max_rows {
+            tokio::select! {
+                () = self.closing.begun() => {}
+                _ = timeout(self.max_delay, self.full.notified()) => {}
+            }
+        }
+        while batch.len() < self.max_rows {
+            let Ok(row) = self.inbox.try_recv() else { break };
+            batch.push(row);
+        }
+        batch
+    }
+
+    /// Writes the batch, however often that takes.
+    async fn deliver(&self, batch: &Arc<Vec<Row>>) -> Vec<Refusal> {
+        loop {
+            self.link.ready().await;
+            if let Ok(refusals) = self.link.write(batch, Safety::Process).await {
+                return refusals;
+            }
+        }
+    }
+
+    fn count(&self, batch: &[Row], refusals: &[Refusal]) {
+        let of = |stage| batch.iter().filter(|row| row.stage == stage).count() as u64;
+        let refused = |stage| {
+            let is =
+                |refusal: &&Refusal| batch.get(refusal.index).is_some_and(|r| r.stage == stage);
+            refusals.iter().filter(is).count() as u64
+        };
+        self.counters.batches.add(1);
+        self.counters.refused.add(refusals.len() as u64);
+        self.counters.written.add(of(Stage::Whole) - refused(Stage::Whole));
+        self.counters.completed.add(of(Stage::Completion) - refused(Stage::Completion));
+        self.counters.queue_depth.sub(batch.len() as u64);
+    }
+
+    /// The time is up: what is left is dropped. The store may still commit the batch under way;
+    /// what is not known to be committed does not count as written.
+    fn give_up(&mut self, batch: &[Row]) {
+        self.inbox.close();
+        let mut left: Vec<Stage> = batch.iter().map(|row| row.stage).collect();
+        while let Ok(row) = self.inbox.try_recv() {
+            left.push(row.stage);
+        }
+        self.counters.queue_depth.sub(left.len() as u64);
+        for stage in mem::take(&mut left) {
+            drop_one(&self.counters, stage);
+        }
+    }
+}
+
+fn drop_one(counters: &Counters, stage: Stage) {
+    match stage {
+        Stage::Whole | Stage::Answered => counters.dropped.add(1),
+        Stage::Completion => counters.completions_dropped.add(1),
+    };
+}

@@ -1,0 +1,42 @@
+//! Two routes that cannot be told apart, and how to say so. The router finds them.
+
+use std::fmt;
+
+use super::criteria::{Choice, Methods};
+use super::host::HostPattern;
+use super::pattern::Pattern;
+
+/// Two routes of which neither can be preferred.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// Index and name of the route that came first.
+    pub first: (usize, String),
+    /// Index and name of the route that came later; the same if its own patterns are alike.
+    pub second: (usize, String),
+    /// What both match.
+    pub pattern: Pattern,
+    pub host: Option<HostPattern>,
+    pub(super) methods: Methods,
+}
+
+/// Says what the later route shares with the first. Where that stands in the file is for the
+/// caller to put in front: it has the names.
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Conflict { first: (index, first), second: (other, _), pattern, host, methods } = self;
+        match index == other {
+            true => write!(f, "`{pattern}` stands here twice")?,
+            false => write!(f, "`{pattern}` is matched by routes.{first} already")?,
+        }
+        if let Some(host) = host {
+            write!(f, " at {host}")?;
+        }
+        if let Choice::Of(verbs) = methods {
+            let verbs: Vec<String> = verbs.iter().map(ToString::to_string).collect();
+            write!(f, " for {}", verbs.join(", "))?;
+        }
+        f.write_str("; change the host, the path or the methods of one")
+    }
+}
+
+impl std::error::Error for Conflict {}

@@ -1,0 +1,175 @@
+//! `match:` of a route, as an operator writes it. What it means among other routes is the router's.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use http::Method;
+use serde::de::{self, Deserialize, Deserializer, IntoDeserializer, SeqAccess, Visitor};
+
+use super::host::HostPattern;
+use super::pattern::Pattern;
+
+/// Which requests a route answers: those that fit one of each. What is left out fits all.
+#[derive(Clone, Debug, Default, PartialEq, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Match {
+    pub host: Choice<HostPattern>,
+    pub path: Choice<Pattern>,
+    /// `GET` stands for `HEAD` too, as RFC 9110 section 9.1 asks of every server; a route that
+    /// names `HEAD` itself takes it from one that has the same pattern and only `GET`.
+    pub methods: Choice<Verb>,
+}
+
+/// One value or a list: never empty, nothing in it twice.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Choice<T> {
+    /// The key is absent.
+    #[default]
+    Any,
+    Of(Vec<T>),
+}
+
+impl<T> Choice<T> {
+    /// The values, if there is a choice.
+    pub fn values(&self) -> Option<&[T]> {
+        match self {
+            Choice::Any => None,
+            Choice::Of(values) => Some(values),
+        }
+    }
+}
+
+impl<'de, T> Deserialize<'de> for Choice<T>
+where
+    T: Deserialize<'de> + PartialEq + fmt::Display,
+{
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(OneOrMany(PhantomData))
+    }
+}
+
+struct OneOrMany<T>(PhantomData<T>);
+
+impl<'de, T> Visitor<'de> for OneOrMany<T>
+where
+    T: Deserialize<'de> + PartialEq + fmt::Display,
+{
+    type Value = Choice<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string or a list of strings")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Choice::Of(vec![T::deserialize(text.into_deserializer())?]))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let mut values = Vec::new();
+        while let Some(value) = list.next_element()? {
+            if values.contains(&value) {
+                return Err(de::Error::custom(format_args!("`{value}` is listed twice")));
+            }
+            values.push(value);
+        }
+        if values.is_empty() {
+            return Err(de::Error::custom("an empty list matches nothing; leave it out for all"));
+        }
+        Ok(Choice::Of(values))
+    }
+}
+
+/// An HTTP method by name. Methods are case-sensitive (RFC 9110 section 9.1): `get` is refused,
+/// because no client sends it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(try_from = "String")]
+pub struct Verb(pub Method);
+
+impl TryFrom<String> for Verb {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        let wrong = |_| format!("`{name}` is not a method");
+        let method = Method::from_bytes(name.as_bytes()).map_err(wrong)?;
+        if name.bytes().any(|b| b.is_ascii_lowercase()) {
+            return Err(format!(
+                "`{name}`: methods are upper case, such as {}",
+                name.to_ascii_uppercase()
+            ));
+        }
+        Ok(Verb(method))
+    }
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.as_str())
+    }
+}
+
+/// Which methods an entry of the router takes.
+pub(super) type Methods = Choice<Verb>;
+
+impl Methods {
+    /// Whether `method` was asked for by name, or nothing was.
+    pub(super) fn name(&self, method: &Method) -> bool {
+        match self {
+            Choice::Any => true,
+            Choice::Of(verbs) => verbs.iter().any(|verb| verb.0 == *method),
+        }
+    }
+
+    /// A method that both name; where both take all, `Any`.
+    pub(super) fn overlap(&self, other: &Methods) -> Option<Methods> {
+        match (self, other) {
+            (Choice::Any, methods) | (methods, Choice::Any) => Some(methods.clone()),
+            (Choice::Of(ours), Choice::Of(theirs)) => {
+                let both: Vec<_> = ours.iter().filter(|v| theirs.contains(v)).cloned().collect();
+                (!both.is_empty()).then_some(Choice::Of(both))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "the YAML is literal")]
+mod tests {
+    use super::*;
+
+    fn parse(yaml: &str) -> Result<Match, String> {
+        serde_yaml::from_str(yaml).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_value_may_be_one_or_a_list() {
+        let one = parse("{host: a.example, path: /a, methods: GET}").unwrap();
+        let many = parse("{host: [a.example], path: [/a], methods: [GET]}").unwrap();
+        assert_eq!(one, many);
+        assert_eq!(one.methods, Choice::Of(vec![Verb(Method::GET)]));
+    }
+
+    #[test]
+    fn what_is_left_out_matches_all() {
+        assert_eq!(parse("{}").unwrap(), Match::default());
+        assert_eq!(Match::default().path.values(), None);
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_with_a_remedy() {
+        for (yaml, remedy) in [
+            ("{path: }", "a string or a list of strings"),
+            ("{path: []}", "leave it out"),
+            ("{path: [/a, /a]}", "`/a` is listed twice"),
+            ("{path: api}", "begins with `/`"),
+            ("{methods: [GET, GET]}", "`GET` is listed twice"),
+            ("{methods: get}", "such as GET"),
+            ("{methods: 'G T'}", "not a method"),
+            ("{methods: ''}", "not a method"),
+            ("{host: 'a.example:80'}", "without a port"),
+            ("{hosts: a.example}", "unknown field `hosts`"),
+        ] {
+            let error = parse(yaml).unwrap_err();
+            assert!(error.contains(remedy), "{yaml}: {error}");
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! The canonical path: the one form used to route, authenticate, limit, record and forward.
+//!
+//! A gateway that decides on one reading of a path while the upstream acts on another can be
+//! walked around. So a path has one form here, and what servers are known to read in different
+//! ways has none: it is [`Ambiguous`], a 400. The query, and bounds on length, are the caller's.
+//!
+//! | in the path as received | here |
+//! |---|---|
+//! | `%41`, `%7e` (unreserved, RFC 3986 section 2.3) | decoded: `A`, `~` |
+//! | `%c3%a9`, `%2b` | kept encoded, hex in upper case |
+//! | `"` `<` `>` `[` `]` `^` `` ` `` `{` `|` `}`, raw UTF-8 | percent-encoded: not legal raw, but sent |
+//! | `.` and `..` segments, however encoded, even within the root | refused: some resolve, some do not |
+//! | `..;x`, `.%3Bx`, `;x` as a segment | refused: servlet containers drop `;x`, then resolve |
+//! | `//` | refused: some merge, some do not |
+//! | `%2F`, `\`, `%5C` | refused: a separator to some |
+//! | control characters, space, `?`, `#`, broken escapes, octets that are not UTF-8 | refused |
+//!
+//! A trailing `/` is kept and tells two paths apart. Parameters after a name (`/a;v=1`) belong to
+//! their segment and are kept: `/a;v=1` is not `/a`.
+
+use std::borrow::Cow;
+
+/// Why a path has no canonical form. The text is fit for a client: it never quotes the path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Ambiguous {
+    #[error("the path does not begin with a slash")]
+    NotAbsolute,
+    #[error("the path contains an empty segment")]
+    EmptySegment,
+    #[error("the path contains a dot segment")]
+    DotSegment,
+    #[error("the path contains an encoded slash")]
+    EncodedSlash,
+    #[error("the path contains a backslash")]
+    Backslash,
+    #[error("the path contains a control character")]
+    Control,
+    #[error("the path contains a character that must be percent-encoded")]
+    Unencoded,
+    #[error("the path contains an invalid percent-encoding")]
+    BadEscape,
+    #[error("the path is not UTF-8")]
+    NotUtf8,
+}
+
+/// The canonical form of `raw`, a path as received and without its query.
+///
+/// Idempotent. Does not allocate when `raw` is canonical already, unless it carries encoded
+/// octets above ASCII.
+///
+/// # Errors
+/// [`Ambiguous`], with the first reason found.
+pub fn canonicalize(raw: &[u8]) -> Result<Cow<'_, str>, Ambiguous> {
+    if raw.first() != Some(&b'/') {
+        return Err(Ambiguous::NotAbsolute);
+    }
+    if is_canonical(raw)? {
+        return std::str::from_utf8(raw).map(Cow::Borrowed).map_err(|_| Ambiguous::NotUtf8);
+    }
+    let path = rewrite(raw)?;
+    let segments = path.as_bytes()[1..].split(|&b| b == b'/');
+    let last = segments.clone().count() - 1;
+    for (index, segment) in segments.enumerate() {
+        if !(segment.is_empty() && index == last) {
+            check_segment(segment)?;
+        }
+    }
+    Ok(Cow::Owned(path))
+}
+
+/// What an octet is to a path.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Octet {
+    /// Means the same encoded or not; goes raw.
+    Unreserved,
+    /// Legal raw, and another thing when encoded: stays as it came.
+    Delimiter,
+    Slash,
+    /// Begins an escape; as data only `%25`.
+    Percent,
+    /// Never legal raw, yet harmless: goes encoded.
+    Encoded,
+    /// Raw it would end the path, or the request line: only encoded.
+    OnlyEncoded,
+    Backslash,
+    Control,
+}
+
+static OCTETS: [Octet; 256] = {
+    let mut table = [Octet::Encoded; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = match byte as u8 {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                Octet::Unreserved
+            }
+            b'!' | b'$' | b'&'..=b',' | b';' | b'=' | b':' | b'@' => Octet::Delimiter,
+            b'/' => Octet::Slash,
+            b'%' => Octet::Percent,
+            b' ' | b'?' | b'#' => Octet::OnlyEncoded,
+            b'\\' => Octet::Backslash,
+            0..=0x1f | 0x7f => Octet::Control,
+            b'"' | b'<' | b'>' | b'[' | b']' | b'^' | b'`' | b'{'..=b'}' | 0x80.. => Octet::Encoded,
+        };
+        byte += 1;
+    }
+    table
+};
+
+fn octet(byte: u8) -> Octet {
+    OCTETS[usize::from(byte)]
+}
+
+/// One scan without a change; `false` leaves the verdict to [`rewrite`].
+fn is_canonical(raw: &[u8]) -> Result<bool, Ambiguous> {
+    let mut at = 1;
+    let mut segment = 1;
+    while let Some(&byte) = raw.get(at) {
+        match octet(byte) {
+            Octet::Unreserved | Octet::Delimiter => {
+                if at == segment && (byte == b'.' || byte == b';') {
+                    check_segment(up_to_slash(&raw[at..]))?;
+                }
+            }
+            Octet::Slash if at == segment => return Err(Ambiguous::EmptySegment),
+            Octet::Slash => segment = at + 1,
+            Octet::Percent if is_canonical_escape(&raw[at..]) => {
+                if at == segment {
+                    check_segment(up_to_slash(&raw[at..]))?;
+                }
+                at += 2;
+            }
+            Octet::Percent
+            | Octet::Encoded
+            | Octet::OnlyEncoded
+            | Octet::Backslash
+            | Octet::Control => return Ok(false),
+        }
+        at += 1;
+    }
+    Ok(true)
+}
+
+/// Whether `text` begins with an escape that [`rewrite`] would leave alone and that needs no
+/// look at its neighbours, as octets above ASCII do.
+fn is_canonical_escape(text: &[u8]) -> bool {
+    let &[_, high, low, ..] = text else { return false };
+    let Ok(byte) = unescape(text) else { return false };
+    let kept = match octet(byte) {
+        Octet::Delimiter | Octet::Percent | Octet::Encoded | Octet::OnlyEncoded => byte.is_ascii(),
+        Octet::Unreserved | Octet::Slash | Octet::Backslash | Octet::Control => false,
+    };
+    kept && !high.is_ascii_lowercase() && !low.is_ascii_lowercase()
+}
+
+/// Every octet in its canonical spelling. The shape of the segments is checked afterwards, so
+/// that a dot is a dot however it was written.
+fn rewrite(raw: &[u8]) -> Result<String, Ambiguous> {
+    let mut path = String::with_capacity(raw.len() + 16);
+    let mut plain = Vec::with_capacity(raw.len());
+    let mut at = 0;
+    while let Some(&first) = raw.get(at) {
+        let escaped = first == b'%';
+        let byte = if escaped { unescape(&raw[at..])? } else { first };
+        at += if escaped { 3 } else { 1 };
+        plain.push(byte);
+        match octet(byte) {
+            Octet::Unreserved => path.push(char::from(byte)),
+            Octet::Delimiter | Octet::Slash if !escaped => path.push(char::from(byte)),
+            Octet::Delimiter | Octet::Percent | Octet::Encoded => escape(byte, &mut path),
+            Octet::OnlyEncoded if escaped => escape(byte, &mut path),
+            Octet::OnlyEncoded => return Err(Ambiguous::Unencoded),
+            Octet::Slash => return Err(Ambiguous::EncodedSlash),
+            Octet::Backslash => return Err(Ambiguous::Backslash),
+            Octet::Control => return Err(Ambiguous::Control),
+        }
+    }
+    // Overlong forms of `/` and `.` are among what this refuses.
+    std::str::from_utf8(&plain).map_err(|_| Ambiguous::NotUtf8)?;
+    Ok(path)
+}
+
+/// The octet that the escape at the beginning of `text` stands for.
+fn unescape(text: &[u8]) -> Result<u8, Ambiguous> {
+    let digit = |at: usize| text.get(at).and_then(|&b| char::from(b).to_digit(16));
+    let (Some(high), Some(low)) = (digit(1), digit(2)) else { return Err(Ambiguous::BadEscape) };
+    u8::try_from(high * 16 + low).map_err(|_| Ambiguous::BadEscape)
+}
+
+fn escape(byte: u8, path: &mut String) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    path.push('%');
+    path.push(char::from(HEX[usize::from(byte >> 4)]));
+    path.push(char::from(HEX[usize::from(byte & 15)]));
+}
+
+fn up_to_slash(text: &[u8]) -> &[u8] {
+    text.split(|&b| b == b'/').next().unwrap_or(text)
+}
+
+/// Refuses a segment whose name, without parameters, is nothing, `.` or `..`.
+fn check_segment(segment: &[u8]) -> Result<(), Ambiguous> {
+    let begins_parameters = |at: &usize| segment[*at] == b';' || segment[*at..].starts_with(b"%3B");
+    // A name of three octets is none of the refused.
+    let end = (0..segment.len().min(3)).find(begins_parameters).unwrap_or(segment.len());
+    match &segment[..end] {
+        b"" => Err(Ambiguous::EmptySegment),
+        b"." | b".." => Err(Ambiguous::DotSegment),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn canonical(raw: &str) -> Result<String, Ambiguous> {
+        canonicalize(raw.as_bytes()).map(Cow::into_owned)
+    }
+
+    #[test]
+    fn a_canonical_path_is_lent_back() {
+        for path in [
+            "/",
+            "/a",
+            "/a/",
+            "/a.b/.well-known/...",
+            "/a;v=1/b:c@d",
+            "/a%20b/%5B%2B",
+            "/!$&'()*+,=",
+        ] {
+            assert!(matches!(canonicalize(path.as_bytes()), Ok(Cow::Borrowed(p)) if p == path));
+        }
+    }
+
+    #[test]
+    fn spellings_of_one_path_become_one() {
+        for (raw, path) in [
+            ("/%75sers/%7e%2D", "/users/~-"),
+            ("/a%2bb%3a", "/a%2Bb%3A"),
+            ("/caf\u{e9}", "/caf%C3%A9"),
+            ("/caf%c3%a9", "/caf%C3%A9"),
+            ("/a[0]|{x}", "/a%5B0%5D%7C%7Bx%7D"),
+            ("/a%252e", "/a%252e"),
+            ("/a%2eb", "/a.b"),
+        ] {
+            assert_eq!(canonical(raw).as_deref(), Ok(path), "{raw}");
+        }
+    }
+
+    #[test]
+    fn what_servers_read_in_different_ways_is_refused() {
+        use Ambiguous::*;
+        for (raw, why) in [
+            ("", NotAbsolute),
+            ("*", NotAbsolute),
+            ("a/b", NotAbsolute),
+            ("//", EmptySegment),
+            ("//a", EmptySegment),
+            ("/a//b", EmptySegment),
+            ("/%61//", EmptySegment),
+            ("/a/./b", DotSegment),
+            ("/a/..", DotSegment),
+            ("/../etc", DotSegment),
+            ("/a/%2e%2E/b", DotSegment),
+            ("/a/.%2e", DotSegment),
+            ("/a/..;/b", DotSegment),
+            ("/a/.;x=1", DotSegment),
+            ("/a/..%3Bx", DotSegment),
+            ("/a/%2e%2e%3bx", DotSegment),
+            ("/a/;x/b", EmptySegment),
+            ("/a/%3Bx/b", EmptySegment),
+            ("/a%2Fb", EncodedSlash),
+            ("/a%2fb", EncodedSlash),
+            ("/a\\b", Backslash),
+            ("/a%5cb", Backslash),
+            ("/a%00", Control),
+            ("/a%1F", Control),
+            ("/a%7f", Control),
+            ("/a\tb", Control),
+            ("/a b", Unencoded),
+            ("/a?b", Unencoded),
+            ("/a#b", Unencoded),
+            ("/a%", BadEscape),
+            ("/a%4", BadEscape),
+            ("/a%zz", BadEscape),
+            ("/a%+1", BadEscape),
+            ("/%c0%af", NotUtf8),
+            ("/%e9", NotUtf8),
+        ] {
+            assert_eq!(canonical(raw), Err(why), "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn raw_octets_that_are_not_utf8_are_refused() {
+        assert_eq!(canonicalize(b"/\xff"), Err(Ambiguous::NotUtf8));
+    }
+
+    /// Octets dense in the ones that matter.
+    fn raw_path() -> impl Strategy<Value = Vec<u8>> {
+        let piece = prop_oneof![
+            Just(b"/".to_vec()),
+            Just(b".".to_vec()),
+            Just(b";".to_vec()),
+            any::<u8>().prop_map(|b| format!("%{b:02x}").into_bytes()),
+            any::<u8>().prop_map(|b| format!("%{b:02X}").into_bytes()),
+            Just("\u{e9}".as_bytes().to_vec()),
+            "[a-z0-9]{1,3}".prop_map(String::into_bytes),
+            any::<u8>().prop_map(|b| vec![b]),
+        ];
+        proptest::collection::vec(piece, 0..8).prop_map(|pieces| {
+            let mut path = b"/".to_vec();
+            path.extend(pieces.concat());
+            path
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn canonical_paths_stay_as_they_are(raw in raw_path()) {
+            if let Ok(path) = canonicalize(&raw) {
+                let again = canonicalize(path.as_bytes());
+                prop_assert_eq!(again.as_deref(), Ok(&*path));
+            }
+        }
+
+        #[test]
+        fn canonical_paths_hold_nothing_ambiguous(raw in raw_path()) {
+            if let Ok(path) = canonicalize(&raw) {
+                prop_assert!(path.starts_with('/') && path.is_ascii() && !path.contains('\\'));
+                for segment in path[1..].split('/') {
+                    let name = segment.replace("%3B", ";");
+                    let name = name.split(';').next().unwrap_or_default();
+                    prop_assert!(name != "." && name != "..", "{}", path);
+                }
+                prop_assert!(!path.contains("//") && !path.contains("%2F"));
+            }
+        }
+
+        #[test]
+        fn any_octets_are_survived(raw in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let _ = canonicalize(&raw);
+        }
+    }
+}

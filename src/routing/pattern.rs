@@ -1,0 +1,246 @@
+//! Path patterns as an operator writes them, and the values a path gives to their parameters.
+//!
+//! A pattern is made of whole segments: a literal one; `:name` for one segment, kept under its
+//! name; `*` for one segment that is not kept; and, as the last, `*` (or `**`) for all segments
+//! that remain, of which there may be none. So `/api/a/*` is `/api/a`, `/api/a/` and `/api/a/x/y`,
+//! but never `/api/apple`. Which of several patterns wins is the router's to say.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::path;
+
+/// A validated path pattern.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(try_from = "String")]
+pub struct Pattern {
+    text: Box<str>,
+    segments: Box<[Segment]>,
+}
+
+/// One segment of a pattern; what matches better comes first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Segment {
+    /// Exactly this, in canonical form. Empty only as the last: the path ends in a slash.
+    Fixed(Box<str>),
+    /// One segment that is not empty, under a name.
+    Param(Box<str>),
+    /// One segment that is not empty.
+    Any,
+    /// Whatever remains; only as the last.
+    Rest,
+}
+
+impl Pattern {
+    /// The pattern of a route that names no path.
+    pub fn everything() -> Self {
+        Pattern { text: "/*".into(), segments: [Segment::Rest].into() }
+    }
+
+    pub(super) fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// The names of the parameters, in their order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.segments.iter().filter_map(|segment| match segment {
+            Segment::Param(name) => Some(&**name),
+            Segment::Fixed(_) | Segment::Any | Segment::Rest => None,
+        })
+    }
+
+    /// Whether the pattern ends in `*`, so that a path has a rest.
+    pub fn has_rest(&self) -> bool {
+        self.segments.last() == Some(&Segment::Rest)
+    }
+}
+
+impl FromStr for Pattern {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some(body) = text.strip_prefix('/') else {
+            return Err(format!("`{text}`: a path begins with `/`"));
+        };
+        let mut segments = Vec::new();
+        let mut parts = body.split('/').peekable();
+        while let Some(part) = parts.next() {
+            let last = parts.peek().is_none();
+            let segment = parse_segment(part, last).map_err(|why| format!("`{text}`: {why}"))?;
+            if matches!(segment, Segment::Param(_)) && segments.contains(&segment) {
+                return Err(format!("`{text}`: the parameter `{part}` occurs twice"));
+            }
+            segments.push(segment);
+        }
+        Ok(Pattern { text: text.into(), segments: segments.into() })
+    }
+}
+
+impl TryFrom<String> for Pattern {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+fn parse_segment(part: &str, last: bool) -> Result<Segment, String> {
+    match part {
+        "*" | "**" if last => return Ok(Segment::Rest),
+        "*" => return Ok(Segment::Any),
+        "**" => return Err("`**` stands only at the end".to_owned()),
+        "" if last => return Ok(Segment::Fixed("".into())),
+        "" => return Err("a segment is empty".to_owned()),
+        _ => {}
+    }
+    if let Some(name) = part.strip_prefix(':') {
+        return match is_name(name) {
+            true => Ok(Segment::Param(name.into())),
+            false => Err(format!(
+                "`{part}`: a parameter is named with letters, digits and `_`, not a digit first"
+            )),
+        };
+    }
+    if part.contains('*') {
+        return Err(format!("`{part}`: `*` stands for whole segments"));
+    }
+    if part.contains(['{', '}']) {
+        return Err(format!("`{part}`: a parameter is written `:name`"));
+    }
+    let literal = format!("/{part}");
+    let canonical = path::canonicalize(literal.as_bytes()).map_err(|why| why.to_string())?;
+    Ok(Segment::Fixed(canonical[1..].into()))
+}
+
+/// Whether `text` can name a parameter.
+pub(super) fn is_name(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+/// The values that a path gives to the parameters of the pattern it matched.
+///
+/// Two references: nothing is taken apart before it is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Params<'a> {
+    pattern: &'a Pattern,
+    path: &'a str,
+}
+
+impl<'a> Params<'a> {
+    /// `path` is canonical and matches `pattern`.
+    pub(super) fn new(pattern: &'a Pattern, path: &'a str) -> Self {
+        Params { pattern, path }
+    }
+
+    /// The pattern that matched: a label that does not grow with the requests.
+    pub fn pattern(&self) -> &'a Pattern {
+        self.pattern
+    }
+
+    /// The canonical path that was matched.
+    pub fn path(&self) -> &'a str {
+        self.path
+    }
+
+    /// The value of the parameter `name`: one segment, in canonical encoding, never empty.
+    pub fn value(&self, name: &str) -> Option<&'a str> {
+        self.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
+    }
+
+    /// Every parameter with its value, in the pattern's order.
+    pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
+        let values = self.path.split('/').skip(1);
+        self.pattern.segments.iter().zip(values).filter_map(|(segment, value)| match segment {
+            Segment::Param(name) => Some((&**name, value)),
+            Segment::Fixed(_) | Segment::Any | Segment::Rest => None,
+        })
+    }
+
+    /// What the `*` at the pattern's end stands for, without a leading slash: `x/y`, or nothing.
+    pub fn rest(&self) -> Option<&'a str> {
+        self.tail().map(|tail| tail.strip_prefix('/').unwrap_or(tail))
+    }
+
+    /// As [`Params::rest`], with the slash before it if there is one: `/api/a` and `/api/a/` differ.
+    pub(super) fn tail(&self) -> Option<&'a str> {
+        if !self.pattern.has_rest() {
+            return None;
+        }
+        Some(skip_segments(self.path, self.pattern.segments.len() - 1))
+    }
+}
+
+/// What follows the first `count` segments of `path`: nothing, or text that begins with a slash.
+pub(super) fn skip_segments(path: &str, count: usize) -> &str {
+    let slash = path.bytes().enumerate().filter(|(_, byte)| *byte == b'/').nth(count);
+    slash.map_or("", |(at, _)| &path[at..])
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "the patterns are literals")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn literal_segments_are_kept_in_canonical_form() {
+        let pattern: Pattern = "/caf\u{e9}/%7euser/v1:run".parse().unwrap();
+        let fixed = |text: &str| Segment::Fixed(text.into());
+        assert_eq!(pattern.segments(), [fixed("caf%C3%A9"), fixed("~user"), fixed("v1:run")]);
+    }
+
+    #[test]
+    fn a_star_is_the_rest_at_the_end_and_one_segment_elsewhere() {
+        let segments = |text: &str| text.parse::<Pattern>().unwrap().segments().to_vec();
+        assert_eq!(segments("/*/*"), [Segment::Any, Segment::Rest]);
+        assert_eq!(segments("/**"), [Segment::Rest]);
+        assert_eq!(segments("/*"), Pattern::everything().segments());
+    }
+
+    #[test]
+    fn a_pattern_that_cannot_be_meant_is_refused_with_a_remedy() {
+        for (text, remedy) in [
+            ("users", "begins with `/`"),
+            ("", "begins with `/`"),
+            ("/a//b", "a segment is empty"),
+            ("/a/**/b", "only at the end"),
+            ("/a*", "whole segments"),
+            ("/users/{id}", "written `:name`"),
+            ("/users/:", "is named with"),
+            ("/users/:1d", "is named with"),
+            ("/users/:user-id", "is named with"),
+            ("/:id/:id", "occurs twice"),
+            ("/a/../b", "dot segment"),
+            ("/a?b", "percent-encoded"),
+            ("/a%2Fb", "encoded slash"),
+        ] {
+            let error = text.parse::<Pattern>().unwrap_err();
+            assert!(error.contains(remedy), "{error}");
+        }
+    }
+
+    #[test]
+    fn parameters_are_read_from_the_path() {
+        let pattern: Pattern = "/users/:id/*/:part/*".parse().unwrap();
+        let params = Params::new(&pattern, "/users/7%20b/x/photo/a/b");
+        assert_eq!(params.iter().collect::<Vec<_>>(), [("id", "7%20b"), ("part", "photo")]);
+        assert_eq!(params.value("part"), Some("photo"));
+        assert_eq!(params.value("other"), None);
+        assert_eq!(params.rest(), Some("a/b"));
+    }
+
+    #[test]
+    fn the_rest_may_be_nothing() {
+        let pattern: Pattern = "/a/*".parse().unwrap();
+        for (path, rest, tail) in [("/a", "", ""), ("/a/", "", "/"), ("/a/x", "x", "/x")] {
+            let params = Params::new(&pattern, path);
+            assert_eq!((params.rest(), params.tail()), (Some(rest), Some(tail)), "{path}");
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! The router: every route's `match`, compiled; from host, method and path to a route.
+//!
+//! What is more specific wins. First the host: exact, then `*.` with the longer suffix, then any.
+//! Within a host the paths are compared segment by segment from the left: literal before `:name`
+//! before `*`, and the end of the path before a `*` that would stand for nothing. A route whose
+//! method does not fit is passed over for a less specific one; if only methods were in the way, the
+//! answer is 405 with what would have fitted. `OPTIONS` is a method like others: to find the route
+//! that a CORS preflight asks about, look for `Access-Control-Request-Method`.
+
+use std::collections::{BTreeSet, HashMap};
+use std::slice;
+
+use http::Method;
+
+use super::conflict::Conflict;
+use super::criteria::{Match, Methods};
+use super::hash::Table;
+use super::host::HostPattern;
+use super::pattern::{Params, Pattern};
+use super::tree::{Entry, Leaf, Tree};
+
+/// All routes. Immutable; a search takes no lock and does not allocate unless it ends in 405.
+#[derive(Debug, Default)]
+pub struct Router {
+    exact: Table<Tree>,
+    below: Table<Tree>,
+    any: Tree,
+}
+
+/// A route and what the path gave to its pattern.
+#[derive(Clone, Copy, Debug)]
+pub struct Found<'a> {
+    /// The index that was handed to [`Router::try_new`].
+    pub route: usize,
+    pub params: Params<'a>,
+}
+
+/// Why a request has no route.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoRoute {
+    /// A 404.
+    #[error("no route matches the host and the path")]
+    NotFound,
+    /// A 405, with the value of its `Allow` field: every method that has a route for this host and
+    /// path, sorted.
+    #[error("the method is not allowed; allowed are {allow}")]
+    MethodNotAllowed { allow: String },
+}
+
+impl Router {
+    /// Compiles routes, each with its index and its name.
+    ///
+    /// # Errors
+    /// Every [`Conflict`]: the same host, the same path pattern but for the names of parameters,
+    /// and a method in common.
+    pub fn try_new<'a>(
+        routes: impl IntoIterator<Item = (usize, &'a str, &'a Match)>,
+    ) -> Result<Router, Vec<Conflict>> {
+        let mut router = Router::default();
+        let mut names = HashMap::new();
+        let mut conflicts = Vec::new();
+        for (route, name, criteria) in routes {
+            names.insert(route, name);
+            let everything = [Pattern::everything()];
+            for host in hosts(criteria) {
+                for pattern in criteria.path.values().unwrap_or(&everything) {
+                    let methods = criteria.methods.clone();
+                    let entry = Entry { route, methods, pattern: pattern.clone() };
+                    let rival = add(router.tree(host).leaf(pattern), entry);
+                    conflicts.extend(rival.map(|(first, methods)| Conflict {
+                        first: (first, names[&first].to_owned()),
+                        second: (route, name.to_owned()),
+                        pattern: pattern.clone(),
+                        host: host.cloned(),
+                        methods,
+                    }));
+                }
+            }
+        }
+        if conflicts.is_empty() { Ok(router) } else { Err(conflicts) }
+    }
+
+    /// The route for `method` on `path` at `host`.
+    ///
+    /// `host` comes from [`host::normalize`](super::host::normalize), or is empty where a request
+    /// has none; `path` from [`path::canonicalize`](super::path::canonicalize).
+    ///
+    /// # Errors
+    /// [`NoRoute`].
+    pub fn find<'a>(
+        &'a self,
+        host: &str,
+        method: &Method,
+        path: &'a str,
+    ) -> Result<Found<'a>, NoRoute> {
+        self.trees(host)
+            .find_map(|tree| tree.search(path, &mut |leaf| pick(leaf, method)))
+            .map(|entry| Found { route: entry.route, params: Params::new(&entry.pattern, path) })
+            .ok_or_else(|| self.explain(host, path))
+    }
+
+    /// The trees that hold routes for `host`, the best first.
+    fn trees<'a>(&'a self, host: &str) -> impl Iterator<Item = &'a Tree> {
+        let below = host.match_indices('.').filter_map(|(dot, _)| self.below.get(&host[dot + 1..]));
+        self.exact.get(host).into_iter().chain(below).chain([&self.any])
+    }
+
+    fn tree(&mut self, host: Option<&HostPattern>) -> &mut Tree {
+        match host {
+            None => &mut self.any,
+            Some(HostPattern::Exact(name)) => self.exact.entry(name.clone()).or_default(),
+            Some(HostPattern::Below(suffix)) => self.below.entry(suffix.clone()).or_default(),
+        }
+    }
+
+    /// What to say when nothing was found.
+    #[cold]
+    fn explain(&self, host: &str, path: &str) -> NoRoute {
+        let mut allowed = BTreeSet::new();
+        for tree in self.trees(host) {
+            tree.search(path, &mut |leaf| {
+                let verbs = leaf.iter().filter_map(|entry| entry.methods.values()).flatten();
+                allowed.extend(verbs.map(|verb| verb.0.as_str()));
+                None::<()>
+            });
+        }
+        if allowed.is_empty() {
+            return NoRoute::NotFound;
+        }
+        if allowed.contains("GET") {
+            allowed.insert("HEAD");
+        }
+        let allow: Vec<&str> = allowed.into_iter().collect();
+        NoRoute::MethodNotAllowed { allow: allow.join(", ") }
+    }
+}
+
+/// The hosts of a route; `None` is any.
+fn hosts(criteria: &Match) -> impl Iterator<Item = Option<&HostPattern>> {
+    let any = criteria.host.values().is_none().then_some(None);
+    let named: slice::Iter<'_, HostPattern> = criteria.host.values().unwrap_or_default().iter();
+    any.into_iter().chain(named.map(Some))
+}
+
+/// Adds `entry`, unless another is in the way: then that one's route, and the methods of both.
+fn add(leaf: &mut Leaf, entry: Entry) -> Option<(usize, Methods)> {
+    let overlap = |other: &Entry| Some((other.route, other.methods.overlap(&entry.methods)?));
+    let rival = leaf.iter().find_map(overlap);
+    if rival.is_none() {
+        leaf.push(entry);
+    }
+    rival
+}
+
+/// The entry for `method`. One that names `HEAD` goes before one that names `GET` only.
+fn pick<'a>(leaf: &'a Leaf, method: &Method) -> Option<&'a Entry> {
+    let named = leaf.iter().find(|entry| entry.methods.name(method));
+    if named.is_some() || *method != Method::HEAD {
+        return named;
+    }
+    leaf.iter().find(|entry| entry.methods.name(&Method::GET))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "the YAML is literal")]
+mod tests {
+    use super::*;
+
+    fn compile(matches: &[&str]) -> Result<Router, Vec<Conflict>> {
+        let matches: Vec<Match> =
+            matches.iter().map(|yaml| serde_yaml::from_str(yaml).unwrap()).collect();
+        let names: Vec<String> = (0..matches.len()).map(|index| format!("r{index}")).collect();
+        Router::try_new(
+            matches.iter().enumerate().map(|(index, rule)| (index, &*names[index], rule)),
+        )
+    }
+
+    /// The index of the route that answers `GET path` at `host`.
+    fn get(matches: &[&str], host: &str, path: &str) -> Option<usize> {
+        compile(matches).unwrap().find(host, &Method::GET, path).ok().map(|found| found.route)
+    }
+
+    fn find(matches: &[&str], method: &str, path: &str) -> Result<usize, String> {
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
+        let router = compile(matches).unwrap();
+        match router.find("", &method, path) {
+            Ok(found) => Ok(found.route),
+            Err(NoRoute::NotFound) => Err("404".to_owned()),
+            Err(NoRoute::MethodNotAllowed { allow }) => Err(allow),
+        }
+    }
+
+    #[test]
+    fn whole_segments_match() {
+        let rules = ["{path: /api/a/*}"];
+        for path in ["/api/a", "/api/a/", "/api/a/x", "/api/a/x/y/"] {
+            assert_eq!(get(&rules, "", path), Some(0), "{path}");
+        }
+        for path in ["/api/apple", "/api", "/api/", "/", "/x/api/a"] {
+            assert_eq!(get(&rules, "", path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_trailing_slash_tells_paths_apart() {
+        assert_eq!(get(&["{path: /a}"], "", "/a/"), None);
+        assert_eq!(get(&["{path: /a/}"], "", "/a"), None);
+        assert_eq!(get(&["{path: /a/}", "{path: /a/*}"], "", "/a/"), Some(0));
+    }
+
+    #[test]
+    fn a_parameter_is_one_segment_that_is_not_empty() {
+        let rules = ["{path: /users/:id}"];
+        assert_eq!(get(&rules, "", "/users/7"), Some(0));
+        assert_eq!(get(&rules, "", "/users/"), None);
+        assert_eq!(get(&rules, "", "/users"), None);
+        assert_eq!(get(&rules, "", "/users/7/posts"), None);
+    }
+
+    #[test]
+    fn literal_goes_before_parameter_before_star() {
+        let rules =
+            ["{path: /*}", "{path: /a/*}", "{path: /a/*/c}", "{path: /a/:x/c}", "{path: /a/b/c}"];
+        for (path, route) in
+            [("/a/b/c", 4), ("/a/x/c", 3), ("/a/x/d", 1), ("/a", 1), ("/b", 0), ("/", 0)]
+        {
+            assert_eq!(get(&rules, "", path), Some(route), "{path}");
+        }
+        assert_eq!(get(&rules[..3], "", "/a/x/c"), Some(2));
+        assert_eq!(get(&["{path: /a/*}", "{path: /a}"], "", "/a"), Some(1));
+    }
+
+    #[test]
+    fn a_search_comes_back_from_a_dead_end() {
+        let rules = ["{path: /a/b/x}", "{path: /a/:p/y}", "{path: /:q/b/z}"];
+        assert_eq!(get(&rules, "", "/a/b/y"), Some(1));
+        assert_eq!(get(&rules, "", "/a/b/z"), Some(2));
+    }
+
+    #[test]
+    fn an_exact_host_goes_before_a_longer_suffix_before_a_shorter_before_any() {
+        let rules = ["{}", "{host: '*.com'}", "{host: '*.example.com'}", "{host: api.example.com}"];
+        for (host, route) in [
+            ("api.example.com", 3),
+            ("www.example.com", 2),
+            ("a.b.example.com", 2),
+            ("example.com", 1),
+            ("com", 0),
+            ("[::1]", 0),
+            ("", 0),
+        ] {
+            assert_eq!(get(&rules, host, "/"), Some(route), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_less_specific_host_answers_for_a_path_the_better_one_lacks() {
+        let rules = ["{path: /a}", "{host: '*.com', path: /b}", "{host: x.com, path: /c}"];
+        assert_eq!(get(&rules, "x.com", "/b"), Some(1));
+        assert_eq!(get(&rules, "x.com", "/a"), Some(0));
+    }
+
+    #[test]
+    fn a_less_specific_route_answers_for_a_method_the_better_one_lacks() {
+        let rules = ["{path: /a/*}", "{path: /a/b, methods: [POST]}"];
+        assert_eq!(find(&rules, "GET", "/a/b"), Ok(0));
+        assert_eq!(find(&rules, "POST", "/a/b"), Ok(1));
+    }
+
+    #[test]
+    fn a_wrong_method_is_told_every_right_one() {
+        let rules = [
+            "{path: /a/:x, methods: [PUT]}",
+            "{path: /a/b, methods: [POST, GET]}",
+            "{path: /*, methods: [PURGE]}",
+            "{path: /c, methods: [TRACE]}",
+        ];
+        assert_eq!(find(&rules, "DELETE", "/a/b"), Err("GET, HEAD, POST, PURGE, PUT".to_owned()));
+        assert_eq!(find(&rules[..1], "GET", "/b"), Err("404".to_owned()));
+    }
+
+    #[test]
+    fn get_answers_head_unless_a_route_names_it() {
+        let both = ["{path: /a, methods: [GET]}", "{path: /a, methods: [HEAD]}"];
+        assert_eq!(find(&both[..1], "HEAD", "/a"), Ok(0));
+        assert_eq!(find(&both, "HEAD", "/a"), Ok(1));
+        assert_eq!(find(&["{path: /a, methods: [POST]}"], "HEAD", "/a"), Err("POST".to_owned()));
+        let wider = ["{path: /a, methods: [GET]}", "{path: /*, methods: [HEAD]}"];
+        assert_eq!(find(&wider, "HEAD", "/a"), Ok(0));
+    }
+
+    #[test]
+    fn routes_that_cannot_be_told_apart_are_all_named() {
+        let conflicts = compile(&[
+            "{path: [/a/:x, /b], methods: [GET, POST]}",
+            "{path: /a/:y, methods: [POST, PUT]}",
+            "{path: /b}",
+            "{host: x.com, path: /b}",
+        ])
+        .unwrap_err();
+        let named = conflicts.iter().map(|conflict| (&*conflict.second.1, conflict.to_string()));
+        let remedy = "change the host, the path or the methods of one";
+        assert_eq!(
+            named.collect::<Vec<_>>(),
+            [
+                ("r1", format!("`/a/:y` is matched by routes.r0 already for POST; {remedy}")),
+                ("r2", format!("`/b` is matched by routes.r0 already for GET, POST; {remedy}")),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_route_that_matches_the_same_twice_is_in_conflict_with_itself() {
+        let conflicts = compile(&["{host: a.com, path: [/a/:x, /a/:y]}"]).unwrap_err();
+        assert_eq!(conflicts.len(), 1);
+        assert!(conflicts[0].to_string().starts_with("`/a/:y` stands here twice at a.com;"));
+    }
+
+    #[test]
+    fn a_path_that_is_not_canonical_is_survived() {
+        let rules = ["{path: /a/*}", "{path: '/:x'}"];
+        for path in ["", "a", "\u{e9}", "//", "/a\u{e9}"] {
+            let _ = get(&rules, "", path);
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! The path patterns of one host as a tree of segments.
+//!
+//! A search goes from what matches better to what matches worse and comes back when it fails. Each
+//! node is reached by one way only, so no path makes it look at a node twice, and fixed segments
+//! are hashed: what a search costs depends on the segments of the path, not on how many routes
+//! there are.
+
+use super::criteria::Methods;
+use super::hash::Table;
+use super::pattern::{Pattern, Segment};
+
+/// The patterns of one host.
+#[derive(Debug, Default)]
+pub(super) struct Tree {
+    root: Node,
+}
+
+/// What one pattern of one route became.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) route: usize,
+    pub(super) methods: Methods,
+    pub(super) pattern: Pattern,
+}
+
+/// The entries of one place in the tree: patterns alike but for the names of parameters. No two
+/// name the same method.
+pub(super) type Leaf = Vec<Entry>;
+
+#[derive(Debug, Default)]
+struct Node {
+    fixed: Table<Node>,
+    param: Option<Box<Node>>,
+    any: Option<Box<Node>>,
+    /// Patterns that end here.
+    here: Leaf,
+    /// Patterns that take from here whatever remains.
+    rest: Leaf,
+}
+
+impl Tree {
+    /// The leaf of `pattern`, grown where there is none.
+    pub(super) fn leaf(&mut self, pattern: &Pattern) -> &mut Leaf {
+        let mut node = &mut self.root;
+        for segment in pattern.segments() {
+            node = match segment {
+                Segment::Fixed(text) => node.fixed.entry(text.clone()).or_default(),
+                Segment::Param(_) => node.param.get_or_insert_default(),
+                Segment::Any => node.any.get_or_insert_default(),
+                Segment::Rest => return &mut node.rest,
+            };
+        }
+        &mut node.here
+    }
+
+    /// Shows `choose` every leaf that matches `path`, the best first, until it takes something.
+    pub(super) fn search<'t, T>(
+        &'t self,
+        path: &str,
+        choose: &mut impl FnMut(&'t Leaf) -> Option<T>,
+    ) -> Option<T> {
+        self.root.search(path, choose)
+    }
+}
+
+impl Node {
+    /// `tail` is what remains of the path: nothing, or text that begins with a slash.
+    fn search<'t, T>(
+        &'t self,
+        tail: &str,
+        choose: &mut impl FnMut(&'t Leaf) -> Option<T>,
+    ) -> Option<T> {
+        if tail.is_empty() {
+            return choose(&self.here).or_else(|| choose(&self.rest));
+        }
+        let tail = tail.strip_prefix('/')?;
+        let (segment, tail) =
+            tail.split_at(tail.bytes().position(|byte| byte == b'/').unwrap_or(tail.len()));
+        let found = self.fixed.get(segment).and_then(|node| node.search(tail, choose));
+        if found.is_some() {
+            return found;
+        }
+        if !segment.is_empty() {
+            for node in [&self.param, &self.any].into_iter().flatten() {
+                let found = node.search(tail, choose);
+                if found.is_some() {
+                    return found;
+                }
+            }
+        }
+        choose(&self.rest)
+    }
+}

@@ -1,0 +1,115 @@
+//! The end: not ready first, then no new connections, then wait for what is in flight, then
+//! write what is still to be written, then exit.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
+
+use super::shared::Shared;
+use crate::config::server::Server;
+
+/// How often the end of the last request is looked for.
+const POLL: Duration = Duration::from_millis(10);
+/// What writing the rest of the record may take.
+const FLUSH_LIMIT: Duration = Duration::from_secs(5);
+
+/// Tells Pingora when to stop listening; and sees to it that the process ends as soon as it
+/// is idle, which Pingora by itself does not.
+pub struct Drain {
+    shared: Arc<Shared>,
+    server: Server,
+}
+
+impl Drain {
+    pub fn new(shared: Arc<Shared>, server: Server) -> Self {
+        Drain { shared, server }
+    }
+
+    /// Longer than everything the drain may take: Pingora sleeps this out and is overtaken.
+    pub fn grace_seconds(server: &Server) -> u64 {
+        let all = *server.drain_timeout + FLUSH_LIMIT + Duration::from_secs(5);
+        all.as_secs()
+    }
+}
+
+#[async_trait]
+impl ShutdownSignalWatch for Drain {
+    async fn recv(&self) -> ShutdownSignal {
+        let which = wait_for_signal().await;
+        log::info!("{which}: draining, {} in flight", self.shared.lifecycle.in_flight());
+        self.shared.lifecycle.set_draining();
+        tokio::time::sleep(*self.server.shutdown_delay).await;
+        let (shared, limit) = (self.shared.clone(), *self.server.drain_timeout);
+        // A thread of its own: Pingora stops the runtime this future lives on.
+        std::thread::spawn(move || finish(shared, limit));
+        ShutdownSignal::GracefulTerminate
+    }
+}
+
+async fn wait_for_signal() -> &'static str {
+    let (terminate, interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    match (terminate, interrupt) {
+        (Ok(mut terminate), Ok(mut interrupt)) => tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        },
+        (terminate, interrupt) => {
+            // Without a handler the signals keep their default: the process just ends.
+            for error in [terminate.err(), interrupt.err()].into_iter().flatten() {
+                log::error!("signals cannot be received, there will be no drain: {error}");
+            }
+            std::future::pending().await
+        }
+    }
+}
+
+/// Wait for the requests in flight, write the record, exit.
+fn finish(shared: Arc<Shared>, limit: Duration) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let code = match runtime {
+        Ok(runtime) => runtime.block_on(async {
+            let cut = tokio::select! {
+                cut = idle(&shared, limit) => cut,
+                which = wait_for_signal() => {
+                    log::warn!("{which} again: not waiting any longer");
+                    shared.lifecycle.in_flight()
+                }
+            };
+            if cut > 0 {
+                log::warn!("{cut} requests cut off");
+            }
+            if let Some(recorder) = &shared.recorder {
+                let stats = recorder.close(FLUSH_LIMIT).await;
+                let (written, dropped) = (stats.written + stats.committed, stats.dropped);
+                log::info!("record closed: {written} rows written, {dropped} dropped");
+            }
+            log::info!("stopped");
+            0
+        }),
+        Err(error) => {
+            log::error!("cannot drain: {error}");
+            1
+        }
+    };
+    std::process::exit(code);
+}
+
+/// Until nothing is in flight, or until `limit`; how many requests are left then.
+async fn idle(shared: &Shared, limit: Duration) -> usize {
+    let until = Instant::now() + limit;
+    // Connections whose request is being read when the listeners close are answered too: they
+    // appear within a poll or two.
+    let mut quiet = 0;
+    while Instant::now() < until {
+        tokio::time::sleep(POLL).await;
+        quiet = if shared.lifecycle.in_flight() == 0 { quiet + 1 } else { 0 };
+        if quiet >= 3 {
+            return 0;
+        }
+    }
+    shared.lifecycle.in_flight()
+}

@@ -1,0 +1,351 @@
+//! Key sets over HTTP: one task per issuer fetches, publishes, and tells those who wait.
+//!
+//! All fetches of an issuer happen in its task: never more than one in flight, whoever asks.
+//! What a key set means, how long it is believed, and how often strangers may cause a fetch is
+//! decided in `policy::auth`.
+
+use std::error::Error;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+
+use crate::policy::auth::{InvalidKeys, Jwks as Config, Keyring, Published, Refetch};
+use crate::time::{Clock, Moment};
+
+/// A larger document is refused. A key takes about 400 bytes.
+const MAX_DOCUMENT_BYTES: usize = 1024 * 1024;
+const FIRST_BACKOFF: Duration = Duration::from_secs(1);
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
+
+/// The keys of one issuer, kept fresh until this is dropped.
+///
+/// The first fetch starts at once; one that fails is tried again after 1 s, 2 s … 30 s. Keys that
+/// cannot be refreshed are believed for the configured `max_stale` after the last success.
+#[must_use = "dropping it stops the fetching"]
+pub struct Jwks {
+    fetcher: Arc<Fetcher>,
+    task: JoinHandle<()>,
+}
+
+/// How an issuer's fetching goes, for `/status` and metrics.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Keys in place, believed or not.
+    pub keys: usize,
+    /// When they were last confirmed.
+    pub last_success: Option<Moment>,
+    /// Why the last fetch failed; `None` when it succeeded.
+    pub last_error: Option<String>,
+    pub succeeded: u64,
+    pub failed: u64,
+}
+
+impl Jwks {
+    /// Starts fetching for `auth.<authority>`. Must be called within a Tokio runtime.
+    ///
+    /// # Errors
+    /// When no HTTP client can be built, as on a system without root certificates.
+    pub fn spawn(
+        authority: &str,
+        config: &Config,
+        keyring: Arc<Keyring>,
+    ) -> Result<Self, reqwest::Error> {
+        let fetcher = Arc::new(Fetcher {
+            authority: authority.to_owned(),
+            client: client(config)?,
+            config: config.clone(),
+            keyring,
+            state: Mutex::new(State::new(config)),
+            asked: Notify::new(),
+            finished: watch::Sender::new(0),
+        });
+        let task = tokio::spawn(fetcher.clone().run());
+        Ok(Jwks { fetcher, task })
+    }
+
+    /// For a request that was denied for want of keys: waits for the fetch in flight, or for a new
+    /// one if that is allowed now. `kid` as in `Denial::wanted_keys`. Waits at most the configured
+    /// `timeout`.
+    ///
+    /// Returns whether asking the verifier again is worth it.
+    pub async fn refresh_for(&self, kid: Option<&str>) -> bool {
+        // Whether waiting ended well or not, the keys decide.
+        let _ = tokio::time::timeout(*self.fetcher.config.timeout, self.fetcher.wait(kid)).await;
+        self.fetcher.serves(kid)
+    }
+
+    pub fn status(&self) -> Status {
+        let keys = self.fetcher.keyring.len();
+        Status { keys, ..self.fetcher.state().status.clone() }
+    }
+}
+
+impl Drop for Jwks {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct Fetcher {
+    authority: String,
+    config: Config,
+    client: reqwest::Client,
+    keyring: Arc<Keyring>,
+    /// A plain lock: held for a few loads and stores, never across an await, and only taken by
+    /// requests whose key is missing.
+    state: Mutex<State>,
+    /// Wakes the task before its pause is over.
+    asked: Notify,
+    /// The number of the last fetch that is over.
+    finished: watch::Sender<u64>,
+}
+
+struct State {
+    /// The number of the last fetch that was begun.
+    begun: u64,
+    phase: Phase,
+    refetch: Refetch,
+    failures: u32,
+    health: Health,
+    status: Status,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Until the next refresh or retry.
+    Pausing,
+    /// A request asked for a fetch that has not begun.
+    Asked,
+    Fetching,
+}
+
+/// What was last said in the log.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Health {
+    Unknown,
+    Good,
+    /// The keys at hand still serve.
+    Failing,
+    /// There are none, or they are too old.
+    Refusing,
+}
+
+impl State {
+    fn new(config: &Config) -> Self {
+        State {
+            begun: 0,
+            // The task's first step is a fetch: whoever comes earlier waits for it.
+            phase: Phase::Asked,
+            refetch: Refetch::new(*config.min_refetch),
+            failures: 0,
+            health: Health::Unknown,
+            status: Status::default(),
+        }
+    }
+}
+
+impl Fetcher {
+    async fn run(self: Arc<Self>) {
+        loop {
+            self.begin();
+            let outcome = self.fetch().await;
+            let pause = self.finish(outcome);
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.asked.notified() => {}
+            }
+        }
+    }
+
+    fn begin(&self) {
+        let mut state = self.state();
+        state.begun += 1;
+        state.phase = Phase::Fetching;
+    }
+
+    async fn fetch(&self) -> Result<Published, FetchError> {
+        let url = self.config.url.expose();
+        let mut response = self.client.get(url).send().await?;
+        if response.status() != reqwest::StatusCode::OK {
+            return Err(FetchError::Status(response.status().as_u16()));
+        }
+        let mut document = Vec::new();
+        while let Some(chunk) = response.chunk().await? {
+            if document.len() + chunk.len() > MAX_DOCUMENT_BYTES {
+                return Err(FetchError::TooLarge);
+            }
+            document.extend_from_slice(&chunk);
+        }
+        Ok(self.keyring.publish(&document, Clock::now(), *self.config.max_stale)?)
+    }
+
+    /// Notes the outcome, tells those who wait, and says how long to pause.
+    fn finish(&self, outcome: Result<Published, FetchError>) -> Duration {
+        let mut state = self.state();
+        let pause = match outcome {
+            Ok(published) => self.note_success(&mut state, published),
+            Err(error) => self.note_failure(&mut state, &error),
+        };
+        state.phase = Phase::Pausing;
+        let number = state.begun;
+        drop(state);
+        self.finished.send_replace(number);
+        pause
+    }
+
+    fn note_success(&self, state: &mut State, published: Published) -> Duration {
+        let Published { usable, skipped, changed } = published;
+        if changed || state.health != Health::Good {
+            let (authority, url) = (&self.authority, &self.config.url);
+            log::info!("auth.{authority}: {usable} keys from {url}, {skipped} others passed over");
+        }
+        state.health = Health::Good;
+        state.failures = 0;
+        state.status.succeeded += 1;
+        state.status.last_success = Some(Clock::now());
+        state.status.last_error = None;
+        jittered(*self.config.refresh)
+    }
+
+    /// Warns when fetching begins to fail and when the keys at hand are given up, not every time.
+    fn note_failure(&self, state: &mut State, error: &FetchError) -> Duration {
+        let why = error.chain();
+        let usable = self.keyring.is_usable(Clock::now());
+        let health = if usable { Health::Failing } else { Health::Refusing };
+        if health != state.health {
+            let (authority, url, bound) =
+                (&self.authority, &self.config.url, &self.config.max_stale);
+            if usable {
+                log::warn!(
+                    "auth.{authority}: no keys from {url}: {why}; those at hand are believed for \
+                     {bound} after they came"
+                );
+            } else {
+                log::warn!(
+                    "auth.{authority}: no keys from {url}: {why}; its tokens are refused until a \
+                     fetch succeeds"
+                );
+            }
+        }
+        state.health = health;
+        state.status.last_error = Some(why);
+        state.status.failed += 1;
+        state.refetch.forget();
+        let doubled = FIRST_BACKOFF.saturating_mul(1 << state.failures.min(10));
+        state.failures = state.failures.saturating_add(1);
+        jittered(doubled.min(MAX_BACKOFF))
+    }
+
+    /// Until a fetch that was begun for this request or after it is over, if there is to be one.
+    async fn wait(&self, kid: Option<&str>) {
+        let mut finished = self.finished.subscribe();
+        loop {
+            let Some(awaited) = self.request(kid, Clock::now()) else { return };
+            if finished.wait_for(|number| *number >= awaited.number).await.is_err() {
+                return;
+            }
+            // One that was in flight already may have been answered before the key was made: once
+            // it is over, the key is worth a fetch of its own.
+            if self.serves(kid) || !awaited.was_in_flight {
+                return;
+            }
+        }
+    }
+
+    /// The fetch to wait for; `None` if there is none and none may be begun.
+    fn request(&self, kid: Option<&str>, now: Moment) -> Option<Awaited> {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let next = Awaited { number: state.begun + 1, was_in_flight: false };
+        match state.phase {
+            Phase::Fetching => Some(Awaited { number: state.begun, was_in_flight: true }),
+            Phase::Asked => Some(next),
+            // It may have come while this request was on its way here.
+            Phase::Pausing if self.serves(kid) => None,
+            Phase::Pausing if !state.refetch.admit(kid.unwrap_or_default(), now) => None,
+            Phase::Pausing => {
+                state.phase = Phase::Asked;
+                self.asked.notify_one();
+                Some(next)
+            }
+        }
+    }
+
+    /// Whether the keys at hand answer what was asked.
+    fn serves(&self, kid: Option<&str>) -> bool {
+        self.keyring.is_usable(Clock::now()) && kid.is_none_or(|kid| self.keyring.contains(kid))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every write leaves a whole state behind, a panic between them too.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A fetch that a request waits for.
+struct Awaited {
+    number: u64,
+    was_in_flight: bool,
+}
+
+/// Why a fetch brought no keys.
+#[derive(Debug, thiserror::Error)]
+enum FetchError {
+    #[error("the request failed")]
+    Transport(#[source] reqwest::Error),
+    #[error("the answer was status {0}, not 200; redirects are not followed")]
+    Status(u16),
+    #[error("the answer is larger than {MAX_DOCUMENT_BYTES} bytes")]
+    TooLarge,
+    #[error(transparent)]
+    Keys(#[from] InvalidKeys),
+}
+
+impl From<reqwest::Error> for FetchError {
+    fn from(error: reqwest::Error) -> Self {
+        // The address may have a token in its query.
+        FetchError::Transport(error.without_url())
+    }
+}
+
+impl FetchError {
+    /// With its causes: the outermost one seldom says what to do.
+    fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
+}
+
+fn client(config: &Config) -> Result<reqwest::Client, reqwest::Error> {
+    // Building a client panics where no provider is installed; being second is as good.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let builder = reqwest::Client::builder()
+        .user_agent(concat!("portcullis/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        // Whoever sets an environment variable must not become the source of keys.
+        .no_proxy()
+        .timeout(*config.timeout)
+        // Between two refreshes a connection would only grow stale.
+        .pool_max_idle_per_host(0);
+    if config.url.is_encrypted() {
+        return builder.build();
+    }
+    // Without TLS a system without root certificates will do.
+    builder.tls_certs_only([]).build()
+}
+
+/// Up to a tenth less, so that replicas started together drift apart.
+fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(1.0 - 0.1 * fastrand::f64())
+}
+
+#[cfg(test)]
+mod tests;

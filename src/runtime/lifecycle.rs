@@ -1,0 +1,74 @@
+//! Where the process is in its life: starting, ready, draining. And how many requests it
+//! still owes an answer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
+
+/// Shared by everything that starts, serves or stops.
+#[derive(Debug)]
+pub struct Lifecycle {
+    started: Instant,
+    ready: AtomicBool,
+    draining: AtomicBool,
+    in_flight: AtomicUsize,
+}
+
+impl Default for Lifecycle {
+    fn default() -> Self {
+        Lifecycle {
+            started: Instant::now(),
+            ready: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            in_flight: AtomicUsize::new(0),
+        }
+    }
+}
+
+impl Lifecycle {
+    /// Everything that the first request needs is there.
+    pub fn set_ready(&self) {
+        self.ready.store(true, Ordering::Release);
+    }
+
+    /// No more requests are wanted; those in flight are finished.
+    pub fn set_draining(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire) && !self.is_draining()
+    }
+
+    pub fn is_draining(&self) -> bool {
+        // Acquire pairs with the release above: what was stopped before draining is seen stopped.
+        self.draining.load(Ordering::Acquire)
+    }
+
+    pub fn in_flight(&self) -> usize {
+        // SeqCst against the drain's own reads: a request counted before the drain looked
+        // must not be missed.
+        self.in_flight.load(Ordering::SeqCst)
+    }
+
+    pub fn uptime(&self) -> std::time::Duration {
+        self.started.elapsed()
+    }
+
+    /// Count a request until the guard is dropped.
+    pub fn enter(self: &Arc<Self>) -> InFlight {
+        self.in_flight.fetch_add(1, Ordering::SeqCst);
+        InFlight(self.clone())
+    }
+}
+
+/// A request in flight.
+#[must_use = "dropping it says the request has ended"]
+#[derive(Debug)]
+pub struct InFlight(Arc<Lifecycle>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,14 @@
+//! The running process: the configuration compiled, the state that outlives a reload, the
+//! work in the background, start and end.
+//!
+//! [`snapshot`] says what a configuration is compiled into and what survives a reload;
+//! [`shared`] is what everybody holds; [`server`] puts the process together.
+
+pub mod drain;
+pub mod jwks;
+pub mod lifecycle;
+pub mod reload;
+pub mod server;
+pub mod shared;
+pub mod snapshot;
+pub mod status;

@@ -1,0 +1,119 @@
+//! SIGHUP: load, validate, compile, swap. Or keep what there is, and say why.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::Signal;
+
+use super::shared::Shared;
+use super::snapshot::Snapshot;
+use crate::config::{Config, Diagnostic, Environment, Problem, Sources};
+use crate::time::Clock;
+use crate::upstream::resolve;
+
+/// How long names may hold up a start or a reload.
+pub const RESOLVE_WAIT: Duration = Duration::from_secs(2);
+
+/// Reload whenever the process is told to, for ever.
+pub async fn on_hangup(shared: Arc<Shared>, path: PathBuf, mut hangups: Signal) {
+    while hangups.recv().await.is_some() {
+        reload(&shared, &path).await;
+    }
+}
+
+async fn reload(shared: &Arc<Shared>, path: &Path) {
+    match load(shared, path).await {
+        Ok(next) => {
+            let generation = next.generation;
+            start_background(&next).await;
+            shared.snapshot.store(Arc::new(next));
+            shared.metrics.reloads.with_label_values(&["ok"]).inc();
+            log::info!("{}: reloaded, generation {generation}", path.display());
+        }
+        Err(diagnostics) => {
+            shared.metrics.reloads.with_label_values(&["failed"]).inc();
+            for diagnostic in &diagnostics {
+                log::error!("{diagnostic}");
+            }
+            log::error!(
+                "{}: not reloaded, {} in the file; generation {} goes on",
+                path.display(),
+                count(diagnostics.len(), "error"),
+                shared.snapshot.load().generation,
+            );
+        }
+    }
+}
+
+async fn load(shared: &Arc<Shared>, path: &Path) -> Result<Snapshot, Vec<Diagnostic>> {
+    // Reading files and compiling keys is blocking work.
+    let (shared, path, file) = (shared.clone(), path.to_owned(), path.to_owned());
+    let task = tokio::task::spawn_blocking(move || {
+        let (config, sources) = Config::load(&path, &Environment::process())?;
+        let before = shared.snapshot.load();
+        let fixed = unchangeable(&before.config, &config);
+        if !fixed.is_empty() {
+            return Err(sources.diagnose(fixed));
+        }
+        Snapshot::compile(config, Some(&before), &shared.metrics, Clock::now())
+            .map_err(|problems| sources.diagnose(problems))
+    });
+    match task.await {
+        Ok(result) => result,
+        Err(panic) => Err(vec![Diagnostic {
+            file: file.clone(),
+            line: 1,
+            column: 1,
+            path: String::new(),
+            message: panic.to_string(),
+        }]),
+    }
+}
+
+/// What cannot change while the process lives.
+fn unchangeable(old: &Config, new: &Config) -> Vec<Problem> {
+    let fixed = [
+        ("server", old.server != new.server),
+        ("listeners", old.listeners != new.listeners),
+        ("admin", old.admin != new.admin),
+        ("record", old.record != new.record),
+    ];
+    fixed
+        .into_iter()
+        .filter(|(_, changed)| *changed)
+        .map(|(key, _)| {
+            let message = "cannot change in a running process: restart it, or take the change back";
+            Problem::new(key, message)
+        })
+        .collect()
+}
+
+/// Begin the work in the background that a new generation needs.
+pub async fn start_background(snapshot: &Snapshot) {
+    let names = snapshot.upstreams.values().map(|target| {
+        let upstream = target.upstream.clone();
+        tokio::spawn(async move { resolve::keep_resolved(&upstream, RESOLVE_WAIT).await })
+    });
+    let names: Vec<_> = names.collect();
+    for authority in snapshot.authorities.values() {
+        authority.start();
+    }
+    for name in names {
+        // A panic there is logged by the runtime; the upstream just has no addresses yet.
+        let _ = name.await;
+    }
+}
+
+fn count(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
+/// Locate the problems of a first compilation, for `check` and for the start.
+pub fn compile(
+    config: Config,
+    sources: &Sources,
+    metrics: &crate::observe::metrics::Metrics,
+) -> Result<Snapshot, Vec<Diagnostic>> {
+    Snapshot::compile(config, None, metrics, Clock::now()).map_err(|p| sources.diagnose(p))
+}

@@ -1,0 +1,147 @@
+//! Puts the process together, in the order in which things need each other.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use pingora_core::listeners::Listeners as Endpoints;
+use pingora_core::server::configuration::ServerConf;
+use pingora_core::server::{RunArgs, Server, ShutdownWatch};
+use pingora_core::services::background::{BackgroundService, background_service};
+use pingora_core::services::listening::Service;
+use pingora_proxy::http_proxy;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::drain::Drain;
+use super::reload;
+use super::shared::Shared;
+use crate::admin;
+use crate::config::{Config, Diagnostic, Environment};
+use crate::observe::metrics::Metrics;
+use crate::proxy::gateway::Gateway;
+use crate::proxy::listener::{Listeners, check_free};
+use crate::record::Recorder;
+
+/// Why the process did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the configuration has errors")]
+    Config(Vec<Diagnostic>),
+    #[error("{name}: cannot listen on {address}: {source}")]
+    Listen { name: String, address: SocketAddr, source: std::io::Error },
+    #[error("{0}")]
+    Other(String),
+}
+
+/// Run the gateway with the configuration at `path`. Returns only if it could not start: a
+/// drained process exits.
+pub fn run(path: &Path) -> Result<(), StartError> {
+    // The record has a runtime of its own: a busy proxy does not hold up its writes, and it
+    // outlives the proxy's runtimes in the drain.
+    let runtime = record_runtime()?;
+    // First of all: until somebody listens for it, SIGHUP ends the process.
+    let hangups = hangups(&runtime)?;
+    let (config, sources) =
+        Config::load(path, &Environment::process()).map_err(StartError::Config)?;
+    let metrics = Arc::new(Metrics::new().map_err(|e| StartError::Other(e.to_string()))?);
+    let snapshot =
+        reload::compile(config.clone(), &sources, &metrics).map_err(StartError::Config)?;
+    check_addresses(&config)?;
+
+    let recorder = match config.record.store.chosen() {
+        Some(_) => Some(
+            Recorder::start(&config.record, runtime.handle())
+                .map_err(|error| StartError::Other(error.to_string()))?,
+        ),
+        None => None,
+    };
+    let shared = Arc::new(Shared::new(snapshot, metrics.clone(), recorder));
+
+    let conf = server_conf(&config);
+    let mut server = Server::new_with_opt_and_conf(None, conf);
+    server.bootstrap();
+    let proxy = http_proxy(&server.configuration, Gateway::new(shared.clone()));
+    let listeners = Listeners::new(proxy, config.listeners.values().cloned(), metrics);
+    let mut endpoints = Endpoints::new();
+    for listener in config.listeners.values() {
+        endpoints.add_tcp(&listener.address.to_string());
+    }
+    let background = server.add_service(background_service(
+        "background",
+        Background {
+            shared: shared.clone(),
+            path: path.to_owned(),
+            hangups: Mutex::new(Some(hangups)),
+        },
+    ));
+    let proxy =
+        server.add_service(Service::with_listeners("proxy".to_owned(), endpoints, listeners));
+    proxy.add_dependency(&background);
+    let admin = admin::Admin::new(shared.clone(), config.admin.address);
+    server.add_service(background_service("admin", admin));
+    server.run(RunArgs { shutdown_signal: Box::new(Drain::new(shared, config.server)) });
+    Ok(())
+}
+
+fn record_runtime() -> Result<tokio::runtime::Runtime, StartError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("record")
+        .enable_all()
+        .build()
+        .map_err(|error| StartError::Other(format!("no runtime for the record: {error}")))
+}
+
+fn hangups(runtime: &tokio::runtime::Runtime) -> Result<Signal, StartError> {
+    let _inside = runtime.enter();
+    signal(SignalKind::hangup())
+        .map_err(|error| StartError::Other(format!("SIGHUP cannot be received: {error}")))
+}
+
+/// Everything that must be free, before anything is taken.
+fn check_addresses(config: &Config) -> Result<(), StartError> {
+    let listeners = config.listeners.iter();
+    let named = listeners.map(|(name, l)| (format!("listeners.{name}.address"), l.address));
+    for (name, address) in named.chain([("admin.address".to_owned(), config.admin.address)]) {
+        check_free(address).map_err(|source| StartError::Listen { name, address, source })?;
+    }
+    Ok(())
+}
+
+fn server_conf(config: &Config) -> ServerConf {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    ServerConf {
+        threads: if config.server.threads == 0 { cores } else { config.server.threads },
+        // Counts attempts. Ours are bounded by the policy; this only has to be out of its way.
+        max_retries: 64,
+        grace_period_seconds: Some(Drain::grace_seconds(&config.server)),
+        graceful_shutdown_timeout_seconds: Some(1),
+        ..ServerConf::default()
+    }
+}
+
+/// What goes on beside requests: names, keys, reloads.
+struct Background {
+    shared: Arc<Shared>,
+    path: PathBuf,
+    /// Taken by the one start there is.
+    hangups: Mutex<Option<Signal>>,
+}
+
+#[async_trait]
+impl BackgroundService for Background {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let snapshot = self.shared.snapshot.load_full();
+        reload::start_background(&snapshot).await;
+        drop(snapshot);
+        self.shared.lifecycle.set_ready();
+        log::info!("ready");
+        let hangups = self.hangups.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(hangups) = hangups else { return };
+        tokio::select! {
+            () = reload::on_hangup(self.shared.clone(), self.path.clone(), hangups) => {}
+            _ = shutdown.changed() => {}
+        }
+    }
+}

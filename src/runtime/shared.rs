@@ -1,0 +1,40 @@
+//! What the request path, the admin listener and the background work all hold.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::lifecycle::Lifecycle;
+use super::snapshot::Snapshot;
+use crate::observe::metrics::{Metrics, RouteMetrics};
+use crate::record::{Recorder, Stats};
+
+/// One per process.
+pub struct Shared {
+    /// The configuration in force. A request takes it once and keeps it.
+    pub snapshot: ArcSwap<Snapshot>,
+    pub lifecycle: Arc<Lifecycle>,
+    pub metrics: Arc<Metrics>,
+    /// Absent where no store is configured.
+    pub recorder: Option<Recorder>,
+    /// Requests that reached no route.
+    pub unrouted: RouteMetrics,
+}
+
+impl Shared {
+    pub fn new(snapshot: Snapshot, metrics: Arc<Metrics>, recorder: Option<Recorder>) -> Self {
+        Shared {
+            // A route cannot be named like this: names in YAML paths have no parentheses here.
+            unrouted: metrics.route("(none)"),
+            snapshot: ArcSwap::from_pointee(snapshot),
+            lifecycle: Arc::new(Lifecycle::default()),
+            metrics,
+            recorder,
+        }
+    }
+
+    /// What became of the rows of the record so far.
+    pub fn record_stats(&self) -> Stats {
+        self.recorder.as_ref().map(Recorder::stats).unwrap_or_default()
+    }
+}

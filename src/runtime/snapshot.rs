@@ -1,0 +1,363 @@
+//! A configuration, compiled: immutable, swapped whole.
+//!
+//! State hangs in it as `Arc`s. What survives a reload is decided here, thing by thing and by
+//! name: kept if its own configuration is unchanged, resized where that has a meaning, fresh
+//! otherwise.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use http::HeaderName;
+use pingora_core::utils::tls::{WrappedX509, parse_x509};
+
+use super::jwks::Jwks;
+use crate::config::Problem;
+use crate::config::load::KeyPath;
+use crate::config::route::Serve;
+use crate::config::{self, Config};
+use crate::observe::metrics::{Metrics, RouteMetrics, UpstreamMetrics};
+use crate::policy::auth::{Guard, Verifier};
+use crate::policy::breaker::Breaker;
+use crate::policy::bulkhead::Bulkhead;
+use crate::policy::rate_limit::Limiter;
+use crate::policy::retry::budget::Budget;
+use crate::policy::{Policies, retry};
+use crate::record::Capture;
+use crate::routing::{Conflict, Router};
+use crate::time::Moment;
+use crate::upstream::Upstream;
+use crate::upstream::config::HostHeader;
+
+/// The authorities an upstream's certificates may come from.
+pub type Authorities = Arc<[WrappedX509]>;
+
+/// One generation of the configuration.
+pub struct Snapshot {
+    /// 1 at start, one more with every reload.
+    pub generation: u64,
+    pub config: Config,
+    pub router: Router,
+    /// In the order of their names, which is the order of the router's indices.
+    pub routes: Vec<Arc<Route>>,
+    pub upstreams: BTreeMap<String, Arc<UpstreamTarget>>,
+    pub budgets: BTreeMap<String, Arc<Budget>>,
+    pub authorities: BTreeMap<String, Arc<Authority>>,
+}
+
+/// An entry of `auth`, with whatever keeps its keys fresh.
+pub struct Authority {
+    pub verifier: Arc<Verifier>,
+    /// Set once the generation is in force: a configuration that is only checked fetches nothing.
+    jwks: OnceLock<Jwks>,
+}
+
+impl Authority {
+    /// Begin to fetch keys, if this is an authority that does and it has not begun.
+    pub fn start(&self) {
+        let Some((config, keyring)) = self.verifier.remote_keys() else { return };
+        if self.jwks.get().is_some() {
+            return;
+        }
+        let name = self.verifier.authority();
+        match Jwks::spawn(name, config, keyring.clone()) {
+            // Only one generation is started at a time.
+            Ok(jwks) => drop(self.jwks.set(jwks)),
+            Err(error) => log::error!("auth.{name}: keys cannot be fetched: {error}"),
+        }
+    }
+
+    pub fn jwks(&self) -> Option<&Jwks> {
+        self.jwks.get()
+    }
+}
+
+/// A route's `retry`, with its budget.
+pub struct Retry {
+    pub config: retry::Config,
+    pub budget: Option<Arc<Budget>>,
+}
+
+/// One route, ready to serve.
+pub struct Route {
+    pub name: Arc<str>,
+    pub config: config::Route,
+    pub target: Target,
+    pub guard: Option<Guard>,
+    pub policies: Policies,
+    pub retry: Option<Retry>,
+    pub capture: Option<Capture>,
+    pub metrics: RouteMetrics,
+}
+
+pub enum Target {
+    Upstream(Arc<UpstreamTarget>),
+    Serve(Serve),
+}
+
+/// An upstream as routes use it.
+pub struct UpstreamTarget {
+    pub upstream: Arc<Upstream>,
+    pub metrics: UpstreamMetrics,
+    pub authorities: Option<Authorities>,
+}
+
+impl Snapshot {
+    /// Compile `config`; state is taken over from `before`.
+    ///
+    /// # Errors
+    /// What could only be found out by compiling: keys that are none, routes that conflict.
+    pub fn compile(
+        config: Config,
+        before: Option<&Snapshot>,
+        metrics: &Metrics,
+        now: Moment,
+    ) -> Result<Snapshot, Vec<Problem>> {
+        let mut problems = Vec::new();
+        let budgets = budgets(&config, before, now);
+        let upstreams = upstreams(&config, before, metrics, now, &mut problems);
+        let authorities = authorities(&config, before, &mut problems);
+        let mut routes = Vec::with_capacity(config.routes.len());
+        for (name, route) in &config.routes {
+            let parts =
+                Parts { upstreams: &upstreams, budgets: &budgets, authorities: &authorities };
+            let old = before.and_then(|before| before.route(name));
+            match Route::compile(name, route, parts, old, metrics, now) {
+                Ok(route) => routes.push(Arc::new(route)),
+                Err(problem) => problems.push(problem),
+            }
+        }
+        let matches = config.routes.iter().enumerate();
+        let matches = matches.map(|(index, (name, route))| (index, name.as_str(), &route.matches));
+        let router = Router::try_new(matches).unwrap_or_else(|conflicts| {
+            problems.extend(conflicts.iter().map(conflict));
+            Router::default()
+        });
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        Ok(Snapshot {
+            generation: before.map_or(1, |before| before.generation + 1),
+            config,
+            router,
+            routes,
+            upstreams,
+            budgets,
+            authorities,
+        })
+    }
+
+    /// The keys of an entry of `auth`, if it fetches them.
+    pub fn jwks(&self, authority: &str) -> Option<&Jwks> {
+        self.authorities.get(authority)?.jwks()
+    }
+
+    fn route(&self, name: &str) -> Option<&Arc<Route>> {
+        self.routes.iter().find(|route| &*route.name == name)
+    }
+}
+
+struct Parts<'a> {
+    upstreams: &'a BTreeMap<String, Arc<UpstreamTarget>>,
+    budgets: &'a BTreeMap<String, Arc<Budget>>,
+    authorities: &'a BTreeMap<String, Arc<Authority>>,
+}
+
+impl Route {
+    fn compile(
+        name: &str,
+        config: &config::Route,
+        parts: Parts<'_>,
+        old: Option<&Arc<Route>>,
+        metrics: &Metrics,
+        now: Moment,
+    ) -> Result<Route, Problem> {
+        let problem =
+            |key: &str, message: String| Problem::new(format!("routes.{name}.{key}"), message);
+        let target = match (&config.upstream, config.serve) {
+            (_, Some(serve)) => Target::Serve(serve),
+            (upstream, None) => {
+                let upstream = upstream.as_deref().unwrap_or_default();
+                let found = parts.upstreams.get(upstream).cloned();
+                Target::Upstream(found.ok_or_else(|| {
+                    problem("upstream", format!("no upstream is named `{upstream}`"))
+                })?)
+            }
+        };
+        let guard = config
+            .auth
+            .as_ref()
+            .map(|auth| {
+                let find = |name: &str| parts.authorities.get(name).map(|a| a.verifier.clone());
+                Guard::try_new(auth, find).map_err(|e| problem("auth", e.to_string()))
+            })
+            .transpose()?;
+        let retry = config.retry.as_ref().map(|retry| {
+            let budget = retry.budget.as_ref().and_then(|name| parts.budgets.get(name));
+            Retry { config: retry.clone(), budget: budget.cloned() }
+        });
+        let upstream_breaker = match &target {
+            Target::Upstream(target) => target.upstream.breaker().cloned(),
+            Target::Serve(_) => None,
+        };
+        Ok(Route {
+            name: name.into(),
+            policies: Policies {
+                rate_limit: kept_limiter(config, old),
+                route_breaker: kept_breaker(config, old, now),
+                upstream_breaker,
+                bulkhead: kept_bulkhead(config, old),
+                bulkhead_status: config.bulkhead.as_ref().map(|b| b.status).unwrap_or_default(),
+            },
+            target,
+            guard,
+            retry,
+            capture: Capture::compile(&config.record),
+            metrics: metrics.route(name),
+            config: config.clone(),
+        })
+    }
+
+    pub fn upstream(&self) -> Option<&Arc<UpstreamTarget>> {
+        match &self.target {
+            Target::Upstream(target) => Some(target),
+            Target::Serve(_) => None,
+        }
+    }
+
+    /// The limit on a whole request, if there is one.
+    pub fn timeout(&self) -> Option<Duration> {
+        let request = *self.config.timeout.request;
+        (!request.is_zero()).then_some(request)
+    }
+
+    pub fn host_header(&self) -> HostHeader {
+        self.upstream().map_or(HostHeader::Endpoint, |u| u.upstream.config().host_header)
+    }
+
+    /// Request headers that hold credentials the upstream must not see.
+    pub fn credential_headers(&self) -> &[HeaderName] {
+        self.guard.as_ref().map_or(&[], Guard::credential_headers)
+    }
+}
+
+fn conflict(conflict: &Conflict) -> Problem {
+    let path = KeyPath::root().key("routes").key(conflict.second.1.as_str()).key("match");
+    Problem::new(path, conflict.to_string())
+}
+
+// What survives a reload.
+
+fn kept_limiter(config: &config::Route, old: Option<&Arc<Route>>) -> Option<Arc<Limiter>> {
+    let wanted = config.rate_limit.as_ref()?;
+    let kept = old.filter(|old| old.config.rate_limit.as_ref() == Some(wanted));
+    let kept = kept.and_then(|old| old.policies.rate_limit.clone());
+    Some(kept.unwrap_or_else(|| Arc::new(Limiter::new(wanted.clone()))))
+}
+
+fn kept_breaker(
+    config: &config::Route,
+    old: Option<&Arc<Route>>,
+    now: Moment,
+) -> Option<Arc<Breaker>> {
+    let wanted = config.circuit_breaker.as_ref()?;
+    let kept = old.and_then(|old| old.policies.route_breaker.clone());
+    let kept = kept.filter(|breaker| breaker.config() == wanted);
+    Some(kept.unwrap_or_else(|| Arc::new(Breaker::new(wanted.clone(), now))))
+}
+
+/// Requests in flight stay counted whatever the new limit is.
+fn kept_bulkhead(config: &config::Route, old: Option<&Arc<Route>>) -> Option<Arc<Bulkhead>> {
+    let wanted = config.bulkhead.as_ref()?;
+    match old.and_then(|old| old.policies.bulkhead.clone()) {
+        Some(kept) => {
+            kept.resize(wanted.max_in_flight);
+            Some(kept)
+        }
+        None => Some(Arc::new(Bulkhead::new(wanted))),
+    }
+}
+
+fn budgets(
+    config: &Config,
+    before: Option<&Snapshot>,
+    now: Moment,
+) -> BTreeMap<String, Arc<Budget>> {
+    let keep = |name: &str, wanted: &retry::budget::Config| {
+        let kept = before.and_then(|before| before.budgets.get(name)).cloned();
+        let kept = kept.filter(|budget| budget.config() == wanted);
+        kept.unwrap_or_else(|| Arc::new(Budget::new(wanted.clone(), now)))
+    };
+    config.retry_budgets.iter().map(|(name, c)| (name.clone(), keep(name, c))).collect()
+}
+
+fn upstreams(
+    config: &Config,
+    before: Option<&Snapshot>,
+    metrics: &Metrics,
+    now: Moment,
+    problems: &mut Vec<Problem>,
+) -> BTreeMap<String, Arc<UpstreamTarget>> {
+    let mut targets = BTreeMap::new();
+    for (name, wanted) in &config.upstreams {
+        let old = before.and_then(|before| before.upstreams.get(name));
+        let upstream = match old {
+            Some(old) => Upstream::reconfigured(&old.upstream, wanted, now),
+            None => Arc::new(Upstream::new(name, wanted.clone(), now)),
+        };
+        let authorities = match wanted.tls.ca.as_deref().map(read_authorities).transpose() {
+            Ok(authorities) => authorities,
+            Err(message) => {
+                problems.push(Problem::new(format!("upstreams.{name}.tls.ca"), message));
+                None
+            }
+        };
+        let metrics = metrics.upstream(name);
+        targets.insert(name.clone(), Arc::new(UpstreamTarget { upstream, metrics, authorities }));
+    }
+    targets
+}
+
+/// A file of PEM certificates. Checked here, because Pingora panics on a bad one.
+fn read_authorities(path: &std::path::Path) -> Result<Authorities, String> {
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject;
+
+    let unreadable = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let certificates = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| unreadable(&error))?;
+    if certificates.is_empty() {
+        return Err(format!("{}: the file holds no certificate in PEM", path.display()));
+    }
+    let mut store = rustls::RootCertStore::empty();
+    for certificate in &certificates {
+        store.add(certificate.clone()).map_err(|error| unreadable(&error))?;
+    }
+    let wrapped = certificates.iter().map(|c| WrappedX509::new(c.to_vec(), parse_x509));
+    Ok(wrapped.collect())
+}
+
+fn authorities(
+    config: &Config,
+    before: Option<&Snapshot>,
+    problems: &mut Vec<Problem>,
+) -> BTreeMap<String, Arc<Authority>> {
+    let mut authorities = BTreeMap::new();
+    for (name, wanted) in &config.auth {
+        let unchanged = before.filter(|before| before.config.auth.get(name) == Some(wanted));
+        if let Some(kept) = unchanged.and_then(|before| before.authorities.get(name)) {
+            authorities.insert(name.clone(), kept.clone());
+            continue;
+        }
+        match Verifier::try_new(name, wanted) {
+            Ok(verifier) => {
+                let verifier = Arc::new(verifier);
+                let authority = Authority { verifier, jwks: OnceLock::new() };
+                authorities.insert(name.clone(), Arc::new(authority));
+            }
+            Err(error) => problems.push(Problem::new(format!("auth.{name}"), error.to_string())),
+        }
+    }
+    authorities
+}

@@ -1,0 +1,310 @@
+//! What the gateway says about itself: alive, ready, healthy, and the state of every route.
+//!
+//! Served by the admin listener, and by routes that ask for it with `serve`.
+
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+
+use bytes::Bytes;
+use http::HeaderValue;
+use serde::Serialize;
+
+use super::jwks::Jwks;
+use super::shared::Shared;
+use super::snapshot::{Route, Snapshot, Target};
+use crate::config::route::Serve;
+use crate::observe::metrics::StateMetrics;
+use crate::policy::breaker::{Breaker, State};
+use crate::record::Stats;
+use crate::time::{Clock, Moment};
+
+/// A small answer, complete.
+pub struct Answer {
+    pub status: u16,
+    pub content_type: Option<HeaderValue>,
+    pub body: Bytes,
+}
+
+impl Answer {
+    fn json(status: u16, body: &impl Serialize) -> Self {
+        Answer {
+            status,
+            content_type: Some(HeaderValue::from_static("application/json")),
+            // Plain data serializes.
+            body: serde_json::to_vec(body).unwrap_or_default().into(),
+        }
+    }
+}
+
+/// The answer to one of the questions a route may serve.
+pub async fn answer(shared: &Shared, what: Serve) -> Answer {
+    match what {
+        Serve::Live => live(),
+        Serve::Ready => ready(shared),
+        Serve::Health => health(shared).await,
+        Serve::Status => Answer::json(200, &status(shared)),
+    }
+}
+
+#[derive(Serialize)]
+struct Health<'a> {
+    status: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+}
+
+fn live() -> Answer {
+    Answer::json(200, &Health { status: "alive", reason: None })
+}
+
+fn ready(shared: &Shared) -> Answer {
+    match (shared.lifecycle.is_ready(), shared.lifecycle.is_draining()) {
+        (true, _) => Answer::json(200, &Health { status: "ready", reason: None }),
+        (false, true) => Answer::json(503, &Health { status: "draining", reason: None }),
+        (false, false) => Answer::json(503, &Health { status: "starting", reason: None }),
+    }
+}
+
+async fn health(shared: &Shared) -> Answer {
+    let answer = match &shared.recorder {
+        Some(recorder) => recorder.health().await,
+        None => Ok(()),
+    };
+    match answer {
+        Ok(()) => Answer::json(200, &Health { status: "healthy", reason: None }),
+        Err(reason) => Answer::json(503, &Health { status: "unhealthy", reason: Some(&reason) }),
+    }
+}
+
+#[derive(Serialize)]
+struct Status {
+    version: &'static str,
+    generation: u64,
+    uptime_seconds: f64,
+    ready: bool,
+    requests_in_flight: usize,
+    routes: BTreeMap<String, RouteStatus>,
+    upstreams: BTreeMap<String, UpstreamStatus>,
+    retry_budgets: BTreeMap<String, BudgetStatus>,
+    record: RecordStatus,
+}
+
+#[derive(Serialize)]
+struct RouteStatus {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream: Option<String>,
+    /// The route's own breaker, or else its upstream's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    circuit: Option<CircuitStatus>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bulkhead: Option<BulkheadStatus>,
+    requests: u64,
+    errors: u64,
+    average_latency_ms: f64,
+}
+
+#[derive(Serialize)]
+struct CircuitStatus {
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_probe_in_ms: Option<u128>,
+    opened: u64,
+}
+
+#[derive(Serialize)]
+struct BulkheadStatus {
+    slots: u32,
+    free: u32,
+}
+
+#[derive(Serialize)]
+struct UpstreamStatus {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    circuit: Option<CircuitStatus>,
+    endpoints: Vec<EndpointStatus>,
+}
+
+#[derive(Serialize)]
+struct EndpointStatus {
+    address: String,
+    attempts: u64,
+}
+
+#[derive(Serialize)]
+struct BudgetStatus {
+    tokens: f64,
+    withdrawn: u64,
+    refused: u64,
+}
+
+#[derive(Serialize)]
+struct RecordStatus {
+    written: u64,
+    committed: u64,
+    dropped: u64,
+    refused: u64,
+    queued: u64,
+    journaled: u64,
+}
+
+fn status(shared: &Shared) -> Status {
+    let snapshot = shared.snapshot.load();
+    let now = Clock::now();
+    let stats = shared.record_stats();
+    Status {
+        version: env!("CARGO_PKG_VERSION"),
+        generation: snapshot.generation,
+        uptime_seconds: shared.lifecycle.uptime().as_secs_f64(),
+        ready: shared.lifecycle.is_ready(),
+        requests_in_flight: shared.lifecycle.in_flight(),
+        routes: snapshot.routes.iter().map(|r| (r.name.to_string(), route(r, now))).collect(),
+        upstreams: upstreams(&snapshot, now),
+        retry_budgets: budgets(&snapshot, now),
+        record: RecordStatus {
+            written: stats.written,
+            committed: stats.committed,
+            dropped: stats.dropped,
+            refused: stats.refused,
+            queued: stats.queue_depth,
+            journaled: stats.journal_depth,
+        },
+    }
+}
+
+fn route(route: &Route, now: Moment) -> RouteStatus {
+    let breaker = route.policies.route_breaker.as_ref();
+    let breaker = breaker.or(route.policies.upstream_breaker.as_ref());
+    RouteStatus {
+        upstream: match &route.target {
+            Target::Upstream(target) => Some(target.upstream.name.to_string()),
+            Target::Serve(_) => None,
+        },
+        circuit: breaker.map(|breaker| circuit(breaker, now)),
+        bulkhead: route.policies.bulkhead.as_ref().map(|bulkhead| BulkheadStatus {
+            slots: bulkhead.capacity(),
+            free: bulkhead.capacity().saturating_sub(bulkhead.in_flight()),
+        }),
+        requests: route.metrics.requests(),
+        errors: route.metrics.errors(),
+        average_latency_ms: route.metrics.mean_duration().as_secs_f64() * 1000.0,
+    }
+}
+
+fn circuit(breaker: &Breaker, now: Moment) -> CircuitStatus {
+    let (state, next) = match breaker.state(now) {
+        State::Closed { .. } => ("closed", None),
+        State::Open { remaining } => ("open", Some(remaining.as_millis())),
+        State::HalfOpen { .. } => ("half_open", None),
+    };
+    CircuitStatus { state, next_probe_in_ms: next, opened: breaker.transitions().opened }
+}
+
+fn upstreams(snapshot: &Snapshot, now: Moment) -> BTreeMap<String, UpstreamStatus> {
+    let of = |target: &super::snapshot::UpstreamTarget| UpstreamStatus {
+        circuit: target.upstream.breaker().map(|breaker| circuit(breaker, now)),
+        endpoints: target
+            .upstream
+            .endpoints()
+            .iter()
+            .map(|endpoint| EndpointStatus {
+                address: endpoint.label.to_string(),
+                // Relaxed: a count for people to look at.
+                attempts: endpoint.attempts.load(std::sync::atomic::Ordering::Relaxed),
+            })
+            .collect(),
+    };
+    snapshot.upstreams.iter().map(|(name, target)| (name.clone(), of(target))).collect()
+}
+
+fn budgets(snapshot: &Snapshot, now: Moment) -> BTreeMap<String, BudgetStatus> {
+    let of = |budget: &crate::policy::retry::budget::Budget| BudgetStatus {
+        tokens: budget.tokens(now),
+        withdrawn: budget.withdrawn(),
+        refused: budget.refused(),
+    };
+    snapshot.budgets.iter().map(|(name, budget)| (name.clone(), of(budget))).collect()
+}
+
+/// Copy the state that lives in policies and recorder into the metrics, and render them all.
+pub fn metrics(shared: &Shared) -> Vec<u8> {
+    let snapshot = shared.snapshot.load();
+    let metrics = &shared.metrics;
+    metrics.generation.set(as_gauge(snapshot.generation));
+    metrics.in_flight.set(as_gauge(shared.lifecycle.in_flight() as u64));
+    // Held until the text is complete: two scrapes at once must not mix.
+    let state = metrics.state.lock().unwrap_or_else(PoisonError::into_inner);
+    state.reset();
+    publish(&state, shared, &snapshot, Clock::now());
+    metrics.render()
+}
+
+fn publish(state: &StateMetrics, shared: &Shared, snapshot: &Snapshot, now: Moment) {
+    for route in &snapshot.routes {
+        let label = [&*route.name];
+        if let Some(breaker) = &route.policies.route_breaker {
+            publish_circuit(state, ["route", &route.name], breaker, now);
+        }
+        if let Some(bulkhead) = &route.policies.bulkhead {
+            state.bulkhead_in_flight.with_label_values(&label).set(bulkhead.in_flight().into());
+            state.bulkhead_capacity.with_label_values(&label).set(bulkhead.capacity().into());
+        }
+        if let Some(limiter) = &route.policies.rate_limit {
+            let evictions = state.rate_limit_evictions.with_label_values(&label);
+            evictions.inc_by(limiter.evictions());
+        }
+    }
+    for (name, target) in &snapshot.upstreams {
+        if let Some(breaker) = target.upstream.breaker() {
+            publish_circuit(state, ["upstream", name], breaker, now);
+        }
+        let endpoints = target.upstream.endpoints().len() as u64;
+        state.endpoints.with_label_values(&[name]).set(as_gauge(endpoints));
+    }
+    for (name, budget) in &snapshot.budgets {
+        state.budget_tokens.with_label_values(&[name]).set(budget.tokens(now));
+        state.budget_withdrawn.with_label_values(&[name]).inc_by(budget.withdrawn());
+        state.budget_refused.with_label_values(&[name]).inc_by(budget.refused());
+    }
+    publish_record(state, &shared.record_stats());
+    publish_keys(state, snapshot);
+}
+
+fn publish_circuit(state: &StateMetrics, labels: [&str; 2], breaker: &Breaker, now: Moment) {
+    let value = match breaker.state(now) {
+        State::Closed { .. } => 0,
+        State::HalfOpen { .. } => 1,
+        State::Open { .. } => 2,
+    };
+    state.circuit_state.with_label_values(&labels).set(value);
+    state.circuit_opened.with_label_values(&labels).inc_by(breaker.transitions().opened);
+}
+
+fn publish_record(state: &StateMetrics, stats: &Stats) {
+    for (result, rows) in [
+        ("written", stats.written),
+        ("committed", stats.committed),
+        ("completed", stats.completed),
+        ("dropped", stats.dropped + stats.completions_dropped),
+        ("refused", stats.refused),
+        ("unavailable", stats.unavailable),
+        ("journaled", stats.journaled),
+        ("shipped", stats.shipped),
+    ] {
+        state.record_rows.with_label_values(&[result]).inc_by(rows);
+    }
+    state.record_queue.set(as_gauge(stats.queue_depth));
+}
+
+fn publish_keys(state: &StateMetrics, snapshot: &Snapshot) {
+    for (name, authority) in &snapshot.authorities {
+        let Some(status) = authority.jwks().map(Jwks::status) else { continue };
+        state.jwks_keys.with_label_values(&[name]).set(as_gauge(status.keys as u64));
+        for (result, fetches) in [("ok", status.succeeded), ("failed", status.failed)] {
+            state.jwks_fetches.with_label_values(&[name, result]).inc_by(fetches);
+        }
+    }
+}
+
+fn as_gauge(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,156 @@
+//! What an operator writes under `upstreams.NAME`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer};
+
+use crate::policy::breaker;
+use crate::units::Timespan;
+
+/// A named group of endpoints that serve the same thing.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where it is served: `http://host:port` or `https://…`, by name or address.
+    pub endpoints: Vec<Url>,
+    /// How often names are resolved again.
+    #[serde(default = "default_resolve_every")]
+    pub resolve_every: Timespan,
+    /// Which `Host` the upstream sees.
+    #[serde(default)]
+    pub host_header: HostHeader,
+    /// An unused pooled connection is closed after this long; keep it below the upstream's own.
+    #[serde(default = "default_idle_timeout")]
+    pub idle_timeout: Timespan,
+    /// How `https://` endpoints are verified.
+    #[serde(default)]
+    pub tls: Tls,
+    /// Shared by every route to this upstream.
+    pub circuit_breaker: Option<breaker::Config>,
+}
+
+/// Which `Host` header goes upstream.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HostHeader {
+    /// The endpoint's own, as written in its URL.
+    #[default]
+    Endpoint,
+    /// The one the client sent.
+    Client,
+}
+
+/// TLS towards `https://` endpoints.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tls {
+    /// The name the certificate must carry; by default the endpoint's host.
+    pub server_name: Option<String>,
+    /// Whether the certificate is verified at all.
+    pub verify: bool,
+    /// A PEM file with the authorities to trust instead of the system's.
+    pub ca: Option<PathBuf>,
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Tls { server_name: None, verify: true, ca: None }
+    }
+}
+
+fn default_resolve_every() -> Timespan {
+    Timespan::from_secs(10)
+}
+
+fn default_idle_timeout() -> Timespan {
+    Timespan::from_secs(50)
+}
+
+/// An endpoint's URL: scheme, host, port and a path that goes before every request's.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Url {
+    pub tls: bool,
+    /// A name or an address; an IPv6 address without its brackets.
+    pub host: String,
+    pub port: u16,
+    /// `host[:port]` as the upstream is addressed.
+    pub authority: String,
+    /// `""` or `/base`, without a slash at its end.
+    pub base_path: String,
+}
+
+impl FromStr for Url {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let uri: http::Uri =
+            text.parse().map_err(|_| "expected a URL such as http://service:3000".to_owned())?;
+        let tls = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            Some(_) | None => {
+                return Err("expected a URL that begins with http:// or https://".to_owned());
+            }
+        };
+        if uri.query().is_some() {
+            return Err("the URL of an endpoint has no query".to_owned());
+        }
+        let authority = uri.authority().ok_or("the URL of an endpoint names a host")?;
+        if authority.as_str().contains('@') {
+            return Err("the URL of an endpoint carries no user or password".to_owned());
+        }
+        let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+        if host.is_empty() || port == 0 {
+            return Err("the URL of an endpoint names a host, and a port above 0".to_owned());
+        }
+        Ok(Url {
+            tls,
+            host: host.to_owned(),
+            port,
+            authority: authority.as_str().to_owned(),
+            base_path: uri.path().trim_end_matches('/').to_owned(),
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Url {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// The upstreams by name.
+pub type Upstreams = BTreeMap<String, Config>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_a_url_with_a_host() {
+        let url: Url = "http://service.internal:3000/base/".parse().expect("a URL");
+        assert_eq!((url.host.as_str(), url.port, url.tls), ("service.internal", 3000, false));
+        assert_eq!(
+            (url.authority.as_str(), url.base_path.as_str()),
+            ("service.internal:3000", "/base")
+        );
+    }
+
+    #[test]
+    fn an_ipv6_address_loses_its_brackets() {
+        let url: Url = "https://[::1]".parse().expect("a URL");
+        assert_eq!((url.host.as_str(), url.port, url.tls), ("::1", 443, true));
+    }
+
+    #[test]
+    fn what_is_no_endpoint_is_refused() {
+        for wrong in
+            ["service:3000", "ftp://x", "http://", "http://u:p@h", "http://h?q", "http://h:0"]
+        {
+            assert!(wrong.parse::<Url>().is_err(), "{wrong}");
+        }
+    }
+}
