@@ -98,7 +98,8 @@ impl RouteCheck<'_> {
         }
         let path = [&["routes", self.name], key].concat();
         let problem = Problem::new(at(&path), format!("nothing in `{section}` is named `{name}`"));
-        self.problems.push(problem.suggesting(suggest(name, known.into_iter())));
+        let candidates = known.into_iter().chain(self.sources.names_pruned_from(section));
+        self.problems.push(problem.suggesting(suggest(name, candidates)));
     }
 
     fn timeouts(&mut self) {

@@ -149,7 +149,7 @@ impl Metrics {
     pub fn upstream(&self, name: &str) -> UpstreamMetrics {
         UpstreamMetrics {
             attempts: self.attempts.clone(),
-            succeeded: self.attempts.with_label_values(&[name, "response"]),
+            succeeded: self.attempts.with_label_values(&[name, "2xx"]),
             duration: self.upstream_duration.with_label_values(&[name]),
             upstream: name.into(),
         }
@@ -284,7 +284,7 @@ impl RouteMetrics {
 impl UpstreamMetrics {
     pub fn attempted(&self, outcome: &str) {
         // The usual outcome has its counter at hand; the others may be looked up.
-        if outcome == "response" {
+        if outcome == "2xx" {
             self.succeeded.inc();
         } else {
             self.attempts.with_label_values(&[&*self.upstream, outcome]).inc();

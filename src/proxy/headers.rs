@@ -46,7 +46,7 @@ pub fn prepare_request(
 /// The path that was routed is the path that is forwarded, in origin form.
 fn target(request: &mut RequestHeader, ctx: &Context, endpoint: &Endpoint) {
     let as_it_came = ctx.path.is_none() && endpoint.base_path.is_empty();
-    if as_it_came && request.uri.scheme().is_none() && request.uri.authority().is_none() {
+    if as_it_came && request.raw_path().starts_with(b"/") {
         return;
     }
     let path = ctx.path.as_deref().unwrap_or_else(|| request.uri.path());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::upstreams::peer::{H1UpgradePolicy, HttpPeer};
 
 use crate::config::route::Timeouts;
 use crate::runtime::snapshot::UpstreamTarget;
@@ -28,6 +28,8 @@ pub fn of(
         limit(*timeouts.idle).filter(|idle| left.is_none_or(|left| *idle < left));
     options.write_timeout = capped(*timeouts.idle, left);
     options.idle_timeout = limit(*target.upstream.config().idle_timeout);
+    // Upgrades are for routes that allow them; none can yet.
+    options.http_upstream_request_policy.h1_upgrade = H1UpgradePolicy::Deny;
     let tls = &target.upstream.config().tls;
     options.verify_cert = tls.verify;
     options.verify_hostname = tls.verify;
