@@ -43,6 +43,10 @@ fn a_client_that_does_not_read_makes_the_upstream_wait() {
     let upstream = Upstream::script([Answer::ok(), Answer::stream(HUNDRED_MEGABYTES)]);
     let gateway = Gateway::route(&upstream, "bulkhead: {max_in_flight: 1}");
     gateway.get("/warm");
+    // The slot is given back just after the last byte of the answer.
+    eventually("the slot to be free", || {
+        (gateway.metric("portcullis_bulkhead_in_flight", &[]) == 0.0).then_some(())
+    });
     let before = gateway.memory("VmHWM");
     let mut client = gateway.connect();
     client.send(Call::new("GET /").bytes());
