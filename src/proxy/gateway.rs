@@ -11,7 +11,7 @@
 //! | `fail_to_connect`, `error_while_proxy` | attempt | the same, for attempts without an answer |
 //! | `response_filter` | request | headers out; a `sync` record commits |
 //! | `fail_to_proxy` | request | the refusal, where there is no answer to pass on |
-//! | `logging` | request | breakers, metrics, record |
+//! | `logging` | request | breakers, record, spans, metrics |
 //!
 //! Nothing but this file turns a decision into HTTP; the decisions themselves are made
 //! elsewhere.
@@ -32,8 +32,11 @@ use super::attempt::{self, Ended, REJECTED, RETRY};
 use super::context::{Attempt, Context, earlier};
 use super::listener::Connection;
 use super::rejection::Rejection;
-use super::{answer, body, client_address, cors, headers, identifiers, intake, peer, recording};
+use super::{
+    answer, body, client_address, cors, headers, identifiers, intake, peer, recording, spans,
+};
 use crate::config::route::Dialect;
+use crate::observe::trace::context::SpanId;
 use crate::policy::outcome::Outcome;
 use crate::policy::{self, Caller, auth};
 use crate::record::new_id;
@@ -269,6 +272,7 @@ impl ProxyHttp for Gateway {
             ctx.client = client_address::client_of(trusted, peer, headers);
         }
         let headers = &session.req_header().headers;
+        ctx.trace = self.shared.tracer.begin(headers);
         let names = &config.identifiers;
         ctx.request_id = identifiers::kept(headers, &names.request_id.0)
             .unwrap_or_else(|| identifiers::made(new_id()));
@@ -299,6 +303,10 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         ctx: &mut Context,
     ) -> Result<Box<HttpPeer>> {
+        // Here for a retry: the attempt before it is over, the wait for this one is not its.
+        if ctx.attempts > 0 {
+            spans::end_attempt(ctx, Clock::now());
+        }
         if let Some(wait) = ctx.backoff.take()
             && let Err(error) = Self::back_off(session, ctx, wait).await
         {
@@ -323,6 +331,7 @@ impl ProxyHttp for Gateway {
             started: now,
             deadline: (!attempt.is_zero()).then(|| now + attempt),
             endpoint: Some(endpoint.clone()),
+            span: Some(SpanId::random()),
             ..Attempt::default()
         };
         ctx.body.request_bytes = 0;
@@ -513,6 +522,7 @@ impl ProxyHttp for Gateway {
             attempt::conclude_request(ctx, outcome, now);
         }
         recording::finish(self.shared.recorder.as_ref(), session, ctx, status, now);
+        spans::finish(&self.shared.tracer, session, ctx, status, now);
         let metrics = match &ctx.route {
             Some(route) => &route.metrics,
             None => &self.shared.unrouted,

@@ -3,7 +3,7 @@
 //! [`listener`] takes connections, [`gateway`] has the phases. What they use: [`intake`]
 //! (head to route), [`attempt`] (what became of it, and is there another), [`headers`],
 //! [`body`], [`cors`], [`answer`] and [`dialect`] (the gateway's own answers),
-//! [`rejection`] (which status), [`recording`].
+//! [`rejection`] (which status), [`recording`], [`spans`].
 
 pub mod answer;
 pub mod attempt;
@@ -21,3 +21,4 @@ pub mod listener;
 pub mod peer;
 pub mod recording;
 pub mod rejection;
+pub mod spans;
