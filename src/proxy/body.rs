@@ -13,11 +13,12 @@ use pingora_proxy::Session;
 use serde_json::Value;
 
 use super::attempt::REJECTED;
-use super::context::Context;
+use super::context::{Context, earlier};
 use super::dialect;
 use super::intake::content_length;
 use super::rejection::Rejection;
 use crate::config::route::Json;
+use crate::time::Clock;
 
 /// Largest request body that is held back: what Pingora can replay.
 const PREPARED_LIMIT: usize = 64 * 1024;
@@ -40,18 +41,20 @@ pub async fn prepare(
         ctx.end.client_gone = true;
         return Err(Rejection::RequestTimeout);
     }
+    // The body is small: the time that may pass between two of its chunks is enough for all.
+    if let Some(route) = &ctx.route {
+        let idle = *route.config.timeout.idle;
+        let idle = (!idle.is_zero()).then(|| Clock::now() + idle);
+        ctx.guard(earlier(idle, ctx.deadline));
+    }
     let mut body = Vec::new();
     loop {
         match session.as_downstream_mut().read_request_body().await {
             Ok(Some(chunk)) => body.extend_from_slice(&chunk),
             Ok(None) => break,
             Err(error) => {
-                let ended = super::attempt::classify(
-                    &error.into_down(),
-                    session,
-                    ctx,
-                    crate::time::Clock::now(),
-                );
+                let ended =
+                    super::attempt::classify(&error.into_down(), session, ctx, Clock::now());
                 ctx.end.client_gone = ended == super::attempt::Ended::ClientGone;
                 return Err(ended.rejection().unwrap_or(Rejection::RequestTimeout));
             }

@@ -140,9 +140,11 @@ impl Gateway {
             Err(refusal) => refusal,
         };
         let Some((authority, kid)) = refusal.wanted_keys() else { return Err(refusal) };
-        match ctx.snapshot.jwks(authority) {
-            Some(jwks) if jwks.refresh_for(kid).await => check(),
-            Some(_) | None => Err(refusal),
+        let Some(jwks) = ctx.snapshot.jwks(authority) else { return Err(refusal) };
+        let left = ctx.deadline.map_or(Duration::MAX, |deadline| deadline.since(Clock::now()));
+        match tokio::time::timeout(left, jwks.refresh_for(kid)).await {
+            Ok(true) => check(),
+            Ok(false) | Err(_) => Err(refusal),
         }
     }
 

@@ -31,6 +31,12 @@ mod stats;
 mod store;
 mod writer;
 
+#[cfg(test)]
+#[path = "../../tests/support/postgres.rs"]
+mod postgres_server;
+#[cfg(test)]
+mod tests;
+
 pub use capture::{Capture, Tap};
 pub use config::{
     Batch, Chosen, Config, Journal, Mode, OnFailure, Policy, Postgres, PostgresUrl, Source, Sqlite,

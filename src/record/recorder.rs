@@ -153,11 +153,15 @@ impl Recorder {
         self.0.queue.push(Row::new(invocation, Stage::Completion));
     }
 
-    /// Whether the store answers and can be written to; asked at most once a second.
+    /// Whether the store answers and can be written to; asked at most once a second, and not at
+    /// all while it is known to be down.
     ///
     /// # Errors
     /// What is wrong, without secrets.
     pub async fn health(&self) -> Result<(), String> {
+        if !self.0.link.is_ready() {
+            return Err(self.0.link.error());
+        }
         let mut last = self.0.health.lock().await;
         if let Some((at, answer)) = &*last
             && at.elapsed() < HEALTH_TTL
@@ -170,9 +174,6 @@ impl Recorder {
     }
 
     async fn ask(&self) -> Result<(), String> {
-        if !self.0.link.is_ready() {
-            return Err(self.0.link.error());
-        }
         let link = Arc::clone(&self.0.link);
         // On the recorder's runtime, not the caller's: a new connection lives on where it was made.
         let ping = async move { timeout(HEALTH_TIMEOUT, link.ping()).await };

@@ -1,6 +1,7 @@
 //! What became of the rows, in numbers.
 //!
-//! After an orderly end, for the rows handed to `enqueue`: `enqueued = written + refused + dropped`.
+//! After an orderly end every row handed to `enqueue` is one of `written`, `dropped`, and `refused`
+//! (which counts rows of the other ways too).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -4,6 +4,8 @@
 
 pub(crate) mod postgres;
 pub(crate) mod sqlite;
+#[cfg(test)]
+mod tests;
 mod tls;
 
 use std::error::Error;
@@ -73,7 +75,12 @@ pub(crate) fn chain(error: &dyn Error) -> String {
         }
         cause = error.source();
     }
-    text
+    one_line(&text)
+}
+
+/// Servers may say more than a line; the log may not.
+pub(crate) fn one_line(text: &str) -> String {
+    text.replace(['\n', '\r'], " ")
 }
 
 /// One step of the schema. Steps are only ever added.

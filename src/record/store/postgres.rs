@@ -1,11 +1,12 @@
 //! Rows in PostgreSQL, through a pool.
 //!
-//! A batch is one statement: arrays in, rows out of `unnest`. One that is refused is halved until the
+//! A batch is one statement ([`batch`]). One that is refused is halved until the
 //! row at fault stands alone, so the others arrive. A connection that failed in any way is thrown
 //! away, so that a fail-over ends in a new one.
 
-use std::net::IpAddr;
-use std::sync::{Arc, LazyLock};
+mod batch;
+
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -13,13 +14,9 @@ use deadpool_postgres::{Hook, HookError, Manager, Object, Pool, Runtime};
 use tokio::time::timeout;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::types::ToSql;
 use tokio_postgres::{Error, NoTls};
-use uuid::Uuid;
 
-use super::{
-    COLUMNS, Lost, Migration, Refusal, Safety, Store, chain, count, micros, on_conflict, tls,
-};
+use super::{Lost, Migration, Refusal, Safety, Store, chain, one_line, tls};
 use crate::record::config::{Postgres as Config, PostgresUrl};
 use crate::record::invocation::Row;
 
@@ -103,7 +100,7 @@ impl Store for Postgres {
             while let Some(part) = parts.pop().filter(|part| !part.is_empty()) {
                 let written = self
                     .with_client(self.statement_timeout, async |client| {
-                        match insert(client, rows, part, overwrite).await {
+                        match batch::insert(client, rows, part, overwrite).await {
                             Err(error) if is_refusal(&error) => Ok(Some(describe(&error))),
                             Err(error) => Err(error),
                             Ok(()) => Ok(None),
@@ -198,165 +195,6 @@ async fn max_version(client: &impl deadpool_postgres::GenericClient) -> Result<i
     client.query_one(sql, &[]).await?.try_get(0)
 }
 
-/// The type of each column's array, in the order of [`COLUMNS`]. `captured` travels as text.
-const ARRAYS: [&str; COLUMNS.len()] = [
-    "uuid",
-    "timestamptz",
-    "text",
-    "text",
-    "text",
-    "text",
-    "text",
-    "inet",
-    "text",
-    "text",
-    "int4",
-    "int4",
-    "bool",
-    "int4",
-    "text",
-    "int8",
-    "int8",
-    "int8",
-    "int8",
-    "text",
-    "text",
-    "text",
-    "text",
-    "bool",
-];
-
-/// Without and with overwriting.
-static INSERT: LazyLock<[String; 2]> = LazyLock::new(|| {
-    let places: Vec<String> =
-        ARRAYS.iter().enumerate().map(|(i, kind)| format!("${}::{kind}[]", i + 1)).collect();
-    let columns = COLUMNS.join(", ");
-    let values = columns.replace("captured", "captured::jsonb");
-    [false, true].map(|overwrite| {
-        format!(
-            "INSERT INTO invocations ({columns}) SELECT {values} FROM unnest({}) AS arrays ({columns}) {}",
-            places.join(", "),
-            on_conflict(overwrite)
-        )
-    })
-});
-
-async fn insert(
-    client: &Object,
-    rows: &[Row],
-    indices: &[usize],
-    overwrite: bool,
-) -> Result<(), Error> {
-    let statement = client.prepare_cached(&INSERT[usize::from(overwrite)]).await?;
-    let columns = Columns::gather(indices.iter().map(|index| &rows[*index]), indices.len());
-    client.execute(&statement, &columns.parameters()).await?;
-    Ok(())
-}
-
-/// The batch turned on its side: one array per column.
-#[derive(Default)]
-struct Columns<'a> {
-    id: Vec<Uuid>,
-    created_at: Vec<SystemTime>,
-    texts: [Vec<Option<&'a str>>; 11],
-    client_address: Vec<Option<IpAddr>>,
-    status: Vec<i32>,
-    upstream_status: Vec<Option<i32>>,
-    success: Vec<bool>,
-    attempts: Vec<i32>,
-    duration: Vec<i64>,
-    upstream_duration: Vec<Option<i64>>,
-    bytes: [Vec<i64>; 2],
-    captured: Vec<Option<String>>,
-    completed: Vec<bool>,
-}
-
-impl<'a> Columns<'a> {
-    fn gather(rows: impl Iterator<Item = &'a Row>, n: usize) -> Self {
-        let mut columns = Columns::default();
-        columns.id.reserve_exact(n);
-        for row in rows {
-            columns.push(row);
-        }
-        columns
-    }
-
-    fn push(&mut self, row: &'a Row) {
-        let it = &row.invocation;
-        self.id.push(it.id);
-        self.created_at.push(it.created_at);
-        let texts = [
-            Some(&*it.request_id),
-            Some(&*it.route),
-            it.upstream.as_deref(),
-            it.endpoint.as_deref(),
-            it.consumer.as_deref(),
-            Some(it.method.as_str()),
-            Some(it.path.as_str()),
-            it.rejection.as_deref(),
-            Some(&*it.protocol),
-            it.captured.name.as_deref(),
-            it.captured.result_message.as_deref(),
-        ];
-        for (column, text) in self.texts.iter_mut().zip(texts) {
-            column.push(text);
-        }
-        self.client_address.push(it.client_address);
-        self.status.push(it.status.into());
-        self.upstream_status.push(it.upstream_status.map(Into::into));
-        self.success.push(it.success);
-        self.attempts.push(i32::try_from(it.attempts).unwrap_or(i32::MAX));
-        self.duration.push(micros(it.duration));
-        self.upstream_duration.push(it.upstream_duration.map(micros));
-        self.bytes[0].push(count(it.bytes_in));
-        self.bytes[1].push(count(it.bytes_out));
-        self.captured.push(it.captured.other_json());
-        self.completed.push(row.stage.is_complete());
-    }
-
-    fn parameters(&self) -> [&(dyn ToSql + Sync); COLUMNS.len()] {
-        let [
-            request_id,
-            route,
-            upstream,
-            endpoint,
-            consumer,
-            method,
-            path,
-            rejection,
-            protocol,
-            name,
-            result,
-        ] = &self.texts;
-        [
-            &self.id,
-            &self.created_at,
-            request_id,
-            route,
-            upstream,
-            endpoint,
-            consumer,
-            &self.client_address,
-            method,
-            path,
-            &self.status,
-            &self.upstream_status,
-            &self.success,
-            &self.attempts,
-            rejection,
-            &self.duration,
-            &self.upstream_duration,
-            &self.bytes[0],
-            &self.bytes[1],
-            protocol,
-            name,
-            result,
-            &self.captured,
-            &self.completed,
-        ]
-    }
-}
-
 /// Whether the row is at fault, and not the server or the moment: data that cannot be
 /// represented (22), a constraint (23), one row twice in a statement (21), too large (54), and what
 /// a trigger or rule of the database's owner raises (P0, 44).
@@ -372,7 +210,8 @@ fn describe(error: &Error) -> String {
         Some(refused) => {
             let constraint = refused.constraint().map(|name| format!(" ({name})"));
             let code: &SqlState = refused.code();
-            format!("{} {}{}", code.code(), refused.message(), constraint.unwrap_or_default())
+            let constraint = constraint.unwrap_or_default();
+            one_line(&format!("{} {}{constraint}", code.code(), refused.message()))
         }
         None => chain(error),
     }

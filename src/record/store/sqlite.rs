@@ -4,20 +4,19 @@
 //! WAL mode, so others may read it meanwhile. What is committed survives `kill -9` always; commits
 //! made before the response also wait for the disk ([`Safety::Power`]), once per group.
 
-use std::borrow::Cow;
+mod row;
+
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
-use std::sync::{Arc, LazyLock, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use http::Method;
-use rusqlite::{Connection, ErrorCode, Statement, TransactionBehavior, params, types::Type};
+use rusqlite::{Connection, ErrorCode, TransactionBehavior, params};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::{COLUMNS, Lost, Migration, Refusal, Safety, Store, count, micros, on_conflict};
-use crate::record::invocation::{Captured, Invocation, Row};
+use super::{COLUMNS, Lost, Migration, Refusal, Safety, Store};
+use crate::record::invocation::{Invocation, Row};
 
 const MIGRATIONS: &[Migration] =
     &[Migration { version: 1, sql: include_str!("../migrations/sqlite/0001_invocations.sql") }];
@@ -49,7 +48,7 @@ impl Sqlite {
         self.run(move |connection| {
             let sql =
                 format!("SELECT {} FROM invocations ORDER BY id LIMIT ?1", COLUMNS.join(", "));
-            connection.prepare_cached(&sql)?.query_map([at_most], read)?.collect()
+            connection.prepare_cached(&sql)?.query_map([at_most], row::read)?.collect()
         })
         .await
     }
@@ -133,7 +132,7 @@ impl Store for Sqlite {
         self.run(move |connection| {
             let sql = "DELETE FROM invocations WHERE id IN \
                        (SELECT id FROM invocations WHERE created_at < ?1 ORDER BY created_at LIMIT ?2)";
-            let gone = connection.prepare_cached(sql)?.execute(params![timestamp(before), at_most])?;
+            let gone = connection.prepare_cached(sql)?.execute(params![row::timestamp(before), at_most])?;
             Ok(gone as u64)
         })
         .await
@@ -227,11 +226,11 @@ fn write(
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut refusals = Vec::new();
     {
-        let mut insert = transaction.prepare_cached(&INSERT[0])?;
-        let mut upsert = transaction.prepare_cached(&INSERT[1])?;
-        for (index, row) in rows.iter().enumerate() {
-            let statement = if row.stage.overwrites() { &mut upsert } else { &mut insert };
-            match bind(statement, row) {
+        let mut insert = transaction.prepare_cached(&row::INSERT[0])?;
+        let mut upsert = transaction.prepare_cached(&row::INSERT[1])?;
+        for (index, it) in rows.iter().enumerate() {
+            let statement = if it.stage.overwrites() { &mut upsert } else { &mut insert };
+            match row::write(statement, it) {
                 Ok(()) => {}
                 // The statement is undone, the transaction goes on.
                 Err(error) if is_refusal(&error) => {
@@ -243,113 +242,6 @@ fn write(
     }
     transaction.commit()?;
     Ok(refusals)
-}
-
-/// Without and with overwriting.
-static INSERT: LazyLock<[String; 2]> = LazyLock::new(|| {
-    let places: Vec<String> = (1..=COLUMNS.len()).map(|n| format!("?{n}")).collect();
-    [false, true].map(|overwrite| {
-        format!(
-            "INSERT INTO invocations ({}) VALUES ({}) {}",
-            COLUMNS.join(", "),
-            places.join(", "),
-            on_conflict(overwrite)
-        )
-    })
-});
-
-fn bind(statement: &mut Statement<'_>, row: &Row) -> rusqlite::Result<()> {
-    let it = &row.invocation;
-    let mut id = Uuid::encode_buffer();
-    statement.execute(params![
-        &*it.id.hyphenated().encode_lower(&mut id),
-        timestamp(it.created_at),
-        it.request_id,
-        it.route,
-        it.upstream,
-        it.endpoint,
-        it.consumer,
-        it.client_address.map(|address| address.to_string()),
-        it.method.as_str(),
-        it.path,
-        it.status,
-        it.upstream_status,
-        it.success,
-        it.attempts,
-        it.rejection,
-        micros(it.duration),
-        it.upstream_duration.map(micros),
-        count(it.bytes_in),
-        count(it.bytes_out),
-        it.protocol,
-        it.captured.name,
-        it.captured.result_message,
-        it.captured.other_json(),
-        row.stage.is_complete(),
-    ])?;
-    Ok(())
-}
-
-fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Invocation> {
-    let shared = |index| row.get::<_, Option<Arc<str>>>(index);
-    let owned = |index| row.get::<_, Option<String>>(index);
-    let micros = |n: i64| Duration::from_micros(u64::try_from(n).unwrap_or(0));
-    let count = |n: i64| u64::try_from(n).unwrap_or(0);
-    Ok(Invocation {
-        id: parse(row, 0)?,
-        created_at: humantime::parse_rfc3339(&row.get::<_, String>(1)?)
-            .map_err(|error| unreadable(1, error))?,
-        request_id: row.get(2)?,
-        route: row.get(3)?,
-        upstream: shared(4)?,
-        endpoint: shared(5)?,
-        consumer: shared(6)?,
-        client_address: match owned(7)? {
-            Some(_) => Some(parse(row, 7)?),
-            None => None,
-        },
-        method: parse::<Method>(row, 8)?,
-        path: row.get(9)?,
-        status: row.get(10)?,
-        upstream_status: row.get(11)?,
-        success: row.get(12)?,
-        attempts: row.get(13)?,
-        rejection: owned(14)?.map(Cow::Owned),
-        duration: micros(row.get(15)?),
-        upstream_duration: row.get::<_, Option<i64>>(16)?.map(micros),
-        bytes_in: count(row.get(17)?),
-        bytes_out: count(row.get(18)?),
-        protocol: Cow::Owned(row.get(19)?),
-        captured: Captured {
-            name: owned(20)?,
-            result_message: owned(21)?,
-            other: others(owned(22)?.as_deref()).map_err(|error| unreadable(22, error))?,
-        },
-    })
-}
-
-fn others(json: Option<&str>) -> serde_json::Result<Vec<(Arc<str>, String)>> {
-    let Some(json) = json else { return Ok(Vec::new()) };
-    let object: std::collections::BTreeMap<String, String> = serde_json::from_str(json)?;
-    Ok(object.into_iter().map(|(field, value)| (field.into(), value)).collect())
-}
-
-fn parse<T>(row: &rusqlite::Row<'_>, index: usize) -> rusqlite::Result<T>
-where
-    T: FromStr<Err: std::error::Error + Send + Sync + 'static>,
-{
-    row.get::<_, String>(index)?.parse().map_err(|error| unreadable(index, error))
-}
-
-fn unreadable(
-    index: usize,
-    error: impl std::error::Error + Send + Sync + 'static,
-) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(index, Type::Text, Box::new(error))
-}
-
-fn timestamp(time: SystemTime) -> String {
-    humantime::format_rfc3339_micros(time).to_string()
 }
 
 /// Whether the row is at fault, and not the file or the moment.

@@ -1,0 +1,123 @@
+//! One row to and from the columns of the file.
+
+use std::borrow::Cow;
+use std::str::FromStr;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, SystemTime};
+
+use http::Method;
+use rusqlite::{Statement, params, types::Type};
+use uuid::Uuid;
+
+use crate::record::invocation::{Captured, Invocation, Row};
+use crate::record::store::{COLUMNS, count, micros, on_conflict};
+
+/// Without and with overwriting.
+pub(super) static INSERT: LazyLock<[String; 2]> = LazyLock::new(|| {
+    let places: Vec<String> = (1..=COLUMNS.len()).map(|n| format!("?{n}")).collect();
+    [false, true].map(|overwrite| {
+        format!(
+            "INSERT INTO invocations ({}) VALUES ({}) {}",
+            COLUMNS.join(", "),
+            places.join(", "),
+            on_conflict(overwrite)
+        )
+    })
+});
+
+/// Runs one of [`INSERT`] for one row.
+pub(super) fn write(statement: &mut Statement<'_>, row: &Row) -> rusqlite::Result<()> {
+    let it = &row.invocation;
+    let mut id = Uuid::encode_buffer();
+    statement.execute(params![
+        &*it.id.hyphenated().encode_lower(&mut id),
+        timestamp(it.created_at),
+        it.request_id,
+        it.route,
+        it.upstream,
+        it.endpoint,
+        it.consumer,
+        it.client_address.map(|address| address.to_string()),
+        it.method.as_str(),
+        it.path,
+        it.status,
+        it.upstream_status,
+        it.success,
+        it.attempts,
+        it.rejection,
+        micros(it.duration),
+        it.upstream_duration.map(micros),
+        count(it.bytes_in),
+        count(it.bytes_out),
+        it.protocol,
+        it.captured.name,
+        it.captured.result_message,
+        it.captured.other_json(),
+        row.stage.is_complete(),
+    ])?;
+    Ok(())
+}
+
+/// The row that a query for all [`COLUMNS`] gave.
+pub(super) fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Invocation> {
+    let shared = |index| row.get::<_, Option<Arc<str>>>(index);
+    let owned = |index| row.get::<_, Option<String>>(index);
+    let micros = |n: i64| Duration::from_micros(u64::try_from(n).unwrap_or(0));
+    let count = |n: i64| u64::try_from(n).unwrap_or(0);
+    Ok(Invocation {
+        id: parse(row, 0)?,
+        created_at: humantime::parse_rfc3339(&row.get::<_, String>(1)?)
+            .map_err(|error| unreadable(1, error))?,
+        request_id: row.get(2)?,
+        route: row.get(3)?,
+        upstream: shared(4)?,
+        endpoint: shared(5)?,
+        consumer: shared(6)?,
+        client_address: match owned(7)? {
+            Some(_) => Some(parse(row, 7)?),
+            None => None,
+        },
+        method: parse::<Method>(row, 8)?,
+        path: row.get(9)?,
+        status: row.get(10)?,
+        upstream_status: row.get(11)?,
+        success: row.get(12)?,
+        attempts: row.get(13)?,
+        rejection: owned(14)?.map(Cow::Owned),
+        duration: micros(row.get(15)?),
+        upstream_duration: row.get::<_, Option<i64>>(16)?.map(micros),
+        bytes_in: count(row.get(17)?),
+        bytes_out: count(row.get(18)?),
+        protocol: Cow::Owned(row.get(19)?),
+        captured: Captured {
+            name: owned(20)?,
+            result_message: owned(21)?,
+            other: others(owned(22)?.as_deref()).map_err(|error| unreadable(22, error))?,
+        },
+    })
+}
+
+fn others(json: Option<&str>) -> serde_json::Result<Vec<(Arc<str>, String)>> {
+    let Some(json) = json else { return Ok(Vec::new()) };
+    let object: std::collections::BTreeMap<String, String> = serde_json::from_str(json)?;
+    Ok(object.into_iter().map(|(field, value)| (field.into(), value)).collect())
+}
+
+fn parse<T>(row: &rusqlite::Row<'_>, index: usize) -> rusqlite::Result<T>
+where
+    T: FromStr<Err: std::error::Error + Send + Sync + 'static>,
+{
+    row.get::<_, String>(index)?.parse().map_err(|error| unreadable(index, error))
+}
+
+fn unreadable(
+    index: usize,
+    error: impl std::error::Error + Send + Sync + 'static,
+) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(index, Type::Text, Box::new(error))
+}
+
+/// Sorts as text, and is understood by SQLite's own date functions.
+pub(super) fn timestamp(time: SystemTime) -> String {
+    humantime::format_rfc3339_micros(time).to_string()
+}

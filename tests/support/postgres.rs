@@ -1,0 +1,231 @@
+//! A private PostgreSQL for a test: its own data, its own port, gone with the value.
+//!
+//! Plain std and tempfile, so that the unit tests of the stores include this file too.
+
+#![allow(dead_code, reason = "each user needs a part of it")]
+
+use std::env;
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+/// Another process may take a port between our finding it and the server's listening on it.
+const PORTS_TRIED: usize = 5;
+
+/// A running server; stopped and deleted on drop. User `postgres`, no password.
+pub struct Postgres {
+    programs: PathBuf,
+    directory: tempfile::TempDir,
+    user: Option<User>,
+    port: u16,
+    databases: AtomicU32,
+}
+
+impl Postgres {
+    /// Starts a server. `None`, said loudly, if the machine has no PostgreSQL; in CI that is a failure.
+    pub fn start() -> Option<Self> {
+        let Some(programs) = programs() else {
+            let missing = "initdb and postgres found neither in PATH nor in /usr/lib/postgresql";
+            assert!(env::var("CI").as_deref() != Ok("true"), "{missing}");
+            eprintln!("SKIPPED: a test that needs PostgreSQL: {missing}");
+            return None;
+        };
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let user = User::to_drop_to();
+        if let Some(user) = &user {
+            chown(directory.path(), Some(user.uid), Some(user.gid)).expect("chown");
+        }
+        let databases = AtomicU32::new(0);
+        let mut server = Postgres { programs, directory, user, port: 0, databases };
+        server.initialise();
+        for _ in 0..PORTS_TRIED {
+            server.port = free_port();
+            if server.launch().is_ok() {
+                return Some(server);
+            }
+        }
+        panic!("PostgreSQL did not start:\n{}", server.log());
+    }
+
+    /// The server that tests of one process share; give each its own `database()`.
+    pub fn shared() -> Option<Arc<Self>> {
+        static SHARED: Mutex<Weak<Postgres>> = Mutex::new(Weak::new());
+        // A test that failed while starting it has left nothing behind.
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(server) = shared.upgrade() {
+            return Some(server);
+        }
+        let server = Arc::new(Self::start()?);
+        *shared = Arc::downgrade(&server);
+        Some(server)
+    }
+
+    /// Makes an empty database, and returns its URL.
+    pub fn database(&self) -> String {
+        // A counter that orders nothing else.
+        let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        self.query("postgres", &format!("CREATE DATABASE {name}"));
+        self.url(&name)
+    }
+
+    /// The URL of a database that exists; `postgres` always does.
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// Runs SQL, and returns the rows as text: `|` between columns, a line for each row. `database`
+    /// is a name or a URL.
+    pub fn query(&self, database: &str, sql: &str) -> String {
+        let url = if database.contains("://") { database.to_owned() } else { self.url(database) };
+        let output = self
+            .command("psql")
+            .args(["--no-psqlrc", "-qAt", "-v", "ON_ERROR_STOP=1", "-d", &url, "-c", sql])
+            .output()
+            .expect("psql");
+        succeeded("psql", &output);
+        String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+    }
+
+    /// Stops the server; open connections are cut.
+    pub fn stop(&self) {
+        self.control(&["stop", "-m", "fast"]).expect("the server stops");
+    }
+
+    /// Starts the stopped server again, on its old port.
+    pub fn restart(&self) {
+        if let Err(error) = self.launch() {
+            panic!("PostgreSQL did not start again: {error}\n{}", self.log());
+        }
+    }
+
+    fn initialise(&self) {
+        let output = self
+            .command("initdb")
+            .args(["--no-sync", "--auth=trust", "--username=postgres", "--no-locale"])
+            .args(["--encoding=UTF8", "-D"])
+            .arg(self.data())
+            .output()
+            .expect("initdb");
+        succeeded("initdb", &output);
+    }
+
+    fn launch(&self) -> io::Result<()> {
+        let options = format!(
+            "-F -h 127.0.0.1 -p {} -k '{}' -c max_connections=50",
+            self.port,
+            self.directory.path().display()
+        );
+        self.control(&["start", "-o", &options])
+    }
+
+    /// `pg_ctl` waits until it is done, and acts on the server of this data directory alone.
+    fn control(&self, arguments: &[&str]) -> io::Result<()> {
+        let status = self
+            .command("pg_ctl")
+            .args(arguments)
+            .args(["-w", "-t", "60", "-D"])
+            .arg(self.data())
+            .arg("-l")
+            .arg(self.log_path())
+            // The server would hold pipes open.
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()?;
+        if !status.success() {
+            return Err(io::Error::other(format!("pg_ctl {arguments:?}: {status}")));
+        }
+        Ok(())
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(self.programs.join(program));
+        command.current_dir(self.directory.path()).env_remove("PGOPTIONS");
+        if let Some(user) = &self.user {
+            command.uid(user.uid).gid(user.gid);
+        }
+        command
+    }
+
+    fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.directory.path().join("log")
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        // It may have been stopped by the test.
+        self.control(&["stop", "-m", "immediate"]).ok();
+    }
+}
+
+/// Who runs the server when the tests run as root, which PostgreSQL refuses.
+struct User {
+    uid: u32,
+    gid: u32,
+}
+
+impl User {
+    fn to_drop_to() -> Option<Self> {
+        let root = fs::read_to_string("/proc/self/status")
+            .is_ok_and(|status| status.lines().any(|line| line.starts_with("Uid:\t0\t")));
+        if !root {
+            return None;
+        }
+        let accounts = fs::read_to_string("/etc/passwd").expect("/etc/passwd");
+        let find = |name: &str| {
+            let line = accounts.lines().find(|line| line.split(':').next() == Some(name))?;
+            let mut fields = line.split(':').skip(2).map(|field| field.parse().ok());
+            Some(User { uid: fields.next()??, gid: fields.next()?? })
+        };
+        Some(find("postgres").or_else(|| find("nobody")).expect("an account besides root"))
+    }
+}
+
+/// The directory of the server's programs: that of `PATH`, else the newest that is installed.
+fn programs() -> Option<PathBuf> {
+    let complete = |directory: &PathBuf| {
+        ["initdb", "postgres", "pg_ctl", "psql"].iter().all(|name| directory.join(name).exists())
+    };
+    let path = env::var_os("PATH").unwrap_or_default();
+    if let Some(directory) = env::split_paths(&path).find(complete) {
+        return Some(directory);
+    }
+    let version = |directory: &PathBuf| -> u32 {
+        let name = directory.parent().and_then(Path::file_name).map(|name| name.to_string_lossy());
+        name.and_then(|name| name.parse().ok()).unwrap_or(0)
+    };
+    fs::read_dir("/usr/lib/postgresql")
+        .ok()?
+        .filter_map(|entry| Some(entry.ok()?.path().join("bin")))
+        .filter(complete)
+        .max_by_key(version)
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("its address").port()
+}
+
+fn succeeded(program: &str, output: &Output) {
+    assert!(
+        output.status.success(),
+        "{program}: {}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
