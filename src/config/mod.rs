@@ -1,7 +1,7 @@
 //! What the operator wrote: plain, comparable, typed.
 //!
 //! Every policy's own keys are defined beside the policy; this module puts them together,
-//! [`load`] reads them from files, [`validate`] checks what one key cannot know of another.
+//! [`load`] reads them from files, `validate` checks what one key cannot know of another.
 //! What they are compiled into is `runtime::snapshot`.
 
 pub mod load;

@@ -113,7 +113,7 @@ impl RouteCheck<'_> {
 
     fn record(&mut self) {
         let recorded = self.route.record.mode != record::Mode::Off;
-        if recorded && !self.config.record.store.chosen().is_some() {
+        if recorded && self.config.record.store.chosen().is_none() {
             self.report(&["record", "mode"], "nothing can be recorded without `record.store`");
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Pingora reports an attempt's end from three phases and in two dozen error types. Here
 //! each becomes one [`Ended`], is told to whoever counts attempts, and one function,
-//! [`retry`], decides for all three.
+//! [`retry()`], decides for all three.
 
 use std::time::Duration;
 
