@@ -28,4 +28,5 @@ mod shutdown;
 mod streaming;
 mod structure;
 mod timeouts;
+mod traces;
 mod upstreams;

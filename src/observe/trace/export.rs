@@ -62,12 +62,13 @@ impl Exporter {
             let sent = futures_executor::block_on(otlp.export(spans));
             sent.map_err(|error| error.to_string())
         };
-        Exporter::spawn(QUEUE, Counts::of(metrics), collector.to_string(), send)
+        Exporter::spawn(QUEUE, DELAY, Counts::of(metrics), collector.to_string(), send)
     }
 
     /// `send` posts a batch, or says why it could not.
     fn spawn(
         queue: usize,
+        delay: Duration,
         counts: Counts,
         to: String,
         send: impl FnMut(Vec<SpanData>) -> Result<(), String> + Send + 'static,
@@ -79,8 +80,16 @@ impl Exporter {
         let scope = InstrumentationScope::builder("portcullis")
             .with_version(env!("CARGO_PKG_VERSION"))
             .build();
-        let worker =
-            Worker { requests, closing: closing.clone(), counts, scope, to, send, failing: false };
+        let worker = Worker {
+            requests,
+            delay,
+            closing: closing.clone(),
+            counts,
+            scope,
+            to,
+            send,
+            failing: false,
+        };
         std::thread::Builder::new().name("traces".to_owned()).spawn(move || {
             // Dropped last, and by a panic too: nobody waits for a thread that is gone.
             let _end: SyncSender<()> = end;
@@ -93,7 +102,7 @@ impl Exporter {
     #[cfg(test)]
     pub(super) fn discarding() -> Self {
         let counts = Counts::of(&Metrics::new().expect("metrics"));
-        Exporter::spawn(QUEUE, counts, "nowhere".to_owned(), |_| Ok(())).expect("a thread")
+        Exporter::spawn(QUEUE, DELAY, counts, "nowhere".to_owned(), |_| Ok(())).expect("a thread")
     }
 
     pub(super) fn submit(&self, request: Box<Request>) {
@@ -130,6 +139,7 @@ impl Counts {
 /// The end of the queue that the thread has.
 struct Worker<S> {
     requests: Receiver<Option<Box<Request>>>,
+    delay: Duration,
     closing: Arc<AtomicBool>,
     counts: Counts,
     scope: InstrumentationScope,
@@ -164,7 +174,7 @@ impl<S: FnMut(Vec<SpanData>) -> Result<(), String>> Worker<S> {
             Ok(None) => return true,
             Err(_) => return false,
         }
-        let until = Instant::now() + DELAY;
+        let until = Instant::now() + self.delay;
         while batch.len() < BATCH {
             match self.requests.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Ok(Some(request)) => batch.extend(request.into_spans(&self.scope)),

@@ -1,3 +1,5 @@
+//! The queue and its thread, with a collector that is a closure.
+
 use std::sync::mpsc::channel;
 
 use super::super::span::tests::request;
@@ -19,7 +21,8 @@ fn start(
     counts: &Counts,
     send: impl FnMut(Vec<SpanData>) -> Result<(), String> + Send + 'static,
 ) -> Exporter {
-    Exporter::spawn(queue, same(counts), "collector".to_owned(), send).expect("a thread")
+    Exporter::spawn(queue, Duration::ZERO, same(counts), "collector".to_owned(), send)
+        .expect("a thread")
 }
 
 #[test]

@@ -1,3 +1,5 @@
+//! What a collector is told of requests and attempts of every kind.
+
 use std::net::Ipv4Addr;
 
 use super::*;
