@@ -15,6 +15,13 @@ fn a_running_gateway_is_alive_ready_and_healthy() {
 }
 
 #[test]
+fn a_gateway_that_says_it_is_ready_listens() {
+    for _ in 0..5 {
+        assert!(Plan::route("").listens_when_ready());
+    }
+}
+
+#[test]
 fn health_follows_the_configured_store_down_and_up_again() {
     let Some(server) = Postgres::start().map(Arc::new) else { return };
     let store = Store::on(server.clone());

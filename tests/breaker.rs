@@ -67,6 +67,15 @@ fn a_success_begins_the_count_again() {
 }
 
 #[test]
+fn failures_of_long_ago_are_forgotten() {
+    let upstream = Upstream::script([500, 500]);
+    let gateway = shared(&upstream, "{consecutive: {failures: 2, reset_every: 200ms}}", "");
+    assert_eq!(gateway.get("/a").status, 500);
+    pass(Duration::from_millis(500));
+    assert_eq!(statuses(&gateway, "/a", 2), [500, 200]);
+}
+
+#[test]
 fn answers_that_are_the_callers_fault_open_nothing() {
     let upstream = Upstream::always(400);
     let gateway = shared(&upstream, "{consecutive: {failures: 2}}", "");

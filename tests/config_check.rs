@@ -50,7 +50,7 @@ fn every_mistake_is_reported_at_once_with_its_place() {
         ("c.yaml:3:21: listeners.public.address: ", ""),
         ("c.yaml:5:56: auth.partners.api_key.keys.acme: ", "ACME_KEY_THAT_IS_NOT_SET"),
         ("c.yaml:7:23: upstreams.users.endpoints[0]: ", "http://"),
-        ("c.yaml:8:41: upstreams.orders: ", "did you mean `circuit_breaker`?"),
+        ("c.yaml:8:42: upstreams.orders: ", "did you mean `circuit_breaker`?"),
         ("c.yaml:11:19: routes.users.match.path: ", ""),
         ("c.yaml:12:15: routes.users.upstream: ", "did you mean `users`?"),
         ("c.yaml:13:5: routes.users: ", "did you mean `retry`?"),
@@ -73,7 +73,7 @@ fn a_file_with_mistakes_starts_nothing() {
     let text = format!("{}\nroutes: {{}}\n", GOOD.replace("8080", &port.to_string()));
     let finished = check(&text, &["run", "-c", "c.yaml"]);
     assert_eq!(finished.code, Some(1), "{}", finished.stderr);
-    assert!(finished.stderr.contains("c.yaml:5:1"), "{}", finished.stderr);
+    assert!(finished.stderr.contains("c.yaml:6:1"), "{}", finished.stderr);
     assert!(std::net::TcpListener::bind(("127.0.0.1", port)).is_ok());
 }
 

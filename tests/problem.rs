@@ -48,7 +48,7 @@ fn every_refusal_has_the_same_shape() {
         (Call::new("GET /dead"), 502, "upstream_unreachable"),
         (Call::new("GET /dead"), 502, "upstream_unreachable"),
         (Call::new("GET /dead"), 503, "circuit_open"),
-        (Call::new("GET /slow"), 504, "attempt_timeout"),
+        (Call::new("GET /slow"), 504, "connect_timeout"),
     ] {
         assert_problem(&gateway.call(call), status, code);
     }

@@ -14,12 +14,12 @@ fn targets() -> Vec<String> {
     names.map(|(name, _)| name.trim().to_owned()).collect()
 }
 
-/// Every word after `word` in the code of the README.
-fn after(word: &str) -> Vec<String> {
+/// The target of every `make` that the README shows as code.
+fn made() -> Vec<String> {
     let readme = read("README.md");
-    let words: Vec<&str> = readme.split([' ', '\n', '`']).filter(|w| !w.is_empty()).collect();
-    let pairs = words.windows(2).filter(|pair| pair[0] == word);
-    pairs.map(|pair| pair[1].to_owned()).collect()
+    let code = readme.split('`').skip(1).step_by(2).flat_map(str::lines);
+    let commands = code.filter_map(|line| line.split("make ").nth(1));
+    commands.filter_map(|rest| rest.split_whitespace().next()).map(str::to_owned).collect()
 }
 
 #[test]
@@ -34,7 +34,7 @@ fn the_readme_opens_with_the_two_commands() {
 #[test]
 fn every_make_target_of_the_readme_exists() {
     let targets = targets();
-    let named = after("make");
+    let named = made();
     assert!(named.contains(&"demo".to_owned()), "{named:?}");
     for target in named {
         assert!(targets.contains(&target), "make {target} is none of {targets:?}");

@@ -116,7 +116,7 @@ fn only_the_request_path_knows_how_the_engine_proxies() {
         let text = read(&path);
         let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
         // The assembly makes the service out of the gateway, and knows no more of it.
-        let uses = code.filter(|line| line.contains("pingora_proxy")).collect::<Vec<_>>();
+        let uses = code.filter(|line| line.contains("pingora_proxy::")).collect::<Vec<_>>();
         let assembles = module == "runtime" && uses.iter().all(|l| l.contains("http_proxy"));
         assert!(uses.is_empty() || assembles, "{}: {uses:?}", path.display());
     }

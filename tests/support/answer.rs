@@ -36,6 +36,8 @@ pub(super) enum Manner {
     DripBody(Duration),
     /// The head and the first byte of the body; the rest when the upstream is released.
     HoldBody,
+    /// The same in chunks.
+    HoldChunks,
     /// The body in chunks of this size.
     Chunked(usize),
     /// This many bytes, made on the way.
@@ -97,6 +99,11 @@ impl Answer {
 
     /// The body's end waits for [`super::Upstream::release`].
     pub fn hold_body() -> Self {
+        Answer::ok().manner(Manner::HoldChunks)
+    }
+
+    /// The same, with the length announced.
+    pub fn hold_body_of_known_length() -> Self {
         Answer::ok().manner(Manner::HoldBody)
     }
 
@@ -141,7 +148,7 @@ impl Answer {
             head += &format!("{name}: {value}\r\n");
         }
         match self.manner {
-            Manner::Chunked(_) => head += "Transfer-Encoding: chunked\r\n",
+            Manner::Chunked(_) | Manner::HoldChunks => head += "Transfer-Encoding: chunked\r\n",
             Manner::Stream(bytes) => head += &format!("Content-Length: {bytes}\r\n"),
             Manner::Truncate { announced } => head += &format!("Content-Length: {announced}\r\n"),
             _ if self.status == 204 || self.status == 304 => {}

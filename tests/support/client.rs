@@ -98,6 +98,13 @@ impl Client {
         self.read_head().expect("a response's head")
     }
 
+    /// Read the body that goes with a head read before.
+    #[track_caller]
+    pub fn receive_rest(&mut self, mut head: Response) -> Response {
+        self.read_body("GET", &mut head).expect("a response's body");
+        head
+    }
+
     /// The next bytes as they are.
     #[track_caller]
     pub fn read_exact<const N: usize>(&mut self) -> [u8; N] {

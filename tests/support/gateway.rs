@@ -1,12 +1,11 @@
 //! The product's own executable, as a child of the test.
 //!
-//! A test writes the sections it is about; what every gateway needs besides (addresses,
-//! store) is appended, so that the line numbers of a test's own lines are its own.
+//! What it is started with is the business of [`super::plan`].
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -14,33 +13,9 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::client::{Call, Client, Response};
-use super::ports::free_port;
+use super::plan::{Plan, command, complete};
 use super::upstream::Upstream;
 use super::wait::eventually;
-
-/// Appended where the test's own text has no such section.
-const SECTIONS: [(&str, &str); 5] = [
-    ("server", "{threads: 2, drain_timeout: 5s}"),
-    ("listeners", "{public: {address: \"127.0.0.1:${PORT}\"}}"),
-    ("admin", "{address: \"${ADMIN_ADDRESS}\"}"),
-    ("record", "{store: {sqlite: {path: \"${PORTCULLIS_DATA}/portcullis.db\"}}}"),
-    ("upstreams", "{service: {endpoints: [\"${UPSTREAM:-http://127.0.0.1:9}\"]}}"),
-];
-
-/// The executable under test: the one built with the tests, or another on request.
-fn binary() -> PathBuf {
-    let built = env!("CARGO_BIN_EXE_portcullis");
-    std::env::var_os("PORTCULLIS_UNDER_TEST").map_or_else(|| built.into(), PathBuf::from)
-}
-
-/// A gateway yet to be started.
-#[derive(Default)]
-pub struct Plan {
-    file: Option<PathBuf>,
-    yaml: String,
-    environment: Vec<(String, String)>,
-    files: Vec<(String, String)>,
-}
 
 /// A running gateway. Killed when dropped; a failing test shows its log.
 pub struct Gateway {
@@ -63,108 +38,25 @@ pub struct Finished {
     pub stderr: String,
 }
 
-impl Plan {
-    pub fn new(yaml: &str) -> Self {
-        Plan { yaml: yaml.to_owned(), ..Plan::default() }
-    }
-
-    /// A configuration that is complete as it is, at its own place.
-    pub fn file(path: impl Into<PathBuf>) -> Self {
-        Plan { file: Some(path.into()), ..Plan::default() }
-    }
-
-    /// One route, `all`, that takes every path to `service`; `policies` is the rest of it.
-    pub fn route(policies: &str) -> Self {
-        let mut yaml = "routes:\n  all:\n    match: {path: /*}\n    upstream: service\n".to_owned();
-        for line in policies.trim().lines() {
-            yaml += &format!("    {}\n", line.trim());
-        }
-        Plan::new(&yaml)
-    }
-
-    /// More sections, before the others.
-    pub fn section(mut self, yaml: &str) -> Self {
-        self.yaml = format!("{yaml}\n{}", self.yaml);
-        self
-    }
-
-    /// What `${UPSTREAM}` stands for: the endpoint of `service`.
-    pub fn upstream(self, upstream: &Upstream) -> Self {
-        self.env("UPSTREAM", &upstream.url())
-    }
-
-    pub fn env(mut self, name: &str, value: &str) -> Self {
-        self.environment.push((name.to_owned(), value.to_owned()));
-        self
-    }
-
-    /// A file beside the configuration.
-    pub fn beside(mut self, name: &str, content: &str) -> Self {
-        self.files.push((name.to_owned(), content.to_owned()));
-        self
-    }
-
-    /// Start it and wait until it is ready.
-    #[track_caller]
-    pub fn start(self) -> Gateway {
-        for _ in 0..5 {
-            let mut gateway = self.spawn();
-            if gateway.becomes_ready() {
-                return gateway;
-            }
-            // Somebody else was faster with one of the ports.
-            gateway.exit();
-            let log = gateway.log();
-            assert!(log.contains("in use"), "the gateway did not start");
-        }
-        panic!("no port stayed free for long enough");
-    }
-
-    fn spawn(&self) -> Gateway {
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        let file = self.write(directory.path());
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let admin = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let mut child = command(directory.path())
-            .arg("run")
-            .arg("-c")
-            .arg(&file)
-            .env("PORT", address.port().to_string())
-            .env("ADMIN_ADDRESS", admin.to_string())
-            .envs(self.environment.iter().cloned())
-            .spawn()
-            .expect("the executable starts");
-        let log = Arc::new(Mutex::new(String::new()));
-        let readers = vec![collect(child.stderr.take(), &log), collect(child.stdout.take(), &log)];
-        Gateway { address, admin, child, log, readers, file, directory }
-    }
-
-    /// Start it and wait until it ends: for what must not run. Its exit code and its log.
-    #[track_caller]
-    pub fn fails(self) -> (Option<i32>, String) {
-        let mut gateway = self.spawn();
-        let code = gateway.exit().code();
-        (code, gateway.log())
-    }
-
-    fn write(&self, directory: &Path) -> PathBuf {
-        for (name, content) in &self.files {
-            std::fs::write(directory.join(name), content).expect("a file is written");
-        }
-        if let Some(file) = &self.file {
-            return file.clone();
-        }
-        let file = directory.join("portcullis.yaml");
-        std::fs::write(&file, complete(&self.yaml)).expect("the configuration is written");
-        file
-    }
-}
-
 impl Gateway {
     /// The most frequent start: [`Plan::route`] before one upstream.
     #[track_caller]
     pub fn route(upstream: &Upstream, policies: &str) -> Self {
         Plan::route(policies).upstream(upstream).start()
+    }
+
+    /// Start what [`Plan`] has put together; it is not ready yet.
+    pub(super) fn launch(
+        mut command: Command,
+        address: SocketAddr,
+        admin: SocketAddr,
+        file: PathBuf,
+        directory: TempDir,
+    ) -> Self {
+        let mut child = command.spawn().expect("the executable starts");
+        let log = Arc::new(Mutex::new(String::new()));
+        let readers = vec![collect(child.stderr.take(), &log), collect(child.stdout.take(), &log)];
+        Gateway { address, admin, child, log, readers, file, directory }
     }
 
     /// Run the executable with these arguments to its end, in a directory of its own.
@@ -308,7 +200,8 @@ impl Gateway {
         std::fs::read_dir(path).expect("the gateway's descriptors in /proc").count()
     }
 
-    fn becomes_ready(&mut self) -> bool {
+    /// `false`: it has ended, or will never listen.
+    pub(super) fn becomes_ready(&mut self) -> bool {
         eventually("a gateway that is ready, or has ended", || {
             if self.child.try_wait().expect("a child of ours").is_some() {
                 return Some(false);
@@ -318,7 +211,11 @@ impl Gateway {
                 return Some(false);
             }
             std::net::TcpStream::connect_timeout(&self.admin, Duration::from_secs(1)).ok()?;
-            (self.admin("GET /readyz").status == 200).then_some(true)
+            if self.admin("GET /readyz").status != 200 {
+                return None;
+            }
+            // Ready should mean that it listens; `admin` holds it to that, not every test.
+            std::net::TcpStream::connect(self.address).ok().map(|_| true)
         })
     }
 }
@@ -330,31 +227,6 @@ impl Drop for Gateway {
             eprintln!("--- log of the gateway\n{}---", self.log());
         }
     }
-}
-
-/// The executable in `directory`, without the environment of whoever runs the tests.
-fn command(directory: &Path) -> Command {
-    let mut command = Command::new(binary());
-    command
-        .current_dir(directory)
-        .env_clear()
-        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-        .env("PORTCULLIS_DATA", directory.join("data"))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    command
-}
-
-fn complete(yaml: &str) -> String {
-    let mut text = yaml.trim_start_matches('\n').trim_end().to_owned() + "\n";
-    for (section, content) in SECTIONS {
-        let has = text.lines().any(|line| line.starts_with(&format!("{section}:")));
-        if !has {
-            text += &format!("{section}: {content}\n");
-        }
-    }
-    text
 }
 
 fn collect(from: Option<impl Read + Send + 'static>, log: &Arc<Mutex<String>>) -> JoinHandle<()> {

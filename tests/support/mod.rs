@@ -2,9 +2,11 @@
 
 mod answer;
 mod client;
+mod connection;
 mod gateway;
 mod jwt;
 mod ledger;
+mod plan;
 mod ports;
 mod postgres;
 mod upstream;
@@ -12,9 +14,10 @@ mod wait;
 
 pub use answer::Answer;
 pub use client::{Call, Client, Ending, Response};
-pub use gateway::{Finished, Gateway, Plan};
+pub use gateway::{Finished, Gateway};
 pub use jwt::{Algorithm, Issuer, Key, expired, unix_now};
 pub use ledger::{Row, Store};
+pub use plan::Plan;
 pub use ports::{Blackhole, free_port, refused_address};
 pub use postgres::Postgres;
 pub use upstream::{Received, Upstream};
