@@ -84,7 +84,7 @@ fn failures_and_timeouts_free_their_slots() {
         Answer::truncated("x", 9),
     ]);
     let gateway =
-        Gateway::route(&upstream, "bulkhead: {max_in_flight: 1}\ntimeout: {attempt: 100ms}");
+        Gateway::route(&upstream, "bulkhead: {max_in_flight: 1}\ntimeout: {attempt: 300ms}");
     assert_eq!(gateway.get("/").status, 504);
     assert_eq!(gateway.get("/").status, 502);
     assert_eq!(gateway.get("/").status, 502);

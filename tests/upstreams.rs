@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::support::{Answer, Gateway, Plan, Upstream, eventually, refused_address, timed};
+use crate::support::{
+    Answer, Gateway, Plan, Upstream, assert_within, eventually, refused_address, timed,
+};
 
 const TWO: &str = "
 upstreams: {service: {endpoints: ['${A}', '${B}']}}
@@ -58,7 +60,7 @@ fn an_upstream_that_refuses_is_502_within_50_milliseconds() {
     gateway.get("/warm");
     let (response, took) = timed(|| gateway.get("/"));
     assert_eq!((response.status, response.code().as_str()), (502, "upstream_unreachable"));
-    assert!(took < Duration::from_millis(50), "took {took:?}");
+    assert_within(took, Duration::from_millis(50));
 }
 
 #[test]
@@ -119,7 +121,7 @@ routes:
     let (response, took) = timed(|| gateway.get("/lost"));
     assert_eq!((response.status, response.code().as_str()), (503, "no_endpoint"));
     assert!(response.retry_after() >= 1);
-    assert!(took < Duration::from_millis(100), "names are never resolved in a request: {took:?}");
+    assert_within(took, Duration::from_millis(100));
     assert_eq!(gateway.get("/").status, 200);
     gateway.wait_for_log("no-such-host.invalid");
 }

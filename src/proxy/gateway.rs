@@ -17,7 +17,7 @@
 //! elsewhere.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -43,7 +43,7 @@ use crate::record::new_id;
 use crate::runtime::shared::Shared;
 use crate::runtime::snapshot::{Route, Target};
 use crate::runtime::status;
-use crate::time::Clock;
+use crate::time::{Clock, Moment};
 
 /// The gateway, as Pingora sees it.
 pub struct Gateway {
@@ -70,7 +70,9 @@ impl Gateway {
         if max_body != 0 && length.is_some_and(|length| length > max_body) {
             return Err(Rejection::BodyTooLarge);
         }
-        let identity = self.authenticate(session, ctx, &route).await;
+        // One reading for all policies.
+        let now = Clock::now();
+        let identity = self.authenticate(session, ctx, &route, now).await;
         let caller = Caller {
             identity: match &identity {
                 Ok(identity) => Ok(identity.as_deref()),
@@ -78,7 +80,7 @@ impl Gateway {
             },
             address: ctx.client,
         };
-        let admission = policy::admit(&route.policies, caller, Clock::now());
+        let admission = policy::admit(&route.policies, caller, now);
         ctx.identity = identity.ok().flatten();
         ctx.admission = admission.map_err(Rejection::Policy)?;
         if let Target::Upstream(target) = &route.target
@@ -87,7 +89,7 @@ impl Gateway {
             return Err(Rejection::NoEndpoint);
         }
         let budget = route.retry.as_ref().and_then(|retry| retry.budget.as_ref());
-        ctx.stake = budget.map(|budget| budget.enter(Clock::now()));
+        ctx.stake = budget.map(|budget| budget.enter(now));
         self.watch_bodies(session, ctx, &route);
         if let Some(json) = &route.config.json {
             body::prepare(session, ctx, json).await?;
@@ -130,12 +132,15 @@ impl Gateway {
         session: &Session,
         ctx: &Context,
         route: &Route,
+        now: Moment,
     ) -> Result<Option<Arc<auth::Identity>>, auth::Refusal> {
         let Some(guard) = &route.guard else { return Ok(None) };
         let request = session.req_header();
         let path = ctx.recorded_path.as_deref().unwrap_or_else(|| request.uri.path());
-        let check = || guard.check(path, &request.headers, now_for_tokens());
-        let refusal = match check() {
+        let unix_seconds = ctx.received_at.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let check =
+            |moment| guard.check(path, &request.headers, auth::Now { unix_seconds, moment });
+        let refusal = match check(now) {
             Ok(identity) => return Ok(identity),
             Err(refusal) => refusal,
         };
@@ -143,7 +148,7 @@ impl Gateway {
         let Some(jwks) = ctx.snapshot.jwks(authority) else { return Err(refusal) };
         let left = ctx.deadline.map_or(Duration::MAX, |deadline| deadline.since(Clock::now()));
         match tokio::time::timeout(left, jwks.refresh_for(kid)).await {
-            Ok(true) => check(),
+            Ok(true) => check(Clock::now()),
             Ok(false) | Err(_) => Err(refusal),
         }
     }
@@ -561,9 +566,4 @@ fn status_of(session: &Session, ctx: &Context) -> u16 {
 
 fn peer_address(session: &Session) -> Option<std::net::IpAddr> {
     Some(session.client_addr()?.as_inet()?.ip())
-}
-
-fn now_for_tokens() -> auth::Now {
-    let unix_seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    auth::Now { unix_seconds, moment: Clock::now() }
 }

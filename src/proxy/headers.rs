@@ -21,6 +21,8 @@ use crate::upstream::config::HostHeader;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HOP_BY_HOP: [HeaderName; 6] =
+    [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHENTICATE, TRAILER, UPGRADE];
 
 /// Write the request as the upstream shall see it.
 pub fn prepare_request(
@@ -169,8 +171,11 @@ fn strip_hop_by_hop(response: &mut ResponseHeader) {
             }
         }
     }
-    for name in [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHENTICATE, TRAILER, UPGRADE] {
-        response.remove_header(&name);
+    // One pass over what is there is cheaper than a look-up for each that is not.
+    if response.headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+        for name in &HOP_BY_HOP {
+            response.remove_header(name);
+        }
     }
 }
 

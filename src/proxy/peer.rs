@@ -21,9 +21,11 @@ pub fn of(
     let connect = capped(*timeouts.connect, left);
     options.connection_timeout = connect;
     options.total_connection_timeout = connect;
-    // The guard on the client's connection keeps the deadline; these bound silence, and what
-    // happens while nobody reads the client.
-    options.read_timeout = limit(*timeouts.idle);
+    // The guard on the client's connection keeps the deadline. These bound silence, where that
+    // ends sooner (a timer for every read is not free), and what happens while nobody reads the
+    // client.
+    options.read_timeout =
+        limit(*timeouts.idle).filter(|idle| left.is_none_or(|left| *idle < left));
     options.write_timeout = capped(*timeouts.idle, left);
     options.idle_timeout = limit(*target.upstream.config().idle_timeout);
     let tls = &target.upstream.config().tls;

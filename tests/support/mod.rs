@@ -21,4 +21,4 @@ pub use plan::Plan;
 pub use ports::{Blackhole, free_port, refused_address};
 pub use postgres::Postgres;
 pub use upstream::{Received, Upstream};
-pub use wait::{assert_about, eventually, pass, timed};
+pub use wait::{assert_about, assert_within, eventually, pass, timed};
