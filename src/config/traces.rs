@@ -38,8 +38,8 @@ impl Traces {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Otlp {
-    /// `None`, written as an empty string: nothing is exported.
-    #[serde(deserialize_with = "endpoint")]
+    /// `None`, absent or empty: nothing is exported.
+    #[serde(default, deserialize_with = "endpoint")]
     pub endpoint: Option<Collector>,
     /// For one export with its repetitions; longer than zero.
     #[serde(default = "ten_seconds", deserialize_with = "positive")]
