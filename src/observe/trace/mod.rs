@@ -2,7 +2,7 @@
 //!
 //! Every request has a [`Trace`], its own or its caller's, and passes it on; that is cheap, and
 //! happens whether or not anything is exported. Spans are made of requests that have ended, and
-//! only of sampled ones: [`span`] says what is in them, [`export`] sends them from a thread of
+//! only of sampled ones: [`span`] says what is in them, `export` sends them from a thread of
 //! its own. What a request was is noted by `proxy::spans`.
 
 pub mod context;
