@@ -30,4 +30,5 @@ mod streaming;
 mod structure;
 mod timeouts;
 mod tokens;
+mod traces;
 mod upstreams;

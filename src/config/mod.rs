@@ -7,6 +7,7 @@
 pub mod load;
 pub mod route;
 pub mod server;
+pub mod traces;
 mod validate;
 
 use std::collections::BTreeMap;
@@ -36,6 +37,8 @@ pub struct Config {
     pub identifiers: server::Identifiers,
     #[serde(default)]
     pub record: record::Config,
+    #[serde(default)]
+    pub traces: traces::Traces,
     #[serde(default)]
     pub auth: BTreeMap<String, auth::Config>,
     #[serde(default)]

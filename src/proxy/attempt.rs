@@ -122,9 +122,10 @@ fn timed_out(ctx: &Context, now: Moment) -> Ended {
 
 /// Tell metrics and the breakers that count attempts what became of this one. Once.
 pub fn conclude(ctx: &mut Context, outcome: Outcome, now: Moment) {
-    if std::mem::replace(&mut ctx.attempt.concluded, true) {
+    if ctx.attempt.concluded.is_some() {
         return;
     }
+    ctx.attempt.concluded = Some((outcome, now));
     ctx.end.last_outcome = Some(outcome);
     let Some(route) = ctx.route.clone() else { return };
     if let Some(upstream) = route.upstream() {

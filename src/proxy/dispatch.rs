@@ -9,8 +9,9 @@ use pingora_proxy::Session;
 use super::attempt::{self, Ended, REJECTED};
 use super::context::{Attempt, Context, earlier};
 use super::gateway::Gateway;
-use super::peer;
 use super::rejection::Rejection;
+use super::{peer, spans};
+use crate::observe::trace::context::SpanId;
 use crate::runtime::snapshot::Target;
 use crate::time::Clock;
 
@@ -21,6 +22,10 @@ impl Gateway {
         session: &mut Session,
         ctx: &mut Context,
     ) -> Result<Box<HttpPeer>> {
+        // Here for a retry: the attempt before it is over, the wait for this one is not its.
+        if ctx.attempts > 0 {
+            spans::end_attempt(ctx, Clock::now());
+        }
         if let Some(wait) = ctx.backoff.take()
             && let Err(error) = Self::back_off(session, ctx, wait).await
         {
@@ -45,6 +50,7 @@ impl Gateway {
             started: now,
             deadline: (!attempt.is_zero()).then(|| now + attempt),
             endpoint: Some(endpoint.clone()),
+            span: Some(SpanId::random()),
             ..Attempt::default()
         };
         ctx.body.request_bytes = 0;

@@ -11,7 +11,7 @@
 //! | `fail_to_connect`, `error_while_proxy` | attempt | the same, for attempts without an answer |
 //! | `response_filter` | request | headers out; a `sync` record commits |
 //! | `fail_to_proxy` | request | the refusal, where there is no answer to pass on |
-//! | `logging` | request | breakers, metrics, record |
+//! | `logging` | request | breakers, record, spans, metrics |
 //!
 //! Nothing but this file turns a decision into HTTP; the decisions themselves are made
 //! elsewhere.
@@ -32,7 +32,7 @@ use super::attempt::{self, Ended, REJECTED, RETRY};
 use super::context::Context;
 use super::listener::Connection;
 use super::rejection::Rejection;
-use super::{answer, body, client_address, cors, headers, identifiers, intake, recording};
+use super::{answer, body, client_address, cors, headers, identifiers, intake, recording, spans};
 use crate::config::route::Dialect;
 use crate::policy::outcome::Outcome;
 use crate::record::new_id;
@@ -103,6 +103,7 @@ impl ProxyHttp for Gateway {
             ctx.client = client_address::client_of(trusted, peer, headers);
         }
         let headers = &session.req_header().headers;
+        ctx.trace = self.shared.tracer.begin(headers);
         let names = &config.identifiers;
         ctx.request_id = identifiers::kept(headers, &names.request_id.0)
             .unwrap_or_else(|| identifiers::made(new_id()));
@@ -315,6 +316,7 @@ impl ProxyHttp for Gateway {
             attempt::conclude_request(ctx, outcome, now);
         }
         recording::finish(self.shared.recorder.as_ref(), session, ctx, status, now);
+        spans::finish(&self.shared.tracer, session, ctx, status, now);
         let metrics = match &ctx.route {
             Some(route) => &route.metrics,
             None => &self.shared.unrouted,

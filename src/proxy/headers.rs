@@ -14,6 +14,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use super::client_address::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 use super::context::Context;
 use crate::config::route::Edits;
+use crate::observe::trace::context::{TRACEPARENT, TRACESTATE};
 use crate::runtime::snapshot::Route;
 use crate::upstream::Endpoint;
 use crate::upstream::config::HostHeader;
@@ -39,6 +40,7 @@ pub fn prepare_request(
     for name in route.credential_headers() {
         request.remove_header(name);
     }
+    trace(request, ctx)?;
     edit(&route.config.headers.request, request)?;
     identify(request, ctx)
 }
@@ -84,6 +86,18 @@ fn forwarded(
             Some(host) => request.insert_header(X_FORWARDED_HOST, host)?,
             None => drop(request.remove_header(&X_FORWARDED_HOST)),
         }
+    }
+    Ok(())
+}
+
+/// The attempt is the parent of whatever the upstream does. Written before the route's own
+/// edits: whoever must not know of our traces can be kept from it.
+fn trace(request: &mut RequestHeader, ctx: &Context) -> Result<()> {
+    let span = ctx.attempt.span.unwrap_or_else(|| ctx.trace.span());
+    request.insert_header(TRACEPARENT, ctx.trace.parent_for(span).to_header())?;
+    // Belongs to the parent it came with.
+    if ctx.trace.parent.is_none() {
+        request.remove_header(&TRACESTATE);
     }
     Ok(())
 }

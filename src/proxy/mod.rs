@@ -6,7 +6,7 @@
 //! - `dispatch`, [`peer`], [`headers`], [`body`]: what goes upstream, and where
 //! - [`attempt`]: what became of it, and is there another
 //! - `own`, [`answer`], [`cors`], [`rejection`], [`dialect`]: the gateway's own answers
-//! - [`recording`]: the row
+//! - [`recording`], [`spans`]: the row, the trace
 
 mod admission;
 pub mod answer;
@@ -27,3 +27,4 @@ mod own;
 pub mod peer;
 pub mod recording;
 pub mod rejection;
+pub mod spans;

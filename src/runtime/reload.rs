@@ -78,6 +78,7 @@ fn unchangeable(old: &Config, new: &Config) -> Vec<Problem> {
         ("listeners", old.listeners != new.listeners),
         ("admin", old.admin != new.admin),
         ("record", old.record != new.record),
+        ("traces", old.traces != new.traces),
     ];
     fixed
         .into_iter()

@@ -20,6 +20,7 @@ use super::shared::Shared;
 use crate::admin;
 use crate::config::{Config, Diagnostic, Environment};
 use crate::observe::metrics::Metrics;
+use crate::observe::trace::Tracer;
 use crate::proxy::gateway::Gateway;
 use crate::proxy::listener::{Listeners, check_free};
 use crate::record::Recorder;
@@ -57,7 +58,9 @@ pub fn run(path: &Path) -> Result<(), StartError> {
         ),
         None => None,
     };
-    let shared = Arc::new(Shared::new(snapshot, metrics.clone(), recorder));
+    let tracer = Tracer::start(&config.traces, &metrics)
+        .map_err(|error| StartError::Other(format!("traces: {error}")))?;
+    let shared = Arc::new(Shared::new(snapshot, metrics.clone(), recorder, tracer));
 
     let conf = server_conf(&config);
     let mut server = Server::new_with_opt_and_conf(None, conf);

@@ -81,6 +81,8 @@ pub struct Retry {
 /// One route, ready to serve.
 pub struct Route {
     pub name: Arc<str>,
+    /// The pattern of its path, where it has exactly one: how its spans are named.
+    pub pattern: Option<Arc<str>>,
     pub config: config::Route,
     pub target: Target,
     pub guard: Option<Guard>,
@@ -202,6 +204,10 @@ impl Route {
         };
         Ok(Route {
             name: name.into(),
+            pattern: match config.matches.path.values() {
+                Some([only]) => Some(only.to_string().into()),
+                Some(_) | None => None,
+            },
             policies: Policies {
                 rate_limit: kept_limiter(config, old),
                 route_breaker: kept_breaker(config, old, now),
