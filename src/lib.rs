@@ -22,7 +22,7 @@
 //!
 //! - In which order are policies asked? [`policy::admit`]
 //! - Which status does a client get? [`proxy::rejection`]
-//! - What survives a reload? [`runtime::snapshot`]
+//! - What survives a reload? `runtime::carry`
 //! - What can be graphed? [`observe::metrics`]
 //! - What happens in which phase? [`proxy::gateway`]
 

@@ -244,3 +244,12 @@ pub fn is_answered(session: &Session) -> bool {
         .response_written()
         .is_some_and(|head| !head.status.is_informational() || head.status == 101)
 }
+
+/// The status the client got; 499 if it left before it got one.
+pub fn status_of(session: &Session, ctx: &Context) -> u16 {
+    match session.as_ref().response_written() {
+        Some(head) if !head.status.is_informational() || head.status == 101 => head.status.as_u16(),
+        Some(_) | None if ctx.end.client_gone => 499,
+        Some(_) | None => 0,
+    }
+}

@@ -298,12 +298,12 @@ impl ProxyHttp for Gateway {
         // Pingora closes the connection after this phase: the answer must say so.
         session.set_keepalive(None);
         self.refuse(session, ctx, rejection).await;
-        FailToProxy { error_code: status_of(session, ctx), can_reuse_downstream: false }
+        FailToProxy { error_code: attempt::status_of(session, ctx), can_reuse_downstream: false }
     }
 
     async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut Context) {
         let now = Clock::now();
-        let status = status_of(session, ctx);
+        let status = attempt::status_of(session, ctx);
         if !ctx.end.client_gone
             && ctx.end.rejection.is_none()
             && let Some(upstream_status) = ctx.attempt.upstream_status
@@ -339,15 +339,6 @@ impl ProxyHttp for Gateway {
         _: ProxyWarnLogContext,
     ) -> bool {
         true
-    }
-}
-
-/// The status the client got; 499 if it left before it got one.
-fn status_of(session: &Session, ctx: &Context) -> u16 {
-    match session.as_ref().response_written() {
-        Some(head) if !head.status.is_informational() || head.status == 101 => head.status.as_u16(),
-        Some(_) | None if ctx.end.client_gone => 499,
-        Some(_) | None => 0,
     }
 }
 
