@@ -8,9 +8,11 @@ use crate::support::{Answer, Call, Client, Gateway, Plan, Postgres, Store, Upstr
 fn a_running_gateway_is_alive_ready_and_healthy() {
     let upstream = Upstream::start();
     let gateway = Gateway::route(&upstream, "");
-    for path in ["/livez", "/readyz", "/healthz"] {
+    for path in ["/livez", "/readyz"] {
         assert_eq!(gateway.admin(Call::new(&format!("GET {path}"))).status, 200, "{path}");
     }
+    // The store is opened in the background.
+    eventually("health", || (gateway.admin("GET /healthz").status == 200).then_some(()));
     assert_eq!(upstream.count(), 0);
 }
 
@@ -136,7 +138,8 @@ routes:
   status: {match: {path: /state}, serve: status}
 ";
     let gateway = Plan::new(yaml).start();
-    for path in ["/live", "/ready", "/health", "/state"] {
+    eventually("health", || (gateway.get("/health").status == 200).then_some(()));
+    for path in ["/live", "/ready", "/state"] {
         assert_eq!(gateway.get(path).status, 200, "{path}");
     }
     assert!(gateway.get("/state").json()["routes"]["state"].is_null());

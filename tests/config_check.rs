@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::support::{Finished, Gateway, Plan, free_port};
+use crate::support::{Finished, Gateway, Plan, Port, eventually};
 
 /// Every kind of mistake, in one file.
 const MISTAKES: &str = "\
@@ -69,12 +69,12 @@ fn every_mistake_is_reported_at_once_with_its_place() {
 
 #[test]
 fn a_file_with_mistakes_starts_nothing() {
-    let port = free_port();
-    let text = format!("{}\nroutes: {{}}\n", GOOD.replace("8080", &port.to_string()));
+    let port = Port::reserve();
+    let text = format!("{}\nroutes: {{}}\n", GOOD.replace("8080", &port.number.to_string()));
     let finished = check(&text, &["run", "-c", "c.yaml"]);
     assert_eq!(finished.code, Some(1), "{}", finished.stderr);
     assert!(finished.stderr.contains("c.yaml:6:1"), "{}", finished.stderr);
-    assert!(std::net::TcpListener::bind(("127.0.0.1", port)).is_ok());
+    assert!(std::net::TcpListener::bind(port.address()).is_ok());
 }
 
 #[test]
@@ -196,5 +196,5 @@ fn every_shipped_configuration_is_good() {
 fn the_reference_configuration_runs() {
     let gateway =
         Plan::file(Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/portcullis.yaml")).start();
-    assert_eq!(gateway.get("/healthz").status, 200);
+    eventually("health", || (gateway.get("/healthz").status == 200).then_some(()));
 }

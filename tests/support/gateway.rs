@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use super::client::{Call, Client, Response};
 use super::plan::{Plan, command, complete};
+use super::ports::Port;
 use super::upstream::Upstream;
 use super::wait::eventually;
 
@@ -28,6 +29,8 @@ pub struct Gateway {
     readers: Vec<JoinHandle<()>>,
     file: PathBuf,
     directory: TempDir,
+    /// Given back after the child's end.
+    _ports: [Port; 2],
 }
 
 /// A gateway that has ended by itself.
@@ -48,15 +51,15 @@ impl Gateway {
     /// Start what [`Plan`] has put together; it is not ready yet.
     pub(super) fn launch(
         mut command: Command,
-        address: SocketAddr,
-        admin: SocketAddr,
+        ports: [Port; 2],
         file: PathBuf,
         directory: TempDir,
     ) -> Self {
+        let [address, admin] = [ports[0].address(), ports[1].address()];
         let mut child = command.spawn().expect("the executable starts");
         let log = Arc::new(Mutex::new(String::new()));
         let readers = vec![collect(child.stderr.take(), &log), collect(child.stdout.take(), &log)];
-        Gateway { address, admin, child, log, readers, file, directory }
+        Gateway { address, admin, child, log, readers, file, directory, _ports: ports }
     }
 
     /// Run the executable with these arguments to its end, in a directory of its own.

@@ -18,7 +18,7 @@ pub use gateway::{Finished, Gateway};
 pub use jwt::{Algorithm, Issuer, Key, expired, unix_now};
 pub use ledger::{Row, Store};
 pub use plan::Plan;
-pub use ports::{Blackhole, free_port, refused_address};
+pub use ports::{Blackhole, Port, refused_address};
 pub use postgres::Postgres;
 pub use upstream::{Received, Upstream};
 pub use wait::{assert_about, assert_within, eventually, pass, timed};

@@ -3,12 +3,11 @@
 //! A test writes the sections it is about; what every gateway needs besides (addresses,
 //! store) is appended, so that the line numbers of a test's own lines are its own.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::gateway::Gateway;
-use super::ports::free_port;
+use super::ports::Port;
 use super::upstream::Upstream;
 use super::wait::eventually;
 
@@ -106,16 +105,15 @@ impl Plan {
     fn spawn(&self) -> Gateway {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let file = self.write(directory.path());
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let admin = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let ports = [Port::reserve(), Port::reserve()];
         let mut command = command(directory.path());
         command
             .args(["run", "-c"])
             .arg(&file)
-            .env("PORT", address.port().to_string())
-            .env("ADMIN_ADDRESS", admin.to_string())
+            .env("PORT", ports[0].number.to_string())
+            .env("ADMIN_ADDRESS", ports[1].address().to_string())
             .envs(self.environment.iter().cloned());
-        Gateway::launch(command, address, admin, file, directory)
+        Gateway::launch(command, ports, file, directory)
     }
 
     /// Start it and wait until it ends: for what must not run. Its exit code and its log.

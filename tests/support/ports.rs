@@ -1,6 +1,7 @@
 //! Addresses with nobody behind them: free ones, refusing ones, silent ones.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
@@ -12,24 +13,42 @@ const COUNT: u16 = 12_000;
 
 static NEXT: AtomicU16 = AtomicU16::new(0);
 
-/// A port nobody listens on. Processes start at different places of the range, so that
-/// two suites at once rarely meet; whoever takes the port must still expect to be late.
-pub fn free_port() -> u16 {
-    let salt = (std::process::id() % 97) as u16 * 120;
-    for _ in 0..COUNT {
-        // Relaxed: only the uniqueness of the number matters.
-        let offset = NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = FIRST + salt.wrapping_add(offset) % COUNT;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-    panic!("no free port between {FIRST} and {}", FIRST + COUNT);
+/// A TCP port nobody listens on, and that no other test takes while this lives.
+///
+/// The lock is the UDP port of the same number: it holds between processes too, so that
+/// a suite that runs beside this one is never mistaken for its gateways.
+pub struct Port {
+    pub number: u16,
+    _lock: UdpSocket,
 }
 
-/// An address that answers every connection with a reset.
+impl Port {
+    pub fn reserve() -> Self {
+        let salt = (std::process::id() % 97) as u16 * 120;
+        for _ in 0..COUNT {
+            // Relaxed: only the uniqueness of the number matters.
+            let offset = NEXT.fetch_add(1, Ordering::Relaxed);
+            let number = FIRST + salt.wrapping_add(offset) % COUNT;
+            let Ok(lock) = UdpSocket::bind(("127.0.0.1", number)) else { continue };
+            if TcpListener::bind(("127.0.0.1", number)).is_ok() {
+                return Port { number, _lock: lock };
+            }
+        }
+        panic!("no free port between {FIRST} and {}", FIRST + COUNT);
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.number))
+    }
+}
+
+/// An address that answers every connection with a reset, as long as the tests run.
 pub fn refused_address() -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], free_port()))
+    static KEPT: Mutex<Vec<Port>> = Mutex::new(Vec::new());
+    let port = Port::reserve();
+    let address = port.address();
+    KEPT.lock().expect("the ports").push(port);
+    address
 }
 
 /// A listener whose queue is full: a connection to it is neither accepted nor refused.
