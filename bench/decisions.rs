@@ -77,6 +77,8 @@ fn policies(c: &mut Criterion) {
             body_replayable: true,
             response_started: false,
             client_gone: false,
+            nested: false,
+            server_asks: None,
             time_left: None,
             random: 0.5,
         };

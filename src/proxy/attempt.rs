@@ -13,7 +13,7 @@ use super::context::Context;
 use super::rejection::Rejection;
 use crate::policy::breaker::{Breaker, Count, Permit};
 use crate::policy::outcome::Outcome;
-use crate::policy::retry::{self, Decision};
+use crate::policy::retry::{self, Decision, pushback};
 use crate::runtime::snapshot::Route;
 use crate::time::Moment;
 
@@ -175,6 +175,8 @@ pub fn retry(session: &mut Session, ctx: &mut Context, outcome: Outcome, now: Mo
         body_replayable: !session.as_ref().retry_buffer_truncated(),
         response_started: is_answered(session),
         client_gone: ctx.end.client_gone,
+        nested: ctx.peer_trusted && pushback::is_retry(&session.req_header().headers),
+        server_asks: None,
         time_left: ctx.deadline.map(|deadline| deadline.since(now)),
         random: fastrand::f64(),
     };

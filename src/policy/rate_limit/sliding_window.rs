@@ -76,7 +76,7 @@ impl Rule {
         let mask = (1 << self.bits) - 1;
         let (before, count) = (state >> self.bits & mask, state & mask);
         let kept = state >> (2 * self.bits);
-        let number = now.as_nanos() / self.window & self.number_mask;
+        let number = (now.as_nanos() / self.window) & self.number_mask;
         let elapsed = now.as_nanos() % self.window;
         let passed = number.wrapping_sub(kept) & self.number_mask;
         if passed == 0 {
