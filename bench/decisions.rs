@@ -48,7 +48,7 @@ fn policies(c: &mut Criterion) {
     });
 
     let bulkhead = bulkhead();
-    c.bench_function("bulkhead", |b| b.iter(|| bulkhead.acquire().is_ok()));
+    c.bench_function("bulkhead", |b| b.iter(|| bulkhead.acquire(now).is_ok()));
 
     let limiter = limiter();
     let headers = HeaderMap::new();

@@ -86,7 +86,7 @@ pub fn admit(policies: &Policies, caller: Caller<'_>, now: Moment) -> Result<Adm
     let slot = match bulkhead {
         Some(bulkhead) => Some(
             bulkhead
-                .acquire()
+                .acquire(now)
                 .map_err(|_| Rejection::BulkheadFull { status: bulkhead_status.code() })?,
         ),
         None => None,

@@ -133,8 +133,12 @@ pub fn conclude(ctx: &mut Context, outcome: Outcome, now: Moment) {
     record(ctx, &route, Count::Attempts, outcome, now);
 }
 
-/// Tell the breakers that count requests what became of this one.
+/// Tell the breakers that count requests what became of this one, and the bulkhead how long it
+/// took.
 pub fn conclude_request(ctx: &mut Context, outcome: Outcome, now: Moment) {
+    if let Some(slot) = ctx.admission.slot.take() {
+        slot.release(now);
+    }
     let Some(route) = ctx.route.clone() else { return };
     record(ctx, &route, Count::Requests, outcome, now);
 }

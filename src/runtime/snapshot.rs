@@ -271,7 +271,7 @@ fn kept_bulkhead(config: &config::Route, old: Option<&Arc<Route>>) -> Option<Arc
     let wanted = config.bulkhead.as_ref()?;
     match old.and_then(|old| old.policies.bulkhead.clone()) {
         Some(kept) => {
-            kept.resize(wanted.max_in_flight);
+            kept.reconfigure(wanted);
             Some(kept)
         }
         None => Some(Arc::new(Bulkhead::new(wanted))),
