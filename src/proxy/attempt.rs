@@ -154,6 +154,11 @@ fn record(ctx: &mut Context, route: &Route, count: Count, outcome: Outcome, now:
         if breaker.config().count == count
             && let Some(permit) = permit.take()
         {
+            let permit = match count {
+                // Taken before the wait for a retry.
+                Count::Attempts => permit.begun(ctx.attempt.started),
+                Count::Requests => permit,
+            };
             permit.record(breaker.config().judge(outcome), now);
         }
     }

@@ -159,12 +159,12 @@ impl Breaker {
     }
 
     fn permit(self: &Arc<Self>, ticket: Ticket, now: Moment) -> Permit {
-        Permit { breaker: Arc::clone(self), ticket, acquired: now, settled: false }
+        Permit { breaker: Arc::clone(self), ticket, begun: now, settled: false }
     }
 
     fn settle(&self, permit: &Permit, verdict: Verdict, now: Moment) {
         let ticket = permit.ticket;
-        let slow = self.is_slow(now.since(permit.acquired));
+        let slow = self.is_slow(now.since(permit.begun));
         let tripped = !permit.is_probe() && self.trips(ticket, verdict, slow, now);
         if permit.is_probe() || tripped || self.concerns_run(verdict) {
             let report = Report { verdict, slow, tripped };
@@ -242,17 +242,22 @@ impl State {
 pub struct Permit {
     breaker: Arc<Breaker>,
     ticket: Ticket,
-    /// From when on the call counts as slow or not.
-    acquired: Moment,
+    begun: Moment,
     settled: bool,
 }
 
 impl Permit {
     /// Tells the breaker what the call's outcome says; dropped if the circuit has changed since.
-    /// The call took from its permit until `now`.
+    /// The call took from its permit, or from when it has `begun`, until `now`.
     pub fn record(mut self, verdict: Verdict, now: Moment) {
         self.settled = true;
         self.breaker.settle(&self, verdict, now);
+    }
+
+    /// Says that the call began only now: a wait after the permit does not make it slow.
+    pub fn begun(mut self, now: Moment) -> Self {
+        self.begun = self.begun.max(now);
+        self
     }
 
     /// Judges the outcome by the breaker's `failure_on`, and records that.

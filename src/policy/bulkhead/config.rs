@@ -24,7 +24,7 @@ pub enum Limit {
 }
 
 /// `adaptive:`. The number follows the latency that is measured: up while it stays as it has long
-/// been, down as it rises above that. See [`Gradient`](super::gradient::Gradient).
+/// been, down as it rises above that. Gradient2 of Netflix's concurrency-limits.
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
 #[serde(remote = "Self", deny_unknown_fields)]
 pub struct Adaptive {

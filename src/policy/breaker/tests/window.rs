@@ -88,6 +88,15 @@ fn a_call_that_takes_exactly_the_time_is_not_slow() {
 }
 
 #[test]
+fn a_wait_after_the_permit_does_not_make_a_call_slow() {
+    let mut bench = Bench::new("{window: {calls: 1, slow_calls: {longer_than: 1s}}}");
+    let permit = bench.permit();
+    bench.pass(Duration::from_secs(10));
+    permit.begun(bench.now).record(Verdict::Success, bench.now);
+    assert_eq!(bench.state(), State::Closed { failures: 0 });
+}
+
+#[test]
 fn half_open_is_judged_by_rate_once_the_trial_is_complete() {
     for (history, expected) in [
         ("ff", State::HalfOpen { in_flight: 0, successes: 0 }),
