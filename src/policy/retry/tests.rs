@@ -1,6 +1,7 @@
 //! When an attempt is tried again, one condition at a time.
 
 use std::sync::Arc;
+use std::thread;
 
 use super::*;
 
@@ -176,4 +177,39 @@ fn the_defaults_are_one_retry_of_safe_methods() {
     assert_eq!(config.on.to_string(), on);
     assert_eq!((config.budget, config.backoff), (None, Backoff::default()));
     assert_eq!(config.max_retry_after, Timespan::from_secs(10));
+}
+
+/// Calls that an upstream sees which always fails, while 16 threads make 250 requests each at
+/// one moment; each request would be retried ten times.
+fn calls_in_an_outage(config: budget::Config) -> usize {
+    let budget = Arc::new(Budget::new(config, NOW));
+    let policy = self::config("{max_retries: 10}");
+    let calls = || {
+        let mut stake = budget.enter(NOW);
+        let retried = |retries_done: &u32| {
+            let attempt = Attempt { retries_done: *retries_done, ..attempt() };
+            matches!(decide(&policy, &attempt, Some(&mut stake), NOW), Decision::Retry { .. })
+        };
+        1 + (0..).take_while(retried).count()
+    };
+    thread::scope(|scope| {
+        let thread = || (0..250).map(|_| calls()).sum::<usize>();
+        let threads: Vec<_> = (0..16).map(|_| scope.spawn(thread)).collect();
+        threads.into_iter().map(|thread| thread.join().expect("no panic")).sum()
+    })
+}
+
+#[test]
+fn a_bucket_bounds_the_calls_of_an_outage_to_the_requests_and_its_tokens() {
+    let bucket = budget::TokenBucket { capacity: 20, refill_per_second: 1.0 };
+    assert_eq!(calls_in_an_outage(budget::Config::TokenBucket(bucket)), 4000 + 20);
+}
+
+#[test]
+fn a_ratio_bounds_the_calls_of_an_outage_to_the_requests_and_their_share() {
+    let ratio: budget::Ratio =
+        serde_yaml::from_str("{share: 20%, min_per_second: 3, ttl: 10s}").expect("valid");
+    // Each request makes retries while there are any, so that what is earned is spent, to within
+    // the fraction of a retry.
+    assert_eq!(calls_in_an_outage(budget::Config::Ratio(ratio)), 4000 + 800 + 30);
 }
