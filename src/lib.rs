@@ -11,7 +11,7 @@
 //! | [`upstream`] | endpoints, whose turn it is, names resolved in the background | `policy` |
 //! | [`record`] | the invocation, the recorder, SQLite and PostgreSQL | `time`, `units` |
 //! | [`config`] | what the operator wrote: types, loading, validation | all above |
-//! | [`observe`] | metrics, the process's log | `time`, `units` |
+//! | [`observe`] | metrics, traces, the process's log | `time`, `units`, `config` |
 //! | [`runtime`] | the configuration compiled; reload, drain, status; assembly | all above, and `server` all below |
 //! | [`proxy`] | the request path on Pingora | `runtime::{snapshot, shared, status, lifecycle}` |
 //! | [`admin`], [`cli`] | the admin listener, the command line | everything |
@@ -22,7 +22,7 @@
 //!
 //! - In which order are policies asked? [`policy::admit`]
 //! - Which status does a client get? [`proxy::rejection`]
-//! - What survives a reload? [`runtime::snapshot`]
+//! - What survives a reload? `runtime::carry`
 //! - What can be graphed? [`observe::metrics`]
 //! - What happens in which phase? [`proxy::gateway`]
 

@@ -1,1 +1,34 @@
+//! The promises of the gateway, held against the real binary: one file per promise.
+//!
+//! A test is three nouns: an [`support::Upstream`] that does as its script says and keeps
+//! what it was sent, a [`support::Gateway`] that is the product's own executable, and a
+//! client that says exact bytes. Policies, the router and the loader have their own tests
+//! beside their code; nothing here looks inside.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
+mod support;
+
+mod admin;
+mod auth;
+mod breaker;
+mod bulkhead;
+mod config_check;
+mod connect;
+mod framing;
+mod headers;
+mod problem;
+mod profiles;
+mod rate_limit;
+mod readme;
+mod record;
+mod reload;
+mod requests;
+mod retry;
+mod routing;
+mod shutdown;
+mod streaming;
+mod structure;
+mod timeouts;
+mod tokens;
+mod traces;
+mod upstreams;

@@ -40,7 +40,10 @@ impl Records {
     pub async fn of_run(&self, run: &str, expected: usize) -> Result<Vec<Row>> {
         let give_up = Instant::now() + COMPLETE_WITHIN;
         loop {
-            let rows = self.read(&format!("{run}-%")).await?;
+            let rows = self
+                .read(&format!("{run}-%"))
+                .await
+                .map_err(|error| format!("cannot read the records from {self}: {error}"))?;
             let complete = rows.len() >= expected && rows.iter().all(|row| row.completed);
             if complete || Instant::now() > give_up {
                 return Ok(rows);

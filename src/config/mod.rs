@@ -1,12 +1,13 @@
 //! What the operator wrote: plain, comparable, typed.
 //!
 //! Every policy's own keys are defined beside the policy; this module puts them together,
-//! [`load`] reads them from files, [`validate`] checks what one key cannot know of another.
+//! [`load`] reads them from files, `validate` checks what one key cannot know of another.
 //! What they are compiled into is `runtime::snapshot`.
 
 pub mod load;
 pub mod route;
 pub mod server;
+pub mod traces;
 mod validate;
 
 use std::collections::BTreeMap;
@@ -36,6 +37,8 @@ pub struct Config {
     pub identifiers: server::Identifiers,
     #[serde(default)]
     pub record: record::Config,
+    #[serde(default)]
+    pub traces: traces::Traces,
     #[serde(default)]
     pub auth: BTreeMap<String, auth::Config>,
     #[serde(default)]

@@ -98,7 +98,8 @@ impl RouteCheck<'_> {
         }
         let path = [&["routes", self.name], key].concat();
         let problem = Problem::new(at(&path), format!("nothing in `{section}` is named `{name}`"));
-        self.problems.push(problem.suggesting(suggest(name, known.into_iter())));
+        let candidates = known.into_iter().chain(self.sources.names_pruned_from(section));
+        self.problems.push(problem.suggesting(suggest(name, candidates)));
     }
 
     fn timeouts(&mut self) {
@@ -113,7 +114,7 @@ impl RouteCheck<'_> {
 
     fn record(&mut self) {
         let recorded = self.route.record.mode != record::Mode::Off;
-        if recorded && !self.config.record.store.chosen().is_some() {
+        if recorded && self.config.record.store.chosen().is_none() {
             self.report(&["record", "mode"], "nothing can be recorded without `record.store`");
         }
     }

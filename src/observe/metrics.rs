@@ -36,6 +36,8 @@ pub struct Metrics {
     pub connections_refused: IntCounter,
     /// State, copied on demand; locked, so that two scrapes do not mix.
     pub state: Mutex<StateMetrics>,
+    /// Spans by what became of them: `exported`, `failed`, `dropped`.
+    pub trace_spans: IntCounterVec,
     /// Reloads by result.
     pub reloads: IntCounterVec,
     /// The configuration in force: 1 at start, one more with every reload.
@@ -129,6 +131,12 @@ impl Metrics {
                 "Client connections closed on arrival for max_connections",
             )?,
             state: Mutex::new(StateMetrics::new(r)?),
+            trace_spans: counters(
+                r,
+                "trace_spans_total",
+                "Spans by what became of them",
+                &["result"],
+            )?,
             reloads: counters(r, "reloads_total", "Reloads of the configuration", &["result"])?,
             generation: gauge(r, "config_generation", "The configuration in force")?,
             registry,
@@ -149,7 +157,7 @@ impl Metrics {
     pub fn upstream(&self, name: &str) -> UpstreamMetrics {
         UpstreamMetrics {
             attempts: self.attempts.clone(),
-            succeeded: self.attempts.with_label_values(&[name, "response"]),
+            succeeded: self.attempts.with_label_values(&[name, "2xx"]),
             duration: self.upstream_duration.with_label_values(&[name]),
             upstream: name.into(),
         }
@@ -284,7 +292,7 @@ impl RouteMetrics {
 impl UpstreamMetrics {
     pub fn attempted(&self, outcome: &str) {
         // The usual outcome has its counter at hand; the others may be looked up.
-        if outcome == "response" {
+        if outcome == "2xx" {
             self.succeeded.inc();
         } else {
             self.attempts.with_label_values(&[&*self.upstream, outcome]).inc();

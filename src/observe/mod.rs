@@ -1,4 +1,5 @@
-//! What can be seen from outside: metrics, and the log of the process.
+//! What can be seen from outside: metrics, traces, and the log of the process.
 
 pub mod logs;
 pub mod metrics;
+pub mod trace;

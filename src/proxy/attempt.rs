@@ -2,7 +2,7 @@
 //!
 //! Pingora reports an attempt's end from three phases and in two dozen error types. Here
 //! each becomes one [`Ended`], is told to whoever counts attempts, and one function,
-//! [`retry`], decides for all three.
+//! [`retry()`], decides for all three.
 
 use std::time::Duration;
 
@@ -122,9 +122,10 @@ fn timed_out(ctx: &Context, now: Moment) -> Ended {
 
 /// Tell metrics and the breakers that count attempts what became of this one. Once.
 pub fn conclude(ctx: &mut Context, outcome: Outcome, now: Moment) {
-    if std::mem::replace(&mut ctx.attempt.concluded, true) {
+    if ctx.attempt.concluded.is_some() {
         return;
     }
+    ctx.attempt.concluded = Some((outcome, now));
     ctx.end.last_outcome = Some(outcome);
     let Some(route) = ctx.route.clone() else { return };
     if let Some(upstream) = route.upstream() {
@@ -253,4 +254,13 @@ pub fn is_answered(session: &Session) -> bool {
         .as_ref()
         .response_written()
         .is_some_and(|head| !head.status.is_informational() || head.status == 101)
+}
+
+/// The status the client got; 499 if it left before it got one.
+pub fn status_of(session: &Session, ctx: &Context) -> u16 {
+    match session.as_ref().response_written() {
+        Some(head) if !head.status.is_informational() || head.status == 101 => head.status.as_u16(),
+        Some(_) | None if ctx.end.client_gone => 499,
+        Some(_) | None => 0,
+    }
 }

@@ -89,12 +89,24 @@ fn with_defaults(body: &[u8], json: &Json) -> Result<Bytes, Rejection> {
     Ok(serde_json::to_vec(&value).unwrap_or_default().into())
 }
 
-/// Announce the body that [`prepare`] made.
+/// Announce the body that [`prepare`] made; for any other, say its length once.
 pub fn frame(request: &mut RequestHeader, ctx: &Context) -> Result<()> {
-    let Some(body) = &ctx.body.prepared else { return Ok(()) };
+    let Some(body) = &ctx.body.prepared else { return single_length(request) };
     request.remove_header(&TRANSFER_ENCODING);
     request.remove_header(&EXPECT);
     request.insert_header(CONTENT_LENGTH, body.len())
+}
+
+/// Equal lengths said twice are one (RFC 9110, section 8.6); Pingora has refused others.
+fn single_length(request: &mut RequestHeader) -> Result<()> {
+    let mut lengths = request.headers.get_all(CONTENT_LENGTH).iter();
+    let Some(first) = lengths.next() else { return Ok(()) };
+    if lengths.next().is_none() && !first.as_bytes().contains(&b',') {
+        return Ok(());
+    }
+    let length = first.to_str().unwrap_or_default().split(',').next().unwrap_or_default();
+    let length = length.trim().to_owned();
+    request.insert_header(CONTENT_LENGTH, length)
 }
 
 /// A chunk of the request's body on its way upstream; on a retry, all that was kept of it.

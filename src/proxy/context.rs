@@ -12,6 +12,8 @@ use http::HeaderValue;
 
 use super::listener::Connection;
 use super::rejection::Rejection;
+use crate::observe::trace::context::{SpanId, TraceId};
+use crate::observe::trace::{Trace, span};
 use crate::policy::Admission;
 use crate::policy::auth::Identity;
 use crate::policy::outcome::Outcome;
@@ -32,6 +34,9 @@ pub struct Context {
     pub received_at: SystemTime,
     pub request_id: HeaderValue,
     pub correlation_id: Option<HeaderValue>,
+    pub trace: Trace,
+    /// The attempts that are over; only of a recorded trace.
+    pub spans: Vec<span::Attempt>,
     pub client: IpAddr,
     /// Whether the peer's forwarding headers are believed.
     pub peer_trusted: bool,
@@ -66,8 +71,10 @@ pub struct Attempt {
     pub endpoint: Option<Arc<Endpoint>>,
     /// When this attempt must have been answered in full.
     pub deadline: Option<Moment>,
-    /// Its outcome has been told to the breaker.
-    pub concluded: bool,
+    /// Its outcome, and since when it is known; the breaker has been told then.
+    pub concluded: Option<(Outcome, Moment)>,
+    /// Its own span, until that has been noted.
+    pub span: Option<SpanId>,
     pub upstream_status: Option<u16>,
     pub upstream_duration: Option<std::time::Duration>,
 }
@@ -116,6 +123,9 @@ impl Context {
             received_at: SystemTime::now(),
             request_id: HeaderValue::from_static("-"),
             correlation_id: None,
+            // Until the headers are there.
+            trace: Trace::unsampled(),
+            spans: Vec::new(),
             client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             peer_trusted: false,
             route: None,
@@ -139,6 +149,11 @@ impl Context {
     /// The id as text; ids are ASCII by construction.
     pub fn request_id(&self) -> &str {
         self.request_id.to_str().unwrap_or("-")
+    }
+
+    /// The trace the request belongs to, its caller's or its own.
+    pub fn trace_id(&self) -> TraceId {
+        self.trace.id()
     }
 
     /// Fail the client's connection at `deadline`, wherever the request is waiting then.

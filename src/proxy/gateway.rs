@@ -11,17 +11,17 @@
 //! | `fail_to_connect`, `error_while_proxy` | attempt | the same, for attempts without an answer |
 //! | `response_filter` | request | headers out; a `sync` record commits |
 //! | `fail_to_proxy` | request | the refusal, where there is no answer to pass on |
-//! | `logging` | request | breakers, metrics, record |
+//! | `logging` | request | breakers, record, spans, metrics |
 //!
 //! Nothing but this file turns a decision into HTTP; the decisions themselves are made
 //! elsewhere.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{Method, Version};
+use http::Version;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, Result};
@@ -29,193 +29,24 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use super::attempt::{self, Ended, REJECTED, RETRY};
-use super::context::{Attempt, Context, earlier};
+use super::context::Context;
 use super::listener::Connection;
 use super::rejection::Rejection;
-use super::{answer, body, client_address, cors, headers, identifiers, intake, peer, recording};
+use super::{answer, body, client_address, cors, headers, identifiers, intake, recording, spans};
 use crate::config::route::Dialect;
 use crate::policy::outcome::Outcome;
-use crate::policy::{self, Caller, auth};
 use crate::record::new_id;
 use crate::runtime::shared::Shared;
-use crate::runtime::snapshot::{Route, Target};
-use crate::runtime::status;
 use crate::time::Clock;
 
 /// The gateway, as Pingora sees it.
 pub struct Gateway {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl Gateway {
     pub fn new(shared: Arc<Shared>) -> Self {
         Gateway { shared }
-    }
-
-    /// From a request's head to its admission, in the order of `design`: size, host and path,
-    /// route, preflight, credentials and policies. `Ok(false)`: it has been answered.
-    async fn admit(&self, session: &mut Session, ctx: &mut Context) -> Result<bool, Rejection> {
-        let Some(route) = self.find_route(session, ctx)? else {
-            return Ok(false);
-        };
-        if let Some(limit) = route.timeout() {
-            ctx.deadline = Some(ctx.started + limit);
-            ctx.guard(ctx.deadline);
-        }
-        let length = intake::content_length(&session.req_header().headers);
-        let max_body = route.config.max_body.0;
-        if max_body != 0 && length.is_some_and(|length| length > max_body) {
-            return Err(Rejection::BodyTooLarge);
-        }
-        let identity = self.authenticate(session, ctx, &route).await;
-        let caller = Caller {
-            identity: match &identity {
-                Ok(identity) => Ok(identity.as_deref()),
-                Err(refusal) => Err(refusal.clone()),
-            },
-            address: ctx.client,
-            headers: &session.req_header().headers,
-        };
-        let admission = policy::admit(&route.policies, caller, Clock::now());
-        ctx.identity = identity.ok().flatten();
-        ctx.admission = admission.map_err(Rejection::Policy)?;
-        if let Target::Upstream(target) = &route.target
-            && target.upstream.endpoints().is_empty()
-        {
-            return Err(Rejection::NoEndpoint);
-        }
-        let budget = route.retry.as_ref().and_then(|retry| retry.budget.as_ref());
-        ctx.stake = budget.map(|budget| budget.enter(Clock::now()));
-        self.watch_bodies(session, ctx, &route);
-        if let Some(json) = &route.config.json {
-            body::prepare(session, ctx, json).await?;
-        }
-        Ok(true)
-    }
-
-    /// The route of a request; `None` for a preflight, which any CORS route answers.
-    fn find_route(
-        &self,
-        session: &Session,
-        ctx: &mut Context,
-    ) -> Result<Option<Arc<Route>>, Rejection> {
-        let request = session.req_header();
-        if let Some(connection) = &ctx.connection {
-            intake::check_size(request, &connection.limits)?;
-        }
-        if request.method == Method::TRACE {
-            return Err(Rejection::MethodNotAllowed(http::HeaderValue::from_static("")));
-        }
-        let asked = cors::preflight(&request.method, &request.headers);
-        if let Some(method) = &asked
-            && let Ok(routed) = intake::route(&ctx.snapshot, request, method)
-            && ctx.snapshot.routes[routed.route].config.cors.is_some()
-        {
-            ctx.route = Some(ctx.snapshot.routes[routed.route].clone());
-            return Ok(None);
-        }
-        let routed = intake::route(&ctx.snapshot, request, &request.method)?;
-        let route = ctx.snapshot.routes[routed.route].clone();
-        ctx.path = routed.forwarded;
-        ctx.recorded_path = routed.canonical;
-        ctx.route = Some(route.clone());
-        Ok(Some(route))
-    }
-
-    /// Who asks. A token signed with a key nobody knows is worth one look for new keys.
-    async fn authenticate(
-        &self,
-        session: &Session,
-        ctx: &Context,
-        route: &Route,
-    ) -> Result<Option<Arc<auth::Identity>>, auth::Refusal> {
-        let Some(guard) = &route.guard else { return Ok(None) };
-        let request = session.req_header();
-        let path = ctx.recorded_path.as_deref().unwrap_or_else(|| request.uri.path());
-        let check = || guard.check(path, &request.headers, now_for_tokens());
-        let refusal = match check() {
-            Ok(identity) => return Ok(identity),
-            Err(refusal) => refusal,
-        };
-        let Some((authority, kid)) = refusal.wanted_keys() else { return Err(refusal) };
-        let Some(jwks) = ctx.snapshot.jwks(authority) else { return Err(refusal) };
-        let left = ctx.deadline.map_or(Duration::MAX, |deadline| deadline.since(Clock::now()));
-        match tokio::time::timeout(left, jwks.refresh_for(kid)).await {
-            Ok(true) => check(),
-            Ok(false) | Err(_) => Err(refusal),
-        }
-    }
-
-    /// Look at what passes, where the route wants to remember it.
-    fn watch_bodies(&self, session: &Session, ctx: &mut Context, route: &Route) {
-        let Some(capture) = &route.capture else { return };
-        let headers = &session.req_header().headers;
-        let content_type = headers.get(http::header::CONTENT_TYPE).map(|v| v.as_bytes());
-        ctx.body.request_tap = capture.request(content_type, intake::content_length(headers));
-    }
-
-    /// Answer in the gateway's own name. A `sync` row is committed first, and when that
-    /// fails the refusal says so instead.
-    async fn refuse(&self, session: &mut Session, ctx: &mut Context, rejection: Rejection) {
-        if attempt::is_answered(session) {
-            return;
-        }
-        if let Rejection::Policy(policy::Rejection::CircuitOpen { .. })
-        | Rejection::Policy(policy::Rejection::BulkheadFull { .. })
-        | Rejection::Policy(policy::Rejection::RateLimited(_)) = &rejection
-            && let Some(route) = ctx.route.clone()
-        {
-            // The row of a refusal names what was refused, too.
-            self.watch_bodies(session, ctx, &route);
-            body::read_unforwarded(session, ctx).await;
-        }
-        let mut rejection = rejection;
-        let status = answer::status(ctx, &rejection);
-        ctx.end.rejection = Some(rejection.clone());
-        if let Err(unavailable) =
-            recording::commit(self.shared.recorder.as_ref(), session, ctx, status).await
-        {
-            rejection = unavailable;
-            ctx.end.rejection = Some(rejection.clone());
-        }
-        if answer::refuse(session, ctx, &rejection).await.is_err() {
-            ctx.end.client_gone = true;
-        }
-    }
-
-    /// Routes without an upstream.
-    async fn serve(&self, session: &mut Session, ctx: &mut Context) -> bool {
-        let Some(Target::Serve(what)) = ctx.route.as_ref().map(|route| &route.target) else {
-            return false;
-        };
-        let answer = status::answer(&self.shared, *what).await;
-        if let Err(rejection) =
-            recording::commit(self.shared.recorder.as_ref(), session, ctx, answer.status).await
-        {
-            self.refuse(session, ctx, rejection).await;
-        } else if answer::reply(session, ctx, answer).await.is_err() {
-            ctx.end.client_gone = true;
-        }
-        true
-    }
-
-    /// Wait before a retry, but not for a client that has left, nor past the deadline.
-    async fn back_off(session: &mut Session, ctx: &mut Context, wait: Duration) -> Result<()> {
-        if wait.is_zero() {
-            return Ok(());
-        }
-        ctx.guard(ctx.deadline);
-        if !session.as_downstream_mut().is_body_done() {
-            tokio::time::sleep(wait).await;
-            return Ok(());
-        }
-        tokio::select! {
-            () = tokio::time::sleep(wait) => Ok(()),
-            // Ends only when the client leaves or the guard fires.
-            ended = session.as_downstream_mut().read_body_or_idle(true) => {
-                Err(ended.err().unwrap_or_else(|| Error::new_down(REJECTED)).into_down())
-            }
-        }
     }
 
     /// Remember how an attempt without an answer ended, and whether it is tried again.
@@ -272,6 +103,7 @@ impl ProxyHttp for Gateway {
             ctx.client = client_address::client_of(trusted, peer, headers);
         }
         let headers = &session.req_header().headers;
+        ctx.trace = self.shared.tracer.begin(headers);
         let names = &config.identifiers;
         ctx.request_id = identifiers::kept(headers, &names.request_id.0)
             .unwrap_or_else(|| identifiers::made(new_id()));
@@ -302,39 +134,7 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         ctx: &mut Context,
     ) -> Result<Box<HttpPeer>> {
-        if let Some(wait) = ctx.backoff.take()
-            && let Err(error) = Self::back_off(session, ctx, wait).await
-        {
-            let ended = attempt::classify(&error, session, ctx, Clock::now());
-            ctx.end.client_gone |= ended == Ended::ClientGone;
-            ctx.end.rejection = ended.rejection();
-            return Err(error);
-        }
-        let Some(route) = ctx.route.clone() else { return Err(Error::new_in(REJECTED)) };
-        let Target::Upstream(target) = &route.target else {
-            return Err(Error::new_in(REJECTED));
-        };
-        let avoid = ctx.attempt.endpoint.as_ref().map(|endpoint| endpoint.address);
-        let Some(endpoint) = target.upstream.pick(avoid) else {
-            ctx.end.rejection = Some(Rejection::NoEndpoint);
-            return Err(Error::new_in(REJECTED));
-        };
-        let now = Clock::now();
-        let attempt = *route.config.timeout.attempt;
-        ctx.attempts += 1;
-        ctx.attempt = Attempt {
-            started: now,
-            deadline: (!attempt.is_zero()).then(|| now + attempt),
-            endpoint: Some(endpoint.clone()),
-            ..Attempt::default()
-        };
-        ctx.body.request_bytes = 0;
-        if let Some(tap) = &mut ctx.body.request_tap {
-            tap.restart();
-        }
-        let deadline = earlier(ctx.attempt.deadline, ctx.deadline);
-        ctx.guard(deadline);
-        Ok(peer::of(&endpoint, target, &route.config.timeout, deadline.map(|d| d.since(now))))
+        self.next_peer(session, ctx).await
     }
 
     async fn upstream_request_filter(
@@ -498,12 +298,12 @@ impl ProxyHttp for Gateway {
         // Pingora closes the connection after this phase: the answer must say so.
         session.set_keepalive(None);
         self.refuse(session, ctx, rejection).await;
-        FailToProxy { error_code: status_of(session, ctx), can_reuse_downstream: false }
+        FailToProxy { error_code: attempt::status_of(session, ctx), can_reuse_downstream: false }
     }
 
     async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut Context) {
         let now = Clock::now();
-        let status = status_of(session, ctx);
+        let status = attempt::status_of(session, ctx);
         if !ctx.end.client_gone
             && ctx.end.rejection.is_none()
             && let Some(upstream_status) = ctx.attempt.upstream_status
@@ -516,6 +316,7 @@ impl ProxyHttp for Gateway {
             attempt::conclude_request(ctx, outcome, now);
         }
         recording::finish(self.shared.recorder.as_ref(), session, ctx, status, now);
+        spans::finish(&self.shared.tracer, session, ctx, status, now);
         let metrics = match &ctx.route {
             Some(route) => &route.metrics,
             None => &self.shared.unrouted,
@@ -541,20 +342,6 @@ impl ProxyHttp for Gateway {
     }
 }
 
-/// The status the client got; 499 if it left before it got one.
-fn status_of(session: &Session, ctx: &Context) -> u16 {
-    match session.as_ref().response_written() {
-        Some(head) if !head.status.is_informational() || head.status == 101 => head.status.as_u16(),
-        Some(_) | None if ctx.end.client_gone => 499,
-        Some(_) | None => 0,
-    }
-}
-
 fn peer_address(session: &Session) -> Option<std::net::IpAddr> {
     Some(session.client_addr()?.as_inet()?.ip())
-}
-
-fn now_for_tokens() -> auth::Now {
-    let unix_seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    auth::Now { unix_seconds, moment: Clock::now() }
 }

@@ -11,7 +11,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -39,6 +39,8 @@ pub struct Guard {
     // task, so the atomics only make the handle shareable, they order nothing.
     deadline: AtomicU64,
     idle: AtomicBool,
+    /// Spaces in the last request line: two, or it was not one.
+    spaces: AtomicU8,
     idle_timeout: Duration,
     header_timeout: Duration,
 }
@@ -49,6 +51,7 @@ impl Guard {
         let guard = Guard {
             deadline: AtomicU64::new(NEVER),
             idle: AtomicBool::new(true),
+            spaces: AtomicU8::new(0),
             idle_timeout,
             header_timeout,
         };
@@ -73,6 +76,12 @@ impl Guard {
         self.deadline.store(deadline.map_or(NEVER, Moment::as_nanos), Ordering::Relaxed);
     }
 
+    /// Whether the request line had its three parts. Pingora repairs one that has more, which is
+    /// a guess at what was meant (RFC 9112, section 3).
+    pub fn saw_request_line(&self) -> bool {
+        self.spaces.load(Ordering::Relaxed) == 2
+    }
+
     fn deadline(&self) -> Option<Moment> {
         match self.deadline.load(Ordering::Relaxed) {
             NEVER => None,
@@ -84,12 +93,25 @@ impl Guard {
         self.set_deadline((!timeout.is_zero()).then(|| now + timeout));
     }
 
-    /// Bytes arrived: after idling they begin a head.
-    fn on_bytes(&self) {
-        if self.idle.load(Ordering::Relaxed) {
-            self.idle.store(false, Ordering::Relaxed);
+    /// Bytes arrived: after idling they begin a head. Returns whether they did.
+    fn on_bytes(&self) -> bool {
+        let begins = self.idle.swap(false, Ordering::Relaxed);
+        if begins {
+            self.spaces.store(0, Ordering::Relaxed);
             self.limit(self.header_timeout, Clock::now());
         }
+        begins
+    }
+
+    /// A piece of the request line. Returns whether it is complete.
+    fn on_request_line(&self, piece: &[u8]) -> bool {
+        let end = piece.iter().position(|byte| *byte == b'\n');
+        let line = &piece[..end.unwrap_or(piece.len())];
+        let spaces = line.iter().filter(|byte| **byte == b' ').count();
+        let before = self.spaces.load(Ordering::Relaxed);
+        self.spaces.store(before.saturating_add(spaces.min(255) as u8), Ordering::Relaxed);
+        // Empty lines before a request are skipped (RFC 9112, section 2.2).
+        end.is_some() && self.spaces.load(Ordering::Relaxed) > 0
     }
 }
 
@@ -98,11 +120,15 @@ pub struct GuardedIo {
     inner: Stream,
     guard: Arc<Guard>,
     timer: Option<Pin<Box<Sleep>>>,
+    /// The request line is still arriving.
+    in_request_line: bool,
+    /// Something was written and not flushed.
+    unflushed: bool,
 }
 
 impl GuardedIo {
     pub fn new(inner: Stream, guard: Arc<Guard>) -> Self {
-        GuardedIo { inner, guard, timer: None }
+        GuardedIo { inner, guard, timer: None, in_request_line: false, unflushed: false }
     }
 
     /// Called when the stream has nothing to give: ready once the deadline has passed.
@@ -127,6 +153,22 @@ impl GuardedIo {
         }
     }
 
+    fn on_bytes(&mut self, bytes: &[u8]) {
+        self.in_request_line |= self.guard.on_bytes();
+        if self.in_request_line {
+            self.in_request_line = !self.guard.on_request_line(bytes);
+        }
+    }
+
+    /// Nothing to read: whoever waits for an answer's head shall have it. Pingora holds it back
+    /// until the first of the body comes.
+    fn flush_idle(&mut self, cx: &mut Context<'_>) {
+        if self.unflushed && Pin::new(&mut self.inner).poll_flush(cx).is_ready() {
+            // An error shows itself at the next write.
+            self.unflushed = false;
+        }
+    }
+
     fn expire<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         self.poll_expired(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
@@ -142,11 +184,14 @@ impl AsyncRead for GuardedIo {
         match Pin::new(&mut self.inner).poll_read(cx, buf) {
             Poll::Ready(result) => {
                 if buf.filled().len() > before {
-                    self.guard.on_bytes();
+                    self.on_bytes(&buf.filled()[before..]);
                 }
                 Poll::Ready(result)
             }
-            Poll::Pending => self.expire(cx),
+            Poll::Pending => {
+                self.flush_idle(cx);
+                self.expire(cx)
+            }
         }
     }
 }
@@ -157,6 +202,7 @@ impl AsyncWrite for GuardedIo {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.unflushed = true;
         match Pin::new(&mut self.inner).poll_write(cx, buf) {
             Poll::Pending => self.expire(cx),
             ready => ready,
@@ -168,6 +214,7 @@ impl AsyncWrite for GuardedIo {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.unflushed = true;
         match Pin::new(&mut self.inner).poll_write_vectored(cx, bufs) {
             Poll::Pending => self.expire(cx),
             ready => ready,
@@ -181,7 +228,10 @@ impl AsyncWrite for GuardedIo {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match Pin::new(&mut self.inner).poll_flush(cx) {
             Poll::Pending => self.expire(cx),
-            ready => ready,
+            ready => {
+                self.unflushed = false;
+                ready
+            }
         }
     }
 

@@ -14,12 +14,15 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use super::client_address::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 use super::context::Context;
 use crate::config::route::Edits;
+use crate::observe::trace::context::{TRACEPARENT, TRACESTATE};
 use crate::runtime::snapshot::Route;
 use crate::upstream::Endpoint;
 use crate::upstream::config::HostHeader;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HOP_BY_HOP: [HeaderName; 6] =
+    [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHENTICATE, TRAILER, UPGRADE];
 
 /// Write the request as the upstream shall see it.
 pub fn prepare_request(
@@ -37,6 +40,7 @@ pub fn prepare_request(
     for name in route.credential_headers() {
         request.remove_header(name);
     }
+    trace(request, ctx)?;
     edit(&route.config.headers.request, request)?;
     identify(request, ctx)
 }
@@ -44,7 +48,7 @@ pub fn prepare_request(
 /// The path that was routed is the path that is forwarded, in origin form.
 fn target(request: &mut RequestHeader, ctx: &Context, endpoint: &Endpoint) {
     let as_it_came = ctx.path.is_none() && endpoint.base_path.is_empty();
-    if as_it_came && request.uri.scheme().is_none() && request.uri.authority().is_none() {
+    if as_it_came && request.raw_path().starts_with(b"/") {
         return;
     }
     let path = ctx.path.as_deref().unwrap_or_else(|| request.uri.path());
@@ -82,6 +86,18 @@ fn forwarded(
             Some(host) => request.insert_header(X_FORWARDED_HOST, host)?,
             None => drop(request.remove_header(&X_FORWARDED_HOST)),
         }
+    }
+    Ok(())
+}
+
+/// The attempt is the parent of whatever the upstream does. Written before the route's own
+/// edits: whoever must not know of our traces can be kept from it.
+fn trace(request: &mut RequestHeader, ctx: &Context) -> Result<()> {
+    let span = ctx.attempt.span.unwrap_or_else(|| ctx.trace.span());
+    request.insert_header(TRACEPARENT, ctx.trace.parent_for(span).to_header())?;
+    // Belongs to the parent it came with.
+    if ctx.trace.parent.is_none() {
+        request.remove_header(&TRACESTATE);
     }
     Ok(())
 }
@@ -155,8 +171,11 @@ fn strip_hop_by_hop(response: &mut ResponseHeader) {
             }
         }
     }
-    for name in [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHENTICATE, TRAILER, UPGRADE] {
-        response.remove_header(&name);
+    // One pass over what is there is cheaper than a look-up for each that is not.
+    if response.headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+        for name in &HOP_BY_HOP {
+            response.remove_header(name);
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Everything after this works on one canonical path and one host.
 
-use http::header::{CONTENT_LENGTH, HOST};
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Version};
 use pingora_http::RequestHeader;
 
@@ -21,6 +21,42 @@ pub struct Routed {
     pub canonical: Option<String>,
 }
 
+/// Check what Pingora lets pass or repairs, though servers are known to read it differently
+/// (RFC 9112, sections 2.2, 3.2 and 6.1). `raw` is the head as it came.
+pub fn check_form(
+    request: &RequestHeader,
+    raw: &[u8],
+    line_is_whole: bool,
+) -> Result<(), Rejection> {
+    let bad = |what: &'static str| Err(Rejection::BadRequest(what.into()));
+    let target = request.raw_path();
+    let absolute = target.starts_with(b"http://") || target.starts_with(b"https://");
+    if !line_is_whole || !(target.starts_with(b"/") || absolute || target == b"*") {
+        return bad("the request line is malformed");
+    }
+    // Counting is what the compiler turns into a few wide instructions.
+    let line_ends = raw.iter().filter(|byte| **byte == b'\n').count();
+    let proper = raw.iter().zip(raw.iter().skip(1));
+    if line_ends != proper.filter(|(a, b)| (**a, **b) == (b'\r', b'\n')).count() {
+        return bad("a line of the head does not end in CRLF");
+    }
+    let mut codings = request.headers.get_all(TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else { return Ok(()) };
+    if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+        return bad("the transfer coding is not plain chunked");
+    }
+    // Pingora has taken it out of the headers by now.
+    let says_length = |line: &[u8]| {
+        line.split(|byte| *byte == b':').next().is_some_and(|name| {
+            name.trim_ascii().eq_ignore_ascii_case(CONTENT_LENGTH.as_str().as_bytes())
+        })
+    };
+    if raw.split(|byte| *byte == b'\n').any(says_length) {
+        return bad("the body is framed in two ways");
+    }
+    Ok(())
+}
+
 /// Check sizes against the listener's limits.
 pub fn check_size(request: &RequestHeader, limits: &Limits) -> Result<(), Rejection> {
     if limits.max_path_bytes != 0 && request.raw_path().len() > limits.max_path_bytes {
@@ -37,7 +73,7 @@ pub fn check_size(request: &RequestHeader, limits: &Limits) -> Result<(), Reject
 
 /// The declared length of the body, unless it is in chunks.
 pub fn content_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.split(',').next()?.trim().parse().ok()
 }
 
 /// Find the route of `request` as if its method were `method`.

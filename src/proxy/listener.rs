@@ -84,7 +84,8 @@ impl Listeners {
     async fn serve(&self, stream: Stream, listener: &Listener, shutdown: &ShutdownWatch) {
         let Config { idle_timeout, header_timeout, .. } = &listener.config;
         // A new connection has no idle time to spend: it has come to send a head.
-        let first = if header_timeout.is_zero() { **idle_timeout } else { **header_timeout };
+        let limits = [**idle_timeout, **header_timeout];
+        let first = limits.into_iter().filter(|l| !l.is_zero()).min().unwrap_or_default();
         let guard = Arc::new(Guard::new(**idle_timeout, **header_timeout, Clock::now()));
         guard.set_deadline((!first.is_zero()).then(|| Clock::now() + first));
         let connection = Connection { guard: guard.clone(), limits: listener.limits.clone() };

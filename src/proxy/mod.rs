@@ -1,10 +1,14 @@
 //! The request path, on Pingora.
 //!
-//! [`listener`] takes connections, [`gateway`] has the phases. What they use: [`intake`]
-//! (head to route), [`attempt`] (what became of it, and is there another), [`headers`],
-//! [`body`], [`cors`], [`answer`] and [`dialect`] (the gateway's own answers),
-//! [`rejection`] (which status), [`recording`].
+//! [`listener`] takes connections, [`gateway`] has the phases. What they use:
+//!
+//! - `admission`, [`intake`]: from a head to its route, through the policies
+//! - `dispatch`, [`peer`], [`headers`], [`body`]: what goes upstream, and where
+//! - [`attempt`]: what became of it, and is there another
+//! - `own`, [`answer`], [`cors`], [`rejection`], [`dialect`]: the gateway's own answers
+//! - [`recording`], [`spans`]: the row, the trace
 
+mod admission;
 pub mod answer;
 pub mod attempt;
 pub mod body;
@@ -12,12 +16,15 @@ pub mod client_address;
 pub mod context;
 pub mod cors;
 pub mod dialect;
+mod dispatch;
 pub mod gateway;
 pub mod guard;
 pub mod headers;
 pub mod identifiers;
 pub mod intake;
 pub mod listener;
+mod own;
 pub mod peer;
 pub mod recording;
 pub mod rejection;
+pub mod spans;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::upstreams::peer::{H1UpgradePolicy, HttpPeer};
 
 use crate::config::route::Timeouts;
 use crate::runtime::snapshot::UpstreamTarget;
@@ -21,11 +21,15 @@ pub fn of(
     let connect = capped(*timeouts.connect, left);
     options.connection_timeout = connect;
     options.total_connection_timeout = connect;
-    // The guard on the client's connection keeps the deadline; these bound silence, and what
-    // happens while nobody reads the client.
-    options.read_timeout = limit(*timeouts.idle);
+    // The guard on the client's connection keeps the deadline. These bound silence, where that
+    // ends sooner (a timer for every read is not free), and what happens while nobody reads the
+    // client.
+    options.read_timeout =
+        limit(*timeouts.idle).filter(|idle| left.is_none_or(|left| *idle < left));
     options.write_timeout = capped(*timeouts.idle, left);
     options.idle_timeout = limit(*target.upstream.config().idle_timeout);
+    // Upgrades are for routes that allow them; none can yet.
+    options.http_upstream_request_policy.h1_upgrade = H1UpgradePolicy::Deny;
     let tls = &target.upstream.config().tls;
     options.verify_cert = tls.verify;
     options.verify_hostname = tls.verify;

@@ -4,7 +4,6 @@
 //! `async` writes it once, at the end.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 use pingora_proxy::Session;
 
@@ -12,9 +11,6 @@ use super::context::Context;
 use super::rejection::Rejection;
 use crate::record::{Invocation, Mode, Recorder};
 use crate::time::{Clock, Moment};
-
-/// Longest wait for a commit where the request itself has no deadline.
-const COMMIT_LIMIT: Duration = Duration::from_secs(5);
 
 /// Commit the row of a `sync` route; for any other, nothing. `status` is about to be sent.
 ///
@@ -32,7 +28,8 @@ pub async fn commit(
         return Ok(());
     }
     let now = Clock::now();
-    let limit = ctx.deadline.map_or(COMMIT_LIMIT, |deadline| deadline.since(now).min(COMMIT_LIMIT));
+    let limit = *ctx.snapshot.config.record.commit_timeout;
+    let limit = ctx.deadline.map_or(limit, |deadline| deadline.since(now).min(limit));
     let row = row(session, ctx, status, now);
     match recorder.commit(&row, limit, route.config.record.on_failure).await {
         Ok(_) => {

@@ -23,6 +23,9 @@ pub struct Config {
     pub retention: Timespan,
     /// Rows in memory at most, those being written included. What does not fit is dropped and counted.
     pub queue: NonZeroU32,
+    /// How long a `sync` request waits for its commit, within its own deadline; the journal gets
+    /// as long again.
+    pub commit_timeout: Timespan,
     pub batch: Batch,
     pub journal: Journal,
 }
@@ -33,6 +36,7 @@ impl Default for Config {
             store: Stores::default(),
             retention: Timespan::from_secs(30 * 24 * 60 * 60),
             queue: NonZeroU32::new(10_000).unwrap_or(NonZeroU32::MIN),
+            commit_timeout: Timespan::from_secs(1),
             batch: Batch::default(),
             journal: Journal::default(),
         }

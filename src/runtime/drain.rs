@@ -14,7 +14,7 @@ use crate::config::server::Server;
 
 /// How often the end of the last request is looked for.
 const POLL: Duration = Duration::from_millis(10);
-/// What writing the rest of the record may take.
+/// What writing the rest of the record, and sending the last spans beside it, may take.
 const FLUSH_LIMIT: Duration = Duration::from_secs(5);
 
 /// Tells Pingora when to stop listening; and sees to it that the process ends as soon as it
@@ -82,11 +82,7 @@ fn finish(shared: Arc<Shared>, limit: Duration) {
             if cut > 0 {
                 log::warn!("{cut} requests cut off");
             }
-            if let Some(recorder) = &shared.recorder {
-                let stats = recorder.close(FLUSH_LIMIT).await;
-                let (written, dropped) = (stats.written + stats.committed, stats.dropped);
-                log::info!("record closed: {written} rows written, {dropped} dropped");
-            }
+            tokio::join!(close_record(&shared), close_traces(&shared));
             log::info!("stopped");
             0
         }),
@@ -96,6 +92,21 @@ fn finish(shared: Arc<Shared>, limit: Duration) {
         }
     };
     std::process::exit(code);
+}
+
+async fn close_record(shared: &Shared) {
+    let Some(recorder) = &shared.recorder else { return };
+    let stats = recorder.close(FLUSH_LIMIT).await;
+    let (written, dropped) = (stats.written + stats.committed, stats.dropped);
+    log::info!("record closed: {written} rows written, {dropped} dropped");
+}
+
+async fn close_traces(shared: &Arc<Shared>) {
+    let shared = shared.clone();
+    let closed = tokio::task::spawn_blocking(move || shared.tracer.close(FLUSH_LIMIT)).await;
+    if !closed.unwrap_or(false) {
+        log::warn!("traces: not all spans were sent in time");
+    }
 }
 
 /// Until nothing is in flight, or until `limit`; how many requests are left then.

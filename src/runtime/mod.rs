@@ -1,9 +1,10 @@
 //! The running process: the configuration compiled, the state that outlives a reload, the
 //! work in the background, start and end.
 //!
-//! [`snapshot`] says what a configuration is compiled into and what survives a reload;
+//! [`snapshot`] says what a configuration is compiled into, `carry` what survives a reload;
 //! [`shared`] is what everybody holds; [`server`] puts the process together.
 
+mod carry;
 pub mod drain;
 pub mod jwks;
 pub mod lifecycle;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::Signal;
 
+use super::carry;
 use super::shared::Shared;
 use super::snapshot::Snapshot;
 use crate::config::{Config, Diagnostic, Environment, Problem, Sources};
@@ -27,6 +28,7 @@ async fn reload(shared: &Arc<Shared>, path: &Path) {
         Ok(next) => {
             let generation = next.generation;
             start_background(&next).await;
+            carry::resize(&next);
             shared.snapshot.store(Arc::new(next));
             shared.metrics.reloads.with_label_values(&["ok"]).inc();
             log::info!("{}: reloaded, generation {generation}", path.display());
@@ -78,6 +80,7 @@ fn unchangeable(old: &Config, new: &Config) -> Vec<Problem> {
         ("listeners", old.listeners != new.listeners),
         ("admin", old.admin != new.admin),
         ("record", old.record != new.record),
+        ("traces", old.traces != new.traces),
     ];
     fixed
         .into_iter()

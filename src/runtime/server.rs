@@ -1,8 +1,9 @@
 //! Puts the process together, in the order in which things need each other.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora_core::listeners::Listeners as Endpoints;
@@ -19,6 +20,7 @@ use super::shared::Shared;
 use crate::admin;
 use crate::config::{Config, Diagnostic, Environment};
 use crate::observe::metrics::Metrics;
+use crate::observe::trace::Tracer;
 use crate::proxy::gateway::Gateway;
 use crate::proxy::listener::{Listeners, check_free};
 use crate::record::Recorder;
@@ -56,7 +58,9 @@ pub fn run(path: &Path) -> Result<(), StartError> {
         ),
         None => None,
     };
-    let shared = Arc::new(Shared::new(snapshot, metrics.clone(), recorder));
+    let tracer = Tracer::start(&config.traces, &metrics)
+        .map_err(|error| StartError::Other(format!("traces: {error}")))?;
+    let shared = Arc::new(Shared::new(snapshot, metrics.clone(), recorder, tracer));
 
     let conf = server_conf(&config);
     let mut server = Server::new_with_opt_and_conf(None, conf);
@@ -134,14 +138,33 @@ impl BackgroundService for Background {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         let snapshot = self.shared.snapshot.load_full();
         reload::start_background(&snapshot).await;
+        let addresses: Vec<_> = snapshot.config.listeners.values().map(|l| l.address).collect();
         drop(snapshot);
-        self.shared.lifecycle.set_ready();
-        log::info!("ready");
+        let ready = async {
+            for address in addresses {
+                until_listening(address).await;
+            }
+            self.shared.lifecycle.set_ready();
+            log::info!("ready");
+        };
         let hangups = self.hangups.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(hangups) = hangups else { return };
+        let reloads = reload::on_hangup(self.shared.clone(), self.path.clone(), hangups);
         tokio::select! {
-            () = reload::on_hangup(self.shared.clone(), self.path.clone(), hangups) => {}
+            ((), ()) = async { tokio::join!(ready, reloads) } => {}
             _ = shutdown.changed() => {}
         }
+    }
+}
+
+/// Ready is who can be connected to. Pingora does not say when it listens.
+async fn until_listening(address: SocketAddr) {
+    let local: IpAddr = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    while tokio::net::TcpStream::connect((local, address.port())).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use super::lifecycle::Lifecycle;
 use super::snapshot::Snapshot;
 use crate::observe::metrics::{Metrics, RouteMetrics};
+use crate::observe::trace::Tracer;
 use crate::record::{Recorder, Stats};
 
 /// One per process.
@@ -17,12 +18,18 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// Absent where no store is configured.
     pub recorder: Option<Recorder>,
+    pub tracer: Tracer,
     /// Requests that reached no route.
     pub unrouted: RouteMetrics,
 }
 
 impl Shared {
-    pub fn new(snapshot: Snapshot, metrics: Arc<Metrics>, recorder: Option<Recorder>) -> Self {
+    pub fn new(
+        snapshot: Snapshot,
+        metrics: Arc<Metrics>,
+        recorder: Option<Recorder>,
+        tracer: Tracer,
+    ) -> Self {
         Shared {
             // A route cannot be named like this: names in YAML paths have no parentheses here.
             unrouted: metrics.route("(none)"),
@@ -30,6 +37,7 @@ impl Shared {
             lifecycle: Arc::new(Lifecycle::default()),
             metrics,
             recorder,
+            tracer,
         }
     }
 

@@ -1,16 +1,15 @@
 //! A configuration, compiled: immutable, swapped whole.
 //!
-//! State hangs in it as `Arc`s. What survives a reload is decided here, thing by thing and by
-//! name: kept if its own configuration is unchanged, resized where that has a meaning, fresh
-//! otherwise.
+//! State hangs in it as `Arc`s; what of it survives a reload is decided in [`super::carry`].
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::HeaderName;
-use pingora_core::utils::tls::{WrappedX509, parse_x509};
+use pingora_core::utils::tls::WrappedX509;
 
+use super::carry;
 use super::jwks::Jwks;
 use crate::config::Problem;
 use crate::config::load::KeyPath;
@@ -18,9 +17,6 @@ use crate::config::route::Serve;
 use crate::config::{self, Config};
 use crate::observe::metrics::{Metrics, RouteMetrics, UpstreamMetrics};
 use crate::policy::auth::{Guard, Verifier};
-use crate::policy::breaker::Breaker;
-use crate::policy::bulkhead::Bulkhead;
-use crate::policy::rate_limit::Limiter;
 use crate::policy::retry::budget::Budget;
 use crate::policy::{Policies, retry};
 use crate::record::Capture;
@@ -53,6 +49,10 @@ pub struct Authority {
 }
 
 impl Authority {
+    pub(super) fn new(verifier: Arc<Verifier>) -> Self {
+        Authority { verifier, jwks: OnceLock::new() }
+    }
+
     /// Begin to fetch keys, if this is an authority that does and it has not begun.
     pub fn start(&self) {
         let Some((config, keyring)) = self.verifier.remote_keys() else { return };
@@ -81,6 +81,8 @@ pub struct Retry {
 /// One route, ready to serve.
 pub struct Route {
     pub name: Arc<str>,
+    /// The pattern of its path, where it has exactly one: how its spans are named.
+    pub pattern: Option<Arc<str>>,
     pub config: config::Route,
     pub target: Target,
     pub guard: Option<Guard>,
@@ -114,9 +116,9 @@ impl Snapshot {
         now: Moment,
     ) -> Result<Snapshot, Vec<Problem>> {
         let mut problems = Vec::new();
-        let budgets = budgets(&config, before, now);
-        let upstreams = upstreams(&config, before, metrics, now, &mut problems);
-        let authorities = authorities(&config, before, &mut problems);
+        let budgets = carry::budgets(&config, before, now);
+        let upstreams = carry::upstreams(&config, before, metrics, now, &mut problems);
+        let authorities = carry::authorities(&config, before, &mut problems);
         let mut routes = Vec::with_capacity(config.routes.len());
         for (name, route) in &config.routes {
             let parts =
@@ -202,11 +204,15 @@ impl Route {
         };
         Ok(Route {
             name: name.into(),
+            pattern: match config.matches.path.values() {
+                Some([only]) => Some(only.to_string().into()),
+                Some(_) | None => None,
+            },
             policies: Policies {
-                rate_limit: kept_limiter(config, old),
-                route_breaker: kept_breaker(config, old, now),
+                rate_limit: carry::limiter(config, old),
+                route_breaker: carry::breaker(config, old, now),
                 upstream_breaker,
-                bulkhead: kept_bulkhead(config, old),
+                bulkhead: carry::bulkhead(config, old),
                 bulkhead_status: config.bulkhead.as_ref().map(|b| b.status).unwrap_or_default(),
             },
             target,
@@ -244,120 +250,4 @@ impl Route {
 fn conflict(conflict: &Conflict) -> Problem {
     let path = KeyPath::root().key("routes").key(conflict.second.1.as_str()).key("match");
     Problem::new(path, conflict.to_string())
-}
-
-// What survives a reload.
-
-fn kept_limiter(config: &config::Route, old: Option<&Arc<Route>>) -> Option<Arc<Limiter>> {
-    let wanted = config.rate_limit.as_ref()?;
-    let kept = old.filter(|old| old.config.rate_limit.as_ref() == Some(wanted));
-    let kept = kept.and_then(|old| old.policies.rate_limit.clone());
-    Some(kept.unwrap_or_else(|| Arc::new(Limiter::new(wanted.clone()))))
-}
-
-fn kept_breaker(
-    config: &config::Route,
-    old: Option<&Arc<Route>>,
-    now: Moment,
-) -> Option<Arc<Breaker>> {
-    let wanted = config.circuit_breaker.as_ref()?;
-    let kept = old.and_then(|old| old.policies.route_breaker.clone());
-    let kept = kept.filter(|breaker| breaker.config() == wanted);
-    Some(kept.unwrap_or_else(|| Arc::new(Breaker::new(wanted.clone(), now))))
-}
-
-/// Requests in flight stay counted whatever the new limit is.
-fn kept_bulkhead(config: &config::Route, old: Option<&Arc<Route>>) -> Option<Arc<Bulkhead>> {
-    let wanted = config.bulkhead.as_ref()?;
-    match old.and_then(|old| old.policies.bulkhead.clone()) {
-        Some(kept) => {
-            kept.reconfigure(wanted);
-            Some(kept)
-        }
-        None => Some(Arc::new(Bulkhead::new(wanted))),
-    }
-}
-
-fn budgets(
-    config: &Config,
-    before: Option<&Snapshot>,
-    now: Moment,
-) -> BTreeMap<String, Arc<Budget>> {
-    let keep = |name: &str, wanted: &retry::budget::Config| {
-        let kept = before.and_then(|before| before.budgets.get(name)).cloned();
-        let kept = kept.filter(|budget| budget.config() == wanted);
-        kept.unwrap_or_else(|| Arc::new(Budget::new(wanted.clone(), now)))
-    };
-    config.retry_budgets.iter().map(|(name, c)| (name.clone(), keep(name, c))).collect()
-}
-
-fn upstreams(
-    config: &Config,
-    before: Option<&Snapshot>,
-    metrics: &Metrics,
-    now: Moment,
-    problems: &mut Vec<Problem>,
-) -> BTreeMap<String, Arc<UpstreamTarget>> {
-    let mut targets = BTreeMap::new();
-    for (name, wanted) in &config.upstreams {
-        let old = before.and_then(|before| before.upstreams.get(name));
-        let upstream = match old {
-            Some(old) => Upstream::reconfigured(&old.upstream, wanted, now),
-            None => Arc::new(Upstream::new(name, wanted.clone(), now)),
-        };
-        let authorities = match wanted.tls.ca.as_deref().map(read_authorities).transpose() {
-            Ok(authorities) => authorities,
-            Err(message) => {
-                problems.push(Problem::new(format!("upstreams.{name}.tls.ca"), message));
-                None
-            }
-        };
-        let metrics = metrics.upstream(name);
-        targets.insert(name.clone(), Arc::new(UpstreamTarget { upstream, metrics, authorities }));
-    }
-    targets
-}
-
-/// A file of PEM certificates. Checked here, because Pingora panics on a bad one.
-fn read_authorities(path: &std::path::Path) -> Result<Authorities, String> {
-    use rustls::pki_types::CertificateDer;
-    use rustls::pki_types::pem::PemObject;
-
-    let unreadable = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let certificates = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| unreadable(&error))?;
-    if certificates.is_empty() {
-        return Err(format!("{}: the file holds no certificate in PEM", path.display()));
-    }
-    let mut store = rustls::RootCertStore::empty();
-    for certificate in &certificates {
-        store.add(certificate.clone()).map_err(|error| unreadable(&error))?;
-    }
-    let wrapped = certificates.iter().map(|c| WrappedX509::new(c.to_vec(), parse_x509));
-    Ok(wrapped.collect())
-}
-
-fn authorities(
-    config: &Config,
-    before: Option<&Snapshot>,
-    problems: &mut Vec<Problem>,
-) -> BTreeMap<String, Arc<Authority>> {
-    let mut authorities = BTreeMap::new();
-    for (name, wanted) in &config.auth {
-        let unchanged = before.filter(|before| before.config.auth.get(name) == Some(wanted));
-        if let Some(kept) = unchanged.and_then(|before| before.authorities.get(name)) {
-            authorities.insert(name.clone(), kept.clone());
-            continue;
-        }
-        match Verifier::try_new(name, wanted) {
-            Ok(verifier) => {
-                let verifier = Arc::new(verifier);
-                let authority = Authority { verifier, jwks: OnceLock::new() };
-                authorities.insert(name.clone(), Arc::new(authority));
-            }
-            Err(error) => problems.push(Problem::new(format!("auth.{name}"), error.to_string())),
-        }
-    }
-    authorities
 }

@@ -11,6 +11,9 @@ use super::parse::{Fault, Position};
 /// Bytes a file may have.
 pub(super) const MAX_FILE: u64 = 8 * 1024 * 1024;
 
+/// Brackets that may be open at once: far more than the nesting that is accepted, as text may hold some.
+const MAX_OPEN: usize = 1000;
+
 /// The content of `path`.
 ///
 /// # Errors
@@ -27,22 +30,42 @@ pub(super) fn read_bounded(path: &Path) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// The text of a file. Refuses what the parser would refuse without saying where.
+/// The text of a file. Refuses what the parser would refuse without saying where, or only after
+/// minutes.
 pub(super) fn decode(bytes: Vec<u8>) -> Result<String, Fault> {
     let text = String::from_utf8(bytes).map_err(|error| {
         let good = error.utf8_error().valid_up_to();
         let before = String::from_utf8_lossy(&error.as_bytes()[..good]).into_owned();
         Fault { position: end_of(&before), message: "the file is not valid UTF-8".to_owned() }
     })?;
-    let forbidden = |c: char| {
-        let layout = matches!(c, '\t' | '\n' | '\r' | '\u{85}');
-        (c.is_control() && !layout) || matches!(c, '\u{fffe}' | '\u{ffff}')
-    };
-    let Some((at, c)) = text.char_indices().find(|&(_, c)| forbidden(c)) else {
-        return Ok(text);
-    };
-    let message = format!("control character U+{:04X} is not allowed", u32::from(c));
-    Err(Fault { position: end_of(&text[..at]), message })
+    let refused = |at: usize, message: String| Fault { position: end_of(&text[..at]), message };
+    if let Some((at, c)) = text.char_indices().find(|&(_, c)| is_forbidden(c)) {
+        let message = format!("control character U+{:04X} is not allowed", u32::from(c));
+        return Err(refused(at, message));
+    }
+    if let Some(at) = unbalanced(&text) {
+        return Err(refused(at, format!("nested more than {MAX_OPEN} levels deep")));
+    }
+    Ok(text)
+}
+
+fn is_forbidden(c: char) -> bool {
+    let layout = matches!(c, '\t' | '\n' | '\r' | '\u{85}');
+    (c.is_control() && !layout) || matches!(c, '\u{fffe}' | '\u{ffff}')
+}
+
+/// Where more than [`MAX_OPEN`] brackets are open at once. The parser's time is quadratic in
+/// their number. Those inside strings count too, which at this number does no harm.
+fn unbalanced(text: &str) -> Option<usize> {
+    let mut open = 0_usize;
+    text.bytes().position(|byte| {
+        match byte {
+            b'[' | b'{' => open += 1,
+            b']' | b'}' => open = open.saturating_sub(1),
+            _ => {}
+        }
+        open > MAX_OPEN
+    })
 }
 
 /// The system's words without the number behind them.
@@ -83,5 +106,14 @@ mod tests {
         let fault = |bytes: &[u8]| decode(bytes.to_vec()).expect_err("a fault");
         assert_eq!(fault(b"a: 1\nb: \xff").position, Position { line: 2, column: 4 });
         assert_eq!(fault(b"a\0").message, "control character U+0000 is not allowed");
+    }
+
+    #[test]
+    fn brackets_without_end_do_not_reach_the_parser() {
+        let fault = decode(format!("a:\n{}", "{b: [".repeat(600)).into_bytes());
+        let fault = fault.expect_err("a fault");
+        assert_eq!(fault.message, "nested more than 1000 levels deep");
+        assert_eq!(fault.position, Position { line: 2, column: 2501 });
+        assert!(decode("[{}]".repeat(10_000).into_bytes()).is_ok());
     }
 }

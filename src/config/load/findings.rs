@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use super::MAX_FINDINGS;
 use super::node::Origin;
 use super::parse::Position;
-use super::path::KeyPath;
+use super::path::{KeyPath, Step};
 
 #[derive(Clone)]
 pub(super) struct Finding {
@@ -82,6 +82,14 @@ impl Findings {
     /// The references through which `path` came out empty.
     pub(super) fn left_out(&self, path: &KeyPath) -> Option<&str> {
         self.absent.iter().find(|(absent, _)| absent == path).map(|(_, origins)| origins.as_str())
+    }
+
+    /// The names right below the top-level `section` that were taken out.
+    pub(super) fn names_pruned_from(&self, section: &str) -> impl Iterator<Item = &str> {
+        self.pruned.iter().filter_map(move |path| match path.steps() {
+            [Step::Key(first), Step::Key(name)] if first == section => Some(name.as_str()),
+            _ => None,
+        })
     }
 
     /// Whether `path`, or something it lies in, was taken out.

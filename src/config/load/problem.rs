@@ -22,7 +22,7 @@ impl Problem {
         Problem { path: path.into(), message: message.into() }
     }
 
-    /// Adds a "did you mean", if there is something to mean; see [`super::suggest`].
+    /// Adds a "did you mean", if there is something to mean; see [`super::suggest()`].
     #[must_use]
     pub fn suggesting(mut self, name: Option<&str>) -> Self {
         if let Some(name) = name {

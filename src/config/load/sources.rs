@@ -35,6 +35,12 @@ impl Sources {
         self.findings.is_pruned(&self.as_written(&path.into()))
     }
 
+    /// The names in the top-level `section` that were written but taken out as wrong: they can
+    /// still be meant.
+    pub fn names_pruned_from<'a>(&'a self, section: &'a str) -> impl Iterator<Item = &'a str> {
+        self.findings.names_pruned_from(section)
+    }
+
     /// All that loading found wrong, and `problems` as far as they do not follow from it: by file
     /// and place, each once. A problem whose path is not in any file is shown at what is nearest
     /// above it. Values that came in through `${…}` are not shown.

@@ -42,7 +42,19 @@ impl ApiKey {
 struct WrittenApiKeys {
     #[serde(default = "x_api_key")]
     header: String,
+    #[serde(deserialize_with = "at_least_one")]
     keys: BTreeMap<Consumer, ApiKey>,
+}
+
+/// Checked here, so that the complaint is about `keys`, and not made where one of them was wrong.
+fn at_least_one<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<Consumer, ApiKey>, D::Error> {
+    let keys = BTreeMap::deserialize(deserializer)?;
+    if keys.is_empty() {
+        return Err(de::Error::custom("name at least one consumer and its key"));
+    }
+    Ok(keys)
 }
 
 impl TryFrom<WrittenApiKeys> for ApiKeys {
@@ -53,9 +65,6 @@ impl TryFrom<WrittenApiKeys> for ApiKeys {
             .header
             .parse()
             .map_err(|_| "header: not a header name; write one such as X-Api-Key".to_owned())?;
-        if written.keys.is_empty() {
-            return Err("keys: name at least one consumer and its key".to_owned());
-        }
         let mut owners = BTreeMap::new();
         for (consumer, entry) in &written.keys {
             if let Some(other) = owners.insert(entry.key.expose(), consumer) {

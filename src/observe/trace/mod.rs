@@ -1,0 +1,197 @@
+//! Distributed tracing: which requests are traced, and the way of their spans to a collector.
+//!
+//! Every request has a [`Trace`], its own or its caller's, and passes it on; that is cheap, and
+//! happens whether or not anything is exported. Spans are made of requests that have ended, and
+//! only of sampled ones: [`span`] says what is in them, `export` sends them from a thread of
+//! its own. What a request was is noted by `proxy::spans`.
+
+pub mod context;
+mod export;
+pub mod span;
+
+use std::time::Duration;
+
+use http::HeaderMap;
+
+use self::context::{SpanId, TraceId, TraceParent};
+use self::export::Exporter;
+pub use self::export::StartError;
+use self::span::Request;
+use super::metrics::Metrics;
+use crate::config::traces::Traces;
+use crate::units::Percent;
+
+/// The bits of a trace id that a sampling decision looks at: those that every way of making
+/// ids fills at random.
+const RANDOM_BITS: u32 = 56;
+
+/// A request's place in its trace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trace {
+    /// The request's own span, as its children name their parent.
+    own: TraceParent,
+    /// The caller's span.
+    pub parent: Option<SpanId>,
+    /// Its spans are exported when it has ended.
+    pub recorded: bool,
+}
+
+impl Trace {
+    /// A trace of its own that nobody records.
+    pub fn unsampled() -> Self {
+        let own = TraceParent::new(TraceId::random(), SpanId::random(), false);
+        Trace { own, parent: None, recorded: false }
+    }
+
+    pub fn id(&self) -> TraceId {
+        self.own.trace
+    }
+
+    pub fn span(&self) -> SpanId {
+        self.own.span
+    }
+
+    /// What an attempt with this span tells the upstream.
+    pub fn parent_for(&self, attempt: SpanId) -> TraceParent {
+        self.own.with_span(attempt)
+    }
+}
+
+/// Decides who is sampled, and takes the spans of those who were. One per process.
+pub struct Tracer {
+    /// Trace ids whose random bits are below it are sampled; zero where nothing is exported.
+    threshold: u128,
+    exporter: Option<Exporter>,
+}
+
+impl Tracer {
+    /// Starts the exporting thread, where there is a collector. Not within a runtime: the
+    /// client blocks.
+    ///
+    /// # Errors
+    /// When no HTTP client can be built, as on a system without root certificates, or no thread.
+    pub fn start(config: &Traces, metrics: &Metrics) -> Result<Self, StartError> {
+        let Some((collector, timeout)) = config.collector() else {
+            return Ok(Tracer { threshold: 0, exporter: None });
+        };
+        let exporter = Exporter::start(collector, timeout, &config.service_name, metrics)?;
+        log::info!("traces to {collector}");
+        Ok(Tracer { threshold: threshold(config.sample), exporter: Some(exporter) })
+    }
+
+    /// The place of a request with these headers. A caller's decision is obeyed.
+    pub fn begin(&self, headers: &HeaderMap) -> Trace {
+        let exports = self.exporter.is_some();
+        match TraceParent::of(headers) {
+            Some(caller) => Trace {
+                own: caller.with_span(SpanId::random()),
+                parent: Some(caller.span),
+                recorded: exports && caller.is_sampled(),
+            },
+            None => {
+                let id = TraceId::random();
+                let sampled = id.as_u128() & ((1 << RANDOM_BITS) - 1) < self.threshold;
+                let own = TraceParent::new(id, SpanId::random(), sampled);
+                Trace { own, parent: None, recorded: sampled }
+            }
+        }
+    }
+
+    /// Hand over a request that has ended. Never waits: what finds no room is dropped and
+    /// counted.
+    pub fn submit(&self, request: Box<Request>) {
+        if let Some(exporter) = &self.exporter {
+            exporter.submit(request);
+        }
+    }
+
+    /// Send what is still waiting, for at most `limit`. Blocks. Whether all of it was tried.
+    pub fn close(&self, limit: Duration) -> bool {
+        self.exporter.as_ref().is_none_or(|exporter| exporter.close(limit))
+    }
+}
+
+fn threshold(sample: Percent) -> u128 {
+    // In 0..=2^56, where every value that a fraction can have is exact enough.
+    (sample.fraction() * (1_u64 << RANDOM_BITS) as f64) as u128
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    const SAMPLED: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    const UNSAMPLED: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+
+    fn off() -> Tracer {
+        Tracer { threshold: 0, exporter: None }
+    }
+
+    fn on(sample: &str) -> Tracer {
+        let exporter = Exporter::discarding();
+        let threshold = threshold(sample.parse().expect("a percentage"));
+        Tracer { threshold, exporter: Some(exporter) }
+    }
+
+    fn begin(tracer: &Tracer, traceparent: Option<&'static str>) -> Trace {
+        let value = traceparent.map(HeaderValue::from_static);
+        tracer.begin(&value.map(|value| (context::TRACEPARENT, value)).into_iter().collect())
+    }
+
+    fn sent(trace: &Trace) -> String {
+        let header = trace.parent_for(SpanId::random()).to_header();
+        header.to_str().expect("text").to_owned()
+    }
+
+    #[test]
+    fn a_callers_decision_is_obeyed() {
+        assert!(begin(&on("0%"), Some(SAMPLED)).recorded);
+        assert!(!begin(&on("100%"), Some(UNSAMPLED)).recorded);
+    }
+
+    #[test]
+    fn a_trace_is_continued_under_a_span_of_its_own() {
+        let trace = begin(&off(), Some(SAMPLED));
+        assert_eq!(trace.id().to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert_eq!(trace.parent.map(SpanId::as_u64), Some(0x00f0_67aa_0ba9_02b7));
+        assert_ne!(Some(trace.span()), trace.parent);
+    }
+
+    #[test]
+    fn a_malformed_parent_begins_a_new_trace() {
+        let malformed = "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01";
+        let trace = begin(&off(), Some(malformed));
+        assert_ne!(trace.id().to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert_eq!(trace.parent, None);
+    }
+
+    #[test]
+    fn without_a_collector_a_callers_flag_is_passed_on_and_nobody_is_sampled_anew() {
+        let continued = begin(&off(), Some(SAMPLED));
+        assert!(!continued.recorded && sent(&continued).ends_with("-01"));
+        let new = begin(&off(), None);
+        assert!(!new.recorded && sent(&new).ends_with("-00"));
+    }
+
+    #[test]
+    fn the_share_of_samples_is_the_configured_one() {
+        let share = |sample: &str| {
+            let tracer = on(sample);
+            (0..10_000).filter(|_| begin(&tracer, None).recorded).count()
+        };
+        assert_eq!(share("0%"), 0);
+        assert_eq!(share("100%"), 10_000);
+        // Ten standard deviations wide.
+        assert!((2_000..=3_000).contains(&share("25%")));
+    }
+
+    #[test]
+    fn what_is_recorded_is_sent_on_as_sampled() {
+        for sample in ["0%", "100%"] {
+            let trace = begin(&on(sample), None);
+            assert_eq!(sent(&trace).ends_with("-01"), trace.recorded);
+        }
+    }
+}

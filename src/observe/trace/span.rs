@@ -1,0 +1,226 @@
+//! What is in a span: a request and its attempts, in OpenTelemetry's words.
+//!
+//! Names and attributes follow the semantic conventions for HTTP spans; those that begin with
+//! `portcullis.` are ours. Nothing here runs on the request path: a finished request is moved
+//! to the exporting thread as it is, and becomes spans there. Queries, headers and bodies are
+//! never in a span.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::uri::Authority;
+use http::{HeaderValue, Method};
+use opentelemetry::trace::{SpanContext, SpanKind, Status, TraceFlags, TraceState};
+use opentelemetry::{InstrumentationScope, KeyValue, Value};
+use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
+
+use super::Trace;
+use super::context::SpanId;
+
+/// A finished request: one server span.
+#[derive(Debug)]
+pub struct Request {
+    pub trace: Trace,
+    pub started: SystemTime,
+    pub duration: Duration,
+    pub method: Method,
+    /// Bounded by whoever fills it in, as the host is.
+    pub path: String,
+    /// As the client named it, without the port.
+    pub host: Option<String>,
+    pub client: IpAddr,
+    pub route: Option<Route>,
+    /// What the client got; 499 if it left before, 0 if nothing was sent.
+    pub status: u16,
+    /// The code of the gateway's own answer.
+    pub rejection: Option<&'static str>,
+    /// The answer broke off after its head had been sent.
+    pub truncated: bool,
+    pub attempts: Vec<Attempt>,
+}
+
+/// The route that was taken.
+#[derive(Debug)]
+pub struct Route {
+    pub name: Arc<str>,
+    /// The pattern of its path, where it has exactly one.
+    pub pattern: Option<Arc<str>>,
+}
+
+/// An attempt: one client span.
+#[derive(Debug)]
+pub struct Attempt {
+    pub span: SpanId,
+    /// From the request's start to the attempt's.
+    pub after: Duration,
+    pub duration: Duration,
+    pub upstream: Arc<str>,
+    /// The endpoint as it is addressed, and its address.
+    pub authority: HeaderValue,
+    pub peer: SocketAddr,
+    pub status: Option<u16>,
+    /// Why there is no answer, or not all of it.
+    pub error: Option<&'static str>,
+}
+
+impl Request {
+    /// How many spans it is.
+    pub fn span_count(&self) -> usize {
+        1 + self.attempts.len()
+    }
+
+    /// Its spans, the server's first.
+    pub(super) fn into_spans(self, scope: &InstrumentationScope) -> impl Iterator<Item = SpanData> {
+        let server = self.server_span(scope);
+        let attempts: Vec<_> = self
+            .attempts
+            .iter()
+            .enumerate()
+            .map(|(number, attempt)| self.client_span(number, attempt, scope))
+            .collect();
+        std::iter::once(server).chain(attempts)
+    }
+
+    fn server_span(&self, scope: &InstrumentationScope) -> SpanData {
+        let method = method(&self.method);
+        let mut attributes = vec![
+            KeyValue::new("http.request.method", method.to_owned()),
+            KeyValue::new("url.path", self.path.clone()),
+            KeyValue::new("url.scheme", "http"),
+            KeyValue::new("client.address", self.client.to_canonical().to_string()),
+        ];
+        let mut add = |key: &'static str, value: Option<Value>| {
+            attributes.extend(value.map(|value| KeyValue::new(key, value)));
+        };
+        let route = self.route.as_ref();
+        let pattern = route.and_then(|route| route.pattern.clone());
+        add("server.address", self.host.clone().map(Value::from));
+        add("http.route", pattern.clone().map(Value::from));
+        add("portcullis.route", route.map(|route| route.name.clone().into()));
+        add("portcullis.rejection", self.rejection.map(Value::from));
+        add("http.response.status_code", status_code(self.status));
+        let failed = self.status == 0 || self.status >= 500 || self.truncated;
+        let why = match self.rejection {
+            Some(code) => Value::from(code),
+            None if self.truncated => Value::from("truncated"),
+            None => Value::from(self.status.to_string()),
+        };
+        add("error.type", failed.then_some(why));
+        SpanData {
+            parent_span_id: self.trace.parent.map_or(0, SpanId::as_u64).into(),
+            parent_span_is_remote: self.trace.parent.is_some(),
+            span_kind: SpanKind::Server,
+            name: match route {
+                Some(route) => {
+                    format!("{} {}", name(method), pattern.as_ref().unwrap_or(&route.name)).into()
+                }
+                None => name(method).to_owned().into(),
+            },
+            attributes,
+            status: outcome(failed, self.rejection),
+            ..self.span(self.trace.span(), Duration::ZERO, self.duration, scope)
+        }
+    }
+
+    fn client_span(
+        &self,
+        number: usize,
+        attempt: &Attempt,
+        scope: &InstrumentationScope,
+    ) -> SpanData {
+        let method = method(&self.method);
+        let mut attributes = vec![
+            KeyValue::new("http.request.method", method.to_owned()),
+            KeyValue::new("portcullis.upstream", attempt.upstream.clone()),
+            KeyValue::new("network.peer.address", attempt.peer.ip().to_string()),
+            KeyValue::new("network.peer.port", i64::from(attempt.peer.port())),
+        ];
+        let mut add = |key: &'static str, value: Option<Value>| {
+            attributes.extend(value.map(|value| KeyValue::new(key, value)));
+        };
+        let authority = Authority::try_from(attempt.authority.as_bytes()).ok();
+        add("server.address", authority.map(|authority| authority.host().to_owned().into()));
+        add("server.port", Some(i64::from(attempt.peer.port()).into()));
+        add("http.response.status_code", attempt.status.and_then(status_code));
+        // Only where something was sent again, as the conventions have it.
+        let resent = i64::try_from(number).ok().filter(|number| *number > 0);
+        add("http.request.resend_count", resent.map(Value::from));
+        let refused = attempt.status.filter(|status| *status >= 400);
+        let failed = attempt.error.is_some() || refused.is_some();
+        let why = attempt.error.map(Value::from);
+        add("error.type", why.or(refused.map(|status| status.to_string().into())));
+        SpanData {
+            parent_span_id: self.trace.span().as_u64().into(),
+            span_kind: SpanKind::Client,
+            name: name(method).to_owned().into(),
+            attributes,
+            status: outcome(failed, attempt.error),
+            ..self.span(attempt.span, attempt.after, attempt.duration, scope)
+        }
+    }
+
+    /// What all spans have in common.
+    fn span(
+        &self,
+        id: SpanId,
+        after: Duration,
+        duration: Duration,
+        scope: &InstrumentationScope,
+    ) -> SpanData {
+        let start_time = self.started + after;
+        SpanData {
+            span_context: SpanContext::new(
+                self.trace.id().as_u128().into(),
+                id.as_u64().into(),
+                TraceFlags::SAMPLED,
+                false,
+                TraceState::NONE,
+            ),
+            parent_span_id: 0.into(),
+            parent_span_is_remote: false,
+            span_kind: SpanKind::Internal,
+            name: "".into(),
+            start_time,
+            end_time: start_time + duration,
+            attributes: Vec::new(),
+            dropped_attributes_count: 0,
+            events: SpanEvents::default(),
+            links: SpanLinks::default(),
+            status: Status::Unset,
+            instrumentation_scope: scope.clone(),
+        }
+    }
+}
+
+/// Known methods are themselves; what a client has made up is one value.
+fn method(method: &Method) -> &str {
+    const KNOWN: [Method; 9] = [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PUT,
+        Method::PATCH,
+        Method::DELETE,
+        Method::OPTIONS,
+        Method::CONNECT,
+        Method::TRACE,
+    ];
+    if KNOWN.contains(method) { method.as_str() } else { "_OTHER" }
+}
+
+/// The method as it stands in a span's name.
+fn name(method: &str) -> &str {
+    if method == "_OTHER" { "HTTP" } else { method }
+}
+
+fn status_code(status: u16) -> Option<Value> {
+    (status != 0).then(|| i64::from(status).into())
+}
+
+fn outcome(failed: bool, why: Option<&'static str>) -> Status {
+    if failed { Status::error(why.unwrap_or_default()) } else { Status::Unset }
+}
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -1,0 +1,134 @@
+//! From a request's head to its admission, or to the refusal that ends it.
+//!
+//! The order is fixed here and in [`policy::admit`]: size and form, host and path, route,
+//! preflight, body size, credentials, then the policies.
+
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::UNIX_EPOCH;
+
+use http::Method;
+use pingora_proxy::Session;
+
+use super::context::Context;
+use super::gateway::Gateway;
+use super::rejection::Rejection;
+use super::{body, cors, intake};
+use crate::policy::{self, Caller, auth};
+use crate::runtime::snapshot::{Route, Target};
+use crate::time::{Clock, Moment};
+
+impl Gateway {
+    /// From a request's head to its admission, in the order of `design`: size, host and path,
+    /// route, preflight, credentials and policies. `Ok(false)`: it has been answered.
+    pub(super) async fn admit(
+        &self,
+        session: &mut Session,
+        ctx: &mut Context,
+    ) -> Result<bool, Rejection> {
+        let Some(route) = self.find_route(session, ctx)? else {
+            return Ok(false);
+        };
+        if let Some(limit) = route.timeout() {
+            ctx.deadline = Some(ctx.started + limit);
+            ctx.guard(ctx.deadline);
+        }
+        let length = intake::content_length(&session.req_header().headers);
+        let max_body = route.config.max_body.0;
+        if max_body != 0 && length.is_some_and(|length| length > max_body) {
+            return Err(Rejection::BodyTooLarge);
+        }
+        // One reading for all policies.
+        let now = Clock::now();
+        let identity = self.authenticate(session, ctx, &route, now).await;
+        let caller = Caller {
+            identity: match &identity {
+                Ok(identity) => Ok(identity.as_deref()),
+                Err(refusal) => Err(refusal.clone()),
+            },
+            address: ctx.client,
+            headers: &session.req_header().headers,
+        };
+        let admission = policy::admit(&route.policies, caller, now);
+        ctx.identity = identity.ok().flatten();
+        ctx.admission = admission.map_err(Rejection::Policy)?;
+        if let Target::Upstream(target) = &route.target
+            && target.upstream.endpoints().is_empty()
+        {
+            return Err(Rejection::NoEndpoint);
+        }
+        let budget = route.retry.as_ref().and_then(|retry| retry.budget.as_ref());
+        ctx.stake = budget.map(|budget| budget.enter(now));
+        self.watch_bodies(session, ctx, &route);
+        if let Some(json) = &route.config.json {
+            body::prepare(session, ctx, json).await?;
+        }
+        Ok(true)
+    }
+
+    /// The route of a request; `None` for a preflight, which any CORS route answers.
+    fn find_route(
+        &self,
+        session: &Session,
+        ctx: &mut Context,
+    ) -> Result<Option<Arc<Route>>, Rejection> {
+        let request = session.req_header();
+        if let Some(connection) = &ctx.connection {
+            intake::check_size(request, &connection.limits)?;
+            let raw = session.as_downstream().to_h1_raw();
+            intake::check_form(request, &raw, connection.guard.saw_request_line())?;
+        }
+        if request.method == Method::TRACE {
+            return Err(Rejection::MethodNotAllowed(http::HeaderValue::from_static("")));
+        }
+        let asked = cors::preflight(&request.method, &request.headers);
+        if let Some(method) = &asked
+            && let Ok(routed) = intake::route(&ctx.snapshot, request, method)
+            && ctx.snapshot.routes[routed.route].config.cors.is_some()
+        {
+            ctx.route = Some(ctx.snapshot.routes[routed.route].clone());
+            return Ok(None);
+        }
+        let routed = intake::route(&ctx.snapshot, request, &request.method)?;
+        let route = ctx.snapshot.routes[routed.route].clone();
+        ctx.path = routed.forwarded;
+        ctx.recorded_path = routed.canonical;
+        ctx.route = Some(route.clone());
+        Ok(Some(route))
+    }
+
+    /// Who asks. A token signed with a key nobody knows is worth one look for new keys.
+    async fn authenticate(
+        &self,
+        session: &Session,
+        ctx: &Context,
+        route: &Route,
+        now: Moment,
+    ) -> Result<Option<Arc<auth::Identity>>, auth::Refusal> {
+        let Some(guard) = &route.guard else { return Ok(None) };
+        let request = session.req_header();
+        let path = ctx.recorded_path.as_deref().unwrap_or_else(|| request.uri.path());
+        let unix_seconds = ctx.received_at.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let check =
+            |moment| guard.check(path, &request.headers, auth::Now { unix_seconds, moment });
+        let refusal = match check(now) {
+            Ok(identity) => return Ok(identity),
+            Err(refusal) => refusal,
+        };
+        let Some((authority, kid)) = refusal.wanted_keys() else { return Err(refusal) };
+        let Some(jwks) = ctx.snapshot.jwks(authority) else { return Err(refusal) };
+        let left = ctx.deadline.map_or(Duration::MAX, |deadline| deadline.since(Clock::now()));
+        match tokio::time::timeout(left, jwks.refresh_for(kid)).await {
+            Ok(true) => check(Clock::now()),
+            Ok(false) | Err(_) => Err(refusal),
+        }
+    }
+
+    /// Look at what passes, where the route wants to remember it.
+    pub(super) fn watch_bodies(&self, session: &Session, ctx: &mut Context, route: &Route) {
+        let Some(capture) = &route.capture else { return };
+        let headers = &session.req_header().headers;
+        let content_type = headers.get(http::header::CONTENT_TYPE).map(|v| v.as_bytes());
+        ctx.body.request_tap = capture.request(content_type, intake::content_length(headers));
+    }
+}

@@ -1,0 +1,83 @@
+//! Where the next attempt goes, and when.
+
+use std::time::Duration;
+
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{Error, Result};
+use pingora_proxy::Session;
+
+use super::attempt::{self, Ended, REJECTED};
+use super::context::{Attempt, Context, earlier};
+use super::gateway::Gateway;
+use super::rejection::Rejection;
+use super::{peer, spans};
+use crate::observe::trace::context::SpanId;
+use crate::runtime::snapshot::Target;
+use crate::time::Clock;
+
+impl Gateway {
+    /// Wait if this is a retry, choose an endpoint, and start the attempt's clock.
+    pub(super) async fn next_peer(
+        &self,
+        session: &mut Session,
+        ctx: &mut Context,
+    ) -> Result<Box<HttpPeer>> {
+        // Here for a retry: the attempt before it is over, the wait for this one is not its.
+        if ctx.attempts > 0 {
+            spans::end_attempt(ctx, Clock::now());
+        }
+        if let Some(wait) = ctx.backoff.take()
+            && let Err(error) = Self::back_off(session, ctx, wait).await
+        {
+            let ended = attempt::classify(&error, session, ctx, Clock::now());
+            ctx.end.client_gone |= ended == Ended::ClientGone;
+            ctx.end.rejection = ended.rejection();
+            return Err(error);
+        }
+        let Some(route) = ctx.route.clone() else { return Err(Error::new_in(REJECTED)) };
+        let Target::Upstream(target) = &route.target else {
+            return Err(Error::new_in(REJECTED));
+        };
+        let avoid = ctx.attempt.endpoint.as_ref().map(|endpoint| endpoint.address);
+        let Some(endpoint) = target.upstream.pick(avoid) else {
+            ctx.end.rejection = Some(Rejection::NoEndpoint);
+            return Err(Error::new_in(REJECTED));
+        };
+        let now = Clock::now();
+        let attempt = *route.config.timeout.attempt;
+        ctx.attempts += 1;
+        ctx.attempt = Attempt {
+            started: now,
+            deadline: (!attempt.is_zero()).then(|| now + attempt),
+            endpoint: Some(endpoint.clone()),
+            span: Some(SpanId::random()),
+            ..Attempt::default()
+        };
+        ctx.body.request_bytes = 0;
+        if let Some(tap) = &mut ctx.body.request_tap {
+            tap.restart();
+        }
+        let deadline = earlier(ctx.attempt.deadline, ctx.deadline);
+        ctx.guard(deadline);
+        Ok(peer::of(&endpoint, target, &route.config.timeout, deadline.map(|d| d.since(now))))
+    }
+
+    /// Wait before a retry, but not for a client that has left, nor past the deadline.
+    async fn back_off(session: &mut Session, ctx: &mut Context, wait: Duration) -> Result<()> {
+        if wait.is_zero() {
+            return Ok(());
+        }
+        ctx.guard(ctx.deadline);
+        if !session.as_downstream_mut().is_body_done() {
+            tokio::time::sleep(wait).await;
+            return Ok(());
+        }
+        tokio::select! {
+            () = tokio::time::sleep(wait) => Ok(()),
+            // Ends only when the client leaves or the guard fires.
+            ended = session.as_downstream_mut().read_body_or_idle(true) => {
+                Err(ended.err().unwrap_or_else(|| Error::new_down(REJECTED)).into_down())
+            }
+        }
+    }
+}

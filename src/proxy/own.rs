@@ -1,0 +1,65 @@
+//! Answers in the gateway's own name: refusals, and routes that it serves by itself.
+//!
+//! Here a `sync` record meets them; how they are put on the wire is in [`super::answer`].
+
+use pingora_proxy::Session;
+
+use super::context::Context;
+use super::gateway::Gateway;
+use super::rejection::Rejection;
+use super::{answer, attempt, body, recording};
+use crate::policy;
+use crate::runtime::snapshot::Target;
+use crate::runtime::status;
+
+impl Gateway {
+    /// Answer in the gateway's own name. A `sync` row is committed first, and when that
+    /// fails the refusal says so instead.
+    pub(super) async fn refuse(
+        &self,
+        session: &mut Session,
+        ctx: &mut Context,
+        rejection: Rejection,
+    ) {
+        if attempt::is_answered(session) {
+            return;
+        }
+        if let Rejection::Policy(policy::Rejection::CircuitOpen { .. })
+        | Rejection::Policy(policy::Rejection::BulkheadFull { .. })
+        | Rejection::Policy(policy::Rejection::RateLimited(_)) = &rejection
+            && let Some(route) = ctx.route.clone()
+        {
+            // The row of a refusal names what was refused, too.
+            self.watch_bodies(session, ctx, &route);
+            body::read_unforwarded(session, ctx).await;
+        }
+        let mut rejection = rejection;
+        let status = answer::status(ctx, &rejection);
+        ctx.end.rejection = Some(rejection.clone());
+        if let Err(unavailable) =
+            recording::commit(self.shared.recorder.as_ref(), session, ctx, status).await
+        {
+            rejection = unavailable;
+            ctx.end.rejection = Some(rejection.clone());
+        }
+        if answer::refuse(session, ctx, &rejection).await.is_err() {
+            ctx.end.client_gone = true;
+        }
+    }
+
+    /// Routes without an upstream.
+    pub(super) async fn serve(&self, session: &mut Session, ctx: &mut Context) -> bool {
+        let Some(Target::Serve(what)) = ctx.route.as_ref().map(|route| &route.target) else {
+            return false;
+        };
+        let answer = status::answer(&self.shared, *what).await;
+        if let Err(rejection) =
+            recording::commit(self.shared.recorder.as_ref(), session, ctx, answer.status).await
+        {
+            self.refuse(session, ctx, rejection).await;
+        } else if answer::reply(session, ctx, answer).await.is_err() {
+            ctx.end.client_gone = true;
+        }
+        true
+    }
+}

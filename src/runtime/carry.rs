@@ -1,0 +1,138 @@
+//! What survives a reload, thing by thing and by name: kept if its own configuration is
+//! unchanged, resized where that has a meaning, fresh otherwise.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use pingora_core::utils::tls::{WrappedX509, parse_x509};
+
+use super::snapshot::{Authorities, Authority, Route, Snapshot, UpstreamTarget};
+use crate::config::{self, Config, Problem};
+use crate::observe::metrics::Metrics;
+use crate::policy::auth::Verifier;
+use crate::policy::breaker::Breaker;
+use crate::policy::bulkhead::Bulkhead;
+use crate::policy::rate_limit::Limiter;
+use crate::policy::retry;
+use crate::policy::retry::budget::Budget;
+use crate::time::Moment;
+use crate::upstream::Upstream;
+
+pub(super) fn limiter(config: &config::Route, old: Option<&Arc<Route>>) -> Option<Arc<Limiter>> {
+    let wanted = config.rate_limit.as_ref()?;
+    let kept = old.filter(|old| old.config.rate_limit.as_ref() == Some(wanted));
+    let kept = kept.and_then(|old| old.policies.rate_limit.clone());
+    Some(kept.unwrap_or_else(|| Arc::new(Limiter::new(wanted.clone()))))
+}
+
+pub(super) fn breaker(
+    config: &config::Route,
+    old: Option<&Arc<Route>>,
+    now: Moment,
+) -> Option<Arc<Breaker>> {
+    let wanted = config.circuit_breaker.as_ref()?;
+    let kept = old.and_then(|old| old.policies.route_breaker.clone());
+    let kept = kept.filter(|breaker| breaker.config() == wanted);
+    Some(kept.unwrap_or_else(|| Arc::new(Breaker::new(wanted.clone(), now))))
+}
+
+/// Requests in flight stay counted whatever the new limit is; [`resize`] brings that in force.
+pub(super) fn bulkhead(config: &config::Route, old: Option<&Arc<Route>>) -> Option<Arc<Bulkhead>> {
+    let wanted = config.bulkhead.as_ref()?;
+    let kept = old.and_then(|old| old.policies.bulkhead.clone());
+    Some(kept.unwrap_or_else(|| Arc::new(Bulkhead::new(wanted))))
+}
+
+pub(super) fn budgets(
+    config: &Config,
+    before: Option<&Snapshot>,
+    now: Moment,
+) -> BTreeMap<String, Arc<Budget>> {
+    let keep = |name: &str, wanted: &retry::budget::Config| {
+        let kept = before.and_then(|before| before.budgets.get(name)).cloned();
+        let kept = kept.filter(|budget| budget.config() == wanted);
+        kept.unwrap_or_else(|| Arc::new(Budget::new(wanted.clone(), now)))
+    };
+    config.retry_budgets.iter().map(|(name, c)| (name.clone(), keep(name, c))).collect()
+}
+
+pub(super) fn upstreams(
+    config: &Config,
+    before: Option<&Snapshot>,
+    metrics: &Metrics,
+    now: Moment,
+    problems: &mut Vec<Problem>,
+) -> BTreeMap<String, Arc<UpstreamTarget>> {
+    let mut targets = BTreeMap::new();
+    for (name, wanted) in &config.upstreams {
+        let old = before.and_then(|before| before.upstreams.get(name));
+        let upstream = match old {
+            Some(old) => Upstream::reconfigured(&old.upstream, wanted, now),
+            None => Arc::new(Upstream::new(name, wanted.clone(), now)),
+        };
+        let authorities = match wanted.tls.ca.as_deref().map(read_authorities).transpose() {
+            Ok(authorities) => authorities,
+            Err(message) => {
+                problems.push(Problem::new(format!("upstreams.{name}.tls.ca"), message));
+                None
+            }
+        };
+        let metrics = metrics.upstream(name);
+        targets.insert(name.clone(), Arc::new(UpstreamTarget { upstream, metrics, authorities }));
+    }
+    targets
+}
+
+/// A file of PEM certificates. Checked here, because Pingora panics on a bad one.
+fn read_authorities(path: &std::path::Path) -> Result<Authorities, String> {
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject;
+
+    let unreadable = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let certificates = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| unreadable(&error))?;
+    if certificates.is_empty() {
+        return Err(format!("{}: the file holds no certificate in PEM", path.display()));
+    }
+    let mut store = rustls::RootCertStore::empty();
+    for certificate in &certificates {
+        store.add(certificate.clone()).map_err(|error| unreadable(&error))?;
+    }
+    let wrapped = certificates.iter().map(|c| WrappedX509::new(c.to_vec(), parse_x509));
+    Ok(wrapped.collect())
+}
+
+pub(super) fn authorities(
+    config: &Config,
+    before: Option<&Snapshot>,
+    problems: &mut Vec<Problem>,
+) -> BTreeMap<String, Arc<Authority>> {
+    let mut authorities = BTreeMap::new();
+    for (name, wanted) in &config.auth {
+        let unchanged = before.filter(|before| before.config.auth.get(name) == Some(wanted));
+        if let Some(kept) = unchanged.and_then(|before| before.authorities.get(name)) {
+            authorities.insert(name.clone(), kept.clone());
+            continue;
+        }
+        match Verifier::try_new(name, wanted) {
+            Ok(verifier) => {
+                let verifier = Arc::new(verifier);
+                let authority = Authority::new(verifier);
+                authorities.insert(name.clone(), Arc::new(authority));
+            }
+            Err(error) => problems.push(Problem::new(format!("auth.{name}"), error.to_string())),
+        }
+    }
+    authorities
+}
+
+/// Give kept bulkheads the size that a generation wants. Not before it is in force: a
+/// generation may still be refused while it is compiled.
+pub(super) fn resize(snapshot: &Snapshot) {
+    for route in &snapshot.routes {
+        if let (Some(bulkhead), Some(wanted)) = (&route.policies.bulkhead, &route.config.bulkhead) {
+            bulkhead.reconfigure(wanted);
+        }
+    }
+}

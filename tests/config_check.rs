@@ -1,0 +1,200 @@
+//! The command line, and what it says about a file that is wrong.
+
+use std::path::{Path, PathBuf};
+
+use crate::support::{Finished, Gateway, Plan, free_port};
+
+/// Every kind of mistake, in one file.
+const MISTAKES: &str = "\
+server: {threads: many, drain_timeout: 25}
+listeners:
+  public: {address: nowhere}
+auth:
+  partners: {api_key: {header: X-Api-Key, keys: {acme: \"${ACME_KEY_THAT_IS_NOT_SET}\"}}}
+upstreams:
+  users: {endpoints: [\"ftp://users\"]}
+  orders: {endpoints: [\"http://orders\"], circuit_braker: {}}
+routes:
+  users:
+    match: {path: users, methods: [GET]}
+    upstream: usres
+    reties: {}
+  orders:
+    match: {path: /orders}
+    upstream: orders
+    auth: {require: partner}
+    retry: {max_retries: 99, methods: sometimes}
+    max_body: 10
+";
+
+fn check(text: &str, arguments: &[&str]) -> Finished {
+    let directory = tempfile::tempdir().expect("a directory");
+    std::fs::write(directory.path().join("c.yaml"), text).expect("a file");
+    Gateway::finish(arguments, directory.path(), &[])
+}
+
+const GOOD: &str = "
+listeners: {public: {address: '127.0.0.1:8080'}}
+upstreams: {users: {endpoints: ['http://127.0.0.1:3000']}}
+routes: {users: {match: {path: /users}, upstream: users}}
+";
+
+#[test]
+fn every_mistake_is_reported_at_once_with_its_place() {
+    let finished = check(MISTAKES, &["check", "-c", "c.yaml"]);
+    assert_eq!(finished.code, Some(1));
+    let lines: Vec<&str> = finished.stderr.lines().collect();
+    for (place, about) in [
+        ("c.yaml:1:19: server.threads: ", "number"),
+        ("c.yaml:1:40: server.drain_timeout: ", "unit"),
+        ("c.yaml:3:21: listeners.public.address: ", ""),
+        ("c.yaml:5:56: auth.partners.api_key.keys.acme: ", "ACME_KEY_THAT_IS_NOT_SET"),
+        ("c.yaml:7:23: upstreams.users.endpoints[0]: ", "http://"),
+        ("c.yaml:8:42: upstreams.orders: ", "did you mean `circuit_breaker`?"),
+        ("c.yaml:11:19: routes.users.match.path: ", ""),
+        ("c.yaml:12:15: routes.users.upstream: ", "did you mean `users`?"),
+        ("c.yaml:13:5: routes.users: ", "did you mean `retry`?"),
+        ("c.yaml:17:21: routes.orders.auth.require: ", "did you mean `partners`?"),
+        ("c.yaml:18:26: routes.orders.retry.max_retries: ", "10"),
+        ("c.yaml:18:39: routes.orders.retry.methods: ", "safe"),
+        ("c.yaml:19:15: routes.orders.max_body: ", "unit"),
+    ] {
+        let found = lines.iter().find(|line| line.starts_with(place));
+        let line = found.unwrap_or_else(|| panic!("nothing at {place}\n{}", finished.stderr));
+        assert!(line.contains(about), "{line}");
+    }
+    assert_eq!(lines.len(), 14, "as many lines as mistakes, and their sum\n{}", finished.stderr);
+    assert_eq!(lines[13], "13 errors");
+}
+
+#[test]
+fn a_file_with_mistakes_starts_nothing() {
+    let port = free_port();
+    let text = format!("{}\nroutes: {{}}\n", GOOD.replace("8080", &port.to_string()));
+    let finished = check(&text, &["run", "-c", "c.yaml"]);
+    assert_eq!(finished.code, Some(1), "{}", finished.stderr);
+    assert!(finished.stderr.contains("c.yaml:6:1"), "{}", finished.stderr);
+    assert!(std::net::TcpListener::bind(("127.0.0.1", port)).is_ok());
+}
+
+#[test]
+fn a_good_file_is_good_in_every_way_of_asking() {
+    for arguments in
+        [&["check", "-c", "c.yaml"][..], &["-t", "-c", "c.yaml"], &["check", "--config", "c.yaml"]]
+    {
+        let finished = check(GOOD, arguments);
+        assert_eq!(finished.code, Some(0), "{arguments:?}: {}", finished.stderr);
+    }
+}
+
+#[test]
+fn the_file_may_be_named_by_the_environment() {
+    let directory = tempfile::tempdir().expect("a directory");
+    std::fs::write(directory.path().join("c.yaml"), GOOD).expect("a file");
+    let named = |file: &str| {
+        Gateway::finish(&["check"], directory.path(), &[("PORTCULLIS_CONFIG", file)]).code
+    };
+    assert_eq!((named("c.yaml"), named("other.yaml")), (Some(0), Some(1)));
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let finished = check(GOOD, &["check", "-c", "missing.yaml"]);
+    assert_eq!(finished.code, Some(1));
+    assert!(finished.stderr.contains("missing.yaml"), "{}", finished.stderr);
+}
+
+#[test]
+fn a_file_that_is_no_yaml_is_reported_with_its_place() {
+    let finished = check("routes:\n  a: [1,\n", &["check", "-c", "c.yaml"]);
+    assert_eq!(finished.code, Some(1));
+    assert!(finished.stderr.starts_with("c.yaml:"), "{}", finished.stderr);
+}
+
+#[test]
+fn a_wrong_command_line_is_2() {
+    for arguments in [&["fly"][..], &["check", "--fast"], &["run", "-c"]] {
+        assert_eq!(check(GOOD, arguments).code, Some(2), "{arguments:?}");
+    }
+}
+
+#[test]
+fn the_version_is_that_of_the_package() {
+    let finished = check(GOOD, &["--version"]);
+    assert_eq!(finished.code, Some(0));
+    assert_eq!(finished.stdout.trim(), format!("portcullis {}", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn no_secret_is_shown_in_an_error() {
+    let text = GOOD.replace("users:", "users: ") + "
+auth: {a: {api_key: {header: 'X Key', keys: {acme: '${SECRET}'}}}, b: {jwt: {secret: '${SECRET}', algorithms: ['${SECRET}']}}}
+record: {store: {postgres: {url: '${SECRET}'}}}
+server: {threads: '${SECRET}'}
+";
+    let directory = tempfile::tempdir().expect("a directory");
+    std::fs::write(directory.path().join("c.yaml"), text).expect("a file");
+    let secret = [("SECRET", "s3cret-s3cret-s3cret-s3cret-s3cret")];
+    let finished = Gateway::finish(&["check", "-c", "c.yaml"], directory.path(), &secret);
+    assert_eq!(finished.code, Some(1));
+    assert!(!finished.stderr.contains("s3cret"), "{}", finished.stderr);
+}
+
+#[test]
+fn an_address_in_use_fails_the_start_and_says_which() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("its address").port();
+    for section in
+        ["listeners: {public: {address: '127.0.0.1:TAKEN'}}", "admin: {address: '127.0.0.1:TAKEN'}"]
+    {
+        let section = section.replace("TAKEN", &port.to_string());
+        let (code, log) = Plan::route("").section(&section).fails();
+        assert_eq!(code, Some(1), "{log}");
+        assert!(log.contains(&port.to_string()), "{log}");
+    }
+}
+
+#[test]
+fn included_files_count_and_are_named_in_errors() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let write = |name: &str, text: &str| {
+        std::fs::write(directory.path().join(name), text).expect("a file");
+    };
+    std::fs::create_dir(directory.path().join("routes")).expect("a directory");
+    write("c.yaml", &format!("include: ['routes/*.yaml']\n{GOOD}"));
+    write("routes/a.yaml", "routes: {a: {match: {path: /a}, upstream: nowhere}}\n");
+    write("routes/b.yaml", "routes: {users: {match: {path: /b}, upstream: users}}\n");
+    let finished = Gateway::finish(&["check", "-c", "c.yaml"], directory.path(), &[]);
+    assert_eq!(finished.code, Some(1));
+    for part in ["routes/a.yaml:1:", "routes/b.yaml:1:10", "c.yaml:5"] {
+        assert!(finished.stderr.contains(part), "{part}\n{}", finished.stderr);
+    }
+}
+
+/// The files a user is given.
+fn shipped() -> Vec<PathBuf> {
+    let conf = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
+    let entries = std::fs::read_dir(conf).expect("conf/");
+    let files = entries.map(|entry| entry.expect("an entry").path());
+    files.filter(|path| path.extension().is_some_and(|e| e == "yaml")).collect()
+}
+
+#[test]
+fn every_shipped_configuration_is_good() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let files = shipped();
+    assert!(files.len() >= 3, "{files:?}");
+    for file in files {
+        let path = file.to_string_lossy().into_owned();
+        let key = [("API_KEY", "a-key-for-the-check-0123456789")];
+        let finished = Gateway::finish(&["check", "-c", &path], directory.path(), &key);
+        assert_eq!(finished.code, Some(0), "{path}: {}", finished.stderr);
+    }
+}
+
+#[test]
+fn the_reference_configuration_runs() {
+    let gateway =
+        Plan::file(Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/portcullis.yaml")).start();
+    assert_eq!(gateway.get("/healthz").status, 200);
+}

@@ -1,0 +1,131 @@
+//! SIGTERM: not ready at once, what is in flight finishes, gone as soon as idle.
+
+use std::time::Duration;
+
+use crate::support::{
+    Answer, Call, Client, Ending, Gateway, Plan, Upstream, assert_within, eventually, timed,
+};
+
+const PATIENT: &str = "server: {drain_timeout: 9s}";
+
+fn patient(upstream: &Upstream) -> Gateway {
+    Plan::route("").section(PATIENT).upstream(upstream).start()
+}
+
+#[test]
+fn an_idle_gateway_is_gone_at_once() {
+    let upstream = Upstream::start();
+    let mut gateway = patient(&upstream);
+    let mut idle = gateway.connect();
+    assert_eq!(idle.call(&"GET /".into()).status, 200);
+    let (status, took) = timed(|| {
+        gateway.signal("TERM");
+        gateway.exit()
+    });
+    assert_eq!(status.code(), Some(0));
+    assert_within(took, Duration::from_secs(1));
+    assert!(idle.is_closed());
+}
+
+#[test]
+fn a_request_in_flight_is_finished_and_then_the_gateway_is_gone() {
+    let upstream = Upstream::script([Answer::ok().held()]);
+    let mut gateway = patient(&upstream);
+    let mut client = gateway.connect();
+    client.send(Call::new("GET /").bytes());
+    upstream.wait_for(1);
+    gateway.signal("TERM");
+    eventually("not to be ready", || (gateway.admin("GET /readyz").status == 503).then_some(()));
+    assert_eq!(gateway.admin("GET /livez").status, 200);
+    upstream.release();
+    let response = client.receive();
+    assert_eq!((response.status, response.text().as_str()), (200, "ok"));
+    let (status, took) = timed(|| gateway.exit());
+    assert_eq!(status.code(), Some(0));
+    assert_within(took, Duration::from_secs(1));
+}
+
+#[test]
+fn a_body_in_flight_is_delivered_to_its_end() {
+    let upstream = Upstream::script([Answer::hold_body()]);
+    let mut gateway = patient(&upstream);
+    let mut client = gateway.connect();
+    client.send(Call::new("GET /").bytes());
+    let head = client.receive_head();
+    gateway.signal("TERM");
+    eventually("not to be ready", || (gateway.admin("GET /readyz").status == 503).then_some(()));
+    upstream.release();
+    let response = client.receive_rest(head);
+    assert_eq!((response.text().as_str(), response.ending), ("ok", Ending::Complete));
+    assert_eq!(gateway.exit().code(), Some(0));
+}
+
+#[test]
+fn nobody_new_is_let_in_while_it_drains() {
+    let upstream = Upstream::script([Answer::ok().held()]);
+    let mut gateway = patient(&upstream);
+    let mut client = gateway.connect();
+    client.send(Call::new("GET /").bytes());
+    upstream.wait_for(1);
+    gateway.signal("TERM");
+    eventually("a closed port", || {
+        std::net::TcpStream::connect(gateway.address).is_err().then_some(())
+    });
+    upstream.release();
+    assert_eq!(client.receive().status, 200);
+    gateway.exit();
+    assert_eq!(upstream.count(), 1);
+}
+
+#[test]
+fn the_drain_ends_at_its_timeout() {
+    let upstream = Upstream::always(Answer::hang());
+    let section = "server: {drain_timeout: 700ms}";
+    let mut gateway = Plan::route("").section(section).upstream(&upstream).start();
+    let mut client = gateway.connect();
+    client.send(Call::new("GET /").bytes());
+    upstream.wait_for(1);
+    let (status, took) = timed(|| {
+        gateway.signal("TERM");
+        gateway.exit()
+    });
+    assert_eq!(status.code(), Some(0));
+    assert!(took >= Duration::from_millis(650) && took < Duration::from_secs(2), "took {took:?}");
+    if let Ok(response) = client.try_receive("GET") {
+        assert!(response.status >= 500 || response.ending == Ending::Truncated);
+    }
+    upstream.wait_cancelled(1);
+}
+
+#[test]
+fn the_shutdown_delay_keeps_the_door_open_and_the_sign_out() {
+    let upstream = Upstream::start();
+    let section = "server: {shutdown_delay: 600ms}";
+    let mut gateway = Plan::route("").section(section).upstream(&upstream).start();
+    let address = gateway.address;
+    let (_, took) = timed(|| {
+        gateway.signal("TERM");
+        eventually("not to be ready", || {
+            (gateway.admin("GET /readyz").status == 503).then_some(())
+        });
+        let late = Client::connect(address).call(&"GET /".into());
+        assert_eq!(late.status, 200, "whoever has not noticed yet is served");
+        assert_eq!(gateway.exit().code(), Some(0));
+    });
+    assert!(took >= Duration::from_millis(550), "took {took:?}");
+}
+
+#[test]
+fn a_reload_that_comes_too_late_does_no_harm() {
+    let upstream = Upstream::script([Answer::ok().held()]);
+    let mut gateway = patient(&upstream);
+    let mut client = gateway.connect();
+    client.send(Call::new("GET /").bytes());
+    upstream.wait_for(1);
+    gateway.signal("TERM");
+    eventually("not to be ready", || (gateway.admin("GET /readyz").status == 503).then_some(()));
+    gateway.signal("HUP");
+    upstream.release();
+    assert_eq!(client.receive().status, 200);
+    assert_eq!(gateway.exit().code(), Some(0));
+}

@@ -1,0 +1,240 @@
+//! The product's own executable, as a child of the test.
+//!
+//! What it is started with is the business of [`super::plan`].
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::client::{Call, Client, Response};
+use super::plan::{Plan, command, complete};
+use super::upstream::Upstream;
+use super::wait::eventually;
+
+/// A running gateway. Killed when dropped; a failing test shows its log.
+pub struct Gateway {
+    /// Where clients connect.
+    pub address: SocketAddr,
+    /// Where `/metrics` and `/status` are.
+    pub admin: SocketAddr,
+    child: Child,
+    log: Arc<Mutex<String>>,
+    readers: Vec<JoinHandle<()>>,
+    file: PathBuf,
+    directory: TempDir,
+}
+
+/// A gateway that has ended by itself.
+#[derive(Debug)]
+pub struct Finished {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Gateway {
+    /// The most frequent start: [`Plan::route`] before one upstream.
+    #[track_caller]
+    pub fn route(upstream: &Upstream, policies: &str) -> Self {
+        Plan::route(policies).upstream(upstream).start()
+    }
+
+    /// Start what [`Plan`] has put together; it is not ready yet.
+    pub(super) fn launch(
+        mut command: Command,
+        address: SocketAddr,
+        admin: SocketAddr,
+        file: PathBuf,
+        directory: TempDir,
+    ) -> Self {
+        let mut child = command.spawn().expect("the executable starts");
+        let log = Arc::new(Mutex::new(String::new()));
+        let readers = vec![collect(child.stderr.take(), &log), collect(child.stdout.take(), &log)];
+        Gateway { address, admin, child, log, readers, file, directory }
+    }
+
+    /// Run the executable with these arguments to its end, in a directory of its own.
+    pub fn finish(arguments: &[&str], directory: &Path, environment: &[(&str, &str)]) -> Finished {
+        let output = command(directory)
+            .args(arguments)
+            .envs(environment.iter().copied())
+            .output()
+            .expect("the executable starts");
+        Finished {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    pub fn connect(&self) -> Client {
+        Client::connect(self.address)
+    }
+
+    /// One request on a connection of its own.
+    #[track_caller]
+    pub fn call(&self, call: impl Into<Call>) -> Response {
+        self.connect().call(&call.into())
+    }
+
+    #[track_caller]
+    pub fn get(&self, path: &str) -> Response {
+        self.call(Call::new(&format!("GET {path}")))
+    }
+
+    #[track_caller]
+    pub fn post(&self, path: &str, body: &str) -> Response {
+        self.call(Call::new(&format!("POST {path}")).json(body))
+    }
+
+    /// One request to the admin listener.
+    #[track_caller]
+    pub fn admin(&self, call: impl Into<Call>) -> Response {
+        Client::connect(self.admin).call(&call.into())
+    }
+
+    #[track_caller]
+    pub fn status(&self) -> serde_json::Value {
+        self.admin("GET /status").json()
+    }
+
+    /// The sum of the samples of `name` that carry these labels.
+    #[track_caller]
+    pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let text = self.admin("GET /metrics").text();
+        let wanted: Vec<String> = labels.iter().map(|(k, v)| format!("{k}=\"{v}\"")).collect();
+        let samples = text.lines().filter(|line| {
+            let rest = line.strip_prefix(name);
+            rest.is_some_and(|r| r.starts_with('{') || r.starts_with(' '))
+                && wanted.iter().all(|label| line.contains(label.as_str()))
+        });
+        samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// Everything it has logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().expect("the log").clone()
+    }
+
+    #[track_caller]
+    pub fn wait_for_log(&self, part: &str) {
+        eventually(&format!("`{part}` in the log:\n{}", self.log()), || {
+            self.log().contains(part).then_some(())
+        });
+    }
+
+    /// `HUP`, `TERM`, `KILL`, `STOP`, `CONT`.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill")
+            .args([format!("-{name}"), self.child.id().to_string()])
+            .status()
+            .expect("kill runs");
+        assert!(status.success(), "the gateway is there to be signalled");
+    }
+
+    /// Replace the configuration and wait until it was taken or refused; whether it was taken.
+    #[track_caller]
+    pub fn reload(&self, yaml: &str) -> bool {
+        std::fs::write(&self.file, complete(yaml)).expect("the configuration is written");
+        let reloads = || self.metric("portcullis_reloads_total", &[]);
+        let (generation, before) = (self.generation(), reloads());
+        self.signal("HUP");
+        eventually("the end of the reload", || (reloads() > before).then_some(()));
+        self.generation() > generation
+    }
+
+    /// The same for one route, as [`Plan::route`] has it.
+    #[track_caller]
+    pub fn reload_route(&self, policies: &str) -> bool {
+        self.reload(&Plan::route(policies).yaml)
+    }
+
+    pub fn generation(&self) -> u64 {
+        self.status()["generation"].as_u64().expect("a generation")
+    }
+
+    /// Wait until it ends by itself; its log is complete then.
+    #[track_caller]
+    pub fn exit(&mut self) -> ExitStatus {
+        let child = &mut self.child;
+        let status = eventually("the gateway's end", || child.try_wait().expect("our child"));
+        for reader in self.readers.drain(..) {
+            reader.join().expect("a pipe is read to its end");
+        }
+        status
+    }
+
+    /// End it without giving it a chance to do anything about it.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Its working directory; the store is `data` in it.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub fn store(&self) -> PathBuf {
+        self.directory().join("data/portcullis.db")
+    }
+
+    /// A line of `/proc/PID/status` in bytes: `VmRSS`, `VmHWM`.
+    pub fn memory(&self, line: &str) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).expect("the gateway's status in /proc");
+        let found = status.lines().find_map(|l| l.strip_prefix(line)?.strip_prefix(':'));
+        let kib = found.and_then(|v| v.split_whitespace().next()?.parse::<u64>().ok());
+        kib.expect("an amount of memory") * 1024
+    }
+
+    /// How many files and sockets it holds open.
+    pub fn descriptors(&self) -> usize {
+        let path = format!("/proc/{}/fd", self.child.id());
+        std::fs::read_dir(path).expect("the gateway's descriptors in /proc").count()
+    }
+
+    /// `false`: it has ended, or will never listen.
+    pub(super) fn becomes_ready(&mut self) -> bool {
+        eventually("a gateway that is ready, or has ended", || {
+            if self.child.try_wait().expect("a child of ours").is_some() {
+                return Some(false);
+            }
+            if self.log().contains("in use") {
+                self.kill();
+                return Some(false);
+            }
+            std::net::TcpStream::connect_timeout(&self.admin, Duration::from_secs(1)).ok()?;
+            if self.admin("GET /readyz").status != 200 {
+                return None;
+            }
+            // Ready should mean that it listens; `admin` holds it to that, not every test.
+            std::net::TcpStream::connect(self.address).ok().map(|_| true)
+        })
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            eprintln!("--- log of the gateway\n{}---", self.log());
+        }
+    }
+}
+
+fn collect(from: Option<impl Read + Send + 'static>, log: &Arc<Mutex<String>>) -> JoinHandle<()> {
+    let log = log.clone();
+    let reader = BufReader::new(from.expect("a pipe"));
+    std::thread::spawn(move || {
+        for line in reader.lines().map_while(Result::ok) {
+            *log.lock().expect("the log") += &(line + "\n");
+        }
+    })
+}

@@ -1,0 +1,24 @@
+//! What a test is made of: a gateway, an upstream, a client, an issuer of tokens, a ledger.
+
+mod answer;
+mod client;
+mod connection;
+mod gateway;
+mod jwt;
+mod ledger;
+mod plan;
+mod ports;
+mod postgres;
+mod upstream;
+mod wait;
+
+pub use answer::Answer;
+pub use client::{Call, Client, Ending, Response};
+pub use gateway::{Finished, Gateway};
+pub use jwt::{Algorithm, Issuer, Key, expired, unix_now};
+pub use ledger::{Row, Store};
+pub use plan::Plan;
+pub use ports::{Blackhole, free_port, refused_address};
+pub use postgres::Postgres;
+pub use upstream::{Received, Upstream};
+pub use wait::{assert_about, assert_within, eventually, pass, timed};

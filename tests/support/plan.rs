@@ -1,0 +1,166 @@
+//! A gateway yet to be started: its configuration, its environment, the files beside it.
+//!
+//! A test writes the sections it is about; what every gateway needs besides (addresses,
+//! store) is appended, so that the line numbers of a test's own lines are its own.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::gateway::Gateway;
+use super::ports::free_port;
+use super::upstream::Upstream;
+use super::wait::eventually;
+
+/// Appended where the test's own text has no such section.
+const SECTIONS: [(&str, &str); 5] = [
+    ("server", "{threads: 2, drain_timeout: 5s}"),
+    ("listeners", "{public: {address: \"127.0.0.1:${PORT}\"}}"),
+    ("admin", "{address: \"${ADMIN_ADDRESS}\"}"),
+    ("record", "{store: {sqlite: {path: \"${PORTCULLIS_DATA}/portcullis.db\"}}}"),
+    ("upstreams", "{service: {endpoints: [\"${UPSTREAM:-http://127.0.0.1:9}\"]}}"),
+];
+
+/// The executable under test: the one built with the tests, or another on request.
+fn binary() -> PathBuf {
+    let built = env!("CARGO_BIN_EXE_portcullis");
+    std::env::var_os("PORTCULLIS_UNDER_TEST").map_or_else(|| built.into(), PathBuf::from)
+}
+
+/// A gateway yet to be started.
+#[derive(Default)]
+pub struct Plan {
+    file: Option<PathBuf>,
+    pub(super) yaml: String,
+    environment: Vec<(String, String)>,
+    files: Vec<(String, String)>,
+}
+
+impl Plan {
+    pub fn new(yaml: &str) -> Self {
+        Plan { yaml: yaml.to_owned(), ..Plan::default() }
+    }
+
+    /// A configuration that is complete as it is, at its own place.
+    pub fn file(path: impl Into<PathBuf>) -> Self {
+        Plan { file: Some(path.into()), ..Plan::default() }
+    }
+
+    /// One route, `all`, that takes every path to `service`; `policies` is the rest of it.
+    pub fn route(policies: &str) -> Self {
+        let mut yaml = "routes:\n  all:\n    match: {path: /*}\n    upstream: service\n".to_owned();
+        for line in policies.trim().lines() {
+            yaml += &format!("    {}\n", line.trim());
+        }
+        Plan::new(&yaml)
+    }
+
+    /// More sections, before the others.
+    pub fn section(mut self, yaml: &str) -> Self {
+        self.yaml = format!("{yaml}\n{}", self.yaml);
+        self
+    }
+
+    /// What `${UPSTREAM}` stands for: the endpoint of `service`.
+    pub fn upstream(self, upstream: &Upstream) -> Self {
+        self.env("UPSTREAM", &upstream.url())
+    }
+
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// A file beside the configuration.
+    pub fn beside(mut self, name: &str, content: &str) -> Self {
+        self.files.push((name.to_owned(), content.to_owned()));
+        self
+    }
+
+    /// Start it and wait until it is ready.
+    #[track_caller]
+    pub fn start(self) -> Gateway {
+        for _ in 0..5 {
+            let mut gateway = self.spawn();
+            if gateway.becomes_ready() {
+                return gateway;
+            }
+            // Somebody else was faster with one of the ports.
+            gateway.exit();
+            let log = gateway.log();
+            assert!(log.contains("in use"), "the gateway did not start");
+        }
+        panic!("no port stayed free for long enough");
+    }
+
+    /// Start it, and see whether clients can connect the moment it says it is ready.
+    pub fn listens_when_ready(self) -> bool {
+        let gateway = self.spawn();
+        eventually("a gateway that says it is ready", || {
+            std::net::TcpStream::connect(gateway.admin).ok()?;
+            (gateway.admin("GET /readyz").status == 200).then_some(())
+        });
+        std::net::TcpStream::connect(gateway.address).is_ok()
+    }
+
+    fn spawn(&self) -> Gateway {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let file = self.write(directory.path());
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let admin = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let mut command = command(directory.path());
+        command
+            .args(["run", "-c"])
+            .arg(&file)
+            .env("PORT", address.port().to_string())
+            .env("ADMIN_ADDRESS", admin.to_string())
+            .envs(self.environment.iter().cloned());
+        Gateway::launch(command, address, admin, file, directory)
+    }
+
+    /// Start it and wait until it ends: for what must not run. Its exit code and its log.
+    #[track_caller]
+    pub fn fails(self) -> (Option<i32>, String) {
+        let mut gateway = self.spawn();
+        let code = gateway.exit().code();
+        (code, gateway.log())
+    }
+
+    fn write(&self, directory: &Path) -> PathBuf {
+        for (name, content) in &self.files {
+            std::fs::write(directory.join(name), content).expect("a file is written");
+        }
+        if let Some(file) = &self.file {
+            return file.clone();
+        }
+        let file = directory.join("portcullis.yaml");
+        std::fs::write(&file, complete(&self.yaml)).expect("the configuration is written");
+        file
+    }
+}
+
+/// The executable in `directory`, without the environment of whoever runs the tests.
+pub(super) fn command(directory: &Path) -> Command {
+    let mut command = Command::new(binary());
+    command
+        .current_dir(directory)
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("PORTCULLIS_DATA", directory.join("data"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// `yaml` with the sections it lacks.
+pub(super) fn complete(yaml: &str) -> String {
+    let mut text = yaml.trim_start_matches('\n').trim_end().to_owned() + "\n";
+    for (section, content) in SECTIONS {
+        let has = text.lines().any(|line| line.starts_with(&format!("{section}:")));
+        if !has {
+            text += &format!("{section}: {content}\n");
+        }
+    }
+    text
+}

@@ -1,0 +1,78 @@
+//! Waiting for something with a deadline, and judging how long something took.
+
+use std::collections::VecDeque;
+use std::sync::{LazyLock, Mutex};
+use std::time::{Duration, Instant};
+
+/// Longer than anything here takes on a busy machine; reached only by a failing test.
+pub const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Poll until `found` gives something. Panics, naming `what`, at the deadline.
+#[track_caller]
+pub fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(value) = found() {
+            return value;
+        }
+        assert!(started.elapsed() < DEADLINE, "waited {DEADLINE:?} in vain for: {what}");
+        pass(Duration::from_millis(5));
+    }
+}
+
+/// Let a configured time pass whose end shows nowhere outside.
+pub fn pass(time: Duration) {
+    std::thread::sleep(time);
+}
+
+/// The result of `work`, and how long it took.
+pub fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    LazyLock::force(&LATENESS);
+    let started = Instant::now();
+    let value = work();
+    (value, started.elapsed())
+}
+
+/// Not before `expected`, and at most 100 ms after it: the promise for every deadline.
+#[track_caller]
+pub fn assert_about(took: Duration, expected: Duration) {
+    let early = Duration::from_millis(15);
+    assert!(took + early >= expected, "took {took:?} instead of {expected:?}");
+    assert_within(took, expected + Duration::from_millis(100));
+}
+
+/// At most `limit`, and what the machine itself was late by meanwhile.
+#[track_caller]
+pub fn assert_within(took: Duration, limit: Duration) {
+    // A request passes through four threads, each of which may have to wait for its turn.
+    let late = lateness(took) * 4;
+    assert!(
+        took <= limit + late,
+        "took {took:?}, more than {limit:?} and {late:?} of a busy machine"
+    );
+}
+
+/// How late a thread that sleeps was woken, by when.
+static LATENESS: LazyLock<Mutex<VecDeque<(Instant, Duration)>>> = LazyLock::new(|| {
+    std::thread::spawn(|| {
+        let nap = Duration::from_millis(5);
+        loop {
+            let started = Instant::now();
+            pass(nap);
+            let late = started.elapsed().saturating_sub(nap);
+            let mut samples = LATENESS.lock().expect("the samples");
+            samples.push_back((Instant::now(), late));
+            if samples.len() > 4000 {
+                samples.pop_front();
+            }
+        }
+    });
+    Mutex::default()
+});
+
+/// The worst of the last `span`.
+fn lateness(span: Duration) -> Duration {
+    let samples = LATENESS.lock().expect("the samples");
+    let recent = samples.iter().rev().take_while(|(at, _)| at.elapsed() <= span);
+    recent.map(|(_, late)| *late).max().unwrap_or_default()
+}

@@ -1,0 +1,181 @@
+//! Where attempts go: round robin, names, the dead among the living.
+
+use std::time::Duration;
+
+use crate::support::{
+    Answer, Gateway, Plan, Upstream, assert_within, eventually, refused_address, timed,
+};
+
+const TWO: &str = "
+upstreams: {service: {endpoints: ['${A}', '${B}']}}
+routes: {all: {match: {path: /*}, upstream: service}}
+";
+
+fn two(a: &str, b: &str) -> Plan {
+    Plan::new(TWO).env("A", a).env("B", b)
+}
+
+#[test]
+fn endpoints_take_their_turns() {
+    let (a, b) = (Upstream::start(), Upstream::start());
+    let gateway = two(&a.url(), &b.url()).start();
+    for _ in 0..10 {
+        assert_eq!(gateway.get("/").status, 200);
+    }
+    assert_eq!((a.count(), b.count()), (5, 5));
+}
+
+#[test]
+fn an_endpoint_may_be_a_name() {
+    let upstream = Upstream::on_localhost();
+    let url = format!("http://localhost:{}", upstream.address().port());
+    let gateway = Plan::route("").env("UPSTREAM", &url).start();
+    for _ in 0..3 {
+        assert_eq!(gateway.get("/").status, 200);
+    }
+    assert_eq!(upstream.count(), 3);
+    let host = upstream.requests()[0].header("host").map(str::to_owned);
+    assert_eq!(host, Some(format!("localhost:{}", upstream.address().port())));
+}
+
+#[test]
+fn a_dead_endpoint_costs_a_retry_and_no_answer() {
+    let alive = Upstream::start();
+    let retry = "
+upstreams: {service: {endpoints: ['${A}', '${B}']}}
+routes: {all: {match: {path: /*}, upstream: service, retry: {max_retries: 1, on: [connect_failure]}}}
+";
+    let dead = format!("http://{}", refused_address());
+    let gateway = Plan::new(retry).env("A", &dead).env("B", &alive.url()).start();
+    for _ in 0..6 {
+        assert_eq!(gateway.get("/").status, 200);
+    }
+    assert_eq!(alive.count(), 6);
+}
+
+#[test]
+fn an_upstream_that_refuses_is_502_within_50_milliseconds() {
+    let url = format!("http://{}", refused_address());
+    let gateway = Plan::route("").env("UPSTREAM", &url).start();
+    gateway.get("/warm");
+    let (response, took) = timed(|| gateway.get("/"));
+    assert_eq!((response.status, response.code().as_str()), (502, "upstream_unreachable"));
+    assert_within(took, Duration::from_millis(50));
+}
+
+#[test]
+fn all_endpoints_dead_is_502() {
+    let dead = || format!("http://{}", refused_address());
+    let gateway = two(&dead(), &dead()).start();
+    for _ in 0..4 {
+        assert_eq!(gateway.get("/").status, 502);
+    }
+}
+
+#[test]
+fn an_upstream_that_comes_back_is_used_at_once() {
+    let address = refused_address();
+    let gateway = Plan::route("").env("UPSTREAM", &format!("http://{address}")).start();
+    assert_eq!(gateway.get("/").status, 502);
+    let upstream = Upstream::listen(address);
+    assert_eq!(gateway.get("/").status, 200);
+    assert_eq!(upstream.count(), 1);
+}
+
+#[test]
+fn a_connection_the_upstream_has_closed_meanwhile_fails_no_get() {
+    let upstream = Upstream::start();
+    let address = upstream.address();
+    let gateway =
+        Gateway::route(&upstream, "retry: {max_retries: 1, on: [connect_failure, reset]}");
+    assert_eq!(gateway.get("/").status, 200);
+    drop(upstream);
+    let upstream = Upstream::listen(address);
+    assert_eq!(gateway.get("/").status, 200);
+    assert_eq!(upstream.count(), 1);
+}
+
+#[test]
+fn connections_to_an_upstream_are_used_again() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::route(&upstream, "");
+    for _ in 0..5 {
+        gateway.get("/");
+    }
+    let connections = upstream.requests().iter().map(|r| r.connection).max();
+    assert!(connections < Some(2), "five requests one after the other took {connections:?}");
+}
+
+#[test]
+fn a_name_that_cannot_be_resolved_is_503_and_stops_nothing_else() {
+    let upstream = Upstream::start();
+    let yaml = "
+upstreams:
+  lost: {endpoints: ['http://no-such-host.invalid:80']}
+  service: {endpoints: ['${UPSTREAM}']}
+routes:
+  lost: {match: {path: /lost}, upstream: lost}
+  all: {match: {path: /*}, upstream: service}
+";
+    let gateway = Plan::new(yaml).upstream(&upstream).start();
+    let (response, took) = timed(|| gateway.get("/lost"));
+    assert_eq!((response.status, response.code().as_str()), (503, "no_endpoint"));
+    assert!(response.retry_after() >= 1);
+    assert_within(took, Duration::from_millis(100));
+    assert_eq!(gateway.get("/").status, 200);
+    gateway.wait_for_log("no-such-host.invalid");
+}
+
+#[test]
+fn the_upstream_sees_its_own_host_or_the_clients_as_configured() {
+    let upstream = Upstream::start();
+    let yaml = "
+upstreams:
+  service: {endpoints: ['${UPSTREAM}']}
+  same: {endpoints: ['${UPSTREAM}'], host_header: client}
+routes:
+  client: {match: {path: /client}, upstream: same}
+  all: {match: {path: /*}, upstream: service}
+";
+    let gateway = Plan::new(yaml).upstream(&upstream).start();
+    gateway.get("/client");
+    gateway.get("/endpoint");
+    let hosts: Vec<_> =
+        upstream.requests().iter().map(|r| r.header("host").map(str::to_owned)).collect();
+    assert_eq!(hosts, [Some("gateway.test".to_owned()), Some(upstream.address().to_string())]);
+}
+
+#[test]
+fn an_answer_that_is_no_http_is_502() {
+    let upstream = Upstream::always(Answer::verbatim("SSH-2.0-OpenSSH\r\n\r\n"));
+    let gateway = Gateway::route(&upstream, "");
+    let response = gateway.get("/");
+    assert_eq!(response.status, 502);
+    assert!(!response.text().contains("SSH"), "{}", response.text());
+}
+
+#[test]
+fn an_upstream_that_closes_or_resets_instead_of_answering_is_502() {
+    for answer in [Answer::close(), Answer::reset()] {
+        let upstream = Upstream::always(answer);
+        assert_eq!(Gateway::route(&upstream, "").get("/").status, 502);
+        assert_eq!(upstream.count(), 1, "sent once, and not again");
+    }
+}
+
+#[test]
+fn attempts_are_counted_by_what_became_of_them() {
+    let upstream = Upstream::script([Answer::reset(), Answer::from(500)]);
+    let gateway = Gateway::route(&upstream, "");
+    for _ in 0..3 {
+        gateway.get("/");
+    }
+    let attempts =
+        |labels: &[(&str, &str)]| gateway.metric("portcullis_upstream_attempts_total", labels);
+    eventually("three attempts counted", || {
+        (attempts(&[("upstream", "service")]) == 3.0).then_some(())
+    });
+    for outcome in ["reset", "5xx", "2xx"] {
+        assert_eq!(attempts(&[("outcome", outcome)]), 1.0, "{outcome}");
+    }
+}
