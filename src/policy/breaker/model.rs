@@ -26,7 +26,6 @@ enum Fate {
     Ignored,
 }
 
-/// A call of this phase.
 struct Call {
     id: usize,
     begun: u64,
@@ -34,7 +33,6 @@ struct Call {
     reclaimed: bool,
 }
 
-/// A result of this phase.
 #[derive(Clone, Copy)]
 struct Ending {
     verdict: Verdict,
@@ -52,8 +50,8 @@ enum Stage {
 struct Model {
     config: Config,
     stage: Stage,
+    /// Of this stage; so are the results, in the order they came in.
     calls: Vec<Call>,
-    /// In the order they came in.
     results: Vec<Ending>,
     /// When the fixed interval began, and how many results there were then.
     interval: (u64, usize),
@@ -61,8 +59,7 @@ struct Model {
 
 impl Model {
     fn new(config: Config) -> Self {
-        let (calls, results) = (vec![], vec![]);
-        Model { config, stage: Stage::Closed, calls, results, interval: (0, 0) }
+        Model { config, stage: Stage::Closed, calls: vec![], results: vec![], interval: (0, 0) }
     }
 
     fn enter(&mut self, stage: Stage, now: u64) {
