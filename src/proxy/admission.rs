@@ -47,6 +47,7 @@ impl Gateway {
                 Err(refusal) => Err(refusal.clone()),
             },
             address: ctx.client,
+            headers: &session.req_header().headers,
         };
         let admission = policy::admit(&route.policies, caller, now);
         ctx.identity = identity.ok().flatten();
