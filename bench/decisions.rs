@@ -87,7 +87,7 @@ fn policies(c: &mut Criterion) {
     });
 
     let all = Policies {
-        rate_limit: Some(Arc::new(self::limiter())),
+        rate_limits: vec![Arc::new(self::limiter())],
         route_breaker: Some(self::breaker()),
         upstream_breaker: Some(self::breaker()),
         bulkhead: Some(self::bulkhead()),
@@ -96,7 +96,7 @@ fn policies(c: &mut Criterion) {
     c.bench_function("admit/all_policies", |b| {
         b.iter(|| {
             let caller = Caller { identity: Ok(None), address: ADDRESS, headers: &headers };
-            admit(&all, caller, black_box(now)).is_ok()
+            admit(&all, caller, &mut None, black_box(now)).is_ok()
         });
     });
 }

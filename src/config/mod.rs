@@ -18,7 +18,7 @@ use serde::Deserialize;
 pub use load::{Diagnostic, Environment, Problem, Sources};
 pub use route::Route;
 
-use crate::policy::{auth, retry};
+use crate::policy::{auth, rate_limit, retry};
 use crate::record;
 use crate::upstream;
 
@@ -35,6 +35,8 @@ pub struct Config {
     pub client_address: server::ClientAddress,
     #[serde(default)]
     pub identifiers: server::Identifiers,
+    #[serde(default)]
+    pub rate_limit_headers: rate_limit::Headers,
     #[serde(default)]
     pub record: record::Config,
     #[serde(default)]

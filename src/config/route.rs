@@ -20,7 +20,9 @@ pub struct Route {
     pub upstream: Option<String>,
     pub serve: Option<Serve>,
     pub auth: Option<auth::Requirement>,
-    pub rate_limit: Option<rate_limit::Config>,
+    /// One limit or a list of them.
+    #[serde(default)]
+    pub rate_limit: rate_limit::Limits,
     pub circuit_breaker: Option<breaker::Config>,
     pub bulkhead: Option<bulkhead::Config>,
     #[serde(default)]

@@ -55,6 +55,7 @@ pub struct StateMetrics {
     pub budget_withdrawn: IntCounterVec,
     pub budget_refused: IntCounterVec,
     pub endpoints: IntGaugeVec,
+    pub rate_limit_refused: IntCounterVec,
     pub rate_limit_evictions: IntCounterVec,
     pub record_rows: IntCounterVec,
     pub record_queue: IntGauge,
@@ -207,11 +208,17 @@ impl StateMetrics {
                 &["budget"],
             )?,
             endpoints: gauges(r, "upstream_endpoints", "Endpoints known", &["upstream"])?,
+            rate_limit_refused: counters(
+                r,
+                "rate_limit_refused_total",
+                "Requests refused for this limit",
+                &["route", "limit"],
+            )?,
             rate_limit_evictions: counters(
                 r,
                 "rate_limit_evictions_total",
                 "Keys forgotten before their time: max_keys is too small",
-                &["route"],
+                &["route", "limit"],
             )?,
             record_rows: counters(
                 r,
@@ -241,6 +248,7 @@ impl StateMetrics {
         self.budget_tokens.reset();
         for counters in [
             &self.circuit_opened,
+            &self.rate_limit_refused,
             &self.rate_limit_evictions,
             &self.budget_withdrawn,
             &self.budget_refused,

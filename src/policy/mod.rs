@@ -21,7 +21,8 @@ use crate::time::Moment;
 /// What guards one route, in the order in which it is asked.
 #[derive(Debug, Default)]
 pub struct Policies {
-    pub rate_limit: Option<Arc<rate_limit::Limiter>>,
+    /// All of which a request must be within.
+    pub rate_limits: Vec<Arc<rate_limit::Limiter>>,
     /// The route's own breaker.
     pub route_breaker: Option<Arc<breaker::Breaker>>,
     /// The upstream's breaker, shared with other routes to it.
@@ -70,16 +71,26 @@ pub enum Rejection {
 /// Identity comes first, because limits are counted by it. Breakers come before the
 /// bulkhead, so that an open circuit costs no slot; a probe that the bulkhead then refuses
 /// frees its place, because its permit is dropped.
-pub fn admit(policies: &Policies, caller: Caller<'_>, now: Moment) -> Result<Admission, Rejection> {
+///
+/// Where the caller stands in the limits is left in `standing`, whatever comes after: the answer
+/// to a request that was counted says so, even if it is another policy's refusal.
+pub fn admit(
+    policies: &Policies,
+    caller: Caller<'_>,
+    standing: &mut Option<rate_limit::Standing>,
+    now: Moment,
+) -> Result<Admission, Rejection> {
     // Destructured in full: a new policy does not compile until it is placed.
-    let Policies { rate_limit, route_breaker, upstream_breaker, bulkhead, bulkhead_status } =
+    let Policies { rate_limits, route_breaker, upstream_breaker, bulkhead, bulkhead_status } =
         policies;
 
     let identity = caller.identity.map_err(Rejection::Credentials)?;
-    if let Some(limiter) = rate_limit {
-        let consumer = identity.map(auth::Identity::consumer);
-        let (address, headers) = (caller.address, caller.headers);
-        within_limit(limiter, &rate_limit::Requester { consumer, address, headers }, now)?;
+    let consumer = identity.map(auth::Identity::consumer);
+    let (address, headers) = (caller.address, caller.headers);
+    let requester = rate_limit::Requester { consumer, address, headers };
+    *standing = rate_limit::check_all(rate_limits, &requester, now);
+    if let Some(refused) = standing.filter(|standing| !standing.verdict.admitted) {
+        return Err(Rejection::RateLimited(refused.verdict));
     }
     let route_permit = through(route_breaker.as_ref(), now)?;
     let upstream_permit = through(upstream_breaker.as_ref(), now)?;
@@ -92,15 +103,6 @@ pub fn admit(policies: &Policies, caller: Caller<'_>, now: Moment) -> Result<Adm
         None => None,
     };
     Ok(Admission { upstream_permit, route_permit, slot })
-}
-
-fn within_limit(
-    limiter: &rate_limit::Limiter,
-    requester: &rate_limit::Requester<'_>,
-    now: Moment,
-) -> Result<(), Rejection> {
-    let verdict = limiter.check(requester, now);
-    if verdict.admitted { Ok(()) } else { Err(Rejection::RateLimited(verdict)) }
 }
 
 fn through(

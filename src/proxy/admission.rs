@@ -49,7 +49,7 @@ impl Gateway {
             address: ctx.client,
             headers: &session.req_header().headers,
         };
-        let admission = policy::admit(&route.policies, caller, now);
+        let admission = policy::admit(&route.policies, caller, &mut ctx.standing, now);
         ctx.identity = identity.ok().flatten();
         ctx.admission = admission.map_err(Rejection::Policy)?;
         if let Target::Upstream(target) = &route.target

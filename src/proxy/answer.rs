@@ -45,7 +45,6 @@ pub async fn refuse(session: &mut Session, ctx: &Context, rejection: &Rejection)
         }
         _ => {}
     }
-    limit_headers(&mut head, rejection)?;
     keep_or_close(session, rejection.closes_connection());
     send(session, ctx, head, rendered.body).await
 }
@@ -151,19 +150,4 @@ fn keep_or_close(session: &mut Session, close: bool) {
     }
     downstream.set_close_on_response_before_downstream_finish(false);
     downstream.set_total_drain_timeout(Some(DRAIN_TIME));
-}
-
-/// `X-RateLimit-*` where a limit was what refused.
-fn limit_headers(head: &mut ResponseHeader, rejection: &Rejection) -> Result<()> {
-    if let Rejection::Policy(policy::Rejection::RateLimited(verdict)) = rejection {
-        quota(head, verdict)?;
-    }
-    Ok(())
-}
-
-/// Where the caller stands in its limit; `Reset` in seconds from now.
-pub fn quota(head: &mut ResponseHeader, verdict: &policy::rate_limit::Verdict) -> Result<()> {
-    head.insert_header("X-RateLimit-Limit", verdict.limit.to_string())?;
-    head.insert_header("X-RateLimit-Remaining", verdict.remaining.to_string())?;
-    head.insert_header("X-RateLimit-Reset", retry_after_seconds(verdict.reset_after).to_string())
 }

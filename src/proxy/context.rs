@@ -17,6 +17,7 @@ use crate::observe::trace::{Trace, span};
 use crate::policy::Admission;
 use crate::policy::auth::Identity;
 use crate::policy::outcome::Outcome;
+use crate::policy::rate_limit::Standing;
 use crate::policy::retry::Stake;
 use crate::record::{Captured, Tap};
 use crate::runtime::lifecycle::InFlight;
@@ -47,6 +48,8 @@ pub struct Context {
     pub recorded_path: Option<String>,
     pub identity: Option<Arc<Identity>>,
     pub admission: Admission,
+    /// Where the requester stands in the route's limits, once they have been asked.
+    pub standing: Option<Standing>,
     /// The request's share in its route's retry budget.
     pub stake: Option<Stake>,
     /// When the request must have been answered in full.
@@ -133,6 +136,7 @@ impl Context {
             recorded_path: None,
             identity: None,
             admission: Admission::default(),
+            standing: None,
             stake: None,
             deadline: None,
             attempt: Attempt::default(),

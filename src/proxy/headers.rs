@@ -17,6 +17,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use super::body;
 use super::client_address::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 use super::context::Context;
+use super::quota;
 use crate::config::route::Edits;
 use crate::observe::trace::context::{TRACEPARENT, TRACESTATE};
 use crate::runtime::snapshot::Route;
@@ -158,6 +159,7 @@ fn remove_lookalikes(headers: &mut HeaderMap, name: &HeaderName) {
 pub fn prepare_response(response: &mut ResponseHeader, ctx: &Context) -> Result<()> {
     with_headers(response, |headers, status| {
         strip_hop_by_hop(headers, status);
+        quota::write(headers, ctx);
         if let Some(route) = &ctx.route {
             edit(&route.config.headers.response, headers);
         }

@@ -6,6 +6,7 @@
 //! - `dispatch`, [`peer`], [`headers`], [`body`]: what goes upstream, and where
 //! - [`attempt`]: what became of it, and is there another
 //! - `own`, [`answer`], [`cors`], [`rejection`], [`dialect`]: the gateway's own answers
+//! - `quota`: what an answer says about limits
 //! - [`recording`], [`spans`]: the row, the trace
 
 mod admission;
@@ -25,6 +26,7 @@ pub mod intake;
 pub mod listener;
 mod own;
 pub mod peer;
+mod quota;
 pub mod recording;
 pub mod rejection;
 pub mod spans;

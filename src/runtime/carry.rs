@@ -12,17 +12,24 @@ use crate::observe::metrics::Metrics;
 use crate::policy::auth::Verifier;
 use crate::policy::breaker::Breaker;
 use crate::policy::bulkhead::Bulkhead;
-use crate::policy::rate_limit::Limiter;
+use crate::policy::rate_limit::{self, Limiter};
 use crate::policy::retry;
 use crate::policy::retry::budget::Budget;
 use crate::time::Moment;
 use crate::upstream::Upstream;
 
-pub(super) fn limiter(config: &config::Route, old: Option<&Arc<Route>>) -> Option<Arc<Limiter>> {
-    let wanted = config.rate_limit.as_ref()?;
-    let kept = old.filter(|old| old.config.rate_limit.as_ref() == Some(wanted));
-    let kept = kept.and_then(|old| old.policies.rate_limit.clone());
-    Some(kept.unwrap_or_else(|| Arc::new(Limiter::new(wanted.clone()))))
+/// Limits are known by what they say, wherever in the list. Each old one is kept once: of two
+/// that say the same, both count.
+pub(super) fn limiters(config: &config::Route, old: Option<&Arc<Route>>) -> Vec<Arc<Limiter>> {
+    let mut old = old.map(|old| old.policies.rate_limits.clone()).unwrap_or_default();
+    let mut keep = |wanted: &rate_limit::Config| match old
+        .iter()
+        .position(|limiter| limiter.config() == wanted)
+    {
+        Some(place) => old.remove(place),
+        None => Arc::new(Limiter::new(wanted.clone())),
+    };
+    config.rate_limit.0.iter().map(&mut keep).collect()
 }
 
 pub(super) fn breaker(

@@ -18,7 +18,7 @@ use crate::config::{self, Config};
 use crate::observe::metrics::{Metrics, RouteMetrics, UpstreamMetrics};
 use crate::policy::auth::{Guard, Verifier};
 use crate::policy::retry::budget::Budget;
-use crate::policy::{Policies, retry};
+use crate::policy::{Policies, rate_limit, retry};
 use crate::record::Capture;
 use crate::routing::{Conflict, Router};
 use crate::time::Moment;
@@ -87,6 +87,8 @@ pub struct Route {
     pub target: Target,
     pub guard: Option<Guard>,
     pub policies: Policies,
+    /// How clients are told of `policies.rate_limits`.
+    pub limit_fields: rate_limit::Fields,
     pub retry: Option<Retry>,
     pub capture: Option<Capture>,
     pub metrics: RouteMetrics,
@@ -209,12 +211,13 @@ impl Route {
                 Some(_) | None => None,
             },
             policies: Policies {
-                rate_limit: carry::limiter(config, old),
+                rate_limits: carry::limiters(config, old),
                 route_breaker: carry::breaker(config, old, now),
                 upstream_breaker,
                 bulkhead: carry::bulkhead(config, old),
                 bulkhead_status: config.bulkhead.as_ref().map(|b| b.status).unwrap_or_default(),
             },
+            limit_fields: rate_limit::Fields::new(name, &config.rate_limit),
             target,
             guard,
             retry,

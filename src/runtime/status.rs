@@ -249,9 +249,10 @@ fn publish(state: &StateMetrics, shared: &Shared, snapshot: &Snapshot, now: Mome
             state.bulkhead_in_flight.with_label_values(&label).set(bulkhead.in_flight().into());
             state.bulkhead_capacity.with_label_values(&label).set(bulkhead.capacity().into());
         }
-        if let Some(limiter) = &route.policies.rate_limit {
-            let evictions = state.rate_limit_evictions.with_label_values(&label);
-            evictions.inc_by(limiter.evictions());
+        for (limiter, name) in route.policies.rate_limits.iter().zip(route.limit_fields.names()) {
+            let label = [&*route.name, name];
+            state.rate_limit_refused.with_label_values(&label).inc_by(limiter.refused());
+            state.rate_limit_evictions.with_label_values(&label).inc_by(limiter.evictions());
         }
     }
     for (name, target) in &snapshot.upstreams {

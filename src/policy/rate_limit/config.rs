@@ -78,6 +78,11 @@ impl TokenBucket {
     pub(super) fn per_token(&self) -> u64 {
         u64::try_from(self.per.as_nanos()).unwrap_or(u64::MAX).div_ceil(self.rate.into())
     }
+
+    /// Until an empty bucket is full.
+    pub(super) fn full_after(&self) -> Duration {
+        Duration::from_nanos(self.per_token()).saturating_mul(self.burst)
+    }
 }
 
 /// What stands in the file, before one algorithm is picked.
@@ -156,6 +161,10 @@ impl<'de> Visitor<'de> for LimitsVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Limits, A::Error> {
         Config::deserialize(MapAccessDeserializer::new(map)).map(|one| Limits(vec![one]))
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Limits, E> {
+        Ok(Limits::default())
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Limits, A::Error> {

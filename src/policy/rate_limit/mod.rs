@@ -2,9 +2,10 @@
 //!
 //! [`Limiter`] counts one limit, in bounded memory and by atomics alone for keys it knows;
 //! [`check_all`] asks several. A request that is refused is not counted. Finding out who makes the
-//! request, writing the limit headers, and limits that replicas share are left to others.
+//! request, putting the limit headers on an answer, and limits that replicas share are left to others.
 
 mod config;
+mod fields;
 mod fixed_window;
 mod sliding_window;
 mod table;
@@ -15,12 +16,14 @@ mod token_bucket;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 pub use config::{
     Algorithm, Config, FixedWindow, Key, KeySource, Limits, Requester, SlidingWindow, Subject,
     TokenBucket,
 };
+pub use fields::{Fields, Headers, On};
 use table::{Step, Table};
 
 use crate::time::Moment;
@@ -32,6 +35,7 @@ pub struct Limiter {
     /// Keyed at random, so that nobody can choose whom to collide with.
     hasher: RandomState,
     table: Table,
+    refused: AtomicU64,
 }
 
 /// The algorithm, compiled.
@@ -63,6 +67,14 @@ pub struct Verdict {
     pub retry_after: Duration,
 }
 
+/// What the strictest of a route's limits says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Its place in the list, from 0.
+    pub limit: usize,
+    pub verdict: Verdict,
+}
+
 impl Limiter {
     pub fn new(config: Config) -> Self {
         let rule = match &config.algorithm {
@@ -73,7 +85,7 @@ impl Limiter {
             Algorithm::TokenBucket(limit) => Rule::TokenBucket(token_bucket::Rule::new(limit)),
         };
         let table = Table::new(config.max_keys);
-        Limiter { config, rule, hasher: RandomState::new(), table }
+        Limiter { config, rule, hasher: RandomState::new(), table, refused: AtomicU64::new(0) }
     }
 
     /// What it was made from. A reload keeps a limiter whose configuration is unchanged.
@@ -125,11 +137,22 @@ impl Limiter {
     pub fn evictions(&self) -> u64 {
         self.table.evictions()
     }
+
+    /// Requests that were refused for this limit.
+    pub fn refused(&self) -> u64 {
+        // Relaxed: a statistic, which orders nothing.
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    fn note_refusal(&self) {
+        // Relaxed: see `refused`.
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// Asks several limits; a request must be within all of them, and counts in all or none. Returns
-/// the strictest verdict: of refusals the longest, else that with the fewest requests remaining;
-/// `None` without limits.
+/// the strictest: of refusals the longest, else the one with the fewest requests remaining, for
+/// the longest time; `None` without limits.
 ///
 /// Limits are looked at before any is counted in. Only a request that another thread overtakes
 /// between the two is refused and counted all the same, in limits before the one it fails.
@@ -137,25 +160,48 @@ pub fn check_all(
     limiters: &[Arc<Limiter>],
     requester: &Requester<'_>,
     now: Moment,
-) -> Option<Verdict> {
-    if let [limiter] = limiters {
-        return Some(limiter.check(requester, now));
+) -> Option<Standing> {
+    let standing = match limiters {
+        [] => return None,
+        [limiter] => Standing { limit: 0, verdict: limiter.check(requester, now) },
+        several => look_then_count(several, requester, now)?,
+    };
+    if !standing.verdict.admitted {
+        limiters[standing.limit].note_refusal();
     }
+    Some(standing)
+}
+
+fn look_then_count(
+    limiters: &[Arc<Limiter>],
+    requester: &Requester<'_>,
+    now: Moment,
+) -> Option<Standing> {
     let seen = limiters.iter().map(|limiter| limiter.peek(requester, now));
-    if let Some(refusal) = seen.filter(|v| !v.admitted).max_by_key(|v| v.retry_after) {
+    let seen = seen.enumerate().map(|(limit, verdict)| Standing { limit, verdict });
+    let refusals = seen.filter(|seen| !seen.verdict.admitted);
+    if let Some(refusal) = refusals.max_by_key(|seen| seen.verdict.retry_after) {
         return Some(refusal);
     }
-    let mut strictest: Option<Verdict> = None;
-    for limiter in limiters {
-        let verdict = limiter.check(requester, now);
-        if !verdict.admitted {
-            return Some(verdict);
+    let mut strictest: Option<Standing> = None;
+    for (limit, limiter) in limiters.iter().enumerate() {
+        let standing = Standing { limit, verdict: limiter.check(requester, now) };
+        if !standing.verdict.admitted {
+            return Some(standing);
         }
-        if strictest.is_none_or(|so_far| verdict.remaining < so_far.remaining) {
-            strictest = Some(verdict);
+        if strictest.is_none_or(|so_far| standing.is_stricter_than(&so_far)) {
+            strictest = Some(standing);
         }
     }
     strictest
+}
+
+impl Standing {
+    fn is_stricter_than(&self, other: &Standing) -> bool {
+        let (one, other) = (&self.verdict, &other.verdict);
+        let by_time = one.remaining == other.remaining && one.reset_after > other.reset_after;
+        one.remaining < other.remaining || by_time
+    }
 }
 
 impl Intent {

@@ -1,5 +1,7 @@
 //! Limits by example, against naive models, and under a flood of keys.
 
+mod told;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::LazyLock;
@@ -142,7 +144,7 @@ fn a_look_counts_nothing() {
 fn a_request_one_limit_refuses_counts_in_none() {
     let limits = [limiter(5, Timespan::from_secs(60), 10), limiter(2, Timespan::from_secs(1), 10)];
     let limits = limits.map(Arc::new);
-    let check = |seconds| check_all(&limits, &acme(), at(seconds)).expect("two limits");
+    let check = |seconds| check_all(&limits, &acme(), at(seconds)).expect("two limits").verdict;
     let verdicts: Vec<_> = (0..9).map(|_| check(0)).collect();
     assert_eq!(verdicts.iter().filter(|verdict| verdict.admitted).count(), 2);
     assert_eq!(verdicts[8].retry_after, Duration::from_secs(1));
@@ -153,7 +155,7 @@ fn a_request_one_limit_refuses_counts_in_none() {
 fn of_several_limits_the_strictest_speaks() {
     let limits = [limiter(5, Timespan::from_secs(60), 10), limiter(2, Timespan::from_secs(1), 10)];
     let limits = limits.map(Arc::new);
-    let check = |seconds| check_all(&limits, &acme(), at(seconds)).expect("two limits");
+    let check = |seconds| check_all(&limits, &acme(), at(seconds)).expect("two limits").verdict;
     assert_eq!((check(0).limit, check(1).limit, check(2).limit, check(3).limit), (2, 2, 2, 5));
     check(3);
     assert_eq!(check(3).retry_after, Duration::from_secs(57));

@@ -1,0 +1,186 @@
+//! What a client is told about its limits: names, quotas and standing, as header values.
+//!
+//! `RateLimit-Policy` and `RateLimit` are structured fields (RFC 9651) of the IETF's draft
+//! "RateLimit header fields for HTTP". Which answers carry them is written in [`Headers`];
+//! putting them there is left to the request path.
+
+use http::HeaderValue;
+
+use super::config::{Algorithm, Limits};
+use super::{Standing, Verdict};
+use crate::units::retry_after_seconds;
+
+/// `rate_limit_headers:`, for all limited routes.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Headers {
+    /// Which answers carry them.
+    pub on: On,
+    /// `X-RateLimit-Limit`, `-Remaining` and `-Reset`; default true.
+    pub x_ratelimit: bool,
+    /// `RateLimit-Policy` and `RateLimit`; default false.
+    pub ietf: bool,
+}
+
+/// Which answers carry limit headers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum On {
+    /// Those to requests that a limit refused.
+    #[default]
+    Refusals,
+    /// Those to all requests that a limit was asked about.
+    Always,
+}
+
+/// The limits of one route as clients know them, rendered once.
+#[derive(Debug, Clone, Default)]
+pub struct Fields {
+    names: Vec<String>,
+    quoted: Vec<String>,
+    policy: Option<HeaderValue>,
+}
+
+impl Default for Headers {
+    fn default() -> Self {
+        Headers { on: On::default(), x_ratelimit: true, ietf: false }
+    }
+}
+
+impl Headers {
+    /// Whether an answer after this verdict carries any.
+    pub fn apply_to(&self, verdict: &Verdict) -> bool {
+        let asked = match self.on {
+            On::Refusals => !verdict.admitted,
+            On::Always => true,
+        };
+        asked && (self.x_ratelimit || self.ietf)
+    }
+}
+
+impl Fields {
+    /// The limits of `route`. A limit is named after its route; one of several has its place,
+    /// from 1, behind it: `orders-2`.
+    pub fn new(route: &str, limits: &Limits) -> Self {
+        let name = |place: usize| match limits.0.len() {
+            1 => route.to_owned(),
+            _ => format!("{route}-{}", place + 1),
+        };
+        let names: Vec<String> = (0..limits.0.len()).map(name).collect();
+        let quoted: Vec<String> = names.iter().map(|name| quote(name)).collect();
+        let items: Vec<String> = limits.0.iter().zip(&quoted).map(policy).collect();
+        let policy =
+            (!items.is_empty()).then(|| HeaderValue::try_from(items.join(", ")).ok()).flatten();
+        Fields { names, quoted, policy }
+    }
+
+    /// The names of the limits, in their order.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// The value of `RateLimit-Policy`: every limit with its quota and its window, in seconds.
+    pub fn policy(&self) -> Option<&HeaderValue> {
+        self.policy.as_ref()
+    }
+
+    /// The value of `RateLimit`: requests left in the strictest limit, and seconds to wait for
+    /// more. After a refusal that is the wait of `Retry-After`, else until the quota is whole.
+    pub fn standing(&self, standing: &Standing) -> Option<HeaderValue> {
+        let Verdict { admitted, remaining, reset_after, retry_after, .. } = standing.verdict;
+        let name = self.quoted.get(standing.limit)?;
+        let wait = retry_after_seconds(if admitted { reset_after } else { retry_after });
+        HeaderValue::try_from(format!("{name};r={remaining};t={wait}")).ok()
+    }
+}
+
+/// One item of `RateLimit-Policy`. A window is rounded up to whole seconds: whoever keeps to it
+/// is slower than it had to be, never faster.
+fn policy((limit, name): (&super::Config, &String)) -> String {
+    let (quota, window) = match &limit.algorithm {
+        Algorithm::FixedWindow(limit) => (limit.requests, *limit.per),
+        Algorithm::SlidingWindow(limit) => (limit.requests, *limit.per),
+        Algorithm::TokenBucket(bucket) => (bucket.burst, bucket.full_after()),
+    };
+    format!("{name};q={quota};w={}", retry_after_seconds(window))
+}
+
+/// A structured field's string holds printable ASCII; anything else of a name becomes `?`.
+fn quote(name: &str) -> String {
+    let mut quoted = String::with_capacity(name.len() + 2);
+    quoted.push('"');
+    for c in name.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            ' '..='~' => quoted.push(c),
+            _ => quoted.push('?'),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::{Config, FixedWindow, Key, TokenBucket};
+    use super::*;
+    use crate::units::Timespan;
+
+    fn limits(algorithms: impl IntoIterator<Item = Algorithm>) -> Limits {
+        let limit = |algorithm| Config { algorithm, key: Key::default(), max_keys: 1 };
+        Limits(algorithms.into_iter().map(limit).collect())
+    }
+
+    fn a_hundred_a_minute() -> Algorithm {
+        Algorithm::FixedWindow(FixedWindow { requests: 100, per: Timespan::from_secs(60) })
+    }
+
+    fn bucket(rate: u32, burst: u32) -> Algorithm {
+        Algorithm::TokenBucket(TokenBucket { rate, per: Timespan::from_secs(1), burst })
+    }
+
+    fn standing(limit: usize, admitted: bool) -> Standing {
+        let verdict = Verdict {
+            admitted,
+            limit: 100,
+            remaining: u32::from(admitted) * 7,
+            reset_after: Duration::from_millis(20_001),
+            retry_after: Duration::from_millis(u64::from(!admitted) * 1500),
+        };
+        Standing { limit, verdict }
+    }
+
+    #[test]
+    fn a_lone_limit_is_named_after_its_route() {
+        let fields = Fields::new("orders", &limits([a_hundred_a_minute()]));
+        assert_eq!(fields.policy().expect("a limit"), "\"orders\";q=100;w=60");
+        assert_eq!(fields.standing(&standing(0, true)).expect("it"), "\"orders\";r=7;t=21");
+    }
+
+    #[test]
+    fn several_limits_are_told_apart_by_their_place() {
+        let fields = Fields::new("orders", &limits([a_hundred_a_minute(), bucket(10, 25)]));
+        let policy = "\"orders-1\";q=100;w=60, \"orders-2\";q=25;w=3";
+        assert_eq!(fields.policy().expect("limits"), policy);
+        assert_eq!(fields.standing(&standing(1, true)).expect("it"), "\"orders-2\";r=7;t=21");
+    }
+
+    #[test]
+    fn a_refusal_says_the_wait_of_retry_after() {
+        let fields = Fields::new("orders", &limits([bucket(10, 25)]));
+        assert_eq!(fields.standing(&standing(0, false)).expect("it"), "\"orders\";r=0;t=2");
+    }
+
+    #[test]
+    fn any_name_makes_a_well_formed_field() {
+        let fields = Fields::new("a\"\\ü\n", &limits([a_hundred_a_minute()]));
+        assert_eq!(fields.policy().expect("a limit"), r#""a\"\\??";q=100;w=60"#);
+    }
+
+    #[test]
+    fn a_route_without_limits_has_nothing_to_say() {
+        assert!(Fields::new("orders", &limits([])).policy().is_none());
+    }
+}
