@@ -5,13 +5,15 @@
 //! [`UpstreamMetrics`]); state that lives elsewhere (breakers, slots, budgets, queues) is
 //! copied into gauges when somebody asks.
 
+mod families;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use prometheus::core::Collector;
+use families::{counter, counters, gauge, gauges, histograms, opts, register};
 use prometheus::{
-    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Registry, TextEncoder,
 };
 
 /// Seconds: from a cache's answer to a slow report.
@@ -306,50 +308,4 @@ impl UpstreamMetrics {
             self.attempts.with_label_values(&[&*self.upstream, outcome]).inc();
         }
     }
-}
-
-fn opts(name: &str, help: &str) -> Opts {
-    Opts::new(name, help).namespace("portcullis")
-}
-
-fn register<C: Collector + Clone + 'static>(r: &Registry, metric: C) -> prometheus::Result<C> {
-    r.register(Box::new(metric.clone()))?;
-    Ok(metric)
-}
-
-fn counter(r: &Registry, name: &str, help: &str) -> prometheus::Result<IntCounter> {
-    register(r, IntCounter::with_opts(opts(name, help))?)
-}
-
-fn counters(
-    r: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-) -> prometheus::Result<IntCounterVec> {
-    register(r, IntCounterVec::new(opts(name, help), labels)?)
-}
-
-fn gauge(r: &Registry, name: &str, help: &str) -> prometheus::Result<IntGauge> {
-    register(r, IntGauge::with_opts(opts(name, help))?)
-}
-
-fn gauges(
-    r: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-) -> prometheus::Result<IntGaugeVec> {
-    register(r, IntGaugeVec::new(opts(name, help), labels)?)
-}
-
-fn histograms(
-    r: &Registry,
-    name: &str,
-    help: &str,
-    label: &str,
-) -> prometheus::Result<HistogramVec> {
-    let opts =
-        HistogramOpts::new(name, help).namespace("portcullis").buckets(LATENCY_BUCKETS.to_vec());
-    register(r, HistogramVec::new(opts, &[label])?)
 }
