@@ -14,6 +14,7 @@ mod breaker;
 mod bulkhead;
 mod config_check;
 mod connect;
+mod flood_guard;
 mod framing;
 mod headers;
 mod problem;

@@ -35,6 +35,7 @@ pub struct Config {
     pub client_address: server::ClientAddress,
     #[serde(default)]
     pub identifiers: server::Identifiers,
+    pub flood_guard: Option<server::FloodGuard>,
     #[serde(default)]
     pub rate_limit_headers: rate_limit::Headers,
     #[serde(default)]

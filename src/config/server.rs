@@ -8,7 +8,7 @@ use http::HeaderName;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 
-use crate::units::{Size, Timespan};
+use crate::units::{self, Size, Timespan};
 
 /// The process.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -111,6 +111,30 @@ fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D:
 
     let networks = Vec::<Network>::deserialize(deserializer)?;
     Ok(networks.into_iter().map(|network| network.0).collect())
+}
+
+/// How many requests one client address may make of the whole gateway, whoever it is.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FloodGuard {
+    /// Requests in an interval; 1 to 1,000,000.
+    #[serde(deserialize_with = "units::bounded::<_, 1, 1_000_000>")]
+    pub requests: u32,
+    /// Length of an interval; 1 s to 1 h, default 1 s.
+    #[serde(default = "one_second", deserialize_with = "interval")]
+    pub per: Timespan,
+}
+
+fn one_second() -> Timespan {
+    Timespan::from_secs(1)
+}
+
+fn interval<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timespan, D::Error> {
+    let per = Timespan::deserialize(deserializer)?;
+    if per < Timespan::from_secs(1) || per > Timespan::from_secs(3600) {
+        return Err(serde::de::Error::custom("must be from 1s to 1h"));
+    }
+    Ok(per)
 }
 
 /// The headers by which a request is known.

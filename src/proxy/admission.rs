@@ -1,7 +1,7 @@
 //! From a request's head to its admission, or to the refusal that ends it.
 //!
 //! The order is fixed here and in [`policy::admit`]: size and form, host and path, route,
-//! preflight, body size, credentials, then the policies.
+//! preflight, flood guard, body size, credentials, then the policies.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::time::{Clock, Moment};
 
 impl Gateway {
     /// From a request's head to its admission, in the order of `design`: size, host and path,
-    /// route, preflight, credentials and policies. `Ok(false)`: it has been answered.
+    /// route, preflight, flood guard, credentials and policies. `Ok(false)`: it has been answered.
     pub(super) async fn admit(
         &self,
         session: &mut Session,
@@ -29,6 +29,9 @@ impl Gateway {
         let Some(route) = self.find_route(session, ctx)? else {
             return Ok(false);
         };
+        if let Some(guard) = &ctx.snapshot.flood_guard {
+            guard.observe(ctx.client).map_err(|retry_after| Rejection::Flood { retry_after })?;
+        }
         if let Some(limit) = route.timeout() {
             ctx.deadline = Some(ctx.started + limit);
             ctx.guard(ctx.deadline);

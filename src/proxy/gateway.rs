@@ -3,7 +3,7 @@
 //! | phase | once per | what happens |
 //! |---|---|---|
 //! | `early_request_filter` | request | the head is complete: lift its time limit, know the client, name the request |
-//! | `request_filter` | request | route; then credentials, rate limit, breakers, bulkhead; or the refusal |
+//! | `request_filter` | request | route; then flood guard, credentials, rate limits, breakers, bulkhead; or the refusal |
 //! | `upstream_peer` | attempt | wait before a retry (watching the client), choose an endpoint, set its timeouts |
 //! | `upstream_request_filter` | attempt | every header write |
 //! | `request_body_filter` | attempt | cap, count, tap |

@@ -26,6 +26,10 @@ pub enum Rejection {
     NoRoute,
     /// The methods that would have been allowed.
     MethodNotAllowed(HeaderValue),
+    /// The client's address sends too much, whoever it is.
+    Flood {
+        retry_after: Duration,
+    },
     /// A policy said no.
     Policy(policy::Rejection),
     /// No endpoint of the upstream is known.
@@ -69,6 +73,7 @@ impl Rejection {
             Rejection::InvalidBody(_) => "invalid_body",
             Rejection::NoRoute => "no_route",
             Rejection::MethodNotAllowed(_) => "method_not_allowed",
+            Rejection::Flood { .. } => "flood",
             Rejection::Policy(rejection) => rejection.code(),
             Rejection::NoEndpoint => "no_endpoint",
             Rejection::Attempt(Outcome::Timeout) => "attempt_timeout",
@@ -92,6 +97,7 @@ impl Rejection {
             Rejection::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Rejection::NoRoute => StatusCode::NOT_FOUND,
             Rejection::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Rejection::Flood { .. } => StatusCode::TOO_MANY_REQUESTS,
             Rejection::Policy(rejection) => match rejection {
                 policy::Rejection::Credentials(Refusal::Unauthenticated(_)) => {
                     StatusCode::UNAUTHORIZED
@@ -123,9 +129,10 @@ impl Rejection {
     pub fn rpc_code(&self) -> RpcCode {
         match self {
             Rejection::BadRequest(_) | Rejection::InvalidBody(_) => RpcCode::InvalidArgument,
-            Rejection::PathTooLong | Rejection::HeadersTooLarge | Rejection::BodyTooLarge => {
-                RpcCode::ResourceExhausted
-            }
+            Rejection::PathTooLong
+            | Rejection::HeadersTooLarge
+            | Rejection::BodyTooLarge
+            | Rejection::Flood { .. } => RpcCode::ResourceExhausted,
             Rejection::RequestTimeout => RpcCode::Canceled,
             Rejection::NoRoute | Rejection::MethodNotAllowed(_) => RpcCode::Unimplemented,
             Rejection::Policy(rejection) => match rejection {
@@ -165,6 +172,7 @@ impl Rejection {
             Rejection::RequestTimeout => "the request was sent too slowly",
             Rejection::NoRoute => "no route matches this request",
             Rejection::MethodNotAllowed(_) => "the method is not allowed here",
+            Rejection::Flood { .. } => "too many requests from this address",
             Rejection::Policy(rejection) => rejection.detail(),
             Rejection::NoEndpoint => "no endpoint of the upstream is known",
             Rejection::Attempt(Outcome::Timeout) => "the upstream did not answer in time",
@@ -184,6 +192,7 @@ impl Rejection {
     /// When a client may try again, if that is known.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
+            Rejection::Flood { retry_after } => Some(*retry_after),
             Rejection::Policy(rejection) => rejection.retry_after(),
             Rejection::NoEndpoint => Some(Duration::from_secs(1)),
             Rejection::BadRequest(_)

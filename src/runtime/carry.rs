@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use pingora_core::utils::tls::{WrappedX509, parse_x509};
 
+use super::flood_guard::FloodGuard;
 use super::snapshot::{Authorities, Authority, Route, Snapshot, UpstreamTarget};
 use crate::config::{self, Config, Problem};
 use crate::observe::metrics::Metrics;
@@ -17,6 +18,13 @@ use crate::policy::retry;
 use crate::policy::retry::budget::Budget;
 use crate::time::Moment;
 use crate::upstream::Upstream;
+
+pub(super) fn flood_guard(config: &Config, before: Option<&Snapshot>) -> Option<Arc<FloodGuard>> {
+    let wanted = config.flood_guard.as_ref()?;
+    let kept = before.and_then(|before| before.flood_guard.clone());
+    let kept = kept.filter(|guard| guard.config() == wanted);
+    Some(kept.unwrap_or_else(|| Arc::new(FloodGuard::new(wanted.clone()))))
+}
 
 /// Limits are known by what they say, wherever in the list. Each old one is kept once: of two
 /// that say the same, both count.

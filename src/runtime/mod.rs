@@ -6,6 +6,7 @@
 
 mod carry;
 pub mod drain;
+pub mod flood_guard;
 pub mod jwks;
 pub mod lifecycle;
 pub mod reload;

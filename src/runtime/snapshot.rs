@@ -10,6 +10,7 @@ use http::HeaderName;
 use pingora_core::utils::tls::WrappedX509;
 
 use super::carry;
+use super::flood_guard::FloodGuard;
 use super::jwks::Jwks;
 use crate::config::Problem;
 use crate::config::load::KeyPath;
@@ -37,6 +38,7 @@ pub struct Snapshot {
     /// In the order of their names, which is the order of the router's indices.
     pub routes: Vec<Arc<Route>>,
     pub upstreams: BTreeMap<String, Arc<UpstreamTarget>>,
+    pub flood_guard: Option<Arc<FloodGuard>>,
     pub budgets: BTreeMap<String, Arc<Budget>>,
     pub authorities: BTreeMap<String, Arc<Authority>>,
 }
@@ -142,6 +144,7 @@ impl Snapshot {
         }
         Ok(Snapshot {
             generation: before.map_or(1, |before| before.generation + 1),
+            flood_guard: carry::flood_guard(&config, before),
             config,
             router,
             routes,

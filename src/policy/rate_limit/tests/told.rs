@@ -46,7 +46,8 @@ proptest! {
     fn the_quota_is_whole_when_it_was_said_to_be(algorithm in algorithm(), spent in 1..12_u32) {
         let limits = [Arc::new(of(algorithm, 100))];
         let check = |now| check_all(&limits, &acme(), now).expect("a limit").verdict;
-        let last = (0..spent).map(|_| check(at(3))).last().expect("one at least");
+        (1..spent).for_each(|_| _ = check(at(3)));
+        let last = check(at(3));
         let whole = at(3) + last.reset_after;
         let again = (0..last.limit).filter(|_| check(whole).admitted).count();
         prop_assert_eq!(again, last.limit as usize);
