@@ -11,7 +11,7 @@ use http::{HeaderMap, Method};
 use portcullis::policy::auth::{Guard, Now, Verifier};
 use portcullis::policy::breaker::{Breaker, Verdict};
 use portcullis::policy::bulkhead::Bulkhead;
-use portcullis::policy::rate_limit::{KeySource, Limiter};
+use portcullis::policy::rate_limit::{Limiter, Requester};
 use portcullis::policy::retry::{self, Attempt, Budget, budget};
 use portcullis::policy::{Caller, Policies, admit, auth, outcome::Outcome};
 use portcullis::routing::{Match, Router, path};
@@ -48,19 +48,20 @@ fn policies(c: &mut Criterion) {
     });
 
     let bulkhead = bulkhead();
-    c.bench_function("bulkhead", |b| b.iter(|| bulkhead.acquire().is_ok()));
+    c.bench_function("bulkhead", |b| b.iter(|| bulkhead.acquire(now).is_ok()));
 
     let limiter = limiter();
+    let headers = HeaderMap::new();
     let names: Vec<String> = (0..10_000).map(|n| format!("consumer-{n}")).collect();
     let mut turn = names.iter().cycle();
     c.bench_function("rate_limit/fixed_window/one_key", |b| {
-        let subject = KeySource::Consumer.subject(Some("acme"), ADDRESS);
-        b.iter(|| limiter.check(black_box(&subject), now));
+        let acme = Requester { consumer: Some("acme"), address: ADDRESS, headers: &headers };
+        b.iter(|| limiter.check(black_box(&acme), now));
     });
     c.bench_function("rate_limit/fixed_window/10000_keys", |b| {
         b.iter(|| {
-            let name = turn.next().map(String::as_str);
-            limiter.check(&KeySource::Consumer.subject(name, ADDRESS), now)
+            let consumer = turn.next().map(String::as_str);
+            limiter.check(&Requester { consumer, address: ADDRESS, headers: &headers }, now)
         });
     });
 
@@ -76,6 +77,8 @@ fn policies(c: &mut Criterion) {
             body_replayable: true,
             response_started: false,
             client_gone: false,
+            nested: false,
+            server_asks: None,
             time_left: None,
             random: 0.5,
         };
@@ -92,7 +95,7 @@ fn policies(c: &mut Criterion) {
     };
     c.bench_function("admit/all_policies", |b| {
         b.iter(|| {
-            let caller = Caller { identity: Ok(None), address: ADDRESS };
+            let caller = Caller { identity: Ok(None), address: ADDRESS, headers: &headers };
             admit(&all, caller, black_box(now)).is_ok()
         });
     });

@@ -14,6 +14,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderMap;
+
 use crate::time::Moment;
 
 /// What guards one route, in the order in which it is asked.
@@ -35,6 +37,8 @@ pub struct Caller<'a> {
     /// What the route's [`auth::Guard`] made of the credentials; `Ok(None)` where none are needed.
     pub identity: Result<Option<&'a auth::Identity>, auth::Refusal>,
     pub address: IpAddr,
+    /// Of the request, for limits that are keyed by one.
+    pub headers: &'a HeaderMap,
 }
 
 /// What an admitted request holds until it ends. Dropping it gives everything back.
@@ -73,14 +77,16 @@ pub fn admit(policies: &Policies, caller: Caller<'_>, now: Moment) -> Result<Adm
 
     let identity = caller.identity.map_err(Rejection::Credentials)?;
     if let Some(limiter) = rate_limit {
-        within_limit(limiter, identity, caller.address, now)?;
+        let consumer = identity.map(auth::Identity::consumer);
+        let (address, headers) = (caller.address, caller.headers);
+        within_limit(limiter, &rate_limit::Requester { consumer, address, headers }, now)?;
     }
     let route_permit = through(route_breaker.as_ref(), now)?;
     let upstream_permit = through(upstream_breaker.as_ref(), now)?;
     let slot = match bulkhead {
         Some(bulkhead) => Some(
             bulkhead
-                .acquire()
+                .acquire(now)
                 .map_err(|_| Rejection::BulkheadFull { status: bulkhead_status.code() })?,
         ),
         None => None,
@@ -90,13 +96,10 @@ pub fn admit(policies: &Policies, caller: Caller<'_>, now: Moment) -> Result<Adm
 
 fn within_limit(
     limiter: &rate_limit::Limiter,
-    identity: Option<&auth::Identity>,
-    address: IpAddr,
+    requester: &rate_limit::Requester<'_>,
     now: Moment,
 ) -> Result<(), Rejection> {
-    let consumer = identity.map(auth::Identity::consumer);
-    let subject = limiter.config().key.subject(consumer, address);
-    let verdict = limiter.check(&subject, now);
+    let verdict = limiter.check(requester, now);
     if verdict.admitted { Ok(()) } else { Err(Rejection::RateLimited(verdict)) }
 }
 

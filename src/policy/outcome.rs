@@ -27,7 +27,17 @@ pub enum Outcome {
     Timeout,
     /// The upstream answered something that is not HTTP.
     Protocol,
+    /// The upstream answered gRPC with this status, whatever the status of HTTP; never 0, which is
+    /// a `Response(200)`.
+    Grpc(u8),
 }
+
+// The gRPC statuses that have a name here.
+pub(super) const CANCELLED: u8 = 1;
+pub(super) const DEADLINE_EXCEEDED: u8 = 4;
+pub(super) const RESOURCE_EXHAUSTED: u8 = 8;
+pub(super) const INTERNAL: u8 = 13;
+pub(super) const UNAVAILABLE: u8 = 14;
 
 impl Outcome {
     /// Whether no upstream can have acted on the request, so that sending it again is not
@@ -35,7 +45,11 @@ impl Outcome {
     pub const fn provably_unsent(self) -> bool {
         match self {
             Outcome::ConnectFailure | Outcome::ConnectTimeout | Outcome::RefusedStream => true,
-            Outcome::Response(_) | Outcome::Reset | Outcome::Timeout | Outcome::Protocol => false,
+            Outcome::Response(_)
+            | Outcome::Reset
+            | Outcome::Timeout
+            | Outcome::Protocol
+            | Outcome::Grpc(_) => false,
         }
     }
 
@@ -54,48 +68,67 @@ impl Outcome {
             Outcome::Reset => "reset",
             Outcome::Timeout => "timeout",
             Outcome::Protocol => "protocol",
+            Outcome::Grpc(CANCELLED) => "grpc_cancelled",
+            Outcome::Grpc(DEADLINE_EXCEEDED) => "grpc_deadline_exceeded",
+            Outcome::Grpc(RESOURCE_EXHAUSTED) => "grpc_resource_exhausted",
+            Outcome::Grpc(INTERNAL) => "grpc_internal",
+            Outcome::Grpc(UNAVAILABLE) => "grpc_unavailable",
+            Outcome::Grpc(_) => "grpc_other",
         }
     }
 }
 
 /// A set of outcomes, as a list names it: statuses from 400 to 599 (`503`), their classes
 /// (`4xx`, `5xx`), `connect_failure`, `refused_stream`, `reset` (broken off, or not HTTP) and
-/// `timeout`. A connect timeout is both a `connect_failure` and a `timeout`.
+/// `timeout`; of gRPC, as Envoy names them, `grpc_cancelled`, `grpc_deadline_exceeded`,
+/// `grpc_internal`, `grpc_resource_exhausted` and `grpc_unavailable`. A connect timeout is both a
+/// `connect_failure` and a `timeout`.
 ///
 /// One bit per status: a look-up costs the same however long the list was.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Conditions {
     statuses: [u64; 4],
-    transport: u8,
+    named: u16,
 }
 
 const FIRST_STATUS: u16 = 400;
 const LAST_STATUS: u16 = 599;
 
-const CONNECT_FAILURE: u8 = 1;
-const REFUSED_STREAM: u8 = 1 << 1;
-const RESET: u8 = 1 << 2;
-const TIMEOUT: u8 = 1 << 3;
-const NAMES: [(&str, u8); 4] = [
+const CONNECT_FAILURE: u16 = 1;
+const REFUSED_STREAM: u16 = 1 << 1;
+const RESET: u16 = 1 << 2;
+const TIMEOUT: u16 = 1 << 3;
+const GRPC_CANCELLED: u16 = 1 << 4;
+const GRPC_DEADLINE_EXCEEDED: u16 = 1 << 5;
+const GRPC_INTERNAL: u16 = 1 << 6;
+const GRPC_RESOURCE_EXHAUSTED: u16 = 1 << 7;
+const GRPC_UNAVAILABLE: u16 = 1 << 8;
+const NAMES: [(&str, u16); 9] = [
     ("connect_failure", CONNECT_FAILURE),
     ("refused_stream", REFUSED_STREAM),
     ("reset", RESET),
     ("timeout", TIMEOUT),
+    ("grpc_cancelled", GRPC_CANCELLED),
+    ("grpc_deadline_exceeded", GRPC_DEADLINE_EXCEEDED),
+    ("grpc_internal", GRPC_INTERNAL),
+    ("grpc_resource_exhausted", GRPC_RESOURCE_EXHAUSTED),
+    ("grpc_unavailable", GRPC_UNAVAILABLE),
 ];
 
 impl Conditions {
-    const EMPTY: Conditions = Conditions { statuses: [0; 4], transport: 0 };
+    const EMPTY: Conditions = Conditions { statuses: [0; 4], named: 0 };
 
     /// What a breaker counts as a failure unless it is told otherwise.
     pub const FAILURES: Conditions = Conditions::EMPTY
-        .and_transport(CONNECT_FAILURE | RESET | TIMEOUT)
+        .and_named(CONNECT_FAILURE | RESET | TIMEOUT)
+        .and_named(GRPC_DEADLINE_EXCEEDED | GRPC_INTERNAL | GRPC_UNAVAILABLE)
         .and_statuses(500, 500)
         .and_statuses(502, 504);
 
     /// What is retried unless a route says otherwise: refusals of a gateway or a connection.
     /// Not `timeout`, because a second try doubles the load on whatever is too slow already.
     pub const RETRYABLE: Conditions = Conditions::EMPTY
-        .and_transport(CONNECT_FAILURE | REFUSED_STREAM | RESET)
+        .and_named(CONNECT_FAILURE | REFUSED_STREAM | RESET)
         .and_statuses(502, 504);
 
     /// Whether `outcome` is in the set.
@@ -107,8 +140,14 @@ impl Conditions {
             Outcome::RefusedStream => REFUSED_STREAM,
             Outcome::Reset | Outcome::Protocol => RESET,
             Outcome::Timeout => TIMEOUT,
+            Outcome::Grpc(CANCELLED) => GRPC_CANCELLED,
+            Outcome::Grpc(DEADLINE_EXCEEDED) => GRPC_DEADLINE_EXCEEDED,
+            Outcome::Grpc(INTERNAL) => GRPC_INTERNAL,
+            Outcome::Grpc(RESOURCE_EXHAUSTED) => GRPC_RESOURCE_EXHAUSTED,
+            Outcome::Grpc(UNAVAILABLE) => GRPC_UNAVAILABLE,
+            Outcome::Grpc(_) => 0,
         };
-        self.transport & bits != 0
+        self.named & bits != 0
     }
 
     const fn has_status(&self, status: u16) -> bool {
@@ -119,8 +158,8 @@ impl Conditions {
         self.statuses[bit / 64] & (1 << (bit % 64)) != 0
     }
 
-    const fn and_transport(mut self, bits: u8) -> Self {
-        self.transport |= bits;
+    const fn and_named(mut self, bits: u16) -> Self {
+        self.named |= bits;
         self
     }
 
@@ -137,7 +176,7 @@ impl Conditions {
 
     fn and_condition(self, condition: &str) -> Result<Self, String> {
         if let Some((_, bits)) = NAMES.iter().find(|(name, _)| *name == condition) {
-            return Ok(self.and_transport(*bits));
+            return Ok(self.and_named(*bits));
         }
         match condition {
             "4xx" => Ok(self.and_statuses(400, 499)),
@@ -146,7 +185,9 @@ impl Conditions {
                 Ok(status) => self.and_status(status),
                 Err(_) => Err(format!(
                     "unknown condition `{other}`, expected a status from 400 to 599, 4xx, 5xx, \
-                     connect_failure, refused_stream, reset or timeout"
+                     connect_failure, refused_stream, reset, timeout, grpc_cancelled, \
+                     grpc_deadline_exceeded, grpc_internal, grpc_resource_exhausted or \
+                     grpc_unavailable"
                 )),
             },
         }
@@ -166,7 +207,7 @@ impl fmt::Display for Conditions {
     /// As the list that says the same: names, then statuses, whole classes as `5xx`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "";
-        for (name, _) in NAMES.iter().filter(|(_, bits)| self.transport & bits != 0) {
+        for (name, _) in NAMES.iter().filter(|(_, bits)| self.named & bits != 0) {
             write!(f, "{separator}{name}")?;
             separator = ", ";
         }
@@ -210,7 +251,7 @@ impl<'de> Visitor<'de> for ListVisitor {
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Conditions, A::Error> {
         let mut conditions = Conditions::EMPTY;
         while let Some(Condition(more)) = list.next_element()? {
-            conditions = conditions.and_transport(more.transport);
+            conditions = conditions.and_named(more.named);
             for (have, add) in conditions.statuses.iter_mut().zip(more.statuses) {
                 *have |= add;
             }
@@ -237,7 +278,7 @@ impl Visitor<'_> for ConditionVisitor {
     type Value = Condition;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a status such as 503, or one of 4xx, 5xx, connect_failure, refused_stream, reset, timeout")
+        f.write_str("a status such as 503, or a name such as 5xx, timeout or grpc_unavailable")
     }
 
     fn visit_u64<E: de::Error>(self, status: u64) -> Result<Condition, E> {
@@ -250,57 +291,4 @@ impl Visitor<'_> for ConditionVisitor {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(list: &str) -> Result<Conditions, String> {
-        serde_yaml::from_str(list).map_err(|e| e.to_string())
-    }
-
-    #[test]
-    fn a_list_matches_exactly_what_it_names() {
-        let conditions = parse("[429, '503', timeout]").expect("valid");
-        for status in 0..=999 {
-            let named = status == 429 || status == 503;
-            assert_eq!(conditions.matches(Outcome::Response(status)), named, "{status}");
-        }
-        assert!(conditions.matches(Outcome::Timeout));
-        assert!(!conditions.matches(Outcome::Reset));
-        assert!(!conditions.matches(Outcome::RefusedStream));
-    }
-
-    #[test]
-    fn a_class_is_all_its_statuses() {
-        let conditions = parse("[5xx]").expect("valid");
-        assert!((500..=599).all(|status| conditions.matches(Outcome::Response(status))));
-        assert!(!(0..500).any(|status| conditions.matches(Outcome::Response(status))));
-    }
-
-    #[test]
-    fn a_connect_timeout_is_a_connect_failure_and_a_timeout() {
-        for list in ["[connect_failure]", "[timeout]"] {
-            assert!(parse(list).expect("valid").matches(Outcome::ConnectTimeout), "{list}");
-        }
-        assert!(!parse("[reset]").expect("valid").matches(Outcome::ConnectTimeout));
-    }
-
-    #[test]
-    fn an_unknown_condition_is_told_what_there_is() {
-        let error = parse("[503, timeuot]").expect_err("misspelt");
-        assert!(error.contains("`timeuot`") && error.contains("timeout"), "{error}");
-    }
-
-    #[test]
-    fn a_success_cannot_be_named_a_failure() {
-        for list in ["[200]", "[304]", "[600]", "['200']", "[99999]", "[2xx]", "[]"] {
-            assert!(parse(list).is_err(), "{list}");
-        }
-    }
-
-    #[test]
-    fn a_set_prints_as_the_list_that_makes_it() {
-        let set = parse("[timeout, 5xx, 429, reset]").expect("valid");
-        assert_eq!(set.to_string(), "reset, timeout, 429, 5xx");
-        assert_eq!(parse(&format!("{set:?}")), Ok(set));
-    }
-}
+mod tests;

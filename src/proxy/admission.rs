@@ -13,7 +13,7 @@ use pingora_proxy::Session;
 use super::context::Context;
 use super::gateway::Gateway;
 use super::rejection::Rejection;
-use super::{body, cors, intake};
+use super::{body, cors, headers, intake};
 use crate::policy::{self, Caller, auth};
 use crate::runtime::snapshot::{Route, Target};
 use crate::time::{Clock, Moment};
@@ -47,6 +47,7 @@ impl Gateway {
                 Err(refusal) => Err(refusal.clone()),
             },
             address: ctx.client,
+            headers: &session.req_header().headers,
         };
         let admission = policy::admit(&route.policies, caller, now);
         ctx.identity = identity.ok().flatten();
@@ -61,6 +62,9 @@ impl Gateway {
         self.watch_bodies(session, ctx, &route);
         if let Some(json) = &route.config.json {
             body::prepare(session, ctx, json).await?;
+        }
+        if let Target::Upstream(_) = &route.target {
+            headers::forget_case(session.req_header_mut()).map_err(|_| Rejection::Internal)?;
         }
         Ok(true)
     }

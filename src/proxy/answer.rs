@@ -91,17 +91,17 @@ pub async fn reply(session: &mut Session, ctx: &Context, answer: Answer) -> Resu
 
 /// Answer a CORS preflight.
 pub async fn preflight(session: &mut Session, ctx: &Context) -> Result<()> {
-    let mut head = ResponseHeader::build(204, Some(8))?;
+    let mut head = ResponseHeader::build_no_case(204, Some(8))?;
     if let Some(cors) = ctx.route.as_ref().and_then(|route| route.config.cors.as_ref()) {
         cors::permit_preflight(cors, &session.req_header().headers, &mut head)?;
     }
     keep_or_close(session, false);
-    headers::echo(&mut head, ctx)?;
+    headers::with_headers(&mut head, |headers, _| headers::echo(headers, ctx))?;
     write(session, ctx, head, Bytes::new()).await
 }
 
 fn head(status: u16, content_type: Option<HeaderValue>, length: usize) -> Result<ResponseHeader> {
-    let mut head = ResponseHeader::build(status, Some(8))?;
+    let mut head = ResponseHeader::build_no_case(status, Some(8))?;
     if let Some(content_type) = content_type {
         head.insert_header(CONTENT_TYPE, content_type)?;
     }
@@ -115,13 +115,10 @@ async fn send(
     mut head: ResponseHeader,
     body: Bytes,
 ) -> Result<()> {
-    if let Some(route) = &ctx.route {
-        headers::edit(&route.config.headers.response, &mut head)?;
-        if let Some(cors) = &route.config.cors {
-            cors::permit(cors, &session.req_header().headers, &mut head)?;
-        }
+    headers::prepare_response(&mut head, ctx)?;
+    if let Some(cors) = ctx.route.as_ref().and_then(|route| route.config.cors.as_ref()) {
+        cors::permit(cors, &session.req_header().headers, &mut head)?;
     }
-    headers::echo(&mut head, ctx)?;
     write(session, ctx, head, body).await
 }
 

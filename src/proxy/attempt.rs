@@ -13,7 +13,7 @@ use super::context::Context;
 use super::rejection::Rejection;
 use crate::policy::breaker::{Breaker, Count, Permit};
 use crate::policy::outcome::Outcome;
-use crate::policy::retry::{self, Decision};
+use crate::policy::retry::{self, Decision, pushback};
 use crate::runtime::snapshot::Route;
 use crate::time::Moment;
 
@@ -134,8 +134,12 @@ pub fn conclude(ctx: &mut Context, outcome: Outcome, now: Moment) {
     record(ctx, &route, Count::Attempts, outcome, now);
 }
 
-/// Tell the breakers that count requests what became of this one.
+/// Tell the breakers that count requests what became of this one, and the bulkhead how long it
+/// took.
 pub fn conclude_request(ctx: &mut Context, outcome: Outcome, now: Moment) {
+    if let Some(slot) = ctx.admission.slot.take() {
+        slot.release(now);
+    }
     let Some(route) = ctx.route.clone() else { return };
     record(ctx, &route, Count::Requests, outcome, now);
 }
@@ -151,6 +155,11 @@ fn record(ctx: &mut Context, route: &Route, count: Count, outcome: Outcome, now:
         if breaker.config().count == count
             && let Some(permit) = permit.take()
         {
+            let permit = match count {
+                // Taken before the wait for a retry.
+                Count::Attempts => permit.begun(ctx.attempt.started),
+                Count::Requests => permit,
+            };
             permit.record(breaker.config().judge(outcome), now);
         }
     }
@@ -176,6 +185,8 @@ pub fn retry(session: &mut Session, ctx: &mut Context, outcome: Outcome, now: Mo
         body_replayable: !session.as_ref().retry_buffer_truncated(),
         response_started: is_answered(session),
         client_gone: ctx.end.client_gone,
+        nested: ctx.peer_trusted && pushback::is_retry(&session.req_header().headers),
+        server_asks: None,
         time_left: ctx.deadline.map(|deadline| deadline.since(now)),
         random: fastrand::f64(),
     };

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue};
 use pingora_core::{Error, Result};
-use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 use serde_json::Value;
 
@@ -90,23 +90,28 @@ fn with_defaults(body: &[u8], json: &Json) -> Result<Bytes, Rejection> {
 }
 
 /// Announce the body that [`prepare`] made; for any other, say its length once.
-pub fn frame(request: &mut RequestHeader, ctx: &Context) -> Result<()> {
-    let Some(body) = &ctx.body.prepared else { return single_length(request) };
-    request.remove_header(&TRANSFER_ENCODING);
-    request.remove_header(&EXPECT);
-    request.insert_header(CONTENT_LENGTH, body.len())
+pub fn frame(headers: &mut HeaderMap, ctx: &Context) {
+    match &ctx.body.prepared {
+        Some(body) => {
+            headers.remove(&TRANSFER_ENCODING);
+            headers.remove(&EXPECT);
+            headers.insert(CONTENT_LENGTH, body.len().into());
+        }
+        None => single_length(headers),
+    }
 }
 
 /// Equal lengths said twice are one (RFC 9110, section 8.6); Pingora has refused others.
-fn single_length(request: &mut RequestHeader) -> Result<()> {
-    let mut lengths = request.headers.get_all(CONTENT_LENGTH).iter();
-    let Some(first) = lengths.next() else { return Ok(()) };
+fn single_length(headers: &mut HeaderMap) {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(first) = lengths.next() else { return };
     if lengths.next().is_none() && !first.as_bytes().contains(&b',') {
-        return Ok(());
+        return;
     }
-    let length = first.to_str().unwrap_or_default().split(',').next().unwrap_or_default();
-    let length = length.trim().to_owned();
-    request.insert_header(CONTENT_LENGTH, length)
+    let first = first.as_bytes().split(|byte| *byte == b',').next().unwrap_or_default();
+    if let Ok(length) = HeaderValue::from_bytes(first.trim_ascii()) {
+        headers.insert(CONTENT_LENGTH, length);
+    }
 }
 
 /// A chunk of the request's body on its way upstream; on a retry, all that was kept of it.

@@ -146,8 +146,7 @@ impl ProxyHttp for Gateway {
         let (Some(route), Some(endpoint)) = (&ctx.route, &ctx.attempt.endpoint) else {
             return Ok(());
         };
-        headers::prepare_request(request, ctx, route, endpoint, peer_address(session))?;
-        body::frame(request, ctx)
+        headers::prepare_request(request, ctx, route, endpoint, peer_address(session))
     }
 
     async fn request_body_filter(

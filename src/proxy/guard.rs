@@ -105,9 +105,9 @@ impl Guard {
 
     /// A piece of the request line. Returns whether it is complete.
     fn on_request_line(&self, piece: &[u8]) -> bool {
-        let end = piece.iter().position(|byte| *byte == b'\n');
+        let end = memchr::memchr(b'\n', piece);
         let line = &piece[..end.unwrap_or(piece.len())];
-        let spaces = line.iter().filter(|byte| **byte == b' ').count();
+        let spaces = memchr::memchr_iter(b' ', line).count();
         let before = self.spaces.load(Ordering::Relaxed);
         self.spaces.store(before.saturating_add(spaces.min(255) as u8), Ordering::Relaxed);
         // Empty lines before a request are skipped (RFC 9112, section 2.2).

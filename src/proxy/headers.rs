@@ -4,13 +4,17 @@
 //! has removed what the client's `Connection` header nominated: before it, a client could
 //! strip it.
 
+use std::fmt::Write;
+use std::net::IpAddr;
+
 use http::header::{
     CONNECTION, HOST, HeaderName, PROXY_AUTHENTICATE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode, request, response};
 use pingora_core::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
 
+use super::body;
 use super::client_address::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 use super::context::Context;
 use crate::config::route::Edits;
@@ -21,6 +25,8 @@ use crate::upstream::config::HostHeader;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+/// How many fields a request gains at most, without the route's own.
+const ADDED: usize = 8;
 const HOP_BY_HOP: [HeaderName; 6] =
     [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHENTICATE, TRAILER, UPGRADE];
 
@@ -30,25 +36,45 @@ pub fn prepare_request(
     ctx: &Context,
     route: &Route,
     endpoint: &Endpoint,
-    peer: Option<std::net::IpAddr>,
+    peer: Option<IpAddr>,
 ) -> Result<()> {
-    target(request, ctx, endpoint);
-    forwarded(request, ctx, peer)?;
+    let mut parts = take_request(request)?;
+    target(&mut parts, ctx, endpoint);
+    let headers = &mut parts.headers;
+    headers.reserve(ADDED);
+    forwarded(headers, ctx, peer);
     if let HostHeader::Endpoint = route.host_header() {
-        request.insert_header(HOST, endpoint.authority.clone())?;
+        headers.insert(HOST, endpoint.authority.clone());
     }
     for name in route.credential_headers() {
-        request.remove_header(name);
+        headers.remove(name);
     }
-    trace(request, ctx)?;
-    edit(&route.config.headers.request, request)?;
-    identify(request, ctx)
+    trace(headers, ctx);
+    edit(&route.config.headers.request, headers);
+    identify(headers, ctx);
+    body::frame(headers, ctx);
+    *request = parts.into();
+    Ok(())
+}
+
+/// The request's parts. Pingora keeps the case of every header's name beside them, which costs
+/// more than all of our own work on headers; names go on in lower case instead, as HTTP/2 has
+/// them. What goes back has its target in origin form.
+fn take_request(request: &mut RequestHeader) -> Result<request::Parts> {
+    let empty = RequestHeader::build_no_case("GET", b"/", None)?;
+    Ok(std::mem::replace(request, empty).into())
+}
+
+/// Drop the case of the client's header names: they are copied with every attempt.
+pub fn forget_case(request: &mut RequestHeader) -> Result<()> {
+    *request = take_request(request)?.into();
+    Ok(())
 }
 
 /// The path that was routed is the path that is forwarded, in origin form.
-fn target(request: &mut RequestHeader, ctx: &Context, endpoint: &Endpoint) {
+fn target(request: &mut request::Parts, ctx: &Context, endpoint: &Endpoint) {
     let as_it_came = ctx.path.is_none() && endpoint.base_path.is_empty();
-    if as_it_came && request.raw_path().starts_with(b"/") {
+    if as_it_came && request.uri.scheme().is_none() && request.uri.authority().is_none() {
         return;
     }
     let path = ctx.path.as_deref().unwrap_or_else(|| request.uri.path());
@@ -61,68 +87,58 @@ fn target(request: &mut RequestHeader, ctx: &Context, endpoint: &Endpoint) {
     }
     // A canonical path and a query that was parsed once are a URI.
     if let Ok(uri) = target.parse() {
-        request.set_uri(uri);
+        request.uri = uri;
     }
 }
 
 /// `X-Forwarded-*`: extended for a trusted peer, replaced for anybody else.
-fn forwarded(
-    request: &mut RequestHeader,
-    ctx: &Context,
-    peer: Option<std::net::IpAddr>,
-) -> Result<()> {
-    let peer = peer.map(|ip| ip.to_canonical().to_string()).unwrap_or_default();
-    let known = ctx.peer_trusted.then(|| joined(&request.headers, &X_FORWARDED_FOR)).flatten();
-    let hops = match known {
-        Some(hops) => format!("{hops}, {peer}"),
-        None => peer,
-    };
-    request.insert_header(X_FORWARDED_FOR, hops)?;
-    if !ctx.peer_trusted || !request.headers.contains_key(X_FORWARDED_PROTO) {
-        request.insert_header(X_FORWARDED_PROTO, HeaderValue::from_static("http"))?;
+fn forwarded(headers: &mut HeaderMap, ctx: &Context, peer: Option<IpAddr>) {
+    let known = ctx.peer_trusted.then(|| joined(headers, &X_FORWARDED_FOR)).flatten();
+    let mut hops = known.map(|known| known + ", ").unwrap_or_default();
+    if let Some(peer) = peer {
+        // Writing to a string does not fail.
+        let _ = write!(hops, "{}", peer.to_canonical());
     }
-    if !ctx.peer_trusted || !request.headers.contains_key(X_FORWARDED_HOST) {
-        match request.headers.get(HOST).cloned() {
-            Some(host) => request.insert_header(X_FORWARDED_HOST, host)?,
-            None => drop(request.remove_header(&X_FORWARDED_HOST)),
-        }
+    if let Ok(hops) = HeaderValue::try_from(hops) {
+        headers.insert(X_FORWARDED_FOR, hops);
     }
-    Ok(())
+    if !ctx.peer_trusted || !headers.contains_key(X_FORWARDED_PROTO) {
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    }
+    if !ctx.peer_trusted || !headers.contains_key(X_FORWARDED_HOST) {
+        match headers.get(HOST).cloned() {
+            Some(host) => headers.insert(X_FORWARDED_HOST, host),
+            None => headers.remove(&X_FORWARDED_HOST),
+        };
+    }
 }
 
 /// The attempt is the parent of whatever the upstream does. Written before the route's own
 /// edits: whoever must not know of our traces can be kept from it.
-fn trace(request: &mut RequestHeader, ctx: &Context) -> Result<()> {
+fn trace(headers: &mut HeaderMap, ctx: &Context) {
     let span = ctx.attempt.span.unwrap_or_else(|| ctx.trace.span());
-    request.insert_header(TRACEPARENT, ctx.trace.parent_for(span).to_header())?;
+    headers.insert(TRACEPARENT, ctx.trace.parent_for(span).to_header());
     // Belongs to the parent it came with.
     if ctx.trace.parent.is_none() {
-        request.remove_header(&TRACESTATE);
+        headers.remove(&TRACESTATE);
     }
-    Ok(())
 }
 
 /// Ids and the consumer: set or removed, never the client's own word.
-fn identify(request: &mut RequestHeader, ctx: &Context) -> Result<()> {
+fn identify(headers: &mut HeaderMap, ctx: &Context) {
     let names = &ctx.snapshot.config.identifiers;
-    request.insert_header(names.request_id.0.clone(), ctx.request_id.clone())?;
-    if let (Some(name), Some(id)) = (&names.correlation_id, &ctx.correlation_id) {
-        request.insert_header(name.0.clone(), id.clone())?;
-    }
-    remove_lookalikes(request, &names.consumer.0);
+    echo(headers, ctx);
+    remove_lookalikes(headers, &names.consumer.0);
     match &ctx.identity {
         Some(identity) => {
-            request.insert_header(names.consumer.0.clone(), identity.consumer_header().clone())
+            headers.insert(names.consumer.0.clone(), identity.consumer_header().clone())
         }
-        None => {
-            request.remove_header(&names.consumer.0);
-            Ok(())
-        }
-    }
+        None => headers.remove(&names.consumer.0),
+    };
 }
 
 /// Servers that turn headers into variables (CGI, WSGI) read `x_consumer` as `x-consumer`.
-fn remove_lookalikes(request: &mut RequestHeader, name: &HeaderName) {
+fn remove_lookalikes(headers: &mut HeaderMap, name: &HeaderName) {
     let alike = |other: &HeaderName| {
         other != name
             && other.as_str().len() == name.as_str().len()
@@ -132,49 +148,61 @@ fn remove_lookalikes(request: &mut RequestHeader, name: &HeaderName) {
                 .zip(name.as_str().bytes())
                 .all(|(a, b)| a == b || (a == b'_' && b == b'-') || (a == b'-' && b == b'_'))
     };
-    let found: Vec<HeaderName> =
-        request.headers.keys().filter(|other| alike(other)).cloned().collect();
+    let found: Vec<HeaderName> = headers.keys().filter(|other| alike(other)).cloned().collect();
     for other in found {
-        request.remove_header(&other);
+        headers.remove(&other);
     }
 }
 
 /// Write the response as the client shall see it: hop-by-hop fields out, ids in.
 pub fn prepare_response(response: &mut ResponseHeader, ctx: &Context) -> Result<()> {
-    strip_hop_by_hop(response);
-    if let Some(route) = &ctx.route {
-        edit(&route.config.headers.response, response)?;
-    }
-    echo(response, ctx)
+    with_headers(response, |headers, status| {
+        strip_hop_by_hop(headers, status);
+        if let Some(route) = &ctx.route {
+            edit(&route.config.headers.response, headers);
+        }
+        echo(headers, ctx);
+    })
 }
 
-/// The ids a client gets back with every answer.
-pub fn echo(response: &mut ResponseHeader, ctx: &Context) -> Result<()> {
-    let names = &ctx.snapshot.config.identifiers;
-    response.insert_header(names.request_id.0.clone(), ctx.request_id.clone())?;
-    if let (Some(name), Some(id)) = (&names.correlation_id, &ctx.correlation_id) {
-        response.insert_header(name.0.clone(), id.clone())?;
-    }
+/// Change a response's headers at once; as for requests, the case of their names is let go.
+pub fn with_headers(
+    response: &mut ResponseHeader,
+    change: impl FnOnce(&mut HeaderMap, StatusCode),
+) -> Result<()> {
+    let empty = ResponseHeader::build_no_case(StatusCode::OK, None)?;
+    let mut parts: response::Parts = std::mem::replace(response, empty).into();
+    change(&mut parts.headers, parts.status);
+    *response = parts.into();
     Ok(())
 }
 
+/// The ids a request goes by.
+pub fn echo(headers: &mut HeaderMap, ctx: &Context) {
+    let names = &ctx.snapshot.config.identifiers;
+    headers.insert(names.request_id.0.clone(), ctx.request_id.clone());
+    if let (Some(name), Some(id)) = (&names.correlation_id, &ctx.correlation_id) {
+        headers.insert(name.0.clone(), id.clone());
+    }
+}
+
 /// RFC 9110, section 7.6.1. `Transfer-Encoding` stays: Pingora frames the body by it.
-fn strip_hop_by_hop(response: &mut ResponseHeader) {
-    if response.status == StatusCode::SWITCHING_PROTOCOLS {
+fn strip_hop_by_hop(headers: &mut HeaderMap, status: StatusCode) {
+    if status == StatusCode::SWITCHING_PROTOCOLS {
         return;
     }
-    if let Some(nominated) = joined(&response.headers, &CONNECTION) {
+    if let Some(nominated) = joined(headers, &CONNECTION) {
         for name in nominated.split(',') {
             let name = name.trim().to_ascii_lowercase();
             if name != TRANSFER_ENCODING.as_str() && name != "content-length" {
-                response.remove_header(name.as_str());
+                headers.remove(name.as_str());
             }
         }
     }
     // One pass over what is there is cheaper than a look-up for each that is not.
-    if response.headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+    if headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
         for name in &HOP_BY_HOP {
-            response.remove_header(name);
+            headers.remove(name);
         }
     }
 }
@@ -190,51 +218,15 @@ fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     Some(all)
 }
 
-/// What both kinds of head have in common.
-pub trait Head {
-    fn insert(&mut self, name: HeaderName, value: HeaderValue) -> Result<()>;
-    fn append(&mut self, name: HeaderName, value: HeaderValue) -> Result<()>;
-    fn remove(&mut self, name: &HeaderName);
-}
-
-impl Head for RequestHeader {
-    fn insert(&mut self, name: HeaderName, value: HeaderValue) -> Result<()> {
-        self.insert_header(name, value)
-    }
-
-    fn append(&mut self, name: HeaderName, value: HeaderValue) -> Result<()> {
-        self.append_header(name, value).map(|_| ())
-    }
-
-    fn remove(&mut self, name: &HeaderName) {
-        self.remove_header(name);
-    }
-}
-
-impl Head for ResponseHeader {
-    fn insert(&mut self, name: HeaderName, value: HeaderValue) -> Result<()> {
-        self.insert_header(name, value)
-    }
-
-    fn append(&mut self, name: HeaderName, value: HeaderValue) -> Result<()> {
-        self.append_header(name, value).map(|_| ())
-    }
-
-    fn remove(&mut self, name: &HeaderName) {
-        self.remove_header(name);
-    }
-}
-
 /// Apply a route's edits: remove, set, add.
-pub fn edit(edits: &Edits, head: &mut impl Head) -> Result<()> {
+pub fn edit(edits: &Edits, headers: &mut HeaderMap) {
     for name in &edits.remove {
-        head.remove(&name.0);
+        headers.remove(&name.0);
     }
     for (name, value) in &edits.set.0 {
-        head.insert(name.clone(), value.clone())?;
+        headers.insert(name.clone(), value.clone());
     }
     for (name, value) in &edits.add.0 {
-        head.append(name.clone(), value.clone())?;
+        headers.append(name.clone(), value.clone());
     }
-    Ok(())
 }

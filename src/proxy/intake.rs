@@ -34,10 +34,8 @@ pub fn check_form(
     if !line_is_whole || !(target.starts_with(b"/") || absolute || target == b"*") {
         return bad("the request line is malformed");
     }
-    // Counting is what the compiler turns into a few wide instructions.
-    let line_ends = raw.iter().filter(|byte| **byte == b'\n').count();
-    let proper = raw.iter().zip(raw.iter().skip(1));
-    if line_ends != proper.filter(|(a, b)| (**a, **b) == (b'\r', b'\n')).count() {
+    let crlf = |end: usize| end > 0 && raw[end - 1] == b'\r';
+    if !memchr::memchr_iter(b'\n', raw).all(crlf) {
         return bad("a line of the head does not end in CRLF");
     }
     let mut codings = request.headers.get_all(TRANSFER_ENCODING).iter();

@@ -76,7 +76,7 @@ impl Rejection {
             Rejection::Attempt(Outcome::ConnectFailure) => "upstream_unreachable",
             Rejection::Attempt(Outcome::Reset | Outcome::RefusedStream) => "upstream_reset",
             Rejection::Attempt(Outcome::Protocol) => "upstream_protocol_error",
-            Rejection::Attempt(Outcome::Response(_)) => "upstream_error",
+            Rejection::Attempt(Outcome::Response(_) | Outcome::Grpc(_)) => "upstream_error",
             Rejection::DeadlineExceeded => "deadline_exceeded",
             Rejection::RecordUnavailable => "record_unavailable",
             Rejection::Internal => "internal",
@@ -111,7 +111,8 @@ impl Rejection {
                 | Outcome::RefusedStream
                 | Outcome::Reset
                 | Outcome::Protocol
-                | Outcome::Response(_),
+                | Outcome::Response(_)
+                | Outcome::Grpc(_),
             ) => StatusCode::BAD_GATEWAY,
             Rejection::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -146,7 +147,8 @@ impl Rejection {
                 Outcome::ConnectFailure
                 | Outcome::RefusedStream
                 | Outcome::Reset
-                | Outcome::Protocol,
+                | Outcome::Protocol
+                | Outcome::Grpc(_),
             ) => RpcCode::Unavailable,
             Rejection::Internal => RpcCode::Internal,
         }
@@ -172,7 +174,7 @@ impl Rejection {
             }
             Rejection::Attempt(Outcome::Reset | Outcome::RefusedStream) => "the upstream broke off",
             Rejection::Attempt(Outcome::Protocol) => "the upstream's answer was malformed",
-            Rejection::Attempt(Outcome::Response(_)) => "the upstream failed",
+            Rejection::Attempt(Outcome::Response(_) | Outcome::Grpc(_)) => "the upstream failed",
             Rejection::DeadlineExceeded => "the request's deadline has passed",
             Rejection::RecordUnavailable => "the record of this request could not be committed",
             Rejection::Internal => "the gateway failed",

@@ -51,7 +51,8 @@ fn error(ctx: &Context) -> Option<&'static str> {
             | Outcome::RefusedStream
             | Outcome::Reset
             | Outcome::Timeout
-            | Outcome::Protocol),
+            | Outcome::Protocol
+            | Outcome::Grpc(_)),
             _,
         )) => Some(outcome.as_str()),
         Some((Outcome::Response(_), _)) | None if ctx.end.client_gone => Some("client_gone"),

@@ -101,7 +101,10 @@ impl Router {
 
     /// The trees that hold routes for `host`, the best first.
     fn trees<'a>(&'a self, host: &str) -> impl Iterator<Item = &'a Tree> {
-        let below = host.match_indices('.').filter_map(|(dot, _)| self.below.get(&host[dot + 1..]));
+        // Most configurations have no wildcard host: nothing to look for then.
+        let labels = if self.below.is_empty() { "" } else { host };
+        let below =
+            labels.match_indices('.').filter_map(|(dot, _)| self.below.get(&host[dot + 1..]));
         self.exact.get(host).into_iter().chain(below).chain([&self.any])
     }
 

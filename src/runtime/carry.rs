@@ -132,7 +132,7 @@ pub(super) fn authorities(
 pub(super) fn resize(snapshot: &Snapshot) {
     for route in &snapshot.routes {
         if let (Some(bulkhead), Some(wanted)) = (&route.policies.bulkhead, &route.config.bulkhead) {
-            bulkhead.resize(wanted.max_in_flight);
+            bulkhead.reconfigure(wanted);
         }
     }
 }

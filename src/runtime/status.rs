@@ -191,12 +191,13 @@ fn route(route: &Route, now: Moment) -> RouteStatus {
 }
 
 fn circuit(breaker: &Breaker, now: Moment) -> CircuitStatus {
-    let (state, next) = match breaker.state(now) {
-        State::Closed { .. } => ("closed", None),
-        State::Open { remaining } => ("open", Some(remaining.as_millis())),
-        State::HalfOpen { .. } => ("half_open", None),
+    let state = breaker.state(now);
+    let next_probe_in_ms = match state {
+        State::Open { remaining } => Some(remaining.as_millis()),
+        State::Closed { .. } | State::HalfOpen { .. } => None,
+        State::ForcedOpen | State::ForcedClosed => None,
     };
-    CircuitStatus { state, next_probe_in_ms: next, opened: breaker.transitions().opened }
+    CircuitStatus { state: state.as_str(), next_probe_in_ms, opened: breaker.transitions().opened }
 }
 
 fn upstreams(snapshot: &Snapshot, now: Moment) -> BTreeMap<String, UpstreamStatus> {
@@ -271,9 +272,9 @@ fn publish(state: &StateMetrics, shared: &Shared, snapshot: &Snapshot, now: Mome
 
 fn publish_circuit(state: &StateMetrics, labels: [&str; 2], breaker: &Breaker, now: Moment) {
     let value = match breaker.state(now) {
-        State::Closed { .. } => 0,
+        State::Closed { .. } | State::ForcedClosed => 0,
         State::HalfOpen { .. } => 1,
-        State::Open { .. } => 2,
+        State::Open { .. } | State::ForcedOpen => 2,
     };
     state.circuit_state.with_label_values(&labels).set(value);
     state.circuit_opened.with_label_values(&labels).inc_by(breaker.transitions().opened);

@@ -1,13 +1,16 @@
 //! The state machine of a breaker, for one thread at a time.
 //!
 //! After sony/gobreaker: a generation number marks every change of phase, and a result that
-//! carries an older one is dropped. What is added: places of probes that are given back, and a
-//! watchdog for probes that never are. Sharing it between threads is left to the module above.
+//! carries an older one is dropped. What is added: places of probes that are given back, a
+//! watchdog for probes that never are, and resilience4j's trial by rate. The calls of a window
+//! are counted elsewhere; sharing the machine between threads is left to the module above.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::config::{Config, Consecutive, Reset, Verdict};
+use super::config::{CloseOn, Config, Consecutive, Reset, Verdict};
+use super::trial::{Round, Trial};
+use super::window::Judgement;
 use crate::time::Moment;
 
 /// What a call was admitted as; its result is worth something only to that generation.
@@ -15,25 +18,29 @@ use crate::time::Moment;
 pub(super) struct Ticket {
     pub(super) generation: u64,
     /// For a probe, the round in which it took a place.
-    pub(super) round: Option<u32>,
+    pub(super) round: Option<Round>,
+}
+
+/// What came of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Report {
+    pub(super) verdict: Verdict,
+    pub(super) slow: bool,
+    /// Whether a rate of the window is reached with this call.
+    pub(super) tripped: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     Closed,
-    Open { until: Moment },
+    Open {
+        until: Moment,
+    },
     HalfOpen(Trial),
-}
-
-/// The probes of one half-open phase. `places` counts successes and probes in flight of this
-/// round; those two are all that can hold one, so a full trial has a probe in flight.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Trial {
-    pub(super) places: u32,
-    pub(super) successes: u32,
-    round: u32,
-    /// When the probes in flight lose their places to others. Their results still count.
-    pub(super) reclaim_at: Moment,
+    /// By an operator, until an operator says otherwise.
+    ForcedOpen,
+    /// Likewise; nothing is counted.
+    ForcedClosed,
 }
 
 /// How often the circuit changed, since the breaker was made.
@@ -48,28 +55,34 @@ pub struct Transitions {
 pub(super) struct Machine {
     pub(super) generation: u64,
     pub(super) phase: Phase,
+    /// The generation with which the phase began. Only the end of a fixed interval, which concerns
+    /// nothing but the run, makes a generation within a phase.
+    pub(super) since: u64,
     pub(super) transitions: Transitions,
     /// The failures in a row, oldest first; never more than trip.
     run: VecDeque<Moment>,
-    /// With fixed windows, the end of this one.
-    renew_at: Option<Moment>,
+    /// With fixed intervals, the end of this one.
+    interval_end: Option<Moment>,
 }
+
+const NEVER: Moment = Moment::from_nanos(u64::MAX);
 
 impl Machine {
     pub(super) fn new(config: &Config, now: Moment) -> Self {
         Machine {
             generation: 0,
             phase: Phase::Closed,
+            since: 0,
             transitions: Transitions::default(),
             run: VecDeque::new(),
-            renew_at: window_end(config, now),
+            interval_end: interval_end(config, now),
         }
     }
 
     /// Failures in a row that still count at `now`.
     pub(super) fn failures(&self, config: &Config, now: Moment) -> u32 {
         let Some(mode) = &config.consecutive else { return 0 };
-        if self.window_is_over(now) {
+        if self.interval_is_over(now) {
             return 0;
         }
         let young = self.run.iter().filter(|failed| !is_old(mode, **failed, now)).count();
@@ -81,59 +94,57 @@ impl Machine {
         u32::try_from(self.run.len()).unwrap_or(u32::MAX)
     }
 
+    /// The phase as it is at `now`, seen by a call or not.
+    pub(super) fn phase_at(&self, config: &Config, now: Moment) -> Phase {
+        match self.phase {
+            Phase::HalfOpen(trial) if now >= trial.until => {
+                Phase::Open { until: trial.until + *config.open_for }
+            }
+            phase => phase,
+        }
+    }
+
     /// The moment before which `admit` can only say again what the phase says: admitted if
     /// closed, refused if not.
     pub(super) fn consult_at(&self, config: &Config) -> Moment {
         match self.phase {
-            Phase::Closed => self.renew_at.unwrap_or(Moment::from_nanos(u64::MAX)),
+            Phase::Closed => self.interval_end.unwrap_or(NEVER),
             Phase::Open { until } => until,
-            Phase::HalfOpen(trial) if trial.places < config.half_open_calls => Moment::ZERO,
-            Phase::HalfOpen(trial) => trial.reclaim_at,
+            Phase::HalfOpen(trial) => trial.consult_at(config),
+            Phase::ForcedOpen | Phase::ForcedClosed => NEVER,
         }
     }
 
     /// Admits a call, or says how long everything is refused for certain (zero if half-open,
     /// where the next result may change it).
     pub(super) fn admit(&mut self, config: &Config, now: Moment) -> Result<Ticket, Duration> {
+        self.expire(config, now);
         self.renew(config, now);
         match self.phase {
-            Phase::Closed => Ok(Ticket { generation: self.generation, round: None }),
+            Phase::Closed | Phase::ForcedClosed => {
+                Ok(Ticket { generation: self.generation, round: None })
+            }
             Phase::Open { until } if now < until => Err(until.since(now)),
             Phase::Open { .. } => {
-                self.half_open();
+                self.half_open(config, now);
                 self.admit_probe(config, now)
             }
             Phase::HalfOpen(_) => self.admit_probe(config, now),
+            Phase::ForcedOpen => Err(*config.open_for),
         }
     }
 
-    /// Takes in the result of a call; drops it if it is of another generation, or of a fixed
-    /// window that is over.
-    pub(super) fn settle(
-        &mut self,
-        config: &Config,
-        ticket: Ticket,
-        verdict: Verdict,
-        now: Moment,
-    ) {
-        if ticket.generation != self.generation || self.window_is_over(now) {
+    /// Takes in the result of a call; drops it if it is of another phase.
+    pub(super) fn settle(&mut self, config: &Config, ticket: Ticket, report: Report, now: Moment) {
+        self.expire(config, now);
+        if ticket.generation < self.since {
             return;
         }
-        match (&mut self.phase, verdict) {
-            (Phase::Closed, Verdict::Success) => self.run.clear(),
-            (Phase::Closed, Verdict::Failure) => self.count_failure(config, now),
-            (Phase::HalfOpen(_), Verdict::Failure) => self.open(config, now),
-            (Phase::HalfOpen(trial), Verdict::Success) => {
-                trial.successes += 1;
-                // A probe that lost its place takes one again: `places` never falls below the successes.
-                trial.places += u32::from(ticket.round != Some(trial.round));
-                if trial.successes >= config.half_open_calls {
-                    self.close(config, now);
-                }
-            }
-            (Phase::HalfOpen(_), Verdict::Neutral) => self.give_back(ticket),
-            // No ticket carries the generation of an open circuit.
-            (Phase::Closed, Verdict::Neutral) | (Phase::Open { .. }, _) => {}
+        match self.phase {
+            Phase::Closed => self.settle_call(config, ticket, report, now),
+            Phase::HalfOpen(_) => self.settle_probe(config, ticket, report, now),
+            // No ticket carries the generation of an open circuit; a forced one counts nothing.
+            Phase::Open { .. } | Phase::ForcedOpen | Phase::ForcedClosed => {}
         }
     }
 
@@ -143,24 +154,63 @@ impl Machine {
             return;
         }
         match &mut self.phase {
-            Phase::HalfOpen(trial) if ticket.round == Some(trial.round) => trial.places -= 1,
-            Phase::HalfOpen(_) | Phase::Closed | Phase::Open { .. } => {}
+            Phase::HalfOpen(trial) => trial.give_back(ticket.round),
+            Phase::Closed | Phase::Open { .. } | Phase::ForcedOpen | Phase::ForcedClosed => {}
+        }
+    }
+
+    pub(super) fn force_open(&mut self) {
+        let was_open = matches!(self.phase, Phase::Open { .. } | Phase::ForcedOpen);
+        self.transitions.opened += u64::from(!was_open);
+        self.enter(Phase::ForcedOpen);
+    }
+
+    pub(super) fn force_closed(&mut self) {
+        self.count_closing();
+        self.enter(Phase::ForcedClosed);
+    }
+
+    /// Closed, with everything forgotten.
+    pub(super) fn reset(&mut self, config: &Config, now: Moment) {
+        self.count_closing();
+        self.enter(Phase::Closed);
+        self.interval_end = interval_end(config, now);
+    }
+
+    fn settle_call(&mut self, config: &Config, ticket: Ticket, report: Report, now: Moment) {
+        // A result of an earlier fixed interval is dropped for the run, not for the window.
+        let of_the_run = ticket.generation == self.generation && !self.interval_is_over(now);
+        match report.verdict {
+            Verdict::Success if of_the_run => self.run.clear(),
+            Verdict::Failure if of_the_run => self.count_failure(config, now),
+            Verdict::Success | Verdict::Failure | Verdict::Throttled | Verdict::Neutral => {}
+        }
+        if report.tripped && self.phase == Phase::Closed {
+            self.open(config, now);
+        }
+    }
+
+    fn settle_probe(&mut self, config: &Config, ticket: Ticket, report: Report, now: Moment) {
+        let failed = match (report.verdict, config.closes_on()) {
+            (Verdict::Success, _) => false,
+            (Verdict::Failure, _) | (Verdict::Throttled, CloseOn::Rate) => true,
+            (Verdict::Neutral, _) | (Verdict::Throttled, CloseOn::Successes) => {
+                return self.give_back(ticket);
+            }
+        };
+        let Phase::HalfOpen(trial) = &mut self.phase else { return };
+        trial.take_in(ticket.round, failed, report.slow);
+        match trial.judge(config) {
+            Some(Judgement::Reached) => self.open(config, now),
+            Some(Judgement::Below) => self.close(config, now),
+            None => {}
         }
     }
 
     fn admit_probe(&mut self, config: &Config, now: Moment) -> Result<Ticket, Duration> {
         let Phase::HalfOpen(trial) = &mut self.phase else { return Err(Duration::ZERO) };
-        if trial.places >= config.half_open_calls {
-            if now < trial.reclaim_at {
-                return Err(Duration::ZERO);
-            }
-            trial.round += 1;
-            trial.places = trial.successes;
-        }
-        trial.places += 1;
-        // Counted from the youngest probe, so that each has at least this long.
-        trial.reclaim_at = now + *config.open_for;
-        Ok(Ticket { generation: self.generation, round: Some(trial.round) })
+        let round = trial.admit(config, now).ok_or(Duration::ZERO)?;
+        Ok(Ticket { generation: self.generation, round: Some(round) })
     }
 
     fn count_failure(&mut self, config: &Config, now: Moment) {
@@ -174,38 +224,55 @@ impl Machine {
         }
     }
 
-    /// Begins a new fixed window with the first call after the last one's end.
-    fn renew(&mut self, config: &Config, now: Moment) {
-        if self.window_is_over(now) {
-            self.generation += 1;
-            self.run.clear();
-            self.renew_at = window_end(config, now);
+    /// Opens a circuit that has been half-open for too long; from when it was that.
+    fn expire(&mut self, config: &Config, now: Moment) {
+        if let Phase::HalfOpen(trial) = self.phase
+            && now >= trial.until
+        {
+            self.open(config, trial.until);
         }
     }
 
-    fn window_is_over(&self, now: Moment) -> bool {
-        self.phase == Phase::Closed && self.renew_at.is_some_and(|end| now >= end)
+    /// Begins a new fixed interval with the first call after the last one's end.
+    fn renew(&mut self, config: &Config, now: Moment) {
+        if self.interval_is_over(now) {
+            self.generation += 1;
+            self.run.clear();
+            self.interval_end = interval_end(config, now);
+        }
+    }
+
+    fn interval_is_over(&self, now: Moment) -> bool {
+        self.phase == Phase::Closed && self.interval_end.is_some_and(|end| now >= end)
     }
 
     fn open(&mut self, config: &Config, now: Moment) {
-        self.generation += 1;
-        self.run.clear();
-        self.phase = Phase::Open { until: now + *config.open_for };
+        self.enter(Phase::Open { until: now + *config.open_for });
         self.transitions.opened += 1;
     }
 
-    fn half_open(&mut self) {
-        self.generation += 1;
-        self.phase =
-            Phase::HalfOpen(Trial { places: 0, successes: 0, round: 0, reclaim_at: Moment::ZERO });
+    fn half_open(&mut self, config: &Config, now: Moment) {
+        let until = config.max_half_open.map_or(NEVER, |most| now + *most);
+        self.enter(Phase::HalfOpen(Trial::new(until)));
         self.transitions.half_opened += 1;
     }
 
     fn close(&mut self, config: &Config, now: Moment) {
-        self.generation += 1;
-        self.phase = Phase::Closed;
-        self.renew_at = window_end(config, now);
+        self.enter(Phase::Closed);
+        self.interval_end = interval_end(config, now);
         self.transitions.closed += 1;
+    }
+
+    fn count_closing(&mut self) {
+        let was_closed = matches!(self.phase, Phase::Closed | Phase::ForcedClosed);
+        self.transitions.closed += u64::from(!was_closed);
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        self.generation += 1;
+        self.since = self.generation;
+        self.run.clear();
+        self.phase = phase;
     }
 }
 
@@ -216,7 +283,7 @@ fn is_old(mode: &Consecutive, failed: Moment, now: Moment) -> bool {
     }
 }
 
-fn window_end(config: &Config, now: Moment) -> Option<Moment> {
+fn interval_end(config: &Config, now: Moment) -> Option<Moment> {
     let mode = config.consecutive.as_ref()?;
     match mode.reset {
         Reset::Rolling => None,

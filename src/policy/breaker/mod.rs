@@ -2,8 +2,9 @@
 //!
 //! [`Breaker`] shares one state machine between threads. While the circuit is closed and nothing
 //! fails, a call costs a few loads: no lock, no write to a shared line but the permit's reference
-//! count. Refusals of an open circuit are loads only, too. The lock is taken once per failure,
-//! for the success that ends a run of failures, and while half-open.
+//! count and, with a window, the window's. Refusals of an open circuit are loads only, too. The
+//! lock is taken for a failure that may end a run, for the success that ends one, for the call
+//! with which a rate is reached, and while half-open.
 //!
 //! What an outcome is, when to take a permit, and what a refused client is answered are left to
 //! the caller.
@@ -14,14 +15,19 @@ mod machine;
 mod model;
 #[cfg(test)]
 mod tests;
+mod trial;
+mod window;
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-pub use config::{Config, Consecutive, Count, Reset, Verdict};
+use arc_swap::ArcSwapOption;
+pub use config::{
+    CloseOn, Config, Consecutive, Count, Extent, Reset, SlowCalls, Transition, Verdict, Window,
+};
 pub use machine::Transitions;
-use machine::{Machine, Phase, Ticket};
+use machine::{Machine, Phase, Report, Ticket};
 
 use crate::policy::outcome::Outcome;
 use crate::time::Moment;
@@ -36,6 +42,9 @@ pub struct Breaker {
     consult_at: AtomicU64,
     /// Failures in a row: a success needs the lock only if there are any.
     run_length: AtomicU32,
+    /// The calls of this closed phase, if a window is configured. A new one for each phase: what
+    /// an older one is still told changes nothing.
+    window: ArcSwapOption<window::Window>,
     /// A plain lock, held for a few instructions and never across an await.
     machine: Mutex<Machine>,
 }
@@ -49,6 +58,10 @@ pub enum State {
     Open { remaining: Duration },
     /// Probes are let through, or the next call will be one.
     HalfOpen { in_flight: u32, successes: u32 },
+    /// Calls are refused because an operator said so.
+    ForcedOpen,
+    /// Calls flow, whatever becomes of them, because an operator said so.
+    ForcedClosed,
 }
 
 /// The circuit is open, or half-open with every probe out.
@@ -66,6 +79,7 @@ impl Breaker {
             word: AtomicU64::new(pack(&machine)),
             consult_at: AtomicU64::new(machine.consult_at(&config).as_nanos()),
             run_length: AtomicU32::new(0),
+            window: ArcSwapOption::new(fresh_window(&config, &machine)),
             config,
             machine: Mutex::new(machine),
         }
@@ -89,7 +103,8 @@ impl Breaker {
         if now < consult_at {
             match word & PHASE_BITS {
                 CLOSED => {
-                    return Ok(self.permit(Ticket { generation: word >> PHASE_WIDTH, round: None }));
+                    let ticket = Ticket { generation: word >> PHASE_WIDTH, round: None };
+                    return Ok(self.permit(ticket, now));
                 }
                 OPEN => {
                     let retry_after = consult_at.since(now).min(*self.config.open_for);
@@ -99,7 +114,7 @@ impl Breaker {
             }
         }
         match self.consult(|machine| machine.admit(&self.config, now)) {
-            Ok(ticket) => Ok(self.permit(ticket)),
+            Ok(ticket) => Ok(self.permit(ticket, now)),
             Err(retry_after) => Err(Open { retry_after }),
         }
     }
@@ -107,38 +122,81 @@ impl Breaker {
     /// The state as of `now`. Takes the lock: for pages and metrics, not for the request path.
     pub fn state(&self, now: Moment) -> State {
         let machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
-        match machine.phase {
+        match machine.phase_at(&self.config, now) {
             Phase::Closed => State::Closed { failures: machine.failures(&self.config, now) },
             Phase::Open { until } if now < until => State::Open { remaining: until.since(now) },
-            Phase::Open { .. } => State::HalfOpen { in_flight: 0, successes: 0 },
-            Phase::HalfOpen(trial) => State::HalfOpen {
-                in_flight: trial.places.saturating_sub(trial.successes),
-                successes: trial.successes,
+            Phase::Open { .. } => match self.config.transition {
+                Transition::Automatic => State::HalfOpen { in_flight: 0, successes: 0 },
+                Transition::Lazy => State::Open { remaining: Duration::ZERO },
             },
+            Phase::HalfOpen(trial) => {
+                State::HalfOpen { in_flight: trial.in_flight(), successes: trial.successes() }
+            }
+            Phase::ForcedOpen => State::ForcedOpen,
+            Phase::ForcedClosed => State::ForcedClosed,
         }
     }
 
-    /// How often the circuit changed. Takes the lock, as `state` does.
+    /// How often the circuit changed. Takes the lock, as `state` does. A circuit counts as
+    /// half-opened with its first probe.
     pub fn transitions(&self) -> Transitions {
         self.machine.lock().unwrap_or_else(PoisonError::into_inner).transitions
     }
 
-    fn permit(self: &Arc<Self>, ticket: Ticket) -> Permit {
-        Permit { breaker: Arc::clone(self), ticket, settled: false }
+    /// Refuses every call until `force_closed` or `reset`.
+    pub fn force_open(&self) {
+        self.consult(Machine::force_open);
     }
 
-    fn settle(&self, ticket: Ticket, verdict: Verdict, now: Moment) {
-        if ticket.round.is_none() && !self.needs_lock(verdict) {
-            return;
+    /// Admits every call and counts none until `force_open` or `reset`.
+    pub fn force_closed(&self) {
+        self.consult(Machine::force_closed);
+    }
+
+    /// Closes the circuit, forgets every result, and ends what was forced.
+    pub fn reset(&self, now: Moment) {
+        self.consult(|machine| machine.reset(&self.config, now));
+    }
+
+    fn permit(self: &Arc<Self>, ticket: Ticket, now: Moment) -> Permit {
+        Permit { breaker: Arc::clone(self), ticket, begun: now, settled: false }
+    }
+
+    fn settle(&self, permit: &Permit, verdict: Verdict, now: Moment) {
+        let ticket = permit.ticket;
+        let slow = self.is_slow(now.since(permit.begun));
+        let tripped = !permit.is_probe() && self.trips(ticket, verdict, slow, now);
+        if permit.is_probe() || tripped || self.concerns_run(verdict) {
+            let report = Report { verdict, slow, tripped };
+            self.consult(|machine| machine.settle(&self.config, ticket, report, now));
         }
-        self.consult(|machine| machine.settle(&self.config, ticket, verdict, now));
     }
 
-    /// Whether the result of a call admitted while closed can change anything.
-    fn needs_lock(&self, verdict: Verdict) -> bool {
+    fn is_slow(&self, took: Duration) -> bool {
+        let slow_calls = self.config.window.as_ref().and_then(|window| window.slow_calls.as_ref());
+        slow_calls.is_some_and(|slow| took > *slow.longer_than)
+    }
+
+    /// Puts a call admitted while closed into the window; whether a rate is reached with it.
+    fn trips(&self, ticket: Ticket, verdict: Verdict, slow: bool, now: Moment) -> bool {
+        let failed = match verdict {
+            Verdict::Success => false,
+            Verdict::Failure | Verdict::Throttled => true,
+            Verdict::Neutral => return false,
+        };
+        if self.config.window.is_none() {
+            return false;
+        }
+        let window = self.window.load();
+        let of_this_phase = window.as_ref().filter(|window| ticket.generation >= window.since);
+        of_this_phase.is_some_and(|window| window.record(window::Call { failed, slow }, now))
+    }
+
+    /// Whether the result of a call admitted while closed can change the run of failures.
+    fn concerns_run(&self, verdict: Verdict) -> bool {
         match verdict {
-            Verdict::Neutral => false,
-            Verdict::Failure => true,
+            Verdict::Neutral | Verdict::Throttled => false,
+            Verdict::Failure => self.config.consecutive.is_some(),
             // Relaxed: a success that does not see a failure recorded meanwhile came before it.
             Verdict::Success => self.run_length.load(Ordering::Relaxed) > 0,
         }
@@ -148,12 +206,17 @@ impl Breaker {
     fn consult<R>(&self, decide: impl FnOnce(&mut Machine) -> R) -> R {
         // A panic cannot leave the machine half-changed in a way that matters more than going on.
         let mut machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = machine.since;
         let decision = decide(&mut machine);
+        if machine.since != since {
+            // Before the word: a ticket of the new phase finds its window.
+            self.window.store(fresh_window(&self.config, &machine));
+        }
         // Stores are ordered by the lock; Release pairs with the Acquire in `acquire`.
         let consult_at = machine.consult_at(&self.config).as_nanos();
         self.consult_at.store(consult_at, Ordering::Release);
         self.word.store(pack(&machine), Ordering::Release);
-        // Relaxed: see `needs_lock`.
+        // Relaxed: see `concerns_run`.
         self.run_length.store(machine.run_length(), Ordering::Relaxed);
         decision
     }
@@ -166,6 +229,8 @@ impl State {
             State::Closed { .. } => "closed",
             State::Open { .. } => "open",
             State::HalfOpen { .. } => "half_open",
+            State::ForcedOpen => "forced_open",
+            State::ForcedClosed => "forced_closed",
         }
     }
 }
@@ -177,14 +242,22 @@ impl State {
 pub struct Permit {
     breaker: Arc<Breaker>,
     ticket: Ticket,
+    begun: Moment,
     settled: bool,
 }
 
 impl Permit {
     /// Tells the breaker what the call's outcome says; dropped if the circuit has changed since.
+    /// The call took from its permit, or from when it has `begun`, until `now`.
     pub fn record(mut self, verdict: Verdict, now: Moment) {
         self.settled = true;
-        self.breaker.settle(self.ticket, verdict, now);
+        self.breaker.settle(&self, verdict, now);
+    }
+
+    /// Says that the call began only now: a wait after the permit does not make it slow.
+    pub fn begun(mut self, now: Moment) -> Self {
+        self.begun = self.begun.max(now);
+        self
     }
 
     /// Judges the outcome by the breaker's `failure_on`, and records that.
@@ -215,9 +288,19 @@ const HALF_OPEN: u64 = 2;
 
 fn pack(machine: &Machine) -> u64 {
     let phase = match machine.phase {
-        Phase::Closed => CLOSED,
-        Phase::Open { .. } => OPEN,
+        Phase::Closed | Phase::ForcedClosed => CLOSED,
+        Phase::Open { .. } | Phase::ForcedOpen => OPEN,
         Phase::HalfOpen(_) => HALF_OPEN,
     };
     machine.generation << PHASE_WIDTH | phase
+}
+
+fn fresh_window(config: &Config, machine: &Machine) -> Option<Arc<window::Window>> {
+    match machine.phase {
+        Phase::Closed => {
+            let config = config.window.as_ref()?;
+            Some(Arc::new(window::Window::new(config, machine.since)))
+        }
+        Phase::Open { .. } | Phase::HalfOpen(_) | Phase::ForcedOpen | Phase::ForcedClosed => None,
+    }
 }

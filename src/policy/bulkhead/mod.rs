@@ -2,67 +2,53 @@
 //!
 //! Try-acquire, no queue: a request that finds no slot is refused at once, so that a slow
 //! upstream holds a bounded share of the gateway. The slot is the caller's to hold until the
-//! last byte of the answer has left.
+//! last byte of the answer has left. How many slots there are is fixed, or follows latency.
 
-use std::fmt;
-use std::num::NonZeroU32;
-use std::sync::Arc;
+mod config;
+mod gradient;
+mod samples;
+#[cfg(test)]
+mod tests;
+
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
-use serde::de::{self, Deserialize, Deserializer, Visitor};
+pub use config::{Adaptive, Config, Limit, Status};
+use gradient::Gradient;
+use samples::Samples;
 
-/// `bulkhead:` of a route.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Config {
-    /// Requests in flight at most; at least 1.
-    pub max_in_flight: NonZeroU32,
-    /// What a refused client is answered.
-    #[serde(default)]
-    pub status: Status,
-}
+use crate::time::Moment;
 
-/// The status of a refusal.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Status {
-    /// 429, the default.
-    #[default]
-    TooManyRequests,
-    /// 503, as some proxies have it.
-    ServiceUnavailable,
-}
-
-impl Status {
-    /// The number on the wire.
-    pub const fn code(self) -> u16 {
-        match self {
-            Status::TooManyRequests => 429,
-            Status::ServiceUnavailable => 503,
-        }
-    }
-}
-
-/// Counts the requests in flight. A reload with another limit [resizes](Bulkhead::resize) it, so
-/// that requests in flight stay counted.
+/// Counts the requests in flight. A reload with another limit [changes](Bulkhead::reconfigure)
+/// it, so that requests in flight stay counted.
 #[derive(Debug)]
 pub struct Bulkhead {
     in_flight: AtomicU32,
     capacity: AtomicU32,
+    /// The latencies of this window; untouched while the limit is fixed.
+    samples: Samples,
+    /// With an adaptive limit. A plain lock, held for a few instructions: once a window by
+    /// whoever finds it free, and by a reload.
+    gradient: Mutex<Option<Gradient>>,
 }
 
 impl Bulkhead {
     pub fn new(config: &Config) -> Self {
-        Bulkhead {
+        let bulkhead = Bulkhead {
             in_flight: AtomicU32::new(0),
-            capacity: AtomicU32::new(config.max_in_flight.get()),
-        }
+            capacity: AtomicU32::new(0),
+            samples: Samples::default(),
+            gradient: Mutex::new(None),
+        };
+        bulkhead.reconfigure(config);
+        bulkhead
     }
 
     /// Takes a slot, if one is free.
     ///
     /// # Errors
-    /// [`Full`] when `capacity` slots, or after a resize more, are taken.
-    pub fn acquire(self: &Arc<Self>) -> Result<Slot, Full> {
+    /// [`Full`] when `capacity` slots, or after it shrank more, are taken.
+    pub fn acquire(self: &Arc<Self>, now: Moment) -> Result<Slot, Full> {
         // Relaxed throughout: the count guards no other memory, and read-modify-writes of one
         // atomic are totally ordered, which is all the bound needs.
         let capacity = self.capacity.load(Ordering::Relaxed);
@@ -71,7 +57,7 @@ impl Bulkhead {
                 (taken < capacity).then(|| taken + 1)
             })
             .map_err(|_| Full)?;
-        Ok(Slot { bulkhead: Arc::clone(self) })
+        Ok(Slot { bulkhead: Arc::clone(self), acquired: now })
     }
 
     /// Slots taken now. May exceed the capacity for a while after it shrank.
@@ -79,15 +65,53 @@ impl Bulkhead {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Slots in all.
+    /// Slots in all, as of now.
     pub fn capacity(&self) -> u32 {
         self.capacity.load(Ordering::Relaxed)
     }
 
-    /// Changes the number of slots. Nobody in flight is cut off: fewer slots take effect as
-    /// requests end.
-    pub fn resize(&self, max_in_flight: NonZeroU32) {
-        self.capacity.store(max_in_flight.get(), Ordering::Relaxed);
+    /// Changes the limit. Nobody in flight is cut off: fewer slots take effect as requests end.
+    /// An adaptive limit goes on from the slots there are.
+    pub fn reconfigure(&self, config: &Config) {
+        // A panic cannot leave the limit half-changed in a way that matters more than going on.
+        let mut gradient = self.gradient.lock().unwrap_or_else(PoisonError::into_inner);
+        let slots = match &config.limit {
+            Limit::Fixed(slots) => {
+                *gradient = None;
+                slots.get()
+            }
+            Limit::Adaptive(wanted) => {
+                if gradient.as_ref().is_none_or(|running| running.config() != wanted) {
+                    let fresh = self.capacity() == 0;
+                    let slots = if fresh { wanted.initial.get() } else { self.capacity() };
+                    *gradient = Some(Gradient::new(wanted, slots));
+                }
+                gradient.as_ref().map_or(0, Gradient::slots)
+            }
+        };
+        self.samples.set_wanted(gradient.is_some());
+        self.capacity.store(slots, Ordering::Relaxed);
+    }
+
+    /// Takes in how long a request held its slot, which it still does.
+    fn measure(&self, acquired: Moment, now: Moment) {
+        if !self.samples.are_wanted() {
+            return;
+        }
+        let window_is_full = self.samples.add(now.since(acquired), self.in_flight(), now);
+        if !window_is_full {
+            return;
+        }
+        // Whoever comes while another thread does this need not wait for it.
+        let mut gradient = match self.gradient.try_lock() {
+            Ok(gradient) => gradient,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        if let (Some(gradient), Some(window)) = (gradient.as_mut(), self.samples.take(now)) {
+            gradient.update(window.mean, window.peak);
+            self.capacity.store(gradient.slots(), Ordering::Relaxed);
+        }
     }
 }
 
@@ -96,6 +120,16 @@ impl Bulkhead {
 #[derive(Debug)]
 pub struct Slot {
     bulkhead: Arc<Bulkhead>,
+    acquired: Moment,
+}
+
+impl Slot {
+    /// Gives the slot back when the request has been served: an adaptive limit learns how long
+    /// that took. From a slot that is only dropped it learns nothing; that is for requests whose
+    /// time does not speak for the upstream.
+    pub fn release(self, now: Moment) {
+        self.bulkhead.measure(self.acquired, now);
+    }
 }
 
 impl Drop for Slot {
@@ -109,120 +143,3 @@ impl Drop for Slot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("every slot of the bulkhead is taken")]
 pub struct Full;
-
-impl<'de> Deserialize<'de> for Status {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_u64(StatusVisitor)
-    }
-}
-
-struct StatusVisitor;
-
-impl Visitor<'_> for StatusVisitor {
-    type Value = Status;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("429 or 503")
-    }
-
-    fn visit_u64<E: de::Error>(self, code: u64) -> Result<Status, E> {
-        match code {
-            429 => Ok(Status::TooManyRequests),
-            503 => Ok(Status::ServiceUnavailable),
-            other => Err(E::custom(format_args!("must be 429 or 503, not {other}"))),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::thread;
-
-    use super::*;
-
-    fn bulkhead(max_in_flight: u32) -> Arc<Bulkhead> {
-        let max_in_flight = NonZeroU32::new(max_in_flight).expect("at least 1");
-        Arc::new(Bulkhead::new(&Config { max_in_flight, status: Status::default() }))
-    }
-
-    #[test]
-    fn a_full_bulkhead_refuses_at_once() {
-        let bulkhead = bulkhead(2);
-        let _first = bulkhead.acquire().expect("free");
-        let _second = bulkhead.acquire().expect("free");
-        assert!(bulkhead.acquire().is_err());
-        assert_eq!(bulkhead.in_flight(), 2);
-    }
-
-    #[test]
-    fn a_dropped_slot_is_free_again() {
-        let bulkhead = bulkhead(1);
-        drop(bulkhead.acquire().expect("free"));
-        assert_eq!(bulkhead.in_flight(), 0);
-        assert!(bulkhead.acquire().is_ok());
-    }
-
-    #[test]
-    fn a_shrunk_bulkhead_refuses_until_enough_requests_have_ended() {
-        let bulkhead = bulkhead(3);
-        let mut slots: Vec<_> = (0..3).map(|_| bulkhead.acquire().expect("free")).collect();
-        bulkhead.resize(NonZeroU32::MIN);
-        for _ in 0..3 {
-            assert!(bulkhead.acquire().is_err());
-            slots.pop();
-        }
-        assert!(bulkhead.acquire().is_ok());
-    }
-
-    #[test]
-    fn a_grown_bulkhead_admits_more_at_once() {
-        let bulkhead = bulkhead(1);
-        let _first = bulkhead.acquire().expect("free");
-        bulkhead.resize(NonZeroU32::new(2).expect("not 0"));
-        assert!(bulkhead.acquire().is_ok());
-    }
-
-    #[test]
-    fn eight_threads_never_hold_more_slots_than_there_are() {
-        const SLOTS: u32 = 3;
-        let bulkhead = bulkhead(SLOTS);
-        let held = AtomicU32::new(0);
-        thread::scope(|scope| {
-            for _ in 0..8 {
-                scope.spawn(|| {
-                    for _ in 0..20_000 {
-                        let Ok(slot) = bulkhead.acquire() else { continue };
-                        assert!(held.fetch_add(1, Ordering::SeqCst) < SLOTS);
-                        held.fetch_sub(1, Ordering::SeqCst);
-                        drop(slot);
-                    }
-                });
-            }
-        });
-        assert_eq!(bulkhead.in_flight(), 0);
-    }
-
-    #[test]
-    fn a_panic_gives_the_slot_back() {
-        let bulkhead = bulkhead(1);
-        let inner = Arc::clone(&bulkhead);
-        let end = thread::spawn(move || {
-            let _slot = inner.acquire();
-            std::panic::resume_unwind(Box::new(()));
-        })
-        .join();
-        assert!(end.is_err());
-        assert_eq!(bulkhead.in_flight(), 0);
-    }
-
-    #[test]
-    fn a_status_other_than_429_and_503_is_refused() {
-        let config: Config = serde_yaml::from_str("{max_in_flight: 100}").expect("valid");
-        assert_eq!(config.status.code(), 429);
-        let config: Config =
-            serde_yaml::from_str("{max_in_flight: 1, status: 503}").expect("valid");
-        assert_eq!(config.status.code(), 503);
-        assert!(serde_yaml::from_str::<Config>("{max_in_flight: 1, status: 500}").is_err());
-        assert!(serde_yaml::from_str::<Config>("{max_in_flight: 0}").is_err());
-    }
-}

@@ -1,9 +1,13 @@
 //! `rate_limit:` as an operator writes it.
 
-use std::net::IpAddr;
+mod key;
+
+use std::fmt;
 use std::time::Duration;
 
-use serde::de::{self, Deserialize, Deserializer};
+pub use key::{Key, KeySource, Requester, Subject};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::units::{self, Timespan};
 
@@ -14,15 +18,21 @@ pub struct Config {
     /// How requests are counted.
     pub algorithm: Algorithm,
     /// Who is counted apart; default the consumer.
-    pub key: KeySource,
+    pub key: Key,
     /// Keys remembered at once, about; 1 to 10,000,000, default 100,000.
     pub max_keys: u32,
 }
+
+/// One limit or a list of them, all of which a request must be within.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Limits(pub Vec<Config>);
 
 /// The algorithms, of which a limit names one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Algorithm {
     FixedWindow(FixedWindow),
+    SlidingWindow(SlidingWindow),
+    TokenBucket(TokenBucket),
 }
 
 /// `fixed_window:`. A window begins with the first request of a key after its last one ended.
@@ -37,53 +47,36 @@ pub struct FixedWindow {
     pub per: Timespan,
 }
 
-/// Where the key of a request comes from.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum KeySource {
-    /// The authenticated consumer; the client address for anonymous requests.
-    #[default]
-    Consumer,
-    /// The client address.
-    ClientAddress,
-    /// One count for all requests of the route.
-    Route,
+/// `sliding_window:`. Windows follow each other without a gap; those of the last one weigh less
+/// the more of this one has passed, so that a client cannot spend two windows' requests at once.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SlidingWindow {
+    /// Requests admitted per window; 1 to 1,000,000.
+    #[serde(deserialize_with = "units::bounded::<_, 1, 1_000_000>")]
+    pub requests: u32,
+    /// Length of a window; 1 ms to 366 days.
+    #[serde(deserialize_with = "window")]
+    pub per: Timespan,
 }
 
-impl KeySource {
-    /// Who a request counts for. `consumer` must be one that credentials proved, never a claim
-    /// of the client's.
-    pub fn subject(self, consumer: Option<&str>, address: IpAddr) -> Subject<'_> {
-        match (self, consumer) {
-            (KeySource::Consumer, Some(consumer)) => Subject::Consumer(consumer),
-            (KeySource::Consumer, None) | (KeySource::ClientAddress, _) => {
-                Subject::address(address)
-            }
-            (KeySource::Route, _) => Subject::Everyone,
-        }
-    }
+/// `token_bucket:`. In any span of time, requests ≤ `burst + rate × span / per`.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(try_from = "WrittenBucket")]
+pub struct TokenBucket {
+    /// Tokens that come back in `per`; 1 to 1,000,000.
+    pub rate: u32,
+    /// 1 ms to 366 days, default 1 s.
+    pub per: Timespan,
+    /// Tokens at most, and at the start; 1 to 1,000,000, default `rate`. All must be back within
+    /// 366 days.
+    pub burst: u32,
 }
 
-/// Who is limited. A consumer that is named like an address is not that address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Subject<'a> {
-    Consumer(&'a str),
-    /// An IPv4 address, or an IPv6 network; see [`Subject::address`].
-    Address(IpAddr),
-    Everyone,
-}
-
-impl Subject<'_> {
-    /// The client at `address`. One subscriber commonly holds a /64 of IPv6, so that is what is
-    /// counted; an IPv4 address written as IPv6 is the IPv4 address.
-    pub fn address(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(address) => Subject::Address(address.into()),
-            IpAddr::V6(address) => {
-                let network = address.to_bits() & (u128::MAX << 64);
-                Subject::Address(std::net::Ipv6Addr::from_bits(network).into())
-            }
-        }
+impl TokenBucket {
+    /// Nanoseconds until a token is back, rounded up: not in the client's favour.
+    pub(super) fn per_token(&self) -> u64 {
+        u64::try_from(self.per.as_nanos()).unwrap_or(u64::MAX).div_ceil(self.rate.into())
     }
 }
 
@@ -94,7 +87,11 @@ struct Written {
     #[serde(default)]
     fixed_window: Option<FixedWindow>,
     #[serde(default)]
-    key: KeySource,
+    sliding_window: Option<SlidingWindow>,
+    #[serde(default)]
+    token_bucket: Option<TokenBucket>,
+    #[serde(default)]
+    key: Key,
     #[serde(default = "default_max_keys", deserialize_with = "max_keys")]
     max_keys: u32,
 }
@@ -103,11 +100,70 @@ impl TryFrom<Written> for Config {
     type Error = &'static str;
 
     fn try_from(written: Written) -> Result<Self, Self::Error> {
-        let Written { fixed_window, key, max_keys } = written;
-        let Some(fixed_window) = fixed_window else {
-            return Err("needs an algorithm, such as `fixed_window: {requests: 100, per: 1m}`");
+        let Written { fixed_window, sliding_window, token_bucket, key, max_keys } = written;
+        let algorithm = match (fixed_window, sliding_window, token_bucket) {
+            (Some(limit), None, None) => Algorithm::FixedWindow(limit),
+            (None, Some(limit), None) => Algorithm::SlidingWindow(limit),
+            (None, None, Some(limit)) => Algorithm::TokenBucket(limit),
+            (None, None, None) => {
+                return Err("needs an algorithm, such as `fixed_window: {requests: 100, per: 1m}`");
+            }
+            (_, _, _) => return Err("has more than one algorithm; write a list of limits"),
         };
-        Ok(Config { algorithm: Algorithm::FixedWindow(fixed_window), key, max_keys })
+        Ok(Config { algorithm, key, max_keys })
+    }
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenBucket {
+    #[serde(deserialize_with = "units::bounded::<_, 1, 1_000_000>")]
+    rate: u32,
+    #[serde(default = "one_second", deserialize_with = "window")]
+    per: Timespan,
+    #[serde(default, deserialize_with = "burst")]
+    burst: Option<u32>,
+}
+
+impl TryFrom<WrittenBucket> for TokenBucket {
+    type Error = &'static str;
+
+    fn try_from(written: WrittenBucket) -> Result<Self, Self::Error> {
+        let WrittenBucket { rate, per, burst } = written;
+        let bucket = TokenBucket { rate, per, burst: burst.unwrap_or(rate) };
+        let full = Duration::from_nanos(bucket.per_token()).checked_mul(bucket.burst);
+        if full.is_none_or(|full| full > LONGEST_WINDOW) {
+            return Err("burst: takes longer than 366days to come back at this rate");
+        }
+        Ok(bucket)
+    }
+}
+
+impl<'de> Deserialize<'de> for Limits {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(LimitsVisitor)
+    }
+}
+
+struct LimitsVisitor;
+
+impl<'de> Visitor<'de> for LimitsVisitor {
+    type Value = Limits;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a limit such as {fixed_window: {requests: 100, per: 1m}}, or a list of limits")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Limits, A::Error> {
+        Config::deserialize(MapAccessDeserializer::new(map)).map(|one| Limits(vec![one]))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Limits, A::Error> {
+        let mut limits = Vec::new();
+        while let Some(limit) = list.next_element()? {
+            limits.push(limit);
+        }
+        Ok(Limits(limits))
     }
 }
 
@@ -121,6 +177,10 @@ fn window<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timespan, D::Err
     Ok(per)
 }
 
+fn burst<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    units::bounded::<_, 1, 1_000_000>(deserializer).map(Some)
+}
+
 fn max_keys<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     units::bounded::<_, 1, 10_000_000>(deserializer)
 }
@@ -129,24 +189,40 @@ fn default_max_keys() -> u32 {
     100_000
 }
 
+fn one_second() -> Timespan {
+    Timespan::from_secs(1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<Config, String> {
-        serde_yaml::from_str(text).map_err(|e| e.to_string())
-    }
-
-    fn address(text: &str) -> Subject<'static> {
-        Subject::address(text.parse().expect("an address"))
+    fn parse<T: de::DeserializeOwned>(text: &str) -> Result<T, String> {
+        let from = serde_yaml::Deserializer::from_str(text);
+        serde_yaml::with::singleton_map_recursive::deserialize(from).map_err(|e| e.to_string())
     }
 
     #[test]
     fn consumers_are_counted_unless_the_key_says_otherwise() {
-        let config = parse("{fixed_window: {requests: 100, per: 1m}}").expect("valid");
-        assert_eq!((config.key, config.max_keys), (KeySource::Consumer, 100_000));
-        let config = parse("{fixed_window: {requests: 100, per: 1m}, key: route}").expect("valid");
-        assert_eq!(config.key, KeySource::Route);
+        let config: Config = parse("{fixed_window: {requests: 100, per: 1m}}").expect("valid");
+        assert_eq!((config.key, config.max_keys), (KeySource::Consumer.into(), 100_000));
+        let text = "{fixed_window: {requests: 100, per: 1m}, key: route}";
+        assert_eq!(parse(text).map(|c: Config| c.key), Ok(KeySource::Route.into()));
+    }
+
+    #[test]
+    fn a_bucket_holds_what_comes_back_in_a_second_unless_it_says_otherwise() {
+        let bucket: TokenBucket = parse("{rate: 10}").expect("valid");
+        assert_eq!((bucket.burst, bucket.per), (10, Timespan::from_secs(1)));
+    }
+
+    #[test]
+    fn a_limit_stands_alone_or_in_a_list() {
+        let one = "{fixed_window: {requests: 100, per: 1m}}";
+        let count = |text: &str| parse(text).map(|limits: Limits| limits.0.len());
+        assert_eq!(count(one), Ok(1));
+        assert_eq!(count(&format!("[{one}, {{token_bucket: {{rate: 10}}, key: route}}]")), Ok(2));
+        assert!(count("100").is_err());
     }
 
     #[test]
@@ -161,29 +237,16 @@ mod tests {
             "{fixed_window: {requests: 100, per: 1m}, key: path}",
             "{fixed_window: {requests: 100, per: 1m}, max_keys: 0}",
             "{fixed: {requests: 100, per: 1m}}",
+            "{sliding_window: {requests: 0, per: 1m}}",
+            "{sliding_window: {requests: 100}}",
+            "{token_bucket: {rate: 0}}",
+            "{token_bucket: {rate: 10, burst: 0}}",
+            "{token_bucket: {rate: 10, per: 0s}}",
+            "{token_bucket: {rate: 1, per: 1day, burst: 367}}",
+            "{token_bucket: {burst: 10}}",
+            "{fixed_window: {requests: 9, per: 1s}, token_bucket: {rate: 9}}",
         ] {
-            assert!(parse(text).is_err(), "{text}");
+            assert!(parse::<Config>(text).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn an_anonymous_request_counts_for_its_address() {
-        let ip = IpAddr::from([192, 0, 2, 1]);
-        assert_eq!(KeySource::Consumer.subject(None, ip), Subject::Address(ip));
-        assert_eq!(KeySource::Consumer.subject(Some("acme"), ip), Subject::Consumer("acme"));
-        assert_eq!(KeySource::ClientAddress.subject(Some("acme"), ip), Subject::Address(ip));
-        assert_eq!(KeySource::Route.subject(Some("acme"), ip), Subject::Everyone);
-    }
-
-    #[test]
-    fn a_client_cannot_change_its_count_within_its_ipv6_network() {
-        assert_eq!(address("2001:db8:0:1::1"), address("2001:db8:0:1:ffff::2"));
-        assert_ne!(address("2001:db8:0:1::1"), address("2001:db8:0:2::1"));
-    }
-
-    #[test]
-    fn an_ipv4_address_written_as_ipv6_is_itself() {
-        assert_eq!(address("::ffff:192.0.2.1"), address("192.0.2.1"));
-        assert_ne!(address("::ffff:192.0.2.1"), address("192.0.2.2"));
     }
 }

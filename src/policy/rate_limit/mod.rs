@@ -1,30 +1,51 @@
 //! Rate limits: how many requests a consumer, an address or a route may make.
 //!
-//! [`Limiter`] counts one limit, in bounded memory and by atomics alone for keys it knows. A
-//! request that is refused is not counted. Finding out who makes the request, writing the limit
-//! headers, and limits that replicas share are left to others.
+//! [`Limiter`] counts one limit, in bounded memory and by atomics alone for keys it knows;
+//! [`check_all`] asks several. A request that is refused is not counted. Finding out who makes the
+//! request, writing the limit headers, and limits that replicas share are left to others.
 
 mod config;
 mod fixed_window;
+mod sliding_window;
 mod table;
 #[cfg(test)]
 mod tests;
+mod token_bucket;
 
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
 use std::time::Duration;
 
-pub use config::{Algorithm, Config, FixedWindow, KeySource, Subject};
-use table::Table;
+pub use config::{
+    Algorithm, Config, FixedWindow, Key, KeySource, Limits, Requester, SlidingWindow, Subject,
+    TokenBucket,
+};
+use table::{Step, Table};
 
 use crate::time::Moment;
 
 /// One limit, shared by all requests it applies to.
 pub struct Limiter {
     config: Config,
+    rule: Rule,
     /// Keyed at random, so that nobody can choose whom to collide with.
     hasher: RandomState,
     table: Table,
+}
+
+/// The algorithm, compiled.
+enum Rule {
+    FixedWindow(FixedWindow),
+    SlidingWindow(sliding_window::Rule),
+    TokenBucket(token_bucket::Rule),
+}
+
+/// Whether a request that is within the limit is counted.
+#[derive(Clone, Copy)]
+enum Intent {
+    Count,
+    Look,
 }
 
 /// What the limit says to a request.
@@ -44,8 +65,15 @@ pub struct Verdict {
 
 impl Limiter {
     pub fn new(config: Config) -> Self {
+        let rule = match &config.algorithm {
+            Algorithm::FixedWindow(limit) => Rule::FixedWindow(limit.clone()),
+            Algorithm::SlidingWindow(limit) => {
+                Rule::SlidingWindow(sliding_window::Rule::new(limit))
+            }
+            Algorithm::TokenBucket(limit) => Rule::TokenBucket(token_bucket::Rule::new(limit)),
+        };
         let table = Table::new(config.max_keys);
-        Limiter { config, hasher: RandomState::new(), table }
+        Limiter { config, rule, hasher: RandomState::new(), table }
     }
 
     /// What it was made from. A reload keeps a limiter whose configuration is unchanged.
@@ -53,24 +81,89 @@ impl Limiter {
         &self.config
     }
 
-    /// Counts a request of `subject`, if it is within the limit.
-    pub fn check(&self, subject: &Subject<'_>, now: Moment) -> Verdict {
-        // SipHash, 64 bits: among a million keys, two share one with a chance of 1 in 10^7. Zero
-        // marks a free slot.
-        let key = self.hasher.hash_one(subject).max(1);
-        match &self.config.algorithm {
-            Algorithm::FixedWindow(limit) => self.table.update(
+    /// Counts a request of `requester`, if it is within the limit.
+    pub fn check(&self, requester: &Requester<'_>, now: Moment) -> Verdict {
+        self.ask(requester, now, Intent::Count)
+    }
+
+    /// What `check` would say, without counting.
+    pub fn peek(&self, requester: &Requester<'_>, now: Moment) -> Verdict {
+        self.ask(requester, now, Intent::Look)
+    }
+
+    fn ask(&self, requester: &Requester<'_>, now: Moment, intent: Intent) -> Verdict {
+        let key = self.key(requester);
+        match &self.rule {
+            Rule::FixedWindow(limit) => self.table.update(
                 key,
                 |state| fixed_window::worth(state, now),
-                |state| fixed_window::step(limit, state, now),
+                |state| intent.apply(fixed_window::step(limit, state, now)),
+            ),
+            Rule::SlidingWindow(rule) => self.table.update(
+                key,
+                |state| rule.worth(state, now),
+                |state| intent.apply(rule.step(state, now)),
+            ),
+            Rule::TokenBucket(rule) => self.table.update(
+                key,
+                |state| token_bucket::Rule::worth(state, now),
+                |state| intent.apply(rule.step(state, now)),
             ),
         }
+    }
+
+    /// SipHash, 64 bits: among a million keys, two share one with a chance of 1 in 10^7. Zero
+    /// marks a free slot.
+    fn key(&self, requester: &Requester<'_>) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        self.config.key.hash_subject(requester, &mut hasher);
+        hasher.finish().max(1)
     }
 
     /// Keys that were forgotten, for want of room, before their time; if this grows, `max_keys`
     /// is too small.
     pub fn evictions(&self) -> u64 {
         self.table.evictions()
+    }
+}
+
+/// Asks several limits; a request must be within all of them, and counts in all or none. Returns
+/// the strictest verdict: of refusals the longest, else that with the fewest requests remaining;
+/// `None` without limits.
+///
+/// Limits are looked at before any is counted in. Only a request that another thread overtakes
+/// between the two is refused and counted all the same, in limits before the one it fails.
+pub fn check_all(
+    limiters: &[Arc<Limiter>],
+    requester: &Requester<'_>,
+    now: Moment,
+) -> Option<Verdict> {
+    if let [limiter] = limiters {
+        return Some(limiter.check(requester, now));
+    }
+    let seen = limiters.iter().map(|limiter| limiter.peek(requester, now));
+    if let Some(refusal) = seen.filter(|v| !v.admitted).max_by_key(|v| v.retry_after) {
+        return Some(refusal);
+    }
+    let mut strictest: Option<Verdict> = None;
+    for limiter in limiters {
+        let verdict = limiter.check(requester, now);
+        if !verdict.admitted {
+            return Some(verdict);
+        }
+        if strictest.is_none_or(|so_far| verdict.remaining < so_far.remaining) {
+            strictest = Some(verdict);
+        }
+    }
+    strictest
+}
+
+impl Intent {
+    fn apply(self, step: Step<Verdict>) -> Step<Verdict> {
+        match self {
+            Intent::Count => step,
+            Intent::Look => Step { next: None, ..step },
+        }
     }
 }
 

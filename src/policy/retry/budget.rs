@@ -1,19 +1,23 @@
 //! Retry budgets: how many retries all routes that share one may make together.
 //!
 //! Attempts per request are bounded by `max_retries`; that alone still multiplies an outage. A
-//! budget bounds retries by time, whatever arrives and on however many threads. It never waits:
-//! with nothing left, the client gets the last answer as it came.
+//! budget bounds retries by time or by requests, whatever arrives and on however many threads. It
+//! never waits: with nothing left, the client gets the last answer as it came.
 
 mod bucket;
+mod concurrency;
+mod ratio;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bucket::Bucket;
+use concurrency::Active;
+use ratio::Share;
 use serde::de::{self, Deserialize, Deserializer};
 
 use crate::time::Moment;
-use crate::units;
+use crate::units::{self, Percent, Timespan};
 
 /// An entry of `retry_budgets:`.
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
@@ -21,6 +25,10 @@ use crate::units;
 pub enum Config {
     /// A retry costs a token; tokens come back at a steady rate.
     TokenBucket(TokenBucket),
+    /// Retries are a share of the requests of the last seconds.
+    Ratio(Ratio),
+    /// Retries are a share of the requests that are active.
+    Concurrency(Concurrency),
 }
 
 /// `token_bucket:`. In any span of time, retries ≤ `capacity + refill_per_second × seconds`.
@@ -35,6 +43,35 @@ pub struct TokenBucket {
     pub refill_per_second: f64,
 }
 
+/// `ratio:`. In any `ttl`, retries ≤ `share × requests + min_per_second × seconds`.
+#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ratio {
+    /// Retries per request; 0 % to 100 %, default 20 %.
+    #[serde(default = "default_share")]
+    pub share: Percent,
+    /// Retries per second that need no requests; 0 to 10,000, default 3.
+    #[serde(default = "default_min", deserialize_with = "units::bounded::<_, 0, 10_000>")]
+    pub min_per_second: u32,
+    /// How long requests and retries count; 1 s to 60 s, default 10 s. Kept in tenths: what is
+    /// between nine tenths old and `ttl` may be forgotten already.
+    #[serde(default = "default_ttl", deserialize_with = "ttl")]
+    pub ttl: Timespan,
+}
+
+/// `concurrency:`. A retry begins only while there are fewer than `max(share × active requests,
+/// min)`. A request is active until it ends, its waits for a retry included.
+#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Concurrency {
+    /// Retries per active request; 0 % to 100 %, default 20 %.
+    #[serde(default = "default_share")]
+    pub share: Percent,
+    /// Retries at once that need no requests; 0 to 10,000, default 3.
+    #[serde(default = "default_min", deserialize_with = "units::bounded::<_, 0, 10_000>")]
+    pub min: u32,
+}
+
 /// A budget, shared by name.
 #[derive(Debug)]
 pub struct Budget {
@@ -47,12 +84,16 @@ pub struct Budget {
 #[derive(Debug)]
 enum Kind {
     TokenBucket(Bucket),
+    Ratio(Share),
+    Concurrency(Active),
 }
 
 impl Budget {
     pub fn new(config: Config, _now: Moment) -> Self {
         let kind = match &config {
             Config::TokenBucket(bucket) => Kind::TokenBucket(Bucket::new(bucket)),
+            Config::Ratio(ratio) => Kind::Ratio(Share::new(ratio)),
+            Config::Concurrency(share) => Kind::Concurrency(Active::new(share)),
         };
         Budget { config, kind, withdrawn: AtomicU64::new(0), refused: AtomicU64::new(0) }
     }
@@ -63,16 +104,21 @@ impl Budget {
     }
 
     /// Enters a request, once, before its first attempt. Its retries are taken through the stake.
-    pub fn enter(self: &Arc<Self>, _now: Moment) -> Stake {
+    pub fn enter(self: &Arc<Self>, now: Moment) -> Stake {
         match &self.kind {
-            Kind::TokenBucket(_) => Stake { budget: Arc::clone(self) },
+            Kind::TokenBucket(_) => {}
+            Kind::Ratio(share) => share.deposit(now),
+            Kind::Concurrency(active) => active.enter(),
         }
+        Stake { budget: Arc::clone(self), retrying: false }
     }
 
     /// Retries that could be made at `now`; the gauge.
     pub fn tokens(&self, now: Moment) -> f64 {
         match &self.kind {
             Kind::TokenBucket(bucket) => bucket.tokens(now),
+            Kind::Ratio(share) => share.tokens(now),
+            Kind::Concurrency(active) => active.tokens(),
         }
     }
 
@@ -92,14 +138,26 @@ impl Budget {
 #[derive(Debug)]
 pub struct Stake {
     budget: Arc<Budget>,
+    /// Whether the latest attempt is a retry.
+    retrying: bool,
 }
 
 impl Stake {
-    /// Takes one retry out of the budget, if it has one. Never waits.
+    /// Takes one retry out of the budget, if it has one; the attempt before it has ended. Never
+    /// waits.
     pub fn withdraw(&mut self, now: Moment) -> bool {
+        let before = std::mem::take(&mut self.retrying);
         let granted = match &self.budget.kind {
             Kind::TokenBucket(bucket) => bucket.withdraw(now),
+            Kind::Ratio(share) => share.withdraw(now),
+            Kind::Concurrency(active) => {
+                if before {
+                    active.end_retry();
+                }
+                active.begin_retry()
+            }
         };
+        self.retrying = granted;
         // Relaxed: plain counters for metrics.
         let counter = if granted { &self.budget.withdrawn } else { &self.budget.refused };
         counter.fetch_add(1, Ordering::Relaxed);
@@ -112,12 +170,46 @@ impl Stake {
     }
 }
 
+impl Drop for Stake {
+    fn drop(&mut self) {
+        match &self.budget.kind {
+            Kind::TokenBucket(_) | Kind::Ratio(_) => {}
+            Kind::Concurrency(active) => active.leave(self.retrying),
+        }
+    }
+}
+
+/// A share in millionths: exact for every percentage with up to four decimals.
+fn millionths(share: Percent) -> u64 {
+    (share.fraction() * 1e6).round() as u64
+}
+
 fn rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     let rate = f64::deserialize(deserializer)?;
     if !(0.001..=1_000_000.0).contains(&rate) {
         return Err(de::Error::custom(format_args!("must be from 0.001 to 1000000, not {rate}")));
     }
     Ok(rate)
+}
+
+fn ttl<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timespan, D::Error> {
+    let ttl = Timespan::deserialize(deserializer)?;
+    if ttl < Timespan::from_secs(1) || ttl > Timespan::from_secs(60) {
+        return Err(de::Error::custom("must be from 1s to 60s"));
+    }
+    Ok(ttl)
+}
+
+fn default_share() -> Percent {
+    Percent::new(20)
+}
+
+fn default_min() -> u32 {
+    3
+}
+
+fn default_ttl() -> Timespan {
+    Timespan::from_secs(10)
 }
 
 #[cfg(test)]
@@ -139,9 +231,26 @@ mod tests {
             "{token_bucket: {capacity: 20, refill_per_second: .inf}}",
             "{token_bucket: {capacity: 20}}",
             "{bucket: {capacity: 20, refill_per_second: 10}}",
+            "{ratio: {share: 101%}}",
+            "{ratio: {min_per_second: 10001}}",
+            "{ratio: {ttl: 999ms}}",
+            "{ratio: {ttl: 61s}}",
+            "{ratio: {min: 3}}",
+            "{concurrency: {share: 0.2}}",
+            "{concurrency: {min: -1}}",
+            "{concurrency: {ttl: 10s}}",
         ] {
             assert!(parse(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn the_defaults_are_a_fifth_and_three() {
+        let (share, ttl) = (Percent::new(20), Timespan::from_secs(10));
+        let ratio = Ratio { share, min_per_second: 3, ttl };
+        assert_eq!(parse("{ratio: {}}"), Ok(Config::Ratio(ratio)));
+        let concurrency = Concurrency { share, min: 3 };
+        assert_eq!(parse("{concurrency: {}}"), Ok(Config::Concurrency(concurrency)));
     }
 
     #[test]

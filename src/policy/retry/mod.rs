@@ -5,6 +5,7 @@
 
 pub mod backoff;
 pub mod budget;
+pub mod pushback;
 
 use std::time::Duration;
 
@@ -12,10 +13,11 @@ use http::Method;
 
 pub use backoff::Backoff;
 pub use budget::{Budget, Stake};
+pub use pushback::Pushback;
 
 use crate::policy::outcome::{Conditions, Outcome};
 use crate::time::Moment;
-use crate::units;
+use crate::units::{self, Timespan};
 
 /// `retry:` of a route.
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
@@ -37,6 +39,10 @@ pub struct Config {
     /// The wait before each retry.
     #[serde(default)]
     pub backoff: Backoff,
+    /// The longest wait that an upstream may ask for; default 10 s. Who asks for a longer one gets
+    /// no retry, rather than one too early.
+    #[serde(default = "default_max_retry_after")]
+    pub max_retry_after: Timespan,
 }
 
 /// Which methods may be sent twice. Whatever this says, a request that was provably not sent may
@@ -77,6 +83,10 @@ pub struct Attempt<'a> {
     /// Whether the client has seen any of the response.
     pub response_started: bool,
     pub client_gone: bool,
+    /// Whether a trusted caller says that the request is itself a retry.
+    pub nested: bool,
+    /// What the upstream says about a retry.
+    pub server_asks: Option<Pushback>,
     /// Time until the request's deadline; `None` without one.
     pub time_left: Option<Duration>,
     /// Evenly spread over `[0, 1)`; the jitter of the wait.
@@ -101,12 +111,16 @@ pub enum Reason {
     ResponseStarted,
     /// The outcome is not one of `on`; a success among others.
     NotRetryable,
+    /// Whoever sends the request retries already; retries of retries multiply.
+    Nested,
     /// The method may not be sent twice.
     Method,
     /// `max_retries` are made.
     Exhausted,
     /// The body is too large to have been kept.
     BodyTooLarge,
+    /// The upstream asks for none, or for a longer wait than `max_retry_after`.
+    Pushback,
     /// The retry could not begin before the deadline.
     Deadline,
     /// The budget has nothing left.
@@ -120,9 +134,11 @@ impl Reason {
             Reason::ClientGone => "client_gone",
             Reason::ResponseStarted => "response_started",
             Reason::NotRetryable => "not_retryable",
+            Reason::Nested => "nested",
             Reason::Method => "method",
             Reason::Exhausted => "exhausted",
             Reason::BodyTooLarge => "body_too_large",
+            Reason::Pushback => "pushback",
             Reason::Deadline => "deadline",
             Reason::Budget => "budget",
         }
@@ -140,7 +156,9 @@ pub fn decide(
     if let Some(reason) = obstacle(config, attempt) {
         return Decision::Stop(reason);
     }
-    let after = config.backoff.delay(attempt.retries_done.saturating_add(1), attempt.random);
+    let Some(after) = wait(config, attempt) else {
+        return Decision::Stop(Reason::Pushback);
+    };
     if attempt.time_left.is_some_and(|left| after >= left) {
         return Decision::Stop(Reason::Deadline);
     }
@@ -160,6 +178,8 @@ fn obstacle(config: &Config, attempt: &Attempt<'_>) -> Option<Reason> {
         Some(Reason::ResponseStarted)
     } else if !config.on.matches(attempt.outcome) {
         Some(Reason::NotRetryable)
+    } else if attempt.nested {
+        Some(Reason::Nested)
     } else if !may_resend {
         Some(Reason::Method)
     } else if attempt.retries_done >= config.max_retries {
@@ -171,12 +191,29 @@ fn obstacle(config: &Config, attempt: &Attempt<'_>) -> Option<Reason> {
     }
 }
 
+/// The wait before the next try: the longer of our own and the one the upstream asks for. `None`
+/// if it asks for too much.
+fn wait(config: &Config, attempt: &Attempt<'_>) -> Option<Duration> {
+    let backoff = config.backoff.delay(attempt.retries_done.saturating_add(1), attempt.random);
+    match attempt.server_asks {
+        None => Some(backoff),
+        Some(Pushback::After(asked)) if asked <= *config.max_retry_after => {
+            Some(asked.max(backoff))
+        }
+        Some(Pushback::After(_) | Pushback::Never) => None,
+    }
+}
+
 fn never_twice(method: &Method) -> bool {
     *method == Method::TRACE || *method == Method::CONNECT
 }
 
 fn default_max_retries() -> u32 {
     1
+}
+
+fn default_max_retry_after() -> Timespan {
+    Timespan::from_secs(10)
 }
 
 fn default_on() -> Conditions {

@@ -1,6 +1,7 @@
 //! When an attempt is tried again, one condition at a time.
 
 use std::sync::Arc;
+use std::thread;
 
 use super::*;
 
@@ -19,6 +20,8 @@ fn attempt() -> Attempt<'static> {
         body_replayable: true,
         response_started: false,
         client_gone: false,
+        nested: false,
+        server_asks: None,
         time_left: None,
         random: 0.0,
     }
@@ -52,8 +55,10 @@ fn each_obstacle_stops_a_retry_and_is_named() {
         (Attempt { response_started: true, ..attempt() }, Reason::ResponseStarted),
         (Attempt { outcome: Outcome::Response(200), ..attempt() }, Reason::NotRetryable),
         (Attempt { outcome: Outcome::Timeout, ..attempt() }, Reason::NotRetryable),
+        (Attempt { nested: true, ..attempt() }, Reason::Nested),
         (Attempt { method: &Method::POST, ..attempt() }, Reason::Method),
         (Attempt { retries_done: 1, ..attempt() }, Reason::Exhausted),
+        (Attempt { server_asks: Some(Pushback::Never), ..attempt() }, Reason::Pushback),
         (Attempt { body_replayable: false, ..attempt() }, Reason::BodyTooLarge),
     ];
     let config = config("{}");
@@ -104,6 +109,35 @@ fn a_retry_that_could_not_begin_before_the_deadline_is_not_begun() {
     assert_eq!(stopped_by(&config, left(0)), Some(Reason::Deadline));
 }
 
+fn asked(seconds: u64) -> Attempt<'static> {
+    Attempt { server_asks: Some(Pushback::After(Duration::from_secs(seconds))), ..attempt() }
+}
+
+#[test]
+fn no_retry_is_earlier_than_the_upstream_or_the_backoff_says() {
+    let config = config("{backoff: {base: 2s}}");
+    for (asks, waits) in [(0, 2), (2, 2), (3, 3), (10, 10)] {
+        let after = Duration::from_secs(waits);
+        assert_eq!(decide(&config, &asked(asks), None, NOW), Decision::Retry { after });
+    }
+}
+
+#[test]
+fn an_upstream_that_asks_for_too_long_a_wait_gets_no_retry() {
+    assert_eq!(stopped_by(&config("{}"), asked(11)), Some(Reason::Pushback));
+    assert_eq!(stopped_by(&config("{max_retry_after: 1m}"), asked(11)), None);
+    let attempt = Attempt { time_left: Some(Duration::from_secs(5)), ..asked(5) };
+    assert_eq!(stopped_by(&config("{}"), attempt), Some(Reason::Deadline));
+}
+
+#[test]
+fn a_grpc_status_is_retried_if_it_is_named() {
+    let grpc = |code| Attempt { outcome: Outcome::Grpc(code), ..attempt() };
+    let config = config("{on: [grpc_unavailable]}");
+    assert_eq!(stopped_by(&config, grpc(14)), None);
+    assert_eq!(stopped_by(&config, grpc(13)), Some(Reason::NotRetryable));
+}
+
 #[test]
 fn an_empty_budget_stops_a_retry() {
     let mut stake = budget(1).enter(NOW);
@@ -142,4 +176,40 @@ fn the_defaults_are_one_retry_of_safe_methods() {
     let on = "connect_failure, refused_stream, reset, 502, 503, 504";
     assert_eq!(config.on.to_string(), on);
     assert_eq!((config.budget, config.backoff), (None, Backoff::default()));
+    assert_eq!(config.max_retry_after, Timespan::from_secs(10));
+}
+
+/// Calls that an upstream sees which always fails, while 16 threads make 250 requests each at
+/// one moment; each request would be retried ten times.
+fn calls_in_an_outage(config: budget::Config) -> usize {
+    let budget = Arc::new(Budget::new(config, NOW));
+    let policy = self::config("{max_retries: 10}");
+    let calls = || {
+        let mut stake = budget.enter(NOW);
+        let retried = |retries_done: &u32| {
+            let attempt = Attempt { retries_done: *retries_done, ..attempt() };
+            matches!(decide(&policy, &attempt, Some(&mut stake), NOW), Decision::Retry { .. })
+        };
+        1 + (0..).take_while(retried).count()
+    };
+    thread::scope(|scope| {
+        let thread = || (0..250).map(|_| calls()).sum::<usize>();
+        let threads: Vec<_> = (0..16).map(|_| scope.spawn(thread)).collect();
+        threads.into_iter().map(|thread| thread.join().expect("no panic")).sum()
+    })
+}
+
+#[test]
+fn a_bucket_bounds_the_calls_of_an_outage_to_the_requests_and_its_tokens() {
+    let bucket = budget::TokenBucket { capacity: 20, refill_per_second: 1.0 };
+    assert_eq!(calls_in_an_outage(budget::Config::TokenBucket(bucket)), 4000 + 20);
+}
+
+#[test]
+fn a_ratio_bounds_the_calls_of_an_outage_to_the_requests_and_their_share() {
+    let ratio: budget::Ratio =
+        serde_yaml::from_str("{share: 20%, min_per_second: 3, ttl: 10s}").expect("valid");
+    // Each request makes retries while there are any, so that what is earned is spent, to within
+    // the fraction of a retry.
+    assert_eq!(calls_in_an_outage(budget::Config::Ratio(ratio)), 4000 + 800 + 30);
 }

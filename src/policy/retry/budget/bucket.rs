@@ -91,15 +91,15 @@ mod tests {
     }
 
     #[test]
-    fn eight_threads_get_no_more_than_one_would() {
+    fn sixteen_threads_get_no_more_than_one_would() {
         let bucket = bucket(50, 1000.0);
         // Time passes with every reading; the readings reach the bucket in any order.
         let ticks = AtomicU64::new(0);
         let grants = Mutex::new(vec![]);
         thread::scope(|scope| {
-            for _ in 0..8 {
+            for _ in 0..16 {
                 scope.spawn(|| {
-                    let mine: Vec<_> = (0..20_000)
+                    let mine: Vec<_> = (0..10_000)
                         .map(|_| ticks.fetch_add(1000, Ordering::Relaxed))
                         .filter(|now| bucket.withdraw(Moment::from_nanos(*now)))
                         .collect();

@@ -1,0 +1,197 @@
+//! `bulkhead:` as an operator writes it.
+
+use std::fmt;
+use std::num::NonZeroU32;
+
+use serde::de::{self, Deserialize, Deserializer, Visitor};
+
+/// `bulkhead:` of a route.
+#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+#[serde(try_from = "Written")]
+pub struct Config {
+    /// Requests in flight at most.
+    pub limit: Limit,
+    /// What a refused client is answered.
+    pub status: Status,
+}
+
+/// Where the number of slots comes from; a bulkhead names one.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Limit {
+    /// `max_in_flight:`, at least 1.
+    Fixed(NonZeroU32),
+    Adaptive(Adaptive),
+}
+
+/// `adaptive:`. The number follows the latency that is measured: up while it stays as it has long
+/// been, down as it rises above that. Gradient2 of Netflix's concurrency-limits.
+#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+#[serde(remote = "Self", deny_unknown_fields)]
+pub struct Adaptive {
+    /// Slots at least; default 10, or `max` if that is less.
+    #[serde(default, deserialize_with = "present")]
+    pub min: Option<NonZeroU32>,
+    /// Slots at most; not below `min`.
+    pub max: NonZeroU32,
+    /// Slots at the start, brought within `min` and `max`; default 20.
+    #[serde(default = "default_initial")]
+    pub initial: NonZeroU32,
+    /// How many times its long-time average the latency may be before slots are taken away; 1 to
+    /// 10, default 1.5.
+    #[serde(default = "default_tolerance", deserialize_with = "tolerance")]
+    pub tolerance: f64,
+}
+
+impl Adaptive {
+    pub(super) fn min(&self) -> u32 {
+        self.min.unwrap_or(DEFAULT_MIN.min(self.max)).get()
+    }
+}
+
+/// The status of a refusal.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Status {
+    /// 429, the default.
+    #[default]
+    TooManyRequests,
+    /// 503, as some proxies have it.
+    ServiceUnavailable,
+}
+
+impl Status {
+    /// The number on the wire.
+    pub const fn code(self) -> u16 {
+        match self {
+            Status::TooManyRequests => 429,
+            Status::ServiceUnavailable => 503,
+        }
+    }
+}
+
+/// What stands in the file.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    #[serde(default, deserialize_with = "present")]
+    max_in_flight: Option<NonZeroU32>,
+    #[serde(default)]
+    adaptive: Option<Adaptive>,
+    #[serde(default)]
+    status: Status,
+}
+
+impl TryFrom<Written> for Config {
+    type Error = &'static str;
+
+    fn try_from(written: Written) -> Result<Self, Self::Error> {
+        let Written { max_in_flight, adaptive, status } = written;
+        let limit = match (max_in_flight, adaptive) {
+            (Some(slots), None) => Limit::Fixed(slots),
+            (None, Some(adaptive)) => Limit::Adaptive(adaptive),
+            (None, None) => return Err("needs `max_in_flight: 100` or `adaptive: {max: 100}`"),
+            (Some(_), Some(_)) => return Err("has either `max_in_flight` or `adaptive`, not both"),
+        };
+        Ok(Config { limit, status })
+    }
+}
+
+impl<'de> Deserialize<'de> for Adaptive {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // `remote = "Self"` makes the derived one an inherent function, so that it can be checked.
+        let adaptive = Adaptive::deserialize(deserializer)?;
+        if adaptive.min() > adaptive.max.get() {
+            return Err(de::Error::custom("max: must not be below min"));
+        }
+        Ok(adaptive)
+    }
+}
+
+impl<'de> Deserialize<'de> for Status {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_u64(StatusVisitor)
+    }
+}
+
+struct StatusVisitor;
+
+impl Visitor<'_> for StatusVisitor {
+    type Value = Status;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("429 or 503")
+    }
+
+    fn visit_u64<E: de::Error>(self, code: u64) -> Result<Status, E> {
+        match code {
+            429 => Ok(Status::TooManyRequests),
+            503 => Ok(Status::ServiceUnavailable),
+            other => Err(E::custom(format_args!("must be 429 or 503, not {other}"))),
+        }
+    }
+}
+
+const DEFAULT_MIN: NonZeroU32 = NonZeroU32::new(10).expect("not 0");
+const DEFAULT_INITIAL: NonZeroU32 = NonZeroU32::new(20).expect("not 0");
+
+fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Option<NonZeroU32>, D::Error> {
+    NonZeroU32::deserialize(from).map(Some)
+}
+
+fn tolerance<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    let tolerance = f64::deserialize(deserializer)?;
+    if !(1.0..=10.0).contains(&tolerance) {
+        return Err(de::Error::custom(format_args!("must be from 1 to 10, not {tolerance}")));
+    }
+    Ok(tolerance)
+}
+
+fn default_initial() -> NonZeroU32 {
+    DEFAULT_INITIAL
+}
+
+fn default_tolerance() -> f64 {
+    1.5
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        serde_yaml::from_str(text).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn a_status_other_than_429_and_503_is_refused() {
+        assert_eq!(parse("{max_in_flight: 100}").map(|c| c.status.code()), Ok(429));
+        assert_eq!(parse("{max_in_flight: 1, status: 503}").map(|c| c.status.code()), Ok(503));
+        assert!(parse("{max_in_flight: 1, status: 500}").is_err());
+    }
+
+    #[test]
+    fn the_defaults_of_an_adaptive_limit_fit_its_maximum() {
+        let Ok(Config { limit: Limit::Adaptive(adaptive), .. }) = parse("{adaptive: {max: 5}}")
+        else {
+            panic!("not adaptive")
+        };
+        assert_eq!((adaptive.min(), adaptive.tolerance), (5, 1.5));
+    }
+
+    #[test]
+    fn values_that_could_not_work_are_refused() {
+        for text in [
+            "{}",
+            "{max_in_flight: 0}",
+            "{max_in_flight: 10, adaptive: {max: 10}}",
+            "{adaptive: {}}",
+            "{adaptive: {max: 0}}",
+            "{adaptive: {min: 0, max: 10}}",
+            "{adaptive: {min: 11, max: 10}}",
+            "{adaptive: {max: 10, tolerance: 0.5}}",
+            "{adaptive: {max: 10, tolerance: .nan}}",
+            "{adaptive: {max: 10, target: 1s}}",
+        ] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+}

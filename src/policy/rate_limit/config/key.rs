@@ -1,0 +1,230 @@
+//! `key:` of a rate limit: who is counted apart.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::net::{IpAddr, Ipv6Addr};
+
+use http::{HeaderMap, HeaderName};
+use serde::de::value::{MapAccessDeserializer, StrDeserializer};
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+
+/// One source, or a list of them: requests count together if they agree in all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key(Box<[KeySource]>);
+
+/// Where the key of a request comes from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeySource {
+    /// The authenticated consumer; the client address for anonymous requests.
+    #[default]
+    Consumer,
+    /// The client address.
+    ClientAddress,
+    /// One count for all requests of the route.
+    Route,
+    /// The first value of this request header; the client address for requests without it. A
+    /// client that may choose the value chooses its count.
+    #[serde(deserialize_with = "header_name")]
+    Header(HeaderName),
+}
+
+/// What a key is made from.
+#[derive(Debug, Clone, Copy)]
+pub struct Requester<'a> {
+    /// Who the credentials proved; never a claim of the client's.
+    pub consumer: Option<&'a str>,
+    pub address: IpAddr,
+    pub headers: &'a HeaderMap,
+}
+
+/// Who is limited. A consumer that is named like an address is not that address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Subject<'a> {
+    Consumer(&'a str),
+    /// An IPv4 address, or an IPv6 network; see [`Subject::address`].
+    Address(IpAddr),
+    Header(&'a [u8]),
+    Everyone,
+}
+
+impl Key {
+    /// Feeds who `requester` is to `hasher`.
+    pub fn hash_subject(&self, requester: &Requester<'_>, hasher: &mut impl Hasher) {
+        for source in &self.0 {
+            source.subject(requester).hash(hasher);
+        }
+    }
+}
+
+impl Default for Key {
+    fn default() -> Self {
+        KeySource::default().into()
+    }
+}
+
+impl From<KeySource> for Key {
+    fn from(source: KeySource) -> Self {
+        Key([source].into())
+    }
+}
+
+impl KeySource {
+    /// Who a request counts for.
+    pub fn subject<'a>(&self, requester: &Requester<'a>) -> Subject<'a> {
+        let named = match self {
+            KeySource::Consumer => requester.consumer.map(Subject::Consumer),
+            KeySource::ClientAddress => None,
+            KeySource::Route => Some(Subject::Everyone),
+            KeySource::Header(name) => {
+                requester.headers.get(name).map(|value| Subject::Header(value.as_bytes()))
+            }
+        };
+        named.unwrap_or_else(|| Subject::address(requester.address))
+    }
+}
+
+impl Subject<'_> {
+    /// The client at `address`. One subscriber commonly holds a /64 of IPv6, so that is what is
+    /// counted; an IPv4 address written as IPv6 is the IPv4 address.
+    pub fn address(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Subject::Address(address.into()),
+            IpAddr::V6(address) => {
+                let network = address.to_bits() & (u128::MAX << 64);
+                Subject::Address(Ipv6Addr::from_bits(network).into())
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(KeyVisitor)
+    }
+}
+
+struct KeyVisitor;
+
+impl<'de> Visitor<'de> for KeyVisitor {
+    type Value = Key;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("consumer, client_address, route, {header: NAME}, or a list of these")
+    }
+
+    fn visit_str<E: de::Error>(self, name: &str) -> Result<Key, E> {
+        KeySource::deserialize(StrDeserializer::new(name)).map(Key::from)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Key, A::Error> {
+        KeySource::deserialize(MapAccessDeserializer::new(map)).map(Key::from)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Key, A::Error> {
+        let mut sources = Vec::new();
+        while let Some(source) = list.next_element()? {
+            sources.push(source);
+        }
+        if sources.is_empty() {
+            return Err(de::Error::custom("must name at least one source, such as consumer"));
+        }
+        Ok(Key(sources.into()))
+    }
+}
+
+fn header_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HeaderName, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    name.parse().map_err(|_| de::Error::custom(format_args!("`{name}` is not a header name")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hash::DefaultHasher;
+
+    use super::*;
+
+    const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+
+    fn parse(text: &str) -> Result<Key, String> {
+        let from = serde_yaml::Deserializer::from_str(text);
+        serde_yaml::with::singleton_map_recursive::deserialize(from).map_err(|e| e.to_string())
+    }
+
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let line = |(name, value): &(&'static str, &'static str)| {
+            (HeaderName::from_static(name), http::HeaderValue::from_static(value))
+        };
+        lines.iter().map(line).collect()
+    }
+
+    fn requester<'a>(consumer: Option<&'a str>, headers: &'a HeaderMap) -> Requester<'a> {
+        Requester { consumer, address: ADDRESS, headers }
+    }
+
+    fn hash(key: &str, requester: &Requester<'_>) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        parse(key).expect("valid").hash_subject(requester, &mut hasher);
+        hasher.finish()
+    }
+
+    fn address(text: &str) -> Subject<'static> {
+        Subject::address(text.parse().expect("an address"))
+    }
+
+    #[test]
+    fn whoever_lacks_what_is_counted_counts_for_its_address() {
+        let (none, tenant) = (headers(&[]), headers(&[("x-tenant", "blue")]));
+        let header = KeySource::Header(HeaderName::from_static("x-tenant"));
+        let fallback = Subject::Address(ADDRESS);
+        for (source, requester, expected) in [
+            (KeySource::Consumer, requester(Some("acme"), &none), Subject::Consumer("acme")),
+            (KeySource::Consumer, requester(None, &none), fallback),
+            (KeySource::ClientAddress, requester(Some("acme"), &none), fallback),
+            (KeySource::Route, requester(Some("acme"), &none), Subject::Everyone),
+            (header.clone(), requester(None, &tenant), Subject::Header(b"blue")),
+            (header, requester(None, &none), fallback),
+        ] {
+            assert_eq!(source.subject(&requester), expected, "{source:?}");
+        }
+    }
+
+    #[test]
+    fn a_combination_counts_apart_what_differs_in_any_part() {
+        let (blue, red) = (headers(&[("x-tenant", "blue")]), headers(&[("x-tenant", "red")]));
+        let hash = |requester| hash("[consumer, {header: X-Tenant}]", &requester);
+        let one = hash(requester(Some("acme"), &blue));
+        assert_eq!(one, hash(requester(Some("acme"), &blue)));
+        assert_ne!(one, hash(requester(Some("acme"), &red)));
+        assert_ne!(one, hash(requester(Some("other"), &blue)));
+    }
+
+    #[test]
+    fn parts_of_a_combination_do_not_run_into_each_other() {
+        let (a, b) = (
+            headers(&[("x-a", "one"), ("x-b", "two")]),
+            headers(&[("x-a", "onet"), ("x-b", "wo")]),
+        );
+        let hash = |headers| hash("[{header: X-A}, {header: X-B}]", &requester(None, headers));
+        assert_ne!(hash(&a), hash(&b));
+    }
+
+    #[test]
+    fn a_key_that_names_nothing_is_refused() {
+        for text in ["[]", "path", "{header: 'no header'}", "{header: }", "{cookie: a}", "7"] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_client_cannot_change_its_count_within_its_ipv6_network() {
+        assert_eq!(address("2001:db8:0:1::1"), address("2001:db8:0:1:ffff::2"));
+        assert_ne!(address("2001:db8:0:1::1"), address("2001:db8:0:2::1"));
+    }
+
+    #[test]
+    fn an_ipv4_address_written_as_ipv6_is_itself() {
+        assert_eq!(address("::ffff:192.0.2.1"), address("192.0.2.1"));
+        assert_ne!(address("::ffff:192.0.2.1"), address("192.0.2.2"));
+    }
+}

@@ -1,0 +1,138 @@
+//! The sliding window, as an estimate from two counts: those admitted in this window, and those
+//! of the last one by the share of it that a window ending now would still cover.
+//!
+//! Windows lie on one grid for all keys. A key's state is one word: the number of a window and
+//! the two counts. As many bits go to a count as the limit needs, the rest to the number.
+
+use std::time::Duration;
+
+use super::Verdict;
+use super::config::SlidingWindow;
+use super::table::Step;
+use crate::time::Moment;
+
+/// A limit, compiled.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rule {
+    limit: u64,
+    /// Nanoseconds of a window.
+    window: u64,
+    /// Bits of a count.
+    bits: u32,
+    /// The table keeps the topmost bit for itself. With the highest limit 23 bits are left: a
+    /// window of 1 s comes round after 97 days, and a key that was silent for just that long is
+    /// taken for one that was not.
+    number_mask: u64,
+}
+
+/// A key's counts as of a moment.
+#[derive(Clone, Copy, Debug)]
+struct Counts {
+    number: u64,
+    /// Admitted in the window before.
+    before: u64,
+    /// Admitted in this one.
+    count: u64,
+    /// Nanoseconds of this window that have passed.
+    elapsed: u64,
+    /// Nanoseconds by which the caller's clock reading is behind this window.
+    behind: u64,
+}
+
+impl Rule {
+    pub(super) fn new(config: &SlidingWindow) -> Self {
+        let bits = u32::BITS - config.requests.leading_zeros();
+        Rule {
+            limit: config.requests.into(),
+            // At most 366 days.
+            window: u64::try_from(config.per.as_nanos()).unwrap_or(u64::MAX),
+            bits,
+            number_mask: (1 << (63 - 2 * bits)) - 1,
+        }
+    }
+
+    /// Counts one request, if there is room for it.
+    pub(super) fn step(&self, state: u64, now: Moment) -> Step<Verdict> {
+        let mut counts = self.counts(state, now);
+        let room = self.limit.saturating_sub(counts.count);
+        // `count + floor(before x left / window) < limit`, without the division.
+        let left = u128::from(self.window - counts.elapsed);
+        let admitted =
+            u128::from(counts.before) * left < u128::from(room) * u128::from(self.window);
+        if !admitted {
+            return Step { next: None, answer: self.verdict(&counts, false) };
+        }
+        counts.count += 1;
+        let next = (counts.number << self.bits | counts.before) << self.bits | counts.count;
+        Step { next: Some(next), answer: self.verdict(&counts, true) }
+    }
+
+    /// How much would be lost with this state: the requests that still weigh.
+    pub(super) fn worth(&self, state: u64, now: Moment) -> u64 {
+        self.used(&self.counts(state, now))
+    }
+
+    fn counts(&self, state: u64, now: Moment) -> Counts {
+        let mask = (1 << self.bits) - 1;
+        let (before, count) = (state >> self.bits & mask, state & mask);
+        let kept = state >> (2 * self.bits);
+        let number = (now.as_nanos() / self.window) & self.number_mask;
+        let elapsed = now.as_nanos() % self.window;
+        let passed = number.wrapping_sub(kept) & self.number_mask;
+        if passed == 0 {
+            return Counts { number, before, count, elapsed, behind: 0 };
+        }
+        if passed == self.number_mask {
+            // Another thread, with a newer clock reading, has begun the next window.
+            let behind = self.window - elapsed;
+            return Counts { number: kept, before, count, elapsed: 0, behind };
+        }
+        let before = if passed == 1 { count } else { 0 };
+        Counts { number, before, count: 0, elapsed, behind: 0 }
+    }
+
+    fn used(&self, counts: &Counts) -> u64 {
+        counts.count + multiply_divide(counts.before, self.window - counts.elapsed, self.window)
+    }
+
+    fn verdict(&self, counts: &Counts, admitted: bool) -> Verdict {
+        let retry_after = if admitted { 0 } else { self.time_until(counts, self.limit) };
+        Verdict {
+            admitted,
+            limit: self.limit as u32,
+            remaining: self.limit.saturating_sub(self.used(counts)) as u32,
+            reset_after: Duration::from_nanos(self.time_until(counts, 1)),
+            retry_after: Duration::from_nanos(retry_after),
+        }
+    }
+
+    /// Nanoseconds until fewer than `below` requests weigh, if no more are made.
+    fn time_until(&self, counts: &Counts, below: u64) -> u64 {
+        let in_window = if counts.count < below {
+            self.fades_at(counts.before, below - counts.count).saturating_sub(counts.elapsed)
+        } else {
+            self.window - counts.elapsed + self.fades_at(counts.count, below)
+        };
+        counts.behind + in_window
+    }
+
+    /// The first nanosecond of a window at which `before` requests of the last one weigh less than
+    /// `below`, which is at least 1: the least `e` with `before x (window - e) < below x window`.
+    fn fades_at(&self, before: u64, below: u64) -> u64 {
+        if before < below {
+            return 0;
+        }
+        let numerator = u128::from(below) * u128::from(self.window);
+        // At most `window`, because `before` is at least `below`.
+        let most = numerator.div_ceil(before.into()) as u64;
+        self.window - most + 1
+    }
+}
+
+/// `a x b / c`, rounded down, for `b` up to `c`.
+fn multiply_divide(a: u64, b: u64, c: u64) -> u64 {
+    match a.checked_mul(b) {
+        Some(product) => product / c,
+        None => (u128::from(a) * u128::from(b) / u128::from(c)) as u64,
+    }
+}
