@@ -86,7 +86,9 @@ pub fn classify(error: &Error, session: &mut Session, ctx: &Context, now: Moment
     let expired = ctx.next_deadline().is_some_and(|deadline| now >= deadline);
     match error.esource() {
         ErrorSource::Downstream => match error.etype() {
-            ErrorType::ReadError | ErrorType::WriteError if expired => {
+            // A client that does not fetch its answer holds the request up, not the upstream.
+            ErrorType::WriteError if expired => Ended::ClientSlow,
+            ErrorType::ReadError if expired => {
                 // The guard fires where the client is being waited for: with its body still
                 // to come, that is what held the request up.
                 if body_done { timed_out(ctx, now) } else { Ended::ClientSlow }

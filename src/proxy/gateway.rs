@@ -32,7 +32,7 @@ use super::attempt::{self, Ended, REJECTED, RETRY};
 use super::context::Context;
 use super::listener::Connection;
 use super::rejection::Rejection;
-use super::{answer, body, client_address, cors, headers, identifiers, intake, recording, spans};
+use super::{answer, body, client_address, headers, identifiers, intake, recording, spans};
 use crate::config::route::Dialect;
 use crate::policy::outcome::Outcome;
 use crate::record::new_id;
@@ -107,6 +107,7 @@ impl ProxyHttp for Gateway {
         match self.admit(session, ctx).await {
             Ok(true) => Ok(self.serve(session, ctx).await),
             Ok(false) => {
+                ctx.end.preflight = true;
                 ctx.end.client_gone = answer::preflight(session, ctx).await.is_err();
                 Ok(true)
             }
@@ -180,6 +181,10 @@ impl ProxyHttp for Gateway {
             attempt::conclude_request(ctx, outcome, now);
         }
         if route.config.errors == Dialect::Connect && status >= 400 {
+            // Also where there is nothing to translate, and a refusal takes its place.
+            if !attempt::has_body(session, response) {
+                attempt::answered(ctx, now);
+            }
             answer::begin_translation(response, ctx, status)?;
         }
         if let Some(capture) = &route.capture {
@@ -202,10 +207,7 @@ impl ProxyHttp for Gateway {
         if !attempt::has_body(session, response) {
             attempt::answered(ctx, Clock::now());
         }
-        headers::prepare_response(response, ctx)?;
-        if let Some(cors) = ctx.route.as_ref().and_then(|route| route.config.cors.as_ref()) {
-            cors::permit(cors, &session.req_header().headers, response)?;
-        }
+        headers::prepare_response(session, response, ctx)?;
         let status = response.status.as_u16();
         let committed =
             recording::commit(self.shared.recorder.as_ref(), session, ctx, status).await;
@@ -314,7 +316,9 @@ impl ProxyHttp for Gateway {
                 slot.release(now);
             }
         }
-        recording::finish(self.shared.recorder.as_ref(), session, ctx, status, now);
+        if !ctx.end.preflight {
+            recording::finish(self.shared.recorder.as_ref(), session, ctx, status, now);
+        }
         spans::finish(&self.shared.tracer, session, ctx, status, now);
         let metrics = match &ctx.route {
             Some(route) => &route.metrics,
