@@ -6,7 +6,10 @@
 
 use std::time::Duration;
 
+use http::header::CONTENT_LENGTH;
+use http::{Method, StatusCode};
 use pingora_core::{Error, ErrorSource, ErrorType};
+use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::context::Context;
@@ -15,7 +18,7 @@ use crate::policy::breaker::{Breaker, Count, Permit};
 use crate::policy::outcome::Outcome;
 use crate::policy::retry::{self, Decision, pushback};
 use crate::runtime::snapshot::Route;
-use crate::time::Moment;
+use crate::time::{Clock, Moment};
 
 /// The error that asks Pingora for another attempt.
 pub const RETRY: ErrorType = ErrorType::Custom("portcullis: retry");
@@ -83,7 +86,9 @@ pub fn classify(error: &Error, session: &mut Session, ctx: &Context, now: Moment
     let expired = ctx.next_deadline().is_some_and(|deadline| now >= deadline);
     match error.esource() {
         ErrorSource::Downstream => match error.etype() {
-            ErrorType::ReadError | ErrorType::WriteError if expired => {
+            // A client that does not fetch its answer holds the request up, not the upstream.
+            ErrorType::WriteError if expired => Ended::ClientSlow,
+            ErrorType::ReadError if expired => {
                 // The guard fires where the client is being waited for: with its body still
                 // to come, that is what held the request up.
                 if body_done { timed_out(ctx, now) } else { Ended::ClientSlow }
@@ -134,12 +139,19 @@ pub fn conclude(ctx: &mut Context, outcome: Outcome, now: Moment) {
     record(ctx, &route, Count::Attempts, outcome, now);
 }
 
-/// Tell the breakers that count requests what became of this one, and the bulkhead how long it
-/// took.
-pub fn conclude_request(ctx: &mut Context, outcome: Outcome, now: Moment) {
-    if let Some(slot) = ctx.admission.slot.take() {
-        slot.release(now);
+/// The upstream's answer is complete. Told before its last byte goes to the client: whoever
+/// has seen that must find the breakers knowing of it.
+pub fn answered(ctx: &mut Context, now: Moment) {
+    let Some(status) = ctx.attempt.upstream_status else { return };
+    conclude(ctx, Outcome::Response(status), now);
+    if let Some(outcome) = ctx.end.last_outcome {
+        conclude_request(ctx, outcome, now);
     }
+}
+
+/// Tell the breakers that count requests what became of this one. Once: its permits are gone
+/// then.
+pub fn conclude_request(ctx: &mut Context, outcome: Outcome, now: Moment) {
     let Some(route) = ctx.route.clone() else { return };
     record(ctx, &route, Count::Requests, outcome, now);
 }
@@ -163,6 +175,25 @@ fn record(ctx: &mut Context, route: &Route, count: Count, outcome: Outcome, now:
             permit.record(breaker.config().judge(outcome), now);
         }
     }
+}
+
+/// Remember how an attempt without an answer ended, and whether it is tried again.
+pub fn failed(session: &mut Session, ctx: &mut Context, ended: Ended) -> bool {
+    let now = Clock::now();
+    if let Some(outcome) = ended.outcome() {
+        conclude(ctx, outcome, now);
+    }
+    if let Ended::Outcome(outcome) = ended
+        && retry(session, ctx, outcome, now)
+    {
+        return true;
+    }
+    if let Some(outcome) = ended.outcome() {
+        conclude_request(ctx, outcome, now);
+    }
+    ctx.end.client_gone |= ended == Ended::ClientGone;
+    ctx.end.rejection = ended.rejection();
+    false
 }
 
 /// Whether a failed attempt says so little that nobody needs to hear of it before the
@@ -263,4 +294,12 @@ pub fn status_of(session: &Session, ctx: &Context) -> u16 {
         Some(_) | None if ctx.end.client_gone => 499,
         Some(_) | None => 0,
     }
+}
+
+/// Whether anything will come after `response`'s head.
+pub fn has_body(session: &Session, response: &ResponseHeader) -> bool {
+    let empty = response.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0");
+    let head_only = session.req_header().method == Method::HEAD
+        || matches!(response.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    !empty && !head_only
 }
