@@ -8,13 +8,15 @@ use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, Method};
+use portcullis::config::server;
 use portcullis::policy::auth::{Guard, Now, Verifier};
 use portcullis::policy::breaker::{Breaker, Verdict};
 use portcullis::policy::bulkhead::Bulkhead;
-use portcullis::policy::rate_limit::{Limiter, Requester};
+use portcullis::policy::rate_limit::{self, Limiter, Requester};
 use portcullis::policy::retry::{self, Attempt, Budget, budget};
 use portcullis::policy::{Caller, Policies, admit, auth, outcome::Outcome};
 use portcullis::routing::{Match, Router, path};
+use portcullis::runtime::flood_guard::FloodGuard;
 use portcullis::time::Clock;
 use serde::de::DeserializeOwned;
 
@@ -54,10 +56,17 @@ fn policies(c: &mut Criterion) {
     let headers = HeaderMap::new();
     let names: Vec<String> = (0..10_000).map(|n| format!("consumer-{n}")).collect();
     let mut turn = names.iter().cycle();
+    let acme = Requester { consumer: Some("acme"), address: ADDRESS, headers: &headers };
     c.bench_function("rate_limit/fixed_window/one_key", |b| {
-        let acme = Requester { consumer: Some("acme"), address: ADDRESS, headers: &headers };
         b.iter(|| limiter.check(black_box(&acme), now));
     });
+    let two = [Arc::new(self::limiter()), Arc::new(self::limiter())];
+    c.bench_function("rate_limit/fixed_window/two_limits", |b| {
+        b.iter(|| rate_limit::check_all(&two, black_box(&acme), now));
+    });
+    let guard: server::FloodGuard = parsed(r#"{"requests": 1000000, "per": "1s"}"#);
+    let guard = FloodGuard::new(guard);
+    c.bench_function("flood_guard", |b| b.iter(|| guard.observe(black_box(ADDRESS)).is_ok()));
     c.bench_function("rate_limit/fixed_window/10000_keys", |b| {
         b.iter(|| {
             let consumer = turn.next().map(String::as_str);

@@ -15,11 +15,9 @@ use pingora_core::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
-use super::body;
 use super::client_address::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 use super::context::Context;
-use super::cors;
-use super::quota;
+use super::{body, cors, quota};
 use crate::config::route::Edits;
 use crate::observe::trace::context::{TRACEPARENT, TRACESTATE};
 use crate::runtime::snapshot::Route;

@@ -19,9 +19,10 @@ const SLOTS: usize = 16 * 1024;
 
 /// One for all listeners and routes.
 ///
-/// It counts by intervals, so up to twice `requests` pass around the seam of two. A count-min
-/// sketch never counts too little; an address may be charged with others' requests, by about
-/// one for every 16,384 that arrive in an interval, less where traffic is uneven.
+/// It counts by intervals, so up to twice `requests` pass around the seam of two, and requests of
+/// the very moment in which one begins may go uncounted. Within an interval a count-min sketch
+/// never counts too little; an address may be charged with others' requests, by about one for
+/// every 16,384 that arrive in it, less where traffic is uneven.
 pub struct FloodGuard {
     config: server::FloodGuard,
     rate: Rate,

@@ -231,6 +231,7 @@ mod tests {
         let count = |text: &str| parse(text).map(|limits: Limits| limits.0.len());
         assert_eq!(count(one), Ok(1));
         assert_eq!(count(&format!("[{one}, {{token_bucket: {{rate: 10}}, key: route}}]")), Ok(2));
+        assert_eq!((count("[]"), count("~")), (Ok(0), Ok(0)));
         assert!(count("100").is_err());
     }
 

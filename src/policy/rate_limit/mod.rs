@@ -1,8 +1,9 @@
 //! Rate limits: how many requests a consumer, an address or a route may make.
 //!
 //! [`Limiter`] counts one limit, in bounded memory and by atomics alone for keys it knows;
-//! [`check_all`] asks several. A request that is refused is not counted. Finding out who makes the
-//! request, putting the limit headers on an answer, and limits that replicas share are left to others.
+//! [`check_all`] asks several. A request that is refused is not counted. [`Fields`] words what a
+//! client is told. Finding out who makes the request, putting the fields on an answer, and limits
+//! that replicas share are left to others.
 
 mod config;
 mod fields;
