@@ -1,6 +1,6 @@
 //! A configuration, compiled: immutable, swapped whole.
 //!
-//! State hangs in it as `Arc`s; what of it survives a reload is decided in [`super::carry`].
+//! State hangs in it as `Arc`s; what of it survives a reload is decided in `super::carry`.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
