@@ -185,6 +185,8 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "synchronous", "normal")?;
     // Else the log keeps the size of its worst hour.
     connection.pragma_update(None, "journal_size_limit", 16 * 1024 * 1024)?;
+    // Pages at its end are written again and again: the longer it is, the fewer copies.
+    connection.pragma_update(None, "wal_autocheckpoint", 4000)?;
     Ok(connection)
 }
 
