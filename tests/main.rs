@@ -26,6 +26,7 @@ mod reload;
 mod requests;
 mod retry;
 mod retry_budget;
+mod retry_signals;
 mod routing;
 mod shutdown;
 mod streaming;

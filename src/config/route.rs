@@ -26,6 +26,8 @@ pub struct Route {
     #[serde(default)]
     pub timeout: Timeouts,
     pub retry: Option<retry::Config>,
+    /// Tells the client how many attempts were made, and why no more were. Absent: nothing does.
+    pub retry_info_header: Option<Header>,
     pub rewrite: Option<routing::Rewrite>,
     #[serde(default)]
     pub headers: Headers,

@@ -6,14 +6,16 @@
 
 use std::time::Duration;
 
+use http::header::{CONTENT_TYPE, HeaderName};
 use pingora_core::{Error, ErrorSource, ErrorType};
+use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::context::Context;
 use super::rejection::Rejection;
 use crate::policy::breaker::{Breaker, Count, Permit};
 use crate::policy::outcome::Outcome;
-use crate::policy::retry::{self, Decision, pushback};
+use crate::policy::retry::{self, Decision, Pushback, pushback};
 use crate::runtime::snapshot::Route;
 use crate::time::Moment;
 
@@ -21,6 +23,12 @@ use crate::time::Moment;
 pub const RETRY: ErrorType = ErrorType::Custom("portcullis: retry");
 /// The error that carries a rejection, kept in the context, to `fail_to_proxy`.
 pub const REJECTED: ErrorType = ErrorType::Custom("portcullis: rejected");
+
+/// How the content types of gRPC and of its variants begin.
+const GRPC: &[u8] = b"application/grpc";
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+/// What a client makes of a status that is no number.
+const GRPC_UNKNOWN: u8 = 2;
 
 /// Why an attempt has no (further) answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +69,24 @@ impl Ended {
             Ended::DeadlineExceeded => Some(Rejection::DeadlineExceeded),
             Ended::Internal => Some(Rejection::Internal),
         }
+    }
+}
+
+/// The upstream answered with this head.
+///
+/// A gRPC status counts where it is in the head: that of an answer without a message
+/// ("Trailers-Only" in the gRPC protocol over HTTP/2), which most failures are.
+pub fn classify_answer(head: &ResponseHeader) -> Outcome {
+    let response = Outcome::Response(head.status.as_u16());
+    let content_type = head.headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+    if !content_type.starts_with(GRPC) {
+        return response;
+    }
+    let Some(status) = head.headers.get(GRPC_STATUS) else { return response };
+    match status.to_str().ok().and_then(|text| text.parse().ok()) {
+        Some(0) => response,
+        Some(code) => Outcome::Grpc(code),
+        None => Outcome::Grpc(GRPC_UNKNOWN),
     }
 }
 
@@ -173,9 +199,16 @@ pub fn is_failure(route: &Route, outcome: Outcome) -> bool {
     counted || route.retry.as_ref().is_some_and(|retry| retry.config.on.matches(outcome))
 }
 
-/// The one decision on another attempt. On yes, the budget has paid, the breakers' permits
-/// are in hand, and `ctx.backoff` says how long to wait.
-pub fn retry(session: &mut Session, ctx: &mut Context, outcome: Outcome, now: Moment) -> bool {
+/// The one decision on another attempt, given what the upstream's answer, if it came, asks for.
+/// On yes, the budget has paid, the breakers' permits are in hand, and `ctx.backoff` says how long
+/// to wait.
+pub fn retry(
+    session: &mut Session,
+    ctx: &mut Context,
+    outcome: Outcome,
+    server_asks: Option<Pushback>,
+    now: Moment,
+) -> bool {
     let Some(route) = ctx.route.clone() else { return false };
     let Some(policy) = &route.retry else { return false };
     let attempt = retry::Attempt {
@@ -185,8 +218,8 @@ pub fn retry(session: &mut Session, ctx: &mut Context, outcome: Outcome, now: Mo
         body_replayable: !session.as_ref().retry_buffer_truncated(),
         response_started: is_answered(session),
         client_gone: ctx.end.client_gone,
-        nested: ctx.peer_trusted && pushback::is_retry(&session.req_header().headers),
-        server_asks: None,
+        nested: ctx.peer_trusted && is_nested(session, ctx),
+        server_asks,
         time_left: ctx.deadline.map(|deadline| deadline.since(now)),
         random: fastrand::f64(),
     };
@@ -201,7 +234,13 @@ pub fn retry(session: &mut Session, ctx: &mut Context, outcome: Outcome, now: Mo
         Decision::Stop(reason) => reason.as_str(),
     };
     route.metrics.retry_stopped(reason);
+    ctx.end.retry_stopped = Some(reason);
     false
+}
+
+fn is_nested(session: &Session, ctx: &Context) -> bool {
+    let attempt_count = &ctx.snapshot.config.identifiers.attempt_count.0;
+    pushback::is_retry(&session.req_header().headers, attempt_count)
 }
 
 /// A pooled connection that the upstream had closed already is replaced once, without
@@ -225,6 +264,7 @@ pub fn reconnect(session: &Session, ctx: &mut Context, reused: bool, now: Moment
 
 fn grant(ctx: &mut Context, route: &Route, after: Duration) {
     ctx.backoff = Some(after);
+    ctx.end.retry_stopped = None;
     route.metrics.retries.inc();
 }
 

@@ -17,7 +17,7 @@
 //! elsewhere.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -35,6 +35,7 @@ use super::rejection::Rejection;
 use super::{answer, body, client_address, cors, headers, identifiers, intake, recording, spans};
 use crate::config::route::Dialect;
 use crate::policy::outcome::Outcome;
+use crate::policy::retry::Pushback;
 use crate::record::new_id;
 use crate::runtime::shared::Shared;
 use crate::time::Clock;
@@ -56,7 +57,7 @@ impl Gateway {
             attempt::conclude(ctx, outcome, now);
         }
         if let Ended::Outcome(outcome) = ended
-            && attempt::retry(session, ctx, outcome, now)
+            && attempt::retry(session, ctx, outcome, None, now)
         {
             return true;
         }
@@ -181,10 +182,13 @@ impl ProxyHttp for Gateway {
         if let Some(upstream) = route.upstream() {
             upstream.metrics.duration.observe(took.as_secs_f64());
         }
-        let outcome = Outcome::Response(status);
+        let outcome = attempt::classify_answer(response);
+        ctx.attempt.answered = Some(outcome);
         if attempt::is_failure(&route, outcome) {
             attempt::conclude(ctx, outcome, now);
-            if attempt::retry(session, ctx, outcome, now) {
+            let unix_now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let asked = Pushback::of_answer(outcome, &response.headers, unix_now);
+            if attempt::retry(session, ctx, outcome, asked, now) {
                 return Err(Error::new_up(RETRY));
             }
         }
@@ -305,9 +309,9 @@ impl ProxyHttp for Gateway {
         let status = attempt::status_of(session, ctx);
         if !ctx.end.client_gone
             && ctx.end.rejection.is_none()
-            && let Some(upstream_status) = ctx.attempt.upstream_status
+            && let Some(outcome) = ctx.attempt.answered
         {
-            attempt::conclude(ctx, Outcome::Response(upstream_status), now);
+            attempt::conclude(ctx, outcome, now);
         }
         if !ctx.end.client_gone
             && let Some(outcome) = ctx.end.last_outcome

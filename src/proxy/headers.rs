@@ -26,7 +26,7 @@ use crate::upstream::config::HostHeader;
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 /// How many fields a request gains at most, without the route's own.
-const ADDED: usize = 8;
+const ADDED: usize = 9;
 const HOP_BY_HOP: [HeaderName; 6] =
     [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHENTICATE, TRAILER, UPGRADE];
 
@@ -124,7 +124,7 @@ fn trace(headers: &mut HeaderMap, ctx: &Context) {
     }
 }
 
-/// Ids and the consumer: set or removed, never the client's own word.
+/// Ids, the consumer and the attempt: set or removed, never the client's own word.
 fn identify(headers: &mut HeaderMap, ctx: &Context) {
     let names = &ctx.snapshot.config.identifiers;
     echo(headers, ctx);
@@ -135,6 +135,13 @@ fn identify(headers: &mut HeaderMap, ctx: &Context) {
         }
         None => headers.remove(&names.consumer.0),
     };
+    remove_lookalikes(headers, &names.attempt_count.0);
+    headers.insert(names.attempt_count.0.clone(), number(ctx.attempts));
+}
+
+/// Most requests have one attempt, whose number costs nothing to write.
+fn number(attempt: u32) -> HeaderValue {
+    if attempt == 1 { HeaderValue::from_static("1") } else { attempt.into() }
 }
 
 /// Servers that turn headers into variables (CGI, WSGI) read `x_consumer` as `x-consumer`.
@@ -160,9 +167,23 @@ pub fn prepare_response(response: &mut ResponseHeader, ctx: &Context) -> Result<
         strip_hop_by_hop(headers, status);
         if let Some(route) = &ctx.route {
             edit(&route.config.headers.response, headers);
+            if let Some(name) = &route.config.retry_info_header {
+                headers.insert(name.0.clone(), retry_info(ctx));
+            }
         }
         echo(headers, ctx);
     })
+}
+
+/// `attempts=2, stopped=budget`, a dictionary of structured fields (RFC 9651, section 3.2).
+fn retry_info(ctx: &Context) -> HeaderValue {
+    let mut info = format!("attempts={}", ctx.attempts);
+    if let Some(reason) = ctx.end.retry_stopped {
+        info.push_str(", stopped=");
+        info.push_str(reason);
+    }
+    // A number and a name of ours are a header's value.
+    HeaderValue::try_from(info).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
 /// Change a response's headers at once; as for requests, the case of their names is let go.
