@@ -13,6 +13,7 @@ mod auth;
 mod breaker;
 mod breaker_window;
 mod bulkhead;
+mod circuits;
 mod config_check;
 mod connect;
 mod framing;

@@ -179,7 +179,7 @@ impl StateMetrics {
             circuit_state: gauges(
                 r,
                 "circuit_state",
-                "0 closed, 1 half-open, 2 open",
+                "0 closed, 1 half-open, 2 open, 3 forced open, 4 forced closed",
                 &["scope", "name"],
             )?,
             circuit_opened: counters(
