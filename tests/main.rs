@@ -16,6 +16,7 @@ mod bulkhead;
 mod circuits;
 mod config_check;
 mod connect;
+mod fallback;
 mod framing;
 mod headers;
 mod problem;

@@ -5,18 +5,16 @@
 //! [`UpstreamMetrics`]); state that lives elsewhere (breakers, slots, budgets, queues) is
 //! copied into gauges when somebody asks.
 
+mod register;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use prometheus::core::Collector;
 use prometheus::{
-    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Registry, TextEncoder,
 };
-
-/// Seconds: from a cache's answer to a slow report.
-const LATENCY_BUCKETS: [f64; 14] =
-    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+use register::{counter, counters, gauge, gauges, histograms, opts, register};
 
 /// The gateway's metrics. One per process, shared.
 pub struct Metrics {
@@ -26,6 +24,7 @@ pub struct Metrics {
     rejections: IntCounterVec,
     retries: IntCounterVec,
     retries_stopped: IntCounterVec,
+    fallbacks: IntCounterVec,
     attempts: IntCounterVec,
     upstream_duration: HistogramVec,
     /// Requests being answered now.
@@ -69,6 +68,7 @@ pub struct RouteMetrics {
     pub duration: Histogram,
     pub retries: IntCounter,
     stopped: IntCounterVec,
+    fallbacks: IntCounterVec,
     rejections: IntCounterVec,
     route: Arc<str>,
 }
@@ -111,6 +111,12 @@ impl Metrics {
                 "Failed attempts that were not tried again",
                 &["route", "reason"],
             )?,
+            fallbacks: counters(
+                r,
+                "fallbacks_total",
+                "Requests that a route's fallback answered",
+                &["route", "reason"],
+            )?,
             attempts: counters(
                 r,
                 "upstream_attempts_total",
@@ -149,6 +155,7 @@ impl Metrics {
             duration: self.request_duration.with_label_values(&[name]),
             retries: self.retries.with_label_values(&[name]),
             stopped: self.retries_stopped.clone(),
+            fallbacks: self.fallbacks.clone(),
             rejections: self.rejections.clone(),
             route: name.into(),
         }
@@ -269,6 +276,11 @@ impl RouteMetrics {
         self.stopped.with_label_values(&[&*self.route, reason]).inc();
     }
 
+    /// The route's fallback has answered.
+    pub fn fell_back(&self, reason: &str) {
+        self.fallbacks.with_label_values(&[&*self.route, reason]).inc();
+    }
+
     /// Requests answered so far.
     pub fn requests(&self) -> u64 {
         self.by_class.iter().map(IntCounter::get).sum()
@@ -298,50 +310,4 @@ impl UpstreamMetrics {
             self.attempts.with_label_values(&[&*self.upstream, outcome]).inc();
         }
     }
-}
-
-fn opts(name: &str, help: &str) -> Opts {
-    Opts::new(name, help).namespace("portcullis")
-}
-
-fn register<C: Collector + Clone + 'static>(r: &Registry, metric: C) -> prometheus::Result<C> {
-    r.register(Box::new(metric.clone()))?;
-    Ok(metric)
-}
-
-fn counter(r: &Registry, name: &str, help: &str) -> prometheus::Result<IntCounter> {
-    register(r, IntCounter::with_opts(opts(name, help))?)
-}
-
-fn counters(
-    r: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-) -> prometheus::Result<IntCounterVec> {
-    register(r, IntCounterVec::new(opts(name, help), labels)?)
-}
-
-fn gauge(r: &Registry, name: &str, help: &str) -> prometheus::Result<IntGauge> {
-    register(r, IntGauge::with_opts(opts(name, help))?)
-}
-
-fn gauges(
-    r: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-) -> prometheus::Result<IntGaugeVec> {
-    register(r, IntGaugeVec::new(opts(name, help), labels)?)
-}
-
-fn histograms(
-    r: &Registry,
-    name: &str,
-    help: &str,
-    label: &str,
-) -> prometheus::Result<HistogramVec> {
-    let opts =
-        HistogramOpts::new(name, help).namespace("portcullis").buckets(LATENCY_BUCKETS.to_vec());
-    register(r, HistogramVec::new(opts, &[label])?)
 }

@@ -4,14 +4,15 @@
 //! each becomes one [`Ended`], is told to whoever counts attempts, and one function,
 //! [`retry()`], decides for all three.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{CONTENT_TYPE, HeaderName};
-use pingora_core::{Error, ErrorSource, ErrorType};
+use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::context::Context;
+use super::fallback;
 use super::rejection::Rejection;
 use crate::policy::breaker::{Breaker, Count, Permit};
 use crate::policy::outcome::Outcome;
@@ -76,7 +77,7 @@ impl Ended {
 ///
 /// A gRPC status counts where it is in the head: that of an answer without a message
 /// ("Trailers-Only" in the gRPC protocol over HTTP/2), which most failures are.
-pub fn classify_answer(head: &ResponseHeader) -> Outcome {
+fn classify_answer(head: &ResponseHeader) -> Outcome {
     let response = Outcome::Response(head.status.as_u16());
     let content_type = head.headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
     if !content_type.starts_with(GRPC) {
@@ -191,12 +192,42 @@ fn record(ctx: &mut Context, route: &Route, count: Count, outcome: Outcome, now:
     }
 }
 
-/// Whether a failed attempt says so little that nobody needs to hear of it before the
-/// answer's last byte: a response that no policy calls a failure.
-pub fn is_failure(route: &Route, outcome: Outcome) -> bool {
+/// An attempt has been answered: tell who must know, and decide what becomes of the answer.
+///
+/// # Errors
+/// [`RETRY`] for another attempt, [`REJECTED`] where the route's fallback takes its place.
+pub fn answered(
+    session: &mut Session,
+    ctx: &mut Context,
+    route: &Route,
+    head: &ResponseHeader,
+    now: Moment,
+) -> Result<()> {
+    let outcome = classify_answer(head);
+    ctx.attempt.answered = Some(outcome);
+    if !is_failure(route, outcome) {
+        return Ok(());
+    }
+    conclude(ctx, outcome, now);
+    let unix_now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let asked = Pushback::of_answer(outcome, &head.headers, unix_now);
+    if retry(session, ctx, outcome, asked, now) {
+        return Err(Error::new_up(RETRY));
+    }
+    if fallback::replaces(route, outcome) {
+        ctx.end.rejection = Some(Rejection::Attempt(outcome));
+        return Err(Error::new_up(REJECTED));
+    }
+    Ok(())
+}
+
+/// Whether a policy calls an answer a failure; of any other nobody needs to hear before its last
+/// byte.
+fn is_failure(route: &Route, outcome: Outcome) -> bool {
     let breakers = [&route.policies.route_breaker, &route.policies.upstream_breaker];
     let counted = breakers.into_iter().flatten().any(|b| b.config().failure_on.matches(outcome));
-    counted || route.retry.as_ref().is_some_and(|retry| retry.config.on.matches(outcome))
+    let retried = route.retry.as_ref().is_some_and(|retry| retry.config.on.matches(outcome));
+    counted || retried || fallback::replaces(route, outcome)
 }
 
 /// The one decision on another attempt, given what the upstream's answer, if it came, asks for.

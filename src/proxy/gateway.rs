@@ -7,7 +7,7 @@
 //! | `upstream_peer` | attempt | wait before a retry (watching the client), choose an endpoint, set its timeouts |
 //! | `upstream_request_filter` | attempt | every header write |
 //! | `request_body_filter` | attempt | cap, count, tap |
-//! | `upstream_response_filter` | attempt | classify; retry or pass on |
+//! | `upstream_response_filter` | attempt | classify; retry, fall back or pass on |
 //! | `fail_to_connect`, `error_while_proxy` | attempt | the same, for attempts without an answer |
 //! | `response_filter` | request | headers out; a `sync` record commits |
 //! | `fail_to_proxy` | request | the refusal, where there is no answer to pass on |
@@ -17,7 +17,7 @@
 //! elsewhere.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -35,7 +35,6 @@ use super::rejection::Rejection;
 use super::{answer, body, client_address, cors, headers, identifiers, intake, recording, spans};
 use crate::config::route::Dialect;
 use crate::policy::outcome::Outcome;
-use crate::policy::retry::Pushback;
 use crate::record::new_id;
 use crate::runtime::shared::Shared;
 use crate::time::Clock;
@@ -182,16 +181,7 @@ impl ProxyHttp for Gateway {
         if let Some(upstream) = route.upstream() {
             upstream.metrics.duration.observe(took.as_secs_f64());
         }
-        let outcome = attempt::classify_answer(response);
-        ctx.attempt.answered = Some(outcome);
-        if attempt::is_failure(&route, outcome) {
-            attempt::conclude(ctx, outcome, now);
-            let unix_now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let asked = Pushback::of_answer(outcome, &response.headers, unix_now);
-            if attempt::retry(session, ctx, outcome, asked, now) {
-                return Err(Error::new_up(RETRY));
-            }
-        }
+        attempt::answered(session, ctx, &route, response, now)?;
         if route.config.errors == Dialect::Connect && status >= 400 {
             answer::begin_translation(response, ctx, status)?;
         }

@@ -17,6 +17,7 @@ pub mod context;
 pub mod cors;
 pub mod dialect;
 mod dispatch;
+mod fallback;
 pub mod gateway;
 pub mod guard;
 pub mod headers;
