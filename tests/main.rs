@@ -31,6 +31,7 @@ mod retry_budget;
 mod retry_signals;
 mod routing;
 mod shutdown;
+mod spring_gateway;
 mod streaming;
 mod structure;
 mod timeouts;
