@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use crate::support::{Gateway, Upstream};
+
 fn read(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
     std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{name}: {e}"))
@@ -54,4 +56,19 @@ fn every_file_of_the_readme_exists() {
         found += 1;
     }
     assert!(found > 0, "the README names files");
+}
+
+#[test]
+fn every_metric_is_in_the_readme() {
+    let readme = read("README.md");
+    let upstream = Upstream::start();
+    let policies = "bulkhead: {max_in_flight: 5}\ncircuit_breaker: {consecutive: {failures: 5}}";
+    let gateway = Gateway::route(&upstream, policies);
+    gateway.get("/");
+    let metrics = gateway.admin("GET /metrics").text();
+    let names = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE portcullis_"));
+    let names: Vec<&str> = names.filter_map(|line| line.split(' ').next()).collect();
+    assert!(names.len() > 10, "{names:?}");
+    let missing = names.iter().filter(|name| !readme.contains(&format!("`{name}`")));
+    assert_eq!(missing.collect::<Vec<_>>(), Vec::<&&str>::new());
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::support::{
-    Answer, Blackhole, Call, Ending, Gateway, Plan, Upstream, assert_about, timed,
+    Answer, Blackhole, Call, Ending, Gateway, Plan, Upstream, assert_about, eventually, timed,
 };
 
 const HALF: Duration = Duration::from_millis(500);
@@ -166,4 +166,27 @@ fn without_limits_a_slow_answer_is_waited_for() {
     let upstream = Upstream::script([Answer::ok().after(Duration::from_millis(800))]);
     let gateway = Gateway::route(&upstream, "timeout: {request: 0}");
     assert_eq!(gateway.get("/").status, 200);
+}
+
+#[test]
+fn an_upload_to_an_upstream_that_does_not_read_ends_at_the_deadline() {
+    let deaf = std::net::TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let address = deaf.local_addr().expect("an address");
+    let gateway = Plan::new(&format!(
+        "upstreams: {{u: {{endpoints: ['http://{address}']}}}}\n\
+         routes: {{r: {{upstream: u, max_body: 0, bulkhead: {{max_in_flight: 1}}, timeout: {{request: 500ms}}}}}}\n"
+    ))
+    .start();
+    let mut client = gateway.connect();
+    client.send(Call::new("POST /").header("Content-Length", "268435456").bytes());
+    let ((), took) = timed(|| {
+        let chunk = vec![0; 1 << 20];
+        // Until the gateway gives up; the kernel takes some of it before that.
+        while client.try_send(&chunk).is_ok() {}
+    });
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    eventually("the slot is free again", || {
+        let taken = gateway.metric("portcullis_bulkhead_in_flight", &[("route", "r")]);
+        (taken == 0.0).then_some(())
+    });
 }

@@ -31,8 +31,8 @@ pub struct Metrics {
     pub in_flight: IntGauge,
     /// Client connections open now.
     pub connections: IntGauge,
-    /// Client connections closed on arrival, by reason.
     pub connections_refused: IntCounter,
+    pub requests_cut: IntCounter,
     /// State, copied on demand; locked, so that two scrapes do not mix.
     pub state: Mutex<StateMetrics>,
     /// Spans by what became of them: `exported`, `failed`, `dropped`.
@@ -135,6 +135,11 @@ impl Metrics {
                 r,
                 "connections_refused_total",
                 "Client connections closed on arrival for max_connections",
+            )?,
+            requests_cut: counter(
+                r,
+                "requests_cut_total",
+                "Requests dropped with their connection at their deadline",
             )?,
             state: Mutex::new(StateMetrics::new(r)?),
             trace_spans: counters(
@@ -260,9 +265,8 @@ impl StateMetrics {
 }
 
 impl RouteMetrics {
-    /// A request has been answered with `status`; 0 stands for a client that left.
+    /// A request has been answered with `status`; 0, for nothing, counts as the 4xx of a 499.
     pub fn answered(&self, status: u16, took: Duration) {
-        // 499, where nothing was answered, counts as the 4xx that logs show it as.
         let class = if status == 0 { 4 } else { usize::from(status / 100).clamp(1, 5) };
         self.by_class[class - 1].inc();
         self.duration.observe(took.as_secs_f64());
@@ -291,7 +295,6 @@ impl RouteMetrics {
         self.by_class[4].get()
     }
 
-    /// Mean time from head to last byte.
     pub fn mean_duration(&self) -> Duration {
         let count = self.duration.get_sample_count();
         if count == 0 {

@@ -122,10 +122,7 @@ async fn send(
     mut head: ResponseHeader,
     body: Bytes,
 ) -> Result<()> {
-    headers::prepare_response(&mut head, ctx)?;
-    if let Some(cors) = ctx.route.as_ref().and_then(|route| route.config.cors.as_ref()) {
-        cors::permit(cors, &session.req_header().headers, &mut head)?;
-    }
+    headers::prepare_response(session, &mut head, ctx)?;
     write(session, ctx, head, body).await
 }
 

@@ -4,32 +4,26 @@
 //! each becomes one [`Ended`], is told to whoever counts attempts, and one function,
 //! [`retry()`], decides for all three.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use http::header::{CONTENT_TYPE, HeaderName};
-use pingora_core::{Error, ErrorSource, ErrorType, Result};
+use http::header::CONTENT_LENGTH;
+use http::{Method, StatusCode};
+use pingora_core::{Error, ErrorSource, ErrorType};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::context::Context;
-use super::fallback;
 use super::rejection::Rejection;
 use crate::policy::breaker::{Breaker, Count, Permit};
 use crate::policy::outcome::Outcome;
 use crate::policy::retry::{self, Decision, Pushback, pushback};
 use crate::runtime::snapshot::Route;
-use crate::time::Moment;
+use crate::time::{Clock, Moment};
 
 /// The error that asks Pingora for another attempt.
 pub const RETRY: ErrorType = ErrorType::Custom("portcullis: retry");
 /// The error that carries a rejection, kept in the context, to `fail_to_proxy`.
 pub const REJECTED: ErrorType = ErrorType::Custom("portcullis: rejected");
-
-/// How the content types of gRPC and of its variants begin.
-const GRPC: &[u8] = b"application/grpc";
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-/// What a client makes of a status that is no number.
-const GRPC_UNKNOWN: u8 = 2;
 
 /// Why an attempt has no (further) answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,24 +67,6 @@ impl Ended {
     }
 }
 
-/// The upstream answered with this head.
-///
-/// A gRPC status counts where it is in the head: that of an answer without a message
-/// ("Trailers-Only" in the gRPC protocol over HTTP/2), which most failures are.
-fn classify_answer(head: &ResponseHeader) -> Outcome {
-    let response = Outcome::Response(head.status.as_u16());
-    let content_type = head.headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
-    if !content_type.starts_with(GRPC) {
-        return response;
-    }
-    let Some(status) = head.headers.get(GRPC_STATUS) else { return response };
-    match status.to_str().ok().and_then(|text| text.parse().ok()) {
-        Some(0) => response,
-        Some(code) => Outcome::Grpc(code),
-        None => Outcome::Grpc(GRPC_UNKNOWN),
-    }
-}
-
 /// A connection could not be made: nothing was sent.
 pub fn classify_connect(error: &Error, ctx: &Context, now: Moment) -> Ended {
     if ctx.deadline.is_some_and(|deadline| now >= deadline) {
@@ -110,7 +86,9 @@ pub fn classify(error: &Error, session: &mut Session, ctx: &Context, now: Moment
     let expired = ctx.next_deadline().is_some_and(|deadline| now >= deadline);
     match error.esource() {
         ErrorSource::Downstream => match error.etype() {
-            ErrorType::ReadError | ErrorType::WriteError if expired => {
+            // A client that does not fetch its answer holds the request up, not the upstream.
+            ErrorType::WriteError if expired => Ended::ClientSlow,
+            ErrorType::ReadError if expired => {
                 // The guard fires where the client is being waited for: with its body still
                 // to come, that is what held the request up.
                 if body_done { timed_out(ctx, now) } else { Ended::ClientSlow }
@@ -161,12 +139,19 @@ pub fn conclude(ctx: &mut Context, outcome: Outcome, now: Moment) {
     record(ctx, &route, Count::Attempts, outcome, now);
 }
 
-/// Tell the breakers that count requests what became of this one, and the bulkhead how long it
-/// took.
-pub fn conclude_request(ctx: &mut Context, outcome: Outcome, now: Moment) {
-    if let Some(slot) = ctx.admission.slot.take() {
-        slot.release(now);
+/// The upstream's answer is complete. Told before its last byte goes to the client: whoever
+/// has seen that must find the breakers knowing of it.
+pub fn answered(ctx: &mut Context, now: Moment) {
+    let Some(outcome) = ctx.attempt.answered else { return };
+    conclude(ctx, outcome, now);
+    if let Some(outcome) = ctx.end.last_outcome {
+        conclude_request(ctx, outcome, now);
     }
+}
+
+/// Tell the breakers that count requests what became of this one. Once: its permits are gone
+/// then.
+pub fn conclude_request(ctx: &mut Context, outcome: Outcome, now: Moment) {
     let Some(route) = ctx.route.clone() else { return };
     record(ctx, &route, Count::Requests, outcome, now);
 }
@@ -192,42 +177,23 @@ fn record(ctx: &mut Context, route: &Route, count: Count, outcome: Outcome, now:
     }
 }
 
-/// An attempt has been answered: tell who must know, and decide what becomes of the answer.
-///
-/// # Errors
-/// [`RETRY`] for another attempt, [`REJECTED`] where the route's fallback takes its place.
-pub fn answered(
-    session: &mut Session,
-    ctx: &mut Context,
-    route: &Route,
-    head: &ResponseHeader,
-    now: Moment,
-) -> Result<()> {
-    let outcome = classify_answer(head);
-    ctx.attempt.answered = Some(outcome);
-    if !is_failure(route, outcome) {
-        return Ok(());
+/// Remember how an attempt without an answer ended, and whether it is tried again.
+pub fn failed(session: &mut Session, ctx: &mut Context, ended: Ended) -> bool {
+    let now = Clock::now();
+    if let Some(outcome) = ended.outcome() {
+        conclude(ctx, outcome, now);
     }
-    conclude(ctx, outcome, now);
-    let unix_now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let asked = Pushback::of_answer(outcome, &head.headers, unix_now);
-    if retry(session, ctx, outcome, asked, now) {
-        return Err(Error::new_up(RETRY));
+    if let Ended::Outcome(outcome) = ended
+        && retry(session, ctx, outcome, None, now)
+    {
+        return true;
     }
-    if fallback::replaces(route, outcome) {
-        ctx.end.rejection = Some(Rejection::Attempt(outcome));
-        return Err(Error::new_up(REJECTED));
+    if let Some(outcome) = ended.outcome() {
+        conclude_request(ctx, outcome, now);
     }
-    Ok(())
-}
-
-/// Whether a policy calls an answer a failure; of any other nobody needs to hear before its last
-/// byte.
-fn is_failure(route: &Route, outcome: Outcome) -> bool {
-    let breakers = [&route.policies.route_breaker, &route.policies.upstream_breaker];
-    let counted = breakers.into_iter().flatten().any(|b| b.config().failure_on.matches(outcome));
-    let retried = route.retry.as_ref().is_some_and(|retry| retry.config.on.matches(outcome));
-    counted || retried || fallback::replaces(route, outcome)
+    ctx.end.client_gone |= ended == Ended::ClientGone;
+    ctx.end.rejection = ended.rejection();
+    false
 }
 
 /// The one decision on another attempt, given what the upstream's answer, if it came, asks for.
@@ -334,4 +300,12 @@ pub fn status_of(session: &Session, ctx: &Context) -> u16 {
         Some(_) | None if ctx.end.client_gone => 499,
         Some(_) | None => 0,
     }
+}
+
+/// Whether anything will come after `response`'s head.
+pub fn has_body(session: &Session, response: &ResponseHeader) -> bool {
+    let empty = response.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0");
+    let head_only = session.req_header().method == Method::HEAD
+        || matches!(response.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    !empty && !head_only
 }

@@ -42,16 +42,17 @@ pub async fn prepare(
         return Err(Rejection::RequestTimeout);
     }
     // The body is small: the time that may pass between two of its chunks is enough for all.
-    if let Some(route) = &ctx.route {
-        let idle = *route.config.timeout.idle;
-        let idle = (!idle.is_zero()).then(|| Clock::now() + idle);
-        ctx.guard(earlier(idle, ctx.deadline));
-    }
+    let idle = ctx.route.as_ref().map(|route| *route.config.timeout.idle).unwrap_or_default();
+    let idle = (!idle.is_zero()).then(|| Clock::now() + idle);
+    ctx.guard(earlier(idle, ctx.deadline));
     let mut body = Vec::new();
     loop {
         match session.as_downstream_mut().read_request_body().await {
             Ok(Some(chunk)) => body.extend_from_slice(&chunk),
             Ok(None) => break,
+            Err(_) if idle.is_some_and(|limit| Clock::now() >= limit) => {
+                return Err(Rejection::RequestTimeout);
+            }
             Err(error) => {
                 let ended =
                     super::attempt::classify(&error.into_down(), session, ctx, Clock::now());

@@ -100,6 +100,8 @@ pub struct Body {
 pub struct End {
     /// The gateway's own answer.
     pub rejection: Option<Rejection>,
+    /// It was a CORS preflight, which invokes nothing.
+    pub preflight: bool,
     /// The client left before it had its answer.
     pub client_gone: bool,
     /// The answer broke off after its head had been sent.

@@ -46,6 +46,7 @@ impl Gateway {
         let now = Clock::now();
         let attempt = *route.config.timeout.attempt;
         ctx.attempts += 1;
+        ctx.end.last_outcome = None;
         ctx.attempt = Attempt {
             started: now,
             deadline: (!attempt.is_zero()).then(|| now + attempt),
@@ -59,7 +60,9 @@ impl Gateway {
         }
         let deadline = earlier(ctx.attempt.deadline, ctx.deadline);
         ctx.guard(deadline);
-        Ok(peer::of(&endpoint, target, &route.config.timeout, deadline.map(|d| d.since(now))))
+        let left = deadline.map(|deadline| deadline.since(now));
+        let uploading = !session.as_downstream_mut().is_body_done();
+        Ok(peer::of(&endpoint, target, &route.config.timeout, left, uploading))
     }
 
     /// Wait before a retry, but not for a client that has left, nor past the deadline.
@@ -67,6 +70,8 @@ impl Gateway {
         if wait.is_zero() {
             return Ok(());
         }
+        // The attempt before this wait is over, and its time with it.
+        ctx.attempt.deadline = None;
         ctx.guard(ctx.deadline);
         if !session.as_downstream_mut().is_body_done() {
             tokio::time::sleep(wait).await;

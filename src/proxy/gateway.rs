@@ -32,7 +32,9 @@ use super::attempt::{self, Ended, REJECTED, RETRY};
 use super::context::Context;
 use super::listener::Connection;
 use super::rejection::Rejection;
-use super::{answer, body, client_address, cors, headers, identifiers, intake, recording, spans};
+use super::{
+    answer, body, client_address, headers, identifiers, intake, recording, response, spans,
+};
 use crate::config::route::Dialect;
 use crate::policy::outcome::Outcome;
 use crate::record::new_id;
@@ -48,31 +50,17 @@ impl Gateway {
     pub fn new(shared: Arc<Shared>) -> Self {
         Gateway { shared }
     }
-
-    /// Remember how an attempt without an answer ended, and whether it is tried again.
-    fn attempt_failed(&self, session: &mut Session, ctx: &mut Context, ended: Ended) -> bool {
-        let now = Clock::now();
-        if let Some(outcome) = ended.outcome() {
-            attempt::conclude(ctx, outcome, now);
-        }
-        if let Ended::Outcome(outcome) = ended
-            && attempt::retry(session, ctx, outcome, None, now)
-        {
-            return true;
-        }
-        ctx.end.client_gone |= ended == Ended::ClientGone;
-        ctx.end.rejection = ended.rejection();
-        false
-    }
 }
 
 #[async_trait]
 impl ProxyHttp for Gateway {
-    type CTX = Context;
+    /// Boxed: Pingora moves it about, and it is large.
+    type CTX = Box<Context>;
 
-    fn new_ctx(&self) -> Context {
+    fn new_ctx(&self) -> Box<Context> {
         let shared = &self.shared;
-        Context::new(shared.snapshot.load_full(), shared.lifecycle.enter(), Clock::now())
+        let snapshot = shared.snapshot.load_full();
+        Box::new(Context::new(snapshot, shared.lifecycle.enter(), Clock::now()))
     }
 
     /// None: Pingora's default module allocates a compression context per request.
@@ -81,13 +69,17 @@ impl ProxyHttp for Gateway {
     fn on_connection_reuse(
         &self,
         _: &mut Session,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
         connection: Box<dyn std::any::Any + Send + Sync>,
     ) {
         ctx.connection = connection.downcast::<Connection>().ok().map(|connection| *connection);
     }
 
-    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
+    async fn early_request_filter(
+        &self,
+        session: &mut Session,
+        ctx: &mut Box<Context>,
+    ) -> Result<()> {
         if let Some(connection) = &ctx.connection {
             connection.guard.begin();
         }
@@ -113,10 +105,11 @@ impl ProxyHttp for Gateway {
         Ok(())
     }
 
-    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Box<Context>) -> Result<bool> {
         match self.admit(session, ctx).await {
             Ok(true) => Ok(self.serve(session, ctx).await),
             Ok(false) => {
+                ctx.end.preflight = true;
                 ctx.end.client_gone = answer::preflight(session, ctx).await.is_err();
                 Ok(true)
             }
@@ -132,7 +125,7 @@ impl ProxyHttp for Gateway {
     async fn upstream_peer(
         &self,
         session: &mut Session,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
     ) -> Result<Box<HttpPeer>> {
         self.next_peer(session, ctx).await
     }
@@ -141,7 +134,7 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         request: &mut RequestHeader,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
     ) -> Result<()> {
         let (Some(route), Some(endpoint)) = (&ctx.route, &ctx.attempt.endpoint) else {
             return Ok(());
@@ -154,7 +147,7 @@ impl ProxyHttp for Gateway {
         _: &mut Session,
         body: &mut Option<Bytes>,
         end: bool,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
     ) -> Result<()> {
         let max_body = ctx.route.as_ref().map_or(0, |route| route.config.max_body.0);
         body::on_request(body, end, ctx, max_body)
@@ -164,7 +157,7 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
     ) -> Result<()> {
         // 103 and its like come before the answer; 101 is one.
         if response.status.is_informational() && response.status != 101 {
@@ -181,8 +174,12 @@ impl ProxyHttp for Gateway {
         if let Some(upstream) = route.upstream() {
             upstream.metrics.duration.observe(took.as_secs_f64());
         }
-        attempt::answered(session, ctx, &route, response, now)?;
+        response::judge(session, ctx, &route, response, now)?;
         if route.config.errors == Dialect::Connect && status >= 400 {
+            // Also where there is nothing to translate, and a refusal takes its place.
+            if !attempt::has_body(session, response) {
+                attempt::answered(ctx, now);
+            }
             answer::begin_translation(response, ctx, status)?;
         }
         if let Some(capture) = &route.capture {
@@ -197,15 +194,15 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
     ) -> Result<()> {
         if response.status.is_informational() && response.status != 101 {
             return Ok(());
         }
-        headers::prepare_response(response, ctx)?;
-        if let Some(cors) = ctx.route.as_ref().and_then(|route| route.config.cors.as_ref()) {
-            cors::permit(cors, &session.req_header().headers, response)?;
+        if !attempt::has_body(session, response) {
+            attempt::answered(ctx, Clock::now());
         }
+        headers::prepare_response(session, response, ctx)?;
         let status = response.status.as_u16();
         let committed =
             recording::commit(self.shared.recorder.as_ref(), session, ctx, status).await;
@@ -220,8 +217,11 @@ impl ProxyHttp for Gateway {
         _: &mut Session,
         body: &mut Option<Bytes>,
         end: bool,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
     ) -> Result<Option<Duration>> {
+        if end {
+            attempt::answered(ctx, Clock::now());
+        }
         body::on_response(body, end, ctx);
         Ok(None)
     }
@@ -230,11 +230,11 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         _: &HttpPeer,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
         mut error: Box<Error>,
     ) -> Box<Error> {
         let ended = attempt::classify_connect(&error, ctx, Clock::now());
-        let again = self.attempt_failed(session, ctx, ended);
+        let again = attempt::failed(session, ctx, ended);
         error.set_retry(again);
         error
     }
@@ -244,7 +244,7 @@ impl ProxyHttp for Gateway {
         _: &HttpPeer,
         session: &mut Session,
         mut error: Box<Error>,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
         reused: bool,
     ) -> Box<Error> {
         // Pingora leaves errors of reused connections undecided, and panics if they stay so.
@@ -272,7 +272,7 @@ impl ProxyHttp for Gateway {
             error.set_retry(true);
             return error;
         }
-        let again = self.attempt_failed(session, ctx, ended);
+        let again = attempt::failed(session, ctx, ended);
         error.set_retry(again);
         error
     }
@@ -281,7 +281,7 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         _: &Error,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
     ) -> FailToProxy {
         let nothing = FailToProxy { error_code: 0, can_reuse_downstream: false };
         if ctx.end.client_gone || attempt::is_answered(session) {
@@ -294,7 +294,7 @@ impl ProxyHttp for Gateway {
         FailToProxy { error_code: attempt::status_of(session, ctx), can_reuse_downstream: false }
     }
 
-    async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut Context) {
+    async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut Box<Context>) {
         let now = Clock::now();
         let status = attempt::status_of(session, ctx);
         if !ctx.end.client_gone
@@ -307,8 +307,13 @@ impl ProxyHttp for Gateway {
             && let Some(outcome) = ctx.end.last_outcome
         {
             attempt::conclude_request(ctx, outcome, now);
+            if let Some(slot) = ctx.admission.slot.take() {
+                slot.release(now);
+            }
         }
-        recording::finish(self.shared.recorder.as_ref(), session, ctx, status, now);
+        if !ctx.end.preflight {
+            recording::finish(self.shared.recorder.as_ref(), session, ctx, status, now);
+        }
         spans::finish(&self.shared.tracer, session, ctx, status, now);
         let metrics = match &ctx.route {
             Some(route) => &route.metrics,
@@ -320,14 +325,14 @@ impl ProxyHttp for Gateway {
         }
     }
 
-    fn suppress_error_log(&self, _: &Session, _: &Context, _: &Error) -> bool {
+    fn suppress_error_log(&self, _: &Session, _: &Box<Context>, _: &Error) -> bool {
         true
     }
 
     fn suppress_proxy_warn_log(
         &self,
         _: &Session,
-        _: &Context,
+        _: &Box<Context>,
         _: &Error,
         _: ProxyWarnLogContext,
     ) -> bool {

@@ -23,6 +23,7 @@ use pingora_core::protocols::{
     Stream, TimingDigest, UniqueID, UniqueIDType,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
 
 use crate::time::{Clock, Moment};
@@ -39,6 +40,9 @@ pub struct Guard {
     // task, so the atomics only make the handle shareable, they order nothing.
     deadline: AtomicU64,
     idle: AtomicBool,
+    /// What [`Guard::overdue`] waits for; an earlier deadline must wake it.
+    watched: AtomicU64,
+    moved: Notify,
     /// Spaces in the last request line: two, or it was not one.
     spaces: AtomicU8,
     idle_timeout: Duration,
@@ -51,6 +55,8 @@ impl Guard {
         let guard = Guard {
             deadline: AtomicU64::new(NEVER),
             idle: AtomicBool::new(true),
+            watched: AtomicU64::new(0),
+            moved: Notify::new(),
             spaces: AtomicU8::new(0),
             idle_timeout,
             header_timeout,
@@ -73,13 +79,39 @@ impl Guard {
 
     /// Fail the connection's I/O from `deadline` on; `None` = never.
     pub fn set_deadline(&self, deadline: Option<Moment>) {
-        self.deadline.store(deadline.map_or(NEVER, Moment::as_nanos), Ordering::Relaxed);
+        let nanos = deadline.map_or(NEVER, Moment::as_nanos);
+        self.deadline.store(nanos, Ordering::Relaxed);
+        if nanos < self.watched.load(Ordering::Relaxed) {
+            self.moved.notify_one();
+        }
     }
 
     /// Whether the request line had its three parts. Pingora repairs one that has more, which is
     /// a guess at what was meant (RFC 9112, section 3).
     pub fn saw_request_line(&self) -> bool {
         self.spaces.load(Ordering::Relaxed) == 2
+    }
+
+    /// Resolves once a deadline has passed for `grace` and nothing came of it: the request path
+    /// waits for something else than the client. Pingora does not read the client while an upload
+    /// waits for an upstream that does not read.
+    pub async fn overdue(&self, grace: Duration) {
+        loop {
+            let deadline = self.deadline().map(|deadline| deadline + grace);
+            if deadline.is_some_and(|deadline| Clock::now() >= deadline) {
+                return;
+            }
+            self.watched.store(deadline.map_or(NEVER, Moment::as_nanos), Ordering::Relaxed);
+            let moved = self.moved.notified();
+            match deadline {
+                Some(deadline) => {
+                    let until = Instant::from_std(Clock::instant(deadline));
+                    // A later deadline lets the timer fire and moves it then: costs nothing here.
+                    let _ = tokio::time::timeout_at(until, moved).await;
+                }
+                None => moved.await,
+            }
+        }
     }
 
     fn deadline(&self) -> Option<Moment> {
@@ -105,13 +137,16 @@ impl Guard {
 
     /// A piece of the request line. Returns whether it is complete.
     fn on_request_line(&self, piece: &[u8]) -> bool {
+        // Empty lines before a request are skipped (RFC 9112, section 2.2).
+        let begun = self.spaces.load(Ordering::Relaxed) > 0;
+        let empty = piece.iter().take_while(|byte| matches!(**byte, b'\r' | b'\n')).count();
+        let piece = if begun { piece } else { &piece[empty..] };
         let end = memchr::memchr(b'\n', piece);
         let line = &piece[..end.unwrap_or(piece.len())];
         let spaces = memchr::memchr_iter(b' ', line).count();
         let before = self.spaces.load(Ordering::Relaxed);
         self.spaces.store(before.saturating_add(spaces.min(255) as u8), Ordering::Relaxed);
-        // Empty lines before a request are skipped (RFC 9112, section 2.2).
-        end.is_some() && self.spaces.load(Ordering::Relaxed) > 0
+        end.is_some()
     }
 }
 

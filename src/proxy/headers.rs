@@ -10,13 +10,15 @@ use std::net::IpAddr;
 use http::header::{
     CONNECTION, HOST, HeaderName, PROXY_AUTHENTICATE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
-use http::{HeaderMap, HeaderValue, StatusCode, request, response};
+use http::{HeaderMap, HeaderValue, StatusCode, Version, request, response};
 use pingora_core::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::Session;
 
 use super::body;
 use super::client_address::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 use super::context::Context;
+use super::cors;
 use crate::config::route::Edits;
 use crate::observe::trace::context::{TRACEPARENT, TRACESTATE};
 use crate::runtime::snapshot::Route;
@@ -27,6 +29,9 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 /// How many fields a request gains at most, without the route's own.
 const ADDED: usize = 9;
+/// What other proxies assert with, and a client must not.
+const OTHERS_FORWARDED: [&str; 4] =
+    ["forwarded", "x-real-ip", "x-forwarded-port", "x-forwarded-prefix"];
 const HOP_BY_HOP: [HeaderName; 6] =
     [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHENTICATE, TRAILER, UPGRADE];
 
@@ -99,6 +104,11 @@ fn forwarded(headers: &mut HeaderMap, ctx: &Context, peer: Option<IpAddr>) {
         // Writing to a string does not fail.
         let _ = write!(hops, "{}", peer.to_canonical());
     }
+    if !ctx.peer_trusted {
+        for name in OTHERS_FORWARDED {
+            headers.remove(name);
+        }
+    }
     if let Ok(hops) = HeaderValue::try_from(hops) {
         headers.insert(X_FORWARDED_FOR, hops);
     }
@@ -128,14 +138,18 @@ fn trace(headers: &mut HeaderMap, ctx: &Context) {
 fn identify(headers: &mut HeaderMap, ctx: &Context) {
     let names = &ctx.snapshot.config.identifiers;
     echo(headers, ctx);
-    remove_lookalikes(headers, &names.consumer.0);
+    let correlation = names.correlation_id.as_ref().map(|name| &name.0);
+    let ours = [&names.request_id.0, &names.consumer.0, &names.attempt_count.0];
+    let forwarded = [&X_FORWARDED_FOR, &X_FORWARDED_PROTO, &X_FORWARDED_HOST];
+    remove_lookalikes(headers, || {
+        ours.into_iter().chain(correlation).chain(forwarded).map(HeaderName::as_str)
+    });
     match &ctx.identity {
         Some(identity) => {
             headers.insert(names.consumer.0.clone(), identity.consumer_header().clone())
         }
         None => headers.remove(&names.consumer.0),
     };
-    remove_lookalikes(headers, &names.attempt_count.0);
     headers.insert(names.attempt_count.0.clone(), number(ctx.attempts));
 }
 
@@ -144,25 +158,38 @@ fn number(attempt: u32) -> HeaderValue {
     if attempt == 1 { HeaderValue::from_static("1") } else { attempt.into() }
 }
 
-/// Servers that turn headers into variables (CGI, WSGI) read `x_consumer` as `x-consumer`.
-fn remove_lookalikes(headers: &mut HeaderMap, name: &HeaderName) {
-    let alike = |other: &HeaderName| {
-        other != name
-            && other.as_str().len() == name.as_str().len()
-            && other
-                .as_str()
-                .bytes()
-                .zip(name.as_str().bytes())
-                .all(|(a, b)| a == b || (a == b'_' && b == b'-') || (a == b'-' && b == b'_'))
+/// Servers that turn headers into variables (CGI, WSGI) read `x_consumer` as `x-consumer`. Few
+/// requests have a name with an underscore at all.
+fn remove_lookalikes<'a, I: Iterator<Item = &'a str>>(
+    headers: &mut HeaderMap,
+    asserted: impl Fn() -> I,
+) {
+    let is_alike = |name: &HeaderName| {
+        let name = name.as_str();
+        name.contains('_')
+            && asserted().any(|ours| name != ours && as_variable(name).eq(as_variable(ours)))
     };
-    let found: Vec<HeaderName> = headers.keys().filter(|other| alike(other)).cloned().collect();
-    for other in found {
-        headers.remove(&other);
+    let found: Vec<HeaderName> = headers.keys().filter(|name| is_alike(name)).cloned().collect();
+    for name in found {
+        headers.remove(&name);
     }
 }
 
+fn as_variable(name: &str) -> impl Iterator<Item = u8> {
+    name.bytes().map(|byte| if byte == b'_' { b'-' } else { byte })
+}
+
 /// Write the response as the client shall see it: hop-by-hop fields out, ids in.
-pub fn prepare_response(response: &mut ResponseHeader, ctx: &Context) -> Result<()> {
+pub fn prepare_response(
+    session: &mut Session,
+    response: &mut ResponseHeader,
+    ctx: &Context,
+) -> Result<()> {
+    let old = session.req_header().version == Version::HTTP_10;
+    if old && response.remove_header(&TRANSFER_ENCODING).is_some() {
+        // It knows no chunks: its bodies end with the connection (RFC 9112, section 6.1).
+        session.set_keepalive(None);
+    }
     with_headers(response, |headers, status| {
         strip_hop_by_hop(headers, status);
         if let Some(route) = &ctx.route {
@@ -172,7 +199,11 @@ pub fn prepare_response(response: &mut ResponseHeader, ctx: &Context) -> Result<
             }
         }
         echo(headers, ctx);
-    })
+    })?;
+    match ctx.route.as_ref().and_then(|route| route.config.cors.as_ref()) {
+        Some(cors) => cors::permit(cors, &session.req_header().headers, response),
+        None => Ok(()),
+    }
 }
 
 /// `attempts=2, stopped=budget`, a dictionary of structured fields (RFC 9651, section 3.2).

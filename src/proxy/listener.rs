@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, ServerApp};
@@ -19,6 +20,9 @@ use super::guard::{Guard, GuardedIo};
 use crate::config::server::Listener as Config;
 use crate::observe::metrics::Metrics;
 use crate::time::Clock;
+
+/// A deadline that has passed this long ago was not noticed where it should have been.
+const GRACE: Duration = Duration::from_millis(80);
 
 /// All listeners: they share one proxy, and with it one pool of upstream connections.
 pub struct Listeners {
@@ -90,6 +94,8 @@ impl Listeners {
         guard.set_deadline((!first.is_zero()).then(|| Clock::now() + first));
         let connection = Connection { guard: guard.clone(), limits: listener.limits.clone() };
 
+        let overdue = guard.overdue(GRACE);
+        tokio::pin!(overdue);
         let mut stream: Stream = Box::new(GuardedIo::new(stream, guard.clone()));
         let mut settings: Option<HttpPersistentSettings> = None;
         loop {
@@ -101,9 +107,15 @@ impl Listeners {
                 settings.apply_to_session(&mut session);
             }
             session.set_connection_user_context(Some(Box::new(connection.clone())));
-            let Some(reused) = self.proxy.process_new_http(session, shutdown).await else {
-                return;
+            let reused = tokio::select! {
+                biased;
+                reused = self.proxy.process_new_http(session, shutdown) => reused,
+                () = &mut overdue => {
+                    self.metrics.requests_cut.inc();
+                    None
+                }
             };
+            let Some(reused) = reused else { return };
             guard.rest(Clock::now());
             (stream, settings) = reused.consume();
         }
@@ -164,4 +176,4 @@ pub fn check_free(address: SocketAddr) -> std::io::Result<()> {
 }
 
 /// Kept small: an idle connection holds one of these besides its buffers.
-const _: () = assert!(std::mem::size_of::<Guard>() <= 64);
+const _: () = assert!(std::mem::size_of::<Guard>() <= 128);

@@ -28,4 +28,5 @@ mod own;
 pub mod peer;
 pub mod recording;
 pub mod rejection;
+mod response;
 pub mod spans;

@@ -8,12 +8,14 @@ use crate::config::route::Timeouts;
 use crate::runtime::snapshot::UpstreamTarget;
 use crate::upstream::Endpoint;
 
-/// The peer for one attempt. Every wait is capped to the time `left` for it.
+/// The peer for one attempt. Every wait is capped to the time `left` for it. While the client
+/// is still `uploading`, nobody may be reading it: the upstream's silence is bounded then, too.
 pub fn of(
     endpoint: &Endpoint,
     target: &UpstreamTarget,
     timeouts: &Timeouts,
     left: Option<Duration>,
+    uploading: bool,
 ) -> Box<HttpPeer> {
     let mut peer = HttpPeer::new(endpoint.address, endpoint.tls, endpoint.server_name.clone());
     peer.group_key = target.upstream.group_key;
@@ -24,8 +26,10 @@ pub fn of(
     // The guard on the client's connection keeps the deadline. These bound silence, where that
     // ends sooner (a timer for every read is not free), and what happens while nobody reads the
     // client.
-    options.read_timeout =
-        limit(*timeouts.idle).filter(|idle| left.is_none_or(|left| *idle < left));
+    options.read_timeout = match uploading {
+        true => capped(*timeouts.idle, left),
+        false => limit(*timeouts.idle).filter(|idle| left.is_none_or(|left| *idle < left)),
+    };
     options.write_timeout = capped(*timeouts.idle, left);
     options.idle_timeout = limit(*target.upstream.config().idle_timeout);
     // Upgrades are for routes that allow them; none can yet.

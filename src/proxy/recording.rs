@@ -29,9 +29,19 @@ pub async fn commit(
     }
     let now = Clock::now();
     let limit = *ctx.snapshot.config.record.commit_timeout;
-    let limit = ctx.deadline.map_or(limit, |deadline| deadline.since(now).min(limit));
+    // The gateway's own answers often follow a deadline that has passed.
+    let limit = match (&ctx.end.rejection, ctx.deadline) {
+        (None, Some(deadline)) => deadline.since(now).min(limit),
+        (Some(_), _) | (None, None) => limit,
+    };
     let row = row(session, ctx, status, now);
-    match recorder.commit(&row, limit, route.config.record.on_failure).await {
+    // Nobody watches the clock meanwhile, and the store's time is not the upstream's.
+    ctx.guard(None);
+    let outcome = recorder.commit(&row, limit, route.config.record.on_failure).await;
+    let waited = Clock::now().since(now);
+    ctx.attempt.deadline = ctx.attempt.deadline.map(|deadline| deadline + waited);
+    ctx.guard(ctx.next_deadline());
+    match outcome {
         Ok(_) => {
             ctx.row.committed = true;
             Ok(())

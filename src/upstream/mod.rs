@@ -75,8 +75,15 @@ impl Upstream {
         if old.config.circuit_breaker == config.circuit_breaker {
             new.breaker.clone_from(&old.breaker);
         }
-        if old.config.endpoints == config.endpoints && old.config.tls == config.tls {
-            new.endpoints.store(old.endpoints());
+        if old.config.tls == config.tls {
+            // What is known of names that stay is kept until they are looked up again.
+            let stays =
+                |endpoint: &&Arc<Endpoint>| config.endpoints.iter().any(|url| endpoint.is_of(url));
+            let mut known: Vec<_> = old.endpoints().iter().filter(stays).cloned().collect();
+            let fresh = new.endpoints();
+            known.retain(|old| !fresh.iter().any(|new| new.is_same(old)));
+            known.extend(fresh.iter().cloned());
+            new.replace(known);
         }
         Arc::new(new)
     }
@@ -126,6 +133,13 @@ impl Upstream {
 }
 
 impl Endpoint {
+    /// Whether it was found behind `url`.
+    fn is_of(&self, url: &config::Url) -> bool {
+        self.tls == url.tls
+            && self.authority.as_bytes() == url.authority.as_bytes()
+            && self.base_path == url.base_path
+    }
+
     fn is_same(&self, other: &Endpoint) -> bool {
         self.address == other.address
             && self.tls == other.tls

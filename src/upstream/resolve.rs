@@ -44,7 +44,7 @@ async fn refresh(upstream: Weak<Upstream>, first: tokio::sync::oneshot::Sender<(
         };
         let failed = resolve_all(&upstream, &mut last_good).await;
         report(&upstream, &failed, &mut failing);
-        upstream.replace(endpoints(&upstream.config, &last_good));
+        upstream.replace(endpoints(&upstream, &last_good));
         if let Some(first) = first.take() {
             // Nobody waits any more: the start was not held up.
             let _ = first.send(());
@@ -55,20 +55,30 @@ async fn refresh(upstream: Weak<Upstream>, first: tokio::sync::oneshot::Sender<(
     }
 }
 
-/// Look every name up once, into `last_good`; the failures, in words.
+/// Look every name up once, all at the same time, into `last_good`; the failures, in words.
 async fn resolve_all(
     upstream: &Upstream,
     last_good: &mut HashMap<Url, Vec<SocketAddr>>,
 ) -> Vec<String> {
-    let mut failed = Vec::new();
+    let mut lookups = tokio::task::JoinSet::new();
     for url in upstream.config.endpoints.iter().filter(|url| !is_address(url)) {
-        match lookup(url).await {
-            Ok(addresses) => {
-                last_good.insert(url.clone(), addresses);
+        let url = url.clone();
+        lookups.spawn(async move {
+            let found = lookup(&url).await;
+            (url, found)
+        });
+    }
+    let mut failed = Vec::new();
+    while let Some(done) = lookups.join_next().await {
+        match done {
+            Ok((url, Ok(addresses))) => {
+                last_good.insert(url, addresses);
             }
-            Err(reason) => failed.push(format!("{}: {reason}", url.host)),
+            Ok((url, Err(reason))) => failed.push(format!("{}: {reason}", url.host)),
+            Err(panic) => failed.push(panic.to_string()),
         }
     }
+    failed.sort_unstable();
     failed
 }
 
@@ -110,18 +120,23 @@ fn report(upstream: &Upstream, failed: &[String], failing: &mut bool) {
 
 /// The endpoints written as addresses.
 pub(super) fn literal(config: &Config) -> Vec<Arc<Endpoint>> {
-    endpoints(config, &HashMap::new())
+    let addresses = config.endpoints.iter().filter_map(|url| Some((url, url.host.parse().ok()?)));
+    addresses.map(|(url, ip)| endpoint(config, url, SocketAddr::new(ip, url.port))).collect()
 }
 
-fn endpoints(config: &Config, resolved: &HashMap<Url, Vec<SocketAddr>>) -> Vec<Arc<Endpoint>> {
+/// All endpoints, in the order of the file. A name that has not been resolved by this task
+/// keeps those it has: it may have been resolved before a reload.
+fn endpoints(upstream: &Upstream, resolved: &HashMap<Url, Vec<SocketAddr>>) -> Vec<Arc<Endpoint>> {
+    let config = &upstream.config;
+    let known = upstream.endpoints();
     let mut all = Vec::new();
     for url in &config.endpoints {
-        match url.host.parse::<IpAddr>() {
-            Ok(ip) => all.push(endpoint(config, url, SocketAddr::new(ip, url.port))),
-            Err(_) => {
-                let known = resolved.get(url).map(Vec::as_slice).unwrap_or_default();
-                all.extend(known.iter().map(|address| endpoint(config, url, *address)));
+        match (url.host.parse::<IpAddr>(), resolved.get(url)) {
+            (Ok(ip), _) => all.push(endpoint(config, url, SocketAddr::new(ip, url.port))),
+            (Err(_), Some(found)) => {
+                all.extend(found.iter().map(|address| endpoint(config, url, *address)));
             }
+            (Err(_), None) => all.extend(known.iter().filter(|e| e.is_of(url)).cloned()),
         }
     }
     all
