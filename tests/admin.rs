@@ -106,7 +106,7 @@ fn status_shows_an_open_circuit_and_the_time_until_it_is_tried() {
 }
 
 #[test]
-fn the_admin_listener_changes_nothing_and_serves_nothing_else() {
+fn the_admin_listener_serves_nothing_else_and_what_it_shows_is_only_read() {
     let upstream = Upstream::start();
     let gateway = Gateway::route(&upstream, "");
     assert_eq!(gateway.admin("GET /").status, 404);

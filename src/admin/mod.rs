@@ -1,19 +1,26 @@
-//! The admin listener: health, metrics, state. GET never changes anything.
+//! The admin listener: health, metrics, state, and orders to circuits.
+//!
+//! GET never changes anything; POST does, but not for a page: a browser on the same machine
+//! reaches this listener, too.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use axum::Router;
-use axum::extract::State;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use http::header::CONTENT_TYPE;
+use axum::routing::{get, post};
+use http::header::{CONTENT_TYPE, ORIGIN};
+use http::{Method, StatusCode};
 use pingora_core::server::ShutdownWatch;
 use pingora_core::services::background::BackgroundService;
 use tokio::net::TcpListener;
 
 use crate::config::route::Serve;
+use crate::runtime::circuits::{self, Order, Scope};
 use crate::runtime::shared::Shared;
 use crate::runtime::status::{self, Answer};
 
@@ -40,6 +47,8 @@ impl Admin {
             .route("/healthz", answer(Serve::Health))
             .route("/status", answer(Serve::Status))
             .route("/metrics", get(metrics))
+            .route("/circuits/{scope}/{name}/{order}", post(order))
+            .layer(middleware::from_fn(refuse_pages))
             .with_state(self.shared.clone())
     }
 }
@@ -63,6 +72,25 @@ impl BackgroundService for Admin {
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], status::metrics(&shared)).into_response()
+}
+
+async fn order(
+    State(shared): State<Arc<Shared>>,
+    path: Result<Path<(Scope, String, Order)>, PathRejection>,
+) -> Response {
+    let Ok(Path((scope, name, order))) = path else {
+        const KNOWN: &str = "expected /circuits/{route|upstream}/NAME/{open|close|reset}";
+        return into_response(circuits::no_circuit(KNOWN));
+    };
+    into_response(circuits::command(&shared, scope, &name, order))
+}
+
+/// Any page may send a POST to us without asking, but its browser says that it does so.
+async fn refuse_pages(request: Request, next: Next) -> Response {
+    if *request.method() == Method::POST && request.headers().contains_key(ORIGIN) {
+        return (StatusCode::FORBIDDEN, "orders are not taken from pages\n").into_response();
+    }
+    next.run(request).await
 }
 
 fn into_response(answer: Answer) -> Response {

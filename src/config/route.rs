@@ -5,7 +5,7 @@ use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::server::Header;
-use crate::policy::{auth, breaker, bulkhead, rate_limit, retry};
+use crate::policy::{auth, breaker, bulkhead, fallback, rate_limit, retry};
 use crate::record;
 use crate::routing;
 use crate::units::{Size, Timespan};
@@ -28,6 +28,10 @@ pub struct Route {
     #[serde(default)]
     pub timeout: Timeouts,
     pub retry: Option<retry::Config>,
+    /// Tells the client how many attempts were made, and why no more were. Absent: nothing does.
+    pub retry_info_header: Option<Header>,
+    /// What is answered where the upstream's answer cannot be had.
+    pub fallback: Option<fallback::Config>,
     pub rewrite: Option<routing::Rewrite>,
     #[serde(default)]
     pub headers: Headers,

@@ -146,6 +146,9 @@ pub struct Identifiers {
     pub correlation_id: Option<Header>,
     /// Carries the consumer's name upstream.
     pub consumer: Header,
+    /// Carries the number of the attempt upstream, from 1; from a trusted caller, says whether the
+    /// request is a retry already.
+    pub attempt_count: Header,
 }
 
 impl Default for Identifiers {
@@ -154,6 +157,7 @@ impl Default for Identifiers {
             request_id: Header(HeaderName::from_static("x-request-id")),
             correlation_id: None,
             consumer: Header(HeaderName::from_static("x-consumer")),
+            attempt_count: Header(HeaderName::from_static("x-envoy-attempt-count")),
         }
     }
 }

@@ -5,20 +5,16 @@
 //! [`UpstreamMetrics`]); state that lives elsewhere (breakers, slots, budgets, queues) is
 //! copied into gauges when somebody asks.
 
-mod families;
+mod register;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use families::{counter, counters, gauge, gauges, histograms, opts, register};
 use prometheus::{
     Encoder, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Registry, TextEncoder,
 };
-
-/// Seconds: from a cache's answer to a slow report.
-const LATENCY_BUCKETS: [f64; 14] =
-    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+use register::{counter, counters, gauge, gauges, histograms, opts, register};
 
 /// The gateway's metrics. One per process, shared.
 pub struct Metrics {
@@ -28,6 +24,7 @@ pub struct Metrics {
     rejections: IntCounterVec,
     retries: IntCounterVec,
     retries_stopped: IntCounterVec,
+    fallbacks: IntCounterVec,
     attempts: IntCounterVec,
     upstream_duration: HistogramVec,
     /// Requests being answered now.
@@ -72,6 +69,7 @@ pub struct RouteMetrics {
     pub duration: Histogram,
     pub retries: IntCounter,
     stopped: IntCounterVec,
+    fallbacks: IntCounterVec,
     rejections: IntCounterVec,
     route: Arc<str>,
 }
@@ -112,6 +110,12 @@ impl Metrics {
                 r,
                 "retries_stopped_total",
                 "Failed attempts that were not tried again",
+                &["route", "reason"],
+            )?,
+            fallbacks: counters(
+                r,
+                "fallbacks_total",
+                "Requests that a route's fallback answered",
                 &["route", "reason"],
             )?,
             attempts: counters(
@@ -157,6 +161,7 @@ impl Metrics {
             duration: self.request_duration.with_label_values(&[name]),
             retries: self.retries.with_label_values(&[name]),
             stopped: self.retries_stopped.clone(),
+            fallbacks: self.fallbacks.clone(),
             rejections: self.rejections.clone(),
             route: name.into(),
         }
@@ -187,7 +192,7 @@ impl StateMetrics {
             circuit_state: gauges(
                 r,
                 "circuit_state",
-                "0 closed, 1 half-open, 2 open",
+                "0 closed, 1 half-open, 2 open, 3 forced open, 4 forced closed",
                 &["scope", "name"],
             )?,
             circuit_opened: counters(
@@ -281,6 +286,11 @@ impl RouteMetrics {
 
     pub fn retry_stopped(&self, reason: &str) {
         self.stopped.with_label_values(&[&*self.route, reason]).inc();
+    }
+
+    /// The route's fallback has answered.
+    pub fn fell_back(&self, reason: &str) {
+        self.fallbacks.with_label_values(&[&*self.route, reason]).inc();
     }
 
     /// Requests answered so far.

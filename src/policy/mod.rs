@@ -6,6 +6,7 @@
 pub mod auth;
 pub mod breaker;
 pub mod bulkhead;
+pub mod fallback;
 pub mod outcome;
 pub mod rate_limit;
 pub mod retry;

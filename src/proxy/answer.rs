@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::attempt::REJECTED;
 use super::context::Context;
 use super::rejection::{Rejection, RpcCode};
-use super::{cors, dialect, headers};
+use super::{cors, dialect, fallback, headers};
 use crate::config::route::Dialect;
 use crate::policy;
 use crate::policy::outcome::Outcome;
@@ -28,11 +28,15 @@ const WRITE_LIMIT: Duration = Duration::from_secs(10);
 const DRAIN_LIMIT: u64 = 64 * 1024;
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 
-/// Write `rejection` in the dialect of the route.
+/// Write `rejection` in the dialect of the route, or the route's fallback for it.
 pub async fn refuse(session: &mut Session, ctx: &Context, rejection: &Rejection) -> Result<()> {
-    let rendered = dialect::render(dialect_of(ctx), rejection, ctx.request_id());
+    let rendered = match fallback::of(ctx, rejection) {
+        Some((config, _)) => fallback::render(config, ctx, rejection),
+        None => dialect::render(dialect_of(ctx), rejection, ctx.request_id()),
+    };
     let mut head = head(rendered.status, Some(rendered.content_type), rendered.body.len())?;
-    if let Some(after) = rejection.retry_after() {
+    // On an answer that is no error it would mean nothing.
+    if let Some(after) = rejection.retry_after().filter(|_| rendered.status >= 400) {
         head.insert_header(RETRY_AFTER, retry_after_seconds(after).to_string())?;
     }
     match rejection {
@@ -51,6 +55,9 @@ pub async fn refuse(session: &mut Session, ctx: &Context, rejection: &Rejection)
 
 /// The status `rejection` will be answered with.
 pub fn status(ctx: &Context, rejection: &Rejection) -> u16 {
+    if let Some((config, _)) = fallback::of(ctx, rejection) {
+        return config.status;
+    }
     match dialect_of(ctx) {
         Dialect::Problem => rejection.status().as_u16(),
         Dialect::Connect => rejection.rpc_code().http_status(),

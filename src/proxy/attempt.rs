@@ -16,7 +16,7 @@ use super::context::Context;
 use super::rejection::Rejection;
 use crate::policy::breaker::{Breaker, Count, Permit};
 use crate::policy::outcome::Outcome;
-use crate::policy::retry::{self, Decision, pushback};
+use crate::policy::retry::{self, Decision, Pushback, pushback};
 use crate::runtime::snapshot::Route;
 use crate::time::{Clock, Moment};
 
@@ -142,8 +142,8 @@ pub fn conclude(ctx: &mut Context, outcome: Outcome, now: Moment) {
 /// The upstream's answer is complete. Told before its last byte goes to the client: whoever
 /// has seen that must find the breakers knowing of it.
 pub fn answered(ctx: &mut Context, now: Moment) {
-    let Some(status) = ctx.attempt.upstream_status else { return };
-    conclude(ctx, Outcome::Response(status), now);
+    let Some(outcome) = ctx.attempt.answered else { return };
+    conclude(ctx, outcome, now);
     if let Some(outcome) = ctx.end.last_outcome {
         conclude_request(ctx, outcome, now);
     }
@@ -184,7 +184,7 @@ pub fn failed(session: &mut Session, ctx: &mut Context, ended: Ended) -> bool {
         conclude(ctx, outcome, now);
     }
     if let Ended::Outcome(outcome) = ended
-        && retry(session, ctx, outcome, now)
+        && retry(session, ctx, outcome, None, now)
     {
         return true;
     }
@@ -196,17 +196,16 @@ pub fn failed(session: &mut Session, ctx: &mut Context, ended: Ended) -> bool {
     false
 }
 
-/// Whether a failed attempt says so little that nobody needs to hear of it before the
-/// answer's last byte: a response that no policy calls a failure.
-pub fn is_failure(route: &Route, outcome: Outcome) -> bool {
-    let breakers = [&route.policies.route_breaker, &route.policies.upstream_breaker];
-    let counted = breakers.into_iter().flatten().any(|b| b.config().failure_on.matches(outcome));
-    counted || route.retry.as_ref().is_some_and(|retry| retry.config.on.matches(outcome))
-}
-
-/// The one decision on another attempt. On yes, the budget has paid, the breakers' permits
-/// are in hand, and `ctx.backoff` says how long to wait.
-pub fn retry(session: &mut Session, ctx: &mut Context, outcome: Outcome, now: Moment) -> bool {
+/// The one decision on another attempt, given what the upstream's answer, if it came, asks for.
+/// On yes, the budget has paid, the breakers' permits are in hand, and `ctx.backoff` says how long
+/// to wait.
+pub fn retry(
+    session: &mut Session,
+    ctx: &mut Context,
+    outcome: Outcome,
+    server_asks: Option<Pushback>,
+    now: Moment,
+) -> bool {
     let Some(route) = ctx.route.clone() else { return false };
     let Some(policy) = &route.retry else { return false };
     let attempt = retry::Attempt {
@@ -216,8 +215,8 @@ pub fn retry(session: &mut Session, ctx: &mut Context, outcome: Outcome, now: Mo
         body_replayable: !session.as_ref().retry_buffer_truncated(),
         response_started: is_answered(session),
         client_gone: ctx.end.client_gone,
-        nested: ctx.peer_trusted && pushback::is_retry(&session.req_header().headers),
-        server_asks: None,
+        nested: ctx.peer_trusted && is_nested(session, ctx),
+        server_asks,
         time_left: ctx.deadline.map(|deadline| deadline.since(now)),
         random: fastrand::f64(),
     };
@@ -232,7 +231,13 @@ pub fn retry(session: &mut Session, ctx: &mut Context, outcome: Outcome, now: Mo
         Decision::Stop(reason) => reason.as_str(),
     };
     route.metrics.retry_stopped(reason);
+    ctx.end.retry_stopped = Some(reason);
     false
+}
+
+fn is_nested(session: &Session, ctx: &Context) -> bool {
+    let attempt_count = &ctx.snapshot.config.identifiers.attempt_count.0;
+    pushback::is_retry(&session.req_header().headers, attempt_count)
 }
 
 /// A pooled connection that the upstream had closed already is replaced once, without
@@ -256,6 +261,7 @@ pub fn reconnect(session: &Session, ctx: &mut Context, reused: bool, now: Moment
 
 fn grant(ctx: &mut Context, route: &Route, after: Duration) {
     ctx.backoff = Some(after);
+    ctx.end.retry_stopped = None;
     route.metrics.retries.inc();
 }
 

@@ -78,6 +78,8 @@ pub struct Attempt {
     pub concluded: Option<(Outcome, Moment)>,
     /// Its own span, until that has been noted.
     pub span: Option<SpanId>,
+    /// What the upstream's answer amounts to, once its head is there.
+    pub answered: Option<Outcome>,
     pub upstream_status: Option<u16>,
     pub upstream_duration: Option<std::time::Duration>,
 }
@@ -108,6 +110,8 @@ pub struct End {
     /// The answer broke off after its head had been sent.
     pub truncated: bool,
     pub last_outcome: Option<Outcome>,
+    /// Why a failed attempt was not tried again.
+    pub retry_stopped: Option<&'static str>,
 }
 
 /// The request's row in the record.

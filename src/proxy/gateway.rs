@@ -7,7 +7,7 @@
 //! | `upstream_peer` | attempt | wait before a retry (watching the client), choose an endpoint, set its timeouts |
 //! | `upstream_request_filter` | attempt | every header write |
 //! | `request_body_filter` | attempt | cap, count, tap |
-//! | `upstream_response_filter` | attempt | classify; retry or pass on |
+//! | `upstream_response_filter` | attempt | classify; retry, fall back or pass on |
 //! | `fail_to_connect`, `error_while_proxy` | attempt | the same, for attempts without an answer |
 //! | `response_filter` | request | headers out; a `sync` record commits |
 //! | `fail_to_proxy` | request | the refusal, where there is no answer to pass on |
@@ -32,7 +32,9 @@ use super::attempt::{self, Ended, REJECTED, RETRY};
 use super::context::Context;
 use super::listener::Connection;
 use super::rejection::Rejection;
-use super::{answer, body, client_address, headers, identifiers, intake, recording, spans};
+use super::{
+    answer, body, client_address, headers, identifiers, intake, recording, response, spans,
+};
 use crate::config::route::Dialect;
 use crate::policy::outcome::Outcome;
 use crate::record::new_id;
@@ -172,14 +174,7 @@ impl ProxyHttp for Gateway {
         if let Some(upstream) = route.upstream() {
             upstream.metrics.duration.observe(took.as_secs_f64());
         }
-        let outcome = Outcome::Response(status);
-        if attempt::is_failure(&route, outcome) {
-            attempt::conclude(ctx, outcome, now);
-            if attempt::retry(session, ctx, outcome, now) {
-                return Err(Error::new_up(RETRY));
-            }
-            attempt::conclude_request(ctx, outcome, now);
-        }
+        response::judge(session, ctx, &route, response, now)?;
         if route.config.errors == Dialect::Connect && status >= 400 {
             // Also where there is nothing to translate, and a refusal takes its place.
             if !attempt::has_body(session, response) {
@@ -304,9 +299,9 @@ impl ProxyHttp for Gateway {
         let status = attempt::status_of(session, ctx);
         if !ctx.end.client_gone
             && ctx.end.rejection.is_none()
-            && let Some(upstream_status) = ctx.attempt.upstream_status
+            && let Some(outcome) = ctx.attempt.answered
         {
-            attempt::conclude(ctx, Outcome::Response(upstream_status), now);
+            attempt::conclude(ctx, outcome, now);
         }
         if !ctx.end.client_gone
             && let Some(outcome) = ctx.end.last_outcome

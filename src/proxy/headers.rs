@@ -27,7 +27,7 @@ use crate::upstream::config::HostHeader;
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 /// How many fields a request gains at most, without the route's own.
-const ADDED: usize = 8;
+const ADDED: usize = 9;
 /// What other proxies assert with, and a client must not.
 const OTHERS_FORWARDED: [&str; 4] =
     ["forwarded", "x-real-ip", "x-forwarded-port", "x-forwarded-prefix"];
@@ -133,12 +133,12 @@ fn trace(headers: &mut HeaderMap, ctx: &Context) {
     }
 }
 
-/// Ids and the consumer: set or removed, never the client's own word.
+/// Ids, the consumer and the attempt: set or removed, never the client's own word.
 fn identify(headers: &mut HeaderMap, ctx: &Context) {
     let names = &ctx.snapshot.config.identifiers;
     echo(headers, ctx);
     let correlation = names.correlation_id.as_ref().map(|name| &name.0);
-    let ours = [&names.request_id.0, &names.consumer.0];
+    let ours = [&names.request_id.0, &names.consumer.0, &names.attempt_count.0];
     let forwarded = [&X_FORWARDED_FOR, &X_FORWARDED_PROTO, &X_FORWARDED_HOST];
     remove_lookalikes(headers, || {
         ours.into_iter().chain(correlation).chain(forwarded).map(HeaderName::as_str)
@@ -149,6 +149,12 @@ fn identify(headers: &mut HeaderMap, ctx: &Context) {
         }
         None => headers.remove(&names.consumer.0),
     };
+    headers.insert(names.attempt_count.0.clone(), number(ctx.attempts));
+}
+
+/// Most requests have one attempt, whose number costs nothing to write.
+fn number(attempt: u32) -> HeaderValue {
+    if attempt == 1 { HeaderValue::from_static("1") } else { attempt.into() }
 }
 
 /// Servers that turn headers into variables (CGI, WSGI) read `x_consumer` as `x-consumer`. Few
@@ -188,6 +194,9 @@ pub fn prepare_response(
         quota::write(headers, ctx);
         if let Some(route) = &ctx.route {
             edit(&route.config.headers.response, headers);
+            if let Some(name) = &route.config.retry_info_header {
+                headers.insert(name.0.clone(), retry_info(ctx));
+            }
         }
         echo(headers, ctx);
     })?;
@@ -195,6 +204,17 @@ pub fn prepare_response(
         Some(cors) => cors::permit(cors, &session.req_header().headers, response),
         None => Ok(()),
     }
+}
+
+/// `attempts=2, stopped=budget`, a dictionary of structured fields (RFC 9651, section 3.2).
+fn retry_info(ctx: &Context) -> HeaderValue {
+    let mut info = format!("attempts={}", ctx.attempts);
+    if let Some(reason) = ctx.end.retry_stopped {
+        info.push_str(", stopped=");
+        info.push_str(reason);
+    }
+    // A number and a name of ours are a header's value.
+    HeaderValue::try_from(info).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
 /// Change a response's headers at once; as for requests, the case of their names is let go.

@@ -7,7 +7,7 @@ use pingora_proxy::Session;
 use super::context::Context;
 use super::gateway::Gateway;
 use super::rejection::Rejection;
-use super::{answer, attempt, body, recording};
+use super::{answer, attempt, body, fallback, recording};
 use crate::policy;
 use crate::runtime::snapshot::Target;
 use crate::runtime::status;
@@ -41,6 +41,11 @@ impl Gateway {
         {
             rejection = unavailable;
             ctx.end.rejection = Some(rejection.clone());
+        }
+        if let Some((_, cause)) = fallback::of(ctx, &rejection)
+            && let Some(route) = &ctx.route
+        {
+            route.metrics.fell_back(cause.as_str());
         }
         if answer::refuse(session, ctx, &rejection).await.is_err() {
             ctx.end.client_gone = true;

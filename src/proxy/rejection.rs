@@ -9,6 +9,7 @@ use http::{HeaderValue, StatusCode};
 
 use crate::policy;
 use crate::policy::auth::Refusal;
+use crate::policy::fallback::Cause;
 use crate::policy::outcome::Outcome;
 
 /// Why the gateway answers by itself instead of the upstream.
@@ -206,6 +207,31 @@ impl Rejection {
             | Rejection::Attempt(_)
             | Rejection::DeadlineExceeded
             | Rejection::RecordUnavailable
+            | Rejection::Internal => None,
+        }
+    }
+
+    /// What a route's fallback would call it; `None` for what is the caller's or our own fault.
+    pub fn fallback_cause(&self) -> Option<Cause> {
+        match self {
+            Rejection::Policy(policy::Rejection::CircuitOpen { .. }) => Some(Cause::CircuitOpen),
+            Rejection::Policy(policy::Rejection::BulkheadFull { .. }) => Some(Cause::BulkheadFull),
+            Rejection::Attempt(_) | Rejection::DeadlineExceeded | Rejection::NoEndpoint => {
+                Some(Cause::AttemptsSpent)
+            }
+            Rejection::Policy(
+                policy::Rejection::Credentials(_) | policy::Rejection::RateLimited(_),
+            )
+            | Rejection::BadRequest(_)
+            | Rejection::PathTooLong
+            | Rejection::HeadersTooLarge
+            | Rejection::BodyTooLarge
+            | Rejection::RequestTimeout
+            | Rejection::InvalidBody(_)
+            | Rejection::NoRoute
+            | Rejection::MethodNotAllowed(_)
+            | Rejection::RecordUnavailable
+            | Rejection::Flood { .. }
             | Rejection::Internal => None,
         }
     }

@@ -5,6 +5,7 @@
 //! [`shared`] is what everybody holds; [`server`] puts the process together.
 
 mod carry;
+pub mod circuits;
 pub mod drain;
 pub mod flood_guard;
 pub mod jwks;

@@ -159,7 +159,7 @@ impl Snapshot {
         self.authorities.get(authority)?.jwks()
     }
 
-    fn route(&self, name: &str) -> Option<&Arc<Route>> {
+    pub fn route(&self, name: &str) -> Option<&Arc<Route>> {
         self.routes.iter().find(|route| &*route.name == name)
     }
 }

@@ -26,7 +26,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    fn json(status: u16, body: &impl Serialize) -> Self {
+    pub(super) fn json(status: u16, body: &impl Serialize) -> Self {
         Answer {
             status,
             content_type: Some(HeaderValue::from_static("application/json")),
@@ -104,7 +104,7 @@ struct RouteStatus {
 }
 
 #[derive(Serialize)]
-struct CircuitStatus {
+pub(super) struct CircuitStatus {
     state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     next_probe_in_ms: Option<u128>,
@@ -190,7 +190,7 @@ fn route(route: &Route, now: Moment) -> RouteStatus {
     }
 }
 
-fn circuit(breaker: &Breaker, now: Moment) -> CircuitStatus {
+pub(super) fn circuit(breaker: &Breaker, now: Moment) -> CircuitStatus {
     let state = breaker.state(now);
     let next_probe_in_ms = match state {
         State::Open { remaining } => Some(remaining.as_millis()),
@@ -273,9 +273,11 @@ fn publish(state: &StateMetrics, shared: &Shared, snapshot: &Snapshot, now: Mome
 
 fn publish_circuit(state: &StateMetrics, labels: [&str; 2], breaker: &Breaker, now: Moment) {
     let value = match breaker.state(now) {
-        State::Closed { .. } | State::ForcedClosed => 0,
+        State::Closed { .. } => 0,
         State::HalfOpen { .. } => 1,
-        State::Open { .. } | State::ForcedOpen => 2,
+        State::Open { .. } => 2,
+        State::ForcedOpen => 3,
+        State::ForcedClosed => 4,
     };
     state.circuit_state.with_label_values(&labels).set(value);
     state.circuit_opened.with_label_values(&labels).inc_by(breaker.transitions().opened);

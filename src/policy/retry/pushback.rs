@@ -3,7 +3,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use http::header::RETRY_AFTER;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::policy::outcome::Outcome;
 
@@ -48,16 +48,18 @@ impl Pushback {
     }
 }
 
-/// Whether a request says that it is itself a retry: Envoy's attempt number is above 1, or gRPC's
-/// count of earlier attempts above 0. Only the word of a trusted caller is worth something.
-pub fn is_retry(request: &HeaderMap) -> bool {
-    let above = |name: &str, bound: u64| {
-        let number = request.get(name).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+/// Whether a request says that it is itself a retry: the number under `attempt_count` (Envoy's
+/// `x-envoy-attempt-count`) is above 1, or gRPC's count of earlier attempts above 0. Only the word
+/// of a trusted caller is worth something.
+pub fn is_retry(request: &HeaderMap, attempt_count: &HeaderName) -> bool {
+    let above = |value: Option<&HeaderValue>, bound: u64| {
+        let number = value.and_then(|value| value.to_str().ok()?.trim().parse().ok());
         number.is_some_and(|number: u64| number > bound)
     };
-    above("x-envoy-attempt-count", 1) || above("grpc-previous-rpc-attempts", 0)
+    above(request.get(attempt_count), 1) || above(request.get(GRPC_PREVIOUS_ATTEMPTS), 0)
 }
 
+const GRPC_PREVIOUS_ATTEMPTS: &str = "grpc-previous-rpc-attempts";
 const GRPC_PUSHBACK: &str = "grpc-retry-pushback-ms";
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
@@ -73,8 +75,6 @@ fn retry_after(value: &HeaderValue, unix_now: Duration) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderName;
-
     use super::*;
 
     /// Sun, 06 Nov 1994 08:49:37 GMT, the example of RFC 9110.
@@ -141,6 +141,7 @@ mod tests {
 
     #[test]
     fn a_retry_is_known_by_its_attempt_number() {
+        const COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
         for (name, value, expected) in [
             ("x-envoy-attempt-count", "1", false),
             ("x-envoy-attempt-count", "2", true),
@@ -148,8 +149,9 @@ mod tests {
             ("grpc-previous-rpc-attempts", "1", true),
             ("x-envoy-attempt-count", "many", false),
         ] {
-            assert_eq!(is_retry(&headers(&[(name, value)])), expected, "{name}: {value}");
+            let headers = headers(&[(name, value)]);
+            assert_eq!(is_retry(&headers, &COUNT), expected, "{name}: {value}");
         }
-        assert!(!is_retry(&HeaderMap::new()));
+        assert!(!is_retry(&HeaderMap::new(), &COUNT));
     }
 }

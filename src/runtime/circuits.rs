@@ -1,0 +1,72 @@
+//! Circuits by name, and the orders an operator gives them.
+//!
+//! An order holds until the next one, or until a reload changes the circuit's configuration. Who
+//! may give one is left to the admin listener.
+
+use std::sync::Arc;
+
+use super::shared::Shared;
+use super::snapshot::Snapshot;
+use super::status::{Answer, circuit};
+use crate::policy::breaker::Breaker;
+use crate::time::Clock;
+
+/// Whose circuit it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    Route,
+    Upstream,
+}
+
+/// What is to become of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// Every call is refused from now on.
+    Open,
+    /// Every call is let through from now on, whatever becomes of it.
+    Close,
+    /// The circuit decides by itself again, closed and with everything forgotten.
+    Reset,
+}
+
+/// Carries out `order`: 200 with the circuit as it is then, or 404 where there is none.
+pub fn command(shared: &Shared, scope: Scope, name: &str, order: Order) -> Answer {
+    let snapshot = shared.snapshot.load();
+    let now = Clock::now();
+    let Some(breaker) = find(&snapshot, scope, name) else {
+        return no_circuit(&format!("no {} with a circuit_breaker has this name", scope.as_str()));
+    };
+    match order {
+        Order::Open => breaker.force_open(),
+        Order::Close => breaker.force_closed(),
+        Order::Reset => breaker.reset(now),
+    }
+    // The name is one of the configuration's: it was found there.
+    let state = breaker.state(now).as_str();
+    log::info!("the circuit of {} {name} is {state} by order of an operator", scope.as_str());
+    Answer::json(200, &circuit(&breaker, now))
+}
+
+/// 404, with the reason.
+pub fn no_circuit(error: &str) -> Answer {
+    Answer::json(404, &serde_json::json!({ "error": error }))
+}
+
+fn find(snapshot: &Snapshot, scope: Scope, name: &str) -> Option<Arc<Breaker>> {
+    match scope {
+        Scope::Route => snapshot.route(name)?.policies.route_breaker.clone(),
+        Scope::Upstream => snapshot.upstreams.get(name)?.upstream.breaker().cloned(),
+    }
+}
+
+impl Scope {
+    /// As in configuration, paths and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Scope::Route => "route",
+            Scope::Upstream => "upstream",
+        }
+    }
+}
