@@ -23,7 +23,6 @@ use pingora_core::protocols::{
     Stream, TimingDigest, UniqueID, UniqueIDType,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
 
 use crate::time::{Clock, Moment};
@@ -40,9 +39,6 @@ pub struct Guard {
     // task, so the atomics only make the handle shareable, they order nothing.
     deadline: AtomicU64,
     idle: AtomicBool,
-    /// What [`Guard::overdue`] waits for; an earlier deadline must wake it.
-    watched: AtomicU64,
-    moved: Notify,
     /// Spaces in the last request line: two, or it was not one.
     spaces: AtomicU8,
     idle_timeout: Duration,
@@ -55,8 +51,6 @@ impl Guard {
         let guard = Guard {
             deadline: AtomicU64::new(NEVER),
             idle: AtomicBool::new(true),
-            watched: AtomicU64::new(0),
-            moved: Notify::new(),
             spaces: AtomicU8::new(0),
             idle_timeout,
             header_timeout,
@@ -79,39 +73,13 @@ impl Guard {
 
     /// Fail the connection's I/O from `deadline` on; `None` = never.
     pub fn set_deadline(&self, deadline: Option<Moment>) {
-        let nanos = deadline.map_or(NEVER, Moment::as_nanos);
-        self.deadline.store(nanos, Ordering::Relaxed);
-        if nanos < self.watched.load(Ordering::Relaxed) {
-            self.moved.notify_one();
-        }
+        self.deadline.store(deadline.map_or(NEVER, Moment::as_nanos), Ordering::Relaxed);
     }
 
     /// Whether the request line had its three parts. Pingora repairs one that has more, which is
     /// a guess at what was meant (RFC 9112, section 3).
     pub fn saw_request_line(&self) -> bool {
         self.spaces.load(Ordering::Relaxed) == 2
-    }
-
-    /// Resolves once a deadline has passed for `grace` and nothing came of it: the request path
-    /// waits for something else than the client. Pingora does not read the client while an upload
-    /// waits for an upstream that does not read.
-    pub async fn overdue(&self, grace: Duration) {
-        loop {
-            let deadline = self.deadline().map(|deadline| deadline + grace);
-            if deadline.is_some_and(|deadline| Clock::now() >= deadline) {
-                return;
-            }
-            self.watched.store(deadline.map_or(NEVER, Moment::as_nanos), Ordering::Relaxed);
-            let moved = self.moved.notified();
-            match deadline {
-                Some(deadline) => {
-                    let until = Instant::from_std(Clock::instant(deadline));
-                    // A later deadline lets the timer fire and moves it then: costs nothing here.
-                    let _ = tokio::time::timeout_at(until, moved).await;
-                }
-                None => moved.await,
-            }
-        }
     }
 
     fn deadline(&self) -> Option<Moment> {
@@ -150,11 +118,64 @@ impl Guard {
     }
 }
 
+/// Watches a deadline that moves, for one task. The timer is touched only when the deadline
+/// comes earlier than it was armed for, and when it fires: a later deadline lets it fire and
+/// moves it then, so steady traffic leaves the timer wheel alone.
+#[derive(Default)]
+struct Alarm(Option<Pin<Box<Sleep>>>);
+
+impl Alarm {
+    /// Ready once `deadline` has passed. Must always be polled by the same task: while the timer
+    /// is armed early enough, its waker is not renewed.
+    fn poll(&mut self, deadline: Option<Moment>, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(deadline) = deadline else { return Poll::Pending };
+        let until = Instant::from_std(Clock::instant(deadline));
+        let timer = match &mut self.0 {
+            Some(timer) if timer.deadline() <= until && !timer.is_elapsed() => {
+                return Poll::Pending;
+            }
+            Some(timer) => timer,
+            None => self.0.insert(Box::pin(tokio::time::sleep_until(until))),
+        };
+        loop {
+            if Clock::now() >= deadline {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(until);
+            std::task::ready!(timer.as_mut().poll(cx));
+        }
+    }
+}
+
+/// `request`, unless a deadline passes for `grace` and nothing comes of it: the request path
+/// waits for something else than the client then. Pingora does not read the client while an
+/// upload waits for an upstream that does not read.
+pub async fn unless_overdue<T>(
+    guard: &Guard,
+    alarm: &mut Overdue,
+    grace: Duration,
+    request: impl Future<Output = T>,
+) -> Option<T> {
+    let mut request = std::pin::pin!(request);
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(done) = request.as_mut().poll(cx) {
+            return Poll::Ready(Some(done));
+        }
+        let deadline = guard.deadline().map(|deadline| deadline + grace);
+        alarm.0.poll(deadline, cx).map(|()| None)
+    })
+    .await
+}
+
+/// The alarm of one connection, kept from request to request.
+#[derive(Default)]
+pub struct Overdue(Alarm);
+
 /// A client stream that obeys its [`Guard`].
 pub struct GuardedIo {
     inner: Stream,
     guard: Arc<Guard>,
-    timer: Option<Pin<Box<Sleep>>>,
+    alarm: Alarm,
     /// The request line is still arriving.
     in_request_line: bool,
     /// Something was written and not flushed.
@@ -163,28 +184,12 @@ pub struct GuardedIo {
 
 impl GuardedIo {
     pub fn new(inner: Stream, guard: Arc<Guard>) -> Self {
-        GuardedIo { inner, guard, timer: None, in_request_line: false, unflushed: false }
-    }
-
-    /// Called when the stream has nothing to give: ready once the deadline has passed.
-    ///
-    /// The timer is armed at most once per deadline that comes earlier than it: later
-    /// ones let it fire and move it then, so steady traffic does not touch the timer wheel.
-    fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            let Some(deadline) = self.guard.deadline() else {
-                return Poll::Pending;
-            };
-            let until = Instant::from_std(Clock::instant(deadline));
-            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
-            if timer.deadline() > until {
-                timer.as_mut().reset(until);
-            }
-            std::task::ready!(timer.as_mut().poll(cx));
-            if Clock::now() >= deadline {
-                return Poll::Ready(());
-            }
-            timer.as_mut().reset(until);
+        GuardedIo {
+            inner,
+            guard,
+            alarm: Alarm::default(),
+            in_request_line: false,
+            unflushed: false,
         }
     }
 
@@ -205,7 +210,8 @@ impl GuardedIo {
     }
 
     fn expire<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
-        self.poll_expired(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+        let expired = self.alarm.poll(self.guard.deadline(), cx);
+        expired.map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 

@@ -16,7 +16,7 @@ use pingora_core::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 
 use super::gateway::Gateway;
-use super::guard::{Guard, GuardedIo};
+use super::guard::{Guard, GuardedIo, Overdue, unless_overdue};
 use crate::config::server::Listener as Config;
 use crate::observe::metrics::Metrics;
 use crate::time::Clock;
@@ -94,8 +94,7 @@ impl Listeners {
         guard.set_deadline((!first.is_zero()).then(|| Clock::now() + first));
         let connection = Connection { guard: guard.clone(), limits: listener.limits.clone() };
 
-        let overdue = guard.overdue(GRACE);
-        tokio::pin!(overdue);
+        let mut overdue = Overdue::default();
         let mut stream: Stream = Box::new(GuardedIo::new(stream, guard.clone()));
         let mut settings: Option<HttpPersistentSettings> = None;
         loop {
@@ -107,15 +106,15 @@ impl Listeners {
                 settings.apply_to_session(&mut session);
             }
             session.set_connection_user_context(Some(Box::new(connection.clone())));
-            let reused = tokio::select! {
-                biased;
-                reused = self.proxy.process_new_http(session, shutdown) => reused,
-                () = &mut overdue => {
+            let request = self.proxy.process_new_http(session, shutdown);
+            let reused = match unless_overdue(&guard, &mut overdue, GRACE, request).await {
+                Some(Some(reused)) => reused,
+                Some(None) => return,
+                None => {
                     self.metrics.requests_cut.inc();
-                    None
+                    return;
                 }
             };
-            let Some(reused) = reused else { return };
             guard.rest(Clock::now());
             (stream, settings) = reused.consume();
         }
@@ -176,4 +175,4 @@ pub fn check_free(address: SocketAddr) -> std::io::Result<()> {
 }
 
 /// Kept small: an idle connection holds one of these besides its buffers.
-const _: () = assert!(std::mem::size_of::<Guard>() <= 128);
+const _: () = assert!(std::mem::size_of::<Guard>() <= 64);
