@@ -7,7 +7,6 @@
 //! request path moves that deadline; what an expiry means is decided there.
 
 use std::fmt;
-use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,8 +22,8 @@ use pingora_core::protocols::{
     Stream, TimingDigest, UniqueID, UniqueIDType,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep};
 
+use super::alarm::Alarm;
 use crate::time::{Clock, Moment};
 
 const NEVER: u64 = u64::MAX;
@@ -82,7 +81,7 @@ impl Guard {
         self.spaces.load(Ordering::Relaxed) == 2
     }
 
-    fn deadline(&self) -> Option<Moment> {
+    pub(super) fn deadline(&self) -> Option<Moment> {
         match self.deadline.load(Ordering::Relaxed) {
             NEVER => None,
             nanos => Some(Moment::from_nanos(nanos)),
@@ -117,59 +116,6 @@ impl Guard {
         end.is_some()
     }
 }
-
-/// Watches a deadline that moves, for one task. The timer is touched only when the deadline
-/// comes earlier than it was armed for, and when it fires: a later deadline lets it fire and
-/// moves it then, so steady traffic leaves the timer wheel alone.
-#[derive(Default)]
-struct Alarm(Option<Pin<Box<Sleep>>>);
-
-impl Alarm {
-    /// Ready once `deadline` has passed. Must always be polled by the same task: while the timer
-    /// is armed early enough, its waker is not renewed.
-    fn poll(&mut self, deadline: Option<Moment>, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(deadline) = deadline else { return Poll::Pending };
-        let until = Instant::from_std(Clock::instant(deadline));
-        let timer = match &mut self.0 {
-            Some(timer) if timer.deadline() <= until && !timer.is_elapsed() => {
-                return Poll::Pending;
-            }
-            Some(timer) => timer,
-            None => self.0.insert(Box::pin(tokio::time::sleep_until(until))),
-        };
-        loop {
-            if Clock::now() >= deadline {
-                return Poll::Ready(());
-            }
-            timer.as_mut().reset(until);
-            std::task::ready!(timer.as_mut().poll(cx));
-        }
-    }
-}
-
-/// `request`, unless a deadline passes for `grace` and nothing comes of it: the request path
-/// waits for something else than the client then. Pingora does not read the client while an
-/// upload waits for an upstream that does not read.
-pub async fn unless_overdue<T>(
-    guard: &Guard,
-    alarm: &mut Overdue,
-    grace: Duration,
-    request: impl Future<Output = T>,
-) -> Option<T> {
-    let mut request = std::pin::pin!(request);
-    std::future::poll_fn(|cx| {
-        if let Poll::Ready(done) = request.as_mut().poll(cx) {
-            return Poll::Ready(Some(done));
-        }
-        let deadline = guard.deadline().map(|deadline| deadline + grace);
-        alarm.0.poll(deadline, cx).map(|()| None)
-    })
-    .await
-}
-
-/// The alarm of one connection, kept from request to request.
-#[derive(Default)]
-pub struct Overdue(Alarm);
 
 /// A client stream that obeys its [`Guard`].
 pub struct GuardedIo {

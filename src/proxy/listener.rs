@@ -15,8 +15,9 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_core::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 
+use super::alarm::{Overdue, unless_overdue};
 use super::gateway::Gateway;
-use super::guard::{Guard, GuardedIo, Overdue, unless_overdue};
+use super::guard::{Guard, GuardedIo};
 use crate::config::server::Listener as Config;
 use crate::observe::metrics::Metrics;
 use crate::time::Clock;

@@ -10,6 +10,7 @@
 //! - [`recording`], [`spans`]: the row, the trace
 
 mod admission;
+mod alarm;
 pub mod answer;
 pub mod attempt;
 pub mod body;
