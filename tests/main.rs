@@ -35,6 +35,7 @@ mod shutdown;
 mod spring_gateway;
 mod streaming;
 mod structure;
+mod threads;
 mod timeouts;
 mod tokens;
 mod traces;

@@ -41,8 +41,8 @@ impl Gateway {
         if max_body != 0 && length.is_some_and(|length| length > max_body) {
             return Err(Rejection::BodyTooLarge);
         }
-        // One reading for all policies.
-        let now = Clock::now();
+        // Nothing has been waited for yet: one reading of the clock for all of this.
+        let now = ctx.started;
         let identity = self.authenticate(session, ctx, &route, now).await;
         let caller = Caller {
             identity: match &identity {
@@ -67,7 +67,7 @@ impl Gateway {
             body::prepare(session, ctx, json).await?;
         }
         if let Target::Upstream(_) = &route.target {
-            headers::forget_case(session.req_header_mut()).map_err(|_| Rejection::Internal)?;
+            headers::forget_case(session.req_header_mut());
         }
         Ok(true)
     }

@@ -102,7 +102,7 @@ pub async fn preflight(session: &mut Session, ctx: &Context) -> Result<()> {
         cors::permit_preflight(cors, &session.req_header().headers, &mut head)?;
     }
     keep_or_close(session, false);
-    headers::with_headers(&mut head, |headers, _| headers::echo(headers, ctx))?;
+    headers::with_headers(&mut head, |headers, _| headers::echo(headers, ctx));
     write(session, ctx, head, Bytes::new()).await
 }
 

@@ -3,10 +3,11 @@
 //! `X-Forwarded-For` is a list each hop appends to, so only its tail, as far as trusted
 //! peers wrote it, is evidence. From an untrusted peer it is none, and is replaced.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use http::HeaderMap;
 use http::header::HeaderName;
+use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -15,6 +16,29 @@ pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-ho
 
 /// Longest list of hops that is walked; what is beyond it is not believed.
 const MAX_HOPS: usize = 32;
+
+/// Who is at the other end of a connection.
+#[derive(Debug)]
+pub struct Peer {
+    pub address: IpAddr,
+    /// The address as `X-Forwarded-For` has it, made once so that a request need not.
+    pub text: HeaderValue,
+}
+
+impl Peer {
+    pub fn new(address: IpAddr) -> Self {
+        let address = address.to_canonical();
+        // An address in text is a header's value.
+        let text = HeaderValue::try_from(address.to_string());
+        Peer { address, text: text.unwrap_or_else(|_| HeaderValue::from_static("unknown")) }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.address.fmt(f)
+    }
+}
 
 /// Whether `address` belongs to a peer whose word is taken.
 pub fn is_trusted(trusted: &[IpNet], address: IpAddr) -> bool {

@@ -30,7 +30,7 @@ pub struct Context {
     /// The configuration the request began with, and ends with.
     pub snapshot: Arc<Snapshot>,
     /// Absent only before the listener has handed it over.
-    pub connection: Option<Connection>,
+    pub connection: Option<Arc<Connection>>,
     pub started: Moment,
     pub received_at: SystemTime,
     pub request_id: HeaderValue,

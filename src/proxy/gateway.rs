@@ -72,7 +72,8 @@ impl ProxyHttp for Gateway {
         ctx: &mut Box<Context>,
         connection: Box<dyn std::any::Any + Send + Sync>,
     ) {
-        ctx.connection = connection.downcast::<Connection>().ok().map(|connection| *connection);
+        ctx.connection =
+            connection.downcast::<Arc<Connection>>().ok().map(|connection| *connection);
     }
 
     async fn early_request_filter(
@@ -80,7 +81,8 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         ctx: &mut Box<Context>,
     ) -> Result<()> {
-        if let Some(connection) = &ctx.connection {
+        let connection = ctx.connection.clone();
+        if let Some(connection) = &connection {
             connection.guard.begin();
         }
         if self.shared.lifecycle.is_draining() {
@@ -88,7 +90,8 @@ impl ProxyHttp for Gateway {
         }
         let snapshot = ctx.snapshot.clone();
         let config = &snapshot.config;
-        if let Some(peer) = peer_address(session) {
+        if let Some(peer) = connection.as_ref().and_then(|connection| connection.peer.as_ref()) {
+            let peer = peer.address;
             let trusted = &config.client_address.trusted_proxies;
             let headers = &session.req_header().headers;
             ctx.peer_trusted = client_address::is_trusted(trusted, peer);
@@ -98,7 +101,7 @@ impl ProxyHttp for Gateway {
         ctx.trace = self.shared.tracer.begin(headers);
         let names = &config.identifiers;
         ctx.request_id = identifiers::kept(headers, &names.request_id.0)
-            .unwrap_or_else(|| identifiers::made(new_id()));
+            .unwrap_or_else(|| identifiers::made(new_id(ctx.received_at)));
         ctx.correlation_id = names.correlation_id.as_ref().map(|name| {
             identifiers::kept(headers, &name.0).unwrap_or_else(|| ctx.request_id.clone())
         });
@@ -132,14 +135,14 @@ impl ProxyHttp for Gateway {
 
     async fn upstream_request_filter(
         &self,
-        session: &mut Session,
+        _: &mut Session,
         request: &mut RequestHeader,
         ctx: &mut Box<Context>,
     ) -> Result<()> {
-        let (Some(route), Some(endpoint)) = (&ctx.route, &ctx.attempt.endpoint) else {
-            return Ok(());
-        };
-        headers::prepare_request(request, ctx, route, endpoint, peer_address(session))
+        if let (Some(route), Some(endpoint)) = (&ctx.route, &ctx.attempt.endpoint) {
+            headers::prepare_request(request, ctx, route, endpoint);
+        }
+        Ok(())
     }
 
     async fn request_body_filter(
@@ -338,8 +341,4 @@ impl ProxyHttp for Gateway {
     ) -> bool {
         true
     }
-}
-
-fn peer_address(session: &Session) -> Option<std::net::IpAddr> {
-    Some(session.client_addr()?.as_inet()?.ip())
 }

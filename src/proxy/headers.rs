@@ -4,11 +4,9 @@
 //! has removed what the client's `Connection` header nominated: before it, a client could
 //! strip it.
 
-use std::fmt::Write;
-use std::net::IpAddr;
-
 use http::header::{
-    CONNECTION, HOST, HeaderName, PROXY_AUTHENTICATE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, FORWARDED, HOST, HeaderName, PROXY_AUTHENTICATE, TRAILER, TRANSFER_ENCODING,
+    UPGRADE,
 };
 use http::{HeaderMap, HeaderValue, StatusCode, Version, request, response};
 use pingora_core::Result;
@@ -29,8 +27,12 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 /// How many fields a request gains at most, without the route's own.
 const ADDED: usize = 9;
 /// What other proxies assert with, and a client must not.
-const OTHERS_FORWARDED: [&str; 4] =
-    ["forwarded", "x-real-ip", "x-forwarded-port", "x-forwarded-prefix"];
+const OTHERS_FORWARDED: [HeaderName; 4] = [
+    FORWARDED,
+    HeaderName::from_static("x-real-ip"),
+    HeaderName::from_static("x-forwarded-port"),
+    HeaderName::from_static("x-forwarded-prefix"),
+];
 const HOP_BY_HOP: [HeaderName; 6] =
     [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHENTICATE, TRAILER, UPGRADE];
 
@@ -40,13 +42,12 @@ pub fn prepare_request(
     ctx: &Context,
     route: &Route,
     endpoint: &Endpoint,
-    peer: Option<IpAddr>,
-) -> Result<()> {
-    let mut parts = take_request(request)?;
+) {
+    let mut parts = take_request(request);
     target(&mut parts, ctx, endpoint);
     let headers = &mut parts.headers;
     headers.reserve(ADDED);
-    forwarded(headers, ctx, peer);
+    forwarded(headers, ctx);
     if let HostHeader::Endpoint = route.host_header() {
         headers.insert(HOST, endpoint.authority.clone());
     }
@@ -58,21 +59,19 @@ pub fn prepare_request(
     identify(headers, ctx);
     body::frame(headers, ctx);
     *request = parts.into();
-    Ok(())
 }
 
 /// The request's parts. Pingora keeps the case of every header's name beside them, which costs
 /// more than all of our own work on headers; names go on in lower case instead, as HTTP/2 has
 /// them. What goes back has its target in origin form.
-fn take_request(request: &mut RequestHeader) -> Result<request::Parts> {
-    let empty = RequestHeader::build_no_case("GET", b"/", None)?;
-    Ok(std::mem::replace(request, empty).into())
+fn take_request(request: &mut RequestHeader) -> request::Parts {
+    let empty = http::Request::new(()).into_parts().0;
+    std::mem::replace(request, empty.into()).into()
 }
 
 /// Drop the case of the client's header names: they are copied with every attempt.
-pub fn forget_case(request: &mut RequestHeader) -> Result<()> {
-    *request = take_request(request)?.into();
-    Ok(())
+pub fn forget_case(request: &mut RequestHeader) {
+    *request = take_request(request).into();
 }
 
 /// The path that was routed is the path that is forwarded, in origin form.
@@ -96,21 +95,21 @@ fn target(request: &mut request::Parts, ctx: &Context, endpoint: &Endpoint) {
 }
 
 /// `X-Forwarded-*`: extended for a trusted peer, replaced for anybody else.
-fn forwarded(headers: &mut HeaderMap, ctx: &Context, peer: Option<IpAddr>) {
-    let known = ctx.peer_trusted.then(|| joined(headers, &X_FORWARDED_FOR)).flatten();
-    let mut hops = known.map(|known| known + ", ").unwrap_or_default();
-    if let Some(peer) = peer {
-        // Writing to a string does not fail.
-        let _ = write!(hops, "{}", peer.to_canonical());
-    }
+fn forwarded(headers: &mut HeaderMap, ctx: &Context) {
     if !ctx.peer_trusted {
-        for name in OTHERS_FORWARDED {
-            headers.remove(name);
-        }
+        remove_all(headers, &OTHERS_FORWARDED);
     }
-    if let Ok(hops) = HeaderValue::try_from(hops) {
-        headers.insert(X_FORWARDED_FOR, hops);
-    }
+    let peer = ctx.connection.as_ref().and_then(|connection| connection.peer.as_ref());
+    let known = ctx.peer_trusted.then(|| joined(headers, &X_FORWARDED_FOR)).flatten();
+    let hops = match (known, peer) {
+        (Some(known), Some(peer)) => HeaderValue::try_from(format!("{known}, {peer}")).ok(),
+        (Some(known), None) => HeaderValue::try_from(known).ok(),
+        (None, peer) => peer.map(|peer| peer.text.clone()),
+    };
+    match hops {
+        Some(hops) => headers.insert(X_FORWARDED_FOR, hops),
+        None => headers.remove(X_FORWARDED_FOR),
+    };
     if !ctx.peer_trusted || !headers.contains_key(X_FORWARDED_PROTO) {
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
     }
@@ -129,7 +128,7 @@ fn trace(headers: &mut HeaderMap, ctx: &Context) {
     headers.insert(TRACEPARENT, ctx.trace.parent_for(span).to_header());
     // Belongs to the parent it came with.
     if ctx.trace.parent.is_none() {
-        headers.remove(&TRACESTATE);
+        remove_all(headers, &[TRACESTATE]);
     }
 }
 
@@ -163,10 +162,13 @@ fn remove_lookalikes<'a, I: Iterator<Item = &'a str>>(
     headers: &mut HeaderMap,
     asserted: impl Fn() -> I,
 ) {
+    let has_underscore = |name: &HeaderName| name.as_str().as_bytes().contains(&b'_');
+    if !headers.keys().any(has_underscore) {
+        return;
+    }
     let is_alike = |name: &HeaderName| {
         let name = name.as_str();
-        name.contains('_')
-            && asserted().any(|ours| name != ours && as_variable(name).eq(as_variable(ours)))
+        asserted().any(|ours| name != ours && as_variable(name).eq(as_variable(ours)))
     };
     let found: Vec<HeaderName> = headers.keys().filter(|name| is_alike(name)).cloned().collect();
     for name in found {
@@ -199,7 +201,7 @@ pub fn prepare_response(
             }
         }
         echo(headers, ctx);
-    })?;
+    });
     match ctx.route.as_ref().and_then(|route| route.config.cors.as_ref()) {
         Some(cors) => cors::permit(cors, &session.req_header().headers, response),
         None => Ok(()),
@@ -221,12 +223,11 @@ fn retry_info(ctx: &Context) -> HeaderValue {
 pub fn with_headers(
     response: &mut ResponseHeader,
     change: impl FnOnce(&mut HeaderMap, StatusCode),
-) -> Result<()> {
-    let empty = ResponseHeader::build_no_case(StatusCode::OK, None)?;
-    let mut parts: response::Parts = std::mem::replace(response, empty).into();
+) {
+    let empty = http::Response::new(()).into_parts().0;
+    let mut parts: response::Parts = std::mem::replace(response, empty.into()).into();
     change(&mut parts.headers, parts.status);
     *response = parts.into();
-    Ok(())
 }
 
 /// The ids a request goes by.
@@ -251,9 +252,13 @@ fn strip_hop_by_hop(headers: &mut HeaderMap, status: StatusCode) {
             }
         }
     }
-    // One pass over what is there is cheaper than a look-up for each that is not.
-    if headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
-        for name in &HOP_BY_HOP {
+    remove_all(headers, &HOP_BY_HOP);
+}
+
+/// One pass over what is there is cheaper than a look-up for each that is not.
+fn remove_all(headers: &mut HeaderMap, names: &[HeaderName]) {
+    if headers.keys().any(|name| names.contains(name)) {
+        for name in names {
             headers.remove(name);
         }
     }

@@ -16,6 +16,7 @@ use pingora_core::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 
 use super::alarm::{Overdue, unless_overdue};
+use super::client_address::Peer;
 use super::gateway::Gateway;
 use super::guard::{Guard, GuardedIo};
 use crate::config::server::Listener as Config;
@@ -46,10 +47,11 @@ pub struct Limits {
 }
 
 /// Travels with a connection to each of its requests.
-#[derive(Clone)]
 pub struct Connection {
     pub guard: Arc<Guard>,
     pub limits: Arc<Limits>,
+    /// Absent where the socket does not say.
+    pub peer: Option<Peer>,
 }
 
 impl Listeners {
@@ -93,7 +95,11 @@ impl Listeners {
         let first = limits.into_iter().filter(|l| !l.is_zero()).min().unwrap_or_default();
         let guard = Arc::new(Guard::new(**idle_timeout, **header_timeout, Clock::now()));
         guard.set_deadline((!first.is_zero()).then(|| Clock::now() + first));
-        let connection = Connection { guard: guard.clone(), limits: listener.limits.clone() };
+        let connection = Arc::new(Connection {
+            guard: guard.clone(),
+            limits: listener.limits.clone(),
+            peer: peer_of(&stream),
+        });
 
         let mut overdue = Overdue::default();
         let mut stream: Stream = Box::new(GuardedIo::new(stream, guard.clone()));
@@ -120,6 +126,11 @@ impl Listeners {
             (stream, settings) = reused.consume();
         }
     }
+}
+
+fn peer_of(stream: &Stream) -> Option<Peer> {
+    let digest = stream.get_socket_digest()?;
+    Some(Peer::new(digest.peer_addr()?.as_inet()?.ip()))
 }
 
 #[async_trait]

@@ -72,10 +72,10 @@ fn row(session: &Session, ctx: &mut Context, status: u16, now: Moment) -> Invoca
     let path = ctx.recorded_path.clone().unwrap_or_else(|| request.uri.path().to_owned());
     let route = ctx.route.as_ref();
     let name = route.map_or_else(|| "".into(), |route| route.name.clone());
-    let mut row = Invocation::new(ctx.request_id().into(), name, request.method.clone(), path);
+    let id = ctx.request_id().into();
+    let mut row = Invocation::new(ctx.received_at, id, name, request.method.clone(), path);
     // One id for both writes.
     row.id = *ctx.row.id.get_or_insert(row.id);
-    row.created_at = ctx.received_at;
     row.upstream = route.and_then(|r| r.upstream()).map(|u| u.upstream.name.clone());
     row.endpoint = ctx.attempt.endpoint.as_ref().map(|endpoint| endpoint.label.clone());
     row.consumer = ctx.identity.as_ref().map(|identity| identity.consumer().into());

@@ -15,10 +15,25 @@ const CAPTURED_BYTES: usize = 1024;
 const PATH_BYTES: usize = 2048;
 const TEXT_BYTES: usize = 256;
 
-/// An id for a row: unique, and sorting by time.
-pub fn new_id() -> Uuid {
+/// An id for what began at `time`: unique, and sorting by time.
+pub fn new_id(time: SystemTime) -> Uuid {
     // Not `now_v7`: its order within a millisecond costs a lock that all threads share.
-    Uuid::new_v7(Timestamp::now(NoContext))
+    Uuid::new_v7(timestamp(time))
+}
+
+/// The least id of what began at `time`.
+pub(crate) fn first_id(time: SystemTime) -> Uuid {
+    let (seconds, nanos) = timestamp(time).to_unix();
+    uuid::Builder::from_unix_timestamp_millis(
+        seconds * 1000 + u64::from(nanos) / 1_000_000,
+        &[0; 10],
+    )
+    .into_uuid()
+}
+
+fn timestamp(time: SystemTime) -> Timestamp {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_unix(NoContext, since.as_secs(), since.subsec_nanos())
 }
 
 /// What is recorded about a request. Never a credential; the path is without its query.
@@ -54,11 +69,17 @@ pub struct Invocation {
 }
 
 impl Invocation {
-    /// A request that has just arrived and of which nothing is known yet but this.
-    pub fn new(request_id: Arc<str>, route: Arc<str>, method: Method, path: String) -> Self {
+    /// A request that arrived at `created_at` and of which nothing is known yet but this.
+    pub fn new(
+        created_at: SystemTime,
+        request_id: Arc<str>,
+        route: Arc<str>,
+        method: Method,
+        path: String,
+    ) -> Self {
         Invocation {
-            id: new_id(),
-            created_at: SystemTime::now(),
+            id: new_id(created_at),
+            created_at,
             request_id,
             route,
             upstream: None,
@@ -201,11 +222,15 @@ pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn invocation(name: &str) -> Invocation {
-        let mut invocation =
-            Invocation::new("request-1".into(), "invoke".into(), Method::POST, "/invoke".into());
         // Stores keep microseconds.
-        invocation.created_at =
-            SystemTime::UNIX_EPOCH + Duration::from_micros(1_700_000_000_123_456);
+        let at = SystemTime::UNIX_EPOCH + Duration::from_micros(1_700_000_000_123_456);
+        let mut invocation = Invocation::new(
+            at,
+            "request-1".into(),
+            "invoke".into(),
+            Method::POST,
+            "/invoke".into(),
+        );
         invocation.captured.name = Some(name.to_owned());
         invocation
     }
@@ -234,8 +259,10 @@ pub(crate) mod tests {
 
     #[test]
     fn ids_sort_by_time() {
-        let early = new_id();
+        let at = |millis: u64| SystemTime::UNIX_EPOCH + Duration::from_micros(millis * 1000 + 999);
+        let (early, late) = (new_id(at(1_700_000_000_000)), new_id(at(1_700_000_000_001)));
         assert_eq!(early.get_version_num(), 7);
-        assert!(early.as_bytes()[..6] <= new_id().as_bytes()[..6]);
+        assert!(early < first_id(at(1_700_000_000_001)));
+        assert!(first_id(at(1_700_000_000_001)) <= late);
     }
 }

@@ -115,10 +115,13 @@ fn check_addresses(config: &Config) -> Result<(), StartError> {
 
 fn server_conf(config: &Config) -> ServerConf {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = if config.server.threads == 0 { cores } else { config.server.threads };
     ServerConf {
-        threads: if config.server.threads == 0 { cores } else { config.server.threads },
+        threads,
         // Counts attempts. Ours are bounded by the policy; this only has to be out of its way.
         max_retries: 64,
+        // One thread has nobody to steal from, and needs no scheduler that lets it.
+        work_stealing: threads > 1,
         grace_period_seconds: Some(Drain::grace_seconds(&config.server)),
         graceful_shutdown_timeout_seconds: Some(1),
         ..ServerConf::default()

@@ -9,7 +9,7 @@ use super::sqlite::Sqlite;
 use super::{Safety, Store, postgres::Postgres};
 use crate::record::config;
 use crate::record::invocation::tests::invocation;
-use crate::record::invocation::{Invocation, Row, Stage};
+use crate::record::invocation::{Invocation, Row, Stage, new_id};
 use crate::record::postgres_server;
 
 /// A store, and a way to look into it from outside.
@@ -198,6 +198,7 @@ async fn old_rows_are_deleted_and_no_others(subject: Subject) {
     let aged = |days: u64| {
         let mut row = invocation("aged");
         row.created_at = SystemTime::now() - Duration::from_secs(days * 86_400);
+        row.id = new_id(row.created_at);
         whole(row)
     };
     subject.write([29, 31, 40, 50].map(aged).to_vec()).await;

@@ -27,5 +27,3 @@ CREATE TABLE invocations (
     -- 0 until the request has ended
     completed            INTEGER NOT NULL CHECK (completed IN (0, 1))
 ) WITHOUT ROWID;
-
-CREATE INDEX invocations_created_at ON invocations (created_at);
