@@ -66,7 +66,9 @@ fn policies(c: &mut Criterion) {
     });
     let guard: server::FloodGuard = parsed(r#"{"requests": 1000000, "per": "1s"}"#);
     let guard = FloodGuard::new(guard);
-    c.bench_function("flood_guard", |b| b.iter(|| guard.observe(black_box(ADDRESS)).is_ok()));
+    c.bench_function("flood_guard", |b| {
+        b.iter(|| guard.observe(black_box(ADDRESS), now).is_ok());
+    });
     c.bench_function("rate_limit/fixed_window/10000_keys", |b| {
         b.iter(|| {
             let consumer = turn.next().map(String::as_str);

@@ -30,7 +30,9 @@ impl Gateway {
             return Ok(false);
         };
         if let Some(guard) = &ctx.snapshot.flood_guard {
-            guard.observe(ctx.client).map_err(|retry_after| Rejection::Flood { retry_after })?;
+            guard
+                .observe(ctx.client, ctx.started)
+                .map_err(|retry_after| Rejection::Flood { retry_after })?;
         }
         if let Some(limit) = route.timeout() {
             ctx.deadline = Some(ctx.started + limit);

@@ -1,16 +1,17 @@
 //! Requests per client address, roughly and in fixed memory: what holds off a flood before it
 //! costs the checking of credentials.
 //!
-//! Not a policy: the sketch underneath reads the clock by itself. Exact limits, by whoever the
-//! credentials prove, are in [`crate::policy::rate_limit`].
+//! Exact limits, by whoever the credentials prove, are in [`crate::policy::rate_limit`].
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use pingora_limits::rate::Rate;
+use pingora_limits::estimator::Estimator;
 
 use crate::config::server;
 use crate::policy::rate_limit::Subject;
+use crate::time::Moment;
 
 /// Rows of the sketch; an address is counted in one slot of each, and the least of them is taken.
 const ROWS: usize = 4;
@@ -19,19 +20,22 @@ const SLOTS: usize = 16 * 1024;
 
 /// One for all listeners and routes.
 ///
-/// It counts by intervals, so up to twice `requests` pass around the seam of two, and requests of
-/// the very moment in which one begins may go uncounted. Within an interval a count-min sketch
-/// never counts too little; an address may be charged with others' requests, by about one for
-/// every 16,384 that arrive in it, less where traffic is uneven.
+/// It counts by intervals, so up to twice `requests` pass around the seam of two. Within an
+/// interval a count-min sketch never counts too little, but for requests of the very moment in
+/// which one begins after a pause; an address may be charged with others' requests, by about one
+/// for every 16,384 that arrive in it, less where traffic is uneven.
 pub struct FloodGuard {
     config: server::FloodGuard,
-    rate: Rate,
+    /// For even and for odd intervals: the one not counted in is clean for the next.
+    sketches: [Estimator; 2],
+    /// The number of the latest interval anybody has counted in.
+    latest: AtomicU64,
 }
 
 impl FloodGuard {
     pub fn new(config: server::FloodGuard) -> Self {
-        let rate = Rate::new_with_estimator_config(*config.per, ROWS, SLOTS);
-        FloodGuard { config, rate }
+        let sketches = [(); 2].map(|()| Estimator::new(ROWS, SLOTS));
+        FloodGuard { config, sketches, latest: AtomicU64::new(0) }
     }
 
     /// What it was made from. A reload keeps a guard whose configuration is unchanged.
@@ -42,12 +46,36 @@ impl FloodGuard {
     /// Counts a request from `address`.
     ///
     /// # Errors
-    /// The address has made too many in this interval; with the time after which the next one
-    /// has begun for certain. Requests that are refused count too, but only in this interval.
-    pub fn observe(&self, address: IpAddr) -> Result<(), Duration> {
-        let seen = self.rate.observe(&Subject::address(address), 1);
+    /// The address has made too many in this interval; with the time until the next one. Requests
+    /// that are refused count too, but only in this interval.
+    pub fn observe(&self, address: IpAddr, now: Moment) -> Result<(), Duration> {
+        let per = u64::try_from(self.config.per.as_nanos()).unwrap_or(u64::MAX);
+        let interval = now.as_nanos() / per;
+        self.begin(interval);
+        let seen = self.sketch(interval).incr(Subject::address(address), 1);
         let within = u32::try_from(seen).is_ok_and(|seen| seen <= self.config.requests);
-        if within { Ok(()) } else { Err(*self.config.per) }
+        if within { Ok(()) } else { Err(Duration::from_nanos(per - now.as_nanos() % per)) }
+    }
+
+    /// The first to count in an interval cleans up, and only it.
+    fn begin(&self, interval: u64) {
+        // Relaxed: nothing is published with it. Whoever counts before the cleaning is done loses
+        // his count, which one does who is late by a whole interval.
+        let latest = self.latest.load(Ordering::Relaxed);
+        let swap = |next| {
+            let (ok, failed) = (Ordering::Relaxed, Ordering::Relaxed);
+            self.latest.compare_exchange(latest, next, ok, failed)
+        };
+        if interval > latest && swap(interval).is_ok() {
+            if interval - latest > 1 {
+                self.sketch(interval).reset();
+            }
+            self.sketch(interval + 1).reset();
+        }
+    }
+
+    fn sketch(&self, interval: u64) -> &Estimator {
+        &self.sketches[(interval % 2) as usize]
     }
 }
 
@@ -56,9 +84,14 @@ mod tests {
     use super::*;
     use crate::units::Timespan;
 
-    /// An interval that no test outlasts.
+    const PER: u64 = 10;
+
     fn guard(requests: u32) -> FloodGuard {
-        FloodGuard::new(server::FloodGuard { requests, per: Timespan::from_secs(3600) })
+        FloodGuard::new(server::FloodGuard { requests, per: Timespan::from_secs(PER) })
+    }
+
+    fn at(seconds: u64) -> Moment {
+        Moment::ZERO + Duration::from_secs(seconds)
     }
 
     fn address(text: &str) -> IpAddr {
@@ -68,31 +101,40 @@ mod tests {
     #[test]
     fn an_address_may_make_so_many_requests_and_no_more() {
         let guard = guard(3);
-        let observed: Vec<_> = (0..5).map(|_| guard.observe(address("192.0.2.1"))).collect();
-        let refused = Err(Duration::from_secs(3600));
-        assert_eq!(observed, [Ok(()), Ok(()), Ok(()), refused, refused]);
+        let observed: Vec<_> = (0..5).map(|n| guard.observe(address("192.0.2.1"), at(n))).collect();
+        let refused = |seconds| Err(Duration::from_secs(seconds));
+        assert_eq!(observed, [Ok(()), Ok(()), Ok(()), refused(7), refused(6)]);
+    }
+
+    #[test]
+    fn every_interval_begins_at_nothing() {
+        let guard = guard(1);
+        // One after the other, and after pauses of an even and an odd number.
+        for interval in [0, 1, 2, 3, 5, 8, 9, 12] {
+            let observe = || guard.observe(address("192.0.2.1"), at(interval * PER));
+            assert_eq!((observe(), observe().is_err()), (Ok(()), true), "{interval}");
+        }
     }
 
     #[test]
     fn a_flood_from_one_address_costs_another_nothing() {
         let guard = guard(3);
-        (0..1000).for_each(|_| _ = guard.observe(address("192.0.2.1")));
-        assert!(guard.observe(address("192.0.2.2")).is_ok());
+        (0..1000).for_each(|_| _ = guard.observe(address("192.0.2.1"), at(0)));
+        assert!(guard.observe(address("192.0.2.2"), at(0)).is_ok());
     }
 
     #[test]
     fn an_ipv6_network_is_one_client() {
         let guard = guard(1);
-        assert!(guard.observe(address("2001:db8::1")).is_ok());
-        assert!(guard.observe(address("2001:db8::ffff:1")).is_err());
-        assert!(guard.observe(address("2001:db8:0:1::1")).is_ok());
+        assert!(guard.observe(address("2001:db8::1"), at(0)).is_ok());
+        assert!(guard.observe(address("2001:db8::ffff:1"), at(0)).is_err());
+        assert!(guard.observe(address("2001:db8:0:1::1"), at(0)).is_ok());
     }
 
     #[test]
     fn many_quiet_addresses_are_not_taken_for_a_flood() {
         let guard = guard(50);
-        let refused =
-            (0..100_000_u32).filter(|n| guard.observe(IpAddr::from(n.to_be_bytes())).is_err());
-        assert_eq!(refused.count(), 0);
+        let observe = |n: &u32| guard.observe(IpAddr::from(n.to_be_bytes()), at(0)).is_err();
+        assert_eq!((0..100_000_u32).filter(observe).count(), 0);
     }
 }
