@@ -4,7 +4,7 @@
 export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check build bench
+.PHONY: help demo test loom check build bench
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,9 +19,14 @@ test: ## set-up, then every test
 	@scripts/setup.sh --tests
 	cargo test --locked
 
+loom: ## the policies under every interleaving of a few threads; see tests/loom
+	@scripts/setup.sh
+	cargo test --locked --manifest-path tests/loom/Cargo.toml --target-dir $(or $(CARGO_TARGET_DIR),target)/loom
+
 check: ## what CI denies: formatting, warnings, broken documentation, licences and bans
 	@scripts/setup.sh
 	cargo fmt --check
+	cargo fmt --check --manifest-path tests/loom/Cargo.toml
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 	scripts/deny.sh

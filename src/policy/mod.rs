@@ -10,6 +10,7 @@ pub mod fallback;
 pub mod outcome;
 pub mod rate_limit;
 pub mod retry;
+mod sync;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -18,8 +18,7 @@ mod tests;
 mod trial;
 mod window;
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -30,6 +29,7 @@ pub use machine::Transitions;
 use machine::{Machine, Phase, Report, Ticket};
 
 use crate::policy::outcome::Outcome;
+use crate::policy::sync::{AtomicU32, AtomicU64, Mutex, Ordering, PoisonError};
 use crate::time::Moment;
 
 /// A circuit breaker, shared by all that call one upstream or route.

@@ -8,10 +8,10 @@
 //! Between two threads the sum may lag behind the ring for an instant, by the results that are
 //! being put in: each rate is one of results that did happen.
 
-use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
-
 use super::config::{self, Extent};
+use crate::policy::sync::{
+    AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Mutex, Ordering, PoisonError,
+};
 use crate::time::Moment;
 use crate::units::Percent;
 

@@ -10,13 +10,13 @@ mod samples;
 #[cfg(test)]
 mod tests;
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::sync::Arc;
 
 pub use config::{Adaptive, Config, Limit, Status};
 use gradient::Gradient;
 use samples::Samples;
 
+use crate::policy::sync::{AtomicU32, Mutex, Ordering, PoisonError, TryLockError};
 use crate::time::Moment;
 
 /// Counts the requests in flight. A reload with another limit [changes](Bulkhead::reconfigure)

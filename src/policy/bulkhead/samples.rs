@@ -1,8 +1,8 @@
 //! Latencies of a short window, put together without a lock.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::policy::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::time::Moment;
 
 /// The latencies of the window under way. Between two threads one of them may fall into the next

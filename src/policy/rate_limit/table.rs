@@ -11,10 +11,11 @@
 //! come back with a clean slate: counts err upwards only. The price is that a table which is far
 //! too small for its clients refuses some of them early; `evictions` tells.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+
+use crate::policy::sync::{AtomicU64, Mutex, Ordering, PoisonError};
 
 /// What becomes of a state: replaced, or left as it is without a write.
 pub(super) struct Step<A> {

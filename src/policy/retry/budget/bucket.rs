@@ -4,9 +4,8 @@
 //! full again. Each token taken moves that moment `per_token` on; none is given that would move
 //! it further ahead than a full bucket lasts. Nothing is rounded in the caller's favour.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use super::TokenBucket;
+use crate::policy::sync::{AtomicU64, Ordering};
 use crate::time::Moment;
 
 #[derive(Debug)]

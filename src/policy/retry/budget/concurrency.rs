@@ -2,9 +2,8 @@
 //!
 //! Unlike Envoy's, a request that waits to be retried is an active request as well as a retry.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use super::{Concurrency, millionths};
+use crate::policy::sync::{AtomicU64, Ordering};
 
 #[derive(Debug)]
 pub(super) struct Active {

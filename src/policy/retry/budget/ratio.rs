@@ -4,10 +4,8 @@
 //! time. Unlike tower's, the price of a retry is not rounded to whole requests (there, 30 % is
 //! 33 %), and threads that take at once get no more than one would.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
-
 use super::{Ratio, millionths};
+use crate::policy::sync::{AtomicU64, Mutex, MutexGuard, Ordering, PoisonError};
 use crate::time::Moment;
 
 #[derive(Debug)]
@@ -83,7 +81,7 @@ impl Share {
 
     /// The retries, with those that are too old forgotten. A clock reading that is behind counts
     /// as the newest one.
-    fn turn_to(&self, slot: u64) -> std::sync::MutexGuard<'_, Retries> {
+    fn turn_to(&self, slot: u64) -> MutexGuard<'_, Retries> {
         // Nothing under this lock can be left half-done by a panic.
         let mut retries = self.retries.lock().unwrap_or_else(PoisonError::into_inner);
         let begun = slot.saturating_sub(retries.newest).min(SLOTS as u64);

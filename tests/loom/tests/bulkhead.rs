@@ -1,0 +1,81 @@
+//! No interleaving puts more requests into a bulkhead than it has slots, or loses one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use portcullis_loom::concurrently;
+use portcullis_loom::policy::bulkhead::{Bulkhead, Config};
+use portcullis_loom::time::Moment;
+
+const NOW: Moment = Moment::ZERO;
+
+fn config(yaml: &str) -> Config {
+    serde_yaml::from_str(yaml).expect("valid")
+}
+
+#[test]
+fn never_more_requests_are_in_than_there_are_slots_and_all_slots_come_back() {
+    let mut builder = loom::model::Builder::new();
+    // Three threads: every schedule with up to this many switches in mid-step.
+    builder.preemption_bound = Some(3);
+    builder.check(|| {
+        let bulkhead = Arc::new(Bulkhead::new(&config("{max_in_flight: 2}")));
+        let inside = Arc::new(AtomicU32::new(0));
+        concurrently((0..3).map(|_| {
+            let (bulkhead, inside) = (Arc::clone(&bulkhead), Arc::clone(&inside));
+            move || {
+                let Ok(_slot) = bulkhead.acquire(NOW) else { return };
+                assert!(inside.fetch_add(1, Ordering::Relaxed) < 2);
+                loom::thread::yield_now();
+                inside.fetch_sub(1, Ordering::Relaxed);
+            }
+        }));
+        assert_eq!(bulkhead.in_flight(), 0);
+    });
+}
+
+#[test]
+fn a_slot_that_is_free_is_never_refused() {
+    loom::model(|| {
+        let bulkhead = Arc::new(Bulkhead::new(&config("{max_in_flight: 2}")));
+        concurrently((0..2).map(|_| {
+            let bulkhead = Arc::clone(&bulkhead);
+            move || assert!(bulkhead.acquire(NOW).is_ok())
+        }));
+    });
+}
+
+#[test]
+fn a_limit_that_shrinks_meanwhile_loses_no_slot() {
+    loom::model(|| {
+        let bulkhead = Arc::new(Bulkhead::new(&config("{max_in_flight: 2}")));
+        let reloaded = Arc::clone(&bulkhead);
+        let reload =
+            loom::thread::spawn(move || reloaded.reconfigure(&config("{max_in_flight: 1}")));
+        let other = Arc::clone(&bulkhead);
+        let other = loom::thread::spawn(move || drop(other.acquire(NOW)));
+        drop(bulkhead.acquire(NOW));
+        reload.join().expect("no panic");
+        other.join().expect("no panic");
+        assert_eq!((bulkhead.in_flight(), bulkhead.capacity()), (0, 1));
+        let _only = bulkhead.acquire(NOW).expect("free");
+        assert!(bulkhead.acquire(NOW).is_err());
+    });
+}
+
+#[test]
+fn a_limit_that_follows_latency_stays_in_its_bounds_and_loses_no_slot() {
+    loom::model(|| {
+        let adaptive = "{adaptive: {min: 1, max: 12, initial: 12}}";
+        let bulkhead = Arc::new(Bulkhead::new(&config(adaptive)));
+        // All but the last two that make a window full.
+        let later = NOW + Duration::from_secs(1);
+        let slots: Vec<_> = (0..10).filter_map(|_| bulkhead.acquire(NOW).ok()).collect();
+        let mut slots = slots.into_iter();
+        (0..8).for_each(|_| slots.next().expect("ten").release(later));
+        concurrently(slots.map(|slot| move || slot.release(later)));
+        assert_eq!(bulkhead.in_flight(), 0);
+        assert!((1..=12).contains(&bulkhead.capacity()));
+    });
+}
