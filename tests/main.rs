@@ -9,6 +9,7 @@
 mod support;
 
 mod admin;
+mod amplification;
 mod auth;
 mod breaker;
 mod breaker_window;
@@ -20,6 +21,8 @@ mod fallback;
 mod flood_guard;
 mod framing;
 mod headers;
+mod outage;
+mod permits;
 mod problem;
 mod profiles;
 mod rate_limit;

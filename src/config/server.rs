@@ -21,6 +21,9 @@ pub struct Server {
     /// How long to stay open, but not ready, after SIGTERM: what the balancer in front
     /// needs to notice.
     pub shutdown_delay: Timespan,
+    /// Makes the jitter of retries the same in every run, route by route: for tests of whole
+    /// systems. Replicas with one seed would retry in step. Absent: by chance.
+    pub retry_jitter_seed: Option<u64>,
 }
 
 impl Default for Server {
@@ -29,6 +32,7 @@ impl Default for Server {
             threads: 0,
             drain_timeout: Timespan::from_secs(25),
             shutdown_delay: Timespan::default(),
+            retry_jitter_seed: None,
         }
     }
 }

@@ -218,7 +218,7 @@ pub fn retry(
         nested: ctx.peer_trusted && is_nested(session, ctx),
         server_asks,
         time_left: ctx.deadline.map(|deadline| deadline.since(now)),
-        random: fastrand::f64(),
+        random: policy.jitter.draw(),
     };
     let reason = match retry::decide(&policy.config, &attempt, ctx.stake.as_mut(), now) {
         Decision::Retry { after } => match permits(ctx, &route, now) {

@@ -186,3 +186,6 @@ pub fn earlier(a: Option<Moment>, b: Option<Moment>) -> Option<Moment> {
         (one, other) => one.or(other),
     }
 }
+
+#[cfg(test)]
+mod tests;

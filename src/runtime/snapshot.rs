@@ -78,6 +78,8 @@ impl Authority {
 pub struct Retry {
     pub config: retry::Config,
     pub budget: Option<Arc<Budget>>,
+    /// Of its waits; begins again with each generation.
+    pub jitter: retry::Jitter,
 }
 
 /// One route, ready to serve.
@@ -125,8 +127,12 @@ impl Snapshot {
         let authorities = carry::authorities(&config, before, &mut problems);
         let mut routes = Vec::with_capacity(config.routes.len());
         for (name, route) in &config.routes {
-            let parts =
-                Parts { upstreams: &upstreams, budgets: &budgets, authorities: &authorities };
+            let parts = Parts {
+                upstreams: &upstreams,
+                budgets: &budgets,
+                authorities: &authorities,
+                jitter_seed: config.server.retry_jitter_seed,
+            };
             let old = before.and_then(|before| before.route(name));
             match Route::compile(name, route, parts, old, metrics, now) {
                 Ok(route) => routes.push(Arc::new(route)),
@@ -168,6 +174,7 @@ struct Parts<'a> {
     upstreams: &'a BTreeMap<String, Arc<UpstreamTarget>>,
     budgets: &'a BTreeMap<String, Arc<Budget>>,
     authorities: &'a BTreeMap<String, Arc<Authority>>,
+    jitter_seed: Option<u64>,
 }
 
 impl Route {
@@ -201,7 +208,8 @@ impl Route {
             .transpose()?;
         let retry = config.retry.as_ref().map(|retry| {
             let budget = retry.budget.as_ref().and_then(|name| parts.budgets.get(name));
-            Retry { config: retry.clone(), budget: budget.cloned() }
+            let jitter = retry::Jitter::new(parts.jitter_seed);
+            Retry { config: retry.clone(), budget: budget.cloned(), jitter }
         });
         let upstream_breaker = match &target {
             Target::Upstream(target) => target.upstream.breaker().cloned(),

@@ -108,6 +108,9 @@ pub(super) struct CircuitStatus {
     state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     next_probe_in_ms: Option<u128>,
+    /// Of a half-open circuit: probes that have taken a place and are not back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    probes_in_flight: Option<u32>,
     opened: u64,
 }
 
@@ -192,12 +195,17 @@ fn route(route: &Route, now: Moment) -> RouteStatus {
 
 pub(super) fn circuit(breaker: &Breaker, now: Moment) -> CircuitStatus {
     let state = breaker.state(now);
-    let next_probe_in_ms = match state {
-        State::Open { remaining } => Some(remaining.as_millis()),
-        State::Closed { .. } | State::HalfOpen { .. } => None,
-        State::ForcedOpen | State::ForcedClosed => None,
+    let (next_probe_in_ms, probes_in_flight) = match state {
+        State::Open { remaining } => (Some(remaining.as_millis()), None),
+        State::HalfOpen { in_flight, .. } => (None, Some(in_flight)),
+        State::Closed { .. } | State::ForcedOpen | State::ForcedClosed => (None, None),
     };
-    CircuitStatus { state: state.as_str(), next_probe_in_ms, opened: breaker.transitions().opened }
+    CircuitStatus {
+        state: state.as_str(),
+        next_probe_in_ms,
+        probes_in_flight,
+        opened: breaker.transitions().opened,
+    }
 }
 
 fn upstreams(snapshot: &Snapshot, now: Moment) -> BTreeMap<String, UpstreamStatus> {

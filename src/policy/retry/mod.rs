@@ -5,6 +5,7 @@
 
 pub mod backoff;
 pub mod budget;
+pub mod jitter;
 pub mod pushback;
 
 use std::time::Duration;
@@ -13,6 +14,7 @@ use http::Method;
 
 pub use backoff::Backoff;
 pub use budget::{Budget, Stake};
+pub use jitter::Jitter;
 pub use pushback::Pushback;
 
 use crate::policy::outcome::{Conditions, Outcome};
