@@ -11,6 +11,8 @@ pub mod outcome;
 pub mod rate_limit;
 pub mod retry;
 mod sync;
+#[cfg(test)]
+mod tests;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -1,5 +1,6 @@
-//! What gobreaker does, as a table of histories; and what it does not.
+//! Runs of failures, as gobreaker counts them, and what is added to that.
 
+mod oracles;
 mod reset;
 mod window;
 
@@ -268,6 +269,24 @@ fn an_outcome_is_judged_by_the_configuration() {
     bench.permit().record_outcome(Outcome::Response(500), bench.now);
     assert!(bench.refusal().is_none());
     bench.permit().record_outcome(Outcome::Response(503), bench.now);
+    assert!(bench.refusal().is_some());
+}
+
+#[test]
+fn while_nothing_fails_no_call_waits_for_the_lock() {
+    for config in ["{consecutive: {failures: 5, reset_every: 10s}}", "{window: {calls: 100}}"] {
+        let bench = Bench::new(config);
+        let _held = bench.breaker.machine.lock();
+        bench.succeed(200);
+        drop(bench.permit());
+    }
+}
+
+#[test]
+fn a_refusal_of_an_open_circuit_does_not_wait_for_the_lock() {
+    let bench = Bench::rolling();
+    bench.fail(5);
+    let _held = bench.breaker.machine.lock();
     assert!(bench.refusal().is_some());
 }
 

@@ -4,6 +4,8 @@ use std::num::NonZeroU32;
 use std::thread;
 use std::time::Duration;
 
+use proptest::prelude::*;
+
 use super::*;
 
 const NOW: Moment = Moment::ZERO;
@@ -137,4 +139,38 @@ fn an_adaptive_limit_goes_on_from_the_slots_there_are() {
     assert!(bulkhead.capacity() > 50, "an unchanged limit starts over");
     bulkhead.reconfigure(&fixed(5));
     assert_eq!(bulkhead.capacity(), 5);
+}
+
+#[test]
+fn neither_a_slot_nor_its_return_waits_for_the_lock() {
+    let bulkhead = bulkhead(1);
+    let _held = bulkhead.gradient.lock();
+    bulkhead.acquire(NOW).expect("free").release(NOW);
+    assert_eq!(bulkhead.in_flight(), 0);
+}
+
+proptest! {
+    #[test]
+    fn it_admits_what_a_list_of_those_inside_admits(
+        slots in 1..6_u32,
+        steps in prop::collection::vec((0..4_u8, 0..10_usize), 1..200),
+    ) {
+        let bulkhead = bulkhead(slots);
+        let (mut inside, mut limit) = (vec![], slots as usize);
+        for (step, nth) in steps {
+            match step {
+                0 if !inside.is_empty() => drop(inside.swap_remove(nth % inside.len())),
+                1 => {
+                    limit = nth + 1;
+                    bulkhead.reconfigure(&fixed(nth as u32 + 1));
+                }
+                _ => {
+                    let slot = bulkhead.acquire(NOW);
+                    prop_assert_eq!(slot.is_ok(), inside.len() < limit);
+                    inside.extend(slot);
+                }
+            }
+            prop_assert_eq!(bulkhead.in_flight() as usize, inside.len());
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! Limits by example, against naive models, and under a flood of keys.
 
+mod spring;
 mod told;
 
 use std::collections::HashMap;

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::thread;
 
+use proptest::prelude::*;
+
 use super::*;
 
 const NOW: Moment = Moment::ZERO;
@@ -212,4 +214,85 @@ fn a_ratio_bounds_the_calls_of_an_outage_to_the_requests_and_their_share() {
     // Each request makes retries while there are any, so that what is earned is spent, to within
     // the fraction of a retry.
     assert_eq!(calls_in_an_outage(budget::Config::Ratio(ratio)), 4000 + 800 + 30);
+}
+
+fn attempts() -> impl Strategy<Value = Attempt<'static>> {
+    const METHODS: [&Method; 5] =
+        [&Method::GET, &Method::PUT, &Method::POST, &Method::TRACE, &Method::HEAD];
+    let outcome = prop::sample::select(vec![
+        Outcome::Response(200),
+        Outcome::Response(503),
+        Outcome::ConnectFailure,
+        Outcome::RefusedStream,
+        Outcome::Reset,
+        Outcome::Timeout,
+    ]);
+    let asks = prop_oneof![
+        Just(None),
+        Just(Some(Pushback::Never)),
+        (0..30_u64).prop_map(|seconds| Some(Pushback::After(Duration::from_secs(seconds)))),
+    ];
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+    let rest = (asks, prop::option::of(0..20_000_u64), 0.0..1.0_f64);
+    (outcome, 0..METHODS.len(), 0..4_u32, flags, rest).prop_map(
+        |(outcome, method, retries_done, flags, (server_asks, left, random))| Attempt {
+            outcome,
+            method: METHODS[method],
+            retries_done,
+            body_replayable: flags.0,
+            // Rare, as a whole history of obstacles says nothing about what comes after them.
+            response_started: flags.1 && retries_done == 3,
+            client_gone: flags.2 && retries_done == 2,
+            nested: flags.3 && retries_done == 1,
+            server_asks,
+            time_left: left.map(Duration::from_millis),
+            random,
+        },
+    )
+}
+
+proptest! {
+    /// Every condition for itself, in no order: a retry is made if none speaks against it, and the
+    /// budget is charged for just those.
+    #[test]
+    fn a_retry_is_made_if_nothing_speaks_against_it(
+        max_retries in 0..4_u32, any_method in any::<bool>(), tokens in 1..5_u32,
+        attempts in prop::collection::vec(attempts(), 1..30),
+    ) {
+        let methods = if any_method { "any" } else { "safe" };
+        let config = config(&format!("{{max_retries: {max_retries}, methods: {methods}}}"));
+        let budget = budget(tokens);
+        let mut stake = budget.enter(NOW);
+        let mut left = tokens;
+        for attempt in attempts {
+            let unsent =
+                matches!(attempt.outcome, Outcome::ConnectFailure | Outcome::RefusedStream);
+            let safe = [Method::GET, Method::HEAD].contains(attempt.method);
+            let worth = unsent || matches!(attempt.outcome, Outcome::Response(503) | Outcome::Reset);
+            let asked = match attempt.server_asks {
+                None => Some(Duration::ZERO),
+                Some(Pushback::After(asked)) => Some(asked).filter(|asked| asked.as_secs() <= 10),
+                Some(Pushback::Never) => None,
+            };
+            let backoff = config.backoff.delay(attempt.retries_done + 1, attempt.random);
+            let wait = asked.map(|asked| asked.max(backoff));
+            let expected = [
+                !attempt.client_gone && !attempt.response_started && !attempt.nested,
+                attempt.body_replayable,
+                worth,
+                (safe || unsent || any_method) && attempt.method != Method::TRACE,
+                attempt.retries_done < max_retries,
+                wait.is_some_and(|wait| attempt.time_left.is_none_or(|left| wait < left)),
+                left > 0,
+            ];
+            let decision = decide(&config, &attempt, Some(&mut stake), NOW);
+            let made = expected.iter().all(|holds| *holds);
+            prop_assert_eq!(made, matches!(decision, Decision::Retry { .. }), "{:?}", decision);
+            if let (Decision::Retry { after }, Some(wait)) = (decision, wait) {
+                prop_assert_eq!(after, wait);
+                left -= 1;
+            }
+            prop_assert_eq!(budget.withdrawn(), u64::from(tokens - left));
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! What resilience4j does, as a table of histories; and the operator's switches.
+//! Rates in a window, as resilience4j counts them, and the operator's switches.
 
 use super::*;
 

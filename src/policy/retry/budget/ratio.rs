@@ -212,6 +212,15 @@ mod tests {
     }
 
     #[test]
+    fn a_request_does_not_wait_for_the_lock_of_retries() {
+        let share = share(100, 0, SECOND);
+        let held = share.retries.lock();
+        share.deposit(at(0));
+        drop(held);
+        assert_eq!(taken(&share, 0), 1);
+    }
+
+    #[test]
     fn sixteen_threads_get_their_share_and_no_more() {
         let share = share(20, 0, SECOND);
         let granted = AtomicU32::new(0);
