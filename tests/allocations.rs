@@ -1,0 +1,123 @@
+//! No policy allocates for a request that it admits: not when it is asked, nor when it is told how
+//! the request ended.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use allocation_counter::{AllocationInfo, measure};
+use http::{HeaderMap, Method};
+use portcullis::policy::breaker::{Breaker, Verdict};
+use portcullis::policy::bulkhead::Bulkhead;
+use portcullis::policy::outcome::Outcome;
+use portcullis::policy::rate_limit::Limiter;
+use portcullis::policy::retry::{self, Attempt, Budget, Decision};
+use portcullis::policy::{Caller, Policies, admit};
+use portcullis::time::Moment;
+use serde::de::DeserializeOwned;
+
+const NOW: Moment = Moment::ZERO;
+const ATTEMPTS: u64 = 1000;
+
+fn parsed<T: DeserializeOwned>(json: &str) -> T {
+    serde_json::from_str(json).expect("a valid configuration")
+}
+
+fn breaker(json: &str) -> Arc<Breaker> {
+    Arc::new(Breaker::new(parsed(json), NOW))
+}
+
+/// One route with everything on it.
+fn policies() -> Policies {
+    let limits = [
+        r#"{"fixed_window": {"requests": 1000000, "per": "1m"}}"#,
+        r#"{"sliding_window": {"requests": 1000000, "per": "1m"}, "key": "client_address"}"#,
+        r#"{"token_bucket": {"rate": 1000000, "burst": 1000000}, "key": "client_address"}"#,
+    ];
+    let upstream = r#"{"consecutive": {"failures": 5}, "window": {"calls": 100}}"#;
+    Policies {
+        rate_limits: limits.iter().map(|json| Arc::new(Limiter::new(parsed(json)))).collect(),
+        route_breaker: Some(breaker(r#"{"consecutive": {"failures": 5}, "count": "requests"}"#)),
+        upstream_breaker: Some(breaker(upstream)),
+        bulkhead: Some(Arc::new(Bulkhead::new(&parsed(r#"{"max_in_flight": 10}"#)))),
+        ..Policies::default()
+    }
+}
+
+/// One request, from its admission to its end.
+fn serve(policies: &Policies, headers: &HeaderMap) {
+    let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let caller = Caller { identity: Ok(None), address, headers };
+    let admission = admit(policies, caller, &mut None, NOW).expect("admitted");
+    for permit in [admission.route_permit, admission.upstream_permit].into_iter().flatten() {
+        permit.record(Verdict::Success, NOW);
+    }
+    if let Some(slot) = admission.slot {
+        slot.release(NOW);
+    }
+}
+
+#[track_caller]
+fn assert_none(info: &AllocationInfo) {
+    assert_eq!((info.count_total, info.bytes_total), (0, 0), "{info:?}");
+}
+
+#[test]
+fn the_count_counts() {
+    let info = measure(|| drop(std::hint::black_box(vec![0_u8; 100])));
+    assert_eq!((info.count_total, info.bytes_total), (1, 100));
+}
+
+#[test]
+fn an_admitted_request_allocates_nothing_in_any_policy() {
+    let (policies, headers) = (policies(), HeaderMap::new());
+    // Its key is known from then on.
+    serve(&policies, &headers);
+    assert_none(&measure(|| (0..ATTEMPTS).for_each(|_| serve(&policies, &headers))));
+}
+
+#[test]
+fn a_retry_allocates_nothing_in_any_budget() {
+    let policy: retry::Config = parsed(r#"{"on": [503]}"#);
+    let attempt = Attempt {
+        outcome: Outcome::Response(503),
+        method: &Method::GET,
+        retries_done: 0,
+        body_replayable: true,
+        response_started: false,
+        client_gone: false,
+        nested: false,
+        server_asks: None,
+        time_left: None,
+        random: 0.5,
+    };
+    for budget in [
+        r#"{"token_bucket": {"capacity": 1000000, "refill_per_second": 1}}"#,
+        r#"{"ratio": {"share": "100%"}}"#,
+        r#"{"concurrency": {"min": 10}}"#,
+    ] {
+        let budget = Arc::new(Budget::new(parsed(budget), NOW));
+        assert_none(&measure(|| {
+            for _ in 0..ATTEMPTS {
+                let mut stake = budget.enter(NOW);
+                let decision = retry::decide(&policy, &attempt, Some(&mut stake), NOW);
+                assert!(matches!(decision, Decision::Retry { .. }));
+            }
+        }));
+    }
+}
+
+#[test]
+fn a_refusal_allocates_nothing_either() {
+    let mut policies = policies();
+    let headers = HeaderMap::new();
+    let circuit = breaker(r#"{"consecutive": {"failures": 1}}"#);
+    circuit.acquire(NOW).expect("closed").record(Verdict::Failure, NOW);
+    policies.route_breaker = Some(circuit);
+    let refused = || {
+        let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let caller = Caller { identity: Ok(None), address, headers: &headers };
+        assert!(admit(&policies, caller, &mut None, NOW).is_err());
+    };
+    refused();
+    assert_none(&measure(|| (0..ATTEMPTS).for_each(|_| refused())));
+}
