@@ -4,7 +4,7 @@
 export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test loom check build bench
+.PHONY: help demo test loom check build bench load
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,3 +38,8 @@ build: ## the gateway, optimised: target/release/portcullis
 bench: ## side by side with a bare Pingora; see bench/README.md
 	@scripts/setup.sh --bench
 	bench/run.sh
+
+load: ## what limits, bulkheads and circuits do under load; see bench/README.md
+	@scripts/setup.sh --bench
+	@scripts/oha.sh
+	bench/load.sh

@@ -1,10 +1,13 @@
 //! What each decision of the request path costs by itself, on the admitted path.
 //!
-//! `cargo bench --bench decisions`. Configurations are written as an operator writes them.
+//! `bench/decisions.sh`, or `cargo bench --bench decisions`. Configurations are written as an
+//! operator writes them.
 
 use std::hint::black_box;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
+use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, Method};
@@ -13,11 +16,11 @@ use portcullis::policy::auth::{Guard, Now, Verifier};
 use portcullis::policy::breaker::{Breaker, Verdict};
 use portcullis::policy::bulkhead::Bulkhead;
 use portcullis::policy::rate_limit::{self, Limiter, Requester};
-use portcullis::policy::retry::{self, Attempt, Budget, budget};
+use portcullis::policy::retry::{self, Attempt, Budget, Decision};
 use portcullis::policy::{Caller, Policies, admit, auth, outcome::Outcome};
 use portcullis::routing::{Match, Router, path};
 use portcullis::runtime::flood_guard::FloodGuard;
-use portcullis::time::Clock;
+use portcullis::time::{Clock, Moment};
 use serde::de::DeserializeOwned;
 
 /// The address every anonymous caller here has.
@@ -29,74 +32,155 @@ fn parsed<T: DeserializeOwned>(json: &str) -> T {
 
 fn breaker() -> Arc<Breaker> {
     let config = parsed(r#"{"consecutive": {"failures": 5, "reset_every": "10s"}}"#);
-    Arc::new(Breaker::new(config, Clock::now()))
+    Arc::new(Breaker::new(config, Moment::ZERO))
 }
 
 fn limiter() -> Limiter {
-    Limiter::new(parsed(r#"{"fixed_window": {"requests": 1000000, "per": "1s"}}"#))
+    Limiter::new(parsed(r#"{"fixed_window": {"requests": 1000000, "per": "100ms"}}"#))
 }
 
 fn bulkhead() -> Arc<Bulkhead> {
     Arc::new(Bulkhead::new(&parsed(r#"{"max_in_flight": 100}"#)))
 }
 
+/// So much virtual time passes between two decisions of a thread that windows end and tokens come
+/// back: every decision is that of an admitted request.
+const STEP: u64 = 2000;
+
+/// The same on one thread and on two at once, as `NAME/threads/N`: what they share must not keep
+/// them from each other.
+fn on_threads(c: &mut Criterion, name: &str, decide: impl Fn(Moment) + Sync) {
+    let clock = AtomicU64::new(0);
+    for threads in [1_u32, 2] {
+        c.bench_function(&format!("{name}/threads/{threads}"), |b| {
+            b.iter_custom(|decisions| {
+                let from = clock.fetch_add(decisions * STEP, Ordering::Relaxed);
+                let start = Barrier::new(threads as usize);
+                let took = || {
+                    start.wait();
+                    let begun = Instant::now();
+                    for n in 0..decisions {
+                        decide(black_box(Moment::from_nanos(from + n * STEP)));
+                    }
+                    begun.elapsed()
+                };
+                std::thread::scope(|scope| {
+                    let others: Vec<_> = (1..threads).map(|_| scope.spawn(took)).collect();
+                    let own = took();
+                    let others = others.into_iter().map(|other| other.join().expect("no panic"));
+                    others.fold(own, Duration::max)
+                })
+            });
+        });
+    }
+}
+
 fn policies(c: &mut Criterion) {
-    let now = Clock::now();
     c.bench_function("clock", |b| b.iter(Clock::now));
+    for (name, config) in [
+        ("consecutive", r#"{"consecutive": {"failures": 5, "reset_every": "10s"}}"#),
+        ("window_calls", r#"{"window": {"calls": 100}}"#),
+        ("window_time", r#"{"window": {"time": "60s", "minimum_calls": 100}}"#),
+    ] {
+        let breaker = Arc::new(Breaker::new(parsed(config), Moment::ZERO));
+        on_threads(c, &format!("breaker/{name}"), |now| {
+            let permit = black_box(&breaker).acquire(now).expect("closed");
+            permit.record(Verdict::Success, now);
+        });
+    }
+    let open = breaker();
+    open.force_open();
+    on_threads(c, "breaker/open", |now| assert!(open.acquire(now).is_err()));
 
-    let breaker = breaker();
-    c.bench_function("breaker/closed", |b| {
-        b.iter(|| breaker.acquire(now).map(|permit| permit.record(Verdict::Success, now)).is_ok());
-    });
+    for (name, config) in [
+        ("fixed", r#"{"max_in_flight": 100}"#),
+        ("adaptive", r#"{"adaptive": {"min": 10, "max": 200}}"#),
+    ] {
+        let bulkhead = Arc::new(Bulkhead::new(&parsed(config)));
+        on_threads(c, &format!("bulkhead/{name}"), |now| {
+            black_box(&bulkhead).acquire(now).expect("free").release(now);
+        });
+    }
+}
 
-    let bulkhead = bulkhead();
-    c.bench_function("bulkhead", |b| b.iter(|| bulkhead.acquire(now).is_ok()));
-
-    let limiter = limiter();
+fn rate_limits(c: &mut Criterion) {
     let headers = HeaderMap::new();
+    let acme = Requester { consumer: Some("acme"), address: ADDRESS, headers: &headers };
+    for (name, config) in [
+        ("fixed_window", r#"{"fixed_window": {"requests": 1000000, "per": "100ms"}}"#),
+        ("sliding_window", r#"{"sliding_window": {"requests": 1000000, "per": "1s"}}"#),
+        ("token_bucket", r#"{"token_bucket": {"rate": 1000000, "burst": 1000000}}"#),
+    ] {
+        let limiter = Limiter::new(parsed(config));
+        on_threads(c, &format!("rate_limit/{name}"), |now| {
+            assert!(limiter.check(black_box(&acme), now).admitted);
+        });
+    }
+    let limiter = self::limiter();
     let names: Vec<String> = (0..10_000).map(|n| format!("consumer-{n}")).collect();
     let mut turn = names.iter().cycle();
-    let acme = Requester { consumer: Some("acme"), address: ADDRESS, headers: &headers };
-    c.bench_function("rate_limit/fixed_window/one_key", |b| {
-        b.iter(|| limiter.check(black_box(&acme), now));
-    });
-    let two = [Arc::new(self::limiter()), Arc::new(self::limiter())];
-    c.bench_function("rate_limit/fixed_window/two_limits", |b| {
-        b.iter(|| rate_limit::check_all(&two, black_box(&acme), now));
-    });
-    let guard: server::FloodGuard = parsed(r#"{"requests": 1000000, "per": "1s"}"#);
-    let guard = FloodGuard::new(guard);
-    c.bench_function("flood_guard", |b| {
-        b.iter(|| guard.observe(black_box(ADDRESS), now).is_ok());
+    on_threads(c, "flood_guard", |now| {
+        assert!(guard.observe(black_box(ADDRESS), now).is_ok());
     });
     c.bench_function("rate_limit/fixed_window/10000_keys", |b| {
         b.iter(|| {
+            now = now + Duration::from_nanos(STEP);
             let consumer = turn.next().map(String::as_str);
             limiter.check(&Requester { consumer, address: ADDRESS, headers: &headers }, now)
         });
     });
-
-    let config: budget::Config =
-        parsed(r#"{"token_bucket": {"capacity": 1000000, "refill_per_second": 1000000}}"#);
-    let budget = Arc::new(Budget::new(config, now));
-    c.bench_function("retry/decide", |b| {
-        let policy: retry::Config = parsed(r#"{"on": [503]}"#);
-        let attempt = Attempt {
-            outcome: Outcome::Response(503),
-            method: &Method::GET,
-            retries_done: 0,
-            body_replayable: true,
-            response_started: false,
-            client_gone: false,
-            nested: false,
-            server_asks: None,
-            time_left: None,
-            random: 0.5,
-        };
-        let mut stake = budget.enter(now);
-        b.iter(|| retry::decide(&policy, black_box(&attempt), Some(&mut stake), Clock::now()));
+    let two = [Arc::new(self::limiter()), Arc::new(self::limiter())];
+    on_threads(c, "rate_limit/two_limits", |now| {
+        let standing = rate_limit::check_all(&two, black_box(&acme), now);
+        assert!(standing.is_some_and(|standing| standing.verdict.admitted));
     });
+    let guard: server::FloodGuard = parsed(r#"{"requests": 1000000, "per": "1s"}"#);
+    let guard = FloodGuard::new(guard);
+    on_threads(c, "flood_guard", |_| _ = black_box(guard.observe(black_box(ADDRESS)).is_ok()));
+}
 
+fn retries(c: &mut Criterion) {
+    let now = Clock::now();
+    let policy: retry::Config = parsed(r#"{"on": [503]}"#);
+    let attempt = Attempt {
+        outcome: Outcome::Response(503),
+        method: &Method::GET,
+        retries_done: 0,
+        body_replayable: true,
+        response_started: false,
+        client_gone: false,
+        nested: false,
+        server_asks: None,
+        time_left: None,
+        random: 0.5,
+    };
+    for (name, config) in [
+        (
+            "token_bucket",
+            r#"{"token_bucket": {"capacity": 1000000, "refill_per_second": 1000000}}"#,
+        ),
+        ("ratio", r#"{"ratio": {"share": "100%"}}"#),
+        ("concurrency", r#"{"concurrency": {}}"#),
+    ] {
+        let budget = Arc::new(Budget::new(parsed(config), Moment::ZERO));
+        // What every request pays, retried or not.
+        on_threads(c, &format!("retry_budget/{name}/enter"), |now| {
+            drop(black_box(budget.enter(now)));
+        });
+        on_threads(c, &format!("retry_budget/{name}/retry"), |now| {
+            let mut stake = budget.enter(now);
+            let decision = retry::decide(&policy, black_box(&attempt), Some(&mut stake), now);
+            assert!(matches!(decision, Decision::Retry { .. }));
+        });
+    }
+    let other = Attempt { outcome: Outcome::Response(200), ..attempt };
+    c.bench_function("retry/not_retryable", |b| {
+        b.iter(|| retry::decide(&policy, black_box(&other), None, now));
+    });
+}
+
+fn admission(c: &mut Criterion) {
+    let headers = HeaderMap::new();
     let all = Policies {
         rate_limits: vec![Arc::new(self::limiter())],
         route_breaker: Some(self::breaker()),
@@ -104,11 +188,9 @@ fn policies(c: &mut Criterion) {
         bulkhead: Some(self::bulkhead()),
         ..Policies::default()
     };
-    c.bench_function("admit/all_policies", |b| {
-        b.iter(|| {
-            let caller = Caller { identity: Ok(None), address: ADDRESS, headers: &headers };
-            admit(&all, caller, &mut None, black_box(now)).is_ok()
-        });
+    on_threads(c, "admit/all_policies", |now| {
+        let caller = Caller { identity: Ok(None), address: ADDRESS, headers: &headers };
+        assert!(admit(&all, caller, &mut None, now).is_ok());
     });
 }
 
@@ -169,5 +251,5 @@ fn credentials(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, policies, routing, credentials);
+criterion_group!(benches, policies, rate_limits, retries, admission, routing, credentials);
 criterion_main!(benches);

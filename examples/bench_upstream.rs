@@ -1,38 +1,53 @@
 //! The upstream of `bench/`: one fixed answer, as cheaply as tokio can give it.
 //!
-//! Every request, whatever it asks, gets the same 200 on a connection that stays open. It knows
-//! just enough HTTP/1.1 to find where a request ends: the blank line, then `Content-Length`
-//! bytes. What the load generator and the proxy leave of the machine must not go here.
+//! Every request, whatever it asks, gets the same answer on a connection that stays open: a 200 at
+//! once, or the status and after the milliseconds of the command line. It knows just enough
+//! HTTP/1.1 to find where a request ends: the blank line, then `Content-Length` bytes. What the
+//! load generator and the proxy leave of the machine must not go here.
+//!
+//! ```sh
+//! bench_upstream [STATUS [MILLISECONDS]]
+//! ```
 
 use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\n\
-    Content-Type: application/json\r\n\
-    Content-Length: 27\r\n\
-    \r\n\
-    {\"message\":\"Hello, World!\"}";
+const BODY: &str = "{\"message\":\"Hello, World!\"}";
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let status: u16 = arguments.next().map_or(Ok(200), |status| status.parse())?;
+    let millis = arguments.next().map_or(Ok(0), |millis| millis.parse())?;
+    let head = format!(
+        "HTTP/1.1 {status} As Asked\r\nContent-Type: application/json\r\nContent-Length: {}",
+        BODY.len()
+    );
+    let answer: Arc<[u8]> = format!("{head}\r\n\r\n{BODY}").into_bytes().into();
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("listening on http://{}", listener.local_addr()?);
     loop {
         let (connection, _) = listener.accept().await?;
         connection.set_nodelay(true)?;
+        let (answer, delay) = (Arc::clone(&answer), Duration::from_millis(millis));
         // A peer that leaves is no news.
-        tokio::spawn(async move { answer(connection).await.ok() });
+        tokio::spawn(async move { serve(connection, &answer, delay).await.ok() });
     }
 }
 
-async fn answer(mut connection: TcpStream) -> std::io::Result<()> {
+async fn serve(mut connection: TcpStream, answer: &[u8], delay: Duration) -> std::io::Result<()> {
     let mut received = Vec::with_capacity(16 * 1024);
     loop {
         while let Some(length) = request_length(&received) {
             received.drain(..length);
-            connection.write_all(ANSWER).await?;
+            if !delay.is_zero() {
+                tokio::time::sleep(delay).await;
+            }
+            connection.write_all(answer).await?;
         }
         if connection.read_buf(&mut received).await? == 0 {
             return Ok(());
