@@ -106,7 +106,12 @@ fn policies(c: &mut Criterion) {
     };
     c.bench_function("admit/all_policies", |b| {
         b.iter(|| {
-            let caller = Caller { identity: Ok(None), address: ADDRESS, headers: &headers };
+            let caller = Caller {
+                identity: Ok(None),
+                address: ADDRESS,
+                headers: &headers,
+                shared: rate_limit::Heard::Nothing,
+            };
             admit(&all, caller, &mut None, black_box(now)).is_ok()
         });
     });

@@ -38,6 +38,9 @@ pub struct Config {
     pub flood_guard: Option<server::FloodGuard>,
     #[serde(default)]
     pub rate_limit_headers: rate_limit::Headers,
+    /// Where replicas count limits together.
+    #[serde(default)]
+    pub rate_limit_stores: BTreeMap<String, rate_limit::Store>,
     #[serde(default)]
     pub record: record::Config,
     #[serde(default)]

@@ -50,6 +50,7 @@ impl RouteCheck<'_> {
     fn all(&mut self) {
         self.target();
         self.credentials();
+        self.limits();
         self.budget();
         self.timeouts();
         self.record();
@@ -80,6 +81,22 @@ impl RouteCheck<'_> {
         let known: Vec<&str> = self.config.auth.keys().map(String::as_str).collect();
         for name in auth.require.iter() {
             self.reference(&["auth", "require"], "auth", name, known.clone());
+        }
+    }
+
+    /// All limits of a route are asked in one round trip: they are in one store.
+    fn limits(&mut self) {
+        let limits = self.route.rate_limit.0.iter().filter_map(|limit| limit.shared.as_ref());
+        let mut stores: Vec<&str> = limits.map(|shared| shared.store.as_str()).collect();
+        stores.dedup();
+        for store in &stores {
+            let known = self.config.rate_limit_stores.keys().map(String::as_str).collect();
+            self.reference(&["rate_limit"], "rate_limit_stores", store, known);
+        }
+        if let [one, other, ..] = stores[..] {
+            let message =
+                format!("the limits of a route share one store, not `{one}` and `{other}`");
+            self.report(&["rate_limit"], message);
         }
     }
 
