@@ -4,6 +4,7 @@
 //! [`load`] reads them from files, `validate` checks what one key cannot know of another.
 //! What they are compiled into is `runtime::snapshot`.
 
+mod header_value;
 pub mod load;
 pub mod route;
 pub mod server;

@@ -55,6 +55,7 @@ impl RouteCheck<'_> {
         self.timeouts();
         self.record();
         self.rewrite();
+        self.headers();
     }
 
     fn report(&mut self, keys: &[&str], message: impl Into<String>) {
@@ -133,6 +134,17 @@ impl RouteCheck<'_> {
         let recorded = self.route.record.mode != record::Mode::Off;
         if recorded && self.config.record.store.chosen().is_none() {
             self.report(&["record", "mode"], "nothing can be recorded without `record.store`");
+        }
+    }
+
+    /// A request does not know what its answer will be like.
+    fn headers(&mut self) {
+        let edits = &self.route.headers.request;
+        for (key, fields) in [("set", &edits.set), ("add", &edits.add)] {
+            for (name, _) in fields.0.iter().filter(|(_, value)| value.is_of_response()) {
+                let message = format!("`{name}`: only headers of the response know its duration");
+                self.report(&["headers", "request", key], message);
+            }
         }
     }
 
