@@ -381,11 +381,15 @@ fn a_store_that_holds_still_costs_one_request_a_few_milliseconds_and_the_others_
     wait_for_store(&gateway, false);
     let stalled = latencies(&gateway, 300);
     println!(
-        "median {:?} with the store, {:?} while it holds still; the first took {took:?}",
+        "median {:?} with the store, {:?} while it holds still, and of 20 requests one took more \
+         than {:?}; the first took {took:?}",
         median(&shared),
-        median(&stalled)
+        median(&stalled),
+        stalled[stalled.len() * 19 / 20],
     );
     assert!(median(&stalled) <= median(&shared) + Duration::from_millis(1));
+    let nearly_all = stalled[stalled.len() * 19 / 20];
+    assert!(nearly_all <= median(&shared) + Duration::from_millis(5), "{nearly_all:?}");
     redis.signal("CONT");
     wait_for_store(&gateway, true);
     let before = decisions(&gateway, "shared");
@@ -488,4 +492,28 @@ fn the_limits_of_a_route_are_in_one_store_that_there_is() {
         assert!(log.contains("rate_limit_stores.shared.redis"), "{log}");
         assert!(!log.contains(":hunter2"), "{log}");
     }
+}
+
+#[test]
+fn a_server_behind_tls_is_asked_if_its_certificate_is_good() {
+    let own =
+        |name: &str| rcgen::generate_simple_self_signed([name.to_owned()]).expect("a certificate");
+    let (server, other) = (own("127.0.0.1"), own("127.0.0.1"));
+    let tls = Redis::with_tls(&server.cert.pem(), &server.signing_key.serialize_pem());
+    let Some(redis) = tls else { return };
+    let upstream = Upstream::start();
+    let policies = limit("fixed_window: {requests: 1, per: 1h}", "open");
+    let start = |authority: &str| {
+        let redis = format!("{{url: '{}', timeout: 1s, ca: ca.pem}}", redis.url());
+        let store = format!("rate_limit_stores: {{shared: {{redis: {redis}}}}}");
+        let plan = Plan::route(&policies).section(&store).upstream(&upstream);
+        plan.beside("ca.pem", authority).start()
+    };
+    let gateway = start(&server.cert.pem());
+    wait_for_store(&gateway, true);
+    assert_eq!([(); 2].map(|()| gateway.get("/").status), [200, 429]);
+    let gateway = start(&other.cert.pem());
+    gateway.wait_for_log("certificate");
+    assert!(!is_up(&gateway));
+    assert_eq!(gateway.get("/").status, 200);
 }

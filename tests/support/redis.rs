@@ -35,7 +35,25 @@ impl Redis {
         Redis::with(&["--requirepass", password])
     }
 
+    /// Starts one that speaks TLS alone, with this certificate and key, both PEM.
+    pub fn with_tls(certificate: &str, key: &str) -> Option<Self> {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let [certificate, key] =
+            [("cert.pem", certificate), ("key.pem", key)].map(|(name, pem)| {
+                let path = directory.path().join(name);
+                std::fs::write(&path, pem).expect("a file");
+                path.to_string_lossy().into_owned()
+            });
+        let tls = ["--tls-auth-clients", "no", "--tls-cert-file", &certificate];
+        let more = ["--tls-key-file", &key, "--tls-ca-cert-file", &certificate];
+        Redis::launch_in(directory, &[&tls[..], &more].concat())
+    }
+
     fn with(arguments: &[&str]) -> Option<Self> {
+        Redis::launch_in(tempfile::tempdir().expect("a temporary directory"), arguments)
+    }
+
+    fn launch_in(directory: tempfile::TempDir, arguments: &[&str]) -> Option<Self> {
         let path = env::var_os("PATH").unwrap_or_default();
         let places = env::split_paths(&path).flat_map(|directory| {
             ["redis-server", "valkey-server"].map(|program| directory.join(program))
@@ -46,7 +64,6 @@ impl Redis {
             eprintln!("SKIPPED: a test that needs Redis: {missing}");
             return None;
         };
-        let directory = tempfile::tempdir().expect("a temporary directory");
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
         let mut server = Redis { program, directory, port: 0, arguments, child: None };
         for _ in 0..PORTS_TRIED {
@@ -59,7 +76,12 @@ impl Redis {
     }
 
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        let scheme = if self.speaks_tls() { "rediss" } else { "redis" };
+        format!("{scheme}://127.0.0.1:{}", self.port)
+    }
+
+    fn speaks_tls(&self) -> bool {
+        self.arguments.iter().any(|argument| argument.starts_with("--tls"))
     }
 
     pub fn port(&self) -> u16 {
@@ -104,7 +126,9 @@ impl Redis {
     fn launch(&mut self) -> bool {
         let child = Command::new(&self.program)
             .current_dir(self.directory.path())
-            .args(["--bind", "127.0.0.1", "--port", &self.port.to_string()])
+            .args(["--bind", "127.0.0.1"])
+            .args(if self.speaks_tls() { &["--port", "0", "--tls-port"][..] } else { &["--port"] })
+            .arg(self.port.to_string())
             .args(["--save", "", "--appendonly", "no"])
             .args(&self.arguments)
             .stdin(Stdio::null())
@@ -127,14 +151,15 @@ impl Redis {
         false
     }
 
-    /// It answers, if only that it wants a password.
+    /// It answers, if only that it wants a password, or by leaving whoever does not speak TLS.
     fn answers(&self) -> bool {
         let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)) else {
             return false;
         };
         let timeout = stream.set_read_timeout(Some(DEADLINE));
         let sent = timeout.and_then(|()| stream.write_all(b"PING\r\n"));
-        sent.and_then(|()| stream.read_exact(&mut [0])).is_ok()
+        let answer = sent.and_then(|()| stream.read_exact(&mut [0]));
+        answer.is_ok() || self.speaks_tls()
     }
 }
 
