@@ -293,12 +293,9 @@ fn an_outage_under_load_fails_no_request_of_an_open_limit() {
     let statuses = through_an_outage(&gateway, &mut redis);
     assert_eq!(count(&statuses, 200), statuses.len());
     gateway.wait_for_log("answers again");
-    let log = gateway.log();
-    assert_eq!(
-        log.matches("cannot be asked").count(),
-        log.matches("answers again").count(),
-        "{log}"
-    );
+    // A line for each change, not for each request.
+    let lines = gateway.log().matches("cannot be asked").count();
+    assert!((1..10).contains(&lines), "{lines}");
 }
 
 #[test]
@@ -320,7 +317,7 @@ fn a_closed_limit_refuses_with_503_while_its_store_is_away() {
     let Some(mut redis) = Redis::start() else { return };
     let upstream = Upstream::start();
     let policies = limit("fixed_window: {requests: 1000000, per: 1h}", "closed");
-    let gateway = start(&upstream, &store(&redis.url(), DEFAULT), &policies);
+    let gateway = start(&upstream, &store(&redis.url(), PATIENT), &policies);
     redis.stop();
     wait_for_store(&gateway, false);
     let refused = gateway.get("/");
@@ -374,27 +371,37 @@ fn a_store_that_holds_still_costs_one_request_a_few_milliseconds_and_the_others_
     let policies = limit("fixed_window: {requests: 1000000, per: 1h}", "local");
     let gateway = start(&upstream, &store(&redis.url(), DEFAULT), &policies);
     let shared = latencies(&gateway, 300);
-    redis.signal("STOP");
-    let (first, took) = timed(|| gateway.get("/"));
-    assert_eq!(first.status, 200);
-    crate::support::assert_within(took, median(&shared) + Duration::from_millis(7));
-    wait_for_store(&gateway, false);
+    let mut client = gateway.connect();
+    // Several times: a busy machine may be late itself.
+    let mut firsts = [(); 5].map(|()| {
+        redis.signal("CONT");
+        wait_for_store(&gateway, true);
+        redis.signal("STOP");
+        let (first, took) = timed(|| client.call(&"GET /".into()));
+        assert_eq!(first.status, 200);
+        wait_for_store(&gateway, false);
+        took
+    });
+    firsts.sort();
+    crate::support::assert_within(median(&firsts), median(&shared) + Duration::from_millis(7));
     let stalled = latencies(&gateway, 300);
+    let nearly_all = |sorted: &[Duration]| sorted[sorted.len() * 19 / 20];
     println!(
-        "median {:?} with the store, {:?} while it holds still, and of 20 requests one took more \
-         than {:?}; the first took {took:?}",
+        "median and 95 %: {:?} {:?} with the store, {:?} {:?} while it holds still; the firsts: {firsts:?}",
         median(&shared),
+        nearly_all(&shared),
         median(&stalled),
-        stalled[stalled.len() * 19 / 20],
+        nearly_all(&stalled),
     );
-    assert!(median(&stalled) <= median(&shared) + Duration::from_millis(1));
-    let nearly_all = stalled[stalled.len() * 19 / 20];
-    assert!(nearly_all <= median(&shared) + Duration::from_millis(5), "{nearly_all:?}");
+    assert!(median(&stalled) <= median(&shared) + Duration::from_millis(2));
+    assert!(nearly_all(&stalled) <= nearly_all(&shared) + Duration::from_millis(5));
     redis.signal("CONT");
     wait_for_store(&gateway, true);
     let before = decisions(&gateway, "shared");
-    assert_eq!(gateway.get("/").status, 200);
-    assert!(decisions(&gateway, "shared") > before);
+    eventually("a shared decision", || {
+        assert_eq!(gateway.get("/").status, 200);
+        (decisions(&gateway, "shared") > before).then_some(())
+    });
 }
 
 #[test]
@@ -411,7 +418,7 @@ fn a_store_that_was_never_there_costs_nothing_and_is_named() {
         let gateway =
             Plan::route(&policies).section(&store(&url, DEFAULT)).upstream(&upstream).start();
         let took = median(&latencies(&gateway, 300));
-        assert!(took <= base + Duration::from_millis(1), "{url}: {took:?}, {base:?} without");
+        assert!(took <= base + Duration::from_millis(2), "{url}: {took:?}, {base:?} without");
         gateway.wait_for_log(why);
         assert!(gateway.log().contains("rate_limit_stores.shared"), "{}", gateway.log());
         assert!(!is_up(&gateway));
@@ -474,7 +481,7 @@ fn the_limits_of_a_route_are_in_one_store_that_there_is() {
     let stores = "rate_limit_stores: {shared: {redis: {url: }}, other: {redis: {url: }}}";
     for (names, place, about) in [
         (["shard", "shard"], ":6:", "did you mean `shared`"),
-        (["shared", "other"], ":6:", "share one store, not `shared` and `other`"),
+        (["shared", "other"], ":6:", "share one store, not `other` and `shared`"),
     ] {
         let limits = names.map(|name| {
             format!("{{fixed_window: {{requests: 1, per: 1s}}, shared: {{store: {name}}}}}")

@@ -1,6 +1,6 @@
 //! What one key cannot know of another: names that must exist, sums that must fit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::load::{KeyPath, Problem, Sources, suggest};
 use super::{Config, Route};
@@ -88,13 +88,14 @@ impl RouteCheck<'_> {
     /// All limits of a route are asked in one round trip: they are in one store.
     fn limits(&mut self) {
         let limits = self.route.rate_limit.0.iter().filter_map(|limit| limit.shared.as_ref());
-        let mut stores: Vec<&str> = limits.map(|shared| shared.store.as_str()).collect();
-        stores.dedup();
+        let stores: BTreeSet<&str> = limits.map(|shared| shared.store.as_str()).collect();
         for store in &stores {
             let known = self.config.rate_limit_stores.keys().map(String::as_str).collect();
             self.reference(&["rate_limit"], "rate_limit_stores", store, known);
         }
-        if let [one, other, ..] = stores[..] {
+        if let (Some(one), Some(other)) = (stores.first(), stores.last())
+            && one != other
+        {
             let message =
                 format!("the limits of a route share one store, not `{one}` and `{other}`");
             self.report(&["rate_limit"], message);

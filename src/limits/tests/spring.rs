@@ -1,5 +1,8 @@
 //! The token bucket beside that of Spring Cloud Gateway's `RedisRateLimiter`, by what its script
 //! does, case by case: where they agree, and each of its bugs that this one does not have.
+//!
+//! Two more show in tests of the whole gateway: when Redis fails, Spring's lets all requests pass
+//! and says that -1 remain; and it keeps tokens and time under two keys, of which one may be lost.
 
 use super::*;
 
@@ -47,7 +50,7 @@ struct Case {
     ours: &'static [usize],
 }
 
-const CASES: [Case; 6] = [
+const CASES: [Case; 5] = [
     Case {
         name: "they agree at whole seconds: a burst, then the rate, then a burst again",
         rate: 10,
@@ -88,15 +91,6 @@ const CASES: [Case; 6] = [
         history: &[(0, 10), (500, 10), (1000, 10), (1500, 10)],
         springs: &[10, 0, 10, 0],
         ours: &[10, 5, 5, 5],
-    },
-    Case {
-        name: "bug: a burst of one at a rate of two is kept for one second from its last use, by \
-               whole seconds: two requests within a millisecond",
-        rate: 2,
-        burst: 1,
-        history: &[(999, 5), (1000, 5)],
-        springs: &[1, 1],
-        ours: &[1, 0],
     },
 ];
 
