@@ -189,7 +189,12 @@ fn admission(c: &mut Criterion) {
         ..Policies::default()
     };
     on_threads(c, "admit/all_policies", |now| {
-        let caller = Caller { identity: Ok(None), address: ADDRESS, headers: &headers };
+        let caller = Caller {
+            identity: Ok(None),
+            address: ADDRESS,
+            headers: &headers,
+            shared: rate_limit::Heard::Nothing,
+        };
         assert!(admit(&all, caller, &mut None, now).is_ok());
     });
 }

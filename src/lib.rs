@@ -12,6 +12,7 @@
 //! | [`record`] | the invocation, the recorder, SQLite and PostgreSQL | `time`, `units` |
 //! | [`config`] | what the operator wrote: types, loading, validation | all above |
 //! | [`observe`] | metrics, traces, the process's log | `time`, `units`, `config` |
+//! | [`limits`] | rate limits that replicas share, in Redis | `policy`, `observe`, `time`, `units` |
 //! | [`runtime`] | the configuration compiled; reload, drain, status; assembly | all above, and `server` all below |
 //! | [`proxy`] | the request path on Pingora | `runtime::{snapshot, shared, status, lifecycle}` |
 //! | [`admin`], [`cli`] | the admin listener, the command line | everything |
@@ -29,6 +30,7 @@
 pub mod admin;
 pub mod cli;
 pub mod config;
+pub mod limits;
 pub mod observe;
 pub mod policy;
 pub mod proxy;

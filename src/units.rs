@@ -2,6 +2,8 @@
 //!
 //! Each type parses itself, so that a wrong value is an error at its place in the file.
 
+pub mod placeholder;
+
 use std::fmt;
 use std::ops::Deref;
 use std::str::FromStr;

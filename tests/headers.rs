@@ -229,3 +229,11 @@ fn no_upgrade_is_negotiated_that_no_route_allows() {
     assert_eq!(response.status, 200);
     assert_eq!(upstream.only().header("upgrade"), None);
 }
+
+#[test]
+fn a_request_cannot_say_how_long_its_answer_took() {
+    let policies = "headers: {request: {add: {X-Took: '{response.duration_ms}'}}}";
+    let (code, log) = Plan::route(policies).fails();
+    assert_eq!(code, Some(1));
+    assert!(log.contains("routes.all.headers.request.add: `x-took`"), "{log}");
+}

@@ -34,6 +34,7 @@ mod retry;
 mod retry_budget;
 mod retry_signals;
 mod routing;
+mod shared_limits;
 mod shutdown;
 mod spring_gateway;
 mod streaming;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::support::{Gateway, Upstream};
+use crate::support::{Plan, Upstream, refused_address};
 
 fn read(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
@@ -63,7 +63,9 @@ fn every_metric_is_in_the_readme() {
     let readme = read("README.md");
     let upstream = Upstream::start();
     let policies = "bulkhead: {max_in_flight: 5}\ncircuit_breaker: {consecutive: {failures: 5}}";
-    let gateway = Gateway::route(&upstream, policies);
+    let store = format!("{{shared: {{redis: {{url: 'redis://{}'}}}}}}", refused_address());
+    let sections = format!("rate_limit_stores: {store}");
+    let gateway = Plan::route(policies).section(&sections).upstream(&upstream).start();
     gateway.get("/");
     let metrics = gateway.admin("GET /metrics").text();
     let names = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE portcullis_"));

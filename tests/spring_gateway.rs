@@ -3,18 +3,22 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::support::{Answer, Call, Gateway, Issuer, Plan, Response, Upstream, eventually, timed};
+use crate::support::{
+    Answer, Call, Gateway, Issuer, Plan, Redis, Response, Upstream, eventually, timed, unix_now,
+};
 
 /// Both services of the tests are this upstream; the others are never called.
 fn start(upstream: &Upstream) -> (Gateway, Issuer) {
     let issuer = Issuer::start();
+    (plan(upstream, &issuer).start(), issuer)
+}
+
+fn plan(upstream: &Upstream, issuer: &Issuer) -> Plan {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/spring-gateway.yaml");
-    let gateway = Plan::file(file)
+    Plan::file(file)
         .env("USER_SERVICE_URL", &upstream.url())
         .env("AUTH_SERVICE_URL", &upstream.url())
         .env("JWKS_URL", &issuer.url())
-        .start();
-    (gateway, issuer)
 }
 
 fn call(gateway: &Gateway, issuer: &Issuer, line: &str) -> Response {
@@ -42,6 +46,24 @@ fn a_path_goes_to_its_service_without_its_first_two_segments() {
     assert_eq!(request.header("x-gateway-route"), Some("users"));
     assert_eq!(request.header("x-user-id"), Some("ada"));
     assert_eq!(request.header("x-request-id"), response.header("x-request-id"));
+}
+
+#[test]
+fn each_side_is_told_the_gateway_s_time() {
+    let upstream = Upstream::always(Answer::ok().after(Duration::from_millis(50)));
+    let (gateway, issuer) = start(&upstream);
+    let before = unix_now();
+    let spoofed = Call::new("GET /api/v1/users/7").header("X-Gateway-Timestamp", "0");
+    let response = gateway.call(spoofed.bearer(&issuer.token("ada")));
+    let sent: u64 = upstream
+        .only()
+        .header("x-gateway-timestamp")
+        .and_then(|ms| ms.parse().ok())
+        .expect("a time");
+    assert!((before * 1000..=(unix_now() + 1) * 1000).contains(&sent), "{sent}");
+    let took = response.header("x-gateway-response-time").and_then(|time| time.strip_suffix("ms"));
+    let took: u64 = took.and_then(|ms| ms.parse().ok()).expect("a duration");
+    assert!((50..5000).contains(&took), "{took}");
 }
 
 #[test]
@@ -96,6 +118,36 @@ fn a_user_has_a_burst_of_twenty() {
     assert!(statuses.contains(&429), "{statuses:?}");
     let other = Call::new("GET /api/v1/users").bearer(&issuer.token("grace"));
     assert_eq!(gateway.call(other).status, 200);
+}
+
+#[test]
+fn with_redis_a_user_has_one_burst_on_all_gateways() {
+    let Some(redis) = Redis::start() else { return };
+    let upstream = Upstream::start();
+    let issuer = Issuer::start();
+    // Patient: a busy machine is not what is tested.
+    let start = || {
+        let plan = plan(&upstream, &issuer).env("REDIS_URL", &redis.url());
+        plan.env("REDIS_TIMEOUT", "1s").start()
+    };
+    let gateways = [(); 2].map(|()| start());
+    for gateway in &gateways {
+        let up = || gateway.metric("portcullis_rate_limit_store_up", &[]) > 0.0;
+        eventually("Redis", || up().then_some(()));
+    }
+    let (admitted, took) = timed(|| {
+        let call = |n: usize| call(&gateways[n % 2], &issuer, "GET /api/v1/users");
+        (0..60).filter(|n| call(*n).status == 200).count()
+    });
+    // The burst, and the rate for as long as it took.
+    let most = 20 + took.as_millis() as usize / 100 + 1;
+    assert!((20..=most).contains(&admitted), "{admitted} in {took:?}");
+    assert!(
+        redis
+            .keys()
+            .iter()
+            .any(|key| key.starts_with("spring-gateway:users:token_bucket:10/1s:20"))
+    );
 }
 
 #[test]

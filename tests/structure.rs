@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 /// Modules, and what of this crate each of them may import besides itself. A module that
 /// is not listed may import everything.
-const MAY_IMPORT: [(&str, &[&str]); 10] = [
+const MAY_IMPORT: [(&str, &[&str]); 11] = [
     ("time", &[]),
     ("units", &[]),
     ("policy", &["time", "units"]),
@@ -13,11 +13,12 @@ const MAY_IMPORT: [(&str, &[&str]); 10] = [
     ("upstream", &["config", "policy", "routing", "time", "units"]),
     ("observe", &["config", "policy", "record", "routing", "time", "units", "upstream"]),
     ("config", &["policy", "record", "routing", "time", "units", "upstream"]),
+    ("limits", &["observe", "policy", "time", "units"]),
     (
         "runtime",
         &[
-            "config", "observe", "policy", "proxy", "admin", "record", "routing", "time", "units",
-            "upstream",
+            "config", "limits", "observe", "policy", "proxy", "admin", "record", "routing", "time",
+            "units", "upstream",
         ],
     ),
     (

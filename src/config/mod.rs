@@ -4,6 +4,7 @@
 //! [`load`] reads them from files, `validate` checks what one key cannot know of another.
 //! What they are compiled into is `runtime::snapshot`.
 
+mod header_value;
 pub mod load;
 pub mod route;
 pub mod server;
@@ -38,6 +39,9 @@ pub struct Config {
     pub flood_guard: Option<server::FloodGuard>,
     #[serde(default)]
     pub rate_limit_headers: rate_limit::Headers,
+    /// Where replicas count limits together.
+    #[serde(default)]
+    pub rate_limit_stores: BTreeMap<String, rate_limit::Store>,
     #[serde(default)]
     pub record: record::Config,
     #[serde(default)]

@@ -1,9 +1,10 @@
 //! What an operator writes under `routes.NAME`.
 
-use http::{HeaderName, HeaderValue, Method};
-use serde::de::{Error, MapAccess, Visitor};
+use http::{HeaderName, Method};
+use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use super::header_value::Value;
 use super::server::Header;
 use crate::policy::{auth, breaker, bulkhead, fallback, rate_limit, retry};
 use crate::record;
@@ -112,9 +113,9 @@ impl Edits {
     }
 }
 
-/// Header fields with fixed values.
+/// Header fields with their values.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Fields(pub Vec<(HeaderName, HeaderValue)>);
+pub struct Fields(pub Vec<(HeaderName, Value)>);
 
 impl<'de> Deserialize<'de> for Fields {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -130,10 +131,7 @@ impl<'de> Deserialize<'de> for Fields {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
                 let mut fields = Vec::new();
                 while let Some(name) = map.next_key::<Header>()? {
-                    let text: String = map.next_value()?;
-                    let value = HeaderValue::from_str(&text)
-                        .map_err(|_| A::Error::custom("a header's value is one line of text"))?;
-                    fields.push((name.0, value));
+                    fields.push((name.0, map.next_value()?));
                 }
                 Ok(Fields(fields))
             }

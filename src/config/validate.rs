@@ -1,6 +1,6 @@
 //! What one key cannot know of another: names that must exist, sums that must fit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::load::{KeyPath, Problem, Sources, suggest};
 use super::{Config, Route};
@@ -50,10 +50,12 @@ impl RouteCheck<'_> {
     fn all(&mut self) {
         self.target();
         self.credentials();
+        self.limits();
         self.budget();
         self.timeouts();
         self.record();
         self.rewrite();
+        self.headers();
     }
 
     fn report(&mut self, keys: &[&str], message: impl Into<String>) {
@@ -80,6 +82,23 @@ impl RouteCheck<'_> {
         let known: Vec<&str> = self.config.auth.keys().map(String::as_str).collect();
         for name in auth.require.iter() {
             self.reference(&["auth", "require"], "auth", name, known.clone());
+        }
+    }
+
+    /// All limits of a route are asked in one round trip: they are in one store.
+    fn limits(&mut self) {
+        let limits = self.route.rate_limit.0.iter().filter_map(|limit| limit.shared.as_ref());
+        let stores: BTreeSet<&str> = limits.map(|shared| shared.store.as_str()).collect();
+        for store in &stores {
+            let known = self.config.rate_limit_stores.keys().map(String::as_str).collect();
+            self.reference(&["rate_limit"], "rate_limit_stores", store, known);
+        }
+        if let (Some(one), Some(other)) = (stores.first(), stores.last())
+            && one != other
+        {
+            let message =
+                format!("the limits of a route share one store, not `{one}` and `{other}`");
+            self.report(&["rate_limit"], message);
         }
     }
 
@@ -116,6 +135,17 @@ impl RouteCheck<'_> {
         let recorded = self.route.record.mode != record::Mode::Off;
         if recorded && self.config.record.store.chosen().is_none() {
             self.report(&["record", "mode"], "nothing can be recorded without `record.store`");
+        }
+    }
+
+    /// A request does not know what its answer will be like.
+    fn headers(&mut self) {
+        let edits = &self.route.headers.request;
+        for (key, fields) in [("set", &edits.set), ("add", &edits.add)] {
+            for (name, _) in fields.0.iter().filter(|(_, value)| value.is_of_response()) {
+                let message = format!("`{name}`: only headers of the response know its duration");
+                self.report(&["headers", "request", key], message);
+            }
         }
     }
 

@@ -6,6 +6,7 @@
 //! copied into gauges when somebody asks.
 
 mod register;
+mod store;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 use register::{counter, counters, gauge, gauges, histograms, opts, register};
+pub use store::StoreMetrics;
 
 /// The gateway's metrics. One per process, shared.
 pub struct Metrics {
@@ -27,6 +29,7 @@ pub struct Metrics {
     fallbacks: IntCounterVec,
     attempts: IntCounterVec,
     upstream_duration: HistogramVec,
+    limit_stores: store::Stores,
     /// Requests being answered now.
     pub in_flight: IntGauge,
     /// Client connections open now.
@@ -56,6 +59,7 @@ pub struct StateMetrics {
     pub endpoints: IntGaugeVec,
     pub rate_limit_refused: IntCounterVec,
     pub rate_limit_evictions: IntCounterVec,
+    pub rate_limit_store_up: IntGaugeVec,
     pub record_rows: IntCounterVec,
     pub record_queue: IntGauge,
     pub jwks_keys: IntGaugeVec,
@@ -130,6 +134,7 @@ impl Metrics {
                 "From an attempt's start to the head of its answer",
                 "upstream",
             )?,
+            limit_stores: store::Stores::new(r)?,
             in_flight: gauge(r, "requests_in_flight", "Requests being answered")?,
             connections: gauge(r, "connections", "Open client connections")?,
             connections_refused: counter(
@@ -174,6 +179,11 @@ impl Metrics {
             duration: self.upstream_duration.with_label_values(&[name]),
             upstream: name.into(),
         }
+    }
+
+    /// Those of an entry of `rate_limit_stores`.
+    pub fn limit_store(&self, name: &str) -> StoreMetrics {
+        self.limit_stores.of(name)
     }
 
     /// Everything, in the text format of Prometheus.
@@ -232,6 +242,12 @@ impl StateMetrics {
                 "Keys forgotten before their time: max_keys is too small",
                 &["route", "limit"],
             )?,
+            rate_limit_store_up: gauges(
+                r,
+                "rate_limit_store_up",
+                "1 while the store is asked, 0 while it is away",
+                &["store"],
+            )?,
             record_rows: counters(
                 r,
                 "record_rows_total",
@@ -253,6 +269,7 @@ impl StateMetrics {
             &self.bulkhead_in_flight,
             &self.bulkhead_capacity,
             &self.endpoints,
+            &self.rate_limit_store_up,
             &self.jwks_keys,
         ] {
             gauges.reset();

@@ -44,6 +44,8 @@ pub struct Caller<'a> {
     pub address: IpAddr,
     /// Of the request, for limits that are keyed by one.
     pub headers: &'a HeaderMap,
+    /// What was heard of the limits that replicas share.
+    pub shared: rate_limit::Heard,
 }
 
 /// What an admitted request holds until it ends. Dropping it gives everything back.
@@ -60,6 +62,8 @@ pub struct Admission {
 pub enum Rejection {
     Credentials(auth::Refusal),
     RateLimited(rate_limit::Verdict),
+    /// A shared limit cannot be asked, and is configured to refuse then.
+    LimitStoreUnavailable,
     CircuitOpen {
         retry_after: Duration,
     },
@@ -88,11 +92,10 @@ pub fn admit(
     let Policies { rate_limits, route_breaker, upstream_breaker, bulkhead, bulkhead_status } =
         policies;
 
-    let identity = caller.identity.map_err(Rejection::Credentials)?;
-    let consumer = identity.map(auth::Identity::consumer);
-    let (address, headers) = (caller.address, caller.headers);
-    let requester = rate_limit::Requester { consumer, address, headers };
-    *standing = rate_limit::check_all(rate_limits, &requester, now);
+    let requester =
+        caller.requester().map_err(|refusal| Rejection::Credentials(refusal.clone()))?;
+    *standing = rate_limit::check_shared(rate_limits, &requester, &caller.shared, now)
+        .map_err(|_| Rejection::LimitStoreUnavailable)?;
     if let Some(refused) = standing.filter(|standing| !standing.verdict.admitted) {
         return Err(Rejection::RateLimited(refused.verdict));
     }
@@ -107,6 +110,18 @@ pub fn admit(
         None => None,
     };
     Ok(Admission { upstream_permit, route_permit, slot })
+}
+
+impl Caller<'_> {
+    /// Whom limits count.
+    ///
+    /// # Errors
+    /// Why the credentials are not good enough to be counted.
+    pub fn requester(&self) -> Result<rate_limit::Requester<'_>, &auth::Refusal> {
+        let identity = self.identity.as_ref()?;
+        let consumer = identity.map(auth::Identity::consumer);
+        Ok(rate_limit::Requester { consumer, address: self.address, headers: self.headers })
+    }
 }
 
 fn through(
@@ -125,6 +140,7 @@ impl Rejection {
         match self {
             Rejection::Credentials(refusal) => refusal.code(),
             Rejection::RateLimited(_) => "rate_limited",
+            Rejection::LimitStoreUnavailable => "limit_store_unavailable",
             Rejection::CircuitOpen { .. } => "circuit_open",
             Rejection::BulkheadFull { .. } => "bulkhead_full",
         }
@@ -135,16 +151,19 @@ impl Rejection {
         match self {
             Rejection::Credentials(refusal) => refusal.detail(),
             Rejection::RateLimited(_) => "the rate limit is used up",
+            Rejection::LimitStoreUnavailable => "the store of the rate limit cannot be asked",
             Rejection::CircuitOpen { .. } => "the circuit to the upstream is open",
             Rejection::BulkheadFull { .. } => "too many requests are in flight",
         }
     }
 
-    /// When to try again: known for a limit and an open circuit, not for a full bulkhead.
+    /// When to try again: known for a limit and an open circuit, guessed for a store that is away,
+    /// not known for a full bulkhead.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Rejection::RateLimited(verdict) => Some(verdict.retry_after),
             Rejection::CircuitOpen { retry_after } => Some(*retry_after),
+            Rejection::LimitStoreUnavailable => Some(Duration::from_secs(1)),
             Rejection::Credentials(_) | Rejection::BulkheadFull { .. } => None,
         }
     }

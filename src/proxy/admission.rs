@@ -1,7 +1,7 @@
 //! From a request's head to its admission, or to the refusal that ends it.
 //!
 //! The order is fixed here and in [`policy::admit`]: size and form, host and path, route,
-//! preflight, flood guard, body size, credentials, then the policies.
+//! preflight, flood guard, body size, credentials, the store of shared limits, then the policies.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use super::context::Context;
 use super::gateway::Gateway;
 use super::rejection::Rejection;
 use super::{body, cors, headers, intake};
+use crate::policy::rate_limit::Heard;
 use crate::policy::{self, Caller, auth};
 use crate::runtime::snapshot::{Route, Target};
 use crate::time::{Clock, Moment};
@@ -44,16 +45,25 @@ impl Gateway {
             return Err(Rejection::BodyTooLarge);
         }
         // Nothing has been waited for yet: one reading of the clock for all of this.
-        let now = ctx.started;
+        let mut now = ctx.started;
         let identity = self.authenticate(session, ctx, &route, now).await;
-        let caller = Caller {
+        let mut caller = Caller {
             identity: match &identity {
                 Ok(identity) => Ok(identity.as_deref()),
                 Err(refusal) => Err(refusal.clone()),
             },
             address: ctx.client,
             headers: &session.req_header().headers,
+            shared: Heard::Nothing,
         };
+        if let Some(limits) = &route.shared_limits
+            && let Ok(requester) = caller.requester()
+        {
+            let left = ctx.deadline.map_or(Duration::MAX, |deadline| deadline.since(now));
+            let limiters = &route.policies.rate_limits;
+            caller.shared = limits.ask(limiters, &requester, now, left).await;
+            now = Clock::now();
+        }
         let admission = policy::admit(&route.policies, caller, &mut ctx.standing, now);
         ctx.identity = identity.ok().flatten();
         ctx.admission = admission.map_err(Rejection::Policy)?;

@@ -19,6 +19,7 @@ use super::{body, cors, quota};
 use crate::config::route::Edits;
 use crate::observe::trace::context::{TRACEPARENT, TRACESTATE};
 use crate::runtime::snapshot::Route;
+use crate::time::Clock;
 use crate::upstream::Endpoint;
 use crate::upstream::config::HostHeader;
 
@@ -55,7 +56,7 @@ pub fn prepare_request(
         headers.remove(name);
     }
     trace(headers, ctx);
-    edit(&route.config.headers.request, headers);
+    edit(&route.config.headers.request, headers, ctx);
     identify(headers, ctx);
     body::frame(headers, ctx);
     *request = parts.into();
@@ -195,7 +196,7 @@ pub fn prepare_response(
         strip_hop_by_hop(headers, status);
         quota::write(headers, ctx);
         if let Some(route) = &ctx.route {
-            edit(&route.config.headers.response, headers);
+            edit(&route.config.headers.response, headers, ctx);
             if let Some(name) = &route.config.retry_info_header {
                 headers.insert(name.0.clone(), retry_info(ctx));
             }
@@ -276,14 +277,15 @@ fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
 }
 
 /// Apply a route's edits: remove, set, add.
-pub fn edit(edits: &Edits, headers: &mut HeaderMap) {
+fn edit(edits: &Edits, headers: &mut HeaderMap, ctx: &Context) {
+    let elapsed = || Clock::now().since(ctx.started);
     for name in &edits.remove {
         headers.remove(&name.0);
     }
     for (name, value) in &edits.set.0 {
-        headers.insert(name.clone(), value.clone());
+        headers.insert(name.clone(), value.fill(ctx.received_at, elapsed));
     }
     for (name, value) in &edits.add.0 {
-        headers.append(name.clone(), value.clone());
+        headers.append(name.clone(), value.fill(ctx.received_at, elapsed));
     }
 }

@@ -26,7 +26,8 @@ impl Gateway {
         }
         if let Rejection::Policy(policy::Rejection::CircuitOpen { .. })
         | Rejection::Policy(policy::Rejection::BulkheadFull { .. })
-        | Rejection::Policy(policy::Rejection::RateLimited(_)) = &rejection
+        | Rejection::Policy(policy::Rejection::RateLimited(_))
+        | Rejection::Policy(policy::Rejection::LimitStoreUnavailable) = &rejection
             && let Some(route) = ctx.route.clone()
         {
             // The row of a refusal names what was refused, too.

@@ -105,7 +105,8 @@ impl Rejection {
                 }
                 policy::Rejection::Credentials(Refusal::Forbidden(_)) => StatusCode::FORBIDDEN,
                 policy::Rejection::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
-                policy::Rejection::CircuitOpen { .. } => StatusCode::SERVICE_UNAVAILABLE,
+                policy::Rejection::CircuitOpen { .. }
+                | policy::Rejection::LimitStoreUnavailable => StatusCode::SERVICE_UNAVAILABLE,
                 policy::Rejection::BulkheadFull { status } => {
                     StatusCode::from_u16(*status).unwrap_or(StatusCode::TOO_MANY_REQUESTS)
                 }
@@ -144,7 +145,8 @@ impl Rejection {
                 policy::Rejection::RateLimited(_) | policy::Rejection::BulkheadFull { .. } => {
                     RpcCode::ResourceExhausted
                 }
-                policy::Rejection::CircuitOpen { .. } => RpcCode::Unavailable,
+                policy::Rejection::CircuitOpen { .. }
+                | policy::Rejection::LimitStoreUnavailable => RpcCode::Unavailable,
             },
             Rejection::Attempt(Outcome::Timeout | Outcome::ConnectTimeout)
             | Rejection::DeadlineExceeded => RpcCode::DeadlineExceeded,
@@ -220,7 +222,9 @@ impl Rejection {
                 Some(Cause::AttemptsSpent)
             }
             Rejection::Policy(
-                policy::Rejection::Credentials(_) | policy::Rejection::RateLimited(_),
+                policy::Rejection::Credentials(_)
+                | policy::Rejection::RateLimited(_)
+                | policy::Rejection::LimitStoreUnavailable,
             )
             | Rejection::BadRequest(_)
             | Rejection::PathTooLong

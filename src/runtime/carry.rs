@@ -9,6 +9,7 @@ use pingora_core::utils::tls::{WrappedX509, parse_x509};
 use super::flood_guard::FloodGuard;
 use super::snapshot::{Authorities, Authority, Route, Snapshot, UpstreamTarget};
 use crate::config::{self, Config, Problem};
+use crate::limits::Store;
 use crate::observe::metrics::Metrics;
 use crate::policy::auth::Verifier;
 use crate::policy::breaker::Breaker;
@@ -69,6 +70,30 @@ pub(super) fn budgets(
         kept.unwrap_or_else(|| Arc::new(Budget::new(wanted.clone(), now)))
     };
     config.retry_budgets.iter().map(|(name, c)| (name.clone(), keep(name, c))).collect()
+}
+
+/// Stores that have no URL are none.
+pub(super) fn limit_stores(
+    config: &Config,
+    before: Option<&Snapshot>,
+    metrics: &Metrics,
+    problems: &mut Vec<Problem>,
+) -> BTreeMap<String, Arc<Store>> {
+    let mut stores = BTreeMap::new();
+    for (name, wanted) in &config.rate_limit_stores {
+        let kept = before.and_then(|before| before.limit_stores.get(name));
+        if let Some(kept) = kept.filter(|store| *store.config() == wanted.redis) {
+            stores.insert(name.clone(), kept.clone());
+            continue;
+        }
+        match Store::try_new(name, &wanted.redis, metrics.limit_store(name)) {
+            Ok(store) => stores.extend(store.map(|store| (name.clone(), Arc::new(store)))),
+            Err(message) => {
+                problems.push(Problem::new(format!("rate_limit_stores.{name}.redis"), message));
+            }
+        }
+    }
+    stores
 }
 
 pub(super) fn upstreams(

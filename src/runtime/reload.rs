@@ -102,6 +102,9 @@ pub async fn start_background(snapshot: &Snapshot) {
     for authority in snapshot.authorities.values() {
         authority.start();
     }
+    for store in snapshot.limit_stores.values() {
+        store.start();
+    }
     for name in names {
         // A panic there is logged by the runtime; the upstream just has no addresses yet.
         let _ = name.await;

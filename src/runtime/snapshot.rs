@@ -16,6 +16,7 @@ use crate::config::Problem;
 use crate::config::load::KeyPath;
 use crate::config::route::Serve;
 use crate::config::{self, Config};
+use crate::limits::{SharedLimits, Store};
 use crate::observe::metrics::{Metrics, RouteMetrics, UpstreamMetrics};
 use crate::policy::auth::{Guard, Verifier};
 use crate::policy::retry::budget::Budget;
@@ -41,6 +42,8 @@ pub struct Snapshot {
     pub flood_guard: Option<Arc<FloodGuard>>,
     pub budgets: BTreeMap<String, Arc<Budget>>,
     pub authorities: BTreeMap<String, Arc<Authority>>,
+    /// Those that have a URL.
+    pub limit_stores: BTreeMap<String, Arc<Store>>,
 }
 
 /// An entry of `auth`, with whatever keeps its keys fresh.
@@ -91,6 +94,8 @@ pub struct Route {
     pub target: Target,
     pub guard: Option<Guard>,
     pub policies: Policies,
+    /// Those of `policies.rate_limits` that replicas count together, if there is where.
+    pub shared_limits: Option<SharedLimits>,
     /// How clients are told of `policies.rate_limits`.
     pub limit_fields: rate_limit::Fields,
     pub retry: Option<Retry>,
@@ -125,6 +130,7 @@ impl Snapshot {
         let budgets = carry::budgets(&config, before, now);
         let upstreams = carry::upstreams(&config, before, metrics, now, &mut problems);
         let authorities = carry::authorities(&config, before, &mut problems);
+        let limit_stores = carry::limit_stores(&config, before, metrics, &mut problems);
         let mut routes = Vec::with_capacity(config.routes.len());
         for (name, route) in &config.routes {
             let parts = Parts {
@@ -132,6 +138,7 @@ impl Snapshot {
                 budgets: &budgets,
                 authorities: &authorities,
                 jitter_seed: config.server.retry_jitter_seed,
+                limit_stores: &limit_stores,
             };
             let old = before.and_then(|before| before.route(name));
             match Route::compile(name, route, parts, old, metrics, now) {
@@ -157,6 +164,7 @@ impl Snapshot {
             upstreams,
             budgets,
             authorities,
+            limit_stores,
         })
     }
 
@@ -175,6 +183,7 @@ struct Parts<'a> {
     budgets: &'a BTreeMap<String, Arc<Budget>>,
     authorities: &'a BTreeMap<String, Arc<Authority>>,
     jitter_seed: Option<u64>,
+    limit_stores: &'a BTreeMap<String, Arc<Store>>,
 }
 
 impl Route {
@@ -211,6 +220,10 @@ impl Route {
             let jitter = retry::Jitter::new(parts.jitter_seed);
             Retry { config: retry.clone(), budget: budget.cloned(), jitter }
         });
+        let shared = config.rate_limit.0.iter().find_map(|limit| limit.shared.as_ref());
+        let store = shared.and_then(|shared| parts.limit_stores.get(&shared.store));
+        let shared_limits =
+            store.and_then(|store| SharedLimits::compile(name, &config.rate_limit, store.clone()));
         let upstream_breaker = match &target {
             Target::Upstream(target) => target.upstream.breaker().cloned(),
             Target::Serve(_) => None,
@@ -228,6 +241,7 @@ impl Route {
                 bulkhead: carry::bulkhead(config, old),
                 bulkhead_status: config.bulkhead.as_ref().map(|b| b.status).unwrap_or_default(),
             },
+            shared_limits,
             limit_fields: rate_limit::Fields::new(name, &config.rate_limit),
             target,
             guard,

@@ -275,6 +275,9 @@ fn publish(state: &StateMetrics, shared: &Shared, snapshot: &Snapshot, now: Mome
         state.budget_withdrawn.with_label_values(&[name]).inc_by(budget.withdrawn());
         state.budget_refused.with_label_values(&[name]).inc_by(budget.refused());
     }
+    for (name, store) in &snapshot.limit_stores {
+        state.rate_limit_store_up.with_label_values(&[name]).set(store.is_up().into());
+    }
     publish_record(state, &shared.record_stats());
     publish_keys(state, snapshot);
 }

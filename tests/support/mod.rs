@@ -9,6 +9,7 @@ mod ledger;
 mod plan;
 mod ports;
 mod postgres;
+mod redis;
 mod upstream;
 mod wait;
 
@@ -20,5 +21,6 @@ pub use ledger::{Row, Store};
 pub use plan::Plan;
 pub use ports::{Blackhole, Port, refused_address};
 pub use postgres::Postgres;
+pub use redis::Redis;
 pub use upstream::{Received, Upstream};
 pub use wait::{assert_about, assert_within, eventually, pass, timed};

@@ -60,6 +60,11 @@ impl Plan {
         self
     }
 
+    /// The configuration so far, for a reload.
+    pub fn yaml(&self) -> String {
+        self.yaml.clone()
+    }
+
     /// What `${UPSTREAM}` stands for: the endpoint of `service`.
     pub fn upstream(self, upstream: &Upstream) -> Self {
         self.env("UPSTREAM", &upstream.url())

@@ -53,7 +53,16 @@ pub(super) fn histograms(
     help: &str,
     label: &str,
 ) -> prometheus::Result<HistogramVec> {
-    let opts =
-        HistogramOpts::new(name, help).namespace("portcullis").buckets(LATENCY_BUCKETS.to_vec());
+    histograms_in(r, name, help, label, &LATENCY_BUCKETS)
+}
+
+pub(super) fn histograms_in(
+    r: &Registry,
+    name: &str,
+    help: &str,
+    label: &str,
+    buckets: &[f64],
+) -> prometheus::Result<HistogramVec> {
+    let opts = HistogramOpts::new(name, help).namespace("portcullis").buckets(buckets.to_vec());
     register(r, HistogramVec::new(opts, &[label])?)
 }

@@ -10,6 +10,8 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Number;
 
+use crate::units::placeholder::{self, Part};
+
 /// A JSON value to be filled in. Objects keep the order in which they are written.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Template {
@@ -23,13 +25,7 @@ pub enum Template {
 
 /// A string with placeholders.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Text(Box<[Part]>);
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Part {
-    Literal(Box<str>),
-    Placeholder(Placeholder),
-}
+pub struct Text(Box<[Part<Placeholder>]>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Placeholder {
@@ -103,36 +99,8 @@ impl FromStr for Text {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let mut parts = Vec::new();
-        let mut literal = String::new();
-        let mut rest = text;
-        while let Some(at) = rest.find(['{', '}']) {
-            let (before, brace) = rest.split_at(at);
-            literal.push_str(before);
-            if brace.starts_with("{{") || brace.starts_with("}}") {
-                literal.push_str(&brace[..1]);
-                rest = &brace[2..];
-                continue;
-            }
-            let Some((name, after)) = brace.strip_prefix('{').and_then(|b| b.split_once('}'))
-            else {
-                return Err(format!(
-                    "`{text}`: a brace stands alone, write it twice if it is meant"
-                ));
-            };
-            parts.extend(part_of(&mut literal));
-            parts.push(Part::Placeholder(name.parse()?));
-            rest = after;
-        }
-        literal.push_str(rest);
-        parts.extend(part_of(&mut literal));
-        Ok(Text(parts.into()))
+        placeholder::parse(text).map(Text)
     }
-}
-
-fn part_of(literal: &mut String) -> Option<Part> {
-    let text = std::mem::take(literal);
-    (!text.is_empty()).then(|| Part::Literal(text.into()))
 }
 
 impl FromStr for Placeholder {

@@ -1,6 +1,7 @@
 //! `rate_limit:` as an operator writes it.
 
 mod key;
+mod shared;
 
 use std::fmt;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 pub use key::{Key, KeySource, Requester, Subject};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+pub use shared::{OnFailure, Redis, RedisUrl, Shared, Store};
 
 use crate::units::{self, Timespan};
 
@@ -21,6 +23,8 @@ pub struct Config {
     pub key: Key,
     /// Keys remembered at once, about; 1 to 10,000,000, default 100,000.
     pub max_keys: u32,
+    /// Where replicas count together. Absent: each counts by itself.
+    pub shared: Option<Shared>,
 }
 
 /// One limit or a list of them, all of which a request must be within.
@@ -75,7 +79,7 @@ pub struct TokenBucket {
 
 impl TokenBucket {
     /// Nanoseconds until a token is back, rounded up: not in the client's favour.
-    pub(super) fn per_token(&self) -> u64 {
+    pub fn per_token(&self) -> u64 {
         u64::try_from(self.per.as_nanos()).unwrap_or(u64::MAX).div_ceil(self.rate.into())
     }
 
@@ -99,13 +103,15 @@ struct Written {
     key: Key,
     #[serde(default = "default_max_keys", deserialize_with = "max_keys")]
     max_keys: u32,
+    #[serde(default)]
+    shared: Option<Shared>,
 }
 
 impl TryFrom<Written> for Config {
     type Error = &'static str;
 
     fn try_from(written: Written) -> Result<Self, Self::Error> {
-        let Written { fixed_window, sliding_window, token_bucket, key, max_keys } = written;
+        let Written { fixed_window, sliding_window, token_bucket, key, max_keys, shared } = written;
         let algorithm = match (fixed_window, sliding_window, token_bucket) {
             (Some(limit), None, None) => Algorithm::FixedWindow(limit),
             (None, Some(limit), None) => Algorithm::SlidingWindow(limit),
@@ -115,7 +121,7 @@ impl TryFrom<Written> for Config {
             }
             (_, _, _) => return Err("has more than one algorithm; write a list of limits"),
         };
-        Ok(Config { algorithm, key, max_keys })
+        Ok(Config { algorithm, key, max_keys, shared })
     }
 }
 

@@ -129,7 +129,8 @@ mod tests {
     use crate::units::Timespan;
 
     fn limits(algorithms: impl IntoIterator<Item = Algorithm>) -> Limits {
-        let limit = |algorithm| Config { algorithm, key: Key::default(), max_keys: 1 };
+        let limit =
+            |algorithm| Config { algorithm, key: Key::default(), max_keys: 1, shared: None };
         Limits(algorithms.into_iter().map(limit).collect())
     }
 

@@ -2,12 +2,14 @@
 //!
 //! [`Limiter`] counts one limit, in bounded memory and by atomics alone for keys it knows;
 //! [`check_all`] asks several. A request that is refused is not counted. [`Fields`] words what a
-//! client is told. Finding out who makes the request, putting the fields on an answer, and limits
-//! that replicas share are left to others.
+//! client is told. [`check_shared`] puts what is counted here together with what a store of several
+//! replicas counted. Finding out who makes the request, asking that store, and putting the fields
+//! on an answer are left to others.
 
 mod config;
 mod fields;
 mod fixed_window;
+mod shared;
 mod sliding_window;
 mod table;
 #[cfg(test)]
@@ -21,10 +23,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 pub use config::{
-    Algorithm, Config, FixedWindow, Key, KeySource, Limits, Requester, SlidingWindow, Subject,
-    TokenBucket,
+    Algorithm, Config, FixedWindow, Key, KeySource, Limits, OnFailure, Redis, RedisUrl, Requester,
+    Shared, SlidingWindow, Store, Subject, TokenBucket,
 };
 pub use fields::{Fields, Headers, On};
+pub use shared::{Heard, StoreUnavailable, check_shared, refused_here};
 use table::{Step, Table};
 
 use crate::time::Moment;
@@ -178,14 +181,29 @@ fn look_then_count(
     requester: &Requester<'_>,
     now: Moment,
 ) -> Option<Standing> {
-    let seen = limiters.iter().map(|limiter| limiter.peek(requester, now));
-    let seen = seen.enumerate().map(|(limit, verdict)| Standing { limit, verdict });
-    let refusals = seen.filter(|seen| !seen.verdict.admitted);
-    if let Some(refusal) = refusals.max_by_key(|seen| seen.verdict.retry_after) {
+    let places = 0..limiters.len();
+    let seen =
+        places.map(|limit| Standing { limit, verdict: limiters[limit].peek(requester, now) });
+    if let Some(refusal) = longest_refusal(seen) {
         return Some(refusal);
     }
-    let mut strictest: Option<Standing> = None;
-    for (limit, limiter) in limiters.iter().enumerate() {
+    count_all(limiters.iter().enumerate(), None, requester, now)
+}
+
+/// Of those that refuse, the one that does so for the longest.
+fn longest_refusal(standings: impl Iterator<Item = Standing>) -> Option<Standing> {
+    let refusals = standings.filter(|standing| !standing.verdict.admitted);
+    refusals.max_by_key(|refusal| refusal.verdict.retry_after)
+}
+
+/// Counts in each; the strictest of them and of `strictest`, or the first that refuses.
+fn count_all<'a>(
+    limiters: impl Iterator<Item = (usize, &'a Arc<Limiter>)>,
+    mut strictest: Option<Standing>,
+    requester: &Requester<'_>,
+    now: Moment,
+) -> Option<Standing> {
+    for (limit, limiter) in limiters {
         let standing = Standing { limit, verdict: limiter.check(requester, now) };
         if !standing.verdict.admitted {
             return Some(standing);

@@ -20,7 +20,7 @@ fn limiter(requests: u32, per: Timespan, max_keys: u32) -> Limiter {
 }
 
 fn of(algorithm: Algorithm, max_keys: u32) -> Limiter {
-    Limiter::new(Config { algorithm, key: Key::default(), max_keys })
+    Limiter::new(Config { algorithm, key: Key::default(), max_keys, shared: None })
 }
 
 /// 3 requests in 60 s.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv6Addr};
 
+use aws_lc_rs::digest::{Context, SHA256};
 use http::{HeaderMap, HeaderName};
 use serde::de::value::{MapAccessDeserializer, StrDeserializer};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -55,6 +56,35 @@ impl Key {
             source.subject(requester).hash(hasher);
         }
     }
+
+    /// Who `requester` is, the same on every replica, and without what it was made from: 128 bits
+    /// of SHA-256.
+    pub fn digest(&self, requester: &Requester<'_>) -> u128 {
+        let mut digest = Context::new(&SHA256);
+        for source in &self.0 {
+            source.subject(requester).feed(&mut digest);
+        }
+        let digest = digest.finish();
+        digest.as_ref().iter().take(16).fold(0, |bits, byte| bits << 8 | u128::from(*byte))
+    }
+}
+
+/// As it is written in a file, several sources joined by `+`.
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, source) in self.0.iter().enumerate() {
+            if place > 0 {
+                f.write_str("+")?;
+            }
+            match source {
+                KeySource::Consumer => f.write_str("consumer")?,
+                KeySource::ClientAddress => f.write_str("client_address")?,
+                KeySource::Route => f.write_str("route")?,
+                KeySource::Header(name) => write!(f, "header={name}")?,
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Default for Key {
@@ -85,6 +115,22 @@ impl KeySource {
 }
 
 impl Subject<'_> {
+    /// A tag, the length, the bytes: no two subjects, nor lists of them, are fed alike.
+    fn feed(&self, digest: &mut Context) {
+        let mut part = |tag: u8, bytes: &[u8]| {
+            digest.update(&[tag]);
+            digest.update(&(bytes.len() as u64).to_be_bytes());
+            digest.update(bytes);
+        };
+        match self {
+            Subject::Consumer(name) => part(1, name.as_bytes()),
+            Subject::Address(IpAddr::V4(address)) => part(2, &address.octets()),
+            Subject::Address(IpAddr::V6(address)) => part(3, &address.octets()),
+            Subject::Header(value) => part(4, value),
+            Subject::Everyone => part(5, &[]),
+        }
+    }
+
     /// The client at `address`. One subscriber commonly holds a /64 of IPv6, so that is what is
     /// counted; an IPv4 address written as IPv6 is the IPv4 address.
     pub fn address(address: IpAddr) -> Self {
@@ -207,6 +253,25 @@ mod tests {
         );
         let hash = |headers| hash("[{header: X-A}, {header: X-B}]", &requester(None, headers));
         assert_ne!(hash(&a), hash(&b));
+    }
+
+    #[test]
+    fn a_digest_is_the_same_everywhere_and_tells_apart_what_a_count_does() {
+        let digest = |key: &str, requester| parse(key).expect("valid").digest(&requester);
+        let (blue, none) = (headers(&[("x-tenant", "blue")]), headers(&[]));
+        // Changing it would start every count anew while replicas of two versions run.
+        assert_eq!(
+            digest("[consumer, {header: X-Tenant}]", requester(Some("acme"), &blue)),
+            0xc4f7_78da_aedc_77fd_8047_b5be_3d49_1143
+        );
+        let like_an_address = requester(Some("192.0.2.1"), &none);
+        assert_ne!(digest("consumer", like_an_address), digest("consumer", requester(None, &none)));
+        let (a, b) = (
+            headers(&[("x-a", "one"), ("x-b", "two")]),
+            headers(&[("x-a", "onet"), ("x-b", "wo")]),
+        );
+        let both = "[{header: X-A}, {header: X-B}]";
+        assert_ne!(digest(both, requester(None, &a)), digest(both, requester(None, &b)));
     }
 
     #[test]

@@ -1,0 +1,73 @@
+//! Limits that replicas share, counted in Redis.
+//!
+//! [`Store`] is one server and the connection to it; [`SharedLimits`] are the limits of a route
+//! that are counted there, asked in one round trip and counted in all or none. What they mean
+//! for a request, and what it means that the store is away, is decided in [`policy::rate_limit`].
+//!
+//! A server that fails costs a request its `timeout` at most, and hardly any request even that:
+//! from the first failure until the server has proved itself again, nobody asks it.
+//!
+//! [`policy::rate_limit`]: crate::policy::rate_limit
+
+mod link;
+mod store;
+mod terms;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use store::Call;
+pub use store::Store;
+use terms::{Intent, Terms};
+
+use crate::policy::rate_limit::{Heard, Limiter, Limits, Requester, refused_here};
+use crate::time::Moment;
+
+/// The shared limits of one route.
+pub struct SharedLimits {
+    store: Arc<Store>,
+    /// In their order in the route's list.
+    terms: Box<[Terms]>,
+    look: Arc<[String]>,
+    count: Arc<[String]>,
+}
+
+impl SharedLimits {
+    /// Those of `limits` that are shared, all of them in `store`; `None` if there are none.
+    pub fn compile(route: &str, limits: &Limits, store: Arc<Store>) -> Option<Self> {
+        let terms = terms::compile(store.prefix(), route, limits);
+        if terms.is_empty() {
+            return None;
+        }
+        let [look, count] =
+            [Intent::Look, Intent::Count].map(|intent| terms::arguments(&terms, intent));
+        Some(SharedLimits { store, terms, look, count })
+    }
+
+    /// Asks about a request, and has it counted if all limits admit it: those at hand, the
+    /// `limiters` of the whole list, are looked at before. Waits for as long as the store may take,
+    /// and no longer than `at_most`.
+    pub async fn ask(
+        &self,
+        limiters: &[Arc<Limiter>],
+        requester: &Requester<'_>,
+        now: Moment,
+        at_most: Duration,
+    ) -> Heard {
+        let refused_here = refused_here(limiters, requester, now);
+        let call = || {
+            let arguments = if refused_here.is_none() { &self.count } else { &self.look };
+            let keys = self.terms.iter().map(|terms| terms.key(requester)).collect();
+            Call { keys, arguments: arguments.clone() }
+        };
+        let Some(numbers) = self.store.ask(call, at_most).await else {
+            return Heard::Unavailable;
+        };
+        match terms::verdicts(&self.terms, &numbers) {
+            Some(verdicts) => Heard::Verdicts { verdicts, refused_here },
+            None => Heard::Unavailable,
+        }
+    }
+}

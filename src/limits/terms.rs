@@ -1,0 +1,157 @@
+//! What a limit is to the script: a key for each subject, a kind, three numbers; and what the
+//! script's numbers are to a limit.
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::policy::rate_limit::{Algorithm, Config, Limits, Requester, TokenBucket, Verdict};
+
+/// The script computes in doubles, exact for whole numbers below 2^53. Half of that leaves room
+/// for every sum in it.
+const EXACT: u64 = 1 << 52;
+const NANOS_PER_MICRO: u64 = 1000;
+
+/// Whether a request that is within all limits is counted.
+#[derive(Clone, Copy)]
+pub(super) enum Intent {
+    Look,
+    Count,
+}
+
+/// A shared limit, compiled.
+pub(super) struct Terms {
+    config: Config,
+    limit: u32,
+    /// What all keys of the limit begin with.
+    stem: String,
+    kind: &'static str,
+    numbers: [u64; 3],
+}
+
+/// The shared limits of a list, in its order.
+///
+/// A key names everything its state depends on: limits that differ in their numbers have nothing
+/// to do with each other, not even while replicas of two configurations run. Of two that say the
+/// same, both count.
+pub(super) fn compile(prefix: &str, route: &str, limits: &Limits) -> Box<[Terms]> {
+    let mut compiled: Vec<Terms> = Vec::new();
+    for config in limits.0.iter().filter(|limit| limit.shared.is_some()) {
+        let mut terms = Terms::new(config);
+        let stem = format!("{prefix}:{route}:{}:{}", rule(&config.algorithm), config.key);
+        let is_twin = |other: &&Terms| {
+            other.config.algorithm == config.algorithm && other.config.key == config.key
+        };
+        let twins = compiled.iter().filter(is_twin).count();
+        terms.stem = match twins {
+            0 => format!("{stem}:"),
+            twins => format!("{stem}:{}:", twins + 1),
+        };
+        compiled.push(terms);
+    }
+    compiled.into()
+}
+
+impl Terms {
+    fn new(config: &Config) -> Self {
+        let (kind, limit, numbers) = match &config.algorithm {
+            Algorithm::FixedWindow(limit) => {
+                let window = micros(*limit.per);
+                ("fixed_window", limit.requests, [limit.requests.into(), window, 0])
+            }
+            Algorithm::SlidingWindow(limit) => {
+                let [window, tick] = ticks(limit.requests, micros(*limit.per));
+                ("sliding_window", limit.requests, [limit.requests.into(), window, tick])
+            }
+            Algorithm::TokenBucket(bucket) => {
+                let [per_token, unit] = units(bucket);
+                ("token_bucket", bucket.burst, [bucket.burst.into(), per_token, unit])
+            }
+        };
+        Terms { config: config.clone(), limit, stem: String::new(), kind, numbers }
+    }
+
+    /// Where the script keeps what it knows of `requester`.
+    pub(super) fn key(&self, requester: &Requester<'_>) -> String {
+        let mut key = String::with_capacity(self.stem.len() + 32);
+        key.push_str(&self.stem);
+        // Writing to a string does not fail.
+        let _ = write!(key, "{:032x}", self.config.key.digest(requester));
+        key
+    }
+
+    #[cfg(test)]
+    pub(super) fn numbers(&self) -> [u64; 3] {
+        self.numbers
+    }
+}
+
+/// The script's arguments.
+pub(super) fn arguments(terms: &[Terms], intent: Intent) -> Arc<[String]> {
+    let intent = match intent {
+        Intent::Look => "0",
+        Intent::Count => "1",
+    };
+    let limits = terms.iter().flat_map(|terms| {
+        let numbers = terms.numbers.map(|number| number.to_string());
+        [terms.kind.to_owned()].into_iter().chain(numbers)
+    });
+    [intent.to_owned()].into_iter().chain(limits).collect()
+}
+
+/// The script's answer, four numbers for each limit; `None` if that is not what it is.
+pub(super) fn verdicts(terms: &[Terms], numbers: &[u64]) -> Option<Vec<Verdict>> {
+    if numbers.len() != 4 * terms.len() {
+        return None;
+    }
+    let answers = terms.iter().zip(numbers.chunks_exact(4));
+    let verdict = |(terms, answer): (&Terms, &[u64])| match answer {
+        &[admitted, remaining, reset_after, retry_after] => Some(Verdict {
+            admitted: admitted == 1,
+            limit: terms.limit,
+            remaining: u32::try_from(remaining).ok()?,
+            reset_after: Duration::from_micros(reset_after),
+            retry_after: Duration::from_micros(retry_after),
+        }),
+        _ => None,
+    };
+    answers.map(verdict).collect()
+}
+
+/// For operators who look at their keys.
+fn rule(algorithm: &Algorithm) -> String {
+    match algorithm {
+        Algorithm::FixedWindow(limit) => format!("fixed_window:{}/{}", limit.requests, limit.per),
+        Algorithm::SlidingWindow(limit) => {
+            format!("sliding_window:{}/{}", limit.requests, limit.per)
+        }
+        Algorithm::TokenBucket(bucket) => {
+            format!("token_bucket:{}/{}:{}", bucket.rate, bucket.per, bucket.burst)
+        }
+    }
+    .replace(' ', "")
+}
+
+/// Rounded up: not in the client's favour.
+fn micros(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos().div_ceil(NANOS_PER_MICRO.into())).unwrap_or(u64::MAX)
+}
+
+/// A window in ticks and a tick in microseconds, so that `requests x window` is exact. Only the
+/// largest limits over days need ticks longer than 1 µs.
+fn ticks(requests: u32, window: u64) -> [u64; 2] {
+    let product = u128::from(requests) * u128::from(window);
+    // At most 3.2e13 microseconds times a million, over 2^52.
+    let tick = product.div_ceil(EXACT.into()) as u64;
+    [window.div_ceil(tick), tick]
+}
+
+/// Units until a token is back, and how many of them make a microsecond: nanoseconds, unless the
+/// bucket takes more than 52 days to fill.
+fn units(bucket: &TokenBucket) -> [u64; 2] {
+    let nanos = bucket.per_token();
+    if nanos.saturating_mul(u64::from(bucket.burst) + 1) <= EXACT {
+        return [nanos, NANOS_PER_MICRO];
+    }
+    [nanos.div_ceil(NANOS_PER_MICRO), 1]
+}

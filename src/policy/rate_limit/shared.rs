@@ -1,0 +1,227 @@
+//! Limits that replicas count together, put together with those that are counted here.
+//!
+//! What a store counts is its own business; here is what its word means for a request, and what
+//! its silence does. A request must be within all limits, and counts in all or none.
+
+use std::sync::Arc;
+
+use super::{
+    Limiter, OnFailure, Requester, Standing, Verdict, check_all, count_all, longest_refusal,
+};
+use crate::time::Moment;
+
+/// What was heard of a route's shared limits.
+#[derive(Debug, Default)]
+pub enum Heard {
+    /// There is nobody to ask: all limits are counted here.
+    #[default]
+    Nothing,
+    /// A verdict for each shared limit, in their order.
+    Verdicts {
+        verdicts: Vec<Verdict>,
+        /// What [`refused_here`] said before; where it did, the store was only to look.
+        refused_here: Option<Standing>,
+    },
+    /// The store could not be asked, or did not answer in time.
+    Unavailable,
+}
+
+/// The store cannot say, and a limit is configured to refuse then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreUnavailable;
+
+/// The longest refusal among the limits that are counted here, without counting: a request that
+/// one of them refuses counts in no shared limit either.
+pub fn refused_here(
+    limiters: &[Arc<Limiter>],
+    requester: &Requester<'_>,
+    now: Moment,
+) -> Option<Standing> {
+    let seen = numbered(limiters, |limiter| !limiter.is_shared());
+    longest_refusal(
+        seen.map(|(limit, limiter)| Standing { limit, verdict: limiter.peek(requester, now) }),
+    )
+}
+
+/// As [`check_all`], for limits of which some may be shared.
+///
+/// # Errors
+/// The store of a limit that is `closed` then is not available.
+pub fn check_shared(
+    limiters: &[Arc<Limiter>],
+    requester: &Requester<'_>,
+    heard: &Heard,
+    now: Moment,
+) -> Result<Option<Standing>, StoreUnavailable> {
+    let standing = match heard {
+        Heard::Nothing => return Ok(check_all(limiters, requester, now)),
+        Heard::Verdicts { verdicts, refused_here } => {
+            together(limiters, requester, verdicts, *refused_here, now)
+        }
+        Heard::Unavailable => without_store(limiters, requester, now)?,
+    };
+    if let Some(refusal) = standing.filter(|standing| !standing.verdict.admitted) {
+        limiters[refusal.limit].note_refusal();
+    }
+    Ok(standing)
+}
+
+fn together(
+    limiters: &[Arc<Limiter>],
+    requester: &Requester<'_>,
+    verdicts: &[Verdict],
+    refused_here: Option<Standing>,
+    now: Moment,
+) -> Option<Standing> {
+    let told = || {
+        let shared = numbered(limiters, Limiter::is_shared);
+        shared.zip(verdicts).map(|((limit, _), verdict)| Standing { limit, verdict: *verdict })
+    };
+    if let Some(refusal) = longest_refusal(told().chain(refused_here)) {
+        return Some(refusal);
+    }
+    for (_, limiter) in numbered(limiters, |limiter| limiter.on_failure() == Some(OnFailure::Local))
+    {
+        // Counted along: whoever must decide alone one day knows what has passed here.
+        limiter.check(requester, now);
+    }
+    let strictest =
+        told().reduce(|one, other| if other.is_stricter_than(&one) { other } else { one });
+    count_all(numbered(limiters, |limiter| !limiter.is_shared()), strictest, requester, now)
+}
+
+fn without_store(
+    limiters: &[Arc<Limiter>],
+    requester: &Requester<'_>,
+    now: Moment,
+) -> Result<Option<Standing>, StoreUnavailable> {
+    if limiters.iter().any(|limiter| limiter.on_failure() == Some(OnFailure::Closed)) {
+        return Err(StoreUnavailable);
+    }
+    let applies = |limiter: &Limiter| limiter.on_failure() != Some(OnFailure::Open);
+    let seen = numbered(limiters, applies)
+        .map(|(limit, limiter)| Standing { limit, verdict: limiter.peek(requester, now) });
+    if let Some(refusal) = longest_refusal(seen) {
+        return Ok(Some(refusal));
+    }
+    Ok(count_all(numbered(limiters, applies), None, requester, now))
+}
+
+fn numbered(
+    limiters: &[Arc<Limiter>],
+    which: impl Fn(&Limiter) -> bool,
+) -> impl Iterator<Item = (usize, &Arc<Limiter>)> {
+    limiters.iter().enumerate().filter(move |(_, limiter)| which(limiter))
+}
+
+impl Limiter {
+    fn is_shared(&self) -> bool {
+        self.config.shared.is_some()
+    }
+
+    /// `None` for a limit that is counted here.
+    fn on_failure(&self) -> Option<OnFailure> {
+        self.config.shared.as_ref().map(|shared| shared.on_failure)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::time::Duration;
+
+    use http::HeaderMap;
+
+    use super::super::{Algorithm, Config, FixedWindow, Key, Shared};
+    use super::*;
+    use crate::units::Timespan;
+
+    /// So many a minute, shared if it says what its store's failure means.
+    fn limit(requests: u32, on_failure: Option<OnFailure>) -> Arc<Limiter> {
+        let per = Timespan::from_secs(60);
+        Arc::new(Limiter::new(Config {
+            algorithm: Algorithm::FixedWindow(FixedWindow { requests, per }),
+            key: Key::default(),
+            max_keys: 10,
+            shared: on_failure.map(|on_failure| Shared { store: "redis".to_owned(), on_failure }),
+        }))
+    }
+
+    fn says(admitted: bool, remaining: u32, seconds: u64) -> Verdict {
+        let wait = Duration::from_secs(seconds);
+        let retry_after = if admitted { Duration::ZERO } else { wait };
+        Verdict { admitted, limit: 9, remaining, reset_after: wait, retry_after }
+    }
+
+    fn check(
+        limiters: &[Arc<Limiter>],
+        verdicts: Option<Vec<Verdict>>,
+    ) -> Option<Option<Standing>> {
+        let headers = HeaderMap::new();
+        let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let requester = Requester { consumer: None, address, headers: &headers };
+        let refused_here = refused_here(limiters, &requester, Moment::ZERO);
+        let heard = match verdicts {
+            Some(verdicts) => Heard::Verdicts { verdicts, refused_here },
+            None => Heard::Unavailable,
+        };
+        check_shared(limiters, &requester, &heard, Moment::ZERO).ok()
+    }
+
+    fn admitted(limiters: &[Arc<Limiter>], verdicts: Option<Vec<Verdict>>) -> bool {
+        let standing = check(limiters, verdicts).expect("an answer");
+        standing.is_none_or(|standing| standing.verdict.admitted)
+    }
+
+    #[test]
+    fn a_request_the_store_refuses_counts_in_no_limit_here() {
+        let limits = [limit(1, None), limit(9, Some(OnFailure::Local))];
+        assert!(!admitted(&limits, Some(vec![says(false, 0, 1)])));
+        assert!(admitted(&limits, Some(vec![says(true, 8, 1)])));
+        assert!(!admitted(&limits, Some(vec![says(true, 7, 1)])), "the limit here is used up");
+    }
+
+    #[test]
+    fn of_refusals_here_and_there_the_longest_speaks() {
+        let limits = [limit(1, None), limit(9, Some(OnFailure::Open))];
+        check(&limits, Some(vec![says(true, 8, 1)]));
+        let standing = |seconds| check(&limits, Some(vec![says(false, 0, seconds)])).flatten();
+        assert_eq!(standing(59).map(|standing| standing.limit), Some(0));
+        assert_eq!(standing(61).map(|standing| standing.limit), Some(1));
+    }
+
+    #[test]
+    fn of_limits_here_and_there_the_strictest_speaks() {
+        let limits = [limit(5, None), limit(9, Some(OnFailure::Open))];
+        let standing = |remaining| check(&limits, Some(vec![says(true, remaining, 1)])).flatten();
+        assert_eq!(standing(8).map(|s| (s.limit, s.verdict.remaining)), Some((0, 4)));
+        assert_eq!(standing(2).map(|s| (s.limit, s.verdict.remaining)), Some((1, 2)));
+    }
+
+    #[test]
+    fn a_refusal_is_noted_with_the_limit_it_is_for() {
+        let limits = [limit(5, None), limit(9, Some(OnFailure::Open))];
+        check(&limits, Some(vec![says(false, 0, 1)]));
+        assert_eq!(limits.map(|limit| limit.refused()), [0, 1]);
+    }
+
+    #[test]
+    fn without_the_store_each_limit_does_as_it_says() {
+        let open = [limit(1, Some(OnFailure::Open))];
+        assert!((0..9).all(|_| admitted(&open, None)));
+        let closed = [limit(5, None), limit(9, Some(OnFailure::Closed))];
+        assert_eq!(check(&closed, None), None);
+        let local = [limit(2, Some(OnFailure::Local)), limit(1, Some(OnFailure::Open))];
+        assert_eq!([(); 3].map(|()| admitted(&local, None)), [true, true, false]);
+        let mixed = [limit(1, Some(OnFailure::Open)), limit(2, None)];
+        assert_eq!([(); 3].map(|()| admitted(&mixed, None)), [true, true, false]);
+    }
+
+    #[test]
+    fn a_limit_that_must_decide_alone_knows_what_has_passed_here() {
+        let limits = [limit(3, Some(OnFailure::Local))];
+        assert!((0..2).all(|_| admitted(&limits, Some(vec![says(true, 1, 1)]))));
+        assert!(!admitted(&limits, Some(vec![says(false, 0, 1)])), "which is not counted");
+        assert_eq!([(); 2].map(|()| admitted(&limits, None)), [true, false]);
+    }
+}
