@@ -42,7 +42,7 @@ fn ask_as(
     now: Moment,
 ) -> Result<Admission, &'static str> {
     let (address, headers) = (IpAddr::V4(Ipv4Addr::LOCALHOST), HeaderMap::new());
-    let caller = Caller { identity, address, headers: &headers };
+    let caller = Caller { identity, address, headers: &headers, shared: Default::default() };
     admit(policies, caller, &mut None, now).map_err(|rejection| rejection.code())
 }
 

@@ -48,6 +48,7 @@ fn holding(snapshot: &Arc<Snapshot>, lifecycle: &Arc<Lifecycle>, now: Moment) ->
         identity: Ok(None),
         address: IpAddr::V4(Ipv4Addr::LOCALHOST),
         headers: &HeaderMap::new(),
+        shared: Default::default(),
     };
     context.admission =
         admit(&route.policies, caller, &mut context.standing, now).expect("admitted");
