@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::config::load::Environment;
 use crate::observe::metrics::Metrics;
 use crate::policy::breaker::{State, Verdict};
-use crate::policy::{Caller, admit};
+use crate::policy::{Caller, admit, rate_limit};
 use crate::runtime::lifecycle::Lifecycle;
 
 const YAML: &str = "
@@ -48,6 +48,7 @@ fn holding(snapshot: &Arc<Snapshot>, lifecycle: &Arc<Lifecycle>, now: Moment) ->
         identity: Ok(None),
         address: IpAddr::V4(Ipv4Addr::LOCALHOST),
         headers: &HeaderMap::new(),
+        shared: rate_limit::Heard::Nothing,
     };
     context.admission =
         admit(&route.policies, caller, &mut context.standing, now).expect("admitted");
