@@ -15,6 +15,8 @@ if ! [ "$("$deny" --version 2>/dev/null)" = "cargo-deny $version" ]; then
 fi
 
 "$deny" --locked check --hide-inclusion-graph licenses bans sources
+"$deny" --locked --config deny.toml --manifest-path tests/loom/Cargo.toml check \
+    --hide-inclusion-graph licenses bans sources
 
 if "$deny" --locked fetch db; then
     "$deny" --locked check advisories

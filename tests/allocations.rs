@@ -9,7 +9,7 @@ use http::{HeaderMap, Method};
 use portcullis::policy::breaker::{Breaker, Verdict};
 use portcullis::policy::bulkhead::Bulkhead;
 use portcullis::policy::outcome::Outcome;
-use portcullis::policy::rate_limit::Limiter;
+use portcullis::policy::rate_limit::{Heard, Limiter};
 use portcullis::policy::retry::{self, Attempt, Budget, Decision};
 use portcullis::policy::{Caller, Policies, admit};
 use portcullis::time::Moment;
@@ -46,7 +46,7 @@ fn policies() -> Policies {
 /// One request, from its admission to its end.
 fn serve(policies: &Policies, headers: &HeaderMap) {
     let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let caller = Caller { identity: Ok(None), address, headers, shared: Default::default() };
+    let caller = Caller { identity: Ok(None), address, headers, shared: Heard::Nothing };
     let admission = admit(policies, caller, &mut None, NOW).expect("admitted");
     for permit in [admission.route_permit, admission.upstream_permit].into_iter().flatten() {
         permit.record(Verdict::Success, NOW);
@@ -116,7 +116,7 @@ fn a_refusal_allocates_nothing_either() {
     let refused = || {
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let caller =
-            Caller { identity: Ok(None), address, headers: &headers, shared: Default::default() };
+            Caller { identity: Ok(None), address, headers: &headers, shared: Heard::Nothing };
         assert!(admit(&policies, caller, &mut None, NOW).is_err());
     };
     refused();

@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::config::load::Environment;
 use crate::observe::metrics::Metrics;
 use crate::policy::breaker::{State, Verdict};
-use crate::policy::{Caller, admit};
+use crate::policy::{Caller, admit, rate_limit};
 use crate::runtime::lifecycle::Lifecycle;
 
 const YAML: &str = "
@@ -48,7 +48,11 @@ fn holding(snapshot: &Arc<Snapshot>, lifecycle: &Arc<Lifecycle>, now: Moment) ->
         identity: Ok(None),
         address: IpAddr::V4(Ipv4Addr::LOCALHOST),
         headers: &HeaderMap::new(),
+<<<<<<< HEAD
         shared: Default::default(),
+=======
+        shared: rate_limit::Heard::Nothing,
+>>>>>>> proof
     };
     context.admission =
         admit(&route.policies, caller, &mut context.standing, now).expect("admitted");
