@@ -53,7 +53,7 @@ pub fn run(path: &Path) -> Result<(), StartError> {
 
     let recorder = match config.record.store.chosen() {
         Some(_) => Some(
-            Recorder::start(&config.record, runtime.handle())
+            Recorder::start(&config.record, runtime.handle(), metrics.record.meters.clone())
                 .map_err(|error| StartError::Other(error.to_string()))?,
         ),
         None => None,

@@ -21,7 +21,7 @@ use crate::observe::metrics::{Metrics, RouteMetrics, UpstreamMetrics};
 use crate::policy::auth::{Guard, Verifier};
 use crate::policy::retry::budget::Budget;
 use crate::policy::{Policies, rate_limit, retry};
-use crate::record::Capture;
+use crate::record::{Capture, Query};
 use crate::routing::{Conflict, Router};
 use crate::time::Moment;
 use crate::upstream::Upstream;
@@ -100,6 +100,8 @@ pub struct Route {
     pub limit_fields: rate_limit::Fields,
     pub retry: Option<Retry>,
     pub capture: Option<Capture>,
+    /// What of queries its rows hold.
+    pub recorded_query: Option<Query>,
     pub metrics: RouteMetrics,
 }
 
@@ -247,6 +249,7 @@ impl Route {
             guard,
             retry,
             capture: Capture::compile(&config.record),
+            recorded_query: Query::compile(&config.record),
             metrics: metrics.route(name),
             config: config.clone(),
         })
