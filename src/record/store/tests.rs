@@ -1,5 +1,8 @@
 //! What every store promises, on each of them.
 
+mod full;
+mod partitions;
+
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
