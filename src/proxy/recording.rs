@@ -24,7 +24,7 @@ pub async fn commit(
 ) -> Result<(), Rejection> {
     let Some(route) = ctx.route.clone() else { return Ok(()) };
     let Some(recorder) = recorder else { return Ok(()) };
-    let mode = route.config.record.mode;
+    let mode = route.record.mode;
     match mode {
         Mode::Off | Mode::Async => return Ok(()),
         Mode::Durable | Mode::Sync => {}
@@ -42,7 +42,7 @@ pub async fn commit(
     let row = row(session, ctx, status, now);
     // Nobody watches the clock meanwhile, and the store's time is not the upstream's.
     ctx.guard(None);
-    let outcome = recorder.commit(&row, limit, (mode, route.config.record.on_failure)).await;
+    let outcome = recorder.commit(&row, limit, (mode, route.record.on_failure)).await;
     let waited = Clock::now().since(now);
     ctx.attempt.deadline = ctx.attempt.deadline.map(|deadline| deadline + waited);
     ctx.guard(ctx.next_deadline());
@@ -67,7 +67,7 @@ pub fn finish(
     now: Moment,
 ) {
     let (Some(route), Some(recorder)) = (&ctx.route, recorder) else { return };
-    let (mode, commit) = (route.config.record.mode, ctx.row.commit);
+    let (mode, commit) = (route.record.mode, ctx.row.commit);
     match mode {
         Mode::Off => {}
         Mode::Async => recorder.enqueue(row(session, ctx, status, now)),

@@ -28,6 +28,8 @@ pub struct Config {
     pub commit_timeout: Timespan,
     pub batch: Batch,
     pub journal: Journal,
+    /// For routes without a `record` of their own.
+    pub default: Policy,
 }
 
 impl Default for Config {
@@ -39,7 +41,15 @@ impl Default for Config {
             commit_timeout: Timespan::from_secs(1),
             batch: Batch::default(),
             journal: Journal::default(),
+            default: Policy::default(),
         }
+    }
+}
+
+impl Config {
+    /// What was said once for the process: all but what routes take from it.
+    pub fn of_process(&self) -> Self {
+        Config { default: Policy::default(), ..self.clone() }
     }
 }
 

@@ -79,7 +79,7 @@ fn unchangeable(old: &Config, new: &Config) -> Vec<Problem> {
         ("server", old.server != new.server),
         ("listeners", old.listeners != new.listeners),
         ("admin", old.admin != new.admin),
-        ("record", old.record != new.record),
+        ("record", old.record.of_process() != new.record.of_process()),
         ("traces", old.traces != new.traces),
     ];
     fixed

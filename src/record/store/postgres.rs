@@ -1,7 +1,7 @@
 //! Rows in PostgreSQL, through a pool.
 //!
-//! New rows in number are copied ([`copy`]); few, or such as may be there already, are one statement
-//! ([`batch`]). A batch that is refused is halved until the row at fault stands alone and is set aside
+//! New rows are copied ([`copy`]); such as turn out to be there already, or are expected to be, are one
+//! statement ([`batch`]). A batch that is refused is halved until the row at fault stands alone and is set aside
 //! ([`dead`]), so the others arrive. A connection that failed in any way is thrown away, so that a
 //! fail-over ends in a new one.
 
@@ -25,8 +25,6 @@ use super::{Lost, Refusal, Safety, Store, chain, one_line, tls};
 use crate::record::config::{Postgres as Config, PostgresUrl};
 use crate::record::invocation::{Row, Stage};
 
-/// So many new rows are worth a COPY's three round trips.
-const COPY_FROM: usize = 100;
 /// Beyond the server's own limit, for a server that does not answer at all.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -157,8 +155,8 @@ impl Store for Postgres {
             [Stage::Answered, Stage::Whole, Stage::Completion].map(at);
         let mut refusals = Vec::new();
         let new = [&answered[..], &whole].concat();
-        let copied = new.len() >= COPY_FROM && self.copy(rows, &new).await?;
-        if !copied {
+        // Faster than a statement for ten rows already, and the more so for more.
+        if !new.is_empty() && !self.copy(rows, &new).await? {
             self.insert(rows, &answered, false, &mut refusals).await?;
             self.insert(rows, &whole, true, &mut refusals).await?;
         }

@@ -4,6 +4,7 @@
 
 use std::error::Error as StdError;
 use std::pin::pin;
+use std::sync::LazyLock;
 
 use deadpool_postgres::Object;
 use tokio_postgres::Error;
@@ -44,10 +45,13 @@ const TYPES: [Type; COLUMNS.len()] = [
     Type::TEXT,
 ];
 
+static COPY: LazyLock<String> =
+    LazyLock::new(|| format!("COPY invocations ({}) FROM STDIN BINARY", COLUMNS.join(", ")));
+
 /// Writes the rows at `indices`: all of them, or, on an error, none.
 pub(super) async fn insert(client: &Object, rows: &[Row], indices: &[usize]) -> Result<(), Error> {
-    let sql = format!("COPY invocations ({}) FROM STDIN BINARY", COLUMNS.join(", "));
-    let mut writer = pin!(BinaryCopyInWriter::new(client.copy_in(&sql).await?, &TYPES));
+    let statement = client.prepare_cached(&COPY).await?;
+    let mut writer = pin!(BinaryCopyInWriter::new(client.copy_in(&statement).await?, &TYPES));
     for row in indices.iter().filter_map(|index| rows.get(*index)) {
         let it = &row.invocation;
         let captured = it.captured.other_json().map(Json);

@@ -11,7 +11,8 @@ use crate::record::store::{Row, Store};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const NAMES: &str = "SELECT tableoid::regclass, name FROM invocations ORDER BY name";
-const PARTITIONS: &str = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'invocations'::regclass";
+const PARTITIONS: &str =
+    "SELECT count(*) FROM pg_inherits WHERE inhparent = 'invocations'::regclass";
 
 /// A row as it would have been made at `at`.
 fn of(name: &str, at: SystemTime) -> Invocation {
@@ -63,13 +64,15 @@ fn rows_that_came_before_their_partition_move_into_it() {
 #[test]
 fn a_row_is_stored_once_in_whatever_partition_it_is() {
     on(Subject::postgres(), async |subject: Subject| {
-        let rows: Vec<Row> = (0..300)
-            .map(|n| whole(of("row", SystemTime::now() + DAY * (n % 90))))
-            .collect();
+        let rows: Vec<Row> =
+            (0..300).map(|n| whole(of("row", SystemTime::now() + DAY * (n % 90)))).collect();
         // More than a statement's worth: copied, and then found to be there already.
         assert_eq!(subject.write(rows.clone()).await, []);
         assert_eq!(subject.write(rows).await, []);
-        assert_eq!(subject.query("SELECT count(*), count(DISTINCT id) FROM invocations"), "300|300");
+        assert_eq!(
+            subject.query("SELECT count(*), count(DISTINCT id) FROM invocations"),
+            "300|300"
+        );
     });
 }
 
@@ -137,7 +140,8 @@ fn a_database_of_the_first_version_is_taken_over_with_its_rows() {
 fn a_gateway_without_the_right_to_make_tables_still_writes() {
     on(Subject::postgres(), async |subject: Subject| {
         let Place::Database(url, _) = &subject.place else { unreachable!("it is PostgreSQL") };
-        let (role, this) = (format!("writer_{}", crate::record::new_id().simple()), month(&subject, 0));
+        let (role, this) =
+            (format!("writer_{}", crate::record::new_id().simple()), month(&subject, 0));
         subject.query(&format!(
             "DROP TABLE invocations_{this}; CREATE ROLE {role} LOGIN;
              REVOKE CREATE ON SCHEMA public FROM PUBLIC;
