@@ -174,6 +174,8 @@ impl Store for Postgres {
             })
             .await?;
         if read_only == "on" {
+            // It may be so for this session alone.
+            self.pool.retain(|_, _| false);
             return Err(Lost("the database is read-only".to_owned()));
         }
         Ok(())
