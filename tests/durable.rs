@@ -2,6 +2,7 @@
 //! store once, whatever the store does meanwhile.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 
 use crate::support::{Answer, Call, Gateway, Plan, Postgres, Store, Upstream, eventually};
@@ -15,7 +16,12 @@ fn own_server() -> Option<(Arc<Postgres>, Store)> {
 }
 
 fn recording(store: &Store, upstream: &Upstream, policies: &str) -> Gateway {
-    Plan::route(policies).section(&store.section()).upstream(upstream).start()
+    Plan::route(policies).section(&section(store)).upstream(upstream).start()
+}
+
+/// A disk that is busy with other things makes nobody give up.
+fn section(store: &Store) -> String {
+    store.section().replace("journal:", "commit_timeout: 10s, journal:")
 }
 
 fn journal(gateway: &Gateway) -> PathBuf {
@@ -105,7 +111,7 @@ fn an_orderly_stop_ships_what_the_journal_holds() {
     let Some(store) = Store::postgres() else { return };
     let upstream = Upstream::start();
     // Nothing is shipped in less than this by itself.
-    let section = store.section().replace("journal:", "batch: {max_delay: 2s}, journal:");
+    let section = section(&store).replace("journal:", "batch: {max_delay: 2s}, journal:");
     let mut gateway = Plan::route(DURABLE).section(&section).upstream(&upstream).start();
     let mut client = gateway.connect();
     for _ in 0..50 {
@@ -123,7 +129,7 @@ fn a_full_journal_withholds_the_answer_or_drops_the_row_as_configured() {
     let upstream = Upstream::start();
     for policy in ["reject", "drop"] {
         let more = format!("max_size: 64KiB, when_full: {policy}, path:");
-        let section = store.section().replace("path:", &more);
+        let section = section(&store).replace("path:", &more);
         let gateway = Plan::route(DURABLE).section(&section).upstream(&upstream).start();
         server.stop();
         let mut client = gateway.connect();
@@ -140,6 +146,60 @@ fn a_full_journal_withholds_the_answer_or_drops_the_row_as_configured() {
         server.restart();
         eventually("room again", || (gateway.get("/").status == 200).then_some(()));
     }
+}
+
+/// A disk of its own, gone with the value.
+struct Disk(tempfile::TempDir);
+
+impl Disk {
+    /// `None`, said loudly, where none can be mounted.
+    fn of(size: &str) -> Option<Self> {
+        let directory = tempfile::tempdir().expect("a directory");
+        let options = format!("size={size}");
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
+            .arg(directory.path())
+            .output();
+        if !mount.is_ok_and(|mount| mount.status.success()) {
+            eprintln!("SKIPPED: a test that needs a full disk: nothing can be mounted here");
+            return None;
+        }
+        Some(Disk(directory))
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn a_full_disk_withholds_answers_until_the_journal_is_shipped() {
+    let Some((server, store)) = own_server() else { return };
+    let Some(disk) = Disk::of("7m") else { return };
+    let upstream = Upstream::start();
+    let section = at(&store, disk.0.path());
+    let gateway = Plan::route(DURABLE).section(&section).upstream(&upstream).start();
+    server.stop();
+    let mut client = gateway.connect();
+    let call = Call::new(&format!("GET /{}", "x".repeat(1900)));
+    let mut kept = 0;
+    while kept < 5000 && client.call(&call).status == 200 {
+        kept += 1;
+    }
+    assert!((100..5000).contains(&kept), "{kept} answers before the disk was full");
+    assert_eq!(gateway.call(call.clone()).status, 503);
+    server.restart();
+    let Store::Postgres { url, .. } = &store else { unreachable!("it is PostgreSQL") };
+    eventually("room again", || (gateway.call(call.clone()).status == 200).then_some(()));
+    eventually("an empty journal", || {
+        (gateway.metric("portcullis_record_journal_depth", &[]) == 0.0).then_some(())
+    });
+    let stored = server
+        .query(url, "SELECT count(*), count(DISTINCT id) FROM invocations WHERE status = 200");
+    let stored: Vec<usize> = stored.split('|').map(|n| n.parse().expect("a number")).collect();
+    assert!(stored[0] > kept && stored[0] == stored[1], "{stored:?}, {kept} answered");
 }
 
 #[test]
@@ -207,5 +267,5 @@ fn a_journal_of_an_earlier_run_is_shipped_by_the_next() {
 
 /// The section with a journal that outlives its gateway.
 fn at(store: &Store, data: &Path) -> String {
-    store.section().replace("${PORTCULLIS_DATA}", &data.display().to_string())
+    section(store).replace("${PORTCULLIS_DATA}", &data.display().to_string())
 }

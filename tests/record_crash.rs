@@ -40,6 +40,8 @@ fn promise(mode: &str, store: &Store) {
     let upstream = Upstream::start();
     let data = tempfile::tempdir().expect("a directory");
     let section = store.section().replace("${PORTCULLIS_DATA}", &data.path().display().to_string());
+    // A disk that is busy with other things makes nobody give up.
+    let section = section.replace("journal:", "commit_timeout: 10s, journal:");
     let start = || -> Gateway {
         let policies = format!("record: {{mode: {mode}}}");
         let gateway = Plan::route(&policies).section(&section).upstream(&upstream).start();

@@ -97,7 +97,9 @@ impl Recorder {
         );
         let journal =
             Journal::new(config, Arc::clone(&link), Arc::clone(&counters), meters, runtime.clone());
-        journal.resume();
+        if journal.exists() {
+            journal.resume();
+        }
         let durable = match config.store.chosen() {
             Some(Chosen::Sqlite(..)) => Durable::Store,
             Some(Chosen::Postgres(..)) | None => Durable::Journal,
@@ -122,6 +124,13 @@ impl Recorder {
             lanes,
             upkeep,
         }))
+    }
+
+    /// Opens the journal if mode `durable` needs one: with the first request it would be late.
+    pub fn expect_durable(&self) {
+        if self.0.durable == Durable::Journal {
+            self.0.journal.resume();
+        }
     }
 
     /// Mode `async`: the one write of a row, after the response. Never waits; a row that does not
@@ -179,7 +188,7 @@ impl Recorder {
         if !journal {
             return self.0.queue.push(row);
         }
-        if let Err((row, _)) = self.0.journal.push(row) {
+        if let Some(row) = self.0.journal.push(row) {
             self.0.queue.push(row);
         }
     }

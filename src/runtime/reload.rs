@@ -29,6 +29,7 @@ async fn reload(shared: &Arc<Shared>, path: &Path) {
             let generation = next.generation;
             start_background(&next).await;
             carry::resize(&next);
+            shared.expect(&next);
             shared.snapshot.store(Arc::new(next));
             shared.metrics.reloads.with_label_values(&["ok"]).inc();
             log::info!("{}: reloaded, generation {generation}", path.display());

@@ -141,6 +141,7 @@ impl BackgroundService for Background {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         let snapshot = self.shared.snapshot.load_full();
         reload::start_background(&snapshot).await;
+        self.shared.expect(&snapshot);
         let addresses: Vec<_> = snapshot.config.listeners.values().map(|l| l.address).collect();
         drop(snapshot);
         let ready = async {

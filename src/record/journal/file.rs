@@ -1,23 +1,22 @@
 //! The journal's file: SQLite in WAL mode, one table of entries.
 //!
-//! An entry holds as many rows as fit into a page, as frames: one insert for several rows, and each
-//! row in one piece, so that [`salvage`] finds it without SQLite's help. Entries are numbered by the
-//! microsecond they were made in; that tells their age, and two processes that have the file open
-//! during an upgrade do not take each other's numbers.
+//! It is opened whatever state it is in, emptied even on a full disk, and small again when empty.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
+use super::entry::{Entry, forget, insert_next, pack};
 use super::frame;
+use super::reserve::Reserve;
 use super::salvage;
 use crate::record::invocation::Row;
 use crate::record::store::{chain, sqlite};
 
-const PAGE: u32 = 4096;
-/// What SQLite keeps of a value within its page (file format, section 1.6), less the entry's number.
-const ENTRY: usize = PAGE as usize - 35 - 32;
+pub(super) const PAGE: u32 = 4096;
+/// Pages of an empty file that are worth giving back.
+const SHRINK_FROM: u64 = 256;
 /// How long a writer of another process may hold the file.
 const BUSY: Duration = Duration::from_secs(2);
 
@@ -32,18 +31,10 @@ pub(super) enum Failure {
     Other(PathBuf, String),
 }
 
-/// An entry on its way to the store.
-#[derive(Debug)]
-pub(crate) struct Entry {
-    pub(crate) number: i64,
-    pub(crate) rows: Vec<Row>,
-    /// Rows that cannot be read any more.
-    pub(crate) damaged: u64,
-}
-
 pub(super) struct File {
     path: PathBuf,
     connection: Connection,
+    reserve: Reserve,
     last: i64,
     /// Rows in the file.
     pub(super) depth: u64,
@@ -109,7 +100,8 @@ impl File {
                 connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get(1))?;
             connection.pragma_update(None, "synchronous", "full")?;
             connection.pragma_update(None, "cell_size_check", true)?;
-            connection.pragma_update(None, "journal_size_limit", 16 * 1024 * 1024)?;
+            // Small, so that it never needs more than the reserve to be worked into the file.
+            connection.pragma_update(None, "wal_autocheckpoint", 256)?;
             let pages = if max_size == 0 {
                 i64::from(u32::MAX - 1)
             } else {
@@ -136,17 +128,64 @@ impl File {
             return Err(Failure::Damaged(path.to_owned(), check));
         }
         let depth = u64::try_from(depth).unwrap_or(0);
-        let file = File { path: path.to_owned(), connection, last, depth };
+        let reserve = Reserve::beside(path);
+        let file = File { path: path.to_owned(), connection, reserve, last, depth };
         Ok((file, u64::try_from(sound).unwrap_or(0)))
     }
 
     /// Commits `rows`, and forgets the entries `done`, in one transaction. The new entries come back
-    /// with how many of the rows, in order, each holds.
+    /// with how many of the rows, in order, each holds. Where there is no room for rows, the entries
+    /// are still forgotten.
     pub(super) fn append(
         &mut self,
         rows: &[Row],
         done: &[i64],
     ) -> Result<Vec<(i64, usize)>, Failure> {
+        if rows.is_empty() || self.reserve.hold() {
+            match self.write(rows, done) {
+                Err(Failure::Full(_)) if !self.is_capped(rows) => self.make_room(),
+                outcome => return outcome,
+            }
+        }
+        // Not for nothing: without the reserve every write counts.
+        if !done.is_empty() {
+            self.write(&[], done)?;
+        }
+        if rows.is_empty() { Ok(Vec::new()) } else { Err(Failure::Full(self.path.clone())) }
+    }
+
+    /// Whether these rows do not fit because the file may not grow, though the disk has room.
+    fn is_capped(&self, rows: &[Row]) -> bool {
+        // A row may need more than a page, and the tree over them some too.
+        let needed = 4 * rows.len() as u64 + 8;
+        self.pages("page_count") + needed > self.pages("max_page_count")
+    }
+
+    fn pages(&self, name: &str) -> u64 {
+        let pages = self.connection.prepare_cached(&format!("PRAGMA {name}"));
+        let pages = pages.and_then(|mut query| query.query_row([], |row| row.get::<_, i64>(0)));
+        u64::try_from(pages.unwrap_or(0)).unwrap_or(0)
+    }
+
+    /// Gives an empty file's room back to the disk: by itself it never shrinks.
+    fn shrink(&self) {
+        if self.depth > 0 || self.pages("page_count") <= SHRINK_FROM {
+            return;
+        }
+        // Somebody else may be reading; there will be another time.
+        self.connection.execute_batch("VACUUM").ok();
+        let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
+        self.connection.query_row(checkpoint, [], |_| Ok(())).ok();
+    }
+
+    /// The log is worked into the file, and begins anew in the place it has.
+    fn make_room(&mut self) {
+        self.reserve.give_up();
+        let checkpoint = "PRAGMA wal_checkpoint(RESTART)";
+        self.connection.query_row(checkpoint, [], |_| Ok(())).ok();
+    }
+
+    fn write(&mut self, rows: &[Row], done: &[i64]) -> Result<Vec<(i64, usize)>, Failure> {
         let entries = pack(rows);
         let (made, gone, last) = self
             .transaction(|transaction, last| {
@@ -165,6 +204,7 @@ impl File {
             .map_err(|error| failure(&self.path, &error))?;
         self.last = last;
         self.depth = (self.depth + rows.len() as u64).saturating_sub(gone);
+        self.shrink();
         Ok(made)
     }
 
@@ -226,63 +266,6 @@ impl File {
         transaction.commit()?;
         Ok(value)
     }
-}
-
-/// Puts the rows into entries: how many each holds, and its body.
-fn pack(rows: &[Row]) -> Vec<(usize, Vec<u8>)> {
-    let mut entries: Vec<(usize, Vec<u8>)> = Vec::new();
-    let mut one = Vec::with_capacity(1024);
-    for row in rows {
-        one.clear();
-        frame::write(row, &mut one);
-        match entries.last_mut() {
-            Some((count, body)) if body.len() + one.len() <= ENTRY => {
-                *count += 1;
-                body.extend_from_slice(&one);
-            }
-            Some(_) | None => {
-                let mut body = Vec::with_capacity(ENTRY.max(one.len()));
-                body.extend_from_slice(&one);
-                entries.push((1, body));
-            }
-        }
-    }
-    entries
-}
-
-fn insert_next(
-    insert: &mut rusqlite::CachedStatement<'_>,
-    last: i64,
-    rows: usize,
-    body: &[u8],
-) -> rusqlite::Result<i64> {
-    let rows = i64::try_from(rows).unwrap_or(i64::MAX);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let mut number = i64::try_from(now.as_micros()).unwrap_or(i64::MAX).max(last + 1);
-    loop {
-        match insert.execute(params![number, rows, body]) {
-            Ok(_) => return Ok(number),
-            // Another process has taken it.
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
-                number += 1;
-            }
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-/// Deletes the entries, and says how many rows they held.
-fn forget(transaction: &Transaction<'_>, done: &[i64]) -> rusqlite::Result<u64> {
-    let sql = "DELETE FROM entries WHERE number = ?1 RETURNING rows";
-    let mut delete = transaction.prepare_cached(sql)?;
-    let mut gone = 0;
-    for number in done {
-        let mut rows = delete.query([number])?;
-        while let Some(row) = rows.next()? {
-            gone += u64::try_from(row.get::<_, i64>(0)?).unwrap_or(0);
-        }
-    }
-    Ok(gone)
 }
 
 fn failure(path: &Path, error: &rusqlite::Error) -> Failure {

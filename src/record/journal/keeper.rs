@@ -13,7 +13,8 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::file::{Entry, Failure, File};
+use super::entry::Entry;
+use super::file::{Failure, File};
 use crate::record::invocation::{Row, Stage};
 use crate::record::meters::Meters;
 use crate::record::recorder::Unavailable;
@@ -22,6 +23,7 @@ use crate::record::stats::Counters;
 /// Rows in one transaction at most.
 const GROUP: usize = 4096;
 
+#[expect(clippy::large_enum_variant, reason = "nearly every job is the largest")]
 pub(super) enum Job {
     Append(Row, Option<Answer>),
     /// These entries are in the store.

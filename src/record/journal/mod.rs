@@ -4,9 +4,11 @@
 //! is made when first needed; one that is left from an earlier run is shipped from the start. What
 //! becomes of an answer whose row finds no room is `record.journal.when_full`.
 
+mod entry;
 mod file;
 mod frame;
 mod keeper;
+mod reserve;
 mod salvage;
 mod shipper;
 
@@ -45,9 +47,6 @@ pub(crate) struct Journal {
     open: OnceLock<std::io::Result<Open>>,
 }
 
-/// A row that was not taken, and why.
-type Returned = (Row, Unavailable);
-
 /// The journal once it is in use; dropped, it ends.
 struct Open {
     jobs: Sender<Job>,
@@ -75,11 +74,14 @@ impl Journal {
         }
     }
 
-    /// Ships what an earlier run has left.
+    /// Opens the journal, and ships what an earlier run has left in it.
     pub(crate) fn resume(&self) {
-        if self.config.path.exists() {
-            self.open().ok();
-        }
+        self.open().ok();
+    }
+
+    /// Whether an earlier run has left one.
+    pub(crate) fn exists(&self) -> bool {
+        self.config.path.exists()
     }
 
     /// Commits the row here, within `within`.
@@ -89,7 +91,9 @@ impl Journal {
         within: Duration,
     ) -> Result<Committed, Unavailable> {
         let (answer, outcome) = oneshot::channel();
-        self.append(row, Some(answer)).map_err(|(_, unavailable)| unavailable)?;
+        if let Some((_, unavailable)) = self.append(row, Some(answer)) {
+            return Err(unavailable);
+        }
         let outcome = match timeout(within, outcome).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(Unavailable::Closing),
@@ -105,27 +109,25 @@ impl Journal {
         }
     }
 
-    /// Writes the row here soon. Never waits.
-    ///
-    /// # Errors
-    /// There is no room to wait in, or no journal; the row comes back.
-    pub(crate) fn push(&self, row: Row) -> Result<(), Returned> {
-        self.append(row, None)
+    /// Writes the row here soon; gives it back if there is no room to wait in. Never waits.
+    pub(crate) fn push(&self, row: Row) -> Option<Row> {
+        self.append(row, None).map(|(row, _)| row)
     }
 
-    fn append(&self, row: Row, answer: Option<keeper::Answer>) -> Result<(), Returned> {
+    /// `None` if the row was taken.
+    fn append(&self, row: Row, answer: Option<keeper::Answer>) -> Option<(Row, Unavailable)> {
         let open = match self.open() {
             Ok(open) => open,
-            Err(unavailable) => return Err((row, unavailable)),
+            Err(unavailable) => return Some((row, unavailable)),
         };
         // A bound on memory; it orders nothing.
         if open.waiting.fetch_add(1, Ordering::Relaxed) >= self.most {
             open.waiting.fetch_sub(1, Ordering::Relaxed);
-            return Err((row, Unavailable::Overloaded));
+            return Some((row, Unavailable::Overloaded));
         }
         match open.jobs.send(Job::Append(row, answer)) {
-            Err(SendError(Job::Append(row, _))) => Err((row, Unavailable::Closing)),
-            Ok(()) | Err(_) => Ok(()),
+            Err(SendError(Job::Append(row, _))) => Some((row, Unavailable::Closing)),
+            Ok(()) | Err(_) => None,
         }
     }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
-use super::file::Entry;
+use super::entry::Entry;
 use super::keeper::{Job, Parcel};
 use crate::record::invocation::{Row, Stage};
 use crate::record::link::Link;

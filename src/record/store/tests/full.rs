@@ -34,7 +34,7 @@ async fn the_oldest_rows_make_room_for_new_ones() {
     let sql = "SELECT min(name), max(name) FROM invocations";
     let (oldest, newest): (String, String) =
         connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).expect("rows");
-    assert!(oldest > "batch 00".to_owned() && newest == "batch 59", "{oldest} to {newest}");
+    assert!(&*oldest > "batch 00" && newest == "batch 59", "{oldest} to {newest}");
     assert!(std::fs::metadata(path).expect("a file").len() <= SIZE);
 }
 
