@@ -22,6 +22,7 @@ mod fallback;
 mod flood_guard;
 mod framing;
 mod headers;
+mod invocations;
 mod outage;
 mod permits;
 mod problem;

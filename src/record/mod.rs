@@ -10,6 +10,7 @@
 //!               ├─ link        is the store there? migrates it, probes it, says so once
 //!               └─ retention   deletes what is old enough
 //!                    └─> store (SQLite, PostgreSQL)
+//! read    rows and figures, for the command line
 //! ```
 //!
 //! A row is written at most twice: *answered* when the response headers are about to leave, and
@@ -28,6 +29,7 @@ mod json;
 mod link;
 mod meters;
 mod query;
+pub mod read;
 mod recorder;
 mod retention;
 mod stats;
@@ -50,3 +52,4 @@ pub use meters::Meters;
 pub use query::Query;
 pub use recorder::{Commit, Committed, Recorder, StartError, Unavailable};
 pub use stats::Stats;
+pub use store::COLUMNS;

@@ -98,7 +98,7 @@ pub(crate) struct Migration {
 }
 
 /// The columns of `invocations`, in the order both stores bind them.
-pub(crate) const COLUMNS: [&str; 26] = [
+pub const COLUMNS: [&str; 26] = [
     "id",
     "created_at",
     "request_id",

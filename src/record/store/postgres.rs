@@ -125,7 +125,7 @@ impl Postgres {
 
     /// Runs `work` on a connection within `limit`. The connection goes back to the pool only if all
     /// went well.
-    async fn with_client<T>(
+    pub(crate) async fn with_client<T>(
         &self,
         limit: Duration,
         work: impl AsyncFnOnce(&mut Object) -> Result<T, Error>,

@@ -4,7 +4,7 @@
 //! WAL mode, so others may read it meanwhile. What is committed survives `kill -9` always; commits
 //! made before the response also wait for the disk ([`Safety::Power`]), once per group.
 
-mod row;
+pub(crate) mod row;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};

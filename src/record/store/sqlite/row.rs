@@ -62,7 +62,7 @@ pub(super) fn write(statement: &mut Statement<'_>, row: &Row) -> rusqlite::Resul
 }
 
 /// The row that a query for all [`COLUMNS`] gave.
-pub(super) fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Invocation> {
+pub(crate) fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Invocation> {
     let shared = |index| row.get::<_, Option<Arc<str>>>(index);
     let owned = |index| row.get::<_, Option<String>>(index);
     let micros = |n: i64| Duration::from_micros(u64::try_from(n).unwrap_or(0));
