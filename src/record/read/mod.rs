@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use uuid::Uuid;
 
 use super::config::{Chosen, Config};
-use super::invocation::Invocation;
+use super::invocation::{Invocation, first_id};
 use super::json;
 
 /// Which rows are wanted; what is absent does not matter.
@@ -120,20 +120,21 @@ impl Reader {
 #[derive(Debug, PartialEq, Eq)]
 enum Value {
     Text(String),
-    Time(String),
+    Id(Uuid),
     Number(i64),
 }
 
 impl Filter {
     /// As conditions that all must hold: column, comparison, value.
     fn conditions(&self) -> Vec<(&'static str, &'static str, Value)> {
-        let time = |at: SystemTime| Value::Time(json::timestamp(at));
+        // An id begins with the time, and is what rows are found by.
+        let id = |at: SystemTime| Value::Id(first_id(at));
         let text = |text: &String| Value::Text(text.clone());
         let [from, to] = [self.status.map(|s| s.0), self.status.map(|s| s.1)]
             .map(|status| status.map(|status| Value::Number(status.into())));
         [
-            ("created_at", ">=", self.since.map(time)),
-            ("created_at", "<", self.until.map(time)),
+            ("id", ">=", self.since.map(id)),
+            ("id", "<", self.until.map(id)),
             ("route", "=", self.route.as_ref().map(text)),
             ("status", ">=", from),
             ("status", "<=", to),

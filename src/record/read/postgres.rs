@@ -44,7 +44,7 @@ impl Source {
         let (wanted, values) = wanted(filter);
         let sql = format!(
             "SELECT row_to_json(found)::text FROM (SELECT {} FROM invocations {wanted} \
-             ORDER BY invocations.created_at DESC, id DESC LIMIT {at_most}) AS found",
+             ORDER BY id DESC LIMIT {at_most}) AS found",
             columns.join(", ")
         );
         let texts: Vec<String> = self
@@ -102,12 +102,13 @@ fn wanted(filter: &Filter) -> (String, Vec<Box<dyn ToSql + Sync + Send>>) {
         let place = values.len() + 1;
         let cast = match value {
             Value::Text(_) => "text",
-            Value::Time(_) => "text::timestamptz",
+            Value::Id(_) => "uuid",
             Value::Number(_) => "bigint",
         };
         clauses.push(format!("invocations.{column} {comparison} ${place}::{cast}"));
         values.push(match value {
-            Value::Text(text) | Value::Time(text) => Box::new(text),
+            Value::Text(text) => Box::new(text),
+            Value::Id(id) => Box::new(id),
             Value::Number(number) => Box::new(number),
         });
     }

@@ -34,9 +34,8 @@ impl Source {
     pub(super) fn latest(&self, filter: &Filter, at_most: u32) -> Result<Vec<Stored>, String> {
         let (wanted, values) = wanted(filter);
         let columns = COLUMNS.join(", ");
-        let sql = format!(
-            "SELECT {columns} FROM invocations {wanted} ORDER BY created_at DESC, id DESC LIMIT {at_most}"
-        );
+        let sql =
+            format!("SELECT {columns} FROM invocations {wanted} ORDER BY id DESC LIMIT {at_most}");
         let read = || {
             let mut query = self.connection.prepare_cached(&sql)?;
             let rows = query.query_map(rusqlite::params_from_iter(&values), |found| {
@@ -115,7 +114,8 @@ fn wanted(filter: &Filter) -> (String, Vec<Box<dyn ToSql>>) {
         .collect();
     let values = conditions.into_iter().map(|(_, _, value)| -> Box<dyn ToSql> {
         match value {
-            Value::Text(text) | Value::Time(text) => Box::new(text),
+            Value::Text(text) => Box::new(text),
+            Value::Id(id) => Box::new(id.to_string()),
             Value::Number(number) => Box::new(number),
         }
     });

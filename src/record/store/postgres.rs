@@ -23,7 +23,7 @@ use tokio_postgres::{Error, NoTls};
 
 use super::{Lost, Refusal, Safety, Store, chain, one_line, tls};
 use crate::record::config::{Postgres as Config, PostgresUrl};
-use crate::record::invocation::{Row, Stage};
+use crate::record::invocation::{Row, Stage, first_id};
 
 /// Beyond the server's own limit, for a server that does not answer at all.
 const GRACE: Duration = Duration::from_secs(1);
@@ -188,12 +188,13 @@ impl Store for Postgres {
     async fn expire(&self, before: SystemTime, at_most: u32) -> Result<u64, Lost> {
         // Several gateways may be at it: each takes rows that no other holds.
         let sql = "DELETE FROM invocations WHERE id IN (
-                       SELECT id FROM invocations WHERE created_at < $1
-                       ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED)";
+                       SELECT id FROM invocations WHERE id < $1
+                       ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)";
         self.with_client(self.statement_timeout, async |client| {
             let dropped = schema::drop_partitions(client, before).await?;
             let statement = client.prepare_cached(sql).await?;
-            Ok(dropped + client.execute(&statement, &[&before, &i64::from(at_most)]).await?)
+            Ok(dropped
+                + client.execute(&statement, &[&first_id(before), &i64::from(at_most)]).await?)
         })
         .await
     }

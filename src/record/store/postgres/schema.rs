@@ -122,7 +122,7 @@ async fn make_partition(
 
 /// Drops the months that ended before `before`, and says about how many rows went with them.
 pub(super) async fn drop_partitions(client: &mut Object, before: SystemTime) -> Result<u64, Error> {
-    // An id is made after its request has arrived: a month of old ids has no young row.
+    // An id begins with the time its request arrived at: a month of old ids has no young row.
     let sql = "SELECT relname::text FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
                WHERE inhparent = 'invocations'::regclass
                  AND relname ~ '^invocations_[0-9]{4}_[0-9]{2}$'

@@ -1,9 +1,11 @@
 //! The embedded store at its `max_size`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::whole;
 use crate::record::config::StoreFull;
+use crate::record::invocation::new_id;
 use crate::record::invocation::tests::invocation;
 use crate::record::store::sqlite::{Limit, Sqlite};
 use crate::record::store::{Safety, Store};
@@ -16,7 +18,13 @@ async fn filled(when_full: StoreFull) -> (tempfile::TempDir, Result<(), String>)
     let store = Sqlite::start(&path, Limit { size: SIZE, when_full }).expect("a thread");
     store.migrate().await.expect("migrated");
     for batch in 0..60 {
-        let rows = (0..100).map(|_| whole(invocation(&format!("batch {batch:02}")))).collect();
+        let row = |_| {
+            let mut row = invocation(&format!("batch {batch:02}"));
+            row.created_at += Duration::from_secs(batch);
+            row.id = new_id(row.created_at);
+            whole(row)
+        };
+        let rows = (0..100).map(row).collect();
         if let Err(lost) = store.write(&Arc::new(rows), Safety::Process).await {
             return (directory, Err(lost.to_string()));
         }

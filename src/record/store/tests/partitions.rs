@@ -2,11 +2,9 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use uuid::{NoContext, Timestamp, Uuid};
-
 use super::{Place, Subject, on, postgres_store, whole};
 use crate::record::invocation::tests::invocation;
-use crate::record::invocation::{Invocation, Stage};
+use crate::record::invocation::{Invocation, Stage, new_id};
 use crate::record::store::{Row, Store};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -16,9 +14,7 @@ const PARTITIONS: &str =
 
 /// A row as it would have been made at `at`.
 fn of(name: &str, at: SystemTime) -> Invocation {
-    let since = at.duration_since(UNIX_EPOCH).expect("after 1970");
-    let stamp = Timestamp::from_unix(NoContext, since.as_secs(), since.subsec_nanos());
-    Invocation { id: Uuid::new_v7(stamp), created_at: at, ..invocation(name) }
+    Invocation { id: new_id(at), created_at: at, ..invocation(name) }
 }
 
 /// `YYYY_MM`, so many days from now.
@@ -141,7 +137,7 @@ fn a_gateway_without_the_right_to_make_tables_still_writes() {
     on(Subject::postgres(), async |subject: Subject| {
         let Place::Database(url, _) = &subject.place else { unreachable!("it is PostgreSQL") };
         let (role, this) =
-            (format!("writer_{}", crate::record::new_id().simple()), month(&subject, 0));
+            (format!("writer_{}", new_id(SystemTime::now()).simple()), month(&subject, 0));
         subject.query(&format!(
             "DROP TABLE invocations_{this}; CREATE ROLE {role} LOGIN;
              REVOKE CREATE ON SCHEMA public FROM PUBLIC;
