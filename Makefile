@@ -4,7 +4,7 @@
 export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test loom check build bench load
+.PHONY: help demo test loom soak check build bench records load
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,10 @@ loom: ## the policies under every interleaving of a few threads; see tests/loom
 	@scripts/setup.sh
 	cargo test --locked --manifest-path tests/loom/Cargo.toml --target-dir $(or $(CARGO_TARGET_DIR),target)/loom
 
+soak: ## set-up, then the record's proofs at full length, in about ten minutes
+	@scripts/setup.sh --tests
+	scripts/soak.sh
+
 check: ## what CI denies: formatting, warnings, broken documentation, licences and bans
 	@scripts/setup.sh
 	cargo fmt --check
@@ -38,6 +42,10 @@ build: ## the gateway, optimised: target/release/portcullis
 bench: ## side by side with a bare Pingora; see bench/README.md
 	@scripts/setup.sh --bench
 	bench/run.sh
+
+records: ## what each mode of the record costs, and how fast a journal is shipped; see bench/README.md
+	@scripts/setup.sh --bench --tests
+	bench/records.sh
 
 load: ## what limits, bulkheads and circuits do under load; see bench/README.md
 	@scripts/setup.sh --bench

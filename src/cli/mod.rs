@@ -2,6 +2,7 @@
 
 mod check;
 mod health;
+mod invocations;
 mod run;
 
 use std::path::PathBuf;
@@ -30,6 +31,8 @@ enum Command {
     Check(File),
     /// Ask a running gateway whether it is alive; exits 0 or 1
     Health(health::Options),
+    /// Show what the record holds; `stats` sums it up
+    Invocations(Box<invocations::Options>),
 }
 
 /// Where the configuration is.
@@ -58,5 +61,6 @@ pub fn main() -> ExitCode {
         Some(Command::Run(file)) => run::run(&file.config),
         Some(Command::Check(file)) => check::check(&file.config),
         Some(Command::Health(options)) => health::health(&options),
+        Some(Command::Invocations(options)) => invocations::invocations(&options),
     }
 }

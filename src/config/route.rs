@@ -43,8 +43,8 @@ pub struct Route {
     #[serde(default)]
     pub errors: Dialect,
     pub cors: Option<Cors>,
-    #[serde(default)]
-    pub record: record::Policy,
+    /// As a whole in place of `record.default`.
+    pub record: Option<record::Policy>,
 }
 
 fn max_body() -> Size {

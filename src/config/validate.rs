@@ -14,6 +14,10 @@ pub(super) fn problems(config: &Config, sources: &Sources) -> Vec<Problem> {
         problems.push(Problem::new("listeners", "at least one listener is needed"));
     }
     addresses(config, &mut problems);
+    if config.record.default.mode != record::Mode::Off && config.record.store.chosen().is_none() {
+        let message = "nothing can be recorded without `record.store`";
+        problems.push(Problem::new("record.default.mode", message));
+    }
     for (name, upstream) in &config.upstreams {
         if upstream.endpoints.is_empty() {
             let path = at(&["upstreams", name, "endpoints"]);
@@ -132,8 +136,10 @@ impl RouteCheck<'_> {
     }
 
     fn record(&mut self) {
-        let recorded = self.route.record.mode != record::Mode::Off;
-        if recorded && self.config.record.store.chosen().is_none() {
+        let recorded = self.route.record.as_ref().map(|record| record.mode);
+        if recorded.is_some_and(|mode| mode != record::Mode::Off)
+            && self.config.record.store.chosen().is_none()
+        {
             self.report(&["record", "mode"], "nothing can be recorded without `record.store`");
         }
     }

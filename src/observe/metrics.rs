@@ -5,6 +5,7 @@
 //! [`UpstreamMetrics`]); state that lives elsewhere (breakers, slots, budgets, queues) is
 //! copied into gauges when somebody asks.
 
+mod record;
 mod register;
 mod store;
 
@@ -15,6 +16,7 @@ use prometheus::{
     Encoder, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Registry, TextEncoder,
 };
+use record::RecordMetrics;
 use register::{counter, counters, gauge, gauges, histograms, opts, register};
 pub use store::StoreMetrics;
 
@@ -36,6 +38,7 @@ pub struct Metrics {
     pub connections: IntGauge,
     pub connections_refused: IntCounter,
     pub requests_cut: IntCounter,
+    pub record: RecordMetrics,
     /// State, copied on demand; locked, so that two scrapes do not mix.
     pub state: Mutex<StateMetrics>,
     /// Spans by what became of them: `exported`, `failed`, `dropped`.
@@ -60,8 +63,6 @@ pub struct StateMetrics {
     pub rate_limit_refused: IntCounterVec,
     pub rate_limit_evictions: IntCounterVec,
     pub rate_limit_store_up: IntGaugeVec,
-    pub record_rows: IntCounterVec,
-    pub record_queue: IntGauge,
     pub jwks_keys: IntGaugeVec,
     pub jwks_fetches: IntCounterVec,
 }
@@ -147,6 +148,7 @@ impl Metrics {
                 "requests_cut_total",
                 "Requests dropped with their connection at their deadline",
             )?,
+            record: RecordMetrics::new(r)?,
             state: Mutex::new(StateMetrics::new(r)?),
             trace_spans: counters(
                 r,
@@ -248,13 +250,6 @@ impl StateMetrics {
                 "1 while the store is asked, 0 while it is away",
                 &["store"],
             )?,
-            record_rows: counters(
-                r,
-                "record_rows_total",
-                "Rows of the record by what became of them",
-                &["result"],
-            )?,
-            record_queue: gauge(r, "record_queue_depth", "Rows waiting to be written")?,
             jwks_keys: gauges(r, "jwks_keys", "Usable keys", &["auth"])?,
             jwks_fetches: counters(r, "jwks_fetches_total", "Fetches", &["auth", "result"])?,
         })
@@ -281,7 +276,6 @@ impl StateMetrics {
             &self.rate_limit_evictions,
             &self.budget_withdrawn,
             &self.budget_refused,
-            &self.record_rows,
             &self.jwks_fetches,
         ] {
             counters.reset();

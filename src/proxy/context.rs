@@ -19,7 +19,7 @@ use crate::policy::auth::Identity;
 use crate::policy::outcome::Outcome;
 use crate::policy::rate_limit::Standing;
 use crate::policy::retry::Stake;
-use crate::record::{Captured, Tap};
+use crate::record::{Captured, Commit, Tap};
 use crate::runtime::lifecycle::InFlight;
 use crate::runtime::snapshot::{Route, Snapshot};
 use crate::time::Moment;
@@ -119,8 +119,8 @@ pub struct End {
 pub struct Row {
     pub id: Option<uuid::Uuid>,
     pub captured: Captured,
-    /// The row has been committed; it is only completed at the end.
-    pub committed: bool,
+    /// What has become of its first write.
+    pub commit: Commit,
 }
 
 impl Context {

@@ -9,7 +9,7 @@
 //! | `request_body_filter` | attempt | cap, count, tap |
 //! | `upstream_response_filter` | attempt | classify; retry, fall back or pass on |
 //! | `fail_to_connect`, `error_while_proxy` | attempt | the same, for attempts without an answer |
-//! | `response_filter` | request | headers out; a `sync` record commits |
+//! | `response_filter` | request | headers out; a `durable` or `sync` record commits |
 //! | `fail_to_proxy` | request | the refusal, where there is no answer to pass on |
 //! | `logging` | request | breakers, record, spans, metrics |
 //!

@@ -1,6 +1,6 @@
 //! Answers in the gateway's own name: refusals, and routes that it serves by itself.
 //!
-//! Here a `sync` record meets them; how they are put on the wire is in [`super::answer`].
+//! Here a `durable` or `sync` record meets them; how they are put on the wire is in [`super::answer`].
 
 use pingora_proxy::Session;
 
@@ -13,7 +13,7 @@ use crate::runtime::snapshot::Target;
 use crate::runtime::status;
 
 impl Gateway {
-    /// Answer in the gateway's own name. A `sync` row is committed first, and when that
+    /// Answer in the gateway's own name. A `durable` or `sync` row is committed first, and when that
     /// fails the refusal says so instead.
     pub(super) async fn refuse(
         &self,

@@ -1,6 +1,6 @@
 //! A request's row: what it says, and at which of the two moments it is written.
 //!
-//! `sync` commits before the first byte of the answer and completes the row at the end;
+//! `durable` and `sync` commit before the first byte of the answer and complete the row at the end;
 //! `async` writes it once, at the end.
 
 use std::borrow::Cow;
@@ -9,10 +9,10 @@ use pingora_proxy::Session;
 
 use super::context::Context;
 use super::rejection::Rejection;
-use crate::record::{Invocation, Mode, Recorder};
+use crate::record::{Commit, Invocation, Mode, Recorder};
 use crate::time::{Clock, Moment};
 
-/// Commit the row of a `sync` route; for any other, nothing. `status` is about to be sent.
+/// Commit the row of a `durable` or `sync` route; for any other, nothing. `status` is about to be sent.
 ///
 /// # Errors
 /// The row could not be committed, and the route wants the answer withheld then.
@@ -24,7 +24,12 @@ pub async fn commit(
 ) -> Result<(), Rejection> {
     let Some(route) = ctx.route.clone() else { return Ok(()) };
     let Some(recorder) = recorder else { return Ok(()) };
-    if route.config.record.mode != Mode::Sync || ctx.row.committed {
+    let mode = route.record.mode;
+    match mode {
+        Mode::Off | Mode::Async => return Ok(()),
+        Mode::Durable | Mode::Sync => {}
+    }
+    if let Commit::Made(_) = ctx.row.commit {
         return Ok(());
     }
     let now = Clock::now();
@@ -37,16 +42,19 @@ pub async fn commit(
     let row = row(session, ctx, status, now);
     // Nobody watches the clock meanwhile, and the store's time is not the upstream's.
     ctx.guard(None);
-    let outcome = recorder.commit(&row, limit, route.config.record.on_failure).await;
+    let outcome = recorder.commit(&row, limit, (mode, route.record.on_failure)).await;
     let waited = Clock::now().since(now);
     ctx.attempt.deadline = ctx.attempt.deadline.map(|deadline| deadline + waited);
     ctx.guard(ctx.next_deadline());
     match outcome {
-        Ok(_) => {
-            ctx.row.committed = true;
+        Ok(committed) => {
+            ctx.row.commit = Commit::Made(committed);
             Ok(())
         }
-        Err(_) => Err(Rejection::RecordUnavailable),
+        Err(_) => {
+            ctx.row.commit = Commit::Failed;
+            Err(Rejection::RecordUnavailable)
+        }
     }
 }
 
@@ -59,11 +67,14 @@ pub fn finish(
     now: Moment,
 ) {
     let (Some(route), Some(recorder)) = (&ctx.route, recorder) else { return };
-    match route.config.record.mode {
+    let (mode, commit) = (route.record.mode, ctx.row.commit);
+    match mode {
         Mode::Off => {}
         Mode::Async => recorder.enqueue(row(session, ctx, status, now)),
         // Also corrects, or makes, the row of a request whose commit failed.
-        Mode::Sync => recorder.complete(row(session, ctx, status, now)),
+        Mode::Durable | Mode::Sync => {
+            recorder.complete(row(session, ctx, status, now), mode, commit);
+        }
     }
 }
 
@@ -76,6 +87,9 @@ fn row(session: &Session, ctx: &mut Context, status: u16, now: Moment) -> Invoca
     let mut row = Invocation::new(ctx.received_at, id, name, request.method.clone(), path);
     // One id for both writes.
     row.id = *ctx.row.id.get_or_insert(row.id);
+    row.trace_id = ctx.trace_id().as_u128();
+    let query = route.and_then(|route| route.recorded_query.as_ref()).zip(request.uri.query());
+    row.query = query.map(|(kept, query)| kept.redacted(query));
     row.upstream = route.and_then(|r| r.upstream()).map(|u| u.upstream.name.clone());
     row.endpoint = ctx.attempt.endpoint.as_ref().map(|endpoint| endpoint.label.clone());
     row.consumer = ctx.identity.as_ref().map(|identity| identity.consumer().into());

@@ -28,6 +28,8 @@ pub struct Config {
     pub commit_timeout: Timespan,
     pub batch: Batch,
     pub journal: Journal,
+    /// For routes without a `record` of their own.
+    pub default: Policy,
 }
 
 impl Default for Config {
@@ -39,7 +41,15 @@ impl Default for Config {
             commit_timeout: Timespan::from_secs(1),
             batch: Batch::default(),
             journal: Journal::default(),
+            default: Policy::default(),
         }
+    }
+}
+
+impl Config {
+    /// What was said once for the process: all but what routes take from it.
+    pub fn of_process(&self) -> Self {
+        Config { default: Policy::default(), ..self.clone() }
     }
 }
 
@@ -59,7 +69,8 @@ impl Stores {
         {
             return Some(Chosen::Postgres(postgres, url));
         }
-        self.sqlite.as_ref().and_then(|sqlite| sqlite.path.as_deref()).map(Chosen::Sqlite)
+        let sqlite = self.sqlite.as_ref()?;
+        Some(Chosen::Sqlite(sqlite, sqlite.path.as_deref()?))
     }
 }
 
@@ -67,7 +78,7 @@ impl Stores {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Chosen<'a> {
     Postgres(&'a Postgres, &'a PostgresUrl),
-    Sqlite(&'a Path),
+    Sqlite(&'a Sqlite, &'a Path),
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -148,6 +159,22 @@ pub struct Sqlite {
     /// The database file; it and its directory are made when missing. Empty or null stands for absent.
     #[serde(default, deserialize_with = "text_or_nothing")]
     pub path: Option<PathBuf>,
+    /// How large the file may get; zero means no limit but the disk's.
+    #[serde(default)]
+    pub max_size: Size,
+    #[serde(default)]
+    pub when_full: StoreFull,
+}
+
+/// What happens when the embedded store has reached its `max_size`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StoreFull {
+    /// The oldest rows make room.
+    #[default]
+    DeleteOldest,
+    /// It counts as down until retention makes room.
+    Refuse,
 }
 
 /// How rows are put together that are written after the response.
@@ -168,18 +195,34 @@ impl Default for Batch {
     }
 }
 
-/// Where rows of `on_failure: journal` wait while the store is down.
+/// Where rows of `durable` wait to be shipped to PostgreSQL, and those of `on_failure: journal` for
+/// any store.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Journal {
     /// An SQLite file, made at first need.
     pub path: PathBuf,
+    /// How large the file may get; zero means no limit but the disk's.
+    pub max_size: Size,
+    pub when_full: WhenFull,
 }
 
 impl Default for Journal {
     fn default() -> Self {
-        Journal { path: PathBuf::from("data/journal.db") }
+        let path = PathBuf::from("data/journal.db");
+        Journal { path, max_size: Size::mib(1024), when_full: WhenFull::default() }
     }
+}
+
+/// What becomes of a request whose row finds no room in the journal.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenFull {
+    /// The client gets 503.
+    #[default]
+    Reject,
+    /// It is answered; its row is dropped and counted.
+    Drop,
 }
 
 /// The `record` section of a route.
@@ -193,6 +236,10 @@ pub struct Policy {
     pub capture: BTreeMap<String, Source>,
     /// A body larger than this is not captured from.
     pub capture_limit: Size,
+    /// Whether the query is kept, without the values of what looks like secrets.
+    pub query: bool,
+    /// Further parameters whose values are not kept.
+    pub redact: Vec<String>,
 }
 
 impl Default for Policy {
@@ -202,6 +249,8 @@ impl Default for Policy {
             on_failure: OnFailure::default(),
             capture: BTreeMap::new(),
             capture_limit: Size::kib(64),
+            query: false,
+            redact: Vec::new(),
         }
     }
 }
@@ -213,7 +262,10 @@ pub enum Mode {
     Off,
     /// Written after the response, from bounded memory.
     Async,
-    /// Committed before the first byte of the response.
+    /// Committed in the journal before the first byte of the response, and shipped to PostgreSQL;
+    /// with the embedded store, committed there.
+    Durable,
+    /// Committed in the store before the first byte of the response.
     Sync,
 }
 
@@ -300,7 +352,9 @@ mod tests {
                 .expect("valid")
                 .store
         };
-        assert_eq!(both("").chosen(), Some(Chosen::Sqlite(Path::new("a.db"))));
+        assert!(
+            matches!(both("").chosen(), Some(Chosen::Sqlite(_, path)) if path == Path::new("a.db"))
+        );
         let stores = both("postgres://localhost/x");
         assert!(matches!(stores.chosen(), Some(Chosen::Postgres(..))), "{stores:?}");
     }

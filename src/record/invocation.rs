@@ -36,13 +36,15 @@ fn timestamp(time: SystemTime) -> Timestamp {
     Timestamp::from_unix(NoContext, since.as_secs(), since.subsec_nanos())
 }
 
-/// What is recorded about a request. Never a credential; the path is without its query.
+/// What is recorded about a request. Never a credential.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Invocation {
     pub id: Uuid,
     /// When the request arrived.
     pub created_at: SystemTime,
     pub request_id: Arc<str>,
+    /// The W3C trace the request belongs to.
+    pub trace_id: u128,
     pub route: Arc<str>,
     pub upstream: Option<Arc<str>>,
     /// The endpoint of the last attempt.
@@ -51,6 +53,8 @@ pub struct Invocation {
     pub client_address: Option<IpAddr>,
     pub method: Method,
     pub path: String,
+    /// Without its question mark and without secrets; only where a route keeps it.
+    pub query: Option<String>,
     /// The status the client got; 499 for a client that left before it had one.
     pub status: u16,
     pub upstream_status: Option<u16>,
@@ -81,6 +85,7 @@ impl Invocation {
             id: new_id(created_at),
             created_at,
             request_id,
+            trace_id: 0,
             route,
             upstream: None,
             endpoint: None,
@@ -88,6 +93,7 @@ impl Invocation {
             client_address: None,
             method,
             path,
+            query: None,
             status: 0,
             upstream_status: None,
             success: false,
@@ -102,10 +108,16 @@ impl Invocation {
         }
     }
 
+    /// The trace's id as the stores keep it.
+    pub(crate) fn trace_id_text(&self) -> Option<String> {
+        (self.trace_id != 0).then(|| format!("{:032x}", self.trace_id))
+    }
+
     /// Cuts every text to its bound and replaces NUL, which PostgreSQL cannot store. Costs no
     /// allocation where nothing is wrong.
     pub(crate) fn bound(&mut self) {
         bound_string(&mut self.path, PATH_BYTES);
+        self.query.iter_mut().for_each(|query| bound_string(query, PATH_BYTES));
         for text in [&mut self.request_id, &mut self.route] {
             bound_shared(text);
         }
@@ -161,17 +173,17 @@ impl Captured {
 pub(crate) enum Stage {
     /// Before the response leaves. Overwrites nothing: the end may have been written already.
     Answered,
-    /// After the response, and the only write of this row. Overwrites nothing.
+    /// All there is to say, and to all appearance the only write of this row.
     Whole,
-    /// The second write of a row. Overwrites the first, or stands in for it.
+    /// The second write of a row, whose first one the store has seen or is about to.
     Completion,
 }
 
 impl Stage {
     pub(crate) fn overwrites(self) -> bool {
         match self {
-            Stage::Answered | Stage::Whole => false,
-            Stage::Completion => true,
+            Stage::Answered => false,
+            Stage::Whole | Stage::Completion => true,
         }
     }
 

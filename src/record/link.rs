@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use super::invocation::Row;
+use super::meters::Meters;
 use super::store::{Lost, Refusal, Safety, Store};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -24,6 +25,7 @@ pub(crate) struct Link {
     /// As the log calls it.
     name: &'static str,
     store: Arc<dyn Store>,
+    meters: Meters,
     ready: watch::Sender<bool>,
     /// Taken once per batch, and by a commit while the store is down; never across an await.
     state: Mutex<State>,
@@ -42,10 +44,11 @@ struct State {
 
 impl Link {
     /// Down until [`Link::supervise`] has reached the store.
-    pub(crate) fn new(name: &'static str, store: Arc<dyn Store>) -> Self {
+    pub(crate) fn new(name: &'static str, store: Arc<dyn Store>, meters: Meters) -> Self {
         Link {
             name,
             store,
+            meters,
             ready: watch::Sender::new(false),
             state: Mutex::new(State {
                 failures: 0,
@@ -101,9 +104,11 @@ impl Link {
         rows: &Arc<Vec<Row>>,
         safety: Safety,
     ) -> Result<Vec<Refusal>, Lost> {
+        let begun = Instant::now();
         let outcome = self.store.write(rows, safety).await;
         match &outcome {
             Ok(refusals) => {
+                self.meters.store_commit(rows.len(), begun.elapsed());
                 self.wrote();
                 self.report(rows, refusals);
             }
@@ -114,6 +119,10 @@ impl Link {
 
     pub(crate) async fn ping(&self) -> Result<(), Lost> {
         self.store.ping().await
+    }
+
+    pub(crate) async fn prepare(&self) -> Result<(), Lost> {
+        self.store.prepare().await
     }
 
     pub(crate) async fn expire(&self, before: SystemTime, at_most: u32) -> Result<u64, Lost> {

@@ -3,13 +3,14 @@
 //! ```text
 //! request ──> capture      fields of the bodies that the row shall hold
 //!         ──> Invocation   the row
-//!         ──> Recorder     enqueue (async), commit (sync), complete (the second write of a sync row)
+//!         ──> Recorder     enqueue (async), commit (durable, sync), complete (their second write)
 //!               ├─ writer      the queue in memory, batched, after the response
-//!               ├─ committer   group commit, before the response
-//!               ├─ journal     where rows wait for a store that is down
+//!               ├─ committer   group commit in the store, before the response
+//!               ├─ journal     group commit on the local disk, shipped to the store afterwards
 //!               ├─ link        is the store there? migrates it, probes it, says so once
 //!               └─ retention   deletes what is old enough
 //!                    └─> store (SQLite, PostgreSQL)
+//! read    rows and figures, for the command line
 //! ```
 //!
 //! A row is written at most twice: *answered* when the response headers are about to leave, and
@@ -24,7 +25,11 @@ mod committer;
 mod config;
 mod invocation;
 mod journal;
+mod json;
 mod link;
+mod meters;
+mod query;
+pub mod read;
 mod recorder;
 mod retention;
 mod stats;
@@ -40,8 +45,11 @@ mod tests;
 pub use capture::{Capture, Tap};
 pub use config::{
     Batch, Chosen, Config, Journal, Mode, OnFailure, Policy, Postgres, PostgresUrl, Source, Sqlite,
-    Stores,
+    StoreFull, Stores, WhenFull,
 };
 pub use invocation::{Captured, Invocation, new_id};
-pub use recorder::{Committed, Recorder, StartError, Unavailable};
+pub use meters::Meters;
+pub use query::Query;
+pub use recorder::{Commit, Committed, Recorder, StartError, Unavailable};
 pub use stats::Stats;
+pub use store::COLUMNS;

@@ -10,15 +10,16 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::committer::Lane;
-use super::config::{Chosen, Config, OnFailure};
+use super::config::{Chosen, Config, Mode, OnFailure};
 use super::invocation::{Invocation, Row, Stage};
 use super::journal::Journal;
 use super::link::Link;
+use super::meters::Meters;
 use super::retention;
 use super::stats::{Counters, Stats};
 use super::store::Store;
 use super::store::postgres::Postgres;
-use super::store::sqlite::Sqlite;
+use super::store::sqlite::{Limit, Sqlite};
 use super::writer::Queue;
 
 /// How long an answer about the store's health is good for, and how long it may take.
@@ -36,6 +37,8 @@ struct Shared {
     lane: Lane,
     journal: Journal,
     link: Arc<Link>,
+    /// Where mode `durable` commits.
+    durable: Durable,
     /// The last answer of the store, held while it is asked: one question at a time.
     health: tokio::sync::Mutex<Option<(Instant, Result<(), String>)>>,
     closing: watch::Sender<Option<Instant>>,
@@ -43,7 +46,14 @@ struct Shared {
     /// Tasks that end by themselves when the recorder closes.
     lanes: Mutex<Vec<JoinHandle<()>>>,
     /// Tasks that do not.
-    upkeep: Vec<AbortHandle>,
+    upkeep: [AbortHandle; 2],
+}
+
+/// Where mode `durable` commits: the embedded store is as good as a journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Durable {
+    Store,
+    Journal,
 }
 
 impl Recorder {
@@ -52,24 +62,30 @@ impl Recorder {
     ///
     /// # Errors
     /// No store is configured, or its certificate authorities cannot be read.
-    pub fn start(config: &Config, runtime: &Handle) -> Result<Self, StartError> {
+    pub fn start(config: &Config, runtime: &Handle, meters: Meters) -> Result<Self, StartError> {
         let store: Arc<dyn Store> = match config.store.chosen() {
             Some(Chosen::Postgres(postgres, url)) => {
                 Arc::new(Postgres::new(postgres, url).map_err(StartError::Postgres)?)
             }
-            Some(Chosen::Sqlite(path)) => {
-                Arc::new(Sqlite::start(path).map_err(StartError::Thread)?)
+            Some(Chosen::Sqlite(sqlite, path)) => {
+                let limit = Limit { size: sqlite.max_size.0, when_full: sqlite.when_full };
+                Arc::new(Sqlite::start(path, limit).map_err(StartError::Thread)?)
             }
             None => return Err(StartError::NoStore),
         };
-        Ok(Self::with_store(store, config, runtime))
+        Ok(Self::with_store(store, config, runtime, meters))
     }
 
-    pub(crate) fn with_store(store: Arc<dyn Store>, config: &Config, runtime: &Handle) -> Self {
+    pub(crate) fn with_store(
+        store: Arc<dyn Store>,
+        config: &Config,
+        runtime: &Handle,
+        meters: Meters,
+    ) -> Self {
         let counters = Arc::<Counters>::default();
         let (closing, closed) = watch::channel(None);
         let closed = Closing(closed);
-        let link = Arc::new(Link::new("record store", store));
+        let link = Arc::new(Link::new("record store", store, meters.clone()));
         let (queue, writer) =
             Queue::new(config, Arc::clone(&link), Arc::clone(&counters), closed.clone());
         let most = config.queue.get() as usize;
@@ -77,23 +93,23 @@ impl Recorder {
             Arc::clone(&link),
             Arc::clone(&counters),
             (config.batch.max_rows.get() as usize, most),
-            closed.clone(),
-        );
-        let journal = Journal::new(
-            config.journal.path.clone(),
-            Arc::clone(&link),
-            Arc::clone(&counters),
-            most,
             closed,
-            runtime.clone(),
         );
-        journal.resume();
-        let lanes = Mutex::new(vec![runtime.spawn(writer), runtime.spawn(committer)]);
-        let mut upkeep = vec![runtime.spawn(Arc::clone(&link).supervise()).abort_handle()];
-        if !config.retention.is_zero() {
-            let keep = retention::keep(Arc::clone(&link), *config.retention, Arc::clone(&counters));
-            upkeep.push(runtime.spawn(keep).abort_handle());
+        let journal =
+            Journal::new(config, Arc::clone(&link), Arc::clone(&counters), meters, runtime.clone());
+        if journal.exists() {
+            journal.resume();
         }
+        let durable = match config.store.chosen() {
+            Some(Chosen::Sqlite(..)) => Durable::Store,
+            Some(Chosen::Postgres(..)) | None => Durable::Journal,
+        };
+        let lanes = Mutex::new(vec![runtime.spawn(writer), runtime.spawn(committer)]);
+        let keep = retention::keep(Arc::clone(&link), *config.retention, Arc::clone(&counters));
+        let upkeep = [
+            runtime.spawn(Arc::clone(&link).supervise()).abort_handle(),
+            runtime.spawn(keep).abort_handle(),
+        ];
         let health = tokio::sync::Mutex::default();
         Recorder(Arc::new(Shared {
             counters,
@@ -101,6 +117,7 @@ impl Recorder {
             lane,
             journal,
             link,
+            durable,
             health,
             closing,
             runtime: runtime.clone(),
@@ -109,17 +126,24 @@ impl Recorder {
         }))
     }
 
+    /// Opens the journal if mode `durable` needs one: with the first request it would be late.
+    pub fn expect_durable(&self) {
+        if self.0.durable == Durable::Journal {
+            self.0.journal.resume();
+        }
+    }
+
     /// Mode `async`: the one write of a row, after the response. Never waits; a row that does not
     /// fit into the queue is dropped and counted.
     pub fn enqueue(&self, invocation: Invocation) {
         self.0.queue.push(Row::new(invocation, Stage::Whole));
     }
 
-    /// Mode `sync`: resolves when the row is committed, before the response may leave.
+    /// Modes `durable` and `sync`: resolves when the row is committed, before the response may leave.
     ///
-    /// Waits at most `within` for the store, and as long again for the journal if `on_failure` says
-    /// so. On an error the row may still turn up, if its transaction was under way: answer the client
-    /// with the rejection, and `complete` the row as that.
+    /// Waits at most `within` for the store or the journal, and as long again for the journal if
+    /// `on_failure` says so. On an error the row may still turn up, if its transaction was under way:
+    /// answer the client with the rejection, and `complete` the row as that.
     ///
     /// # Errors
     /// The row is not known to be committed anywhere.
@@ -127,30 +151,46 @@ impl Recorder {
         &self,
         invocation: &Invocation,
         within: Duration,
-        on_failure: OnFailure,
+        (mode, on_failure): (Mode, OnFailure),
     ) -> Result<Committed, Unavailable> {
         let row = Row::new(invocation.clone(), Stage::Answered);
-        let outcome = match on_failure {
-            OnFailure::Reject => self.0.lane.commit(row, within).await.map(|()| Committed::Store),
-            OnFailure::Journal => match self.0.lane.commit(row.clone(), within).await {
+        let outcome = match (mode, self.0.durable, on_failure) {
+            (Mode::Durable, Durable::Journal, _) => self.0.journal.commit(row, within).await,
+            (Mode::Durable, Durable::Store, _) | (_, _, OnFailure::Reject) => {
+                self.0.lane.commit(row, within).await.map(|()| Committed::Store)
+            }
+            (_, _, OnFailure::Journal) => match self.0.lane.commit(row.clone(), within).await {
                 Ok(()) => Ok(Committed::Store),
-                Err(_) => self.0.journal.commit(row, within).await.map(|()| Committed::Journal),
+                Err(_) => self.0.journal.commit(row, within).await,
             },
         };
         match &outcome {
             Ok(Committed::Store) => self.0.counters.committed.add(1),
-            Ok(Committed::Journal) => 0,
-            Err(Unavailable::Refused(_)) => self.0.counters.refused.add(1),
+            Ok(Committed::Journal | Committed::Nowhere) => 0,
+            Err(Unavailable::Refused(_)) => self.0.counters.dead.add(1),
             Err(_) => self.0.counters.unavailable.add(1),
         };
         outcome
     }
 
-    /// Mode `sync`: the second write of a row, at the end of the request; the whole row, with what
-    /// was not known before. Never waits. It also corrects, or makes, the row of a request whose
-    /// commit failed. One that does not fit into the queue is dropped and counted.
-    pub fn complete(&self, invocation: Invocation) {
-        self.0.queue.push(Row::new(invocation, Stage::Completion));
+    /// Modes `durable` and `sync`: the second write of a row, at the end of the request; the whole
+    /// row, with what was not known before. Never waits. It also corrects, or makes, the row of a
+    /// request whose commit failed or was never tried. One that does not fit into the queue is
+    /// dropped and counted.
+    pub fn complete(&self, invocation: Invocation, mode: Mode, commit: Commit) {
+        let row = Row::new(invocation, Stage::Completion);
+        let journal = match commit {
+            Commit::Made(Committed::Nowhere) => return,
+            Commit::Made(Committed::Journal) => true,
+            Commit::Made(Committed::Store) | Commit::Failed => false,
+            Commit::NotTried => mode == Mode::Durable && self.0.durable == Durable::Journal,
+        };
+        if !journal {
+            return self.0.queue.push(row);
+        }
+        if let Some(row) = self.0.journal.push(row) {
+            self.0.queue.push(row);
+        }
     }
 
     /// Whether the store answers and can be written to; asked at most once a second, and not at
@@ -185,7 +225,8 @@ impl Recorder {
     }
 
     /// Takes no more rows, writes those it has, and returns when that is done or `within` is over.
-    /// Rows left then are counted as dropped; rows in the journal stay there for the next start.
+    /// Rows left in memory then are counted as dropped; rows in the journal stay there for the next
+    /// start.
     pub async fn close(&self, within: Duration) -> Stats {
         let deadline = Instant::now() + within;
         self.0.closing.send_if_modified(|closing| {
@@ -199,6 +240,7 @@ impl Recorder {
             // A lane that panicked has said so itself.
             lane.await.ok();
         }
+        self.0.journal.close(deadline).await;
         self.stats()
     }
 
@@ -226,6 +268,18 @@ pub enum Committed {
     Store,
     /// To be shipped to the store later.
     Journal,
+    /// The journal is full, and `when_full: drop` says to go on.
+    Nowhere,
+}
+
+/// What has become of a row's first write by the end of its request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Commit {
+    /// The request ended before its answer.
+    #[default]
+    NotTried,
+    Made(Committed),
+    Failed,
 }
 
 /// Why a row was not committed.
@@ -237,6 +291,8 @@ pub enum Unavailable {
     Late(Duration),
     #[error("too many commits wait for the record store")]
     Overloaded,
+    #[error("{0}")]
+    Full(String),
     #[error("the record store refuses the row: {0}")]
     Refused(String),
     #[error("the recorder is closing")]

@@ -1,4 +1,5 @@
-//! Deletes rows that are old enough, a few at a time, so that writers are not held up.
+//! Upkeep of the store: what writing will need is made ahead of time, and rows that are old enough
+//! are deleted, a few at a time, so that writers are not held up.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -14,14 +15,23 @@ use super::store::Lost;
 const PORTION: u32 = 1000;
 /// Between two transactions, for the writers.
 const BREATH: Duration = Duration::from_millis(50);
+const LONGEST_INTERVAL: Duration = Duration::from_secs(600);
 
-/// Deletes rows older than `retention`, now and regularly. Never returns.
+/// Prepares the store and deletes rows older than `retention`, now and regularly; zero deletes none.
+/// Never returns.
 pub(crate) async fn keep(link: Arc<Link>, retention: Duration, counters: Arc<Counters>) {
-    let interval = (retention / 100).clamp(Duration::from_secs(1), Duration::from_secs(600));
+    let interval = match retention {
+        Duration::ZERO => LONGEST_INTERVAL,
+        retention => (retention / 100).clamp(Duration::from_secs(1), LONGEST_INTERVAL),
+    };
     loop {
         link.ready().await;
+        if let Err(lost) = link.prepare().await {
+            warn!("record store: not prepared for what is to come: {lost}");
+        }
         // A retention beyond the beginning of time deletes nothing.
-        if let Some(before) = SystemTime::now().checked_sub(retention) {
+        let before = SystemTime::now().checked_sub(retention).filter(|_| !retention.is_zero());
+        if let Some(before) = before {
             match expire(&link, before).await {
                 Ok(0) => {}
                 Ok(rows) => {

@@ -1,6 +1,6 @@
 //! What became of the rows, in numbers.
 //!
-//! After an orderly end every row handed to `enqueue` is one of `written`, `dropped`, and `refused`
+//! After an orderly end every row handed to `enqueue` is one of `written`, `dropped`, and `dead`
 //! (which counts rows of the other ways too).
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,8 +33,8 @@ counters! {
     written,
     /// Of those, rows that were given up: the queue was full, or the process ended first.
     dropped,
-    /// Rows the store will never take, of any kind; each is logged with the reason.
-    refused,
+    /// Rows the store will never take, of any kind: set aside in `invocations_dead` with the reason.
+    dead,
     /// Rows committed in the store before their response.
     committed,
     /// Commits that were not made in time, or not tried because the store is down.
@@ -43,7 +43,7 @@ counters! {
     completed,
     /// Second writes that were given up; their rows keep what the first write said.
     completions_dropped,
-    /// Rows committed in the journal instead of the store.
+    /// Rows committed in the journal before their response.
     journaled,
     /// Rows that went from the journal to the store.
     shipped,
@@ -53,8 +53,12 @@ counters! {
     expired,
     /// Rows and second writes in memory now.
     queue_depth,
-    /// Rows in the journal now.
+    /// Rows of the journal that damage has made unreadable.
+    damaged,
+    /// Rows and second writes in the journal now.
     journal_depth,
+    /// Since when the oldest of them is there, in microseconds since 1970; 0 for none.
+    journal_oldest_us,
 }
 
 /// A number that several threads change. It orders nothing, so every access is relaxed.

@@ -16,13 +16,18 @@ use uuid::Uuid;
 use super::invocation::tests::invocation;
 use super::invocation::{Invocation, Row};
 use super::link::Link;
-use super::store::sqlite::Sqlite;
+use super::meters::Meters;
+use super::store::sqlite::{Limit, Sqlite};
 use super::store::{Lost, Refusal, Safety, Store};
-use super::{Committed, Config, OnFailure, Recorder, Unavailable, retention};
+use super::{Commit, Committed, Config, Mode, OnFailure, Recorder, Unavailable, retention};
 
 /// Long enough never to be what a test waits for.
 const LONG: Duration = Duration::from_secs(30);
 const SHORT: Duration = Duration::from_millis(20);
+
+const REJECT: (Mode, OnFailure) = (Mode::Sync, OnFailure::Reject);
+const FALL_BACK: (Mode, OnFailure) = (Mode::Sync, OnFailure::Journal);
+const DURABLE: (Mode, OnFailure) = (Mode::Durable, OnFailure::Reject);
 
 /// A store in memory. Refuses rows named `poison`.
 struct Fake {
@@ -37,6 +42,12 @@ struct Fake {
 impl Fake {
     fn new() -> Arc<Self> {
         Self::with_gate(Semaphore::MAX_PERMITS)
+    }
+
+    fn down() -> Arc<Self> {
+        let store = Self::new();
+        store.down.store(true, SeqCst);
+        store
     }
 
     fn with_gate(writes: usize) -> Arc<Self> {
@@ -100,7 +111,8 @@ fn config(yaml: &str) -> Config {
 }
 
 fn recorder(store: &Arc<Fake>, yaml: &str) -> Recorder {
-    Recorder::with_store(Arc::<Fake>::clone(store), &config(yaml), &Handle::current())
+    let store = Arc::<Fake>::clone(store);
+    Recorder::with_store(store, &config(yaml), &Handle::current(), Meters::unseen())
 }
 
 /// Looks again and again, for at most `LONG`.
@@ -162,7 +174,7 @@ async fn rows_left_at_the_end_are_counted_as_dropped() {
     for _ in 0..5 {
         recorder.enqueue(invocation("row"));
     }
-    recorder.complete(invocation("second write"));
+    recorder.complete(invocation("second write"), Mode::Sync, Commit::Failed);
     let stats = recorder.close(SHORT).await;
     recorder.enqueue(invocation("after the end"));
     assert_eq!((stats.written, stats.dropped, stats.completions_dropped), (0, 5, 1));
@@ -177,7 +189,7 @@ async fn a_refused_row_is_counted_and_the_others_arrive() {
         recorder.enqueue(invocation(name));
     }
     let stats = recorder.close(LONG).await;
-    assert_eq!((stats.enqueued, stats.written, stats.refused, stats.dropped), (3, 2, 1, 0));
+    assert_eq!((stats.enqueued, stats.written, stats.dead, stats.dropped), (3, 2, 1, 0));
 }
 
 #[tokio::test]
@@ -186,9 +198,7 @@ async fn commits_that_wait_together_share_a_transaction() {
     let recorder = recorder(&store, "{}");
     let commit = || {
         let recorder = recorder.clone();
-        tokio::spawn(
-            async move { recorder.commit(&invocation("row"), LONG, OnFailure::Reject).await },
-        )
+        tokio::spawn(async move { recorder.commit(&invocation("row"), LONG, REJECT).await })
     };
     let mut commits = vec![commit()];
     store.has_begun(1).await;
@@ -211,10 +221,10 @@ async fn a_commit_given_up_before_its_transaction_is_not_written() {
     let recorder = recorder(&store, "{}");
     let first = tokio::spawn({
         let recorder = recorder.clone();
-        async move { recorder.commit(&invocation("first"), LONG, OnFailure::Reject).await }
+        async move { recorder.commit(&invocation("first"), LONG, REJECT).await }
     });
     store.has_begun(1).await;
-    let late = recorder.commit(&invocation("late"), SHORT, OnFailure::Reject).await;
+    let late = recorder.commit(&invocation("late"), SHORT, REJECT).await;
     assert_eq!(late, Err(Unavailable::Late(SHORT)));
     store.gate.add_permits(100);
     assert_eq!(first.await.expect("no panic"), Ok(Committed::Store));
@@ -226,10 +236,8 @@ async fn a_commit_given_up_before_its_transaction_is_not_written() {
 async fn a_refused_row_fails_only_its_own_commit() {
     let recorder = recorder(&Fake::new(), "{}");
     let (good, bad) = (invocation("good"), invocation("poison"));
-    let (good, bad) = tokio::join!(
-        recorder.commit(&good, LONG, OnFailure::Reject),
-        recorder.commit(&bad, LONG, OnFailure::Reject),
-    );
+    let (good, bad) =
+        tokio::join!(recorder.commit(&good, LONG, REJECT), recorder.commit(&bad, LONG, REJECT),);
     assert_eq!(good, Ok(Committed::Store));
     assert_eq!(bad, Err(Unavailable::Refused("poison".to_owned())));
 }
@@ -238,10 +246,10 @@ async fn a_refused_row_fails_only_its_own_commit() {
 async fn a_commit_outlasts_a_short_outage() {
     let store = Fake::new();
     let recorder = recorder(&store, "{}");
-    recorder.commit(&invocation("before"), LONG, OnFailure::Reject).await.expect("committed");
+    recorder.commit(&invocation("before"), LONG, REJECT).await.expect("committed");
     store.down.store(true, SeqCst);
     let row = invocation("during");
-    let commit = recorder.commit(&row, LONG, OnFailure::Reject);
+    let commit = recorder.commit(&row, LONG, REJECT);
     let outage = async {
         store.has_begun(2).await;
         store.down.store(false, SeqCst);
@@ -255,11 +263,11 @@ async fn a_store_down_for_long_is_not_waited_for() {
     store.down.store(true, SeqCst);
     let recorder = recorder(&store, "{}");
     let row = invocation("row");
-    let waited = recorder.commit(&row, SHORT, OnFailure::Reject).await;
+    let waited = recorder.commit(&row, SHORT, REJECT).await;
     assert_eq!(waited, Err(Unavailable::Down("unplugged".to_owned())));
     let at_once = tokio::select! {
         biased;
-        outcome = recorder.commit(&row, SHORT, OnFailure::Reject) => outcome,
+        outcome = recorder.commit(&row, SHORT, REJECT) => outcome,
         () = std::future::ready(()) => panic!("it waits"),
     };
     assert_eq!(at_once, Err(Unavailable::Down("unplugged".to_owned())));
@@ -272,9 +280,9 @@ async fn the_second_write_stands_in_for_a_first_that_failed() {
     store.down.store(true, SeqCst);
     let recorder = recorder(&store, "{}");
     let mut row = invocation("row");
-    recorder.commit(&row, SHORT, OnFailure::Reject).await.expect_err("down");
+    recorder.commit(&row, SHORT, REJECT).await.expect_err("down");
     row.status = 503;
-    recorder.complete(row.clone());
+    recorder.complete(row.clone(), Mode::Sync, Commit::Failed);
     store.down.store(false, SeqCst);
     let stats = recorder.close(LONG).await;
     assert_eq!((stats.completed, stats.written), (1, 0));
@@ -286,7 +294,7 @@ async fn health_says_what_is_wrong() {
     let store = Fake::new();
     store.down.store(true, SeqCst);
     let recorder = recorder(&store, "{}");
-    recorder.commit(&invocation("row"), SHORT, OnFailure::Reject).await.expect_err("down");
+    recorder.commit(&invocation("row"), SHORT, REJECT).await.expect_err("down");
     assert_eq!(recorder.health().await, Err("unplugged".to_owned()));
 }
 
@@ -304,18 +312,20 @@ async fn a_dropped_recorder_leaves_no_task_behind() {
 #[tokio::test]
 async fn retention_deletes_in_portions_until_all_is_gone() {
     let directory = tempfile::tempdir().expect("a directory");
-    let file = Sqlite::start(&directory.path().join("records.db")).expect("a thread");
+    let file =
+        Sqlite::start(&directory.path().join("records.db"), Limit::default()).expect("a thread");
     file.migrate().await.expect("migrated");
     // The rows of these tests are of 2023.
     let rows = (0..2500).map(|_| Row::new(invocation("old"), super::invocation::Stage::Whole));
     file.write(&Arc::new(rows.collect()), Safety::Process).await.expect("written");
-    let link = Link::new("test", Arc::new(file));
+    let link = Link::new("test", Arc::new(file), Meters::unseen());
     assert_eq!(retention::expire(&link, SystemTime::now()).await, Ok(2500));
 }
 
 #[test]
 fn without_a_store_nothing_starts() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let error = Recorder::start(&config("{}"), runtime.handle()).expect_err("no store");
+    let error =
+        Recorder::start(&config("{}"), runtime.handle(), Meters::unseen()).expect_err("no store");
     assert!(error.to_string().starts_with("record.store: names no store"), "{error}");
 }

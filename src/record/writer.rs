@@ -2,7 +2,7 @@
 //!
 //! Handing a row over never waits. The queue is bounded, rows being written included: what does not
 //! fit is dropped. Nothing counts as written that the store has not committed, and every row ends as
-//! exactly one of written, refused and dropped.
+//! exactly one of written, dead and dropped.
 
 use std::mem;
 use std::sync::Arc;
@@ -142,7 +142,7 @@ impl Writer {
             refusals.iter().filter(is).count() as u64
         };
         self.counters.batches.add(1);
-        self.counters.refused.add(refusals.len() as u64);
+        self.counters.dead.add(refusals.len() as u64);
         self.counters.written.add(of(Stage::Whole) - refused(Stage::Whole));
         self.counters.completed.add(of(Stage::Completion) - refused(Stage::Completion));
         self.counters.queue_depth.sub(batch.len() as u64);

@@ -97,8 +97,11 @@ fn finish(shared: Arc<Shared>, limit: Duration) {
 async fn close_record(shared: &Shared) {
     let Some(recorder) = &shared.recorder else { return };
     let stats = recorder.close(FLUSH_LIMIT).await;
-    let (written, dropped) = (stats.written + stats.committed, stats.dropped);
-    log::info!("record closed: {written} rows written, {dropped} dropped");
+    let written = stats.written + stats.committed + stats.shipped;
+    let (dropped, left) = (stats.dropped, stats.journal_depth);
+    log::info!(
+        "record closed: {written} rows written, {dropped} dropped, {left} left in the journal"
+    );
 }
 
 async fn close_traces(shared: &Arc<Shared>) {

@@ -29,6 +29,7 @@ async fn reload(shared: &Arc<Shared>, path: &Path) {
             let generation = next.generation;
             start_background(&next).await;
             carry::resize(&next);
+            shared.expect(&next);
             shared.snapshot.store(Arc::new(next));
             shared.metrics.reloads.with_label_values(&["ok"]).inc();
             log::info!("{}: reloaded, generation {generation}", path.display());
@@ -79,7 +80,7 @@ fn unchangeable(old: &Config, new: &Config) -> Vec<Problem> {
         ("server", old.server != new.server),
         ("listeners", old.listeners != new.listeners),
         ("admin", old.admin != new.admin),
-        ("record", old.record != new.record),
+        ("record", old.record.of_process() != new.record.of_process()),
         ("traces", old.traces != new.traces),
     ];
     fixed

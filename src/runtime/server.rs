@@ -53,7 +53,7 @@ pub fn run(path: &Path) -> Result<(), StartError> {
 
     let recorder = match config.record.store.chosen() {
         Some(_) => Some(
-            Recorder::start(&config.record, runtime.handle())
+            Recorder::start(&config.record, runtime.handle(), metrics.record.meters.clone())
                 .map_err(|error| StartError::Other(error.to_string()))?,
         ),
         None => None,
@@ -141,6 +141,7 @@ impl BackgroundService for Background {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         let snapshot = self.shared.snapshot.load_full();
         reload::start_background(&snapshot).await;
+        self.shared.expect(&snapshot);
         let addresses: Vec<_> = snapshot.config.listeners.values().map(|l| l.address).collect();
         drop(snapshot);
         let ready = async {

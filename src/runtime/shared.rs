@@ -8,7 +8,7 @@ use super::lifecycle::Lifecycle;
 use super::snapshot::Snapshot;
 use crate::observe::metrics::{Metrics, RouteMetrics};
 use crate::observe::trace::Tracer;
-use crate::record::{Recorder, Stats};
+use crate::record::{Mode, Recorder, Stats};
 
 /// One per process.
 pub struct Shared {
@@ -38,6 +38,14 @@ impl Shared {
             metrics,
             recorder,
             tracer,
+        }
+    }
+
+    /// Make ready what requests of this generation will need first.
+    pub fn expect(&self, snapshot: &Snapshot) {
+        let durable = snapshot.routes.iter().any(|route| route.record.mode == Mode::Durable);
+        if let Some(recorder) = self.recorder.as_ref().filter(|_| durable) {
+            recorder.expect_durable();
         }
     }
 

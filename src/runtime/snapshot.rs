@@ -21,7 +21,7 @@ use crate::observe::metrics::{Metrics, RouteMetrics, UpstreamMetrics};
 use crate::policy::auth::{Guard, Verifier};
 use crate::policy::retry::budget::Budget;
 use crate::policy::{Policies, rate_limit, retry};
-use crate::record::Capture;
+use crate::record::{self, Capture, Query};
 use crate::routing::{Conflict, Router};
 use crate::time::Moment;
 use crate::upstream::Upstream;
@@ -99,7 +99,11 @@ pub struct Route {
     /// How clients are told of `policies.rate_limits`.
     pub limit_fields: rate_limit::Fields,
     pub retry: Option<Retry>,
+    /// Its own, or the default.
+    pub record: record::Policy,
     pub capture: Option<Capture>,
+    /// What of queries its rows hold.
+    pub recorded_query: Option<Query>,
     pub metrics: RouteMetrics,
 }
 
@@ -139,6 +143,7 @@ impl Snapshot {
                 authorities: &authorities,
                 jitter_seed: config.server.retry_jitter_seed,
                 limit_stores: &limit_stores,
+                record: &config.record.default,
             };
             let old = before.and_then(|before| before.route(name));
             match Route::compile(name, route, parts, old, metrics, now) {
@@ -184,6 +189,7 @@ struct Parts<'a> {
     authorities: &'a BTreeMap<String, Arc<Authority>>,
     jitter_seed: Option<u64>,
     limit_stores: &'a BTreeMap<String, Arc<Store>>,
+    record: &'a record::Policy,
 }
 
 impl Route {
@@ -224,6 +230,7 @@ impl Route {
         let store = shared.and_then(|shared| parts.limit_stores.get(&shared.store));
         let shared_limits =
             store.and_then(|store| SharedLimits::compile(name, &config.rate_limit, store.clone()));
+        let record = config.record.as_ref().unwrap_or(parts.record);
         let upstream_breaker = match &target {
             Target::Upstream(target) => target.upstream.breaker().cloned(),
             Target::Serve(_) => None,
@@ -246,7 +253,9 @@ impl Route {
             target,
             guard,
             retry,
-            capture: Capture::compile(&config.record),
+            capture: Capture::compile(record),
+            recorded_query: Query::compile(record),
+            record: record.clone(),
             metrics: metrics.route(name),
             config: config.clone(),
         })

@@ -15,7 +15,6 @@ use super::snapshot::{Route, Snapshot, Target};
 use crate::config::route::Serve;
 use crate::observe::metrics::StateMetrics;
 use crate::policy::breaker::{Breaker, State};
-use crate::record::Stats;
 use crate::time::{Clock, Moment};
 
 /// A small answer, complete.
@@ -145,7 +144,7 @@ struct RecordStatus {
     written: u64,
     committed: u64,
     dropped: u64,
-    refused: u64,
+    dead: u64,
     queued: u64,
     journaled: u64,
 }
@@ -167,7 +166,7 @@ fn status(shared: &Shared) -> Status {
             written: stats.written,
             committed: stats.committed,
             dropped: stats.dropped,
-            refused: stats.refused,
+            dead: stats.dead,
             queued: stats.queue_depth,
             journaled: stats.journal_depth,
         },
@@ -278,7 +277,7 @@ fn publish(state: &StateMetrics, shared: &Shared, snapshot: &Snapshot, now: Mome
     for (name, store) in &snapshot.limit_stores {
         state.rate_limit_store_up.with_label_values(&[name]).set(store.is_up().into());
     }
-    publish_record(state, &shared.record_stats());
+    shared.metrics.record.publish(&shared.record_stats());
     publish_keys(state, snapshot);
 }
 
@@ -292,22 +291,6 @@ fn publish_circuit(state: &StateMetrics, labels: [&str; 2], breaker: &Breaker, n
     };
     state.circuit_state.with_label_values(&labels).set(value);
     state.circuit_opened.with_label_values(&labels).inc_by(breaker.transitions().opened);
-}
-
-fn publish_record(state: &StateMetrics, stats: &Stats) {
-    for (result, rows) in [
-        ("written", stats.written),
-        ("committed", stats.committed),
-        ("completed", stats.completed),
-        ("dropped", stats.dropped + stats.completions_dropped),
-        ("refused", stats.refused),
-        ("unavailable", stats.unavailable),
-        ("journaled", stats.journaled),
-        ("shipped", stats.shipped),
-    ] {
-        state.record_rows.with_label_values(&[result]).inc_by(rows);
-    }
-    state.record_queue.set(as_gauge(stats.queue_depth));
 }
 
 fn publish_keys(state: &StateMetrics, snapshot: &Snapshot) {

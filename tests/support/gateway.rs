@@ -75,6 +75,13 @@ impl Gateway {
         }
     }
 
+    /// Begin to run the executable with these arguments.
+    pub fn begin(arguments: &[&str], directory: &Path, environment: &[(&str, &str)]) -> Child {
+        let mut command = command(directory);
+        command.args(arguments).envs(environment.iter().copied());
+        command.spawn().expect("the executable starts")
+    }
+
     pub fn connect(&self) -> Client {
         Client::connect(self.address)
     }

@@ -71,9 +71,14 @@ impl Store {
     /// Every row, oldest first; none where nothing was stored yet.
     pub fn rows(&self, gateway: &Gateway) -> Vec<Row> {
         match self {
-            Store::Sqlite => read_sqlite(&gateway.store()).unwrap_or_default(),
+            Store::Sqlite => Store::rows_in(&gateway.store()),
             Store::Postgres { server, url } => read_postgres(server, url),
         }
+    }
+
+    /// Every row of an embedded store, oldest first.
+    pub fn rows_in(path: &Path) -> Vec<Row> {
+        read_sqlite(path).unwrap_or_default()
     }
 
     /// Wait for `count` rows whose requests have ended; there must be no more.

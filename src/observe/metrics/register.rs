@@ -6,7 +6,7 @@ use prometheus::{
 };
 
 /// Seconds: from a cache's answer to a slow report.
-const LATENCY_BUCKETS: [f64; 14] =
+pub(super) const LATENCY_BUCKETS: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
 pub(super) fn opts(name: &str, help: &str) -> Opts {

@@ -22,7 +22,8 @@ pub(crate) trait Store: Send + Sync {
     /// Connects if need be and brings the schema up to date. Fails on a store that can only be read.
     async fn migrate(&self) -> Result<(), Lost>;
 
-    /// Commits `rows`, but for those the store will never take.
+    /// Commits `rows`, but for those the store will never take: they are set aside in
+    /// `invocations_dead`.
     ///
     /// After `Lost` it is unknown which of them were committed; writing them again is harmless.
     async fn write(&self, rows: &Arc<Vec<Row>>, safety: Safety) -> Result<Vec<Refusal>, Lost>;
@@ -30,7 +31,13 @@ pub(crate) trait Store: Send + Sync {
     /// Whether the store answers and could be written to.
     async fn ping(&self) -> Result<(), Lost>;
 
-    /// Deletes up to `at_most` rows created before `before`, and says how many.
+    /// Does ahead of time what writing will need.
+    async fn prepare(&self) -> Result<(), Lost> {
+        Ok(())
+    }
+
+    /// Deletes up to `at_most` rows created before `before`, and says how many; more
+    /// where they go together.
     async fn expire(&self, before: SystemTime, at_most: u32) -> Result<u64, Lost>;
 }
 
@@ -91,7 +98,7 @@ pub(crate) struct Migration {
 }
 
 /// The columns of `invocations`, in the order both stores bind them.
-pub(crate) const COLUMNS: [&str; 24] = [
+pub const COLUMNS: [&str; 26] = [
     "id",
     "created_at",
     "request_id",
@@ -116,6 +123,8 @@ pub(crate) const COLUMNS: [&str; 24] = [
     "result_message",
     "captured",
     "completed",
+    "trace_id",
+    "query",
 ];
 
 /// What an insert does about a row that is there already.

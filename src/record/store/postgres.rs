@@ -1,32 +1,30 @@
 //! Rows in PostgreSQL, through a pool.
 //!
-//! A batch is one statement ([`batch`]). One that is refused is halved until the
-//! row at fault stands alone, so the others arrive. A connection that failed in any way is thrown
-//! away, so that a fail-over ends in a new one.
+//! New rows are copied ([`copy`]); such as turn out to be there already, or are expected to be, are one
+//! statement ([`batch`]). A batch that is refused is halved until the row at fault stands alone and is set aside
+//! ([`dead`]), so the others arrive. A connection that failed in any way is thrown away, so that a
+//! fail-over ends in a new one.
 
 mod batch;
+mod copy;
+mod dead;
+mod schema;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use deadpool_postgres::{Hook, HookError, Manager, Object, Pool, Runtime};
+use log::error;
 use tokio::time::timeout;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Error, NoTls};
 
-use super::{Lost, Migration, Refusal, Safety, Store, chain, one_line, tls};
+use super::{Lost, Refusal, Safety, Store, chain, one_line, tls};
 use crate::record::config::{Postgres as Config, PostgresUrl};
-use crate::record::invocation::Row;
+use crate::record::invocation::{Row, Stage, first_id};
 
-const MIGRATIONS: &[Migration] =
-    &[Migration { version: 1, sql: include_str!("../migrations/postgres/0001_invocations.sql") }];
-
-/// Names the lock under which the schema is changed; any number that others do not use.
-const MIGRATION_LOCK: i64 = 0x706f_7274_6375_6c6c;
-/// A change of the schema may take longer than a statement.
-const MIGRATION_TIMEOUT: Duration = Duration::from_secs(60);
 /// Beyond the server's own limit, for a server that does not answer at all.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -64,9 +62,70 @@ impl Postgres {
         Ok(Postgres { pool, statement_timeout: *config.statement_timeout })
     }
 
+    /// Whether the rows could be written at one stroke; if not, none was.
+    async fn copy(&self, rows: &[Row], indices: &[usize]) -> Result<bool, Lost> {
+        self.with_client(self.statement_timeout, async |client| {
+            match copy::insert(client, rows, indices).await {
+                Err(error) if is_refusal(&error) => Ok(false),
+                outcome => outcome.map(|()| true),
+            }
+        })
+        .await
+    }
+
+    /// Writes the rows at `indices`; a batch that is refused is halved until the row at fault stands
+    /// alone. A statement is a transaction of its own: what arrived stays, whatever comes of the rest.
+    async fn insert(
+        &self,
+        rows: &[Row],
+        indices: &[usize],
+        overwrite: bool,
+        refusals: &mut Vec<Refusal>,
+    ) -> Result<(), Lost> {
+        let mut parts = vec![indices];
+        while let Some(part) = parts.pop().filter(|part| !part.is_empty()) {
+            let refused = self
+                .with_client(self.statement_timeout, async |client| {
+                    match batch::insert(client, rows, part, overwrite).await {
+                        Err(error) if is_refusal(&error) => Ok(Some(describe(&error))),
+                        Err(error) => Err(error),
+                        Ok(()) => Ok(None),
+                    }
+                })
+                .await?;
+            match (refused, part) {
+                (None, _) => {}
+                (Some(reason), [index]) => {
+                    self.set_aside(&rows[*index], &reason).await?;
+                    refusals.push(Refusal { index: *index, reason });
+                }
+                (Some(_), several) => {
+                    let (left, right) = several.split_at(several.len() / 2);
+                    parts.extend([right, left]);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn set_aside(&self, row: &Row, reason: &str) -> Result<(), Lost> {
+        self.with_client(self.statement_timeout, async |client| {
+            match dead::insert(client, row, reason).await {
+                // Nothing may be held up by this table either.
+                Err(error) if error.as_db_error().is_some() && !error.is_closed() => {
+                    let id = row.invocation.id;
+                    error!("record store: row {id} could not be set aside: {}", describe(&error));
+                    Ok(())
+                }
+                outcome => outcome,
+            }
+        })
+        .await
+    }
+
     /// Runs `work` on a connection within `limit`. The connection goes back to the pool only if all
     /// went well.
-    async fn with_client<T>(
+    pub(crate) async fn with_client<T>(
         &self,
         limit: Duration,
         work: impl AsyncFnOnce(&mut Object) -> Result<T, Error>,
@@ -87,36 +146,21 @@ impl Postgres {
 impl Store for Postgres {
     async fn migrate(&self) -> Result<(), Lost> {
         self.ping().await?;
-        self.with_client(MIGRATION_TIMEOUT, migrate).await
+        self.with_client(schema::TIMEOUT, schema::migrate).await
     }
 
     async fn write(&self, rows: &Arc<Vec<Row>>, _safety: Safety) -> Result<Vec<Refusal>, Lost> {
-        let (upserts, inserts): (Vec<usize>, Vec<usize>) =
-            (0..rows.len()).partition(|index| rows[*index].stage.overwrites());
+        let at = |stage| (0..rows.len()).filter(|i| rows[*i].stage == stage).collect::<Vec<_>>();
+        let [answered, whole, completions] =
+            [Stage::Answered, Stage::Whole, Stage::Completion].map(at);
         let mut refusals = Vec::new();
-        // A statement is a transaction of its own: what arrived stays, whatever comes of the rest.
-        for (overwrite, indices) in [(false, inserts), (true, upserts)] {
-            let mut parts = vec![indices.as_slice()];
-            while let Some(part) = parts.pop().filter(|part| !part.is_empty()) {
-                let written = self
-                    .with_client(self.statement_timeout, async |client| {
-                        match batch::insert(client, rows, part, overwrite).await {
-                            Err(error) if is_refusal(&error) => Ok(Some(describe(&error))),
-                            Err(error) => Err(error),
-                            Ok(()) => Ok(None),
-                        }
-                    })
-                    .await?;
-                match (written, part) {
-                    (None, _) => {}
-                    (Some(reason), [index]) => refusals.push(Refusal { index: *index, reason }),
-                    (Some(_), several) => {
-                        let (left, right) = several.split_at(several.len() / 2);
-                        parts.extend([right, left]);
-                    }
-                }
-            }
+        let new = [&answered[..], &whole].concat();
+        // Faster than a statement for ten rows already, and the more so for more.
+        if !new.is_empty() && !self.copy(rows, &new).await? {
+            self.insert(rows, &answered, false, &mut refusals).await?;
+            self.insert(rows, &whole, true, &mut refusals).await?;
         }
+        self.insert(rows, &completions, true, &mut refusals).await?;
         Ok(refusals)
     }
 
@@ -130,19 +174,27 @@ impl Store for Postgres {
             })
             .await?;
         if read_only == "on" {
+            // It may be so for this session alone.
+            self.pool.retain(|_, _| false);
             return Err(Lost("the database is read-only".to_owned()));
         }
         Ok(())
     }
 
+    async fn prepare(&self) -> Result<(), Lost> {
+        self.with_client(schema::TIMEOUT, schema::make_partitions).await
+    }
+
     async fn expire(&self, before: SystemTime, at_most: u32) -> Result<u64, Lost> {
         // Several gateways may be at it: each takes rows that no other holds.
         let sql = "DELETE FROM invocations WHERE id IN (
-                       SELECT id FROM invocations WHERE created_at < $1
-                       ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED)";
+                       SELECT id FROM invocations WHERE id < $1
+                       ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)";
         self.with_client(self.statement_timeout, async |client| {
+            let dropped = schema::drop_partitions(client, before).await?;
             let statement = client.prepare_cached(sql).await?;
-            client.execute(&statement, &[&before, &i64::from(at_most)]).await
+            Ok(dropped
+                + client.execute(&statement, &[&first_id(before), &i64::from(at_most)]).await?)
         })
         .await
     }
@@ -155,44 +207,6 @@ fn limit_statements(limit: Duration) -> Hook {
         let sql = sql.clone();
         Box::pin(async move { client.batch_execute(&sql).await.map_err(HookError::Backend) })
     })
-}
-
-async fn migrate(client: &mut Object) -> Result<(), Error> {
-    if version(client).await? >= MIGRATIONS.last().map_or(0, |last| last.version) {
-        // No lock, and no right to create anything, is needed to find that all is done.
-        return Ok(());
-    }
-    let transaction = client.transaction().await?;
-    let limit = MIGRATION_TIMEOUT.as_millis();
-    transaction.batch_execute(&format!("SET LOCAL statement_timeout = {limit}")).await?;
-    transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&MIGRATION_LOCK]).await?;
-    transaction
-        .batch_execute(
-            "CREATE TABLE IF NOT EXISTS portcullis_schema_version (
-                 version integer PRIMARY KEY,
-                 applied_at timestamptz NOT NULL DEFAULT now()
-             )",
-        )
-        .await?;
-    // Another gateway may have been faster.
-    let current = max_version(&transaction).await?;
-    for migration in MIGRATIONS.iter().filter(|migration| migration.version > current) {
-        transaction.batch_execute(migration.sql).await?;
-        let sql = "INSERT INTO portcullis_schema_version (version) VALUES ($1)";
-        transaction.execute(sql, &[&migration.version]).await?;
-    }
-    transaction.commit().await
-}
-
-async fn version(client: &Object) -> Result<i32, Error> {
-    let sql = "SELECT to_regclass('portcullis_schema_version') IS NOT NULL";
-    let exists: bool = client.query_one(sql, &[]).await?.try_get(0)?;
-    if exists { max_version(client).await } else { Ok(0) }
-}
-
-async fn max_version(client: &impl deadpool_postgres::GenericClient) -> Result<i32, Error> {
-    let sql = "SELECT coalesce(max(version), 0) FROM portcullis_schema_version";
-    client.query_one(sql, &[]).await?.try_get(0)
 }
 
 /// Whether the row is at fault, and not the server or the moment: data that cannot be

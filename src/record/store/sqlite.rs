@@ -1,25 +1,29 @@
-//! Rows in an SQLite file: the embedded store, and the journal.
+//! Rows in an SQLite file: the embedded store.
 //!
 //! One thread owns the connection and does one job after the other; callers await it. The file is in
 //! WAL mode, so others may read it meanwhile. What is committed survives `kill -9` always; commits
 //! made before the response also wait for the disk ([`Safety::Power`]), once per group.
 
-mod row;
+pub(crate) mod row;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use log::warn;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior, params};
 use tokio::sync::oneshot;
-use uuid::Uuid;
 
 use super::{COLUMNS, Lost, Migration, Refusal, Safety, Store};
-use crate::record::invocation::{Invocation, Row, first_id};
+use crate::record::config::StoreFull;
+use crate::record::invocation::{Row, Stage, first_id};
+use crate::record::json;
 
-const MIGRATIONS: &[Migration] =
-    &[Migration { version: 1, sql: include_str!("../migrations/sqlite/0001_invocations.sql") }];
+const MIGRATIONS: &[Migration] = &[
+    Migration { version: 1, sql: include_str!("../migrations/sqlite/0001_invocations.sql") },
+    Migration { version: 2, sql: include_str!("../migrations/sqlite/0002_trace_query_dead.sql") },
+];
 
 /// How long a writer of another process may hold the file before a batch is put off.
 const BUSY: Duration = Duration::from_secs(2);
@@ -30,54 +34,25 @@ pub(crate) struct Sqlite {
     jobs: mpsc::Sender<Job>,
 }
 
+/// How large the file may get, and what happens then.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Limit {
+    /// Bytes; zero means no limit but the disk's.
+    pub(crate) size: u64,
+    pub(crate) when_full: StoreFull,
+}
+
 type Job = Box<dyn FnOnce(&mut Worker) + Send>;
 
 impl Sqlite {
     /// Starts the thread. The file is opened by the first `migrate`.
-    pub(crate) fn start(path: &Path) -> std::io::Result<Self> {
+    pub(crate) fn start(path: &Path, limit: Limit) -> std::io::Result<Self> {
         let (jobs, inbox) = mpsc::channel::<Job>();
-        let mut worker = Worker { path: path.to_owned(), connection: None };
+        let mut worker = Worker { path: path.to_owned(), limit, connection: None };
         std::thread::Builder::new()
             .name("record-sqlite".to_owned())
             .spawn(move || inbox.iter().for_each(|job| job(&mut worker)))?;
         Ok(Sqlite { jobs })
-    }
-
-    /// The oldest rows, `at_most` of them.
-    pub(crate) async fn oldest(&self, at_most: u32) -> Result<Vec<Invocation>, Lost> {
-        self.run(move |connection| {
-            let sql =
-                format!("SELECT {} FROM invocations ORDER BY id LIMIT ?1", COLUMNS.join(", "));
-            connection.prepare_cached(&sql)?.query_map([at_most], row::read)?.collect()
-        })
-        .await
-    }
-
-    /// Deletes the rows with these ids.
-    pub(crate) async fn remove(&self, ids: Vec<Uuid>) -> Result<(), Lost> {
-        self.run(move |connection| {
-            let transaction =
-                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            {
-                let mut delete =
-                    transaction.prepare_cached("DELETE FROM invocations WHERE id = ?1")?;
-                for id in ids {
-                    delete.execute([id.to_string()])?;
-                }
-            }
-            transaction.commit()
-        })
-        .await
-    }
-
-    /// Rows in the file.
-    pub(crate) async fn count(&self) -> Result<u64, Lost> {
-        let rows: i64 = self
-            .run(|connection| {
-                connection.query_row("SELECT count(*) FROM invocations", [], |row| row.get(0))
-            })
-            .await?;
-        Ok(u64::try_from(rows).unwrap_or(0))
     }
 
     async fn run<T: Send + 'static>(
@@ -114,7 +89,17 @@ impl Store for Sqlite {
 
     async fn write(&self, rows: &Arc<Vec<Row>>, safety: Safety) -> Result<Vec<Refusal>, Lost> {
         let rows = Arc::clone(rows);
-        self.run(move |connection| write(connection, &rows, safety)).await
+        self.hand_over(move |worker| {
+            let when_full = worker.limit.when_full;
+            worker.with_connection(|connection| match write(connection, &rows, safety) {
+                Err(error) if is_full(&error) && when_full == StoreFull::DeleteOldest => {
+                    make_room(connection, rows.len())?;
+                    write(connection, &rows, safety)
+                }
+                outcome => outcome,
+            })
+        })
+        .await
     }
 
     async fn ping(&self) -> Result<(), Lost> {
@@ -144,6 +129,7 @@ impl Store for Sqlite {
 /// What lives on the thread.
 struct Worker {
     path: PathBuf,
+    limit: Limit,
     connection: Option<Connection>,
 }
 
@@ -158,7 +144,7 @@ impl Worker {
         if let Some(directory) = self.path.parent() {
             std::fs::create_dir_all(directory).map_err(|error| unusable(&error))?;
         }
-        let connection = connect(&self.path).map_err(|error| unusable(&error))?;
+        let connection = connect(&self.path, self.limit.size).map_err(|error| unusable(&error))?;
         self.connection = Some(connection);
         Ok(())
     }
@@ -171,8 +157,8 @@ impl Worker {
             return Err(Lost(format!("{}: not open", self.path.display())));
         };
         work(connection).map_err(|error| {
-            // A lock goes away by itself; after anything else the file is opened anew.
-            if error.sqlite_error_code() != Some(ErrorCode::DatabaseBusy) {
+            // A lock goes away by itself, room comes back; after anything else the file is opened anew.
+            if error.sqlite_error_code() != Some(ErrorCode::DatabaseBusy) && !is_full(&error) {
                 self.connection = None;
             }
             Lost(format!("{}: {}", self.path.display(), super::chain(&error)))
@@ -180,7 +166,7 @@ impl Worker {
     }
 }
 
-fn connect(path: &Path) -> rusqlite::Result<Connection> {
+fn connect(path: &Path, max_size: u64) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
     connection.busy_timeout(BUSY)?;
     connection.pragma_update(None, "journal_mode", "wal")?;
@@ -189,6 +175,11 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "journal_size_limit", 16 * 1024 * 1024)?;
     // Pages at its end are written again and again: the longer it is, the fewer copies.
     connection.pragma_update(None, "wal_autocheckpoint", 4000)?;
+    if max_size > 0 {
+        let page: u32 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
+        let limit = format!("PRAGMA max_page_count = {}", max_size / u64::from(page.max(1)));
+        connection.query_row(&limit, [], |_| Ok(()))?;
+    }
     Ok(connection)
 }
 
@@ -238,7 +229,9 @@ fn write(
                 Ok(()) => {}
                 // The statement is undone, the transaction goes on.
                 Err(error) if is_refusal(&error) => {
-                    refusals.push(Refusal { index, reason: super::chain(&error) });
+                    let reason = super::chain(&error);
+                    set_aside(&transaction, it, &reason)?;
+                    refusals.push(Refusal { index, reason });
                 }
                 Err(error) => return Err(error),
             }
@@ -246,6 +239,49 @@ fn write(
     }
     transaction.commit()?;
     Ok(refusals)
+}
+
+fn set_aside(connection: &Connection, row: &Row, reason: &str) -> rusqlite::Result<()> {
+    let mut text = Vec::new();
+    json::write(&row.invocation, row.stage.is_complete(), &mut text);
+    let sql =
+        "INSERT OR REPLACE INTO invocations_dead (id, reason, invocation) VALUES (?1, ?2, ?3)";
+    let id = row.invocation.id.to_string();
+    connection.prepare_cached(sql)?.execute(params![id, reason, String::from_utf8_lossy(&text)])?;
+    Ok(())
+}
+
+/// Deletes the oldest rows, so that at least as many new ones fit.
+fn make_room(connection: &mut Connection, rows: usize) -> rusqlite::Result<()> {
+    // Rows differ in size, and those of one moment lie together.
+    let gone = (rows * 4).max(1000);
+    let sql =
+        "DELETE FROM invocations WHERE id IN (SELECT id FROM invocations ORDER BY id LIMIT ?1)";
+    let gone = connection.execute(sql, [i64::try_from(gone).unwrap_or(i64::MAX)])?;
+    warn!("record store: the file has reached its max_size: deleted the {gone} oldest rows");
+    Ok(())
+}
+
+/// Every row, taken out of a file that will not be a store any more.
+pub(crate) fn take_all(connection: &mut Connection) -> rusqlite::Result<Vec<Row>> {
+    let sql = "SELECT count(*) FROM sqlite_schema WHERE name = 'invocations'";
+    if connection.query_row(sql, [], |row| row.get::<_, i64>(0))? == 0 {
+        return Ok(Vec::new());
+    }
+    migrate(connection)?;
+    let sql = format!("SELECT {} FROM invocations ORDER BY id", COLUMNS.join(", "));
+    let rows: rusqlite::Result<Vec<_>> = connection
+        .prepare(&sql)?
+        .query_map([], |found| {
+            let stage = if found.get("completed")? { Stage::Completion } else { Stage::Answered };
+            Ok(Row { invocation: row::read(found)?, stage })
+        })?
+        .collect();
+    rows
+}
+
+fn is_full(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
 }
 
 /// Whether the row is at fault, and not the file or the moment.

@@ -4,16 +4,17 @@ use std::time::Instant;
 
 use tokio::runtime::Handle;
 
-use super::{LONG, SHORT, config, eventually};
+use super::{LONG, REJECT, SHORT, config, eventually};
 use crate::record::invocation::tests::invocation;
-use crate::record::{Committed, OnFailure, Recorder, Unavailable, postgres_server};
+use crate::record::meters::Meters;
+use crate::record::{Committed, Recorder, Unavailable, postgres_server};
 
 fn on_postgres(url: &str) -> Recorder {
     // The rows of these tests are of 2023, and meant to stay.
     let yaml = format!(
         "{{retention: 0, store: {{postgres: {{url: '{url}', connect_timeout: 500ms}}}}, batch: {{max_delay: 1ms}}}}"
     );
-    Recorder::start(&config(&yaml), &Handle::current()).expect("started")
+    Recorder::start(&config(&yaml), &Handle::current(), Meters::unseen()).expect("started")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -21,14 +22,14 @@ async fn rows_outlast_a_database_that_is_stopped_and_started() {
     let Some(server) = postgres_server::Postgres::start() else { return };
     let url = server.database();
     let recorder = on_postgres(&url);
-    recorder.commit(&invocation("before"), LONG, OnFailure::Reject).await.expect("committed");
+    recorder.commit(&invocation("before"), LONG, REJECT).await.expect("committed");
     assert_eq!(recorder.health().await, Ok(()));
 
     server.stop();
     for _ in 0..1000 {
         recorder.enqueue(invocation("during"));
     }
-    let refused = recorder.commit(&invocation("lost"), 10 * SHORT, OnFailure::Reject).await;
+    let refused = recorder.commit(&invocation("lost"), 10 * SHORT, REJECT).await;
     assert!(matches!(refused, Err(Unavailable::Down(_))), "{refused:?}");
     assert!(recorder.health().await.is_err());
 
@@ -47,10 +48,10 @@ async fn a_database_that_is_down_at_the_start_is_used_once_it_is_up() {
     let recorder = on_postgres(&url);
     recorder.enqueue(invocation("early"));
     let row = invocation("sync");
-    recorder.commit(&row, SHORT, OnFailure::Reject).await.expect_err("down");
+    recorder.commit(&row, SHORT, REJECT).await.expect_err("down");
     server.restart();
     eventually(|| recorder.stats().written == 1).await;
-    let outcome = recorder.commit(&row, LONG, OnFailure::Reject).await;
+    let outcome = recorder.commit(&row, LONG, REJECT).await;
     assert_eq!(outcome, Ok(Committed::Store));
 }
 
@@ -59,14 +60,14 @@ async fn sixty_four_connections_commit_together_on_postgres() {
     let Some(server) = postgres_server::Postgres::shared() else { return };
     let url = server.database();
     let recorder = on_postgres(&url);
-    recorder.commit(&invocation("first"), LONG, OnFailure::Reject).await.expect("committed");
+    recorder.commit(&invocation("first"), LONG, REJECT).await.expect("committed");
     let clients = (0..64).map(|_| {
         let recorder = recorder.clone();
         tokio::spawn(async move {
             let mut waits = Vec::new();
             for _ in 0..20 {
                 let begun = Instant::now();
-                let outcome = recorder.commit(&invocation("row"), LONG, OnFailure::Reject).await;
+                let outcome = recorder.commit(&invocation("row"), LONG, REJECT).await;
                 assert_eq!(outcome, Ok(Committed::Store));
                 waits.push(begun.elapsed());
             }

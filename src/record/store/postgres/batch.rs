@@ -1,4 +1,4 @@
-//! A batch as one statement: an array for each column in, rows out of `unnest`.
+//! Rows that may be there already, as one statement: an array for each column in, rows out of `unnest`.
 //!
 //! What is done about a batch that is refused is left to the store.
 
@@ -40,6 +40,8 @@ const ARRAYS: [&str; COLUMNS.len()] = [
     "text",
     "text",
     "bool",
+    "text",
+    "text",
 ];
 
 /// Without and with overwriting.
@@ -86,6 +88,8 @@ struct Columns<'a> {
     bytes: [Vec<i64>; 2],
     captured: Vec<Option<String>>,
     completed: Vec<bool>,
+    trace_id: Vec<Option<String>>,
+    query: Vec<Option<&'a str>>,
 }
 
 impl<'a> Columns<'a> {
@@ -129,6 +133,8 @@ impl<'a> Columns<'a> {
         self.bytes[1].push(count(it.bytes_out));
         self.captured.push(it.captured.other_json());
         self.completed.push(row.stage.is_complete());
+        self.trace_id.push(it.trace_id_text());
+        self.query.push(it.query.as_deref());
     }
 
     fn parameters(&self) -> [&(dyn ToSql + Sync); COLUMNS.len()] {
@@ -170,6 +176,8 @@ impl<'a> Columns<'a> {
             result,
             &self.captured,
             &self.completed,
+            &self.trace_id,
+            &self.query,
         ]
     }
 }

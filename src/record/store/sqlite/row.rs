@@ -3,13 +3,14 @@
 use std::borrow::Cow;
 use std::str::FromStr;
 use std::sync::{Arc, LazyLock};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use http::Method;
 use rusqlite::{Statement, params, types::Type};
 use uuid::Uuid;
 
 use crate::record::invocation::{Captured, Invocation, Row};
+use crate::record::json::timestamp;
 use crate::record::store::{COLUMNS, count, micros, on_conflict};
 
 /// Without and with overwriting.
@@ -54,12 +55,14 @@ pub(super) fn write(statement: &mut Statement<'_>, row: &Row) -> rusqlite::Resul
         it.captured.result_message,
         it.captured.other_json(),
         row.stage.is_complete(),
+        it.trace_id_text(),
+        it.query,
     ])?;
     Ok(())
 }
 
 /// The row that a query for all [`COLUMNS`] gave.
-pub(super) fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Invocation> {
+pub(crate) fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Invocation> {
     let shared = |index| row.get::<_, Option<Arc<str>>>(index);
     let owned = |index| row.get::<_, Option<String>>(index);
     let micros = |n: i64| Duration::from_micros(u64::try_from(n).unwrap_or(0));
@@ -69,6 +72,7 @@ pub(super) fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Invocation> {
         created_at: humantime::parse_rfc3339(&row.get::<_, String>(1)?)
             .map_err(|error| unreadable(1, error))?,
         request_id: row.get(2)?,
+        trace_id: owned(24)?.and_then(|id| u128::from_str_radix(&id, 16).ok()).unwrap_or(0),
         route: row.get(3)?,
         upstream: shared(4)?,
         endpoint: shared(5)?,
@@ -79,6 +83,7 @@ pub(super) fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Invocation> {
         },
         method: parse::<Method>(row, 8)?,
         path: row.get(9)?,
+        query: owned(25)?,
         status: row.get(10)?,
         upstream_status: row.get(11)?,
         success: row.get(12)?,
@@ -115,9 +120,4 @@ fn unreadable(
     error: impl std::error::Error + Send + Sync + 'static,
 ) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(index, Type::Text, Box::new(error))
-}
-
-/// Sorts as text, and is understood by SQLite's own date functions.
-pub(super) fn timestamp(time: SystemTime) -> String {
-    humantime::format_rfc3339_micros(time).to_string()
 }

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# The record's proofs at full length: fifty kills in each mode and on each store, and each trouble of
+# the database for thirty seconds. Takes about ten minutes; prints the figures. `make soak`.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+export RECORD_KILLS=${RECORD_KILLS:-50} RECORD_OUTAGE_SECONDS=${RECORD_OUTAGE_SECONDS:-30}
+# One after the other: the figures are latencies.
+cargo test --locked --test integration -- record_crash record_outage --test-threads 1 --nocapture

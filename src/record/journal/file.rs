@@ -1,0 +1,286 @@
+//! The journal's file: SQLite in WAL mode, one table of entries.
+//!
+//! It is opened whatever state it is in, emptied even on a full disk, and small again when empty.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
+
+use super::entry::{Entry, forget, insert_next, pack};
+use super::frame;
+use super::reserve::Reserve;
+use super::salvage;
+use crate::record::invocation::Row;
+use crate::record::store::{chain, sqlite};
+
+pub(super) const PAGE: u32 = 4096;
+/// Pages of an empty file that are worth giving back.
+const SHRINK_FROM: u64 = 256;
+/// How long a writer of another process may hold the file.
+const BUSY: Duration = Duration::from_secs(2);
+
+/// Why the journal did not do it.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error("{0}: no room for more rows: the disk or record.journal.max_size is full")]
+    Full(PathBuf),
+    #[error("{0}: {1}")]
+    Damaged(PathBuf, String),
+    #[error("{0}: {1}")]
+    Other(PathBuf, String),
+}
+
+pub(super) struct File {
+    path: PathBuf,
+    connection: Connection,
+    reserve: Reserve,
+    last: i64,
+    /// Rows in the file.
+    pub(super) depth: u64,
+}
+
+/// What an earlier end of the process or of the disk has done to the file.
+#[derive(Debug, Default)]
+pub(super) struct Repaired {
+    pub(super) found: u64,
+    pub(super) damaged: u64,
+}
+
+impl File {
+    /// Opens the file; it and its directory are made when missing. What is damaged is set aside, and
+    /// what is good in it is kept.
+    pub(super) fn open(path: &Path, max_size: u64) -> Result<(Self, Repaired), Failure> {
+        if let Some(directory) = path.parent() {
+            std::fs::create_dir_all(directory)
+                .map_err(|error| Failure::Other(path.to_owned(), error.to_string()))?;
+        }
+        // Before SQLite looks at the log: it drops what follows the first damage without a word.
+        let log = salvage::log(path);
+        let mut repaired = Repaired::default();
+        let (mut file, rows) = match Self::connect(path, max_size) {
+            Ok((file, sound)) => {
+                let lost = log.beyond(sound);
+                repaired.damaged = lost.damaged;
+                (file, lost.rows)
+            }
+            Err(Failure::Damaged(_, reason)) => {
+                let found = salvage::all(path, &log);
+                let aside = salvage::set_aside(path)
+                    .map_err(|error| Failure::Other(path.to_owned(), error.to_string()))?;
+                let aside = aside.display();
+                log::error!(
+                    "record journal: {}: {reason}; kept as {aside}, what is good in it is used",
+                    path.display()
+                );
+                repaired.damaged = found.damaged;
+                (Self::connect(path, max_size)?.0, found.rows)
+            }
+            Err(failure) => return Err(failure),
+        };
+        let rows = [rows, file.earlier_rows()?].concat();
+        repaired.found = rows.len() as u64;
+        if !rows.is_empty() {
+            file.append(&rows, &[])?;
+        }
+        // A crash in between leaves them to be sent twice, which the store puts up with.
+        file.drop_earlier_tables()?;
+        Ok((file, repaired))
+    }
+
+    /// Also says how many pages of the log are sound.
+    fn connect(path: &Path, max_size: u64) -> Result<(Self, u64), Failure> {
+        let connect = || -> rusqlite::Result<_> {
+            let connection = Connection::open(path)?;
+            connection.busy_timeout(BUSY)?;
+            connection.pragma_update(None, "page_size", PAGE)?;
+            connection.pragma_update(None, "journal_mode", "wal")?;
+            // Of a log that is in use nothing has been written yet but what was there.
+            let sound: i64 =
+                connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get(1))?;
+            connection.pragma_update(None, "synchronous", "full")?;
+            connection.pragma_update(None, "cell_size_check", true)?;
+            // Small, so that it never needs more than the reserve to be worked into the file.
+            connection.pragma_update(None, "wal_autocheckpoint", 256)?;
+            let pages = if max_size == 0 {
+                i64::from(u32::MAX - 1)
+            } else {
+                i64::try_from(max_size / u64::from(PAGE)).unwrap_or(i64::MAX)
+            };
+            connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))?;
+            connection.execute_batch(
+                "CREATE TABLE IF NOT EXISTS entries (
+                     number INTEGER PRIMARY KEY NOT NULL,
+                     rows   INTEGER NOT NULL,
+                     body   BLOB NOT NULL
+                 )",
+            )?;
+            let check: String =
+                connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+            let sql = "SELECT coalesce(max(number), 0), coalesce(sum(rows), 0) FROM entries";
+            let (last, depth): (i64, i64) =
+                connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            Ok((connection, sound, check, last, depth))
+        };
+        let (connection, sound, check, last, depth) =
+            connect().map_err(|error| failure(path, &error))?;
+        if check != "ok" {
+            return Err(Failure::Damaged(path.to_owned(), check));
+        }
+        let depth = u64::try_from(depth).unwrap_or(0);
+        let reserve = Reserve::beside(path);
+        let file = File { path: path.to_owned(), connection, reserve, last, depth };
+        Ok((file, u64::try_from(sound).unwrap_or(0)))
+    }
+
+    /// Commits `rows`, and forgets the entries `done`, in one transaction. The new entries come back
+    /// with how many of the rows, in order, each holds. Where there is no room for rows, the entries
+    /// are still forgotten.
+    pub(super) fn append(
+        &mut self,
+        rows: &[Row],
+        done: &[i64],
+    ) -> Result<Vec<(i64, usize)>, Failure> {
+        if rows.is_empty() || self.reserve.hold() {
+            match self.write(rows, done) {
+                Err(Failure::Full(_)) if !self.is_capped(rows) => self.make_room(),
+                outcome => return outcome,
+            }
+        }
+        // Not for nothing: without the reserve every write counts.
+        if !done.is_empty() {
+            self.write(&[], done)?;
+        }
+        if rows.is_empty() { Ok(Vec::new()) } else { Err(Failure::Full(self.path.clone())) }
+    }
+
+    /// Whether these rows do not fit because the file may not grow, though the disk has room.
+    fn is_capped(&self, rows: &[Row]) -> bool {
+        // A row may need more than a page, and the tree over them some too.
+        let needed = 4 * rows.len() as u64 + 8;
+        self.pages("page_count") + needed > self.pages("max_page_count")
+    }
+
+    fn pages(&self, name: &str) -> u64 {
+        let pages = self.connection.prepare_cached(&format!("PRAGMA {name}"));
+        let pages = pages.and_then(|mut query| query.query_row([], |row| row.get::<_, i64>(0)));
+        u64::try_from(pages.unwrap_or(0)).unwrap_or(0)
+    }
+
+    /// Gives an empty file's room back to the disk: by itself it never shrinks.
+    fn shrink(&self) {
+        if self.depth > 0 || self.pages("page_count") <= SHRINK_FROM {
+            return;
+        }
+        // Somebody else may be reading; there will be another time.
+        self.connection.execute_batch("VACUUM").ok();
+        let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
+        self.connection.query_row(checkpoint, [], |_| Ok(())).ok();
+    }
+
+    /// The log is worked into the file, and begins anew in the place it has.
+    fn make_room(&mut self) {
+        self.reserve.give_up();
+        let checkpoint = "PRAGMA wal_checkpoint(RESTART)";
+        self.connection.query_row(checkpoint, [], |_| Ok(())).ok();
+    }
+
+    fn write(&mut self, rows: &[Row], done: &[i64]) -> Result<Vec<(i64, usize)>, Failure> {
+        let entries = pack(rows);
+        let (made, gone, last) = self
+            .transaction(|transaction, last| {
+                let gone = forget(transaction, done)?;
+                let mut insert = transaction.prepare_cached(
+                    "INSERT INTO entries (number, rows, body) VALUES (?1, ?2, ?3)",
+                )?;
+                let mut made = Vec::with_capacity(entries.len());
+                let mut last = last;
+                for (count, body) in &entries {
+                    last = insert_next(&mut insert, last, *count, body)?;
+                    made.push((last, *count));
+                }
+                Ok((made, gone, last))
+            })
+            .map_err(|error| failure(&self.path, &error))?;
+        self.last = last;
+        self.depth = (self.depth + rows.len() as u64).saturating_sub(gone);
+        self.shrink();
+        Ok(made)
+    }
+
+    /// The oldest entries, until there are `most` rows, and whether these are all there are.
+    pub(super) fn oldest(&mut self, most: usize) -> Result<(Vec<Entry>, bool), Failure> {
+        let read = || -> rusqlite::Result<_> {
+            let sql = "SELECT number, rows, body FROM entries ORDER BY number";
+            let mut query = self.connection.prepare_cached(sql)?;
+            let mut found = query.query([])?;
+            let (mut entries, mut rows) = (Vec::new(), 0);
+            while let Some(row) = found.next()? {
+                if rows >= most {
+                    return Ok((entries, None));
+                }
+                let (held, body) = (row.get::<_, i64>(1)?, row.get_ref(2)?.as_bytes()?);
+                let good = frame::find(body).rows;
+                rows += good.len();
+                let damaged = u64::try_from(held).unwrap_or(0).saturating_sub(good.len() as u64);
+                entries.push(Entry { number: row.get(0)?, rows: good, damaged });
+            }
+            Ok((entries, Some(rows as u64)))
+        };
+        let (entries, all) = read().map_err(|error| failure(&self.path, &error))?;
+        // Another process may have put some in, or taken some out.
+        self.depth = all.unwrap_or(self.depth);
+        Ok((entries, all.is_some()))
+    }
+
+    /// Since when the oldest entry waits.
+    pub(super) fn oldest_since(&self) -> Option<SystemTime> {
+        let sql = "SELECT min(number) FROM entries";
+        let mut query = self.connection.prepare_cached(sql).ok()?;
+        let micros: Option<i64> = query.query_row([], |row| row.get(0)).ok()?;
+        Some(UNIX_EPOCH + Duration::from_micros(u64::try_from(micros?).ok()?))
+    }
+
+    /// The rows of a journal as earlier versions kept it, in tables of the store's shape.
+    fn earlier_rows(&mut self) -> Result<Vec<Row>, Failure> {
+        sqlite::take_all(&mut self.connection).map_err(|error| failure(&self.path, &error))
+    }
+
+    /// Once its rows are entries.
+    fn drop_earlier_tables(&mut self) -> Result<(), Failure> {
+        self.connection
+            .execute_batch(
+                "DROP TABLE IF EXISTS invocations; DROP TABLE IF EXISTS invocations_dead;
+                 DROP TABLE IF EXISTS portcullis_schema_version;",
+            )
+            .map_err(|error| failure(&self.path, &error))
+    }
+
+    fn transaction<T>(
+        &mut self,
+        work: impl FnOnce(&Transaction<'_>, i64) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
+        let transaction =
+            self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let value = work(&transaction, self.last)?;
+        transaction.commit()?;
+        Ok(value)
+    }
+}
+
+fn failure(path: &Path, error: &rusqlite::Error) -> Failure {
+    let path = path.to_owned();
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => Failure::Full(path),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            Failure::Damaged(path, chain(error))
+        }
+        _ => match error {
+            // A value of another kind than was ever written.
+            rusqlite::Error::InvalidColumnType(..)
+            | rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::IntegralValueOutOfRange(..) => Failure::Damaged(path, chain(error)),
+            _ => Failure::Other(path, chain(error)),
+        },
+    }
+}

@@ -1,0 +1,259 @@
+//! The thread that owns the journal's file: one transaction after the other, each for everybody who
+//! came while the last one was under way.
+//!
+//! Committed rows are handed to the shipper in memory, so that in good times nothing is read back.
+//! When it cannot keep up, they stay on disk alone, and it asks for them.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::entry::Entry;
+use super::file::{Failure, File};
+use crate::record::invocation::{Row, Stage};
+use crate::record::meters::Meters;
+use crate::record::recorder::Unavailable;
+use crate::record::stats::Counters;
+
+/// Rows in one transaction at most.
+const GROUP: usize = 4096;
+
+#[expect(clippy::large_enum_variant, reason = "nearly every job is the largest")]
+pub(super) enum Job {
+    Append(Row, Option<Answer>),
+    /// These entries are in the store.
+    Forget(Vec<i64>),
+    /// The oldest entries, until there are so many rows; they come as a parcel.
+    Read(usize),
+    /// Says when everything before it is on disk.
+    Flush(oneshot::Sender<()>),
+}
+
+pub(super) type Answer = oneshot::Sender<Result<(), Unavailable>>;
+
+/// What the shipper is told.
+pub(super) enum Parcel {
+    Entry(Entry),
+    /// What a `Read` found, and whether that was all. Entries sent before it are in the file, too.
+    Read(Vec<Entry>, bool),
+    /// From here on entries are on disk alone, until a `Read` finds them all.
+    Behind,
+}
+
+pub(super) struct Keeper {
+    pub(super) path: PathBuf,
+    pub(super) max_size: u64,
+    /// How long rows that nobody waits for wait for company.
+    pub(super) max_delay: Duration,
+    pub(super) inbox: Receiver<Job>,
+    /// Rows in the inbox.
+    pub(super) waiting: Arc<AtomicUsize>,
+    pub(super) parcels: mpsc::UnboundedSender<Parcel>,
+    /// Rows the shipper holds in memory, and how many that may be.
+    pub(super) held: Arc<AtomicUsize>,
+    pub(super) most_held: usize,
+    pub(super) counters: Arc<Counters>,
+    pub(super) meters: Meters,
+    pub(super) file: Option<File>,
+    pub(super) behind: bool,
+    /// In the store, but not yet forgotten by the file.
+    pub(super) done: Vec<i64>,
+    /// The last failure has been logged.
+    pub(super) failing: bool,
+}
+
+#[derive(Default)]
+struct Group {
+    rows: Vec<(Row, Option<Answer>)>,
+    reads: Vec<usize>,
+    flushes: Vec<oneshot::Sender<()>>,
+    /// Somebody waits for it.
+    urgent: bool,
+}
+
+impl Keeper {
+    /// Ends when nobody can ask for anything any more and all is written.
+    pub(super) fn run(mut self) {
+        // What an earlier run has left is read by the shipper, and counted before that.
+        self.write(&[]).ok();
+        while let Ok(first) = self.inbox.recv() {
+            let group = self.gather(first);
+            self.serve(group);
+        }
+    }
+
+    fn gather(&mut self, first: Job) -> Group {
+        let mut group = Group::default();
+        self.take(first, &mut group);
+        let mut until = None;
+        while group.rows.len() < GROUP {
+            match self.inbox.try_recv() {
+                Ok(job) => self.take(job, &mut group),
+                Err(TryRecvError::Empty) if !group.urgent => {
+                    let until = *until.get_or_insert_with(|| Instant::now() + self.max_delay);
+                    match self.inbox.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                        Ok(job) => self.take(job, &mut group),
+                        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+                    }
+                }
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+            }
+        }
+        group
+    }
+
+    fn take(&mut self, job: Job, group: &mut Group) {
+        match job {
+            Job::Append(row, answer) => {
+                // A bound on memory; it orders nothing.
+                self.waiting.fetch_sub(1, Ordering::Relaxed);
+                group.urgent |= answer.is_some();
+                group.rows.push((row, answer));
+            }
+            Job::Forget(entries) => self.done.extend(entries),
+            Job::Read(most) => {
+                group.urgent = true;
+                group.reads.push(most);
+            }
+            Job::Flush(reply) => {
+                group.urgent = true;
+                group.flushes.push(reply);
+            }
+        }
+    }
+
+    fn serve(&mut self, group: Group) {
+        // A request that has stopped waiting was answered that its row is not kept.
+        let wanted = group
+            .rows
+            .into_iter()
+            .filter(|(_, answer)| answer.as_ref().is_none_or(|answer| !answer.is_closed()));
+        let (rows, answers): (Vec<Row>, Vec<Option<Answer>>) = wanted.unzip();
+        let outcome = self.write(&rows);
+        let unavailable = outcome.as_ref().err().map(|failure| match failure {
+            Failure::Full(_) => Unavailable::Full(failure.to_string()),
+            Failure::Damaged(..) | Failure::Other(..) => Unavailable::Down(failure.to_string()),
+        });
+        for (answer, row) in answers.into_iter().zip(&rows) {
+            match (answer, &unavailable) {
+                (Some(answer), None) => drop(answer.send(Ok(()))),
+                (Some(answer), Some(reason)) => drop(answer.send(Err(reason.clone()))),
+                (None, None) => {}
+                (None, Some(_)) => drop(match row.stage {
+                    Stage::Completion => self.counters.completions_dropped.add(1),
+                    Stage::Answered | Stage::Whole => self.counters.dropped.add(1),
+                }),
+            }
+        }
+        if let Ok(entries) = outcome {
+            self.hand_over(rows, entries);
+        }
+        for most in group.reads {
+            let (entries, all) = self.read(most);
+            self.behind &= !all;
+            self.parcels.send(Parcel::Read(entries, all)).ok();
+        }
+        for reply in group.flushes {
+            reply.send(()).ok();
+        }
+    }
+
+    /// Commits the rows, and says which entry holds how many.
+    fn write(&mut self, rows: &[Row]) -> Result<Vec<(i64, usize)>, Failure> {
+        if rows.is_empty() && self.done.is_empty() && self.file.is_some() {
+            return Ok(Vec::new());
+        }
+        let begun = Instant::now();
+        let mut outcome = self.append(rows);
+        if matches!(outcome, Err(Failure::Damaged(..) | Failure::Other(..))) {
+            // Opened anew, it may be mended.
+            self.file = None;
+            outcome = self.append(rows);
+        }
+        match &outcome {
+            Ok(_) => {
+                self.done.clear();
+                self.failing = false;
+                let answered = rows.iter().filter(|row| row.stage == Stage::Answered).count();
+                self.counters.journaled.add(answered as u64);
+                self.meters.journal_commit(begun.elapsed());
+            }
+            Err(failure) => {
+                if !self.failing {
+                    log::error!("record journal: {failure}");
+                }
+                self.failing = true;
+            }
+        }
+        self.publish();
+        outcome
+    }
+
+    fn append(&mut self, rows: &[Row]) -> Result<Vec<(i64, usize)>, Failure> {
+        let file = match &mut self.file {
+            Some(file) => file,
+            None => {
+                let (file, repaired) = File::open(&self.path, self.max_size)?;
+                if repaired.found + repaired.damaged > 0 {
+                    let (found, damaged) = (repaired.found, repaired.damaged);
+                    log::warn!("record journal: {found} rows recovered, {damaged} are damaged");
+                    self.counters.damaged.add(damaged);
+                }
+                self.behind = true;
+                self.parcels.send(Parcel::Behind).ok();
+                self.file.insert(file)
+            }
+        };
+        file.append(rows, &self.done)
+    }
+
+    /// A file that cannot be read is opened anew with the next group, and the shipper told then.
+    fn read(&mut self, most: usize) -> (Vec<Entry>, bool) {
+        let Some(file) = &mut self.file else { return (Vec::new(), true) };
+        match file.oldest(most) {
+            Ok((mut entries, all)) => {
+                let done: HashSet<i64> = self.done.iter().copied().collect();
+                entries.retain(|entry| !done.contains(&entry.number));
+                (entries, all)
+            }
+            Err(failure) => {
+                log::error!("record journal: {failure}");
+                self.file = None;
+                (Vec::new(), true)
+            }
+        }
+    }
+
+    fn hand_over(&mut self, rows: Vec<Row>, entries: Vec<(i64, usize)>) {
+        let mut rows = rows.into_iter();
+        for (number, count) in entries {
+            if self.behind {
+                return;
+            }
+            if self.held.fetch_add(count, Ordering::Relaxed) > self.most_held {
+                self.held.fetch_sub(count, Ordering::Relaxed);
+                self.behind = true;
+                self.parcels.send(Parcel::Behind).ok();
+                return;
+            }
+            let rows = rows.by_ref().take(count).collect();
+            self.parcels.send(Parcel::Entry(Entry { number, rows, damaged: 0 })).ok();
+        }
+    }
+
+    fn publish(&self) {
+        let Some(file) = &self.file else { return };
+        self.counters.journal_depth.set(file.depth);
+        let oldest = if file.depth == 0 { None } else { file.oldest_since() };
+        let micros =
+            oldest.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).map(|d| d.as_micros());
+        self.counters
+            .journal_oldest_us
+            .set(micros.and_then(|n| u64::try_from(n).ok()).unwrap_or(0));
+    }
+}

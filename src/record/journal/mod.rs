@@ -1,0 +1,197 @@
+//! The local journal: rows are committed here before their response, and shipped to the store.
+//!
+//! Mode `durable` writes here first; so does `on_failure: journal` while the store is down. The file
+//! is made when first needed; one that is left from an earlier run is shipped from the start. What
+//! becomes of an answer whose row finds no room is `record.journal.when_full`.
+
+mod entry;
+mod file;
+mod frame;
+mod keeper;
+mod reserve;
+mod salvage;
+mod shipper;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{SendError, Sender, channel};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use self::keeper::{Job, Keeper};
+use self::shipper::Shipper;
+use super::config::{self, WhenFull};
+use super::invocation::Row;
+use super::link::Link;
+use super::meters::Meters;
+use super::recorder::{Committed, Unavailable};
+use super::stats::Counters;
+
+/// How often the end of the shipping is looked for when the recorder closes.
+const POLL: Duration = Duration::from_millis(5);
+
+pub(crate) struct Journal {
+    config: config::Journal,
+    /// Rows that may wait to be committed, and that the shipper may hold.
+    most: usize,
+    max_delay: Duration,
+    /// Where the rows go.
+    destination: Arc<Link>,
+    counters: Arc<Counters>,
+    meters: Meters,
+    runtime: Handle,
+    open: OnceLock<std::io::Result<Open>>,
+}
+
+/// The journal once it is in use; dropped, it ends.
+struct Open {
+    jobs: Sender<Job>,
+    waiting: Arc<AtomicUsize>,
+    shipper: AbortHandle,
+}
+
+impl Journal {
+    pub(crate) fn new(
+        config: &config::Config,
+        destination: Arc<Link>,
+        counters: Arc<Counters>,
+        meters: Meters,
+        runtime: Handle,
+    ) -> Self {
+        Journal {
+            config: config.journal.clone(),
+            most: config.queue.get() as usize,
+            max_delay: *config.batch.max_delay,
+            destination,
+            counters,
+            meters,
+            runtime,
+            open: OnceLock::new(),
+        }
+    }
+
+    /// Opens the journal, and ships what an earlier run has left in it.
+    pub(crate) fn resume(&self) {
+        self.open().ok();
+    }
+
+    /// Whether an earlier run has left one.
+    pub(crate) fn exists(&self) -> bool {
+        self.config.path.exists()
+    }
+
+    /// Commits the row here, within `within`.
+    pub(crate) async fn commit(
+        &self,
+        row: Row,
+        within: Duration,
+    ) -> Result<Committed, Unavailable> {
+        let (answer, outcome) = oneshot::channel();
+        if let Some((_, unavailable)) = self.append(row, Some(answer)) {
+            return Err(unavailable);
+        }
+        let outcome = match timeout(within, outcome).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err(Unavailable::Closing),
+            Err(_) => Err(Unavailable::Late(within)),
+        };
+        match (outcome, self.config.when_full) {
+            (Ok(()), _) => Ok(Committed::Journal),
+            (Err(Unavailable::Full(_)), WhenFull::Drop) => {
+                self.counters.dropped.add(1);
+                Ok(Committed::Nowhere)
+            }
+            (Err(unavailable), _) => Err(unavailable),
+        }
+    }
+
+    /// Writes the row here soon; gives it back if there is no room to wait in. Never waits.
+    pub(crate) fn push(&self, row: Row) -> Option<Row> {
+        self.append(row, None).map(|(row, _)| row)
+    }
+
+    /// `None` if the row was taken.
+    fn append(&self, row: Row, answer: Option<keeper::Answer>) -> Option<(Row, Unavailable)> {
+        let open = match self.open() {
+            Ok(open) => open,
+            Err(unavailable) => return Some((row, unavailable)),
+        };
+        // A bound on memory; it orders nothing.
+        if open.waiting.fetch_add(1, Ordering::Relaxed) >= self.most {
+            open.waiting.fetch_sub(1, Ordering::Relaxed);
+            return Some((row, Unavailable::Overloaded));
+        }
+        match open.jobs.send(Job::Append(row, answer)) {
+            Err(SendError(Job::Append(row, _))) => Some((row, Unavailable::Closing)),
+            Ok(()) | Err(_) => None,
+        }
+    }
+
+    /// Everything that was handed over is on disk; and, if the store can be had, there, by `deadline`.
+    pub(crate) async fn close(&self, deadline: Instant) {
+        let Some(Ok(open)) = self.open.get() else { return };
+        let (reply, flushed) = oneshot::channel();
+        if open.jobs.send(Job::Flush(reply)).is_err() {
+            return;
+        }
+        timeout_at(deadline, flushed).await.ok();
+        while self.counters.journal_depth.value() > 0 && Instant::now() < deadline {
+            sleep(POLL).await;
+        }
+    }
+
+    fn open(&self) -> Result<&Open, Unavailable> {
+        let open = self.open.get_or_init(|| {
+            let open = self.start();
+            if let Err(error) = &open {
+                log::error!("record journal: no thread for it: {error}");
+            }
+            open
+        });
+        open.as_ref().map_err(|error| Unavailable::Down(error.to_string()))
+    }
+
+    fn start(&self) -> std::io::Result<Open> {
+        let (jobs, inbox) = channel();
+        let (parcels, arriving) = mpsc::unbounded_channel();
+        let (waiting, held) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let keeper = Keeper {
+            path: self.config.path.clone(),
+            max_size: self.config.max_size.0,
+            max_delay: self.max_delay,
+            inbox,
+            waiting: Arc::clone(&waiting),
+            parcels,
+            held: Arc::clone(&held),
+            most_held: self.most,
+            counters: Arc::clone(&self.counters),
+            meters: self.meters.clone(),
+            file: None,
+            behind: true,
+            done: Vec::new(),
+            failing: false,
+        };
+        std::thread::Builder::new().name("record-journal".to_owned()).spawn(|| keeper.run())?;
+        let shipper = Shipper {
+            jobs: jobs.clone(),
+            parcels: arriving,
+            held,
+            destination: Arc::clone(&self.destination),
+            counters: Arc::clone(&self.counters),
+            max_delay: self.max_delay,
+        };
+        let shipper = self.runtime.spawn(shipper.run()).abort_handle();
+        Ok(Open { jobs, waiting, shipper })
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        // It holds a sender too, and so the thread.
+        self.shipper.abort();
+    }
+}

@@ -1,0 +1,148 @@
+//! Reading the record, beside whoever writes it: rows by filter, and figures by route.
+//!
+//! How they are shown is left to `cli`.
+
+mod postgres;
+mod sqlite;
+
+use std::time::{Duration, SystemTime};
+
+use uuid::Uuid;
+
+use super::config::{Chosen, Config};
+use super::invocation::{Invocation, first_id};
+use super::json;
+
+/// Which rows are wanted; what is absent does not matter.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    pub since: Option<SystemTime>,
+    pub until: Option<SystemTime>,
+    pub route: Option<String>,
+    /// From the first to the last, both included.
+    pub status: Option<(u16, u16)>,
+    pub consumer: Option<String>,
+    pub request_id: Option<String>,
+}
+
+/// One row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stored {
+    invocation: Invocation,
+    /// The request had ended when this was written.
+    pub completed: bool,
+}
+
+impl Stored {
+    pub fn id(&self) -> Uuid {
+        self.invocation.id
+    }
+
+    pub fn created_at(&self) -> SystemTime {
+        self.invocation.created_at
+    }
+
+    /// One JSON object, named like the columns.
+    pub fn to_json(&self) -> Vec<u8> {
+        let mut text = Vec::with_capacity(512);
+        json::write(&self.invocation, self.completed, &mut text);
+        text
+    }
+}
+
+/// What became of the requests of one route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteFigures {
+    pub route: String,
+    pub requests: u64,
+    pub succeeded: u64,
+    /// The first and the last of them.
+    pub first: SystemTime,
+    pub last: SystemTime,
+    /// Of the durations: half, 95 and 99 of a hundred took at most this long.
+    pub quantiles: [Duration; 3],
+}
+
+const QUANTILES: [f64; 3] = [0.5, 0.95, 0.99];
+
+/// A store, opened for reading alone.
+pub struct Reader(Source);
+
+enum Source {
+    Sqlite(sqlite::Source),
+    Postgres(postgres::Source),
+}
+
+impl Reader {
+    /// The store that `config` settles on.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be opened; in words that name it.
+    pub fn open(config: &Config) -> Result<Self, String> {
+        match config.store.chosen() {
+            Some(Chosen::Sqlite(_, path)) => {
+                sqlite::Source::open(path).map(|source| Reader(Source::Sqlite(source)))
+            }
+            Some(Chosen::Postgres(postgres, url)) => {
+                let source = postgres::Source::new(postgres, url)?;
+                Ok(Reader(Source::Postgres(source)))
+            }
+            None => Err("record.store: names no store; set postgres.url or sqlite.path".to_owned()),
+        }
+    }
+
+    /// The latest rows that match, `at_most` of them, oldest first.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn latest(&self, filter: &Filter, at_most: u32) -> Result<Vec<Stored>, String> {
+        let mut rows = match &self.0 {
+            Source::Sqlite(source) => source.latest(filter, at_most)?,
+            Source::Postgres(source) => source.latest(filter, at_most).await?,
+        };
+        rows.reverse();
+        Ok(rows)
+    }
+
+    /// Figures of the rows that match, by route.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn figures(&self, filter: &Filter) -> Result<Vec<RouteFigures>, String> {
+        match &self.0 {
+            Source::Sqlite(source) => source.figures(filter),
+            Source::Postgres(source) => source.figures(filter).await,
+        }
+    }
+}
+
+/// What a condition compares with.
+#[derive(Debug, PartialEq, Eq)]
+enum Value {
+    Text(String),
+    Id(Uuid),
+    Number(i64),
+}
+
+impl Filter {
+    /// As conditions that all must hold: column, comparison, value.
+    fn conditions(&self) -> Vec<(&'static str, &'static str, Value)> {
+        // An id begins with the time, and is what rows are found by.
+        let id = |at: SystemTime| Value::Id(first_id(at));
+        let text = |text: &String| Value::Text(text.clone());
+        let [from, to] = [self.status.map(|s| s.0), self.status.map(|s| s.1)]
+            .map(|status| status.map(|status| Value::Number(status.into())));
+        [
+            ("id", ">=", self.since.map(id)),
+            ("id", "<", self.until.map(id)),
+            ("route", "=", self.route.as_ref().map(text)),
+            ("status", ">=", from),
+            ("status", "<=", to),
+            ("consumer", "=", self.consumer.as_ref().map(text)),
+            ("request_id", "=", self.request_id.as_ref().map(text)),
+        ]
+        .into_iter()
+        .filter_map(|(column, comparison, value)| Some((column, comparison, value?)))
+        .collect()
+    }
+}

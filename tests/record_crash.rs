@@ -1,0 +1,94 @@
+//! Every answer a client received has exactly one row, however often the gateway is killed.
+//!
+//! A ledger joins what clients heard and what the store holds, by request id. `RECORD_KILLS` sets how
+//! often it is killed; `scripts/soak.sh` does so fifty times.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::support::{Answered, Gateway, Load, Plan, Row, Store, Upstream, eventually, pass};
+
+fn kills() -> usize {
+    std::env::var("RECORD_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(5)
+}
+
+#[test]
+fn sync_on_sqlite() {
+    promise("sync", &Store::Sqlite);
+}
+
+#[test]
+fn sync_on_postgres() {
+    if let Some(store) = Store::postgres() {
+        promise("sync", &store);
+    }
+}
+
+#[test]
+fn durable_on_sqlite() {
+    promise("durable", &Store::Sqlite);
+}
+
+#[test]
+fn durable_on_postgres() {
+    if let Some(store) = Store::postgres() {
+        promise("durable", &store);
+    }
+}
+
+fn promise(mode: &str, store: &Store) {
+    let upstream = Upstream::start();
+    let data = tempfile::tempdir().expect("a directory");
+    let section = store.section().replace("${PORTCULLIS_DATA}", &data.path().display().to_string());
+    // A disk that is busy with other things makes nobody give up.
+    let section = section.replace("journal:", "commit_timeout: 10s, journal:");
+    let start = || -> Gateway {
+        let policies = format!("record: {{mode: {mode}}}");
+        let gateway = Plan::route(&policies).section(&section).upstream(&upstream).start();
+        // A `sync` route answers 503 until it has reached its store.
+        eventually("an answer", || (gateway.get("/warm-up").status == 200).then_some(()));
+        gateway
+    };
+    let mut answered = Vec::new();
+    for kill in 0..kills() {
+        let mut gateway = start();
+        let load = Load::start(gateway.address, 8, &format!("kill-{kill}"));
+        eventually("requests under way", || (load.answers() > 20).then_some(()));
+        pass(Duration::from_micros(fastrand::u64(0..100_000)));
+        gateway.kill();
+        answered.extend(load.finish());
+    }
+    let gateway = start();
+    assert!(answered.len() >= kills() * 20);
+    eventually("what the journal holds", || {
+        let depth = gateway.metric("portcullis_record_journal_depth", &[]);
+        let warm_up = |row: &Row| row.text("path") == Some("/warm-up");
+        let recorded = rows(store, &gateway, data.path()).iter().filter(|r| !warm_up(r)).count();
+        (depth == 0.0 && recorded >= answered.len()).then_some(())
+    });
+    join(&answered, &rows(store, &gateway, data.path()));
+}
+
+fn rows(store: &Store, gateway: &Gateway, data: &std::path::Path) -> Vec<Row> {
+    match store {
+        Store::Sqlite => Store::rows_in(&data.join("portcullis.db")),
+        Store::Postgres { .. } => store.rows(gateway),
+    }
+}
+
+/// No answer without its row, no row twice.
+fn join(answered: &[Answered], rows: &[Row]) {
+    let mut stored: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
+    for row in rows {
+        stored
+            .entry(row.text("request_id").expect("an id"))
+            .or_default()
+            .push(row.number("status"));
+    }
+    for answer in answered {
+        let found = stored.get(answer.id.as_str());
+        assert_eq!(found, Some(&vec![i64::from(answer.status)]), "{answer:?}");
+    }
+    let twice: Vec<_> = stored.iter().filter(|(_, rows)| rows.len() > 1).collect();
+    assert!(twice.is_empty(), "{twice:?}");
+}

@@ -1,0 +1,168 @@
+//! A database in trouble fails no request in `durable` and `async`, slows none down, loses no row,
+//! stores none twice and costs no memory.
+//!
+//! `RECORD_OUTAGE_SECONDS` sets how long each fault lasts; `scripts/soak.sh` makes it thirty, and
+//! prints the figures.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::support::{
+    Answered, Gateway, Load, Plan, Postgres, Upstream, assert_within, eventually, pass, quantile,
+    timed,
+};
+
+/// Beside what the machine is late by: far less than any of the faults would cost a request that
+/// waited for the database.
+const NOISE: Duration = Duration::from_millis(50);
+const MEMORY: u64 = 32 << 20;
+
+/// A database with an owner of its own, who is no superuser, and the trouble it gets into.
+struct Database {
+    server: Arc<Postgres>,
+    /// As a superuser has it.
+    url: String,
+    name: String,
+    lasts: Duration,
+}
+
+impl Database {
+    fn new() -> Option<Self> {
+        let server = Arc::new(Postgres::start()?);
+        let url = server.database();
+        let name = url.rsplit('/').next().expect("a name").to_owned();
+        server.query("postgres", "CREATE ROLE gateway LOGIN");
+        server.query("postgres", &format!("ALTER DATABASE {name} OWNER TO gateway"));
+        let seconds = std::env::var("RECORD_OUTAGE_SECONDS").ok().and_then(|s| s.parse().ok());
+        let lasts = Duration::from_secs_f64(seconds.unwrap_or(1.5));
+        Some(Database { server, url, name, lasts })
+    }
+
+    fn section(&self, queue: u32) -> String {
+        let url = self.url.replace("//postgres@", "//gateway@");
+        format!(
+            "record: {{queue: {queue}, store: {{postgres: {{url: \"{url}\", statement_timeout: 1s}}}}, \
+             journal: {{path: \"${{PORTCULLIS_DATA}}/journal.db\"}}}}"
+        )
+    }
+
+    fn cut_off(&self) {
+        self.server.query(
+            "postgres",
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'gateway'",
+        );
+    }
+
+    fn stopped(&self) {
+        self.server.stop();
+        pass(self.lasts);
+        self.server.restart();
+    }
+
+    fn read_only(&self) {
+        let alter = format!("ALTER DATABASE {}", self.name);
+        self.server.query("postgres", &format!("{alter} SET default_transaction_read_only = on"));
+        self.cut_off();
+        pass(self.lasts);
+        self.server.query("postgres", &format!("{alter} RESET default_transaction_read_only"));
+    }
+
+    fn out_of_connections(&self) {
+        self.server.query("postgres", "ALTER ROLE gateway CONNECTION LIMIT 0");
+        self.cut_off();
+        pass(self.lasts);
+        self.server.query("postgres", "ALTER ROLE gateway CONNECTION LIMIT -1");
+    }
+
+    fn locked(&self) {
+        let sleep = format!("SELECT pg_sleep({})", self.lasts.as_secs_f64());
+        let lock = "LOCK TABLE invocations IN ACCESS EXCLUSIVE MODE";
+        self.server.query(&self.url, &format!("{lock}; {sleep}"));
+    }
+
+    fn slow(&self) {
+        self.server.query(
+            &self.url,
+            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
+                 'BEGIN PERFORM pg_sleep(0.9); RETURN NULL; END';
+             CREATE TRIGGER slow BEFORE INSERT ON invocations
+                 FOR EACH STATEMENT EXECUTE FUNCTION slow()",
+        );
+        pass(self.lasts);
+        self.server.query(&self.url, "DROP FUNCTION slow CASCADE");
+    }
+
+    fn rows(&self) -> usize {
+        let count = self.server.query(&self.url, "SELECT count(*) FROM invocations");
+        count.parse().expect("a number")
+    }
+}
+
+#[test]
+fn durable() {
+    // Few rows may be in memory, so what an outage leaves behind is on disk.
+    promise("durable", 1000);
+}
+
+#[test]
+fn asynchronous() {
+    promise("async", 1_000_000);
+}
+
+fn promise(mode: &str, queue: u32) {
+    let Some(database) = Database::new() else { return };
+    let upstream = Upstream::start();
+    let policies = format!("record: {{mode: {mode}}}");
+    let section = database.section(queue);
+    let gateway = Plan::route(&policies).section(&section).upstream(&upstream).start();
+    let mut all = Vec::new();
+
+    // Once for the machine, then to compare with.
+    load(&gateway, "warm-up", &mut all, || pass(Duration::from_millis(500)));
+    let usual = load(&gateway, "usual", &mut all, || pass(database.lasts));
+    eventually("the rows so far", || (database.rows() >= all.len()).then_some(()));
+    let memory = gateway.memory("VmRSS");
+    for (name, fault) in [
+        ("stopped", Database::stopped as fn(&Database)),
+        ("read-only", Database::read_only),
+        ("out of connections", Database::out_of_connections),
+        ("locked", Database::locked),
+        ("slow", Database::slow),
+    ] {
+        let (p99, _) = timed(|| load(&gateway, name, &mut all, || fault(&database)));
+        eprintln!("{mode}, {name}: p99 {p99:?}, without {usual:?}");
+        assert_within(p99, usual.mul_f64(1.1) + NOISE);
+        eventually(&format!("the rows after: {name}"), || {
+            (database.rows() >= all.len()).then_some(())
+        });
+    }
+    let grown = gateway.memory("VmRSS").saturating_sub(memory);
+    eprintln!("{mode}: {} requests, {} KiB more memory", all.len(), grown >> 10);
+    assert!(grown < MEMORY, "{grown} bytes more");
+    ledger(&database, &all);
+}
+
+/// Load for as long as `during` takes; its p99.
+fn load(gateway: &Gateway, name: &str, all: &mut Vec<Answered>, during: impl FnOnce()) -> Duration {
+    let load = Load::paced(gateway.address, 8, name, Duration::from_millis(8));
+    during();
+    let answered = load.finish();
+    let failed: Vec<_> = answered.iter().filter(|answer| answer.status != 200).collect();
+    assert!(failed.is_empty(), "{name}: {failed:?}");
+    let p99 = quantile(&answered, 0.99);
+    all.extend(answered);
+    p99
+}
+
+/// Every answer has exactly one row, and no row is without an answer.
+fn ledger(database: &Database, all: &[Answered]) {
+    let sql = "SELECT request_id, count(*) FROM invocations WHERE status = 200 GROUP BY 1";
+    let stored = database.server.query(&database.url, sql);
+    let stored: BTreeMap<&str, &str> =
+        stored.lines().filter_map(|line| line.split_once('|')).collect();
+    let wrong: Vec<_> =
+        all.iter().filter(|answer| stored.get(&*answer.id) != Some(&"1")).take(10).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+    assert_eq!(stored.len(), all.len());
+}
