@@ -42,12 +42,8 @@ fn ask_as(
     now: Moment,
 ) -> Result<Admission, &'static str> {
     let (address, headers) = (IpAddr::V4(Ipv4Addr::LOCALHOST), HeaderMap::new());
-<<<<<<< HEAD
-    let caller = Caller { identity, address, headers: &headers, shared: Default::default() };
-=======
     let caller =
         Caller { identity, address, headers: &headers, shared: rate_limit::Heard::Nothing };
->>>>>>> proof
     admit(policies, caller, &mut None, now).map_err(|rejection| rejection.code())
 }
 

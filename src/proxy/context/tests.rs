@@ -48,11 +48,7 @@ fn holding(snapshot: &Arc<Snapshot>, lifecycle: &Arc<Lifecycle>, now: Moment) ->
         identity: Ok(None),
         address: IpAddr::V4(Ipv4Addr::LOCALHOST),
         headers: &HeaderMap::new(),
-<<<<<<< HEAD
-        shared: Default::default(),
-=======
         shared: rate_limit::Heard::Nothing,
->>>>>>> proof
     };
     context.admission =
         admit(&route.policies, caller, &mut context.standing, now).expect("admitted");
