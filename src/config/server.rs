@@ -55,6 +55,23 @@ pub struct Listener {
     pub max_header_bytes: Size,
     #[serde(default = "max_path_bytes")]
     pub max_path_bytes: Size,
+    #[serde(default)]
+    pub http2: Http2,
+}
+
+/// Connections that speak HTTP/2.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Http2 {
+    /// Requests that one connection may have open at a time; 1 to 10,000.
+    #[serde(deserialize_with = "units::bounded::<_, 1, 10_000>")]
+    pub max_streams: u32,
+}
+
+impl Default for Http2 {
+    fn default() -> Self {
+        Http2 { max_streams: 100 }
+    }
 }
 
 fn header_timeout() -> Timespan {

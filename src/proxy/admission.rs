@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::time::UNIX_EPOCH;
 
-use http::Method;
+use http::{Method, Version};
 use pingora_proxy::Session;
 
 use super::context::Context;
@@ -93,8 +93,11 @@ impl Gateway {
         let request = session.req_header();
         if let Some(connection) = &ctx.connection {
             intake::check_size(request, &connection.limits)?;
-            let raw = session.as_downstream().to_h1_raw();
-            intake::check_form(request, &raw, connection.guard.saw_request_line())?;
+            // HTTP/2 frames its heads itself.
+            if request.version != Version::HTTP_2 {
+                let raw = session.as_downstream().to_h1_raw();
+                intake::check_form(request, &raw, connection.guard.saw_request_line())?;
+            }
         }
         if request.method == Method::TRACE {
             return Err(Rejection::MethodNotAllowed(http::HeaderValue::from_static("")));

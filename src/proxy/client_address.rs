@@ -18,7 +18,7 @@ pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-ho
 const MAX_HOPS: usize = 32;
 
 /// Who is at the other end of a connection.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Peer {
     pub address: IpAddr,
     /// The address as `X-Forwarded-For` has it, made once so that a request need not.

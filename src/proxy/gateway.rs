@@ -81,6 +81,10 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         ctx: &mut Box<Context>,
     ) -> Result<()> {
+        if ctx.connection.is_none() {
+            // A stream of HTTP/2 brings it with its head.
+            ctx.connection = session.req_header().extensions.get().cloned();
+        }
         let connection = ctx.connection.clone();
         if let Some(connection) = &connection {
             connection.guard.begin();

@@ -15,6 +15,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::tls::SslDigest;
 use pingora_core::protocols::{
@@ -56,6 +57,17 @@ impl Guard {
         };
         guard.rest(now);
         guard
+    }
+
+    /// A stream of HTTP/2: its head is there already, its connection bounds everything else.
+    pub fn of_stream() -> Self {
+        Guard {
+            deadline: AtomicU64::new(NEVER),
+            idle: AtomicBool::new(false),
+            spaces: AtomicU8::new(2),
+            idle_timeout: Duration::ZERO,
+            header_timeout: Duration::ZERO,
+        }
     }
 
     /// Between requests: the next one has the idle timeout to begin.
@@ -126,6 +138,8 @@ pub struct GuardedIo {
     in_request_line: bool,
     /// Something was written and not flushed.
     unflushed: bool,
+    /// What [`GuardedIo::unread`] has put back.
+    ahead: Bytes,
 }
 
 impl GuardedIo {
@@ -136,6 +150,21 @@ impl GuardedIo {
             alarm: Alarm::default(),
             in_request_line: false,
             unflushed: false,
+            ahead: Bytes::new(),
+        }
+    }
+
+    /// Put back what was read last: it is read again before anything else.
+    pub fn unread(&mut self, bytes: Bytes) {
+        self.ahead = bytes;
+    }
+
+    fn read_ahead(&mut self, buf: &mut ReadBuf<'_>) {
+        let fits = self.ahead.len().min(buf.remaining());
+        buf.put_slice(&self.ahead.split_to(fits));
+        if self.ahead.is_empty() {
+            // An empty slice would keep its memory.
+            self.ahead = Bytes::new();
         }
     }
 
@@ -167,6 +196,10 @@ impl AsyncRead for GuardedIo {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.ahead.is_empty() {
+            self.read_ahead(buf);
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         match Pin::new(&mut self.inner).poll_read(cx, buf) {
             Poll::Ready(result) => {
@@ -300,52 +333,4 @@ impl fmt::Debug for GuardedIo {
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
-
-    use super::*;
-
-    fn guarded(idle: Duration, header: Duration) -> (tokio::io::DuplexStream, GuardedIo) {
-        let (client, server) = duplex(64);
-        let guard = Arc::new(Guard::new(idle, header, Clock::now()));
-        (client, GuardedIo::new(Box::new(server), guard))
-    }
-
-    #[tokio::test]
-    async fn an_idle_connection_fails_after_its_idle_timeout() {
-        let (_client, mut io) = guarded(Duration::from_millis(20), Duration::ZERO);
-        let error = io.read_u8().await.expect_err("nothing was sent");
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-    }
-
-    #[tokio::test]
-    async fn the_first_byte_starts_the_time_for_the_head() {
-        let (mut client, mut io) = guarded(Duration::ZERO, Duration::from_millis(20));
-        client.write_all(b"G").await.expect("room for a byte");
-        assert_eq!(io.read_u8().await.expect("the byte"), b'G');
-        let error = io.read_u8().await.expect_err("the head never ends");
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-    }
-
-    #[tokio::test]
-    async fn a_moved_deadline_is_the_one_that_counts() {
-        let (mut client, mut io) = guarded(Duration::from_millis(5), Duration::ZERO);
-        io.guard.set_deadline(Some(Clock::now() + Duration::from_millis(80)));
-        let started = std::time::Instant::now();
-        let error = io.read_u8().await.expect_err("nothing was sent");
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert!(started.elapsed() >= Duration::from_millis(80));
-        // An expired deadline that is lifted lets the connection go on.
-        io.guard.begin();
-        client.write_all(b"x").await.expect("room for a byte");
-        assert_eq!(io.read_u8().await.expect("the byte"), b'x');
-    }
-
-    #[tokio::test]
-    async fn a_client_that_does_not_read_fails_the_write() {
-        let (_client, mut io) = guarded(Duration::ZERO, Duration::ZERO);
-        io.guard.set_deadline(Some(Clock::now() + Duration::from_millis(20)));
-        let error = io.write_all(&[0; 4096]).await.expect_err("nobody reads");
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-    }
-}
+mod tests;

@@ -70,9 +70,12 @@ fn take_request(request: &mut RequestHeader) -> request::Parts {
     std::mem::replace(request, empty.into()).into()
 }
 
-/// Drop the case of the client's header names: they are copied with every attempt.
+/// Drop the case of the client's header names, and what is known of it beside its headers: they
+/// are copied with every attempt.
 pub fn forget_case(request: &mut RequestHeader) {
-    *request = take_request(request).into();
+    let mut parts = take_request(request);
+    parts.extensions.clear();
+    *request = parts.into();
 }
 
 /// The path that was routed is the path that is forwarded, in origin form.

@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, ServerApp};
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
+use pingora_core::protocols::http::v2::server::HttpSession;
 use pingora_core::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 
@@ -19,6 +20,9 @@ use super::alarm::{Overdue, unless_overdue};
 use super::client_address::Peer;
 use super::gateway::Gateway;
 use super::guard::{Guard, GuardedIo};
+use super::h2;
+use super::sniff::{Protocol, sniff};
+use super::stream::GuardedStream;
 use crate::config::server::Listener as Config;
 use crate::observe::metrics::Metrics;
 use crate::time::Clock;
@@ -29,7 +33,7 @@ const GRACE: Duration = Duration::from_millis(80);
 /// All listeners: they share one proxy, and with it one pool of upstream connections.
 pub struct Listeners {
     proxy: Arc<HttpProxy<Gateway>>,
-    listeners: Vec<Listener>,
+    listeners: Vec<Arc<Listener>>,
     metrics: Arc<Metrics>,
 }
 
@@ -62,13 +66,15 @@ impl Listeners {
     ) -> Self {
         let listeners = configs
             .into_iter()
-            .map(|config| Listener {
-                limits: Arc::new(Limits {
-                    max_header_bytes: config.max_header_bytes.as_usize(),
-                    max_path_bytes: config.max_path_bytes.as_usize(),
-                }),
-                config,
-                open: AtomicUsize::new(0),
+            .map(|config| {
+                Arc::new(Listener {
+                    limits: Arc::new(Limits {
+                        max_header_bytes: config.max_header_bytes.as_usize(),
+                        max_path_bytes: config.max_path_bytes.as_usize(),
+                    }),
+                    config,
+                    open: AtomicUsize::new(0),
+                })
             })
             .collect();
         Listeners { proxy: Arc::new(proxy), listeners, metrics }
@@ -76,33 +82,45 @@ impl Listeners {
 
     /// The listener a connection came through. Ports tell them apart; one that is bound to
     /// a specific address wins over one bound to all.
-    fn listener_of(&self, stream: &Stream) -> Option<&Listener> {
+    fn listener_of(&self, stream: &Stream) -> Option<&Arc<Listener>> {
         if let [only] = &self.listeners[..] {
             return Some(only);
         }
         let local = stream.get_socket_digest()?.local_addr()?.as_inet().copied()?;
-        let same_port = |l: &&Listener| l.config.address.port() == local.port();
+        let same_port = |l: &&Arc<Listener>| l.config.address.port() == local.port();
         self.listeners
             .iter()
             .find(|l| l.config.address == local)
             .or_else(|| self.listeners.iter().find(same_port))
     }
 
-    async fn serve(&self, stream: Stream, listener: &Listener, shutdown: &ShutdownWatch) {
+    async fn serve(
+        self: &Arc<Self>,
+        stream: Stream,
+        listener: &Arc<Listener>,
+        shutdown: &ShutdownWatch,
+    ) {
         let Config { idle_timeout, header_timeout, .. } = &listener.config;
         // A new connection has no idle time to spend: it has come to send a head.
         let limits = [**idle_timeout, **header_timeout];
         let first = limits.into_iter().filter(|l| !l.is_zero()).min().unwrap_or_default();
         let guard = Arc::new(Guard::new(**idle_timeout, **header_timeout, Clock::now()));
         guard.set_deadline((!first.is_zero()).then(|| Clock::now() + first));
-        let connection = Arc::new(Connection {
-            guard: guard.clone(),
-            limits: listener.limits.clone(),
-            peer: peer_of(&stream),
-        });
+        let peer = peer_of(&stream);
+        let mut io = GuardedIo::new(stream, guard.clone());
+        let Ok(protocol) = sniff(&mut io).await else { return };
+        let connection = Connection { guard, limits: listener.limits.clone(), peer };
+        match protocol {
+            Protocol::Http1 => self.serve_h1(io, connection, shutdown).await,
+            Protocol::Http2 => self.serve_h2(io, connection, listener, shutdown).await,
+        }
+    }
 
+    async fn serve_h1(&self, io: GuardedIo, connection: Connection, shutdown: &ShutdownWatch) {
+        let connection = Arc::new(connection);
+        let guard = connection.guard.clone();
         let mut overdue = Overdue::default();
-        let mut stream: Stream = Box::new(GuardedIo::new(stream, guard.clone()));
+        let mut stream: Stream = Box::new(io);
         let mut settings: Option<HttpPersistentSettings> = None;
         loop {
             let mut session = ServerSession::new_http1(stream);
@@ -124,6 +142,45 @@ impl Listeners {
             };
             guard.rest(Clock::now());
             (stream, settings) = reused.consume();
+        }
+    }
+
+    /// Each stream is a task of its own, which ends with the request.
+    async fn serve_h2(
+        self: &Arc<Self>,
+        io: GuardedIo,
+        connection: Connection,
+        listener: &Listener,
+        shutdown: &ShutdownWatch,
+    ) {
+        let Connection { guard, limits, peer } = connection;
+        h2::serve(io, &guard, &listener.config, shutdown.clone(), |stream, mark| {
+            let connection = Arc::new(Connection {
+                guard: Arc::new(Guard::of_stream()),
+                limits: limits.clone(),
+                peer: peer.clone(),
+            });
+            let (listeners, shutdown) = (self.clone(), shutdown.clone());
+            tokio::spawn(async move {
+                let _mark = mark;
+                listeners.serve_stream(stream, connection, &shutdown).await;
+            });
+        })
+        .await;
+    }
+
+    async fn serve_stream(
+        &self,
+        stream: HttpSession,
+        connection: Arc<Connection>,
+        shutdown: &ShutdownWatch,
+    ) {
+        let guard = connection.guard.clone();
+        let Ok(stream) = GuardedStream::new(stream, connection) else { return };
+        let session = ServerSession::new_custom(Box::new(stream));
+        let request = self.proxy.process_new_http(session, shutdown);
+        if unless_overdue(&guard, &mut Overdue::default(), GRACE, request).await.is_none() {
+            self.metrics.requests_cut.inc();
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! [`listener`] takes connections, [`gateway`] has the phases. What they use:
 //!
+//! - [`guard`], `sniff`, `h2`, `stream`: a connection's time, its protocol, its streams
 //! - `admission`, [`intake`]: from a head to its route, through the policies
 //! - `dispatch`, [`peer`], [`headers`], [`body`]: what goes upstream, and where
 //! - [`attempt`]: what became of it, and is there another
@@ -22,6 +23,7 @@ mod dispatch;
 mod fallback;
 pub mod gateway;
 pub mod guard;
+mod h2;
 pub mod headers;
 pub mod identifiers;
 pub mod intake;
@@ -32,4 +34,6 @@ mod quota;
 pub mod recording;
 pub mod rejection;
 mod response;
+mod sniff;
 pub mod spans;
+mod stream;

@@ -1,0 +1,257 @@
+//! One request over HTTP/2, as Pingora's request path sees it.
+//!
+//! Pingora's own session has no limit on time: nothing wakes a request that waits for its
+//! upstream while its stream is silent. This one wraps it and obeys a [`Guard`], as
+//! [`super::guard::GuardedIo`] does for a connection of HTTP/1. It also ends answers without a
+//! body with their head: Pingora's would send an empty frame after it, to HEAD even a full one.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_core::Stream;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, Method, StatusCode};
+use pingora_core::protocols::Digest;
+use pingora_core::protocols::http::HttpTask;
+use pingora_core::protocols::http::custom::{CustomMessageWrite, server::Session};
+use pingora_core::protocols::http::v2::server::HttpSession;
+use pingora_core::protocols::l4::socket::SocketAddr;
+use pingora_core::{Error, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+
+use super::alarm::Alarm;
+use super::guard::Guard;
+use super::listener::Connection;
+
+/// A stream that obeys its guard.
+pub struct GuardedStream {
+    inner: HttpSession,
+    guard: Arc<Guard>,
+    alarm: Alarm,
+    /// No answer to this request has a body.
+    head_only: bool,
+}
+
+impl GuardedStream {
+    /// `connection` travels with the request's head to the request path.
+    pub fn new(mut inner: HttpSession, connection: Arc<Connection>) -> Result<Self> {
+        let guard = connection.guard.clone();
+        let head_only = inner.req_header().method == Method::HEAD;
+        let empty = RequestHeader::build_no_case("GET", b"/", None)?;
+        let head = inner.req_header_mut();
+        let mut parts: http::request::Parts = std::mem::replace(head, empty).into();
+        parts.extensions.insert(connection);
+        *head = parts.into();
+        Ok(GuardedStream { inner, guard, alarm: Alarm::default(), head_only })
+    }
+
+    /// Whether nothing follows this head.
+    fn ends_with(&self, head: &ResponseHeader) -> bool {
+        if head.status.is_informational() {
+            return false;
+        }
+        self.head_only
+            || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+            || head.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0")
+    }
+
+    /// `task`, as it goes to a client that may want no body.
+    fn bodiless(&self, task: HttpTask) -> HttpTask {
+        match task {
+            HttpTask::Header(head, end) => {
+                let end = end || self.ends_with(&head);
+                HttpTask::Header(head, end)
+            }
+            HttpTask::Body(_, end) if self.head_only => HttpTask::Body(None, end),
+            HttpTask::Trailer(_) if self.head_only => HttpTask::Done,
+            other => other,
+        }
+    }
+}
+
+/// `work`, unless the guard's deadline passes first.
+async fn in_time<T>(
+    guard: &Guard,
+    alarm: &mut Alarm,
+    late: ErrorType,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let mut work = std::pin::pin!(work);
+    std::future::poll_fn(|cx| {
+        if let std::task::Poll::Ready(done) = work.as_mut().poll(cx) {
+            return std::task::Poll::Ready(done);
+        }
+        alarm.poll(guard.deadline(), cx).map(|()| Err(Error::new_down(late.clone())))
+    })
+    .await
+}
+
+#[async_trait]
+impl Session for GuardedStream {
+    fn req_header(&self) -> &RequestHeader {
+        self.inner.req_header()
+    }
+
+    fn req_header_mut(&mut self) -> &mut RequestHeader {
+        self.inner.req_header_mut()
+    }
+
+    async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
+        let GuardedStream { inner, guard, alarm, .. } = self;
+        in_time(guard, alarm, ErrorType::ReadError, inner.read_body_bytes()).await
+    }
+
+    async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
+        let GuardedStream { inner, guard, alarm, .. } = self;
+        let read = inner.read_body_or_idle(no_body_expected);
+        in_time(guard, alarm, ErrorType::ReadError, read).await
+    }
+
+    async fn drain_request_body(&mut self) -> Result<()> {
+        let GuardedStream { inner, guard, alarm, .. } = self;
+        in_time(guard, alarm, ErrorType::ReadError, inner.drain_request_body()).await
+    }
+
+    async fn write_response_header(&mut self, head: Box<ResponseHeader>, end: bool) -> Result<()> {
+        let end = end || self.ends_with(&head);
+        self.inner.write_response_header(head, end)
+    }
+
+    async fn write_response_header_ref(&mut self, head: &ResponseHeader, end: bool) -> Result<()> {
+        self.write_response_header(Box::new(head.clone()), end).await
+    }
+
+    async fn write_body(&mut self, data: Bytes, end: bool) -> Result<()> {
+        if self.head_only {
+            return Ok(());
+        }
+        let GuardedStream { inner, guard, alarm, .. } = self;
+        in_time(guard, alarm, ErrorType::WriteError, inner.write_body(data, end)).await
+    }
+
+    async fn write_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
+        self.inner.write_trailers(trailers)
+    }
+
+    async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
+        let tasks: Vec<_> = tasks.into_iter().map(|task| self.bodiless(task)).collect();
+        let GuardedStream { inner, guard, alarm, .. } = self;
+        in_time(guard, alarm, ErrorType::WriteError, inner.response_duplex_vec(tasks)).await
+    }
+
+    async fn finish(&mut self) -> Result<()> {
+        self.inner.finish()
+    }
+
+    async fn shutdown(&mut self, _: u32, _: &str) {
+        self.inner.shutdown();
+    }
+
+    fn response_written(&self) -> Option<&ResponseHeader> {
+        self.inner.response_written()
+    }
+
+    fn is_body_done(&mut self) -> bool {
+        self.inner.is_body_done()
+    }
+
+    fn is_body_empty(&mut self) -> bool {
+        self.inner.is_body_empty()
+    }
+
+    fn body_bytes_sent(&self) -> usize {
+        self.inner.body_bytes_sent()
+    }
+
+    fn body_bytes_read(&self) -> usize {
+        self.inner.body_bytes_read()
+    }
+
+    fn enable_retry_buffering(&mut self) {
+        self.inner.enable_retry_buffering();
+    }
+
+    fn retry_buffer_truncated(&self) -> bool {
+        self.inner.retry_buffer_truncated()
+    }
+
+    fn get_retry_buffer(&self) -> Option<Bytes> {
+        self.inner.get_retry_buffer()
+    }
+
+    fn request_summary(&self) -> String {
+        self.inner.request_summary()
+    }
+
+    fn pseudo_raw_h1_request_header(&self) -> Bytes {
+        self.inner.pseudo_raw_h1_request_header()
+    }
+
+    fn digest(&self) -> Option<&Digest> {
+        self.inner.digest()
+    }
+
+    fn digest_mut(&mut self) -> Option<&mut Digest> {
+        self.inner.digest_mut()
+    }
+
+    fn client_addr(&self) -> Option<&SocketAddr> {
+        self.inner.client_addr()
+    }
+
+    fn server_addr(&self) -> Option<&SocketAddr> {
+        self.inner.server_addr()
+    }
+
+    // The guard bounds reads and writes; there are no other limits on them.
+
+    fn set_read_timeout(&mut self, _: Option<Duration>) {}
+
+    fn get_read_timeout(&self) -> Option<Duration> {
+        None
+    }
+
+    fn set_write_timeout(&mut self, _: Option<Duration>) {}
+
+    fn get_write_timeout(&self) -> Option<Duration> {
+        None
+    }
+
+    fn set_total_drain_timeout(&mut self, timeout: Option<Duration>) {
+        self.inner.set_total_drain_timeout(timeout);
+    }
+
+    fn get_total_drain_timeout(&self) -> Option<Duration> {
+        self.inner.get_total_drain_timeout()
+    }
+
+    // Messages beside the body: HTTP/2 has none.
+
+    async fn finish_custom(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn take_custom_message_reader(
+        &mut self,
+    ) -> Option<Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>> {
+        None
+    }
+
+    fn restore_custom_message_reader(
+        &mut self,
+        _: Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>,
+    ) -> Result<()> {
+        Ok(())
+    }
+
+    fn take_custom_message_writer(&mut self) -> Option<Box<dyn CustomMessageWrite>> {
+        None
+    }
+
+    fn restore_custom_message_writer(&mut self, _: Box<dyn CustomMessageWrite>) -> Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,271 @@
+//! HTTP/2 from clients, on the port that HTTP/1 has: the same promises, stream by stream.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use h2::Reason;
+
+use crate::support::{
+    Answer, Call, Gateway, H2Client, Plan, Upstream, assert_about, assert_within, eventually, pass,
+    request, timed,
+};
+
+#[test]
+fn one_port_speaks_both() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::route(&upstream, "");
+    let h2 = H2Client::connect(gateway.address);
+    let response = h2.get("/over/two?x=1");
+    assert_eq!((response.status, response.text().as_str()), (200, "ok"));
+    assert_eq!(gateway.get("/over/one").status, 200);
+    let targets: Vec<_> = upstream.requests().iter().map(|r| r.target.clone()).collect();
+    assert_eq!(targets, ["/over/two?x=1", "/over/one"]);
+}
+
+#[test]
+fn a_health_check_shorter_than_the_preface_is_answered_at_once() {
+    let gateway = Gateway::route(&Upstream::start(), "");
+    let mut stream = TcpStream::connect(gateway.address).expect("a connection");
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").expect("eighteen bytes");
+    let mut answer = String::new();
+    let (_, took) = timed(|| stream.read_to_string(&mut answer).expect("an answer"));
+    assert!(answer.starts_with("HTTP/1."), "{answer}");
+    assert_within(took, Duration::from_secs(1));
+}
+
+#[test]
+fn a_connection_that_stops_within_the_preface_is_closed_in_time() {
+    let listener = "listeners: {public: {address: \"127.0.0.1:${PORT}\", header_timeout: 300ms}}";
+    let gateway = Plan::route("").section(listener).start();
+    for beginning in ["", "PRI * HTTP/2.0\r\n"] {
+        let mut stream = TcpStream::connect(gateway.address).expect("a connection");
+        stream.write_all(beginning.as_bytes()).expect("a few bytes");
+        let (read, took) = timed(|| stream.read(&mut [0]));
+        assert_eq!(read.expect("the end"), 0, "{beginning:?}");
+        assert_about(took, Duration::from_millis(300));
+    }
+}
+
+#[test]
+fn an_h2_connection_without_streams_is_closed_after_its_idle_time() {
+    let listener = "listeners: {public: {address: \"127.0.0.1:${PORT}\", idle_timeout: 300ms}}";
+    let upstream = Upstream::always(Answer::ok().after(Duration::from_millis(500)));
+    let gateway = Plan::route("").section(listener).upstream(&upstream).start();
+    let h2 = H2Client::connect(gateway.address);
+    assert_eq!(h2.get("/longer/than/idle").status, 200);
+    let (closed, took) = timed(|| h2.is_closed());
+    assert!(closed);
+    assert_about(took, Duration::from_millis(300));
+}
+
+#[test]
+fn streams_share_a_connection_and_do_not_wait_for_each_other() {
+    let upstream = Upstream::script([Answer::ok().held(), Answer::ok()]);
+    let gateway = Gateway::route(&upstream, "");
+    let h2 = H2Client::connect(gateway.address);
+    let slow = h2.open(request("GET", "/slow").body(()).unwrap(), true);
+    upstream.wait_for(1);
+    assert_eq!(h2.get("/fast").status, 200);
+    upstream.release();
+    assert_eq!(slow.finish().status, 200);
+    assert_eq!(gateway.metric("portcullis_connections", &[]), 1.0);
+}
+
+#[test]
+fn identity_and_ids_are_asserted_for_streams_too() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::route(&upstream, "");
+    let head = request("GET", "/")
+        .header("x-consumer", "root")
+        .header("x-forwarded-for", "1.2.3.4")
+        .header("x-request-id", "mine");
+    let response = H2Client::connect(gateway.address).call(head.body(&b""[..]).unwrap());
+    assert_eq!(response.header("x-request-id"), Some("mine"));
+    let seen = upstream.only();
+    assert_eq!(seen.header("x-consumer"), None);
+    assert_eq!(seen.header("x-forwarded-for"), Some("127.0.0.1"));
+    assert_eq!(seen.header("x-forwarded-host"), Some("gateway.test"));
+    assert_eq!(seen.header("x-request-id"), Some("mine"));
+}
+
+#[test]
+fn an_ambiguous_path_is_refused_and_the_connection_stays() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::route(&upstream, "");
+    let h2 = H2Client::connect(gateway.address);
+    for path in ["/a/%2e%2e/%2f", "/%00"] {
+        let response = h2.get(path);
+        assert_eq!((response.status, &response.json()["code"]), (400, &"bad_request".into()));
+    }
+    assert_eq!(h2.get("/a/b").status, 200);
+    assert_eq!(upstream.count(), 1, "only the last was forwarded");
+}
+
+#[test]
+fn an_authority_and_a_host_that_differ_are_refused() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::route(&upstream, "");
+    let head = request("GET", "/").header("host", "other.test");
+    let response = H2Client::connect(gateway.address).call(head.body(&b""[..]).unwrap());
+    assert_eq!(response.status, 400);
+    assert_eq!(upstream.count(), 0);
+}
+
+#[test]
+fn head_and_empty_answers_end_with_their_head() {
+    let upstream = Upstream::script([Answer::ok(), Answer::from(204)]);
+    let gateway = Gateway::route(&upstream, "");
+    let h2 = H2Client::connect(gateway.address);
+    let response = h2.call(request("HEAD", "/").body(&b""[..]).unwrap());
+    assert_eq!((response.status, response.body.len(), response.reset), (200, 0, None));
+    assert_eq!(response.header("content-length"), Some("2"));
+    let response = h2.get("/");
+    assert_eq!((response.status, response.reset), (204, None));
+    let refusal = h2.call(request("TRACE", "/").body(&b""[..]).unwrap());
+    assert_eq!((refusal.status, refusal.reset), (405, None));
+    assert_eq!(h2.get("/").status, 200, "the connection is in order");
+}
+
+#[test]
+fn a_body_larger_than_the_route_allows_is_413_declared_or_not() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::route(&upstream, "max_body: 1KiB");
+    let h2 = H2Client::connect(gateway.address);
+    let body = vec![b'x'; 2000];
+    let declared = request("POST", "/").header("content-length", "2000");
+    assert_eq!(h2.call(declared.body(&body[..]).unwrap()).status, 413);
+    assert_eq!(upstream.count(), 0);
+    assert_eq!(h2.call(request("POST", "/").body(&body[..]).unwrap()).status, 413);
+    assert!(upstream.requests().iter().all(|r| !r.complete));
+    assert_eq!(h2.get("/").status, 200, "the connection is in order");
+}
+
+#[test]
+fn a_stream_that_is_reset_frees_its_slot_and_cancels_upstream() {
+    let upstream = Upstream::script([Answer::hang()]);
+    let gateway = Gateway::route(&upstream, "bulkhead: {max_in_flight: 1}");
+    let h2 = H2Client::connect(gateway.address);
+    let mut hanging = h2.open(request("GET", "/").body(()).unwrap(), true);
+    upstream.wait_for(1);
+    assert_eq!(h2.get("/").status, 429);
+    hanging.reset(Reason::CANCEL);
+    upstream.wait_cancelled(1);
+    eventually("the slot to be free", || (h2.get("/").status == 200).then_some(()));
+}
+
+#[test]
+fn the_deadline_holds_for_a_stream_however_the_upstream_stalls() {
+    let half = Duration::from_millis(500);
+    let drip = Duration::from_millis(100);
+    for answer in [Answer::hang(), Answer::drip_head(drip)] {
+        let upstream = Upstream::always(answer);
+        let gateway = Gateway::route(&upstream, "timeout: {request: 500ms}");
+        let h2 = H2Client::connect(gateway.address);
+        let (response, took) = timed(|| h2.get("/"));
+        assert_eq!((response.status, &response.json()["code"]), (504, &"deadline_exceeded".into()));
+        assert_about(took, half);
+        upstream.wait_cancelled(1);
+    }
+    let upstream = Upstream::always(Answer::drip_body(drip));
+    let gateway = Gateway::route(&upstream, "timeout: {attempt: 500ms}");
+    let h2 = H2Client::connect(gateway.address);
+    let (response, took) = timed(|| h2.get("/"));
+    assert_eq!(response.status, 200);
+    assert!(response.reset.is_some(), "half an answer is never passed off as whole");
+    assert_about(took, half);
+    upstream.wait_cancelled(1);
+}
+
+#[test]
+fn an_upload_that_stalls_is_408_and_no_upstreams_fault() {
+    let upstream = Upstream::start();
+    let policies = "timeout: {request: 300ms}\ncircuit_breaker: {consecutive: {failures: 1}}";
+    let gateway = Gateway::route(&upstream, policies);
+    let h2 = H2Client::connect(gateway.address);
+    let mut upload = h2.open(request("POST", "/").body(()).unwrap(), false);
+    upload.send(b"half", false);
+    let (response, took) = timed(|| upload.finish());
+    assert_eq!(response.status, 408);
+    assert_about(took, Duration::from_millis(300));
+    assert_eq!(h2.get("/").status, 200, "the circuit is closed");
+}
+
+#[test]
+fn a_client_that_does_not_read_its_answer_is_cut_at_the_deadline() {
+    let upstream = Upstream::always(Answer::stream(100_000_000));
+    let policies = "timeout: {request: 400ms}\nbulkhead: {max_in_flight: 1}";
+    let gateway = Gateway::route(&upstream, policies);
+    let h2 = H2Client::connect(gateway.address);
+    let mut unread = h2.open(request("GET", "/").body(()).unwrap(), true);
+    assert_eq!(unread.head().status(), 200);
+    upstream.wait_cancelled(1);
+    let freed = || (gateway.metric("portcullis_bulkhead_in_flight", &[]) == 0.0).then_some(());
+    eventually("the slot to be free", freed);
+}
+
+#[test]
+fn a_drain_lets_streams_finish_and_takes_no_new_ones() {
+    let upstream = Upstream::script([Answer::ok().held()]);
+    let mut gateway = Gateway::route(&upstream, "");
+    let h2 = H2Client::connect(gateway.address);
+    let slow = h2.open(request("GET", "/").body(()).unwrap(), true);
+    upstream.wait_for(1);
+    gateway.signal("TERM");
+    gateway.wait_for_log("draining");
+    pass(Duration::from_millis(50));
+    upstream.release();
+    let response = slow.finish();
+    assert_eq!((response.status, response.text().as_str()), (200, "ok"));
+    h2.is_told_to_go();
+    assert_eq!(gateway.exit().code(), Some(0));
+}
+
+#[test]
+fn more_streams_than_the_listener_allows_wait_for_room() {
+    let listener = "listeners: {public: {address: \"127.0.0.1:${PORT}\", http2: {max_streams: 2}}}";
+    let upstream = Upstream::always(Answer::ok().held());
+    let gateway = Plan::route("").section(listener).upstream(&upstream).start();
+    let h2 = H2Client::connect(gateway.address);
+    // The client learns of the limit with the gateway's first frame.
+    assert_eq!(h2.call(request("TRACE", "/").body(&b""[..]).unwrap()).status, 405);
+    let open = |_| h2.open(request("GET", "/").body(()).unwrap(), true);
+    let streams: Vec<_> = (0..2).map(open).collect();
+    upstream.wait_for(2);
+    let third = std::thread::scope(|scope| {
+        let third = scope.spawn(|| open(2).finish());
+        pass(Duration::from_millis(100));
+        assert_eq!(upstream.count(), 2);
+        upstream.release();
+        third.join().expect("the third stream")
+    });
+    assert_eq!(third.status, 200);
+    assert!(streams.into_iter().all(|stream| stream.finish().status == 200));
+}
+
+#[test]
+fn heads_that_are_too_large_are_refused_and_the_connection_stays() {
+    let listener = "listeners: {public: {address: \"127.0.0.1:${PORT}\", max_header_bytes: 2KiB}}";
+    let upstream = Upstream::start();
+    let gateway = Plan::route("").section(listener).upstream(&upstream).start();
+    let h2 = H2Client::connect(gateway.address);
+    for size in [2100, 8000] {
+        let head = request("GET", "/").header("x-large", "x".repeat(size));
+        assert_eq!(h2.call(head.body(&b""[..]).unwrap()).status, 431, "{size}");
+    }
+    assert_eq!(h2.get("/").status, 200);
+    assert_eq!(upstream.count(), 1);
+}
+
+#[test]
+fn an_upgrade_to_h2c_is_ignored() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::route(&upstream, "");
+    let call = Call::new("GET /")
+        .header("Connection", "Upgrade, HTTP2-Settings")
+        .header("Upgrade", "h2c")
+        .header("HTTP2-Settings", "AAMAAABkAAQAAP__");
+    assert_eq!(gateway.call(call).status, 200);
+    let seen = upstream.only();
+    assert_eq!((seen.header("upgrade"), seen.header("http2-settings")), (None, None));
+}

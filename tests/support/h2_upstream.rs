@@ -1,0 +1,328 @@
+//! A scripted upstream of HTTP/2, with prior knowledge: it keeps what it is sent and answers
+//! as its script says; when the script is used up, `200 ok`.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::Reason;
+use h2::server::SendResponse;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use super::h2_client::{RUNTIME, wait};
+use super::wait::eventually;
+
+/// Stops when dropped.
+pub struct H2Upstream {
+    address: SocketAddr,
+    state: Arc<Mutex<State>>,
+    listener: JoinHandle<()>,
+}
+
+/// One request as it arrived.
+#[derive(Clone, Debug, Default)]
+pub struct H2Received {
+    /// Which of the upstream's connections, from 0.
+    pub connection: usize,
+    pub method: String,
+    pub path: String,
+    pub authority: String,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+    /// The body arrived to its end.
+    pub complete: bool,
+    /// The gateway reset the stream.
+    pub cancelled: bool,
+}
+
+/// One answer, in pieces.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    status: u16,
+    headers: Vec<(&'static str, String)>,
+    body: Vec<Bytes>,
+    trailers: Vec<(&'static str, String)>,
+    manner: Manner,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    /// Whole, after the request's body.
+    Proper,
+    /// The head at once, then every piece of the request as it comes, then the trailers.
+    Echo,
+    /// Never.
+    Hang,
+    /// The head and the first piece; nothing after them.
+    Stall,
+    /// The stream is reset, untouched.
+    Reset(Reason),
+    /// The head and the body, then the stream is reset.
+    Break,
+}
+
+#[derive(Default)]
+struct State {
+    script: VecDeque<Reply>,
+    afterwards: Option<Reply>,
+    received: Vec<H2Received>,
+}
+
+impl Reply {
+    pub fn status(status: u16) -> Self {
+        let body = if status == 200 { "ok" } else { "upstream error" };
+        Reply {
+            status,
+            headers: Vec::new(),
+            body: vec![Bytes::from_static(body.as_bytes())],
+            trailers: Vec::new(),
+            manner: Manner::Proper,
+        }
+    }
+
+    /// gRPC: this message, then this status in real trailers.
+    pub fn grpc(message: &[u8], status: u8) -> Self {
+        let body = if message.is_empty() { vec![] } else { vec![Bytes::from(frame(message))] };
+        Reply { body, ..Reply::status(200) }
+            .header("content-type", "application/grpc")
+            .trailer("grpc-status", &status.to_string())
+    }
+
+    /// gRPC: a status in the head, and nothing else.
+    pub fn trailers_only(status: u8) -> Self {
+        Reply { body: vec![], ..Reply::status(200) }
+            .header("content-type", "application/grpc")
+            .header("grpc-status", &status.to_string())
+    }
+
+    pub fn echo() -> Self {
+        Reply { body: vec![], ..Reply::status(200) }.manner(Manner::Echo)
+    }
+
+    pub fn hang() -> Self {
+        Reply::status(200).manner(Manner::Hang)
+    }
+
+    pub fn stall() -> Self {
+        Reply::status(200).manner(Manner::Stall)
+    }
+
+    pub fn reset(reason: Reason) -> Self {
+        Reply::status(200).manner(Manner::Reset(reason))
+    }
+
+    pub fn break_off() -> Self {
+        Reply::status(200).manner(Manner::Break)
+    }
+
+    pub fn header(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.push((name, value.to_owned()));
+        self
+    }
+
+    pub fn trailer(mut self, name: &'static str, value: &str) -> Self {
+        self.trailers.push((name, value.to_owned()));
+        self
+    }
+
+    pub fn body(mut self, body: &[u8]) -> Self {
+        self.body = vec![Bytes::copy_from_slice(body)];
+        self
+    }
+
+    fn manner(mut self, manner: Manner) -> Self {
+        self.manner = manner;
+        self
+    }
+
+    fn head(&self) -> Response<()> {
+        let mut head = Response::builder().status(self.status);
+        for (name, value) in &self.headers {
+            head = head.header(*name, value);
+        }
+        head.body(()).expect("a head")
+    }
+
+    fn trailer_map(&self) -> Option<HeaderMap> {
+        let fields = self.trailers.iter().map(|(name, value)| {
+            (HeaderName::from_static(name), HeaderValue::from_str(value).expect("a value"))
+        });
+        (!self.trailers.is_empty()).then(|| fields.collect())
+    }
+}
+
+/// A message as gRPC and Connect's streams frame it.
+pub fn frame(message: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(message.len()).expect("a small message");
+    [&[0], &length.to_be_bytes()[..], message].concat()
+}
+
+impl H2Upstream {
+    pub fn always(reply: Reply) -> Self {
+        H2Upstream::start([], Some(reply))
+    }
+
+    pub fn script(replies: impl IntoIterator<Item = Reply>) -> Self {
+        H2Upstream::start(replies, None)
+    }
+
+    fn start(replies: impl IntoIterator<Item = Reply>, afterwards: Option<Reply>) -> Self {
+        let state = State { script: replies.into_iter().collect(), afterwards, received: vec![] };
+        let state = Arc::new(Mutex::new(state));
+        let listener = wait("a listener", TcpListener::bind("127.0.0.1:0")).expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let shared = state.clone();
+        let listener = RUNTIME.spawn(async move {
+            // Dropped with this task, and their streams with them.
+            let mut connections = tokio::task::JoinSet::new();
+            for number in 0.. {
+                let Ok((stream, _)) = listener.accept().await else { continue };
+                connections.spawn(serve(stream, number, shared.clone()));
+            }
+        });
+        H2Upstream { address, state, listener }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub fn requests(&self) -> Vec<H2Received> {
+        self.state.lock().expect("the state").received.clone()
+    }
+
+    pub fn count(&self) -> usize {
+        self.requests().len()
+    }
+
+    #[track_caller]
+    pub fn only(&self) -> H2Received {
+        let mut all = self.requests();
+        assert_eq!(all.len(), 1, "the upstream was to see exactly one request: {all:#?}");
+        all.remove(0)
+    }
+
+    #[track_caller]
+    pub fn wait_for(&self, count: usize) -> Vec<H2Received> {
+        eventually(&format!("{count} requests"), || {
+            Some(self.requests()).filter(|all| all.len() >= count)
+        })
+    }
+
+    #[track_caller]
+    pub fn wait_cancelled(&self, count: usize) {
+        eventually(&format!("{count} cancelled streams"), || {
+            (self.requests().iter().filter(|r| r.cancelled).count() >= count).then_some(())
+        });
+    }
+}
+
+impl Drop for H2Upstream {
+    fn drop(&mut self) {
+        self.listener.abort();
+    }
+}
+
+async fn serve<S>(stream: S, number: usize, state: Arc<Mutex<State>>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    // What is no HTTP/2 shows itself as a request that never arrives.
+    let Ok(mut connection) = h2::server::handshake(stream).await else { return };
+    let mut streams = tokio::task::JoinSet::new();
+    while let Some(Ok((request, respond))) = connection.accept().await {
+        let (index, reply) = note(&state, number, &request);
+        let state = state.clone();
+        streams.spawn(async move {
+            let update = |change: &dyn Fn(&mut H2Received)| {
+                change(&mut state.lock().expect("the state").received[index]);
+            };
+            if answer(request, respond, &reply, &update).await.is_err() {
+                update(&|r| r.cancelled = true);
+            }
+        });
+    }
+}
+
+fn note(
+    state: &Mutex<State>,
+    connection: usize,
+    request: &Request<h2::RecvStream>,
+) -> (usize, Reply) {
+    let mut state = state.lock().expect("the state");
+    state.received.push(H2Received {
+        connection,
+        method: request.method().to_string(),
+        path: request.uri().path_and_query().map(ToString::to_string).unwrap_or_default(),
+        authority: request.uri().authority().map(ToString::to_string).unwrap_or_default(),
+        headers: request.headers().clone(),
+        ..H2Received::default()
+    });
+    let reply = state.script.pop_front().or_else(|| state.afterwards.clone());
+    (state.received.len() - 1, reply.unwrap_or_else(|| Reply::status(200)))
+}
+
+/// An error where the gateway has reset the stream.
+async fn answer(
+    request: Request<h2::RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    reply: &Reply,
+    update: &(dyn Fn(&dyn Fn(&mut H2Received)) + Send + Sync),
+) -> Result<(), h2::Error> {
+    if let Manner::Reset(reason) = reply.manner {
+        respond.send_reset(reason);
+        return Ok(());
+    }
+    let mut body = request.into_body();
+    let mut echo = match reply.manner {
+        Manner::Echo => Some(respond.send_response(reply.head(), false)?),
+        _ => None,
+    };
+    while let Some(data) = body.data().await {
+        let data = data?;
+        let _ = body.flow_control().release_capacity(data.len());
+        update(&|r| r.body.extend_from_slice(&data));
+        if let Some(echo) = &mut echo {
+            echo.send_data(data, false)?;
+        }
+    }
+    update(&|r| r.complete = true);
+    if let Some(mut echo) = echo {
+        return match reply.trailer_map() {
+            Some(trailers) => echo.send_trailers(trailers),
+            None => echo.send_data(Bytes::new(), true),
+        };
+    }
+    if reply.manner == Manner::Hang {
+        return until_reset(std::future::poll_fn(|cx| respond.poll_reset(cx))).await;
+    }
+    let trailers = reply.trailer_map();
+    let bare = reply.body.is_empty() && trailers.is_none();
+    let mut send = respond.send_response(reply.head(), bare)?;
+    for (index, piece) in reply.body.iter().enumerate() {
+        let last = index + 1 == reply.body.len() && trailers.is_none();
+        let goes_on = matches!(reply.manner, Manner::Stall | Manner::Break);
+        send.send_data(piece.clone(), last && !goes_on)?;
+    }
+    match reply.manner {
+        Manner::Stall => until_reset(std::future::poll_fn(|cx| send.poll_reset(cx))).await,
+        Manner::Break => {
+            // What was sent is to arrive first: a reset throws away what waits.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            send.send_reset(Reason::INTERNAL_ERROR);
+            Ok(())
+        }
+        _ => trailers.map_or(Ok(()), |trailers| send.send_trailers(trailers)),
+    }
+}
+
+async fn until_reset(
+    reset: impl Future<Output = Result<Reason, h2::Error>>,
+) -> Result<(), h2::Error> {
+    Err(reset.await?.into())
+}
