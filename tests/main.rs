@@ -21,6 +21,7 @@ mod durable;
 mod fallback;
 mod flood_guard;
 mod framing;
+mod grpc;
 mod h2;
 mod headers;
 mod invocations;

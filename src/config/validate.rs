@@ -6,6 +6,7 @@ use super::load::{KeyPath, Problem, Sources, suggest};
 use super::{Config, Route};
 use crate::config::route::Serve;
 use crate::record;
+use crate::upstream::{self, config::Protocol};
 
 /// Everything wrong with an otherwise well-formed configuration.
 pub(super) fn problems(config: &Config, sources: &Sources) -> Vec<Problem> {
@@ -23,6 +24,7 @@ pub(super) fn problems(config: &Config, sources: &Sources) -> Vec<Problem> {
             let path = at(&["upstreams", name, "endpoints"]);
             problems.push(Problem::new(path, "at least one endpoint is needed"));
         }
+        protocol(name, upstream, &mut problems);
     }
     for (name, route) in &config.routes {
         let mut check = RouteCheck { config, sources, name, route, problems: &mut problems };
@@ -39,6 +41,19 @@ fn addresses(config: &Config, problems: &mut Vec<Problem>) {
             let message = format!("the address is that of {other} already");
             problems.push(Problem::new(at(&["listeners", name, "address"]), message));
         }
+    }
+}
+
+/// HTTP/2 is agreed on by TLS, or known beforehand without it.
+fn protocol(name: &str, upstream: &upstream::Config, problems: &mut Vec<Problem>) {
+    let unfit = match upstream.protocol {
+        Protocol::Http1 | Protocol::Auto => return,
+        Protocol::H2c => upstream.endpoints.iter().any(|url| url.tls),
+        Protocol::H2 => upstream.endpoints.iter().any(|url| !url.tls),
+    };
+    if unfit {
+        let message = "`h2c` is for http:// endpoints, `h2` for https:// ones";
+        problems.push(Problem::new(at(&["upstreams", name, "protocol"]), message));
     }
 }
 

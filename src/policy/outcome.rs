@@ -150,6 +150,11 @@ impl Conditions {
         self.named & bits != 0
     }
 
+    /// Whether a status of gRPC is in the set.
+    pub const fn names_grpc(&self) -> bool {
+        self.named >= GRPC_CANCELLED
+    }
+
     const fn has_status(&self, status: u16) -> bool {
         if status < FIRST_STATUS || status > LAST_STATUS {
             return false;

@@ -240,12 +240,18 @@ fn is_nested(session: &Session, ctx: &Context) -> bool {
     pushback::is_retry(&session.req_header().headers, attempt_count)
 }
 
+/// The upstream says that it has not looked at the request: it refused its stream, or closes the
+/// connection and had not come to it. Pingora marks both.
+pub fn is_refused(error: &Error) -> bool {
+    error.retry() && matches!(error.etype(), ErrorType::H2Error | ErrorType::H2Downgrade)
+}
+
 /// A pooled connection that the upstream had closed already is replaced once, without
-/// asking the retry policy: for requests that may be sent twice, and only if a budget, where
-/// there is one, pays for it.
-pub fn reconnect(session: &Session, ctx: &mut Context, reused: bool, now: Moment) -> bool {
-    let idempotent = session.req_header().method.is_idempotent();
-    if !reused || !idempotent || ctx.reconnected || is_answered(session) {
+/// asking the retry policy: for requests that may be sent twice, or were `refused` unseen, and
+/// only if a budget, where there is one, pays for it.
+pub fn reconnect(session: &Session, ctx: &mut Context, refused: bool, now: Moment) -> bool {
+    let may_resend = refused || session.req_header().method.is_idempotent();
+    if !may_resend || ctx.reconnected || is_answered(session) {
         return false;
     }
     if session.as_ref().retry_buffer_truncated() {

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::Version;
+use http::HeaderMap;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, Result};
@@ -32,10 +32,7 @@ use super::attempt::{self, Ended, REJECTED, RETRY};
 use super::context::Context;
 use super::listener::Connection;
 use super::rejection::Rejection;
-use super::{
-    answer, body, client_address, headers, identifiers, intake, recording, response, spans,
-};
-use crate::config::route::Dialect;
+use super::{answer, body, client_address, headers, identifiers, recording, response, spans};
 use crate::policy::outcome::Outcome;
 use crate::record::new_id;
 use crate::runtime::shared::Shared;
@@ -170,31 +167,16 @@ impl ProxyHttp for Gateway {
         if response.status.is_informational() && response.status != 101 {
             return Ok(());
         }
-        let Some(route) = ctx.route.clone() else { return Ok(()) };
-        // The version is each hop's own (RFC 9110, section 2.5).
-        response.set_version(Version::HTTP_11);
-        let now = Clock::now();
-        let status = response.status.as_u16();
-        let took = now.since(ctx.attempt.started);
-        ctx.attempt.upstream_status = Some(status);
-        ctx.attempt.upstream_duration = Some(took);
-        if let Some(upstream) = route.upstream() {
-            upstream.metrics.duration.observe(took.as_secs_f64());
-        }
-        response::judge(session, ctx, &route, response, now)?;
-        if route.config.errors == Dialect::Connect && status >= 400 {
-            // Also where there is nothing to translate, and a refusal takes its place.
-            if !attempt::has_body(session, response) {
-                attempt::answered(ctx, now);
-            }
-            answer::begin_translation(response, ctx, status)?;
-        }
-        if let Some(capture) = &route.capture {
-            let content_type = response.headers.get(http::header::CONTENT_TYPE);
-            let length = intake::content_length(&response.headers);
-            ctx.body.response_tap = capture.response(content_type.map(|v| v.as_bytes()), length);
-        }
-        Ok(())
+        response::on_head(session, ctx, response, Clock::now())
+    }
+
+    fn upstream_response_trailer_filter(
+        &self,
+        session: &mut Session,
+        trailers: &mut HeaderMap,
+        ctx: &mut Box<Context>,
+    ) -> Result<()> {
+        response::on_trailers(session, ctx, trailers, Clock::now())
     }
 
     async fn response_filter(
@@ -257,6 +239,7 @@ impl ProxyHttp for Gateway {
         // Pingora leaves errors of reused connections undecided, and panics if they stay so.
         error.retry.decide_reuse(reused);
         let stale = error.retry();
+        let refused = attempt::is_refused(&error);
         if *error.etype() == RETRY {
             error.set_retry(true);
             return error;
@@ -265,7 +248,10 @@ impl ProxyHttp for Gateway {
         if *error.etype() == REJECTED {
             return error;
         }
-        let ended = attempt::classify(&error, session, ctx, Clock::now());
+        let ended = match refused {
+            true => Ended::Outcome(Outcome::RefusedStream),
+            false => attempt::classify(&error, session, ctx, Clock::now()),
+        };
         if attempt::is_answered(session) {
             ctx.end.client_gone |= ended == Ended::ClientGone;
             ctx.end.truncated = true;
@@ -274,8 +260,8 @@ impl ProxyHttp for Gateway {
             }
             return error;
         }
-        let unheard = ended == Ended::Outcome(Outcome::Reset);
-        if stale && unheard && attempt::reconnect(session, ctx, reused, Clock::now()) {
+        let unheard = refused || (reused && ended == Ended::Outcome(Outcome::Reset));
+        if stale && unheard && attempt::reconnect(session, ctx, refused, Clock::now()) {
             error.set_retry(true);
             return error;
         }

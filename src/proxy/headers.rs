@@ -5,8 +5,8 @@
 //! strip it.
 
 use http::header::{
-    CONNECTION, FORWARDED, HOST, HeaderName, PROXY_AUTHENTICATE, TRAILER, TRANSFER_ENCODING,
-    UPGRADE,
+    CONNECTION, CONTENT_TYPE, FORWARDED, HOST, HeaderName, PROXY_AUTHENTICATE, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderValue, StatusCode, Version, request, response};
 use pingora_core::Result;
@@ -45,6 +45,7 @@ pub fn prepare_request(
     endpoint: &Endpoint,
 ) {
     let mut parts = take_request(request);
+    name_host(&mut parts);
     target(&mut parts, ctx, endpoint);
     let headers = &mut parts.headers;
     headers.reserve(ADDED);
@@ -59,7 +60,28 @@ pub fn prepare_request(
     edit(&route.config.headers.request, headers, ctx);
     identify(headers, ctx);
     body::frame(headers, ctx);
+    if parts.version == Version::HTTP_2 {
+        allow_trailers(headers);
+    }
     *request = parts.into();
+}
+
+/// Who came with HTTP/2 names its host in the target alone.
+fn name_host(request: &mut request::Parts) {
+    if let Some(authority) = request.uri.authority()
+        && !request.headers.contains_key(HOST)
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        request.headers.insert(HOST, host);
+    }
+}
+
+/// A server of gRPC may refuse who does not say that trailers arrive; `TE` is each hop's own.
+fn allow_trailers(headers: &mut HeaderMap) {
+    let content_type = headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+    if content_type.starts_with(b"application/grpc") {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
 }
 
 /// The request's parts. Pingora keeps the case of every header's name beside them, which costs

@@ -22,7 +22,7 @@ use super::gateway::Gateway;
 use super::guard::{Guard, GuardedIo};
 use super::h2;
 use super::sniff::{Protocol, sniff};
-use super::stream::GuardedStream;
+use super::stream::{GuardedStream, Orders};
 use crate::config::server::Listener as Config;
 use crate::observe::metrics::Metrics;
 use crate::time::Clock;
@@ -56,6 +56,8 @@ pub struct Connection {
     pub limits: Arc<Limits>,
     /// Absent where the socket does not say.
     pub peer: Option<Peer>,
+    /// Of a stream of HTTP/2.
+    pub orders: Option<Arc<Orders>>,
 }
 
 impl Listeners {
@@ -109,7 +111,7 @@ impl Listeners {
         let peer = peer_of(&stream);
         let mut io = GuardedIo::new(stream, guard.clone());
         let Ok(protocol) = sniff(&mut io).await else { return };
-        let connection = Connection { guard, limits: listener.limits.clone(), peer };
+        let connection = Connection { guard, limits: listener.limits.clone(), peer, orders: None };
         match protocol {
             Protocol::Http1 => self.serve_h1(io, connection, shutdown).await,
             Protocol::Http2 => self.serve_h2(io, connection, listener, shutdown).await,
@@ -153,12 +155,13 @@ impl Listeners {
         listener: &Listener,
         shutdown: &ShutdownWatch,
     ) {
-        let Connection { guard, limits, peer } = connection;
+        let Connection { guard, limits, peer, .. } = connection;
         h2::serve(io, &guard, &listener.config, shutdown.clone(), |stream, mark| {
             let connection = Arc::new(Connection {
                 guard: Arc::new(Guard::of_stream()),
                 limits: limits.clone(),
                 peer: peer.clone(),
+                orders: Some(Arc::default()),
             });
             let (listeners, shutdown) = (self.clone(), shutdown.clone());
             tokio::spawn(async move {

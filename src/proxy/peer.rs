@@ -2,11 +2,18 @@
 
 use std::time::Duration;
 
+use pingora_core::protocols::ALPN;
 use pingora_core::upstreams::peer::{H1UpgradePolicy, HttpPeer};
 
 use crate::config::route::Timeouts;
 use crate::runtime::snapshot::UpstreamTarget;
 use crate::upstream::Endpoint;
+use crate::upstream::config::Protocol;
+
+/// Requests that share one connection of HTTP/2 to an upstream, if that allows as many.
+const MAX_STREAMS: usize = 100;
+/// How often a connection of HTTP/2 is asked whether it is still there.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The peer for one attempt. Every wait is capped to the time `left` for it. While the client
 /// is still `uploading`, nobody may be reading it: the upstream's silence is bounded then, too.
@@ -26,10 +33,22 @@ pub fn of(
     // The guard on the client's connection keeps the deadline. These bound silence, where that
     // ends sooner (a timer for every read is not free), and what happens while nobody reads the
     // client.
-    options.read_timeout = match uploading {
-        true => capped(*timeouts.idle, left),
-        false => limit(*timeouts.idle).filter(|idle| left.is_none_or(|left| *idle < left)),
+    let protocol = target.upstream.config().protocol;
+    options.alpn = match protocol {
+        Protocol::Http1 => ALPN::H1,
+        Protocol::H2c | Protocol::H2 => ALPN::H2,
+        Protocol::Auto => ALPN::H2H1,
     };
+    options.read_timeout = match (uploading, protocol) {
+        (false, _) => limit(*timeouts.idle).filter(|idle| left.is_none_or(|left| *idle < left)),
+        (true, Protocol::Http1) => capped(*timeouts.idle, left),
+        // Over HTTP/2 it would run on while the client sends, and a stream may send for ever.
+        (true, Protocol::H2c | Protocol::H2 | Protocol::Auto) => None,
+    };
+    if protocol != Protocol::Http1 {
+        options.max_h2_streams = MAX_STREAMS;
+        options.h2_ping_interval = Some(PING_INTERVAL);
+    }
     options.write_timeout = capped(*timeouts.idle, left);
     options.idle_timeout = limit(*target.upstream.config().idle_timeout);
     // Upgrades are for routes that allow them; none can yet.

@@ -1,18 +1,20 @@
 //! The head of an upstream's answer: what it amounts to, and whether it is passed on.
 //!
-//! Attempts without an answer, and the decision on a retry itself, are in [`super::attempt`].
+//! And its trailers, where gRPC says how it ended. Attempts without an answer, and the decision on a retry itself, are in [`super::attempt`].
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use http::header::{CONTENT_TYPE, HeaderName};
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{HeaderMap, Version};
 use pingora_core::{Error, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::attempt::{self, REJECTED, RETRY};
 use super::context::Context;
-use super::fallback;
 use super::rejection::Rejection;
+use super::{answer, body, fallback, intake};
+use crate::config::route::Dialect;
 use crate::policy::outcome::Outcome;
 use crate::policy::retry::Pushback;
 use crate::runtime::snapshot::Route;
@@ -23,6 +25,83 @@ const GRPC: &[u8] = b"application/grpc";
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// What a client makes of a status that is no number.
 const GRPC_UNKNOWN: u8 = 2;
+
+/// The head of an attempt's answer, before anything of it is passed on.
+///
+/// # Errors
+/// As [`judge`].
+pub fn on_head(
+    session: &mut Session,
+    ctx: &mut Context,
+    head: &mut ResponseHeader,
+    now: Moment,
+) -> Result<()> {
+    let Some(route) = ctx.route.clone() else { return Ok(()) };
+    // The version is each hop's own (RFC 9110, section 2.5).
+    head.set_version(Version::HTTP_11);
+    let status = head.status.as_u16();
+    let took = now.since(ctx.attempt.started);
+    ctx.attempt.upstream_status = Some(status);
+    ctx.attempt.upstream_duration = Some(took);
+    if let Some(upstream) = route.upstream() {
+        upstream.metrics.duration.observe(took.as_secs_f64());
+    }
+    judge(session, ctx, &route, head, now)?;
+    await_trailers(session, ctx, &route, head);
+    if route.config.errors == Dialect::Connect && status >= 400 {
+        // Also where there is nothing to translate, and a refusal takes its place.
+        if !attempt::has_body(session, head) {
+            attempt::answered(ctx, now);
+        }
+        answer::begin_translation(head, ctx, status)?;
+    }
+    if let Some(capture) = &route.capture {
+        let content_type = head.headers.get(CONTENT_TYPE);
+        let length = intake::content_length(&head.headers);
+        ctx.body.response_tap = capture.response(content_type.map(|v| v.as_bytes()), length);
+    }
+    Ok(())
+}
+
+/// Where a status of gRPC may be retried, and the client has nothing more to say, it gets the head
+/// together with what follows it: a failure that has no message can be taken back then.
+fn await_trailers(session: &mut Session, ctx: &Context, route: &Route, head: &ResponseHeader) {
+    let Some(retry) = &route.retry else { return };
+    if !retry.config.on.names_grpc() || !is_grpc(&head.headers) {
+        return;
+    }
+    if let Some(orders) = ctx.connection.as_ref().and_then(|c| c.orders.as_ref())
+        && session.as_downstream_mut().is_body_done()
+    {
+        orders.hold_head();
+    }
+}
+
+/// The end of an answer that has trailers: in gRPC, what it amounts to.
+///
+/// # Errors
+/// [`RETRY`] for another attempt.
+pub fn on_trailers(
+    session: &mut Session,
+    ctx: &mut Context,
+    trailers: &HeaderMap,
+    now: Moment,
+) -> Result<()> {
+    if let Some(outcome) = trailers.get(&GRPC_STATUS).and_then(grpc_failure)
+        && let Some(route) = ctx.route.clone()
+    {
+        ctx.attempt.answered = Some(outcome);
+        attempt::conclude(ctx, outcome, now);
+        let unix_now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let asked = Pushback::of_answer(outcome, trailers, unix_now);
+        if is_failure(&route, outcome) && attempt::retry(session, ctx, outcome, asked, now) {
+            return Err(Error::new_up(RETRY));
+        }
+    }
+    attempt::answered(ctx, now);
+    body::on_response(&mut None, true, ctx);
+    Ok(())
+}
 
 /// An attempt has been answered: tell whoever cannot wait for the end of the answer, and decide
 /// what becomes of it.
@@ -61,15 +140,22 @@ pub fn judge(
 /// ("Trailers-Only" in the gRPC protocol over HTTP/2), which most failures are.
 fn classify(head: &ResponseHeader) -> Outcome {
     let response = Outcome::Response(head.status.as_u16());
-    let content_type = head.headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
-    if !content_type.starts_with(GRPC) {
+    if !is_grpc(&head.headers) {
         return response;
     }
-    let Some(status) = head.headers.get(GRPC_STATUS) else { return response };
+    head.headers.get(&GRPC_STATUS).and_then(grpc_failure).unwrap_or(response)
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(GRPC))
+}
+
+/// What a `grpc-status` says, unless it is 0.
+fn grpc_failure(status: &HeaderValue) -> Option<Outcome> {
     match status.to_str().ok().and_then(|text| text.parse().ok()) {
-        Some(0) => response,
-        Some(code) => Outcome::Grpc(code),
-        None => Outcome::Grpc(GRPC_UNKNOWN),
+        Some(0) => None,
+        Some(code) => Some(Outcome::Grpc(code)),
+        None => Some(Outcome::Grpc(GRPC_UNKNOWN)),
     }
 }
 

@@ -7,6 +7,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -26,6 +27,20 @@ use super::alarm::Alarm;
 use super::guard::Guard;
 use super::listener::Connection;
 
+/// What the request path has to say about the answer on its stream.
+#[derive(Debug, Default)]
+pub struct Orders {
+    // Relaxed: whoever gives an order and the stream that follows it run in one task.
+    hold_head: AtomicBool,
+}
+
+impl Orders {
+    /// Keep the head of the answer back until more of it comes: until then it can be taken back.
+    pub fn hold_head(&self) {
+        self.hold_head.store(true, Ordering::Relaxed);
+    }
+}
+
 /// A stream that obeys its guard.
 pub struct GuardedStream {
     inner: HttpSession,
@@ -33,19 +48,38 @@ pub struct GuardedStream {
     alarm: Alarm,
     /// No answer to this request has a body.
     head_only: bool,
+    orders: Arc<Orders>,
+    /// A head that was ordered to wait.
+    held: Option<HttpTask>,
 }
 
 impl GuardedStream {
     /// `connection` travels with the request's head to the request path.
     pub fn new(mut inner: HttpSession, connection: Arc<Connection>) -> Result<Self> {
         let guard = connection.guard.clone();
+        let orders = connection.orders.clone().unwrap_or_default();
         let head_only = inner.req_header().method == Method::HEAD;
         let empty = RequestHeader::build_no_case("GET", b"/", None)?;
         let head = inner.req_header_mut();
         let mut parts: http::request::Parts = std::mem::replace(head, empty).into();
         parts.extensions.insert(connection);
         *head = parts.into();
-        Ok(GuardedStream { inner, guard, alarm: Alarm::default(), head_only })
+        let alarm = Alarm::default();
+        Ok(GuardedStream { inner, guard, alarm, head_only, orders, held: None })
+    }
+
+    /// `tasks` with the head that waited for them; nothing, if they are a head that shall wait.
+    fn released(&mut self, mut tasks: Vec<HttpTask>) -> Vec<HttpTask> {
+        let begins = matches!(tasks.first(), Some(HttpTask::Header(..)));
+        // A head that waits when another comes is that of an attempt that was given up.
+        let held = self.held.take().filter(|_| !begins);
+        let alone = begins && tasks.len() == 1 && !tasks[0].is_end();
+        if alone && self.orders.hold_head.swap(false, Ordering::Relaxed) {
+            self.held = tasks.pop();
+        } else if let Some(head) = held {
+            tasks.insert(0, head);
+        }
+        tasks
     }
 
     /// Whether nothing follows this head.
@@ -117,6 +151,7 @@ impl Session for GuardedStream {
 
     async fn write_response_header(&mut self, head: Box<ResponseHeader>, end: bool) -> Result<()> {
         let end = end || self.ends_with(&head);
+        self.held = None;
         self.inner.write_response_header(head, end)
     }
 
@@ -137,12 +172,16 @@ impl Session for GuardedStream {
     }
 
     async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
+        let tasks = self.released(tasks);
         let tasks: Vec<_> = tasks.into_iter().map(|task| self.bodiless(task)).collect();
         let GuardedStream { inner, guard, alarm, .. } = self;
         in_time(guard, alarm, ErrorType::WriteError, inner.response_duplex_vec(tasks)).await
     }
 
     async fn finish(&mut self) -> Result<()> {
+        if let Some(HttpTask::Header(head, end)) = self.held.take() {
+            self.inner.write_response_header(head, end)?;
+        }
         self.inner.finish()
     }
 

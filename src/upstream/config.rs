@@ -15,6 +15,9 @@ use crate::units::Timespan;
 pub struct Config {
     /// Where it is served: `http://host:port` or `https://…`, by name or address.
     pub endpoints: Vec<Url>,
+    /// What is spoken with it.
+    #[serde(default)]
+    pub protocol: Protocol,
     /// How often names are resolved again.
     #[serde(default = "default_resolve_every")]
     pub resolve_every: Timespan,
@@ -29,6 +32,21 @@ pub struct Config {
     pub tls: Tls,
     /// Shared by every route to this upstream.
     pub circuit_breaker: Option<breaker::Config>,
+}
+
+/// Which HTTP an upstream speaks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2 without TLS, which the upstream is known to speak.
+    H2c,
+    /// HTTP/2 over TLS.
+    H2,
+    /// HTTP/2 where the TLS handshake agrees on it, else HTTP/1.1.
+    Auto,
 }
 
 /// Which `Host` header goes upstream.

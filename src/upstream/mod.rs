@@ -53,7 +53,7 @@ impl Upstream {
     /// An upstream whose names are still to be resolved; addresses are there at once.
     pub fn new(name: &str, config: Config, now: Moment) -> Self {
         let breaker = config.circuit_breaker.clone().map(|c| Arc::new(Breaker::new(c, now)));
-        let group_key = resolve::fingerprint(name, &config.tls);
+        let group_key = resolve::fingerprint(name, &config);
         Upstream {
             name: name.into(),
             endpoints: ArcSwap::from_pointee(resolve::literal(&config)),
@@ -156,6 +156,7 @@ mod tests {
     fn upstream(endpoints: &[&str]) -> Upstream {
         let config = Config {
             endpoints: endpoints.iter().map(|e| e.parse().expect("a URL")).collect(),
+            protocol: config::Protocol::default(),
             resolve_every: crate::units::Timespan::from_secs(1),
             host_header: config::HostHeader::Endpoint,
             idle_timeout: crate::units::Timespan::from_secs(1),

@@ -160,9 +160,10 @@ fn is_address(url: &Url) -> bool {
     url.host.parse::<IpAddr>().is_ok()
 }
 
-/// Tells pooled connections of one upstream's TLS settings from another's.
-pub(super) fn fingerprint(name: &str, tls: &Tls) -> u64 {
+/// Tells pooled connections of one upstream's protocol and TLS settings from another's.
+pub(super) fn fingerprint(name: &str, config: &Config) -> u64 {
     let mut hasher = std::hash::DefaultHasher::new();
-    (name, &tls.server_name, tls.verify, &tls.ca).hash(&mut hasher);
+    let Tls { server_name, verify, ca } = &config.tls;
+    (name, config.protocol, server_name, verify, ca).hash(&mut hasher);
     hasher.finish()
 }
