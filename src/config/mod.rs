@@ -8,6 +8,7 @@ mod header_value;
 pub mod load;
 pub mod route;
 pub mod server;
+pub mod status_map;
 pub mod traces;
 mod validate;
 

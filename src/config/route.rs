@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::header_value::Value;
 use super::server::Header;
+use super::status_map::StatusMap;
 use crate::policy::{auth, breaker, bulkhead, fallback, rate_limit, retry};
 use crate::record;
 use crate::routing;
@@ -42,6 +43,11 @@ pub struct Route {
     pub json: Option<Json>,
     #[serde(default)]
     pub errors: Dialect,
+    #[serde(default)]
+    pub error_codes: ErrorCodes,
+    /// What plain HTTP clients get instead of a status of the upstream's.
+    #[serde(default)]
+    pub status_map: StatusMap,
     pub cors: Option<Cors>,
     /// As a whole in place of `record.default`.
     pub record: Option<record::Policy>,
@@ -149,7 +155,8 @@ pub struct Json {
     pub defaults: std::collections::BTreeMap<String, String>,
 }
 
-/// How a refusal is written.
+/// How errors are written for requests that name no protocol of RPC; those that do are answered in
+/// theirs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Dialect {
@@ -157,6 +164,18 @@ pub enum Dialect {
     #[default]
     Problem,
     /// A Connect unary error; an upstream's plain HTTP error is translated too.
+    Connect,
+}
+
+/// The table by which a plain HTTP upstream's status becomes a code of RPC.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCodes {
+    /// By what statuses mean: 404 is `not_found`, 429 `resource_exhausted`, 504
+    /// `deadline_exceeded`.
+    #[default]
+    Gateway,
+    /// That of the Connect protocol, for answers that may be anybody's.
     Connect,
 }
 

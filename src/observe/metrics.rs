@@ -5,6 +5,7 @@
 //! [`UpstreamMetrics`]); state that lives elsewhere (breakers, slots, budgets, queues) is
 //! copied into gauges when somebody asks.
 
+mod family;
 mod record;
 mod register;
 mod store;
@@ -12,6 +13,7 @@ mod store;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+pub use family::Family;
 use prometheus::{
     Encoder, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Registry, TextEncoder,
@@ -70,7 +72,8 @@ pub struct StateMetrics {
 /// One route's metrics, resolved when the configuration was compiled.
 #[derive(Clone)]
 pub struct RouteMetrics {
-    by_class: [IntCounter; 5],
+    /// By [`Family`], then by class of status.
+    answered: [[IntCounter; 5]; 4],
     pub duration: Histogram,
     pub retries: IntCounter,
     stopped: IntCounterVec,
@@ -97,7 +100,12 @@ impl Metrics {
         #[cfg(target_os = "linux")]
         r.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         Ok(Metrics {
-            requests: counters(r, "requests_total", "Answered requests", &["route", "class"])?,
+            requests: counters(
+                r,
+                "requests_total",
+                "Answered requests",
+                &["route", "class", "protocol"],
+            )?,
             request_duration: histograms(
                 r,
                 "request_duration_seconds",
@@ -164,7 +172,9 @@ impl Metrics {
 
     pub fn route(&self, name: &str) -> RouteMetrics {
         RouteMetrics {
-            by_class: CLASSES.map(|class| self.requests.with_label_values(&[name, class])),
+            answered: Family::ALL.map(|family| {
+                CLASSES.map(|c| self.requests.with_label_values(&[name, c, family.as_str()]))
+            }),
             duration: self.request_duration.with_label_values(&[name]),
             retries: self.retries.with_label_values(&[name]),
             stopped: self.retries_stopped.clone(),
@@ -285,9 +295,9 @@ impl StateMetrics {
 
 impl RouteMetrics {
     /// A request has been answered with `status`; 0, for nothing, counts as the 4xx of a 499.
-    pub fn answered(&self, status: u16, took: Duration) {
+    pub fn answered(&self, family: Family, status: u16, took: Duration) {
         let class = if status == 0 { 4 } else { usize::from(status / 100).clamp(1, 5) };
-        self.by_class[class - 1].inc();
+        self.answered[family as usize][class - 1].inc();
         self.duration.observe(took.as_secs_f64());
     }
 
@@ -306,12 +316,12 @@ impl RouteMetrics {
 
     /// Requests answered so far.
     pub fn requests(&self) -> u64 {
-        self.by_class.iter().map(IntCounter::get).sum()
+        self.answered.iter().flatten().map(IntCounter::get).sum()
     }
 
     /// Of those, answered with a 5xx.
     pub fn errors(&self) -> u64 {
-        self.by_class[4].get()
+        self.answered.iter().map(|classes| classes[4].get()).sum()
     }
 
     pub fn mean_duration(&self) -> Duration {

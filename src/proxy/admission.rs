@@ -11,9 +11,12 @@ use http::{Method, Version};
 use pingora_proxy::Session;
 
 use super::context::Context;
+use super::dialect::Protocol;
+use super::envelopes::Envelopes;
 use super::gateway::Gateway;
 use super::rejection::Rejection;
-use super::{body, cors, headers, intake};
+use super::{body, cors, headers, intake, rpc_timeout};
+use crate::config::route::Dialect;
 use crate::policy::rate_limit::Heard;
 use crate::policy::{self, Caller, auth};
 use crate::runtime::snapshot::{Route, Target};
@@ -35,13 +38,19 @@ impl Gateway {
                 .observe(ctx.client, ctx.started)
                 .map_err(|retry_after| Rejection::Flood { retry_after })?;
         }
-        if let Some(limit) = route.timeout() {
+        let request = session.req_header();
+        ctx.protocol.check(request)?;
+        let given = rpc_timeout::of_caller(ctx.protocol, &request.headers)?;
+        let limit = route.timeout().into_iter().chain(given).min();
+        if let Some(limit) = limit {
             ctx.deadline = Some(ctx.started + limit);
             ctx.guard(ctx.deadline);
         }
-        let length = intake::content_length(&session.req_header().headers);
+        let length = intake::content_length(&request.headers);
         let max_body = route.config.max_body.0;
-        if max_body != 0 && length.is_some_and(|length| length > max_body) {
+        ctx.body.envelopes = Envelopes::of(ctx.protocol, &request.headers, max_body);
+        let whole = ctx.body.envelopes.is_none();
+        if whole && max_body != 0 && length.is_some_and(|length| length > max_body) {
             return Err(Rejection::BodyTooLarge);
         }
         // Nothing has been waited for yet: one reading of the clock for all of this.
@@ -72,6 +81,9 @@ impl Gateway {
         {
             return Err(Rejection::NoEndpoint);
         }
+        if limit.is_some() && ctx.deadline.is_some_and(|deadline| deadline <= now) {
+            return Err(Rejection::DeadlineExceeded);
+        }
         let budget = route.retry.as_ref().and_then(|retry| retry.budget.as_ref());
         ctx.stake = budget.map(|budget| budget.enter(now));
         self.watch_bodies(session, ctx, &route);
@@ -91,6 +103,7 @@ impl Gateway {
         ctx: &mut Context,
     ) -> Result<Option<Arc<Route>>, Rejection> {
         let request = session.req_header();
+        ctx.protocol = Protocol::of(request);
         if let Some(connection) = &ctx.connection {
             intake::check_size(request, &connection.limits)?;
             // HTTP/2 frames its heads itself.
@@ -114,6 +127,9 @@ impl Gateway {
         let route = ctx.snapshot.routes[routed.route].clone();
         ctx.path = routed.forwarded;
         ctx.recorded_path = routed.canonical;
+        if ctx.protocol == Protocol::Http && route.config.errors == Dialect::Connect {
+            ctx.protocol = Protocol::Connect;
+        }
         ctx.route = Some(route.clone());
         Ok(Some(route))
     }

@@ -2,19 +2,22 @@
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
+    ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER,
+    WWW_AUTHENTICATE,
 };
-use http::{HeaderValue, Method};
+use http::{HeaderValue, Method, Version};
+use pingora_core::protocols::http::HttpTask;
 use pingora_core::{Error, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 use std::time::Duration;
 
 use super::attempt::REJECTED;
-use super::context::Context;
-use super::rejection::{Rejection, RpcCode};
+use super::context::{Context, Translation};
+use super::dialect::{Protocol, Reader, Rendered};
+use super::rejection::Rejection;
 use super::{cors, dialect, fallback, headers};
-use crate::config::route::Dialect;
+use crate::config::route::ErrorCodes;
 use crate::policy;
 use crate::policy::outcome::Outcome;
 use crate::runtime::status::Answer;
@@ -28,13 +31,16 @@ const WRITE_LIMIT: Duration = Duration::from_secs(10);
 const DRAIN_LIMIT: u64 = 64 * 1024;
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 
-/// Write `rejection` in the dialect of the route, or the route's fallback for it.
+/// Write `rejection` in the caller's protocol, or the route's fallback for it.
 pub async fn refuse(session: &mut Session, ctx: &Context, rejection: &Rejection) -> Result<()> {
     let rendered = match fallback::of(ctx, rejection) {
         Some((config, _)) => fallback::render(config, ctx, rejection),
-        None => dialect::render(dialect_of(ctx), rejection, ctx.request_id()),
+        None => reader(session, ctx).refuse(rejection),
     };
-    let mut head = head(rendered.status, Some(rendered.content_type), rendered.body.len())?;
+    let mut head = head(rendered.status, rendered.headers)?;
+    if !rendered.bare || session.req_header().version != Version::HTTP_2 {
+        head.insert_header(CONTENT_LENGTH, rendered.body.len())?;
+    }
     // On an answer that is no error it would mean nothing.
     if let Some(after) = rejection.retry_after().filter(|_| rendered.status >= 400) {
         head.insert_header(RETRY_AFTER, retry_after_seconds(after).to_string())?;
@@ -58,39 +64,91 @@ pub fn status(ctx: &Context, rejection: &Rejection) -> u16 {
     if let Some((config, _)) = fallback::of(ctx, rejection) {
         return config.status;
     }
-    match dialect_of(ctx) {
-        Dialect::Problem => rejection.status().as_u16(),
-        Dialect::Connect => rejection.rpc_code().http_status(),
+    dialect::status(ctx.protocol, codes(ctx), rejection)
+}
+
+fn reader<'a>(session: &'a Session, ctx: &'a Context) -> Reader<'a> {
+    Reader {
+        protocol: ctx.protocol,
+        headers: &session.req_header().headers,
+        codes: codes(ctx),
+        request_id: ctx.request_id(),
     }
 }
 
-fn dialect_of(ctx: &Context) -> Dialect {
-    ctx.route.as_ref().map_or(Dialect::Problem, |route| route.config.errors)
+fn codes(ctx: &Context) -> ErrorCodes {
+    ctx.route.as_ref().map_or(ErrorCodes::Gateway, |route| route.config.error_codes)
 }
 
-/// An upstream's plain HTTP error is about to become a Connect one: fix its head, and have
-/// its body collected. An error without a body becomes a refusal, because a Connect client
-/// must find a code in it.
+/// An answer broke off after its head. gRPC can still say why; everybody else sees it end too soon.
+pub async fn end_midway(session: &mut Session, ctx: &mut Context) {
+    let over_h2 = session.req_header().version == Version::HTTP_2;
+    if ctx.protocol == Protocol::Grpc
+        && over_h2
+        && let Some(rejection) = ctx.end.broke_off.take().or_else(|| ctx.end.rejection.clone())
+    {
+        let trailers = dialect::grpc_trailers(&rejection.to_rpc(codes(ctx)));
+        // Who does not take them has gone.
+        let _ = session.as_downstream_mut().write_response_trailers(trailers).await;
+    }
+}
+
+/// An upstream's plain HTTP error is about to become one of the caller's protocol: fix its head,
+/// and have its body collected. An error without a body becomes a refusal, because the caller
+/// must find a code in it; so does one for gRPC where no trailers can be sent.
 pub fn begin_translation(
+    session: &Session,
     response: &mut ResponseHeader,
     ctx: &mut Context,
     status: u16,
 ) -> Result<()> {
-    if response.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0") {
+    let empty = response.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0");
+    let orders = ctx.connection.as_ref().and_then(|connection| connection.orders.as_ref());
+    if empty || (ctx.protocol == Protocol::Grpc && orders.is_none()) {
         ctx.end.rejection = Some(Rejection::Attempt(Outcome::Response(status)));
         return Err(Error::new_up(REJECTED));
     }
-    response.set_status(RpcCode::from_upstream_status(status).http_status())?;
+    let retry_after = response.headers.get(RETRY_AFTER).and_then(|v| v.to_str().ok()?.parse().ok());
+    let translation =
+        Translation { status, retry_after: retry_after.map(Duration::from_secs), body: Vec::new() };
+    let error = translation.error(codes(ctx), "");
+    let Rendered { status, headers, .. } = reader(session, ctx).fail(&error);
+    // Of an upstream that speaks Connect already, whose body is still to come, it is the same.
+    let is_json = super::response::content_type(&response.headers).starts_with(b"application/json");
+    if !(ctx.protocol == Protocol::Connect && is_json && codes(ctx) == ErrorCodes::Connect) {
+        response.set_status(status)?;
+    }
     response.remove_header(&CONTENT_LENGTH);
     response.remove_header(&CONTENT_ENCODING);
-    response.insert_header(CONTENT_TYPE, HeaderValue::from_static("application/json"))?;
-    ctx.body.translation = Some((status, Vec::new()));
+    for (name, value) in headers.into_iter().filter(|(name, _)| *name == CONTENT_TYPE) {
+        response.insert_header(name, value)?;
+    }
+    ctx.end.rpc_failed = true;
+    ctx.body.translation = Some(translation);
     Ok(())
+}
+
+/// The collected error in the caller's protocol: what goes in place of its body.
+pub fn translate(session: &Session, ctx: &Context, translation: Translation) -> Bytes {
+    let Some(message) = dialect::message_of(&translation.body) else {
+        return translation.body.into();
+    };
+    let error = translation.error(codes(ctx), &message);
+    let orders = ctx.connection.as_ref().and_then(|connection| connection.orders.as_ref());
+    if ctx.protocol == Protocol::Grpc
+        && let Some(orders) = orders
+    {
+        orders.end_with(dialect::grpc_trailers(&error));
+        return Bytes::new();
+    }
+    reader(session, ctx).fail(&error).body
 }
 
 /// Write an answer that is no refusal.
 pub async fn reply(session: &mut Session, ctx: &Context, answer: Answer) -> Result<()> {
-    let head = head(answer.status, answer.content_type, answer.body.len())?;
+    let content_type = answer.content_type.map(|value| (CONTENT_TYPE, value));
+    let mut head = head(answer.status, content_type)?;
+    head.insert_header(CONTENT_LENGTH, answer.body.len())?;
     keep_or_close(session, false);
     send(session, ctx, head, answer.body).await
 }
@@ -106,12 +164,14 @@ pub async fn preflight(session: &mut Session, ctx: &Context) -> Result<()> {
     write(session, ctx, head, Bytes::new()).await
 }
 
-fn head(status: u16, content_type: Option<HeaderValue>, length: usize) -> Result<ResponseHeader> {
+fn head(
+    status: u16,
+    headers: impl IntoIterator<Item = (HeaderName, HeaderValue)>,
+) -> Result<ResponseHeader> {
     let mut head = ResponseHeader::build_no_case(status, Some(8))?;
-    if let Some(content_type) = content_type {
-        head.insert_header(CONTENT_TYPE, content_type)?;
+    for (name, value) in headers {
+        head.insert_header(name, value)?;
     }
-    head.insert_header(CONTENT_LENGTH, length)?;
     Ok(head)
 }
 
@@ -133,6 +193,11 @@ async fn write(
 ) -> Result<()> {
     ctx.guard(Some(Clock::now() + WRITE_LIMIT));
     let without_body = session.req_header().method == Method::HEAD || body.is_empty();
+    if without_body && session.req_header().version == Version::HTTP_2 {
+        // Pingora's other way of writing a head forgets that it is the end.
+        session.write_response_tasks(vec![HttpTask::Header(Box::new(head), true)]).await?;
+        return Ok(());
+    }
     session.write_response_header(Box::new(head), without_body).await?;
     if !without_body {
         session.write_response_body(Some(body), true).await?;

@@ -12,9 +12,9 @@ use pingora_core::{Error, Result};
 use pingora_proxy::Session;
 use serde_json::Value;
 
+use super::answer;
 use super::attempt::REJECTED;
-use super::context::{Context, earlier};
-use super::dialect;
+use super::context::{Context, End, earlier};
 use super::intake::content_length;
 use super::rejection::Rejection;
 use crate::config::route::Json;
@@ -128,18 +128,28 @@ pub fn on_request(
     }
     if let Some(chunk) = body {
         ctx.body.request_bytes += chunk.len() as u64;
-        if max_body != 0 && ctx.body.request_bytes > max_body {
-            ctx.end.rejection = Some(Rejection::BodyTooLarge);
-            return Err(Error::new_down(REJECTED));
+        // Of a stream, each message is bounded.
+        if let Some(envelopes) = &mut ctx.body.envelopes {
+            envelopes.pass(chunk).map_err(|rejection| reject(&mut ctx.end, rejection))?;
+        } else if max_body != 0 && ctx.body.request_bytes > max_body {
+            return Err(reject(&mut ctx.end, Rejection::BodyTooLarge));
         }
         if let Some(tap) = &mut ctx.body.request_tap {
             tap.push(chunk);
         }
     }
+    if end && let Some(envelopes) = &ctx.body.envelopes {
+        envelopes.end().map_err(|rejection| reject(&mut ctx.end, rejection))?;
+    }
     if end && let Some(tap) = ctx.body.request_tap.take() {
         tap.finish(&mut ctx.row.captured);
     }
     Ok(())
+}
+
+fn reject(end: &mut End, rejection: Rejection) -> Box<Error> {
+    end.rejection = Some(rejection);
+    Error::new_down(REJECTED)
 }
 
 /// Read a body that will not be forwarded, as far as the record wants to see it: small ones
@@ -162,8 +172,8 @@ pub async fn read_unforwarded(session: &mut Session, ctx: &mut Context) {
 }
 
 /// A chunk of the upstream's answer. What the client gets is what is tapped.
-pub fn on_response(body: &mut Option<Bytes>, end: bool, ctx: &mut Context) {
-    translate(body, end, ctx);
+pub fn on_response(session: &Session, body: &mut Option<Bytes>, end: bool, ctx: &mut Context) {
+    translate(session, body, end, ctx);
     if let (Some(chunk), Some(tap)) = (&body, &mut ctx.body.response_tap) {
         tap.push(chunk);
     }
@@ -174,16 +184,15 @@ pub fn on_response(body: &mut Option<Bytes>, end: bool, ctx: &mut Context) {
 }
 
 /// Hold an upstream's error back until it is complete, then replace it.
-fn translate(body: &mut Option<Bytes>, end: bool, ctx: &mut Context) {
-    let Some((status, collected)) = &mut ctx.body.translation else { return };
+fn translate(session: &Session, body: &mut Option<Bytes>, end: bool, ctx: &mut Context) {
+    let Some(translation) = &mut ctx.body.translation else { return };
     if let Some(chunk) = body.take() {
-        let room = TRANSLATED_LIMIT.saturating_sub(collected.len());
-        collected.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        let room = TRANSLATED_LIMIT.saturating_sub(translation.body.len());
+        translation.body.extend_from_slice(&chunk[..chunk.len().min(room)]);
     }
-    if end {
-        let translated = dialect::translate_upstream_error(*status, collected);
-        *body = Some(translated.unwrap_or_else(|| std::mem::take(collected).into()));
-        ctx.body.translation = None;
+    if end && let Some(translation) = ctx.body.translation.take() {
+        let translated = answer::translate(session, ctx, translation);
+        *body = (!translated.is_empty()).then_some(translated);
     }
 }
 

@@ -10,8 +10,12 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use http::HeaderValue;
 
+use super::dialect::{Protocol, RpcError};
+use super::envelopes::Envelopes;
 use super::listener::Connection;
 use super::rejection::Rejection;
+use super::rpc_code::RpcCode;
+use crate::config::route::ErrorCodes;
 use crate::observe::trace::context::{SpanId, TraceId};
 use crate::observe::trace::{Trace, span};
 use crate::policy::Admission;
@@ -41,6 +45,8 @@ pub struct Context {
     pub client: IpAddr,
     /// Whether the peer's forwarding headers are believed.
     pub peer_trusted: bool,
+    /// What the caller speaks.
+    pub protocol: Protocol,
     pub route: Option<Arc<Route>>,
     /// What goes upstream instead of the path that came, where it differs.
     pub path: Option<String>,
@@ -92,10 +98,25 @@ pub struct Body {
     pub response_bytes: u64,
     /// The request's body, read and rewritten before the first attempt.
     pub prepared: Option<Bytes>,
+    /// The request's body is a stream of messages, and is here.
+    pub envelopes: Option<Envelopes>,
     pub request_tap: Option<Tap>,
     pub response_tap: Option<Tap>,
-    /// The upstream's error being collected for translation, with its status.
-    pub translation: Option<(u16, Vec<u8>)>,
+    pub translation: Option<Translation>,
+}
+
+/// An upstream's plain error, collected to be written in the caller's protocol.
+pub struct Translation {
+    pub status: u16,
+    pub retry_after: Option<std::time::Duration>,
+    pub body: Vec<u8>,
+}
+
+impl Translation {
+    pub fn error<'a>(&self, codes: ErrorCodes, message: &'a str) -> RpcError<'a> {
+        let code = RpcCode::of_status(self.status, codes);
+        RpcError { code, message, retry_after: self.retry_after }
+    }
 }
 
 /// How the request ended.
@@ -109,6 +130,10 @@ pub struct End {
     pub client_gone: bool,
     /// The answer broke off after its head had been sent.
     pub truncated: bool,
+    /// Why it did.
+    pub broke_off: Option<Rejection>,
+    /// The answer, whatever its status of HTTP, is an error of RPC.
+    pub rpc_failed: bool,
     pub last_outcome: Option<Outcome>,
     /// Why a failed attempt was not tried again.
     pub retry_stopped: Option<&'static str>,
@@ -137,6 +162,7 @@ impl Context {
             spans: Vec::new(),
             client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             peer_trusted: false,
+            protocol: Protocol::Http,
             route: None,
             path: None,
             recorded_path: None,

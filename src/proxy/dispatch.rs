@@ -58,6 +58,9 @@ impl Gateway {
         if let Some(tap) = &mut ctx.body.request_tap {
             tap.restart();
         }
+        if let Some(envelopes) = &mut ctx.body.envelopes {
+            envelopes.restart();
+        }
         let deadline = earlier(ctx.attempt.deadline, ctx.deadline);
         ctx.guard(deadline);
         let left = deadline.map(|deadline| deadline.since(now));

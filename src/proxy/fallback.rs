@@ -5,6 +5,7 @@
 use std::time::SystemTime;
 
 use http::HeaderValue;
+use http::header::CONTENT_TYPE;
 
 use super::context::Context;
 use super::dialect::Rendered;
@@ -16,9 +17,9 @@ use crate::runtime::snapshot::Route;
 /// The fallback that stands in for `rejection`, if the route has one for its cause.
 pub fn of<'a>(ctx: &'a Context, rejection: &Rejection) -> Option<(&'a Config, Cause)> {
     let route = ctx.route.as_ref()?;
-    let config = route.config.fallback.as_ref()?;
+    let config = route.config.fallback.as_ref().filter(|_| ctx.protocol.reads_json())?;
     if let Rejection::Attempt(outcome @ (Outcome::Response(_) | Outcome::Grpc(_))) = rejection
-        && !replaces(route, *outcome)
+        && !replaces(ctx, route, *outcome)
     {
         return None;
     }
@@ -27,9 +28,11 @@ pub fn of<'a>(ctx: &'a Context, rejection: &Rejection) -> Option<(&'a Config, Ca
 }
 
 /// Whether an answer of the upstream, after the last attempt, gives way to the route's fallback:
-/// if it would be retried, had there been another attempt.
-pub fn replaces(route: &Route, outcome: Outcome) -> bool {
-    let Some(config) = &route.config.fallback else { return false };
+/// if it would be retried, had there been another attempt. Who waits for messages of RPC cannot read
+/// a fallback.
+pub fn replaces(ctx: &Context, route: &Route, outcome: Outcome) -> bool {
+    let fallback = route.config.fallback.as_ref().filter(|_| ctx.protocol.reads_json());
+    let Some(config) = fallback else { return false };
     let failures = route.retry.as_ref().map_or(Conditions::RETRYABLE, |retry| retry.config.on);
     config.covers(Cause::AttemptsSpent) && failures.matches(outcome)
 }
@@ -45,9 +48,7 @@ pub fn render(config: &Config, ctx: &Context, rejection: &Rejection) -> Rendered
         request_id: ctx.request_id(),
         code: rejection.code(),
     };
-    Rendered {
-        status: config.status,
-        content_type: HeaderValue::from_static("application/json"),
-        body: config.json.fill(&values).into(),
-    }
+    let content_type = HeaderValue::from_static("application/json");
+    let body = config.json.fill(&values).into();
+    Rendered::new(config.status, vec![(CONTENT_TYPE, content_type)], body)
 }

@@ -203,7 +203,7 @@ impl ProxyHttp for Gateway {
 
     fn upstream_response_body_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         body: &mut Option<Bytes>,
         end: bool,
         ctx: &mut Box<Context>,
@@ -211,7 +211,7 @@ impl ProxyHttp for Gateway {
         if end {
             attempt::answered(ctx, Clock::now());
         }
-        body::on_response(body, end, ctx);
+        body::on_response(session, body, end, ctx);
         Ok(None)
     }
 
@@ -255,6 +255,7 @@ impl ProxyHttp for Gateway {
         if attempt::is_answered(session) {
             ctx.end.client_gone |= ended == Ended::ClientGone;
             ctx.end.truncated = true;
+            ctx.end.broke_off = ended.rejection();
             if let Some(outcome) = ended.outcome() {
                 attempt::conclude(ctx, outcome, Clock::now());
             }
@@ -277,7 +278,11 @@ impl ProxyHttp for Gateway {
         ctx: &mut Box<Context>,
     ) -> FailToProxy {
         let nothing = FailToProxy { error_code: 0, can_reuse_downstream: false };
-        if ctx.end.client_gone || attempt::is_answered(session) {
+        if ctx.end.client_gone {
+            return nothing;
+        }
+        if attempt::is_answered(session) {
+            answer::end_midway(session, ctx).await;
             return nothing;
         }
         let rejection = ctx.end.rejection.take().unwrap_or(Rejection::Internal);
@@ -312,7 +317,7 @@ impl ProxyHttp for Gateway {
             Some(route) => &route.metrics,
             None => &self.shared.unrouted,
         };
-        metrics.answered(status, now.since(ctx.started));
+        metrics.answered(ctx.protocol.family(), status, now.since(ctx.started));
         if let Some(rejection) = &ctx.end.rejection {
             metrics.rejected(rejection.code());
         }

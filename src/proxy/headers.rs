@@ -15,7 +15,7 @@ use pingora_proxy::Session;
 
 use super::client_address::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 use super::context::Context;
-use super::{body, cors, quota};
+use super::{body, cors, quota, rpc_timeout};
 use crate::config::route::Edits;
 use crate::observe::trace::context::{TRACEPARENT, TRACESTATE};
 use crate::runtime::snapshot::Route;
@@ -60,6 +60,9 @@ pub fn prepare_request(
     edit(&route.config.headers.request, headers, ctx);
     identify(headers, ctx);
     body::frame(headers, ctx);
+    if let Some(deadline) = ctx.next_deadline() {
+        rpc_timeout::tell(ctx.protocol, headers, deadline.since(ctx.attempt.started));
+    }
     if parts.version == Version::HTTP_2 {
         allow_trailers(headers);
     }

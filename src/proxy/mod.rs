@@ -6,7 +6,8 @@
 //! - `admission`, [`intake`]: from a head to its route, through the policies
 //! - `dispatch`, [`peer`], [`headers`], [`body`]: what goes upstream, and where
 //! - [`attempt`]: what became of it, and is there another
-//! - `own`, [`answer`], [`cors`], [`rejection`], [`dialect`]: the gateway's own answers
+//! - `own`, [`answer`], [`cors`], [`rejection`], [`rpc_code`], [`dialect`]: the gateway's own answers
+//! - `rpc_timeout`, `envelopes`: what requests of RPC say beyond HTTP
 //! - `quota`: what an answer says about limits
 //! - [`recording`], [`spans`]: the row, the trace
 
@@ -20,6 +21,7 @@ pub mod context;
 pub mod cors;
 pub mod dialect;
 mod dispatch;
+mod envelopes;
 mod fallback;
 pub mod gateway;
 pub mod guard;
@@ -34,6 +36,8 @@ mod quota;
 pub mod recording;
 pub mod rejection;
 mod response;
+pub mod rpc_code;
+mod rpc_timeout;
 mod sniff;
 pub mod spans;
 mod stream;

@@ -103,10 +103,7 @@ fn row(session: &Session, ctx: &mut Context, status: u16, now: Moment) -> Invoca
     row.upstream_duration = ctx.attempt.upstream_duration;
     row.bytes_in = ctx.body.request_bytes;
     row.bytes_out = session.as_ref().body_bytes_sent() as u64;
-    row.protocol = Cow::Borrowed(match route.map(|route| route.config.errors) {
-        Some(crate::config::route::Dialect::Connect) => "connect",
-        Some(crate::config::route::Dialect::Problem) | None => "http",
-    });
+    row.protocol = Cow::Borrowed(ctx.protocol.family().as_str());
     row.captured = ctx.row.captured.clone();
     row
 }
@@ -115,6 +112,7 @@ fn row(session: &Session, ctx: &mut Context, status: u16, now: Moment) -> Invoca
 fn succeeded(ctx: &Context, status: u16) -> bool {
     (100..400).contains(&status)
         && ctx.end.rejection.is_none()
+        && !ctx.end.rpc_failed
         && !ctx.end.client_gone
         && !ctx.end.truncated
 }

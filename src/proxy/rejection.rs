@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
 
+use super::dialect::RpcError;
+use super::rpc_code::RpcCode;
+use crate::config::route::ErrorCodes;
 use crate::policy;
 use crate::policy::auth::Refusal;
 use crate::policy::fallback::Cause;
@@ -24,6 +27,11 @@ pub enum Rejection {
     RequestTimeout,
     /// The request's body is not what the route needs of it.
     InvalidBody(&'static str),
+    /// The request is not what its own protocol of RPC wants it to be.
+    InvalidRpc(&'static str),
+    /// A message is compressed, and the request has not said how (both protocols of streams make
+    /// this the code `internal`).
+    UnexpectedCompression,
     NoRoute,
     /// The methods that would have been allowed.
     MethodNotAllowed(HeaderValue),
@@ -44,24 +52,6 @@ pub enum Rejection {
     Internal,
 }
 
-/// The codes of the RPC world, as Connect and gRPC know them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RpcCode {
-    Canceled,
-    InvalidArgument,
-    DeadlineExceeded,
-    NotFound,
-    AlreadyExists,
-    PermissionDenied,
-    ResourceExhausted,
-    Aborted,
-    Unimplemented,
-    Internal,
-    Unavailable,
-    Unauthenticated,
-    Unknown,
-}
-
 impl Rejection {
     /// The stable name: the problem's `code`, the metric's label, the record's `rejection`.
     pub fn code(&self) -> &'static str {
@@ -72,6 +62,8 @@ impl Rejection {
             Rejection::BodyTooLarge => "body_too_large",
             Rejection::RequestTimeout => "request_timeout",
             Rejection::InvalidBody(_) => "invalid_body",
+            Rejection::InvalidRpc(_) => "invalid_rpc",
+            Rejection::UnexpectedCompression => "unexpected_compression",
             Rejection::NoRoute => "no_route",
             Rejection::MethodNotAllowed(_) => "method_not_allowed",
             Rejection::Flood { .. } => "flood",
@@ -91,7 +83,10 @@ impl Rejection {
 
     pub fn status(&self) -> StatusCode {
         match self {
-            Rejection::BadRequest(_) | Rejection::InvalidBody(_) => StatusCode::BAD_REQUEST,
+            Rejection::BadRequest(_)
+            | Rejection::InvalidBody(_)
+            | Rejection::InvalidRpc(_)
+            | Rejection::UnexpectedCompression => StatusCode::BAD_REQUEST,
             Rejection::PathTooLong => StatusCode::URI_TOO_LONG,
             Rejection::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Rejection::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -128,9 +123,12 @@ impl Rejection {
 
     /// The code an RPC client gets. Not derived from the status: 429 and 503 each mean
     /// more than one thing.
-    pub fn rpc_code(&self) -> RpcCode {
+    fn rpc_code(&self, codes: ErrorCodes) -> RpcCode {
         match self {
-            Rejection::BadRequest(_) | Rejection::InvalidBody(_) => RpcCode::InvalidArgument,
+            Rejection::BadRequest(_) | Rejection::InvalidBody(_) | Rejection::InvalidRpc(_) => {
+                RpcCode::InvalidArgument
+            }
+            Rejection::UnexpectedCompression => RpcCode::Internal,
             Rejection::PathTooLong
             | Rejection::HeadersTooLarge
             | Rejection::BodyTooLarge
@@ -150,7 +148,7 @@ impl Rejection {
             },
             Rejection::Attempt(Outcome::Timeout | Outcome::ConnectTimeout)
             | Rejection::DeadlineExceeded => RpcCode::DeadlineExceeded,
-            Rejection::Attempt(Outcome::Response(status)) => RpcCode::from_upstream_status(*status),
+            Rejection::Attempt(Outcome::Response(status)) => RpcCode::of_status(*status, codes),
             Rejection::NoEndpoint
             | Rejection::RecordUnavailable
             | Rejection::Attempt(
@@ -164,11 +162,23 @@ impl Rejection {
         }
     }
 
+    /// As an error of RPC.
+    pub fn to_rpc(&self, codes: ErrorCodes) -> RpcError<'_> {
+        RpcError {
+            code: self.rpc_code(codes),
+            message: self.detail(),
+            retry_after: self.retry_after(),
+        }
+    }
+
     /// What went wrong, for a person. Never what the client sent, never a credential.
     pub fn detail(&self) -> &str {
         match self {
             Rejection::BadRequest(what) => what,
-            Rejection::InvalidBody(what) => what,
+            Rejection::InvalidBody(what) | Rejection::InvalidRpc(what) => what,
+            Rejection::UnexpectedCompression => {
+                "a message is compressed, though no encoding was agreed on"
+            }
             Rejection::PathTooLong => "the path is longer than this listener allows",
             Rejection::HeadersTooLarge => "the header fields are larger than this listener allows",
             Rejection::BodyTooLarge => "the body is larger than this route allows",
@@ -204,6 +214,8 @@ impl Rejection {
             | Rejection::BodyTooLarge
             | Rejection::RequestTimeout
             | Rejection::InvalidBody(_)
+            | Rejection::InvalidRpc(_)
+            | Rejection::UnexpectedCompression
             | Rejection::NoRoute
             | Rejection::MethodNotAllowed(_)
             | Rejection::Attempt(_)
@@ -232,6 +244,8 @@ impl Rejection {
             | Rejection::BodyTooLarge
             | Rejection::RequestTimeout
             | Rejection::InvalidBody(_)
+            | Rejection::InvalidRpc(_)
+            | Rejection::UnexpectedCompression
             | Rejection::NoRoute
             | Rejection::MethodNotAllowed(_)
             | Rejection::RecordUnavailable
@@ -251,61 +265,5 @@ impl Rejection {
                 | Rejection::BodyTooLarge
                 | Rejection::RequestTimeout
         )
-    }
-}
-
-impl RpcCode {
-    /// As Connect writes it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            RpcCode::Canceled => "canceled",
-            RpcCode::InvalidArgument => "invalid_argument",
-            RpcCode::DeadlineExceeded => "deadline_exceeded",
-            RpcCode::NotFound => "not_found",
-            RpcCode::AlreadyExists => "already_exists",
-            RpcCode::PermissionDenied => "permission_denied",
-            RpcCode::ResourceExhausted => "resource_exhausted",
-            RpcCode::Aborted => "aborted",
-            RpcCode::Unimplemented => "unimplemented",
-            RpcCode::Internal => "internal",
-            RpcCode::Unavailable => "unavailable",
-            RpcCode::Unauthenticated => "unauthenticated",
-            RpcCode::Unknown => "unknown",
-        }
-    }
-
-    /// The HTTP status of a Connect unary error with this code (Connect protocol, "Error Codes").
-    pub const fn http_status(self) -> u16 {
-        match self {
-            RpcCode::Canceled => 499,
-            RpcCode::InvalidArgument => 400,
-            RpcCode::DeadlineExceeded => 504,
-            RpcCode::NotFound => 404,
-            RpcCode::AlreadyExists | RpcCode::Aborted => 409,
-            RpcCode::PermissionDenied => 403,
-            RpcCode::ResourceExhausted => 429,
-            RpcCode::Unimplemented => 501,
-            RpcCode::Internal | RpcCode::Unknown => 500,
-            RpcCode::Unavailable => 503,
-            RpcCode::Unauthenticated => 401,
-        }
-    }
-
-    /// What a plain HTTP upstream's error status means to an RPC client.
-    pub const fn from_upstream_status(status: u16) -> RpcCode {
-        match status {
-            400 => RpcCode::InvalidArgument,
-            401 => RpcCode::Unauthenticated,
-            403 => RpcCode::PermissionDenied,
-            404 => RpcCode::NotFound,
-            408 | 504 => RpcCode::DeadlineExceeded,
-            409 => RpcCode::AlreadyExists,
-            413 | 429 | 431 => RpcCode::ResourceExhausted,
-            499 => RpcCode::Canceled,
-            405 | 501 => RpcCode::Unimplemented,
-            502 | 503 => RpcCode::Unavailable,
-            500..=599 => RpcCode::Internal,
-            _ => RpcCode::Unknown,
-        }
     }
 }

@@ -12,9 +12,9 @@ use pingora_proxy::Session;
 
 use super::attempt::{self, REJECTED, RETRY};
 use super::context::Context;
+use super::dialect::Protocol;
 use super::rejection::Rejection;
 use super::{answer, body, fallback, intake};
-use crate::config::route::Dialect;
 use crate::policy::outcome::Outcome;
 use crate::policy::retry::Pushback;
 use crate::runtime::snapshot::Route;
@@ -48,12 +48,16 @@ pub fn on_head(
     }
     judge(session, ctx, &route, head, now)?;
     await_trailers(session, ctx, &route, head);
-    if route.config.errors == Dialect::Connect && status >= 400 {
+    if ctx.protocol == Protocol::Http {
+        if let Some(status) = route.config.status_map.get(status) {
+            head.set_status(status)?;
+        }
+    } else if status >= 400 && !ctx.protocol.is_spoken_by(content_type(&head.headers)) {
         // Also where there is nothing to translate, and a refusal takes its place.
         if !attempt::has_body(session, head) {
             attempt::answered(ctx, now);
         }
-        answer::begin_translation(head, ctx, status)?;
+        answer::begin_translation(session, head, ctx, status)?;
     }
     if let Some(capture) = &route.capture {
         let content_type = head.headers.get(CONTENT_TYPE);
@@ -94,12 +98,13 @@ pub fn on_trailers(
         attempt::conclude(ctx, outcome, now);
         let unix_now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let asked = Pushback::of_answer(outcome, trailers, unix_now);
-        if is_failure(&route, outcome) && attempt::retry(session, ctx, outcome, asked, now) {
+        ctx.end.rpc_failed = true;
+        if is_failure(ctx, &route, outcome) && attempt::retry(session, ctx, outcome, asked, now) {
             return Err(Error::new_up(RETRY));
         }
     }
     attempt::answered(ctx, now);
-    body::on_response(&mut None, true, ctx);
+    body::on_response(session, &mut None, true, ctx);
     Ok(())
 }
 
@@ -117,7 +122,8 @@ pub fn judge(
 ) -> Result<()> {
     let outcome = classify(head);
     ctx.attempt.answered = Some(outcome);
-    if !is_failure(route, outcome) {
+    ctx.end.rpc_failed = matches!(outcome, Outcome::Grpc(_));
+    if !is_failure(ctx, route, outcome) {
         return Ok(());
     }
     attempt::conclude(ctx, outcome, now);
@@ -127,7 +133,7 @@ pub fn judge(
         return Err(Error::new_up(RETRY));
     }
     attempt::conclude_request(ctx, outcome, now);
-    if fallback::replaces(route, outcome) {
+    if fallback::replaces(ctx, route, outcome) {
         ctx.end.rejection = Some(Rejection::Attempt(outcome));
         return Err(Error::new_up(REJECTED));
     }
@@ -147,7 +153,11 @@ fn classify(head: &ResponseHeader) -> Outcome {
 }
 
 fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(GRPC))
+    content_type(headers).starts_with(GRPC)
+}
+
+pub fn content_type(headers: &HeaderMap) -> &[u8] {
+    headers.get(CONTENT_TYPE).map_or(b"", |value| value.as_bytes())
 }
 
 /// What a `grpc-status` says, unless it is 0.
@@ -161,9 +171,9 @@ fn grpc_failure(status: &HeaderValue) -> Option<Outcome> {
 
 /// Whether a policy calls an answer a failure; of any other nobody needs to hear before its last
 /// byte.
-fn is_failure(route: &Route, outcome: Outcome) -> bool {
+fn is_failure(ctx: &Context, route: &Route, outcome: Outcome) -> bool {
     let breakers = [&route.policies.route_breaker, &route.policies.upstream_breaker];
     let counted = breakers.into_iter().flatten().any(|b| b.config().failure_on.matches(outcome));
     let retried = route.retry.as_ref().is_some_and(|retry| retry.config.on.matches(outcome));
-    counted || retried || fallback::replaces(route, outcome)
+    counted || retried || fallback::replaces(ctx, route, outcome)
 }

@@ -6,8 +6,8 @@
 //! body with their head: Pingora's would send an empty frame after it, to HEAD even a full one.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -32,9 +32,15 @@ use super::listener::Connection;
 pub struct Orders {
     // Relaxed: whoever gives an order and the stream that follows it run in one task.
     hold_head: AtomicBool,
+    trailers: OnceLock<HeaderMap>,
 }
 
 impl Orders {
+    /// End the answer with these trailers, whatever its body ends with. Once.
+    pub fn end_with(&self, trailers: HeaderMap) {
+        let _ = self.trailers.set(trailers);
+    }
+
     /// Keep the head of the answer back until more of it comes: until then it can be taken back.
     pub fn hold_head(&self) {
         self.hold_head.store(true, Ordering::Relaxed);
@@ -92,12 +98,15 @@ impl GuardedStream {
             || head.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0")
     }
 
-    /// `task`, as it goes to a client that may want no body.
-    fn bodiless(&self, task: HttpTask) -> HttpTask {
+    /// `task`, as it goes to a client that may want no body, and with the end that was ordered.
+    fn adjusted(&self, task: HttpTask) -> HttpTask {
         match task {
             HttpTask::Header(head, end) => {
                 let end = end || self.ends_with(&head);
                 HttpTask::Header(head, end)
+            }
+            HttpTask::Body(None, true) | HttpTask::Done if self.orders.trailers.get().is_some() => {
+                HttpTask::Trailer(self.orders.trailers.get().cloned().map(Box::new))
             }
             HttpTask::Body(_, end) if self.head_only => HttpTask::Body(None, end),
             HttpTask::Trailer(_) if self.head_only => HttpTask::Done,
@@ -173,7 +182,7 @@ impl Session for GuardedStream {
 
     async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
         let tasks = self.released(tasks);
-        let tasks: Vec<_> = tasks.into_iter().map(|task| self.bodiless(task)).collect();
+        let tasks: Vec<_> = tasks.into_iter().map(|task| self.adjusted(task)).collect();
         let GuardedStream { inner, guard, alarm, .. } = self;
         in_time(guard, alarm, ErrorType::WriteError, inner.response_duplex_vec(tasks)).await
     }

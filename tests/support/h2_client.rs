@@ -103,11 +103,8 @@ impl H2Client {
 
     /// Wait until the gateway has closed the connection.
     #[track_caller]
-    pub fn is_closed(self) -> bool {
-        let H2Client { send, driver } = self;
-        let _ = wait("the end of the connection", driver);
-        drop(send);
-        true
+    pub fn wait_closed(mut self) {
+        let _ = wait("the end of the connection", &mut self.driver);
     }
 
     /// Wait until the gateway takes no more streams.

@@ -156,6 +156,9 @@ impl Reply {
     }
 }
 
+/// Changes what is known of a request.
+type Update = dyn Fn(&dyn Fn(&mut H2Received)) + Send + Sync;
+
 /// A message as gRPC and Connect's streams frame it.
 pub fn frame(message: &[u8]) -> Vec<u8> {
     let length = u32::try_from(message.len()).expect("a small message");
@@ -239,7 +242,7 @@ where
         let (index, reply) = note(&state, number, &request);
         let state = state.clone();
         streams.spawn(async move {
-            let update = |change: &dyn Fn(&mut H2Received)| {
+            let update = move |change: &dyn Fn(&mut H2Received)| {
                 change(&mut state.lock().expect("the state").received[index]);
             };
             if answer(request, respond, &reply, &update).await.is_err() {
@@ -272,7 +275,7 @@ async fn answer(
     request: Request<h2::RecvStream>,
     mut respond: SendResponse<Bytes>,
     reply: &Reply,
-    update: &(dyn Fn(&dyn Fn(&mut H2Received)) + Send + Sync),
+    update: &Update,
 ) -> Result<(), h2::Error> {
     if let Manner::Reset(reason) = reply.manner {
         respond.send_reset(reason);

@@ -1,90 +1,73 @@
-//! Connect unary errors: `{"code", "message"}` with the code's HTTP status.
+//! Errors of Connect: `{"code", "message", "details"}`, alone with the code's HTTP status, or at
+//! the end of a stream.
 //!
-//! Source: the Connect protocol's "Error End-Stream" and "Error Codes" sections.
+//! Source: the Connect protocol's "Error End-Stream", "Streaming-Response" and "Error Codes".
 
 use bytes::Bytes;
 use http::HeaderValue;
+use http::header::CONTENT_TYPE;
 use serde::Serialize;
 
-use super::Rendered;
-use crate::proxy::rejection::{Rejection, RpcCode};
+use super::details::{self, RETRY_INFO};
+use super::{Rendered, RpcError};
+use crate::proxy::rpc_code::RpcCode;
+
+/// The flag of a stream's last envelope.
+const END_STREAM: u8 = 0b10;
 
 #[derive(Serialize)]
 struct ConnectError<'a> {
     code: &'static str,
     message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<[Detail; 1]>,
 }
 
-pub(super) fn render(rejection: &Rejection) -> Rendered {
-    let code = rejection.rpc_code();
-    Rendered {
-        status: code.http_status(),
-        content_type: HeaderValue::from_static("application/json"),
-        body: body(code, rejection.detail()),
+#[derive(Serialize)]
+struct Detail {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    value: String,
+}
+
+#[derive(Serialize)]
+struct EndOfStream<'a> {
+    error: ConnectError<'a>,
+}
+
+impl<'a> From<&RpcError<'a>> for ConnectError<'a> {
+    fn from(error: &RpcError<'a>) -> Self {
+        let detail = |after| Detail {
+            kind: RETRY_INFO,
+            value: details::in_base64(&details::retry_info(after)),
+        };
+        ConnectError {
+            code: error.code.as_str(),
+            message: error.message,
+            details: error.retry_after.map(|after| [detail(after)]),
+        }
     }
 }
 
-/// A plain HTTP upstream's error body as a Connect error. Its message is the upstream's own
-/// where it sent JSON with an `error` or a `message`. An upstream that speaks Connect already
-/// (a `code` of the protocol's) is passed on as it came: `None`.
-pub fn translate(status: u16, upstream_body: &[u8]) -> Option<Bytes> {
-    let json: serde_json::Value = serde_json::from_slice(upstream_body).unwrap_or_default();
-    if json.get("code").and_then(|c| c.as_str()).is_some_and(is_connect_code) {
-        return None;
-    }
-    let message = ["error", "message"]
-        .iter()
-        .find_map(|field| json.get(field)?.as_str())
-        .unwrap_or("the upstream failed");
-    Some(body(RpcCode::from_upstream_status(status), message))
+pub(super) fn unary(error: &RpcError<'_>) -> Rendered {
+    let body = json(&ConnectError::from(error));
+    let content_type = HeaderValue::from_static("application/json");
+    Rendered::new(error.code.http_status(), vec![(CONTENT_TYPE, content_type)], body)
 }
 
-fn body(code: RpcCode, message: &str) -> Bytes {
-    let error = ConnectError { code: code.as_str(), message };
-    // Two strings always serialize.
-    serde_json::to_vec(&error).unwrap_or_default().into()
+/// A stream that ends before its first message.
+pub(super) fn stream(error: &RpcError<'_>, content_type: HeaderValue) -> Rendered {
+    let body = super::envelope(END_STREAM, &json(&EndOfStream { error: error.into() }));
+    Rendered::new(200, vec![(CONTENT_TYPE, content_type)], body)
 }
 
-fn is_connect_code(text: &str) -> bool {
-    const CODES: [&str; 16] = [
-        "canceled",
-        "unknown",
-        "invalid_argument",
-        "deadline_exceeded",
-        "not_found",
-        "already_exists",
-        "permission_denied",
-        "resource_exhausted",
-        "failed_precondition",
-        "aborted",
-        "out_of_range",
-        "unimplemented",
-        "internal",
-        "unavailable",
-        "data_loss",
-        "unauthenticated",
-    ];
-    CODES.contains(&text)
+/// Whether an upstream's error is one of Connect already: it has a `code` of the protocol's.
+pub(super) fn is_error(body: &serde_json::Value) -> bool {
+    let code = body.get("code").and_then(serde_json::Value::as_str);
+    code.is_some_and(|code| RpcCode::named(code).is_some())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_upstream_error_becomes_a_connect_error_with_its_message() {
-        let body = translate(409, br#"{"error":"taken"}"#).expect("translated");
-        assert_eq!(&body[..], br#"{"code":"already_exists","message":"taken"}"#);
-    }
-
-    #[test]
-    fn an_upstream_that_speaks_connect_is_not_remapped() {
-        assert!(translate(404, br#"{"code":"failed_precondition"}"#).is_none());
-    }
-
-    #[test]
-    fn a_body_that_is_no_json_still_gives_the_code() {
-        let body = translate(503, b"<html>").expect("translated");
-        assert!(body.starts_with(br#"{"code":"unavailable""#));
-    }
+fn json(value: &impl Serialize) -> Bytes {
+    // Strings always serialize.
+    serde_json::to_vec(value).unwrap_or_default().into()
 }

@@ -1,30 +1,119 @@
-//! One refusal, written for its caller.
+//! One error, written for its caller: a refusal of the gateway's, or an upstream's plain one.
 //!
-//! What is refused, and with which status, was decided in [`super::rejection`]. Here it
-//! becomes bytes.
+//! What is refused, and with which status and code, was decided in [`super::rejection`]. Here it
+//! becomes a head and bytes. Which dialect that is, [`Protocol::of`] reads off the request.
 
 mod connect;
+mod details;
+mod grpc;
 mod problem;
+mod protocol;
 
-use bytes::Bytes;
-use http::HeaderValue;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::header::{CONTENT_TYPE, HeaderName};
+use http::{HeaderMap, HeaderValue};
 
 use super::rejection::Rejection;
-use crate::config::route::Dialect;
+use super::rpc_code::RpcCode;
+use crate::config::route::ErrorCodes;
 
-pub use connect::translate as translate_upstream_error;
+pub use protocol::{CONNECT_PROTOCOL_VERSION, Protocol};
 
-/// A refusal as a response.
+/// An error as an answer.
 pub struct Rendered {
     pub status: u16,
-    pub content_type: HeaderValue,
+    pub headers: Vec<(HeaderName, HeaderValue)>,
     pub body: Bytes,
+    /// The head is all there is, and says so by being the end.
+    pub bare: bool,
 }
 
-/// Write `rejection` in `dialect`. `request_id` lets a person find it in the record.
-pub fn render(dialect: Dialect, rejection: &Rejection, request_id: &str) -> Rendered {
-    match dialect {
-        Dialect::Problem => problem::render(rejection, request_id),
-        Dialect::Connect => connect::render(rejection),
+/// What every RPC protocol says of an error.
+pub struct RpcError<'a> {
+    pub code: RpcCode,
+    pub message: &'a str,
+    pub retry_after: Option<Duration>,
+}
+
+impl Rendered {
+    pub fn new(status: u16, headers: Vec<(HeaderName, HeaderValue)>, body: Bytes) -> Self {
+        Rendered { status, headers, body, bare: false }
     }
 }
+
+/// Who is answered, and how.
+#[derive(Clone, Copy)]
+pub struct Reader<'a> {
+    pub protocol: Protocol,
+    /// The request's: an answer to RPC has its content type.
+    pub headers: &'a HeaderMap,
+    pub codes: ErrorCodes,
+    /// Lets a person find the request in the record.
+    pub request_id: &'a str,
+}
+
+impl Reader<'_> {
+    /// Write `rejection`.
+    pub fn refuse(self, rejection: &Rejection) -> Rendered {
+        match self.protocol {
+            Protocol::Http => problem::render(rejection, self.request_id),
+            _ => self.fail(&rejection.to_rpc(self.codes)),
+        }
+    }
+
+    /// Write an error of RPC.
+    pub fn fail(self, error: &RpcError<'_>) -> Rendered {
+        match self.protocol {
+            Protocol::Http | Protocol::Connect => connect::unary(error),
+            Protocol::ConnectStream => connect::stream(error, self.content_type()),
+            Protocol::Grpc => grpc::head_only(error, self.content_type()),
+            Protocol::GrpcWeb => grpc::web(error, self.content_type(), false),
+            Protocol::GrpcWebText => grpc::web(error, self.content_type(), true),
+        }
+    }
+
+    fn content_type(self) -> HeaderValue {
+        let json = || HeaderValue::from_static("application/json");
+        self.headers.get(CONTENT_TYPE).cloned().unwrap_or_else(json)
+    }
+}
+
+/// The status `rejection` is answered with.
+pub fn status(protocol: Protocol, codes: ErrorCodes, rejection: &Rejection) -> u16 {
+    match protocol {
+        Protocol::Http => rejection.status().as_u16(),
+        Protocol::Connect => rejection.to_rpc(codes).code.http_status(),
+        Protocol::ConnectStream | Protocol::Grpc | Protocol::GrpcWeb | Protocol::GrpcWebText => 200,
+    }
+}
+
+/// The end of an answer of gRPC that went wrong after its head.
+pub fn grpc_trailers(error: &RpcError<'_>) -> HeaderMap {
+    grpc::trailers(error)
+}
+
+/// What a plain HTTP upstream's error says to a person: its `error` or `message`, if it is JSON
+/// that has one. `None`: it is an error of Connect already.
+pub fn message_of(upstream_body: &[u8]) -> Option<String> {
+    let json: serde_json::Value = serde_json::from_slice(upstream_body).unwrap_or_default();
+    if connect::is_error(&json) {
+        return None;
+    }
+    let text = ["error", "message"].iter().find_map(|field| json.get(field)?.as_str());
+    Some(text.unwrap_or("the upstream failed").to_owned())
+}
+
+/// A message as Connect's streams and both kinds of gRPC frame it: flags, length, bytes.
+fn envelope(flags: u8, message: &[u8]) -> Bytes {
+    let mut framed = BytesMut::with_capacity(5 + message.len());
+    framed.put_u8(flags);
+    // What the gateway says of an error is far below 4 GiB.
+    framed.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
+    framed.put_slice(message);
+    framed.freeze()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! `application/problem+json`, RFC 9457.
 
 use http::HeaderValue;
+use http::header::CONTENT_TYPE;
 use serde::Serialize;
 
 use super::Rendered;
@@ -28,12 +29,10 @@ pub(super) fn render(rejection: &Rejection, request_id: &str) -> Rendered {
         code: rejection.code(),
         request_id,
     };
-    Rendered {
-        status: status.as_u16(),
-        content_type: HeaderValue::from_static("application/problem+json"),
-        // Strings and a number always serialize.
-        body: serde_json::to_vec(&problem).unwrap_or_default().into(),
-    }
+    // Strings and a number always serialize.
+    let body = serde_json::to_vec(&problem).unwrap_or_default().into();
+    let content_type = HeaderValue::from_static("application/problem+json");
+    Rendered::new(status.as_u16(), vec![(CONTENT_TYPE, content_type)], body)
 }
 
 #[cfg(test)]

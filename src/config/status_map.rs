@@ -1,0 +1,62 @@
+//! `routes.NAME.status_map`: statuses that are rewritten on their way to the client.
+
+use std::collections::BTreeMap;
+
+use http::StatusCode;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
+
+/// From a status of the upstream's to the one the client gets.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StatusMap(BTreeMap<u16, StatusCode>);
+
+impl StatusMap {
+    /// What the client gets instead of `status`, if anything.
+    pub fn get(&self, status: u16) -> Option<StatusCode> {
+        self.0.get(&status).copied()
+    }
+}
+
+impl<'de> Deserialize<'de> for StatusMap {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let map = BTreeMap::<u16, u16>::deserialize(deserializer)?;
+        let checked = map.into_iter().map(|(from, to)| {
+            let to = status(from).and(status(to)).ok_or_else(|| {
+                let wrong = "expected statuses from 200 to 599, each of which allows a body";
+                D::Error::custom(format_args!("{from}: {to}: {wrong}"))
+            })?;
+            Ok((from, to))
+        });
+        checked.collect::<Result<_, _>>().map(StatusMap)
+    }
+}
+
+/// How a body is framed depends on these; they cannot be changed into others, nor others into
+/// them.
+fn status(code: u16) -> Option<StatusCode> {
+    let fits = (200..600).contains(&code) && !matches!(code, 204 | 205 | 304);
+    StatusCode::from_u16(code).ok().filter(|_| fits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(yaml: &str) -> Result<StatusMap, String> {
+        serde_yaml::from_str(yaml).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_status_becomes_another() {
+        let map = parse("{404: 410, 500: 503}").expect("a map");
+        assert_eq!(map.get(404), Some(StatusCode::GONE));
+        assert_eq!(map.get(200), None);
+    }
+
+    #[test]
+    fn statuses_that_frame_are_not_for_rewriting() {
+        for yaml in ["{200: 204}", "{304: 200}", "{404: 99}", "{100: 200}", "{404: 600}"] {
+            assert!(parse(yaml).is_err(), "{yaml}");
+        }
+    }
+}

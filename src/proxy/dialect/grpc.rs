@@ -1,0 +1,79 @@
+//! Errors of gRPC and gRPC-Web: a status beside the messages.
+//!
+//! Sources: "gRPC over HTTP2" (Trailers-Only, Status-Message), "gRPC-Web" (Message framing).
+
+use std::fmt::Write;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderName};
+use http::{HeaderMap, HeaderValue};
+
+use super::{Rendered, RpcError, details, envelope};
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const GRPC_STATUS_DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
+/// The flag of the frame that holds gRPC-Web's trailers.
+const TRAILERS: u8 = 0x80;
+
+/// The status as header fields: of a head without a body, or after a body.
+pub(super) fn fields(error: &RpcError<'_>) -> Vec<(HeaderName, HeaderValue)> {
+    let mut fields = vec![(GRPC_STATUS, HeaderValue::from(u16::from(error.code.number())))];
+    let mut put = |name, text: String| {
+        // Both encodings leave nothing that a header could not hold.
+        fields.extend(HeaderValue::try_from(text).ok().map(|value| (name, value)));
+    };
+    put(GRPC_MESSAGE, percent_encoded(error.message));
+    if let Some(status) = details::grpc_status(error) {
+        put(GRPC_STATUS_DETAILS, status);
+    }
+    fields
+}
+
+pub(super) fn trailers(error: &RpcError<'_>) -> HeaderMap {
+    fields(error).into_iter().collect()
+}
+
+/// "Trailers-Only": a head is all there is.
+pub(super) fn head_only(error: &RpcError<'_>, content_type: HeaderValue) -> Rendered {
+    let mut headers = vec![(CONTENT_TYPE, content_type)];
+    headers.extend(fields(error));
+    Rendered { bare: true, ..Rendered::new(200, headers, Bytes::new()) }
+}
+
+pub(super) fn web(error: &RpcError<'_>, content_type: HeaderValue, as_text: bool) -> Rendered {
+    let mut block = String::new();
+    for (name, value) in fields(error) {
+        // Writing to a string does not fail; the values are ASCII.
+        let _ = write!(block, "{name}: {}\r\n", value.to_str().unwrap_or_default());
+    }
+    let frame = envelope(TRAILERS, block.as_bytes());
+    let body = if as_text { STANDARD.encode(&frame).into() } else { frame };
+    Rendered::new(200, vec![(CONTENT_TYPE, content_type)], body)
+}
+
+/// Everything but printable ASCII, and the percent sign itself, as `%XX`.
+fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if (b' '..=b'~').contains(&byte) && byte != b'%' {
+            encoded.push(byte.into());
+        } else {
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_percent_encoded() {
+        assert_eq!(percent_encoded("so it is"), "so it is");
+        assert_eq!(percent_encoded("100%\r\nü"), "100%25%0D%0A%C3%BC");
+    }
+}

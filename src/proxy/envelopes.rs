@@ -1,0 +1,146 @@
+//! Messages in a stream of RPC, on their way to the upstream: flags, length, bytes.
+//!
+//! Looked at, never changed or held back. What breaks the framing, or would make a server do more
+//! than was agreed on, ends the request: the upstream sees its stream cut, never a broken message
+//! passed off as a whole one.
+//!
+//! Sources: "gRPC over HTTP2" (Length-Prefixed-Message, Compressed-Flag), the Connect protocol
+//! (Streaming-Request).
+
+use http::HeaderMap;
+use http::header::HeaderName;
+
+use super::dialect::Protocol;
+use super::rejection::Rejection;
+
+const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+const CONNECT_ENCODING: HeaderName = HeaderName::from_static("connect-content-encoding");
+const PREFIX: usize = 5;
+const COMPRESSED: u8 = 1;
+
+/// Where in its stream a request's body is.
+#[derive(Debug, Default)]
+pub struct Envelopes {
+    /// The caller has named an encoding that compresses.
+    may_compress: bool,
+    /// The longest message; zero means no limit.
+    max_message: u64,
+    prefix: [u8; PREFIX],
+    /// Bytes of the prefix that are there.
+    prefix_length: usize,
+    /// Bytes of the message still to come.
+    left: u64,
+}
+
+impl Envelopes {
+    /// For a request whose body is a stream of envelopes.
+    pub fn of(protocol: Protocol, headers: &HeaderMap, max_message: u64) -> Option<Self> {
+        let name = match protocol {
+            Protocol::ConnectStream => CONNECT_ENCODING,
+            Protocol::Grpc | Protocol::GrpcWeb => GRPC_ENCODING,
+            // One message without an envelope; or one in Base64, which is not looked into.
+            Protocol::Http | Protocol::Connect | Protocol::GrpcWebText => return None,
+        };
+        let encoding = headers.get(name);
+        let may_compress = encoding.is_some_and(|encoding| encoding != "identity");
+        Some(Envelopes { may_compress, max_message, ..Envelopes::default() })
+    }
+
+    /// From the beginning again: the body is replayed.
+    pub fn restart(&mut self) {
+        self.prefix_length = 0;
+        self.left = 0;
+    }
+
+    /// The next piece of the body.
+    pub fn pass(&mut self, mut piece: &[u8]) -> Result<(), Rejection> {
+        while !piece.is_empty() {
+            let message = piece.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+            self.left -= message as u64;
+            piece = &piece[message..];
+            let prefix = piece.len().min(PREFIX - self.prefix_length);
+            self.prefix[self.prefix_length..][..prefix].copy_from_slice(&piece[..prefix]);
+            self.prefix_length += prefix;
+            piece = &piece[prefix..];
+            if self.prefix_length == PREFIX {
+                self.prefix_length = 0;
+                self.begin()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The body is over.
+    pub fn end(&self) -> Result<(), Rejection> {
+        match self.left == 0 && self.prefix_length == 0 {
+            true => Ok(()),
+            false => Err(Rejection::InvalidRpc("the last message is incomplete")),
+        }
+    }
+
+    fn begin(&mut self) -> Result<(), Rejection> {
+        let [flags, length @ ..] = self.prefix;
+        if flags & !COMPRESSED != 0 {
+            return Err(Rejection::InvalidRpc("a message has flags that no request has"));
+        }
+        if flags & COMPRESSED != 0 && !self.may_compress {
+            return Err(Rejection::UnexpectedCompression);
+        }
+        self.left = u32::from_be_bytes(length).into();
+        if self.max_message != 0 && self.left > self.max_message {
+            return Err(Rejection::BodyTooLarge);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn envelopes(max_message: u64) -> Envelopes {
+        Envelopes::of(Protocol::Grpc, &HeaderMap::new(), max_message).expect("envelopes")
+    }
+
+    #[test]
+    fn messages_pass_however_they_are_cut() {
+        let stream = [0, 0, 0, 0, 3, 1, 2, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 9];
+        for size in 1..=stream.len() {
+            let mut envelopes = envelopes(3);
+            for piece in stream.chunks(size) {
+                assert!(envelopes.pass(piece).is_ok(), "{size}");
+            }
+            assert!(envelopes.end().is_ok(), "{size}");
+        }
+    }
+
+    #[test]
+    fn an_end_within_a_message_or_its_prefix_is_no_end() {
+        for stream in [&[0][..], &[0, 0, 0, 0, 1], &[0, 0, 0, 0, 2, 1]] {
+            let mut envelopes = envelopes(0);
+            assert!(envelopes.pass(stream).is_ok());
+            assert!(envelopes.end().is_err(), "{stream:?}");
+            envelopes.restart();
+            assert!(envelopes.end().is_ok());
+        }
+    }
+
+    #[test]
+    fn a_message_may_be_compressed_where_its_encoding_is_named() {
+        let message = [1, 0, 0, 0, 1, 7];
+        assert!(matches!(envelopes(0).pass(&message), Err(Rejection::UnexpectedCompression)));
+        for (encoding, fine) in [("gzip", true), ("identity", false)] {
+            let value = http::HeaderValue::from_static(encoding);
+            let headers = HeaderMap::from_iter([(GRPC_ENCODING, value)]);
+            let mut envelopes = Envelopes::of(Protocol::Grpc, &headers, 0).expect("envelopes");
+            assert_eq!(envelopes.pass(&message).is_ok(), fine, "{encoding}");
+        }
+    }
+
+    #[test]
+    fn a_message_that_is_too_large_is_known_by_its_prefix() {
+        assert!(matches!(envelopes(3).pass(&[0, 0, 0, 0, 4]), Err(Rejection::BodyTooLarge)));
+        assert!(matches!(envelopes(3).pass(&[4]), Ok(())));
+        assert!(matches!(envelopes(3).pass(&[4, 0, 0, 0, 0]), Err(Rejection::InvalidRpc(_))));
+    }
+}

@@ -1,0 +1,176 @@
+//! Requests of RPC that are not what their protocol says: the right code, and nothing broken
+//! reaches an upstream as if it were whole.
+
+use h2::Reason;
+
+use crate::support::{
+    Call, Gateway, H2Client, H2Response, H2Upstream, Plan, Reply, Upstream, frame, request,
+};
+
+const INVALID_ARGUMENT: &str = "3";
+const RESOURCE_EXHAUSTED: &str = "8";
+const INTERNAL: &str = "13";
+
+fn h2c(upstream: &H2Upstream, policies: &str) -> Gateway {
+    let service =
+        format!("upstreams: {{service: {{endpoints: [\"{}\"], protocol: h2c}}}}", upstream.url());
+    Plan::route(policies).section(&service).start()
+}
+
+fn grpc() -> http::request::Builder {
+    request("POST", "/s.S/M").header("content-type", "application/grpc")
+}
+
+#[track_caller]
+fn assert_grpc(response: &H2Response, status: &str) {
+    assert_eq!(
+        (response.status, response.header("grpc-status")),
+        (200, Some(status)),
+        "{response:?}"
+    );
+}
+
+#[test]
+fn a_malformed_timeout_is_invalid_and_nothing_is_sent() {
+    let upstream = H2Upstream::always(Reply::grpc(b"ok", 0));
+    let gateway = h2c(&upstream, "");
+    let client = H2Client::connect(gateway.address);
+    for timeout in ["1", "S", "123456789m", "1 S", "-1S", "1s"] {
+        let call = grpc().header("grpc-timeout", timeout);
+        assert_grpc(&client.call(call.body(&frame(b"x")[..]).unwrap()), INVALID_ARGUMENT);
+    }
+    assert_eq!(upstream.count(), 0);
+    assert_eq!(
+        client.call(grpc().body(&frame(b"x")[..]).unwrap()).status_field("grpc-status"),
+        Some("0")
+    );
+}
+
+#[test]
+fn a_malformed_connect_request_is_invalid_and_its_connection_is_kept() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::route(&upstream, "");
+    let post = || Call::new("POST /s.S/M").json("{}");
+    let mut client = gateway.connect();
+    for call in [
+        post().header("Connect-Protocol-Version", "2"),
+        post().header("Connect-Protocol-Version", "1").header("Connect-Timeout-Ms", "1s"),
+        post().header("Connect-Protocol-Version", "1").header("Connect-Timeout-Ms", "12345678901"),
+        Call::new("GET /s.S/M?connect=v1&encoding=json&message=%7B%7"),
+        Call::new("GET /s.S/M?connect=v1&encoding=json&message=%zz"),
+        Call::new("GET /s.S/M?connect=v1&encoding=xml&message=x"),
+        Call::new("GET /s.S/M?connect=v1&message=x"),
+    ] {
+        let response = client.call(&call);
+        assert_eq!(
+            (response.status, response.code().as_str()),
+            (400, "invalid_argument"),
+            "{call:?}"
+        );
+    }
+    assert_eq!(upstream.count(), 0);
+    let fine = Call::new("GET /s.S/M?connect=v1&encoding=json&message=%7B%7D");
+    assert_eq!(client.call(&fine).status, 200);
+}
+
+#[test]
+fn grpc_that_is_no_post_is_invalid() {
+    let upstream = H2Upstream::always(Reply::grpc(b"ok", 0));
+    let gateway = h2c(&upstream, "");
+    let call = request("PUT", "/s.S/M").header("content-type", "application/grpc");
+    let response = H2Client::connect(gateway.address).call(call.body(&b""[..]).unwrap());
+    assert_grpc(&response, INVALID_ARGUMENT);
+    assert_eq!(upstream.count(), 0);
+}
+
+#[test]
+fn a_broken_stream_of_messages_gets_its_code_and_is_never_completed() {
+    let upstream = H2Upstream::always(Reply::grpc(b"ok", 0));
+    let gateway = h2c(&upstream, "max_body: 1KiB");
+    let client = H2Client::connect(gateway.address);
+    let large = [&[0, 0, 0, 4, 1][..], &[7; 1025]].concat();
+    for (body, status) in [
+        (&[8, 0, 0, 0, 1, 7][..], INVALID_ARGUMENT),
+        (&[0, 0, 0, 0, 9, 7], INVALID_ARGUMENT),
+        (&[0, 0, 0], INVALID_ARGUMENT),
+        (&[1, 0, 0, 0, 1, 7], INTERNAL),
+        (&large, RESOURCE_EXHAUSTED),
+    ] {
+        assert_grpc(&client.call(grpc().body(body).unwrap()), status);
+    }
+    assert!(upstream.requests().iter().all(|r| !r.complete), "{:#?}", upstream.requests());
+    assert_eq!(
+        client.call(grpc().body(&frame(b"x")[..]).unwrap()).status_field("grpc-status"),
+        Some("0")
+    );
+}
+
+#[test]
+fn a_stream_that_breaks_after_its_answer_began_is_ended_in_trailers() {
+    let echo = Reply::echo().header("content-type", "application/grpc").trailer("grpc-status", "0");
+    let upstream = H2Upstream::always(echo);
+    let gateway = h2c(&upstream, "");
+    let client = H2Client::connect(gateway.address);
+    let mut stream = client.open(grpc().body(()).unwrap(), false);
+    assert_eq!(stream.head().status(), 200);
+    stream.send(&[9, 0, 0, 0, 0], false);
+    let end = stream.finish();
+    assert_eq!(end.trailers.expect("trailers")["grpc-status"], INVALID_ARGUMENT);
+    upstream.wait_cancelled(1);
+}
+
+#[test]
+fn the_limit_on_bodies_is_one_on_each_message_of_a_stream() {
+    let upstream = H2Upstream::always(Reply::grpc(b"ok", 0));
+    let gateway = h2c(&upstream, "max_body: 1KiB");
+    let stream = frame(&[7; 1000]).repeat(10);
+    let response = H2Client::connect(gateway.address).call(grpc().body(&stream[..]).unwrap());
+    assert_eq!(response.status_field("grpc-status"), Some("0"));
+    assert_eq!(upstream.only().body, stream);
+}
+
+#[test]
+fn compressed_messages_pass_where_their_encoding_is_named() {
+    let upstream = H2Upstream::always(Reply::grpc(b"ok", 0));
+    let gateway = h2c(&upstream, "");
+    let call = grpc().header("grpc-encoding", "gzip");
+    let response =
+        H2Client::connect(gateway.address).call(call.body(&[1, 0, 0, 0, 1, 7][..]).unwrap());
+    assert_eq!(response.status_field("grpc-status"), Some("0"));
+}
+
+#[test]
+fn a_broken_stream_over_http_1_gets_its_code_too() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::route(&upstream, "");
+    let call = |body: &[u8]| {
+        Call::new("POST /s.S/M").header("Content-Type", "application/connect+json").body(body)
+    };
+    for (body, code) in [(&[4, 0, 0, 0, 0][..], "invalid_argument"), (&[1, 0, 0, 0, 0], "internal")]
+    {
+        let response = gateway.call(call(body));
+        assert_eq!(response.status, 200);
+        assert!(response.text().contains(&format!("\"code\":\"{code}\"")), "{}", response.text());
+    }
+    assert!(upstream.requests().iter().all(|r| !r.complete));
+}
+
+#[test]
+fn frames_that_are_none_end_their_connection_and_no_other() {
+    use std::io::{Read, Write};
+    let upstream = Upstream::start();
+    let gateway = Gateway::route(&upstream, "");
+    let mut stream = std::net::TcpStream::connect(gateway.address).expect("a connection");
+    // A preface, settings, then DATA on a stream that was never opened.
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
+    stream.write_all(b"\0\0\x01\0\0\0\0\0\x01x").unwrap();
+    let mut heard = Vec::new();
+    // It ends, with or without a word.
+    let _ = stream.read_to_end(&mut heard);
+    assert!(
+        heard
+            .windows(4)
+            .any(|w| w == [0, 0, 0, Reason::PROTOCOL_ERROR.into()].map(|b: u32| b as u8))
+    );
+    assert_eq!(gateway.get("/").status, 200);
+}
