@@ -53,3 +53,4 @@ mod timeouts;
 mod tokens;
 mod traces;
 mod upstreams;
+mod websocket;

@@ -49,6 +49,8 @@ pub struct Route {
     #[serde(default)]
     pub status_map: StatusMap,
     pub cors: Option<Cors>,
+    /// Absent: a request to change protocols is an ordinary one.
+    pub websocket: Option<WebSocket>,
     /// As a whole in place of `record.default`.
     pub record: Option<record::Policy>,
 }
@@ -177,6 +179,21 @@ pub enum ErrorCodes {
     Gateway,
     /// That of the Connect protocol, for answers that may be anybody's.
     Connect,
+}
+
+/// Connections that become a WebSocket (RFC 6455).
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WebSocket {
+    /// One that nobody sends anything over, either way, is closed after this long; zero means never.
+    /// The limits of `timeout` end with the handshake.
+    pub idle_timeout: Timespan,
+}
+
+impl Default for WebSocket {
+    fn default() -> Self {
+        WebSocket { idle_timeout: Timespan::from_secs(300) }
+    }
 }
 
 /// Which other origins a browser may call this route from.

@@ -9,6 +9,7 @@ use pingora_proxy::Session;
 use super::attempt::{self, Ended, REJECTED};
 use super::context::{Attempt, Context, earlier};
 use super::gateway::Gateway;
+use super::peer::Phase;
 use super::rejection::Rejection;
 use super::{peer, spans};
 use crate::observe::trace::context::SpanId;
@@ -64,8 +65,14 @@ impl Gateway {
         let deadline = earlier(ctx.attempt.deadline, ctx.deadline);
         ctx.guard(deadline);
         let left = deadline.map(|deadline| deadline.since(now));
-        let uploading = !session.as_downstream_mut().is_body_done();
-        Ok(peer::of(&endpoint, target, &route.config.timeout, left, uploading))
+        let phase = if route.config.websocket.is_some() && session.is_upgrade_req() {
+            Phase::Upgrading
+        } else if session.as_downstream_mut().is_body_done() {
+            Phase::Waiting
+        } else {
+            Phase::Uploading
+        };
+        Ok(peer::of(&endpoint, target, &route.config.timeout, left, phase))
     }
 
     /// Wait before a retry, but not for a client that has left, nor past the deadline.

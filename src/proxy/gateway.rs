@@ -193,12 +193,15 @@ impl ProxyHttp for Gateway {
         }
         headers::prepare_response(session, response, ctx)?;
         let status = response.status.as_u16();
-        let committed =
-            recording::commit(self.shared.recorder.as_ref(), session, ctx, status).await;
-        committed.map_err(|rejection| {
+        let recorder = self.shared.recorder.as_ref();
+        if let Err(rejection) = recording::commit(recorder, session, ctx, status).await {
             ctx.end.rejection = Some(rejection);
-            Error::new_in(REJECTED)
-        })
+            return Err(Error::new_in(REJECTED));
+        }
+        if status == 101 {
+            response::begin_tunnel(ctx, Clock::now());
+        }
+        Ok(())
     }
 
     fn upstream_response_body_filter(
@@ -252,6 +255,10 @@ impl ProxyHttp for Gateway {
             true => Ended::Outcome(Outcome::RefusedStream),
             false => attempt::classify(&error, session, ctx, Clock::now()),
         };
+        if session.was_upgraded() {
+            // However a tunnel ends, it is nobody's fault.
+            return error;
+        }
         if attempt::is_answered(session) {
             ctx.end.client_gone |= ended == Ended::ClientGone;
             ctx.end.truncated = true;

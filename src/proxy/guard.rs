@@ -43,6 +43,8 @@ pub struct Guard {
     spaces: AtomicU8,
     idle_timeout: Duration,
     header_timeout: Duration,
+    /// Nanoseconds of silence, either way, that a tunnel may last; zero where there is none.
+    tunnel_idle: AtomicU64,
 }
 
 impl Guard {
@@ -54,6 +56,7 @@ impl Guard {
             spaces: AtomicU8::new(0),
             idle_timeout,
             header_timeout,
+            tunnel_idle: AtomicU64::new(0),
         };
         guard.rest(now);
         guard
@@ -67,6 +70,7 @@ impl Guard {
             spaces: AtomicU8::new(2),
             idle_timeout: Duration::ZERO,
             header_timeout: Duration::ZERO,
+            tunnel_idle: AtomicU64::new(0),
         }
     }
 
@@ -85,6 +89,21 @@ impl Guard {
     /// Fail the connection's I/O from `deadline` on; `None` = never.
     pub fn set_deadline(&self, deadline: Option<Moment>) {
         self.deadline.store(deadline.map_or(NEVER, Moment::as_nanos), Ordering::Relaxed);
+    }
+
+    /// From now on the connection is a tunnel, and fails once nothing has passed for `idle`.
+    pub fn tunnel(&self, idle: Duration, now: Moment) {
+        let nanos = u64::try_from(idle.as_nanos()).unwrap_or(u64::MAX);
+        self.tunnel_idle.store(nanos, Ordering::Relaxed);
+        self.limit(idle, now);
+    }
+
+    /// Bytes passed, in one direction or the other.
+    fn on_traffic(&self) {
+        let idle = self.tunnel_idle.load(Ordering::Relaxed);
+        if idle != 0 {
+            self.limit(Duration::from_nanos(idle), Clock::now());
+        }
     }
 
     /// Whether the request line had its three parts. Pingora repairs one that has more, which is
@@ -169,6 +188,7 @@ impl GuardedIo {
     }
 
     fn on_bytes(&mut self, bytes: &[u8]) {
+        self.guard.on_traffic();
         self.in_request_line |= self.guard.on_bytes();
         if self.in_request_line {
             self.in_request_line = !self.guard.on_request_line(bytes);
@@ -225,7 +245,10 @@ impl AsyncWrite for GuardedIo {
         self.unflushed = true;
         match Pin::new(&mut self.inner).poll_write(cx, buf) {
             Poll::Pending => self.expire(cx),
-            ready => ready,
+            ready => {
+                self.guard.on_traffic();
+                ready
+            }
         }
     }
 

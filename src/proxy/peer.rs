@@ -15,14 +15,25 @@ const MAX_STREAMS: usize = 100;
 /// How often a connection of HTTP/2 is asked whether it is still there.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 
-/// The peer for one attempt. Every wait is capped to the time `left` for it. While the client
-/// is still `uploading`, nobody may be reading it: the upstream's silence is bounded then, too.
+/// What there is between client and upstream when an attempt begins.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// The request is complete.
+    Waiting,
+    /// The client is still sending it, and nobody may be reading it: the upstream's silence is
+    /// bounded then, too.
+    Uploading,
+    /// The request asks for a WebSocket, and may have it.
+    Upgrading,
+}
+
+/// The peer for one attempt. Every wait is capped to the time `left` for it.
 pub fn of(
     endpoint: &Endpoint,
     target: &UpstreamTarget,
     timeouts: &Timeouts,
     left: Option<Duration>,
-    uploading: bool,
+    phase: Phase,
 ) -> Box<HttpPeer> {
     let mut peer = HttpPeer::new(endpoint.address, endpoint.tls, endpoint.server_name.clone());
     peer.group_key = target.upstream.group_key;
@@ -39,11 +50,15 @@ pub fn of(
         Protocol::H2c | Protocol::H2 => ALPN::H2,
         Protocol::Auto => ALPN::H2H1,
     };
-    options.read_timeout = match (uploading, protocol) {
-        (false, _) => limit(*timeouts.idle).filter(|idle| left.is_none_or(|left| *idle < left)),
-        (true, Protocol::Http1) => capped(*timeouts.idle, left),
+    options.read_timeout = match (phase, protocol) {
+        (Phase::Waiting, _) => {
+            limit(*timeouts.idle).filter(|idle| left.is_none_or(|left| *idle < left))
+        }
+        (Phase::Uploading, Protocol::Http1) => capped(*timeouts.idle, left),
         // Over HTTP/2 it would run on while the client sends, and a stream may send for ever.
-        (true, Protocol::H2c | Protocol::H2 | Protocol::Auto) => None,
+        (Phase::Uploading, Protocol::H2c | Protocol::H2 | Protocol::Auto) => None,
+        // The guard bounds the silence of both sides together.
+        (Phase::Upgrading, _) => None,
     };
     if protocol != Protocol::Http1 {
         options.max_h2_streams = MAX_STREAMS;
@@ -51,8 +66,14 @@ pub fn of(
     }
     options.write_timeout = capped(*timeouts.idle, left);
     options.idle_timeout = limit(*target.upstream.config().idle_timeout);
-    // Upgrades are for routes that allow them; none can yet.
-    options.http_upstream_request_policy.h1_upgrade = H1UpgradePolicy::Deny;
+    options.http_upstream_request_policy.h1_upgrade = match phase {
+        Phase::Upgrading => H1UpgradePolicy::WebSocketOnly,
+        Phase::Waiting | Phase::Uploading => H1UpgradePolicy::Deny,
+    };
+    if phase == Phase::Upgrading {
+        // Only HTTP/1.1 changes protocols like this.
+        options.alpn = ALPN::H1;
+    }
     let tls = &target.upstream.config().tls;
     options.verify_cert = tls.verify;
     options.verify_hostname = tls.verify;

@@ -67,6 +67,18 @@ pub fn on_head(
     Ok(())
 }
 
+/// The upstream has agreed to a WebSocket: the attempt has succeeded, and what passes from now on has
+/// no other limit than its own on silence.
+pub fn begin_tunnel(ctx: &mut Context, now: Moment) {
+    attempt::answered(ctx, now);
+    ctx.deadline = None;
+    ctx.attempt.deadline = None;
+    let websocket = ctx.route.as_ref().and_then(|route| route.config.websocket.as_ref());
+    if let (Some(connection), Some(websocket)) = (&ctx.connection, websocket) {
+        connection.guard.tunnel(*websocket.idle_timeout, now);
+    }
+}
+
 /// Where a status of gRPC may be retried, and the client has nothing more to say, it gets the head
 /// together with what follows it: a failure that has no message can be taken back then.
 fn await_trailers(session: &mut Session, ctx: &Context, route: &Route, head: &ResponseHeader) {
