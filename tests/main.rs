@@ -50,6 +50,7 @@ mod streaming;
 mod structure;
 mod threads;
 mod timeouts;
+mod tls;
 mod tokens;
 mod traces;
 mod upstreams;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use http::HeaderName;
@@ -57,6 +58,28 @@ pub struct Listener {
     pub max_path_bytes: Size,
     #[serde(default)]
     pub http2: Http2,
+    /// Absent: without TLS.
+    pub tls: Option<Tls>,
+}
+
+/// TLS towards clients, who choose HTTP/2 or HTTP/1.1 in its handshake. The files are read again with
+/// every reload.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// The first one that is for the name a client asks for; else the first.
+    pub certificates: Vec<Certificate>,
+    /// A PEM file of authorities. Who has no certificate of theirs is not let in.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// Two PEM files.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Certificate {
+    /// The certificate, then those that lead from it to an authority.
+    pub certificate: PathBuf,
+    pub key: PathBuf,
 }
 
 /// Connections that speak HTTP/2.

@@ -41,6 +41,7 @@ pub struct Metrics {
     pub connections_refused: IntCounter,
     pub requests_cut: IntCounter,
     pub record: RecordMetrics,
+    pub tls_failed: IntCounter,
     /// State, copied on demand; locked, so that two scrapes do not mix.
     pub state: Mutex<StateMetrics>,
     /// Spans by what became of them: `exported`, `failed`, `dropped`.
@@ -157,6 +158,11 @@ impl Metrics {
                 "Requests dropped with their connection at their deadline",
             )?,
             record: RecordMetrics::new(r)?,
+            tls_failed: counter(
+                r,
+                "tls_handshakes_failed_total",
+                "Client connections without an agreement on TLS",
+            )?,
             state: Mutex::new(StateMetrics::new(r)?),
             trace_spans: counters(
                 r,

@@ -140,7 +140,9 @@ fn forwarded(headers: &mut HeaderMap, ctx: &Context) {
         None => headers.remove(X_FORWARDED_FOR),
     };
     if !ctx.peer_trusted || !headers.contains_key(X_FORWARDED_PROTO) {
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+        let secure = ctx.connection.as_ref().is_some_and(|connection| connection.secure);
+        let scheme = if secure { "https" } else { "http" };
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
     }
     if !ctx.peer_trusted || !headers.contains_key(X_FORWARDED_HOST) {
         match headers.get(HOST).cloned() {

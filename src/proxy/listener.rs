@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, ServerApp};
-use pingora_core::protocols::Stream;
+use pingora_core::listeners::tls::Acceptor;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::HttpSession;
+use pingora_core::protocols::{ALPN, Ssl, Stream};
 use pingora_core::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 
@@ -25,6 +26,7 @@ use super::sniff::{Protocol, sniff};
 use super::stream::{GuardedStream, Orders};
 use crate::config::server::Listener as Config;
 use crate::observe::metrics::Metrics;
+use crate::runtime::shared::Shared;
 use crate::time::Clock;
 
 /// A deadline that has passed this long ago was not noticed where it should have been.
@@ -34,10 +36,11 @@ const GRACE: Duration = Duration::from_millis(80);
 pub struct Listeners {
     proxy: Arc<HttpProxy<Gateway>>,
     listeners: Vec<Arc<Listener>>,
-    metrics: Arc<Metrics>,
+    shared: Arc<Shared>,
 }
 
 struct Listener {
+    name: String,
     config: Config,
     limits: Arc<Limits>,
     open: AtomicUsize,
@@ -56,30 +59,28 @@ pub struct Connection {
     pub limits: Arc<Limits>,
     /// Absent where the socket does not say.
     pub peer: Option<Peer>,
+    /// Over TLS.
+    pub secure: bool,
     /// Of a stream of HTTP/2.
     pub orders: Option<Arc<Orders>>,
 }
 
 impl Listeners {
-    pub fn new(
-        proxy: HttpProxy<Gateway>,
-        configs: impl IntoIterator<Item = Config>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        let listeners = configs
-            .into_iter()
-            .map(|config| {
-                Arc::new(Listener {
-                    limits: Arc::new(Limits {
-                        max_header_bytes: config.max_header_bytes.as_usize(),
-                        max_path_bytes: config.max_path_bytes.as_usize(),
-                    }),
-                    config,
-                    open: AtomicUsize::new(0),
-                })
+    /// The listeners of the configuration in force, which a reload does not change.
+    pub fn new(proxy: HttpProxy<Gateway>, shared: Arc<Shared>) -> Self {
+        let snapshot = shared.snapshot.load_full();
+        let listeners = snapshot.config.listeners.iter().map(|(name, config)| {
+            Arc::new(Listener {
+                name: name.clone(),
+                limits: Arc::new(Limits {
+                    max_header_bytes: config.max_header_bytes.as_usize(),
+                    max_path_bytes: config.max_path_bytes.as_usize(),
+                }),
+                config: config.clone(),
+                open: AtomicUsize::new(0),
             })
-            .collect();
-        Listeners { proxy: Arc::new(proxy), listeners, metrics }
+        });
+        Listeners { proxy: Arc::new(proxy), listeners: listeners.collect(), shared }
     }
 
     /// The listener a connection came through. Ports tell them apart; one that is bound to
@@ -109,13 +110,49 @@ impl Listeners {
         let guard = Arc::new(Guard::new(**idle_timeout, **header_timeout, Clock::now()));
         guard.set_deadline((!first.is_zero()).then(|| Clock::now() + first));
         let peer = peer_of(&stream);
+        let (stream, protocol) = match &listener.config.tls {
+            None => (stream, None),
+            Some(_) => match self.agree(stream, listener, first).await {
+                Some((stream, protocol)) => (stream, Some(protocol)),
+                None => return self.shared.metrics.tls_failed.inc(),
+            },
+        };
+        let secure = protocol.is_some();
         let mut io = GuardedIo::new(stream, guard.clone());
-        let Ok(protocol) = sniff(&mut io).await else { return };
-        let connection = Connection { guard, limits: listener.limits.clone(), peer, orders: None };
+        let protocol = match protocol {
+            Some(agreed) => agreed,
+            None => match sniff(&mut io).await {
+                Ok(seen) => seen,
+                Err(_) => return,
+            },
+        };
+        let limits = listener.limits.clone();
+        let connection = Connection { guard, limits, peer, secure, orders: None };
         match protocol {
             Protocol::Http1 => self.serve_h1(io, connection, shutdown).await,
             Protocol::Http2 => self.serve_h2(io, connection, listener, shutdown).await,
         }
+    }
+
+    /// The handshake of TLS, by the configuration in force; `None` where it fails, or takes longer
+    /// than `limit`.
+    async fn agree(
+        &self,
+        stream: Stream,
+        listener: &Listener,
+        limit: Duration,
+    ) -> Option<(Stream, Protocol)> {
+        let config = self.shared.snapshot.load().tls.get(&listener.name)?.clone();
+        let guard = Arc::new(Guard::of_stream());
+        guard.set_deadline((!limit.is_zero()).then(|| Clock::now() + limit));
+        let io = GuardedIo::new(stream, guard.clone());
+        let stream = Acceptor::from_server_config(config).tls_handshake(io).await.ok()?;
+        guard.set_deadline(None);
+        let protocol = match stream.selected_alpn_proto() {
+            Some(ALPN::H2) => Protocol::Http2,
+            _ => Protocol::Http1,
+        };
+        Some((Box::new(stream), protocol))
     }
 
     async fn serve_h1(&self, io: GuardedIo, connection: Connection, shutdown: &ShutdownWatch) {
@@ -138,7 +175,7 @@ impl Listeners {
                 Some(Some(reused)) => reused,
                 Some(None) => return,
                 None => {
-                    self.metrics.requests_cut.inc();
+                    self.shared.metrics.requests_cut.inc();
                     return;
                 }
             };
@@ -155,12 +192,13 @@ impl Listeners {
         listener: &Listener,
         shutdown: &ShutdownWatch,
     ) {
-        let Connection { guard, limits, peer, .. } = connection;
+        let Connection { guard, limits, peer, secure, .. } = connection;
         h2::serve(io, &guard, &listener.config, shutdown.clone(), |stream, mark| {
             let connection = Arc::new(Connection {
                 guard: Arc::new(Guard::of_stream()),
                 limits: limits.clone(),
                 peer: peer.clone(),
+                secure,
                 orders: Some(Arc::default()),
             });
             let (listeners, shutdown) = (self.clone(), shutdown.clone());
@@ -183,7 +221,7 @@ impl Listeners {
         let session = ServerSession::new_custom(Box::new(stream));
         let request = self.proxy.process_new_http(session, shutdown);
         if unless_overdue(&guard, &mut Overdue::default(), GRACE, request).await.is_none() {
-            self.metrics.requests_cut.inc();
+            self.shared.metrics.requests_cut.inc();
         }
     }
 }
@@ -201,8 +239,8 @@ impl ServerApp for Listeners {
         shutdown: &ShutdownWatch,
     ) -> Option<Stream> {
         let listener = self.listener_of(&stream)?;
-        let Some(_open) = Open::take(listener, &self.metrics) else {
-            self.metrics.connections_refused.inc();
+        let Some(_open) = Open::take(listener, &self.shared.metrics) else {
+            self.shared.metrics.connections_refused.inc();
             return None;
         };
         self.serve(stream, listener, shutdown).await;

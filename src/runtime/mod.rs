@@ -15,3 +15,4 @@ pub mod server;
 pub mod shared;
 pub mod snapshot;
 pub mod status;
+pub mod tls;

@@ -60,13 +60,13 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     };
     let tracer = Tracer::start(&config.traces, &metrics)
         .map_err(|error| StartError::Other(format!("traces: {error}")))?;
-    let shared = Arc::new(Shared::new(snapshot, metrics.clone(), recorder, tracer));
+    let shared = Arc::new(Shared::new(snapshot, metrics, recorder, tracer));
 
     let conf = server_conf(&config);
     let mut server = Server::new_with_opt_and_conf(None, conf);
     server.bootstrap();
     let proxy = http_proxy(&server.configuration, Gateway::new(shared.clone()));
-    let listeners = Listeners::new(proxy, config.listeners.values().cloned(), metrics);
+    let listeners = Listeners::new(proxy, shared.clone());
     let mut endpoints = Endpoints::new();
     for listener in config.listeners.values() {
         endpoints.add_tcp(&listener.address.to_string());

@@ -9,9 +9,9 @@ use std::time::Duration;
 use http::HeaderName;
 use pingora_core::utils::tls::WrappedX509;
 
-use super::carry;
 use super::flood_guard::FloodGuard;
 use super::jwks::Jwks;
+use super::{carry, tls};
 use crate::config::Problem;
 use crate::config::load::KeyPath;
 use crate::config::route::Serve;
@@ -44,6 +44,8 @@ pub struct Snapshot {
     pub authorities: BTreeMap<String, Arc<Authority>>,
     /// Those that have a URL.
     pub limit_stores: BTreeMap<String, Arc<Store>>,
+    /// Of the listeners that have it, by name.
+    pub tls: BTreeMap<String, Arc<rustls::ServerConfig>>,
 }
 
 /// An entry of `auth`, with whatever keeps its keys fresh.
@@ -135,6 +137,13 @@ impl Snapshot {
         let upstreams = carry::upstreams(&config, before, metrics, now, &mut problems);
         let authorities = carry::authorities(&config, before, &mut problems);
         let limit_stores = carry::limit_stores(&config, before, metrics, &mut problems);
+        let mut tls = BTreeMap::new();
+        for (name, listener) in &config.listeners {
+            match listener.tls.as_ref().map(|wanted| tls::compile(name, wanted)).transpose() {
+                Ok(compiled) => tls.extend(compiled.map(|compiled| (name.clone(), compiled))),
+                Err(problem) => problems.push(problem),
+            }
+        }
         let mut routes = Vec::with_capacity(config.routes.len());
         for (name, route) in &config.routes {
             let parts = Parts {
@@ -170,6 +179,7 @@ impl Snapshot {
             budgets,
             authorities,
             limit_stores,
+            tls,
         })
     }
 

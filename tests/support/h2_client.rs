@@ -27,7 +27,7 @@ pub(super) static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
 
 /// Wait for `work`, but not for ever.
 #[track_caller]
-pub(super) fn wait<T>(what: &str, work: impl Future<Output = T>) -> T {
+pub fn wait<T>(what: &str, work: impl Future<Output = T>) -> T {
     let done = RUNTIME.block_on(async { tokio::time::timeout(DEADLINE, work).await });
     done.unwrap_or_else(|_| panic!("waited {DEADLINE:?} in vain for: {what}"))
 }
