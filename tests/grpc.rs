@@ -5,8 +5,8 @@ use std::time::Duration;
 use h2::Reason;
 
 use crate::support::{
-    Gateway, H2Client, H2Response, H2Upstream, Plan, Reply, assert_about, eventually, frame,
-    request, timed,
+    Gateway, H2Client, H2Response, H2Upstream, Plan, Reply, Row, Store, assert_about, eventually,
+    frame, request, timed,
 };
 
 fn start(upstream: &H2Upstream, policies: &str) -> Gateway {
@@ -210,4 +210,37 @@ fn a_protocol_that_does_not_fit_its_endpoints_is_an_error() {
         assert_eq!(code, Some(1));
         assert!(log.contains("upstreams.service.protocol"), "{log}");
     }
+}
+
+#[test]
+fn the_record_says_how_a_call_of_grpc_ended() {
+    let failures = [Reply::grpc(b"", 5), Reply::trailers_only(5), Reply::status(503)];
+    let retried = [Reply::grpc(b"", 14), Reply::grpc(b"ok", 0)];
+    let upstream = H2Upstream::script(failures.into_iter().chain(retried));
+    let policies = "
+record: {mode: sync}
+retry: {max_retries: 1, methods: any, on: [grpc_unavailable]}
+rate_limit: {fixed_window: {requests: 4, per: 1h}, key: route}";
+    let gateway = start(&upstream, policies);
+    let client = H2Client::connect(gateway.address);
+    let statuses: Vec<_> = (0..5)
+        .map(|_| call(&client, b"x").status_field("grpc-status").expect("a status").to_owned())
+        .collect();
+    assert_eq!(statuses, ["5", "5", "14", "0", "8"]);
+    let rows = Store::Sqlite.wait_for_rows(&gateway, 5);
+    let said = |row: &Row| {
+        assert_eq!((row.text("protocol"), row.number("status")), (Some("grpc"), 200));
+        (row.is_true("success"), row.number("attempts"), row.text("rejection").map(str::to_owned))
+    };
+    let limited = Some("rate_limited".to_owned());
+    assert_eq!(
+        rows.iter().map(said).collect::<Vec<_>>(),
+        [
+            (false, 1, None),
+            (false, 1, None),
+            (false, 1, None),
+            (true, 2, None),
+            (false, 0, limited)
+        ]
+    );
 }

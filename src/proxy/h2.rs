@@ -16,7 +16,8 @@ use pingora_core::protocols::{
 use pingora_core::server::ShutdownWatch;
 use tokio::sync::Notify;
 
-use super::guard::{Guard, GuardedIo};
+use super::guard::Guard;
+use super::guarded_io::GuardedIo;
 use crate::config::server::Listener as Config;
 use crate::time::Clock;
 

@@ -20,7 +20,8 @@ use pingora_proxy::HttpProxy;
 use super::alarm::{Overdue, unless_overdue};
 use super::client_address::Peer;
 use super::gateway::Gateway;
-use super::guard::{Guard, GuardedIo};
+use super::guard::Guard;
+use super::guarded_io::GuardedIo;
 use super::h2;
 use super::sniff::{Protocol, sniff};
 use super::stream::{GuardedStream, Orders};
@@ -112,7 +113,8 @@ impl Listeners {
         let peer = peer_of(&stream);
         let (stream, protocol) = match &listener.config.tls {
             None => (stream, None),
-            Some(_) => match self.agree(stream, listener, first).await {
+            // Boxed, as HTTP/2 below: what a connection of HTTP/1 does not need, it does not carry.
+            Some(_) => match Box::pin(self.agree(stream, listener, first)).await {
                 Some((stream, protocol)) => (stream, Some(protocol)),
                 None => return self.shared.metrics.tls_failed.inc(),
             },
@@ -130,7 +132,7 @@ impl Listeners {
         let connection = Connection { guard, limits, peer, secure, orders: None };
         match protocol {
             Protocol::Http1 => self.serve_h1(io, connection, shutdown).await,
-            Protocol::Http2 => self.serve_h2(io, connection, listener, shutdown).await,
+            Protocol::Http2 => Box::pin(self.serve_h2(io, connection, listener, shutdown)).await,
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! [`listener`] takes connections, [`gateway`] has the phases. What they use:
 //!
-//! - [`guard`], `sniff`, `h2`, `stream`: a connection's time, its protocol, its streams
+//! - [`guard`], [`guarded_io`], `sniff`, `h2`, `stream`: a connection's time, its protocol, its streams
 //! - `admission`, [`intake`]: from a head to its route, through the policies
 //! - `dispatch`, [`peer`], [`headers`], [`body`]: what goes upstream, and where
 //! - [`attempt`]: what became of it, and is there another
@@ -25,6 +25,7 @@ mod envelopes;
 mod fallback;
 pub mod gateway;
 pub mod guard;
+pub mod guarded_io;
 mod h2;
 pub mod headers;
 pub mod identifiers;

@@ -8,7 +8,7 @@ use std::io;
 
 use tokio::io::AsyncReadExt;
 
-use super::guard::GuardedIo;
+use super::guarded_io::GuardedIo;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Most heads come whole in one read of this size.

@@ -2,7 +2,7 @@
 //!
 //! Pingora's own session has no limit on time: nothing wakes a request that waits for its
 //! upstream while its stream is silent. This one wraps it and obeys a [`Guard`], as
-//! [`super::guard::GuardedIo`] does for a connection of HTTP/1. It also ends answers without a
+//! [`super::guarded_io::GuardedIo`] does for a connection of HTTP/1. It also ends answers without a
 //! body with their head: Pingora's would send an empty frame after it, to HEAD even a full one.
 
 use std::future::Future;

@@ -3,6 +3,7 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
 use super::*;
+use crate::time::Clock;
 
 fn guarded(idle: Duration, header: Duration) -> (tokio::io::DuplexStream, GuardedIo) {
     let (client, server) = duplex(64);
