@@ -90,7 +90,7 @@ fn allow_trailers(headers: &mut HeaderMap) {
 /// The request's parts. Pingora keeps the case of every header's name beside them, which costs
 /// more than all of our own work on headers; names go on in lower case instead, as HTTP/2 has
 /// them. What goes back has its target in origin form.
-fn take_request(request: &mut RequestHeader) -> request::Parts {
+pub fn take_request(request: &mut RequestHeader) -> request::Parts {
     let empty = http::Request::new(()).into_parts().0;
     std::mem::replace(request, empty.into()).into()
 }

@@ -63,7 +63,7 @@ pub struct Connection {
     /// Over TLS.
     pub secure: bool,
     /// Of a stream of HTTP/2.
-    pub orders: Option<Arc<Orders>>,
+    pub orders: Option<Orders>,
 }
 
 impl Listeners {
@@ -201,7 +201,7 @@ impl Listeners {
                 limits: limits.clone(),
                 peer: peer.clone(),
                 secure,
-                orders: Some(Arc::default()),
+                orders: Some(Orders::default()),
             });
             let (listeners, shutdown) = (self.clone(), shutdown.clone());
             tokio::spawn(async move {
@@ -219,7 +219,7 @@ impl Listeners {
         shutdown: &ShutdownWatch,
     ) {
         let guard = connection.guard.clone();
-        let Ok(stream) = GuardedStream::new(stream, connection) else { return };
+        let stream = GuardedStream::new(stream, connection);
         let session = ServerSession::new_custom(Box::new(stream));
         let request = self.proxy.process_new_http(session, shutdown);
         if unless_overdue(&guard, &mut Overdue::default(), GRACE, request).await.is_none() {

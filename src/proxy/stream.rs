@@ -25,6 +25,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::alarm::Alarm;
 use super::guard::Guard;
+use super::headers;
 use super::listener::Connection;
 
 /// What the request path has to say about the answer on its stream.
@@ -50,28 +51,32 @@ impl Orders {
 /// A stream that obeys its guard.
 pub struct GuardedStream {
     inner: HttpSession,
-    guard: Arc<Guard>,
+    connection: Arc<Connection>,
     alarm: Alarm,
     /// No answer to this request has a body.
     head_only: bool,
-    orders: Arc<Orders>,
     /// A head that was ordered to wait.
     held: Option<HttpTask>,
 }
 
 impl GuardedStream {
     /// `connection` travels with the request's head to the request path.
-    pub fn new(mut inner: HttpSession, connection: Arc<Connection>) -> Result<Self> {
-        let guard = connection.guard.clone();
-        let orders = connection.orders.clone().unwrap_or_default();
+    pub fn new(mut inner: HttpSession, connection: Arc<Connection>) -> Self {
         let head_only = inner.req_header().method == Method::HEAD;
-        let empty = RequestHeader::build_no_case("GET", b"/", None)?;
-        let head = inner.req_header_mut();
-        let mut parts: http::request::Parts = std::mem::replace(head, empty).into();
-        parts.extensions.insert(connection);
-        *head = parts.into();
-        let alarm = Alarm::default();
-        Ok(GuardedStream { inner, guard, alarm, head_only, orders, held: None })
+        let mut parts = headers::take_request(inner.req_header_mut());
+        parts.extensions.insert(connection.clone());
+        *inner.req_header_mut() = parts.into();
+        GuardedStream { inner, connection, alarm: Alarm::default(), head_only, held: None }
+    }
+
+    /// Whether a head shall wait; once for each time it was ordered.
+    fn shall_hold(&self) -> bool {
+        let orders = self.connection.orders.as_ref();
+        orders.is_some_and(|orders| orders.hold_head.swap(false, Ordering::Relaxed))
+    }
+
+    fn ordered_end(&self) -> Option<&HeaderMap> {
+        self.connection.orders.as_ref()?.trailers.get()
     }
 
     /// `tasks` with the head that waited for them; nothing, if they are a head that shall wait.
@@ -80,7 +85,7 @@ impl GuardedStream {
         // A head that waits when another comes is that of an attempt that was given up.
         let held = self.held.take().filter(|_| !begins);
         let alone = begins && tasks.len() == 1 && !tasks[0].is_end();
-        if alone && self.orders.hold_head.swap(false, Ordering::Relaxed) {
+        if alone && self.shall_hold() {
             self.held = tasks.pop();
         } else if let Some(head) = held {
             tasks.insert(0, head);
@@ -105,8 +110,8 @@ impl GuardedStream {
                 let end = end || self.ends_with(&head);
                 HttpTask::Header(head, end)
             }
-            HttpTask::Body(None, true) | HttpTask::Done if self.orders.trailers.get().is_some() => {
-                HttpTask::Trailer(self.orders.trailers.get().cloned().map(Box::new))
+            HttpTask::Body(None, true) | HttpTask::Done if self.ordered_end().is_some() => {
+                HttpTask::Trailer(self.ordered_end().cloned().map(Box::new))
             }
             HttpTask::Body(_, end) if self.head_only => HttpTask::Body(None, end),
             HttpTask::Trailer(_) if self.head_only => HttpTask::Done,
@@ -143,19 +148,19 @@ impl Session for GuardedStream {
     }
 
     async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
-        let GuardedStream { inner, guard, alarm, .. } = self;
-        in_time(guard, alarm, ErrorType::ReadError, inner.read_body_bytes()).await
+        let GuardedStream { inner, connection, alarm, .. } = self;
+        in_time(&connection.guard, alarm, ErrorType::ReadError, inner.read_body_bytes()).await
     }
 
     async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
-        let GuardedStream { inner, guard, alarm, .. } = self;
+        let GuardedStream { inner, connection, alarm, .. } = self;
         let read = inner.read_body_or_idle(no_body_expected);
-        in_time(guard, alarm, ErrorType::ReadError, read).await
+        in_time(&connection.guard, alarm, ErrorType::ReadError, read).await
     }
 
     async fn drain_request_body(&mut self) -> Result<()> {
-        let GuardedStream { inner, guard, alarm, .. } = self;
-        in_time(guard, alarm, ErrorType::ReadError, inner.drain_request_body()).await
+        let GuardedStream { inner, connection, alarm, .. } = self;
+        in_time(&connection.guard, alarm, ErrorType::ReadError, inner.drain_request_body()).await
     }
 
     async fn write_response_header(&mut self, head: Box<ResponseHeader>, end: bool) -> Result<()> {
@@ -172,8 +177,8 @@ impl Session for GuardedStream {
         if self.head_only {
             return Ok(());
         }
-        let GuardedStream { inner, guard, alarm, .. } = self;
-        in_time(guard, alarm, ErrorType::WriteError, inner.write_body(data, end)).await
+        let GuardedStream { inner, connection, alarm, .. } = self;
+        in_time(&connection.guard, alarm, ErrorType::WriteError, inner.write_body(data, end)).await
     }
 
     async fn write_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
@@ -183,8 +188,9 @@ impl Session for GuardedStream {
     async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
         let tasks = self.released(tasks);
         let tasks: Vec<_> = tasks.into_iter().map(|task| self.adjusted(task)).collect();
-        let GuardedStream { inner, guard, alarm, .. } = self;
-        in_time(guard, alarm, ErrorType::WriteError, inner.response_duplex_vec(tasks)).await
+        let GuardedStream { inner, connection, alarm, .. } = self;
+        in_time(&connection.guard, alarm, ErrorType::WriteError, inner.response_duplex_vec(tasks))
+            .await
     }
 
     async fn finish(&mut self) -> Result<()> {
