@@ -8,9 +8,7 @@ use crate::support::{
 };
 
 fn h2c(upstream: &H2Upstream, policies: &str) -> Gateway {
-    let service =
-        format!("upstreams: {{service: {{endpoints: [\"{}\"], protocol: h2c}}}}", upstream.url());
-    Plan::route(policies).section(&service).start()
+    Plan::route(policies).h2_upstream(upstream).start()
 }
 
 fn grpc(gateway: &Gateway, timeout: Option<&str>) -> H2Response {

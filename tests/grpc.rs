@@ -10,9 +10,7 @@ use crate::support::{
 };
 
 fn start(upstream: &H2Upstream, policies: &str) -> Gateway {
-    let sections =
-        format!("upstreams: {{service: {{endpoints: [\"{}\"], protocol: h2c}}}}", upstream.url());
-    Plan::route(policies).section(&sections).start()
+    Plan::route(policies).h2_upstream(upstream).start()
 }
 
 fn grpc() -> http::request::Builder {

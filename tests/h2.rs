@@ -1,6 +1,6 @@
 //! HTTP/2 from clients, on the port that HTTP/1 has: the same promises, stream by stream.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -267,4 +267,31 @@ fn an_upgrade_to_h2c_is_ignored() {
     assert_eq!(gateway.call(call).status, 200);
     let seen = upstream.only();
     assert_eq!((seen.header("upgrade"), seen.header("http2-settings")), (None, None));
+}
+
+#[test]
+fn a_client_that_opens_and_resets_without_end_is_cut_off() {
+    let upstream = Upstream::always(Answer::hang());
+    let gateway = Gateway::route(&upstream, "");
+    let mut stream = TcpStream::connect(gateway.address).expect("a connection");
+    stream.set_read_timeout(Some(Duration::from_secs(10))).expect("an option");
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").expect("a preface");
+    for id in (1..20_000_u32).step_by(2) {
+        // GET / of http://a, with the end of the request; then CANCEL.
+        let head = [&b"\0\0\x06\x01\x05"[..], &id.to_be_bytes(), b"\x82\x86\x84\x41\x01a"].concat();
+        let reset = [&b"\0\0\x04\x03\0"[..], &id.to_be_bytes(), b"\0\0\0\x08"].concat();
+        if stream.write_all(&[head, reset].concat()).is_err() {
+            break;
+        }
+    }
+    let mut heard = Vec::new();
+    // A reset is an end, too.
+    let ended =
+        stream.read_to_end(&mut heard).map_or_else(|e| e.kind(), |_| ErrorKind::UnexpectedEof);
+    assert!(!matches!(ended, ErrorKind::WouldBlock | ErrorKind::TimedOut), "it stays open");
+    eventually("nothing left of it", || {
+        (gateway.metric("portcullis_requests_in_flight", &[]) == 0.0).then_some(())
+    });
+    upstream.answer_always(200);
+    assert_eq!(gateway.get("/").status, 200);
 }

@@ -12,9 +12,7 @@ const RESOURCE_EXHAUSTED: &str = "8";
 const INTERNAL: &str = "13";
 
 fn h2c(upstream: &H2Upstream, policies: &str) -> Gateway {
-    let service =
-        format!("upstreams: {{service: {{endpoints: [\"{}\"], protocol: h2c}}}}", upstream.url());
-    Plan::route(policies).section(&service).start()
+    Plan::route(policies).h2_upstream(upstream).start()
 }
 
 fn grpc() -> http::request::Builder {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::attempt::REJECTED;
 use super::context::{Context, Translation};
-use super::dialect::{Protocol, Reader, Rendered};
+use super::dialect::{Protocol, Reader, Rendered, Said};
 use super::rejection::Rejection;
 use super::{cors, dialect, fallback, headers};
 use crate::config::route::ErrorCodes;
@@ -130,10 +130,12 @@ pub fn begin_translation(
 
 /// The collected error in the caller's protocol: what goes in place of its body.
 pub fn translate(session: &Session, ctx: &Context, translation: Translation) -> Bytes {
-    let Some(message) = dialect::message_of(&translation.body) else {
+    let said = Said::in_body(&translation.body);
+    if said.code.is_some() && ctx.protocol == Protocol::Connect {
         return translation.body.into();
-    };
-    let error = translation.error(codes(ctx), &message);
+    }
+    let mut error = translation.error(codes(ctx), &said.message);
+    error.code = said.code.unwrap_or(error.code);
     let orders = ctx.connection.as_ref().and_then(|connection| connection.orders.as_ref());
     if ctx.protocol == Protocol::Grpc
         && let Some(orders) = orders

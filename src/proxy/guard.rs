@@ -1,7 +1,7 @@
 //! One clock over a client connection.
 //!
 //! Pingora's timeouts restart with every byte; none bounds a whole request. [`Guard`] is the handle
-//! by which the request path moves a deadline that [`super::guarded_io`] and [`super::stream`] obey;
+//! by which the request path moves a deadline that [`super::guarded_io`] and `super::stream` obey;
 //! what an expiry means is decided there.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};

@@ -136,7 +136,10 @@ impl AsyncWrite for GuardedIo {
         self.unflushed = true;
         match Pin::new(&mut self.inner).poll_write_vectored(cx, bufs) {
             Poll::Pending => self.expire(cx),
-            ready => ready,
+            ready => {
+                self.guard.on_traffic();
+                ready
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! The head of an upstream's answer: what it amounts to, and whether it is passed on.
 //!
-//! And its trailers, where gRPC says how it ended. Attempts without an answer, and the decision on a retry itself, are in [`super::attempt`].
+//! And its trailers, where gRPC says how it ended. Attempts without an answer, and the decision on
+//! a retry itself, are in [`super::attempt`].
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

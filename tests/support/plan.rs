@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::gateway::Gateway;
+use super::h2_upstream::H2Upstream;
 use super::ports::Port;
 use super::upstream::Upstream;
 use super::wait::eventually;
@@ -68,6 +69,12 @@ impl Plan {
     /// What `${UPSTREAM}` stands for: the endpoint of `service`.
     pub fn upstream(self, upstream: &Upstream) -> Self {
         self.env("UPSTREAM", &upstream.url())
+    }
+
+    /// `service` is this upstream, which speaks HTTP/2.
+    pub fn h2_upstream(self, upstream: &H2Upstream) -> Self {
+        let url = upstream.url();
+        self.section(&format!("upstreams: {{service: {{endpoints: [\"{url}\"], protocol: h2c}}}}"))
     }
 
     pub fn env(mut self, name: &str, value: &str) -> Self {

@@ -10,7 +10,6 @@ use serde::Serialize;
 
 use super::details::{self, RETRY_INFO};
 use super::{Rendered, RpcError};
-use crate::proxy::rpc_code::RpcCode;
 
 /// The flag of a stream's last envelope.
 const END_STREAM: u8 = 0b10;
@@ -59,12 +58,6 @@ pub(super) fn unary(error: &RpcError<'_>) -> Rendered {
 pub(super) fn stream(error: &RpcError<'_>, content_type: HeaderValue) -> Rendered {
     let body = super::envelope(END_STREAM, &json(&EndOfStream { error: error.into() }));
     Rendered::new(200, vec![(CONTENT_TYPE, content_type)], body)
-}
-
-/// Whether an upstream's error is one of Connect already: it has a `code` of the protocol's.
-pub(super) fn is_error(body: &serde_json::Value) -> bool {
-    let code = body.get("code").and_then(serde_json::Value::as_str);
-    code.is_some_and(|code| RpcCode::named(code).is_some())
 }
 
 fn json(value: &impl Serialize) -> Bytes {

@@ -94,15 +94,21 @@ pub fn grpc_trailers(error: &RpcError<'_>) -> HeaderMap {
     grpc::trailers(error)
 }
 
-/// What a plain HTTP upstream's error says to a person: its `error` or `message`, if it is JSON
-/// that has one. `None`: it is an error of Connect already.
-pub fn message_of(upstream_body: &[u8]) -> Option<String> {
-    let json: serde_json::Value = serde_json::from_slice(upstream_body).unwrap_or_default();
-    if connect::is_error(&json) {
-        return None;
+/// What the body of an upstream's error says.
+pub struct Said {
+    /// It is an error of Connect already.
+    pub code: Option<RpcCode>,
+    /// Its `error` or `message`, if it is JSON that has one.
+    pub message: String,
+}
+
+impl Said {
+    pub fn in_body(body: &[u8]) -> Self {
+        let json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+        let text = |field: &str| json.get(field)?.as_str();
+        let message = text("error").or_else(|| text("message")).unwrap_or("the upstream failed");
+        Said { code: text("code").and_then(RpcCode::named), message: message.to_owned() }
     }
-    let text = ["error", "message"].iter().find_map(|field| json.get(field)?.as_str());
-    Some(text.unwrap_or("the upstream failed").to_owned())
 }
 
 /// A message as Connect's streams and both kinds of gRPC frame it: flags, length, bytes.

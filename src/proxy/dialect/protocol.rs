@@ -69,7 +69,9 @@ impl Protocol {
         let invalid = |what| Err(Rejection::InvalidRpc(what));
         match self {
             Protocol::Http => Ok(()),
+            // Where a route wants its errors written so, any other GET may come, too.
             Protocol::Connect if head.method == Method::GET => match head.uri.query() {
+                query if !is_connect_get(query) => Ok(()),
                 Some(query) if !is_percent_encoded(query) => {
                     invalid("the query is not percent-encoded")
                 }

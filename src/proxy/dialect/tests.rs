@@ -71,12 +71,19 @@ fn when_to_try_again_is_a_detail() {
 
 #[test]
 fn an_upstreams_own_words_are_found() {
-    assert_eq!(message_of(br#"{"error":"taken"}"#).as_deref(), Some("taken"));
-    assert_eq!(message_of(br#"{"message":"gone"}"#).as_deref(), Some("gone"));
-    assert_eq!(message_of(b"<html>").as_deref(), Some("the upstream failed"));
+    for (body, message) in [
+        (&br#"{"error":"taken"}"#[..], "taken"),
+        (br#"{"message":"gone"}"#, "gone"),
+        (b"<html>", "the upstream failed"),
+    ] {
+        let said = Said::in_body(body);
+        assert_eq!((said.code, said.message.as_str()), (None, message));
+    }
 }
 
 #[test]
-fn an_upstream_that_speaks_connect_is_not_remapped() {
-    assert_eq!(message_of(br#"{"code":"failed_precondition"}"#), None);
+fn an_upstream_that_speaks_connect_is_known_by_its_code() {
+    let code = |body: &[u8]| Said::in_body(body).code;
+    assert_eq!(code(br#"{"code":"failed_precondition"}"#), Some(RpcCode::FailedPrecondition));
+    assert_eq!(code(br#"{"code":"E1234"}"#), None);
 }
