@@ -4,7 +4,7 @@ use base64::Engine as _;
 
 use crate::support::{
     Answer, Call, Gateway, H2Client, H2Response, H2Upstream, Plan, Reply, Response, Upstream,
-    frame, request,
+    eventually, frame, request,
 };
 
 /// What a caller of any protocol learns from an error.

@@ -13,6 +13,7 @@ mod store;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use family::CLASSES;
 pub use family::Family;
 use prometheus::{
     Encoder, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
@@ -91,8 +92,6 @@ pub struct UpstreamMetrics {
     pub duration: Histogram,
     upstream: Arc<str>,
 }
-
-const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 impl Metrics {
     pub fn new() -> prometheus::Result<Self> {

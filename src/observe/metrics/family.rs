@@ -1,4 +1,7 @@
-//! Protocols as metrics and records tell them apart.
+//! Protocols and statuses as metrics tell them apart.
+
+/// Of statuses.
+pub(super) const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// The kind of protocol a caller speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
