@@ -19,7 +19,9 @@ use super::link::Link;
 use super::meters::Meters;
 use super::store::sqlite::{Limit, Sqlite};
 use super::store::{Lost, Refusal, Safety, Store};
-use super::{Commit, Committed, Config, Database, Mode, OnFailure, Recorder, Unavailable, retention};
+use super::{
+    Commit, Committed, Config, Database, Mode, OnFailure, Recorder, Unavailable, retention,
+};
 
 /// Long enough never to be what a test waits for.
 const LONG: Duration = Duration::from_secs(30);
