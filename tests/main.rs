@@ -22,6 +22,8 @@ mod fallback;
 mod flood_guard;
 mod framing;
 mod headers;
+mod idempotency;
+mod idempotency_shared;
 mod invocations;
 mod outage;
 mod permits;

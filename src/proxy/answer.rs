@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::header::{
     ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
 };
-use http::{HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use pingora_core::{Error, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
@@ -12,15 +12,18 @@ use std::time::Duration;
 
 use super::attempt::REJECTED;
 use super::context::Context;
+use super::dialect::Rendered;
 use super::rejection::{Rejection, RpcCode};
 use super::{cors, dialect, fallback, headers};
 use crate::config::route::Dialect;
-use crate::policy;
 use crate::policy::outcome::Outcome;
+use crate::policy::{self, idempotency};
 use crate::runtime::status::Answer;
 use crate::time::Clock;
 use crate::units::retry_after_seconds;
 
+/// Says that an answer is not the first of its kind.
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 /// How long a client may take to fetch an answer of the gateway's own.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
 /// A refused request's body is read and thrown away up to this size, so that the
@@ -28,12 +31,21 @@ const WRITE_LIMIT: Duration = Duration::from_secs(10);
 const DRAIN_LIMIT: u64 = 64 * 1024;
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 
-/// Write `rejection` in the dialect of the route, or the route's fallback for it.
-pub async fn refuse(session: &mut Session, ctx: &Context, rejection: &Rejection) -> Result<()> {
-    let rendered = match fallback::of(ctx, rejection) {
+/// `rejection` in the dialect of the route, or the route's fallback for it.
+pub fn render(ctx: &Context, rejection: &Rejection) -> Rendered {
+    match fallback::of(ctx, rejection) {
         Some((config, _)) => fallback::render(config, ctx, rejection),
         None => dialect::render(dialect_of(ctx), rejection, ctx.request_id()),
-    };
+    }
+}
+
+/// Write `rejection`, as it was rendered.
+pub async fn refuse(
+    session: &mut Session,
+    ctx: &Context,
+    rejection: &Rejection,
+    rendered: Rendered,
+) -> Result<()> {
     let mut head = head(rendered.status, Some(rendered.content_type), rendered.body.len())?;
     // On an answer that is no error it would mean nothing.
     if let Some(after) = rejection.retry_after().filter(|_| rendered.status >= 400) {
@@ -93,6 +105,25 @@ pub async fn reply(session: &mut Session, ctx: &Context, answer: Answer) -> Resu
     let head = head(answer.status, answer.content_type, answer.body.len())?;
     keep_or_close(session, false);
     send(session, ctx, head, answer.body).await
+}
+
+/// Write an answer that another request has got before.
+pub async fn replay(
+    session: &mut Session,
+    ctx: &Context,
+    answer: idempotency::Answer,
+) -> Result<()> {
+    let body = answer.body.unwrap_or_default();
+    let mut head = ResponseHeader::build_no_case(answer.status, Some(answer.headers.len() + 8))?;
+    headers::with_headers(&mut head, |headers, status| {
+        *headers = answer.headers;
+        headers.insert(REPLAYED, HeaderValue::from_static("true"));
+        if !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+            headers.insert(CONTENT_LENGTH, body.len().into());
+        }
+    });
+    keep_or_close(session, false);
+    send(session, ctx, head, body).await
 }
 
 /// Answer a CORS preflight.

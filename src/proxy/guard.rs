@@ -24,6 +24,7 @@ use pingora_core::protocols::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::alarm::Alarm;
+use super::detachment::Detachment;
 use crate::time::{Clock, Moment};
 
 const NEVER: u64 = u64::MAX;
@@ -40,6 +41,8 @@ pub struct Guard {
     idle: AtomicBool,
     /// Spaces in the last request line: two, or it was not one.
     spaces: AtomicU8,
+    /// How far the request under way depends on its client.
+    pub(super) detachment: Detachment,
     idle_timeout: Duration,
     header_timeout: Duration,
 }
@@ -51,6 +54,7 @@ impl Guard {
             deadline: AtomicU64::new(NEVER),
             idle: AtomicBool::new(true),
             spaces: AtomicU8::new(0),
+            detachment: Detachment::default(),
             idle_timeout,
             header_timeout,
         };
@@ -61,6 +65,7 @@ impl Guard {
     /// Between requests: the next one has the idle timeout to begin.
     pub fn rest(&self, now: Moment) {
         self.idle.store(true, Ordering::Relaxed);
+        self.detachment.end();
         self.limit(self.idle_timeout, now);
     }
 
@@ -172,6 +177,8 @@ impl AsyncRead for GuardedIo {
             Poll::Ready(result) => {
                 if buf.filled().len() > before {
                     self.on_bytes(&buf.filled()[before..]);
+                } else if self.guard.detachment.ignores_leaving() {
+                    return self.expire(cx);
                 }
                 Poll::Ready(result)
             }
@@ -189,9 +196,13 @@ impl AsyncWrite for GuardedIo {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        std::task::ready!(self.guard.detachment.poll_let_go(cx));
         self.unflushed = true;
         match Pin::new(&mut self.inner).poll_write(cx, buf) {
             Poll::Pending => self.expire(cx),
+            Poll::Ready(Err(_)) if self.guard.detachment.ignores_leaving() => {
+                Poll::Ready(Ok(buf.len()))
+            }
             ready => ready,
         }
     }
@@ -201,9 +212,13 @@ impl AsyncWrite for GuardedIo {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        std::task::ready!(self.guard.detachment.poll_let_go(cx));
         self.unflushed = true;
         match Pin::new(&mut self.inner).poll_write_vectored(cx, bufs) {
             Poll::Pending => self.expire(cx),
+            Poll::Ready(Err(_)) if self.guard.detachment.ignores_leaving() => {
+                Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()))
+            }
             ready => ready,
         }
     }
@@ -215,6 +230,7 @@ impl AsyncWrite for GuardedIo {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match Pin::new(&mut self.inner).poll_flush(cx) {
             Poll::Pending => self.expire(cx),
+            Poll::Ready(Err(_)) if self.guard.detachment.ignores_leaving() => Poll::Ready(Ok(())),
             ready => {
                 self.unflushed = false;
                 ready
@@ -302,6 +318,7 @@ impl fmt::Debug for GuardedIo {
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::sync::oneshot;
 
     use super::*;
 
@@ -347,5 +364,41 @@ mod tests {
         io.guard.set_deadline(Some(Clock::now() + Duration::from_millis(20)));
         let error = io.write_all(&[0; 4096]).await.expect_err("nobody reads");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn what_is_held_is_written_when_it_is_let_go() {
+        let (mut client, mut io) = guarded(Duration::ZERO, Duration::ZERO);
+        for given_up in [false, true] {
+            let (done, until) = oneshot::channel();
+            io.guard.detachment.hold(until);
+            let mut write = Box::pin(io.write_all(b"x"));
+            assert!(futures_executor::block_on(std::future::poll_fn(|cx| {
+                Poll::Ready(write.as_mut().poll(cx).is_pending())
+            })));
+            if given_up {
+                drop(done)
+            } else {
+                done.send(()).expect("somebody waits")
+            }
+            write.await.expect("written");
+            assert_eq!(client.read_u8().await.expect("the byte"), b'x');
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_that_goes_on_alone_does_not_notice_that_its_client_has_left() {
+        let (client, mut io) = guarded(Duration::ZERO, Duration::ZERO);
+        io.guard.detachment.go_on_alone();
+        assert!(!io.guard.detachment.is_deserted());
+        drop(client);
+        io.guard.set_deadline(Some(Clock::now() + Duration::from_millis(20)));
+        let error = io.read_u8().await.expect_err("the deadline");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(io.guard.detachment.is_deserted());
+        io.write_all(b"to nobody").await.expect("nobody minds");
+        io.flush().await.expect("nobody minds");
+        io.guard.rest(Clock::now());
+        assert_eq!(io.read(&mut [0]).await.expect("the end"), 0);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! [`listener`] takes connections, [`gateway`] has the phases. What they use:
 //!
-//! - `admission`, [`intake`]: from a head to its route, through the policies
+//! - `admission`, [`intake`], `idempotency`: from a head to its route, through the policies
 //! - `dispatch`, [`peer`], [`headers`], [`body`]: what goes upstream, and where
 //! - [`attempt`]: what became of it, and is there another
 //! - `own`, [`answer`], [`cors`], [`rejection`], [`dialect`]: the gateway's own answers
@@ -17,12 +17,14 @@ pub mod body;
 pub mod client_address;
 pub mod context;
 pub mod cors;
+mod detachment;
 pub mod dialect;
 mod dispatch;
 mod fallback;
 pub mod gateway;
 pub mod guard;
 pub mod headers;
+mod idempotency;
 pub mod identifiers;
 pub mod intake;
 pub mod listener;

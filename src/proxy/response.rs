@@ -11,8 +11,8 @@ use pingora_proxy::Session;
 
 use super::attempt::{self, REJECTED, RETRY};
 use super::context::Context;
-use super::fallback;
 use super::rejection::Rejection;
+use super::{fallback, idempotency};
 use crate::policy::outcome::Outcome;
 use crate::policy::retry::Pushback;
 use crate::runtime::snapshot::Route;
@@ -38,6 +38,7 @@ pub fn judge(
 ) -> Result<()> {
     let outcome = classify(head);
     ctx.attempt.answered = Some(outcome);
+    idempotency::attempted(ctx, outcome);
     if !is_failure(route, outcome) {
         return Ok(());
     }
