@@ -145,6 +145,7 @@ fn retries(c: &mut Criterion) {
     let attempt = Attempt {
         outcome: Outcome::Response(503),
         method: &Method::GET,
+        keyed: false,
         retries_done: 0,
         body_replayable: true,
         response_started: false,

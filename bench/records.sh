@@ -17,25 +17,33 @@ PROFILE=${PROFILE:-release}
 . bench/rounds.sh
 
 # PostgreSQL refuses to run as root.
+as() { "$@"; }
 if [ "$(id -u)" = 0 ]; then
     as() { setpriv --reuid postgres --regid postgres --clear-groups -- "$@"; }
-else
-    as() { "$@"; }
 fi
 PATH=$PATH:$(printf '%s\n' /usr/lib/postgresql/*/bin | sort -V | tail -n 1)
+
+database() { (cd "$cluster" && as pg_ctl -D data -l log -w "$@" >/dev/null) || fail "$(cat "$cluster/log")"; }
+query() { psql -XqAt -d "$server/$1" -c "$2"; }
+# until_rows DATABASE COUNT: waits until so many are there.
+until_rows() {
+    for _ in {1..1200}; do
+        [ "$(query "$1" "SELECT count(*) FROM (SELECT 1 FROM invocations LIMIT $2) AS found")" = "$2" ] && return
+        sleep 0.05
+    done
+    fail "$1 has not got its $2 rows"
+}
+
 cluster=$(mktemp -d)
+trap 'database -m immediate stop 2>/dev/null || true; rm -rf "$cluster"; stop' EXIT
 [ "$(id -u)" != 0 ] || chown postgres: "$cluster"
-trap 'as pg_ctl -D "$cluster" -m immediate stop >/dev/null 2>&1 || true; rm -rf "$cluster"; stop' EXIT
-
-database() { as pg_ctl -D "$cluster/data" -l "$cluster/log" -w "$@" >/dev/null || fail "$(cat "$cluster/log")"; }
-query() { psql -XqAt -d "$url" -c "$1"; }
-
-(cd "$cluster" && as initdb -A trust -U postgres --no-locale -E UTF8 -D "$cluster/data" >/dev/null)
-trap 'as pg_ctl -D "$cluster/data" -m immediate stop >/dev/null 2>&1 || true; rm -rf "$cluster"; stop' EXIT
+(cd "$cluster" && as initdb -A trust -U postgres --no-locale -E UTF8 -D data >/dev/null)
 free_port
-database -o "-h 127.0.0.1 -p $port -k $cluster -c max_connections=100" start
+printf "listen_addresses = '127.0.0.1'\nport = %s\nunix_socket_directories = '%s'\n" \
+    "$port" "$cluster" >>"$cluster/data/postgresql.conf"
 server=postgres://postgres@127.0.0.1:$port
-for mode in async durable sync; do psql -Xqd "$server/postgres" -c "CREATE DATABASE bench_$mode"; done
+database start
+for mode in async durable sync drain; do query postgres "CREATE DATABASE bench_$mode"; done
 
 build --example bench_upstream --example demo_upstream
 start upstream "$built/examples/bench_upstream"
@@ -67,7 +75,6 @@ rounds "${runs[@]}"
 report off off async durable sync async-sqlite durable-sqlite
 
 # A journal of its own, filled while the database is down.
-psql -Xqd "$server/postgres" -c "CREATE DATABASE bench_drain"
 gateway drain bench/full-chain.yaml durable "$server/bench_drain"
 drain=$pid target=http://127.0.0.1:$port/$path
 answers drain "$target" -H "Authorization: Bearer $token"
@@ -76,10 +83,9 @@ database -m fast stop
 while [ "$(requests_of drain)" -lt "$ROWS" ]; do load drain "$drain" "$target" "$SECONDS_EACH"; done
 waiting=$(requests_of drain)
 database start
-url=$server/bench_drain
-# From the first row, so that the pause before a new connection does not count.
-until [ "$(query "SELECT count(*) FROM (SELECT 1 FROM invocations LIMIT 2) AS two")" = 2 ]; do sleep 0.02; done
-begun=$(date +%s%N)
-until [ "$(query "SELECT count(*) FROM invocations")" -ge "$waiting" ]; do sleep 0.1; done
-awk -v rows="$waiting" -v nanos="$(($(date +%s%N) - begun))" 'BEGIN {
+# From the first rows, so that the pause before a new connection does not count.
+until_rows bench_drain 2
+first=$(query bench_drain "SELECT count(*) FROM invocations") begun=$(date +%s%N)
+until_rows bench_drain "$waiting"
+awk -v rows="$((waiting - first))" -v nanos="$(($(date +%s%N) - begun))" 'BEGIN {
     printf "\n%d rows shipped in %.2f s: 100,000 in %.2f s\n", rows, nanos / 1e9, nanos / 1e9 / rows * 100000 }'

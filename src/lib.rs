@@ -6,10 +6,11 @@
 //! | module | what it is | may use |
 //! |---|---|---|
 //! | [`time`], [`units`] | monotonic time as a number; values with their unit | nothing |
-//! | [`policy`] | pure decisions: auth, rate limit, breaker, bulkhead, retry; `now` is an argument | `time`, `units` |
+//! | [`policy`] | pure decisions: auth, rate limit, idempotency, breaker, bulkhead, retry; `now` is an argument | `time`, `units` |
 //! | [`routing`] | the canonical path, the host, the route | `units` |
 //! | [`upstream`] | endpoints, whose turn it is, names resolved in the background | `policy` |
 //! | [`record`] | the invocation, the recorder, SQLite and PostgreSQL | `time`, `units` |
+//! | [`idempotency`] | the keys that requests hold, in the record's database | `policy`, `record` |
 //! | [`config`] | what the operator wrote: types, loading, validation | all above |
 //! | [`observe`] | metrics, traces, the process's log | `time`, `units`, `config` |
 //! | [`limits`] | rate limits that replicas share, in Redis | `policy`, `observe`, `time`, `units` |
@@ -30,6 +31,7 @@
 pub mod admin;
 pub mod cli;
 pub mod config;
+pub mod idempotency;
 pub mod limits;
 pub mod observe;
 pub mod policy;

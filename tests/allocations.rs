@@ -81,6 +81,7 @@ fn a_retry_allocates_nothing_in_any_budget() {
     let attempt = Attempt {
         outcome: Outcome::Response(503),
         method: &Method::GET,
+        keyed: false,
         retries_done: 0,
         body_replayable: true,
         response_started: false,

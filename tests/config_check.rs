@@ -33,6 +33,36 @@ fn check(text: &str, arguments: &[&str]) -> Finished {
     Gateway::finish(arguments, directory.path(), &[])
 }
 
+/// Keys that cannot be kept, or not for long enough.
+const UNKEPT: &str = "\
+listeners: {public: {address: '127.0.0.1:8080'}}
+upstreams: {users: {endpoints: ['http://127.0.0.1:3000']}}
+routes:
+  pay: {match: {path: /pay}, upstream: users, timeout: {request: 0}, idempotency: {max_body: 1MiB}}
+  refund: {match: {path: /refund}, upstream: users, idempotency: {ttl: 10s, methods: [GET]}}
+  book: {match: {path: /book}, upstream: users, timeout: {request: 0}, idempotency: {}}
+  order: {match: {path: /order}, upstream: users, idempotency: {ttl: 10s}}
+  health: {match: {path: /healthz}, serve: health, idempotency: {}}
+";
+
+#[test]
+fn keys_that_could_not_be_kept_are_mistakes() {
+    let finished = check(UNKEPT, &["check", "-c", "c.yaml"]);
+    assert_eq!(finished.code, Some(1));
+    let lines: Vec<&str> = finished.stderr.lines().collect();
+    for (path, about) in [
+        ("routes.pay.idempotency.max_body: ", "at most 64"),
+        ("routes.refund.idempotency.methods[0]: ", "POST"),
+        ("routes.book.idempotency: ", "without `record.store`"),
+        ("routes.book.timeout.request: ", "needs a limit"),
+        ("routes.order.idempotency.ttl: ", "1m 1s 500ms"),
+        ("routes.health.idempotency: ", "only a route with an `upstream`"),
+    ] {
+        let said = lines.iter().any(|line| line.contains(path) && line.contains(about));
+        assert!(said, "{path}{about}\n{}", finished.stderr);
+    }
+}
+
 const GOOD: &str = "
 listeners: {public: {address: '127.0.0.1:8080'}}
 upstreams: {users: {endpoints: ['http://127.0.0.1:3000']}}

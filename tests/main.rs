@@ -26,6 +26,8 @@ mod framing;
 mod grpc;
 mod h2;
 mod headers;
+mod idempotency;
+mod idempotency_shared;
 mod invocations;
 mod outage;
 mod permits;

@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 /// Modules, and what of this crate each of them may import besides itself. A module that
 /// is not listed may import everything.
-const MAY_IMPORT: [(&str, &[&str]); 11] = [
+const MAY_IMPORT: [(&str, &[&str]); 12] = [
     ("time", &[]),
     ("units", &[]),
     ("policy", &["time", "units"]),
     ("routing", &["time", "units"]),
     ("record", &["time", "units"]),
+    ("idempotency", &["policy", "record"]),
     ("upstream", &["config", "policy", "routing", "time", "units"]),
     ("observe", &["config", "policy", "record", "routing", "time", "units", "upstream"]),
     ("config", &["policy", "record", "routing", "time", "units", "upstream"]),
@@ -17,14 +18,32 @@ const MAY_IMPORT: [(&str, &[&str]); 11] = [
     (
         "runtime",
         &[
-            "config", "limits", "observe", "policy", "proxy", "admin", "record", "routing", "time",
-            "units", "upstream",
+            "config",
+            "idempotency",
+            "limits",
+            "observe",
+            "policy",
+            "proxy",
+            "admin",
+            "record",
+            "routing",
+            "time",
+            "units",
+            "upstream",
         ],
     ),
     (
         "proxy",
         &[
-            "config", "observe", "policy", "record", "routing", "runtime", "time", "units",
+            "config",
+            "idempotency",
+            "observe",
+            "policy",
+            "record",
+            "routing",
+            "runtime",
+            "time",
+            "units",
             "upstream",
         ],
     ),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer};
 use super::header_value::Value;
 use super::server::Header;
 use super::status_map::StatusMap;
-use crate::policy::{auth, breaker, bulkhead, fallback, rate_limit, retry};
+use crate::policy::{auth, breaker, bulkhead, fallback, idempotency, rate_limit, retry};
 use crate::record;
 use crate::routing;
 use crate::units::{Size, Timespan};
@@ -25,6 +25,8 @@ pub struct Route {
     /// One limit or a list of them.
     #[serde(default)]
     pub rate_limit: rate_limit::Limits,
+    /// Absent: an `Idempotency-Key` is a header like any other.
+    pub idempotency: Option<idempotency::Config>,
     pub circuit_breaker: Option<breaker::Config>,
     pub bulkhead: Option<bulkhead::Config>,
     #[serde(default)]

@@ -6,6 +6,7 @@ use super::load::{KeyPath, Problem, Sources, suggest};
 use super::{Config, Route};
 use crate::config::route::Serve;
 use crate::record;
+use crate::units::Timespan;
 use crate::upstream::{self, config::Protocol};
 
 /// Everything wrong with an otherwise well-formed configuration.
@@ -73,6 +74,7 @@ impl RouteCheck<'_> {
         self.budget();
         self.timeouts();
         self.record();
+        self.idempotency();
         self.rewrite();
         self.headers();
     }
@@ -167,6 +169,26 @@ impl RouteCheck<'_> {
                 let message = format!("`{name}`: only headers of the response know its duration");
                 self.report(&["headers", "request", key], message);
             }
+        }
+    }
+
+    fn idempotency(&mut self) {
+        let Some(idempotency) = &self.route.idempotency else { return };
+        if self.config.record.store.chosen().is_none() {
+            self.report(&["idempotency"], "no key can be kept without `record.store`");
+        }
+        if self.route.serve.is_some() {
+            self.report(&["idempotency"], "only a route with an `upstream` executes anything");
+        }
+        if self.route.timeout.request.is_zero() {
+            let message = "keys are leased for as long as a request may take: it needs a limit";
+            self.report(&["timeout", "request"], message);
+        }
+        let commit = *self.config.record.commit_timeout;
+        let lease = Timespan(idempotency.lease_of(*self.route.timeout.request, commit));
+        if idempotency.ttl < lease {
+            let message = format!("a key must outlast the lease of its request, which is {lease}");
+            self.report(&["idempotency", "ttl"], message);
         }
     }
 

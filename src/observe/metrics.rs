@@ -67,6 +67,7 @@ pub struct StateMetrics {
     pub rate_limit_refused: IntCounterVec,
     pub rate_limit_evictions: IntCounterVec,
     pub rate_limit_store_up: IntGaugeVec,
+    pub idempotency_keys: IntCounterVec,
     pub jwks_keys: IntGaugeVec,
     pub jwks_fetches: IntCounterVec,
 }
@@ -265,6 +266,12 @@ impl StateMetrics {
                 "1 while the store is asked, 0 while it is away",
                 &["store"],
             )?,
+            idempotency_keys: counters(
+                r,
+                "idempotency_keys_total",
+                "Requests with an idempotency key by what became of them",
+                &["result"],
+            )?,
             jwks_keys: gauges(r, "jwks_keys", "Usable keys", &["auth"])?,
             jwks_fetches: counters(r, "jwks_fetches_total", "Fetches", &["auth", "result"])?,
         })
@@ -291,6 +298,7 @@ impl StateMetrics {
             &self.rate_limit_evictions,
             &self.budget_withdrawn,
             &self.budget_refused,
+            &self.idempotency_keys,
             &self.jwks_fetches,
         ] {
             counters.reset();

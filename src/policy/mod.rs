@@ -1,12 +1,14 @@
 //! Pure decisions: no Pingora, no I/O, no clock reads.
 //!
 //! Each policy has its module, its configuration and its state there. What they have in
-//! common is here: [`admit`], the one place that fixes their order.
+//! common is here: [`admit`], the one place that fixes their order. [`idempotency`] has its place
+//! between its two halves.
 
 pub mod auth;
 pub mod breaker;
 pub mod bulkhead;
 pub mod fallback;
+pub mod idempotency;
 pub mod outcome;
 pub mod rate_limit;
 pub mod retry;
@@ -64,6 +66,7 @@ pub enum Rejection {
     RateLimited(rate_limit::Verdict),
     /// A shared limit cannot be asked, and is configured to refuse then.
     LimitStoreUnavailable,
+    Idempotency(idempotency::Refusal),
     CircuitOpen {
         retry_after: Duration,
     },
@@ -88,17 +91,33 @@ pub fn admit(
     standing: &mut Option<rate_limit::Standing>,
     now: Moment,
 ) -> Result<Admission, Rejection> {
-    // Destructured in full: a new policy does not compile until it is placed.
-    let Policies { rate_limits, route_breaker, upstream_breaker, bulkhead, bulkhead_status } =
-        policies;
+    admit_caller(policies, caller, standing, now)?;
+    admit_call(policies, now)
+}
 
+/// The first half of [`admit`]: may this caller ask? A request with an idempotency key looks that
+/// up between the halves, so that an answer given again costs neither permit nor slot.
+pub fn admit_caller(
+    policies: &Policies,
+    caller: Caller<'_>,
+    standing: &mut Option<rate_limit::Standing>,
+    now: Moment,
+) -> Result<(), Rejection> {
     let requester =
         caller.requester().map_err(|refusal| Rejection::Credentials(refusal.clone()))?;
-    *standing = rate_limit::check_shared(rate_limits, &requester, &caller.shared, now)
+    *standing = rate_limit::check_shared(&policies.rate_limits, &requester, &caller.shared, now)
         .map_err(|_| Rejection::LimitStoreUnavailable)?;
-    if let Some(refused) = standing.filter(|standing| !standing.verdict.admitted) {
-        return Err(Rejection::RateLimited(refused.verdict));
+    match standing.filter(|standing| !standing.verdict.admitted) {
+        Some(refused) => Err(Rejection::RateLimited(refused.verdict)),
+        None => Ok(()),
     }
+}
+
+/// The second half of [`admit`]: can the call be made?
+pub fn admit_call(policies: &Policies, now: Moment) -> Result<Admission, Rejection> {
+    // Destructured in full: a new policy does not compile until it is placed.
+    let Policies { rate_limits: _, route_breaker, upstream_breaker, bulkhead, bulkhead_status } =
+        policies;
     let route_permit = through(route_breaker.as_ref(), now)?;
     let upstream_permit = through(upstream_breaker.as_ref(), now)?;
     let slot = match bulkhead {
@@ -141,6 +160,7 @@ impl Rejection {
             Rejection::Credentials(refusal) => refusal.code(),
             Rejection::RateLimited(_) => "rate_limited",
             Rejection::LimitStoreUnavailable => "limit_store_unavailable",
+            Rejection::Idempotency(refusal) => refusal.code(),
             Rejection::CircuitOpen { .. } => "circuit_open",
             Rejection::BulkheadFull { .. } => "bulkhead_full",
         }
@@ -152,6 +172,7 @@ impl Rejection {
             Rejection::Credentials(refusal) => refusal.detail(),
             Rejection::RateLimited(_) => "the rate limit is used up",
             Rejection::LimitStoreUnavailable => "the store of the rate limit cannot be asked",
+            Rejection::Idempotency(refusal) => refusal.detail(),
             Rejection::CircuitOpen { .. } => "the circuit to the upstream is open",
             Rejection::BulkheadFull { .. } => "too many requests are in flight",
         }
@@ -162,6 +183,7 @@ impl Rejection {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Rejection::RateLimited(verdict) => Some(verdict.retry_after),
+            Rejection::Idempotency(refusal) => refusal.retry_after(),
             Rejection::CircuitOpen { retry_after } => Some(*retry_after),
             Rejection::LimitStoreUnavailable => Some(Duration::from_secs(1)),
             Rejection::Credentials(_) | Rejection::BulkheadFull { .. } => None,

@@ -1,7 +1,8 @@
 //! From a request's head to its admission, or to the refusal that ends it.
 //!
 //! The order is fixed here and in [`policy::admit`]: size and form, host and path, route,
-//! preflight, flood guard, body size, credentials, the store of shared limits, then the policies.
+//! preflight, flood guard, body size, credentials, the store of shared limits, then the policies, with
+//! the idempotency key in their midst.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,23 +16,67 @@ use super::dialect::Protocol;
 use super::envelopes::Envelopes;
 use super::gateway::Gateway;
 use super::rejection::Rejection;
-use super::{body, cors, headers, intake, rpc_timeout};
+use super::{body, client_address, cors, headers, identifiers, intake, rpc_timeout};
 use crate::config::route::Dialect;
+use crate::policy::idempotency::Answer;
 use crate::policy::rate_limit::Heard;
 use crate::policy::{self, Caller, auth};
+use crate::record::new_id;
 use crate::runtime::snapshot::{Route, Target};
 use crate::time::{Clock, Moment};
 
+/// What follows for a request that nothing speaks against.
+pub(super) enum Admitted {
+    /// It goes on, to an upstream or to what the gateway serves by itself.
+    Call,
+    /// It asks whether another may be made.
+    Preflight,
+    /// It has been answered before.
+    Replay(Answer),
+}
+
 impl Gateway {
+    /// The head is complete: lift its time limit, know the client, name the request.
+    pub(super) fn receive(&self, session: &mut Session, ctx: &mut Context) {
+        if ctx.connection.is_none() {
+            // A stream of HTTP/2 brings it with its head.
+            ctx.connection = session.req_header().extensions.get().cloned();
+        }
+        let connection = ctx.connection.clone();
+        if let Some(connection) = &connection {
+            connection.guard.begin();
+        }
+        if self.shared.lifecycle.is_draining() {
+            session.set_keepalive(None);
+        }
+        let snapshot = ctx.snapshot.clone();
+        let config = &snapshot.config;
+        if let Some(peer) = connection.as_ref().and_then(|connection| connection.peer.as_ref()) {
+            let peer = peer.address;
+            let trusted = &config.client_address.trusted_proxies;
+            let headers = &session.req_header().headers;
+            ctx.peer_trusted = client_address::is_trusted(trusted, peer);
+            ctx.client = client_address::client_of(trusted, peer, headers);
+        }
+        let headers = &session.req_header().headers;
+        ctx.trace = self.shared.tracer.begin(headers);
+        let names = &config.identifiers;
+        ctx.request_id = identifiers::kept(headers, &names.request_id.0)
+            .unwrap_or_else(|| identifiers::made(new_id(ctx.received_at)));
+        ctx.correlation_id = names.correlation_id.as_ref().map(|name| {
+            identifiers::kept(headers, &name.0).unwrap_or_else(|| ctx.request_id.clone())
+        });
+    }
+
     /// From a request's head to its admission, in the order of `design`: size, host and path,
-    /// route, preflight, flood guard, credentials and policies. `Ok(false)`: it has been answered.
+    /// route, preflight, flood guard, credentials and policies.
     pub(super) async fn admit(
         &self,
         session: &mut Session,
         ctx: &mut Context,
-    ) -> Result<bool, Rejection> {
+    ) -> Result<Admitted, Rejection> {
         let Some(route) = self.find_route(session, ctx)? else {
-            return Ok(false);
+            return Ok(Admitted::Preflight);
         };
         if let Some(guard) = &ctx.snapshot.flood_guard {
             guard
@@ -73,8 +118,17 @@ impl Gateway {
             caller.shared = limits.ask(limiters, &requester, now, left).await;
             now = Clock::now();
         }
-        let admission = policy::admit(&route.policies, caller, &mut ctx.standing, now);
+        let admitted = policy::admit_caller(&route.policies, caller, &mut ctx.standing, now);
         ctx.identity = identity.ok().flatten();
+        admitted.map_err(Rejection::Policy)?;
+        if route.idempotency.is_some() {
+            // Boxed: few routes have a use for its room.
+            if let Some(answer) = Box::pin(self.look_up(session, ctx, &route)).await? {
+                return Ok(Admitted::Replay(answer));
+            }
+            now = Clock::now();
+        }
+        let admission = policy::admit_call(&route.policies, now);
         ctx.admission = admission.map_err(Rejection::Policy)?;
         if let Target::Upstream(target) = &route.target
             && target.upstream.endpoints().is_empty()
@@ -93,7 +147,7 @@ impl Gateway {
         if let Target::Upstream(_) = &route.target {
             headers::forget_case(session.req_header_mut());
         }
-        Ok(true)
+        Ok(Admitted::Call)
     }
 
     /// The route of a request; `None` for a preflight, which any CORS route answers.

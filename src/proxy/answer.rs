@@ -5,7 +5,7 @@ use http::header::{
     ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER,
     WWW_AUTHENTICATE,
 };
-use http::{HeaderValue, Method, Version};
+use http::{HeaderValue, Method, StatusCode, Version};
 use pingora_core::protocols::http::HttpTask;
 use pingora_core::{Error, Result};
 use pingora_http::ResponseHeader;
@@ -18,12 +18,14 @@ use super::dialect::{Protocol, Reader, Rendered, Said};
 use super::rejection::Rejection;
 use super::{cors, dialect, fallback, headers};
 use crate::config::route::ErrorCodes;
-use crate::policy;
 use crate::policy::outcome::Outcome;
+use crate::policy::{self, idempotency};
 use crate::runtime::status::Answer;
 use crate::time::Clock;
 use crate::units::retry_after_seconds;
 
+/// Says that an answer is not the first of its kind.
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 /// How long a client may take to fetch an answer of the gateway's own.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
 /// A refused request's body is read and thrown away up to this size, so that the
@@ -31,12 +33,21 @@ const WRITE_LIMIT: Duration = Duration::from_secs(10);
 const DRAIN_LIMIT: u64 = 64 * 1024;
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 
-/// Write `rejection` in the caller's protocol, or the route's fallback for it.
-pub async fn refuse(session: &mut Session, ctx: &Context, rejection: &Rejection) -> Result<()> {
-    let rendered = match fallback::of(ctx, rejection) {
+/// `rejection` in the caller's protocol, or the route's fallback for it.
+pub fn render(session: &Session, ctx: &Context, rejection: &Rejection) -> Rendered {
+    match fallback::of(ctx, rejection) {
         Some((config, _)) => fallback::render(config, ctx, rejection),
         None => reader(session, ctx).refuse(rejection),
-    };
+    }
+}
+
+/// Write `rejection`, as it was rendered.
+pub async fn refuse(
+    session: &mut Session,
+    ctx: &Context,
+    rejection: &Rejection,
+    rendered: Rendered,
+) -> Result<()> {
     let mut head = head(rendered.status, rendered.headers)?;
     if !rendered.bare || session.req_header().version != Version::HTTP_2 {
         head.insert_header(CONTENT_LENGTH, rendered.body.len())?;
@@ -153,6 +164,25 @@ pub async fn reply(session: &mut Session, ctx: &Context, answer: Answer) -> Resu
     head.insert_header(CONTENT_LENGTH, answer.body.len())?;
     keep_or_close(session, false);
     send(session, ctx, head, answer.body).await
+}
+
+/// Write an answer that another request has got before.
+pub async fn replay(
+    session: &mut Session,
+    ctx: &Context,
+    answer: idempotency::Answer,
+) -> Result<()> {
+    let body = answer.body.unwrap_or_default();
+    let mut head = ResponseHeader::build_no_case(answer.status, Some(answer.headers.len() + 8))?;
+    headers::with_headers(&mut head, |headers, status| {
+        *headers = answer.headers;
+        headers.insert(REPLAYED, HeaderValue::from_static("true"));
+        if !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+            headers.insert(CONTENT_LENGTH, body.len().into());
+        }
+    });
+    keep_or_close(session, false);
+    send(session, ctx, head, body).await
 }
 
 /// Answer a CORS preflight.

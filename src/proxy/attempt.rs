@@ -13,6 +13,7 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::context::Context;
+use super::idempotency;
 use super::rejection::Rejection;
 use crate::policy::breaker::{Breaker, Count, Permit};
 use crate::policy::outcome::Outcome;
@@ -132,6 +133,7 @@ pub fn conclude(ctx: &mut Context, outcome: Outcome, now: Moment) {
     }
     ctx.attempt.concluded = Some((outcome, now));
     ctx.end.last_outcome = Some(outcome);
+    idempotency::attempted(ctx, outcome);
     let Some(route) = ctx.route.clone() else { return };
     if let Some(upstream) = route.upstream() {
         upstream.metrics.attempted(outcome.as_str());
@@ -211,6 +213,7 @@ pub fn retry(
     let attempt = retry::Attempt {
         outcome,
         method: &session.req_header().method,
+        keyed: idempotency::is_held(ctx),
         retries_done: ctx.attempts.saturating_sub(1),
         body_replayable: !session.as_ref().retry_buffer_truncated(),
         response_started: is_answered(session),

@@ -1,12 +1,12 @@
 //! Bodies on their way: counted, capped, tapped for the record, and in two cases rewritten.
 //!
-//! Bodies stream in constant memory. Only a route's `json` defaults hold a request body
-//! back (at most 64 KiB), and only the translation of an upstream's error a response body.
+//! Bodies stream in constant memory. Only a route's `json` defaults and idempotency keys hold a
+//! request body back (at most 64 KiB), and only the translation of an upstream's error a response body.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue};
 use pingora_core::{Error, Result};
 use pingora_proxy::Session;
@@ -15,9 +15,12 @@ use serde_json::Value;
 use super::answer;
 use super::attempt::REJECTED;
 use super::context::{Context, End, earlier};
+use super::idempotency;
 use super::intake::content_length;
 use super::rejection::Rejection;
 use crate::config::route::Json;
+use crate::policy::idempotency::Answer;
+use crate::runtime::snapshot::Route;
 use crate::time::Clock;
 
 /// Largest request body that is held back: what Pingora can replay.
@@ -33,6 +36,21 @@ pub async fn prepare(
     ctx: &mut Context,
     json: &Json,
 ) -> Result<(), Rejection> {
+    let body = match ctx.body.prepared.take() {
+        Some(body) => body,
+        None => read_whole(session, ctx, PREPARED_LIMIT).await?,
+    };
+    ctx.body.prepared = Some(with_defaults(&body, json)?);
+    Ok(())
+}
+
+/// Read the request's body before anything goes upstream: at most `limit`, which is no more than
+/// Pingora can replay. It goes upstream as `prepared`.
+pub async fn read_whole(
+    session: &mut Session,
+    ctx: &mut Context,
+    limit: usize,
+) -> Result<Bytes, Rejection> {
     // Pingora hands what was read here to the first attempt as it would to a retry.
     let expects = session.req_header().headers.contains_key(EXPECT);
     let downstream = session.as_downstream_mut();
@@ -60,12 +78,11 @@ pub async fn prepare(
                 return Err(ended.rejection().unwrap_or(Rejection::RequestTimeout));
             }
         }
-        if body.len() > PREPARED_LIMIT {
+        if body.len() > limit {
             return Err(Rejection::BodyTooLarge);
         }
     }
-    ctx.body.prepared = Some(with_defaults(&body, json)?);
-    Ok(())
+    Ok(body.into())
 }
 
 /// An empty body counts as an empty object.
@@ -90,7 +107,7 @@ fn with_defaults(body: &[u8], json: &Json) -> Result<Bytes, Rejection> {
     Ok(serde_json::to_vec(&value).unwrap_or_default().into())
 }
 
-/// Announce the body that [`prepare`] made; for any other, say its length once.
+/// Announce the body that was prepared; for any other, say its length once.
 pub fn frame(headers: &mut HeaderMap, ctx: &Context) {
     match &ctx.body.prepared {
         Some(body) => {
@@ -156,6 +173,10 @@ fn reject(end: &mut End, rejection: Rejection) -> Box<Error> {
 /// that the client has sent already, or sends at once.
 pub async fn read_unforwarded(session: &mut Session, ctx: &mut Context) {
     let Some(mut tap) = ctx.body.request_tap.take() else { return };
+    if let Some(body) = &ctx.body.prepared {
+        tap.push(body);
+        return tap.finish(&mut ctx.row.captured);
+    }
     let headers = &session.req_header().headers;
     let small = content_length(headers).is_some_and(|length| length <= PREPARED_LIMIT as u64);
     if !small || headers.contains_key(EXPECT) {
@@ -171,9 +192,20 @@ pub async fn read_unforwarded(session: &mut Session, ctx: &mut Context) {
     }
 }
 
+/// What the record wants to see of an answer that is given again.
+pub fn watch_replay(ctx: &mut Context, route: &Route, answer: &Answer) {
+    let (Some(capture), Some(body)) = (&route.capture, &answer.body) else { return };
+    let content_type = answer.headers.get(CONTENT_TYPE).map(|value| value.as_bytes());
+    if let Some(mut tap) = capture.response(content_type, Some(body.len() as u64)) {
+        tap.push(body);
+        tap.finish(&mut ctx.row.captured);
+    }
+}
+
 /// A chunk of the upstream's answer. What the client gets is what is tapped.
 pub fn on_response(session: &Session, body: &mut Option<Bytes>, end: bool, ctx: &mut Context) {
     translate(session, body, end, ctx);
+    idempotency::collect(ctx, body.as_ref(), end);
     if let (Some(chunk), Some(tap)) = (&body, &mut ctx.body.response_tap) {
         tap.push(chunk);
     }

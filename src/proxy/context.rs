@@ -12,6 +12,7 @@ use http::HeaderValue;
 
 use super::dialect::{Protocol, RpcError};
 use super::envelopes::Envelopes;
+use super::idempotency::Keyed;
 use super::listener::Connection;
 use super::rejection::Rejection;
 use super::rpc_code::RpcCode;
@@ -56,6 +57,8 @@ pub struct Context {
     pub admission: Admission,
     /// Where the requester stands in the route's limits, once they have been asked.
     pub standing: Option<Standing>,
+    /// The request is the first with its idempotency key.
+    pub keyed: Option<Box<Keyed>>,
     /// The request's share in its route's retry budget.
     pub stake: Option<Stake>,
     /// When the request must have been answered in full.
@@ -96,7 +99,7 @@ pub struct Body {
     /// Bytes of the request's body seen in this attempt.
     pub request_bytes: u64,
     pub response_bytes: u64,
-    /// The request's body, read and rewritten before the first attempt.
+    /// The request's body, read and perhaps rewritten before the first attempt.
     pub prepared: Option<Bytes>,
     /// The request's body is a stream of messages, and is here.
     pub envelopes: Option<Envelopes>,
@@ -124,6 +127,8 @@ impl Translation {
 pub struct End {
     /// The gateway's own answer.
     pub rejection: Option<Rejection>,
+    /// It got the answer that another with its idempotency key had got.
+    pub replayed: bool,
     /// It was a CORS preflight, which invokes nothing.
     pub preflight: bool,
     /// The client left before it had its answer.
@@ -169,6 +174,7 @@ impl Context {
             identity: None,
             admission: Admission::default(),
             standing: None,
+            keyed: None,
             stake: None,
             deadline: None,
             attempt: Attempt::default(),

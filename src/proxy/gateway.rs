@@ -3,13 +3,13 @@
 //! | phase | once per | what happens |
 //! |---|---|---|
 //! | `early_request_filter` | request | the head is complete: lift its time limit, know the client, name the request |
-//! | `request_filter` | request | route; then flood guard, credentials, rate limits, breakers, bulkhead; or the refusal |
+//! | `request_filter` | request | route; then flood guard, credentials, rate limits, idempotency key, breakers, bulkhead; or the refusal |
 //! | `upstream_peer` | attempt | wait before a retry (watching the client), choose an endpoint, set its timeouts |
 //! | `upstream_request_filter` | attempt | every header write |
 //! | `request_body_filter` | attempt | cap, count, tap |
 //! | `upstream_response_filter` | attempt | classify; retry, fall back or pass on |
 //! | `fail_to_connect`, `error_while_proxy` | attempt | the same, for attempts without an answer |
-//! | `response_filter` | request | headers out; a `durable` or `sync` record commits |
+//! | `response_filter` | request | headers out; a `durable` or `sync` record commits; an answer begins to be kept |
 //! | `fail_to_proxy` | request | the refusal, where there is no answer to pass on |
 //! | `logging` | request | breakers, record, spans, metrics |
 //!
@@ -28,13 +28,13 @@ use pingora_core::{Error, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
+use super::admission::Admitted;
 use super::attempt::{self, Ended, REJECTED, RETRY};
 use super::context::Context;
 use super::listener::Connection;
 use super::rejection::Rejection;
-use super::{answer, body, client_address, headers, identifiers, recording, response, spans};
+use super::{answer, body, headers, idempotency, recording, response, spans};
 use crate::policy::outcome::Outcome;
-use crate::record::new_id;
 use crate::runtime::shared::Shared;
 use crate::time::Clock;
 
@@ -78,41 +78,19 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         ctx: &mut Box<Context>,
     ) -> Result<()> {
-        if ctx.connection.is_none() {
-            // A stream of HTTP/2 brings it with its head.
-            ctx.connection = session.req_header().extensions.get().cloned();
-        }
-        let connection = ctx.connection.clone();
-        if let Some(connection) = &connection {
-            connection.guard.begin();
-        }
-        if self.shared.lifecycle.is_draining() {
-            session.set_keepalive(None);
-        }
-        let snapshot = ctx.snapshot.clone();
-        let config = &snapshot.config;
-        if let Some(peer) = connection.as_ref().and_then(|connection| connection.peer.as_ref()) {
-            let peer = peer.address;
-            let trusted = &config.client_address.trusted_proxies;
-            let headers = &session.req_header().headers;
-            ctx.peer_trusted = client_address::is_trusted(trusted, peer);
-            ctx.client = client_address::client_of(trusted, peer, headers);
-        }
-        let headers = &session.req_header().headers;
-        ctx.trace = self.shared.tracer.begin(headers);
-        let names = &config.identifiers;
-        ctx.request_id = identifiers::kept(headers, &names.request_id.0)
-            .unwrap_or_else(|| identifiers::made(new_id(ctx.received_at)));
-        ctx.correlation_id = names.correlation_id.as_ref().map(|name| {
-            identifiers::kept(headers, &name.0).unwrap_or_else(|| ctx.request_id.clone())
-        });
+        self.receive(session, ctx);
         Ok(())
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Box<Context>) -> Result<bool> {
         match self.admit(session, ctx).await {
-            Ok(true) => Ok(self.serve(session, ctx).await),
-            Ok(false) => {
+            Ok(Admitted::Call) => Ok(self.serve(session, ctx).await),
+            Ok(Admitted::Replay(answer)) => {
+                // Boxed: few requests have a use for its room.
+                Box::pin(self.replay(session, ctx, answer)).await;
+                Ok(true)
+            }
+            Ok(Admitted::Preflight) => {
                 ctx.end.preflight = true;
                 ctx.end.client_gone = answer::preflight(session, ctx).await.is_err();
                 Ok(true)
@@ -142,6 +120,7 @@ impl ProxyHttp for Gateway {
     ) -> Result<()> {
         if let (Some(route), Some(endpoint)) = (&ctx.route, &ctx.attempt.endpoint) {
             headers::prepare_request(request, ctx, route, endpoint);
+            idempotency::sending(ctx);
         }
         Ok(())
     }
@@ -190,6 +169,9 @@ impl ProxyHttp for Gateway {
         }
         if !attempt::has_body(session, response) {
             attempt::answered(ctx, Clock::now());
+        }
+        if ctx.keyed.is_some() {
+            idempotency::begin(session, ctx, response).await;
         }
         headers::prepare_response(session, response, ctx)?;
         let status = response.status.as_u16();
@@ -301,7 +283,7 @@ impl ProxyHttp for Gateway {
 
     async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut Box<Context>) {
         let now = Clock::now();
-        let status = attempt::status_of(session, ctx);
+        let mut status = attempt::status_of(session, ctx);
         if !ctx.end.client_gone
             && ctx.end.rejection.is_none()
             && let Some(outcome) = ctx.attempt.answered
@@ -315,6 +297,13 @@ impl ProxyHttp for Gateway {
             if let Some(slot) = ctx.admission.slot.take() {
                 slot.release(now);
             }
+        }
+        if ctx
+            .connection
+            .as_ref()
+            .is_some_and(|connection| connection.guard.detachment.is_deserted())
+        {
+            (ctx.end.client_gone, status) = (true, 499);
         }
         if !ctx.end.preflight {
             recording::finish(self.shared.recorder.as_ref(), session, ctx, status, now);

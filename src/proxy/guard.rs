@@ -4,9 +4,10 @@
 //! by which the request path moves a deadline that [`super::guarded_io`] and `super::stream` obey;
 //! what an expiry means is decided there.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::detachment::Detachment;
 use crate::time::{Clock, Moment};
 
 const NEVER: u64 = u64::MAX;
@@ -23,10 +24,12 @@ pub struct Guard {
     idle: AtomicBool,
     /// Spaces in the last request line: two, or it was not one.
     spaces: AtomicU8,
+    /// How far the request under way depends on its client.
+    pub(super) detachment: Detachment,
     idle_timeout: Duration,
     header_timeout: Duration,
-    /// Nanoseconds of silence, either way, that a tunnel may last; zero where there is none.
-    tunnel_idle: AtomicU64,
+    /// Milliseconds of silence, either way, that a tunnel may last; zero where there is none.
+    tunnel_idle: AtomicU32,
 }
 
 impl Guard {
@@ -36,9 +39,10 @@ impl Guard {
             deadline: AtomicU64::new(NEVER),
             idle: AtomicBool::new(true),
             spaces: AtomicU8::new(0),
+            detachment: Detachment::default(),
             idle_timeout,
             header_timeout,
-            tunnel_idle: AtomicU64::new(0),
+            tunnel_idle: AtomicU32::new(0),
         };
         guard.rest(now);
         guard
@@ -50,15 +54,17 @@ impl Guard {
             deadline: AtomicU64::new(NEVER),
             idle: AtomicBool::new(false),
             spaces: AtomicU8::new(2),
+            detachment: Detachment::default(),
             idle_timeout: Duration::ZERO,
             header_timeout: Duration::ZERO,
-            tunnel_idle: AtomicU64::new(0),
+            tunnel_idle: AtomicU32::new(0),
         }
     }
 
     /// Between requests: the next one has the idle timeout to begin.
     pub fn rest(&self, now: Moment) {
         self.idle.store(true, Ordering::Relaxed);
+        self.detachment.end();
         self.limit(self.idle_timeout, now);
     }
 
@@ -75,8 +81,8 @@ impl Guard {
 
     /// From now on the connection is a tunnel, and fails once nothing has passed for `idle`.
     pub fn tunnel(&self, idle: Duration, now: Moment) {
-        let nanos = u64::try_from(idle.as_nanos()).unwrap_or(u64::MAX);
-        self.tunnel_idle.store(nanos, Ordering::Relaxed);
+        let millis = u32::try_from(idle.as_millis()).unwrap_or(u32::MAX);
+        self.tunnel_idle.store(millis, Ordering::Relaxed);
         self.limit(idle, now);
     }
 
@@ -84,7 +90,7 @@ impl Guard {
     pub(super) fn on_traffic(&self) {
         let idle = self.tunnel_idle.load(Ordering::Relaxed);
         if idle != 0 {
-            self.limit(Duration::from_nanos(idle), Clock::now());
+            self.limit(Duration::from_millis(idle.into()), Clock::now());
         }
     }
 

@@ -101,6 +101,8 @@ impl AsyncRead for GuardedIo {
             Poll::Ready(result) => {
                 if buf.filled().len() > before {
                     self.on_bytes(&buf.filled()[before..]);
+                } else if self.guard.detachment.ignores_leaving() {
+                    return self.expire(cx);
                 }
                 Poll::Ready(result)
             }
@@ -118,9 +120,13 @@ impl AsyncWrite for GuardedIo {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        std::task::ready!(self.guard.detachment.poll_let_go(cx));
         self.unflushed = true;
         match Pin::new(&mut self.inner).poll_write(cx, buf) {
             Poll::Pending => self.expire(cx),
+            Poll::Ready(Err(_)) if self.guard.detachment.ignores_leaving() => {
+                Poll::Ready(Ok(buf.len()))
+            }
             ready => {
                 self.guard.on_traffic();
                 ready
@@ -133,9 +139,13 @@ impl AsyncWrite for GuardedIo {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        std::task::ready!(self.guard.detachment.poll_let_go(cx));
         self.unflushed = true;
         match Pin::new(&mut self.inner).poll_write_vectored(cx, bufs) {
             Poll::Pending => self.expire(cx),
+            Poll::Ready(Err(_)) if self.guard.detachment.ignores_leaving() => {
+                Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()))
+            }
             ready => {
                 self.guard.on_traffic();
                 ready
@@ -150,6 +160,7 @@ impl AsyncWrite for GuardedIo {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match Pin::new(&mut self.inner).poll_flush(cx) {
             Poll::Pending => self.expire(cx),
+            Poll::Ready(Err(_)) if self.guard.detachment.ignores_leaving() => Poll::Ready(Ok(())),
             ready => {
                 self.unflushed = false;
                 ready

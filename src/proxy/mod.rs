@@ -3,7 +3,7 @@
 //! [`listener`] takes connections, [`gateway`] has the phases. What they use:
 //!
 //! - [`guard`], [`guarded_io`], `sniff`, `h2`, `stream`: a connection's time, its protocol, its streams
-//! - `admission`, [`intake`]: from a head to its route, through the policies
+//! - `admission`, [`intake`], `idempotency`: from a head to its route, through the policies
 //! - `dispatch`, [`peer`], [`headers`], [`body`]: what goes upstream, and where
 //! - [`attempt`]: what became of it, and is there another
 //! - `own`, [`answer`], [`cors`], [`rejection`], [`rpc_code`], [`dialect`]: the gateway's own answers
@@ -19,6 +19,7 @@ pub mod body;
 pub mod client_address;
 pub mod context;
 pub mod cors;
+mod detachment;
 pub mod dialect;
 mod dispatch;
 mod envelopes;
@@ -28,7 +29,9 @@ pub mod guard;
 pub mod guarded_io;
 mod h2;
 pub mod headers;
+mod idempotency;
 pub mod identifiers;
+mod in_time;
 pub mod intake;
 pub mod listener;
 mod own;

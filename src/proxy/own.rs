@@ -1,4 +1,4 @@
-//! Answers in the gateway's own name: refusals, and routes that it serves by itself.
+//! Answers in the gateway's own name: refusals, replays, and routes that it serves by itself.
 //!
 //! Here a `durable` or `sync` record meets them; how they are put on the wire is in [`super::answer`].
 
@@ -7,8 +7,9 @@ use pingora_proxy::Session;
 use super::context::Context;
 use super::gateway::Gateway;
 use super::rejection::Rejection;
-use super::{answer, attempt, body, fallback, recording};
+use super::{answer, attempt, body, fallback, idempotency, recording};
 use crate::policy;
+use crate::policy::idempotency::Answer;
 use crate::runtime::snapshot::Target;
 use crate::runtime::status;
 
@@ -27,7 +28,8 @@ impl Gateway {
         if let Rejection::Policy(policy::Rejection::CircuitOpen { .. })
         | Rejection::Policy(policy::Rejection::BulkheadFull { .. })
         | Rejection::Policy(policy::Rejection::RateLimited(_))
-        | Rejection::Policy(policy::Rejection::LimitStoreUnavailable) = &rejection
+        | Rejection::Policy(policy::Rejection::LimitStoreUnavailable)
+        | Rejection::Policy(policy::Rejection::Idempotency(_)) = &rejection
             && let Some(route) = ctx.route.clone()
         {
             // The row of a refusal names what was refused, too.
@@ -48,7 +50,32 @@ impl Gateway {
         {
             route.metrics.fell_back(cause.as_str());
         }
-        if answer::refuse(session, ctx, &rejection).await.is_err() {
+        let rendered = answer::render(session, ctx, &rejection);
+        idempotency::settle(ctx, &rejection, &rendered).await;
+        if answer::refuse(session, ctx, &rejection, rendered).await.is_err() {
+            ctx.end.client_gone = true;
+        }
+    }
+
+    /// Give an answer that another request with the same key has got before.
+    pub(super) async fn replay(&self, session: &mut Session, ctx: &mut Context, kept: Answer) {
+        ctx.end.replayed = true;
+        if let Some(route) = ctx.route.clone() {
+            if let Some(json) = &route.config.json {
+                // As the first one's, which was sent.
+                body::prepare(session, ctx, json).await.ok();
+            }
+            self.watch_bodies(session, ctx, &route);
+            body::read_unforwarded(session, ctx).await;
+            body::watch_replay(ctx, &route, &kept);
+        }
+        let status = kept.status.as_u16();
+        if let Err(rejection) =
+            recording::commit(self.shared.recorder.as_ref(), session, ctx, status).await
+        {
+            ctx.end.replayed = false;
+            self.refuse(session, ctx, rejection).await;
+        } else if answer::replay(session, ctx, kept).await.is_err() {
             ctx.end.client_gone = true;
         }
     }

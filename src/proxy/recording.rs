@@ -12,6 +12,9 @@ use super::rejection::Rejection;
 use crate::record::{Commit, Invocation, Mode, Recorder};
 use crate::time::{Clock, Moment};
 
+/// What the record calls an answer given again; no refusal, though it stands where those do.
+const REPLAYED: &str = "idempotent_replay";
+
 /// Commit the row of a `durable` or `sync` route; for any other, nothing. `status` is about to be sent.
 ///
 /// # Errors
@@ -98,7 +101,9 @@ fn row(session: &Session, ctx: &mut Context, status: u16, now: Moment) -> Invoca
     row.upstream_status = ctx.attempt.upstream_status;
     row.success = succeeded(ctx, status);
     row.attempts = ctx.attempts;
-    row.rejection = ctx.end.rejection.as_ref().map(|rejection| Cow::Borrowed(rejection.code()));
+    let replayed = ctx.end.replayed.then_some(REPLAYED);
+    let code = ctx.end.rejection.as_ref().map(Rejection::code).or(replayed);
+    row.rejection = code.map(Cow::Borrowed);
     row.duration = now.since(ctx.started);
     row.upstream_duration = ctx.attempt.upstream_duration;
     row.bytes_in = ctx.body.request_bytes;

@@ -13,6 +13,7 @@ use crate::config::route::ErrorCodes;
 use crate::policy;
 use crate::policy::auth::Refusal;
 use crate::policy::fallback::Cause;
+use crate::policy::idempotency;
 use crate::policy::outcome::Outcome;
 
 /// Why the gateway answers by itself instead of the upstream.
@@ -100,6 +101,7 @@ impl Rejection {
                 }
                 policy::Rejection::Credentials(Refusal::Forbidden(_)) => StatusCode::FORBIDDEN,
                 policy::Rejection::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
+                policy::Rejection::Idempotency(refusal) => key_status(*refusal),
                 policy::Rejection::CircuitOpen { .. }
                 | policy::Rejection::LimitStoreUnavailable => StatusCode::SERVICE_UNAVAILABLE,
                 policy::Rejection::BulkheadFull { status } => {
@@ -143,6 +145,7 @@ impl Rejection {
                 policy::Rejection::RateLimited(_) | policy::Rejection::BulkheadFull { .. } => {
                     RpcCode::ResourceExhausted
                 }
+                policy::Rejection::Idempotency(refusal) => key_rpc_code(*refusal),
                 policy::Rejection::CircuitOpen { .. }
                 | policy::Rejection::LimitStoreUnavailable => RpcCode::Unavailable,
             },
@@ -236,7 +239,8 @@ impl Rejection {
             Rejection::Policy(
                 policy::Rejection::Credentials(_)
                 | policy::Rejection::RateLimited(_)
-                | policy::Rejection::LimitStoreUnavailable,
+                | policy::Rejection::LimitStoreUnavailable
+                | policy::Rejection::Idempotency(_),
             )
             | Rejection::BadRequest(_)
             | Rejection::PathTooLong
@@ -265,5 +269,25 @@ impl Rejection {
                 | Rejection::BodyTooLarge
                 | Rejection::RequestTimeout
         )
+    }
+}
+
+/// The statuses of the IETF draft on the `Idempotency-Key` header.
+fn key_status(refusal: idempotency::Refusal) -> StatusCode {
+    use idempotency::Refusal;
+    match refusal {
+        Refusal::Missing | Refusal::Invalid => StatusCode::BAD_REQUEST,
+        Refusal::InFlight | Refusal::Undecided | Refusal::NotKept => StatusCode::CONFLICT,
+        Refusal::Mismatch => StatusCode::UNPROCESSABLE_ENTITY,
+        Refusal::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+fn key_rpc_code(refusal: idempotency::Refusal) -> RpcCode {
+    use idempotency::Refusal;
+    match refusal {
+        Refusal::Missing | Refusal::Invalid | Refusal::Mismatch => RpcCode::InvalidArgument,
+        Refusal::InFlight | Refusal::Undecided | Refusal::NotKept => RpcCode::Aborted,
+        Refusal::Unavailable => RpcCode::Unavailable,
     }
 }

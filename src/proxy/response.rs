@@ -15,7 +15,7 @@ use super::attempt::{self, REJECTED, RETRY};
 use super::context::Context;
 use super::dialect::Protocol;
 use super::rejection::Rejection;
-use super::{answer, body, fallback, intake};
+use super::{answer, body, fallback, idempotency, intake};
 use crate::policy::outcome::Outcome;
 use crate::policy::retry::Pushback;
 use crate::runtime::snapshot::Route;
@@ -136,6 +136,7 @@ pub fn judge(
     let outcome = classify(head);
     ctx.attempt.answered = Some(outcome);
     ctx.end.rpc_failed = matches!(outcome, Outcome::Grpc(_));
+    idempotency::attempted(ctx, outcome);
     if !is_failure(ctx, route, outcome) {
         return Ok(());
     }

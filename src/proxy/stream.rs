@@ -1,11 +1,10 @@
 //! One request over HTTP/2, as Pingora's request path sees it.
 //!
 //! Pingora's own session has no limit on time: nothing wakes a request that waits for its
-//! upstream while its stream is silent. This one wraps it and obeys a [`Guard`], as
+//! upstream while its stream is silent. This one wraps it and obeys a [`super::guard::Guard`], as
 //! [`super::guarded_io::GuardedIo`] does for a connection of HTTP/1. It also ends answers without a
 //! body with their head: Pingora's would send an empty frame after it, to HEAD even a full one.
 
-use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -15,17 +14,17 @@ use bytes::Bytes;
 use futures_core::Stream;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Method, StatusCode};
+use pingora_core::Result;
 use pingora_core::protocols::Digest;
 use pingora_core::protocols::http::HttpTask;
 use pingora_core::protocols::http::custom::{CustomMessageWrite, server::Session};
 use pingora_core::protocols::http::v2::server::HttpSession;
 use pingora_core::protocols::l4::socket::SocketAddr;
-use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::alarm::Alarm;
-use super::guard::Guard;
 use super::headers;
+use super::in_time::{let_go, read_in_time, unless_alone, written_in_time};
 use super::listener::Connection;
 
 /// What the request path has to say about the answer on its stream.
@@ -120,23 +119,6 @@ impl GuardedStream {
     }
 }
 
-/// `work`, unless the guard's deadline passes first.
-async fn in_time<T>(
-    guard: &Guard,
-    alarm: &mut Alarm,
-    late: ErrorType,
-    work: impl Future<Output = Result<T>>,
-) -> Result<T> {
-    let mut work = std::pin::pin!(work);
-    std::future::poll_fn(|cx| {
-        if let std::task::Poll::Ready(done) = work.as_mut().poll(cx) {
-            return std::task::Poll::Ready(done);
-        }
-        alarm.poll(guard.deadline(), cx).map(|()| Err(Error::new_down(late.clone())))
-    })
-    .await
-}
-
 #[async_trait]
 impl Session for GuardedStream {
     fn req_header(&self) -> &RequestHeader {
@@ -149,24 +131,26 @@ impl Session for GuardedStream {
 
     async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
         let GuardedStream { inner, connection, alarm, .. } = self;
-        in_time(&connection.guard, alarm, ErrorType::ReadError, inner.read_body_bytes()).await
+        read_in_time(&connection.guard, alarm, inner.read_body_bytes()).await
     }
 
     async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
         let GuardedStream { inner, connection, alarm, .. } = self;
         let read = inner.read_body_or_idle(no_body_expected);
-        in_time(&connection.guard, alarm, ErrorType::ReadError, read).await
+        read_in_time(&connection.guard, alarm, read).await
     }
 
     async fn drain_request_body(&mut self) -> Result<()> {
         let GuardedStream { inner, connection, alarm, .. } = self;
-        in_time(&connection.guard, alarm, ErrorType::ReadError, inner.drain_request_body()).await
+        read_in_time(&connection.guard, alarm, inner.drain_request_body()).await
     }
 
     async fn write_response_header(&mut self, head: Box<ResponseHeader>, end: bool) -> Result<()> {
         let end = end || self.ends_with(&head);
         self.held = None;
-        self.inner.write_response_header(head, end)
+        let_go(&self.connection.guard).await;
+        let written = self.inner.write_response_header(head, end);
+        unless_alone(&self.connection.guard, written, ())
     }
 
     async fn write_response_header_ref(&mut self, head: &ResponseHeader, end: bool) -> Result<()> {
@@ -178,26 +162,35 @@ impl Session for GuardedStream {
             return Ok(());
         }
         let GuardedStream { inner, connection, alarm, .. } = self;
-        in_time(&connection.guard, alarm, ErrorType::WriteError, inner.write_body(data, end)).await
+        let_go(&connection.guard).await;
+        let written = written_in_time(&connection.guard, alarm, inner.write_body(data, end)).await;
+        unless_alone(&connection.guard, written, ())
     }
 
     async fn write_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
-        self.inner.write_trailers(trailers)
+        let_go(&self.connection.guard).await;
+        let written = self.inner.write_trailers(trailers);
+        unless_alone(&self.connection.guard, written, ())
     }
 
     async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
         let tasks = self.released(tasks);
         let tasks: Vec<_> = tasks.into_iter().map(|task| self.adjusted(task)).collect();
+        let end = tasks.last().is_some_and(HttpTask::is_end);
         let GuardedStream { inner, connection, alarm, .. } = self;
-        in_time(&connection.guard, alarm, ErrorType::WriteError, inner.response_duplex_vec(tasks))
-            .await
+        let_go(&connection.guard).await;
+        let work = inner.response_duplex_vec(tasks);
+        let written = written_in_time(&connection.guard, alarm, work).await;
+        unless_alone(&connection.guard, written, end)
     }
 
     async fn finish(&mut self) -> Result<()> {
         if let Some(HttpTask::Header(head, end)) = self.held.take() {
             self.inner.write_response_header(head, end)?;
         }
-        self.inner.finish()
+        let_go(&self.connection.guard).await;
+        let finished = self.inner.finish();
+        unless_alone(&self.connection.guard, finished, ())
     }
 
     async fn shutdown(&mut self, _: u32, _: &str) {

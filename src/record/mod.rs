@@ -33,12 +33,12 @@ pub mod read;
 mod recorder;
 mod retention;
 mod stats;
-mod store;
+pub(crate) mod store;
 mod writer;
 
 #[cfg(test)]
 #[path = "../../tests/support/postgres.rs"]
-mod postgres_server;
+pub(crate) mod postgres_server;
 #[cfg(test)]
 mod tests;
 
@@ -52,4 +52,4 @@ pub use meters::Meters;
 pub use query::Query;
 pub use recorder::{Commit, Committed, Recorder, StartError, Unavailable};
 pub use stats::Stats;
-pub use store::COLUMNS;
+pub use store::{COLUMNS, Database};

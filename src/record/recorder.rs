@@ -17,9 +17,7 @@ use super::link::Link;
 use super::meters::Meters;
 use super::retention;
 use super::stats::{Counters, Stats};
-use super::store::Store;
-use super::store::postgres::Postgres;
-use super::store::sqlite::{Limit, Sqlite};
+use super::store::{Database, Store};
 use super::writer::Queue;
 
 /// How long an answer about the store's health is good for, and how long it may take.
@@ -59,21 +57,8 @@ enum Durable {
 impl Recorder {
     /// Starts the recorder's tasks on `runtime`. Returns at once: a store that is down is reached
     /// when it can be, and its schema brought up to date then.
-    ///
-    /// # Errors
-    /// No store is configured, or its certificate authorities cannot be read.
-    pub fn start(config: &Config, runtime: &Handle, meters: Meters) -> Result<Self, StartError> {
-        let store: Arc<dyn Store> = match config.store.chosen() {
-            Some(Chosen::Postgres(postgres, url)) => {
-                Arc::new(Postgres::new(postgres, url).map_err(StartError::Postgres)?)
-            }
-            Some(Chosen::Sqlite(sqlite, path)) => {
-                let limit = Limit { size: sqlite.max_size.0, when_full: sqlite.when_full };
-                Arc::new(Sqlite::start(path, limit).map_err(StartError::Thread)?)
-            }
-            None => return Err(StartError::NoStore),
-        };
-        Ok(Self::with_store(store, config, runtime, meters))
+    pub fn start(database: &Database, config: &Config, runtime: &Handle, meters: Meters) -> Self {
+        Self::with_store(database.store(), config, runtime, meters)
     }
 
     pub(crate) fn with_store(
@@ -299,7 +284,7 @@ pub enum Unavailable {
     Closing,
 }
 
-/// Why the recorder could not be started.
+/// Why the store could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("record.store: names no store; set postgres.url or sqlite.path")]

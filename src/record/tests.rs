@@ -19,7 +19,9 @@ use super::link::Link;
 use super::meters::Meters;
 use super::store::sqlite::{Limit, Sqlite};
 use super::store::{Lost, Refusal, Safety, Store};
-use super::{Commit, Committed, Config, Mode, OnFailure, Recorder, Unavailable, retention};
+use super::{
+    Commit, Committed, Config, Database, Mode, OnFailure, Recorder, Unavailable, retention,
+};
 
 /// Long enough never to be what a test waits for.
 const LONG: Duration = Duration::from_secs(30);
@@ -324,8 +326,6 @@ async fn retention_deletes_in_portions_until_all_is_gone() {
 
 #[test]
 fn without_a_store_nothing_starts() {
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let error =
-        Recorder::start(&config("{}"), runtime.handle(), Meters::unseen()).expect_err("no store");
+    let error = Database::open(&config("{}").store).err().expect("no store");
     assert!(error.to_string().starts_with("record.store: names no store"), "{error}");
 }

@@ -19,11 +19,12 @@ use super::reload;
 use super::shared::Shared;
 use crate::admin;
 use crate::config::{Config, Diagnostic, Environment};
+use crate::idempotency::Keys;
 use crate::observe::metrics::Metrics;
 use crate::observe::trace::Tracer;
 use crate::proxy::gateway::Gateway;
 use crate::proxy::listener::{Listeners, check_free};
-use crate::record::Recorder;
+use crate::record::{Database, Recorder};
 
 /// Why the process did not start.
 #[derive(Debug, thiserror::Error)]
@@ -51,16 +52,16 @@ pub fn run(path: &Path) -> Result<(), StartError> {
         reload::compile(config.clone(), &sources, &metrics).map_err(StartError::Config)?;
     check_addresses(&config)?;
 
-    let recorder = match config.record.store.chosen() {
-        Some(_) => Some(
-            Recorder::start(&config.record, runtime.handle(), metrics.record.meters.clone())
-                .map_err(|error| StartError::Other(error.to_string()))?,
-        ),
-        None => None,
-    };
+    let database = config.record.store.chosen().map(|_| Database::open(&config.record.store));
+    let database = database.transpose().map_err(|error| StartError::Other(error.to_string()))?;
+    let meters = &metrics.record.meters;
+    let recorder = database
+        .as_ref()
+        .map(|d| Recorder::start(d, &config.record, runtime.handle(), meters.clone()));
+    let keys = database.as_ref().map(|database| Keys::start(database, runtime.handle()));
     let tracer = Tracer::start(&config.traces, &metrics)
         .map_err(|error| StartError::Other(format!("traces: {error}")))?;
-    let shared = Arc::new(Shared::new(snapshot, metrics, recorder, tracer));
+    let shared = Arc::new(Shared::new(snapshot, metrics, recorder, keys, tracer));
 
     let conf = server_conf(&config);
     let mut server = Server::new_with_opt_and_conf(None, conf);

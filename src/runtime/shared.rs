@@ -6,6 +6,7 @@ use arc_swap::ArcSwap;
 
 use super::lifecycle::Lifecycle;
 use super::snapshot::Snapshot;
+use crate::idempotency::Keys;
 use crate::observe::metrics::{Metrics, RouteMetrics};
 use crate::observe::trace::Tracer;
 use crate::record::{Mode, Recorder, Stats};
@@ -18,6 +19,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// Absent where no store is configured.
     pub recorder: Option<Recorder>,
+    /// Of requests; in the same store.
+    pub keys: Option<Keys>,
     pub tracer: Tracer,
     /// Requests that reached no route.
     pub unrouted: RouteMetrics,
@@ -28,6 +31,7 @@ impl Shared {
         snapshot: Snapshot,
         metrics: Arc<Metrics>,
         recorder: Option<Recorder>,
+        keys: Option<Keys>,
         tracer: Tracer,
     ) -> Self {
         Shared {
@@ -37,6 +41,7 @@ impl Shared {
             lifecycle: Arc::new(Lifecycle::default()),
             metrics,
             recorder,
+            keys,
             tracer,
         }
     }

@@ -20,7 +20,7 @@ use crate::limits::{SharedLimits, Store};
 use crate::observe::metrics::{Metrics, RouteMetrics, UpstreamMetrics};
 use crate::policy::auth::{Guard, Verifier};
 use crate::policy::retry::budget::Budget;
-use crate::policy::{Policies, rate_limit, retry};
+use crate::policy::{Policies, idempotency, rate_limit, retry};
 use crate::record::{self, Capture, Query};
 use crate::routing::{Conflict, Router};
 use crate::time::Moment;
@@ -87,6 +87,13 @@ pub struct Retry {
     pub jitter: retry::Jitter,
 }
 
+/// A route's `idempotency`, with what follows from its other limits.
+pub struct Idempotency {
+    pub config: idempotency::Config,
+    /// How long a request holds its key at most.
+    pub lease: Duration,
+}
+
 /// One route, ready to serve.
 pub struct Route {
     pub name: Arc<str>,
@@ -103,6 +110,7 @@ pub struct Route {
     pub retry: Option<Retry>,
     /// Its own, or the default.
     pub record: record::Policy,
+    pub idempotency: Option<Idempotency>,
     pub capture: Option<Capture>,
     /// What of queries its rows hold.
     pub recorded_query: Option<Query>,
@@ -153,6 +161,7 @@ impl Snapshot {
                 jitter_seed: config.server.retry_jitter_seed,
                 limit_stores: &limit_stores,
                 record: &config.record.default,
+                commit_timeout: *config.record.commit_timeout,
             };
             let old = before.and_then(|before| before.route(name));
             match Route::compile(name, route, parts, old, metrics, now) {
@@ -200,6 +209,7 @@ struct Parts<'a> {
     jitter_seed: Option<u64>,
     limit_stores: &'a BTreeMap<String, Arc<Store>>,
     record: &'a record::Policy,
+    commit_timeout: Duration,
 }
 
 impl Route {
@@ -241,6 +251,10 @@ impl Route {
         let shared_limits =
             store.and_then(|store| SharedLimits::compile(name, &config.rate_limit, store.clone()));
         let record = config.record.as_ref().unwrap_or(parts.record);
+        let idempotency = config.idempotency.as_ref().map(|idempotency| Idempotency {
+            lease: idempotency.lease_of(*config.timeout.request, parts.commit_timeout),
+            config: idempotency.clone(),
+        });
         let upstream_breaker = match &target {
             Target::Upstream(target) => target.upstream.breaker().cloned(),
             Target::Serve(_) => None,
@@ -263,6 +277,7 @@ impl Route {
             target,
             guard,
             retry,
+            idempotency,
             capture: Capture::compile(record),
             recorded_query: Query::compile(record),
             record: record.clone(),

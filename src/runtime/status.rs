@@ -13,6 +13,7 @@ use super::jwks::Jwks;
 use super::shared::Shared;
 use super::snapshot::{Route, Snapshot, Target};
 use crate::config::route::Serve;
+use crate::idempotency;
 use crate::observe::metrics::StateMetrics;
 use crate::policy::breaker::{Breaker, State};
 use crate::time::{Clock, Moment};
@@ -278,6 +279,9 @@ fn publish(state: &StateMetrics, shared: &Shared, snapshot: &Snapshot, now: Mome
         state.rate_limit_store_up.with_label_values(&[name]).set(store.is_up().into());
     }
     shared.metrics.record.publish(&shared.record_stats());
+    if let Some(keys) = &shared.keys {
+        publish_idempotency(state, &keys.stats());
+    }
     publish_keys(state, snapshot);
 }
 
@@ -291,6 +295,21 @@ fn publish_circuit(state: &StateMetrics, labels: [&str; 2], breaker: &Breaker, n
     };
     state.circuit_state.with_label_values(&labels).set(value);
     state.circuit_opened.with_label_values(&labels).inc_by(breaker.transitions().opened);
+}
+
+fn publish_idempotency(state: &StateMetrics, stats: &idempotency::Stats) {
+    for (result, requests) in [
+        ("leased", stats.leased),
+        ("kept", stats.kept),
+        ("released", stats.released),
+        ("undecided", stats.undecided),
+        ("lost", stats.lost),
+        ("replayed", stats.replayed),
+        ("refused", stats.refused),
+        ("unavailable", stats.unavailable),
+    ] {
+        state.idempotency_keys.with_label_values(&[result]).inc_by(requests);
+    }
 }
 
 fn publish_keys(state: &StateMetrics, snapshot: &Snapshot) {

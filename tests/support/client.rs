@@ -45,11 +45,16 @@ pub struct Call {
 
 impl Client {
     pub fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect_timeout(&address, DEADLINE).expect("the gateway accepts");
-        stream.set_nodelay(true).expect("a socket option");
-        stream.set_read_timeout(Some(DEADLINE)).expect("a socket option");
-        stream.set_write_timeout(Some(DEADLINE)).expect("a socket option");
-        Client { reader: BufReader::new(stream) }
+        Client::try_connect(address).expect("the gateway accepts")
+    }
+
+    /// For a gateway that may be gone.
+    pub fn try_connect(address: SocketAddr) -> Option<Self> {
+        let stream = TcpStream::connect_timeout(&address, DEADLINE).ok()?;
+        stream.set_nodelay(true).ok()?;
+        stream.set_read_timeout(Some(DEADLINE)).ok()?;
+        stream.set_write_timeout(Some(DEADLINE)).ok()?;
+        Some(Client { reader: BufReader::new(stream) })
     }
 
     #[track_caller]

@@ -48,7 +48,7 @@ pub struct Config {
 }
 
 /// Which methods may be sent twice. Whatever this says, a request that was provably not sent may
-/// be sent, and TRACE and CONNECT are never tried again.
+/// be sent, and so may one that holds an idempotency key; and TRACE and CONNECT are never tried again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Methods {
@@ -78,6 +78,8 @@ impl Methods {
 pub struct Attempt<'a> {
     pub outcome: Outcome,
     pub method: &'a Method,
+    /// Whether the request holds an idempotency key: all its attempts are one request then.
+    pub keyed: bool,
     /// Tries after the first so far.
     pub retries_done: u32,
     /// Whether all that was read of the request's body can be sent again.
@@ -172,8 +174,9 @@ pub fn decide(
 
 /// What speaks against a retry, apart from time and budget.
 fn obstacle(config: &Config, attempt: &Attempt<'_>) -> Option<Reason> {
-    let may_resend = config.methods.allow(attempt.method)
-        || (attempt.outcome.provably_unsent() && !never_twice(attempt.method));
+    let harmless = attempt.keyed || attempt.outcome.provably_unsent();
+    let may_resend =
+        config.methods.allow(attempt.method) || (harmless && !never_twice(attempt.method));
     if attempt.client_gone {
         Some(Reason::ClientGone)
     } else if attempt.response_started {

@@ -18,6 +18,7 @@ fn attempt() -> Attempt<'static> {
     Attempt {
         outcome: Outcome::Response(503),
         method: &Method::GET,
+        keyed: false,
         retries_done: 0,
         body_replayable: true,
         response_started: false,
@@ -80,6 +81,17 @@ fn methods_open_from_safe_over_idempotent_to_any() {
     assert_eq!(allowed(Methods::Safe), 3);
     assert_eq!(allowed(Methods::Idempotent), 5);
     assert_eq!(allowed(Methods::Any), 7);
+}
+
+#[test]
+fn a_request_that_holds_a_key_is_retried_whatever_its_method() {
+    let config = config("{methods: safe, on: [503, reset]}");
+    for outcome in [Outcome::Response(503), Outcome::Reset] {
+        let post = Attempt { outcome, keyed: true, method: &Method::POST, ..attempt() };
+        assert_eq!(stopped_by(&config, post), None);
+        let trace = Attempt { method: &Method::TRACE, ..post };
+        assert_eq!(stopped_by(&config, trace), Some(Reason::Method));
+    }
 }
 
 #[test]
@@ -233,11 +245,13 @@ fn attempts() -> impl Strategy<Value = Attempt<'static>> {
         (0..30_u64).prop_map(|seconds| Some(Pushback::After(Duration::from_secs(seconds)))),
     ];
     let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+    let keyed = any::<bool>();
     let rest = (asks, prop::option::of(0..20_000_u64), 0.0..1.0_f64);
-    (outcome, 0..METHODS.len(), 0..4_u32, flags, rest).prop_map(
-        |(outcome, method, retries_done, flags, (server_asks, left, random))| Attempt {
+    (outcome, 0..METHODS.len(), keyed, 0..4_u32, flags, rest).prop_map(
+        |(outcome, method, keyed, retries_done, flags, (server_asks, left, random))| Attempt {
             outcome,
             method: METHODS[method],
+            keyed,
             retries_done,
             body_replayable: flags.0,
             // Rare, as a whole history of obstacles says nothing about what comes after them.
@@ -280,7 +294,7 @@ proptest! {
                 !attempt.client_gone && !attempt.response_started && !attempt.nested,
                 attempt.body_replayable,
                 worth,
-                (safe || unsent || any_method) && attempt.method != Method::TRACE,
+                (safe || unsent || attempt.keyed || any_method) && attempt.method != Method::TRACE,
                 attempt.retries_done < max_retries,
                 wait.is_some_and(|wait| attempt.time_left.is_none_or(|left| wait < left)),
                 left > 0,

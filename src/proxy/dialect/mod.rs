@@ -13,11 +13,12 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{CONTENT_TYPE, HeaderName};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::rejection::Rejection;
 use super::rpc_code::RpcCode;
 use crate::config::route::ErrorCodes;
+use crate::policy::idempotency::Answer;
 
 pub use protocol::{CONNECT_PROTOCOL_VERSION, Protocol};
 
@@ -40,6 +41,13 @@ pub struct RpcError<'a> {
 impl Rendered {
     pub fn new(status: u16, headers: Vec<(HeaderName, HeaderValue)>, body: Bytes) -> Self {
         Rendered { status, headers, body, bare: false }
+    }
+
+    /// To be given again.
+    pub fn to_answer(&self) -> Answer {
+        let headers = self.headers.iter().cloned().collect();
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::BAD_GATEWAY);
+        Answer { status, headers, body: Some(self.body.clone()) }
     }
 }
 

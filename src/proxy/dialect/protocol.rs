@@ -59,9 +59,10 @@ impl Protocol {
         }
     }
 
-    /// Whether the body is one of many messages, which need not end.
-    pub fn streams(self) -> bool {
-        !self.reads_json()
+    /// Whether a request is known by its body, and an answer by its head and body, both of which
+    /// end.
+    pub fn is_whole(self) -> bool {
+        !matches!(self, Protocol::ConnectStream | Protocol::Grpc)
     }
 
     /// Check what a request that claims this protocol must look like.

@@ -1,6 +1,7 @@
 //! The clock over a connection, on pipes in memory.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use tokio::sync::oneshot;
 
 use super::*;
 use crate::time::Clock;
@@ -47,4 +48,40 @@ async fn a_client_that_does_not_read_fails_the_write() {
     io.guard.set_deadline(Some(Clock::now() + Duration::from_millis(20)));
     let error = io.write_all(&[0; 4096]).await.expect_err("nobody reads");
     assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+}
+
+#[tokio::test]
+async fn what_is_held_is_written_when_it_is_let_go() {
+    let (mut client, mut io) = guarded(Duration::ZERO, Duration::ZERO);
+    for given_up in [false, true] {
+        let (done, until) = oneshot::channel();
+        io.guard.detachment.hold(until);
+        let mut write = Box::pin(io.write_all(b"x"));
+        assert!(futures_executor::block_on(std::future::poll_fn(|cx| {
+            Poll::Ready(write.as_mut().poll(cx).is_pending())
+        })));
+        if given_up {
+            drop(done)
+        } else {
+            done.send(()).expect("somebody waits")
+        }
+        write.await.expect("written");
+        assert_eq!(client.read_u8().await.expect("the byte"), b'x');
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_goes_on_alone_does_not_notice_that_its_client_has_left() {
+    let (client, mut io) = guarded(Duration::ZERO, Duration::ZERO);
+    io.guard.detachment.go_on_alone();
+    assert!(!io.guard.detachment.is_deserted());
+    drop(client);
+    io.guard.set_deadline(Some(Clock::now() + Duration::from_millis(20)));
+    let error = io.read_u8().await.expect_err("the deadline");
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    assert!(io.guard.detachment.is_deserted());
+    io.write_all(b"to nobody").await.expect("nobody minds");
+    io.flush().await.expect("nobody minds");
+    io.guard.rest(Clock::now());
+    assert_eq!(io.read(&mut [0]).await.expect("the end"), 0);
 }

@@ -14,7 +14,50 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 
+use self::postgres::Postgres;
+use self::sqlite::{Limit, Sqlite};
+use super::config::{Chosen, Stores};
 use super::invocation::Row;
+use super::recorder::StartError;
+
+/// The store that is configured, shared by all who keep something in it.
+#[derive(Clone)]
+pub enum Database {
+    Postgres(Arc<Postgres>),
+    Sqlite(Sqlite),
+}
+
+impl Database {
+    /// Connects nothing yet.
+    ///
+    /// # Errors
+    /// No store is configured, or its certificate authorities cannot be read.
+    pub fn open(stores: &Stores) -> Result<Self, StartError> {
+        match stores.chosen() {
+            Some(Chosen::Postgres(postgres, url)) => {
+                let postgres = Postgres::new(postgres, url).map_err(StartError::Postgres)?;
+                Ok(Database::Postgres(Arc::new(postgres)))
+            }
+            Some(Chosen::Sqlite(sqlite, path)) => {
+                let limit = Limit { size: sqlite.max_size.0, when_full: sqlite.when_full };
+                Ok(Database::Sqlite(Sqlite::start(path, limit).map_err(StartError::Thread)?))
+            }
+            None => Err(StartError::NoStore),
+        }
+    }
+
+    pub(super) fn store(&self) -> Arc<dyn Store> {
+        match self {
+            Database::Postgres(postgres) => Arc::<Postgres>::clone(postgres),
+            Database::Sqlite(sqlite) => Arc::new(sqlite.clone()),
+        }
+    }
+
+    /// Brings the schema up to date, of the record and of everything else.
+    pub(crate) async fn migrate(&self) -> Result<(), Lost> {
+        self.store().migrate().await
+    }
+}
 
 /// A place that keeps rows. Every method may be called again after a failure.
 #[async_trait]
@@ -61,7 +104,7 @@ pub(crate) struct Refusal {
 /// The store did not do it, and may do so another time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct Lost(pub(crate) String);
+pub struct Lost(pub(crate) String);
 
 impl Lost {
     /// Keeps the whole chain of causes: the outermost error alone hides them.

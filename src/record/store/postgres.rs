@@ -28,7 +28,7 @@ use crate::record::invocation::{Row, Stage, first_id};
 /// Beyond the server's own limit, for a server that does not answer at all.
 const GRACE: Duration = Duration::from_secs(1);
 
-pub(crate) struct Postgres {
+pub struct Postgres {
     pool: Pool,
     statement_timeout: Duration,
 }
@@ -121,6 +121,14 @@ impl Postgres {
             }
         })
         .await
+    }
+
+    /// Runs one statement, or a few, on a connection.
+    pub(crate) async fn run<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut Object) -> Result<T, Error>,
+    ) -> Result<T, Lost> {
+        self.with_client(self.statement_timeout, work).await
     }
 
     /// Runs `work` on a connection within `limit`. The connection goes back to the pool only if all

@@ -23,6 +23,7 @@ use crate::record::json;
 const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, sql: include_str!("../migrations/sqlite/0001_invocations.sql") },
     Migration { version: 2, sql: include_str!("../migrations/sqlite/0002_trace_query_dead.sql") },
+    Migration { version: 3, sql: include_str!("../migrations/sqlite/0003_idempotency_keys.sql") },
 ];
 
 /// How long a writer of another process may hold the file before a batch is put off.
@@ -30,7 +31,7 @@ const BUSY: Duration = Duration::from_secs(2);
 
 /// The handle; the last one dropped ends the thread, which closes the file.
 #[derive(Clone, Debug)]
-pub(crate) struct Sqlite {
+pub struct Sqlite {
     jobs: mpsc::Sender<Job>,
 }
 
@@ -55,7 +56,7 @@ impl Sqlite {
         Ok(Sqlite { jobs })
     }
 
-    async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Lost> {

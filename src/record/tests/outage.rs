@@ -7,14 +7,16 @@ use tokio::runtime::Handle;
 use super::{LONG, REJECT, SHORT, config, eventually};
 use crate::record::invocation::tests::invocation;
 use crate::record::meters::Meters;
-use crate::record::{Committed, Recorder, Unavailable, postgres_server};
+use crate::record::{Committed, Database, Recorder, Unavailable, postgres_server};
 
 fn on_postgres(url: &str) -> Recorder {
     // The rows of these tests are of 2023, and meant to stay.
     let yaml = format!(
         "{{retention: 0, store: {{postgres: {{url: '{url}', connect_timeout: 500ms}}}}, batch: {{max_delay: 1ms}}}}"
     );
-    Recorder::start(&config(&yaml), &Handle::current(), Meters::unseen()).expect("started")
+    let config = config(&yaml);
+    let database = Database::open(&config.store).expect("opened");
+    Recorder::start(&database, &config, &Handle::current(), Meters::unseen())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -16,6 +16,10 @@ const MIGRATIONS: &[Migration] = &[
         version: 2,
         sql: include_str!("../../migrations/postgres/0002_partitions_trace_query_dead.sql"),
     },
+    Migration {
+        version: 3,
+        sql: include_str!("../../migrations/postgres/0003_idempotency_keys.sql"),
+    },
 ];
 
 /// Names the lock under which the schema is changed; any number that others do not use.

@@ -1,0 +1,238 @@
+//! Keys in the SQLite file of one gateway, on the thread that writes the record. The time is the
+//! machine's.
+//!
+//! Every change waits for the disk: a lease that a power failure takes back would be a request
+//! executed twice. Changes that wait for the same transaction share it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use rusqlite::{OptionalExtension, Transaction, TransactionBehavior, params};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+
+use super::store::{Claim, Found, Row, Store};
+use crate::policy::idempotency::{Answer, Scope};
+use crate::record::Database;
+use crate::record::store::Lost;
+use crate::record::store::sqlite::Sqlite;
+
+const INSERT: &str = "INSERT INTO idempotency_keys \
+    (scope, fingerprint, route, owner, lease_until, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
+    ON CONFLICT (scope) DO NOTHING";
+
+const FIND: &str = "SELECT fingerprint, owner, lease_until, expires_at, status, head, body \
+    FROM idempotency_keys WHERE scope = ?1";
+
+const TAKE_OVER: &str = "UPDATE idempotency_keys SET fingerprint = ?2, owner = ?3, \
+    lease_until = ?4, expires_at = ?5, status = NULL, head = NULL, body = NULL \
+    WHERE scope = ?1 AND owner = ?6 AND (status IS NOT NULL) = ?7";
+
+const KEEP: &str = "UPDATE idempotency_keys SET status = ?3, head = ?4, body = ?5, \
+    expires_at = ?6 WHERE scope = ?1 AND owner = ?2";
+
+const RELEASE: &str =
+    "DELETE FROM idempotency_keys WHERE scope = ?1 AND owner = ?2 AND status IS NULL";
+
+const EXPIRE: &str = "DELETE FROM idempotency_keys WHERE scope IN \
+    (SELECT scope FROM idempotency_keys WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)";
+
+/// Steps in one transaction at most.
+const GROUP: usize = 256;
+
+pub(super) struct SqliteKeys {
+    file: Sqlite,
+    waiting: mpsc::UnboundedSender<Box<dyn Step>>,
+}
+
+impl SqliteKeys {
+    pub(super) fn new(file: Sqlite, runtime: &Handle) -> Self {
+        let (waiting, inbox) = mpsc::unbounded_channel();
+        runtime.spawn(serve(file.clone(), inbox));
+        SqliteKeys { file, waiting }
+    }
+
+    /// Resolves when what `work` did is on the disk.
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Lost> {
+        let gone = || Lost("the SQLite file is not served any more".to_owned());
+        let (answer, outcome) = oneshot::channel();
+        let step = Pending { work: Some(work), value: None, answer };
+        self.waiting.send(Box::new(step)).map_err(|_| gone())?;
+        outcome.await.map_err(|_| gone())?
+    }
+
+    async fn execute(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<usize> + Send + 'static,
+    ) -> Result<bool, Lost> {
+        Ok(self.run(work).await? == 1)
+    }
+}
+
+#[async_trait]
+impl Store for SqliteKeys {
+    async fn migrate(&self) -> Result<(), Lost> {
+        Database::Sqlite(self.file.clone()).migrate().await
+    }
+
+    async fn insert(&self, claim: &Claim) -> Result<bool, Lost> {
+        let claim = claim.clone();
+        self.execute(move |transaction| {
+            transaction.prepare_cached(INSERT)?.execute(params![
+                claim.scope.0,
+                claim.fingerprint.0,
+                &*claim.route,
+                claim.owner.as_bytes(),
+                from_now(claim.lease),
+                from_now(claim.ttl),
+            ])
+        })
+        .await
+    }
+
+    async fn find(&self, scope: &Scope) -> Result<Option<Found>, Lost> {
+        let scope = *scope;
+        let row = self
+            .run(move |transaction| {
+                transaction.prepare_cached(FIND)?.query_row([scope.0], read).optional()
+            })
+            .await?;
+        row.map(Row::read).transpose()
+    }
+
+    async fn take_over(&self, claim: &Claim, found: &Found) -> Result<bool, Lost> {
+        let (claim, before, answered) = (claim.clone(), found.owner, found.is_answered());
+        self.execute(move |transaction| {
+            transaction.prepare_cached(TAKE_OVER)?.execute(params![
+                claim.scope.0,
+                claim.fingerprint.0,
+                claim.owner.as_bytes(),
+                from_now(claim.lease),
+                from_now(claim.ttl),
+                before.as_bytes(),
+                answered,
+            ])
+        })
+        .await
+    }
+
+    async fn keep(
+        &self,
+        scope: &Scope,
+        owner: Uuid,
+        answer: &Answer,
+        ttl: Duration,
+    ) -> Result<bool, Lost> {
+        let (scope, status, head) = (*scope, answer.status.as_u16(), answer.head());
+        let body = answer.body.clone();
+        self.execute(move |transaction| {
+            transaction.prepare_cached(KEEP)?.execute(params![
+                scope.0,
+                owner.as_bytes(),
+                status,
+                head,
+                body.as_deref(),
+                from_now(ttl),
+            ])
+        })
+        .await
+    }
+
+    async fn release(&self, scope: &Scope, owner: Uuid) -> Result<(), Lost> {
+        let scope = *scope;
+        self.execute(move |transaction| {
+            transaction.prepare_cached(RELEASE)?.execute(params![scope.0, owner.as_bytes()])
+        })
+        .await
+        .map(drop)
+    }
+
+    async fn expire(&self, at_most: u32) -> Result<u64, Lost> {
+        let gone = self.run(move |transaction| {
+            transaction.prepare_cached(EXPIRE)?.execute(params![from_now(Duration::ZERO), at_most])
+        });
+        Ok(gone.await? as u64)
+    }
+}
+
+/// One step of a transaction: done in it, answered after it.
+trait Step: Send {
+    fn work(&mut self, transaction: &Transaction<'_>) -> rusqlite::Result<()>;
+    fn answer(self: Box<Self>, lost: Option<&Lost>);
+}
+
+struct Pending<T, F> {
+    work: Option<F>,
+    value: Option<T>,
+    answer: oneshot::Sender<Result<T, Lost>>,
+}
+
+impl<T, F> Step for Pending<T, F>
+where
+    T: Send,
+    F: FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send,
+{
+    fn work(&mut self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+        if let Some(work) = self.work.take() {
+            self.value = Some(work(transaction)?);
+        }
+        Ok(())
+    }
+
+    fn answer(self: Box<Self>, lost: Option<&Lost>) {
+        let outcome = match (lost, self.value) {
+            (Some(lost), _) => Err(lost.clone()),
+            (None, Some(value)) => Ok(value),
+            (None, None) => Err(Lost("the step was not reached".to_owned())),
+        };
+        // Whoever has stopped waiting was told so by its own timer.
+        self.answer.send(outcome).ok();
+    }
+}
+
+/// Does what waits, as much as there is in one transaction. Ends with the last sender.
+async fn serve(file: Sqlite, mut inbox: mpsc::UnboundedReceiver<Box<dyn Step>>) {
+    let mut group = Vec::new();
+    while inbox.recv_many(&mut group, GROUP).await > 0 {
+        let steps = Arc::new(Mutex::new(std::mem::take(&mut group)));
+        let shared = Arc::clone(&steps);
+        let outcome = file
+            .run(move |connection| {
+                connection.pragma_update(None, "synchronous", "full")?;
+                let transaction =
+                    connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+                for step in shared.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
+                    step.work(&transaction)?;
+                }
+                transaction.commit()
+            })
+            .await;
+        let steps = std::mem::take(&mut *steps.lock().unwrap_or_else(PoisonError::into_inner));
+        steps.into_iter().for_each(|step| step.answer(outcome.as_ref().err()));
+    }
+}
+
+fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
+    let owner: [u8; 16] = row.get(1)?;
+    Ok(Row {
+        fingerprint: row.get(0)?,
+        owner: Uuid::from_bytes(owner),
+        lease_until: row.get(2)?,
+        expires_at: row.get(3)?,
+        status: row.get(4)?,
+        head: row.get(5)?,
+        body: row.get(6)?,
+        now: from_now(Duration::ZERO),
+    })
+}
+
+/// As the file keeps times: milliseconds since 1970.
+fn from_now(after: Duration) -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.saturating_add(after).as_millis()).unwrap_or(i64::MAX)
+}

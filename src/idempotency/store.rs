@@ -1,0 +1,109 @@
+//! What a store of keys must be able to do. Each step is one statement, and safe to repeat.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use crate::policy::idempotency::{Answer, Entry, Fingerprint, Scope, Stamp, State};
+use crate::record::store::Lost;
+
+/// A request that wants to be the first with its key.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    pub scope: Scope,
+    pub fingerprint: Fingerprint,
+    /// For whoever looks into the store.
+    pub route: Arc<str>,
+    /// How long the request may take, whatever becomes of it.
+    pub lease: Duration,
+    pub ttl: Duration,
+    /// Different for every claim.
+    pub owner: Uuid,
+}
+
+/// What was there, who holds it, and what time it is in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) entry: Entry,
+    pub(super) owner: Uuid,
+    pub(super) now: Stamp,
+}
+
+impl Found {
+    /// Whether the first request has its answer.
+    pub(super) fn is_answered(&self) -> bool {
+        matches!(self.entry.state, State::Answered(_))
+    }
+}
+
+#[async_trait]
+pub(super) trait Store: Send + Sync {
+    /// Connects if need be and brings the schema up to date.
+    async fn migrate(&self) -> Result<(), Lost>;
+
+    /// Leases the key, unless there is an entry for it. Whether it did.
+    async fn insert(&self, claim: &Claim) -> Result<bool, Lost>;
+
+    async fn find(&self, scope: &Scope) -> Result<Option<Found>, Lost>;
+
+    /// Leases the key in place of `found`, unless that has changed. Whether it did.
+    async fn take_over(&self, claim: &Claim, found: &Found) -> Result<bool, Lost>;
+
+    /// Keeps the answer of the key's owner. Whether the key was still its own.
+    async fn keep(
+        &self,
+        scope: &Scope,
+        owner: Uuid,
+        answer: &Answer,
+        ttl: Duration,
+    ) -> Result<bool, Lost>;
+
+    /// Forgets a key whose owner has sent nothing.
+    async fn release(&self, scope: &Scope, owner: Uuid) -> Result<(), Lost>;
+
+    /// Deletes up to `at_most` keys whose time is over, and says how many.
+    async fn expire(&self, at_most: u32) -> Result<u64, Lost>;
+}
+
+/// A row as both stores have it, the times as stamps.
+pub(super) struct Row {
+    pub(super) fingerprint: Vec<u8>,
+    pub(super) owner: Uuid,
+    pub(super) lease_until: i64,
+    pub(super) expires_at: i64,
+    pub(super) status: Option<i32>,
+    pub(super) head: Option<Vec<u8>>,
+    pub(super) body: Option<Vec<u8>>,
+    pub(super) now: i64,
+}
+
+impl Row {
+    pub(super) fn read(self) -> Result<Found, Lost> {
+        let strange = || Lost("a row of idempotency_keys is not as it was written".to_owned());
+        let fingerprint = self.fingerprint.try_into().map_err(|_| strange())?;
+        let state = match self.status {
+            None => State::Leased { until: stamp(self.lease_until) },
+            Some(status) => {
+                let status = u16::try_from(status).map_err(|_| strange())?;
+                let head = self.head.unwrap_or_default();
+                State::Answered(Answer::read(status, &head, self.body).ok_or_else(strange)?)
+            }
+        };
+        Ok(Found {
+            entry: Entry {
+                fingerprint: Fingerprint(fingerprint),
+                state,
+                expires_at: stamp(self.expires_at),
+            },
+            owner: self.owner,
+            now: stamp(self.now),
+        })
+    }
+}
+
+/// No time of ours lies before 1970.
+fn stamp(millis: i64) -> Stamp {
+    Stamp(u64::try_from(millis).unwrap_or(0))
+}

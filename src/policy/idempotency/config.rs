@@ -1,0 +1,162 @@
+//! What an operator writes under a route's `idempotency`.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error};
+
+use crate::units::{self, Size, Timespan};
+
+/// What is read of a request's body, to be compared and, on a retry, to be sent again.
+const LARGEST_BODY: Size = Size::kib(64);
+/// Between the end of a request's time and the end of its lease.
+const MARGIN: Duration = Duration::from_millis(500);
+/// What is kept of an answer at most.
+const LARGEST_ANSWER: Size = Size::mib(8);
+
+/// `idempotency:` of a route.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Whether a request without a key is refused, or let through as on any other route.
+    pub required: bool,
+    /// For which methods the header has a meaning.
+    pub methods: Vec<Method>,
+    /// How long an answer is kept, and how long a key stays undecided at most.
+    #[serde(deserialize_with = "units::positive")]
+    pub ttl: Timespan,
+    /// How long a key is taken to be in use at least, if nothing more is heard of its request. Never
+    /// shorter than a request on this route may take.
+    pub lease: Timespan,
+    /// The largest body of a request with a key; at most 64 KiB.
+    #[serde(deserialize_with = "up_to_largest_body")]
+    pub max_body: Size,
+    /// The largest body of an answer that is kept; at most 8 MiB.
+    #[serde(deserialize_with = "up_to_largest_answer")]
+    pub max_answer: Size,
+    /// What a store that is down means.
+    pub on_failure: OnFailure,
+    /// What becomes of a key whose request was sent, once its lease is over without an answer.
+    pub on_undecided: OnUndecided,
+    /// Whose the keys of callers without credentials are.
+    pub anonymous: Anonymous,
+    /// Upstream statuses that say "not done, come again": they free the key instead of being kept.
+    #[serde(deserialize_with = "statuses")]
+    pub release_on: Vec<u16>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            required: false,
+            methods: vec![Method::Post, Method::Patch],
+            ttl: Timespan::from_secs(24 * 60 * 60),
+            lease: Timespan::from_secs(30),
+            max_body: LARGEST_BODY,
+            max_answer: Size::kib(256),
+            on_failure: OnFailure::default(),
+            on_undecided: OnUndecided::default(),
+            anonymous: Anonymous::default(),
+            release_on: vec![429],
+        }
+    }
+}
+
+impl Config {
+    /// Whether the header has a meaning for this method.
+    pub fn covers(&self, method: &http::Method) -> bool {
+        self.methods.iter().any(|covered| covered.is(method))
+    }
+
+    /// How long a request holds its key, if it may take `request` and `commit` is what the store may
+    /// take to keep its answer: no request that is still alive has lost its lease.
+    pub fn lease_of(&self, request: Duration, commit: Duration) -> Duration {
+        (request + commit + MARGIN).max(*self.lease)
+    }
+
+    /// Whether an upstream that answers `status` has not acted.
+    pub fn releases(&self, status: u16) -> bool {
+        self.release_on.contains(&status)
+    }
+}
+
+/// A method that changes something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Method {
+    Post,
+    Patch,
+    Put,
+    Delete,
+}
+
+impl Method {
+    fn is(self, method: &http::Method) -> bool {
+        *method
+            == match self {
+                Method::Post => http::Method::POST,
+                Method::Patch => http::Method::PATCH,
+                Method::Put => http::Method::PUT,
+                Method::Delete => http::Method::DELETE,
+            }
+    }
+}
+
+/// What becomes of a request with a key while the store is down.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFailure {
+    /// 503.
+    #[default]
+    Reject,
+    /// It goes through like one without a key: it may be executed twice.
+    Pass,
+}
+
+/// What becomes of a key of which it is not known whether its request was executed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnUndecided {
+    /// 409 until the key's time is over.
+    #[default]
+    Reject,
+    /// The next request is executed: for upstreams that recognise the key themselves.
+    Retry,
+}
+
+/// Whose the keys of callers without credentials are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Anonymous {
+    /// Those of their address. A client that moves is another client.
+    #[default]
+    Address,
+    /// Everybody's: who knows a key and its request gets its answer.
+    Shared,
+}
+
+fn up_to_largest_body<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Size, D::Error> {
+    up_to(LARGEST_BODY, deserializer)
+}
+
+fn up_to_largest_answer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Size, D::Error> {
+    up_to(LARGEST_ANSWER, deserializer)
+}
+
+fn up_to<'de, D: Deserializer<'de>>(most: Size, deserializer: D) -> Result<Size, D::Error> {
+    let size = Size::deserialize(deserializer)?;
+    if size.0 == 0 || size > most {
+        return Err(D::Error::custom(format_args!("must be more than 0 and at most {most}")));
+    }
+    Ok(size)
+}
+
+fn statuses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u16>, D::Error> {
+    let statuses = Vec::<u16>::deserialize(deserializer)?;
+    match statuses.iter().find(|status| !(400..=599).contains(*status)) {
+        Some(wrong) => Err(D::Error::custom(format_args!(
+            "status {wrong} is not a failure, expected one from 400 to 599"
+        ))),
+        None => Ok(statuses),
+    }
+}

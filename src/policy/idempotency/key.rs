@@ -1,0 +1,64 @@
+//! The header, as clients write it.
+
+use http::{HeaderMap, HeaderName};
+
+/// Where a client puts its key. Goes upstream as it came.
+pub const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
+
+const LONGEST: usize = 255;
+
+/// 1 to 255 characters that a client chose for one request and all its repetitions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key(Box<[u8]>);
+
+/// The header is there and holds no key, or more than one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidKey;
+
+impl Key {
+    /// The key of a request; `None` without the header.
+    pub fn of(headers: &HeaderMap) -> Result<Option<Key>, InvalidKey> {
+        let mut values = headers.get_all(&HEADER).iter();
+        let Some(value) = values.next() else { return Ok(None) };
+        if values.next().is_some() {
+            return Err(InvalidKey);
+        }
+        let value = value.as_bytes().trim_ascii();
+        let text = match value.strip_prefix(b"\"") {
+            Some(rest) => unquoted(rest)?,
+            None => bare(value)?,
+        };
+        if text.is_empty() || text.len() > LONGEST {
+            return Err(InvalidKey);
+        }
+        Ok(Some(Key(text.into())))
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// A string of structured fields after its first quote (RFC 9651, section 3.3.3). Parameters have no
+/// meaning here and are refused.
+fn unquoted(rest: &[u8]) -> Result<Vec<u8>, InvalidKey> {
+    let mut text = Vec::with_capacity(rest.len());
+    let mut bytes = rest.iter();
+    loop {
+        match bytes.next() {
+            Some(b'"') if bytes.as_slice().is_empty() => return Ok(text),
+            Some(b'\\') => match bytes.next() {
+                Some(escaped @ (b'"' | b'\\')) => text.push(*escaped),
+                Some(_) | None => return Err(InvalidKey),
+            },
+            Some(byte @ (b' ' | b'!' | b'#'..=b'~')) => text.push(*byte),
+            Some(_) | None => return Err(InvalidKey),
+        }
+    }
+}
+
+/// A bare key, as most clients send it. A comma would be two headers that a proxy has joined.
+fn bare(value: &[u8]) -> Result<Vec<u8>, InvalidKey> {
+    let may_hold = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b',' | b';');
+    if value.iter().all(may_hold) { Ok(value.to_vec()) } else { Err(InvalidKey) }
+}

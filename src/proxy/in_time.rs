@@ -1,0 +1,61 @@
+//! Reads and writes of a stream, as far as its guard lets them.
+//!
+//! For `super::stream` what `super::guarded_io` does inside its polls.
+
+use std::future::Future;
+use std::task::Poll;
+
+use pingora_core::{Error, ErrorType, Result};
+
+use super::alarm::Alarm;
+use super::guard::Guard;
+
+/// `work`, unless the guard's deadline passes first. A client that leaves is not heard of where the
+/// request goes on without it.
+pub(super) async fn read_in_time<T>(
+    guard: &Guard,
+    alarm: &mut Alarm,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let mut work = std::pin::pin!(work);
+    let mut left = false;
+    let late = || Error::new_down(ErrorType::ReadError);
+    std::future::poll_fn(|cx| {
+        if !left && let Poll::Ready(done) = work.as_mut().poll(cx) {
+            left = done.is_err() && guard.detachment.ignores_leaving();
+            if !left {
+                return Poll::Ready(done);
+            }
+        }
+        alarm.poll(guard.deadline(), cx).map(|()| Err(late()))
+    })
+    .await
+}
+
+/// The same for `work` that writes.
+pub(super) async fn written_in_time<T>(
+    guard: &Guard,
+    alarm: &mut Alarm,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let mut work = std::pin::pin!(work);
+    let late = || Error::new_down(ErrorType::WriteError);
+    std::future::poll_fn(|cx| match work.as_mut().poll(cx) {
+        Poll::Pending => alarm.poll(guard.deadline(), cx).map(|()| Err(late())),
+        done => done,
+    })
+    .await
+}
+
+/// What `write` came to; `instead`, if it failed and nobody minds.
+pub(super) fn unless_alone<T>(guard: &Guard, written: Result<T>, instead: T) -> Result<T> {
+    match written {
+        Err(_) if guard.detachment.ignores_leaving() => Ok(instead),
+        other => other,
+    }
+}
+
+/// Until something may be written.
+pub(super) async fn let_go(guard: &Guard) {
+    std::future::poll_fn(|cx| guard.detachment.poll_let_go(cx)).await;
+}
