@@ -239,7 +239,7 @@ mod tests {
         assert!("2026-01-31T12:00:00Z".parse::<Time>().is_ok());
         let ago: Time = "15m".parse().expect("a distance");
         assert!(ago.0.elapsed().expect("in the past") >= Duration::from_secs(900));
-        for wrong in ["", "yesterday", "15", "9999999999y"] {
+        for wrong in ["", "yesterday", "15", "99999999999999y"] {
             assert!(wrong.parse::<Time>().is_err(), "{wrong}");
         }
     }
