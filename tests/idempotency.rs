@@ -33,6 +33,17 @@ fn assert_refused(response: &Response, status: u16, code: &str) {
     assert_eq!((response.status, response.code().as_str()), (status, code));
 }
 
+/// The key `k` is refused as in flight until its lease is over, and then as undecided.
+#[track_caller]
+fn assert_becomes_undecided(gateway: &Gateway) {
+    let undecided = eventually("the end of the lease", || {
+        let response = gateway.call(pay("k"));
+        assert_eq!(response.status, 409);
+        (response.code() != "idempotency_in_flight").then_some(response)
+    });
+    assert_refused(&undecided, 409, "idempotency_undecided");
+}
+
 /// `again` is `first`, but for what belongs to the one exchange.
 #[track_caller]
 fn assert_replayed(again: &Response, first: &Response) {
@@ -348,12 +359,7 @@ fn what_was_sent_and_not_answered_stays_undecided() {
         let first = gateway.call(pay("k"));
         assert!(first.status >= 502 || first.text() == "ha", "{}", first.text());
         assert_refused(&gateway.call(pay("k")), 409, "idempotency_in_flight");
-        let undecided = eventually("the end of the lease", || {
-            let response = gateway.call(pay("k"));
-            assert_eq!(response.status, 409);
-            (response.code() != "idempotency_in_flight").then_some(response)
-        });
-        assert_refused(&undecided, 409, "idempotency_undecided");
+        assert_becomes_undecided(&gateway);
         assert_eq!(upstream.count(), 1, "never twice in silence");
     }
 }
@@ -628,12 +634,7 @@ fn a_gateway_killed_after_sending_leaves_the_key_undecided() {
     upstream.wait_complete(1);
     killed.kill();
     let gateway = on_file(data.path(), &upstream, route);
-    let undecided = eventually("the end of the lease", || {
-        let response = gateway.call(pay("k"));
-        assert_eq!(response.status, 409);
-        (response.code() != "idempotency_in_flight").then_some(response)
-    });
-    assert_refused(&undecided, 409, "idempotency_undecided");
+    assert_becomes_undecided(&gateway);
     assert_eq!(upstream.count(), 1, "never twice in silence");
 }
 

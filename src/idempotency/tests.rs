@@ -65,6 +65,24 @@ impl Subject {
         let claimed = self.keys[0].claim(claim, OnUndecided::Reject, PATIENCE).await;
         claimed.expect("a store that answers")
     }
+
+    /// Many claims for one key on both gateways; the leases they got, the others being told to wait.
+    async fn claim_at_once(&self, claims: usize) -> Vec<Lease> {
+        let claims = (0..claims).map(|n| {
+            let keys = self.keys[n % 2].clone();
+            tokio::spawn(async move {
+                keys.claim(claim(1, LONG, LONG), OnUndecided::Retry, PATIENCE).await
+            })
+        });
+        let mut leases = Vec::new();
+        for claimed in claims.collect::<Vec<_>>() {
+            match claimed.await.expect("no panic").expect("a store that answers") {
+                Claimed::First(lease) => leases.push(lease),
+                other => assert_eq!(refused(other), Refusal::InFlight),
+            }
+        }
+        leases
+    }
 }
 
 macro_rules! on_each_store {
@@ -130,19 +148,7 @@ fn refused(claimed: Claimed) -> Refusal {
 
 on_each_store! {
     async fn of_many_claims_on_two_gateways_one_is_the_first(subject: Subject) {
-        let claims = (0..60).map(|n| {
-            let keys = subject.keys[n % 2].clone();
-            tokio::spawn(async move {
-                keys.claim(claim(1, LONG, LONG), OnUndecided::Retry, PATIENCE).await
-            })
-        });
-        let mut leases = Vec::new();
-        for claimed in claims.collect::<Vec<_>>() {
-            match claimed.await.expect("no panic").expect("a store that answers") {
-                Claimed::First(lease) => leases.push(lease),
-                other => assert_eq!(refused(other), Refusal::InFlight),
-            }
-        }
+        let leases = subject.claim_at_once(60).await;
         assert_eq!(leases.len(), 1);
         let [one, other] = [0, 1].map(|n: usize| subject.keys[n].stats());
         assert_eq!(one.leased + other.leased, 1);
@@ -199,19 +205,7 @@ on_each_store! {
         lease.traces.sending();
         drop(lease);
         tokio::time::sleep(SHORT).await;
-        let claims = (0..20).map(|n| {
-            let keys = subject.keys[n % 2].clone();
-            tokio::spawn(async move {
-                keys.claim(claim(1, LONG, LONG), OnUndecided::Retry, PATIENCE).await
-            })
-        });
-        let mut leases = Vec::new();
-        for claimed in claims.collect::<Vec<_>>() {
-            match claimed.await.expect("no panic").expect("a store that answers") {
-                Claimed::First(lease) => leases.push(lease),
-                other => assert_eq!(refused(other), Refusal::InFlight),
-            }
-        }
+        let leases = subject.claim_at_once(20).await;
         assert_eq!(leases.len(), 1);
     }
 
