@@ -8,10 +8,10 @@
 mod family;
 mod record;
 mod register;
+mod route;
 mod store;
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use family::CLASSES;
 pub use family::Family;
@@ -21,6 +21,7 @@ use prometheus::{
 };
 use record::RecordMetrics;
 use register::{counter, counters, gauge, gauges, histograms, opts, register};
+pub use route::RouteMetrics;
 pub use store::StoreMetrics;
 
 /// The gateway's metrics. One per process, shared.
@@ -70,19 +71,6 @@ pub struct StateMetrics {
     pub idempotency_keys: IntCounterVec,
     pub jwks_keys: IntGaugeVec,
     pub jwks_fetches: IntCounterVec,
-}
-
-/// One route's metrics, resolved when the configuration was compiled.
-#[derive(Clone)]
-pub struct RouteMetrics {
-    /// By [`Family`], then by class of status.
-    answered: [[IntCounter; 5]; 4],
-    pub duration: Histogram,
-    pub retries: IntCounter,
-    stopped: IntCounterVec,
-    fallbacks: IntCounterVec,
-    rejections: IntCounterVec,
-    route: Arc<str>,
 }
 
 /// One upstream's metrics.
@@ -303,46 +291,6 @@ impl StateMetrics {
         ] {
             counters.reset();
         }
-    }
-}
-
-impl RouteMetrics {
-    /// A request has been answered with `status`; 0, for nothing, counts as the 4xx of a 499.
-    pub fn answered(&self, family: Family, status: u16, took: Duration) {
-        let class = if status == 0 { 4 } else { usize::from(status / 100).clamp(1, 5) };
-        self.answered[family as usize][class - 1].inc();
-        self.duration.observe(took.as_secs_f64());
-    }
-
-    pub fn rejected(&self, code: &str) {
-        self.rejections.with_label_values(&[&*self.route, code]).inc();
-    }
-
-    pub fn retry_stopped(&self, reason: &str) {
-        self.stopped.with_label_values(&[&*self.route, reason]).inc();
-    }
-
-    /// The route's fallback has answered.
-    pub fn fell_back(&self, reason: &str) {
-        self.fallbacks.with_label_values(&[&*self.route, reason]).inc();
-    }
-
-    /// Requests answered so far.
-    pub fn requests(&self) -> u64 {
-        self.answered.iter().flatten().map(IntCounter::get).sum()
-    }
-
-    /// Of those, answered with a 5xx.
-    pub fn errors(&self) -> u64 {
-        self.answered.iter().map(|classes| classes[4].get()).sum()
-    }
-
-    pub fn mean_duration(&self) -> Duration {
-        let count = self.duration.get_sample_count();
-        if count == 0 {
-            return Duration::ZERO;
-        }
-        Duration::from_secs_f64(self.duration.get_sample_sum() / count as f64)
     }
 }
 
