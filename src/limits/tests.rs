@@ -105,7 +105,7 @@ fn anybody() -> Requester<'static> {
 
 fn config(algorithm: Algorithm, on_failure: Option<OnFailure>) -> Config {
     let shared = on_failure.map(|on_failure| Shared { store: "redis".to_owned(), on_failure });
-    Config { algorithm, key: Key::default(), max_keys: 100, shared }
+    Config { algorithm, key: Key::default(), cost: 1, max_keys: 100, shared }
 }
 
 fn shared(algorithms: impl IntoIterator<Item = Algorithm>) -> Limits {
@@ -143,14 +143,21 @@ fn in_micros(standing: Standing) -> Standing {
 #[test]
 fn the_script_says_what_the_limits_it_stands_in_for_say() {
     let Some(redis) = Virtual::start() else { return };
+    let limit = (algorithm(), 1..4_u32);
     let histories =
-        (prop::collection::vec(algorithm(), 1..4), prop::collection::vec(0..3_000_000_u64, 1..60));
+        (prop::collection::vec(limit, 1..4), prop::collection::vec(0..3_000_000_u64, 1..60));
     let mut runner = proptest::test_runner::TestRunner::default();
-    let outcome = runner.run(&histories, |(algorithms, pauses)| {
+    let outcome = runner.run(&histories, |(limits, pauses)| {
         // Windows in the process end on whole milliseconds.
-        let fixed = algorithms.iter().any(|a| matches!(a, Algorithm::FixedWindow(_)));
-        let local = Limits(algorithms.iter().map(|a| config(a.clone(), None)).collect());
-        let shared = shared(algorithms);
+        let fixed = limits.iter().any(|(a, _)| matches!(a, Algorithm::FixedWindow(_)));
+        let all = |on_failure| {
+            let limit = |(algorithm, cost): &(Algorithm, u32)| Config {
+                cost: (*cost).min(algorithm.most()),
+                ..config(algorithm.clone(), on_failure)
+            };
+            Limits(limits.iter().map(limit).collect())
+        };
+        let (local, shared) = (all(None), all(Some(OnFailure::Open)));
         let terms = terms::compile("p", "r", &shared);
         let (local, shared) = (limiters(&local), limiters(&shared));
         redis.forget();
@@ -321,6 +328,8 @@ fn keys_tell_apart_what_is_counted_apart() {
             "p:r:fixed_window:5/1m:consumer:2",
         ]
     );
+    limits.0[2].cost = 3;
+    assert_eq!(stems(&limits)[2], "p:r:fixed_window:5/1mx3:consumer");
     // Wherever it stands in the list, beside whatever is not shared.
     limits.0.remove(0);
     limits.0.insert(0, config(window(5), None));

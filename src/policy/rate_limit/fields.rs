@@ -97,10 +97,11 @@ impl Fields {
 /// One item of `RateLimit-Policy`. A window is rounded up to whole seconds: whoever keeps to it
 /// is slower than it had to be, never faster.
 fn policy((limit, name): (&super::Config, &String)) -> String {
-    let (quota, window) = match &limit.algorithm {
-        Algorithm::FixedWindow(limit) => (limit.requests, *limit.per),
-        Algorithm::SlidingWindow(limit) => (limit.requests, *limit.per),
-        Algorithm::TokenBucket(bucket) => (bucket.burst, bucket.full_after()),
+    let quota = limit.algorithm.most() / limit.cost;
+    let window = match &limit.algorithm {
+        Algorithm::FixedWindow(limit) => *limit.per,
+        Algorithm::SlidingWindow(limit) => *limit.per,
+        Algorithm::TokenBucket(bucket) => bucket.full_after(),
     };
     format!("{name};q={quota};w={}", retry_after_seconds(window))
 }
@@ -129,8 +130,9 @@ mod tests {
     use crate::units::Timespan;
 
     fn limits(algorithms: impl IntoIterator<Item = Algorithm>) -> Limits {
+        let key = Key::default();
         let limit =
-            |algorithm| Config { algorithm, key: Key::default(), max_keys: 1, shared: None };
+            |algorithm| Config { algorithm, key: key.clone(), cost: 1, max_keys: 1, shared: None };
         Limits(algorithms.into_iter().map(limit).collect())
     }
 

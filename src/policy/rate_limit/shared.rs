@@ -109,8 +109,8 @@ fn without_store(
 
 fn numbered(
     limiters: &[Arc<Limiter>],
-    which: impl Fn(&Limiter) -> bool,
-) -> impl Iterator<Item = (usize, &Arc<Limiter>)> {
+    which: impl Fn(&Limiter) -> bool + Clone,
+) -> impl Iterator<Item = (usize, &Arc<Limiter>)> + Clone {
     limiters.iter().enumerate().filter(move |(_, limiter)| which(limiter))
 }
 
@@ -142,6 +142,7 @@ mod tests {
         Arc::new(Limiter::new(Config {
             algorithm: Algorithm::FixedWindow(FixedWindow { requests, per }),
             key: Key::default(),
+            cost: 1,
             max_keys: 10,
             shared: on_failure.map(|on_failure| Shared { store: "redis".to_owned(), on_failure }),
         }))
