@@ -38,7 +38,8 @@ fn measure(kind: &str) -> Result<(), Box<dyn std::error::Error>> {
     let before = resident("VmRSS")?;
     for n in 0..KEYS {
         let address = IpAddr::V4(Ipv4Addr::from_bits(n));
-        let verdict = limiter.check(&Requester { consumer: None, address, headers: &headers }, now);
+        let verdict = limiter
+            .check(&Requester { consumer: None, claims: None, address, headers: &headers }, now);
         assert!(verdict.admitted, "the first request of {address}");
     }
     let (after, peak) = (resident("VmRSS")?, resident("VmHWM")?);

@@ -15,6 +15,7 @@ mod breaker;
 mod breaker_window;
 mod bulkhead;
 mod circuits;
+mod claims;
 mod config_check;
 mod connect;
 mod durable;

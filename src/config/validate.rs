@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::load::{KeyPath, Problem, Sources, suggest};
 use super::{Config, Route};
 use crate::config::route::Serve;
+use crate::policy::auth;
 use crate::record;
 use crate::units::Timespan;
 
@@ -56,6 +57,7 @@ impl RouteCheck<'_> {
         self.target();
         self.credentials();
         self.limits();
+        self.claims();
         self.budget();
         self.timeouts();
         self.record();
@@ -104,6 +106,23 @@ impl RouteCheck<'_> {
         {
             let message =
                 format!("the limits of a route share one store, not `{one}` and `{other}`");
+            self.report(&["rate_limit"], message);
+        }
+    }
+
+    /// Claims come from tokens, which somebody must verify.
+    fn claims(&mut self) {
+        let keyed = self.route.rate_limit.0.iter().any(|limit| limit.key.claims().next().is_some());
+        if !keyed {
+            return;
+        }
+        let mut required = self.route.auth.iter().flat_map(|auth| auth.require.iter());
+        // One that is not there, or not well-formed, is reported by itself.
+        let verified = required
+            .any(|name| !matches!(self.config.auth.get(name), Some(auth::Config::ApiKey(_))));
+        if !verified {
+            let message = "counts by a claim, but the route requires no tokens: name an entry of \
+                           `auth` with `jwt` in `auth.require`";
             self.report(&["rate_limit"], message);
         }
     }

@@ -100,7 +100,7 @@ impl Virtual {
 fn anybody() -> Requester<'static> {
     static NO_HEADERS: std::sync::LazyLock<HeaderMap> = std::sync::LazyLock::new(HeaderMap::new);
     let address = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-    Requester { consumer: Some("acme"), address, headers: &NO_HEADERS }
+    Requester { consumer: Some("acme"), claims: None, address, headers: &NO_HEADERS }
 }
 
 fn config(algorithm: Algorithm, on_failure: Option<OnFailure>) -> Config {

@@ -139,7 +139,9 @@ impl Caller<'_> {
     pub fn requester(&self) -> Result<rate_limit::Requester<'_>, &auth::Refusal> {
         let identity = self.identity.as_ref()?;
         let consumer = identity.map(auth::Identity::consumer);
-        Ok(rate_limit::Requester { consumer, address: self.address, headers: self.headers })
+        let claims = identity.map(auth::Identity::claims);
+        let (address, headers) = (self.address, self.headers);
+        Ok(rate_limit::Requester { consumer, claims, address, headers })
     }
 }
 

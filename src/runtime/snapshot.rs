@@ -50,12 +50,18 @@ pub struct Snapshot {
 pub struct Authority {
     pub verifier: Arc<Verifier>,
     /// Set once the generation is in force: a configuration that is only checked fetches nothing.
-    jwks: OnceLock<Jwks>,
+    jwks: Arc<OnceLock<Jwks>>,
 }
 
 impl Authority {
-    pub(super) fn new(verifier: Arc<Verifier>) -> Self {
-        Authority { verifier, jwks: OnceLock::new() }
+    pub(super) fn new(verifier: Verifier) -> Self {
+        Authority { verifier: Arc::new(verifier), jwks: Arc::default() }
+    }
+
+    /// The same, keys and whatever keeps them fresh included, with other claims kept.
+    pub(super) fn keeping(&self, claims: Arc<[Arc<str>]>) -> Self {
+        let verifier = Arc::new(self.verifier.keeping(claims));
+        Authority { verifier, jwks: self.jwks.clone() }
     }
 
     /// Begin to fetch keys, if this is an authority that does and it has not begun.

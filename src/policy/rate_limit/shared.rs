@@ -160,7 +160,7 @@ mod tests {
     ) -> Option<Option<Standing>> {
         let headers = HeaderMap::new();
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let requester = Requester { consumer: None, address, headers: &headers };
+        let requester = Requester { consumer: None, claims: None, address, headers: &headers };
         let refused_here = refused_here(limiters, &requester, Moment::ZERO);
         let heard = match verdicts {
             Some(verdicts) => Heard::Verdicts { verdicts, refused_here },
