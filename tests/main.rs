@@ -20,6 +20,7 @@ mod config_check;
 mod connect;
 mod durable;
 mod fallback;
+mod fallback_upstream;
 mod flood_guard;
 mod framing;
 mod headers;

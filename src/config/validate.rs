@@ -59,6 +59,7 @@ impl RouteCheck<'_> {
         self.limits();
         self.claims();
         self.budget();
+        self.fallback();
         self.timeouts();
         self.record();
         self.idempotency();
@@ -133,6 +134,22 @@ impl RouteCheck<'_> {
         };
         let known = self.config.retry_budgets.keys().map(String::as_str).collect();
         self.reference(&["retry", "budget"], "retry_budgets", budget, known);
+    }
+
+    fn fallback(&mut self) {
+        let fallback = self.route.fallback.as_ref();
+        let Some(upstream) = fallback.and_then(|fallback| fallback.upstream.as_ref()) else {
+            return;
+        };
+        let key = ["fallback", "upstream"];
+        if self.route.serve.is_some() {
+            self.report(&key, "the route has no upstream of its own that could fail");
+        } else if self.route.upstream.as_ref() == Some(upstream) {
+            self.report(&key, "is the route's own upstream: name another one");
+        } else {
+            let known = self.config.upstreams.keys().map(String::as_str).collect();
+            self.reference(&key, "upstreams", upstream, known);
+        }
     }
 
     /// A name must be defined in `section`; a near miss is suggested.

@@ -8,6 +8,7 @@
 mod record;
 mod register;
 mod store;
+mod upstream;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,6 +20,7 @@ use prometheus::{
 use record::RecordMetrics;
 use register::{counter, counters, gauge, gauges, histograms, opts, register};
 pub use store::StoreMetrics;
+pub use upstream::UpstreamMetrics;
 
 /// The gateway's metrics. One per process, shared.
 pub struct Metrics {
@@ -29,8 +31,8 @@ pub struct Metrics {
     retries: IntCounterVec,
     retries_stopped: IntCounterVec,
     fallbacks: IntCounterVec,
-    attempts: IntCounterVec,
-    upstream_duration: HistogramVec,
+    fallback_calls: IntCounterVec,
+    upstreams: upstream::Upstreams,
     limit_stores: store::Stores,
     /// Requests being answered now.
     pub in_flight: IntGauge,
@@ -76,17 +78,9 @@ pub struct RouteMetrics {
     pub retries: IntCounter,
     stopped: IntCounterVec,
     fallbacks: IntCounterVec,
+    fallback_calls: IntCounterVec,
     rejections: IntCounterVec,
     route: Arc<str>,
-}
-
-/// One upstream's metrics.
-#[derive(Clone)]
-pub struct UpstreamMetrics {
-    attempts: IntCounterVec,
-    succeeded: IntCounter,
-    pub duration: Histogram,
-    upstream: Arc<str>,
 }
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -121,21 +115,16 @@ impl Metrics {
             fallbacks: counters(
                 r,
                 "fallbacks_total",
-                "Requests that a route's fallback answered",
+                "Requests that the answer of a route's fallback was given to",
                 &["route", "reason"],
             )?,
-            attempts: counters(
+            fallback_calls: counters(
                 r,
-                "upstream_attempts_total",
-                "Attempts by what became of them",
-                &["upstream", "outcome"],
+                "fallback_calls_total",
+                "Requests sent to the upstream that a route falls back on",
+                &["route", "reason"],
             )?,
-            upstream_duration: histograms(
-                r,
-                "upstream_duration_seconds",
-                "From an attempt's start to the head of its answer",
-                "upstream",
-            )?,
+            upstreams: upstream::Upstreams::new(r)?,
             limit_stores: store::Stores::new(r)?,
             in_flight: gauge(r, "requests_in_flight", "Requests being answered")?,
             connections: gauge(r, "connections", "Open client connections")?,
@@ -170,18 +159,14 @@ impl Metrics {
             retries: self.retries.with_label_values(&[name]),
             stopped: self.retries_stopped.clone(),
             fallbacks: self.fallbacks.clone(),
+            fallback_calls: self.fallback_calls.clone(),
             rejections: self.rejections.clone(),
             route: name.into(),
         }
     }
 
     pub fn upstream(&self, name: &str) -> UpstreamMetrics {
-        UpstreamMetrics {
-            attempts: self.attempts.clone(),
-            succeeded: self.attempts.with_label_values(&[name, "2xx"]),
-            duration: self.upstream_duration.with_label_values(&[name]),
-            upstream: name.into(),
-        }
+        self.upstreams.of(name)
     }
 
     /// Those of an entry of `rate_limit_stores`.
@@ -307,6 +292,11 @@ impl RouteMetrics {
         self.stopped.with_label_values(&[&*self.route, reason]).inc();
     }
 
+    /// A request goes to the upstream that the route falls back on.
+    pub fn diverted(&self, reason: &str) {
+        self.fallback_calls.with_label_values(&[&*self.route, reason]).inc();
+    }
+
     /// The route's fallback has answered.
     pub fn fell_back(&self, reason: &str) {
         self.fallbacks.with_label_values(&[&*self.route, reason]).inc();
@@ -328,16 +318,5 @@ impl RouteMetrics {
             return Duration::ZERO;
         }
         Duration::from_secs_f64(self.duration.get_sample_sum() / count as f64)
-    }
-}
-
-impl UpstreamMetrics {
-    pub fn attempted(&self, outcome: &str) {
-        // The usual outcome has its counter at hand; the others may be looked up.
-        if outcome == "2xx" {
-            self.succeeded.inc();
-        } else {
-            self.attempts.with_label_values(&[&*self.upstream, outcome]).inc();
-        }
     }
 }

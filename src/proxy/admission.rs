@@ -14,7 +14,7 @@ use pingora_proxy::Session;
 use super::context::Context;
 use super::gateway::Gateway;
 use super::rejection::Rejection;
-use super::{body, client_address, cors, headers, identifiers, intake};
+use super::{body, client_address, cors, divert, headers, identifiers, intake};
 use crate::policy::idempotency::Answer;
 use crate::policy::rate_limit::Heard;
 use crate::policy::{self, Caller, auth};
@@ -116,13 +116,21 @@ impl Gateway {
             now = Clock::now();
         }
         let admission = policy::admit_call(&route.policies, now);
-        ctx.admission = admission.map_err(Rejection::Policy)?;
-        if let Target::Upstream(target) = &route.target
-            && target.upstream.endpoints().is_empty()
-        {
-            return Err(Rejection::NoEndpoint);
+        let admission = admission.map_err(Rejection::Policy).and_then(|admission| {
+            let target = route.upstream();
+            match target.is_some_and(|target| target.upstream.endpoints().is_empty()) {
+                true => Err(Rejection::NoEndpoint),
+                false => Ok(admission),
+            }
+        });
+        match admission {
+            Ok(admission) => ctx.admission = admission,
+            Err(refused) if divert::instead_of(&refused, ctx, now) => {}
+            Err(refused) => return Err(refused),
         }
         let budget = route.retry.as_ref().and_then(|retry| retry.budget.as_ref());
+        // A request that goes elsewhere is none of those that earn retries.
+        let budget = budget.filter(|_| ctx.diverted.is_none());
         ctx.stake = budget.map(|budget| budget.enter(now));
         self.watch_bodies(session, ctx, &route);
         if let Some(json) = &route.config.json {

@@ -34,7 +34,7 @@ const DRAIN_TIME: Duration = Duration::from_secs(1);
 /// `rejection` in the dialect of the route, or the route's fallback for it.
 pub fn render(ctx: &Context, rejection: &Rejection) -> Rendered {
     match fallback::of(ctx, rejection) {
-        Some((config, _)) => fallback::render(config, ctx, rejection),
+        Some((answer, _)) => fallback::render(answer, ctx, rejection),
         None => dialect::render(dialect_of(ctx), rejection, ctx.request_id()),
     }
 }
@@ -67,8 +67,8 @@ pub async fn refuse(
 
 /// The status `rejection` will be answered with.
 pub fn status(ctx: &Context, rejection: &Rejection) -> u16 {
-    if let Some((config, _)) = fallback::of(ctx, rejection) {
-        return config.status;
+    if let Some((answer, _)) = fallback::of(ctx, rejection) {
+        return answer.status;
     }
     match dialect_of(ctx) {
         Dialect::Problem => rejection.status().as_u16(),

@@ -12,7 +12,6 @@ use super::gateway::Gateway;
 use super::rejection::Rejection;
 use super::{peer, spans};
 use crate::observe::trace::context::SpanId;
-use crate::runtime::snapshot::Target;
 use crate::time::Clock;
 
 impl Gateway {
@@ -35,7 +34,8 @@ impl Gateway {
             return Err(error);
         }
         let Some(route) = ctx.route.clone() else { return Err(Error::new_in(REJECTED)) };
-        let Target::Upstream(target) = &route.target else {
+        let diverted = ctx.diverted.as_ref().map(|diverted| diverted.target.clone());
+        let Some(target) = diverted.as_ref().or(route.upstream()) else {
             return Err(Error::new_in(REJECTED));
         };
         let avoid = ctx.attempt.endpoint.as_ref().map(|endpoint| endpoint.address);

@@ -155,7 +155,7 @@ impl ProxyHttp for Gateway {
         let took = now.since(ctx.attempt.started);
         ctx.attempt.upstream_status = Some(status);
         ctx.attempt.upstream_duration = Some(took);
-        if let Some(upstream) = route.upstream() {
+        if let Some(upstream) = ctx.upstream() {
             upstream.metrics.duration.observe(took.as_secs_f64());
         }
         response::judge(session, ctx, &route, response, now)?;
@@ -294,7 +294,10 @@ impl ProxyHttp for Gateway {
             && let Some(outcome) = ctx.end.last_outcome
         {
             attempt::conclude_request(ctx, outcome, now);
-            if let Some(slot) = ctx.admission.slot.take() {
+            // What another upstream took says nothing about this one.
+            if ctx.diverted.is_none()
+                && let Some(slot) = ctx.admission.slot.take()
+            {
                 slot.release(now);
             }
         }

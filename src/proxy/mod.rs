@@ -20,6 +20,7 @@ pub mod cors;
 mod detachment;
 pub mod dialect;
 mod dispatch;
+mod divert;
 mod fallback;
 pub mod gateway;
 pub mod guard;

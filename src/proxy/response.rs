@@ -12,7 +12,7 @@ use pingora_proxy::Session;
 use super::attempt::{self, REJECTED, RETRY};
 use super::context::Context;
 use super::rejection::Rejection;
-use super::{fallback, idempotency};
+use super::{divert, fallback, idempotency};
 use crate::policy::outcome::Outcome;
 use crate::policy::retry::Pushback;
 use crate::runtime::snapshot::Route;
@@ -28,7 +28,8 @@ const GRPC_UNKNOWN: u8 = 2;
 /// what becomes of it.
 ///
 /// # Errors
-/// [`RETRY`] for another attempt, [`REJECTED`] where the route's fallback takes its place.
+/// [`RETRY`] for another attempt, here or elsewhere; [`REJECTED`] where the answer of the route's
+/// fallback takes its place.
 pub fn judge(
     session: &mut Session,
     ctx: &mut Context,
@@ -39,7 +40,7 @@ pub fn judge(
     let outcome = classify(head);
     ctx.attempt.answered = Some(outcome);
     idempotency::attempted(ctx, outcome);
-    if !is_failure(route, outcome) {
+    if !is_failure(ctx, route, outcome) {
         return Ok(());
     }
     attempt::conclude(ctx, outcome, now);
@@ -49,7 +50,13 @@ pub fn judge(
         return Err(Error::new_up(RETRY));
     }
     attempt::conclude_request(ctx, outcome, now);
-    if fallback::replaces(route, outcome) {
+    if !fallback::replaces(ctx, route, outcome) {
+        return Ok(());
+    }
+    if divert::after(session, ctx, outcome, now) {
+        return Err(Error::new_up(RETRY));
+    }
+    if fallback::answer(route).is_some() {
         ctx.end.rejection = Some(Rejection::Attempt(outcome));
         return Err(Error::new_up(REJECTED));
     }
@@ -76,9 +83,9 @@ fn classify(head: &ResponseHeader) -> Outcome {
 
 /// Whether a policy calls an answer a failure; of any other nobody needs to hear before its last
 /// byte.
-fn is_failure(route: &Route, outcome: Outcome) -> bool {
-    let breakers = [&route.policies.route_breaker, &route.policies.upstream_breaker];
+fn is_failure(ctx: &Context, route: &Route, outcome: Outcome) -> bool {
+    let breakers = divert::breakers(ctx.diverted.as_ref(), route);
     let counted = breakers.into_iter().flatten().any(|b| b.config().failure_on.matches(outcome));
     let retried = route.retry.as_ref().is_some_and(|retry| retry.config.on.matches(outcome));
-    counted || retried || fallback::replaces(route, outcome)
+    counted || retried || fallback::replaces(ctx, route, outcome)
 }
