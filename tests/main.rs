@@ -19,6 +19,7 @@ mod claims;
 mod config_check;
 mod connect;
 mod durable;
+mod edge;
 mod fallback;
 mod fallback_upstream;
 mod flood_guard;
