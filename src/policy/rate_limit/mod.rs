@@ -174,6 +174,18 @@ pub fn check_all(
     Some(standing)
 }
 
+/// Takes back that a request of `requester` was counted in these limits at `counted`, which is the
+/// `now` that they were asked with.
+pub fn refund_all<'a>(
+    limiters: impl IntoIterator<Item = &'a Arc<Limiter>>,
+    requester: &Requester<'_>,
+    counted: Moment,
+) {
+    for limiter in limiters {
+        limiter.refund(requester, counted);
+    }
+}
+
 fn look_then_count(
     limiters: &[Arc<Limiter>],
     requester: &Requester<'_>,
@@ -205,7 +217,7 @@ fn count_all<'a>(
         let standing = Standing { limit, verdict: limiter.check(requester, now) };
         if !standing.verdict.admitted {
             let counted = limiters.take_while(|(place, _)| *place < limit);
-            counted.for_each(|(_, limiter)| limiter.refund(requester, now));
+            refund_all(counted.map(|(_, limiter)| limiter), requester, now);
             return Some(standing);
         }
         if strictest.is_none_or(|so_far| standing.is_stricter_than(&so_far)) {
