@@ -42,7 +42,7 @@ struct Written {
     /// 200 to 599, but none that has no body; default 503.
     #[serde(default, deserialize_with = "status")]
     status: Option<u16>,
-    // Without it, an absent one and a `null` that is meant would be the same.
+    // An `Option` alone would take a `null`, which is an answer, for none.
     #[serde(default, deserialize_with = "present")]
     json: Option<Template>,
 }

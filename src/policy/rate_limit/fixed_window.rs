@@ -102,11 +102,11 @@ impl States for Rule {
 
     /// A window of its own: whoever took over what is left of another's could make its windows short.
     fn begin(&self, floor: u64, now: Moment) -> u64 {
-        let Window { count, .. } = match Window::unpack(floor) {
-            window if window.is_over(now) => return 0,
-            window => window,
-        };
-        Window { end: self.end_from(now), count }.pack()
+        let used = Window::unpack(floor);
+        if used.is_over(now) {
+            return 0;
+        }
+        Window { end: self.end_from(now), ..used }.pack()
     }
 }
 
