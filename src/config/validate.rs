@@ -6,6 +6,7 @@ use super::load::{KeyPath, Problem, Sources, suggest};
 use super::{Config, Route};
 use crate::config::route::Serve;
 use crate::policy::auth;
+use crate::policy::rate_limit::Replays;
 use crate::record;
 use crate::units::Timespan;
 
@@ -58,6 +59,7 @@ impl RouteCheck<'_> {
         self.credentials();
         self.limits();
         self.claims();
+        self.replays();
         self.budget();
         self.fallback();
         self.timeouts();
@@ -108,6 +110,14 @@ impl RouteCheck<'_> {
             let message =
                 format!("the limits of a route share one store, not `{one}` and `{other}`");
             self.report(&["rate_limit"], message);
+        }
+    }
+
+    /// What `replays` speaks of are answers kept for an idempotency key.
+    fn replays(&mut self) {
+        let free = self.route.rate_limit.0.iter().any(|limit| limit.replays == Replays::Free);
+        if free && self.route.idempotency.is_none() {
+            self.report(&["rate_limit"], "`replays` has no meaning without `idempotency`");
         }
     }
 

@@ -16,8 +16,8 @@ use redis::{Connection, Script};
 use super::terms::{self, Intent};
 use super::*;
 use crate::policy::rate_limit::{
-    Algorithm, Config, FixedWindow, Key, OnFailure, Shared, SlidingWindow, Standing, TokenBucket,
-    Verdict, check_all, check_shared,
+    Algorithm, Config, FixedWindow, Key, OnFailure, Replays, Shared, SlidingWindow, Standing,
+    TokenBucket, Verdict, check_all, check_shared,
 };
 use crate::units::Timespan;
 
@@ -105,7 +105,14 @@ fn anybody() -> Requester<'static> {
 
 fn config(algorithm: Algorithm, on_failure: Option<OnFailure>) -> Config {
     let shared = on_failure.map(|on_failure| Shared { store: "redis".to_owned(), on_failure });
-    Config { algorithm, key: Key::default(), cost: 1, max_keys: 100, shared }
+    Config {
+        algorithm,
+        key: Key::default(),
+        cost: 1,
+        replays: Replays::Counted,
+        max_keys: 100,
+        shared,
+    }
 }
 
 fn shared(algorithms: impl IntoIterator<Item = Algorithm>) -> Limits {
@@ -328,12 +335,12 @@ fn keys_tell_apart_what_is_counted_apart() {
             "p:r:fixed_window:5/1m:consumer:2",
         ]
     );
-    limits.0[2].cost = 3;
-    assert_eq!(stems(&limits)[2], "p:r:fixed_window:5/1mx3:consumer");
     // Wherever it stands in the list, beside whatever is not shared.
     limits.0.remove(0);
     limits.0.insert(0, config(window(5), None));
     assert_eq!(stems(&limits)[1], "p:r:fixed_window:5/1m:consumer");
+    limits.0[2].cost = 3;
+    assert_eq!(stems(&limits)[1], "p:r:fixed_window:5/1mx3:consumer");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use pingora_proxy::Session;
 use super::context::Context;
 use super::gateway::Gateway;
 use super::rejection::Rejection;
-use super::{body, client_address, cors, divert, headers, identifiers, intake};
+use super::{body, client_address, cors, divert, headers, identifiers, intake, quota};
 use crate::policy::idempotency::Answer;
 use crate::policy::rate_limit::Heard;
 use crate::policy::{self, Caller, auth};
@@ -111,6 +111,7 @@ impl Gateway {
         if route.idempotency.is_some() {
             // Boxed: few routes have a use for its room.
             if let Some(answer) = Box::pin(self.look_up(session, ctx, &route)).await? {
+                quota::forgive(session, ctx, now);
                 return Ok(Admitted::Replay(answer));
             }
             now = Clock::now();

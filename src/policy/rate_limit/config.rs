@@ -23,6 +23,8 @@ pub struct Config {
     pub key: Key,
     /// What a request takes of the limit's requests, or of the bucket's tokens; default 1.
     pub cost: u32,
+    /// Whether an answer that is given again for an idempotency key costs that, too.
+    pub replays: Replays,
     /// Keys remembered at once, about; 1 to 10,000,000, default 100,000.
     pub max_keys: u32,
     /// Where replicas count together. Absent: each counts by itself.
@@ -32,6 +34,17 @@ pub struct Config {
 /// One limit or a list of them, all of which a request must be within.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Limits(pub Vec<Config>);
+
+/// What a replayed request costs. It must be within the limit either way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Replays {
+    /// As much as any other.
+    #[default]
+    Counted,
+    /// Nothing: what it took is given back.
+    Free,
+}
 
 /// The algorithms, of which a limit names one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,6 +129,8 @@ struct Written {
     key: Key,
     #[serde(default = "default_cost", deserialize_with = "units::bounded::<_, 1, 1_000_000>")]
     cost: u32,
+    #[serde(default)]
+    replays: Replays,
     #[serde(default = "default_max_keys", deserialize_with = "max_keys")]
     max_keys: u32,
     #[serde(default)]
@@ -126,8 +141,16 @@ impl TryFrom<Written> for Config {
     type Error = &'static str;
 
     fn try_from(written: Written) -> Result<Self, Self::Error> {
-        let Written { fixed_window, sliding_window, token_bucket, key, cost, max_keys, shared } =
-            written;
+        let Written {
+            fixed_window,
+            sliding_window,
+            token_bucket,
+            key,
+            cost,
+            replays,
+            max_keys,
+            shared,
+        } = written;
         let algorithm = match (fixed_window, sliding_window, token_bucket) {
             (Some(limit), None, None) => Algorithm::FixedWindow(limit),
             (None, Some(limit), None) => Algorithm::SlidingWindow(limit),
@@ -140,7 +163,10 @@ impl TryFrom<Written> for Config {
         if cost > algorithm.most() {
             return Err("cost: is more than the limit ever has, so that no request could pass");
         }
-        Ok(Config { algorithm, key, cost, max_keys, shared })
+        if replays == Replays::Free && shared.is_some() {
+            return Err("replays: a limit that replicas share takes back nothing; write `counted`");
+        }
+        Ok(Config { algorithm, key, cost, replays, max_keys, shared })
     }
 }
 
@@ -275,6 +301,8 @@ mod tests {
             "{fixed_window: {requests: 100}}",
             "{fixed_window: {requests: 100, per: 1m}, key: path}",
             "{fixed_window: {requests: 100, per: 1m}, max_keys: 0}",
+            "{fixed_window: {requests: 100, per: 1m}, replays: 1}",
+            "{fixed_window: {requests: 100, per: 1m}, replays: free, shared: {store: s}}",
             "{fixed_window: {requests: 100, per: 1m}, cost: 0}",
             "{fixed_window: {requests: 100, per: 1m}, cost: 101}",
             "{token_bucket: {rate: 100, burst: 20}, cost: 21}",

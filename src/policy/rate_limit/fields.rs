@@ -125,14 +125,20 @@ fn quote(name: &str) -> String {
 mod tests {
     use std::time::Duration;
 
-    use super::super::{Config, FixedWindow, Key, TokenBucket};
+    use super::super::{Config, FixedWindow, Key, Replays, TokenBucket};
     use super::*;
     use crate::units::Timespan;
 
     fn limits(algorithms: impl IntoIterator<Item = Algorithm>) -> Limits {
         let key = Key::default();
-        let limit =
-            |algorithm| Config { algorithm, key: key.clone(), cost: 1, max_keys: 1, shared: None };
+        let limit = |algorithm| Config {
+            algorithm,
+            key: key.clone(),
+            cost: 1,
+            replays: Replays::Counted,
+            max_keys: 1,
+            shared: None,
+        };
         Limits(algorithms.into_iter().map(limit).collect())
     }
 

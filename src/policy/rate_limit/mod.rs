@@ -23,8 +23,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 pub use config::{
-    Algorithm, Config, FixedWindow, Key, KeySource, Limits, OnFailure, Redis, RedisUrl, Requester,
-    Shared, SlidingWindow, Store, Subject, TokenBucket,
+    Algorithm, Config, FixedWindow, Key, KeySource, Limits, OnFailure, Redis, RedisUrl, Replays,
+    Requester, Shared, SlidingWindow, Store, Subject, TokenBucket,
 };
 pub use fields::{Fields, Headers, On};
 pub use shared::{Heard, StoreUnavailable, check_shared, refused_here};
@@ -132,6 +132,11 @@ impl Limiter {
         let mut hasher = self.hasher.build_hasher();
         self.config.key.hash_subject(requester, &mut hasher);
         hasher.finish().max(1)
+    }
+
+    /// Whether a request that is answered from what was kept gets back what it took.
+    pub fn forgives_replays(&self) -> bool {
+        self.config.replays == Replays::Free
     }
 
     /// Keys that were forgotten, for want of room, before their time; if this grows, `max_keys`

@@ -132,7 +132,7 @@ mod tests {
 
     use http::HeaderMap;
 
-    use super::super::{Algorithm, Config, FixedWindow, Key, Shared};
+    use super::super::{Algorithm, Config, FixedWindow, Key, Replays, Shared};
     use super::*;
     use crate::units::Timespan;
 
@@ -143,6 +143,7 @@ mod tests {
             algorithm: Algorithm::FixedWindow(FixedWindow { requests, per }),
             key: Key::default(),
             cost: 1,
+            replays: Replays::Counted,
             max_keys: 10,
             shared: on_failure.map(|on_failure| Shared { store: "redis".to_owned(), on_failure }),
         }))

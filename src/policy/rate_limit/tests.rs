@@ -26,7 +26,14 @@ fn of(algorithm: Algorithm, max_keys: u32) -> Limiter {
 }
 
 fn costing(cost: u32, algorithm: Algorithm, max_keys: u32) -> Limiter {
-    Limiter::new(Config { algorithm, key: Key::default(), cost, max_keys, shared: None })
+    Limiter::new(Config {
+        algorithm,
+        key: Key::default(),
+        cost,
+        replays: Replays::Counted,
+        max_keys,
+        shared: None,
+    })
 }
 
 /// 3 requests in 60 s.

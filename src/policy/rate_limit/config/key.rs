@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName};
 use serde::de::value::{MapAccessDeserializer, StrDeserializer};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use crate::policy::auth::KeptClaims;
+use crate::policy::auth::{Identity, KeptClaims};
 
 /// One source, or a list of them: requests count together if they agree in all.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +57,14 @@ pub enum Subject<'a> {
     Address(IpAddr),
     Header(&'a [u8]),
     Everyone,
+}
+
+impl<'a> Requester<'a> {
+    /// Who asks from `address`, as whom.
+    pub fn new(identity: Option<&'a Identity>, address: IpAddr, headers: &'a HeaderMap) -> Self {
+        let (consumer, claims) = (identity.map(Identity::consumer), identity.map(Identity::claims));
+        Requester { consumer, claims, address, headers }
+    }
 }
 
 impl Key {
