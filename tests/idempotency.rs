@@ -860,3 +860,39 @@ fn a_stream_of_messages_has_no_key() {
     assert!(refused.text().contains("invalid_argument"), "{}", refused.text());
     assert_eq!(upstream.count(), 2);
 }
+
+#[test]
+fn a_replay_costs_of_a_limit_what_the_limit_says() {
+    let upstream = Upstream::start();
+    let route = |replays: &str| {
+        format!(
+            "idempotency: {{}}\nrate_limit: {{fixed_window: {{requests: 3, per: 1h}}, cost: 1, replays: {replays}}}"
+        )
+    };
+    let headers = "rate_limit_headers: {on: always}";
+    for (replays, remaining) in [("free", ["2", "2", "2", "2"]), ("counted", ["2", "1", "0", "0"])]
+    {
+        let plan = Plan::route(&route(replays)).section(headers).upstream(&upstream);
+        let gateway = plan.start();
+        let answers = [(); 4].map(|()| gateway.call(pay("one")));
+        let told = answers.each_ref().map(|answer| answer.header("x-ratelimit-remaining"));
+        assert_eq!(told, remaining.map(Some), "{replays}");
+        let last = if replays == "free" { 200 } else { 429 };
+        assert_eq!(answers[3].status, last);
+        // What is no replay takes what it took.
+        let others = ["two", "three", "four"].map(|key| gateway.call(pay(key)).status);
+        assert_eq!(others, if replays == "free" { [200, 200, 429] } else { [429; 3] });
+    }
+    assert_eq!(upstream.count(), 4);
+}
+
+#[test]
+fn free_replays_without_keys_or_in_a_shared_limit_are_refused() {
+    let limit = "rate_limit: {fixed_window: {requests: 3, per: 1h}, replays: free}";
+    let shared = "idempotency: {}\nrate_limit: {fixed_window: {requests: 3, per: 1h}, replays: free, shared: {store: s}}";
+    for route in [limit, shared] {
+        let (code, log) = Plan::route(route).fails();
+        assert_eq!(code, Some(1));
+        assert!(log.contains("routes.all.rate_limit") && log.contains("replays"), "{log}");
+    }
+}

@@ -90,6 +90,30 @@ fn a_made_up_address_escapes_no_limit() {
 }
 
 #[test]
+fn a_request_may_take_several_units_of_every_kind_of_limit() {
+    for limit in [
+        "{fixed_window: {requests: 10, per: 1m}, cost: 4}",
+        "{sliding_window: {requests: 10, per: 1h}, cost: 4}",
+        "{token_bucket: {rate: 1, per: 1h, burst: 10}, cost: 4}",
+    ] {
+        let upstream = Upstream::start();
+        let gateway = limited(&upstream, limit);
+        let statuses = [(); 3].map(|()| gateway.get("/").status);
+        assert_eq!((statuses, upstream.count()), ([200, 200, 429], 2), "{limit}");
+        let refused = gateway.get("/");
+        assert_eq!(refused.header("X-RateLimit-Limit"), Some("2"), "{limit}");
+    }
+}
+
+#[test]
+fn a_cost_that_no_request_could_pay_is_refused() {
+    let (code, log) =
+        Plan::route("rate_limit: {fixed_window: {requests: 3, per: 1m}, cost: 4}").fails();
+    assert_eq!(code, Some(1));
+    assert!(log.contains("routes.all.rate_limit") && log.contains("cost"), "{log}");
+}
+
+#[test]
 fn every_route_counts_for_itself() {
     let upstream = Upstream::start();
     let yaml = "

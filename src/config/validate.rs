@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::load::{KeyPath, Problem, Sources, suggest};
 use super::{Config, Route};
 use crate::config::route::Serve;
+use crate::policy::auth;
+use crate::policy::rate_limit::Replays;
 use crate::record;
 use crate::units::Timespan;
 use crate::upstream::{self, config::Protocol};
@@ -71,7 +73,10 @@ impl RouteCheck<'_> {
         self.target();
         self.credentials();
         self.limits();
+        self.claims();
+        self.replays();
         self.budget();
+        self.fallback();
         self.timeouts();
         self.record();
         self.idempotency();
@@ -123,12 +128,53 @@ impl RouteCheck<'_> {
         }
     }
 
+    /// What `replays` speaks of are answers kept for an idempotency key.
+    fn replays(&mut self) {
+        let free = self.route.rate_limit.0.iter().any(|limit| limit.replays == Replays::Free);
+        if free && self.route.idempotency.is_none() {
+            self.report(&["rate_limit"], "`replays` has no meaning without `idempotency`");
+        }
+    }
+
+    /// Claims come from tokens, which somebody must verify.
+    fn claims(&mut self) {
+        let keyed = self.route.rate_limit.0.iter().any(|limit| limit.key.claims().next().is_some());
+        if !keyed {
+            return;
+        }
+        let mut required = self.route.auth.iter().flat_map(|auth| auth.require.iter());
+        // One that is not there, or not well-formed, is reported by itself.
+        let verified = required
+            .any(|name| !matches!(self.config.auth.get(name), Some(auth::Config::ApiKey(_))));
+        if !verified {
+            let message = "counts by a claim, but the route requires no tokens: name an entry of \
+                           `auth` with `jwt` in `auth.require`";
+            self.report(&["rate_limit"], message);
+        }
+    }
+
     fn budget(&mut self) {
         let Some(budget) = self.route.retry.as_ref().and_then(|r| r.budget.as_ref()) else {
             return;
         };
         let known = self.config.retry_budgets.keys().map(String::as_str).collect();
         self.reference(&["retry", "budget"], "retry_budgets", budget, known);
+    }
+
+    fn fallback(&mut self) {
+        let fallback = self.route.fallback.as_ref();
+        let Some(upstream) = fallback.and_then(|fallback| fallback.upstream.as_ref()) else {
+            return;
+        };
+        let key = ["fallback", "upstream"];
+        if self.route.serve.is_some() {
+            self.report(&key, "the route has no upstream of its own that could fail");
+        } else if self.route.upstream.as_ref() == Some(upstream) {
+            self.report(&key, "is the route's own upstream: name another one");
+        } else {
+            let known = self.config.upstreams.keys().map(String::as_str).collect();
+            self.reference(&key, "upstreams", upstream, known);
+        }
     }
 
     /// A name must be defined in `section`; a near miss is suggested.

@@ -1,8 +1,9 @@
 -- Counts a request in several limits: in all of them, or in none.
 --
--- KEYS: the state of each limit. ARGV: 1 to count or 0 to look; then, for each limit, its kind and
--- three numbers. Answers four numbers for each limit: 1 if it admits the request, the requests that
--- remain after it, the microseconds until the limit is whole, and those until a request is admitted.
+-- KEYS: the state of each limit. ARGV: 1 to count or 0 to look; then, for each limit, its kind, the
+-- units that a request takes of it, and three numbers. Answers four numbers for each limit: 1 if it
+-- admits the request, the requests that remain after it, the microseconds until the limit is whole, and
+-- those until a request is admitted.
 --
 -- Time is the server's, in microseconds. All numbers are whole and below 2^53, where a double is
 -- exact. A state from the future means that the clock was set back: no time has passed since then,
@@ -25,22 +26,22 @@ local function keep(key, state, whole)
 end
 
 -- From the first request of a key until the window ends.
-local function fixed_window(key, limit, window)
+local function fixed_window(key, cost, limit, window)
   local ends, count = read(key)
   if not ends or now >= ends then ends, count = now + window, 0 end
   if ends > now + window then
     ends = now + window
     keep(key, string.format('%.0f %.0f', ends, count), window)
   end
-  local left, admitted = ends - now, count < limit
-  if admitted then count = count + 1 end
+  local left, admitted = ends - now, count + cost <= limit
+  if admitted then count = count + cost end
   local state = string.format('%.0f %.0f', ends, count)
-  return state, admitted, limit - count, left, admitted and 0 or left
+  return state, admitted, math.floor((limit - count) / cost), left, admitted and 0 or left
 end
 
 -- Windows on one grid of ticks; those of the last one count by the share of it that a window which
 -- ends now would still cover.
-local function sliding_window(key, limit, window, tick)
+local function sliding_window(key, cost, limit, window, tick)
   local at = math.floor(now / tick)
   local number, elapsed = math.floor(at / window), at % window
   local kept, before, count = read(key)
@@ -51,7 +52,7 @@ local function sliding_window(key, limit, window, tick)
   elseif kept > number then
     keep(key, string.format('%.0f %.0f %.0f', number, before, count), 2 * window * tick)
   end
-  -- The first tick of a window at which `weight` requests of the last one count for less than `below`.
+  -- The first tick of a window at which `weight` units of the last one count for less than `below`.
   local function fades_at(weight, below)
     if weight < below then return 0 end
     return window - math.ceil(below * window / weight) + 1
@@ -62,19 +63,19 @@ local function sliding_window(key, limit, window, tick)
     end
     return (window - elapsed + fades_at(count, below)) * tick
   end
-  local admitted = before * (window - elapsed) < (limit - count) * window
+  local admitted = before * (window - elapsed) < (limit + 1 - count - cost) * window
   local wait = 0
-  if admitted then count = count + 1 else wait = time_until(limit) end
+  if admitted then count = count + cost else wait = time_until(limit + 1 - cost) end
   local used = count + math.floor(before * (window - elapsed) / window)
   local state = string.format('%.0f %.0f %.0f', number, before, count)
-  return state, admitted, math.max(0, limit - used), time_until(1), wait
+  return state, admitted, math.floor(math.max(0, limit - used) / cost), time_until(1), wait
 end
 
 -- The tokens that are missing, as the time it takes until they are back. `unit`: how many of the
 -- units in which that is counted make a microsecond.
-local function token_bucket(key, burst, per_token, unit)
+local function token_bucket(key, cost, burst, per_token, unit)
   local at, missing = read(key)
-  local depth = burst * per_token
+  local depth, per_request = burst * per_token, cost * per_token
   if not at then
     at, missing = now, 0
   elseif at > now then
@@ -82,14 +83,14 @@ local function token_bucket(key, burst, per_token, unit)
     keep(key, string.format('%.0f %.0f', at, missing), missing / unit)
   end
   missing = math.max(0, missing - (now - at) * unit)
-  local admitted, wait = missing + per_token <= depth, 0
+  local admitted, wait = missing + per_request <= depth, 0
   if admitted then
-    missing = missing + per_token
+    missing = missing + per_request
   else
-    wait = math.ceil((missing + per_token - depth) / unit)
+    wait = math.ceil((missing + per_request - depth) / unit)
   end
   local state = string.format('%.0f %.0f', now, missing)
-  local remaining = math.floor((depth - missing) / per_token)
+  local remaining = math.floor((depth - missing) / per_request)
   return state, admitted, remaining, math.ceil(missing / unit), wait
 end
 
@@ -101,9 +102,10 @@ local kinds = {
 
 local states, answer, all = {}, {}, ARGV[1] == '1'
 for i, key in ipairs(KEYS) do
-  local at = 4 * i - 2
-  local a, b, c = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
-  local state, admitted, remaining, whole, wait = kinds[ARGV[at]](key, a, b, c)
+  local at = 5 * i - 3
+  local cost = tonumber(ARGV[at + 1])
+  local a, b, c = tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
+  local state, admitted, remaining, whole, wait = kinds[ARGV[at]](key, cost, a, b, c)
   all = all and admitted
   states[i] = state
   answer[4 * i - 3] = admitted and 1 or 0

@@ -108,7 +108,7 @@ impl Call {
 
 /// What proves that a server is well: it runs the script, and may write.
 fn probe(prefix: &str) -> Call {
-    let arguments = ["1", "token_bucket", "1", "1", "1000"].map(str::to_owned);
+    let arguments = ["1", "token_bucket", "1", "1", "1", "1000"].map(str::to_owned);
     Call { keys: vec![format!("{prefix}:probe")], arguments: arguments.into() }
 }
 

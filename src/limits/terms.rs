@@ -1,4 +1,4 @@
-//! What a limit is to the script: a key for each subject, a kind, three numbers; and what the
+//! What a limit is to the script: a key for each subject, a kind, a cost, three numbers; and what the
 //! script's numbers are to a limit.
 
 use std::fmt::Write;
@@ -38,9 +38,10 @@ pub(super) fn compile(prefix: &str, route: &str, limits: &Limits) -> Box<[Terms]
     let mut compiled: Vec<Terms> = Vec::new();
     for config in limits.0.iter().filter(|limit| limit.shared.is_some()) {
         let mut terms = Terms::new(config);
-        let stem = format!("{prefix}:{route}:{}:{}", rule(&config.algorithm), config.key);
+        let stem = format!("{prefix}:{route}:{}:{}", rule(config), config.key);
         let is_twin = |other: &&Terms| {
-            other.config.algorithm == config.algorithm && other.config.key == config.key
+            let (one, other) = (&other.config, config);
+            (&one.algorithm, one.cost, &one.key) == (&other.algorithm, other.cost, &other.key)
         };
         let twins = compiled.iter().filter(is_twin).count();
         terms.stem = match twins {
@@ -54,20 +55,21 @@ pub(super) fn compile(prefix: &str, route: &str, limits: &Limits) -> Box<[Terms]
 
 impl Terms {
     fn new(config: &Config) -> Self {
-        let (kind, limit, numbers) = match &config.algorithm {
+        let (kind, numbers) = match &config.algorithm {
             Algorithm::FixedWindow(limit) => {
                 let window = micros(*limit.per);
-                ("fixed_window", limit.requests, [limit.requests.into(), window, 0])
+                ("fixed_window", [limit.requests.into(), window, 0])
             }
             Algorithm::SlidingWindow(limit) => {
                 let [window, tick] = ticks(limit.requests, micros(*limit.per));
-                ("sliding_window", limit.requests, [limit.requests.into(), window, tick])
+                ("sliding_window", [limit.requests.into(), window, tick])
             }
             Algorithm::TokenBucket(bucket) => {
                 let [per_token, unit] = units(bucket);
-                ("token_bucket", bucket.burst, [bucket.burst.into(), per_token, unit])
+                ("token_bucket", [bucket.burst.into(), per_token, unit])
             }
         };
+        let limit = config.algorithm.most() / config.cost;
         Terms { config: config.clone(), limit, stem: String::new(), kind, numbers }
     }
 
@@ -94,7 +96,7 @@ pub(super) fn arguments(terms: &[Terms], intent: Intent) -> Arc<[String]> {
     };
     let limits = terms.iter().flat_map(|terms| {
         let numbers = terms.numbers.map(|number| number.to_string());
-        [terms.kind.to_owned()].into_iter().chain(numbers)
+        [terms.kind.to_owned(), terms.config.cost.to_string()].into_iter().chain(numbers)
     });
     [intent.to_owned()].into_iter().chain(limits).collect()
 }
@@ -119,8 +121,8 @@ pub(super) fn verdicts(terms: &[Terms], numbers: &[u64]) -> Option<Vec<Verdict>>
 }
 
 /// For operators who look at their keys.
-fn rule(algorithm: &Algorithm) -> String {
-    match algorithm {
+fn rule(config: &Config) -> String {
+    let mut rule = match &config.algorithm {
         Algorithm::FixedWindow(limit) => format!("fixed_window:{}/{}", limit.requests, limit.per),
         Algorithm::SlidingWindow(limit) => {
             format!("sliding_window:{}/{}", limit.requests, limit.per)
@@ -129,7 +131,12 @@ fn rule(algorithm: &Algorithm) -> String {
             format!("token_bucket:{}/{}:{}", bucket.rate, bucket.per, bucket.burst)
         }
     }
-    .replace(' ', "")
+    .replace(' ', "");
+    if config.cost != 1 {
+        // Writing to a string does not fail.
+        let _ = write!(rule, "x{}", config.cost);
+    }
+    rule
 }
 
 /// Rounded up: not in the client's favour.

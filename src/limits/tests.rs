@@ -16,8 +16,8 @@ use redis::{Connection, Script};
 use super::terms::{self, Intent};
 use super::*;
 use crate::policy::rate_limit::{
-    Algorithm, Config, FixedWindow, Key, OnFailure, Shared, SlidingWindow, Standing, TokenBucket,
-    Verdict, check_all, check_shared,
+    Algorithm, Config, FixedWindow, Key, OnFailure, Replays, Shared, SlidingWindow, Standing,
+    TokenBucket, Verdict, check_all, check_shared,
 };
 use crate::units::Timespan;
 
@@ -100,12 +100,19 @@ impl Virtual {
 fn anybody() -> Requester<'static> {
     static NO_HEADERS: std::sync::LazyLock<HeaderMap> = std::sync::LazyLock::new(HeaderMap::new);
     let address = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-    Requester { consumer: Some("acme"), address, headers: &NO_HEADERS }
+    Requester { consumer: Some("acme"), claims: None, address, headers: &NO_HEADERS }
 }
 
 fn config(algorithm: Algorithm, on_failure: Option<OnFailure>) -> Config {
     let shared = on_failure.map(|on_failure| Shared { store: "redis".to_owned(), on_failure });
-    Config { algorithm, key: Key::default(), max_keys: 100, shared }
+    Config {
+        algorithm,
+        key: Key::default(),
+        cost: 1,
+        replays: Replays::Counted,
+        max_keys: 100,
+        shared,
+    }
 }
 
 fn shared(algorithms: impl IntoIterator<Item = Algorithm>) -> Limits {
@@ -143,14 +150,21 @@ fn in_micros(standing: Standing) -> Standing {
 #[test]
 fn the_script_says_what_the_limits_it_stands_in_for_say() {
     let Some(redis) = Virtual::start() else { return };
+    let limit = (algorithm(), 1..4_u32);
     let histories =
-        (prop::collection::vec(algorithm(), 1..4), prop::collection::vec(0..3_000_000_u64, 1..60));
+        (prop::collection::vec(limit, 1..4), prop::collection::vec(0..3_000_000_u64, 1..60));
     let mut runner = proptest::test_runner::TestRunner::default();
-    let outcome = runner.run(&histories, |(algorithms, pauses)| {
+    let outcome = runner.run(&histories, |(limits, pauses)| {
         // Windows in the process end on whole milliseconds.
-        let fixed = algorithms.iter().any(|a| matches!(a, Algorithm::FixedWindow(_)));
-        let local = Limits(algorithms.iter().map(|a| config(a.clone(), None)).collect());
-        let shared = shared(algorithms);
+        let fixed = limits.iter().any(|(a, _)| matches!(a, Algorithm::FixedWindow(_)));
+        let all = |on_failure| {
+            let limit = |(algorithm, cost): &(Algorithm, u32)| Config {
+                cost: (*cost).min(algorithm.most()),
+                ..config(algorithm.clone(), on_failure)
+            };
+            Limits(limits.iter().map(limit).collect())
+        };
+        let (local, shared) = (all(None), all(Some(OnFailure::Open)));
         let terms = terms::compile("p", "r", &shared);
         let (local, shared) = (limiters(&local), limiters(&shared));
         redis.forget();
@@ -325,6 +339,8 @@ fn keys_tell_apart_what_is_counted_apart() {
     limits.0.remove(0);
     limits.0.insert(0, config(window(5), None));
     assert_eq!(stems(&limits)[1], "p:r:fixed_window:5/1m:consumer");
+    limits.0[2].cost = 3;
+    assert_eq!(stems(&limits)[1], "p:r:fixed_window:5/1mx3:consumer");
 }
 
 #[test]

@@ -10,19 +10,21 @@ mod record;
 mod register;
 mod route;
 mod store;
+mod upstream;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use family::CLASSES;
 pub use family::Family;
 use prometheus::{
-    Encoder, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Registry, TextEncoder,
+    Encoder, GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+    TextEncoder,
 };
 use record::RecordMetrics;
 use register::{counter, counters, gauge, gauges, histograms, opts, register};
 pub use route::RouteMetrics;
 pub use store::StoreMetrics;
+pub use upstream::UpstreamMetrics;
 
 /// The gateway's metrics. One per process, shared.
 pub struct Metrics {
@@ -33,8 +35,8 @@ pub struct Metrics {
     retries: IntCounterVec,
     retries_stopped: IntCounterVec,
     fallbacks: IntCounterVec,
-    attempts: IntCounterVec,
-    upstream_duration: HistogramVec,
+    fallback_calls: IntCounterVec,
+    upstreams: upstream::Upstreams,
     limit_stores: store::Stores,
     /// Requests being answered now.
     pub in_flight: IntGauge,
@@ -73,15 +75,6 @@ pub struct StateMetrics {
     pub jwks_fetches: IntCounterVec,
 }
 
-/// One upstream's metrics.
-#[derive(Clone)]
-pub struct UpstreamMetrics {
-    attempts: IntCounterVec,
-    succeeded: IntCounter,
-    pub duration: Histogram,
-    upstream: Arc<str>,
-}
-
 impl Metrics {
     pub fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
@@ -117,21 +110,16 @@ impl Metrics {
             fallbacks: counters(
                 r,
                 "fallbacks_total",
-                "Requests that a route's fallback answered",
+                "Requests that the answer of a route's fallback was given to",
                 &["route", "reason"],
             )?,
-            attempts: counters(
+            fallback_calls: counters(
                 r,
-                "upstream_attempts_total",
-                "Attempts by what became of them",
-                &["upstream", "outcome"],
+                "fallback_calls_total",
+                "Requests sent to the upstream that a route falls back on",
+                &["route", "reason"],
             )?,
-            upstream_duration: histograms(
-                r,
-                "upstream_duration_seconds",
-                "From an attempt's start to the head of its answer",
-                "upstream",
-            )?,
+            upstreams: upstream::Upstreams::new(r)?,
             limit_stores: store::Stores::new(r)?,
             in_flight: gauge(r, "requests_in_flight", "Requests being answered")?,
             connections: gauge(r, "connections", "Open client connections")?,
@@ -173,18 +161,14 @@ impl Metrics {
             retries: self.retries.with_label_values(&[name]),
             stopped: self.retries_stopped.clone(),
             fallbacks: self.fallbacks.clone(),
+            fallback_calls: self.fallback_calls.clone(),
             rejections: self.rejections.clone(),
             route: name.into(),
         }
     }
 
     pub fn upstream(&self, name: &str) -> UpstreamMetrics {
-        UpstreamMetrics {
-            attempts: self.attempts.clone(),
-            succeeded: self.attempts.with_label_values(&[name, "2xx"]),
-            duration: self.upstream_duration.with_label_values(&[name]),
-            upstream: name.into(),
-        }
+        self.upstreams.of(name)
     }
 
     /// Those of an entry of `rate_limit_stores`.
@@ -290,17 +274,6 @@ impl StateMetrics {
             &self.jwks_fetches,
         ] {
             counters.reset();
-        }
-    }
-}
-
-impl UpstreamMetrics {
-    pub fn attempted(&self, outcome: &str) {
-        // The usual outcome has its counter at hand; the others may be looked up.
-        if outcome == "2xx" {
-            self.succeeded.inc();
-        } else {
-            self.attempts.with_label_values(&[&*self.upstream, outcome]).inc();
         }
     }
 }

@@ -137,9 +137,8 @@ impl Caller<'_> {
     /// # Errors
     /// Why the credentials are not good enough to be counted.
     pub fn requester(&self) -> Result<rate_limit::Requester<'_>, &auth::Refusal> {
-        let identity = self.identity.as_ref()?;
-        let consumer = identity.map(auth::Identity::consumer);
-        Ok(rate_limit::Requester { consumer, address: self.address, headers: self.headers })
+        let identity = *self.identity.as_ref()?;
+        Ok(rate_limit::Requester::new(identity, self.address, self.headers))
     }
 }
 

@@ -16,7 +16,7 @@ use super::dialect::Protocol;
 use super::envelopes::Envelopes;
 use super::gateway::Gateway;
 use super::rejection::Rejection;
-use super::{body, client_address, cors, headers, identifiers, intake, rpc_timeout};
+use super::{body, client_address, cors, divert, headers, identifiers, intake, quota, rpc_timeout};
 use crate::config::route::Dialect;
 use crate::policy::idempotency::Answer;
 use crate::policy::rate_limit::Heard;
@@ -124,21 +124,30 @@ impl Gateway {
         if route.idempotency.is_some() {
             // Boxed: few routes have a use for its room.
             if let Some(answer) = Box::pin(self.look_up(session, ctx, &route)).await? {
+                quota::forgive(session, ctx, now);
                 return Ok(Admitted::Replay(answer));
             }
             now = Clock::now();
         }
         let admission = policy::admit_call(&route.policies, now);
-        ctx.admission = admission.map_err(Rejection::Policy)?;
-        if let Target::Upstream(target) = &route.target
-            && target.upstream.endpoints().is_empty()
-        {
-            return Err(Rejection::NoEndpoint);
+        let admission = admission.map_err(Rejection::Policy).and_then(|admission| {
+            let target = route.upstream();
+            match target.is_some_and(|target| target.upstream.endpoints().is_empty()) {
+                true => Err(Rejection::NoEndpoint),
+                false => Ok(admission),
+            }
+        });
+        match admission {
+            Ok(admission) => ctx.admission = admission,
+            Err(refused) if divert::instead_of(&refused, ctx, now) => {}
+            Err(refused) => return Err(refused),
         }
         if limit.is_some() && ctx.deadline.is_some_and(|deadline| deadline <= now) {
             return Err(Rejection::DeadlineExceeded);
         }
         let budget = route.retry.as_ref().and_then(|retry| retry.budget.as_ref());
+        // A request that goes elsewhere is none of those that earn retries.
+        let budget = budget.filter(|_| ctx.diverted.is_none());
         ctx.stake = budget.map(|budget| budget.enter(now));
         self.watch_bodies(session, ctx, &route);
         if let Some(json) = &route.config.json {

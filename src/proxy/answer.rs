@@ -36,7 +36,7 @@ const DRAIN_TIME: Duration = Duration::from_secs(1);
 /// `rejection` in the caller's protocol, or the route's fallback for it.
 pub fn render(session: &Session, ctx: &Context, rejection: &Rejection) -> Rendered {
     match fallback::of(ctx, rejection) {
-        Some((config, _)) => fallback::render(config, ctx, rejection),
+        Some((answer, _)) => fallback::render(answer, ctx, rejection),
         None => reader(session, ctx).refuse(rejection),
     }
 }
@@ -72,8 +72,8 @@ pub async fn refuse(
 
 /// The status `rejection` will be answered with.
 pub fn status(ctx: &Context, rejection: &Rejection) -> u16 {
-    if let Some((config, _)) = fallback::of(ctx, rejection) {
-        return config.status;
+    if let Some((answer, _)) = fallback::of(ctx, rejection) {
+        return answer.status;
     }
     dialect::status(ctx.protocol, codes(ctx), rejection)
 }

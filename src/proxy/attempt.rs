@@ -13,8 +13,8 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::context::Context;
-use super::idempotency;
 use super::rejection::Rejection;
+use super::{divert, idempotency};
 use crate::policy::breaker::{Breaker, Count, Permit};
 use crate::policy::outcome::Outcome;
 use crate::policy::retry::{self, Decision, Pushback, pushback};
@@ -135,7 +135,7 @@ pub fn conclude(ctx: &mut Context, outcome: Outcome, now: Moment) {
     ctx.end.last_outcome = Some(outcome);
     idempotency::attempted(ctx, outcome);
     let Some(route) = ctx.route.clone() else { return };
-    if let Some(upstream) = route.upstream() {
+    if let Some(upstream) = ctx.upstream() {
         upstream.metrics.attempted(outcome.as_str());
     }
     record(ctx, &route, Count::Attempts, outcome, now);
@@ -159,12 +159,10 @@ pub fn conclude_request(ctx: &mut Context, outcome: Outcome, now: Moment) {
 }
 
 fn record(ctx: &mut Context, route: &Route, count: Count, outcome: Outcome, now: Moment) {
-    let policies = &route.policies;
-    let both: [(&mut Option<Permit>, _); 2] = [
-        (&mut ctx.admission.route_permit, &policies.route_breaker),
-        (&mut ctx.admission.upstream_permit, &policies.upstream_breaker),
-    ];
-    for (permit, breaker) in both {
+    let permits: [&mut Option<Permit>; 2] =
+        [&mut ctx.admission.route_permit, &mut ctx.admission.upstream_permit];
+    let breakers = divert::breakers(ctx.diverted.as_ref(), route);
+    for (permit, breaker) in permits.into_iter().zip(breakers) {
         let Some(breaker) = breaker else { continue };
         if breaker.config().count == count
             && let Some(permit) = permit.take()
@@ -179,7 +177,7 @@ fn record(ctx: &mut Context, route: &Route, count: Count, outcome: Outcome, now:
     }
 }
 
-/// Remember how an attempt without an answer ended, and whether it is tried again.
+/// Remember how an attempt without an answer ended, and whether there is another one.
 pub fn failed(session: &mut Session, ctx: &mut Context, ended: Ended) -> bool {
     let now = Clock::now();
     if let Some(outcome) = ended.outcome() {
@@ -192,6 +190,11 @@ pub fn failed(session: &mut Session, ctx: &mut Context, ended: Ended) -> bool {
     }
     if let Some(outcome) = ended.outcome() {
         conclude_request(ctx, outcome, now);
+    }
+    if let Ended::Outcome(outcome) = ended
+        && divert::after(session, ctx, outcome, now)
+    {
+        return true;
     }
     ctx.end.client_gone |= ended == Ended::ClientGone;
     ctx.end.rejection = ended.rejection();
@@ -210,6 +213,9 @@ pub fn retry(
 ) -> bool {
     let Some(route) = ctx.route.clone() else { return false };
     let Some(policy) = &route.retry else { return false };
+    if ctx.diverted.is_some() {
+        return false;
+    }
     let attempt = retry::Attempt {
         outcome,
         method: &session.req_header().method,
@@ -254,7 +260,7 @@ pub fn is_refused(error: &Error) -> bool {
 /// only if a budget, where there is one, pays for it.
 pub fn reconnect(session: &Session, ctx: &mut Context, refused: bool, now: Moment) -> bool {
     let may_resend = refused || session.req_header().method.is_idempotent();
-    if !may_resend || ctx.reconnected || is_answered(session) {
+    if !may_resend || ctx.reconnected || ctx.diverted.is_some() || is_answered(session) {
         return false;
     }
     if session.as_ref().retry_buffer_truncated() {

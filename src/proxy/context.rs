@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 
 use super::dialect::{Protocol, RpcError};
+use super::divert::Diverted;
 use super::envelopes::Envelopes;
 use super::idempotency::Keyed;
 use super::listener::Connection;
@@ -26,7 +27,7 @@ use crate::policy::rate_limit::Standing;
 use crate::policy::retry::Stake;
 use crate::record::{Captured, Commit, Tap};
 use crate::runtime::lifecycle::InFlight;
-use crate::runtime::snapshot::{Route, Snapshot};
+use crate::runtime::snapshot::{Route, Snapshot, UpstreamTarget};
 use crate::time::Moment;
 use crate::upstream::Endpoint;
 
@@ -55,6 +56,8 @@ pub struct Context {
     pub recorded_path: Option<String>,
     pub identity: Option<Arc<Identity>>,
     pub admission: Admission,
+    /// Set once the request goes to where its route falls back.
+    pub diverted: Option<Diverted>,
     /// Where the requester stands in the route's limits, once they have been asked.
     pub standing: Option<Standing>,
     /// The request is the first with its idempotency key.
@@ -173,6 +176,7 @@ impl Context {
             recorded_path: None,
             identity: None,
             admission: Admission::default(),
+            diverted: None,
             standing: None,
             keyed: None,
             stake: None,
@@ -196,6 +200,14 @@ impl Context {
     /// The trace the request belongs to, its caller's or its own.
     pub fn trace_id(&self) -> TraceId {
         self.trace.id()
+    }
+
+    /// The upstream the request goes to.
+    pub fn upstream(&self) -> Option<&Arc<UpstreamTarget>> {
+        match &self.diverted {
+            Some(diverted) => Some(&diverted.target),
+            None => self.route.as_ref().and_then(|route| route.upstream()),
+        }
     }
 
     /// Fail the client's connection at `deadline`, wherever the request is waiting then.

@@ -13,7 +13,6 @@ use super::peer::Phase;
 use super::rejection::Rejection;
 use super::{peer, spans};
 use crate::observe::trace::context::SpanId;
-use crate::runtime::snapshot::Target;
 use crate::time::Clock;
 
 impl Gateway {
@@ -36,7 +35,8 @@ impl Gateway {
             return Err(error);
         }
         let Some(route) = ctx.route.clone() else { return Err(Error::new_in(REJECTED)) };
-        let Target::Upstream(target) = &route.target else {
+        let diverted = ctx.diverted.as_ref().map(|diverted| diverted.target.clone());
+        let Some(target) = diverted.as_ref().or(route.upstream()) else {
             return Err(Error::new_in(REJECTED));
         };
         let avoid = ctx.attempt.endpoint.as_ref().map(|endpoint| endpoint.address);

@@ -1,6 +1,7 @@
-//! Which refusals of a route have a fallback, and that put into bytes.
+//! Which refusals of a route have a fallback's answer, and that put into bytes.
 //!
-//! What it says is the policy's; it takes the place of a [`super::dialect`].
+//! What it says is the policy's; it takes the place of a [`super::dialect`]. The call to another
+//! upstream that comes first, where a route wants that, is in [`super::divert`].
 
 use std::time::SystemTime;
 
@@ -10,35 +11,46 @@ use http::header::CONTENT_TYPE;
 use super::context::Context;
 use super::dialect::Rendered;
 use super::rejection::Rejection;
-use crate::policy::fallback::{Cause, Config, Values};
+use crate::policy::fallback::{Answer, Cause, Values};
 use crate::policy::outcome::{Conditions, Outcome};
 use crate::runtime::snapshot::Route;
 
-/// The fallback that stands in for `rejection`, if the route has one for its cause.
-pub fn of<'a>(ctx: &'a Context, rejection: &Rejection) -> Option<(&'a Config, Cause)> {
+/// The answer that stands in for `rejection`, if the route has one for its cause. Of a request that
+/// was sent elsewhere, the cause is that of its going there.
+pub fn of<'a>(ctx: &'a Context, rejection: &Rejection) -> Option<(&'a Answer, Cause)> {
     let route = ctx.route.as_ref()?;
-    let config = route.config.fallback.as_ref().filter(|_| ctx.protocol.reads_json())?;
+    let answer = answer(ctx, route)?;
     if let Rejection::Attempt(outcome @ (Outcome::Response(_) | Outcome::Grpc(_))) = rejection
         && !replaces(ctx, route, *outcome)
     {
         return None;
     }
-    let cause = rejection.fallback_cause().filter(|cause| config.covers(*cause))?;
-    Some((config, cause))
+    let cause = rejection.fallback_cause()?;
+    let cause = ctx.diverted.as_ref().map_or(cause, |diverted| diverted.cause);
+    let covers = route.config.fallback.as_ref().is_some_and(|config| config.covers(cause));
+    covers.then_some((answer, cause))
 }
 
-/// Whether an answer of the upstream, after the last attempt, gives way to the route's fallback:
-/// if it would be retried, had there been another attempt. Who waits for messages of RPC cannot read
-/// a fallback.
+/// What the route's fallback has to say by itself. Who waits for messages of RPC cannot read it.
+pub fn answer<'a>(ctx: &Context, route: &'a Route) -> Option<&'a Answer> {
+    let config = route.config.fallback.as_ref().filter(|_| ctx.protocol.reads_json())?;
+    config.answer.as_ref()
+}
+
+/// Whether an answer of an upstream, after the last attempt, gives way to the route's fallback:
+/// if it would be retried, had there been another attempt.
 pub fn replaces(ctx: &Context, route: &Route, outcome: Outcome) -> bool {
-    let fallback = route.config.fallback.as_ref().filter(|_| ctx.protocol.reads_json());
-    let Some(config) = fallback else { return false };
+    let Some(config) = &route.config.fallback else { return false };
+    if config.upstream.is_none() && answer(ctx, route).is_none() {
+        return false;
+    }
     let failures = route.retry.as_ref().map_or(Conditions::RETRYABLE, |retry| retry.config.on);
-    config.covers(Cause::AttemptsSpent) && failures.matches(outcome)
+    let covers = ctx.diverted.is_some() || config.covers(Cause::AttemptsSpent);
+    covers && failures.matches(outcome)
 }
 
 /// The answer.
-pub fn render(config: &Config, ctx: &Context, rejection: &Rejection) -> Rendered {
+pub fn render(answer: &Answer, ctx: &Context, rejection: &Rejection) -> Rendered {
     let route = ctx.route.as_ref();
     let timestamp = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
     let values = Values {
@@ -49,6 +61,6 @@ pub fn render(config: &Config, ctx: &Context, rejection: &Rejection) -> Rendered
         code: rejection.code(),
     };
     let content_type = HeaderValue::from_static("application/json");
-    let body = config.json.fill(&values).into();
-    Rendered::new(config.status, vec![(CONTENT_TYPE, content_type)], body)
+    let body = answer.json.fill(&values).into();
+    Rendered::new(answer.status, vec![(CONTENT_TYPE, content_type)], body)
 }

@@ -294,7 +294,10 @@ impl ProxyHttp for Gateway {
             && let Some(outcome) = ctx.end.last_outcome
         {
             attempt::conclude_request(ctx, outcome, now);
-            if let Some(slot) = ctx.admission.slot.take() {
+            // What another upstream took says nothing about this one.
+            if ctx.diverted.is_none()
+                && let Some(slot) = ctx.admission.slot.take()
+            {
                 slot.release(now);
             }
         }

@@ -50,7 +50,8 @@ pub fn prepare_request(
     let headers = &mut parts.headers;
     headers.reserve(ADDED);
     forwarded(headers, ctx);
-    if let HostHeader::Endpoint = route.host_header() {
+    let host = ctx.upstream().map(|target| target.upstream.config().host_header);
+    if let None | Some(HostHeader::Endpoint) = host {
         headers.insert(HOST, endpoint.authority.clone());
     }
     for name in route.credential_headers() {

@@ -22,6 +22,7 @@ pub mod cors;
 mod detachment;
 pub mod dialect;
 mod dispatch;
+mod divert;
 mod envelopes;
 mod fallback;
 pub mod gateway;

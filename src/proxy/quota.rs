@@ -1,12 +1,14 @@
-//! What an answer says about its route's limits.
+//! What an answer says about its route's limits, and what a replay gets back of them.
 //!
 //! The values are made in [`Fields`](crate::policy::rate_limit::Fields); here they meet the answer. They are written
 //! before the route's own edits, which may therefore take them out again.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use pingora_proxy::Session;
 
 use super::context::Context;
-use crate::policy::rate_limit::Verdict;
+use crate::policy::rate_limit::{self, Requester, Standing, Verdict};
+use crate::time::Moment;
 use crate::units::retry_after_seconds;
 
 const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
@@ -14,6 +16,22 @@ const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const STANDING: HeaderName = HeaderName::from_static("ratelimit");
+
+/// The request is answered from what was kept: give back what it took at `counted` of the limits that
+/// want it so.
+pub(super) fn forgive(session: &Session, ctx: &mut Context, counted: Moment) {
+    let Some(route) = &ctx.route else { return };
+    let limiters = &route.policies.rate_limits;
+    let headers = &session.req_header().headers;
+    let requester = Requester::new(ctx.identity.as_deref(), ctx.client, headers);
+    let forgiving = limiters.iter().filter(|limiter| limiter.forgives_replays());
+    rate_limit::refund_all(forgiving, &requester, counted);
+    if let Some(Standing { limit, verdict }) = &mut ctx.standing
+        && limiters.get(*limit).is_some_and(|limiter| limiter.forgives_replays())
+    {
+        verdict.remaining = verdict.limit.min(verdict.remaining + 1);
+    }
+}
 
 /// Add what the configuration wants of it. Nothing is allocated where that is nothing.
 pub(super) fn write(headers: &mut HeaderMap, ctx: &Context) {

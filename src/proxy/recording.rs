@@ -93,7 +93,7 @@ fn row(session: &Session, ctx: &mut Context, status: u16, now: Moment) -> Invoca
     row.trace_id = ctx.trace_id().as_u128();
     let query = route.and_then(|route| route.recorded_query.as_ref()).zip(request.uri.query());
     row.query = query.map(|(kept, query)| kept.redacted(query));
-    row.upstream = route.and_then(|r| r.upstream()).map(|u| u.upstream.name.clone());
+    row.upstream = ctx.upstream().map(|target| target.upstream.name.clone());
     row.endpoint = ctx.attempt.endpoint.as_ref().map(|endpoint| endpoint.label.clone());
     row.consumer = ctx.identity.as_ref().map(|identity| identity.consumer().into());
     row.client_address = Some(ctx.client);

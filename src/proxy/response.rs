@@ -15,7 +15,7 @@ use super::attempt::{self, REJECTED, RETRY};
 use super::context::Context;
 use super::dialect::Protocol;
 use super::rejection::Rejection;
-use super::{answer, body, fallback, idempotency, intake};
+use super::{answer, body, divert, fallback, idempotency, intake};
 use crate::policy::outcome::Outcome;
 use crate::policy::retry::Pushback;
 use crate::runtime::snapshot::Route;
@@ -44,7 +44,7 @@ pub fn on_head(
     let took = now.since(ctx.attempt.started);
     ctx.attempt.upstream_status = Some(status);
     ctx.attempt.upstream_duration = Some(took);
-    if let Some(upstream) = route.upstream() {
+    if let Some(upstream) = ctx.upstream() {
         upstream.metrics.duration.observe(took.as_secs_f64());
     }
     judge(session, ctx, &route, head, now)?;
@@ -125,7 +125,8 @@ pub fn on_trailers(
 /// what becomes of it.
 ///
 /// # Errors
-/// [`RETRY`] for another attempt, [`REJECTED`] where the route's fallback takes its place.
+/// [`RETRY`] for another attempt, here or elsewhere; [`REJECTED`] where the answer of the route's
+/// fallback takes its place.
 pub fn judge(
     session: &mut Session,
     ctx: &mut Context,
@@ -147,7 +148,13 @@ pub fn judge(
         return Err(Error::new_up(RETRY));
     }
     attempt::conclude_request(ctx, outcome, now);
-    if fallback::replaces(ctx, route, outcome) {
+    if !fallback::replaces(ctx, route, outcome) {
+        return Ok(());
+    }
+    if divert::after(session, ctx, outcome, now) {
+        return Err(Error::new_up(RETRY));
+    }
+    if fallback::answer(ctx, route).is_some() {
         ctx.end.rejection = Some(Rejection::Attempt(outcome));
         return Err(Error::new_up(REJECTED));
     }
@@ -186,7 +193,7 @@ fn grpc_failure(status: &HeaderValue) -> Option<Outcome> {
 /// Whether a policy calls an answer a failure; of any other nobody needs to hear before its last
 /// byte.
 fn is_failure(ctx: &Context, route: &Route, outcome: Outcome) -> bool {
-    let breakers = [&route.policies.route_breaker, &route.policies.upstream_breaker];
+    let breakers = divert::breakers(ctx.diverted.as_ref(), route);
     let counted = breakers.into_iter().flatten().any(|b| b.config().failure_on.matches(outcome));
     let retried = route.retry.as_ref().is_some_and(|retry| retry.config.on.matches(outcome));
     counted || retried || fallback::replaces(ctx, route, outcome)

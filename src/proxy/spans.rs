@@ -23,7 +23,7 @@ pub fn end_attempt(ctx: &mut Context, now: Moment) {
     let (Some(span), Some(endpoint)) = (ctx.attempt.span.take(), &ctx.attempt.endpoint) else {
         return;
     };
-    let Some(target) = ctx.route.as_ref().and_then(|route| route.upstream()) else { return };
+    let Some(target) = ctx.upstream() else { return };
     let ended = match ctx.attempt.concluded {
         // A response is judged by its head; its body may still be on its way.
         Some((Outcome::Response(_), _)) | None => now,

@@ -1,7 +1,7 @@
 //! What survives a reload, thing by thing and by name: kept if its own configuration is
 //! unchanged, resized where that has a meaning, fresh otherwise.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use pingora_core::utils::tls::{WrappedX509, parse_x509};
@@ -11,7 +11,7 @@ use super::snapshot::{Authorities, Authority, Route, Snapshot, UpstreamTarget};
 use crate::config::{self, Config, Problem};
 use crate::limits::Store;
 use crate::observe::metrics::Metrics;
-use crate::policy::auth::Verifier;
+use crate::policy::auth::{self, Verifier};
 use crate::policy::breaker::Breaker;
 use crate::policy::bulkhead::Bulkhead;
 use crate::policy::rate_limit::{self, Limiter};
@@ -150,21 +150,39 @@ pub(super) fn authorities(
 ) -> BTreeMap<String, Arc<Authority>> {
     let mut authorities = BTreeMap::new();
     for (name, wanted) in &config.auth {
+        let claims = keyed_claims(config, name);
         let unchanged = before.filter(|before| before.config.auth.get(name) == Some(wanted));
         if let Some(kept) = unchanged.and_then(|before| before.authorities.get(name)) {
-            authorities.insert(name.clone(), kept.clone());
+            let kept = match kept.verifier.kept_claims() == &*claims {
+                true => kept.clone(),
+                false => Arc::new(kept.keeping(claims)),
+            };
+            authorities.insert(name.clone(), kept);
             continue;
         }
         match Verifier::try_new(name, wanted) {
             Ok(verifier) => {
-                let verifier = Arc::new(verifier);
-                let authority = Authority::new(verifier);
+                let authority = Authority::new(verifier.keeping(claims));
                 authorities.insert(name.clone(), Arc::new(authority));
             }
             Err(error) => problems.push(Problem::new(format!("auth.{name}"), error.to_string())),
         }
     }
     authorities
+}
+
+/// The claims by which any limit counts that bearers of this authority's tokens may meet; in order,
+/// each once.
+fn keyed_claims(config: &Config, authority: &str) -> Arc<[Arc<str>]> {
+    if let Some(auth::Config::ApiKey(_)) = config.auth.get(authority) {
+        return Arc::default();
+    }
+    let requires = |route: &&config::Route| {
+        route.auth.as_ref().is_some_and(|auth| auth.require.iter().any(|name| name == authority))
+    };
+    let limits = config.routes.values().filter(requires).flat_map(|route| &route.rate_limit.0);
+    let claims: BTreeSet<&str> = limits.flat_map(|limit| limit.key.claims()).collect();
+    claims.into_iter().map(Arc::from).collect()
 }
 
 /// Give kept bulkheads the size that a generation wants. Not before it is in force: a

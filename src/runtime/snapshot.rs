@@ -25,7 +25,6 @@ use crate::record::{self, Capture, Query};
 use crate::routing::{Conflict, Router};
 use crate::time::Moment;
 use crate::upstream::Upstream;
-use crate::upstream::config::HostHeader;
 
 /// The authorities an upstream's certificates may come from.
 pub type Authorities = Arc<[WrappedX509]>;
@@ -52,12 +51,18 @@ pub struct Snapshot {
 pub struct Authority {
     pub verifier: Arc<Verifier>,
     /// Set once the generation is in force: a configuration that is only checked fetches nothing.
-    jwks: OnceLock<Jwks>,
+    jwks: Arc<OnceLock<Jwks>>,
 }
 
 impl Authority {
-    pub(super) fn new(verifier: Arc<Verifier>) -> Self {
-        Authority { verifier, jwks: OnceLock::new() }
+    pub(super) fn new(verifier: Verifier) -> Self {
+        Authority { verifier: Arc::new(verifier), jwks: Arc::default() }
+    }
+
+    /// The same, keys and whatever keeps them fresh included, with other claims kept.
+    pub(super) fn keeping(&self, claims: Arc<[Arc<str>]>) -> Self {
+        let verifier = Arc::new(self.verifier.keeping(claims));
+        Authority { verifier, jwks: self.jwks.clone() }
     }
 
     /// Begin to fetch keys, if this is an authority that does and it has not begun.
@@ -111,6 +116,8 @@ pub struct Route {
     /// Its own, or the default.
     pub record: record::Policy,
     pub idempotency: Option<Idempotency>,
+    /// Where a request goes whose own upstream cannot answer it.
+    pub fallback: Option<Arc<UpstreamTarget>>,
     pub capture: Option<Capture>,
     /// What of queries its rows hold.
     pub recorded_query: Option<Query>,
@@ -277,6 +284,12 @@ impl Route {
             target,
             guard,
             retry,
+            fallback: config
+                .fallback
+                .as_ref()
+                .and_then(|fallback| fallback.upstream.as_ref())
+                .and_then(|name| parts.upstreams.get(name))
+                .cloned(),
             idempotency,
             capture: Capture::compile(record),
             recorded_query: Query::compile(record),
@@ -297,10 +310,6 @@ impl Route {
     pub fn timeout(&self) -> Option<Duration> {
         let request = *self.config.timeout.request;
         (!request.is_zero()).then_some(request)
-    }
-
-    pub fn host_header(&self) -> HostHeader {
-        self.upstream().map_or(HostHeader::Endpoint, |u| u.upstream.config().host_header)
     }
 
     /// Request headers that hold credentials the upstream must not see.

@@ -161,7 +161,13 @@ impl Gateway {
     /// The same for one route, as [`Plan::route`] has it.
     #[track_caller]
     pub fn reload_route(&self, policies: &str) -> bool {
-        self.reload(&Plan::route(policies).yaml)
+        self.reload_plan(&Plan::route(policies))
+    }
+
+    /// The same for the configuration of a plan.
+    #[track_caller]
+    pub fn reload_plan(&self, plan: &Plan) -> bool {
+        self.reload(&plan.yaml)
     }
 
     pub fn generation(&self) -> u64 {

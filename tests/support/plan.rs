@@ -66,6 +66,13 @@ impl Plan {
         self.yaml.clone()
     }
 
+    /// With other words in one place.
+    pub fn replacing(mut self, words: &str, others: &str) -> Self {
+        assert_eq!(self.yaml.matches(words).count(), 1, "{words}");
+        self.yaml = self.yaml.replace(words, others);
+        self
+    }
+
     /// What `${UPSTREAM}` stands for: the endpoint of `service`.
     pub fn upstream(self, upstream: &Upstream) -> Self {
         self.env("UPSTREAM", &upstream.url())

@@ -16,6 +16,7 @@ pub struct RouteMetrics {
     pub retries: IntCounter,
     pub(super) stopped: IntCounterVec,
     pub(super) fallbacks: IntCounterVec,
+    pub(super) fallback_calls: IntCounterVec,
     pub(super) rejections: IntCounterVec,
     pub(super) route: Arc<str>,
 }
@@ -34,6 +35,11 @@ impl RouteMetrics {
 
     pub fn retry_stopped(&self, reason: &str) {
         self.stopped.with_label_values(&[&*self.route, reason]).inc();
+    }
+
+    /// A request goes to the upstream that the route falls back on.
+    pub fn diverted(&self, reason: &str) {
+        self.fallback_calls.with_label_values(&[&*self.route, reason]).inc();
     }
 
     /// The route's fallback has answered.

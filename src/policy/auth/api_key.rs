@@ -12,10 +12,11 @@ use http::{HeaderMap, HeaderName};
 
 use super::config::ApiKeys;
 use super::denial::Denial;
-use super::identity::Identity;
+use super::identity::{Identity, KeptClaims};
 use super::keys::InvalidKeys;
 
 /// Verifies the keys of one authority.
+#[derive(Clone)]
 pub(super) struct Holders {
     pub(super) header: HeaderName,
     salt: [u8; 32],
@@ -39,6 +40,7 @@ impl Holders {
                 scopes: entry.scopes.iter().map(|scope| scope.as_str().into()).collect(),
                 roles: entry.role.iter().map(|role| role.as_str().into()).collect(),
                 expires_at: None,
+                claims: KeptClaims::default(),
             };
             by_digest.insert(salted(&salt, entry.key.expose().as_bytes()), Arc::new(identity));
         }

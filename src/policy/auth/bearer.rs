@@ -4,7 +4,6 @@
 //! good tokens is bounded by what issuers sign, one of bad tokens would be filled by anybody.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use http::HeaderMap;
@@ -14,7 +13,7 @@ use quick_cache::sync::Cache;
 
 use super::Now;
 use super::claims::Claims;
-use super::config::{Algorithms, Jwt, KeySource};
+use super::config::{self, Algorithms, Jwt, KeySource};
 use super::denial::Denial;
 use super::identity::Identity;
 use super::keyring::Keyring;
@@ -46,15 +45,28 @@ impl Bearer {
             KeySource::PublicKey(pem) => KeySet::from_pem(pem, &algorithms)?,
             KeySource::Secret(secret) => KeySet::from_secret(secret, &algorithms),
         };
-        let ttl = *config.cache.ttl;
-        let tokens = usize::try_from(config.cache.max_tokens.get()).unwrap_or(usize::MAX);
         Ok(Bearer {
             authority: authority.clone(),
             keyring: Arc::new(Keyring::new(keys, algorithms.clone())),
             algorithms,
             claims: Claims::new(authority.clone(), config),
-            verified: (!ttl.is_zero()).then(|| Verified { tokens: Cache::new(tokens), ttl }),
+            verified: Verified::new(&config.cache),
         })
+    }
+
+    /// The same with the same keys, but other claims kept. What is remembered does not hold those.
+    pub(super) fn keeping(&self, claims: Arc<[Arc<str>]>) -> Self {
+        Bearer {
+            authority: self.authority.clone(),
+            keyring: self.keyring.clone(),
+            algorithms: self.algorithms.clone(),
+            claims: self.claims.keeping(claims),
+            verified: self.verified.as_ref().and_then(|verified| Verified::new(&verified.config)),
+        }
+    }
+
+    pub(super) fn kept_claims(&self) -> &[Arc<str>] {
+        self.claims.kept()
     }
 
     pub(super) fn verify(&self, headers: &HeaderMap, now: Now) -> Result<Arc<Identity>, Denial> {
@@ -120,8 +132,8 @@ impl Bearer {
 
 /// Tokens that have been verified, by digest: the table holds no credential.
 struct Verified {
+    config: config::Cache,
     tokens: Cache<Digest, Seen>,
-    ttl: Duration,
 }
 
 #[derive(Clone)]
@@ -134,9 +146,16 @@ struct Seen {
 }
 
 impl Verified {
+    /// `None` where nothing is to be remembered.
+    fn new(config: &config::Cache) -> Option<Self> {
+        let tokens = usize::try_from(config.max_tokens.get()).unwrap_or(usize::MAX);
+        (!config.ttl.is_zero())
+            .then(|| Verified { config: config.clone(), tokens: Cache::new(tokens) })
+    }
+
     fn remember(&self, digest: Digest, identity: &Arc<Identity>, generation: u64, now: Moment) {
         let Some(expires_at) = identity.expires_at else { return };
-        let until = now + self.ttl;
+        let until = now + *self.config.ttl;
         let seen = Seen { identity: identity.clone(), expires_at, until, generation };
         self.tokens.insert(digest, seen);
     }

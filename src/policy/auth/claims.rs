@@ -12,6 +12,7 @@ use super::denial::Denial;
 use super::identity::{Consumer, Identity};
 
 /// The claims one issuer's tokens must carry.
+#[derive(Clone)]
 pub(super) struct Claims {
     authority: Arc<str>,
     issuer: Option<Box<str>>,
@@ -20,6 +21,8 @@ pub(super) struct Claims {
     consumer: Box<str>,
     scopes: Box<str>,
     role: Box<str>,
+    /// What is kept of a token besides.
+    kept: Arc<[Arc<str>]>,
 }
 
 impl Claims {
@@ -32,7 +35,16 @@ impl Claims {
             consumer: config.consumer_claim.as_str().into(),
             scopes: config.scopes_claim.as_str().into(),
             role: config.role_claim.as_str().into(),
+            kept: Arc::default(),
         }
+    }
+
+    pub(super) fn keeping(&self, kept: Arc<[Arc<str>]>) -> Self {
+        Claims { kept, ..self.clone() }
+    }
+
+    pub(super) fn kept(&self) -> &[Arc<str>] {
+        &self.kept
     }
 
     /// Reads a token **whose signature has been verified**; `unix_seconds` is now.
@@ -102,6 +114,11 @@ impl Claims {
             scopes,
             roles: words(find(claims, &self.role)).into_iter().map(Box::from).collect(),
             expires_at: Some(expires_at),
+            claims: self
+                .kept
+                .iter()
+                .filter_map(|name| Some((name.clone(), text(find(claims, name)?)?)))
+                .collect(),
         })
     }
 }
@@ -122,6 +139,16 @@ fn words(claim: Option<&Value>) -> Vec<&str> {
         Some(Value::String(word)) => vec![word],
         Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).collect(),
         _ => Vec::new(),
+    }
+}
+
+/// A claim that is one value; what is empty, a list or an object names nobody.
+fn text(claim: &Value) -> Option<Box<str>> {
+    match claim {
+        Value::String(text) if !text.is_empty() => Some(text.as_str().into()),
+        Value::Number(number) => Some(number.to_string().into()),
+        Value::Bool(value) => Some(value.to_string().into()),
+        Value::String(_) | Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
 }
 

@@ -19,6 +19,24 @@ pub struct Identity {
     pub(super) scopes: Box<[Box<str>]>,
     pub(super) roles: Box<[Box<str>]>,
     pub(super) expires_at: Option<u64>,
+    pub(super) claims: KeptClaims,
+}
+
+/// Those claims of a verified token that somebody has asked to be kept, by their names there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeptClaims(Box<[(Arc<str>, Box<str>)]>);
+
+impl KeptClaims {
+    /// Its text; `None` if the token has no such claim, or it was not asked for.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(kept, _)| **kept == *name).map(|(_, text)| &**text)
+    }
+}
+
+impl FromIterator<(Arc<str>, Box<str>)> for KeptClaims {
+    fn from_iter<I: IntoIterator<Item = (Arc<str>, Box<str>)>>(claims: I) -> Self {
+        KeptClaims(claims.into_iter().collect())
+    }
 }
 
 impl Identity {
@@ -43,6 +61,11 @@ impl Identity {
 
     pub fn has_role(&self, role: &str) -> bool {
         self.roles.iter().any(|held| **held == *role)
+    }
+
+    /// None for an API key.
+    pub fn claims(&self) -> &KeptClaims {
+        &self.claims
     }
 
     /// The token's `exp`, in Unix seconds, without leeway; `None` for an API key.

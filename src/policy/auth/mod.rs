@@ -25,7 +25,7 @@ mod verifier;
 pub use config::{Algorithms, ApiKey, ApiKeys, Cache, Config, Jwks, Jwt, KeySource, KeysUrl, Pem};
 pub use denial::{Denial, Forbidden, Refusal};
 pub use guard::{Guard, UnknownAuthority};
-pub use identity::{Consumer, Identity};
+pub use identity::{Consumer, Identity, KeptClaims};
 pub use keyring::{Keyring, Published};
 pub use keys::InvalidKeys;
 pub use refetch::Refetch;

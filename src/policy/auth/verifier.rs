@@ -49,6 +49,24 @@ impl Verifier {
         Ok(Verifier { authority, scheme, jwks })
     }
 
+    /// The same with the same keys, but with `claims` kept in the identities that it makes of tokens.
+    #[must_use]
+    pub fn keeping(&self, claims: Arc<[Arc<str>]>) -> Self {
+        let scheme = match &self.scheme {
+            Scheme::Bearer(bearer) => Scheme::Bearer(Box::new(bearer.keeping(claims))),
+            Scheme::ApiKey(holders) => Scheme::ApiKey(holders.clone()),
+        };
+        Verifier { authority: self.authority.clone(), scheme, jwks: self.jwks.clone() }
+    }
+
+    /// What `keeping` was told.
+    pub fn kept_claims(&self) -> &[Arc<str>] {
+        match &self.scheme {
+            Scheme::Bearer(bearer) => bearer.kept_claims(),
+            Scheme::ApiKey(_) => &[],
+        }
+    }
+
     pub fn authority(&self) -> &Arc<str> {
         &self.authority
     }

@@ -1,7 +1,8 @@
 //! Fallback: what a client is answered where the upstream's own answer cannot be had.
 //!
-//! A status and a JSON text with a few placeholders, the same for every caller. Which refusals
-//! have which cause, and writing the answer, are left to the caller.
+//! Another upstream's answer; or a status and a JSON text with a few placeholders, the same for every
+//! caller. Which refusals have which cause, calling the other upstream and writing the answer are left
+//! to the caller.
 
 mod template;
 
@@ -13,16 +14,54 @@ use crate::units;
 
 /// `fallback:` of a route.
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "Written")]
 pub struct Config {
     /// What it stands in for; at least one cause, default all of them.
-    #[serde(default = "every_cause", deserialize_with = "some_causes")]
     pub on: Vec<Cause>,
-    /// 200 to 599, but none that has no body; default 503.
-    #[serde(default = "default_status", deserialize_with = "status")]
+    /// Is called once instead.
+    pub upstream: Option<String>,
+    /// Is given where there is no such upstream, or its answer cannot be had either.
+    pub answer: Option<Answer>,
+}
+
+/// `status:` and `json:`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
     pub status: u16,
     /// The body.
     pub json: Template,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    #[serde(default = "every_cause", deserialize_with = "some_causes")]
+    on: Vec<Cause>,
+    #[serde(default)]
+    upstream: Option<String>,
+    /// 200 to 599, but none that has no body; default 503.
+    #[serde(default, deserialize_with = "status")]
+    status: Option<u16>,
+    // An `Option` alone would take a `null`, which is an answer, for none.
+    #[serde(default, deserialize_with = "present")]
+    json: Option<Template>,
+}
+
+impl TryFrom<Written> for Config {
+    type Error = &'static str;
+
+    fn try_from(written: Written) -> Result<Self, Self::Error> {
+        let Written { on, upstream, status, json } = written;
+        match (&upstream, status, &json) {
+            (None, _, None) => return Err("needs an `upstream`, an answer (`json`), or both"),
+            (Some(_), Some(_), None) => {
+                return Err("status: is that of an answer, and there is no `json`");
+            }
+            (Some(_), None, None) | (_, _, Some(_)) => {}
+        }
+        let answer = json.map(|json| Answer { status: status.unwrap_or(503), json });
+        Ok(Config { on, upstream, answer })
+    }
 }
 
 /// Why there is no answer of the upstream.
@@ -70,14 +109,14 @@ fn some_causes<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Cause>, D::Erro
     Ok(causes)
 }
 
-fn default_status() -> u16 {
-    503
+fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Template>, D::Error> {
+    Template::deserialize(from).map(Some)
 }
 
-fn status<'de, D: Deserializer<'de>>(from: D) -> Result<u16, D::Error> {
+fn status<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u16>, D::Error> {
     let status = units::bounded::<_, 200, 599>(from)?;
     match u16::try_from(status) {
-        Ok(status) if ![204, 205, 304].contains(&status) => Ok(status),
+        Ok(status) if ![204, 205, 304].contains(&status) => Ok(Some(status)),
         Ok(_) | Err(_) => {
             Err(de::Error::custom(format_args!("an answer with {status} has no body")))
         }
@@ -96,15 +135,27 @@ mod tests {
     fn it_stands_in_for_everything_unless_told_otherwise() {
         let config = parse("{json: {}}").expect("valid");
         assert!(every_cause().into_iter().all(|cause| config.covers(cause)));
-        assert_eq!(config.status, 503);
+        assert_eq!(config.answer.expect("an answer").status, 503);
         let config = parse("{on: [bulkhead_full], json: {}}").expect("valid");
         assert!(config.covers(Cause::BulkheadFull) && !config.covers(Cause::CircuitOpen));
+    }
+
+    #[test]
+    fn it_is_another_upstream_or_an_answer_or_both() {
+        let parts = |text: &str| {
+            parse(text).map(|config| (config.upstream, config.answer.map(|answer| answer.status)))
+        };
+        assert_eq!(parts("{upstream: b}"), Ok((Some("b".to_owned()), None)));
+        assert_eq!(parts("{upstream: b, json: null}"), Ok((Some("b".to_owned()), Some(503))));
+        assert_eq!(parts("{status: 500, json: {}}"), Ok((None, Some(500))));
     }
 
     #[test]
     fn values_that_could_not_work_are_refused() {
         for text in [
             "{}",
+            "{on: [circuit_open]}",
+            "{upstream: b, status: 503}",
             "{json: {}, on: []}",
             "{json: {}, on: [rate_limited]}",
             "{json: {}, status: 199}",

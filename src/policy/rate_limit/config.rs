@@ -21,6 +21,10 @@ pub struct Config {
     pub algorithm: Algorithm,
     /// Who is counted apart; default the consumer.
     pub key: Key,
+    /// What a request takes of the limit's requests, or of the bucket's tokens; default 1.
+    pub cost: u32,
+    /// Whether an answer that is given again for an idempotency key costs that, too.
+    pub replays: Replays,
     /// Keys remembered at once, about; 1 to 10,000,000, default 100,000.
     pub max_keys: u32,
     /// Where replicas count together. Absent: each counts by itself.
@@ -30,6 +34,17 @@ pub struct Config {
 /// One limit or a list of them, all of which a request must be within.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Limits(pub Vec<Config>);
+
+/// What a replayed request costs. It must be within the limit either way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Replays {
+    /// As much as any other.
+    #[default]
+    Counted,
+    /// Nothing: what it took is given back.
+    Free,
+}
 
 /// The algorithms, of which a limit names one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +92,17 @@ pub struct TokenBucket {
     pub burst: u32,
 }
 
+impl Algorithm {
+    /// What it has at most: requests of a window, tokens of a bucket.
+    pub fn most(&self) -> u32 {
+        match self {
+            Algorithm::FixedWindow(limit) => limit.requests,
+            Algorithm::SlidingWindow(limit) => limit.requests,
+            Algorithm::TokenBucket(bucket) => bucket.burst,
+        }
+    }
+}
+
 impl TokenBucket {
     /// Nanoseconds until a token is back, rounded up: not in the client's favour.
     pub fn per_token(&self) -> u64 {
@@ -101,6 +127,10 @@ struct Written {
     token_bucket: Option<TokenBucket>,
     #[serde(default)]
     key: Key,
+    #[serde(default = "default_cost", deserialize_with = "units::bounded::<_, 1, 1_000_000>")]
+    cost: u32,
+    #[serde(default)]
+    replays: Replays,
     #[serde(default = "default_max_keys", deserialize_with = "max_keys")]
     max_keys: u32,
     #[serde(default)]
@@ -111,7 +141,16 @@ impl TryFrom<Written> for Config {
     type Error = &'static str;
 
     fn try_from(written: Written) -> Result<Self, Self::Error> {
-        let Written { fixed_window, sliding_window, token_bucket, key, max_keys, shared } = written;
+        let Written {
+            fixed_window,
+            sliding_window,
+            token_bucket,
+            key,
+            cost,
+            replays,
+            max_keys,
+            shared,
+        } = written;
         let algorithm = match (fixed_window, sliding_window, token_bucket) {
             (Some(limit), None, None) => Algorithm::FixedWindow(limit),
             (None, Some(limit), None) => Algorithm::SlidingWindow(limit),
@@ -121,7 +160,13 @@ impl TryFrom<Written> for Config {
             }
             (_, _, _) => return Err("has more than one algorithm; write a list of limits"),
         };
-        Ok(Config { algorithm, key, max_keys, shared })
+        if cost > algorithm.most() {
+            return Err("cost: is more than the limit ever has, so that no request could pass");
+        }
+        if replays == Replays::Free && shared.is_some() {
+            return Err("replays: a limit that replicas share takes back nothing; write `counted`");
+        }
+        Ok(Config { algorithm, key, cost, replays, max_keys, shared })
     }
 }
 
@@ -200,6 +245,10 @@ fn max_keys<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error>
     units::bounded::<_, 1, 10_000_000>(deserializer)
 }
 
+fn default_cost() -> u32 {
+    1
+}
+
 fn default_max_keys() -> u32 {
     100_000
 }
@@ -252,6 +301,11 @@ mod tests {
             "{fixed_window: {requests: 100}}",
             "{fixed_window: {requests: 100, per: 1m}, key: path}",
             "{fixed_window: {requests: 100, per: 1m}, max_keys: 0}",
+            "{fixed_window: {requests: 100, per: 1m}, replays: 1}",
+            "{fixed_window: {requests: 100, per: 1m}, replays: free, shared: {store: s}}",
+            "{fixed_window: {requests: 100, per: 1m}, cost: 0}",
+            "{fixed_window: {requests: 100, per: 1m}, cost: 101}",
+            "{token_bucket: {rate: 100, burst: 20}, cost: 21}",
             "{fixed: {requests: 100, per: 1m}}",
             "{sliding_window: {requests: 0, per: 1m}}",
             "{sliding_window: {requests: 100}}",

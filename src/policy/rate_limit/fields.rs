@@ -97,10 +97,11 @@ impl Fields {
 /// One item of `RateLimit-Policy`. A window is rounded up to whole seconds: whoever keeps to it
 /// is slower than it had to be, never faster.
 fn policy((limit, name): (&super::Config, &String)) -> String {
-    let (quota, window) = match &limit.algorithm {
-        Algorithm::FixedWindow(limit) => (limit.requests, *limit.per),
-        Algorithm::SlidingWindow(limit) => (limit.requests, *limit.per),
-        Algorithm::TokenBucket(bucket) => (bucket.burst, bucket.full_after()),
+    let quota = limit.algorithm.most() / limit.cost;
+    let window = match &limit.algorithm {
+        Algorithm::FixedWindow(limit) => *limit.per,
+        Algorithm::SlidingWindow(limit) => *limit.per,
+        Algorithm::TokenBucket(bucket) => bucket.full_after(),
     };
     format!("{name};q={quota};w={}", retry_after_seconds(window))
 }
@@ -124,13 +125,20 @@ fn quote(name: &str) -> String {
 mod tests {
     use std::time::Duration;
 
-    use super::super::{Config, FixedWindow, Key, TokenBucket};
+    use super::super::{Config, FixedWindow, Key, Replays, TokenBucket};
     use super::*;
     use crate::units::Timespan;
 
     fn limits(algorithms: impl IntoIterator<Item = Algorithm>) -> Limits {
-        let limit =
-            |algorithm| Config { algorithm, key: Key::default(), max_keys: 1, shared: None };
+        let key = Key::default();
+        let limit = |algorithm| Config {
+            algorithm,
+            key: key.clone(),
+            cost: 1,
+            replays: Replays::Counted,
+            max_keys: 1,
+            shared: None,
+        };
         Limits(algorithms.into_iter().map(limit).collect())
     }
 

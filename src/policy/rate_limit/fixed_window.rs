@@ -1,13 +1,13 @@
 //! The fixed window: so many requests from the first one until the window ends.
 //!
-//! A key's window is one word: its end in milliseconds and the requests admitted in it. An end is
+//! A key's window is one word: its end in milliseconds and the units taken in it. An end is
 //! rounded up, so a window may last 1 ms longer than written, never less.
 
 use std::time::Duration;
 
 use super::Verdict;
 use super::config::FixedWindow;
-use super::table::Step;
+use super::table::{States, Step};
 use crate::time::Moment;
 
 /// Low bits hold the count (up to 1,000,000); 43 more the end, which lasts 278 years. The table
@@ -18,40 +18,112 @@ const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
 const END_MASK: u64 = (1 << END_BITS) - 1;
 const NANOS_PER_MILLI: u64 = 1_000_000;
 
-/// Counts one request, if the window has room for it.
-pub(super) fn step(limit: &FixedWindow, state: u64, now: Moment) -> Step<Verdict> {
-    let (end, count) = unpack(state);
-    if now >= end {
-        let end_millis = (now + *limit.per).as_nanos().div_ceil(NANOS_PER_MILLI) & END_MASK;
-        let next = end_millis << COUNT_BITS | 1;
-        return Step { next: Some(next), answer: verdict(limit, true, 1, unpack(next).0, now) };
+/// A limit, compiled.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rule {
+    /// Units in a window.
+    limit: u32,
+    /// Units a request takes; at most `limit`.
+    cost: u32,
+    per: Duration,
+}
+
+/// A key's window.
+#[derive(Clone, Copy)]
+struct Window {
+    /// In milliseconds.
+    end: u64,
+    count: u32,
+}
+
+impl Rule {
+    pub(super) fn new(config: &FixedWindow, cost: u32) -> Self {
+        Rule { limit: config.requests, cost, per: *config.per }
     }
-    if count >= limit.requests {
-        return Step { next: None, answer: verdict(limit, false, count, end, now) };
+
+    /// The state without the request that was counted in it at `counted`; `None` if that window is
+    /// over.
+    pub(super) fn refund(&self, state: u64, counted: Moment) -> Option<u64> {
+        let Window { end, count } = Window::unpack(state);
+        // Every request of a window is made no earlier than its first one.
+        let is_of_it = self.end_from(counted) >= end;
+        let left = count.checked_sub(self.cost).filter(|_| is_of_it)?;
+        // With its last request a window was never begun.
+        Some(if left == 0 { 0 } else { Window { end, count: left }.pack() })
     }
-    // The count is the low end of the word and below the limit, so it cannot carry.
-    Step { next: Some(state + 1), answer: verdict(limit, true, count + 1, end, now) }
+
+    /// When a window ends that begins now.
+    fn end_from(&self, now: Moment) -> u64 {
+        (now + self.per).as_nanos().div_ceil(NANOS_PER_MILLI) & END_MASK
+    }
+
+    fn verdict(&self, window: Window, admitted: bool, now: Moment) -> Verdict {
+        let reset_after = window.end().since(now);
+        Verdict {
+            admitted,
+            limit: self.limit / self.cost,
+            remaining: self.limit.saturating_sub(window.count) / self.cost,
+            reset_after,
+            retry_after: if admitted { Duration::ZERO } else { reset_after },
+        }
+    }
 }
 
-/// How much would be lost with this state: nothing once its window is over, else the more the
-/// more requests it has counted.
-pub(super) fn worth(state: u64, now: Moment) -> u64 {
-    let (end, count) = unpack(state);
-    if now >= end { 0 } else { u64::from(count) << END_BITS | state >> COUNT_BITS }
+impl States for Rule {
+    type Answer = Verdict;
+
+    fn step(&self, state: u64, now: Moment) -> Step<Verdict> {
+        let mut window = Window::unpack(state);
+        if window.is_over(now) {
+            window = Window { end: self.end_from(now), count: 0 };
+        }
+        if window.count.saturating_add(self.cost) > self.limit {
+            return Step { next: None, answer: self.verdict(window, false, now) };
+        }
+        window.count += self.cost;
+        Step { next: Some(window.pack()), answer: self.verdict(window, true, now) }
+    }
+
+    /// Nothing once its window is over, else the more the more it has counted.
+    fn worth(&self, state: u64, now: Moment) -> u64 {
+        let window = Window::unpack(state);
+        if window.is_over(now) { 0 } else { u64::from(window.count) << END_BITS | window.end }
+    }
+
+    fn join(&self, one: u64, other: u64, now: Moment) -> u64 {
+        let (a, b) = (Window::unpack(one), Window::unpack(other));
+        match (a.is_over(now), b.is_over(now)) {
+            (true, true) => 0,
+            (false, true) => one,
+            (true, false) => other,
+            (false, false) => Window { end: a.end.max(b.end), count: a.count.max(b.count) }.pack(),
+        }
+    }
+
+    /// A window of its own: whoever took over what is left of another's could make its windows short.
+    fn begin(&self, floor: u64, now: Moment) -> u64 {
+        let used = Window::unpack(floor);
+        if used.is_over(now) {
+            return 0;
+        }
+        Window { end: self.end_from(now), ..used }.pack()
+    }
 }
 
-fn unpack(state: u64) -> (Moment, u32) {
-    let end = Moment::from_nanos((state >> COUNT_BITS).saturating_mul(NANOS_PER_MILLI));
-    (end, (state & COUNT_MASK) as u32)
-}
+impl Window {
+    fn unpack(state: u64) -> Self {
+        Window { end: state >> COUNT_BITS, count: (state & COUNT_MASK) as u32 }
+    }
 
-fn verdict(limit: &FixedWindow, admitted: bool, count: u32, end: Moment, now: Moment) -> Verdict {
-    let reset_after = end.since(now);
-    Verdict {
-        admitted,
-        limit: limit.requests,
-        remaining: limit.requests.saturating_sub(count),
-        reset_after,
-        retry_after: if admitted { Duration::ZERO } else { reset_after },
+    fn pack(self) -> u64 {
+        self.end << COUNT_BITS | u64::from(self.count)
+    }
+
+    fn end(&self) -> Moment {
+        Moment::from_nanos(self.end.saturating_mul(NANOS_PER_MILLI))
+    }
+
+    fn is_over(&self, now: Moment) -> bool {
+        now >= self.end()
     }
 }

@@ -1,10 +1,10 @@
 //! Rate limits: how many requests a consumer, an address or a route may make.
 //!
 //! [`Limiter`] counts one limit, in bounded memory and by atomics alone for keys it knows;
-//! [`check_all`] asks several. A request that is refused is not counted. [`Fields`] words what a
-//! client is told. [`check_shared`] puts what is counted here together with what a store of several
-//! replicas counted. Finding out who makes the request, asking that store, and putting the fields
-//! on an answer are left to others.
+//! [`check_all`] asks several. A request that is refused is not counted, and one that was counted
+//! can be taken back. [`Fields`] words what a client is told. [`check_shared`] puts what is counted
+//! here together with what a store of several replicas counted. Finding out who makes the request,
+//! asking that store, and putting the fields on an answer are left to others.
 
 mod config;
 mod fields;
@@ -23,12 +23,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 pub use config::{
-    Algorithm, Config, FixedWindow, Key, KeySource, Limits, OnFailure, Redis, RedisUrl, Requester,
-    Shared, SlidingWindow, Store, Subject, TokenBucket,
+    Algorithm, Config, FixedWindow, Key, KeySource, Limits, OnFailure, Redis, RedisUrl, Replays,
+    Requester, Shared, SlidingWindow, Store, Subject, TokenBucket,
 };
 pub use fields::{Fields, Headers, On};
 pub use shared::{Heard, StoreUnavailable, check_shared, refused_here};
-use table::{Step, Table};
+use table::Table;
 
 use crate::time::Moment;
 
@@ -44,23 +44,16 @@ pub struct Limiter {
 
 /// The algorithm, compiled.
 enum Rule {
-    FixedWindow(FixedWindow),
+    FixedWindow(fixed_window::Rule),
     SlidingWindow(sliding_window::Rule),
     TokenBucket(token_bucket::Rule),
-}
-
-/// Whether a request that is within the limit is counted.
-#[derive(Clone, Copy)]
-enum Intent {
-    Count,
-    Look,
 }
 
 /// What the limit says to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
     pub admitted: bool,
-    /// Requests the limit allows.
+    /// Requests the limit allows: of those that take several units each, fewer than it has units.
     pub limit: u32,
     /// Requests left after this one.
     pub remaining: u32,
@@ -81,12 +74,17 @@ pub struct Standing {
 
 impl Limiter {
     pub fn new(config: Config) -> Self {
+        let cost = config.cost;
         let rule = match &config.algorithm {
-            Algorithm::FixedWindow(limit) => Rule::FixedWindow(limit.clone()),
-            Algorithm::SlidingWindow(limit) => {
-                Rule::SlidingWindow(sliding_window::Rule::new(limit))
+            Algorithm::FixedWindow(limit) => {
+                Rule::FixedWindow(fixed_window::Rule::new(limit, cost))
             }
-            Algorithm::TokenBucket(limit) => Rule::TokenBucket(token_bucket::Rule::new(limit)),
+            Algorithm::SlidingWindow(limit) => {
+                Rule::SlidingWindow(sliding_window::Rule::new(limit, cost))
+            }
+            Algorithm::TokenBucket(limit) => {
+                Rule::TokenBucket(token_bucket::Rule::new(limit, cost))
+            }
         };
         let table = Table::new(config.max_keys);
         Limiter { config, rule, hasher: RandomState::new(), table, refused: AtomicU64::new(0) }
@@ -99,32 +97,32 @@ impl Limiter {
 
     /// Counts a request of `requester`, if it is within the limit.
     pub fn check(&self, requester: &Requester<'_>, now: Moment) -> Verdict {
-        self.ask(requester, now, Intent::Count)
+        let key = self.key(requester);
+        match &self.rule {
+            Rule::FixedWindow(rule) => self.table.count(key, rule, now),
+            Rule::SlidingWindow(rule) => self.table.count(key, rule, now),
+            Rule::TokenBucket(rule) => self.table.count(key, rule, now),
+        }
     }
 
     /// What `check` would say, without counting.
     pub fn peek(&self, requester: &Requester<'_>, now: Moment) -> Verdict {
-        self.ask(requester, now, Intent::Look)
-    }
-
-    fn ask(&self, requester: &Requester<'_>, now: Moment, intent: Intent) -> Verdict {
         let key = self.key(requester);
         match &self.rule {
-            Rule::FixedWindow(limit) => self.table.update(
-                key,
-                |state| fixed_window::worth(state, now),
-                |state| intent.apply(fixed_window::step(limit, state, now)),
-            ),
-            Rule::SlidingWindow(rule) => self.table.update(
-                key,
-                |state| rule.worth(state, now),
-                |state| intent.apply(rule.step(state, now)),
-            ),
-            Rule::TokenBucket(rule) => self.table.update(
-                key,
-                |state| token_bucket::Rule::worth(state, now),
-                |state| intent.apply(rule.step(state, now)),
-            ),
+            Rule::FixedWindow(rule) => self.table.look(key, rule, now),
+            Rule::SlidingWindow(rule) => self.table.look(key, rule, now),
+            Rule::TokenBucket(rule) => self.table.look(key, rule, now),
+        }
+    }
+
+    /// Takes back that a request of `requester` was counted at `counted`. A key that has lost its
+    /// place since gets nothing back.
+    pub fn refund(&self, requester: &Requester<'_>, counted: Moment) {
+        let key = self.key(requester);
+        match &self.rule {
+            Rule::FixedWindow(rule) => self.table.amend(key, |state| rule.refund(state, counted)),
+            Rule::SlidingWindow(rule) => self.table.amend(key, |state| rule.refund(state, counted)),
+            Rule::TokenBucket(rule) => self.table.amend(key, |state| Some(rule.refund(state))),
         }
     }
 
@@ -134,6 +132,11 @@ impl Limiter {
         let mut hasher = self.hasher.build_hasher();
         self.config.key.hash_subject(requester, &mut hasher);
         hasher.finish().max(1)
+    }
+
+    /// Whether a request that is answered from what was kept gets back what it took.
+    pub fn forgives_replays(&self) -> bool {
+        self.config.replays == Replays::Free
     }
 
     /// Keys that were forgotten, for want of room, before their time; if this grows, `max_keys`
@@ -158,8 +161,8 @@ impl Limiter {
 /// the strictest: of refusals the longest, else the one with the fewest requests remaining, for
 /// the longest time; `None` without limits.
 ///
-/// Limits are looked at before any is counted in. Only a request that another thread overtakes
-/// between the two is refused and counted all the same, in limits before the one it fails.
+/// Limits are looked at before any is counted in. A request that another thread overtakes between the
+/// two gets back what was counted in limits before the one it fails.
 pub fn check_all(
     limiters: &[Arc<Limiter>],
     requester: &Requester<'_>,
@@ -174,6 +177,18 @@ pub fn check_all(
         limiters[standing.limit].note_refusal();
     }
     Some(standing)
+}
+
+/// Takes back that a request of `requester` was counted in these limits at `counted`, which is the
+/// `now` that they were asked with.
+pub fn refund_all<'a>(
+    limiters: impl IntoIterator<Item = &'a Arc<Limiter>>,
+    requester: &Requester<'_>,
+    counted: Moment,
+) {
+    for limiter in limiters {
+        limiter.refund(requester, counted);
+    }
 }
 
 fn look_then_count(
@@ -198,14 +213,16 @@ fn longest_refusal(standings: impl Iterator<Item = Standing>) -> Option<Standing
 
 /// Counts in each; the strictest of them and of `strictest`, or the first that refuses.
 fn count_all<'a>(
-    limiters: impl Iterator<Item = (usize, &'a Arc<Limiter>)>,
+    limiters: impl Iterator<Item = (usize, &'a Arc<Limiter>)> + Clone,
     mut strictest: Option<Standing>,
     requester: &Requester<'_>,
     now: Moment,
 ) -> Option<Standing> {
-    for (limit, limiter) in limiters {
+    for (limit, limiter) in limiters.clone() {
         let standing = Standing { limit, verdict: limiter.check(requester, now) };
         if !standing.verdict.admitted {
+            let counted = limiters.take_while(|(place, _)| *place < limit);
+            refund_all(counted.map(|(_, limiter)| limiter), requester, now);
             return Some(standing);
         }
         if strictest.is_none_or(|so_far| standing.is_stricter_than(&so_far)) {
@@ -220,15 +237,6 @@ impl Standing {
         let (one, other) = (&self.verdict, &other.verdict);
         let by_time = one.remaining == other.remaining && one.reset_after > other.reset_after;
         one.remaining < other.remaining || by_time
-    }
-}
-
-impl Intent {
-    fn apply(self, step: Step<Verdict>) -> Step<Verdict> {
-        match self {
-            Intent::Count => step,
-            Intent::Look => Step { next: None, ..step },
-        }
     }
 }
 

@@ -109,8 +109,8 @@ fn without_store(
 
 fn numbered(
     limiters: &[Arc<Limiter>],
-    which: impl Fn(&Limiter) -> bool,
-) -> impl Iterator<Item = (usize, &Arc<Limiter>)> {
+    which: impl Fn(&Limiter) -> bool + Clone,
+) -> impl Iterator<Item = (usize, &Arc<Limiter>)> + Clone {
     limiters.iter().enumerate().filter(move |(_, limiter)| which(limiter))
 }
 
@@ -132,7 +132,7 @@ mod tests {
 
     use http::HeaderMap;
 
-    use super::super::{Algorithm, Config, FixedWindow, Key, Shared};
+    use super::super::{Algorithm, Config, FixedWindow, Key, Replays, Shared};
     use super::*;
     use crate::units::Timespan;
 
@@ -142,6 +142,8 @@ mod tests {
         Arc::new(Limiter::new(Config {
             algorithm: Algorithm::FixedWindow(FixedWindow { requests, per }),
             key: Key::default(),
+            cost: 1,
+            replays: Replays::Counted,
             max_keys: 10,
             shared: on_failure.map(|on_failure| Shared { store: "redis".to_owned(), on_failure }),
         }))
@@ -159,7 +161,7 @@ mod tests {
     ) -> Option<Option<Standing>> {
         let headers = HeaderMap::new();
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let requester = Requester { consumer: None, address, headers: &headers };
+        let requester = Requester { consumer: None, claims: None, address, headers: &headers };
         let refused_here = refused_here(limiters, &requester, Moment::ZERO);
         let heard = match verdicts {
             Some(verdicts) => Heard::Verdicts { verdicts, refused_here },

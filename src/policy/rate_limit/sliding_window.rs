@@ -8,13 +8,16 @@ use std::time::Duration;
 
 use super::Verdict;
 use super::config::SlidingWindow;
-use super::table::Step;
+use super::table::{States, Step};
 use crate::time::Moment;
 
 /// A limit, compiled.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rule {
+    /// Units in a window.
     limit: u64,
+    /// Units a request takes; at most `limit`.
+    cost: u64,
     /// Nanoseconds of a window.
     window: u64,
     /// Bits of a count.
@@ -29,9 +32,9 @@ pub(super) struct Rule {
 #[derive(Clone, Copy, Debug)]
 struct Counts {
     number: u64,
-    /// Admitted in the window before.
+    /// Taken in the window before.
     before: u64,
-    /// Admitted in this one.
+    /// Taken in this one.
     count: u64,
     /// Nanoseconds of this window that have passed.
     elapsed: u64,
@@ -40,10 +43,11 @@ struct Counts {
 }
 
 impl Rule {
-    pub(super) fn new(config: &SlidingWindow) -> Self {
+    pub(super) fn new(config: &SlidingWindow, cost: u32) -> Self {
         let bits = u32::BITS - config.requests.leading_zeros();
         Rule {
             limit: config.requests.into(),
+            cost: cost.into(),
             // At most 366 days.
             window: u64::try_from(config.per.as_nanos()).unwrap_or(u64::MAX),
             bits,
@@ -51,32 +55,34 @@ impl Rule {
         }
     }
 
-    /// Counts one request, if there is room for it.
-    pub(super) fn step(&self, state: u64, now: Moment) -> Step<Verdict> {
-        let mut counts = self.counts(state, now);
-        let room = self.limit.saturating_sub(counts.count);
-        // `count + floor(before x left / window) < limit`, without the division.
-        let left = u128::from(self.window - counts.elapsed);
-        let admitted =
-            u128::from(counts.before) * left < u128::from(room) * u128::from(self.window);
-        if !admitted {
-            return Step { next: None, answer: self.verdict(&counts, false) };
+    /// The state without the request that was counted in it at `counted`; `None` if it weighs
+    /// nothing any more.
+    pub(super) fn refund(&self, state: u64, counted: Moment) -> Option<u64> {
+        let (number, before, count) = self.unpack(state);
+        let passed = number.wrapping_sub(self.number(counted)) & self.number_mask;
+        match passed {
+            0 => Some(self.pack(number, before, count.checked_sub(self.cost)?)),
+            1 => Some(self.pack(number, before.checked_sub(self.cost)?, count)),
+            _ => None,
         }
-        counts.count += 1;
-        let next = (counts.number << self.bits | counts.before) << self.bits | counts.count;
-        Step { next: Some(next), answer: self.verdict(&counts, true) }
     }
 
-    /// How much would be lost with this state: the requests that still weigh.
-    pub(super) fn worth(&self, state: u64, now: Moment) -> u64 {
-        self.used(&self.counts(state, now))
+    fn number(&self, now: Moment) -> u64 {
+        (now.as_nanos() / self.window) & self.number_mask
+    }
+
+    fn unpack(&self, state: u64) -> (u64, u64, u64) {
+        let mask = (1 << self.bits) - 1;
+        (state >> (2 * self.bits), state >> self.bits & mask, state & mask)
+    }
+
+    fn pack(&self, number: u64, before: u64, count: u64) -> u64 {
+        (number << self.bits | before) << self.bits | count
     }
 
     fn counts(&self, state: u64, now: Moment) -> Counts {
-        let mask = (1 << self.bits) - 1;
-        let (before, count) = (state >> self.bits & mask, state & mask);
-        let kept = state >> (2 * self.bits);
-        let number = (now.as_nanos() / self.window) & self.number_mask;
+        let (kept, before, count) = self.unpack(state);
+        let number = self.number(now);
         let elapsed = now.as_nanos() % self.window;
         let passed = number.wrapping_sub(kept) & self.number_mask;
         if passed == 0 {
@@ -96,17 +102,18 @@ impl Rule {
     }
 
     fn verdict(&self, counts: &Counts, admitted: bool) -> Verdict {
-        let retry_after = if admitted { 0 } else { self.time_until(counts, self.limit) };
+        let room_for_one = self.limit - self.cost + 1;
+        let retry_after = if admitted { 0 } else { self.time_until(counts, room_for_one) };
         Verdict {
             admitted,
-            limit: self.limit as u32,
-            remaining: self.limit.saturating_sub(self.used(counts)) as u32,
+            limit: (self.limit / self.cost) as u32,
+            remaining: (self.limit.saturating_sub(self.used(counts)) / self.cost) as u32,
             reset_after: Duration::from_nanos(self.time_until(counts, 1)),
             retry_after: Duration::from_nanos(retry_after),
         }
     }
 
-    /// Nanoseconds until fewer than `below` requests weigh, if no more are made.
+    /// Nanoseconds until fewer than `below` units weigh, if no more are taken.
     fn time_until(&self, counts: &Counts, below: u64) -> u64 {
         let in_window = if counts.count < below {
             self.fades_at(counts.before, below - counts.count).saturating_sub(counts.elapsed)
@@ -116,7 +123,7 @@ impl Rule {
         counts.behind + in_window
     }
 
-    /// The first nanosecond of a window at which `before` requests of the last one weigh less than
+    /// The first nanosecond of a window at which `before` units of the last one weigh less than
     /// `below`, which is at least 1: the least `e` with `before x (window - e) < below x window`.
     fn fades_at(&self, before: u64, below: u64) -> u64 {
         if before < below {
@@ -126,6 +133,46 @@ impl Rule {
         // At most `window`, because `before` is at least `below`.
         let most = numerator.div_ceil(before.into()) as u64;
         self.window - most + 1
+    }
+}
+
+impl States for Rule {
+    type Answer = Verdict;
+
+    fn step(&self, state: u64, now: Moment) -> Step<Verdict> {
+        let mut counts = self.counts(state, now);
+        let room = (self.limit + 1).saturating_sub(counts.count + self.cost);
+        // `count + floor(before x left / window) + cost <= limit`, without the division.
+        let left = u128::from(self.window - counts.elapsed);
+        let admitted =
+            u128::from(counts.before) * left < u128::from(room) * u128::from(self.window);
+        if !admitted {
+            return Step { next: None, answer: self.verdict(&counts, false) };
+        }
+        counts.count += self.cost;
+        let next = self.pack(counts.number, counts.before, counts.count);
+        Step { next: Some(next), answer: self.verdict(&counts, true) }
+    }
+
+    /// The units that still weigh.
+    fn worth(&self, state: u64, now: Moment) -> u64 {
+        self.used(&self.counts(state, now))
+    }
+
+    fn join(&self, one: u64, other: u64, now: Moment) -> u64 {
+        let (a, b) = (self.counts(one, now), self.counts(other, now));
+        // One of them may be in the next window already.
+        let number = if a.behind > 0 { a.number } else { b.number };
+        let [a, b] = [a, b].map(|counts| match counts.number == number {
+            true => (counts.before, counts.count),
+            false => (counts.count, 0),
+        });
+        self.pack(number, a.0.max(b.0), a.1.max(b.1))
+    }
+
+    /// Windows lie on one grid: the floor's are anybody's.
+    fn begin(&self, floor: u64, _: Moment) -> u64 {
+        floor
     }
 }
 

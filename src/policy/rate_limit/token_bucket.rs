@@ -7,15 +7,16 @@ use std::time::Duration;
 
 use super::Verdict;
 use super::config::TokenBucket;
-use super::table::Step;
+use super::table::{States, Step};
 use crate::time::Moment;
 
 /// A limit, compiled.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rule {
-    burst: u32,
-    /// Nanoseconds until a token is back.
-    per_token: u64,
+    /// Requests in a full bucket.
+    limit: u32,
+    /// Nanoseconds until the tokens of a request are back.
+    per_request: u64,
     /// Nanoseconds until an empty bucket is full; at most 366 days.
     depth: u64,
 }
@@ -24,17 +25,40 @@ pub(super) struct Rule {
 const LAST: u64 = (1 << 63) - 1;
 
 impl Rule {
-    pub(super) fn new(config: &TokenBucket) -> Self {
+    pub(super) fn new(config: &TokenBucket, cost: u32) -> Self {
         let per_token = config.per_token();
-        let depth = per_token.saturating_mul(config.burst.into());
-        Rule { burst: config.burst, per_token, depth }
+        Rule {
+            limit: config.burst / cost,
+            per_request: per_token.saturating_mul(cost.into()),
+            depth: per_token.saturating_mul(config.burst.into()),
+        }
     }
 
-    /// Takes a token, if there is one.
-    pub(super) fn step(&self, state: u64, now: Moment) -> Step<Verdict> {
+    /// The state without a request that was counted in it. Exact at once; later, a bucket that
+    /// would have been full meanwhile has gained what came back since.
+    pub(super) fn refund(&self, state: u64) -> u64 {
+        state.saturating_sub(self.per_request)
+    }
+
+    fn verdict(&self, missing: u64, retry_after: u64, admitted: bool) -> Verdict {
+        Verdict {
+            admitted,
+            limit: self.limit,
+            // At most `limit`.
+            remaining: (self.depth.saturating_sub(missing) / self.per_request) as u32,
+            reset_after: Duration::from_nanos(missing),
+            retry_after: Duration::from_nanos(retry_after),
+        }
+    }
+}
+
+impl States for Rule {
+    type Answer = Verdict;
+
+    fn step(&self, state: u64, now: Moment) -> Step<Verdict> {
         let now = now.as_nanos();
         let full_at = state.max(now);
-        let next = full_at.saturating_add(self.per_token).min(LAST);
+        let next = full_at.saturating_add(self.per_request).min(LAST);
         let full_if_empty = now.saturating_add(self.depth);
         if next > full_if_empty {
             let answer = self.verdict(full_at - now, next - full_if_empty, false);
@@ -43,19 +67,16 @@ impl Rule {
         Step { next: Some(next), answer: self.verdict(next - now, 0, true) }
     }
 
-    /// How much would be lost with this state: the tokens that are missing, as time.
-    pub(super) fn worth(state: u64, now: Moment) -> u64 {
+    /// The tokens that are missing, as time.
+    fn worth(&self, state: u64, now: Moment) -> u64 {
         state.saturating_sub(now.as_nanos())
     }
 
-    fn verdict(&self, missing: u64, retry_after: u64, admitted: bool) -> Verdict {
-        Verdict {
-            admitted,
-            limit: self.burst,
-            // At most `burst`.
-            remaining: (self.depth.saturating_sub(missing) / self.per_token) as u32,
-            reset_after: Duration::from_nanos(missing),
-            retry_after: Duration::from_nanos(retry_after),
-        }
+    fn join(&self, one: u64, other: u64, _: Moment) -> u64 {
+        one.max(other)
+    }
+
+    fn begin(&self, floor: u64, _: Moment) -> u64 {
+        floor
     }
 }

@@ -71,6 +71,12 @@ impl Methods {
             Methods::Any => !never_twice(method),
         }
     }
+
+    /// Whether one whose attempt ended like this may be sent again; `keyed` as in [`Attempt`].
+    pub fn allow_after(self, outcome: Outcome, method: &Method, keyed: bool) -> bool {
+        let harmless = keyed || outcome.provably_unsent();
+        self.allow(method) || (harmless && !never_twice(method))
+    }
 }
 
 /// An attempt that has ended, and what stands around it.
@@ -174,9 +180,7 @@ pub fn decide(
 
 /// What speaks against a retry, apart from time and budget.
 fn obstacle(config: &Config, attempt: &Attempt<'_>) -> Option<Reason> {
-    let harmless = attempt.keyed || attempt.outcome.provably_unsent();
-    let may_resend =
-        config.methods.allow(attempt.method) || (harmless && !never_twice(attempt.method));
+    let may_resend = config.methods.allow_after(attempt.outcome, attempt.method, attempt.keyed);
     if attempt.client_gone {
         Some(Reason::ClientGone)
     } else if attempt.response_started {

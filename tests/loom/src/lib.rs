@@ -28,27 +28,56 @@ mod product {
 
             mod table;
 
+            use table::{States, Step, Table};
+
+            use crate::time::Moment;
+
             /// Counts by key, the least that can be kept in the table.
-            pub struct Counts(table::Table);
+            pub struct Counts(Table);
+
+            /// Up to a limit.
+            struct UpTo(u64);
+
+            impl States for UpTo {
+                /// Whether it was counted, and how many that makes.
+                type Answer = (bool, u64);
+
+                fn step(&self, state: u64, _: Moment) -> Step<(bool, u64)> {
+                    let room = state < self.0;
+                    Step { next: room.then_some(state + 1), answer: (room, state + 1) }
+                }
+
+                fn worth(&self, state: u64, _: Moment) -> u64 {
+                    state
+                }
+
+                fn join(&self, one: u64, other: u64, _: Moment) -> u64 {
+                    one.max(other)
+                }
+
+                fn begin(&self, floor: u64, _: Moment) -> u64 {
+                    floor
+                }
+            }
 
             impl Counts {
                 pub fn new(max_keys: u32) -> Self {
-                    Counts(table::Table::new(max_keys))
+                    Counts(Table::new(max_keys))
                 }
 
                 /// Counts one, and how many that makes. Keys are hashes, not 0.
                 pub fn count(&self, key: u64) -> u64 {
-                    let step = |n| table::Step { next: Some(n + 1), answer: n + 1 };
-                    self.0.update(key, |n| n, step)
+                    self.0.count(key, &UpTo(u64::MAX), Moment::ZERO).1
                 }
 
                 /// Counts one where there are fewer than `limit`; whether it did.
                 pub fn admit(&self, key: u64, limit: u64) -> bool {
-                    let step = |n: u64| table::Step {
-                        next: (n < limit).then_some(n + 1),
-                        answer: n < limit,
-                    };
-                    self.0.update(key, |n| n, step)
+                    self.0.count(key, &UpTo(limit), Moment::ZERO).0
+                }
+
+                /// Takes one back.
+                pub fn refund(&self, key: u64) {
+                    self.0.amend(key, |n| n.checked_sub(1));
                 }
             }
         }

@@ -88,6 +88,21 @@ fn scopes_are_words_or_a_list() {
 }
 
 #[test]
+fn only_claims_that_are_asked_for_are_kept() {
+    let names = ["org.id", "tier", "https://example.com/region", "beta", "list", "empty", "none"];
+    let verifier = by_pem(&RSA, "").keeping(names.map(Arc::from).into());
+    let claims = json!({
+        "org": {"id": "blue", "name": "Blue"}, "tier": 2, "https://example.com/region": "eu",
+        "beta": true, "list": ["a"], "empty": "", "other": "x",
+    });
+    let identity = verify(&verifier, &RSA.sign(&claims_with(claims))).expect("an identity");
+    let kept = names.map(|name| identity.claims().get(name));
+    let expected = [Some("blue"), Some("2"), Some("eu"), Some("true"), None, None, None];
+    assert_eq!(kept, expected);
+    assert_eq!(["other", "org", "sub"].map(|name| identity.claims().get(name)), [None; 3]);
+}
+
+#[test]
 fn claims_may_have_other_names_and_lie_deeper() {
     let verifier = by_pem(&RSA, "consumer_claim: client_id, role_claim: realm_access.roles");
     let deeper = json!({"client_id": "app", "realm_access": {"roles": ["viewer", "admin"]}});

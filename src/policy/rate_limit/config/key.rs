@@ -9,6 +9,8 @@ use http::{HeaderMap, HeaderName};
 use serde::de::value::{MapAccessDeserializer, StrDeserializer};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
+use crate::policy::auth::{Identity, KeptClaims};
+
 /// One source, or a list of them: requests count together if they agree in all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key(Box<[KeySource]>);
@@ -28,6 +30,11 @@ pub enum KeySource {
     /// client that may choose the value chooses its count.
     #[serde(deserialize_with = "header_name")]
     Header(HeaderName),
+    /// This claim of the verified token, by its name or by a path of names with dots between them.
+    /// The consumer where the token has none that is a text, a number or a truth value, or the
+    /// credentials are no token.
+    #[serde(deserialize_with = "claim_name")]
+    Claim(Box<str>),
 }
 
 /// What a key is made from.
@@ -35,6 +42,8 @@ pub enum KeySource {
 pub struct Requester<'a> {
     /// Who the credentials proved; never a claim of the client's.
     pub consumer: Option<&'a str>,
+    /// What is known of it from its token.
+    pub claims: Option<&'a KeptClaims>,
     pub address: IpAddr,
     pub headers: &'a HeaderMap,
 }
@@ -43,10 +52,19 @@ pub struct Requester<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Subject<'a> {
     Consumer(&'a str),
+    Claim(&'a str),
     /// An IPv4 address, or an IPv6 network; see [`Subject::address`].
     Address(IpAddr),
     Header(&'a [u8]),
     Everyone,
+}
+
+impl<'a> Requester<'a> {
+    /// Who asks from `address`, as whom.
+    pub fn new(identity: Option<&'a Identity>, address: IpAddr, headers: &'a HeaderMap) -> Self {
+        let (consumer, claims) = (identity.map(Identity::consumer), identity.map(Identity::claims));
+        Requester { consumer, claims, address, headers }
+    }
 }
 
 impl Key {
@@ -55,6 +73,17 @@ impl Key {
         for source in &self.0 {
             source.subject(requester).hash(hasher);
         }
+    }
+
+    /// The claims it is made from.
+    pub fn claims(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|source| match source {
+            KeySource::Claim(name) => Some(&**name),
+            KeySource::Consumer
+            | KeySource::ClientAddress
+            | KeySource::Route
+            | KeySource::Header(_) => None,
+        })
     }
 
     /// Who `requester` is, the same on every replica, and without what it was made from: 128 bits
@@ -81,6 +110,7 @@ impl fmt::Display for Key {
                 KeySource::ClientAddress => f.write_str("client_address")?,
                 KeySource::Route => f.write_str("route")?,
                 KeySource::Header(name) => write!(f, "header={name}")?,
+                KeySource::Claim(name) => write!(f, "claim={name}")?,
             }
         }
         Ok(())
@@ -102,8 +132,13 @@ impl From<KeySource> for Key {
 impl KeySource {
     /// Who a request counts for.
     pub fn subject<'a>(&self, requester: &Requester<'a>) -> Subject<'a> {
+        let consumer = || requester.consumer.map(Subject::Consumer);
         let named = match self {
-            KeySource::Consumer => requester.consumer.map(Subject::Consumer),
+            KeySource::Consumer => consumer(),
+            KeySource::Claim(name) => {
+                let claim = requester.claims.and_then(|claims| claims.get(name));
+                claim.map(Subject::Claim).or_else(consumer)
+            }
             KeySource::ClientAddress => None,
             KeySource::Route => Some(Subject::Everyone),
             KeySource::Header(name) => {
@@ -128,6 +163,7 @@ impl Subject<'_> {
             Subject::Address(IpAddr::V6(address)) => part(3, &address.octets()),
             Subject::Header(value) => part(4, value),
             Subject::Everyone => part(5, &[]),
+            Subject::Claim(value) => part(6, value.as_bytes()),
         }
     }
 
@@ -156,7 +192,9 @@ impl<'de> Visitor<'de> for KeyVisitor {
     type Value = Key;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("consumer, client_address, route, {header: NAME}, or a list of these")
+        f.write_str(
+            "consumer, client_address, route, {header: NAME}, {claim: NAME}, or a list of these",
+        )
     }
 
     fn visit_str<E: de::Error>(self, name: &str) -> Result<Key, E> {
@@ -184,6 +222,14 @@ fn header_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HeaderName,
     name.parse().map_err(|_| de::Error::custom(format_args!("`{name}` is not a header name")))
 }
 
+fn claim_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Box<str>, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    if name.split('.').any(str::is_empty) {
+        return Err(de::Error::custom("expected the name of a claim, such as tenant or org.id"));
+    }
+    Ok(name.into())
+}
+
 #[cfg(test)]
 mod tests {
     use std::hash::DefaultHasher;
@@ -205,7 +251,7 @@ mod tests {
     }
 
     fn requester<'a>(consumer: Option<&'a str>, headers: &'a HeaderMap) -> Requester<'a> {
-        Requester { consumer, address: ADDRESS, headers }
+        Requester { consumer, claims: None, address: ADDRESS, headers }
     }
 
     fn hash(key: &str, requester: &Requester<'_>) -> u64 {
@@ -246,6 +292,33 @@ mod tests {
     }
 
     #[test]
+    fn who_has_the_claim_counts_for_it_and_who_has_not_for_itself() {
+        let none = headers(&[]);
+        let claims = |tenant: &str| KeptClaims::from_iter([("org.id".into(), tenant.into())]);
+        let (blue, red, nothing) = (claims("blue"), claims("red"), KeptClaims::default());
+        let source = KeySource::Claim("org.id".into());
+        let of = |consumer, claims| Requester { claims, ..requester(consumer, &none) };
+        for (requester, expected) in [
+            (of(Some("acme"), Some(&blue)), Subject::Claim("blue")),
+            (of(Some("acme"), Some(&red)), Subject::Claim("red")),
+            (of(Some("blue"), Some(&nothing)), Subject::Consumer("blue")),
+            (of(Some("acme"), None), Subject::Consumer("acme")),
+            (of(None, None), Subject::Address(ADDRESS)),
+        ] {
+            assert_eq!(source.subject(&requester), expected);
+        }
+        assert_ne!(
+            hash("{claim: org.id}", &of(Some("x"), Some(&blue))),
+            hash("{claim: org.id}", &of(Some("blue"), None)),
+            "a consumer that is named like a tenant is not that tenant"
+        );
+        assert_ne!(
+            hash("[{claim: org.id}, consumer]", &of(Some("x"), Some(&blue))),
+            hash("[{claim: org.id}, consumer]", &of(Some("y"), Some(&blue)))
+        );
+    }
+
+    #[test]
     fn parts_of_a_combination_do_not_run_into_each_other() {
         let (a, b) = (
             headers(&[("x-a", "one"), ("x-b", "two")]),
@@ -276,7 +349,16 @@ mod tests {
 
     #[test]
     fn a_key_that_names_nothing_is_refused() {
-        for text in ["[]", "path", "{header: 'no header'}", "{header: }", "{cookie: a}", "7"] {
+        for text in [
+            "[]",
+            "path",
+            "{header: 'no header'}",
+            "{header: }",
+            "{cookie: a}",
+            "7",
+            "{claim: ''}",
+            "{claim: a..b}",
+        ] {
             assert!(parse(text).is_err(), "{text}");
         }
     }

@@ -1,0 +1,208 @@
+//! The profile of an edge gateway, run as its users run it: by environment variables alone.
+
+use serde_json::json;
+
+use crate::support::{Answer, Call, Gateway, Issuer, Plan, Response, Upstream, pass, timed};
+
+use std::path::Path;
+use std::time::Duration;
+
+/// Three services behind one gateway.
+struct Edge {
+    users: Upstream,
+    orders: Upstream,
+    catalog: Upstream,
+    issuer: Issuer,
+}
+
+impl Edge {
+    fn new() -> Self {
+        Edge {
+            users: Upstream::start(),
+            orders: Upstream::start(),
+            catalog: Upstream::start(),
+            issuer: Issuer::start(),
+        }
+    }
+
+    fn plan(&self) -> Plan {
+        Plan::file(Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/edge.yaml"))
+            .env("USER_SERVICE_URL", &self.users.url())
+            .env("ORDER_SERVICE_URL", &self.orders.url())
+            .env("CATALOG_SERVICE_URL", &self.catalog.url())
+            .env("JWKS_URL", &self.issuer.url())
+            .env("RETRY_DELAY_MS", "1")
+    }
+
+    fn start(&self) -> Gateway {
+        self.plan().start()
+    }
+
+    /// A call of `ada`, with these scopes.
+    fn call(&self, gateway: &Gateway, line: &str, scope: &str) -> Response {
+        let token = self.issuer.token_with("ada", json!({ "scope": scope }));
+        gateway.call(Call::new(line).bearer(&token))
+    }
+
+    fn counts(&self) -> [usize; 3] {
+        [self.users.count(), self.orders.count(), self.catalog.count()]
+    }
+}
+
+#[test]
+fn the_most_specific_route_says_which_scopes_are_needed() {
+    let edge = Edge::new();
+    let gateway = edge.start();
+    let status = |line: &str, scope: &str| edge.call(&gateway, line, scope).status;
+    assert_eq!(status("GET /api/v1/users/me", ""), 200, "static before parameter");
+    assert_eq!(status("GET /api/v1/users/7", ""), 403);
+    assert_eq!(status("GET /api/v1/users/7", "users:read"), 200);
+    assert_eq!(status("PUT /api/v1/users/7", "users:read"), 403);
+    assert_eq!(status("PUT /api/v1/users/7", "users:read users:write"), 200);
+    assert_eq!(status("GET /api/v1/users/7/sessions", "users:read users:write"), 403);
+    assert_eq!(status("GET /api/v1/users/7/sessions", "users:admin"), 200, "the wildcard");
+    assert_eq!(status("POST /api/v1/orders", "users:admin"), 403);
+    assert_eq!(status("POST /api/v1/orders", "orders:admin"), 200, "any of two");
+    assert_eq!(gateway.get("/api/v1/users/me").status, 401);
+    assert_eq!(edge.counts(), [4, 1, 0]);
+}
+
+#[test]
+fn parameters_go_into_the_path_and_prefixes_out_of_it() {
+    let edge = Edge::new();
+    let gateway = edge.start();
+    edge.call(&gateway, "GET /api/v1/users/7/orders?open=1", "orders:read");
+    edge.call(&gateway, "GET /api/v1/orders/9", "orders:read");
+    assert_eq!(gateway.get("/api/v1/catalog/shoes").status, 200);
+    let targets: Vec<_> = edge.orders.requests().into_iter().map(|r| r.target).collect();
+    assert_eq!(targets, ["/orders/by-user/7?open=1", "/orders/9"]);
+    assert_eq!(edge.catalog.only().target, "/catalog/shoes");
+    assert_eq!(gateway.post("/api/v1/catalog/shoes", "{}").status, 405);
+    assert_eq!(gateway.get("/api/v2/catalog/shoes").status, 404);
+    assert_eq!(gateway.get("/health").status, 200);
+}
+
+#[test]
+fn headers_are_rewritten_on_both_ways() {
+    let edge = Edge::new();
+    edge.catalog.answer_always(Answer::ok().header("Server", "x").header("X-Powered-By", "y"));
+    let gateway = edge.start();
+    let call = Call::new("GET /api/v1/catalog/1")
+        .header("Cookie", "session=1")
+        .header("X-User-Id", "root")
+        .header("X-Request-Id", "r-1")
+        .header("X-Forwarded-For", "192.0.2.7");
+    let response = gateway.call(call);
+    let request = edge.catalog.only();
+    assert_eq!(request.header("x-gateway"), Some("edge"));
+    assert_eq!((request.header("cookie"), request.header("x-user-id")), (None, None));
+    assert_eq!(request.header("x-request-id"), Some("r-1"));
+    assert_eq!(request.header("x-forwarded-for"), Some("192.0.2.7, 127.0.0.1"));
+    assert_eq!(request.header("x-forwarded-proto"), Some("http"));
+    assert_eq!(response.header("x-request-id"), Some("r-1"));
+    let time = response.header("x-response-time").and_then(|time| time.strip_suffix("ms"));
+    assert!(time.is_some_and(|time| time.parse::<u32>().is_ok()), "{time:?}");
+    assert_eq!((response.header("server"), response.header("x-powered-by")), (None, None));
+}
+
+#[test]
+fn every_answer_says_what_is_left_and_a_refusal_when_to_come_back() {
+    let edge = Edge::new();
+    let gateway = edge.plan().env("RATE_LIMIT", "2").env("RATE_WINDOW_MS", "3600000").start();
+    let answers = [(); 3].map(|()| edge.call(&gateway, "GET /api/v1/users/me", ""));
+    assert_eq!(answers.each_ref().map(|answer| answer.status), [200, 200, 429]);
+    let remaining = answers.each_ref().map(|answer| answer.header("x-ratelimit-remaining"));
+    assert_eq!(remaining, [Some("1"), Some("0"), Some("0")]);
+    assert!(answers.iter().all(|answer| answer.header("x-ratelimit-limit") == Some("2")));
+    assert!((1..=7200).contains(&answers[2].retry_after()));
+    // Another user, another route.
+    let ben = edge.issuer.token("ben");
+    assert_eq!(gateway.call(Call::new("GET /api/v1/users/me").bearer(&ben)).status, 200);
+    assert_eq!(gateway.get("/api/v1/catalog/1").status, 200);
+}
+
+#[test]
+fn a_browser_may_call_from_its_origin() {
+    let edge = Edge::new();
+    let gateway = edge.plan().env("CORS_ORIGIN", "http://shop.test").start();
+    let preflight = Call::new("OPTIONS /api/v1/users/7")
+        .header("Origin", "http://shop.test")
+        .header("Access-Control-Request-Method", "PUT");
+    let allowed = gateway.call(preflight);
+    assert_eq!(allowed.header("access-control-allow-origin"), Some("http://shop.test"));
+    assert_eq!(allowed.header("access-control-allow-credentials"), Some("true"));
+    let call = Call::new("GET /api/v1/catalog/1").header("Origin", "http://evil.test");
+    assert_eq!(gateway.call(call).header("access-control-allow-origin"), None);
+    assert_eq!(edge.counts(), [0, 0, 1]);
+}
+
+#[test]
+fn listed_statuses_are_tried_again_within_a_budget() {
+    let edge = Edge::new();
+    edge.catalog.answer_always(503);
+    let gateway = edge.plan().env("CIRCUIT_FAILURES", "1000").env("CIRCUIT_MINIMUM_CALLS", "1000");
+    let gateway = gateway.start();
+    let (requests, took) = timed(|| {
+        let statuses = [(); 30].map(|()| gateway.get("/api/v1/catalog/1").status);
+        assert!(statuses.iter().all(|status| *status == 503));
+        statuses.len()
+    });
+    let retries = edge.catalog.count() - requests;
+    // Three a second, saved up for ten seconds; and a fifth of the requests.
+    let granted = 30 + 3 * (took.as_secs() as usize + 1) + requests / 5;
+    assert!(retries >= 3 && retries <= granted, "{retries} of {granted}");
+    assert!(retries < 3 * requests, "not three for each");
+    edge.users.answer_always(500);
+    edge.call(&gateway, "GET /api/v1/users/me", "");
+    assert_eq!(edge.users.count(), 1, "500 is not listed");
+}
+
+#[test]
+fn a_failing_service_is_left_alone_for_a_while_and_the_others_are_not() {
+    let edge = Edge::new();
+    edge.catalog.answer_always(500);
+    let gateway = edge.plan().env("CIRCUIT_OPEN_MS", "1000").start();
+    let statuses = [(); 7].map(|()| gateway.get("/api/v1/catalog/1").status);
+    assert_eq!(statuses, [500, 500, 500, 500, 500, 503, 503]);
+    assert_eq!(edge.catalog.count(), 5);
+    assert_eq!(edge.call(&gateway, "GET /api/v1/users/me", "").status, 200);
+    edge.catalog.answer_always(200);
+    pass(Duration::from_millis(1050));
+    let statuses = [(); 4].map(|()| gateway.get("/api/v1/catalog/1").status);
+    assert_eq!(statuses, [200; 4]);
+}
+
+#[test]
+fn few_failures_among_few_calls_open_nothing() {
+    let edge = Edge::new();
+    let gateway = edge.start();
+    let statuses = [500, 200, 500, 200, 500, 200].map(|status| {
+        edge.catalog.answer_always(status);
+        gateway.get("/api/v1/catalog/1").status
+    });
+    assert_eq!(statuses, [500, 200, 500, 200, 500, 200]);
+}
+
+#[test]
+fn a_failure_rate_opens_the_circuit_once_there_are_enough_calls() {
+    let edge = Edge::new();
+    let gateway = edge.plan().env("CIRCUIT_MINIMUM_CALLS", "6").start();
+    let statuses = [500, 200, 500, 200, 500, 200, 200].map(|status| {
+        edge.catalog.answer_always(status);
+        gateway.get("/api/v1/catalog/1").status
+    });
+    assert_eq!(statuses, [500, 200, 500, 200, 500, 200, 503]);
+}
+
+#[test]
+fn bodies_are_bounded() {
+    let edge = Edge::new();
+    let gateway = edge.plan().env("MAX_BODY_BYTES", "1000").start();
+    let token = edge.issuer.token_with("ada", json!({"scope": "orders:admin"}));
+    let call = |size: usize| {
+        let call = Call::new("POST /api/v1/orders").bearer(&token).body("x".repeat(size));
+        gateway.call(call).status
+    };
+    assert_eq!((call(1000), call(1001)), (200, 413));
+    assert_eq!(edge.counts(), [0, 1, 0]);
+}
