@@ -4,7 +4,7 @@
 //! operator writes them.
 
 use std::hint::black_box;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
@@ -23,8 +23,10 @@ use portcullis::runtime::flood_guard::FloodGuard;
 use portcullis::time::{Clock, Moment};
 use serde::de::DeserializeOwned;
 
-/// The address every anonymous caller here has.
-const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+/// Of the callers, one for each thread.
+const ADDRESSES: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V4(Ipv4Addr::new(198, 51, 100, 2))];
+const ADDRESS: IpAddr = ADDRESSES[0];
 
 fn parsed<T: DeserializeOwned>(json: &str) -> T {
     serde_json::from_str(json).expect("a valid configuration")
@@ -47,26 +49,33 @@ fn bulkhead() -> Arc<Bulkhead> {
 /// back: every decision is that of an admitted request.
 const STEP: u64 = 5000;
 
+/// With failures, one call in so many is one.
+const FAILS_EVERY: u64 = 100;
+
 /// The same on one thread and on two at once, as `NAME/threads/N`: what they share must not keep
-/// them from each other.
-fn on_threads(c: &mut Criterion, name: &str, decide: impl Fn(Moment) + Sync) {
+/// them from each other. Each thread is told its number.
+fn on_threads(c: &mut Criterion, name: &str, decide: impl Fn(usize, Moment) + Sync) {
     let clock = AtomicU64::new(0);
-    for threads in [1_u32, 2] {
+    for threads in [1_usize, 2] {
         c.bench_function(&format!("{name}/threads/{threads}"), |b| {
             b.iter_custom(|decisions| {
                 let from = clock.fetch_add(decisions * STEP, Ordering::Relaxed);
-                let start = Barrier::new(threads as usize);
-                let took = || {
-                    start.wait();
-                    let begun = Instant::now();
-                    for n in 0..decisions {
-                        decide(black_box(Moment::from_nanos(from + n * STEP)));
+                let start = Barrier::new(threads);
+                let (start, decide) = (&start, &decide);
+                let took = |thread: usize| {
+                    move || {
+                        start.wait();
+                        let begun = Instant::now();
+                        for n in 0..decisions {
+                            decide(thread, black_box(Moment::from_nanos(from + n * STEP)));
+                        }
+                        begun.elapsed()
                     }
-                    begun.elapsed()
                 };
                 std::thread::scope(|scope| {
-                    let others: Vec<_> = (1..threads).map(|_| scope.spawn(took)).collect();
-                    let own = took();
+                    let others: Vec<_> =
+                        (1..threads).map(|thread| scope.spawn(took(thread))).collect();
+                    let own = took(0)();
                     let others = others.into_iter().map(|other| other.join().expect("no panic"));
                     others.fold(own, Duration::max)
                 })
@@ -77,27 +86,32 @@ fn on_threads(c: &mut Criterion, name: &str, decide: impl Fn(Moment) + Sync) {
 
 fn policies(c: &mut Criterion) {
     c.bench_function("clock", |b| b.iter(Clock::now));
-    for (name, config) in [
-        ("consecutive", r#"{"consecutive": {"failures": 5, "reset_every": "10s"}}"#),
-        ("window_calls", r#"{"window": {"calls": 100}}"#),
-        ("window_time", r#"{"window": {"time": "60s", "minimum_calls": 100}}"#),
+    for (name, config, failures) in [
+        ("consecutive", r#"{"consecutive": {"failures": 5, "reset_every": "10s"}}"#, false),
+        ("window_calls", r#"{"window": {"calls": 100}}"#, false),
+        ("window_calls/with_failures", r#"{"window": {"calls": 100}}"#, true),
+        ("window_time", r#"{"window": {"time": "60s", "minimum_calls": 100}}"#, false),
+        ("window_time/with_failures", r#"{"window": {"time": "60s"}}"#, true),
     ] {
         let breaker = Arc::new(Breaker::new(parsed(config), Moment::ZERO));
-        on_threads(c, &format!("breaker/{name}"), |now| {
+        on_threads(c, &format!("breaker/{name}"), |_, now| {
             let permit = black_box(&breaker).acquire(now).expect("closed");
-            permit.record(Verdict::Success, now);
+            let nth = now.as_nanos() / STEP;
+            let fails = failures && nth % FAILS_EVERY == FAILS_EVERY - 1;
+            permit.record(if fails { Verdict::Failure } else { Verdict::Success }, now);
         });
     }
     let open = breaker();
     open.force_open();
-    on_threads(c, "breaker/open", |now| assert!(open.acquire(now).is_err()));
+    on_threads(c, "breaker/open", |_, now| assert!(open.acquire(now).is_err()));
 
     for (name, config) in [
         ("fixed", r#"{"max_in_flight": 100}"#),
+        ("few", r#"{"max_in_flight": 2}"#),
         ("adaptive", r#"{"adaptive": {"min": 10, "max": 200}}"#),
     ] {
         let bulkhead = Arc::new(Bulkhead::new(&parsed(config)));
-        on_threads(c, &format!("bulkhead/{name}"), |now| {
+        on_threads(c, &format!("bulkhead/{name}"), |_, now| {
             black_box(&bulkhead).acquire(now).expect("free").release(now);
         });
     }
@@ -107,13 +121,17 @@ fn rate_limits(c: &mut Criterion) {
     let headers = HeaderMap::new();
     let acme =
         Requester { consumer: Some("acme"), claims: None, address: ADDRESS, headers: &headers };
+    let own = [acme, Requester { consumer: Some("globex"), address: ADDRESSES[1], ..acme }];
     for (name, config) in [
         ("fixed_window", r#"{"fixed_window": {"requests": 1000000, "per": "100ms"}}"#),
         ("sliding_window", r#"{"sliding_window": {"requests": 1000000, "per": "1s"}}"#),
         ("token_bucket", r#"{"token_bucket": {"rate": 1000000, "burst": 1000000}}"#),
     ] {
         let limiter = Limiter::new(parsed(config));
-        on_threads(c, &format!("rate_limit/{name}"), |now| {
+        on_threads(c, &format!("rate_limit/{name}"), |thread, now| {
+            assert!(limiter.check(black_box(&own[thread]), now).admitted);
+        });
+        on_threads(c, &format!("rate_limit/{name}/same_key"), |_, now| {
             assert!(limiter.check(black_box(&acme), now).admitted);
         });
     }
@@ -129,15 +147,17 @@ fn rate_limits(c: &mut Criterion) {
         });
     });
     let two = [Arc::new(self::limiter()), Arc::new(self::limiter())];
-    on_threads(c, "rate_limit/two_limits", |now| {
-        let standing = rate_limit::check_all(&two, black_box(&acme), now);
+    let both = |requester: &Requester<'_>, now| {
+        let standing = rate_limit::check_all(&two, black_box(requester), now);
         assert!(standing.is_some_and(|standing| standing.verdict.admitted));
-    });
+    };
+    on_threads(c, "rate_limit/two_limits", |thread, now| both(&own[thread], now));
+    on_threads(c, "rate_limit/two_limits/same_key", |_, now| both(&acme, now));
     let guard: server::FloodGuard = parsed(r#"{"requests": 1000000, "per": "1s"}"#);
     let guard = FloodGuard::new(guard);
-    on_threads(c, "flood_guard", |now| {
-        _ = black_box(guard.observe(black_box(ADDRESS), now).is_ok());
-    });
+    let observe = |address, now| _ = black_box(guard.observe(black_box(address), now).is_ok());
+    on_threads(c, "flood_guard", |thread, now| observe(ADDRESSES[thread], now));
+    on_threads(c, "flood_guard/same_address", |_, now| observe(ADDRESS, now));
 }
 
 fn retries(c: &mut Criterion) {
@@ -166,10 +186,10 @@ fn retries(c: &mut Criterion) {
     ] {
         let budget = Arc::new(Budget::new(parsed(config), Moment::ZERO));
         // What every request pays, retried or not.
-        on_threads(c, &format!("retry_budget/{name}/enter"), |now| {
+        on_threads(c, &format!("retry_budget/{name}/enter"), |_, now| {
             drop(black_box(budget.enter(now)));
         });
-        on_threads(c, &format!("retry_budget/{name}/retry"), |now| {
+        on_threads(c, &format!("retry_budget/{name}/retry"), |_, now| {
             let mut stake = budget.enter(now);
             let decision = retry::decide(&policy, black_box(&attempt), Some(&mut stake), now);
             // On two threads at once a share may be spent: that is an answer, too.
@@ -191,10 +211,10 @@ fn admission(c: &mut Criterion) {
         bulkhead: Some(self::bulkhead()),
         ..Policies::default()
     };
-    on_threads(c, "admit/all_policies", |now| {
+    on_threads(c, "admit/all_policies", |thread, now| {
         let caller = Caller {
             identity: Ok(None),
-            address: ADDRESS,
+            address: ADDRESSES[thread],
             headers: &headers,
             shared: rate_limit::Heard::Nothing,
         };

@@ -9,6 +9,7 @@ pub mod breaker;
 pub mod bulkhead;
 pub mod fallback;
 pub mod idempotency;
+mod lanes;
 pub mod outcome;
 pub mod rate_limit;
 pub mod retry;

@@ -7,24 +7,27 @@
 mod config;
 mod gradient;
 mod samples;
+mod slots;
 #[cfg(test)]
 mod tests;
-
-use std::sync::Arc;
 
 pub use config::{Adaptive, Config, Limit, Status};
 use gradient::Gradient;
 use samples::Samples;
+use slots::Slots;
 
-use crate::policy::sync::{AtomicU32, Mutex, Ordering, PoisonError, TryLockError};
+use super::lanes::{Hold, Shared};
+use super::sync::{Mutex, PoisonError, TryLockError, lane};
 use crate::time::Moment;
 
 /// Counts the requests in flight. A reload with another limit [changes](Bulkhead::reconfigure)
 /// it, so that requests in flight stay counted.
 #[derive(Debug)]
-pub struct Bulkhead {
-    in_flight: AtomicU32,
-    capacity: AtomicU32,
+pub struct Bulkhead(Shared<State>);
+
+#[derive(Debug)]
+struct State {
+    slots: Slots,
     /// The latencies of this window; untouched while the limit is fixed.
     samples: Samples,
     /// With an adaptive limit. A plain lock, held for a few instructions: once a window by
@@ -34,12 +37,11 @@ pub struct Bulkhead {
 
 impl Bulkhead {
     pub fn new(config: &Config) -> Self {
-        let bulkhead = Bulkhead {
-            in_flight: AtomicU32::new(0),
-            capacity: AtomicU32::new(0),
+        let bulkhead = Bulkhead(Shared::new(State {
+            slots: Slots::default(),
             samples: Samples::default(),
             gradient: Mutex::new(None),
-        };
+        }));
         bulkhead.reconfigure(config);
         bulkhead
     }
@@ -48,33 +50,29 @@ impl Bulkhead {
     ///
     /// # Errors
     /// [`Full`] when `capacity` slots, or after it shrank more, are taken.
-    pub fn acquire(self: &Arc<Self>, now: Moment) -> Result<Slot, Full> {
-        // Relaxed throughout: the count guards no other memory, and read-modify-writes of one
-        // atomic are totally ordered, which is all the bound needs.
-        let capacity = self.capacity.load(Ordering::Relaxed);
-        self.in_flight
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| {
-                (taken < capacity).then(|| taken + 1)
-            })
-            .map_err(|_| Full)?;
-        Ok(Slot { bulkhead: Arc::clone(self), acquired: now })
+    pub fn acquire(&self, now: Moment) -> Result<Slot, Full> {
+        let lane = lane();
+        if !self.0.slots.take(lane) {
+            return Err(Full);
+        }
+        Ok(Slot { bulkhead: self.0.hold_in(lane), acquired: now })
     }
 
     /// Slots taken now. May exceed the capacity for a while after it shrank.
     pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(Ordering::Relaxed)
+        self.0.slots.taken()
     }
 
     /// Slots in all, as of now.
     pub fn capacity(&self) -> u32 {
-        self.capacity.load(Ordering::Relaxed)
+        self.0.slots.capacity()
     }
 
     /// Changes the limit. Nobody in flight is cut off: fewer slots take effect as requests end.
     /// An adaptive limit goes on from the slots there are.
     pub fn reconfigure(&self, config: &Config) {
         // A panic cannot leave the limit half-changed in a way that matters more than going on.
-        let mut gradient = self.gradient.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut gradient = self.0.gradient.lock().unwrap_or_else(PoisonError::into_inner);
         let slots = match &config.limit {
             Limit::Fixed(slots) => {
                 *gradient = None;
@@ -89,16 +87,19 @@ impl Bulkhead {
                 gradient.as_ref().map_or(0, Gradient::slots)
             }
         };
-        self.samples.set_wanted(gradient.is_some());
-        self.capacity.store(slots, Ordering::Relaxed);
+        self.0.samples.set_wanted(gradient.is_some());
+        self.0.slots.resize(slots);
     }
+}
 
+impl State {
     /// Takes in how long a request held its slot, which it still does.
-    fn measure(&self, acquired: Moment, now: Moment) {
+    fn measure(&self, lane: usize, acquired: Moment, now: Moment) {
         if !self.samples.are_wanted() {
             return;
         }
-        let window_is_full = self.samples.add(now.since(acquired), self.in_flight(), now);
+        let in_flight = || self.slots.taken();
+        let window_is_full = self.samples.add(lane, now.since(acquired), in_flight, now);
         if !window_is_full {
             return;
         }
@@ -110,7 +111,7 @@ impl Bulkhead {
         };
         if let (Some(gradient), Some(window)) = (gradient.as_mut(), self.samples.take(now)) {
             gradient.update(window.mean, window.peak);
-            self.capacity.store(gradient.slots(), Ordering::Relaxed);
+            self.slots.resize(gradient.slots());
         }
     }
 }
@@ -119,7 +120,7 @@ impl Bulkhead {
 #[must_use = "a slot that is dropped at once limits nothing"]
 #[derive(Debug)]
 pub struct Slot {
-    bulkhead: Arc<Bulkhead>,
+    bulkhead: Hold<State>,
     acquired: Moment,
 }
 
@@ -128,14 +129,13 @@ impl Slot {
     /// that took. From a slot that is only dropped it learns nothing; that is for requests whose
     /// time does not speak for the upstream.
     pub fn release(self, now: Moment) {
-        self.bulkhead.measure(self.acquired, now);
+        self.bulkhead.measure(self.bulkhead.lane(), self.acquired, now);
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        // Relaxed: see `acquire`.
-        self.bulkhead.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.bulkhead.slots.give_back(self.bulkhead.lane());
     }
 }
 

@@ -1,7 +1,9 @@
-//! Latencies of a short window, put together without a lock.
+//! Latencies of a short window, put together without a lock, lane by lane.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
+use crate::policy::lanes::Lanes;
 use crate::policy::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::time::Moment;
 
@@ -10,24 +12,34 @@ use crate::time::Moment;
 #[derive(Debug, Default)]
 pub(super) struct Samples {
     wanted: AtomicBool,
+    /// Nanoseconds of the moment from which on the window is full. Written once a window.
+    ends: AtomicU64,
+    /// Made when samples are first wanted.
+    lanes: OnceLock<Lanes<Sum>>,
+}
+
+/// What one lane adds to the window.
+#[derive(Debug, Default)]
+struct Sum {
     /// Nanoseconds.
     total: AtomicU64,
     count: AtomicU32,
     peak: AtomicU32,
-    /// Nanoseconds of the moment from which on the window is full.
-    ends: AtomicU64,
 }
 
 /// A window that is full.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Window {
     pub(super) mean: Duration,
-    /// The most requests that were in flight as one ended.
+    /// The most requests that were in flight as one ended, of those at whose end that was counted.
     pub(super) peak: u32,
 }
 
 const WINDOW: Duration = Duration::from_millis(100);
 const FEWEST: u32 = 10;
+/// Of so many requests that end in a lane, the first counts those in flight: it looks into every
+/// lane.
+const PEAK_EVERY: u32 = 16;
 
 // Relaxed throughout: numbers for an average; nothing else hangs on them.
 impl Samples {
@@ -36,33 +48,46 @@ impl Samples {
     }
 
     pub(super) fn set_wanted(&self, wanted: bool) {
+        if wanted {
+            self.lanes.get_or_init(Lanes::default);
+        }
         self.wanted.store(wanted, Ordering::Relaxed);
     }
 
     /// Takes in a latency; whether the window is full.
-    pub(super) fn add(&self, latency: Duration, in_flight: u32, now: Moment) -> bool {
+    pub(super) fn add(
+        &self,
+        lane: usize,
+        latency: Duration,
+        in_flight: impl FnOnce() -> u32,
+        now: Moment,
+    ) -> bool {
+        let Some(lanes) = self.lanes.get() else { return false };
+        let sum = lanes.at(lane);
         let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
-        self.total.fetch_add(nanos, Ordering::Relaxed);
-        if in_flight > self.peak.load(Ordering::Relaxed) {
-            self.peak.fetch_max(in_flight, Ordering::Relaxed);
+        sum.total.fetch_add(nanos, Ordering::Relaxed);
+        if sum.count.fetch_add(1, Ordering::Relaxed) % PEAK_EVERY == 0 {
+            sum.peak.fetch_max(in_flight(), Ordering::Relaxed);
         }
-        let count = self.count.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        self.is_full(count, now)
+        self.is_full(lanes, now)
     }
 
     /// The window, if it is full, and the beginning of the next. One thread at a time.
     pub(super) fn take(&self, now: Moment) -> Option<Window> {
-        if !self.is_full(self.count.load(Ordering::Relaxed), now) {
-            return None;
-        }
+        let lanes = self.lanes.get().filter(|lanes| self.is_full(lanes, now))?;
         self.ends.store((now + WINDOW).as_nanos(), Ordering::Relaxed);
-        let count = self.count.swap(0, Ordering::Relaxed);
-        let total = self.total.swap(0, Ordering::Relaxed);
-        let peak = self.peak.swap(0, Ordering::Relaxed);
-        Some(Window { mean: Duration::from_nanos(total / u64::from(count.max(1))), peak })
+        let (mut total, mut count, mut peak) = (0_u64, 0_u64, 0);
+        for sum in lanes.iter() {
+            count += u64::from(sum.count.swap(0, Ordering::Relaxed));
+            total = total.saturating_add(sum.total.swap(0, Ordering::Relaxed));
+            peak = peak.max(sum.peak.swap(0, Ordering::Relaxed));
+        }
+        Some(Window { mean: Duration::from_nanos(total / count.max(1)), peak })
     }
 
-    fn is_full(&self, count: u32, now: Moment) -> bool {
-        count >= FEWEST && now.as_nanos() >= self.ends.load(Ordering::Relaxed)
+    fn is_full(&self, lanes: &Lanes<Sum>, now: Moment) -> bool {
+        // The other lanes are looked into only when it is time.
+        now.as_nanos() >= self.ends.load(Ordering::Relaxed)
+            && lanes.iter().map(|sum| sum.count.load(Ordering::Relaxed)).sum::<u32>() >= FEWEST
     }
 }

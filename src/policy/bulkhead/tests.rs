@@ -1,6 +1,8 @@
 //! Slots that are taken, given back and measured.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -144,7 +146,7 @@ fn an_adaptive_limit_goes_on_from_the_slots_there_are() {
 #[test]
 fn neither_a_slot_nor_its_return_waits_for_the_lock() {
     let bulkhead = bulkhead(1);
-    let _held = bulkhead.gradient.lock();
+    let _held = bulkhead.0.gradient.lock();
     bulkhead.acquire(NOW).expect("free").release(NOW);
     assert_eq!(bulkhead.in_flight(), 0);
 }

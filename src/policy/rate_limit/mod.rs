@@ -26,6 +26,7 @@ pub use config::{
     Algorithm, Config, FixedWindow, Key, KeySource, Limits, OnFailure, Redis, RedisUrl, Replays,
     Requester, Shared, SlidingWindow, Store, Subject, TokenBucket,
 };
+use crossbeam_utils::CachePadded;
 pub use fields::{Fields, Headers, On};
 pub use shared::{Heard, StoreUnavailable, check_shared, refused_here};
 use table::Table;
@@ -39,7 +40,8 @@ pub struct Limiter {
     /// Keyed at random, so that nobody can choose whom to collide with.
     hasher: RandomState,
     table: Table,
-    refused: AtomicU64,
+    /// Away from what every request reads.
+    refused: CachePadded<AtomicU64>,
 }
 
 /// The algorithm, compiled.
@@ -87,7 +89,7 @@ impl Limiter {
             }
         };
         let table = Table::new(config.max_keys);
-        Limiter { config, rule, hasher: RandomState::new(), table, refused: AtomicU64::new(0) }
+        Limiter { config, rule, hasher: RandomState::new(), table, refused: CachePadded::default() }
     }
 
     /// What it was made from. A reload keeps a limiter whose configuration is unchanged.

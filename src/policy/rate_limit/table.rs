@@ -5,6 +5,10 @@
 //! a new one takes the lock. The table doubles while sets overflow, up to its bound: at most 56
 //! bytes for each of `max_keys`. It grows where it is: there is never a second copy of it.
 //!
+//! A set's states share a line of memory, and a table of a few keys would have them all on one. So a
+//! small table doubles as soon as two keys that count would share a set, up to eight sets for each lane
+//! of threads: the keys that are busy at once are hardly ever neighbours.
+//!
 //! At the bound a newcomer takes the place of the key in its set with the least to lose (as in
 //! Metwally et al., "Space-Saving", 2005), and the set remembers, in one more state, what those
 //! that lost their place had used, the most of any. Whoever comes to the set is presumed to have used
@@ -15,7 +19,11 @@
 
 use std::sync::OnceLock;
 
-use crate::policy::sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, PoisonError};
+use crossbeam_utils::CachePadded;
+
+use crate::policy::sync::{
+    AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, PoisonError, lanes,
+};
 use crate::time::Moment;
 
 /// What becomes of a state: replaced, or left as it is without a write.
@@ -48,12 +56,15 @@ pub(super) struct Table {
     more: Box<[OnceLock<Box<[Set]>>]>,
     /// Sets in use.
     sets: AtomicUsize,
-    /// Held to add keys, which is once per key and growth; a known key never takes it.
-    insertion: Mutex<()>,
-    evictions: AtomicU64,
+    /// Held to add keys, which is once per key and growth; a known key never takes it. Away from
+    /// what known keys read, and so is the other.
+    insertion: CachePadded<Mutex<()>>,
+    evictions: CachePadded<AtomicU64>,
 }
 
 const WAYS: usize = 7;
+/// Sets, for each lane, up to which keys get one for themselves where they can.
+const ROOMY: usize = 8;
 const FREE: u64 = 0;
 /// Beside the state in a word. It turns when a place changes hands, so that an update that is under
 /// way for its former key fails, even if the new one has the very same state.
@@ -78,8 +89,8 @@ impl Table {
             first: Set::default(),
             more: (0..doublings).map(|_| OnceLock::new()).collect(),
             sets: AtomicUsize::new(1),
-            insertion: Mutex::new(()),
-            evictions: AtomicU64::new(0),
+            insertion: CachePadded::new(Mutex::new(())),
+            evictions: CachePadded::default(),
         }
     }
 
@@ -127,7 +138,8 @@ impl Table {
                 return None;
             }
             let (way, loss) = set.cheapest(states, now);
-            if loss > 0 && self.grow(&turn, states, now) {
+            let crowded = loss > 0 || self.is_small() && set.is_in_use(states, now);
+            if crowded && self.grow(&turn, states, now) {
                 continue;
             }
             let presumed = states.begin(set.floor_with(set.state(way), states, now), now);
@@ -138,6 +150,10 @@ impl Table {
             self.evictions.fetch_add(u64::from(loss > 0), Ordering::Relaxed);
             return Some(set.replace(way, key, states, now));
         }
+    }
+
+    fn is_small(&self) -> bool {
+        self.sets.load(Ordering::Relaxed) < ROOMY * lanes()
     }
 
     /// Nothing under this lock can be left half-done by a panic.
@@ -205,11 +221,20 @@ impl Set {
 
     /// The way with the least to lose, and how much that is.
     fn cheapest<S: States>(&self, states: &S, now: Moment) -> (usize, u64) {
-        let loss = |way: usize| match self.keys[way].load(Ordering::Relaxed) {
+        let losses = (0..WAYS).map(|way| (way, self.loss(way, states, now)));
+        losses.min_by_key(|(_, loss)| *loss).unwrap_or((0, 0))
+    }
+
+    /// Whether any key would lose something with its place.
+    fn is_in_use<S: States>(&self, states: &S, now: Moment) -> bool {
+        (0..WAYS).any(|way| self.loss(way, states, now) > 0)
+    }
+
+    fn loss<S: States>(&self, way: usize, states: &S, now: Moment) -> u64 {
+        match self.keys[way].load(Ordering::Relaxed) {
             FREE => 0,
             _taken => states.worth(self.state(way), now),
-        };
-        (0..WAYS).map(|way| (way, loss(way))).min_by_key(|(_, loss)| *loss).unwrap_or((0, 0))
+        }
     }
 
     /// The floor, once a key with the state `evicted` has lost its place.

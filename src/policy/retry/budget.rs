@@ -8,14 +8,15 @@ mod bucket;
 mod concurrency;
 mod ratio;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bucket::Bucket;
 use concurrency::Active;
+use crossbeam_utils::CachePadded;
 use ratio::Share;
 use serde::de::{self, Deserialize, Deserializer};
 
+use crate::policy::lanes::{Hold, Shared};
 use crate::time::Moment;
 use crate::units::{self, Percent, Timespan};
 
@@ -74,11 +75,13 @@ pub struct Concurrency {
 
 /// A budget, shared by name.
 #[derive(Debug)]
-pub struct Budget {
+pub struct Budget(Shared<Account>);
+
+#[derive(Debug)]
+struct Account {
     config: Config,
     kind: Kind,
-    withdrawn: AtomicU64,
-    refused: AtomicU64,
+    counts: CachePadded<Counts>,
 }
 
 #[derive(Debug)]
@@ -88,6 +91,12 @@ enum Kind {
     Concurrency(Active),
 }
 
+#[derive(Debug, Default)]
+struct Counts {
+    withdrawn: AtomicU64,
+    refused: AtomicU64,
+}
+
 impl Budget {
     pub fn new(config: Config, _now: Moment) -> Self {
         let kind = match &config {
@@ -95,27 +104,27 @@ impl Budget {
             Config::Ratio(ratio) => Kind::Ratio(Share::new(ratio)),
             Config::Concurrency(share) => Kind::Concurrency(Active::new(share)),
         };
-        Budget { config, kind, withdrawn: AtomicU64::new(0), refused: AtomicU64::new(0) }
+        Budget(Shared::new(Account { config, kind, counts: CachePadded::default() }))
     }
 
     /// What it was made from. A reload keeps a budget whose configuration is unchanged.
     pub fn config(&self) -> &Config {
-        &self.config
+        &self.0.config
     }
 
     /// Enters a request, once, before its first attempt. Its retries are taken through the stake.
-    pub fn enter(self: &Arc<Self>, now: Moment) -> Stake {
-        match &self.kind {
+    pub fn enter(&self, now: Moment) -> Stake {
+        match &self.0.kind {
             Kind::TokenBucket(_) => {}
             Kind::Ratio(share) => share.deposit(now),
             Kind::Concurrency(active) => active.enter(),
         }
-        Stake { budget: Arc::clone(self), retrying: false }
+        Stake { account: self.0.hold(), retrying: false }
     }
 
     /// Retries that could be made at `now`; the gauge.
     pub fn tokens(&self, now: Moment) -> f64 {
-        match &self.kind {
+        match &self.0.kind {
             Kind::TokenBucket(bucket) => bucket.tokens(now),
             Kind::Ratio(share) => share.tokens(now),
             Kind::Concurrency(active) => active.tokens(),
@@ -124,12 +133,12 @@ impl Budget {
 
     /// Retries granted since the start.
     pub fn withdrawn(&self) -> u64 {
-        self.withdrawn.load(Ordering::Relaxed)
+        self.0.counts.withdrawn.load(Ordering::Relaxed)
     }
 
     /// Retries refused since the start.
     pub fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
+        self.0.counts.refused.load(Ordering::Relaxed)
     }
 }
 
@@ -137,7 +146,7 @@ impl Budget {
 #[must_use = "a request that leaves the budget at once is not in it"]
 #[derive(Debug)]
 pub struct Stake {
-    budget: Arc<Budget>,
+    account: Hold<Account>,
     /// Whether the latest attempt is a retry.
     retrying: bool,
 }
@@ -147,7 +156,7 @@ impl Stake {
     /// waits.
     pub fn withdraw(&mut self, now: Moment) -> bool {
         let before = std::mem::take(&mut self.retrying);
-        let granted = match &self.budget.kind {
+        let granted = match &self.account.kind {
             Kind::TokenBucket(bucket) => bucket.withdraw(now),
             Kind::Ratio(share) => share.withdraw(now),
             Kind::Concurrency(active) => {
@@ -159,20 +168,16 @@ impl Stake {
         };
         self.retrying = granted;
         // Relaxed: plain counters for metrics.
-        let counter = if granted { &self.budget.withdrawn } else { &self.budget.refused };
+        let counts = &self.account.counts;
+        let counter = if granted { &counts.withdrawn } else { &counts.refused };
         counter.fetch_add(1, Ordering::Relaxed);
         granted
-    }
-
-    /// The budget it is a stake in.
-    pub fn budget(&self) -> &Arc<Budget> {
-        &self.budget
     }
 }
 
 impl Drop for Stake {
     fn drop(&mut self) {
-        match &self.budget.kind {
+        match &self.account.kind {
             Kind::TokenBucket(_) | Kind::Ratio(_) => {}
             Kind::Concurrency(active) => active.leave(self.retrying),
         }
@@ -214,6 +219,8 @@ fn default_ttl() -> Timespan {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     fn parse(text: &str) -> Result<Config, String> {

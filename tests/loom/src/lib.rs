@@ -82,13 +82,33 @@ mod product {
             }
         }
 
+        mod lanes;
+
         pub(crate) mod sync {
             pub(crate) use std::sync::{PoisonError, TryLockError};
 
             pub(crate) use loom::sync::atomic::{
-                AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+                AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
             };
             pub(crate) use loom::sync::{Mutex, MutexGuard};
+
+            loom::lazy_static! {
+                // Of `std`: no part of the model.
+                static ref THREADS: std::sync::atomic::AtomicUsize = Default::default();
+            }
+
+            loom::thread_local! {
+                static MINE: usize = THREADS.fetch_add(1, Ordering::Relaxed);
+            }
+
+            /// Two lanes, which threads enter in turns.
+            pub(crate) fn lanes() -> usize {
+                2
+            }
+
+            pub(crate) fn lane() -> usize {
+                MINE.with(|mine| mine % lanes())
+            }
         }
     }
 }

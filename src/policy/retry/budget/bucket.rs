@@ -4,14 +4,17 @@
 //! full again. Each token taken moves that moment `per_token` on; none is given that would move
 //! it further ahead than a full bucket lasts. Nothing is rounded in the caller's favour.
 
+use crossbeam_utils::CachePadded;
+
 use super::TokenBucket;
 use crate::policy::sync::{AtomicU64, Ordering};
 use crate::time::Moment;
 
 #[derive(Debug)]
 pub(super) struct Bucket {
-    /// Nanoseconds of the moment at which every token is back.
-    full_at: AtomicU64,
+    /// Nanoseconds of the moment at which every token is back. Away from what requests read that
+    /// are not retried.
+    full_at: CachePadded<AtomicU64>,
     /// Nanoseconds until a token is back, rounded up.
     per_token: u64,
     /// Nanoseconds until an empty bucket is full.
@@ -23,7 +26,7 @@ impl Bucket {
         // At most 10^12, the rate being at least 0.001; so `depth` is at most 10^18.
         let per_token = (1e9 / config.refill_per_second).ceil() as u64;
         Bucket {
-            full_at: AtomicU64::new(0),
+            full_at: CachePadded::default(),
             per_token,
             depth: per_token.saturating_mul(u64::from(config.capacity)),
         }

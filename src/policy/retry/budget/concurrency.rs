@@ -1,58 +1,104 @@
 //! Retries as a share of the requests that are active, after Envoy's `retry_budget`.
 //!
 //! Unlike Envoy's, a request that waits to be retried is an active request as well as a retry.
+//!
+//! Requests are counted lane by lane, in and out. Whoever wants to retry adds those up: first all
+//! that came in, then all that left, so that the difference is no more than were active at the moment
+//! between the two; and again, if others came in meanwhile. A retry is granted if there was room for it
+//! at such a moment.
+
+use crossbeam_utils::CachePadded;
 
 use super::{Concurrency, millionths};
+use crate::policy::lanes::Lanes;
 use crate::policy::sync::{AtomicU64, Ordering};
 
 #[derive(Debug)]
 pub(super) struct Active {
-    /// Requests in the upper half, retries among them in the lower one: one word, so that a retry
-    /// is weighed against the requests of the same instant.
-    word: AtomicU64,
+    requests: Lanes<Requests>,
+    /// Retries in the lower half, retries ever begun in the upper one: the word is the same only if
+    /// nothing has changed.
+    retries: CachePadded<AtomicU64>,
     /// Millionths of a retry that an active request is worth.
     share: u64,
     min: u64,
 }
 
-const REQUEST: u64 = 1 << 32;
+/// Since the start.
+#[derive(Debug, Default)]
+struct Requests {
+    entered: AtomicU64,
+    left: AtomicU64,
+}
+
+const BEGUN: u64 = 1 << 32;
+/// How often the requests are counted, at most, because others came in between.
+const ROUNDS: u32 = 8;
 const MILLION: u64 = 1_000_000;
 
 impl Active {
     pub(super) fn new(config: &Concurrency) -> Self {
-        Active { word: AtomicU64::new(0), share: millionths(config.share), min: config.min.into() }
+        Active {
+            requests: Lanes::default(),
+            retries: CachePadded::default(),
+            share: millionths(config.share),
+            min: config.min.into(),
+        }
     }
 
-    // Relaxed throughout: the word is the whole state, and its changes are totally ordered.
-
     pub(super) fn enter(&self) {
-        self.word.fetch_add(REQUEST, Ordering::Relaxed);
+        // Relaxed: who is not seen yet is not active yet.
+        self.requests.mine().entered.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A request ends; `retrying` if its last attempt was a retry.
     pub(super) fn leave(&self, retrying: bool) {
-        self.word.fetch_sub(REQUEST + u64::from(retrying), Ordering::Relaxed);
+        // Release: who sees that it left sees, with its next look, that its retry has not ended.
+        self.requests.mine().left.fetch_add(1, Ordering::Release);
+        if retrying {
+            self.end_retry();
+        }
     }
 
     /// Makes an active request a retry, if there may be one more.
     pub(super) fn begin_retry(&self) -> bool {
-        self.word
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
-                let (requests, retries) = halves(word);
-                (retries < self.limit(requests)).then(|| word + 1)
-            })
-            .is_ok()
+        // Acquire, before the requests are counted: while the word is what was seen here, so many
+        // retries are under way, at the moment of the count as well.
+        let grant = |word: u64| {
+            (retries(word) < self.limit(self.active())).then(|| word.wrapping_add(BEGUN + 1))
+        };
+        self.retries.fetch_update(Ordering::AcqRel, Ordering::Acquire, grant).is_ok()
     }
 
     /// A retry has failed.
     pub(super) fn end_retry(&self) {
-        self.word.fetch_sub(1, Ordering::Relaxed);
+        // Release: whoever begins one in its place finds its request gone, if it is.
+        self.retries.fetch_sub(1, Ordering::Release);
     }
 
     /// Retries that could begin now.
     pub(super) fn tokens(&self) -> f64 {
-        let (requests, retries) = halves(self.word.load(Ordering::Relaxed));
-        self.limit(requests).saturating_sub(retries) as f64
+        let retries = retries(self.retries.load(Ordering::Acquire));
+        self.limit(self.active()).saturating_sub(retries) as f64
+    }
+
+    /// Requests that were active at a moment of this look: no more than there were, and no fewer
+    /// unless requests keep coming in meanwhile.
+    fn active(&self) -> u64 {
+        let requests = self.requests.iter();
+        // Acquire: whoever is seen to have left is seen, with the next look, to have come in.
+        let count_entered =
+            || requests.clone().map(|lane| lane.entered.load(Ordering::Acquire)).sum::<u64>();
+        let (mut entered, mut active) = (count_entered(), 0);
+        for _ in 0..ROUNDS {
+            let left: u64 = requests.clone().map(|lane| lane.left.load(Ordering::Acquire)).sum();
+            active = active.max(entered.saturating_sub(left));
+            let before = std::mem::replace(&mut entered, count_entered());
+            if entered == before {
+                break;
+            }
+        }
+        active
     }
 
     fn limit(&self, requests: u64) -> u64 {
@@ -60,8 +106,8 @@ impl Active {
     }
 }
 
-fn halves(word: u64) -> (u64, u64) {
-    (word / REQUEST, word % REQUEST)
+fn retries(word: u64) -> u64 {
+    word % BEGUN
 }
 
 #[cfg(test)]

@@ -4,16 +4,20 @@
 //! time. Unlike tower's, the price of a retry is not rounded to whole requests (there, 30 % is
 //! 33 %), and threads that take at once get no more than one would.
 
+use crossbeam_utils::CachePadded;
+
 use super::{Ratio, millionths};
+use crate::policy::lanes::Lanes;
 use crate::policy::sync::{AtomicU64, Mutex, MutexGuard, Ordering, PoisonError};
 use crate::time::Moment;
 
 #[derive(Debug)]
 pub(super) struct Share {
-    /// Requests by slot; each one word, as `pack` lays it out. Written on the request path.
-    requests: [AtomicU64; SLOTS],
+    /// Requests by slot; each one word, as `pack` lays it out. Written on the request path, and
+    /// therefore lane by lane; a retry adds them up.
+    requests: Lanes<[AtomicU64; SLOTS]>,
     /// Retries by slot. A plain lock: it is taken for retries only, for a few instructions.
-    retries: Mutex<Retries>,
+    retries: CachePadded<Mutex<Retries>>,
     /// Millionths of a retry that a request is worth.
     share: u64,
     /// Millionths of retries granted in a `ttl` whatever was put in.
@@ -38,8 +42,8 @@ impl Share {
         // At most 60,000 ms x 1,000,000 x 1000.
         let reserve = ttl * u128::from(config.min_per_second) * u128::from(MILLION / 1000);
         Share {
-            requests: Default::default(),
-            retries: Mutex::default(),
+            requests: Lanes::default(),
+            retries: CachePadded::default(),
             share: millionths(config.share),
             reserve: u64::try_from(reserve).unwrap_or(u64::MAX),
             slot: u64::try_from(config.ttl.as_nanos()).unwrap_or(u64::MAX) / SLOTS as u64,
@@ -49,7 +53,7 @@ impl Share {
     /// Puts a request in.
     pub(super) fn deposit(&self, now: Moment) {
         let slot = self.slot_of(now);
-        let word = &self.requests[index(slot)];
+        let word = &self.requests.mine()[index(slot)];
         // Relaxed throughout: a slot's number and count are one word, and a deposit that a
         // withdrawal does not see yet is one that came after it. An error says that the word is
         // of a later slot, which makes this request too old to count.
@@ -95,14 +99,17 @@ impl Share {
     /// Millionths of retries left.
     fn balance(&self, retries: &Retries) -> u64 {
         let oldest = retries.newest.saturating_sub(SLOTS as u64 - 1);
-        let requests: u64 = (oldest..=retries.newest)
-            .map(|slot| {
-                // Relaxed: see `deposit`.
-                let (of, count) = unpack(self.requests[index(slot)].load(Ordering::Relaxed));
-                // A later slot than the newest is one of a deposit with a newer clock reading.
-                if of >= tag(slot) { u64::from(count) } else { 0 }
-            })
-            .sum();
+        let live = |lane: &[AtomicU64; SLOTS]| -> u64 {
+            (oldest..=retries.newest)
+                .map(|slot| {
+                    // Relaxed: see `deposit`.
+                    let (of, count) = unpack(lane[index(slot)].load(Ordering::Relaxed));
+                    // A later slot than the newest is one of a deposit with a newer clock reading.
+                    if of >= tag(slot) { u64::from(count) } else { 0 }
+                })
+                .sum()
+        };
+        let requests: u64 = self.requests.iter().map(live).sum();
         let granted: u64 = retries.granted.iter().sum();
         let earned = self.reserve.saturating_add(requests.saturating_mul(self.share));
         earned.saturating_sub(granted.saturating_mul(MILLION))

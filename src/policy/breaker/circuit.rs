@@ -1,0 +1,173 @@
+//! A breaker's state as threads share it: the machine behind a lock, and beside it, in words that
+//! are read without one, what most calls need to know.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+
+use super::config::{Config, Transition, Verdict};
+use super::machine::{Machine, Phase, Report, Ticket, Transitions};
+use super::{Open, State, window};
+use crate::policy::sync::{AtomicU32, AtomicU64, Mutex, Ordering, PoisonError};
+use crate::time::Moment;
+
+#[derive(Debug)]
+pub(super) struct Circuit {
+    pub(super) config: Config,
+    /// Phase and generation in one word, as `pack` lays them out.
+    word: AtomicU64,
+    /// Nanoseconds of the moment before which the word alone decides; see `Machine::consult_at`.
+    consult_at: AtomicU64,
+    /// Failures in a row: a success needs the lock only if there are any.
+    run_length: AtomicU32,
+    /// The calls of this closed phase, if a window is configured. A new one for each phase: what
+    /// an older one is still told changes nothing.
+    window: ArcSwapOption<window::Window>,
+    /// A plain lock, held for a few instructions and never across an await.
+    pub(super) machine: Mutex<Machine>,
+}
+
+impl Circuit {
+    pub(super) fn new(config: Config, now: Moment) -> Self {
+        let machine = Machine::new(&config, now);
+        Circuit {
+            word: AtomicU64::new(pack(&machine)),
+            consult_at: AtomicU64::new(machine.consult_at(&config).as_nanos()),
+            run_length: AtomicU32::new(0),
+            window: ArcSwapOption::new(fresh_window(&config, &machine)),
+            config,
+            machine: Mutex::new(machine),
+        }
+    }
+
+    /// What a call is admitted as; see `Breaker::acquire`.
+    pub(super) fn admit(&self, now: Moment) -> Result<Ticket, Open> {
+        // Acquire pairs with the Release in `consult`. The two loads may straddle a change of
+        // phase. That is harmless: the word decides, and was true during this call; the moment
+        // only says whether to ask under the lock, and bounds what a refusal tells.
+        let word = self.word.load(Ordering::Acquire);
+        let consult_at = Moment::from_nanos(self.consult_at.load(Ordering::Acquire));
+        if now < consult_at {
+            match word & PHASE_BITS {
+                CLOSED => {
+                    return Ok(Ticket { generation: word >> PHASE_WIDTH, round: None });
+                }
+                OPEN => {
+                    let retry_after = consult_at.since(now).min(*self.config.open_for);
+                    return Err(Open { retry_after });
+                }
+                _half_open => return Err(Open { retry_after: Duration::ZERO }),
+            }
+        }
+        self.consult(|machine| machine.admit(&self.config, now))
+            .map_err(|retry_after| Open { retry_after })
+    }
+
+    /// See `Breaker::state`.
+    pub(super) fn state(&self, now: Moment) -> State {
+        let machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
+        match machine.phase_at(&self.config, now) {
+            Phase::Closed => State::Closed { failures: machine.failures(&self.config, now) },
+            Phase::Open { until } if now < until => State::Open { remaining: until.since(now) },
+            Phase::Open { .. } => match self.config.transition {
+                Transition::Automatic => State::HalfOpen { in_flight: 0, successes: 0 },
+                Transition::Lazy => State::Open { remaining: Duration::ZERO },
+            },
+            Phase::HalfOpen(trial) => {
+                State::HalfOpen { in_flight: trial.in_flight(), successes: trial.successes() }
+            }
+            Phase::ForcedOpen => State::ForcedOpen,
+            Phase::ForcedClosed => State::ForcedClosed,
+        }
+    }
+
+    pub(super) fn transitions(&self) -> Transitions {
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner).transitions
+    }
+
+    /// Takes in the result of a call.
+    pub(super) fn settle(&self, ticket: Ticket, begun: Moment, verdict: Verdict, now: Moment) {
+        let is_probe = ticket.round.is_some();
+        let slow = self.is_slow(now.since(begun));
+        let tripped = !is_probe && self.trips(ticket, verdict, slow, now);
+        if is_probe || tripped || self.concerns_run(verdict) {
+            let report = Report { verdict, slow, tripped };
+            self.consult(|machine| machine.settle(&self.config, ticket, report, now));
+        }
+    }
+
+    fn is_slow(&self, took: Duration) -> bool {
+        let slow_calls = self.config.window.as_ref().and_then(|window| window.slow_calls.as_ref());
+        slow_calls.is_some_and(|slow| took > *slow.longer_than)
+    }
+
+    /// Puts a call admitted while closed into the window; whether a rate is reached with it.
+    fn trips(&self, ticket: Ticket, verdict: Verdict, slow: bool, now: Moment) -> bool {
+        let failed = match verdict {
+            Verdict::Success => false,
+            Verdict::Failure | Verdict::Throttled => true,
+            Verdict::Neutral => return false,
+        };
+        if self.config.window.is_none() {
+            return false;
+        }
+        let window = self.window.load();
+        let of_this_phase = window.as_ref().filter(|window| ticket.generation >= window.since);
+        of_this_phase.is_some_and(|window| window.record(window::Call { failed, slow }, now))
+    }
+
+    /// Whether the result of a call admitted while closed can change the run of failures.
+    fn concerns_run(&self, verdict: Verdict) -> bool {
+        match verdict {
+            Verdict::Neutral | Verdict::Throttled => false,
+            Verdict::Failure => self.config.consecutive.is_some(),
+            // Relaxed: a success that does not see a failure recorded meanwhile came before it.
+            Verdict::Success => self.run_length.load(Ordering::Relaxed) > 0,
+        }
+    }
+
+    /// Runs `decide` under the lock and publishes what it left.
+    pub(super) fn consult<R>(&self, decide: impl FnOnce(&mut Machine) -> R) -> R {
+        // A panic cannot leave the machine half-changed in a way that matters more than going on.
+        let mut machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = machine.since;
+        let decision = decide(&mut machine);
+        if machine.since != since {
+            // Before the word: a ticket of the new phase finds its window.
+            self.window.store(fresh_window(&self.config, &machine));
+        }
+        // Stores are ordered by the lock; Release pairs with the Acquire in `acquire`.
+        let consult_at = machine.consult_at(&self.config).as_nanos();
+        self.consult_at.store(consult_at, Ordering::Release);
+        self.word.store(pack(&machine), Ordering::Release);
+        // Relaxed: see `concerns_run`.
+        self.run_length.store(machine.run_length(), Ordering::Relaxed);
+        decision
+    }
+}
+
+const PHASE_WIDTH: u32 = 2;
+const PHASE_BITS: u64 = (1 << PHASE_WIDTH) - 1;
+const CLOSED: u64 = 0;
+const OPEN: u64 = 1;
+const HALF_OPEN: u64 = 2;
+
+fn pack(machine: &Machine) -> u64 {
+    let phase = match machine.phase {
+        Phase::Closed | Phase::ForcedClosed => CLOSED,
+        Phase::Open { .. } | Phase::ForcedOpen => OPEN,
+        Phase::HalfOpen(_) => HALF_OPEN,
+    };
+    machine.generation << PHASE_WIDTH | phase
+}
+
+fn fresh_window(config: &Config, machine: &Machine) -> Option<Arc<window::Window>> {
+    match machine.phase {
+        Phase::Closed => {
+            let config = config.window.as_ref()?;
+            Some(Arc::new(window::Window::new(config, machine.since)))
+        }
+        Phase::Open { .. } | Phase::HalfOpen(_) | Phase::ForcedOpen | Phase::ForcedClosed => None,
+    }
+}
