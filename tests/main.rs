@@ -32,6 +32,7 @@ mod headers;
 mod idempotency;
 mod idempotency_shared;
 mod invocations;
+mod microservices;
 mod outage;
 mod permits;
 mod problem;
