@@ -4,16 +4,17 @@ use std::path::{Path, PathBuf};
 
 /// Modules, and what of this crate each of them may import besides itself. A module that
 /// is not listed may import everything.
-const MAY_IMPORT: [(&str, &[&str]); 12] = [
+const MAY_IMPORT: [(&str, &[&str]); 13] = [
     ("time", &[]),
     ("units", &[]),
     ("policy", &["time", "units"]),
     ("routing", &["time", "units"]),
     ("record", &["time", "units"]),
     ("idempotency", &["policy", "record"]),
+    ("transcode", &["units"]),
     ("upstream", &["config", "policy", "routing", "time", "units"]),
     ("observe", &["config", "policy", "record", "routing", "time", "units", "upstream"]),
-    ("config", &["policy", "record", "routing", "time", "units", "upstream"]),
+    ("config", &["policy", "record", "routing", "time", "transcode", "units", "upstream"]),
     ("limits", &["observe", "policy", "time", "units"]),
     (
         "runtime",
@@ -28,6 +29,7 @@ const MAY_IMPORT: [(&str, &[&str]); 12] = [
             "record",
             "routing",
             "time",
+            "transcode",
             "units",
             "upstream",
         ],
@@ -43,6 +45,7 @@ const MAY_IMPORT: [(&str, &[&str]); 12] = [
             "routing",
             "runtime",
             "time",
+            "transcode",
             "units",
             "upstream",
         ],

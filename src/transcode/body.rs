@@ -1,0 +1,129 @@
+//! What of a message a request's body is: nothing, a field, what is left, or JSON by a template.
+
+use prost_reflect::MessageDescriptor;
+use serde_json::{Map, Value};
+
+use super::config;
+use super::field::{self, FieldPath};
+
+/// A body, compiled.
+pub enum Body {
+    None,
+    Rest,
+    Field(FieldPath),
+    Template(Template),
+}
+
+impl Body {
+    pub fn compile(config: &config::Body, message: &MessageDescriptor) -> Result<Self, String> {
+        Ok(match config {
+            config::Body::None => Body::None,
+            config::Body::Rest => Body::Rest,
+            config::Body::Field(name) => Body::Field(FieldPath::resolve(message, name)?),
+            config::Body::Template(value) => Body::Template(Template::compile(value, message)?),
+        })
+    }
+}
+
+/// JSON with fields in its strings.
+pub enum Template {
+    /// No field is in it.
+    Constant(Value),
+    /// A string that is a field alone becomes what the field is.
+    Field(FieldPath),
+    Text(Vec<Part>),
+    List(Vec<Template>),
+    Object(Vec<(String, Template)>),
+}
+
+pub enum Part {
+    Literal(String),
+    Field(FieldPath),
+}
+
+impl Template {
+    fn compile(value: &Value, message: &MessageDescriptor) -> Result<Self, String> {
+        Ok(match value {
+            Value::Null | Value::Bool(_) | Value::Number(_) => Template::Constant(value.clone()),
+            Value::String(text) => Template::of_text(text, message)?,
+            Value::Array(list) => Template::List(
+                list.iter()
+                    .map(|value| Template::compile(value, message))
+                    .collect::<Result<_, _>>()?,
+            ),
+            Value::Object(object) => {
+                let entry = |(key, value): (&String, &Value)| {
+                    Ok::<_, String>((key.clone(), Template::compile(value, message)?))
+                };
+                Template::Object(object.iter().map(entry).collect::<Result<_, _>>()?)
+            }
+        })
+    }
+
+    fn of_text(text: &str, message: &MessageDescriptor) -> Result<Self, String> {
+        let mut parts = Vec::new();
+        let mut literal = String::new();
+        let mut rest = text;
+        while let Some(at) = rest.find(['{', '}']) {
+            let (before, brace) = rest.split_at(at);
+            literal.push_str(before);
+            if brace.starts_with("{{") || brace.starts_with("}}") {
+                literal.push_str(&brace[..1]);
+                rest = &brace[2..];
+                continue;
+            }
+            let Some((name, after)) = brace.strip_prefix('{').and_then(|b| b.split_once('}'))
+            else {
+                return Err(format!(
+                    "`{text}`: a brace stands alone, write it twice if it is meant"
+                ));
+            };
+            if !literal.is_empty() {
+                parts.push(Part::Literal(std::mem::take(&mut literal)));
+            }
+            parts.push(Part::Field(FieldPath::resolve(message, name)?));
+            rest = after;
+        }
+        literal.push_str(rest);
+        if parts.is_empty() {
+            return Ok(Template::Constant(Value::String(literal)));
+        }
+        if !literal.is_empty() {
+            parts.push(Part::Literal(literal));
+        }
+        Ok(match <[Part; 1]>::try_from(parts) {
+            Ok([Part::Field(field)]) => Template::Field(field),
+            Ok(parts) => Template::Text(parts.into()),
+            Err(parts) => Template::Text(parts),
+        })
+    }
+
+    /// Its JSON for a message's.
+    pub fn fill(&self, message: &Value) -> Value {
+        match self {
+            Template::Constant(value) => value.clone(),
+            Template::Field(field) => field.value(message).clone(),
+            Template::Text(parts) => Value::String(parts.iter().map(|p| p.fill(message)).collect()),
+            Template::List(list) => list.iter().map(|template| template.fill(message)).collect(),
+            Template::Object(entries) => {
+                let fill = |(key, value): &(String, Template)| (key.clone(), value.fill(message));
+                Value::Object(entries.iter().map(fill).collect::<Map<_, _>>())
+            }
+        }
+    }
+}
+
+impl Part {
+    fn fill(&self, message: &Value) -> String {
+        match self {
+            Part::Literal(text) => text.clone(),
+            Part::Field(field) => {
+                let value = field.value(message);
+                field::to_text(value).unwrap_or_else(|| match value {
+                    Value::Null => String::new(),
+                    value => value.to_string(),
+                })
+            }
+        }
+    }
+}

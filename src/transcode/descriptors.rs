@@ -1,0 +1,58 @@
+//! The types of messages and the methods that take them, as a descriptor set has them.
+
+use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
+
+/// A descriptor set.
+#[derive(Debug, Clone)]
+pub struct Descriptors(DescriptorPool);
+
+impl Descriptors {
+    /// Read a serialized `google.protobuf.FileDescriptorSet`.
+    ///
+    /// # Errors
+    /// Why it is none, for a person.
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let pool = DescriptorPool::decode(bytes).map_err(|error| {
+            format!("is no complete descriptor set (protoc needs --include_imports): {error}")
+        })?;
+        if pool.services().len() == 0 {
+            return Err("describes no service".to_owned());
+        }
+        Ok(Descriptors(pool))
+    }
+
+    pub(super) fn pool(&self) -> &DescriptorPool {
+        &self.0
+    }
+
+    pub(super) fn service(&self, name: &str) -> Result<ServiceDescriptor, String> {
+        self.0.get_service_by_name(name).ok_or_else(|| {
+            let known: Vec<_> = self.0.services().map(|s| format!("`{}`", s.full_name())).collect();
+            format!("no service is named `{name}`, there is {}", known.join(", "))
+        })
+    }
+
+    /// The method `package.Service/Method`; it must be unary.
+    pub(super) fn method(&self, name: &str) -> Result<MethodDescriptor, String> {
+        let (service, method) = name.split_once('/').ok_or("is written package.Service/Method")?;
+        let service = self.service(service)?;
+        let found = service.methods().find(|m| m.name() == method).ok_or_else(|| {
+            let known: Vec<_> = service.methods().map(|m| format!("`{}`", m.name())).collect();
+            let known = known.join(", ");
+            format!("`{}` has no method `{method}`, but {known}", service.full_name())
+        })?;
+        match is_unary(&found) {
+            true => Ok(found),
+            false => Err(format!("`{name}` is a stream: only unary methods can be transcoded")),
+        }
+    }
+}
+
+pub(super) fn is_unary(method: &MethodDescriptor) -> bool {
+    !method.is_client_streaming() && !method.is_server_streaming()
+}
+
+/// The path a method is called by.
+pub(super) fn path_of(method: &MethodDescriptor) -> String {
+    format!("/{}/{}", method.parent_service().full_name(), method.name())
+}

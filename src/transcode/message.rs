@@ -1,0 +1,74 @@
+//! Messages as bytes: protocol buffers, or the JSON that is defined for them.
+//!
+//! Depth is bounded by both parsers (100 levels, 128 levels), size by whoever hands bytes over.
+
+use prost_reflect::prost::Message as _;
+use prost_reflect::{DeserializeOptions, DynamicMessage, MessageDescriptor, SerializeOptions};
+use serde_json::Value;
+
+use super::Fault;
+
+/// How a message is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Codec {
+    Json,
+    Proto,
+}
+
+/// Read a message.
+pub fn read(
+    descriptor: &MessageDescriptor,
+    codec: Codec,
+    bytes: &[u8],
+    options: &DeserializeOptions,
+) -> Result<DynamicMessage, Fault> {
+    match codec {
+        Codec::Proto => DynamicMessage::decode(descriptor.clone(), bytes)
+            .map_err(|_| Fault::Malformed("the message is not one that this method takes")),
+        Codec::Json => {
+            let malformed = Fault::Malformed("the message is not JSON that this method takes");
+            let mut json = serde_json::Deserializer::from_slice(bytes);
+            let message =
+                DynamicMessage::deserialize_with_options(descriptor.clone(), &mut json, options);
+            match message.and_then(|message| json.end().map(|()| message)) {
+                Ok(message) => Ok(message),
+                Err(_) => Err(malformed),
+            }
+        }
+    }
+}
+
+/// Read a message from JSON in pieces.
+pub fn from_tree(
+    descriptor: &MessageDescriptor,
+    tree: Value,
+    options: &DeserializeOptions,
+) -> Result<DynamicMessage, Fault> {
+    DynamicMessage::deserialize_with_options(descriptor.clone(), tree, options)
+        .map_err(|_| Fault::Malformed("the fields are not those of this method's message"))
+}
+
+/// Write a message; what is empty is left out.
+pub fn write(message: &DynamicMessage, codec: Codec) -> Result<Vec<u8>, Fault> {
+    match codec {
+        Codec::Proto => Ok(message.encode_to_vec()),
+        Codec::Json => {
+            let mut json = Vec::with_capacity(128);
+            let mut serializer = serde_json::Serializer::new(&mut json);
+            message
+                .serialize_with_options(&mut serializer, &SerializeOptions::new())
+                .map_err(|_| UNWRITABLE)?;
+            Ok(json)
+        }
+    }
+}
+
+/// A message's JSON in pieces; what is empty is left out.
+pub fn to_tree(message: &DynamicMessage) -> Result<Value, Fault> {
+    message
+        .serialize_with_options(serde_json::value::Serializer, &SerializeOptions::new())
+        .map_err(|_| UNWRITABLE)
+}
+
+/// A timestamp out of range, an `Any` of a type that is not described.
+const UNWRITABLE: Fault = Fault::Malformed("the message holds what JSON cannot");

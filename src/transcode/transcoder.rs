@@ -1,0 +1,291 @@
+//! What a route's `transcode` is compiled into.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost_reflect::prost::Message as _;
+use prost_reflect::{DeserializeOptions, DynamicMessage, MessageDescriptor, MethodDescriptor};
+use serde_json::Value;
+
+use super::binding::Binding;
+use super::config::{self, Config, UnknownFields, Upstream};
+use super::descriptors::{self, Descriptors};
+use super::field::FieldPath;
+use super::message::{self, Codec};
+use super::wire::{self, Framing};
+use super::{Fault, Mistake, annotation};
+
+/// The methods of a route, both sides of each.
+pub struct Transcoder {
+    upstream: Upstream,
+    /// By the path they are called by.
+    methods: BTreeMap<String, Arc<Method>>,
+    /// Every binding, by its place in its method, in the order in which they are tried.
+    bindings: Vec<(Arc<Method>, usize)>,
+    reading: DeserializeOptions,
+    refuse_unknown: bool,
+    max_message: usize,
+}
+
+/// A method, and how long its messages may be.
+pub struct Method {
+    path: String,
+    pub(super) input: MessageDescriptor,
+    output: MessageDescriptor,
+    defaults: Vec<(FieldPath, prost_reflect::Value)>,
+    /// At least one.
+    bindings: Vec<Binding>,
+    max_message: usize,
+}
+
+/// A call as plain HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpRequest {
+    pub method: http::Method,
+    /// Path and query.
+    pub target: String,
+    /// JSON.
+    pub body: Option<Bytes>,
+}
+
+/// A request as a call of gRPC.
+#[derive(Debug, Clone)]
+pub struct RpcRequest {
+    pub path: String,
+    /// In its frame.
+    pub body: Bytes,
+    /// The binding its answer is written by.
+    pub binding: usize,
+}
+
+impl Transcoder {
+    /// # Errors
+    /// The first thing that does not fit the descriptors.
+    pub fn compile(config: &Config, descriptors: &Descriptors) -> Result<Self, Mistake> {
+        let max_message = config.max_message.as_usize();
+        if max_message == 0 {
+            return Err(Mistake::at(&["max_message"], "a message that is held must have a bound"));
+        }
+        let mut methods = BTreeMap::new();
+        for (descriptor, bindings) in chosen(config, descriptors)? {
+            let method = Arc::new(Method::compile(config, &descriptor, &bindings)?);
+            methods.insert(method.path.clone(), method);
+        }
+        let mut bindings = Vec::new();
+        for method in methods.values() {
+            bindings.extend((0..method.bindings.len()).map(|at| (method.clone(), at)));
+        }
+        bindings.sort_by(|(a, at), (b, bt)| {
+            a.bindings[*at].path.rank().cmp(&b.bindings[*bt].path.rank())
+        });
+        let refuse_unknown = config.unknown_fields == UnknownFields::Refuse;
+        let reading = DeserializeOptions::new().deny_unknown_fields(refuse_unknown);
+        let upstream = config.upstream;
+        Ok(Transcoder { upstream, methods, bindings, reading, refuse_unknown, max_message })
+    }
+
+    pub fn upstream(&self) -> Upstream {
+        self.upstream
+    }
+
+    /// The longest body that is worth reading.
+    pub fn max_body(&self) -> usize {
+        // The frame, and Base64.
+        self.max_message.saturating_add(16).div_ceil(3).saturating_mul(4)
+    }
+
+    pub fn max_message(&self) -> usize {
+        self.max_message
+    }
+
+    /// The method called by `path`.
+    pub fn method(&self, path: &str) -> Result<&Arc<Method>, Fault> {
+        self.methods.get(path).ok_or(Fault::NoMethod)
+    }
+
+    /// A call of `method` as its upstream takes it.
+    pub fn to_http(
+        &self,
+        method: &Method,
+        codec: Codec,
+        message: &[u8],
+    ) -> Result<HttpRequest, Fault> {
+        self.bound(message.len())?;
+        let mut message = message::read(&method.input, codec, message, &self.reading)?;
+        method.fill_in(&mut message);
+        let request = method.bindings[0].to_http(&message)?;
+        self.bound(request.body.as_ref().map_or(0, Bytes::len))?;
+        Ok(request)
+    }
+
+    /// A request as a call of the method it is bound to; `path` is percent-encoded still.
+    pub fn to_rpc(
+        &self,
+        http_method: &http::Method,
+        path: &str,
+        query: Option<&str>,
+        body: &[u8],
+    ) -> Result<(Arc<Method>, RpcRequest), Fault> {
+        self.bound(body.len())?;
+        let mut others = Vec::new();
+        for (method, at) in &self.bindings {
+            let binding = &method.bindings[*at];
+            let Some(captured) = binding.path.capture(path) else { continue };
+            if binding.method != *http_method {
+                others.push(binding.method.as_str());
+                continue;
+            }
+            let (input, reading) = (&method.input, &self.reading);
+            let refuse = self.refuse_unknown;
+            let mut message = binding.to_message(captured, query, body, input, reading, refuse)?;
+            method.fill_in(&mut message);
+            let message = message.encode_to_vec();
+            self.bound(message.len())?;
+            let body = wire::wrap(Framing::Grpc, message).into();
+            let request = RpcRequest { path: method.path.clone(), body, binding: *at };
+            return Ok((method.clone(), request));
+        }
+        if others.is_empty() {
+            return Err(Fault::NoMethod);
+        }
+        others.sort_unstable();
+        others.dedup();
+        Err(Fault::WrongMethod(others.join(", ")))
+    }
+
+    fn bound(&self, length: usize) -> Result<(), Fault> {
+        if length > self.max_message { Err(Fault::TooLarge) } else { Ok(()) }
+    }
+}
+
+/// The methods that are meant, with what is known of their HTTP sides.
+fn chosen(
+    config: &Config,
+    descriptors: &Descriptors,
+) -> Result<Vec<(MethodDescriptor, Vec<config::Binding>)>, Mistake> {
+    let http = || Mistake::at(&["http"], "belongs to one `method`, not to a `service`");
+    match (&config.method, &config.service) {
+        (Some(name), None) => {
+            let method = descriptors.method(name).map_err(|e| Mistake::at(&["method"], e))?;
+            let bindings = match &config.http {
+                Some(binding) => vec![binding.clone()],
+                None => annotation::bindings(descriptors, &method),
+            };
+            if bindings.is_empty() {
+                let message = format!("`{name}` is not annotated with google.api.http: say `http`");
+                return Err(Mistake::at(&["method"], message));
+            }
+            Ok(vec![(method, bindings)])
+        }
+        (None, Some(_)) if config.http.is_some() => Err(http()),
+        (None, Some(name)) => {
+            let service = descriptors.service(name).map_err(|e| Mistake::at(&["service"], e))?;
+            let annotated = service.methods().filter(descriptors::is_unary).filter_map(|method| {
+                let bindings = annotation::bindings(descriptors, &method);
+                (!bindings.is_empty()).then_some((method, bindings))
+            });
+            let annotated: Vec<_> = annotated.collect();
+            if annotated.is_empty() {
+                let message = format!("no unary method of `{name}` has google.api.http");
+                return Err(Mistake::at(&["service"], message));
+            }
+            Ok(annotated)
+        }
+        _ => Err(Mistake::at(&[], "needs a `method` or a `service`, one of them")),
+    }
+}
+
+impl Method {
+    fn compile(
+        config: &Config,
+        descriptor: &MethodDescriptor,
+        bindings: &[config::Binding],
+    ) -> Result<Self, Mistake> {
+        let (input, output) = (descriptor.input(), descriptor.output());
+        let response = || config.response.iter().map(|(name, way)| (name.clone(), way.clone()));
+        let compiled = bindings.iter().map(|b| Binding::compile(b, response(), &input, &output));
+        let compiled = compiled.collect::<Result<Vec<_>, _>>()?;
+        match config.upstream {
+            Upstream::Http if !compiled[0].path.is_complete() => {
+                let message = "a wildcard outside of a field cannot be filled in";
+                return Err(Mistake::at(&["http", "path"], message));
+            }
+            Upstream::Grpc if !compiled.iter().all(Binding::is_readable) => {
+                let message = "a request cannot be read by a template: `*` or a field";
+                return Err(Mistake::at(&["http", "body"], message));
+            }
+            Upstream::Grpc if !config.response.is_empty() => {
+                let message = "maps the JSON of an upstream, and this one speaks gRPC";
+                return Err(Mistake::at(&["response"], message));
+            }
+            Upstream::Http | Upstream::Grpc => {}
+        }
+        let default = |(name, value): (&String, &Value)| default(&input, name, value);
+        Ok(Method {
+            path: descriptors::path_of(descriptor),
+            defaults: config.defaults.iter().map(default).collect::<Result<_, _>>()?,
+            bindings: compiled,
+            max_message: config.max_message.as_usize(),
+            input,
+            output,
+        })
+    }
+
+    /// The upstream's JSON as the answer to a call.
+    pub fn answer(&self, json: &[u8], codec: Codec) -> Result<Vec<u8>, Fault> {
+        self.bound(json.len())?;
+        let answer = self.bindings[0].to_answer(json, &self.output)?;
+        let answer = message::write(&answer, codec)?;
+        self.bound(answer.len())?;
+        Ok(answer)
+    }
+
+    /// The upstream's message as the JSON that answers a request.
+    pub fn reply(&self, binding: usize, body: &[u8], compressed: bool) -> Result<Vec<u8>, Fault> {
+        let message = wire::unwrap(Framing::Grpc, body, compressed)?;
+        self.bound(message.len())?;
+        let lenient = DeserializeOptions::new();
+        let answer = message::read(&self.output, Codec::Proto, &message, &lenient)?;
+        let json = self.bindings[binding].of_answer(&answer)?;
+        self.bound(json.len())?;
+        Ok(json)
+    }
+
+    fn bound(&self, length: usize) -> Result<(), Fault> {
+        if length > self.max_message { Err(Fault::TooLarge) } else { Ok(()) }
+    }
+
+    fn fill_in(&self, message: &mut DynamicMessage) {
+        for (path, value) in &self.defaults {
+            let Some((last, way)) = path.steps().split_last() else { continue };
+            let within = way.iter().try_fold(&mut *message, |message, step| {
+                message.get_field_mut(step).as_message_mut()
+            });
+            let Some(within) = within else { continue };
+            if within.get_field(last).is_default_for_field(last) {
+                within.set_field(last, value.clone());
+            }
+        }
+    }
+}
+
+/// A default's value, of its field's type.
+fn default(
+    input: &MessageDescriptor,
+    name: &str,
+    value: &Value,
+) -> Result<(FieldPath, prost_reflect::Value), Mistake> {
+    let mistake = |error| Mistake::at(&["defaults", name], error);
+    let path = FieldPath::resolve(input, name).map_err(mistake)?;
+    let mut tree = Value::Null;
+    path.put(&mut tree, value.clone());
+    let unfit = || mistake(format!("`{name}` cannot be {value}"));
+    let message = message::from_tree(input, tree, &DeserializeOptions::new());
+    let mut value = prost_reflect::Value::Message(message.map_err(|_| unfit())?);
+    for step in path.steps() {
+        let within = value.as_message().filter(|message| message.has_field(step));
+        value = within.map(|message| message.get_field(step).into_owned()).ok_or_else(unfit)?;
+    }
+    Ok((path, value))
+}
