@@ -4,10 +4,10 @@
 export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test loom soak check build bench records load
+.PHONY: help demo test loom soak check build bench records load descriptors
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## the gateway, an upstream and a few calls; DEMO_ONCE=1 ends after them
 	@scripts/setup.sh
@@ -38,6 +38,10 @@ check: ## what CI denies: formatting, warnings, broken documentation, licences a
 build: ## the gateway, optimised: target/release/portcullis
 	@scripts/setup.sh
 	cargo build --locked --release --bin portcullis
+
+descriptors: ## conf/gateway.binpb from conf/gateway.proto
+	@scripts/setup.sh
+	cargo run --locked --quiet --example descriptors
 
 bench: ## side by side with a bare Pingora; see bench/README.md
 	@scripts/setup.sh --bench

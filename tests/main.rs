@@ -59,5 +59,6 @@ mod timeouts;
 mod tls;
 mod tokens;
 mod traces;
+mod transcode;
 mod upstreams;
 mod websocket;

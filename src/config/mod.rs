@@ -22,6 +22,7 @@ pub use route::Route;
 
 use crate::policy::{auth, rate_limit, retry};
 use crate::record;
+use crate::transcode;
 use crate::upstream;
 
 /// The whole file, and those it includes.
@@ -53,6 +54,9 @@ pub struct Config {
     pub retry_budgets: BTreeMap<String, retry::budget::Config>,
     #[serde(default)]
     pub upstreams: upstream::config::Upstreams,
+    /// Sets of descriptors, by the name that routes know them by.
+    #[serde(default)]
+    pub descriptors: BTreeMap<String, transcode::config::DescriptorFile>,
     #[serde(default)]
     pub routes: BTreeMap<String, Route>,
 }
@@ -63,6 +67,12 @@ impl Config {
         path: &Path,
         environment: &Environment,
     ) -> Result<(Config, Sources), Vec<Diagnostic>> {
-        load::load_partial::<Config>(path, environment).validate(validate::problems)
+        let loaded = load::load_partial::<Config>(path, environment).validate(validate::problems);
+        let (mut config, sources) = loaded?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        for descriptors in config.descriptors.values_mut() {
+            descriptors.file = folder.join(&descriptors.file);
+        }
+        Ok((config, sources))
     }
 }

@@ -10,6 +10,7 @@ use super::status_map::StatusMap;
 use crate::policy::{auth, breaker, bulkhead, fallback, idempotency, rate_limit, retry};
 use crate::record;
 use crate::routing;
+use crate::transcode;
 use crate::units::{Size, Timespan};
 
 /// What a request must look like, what it must pass, and where it goes.
@@ -43,6 +44,8 @@ pub struct Route {
     #[serde(default = "max_body")]
     pub max_body: Size,
     pub json: Option<Json>,
+    /// Calls of RPC that become plain HTTP with JSON, or the other way round.
+    pub transcode: Option<transcode::Config>,
     #[serde(default)]
     pub errors: Dialect,
     #[serde(default)]

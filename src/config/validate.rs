@@ -8,6 +8,7 @@ use crate::config::route::Serve;
 use crate::policy::auth;
 use crate::policy::rate_limit::Replays;
 use crate::record;
+use crate::transcode;
 use crate::units::Timespan;
 use crate::upstream::{self, config::Protocol};
 
@@ -82,6 +83,7 @@ impl RouteCheck<'_> {
         self.idempotency();
         self.rewrite();
         self.headers();
+        self.transcode();
     }
 
     fn report(&mut self, keys: &[&str], message: impl Into<String>) {
@@ -204,6 +206,28 @@ impl RouteCheck<'_> {
             && self.config.record.store.chosen().is_none()
         {
             self.report(&["record", "mode"], "nothing can be recorded without `record.store`");
+        }
+    }
+
+    /// What goes upstream is said once.
+    fn transcode(&mut self) {
+        let Some(transcode) = &self.route.transcode else { return };
+        let known = self.config.descriptors.keys().map(String::as_str).collect();
+        self.reference(&["transcode", "descriptors"], "descriptors", &transcode.descriptors, known);
+        if self.route.serve.is_some() {
+            self.report(&["transcode"], "a route with `serve` has no upstream to transcode for");
+        }
+        let upstream = self.route.upstream.as_ref().and_then(|u| self.config.upstreams.get(u));
+        let is_http1 = upstream.is_some_and(|u| u.protocol == Protocol::Http1);
+        if transcode.upstream == transcode::config::Upstream::Grpc && is_http1 {
+            let message = "gRPC needs HTTP/2: the upstream's `protocol` is http1";
+            self.report(&["transcode", "upstream"], message);
+        }
+        if self.route.rewrite.is_some() {
+            self.report(&["rewrite"], "the path is that of `transcode.http`: one of them says it");
+        }
+        if self.route.json.is_some() {
+            self.report(&["json"], "`transcode.defaults` fills fields in: one of them does");
         }
     }
 

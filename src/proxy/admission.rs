@@ -16,7 +16,10 @@ use super::dialect::Protocol;
 use super::envelopes::Envelopes;
 use super::gateway::Gateway;
 use super::rejection::Rejection;
-use super::{body, client_address, cors, divert, headers, identifiers, intake, quota, rpc_timeout};
+use super::{
+    body, client_address, cors, divert, headers, identifiers, intake, quota, rpc_timeout,
+    transcoding,
+};
 use crate::config::route::Dialect;
 use crate::policy::idempotency::Answer;
 use crate::policy::rate_limit::Heard;
@@ -24,6 +27,7 @@ use crate::policy::{self, Caller, auth};
 use crate::record::new_id;
 use crate::runtime::snapshot::{Route, Target};
 use crate::time::{Clock, Moment};
+use crate::transcode::config::Upstream;
 
 /// What follows for a request that nothing speaks against.
 pub(super) enum Admitted {
@@ -150,7 +154,10 @@ impl Gateway {
         let budget = budget.filter(|_| ctx.diverted.is_none());
         ctx.stake = budget.map(|budget| budget.enter(now));
         self.watch_bodies(session, ctx, &route);
-        if let Some(json) = &route.config.json {
+        if let Some(transcoder) = &route.transcoder {
+            // Boxed: few routes have a use for its room.
+            Box::pin(transcoding::begin(session, ctx, &route, transcoder)).await?;
+        } else if let Some(json) = &route.config.json {
             body::prepare(session, ctx, json).await?;
         }
         if let Target::Upstream(_) = &route.target {
@@ -190,7 +197,10 @@ impl Gateway {
         let route = ctx.snapshot.routes[routed.route].clone();
         ctx.path = routed.forwarded;
         ctx.recorded_path = routed.canonical;
-        if ctx.protocol == Protocol::Http && route.config.errors == Dialect::Connect {
+        let transcoder = route.transcoder.as_ref();
+        let is_rpc = route.config.errors == Dialect::Connect
+            || transcoder.is_some_and(|t| t.upstream() == Upstream::Http);
+        if ctx.protocol == Protocol::Http && is_rpc {
             ctx.protocol = Protocol::Connect;
         }
         ctx.route = Some(route.clone());

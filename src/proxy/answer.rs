@@ -5,7 +5,7 @@ use http::header::{
     ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER,
     WWW_AUTHENTICATE,
 };
-use http::{HeaderValue, Method, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use pingora_core::protocols::http::HttpTask;
 use pingora_core::{Error, Result};
 use pingora_http::ResponseHeader;
@@ -14,8 +14,9 @@ use std::time::Duration;
 
 use super::attempt::REJECTED;
 use super::context::{Context, Translation};
-use super::dialect::{Protocol, Reader, Rendered, Said};
+use super::dialect::{Protocol, Reader, Rendered, RpcError, Said};
 use super::rejection::Rejection;
+use super::rpc_code::RpcCode;
 use super::{cors, dialect, fallback, headers};
 use crate::config::route::ErrorCodes;
 use crate::policy::outcome::Outcome;
@@ -119,9 +120,7 @@ pub fn begin_translation(
         ctx.end.rejection = Some(Rejection::Attempt(Outcome::Response(status)));
         return Err(Error::new_up(REJECTED));
     }
-    let retry_after = response.headers.get(RETRY_AFTER).and_then(|v| v.to_str().ok()?.parse().ok());
-    let translation =
-        Translation { status, retry_after: retry_after.map(Duration::from_secs), body: Vec::new() };
+    let translation = collected(response);
     let error = translation.error(codes(ctx), "");
     let Rendered { status, headers, .. } = reader(session, ctx).fail(&error);
     // Of an upstream that speaks Connect already, whose body is still to come, it is the same.
@@ -137,6 +136,29 @@ pub fn begin_translation(
     ctx.end.rpc_failed = true;
     ctx.body.translation = Some(translation);
     Ok(())
+}
+
+/// An upstream's error as far as its head tells.
+pub fn collected(head: &ResponseHeader) -> Translation {
+    let after = head.headers.get(RETRY_AFTER).and_then(|v| v.to_str().ok()?.parse().ok());
+    Translation {
+        status: head.status.as_u16(),
+        retry_after: after.map(Duration::from_secs),
+        body: Vec::new(),
+    }
+}
+
+/// All of an upstream's error, in the caller's protocol.
+pub fn render_collected(session: &Session, ctx: &Context, error: &Translation) -> Rendered {
+    let said = Said::in_body(&error.body);
+    let mut error = error.error(codes(ctx), &said.message);
+    error.code = said.code.unwrap_or(error.code);
+    reader(session, ctx).fail(&error)
+}
+
+/// An error of an upstream that speaks RPC, in the caller's protocol.
+pub fn render_error(session: &Session, ctx: &Context, code: RpcCode, message: &str) -> Rendered {
+    reader(session, ctx).fail(&RpcError { code, message, retry_after: None })
 }
 
 /// The collected error in the caller's protocol: what goes in place of its body.
@@ -155,6 +177,30 @@ pub fn translate(session: &Session, ctx: &Context, translation: Translation) -> 
         return Bytes::new();
     }
     reader(session, ctx).fail(&error).body
+}
+
+/// Write an answer that was made of an upstream's. It ends in `trailers` where the caller's protocol
+/// has them, and with its head where that is `bare`.
+pub async fn deliver(
+    session: &mut Session,
+    ctx: &Context,
+    mut head: ResponseHeader,
+    rendered: Rendered,
+    trailers: Option<HeaderMap>,
+) -> Result<()> {
+    keep_or_close(session, false);
+    let over_h2 = session.req_header().version == Version::HTTP_2;
+    let Some(trailers) = trailers else {
+        if !(rendered.bare && over_h2) {
+            head.insert_header(CONTENT_LENGTH, rendered.body.len())?;
+        }
+        return send(session, ctx, head, rendered.body).await;
+    };
+    headers::prepare_response(session, &mut head, ctx)?;
+    ctx.guard(Some(Clock::now() + WRITE_LIMIT));
+    session.write_response_header(Box::new(head), false).await?;
+    session.write_response_body(Some(rendered.body), false).await?;
+    session.as_downstream_mut().write_response_trailers(trailers).await
 }
 
 /// Write an answer that is no refusal.

@@ -26,6 +26,9 @@ pub const RETRY: ErrorType = ErrorType::Custom("portcullis: retry");
 /// The error that carries a rejection, kept in the context, to `fail_to_proxy`.
 pub const REJECTED: ErrorType = ErrorType::Custom("portcullis: rejected");
 
+/// The answer is complete, and not what it should be.
+pub const MALFORMED: ErrorType = ErrorType::Custom("portcullis: malformed answer");
+
 /// Why an attempt has no (further) answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
@@ -112,6 +115,7 @@ pub fn classify(error: &Error, session: &mut Session, ctx: &Context, now: Moment
             ErrorType::InvalidHTTPHeader | ErrorType::H1Error | ErrorType::InvalidH2 => {
                 Ended::Outcome(Outcome::Protocol)
             }
+            etype if *etype == MALFORMED => Ended::Outcome(Outcome::Protocol),
             _ => Ended::Outcome(Outcome::Reset),
         },
         ErrorSource::Internal | ErrorSource::Unset => Ended::Internal,

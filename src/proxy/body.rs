@@ -1,7 +1,8 @@
 //! Bodies on their way: counted, capped, tapped for the record, and in two cases rewritten.
 //!
 //! Bodies stream in constant memory. Only a route's `json` defaults and idempotency keys hold a
-//! request body back (at most 64 KiB), and only the translation of an upstream's error a response body.
+//! request body back (at most 64 KiB), and only the translation of an upstream's error a response body;
+//! transcoding, which holds both, does so in [`super::transcoding`].
 
 use std::time::Duration;
 
@@ -44,18 +45,34 @@ pub async fn prepare(
     Ok(())
 }
 
-/// Read the request's body before anything goes upstream: at most `limit`, which is no more than
-/// Pingora can replay. It goes upstream as `prepared`.
+/// Read the request's body before anything goes upstream: at most `limit`. It goes upstream as
+/// `prepared`, in place of what Pingora keeps of it; so where neither a length says how much will
+/// come, nor the stream is one of HTTP/2, the limit is also what Pingora can keep.
 pub async fn read_whole(
     session: &mut Session,
     ctx: &mut Context,
     limit: usize,
 ) -> Result<Bytes, Rejection> {
-    // Pingora hands what was read here to the first attempt as it would to a retry.
-    let expects = session.req_header().headers.contains_key(EXPECT);
-    let downstream = session.as_downstream_mut();
-    downstream.enable_retry_buffering();
-    if expects && downstream.write_continue_response().await.is_err() {
+    let headers = &session.req_header().headers;
+    let expects = headers.contains_key(EXPECT);
+    let length =
+        content_length(headers).map(|length| usize::try_from(length).unwrap_or(usize::MAX));
+    if length.is_some_and(|length| length > limit) {
+        return Err(Rejection::BodyTooLarge);
+    }
+    let chunked = headers.contains_key(TRANSFER_ENCODING);
+    let orders = ctx.connection.as_ref().and_then(|connection| connection.orders.as_ref());
+    let limit = match (orders, length) {
+        (Some(orders), _) => {
+            orders.replace_body();
+            limit
+        }
+        (None, Some(0)) => return read_nothing(session, ctx).await,
+        (None, None) if !chunked => return read_nothing(session, ctx).await,
+        (None, Some(_)) => limit,
+        (None, None) => limit.min(PREPARED_LIMIT),
+    };
+    if expects && session.as_downstream_mut().write_continue_response().await.is_err() {
         ctx.end.client_gone = true;
         return Err(Rejection::RequestTimeout);
     }
@@ -63,8 +80,12 @@ pub async fn read_whole(
     let idle = ctx.route.as_ref().map(|route| *route.config.timeout.idle).unwrap_or_default();
     let idle = (!idle.is_zero()).then(|| Clock::now() + idle);
     ctx.guard(earlier(idle, ctx.deadline));
-    let mut body = Vec::new();
+    let mut body = Vec::with_capacity(length.unwrap_or(0));
     loop {
+        if length.is_none_or(|length| length.saturating_sub(body.len()) <= PREPARED_LIMIT) {
+            // Pingora hands what it keeps from here on to every attempt as it would to a retry.
+            session.as_downstream_mut().enable_retry_buffering();
+        }
         match session.as_downstream_mut().read_request_body().await {
             Ok(Some(chunk)) => body.extend_from_slice(&chunk),
             Ok(None) => break,
@@ -83,6 +104,20 @@ pub async fn read_whole(
         }
     }
     Ok(body.into())
+}
+
+/// Pingora would send nothing over HTTP/2 in place of no body: what arrives over HTTP/1 without one
+/// gets one of a byte, which nobody sees.
+async fn read_nothing(session: &mut Session, ctx: &Context) -> Result<Bytes, Rejection> {
+    let Some(connection) = &ctx.connection else { return Ok(Bytes::new()) };
+    let length = session.req_header_mut().insert_header(CONTENT_LENGTH, 1);
+    length.map_err(|_| Rejection::Internal)?;
+    let downstream = session.as_downstream_mut();
+    downstream.enable_retry_buffering();
+    connection.guard.stand_in(true);
+    let read = downstream.read_request_body().await;
+    connection.guard.stand_in(false);
+    read.map(|_| Bytes::new()).map_err(|_| Rejection::RequestTimeout)
 }
 
 /// An empty body counts as an empty object.
@@ -113,7 +148,10 @@ pub fn frame(headers: &mut HeaderMap, ctx: &Context) {
         Some(body) => {
             headers.remove(&TRANSFER_ENCODING);
             headers.remove(&EXPECT);
-            headers.insert(CONTENT_LENGTH, body.len().into());
+            match &ctx.body.call {
+                Some(call) if !call.has_body => headers.remove(CONTENT_LENGTH),
+                Some(_) | None => headers.insert(CONTENT_LENGTH, body.len().into()),
+            };
         }
         None => single_length(headers),
     }
@@ -141,14 +179,14 @@ pub fn on_request(
 ) -> Result<()> {
     if let Some(prepared) = &ctx.body.prepared {
         // The replay is one chunk; an empty body passes here with nothing in it.
-        *body = end.then(|| prepared.clone());
+        *body = end.then(|| prepared.clone()).filter(|prepared| !prepared.is_empty());
     }
     if let Some(chunk) = body {
         ctx.body.request_bytes += chunk.len() as u64;
         // Of a stream, each message is bounded.
         if let Some(envelopes) = &mut ctx.body.envelopes {
             envelopes.pass(chunk).map_err(|rejection| reject(&mut ctx.end, rejection))?;
-        } else if max_body != 0 && ctx.body.request_bytes > max_body {
+        } else if ctx.body.call.is_none() && max_body != 0 && ctx.body.request_bytes > max_body {
             return Err(reject(&mut ctx.end, Rejection::BodyTooLarge));
         }
         if let Some(tap) = &mut ctx.body.request_tap {

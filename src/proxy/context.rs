@@ -17,6 +17,7 @@ use super::idempotency::Keyed;
 use super::listener::Connection;
 use super::rejection::Rejection;
 use super::rpc_code::RpcCode;
+use super::transcoding::Call;
 use crate::config::route::ErrorCodes;
 use crate::observe::trace::context::{SpanId, TraceId};
 use crate::observe::trace::{Trace, span};
@@ -106,6 +107,8 @@ pub struct Body {
     pub prepared: Option<Bytes>,
     /// The request's body is a stream of messages, and is here.
     pub envelopes: Option<Envelopes>,
+    /// What the request is to a transcoding route's upstream.
+    pub call: Option<Box<Call>>,
     pub request_tap: Option<Tap>,
     pub response_tap: Option<Tap>,
     pub translation: Option<Translation>,

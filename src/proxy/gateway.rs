@@ -11,7 +11,7 @@
 //! | `fail_to_connect`, `error_while_proxy` | attempt | the same, for attempts without an answer |
 //! | `response_filter` | request | headers out; a `durable` or `sync` record commits; an answer begins to be kept |
 //! | `fail_to_proxy` | request | the refusal, where there is no answer to pass on |
-//! | `logging` | request | breakers, record, spans, metrics |
+//! | `logging` | request | the answer to a transcoded call; breakers, record, spans, metrics |
 //!
 //! Nothing but this file turns a decision into HTTP; the decisions themselves are made
 //! elsewhere.
@@ -33,7 +33,7 @@ use super::attempt::{self, Ended, REJECTED, RETRY};
 use super::context::Context;
 use super::listener::Connection;
 use super::rejection::Rejection;
-use super::{answer, body, headers, idempotency, recording, response, spans};
+use super::{answer, body, headers, idempotency, recording, response, spans, transcoded};
 use crate::policy::outcome::Outcome;
 use crate::runtime::shared::Shared;
 use crate::time::Clock;
@@ -193,6 +193,7 @@ impl ProxyHttp for Gateway {
         end: bool,
         ctx: &mut Box<Context>,
     ) -> Result<Option<Duration>> {
+        transcoded::collect(body, end, ctx)?;
         if end {
             attempt::answered(ctx, Clock::now());
         }
@@ -282,6 +283,10 @@ impl ProxyHttp for Gateway {
     }
 
     async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut Box<Context>) {
+        if ctx.body.call.is_some() {
+            // Boxed: few requests have a use for its room.
+            Box::pin(self.answer_call(session, ctx)).await;
+        }
         let now = Clock::now();
         let mut status = attempt::status_of(session, ctx);
         if !ctx.end.client_gone

@@ -30,9 +30,21 @@ pub struct Guard {
     header_timeout: Duration,
     /// Milliseconds of silence, either way, that a tunnel may last; zero where there is none.
     tunnel_idle: AtomicU32,
+    /// The next read shall find a byte, whatever the client sends.
+    stand_in: AtomicBool,
 }
 
 impl Guard {
+    /// Let the next read find a byte that the client has not sent, or no longer.
+    pub fn stand_in(&self, wanted: bool) {
+        self.stand_in.store(wanted, Ordering::Relaxed);
+    }
+
+    /// Whether this read is the one. Once.
+    pub(super) fn takes_stand_in(&self) -> bool {
+        self.stand_in.load(Ordering::Relaxed) && self.stand_in.swap(false, Ordering::Relaxed)
+    }
+
     /// A connection just accepted, idle. A zero timeout means no limit.
     pub fn new(idle_timeout: Duration, header_timeout: Duration, now: Moment) -> Self {
         let guard = Guard {
@@ -43,6 +55,7 @@ impl Guard {
             idle_timeout,
             header_timeout,
             tunnel_idle: AtomicU32::new(0),
+            stand_in: AtomicBool::new(false),
         };
         guard.rest(now);
         guard
@@ -58,6 +71,7 @@ impl Guard {
             idle_timeout: Duration::ZERO,
             header_timeout: Duration::ZERO,
             tunnel_idle: AtomicU32::new(0),
+            stand_in: AtomicBool::new(false),
         }
     }
 

@@ -46,7 +46,10 @@ pub fn prepare_request(
 ) {
     let mut parts = take_request(request);
     name_host(&mut parts);
-    target(&mut parts, ctx, endpoint);
+    match &ctx.body.call {
+        Some(call) => call.address(&mut parts, endpoint),
+        None => target(&mut parts, ctx, endpoint),
+    }
     let headers = &mut parts.headers;
     headers.reserve(ADDED);
     forwarded(headers, ctx);
@@ -58,11 +61,15 @@ pub fn prepare_request(
         headers.remove(name);
     }
     trace(headers, ctx);
+    if let Some(call) = &ctx.body.call {
+        call.describe(headers);
+    }
     edit(&route.config.headers.request, headers, ctx);
     identify(headers, ctx);
     body::frame(headers, ctx);
     if let Some(deadline) = ctx.next_deadline() {
-        rpc_timeout::tell(ctx.protocol, headers, deadline.since(ctx.attempt.started));
+        let protocol = ctx.body.call.as_ref().map_or(ctx.protocol, |call| call.protocol());
+        rpc_timeout::tell(protocol, headers, deadline.since(ctx.attempt.started));
     }
     if parts.version == Version::HTTP_2 {
         allow_trailers(headers);

@@ -8,6 +8,7 @@
 //! - [`attempt`]: what became of it, and is there another
 //! - `own`, [`answer`], [`cors`], [`rejection`], [`rpc_code`], [`dialect`]: the gateway's own answers
 //! - `rpc_timeout`, `envelopes`: what requests of RPC say beyond HTTP
+//! - [`transcoding`], `transcoded`: calls of RPC to upstreams of plain HTTP
 //! - `quota`: what an answer says about limits
 //! - [`recording`], [`spans`]: the row, the trace
 
@@ -46,3 +47,5 @@ mod rpc_timeout;
 mod sniff;
 pub mod spans;
 mod stream;
+mod transcoded;
+pub mod transcoding;

@@ -7,7 +7,7 @@ use pingora_proxy::Session;
 use super::context::Context;
 use super::gateway::Gateway;
 use super::rejection::Rejection;
-use super::{answer, attempt, body, fallback, idempotency, recording};
+use super::{answer, attempt, body, fallback, idempotency, recording, transcoding};
 use crate::policy;
 use crate::policy::idempotency::Answer;
 use crate::runtime::snapshot::Target;
@@ -61,11 +61,15 @@ impl Gateway {
     pub(super) async fn replay(&self, session: &mut Session, ctx: &mut Context, kept: Answer) {
         ctx.end.replayed = true;
         if let Some(route) = ctx.route.clone() {
-            if let Some(json) = &route.config.json {
-                // As the first one's, which was sent.
-                body::prepare(session, ctx, json).await.ok();
+            // As the first one's, which was sent.
+            if let Some(transcoder) = &route.transcoder {
+                transcoding::begin(session, ctx, &route, transcoder).await.ok();
+            } else {
+                if let Some(json) = &route.config.json {
+                    body::prepare(session, ctx, json).await.ok();
+                }
+                self.watch_bodies(session, ctx, &route);
             }
-            self.watch_bodies(session, ctx, &route);
             body::read_unforwarded(session, ctx).await;
             body::watch_replay(ctx, &route, &kept);
         }

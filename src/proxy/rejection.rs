@@ -33,6 +33,12 @@ pub enum Rejection {
     /// A message is compressed, and the request has not said how (both protocols of streams make
     /// this the code `internal`).
     UnexpectedCompression,
+    /// It is compressed, and this route must read it.
+    UnsupportedCompression,
+    /// This route cannot read what the body is.
+    UnsupportedMediaType,
+    /// The upstream's answer is larger than may be held.
+    AnswerTooLarge,
     NoRoute,
     /// The methods that would have been allowed.
     MethodNotAllowed(HeaderValue),
@@ -65,6 +71,9 @@ impl Rejection {
             Rejection::InvalidBody(_) => "invalid_body",
             Rejection::InvalidRpc(_) => "invalid_rpc",
             Rejection::UnexpectedCompression => "unexpected_compression",
+            Rejection::UnsupportedCompression => "unsupported_compression",
+            Rejection::UnsupportedMediaType => "unsupported_media_type",
+            Rejection::AnswerTooLarge => "answer_too_large",
             Rejection::NoRoute => "no_route",
             Rejection::MethodNotAllowed(_) => "method_not_allowed",
             Rejection::Flood { .. } => "flood",
@@ -108,6 +117,10 @@ impl Rejection {
                     StatusCode::from_u16(*status).unwrap_or(StatusCode::TOO_MANY_REQUESTS)
                 }
             },
+            Rejection::UnsupportedCompression | Rejection::UnsupportedMediaType => {
+                StatusCode::UNSUPPORTED_MEDIA_TYPE
+            }
+            Rejection::AnswerTooLarge => StatusCode::BAD_GATEWAY,
             Rejection::NoEndpoint | Rejection::RecordUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Rejection::Attempt(Outcome::Timeout | Outcome::ConnectTimeout)
             | Rejection::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
@@ -134,9 +147,13 @@ impl Rejection {
             Rejection::PathTooLong
             | Rejection::HeadersTooLarge
             | Rejection::BodyTooLarge
+            | Rejection::AnswerTooLarge
             | Rejection::Flood { .. } => RpcCode::ResourceExhausted,
             Rejection::RequestTimeout => RpcCode::Canceled,
-            Rejection::NoRoute | Rejection::MethodNotAllowed(_) => RpcCode::Unimplemented,
+            Rejection::NoRoute
+            | Rejection::MethodNotAllowed(_)
+            | Rejection::UnsupportedCompression
+            | Rejection::UnsupportedMediaType => RpcCode::Unimplemented,
             Rejection::Policy(rejection) => match rejection {
                 policy::Rejection::Credentials(Refusal::Unauthenticated(_)) => {
                     RpcCode::Unauthenticated
@@ -184,6 +201,11 @@ impl Rejection {
             }
             Rejection::PathTooLong => "the path is longer than this listener allows",
             Rejection::HeadersTooLarge => "the header fields are larger than this listener allows",
+            Rejection::UnsupportedCompression => {
+                "the message is compressed, which this route does not read"
+            }
+            Rejection::UnsupportedMediaType => "the content type is none that this route reads",
+            Rejection::AnswerTooLarge => "the upstream's answer is larger than this route allows",
             Rejection::BodyTooLarge => "the body is larger than this route allows",
             Rejection::RequestTimeout => "the request was sent too slowly",
             Rejection::NoRoute => "no route matches this request",
@@ -219,6 +241,9 @@ impl Rejection {
             | Rejection::InvalidBody(_)
             | Rejection::InvalidRpc(_)
             | Rejection::UnexpectedCompression
+            | Rejection::UnsupportedCompression
+            | Rejection::UnsupportedMediaType
+            | Rejection::AnswerTooLarge
             | Rejection::NoRoute
             | Rejection::MethodNotAllowed(_)
             | Rejection::Attempt(_)
@@ -250,6 +275,9 @@ impl Rejection {
             | Rejection::InvalidBody(_)
             | Rejection::InvalidRpc(_)
             | Rejection::UnexpectedCompression
+            | Rejection::UnsupportedCompression
+            | Rejection::UnsupportedMediaType
+            | Rejection::AnswerTooLarge
             | Rejection::NoRoute
             | Rejection::MethodNotAllowed(_)
             | Rejection::RecordUnavailable

@@ -15,7 +15,7 @@ use super::attempt::{self, REJECTED, RETRY};
 use super::context::Context;
 use super::dialect::Protocol;
 use super::rejection::Rejection;
-use super::{answer, body, divert, fallback, idempotency, intake};
+use super::{answer, body, divert, fallback, idempotency, intake, transcoded};
 use crate::policy::outcome::Outcome;
 use crate::policy::retry::Pushback;
 use crate::runtime::snapshot::Route;
@@ -23,6 +23,7 @@ use crate::time::Moment;
 
 /// How the content types of gRPC and of its variants begin.
 const GRPC: &[u8] = b"application/grpc";
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// What a client makes of a status that is no number.
 const GRPC_UNKNOWN: u8 = 2;
@@ -48,6 +49,14 @@ pub fn on_head(
         upstream.metrics.duration.observe(took.as_secs_f64());
     }
     judge(session, ctx, &route, head, now)?;
+    if let Some(call) = &ctx.body.call {
+        // Of gRPC, what it says in JSON is remembered.
+        match call.protocol() {
+            Protocol::Grpc => watch(ctx, &route, &HeaderMap::from_iter([(CONTENT_TYPE, JSON)])),
+            _ => watch(ctx, &route, &head.headers),
+        }
+        return transcoded::begin(session, ctx, head);
+    }
     await_trailers(session, ctx, &route, head);
     if ctx.protocol == Protocol::Http {
         if let Some(status) = route.config.status_map.get(status) {
@@ -60,12 +69,16 @@ pub fn on_head(
         }
         answer::begin_translation(session, head, ctx, status)?;
     }
-    if let Some(capture) = &route.capture {
-        let content_type = head.headers.get(CONTENT_TYPE);
-        let length = intake::content_length(&head.headers);
-        ctx.body.response_tap = capture.response(content_type.map(|v| v.as_bytes()), length);
-    }
+    watch(ctx, &route, &head.headers);
     Ok(())
+}
+
+/// Look at the answer's body, where the route wants to remember it.
+fn watch(ctx: &mut Context, route: &Route, headers: &HeaderMap) {
+    let Some(capture) = &route.capture else { return };
+    let content_type = headers.get(CONTENT_TYPE);
+    let length = intake::content_length(headers);
+    ctx.body.response_tap = capture.response(content_type.map(|v| v.as_bytes()), length);
 }
 
 /// The upstream has agreed to a WebSocket: the attempt has succeeded, and what passes from now on has
@@ -116,6 +129,7 @@ pub fn on_trailers(
             return Err(Error::new_up(RETRY));
         }
     }
+    transcoded::end(trailers, ctx)?;
     attempt::answered(ctx, now);
     body::on_response(session, &mut None, true, ctx);
     Ok(())

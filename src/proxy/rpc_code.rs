@@ -49,6 +49,11 @@ impl RpcCode {
         self as u8
     }
 
+    /// The code of this number.
+    pub fn numbered(number: u8) -> Option<RpcCode> {
+        ALL.into_iter().find(|code| code.number() == number)
+    }
+
     /// The code that Connect writes as `name`.
     pub fn named(name: &str) -> Option<RpcCode> {
         ALL.into_iter().find(|code| code.as_str() == name)

@@ -33,12 +33,18 @@ pub struct Orders {
     // Relaxed: whoever gives an order and the stream that follows it run in one task.
     hold_head: AtomicBool,
     trailers: OnceLock<HeaderMap>,
+    replace_body: AtomicBool,
 }
 
 impl Orders {
     /// End the answer with these trailers, whatever its body ends with. Once.
     pub fn end_with(&self, trailers: HeaderMap) {
         let _ = self.trailers.set(trailers);
+    }
+
+    /// The body that came is read to its end, and another one goes upstream in its place.
+    pub fn replace_body(&self) {
+        self.replace_body.store(true, Ordering::Relaxed);
     }
 
     /// Keep the head of the answer back until more of it comes: until then it can be taken back.
@@ -74,6 +80,11 @@ impl GuardedStream {
         orders.is_some_and(|orders| orders.hold_head.swap(false, Ordering::Relaxed))
     }
 
+    fn replaces_body(&self) -> bool {
+        let orders = self.connection.orders.as_ref();
+        orders.is_some_and(|orders| orders.replace_body.load(Ordering::Relaxed))
+    }
+
     fn ordered_end(&self) -> Option<&HeaderMap> {
         self.connection.orders.as_ref()?.trailers.get()
     }
@@ -103,7 +114,8 @@ impl GuardedStream {
     }
 
     /// `task`, as it goes to a client that may want no body, and with the end that was ordered.
-    fn adjusted(&self, task: HttpTask) -> HttpTask {
+    /// Of an answer whose head was `withheld` from the client, it gets nothing.
+    fn adjusted(&self, task: HttpTask, withheld: bool) -> HttpTask {
         match task {
             HttpTask::Header(head, end) => {
                 let end = end || self.ends_with(&head);
@@ -113,7 +125,7 @@ impl GuardedStream {
                 HttpTask::Trailer(self.ordered_end().cloned().map(Box::new))
             }
             HttpTask::Body(_, end) if self.head_only => HttpTask::Body(None, end),
-            HttpTask::Trailer(_) if self.head_only => HttpTask::Done,
+            HttpTask::Trailer(_) if self.head_only || withheld => HttpTask::Done,
             other => other,
         }
     }
@@ -175,7 +187,10 @@ impl Session for GuardedStream {
 
     async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
         let tasks = self.released(tasks);
-        let tasks: Vec<_> = tasks.into_iter().map(|task| self.adjusted(task)).collect();
+        let begins = |task: &HttpTask| matches!(task, HttpTask::Header(head, _) if !head.status.is_informational());
+        let withheld = self.inner.response_written().is_none() && !tasks.iter().any(begins);
+        let adjusted = |task| self.adjusted(task, withheld);
+        let tasks: Vec<_> = tasks.into_iter().map(adjusted).collect();
         let end = tasks.last().is_some_and(HttpTask::is_end);
         let GuardedStream { inner, connection, alarm, .. } = self;
         let_go(&connection.guard).await;
@@ -206,7 +221,7 @@ impl Session for GuardedStream {
     }
 
     fn is_body_empty(&mut self) -> bool {
-        self.inner.is_body_empty()
+        !self.replaces_body() && self.inner.is_body_empty()
     }
 
     fn body_bytes_sent(&self) -> usize {
@@ -218,7 +233,9 @@ impl Session for GuardedStream {
     }
 
     fn enable_retry_buffering(&mut self) {
-        self.inner.enable_retry_buffering();
+        if !self.replaces_body() {
+            self.inner.enable_retry_buffering();
+        }
     }
 
     fn retry_buffer_truncated(&self) -> bool {
@@ -226,7 +243,9 @@ impl Session for GuardedStream {
     }
 
     fn get_retry_buffer(&self) -> Option<Bytes> {
-        self.inner.get_retry_buffer()
+        // What stands for the body that was read; its filter puts the other one in its place.
+        let stand_in = || Some(Bytes::from_static(b"\0"));
+        if self.replaces_body() { stand_in() } else { self.inner.get_retry_buffer() }
     }
 
     fn request_summary(&self) -> String {

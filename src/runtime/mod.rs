@@ -16,3 +16,4 @@ pub mod shared;
 pub mod snapshot;
 pub mod status;
 pub mod tls;
+mod transcoders;

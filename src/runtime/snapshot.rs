@@ -11,6 +11,7 @@ use pingora_core::utils::tls::WrappedX509;
 
 use super::flood_guard::FloodGuard;
 use super::jwks::Jwks;
+use super::transcoders;
 use super::{carry, tls};
 use crate::config::Problem;
 use crate::config::load::KeyPath;
@@ -24,6 +25,7 @@ use crate::policy::{Policies, idempotency, rate_limit, retry};
 use crate::record::{self, Capture, Query};
 use crate::routing::{Conflict, Router};
 use crate::time::Moment;
+use crate::transcode::{Descriptors, Transcoder};
 use crate::upstream::Upstream;
 
 /// The authorities an upstream's certificates may come from.
@@ -119,6 +121,7 @@ pub struct Route {
     /// Where a request goes whose own upstream cannot answer it.
     pub fallback: Option<Arc<UpstreamTarget>>,
     pub capture: Option<Capture>,
+    pub transcoder: Option<Transcoder>,
     /// What of queries its rows hold.
     pub recorded_query: Option<Query>,
     pub metrics: RouteMetrics,
@@ -159,12 +162,14 @@ impl Snapshot {
                 Err(problem) => problems.push(problem),
             }
         }
+        let descriptors = transcoders::descriptors(&config, &mut problems);
         let mut routes = Vec::with_capacity(config.routes.len());
         for (name, route) in &config.routes {
             let parts = Parts {
                 upstreams: &upstreams,
                 budgets: &budgets,
                 authorities: &authorities,
+                descriptors: &descriptors,
                 jitter_seed: config.server.retry_jitter_seed,
                 limit_stores: &limit_stores,
                 record: &config.record.default,
@@ -213,6 +218,7 @@ struct Parts<'a> {
     upstreams: &'a BTreeMap<String, Arc<UpstreamTarget>>,
     budgets: &'a BTreeMap<String, Arc<Budget>>,
     authorities: &'a BTreeMap<String, Arc<Authority>>,
+    descriptors: &'a BTreeMap<String, Descriptors>,
     jitter_seed: Option<u64>,
     limit_stores: &'a BTreeMap<String, Arc<Store>>,
     record: &'a record::Policy,
@@ -292,6 +298,7 @@ impl Route {
                 .cloned(),
             idempotency,
             capture: Capture::compile(record),
+            transcoder: transcoders::of_route(name, config, parts.descriptors)?,
             recorded_query: Query::compile(record),
             record: record.clone(),
             metrics: metrics.route(name),

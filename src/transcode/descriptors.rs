@@ -1,5 +1,6 @@
 //! The types of messages and the methods that take them, as a descriptor set has them.
 
+use prost_reflect::prost_types::method_options::IdempotencyLevel;
 use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
 
 /// A descriptor set.
@@ -55,4 +56,9 @@ pub(super) fn is_unary(method: &MethodDescriptor) -> bool {
 /// The path a method is called by.
 pub(super) fn path_of(method: &MethodDescriptor) -> String {
     format!("/{}/{}", method.parent_service().full_name(), method.name())
+}
+
+pub(super) fn has_no_side_effects(method: &MethodDescriptor) -> bool {
+    let options = method.method_descriptor_proto().options.as_ref();
+    options.is_some_and(|options| options.idempotency_level() == IdempotencyLevel::NoSideEffects)
 }

@@ -56,7 +56,7 @@ impl PathTemplate {
         };
         let mut template = PathTemplate { segments: Vec::new(), variables: Vec::new(), verb };
         let mut rest = rest;
-        loop {
+        while !(rest.is_empty() && template.segments.is_empty()) {
             let after = match rest.strip_prefix('{') {
                 Some(inner) => {
                     let (inner, after) = inner.split_once('}').ok_or("a brace is not closed")?;
@@ -131,6 +131,9 @@ impl PathTemplate {
                 (None, Segment::One | Segment::Rest) => return Err(UNFIT),
             }
         }
+        if self.segments.is_empty() {
+            path.push('/');
+        }
         if let Some(verb) = &self.verb {
             path.push(':');
             path.push_str(verb);
@@ -162,7 +165,10 @@ impl PathTemplate {
         if let Some(verb) = &self.verb {
             path = path.strip_suffix(verb.as_str())?.strip_suffix(':')?;
         }
-        let parts: Vec<&str> = path.split('/').collect();
+        let parts: Vec<&str> = match path {
+            "" => Vec::new(),
+            path => path.split('/').collect(),
+        };
         let equal = |literal: &str, part: &str| percent_decode_str(part).eq(literal.bytes());
         if !fits(&self.segments, &parts, equal) {
             return None;

@@ -34,6 +34,7 @@ pub struct Method {
     pub(super) input: MessageDescriptor,
     output: MessageDescriptor,
     defaults: Vec<(FieldPath, prost_reflect::Value)>,
+    has_no_side_effects: bool,
     /// At least one.
     bindings: Vec<Binding>,
     max_message: usize,
@@ -93,10 +94,6 @@ impl Transcoder {
     pub fn max_body(&self) -> usize {
         // The frame, and Base64.
         self.max_message.saturating_add(16).div_ceil(3).saturating_mul(4)
-    }
-
-    pub fn max_message(&self) -> usize {
-        self.max_message
     }
 
     /// The method called by `path`.
@@ -225,11 +222,22 @@ impl Method {
         Ok(Method {
             path: descriptors::path_of(descriptor),
             defaults: config.defaults.iter().map(default).collect::<Result<_, _>>()?,
+            has_no_side_effects: descriptors::has_no_side_effects(descriptor),
             bindings: compiled,
             max_message: config.max_message.as_usize(),
             input,
             output,
         })
+    }
+
+    /// The longest answer, in any of its forms.
+    pub fn max_message(&self) -> usize {
+        self.max_message
+    }
+
+    /// Whether a GET may call it: its `idempotency_level` is `NO_SIDE_EFFECTS`.
+    pub fn has_no_side_effects(&self) -> bool {
+        self.has_no_side_effects
     }
 
     /// The upstream's JSON as the answer to a call.

@@ -1,0 +1,257 @@
+//! Calls of RPC that become plain HTTP with JSON, or the other way round: the request's half.
+//!
+//! The whole message is read before anything goes upstream: what is malformed, compressed or too
+//! large goes nowhere. What becomes of the answer is in [`super::transcoded`].
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, TE};
+use http::{HeaderMap, HeaderValue, Method, Version, request};
+use pingora_proxy::Session;
+
+use super::body;
+use super::context::Context;
+use super::dialect::{CONNECT_PROTOCOL_VERSION, Protocol};
+use super::rejection::Rejection;
+use super::transcoded::Answer;
+use crate::runtime::snapshot::Route;
+use crate::transcode::config::Upstream;
+use crate::transcode::wire::{self, Framing};
+use crate::transcode::{self, Codec, Fault, Transcoder};
+use crate::upstream::Endpoint;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
+const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
+const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+/// What a caller says about its protocol, and means nothing to a plain upstream.
+const OF_PROTOCOL: [HeaderName; 10] = [
+    CONNECT_PROTOCOL_VERSION,
+    HeaderName::from_static("connect-timeout-ms"),
+    HeaderName::from_static("connect-content-encoding"),
+    HeaderName::from_static("connect-accept-encoding"),
+    HeaderName::from_static("grpc-timeout"),
+    GRPC_ENCODING,
+    HeaderName::from_static("grpc-accept-encoding"),
+    HeaderName::from_static("x-grpc-web"),
+    CONTENT_ENCODING,
+    TE,
+];
+
+/// A call on its way through.
+pub struct Call {
+    pub way: Way,
+    method: Method,
+    target: String,
+    pub has_body: bool,
+    /// Of the attempt under way, as far as it is there.
+    pub answer: Option<Answer>,
+}
+
+/// Who speaks what.
+pub enum Way {
+    /// The caller RPC, the upstream plain HTTP.
+    ToHttp { method: Arc<transcode::Method>, codec: Codec, framing: Framing },
+    /// The caller plain HTTP, the upstream gRPC.
+    ToRpc { method: Arc<transcode::Method>, binding: usize },
+}
+
+/// Read the call, and make of it what goes upstream.
+///
+/// # Errors
+/// It is none that this route takes.
+pub async fn begin(
+    session: &mut Session,
+    ctx: &mut Context,
+    route: &Route,
+    transcoder: &Transcoder,
+) -> Result<(), Rejection> {
+    let call = match transcoder.upstream() {
+        Upstream::Http => to_http(session, ctx, route, transcoder).await?,
+        Upstream::Grpc => to_rpc(session, ctx, route, transcoder).await?,
+    };
+    // What was framed has been looked at.
+    ctx.body.envelopes = None;
+    ctx.body.call = Some(Box::new(call));
+    Ok(())
+}
+
+async fn to_http(
+    session: &mut Session,
+    ctx: &mut Context,
+    route: &Route,
+    transcoder: &Transcoder,
+) -> Result<Call, Rejection> {
+    let request = session.req_header();
+    let path = ctx.path.as_deref().unwrap_or_else(|| request.uri.path());
+    let method = transcoder.method(path).map_err(rejected)?.clone();
+    let (codec, framing, message) = match request.method {
+        Method::POST => {
+            let (codec, framing) = encoding(ctx.protocol, request)?;
+            let announced = is_compressed(framing, &request.headers);
+            let body = read(session, ctx, limit(route, transcoder)).await?;
+            let message = wire::unwrap(framing, &body, announced).map_err(rejected)?.into_owned();
+            (codec, framing, message)
+        }
+        Method::GET if method.has_no_side_effects() => {
+            let query = request.uri.query().unwrap_or_default();
+            let (codec, message) = wire::of_query(query).map_err(rejected)?;
+            read(session, ctx, 0).await?;
+            (codec, Framing::Bare, message)
+        }
+        _ => {
+            let allowed = if method.has_no_side_effects() { "GET, POST" } else { "POST" };
+            return Err(Rejection::MethodNotAllowed(HeaderValue::from_static(allowed)));
+        }
+    };
+    let request = transcoder.to_http(&method, codec, &message).map_err(rejected)?;
+    let length = request.body.as_ref().map(|body| body.len() as u64);
+    let has_body = request.body.is_some();
+    let capture = route.capture.as_ref();
+    ctx.body.request_tap = capture.and_then(|c| c.request(Some(JSON.as_bytes()), length));
+    ctx.body.prepared = Some(request.body.unwrap_or_default());
+    let way = Way::ToHttp { method, codec, framing };
+    Ok(Call { way, method: request.method, target: request.target, has_body, answer: None })
+}
+
+async fn to_rpc(
+    session: &mut Session,
+    ctx: &mut Context,
+    route: &Route,
+    transcoder: &Transcoder,
+) -> Result<Call, Rejection> {
+    if is_compressed(Framing::Bare, &session.req_header().headers) {
+        return Err(Rejection::UnsupportedCompression);
+    }
+    let body = read(session, ctx, limit(route, transcoder)).await?;
+    let request = session.req_header();
+    let path = ctx.path.as_deref().unwrap_or_else(|| request.uri.path());
+    let call = transcoder.to_rpc(&request.method, path, request.uri.query(), &body);
+    let (method, call) = call.map_err(rejected)?;
+    // The record knows what the client said, not what it became.
+    if let Some(mut tap) = ctx.body.request_tap.take() {
+        tap.push(&body);
+        tap.finish(&mut ctx.row.captured);
+    }
+    ctx.body.prepared = Some(call.body);
+    let way = Way::ToRpc { method, binding: call.binding };
+    Ok(Call { way, method: Method::POST, target: call.path, has_body: true, answer: None })
+}
+
+/// The body, which has been read already where the request has an idempotency key.
+async fn read(session: &mut Session, ctx: &mut Context, limit: usize) -> Result<Bytes, Rejection> {
+    match ctx.body.prepared.take() {
+        Some(body) if body.len() > limit => Err(Rejection::BodyTooLarge),
+        Some(body) => Ok(body),
+        None => body::read_whole(session, ctx, limit).await,
+    }
+}
+
+/// The most that is worth reading of a body.
+fn limit(route: &Route, transcoder: &Transcoder) -> usize {
+    match route.config.max_body.as_usize() {
+        0 => transcoder.max_body(),
+        max_body => max_body.min(transcoder.max_body()),
+    }
+}
+
+/// How the caller writes its message.
+fn encoding(protocol: Protocol, head: &request::Parts) -> Result<(Codec, Framing), Rejection> {
+    let content_type = head.headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    let essence = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    let framing = match protocol {
+        Protocol::Grpc if head.version != Version::HTTP_2 => {
+            return Err(Rejection::InvalidRpc("gRPC needs HTTP/2: it ends in trailers"));
+        }
+        Protocol::Grpc => Framing::Grpc,
+        Protocol::GrpcWeb => Framing::GrpcWeb,
+        Protocol::GrpcWebText => Framing::GrpcWebText,
+        Protocol::Connect => match essence {
+            b"application/json" => return Ok((Codec::Json, Framing::Bare)),
+            b"application/proto" => return Ok((Codec::Proto, Framing::Bare)),
+            _ => return Err(Rejection::UnsupportedMediaType),
+        },
+        Protocol::Http | Protocol::ConnectStream => return Err(Rejection::UnsupportedMediaType),
+    };
+    let suffix = essence.iter().position(|byte| *byte == b'+').map(|at| &essence[at + 1..]);
+    match suffix {
+        None | Some(b"proto") => Ok((Codec::Proto, framing)),
+        Some(b"json") => Ok((Codec::Json, framing)),
+        Some(_) => Err(Rejection::UnsupportedMediaType),
+    }
+}
+
+fn is_compressed(framing: Framing, headers: &HeaderMap) -> bool {
+    let name = match framing {
+        Framing::Bare => CONTENT_ENCODING,
+        Framing::Grpc | Framing::GrpcWeb | Framing::GrpcWebText => GRPC_ENCODING,
+    };
+    headers.get(name).is_some_and(|encoding| encoding != IDENTITY)
+}
+
+fn rejected(fault: Fault) -> Rejection {
+    match fault {
+        Fault::Malformed(what) => Rejection::InvalidRpc(what),
+        Fault::TooLarge => Rejection::BodyTooLarge,
+        Fault::Compressed => Rejection::UnsupportedCompression,
+        Fault::UnannouncedCompression => Rejection::UnexpectedCompression,
+        Fault::NoMethod => Rejection::NoRoute,
+        Fault::WrongMethod(allowed) => match HeaderValue::try_from(allowed) {
+            Ok(allowed) => Rejection::MethodNotAllowed(allowed),
+            Err(_) => Rejection::NoRoute,
+        },
+    }
+}
+
+impl Call {
+    /// Where the call goes.
+    pub fn address(&self, parts: &mut request::Parts, endpoint: &Endpoint) {
+        parts.method = self.method.clone();
+        let target = match endpoint.base_path.is_empty() {
+            true => self.target.parse(),
+            false => [&endpoint.base_path, &self.target[..]].concat().parse(),
+        };
+        // Every field in it is percent-encoded.
+        if let Ok(target) = target {
+            parts.uri = target;
+        }
+    }
+
+    /// Say what the body is; nothing of the caller's protocol goes on.
+    pub fn describe(&self, headers: &mut HeaderMap) {
+        for name in &OF_PROTOCOL {
+            headers.remove(name);
+        }
+        headers.insert(ACCEPT_ENCODING, IDENTITY);
+        match &self.way {
+            Way::ToHttp { .. } => {
+                headers.insert(ACCEPT, JSON);
+                match self.has_body {
+                    true => headers.insert(CONTENT_TYPE, JSON),
+                    false => headers.remove(CONTENT_TYPE),
+                };
+            }
+            Way::ToRpc { .. } => {
+                headers.remove(ACCEPT);
+                headers.insert(CONTENT_TYPE, GRPC);
+            }
+        }
+    }
+
+    /// What the upstream speaks.
+    pub fn protocol(&self) -> Protocol {
+        match &self.way {
+            Way::ToHttp { .. } => Protocol::Http,
+            Way::ToRpc { .. } => Protocol::Grpc,
+        }
+    }
+}
+
+impl Way {
+    pub fn max_message(&self) -> usize {
+        match self {
+            Way::ToHttp { method, .. } | Way::ToRpc { method, .. } => method.max_message(),
+        }
+    }
+}

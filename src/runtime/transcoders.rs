@@ -1,0 +1,42 @@
+//! Descriptor sets read, and what routes transcode by them.
+
+use std::collections::BTreeMap;
+
+use crate::config::load::KeyPath;
+use crate::config::{self, Config, Problem};
+use crate::transcode::{Descriptors, Transcoder};
+
+/// Every set that can be read; of the others, why not.
+pub(super) fn descriptors(
+    config: &Config,
+    problems: &mut Vec<Problem>,
+) -> BTreeMap<String, Descriptors> {
+    let mut sets = BTreeMap::new();
+    for (name, descriptors) in &config.descriptors {
+        let file = &descriptors.file;
+        let read = std::fs::read(file).map_err(|error| format!("cannot be read: {error}"));
+        match read.and_then(|bytes| Descriptors::parse(&bytes)) {
+            Ok(set) => drop(sets.insert(name.clone(), set)),
+            Err(error) => {
+                let path = KeyPath::root().key("descriptors").key(name.as_str()).key("file");
+                problems.push(Problem::new(path, format!("`{}` {error}", file.display())));
+            }
+        }
+    }
+    sets
+}
+
+/// What a route transcodes by; none if it does not, or its set could not be read.
+pub(super) fn of_route(
+    name: &str,
+    config: &config::Route,
+    sets: &BTreeMap<String, Descriptors>,
+) -> Result<Option<Transcoder>, Problem> {
+    let Some(config) = &config.transcode else { return Ok(None) };
+    let Some(descriptors) = sets.get(&config.descriptors) else { return Ok(None) };
+    Transcoder::compile(config, descriptors).map(Some).map_err(|mistake| {
+        let path = KeyPath::root().key("routes").key(name).key("transcode");
+        let path = mistake.key.iter().fold(path, |path, step| path.key(step.as_str()));
+        Problem::new(path, mistake.message)
+    })
+}
