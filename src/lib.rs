@@ -11,7 +11,7 @@
 //! | [`upstream`] | endpoints, whose turn it is, names resolved in the background | `policy` |
 //! | [`record`] | the invocation, the recorder, SQLite and PostgreSQL | `time`, `units` |
 //! | [`idempotency`] | the keys that requests hold, in the record's database | `policy`, `record` |
-//! | [`transcode`] | calls of RPC as plain HTTP with JSON, and back; no I/O | `units` |
+//! | [`transcode`] | calls of RPC as plain HTTP with JSON, and back; no I/O | `time`, `units` |
 //! | [`config`] | what the operator wrote: types, loading, validation | all above |
 //! | [`observe`] | metrics, traces, the process's log | `time`, `units`, `config` |
 //! | [`limits`] | rate limits that replicas share, in Redis | `policy`, `observe`, `time`, `units` |

@@ -60,5 +60,8 @@ mod tls;
 mod tokens;
 mod traces;
 mod transcode;
+mod transcode_dialects;
+mod transcode_keys;
+mod transcode_reverse;
 mod upstreams;
 mod websocket;

@@ -11,7 +11,7 @@ const MAY_IMPORT: [(&str, &[&str]); 13] = [
     ("routing", &["time", "units"]),
     ("record", &["time", "units"]),
     ("idempotency", &["policy", "record"]),
-    ("transcode", &["units"]),
+    ("transcode", &["time", "units"]),
     ("upstream", &["config", "policy", "routing", "time", "units"]),
     ("observe", &["config", "policy", "record", "routing", "time", "units", "upstream"]),
     ("config", &["policy", "record", "routing", "time", "transcode", "units", "upstream"]),

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER,
-    WWW_AUTHENTICATE,
+    ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName,
+    RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use pingora_core::protocols::http::HttpTask;
@@ -17,7 +17,7 @@ use super::context::{Context, Translation};
 use super::dialect::{Protocol, Reader, Rendered, RpcError, Said};
 use super::rejection::Rejection;
 use super::rpc_code::RpcCode;
-use super::{cors, dialect, fallback, headers};
+use super::{cors, dialect, fallback, headers, transcoded};
 use crate::config::route::ErrorCodes;
 use crate::policy::outcome::Outcome;
 use crate::policy::{self, idempotency};
@@ -27,6 +27,9 @@ use crate::units::retry_after_seconds;
 
 /// Says that an answer is not the first of its kind.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+/// The content types that a request may have (W3C Linked Data Platform, section 7.1).
+const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
+const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 /// How long a client may take to fetch an answer of the gateway's own.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
 /// A refused request's body is read and thrown away up to this size, so that the
@@ -36,10 +39,10 @@ const DRAIN_TIME: Duration = Duration::from_secs(1);
 
 /// `rejection` in the caller's protocol, or the route's fallback for it.
 pub fn render(session: &Session, ctx: &Context, rejection: &Rejection) -> Rendered {
-    match fallback::of(ctx, rejection) {
-        Some((answer, _)) => fallback::render(answer, ctx, rejection),
-        None => reader(session, ctx).refuse(rejection),
-    }
+    let fallback = fallback::of(ctx, rejection)
+        .map(|(answer, _)| fallback::render(answer, ctx, rejection))
+        .and_then(|rendered| transcoded::stand_in(session, ctx, rendered));
+    fallback.unwrap_or_else(|| reader(session, ctx).refuse(rejection))
 }
 
 /// Write `rejection`, as it was rendered.
@@ -50,7 +53,8 @@ pub async fn refuse(
     rendered: Rendered,
 ) -> Result<()> {
     let mut head = head(rendered.status, rendered.headers)?;
-    if !rendered.bare || session.req_header().version != Version::HTTP_2 {
+    let over_h2 = session.req_header().version == Version::HTTP_2;
+    if !(rendered.bare && over_h2) {
         head.insert_header(CONTENT_LENGTH, rendered.body.len())?;
     }
     // On an answer that is no error it would mean nothing.
@@ -59,6 +63,15 @@ pub async fn refuse(
     }
     match rejection {
         Rejection::MethodNotAllowed(allow) => head.insert_header(ALLOW, allow.clone())?,
+        Rejection::UnsupportedMediaType(known) => head.insert_header(ACCEPT_POST, *known)?,
+        Rejection::UnsupportedCompression => match ctx.protocol {
+            Protocol::Grpc | Protocol::GrpcWeb | Protocol::GrpcWebText => {
+                head.insert_header(GRPC_ACCEPT_ENCODING, "identity")?;
+            }
+            Protocol::Http | Protocol::Connect | Protocol::ConnectStream => {
+                head.insert_header(ACCEPT_ENCODING, "identity")?;
+            }
+        },
         Rejection::Policy(policy::Rejection::Credentials(refusal)) => {
             let guard = ctx.route.as_ref().and_then(|route| route.guard.as_ref());
             if let Some(challenge) = guard.and_then(|guard| guard.challenge(refusal)) {
@@ -69,14 +82,6 @@ pub async fn refuse(
     }
     keep_or_close(session, rejection.closes_connection());
     send(session, ctx, head, rendered.body).await
-}
-
-/// The status `rejection` will be answered with.
-pub fn status(ctx: &Context, rejection: &Rejection) -> u16 {
-    if let Some((answer, _)) = fallback::of(ctx, rejection) {
-        return answer.status;
-    }
-    dialect::status(ctx.protocol, codes(ctx), rejection)
 }
 
 fn reader<'a>(session: &'a Session, ctx: &'a Context) -> Reader<'a> {
@@ -179,28 +184,19 @@ pub fn translate(session: &Session, ctx: &Context, translation: Translation) -> 
     reader(session, ctx).fail(&error).body
 }
 
-/// Write an answer that was made of an upstream's. It ends in `trailers` where the caller's protocol
-/// has them, and with its head where that is `bare`.
+/// Write an answer that was made of an upstream's. With its head it ends where that is `bare`.
 pub async fn deliver(
     session: &mut Session,
     ctx: &Context,
     mut head: ResponseHeader,
     rendered: Rendered,
-    trailers: Option<HeaderMap>,
 ) -> Result<()> {
     keep_or_close(session, false);
     let over_h2 = session.req_header().version == Version::HTTP_2;
-    let Some(trailers) = trailers else {
-        if !(rendered.bare && over_h2) {
-            head.insert_header(CONTENT_LENGTH, rendered.body.len())?;
-        }
-        return send(session, ctx, head, rendered.body).await;
-    };
-    headers::prepare_response(session, &mut head, ctx)?;
-    ctx.guard(Some(Clock::now() + WRITE_LIMIT));
-    session.write_response_header(Box::new(head), false).await?;
-    session.write_response_body(Some(rendered.body), false).await?;
-    session.as_downstream_mut().write_response_trailers(trailers).await
+    if !(rendered.bare && over_h2) {
+        head.insert_header(CONTENT_LENGTH, rendered.body.len())?;
+    }
+    send(session, ctx, head, rendered.body).await
 }
 
 /// Write an answer that is no refusal.
@@ -266,7 +262,7 @@ async fn send(
 async fn write(
     session: &mut Session,
     ctx: &Context,
-    head: ResponseHeader,
+    mut head: ResponseHeader,
     body: Bytes,
 ) -> Result<()> {
     ctx.guard(Some(Clock::now() + WRITE_LIMIT));
@@ -276,11 +272,27 @@ async fn write(
         session.write_response_tasks(vec![HttpTask::Header(Box::new(head), true)]).await?;
         return Ok(());
     }
+    let trailers = (ctx.protocol == Protocol::Grpc && !without_body).then(|| end(&mut head));
     session.write_response_header(Box::new(head), without_body).await?;
     if !without_body {
-        session.write_response_body(Some(body), true).await?;
+        session.write_response_body(Some(body), trailers.is_none()).await?;
     }
-    Ok(())
+    match trailers {
+        Some(trailers) => session.as_downstream_mut().write_response_trailers(trailers).await,
+        None => Ok(()),
+    }
+}
+
+/// How gRPC says that an answer with a message has ended comes after it.
+fn end(head: &mut ResponseHeader) -> HeaderMap {
+    head.remove_header(&CONTENT_LENGTH);
+    let mut trailers = HeaderMap::new();
+    for name in &dialect::GRPC_END {
+        if let Some(value) = head.remove_header(name) {
+            trailers.insert(name, value);
+        }
+    }
+    trailers
 }
 
 /// Decide what becomes of the connection. What is left of a refused request's body is read

@@ -26,14 +26,16 @@ pub const RETRY: ErrorType = ErrorType::Custom("portcullis: retry");
 /// The error that carries a rejection, kept in the context, to `fail_to_proxy`.
 pub const REJECTED: ErrorType = ErrorType::Custom("portcullis: rejected");
 
-/// The answer is complete, and not what it should be.
-pub const MALFORMED: ErrorType = ErrorType::Custom("portcullis: malformed answer");
+/// The answer cannot be made into what the caller asked for.
+pub const UNREADABLE: ErrorType = ErrorType::Custom("portcullis: unreadable answer");
 
 /// Why an attempt has no (further) answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
     /// It says something about the upstream.
     Outcome(Outcome),
+    /// The upstream's answer is complete, and none.
+    Unreadable,
     /// The client went away.
     ClientGone,
     /// The client did not send its body in time.
@@ -51,6 +53,7 @@ impl Ended {
     pub fn outcome(self) -> Option<Outcome> {
         match self {
             Ended::Outcome(outcome) => Some(outcome),
+            Ended::Unreadable => Some(Outcome::Protocol),
             Ended::DeadlineExceeded => Some(Outcome::Timeout),
             Ended::ClientGone | Ended::ClientSlow | Ended::ClientMalformed | Ended::Internal => {
                 None
@@ -62,6 +65,7 @@ impl Ended {
     pub fn rejection(self) -> Option<Rejection> {
         match self {
             Ended::Outcome(outcome) => Some(Rejection::Attempt(outcome)),
+            Ended::Unreadable => Some(Rejection::AnswerUnreadable),
             Ended::ClientGone => None,
             Ended::ClientSlow => Some(Rejection::RequestTimeout),
             Ended::ClientMalformed => Some(Rejection::BadRequest("the body is malformed".into())),
@@ -115,7 +119,7 @@ pub fn classify(error: &Error, session: &mut Session, ctx: &Context, now: Moment
             ErrorType::InvalidHTTPHeader | ErrorType::H1Error | ErrorType::InvalidH2 => {
                 Ended::Outcome(Outcome::Protocol)
             }
-            etype if *etype == MALFORMED => Ended::Outcome(Outcome::Protocol),
+            etype if *etype == UNREADABLE => Ended::Unreadable,
             _ => Ended::Outcome(Outcome::Reset),
         },
         ErrorSource::Internal | ErrorSource::Unset => Ended::Internal,
@@ -187,7 +191,8 @@ pub fn failed(session: &mut Session, ctx: &mut Context, ended: Ended) -> bool {
     if let Some(outcome) = ended.outcome() {
         conclude(ctx, outcome, now);
     }
-    if let Ended::Outcome(outcome) = ended
+    let of_upstream = ended.outcome().filter(|_| ended != Ended::DeadlineExceeded);
+    if let Some(outcome) = of_upstream
         && retry(session, ctx, outcome, None, now)
     {
         return true;
@@ -195,7 +200,7 @@ pub fn failed(session: &mut Session, ctx: &mut Context, ended: Ended) -> bool {
     if let Some(outcome) = ended.outcome() {
         conclude_request(ctx, outcome, now);
     }
-    if let Ended::Outcome(outcome) = ended
+    if let Some(outcome) = of_upstream
         && divert::after(session, ctx, outcome, now)
     {
         return true;

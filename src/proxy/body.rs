@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use pingora_core::{Error, Result};
 use pingora_proxy::Session;
 use serde_json::Value;
@@ -16,6 +16,7 @@ use serde_json::Value;
 use super::answer;
 use super::attempt::REJECTED;
 use super::context::{Context, End, earlier};
+use super::dialect::Protocol;
 use super::idempotency;
 use super::intake::content_length;
 use super::rejection::Rejection;
@@ -25,9 +26,9 @@ use crate::runtime::snapshot::Route;
 use crate::time::Clock;
 
 /// Largest request body that is held back: what Pingora can replay.
-const PREPARED_LIMIT: usize = 64 * 1024;
+pub const PREPARED_LIMIT: usize = 64 * 1024;
 /// How long a body is waited for that only the record wants.
-const UNFORWARDED_TIME: Duration = Duration::from_millis(100);
+pub const UNFORWARDED_TIME: Duration = Duration::from_millis(100);
 /// Largest upstream error that is translated; the rest of a larger one is dropped.
 const TRANSLATED_LIMIT: usize = 64 * 1024;
 
@@ -234,8 +235,16 @@ pub async fn read_unforwarded(session: &mut Session, ctx: &mut Context) {
 pub fn watch_replay(ctx: &mut Context, route: &Route, answer: &Answer) {
     let (Some(capture), Some(body)) = (&route.capture, &answer.body) else { return };
     let content_type = answer.headers.get(CONTENT_TYPE).map(|value| value.as_bytes());
+    let (content_type, body) = match &ctx.body.call {
+        Some(call) if call.protocol() == Protocol::Http => {
+            let message = Some(body).filter(|_| answer.status == StatusCode::OK);
+            let Some(json) = message.and_then(|body| call.way.json_of(body)) else { return };
+            (Some(&b"application/json"[..]), json)
+        }
+        Some(_) | None => (content_type, body.clone()),
+    };
     if let Some(mut tap) = capture.response(content_type, Some(body.len() as u64)) {
-        tap.push(body);
+        tap.push(&body);
         tap.finish(&mut ctx.row.captured);
     }
 }

@@ -31,10 +31,12 @@ pub fn of<'a>(ctx: &'a Context, rejection: &Rejection) -> Option<(&'a Answer, Ca
     covers.then_some((answer, cause))
 }
 
-/// What the route's fallback has to say by itself. Who waits for messages of RPC cannot read it.
+/// What the route's fallback has to say by itself. Who waits for messages of RPC cannot read it,
+/// unless the route makes them of JSON.
 pub fn answer<'a>(ctx: &Context, route: &'a Route) -> Option<&'a Answer> {
-    let config = route.config.fallback.as_ref().filter(|_| ctx.protocol.reads_json())?;
-    config.answer.as_ref()
+    let config = route.config.fallback.as_ref()?;
+    let is_read = ctx.protocol.reads_json() || route.makes_messages();
+    config.answer.as_ref().filter(|_| is_read)
 }
 
 /// Whether an answer of an upstream, after the last attempt, gives way to the route's fallback:

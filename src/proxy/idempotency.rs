@@ -18,7 +18,7 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::context::Context;
-use super::dialect::Rendered;
+use super::dialect::{Protocol, Rendered};
 use super::gateway::Gateway;
 use super::rejection::Rejection;
 use super::{attempt, body, intake};
@@ -61,12 +61,15 @@ impl Gateway {
         if !config.covers(&session.req_header().method) {
             return Ok(None);
         }
+        // What is transcoded is one message, both ways.
+        let is_call = ctx.protocol == Protocol::Grpc && route.transcoder.is_some();
+        let is_whole = is_call || ctx.protocol.is_whole();
         let key = match Key::of(&session.req_header().headers) {
             // A stream can neither be read to its end first, nor be given again with its trailers.
-            _ if !ctx.protocol.is_whole() && config.required => {
+            _ if !is_whole && config.required => {
                 return Err(Rejection::InvalidRpc("a stream cannot have the key that is required"));
             }
-            _ if !ctx.protocol.is_whole() => return Ok(None),
+            _ if !is_whole => return Ok(None),
             Ok(Some(key)) => key,
             Ok(None) if config.required => return Err(refused(Refusal::Missing)),
             Ok(None) => return Ok(None),
@@ -218,7 +221,9 @@ pub async fn settle(ctx: &mut Context, rejection: &Rejection, rendered: &Rendere
     let within = grace(ctx);
     if !lease.traces.exist() {
         lease.release(within).await;
-    } else if let Rejection::Attempt(Outcome::Response(_) | Outcome::Grpc(_)) = rejection {
+    } else if let Rejection::Attempt(Outcome::Response(_) | Outcome::Grpc(_))
+    | Rejection::AnswerUnreadable = rejection
+    {
         lease.keep(rendered.to_answer(), within).await.ok();
     }
 }

@@ -34,15 +34,19 @@ impl Gateway {
         {
             // The row of a refusal names what was refused, too.
             self.watch_bodies(session, ctx, &route);
-            body::read_unforwarded(session, ctx).await;
+            match &route.transcoder {
+                Some(transcoder) => transcoding::look(session, ctx, &route, transcoder).await,
+                None => body::read_unforwarded(session, ctx).await,
+            }
         }
         let mut rejection = rejection;
-        let status = answer::status(ctx, &rejection);
+        let mut rendered = answer::render(session, ctx, &rejection);
         ctx.end.rejection = Some(rejection.clone());
         if let Err(unavailable) =
-            recording::commit(self.shared.recorder.as_ref(), session, ctx, status).await
+            recording::commit(self.shared.recorder.as_ref(), session, ctx, rendered.status).await
         {
             rejection = unavailable;
+            rendered = answer::render(session, ctx, &rejection);
             ctx.end.rejection = Some(rejection.clone());
         }
         if let Some((_, cause)) = fallback::of(ctx, &rejection)
@@ -50,7 +54,6 @@ impl Gateway {
         {
             route.metrics.fell_back(cause.as_str());
         }
-        let rendered = answer::render(session, ctx, &rejection);
         idempotency::settle(ctx, &rejection, &rendered).await;
         if answer::refuse(session, ctx, &rejection, rendered).await.is_err() {
             ctx.end.client_gone = true;

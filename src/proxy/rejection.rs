@@ -35,10 +35,10 @@ pub enum Rejection {
     UnexpectedCompression,
     /// It is compressed, and this route must read it.
     UnsupportedCompression,
-    /// This route cannot read what the body is.
-    UnsupportedMediaType,
-    /// The upstream's answer is larger than may be held.
-    AnswerTooLarge,
+    /// This route cannot read what the body is, but these content types.
+    UnsupportedMediaType(&'static str),
+    /// The upstream's answer is complete, and cannot be made into what the caller asked for.
+    AnswerUnreadable,
     NoRoute,
     /// The methods that would have been allowed.
     MethodNotAllowed(HeaderValue),
@@ -72,8 +72,8 @@ impl Rejection {
             Rejection::InvalidRpc(_) => "invalid_rpc",
             Rejection::UnexpectedCompression => "unexpected_compression",
             Rejection::UnsupportedCompression => "unsupported_compression",
-            Rejection::UnsupportedMediaType => "unsupported_media_type",
-            Rejection::AnswerTooLarge => "answer_too_large",
+            Rejection::UnsupportedMediaType(_) => "unsupported_media_type",
+            Rejection::AnswerUnreadable => "answer_unreadable",
             Rejection::NoRoute => "no_route",
             Rejection::MethodNotAllowed(_) => "method_not_allowed",
             Rejection::Flood { .. } => "flood",
@@ -117,10 +117,10 @@ impl Rejection {
                     StatusCode::from_u16(*status).unwrap_or(StatusCode::TOO_MANY_REQUESTS)
                 }
             },
-            Rejection::UnsupportedCompression | Rejection::UnsupportedMediaType => {
+            Rejection::UnsupportedCompression | Rejection::UnsupportedMediaType(_) => {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE
             }
-            Rejection::AnswerTooLarge => StatusCode::BAD_GATEWAY,
+            Rejection::AnswerUnreadable => StatusCode::BAD_GATEWAY,
             Rejection::NoEndpoint | Rejection::RecordUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Rejection::Attempt(Outcome::Timeout | Outcome::ConnectTimeout)
             | Rejection::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
@@ -147,13 +147,12 @@ impl Rejection {
             Rejection::PathTooLong
             | Rejection::HeadersTooLarge
             | Rejection::BodyTooLarge
-            | Rejection::AnswerTooLarge
             | Rejection::Flood { .. } => RpcCode::ResourceExhausted,
             Rejection::RequestTimeout => RpcCode::Canceled,
             Rejection::NoRoute
             | Rejection::MethodNotAllowed(_)
             | Rejection::UnsupportedCompression
-            | Rejection::UnsupportedMediaType => RpcCode::Unimplemented,
+            | Rejection::UnsupportedMediaType(_) => RpcCode::Unimplemented,
             Rejection::Policy(rejection) => match rejection {
                 policy::Rejection::Credentials(Refusal::Unauthenticated(_)) => {
                     RpcCode::Unauthenticated
@@ -178,7 +177,7 @@ impl Rejection {
                 | Outcome::Protocol
                 | Outcome::Grpc(_),
             ) => RpcCode::Unavailable,
-            Rejection::Internal => RpcCode::Internal,
+            Rejection::AnswerUnreadable | Rejection::Internal => RpcCode::Internal,
         }
     }
 
@@ -204,8 +203,8 @@ impl Rejection {
             Rejection::UnsupportedCompression => {
                 "the message is compressed, which this route does not read"
             }
-            Rejection::UnsupportedMediaType => "the content type is none that this route reads",
-            Rejection::AnswerTooLarge => "the upstream's answer is larger than this route allows",
+            Rejection::UnsupportedMediaType(_) => "the content type is none that this route reads",
+            Rejection::AnswerUnreadable => "the upstream's answer cannot be read",
             Rejection::BodyTooLarge => "the body is larger than this route allows",
             Rejection::RequestTimeout => "the request was sent too slowly",
             Rejection::NoRoute => "no route matches this request",
@@ -242,8 +241,8 @@ impl Rejection {
             | Rejection::InvalidRpc(_)
             | Rejection::UnexpectedCompression
             | Rejection::UnsupportedCompression
-            | Rejection::UnsupportedMediaType
-            | Rejection::AnswerTooLarge
+            | Rejection::UnsupportedMediaType(_)
+            | Rejection::AnswerUnreadable
             | Rejection::NoRoute
             | Rejection::MethodNotAllowed(_)
             | Rejection::Attempt(_)
@@ -258,9 +257,10 @@ impl Rejection {
         match self {
             Rejection::Policy(policy::Rejection::CircuitOpen { .. }) => Some(Cause::CircuitOpen),
             Rejection::Policy(policy::Rejection::BulkheadFull { .. }) => Some(Cause::BulkheadFull),
-            Rejection::Attempt(_) | Rejection::DeadlineExceeded | Rejection::NoEndpoint => {
-                Some(Cause::AttemptsSpent)
-            }
+            Rejection::Attempt(_)
+            | Rejection::AnswerUnreadable
+            | Rejection::DeadlineExceeded
+            | Rejection::NoEndpoint => Some(Cause::AttemptsSpent),
             Rejection::Policy(
                 policy::Rejection::Credentials(_)
                 | policy::Rejection::RateLimited(_)
@@ -276,8 +276,7 @@ impl Rejection {
             | Rejection::InvalidRpc(_)
             | Rejection::UnexpectedCompression
             | Rejection::UnsupportedCompression
-            | Rejection::UnsupportedMediaType
-            | Rejection::AnswerTooLarge
+            | Rejection::UnsupportedMediaType(_)
             | Rejection::NoRoute
             | Rejection::MethodNotAllowed(_)
             | Rejection::RecordUnavailable

@@ -23,7 +23,7 @@ use crate::time::Moment;
 
 /// How the content types of gRPC and of its variants begin.
 const GRPC: &[u8] = b"application/grpc";
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const JSON: &[u8] = b"application/json";
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// What a client makes of a status that is no number.
 const GRPC_UNKNOWN: u8 = 2;
@@ -49,12 +49,10 @@ pub fn on_head(
         upstream.metrics.duration.observe(took.as_secs_f64());
     }
     judge(session, ctx, &route, head, now)?;
-    if let Some(call) = &ctx.body.call {
-        // Of gRPC, what it says in JSON is remembered.
-        match call.protocol() {
-            Protocol::Grpc => watch(ctx, &route, &HeaderMap::from_iter([(CONTENT_TYPE, JSON)])),
-            _ => watch(ctx, &route, &head.headers),
-        }
+    if ctx.body.call.is_some() {
+        // What is remembered of a message is its JSON.
+        let capture = route.capture.as_ref();
+        ctx.body.response_tap = capture.and_then(|c| c.response(Some(JSON), None));
         return transcoded::begin(session, ctx, head);
     }
     await_trailers(session, ctx, &route, head);
@@ -69,16 +67,12 @@ pub fn on_head(
         }
         answer::begin_translation(session, head, ctx, status)?;
     }
-    watch(ctx, &route, &head.headers);
+    if let Some(capture) = &route.capture {
+        let content_type = head.headers.get(CONTENT_TYPE);
+        let length = intake::content_length(&head.headers);
+        ctx.body.response_tap = capture.response(content_type.map(|v| v.as_bytes()), length);
+    }
     Ok(())
-}
-
-/// Look at the answer's body, where the route wants to remember it.
-fn watch(ctx: &mut Context, route: &Route, headers: &HeaderMap) {
-    let Some(capture) = &route.capture else { return };
-    let content_type = headers.get(CONTENT_TYPE);
-    let length = intake::content_length(headers);
-    ctx.body.response_tap = capture.response(content_type.map(|v| v.as_bytes()), length);
 }
 
 /// The upstream has agreed to a WebSocket: the attempt has succeeded, and what passes from now on has

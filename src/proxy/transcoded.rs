@@ -5,7 +5,10 @@
 //! attempt that fails can be taken back.
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, TRANSFER_ENCODING};
+use http::header::{
+    ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName,
+    TRANSFER_ENCODING,
+};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use percent_encoding::percent_decode_str;
 use pingora_core::protocols::http::ServerSession;
@@ -13,22 +16,29 @@ use pingora_core::{Error, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
-use super::attempt::{self, MALFORMED, REJECTED};
+use super::attempt::{self, REJECTED, UNREADABLE};
 use super::context::{Context, Translation};
 use super::dialect::Rendered;
 use super::gateway::Gateway;
 use super::rejection::Rejection;
 use super::rpc_code::RpcCode;
-use super::transcoding::{Call, Way};
+use super::transcoding::{self, Call, Way};
 use super::{answer, idempotency, intake, recording};
+use crate::time::Clock;
+use crate::transcode::config::Upstream;
 use crate::transcode::wire::{self, Framing};
-use crate::transcode::{Codec, Fault};
+use crate::transcode::{Codec, Fault, Method};
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 /// What an upstream says of its body, and of its protocol.
-const OF_UPSTREAM: [HeaderName; 7] = [
+const OF_UPSTREAM: [HeaderName; 12] = [
+    ACCEPT_RANGES,
+    ETAG,
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("repr-digest"),
+    HeaderName::from_static("grpc-accept-encoding"),
     CONTENT_LENGTH,
     CONTENT_ENCODING,
     CONTENT_TYPE,
@@ -55,7 +65,7 @@ pub struct Answer {
 pub fn begin(session: &mut Session, ctx: &mut Context, head: &mut ResponseHeader) -> Result<()> {
     let Some(call) = &mut ctx.body.call else { return Ok(()) };
     if head.headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-        return Err(Error::new_up(MALFORMED));
+        return Err(unreadable(ctx, "it is compressed, though nobody asked for that"));
     }
     let ended = !attempt::has_body(session, head);
     let longest = call.way.max_message() as u64 + FRAME;
@@ -104,29 +114,30 @@ fn conclude(ctx: &mut Context) -> Result<()> {
     if answer.good.is_some() {
         return Ok(());
     }
-    let (good, json) = match way {
-        Way::ToHttp { method, codec, framing } => {
-            let good = answer.head.status.is_success().then(|| {
-                let message = method.answer(&answer.body, *codec)?;
-                Ok(Bytes::from(wire::wrap(*framing, message)))
-            });
-            (good, Some(Bytes::copy_from_slice(&answer.body)))
+    let wants_json = ctx.body.response_tap.is_some();
+    let concluded = match way {
+        Way::ToHttp { method, codec, framing } if answer.head.status.is_success() => {
+            of_json(method, (*codec, *framing), &answer.body, wants_json).map(Some)
         }
-        Way::ToRpc { method, binding } => {
-            let good = (answer.grpc_status() == Some(0)).then(|| {
-                let encoding = answer.head.headers.get(GRPC_ENCODING);
-                let compressed = encoding.is_some_and(|encoding| encoding != "identity");
-                method.reply(*binding, &answer.body, compressed).map(Bytes::from)
-            });
-            let json = good.as_ref().and_then(|good| good.as_ref().ok()).cloned();
-            (good, json)
+        Way::ToHttp { .. } => Ok(None),
+        Way::ToRpc { method, binding } if answer.grpc_status() == Some(0) => {
+            let encoding = answer.head.headers.get(GRPC_ENCODING);
+            let compressed = encoding.is_some_and(|encoding| encoding != "identity");
+            let json = method.reply(*binding, &answer.body, compressed).map(Bytes::from);
+            json.map(|json| Some((json.clone(), Some(json))))
         }
+        Way::ToRpc { .. } => Ok(None),
     };
-    match good.transpose() {
-        Ok(good) => answer.good = good,
+    let json = match concluded {
+        Ok(Some((good, json))) => {
+            answer.good = Some(good);
+            json
+        }
+        Ok(None) => Some(Bytes::copy_from_slice(&answer.body)).filter(|_| wants_json),
         Err(Fault::TooLarge) => return Err(too_large(ctx)),
-        Err(_) => return Err(Error::new_up(MALFORMED)),
-    }
+        Err(Fault::Malformed(why)) => return Err(unreadable(ctx, why)),
+        Err(_) => return Err(unreadable(ctx, "it is compressed")),
+    };
     if let (Some(mut tap), Some(json)) = (ctx.body.response_tap.take(), json) {
         tap.push(&json);
         tap.finish(&mut ctx.row.captured);
@@ -134,8 +145,41 @@ fn conclude(ctx: &mut Context) -> Result<()> {
     Ok(())
 }
 
+/// The upstream's JSON as the body of an answer; and as what the record sees of it.
+fn of_json(
+    method: &Method,
+    (codec, framing): (Codec, Framing),
+    json: &[u8],
+    wants_json: bool,
+) -> Result<(Bytes, Option<Bytes>), Fault> {
+    let answer = method.answer(json)?;
+    let message = method.write(&answer, codec)?;
+    let seen = match codec {
+        _ if !wants_json => None,
+        Codec::Json => Some(Bytes::copy_from_slice(&message)),
+        Codec::Proto => Some(method.write(&answer, Codec::Json)?.into()),
+    };
+    Ok((wire::wrap(framing, message).into(), seen))
+}
+
+/// An answer that is complete, and none: another attempt may bring a better one. Said once in a
+/// while, because it is the upstream that must be mended, or the descriptors.
+fn unreadable(ctx: &Context, why: &str) -> Box<Error> {
+    complain(ctx, why);
+    Error::new_up(UNREADABLE)
+}
+
+fn complain(ctx: &Context, why: &str) {
+    let (Some(route), Some(target)) = (&ctx.route, ctx.upstream()) else { return };
+    if route.transcoder.as_ref().is_some_and(|transcoder| transcoder.may_complain(Clock::now())) {
+        let (route, upstream) = (&route.name, &target.upstream.name);
+        log::warn!("routes.{route}: an answer of upstream {upstream} cannot be transcoded: {why}");
+    }
+}
+
 fn too_large(ctx: &mut Context) -> Box<Error> {
-    ctx.end.rejection = Some(Rejection::AnswerTooLarge);
+    complain(ctx, "it is larger than max_message");
+    ctx.end.rejection = Some(Rejection::AnswerUnreadable);
     Error::new_up(REJECTED)
 }
 
@@ -151,39 +195,59 @@ impl Answer {
     }
 
     /// In the caller's protocol; and the head it came with.
-    fn render(
-        self,
-        session: &Session,
-        ctx: &Context,
-        way: &Way,
-    ) -> (ResponseHeader, Rendered, Option<HeaderMap>) {
-        let json = HeaderValue::from_static("application/json");
-        match (&self.good, way) {
+    fn render(mut self, session: &Session, ctx: &Context, way: &Way) -> (ResponseHeader, Rendered) {
+        let rendered = match (self.good.take(), way) {
             (Some(good), Way::ToHttp { codec, framing, .. }) => {
-                let trailers = (*framing == Framing::Grpc)
-                    .then(|| HeaderMap::from_iter([(GRPC_STATUS, GRPC_OK)]));
-                let content_type = vec![(CONTENT_TYPE, content_type(session, *codec))];
-                let rendered = Rendered::new(200, content_type, good.clone());
-                (self.head, rendered, trailers)
+                success(session, *codec, *framing, good)
             }
             (Some(good), Way::ToRpc { .. }) => {
-                let rendered = Rendered::new(200, vec![(CONTENT_TYPE, json)], good.clone());
-                (self.head, rendered, None)
+                let json = HeaderValue::from_static("application/json");
+                Rendered::new(200, vec![(CONTENT_TYPE, json)], good)
             }
             (None, Way::ToRpc { .. }) if self.grpc_status().is_some() => {
                 let code = self.grpc_status().and_then(RpcCode::numbered);
                 let message = self.grpc_field(&GRPC_MESSAGE).unwrap_or("the upstream failed");
                 let message = percent_decode_str(message).decode_utf8_lossy().into_owned();
                 let code = code.unwrap_or(RpcCode::Unknown);
-                let rendered = answer::render_error(session, ctx, code, &message);
-                (self.head, rendered, None)
+                answer::render_error(session, ctx, code, &message)
             }
             (None, Way::ToHttp { .. } | Way::ToRpc { .. }) => {
                 let error = Translation { body: self.body, ..answer::collected(&self.head) };
-                (self.head, answer::render_collected(session, ctx, &error), None)
+                answer::render_collected(session, ctx, &error)
             }
-        }
+        };
+        (self.head, rendered)
     }
+}
+
+/// A message, framed, as a good answer.
+fn success(session: &Session, codec: Codec, framing: Framing, body: Bytes) -> Rendered {
+    let mut headers = vec![(CONTENT_TYPE, content_type(session, codec))];
+    if framing == Framing::Grpc {
+        headers.push((GRPC_STATUS, GRPC_OK));
+    }
+    Rendered::new(200, headers, body)
+}
+
+/// A fallback's JSON in the caller's protocol, as an upstream's would be; `None` where it cannot be
+/// said there.
+pub fn stand_in(session: &Session, ctx: &Context, fallback: Rendered) -> Option<Rendered> {
+    let Some(transcoder) = ctx.route.as_ref().and_then(|route| route.transcoder.as_ref()) else {
+        return Some(fallback);
+    };
+    let way = match (&ctx.body.call, transcoder.upstream()) {
+        (_, Upstream::Grpc) => return Some(fallback),
+        (Some(call), Upstream::Http) => call.way.clone(),
+        (None, Upstream::Http) => transcoding::way(session, ctx, transcoder).ok()?,
+    };
+    let Way::ToHttp { method, codec, framing } = way else { return Some(fallback) };
+    if !(200..300).contains(&fallback.status) {
+        let body = fallback.body.to_vec();
+        let error = Translation { status: fallback.status, retry_after: None, body };
+        return Some(answer::render_collected(session, ctx, &error));
+    }
+    let (body, _) = of_json(&method, (codec, framing), &fallback.body, false).ok()?;
+    Some(success(session, codec, framing, body))
 }
 
 impl Gateway {
@@ -195,7 +259,7 @@ impl Gateway {
             return;
         }
         ctx.end.rpc_failed = answer.good.is_none();
-        let (head, rendered, trailers) = answer.render(session, ctx, &call.way);
+        let (head, rendered) = answer.render(session, ctx, &call.way);
         let Ok(head) = rewritten(head, &rendered) else {
             return self.refuse(session, ctx, Rejection::Internal).await;
         };
@@ -208,7 +272,7 @@ impl Gateway {
             return self.refuse(session, ctx, rejection).await;
         }
         idempotency::collect(ctx, Some(&rendered.body), true);
-        if answer::deliver(session, ctx, head, rendered, trailers).await.is_err() {
+        if answer::deliver(session, ctx, head, rendered).await.is_err() {
             ctx.end.client_gone = true;
         }
     }

@@ -6,7 +6,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, TE};
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderName, TE,
+};
 use http::{HeaderMap, HeaderValue, Method, Version, request};
 use pingora_proxy::Session;
 
@@ -25,6 +27,9 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+/// What can be read of callers of RPC, and of plain HTTP.
+const RPC_TYPES: &str = "application/json, application/proto, application/grpc, application/grpc-web, application/grpc-web-text";
+const PLAIN_TYPES: &str = "application/json";
 /// What a caller says about its protocol, and means nothing to a plain upstream.
 const OF_PROTOCOL: [HeaderName; 10] = [
     CONNECT_PROTOCOL_VERSION,
@@ -50,6 +55,7 @@ pub struct Call {
 }
 
 /// Who speaks what.
+#[derive(Clone)]
 pub enum Way {
     /// The caller RPC, the upstream plain HTTP.
     ToHttp { method: Arc<transcode::Method>, codec: Codec, framing: Framing },
@@ -77,41 +83,56 @@ pub async fn begin(
     Ok(())
 }
 
-async fn to_http(
-    session: &mut Session,
-    ctx: &mut Context,
-    route: &Route,
-    transcoder: &Transcoder,
-) -> Result<Call, Rejection> {
+/// How a caller of RPC speaks, and what it calls, as its head says.
+///
+/// # Errors
+/// As [`begin`].
+pub fn way(session: &Session, ctx: &Context, transcoder: &Transcoder) -> Result<Way, Rejection> {
     let request = session.req_header();
     let path = ctx.path.as_deref().unwrap_or_else(|| request.uri.path());
     let method = transcoder.method(path).map_err(rejected)?.clone();
-    let (codec, framing, message) = match request.method {
-        Method::POST => {
-            let (codec, framing) = encoding(ctx.protocol, request)?;
-            let announced = is_compressed(framing, &request.headers);
-            let body = read(session, ctx, limit(route, transcoder)).await?;
-            let message = wire::unwrap(framing, &body, announced).map_err(rejected)?.into_owned();
-            (codec, framing, message)
-        }
+    let (codec, framing) = match request.method {
+        Method::POST => encoding(ctx.protocol, request)?,
         Method::GET if method.has_no_side_effects() => {
-            let query = request.uri.query().unwrap_or_default();
-            let (codec, message) = wire::of_query(query).map_err(rejected)?;
-            read(session, ctx, 0).await?;
-            (codec, Framing::Bare, message)
+            let codec = wire::codec_of_query(request.uri.query().unwrap_or_default());
+            (codec.map_err(rejected)?, Framing::Bare)
         }
         _ => {
             let allowed = if method.has_no_side_effects() { "GET, POST" } else { "POST" };
             return Err(Rejection::MethodNotAllowed(HeaderValue::from_static(allowed)));
         }
     };
-    let request = transcoder.to_http(&method, codec, &message).map_err(rejected)?;
+    Ok(Way::ToHttp { method, codec, framing })
+}
+
+async fn to_http(
+    session: &mut Session,
+    ctx: &mut Context,
+    route: &Route,
+    transcoder: &Transcoder,
+) -> Result<Call, Rejection> {
+    let way = way(session, ctx, transcoder)?;
+    let Way::ToHttp { method, codec, framing } = &way else { return Err(Rejection::Internal) };
+    let request = session.req_header();
+    let message = match request.method {
+        Method::GET => {
+            let query = request.uri.query().unwrap_or_default();
+            let message = wire::message_of_query(query).map_err(rejected)?;
+            read(session, ctx, 0).await?;
+            message
+        }
+        _ => {
+            let announced = is_compressed(*framing, &request.headers);
+            let body = read(session, ctx, limit(route, transcoder)).await?;
+            wire::unwrap(*framing, &body, announced).map_err(rejected)?.into_owned()
+        }
+    };
+    let request = transcoder.to_http(method, *codec, &message).map_err(rejected)?;
     let length = request.body.as_ref().map(|body| body.len() as u64);
     let has_body = request.body.is_some();
     let capture = route.capture.as_ref();
     ctx.body.request_tap = capture.and_then(|c| c.request(Some(JSON.as_bytes()), length));
     ctx.body.prepared = Some(request.body.unwrap_or_default());
-    let way = Way::ToHttp { method, codec, framing };
     Ok(Call { way, method: request.method, target: request.target, has_body, answer: None })
 }
 
@@ -121,14 +142,25 @@ async fn to_rpc(
     route: &Route,
     transcoder: &Transcoder,
 ) -> Result<Call, Rejection> {
-    if is_compressed(Framing::Bare, &session.req_header().headers) {
+    let headers = &session.req_header().headers;
+    if !ctx.protocol.reads_json() {
+        return Err(Rejection::UnsupportedMediaType(PLAIN_TYPES));
+    }
+    if is_compressed(Framing::Bare, headers) {
         return Err(Rejection::UnsupportedCompression);
     }
+    let is_json = headers.get(CONTENT_TYPE).is_none_or(|of| is_json(of.as_bytes()));
     let body = read(session, ctx, limit(route, transcoder)).await?;
+    if !is_json && !body.is_empty() {
+        return Err(Rejection::UnsupportedMediaType(PLAIN_TYPES));
+    }
     let request = session.req_header();
     let path = ctx.path.as_deref().unwrap_or_else(|| request.uri.path());
     let call = transcoder.to_rpc(&request.method, path, request.uri.query(), &body);
-    let (method, call) = call.map_err(rejected)?;
+    let (method, call) = call.map_err(|fault| match fault {
+        Fault::Malformed(what) => Rejection::InvalidBody(what),
+        fault => rejected(fault),
+    })?;
     // The record knows what the client said, not what it became.
     if let Some(mut tap) = ctx.body.request_tap.take() {
         tap.push(&body);
@@ -137,6 +169,34 @@ async fn to_rpc(
     ctx.body.prepared = Some(call.body);
     let way = Way::ToRpc { method, binding: call.binding };
     Ok(Call { way, method: Method::POST, target: call.path, has_body: true, answer: None })
+}
+
+/// Read a call that goes nowhere, as far as the record wants to see it.
+pub async fn look(
+    session: &mut Session,
+    ctx: &mut Context,
+    route: &Route,
+    transcoder: &Transcoder,
+) {
+    let Some(capture) = &route.capture else { return };
+    if ctx.body.call.is_some() || capture.request(Some(JSON.as_bytes()), None).is_none() {
+        return;
+    }
+    if ctx.body.prepared.is_none() {
+        let headers = &session.req_header().headers;
+        if headers.contains_key(EXPECT) {
+            return;
+        }
+        let whole = body::read_whole(session, ctx, body::PREPARED_LIMIT);
+        match tokio::time::timeout(body::UNFORWARDED_TIME, whole).await {
+            Ok(Ok(whole)) => ctx.body.prepared = Some(whole),
+            Ok(Err(_)) | Err(_) => return,
+        }
+    }
+    // What is malformed, too, is refused for what it was refused for.
+    if begin(session, ctx, route, transcoder).await.is_ok() {
+        body::read_unforwarded(session, ctx).await;
+    }
 }
 
 /// The body, which has been read already where the request has an idempotency key.
@@ -159,7 +219,7 @@ fn limit(route: &Route, transcoder: &Transcoder) -> usize {
 /// How the caller writes its message.
 fn encoding(protocol: Protocol, head: &request::Parts) -> Result<(Codec, Framing), Rejection> {
     let content_type = head.headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-    let essence = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    let essence = essence(content_type);
     let framing = match protocol {
         Protocol::Grpc if head.version != Version::HTTP_2 => {
             return Err(Rejection::InvalidRpc("gRPC needs HTTP/2: it ends in trailers"));
@@ -170,16 +230,28 @@ fn encoding(protocol: Protocol, head: &request::Parts) -> Result<(Codec, Framing
         Protocol::Connect => match essence {
             b"application/json" => return Ok((Codec::Json, Framing::Bare)),
             b"application/proto" => return Ok((Codec::Proto, Framing::Bare)),
-            _ => return Err(Rejection::UnsupportedMediaType),
+            _ => return Err(Rejection::UnsupportedMediaType(RPC_TYPES)),
         },
-        Protocol::Http | Protocol::ConnectStream => return Err(Rejection::UnsupportedMediaType),
+        Protocol::Http | Protocol::ConnectStream => {
+            return Err(Rejection::UnsupportedMediaType(RPC_TYPES));
+        }
     };
     let suffix = essence.iter().position(|byte| *byte == b'+').map(|at| &essence[at + 1..]);
     match suffix {
         None | Some(b"proto") => Ok((Codec::Proto, framing)),
         Some(b"json") => Ok((Codec::Json, framing)),
-        Some(_) => Err(Rejection::UnsupportedMediaType),
+        Some(_) => Err(Rejection::UnsupportedMediaType(RPC_TYPES)),
     }
+}
+
+/// A content type without its parameters.
+fn essence(content_type: &[u8]) -> &[u8] {
+    content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii()
+}
+
+fn is_json(content_type: &[u8]) -> bool {
+    let essence = essence(content_type);
+    essence.eq_ignore_ascii_case(b"application/json") || essence.ends_with(b"+json")
 }
 
 fn is_compressed(framing: Framing, headers: &HeaderMap) -> bool {
@@ -249,6 +321,14 @@ impl Call {
 }
 
 impl Way {
+    /// The JSON of the message in a good answer that was made of JSON; `None` for any other.
+    pub fn json_of(&self, body: &[u8]) -> Option<Bytes> {
+        let Way::ToHttp { method, codec, framing } = self else { return None };
+        let message = wire::first(*framing, body).ok()?;
+        let answer = method.read(&message, *codec).ok()?;
+        method.write(&answer, Codec::Json).ok().map(Bytes::from)
+    }
+
     pub fn max_message(&self) -> usize {
         match self {
             Way::ToHttp { method, .. } | Way::ToRpc { method, .. } => method.max_message(),

@@ -25,7 +25,7 @@ use crate::policy::{Policies, idempotency, rate_limit, retry};
 use crate::record::{self, Capture, Query};
 use crate::routing::{Conflict, Router};
 use crate::time::Moment;
-use crate::transcode::{Descriptors, Transcoder};
+use crate::transcode::{self, Descriptors, Transcoder};
 use crate::upstream::Upstream;
 
 /// The authorities an upstream's certificates may come from.
@@ -311,6 +311,11 @@ impl Route {
             Target::Upstream(target) => Some(target),
             Target::Serve(_) => None,
         }
+    }
+
+    /// Whether it makes messages of RPC of its upstream's JSON.
+    pub fn makes_messages(&self) -> bool {
+        self.transcoder.as_ref().is_some_and(|t| t.upstream() == transcode::config::Upstream::Http)
     }
 
     /// The limit on a whole request, if there is one.

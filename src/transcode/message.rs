@@ -24,9 +24,9 @@ pub fn read(
 ) -> Result<DynamicMessage, Fault> {
     match codec {
         Codec::Proto => DynamicMessage::decode(descriptor.clone(), bytes)
-            .map_err(|_| Fault::Malformed("the message is not one that this method takes")),
+            .map_err(|_| Fault::Malformed("the message is not of the method's type")),
         Codec::Json => {
-            let malformed = Fault::Malformed("the message is not JSON that this method takes");
+            let malformed = Fault::Malformed("the message is not JSON of the method's type");
             let mut json = serde_json::Deserializer::from_slice(bytes);
             let message =
                 DynamicMessage::deserialize_with_options(descriptor.clone(), &mut json, options);

@@ -111,6 +111,10 @@ fn parts(method: &str, target: &str, body: &str) -> (String, String, String) {
     (method.to_owned(), target.to_owned(), body.to_owned())
 }
 
+fn answered(method: &Method, json: &[u8], codec: Codec) -> Result<Vec<u8>, Fault> {
+    method.answer(json).and_then(|answer| method.write(&answer, codec))
+}
+
 #[test]
 fn a_message_becomes_a_body_a_path_and_a_query() {
     let book = r#"{"name":"a b/ü","title":"T","tags":["x","y&z"],"pages":"7"}"#;
@@ -186,14 +190,14 @@ fn proto_and_json_say_the_same() {
         transcoder.to_http(method, Codec::Proto, &book.encode_to_vec()).expect("a request");
     let json = request.body.expect("a body");
     assert_eq!(&json[..], br#"{"name":"n","pages":"9223372036854775807"}"#);
-    assert_eq!(method.answer(&json, Codec::Proto).expect("an answer"), book.encode_to_vec());
+    assert_eq!(answered(method, &json, Codec::Proto).expect("an answer"), book.encode_to_vec());
 }
 
 #[test]
 fn an_answer_is_found_where_its_mapping_says() {
     let whole = transcoder("method: library.Books/Plain\nhttp: {path: /b, body: '*'}");
     let method = whole.method("/library.Books/Plain").expect("a method");
-    let answer = |json: &str| method.answer(json.as_bytes(), Codec::Json);
+    let answer = |json: &str| answered(method, json.as_bytes(), Codec::Json);
     assert_eq!(answer(r#"{"title":"T","more":[{}]}"#), Ok(br#"{"title":"T"}"#.to_vec()));
     assert_eq!(answer(""), Ok(b"{}".to_vec()));
     for json in ["{", "[]", r#"{"title":7}"#, r#"{"title":"T"}x"#, "<html>"] {
@@ -203,7 +207,7 @@ fn an_answer_is_found_where_its_mapping_says() {
         "method: library.Books/Plain\nhttp: {path: /b, body: '*'}\nresponse: {title: data.0.text, sequel: '*', pages: none}",
     );
     let method = mapped.method("/library.Books/Plain").expect("a method");
-    let answer = method.answer(br#"{"data":[{"text":"T"}],"name":"s"}"#, Codec::Json);
+    let answer = answered(method, br#"{"data":[{"text":"T"}],"name":"s"}"#, Codec::Json);
     assert_eq!(answer, Ok(br#"{"title":"T","sequel":{"name":"s"}}"#.to_vec()));
 }
 
@@ -231,7 +235,7 @@ fn size_and_depth_are_bounded() {
     let method = small.method("/library.Books/Plain").expect("a method");
     let cover = [&[0x42, 90][..], &[7; 90]].concat();
     assert_eq!(small.to_http(method, Codec::Proto, &cover), Err(Fault::TooLarge));
-    assert_eq!(method.answer(long(100).as_bytes(), Codec::Json), Err(Fault::TooLarge));
+    assert_eq!(answered(method, long(100).as_bytes(), Codec::Json), Err(Fault::TooLarge));
     let deep = transcoder("method: library.Books/Plain\nhttp: {path: /b, body: '*'}");
     let json = [r#"{"sequel":"#.repeat(5000), "{}".to_owned(), "}".repeat(5000)].concat();
     assert!(matches!(call(&deep, "Plain", &json), Err(Fault::Malformed(_))));
@@ -426,7 +430,8 @@ fn frames_that_are_broken_are_known_by_what_is_wrong() {
 
 #[test]
 fn a_connect_get_holds_its_message_in_the_query() {
-    let read = wire::of_query;
+    let read = |query: &str| Ok((wire::codec_of_query(query)?, wire::message_of_query(query)?));
+    assert_eq!(read("encoding=json&message=a+b%2Bc"), Ok((Codec::Json, b"a b+c".to_vec())));
     assert_eq!(read("connect=v1&encoding=json&message=%7B%7D"), Ok((Codec::Json, b"{}".to_vec())));
     assert_eq!(read("encoding=proto&base64=1&message=CgE_"), Ok((Codec::Proto, vec![10, 1, 63])));
     assert_eq!(read("encoding=proto&base64=1&message=CgE%3D"), Ok((Codec::Proto, vec![10, 1])));
@@ -453,7 +458,7 @@ proptest! {
                     prop_assert!(request.body.map_or(0, |body| body.len()) <= 200);
                     prop_assert!(request.target.parse::<http::Uri>().is_ok(), "{}", request.target);
                 }
-                if let Ok(answer) = method.answer(&bytes, codec) {
+                if let Ok(answer) = answered(method, &bytes, codec) {
                     prop_assert!(answer.len() <= 200);
                 }
             }
@@ -461,9 +466,10 @@ proptest! {
         }
         for framing in [Framing::Bare, Framing::Grpc, Framing::GrpcWeb, Framing::GrpcWebText] {
             let _ = wire::unwrap(framing, &bytes, false);
+            let _ = wire::first(framing, &bytes);
         }
         let text = String::from_utf8_lossy(&bytes);
-        let _ = wire::of_query(&text);
+        let _ = wire::message_of_query(&text);
         let _ = transcoder.to_rpc(&http::Method::GET, &text, Some(&text), &bytes);
         let _ = transcoder.to_rpc(&http::Method::PUT, "/v1/books/n", Some(&text), &bytes);
     }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use prost_reflect::prost::Message as _;
@@ -15,6 +17,7 @@ use super::field::FieldPath;
 use super::message::{self, Codec};
 use super::wire::{self, Framing};
 use super::{Fault, Mistake, annotation};
+use crate::time::Moment;
 
 /// The methods of a route, both sides of each.
 pub struct Transcoder {
@@ -26,7 +29,12 @@ pub struct Transcoder {
     reading: DeserializeOptions,
     refuse_unknown: bool,
     max_message: usize,
+    /// Nanoseconds; zero for never.
+    complained: AtomicU64,
 }
+
+/// How often an upstream is complained of.
+const COMPLAINTS: Duration = Duration::from_secs(10);
 
 /// A method, and how long its messages may be.
 pub struct Method {
@@ -83,7 +91,26 @@ impl Transcoder {
         let refuse_unknown = config.unknown_fields == UnknownFields::Refuse;
         let reading = DeserializeOptions::new().deny_unknown_fields(refuse_unknown);
         let upstream = config.upstream;
-        Ok(Transcoder { upstream, methods, bindings, reading, refuse_unknown, max_message })
+        let complained = AtomicU64::new(0);
+        Ok(Transcoder {
+            upstream,
+            methods,
+            bindings,
+            reading,
+            refuse_unknown,
+            max_message,
+            complained,
+        })
+    }
+
+    /// Whether to say that an answer is none; true for one of those who ask at once.
+    pub fn may_complain(&self, now: Moment) -> bool {
+        // Relaxed: nothing else hangs on it.
+        let (last, now) = (self.complained.load(Ordering::Relaxed), now.as_nanos().max(1));
+        let due = last == 0 || now.saturating_sub(last) >= COMPLAINTS.as_nanos() as u64;
+        let swap =
+            || self.complained.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed);
+        due && swap().is_ok()
     }
 
     pub fn upstream(&self) -> Upstream {
@@ -241,20 +268,29 @@ impl Method {
     }
 
     /// The upstream's JSON as the answer to a call.
-    pub fn answer(&self, json: &[u8], codec: Codec) -> Result<Vec<u8>, Fault> {
+    pub fn answer(&self, json: &[u8]) -> Result<DynamicMessage, Fault> {
         self.bound(json.len())?;
-        let answer = self.bindings[0].to_answer(json, &self.output)?;
-        let answer = message::write(&answer, codec)?;
+        self.bindings[0].to_answer(json, &self.output)
+    }
+
+    /// An answer as a caller reads it.
+    pub fn write(&self, answer: &DynamicMessage, codec: Codec) -> Result<Vec<u8>, Fault> {
+        let answer = message::write(answer, codec)?;
         self.bound(answer.len())?;
         Ok(answer)
+    }
+
+    /// An answer that has been written.
+    pub fn read(&self, answer: &[u8], codec: Codec) -> Result<DynamicMessage, Fault> {
+        self.bound(answer.len())?;
+        let lenient = DeserializeOptions::new().deny_unknown_fields(false);
+        message::read(&self.output, codec, answer, &lenient)
     }
 
     /// The upstream's message as the JSON that answers a request.
     pub fn reply(&self, binding: usize, body: &[u8], compressed: bool) -> Result<Vec<u8>, Fault> {
         let message = wire::unwrap(Framing::Grpc, body, compressed)?;
-        self.bound(message.len())?;
-        let lenient = DeserializeOptions::new();
-        let answer = message::read(&self.output, Codec::Proto, &message, &lenient)?;
+        let answer = self.read(&message, Codec::Proto)?;
         let json = self.bindings[binding].of_answer(&answer)?;
         self.bound(json.len())?;
         Ok(json)

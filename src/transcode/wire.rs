@@ -99,33 +99,46 @@ fn frame(message: &[u8]) -> Vec<u8> {
     framed
 }
 
-/// The message in the query of a Connect GET.
-pub fn of_query(query: &str) -> Result<(Codec, Vec<u8>), Fault> {
-    let (mut codec, mut message, mut in_base64) = (None, None, false);
-    for pair in query.split('&') {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        match name {
-            "encoding" => codec = Some(value),
-            "message" => message = Some(value),
-            "base64" => in_base64 = value == "1",
-            "compression" if !matches!(value, "" | "identity") => return Err(Fault::Compressed),
-            _ => {}
-        }
-    }
-    let codec = match codec {
-        Some("json") => Codec::Json,
-        Some("proto") => Codec::Proto,
-        Some(_) | None => {
-            return Err(Fault::Malformed("the query names no encoding, json or proto"));
-        }
+/// The message that an answer begins with; whatever follows it says how it ended.
+pub fn first(framing: Framing, body: &[u8]) -> Result<Cow<'_, [u8]>, Fault> {
+    let framed = match framing {
+        Framing::Bare => return Ok(Cow::Borrowed(body)),
+        Framing::Grpc | Framing::GrpcWeb => Cow::Borrowed(body),
+        Framing::GrpcWebText => Cow::Owned(of_base64(body)?),
     };
-    let message = message.ok_or(Fault::Malformed("the query has no message"))?;
-    let message: Vec<u8> = percent_decode_str(message).collect();
-    match in_base64 {
-        true => BASE64_URL
-            .decode(message)
-            .map(|message| (codec, message))
-            .map_err(|_| Fault::Malformed("the message is not Base64")),
-        false => Ok((codec, message)),
+    let length = framed.get(1..PREFIX).and_then(|length| length.try_into().ok());
+    let length = length.map_or(0, u32::from_be_bytes) as usize;
+    let whole = framed.get(..PREFIX.saturating_add(length)).unwrap_or(&framed);
+    unframe(whole, false).map(|message| Cow::Owned(message.to_vec()))
+}
+
+/// The codec that the query of a Connect GET names.
+pub fn codec_of_query(query: &str) -> Result<Codec, Fault> {
+    match parameter(query, "encoding") {
+        Some("json") => Ok(Codec::Json),
+        Some("proto") => Ok(Codec::Proto),
+        Some(_) | None => Err(Fault::Malformed("the query names no encoding, json or proto")),
     }
+}
+
+/// The message in the query of a Connect GET.
+pub fn message_of_query(query: &str) -> Result<Vec<u8>, Fault> {
+    if !matches!(parameter(query, "compression"), None | Some("" | "identity")) {
+        return Err(Fault::Compressed);
+    }
+    let message = parameter(query, "message");
+    let message = message.ok_or(Fault::Malformed("the query has no message"))?;
+    // As forms are written: some clients' spaces are plus signs.
+    let message: Vec<u8> = percent_decode_str(&message.replace('+', " ")).collect();
+    match parameter(query, "base64") {
+        Some("1") => {
+            BASE64_URL.decode(message).map_err(|_| Fault::Malformed("the message is not Base64"))
+        }
+        Some(_) | None => Ok(message),
+    }
+}
+
+fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    let value = |pair: &'a str| pair.strip_prefix(name)?.strip_prefix('=');
+    query.split('&').find_map(value)
 }

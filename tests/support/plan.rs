@@ -33,7 +33,7 @@ pub struct Plan {
     file: Option<PathBuf>,
     pub(super) yaml: String,
     environment: Vec<(String, String)>,
-    files: Vec<(String, String)>,
+    files: Vec<(String, Vec<u8>)>,
 }
 
 impl Plan {
@@ -90,8 +90,8 @@ impl Plan {
     }
 
     /// A file beside the configuration.
-    pub fn beside(mut self, name: &str, content: &str) -> Self {
-        self.files.push((name.to_owned(), content.to_owned()));
+    pub fn beside(mut self, name: &str, content: impl AsRef<[u8]>) -> Self {
+        self.files.push((name.to_owned(), content.as_ref().to_vec()));
         self
     }
 

@@ -15,6 +15,8 @@ use super::{Rendered, RpcError, details, envelope};
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const GRPC_STATUS_DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
+/// How an answer says that it has ended.
+pub const END: [HeaderName; 3] = [GRPC_STATUS, GRPC_MESSAGE, GRPC_STATUS_DETAILS];
 /// The flag of the frame that holds gRPC-Web's trailers.
 const TRAILERS: u8 = 0x80;
 

@@ -20,6 +20,7 @@ use super::rpc_code::RpcCode;
 use crate::config::route::ErrorCodes;
 use crate::policy::idempotency::Answer;
 
+pub use grpc::END as GRPC_END;
 pub use protocol::{CONNECT_PROTOCOL_VERSION, Protocol};
 
 /// An error as an answer.
@@ -67,6 +68,11 @@ impl Reader<'_> {
     pub fn refuse(self, rejection: &Rejection) -> Rendered {
         match self.protocol {
             Protocol::Http => problem::render(rejection, self.request_id),
+            // Here Connect wants the status that HTTP has for it, which is no code's.
+            Protocol::Connect if matches!(rejection, Rejection::UnsupportedMediaType(_)) => {
+                let error = rejection.to_rpc(self.codes);
+                Rendered { status: rejection.status().as_u16(), ..self.fail(&error) }
+            }
             _ => self.fail(&rejection.to_rpc(self.codes)),
         }
     }
@@ -74,7 +80,8 @@ impl Reader<'_> {
     /// Write an error of RPC.
     pub fn fail(self, error: &RpcError<'_>) -> Rendered {
         match self.protocol {
-            Protocol::Http | Protocol::Connect => connect::unary(error),
+            Protocol::Http => problem::of_rpc(error, self.request_id),
+            Protocol::Connect => connect::unary(error),
             Protocol::ConnectStream => connect::stream(error, self.content_type()),
             Protocol::Grpc => grpc::head_only(error, self.content_type()),
             Protocol::GrpcWeb => grpc::web(error, self.content_type(), false),
@@ -85,15 +92,6 @@ impl Reader<'_> {
     fn content_type(self) -> HeaderValue {
         let json = || HeaderValue::from_static("application/json");
         self.headers.get(CONTENT_TYPE).cloned().unwrap_or_else(json)
-    }
-}
-
-/// The status `rejection` is answered with.
-pub fn status(protocol: Protocol, codes: ErrorCodes, rejection: &Rejection) -> u16 {
-    match protocol {
-        Protocol::Http => rejection.status().as_u16(),
-        Protocol::Connect => rejection.to_rpc(codes).code.http_status(),
-        Protocol::ConnectStream | Protocol::Grpc | Protocol::GrpcWeb | Protocol::GrpcWebText => 200,
     }
 }
 

@@ -1,10 +1,10 @@
 //! `application/problem+json`, RFC 9457.
 
-use http::HeaderValue;
 use http::header::CONTENT_TYPE;
+use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 
-use super::Rendered;
+use super::{Rendered, RpcError};
 use crate::proxy::rejection::Rejection;
 
 #[derive(Serialize)]
@@ -20,19 +20,24 @@ struct Problem<'a> {
 }
 
 pub(super) fn render(rejection: &Rejection, request_id: &str) -> Rendered {
-    let status = rejection.status();
-    let problem = Problem {
-        kind: "about:blank",
-        title: status.canonical_reason().unwrap_or("Error"),
-        status: status.as_u16(),
-        detail: rejection.detail(),
-        code: rejection.code(),
-        request_id,
-    };
+    write(rejection.status(), rejection.detail(), rejection.code(), request_id)
+}
+
+/// An upstream's error of RPC, for who called it by plain HTTP.
+pub(super) fn of_rpc(error: &RpcError<'_>, request_id: &str) -> Rendered {
+    let status = StatusCode::from_u16(error.code.http_status());
+    let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    write(status, error.message, error.code.as_str(), request_id)
+}
+
+fn write(status: StatusCode, detail: &str, code: &str, request_id: &str) -> Rendered {
+    let title = status.canonical_reason().unwrap_or("Error");
+    let number = status.as_u16();
+    let problem = Problem { kind: "about:blank", title, status: number, detail, code, request_id };
     // Strings and a number always serialize.
     let body = serde_json::to_vec(&problem).unwrap_or_default().into();
     let content_type = HeaderValue::from_static("application/problem+json");
-    Rendered::new(status.as_u16(), vec![(CONTENT_TYPE, content_type)], body)
+    Rendered::new(number, vec![(CONTENT_TYPE, content_type)], body)
 }
 
 #[cfg(test)]
