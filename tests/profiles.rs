@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use crate::support::{
-    Answer, Call, Gateway, Issuer, Plan, Postgres, Response, Store, Upstream, assert_about,
-    assert_within, timed,
+    Answer, Call, Dialect, Gateway, Issuer, Plan, Postgres, Response, Store, Upstream,
+    assert_about, assert_within, timed,
 };
 
 fn shipped(name: &str) -> PathBuf {
@@ -70,6 +70,36 @@ mod gateway_service {
             let body: serde_json::Value = serde_json::from_slice(&request.body).expect("JSON");
             assert_eq!(body["name"], "World");
         }
+    }
+
+    #[test]
+    fn every_dialect_is_served_recorded_and_given_its_answer_again() {
+        let upstream = Upstream::always(hello());
+        let (gateway, issuer) = start(&upstream);
+        let token = format!("Bearer {}", issuer.token("ada"));
+        for dialect in Dialect::ALL {
+            let key = format!("{dialect:?}");
+            for replayed in [None, Some("true")] {
+                let headers = [("authorization", token.as_str()), ("idempotency-key", &key)];
+                let told = dialect.call(&gateway, "Ada", &headers);
+                assert_eq!(told.said(), ("ok", "Hello Ada from custom-lang-service!"));
+                assert_eq!(told.header("idempotency-replayed"), replayed, "{dialect:?}");
+            }
+            assert_eq!(dialect.call(&gateway, "Ada", &[]).code, "unauthenticated");
+        }
+        for request in upstream.wait_complete(5) {
+            assert_eq!(
+                (request.target.as_str(), request.text()),
+                ("/invoke", "{\"name\":\"Ada\"}".into())
+            );
+        }
+        let rows = Store::Sqlite.wait_for_rows(&gateway, 15);
+        for row in rows.iter().filter(|row| row.is_true("success")) {
+            let said = (row.text("name"), row.text("result_message"));
+            assert_eq!(said, (Some("Ada"), Some("Hello Ada from custom-lang-service!")));
+        }
+        assert_eq!(rows.iter().filter(|row| row.is_true("success")).count(), 10);
+        assert_eq!(upstream.count(), 5);
     }
 
     #[test]

@@ -283,6 +283,9 @@ fn what_cannot_be_transcoded_is_said_at_load_with_its_place() {
         let upstream = Upstream::start();
         let (code, log) = plan(&policies).upstream(&upstream).fails();
         assert!(code != Some(0) && log.contains(wanted), "{policies}: {log}");
+        // `FILE:line:column: `, where the route is.
+        let place = log.split("portcullis.yaml:").nth(1).and_then(|rest| rest.split(':').next());
+        assert!(place.is_some_and(|line| matches!(line, "6" | "7")), "{policies}: {log}");
     }
     let unread = Plan::route("").section("descriptors: {gateway: {file: nowhere.binpb}}");
     let (_, log) = unread.env("UPSTREAM", "http://127.0.0.1:9").fails();
@@ -308,4 +311,41 @@ fn an_empty_message_of_rpc_reaches_an_upstream_of_http2() {
     for request in upstream.requests() {
         assert_eq!(String::from_utf8_lossy(&request.body), "{\"name\":\"World\"}");
     }
+}
+
+#[test]
+fn a_reload_reads_the_descriptors_again_and_keeps_the_old_ones_if_they_are_broken() {
+    let upstream = Upstream::always(Answer::json(200, "{\"message\":\"A\",\"other\":\"B\"}"));
+    let transcode = "transcode: {descriptors: own, method: s.S/M, http: {path: /m, body: '*'}}";
+    let plan = Plan::route(transcode)
+        .beside("own.binpb", compiled("message"))
+        .section("descriptors: {own: {file: own.binpb}}");
+    let gateway = plan.upstream(&upstream).start();
+    let answer = || gateway.call(Call::new("POST /s.S/M").json("{}")).text();
+    assert_eq!(answer(), "{\"message\":\"A\"}");
+    let file = gateway.directory().join("own.binpb");
+    std::fs::write(&file, compiled("other")).expect("written");
+    gateway.signal("HUP");
+    eventually("the new descriptors", || (answer() == "{\"other\":\"B\"}").then_some(()));
+    std::fs::write(&file, "broken").expect("written");
+    gateway.signal("HUP");
+    gateway.wait_for_log("descriptors.own.file: ");
+    assert_eq!(answer(), "{\"other\":\"B\"}");
+}
+
+/// A service whose answer has one field of this name.
+fn compiled(field: &str) -> Vec<u8> {
+    let text = format!(
+        "syntax = \"proto3\"; package s; message In {{}} message Out {{ string {field} = 1; }} service S {{ rpc M(In) returns (Out); }}"
+    );
+    descriptors(&text)
+}
+
+/// The descriptor set of a file.
+pub fn descriptors(proto: &str) -> Vec<u8> {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("own.proto"), proto).expect("a file");
+    let mut compiler = protox::Compiler::new([folder.path()]).expect("a folder");
+    compiler.include_imports(true).open_file("own.proto").expect("a valid file");
+    compiler.encode_file_descriptor_set()
 }

@@ -7,7 +7,7 @@ use crate::support::{
     Answer, Call, Dialect, Gateway, H2Client, INVOKE, Plan, Store, Upstream, eventually, frame,
     message, refused_address, request,
 };
-use crate::transcode::{hello, mapped, start};
+use crate::transcode::{descriptors, hello, mapped, start};
 
 /// A service whose method may be called by GET.
 const LOOKUP: &str = r#"
@@ -19,14 +19,6 @@ service Names {
 message Key { string name = 1; }
 message Found { string message = 1; }
 "#;
-
-fn compiled(proto: &str) -> Vec<u8> {
-    let folder = tempfile::tempdir().expect("a folder");
-    std::fs::write(folder.path().join("lookup.proto"), proto).expect("a file");
-    let mut compiler = protox::Compiler::new([folder.path()]).expect("a folder");
-    compiler.include_imports(true).open_file("lookup.proto").expect("a valid file");
-    compiler.encode_file_descriptor_set()
-}
 
 /// Every dialect is told this code.
 #[track_caller]
@@ -236,7 +228,7 @@ fn a_method_without_side_effects_may_be_called_by_get() {
     let upstream = Upstream::always(hello());
     let transcode = "transcode: {descriptors: lookup, method: lookup.Names/Find, http: {path: /find, body: '*'}}";
     let plan = Plan::route(transcode)
-        .beside("lookup.binpb", compiled(LOOKUP))
+        .beside("lookup.binpb", descriptors(LOOKUP))
         .section("descriptors: {lookup: {file: lookup.binpb}}");
     let gateway = plan.upstream(&upstream).start();
     let mut client = gateway.connect();

@@ -1,9 +1,60 @@
 //! Plain HTTP with JSON, to an upstream that knows only gRPC.
 
+use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
+
 use crate::support::{
-    Call, H2Client, H2Upstream, INVOKE, Plan, Reply, Store, frame, message, request,
+    Call, Gateway, H2Client, H2Upstream, INVOKE, Plan, Reply, Store, Upstream, frame, message,
+    refused_address, request,
 };
 use crate::transcode::plan;
+
+const SHELVES: &str = r#"
+syntax = "proto3";
+package library;
+import "google/api/annotations.proto";
+service Shelves {
+  rpc Get(GetRequest) returns (Shelf) {
+    option (google.api.http) = {
+      get: "/v1/{name=shelves/*}"
+      additional_bindings { get: "/v1/titles/{name}" response_body: "title" }
+    };
+  }
+  rpc Create(CreateRequest) returns (Shelf) {
+    option (google.api.http) = { post: "/v1/shelves" body: "shelf" };
+  }
+}
+message GetRequest { string name = 1; string view = 2; }
+message CreateRequest { string request_id = 1; Shelf shelf = 2; }
+message Shelf { string title = 1; }
+"#;
+
+struct Sources;
+
+impl FileResolver for Sources {
+    fn open_file(&self, name: &str) -> Result<File, protox::Error> {
+        match name {
+            "google/api/annotations.proto" => {
+                File::from_source(name, include_str!("protos/annotations.proto"))
+            }
+            "shelves.proto" => File::from_source(name, SHELVES),
+            _ => Err(protox::Error::file_not_found(name)),
+        }
+    }
+}
+
+/// Every annotated method of a service, on one route.
+fn annotated(upstream: &H2Upstream) -> Gateway {
+    let mut resolver = ChainFileResolver::new();
+    resolver.add(Sources);
+    resolver.add(GoogleFileResolver::new());
+    let mut compiler = protox::Compiler::with_file_resolver(resolver);
+    compiler.include_imports(true).open_file("shelves.proto").expect("a valid file");
+    Plan::route("transcode: {descriptors: library, service: library.Shelves, upstream: grpc}")
+        .beside("library.binpb", compiler.encode_file_descriptor_set())
+        .section("descriptors: {library: {file: library.binpb}}")
+        .h2_upstream(upstream)
+        .start()
+}
 
 /// Plain HTTP in, gRPC to the upstream.
 fn bound(http: &str, policies: &str) -> Plan {
@@ -97,4 +148,100 @@ fn errors_of_grpc_are_statuses_of_http() {
     assert_called(&upstream, &["Ada", "Ada"]);
     let row = &Store::Sqlite.wait_for_rows(&gateway, 1)[0];
     assert_eq!((row.text("name"), row.text("result_message")), (Some("Ada"), Some("Hello!")));
+}
+
+#[test]
+fn annotations_say_which_requests_are_which_calls() {
+    let upstream = H2Upstream::always(Reply::grpc(&message("Novels"), 0));
+    let gateway = annotated(&upstream);
+    let shelf = "{\"title\":\"Novels\"}";
+    assert_eq!(gateway.get("/v1/shelves/7?view=full").text(), shelf);
+    assert_eq!(gateway.get("/v1/titles/a%20b").text(), "\"Novels\"");
+    let created = gateway.post("/v1/shelves?request_id=r1", shelf);
+    assert_eq!((created.status, created.text().as_str()), (200, shelf));
+    let seen = upstream.wait_for(3);
+    let of = |field: u8, bytes: &[u8]| {
+        let head = [field << 3 | 2, u8::try_from(bytes.len()).expect("short")];
+        [&head[..], bytes].concat()
+    };
+    let expected = [
+        ("/library.Shelves/Get", [of(1, b"shelves/7"), of(2, b"full")].concat()),
+        ("/library.Shelves/Get", of(1, b"a b")),
+        ("/library.Shelves/Create", [of(1, b"r1"), of(2, &message("Novels"))].concat()),
+    ];
+    for (request, (path, message)) in seen.iter().zip(expected) {
+        assert_eq!((request.path.as_str(), &request.body), (path, &frame(&message)));
+    }
+    let wrong = gateway.call(Call::new("DELETE /v1/shelves/7"));
+    assert_eq!((wrong.status, wrong.header("allow")), (405, Some("GET")));
+    assert_eq!(gateway.get("/v1/elsewhere").status, 404);
+    assert_eq!(upstream.count(), 3);
+}
+
+#[test]
+fn what_is_no_json_goes_nowhere_and_says_what_would_be() {
+    let upstream = H2Upstream::always(Reply::grpc(&message("Hello!"), 0));
+    let gateway = bound("{path: '/v1/hello', body: '*'}", "").h2_upstream(&upstream).start();
+    let post = |name: &str, value: &str, body: &[u8]| {
+        gateway.call(Call::new("POST /v1/hello").header(name, value).body(body))
+    };
+    let form = post("content-type", "application/x-www-form-urlencoded", b"name=Ada");
+    assert_eq!((form.status, form.code().as_str()), (415, "unsupported_media_type"));
+    assert_eq!(form.header("accept-post"), Some("application/json"));
+    let web = post("content-type", "application/grpc-web", &frame(&message("Ada")));
+    assert_eq!(web.status, 200);
+    assert!(web.text().contains("grpc-status: 12"), "{}", web.text());
+    let compressed = post("content-encoding", "gzip", b"\x1f\x8b");
+    assert_eq!((compressed.status, compressed.header("accept-encoding")), (415, Some("identity")));
+    for body in ["{", "[]", "{\"name\":7}"] {
+        let malformed = gateway.post("/v1/hello", body);
+        assert_eq!((malformed.status, malformed.code().as_str()), (400, "invalid_body"), "{body}");
+        assert_eq!(malformed.header("content-type"), Some("application/problem+json"));
+    }
+    assert_eq!(upstream.count(), 0);
+}
+
+#[test]
+fn an_upstream_of_grpc_that_is_late_or_away_is_told_as_ever() {
+    let late = H2Upstream::always(Reply::hang());
+    let http = "{path: '/v1/hello', body: '*'}";
+    let gateway = bound(http, "timeout: {attempt: 100ms}").h2_upstream(&late).start();
+    let response = gateway.post("/v1/hello", "{}");
+    assert_eq!((response.status, response.code().as_str()), (504, "attempt_timeout"));
+    late.wait_cancelled(1);
+    let address = refused_address();
+    let upstreams =
+        format!("upstreams: {{service: {{endpoints: ['http://{address}'], protocol: h2c}}}}");
+    let away = bound(http, "fallback: {status: 200, json: {message: 'Not here'}}");
+    let response = away.section(&upstreams).start().post("/v1/hello", "{}");
+    assert_eq!((response.status, response.text().as_str()), (200, "{\"message\":\"Not here\"}"));
+}
+
+#[test]
+fn an_answer_of_grpc_is_given_again_for_its_key() {
+    let upstream =
+        H2Upstream::script([Reply::grpc(&message("Hello!"), 0), Reply::trailers_only(5)]);
+    let gateway = bound("{path: '/v1/hello', body: '*'}", "idempotency: {}");
+    let gateway = gateway.h2_upstream(&upstream).start();
+    for (key, status) in [("a", 200), ("b", 404)] {
+        let call = || Call::new("POST /v1/hello").header("idempotency-key", key).json("{}");
+        let first = gateway.call(call());
+        let again = gateway.call(call());
+        assert_eq!((first.status, again.status), (status, status));
+        assert_eq!(again.header("idempotency-replayed"), Some("true"));
+        assert_eq!(again.body, first.body);
+    }
+    assert_eq!(upstream.count(), 2);
+}
+
+#[test]
+fn grpc_is_not_called_over_http_1() {
+    let upstream = Upstream::start();
+    let transcode = "transcode: {descriptors: gateway, method: gateway.v1.GatewayService/InvokeCustom, upstream: grpc, http: {path: /}}";
+    let more = "fallback: {upstream: other}";
+    let both = "upstreams: {service: {endpoints: ['http://127.0.0.1:9'], protocol: h2c}, other: {endpoints: ['http://127.0.0.1:9']}}";
+    let (_, log) = plan(transcode).upstream(&upstream).fails();
+    assert!(log.contains("routes.all.transcode.upstream: gRPC needs HTTP/2"), "{log}");
+    let (_, log) = plan(&format!("{transcode}\n{more}")).section(both).fails();
+    assert!(log.contains("routes.all.fallback.upstream: gRPC needs HTTP/2"), "{log}");
 }

@@ -217,11 +217,19 @@ impl RouteCheck<'_> {
         if self.route.serve.is_some() {
             self.report(&["transcode"], "a route with `serve` has no upstream to transcode for");
         }
-        let upstream = self.route.upstream.as_ref().and_then(|u| self.config.upstreams.get(u));
-        let is_http1 = upstream.is_some_and(|u| u.protocol == Protocol::Http1);
-        if transcode.upstream == transcode::config::Upstream::Grpc && is_http1 {
-            let message = "gRPC needs HTTP/2: the upstream's `protocol` is http1";
-            self.report(&["transcode", "upstream"], message);
+        if transcode.upstream == transcode::config::Upstream::Grpc {
+            let fallback = self.route.fallback.as_ref().and_then(|f| f.upstream.as_ref());
+            let named = [
+                (&["transcode", "upstream"], self.route.upstream.as_ref()),
+                (&["fallback", "upstream"], fallback),
+            ];
+            for (keys, name) in named {
+                let upstream = name.and_then(|name| self.config.upstreams.get(name));
+                if upstream.is_some_and(|upstream| upstream.protocol == Protocol::Http1) {
+                    let message = "gRPC needs HTTP/2: the upstream's `protocol` is http1";
+                    self.report(keys, message);
+                }
+            }
         }
         if self.route.rewrite.is_some() {
             self.report(&["rewrite"], "the path is that of `transcode.http`: one of them says it");

@@ -258,6 +258,8 @@ impl Gateway {
         if ctx.end.client_gone || ctx.end.rejection.is_some() || attempt::is_answered(session) {
             return;
         }
+        // Before its first byte goes out; of an answer without a body, nobody else tells.
+        attempt::answered(ctx, Clock::now());
         ctx.end.rpc_failed = answer.good.is_none();
         let (head, rendered) = answer.render(session, ctx, &call.way);
         let Ok(head) = rewritten(head, &rendered) else {

@@ -12,25 +12,12 @@ use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
 use super::wire::Framing;
 use super::*;
 
-/// As much of the annotations as there is to read.
-const ANNOTATIONS: &str = r#"
-syntax = "proto3";
-package google.api;
-import "google/protobuf/descriptor.proto";
-extend google.protobuf.MethodOptions { HttpRule http = 72295728; }
-message HttpRule {
-  oneof pattern { string get = 2; string put = 3; string post = 4; string delete = 5; string patch = 6; Custom custom = 8; }
-  string body = 7;
-  string response_body = 12;
-  repeated HttpRule additional_bindings = 11;
-}
-message Custom { string kind = 1; string path = 2; }
-"#;
+const ANNOTATIONS: &str = include_str!("../../tests/protos/annotations.proto");
 
 const LIBRARY: &str = r#"
 syntax = "proto3";
 package library;
-import "annotations.proto";
+import "google/api/annotations.proto";
 import "google/protobuf/timestamp.proto";
 service Books {
   rpc Get(GetRequest) returns (Book) {
@@ -62,7 +49,7 @@ struct Sources;
 impl FileResolver for Sources {
     fn open_file(&self, name: &str) -> Result<File, protox::Error> {
         match name {
-            "annotations.proto" => File::from_source(name, ANNOTATIONS),
+            "google/api/annotations.proto" => File::from_source(name, ANNOTATIONS),
             "library.proto" => File::from_source(name, LIBRARY),
             _ => Err(protox::Error::file_not_found(name)),
         }
