@@ -21,6 +21,8 @@ use portcullis::policy::{Caller, Policies, admit, auth, outcome::Outcome};
 use portcullis::routing::{Match, Router, path};
 use portcullis::runtime::flood_guard::FloodGuard;
 use portcullis::time::{Clock, Moment};
+use portcullis::transcode::wire::{self, Framing};
+use portcullis::transcode::{Codec, Descriptors, Transcoder};
 use serde::de::DeserializeOwned;
 
 /// Of the callers, one for each thread.
@@ -279,5 +281,47 @@ fn credentials(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, policies, rate_limits, retries, admission, routing, credentials);
+/// A call with a message of 100 bytes, to JSON and its answer back: what a transcoding route adds to
+/// a request, apart from holding both bodies.
+fn transcoding(c: &mut Criterion) {
+    let set = include_bytes!("../conf/gateway.binpb");
+    let descriptors = Descriptors::parse(set).expect("the shipped descriptors");
+    let config = r#"{"descriptors": "gateway", "method": "gateway.v1.GatewayService/InvokeCustom",
+        "http": {"path": "/invoke", "body": "*"}, "defaults": {"name": "World"}}"#;
+    let transcoder = Transcoder::compile(&parsed(config), &descriptors).expect("fits");
+    let path = "/gateway.v1.GatewayService/InvokeCustom";
+    let text = "a".repeat(98);
+    let proto = [&[0x0a, 98], text.as_bytes()].concat();
+    let json = format!(r#"{{"name":"{text}"}}"#).into_bytes();
+    let answer = format!(r#"{{"message":"{text}"}}"#).into_bytes();
+    for (name, codec, framing, message) in [
+        ("connect_json", Codec::Json, Framing::Bare, json),
+        ("connect_proto", Codec::Proto, Framing::Bare, proto.clone()),
+        ("grpc", Codec::Proto, Framing::Grpc, wire::wrap(Framing::Grpc, proto.clone())),
+        // As a request is framed: without the trailers of an answer.
+        ("grpc_web", Codec::Proto, Framing::GrpcWeb, wire::wrap(Framing::Grpc, proto)),
+    ] {
+        c.bench_function(&format!("transcode/{name}"), |b| {
+            b.iter(|| {
+                let method = transcoder.method(black_box(path)).ok()?;
+                let message = wire::unwrap(framing, black_box(&message), false).ok()?;
+                let request = transcoder.to_http(method, codec, &message).ok()?;
+                let told = method.answer(black_box(&answer)).ok()?;
+                let told = wire::wrap(framing, method.write(&told, codec).ok()?);
+                Some((request, told))
+            });
+        });
+    }
+}
+
+criterion_group!(
+    benches,
+    policies,
+    rate_limits,
+    retries,
+    admission,
+    routing,
+    credentials,
+    transcoding
+);
 criterion_main!(benches);

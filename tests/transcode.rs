@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::support::{
-    Answer, Call, Gateway, H2Client, H2Upstream, INVOKE, Plan, Reply, Response, Upstream,
+    Answer, Call, Dialect, Gateway, H2Client, H2Upstream, INVOKE, Plan, Reply, Upstream,
     eventually, frame, message, request,
 };
 
@@ -32,27 +32,6 @@ pub fn hello() -> Answer {
 
 fn call(content_type: &str, body: impl AsRef<[u8]>) -> Call {
     Call::new(&format!("POST {INVOKE}")).header("content-type", content_type).body(body)
-}
-
-/// Callers over HTTP/1.1: their content type, and how they frame a message.
-fn framings() -> [(&'static str, fn(&[u8]) -> Vec<u8>); 3] {
-    [
-        ("application/proto", <[u8]>::to_vec),
-        ("application/grpc-web+proto", frame),
-        ("application/grpc-web-text", |message| STANDARD.encode(frame(message)).into_bytes()),
-    ]
-}
-
-/// The status of RPC that an answer of gRPC-Web has.
-#[track_caller]
-fn web_status(response: &Response) -> String {
-    let mut body = response.body.clone();
-    if response.header("content-type").is_some_and(|t| t.contains("text")) {
-        body = STANDARD.decode(body).expect("Base64");
-    }
-    let text = String::from_utf8_lossy(&body).to_ascii_lowercase();
-    let (_, status) = text.split_once("grpc-status:").expect("a status");
-    status.chars().skip_while(|c| *c == ' ').take_while(char::is_ascii_digit).collect()
 }
 
 #[track_caller]
@@ -92,21 +71,18 @@ fn connect_in_proto_and_both_kinds_of_grpc_web_are_answered_as_they_ask() {
     let upstream = Upstream::always(hello());
     let gateway = start(&upstream, "");
     let mut client = gateway.connect();
-    for (content_type, framed) in framings() {
-        for text in [message("Ada"), Vec::new()] {
-            let response =
-                client.call(&call(content_type, framed(&text)).header("x-grpc-web", "1"));
-            assert_eq!(response.status, 200, "{content_type}: {}", response.text());
-            assert_eq!(response.header("content-type"), Some(content_type));
-            let trailers = b"\x80\0\0\0\x0fgrpc-status:0\r\n";
-            let expected = match content_type {
-                "application/proto" => message("Hello!"),
-                "application/grpc-web+proto" => [&frame(&message("Hello!"))[..], trailers].concat(),
-                _ => STANDARD
-                    .encode([&frame(&message("Hello!"))[..], trailers].concat())
-                    .into_bytes(),
-            };
-            assert_eq!(response.body, expected, "{content_type}");
+    let in_frames = [&frame(&message("Hello!"))[..], b"\x80\0\0\0\x0fgrpc-status:0\r\n"].concat();
+    for (dialect, expected) in [
+        (Dialect::ConnectProto, message("Hello!")),
+        (Dialect::GrpcWeb, in_frames.clone()),
+        (Dialect::GrpcWebText, STANDARD.encode(in_frames).into_bytes()),
+    ] {
+        for name in ["Ada", ""] {
+            let call = call(dialect.content_type(), dialect.body(name)).header("x-grpc-web", "1");
+            let response = client.call(&call);
+            assert_eq!(response.status, 200, "{dialect:?}: {}", response.text());
+            assert_eq!(response.header("content-type"), Some(dialect.content_type()));
+            assert_eq!(response.body, expected, "{dialect:?}");
         }
     }
     let (ada, world) = ("{\"name\":\"Ada\"}", "{\"name\":\"World\"}");
@@ -164,11 +140,11 @@ fn what_is_malformed_never_reaches_the_upstream() {
         [frame(&message("A")), frame(&message("B"))].concat(),
         vec![4, 0, 0, 0, 0],
     ] {
-        let web = gateway.call(call("application/grpc-web", &body));
-        assert_eq!(web_status(&web), "3", "{body:?}");
+        let web = Dialect::GrpcWeb.send(&gateway, &body, &[]);
+        assert_eq!(web.code, "invalid_argument", "{body:?}");
     }
-    let text = gateway.call(call("application/grpc-web-text", "AAA*"));
-    assert_eq!(web_status(&text), "3");
+    let text = Dialect::GrpcWebText.send(&gateway, b"AAA*", &[]);
+    assert_eq!(text.code, "invalid_argument");
     assert_eq!(upstream.count(), 0);
 }
 
@@ -237,8 +213,8 @@ fn the_deadline_holds_for_the_whole_answer() {
     let gateway = start(&upstream, "timeout: {attempt: 200ms}");
     let json = gateway.call(call("application/json", "{}"));
     assert_eq!((json.status, json.code().as_str()), (504, "deadline_exceeded"));
-    let told = call("application/grpc-web", frame(b"")).header("grpc-timeout", "100m");
-    assert_eq!(web_status(&gateway.call(told)), "4");
+    let told = Dialect::GrpcWeb.call(&gateway, "", &[("grpc-timeout", "100m")]);
+    assert_eq!(told.code, "deadline_exceeded");
     eventually("both cancelled", || (upstream.wait_cancelled(2).len() == 2).then_some(()));
 }
 
@@ -318,7 +294,7 @@ fn a_reload_reads_the_descriptors_again_and_keeps_the_old_ones_if_they_are_broke
     let upstream = Upstream::always(Answer::json(200, "{\"message\":\"A\",\"other\":\"B\"}"));
     let transcode = "transcode: {descriptors: own, method: s.S/M, http: {path: /m, body: '*'}}";
     let plan = Plan::route(transcode)
-        .beside("own.binpb", compiled("message"))
+        .beside("own.binpb", &compiled("message"))
         .section("descriptors: {own: {file: own.binpb}}");
     let gateway = plan.upstream(&upstream).start();
     let answer = || gateway.call(Call::new("POST /s.S/M").json("{}")).text();

@@ -228,7 +228,7 @@ fn a_method_without_side_effects_may_be_called_by_get() {
     let upstream = Upstream::always(hello());
     let transcode = "transcode: {descriptors: lookup, method: lookup.Names/Find, http: {path: /find, body: '*'}}";
     let plan = Plan::route(transcode)
-        .beside("lookup.binpb", descriptors(LOOKUP))
+        .beside("lookup.binpb", &descriptors(LOOKUP))
         .section("descriptors: {lookup: {file: lookup.binpb}}");
     let gateway = plan.upstream(&upstream).start();
     let mut client = gateway.connect();

@@ -50,7 +50,7 @@ fn annotated(upstream: &H2Upstream) -> Gateway {
     let mut compiler = protox::Compiler::with_file_resolver(resolver);
     compiler.include_imports(true).open_file("shelves.proto").expect("a valid file");
     Plan::route("transcode: {descriptors: library, service: library.Shelves, upstream: grpc}")
-        .beside("library.binpb", compiler.encode_file_descriptor_set())
+        .beside("library.binpb", &compiler.encode_file_descriptor_set())
         .section("descriptors: {library: {file: library.binpb}}")
         .h2_upstream(upstream)
         .start()

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use reqwest::{Client, StatusCode};
+use reqwest::{Client, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 
 use crate::Result;
+use crate::grpc_web;
 use crate::table::Table;
 
 pub const PATH: &str = "/gateway.v1.GatewayService/InvokeCustom";
@@ -91,6 +92,17 @@ impl Caller {
         self.send(what, name, true).await
     }
 
+    /// The same as a message of protocol buffers, in the frames of gRPC-Web.
+    async fn call_by_grpc_web(
+        &mut self,
+        what: &'static str,
+        name: &'static str,
+    ) -> Result<&Answer> {
+        let request = self.request("application/grpc-web+proto").body(grpc_web::call(name)?);
+        let request = request.bearer_auth(&self.token);
+        self.make(what, name, request, grpc_web::answer).await
+    }
+
     async fn call_without_token(
         &mut self,
         what: &'static str,
@@ -105,18 +117,33 @@ impl Caller {
         name: &'static str,
         token: bool,
     ) -> Result<&Answer> {
-        let request_id = format!("{}-{:02}", self.run, self.answers.len() + 1);
-        let before = self.upstream_calls().await?;
-        let mut request = self
-            .client
-            .post(format!("{}{PATH}", self.gateway))
-            .header("Content-Type", "application/json")
-            .header("Connect-Protocol-Version", "1")
-            .header("X-Request-Id", &request_id)
-            .body(json!({"name": name}).to_string());
+        let request = self.request("application/json").header("Connect-Protocol-Version", "1");
+        let mut request = request.body(json!({"name": name}).to_string());
         if token {
             request = request.bearer_auth(&self.token);
         }
+        let read = |body: &[u8]| serde_json::from_slice(body).unwrap_or_default();
+        self.make(what, name, request, read).await
+    }
+
+    fn request(&self, content_type: &str) -> RequestBuilder {
+        let call = self.client.post(format!("{}{PATH}", self.gateway));
+        call.header("Content-Type", content_type).header("X-Request-Id", self.request_id())
+    }
+
+    fn request_id(&self) -> String {
+        format!("{}-{:02}", self.run, self.answers.len() + 1)
+    }
+
+    async fn make(
+        &mut self,
+        what: &'static str,
+        name: &'static str,
+        request: RequestBuilder,
+        read: impl Fn(&[u8]) -> Value,
+    ) -> Result<&Answer> {
+        let before = self.upstream_calls().await?;
+        let request_id = self.request_id();
         let start = Instant::now();
         let response = request.send().await?;
         let status = response.status();
@@ -125,7 +152,7 @@ impl Caller {
             .get("Retry-After")
             .and_then(|seconds| seconds.to_str().ok())
             .map(str::to_owned);
-        let body = serde_json::from_slice(&response.bytes().await?).unwrap_or_default();
+        let body = read(&response.bytes().await?);
         let took = start.elapsed();
         let upstream_calls = self.upstream_calls().await? - before;
         self.answers.push(Answer {
@@ -152,6 +179,7 @@ impl Caller {
 pub async fn make(caller: &mut Caller) -> Result<()> {
     let hello = "Hello Ada from custom-lang-service!";
     caller.call("a success", "Ada").await?.expect(200, hello, 1)?;
+    caller.call_by_grpc_web("the same by gRPC-Web", "Ada").await?.expect(200, hello, 1)?;
     caller.call("a 503, retried", "flaky").await?.expect(
         200,
         "Hello flaky from custom-lang-service!",

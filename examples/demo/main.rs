@@ -6,6 +6,7 @@
 //! `calls`, the records in `records`, starting and ending in `service`.
 
 mod calls;
+mod grpc_web;
 mod records;
 mod service;
 mod table;

@@ -90,7 +90,7 @@ impl Plan {
     }
 
     /// A file beside the configuration.
-    pub fn beside(mut self, name: &str, content: impl AsRef<[u8]>) -> Self {
+    pub fn beside(mut self, name: &str, content: &(impl AsRef<[u8]> + ?Sized)) -> Self {
         self.files.push((name.to_owned(), content.as_ref().to_vec()));
         self
     }
