@@ -149,6 +149,36 @@ fn what_is_malformed_never_reaches_the_upstream() {
 }
 
 #[test]
+fn a_call_may_become_a_get_without_a_body() {
+    let upstream = Upstream::always(hello());
+    let transcode = "transcode: {descriptors: gateway, method: gateway.v1.GatewayService/InvokeCustom, http: {method: GET, path: '/hello/{name}'}, defaults: {name: World}}";
+    let retry = "retry: {max_retries: 1, methods: any, on: [503], backoff: {base: 1ms, max: 1ms}}";
+    let gateway = plan(&format!("{transcode}\n{retry}")).upstream(&upstream).start();
+    for dialect in Dialect::ALL {
+        for name in ["A b", ""] {
+            assert_eq!(dialect.call(&gateway, name, &[]).said(), ("ok", "Hello!"), "{dialect:?}");
+        }
+    }
+    let seen = upstream.wait_complete(10);
+    for (n, request) in seen.iter().enumerate() {
+        let target = if n % 2 == 0 { "/hello/A%20b" } else { "/hello/World" };
+        assert_eq!((request.method.as_str(), request.target.as_str()), ("GET", target));
+        assert_eq!(request.body_length, 0);
+        assert!(matches!(request.header("content-length"), None | Some("0")));
+        for name in ["content-type", "transfer-encoding"] {
+            assert_eq!(request.header(name), None, "{name}");
+        }
+    }
+    // Where the field has no place in the path, nothing goes upstream.
+    let climbing = Dialect::ConnectJson.call(&gateway, "..", &[]);
+    assert_eq!(climbing.code, "invalid_argument");
+    let again = Upstream::script([Answer::from(503), hello()]);
+    let gateway = plan(&format!("{transcode}\n{retry}")).upstream(&again).start();
+    assert_eq!(Dialect::Grpc.call(&gateway, "Ada", &[]).code, "ok");
+    assert_eq!((again.count(), upstream.count()), (2, 10));
+}
+
+#[test]
 fn messages_are_bounded_both_ways() {
     let transcode = |limit| {
         format!(

@@ -77,6 +77,18 @@ fn every_error_of_the_upstream_is_one_of_rpc() {
 }
 
 #[test]
+fn what_an_upstream_says_of_an_error_is_cut_to_what_callers_take() {
+    let long = "x".repeat(2 * 1024 * 1024);
+    let cut = Answer::json(404, &format!("{{\"error\":\"{}\"}}", &long[..10_000]));
+    let upstream = Upstream::script([cut, Answer::json(404, &format!("{{\"error\":\"{long}\"}}"))]);
+    let gateway = start(&upstream, "");
+    let told = Dialect::Grpc.call(&gateway, "Ada", &[]);
+    assert_eq!(told.said(), ("not_found", &long[..4096]));
+    let dropped = Dialect::Grpc.call(&gateway, "Ada", &[]);
+    assert_eq!(dropped.said(), ("not_found", "the upstream failed"));
+}
+
+#[test]
 fn what_the_gateway_refuses_is_refused_in_every_dialect() {
     let upstream = Upstream::always(Answer::hang());
     let slow = start(&upstream, "timeout: {attempt: 100ms}");

@@ -81,7 +81,7 @@ pub async fn read_whole(
     let idle = ctx.route.as_ref().map(|route| *route.config.timeout.idle).unwrap_or_default();
     let idle = (!idle.is_zero()).then(|| Clock::now() + idle);
     ctx.guard(earlier(idle, ctx.deadline));
-    let mut body = Vec::with_capacity(length.unwrap_or(0));
+    let mut body = Vec::with_capacity(length.unwrap_or(0).min(PREPARED_LIMIT));
     loop {
         if length.is_none_or(|length| length.saturating_sub(body.len()) <= PREPARED_LIMIT) {
             // Pingora hands what it keeps from here on to every attempt as it would to a retry.
@@ -149,10 +149,8 @@ pub fn frame(headers: &mut HeaderMap, ctx: &Context) {
         Some(body) => {
             headers.remove(&TRANSFER_ENCODING);
             headers.remove(&EXPECT);
-            match &ctx.body.call {
-                Some(call) if !call.has_body => headers.remove(CONTENT_LENGTH),
-                Some(_) | None => headers.insert(CONTENT_LENGTH, body.len().into()),
-            };
+            // Zero, too: where the client sent a body, Pingora would make it one in chunks.
+            headers.insert(CONTENT_LENGTH, body.len().into());
         }
         None => single_length(headers),
     }

@@ -69,7 +69,8 @@ pub fn begin(session: &mut Session, ctx: &mut Context, head: &mut ResponseHeader
     }
     let ended = !attempt::has_body(session, head);
     let longest = call.way.max_message() as u64 + FRAME;
-    let too_long = intake::content_length(&head.headers).is_some_and(|length| length > longest);
+    let too_long = head.status.is_success()
+        && intake::content_length(&head.headers).is_some_and(|length| length > longest);
     call.answer = Some(Answer { head: head.clone(), body: Vec::new(), trailers: None, good: None });
     if too_long {
         return Err(too_large(ctx));
@@ -87,10 +88,13 @@ pub fn collect(body: &mut Option<Bytes>, end: bool, ctx: &mut Context) -> Result
     let Some(call) = &mut ctx.body.call else { return Ok(()) };
     let Call { way, answer: Some(answer), .. } = &mut **call else { return Ok(()) };
     if let Some(chunk) = body.take() {
-        if answer.body.len() + chunk.len() > way.max_message() + FRAME as usize {
+        let room = (way.max_message() + FRAME as usize).saturating_sub(answer.body.len());
+        if chunk.len() <= room {
+            answer.body.extend_from_slice(&chunk);
+        } else if answer.head.status.is_success() {
             return Err(too_large(ctx));
         }
-        answer.body.extend_from_slice(&chunk);
+        // What an error says beyond it is dropped.
     }
     match (end, way) {
         (true, Way::ToHttp { .. }) => conclude(ctx),

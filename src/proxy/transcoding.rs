@@ -227,7 +227,7 @@ fn encoding(protocol: Protocol, head: &request::Parts) -> Result<(Codec, Framing
         Protocol::Grpc => Framing::Grpc,
         Protocol::GrpcWeb => Framing::GrpcWeb,
         Protocol::GrpcWebText => Framing::GrpcWebText,
-        Protocol::Connect => match essence {
+        Protocol::Connect => match &essence.to_ascii_lowercase()[..] {
             b"application/json" => return Ok((Codec::Json, Framing::Bare)),
             b"application/proto" => return Ok((Codec::Proto, Framing::Bare)),
             _ => return Err(Rejection::UnsupportedMediaType(RPC_TYPES)),

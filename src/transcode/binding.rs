@@ -182,10 +182,10 @@ impl Binding {
         output: &MessageDescriptor,
     ) -> Result<DynamicMessage, Fault> {
         let lenient = DeserializeOptions::new().deny_unknown_fields(false);
+        if json.trim_ascii().is_empty() {
+            return Ok(DynamicMessage::new(output.clone()));
+        }
         let fields = match &self.answer {
-            Answer::Whole if json.trim_ascii().is_empty() => {
-                return Ok(DynamicMessage::new(output.clone()));
-            }
             Answer::Whole => return message::read(output, Codec::Json, json, &lenient),
             Answer::Fields(fields) => fields,
         };

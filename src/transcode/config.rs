@@ -46,7 +46,7 @@ pub struct Config {
 }
 
 fn max_message() -> Size {
-    Size::mib(4)
+    Size::mib(1)
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]

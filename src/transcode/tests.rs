@@ -194,6 +194,7 @@ fn an_answer_is_found_where_its_mapping_says() {
         "method: library.Books/Plain\nhttp: {path: /b, body: '*'}\nresponse: {title: data.0.text, sequel: '*', pages: none}",
     );
     let method = mapped.method("/library.Books/Plain").expect("a method");
+    assert_eq!(answered(method, b"", Codec::Json), Ok(b"{}".to_vec()));
     let answer = answered(method, br#"{"data":[{"text":"T"}],"name":"s"}"#, Codec::Json);
     assert_eq!(answer, Ok(br#"{"title":"T","sequel":{"name":"s"}}"#.to_vec()));
 }

@@ -14,6 +14,8 @@ use super::{Rendered, RpcError, details, envelope};
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+/// Of what an upstream says, whose length is its own. Many clients take 8 KiB of metadata in all.
+const MAX_MESSAGE: usize = 4 * 1024;
 const GRPC_STATUS_DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
 /// How an answer says that it has ended.
 pub const END: [HeaderName; 3] = [GRPC_STATUS, GRPC_MESSAGE, GRPC_STATUS_DETAILS];
@@ -56,14 +58,21 @@ pub(super) fn web(error: &RpcError<'_>, content_type: HeaderValue, as_text: bool
     Rendered::new(200, vec![(CONTENT_TYPE, content_type)], body)
 }
 
-/// Everything but printable ASCII, and the percent sign itself, as `%XX`.
+/// Everything but printable ASCII, and the percent sign itself, as `%XX`; at most so long.
 fn percent_encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if (b' '..=b'~').contains(&byte) && byte != b'%' {
-            encoded.push(byte.into());
+    let mut encoded = String::with_capacity(text.len().min(MAX_MESSAGE));
+    for character in text.chars() {
+        let before = encoded.len();
+        if matches!(character, ' '..='~') && character != '%' {
+            encoded.push(character);
         } else {
-            let _ = write!(encoded, "%{byte:02X}");
+            for byte in character.encode_utf8(&mut [0; 4]).bytes() {
+                let _ = write!(encoded, "%{byte:02X}");
+            }
+        }
+        if encoded.len() > MAX_MESSAGE {
+            encoded.truncate(before);
+            break;
         }
     }
     encoded
@@ -77,5 +86,7 @@ mod tests {
     fn a_message_is_percent_encoded() {
         assert_eq!(percent_encoded("so it is"), "so it is");
         assert_eq!(percent_encoded("100%\r\nü"), "100%25%0D%0A%C3%BC");
+        assert_eq!(percent_encoded(&"a".repeat(5000)), "a".repeat(4096));
+        assert_eq!(percent_encoded(&"ü".repeat(5000)), "%C3%BC".repeat(682));
     }
 }
