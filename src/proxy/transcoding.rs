@@ -1,7 +1,7 @@
 //! Calls of RPC that become plain HTTP with JSON, or the other way round: the request's half.
 //!
 //! The whole message is read before anything goes upstream: what is malformed, compressed or too
-//! large goes nowhere. What becomes of the answer is in [`super::transcoded`].
+//! large goes nowhere. What becomes of the answer is in `transcoded`.
 
 use std::sync::Arc;
 

@@ -1,10 +1,13 @@
 //! What of a message a request's body is: nothing, a field, what is left, or JSON by a template.
 
+use std::str::FromStr;
+
 use prost_reflect::MessageDescriptor;
 use serde_json::{Map, Value};
 
 use super::config;
 use super::field::{self, FieldPath};
+use crate::units::placeholder;
 
 /// A body, compiled.
 pub enum Body {
@@ -41,6 +44,17 @@ pub enum Part {
     Field(FieldPath),
 }
 
+/// The name of a field, which no message has been asked for yet.
+struct Name(String);
+
+impl FromStr for Name {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Ok(Name(text.to_owned()))
+    }
+}
+
 impl Template {
     fn compile(value: &Value, message: &MessageDescriptor) -> Result<Self, String> {
         Ok(match value {
@@ -61,39 +75,19 @@ impl Template {
     }
 
     fn of_text(text: &str, message: &MessageDescriptor) -> Result<Self, String> {
-        let mut parts = Vec::new();
-        let mut literal = String::new();
-        let mut rest = text;
-        while let Some(at) = rest.find(['{', '}']) {
-            let (before, brace) = rest.split_at(at);
-            literal.push_str(before);
-            if brace.starts_with("{{") || brace.starts_with("}}") {
-                literal.push_str(&brace[..1]);
-                rest = &brace[2..];
-                continue;
-            }
-            let Some((name, after)) = brace.strip_prefix('{').and_then(|b| b.split_once('}'))
-            else {
-                return Err(format!(
-                    "`{text}`: a brace stands alone, write it twice if it is meant"
-                ));
-            };
-            if !literal.is_empty() {
-                parts.push(Part::Literal(std::mem::take(&mut literal)));
-            }
-            parts.push(Part::Field(FieldPath::resolve(message, name)?));
-            rest = after;
-        }
-        literal.push_str(rest);
-        if parts.is_empty() {
-            return Ok(Template::Constant(Value::String(literal)));
-        }
-        if !literal.is_empty() {
-            parts.push(Part::Literal(literal));
-        }
+        let part = |part: &placeholder::Part<Name>| {
+            Ok::<_, String>(match part {
+                placeholder::Part::Literal(text) => Part::Literal(text.to_string()),
+                placeholder::Part::Placeholder(Name(name)) => {
+                    Part::Field(FieldPath::resolve(message, name)?)
+                }
+            })
+        };
+        let parts = placeholder::parse(text)?;
+        let parts: Vec<Part> = parts.iter().map(part).collect::<Result<_, _>>()?;
         Ok(match <[Part; 1]>::try_from(parts) {
+            Ok([Part::Literal(text)]) => Template::Constant(Value::String(text)),
             Ok([Part::Field(field)]) => Template::Field(field),
-            Ok(parts) => Template::Text(parts.into()),
             Err(parts) => Template::Text(parts),
         })
     }
