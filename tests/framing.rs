@@ -1,7 +1,9 @@
 //! Requests that two parsers may read in two ways: refused, never forwarded, and never read
 //! as more than one request.
 
-use crate::support::{Call, Gateway, Plan, Upstream};
+use std::time::Duration;
+
+use crate::support::{Call, Gateway, Plan, Upstream, pass};
 
 fn plain(upstream: &Upstream) -> Gateway {
     Gateway::route(upstream, "")
@@ -227,4 +229,26 @@ routes:
         }
     }
     assert_eq!(upstream.count(), 0, "{:?}", upstream.requests());
+}
+
+#[test]
+fn a_client_that_is_still_sending_learns_why_it_is_refused() {
+    let upstream = Upstream::start();
+    let gateway = plain(&upstream);
+    for head in [
+        "POST /%2e%2e/x HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked",
+        "POST /%2e%2e/x HTTP/1.1\r\nHost: a.test\r\nContent-Length: 100000",
+    ] {
+        let mut client = gateway.connect();
+        client.send(format!("{head}\r\n\r\n"));
+        let refused = client.receive();
+        assert_eq!((refused.status, refused.header("connection")), (400, Some("close")), "{head}");
+        // Who writes into a connection that was closed has it reset, and fails with the next write.
+        for _ in 0..3 {
+            pass(Duration::from_millis(100));
+            client.try_send("2\r\nok\r\n").unwrap_or_else(|e| panic!("{head}: {e}"));
+        }
+        assert!(client.is_closed(), "{head}: the connection stays open");
+    }
+    assert_eq!(upstream.count(), 0);
 }

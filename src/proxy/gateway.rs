@@ -324,6 +324,11 @@ impl ProxyHttp for Gateway {
         metrics.answered(ctx.protocol.family(), status, now.since(ctx.started));
         if let Some(rejection) = &ctx.end.rejection {
             metrics.rejected(rejection.code());
+            if !ctx.end.client_gone {
+                // Nothing is held for it any more.
+                ctx.admission = Default::default();
+                answer::linger(session).await;
+            }
         }
     }
 
