@@ -24,6 +24,28 @@ fn one_port_speaks_both() {
 }
 
 #[test]
+fn an_upload_that_ends_with_an_empty_frame_ends_once() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::route(&upstream, "");
+    let h2 = H2Client::connect(gateway.address);
+    for turn in 0..3 {
+        let head = request("POST", &format!("/{turn}")).body(()).expect("a head");
+        let mut upload = h2.open(head, false);
+        upload.send(b"some", false);
+        upload.send(b"", true);
+        assert_eq!(upload.finish().status, 200, "{turn}");
+    }
+    // Were anything left of one, the next on the connection would begin with it.
+    let seen: Vec<_> = upstream
+        .requests()
+        .into_iter()
+        .map(|r| (r.connection, r.target.clone(), r.text(), r.complete))
+        .collect();
+    let whole = |turn: usize| (0, format!("/{turn}"), "some".to_owned(), true);
+    assert_eq!(seen, [whole(0), whole(1), whole(2)]);
+}
+
+#[test]
 fn a_health_check_shorter_than_the_preface_is_answered_at_once() {
     let gateway = Gateway::route(&Upstream::start(), "");
     let mut stream = TcpStream::connect(gateway.address).expect("a connection");

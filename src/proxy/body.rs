@@ -180,6 +180,11 @@ pub fn on_request(
         // The replay is one chunk; an empty body passes here with nothing in it.
         *body = end.then(|| prepared.clone()).filter(|prepared| !prepared.is_empty());
     }
+    if end && body.as_ref().is_some_and(Bytes::is_empty) {
+        // HTTP/2 may end with an empty frame. Pingora would write it to HTTP/1.1 as a last chunk,
+        // and its own after it: the next request on that connection would begin with the second.
+        *body = None;
+    }
     if let Some(chunk) = body {
         ctx.body.request_bytes += chunk.len() as u64;
         // Of a stream, each message is bounded.
