@@ -4,7 +4,7 @@
 export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test loom soak check build bench records load descriptors
+.PHONY: help demo test interop loom soak check build bench records load descriptors
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,6 +18,10 @@ demo: ## the gateway, an upstream and a few calls; DEMO_ONCE=1 ends after them
 test: ## set-up, then every test
 	@scripts/setup.sh --tests
 	cargo test --locked
+
+interop: ## set-up, then clients that are not ours; see interop/README.md
+	@scripts/setup.sh --interop
+	interop/run.sh
 
 loom: ## the policies under every interleaving of a few threads; see tests/loom
 	@scripts/setup.sh

@@ -2,6 +2,7 @@
 # Installs what a build needs and the machine lacks: a C compiler, make, cmake.
 #   --tests   also curl and the servers the tests run privately: PostgreSQL, Redis
 #   --bench   also curl and the load generator, wrk
+#   --interop also curl, Node with npm, Python with venv, Chromium
 # Says one line per thing it does, nothing when all is there. Where it cannot install
 # (no root, no known package manager) it names what is missing and exits 1.
 set -eu
@@ -36,12 +37,24 @@ has_postgres() {
 
 has_redis() { has redis-server || has valkey-server; }
 
+has_chromium() {
+    [ -n "${CHROMIUM:-}" ] || has chromium || has chromium-browser || has google-chrome
+}
+
+# The clients' packages need these versions; which way to get them is the developer's to choose.
+require_interop() {
+    node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' \
+        || fail "node $(node --version) is too old; install Node 20 or later: https://nodejs.org"
+    python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+        || fail "$(python3 --version) is too old; install Python 3.11 or later"
+}
+
 # The names of what is missing, one per line.
 missing() {
     has cc || echo cc
     has make || echo make
     has cmake || echo cmake
-    if [ "$tests$bench" != nono ]; then
+    if [ "$tests$bench$interop" != nonono ]; then
         has curl || echo curl
     fi
     if [ "$tests" = yes ]; then
@@ -50,6 +63,13 @@ missing() {
     fi
     if [ "$bench" = yes ]; then
         has wrk || echo wrk
+    fi
+    if [ "$interop" = yes ]; then
+        has node || echo node
+        has npm || echo npm
+        # Debian keeps this part of Python apart.
+        python3 -c 'import ensurepip, venv' 2>/dev/null || echo venv
+        has_chromium || echo chromium
     fi
 }
 
@@ -67,6 +87,11 @@ package() {
         *:cc) echo gcc ;;
         apt-get:redis) echo redis-server ;;
         dnf:redis | pacman:redis) echo valkey ;;
+        apt-get:venv) echo python3-venv ;;
+        pacman:venv | brew:venv) echo python ;;
+        *:venv) echo python3 ;;
+        apk:node | apt-get:node | dnf:node | pacman:node) echo nodejs ;;
+        brew:npm) echo node ;;
         dnf:postgresql) echo postgresql-server ;;
         *) echo "$2" ;;
     esac
@@ -132,18 +157,23 @@ install() {
 
 tests=no
 bench=no
+interop=no
 for argument in "$@"; do
     case $argument in
         --tests) tests=yes ;;
         --bench) bench=yes ;;
-        *) printf 'usage: %s [--tests] [--bench]\n' "$0" >&2; exit 2 ;;
+        --interop) interop=yes ;;
+        *) printf 'usage: %s [--tests] [--bench] [--interop]\n' "$0" >&2; exit 2 ;;
     esac
 done
 
 require_rust
 things=$(missing | tr '\n' ' ')
 things=${things% }
-[ -n "$things" ] || exit 0
+if [ -z "$things" ]; then
+    [ "$interop" = no ] || require_interop
+    exit 0
+fi
 
 manager=$(manager)
 wanted=$(packages "$manager" "$things" | tr '\n' ' ')
@@ -157,3 +187,4 @@ say "installing $wanted with $manager"
 install "$manager" $wanted
 left=$(missing | tr '\n' ' ')
 [ -z "$left" ] || fail "still missing after the installation: ${left% }; install them by hand"
+[ "$interop" = no ] || require_interop

@@ -47,7 +47,9 @@ fn every_make_target_of_the_readme_exists() {
 fn every_file_of_the_readme_exists() {
     let readme = read("README.md");
     let paths = readme.split([' ', '\n', '`', '(', ')', ':', ';', ',']).filter(|word| {
-        ["conf/", "bench/", "scripts/", ".ci/"].iter().any(|folder| word.starts_with(folder))
+        ["conf/", "bench/", "interop/", "scripts/", ".ci/"]
+            .iter()
+            .any(|folder| word.starts_with(folder))
     });
     let mut found = 0;
     for path in paths {

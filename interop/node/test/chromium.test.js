@@ -1,0 +1,76 @@
+// A page in headless Chromium: a front end on another origin, which calls the GatewayService as
+// far as CORS lets it.
+
+import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
+import { after, before, describe } from "node:test";
+
+import { chromium } from "playwright-core";
+
+import { check, resetCircuit, stack } from "./support.js";
+
+const PLACES = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
+const WITHIN_MS = 10_000;
+
+let browser;
+
+before(async () => {
+  const executablePath = process.env.CHROMIUM ?? PLACES.find(existsSync);
+  assert.ok(executablePath, `no Chromium at ${PLACES.join(", ")}; name it in CHROMIUM`);
+  // As root, as in containers, it has no sandbox.
+  const args = process.getuid?.() === 0 ? ["--no-sandbox"] : [];
+  browser = await chromium.launch({ executablePath, args });
+});
+
+after(() => browser?.close());
+
+/** Opens the page, fills in a name, sends it, and reads the answer. */
+async function invoke(name, { protocol, token = stack.token, origin = stack.page }) {
+  const page = await browser.newPage();
+  try {
+    const settings = new URLSearchParams({ gateway: stack.gatewayService.url, protocol, token });
+    await page.goto(`${origin}/#${settings}`);
+    await page.getByLabel("Name").fill(name);
+    await page.getByRole("button", { name: "Invoke" }).click();
+    await page.waitForFunction(
+      () => document.getElementById("answer").textContent,
+      undefined,
+      { timeout: WITHIN_MS },
+    );
+    return await page.locator("#answer").textContent();
+  } finally {
+    await page.close();
+  }
+}
+
+for (const protocol of ["connect-json"]) {
+  describe(protocol, () => {
+    const reset = () => resetCircuit(stack.gatewayService, "upstream/custom-lang-service");
+
+    check("a name is greeted", async () => {
+      assert.equal(await invoke("Ada ✓", { protocol }), "Hello Ada ✓ from custom-lang-service!");
+    });
+
+    check("errors of the service are read, with their codes", async () => {
+      const said = {
+        notfound: "NotFound: the service says notfound",
+        conflict: "AlreadyExists: the service says conflict",
+        ratelimit: "ResourceExhausted: the service says ratelimit",
+        unavailable: "Unavailable: the service says unavailable",
+      };
+      for (const [name, answer] of Object.entries(said)) {
+        await reset();
+        assert.equal(await invoke(name, { protocol }), answer);
+      }
+    });
+
+    check("refusals of the gateway are read, too", async () => {
+      assert.match(await invoke("Ada", { protocol, token: "" }), /^Unauthenticated: ./);
+    });
+
+    check("a page from elsewhere learns nothing", async () => {
+      const answer = await invoke("Ada", { protocol, origin: stack.strangePage });
+      assert.doesNotMatch(answer, /Hello/);
+    });
+  });
+}
