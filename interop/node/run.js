@@ -24,6 +24,7 @@ const SUITES = [
   node("curl", "curl"),
   node("ws", "websocket"),
   node("gateway-service", "gateway_service"),
+  python("gateway-service-grpcio", "test_gateway_service"),
   node("chromium", "chromium"),
   node("memory", "memory"),
   python("memory-grpcio", "test_memory"),

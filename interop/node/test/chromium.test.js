@@ -43,7 +43,7 @@ async function invoke(name, { protocol, token = stack.token, origin = stack.page
   }
 }
 
-for (const protocol of ["connect-json"]) {
+for (const protocol of ["connect-json", "connect-binary", "grpc-web"]) {
   describe(protocol, () => {
     const reset = () => resetCircuit(stack.gatewayService, "upstream/custom-lang-service");
 

@@ -16,7 +16,14 @@ const SPEAKS = {
     node.createConnectTransport({ baseUrl, httpVersion: "1.1", useBinaryFormat: false }),
   "Connect with JSON, HTTP/2": (baseUrl) =>
     node.createConnectTransport({ baseUrl, httpVersion: "2", useBinaryFormat: false }),
+  "Connect, HTTP/1.1": (baseUrl) => node.createConnectTransport({ baseUrl, httpVersion: "1.1" }),
+  "Connect, HTTP/2": (baseUrl) => node.createConnectTransport({ baseUrl, httpVersion: "2" }),
+  gRPC: (baseUrl) => node.createGrpcTransport({ baseUrl }),
+  "gRPC-Web, HTTP/1.1": (baseUrl) => node.createGrpcWebTransport({ baseUrl, httpVersion: "1.1" }),
+  "gRPC-Web, HTTP/2": (baseUrl) => node.createGrpcWebTransport({ baseUrl, httpVersion: "2" }),
   "Connect with JSON, fetch": (baseUrl) => web.createConnectTransport({ baseUrl }),
+  "Connect, fetch": (baseUrl) => web.createConnectTransport({ baseUrl, useBinaryFormat: true }),
+  "gRPC-Web, fetch": (baseUrl) => web.createGrpcWebTransport({ baseUrl }),
 };
 
 // By the name that the upstream fails for; see stack/plain.js.
