@@ -74,14 +74,15 @@ impl H2Client {
         H2Client { send, driver: RUNTIME.spawn(connection) }
     }
 
-    /// A request and its answer.
+    /// A request and its answer. An answer may come, and close the stream, before the body is
+    /// sent: the answer is what counts then.
     #[track_caller]
     pub fn call(&self, request: Request<&[u8]>) -> H2Response {
         let (parts, body) = request.into_parts();
         let head = Request::from_parts(parts, ());
         let mut exchange = self.open(head, body.is_empty());
         if !body.is_empty() {
-            exchange.send(body, true);
+            let _ = exchange.try_send(body, true);
         }
         exchange.finish()
     }
