@@ -133,6 +133,8 @@ fn rate_limits(c: &mut Criterion) {
         on_threads(c, &format!("rate_limit/{name}"), |thread, now| {
             assert!(limiter.check(black_box(&own[thread]), now).admitted);
         });
+        // Another one: its time begins anew.
+        let limiter = Limiter::new(parsed(config));
         on_threads(c, &format!("rate_limit/{name}/same_key"), |_, now| {
             assert!(limiter.check(black_box(&acme), now).admitted);
         });
@@ -148,13 +150,15 @@ fn rate_limits(c: &mut Criterion) {
             limiter.check(&Requester { consumer, ..acme }, now)
         });
     });
-    let two = [Arc::new(self::limiter()), Arc::new(self::limiter())];
-    let both = |requester: &Requester<'_>, now| {
-        let standing = rate_limit::check_all(&two, black_box(requester), now);
+    let two = || [Arc::new(self::limiter()), Arc::new(self::limiter())];
+    let both = |two: &[Arc<Limiter>], requester: &Requester<'_>, now| {
+        let standing = rate_limit::check_all(two, black_box(requester), now);
         assert!(standing.is_some_and(|standing| standing.verdict.admitted));
     };
-    on_threads(c, "rate_limit/two_limits", |thread, now| both(&own[thread], now));
-    on_threads(c, "rate_limit/two_limits/same_key", |_, now| both(&acme, now));
+    let limits = two();
+    on_threads(c, "rate_limit/two_limits", |thread, now| both(&limits, &own[thread], now));
+    let limits = two();
+    on_threads(c, "rate_limit/two_limits/same_key", |_, now| both(&limits, &acme, now));
     let guard: server::FloodGuard = parsed(r#"{"requests": 1000000, "per": "1s"}"#);
     let guard = FloodGuard::new(guard);
     let observe = |address, now| _ = black_box(guard.observe(black_box(address), now).is_ok());

@@ -6,8 +6,8 @@
 //! bytes for each of `max_keys`. It grows where it is: there is never a second copy of it.
 //!
 //! A set's states share a line of memory, and a table of a few keys would have them all on one. So a
-//! small table doubles as soon as two keys that count would share a set, up to eight sets for each lane
-//! of threads: the keys that are busy at once are hardly ever neighbours.
+//! small table doubles as soon as two keys would share a set, up to eight sets for each lane of threads:
+//! the keys that are busy at once are rarely neighbours.
 //!
 //! At the bound a newcomer takes the place of the key in its set with the least to lose (as in
 //! Metwally et al., "Space-Saving", 2005), and the set remembers, in one more state, what those
@@ -138,7 +138,7 @@ impl Table {
                 return None;
             }
             let (way, loss) = set.cheapest(states, now);
-            let crowded = loss > 0 || self.is_small() && set.is_in_use(states, now);
+            let crowded = loss > 0 || self.is_small() && set.is_in_use();
             if crowded && self.grow(&turn, states, now) {
                 continue;
             }
@@ -225,9 +225,10 @@ impl Set {
         losses.min_by_key(|(_, loss)| *loss).unwrap_or((0, 0))
     }
 
-    /// Whether any key would lose something with its place.
-    fn is_in_use<S: States>(&self, states: &S, now: Moment) -> bool {
-        (0..WAYS).any(|way| self.loss(way, states, now) > 0)
+    /// Whether any key has its place here. What it has counted may be worth nothing just now: it is
+    /// a neighbour all the same when it comes back.
+    fn is_in_use(&self) -> bool {
+        self.keys.iter().any(|key| key.load(Ordering::Relaxed) != FREE)
     }
 
     fn loss<S: States>(&self, way: usize, states: &S, now: Moment) -> u64 {
@@ -354,6 +355,18 @@ mod tests {
     }
 
     #[test]
+    fn a_few_keys_share_no_line_of_memory() {
+        let table = Table::new(10_000);
+        // The same set until there are 32.
+        let (one, other) = (1, 17);
+        count(&table, one);
+        // Worth nothing at the moment at which the other comes.
+        table.amend(one, |_| Some(0));
+        count(&table, other);
+        assert!(!std::ptr::eq(table.set_of(one), table.set_of(other)));
+    }
+
+    #[test]
     fn it_stops_growing_at_its_bound() {
         let table = Table::new(100);
         (1..=100_000).for_each(|key| _ = count(&table, key));
@@ -457,8 +470,9 @@ mod tests {
             }
         }
 
-        let table = Table::new(1000);
+        let table = Table::new(10_000);
         (1..=1000).for_each(|key| table.count(key, &Worthless, Moment::ZERO));
-        assert_eq!(table.sets.into_inner(), 1);
+        // No further than where keys get a set for themselves.
+        assert_eq!(table.sets.into_inner(), ROOMY * lanes());
     }
 }

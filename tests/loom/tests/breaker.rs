@@ -174,6 +174,39 @@ fn a_window_sees_no_rate_that_was_never_there() {
 }
 
 #[test]
+fn a_success_that_makes_the_minimum_trips_for_a_failure_in_another_lane() {
+    loom::model(|| {
+        let breaker = breaker("window: {time: 10s, minimum_calls: 2, failure_rate: 50%}");
+        concurrently([Verdict::Success, Verdict::Failure].map(|verdict| {
+            let permit = breaker.acquire(NOW).expect("closed");
+            move || permit.record(verdict, NOW)
+        }));
+        assert_eq!(breaker.state(NOW), State::Open { remaining: OPEN_FOR });
+        assert_eq!(breaker.transitions().opened, 1);
+    });
+}
+
+#[test]
+fn a_success_among_successes_hides_no_failure() {
+    bounded(|| {
+        let breaker = breaker("window: {calls: 2, failure_rate: 100%}");
+        let record = |verdict| breaker.acquire(NOW).expect("closed").record(verdict, NOW);
+        (0..2).for_each(|_| record(Verdict::Success));
+        let permit = breaker.acquire(NOW).expect("closed");
+        let failing = loom::thread::spawn(move || permit.record(Verdict::Failure, NOW));
+        record(Verdict::Success);
+        failing.join().expect("no panic");
+        // The failure is the latest of the window, or the one before a success.
+        (0..2).for_each(|_| {
+            if let Ok(permit) = breaker.acquire(NOW) {
+                permit.record(Verdict::Failure, NOW);
+            }
+        });
+        assert_eq!(breaker.state(NOW), State::Open { remaining: OPEN_FOR });
+    });
+}
+
+#[test]
 fn a_second_that_begins_for_two_threads_at_once_is_turned_to_once() {
     bounded(|| {
         let breaker = breaker("window: {time: 2s, minimum_calls: 3, failure_rate: 100%}");

@@ -47,6 +47,30 @@ fn a_slot_that_is_free_is_never_refused() {
 }
 
 #[test]
+fn a_slot_is_found_in_whichever_lane_it_lies() {
+    loom::model(|| {
+        let bulkhead = Arc::new(Bulkhead::new(&config("{max_in_flight: 2}")));
+        let first = bulkhead.acquire(NOW).expect("free");
+        // One is taken throughout, and the other is for whoever comes first.
+        let taken = Arc::new(AtomicU32::new(0));
+        concurrently((0..2).map(|_| {
+            let (bulkhead, taken) = (Arc::clone(&bulkhead), Arc::clone(&taken));
+            move || {
+                if let Ok(slot) = bulkhead.acquire(NOW) {
+                    taken.fetch_add(1, Ordering::Relaxed);
+                    // Held for ever.
+                    std::mem::forget(slot);
+                }
+            }
+        }));
+        assert_eq!(taken.load(Ordering::Relaxed), 1, "one, whichever lane its thread is in");
+        assert_eq!(bulkhead.in_flight(), 2);
+        drop(first);
+        assert!(bulkhead.acquire(NOW).is_ok());
+    });
+}
+
+#[test]
 fn a_limit_that_shrinks_meanwhile_loses_no_slot() {
     loom::model(|| {
         let bulkhead = Arc::new(Bulkhead::new(&config("{max_in_flight: 2}")));
