@@ -2,7 +2,7 @@
 //!
 //! [`Breaker`] shares one state machine between threads. While the circuit is closed and nothing
 //! fails, a call costs a few loads and no lock, and writes nothing but what its own thread's lane
-//! counts; the module `window` says what it costs once something has failed. Refusals of an open circuit are
+//! counts; `window` says what it costs once something has failed. Refusals of an open circuit are
 //! loads only, too. The machine's lock is taken for a failure that may end a run, for the success that
 //! ends one, for the call with which a rate is reached, and while half-open.
 //!

@@ -363,6 +363,7 @@ mod tests {
         // Worth nothing at the moment at which the other comes.
         table.amend(one, |_| Some(0));
         count(&table, other);
+        count(&table, one);
         assert!(!std::ptr::eq(table.set_of(one), table.set_of(other)));
     }
 
