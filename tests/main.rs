@@ -27,6 +27,7 @@ mod fallback_upstream;
 mod flood_guard;
 mod framing;
 mod grpc;
+mod grpc_keys;
 mod h2;
 mod headers;
 mod idempotency;

@@ -21,16 +21,16 @@ const INSERT: &str = "INSERT INTO idempotency_keys \
 const FIND: &str = "SELECT fingerprint, owner, \
     (extract(epoch from lease_until) * 1000)::bigint, \
     (extract(epoch from expires_at) * 1000)::bigint, \
-    status, head, body, (extract(epoch from now()) * 1000)::bigint \
+    status, head, body, trailers, (extract(epoch from now()) * 1000)::bigint \
     FROM idempotency_keys WHERE scope = $1";
 
 const TAKE_OVER: &str = "UPDATE idempotency_keys SET fingerprint = $2, owner = $3, \
     lease_until = now() + $4 * interval '1 second', expires_at = now() + $5 * interval '1 second', \
-    status = NULL, head = NULL, body = NULL \
+    status = NULL, head = NULL, body = NULL, trailers = NULL \
     WHERE scope = $1 AND owner = $6 AND (status IS NOT NULL) = $7";
 
 const KEEP: &str = "UPDATE idempotency_keys SET status = $3, head = $4, body = $5, \
-    expires_at = now() + $6 * interval '1 second' WHERE scope = $1 AND owner = $2";
+    trailers = $6, expires_at = now() + $7 * interval '1 second' WHERE scope = $1 AND owner = $2";
 
 const RELEASE: &str =
     "DELETE FROM idempotency_keys WHERE scope = $1 AND owner = $2 AND status IS NULL";
@@ -105,10 +105,11 @@ impl Store for PostgresKeys {
         answer: &Answer,
         ttl: Duration,
     ) -> Result<bool, Lost> {
-        let (scope, status) = (&scope.0[..], i32::from(answer.status.as_u16()));
-        let (head, body) = (answer.head(), answer.body.as_deref());
-        let ttl = ttl.as_secs_f64();
-        let rows = self.execute(KEEP, &[&scope, &owner, &status, &head, &body, &ttl]).await?;
+        let (scope, kept, ttl) = (&scope.0[..], answer.to_kept(), ttl.as_secs_f64());
+        let (status, body) = (i32::from(kept.status), kept.body.as_deref());
+        let rows = self
+            .execute(KEEP, &[&scope, &owner, &status, &kept.head, &body, &kept.trailers, &ttl])
+            .await?;
         Ok(rows == 1)
     }
 
@@ -130,6 +131,7 @@ fn read(columns: &Columns) -> Result<Row, tokio_postgres::Error> {
         status: columns.try_get(4)?,
         head: columns.try_get(5)?,
         body: columns.try_get(6)?,
-        now: columns.try_get(7)?,
+        trailers: columns.try_get(7)?,
+        now: columns.try_get(8)?,
     })
 }

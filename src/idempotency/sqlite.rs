@@ -23,15 +23,16 @@ const INSERT: &str = "INSERT INTO idempotency_keys \
     (scope, fingerprint, route, owner, lease_until, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
     ON CONFLICT (scope) DO NOTHING";
 
-const FIND: &str = "SELECT fingerprint, owner, lease_until, expires_at, status, head, body \
+const FIND: &str = "SELECT fingerprint, owner, lease_until, expires_at, status, head, body, \
+    trailers \
     FROM idempotency_keys WHERE scope = ?1";
 
 const TAKE_OVER: &str = "UPDATE idempotency_keys SET fingerprint = ?2, owner = ?3, \
-    lease_until = ?4, expires_at = ?5, status = NULL, head = NULL, body = NULL \
+    lease_until = ?4, expires_at = ?5, status = NULL, head = NULL, body = NULL, trailers = NULL \
     WHERE scope = ?1 AND owner = ?6 AND (status IS NOT NULL) = ?7";
 
 const KEEP: &str = "UPDATE idempotency_keys SET status = ?3, head = ?4, body = ?5, \
-    expires_at = ?6 WHERE scope = ?1 AND owner = ?2";
+    trailers = ?6, expires_at = ?7 WHERE scope = ?1 AND owner = ?2";
 
 const RELEASE: &str =
     "DELETE FROM idempotency_keys WHERE scope = ?1 AND owner = ?2 AND status IS NULL";
@@ -128,15 +129,15 @@ impl Store for SqliteKeys {
         answer: &Answer,
         ttl: Duration,
     ) -> Result<bool, Lost> {
-        let (scope, status, head) = (*scope, answer.status.as_u16(), answer.head());
-        let body = answer.body.clone();
+        let (scope, kept) = (*scope, answer.to_kept());
         self.execute(move |transaction| {
             transaction.prepare_cached(KEEP)?.execute(params![
                 scope.0,
                 owner.as_bytes(),
-                status,
-                head,
-                body.as_deref(),
+                kept.status,
+                kept.head,
+                kept.body.as_deref(),
+                kept.trailers,
                 from_now(ttl),
             ])
         })
@@ -227,6 +228,7 @@ fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
         status: row.get(4)?,
         head: row.get(5)?,
         body: row.get(6)?,
+        trailers: row.get(7)?,
         now: from_now(Duration::ZERO),
     })
 }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use uuid::Uuid;
 
-use crate::policy::idempotency::{Answer, Entry, Fingerprint, Scope, Stamp, State};
+use crate::policy::idempotency::{Answer, Entry, Fingerprint, Kept, Scope, Stamp, State};
 use crate::record::store::Lost;
 
 /// A request that wants to be the first with its key.
@@ -76,6 +77,7 @@ pub(super) struct Row {
     pub(super) status: Option<i32>,
     pub(super) head: Option<Vec<u8>>,
     pub(super) body: Option<Vec<u8>>,
+    pub(super) trailers: Option<Vec<u8>>,
     pub(super) now: i64,
 }
 
@@ -87,8 +89,9 @@ impl Row {
             None => State::Leased { until: stamp(self.lease_until) },
             Some(status) => {
                 let status = u16::try_from(status).map_err(|_| strange())?;
-                let head = self.head.unwrap_or_default();
-                State::Answered(Answer::read(status, &head, self.body).ok_or_else(strange)?)
+                let (head, body) = (self.head.unwrap_or_default(), self.body.map(Bytes::from));
+                let kept = Kept { status, head, body, trailers: self.trailers };
+                State::Answered(Answer::read(kept).ok_or_else(strange)?)
             }
         };
         Ok(Found {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::runtime::Handle;
 
 use super::postgres::PostgresKeys;
@@ -122,7 +122,8 @@ fn answer(body: &'static [u8]) -> Answer {
     let mut headers = HeaderMap::new();
     headers.append("x-order", HeaderValue::from_static("7"));
     headers.append("x-order", HeaderValue::from_static("8"));
-    Answer { status: StatusCode::CREATED, headers, body: Some(Bytes::from_static(body)) }
+    let body = Some(Bytes::from_static(body));
+    Answer { status: StatusCode::CREATED, headers, body, trailers: None }
 }
 
 async fn eventually(what: &str, reached: impl Fn() -> bool) {
@@ -164,6 +165,25 @@ on_each_store! {
             assert_eq!(kept, answer(body));
         }
         assert_eq!((subject.keys[0].stats().kept, subject.keys[1].stats().replayed), (2, 2));
+    }
+
+    async fn an_answer_is_kept_with_its_trailers_and_taken_over_without(subject: Subject) {
+        let mut ended = answer(b"message");
+        let status = (HeaderName::from_static("grpc-status"), HeaderValue::from_static("5"));
+        ended.end_with(&HeaderMap::from_iter([status]));
+        let lease = first(subject.claim(claim(1, LONG, SHORT)).await);
+        lease.keep(ended.clone(), PATIENCE).await.ok();
+        let Claimed::Replay(kept) = subject.claim(claim(1, LONG, SHORT)).await else {
+            panic!("a replay")
+        };
+        assert_eq!(kept, ended);
+        tokio::time::sleep(SHORT).await;
+        let lease = first(subject.claim(claim(1, LONG, LONG)).await);
+        lease.keep(answer(b"another"), PATIENCE).await.ok();
+        let Claimed::Replay(kept) = subject.claim(claim(1, LONG, LONG)).await else {
+            panic!("a replay")
+        };
+        assert_eq!(kept, answer(b"another"));
     }
 
     async fn an_answer_without_its_body_is_not_given_again(subject: Subject) {

@@ -217,16 +217,21 @@ pub async fn replay(
     answer: idempotency::Answer,
 ) -> Result<()> {
     let body = answer.body.unwrap_or_default();
+    let over_h2 = session.req_header().version == Version::HTTP_2;
+    let trailers = answer.trailers.filter(|_| over_h2);
     let mut head = ResponseHeader::build_no_case(answer.status, Some(answer.headers.len() + 8))?;
     headers::with_headers(&mut head, |headers, status| {
         *headers = answer.headers;
         headers.insert(REPLAYED, HeaderValue::from_static("true"));
-        if !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        let ends_otherwise = trailers.is_some() || (over_h2 && ctx.protocol == Protocol::Grpc);
+        let is_bare = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if !ends_otherwise && !is_bare {
             headers.insert(CONTENT_LENGTH, body.len().into());
         }
     });
     keep_or_close(session, false);
-    send(session, ctx, head, body).await
+    headers::prepare_response(session, &mut head, ctx)?;
+    write(session, ctx, head, body, trailers).await
 }
 
 /// Answer a CORS preflight.
@@ -237,7 +242,7 @@ pub async fn preflight(session: &mut Session, ctx: &Context) -> Result<()> {
     }
     keep_or_close(session, false);
     headers::with_headers(&mut head, |headers, _| headers::echo(headers, ctx));
-    write(session, ctx, head, Bytes::new()).await
+    write(session, ctx, head, Bytes::new(), None).await
 }
 
 /// Close only once the client has sent what it is sending, within bounds. A connection closed with
@@ -280,7 +285,7 @@ async fn send(
     body: Bytes,
 ) -> Result<()> {
     headers::prepare_response(session, &mut head, ctx)?;
-    write(session, ctx, head, body).await
+    write(session, ctx, head, body, None).await
 }
 
 async fn write(
@@ -288,16 +293,19 @@ async fn write(
     ctx: &Context,
     mut head: ResponseHeader,
     body: Bytes,
+    trailers: Option<HeaderMap>,
 ) -> Result<()> {
     ctx.guard(Some(Clock::now() + WRITE_LIMIT));
     let without_body = session.req_header().method == Method::HEAD || body.is_empty();
-    if without_body && session.req_header().version == Version::HTTP_2 {
+    let is_all = without_body && trailers.is_none();
+    if is_all && session.req_header().version == Version::HTTP_2 {
         // Pingora's other way of writing a head forgets that it is the end.
         session.write_response_tasks(vec![HttpTask::Header(Box::new(head), true)]).await?;
         return Ok(());
     }
-    let trailers = (ctx.protocol == Protocol::Grpc && !without_body).then(|| end(&mut head));
-    session.write_response_header(Box::new(head), without_body).await?;
+    let in_head = ctx.protocol == Protocol::Grpc && !without_body;
+    let trailers = trailers.or_else(|| in_head.then(|| end(&mut head)));
+    session.write_response_header(Box::new(head), is_all).await?;
     if !without_body {
         session.write_response_body(Some(body), trailers.is_none()).await?;
     }

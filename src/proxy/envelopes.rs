@@ -78,6 +78,19 @@ impl Envelopes {
         }
     }
 
+    /// Checks a body that is there as a whole, and is to be one message.
+    pub fn check_one(&mut self, body: &[u8]) -> Result<(), Rejection> {
+        self.restart();
+        self.pass(body)?;
+        self.end()?;
+        let length = body.split_first_chunk::<PREFIX>().map(|([_, length @ ..], _)| *length);
+        match length.map(u32::from_be_bytes) {
+            None => Err(Rejection::InvalidRpc("there is no message")),
+            Some(length) if length as usize + PREFIX == body.len() => Ok(()),
+            Some(_) => Err(Rejection::InvalidRpc("there is more than one message")),
+        }
+    }
+
     fn begin(&mut self) -> Result<(), Rejection> {
         let [flags, length @ ..] = self.prefix;
         if flags & !COMPRESSED != 0 {
@@ -135,6 +148,17 @@ mod tests {
             let mut envelopes = Envelopes::of(Protocol::Grpc, &headers, 0).expect("envelopes");
             assert_eq!(envelopes.pass(&message).is_ok(), fine, "{encoding}");
         }
+    }
+
+    #[test]
+    fn one_message_is_neither_none_nor_two_nor_half_of_one() {
+        let one = [0, 0, 0, 0, 1, 7];
+        let mut envelopes = envelopes(3);
+        assert!(envelopes.check_one(&one).is_ok());
+        assert!(envelopes.check_one(&one).is_ok(), "it begins anew");
+        assert!(envelopes.check_one(&[0; 5]).is_ok(), "an empty message is one");
+        let wrong = [&[][..], &one[..5], &one[..3], &[one, one].concat(), &[one[0]; 10]];
+        assert!(wrong.iter().all(|body| envelopes.check_one(body).is_err()));
     }
 
     #[test]

@@ -161,20 +161,20 @@ impl ProxyHttp for Gateway {
     async fn response_filter(
         &self,
         session: &mut Session,
-        response: &mut ResponseHeader,
+        head: &mut ResponseHeader,
         ctx: &mut Box<Context>,
     ) -> Result<()> {
-        if response.status.is_informational() && response.status != 101 {
+        if head.status.is_informational() && head.status != 101 {
             return Ok(());
         }
-        if !attempt::has_body(session, response) {
+        if !attempt::has_body(session, head) {
             attempt::answered(ctx, Clock::now());
         }
         if ctx.keyed.is_some() {
-            idempotency::begin(session, ctx, response).await;
+            idempotency::begin(ctx, head, response::has_body(session, head)).await;
         }
-        headers::prepare_response(session, response, ctx)?;
-        let status = response.status.as_u16();
+        headers::prepare_response(session, head, ctx)?;
+        let status = head.status.as_u16();
         let recorder = self.shared.recorder.as_ref();
         if let Err(rejection) = recording::commit(recorder, session, ctx, status).await {
             ctx.end.rejection = Some(rejection);
@@ -282,11 +282,12 @@ impl ProxyHttp for Gateway {
         FailToProxy { error_code: attempt::status_of(session, ctx), can_reuse_downstream: false }
     }
 
-    async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut Box<Context>) {
+    async fn logging(&self, session: &mut Session, e: Option<&Error>, ctx: &mut Box<Context>) {
         if ctx.body.call.is_some() {
             // Boxed: few requests have a use for its room.
             Box::pin(self.answer_call(session, ctx)).await;
         }
+        idempotency::ended(ctx, e.is_none());
         let now = Clock::now();
         let mut status = attempt::status_of(session, ctx);
         if !ctx.end.client_gone

@@ -14,14 +14,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
+use http::{HeaderMap, Version};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::context::Context;
 use super::dialect::{Protocol, Rendered};
+use super::envelopes::Envelopes;
 use super::gateway::Gateway;
 use super::rejection::Rejection;
-use super::{attempt, body, intake};
+use super::stream::Orders;
+use super::{body, intake};
 use crate::idempotency::{Claim, Claimed, Lease};
 use crate::policy;
 use crate::policy::idempotency::{
@@ -31,6 +34,7 @@ use crate::policy::outcome::Outcome;
 use crate::record::new_id;
 use crate::runtime::snapshot::{Idempotency, Route};
 use crate::time::Clock;
+use crate::transcode::wire;
 
 /// A request that is the first with its key.
 pub struct Keyed {
@@ -38,13 +42,17 @@ pub struct Keyed {
     lease: Option<Lease>,
     /// What the client is being answered, and the part of its body that has passed.
     answer: Option<(Answer, Vec<u8>)>,
+    /// What the head says of its body's length.
+    length: Option<u64>,
     /// The body has outgrown what is kept.
     outgrown: bool,
+    /// What the upstream's answer ends with.
+    trailers: Option<HeaderMap>,
 }
 
 impl Keyed {
     fn new(lease: Lease) -> Self {
-        Keyed { lease: Some(lease), answer: None, outgrown: false }
+        Keyed { lease: Some(lease), answer: None, length: None, outgrown: false, trailers: None }
     }
 }
 
@@ -61,21 +69,23 @@ impl Gateway {
         if !config.covers(&session.req_header().method) {
             return Ok(None);
         }
-        // What is transcoded is one message, both ways.
-        let is_call = ctx.protocol == Protocol::Grpc && route.transcoder.is_some();
-        let is_whole = is_call || ctx.protocol.is_whole();
         let key = match Key::of(&session.req_header().headers) {
-            // A stream can neither be read to its end first, nor be given again with its trailers.
-            _ if !is_whole && config.required => {
+            // It cannot be read to its end first.
+            _ if ctx.protocol.is_stream() && config.required => {
                 return Err(Rejection::InvalidRpc("a stream cannot have the key that is required"));
             }
-            _ if !is_whole => return Ok(None),
+            _ if ctx.protocol.is_stream() => return Ok(None),
             Ok(Some(key)) => key,
             Ok(None) if config.required => return Err(refused(Refusal::Missing)),
             Ok(None) => return Ok(None),
             Err(_) => return Err(refused(Refusal::Invalid)),
         };
-        let body = body::read_whole(session, ctx, config.max_body.as_usize()).await?;
+        if ctx.protocol == Protocol::Grpc && session.req_header().version != Version::HTTP_2 {
+            return Err(Rejection::InvalidRpc("gRPC needs HTTP/2: it ends in trailers"));
+        }
+        let limit = limit(ctx, route, config);
+        let body = body::read_whole(session, ctx, limit).await?;
+        check_messages(session, ctx, route, &body)?;
         let claim = Claim {
             scope: Scope::new(principal(ctx, config), &route.name, &key),
             fingerprint: fingerprint(session, ctx, &body),
@@ -103,6 +113,40 @@ impl Gateway {
                 OnFailure::Reject => Err(refused(Refusal::Unavailable)),
                 OnFailure::Pass => Ok(None),
             },
+        }
+    }
+}
+
+/// The most that is worth reading of a body. A message in a frame is bounded by itself.
+fn limit(ctx: &Context, route: &Route, config: &Config) -> usize {
+    let limit = config.max_body.as_usize();
+    match route.config.max_body.as_usize() {
+        max_body if max_body != 0 && ctx.body.envelopes.is_none() => max_body.min(limit),
+        _ => limit,
+    }
+}
+
+/// Who sends a key with a call of gRPC means one message: more of them are a stream, which cannot be
+/// compared before it has ended.
+fn check_messages(
+    session: &Session,
+    ctx: &mut Context,
+    route: &Route,
+    body: &[u8],
+) -> Result<(), Rejection> {
+    match ctx.protocol {
+        Protocol::Http | Protocol::Connect | Protocol::ConnectStream => Ok(()),
+        Protocol::Grpc | Protocol::GrpcWeb => match &mut ctx.body.envelopes {
+            Some(envelopes) => envelopes.check_one(body).map(|()| envelopes.restart()),
+            None => Ok(()),
+        },
+        Protocol::GrpcWebText => {
+            let body = wire::of_base64(body)
+                .map_err(|_| Rejection::InvalidRpc("the message is not Base64"))?;
+            let headers = &session.req_header().headers;
+            let max_message = route.config.max_body.0;
+            let envelopes = Envelopes::of(Protocol::GrpcWeb, headers, max_message);
+            envelopes.map_or(Ok(()), |mut envelopes| envelopes.check_one(&body))
         }
     }
 }
@@ -157,16 +201,18 @@ pub fn attempted(ctx: &mut Context, outcome: Outcome) {
 
 /// The upstream's answer is about to begin. It is kept from here on, or, if the upstream says that
 /// it has done nothing, the key is given back.
-pub async fn begin(session: &Session, ctx: &mut Context, head: &ResponseHeader) {
+pub async fn begin(ctx: &mut Context, head: &ResponseHeader, has_body: bool) {
     let Some(keyed) = ctx.keyed.as_mut() else { return };
     let Some(lease) = keyed.lease.take() else { return };
     let mut answer = Answer::begin(head.status, &head.headers);
     if !lease.traces.exist() {
         lease.release(grace(ctx)).await;
-    } else if attempt::has_body(session, head) {
-        let length = intake::content_length(&head.headers);
-        keyed.outgrown = length.is_some_and(|length| length > largest(ctx.route.as_deref()));
+    } else if has_body {
+        keyed.length = intake::content_length(&head.headers);
+        let largest = largest(ctx.route.as_deref());
+        keyed.outgrown = keyed.length.is_some_and(|length| length > largest);
         keyed.answer = Some((answer, Vec::new()));
+        keyed.trailers = None;
         keyed.lease = Some(lease);
         return;
     } else {
@@ -188,15 +234,45 @@ pub fn collect(ctx: &mut Context, chunk: Option<&Bytes>, end: bool) {
     if keyed.outgrown {
         *collected = Vec::new();
     }
+    let orders = ctx.connection.as_ref().and_then(|connection| connection.orders.as_ref());
+    // A client of HTTP/1.1 has all of it with the last byte of its length, and is not told what an
+    // upstream of HTTP/2 says after that.
+    let end = end || (orders.is_none() && keyed.length == Some(collected.len() as u64));
     if end
         && let Some((mut answer, collected)) = keyed.answer.take()
         && let Some(lease) = keyed.lease.take()
     {
         answer.body = (!keyed.outgrown).then(|| collected.into());
+        if let Some(trailers) = orders.and_then(Orders::end).or(keyed.trailers.as_ref()) {
+            answer.end_with(trailers);
+        }
         let kept = lease.keep(answer, grace(ctx));
         if let Some(connection) = &ctx.connection {
             connection.guard.detachment.hold(kept);
         }
+    }
+}
+
+/// What comes after the last chunk, which is told of later.
+pub fn end_with(ctx: &mut Context, trailers: &HeaderMap) {
+    if let Some(keyed) = &mut ctx.keyed {
+        keyed.trailers = Some(trailers.clone());
+    }
+}
+
+/// The exchange is over. An answer of HTTP/2 that ends with its head is known to have no body only
+/// now.
+pub fn ended(ctx: &mut Context, well: bool) {
+    let Some(keyed) = ctx.keyed.as_mut() else { return };
+    if well
+        && let Some((mut answer, collected)) = keyed.answer.take()
+        && let Some(lease) = keyed.lease.take()
+        && collected.is_empty()
+        && !keyed.outgrown
+    {
+        answer.body = Some(Bytes::new());
+        // Nobody waits for it: the client has its answer.
+        drop(lease.keep(answer, grace(ctx)));
     }
 }
 

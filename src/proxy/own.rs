@@ -7,7 +7,7 @@ use pingora_proxy::Session;
 use super::context::Context;
 use super::gateway::Gateway;
 use super::rejection::Rejection;
-use super::{answer, attempt, body, fallback, idempotency, recording, transcoding};
+use super::{answer, attempt, body, fallback, idempotency, recording, response, transcoding};
 use crate::policy;
 use crate::policy::idempotency::Answer;
 use crate::runtime::snapshot::Target;
@@ -63,6 +63,7 @@ impl Gateway {
     /// Give an answer that another request with the same key has got before.
     pub(super) async fn replay(&self, session: &mut Session, ctx: &mut Context, kept: Answer) {
         ctx.end.replayed = true;
+        ctx.end.rpc_failed = response::has_failed(ctx.protocol, &kept);
         if let Some(route) = ctx.route.clone() {
             // As the first one's, which was sent.
             if let Some(transcoder) = &route.transcoder {

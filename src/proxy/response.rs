@@ -15,11 +15,13 @@ use super::attempt::{self, REJECTED, RETRY};
 use super::context::Context;
 use super::dialect::Protocol;
 use super::rejection::Rejection;
-use super::{answer, body, divert, fallback, idempotency, intake, transcoded};
+use super::{answer, body, dialect, divert, fallback, idempotency, intake, transcoded};
+use crate::policy::idempotency::Answer;
 use crate::policy::outcome::Outcome;
 use crate::policy::retry::Pushback;
 use crate::runtime::snapshot::Route;
 use crate::time::Moment;
+use crate::transcode::wire;
 
 /// How the content types of gRPC and of its variants begin.
 const GRPC: &[u8] = b"application/grpc";
@@ -124,6 +126,7 @@ pub fn on_trailers(
         }
     }
     transcoded::end(trailers, ctx)?;
+    idempotency::end_with(ctx, trailers);
     attempt::answered(ctx, now);
     body::on_response(session, &mut None, true, ctx);
     Ok(())
@@ -179,6 +182,30 @@ fn classify(head: &ResponseHeader) -> Outcome {
         return response;
     }
     head.headers.get(&GRPC_STATUS).and_then(grpc_failure).unwrap_or(response)
+}
+
+/// Whether a body may follow an upstream's head. In gRPC none does where the head says how the call
+/// ended.
+pub fn has_body(session: &Session, head: &ResponseHeader) -> bool {
+    let is_trailers_only = is_grpc(&head.headers) && head.headers.contains_key(&GRPC_STATUS);
+    attempt::has_body(session, head) && !is_trailers_only
+}
+
+/// Whether an answer that was kept says that its call failed, whatever its status of HTTP.
+pub fn has_failed(protocol: Protocol, answer: &Answer) -> bool {
+    let mut fields = answer.trailers.iter().chain([&answer.headers]);
+    if let Some(status) = fields.find_map(|fields| fields.get(&GRPC_STATUS)) {
+        return is_grpc(&answer.headers) && grpc_failure(status).is_some();
+    }
+    let body = answer.body.as_deref().unwrap_or_default();
+    let is_zero = |status: Option<&[u8]>| status.is_none_or(|status| status == b"0");
+    match protocol {
+        Protocol::GrpcWeb => !is_zero(dialect::web_status(body)),
+        Protocol::GrpcWebText => {
+            wire::of_base64(body).is_ok_and(|body| !is_zero(dialect::web_status(&body)))
+        }
+        Protocol::Http | Protocol::Connect | Protocol::ConnectStream | Protocol::Grpc => false,
+    }
 }
 
 fn is_grpc(headers: &HeaderMap) -> bool {

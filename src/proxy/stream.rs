@@ -42,6 +42,11 @@ impl Orders {
         let _ = self.trailers.set(trailers);
     }
 
+    /// The trailers that the answer shall end with.
+    pub fn end(&self) -> Option<&HeaderMap> {
+        self.trailers.get()
+    }
+
     /// The body that came is read to its end, and another one goes upstream in its place.
     pub fn replace_body(&self) {
         self.replace_body.store(true, Ordering::Relaxed);
@@ -86,7 +91,7 @@ impl GuardedStream {
     }
 
     fn ordered_end(&self) -> Option<&HeaderMap> {
-        self.connection.orders.as_ref()?.trailers.get()
+        self.connection.orders.as_ref()?.end()
     }
 
     /// `tasks` with the head that waited for them; nothing, if they are a head that shall wait.

@@ -271,7 +271,7 @@ impl Gateway {
         };
         ctx.body.response_bytes = rendered.body.len() as u64;
         if ctx.keyed.is_some() {
-            idempotency::begin(session, ctx, &head).await;
+            idempotency::begin(ctx, &head, attempt::has_body(session, &head)).await;
         }
         let recorder = self.shared.recorder.as_ref();
         if let Err(rejection) = recording::commit(recorder, session, ctx, rendered.status).await {

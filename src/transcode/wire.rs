@@ -67,7 +67,7 @@ fn unframe(body: &[u8], announced: bool) -> Result<&[u8], Fault> {
 }
 
 /// Whole pieces of Base64 one after another, each with its own padding.
-fn of_base64(mut text: &[u8]) -> Result<Vec<u8>, Fault> {
+pub fn of_base64(mut text: &[u8]) -> Result<Vec<u8>, Fault> {
     let mut decoded = Vec::with_capacity(text.len() / 4 * 3);
     while !text.is_empty() {
         let padded = text.iter().position(|byte| *byte == b'=').map(|at| (at / 4 + 1) * 4);

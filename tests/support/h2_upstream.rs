@@ -12,6 +12,7 @@ use h2::server::SendResponse;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::h2_client::{RUNTIME, wait};
@@ -21,6 +22,8 @@ use super::wait::eventually;
 pub struct H2Upstream {
     address: SocketAddr,
     state: Arc<Mutex<State>>,
+    /// Whether answers that are held may go out.
+    released: watch::Sender<bool>,
     listener: JoinHandle<()>,
 }
 
@@ -56,6 +59,8 @@ enum Manner {
     Proper,
     /// The head at once, then every piece of the request as it comes, then the trailers.
     Echo,
+    /// As `Proper`, once the upstream is released.
+    Held,
     /// Never.
     Hang,
     /// The head and the first piece; nothing after them.
@@ -135,6 +140,11 @@ impl Reply {
         self
     }
 
+    /// Not before [`H2Upstream::release`].
+    pub fn held(self) -> Self {
+        self.manner(Manner::Held)
+    }
+
     fn manner(mut self, manner: Manner) -> Self {
         self.manner = manner;
         self
@@ -180,19 +190,25 @@ impl H2Upstream {
         let listener = wait("a listener", TcpListener::bind("127.0.0.1:0")).expect("a port");
         let address = listener.local_addr().expect("its address");
         let shared = state.clone();
+        let (released, release) = watch::channel(false);
         let listener = RUNTIME.spawn(async move {
             // Dropped with this task, and their streams with them.
             let mut connections = tokio::task::JoinSet::new();
             for number in 0.. {
                 let Ok((stream, _)) = listener.accept().await else { continue };
-                connections.spawn(serve(stream, number, shared.clone()));
+                connections.spawn(serve(stream, number, shared.clone(), release.clone()));
             }
         });
-        H2Upstream { address, state, listener }
+        H2Upstream { address, state, released, listener }
     }
 
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// Let the answers go that are held, and those to come.
+    pub fn release(&self) {
+        self.released.send_replace(true);
     }
 
     pub fn requests(&self) -> Vec<H2Received> {
@@ -231,8 +247,12 @@ impl Drop for H2Upstream {
     }
 }
 
-async fn serve<S>(stream: S, number: usize, state: Arc<Mutex<State>>)
-where
+async fn serve<S>(
+    stream: S,
+    number: usize,
+    state: Arc<Mutex<State>>,
+    release: watch::Receiver<bool>,
+) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     // What is no HTTP/2 shows itself as a request that never arrives.
@@ -240,12 +260,12 @@ where
     let mut streams = tokio::task::JoinSet::new();
     while let Some(Ok((request, respond))) = connection.accept().await {
         let (index, reply) = note(&state, number, &request);
-        let state = state.clone();
+        let (state, mut release) = (state.clone(), release.clone());
         streams.spawn(async move {
             let update = move |change: &dyn Fn(&mut H2Received)| {
                 change(&mut state.lock().expect("the state").received[index]);
             };
-            if answer(request, respond, &reply, &update).await.is_err() {
+            if answer(request, respond, &reply, &update, &mut release).await.is_err() {
                 update(&|r| r.cancelled = true);
             }
         });
@@ -276,6 +296,7 @@ async fn answer(
     mut respond: SendResponse<Bytes>,
     reply: &Reply,
     update: &Update,
+    release: &mut watch::Receiver<bool>,
 ) -> Result<(), h2::Error> {
     if let Manner::Reset(reason) = reply.manner {
         respond.send_reset(reason);
@@ -300,6 +321,9 @@ async fn answer(
             Some(trailers) => echo.send_trailers(trailers),
             None => echo.send_data(Bytes::new(), true),
         };
+    }
+    if reply.manner == Manner::Held {
+        release.wait_for(|released| *released).await.ok();
     }
     if reply.manner == Manner::Hang {
         return until_reset(std::future::poll_fn(|cx| respond.poll_reset(cx))).await;

@@ -35,6 +35,19 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// `None`: it was too large to be kept.
     pub body: Option<Bytes>,
+    /// What came after the body: in gRPC, how the call ended.
+    pub trailers: Option<HeaderMap>,
+}
+
+/// An answer in the columns of a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    pub status: u16,
+    /// Fields as lines of HTTP/1.1.
+    pub head: Vec<u8>,
+    pub body: Option<Bytes>,
+    /// As the head; an answer of HTTP/2 may have them, and gRPC's say how the call ended.
+    pub trailers: Option<Vec<u8>>,
 }
 
 impl Answer {
@@ -47,39 +60,67 @@ impl Answer {
             .flat_map(|list| list.split(','))
             .map(str::trim)
             .collect();
-        let worth_keeping = |name: &HeaderName| {
-            !NOT_KEPT.contains(&name.as_str())
-                && !nominated.iter().any(|other| name.as_str().eq_ignore_ascii_case(other))
-        };
-        let kept = headers.iter().filter(|(name, _)| worth_keeping(name));
-        let kept = kept.map(|(name, value)| (name.clone(), value.clone()));
-        Answer { status, headers: kept.collect(), body: None }
+        Answer { status, headers: worth_keeping(headers, &nominated), body: None, trailers: None }
     }
 
-    /// The headers as a store keeps them: lines as in HTTP/1.1.
-    pub fn head(&self) -> Vec<u8> {
-        let mut head = Vec::new();
-        for (name, value) in &self.headers {
-            head.extend_from_slice(name.as_str().as_bytes());
-            head.extend_from_slice(b": ");
-            head.extend_from_slice(value.as_bytes());
-            head.extend_from_slice(b"\r\n");
+    /// The answer ends with these, as far as they are worth keeping.
+    pub fn end_with(&mut self, trailers: &HeaderMap) {
+        self.trailers = Some(worth_keeping(trailers, &[]));
+    }
+
+    /// The answer as a store keeps it.
+    pub fn to_kept(&self) -> Kept {
+        Kept {
+            status: self.status.as_u16(),
+            head: lines(&self.headers),
+            body: self.body.clone(),
+            trailers: self.trailers.as_ref().map(lines),
         }
-        head
     }
 
     /// The answer that a store has kept; `None` if it is none of ours.
-    pub fn read(status: u16, head: &[u8], body: Option<Vec<u8>>) -> Option<Self> {
-        let mut headers = HeaderMap::new();
-        // A header's value holds no line feed.
-        for line in head.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            let line = line.strip_suffix(b"\r")?;
-            let colon = memchr::memchr(b':', line)?;
-            let name = HeaderName::from_bytes(&line[..colon]).ok()?;
-            let value = HeaderValue::from_bytes(line[colon + 1..].trim_ascii_start()).ok()?;
-            headers.append(name, value);
-        }
-        let status = StatusCode::from_u16(status).ok()?;
-        Some(Answer { status, headers, body: body.map(Bytes::from) })
+    pub fn read(kept: Kept) -> Option<Self> {
+        Some(Answer {
+            status: StatusCode::from_u16(kept.status).ok()?,
+            headers: fields(&kept.head)?,
+            body: kept.body,
+            trailers: match kept.trailers {
+                Some(trailers) => Some(fields(&trailers)?),
+                None => None,
+            },
+        })
     }
+}
+
+fn worth_keeping(fields: &HeaderMap, nominated: &[&str]) -> HeaderMap {
+    let is_kept = |name: &HeaderName| {
+        !NOT_KEPT.contains(&name.as_str())
+            && !nominated.iter().any(|other| name.as_str().eq_ignore_ascii_case(other))
+    };
+    let kept = fields.iter().filter(|(name, _)| is_kept(name));
+    kept.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+fn lines(fields: &HeaderMap) -> Vec<u8> {
+    let mut lines = Vec::new();
+    for (name, value) in fields {
+        lines.extend_from_slice(name.as_str().as_bytes());
+        lines.extend_from_slice(b": ");
+        lines.extend_from_slice(value.as_bytes());
+        lines.extend_from_slice(b"\r\n");
+    }
+    lines
+}
+
+fn fields(lines: &[u8]) -> Option<HeaderMap> {
+    let mut fields = HeaderMap::new();
+    // A field's value holds no line feed.
+    for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        let line = line.strip_suffix(b"\r")?;
+        let colon = memchr::memchr(b':', line)?;
+        let name = HeaderName::from_bytes(&line[..colon]).ok()?;
+        let value = HeaderValue::from_bytes(line[colon + 1..].trim_ascii_start()).ok()?;
+        fields.append(name, value);
+    }
+    Some(fields)
 }

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use crate::policy::outcome::Outcome;
 
-pub use answer::Answer;
+pub use answer::{Answer, Kept};
 pub use config::{Anonymous, Config, OnFailure, OnUndecided};
 pub use fingerprint::{Fingerprint, Principal, Scope};
 pub use key::{HEADER, InvalidKey, Key};

@@ -1,7 +1,7 @@
 //! Keys, fingerprints, the states of a key, and which answers are kept.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::*;
 
@@ -100,7 +100,7 @@ const OTHER: Fingerprint = Fingerprint([2; 32]);
 
 fn answer(body: Option<&'static [u8]>) -> Answer {
     let body = body.map(Bytes::from_static);
-    Answer { status: StatusCode::CREATED, headers: HeaderMap::new(), body }
+    Answer { status: StatusCode::CREATED, headers: HeaderMap::new(), body, trailers: None }
 }
 
 fn leased(until: u64) -> Entry {
@@ -207,10 +207,21 @@ fn a_kept_answer_is_read_as_it_was() {
     kept.headers.append("x-a", HeaderValue::from_static("1: 2"));
     kept.headers.append("x-b", HeaderValue::from_bytes(b"caf\xe9").expect("a value"));
     kept.headers.append("x-b", HeaderValue::from_static(""));
-    let body = kept.body.as_ref().map(|body| body.to_vec());
-    assert_eq!(Answer::read(201, &kept.head(), body), Some(kept));
-    assert_eq!(Answer::read(201, b"no colon\r\n", None), None);
-    assert_eq!(Answer::read(99, b"", None), None);
+    assert_eq!(Answer::read(kept.to_kept()), Some(kept.clone()));
+    let trailers = [("grpc-status", "0"), ("set-cookie", "session=secret")]
+        .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+    kept.end_with(&trailers.into_iter().collect());
+    let again = Answer::read(kept.to_kept()).expect("what was written");
+    assert_eq!(again, kept);
+    assert_eq!(again.trailers.expect("trailers").len(), 1, "no credentials");
+    let good = kept.to_kept();
+    for wrong in [
+        Kept { status: 99, ..good.clone() },
+        Kept { head: b"no colon\r\n".to_vec(), ..good.clone() },
+        Kept { trailers: Some(b"no colon\r\n".to_vec()), ..good },
+    ] {
+        assert_eq!(Answer::read(wrong), None);
+    }
 }
 
 fn config(yaml: &str) -> Result<Config, String> {

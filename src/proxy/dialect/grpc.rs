@@ -58,6 +58,23 @@ pub(super) fn web(error: &RpcError<'_>, content_type: HeaderValue, as_text: bool
     Rendered::new(200, vec![(CONTENT_TYPE, content_type)], body)
 }
 
+/// The status at the end of an answer of gRPC-Web, if it has one.
+pub fn web_status(mut body: &[u8]) -> Option<&[u8]> {
+    while let Some(([flags, length @ ..], rest)) = body.split_first_chunk::<5>() {
+        let frame = rest.split_at_checked(u32::from_be_bytes(*length) as usize);
+        let (data, rest) = frame?;
+        if flags & TRAILERS != 0 {
+            return data.split(|byte| *byte == b'\n').find_map(|line| {
+                let (name, value) = line.split_at_checked(GRPC_STATUS.as_str().len())?;
+                let value = value.strip_prefix(b":")?.trim_ascii();
+                name.eq_ignore_ascii_case(GRPC_STATUS.as_str().as_bytes()).then_some(value)
+            });
+        }
+        body = rest;
+    }
+    None
+}
+
 /// Everything but printable ASCII, and the percent sign itself, as `%XX`; at most so long.
 fn percent_encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len().min(MAX_MESSAGE));
@@ -81,6 +98,19 @@ fn percent_encoded(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_status_of_grpc_web_is_in_its_last_frame() {
+        let web =
+            |trailers: &[u8]| [envelope(0, b"\x80abc"), envelope(TRAILERS, trailers)].concat();
+        let good = web(b"x-a: 1\r\nGrpc-Status: 0\r\n");
+        assert_eq!(web_status(&good), Some(&b"0"[..]));
+        assert_eq!(web_status(&web(b"grpc-status:5\r\n")), Some(&b"5"[..]));
+        assert_eq!(web_status(&web(b"grpc-message:5\r\n")), None);
+        for end in 0..good.len() {
+            assert_eq!(web_status(&good[..end]), None, "{end}");
+        }
+    }
 
     #[test]
     fn a_message_is_percent_encoded() {

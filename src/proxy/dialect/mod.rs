@@ -20,7 +20,7 @@ use super::rpc_code::RpcCode;
 use crate::config::route::ErrorCodes;
 use crate::policy::idempotency::Answer;
 
-pub use grpc::END as GRPC_END;
+pub use grpc::{END as GRPC_END, web_status};
 pub use protocol::{CONNECT_PROTOCOL_VERSION, Protocol};
 
 /// An error as an answer.
@@ -48,7 +48,7 @@ impl Rendered {
     pub fn to_answer(&self) -> Answer {
         let headers = self.headers.iter().cloned().collect();
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::BAD_GATEWAY);
-        Answer { status, headers, body: Some(self.body.clone()) }
+        Answer { status, headers, body: Some(self.body.clone()), trailers: None }
     }
 }
 

@@ -59,10 +59,9 @@ impl Protocol {
         }
     }
 
-    /// Whether a request is known by its body, and an answer by its head and body, both of which
-    /// end.
-    pub fn is_whole(self) -> bool {
-        !matches!(self, Protocol::ConnectStream | Protocol::Grpc)
+    /// Whether its head says that a request is a stream of messages. In gRPC no head says so.
+    pub fn is_stream(self) -> bool {
+        self == Protocol::ConnectStream
     }
 
     /// Check what a request that claims this protocol must look like.

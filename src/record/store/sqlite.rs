@@ -24,6 +24,10 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, sql: include_str!("../migrations/sqlite/0001_invocations.sql") },
     Migration { version: 2, sql: include_str!("../migrations/sqlite/0002_trace_query_dead.sql") },
     Migration { version: 3, sql: include_str!("../migrations/sqlite/0003_idempotency_keys.sql") },
+    Migration {
+        version: 4,
+        sql: include_str!("../migrations/sqlite/0004_idempotency_trailers.sql"),
+    },
 ];
 
 /// How long a writer of another process may hold the file before a batch is put off.

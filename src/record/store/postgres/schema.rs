@@ -20,6 +20,10 @@ const MIGRATIONS: &[Migration] = &[
         version: 3,
         sql: include_str!("../../migrations/postgres/0003_idempotency_keys.sql"),
     },
+    Migration {
+        version: 4,
+        sql: include_str!("../../migrations/postgres/0004_idempotency_trailers.sql"),
+    },
 ];
 
 /// Names the lock under which the schema is changed; any number that others do not use.
