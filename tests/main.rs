@@ -31,6 +31,7 @@ mod grpc_keys;
 mod h2;
 mod headers;
 mod idempotency;
+mod idempotency_full;
 mod idempotency_shared;
 mod invocations;
 mod microservices;

@@ -1,10 +1,10 @@
 //! The keys of this gateway, and the tasks behind them.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use log::warn;
+use log::{error, warn};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
@@ -13,7 +13,7 @@ use super::health::{Advice, Health};
 use super::lease::Lease;
 use super::postgres::PostgresKeys;
 use super::sqlite::SqliteKeys;
-use super::store::{Claim, Store};
+use super::store::{Claim, Insertion, Store};
 use crate::policy::idempotency::{Answer, Decision, OnUndecided, Refusal, decide};
 use crate::record::Database;
 use crate::record::store::Lost;
@@ -36,6 +36,8 @@ struct Shared {
     /// The schema is known to be there.
     migrated: AtomicBool,
     counters: Counters,
+    /// When it was last said that there is no room. Locked only then.
+    told_full: Mutex<Option<Instant>>,
     runtime: Handle,
 }
 
@@ -48,6 +50,8 @@ pub enum Claimed {
     Replay(Answer),
     /// It is not.
     Refused(Refusal),
+    /// It may be, but there is no room for its key.
+    NoRoom,
 }
 
 /// The store did not say in time whether the key is new.
@@ -106,6 +110,7 @@ impl Keys {
             health: Health::default(),
             migrated: AtomicBool::new(false),
             counters: Counters::default(),
+            told_full: Mutex::default(),
             runtime: runtime.clone(),
         }));
         runtime.spawn(keys.clone().sweep());
@@ -204,8 +209,13 @@ impl Keys {
         let store = self.store().await?;
         *asked = true;
         loop {
-            if store.insert(claim).await? {
-                return Ok(None);
+            match store.insert(claim).await? {
+                Insertion::Done => return Ok(None),
+                Insertion::NoRoom => {
+                    self.full();
+                    return Ok(Some(Claimed::NoRoom));
+                }
+                Insertion::Taken => {}
             }
             // Gone again already: it was released, or its time was over.
             let Some(found) = store.find(&claim.scope).await? else { continue };
@@ -241,6 +251,18 @@ impl Keys {
             self.0.migrated.store(true, Ordering::Relaxed);
         }
         Ok(store)
+    }
+
+    /// There is no room for a key. Said once in a while: somebody must make some.
+    fn full(&self) {
+        count(&self.0.counters.unavailable);
+        let mut told = self.0.told_full.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_none_or(|told| told.elapsed() > SWEEP) {
+            *told = Some(Instant::now());
+            error!(
+                "idempotency keys: no room for new ones: record.store.sqlite.max_size or the disk is full"
+            );
+        }
     }
 
     pub(super) fn answered(&self) {

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tokio_postgres::Row as Columns;
 use uuid::Uuid;
 
-use super::store::{Claim, Found, Row, Store};
+use super::store::{Claim, Found, Insertion, Row, Store};
 use crate::policy::idempotency::{Answer, Scope};
 use crate::record::Database;
 use crate::record::store::Lost;
@@ -64,13 +64,13 @@ impl Store for PostgresKeys {
         Database::Postgres(Arc::clone(&self.0)).migrate().await
     }
 
-    async fn insert(&self, claim: &Claim) -> Result<bool, Lost> {
+    async fn insert(&self, claim: &Claim) -> Result<Insertion, Lost> {
         let (scope, fingerprint) = (&claim.scope.0[..], &claim.fingerprint.0[..]);
         let (lease, ttl) = (claim.lease.as_secs_f64(), claim.ttl.as_secs_f64());
         let rows = self
             .execute(INSERT, &[&scope, &fingerprint, &&*claim.route, &claim.owner, &lease, &ttl])
             .await?;
-        Ok(rows == 1)
+        Ok(Insertion::from(rows == 1))
     }
 
     async fn find(&self, scope: &Scope) -> Result<Option<Found>, Lost> {

@@ -2,22 +2,23 @@
 //! machine's.
 //!
 //! Every change waits for the disk: a lease that a power failure takes back would be a request
-//! executed twice. Changes that wait for the same transaction share it.
+//! executed twice. Changes that wait for the same transaction share it. A file that is full has room
+//! for no new key; what it holds is found all the same.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use rusqlite::{OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use super::store::{Claim, Found, Row, Store};
-use crate::policy::idempotency::{Answer, Scope};
-use crate::record::Database;
+use super::store::{Claim, Found, Insertion, Row, Store};
+use crate::policy::idempotency::{Answer, Kept, Scope};
 use crate::record::store::Lost;
-use crate::record::store::sqlite::Sqlite;
+use crate::record::store::sqlite::{Sqlite, is_full, make_room};
+use crate::record::{Database, StoreFull};
 
 const INSERT: &str = "INSERT INTO idempotency_keys \
     (scope, fingerprint, route, owner, lease_until, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
@@ -55,23 +56,25 @@ impl SqliteKeys {
         SqliteKeys { file, waiting }
     }
 
-    /// Resolves when what `work` did is on the disk.
-    async fn run<T: Send + 'static>(
+    /// Resolves when what `work` did is on the disk; `None` if there was no room for it.
+    async fn try_run<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, Lost> {
+        work: impl Fn(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<Option<T>, Lost> {
         let gone = || Lost("the SQLite file is not served any more".to_owned());
         let (answer, outcome) = oneshot::channel();
-        let step = Pending { work: Some(work), value: None, answer };
+        let step = Pending { work, value: None, answer };
         self.waiting.send(Box::new(step)).map_err(|_| gone())?;
         outcome.await.map_err(|_| gone())?
     }
 
-    async fn execute(
+    /// The same for what is not left undone for want of room.
+    async fn run<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<usize> + Send + 'static,
-    ) -> Result<bool, Lost> {
-        Ok(self.run(work).await? == 1)
+        work: impl Fn(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Lost> {
+        let full = || Lost("the SQLite file is full: the disk, or its max_size".to_owned());
+        self.try_run(work).await?.ok_or_else(full)
     }
 }
 
@@ -81,9 +84,9 @@ impl Store for SqliteKeys {
         Database::Sqlite(self.file.clone()).migrate().await
     }
 
-    async fn insert(&self, claim: &Claim) -> Result<bool, Lost> {
+    async fn insert(&self, claim: &Claim) -> Result<Insertion, Lost> {
         let claim = claim.clone();
-        self.execute(move |transaction| {
+        let inserted = self.try_run(move |transaction| {
             transaction.prepare_cached(INSERT)?.execute(params![
                 claim.scope.0,
                 claim.fingerprint.0,
@@ -92,8 +95,8 @@ impl Store for SqliteKeys {
                 from_now(claim.lease),
                 from_now(claim.ttl),
             ])
-        })
-        .await
+        });
+        Ok(inserted.await?.map_or(Insertion::NoRoom, |rows| Insertion::from(rows == 1)))
     }
 
     async fn find(&self, scope: &Scope) -> Result<Option<Found>, Lost> {
@@ -108,7 +111,7 @@ impl Store for SqliteKeys {
 
     async fn take_over(&self, claim: &Claim, found: &Found) -> Result<bool, Lost> {
         let (claim, before, answered) = (claim.clone(), found.owner, found.is_answered());
-        self.execute(move |transaction| {
+        let taken = self.run(move |transaction| {
             transaction.prepare_cached(TAKE_OVER)?.execute(params![
                 claim.scope.0,
                 claim.fingerprint.0,
@@ -118,8 +121,8 @@ impl Store for SqliteKeys {
                 before.as_bytes(),
                 answered,
             ])
-        })
-        .await
+        });
+        Ok(taken.await? == 1)
     }
 
     async fn keep(
@@ -129,28 +132,36 @@ impl Store for SqliteKeys {
         answer: &Answer,
         ttl: Duration,
     ) -> Result<bool, Lost> {
-        let (scope, kept) = (*scope, answer.to_kept());
-        self.execute(move |transaction| {
-            transaction.prepare_cached(KEEP)?.execute(params![
-                scope.0,
-                owner.as_bytes(),
-                kept.status,
-                kept.head,
-                kept.body.as_deref(),
-                kept.trailers,
-                from_now(ttl),
-            ])
-        })
-        .await
+        let scope = *scope;
+        let keep = move |kept: Kept| {
+            move |transaction: &Transaction<'_>| {
+                transaction.prepare_cached(KEEP)?.execute(params![
+                    scope.0,
+                    owner.as_bytes(),
+                    kept.status,
+                    kept.head,
+                    kept.body.as_deref(),
+                    kept.trailers,
+                    from_now(ttl),
+                ])
+            }
+        };
+        let whole = answer.to_kept();
+        let bare = Kept { head: Vec::new(), body: None, trailers: None, ..whole };
+        let kept = match self.try_run(keep(whole)).await? {
+            Some(kept) => kept,
+            // That there was an answer is worth more than what it said.
+            None => self.run(keep(bare)).await?,
+        };
+        Ok(kept == 1)
     }
 
     async fn release(&self, scope: &Scope, owner: Uuid) -> Result<(), Lost> {
         let scope = *scope;
-        self.execute(move |transaction| {
+        let released = self.run(move |transaction| {
             transaction.prepare_cached(RELEASE)?.execute(params![scope.0, owner.as_bytes()])
-        })
-        .await
-        .map(drop)
+        });
+        released.await.map(drop)
     }
 
     async fn expire(&self, at_most: u32) -> Result<u64, Lost> {
@@ -164,32 +175,36 @@ impl Store for SqliteKeys {
 /// One step of a transaction: done in it, answered after it.
 trait Step: Send {
     fn work(&mut self, transaction: &Transaction<'_>) -> rusqlite::Result<()>;
+    /// What was done is not there any more.
+    fn undo(&mut self);
     fn answer(self: Box<Self>, lost: Option<&Lost>);
 }
 
 struct Pending<T, F> {
-    work: Option<F>,
+    work: F,
+    /// Absent where there was no room for it.
     value: Option<T>,
-    answer: oneshot::Sender<Result<T, Lost>>,
+    answer: oneshot::Sender<Result<Option<T>, Lost>>,
 }
 
 impl<T, F> Step for Pending<T, F>
 where
     T: Send,
-    F: FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send,
+    F: Fn(&Transaction<'_>) -> rusqlite::Result<T> + Send,
 {
     fn work(&mut self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
-        if let Some(work) = self.work.take() {
-            self.value = Some(work(transaction)?);
-        }
+        self.value = Some((self.work)(transaction)?);
         Ok(())
     }
 
+    fn undo(&mut self) {
+        self.value = None;
+    }
+
     fn answer(self: Box<Self>, lost: Option<&Lost>) {
-        let outcome = match (lost, self.value) {
-            (Some(lost), _) => Err(lost.clone()),
-            (None, Some(value)) => Ok(value),
-            (None, None) => Err(Lost("the step was not reached".to_owned())),
+        let outcome = match lost {
+            Some(lost) => Err(lost.clone()),
+            None => Ok(self.value),
         };
         // Whoever has stopped waiting was told so by its own timer.
         self.answer.send(outcome).ok();
@@ -203,18 +218,49 @@ async fn serve(file: Sqlite, mut inbox: mpsc::UnboundedReceiver<Box<dyn Step>>) 
         let steps = Arc::new(Mutex::new(std::mem::take(&mut group)));
         let shared = Arc::clone(&steps);
         let outcome = file
-            .run(move |connection| {
+            .run_for_room(move |connection, when_full| {
                 connection.pragma_update(None, "synchronous", "full")?;
-                let transaction =
-                    connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-                for step in shared.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
-                    step.work(&transaction)?;
-                }
-                transaction.commit()
+                let mut steps = shared.lock().unwrap_or_else(PoisonError::into_inner);
+                work_all(connection, &mut steps, when_full)
             })
             .await;
         let steps = std::mem::take(&mut *steps.lock().unwrap_or_else(PoisonError::into_inner));
         steps.into_iter().for_each(|step| step.answer(outcome.as_ref().err()));
+    }
+}
+
+/// All steps together; if there is no room for that, once more when some was made, and then each for
+/// itself: those that need none shall not fail for the others.
+fn work_all(
+    connection: &mut Connection,
+    steps: &mut [Box<dyn Step>],
+    when_full: StoreFull,
+) -> rusqlite::Result<()> {
+    if work(connection, steps)? {
+        return Ok(());
+    }
+    if make_room(connection, steps.len(), when_full)? && work(connection, steps)? {
+        return Ok(());
+    }
+    for step in steps.chunks_mut(1) {
+        work(connection, step)?;
+    }
+    Ok(())
+}
+
+/// Whether there was room for it.
+fn work(connection: &mut Connection, steps: &mut [Box<dyn Step>]) -> rusqlite::Result<bool> {
+    let mut work = || {
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        steps.iter_mut().try_for_each(|step| step.work(&transaction))?;
+        transaction.commit()
+    };
+    match work() {
+        Ok(()) => Ok(true),
+        Err(error) => {
+            steps.iter_mut().for_each(|step| step.undo());
+            if is_full(&error) { Ok(false) } else { Err(error) }
+        }
     }
 }
 

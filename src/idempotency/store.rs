@@ -39,20 +39,38 @@ impl Found {
     }
 }
 
+/// Whether a key was new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Insertion {
+    /// It was, and is leased.
+    Done,
+    /// There is an entry for it.
+    Taken,
+    /// It may be, and there is no room for it. What is kept can be found all the same.
+    NoRoom,
+}
+
+impl From<bool> for Insertion {
+    fn from(done: bool) -> Self {
+        if done { Insertion::Done } else { Insertion::Taken }
+    }
+}
+
 #[async_trait]
 pub(super) trait Store: Send + Sync {
     /// Connects if need be and brings the schema up to date.
     async fn migrate(&self) -> Result<(), Lost>;
 
-    /// Leases the key, unless there is an entry for it. Whether it did.
-    async fn insert(&self, claim: &Claim) -> Result<bool, Lost>;
+    /// Leases the key, unless there is an entry for it.
+    async fn insert(&self, claim: &Claim) -> Result<Insertion, Lost>;
 
     async fn find(&self, scope: &Scope) -> Result<Option<Found>, Lost>;
 
     /// Leases the key in place of `found`, unless that has changed. Whether it did.
     async fn take_over(&self, claim: &Claim, found: &Found) -> Result<bool, Lost>;
 
-    /// Keeps the answer of the key's owner. Whether the key was still its own.
+    /// Keeps the answer of the key's owner; without its body, if there is no room for that. Whether
+    /// the key was still its own.
     async fn keep(
         &self,
         scope: &Scope,

@@ -109,7 +109,7 @@ impl Gateway {
             }
             Ok(Claimed::Replay(answer)) => Ok(Some(answer)),
             Ok(Claimed::Refused(refusal)) => Err(refused(refusal)),
-            Err(_) => match config.on_failure {
+            Ok(Claimed::NoRoom) | Err(_) => match config.on_failure {
                 OnFailure::Reject => Err(refused(Refusal::Unavailable)),
                 OnFailure::Pass => Ok(None),
             },

@@ -67,6 +67,18 @@ impl Sqlite {
         self.hand_over(move |worker| worker.with_connection(work)).await
     }
 
+    /// The same for work that may need more room than there is; told what happens then.
+    pub(crate) async fn run_for_room<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection, StoreFull) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Lost> {
+        self.hand_over(move |worker| {
+            let when_full = worker.limit.when_full;
+            worker.with_connection(|connection| work(connection, when_full))
+        })
+        .await
+    }
+
     async fn hand_over<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Worker) -> Result<T, Lost> + Send + 'static,
@@ -94,15 +106,12 @@ impl Store for Sqlite {
 
     async fn write(&self, rows: &Arc<Vec<Row>>, safety: Safety) -> Result<Vec<Refusal>, Lost> {
         let rows = Arc::clone(rows);
-        self.hand_over(move |worker| {
-            let when_full = worker.limit.when_full;
-            worker.with_connection(|connection| match write(connection, &rows, safety) {
-                Err(error) if is_full(&error) && when_full == StoreFull::DeleteOldest => {
-                    make_room(connection, rows.len())?;
-                    write(connection, &rows, safety)
-                }
-                outcome => outcome,
-            })
+        self.run_for_room(move |connection, when_full| match write(connection, &rows, safety) {
+            Err(error) if is_full(&error) => match make_room(connection, rows.len(), when_full)? {
+                true => write(connection, &rows, safety),
+                false => Err(error),
+            },
+            outcome => outcome,
         })
         .await
     }
@@ -256,15 +265,29 @@ fn set_aside(connection: &Connection, row: &Row, reason: &str) -> rusqlite::Resu
     Ok(())
 }
 
-/// Deletes the oldest rows, so that at least as many new ones fit.
-fn make_room(connection: &mut Connection, rows: usize) -> rusqlite::Result<()> {
+/// Deletes what nobody needs, so that as many new rows fit: idempotency keys whose time is over, and
+/// the oldest rows where that is the policy. Never a key that still counts: its request might be
+/// executed again. Whether there is more room now.
+pub(crate) fn make_room(
+    connection: &Connection,
+    rows: usize,
+    when_full: StoreFull,
+) -> rusqlite::Result<bool> {
     // Rows differ in size, and those of one moment lie together.
-    let gone = (rows * 4).max(1000);
+    let most = i64::try_from((rows * 4).max(1000)).unwrap_or(i64::MAX);
+    let sql = "DELETE FROM idempotency_keys WHERE scope IN (SELECT scope FROM idempotency_keys \
+               WHERE expires_at <= unixepoch('subsec') * 1000 ORDER BY expires_at LIMIT ?1)";
+    let keys = connection.execute(sql, [most])?;
+    if when_full == StoreFull::Refuse {
+        return Ok(keys > 0);
+    }
     let sql =
         "DELETE FROM invocations WHERE id IN (SELECT id FROM invocations ORDER BY id LIMIT ?1)";
-    let gone = connection.execute(sql, [i64::try_from(gone).unwrap_or(i64::MAX)])?;
-    warn!("record store: the file has reached its max_size: deleted the {gone} oldest rows");
-    Ok(())
+    let gone = connection.execute(sql, [most])?;
+    if gone > 0 {
+        warn!("record store: the file has reached its max_size: deleted the {gone} oldest rows");
+    }
+    Ok(keys > 0 || gone > 0)
 }
 
 /// Every row, taken out of a file that will not be a store any more.
@@ -285,7 +308,7 @@ pub(crate) fn take_all(connection: &mut Connection) -> rusqlite::Result<Vec<Row>
     rows
 }
 
-fn is_full(error: &rusqlite::Error) -> bool {
+pub(crate) fn is_full(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DiskFull)
 }
 
