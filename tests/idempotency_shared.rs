@@ -8,8 +8,19 @@ use crate::support::{
     Answer, Call, Gateway, Plan, Postgres, Store, Upstream, assert_within, eventually, timed,
 };
 
+/// Of a store that answers, with patience for a busy machine.
 fn start(store: &Store, upstream: &Upstream, route: &str) -> Gateway {
-    let section = store.section().replace("record: {", "record: {commit_timeout: 500ms, ");
+    within("2s", store, upstream, route)
+}
+
+/// Of a store that goes away.
+fn impatient(store: &Store, upstream: &Upstream, route: &str) -> Gateway {
+    within("500ms", store, upstream, route)
+}
+
+fn within(limit: &str, store: &Store, upstream: &Upstream, route: &str) -> Gateway {
+    let section = format!("record: {{commit_timeout: {limit}, ");
+    let section = store.section().replace("record: {", &section);
     Plan::route(route).section(&section).upstream(upstream).start()
 }
 
@@ -118,7 +129,7 @@ fn without_its_store_a_request_with_a_key_is_refused() {
     let Some((server, store)) = own_server() else { return };
     server.stop();
     let upstream = Upstream::start();
-    let gateway = start(&store, &upstream, "idempotency: {}");
+    let gateway = impatient(&store, &upstream, "idempotency: {}");
     let (response, took) = timed(|| gateway.call(pay("k")));
     assert_eq!((response.status, response.code().as_str()), (503, "idempotency_unavailable"));
     assert_eq!(response.retry_after(), 1);
@@ -138,7 +149,7 @@ fn without_its_store_a_request_with_a_key_is_refused() {
 fn a_store_that_stays_away_is_not_waited_for_by_everybody() {
     let Some((server, store)) = own_server() else { return };
     let upstream = Upstream::start();
-    let gateway = start(&store, &upstream, "idempotency: {}");
+    let gateway = impatient(&store, &upstream, "idempotency: {}");
     assert_eq!(gateway.call(pay("before")).status, 200);
     server.stop();
     assert_eq!(gateway.call(pay("k")).status, 503);
@@ -159,7 +170,7 @@ fn a_route_may_let_requests_pass_unprotected_meanwhile() {
     let Some((server, store)) = own_server() else { return };
     server.stop();
     let upstream = Upstream::start();
-    let gateway = start(&store, &upstream, "idempotency: {on_failure: pass}");
+    let gateway = impatient(&store, &upstream, "idempotency: {on_failure: pass}");
     for _ in 0..2 {
         let response = gateway.call(pay("k"));
         assert_eq!((response.status, response.header("idempotency-replayed")), (200, None));
@@ -171,7 +182,7 @@ fn a_route_may_let_requests_pass_unprotected_meanwhile() {
 fn an_answer_whose_store_went_away_meanwhile_reaches_its_client_and_is_kept_later() {
     let Some((server, store)) = own_server() else { return };
     let upstream = Upstream::script([Answer::ok().body("done").held()]);
-    let gateway = start(&store, &upstream, "idempotency: {}");
+    let gateway = impatient(&store, &upstream, "idempotency: {}");
     let mut client = gateway.connect();
     client.send(pay("k").bytes());
     upstream.wait_complete(1);

@@ -2,13 +2,14 @@
 //!
 //! It is opened whatever state it is in, emptied even on a full disk, and small again when empty.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
 use super::entry::{Entry, forget, insert_next, pack};
-use super::frame;
+use super::frame::{self, Found, Head};
 use super::reserve::Reserve;
 use super::salvage;
 use crate::record::invocation::Row;
@@ -17,6 +18,10 @@ use crate::record::store::{chain, sqlite};
 pub(super) const PAGE: u32 = 4096;
 /// Pages of an empty file that are worth giving back.
 const SHRINK_FROM: u64 = 256;
+/// Tables that are neither ours nor those of earlier versions, nor SQLite's own.
+const STRANGE_TABLES: &str = "SELECT count(*) FROM sqlite_schema \
+    WHERE tbl_name NOT IN ('entries', 'invocations', 'invocations_dead', 'idempotency_keys', \
+        'portcullis_schema_version') AND tbl_name NOT LIKE 'sqlite\\_%' ESCAPE '\\'";
 /// How long a writer of another process may hold the file.
 const BUSY: Duration = Duration::from_secs(2);
 
@@ -61,7 +66,8 @@ impl File {
         let (mut file, rows) = match Self::connect(path, max_size) {
             Ok((file, sound)) => {
                 let lost = log.beyond(sound);
-                repaired.damaged = lost.damaged;
+                let lost = if lost.damaged.is_empty() { lost } else { file.without_known(lost)? };
+                repaired.damaged = lost.damaged.len() as u64;
                 (file, lost.rows)
             }
             Err(Failure::Damaged(_, reason)) => {
@@ -73,7 +79,7 @@ impl File {
                     "record journal: {}: {reason}; kept as {aside}, what is good in it is used",
                     path.display()
                 );
-                repaired.damaged = found.damaged;
+                repaired.damaged = found.damaged.len() as u64;
                 (Self::connect(path, max_size)?.0, found.rows)
             }
             Err(failure) => return Err(failure),
@@ -108,6 +114,8 @@ impl File {
                 i64::try_from(max_size / u64::from(PAGE)).unwrap_or(i64::MAX)
             };
             connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))?;
+            // A name that is damaged would be a table that nobody knows, and the rows in it lost.
+            let strange: i64 = connection.query_row(STRANGE_TABLES, [], |row| row.get(0))?;
             connection.execute_batch(
                 "CREATE TABLE IF NOT EXISTS entries (
                      number INTEGER PRIMARY KEY NOT NULL,
@@ -117,9 +125,12 @@ impl File {
             )?;
             let check: String =
                 connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-            let sql = "SELECT coalesce(max(number), 0), coalesce(sum(rows), 0) FROM entries";
+            // Every column is named: here it is found out whether one has lost its name.
+            let sql = "SELECT coalesce(max(number), 0), coalesce(sum(rows), 0), count(body) \
+                       FROM entries";
             let (last, depth): (i64, i64) =
                 connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            let check = if strange == 0 { check } else { "a table has a wrong name".to_owned() };
             Ok((connection, sound, check, last, depth))
         };
         let (connection, sound, check, last, depth) =
@@ -220,10 +231,14 @@ impl File {
                     return Ok((entries, None));
                 }
                 let (held, body) = (row.get::<_, i64>(1)?, row.get_ref(2)?.as_bytes()?);
-                let good = frame::find(body).rows;
-                rows += good.len();
-                let damaged = u64::try_from(held).unwrap_or(0).saturating_sub(good.len() as u64);
-                entries.push(Entry { number: row.get(0)?, rows: good, damaged });
+                let found = frame::find(body);
+                let good = found.rows.len();
+                rows += good;
+                let missing = usize::try_from(held).unwrap_or(0).saturating_sub(good);
+                // How many there were may be what is damaged.
+                let whole = found.covered == body.len();
+                let damaged = if whole { 0 } else { missing.max(found.damaged.len()) as u64 };
+                entries.push(Entry { number: row.get(0)?, rows: found.rows, damaged });
             }
             Ok((entries, Some(rows as u64)))
         };
@@ -231,6 +246,21 @@ impl File {
         // Another process may have put some in, or taken some out.
         self.depth = all.unwrap_or(self.depth);
         Ok((entries, all.is_some()))
+    }
+
+    /// `found`, without what is damaged in the log and whole in the file.
+    fn without_known(&self, found: Found) -> Result<Found, Failure> {
+        let read = || -> rusqlite::Result<HashSet<Head>> {
+            let mut known = HashSet::new();
+            let mut query = self.connection.prepare("SELECT body FROM entries")?;
+            let mut entries = query.query([])?;
+            while let Some(entry) = entries.next()? {
+                known.extend(frame::find(entry.get_ref(0)?.as_bytes()?).good);
+            }
+            Ok(known)
+        };
+        let known = read().map_err(|error| failure(&self.path, &error))?;
+        Ok(found.forget_known(&known))
     }
 
     /// Since when the oldest entry waits.
@@ -276,8 +306,10 @@ fn failure(path: &Path, error: &rusqlite::Error) -> Failure {
             Failure::Damaged(path, chain(error))
         }
         _ => match error {
-            // A value of another kind than was ever written.
-            rusqlite::Error::InvalidColumnType(..)
+            // A value of another kind than was ever written; a statement of ours that the schema does
+            // not know.
+            rusqlite::Error::SqlInputError { .. }
+            | rusqlite::Error::InvalidColumnType(..)
             | rusqlite::Error::FromSqlConversionFailure(..)
             | rusqlite::Error::IntegralValueOutOfRange(..) => Failure::Damaged(path, chain(error)),
             _ => Failure::Other(path, chain(error)),

@@ -11,6 +11,8 @@ mod keeper;
 mod reserve;
 mod salvage;
 mod shipper;
+#[cfg(test)]
+mod tests;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{SendError, Sender, channel};

@@ -4,6 +4,9 @@
 //! bytes. Or the log is: SQLite uses it up to the first page whose checksum is wrong, so the pages
 //! after that are searched. Rows found may have been shipped before: pages that are free keep what
 //! they held. The store knows them by their ids.
+//!
+//! A page is in the log once for each time it was written. A row that is damaged in one of these states
+//! and whole in another is not lost; counted is what an entry of the last state holds and is whole nowhere.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -11,51 +14,151 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::frame::{self, Found};
+use super::file::PAGE;
+use super::frame::{self, Found, Head};
 use crate::record::invocation::Row;
 
 /// Sizes in the log (file format, section 4.1): of its head, and of that of a page in it.
 const LOG_HEAD: usize = 32;
 const PAGE_HEAD: usize = 24;
+/// Of the file's first page, before its own head.
+const FILE_HEAD: usize = 100;
+/// The kind of a page that holds rows of a table (section 1.6).
+const LEAF: u8 = 0x0d;
+/// What SQLite writes before an entry's body at most: sizes, the entry's number, types.
+const BEFORE_BODY: usize = 24;
 
 /// The write-ahead log as it was before SQLite opened it.
-pub(super) struct Log {
-    bytes: Vec<u8>,
-    page: usize,
-}
+pub(super) struct Log(Vec<u8>);
 
 /// Reads the log beside the journal at `path`; none is an empty one.
 pub(super) fn log(path: &Path) -> Log {
-    let bytes = fs::read(beside(path, "-wal")).unwrap_or_default();
-    let page = bytes.get(8..12).and_then(|size| size.try_into().ok()).map_or(0, u32::from_be_bytes);
-    Log { bytes, page: page as usize }
+    Log(fs::read(beside(path, "-wal")).unwrap_or_default())
+}
+
+/// What is left of pages, some of them in several states, the last one last.
+#[derive(Default)]
+struct Left<'a> {
+    found: Found,
+    pages: HashMap<u32, &'a [u8]>,
+    /// The damaged rows of each page's last state.
+    damaged: HashMap<u32, Vec<Head>>,
 }
 
 impl Log {
-    /// The rows in pages after the first `sound` ones.
+    /// The rows in pages after the first `sound` ones. Damaged is what is found whole nowhere else in
+    /// the log.
     pub(super) fn beyond(&self, sound: u64) -> Found {
-        let one = PAGE_HEAD + self.page;
-        let start = usize::try_from(sound).unwrap_or(usize::MAX).saturating_mul(one);
-        let pages = self.bytes.get(LOG_HEAD.saturating_add(start)..).unwrap_or_default();
-        // Those of an earlier round carry another salt.
-        let salt = self.bytes.get(16..24).unwrap_or_default();
-        let (mut rows, mut damaged) = (Vec::new(), HashMap::new());
-        for page in pages.chunks(one).take_while(|page| page.get(8..16) == Some(salt)) {
-            let found = frame::find(page.get(PAGE_HEAD..).unwrap_or_default());
-            rows.extend(found.rows);
-            // A page is in the log once for each time it was written: the last one counts.
-            damaged.insert(page.get(..4), found.damaged);
+        let sound = usize::try_from(sound).unwrap_or(usize::MAX);
+        let mut left = Left::default();
+        for (number, page) in self.pages().take(sound) {
+            left.found.good.extend(frame::find(page).good);
+            left.pages.insert(number, page);
         }
-        Found { rows: distinct(rows), damaged: damaged.values().sum() }
+        self.pages().skip(sound).for_each(|(number, page)| left.add(number, page));
+        left.finish()
     }
+
+    /// Each page, in the order it was written in, and its number. Those of an earlier round carry
+    /// another salt, in more than one bit.
+    fn pages(&self) -> impl Iterator<Item = (u32, &[u8])> {
+        let salt = salt(self.0.get(16..24).unwrap_or_default());
+        let pages = self.0.get(LOG_HEAD..).unwrap_or_default();
+        pages.chunks(PAGE_HEAD + PAGE as usize).filter_map(move |page| {
+            let of_this_round = (salt? ^ salt_of(page)?).count_ones() <= 1;
+            let number = u32::from_be_bytes(page.get(..4)?.try_into().ok()?);
+            of_this_round.then_some((number, page.get(PAGE_HEAD..).unwrap_or_default()))
+        })
+    }
+}
+
+fn salt(bytes: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(bytes.try_into().ok()?))
+}
+
+fn salt_of(page: &[u8]) -> Option<u64> {
+    salt(page.get(8..16)?)
 }
 
 /// Every row in the file and in the log.
 pub(super) fn all(path: &Path, log: &Log) -> Found {
-    let in_file = frame::find(&fs::read(path).unwrap_or_default());
-    let in_log = log.beyond(0);
-    let rows = distinct([in_file.rows, in_log.rows].concat());
-    Found { rows, damaged: in_file.damaged + in_log.damaged }
+    let file = fs::read(path).unwrap_or_default();
+    let mut left = Left::default();
+    (1..).zip(file.chunks(PAGE as usize)).for_each(|(number, page)| left.add(number, page));
+    log.pages().for_each(|(number, page)| left.add(number, page));
+    left.finish()
+}
+
+impl<'a> Left<'a> {
+    /// A page, in place of its earlier state.
+    fn add(&mut self, number: u32, page: &'a [u8]) {
+        // What is no entry any more may be overwritten in part.
+        self.found.extend(Found { damaged: Vec::new(), ..frame::find(page) });
+        let before = self.pages.insert(number, page).unwrap_or_default();
+        let mut damaged = Vec::new();
+        for (start, cell) in cells(number, page) {
+            let is_cut = start + cell.len() == page.len() && page.len() < PAGE as usize;
+            if is_cut && before.get(start..start + cell.len()) == Some(cell) {
+                continue;
+            }
+            let body =
+                (0..BEFORE_BODY.min(cell.len())).find(|start| frame::begins(&cell[*start..]));
+            let found = frame::find(&cell[body.unwrap_or(0)..]);
+            damaged.extend_from_slice(&found.damaged);
+            self.found.extend(Found { damaged: Vec::new(), ..found });
+        }
+        self.damaged.insert(number, damaged);
+    }
+
+    fn finish(self) -> Found {
+        let Left { mut found, damaged, .. } = self;
+        found.rows = distinct(found.rows);
+        found.damaged = damaged.into_values().flatten().collect();
+        found.forget_known(&HashSet::new())
+    }
+}
+
+impl Found {
+    /// Without the damaged frames that are whole elsewhere, here or among the `others`; each once.
+    pub(super) fn forget_known(mut self, others: &HashSet<Head>) -> Self {
+        let mut known: HashSet<Head> = self.good.iter().copied().collect();
+        self.damaged.retain(|head| !others.contains(head) && known.insert(*head));
+        self
+    }
+}
+
+/// The cells of a page of entries, as far as they are there, and where they begin.
+fn cells(number: u32, page: &[u8]) -> Vec<(usize, &[u8])> {
+    let head = if number == 1 { FILE_HEAD } else { 0 };
+    if page.get(head) != Some(&LEAF) {
+        return Vec::new();
+    }
+    let pair = |at: usize| {
+        let pair = page.get(head + at..head + at + 2)?;
+        Some(usize::from(u16::from_be_bytes(pair.try_into().ok()?)))
+    };
+    let cell = |index: usize| {
+        let start = pair(8 + 2 * index)?;
+        let cell = page.get(start..)?;
+        let (size, after) = varint(cell)?;
+        let (_, after_number) = varint(&cell[after..])?;
+        let end = size.saturating_add(after + after_number);
+        Some((start, &cell[..end.min(cell.len())]))
+    };
+    (0..pair(3).unwrap_or(0)).filter_map(cell).collect()
+}
+
+/// A number as SQLite writes it (section 1.6), and how many bytes it takes. Those that do not fit are of
+/// no interest here.
+fn varint(bytes: &[u8]) -> Option<(usize, usize)> {
+    let mut value = 0usize;
+    for (index, byte) in bytes.iter().take(9).enumerate() {
+        value = value << 7 | usize::from(byte & 0x7f);
+        if byte & 0x80 == 0 || index == 8 {
+            return Some((value, index + 1));
+        }
+    }
+    None
 }
 
 fn distinct(mut rows: Vec<Row>) -> Vec<Row> {

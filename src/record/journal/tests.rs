@@ -1,0 +1,155 @@
+//! What is left of a journal after damage: every row is there or counted, never both and never twice.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use super::file::File;
+use crate::record::invocation::tests::invocation;
+use crate::record::invocation::{Row, Stage};
+
+const ROWS: usize = 50;
+
+/// A journal's file and its log.
+#[derive(Clone)]
+struct Bytes {
+    file: Vec<u8>,
+    log: Vec<u8>,
+}
+
+impl Bytes {
+    /// As a process that was killed leaves them: [`ROWS`] rows in transactions of one to three, behind
+    /// twenty that have been shipped.
+    fn left_behind() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("journal.db");
+        let (mut file, _) = File::open(&path, 0).expect("opened");
+        let row = |name: String| Row::new(invocation(&name), Stage::Answered);
+        let mut append = |rows: &[Row], done: &[i64]| {
+            file.append(rows, done).expect("written").into_iter().map(|(number, _)| number)
+        };
+        let shipped: Vec<i64> = (0..20)
+            .flat_map(|n| append(&[row(format!("shipped {n}"))], &[]).collect::<Vec<_>>())
+            .collect();
+        append(&[], &shipped);
+        let rows: Vec<Row> = (0..ROWS).map(|n| row(format!("row {n:02}"))).collect();
+        let mut rest = &rows[..];
+        for size in [1, 2, 3].into_iter().cycle() {
+            let (group, others) = rest.split_at(size.min(rest.len()));
+            append(group, &[]);
+            rest = others;
+            if rest.is_empty() {
+                break;
+            }
+        }
+        let read = |suffix: &str| {
+            fs::read(directory.path().join(format!("journal.db{suffix}"))).expect("a file")
+        };
+        Bytes { file: read(""), log: read("-wal") }
+    }
+
+    /// The same with everything in the file, and no log.
+    fn settled() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("journal.db");
+        Bytes::left_behind().write(directory.path());
+        let connection = Connection::open(&path).expect("a file");
+        connection.query_row("SELECT count(*) FROM entries", [], |_| Ok(())).expect("rows");
+        drop(connection);
+        Bytes { file: fs::read(path).expect("a file"), log: Vec::new() }
+    }
+
+    fn write(&self, directory: &Path) {
+        fs::write(directory.join("journal.db"), &self.file).expect("written");
+        if !self.log.is_empty() {
+            fs::write(directory.join("journal.db-wal"), &self.log).expect("written");
+        }
+    }
+
+    /// How many of the rows are found, and how many are counted as damaged.
+    fn opened(&self) -> (usize, usize) {
+        let directory = tempfile::tempdir().expect("a directory");
+        self.write(directory.path());
+        let path = directory.path().join("journal.db");
+        let (mut file, repaired) = File::open(&path, 0).expect("it starts");
+        let (entries, all) = file.oldest(usize::MAX).expect("readable");
+        assert!(all);
+        let damaged: u64 = entries.iter().map(|entry| entry.damaged).sum();
+        let names: BTreeSet<_> = entries
+            .into_iter()
+            .flat_map(|entry| entry.rows)
+            .filter_map(|row| row.invocation.captured.name)
+            .filter(|name| name.starts_with("row "))
+            .collect();
+        (names.len(), (repaired.damaged + damaged) as usize)
+    }
+}
+
+#[test]
+fn without_damage_nothing_is_counted() {
+    assert_eq!(Bytes::left_behind().opened(), (ROWS, 0));
+    assert_eq!(Bytes::settled().opened(), (ROWS, 0));
+}
+
+/// Places all over `bytes`, of no pattern that pages have.
+fn places(bytes: &[u8], count: usize) -> impl Iterator<Item = usize> {
+    let step = (bytes.len() / count) | 1;
+    (0..bytes.len()).step_by(step)
+}
+
+#[test]
+fn after_a_flipped_bit_in_the_log_every_row_is_there_or_counted() {
+    let bytes = Bytes::left_behind();
+    for at in (0..64).chain(places(&bytes.log, 150)) {
+        let mut flipped = bytes.clone();
+        flipped.log[at] ^= 1 << (at % 8);
+        let (found, damaged) = flipped.opened();
+        assert_eq!(found + damaged, ROWS, "byte {at}: {found} found, {damaged} damaged");
+    }
+}
+
+#[test]
+fn after_a_flipped_bit_in_the_last_state_of_a_page_its_row_alone_is_counted() {
+    let bytes = Bytes::left_behind();
+    // The text of the last row, which is in one place.
+    let name = b"row 49";
+    let at = memchr::memmem::rfind(&bytes.log, name).expect("it is there");
+    let mut flipped = bytes.clone();
+    flipped.log[at] ^= 1;
+    assert_eq!(flipped.opened(), (ROWS - 1, 1));
+    // And of one that is in many.
+    let at = memchr::memmem::rfind(&bytes.log, b"row 30").expect("it is there");
+    let mut flipped = bytes;
+    flipped.log[at] ^= 1;
+    assert_eq!(flipped.opened(), (ROWS, 0));
+}
+
+#[test]
+fn after_a_flipped_bit_in_the_file_every_row_is_there_or_counted() {
+    let bytes = Bytes::settled();
+    let mut lost = 0;
+    // In the file's head, the schema, and everywhere else.
+    for at in (0..110).step_by(3).chain(3900..4096).chain(places(&bytes.file, 100)) {
+        let mut flipped = bytes.clone();
+        flipped.file[at] ^= 1 << (at % 8);
+        let (found, damaged) = flipped.opened();
+        assert_eq!(found + damaged, ROWS, "byte {at}: {found} found, {damaged} damaged");
+        lost += damaged;
+    }
+    assert!(lost > 0, "some of the bits are in rows");
+}
+
+#[test]
+fn a_torn_log_loses_what_came_last_and_counts_what_is_left_of_it() {
+    let bytes = Bytes::left_behind();
+    for cut in (1..3 * 4120).step_by(37) {
+        let mut torn = bytes.clone();
+        torn.log.truncate(bytes.log.len() - cut);
+        let (found, damaged) = torn.opened();
+        // Of the last two transactions, at most; what is torn off leaves nothing to count.
+        assert!(found >= ROWS - 5, "{cut} bytes: {found} found");
+        assert!(found + damaged <= ROWS, "{cut} bytes: {found} found, {damaged} damaged");
+    }
+}
