@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The record's proofs at full length: fifty kills in each mode and on each store, and each trouble of
-# the database for thirty seconds. Takes about ten minutes; prints the figures. `make soak`.
+# the database for thirty seconds, after thirty without it to compare with. Takes a quarter of an hour;
+# prints the figures. `make soak`. RECORD_OUTAGE_FAULT=stopped (or another) chooses one trouble.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

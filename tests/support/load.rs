@@ -32,15 +32,19 @@ impl Load {
         Load::paced(address, clients, name, Duration::ZERO)
     }
 
-    /// The same, each waiting for `pause` after an answer.
-    pub fn paced(address: SocketAddr, clients: usize, name: &str, pause: Duration) -> Self {
+    /// The same at a fixed rate, each client `every` so often; what is late because an answer was, has
+    /// been under way since it was due.
+    pub fn paced(address: SocketAddr, clients: usize, name: &str, every: Duration) -> Self {
         let (stop, answers) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let clients = (0..clients).map(|number| {
+        let started = (0..clients).map(|number| {
             let (stop, answers) = (Arc::clone(&stop), Arc::clone(&answers));
             let name = format!("{}-{number}", name.replace(' ', "-"));
-            std::thread::spawn(move || call_on(address, &name, pause, &stop, &answers))
+            // Not all at once.
+            let offset = every.mul_f64(number as f64 / clients as f64);
+            let pace = (offset, every);
+            std::thread::spawn(move || call_on(address, &name, pace, &stop, &answers))
         });
-        let clients = clients.collect();
+        let clients = started.collect();
         Load { stop, answers, clients }
     }
 
@@ -59,19 +63,28 @@ impl Load {
 fn call_on(
     address: SocketAddr,
     name: &str,
-    pause: Duration,
+    (offset, every): (Duration, Duration),
     stop: &AtomicBool,
     answers: &AtomicUsize,
 ) -> Vec<Answered> {
     let mut answered = Vec::new();
     let mut client = Client::connect(address);
+    let mut due = Instant::now() + offset;
     for n in 0.. {
         if stop.load(Ordering::Relaxed) {
             break;
         }
         let id = format!("{name}-{n}");
         let call = Call::new("GET /").header("X-Request-Id", &id);
-        let begun = Instant::now();
+        // When it was meant to begin, unless it is the machine that woke us late.
+        let begun = match due.checked_duration_since(Instant::now()) {
+            None if !every.is_zero() => due,
+            wait => {
+                pass(wait.unwrap_or_default());
+                Instant::now()
+            }
+        };
+        due += every;
         let Ok(response) = client.try_send(call.bytes()).and_then(|()| client.try_receive("GET"))
         else {
             break;
@@ -81,7 +94,6 @@ fn call_on(
         }
         answered.push(Answered { id, status: response.status, took: begun.elapsed() });
         answers.fetch_add(1, Ordering::Relaxed);
-        pass(pause);
     }
     answered
 }
