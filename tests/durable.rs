@@ -149,11 +149,11 @@ fn a_full_journal_withholds_the_answer_or_drops_the_row_as_configured() {
 }
 
 /// A disk of its own, gone with the value.
-struct Disk(tempfile::TempDir);
+pub struct Disk(pub tempfile::TempDir);
 
 impl Disk {
     /// `None`, said loudly, where none can be mounted.
-    fn of(size: &str) -> Option<Self> {
+    pub fn of(size: &str) -> Option<Self> {
         let directory = tempfile::tempdir().expect("a directory");
         let options = format!("size={size}");
         let mount = Command::new("mount")

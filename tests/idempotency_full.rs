@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::durable::Disk;
 use crate::support::{Answer, Call, Gateway, Plan, Response, Upstream, eventually};
 
 /// Of an answer: a page and more.
@@ -72,6 +73,29 @@ fn a_key_that_finds_no_room_is_refused_and_those_that_are_kept_still_count() {
     assert_eq!(upstream.count(), answered.len());
     assert!(executed(&upstream).values().all(|times| *times == 1));
     assert_eq!(gateway.post("/pay", "{}").status, 200, "without a key");
+}
+
+#[test]
+fn on_a_full_disk_no_key_is_taken_and_none_forgotten() {
+    let Some(disk) = Disk::of("2m") else { return };
+    let upstream = Upstream::always(Answer::ok().body(&"x".repeat(BODY as usize)));
+    let path = disk.0.path().join("portcullis.db");
+    let section = format!("record: {{store: {{sqlite: {{path: \"{}\"}}}}}}", path.display());
+    let plan = Plan::route("idempotency: {}").section(&section).upstream(&upstream);
+    let gateway = plan.start();
+    let answered = fill(&gateway);
+    assert!(answered.len() > 10, "{}", answered.len());
+    for _ in 0..3 {
+        assert_eq!(pay(&gateway, "another").code(), "idempotency_unavailable");
+    }
+    // Whoever comes again is answered from the store, or is told to wait until it can say.
+    for key in &answered {
+        let again = pay(&gateway, key);
+        let replayed = again.header("idempotency-replayed") == Some("true");
+        assert!(replayed || again.status == 503 || again.status == 409, "{again:?}");
+    }
+    assert_eq!(upstream.count(), answered.len());
+    assert!(executed(&upstream).values().all(|times| *times == 1));
 }
 
 #[test]

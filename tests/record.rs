@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::support::{
-    Answer, Call, Gateway, Plan, Postgres, Row, Store, Upstream, assert_within, eventually, timed,
+    Answer, Authority, Call, Gateway, Plan, Postgres, Row, Store, Upstream, assert_within,
+    eventually, timed,
 };
 
 /// The same promise for either store.
@@ -285,6 +286,64 @@ fn an_async_route_does_not_notice_a_store_that_is_down() {
     }
     server.restart();
     store.wait_for_rows(&gateway, 21);
+}
+
+#[test]
+fn what_an_async_route_answered_is_stored_or_counted_as_dropped() {
+    let Some((server, store)) = own_server() else { return };
+    let upstream = Upstream::start();
+    let section = store.section().replace("journal:", "queue: 20, journal:");
+    let plan = Plan::route("record: {mode: async}").section(&section).upstream(&upstream);
+    let mut gateway = plan.start();
+    let mut client = gateway.connect();
+    let mut answer = |times: usize| {
+        for _ in 0..times {
+            assert_eq!(client.call(&"GET /".into()).status, 200);
+        }
+    };
+    server.stop();
+    answer(200);
+    server.restart();
+    let rows = |result| gateway.metric("portcullis_record_rows_total", &[("result", result)]);
+    eventually("every row to be one or the other", || {
+        (rows("written") + rows("dropped") == 200.0).then_some(())
+    });
+    assert!(rows("written") >= 1.0 && rows("dropped") >= 100.0, "{} written", rows("written"));
+    assert_eq!(gateway.metric("portcullis_record_queue_depth", &[]), 0.0);
+    assert!(gateway.metric("portcullis_record_batch_rows_count", &[]) >= 1.0);
+    assert!(gateway.metric("portcullis_record_commit_seconds_count", &[]) >= 1.0);
+    let written = rows("written") as usize;
+    answer(10);
+    gateway.signal("TERM");
+    assert!(gateway.exit().success());
+    assert_eq!(store.rows(&gateway).len(), written + 10);
+}
+
+#[test]
+fn the_database_is_spoken_to_over_tls_and_only_if_it_is_who_it_should_be() {
+    let Some((server, store)) = own_server() else { return };
+    let (authority, other) = (Authority::new(), Authority::new());
+    let leaf = authority.sign("localhost");
+    server.speak_tls(&leaf.pem(), &leaf.key_pem());
+    let Store::Postgres { url, .. } = &store else { unreachable!("it is PostgreSQL") };
+    let upstream = Upstream::start();
+    let plan = |ca: &str| {
+        let url = format!("{}?sslmode=require", url.replace("127.0.0.1", "localhost"));
+        let section = format!("record: {{store: {{postgres: {{url: \"{url}\"{ca}}}}}}}");
+        let plan = Plan::route(SYNC).section(&section).upstream(&upstream);
+        plan.beside("right.pem", &authority.pem()).beside("wrong.pem", &other.pem())
+    };
+    for ca in ["", ", ca: right.pem"] {
+        let gateway = plan(ca).start();
+        assert_eq!(gateway.get("/").status, 200, "{ca}\n{}", gateway.log());
+        let encrypted = "SELECT count(*) > 0 AND bool_and(ssl) FROM pg_stat_ssl \
+                         JOIN pg_stat_activity USING (pid) \
+                         WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
+        assert_eq!(server.query("postgres", encrypted), "t");
+    }
+    let gateway = plan(", ca: wrong.pem").start();
+    assert_eq!(gateway.get("/").code(), "record_unavailable");
+    assert_eq!(server.query(url, "SELECT count(*) FROM invocations"), "2");
 }
 
 #[test]

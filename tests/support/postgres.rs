@@ -8,7 +8,7 @@ use std::env;
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -102,6 +102,21 @@ impl Postgres {
         if let Err(error) = self.launch() {
             panic!("PostgreSQL did not start again: {error}\n{}", self.log());
         }
+    }
+
+    /// Starts again as one that speaks TLS, with this certificate and its key.
+    pub fn speak_tls(&self, certificate: &str, key: &str) {
+        for (name, pem) in [("server.crt", certificate), ("server.key", key)] {
+            let path = self.data().join(name);
+            fs::write(&path, pem).expect("written");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("chmod");
+            if let Some(user) = &self.user {
+                chown(&path, Some(user.uid), Some(user.gid)).expect("chown");
+            }
+        }
+        self.query("postgres", "ALTER SYSTEM SET ssl = on");
+        self.stop();
+        self.restart();
     }
 
     fn initialise(&self) {
