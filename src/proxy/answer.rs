@@ -293,7 +293,7 @@ async fn write(
     ctx: &Context,
     mut head: ResponseHeader,
     body: Bytes,
-    trailers: Option<HeaderMap>,
+    trailers: Option<Box<HeaderMap>>,
 ) -> Result<()> {
     ctx.guard(Some(Clock::now() + WRITE_LIMIT));
     let without_body = session.req_header().method == Method::HEAD || body.is_empty();
@@ -304,13 +304,13 @@ async fn write(
         return Ok(());
     }
     let in_head = ctx.protocol == Protocol::Grpc && !without_body;
-    let trailers = trailers.or_else(|| in_head.then(|| end(&mut head)));
+    let trailers = trailers.or_else(|| in_head.then(|| Box::new(end(&mut head))));
     session.write_response_header(Box::new(head), is_all).await?;
     if !without_body {
         session.write_response_body(Some(body), trailers.is_none()).await?;
     }
     match trailers {
-        Some(trailers) => session.as_downstream_mut().write_response_trailers(trailers).await,
+        Some(trailers) => session.as_downstream_mut().write_response_trailers(*trailers).await,
         None => Ok(()),
     }
 }

@@ -193,7 +193,7 @@ pub fn has_body(session: &Session, head: &ResponseHeader) -> bool {
 
 /// Whether an answer that was kept says that its call failed, whatever its status of HTTP.
 pub fn has_failed(protocol: Protocol, answer: &Answer) -> bool {
-    let mut fields = answer.trailers.iter().chain([&answer.headers]);
+    let mut fields = answer.trailers.as_deref().into_iter().chain([&answer.headers]);
     if let Some(status) = fields.find_map(|fields| fields.get(&GRPC_STATUS)) {
         return is_grpc(&answer.headers) && grpc_failure(status).is_some();
     }

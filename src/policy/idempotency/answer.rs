@@ -35,8 +35,8 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// `None`: it was too large to be kept.
     pub body: Option<Bytes>,
-    /// What came after the body: in gRPC, how the call ended.
-    pub trailers: Option<HeaderMap>,
+    /// What came after the body: in gRPC, how the call ended. Boxed: few answers have any.
+    pub trailers: Option<Box<HeaderMap>>,
 }
 
 /// An answer in the columns of a store.
@@ -65,7 +65,7 @@ impl Answer {
 
     /// The answer ends with these, as far as they are worth keeping.
     pub fn end_with(&mut self, trailers: &HeaderMap) {
-        self.trailers = Some(worth_keeping(trailers, &[]));
+        self.trailers = Some(Box::new(worth_keeping(trailers, &[])));
     }
 
     /// The answer as a store keeps it.
@@ -74,7 +74,7 @@ impl Answer {
             status: self.status.as_u16(),
             head: lines(&self.headers),
             body: self.body.clone(),
-            trailers: self.trailers.as_ref().map(lines),
+            trailers: self.trailers.as_deref().map(lines),
         }
     }
 
@@ -85,7 +85,7 @@ impl Answer {
             headers: fields(&kept.head)?,
             body: kept.body,
             trailers: match kept.trailers {
-                Some(trailers) => Some(fields(&trailers)?),
+                Some(trailers) => Some(Box::new(fields(&trailers)?)),
                 None => None,
             },
         })

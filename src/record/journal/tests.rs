@@ -27,18 +27,15 @@ impl Bytes {
         let path = directory.path().join("journal.db");
         let (mut file, _) = File::open(&path, 0).expect("opened");
         let row = |name: String| Row::new(invocation(&name), Stage::Answered);
-        let mut append = |rows: &[Row], done: &[i64]| {
-            file.append(rows, done).expect("written").into_iter().map(|(number, _)| number)
-        };
-        let shipped: Vec<i64> = (0..20)
-            .flat_map(|n| append(&[row(format!("shipped {n}"))], &[]).collect::<Vec<_>>())
-            .collect();
-        append(&[], &shipped);
+        for n in 0..20 {
+            let made = file.append(&[row(format!("shipped {n}"))], &[]).expect("written");
+            file.append(&[], &[made[0].0]).expect("forgotten");
+        }
         let rows: Vec<Row> = (0..ROWS).map(|n| row(format!("row {n:02}"))).collect();
         let mut rest = &rows[..];
         for size in [1, 2, 3].into_iter().cycle() {
             let (group, others) = rest.split_at(size.min(rest.len()));
-            append(group, &[]);
+            file.append(group, &[]).expect("written");
             rest = others;
             if rest.is_empty() {
                 break;
