@@ -15,7 +15,7 @@ use crate::support::{
 
 /// Beside what the machine is late by: far less than any of the faults would cost a request that
 /// waited for the database.
-const NOISE: Duration = Duration::from_millis(50);
+const NOISE: Duration = Duration::from_millis(300);
 /// What a p99 may be off by over half a minute of a quiet machine, beyond the tenth that is promised.
 const QUIET_NOISE: Duration = Duration::from_millis(2);
 /// Requests a second: half of what the build for tests can do on one core.
@@ -52,7 +52,7 @@ impl Database {
     fn section(&self, queue: u32) -> String {
         let url = self.url.replace("//postgres@", "//gateway@");
         format!(
-            "record: {{queue: {queue}, store: {{postgres: {{url: \"{url}\", statement_timeout: 1s}}}}, \
+            "record: {{queue: {queue}, commit_timeout: 10s, store: {{postgres: {{url: \"{url}\", statement_timeout: 1s}}}}, \
              journal: {{path: \"${{PORTCULLIS_DATA}}/journal.db\"}}}}"
         )
     }
