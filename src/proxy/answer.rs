@@ -91,6 +91,7 @@ fn reader<'a>(session: &'a Session, ctx: &'a Context) -> Reader<'a> {
         protocol: ctx.protocol,
         headers: &session.req_header().headers,
         codes: codes(ctx),
+        statuses: ctx.route.as_ref().map(|route| &route.config.status_map),
         request_id: ctx.request_id(),
     }
 }
