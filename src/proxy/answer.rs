@@ -243,10 +243,11 @@ pub async fn preflight(session: &mut Session, ctx: &Context) -> Result<()> {
 
 /// Close only once the client has sent what it is sending, within bounds. A connection closed with
 /// bytes unread is reset, and who writes into that may never read why it was refused (RFC 9112,
-/// section 9.6).
+/// section 9.6). A stream of HTTP/2 is reset as well, which may be no reason to forget its answer (RFC
+/// 9113, section 8.1), and to clients that are in use is one.
 pub async fn linger(session: &mut Session) {
     let downstream = session.as_downstream_mut();
-    let closes = downstream.as_http1().is_some_and(|http1| !http1.will_keepalive());
+    let closes = downstream.as_http1().is_none_or(|http1| !http1.will_keepalive());
     if !closes || downstream.is_body_done() {
         return;
     }
