@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what a build needs and the machine lacks: a C compiler, make, cmake.
 #   --tests   also curl and the servers the tests run privately: PostgreSQL, Redis
-#   --bench   also curl and the load generator, wrk
+#   --bench   also curl and the load generators, wrk and h2load
 #   --interop also curl, Python with venv, Chromium
 # Says one line per thing it does, nothing when all is there. Where it cannot install
 # (no root, no known package manager) it names what is missing and exits 1.
@@ -61,6 +61,7 @@ missing() {
     fi
     if [ "$bench" = yes ]; then
         has wrk || echo wrk
+        has h2load || echo h2load
     fi
     if [ "$interop" = yes ]; then
         # Debian keeps this part of Python apart.
@@ -86,6 +87,8 @@ package() {
         apt-get:venv) echo python3-venv ;;
         pacman:venv | brew:venv) echo python ;;
         *:venv) echo python3 ;;
+        apt-get:h2load) echo nghttp2-client ;;
+        apk:h2load | dnf:h2load | pacman:h2load | brew:h2load) echo nghttp2 ;;
         dnf:postgresql) echo postgresql-server ;;
         *) echo "$2" ;;
     esac
