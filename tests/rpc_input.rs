@@ -60,6 +60,8 @@ fn a_malformed_connect_request_is_invalid_and_its_connection_is_kept() {
         Call::new("GET /s.S/M?connect=v1&encoding=json&message=%zz"),
         Call::new("GET /s.S/M?connect=v1&encoding=xml&message=x"),
         Call::new("GET /s.S/M?connect=v1&message=x"),
+        Call::new("GET /s.S/M?connect=v1&encoding=json"),
+        Call::new("GET /s.S/M?connect=v1&encoding=proto&base64=1&message=a*b"),
     ] {
         let response = client.call(&call);
         assert_eq!(
@@ -69,8 +71,40 @@ fn a_malformed_connect_request_is_invalid_and_its_connection_is_kept() {
         );
     }
     assert_eq!(upstream.count(), 0);
-    let fine = Call::new("GET /s.S/M?connect=v1&encoding=json&message=%7B%7D");
-    assert_eq!(client.call(&fine).status, 200);
+    for fine in [
+        "connect=v1&encoding=json&message=%7B%7D",
+        "connect=v1&encoding=proto&base64=1&message=CgE_",
+        "connect=v1&encoding=proto&base64=1&compression=gzip&message=H4sI",
+    ] {
+        assert_eq!(client.call(&Call::new(&format!("GET /s.S/M?{fine}"))).status, 200, "{fine}");
+    }
+    assert_eq!(
+        upstream.requests()[1].target,
+        "/s.S/M?connect=v1&encoding=proto&base64=1&message=CgE_"
+    );
+}
+
+#[test]
+fn a_path_that_is_no_percent_encoding_is_invalid_and_costs_its_stream_alone() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::route(&upstream, "");
+    let client = H2Client::connect(gateway.address);
+    for (content_type, code) in [
+        ("application/grpc", INVALID_ARGUMENT),
+        ("application/grpc-web+proto", INVALID_ARGUMENT),
+        ("application/proto", "invalid_argument"),
+        ("application/connect+proto", "invalid_argument"),
+    ] {
+        let head = request("POST", "/s.S/M%zz").header("content-type", content_type);
+        let answer = client.call(head.body(&frame(b"x")[..]).unwrap());
+        let said = match answer.status_field("grpc-status") {
+            Some(status) => status.to_owned(),
+            None => code_of(content_type, &answer.body),
+        };
+        assert_eq!(said, code, "{content_type}");
+    }
+    assert_eq!(upstream.count(), 0);
+    assert_eq!(client.get("/").status, 200);
 }
 
 #[test]
