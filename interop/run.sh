@@ -70,5 +70,7 @@ node_itself
 node_packages
 generate
 cargo build --locked --bin portcullis
+# What is called from here on is on this machine, whatever brought the packages.
+export no_proxy=127.0.0.1,localhost NO_PROXY=127.0.0.1,localhost
 # Itself, not what starts it: signals are for it.
 exec "$(node -p process.execPath)" interop/node/run.js "$@"
