@@ -50,6 +50,7 @@ descriptors: ## conf/gateway.binpb from conf/gateway.proto
 bench: ## side by side with a bare Pingora; see bench/README.md
 	@scripts/setup.sh --bench
 	bench/run.sh
+	bench/grpc.sh
 
 records: ## what each mode of the record costs, and how fast a journal is shipped; see bench/README.md
 	@scripts/setup.sh --bench --tests

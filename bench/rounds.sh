@@ -1,5 +1,6 @@
 # For the scripts of bench/ that compare gateways in rounds, which source it after common.sh: they set
-# ROUNDS, SECONDS_EACH, CONNECTIONS and THREADS, and leave $upstream, $issuer and $token.
+# ROUNDS, SECONDS_EACH, CONNECTIONS and THREADS, PROTOCOL where the upstream does not speak HTTP/1.1,
+# and leave $upstream, $issuer and $token.
 
 # gateway NAME CONFIGURATION RECORD [DATABASE]: starts Portcullis; leaves $pid, $port and $admin.
 gateway() {
@@ -10,6 +11,7 @@ gateway() {
     start "$name" env PORT="$port" ADMIN_ADDRESS="127.0.0.1:$admin" PORTCULLIS_DATA="$work/$name" \
         JWKS_URL="$issuer/.well-known/jwks.json" BENCH_UPSTREAM="$upstream" \
         BENCH_RECORD="$record" BENCH_DATABASE="$database" BENCH_THREADS="$THREADS" \
+        BENCH_PROTOCOL="${PROTOCOL:-http1}" \
         "$built/portcullis" run -c "$configuration"
     answers "$name" "http://127.0.0.1:$admin/readyz"
 }

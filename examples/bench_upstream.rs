@@ -3,24 +3,43 @@
 //! Every request, whatever it asks, gets the same answer on a connection that stays open: a 200 at
 //! once, or the status and after the milliseconds of the command line. It knows just enough
 //! HTTP/1.1 to find where a request ends: the blank line, then `Content-Length` bytes. What the
-//! load generator and the proxy leave of the machine must not go here.
+//! load generator and the proxy leave of the machine must not go here. Asked for `grpc`, it answers
+//! calls over HTTP/2, with prior knowledge: one fixed message, and the status 0 in trailers.
 //!
 //! ```sh
 //! bench_upstream [STATUS [MILLISECONDS]]
+//! bench_upstream grpc
 //! ```
 
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::server::SendResponse;
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 const BODY: &str = "{\"message\":\"Hello, World!\"}";
+/// A frame of gRPC: not compressed, 15 bytes, in which field 1 is a text of 13.
+const MESSAGE: &[u8] = b"\0\0\0\0\x0f\x0a\x0dHello, World!";
+const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let mut arguments = std::env::args().skip(1);
+    let mut arguments = std::env::args().skip(1).peekable();
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    if arguments.next_if(|first| first == "grpc").is_some() {
+        println!("listening on http://{address}");
+        loop {
+            let (connection, _) = listener.accept().await?;
+            connection.set_nodelay(true)?;
+            tokio::spawn(async move { serve_calls(connection).await.ok() });
+        }
+    }
     let status: u16 = arguments.next().map_or(Ok(200), |status| status.parse())?;
     let millis = arguments.next().map_or(Ok(0), |millis| millis.parse())?;
     let head = format!(
@@ -28,8 +47,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         BODY.len()
     );
     let answer: Arc<[u8]> = format!("{head}\r\n\r\n{BODY}").into_bytes().into();
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    println!("listening on http://{}", listener.local_addr()?);
+    println!("listening on http://{address}");
     loop {
         let (connection, _) = listener.accept().await?;
         connection.set_nodelay(true)?;
@@ -68,4 +86,28 @@ fn content_length(head: &[u8]) -> usize {
         .find(|line| line.len() > NAME.len() && line[..NAME.len()].eq_ignore_ascii_case(NAME))
         .and_then(|line| std::str::from_utf8(&line[NAME.len()..]).ok()?.trim().parse().ok())
         .unwrap_or(0)
+}
+
+async fn serve_calls(connection: TcpStream) -> Result<(), h2::Error> {
+    let mut connection = h2::server::handshake(connection).await?;
+    while let Some(call) = connection.accept().await {
+        let (request, respond) = call?;
+        tokio::spawn(async move { answer_call(request.into_body(), respond).await.ok() });
+    }
+    Ok(())
+}
+
+async fn answer_call(
+    mut request: RecvStream,
+    mut respond: SendResponse<Bytes>,
+) -> Result<(), h2::Error> {
+    while let Some(chunk) = request.data().await {
+        request.flow_control().release_capacity(chunk?.len())?;
+    }
+    let mut head = Response::new(());
+    let kind = HeaderValue::from_static("application/grpc");
+    head.headers_mut().insert(http::header::CONTENT_TYPE, kind);
+    let mut answer = respond.send_response(head, false)?;
+    answer.send_data(Bytes::from_static(MESSAGE), false)?;
+    answer.send_trailers(HeaderMap::from_iter([(STATUS, HeaderValue::from_static("0"))]))
 }

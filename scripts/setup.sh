@@ -1,8 +1,8 @@
 #!/bin/sh
 # Installs what a build needs and the machine lacks: a C compiler, make, cmake.
 #   --tests   also curl and the servers the tests run privately: PostgreSQL, Redis
-#   --bench   also curl and the load generator, wrk
-#   --interop also curl, Node with npm, Python with venv, Chromium
+#   --bench   also curl and the load generators, wrk and h2load
+#   --interop also curl, Python with venv, Chromium
 # Says one line per thing it does, nothing when all is there. Where it cannot install
 # (no root, no known package manager) it names what is missing and exits 1.
 set -eu
@@ -41,10 +41,8 @@ has_chromium() {
     [ -n "${CHROMIUM:-}" ] || has chromium || has chromium-browser || has google-chrome
 }
 
-# The clients' packages need these versions; which way to get them is the developer's to choose.
+# The clients' packages need this version; which way to get it is the developer's to choose.
 require_interop() {
-    node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' \
-        || fail "node $(node --version) is too old; install Node 20 or later: https://nodejs.org"
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
         || fail "$(python3 --version) is too old; install Python 3.11 or later"
 }
@@ -63,10 +61,9 @@ missing() {
     fi
     if [ "$bench" = yes ]; then
         has wrk || echo wrk
+        has h2load || echo h2load
     fi
     if [ "$interop" = yes ]; then
-        has node || echo node
-        has npm || echo npm
         # Debian keeps this part of Python apart.
         python3 -c 'import ensurepip, venv' 2>/dev/null || echo venv
         has_chromium || echo chromium
@@ -90,8 +87,8 @@ package() {
         apt-get:venv) echo python3-venv ;;
         pacman:venv | brew:venv) echo python ;;
         *:venv) echo python3 ;;
-        apk:node | apt-get:node | dnf:node | pacman:node) echo nodejs ;;
-        brew:npm) echo node ;;
+        apt-get:h2load) echo nghttp2-client ;;
+        apk:h2load | dnf:h2load | pacman:h2load | brew:h2load) echo nghttp2 ;;
         dnf:postgresql) echo postgresql-server ;;
         *) echo "$2" ;;
     esac
@@ -126,7 +123,7 @@ quietly() {
     fi
     cat "$log" >&2
     rm -f "$log"
-    fail "failed: $*"
+    fail "missing: $things; $manager could not install $wanted (above): reach its mirrors, or install them by hand"
 }
 
 # A Debian package that brings a server starts it, unless this file says no. The tests own

@@ -163,6 +163,26 @@ fn a_body_larger_than_the_route_allows_is_413_declared_or_not() {
 }
 
 #[test]
+fn a_refused_upload_may_end_but_not_go_on_for_ever() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::route(&upstream, "bulkhead: {max_in_flight: 1}\nmax_body: 1KiB");
+    let client = H2Client::connect(gateway.address);
+    let refused = || {
+        let head = request("POST", "/").header("content-length", "2000").body(()).unwrap();
+        let mut stream = client.open(head, false);
+        assert_eq!(stream.head().status(), 413);
+        // What would follow the answer at once has been read, and nothing is held for it.
+        assert_eq!(client.get("/").status, 200);
+        stream
+    };
+    let mut ends = refused();
+    ends.send(&[b'x'; 2000], true);
+    assert_eq!(ends.finish().reset, None);
+    let mut stays = refused();
+    eventually("the stream is reset", || stays.try_send(b"x", false).err());
+}
+
+#[test]
 fn a_stream_that_is_reset_frees_its_slot_and_cancels_upstream() {
     let upstream = Upstream::script([Answer::hang()]);
     let gateway = Gateway::route(&upstream, "bulkhead: {max_in_flight: 1}");

@@ -18,6 +18,7 @@ mod circuits;
 mod claims;
 mod config_check;
 mod connect;
+mod cors;
 mod deadlines;
 mod dialects;
 mod durable;

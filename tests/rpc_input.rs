@@ -1,6 +1,8 @@
 //! Requests of RPC that are not what their protocol says: the right code, and nothing broken
 //! reaches an upstream as if it were whole.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use h2::Reason;
 
 use crate::support::{
@@ -58,6 +60,8 @@ fn a_malformed_connect_request_is_invalid_and_its_connection_is_kept() {
         Call::new("GET /s.S/M?connect=v1&encoding=json&message=%zz"),
         Call::new("GET /s.S/M?connect=v1&encoding=xml&message=x"),
         Call::new("GET /s.S/M?connect=v1&message=x"),
+        Call::new("GET /s.S/M?connect=v1&encoding=json"),
+        Call::new("GET /s.S/M?connect=v1&encoding=proto&base64=1&message=a*b"),
     ] {
         let response = client.call(&call);
         assert_eq!(
@@ -67,8 +71,40 @@ fn a_malformed_connect_request_is_invalid_and_its_connection_is_kept() {
         );
     }
     assert_eq!(upstream.count(), 0);
-    let fine = Call::new("GET /s.S/M?connect=v1&encoding=json&message=%7B%7D");
-    assert_eq!(client.call(&fine).status, 200);
+    for fine in [
+        "connect=v1&encoding=json&message=%7B%7D",
+        "connect=v1&encoding=proto&base64=1&message=CgE_",
+        "connect=v1&encoding=proto&base64=1&compression=gzip&message=H4sI",
+    ] {
+        assert_eq!(client.call(&Call::new(&format!("GET /s.S/M?{fine}"))).status, 200, "{fine}");
+    }
+    assert_eq!(
+        upstream.requests()[1].target,
+        "/s.S/M?connect=v1&encoding=proto&base64=1&message=CgE_"
+    );
+}
+
+#[test]
+fn a_path_that_is_no_percent_encoding_is_invalid_and_costs_its_stream_alone() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::route(&upstream, "");
+    let client = H2Client::connect(gateway.address);
+    for (content_type, code) in [
+        ("application/grpc", INVALID_ARGUMENT),
+        ("application/grpc-web+proto", INVALID_ARGUMENT),
+        ("application/proto", "invalid_argument"),
+        ("application/connect+proto", "invalid_argument"),
+    ] {
+        let head = request("POST", "/s.S/M%zz").header("content-type", content_type);
+        let answer = client.call(head.body(&frame(b"x")[..]).unwrap());
+        let said = match answer.status_field("grpc-status") {
+            Some(status) => status.to_owned(),
+            None => code_of(content_type, &answer.body),
+        };
+        assert_eq!(said, code, "{content_type}");
+    }
+    assert_eq!(upstream.count(), 0);
+    assert_eq!(client.get("/").status, 200);
 }
 
 #[test]
@@ -115,6 +151,66 @@ fn a_stream_that_breaks_after_its_answer_began_is_ended_in_trailers() {
     let end = stream.finish();
     assert_eq!(end.trailers.expect("trailers")["grpc-status"], INVALID_ARGUMENT);
     upstream.wait_cancelled(1);
+}
+
+/// The RPC code in an answer, whichever protocol it is of.
+fn code_of(content_type: &str, body: &[u8]) -> String {
+    let body = match content_type.contains("-text") {
+        true => STANDARD.decode(body).expect("Base64"),
+        false => body.to_vec(),
+    };
+    let text = String::from_utf8_lossy(&body);
+    match text.split_once("grpc-status:") {
+        Some((_, status)) => status.lines().next().unwrap_or_default().trim().to_owned(),
+        None => text.split('"').skip_while(|part| *part != "code").nth(2).unwrap_or("").to_owned(),
+    }
+}
+
+#[test]
+fn a_message_that_is_too_large_is_resource_exhausted_in_every_protocol() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::route(&upstream, "max_body: 1KiB");
+    let http2 = H2Client::connect(gateway.address);
+    let mut http1 = gateway.connect();
+    let message = [7; 1025];
+    // A length tells before anything is read; a message's own, in the middle of an attempt, which over
+    // HTTP/1.1 ends the connection.
+    for (content_type, body, code, in_midst) in [
+        ("application/proto", message.to_vec(), "resource_exhausted", false),
+        ("application/connect+json", frame(&message), "resource_exhausted", true),
+        ("application/connect+proto", frame(&message), "resource_exhausted", true),
+        ("application/grpc-web+proto", frame(&message), RESOURCE_EXHAUSTED, true),
+        (
+            "application/grpc-web-text",
+            STANDARD.encode(frame(&message)).into(),
+            RESOURCE_EXHAUSTED,
+            false,
+        ),
+    ] {
+        let call = Call::new("POST /s.S/M").header("Content-Type", content_type);
+        let answer = http1.call(&call.clone().body(&body));
+        assert_eq!(code_of(content_type, &answer.body), code, "{content_type}");
+        let closes = answer.header("connection").is_some_and(|v| v.eq_ignore_ascii_case("close"));
+        assert_eq!(closes, in_midst, "{content_type}");
+        if closes {
+            assert!(http1.is_closed(), "{content_type}");
+            http1 = gateway.connect();
+        }
+        assert_eq!(http1.call(&Call::new("GET /")).status, 200, "{content_type}: the next one");
+        http1.send(call.header("Transfer-Encoding", "chunked").bytes());
+        http1.send([format!("{:x}\r\n", body.len()).as_bytes(), &body, b"\r\n0\r\n\r\n"].concat());
+        let chunked = http1.receive();
+        assert_eq!(code_of(content_type, &chunked.body), code, "{content_type}, in chunks");
+        http1 = gateway.connect();
+        let head = request("POST", "/s.S/M").header("content-type", content_type);
+        let answer = http2.call(head.body(&body[..]).unwrap());
+        assert_eq!(code_of(content_type, &answer.body), code, "{content_type}, HTTP/2");
+        assert_eq!(http2.get("/").status, 200, "{content_type}: the next stream");
+    }
+    let (fine, refused): (Vec<_>, Vec<_>) =
+        upstream.requests().into_iter().partition(|r| r.method == "GET");
+    assert_eq!(fine.len(), 10);
+    assert!(refused.iter().all(|r| !r.complete), "{refused:#?}");
 }
 
 #[test]

@@ -151,6 +151,28 @@ fn errors_of_grpc_are_statuses_of_http() {
 }
 
 #[test]
+fn a_route_says_which_statuses_the_codes_become() {
+    let upstream = H2Upstream::script([
+        Reply::grpc(&message("Hello!"), 0),
+        Reply::trailers_only(5),
+        Reply::trailers_only(7),
+        Reply::trailers_only(5),
+    ]);
+    let policies = "status_map: {200: 201, 404: 410, 400: 422}";
+    let gateway = bound("{path: '/v1/hello', body: '*'}", policies).h2_upstream(&upstream).start();
+    let created = gateway.post("/v1/hello", "{}");
+    assert_eq!((created.status, created.text().as_str()), (201, "{\"message\":\"Hello!\"}"));
+    let gone = gateway.post("/v1/hello", "{}");
+    assert_eq!((gone.status, gone.code().as_str()), (410, "not_found"));
+    assert_eq!((&gone.json()["status"], &gone.json()["title"]), (&410.into(), &"Gone".into()));
+    assert_eq!(gateway.post("/v1/hello", "{}").status, 403);
+    let connect = Call::new("POST /v1/hello").header("Connect-Protocol-Version", "1").json("{}");
+    assert_eq!(gateway.call(connect).status, 404, "an RPC protocol's status is its code's");
+    // What the gateway itself refuses is not the upstream's.
+    assert_eq!(gateway.post("/v1/hello", "{").status, 400);
+}
+
+#[test]
 fn annotations_say_which_requests_are_which_calls() {
     let upstream = H2Upstream::always(Reply::grpc(&message("Novels"), 0));
     let gateway = annotated(&upstream);

@@ -14,8 +14,8 @@ const FOLDER = process.env.INTEROP_FOLDER;
 const BINARY = process.env.INTEROP_GATEWAY;
 const PYTHON = process.env.INTEROP_PYTHON;
 const PYTHON_ENV = { PYTHONPATH: join(FOLDER, "python"), PYTHONDONTWRITEBYTECODE: "1" };
-const SUITE_WITHIN_MS = 180_000;
-const ALL_WITHIN_MS = 900_000;
+const SUITE_WITHIN_MS = 300_000;
+const ALL_WITHIN_MS = 1_200_000;
 
 const SUITES = [
   node("connect-node", "connect_node"),

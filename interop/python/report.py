@@ -6,7 +6,7 @@ import os
 import sys
 import unittest
 
-BOUND_SECONDS = 170
+BOUND_SECONDS = 290
 
 
 class Report(unittest.TestResult):

@@ -106,11 +106,12 @@ class Calls:
         """a deadline holds, is told to the service, and cancels it there"""
         call = unique("deadline")
         begun = time.monotonic()
-        error = error_of(lambda: self.echo.Hold(echo_pb2.HoldRequest(call=call), timeout=0.4))
+        error = error_of(lambda: self.echo.Hold(echo_pb2.HoldRequest(call=call), timeout=0.9))
         self.assertIs(error.code(), Code.DEADLINE_EXCEEDED)
-        self.assertTrue(0.35 <= time.monotonic() - begun < 2)
+        self.assertTrue(0.85 <= time.monotonic() - begun < 5)
         told = fate(self.upstream, call, State.STATE_CANCELLED).timeout_ms
-        self.assertTrue(0 < told <= 400, told)
+        # Clients round up what they send: from a second on to hundredths.
+        self.assertTrue(0 < told <= 910, told)
 
     def test_cancel(self):
         """a call that is given up is cancelled at the service"""

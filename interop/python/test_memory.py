@@ -12,7 +12,7 @@ SIZE = 10_000
 WARM_UP = 500
 MAY_GROW = 16 << 20
 SAMPLE_EVERY = 0.02
-BOUND = 60
+BOUND = 120
 
 
 class Memory(unittest.TestCase):

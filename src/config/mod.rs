@@ -6,6 +6,7 @@
 
 mod header_value;
 pub mod load;
+pub mod origin;
 pub mod route;
 pub mod server;
 pub mod status_map;

@@ -5,6 +5,7 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::header_value::Value;
+use super::origin::Origin;
 use super::server::Header;
 use super::status_map::StatusMap;
 use crate::policy::{auth, breaker, bulkhead, fallback, idempotency, rate_limit, retry};
@@ -205,8 +206,7 @@ impl Default for WebSocket {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cors {
-    /// Exact origins, or `*` for any.
-    pub origins: Vec<String>,
+    pub origins: Vec<Origin>,
     #[serde(default = "cors_methods")]
     pub methods: Vec<String>,
     #[serde(default)]

@@ -91,6 +91,7 @@ fn reader<'a>(session: &'a Session, ctx: &'a Context) -> Reader<'a> {
         protocol: ctx.protocol,
         headers: &session.req_header().headers,
         codes: codes(ctx),
+        statuses: ctx.route.as_ref().map(|route| &route.config.status_map),
         request_id: ctx.request_id(),
     }
 }
@@ -247,10 +248,11 @@ pub async fn preflight(session: &mut Session, ctx: &Context) -> Result<()> {
 
 /// Close only once the client has sent what it is sending, within bounds. A connection closed with
 /// bytes unread is reset, and who writes into that may never read why it was refused (RFC 9112,
-/// section 9.6).
+/// section 9.6). A stream of HTTP/2 is reset as well, which may be no reason to forget its answer (RFC
+/// 9113, section 8.1), and to clients that are in use is one.
 pub async fn linger(session: &mut Session) {
     let downstream = session.as_downstream_mut();
-    let closes = downstream.as_http1().is_some_and(|http1| !http1.will_keepalive());
+    let closes = downstream.as_http1().is_none_or(|http1| !http1.will_keepalive());
     if !closes || downstream.is_body_done() {
         return;
     }

@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use pingora_core::Result;
 use pingora_http::ResponseHeader;
 
+use crate::config::origin::Origin;
 use crate::config::route::Cors;
 
 /// The method a preflight asks about; `None` for every other request.
@@ -78,12 +79,10 @@ fn permit_origin(cors: &Cors, origin: HeaderValue, response: &mut ResponseHeader
 /// The origin to name in the answer: `*` only without credentials, as the standard demands.
 fn allowed_origin(cors: &Cors, request: &HeaderMap) -> Option<HeaderValue> {
     let origin = request.get(ORIGIN)?;
-    let any = cors.origins.iter().any(|o| o == "*");
-    if any && !cors.credentials {
+    if !cors.credentials && cors.origins.contains(&Origin::Any) {
         return Some(HeaderValue::from_static("*"));
     }
-    let named = cors.origins.iter().any(|o| o.as_bytes() == origin.as_bytes());
-    (any || named).then(|| origin.clone())
+    cors.origins.iter().any(|o| o.covers(origin.as_bytes())).then(|| origin.clone())
 }
 
 fn list<'a>(names: impl Iterator<Item = &'a HeaderName>) -> String {
@@ -97,7 +96,7 @@ mod tests {
 
     fn cors(origins: &[&str], credentials: bool) -> Cors {
         Cors {
-            origins: origins.iter().map(|o| (*o).to_owned()).collect(),
+            origins: origins.iter().map(|o| o.parse().expect("an origin")).collect(),
             methods: vec!["POST".to_owned()],
             request_headers: Vec::new(),
             expose: Vec::new(),

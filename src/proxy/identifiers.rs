@@ -1,7 +1,9 @@
 //! The names a request goes by: request id, correlation id.
 //!
 //! A client's own are kept if they are safe to log, store and send on; else, and where
-//! there are none, they are made: UUID version 7, which sorts by time.
+//! there are none, they are made: UUID version 7, which sorts by time. No connection of HTTP/2 is to
+//! remember them (RFC 7541, section 6.2.3): each is another one, and would put out of its table what
+//! comes again.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use uuid::Uuid;
@@ -12,7 +14,7 @@ const MAX_LENGTH: usize = 128;
 /// The id under `name` if it is safe.
 pub fn kept(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
     let value = headers.get(name)?;
-    is_safe(value.as_bytes()).then(|| value.clone())
+    is_safe(value.as_bytes()).then(|| of_one_use(value.clone()))
 }
 
 /// A new id as a header's value.
@@ -20,7 +22,12 @@ pub fn made(id: Uuid) -> HeaderValue {
     let mut buffer = [0; uuid::fmt::Hyphenated::LENGTH];
     let text = id.hyphenated().encode_lower(&mut buffer);
     // Hexadecimal digits and hyphens are a header value.
-    HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("-"))
+    of_one_use(HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("-")))
+}
+
+fn of_one_use(mut value: HeaderValue) -> HeaderValue {
+    value.set_sensitive(true);
+    value
 }
 
 fn is_safe(id: &[u8]) -> bool {
@@ -46,6 +53,14 @@ mod tests {
         }
         assert!(is_safe(&[b'a'; 128]));
         assert!(!is_safe(&[b'a'; 129]));
+    }
+
+    #[test]
+    fn an_id_is_kept_out_of_tables_of_headers() {
+        let name = HeaderName::from_static("x-request-id");
+        let headers = HeaderMap::from_iter([(name.clone(), HeaderValue::from_static("a"))]);
+        assert!(kept(&headers, &name).is_some_and(|id| id.is_sensitive()));
+        assert!(made(Uuid::now_v7()).is_sensitive());
     }
 
     #[test]

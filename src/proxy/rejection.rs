@@ -293,7 +293,6 @@ impl Rejection {
             Rejection::BadRequest(_)
                 | Rejection::PathTooLong
                 | Rejection::HeadersTooLarge
-                | Rejection::BodyTooLarge
                 | Rejection::RequestTimeout
         )
     }

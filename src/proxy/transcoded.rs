@@ -18,7 +18,7 @@ use pingora_proxy::Session;
 
 use super::attempt::{self, REJECTED, UNREADABLE};
 use super::context::{Context, Translation};
-use super::dialect::Rendered;
+use super::dialect::{Protocol, Rendered};
 use super::gateway::Gateway;
 use super::rejection::Rejection;
 use super::rpc_code::RpcCode;
@@ -206,7 +206,7 @@ impl Answer {
             }
             (Some(good), Way::ToRpc { .. }) => {
                 let json = HeaderValue::from_static("application/json");
-                Rendered::new(200, vec![(CONTENT_TYPE, json)], good)
+                Rendered::new(ok(ctx), vec![(CONTENT_TYPE, json)], good)
             }
             (None, Way::ToRpc { .. }) if self.grpc_status().is_some() => {
                 let code = self.grpc_status().and_then(RpcCode::numbered);
@@ -222,6 +222,13 @@ impl Answer {
         };
         (self.head, rendered)
     }
+}
+
+/// What plain HTTP gets for an upstream's `OK`.
+fn ok(ctx: &Context) -> u16 {
+    let route = ctx.route.as_ref().filter(|_| ctx.protocol == Protocol::Http);
+    let status = route.and_then(|route| route.config.status_map.get(200));
+    status.map_or(200, |status| status.as_u16())
 }
 
 /// A message, framed, as a good answer.

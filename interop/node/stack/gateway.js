@@ -7,7 +7,7 @@ import { setTimeout as pause } from "node:timers/promises";
 
 import { end, hasEnded, start } from "./process.js";
 
-const READY_WITHIN_MS = 20_000;
+const READY_WITHIN_MS = 60_000;
 const TRIES = 3;
 
 /** Starts a gateway; tries again where somebody else was faster with one of its ports. */

@@ -18,7 +18,7 @@ export function start(command, args, { env = {}, cwd, log }) {
 }
 
 /** Starts a process that says one line of JSON once it is ready; resolves to both. */
-export async function startAnnounced(command, args, { env = {}, cwd, log, withinMs = 20_000 }) {
+export async function startAnnounced(command, args, { env = {}, cwd, log, withinMs = 60_000 }) {
   const file = openSync(log, "w");
   const child = spawn(command, args, {
     cwd,

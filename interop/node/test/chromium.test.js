@@ -10,7 +10,7 @@ import { chromium } from "playwright-core";
 import { check, resetCircuit, stack } from "./support.js";
 
 const PLACES = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
-const WITHIN_MS = 10_000;
+const WITHIN_MS = 25_000;
 
 let browser;
 

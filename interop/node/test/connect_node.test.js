@@ -110,7 +110,7 @@ describe("gRPC to a service of grpcio", () => {
 
   check("a deadline holds and cancels the call at the service", async () => {
     const call = unique("deadline");
-    assertCode(await errorOf(client().hold({ call }, { timeoutMs: 400 })), Code.DeadlineExceeded);
+    assertCode(await errorOf(client().hold({ call }, { timeoutMs: 1000 })), Code.DeadlineExceeded);
     await fates(stack.grpcio).cancelled(call);
   });
 });

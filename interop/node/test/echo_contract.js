@@ -157,12 +157,12 @@ function endings(at) {
   check("a deadline holds, is told to the service, and cancels it there", async () => {
     const call = unique("deadline");
     const begun = performance.now();
-    const error = await errorOf(at("").hold({ call }, { timeoutMs: 400 }));
+    const error = await errorOf(at("").hold({ call }, { timeoutMs: 1000 }));
     const took = performance.now() - begun;
     assertCode(error, Code.DeadlineExceeded);
-    assert.ok(took >= 350 && took < 2000, `took ${took} ms`);
+    assert.ok(took >= 950 && took < 5000, `took ${took} ms`);
     const { timeoutMs } = await upstream.cancelled(call);
-    assert.ok(timeoutMs > 0 && timeoutMs <= 400, `told ${timeoutMs} ms`);
+    assert.ok(timeoutMs > 0 && timeoutMs <= 1000, `told ${timeoutMs} ms`);
   });
 
   check("a call that is given up is cancelled at the service", async () => {

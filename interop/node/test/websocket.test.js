@@ -73,16 +73,16 @@ describe("WebSocket", () => {
 
   check("a connection on which nobody speaks is closed, and not before", async () => {
     const socket = await open("/websocket");
-    // Its limit is 1 s: what is said in time keeps it.
+    // Its limit is 2 s: what is said in time keeps it.
     for (let turn = 0; turn < 4; turn += 1) {
-      await new Promise((resolve) => setTimeout(resolve, 400));
+      await new Promise((resolve) => setTimeout(resolve, 700));
       socket.send(String(turn));
       await once(socket, "message");
     }
     const begun = performance.now();
     await once(socket, "close");
     const silent = performance.now() - begun;
-    assert.ok(silent > 900 && silent < 3000, `closed after ${silent} ms`);
+    assert.ok(silent > 1500 && silent < 8000, `closed after ${silent} ms`);
   });
 
   check("a handshake passes the route's policies", async () => {

@@ -107,7 +107,11 @@ impl TraceParent {
         write_hex(&mut text[36..52], self.span.as_u64().into());
         write_hex(&mut text[53..], self.flags.into());
         // Hexadecimal digits and hyphens are a header value.
-        HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
+        let value = HeaderValue::from_bytes(&text);
+        let mut value = value.unwrap_or_else(|_| HeaderValue::from_static(""));
+        // Another one for each attempt: no table of HTTP/2 is to hold it.
+        value.set_sensitive(true);
+        value
     }
 }
 

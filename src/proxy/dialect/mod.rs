@@ -18,6 +18,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use super::rejection::Rejection;
 use super::rpc_code::RpcCode;
 use crate::config::route::ErrorCodes;
+use crate::config::status_map::StatusMap;
 use crate::policy::idempotency::Answer;
 
 pub use grpc::{END as GRPC_END, web_status};
@@ -59,6 +60,8 @@ pub struct Reader<'a> {
     /// The request's: an answer to RPC has its content type.
     pub headers: &'a HeaderMap,
     pub codes: ErrorCodes,
+    /// What plain HTTP gets for the statuses of an upstream's errors of RPC.
+    pub statuses: Option<&'a StatusMap>,
     /// Lets a person find the request in the record.
     pub request_id: &'a str,
 }
@@ -80,7 +83,7 @@ impl Reader<'_> {
     /// Write an error of RPC.
     pub fn fail(self, error: &RpcError<'_>) -> Rendered {
         match self.protocol {
-            Protocol::Http => problem::of_rpc(error, self.request_id),
+            Protocol::Http => problem::of_rpc(error, self.statuses, self.request_id),
             Protocol::Connect => connect::unary(error),
             Protocol::ConnectStream => connect::stream(error, self.content_type()),
             Protocol::Grpc => grpc::head_only(error, self.content_type()),

@@ -5,6 +5,7 @@ use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 
 use super::{Rendered, RpcError};
+use crate::config::status_map::StatusMap;
 use crate::proxy::rejection::Rejection;
 
 #[derive(Serialize)]
@@ -24,9 +25,16 @@ pub(super) fn render(rejection: &Rejection, request_id: &str) -> Rendered {
 }
 
 /// An upstream's error of RPC, for who called it by plain HTTP.
-pub(super) fn of_rpc(error: &RpcError<'_>, request_id: &str) -> Rendered {
-    let status = StatusCode::from_u16(error.code.http_status());
-    let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+pub(super) fn of_rpc(
+    error: &RpcError<'_>,
+    statuses: Option<&StatusMap>,
+    request_id: &str,
+) -> Rendered {
+    let of_code = error.code.http_status();
+    let status = statuses
+        .and_then(|statuses| statuses.get(of_code))
+        .or_else(|| StatusCode::from_u16(of_code).ok())
+        .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     write(status, error.message, error.code.as_str(), request_id)
 }
 

@@ -5,6 +5,8 @@ use http::{HeaderMap, Method, request};
 
 use crate::observe::metrics::Family;
 use crate::proxy::rejection::Rejection;
+use crate::transcode::Fault;
+use crate::transcode::wire;
 
 pub const CONNECT_PROTOCOL_VERSION: HeaderName =
     HeaderName::from_static("connect-protocol-version");
@@ -75,9 +77,13 @@ impl Protocol {
                 Some(query) if !is_percent_encoded(query) => {
                     invalid("the query is not percent-encoded")
                 }
-                query => match query.and_then(encoding_of) {
-                    Some("json" | "proto") => Ok(()),
-                    Some(_) | None => invalid("the query names no encoding, json or proto"),
+                Some(query) if !matches!(encoding_of(query), Some("json" | "proto")) => {
+                    invalid("the query names no encoding, json or proto")
+                }
+                query => match query.map(wire::message_of_query) {
+                    Some(Err(Fault::Malformed(what))) => invalid(what),
+                    // One that is compressed is the upstream's to read.
+                    Some(_) | None => Ok(()),
                 },
             },
             Protocol::Connect | Protocol::ConnectStream => {

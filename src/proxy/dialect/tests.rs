@@ -7,8 +7,13 @@ const ERROR: RpcError<'static> =
 
 fn written(protocol: Protocol, error: &RpcError<'_>) -> Rendered {
     let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/x"))]);
-    let reader =
-        Reader { protocol, headers: &headers, codes: ErrorCodes::Gateway, request_id: "r-1" };
+    let reader = Reader {
+        protocol,
+        headers: &headers,
+        codes: ErrorCodes::Gateway,
+        statuses: None,
+        request_id: "r-1",
+    };
     reader.fail(error)
 }
 
