@@ -8,6 +8,7 @@ RUN apt-get update \
 WORKDIR /build
 
 # The dependencies first, on empty sources: this layer is built again only when they change.
+COPY .cargo .cargo
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir -p src tests bench \
     && touch src/lib.rs \
