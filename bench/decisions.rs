@@ -127,7 +127,7 @@ fn rate_limits(c: &mut Criterion) {
     for (name, config) in [
         ("fixed_window", r#"{"fixed_window": {"requests": 1000000, "per": "100ms"}}"#),
         ("sliding_window", r#"{"sliding_window": {"requests": 1000000, "per": "1s"}}"#),
-        ("token_bucket", r#"{"token_bucket": {"rate": 1000000, "burst": 100000000}}"#),
+        ("token_bucket", r#"{"token_bucket": {"rate": 1000000, "burst": 1000000}}"#),
     ] {
         let limiter = Limiter::new(parsed(config));
         on_threads(c, &format!("rate_limit/{name}"), |thread, now| {

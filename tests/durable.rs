@@ -177,7 +177,7 @@ impl Drop for Disk {
 #[test]
 fn a_full_disk_withholds_answers_until_the_journal_is_shipped() {
     let Some((server, store)) = own_server() else { return };
-    let Some(disk) = Disk::of("7m") else { return };
+    let Some(disk) = Disk::of("16m") else { return };
     let upstream = Upstream::start();
     let section = at(&store, disk.0.path());
     let gateway = Plan::route(DURABLE).section(&section).upstream(&upstream).start();

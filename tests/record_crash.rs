@@ -36,12 +36,23 @@ fn durable_on_postgres() {
     }
 }
 
+#[test]
+fn durable_without_waiting_for_the_disk() {
+    for store in [Some(Store::Sqlite), Store::postgres()].into_iter().flatten() {
+        promise_with("durable", "fsync: false, ", &store);
+    }
+}
+
 fn promise(mode: &str, store: &Store) {
+    promise_with(mode, "", store);
+}
+
+fn promise_with(mode: &str, more: &str, store: &Store) {
     let upstream = Upstream::start();
     let data = tempfile::tempdir().expect("a directory");
     let section = store.section().replace("${PORTCULLIS_DATA}", &data.path().display().to_string());
     // A disk that is busy with other things makes nobody give up.
-    let section = section.replace("journal:", "commit_timeout: 10s, journal:");
+    let section = section.replace("journal:", &format!("commit_timeout: 10s, {more}journal:"));
     let start = || -> Gateway {
         let policies = format!("record: {{mode: {mode}}}");
         let gateway = Plan::route(&policies).section(&section).upstream(&upstream).start();

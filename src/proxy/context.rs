@@ -26,7 +26,7 @@ use crate::policy::auth::Identity;
 use crate::policy::outcome::Outcome;
 use crate::policy::rate_limit::Standing;
 use crate::policy::retry::Stake;
-use crate::record::{Captured, Commit, Tap};
+use crate::record::{Captured, Commit, Invocation, Tap};
 use crate::runtime::lifecycle::InFlight;
 use crate::runtime::snapshot::{Route, Snapshot, UpstreamTarget};
 use crate::time::Moment;
@@ -157,6 +157,8 @@ pub struct Row {
     pub captured: Captured,
     /// What has become of its first write.
     pub commit: Commit,
+    /// As it was committed, so that the second write need not begin anew.
+    pub answered: Option<Box<Invocation>>,
 }
 
 impl Context {

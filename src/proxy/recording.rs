@@ -49,6 +49,7 @@ pub async fn commit(
     let waited = Clock::now().since(now);
     ctx.attempt.deadline = ctx.attempt.deadline.map(|deadline| deadline + waited);
     ctx.guard(ctx.next_deadline());
+    ctx.row.answered = Some(row);
     match outcome {
         Ok(committed) => {
             ctx.row.commit = Commit::Made(committed);
@@ -81,22 +82,12 @@ pub fn finish(
     }
 }
 
-fn row(session: &Session, ctx: &mut Context, status: u16, now: Moment) -> Invocation {
-    let request = session.req_header();
-    let path = ctx.recorded_path.clone().unwrap_or_else(|| request.uri.path().to_owned());
-    let route = ctx.route.as_ref();
-    let name = route.map_or_else(|| "".into(), |route| route.name.clone());
-    let id = ctx.request_id().into();
-    let mut row = Invocation::new(ctx.received_at, id, name, request.method.clone(), path);
-    // One id for both writes.
-    row.id = *ctx.row.id.get_or_insert(row.id);
-    row.trace_id = ctx.trace_id().as_u128();
-    let query = route.and_then(|route| route.recorded_query.as_ref()).zip(request.uri.query());
-    row.query = query.map(|(kept, query)| kept.redacted(query));
+/// The row as it is known now.
+fn row(session: &Session, ctx: &mut Context, status: u16, now: Moment) -> Box<Invocation> {
+    let answered = ctx.row.answered.take();
+    let mut row = answered.unwrap_or_else(|| Box::new(begun(session, ctx)));
     row.upstream = ctx.upstream().map(|target| target.upstream.name.clone());
     row.endpoint = ctx.attempt.endpoint.as_ref().map(|endpoint| endpoint.label.clone());
-    row.consumer = ctx.identity.as_ref().map(|identity| identity.consumer().into());
-    row.client_address = Some(ctx.client);
     row.status = status;
     row.upstream_status = ctx.attempt.upstream_status;
     row.success = succeeded(ctx, status);
@@ -108,8 +99,26 @@ fn row(session: &Session, ctx: &mut Context, status: u16, now: Moment) -> Invoca
     row.upstream_duration = ctx.attempt.upstream_duration;
     row.bytes_in = ctx.body.request_bytes;
     row.bytes_out = session.as_ref().body_bytes_sent() as u64;
-    row.protocol = Cow::Borrowed(ctx.protocol.family().as_str());
     row.captured = ctx.row.captured.clone();
+    row
+}
+
+/// What does not change any more once the row is first written.
+fn begun(session: &Session, ctx: &mut Context) -> Invocation {
+    let request = session.req_header();
+    let path = ctx.recorded_path.clone().unwrap_or_else(|| request.uri.path().to_owned());
+    let route = ctx.route.as_ref();
+    let name = route.map_or_else(|| "".into(), |route| route.name.clone());
+    let id = ctx.request_id().into();
+    let mut row = Invocation::new(ctx.received_at, id, name, request.method.clone(), path);
+    // One id for both writes.
+    row.id = *ctx.row.id.get_or_insert(row.id);
+    row.trace_id = ctx.trace_id().as_u128();
+    let query = route.and_then(|route| route.recorded_query.as_ref()).zip(request.uri.query());
+    row.query = query.map(|(kept, query)| kept.redacted(query));
+    row.consumer = ctx.identity.as_ref().map(|identity| identity.consumer().into());
+    row.client_address = Some(ctx.client);
+    row.protocol = Cow::Borrowed(ctx.protocol.family().as_str());
     row
 }
 

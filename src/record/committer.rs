@@ -7,9 +7,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::answer::{Answer, Answers};
 use super::invocation::Row;
 use super::link::Link;
 use super::recorder::{Closing, Unavailable};
@@ -27,18 +28,18 @@ struct Waiting {
     answer: Answer,
 }
 
-type Answer = oneshot::Sender<Result<(), Unavailable>>;
-
 impl Lane {
     /// The lane, and the task that serves it. At most `most` commits wait.
     pub(crate) fn new(
         link: Arc<Link>,
         counters: Arc<Counters>,
         (max_rows, most): (usize, usize),
+        safety: Safety,
         closing: Closing,
     ) -> (Self, impl Future<Output = ()> + Send + use<>) {
         let (waiting, inbox) = mpsc::channel(most);
-        let committer = Committer { inbox, link: Arc::clone(&link), counters, max_rows, closing };
+        let committer =
+            Committer { inbox, link: Arc::clone(&link), counters, max_rows, safety, closing };
         (Lane { link, waiting }, committer.run())
     }
 
@@ -48,7 +49,7 @@ impl Lane {
         if self.link.down_for().is_some_and(|away| away >= within) {
             return Err(Unavailable::Down(self.link.error()));
         }
-        let (answer, outcome) = oneshot::channel();
+        let (answer, outcome) = Answer::channel();
         self.waiting.try_send(Waiting { row, answer }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Unavailable::Overloaded,
             mpsc::error::TrySendError::Closed(_) => Unavailable::Closing,
@@ -67,6 +68,7 @@ struct Committer {
     link: Arc<Link>,
     counters: Arc<Counters>,
     max_rows: usize,
+    safety: Safety,
     closing: Closing,
 }
 
@@ -100,12 +102,12 @@ impl Committer {
         loop {
             self.link.ready().await;
             (rows, answers) =
-                rows.into_iter().zip(answers).filter(|(_, answer)| !answer.is_closed()).unzip();
+                rows.into_iter().zip(answers).filter(|(_, answer)| !answer.is_unwanted()).unzip();
             if rows.is_empty() {
                 return;
             }
             let batch = Arc::new(rows);
-            if let Ok(refusals) = self.link.write(&batch, Safety::Power).await {
+            if let Ok(refusals) = self.link.write(&batch, self.safety).await {
                 self.counters.batches.add(1);
                 return answer(answers, refusals);
             }
@@ -121,8 +123,5 @@ fn answer(answers: Vec<Answer>, refusals: Vec<Refusal>) {
             *outcome = Err(Unavailable::Refused(refusal.reason));
         }
     }
-    for (answer, outcome) in answers.into_iter().zip(outcomes) {
-        // Whoever has stopped waiting was told so by its own timer.
-        answer.send(outcome).ok();
-    }
+    Answers::give(answers.into_iter().zip(outcomes));
 }

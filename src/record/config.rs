@@ -12,6 +12,7 @@ use std::str::FromStr;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
+use super::store::Safety;
 use crate::units::{Secret, Size, Timespan};
 
 /// The `record` section: one store for all routes.
@@ -27,6 +28,9 @@ pub struct Config {
     /// as long again.
     pub commit_timeout: Timespan,
     pub batch: Batch,
+    /// Whether what is committed on the local disk before an answer survives the end of the machine,
+    /// and not of the process alone.
+    pub fsync: bool,
     pub journal: Journal,
     /// For routes without a `record` of their own.
     pub default: Policy,
@@ -40,6 +44,7 @@ impl Default for Config {
             queue: NonZeroU32::new(10_000).unwrap_or(NonZeroU32::MIN),
             commit_timeout: Timespan::from_secs(1),
             batch: Batch::default(),
+            fsync: true,
             journal: Journal::default(),
             default: Policy::default(),
         }
@@ -47,6 +52,11 @@ impl Default for Config {
 }
 
 impl Config {
+    /// What a commit has to survive that a response waits for.
+    pub(crate) fn safety(&self) -> Safety {
+        if self.fsync { Safety::Power } else { Safety::Process }
+    }
+
     /// What was said once for the process: all but what routes take from it.
     pub fn of_process(&self) -> Self {
         Config { default: Policy::default(), ..self.clone() }
@@ -177,13 +187,16 @@ pub enum StoreFull {
     Refuse,
 }
 
-/// How rows are put together that are written after the response.
+/// How rows are put together.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Batch {
     pub max_rows: NonZeroU32,
     /// How long the first row of a batch waits for company.
     pub max_delay: Timespan,
+    /// On the local disk, the least time from the begin of one group commit to the next, while
+    /// several requests wait at once: what comes meanwhile goes together. Nobody waits alone.
+    pub commit_interval: Timespan,
 }
 
 impl Default for Batch {
@@ -191,6 +204,7 @@ impl Default for Batch {
         Batch {
             max_rows: NonZeroU32::new(500).unwrap_or(NonZeroU32::MIN),
             max_delay: Timespan::from_millis(20),
+            commit_interval: Timespan::from_millis(1),
         }
     }
 }

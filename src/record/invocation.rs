@@ -108,9 +108,10 @@ impl Invocation {
         }
     }
 
-    /// The trace's id as the stores keep it.
-    pub(crate) fn trace_id_text(&self) -> Option<String> {
-        (self.trace_id != 0).then(|| format!("{:032x}", self.trace_id))
+    /// The trace's id as the stores keep it: 32 digits, written into `room`.
+    pub(crate) fn trace_id_text<'a>(&self, room: &'a mut [u8; 32]) -> Option<&'a str> {
+        let id = Uuid::from_u128(self.trace_id);
+        (!id.is_nil()).then(|| &*id.simple().encode_lower(room))
     }
 
     /// Cuts every text to its bound and replaces NUL, which PostgreSQL cannot store. Costs no
@@ -180,13 +181,6 @@ pub(crate) enum Stage {
 }
 
 impl Stage {
-    pub(crate) fn overwrites(self) -> bool {
-        match self {
-            Stage::Answered => false,
-            Stage::Whole | Stage::Completion => true,
-        }
-    }
-
     /// Whether the request had ended when this was written.
     pub(crate) fn is_complete(self) -> bool {
         match self {
@@ -199,12 +193,14 @@ impl Stage {
 /// A row on its way to a store.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Row {
-    pub(crate) invocation: Invocation,
+    /// Apart, for on its way it is handed on many times.
+    pub(crate) invocation: Box<Invocation>,
     pub(crate) stage: Stage,
 }
 
 impl Row {
-    pub(crate) fn new(mut invocation: Invocation, stage: Stage) -> Self {
+    pub(crate) fn new(invocation: impl Into<Box<Invocation>>, stage: Stage) -> Self {
+        let mut invocation = invocation.into();
         invocation.bound();
         Row { invocation, stage }
     }

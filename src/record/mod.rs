@@ -20,6 +20,7 @@
 //!
 //! Who calls when is left to `proxy`; metrics are rendered from [`Stats`] by `observe`.
 
+mod answer;
 mod capture;
 mod committer;
 mod config;

@@ -78,6 +78,7 @@ impl Recorder {
             Arc::clone(&link),
             Arc::clone(&counters),
             (config.batch.max_rows.get() as usize, most),
+            config.safety(),
             closed,
         );
         let journal =
@@ -120,7 +121,7 @@ impl Recorder {
 
     /// Mode `async`: the one write of a row, after the response. Never waits; a row that does not
     /// fit into the queue is dropped and counted.
-    pub fn enqueue(&self, invocation: Invocation) {
+    pub fn enqueue(&self, invocation: impl Into<Box<Invocation>>) {
         self.0.queue.push(Row::new(invocation, Stage::Whole));
     }
 
@@ -162,7 +163,7 @@ impl Recorder {
     /// row, with what was not known before. Never waits. It also corrects, or makes, the row of a
     /// request whose commit failed or was never tried. One that does not fit into the queue is
     /// dropped and counted.
-    pub fn complete(&self, invocation: Invocation, mode: Mode, commit: Commit) {
+    pub fn complete(&self, invocation: impl Into<Box<Invocation>>, mode: Mode, commit: Commit) {
         let row = Row::new(invocation, Stage::Completion);
         let journal = match commit {
             Commit::Made(Committed::Nowhere) => return,
@@ -170,10 +171,12 @@ impl Recorder {
             Commit::Made(Committed::Store) | Commit::Failed => false,
             Commit::NotTried => mode == Mode::Durable && self.0.durable == Durable::Journal,
         };
-        if !journal {
-            return self.0.queue.push(row);
-        }
-        if let Some(row) = self.0.journal.push(row) {
+        let left = match (journal, commit) {
+            (true, Commit::Made(_)) => self.0.journal.complete(row),
+            (true, Commit::NotTried | Commit::Failed) => self.0.journal.push(row),
+            (false, _) => Some(row),
+        };
+        if let Some(row) = left {
             self.0.queue.push(row);
         }
     }

@@ -92,8 +92,8 @@ impl Store for Fake {
                 continue;
             }
             let mut stored = self.rows.lock().expect("no test panics in here");
-            if row.stage.overwrites() || !stored.contains_key(&row.invocation.id) {
-                stored.insert(row.invocation.id, row.invocation.clone());
+            if row.stage.is_complete() || !stored.contains_key(&row.invocation.id) {
+                stored.insert(row.invocation.id, (*row.invocation).clone());
             }
         }
         Ok(refusals)

@@ -13,9 +13,11 @@ use super::frame::{self, Found, Head};
 use super::reserve::Reserve;
 use super::salvage;
 use crate::record::invocation::Row;
-use crate::record::store::{chain, sqlite};
+use crate::record::store::{Safety, chain, sqlite};
 
 pub(super) const PAGE: u32 = 4096;
+/// Pages of the log at which it is worked into the file: the same few are in it many times.
+const LOG: u32 = 1024;
 /// Pages of an empty file that are worth giving back.
 const SHRINK_FROM: u64 = 256;
 /// Tables that are neither ours nor those of earlier versions, nor SQLite's own.
@@ -55,7 +57,11 @@ pub(super) struct Repaired {
 impl File {
     /// Opens the file; it and its directory are made when missing. What is damaged is set aside, and
     /// what is good in it is kept.
-    pub(super) fn open(path: &Path, max_size: u64) -> Result<(Self, Repaired), Failure> {
+    pub(super) fn open(
+        path: &Path,
+        max_size: u64,
+        safety: Safety,
+    ) -> Result<(Self, Repaired), Failure> {
         if let Some(directory) = path.parent() {
             std::fs::create_dir_all(directory)
                 .map_err(|error| Failure::Other(path.to_owned(), error.to_string()))?;
@@ -63,7 +69,7 @@ impl File {
         // Before SQLite looks at the log: it drops what follows the first damage without a word.
         let log = salvage::log(path);
         let mut repaired = Repaired::default();
-        let (mut file, rows) = match Self::connect(path, max_size) {
+        let (mut file, rows) = match Self::connect(path, max_size, safety) {
             Ok((file, sound)) => {
                 let lost = log.beyond(sound);
                 let lost = if lost.damaged.is_empty() { lost } else { file.without_known(lost)? };
@@ -80,7 +86,7 @@ impl File {
                     path.display()
                 );
                 repaired.damaged = found.damaged.len() as u64;
-                (Self::connect(path, max_size)?.0, found.rows)
+                (Self::connect(path, max_size, safety)?.0, found.rows)
             }
             Err(failure) => return Err(failure),
         };
@@ -95,7 +101,7 @@ impl File {
     }
 
     /// Also says how many pages of the log are sound.
-    fn connect(path: &Path, max_size: u64) -> Result<(Self, u64), Failure> {
+    fn connect(path: &Path, max_size: u64, safety: Safety) -> Result<(Self, u64), Failure> {
         let connect = || -> rusqlite::Result<_> {
             let connection = Connection::open(path)?;
             connection.busy_timeout(BUSY)?;
@@ -104,10 +110,10 @@ impl File {
             // Of a log that is in use nothing has been written yet but what was there.
             let sound: i64 =
                 connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get(1))?;
-            connection.pragma_update(None, "synchronous", "full")?;
+            connection.pragma_update(None, "synchronous", sqlite::synchronous(safety))?;
             connection.pragma_update(None, "cell_size_check", true)?;
             // Small, so that it never needs more than the reserve to be worked into the file.
-            connection.pragma_update(None, "wal_autocheckpoint", 256)?;
+            connection.pragma_update(None, "wal_autocheckpoint", LOG)?;
             let pages = if max_size == 0 {
                 i64::from(u32::MAX - 1)
             } else {

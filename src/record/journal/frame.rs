@@ -17,7 +17,7 @@ pub(super) fn write(row: &Row, out: &mut Vec<u8>) {
     let start = out.len();
     out.extend_from_slice(&MARK);
     out.extend_from_slice(&[0; 8]);
-    json::write(&row.invocation, row.stage.is_complete(), out);
+    json::write_short(&row.invocation, row.stage.is_complete(), out);
     let text = &out[start + HEAD..];
     let (length, sum) = (text.len() as u32, crc32fast::hash(text));
     out[start + 4..start + 8].copy_from_slice(&length.to_le_bytes());
@@ -121,7 +121,7 @@ fn mended(frame: &[u8]) -> Option<Row> {
 fn read(text: &[u8]) -> Option<Row> {
     let (invocation, completed) = json::read(text)?;
     let stage = if completed { Stage::Completion } else { Stage::Answered };
-    Some(Row { invocation, stage })
+    Some(Row { invocation: Box::new(invocation), stage })
 }
 
 #[cfg(test)]

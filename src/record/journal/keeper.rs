@@ -9,16 +9,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::thread::sleep;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::entry::Entry;
 use super::file::{Failure, File};
+use crate::record::answer::{Answer, Answers};
 use crate::record::invocation::{Row, Stage};
 use crate::record::meters::Meters;
 use crate::record::recorder::Unavailable;
 use crate::record::stats::Counters;
+use crate::record::store::Safety;
 
 /// Rows in one transaction at most.
 const GROUP: usize = 4096;
@@ -34,11 +37,11 @@ pub(super) enum Job {
     Flush(oneshot::Sender<()>),
 }
 
-pub(super) type Answer = oneshot::Sender<Result<(), Unavailable>>;
-
 /// What the shipper is told.
 pub(super) enum Parcel {
     Entry(Entry),
+    /// The second write of a row that is here, in memory alone.
+    Second(Row),
     /// What a `Read` found, and whether that was all. Entries sent before it are in the file, too.
     Read(Vec<Entry>, bool),
     /// From here on entries are on disk alone, until a `Read` finds them all.
@@ -48,8 +51,12 @@ pub(super) enum Parcel {
 pub(super) struct Keeper {
     pub(super) path: PathBuf,
     pub(super) max_size: u64,
+    pub(super) safety: Safety,
     /// How long rows that nobody waits for wait for company.
     pub(super) max_delay: Duration,
+    /// The least time from one commit that several wait for to the next.
+    pub(super) commit_interval: Duration,
+    pub(super) next_commit: Option<Instant>,
     pub(super) inbox: Receiver<Job>,
     /// Rows in the inbox.
     pub(super) waiting: Arc<AtomicUsize>,
@@ -74,6 +81,8 @@ struct Group {
     flushes: Vec<oneshot::Sender<()>>,
     /// Somebody waits for it.
     urgent: bool,
+    /// Requests that do.
+    awaited: usize,
 }
 
 impl Keeper {
@@ -91,6 +100,7 @@ impl Keeper {
         let mut group = Group::default();
         self.take(first, &mut group);
         let mut until = None;
+        let mut next = self.next_commit.take();
         while group.rows.len() < GROUP {
             match self.inbox.try_recv() {
                 Ok(job) => self.take(job, &mut group),
@@ -101,8 +111,16 @@ impl Keeper {
                         Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
                     }
                 }
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+                // Asleep, for to be woken for each of them costs each of them a system call.
+                Err(TryRecvError::Empty) => match next.take() {
+                    Some(next) => sleep(next.saturating_duration_since(Instant::now())),
+                    None => break,
+                },
+                Err(TryRecvError::Disconnected) => break,
             }
+        }
+        if group.awaited > 1 {
+            self.next_commit = Some(Instant::now() + self.commit_interval);
         }
         group
     }
@@ -113,6 +131,7 @@ impl Keeper {
                 // A bound on memory; it orders nothing.
                 self.waiting.fetch_sub(1, Ordering::Relaxed);
                 group.urgent |= answer.is_some();
+                group.awaited += usize::from(answer.is_some());
                 group.rows.push((row, answer));
             }
             Job::Forget(entries) => self.done.extend(entries),
@@ -132,24 +151,24 @@ impl Keeper {
         let wanted = group
             .rows
             .into_iter()
-            .filter(|(_, answer)| answer.as_ref().is_none_or(|answer| !answer.is_closed()));
+            .filter(|(_, answer)| answer.as_ref().is_none_or(|answer| !answer.is_unwanted()));
         let (rows, answers): (Vec<Row>, Vec<Option<Answer>>) = wanted.unzip();
         let outcome = self.write(&rows);
         let unavailable = outcome.as_ref().err().map(|failure| match failure {
             Failure::Full(_) => Unavailable::Full(failure.to_string()),
             Failure::Damaged(..) | Failure::Other(..) => Unavailable::Down(failure.to_string()),
         });
-        for (answer, row) in answers.into_iter().zip(&rows) {
-            match (answer, &unavailable) {
-                (Some(answer), None) => drop(answer.send(Ok(()))),
-                (Some(answer), Some(reason)) => drop(answer.send(Err(reason.clone()))),
-                (None, None) => {}
-                (None, Some(_)) => drop(match row.stage {
+        if unavailable.is_some() {
+            let unheard = rows.iter().zip(&answers).filter(|(_, answer)| answer.is_none());
+            for (row, _) in unheard {
+                match row.stage {
                     Stage::Completion => self.counters.completions_dropped.add(1),
                     Stage::Answered | Stage::Whole => self.counters.dropped.add(1),
-                }),
+                };
             }
         }
+        let outcome_of_all = unavailable.map_or(Ok(()), Err);
+        Answers::give(answers.into_iter().flatten().map(|answer| (answer, outcome_of_all.clone())));
         if let Ok(entries) = outcome {
             self.hand_over(rows, entries);
         }
@@ -198,7 +217,7 @@ impl Keeper {
         let file = match &mut self.file {
             Some(file) => file,
             None => {
-                let (file, repaired) = File::open(&self.path, self.max_size)?;
+                let (file, repaired) = File::open(&self.path, self.max_size, self.safety)?;
                 if repaired.found + repaired.damaged > 0 {
                     let (found, damaged) = (repaired.found, repaired.damaged);
                     log::warn!("record journal: {found} rows recovered, {damaged} are damaged");
@@ -255,5 +274,73 @@ impl Keeper {
         self.counters
             .journal_oldest_us
             .set(micros.and_then(|n| u64::try_from(n).ok()).unwrap_or(0));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::mpsc::{Sender, channel};
+
+    use super::*;
+    use crate::record::invocation::tests::invocation;
+
+    const INTERVAL: Duration = Duration::from_millis(500);
+
+    fn keeper(directory: &Path) -> (Keeper, Sender<Job>) {
+        let (jobs, inbox) = channel();
+        let keeper = Keeper {
+            path: directory.join("journal.db"),
+            max_size: 0,
+            safety: Safety::Process,
+            max_delay: Duration::ZERO,
+            commit_interval: INTERVAL,
+            next_commit: None,
+            inbox,
+            waiting: Arc::default(),
+            parcels: mpsc::unbounded_channel().0,
+            held: Arc::default(),
+            most_held: 10,
+            counters: Arc::default(),
+            meters: Meters::unseen(),
+            file: None,
+            behind: false,
+            done: Vec::new(),
+            failing: false,
+        };
+        (keeper, jobs)
+    }
+
+    fn append() -> (Job, oneshot::Receiver<Result<(), Unavailable>>) {
+        let (answer, outcome) = Answer::channel();
+        (Job::Append(Row::new(invocation("row"), Stage::Answered), Some(answer)), outcome)
+    }
+
+    #[tokio::test]
+    async fn a_commit_waits_for_company_only_after_one_that_had_some() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (mut keeper, jobs) = keeper(directory.path());
+        let mut outcomes = Vec::new();
+        let mut send = |count| {
+            for _ in 0..count {
+                let (job, outcome) = append();
+                jobs.send(job).expect("the keeper is there");
+                outcomes.push(outcome);
+            }
+            Instant::now()
+        };
+        let mut gather = || {
+            let first = keeper.inbox.recv().expect("a job");
+            keeper.gather(first).awaited
+        };
+        // Alone, and alone again: nobody waits.
+        let begun = send(1);
+        assert_eq!(gather(), 1);
+        send(3);
+        assert_eq!(gather(), 3);
+        assert!(begun.elapsed() < INTERVAL);
+        let begun = send(1);
+        assert_eq!(gather(), 1);
+        assert!(begun.elapsed() > INTERVAL / 2, "{:?}", begun.elapsed());
     }
 }

@@ -10,6 +10,7 @@ mod frame;
 mod keeper;
 mod reserve;
 mod salvage;
+mod seconds;
 mod shipper;
 #[cfg(test)]
 mod tests;
@@ -24,14 +25,17 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use self::keeper::{Job, Keeper};
+use self::keeper::{Job, Keeper, Parcel};
+use self::seconds::Seconds;
 use self::shipper::Shipper;
+use super::answer::Answer;
 use super::config::{self, WhenFull};
 use super::invocation::Row;
 use super::link::Link;
 use super::meters::Meters;
 use super::recorder::{Committed, Unavailable};
 use super::stats::Counters;
+use super::store::Safety;
 
 /// How often the end of the shipping is looked for when the recorder closes.
 const POLL: Duration = Duration::from_millis(5);
@@ -40,7 +44,9 @@ pub(crate) struct Journal {
     config: config::Journal,
     /// Rows that may wait to be committed, and that the shipper may hold.
     most: usize,
-    max_delay: Duration,
+    batch: config::Batch,
+    /// What a commit has to survive, here and in the store.
+    safety: Safety,
     /// Where the rows go.
     destination: Arc<Link>,
     counters: Arc<Counters>,
@@ -53,6 +59,8 @@ pub(crate) struct Journal {
 struct Open {
     jobs: Sender<Job>,
     waiting: Arc<AtomicUsize>,
+    parcels: mpsc::UnboundedSender<Parcel>,
+    seconds: Arc<Seconds>,
     shipper: AbortHandle,
 }
 
@@ -67,7 +75,8 @@ impl Journal {
         Journal {
             config: config.journal.clone(),
             most: config.queue.get() as usize,
-            max_delay: *config.batch.max_delay,
+            batch: config.batch.clone(),
+            safety: config.safety(),
             destination,
             counters,
             meters,
@@ -92,7 +101,7 @@ impl Journal {
         row: Row,
         within: Duration,
     ) -> Result<Committed, Unavailable> {
-        let (answer, outcome) = oneshot::channel();
+        let (answer, outcome) = Answer::channel();
         if let Some((_, unavailable)) = self.append(row, Some(answer)) {
             return Err(unavailable);
         }
@@ -111,13 +120,31 @@ impl Journal {
         }
     }
 
+    /// Takes the second write of a row that is here; gives it back if there is no room. Never waits.
+    ///
+    /// While the shipper keeps up, the two meet in its memory: the row is durable, and what the end of
+    /// the request adds to it need not go over the disk. Otherwise it is written here, too.
+    pub(crate) fn complete(&self, row: Row) -> Option<Row> {
+        let Ok(open) = self.open() else { return Some(row) };
+        if !open.seconds.admit() {
+            return self.push(row);
+        }
+        match open.parcels.send(Parcel::Second(row)) {
+            Err(mpsc::error::SendError(Parcel::Second(row))) => {
+                open.seconds.leave(1);
+                Some(row)
+            }
+            Ok(()) | Err(_) => None,
+        }
+    }
+
     /// Writes the row here soon; gives it back if there is no room to wait in. Never waits.
     pub(crate) fn push(&self, row: Row) -> Option<Row> {
         self.append(row, None).map(|(row, _)| row)
     }
 
     /// `None` if the row was taken.
-    fn append(&self, row: Row, answer: Option<keeper::Answer>) -> Option<(Row, Unavailable)> {
+    fn append(&self, row: Row, answer: Option<Answer>) -> Option<(Row, Unavailable)> {
         let open = match self.open() {
             Ok(open) => open,
             Err(unavailable) => return Some((row, unavailable)),
@@ -141,9 +168,11 @@ impl Journal {
             return;
         }
         timeout_at(deadline, flushed).await.ok();
-        while self.counters.journal_depth.value() > 0 && Instant::now() < deadline {
+        let is_left = || self.counters.journal_depth.value() > 0 || open.seconds.count() > 0;
+        while is_left() && Instant::now() < deadline {
             sleep(POLL).await;
         }
+        self.counters.completions_dropped.add(open.seconds.count() as u64);
     }
 
     fn open(&self) -> Result<&Open, Unavailable> {
@@ -161,13 +190,17 @@ impl Journal {
         let (jobs, inbox) = channel();
         let (parcels, arriving) = mpsc::unbounded_channel();
         let (waiting, held) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let seconds = Arc::new(Seconds::at_most(self.most));
         let keeper = Keeper {
             path: self.config.path.clone(),
             max_size: self.config.max_size.0,
-            max_delay: self.max_delay,
+            safety: self.safety,
+            max_delay: *self.batch.max_delay,
+            commit_interval: *self.batch.commit_interval,
+            next_commit: None,
             inbox,
             waiting: Arc::clone(&waiting),
-            parcels,
+            parcels: parcels.clone(),
             held: Arc::clone(&held),
             most_held: self.most,
             counters: Arc::clone(&self.counters),
@@ -180,14 +213,17 @@ impl Journal {
         std::thread::Builder::new().name("record-journal".to_owned()).spawn(|| keeper.run())?;
         let shipper = Shipper {
             jobs: jobs.clone(),
+            waiting: Arc::clone(&waiting),
             parcels: arriving,
             held,
+            seconds: Arc::clone(&seconds),
             destination: Arc::clone(&self.destination),
             counters: Arc::clone(&self.counters),
-            max_delay: self.max_delay,
+            safety: self.safety,
+            max_delay: *self.batch.max_delay,
         };
         let shipper = self.runtime.spawn(shipper.run()).abort_handle();
-        Ok(Open { jobs, waiting, shipper })
+        Ok(Open { jobs, waiting, parcels, seconds, shipper })
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// More than the log holds between two checkpoints, and one large group.
-const SIZE: usize = 4 << 20;
+const SIZE: usize = 8 << 20;
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_secs(1);
 

@@ -3,8 +3,8 @@
 //! An entry leaves the journal after the store has committed its rows. The two writes of one row
 //! usually travel together, and are one by the time the store sees them.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry as Place;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
@@ -12,9 +12,11 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
+use uuid::Uuid;
 
 use super::entry::Entry;
 use super::keeper::{Job, Parcel};
+use super::seconds::Seconds;
 use crate::record::invocation::{Row, Stage};
 use crate::record::link::Link;
 use crate::record::stats::Counters;
@@ -27,12 +29,25 @@ const RESCAN: Duration = Duration::from_secs(5);
 
 pub(super) struct Shipper {
     pub(super) jobs: Sender<Job>,
+    /// Rows on their way to the journal's thread.
+    pub(super) waiting: Arc<AtomicUsize>,
     pub(super) parcels: mpsc::UnboundedReceiver<Parcel>,
     pub(super) held: Arc<AtomicUsize>,
+    pub(super) seconds: Arc<Seconds>,
     pub(super) destination: Arc<Link>,
     pub(super) counters: Arc<Counters>,
+    /// What the store's commit has to survive before the journal forgets.
+    pub(super) safety: Safety,
     /// How long the first row of a portion waits for company.
     pub(super) max_delay: Duration,
+}
+
+/// What is shipped at a time.
+#[derive(Default)]
+struct Portion {
+    entries: Vec<Entry>,
+    /// Second writes that are nowhere else.
+    seconds: Vec<Row>,
 }
 
 impl Shipper {
@@ -40,85 +55,135 @@ impl Shipper {
     pub(super) async fn run(mut self) {
         let mut behind = true;
         loop {
-            let portion = if behind {
-                self.destination.ready().await;
-                let Some((portion, all)) = self.read().await else { return };
-                behind = !all;
-                portion
+            let (portion, more) = if behind {
+                if self.store_is_there().await.is_none() {
+                    return;
+                }
+                let Some(found) = self.read().await else { return };
+                found
             } else {
-                let Some((portion, fell_behind)) = self.gather().await else { return };
-                behind = fell_behind;
-                portion
+                self.seconds.welcome(true);
+                let Some(found) = self.gather().await else { return };
+                found
             };
-            if portion.is_empty() {
-                continue;
+            behind = more;
+            let numbers: Vec<_> = portion.entries.iter().map(|entry| entry.number).collect();
+            let damaged = portion.entries.iter().map(|entry| entry.damaged).sum();
+            if !self.ship(portion).await {
+                // On disk it is all there, and in memory it need not wait for the store.
+                behind = true;
+            } else if !numbers.is_empty() {
+                self.counters.damaged.add(damaged);
+                if self.jobs.send(Job::Forget(numbers)).is_err() {
+                    return;
+                }
             }
-            let numbers = portion.iter().map(|entry| entry.number).collect();
-            self.counters.damaged.add(portion.iter().map(|entry| entry.damaged).sum());
-            self.ship(portion).await;
-            if self.jobs.send(Job::Forget(numbers)).is_err() {
-                return;
+            if behind {
+                self.seconds.welcome(false);
             }
         }
     }
 
-    /// The oldest entries of the file, and whether there are no more. What was in memory is among
+    /// Waits for the store. What comes meanwhile is on disk, or goes there.
+    async fn store_is_there(&mut self) -> Option<()> {
+        let destination = Arc::clone(&self.destination);
+        loop {
+            tokio::select! {
+                () = destination.ready() => return Some(()),
+                parcel = self.parcels.recv() => {
+                    let parcel = parcel?;
+                    self.let_go(&parcel);
+                    if let Parcel::Second(row) = parcel {
+                        self.put_by([row]);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The oldest entries of the file, and whether there are more. What was in memory is among
     /// them, or will be among the next.
-    async fn read(&mut self) -> Option<(Vec<Entry>, bool)> {
+    async fn read(&mut self) -> Option<(Portion, bool)> {
         self.jobs.send(Job::Read(PORTION)).ok()?;
         loop {
             let parcel = self.parcels.recv().await?;
             self.let_go(&parcel);
-            if let Parcel::Read(entries, all) = parcel {
-                return Some((entries, all));
+            match parcel {
+                Parcel::Read(entries, all) => {
+                    return Some((Portion { entries, seconds: Vec::new() }, !all));
+                }
+                Parcel::Second(row) => self.put_by([row]),
+                Parcel::Entry(_) | Parcel::Behind => {}
             }
         }
     }
 
     /// What comes within `max_delay` of the first entry, and whether there is more on disk.
-    async fn gather(&mut self) -> Option<(Vec<Entry>, bool)> {
+    async fn gather(&mut self) -> Option<(Portion, bool)> {
+        let mut portion = Portion::default();
         let first = match timeout(RESCAN, self.parcels.recv()).await {
             Ok(parcel) => parcel?,
-            Err(_) => return Some((Vec::new(), true)),
+            Err(_) => return Some((portion, true)),
         };
         if !self.max_delay.is_zero() {
             sleep(self.max_delay).await;
         }
-        let (mut entries, mut rows, mut next) = (Vec::new(), 0, Some(first));
+        let (mut rows, mut next) = (0, Some(first));
         while let Some(parcel) = next {
             self.let_go(&parcel);
             match parcel {
                 Parcel::Entry(entry) => {
                     rows += entry.rows.len();
-                    entries.push(entry);
+                    portion.entries.push(entry);
                 }
+                Parcel::Second(row) => portion.seconds.push(row),
                 // Nobody has asked; whoever did has gone.
                 Parcel::Read(..) => {}
-                Parcel::Behind => return Some((entries, true)),
+                Parcel::Behind => return Some((portion, true)),
             }
             next = if rows < PORTION { self.parcels.try_recv().ok() } else { None };
         }
-        Some((entries, false))
+        Some((portion, false))
     }
 
     fn let_go(&self, parcel: &Parcel) {
         match parcel {
             Parcel::Entry(entry) => self.held.fetch_sub(entry.rows.len(), Ordering::Relaxed),
-            Parcel::Read(..) | Parcel::Behind => 0,
+            Parcel::Second(_) | Parcel::Read(..) | Parcel::Behind => 0,
         };
     }
 
-    async fn ship(&self, portion: Vec<Entry>) {
-        let rows = Arc::new(merge(portion.into_iter().flat_map(|entry| entry.rows)));
-        if rows.is_empty() {
-            return;
+    /// Second writes that the store cannot have now go over the disk.
+    fn put_by(&self, rows: impl IntoIterator<Item = Row>) {
+        for row in rows {
+            self.waiting.fetch_add(1, Ordering::Relaxed);
+            // The thread ends only when nobody is left who could send.
+            self.jobs.send(Job::Append(row, None)).ok();
+            self.seconds.leave(1);
         }
-        let refusals = loop {
-            self.destination.ready().await;
-            if let Ok(refusals) = self.destination.write(&rows, Safety::Power).await {
-                break refusals;
-            }
+    }
+
+    /// Whether the store has it all. If not, the second writes are on their way to the disk.
+    async fn ship(&self, portion: Portion) -> bool {
+        let seconds: Vec<Uuid> = portion.seconds.iter().map(|row| row.invocation.id).collect();
+        let firsts = portion.entries.into_iter().flat_map(|entry| entry.rows);
+        let rows = Arc::new(merge(firsts.chain(portion.seconds)));
+        if rows.is_empty() {
+            return true;
+        }
+        let outcome = if self.destination.is_ready() {
+            self.destination.write(&rows, self.safety).await.ok()
+        } else {
+            None
         };
+        let Some(refusals) = outcome else {
+            let seconds: HashSet<Uuid> = seconds.into_iter().collect();
+            let rows = Arc::unwrap_or_clone(rows).into_iter();
+            let seconds = rows.filter(|row| seconds.contains(&row.invocation.id));
+            self.put_by(seconds.map(|row| Row { stage: Stage::Completion, ..row }));
+            return false;
+        };
+        self.seconds.leave(seconds.len());
         let is_second = |row: &&Row| row.stage == Stage::Completion;
         let second = rows.iter().filter(is_second).count() as u64;
         let refused = |second: bool| {
@@ -128,6 +193,7 @@ impl Shipper {
         self.counters.shipped.add(rows.len() as u64 - second - refused(false));
         self.counters.completed.add(second - refused(true));
         self.counters.dead.add(refusals.len() as u64);
+        true
     }
 }
 

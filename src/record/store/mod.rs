@@ -170,6 +170,25 @@ pub const COLUMNS: [&str; 26] = [
     "query",
 ];
 
+/// Those of [`COLUMNS`] that may say something else once the request has ended.
+pub(crate) const AT_THE_END: [&str; 15] = [
+    "upstream",
+    "endpoint",
+    "status",
+    "upstream_status",
+    "success",
+    "attempts",
+    "rejection",
+    "duration_us",
+    "upstream_duration_us",
+    "bytes_in",
+    "bytes_out",
+    "name",
+    "result_message",
+    "captured",
+    "completed",
+];
+
 /// What an insert does about a row that is there already.
 pub(crate) fn on_conflict(overwrite: bool) -> String {
     if !overwrite {

@@ -227,19 +227,23 @@ fn write(
     rows: &[Row],
     safety: Safety,
 ) -> rusqlite::Result<Vec<Refusal>> {
-    let synchronous = match safety {
-        Safety::Process => "normal",
-        Safety::Power => "full",
-    };
-    connection.pragma_update(None, "synchronous", synchronous)?;
+    connection.pragma_update(None, "synchronous", synchronous(safety))?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut refusals = Vec::new();
     {
         let mut insert = transaction.prepare_cached(&row::INSERT[0])?;
         let mut upsert = transaction.prepare_cached(&row::INSERT[1])?;
+        let mut complete = transaction.prepare_cached(&row::COMPLETE)?;
         for (index, it) in rows.iter().enumerate() {
-            let statement = if it.stage.overwrites() { &mut upsert } else { &mut insert };
-            match row::write(statement, it) {
+            let outcome = match it.stage {
+                Stage::Answered => row::write(&mut insert, it),
+                Stage::Whole => row::write(&mut upsert, it),
+                Stage::Completion => match row::complete(&mut complete, it) {
+                    Ok(false) => row::write(&mut upsert, it),
+                    outcome => outcome.map(drop),
+                },
+            };
+            match outcome {
                 Ok(()) => {}
                 // The statement is undone, the transaction goes on.
                 Err(error) if is_refusal(&error) => {
@@ -253,6 +257,14 @@ fn write(
     }
     transaction.commit()?;
     Ok(refusals)
+}
+
+/// How a file in WAL mode is written.
+pub(crate) fn synchronous(safety: Safety) -> &'static str {
+    match safety {
+        Safety::Process => "normal",
+        Safety::Power => "full",
+    }
 }
 
 fn set_aside(connection: &Connection, row: &Row, reason: &str) -> rusqlite::Result<()> {
@@ -302,7 +314,7 @@ pub(crate) fn take_all(connection: &mut Connection) -> rusqlite::Result<Vec<Row>
         .prepare(&sql)?
         .query_map([], |found| {
             let stage = if found.get("completed")? { Stage::Completion } else { Stage::Answered };
-            Ok(Row { invocation: row::read(found)?, stage })
+            Ok(Row { invocation: Box::new(row::read(found)?), stage })
         })?
         .collect();
     rows

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use rusqlite::Connection;
+use uuid::Uuid;
 
 use super::{DURABLE, FALL_BACK, Fake, LONG, SHORT, eventually, recorder};
 use crate::record::invocation::tests::invocation;
@@ -100,6 +101,57 @@ async fn the_two_writes_of_a_durable_row_reach_the_store_as_one() {
     let stats = recorder.close(LONG).await;
     assert_eq!((stats.journaled, stats.shipped, stats.completed), (1, 1, 0));
     assert_eq!(store.rows.lock().expect("whole").get(&row.id).map(|row| row.bytes_out), Some(5));
+}
+
+/// A durable row whose shipping has begun, and its second write, which came after that.
+async fn completed_while_shipped(store: &Arc<Fake>, directory: &Path) -> (Recorder, Uuid) {
+    let recorder = journalled(store, directory, "");
+    // So that the shipper has nothing to catch up with.
+    recorder.commit(&invocation("first"), LONG, DURABLE).await.expect("journalled");
+    eventually(|| recorder.stats().journal_depth == 0).await;
+    let mut row = invocation("row");
+    let commit = recorder.commit(&row, LONG, DURABLE).await.expect("journalled");
+    store.has_begun(2).await;
+    row.bytes_out = 5;
+    recorder.complete(row.clone(), Mode::Durable, Commit::Made(commit));
+    (recorder, row.id)
+}
+
+#[tokio::test]
+async fn a_second_write_does_not_go_over_the_disk_while_the_store_keeps_up() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = Fake::with_gate(1);
+    let (recorder, id) = completed_while_shipped(&store, directory.path()).await;
+    assert_eq!(recorder.stats().journal_depth, 1);
+    store.gate.add_permits(10);
+    let stats = recorder.close(LONG).await;
+    assert_eq!((stats.journaled, stats.shipped, stats.completed), (2, 2, 1));
+    assert_eq!(store.rows.lock().expect("whole").get(&id).map(|row| row.bytes_out), Some(5));
+}
+
+#[tokio::test]
+async fn a_second_write_is_on_disk_once_the_store_fails() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = Fake::with_gate(1);
+    let (recorder, id) = completed_while_shipped(&store, directory.path()).await;
+    store.down.store(true, SeqCst);
+    store.gate.add_permits(10);
+    eventually(|| recorder.stats().journal_depth == 2).await;
+    recorder.close(SHORT).await;
+    drop(recorder);
+    store.down.store(false, SeqCst);
+    let next = journalled(&store, directory.path(), "");
+    eventually(|| next.stats().journal_depth == 0 && next.stats().shipped == 1).await;
+    assert_eq!(store.rows.lock().expect("whole").get(&id).map(|row| row.bytes_out), Some(5));
+}
+
+#[tokio::test]
+async fn a_second_write_that_is_lost_in_the_end_is_counted() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = Fake::with_gate(1);
+    let (recorder, _) = completed_while_shipped(&store, directory.path()).await;
+    let stats = recorder.close(SHORT).await;
+    assert_eq!((stats.journal_depth, stats.completions_dropped), (1, 1));
 }
 
 #[tokio::test]

@@ -133,7 +133,7 @@ impl<'a> Columns<'a> {
         self.bytes[1].push(count(it.bytes_out));
         self.captured.push(it.captured.other_json());
         self.completed.push(row.stage.is_complete());
-        self.trace_id.push(it.trace_id_text());
+        self.trace_id.push(it.trace_id_text(&mut [0; 32]).map(str::to_owned));
         self.query.push(it.query.as_deref());
     }
 

@@ -54,6 +54,7 @@ pub(super) async fn insert(client: &Object, rows: &[Row], indices: &[usize]) -> 
     let mut writer = pin!(BinaryCopyInWriter::new(client.copy_in(&statement).await?, &TYPES));
     for row in indices.iter().filter_map(|index| rows.get(*index)) {
         let it = &row.invocation;
+        let mut trace_id = [0; 32];
         let captured = it.captured.other_json().map(Json);
         writer
             .as_mut()
@@ -82,7 +83,7 @@ pub(super) async fn insert(client: &Object, rows: &[Row], indices: &[usize]) -> 
                 &it.captured.result_message,
                 &captured,
                 &row.stage.is_complete(),
-                &it.trace_id_text(),
+                &it.trace_id_text(&mut trace_id),
                 &it.query,
             ])
             .await?;

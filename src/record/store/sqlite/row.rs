@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::record::invocation::{Captured, Invocation, Row};
 use crate::record::json::timestamp;
-use crate::record::store::{COLUMNS, count, micros, on_conflict};
+use crate::record::store::{AT_THE_END, COLUMNS, count, micros, on_conflict};
 
 /// Without and with overwriting.
 pub(super) static INSERT: LazyLock<[String; 2]> = LazyLock::new(|| {
@@ -26,10 +26,42 @@ pub(super) static INSERT: LazyLock<[String; 2]> = LazyLock::new(|| {
     })
 });
 
+/// The second write of a row that is there.
+pub(super) static COMPLETE: LazyLock<String> = LazyLock::new(|| {
+    let set = AT_THE_END.iter().enumerate();
+    let set: Vec<_> = set.map(|(n, column)| format!("{column} = ?{}", n + 2)).collect();
+    format!("UPDATE invocations SET {} WHERE id = ?1", set.join(", "))
+});
+
+/// Runs [`COMPLETE`] for one row, and says whether it was there.
+pub(super) fn complete(statement: &mut Statement<'_>, row: &Row) -> rusqlite::Result<bool> {
+    let it = &row.invocation;
+    let mut id = Uuid::encode_buffer();
+    let found = statement.execute(params![
+        &*it.id.hyphenated().encode_lower(&mut id),
+        it.upstream,
+        it.endpoint,
+        it.status,
+        it.upstream_status,
+        it.success,
+        it.attempts,
+        it.rejection,
+        micros(it.duration),
+        it.upstream_duration.map(micros),
+        count(it.bytes_in),
+        count(it.bytes_out),
+        it.captured.name,
+        it.captured.result_message,
+        it.captured.other_json(),
+        row.stage.is_complete(),
+    ])?;
+    Ok(found > 0)
+}
+
 /// Runs one of [`INSERT`] for one row.
 pub(super) fn write(statement: &mut Statement<'_>, row: &Row) -> rusqlite::Result<()> {
     let it = &row.invocation;
-    let mut id = Uuid::encode_buffer();
+    let (mut id, mut trace_id) = (Uuid::encode_buffer(), [0; 32]);
     statement.execute(params![
         &*it.id.hyphenated().encode_lower(&mut id),
         timestamp(it.created_at),
@@ -55,7 +87,7 @@ pub(super) fn write(statement: &mut Statement<'_>, row: &Row) -> rusqlite::Resul
         it.captured.result_message,
         it.captured.other_json(),
         row.stage.is_complete(),
-        it.trace_id_text(),
+        it.trace_id_text(&mut trace_id),
         it.query,
     ])?;
     Ok(())
