@@ -46,6 +46,16 @@ routes:
 ";
 
 #[test]
+fn commits_that_come_too_late_for_those_who_wait_are_a_mistake() {
+    let text = "record: {commit_timeout: 1s, batch: {commit_interval: 1s}}\n\
+                listeners: {public: {address: '127.0.0.1:8080'}}\n";
+    let finished = check(text, &["check", "-c", "c.yaml"]);
+    assert_eq!(finished.code, Some(1));
+    let mistake = "record.batch.commit_interval: must be shorter";
+    assert!(finished.stderr.contains(mistake), "{}", finished.stderr);
+}
+
+#[test]
 fn keys_that_could_not_be_kept_are_mistakes() {
     let finished = check(UNKEPT, &["check", "-c", "c.yaml"]);
     assert_eq!(finished.code, Some(1));

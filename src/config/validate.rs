@@ -23,6 +23,11 @@ pub(super) fn problems(config: &Config, sources: &Sources) -> Vec<Problem> {
         let message = "nothing can be recorded without `record.store`";
         problems.push(Problem::new("record.default.mode", message));
     }
+    let record = &config.record;
+    if *record.batch.commit_interval >= *record.commit_timeout {
+        let message = "must be shorter than `record.commit_timeout`, or requests wait in vain";
+        problems.push(Problem::new("record.batch.commit_interval", message));
+    }
     for (name, upstream) in &config.upstreams {
         if upstream.endpoints.is_empty() {
             let path = at(&["upstreams", name, "endpoints"]);

@@ -194,8 +194,8 @@ pub struct Batch {
     pub max_rows: NonZeroU32,
     /// How long the first row of a batch waits for company.
     pub max_delay: Timespan,
-    /// On the local disk, the least time from the begin of one group commit to the next, while
-    /// several requests wait at once: what comes meanwhile goes together. Nobody waits alone.
+    /// The least time from a commit of the journal that several requests waited for to the next one:
+    /// what comes meanwhile goes together.
     pub commit_interval: Timespan,
 }
 

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::entry::Entry;
 use super::file::{Failure, File};
+use super::seconds::Seconds;
 use crate::record::answer::{Answer, Answers};
 use crate::record::invocation::{Row, Stage};
 use crate::record::meters::Meters;
@@ -26,9 +27,10 @@ use crate::record::store::Safety;
 /// Rows in one transaction at most.
 const GROUP: usize = 4096;
 
-#[expect(clippy::large_enum_variant, reason = "nearly every job is the largest")]
 pub(super) enum Job {
     Append(Row, Option<Answer>),
+    /// A second write that the shipper had in memory, and that the store cannot have now.
+    PutBy(Row),
     /// These entries are in the store.
     Forget(Vec<i64>),
     /// The oldest entries, until there are so many rows; they come as a parcel.
@@ -64,6 +66,7 @@ pub(super) struct Keeper {
     /// Rows the shipper holds in memory, and how many that may be.
     pub(super) held: Arc<AtomicUsize>,
     pub(super) most_held: usize,
+    pub(super) seconds: Arc<Seconds>,
     pub(super) counters: Arc<Counters>,
     pub(super) meters: Meters,
     pub(super) file: Option<File>,
@@ -83,6 +86,8 @@ struct Group {
     urgent: bool,
     /// Requests that do.
     awaited: usize,
+    /// Rows that were put by.
+    put_by: usize,
 }
 
 impl Keeper {
@@ -134,6 +139,11 @@ impl Keeper {
                 group.awaited += usize::from(answer.is_some());
                 group.rows.push((row, answer));
             }
+            Job::PutBy(row) => {
+                group.urgent = true;
+                group.put_by += 1;
+                group.rows.push((row, None));
+            }
             Job::Forget(entries) => self.done.extend(entries),
             Job::Read(most) => {
                 group.urgent = true;
@@ -169,6 +179,7 @@ impl Keeper {
         }
         let outcome_of_all = unavailable.map_or(Ok(()), Err);
         Answers::give(answers.into_iter().flatten().map(|answer| (answer, outcome_of_all.clone())));
+        self.seconds.leave(group.put_by);
         if let Ok(entries) = outcome {
             self.hand_over(rows, entries);
         }
@@ -301,6 +312,7 @@ mod tests {
             parcels: mpsc::unbounded_channel().0,
             held: Arc::default(),
             most_held: 10,
+            seconds: Arc::new(Seconds::at_most(10)),
             counters: Arc::default(),
             meters: Meters::unseen(),
             file: None,

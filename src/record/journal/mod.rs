@@ -21,7 +21,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -61,6 +61,8 @@ struct Open {
     waiting: Arc<AtomicUsize>,
     parcels: mpsc::UnboundedSender<Parcel>,
     seconds: Arc<Seconds>,
+    /// Until when the shipper may wait for the store with second writes in memory.
+    hurry: watch::Sender<Option<Instant>>,
     shipper: AbortHandle,
 }
 
@@ -163,6 +165,9 @@ impl Journal {
     /// Everything that was handed over is on disk; and, if the store can be had, there, by `deadline`.
     pub(crate) async fn close(&self, deadline: Instant) {
         let Some(Ok(open)) = self.open.get() else { return };
+        open.seconds.close();
+        let now = Instant::now();
+        open.hurry.send_replace(Some(now + deadline.saturating_duration_since(now) / 2));
         let (reply, flushed) = oneshot::channel();
         if open.jobs.send(Job::Flush(reply)).is_err() {
             return;
@@ -191,6 +196,7 @@ impl Journal {
         let (parcels, arriving) = mpsc::unbounded_channel();
         let (waiting, held) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
         let seconds = Arc::new(Seconds::at_most(self.most));
+        let (hurry, hurried) = watch::channel(None);
         let keeper = Keeper {
             path: self.config.path.clone(),
             max_size: self.config.max_size.0,
@@ -203,6 +209,7 @@ impl Journal {
             parcels: parcels.clone(),
             held: Arc::clone(&held),
             most_held: self.most,
+            seconds: Arc::clone(&seconds),
             counters: Arc::clone(&self.counters),
             meters: self.meters.clone(),
             file: None,
@@ -213,17 +220,17 @@ impl Journal {
         std::thread::Builder::new().name("record-journal".to_owned()).spawn(|| keeper.run())?;
         let shipper = Shipper {
             jobs: jobs.clone(),
-            waiting: Arc::clone(&waiting),
             parcels: arriving,
             held,
             seconds: Arc::clone(&seconds),
+            hurry: hurried,
             destination: Arc::clone(&self.destination),
             counters: Arc::clone(&self.counters),
             safety: self.safety,
             max_delay: *self.batch.max_delay,
         };
         let shipper = self.runtime.spawn(shipper.run()).abort_handle();
-        Ok(Open { jobs, waiting, parcels, seconds, shipper })
+        Ok(Open { jobs, waiting, parcels, seconds, hurry, shipper })
     }
 }
 

@@ -1,4 +1,4 @@
-//! Second writes that are in the shipper's memory, and not on disk.
+//! Second writes that are in memory, on their way to the store or the disk.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -9,11 +9,18 @@ pub(super) struct Seconds {
     count: AtomicUsize,
     /// The shipper keeps up with the journal.
     welcome: AtomicBool,
+    /// There is no next time.
+    closing: AtomicBool,
 }
 
 impl Seconds {
     pub(super) fn at_most(most: usize) -> Self {
-        Seconds { most, count: AtomicUsize::new(0), welcome: AtomicBool::new(false) }
+        Seconds {
+            most,
+            count: AtomicUsize::new(0),
+            welcome: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+        }
     }
 
     /// Whether one more may go to the shipper; it counts from now on.
@@ -34,7 +41,13 @@ impl Seconds {
     }
 
     pub(super) fn welcome(&self, welcome: bool) {
-        self.welcome.store(welcome, Ordering::Relaxed);
+        self.welcome.store(welcome && !self.closing.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// What comes from now on goes to the disk at once.
+    pub(super) fn close(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+        self.welcome(false);
     }
 
     pub(super) fn count(&self) -> usize {

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use uuid::Uuid;
 
 use super::entry::Entry;
@@ -29,11 +29,11 @@ const RESCAN: Duration = Duration::from_secs(5);
 
 pub(super) struct Shipper {
     pub(super) jobs: Sender<Job>,
-    /// Rows on their way to the journal's thread.
-    pub(super) waiting: Arc<AtomicUsize>,
     pub(super) parcels: mpsc::UnboundedReceiver<Parcel>,
     pub(super) held: Arc<AtomicUsize>,
     pub(super) seconds: Arc<Seconds>,
+    /// From when on nothing waits in memory for the store.
+    pub(super) hurry: watch::Receiver<Option<Instant>>,
     pub(super) destination: Arc<Link>,
     pub(super) counters: Arc<Counters>,
     /// What the store's commit has to survive before the journal forgets.
@@ -136,7 +136,10 @@ impl Shipper {
                     rows += entry.rows.len();
                     portion.entries.push(entry);
                 }
-                Parcel::Second(row) => portion.seconds.push(row),
+                Parcel::Second(row) => {
+                    rows += 1;
+                    portion.seconds.push(row);
+                }
                 // Nobody has asked; whoever did has gone.
                 Parcel::Read(..) => {}
                 Parcel::Behind => return Some((portion, true)),
@@ -153,13 +156,23 @@ impl Shipper {
         };
     }
 
+    /// Resolves when the end is so near that what is in memory must not wait any longer; never, where
+    /// nothing is.
+    async fn hurried(&self) {
+        let mut hurry = self.hurry.clone();
+        if let Some(end) = hurry.wait_for(Option::is_some).await.ok().and_then(|end| *end) {
+            sleep_until(end).await;
+        }
+        if self.seconds.count() == 0 {
+            std::future::pending().await
+        }
+    }
+
     /// Second writes that the store cannot have now go over the disk.
     fn put_by(&self, rows: impl IntoIterator<Item = Row>) {
         for row in rows {
-            self.waiting.fetch_add(1, Ordering::Relaxed);
             // The thread ends only when nobody is left who could send.
-            self.jobs.send(Job::Append(row, None)).ok();
-            self.seconds.leave(1);
+            self.jobs.send(Job::PutBy(row)).ok();
         }
     }
 
@@ -172,7 +185,10 @@ impl Shipper {
             return true;
         }
         let outcome = if self.destination.is_ready() {
-            self.destination.write(&rows, self.safety).await.ok()
+            tokio::select! {
+                outcome = self.destination.write(&rows, self.safety) => outcome.ok(),
+                () = self.hurried() => None,
+            }
         } else {
             None
         };

@@ -122,6 +122,7 @@ on_each_store! {
     every_column_is_stored,
     a_row_written_twice_is_there_once,
     the_second_write_fills_the_first,
+    the_second_write_changes_what_the_first_could_not_know,
     a_late_first_write_does_not_undo_the_second,
     a_poisoned_row_does_not_hold_up_the_others,
     old_rows_are_deleted_and_no_others,
@@ -180,6 +181,31 @@ async fn the_second_write_fills_the_first(subject: Subject) {
     row.captured.result_message = Some("Hello".into());
     subject.write(vec![Row::new(row, Stage::Completion)]).await;
     assert!(["t|5|Hello", "1|5|Hello"].contains(&subject.query(asked).as_str()));
+}
+
+/// Whatever the end of a request may change is changed, and each value is where it belongs.
+async fn the_second_write_changes_what_the_first_could_not_know(subject: Subject) {
+    let mut row = invocation("Ada");
+    subject.write(vec![Row::new(row.clone(), Stage::Answered)]).await;
+    row.upstream = Some("other".into());
+    row.endpoint = Some("10.0.0.2:80".into());
+    (row.status, row.upstream_status) = (499, Some(206));
+    (row.success, row.attempts) = (true, 3);
+    row.rejection = Some("circuit_open".into());
+    (row.duration, row.upstream_duration) =
+        (Duration::from_micros(9), Some(Duration::from_micros(8)));
+    (row.bytes_in, row.bytes_out) = (7, 6);
+    row.captured.name = Some("Bob".into());
+    row.captured.result_message = Some("Bye".into());
+    row.captured.insert(&"sku".into(), "s".into());
+    subject.write(vec![Row::new(row, Stage::Completion)]).await;
+    let asked = "upstream, endpoint, status, upstream_status, attempts, rejection, duration_us, \
+                 upstream_duration_us, bytes_in, bytes_out, name, result_message, captured ->> 'sku', \
+                 request_id, route, method, path, protocol";
+    assert_eq!(
+        subject.query(&format!("SELECT {asked} FROM invocations WHERE success AND completed")),
+        "other|10.0.0.2:80|499|206|3|circuit_open|9|8|7|6|Bob|Bye|s|request-1|invoke|POST|/invoke|http"
+    );
 }
 
 async fn a_late_first_write_does_not_undo_the_second(subject: Subject) {

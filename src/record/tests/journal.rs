@@ -141,17 +141,19 @@ async fn a_second_write_is_on_disk_once_the_store_fails() {
     drop(recorder);
     store.down.store(false, SeqCst);
     let next = journalled(&store, directory.path(), "");
-    eventually(|| next.stats().journal_depth == 0 && next.stats().shipped == 1).await;
+    // Those of a run that ends meanwhile may come twice.
+    eventually(|| next.stats().journal_depth == 0 && next.stats().shipped > 0).await;
+    assert_eq!(store.names().len(), 2);
     assert_eq!(store.rows.lock().expect("whole").get(&id).map(|row| row.bytes_out), Some(5));
 }
 
 #[tokio::test]
-async fn a_second_write_that_is_lost_in_the_end_is_counted() {
+async fn a_second_write_is_on_disk_in_the_end_though_the_store_holds_still() {
     let directory = tempfile::tempdir().expect("a directory");
     let store = Fake::with_gate(1);
     let (recorder, _) = completed_while_shipped(&store, directory.path()).await;
-    let stats = recorder.close(SHORT).await;
-    assert_eq!((stats.journal_depth, stats.completions_dropped), (1, 1));
+    let stats = recorder.close(A_WHILE).await;
+    assert_eq!((stats.journal_depth, stats.completions_dropped), (2, 0));
 }
 
 #[tokio::test]
@@ -164,7 +166,7 @@ async fn what_a_journal_holds_is_shipped_by_the_next_run() {
     drop(first);
     store.down.store(false, SeqCst);
     let second = journalled(&store, directory.path(), "");
-    eventually(|| second.stats().shipped == 1).await;
+    eventually(|| second.stats().shipped > 0).await;
     assert_eq!(store.names(), ["kept"]);
 }
 
