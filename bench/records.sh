@@ -43,7 +43,7 @@ printf "listen_addresses = '127.0.0.1'\nport = %s\nunix_socket_directories = '%s
     "$port" "$cluster" >>"$cluster/data/postgresql.conf"
 server=postgres://postgres@127.0.0.1:$port
 database start
-for mode in async durable sync drain; do query postgres "CREATE DATABASE bench_$mode"; done
+for mode in async durable durable_unsynced sync drain; do query postgres "CREATE DATABASE bench_$mode"; done
 
 build --example bench_upstream --example demo_upstream
 start upstream "$built/examples/bench_upstream"
@@ -59,6 +59,10 @@ for mode in async durable sync; do
     gateway "$mode" bench/full-chain.yaml "$mode" "$server/bench_$mode"
     runs+=("$mode|$pid|http://127.0.0.1:$port/$path")
 done
+export BENCH_FSYNC=false
+gateway durable-unsynced bench/full-chain.yaml durable "$server/bench_durable_unsynced"
+runs+=("durable-unsynced|$pid|http://127.0.0.1:$port/$path")
+unset BENCH_FSYNC
 for mode in async durable; do
     gateway "$mode-sqlite" bench/full-chain.yaml "$mode"
     runs+=("$mode-sqlite|$pid|http://127.0.0.1:$port/$path")
@@ -72,7 +76,7 @@ printf '%s, %s cores, %s connections, %s proxy threads, %s rounds of %ss, %s\n\n
     "$(uname -sm)" "$(getconf _NPROCESSORS_ONLN)" "$CONNECTIONS" "$THREADS" "$ROUNDS" \
     "$SECONDS_EACH" "$PROFILE"
 rounds "${runs[@]}"
-report off off async durable sync async-sqlite durable-sqlite
+report off off async durable durable-unsynced sync async-sqlite durable-sqlite
 
 # A journal of its own, filled while the database is down.
 gateway drain bench/full-chain.yaml durable "$server/bench_drain"
