@@ -1,6 +1,8 @@
 //! Refusals and upstream errors as a Connect client reads them.
 
-use crate::support::{Answer, Call, Gateway, Issuer, Plan, Response, Upstream, eventually};
+use crate::support::{
+    Answer, CODES_OF_STATUS, Call, Gateway, Issuer, Plan, Response, Upstream, eventually,
+};
 
 #[track_caller]
 fn assert_connect(response: &Response, status: u16, code: &str) {
@@ -12,19 +14,7 @@ fn assert_connect(response: &Response, status: u16, code: &str) {
 
 #[test]
 fn an_upstreams_status_becomes_its_code_with_its_message() {
-    for (status, code) in [
-        (400, "invalid_argument"),
-        (401, "unauthenticated"),
-        (403, "permission_denied"),
-        (404, "not_found"),
-        (409, "already_exists"),
-        (429, "resource_exhausted"),
-        (500, "internal"),
-        (502, "unavailable"),
-        (503, "unavailable"),
-        (504, "deadline_exceeded"),
-        (507, "internal"),
-    ] {
+    for (status, code) in CODES_OF_STATUS {
         let upstream = Upstream::always(Answer::json(status, "{\"error\":\"so it is\"}"));
         let response = Gateway::route(&upstream, "errors: connect").post("/", "{}");
         assert_eq!(response.code(), code, "{status}");

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use crate::support::{
-    Answer, Call, Dialect, Gateway, H2Client, INVOKE, Plan, Store, Upstream, eventually, frame,
-    message, refused_address, request,
+    Answer, CODES_OF_STATUS, Call, Dialect, Gateway, H2Client, INVOKE, Plan, Store, Upstream,
+    eventually, frame, message, refused_address, request,
 };
 use crate::transcode::{descriptors, hello, mapped, start};
 
@@ -46,19 +46,7 @@ fn a_call_and_its_answer_are_the_same_in_every_dialect() {
 
 #[test]
 fn every_error_of_the_upstream_is_one_of_rpc() {
-    for (status, code) in [
-        (400, "invalid_argument"),
-        (401, "unauthenticated"),
-        (403, "permission_denied"),
-        (404, "not_found"),
-        (409, "already_exists"),
-        (429, "resource_exhausted"),
-        (500, "internal"),
-        (502, "unavailable"),
-        (503, "unavailable"),
-        (504, "deadline_exceeded"),
-        (507, "internal"),
-    ] {
+    for (status, code) in CODES_OF_STATUS {
         for body in ["{\"error\":\"so it is\"}", ""] {
             let upstream = Upstream::always(Answer::json(status, body).header("Retry-After", "7"));
             let gateway = start(&upstream, "");

@@ -30,7 +30,7 @@ pub use plan::Plan;
 pub use ports::{Blackhole, Port, refused_address};
 pub use postgres::Postgres;
 pub use redis::Redis;
-pub use rpc::{Dialect, INVOKE, message};
+pub use rpc::{CODES_OF_STATUS, Dialect, INVOKE, message};
 pub use tls::{Authority, Leaf, connect_tls};
 pub use upstream::{Received, Upstream};
 pub use wait::{assert_about, assert_within, eventually, pass, timed};

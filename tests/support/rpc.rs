@@ -11,6 +11,21 @@ use super::h2_upstream::frame;
 /// The method that the shipped descriptors describe.
 pub const INVOKE: &str = "/gateway.v1.GatewayService/InvokeCustom";
 
+/// What an upstream's status is to callers of RPC, by the product's own table.
+pub const CODES_OF_STATUS: [(u16, &str); 11] = [
+    (400, "invalid_argument"),
+    (401, "unauthenticated"),
+    (403, "permission_denied"),
+    (404, "not_found"),
+    (409, "already_exists"),
+    (429, "resource_exhausted"),
+    (500, "internal"),
+    (502, "unavailable"),
+    (503, "unavailable"),
+    (504, "deadline_exceeded"),
+    (507, "internal"),
+];
+
 /// The codes that tests come across, at the place of their number.
 const CODES: [&str; 17] = [
     "ok",
