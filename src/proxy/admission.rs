@@ -42,12 +42,7 @@ pub(super) enum Admitted {
 impl Gateway {
     /// The head is complete: lift its time limit, know the client, name the request.
     pub(super) fn receive(&self, session: &mut Session, ctx: &mut Context) {
-        if ctx.connection.is_none() {
-            // A stream of HTTP/2 brings it with its head.
-            ctx.connection = session.req_header().extensions.get().cloned();
-        }
-        let connection = ctx.connection.clone();
-        if let Some(connection) = &connection {
+        if let Some(connection) = &ctx.connection {
             connection.guard.begin();
         }
         if self.shared.lifecycle.is_draining() {
@@ -55,7 +50,7 @@ impl Gateway {
         }
         let snapshot = ctx.snapshot.clone();
         let config = &snapshot.config;
-        if let Some(peer) = connection.as_ref().and_then(|connection| connection.peer.as_ref()) {
+        if let Some(peer) = ctx.connection.as_ref().and_then(|connection| connection.peer.as_ref()) {
             let peer = peer.address;
             let trusted = &config.client_address.trusted_proxies;
             let headers = &session.req_header().headers;
@@ -119,14 +114,14 @@ impl Gateway {
         {
             let left = ctx.deadline.map_or(Duration::MAX, |deadline| deadline.since(now));
             let limiters = &route.policies.rate_limits;
-            caller.shared = limits.ask(limiters, &requester, now, left).await;
+            // Boxed, as below: few routes have a use for its room.
+            caller.shared = Box::pin(limits.ask(limiters, &requester, now, left)).await;
             now = Clock::now();
         }
         let admitted = policy::admit_caller(&route.policies, caller, &mut ctx.standing, now);
         ctx.identity = identity.ok().flatten();
         admitted.map_err(Rejection::Policy)?;
         if route.idempotency.is_some() {
-            // Boxed: few routes have a use for its room.
             if let Some(answer) = Box::pin(self.look_up(session, ctx, &route)).await? {
                 quota::forgive(session, ctx, now);
                 return Ok(Admitted::Replay(answer));
@@ -155,12 +150,14 @@ impl Gateway {
         ctx.stake = budget.map(|budget| budget.enter(now));
         self.watch_bodies(session, ctx, &route);
         if let Some(transcoder) = &route.transcoder {
-            // Boxed: few routes have a use for its room.
             Box::pin(transcoding::begin(session, ctx, &route, transcoder)).await?;
         } else if let Some(json) = &route.config.json {
-            body::prepare(session, ctx, json).await?;
+            Box::pin(body::prepare(session, ctx, json)).await?;
         }
-        if let Target::Upstream(_) = &route.target {
+        // HTTP/2 has none.
+        if let Target::Upstream(_) = &route.target
+            && session.req_header().version != Version::HTTP_2
+        {
             headers::forget_case(session.req_header_mut());
         }
         Ok(Admitted::Call)
@@ -228,7 +225,7 @@ impl Gateway {
         let Some((authority, kid)) = refusal.wanted_keys() else { return Err(refusal) };
         let Some(jwks) = ctx.snapshot.jwks(authority) else { return Err(refusal) };
         let left = ctx.deadline.map_or(Duration::MAX, |deadline| deadline.since(Clock::now()));
-        match tokio::time::timeout(left, jwks.refresh_for(kid)).await {
+        match Box::pin(tokio::time::timeout(left, jwks.refresh_for(kid))).await {
             Ok(true) => check(Clock::now()),
             Ok(false) | Err(_) => Err(refusal),
         }

@@ -1,7 +1,8 @@
 //! Waiting for a deadline that moves, cheaply.
 //!
-//! Used twice for every connection: by its stream, while it is read and written, and by its
-//! listener, for the times when nobody does either.
+//! A connection's stream waits for it while it is read and written, and its listener for each request:
+//! over HTTP/2 for the stream of the request as well, over HTTP/1 for the times when nobody reads
+//! or writes.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -42,9 +43,10 @@ impl Alarm {
     }
 }
 
-/// `request`, unless a deadline passes for `grace` and nothing comes of it: the request path
-/// waits for something else than the client then. Pingora does not read the client while an
-/// upload waits for an upstream that does not read.
+/// `request`, unless a deadline passes for `grace` and nothing comes of it. Once it has passed, the
+/// `guard` says so and `request` is polled again. Where that changes nothing, the request path waits
+/// for something else than the client: Pingora does not read the client while an upload waits for
+/// an upstream that does not read.
 pub async fn unless_overdue<T>(
     guard: &Guard,
     alarm: &mut Overdue,
@@ -56,8 +58,16 @@ pub async fn unless_overdue<T>(
         if let Poll::Ready(done) = request.as_mut().poll(cx) {
             return Poll::Ready(Some(done));
         }
-        let deadline = guard.deadline().map(|deadline| deadline + grace);
-        alarm.0.poll(deadline, cx).map(|()| None)
+        let Some(deadline) = guard.deadline() else { return Poll::Pending };
+        let overdue = guard.is_overdue();
+        let until = if overdue { deadline + grace } else { deadline };
+        std::task::ready!(alarm.0.poll(Some(until), cx));
+        if overdue {
+            return Poll::Ready(None);
+        }
+        guard.expire();
+        cx.waker().wake_by_ref();
+        Poll::Pending
     })
     .await
 }

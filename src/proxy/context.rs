@@ -36,7 +36,7 @@ use crate::upstream::Endpoint;
 pub struct Context {
     /// The configuration the request began with, and ends with.
     pub snapshot: Arc<Snapshot>,
-    /// Absent only before the listener has handed it over.
+    /// Absent only where no listener has taken it, as in tests.
     pub connection: Option<Arc<Connection>>,
     pub started: Moment,
     pub received_at: SystemTime,
@@ -162,10 +162,15 @@ pub struct Row {
 }
 
 impl Context {
-    pub fn new(snapshot: Arc<Snapshot>, in_flight: InFlight, now: Moment) -> Self {
+    pub fn new(
+        snapshot: Arc<Snapshot>,
+        connection: Option<Arc<Connection>>,
+        in_flight: InFlight,
+        now: Moment,
+    ) -> Self {
         Context {
             snapshot,
-            connection: None,
+            connection,
             started: now,
             received_at: SystemTime::now(),
             request_id: HeaderValue::from_static("-"),

@@ -57,21 +57,12 @@ impl ProxyHttp for Gateway {
     fn new_ctx(&self) -> Box<Context> {
         let shared = &self.shared;
         let snapshot = shared.snapshot.load_full();
-        Box::new(Context::new(snapshot, shared.lifecycle.enter(), Clock::now()))
+        let connection = Connection::of_task();
+        Box::new(Context::new(snapshot, connection, shared.lifecycle.enter(), Clock::now()))
     }
 
     /// None: Pingora's default module allocates a compression context per request.
     fn init_downstream_modules(&self, _: &mut HttpModules) {}
-
-    fn on_connection_reuse(
-        &self,
-        _: &mut Session,
-        ctx: &mut Box<Context>,
-        connection: Box<dyn std::any::Any + Send + Sync>,
-    ) {
-        ctx.connection =
-            connection.downcast::<Arc<Connection>>().ok().map(|connection| *connection);
-    }
 
     async fn early_request_filter(
         &self,
@@ -83,25 +74,14 @@ impl ProxyHttp for Gateway {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Box<Context>) -> Result<bool> {
-        match self.admit(session, ctx).await {
-            Ok(Admitted::Call) => Ok(self.serve(session, ctx).await),
-            Ok(Admitted::Replay(answer)) => {
-                // Boxed: few requests have a use for its room.
-                Box::pin(self.replay(session, ctx, answer)).await;
-                Ok(true)
-            }
-            Ok(Admitted::Preflight) => {
-                ctx.end.preflight = true;
-                ctx.end.client_gone = answer::preflight(session, ctx).await.is_err();
-                Ok(true)
-            }
-            Err(rejection) => {
-                if !ctx.end.client_gone {
-                    self.refuse(session, ctx, rejection).await;
-                }
-                Ok(true)
-            }
+        let admitted = self.admit(session, ctx).await;
+        let forwarded = ctx.upstream().is_some();
+        if forwarded && matches!(admitted, Ok(Admitted::Call)) {
+            return Ok(false);
         }
+        // Boxed: most requests are forwarded, and have no use for its room.
+        Box::pin(self.answer(session, ctx, admitted)).await;
+        Ok(true)
     }
 
     async fn upstream_peer(

@@ -21,6 +21,8 @@ pub struct Guard {
     // Relaxed throughout: the stream and the requests of one HTTP/1 connection run in one
     // task, so the atomics only make the handle shareable, they order nothing.
     deadline: AtomicU64,
+    /// The deadline was seen to have passed.
+    overdue: AtomicBool,
     idle: AtomicBool,
     /// Spaces in the last request line: two, or it was not one.
     spaces: AtomicU8,
@@ -49,6 +51,7 @@ impl Guard {
     pub fn new(idle_timeout: Duration, header_timeout: Duration, now: Moment) -> Self {
         let guard = Guard {
             deadline: AtomicU64::new(NEVER),
+            overdue: AtomicBool::new(false),
             idle: AtomicBool::new(true),
             spaces: AtomicU8::new(0),
             detachment: Detachment::default(),
@@ -65,6 +68,7 @@ impl Guard {
     pub fn of_stream() -> Self {
         Guard {
             deadline: AtomicU64::new(NEVER),
+            overdue: AtomicBool::new(false),
             idle: AtomicBool::new(false),
             spaces: AtomicU8::new(2),
             detachment: Detachment::default(),
@@ -91,6 +95,17 @@ impl Guard {
     /// Fail the connection's I/O from `deadline` on; `None` = never.
     pub fn set_deadline(&self, deadline: Option<Moment>) {
         self.deadline.store(deadline.map_or(NEVER, Moment::as_nanos), Ordering::Relaxed);
+        self.overdue.store(false, Ordering::Relaxed);
+    }
+
+    /// The deadline has passed.
+    pub(super) fn expire(&self) {
+        self.overdue.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was seen to have passed. A stream of HTTP/2 fails its reads and writes then.
+    pub(super) fn is_overdue(&self) -> bool {
+        self.overdue.load(Ordering::Relaxed)
     }
 
     /// From now on the connection is a tunnel, and fails once nothing has passed for `idle`.

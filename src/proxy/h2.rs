@@ -3,8 +3,10 @@
 //! Pingora's own loop cannot be told how long a preface may take, nor what a stream's request
 //! must know of its listener. What becomes of a stream is the request path's business.
 
+use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use pingora_core::protocols::http::v2::server::{
@@ -14,12 +16,11 @@ use pingora_core::protocols::{
     Digest, GetProxyDigest, GetSocketDigest, GetTimingDigest, Ssl, Stream,
 };
 use pingora_core::server::ShutdownWatch;
-use tokio::sync::Notify;
 
 use super::guard::Guard;
 use super::guarded_io::GuardedIo;
 use crate::config::server::Listener as Config;
-use crate::time::Clock;
+use crate::time::{Clock, Moment};
 
 /// A client that is told to go has this long to hang up.
 const CLOSING: Duration = Duration::from_secs(1);
@@ -44,7 +45,7 @@ pub async fn serve(
     io: GuardedIo,
     guard: &Guard,
     config: &Config,
-    mut shutdown: ShutdownWatch,
+    shutdown: ShutdownWatch,
     mut begin: impl FnMut(HttpSession, StreamMark),
 ) {
     let digest = Arc::new(Digest {
@@ -56,22 +57,25 @@ pub async fn serve(
     let io: Stream = Box::new(io);
     let Ok(mut connection) = server::handshake(io, Some(options(config))).await else { return };
     guard.begin();
-    let streams = Arc::new(Streams::default());
+    let streams = Arc::new(Streams::new());
     let mut going = *shutdown.borrow();
     if going {
         connection.graceful_shutdown();
     }
     let mut malformed = 0;
+    // Both for as long as the connection lives: a request begins and ends without them.
+    let mut told = std::pin::pin!(told(shutdown));
+    let mut idle = std::pin::pin!(streams.idle(*config.idle_timeout));
     loop {
         let accepted = tokio::select! {
             biased;
-            _ = shutdown.changed(), if !going => {
+            () = &mut told, if !going => {
                 going = true;
                 connection.graceful_shutdown();
                 continue;
             }
             accepted = HttpSession::from_h2_conn(&mut connection, digest.clone()) => accepted,
-            () = streams.idle(*config.idle_timeout), if !going => {
+            () = &mut idle, if !going => {
                 going = true;
                 connection.graceful_shutdown();
                 guard.set_deadline(Some(Clock::now() + CLOSING));
@@ -95,16 +99,37 @@ pub async fn serve(
     }
 }
 
-/// The streams of a connection that have not ended.
-#[derive(Default)]
+/// Until there is a `shutdown`. For one task: it is polled with each piece of the connection, and
+/// looks for a change without asking to be woken by it a second time.
+async fn told(mut shutdown: ShutdownWatch) {
+    let seen = shutdown.clone();
+    let mut changed = std::pin::pin!(shutdown.changed());
+    let mut waits = false;
+    std::future::poll_fn(|cx| {
+        if waits && seen.has_changed().is_ok_and(|changed| !changed) {
+            return Poll::Pending;
+        }
+        waits = true;
+        changed.as_mut().poll(cx).map(drop)
+    })
+    .await;
+}
+
+/// The streams of a connection.
 struct Streams {
+    /// Those that have not ended.
     open: AtomicUsize,
-    none: Notify,
+    /// When the last of them did, in nanoseconds of the clock.
+    ended: AtomicU64,
 }
 
 impl Streams {
+    fn new() -> Self {
+        Streams { open: AtomicUsize::new(0), ended: AtomicU64::new(Clock::now().as_nanos()) }
+    }
+
     fn mark(self: &Arc<Self>) -> StreamMark {
-        // Relaxed, here and below: a count; whoever waits for zero is woken by `none`.
+        // Relaxed, here and below: whoever waits looks again after a while.
         self.open.fetch_add(1, Ordering::Relaxed);
         StreamMark(self.clone())
     }
@@ -114,10 +139,20 @@ impl Streams {
         if limit.is_zero() {
             return std::future::pending().await;
         }
-        while self.open.load(Ordering::Relaxed) != 0 {
-            self.none.notified().await;
+        loop {
+            // The timer of a busy connection fires now and then, and is not touched in between.
+            let rest = match self.open.load(Ordering::Relaxed) {
+                0 => {
+                    let ended = Moment::from_nanos(self.ended.load(Ordering::Relaxed));
+                    limit.saturating_sub(Clock::now().since(ended))
+                }
+                _ => limit,
+            };
+            if rest.is_zero() {
+                return;
+            }
+            tokio::time::sleep(rest).await;
         }
-        tokio::time::sleep(limit).await;
     }
 }
 
@@ -127,8 +162,7 @@ pub struct StreamMark(Arc<Streams>);
 
 impl Drop for StreamMark {
     fn drop(&mut self) {
-        if self.0.open.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.0.none.notify_one();
-        }
+        self.0.ended.store(Clock::now().as_nanos(), Ordering::Relaxed);
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -51,6 +51,7 @@ pub fn prepare_request(
         None => target(&mut parts, ctx, endpoint),
     }
     let headers = &mut parts.headers;
+    remove_lookalikes(headers, ctx);
     headers.reserve(ADDED);
     forwarded(headers, ctx);
     let host = ctx.upstream().map(|target| target.upstream.config().host_header);
@@ -103,12 +104,9 @@ pub fn take_request(request: &mut RequestHeader) -> request::Parts {
     std::mem::replace(request, empty.into()).into()
 }
 
-/// Drop the case of the client's header names, and what is known of it beside its headers: they
-/// are copied with every attempt.
+/// Drop the case of the client's header names, which is copied with every attempt.
 pub fn forget_case(request: &mut RequestHeader) {
-    let mut parts = take_request(request);
-    parts.extensions.clear();
-    *request = parts.into();
+    *request = take_request(request).into();
 }
 
 /// The path that was routed is the path that is forwarded, in origin form.
@@ -175,12 +173,6 @@ fn trace(headers: &mut HeaderMap, ctx: &Context) {
 fn identify(headers: &mut HeaderMap, ctx: &Context) {
     let names = &ctx.snapshot.config.identifiers;
     echo(headers, ctx);
-    let correlation = names.correlation_id.as_ref().map(|name| &name.0);
-    let ours = [&names.request_id.0, &names.consumer.0, &names.attempt_count.0];
-    let forwarded = [&X_FORWARDED_FOR, &X_FORWARDED_PROTO, &X_FORWARDED_HOST];
-    remove_lookalikes(headers, || {
-        ours.into_iter().chain(correlation).chain(forwarded).map(HeaderName::as_str)
-    });
     match &ctx.identity {
         Some(identity) => {
             headers.insert(names.consumer.0.clone(), identity.consumer_header().clone())
@@ -195,16 +187,19 @@ fn number(attempt: u32) -> HeaderValue {
     if attempt == 1 { HeaderValue::from_static("1") } else { attempt.into() }
 }
 
-/// Servers that turn headers into variables (CGI, WSGI) read `x_consumer` as `x-consumer`. Few
-/// requests have a name with an underscore at all.
-fn remove_lookalikes<'a, I: Iterator<Item = &'a str>>(
-    headers: &mut HeaderMap,
-    asserted: impl Fn() -> I,
-) {
+/// Servers that turn headers into variables (CGI, WSGI) read `x_consumer` as `x-consumer`: what we
+/// assert, the client must not say in that way either. Few requests have a name with an underscore
+/// at all.
+fn remove_lookalikes(headers: &mut HeaderMap, ctx: &Context) {
     let has_underscore = |name: &HeaderName| name.as_str().as_bytes().contains(&b'_');
     if !headers.keys().any(has_underscore) {
         return;
     }
+    let names = &ctx.snapshot.config.identifiers;
+    let correlation = names.correlation_id.as_ref().map(|name| &name.0);
+    let ours = [&names.request_id.0, &names.consumer.0, &names.attempt_count.0];
+    let forwarded = [&X_FORWARDED_FOR, &X_FORWARDED_PROTO, &X_FORWARDED_HOST];
+    let asserted = || ours.into_iter().chain(correlation).chain(forwarded).map(HeaderName::as_str);
     let is_alike = |name: &HeaderName| {
         let name = name.as_str();
         asserted().any(|ours| name != ours && as_variable(name).eq(as_variable(ours)))

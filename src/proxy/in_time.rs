@@ -1,25 +1,23 @@
 //! Reads and writes of a stream, as far as its guard lets them.
 //!
-//! For `super::stream` what `super::guarded_io` does inside its polls.
+//! For `super::stream` what `super::guarded_io` does inside its polls. Whoever serves the stream wakes
+//! it when the deadline passes (`super::alarm`).
 
 use std::future::Future;
 use std::task::Poll;
 
 use pingora_core::{Error, ErrorType, Result};
 
-use super::alarm::Alarm;
 use super::guard::Guard;
 
 /// `work`, unless the guard's deadline passes first. A client that leaves is not heard of where the
 /// request goes on without it.
 pub(super) async fn read_in_time<T>(
     guard: &Guard,
-    alarm: &mut Alarm,
     work: impl Future<Output = Result<T>>,
 ) -> Result<T> {
     let mut work = std::pin::pin!(work);
     let mut left = false;
-    let late = || Error::new_down(ErrorType::ReadError);
     std::future::poll_fn(|cx| {
         if !left && let Poll::Ready(done) = work.as_mut().poll(cx) {
             left = done.is_err() && guard.detachment.ignores_leaving();
@@ -27,7 +25,7 @@ pub(super) async fn read_in_time<T>(
                 return Poll::Ready(done);
             }
         }
-        alarm.poll(guard.deadline(), cx).map(|()| Err(late()))
+        unless_late(guard, ErrorType::ReadError)
     })
     .await
 }
@@ -35,16 +33,21 @@ pub(super) async fn read_in_time<T>(
 /// The same for `work` that writes.
 pub(super) async fn written_in_time<T>(
     guard: &Guard,
-    alarm: &mut Alarm,
     work: impl Future<Output = Result<T>>,
 ) -> Result<T> {
     let mut work = std::pin::pin!(work);
-    let late = || Error::new_down(ErrorType::WriteError);
     std::future::poll_fn(|cx| match work.as_mut().poll(cx) {
-        Poll::Pending => alarm.poll(guard.deadline(), cx).map(|()| Err(late())),
+        Poll::Pending => unless_late(guard, ErrorType::WriteError),
         done => done,
     })
     .await
+}
+
+fn unless_late<T>(guard: &Guard, error: ErrorType) -> Poll<Result<T>> {
+    match guard.is_overdue() {
+        true => Poll::Ready(Err(Error::new_down(error))),
+        false => Poll::Pending,
+    }
 }
 
 /// What `write` came to; `instead`, if it failed and nobody minds.

@@ -12,7 +12,6 @@ use async_trait::async_trait;
 use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, ServerApp};
 use pingora_core::listeners::tls::Acceptor;
 use pingora_core::protocols::http::ServerSession;
-use pingora_core::protocols::http::v2::server::HttpSession;
 use pingora_core::protocols::{ALPN, Ssl, Stream};
 use pingora_core::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
@@ -54,6 +53,11 @@ pub struct Limits {
     pub max_path_bytes: usize,
 }
 
+tokio::task_local! {
+    /// The connection whose request a task is about.
+    static OF_TASK: Arc<Connection>;
+}
+
 /// Travels with a connection to each of its requests.
 pub struct Connection {
     pub guard: Arc<Guard>,
@@ -64,6 +68,14 @@ pub struct Connection {
     pub secure: bool,
     /// Of a stream of HTTP/2.
     pub orders: Option<Orders>,
+}
+
+impl Connection {
+    /// The connection that the request in hand came through. Pingora's sessions of HTTP/1 and
+    /// HTTP/2 have no common place for it, and each of their own costs an allocation.
+    pub fn of_task() -> Option<Arc<Connection>> {
+        OF_TASK.try_with(Arc::clone).ok()
+    }
 }
 
 impl Listeners {
@@ -131,7 +143,11 @@ impl Listeners {
         let limits = listener.limits.clone();
         let connection = Connection { guard, limits, peer, secure, orders: None };
         match protocol {
-            Protocol::Http1 => self.serve_h1(io, connection, shutdown).await,
+            Protocol::Http1 => {
+                let guard = connection.guard.clone();
+                let requests = self.serve_h1(io, guard, shutdown);
+                OF_TASK.scope(Arc::new(connection), requests).await
+            }
             Protocol::Http2 => Box::pin(self.serve_h2(io, connection, listener, shutdown)).await,
         }
     }
@@ -157,9 +173,7 @@ impl Listeners {
         Some((Box::new(stream), protocol))
     }
 
-    async fn serve_h1(&self, io: GuardedIo, connection: Connection, shutdown: &ShutdownWatch) {
-        let connection = Arc::new(connection);
-        let guard = connection.guard.clone();
+    async fn serve_h1(&self, io: GuardedIo, guard: Arc<Guard>, shutdown: &ShutdownWatch) {
         let mut overdue = Overdue::default();
         let mut stream: Stream = Box::new(io);
         let mut settings: Option<HttpPersistentSettings> = None;
@@ -171,7 +185,6 @@ impl Listeners {
             if let Some(settings) = settings.take() {
                 settings.apply_to_session(&mut session);
             }
-            session.set_connection_user_context(Some(Box::new(connection.clone())));
             let request = self.proxy.process_new_http(session, shutdown);
             let reused = match unless_overdue(&guard, &mut overdue, GRACE, request).await {
                 Some(Some(reused)) => reused,
@@ -203,26 +216,26 @@ impl Listeners {
                 secure,
                 orders: Some(Orders::default()),
             });
+            // Boxed before it becomes part of a task, which is moved about until it runs.
+            let stream = Box::new(GuardedStream::new(stream, connection.clone()));
             let (listeners, shutdown) = (self.clone(), shutdown.clone());
-            tokio::spawn(async move {
+            tokio::spawn(OF_TASK.scope(connection.clone(), async move {
                 let _mark = mark;
-                listeners.serve_stream(stream, connection, &shutdown).await;
-            });
+                listeners.serve_stream(stream, &connection.guard, &shutdown).await;
+            }));
         })
         .await;
     }
 
     async fn serve_stream(
         &self,
-        stream: HttpSession,
-        connection: Arc<Connection>,
+        stream: Box<GuardedStream>,
+        guard: &Guard,
         shutdown: &ShutdownWatch,
     ) {
-        let guard = connection.guard.clone();
-        let stream = GuardedStream::new(stream, connection);
-        let session = ServerSession::new_custom(Box::new(stream));
+        let session = ServerSession::new_custom(stream);
         let request = self.proxy.process_new_http(session, shutdown);
-        if unless_overdue(&guard, &mut Overdue::default(), GRACE, request).await.is_none() {
+        if unless_overdue(guard, &mut Overdue::default(), GRACE, request).await.is_none() {
             self.shared.metrics.requests_cut.inc();
         }
     }

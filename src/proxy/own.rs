@@ -4,6 +4,7 @@
 
 use pingora_proxy::Session;
 
+use super::admission::Admitted;
 use super::context::Context;
 use super::gateway::Gateway;
 use super::rejection::Rejection;
@@ -61,7 +62,7 @@ impl Gateway {
     }
 
     /// Give an answer that another request with the same key has got before.
-    pub(super) async fn replay(&self, session: &mut Session, ctx: &mut Context, kept: Answer) {
+    async fn replay(&self, session: &mut Session, ctx: &mut Context, kept: Answer) {
         ctx.end.replayed = true;
         ctx.end.rpc_failed = response::has_failed(ctx.protocol, &kept);
         if let Some(route) = ctx.route.clone() {
@@ -88,10 +89,32 @@ impl Gateway {
         }
     }
 
+    /// Give what `admitted` asks for, where that is not an upstream's answer.
+    pub(super) async fn answer(
+        &self,
+        session: &mut Session,
+        ctx: &mut Context,
+        admitted: Result<Admitted, Rejection>,
+    ) {
+        match admitted {
+            Ok(Admitted::Call) => self.serve(session, ctx).await,
+            Ok(Admitted::Replay(answer)) => self.replay(session, ctx, answer).await,
+            Ok(Admitted::Preflight) => {
+                ctx.end.preflight = true;
+                ctx.end.client_gone = answer::preflight(session, ctx).await.is_err();
+            }
+            Err(rejection) => {
+                if !ctx.end.client_gone {
+                    self.refuse(session, ctx, rejection).await;
+                }
+            }
+        }
+    }
+
     /// Routes without an upstream.
-    pub(super) async fn serve(&self, session: &mut Session, ctx: &mut Context) -> bool {
+    async fn serve(&self, session: &mut Session, ctx: &mut Context) {
         let Some(Target::Serve(what)) = ctx.route.as_ref().map(|route| &route.target) else {
-            return false;
+            return;
         };
         let answer = status::answer(&self.shared, *what).await;
         if let Err(rejection) =
@@ -101,6 +124,5 @@ impl Gateway {
         } else if answer::reply(session, ctx, answer).await.is_err() {
             ctx.end.client_gone = true;
         }
-        true
     }
 }

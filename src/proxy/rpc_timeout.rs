@@ -38,16 +38,13 @@ pub fn of_caller(protocol: Protocol, headers: &HeaderMap) -> Result<Option<Durat
 /// Tell the upstream that `left` is all the time there is.
 pub fn tell(protocol: Protocol, headers: &mut HeaderMap, left: Duration) {
     let Some(name) = header(protocol) else { return };
-    let text = match name == GRPC_TIMEOUT {
+    let mut value = match name == GRPC_TIMEOUT {
         true => to_grpc(left),
-        false => left.as_millis().min(10_u128.pow(CONNECT_DIGITS as u32) - 1).to_string(),
+        false => whole(left.as_millis(), CONNECT_DIGITS).into(),
     };
-    // Digits and a letter are a header's value.
-    if let Ok(mut value) = HeaderValue::try_from(text) {
-        // Another one for each attempt: no table of HTTP/2 is to hold it.
-        value.set_sensitive(true);
-        headers.insert(name, value);
-    }
+    // Another one for each attempt: no table of HTTP/2 is to hold it.
+    value.set_sensitive(true);
+    headers.insert(name, value);
 }
 
 fn header(protocol: Protocol) -> Option<HeaderName> {
@@ -72,16 +69,29 @@ fn of_grpc(value: &[u8]) -> Option<Duration> {
     }
 }
 
-/// In the finest unit that has room for it.
-fn to_grpc(left: Duration) -> String {
-    let most = 10_u128.pow(GRPC_DIGITS as u32) - 1;
-    if left.as_micros() <= most {
-        format!("{}u", left.as_micros())
-    } else if left.as_millis() <= most {
-        format!("{}m", left.as_millis())
+/// In the finest unit that has room for it. Written on the stack: every attempt sends one.
+fn to_grpc(left: Duration) -> HeaderValue {
+    let fits = |amount: u128| amount < 10_u128.pow(GRPC_DIGITS as u32);
+    let (amount, unit) = if fits(left.as_micros()) {
+        (left.as_micros(), b'u')
+    } else if fits(left.as_millis()) {
+        (left.as_millis(), b'm')
     } else {
-        format!("{}S", u128::from(left.as_secs()).min(most))
-    }
+        (left.as_secs().into(), b'S')
+    };
+    let mut digits = itoa::Buffer::new();
+    let digits = digits.format(whole(amount, GRPC_DIGITS)).as_bytes();
+    let mut text = [unit; GRPC_DIGITS + 1];
+    text[..digits.len()].copy_from_slice(digits);
+    // Digits and a letter are a header's value.
+    let value = HeaderValue::from_bytes(&text[..=digits.len()]);
+    value.unwrap_or_else(|_| HeaderValue::from_static("0u"))
+}
+
+/// `amount`, or the most that so many digits can say.
+fn whole(amount: u128, digits: usize) -> u64 {
+    let most = 10_u64.pow(digits as u32) - 1;
+    u64::try_from(amount).map_or(most, |amount| amount.min(most))
 }
 
 /// ASCII digits, at least one, at most `most`.

@@ -22,8 +22,6 @@ use pingora_core::protocols::http::v2::server::HttpSession;
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_http::{RequestHeader, ResponseHeader};
 
-use super::alarm::Alarm;
-use super::headers;
 use super::in_time::{let_go, read_in_time, unless_alone, written_in_time};
 use super::listener::Connection;
 
@@ -62,7 +60,6 @@ impl Orders {
 pub struct GuardedStream {
     inner: HttpSession,
     connection: Arc<Connection>,
-    alarm: Alarm,
     /// No answer to this request has a body.
     head_only: bool,
     /// A head that was ordered to wait.
@@ -70,13 +67,9 @@ pub struct GuardedStream {
 }
 
 impl GuardedStream {
-    /// `connection` travels with the request's head to the request path.
-    pub fn new(mut inner: HttpSession, connection: Arc<Connection>) -> Self {
+    pub fn new(inner: HttpSession, connection: Arc<Connection>) -> Self {
         let head_only = inner.req_header().method == Method::HEAD;
-        let mut parts = headers::take_request(inner.req_header_mut());
-        parts.extensions.insert(connection.clone());
-        *inner.req_header_mut() = parts.into();
-        GuardedStream { inner, connection, alarm: Alarm::default(), head_only, held: None }
+        GuardedStream { inner, connection, head_only, held: None }
     }
 
     /// Whether a head shall wait; once for each time it was ordered.
@@ -147,19 +140,19 @@ impl Session for GuardedStream {
     }
 
     async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
-        let GuardedStream { inner, connection, alarm, .. } = self;
-        read_in_time(&connection.guard, alarm, inner.read_body_bytes()).await
+        let GuardedStream { inner, connection, .. } = self;
+        read_in_time(&connection.guard, inner.read_body_bytes()).await
     }
 
     async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
-        let GuardedStream { inner, connection, alarm, .. } = self;
+        let GuardedStream { inner, connection, .. } = self;
         let read = inner.read_body_or_idle(no_body_expected);
-        read_in_time(&connection.guard, alarm, read).await
+        read_in_time(&connection.guard, read).await
     }
 
     async fn drain_request_body(&mut self) -> Result<()> {
-        let GuardedStream { inner, connection, alarm, .. } = self;
-        read_in_time(&connection.guard, alarm, inner.drain_request_body()).await
+        let GuardedStream { inner, connection, .. } = self;
+        read_in_time(&connection.guard, inner.drain_request_body()).await
     }
 
     async fn write_response_header(&mut self, head: Box<ResponseHeader>, end: bool) -> Result<()> {
@@ -178,9 +171,9 @@ impl Session for GuardedStream {
         if self.head_only {
             return Ok(());
         }
-        let GuardedStream { inner, connection, alarm, .. } = self;
+        let GuardedStream { inner, connection, .. } = self;
         let_go(&connection.guard).await;
-        let written = written_in_time(&connection.guard, alarm, inner.write_body(data, end)).await;
+        let written = written_in_time(&connection.guard, inner.write_body(data, end)).await;
         unless_alone(&connection.guard, written, ())
     }
 
@@ -197,10 +190,10 @@ impl Session for GuardedStream {
         let adjusted = |task| self.adjusted(task, withheld);
         let tasks: Vec<_> = tasks.into_iter().map(adjusted).collect();
         let end = tasks.last().is_some_and(HttpTask::is_end);
-        let GuardedStream { inner, connection, alarm, .. } = self;
+        let GuardedStream { inner, connection, .. } = self;
         let_go(&connection.guard).await;
         let work = inner.response_duplex_vec(tasks);
-        let written = written_in_time(&connection.guard, alarm, work).await;
+        let written = written_in_time(&connection.guard, work).await;
         unless_alone(&connection.guard, written, end)
     }
 

@@ -43,7 +43,7 @@ fn snapshot() -> Arc<Snapshot> {
 /// requests in flight.
 fn holding(snapshot: &Arc<Snapshot>, lifecycle: &Arc<Lifecycle>, now: Moment) -> Context {
     let route = &snapshot.routes[0];
-    let mut context = Context::new(Arc::clone(snapshot), lifecycle.enter(), now);
+    let mut context = Context::new(Arc::clone(snapshot), None, lifecycle.enter(), now);
     let caller = Caller {
         identity: Ok(None),
         address: IpAddr::V4(Ipv4Addr::LOCALHOST),
