@@ -207,7 +207,7 @@ impl Row {
 }
 
 fn bound_shared(text: &mut Arc<str>) {
-    if text.len() <= TEXT_BYTES && !text.contains('\0') {
+    if text.len() <= TEXT_BYTES && !has_nul(text) {
         return;
     }
     let mut owned = text.to_string();
@@ -215,12 +215,16 @@ fn bound_shared(text: &mut Arc<str>) {
     *text = owned.into();
 }
 
+fn has_nul(text: &str) -> bool {
+    memchr::memchr(0, text.as_bytes()).is_some()
+}
+
 fn bound_string(text: &mut String, most: usize) {
     if text.len() > most {
         let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
         text.truncate(end);
     }
-    if text.contains('\0') {
+    if has_nul(text) {
         *text = text.replace('\0', "\u{fffd}");
     }
 }
@@ -241,6 +245,24 @@ pub(crate) mod tests {
         );
         invocation.captured.name = Some(name.to_owned());
         invocation
+    }
+
+    /// With something in every field.
+    pub(crate) fn full() -> Invocation {
+        let mut row = invocation("Ada\u{0}\"\\\u{1f980}");
+        row.trace_id = 0xabc;
+        row.query = Some("a=1&b=".to_owned());
+        row.upstream = Some("things".into());
+        row.endpoint = Some("127.0.0.1:8080".into());
+        row.consumer = Some("acme".into());
+        row.client_address = Some("2001:db8::1".parse().expect("an address"));
+        row.upstream_status = Some(201);
+        row.rejection = Some("rate_limited".into());
+        row.upstream_duration = Some(Duration::from_micros(7));
+        row.bytes_out = u64::MAX;
+        row.captured.result_message = Some(String::new());
+        row.captured.insert(&"sku".into(), "a".into());
+        row
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! A row as one JSON object, its fields named like the columns: what the journal and the table of dead
-//! letters hold, and what `portcullis invocations` prints.
+//! A row as one JSON object, its fields named like the columns: what the table of dead letters holds, and
+//! what `portcullis invocations` prints. The journal held it once.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -15,8 +15,8 @@ use super::invocation::{Captured, Invocation};
 
 type Text<'a> = Cow<'a, str>;
 
-/// Fields that an older or newer product does not know are left out or ignored, so a journal
-/// survives an upgrade.
+/// Fields that an older or newer product does not know are left out or ignored. The short names are
+/// those of journals before [`super::binary`], which are read after an upgrade.
 #[derive(Serialize, Deserialize)]
 struct Object<'a> {
     #[serde(borrow, alias = "i")]
@@ -73,108 +73,8 @@ struct Object<'a> {
     completed: bool,
 }
 
-/// The same, where its size counts.
-#[derive(Serialize)]
-struct Short<'a> {
-    #[serde(rename = "i")]
-    id: Text<'a>,
-    #[serde(rename = "t")]
-    created_at: Text<'a>,
-    #[serde(rename = "q")]
-    request_id: Text<'a>,
-    #[serde(rename = "w", skip_serializing_if = "Option::is_none")]
-    trace_id: Option<Text<'a>>,
-    #[serde(rename = "r")]
-    route: Text<'a>,
-    #[serde(rename = "u", skip_serializing_if = "Option::is_none")]
-    upstream: Option<Text<'a>>,
-    #[serde(rename = "e", skip_serializing_if = "Option::is_none")]
-    endpoint: Option<Text<'a>>,
-    #[serde(rename = "c", skip_serializing_if = "Option::is_none")]
-    consumer: Option<Text<'a>>,
-    #[serde(rename = "a", skip_serializing_if = "Option::is_none")]
-    client_address: Option<IpAddr>,
-    #[serde(rename = "m")]
-    method: Text<'a>,
-    #[serde(rename = "p")]
-    path: Text<'a>,
-    #[serde(rename = "y", skip_serializing_if = "Option::is_none")]
-    query: Option<Text<'a>>,
-    #[serde(rename = "s")]
-    status: u16,
-    #[serde(rename = "us", skip_serializing_if = "Option::is_none")]
-    upstream_status: Option<u16>,
-    #[serde(rename = "ok")]
-    success: bool,
-    #[serde(rename = "n")]
-    attempts: u32,
-    #[serde(rename = "x", skip_serializing_if = "Option::is_none")]
-    rejection: Option<Text<'a>>,
-    #[serde(rename = "d")]
-    duration_us: u64,
-    #[serde(rename = "ud", skip_serializing_if = "Option::is_none")]
-    upstream_duration_us: Option<u64>,
-    #[serde(rename = "bi")]
-    bytes_in: u64,
-    #[serde(rename = "bo")]
-    bytes_out: u64,
-    #[serde(rename = "l")]
-    protocol: Text<'a>,
-    #[serde(rename = "na", skip_serializing_if = "Option::is_none")]
-    name: Option<Text<'a>>,
-    #[serde(rename = "rm", skip_serializing_if = "Option::is_none")]
-    result_message: Option<Text<'a>>,
-    #[serde(rename = "f", skip_serializing_if = "BTreeMap::is_empty")]
-    captured: BTreeMap<String, String>,
-    #[serde(rename = "z")]
-    completed: bool,
-}
-
-impl<'a> From<Object<'a>> for Short<'a> {
-    fn from(it: Object<'a>) -> Self {
-        Short {
-            id: it.id,
-            created_at: it.created_at,
-            request_id: it.request_id,
-            trace_id: it.trace_id,
-            route: it.route,
-            upstream: it.upstream,
-            endpoint: it.endpoint,
-            consumer: it.consumer,
-            client_address: it.client_address,
-            method: it.method,
-            path: it.path,
-            query: it.query,
-            status: it.status,
-            upstream_status: it.upstream_status,
-            success: it.success,
-            attempts: it.attempts,
-            rejection: it.rejection,
-            duration_us: it.duration_us,
-            upstream_duration_us: it.upstream_duration_us,
-            bytes_in: it.bytes_in,
-            bytes_out: it.bytes_out,
-            protocol: it.protocol,
-            name: it.name,
-            result_message: it.result_message,
-            captured: it.captured,
-            completed: it.completed,
-        }
-    }
-}
-
 /// Appends the row to `out`.
 pub(crate) fn write(it: &Invocation, completed: bool, out: &mut Vec<u8>) {
-    // Writing text and numbers into memory does not fail.
-    with_object(it, completed, |object| serde_json::to_writer(out, &object).ok());
-}
-
-/// Appends the row to `out` with names of a letter or two, for those who read it with [`read`].
-pub(crate) fn write_short(it: &Invocation, completed: bool, out: &mut Vec<u8>) {
-    with_object(it, completed, |object| serde_json::to_writer(out, &Short::from(object)).ok());
-}
-
-fn with_object<T>(it: &Invocation, completed: bool, work: impl FnOnce(Object<'_>) -> T) -> T {
     let (mut id, mut trace_id) = (Uuid::encode_buffer(), [0; 32]);
     let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     let object = Object {
@@ -205,10 +105,11 @@ fn with_object<T>(it: &Invocation, completed: bool, work: impl FnOnce(Object<'_>
         captured: it.captured.other.iter().map(|(k, v)| (k.to_string(), v.clone())).collect(),
         completed,
     };
-    work(object)
+    // Writing text and numbers into memory does not fail.
+    serde_json::to_writer(out, &object).ok();
 }
 
-/// The row that [`write`] or [`write_short`] has written, and whether it was complete; `None` for anything else.
+/// The row that [`write`] has written, and whether it was complete; `None` for anything else.
 pub(crate) fn read(text: &[u8]) -> Option<(Invocation, bool)> {
     let object: Object<'_> = serde_json::from_slice(text).ok()?;
     let shared = |text: Option<Text<'_>>| text.map(|text| text.as_ref().into());
@@ -256,29 +157,26 @@ pub(crate) fn time(text: &str) -> Option<SystemTime> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::invocation::tests::invocation;
+    use crate::record::invocation::tests::full;
 
     #[test]
     fn what_is_written_is_what_is_read() {
-        let mut row = invocation("Ada\u{0}\"\\\u{1f980}");
-        row.trace_id = 0xabc;
-        row.query = Some("a=1&b=".to_owned());
-        row.consumer = Some("acme".into());
-        row.client_address = Some("2001:db8::1".parse().expect("an address"));
-        row.upstream_status = Some(201);
-        row.rejection = Some("rate_limited".into());
-        row.upstream_duration = Some(Duration::from_micros(7));
-        row.bytes_out = u64::MAX;
-        row.captured.insert(&"sku".into(), "a".into());
+        let row = full();
         for completed in [false, true] {
-            let (mut long, mut short) = (Vec::new(), Vec::new());
-            write(&row, completed, &mut long);
-            write_short(&row, completed, &mut short);
-            assert!(short.len() < long.len());
-            for text in [long, short] {
-                assert_eq!(read(&text), Some((row.clone(), completed)));
-            }
+            let mut text = Vec::new();
+            write(&row, completed, &mut text);
+            assert_eq!(read(&text), Some((row.clone(), completed)));
         }
+    }
+
+    #[test]
+    fn short_names_are_read() {
+        let text = br#"{"i":"00000000-0000-7000-8000-000000000001","t":"2023-11-14T22:13:20.123456Z",
+            "q":"request-1","r":"invoke","m":"POST","p":"/invoke","s":200,"ok":true,"n":1,"d":7,"bi":0,
+            "bo":2,"l":"http","na":"Ada","z":false}"#;
+        let (row, completed) = read(text).expect("a row");
+        assert_eq!((row.status, &*row.route, completed), (200, "invoke", false));
+        assert_eq!(row.captured.name.as_deref(), Some("Ada"));
     }
 
     #[test]

@@ -21,6 +21,7 @@
 //! Who calls when is left to `proxy`; metrics are rendered from [`Stats`] by `observe`.
 
 mod answer;
+mod binary;
 mod capture;
 mod committer;
 mod config;

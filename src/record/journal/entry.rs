@@ -7,7 +7,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rusqlite::{ErrorCode, Transaction, params};
+use rusqlite::{Connection, ErrorCode, params};
 
 use super::file::PAGE;
 use super::frame;
@@ -70,9 +70,9 @@ pub(super) fn insert_next(
 }
 
 /// Deletes the entries, and says how many rows they held.
-pub(super) fn forget(transaction: &Transaction<'_>, done: &[i64]) -> rusqlite::Result<u64> {
+pub(super) fn forget(connection: &Connection, done: &[i64]) -> rusqlite::Result<u64> {
     let sql = "DELETE FROM entries WHERE number = ?1 RETURNING rows";
-    let mut delete = transaction.prepare_cached(sql)?;
+    let mut delete = connection.prepare_cached(sql)?;
     let mut gone = 0;
     for number in done {
         let mut rows = delete.query([number])?;

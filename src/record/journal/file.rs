@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OptionalExtension};
 
 use super::entry::{Entry, forget, insert_next, pack};
 use super::frame::{self, Found, Head};
@@ -43,6 +43,8 @@ pub(super) struct File {
     connection: Connection,
     reserve: Reserve,
     last: i64,
+    /// The oldest entry's number, as far as it is known.
+    oldest: Option<i64>,
     /// Rows in the file.
     pub(super) depth: u64,
 }
@@ -146,7 +148,8 @@ impl File {
         }
         let depth = u64::try_from(depth).unwrap_or(0);
         let reserve = Reserve::beside(path);
-        let file = File { path: path.to_owned(), connection, reserve, last, depth };
+        let path = path.to_owned();
+        let file = File { path, connection, reserve, last, oldest: None, depth };
         Ok((file, u64::try_from(sound).unwrap_or(0)))
     }
 
@@ -204,21 +207,23 @@ impl File {
 
     fn write(&mut self, rows: &[Row], done: &[i64]) -> Result<Vec<(i64, usize)>, Failure> {
         let entries = pack(rows);
-        let (made, gone, last) = self
-            .transaction(|transaction, last| {
-                let gone = forget(transaction, done)?;
-                let mut insert = transaction.prepare_cached(
-                    "INSERT INTO entries (number, rows, body) VALUES (?1, ?2, ?3)",
-                )?;
-                let mut made = Vec::with_capacity(entries.len());
-                let mut last = last;
-                for (count, body) in &entries {
-                    last = insert_next(&mut insert, last, *count, body)?;
-                    made.push((last, *count));
-                }
-                Ok((made, gone, last))
-            })
+        let insert_all = |connection: &Connection| {
+            let gone = forget(connection, done)?;
+            let mut insert = connection
+                .prepare_cached("INSERT INTO entries (number, rows, body) VALUES (?1, ?2, ?3)")?;
+            let mut made = Vec::with_capacity(entries.len());
+            let mut last = self.last;
+            for (count, body) in &entries {
+                last = insert_next(&mut insert, last, *count, body)?;
+                made.push((last, *count));
+            }
+            Ok((made, gone, last))
+        };
+        let (made, gone, last) = transaction(&self.connection, insert_all)
             .map_err(|error| failure(&self.path, &error))?;
+        if self.oldest.is_some_and(|oldest| done.contains(&oldest)) {
+            self.oldest = None;
+        }
         self.last = last;
         self.depth = (self.depth + rows.len() as u64).saturating_sub(gone);
         self.shrink();
@@ -251,6 +256,7 @@ impl File {
         let (entries, all) = read().map_err(|error| failure(&self.path, &error))?;
         // Another process may have put some in, or taken some out.
         self.depth = all.unwrap_or(self.depth);
+        self.oldest = None;
         Ok((entries, all.is_some()))
     }
 
@@ -270,11 +276,15 @@ impl File {
     }
 
     /// Since when the oldest entry waits.
-    pub(super) fn oldest_since(&self) -> Option<SystemTime> {
-        let sql = "SELECT min(number) FROM entries";
-        let mut query = self.connection.prepare_cached(sql).ok()?;
-        let micros: Option<i64> = query.query_row([], |row| row.get(0)).ok()?;
-        Some(UNIX_EPOCH + Duration::from_micros(u64::try_from(micros?).ok()?))
+    pub(super) fn oldest_since(&mut self) -> Option<SystemTime> {
+        if self.oldest.is_none() {
+            let sql = "SELECT min(number) FROM entries";
+            let query = self.connection.prepare_cached(sql);
+            let found = query.and_then(|mut query| query.query_row([], |row| row.get(0)).optional());
+            self.oldest = found.ok()?.flatten();
+        }
+        let micros = u64::try_from(self.oldest?).ok()?;
+        Some(UNIX_EPOCH + Duration::from_micros(micros))
     }
 
     /// The rows of a journal as earlier versions kept it, in tables of the store's shape.
@@ -291,17 +301,21 @@ impl File {
             )
             .map_err(|error| failure(&self.path, &error))
     }
+}
 
-    fn transaction<T>(
-        &mut self,
-        work: impl FnOnce(&Transaction<'_>, i64) -> rusqlite::Result<T>,
-    ) -> rusqlite::Result<T> {
-        let transaction =
-            self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let value = work(&transaction, self.last)?;
-        transaction.commit()?;
-        Ok(value)
+/// All of `work`, or nothing of it. Its statements are kept: SQLite would read their text anew each time.
+fn transaction<T>(
+    connection: &Connection,
+    work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    let run = |sql| connection.prepare_cached(sql)?.execute([]);
+    run("BEGIN IMMEDIATE")?;
+    let done = work(connection).and_then(|value| run("COMMIT").map(|_| value));
+    // Some failures have rolled it back already.
+    if done.is_err() && !connection.is_autocommit() {
+        run("ROLLBACK").ok();
     }
+    done
 }
 
 fn failure(path: &Path, error: &rusqlite::Error) -> Failure {

@@ -1,11 +1,10 @@
 //! Rows as bytes that can be found again in whatever is left of a file.
 //!
-//! A frame is a mark, the length of its text, the text's CRC-32, and the text: one row as JSON. The
-//! mark begins with a byte that UTF-8 never uses, so no text contains one; after damage the next mark
-//! is where reading goes on.
+//! A frame is a mark, the length of its body, the body's CRC-32, and the body: one row. No body contains
+//! a mark; after damage the next mark is where reading goes on.
 
 use crate::record::invocation::{Row, Stage};
-use crate::record::json;
+use crate::record::{binary, json};
 
 const MARK: [u8; 4] = [0xf5, b'p', b'j', 1];
 const HEAD: usize = MARK.len() + 8;
@@ -17,14 +16,19 @@ pub(super) fn write(row: &Row, out: &mut Vec<u8>) {
     let start = out.len();
     out.extend_from_slice(&MARK);
     out.extend_from_slice(&[0; 8]);
-    json::write_short(&row.invocation, row.stage.is_complete(), out);
-    let text = &out[start + HEAD..];
-    let (length, sum) = (text.len() as u32, crc32fast::hash(text));
+    binary::write(&row.invocation, row.stage.is_complete(), out);
+    if memchr::memmem::find(&out[start + HEAD..], &MARK).is_some() {
+        // Text has none: its first byte is one that UTF-8 never uses.
+        out.truncate(start + HEAD);
+        json::write(&row.invocation, row.stage.is_complete(), out);
+    }
+    let body = &out[start + HEAD..];
+    let (length, sum) = (body.len() as u32, crc32fast::hash(body));
     out[start + 4..start + 8].copy_from_slice(&length.to_le_bytes());
     out[start + 8..start + HEAD].copy_from_slice(&sum.to_le_bytes());
 }
 
-/// The length and the sum in a frame's head: what tells it from others, though its text is damaged.
+/// The length and the sum in a frame's head: what tells it from others, though its body is damaged.
 pub(super) type Head = [u8; 8];
 
 /// What was found between other bytes.
@@ -103,23 +107,27 @@ fn number(bytes: &[u8], at: usize) -> Option<u32> {
 /// The row whose frame `bytes` begins with, and the frame's length.
 fn row(bytes: &[u8]) -> Option<(Row, usize)> {
     let (length, sum) = (number(bytes, 4)? as usize, number(bytes, 8)?);
-    let text = bytes.get(HEAD..HEAD.checked_add(length.min(LONGEST))?)?;
-    if text.len() != length || crc32fast::hash(text) != sum {
+    let body = bytes.get(HEAD..HEAD.checked_add(length.min(LONGEST))?)?;
+    if body.len() != length || crc32fast::hash(body) != sum {
         return None;
     }
-    Some((read(text)?, HEAD + length))
+    Some((read(body)?, HEAD + length))
 }
 
 /// The row of a frame that is known to end here, but whose length or sum is wrong. One wrong bit in a
-/// text makes many in its sum.
+/// body makes many in its sum.
 fn mended(frame: &[u8]) -> Option<Row> {
     let sum = number(frame, 8)?;
     let wrong = crc32fast::hash(&frame[HEAD..]) ^ sum;
     (wrong.count_ones() <= 1).then(|| read(&frame[HEAD..])).flatten()
 }
 
-fn read(text: &[u8]) -> Option<Row> {
-    let (invocation, completed) = json::read(text)?;
+/// Journals of earlier versions held JSON.
+fn read(body: &[u8]) -> Option<Row> {
+    let (invocation, completed) = match body.first()? {
+        b'{' => json::read(body)?,
+        _ => binary::read(body)?,
+    };
     let stage = if completed { Stage::Completion } else { Stage::Answered };
     Some(Row { invocation: Box::new(invocation), stage })
 }
@@ -151,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn one_flipped_bit_costs_a_row_only_in_its_text() {
+    fn one_flipped_bit_costs_a_row_only_in_its_body() {
         let (bytes, starts) = three();
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();
@@ -159,9 +167,20 @@ mod tests {
             let found = find(&flipped);
             let (rows, damaged) = (found.rows.len(), found.damaged.len());
             assert_eq!(rows + damaged, 3, "bit {bit}");
-            let in_text = starts.iter().all(|start| !(*start..start + HEAD).contains(&(bit / 8)));
-            assert_eq!(damaged, usize::from(in_text), "bit {bit}");
+            let in_body = starts.iter().all(|start| !(*start..start + HEAD).contains(&(bit / 8)));
+            assert_eq!(damaged, usize::from(in_body), "bit {bit}");
         }
+    }
+
+    #[test]
+    fn a_body_that_would_hold_a_mark_is_text() {
+        let mut row = Row::new(invocation("one"), Stage::Answered);
+        row.invocation.trace_id = u128::from(u32::from_be_bytes(MARK));
+        let mut bytes = Vec::new();
+        write(&row, &mut bytes);
+        assert_eq!(bytes[HEAD], b'{');
+        assert_eq!(memchr::memmem::find_iter(&bytes, &MARK).count(), 1);
+        assert_eq!(find(&bytes).rows, [row]);
     }
 
     #[test]

@@ -276,8 +276,8 @@ impl Keeper {
         }
     }
 
-    fn publish(&self) {
-        let Some(file) = &self.file else { return };
+    fn publish(&mut self) {
+        let Some(file) = &mut self.file else { return };
         self.counters.journal_depth.set(file.depth);
         let oldest = if file.depth == 0 { None } else { file.oldest_since() };
         let micros =

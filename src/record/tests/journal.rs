@@ -265,7 +265,7 @@ async fn a_flipped_bit_in_the_log_costs_at_most_the_row_it_is_in() {
 async fn a_flipped_bit_in_the_file_costs_at_most_the_row_it_is_in_and_is_counted() {
     for page in 0..6 {
         let directory = tempfile::tempdir().expect("a directory");
-        left_behind(directory.path(), 50).await;
+        left_behind(directory.path(), 200).await;
         let file = path(directory.path());
         // Opened and closed: everything is in the file then.
         let connection = Connection::open(&file).expect("a file");
@@ -278,8 +278,8 @@ async fn a_flipped_bit_in_the_file_costs_at_most_the_row_it_is_in_and_is_counted
             bytes[at] ^= bit;
         }
         fs::write(&file, bytes).expect("write");
-        let (names, stats) = shipped(directory.path(), 49).await;
-        let lost = 50 - names.len() as u64;
+        let (names, stats) = shipped(directory.path(), 199).await;
+        let lost = 200 - names.len() as u64;
         assert!(lost <= 1 && stats.damaged >= lost, "{lost} lost, {stats:?}");
     }
 }

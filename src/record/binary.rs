@@ -1,0 +1,161 @@
+//! A row as few bytes: what the journal holds. Half the room that JSON takes, and a fraction of its time.
+//!
+//! The format is postcard's of the fields below, in their order. They do not say what they are: whoever
+//! changes them gives them another [`VERSION`], and goes on reading the ones before.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::Method;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::invocation::{Captured, Invocation};
+
+/// The first byte, which no text begins with.
+const VERSION: u8 = 2;
+
+#[derive(Serialize, Deserialize)]
+struct Fields<'a> {
+    id: [u8; 16],
+    created_at_us: u64,
+    request_id: &'a str,
+    /// Big end first; zero is none.
+    trace_id: [u8; 16],
+    route: &'a str,
+    upstream: Option<&'a str>,
+    endpoint: Option<&'a str>,
+    consumer: Option<&'a str>,
+    client_address: Option<IpAddr>,
+    method: &'a str,
+    path: &'a str,
+    query: Option<&'a str>,
+    status: u16,
+    upstream_status: Option<u16>,
+    success: bool,
+    attempts: u32,
+    rejection: Option<&'a str>,
+    duration_us: u64,
+    upstream_duration_us: Option<u64>,
+    bytes_in: u64,
+    bytes_out: u64,
+    protocol: &'a str,
+    name: Option<&'a str>,
+    result_message: Option<&'a str>,
+    #[serde(borrow)]
+    captured: Vec<(&'a str, &'a str)>,
+    completed: bool,
+}
+
+/// Appends the row to `out`.
+pub(crate) fn write(it: &Invocation, completed: bool, out: &mut Vec<u8>) {
+    let since = it.created_at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let fields = Fields {
+        id: *it.id.as_bytes(),
+        created_at_us: micros(since),
+        request_id: &it.request_id,
+        trace_id: it.trace_id.to_be_bytes(),
+        route: &it.route,
+        upstream: it.upstream.as_deref(),
+        endpoint: it.endpoint.as_deref(),
+        consumer: it.consumer.as_deref(),
+        client_address: it.client_address,
+        method: it.method.as_str(),
+        path: &it.path,
+        query: it.query.as_deref(),
+        status: it.status,
+        upstream_status: it.upstream_status,
+        success: it.success,
+        attempts: it.attempts,
+        rejection: it.rejection.as_deref(),
+        duration_us: micros(it.duration),
+        upstream_duration_us: it.upstream_duration.map(micros),
+        bytes_in: it.bytes_in,
+        bytes_out: it.bytes_out,
+        protocol: &it.protocol,
+        name: it.captured.name.as_deref(),
+        result_message: it.captured.result_message.as_deref(),
+        captured: it.captured.other.iter().map(|(k, v)| (&**k, v.as_str())).collect(),
+        completed,
+    };
+    out.push(VERSION);
+    // Fails for sequences whose length is not known, of which there are none.
+    if let Ok(written) = postcard::to_extend(&fields, std::mem::take(out)) {
+        *out = written;
+    }
+}
+
+/// The row that [`write`] has written, and whether it was complete; `None` for anything else.
+pub(crate) fn read(bytes: &[u8]) -> Option<(Invocation, bool)> {
+    let (&VERSION, fields) = bytes.split_first()? else { return None };
+    let (it, rest) = postcard::take_from_bytes::<Fields<'_>>(fields).ok()?;
+    if !rest.is_empty() {
+        return None;
+    }
+    let invocation = Invocation {
+        id: Uuid::from_bytes(it.id),
+        created_at: SystemTime::checked_add(&UNIX_EPOCH, Duration::from_micros(it.created_at_us))?,
+        request_id: it.request_id.into(),
+        trace_id: u128::from_be_bytes(it.trace_id),
+        route: it.route.into(),
+        upstream: it.upstream.map(Into::into),
+        endpoint: it.endpoint.map(Into::into),
+        consumer: it.consumer.map(Into::into),
+        client_address: it.client_address,
+        method: Method::from_bytes(it.method.as_bytes()).ok()?,
+        path: it.path.to_owned(),
+        query: it.query.map(str::to_owned),
+        status: it.status,
+        upstream_status: it.upstream_status,
+        success: it.success,
+        attempts: it.attempts,
+        rejection: it.rejection.map(|code| Cow::Owned(code.to_owned())),
+        duration: Duration::from_micros(it.duration_us),
+        upstream_duration: it.upstream_duration_us.map(Duration::from_micros),
+        bytes_in: it.bytes_in,
+        bytes_out: it.bytes_out,
+        protocol: Cow::Owned(it.protocol.to_owned()),
+        captured: Captured {
+            name: it.name.map(str::to_owned),
+            result_message: it.result_message.map(str::to_owned),
+            other: it.captured.into_iter().map(|(k, v)| (k.into(), v.to_owned())).collect(),
+        },
+    };
+    Some((invocation, it.completed))
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::invocation::tests::full;
+    use crate::record::json;
+
+    #[test]
+    fn what_is_written_is_what_is_read() {
+        let row = full();
+        for completed in [false, true] {
+            let (mut bytes, mut text) = (Vec::new(), Vec::new());
+            write(&row, completed, &mut bytes);
+            assert_eq!(read(&bytes), Some((row.clone(), completed)));
+            json::write(&row, completed, &mut text);
+            assert!(bytes.len() < text.len() / 2, "{} and {}", bytes.len(), text.len());
+        }
+    }
+
+    #[test]
+    fn what_is_no_row_is_none() {
+        let mut bytes = Vec::new();
+        write(&full(), true, &mut bytes);
+        for end in 0..bytes.len() {
+            assert_eq!(read(&bytes[..end]), None, "{end}");
+        }
+        assert_eq!(read(&[&bytes[..], &[0]].concat()), None);
+        bytes[0] = VERSION + 1;
+        assert_eq!(read(&bytes), None);
+    }
+}
