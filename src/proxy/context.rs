@@ -26,7 +26,7 @@ use crate::policy::auth::Identity;
 use crate::policy::outcome::Outcome;
 use crate::policy::rate_limit::Standing;
 use crate::policy::retry::Stake;
-use crate::record::{Captured, Commit, Invocation, Tap};
+use crate::record::{Captured, Commit, Expected, Invocation, Tap};
 use crate::runtime::lifecycle::InFlight;
 use crate::runtime::snapshot::{Route, Snapshot, UpstreamTarget};
 use crate::time::Moment;
@@ -154,6 +154,8 @@ pub struct End {
 #[derive(Default)]
 pub struct Row {
     pub id: Option<uuid::Uuid>,
+    /// Its first write is on its way.
+    pub expected: Option<Expected>,
     pub captured: Captured,
     /// What has become of its first write.
     pub commit: Commit,

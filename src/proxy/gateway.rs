@@ -77,6 +77,7 @@ impl ProxyHttp for Gateway {
         let admitted = self.admit(session, ctx).await;
         let forwarded = ctx.upstream().is_some();
         if forwarded && matches!(admitted, Ok(Admitted::Call)) {
+            recording::expect(self.shared.recorder.as_ref(), ctx);
             return Ok(false);
         }
         // Boxed: most requests are forwarded, and have no use for its room.

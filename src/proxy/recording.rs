@@ -15,6 +15,12 @@ use crate::time::{Clock, Moment};
 /// What the record calls an answer given again; no refusal, though it stands where those do.
 const REPLAYED: &str = "idempotent_replay";
 
+/// The request is on its way to an upstream; its row will be committed when that has answered.
+pub fn expect(recorder: Option<&Recorder>, ctx: &mut Context) {
+    let mode = ctx.route.as_ref().map(|route| route.record.mode);
+    ctx.row.expected = recorder.zip(mode).and_then(|(recorder, mode)| recorder.expect(mode));
+}
+
 /// Commit the row of a `durable` or `sync` route; for any other, nothing. `status` is about to be sent.
 ///
 /// # Errors
@@ -25,6 +31,7 @@ pub async fn commit(
     ctx: &mut Context,
     status: u16,
 ) -> Result<(), Rejection> {
+    ctx.row.expected = None;
     let Some(route) = ctx.route.clone() else { return Ok(()) };
     let Some(recorder) = recorder else { return Ok(()) };
     let mode = route.record.mode;

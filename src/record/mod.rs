@@ -50,6 +50,7 @@ pub use config::{
     StoreFull, Stores, WhenFull,
 };
 pub use invocation::{Captured, Invocation, new_id};
+pub use journal::Expected;
 pub use meters::Meters;
 pub use query::Query;
 pub use recorder::{Commit, Committed, Recorder, StartError, Unavailable};

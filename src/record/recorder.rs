@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::committer::Lane;
 use super::config::{Chosen, Config, Mode, OnFailure};
 use super::invocation::{Invocation, Row, Stage};
-use super::journal::Journal;
+use super::journal::{Expected, Journal};
 use super::link::Link;
 use super::meters::Meters;
 use super::retention;
@@ -123,6 +123,13 @@ impl Recorder {
     /// fit into the queue is dropped and counted.
     pub fn enqueue(&self, invocation: impl Into<Box<Invocation>>) {
         self.0.queue.push(Row::new(invocation, Stage::Whole));
+    }
+
+    /// A request is under way that will commit its row in this mode: commits of the journal wait for it
+    /// a little, where others wait for them. `None` in modes that do not use it.
+    pub fn expect(&self, mode: Mode) -> Option<Expected> {
+        let journal = mode == Mode::Durable && self.0.durable == Durable::Journal;
+        journal.then(|| self.0.journal.expect())
     }
 
     /// Modes `durable` and `sync`: resolves when the row is committed, before the response may leave.

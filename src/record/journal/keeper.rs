@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot};
 
 use super::entry::Entry;
+use super::expected::Expecting;
 use super::file::{Failure, File};
 use super::seconds::Seconds;
 use crate::record::answer::{Answer, Answers};
@@ -26,6 +27,8 @@ use crate::record::store::Safety;
 
 /// Rows in one transaction at most.
 const GROUP: usize = 4096;
+/// How many of its intervals a commit waits for rows that are expected, at most.
+const PATIENCE: u32 = 3;
 
 pub(super) enum Job {
     Append(Row, Option<Answer>),
@@ -58,7 +61,9 @@ pub(super) struct Keeper {
     pub(super) max_delay: Duration,
     /// The least time from one commit that several wait for to the next.
     pub(super) commit_interval: Duration,
-    pub(super) next_commit: Option<Instant>,
+    /// When the last commit began, if several waited for it.
+    pub(super) last_commit: Option<Instant>,
+    pub(super) expecting: Arc<Expecting>,
     pub(super) inbox: Receiver<Job>,
     /// Rows in the inbox.
     pub(super) waiting: Arc<AtomicUsize>,
@@ -105,7 +110,8 @@ impl Keeper {
         let mut group = Group::default();
         self.take(first, &mut group);
         let mut until = None;
-        let mut next = self.next_commit.take();
+        let last = self.last_commit.take();
+        let mut rested = last.is_none();
         while group.rows.len() < GROUP {
             match self.inbox.try_recv() {
                 Ok(job) => self.take(job, &mut group),
@@ -117,15 +123,20 @@ impl Keeper {
                     }
                 }
                 // Asleep, for to be woken for each of them costs each of them a system call.
-                Err(TryRecvError::Empty) => match next.take() {
-                    Some(next) => sleep(next.saturating_duration_since(Instant::now())),
-                    None => break,
+                Err(TryRecvError::Empty) => match last {
+                    Some(last) if !rested => {
+                        rested = true;
+                        let earliest = last + self.commit_interval;
+                        sleep(earliest.saturating_duration_since(Instant::now()));
+                        self.expecting.wait(last + self.commit_interval * PATIENCE);
+                    }
+                    Some(_) | None => break,
                 },
                 Err(TryRecvError::Disconnected) => break,
             }
         }
         if group.awaited > 1 {
-            self.next_commit = Some(Instant::now() + self.commit_interval);
+            self.last_commit = Some(Instant::now());
         }
         group
     }
@@ -306,7 +317,8 @@ mod tests {
             safety: Safety::Process,
             max_delay: Duration::ZERO,
             commit_interval: INTERVAL,
-            next_commit: None,
+            last_commit: None,
+            expecting: Arc::default(),
             inbox,
             waiting: Arc::default(),
             parcels: mpsc::unbounded_channel().0,

@@ -5,6 +5,7 @@
 //! becomes of an answer whose row finds no room is `record.journal.when_full`.
 
 mod entry;
+mod expected;
 mod file;
 mod frame;
 mod keeper;
@@ -25,6 +26,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+pub use self::expected::Expected;
+use self::expected::Expecting;
 use self::keeper::{Job, Keeper, Parcel};
 use self::seconds::Seconds;
 use self::shipper::Shipper;
@@ -52,6 +55,7 @@ pub(crate) struct Journal {
     counters: Arc<Counters>,
     meters: Meters,
     runtime: Handle,
+    expecting: Arc<Expecting>,
     open: OnceLock<std::io::Result<Open>>,
 }
 
@@ -83,6 +87,7 @@ impl Journal {
             counters,
             meters,
             runtime,
+            expecting: Arc::default(),
             open: OnceLock::new(),
         }
     }
@@ -95,6 +100,11 @@ impl Journal {
     /// Whether an earlier run has left one.
     pub(crate) fn exists(&self) -> bool {
         self.config.path.exists()
+    }
+
+    /// A request that will commit its row here.
+    pub(crate) fn expect(&self) -> Expected {
+        self.expecting.one()
     }
 
     /// Commits the row here, within `within`.
@@ -203,7 +213,8 @@ impl Journal {
             safety: self.safety,
             max_delay: *self.batch.max_delay,
             commit_interval: *self.batch.commit_interval,
-            next_commit: None,
+            last_commit: None,
+            expecting: Arc::clone(&self.expecting),
             inbox,
             waiting: Arc::clone(&waiting),
             parcels: parcels.clone(),
