@@ -41,8 +41,15 @@ trap 'database -m immediate stop 2>/dev/null || true; rm -rf "$cluster"; stop' E
 free_port
 printf "listen_addresses = '127.0.0.1'\nport = %s\nunix_socket_directories = '%s'\n" \
     "$port" "$cluster" >>"$cluster/data/postgresql.conf"
+printf 'min_wal_size = 2GB\nmax_wal_size = 8GB\n' >>"$cluster/data/postgresql.conf"
 server=postgres://postgres@127.0.0.1:$port
 database start
+# A database that has been in use for a while writes its log over files that it has; a new one makes each
+# of them when it is needed, and whoever commits waits for that.
+for _ in {1..100}; do
+    query postgres "SELECT pg_logical_emit_message(false, 'bench', ''), pg_switch_wal()" >/dev/null
+done
+query postgres CHECKPOINT
 for mode in async durable durable_unsynced sync drain; do query postgres "CREATE DATABASE bench_$mode"; done
 
 build --example bench_upstream --example demo_upstream

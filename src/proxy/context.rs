@@ -160,7 +160,7 @@ pub struct Row {
     /// What has become of its first write.
     pub commit: Commit,
     /// As it was committed, so that the second write need not begin anew.
-    pub answered: Option<Box<Invocation>>,
+    pub answered: Option<Arc<Invocation>>,
 }
 
 impl Context {

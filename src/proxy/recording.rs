@@ -9,7 +9,7 @@ use pingora_proxy::Session;
 
 use super::context::Context;
 use super::rejection::Rejection;
-use crate::record::{Commit, Invocation, Mode, Recorder};
+use crate::record::{Commit, Ending, Invocation, Mode, Recorder};
 use crate::time::{Clock, Moment};
 
 /// What the record calls an answer given again; no refusal, though it stands where those do.
@@ -49,14 +49,14 @@ pub async fn commit(
         (None, Some(deadline)) => deadline.since(now).min(limit),
         (Some(_), _) | (None, None) => limit,
     };
-    let row = row(session, ctx, status, now);
+    let row = Recorder::row(row(session, ctx, status, now));
+    ctx.row.answered = Some(row.clone());
     // Nobody watches the clock meanwhile, and the store's time is not the upstream's.
     ctx.guard(None);
-    let outcome = recorder.commit(&row, limit, (mode, route.record.on_failure)).await;
+    let outcome = recorder.commit(row, limit, (mode, route.record.on_failure)).await;
     let waited = Clock::now().since(now);
     ctx.attempt.deadline = ctx.attempt.deadline.map(|deadline| deadline + waited);
     ctx.guard(ctx.next_deadline());
-    ctx.row.answered = Some(row);
     match outcome {
         Ok(committed) => {
             ctx.row.commit = Commit::Made(committed);
@@ -84,30 +84,38 @@ pub fn finish(
         Mode::Async => recorder.enqueue(row(session, ctx, status, now)),
         // Also corrects, or makes, the row of a request whose commit failed.
         Mode::Durable | Mode::Sync => {
-            recorder.complete(row(session, ctx, status, now), mode, commit);
+            let answered = ctx.row.answered.take();
+            let first = answered.unwrap_or_else(|| Recorder::row(begun(session, ctx)));
+            recorder.complete(first, ending(session, ctx, status, now), mode, commit);
         }
     }
 }
 
 /// The row as it is known now.
-fn row(session: &Session, ctx: &mut Context, status: u16, now: Moment) -> Box<Invocation> {
-    let answered = ctx.row.answered.take();
-    let mut row = answered.unwrap_or_else(|| Box::new(begun(session, ctx)));
-    row.upstream = ctx.upstream().map(|target| target.upstream.name.clone());
-    row.endpoint = ctx.attempt.endpoint.as_ref().map(|endpoint| endpoint.label.clone());
-    row.status = status;
-    row.upstream_status = ctx.attempt.upstream_status;
-    row.success = succeeded(ctx, status);
-    row.attempts = ctx.attempts;
+fn row(session: &Session, ctx: &mut Context, status: u16, now: Moment) -> Invocation {
+    let mut row = begun(session, ctx);
+    row.ends(ending(session, ctx, status, now));
+    row
+}
+
+/// What has become of the request by now.
+fn ending(session: &Session, ctx: &Context, status: u16, now: Moment) -> Ending {
     let replayed = ctx.end.replayed.then_some(REPLAYED);
     let code = ctx.end.rejection.as_ref().map(Rejection::code).or(replayed);
-    row.rejection = code.map(Cow::Borrowed);
-    row.duration = now.since(ctx.started);
-    row.upstream_duration = ctx.attempt.upstream_duration;
-    row.bytes_in = ctx.body.request_bytes;
-    row.bytes_out = session.as_ref().body_bytes_sent() as u64;
-    row.captured = ctx.row.captured.clone();
-    row
+    Ending {
+        upstream: ctx.upstream().map(|target| target.upstream.name.clone()),
+        endpoint: ctx.attempt.endpoint.as_ref().map(|endpoint| endpoint.label.clone()),
+        status,
+        upstream_status: ctx.attempt.upstream_status,
+        success: succeeded(ctx, status),
+        attempts: ctx.attempts,
+        rejection: code.map(Cow::Borrowed),
+        duration: now.since(ctx.started),
+        upstream_duration: ctx.attempt.upstream_duration,
+        bytes_in: ctx.body.request_bytes,
+        bytes_out: session.as_ref().body_bytes_sent() as u64,
+        captured: ctx.row.captured.clone(),
+    }
 }
 
 /// What does not change any more once the row is first written.

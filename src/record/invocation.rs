@@ -108,6 +108,36 @@ impl Invocation {
         }
     }
 
+    /// Says what has become of the request by now.
+    pub fn ends(&mut self, ending: Ending) {
+        let Ending {
+            upstream,
+            endpoint,
+            status,
+            upstream_status,
+            success,
+            attempts,
+            rejection,
+            duration,
+            upstream_duration,
+            bytes_in,
+            bytes_out,
+            captured,
+        } = ending;
+        self.upstream = upstream;
+        self.endpoint = endpoint;
+        self.status = status;
+        self.upstream_status = upstream_status;
+        self.success = success;
+        self.attempts = attempts;
+        self.rejection = rejection;
+        self.duration = duration;
+        self.upstream_duration = upstream_duration;
+        self.bytes_in = bytes_in;
+        self.bytes_out = bytes_out;
+        self.captured = captured;
+    }
+
     /// The trace's id as the stores keep it: 32 digits, written into `room`.
     pub(crate) fn trace_id_text<'a>(&self, room: &'a mut [u8; 32]) -> Option<&'a str> {
         let id = Uuid::from_u128(self.trace_id);
@@ -125,12 +155,34 @@ impl Invocation {
         for text in [&mut self.upstream, &mut self.endpoint, &mut self.consumer] {
             text.iter_mut().for_each(bound_shared);
         }
-        for text in [&mut self.captured.name, &mut self.captured.result_message] {
-            text.iter_mut().for_each(|text| bound_string(text, CAPTURED_BYTES));
+        self.captured.bound();
+    }
+}
+
+/// What may change about a row from its first write to the end of its request.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Ending {
+    pub upstream: Option<Arc<str>>,
+    pub endpoint: Option<Arc<str>>,
+    pub status: u16,
+    pub upstream_status: Option<u16>,
+    pub success: bool,
+    pub attempts: u32,
+    pub rejection: Option<Cow<'static, str>>,
+    pub duration: Duration,
+    pub upstream_duration: Option<Duration>,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    pub captured: Captured,
+}
+
+impl Ending {
+    /// As [`Invocation::bound`].
+    pub(crate) fn bound(&mut self) {
+        for text in [&mut self.upstream, &mut self.endpoint] {
+            text.iter_mut().for_each(bound_shared);
         }
-        for (_, value) in &mut self.captured.other {
-            bound_string(value, CAPTURED_BYTES);
-        }
+        self.captured.bound();
     }
 }
 
@@ -152,6 +204,15 @@ impl Captured {
                 Some((_, old)) => *old = value,
                 None => self.other.push((Arc::clone(field), value)),
             },
+        }
+    }
+
+    fn bound(&mut self) {
+        for text in [&mut self.name, &mut self.result_message] {
+            text.iter_mut().for_each(|text| bound_string(text, CAPTURED_BYTES));
+        }
+        for (_, value) in &mut self.other {
+            bound_string(value, CAPTURED_BYTES);
         }
     }
 
@@ -181,6 +242,14 @@ pub(crate) enum Stage {
 }
 
 impl Stage {
+    /// What a row is once its second write is known as well.
+    pub(crate) fn completed(self) -> Self {
+        match self {
+            Stage::Answered | Stage::Whole => Stage::Whole,
+            Stage::Completion => Stage::Completion,
+        }
+    }
+
     /// Whether the request had ended when this was written.
     pub(crate) fn is_complete(self) -> bool {
         match self {
@@ -193,16 +262,43 @@ impl Stage {
 /// A row on its way to a store.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Row {
-    /// Apart, for on its way it is handed on many times.
-    pub(crate) invocation: Box<Invocation>,
+    /// Apart, for on its way it is handed on many times; shared with the request, which ends later.
+    pub(crate) invocation: Arc<Invocation>,
     pub(crate) stage: Stage,
 }
 
 impl Row {
-    pub(crate) fn new(invocation: impl Into<Box<Invocation>>, stage: Stage) -> Self {
-        let mut invocation = invocation.into();
+    pub(crate) fn new(mut invocation: Invocation, stage: Stage) -> Self {
         invocation.bound();
-        Row { invocation, stage }
+        Row { invocation: Arc::new(invocation), stage }
+    }
+}
+
+/// The second write of a row: the first one, and what has become of it.
+#[derive(Debug)]
+pub(crate) struct Second {
+    pub(crate) first: Arc<Invocation>,
+    pub(crate) ending: Box<Ending>,
+}
+
+impl Second {
+    pub(crate) fn new(first: Arc<Invocation>, mut ending: Ending) -> Self {
+        ending.bound();
+        Second { first, ending: Box::new(ending) }
+    }
+
+    /// All of it.
+    pub(crate) fn into_row(self) -> Row {
+        let mut row = Row { invocation: self.first, stage: Stage::Completion };
+        // By now nobody else holds it, as a rule.
+        Arc::make_mut(&mut row.invocation).ends(*self.ending);
+        row
+    }
+
+    /// Adds what this says to the first write.
+    pub(crate) fn add_to(self, first: &mut Row) {
+        drop(self.first);
+        Arc::make_mut(&mut first.invocation).ends(*self.ending);
     }
 }
 
@@ -245,6 +341,25 @@ pub(crate) mod tests {
         );
         invocation.captured.name = Some(name.to_owned());
         invocation
+    }
+
+    /// A row that ends as it is.
+    pub(crate) fn ending(row: &Invocation) -> Ending {
+        let row = row.clone();
+        Ending {
+            upstream: row.upstream,
+            endpoint: row.endpoint,
+            status: row.status,
+            upstream_status: row.upstream_status,
+            success: row.success,
+            attempts: row.attempts,
+            rejection: row.rejection,
+            duration: row.duration,
+            upstream_duration: row.upstream_duration,
+            bytes_in: row.bytes_in,
+            bytes_out: row.bytes_out,
+            captured: row.captured,
+        }
     }
 
     /// With something in every field.

@@ -14,8 +14,8 @@
 //! ```
 //!
 //! A row is written at most twice: *answered* when the response headers are about to leave, and
-//! *completed* when the request has ended. Both carry the whole row. The first never overwrites, the
-//! second always does, so the two may arrive in any order, over any way, any number of times, and
+//! *completed* when the request has ended. Both carry the whole row to a store. The first never
+//! overwrites, the second always does, so the two may arrive in any order, over any way, any number of times, and
 //! one row comes out.
 //!
 //! Who calls when is left to `proxy`; metrics are rendered from [`Stats`] by `observe`.
@@ -49,7 +49,7 @@ pub use config::{
     Batch, Chosen, Config, Journal, Mode, OnFailure, Policy, Postgres, PostgresUrl, Source, Sqlite,
     StoreFull, Stores, WhenFull,
 };
-pub use invocation::{Captured, Invocation, new_id};
+pub use invocation::{Captured, Ending, Invocation, new_id};
 pub use journal::Expected;
 pub use meters::Meters;
 pub use query::Query;

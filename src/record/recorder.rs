@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::committer::Lane;
 use super::config::{Chosen, Config, Mode, OnFailure};
-use super::invocation::{Invocation, Row, Stage};
+use super::invocation::{Ending, Invocation, Row, Second, Stage};
 use super::journal::{Expected, Journal};
 use super::link::Link;
 use super::meters::Meters;
@@ -121,7 +121,7 @@ impl Recorder {
 
     /// Mode `async`: the one write of a row, after the response. Never waits; a row that does not
     /// fit into the queue is dropped and counted.
-    pub fn enqueue(&self, invocation: impl Into<Box<Invocation>>) {
+    pub fn enqueue(&self, invocation: Invocation) {
         self.0.queue.push(Row::new(invocation, Stage::Whole));
     }
 
@@ -142,11 +142,11 @@ impl Recorder {
     /// The row is not known to be committed anywhere.
     pub async fn commit(
         &self,
-        invocation: &Invocation,
+        invocation: Arc<Invocation>,
         within: Duration,
         (mode, on_failure): (Mode, OnFailure),
     ) -> Result<Committed, Unavailable> {
-        let row = Row::new(invocation.clone(), Stage::Answered);
+        let row = Row { invocation, stage: Stage::Answered };
         let outcome = match (mode, self.0.durable, on_failure) {
             (Mode::Durable, Durable::Journal, _) => self.0.journal.commit(row, within).await,
             (Mode::Durable, Durable::Store, _) | (_, _, OnFailure::Reject) => {
@@ -166,12 +166,17 @@ impl Recorder {
         outcome
     }
 
-    /// Modes `durable` and `sync`: the second write of a row, at the end of the request; the whole
-    /// row, with what was not known before. Never waits. It also corrects, or makes, the row of a
-    /// request whose commit failed or was never tried. One that does not fit into the queue is
-    /// dropped and counted.
-    pub fn complete(&self, invocation: impl Into<Box<Invocation>>, mode: Mode, commit: Commit) {
-        let row = Row::new(invocation, Stage::Completion);
+    /// A row as [`Recorder::commit`] takes it: what the stores cannot hold is taken out.
+    pub fn row(mut invocation: Invocation) -> Arc<Invocation> {
+        invocation.bound();
+        Arc::new(invocation)
+    }
+
+    /// Modes `durable` and `sync`: the second write of a row, at the end of the request; what was not
+    /// known before. Never waits. It also corrects, or makes, the row of a request whose commit failed or
+    /// was never tried. One that does not fit into the queue is dropped and counted.
+    pub fn complete(&self, first: Arc<Invocation>, ending: Ending, mode: Mode, commit: Commit) {
+        let second = Second::new(first, ending);
         let journal = match commit {
             Commit::Made(Committed::Nowhere) => return,
             Commit::Made(Committed::Journal) => true,
@@ -179,9 +184,9 @@ impl Recorder {
             Commit::NotTried => mode == Mode::Durable && self.0.durable == Durable::Journal,
         };
         let left = match (journal, commit) {
-            (true, Commit::Made(_)) => self.0.journal.complete(row),
-            (true, Commit::NotTried | Commit::Failed) => self.0.journal.push(row),
-            (false, _) => Some(row),
+            (true, Commit::Made(_)) => self.0.journal.complete(second),
+            (true, Commit::NotTried | Commit::Failed) => self.0.journal.push(second.into_row()),
+            (false, _) => Some(second.into_row()),
         };
         if let Some(row) = left {
             self.0.queue.push(row);

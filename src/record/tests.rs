@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use uuid::Uuid;
 
-use super::invocation::tests::invocation;
+use super::invocation::tests::{ending, invocation};
 use super::invocation::{Invocation, Row};
 use super::link::Link;
 use super::meters::Meters;
@@ -176,7 +176,8 @@ async fn rows_left_at_the_end_are_counted_as_dropped() {
     for _ in 0..5 {
         recorder.enqueue(invocation("row"));
     }
-    recorder.complete(invocation("second write"), Mode::Sync, Commit::Failed);
+    let second = invocation("second write");
+    recorder.complete(Recorder::row(second.clone()), ending(&second), Mode::Sync, Commit::Failed);
     let stats = recorder.close(SHORT).await;
     recorder.enqueue(invocation("after the end"));
     assert_eq!((stats.written, stats.dropped, stats.completions_dropped), (0, 5, 1));
@@ -200,7 +201,7 @@ async fn commits_that_wait_together_share_a_transaction() {
     let recorder = recorder(&store, "{}");
     let commit = || {
         let recorder = recorder.clone();
-        tokio::spawn(async move { recorder.commit(&invocation("row"), LONG, REJECT).await })
+        tokio::spawn(async move { recorder.commit(Recorder::row(invocation("row")), LONG, REJECT).await })
     };
     let mut commits = vec![commit()];
     store.has_begun(1).await;
@@ -223,10 +224,10 @@ async fn a_commit_given_up_before_its_transaction_is_not_written() {
     let recorder = recorder(&store, "{}");
     let first = tokio::spawn({
         let recorder = recorder.clone();
-        async move { recorder.commit(&invocation("first"), LONG, REJECT).await }
+        async move { recorder.commit(Recorder::row(invocation("first")), LONG, REJECT).await }
     });
     store.has_begun(1).await;
-    let late = recorder.commit(&invocation("late"), SHORT, REJECT).await;
+    let late = recorder.commit(Recorder::row(invocation("late")), SHORT, REJECT).await;
     assert_eq!(late, Err(Unavailable::Late(SHORT)));
     store.gate.add_permits(100);
     assert_eq!(first.await.expect("no panic"), Ok(Committed::Store));
@@ -239,7 +240,7 @@ async fn a_refused_row_fails_only_its_own_commit() {
     let recorder = recorder(&Fake::new(), "{}");
     let (good, bad) = (invocation("good"), invocation("poison"));
     let (good, bad) =
-        tokio::join!(recorder.commit(&good, LONG, REJECT), recorder.commit(&bad, LONG, REJECT),);
+        tokio::join!(recorder.commit(Recorder::row(good.clone()), LONG, REJECT), recorder.commit(Arc::new(bad.clone()), LONG, REJECT),);
     assert_eq!(good, Ok(Committed::Store));
     assert_eq!(bad, Err(Unavailable::Refused("poison".to_owned())));
 }
@@ -248,10 +249,10 @@ async fn a_refused_row_fails_only_its_own_commit() {
 async fn a_commit_outlasts_a_short_outage() {
     let store = Fake::new();
     let recorder = recorder(&store, "{}");
-    recorder.commit(&invocation("before"), LONG, REJECT).await.expect("committed");
+    recorder.commit(Recorder::row(invocation("before")), LONG, REJECT).await.expect("committed");
     store.down.store(true, SeqCst);
     let row = invocation("during");
-    let commit = recorder.commit(&row, LONG, REJECT);
+    let commit = recorder.commit(Recorder::row(row.clone()), LONG, REJECT);
     let outage = async {
         store.has_begun(2).await;
         store.down.store(false, SeqCst);
@@ -265,11 +266,11 @@ async fn a_store_down_for_long_is_not_waited_for() {
     store.down.store(true, SeqCst);
     let recorder = recorder(&store, "{}");
     let row = invocation("row");
-    let waited = recorder.commit(&row, SHORT, REJECT).await;
+    let waited = recorder.commit(Recorder::row(row.clone()), SHORT, REJECT).await;
     assert_eq!(waited, Err(Unavailable::Down("unplugged".to_owned())));
     let at_once = tokio::select! {
         biased;
-        outcome = recorder.commit(&row, SHORT, REJECT) => outcome,
+        outcome = recorder.commit(Recorder::row(row.clone()), SHORT, REJECT) => outcome,
         () = std::future::ready(()) => panic!("it waits"),
     };
     assert_eq!(at_once, Err(Unavailable::Down("unplugged".to_owned())));
@@ -282,9 +283,9 @@ async fn the_second_write_stands_in_for_a_first_that_failed() {
     store.down.store(true, SeqCst);
     let recorder = recorder(&store, "{}");
     let mut row = invocation("row");
-    recorder.commit(&row, SHORT, REJECT).await.expect_err("down");
+    recorder.commit(Recorder::row(row.clone()), SHORT, REJECT).await.expect_err("down");
     row.status = 503;
-    recorder.complete(row.clone(), Mode::Sync, Commit::Failed);
+    recorder.complete(Recorder::row(row.clone()), ending(&row), Mode::Sync, Commit::Failed);
     store.down.store(false, SeqCst);
     let stats = recorder.close(LONG).await;
     assert_eq!((stats.completed, stats.written), (1, 0));
@@ -296,7 +297,7 @@ async fn health_says_what_is_wrong() {
     let store = Fake::new();
     store.down.store(true, SeqCst);
     let recorder = recorder(&store, "{}");
-    recorder.commit(&invocation("row"), SHORT, REJECT).await.expect_err("down");
+    recorder.commit(Recorder::row(invocation("row")), SHORT, REJECT).await.expect_err("down");
     assert_eq!(recorder.health().await, Err("unplugged".to_owned()));
 }
 

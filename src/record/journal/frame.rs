@@ -3,6 +3,8 @@
 //! A frame is a mark, the length of its body, the body's CRC-32, and the body: one row. No body contains
 //! a mark; after damage the next mark is where reading goes on.
 
+use std::sync::Arc;
+
 use crate::record::invocation::{Row, Stage};
 use crate::record::{binary, json};
 
@@ -129,7 +131,7 @@ fn read(body: &[u8]) -> Option<Row> {
         _ => binary::read(body)?,
     };
     let stage = if completed { Stage::Completion } else { Stage::Answered };
-    Some(Row { invocation: Box::new(invocation), stage })
+    Some(Row { invocation: Arc::new(invocation), stage })
 }
 
 #[cfg(test)]
@@ -175,7 +177,7 @@ mod tests {
     #[test]
     fn a_body_that_would_hold_a_mark_is_text() {
         let mut row = Row::new(invocation("one"), Stage::Answered);
-        row.invocation.trace_id = u128::from(u32::from_be_bytes(MARK));
+        Arc::make_mut(&mut row.invocation).trace_id = u128::from(u32::from_be_bytes(MARK));
         let mut bytes = Vec::new();
         write(&row, &mut bytes);
         assert_eq!(bytes[HEAD], b'{');

@@ -19,7 +19,7 @@ use super::expected::Expecting;
 use super::file::{Failure, File};
 use super::seconds::Seconds;
 use crate::record::answer::{Answer, Answers};
-use crate::record::invocation::{Row, Stage};
+use crate::record::invocation::{Row, Second, Stage};
 use crate::record::meters::Meters;
 use crate::record::recorder::Unavailable;
 use crate::record::stats::Counters;
@@ -46,7 +46,7 @@ pub(super) enum Job {
 pub(super) enum Parcel {
     Entry(Entry),
     /// The second write of a row that is here, in memory alone.
-    Second(Row),
+    Second(Second),
     /// What a `Read` found, and whether that was all. Entries sent before it are in the file, too.
     Read(Vec<Entry>, bool),
     /// From here on entries are on disk alone, until a `Read` finds them all.

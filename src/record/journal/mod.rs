@@ -33,7 +33,7 @@ use self::seconds::Seconds;
 use self::shipper::Shipper;
 use super::answer::Answer;
 use super::config::{self, WhenFull};
-use super::invocation::Row;
+use super::invocation::{Row, Second};
 use super::link::Link;
 use super::meters::Meters;
 use super::recorder::{Committed, Unavailable};
@@ -132,19 +132,19 @@ impl Journal {
         }
     }
 
-    /// Takes the second write of a row that is here; gives it back if there is no room. Never waits.
+    /// Takes the second write of a row that is here; gives the row back if there is no room. Never waits.
     ///
     /// While the shipper keeps up, the two meet in its memory: the row is durable, and what the end of
     /// the request adds to it need not go over the disk. Otherwise it is written here, too.
-    pub(crate) fn complete(&self, row: Row) -> Option<Row> {
-        let Ok(open) = self.open() else { return Some(row) };
+    pub(crate) fn complete(&self, second: Second) -> Option<Row> {
+        let Ok(open) = self.open() else { return Some(second.into_row()) };
         if !open.seconds.admit() {
-            return self.push(row);
+            return self.push(second.into_row());
         }
-        match open.parcels.send(Parcel::Second(row)) {
-            Err(mpsc::error::SendError(Parcel::Second(row))) => {
+        match open.parcels.send(Parcel::Second(second)) {
+            Err(mpsc::error::SendError(Parcel::Second(second))) => {
                 open.seconds.leave(1);
-                Some(row)
+                Some(second.into_row())
             }
             Ok(()) | Err(_) => None,
         }

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::entry::Entry;
 use super::keeper::{Job, Parcel};
 use super::seconds::Seconds;
-use crate::record::invocation::{Row, Stage};
+use crate::record::invocation::{Row, Second, Stage};
 use crate::record::link::Link;
 use crate::record::stats::Counters;
 use crate::record::store::Safety;
@@ -47,7 +47,7 @@ pub(super) struct Shipper {
 struct Portion {
     entries: Vec<Entry>,
     /// Second writes that are nowhere else.
-    seconds: Vec<Row>,
+    seconds: Vec<Second>,
 }
 
 impl Shipper {
@@ -93,8 +93,8 @@ impl Shipper {
                 parcel = self.parcels.recv() => {
                     let parcel = parcel?;
                     self.let_go(&parcel);
-                    if let Parcel::Second(row) = parcel {
-                        self.put_by([row]);
+                    if let Parcel::Second(second) = parcel {
+                        self.put_by([second.into_row()]);
                     }
                 }
             }
@@ -112,7 +112,7 @@ impl Shipper {
                 Parcel::Read(entries, all) => {
                     return Some((Portion { entries, seconds: Vec::new() }, !all));
                 }
-                Parcel::Second(row) => self.put_by([row]),
+                Parcel::Second(second) => self.put_by([second.into_row()]),
                 Parcel::Entry(_) | Parcel::Behind => {}
             }
         }
@@ -136,9 +136,9 @@ impl Shipper {
                     rows += entry.rows.len();
                     portion.entries.push(entry);
                 }
-                Parcel::Second(row) => {
+                Parcel::Second(second) => {
                     rows += 1;
-                    portion.seconds.push(row);
+                    portion.seconds.push(second);
                 }
                 // Nobody has asked; whoever did has gone.
                 Parcel::Read(..) => {}
@@ -178,9 +178,9 @@ impl Shipper {
 
     /// Whether the store has it all. If not, the second writes are on their way to the disk.
     async fn ship(&self, portion: Portion) -> bool {
-        let seconds: Vec<Uuid> = portion.seconds.iter().map(|row| row.invocation.id).collect();
+        let seconds: Vec<Uuid> = portion.seconds.iter().map(|second| second.first.id).collect();
         let firsts = portion.entries.into_iter().flat_map(|entry| entry.rows);
-        let rows = Arc::new(merge(firsts.chain(portion.seconds)));
+        let rows = Arc::new(merge(firsts, portion.seconds));
         if rows.is_empty() {
             return true;
         }
@@ -213,8 +213,8 @@ impl Shipper {
     }
 }
 
-/// One row where there were two writes of it.
-fn merge(rows: impl Iterator<Item = Row>) -> Vec<Row> {
+/// One row where there were two writes of it, both from the journal or the second from memory.
+fn merge(rows: impl Iterator<Item = Row>, seconds: Vec<Second>) -> Vec<Row> {
     let mut merged: Vec<Row> = Vec::new();
     let mut places = HashMap::new();
     for row in rows {
@@ -226,14 +226,23 @@ fn merge(rows: impl Iterator<Item = Row>) -> Vec<Row> {
             Place::Occupied(place) => {
                 let first = &mut merged[*place.get()];
                 if row.stage.is_complete() {
-                    let stage = match first.stage {
-                        Stage::Answered | Stage::Whole => Stage::Whole,
-                        Stage::Completion => Stage::Completion,
-                    };
-                    *first = Row { stage, ..row };
+                    *first = Row { stage: first.stage.completed(), ..row };
                 } else if first.stage == Stage::Completion {
                     first.stage = Stage::Whole;
                 }
+            }
+        }
+    }
+    for second in seconds {
+        match places.entry(second.first.id) {
+            Place::Vacant(place) => {
+                place.insert(merged.len());
+                merged.push(second.into_row());
+            }
+            Place::Occupied(place) => {
+                let first = &mut merged[*place.get()];
+                first.stage = first.stage.completed();
+                second.add_to(first);
             }
         }
     }
@@ -243,20 +252,26 @@ fn merge(rows: impl Iterator<Item = Row>) -> Vec<Row> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::invocation::tests::invocation;
+    use crate::record::invocation::tests::{ending, invocation};
 
     #[test]
     fn two_writes_of_a_row_become_one_in_either_order() {
         let mut row = invocation("row");
         let first = Row::new(row.clone(), Stage::Answered);
         row.bytes_out = 5;
-        let second = Row::new(row, Stage::Completion);
+        let second = Row::new(row.clone(), Stage::Completion);
+        let in_memory = || vec![Second::new(Arc::clone(&first.invocation), ending(&row))];
         let alone = Row::new(invocation("alone"), Stage::Answered);
-        for rows in [[&first, &alone, &second], [&second, &alone, &first]] {
-            let merged = merge(rows.into_iter().cloned());
-            let said: Vec<_> = merged.iter().map(|r| (r.stage, r.invocation.bytes_out)).collect();
-            assert_eq!(said, [(Stage::Whole, 5), (Stage::Answered, 0)]);
-        }
-        assert_eq!(merge([second.clone(), second].into_iter())[0].stage, Stage::Completion);
+        let said = |rows: &[&Row], seconds| {
+            let merged = merge(rows.iter().map(|row| (*row).clone()), seconds);
+            merged.iter().map(|r| (r.stage, r.invocation.bytes_out)).collect::<Vec<_>>()
+        };
+        let both = [(Stage::Whole, 5), (Stage::Answered, 0)];
+        assert_eq!(said(&[&first, &alone, &second], Vec::new()), both);
+        assert_eq!(said(&[&second, &alone, &first], Vec::new()), both);
+        assert_eq!(said(&[&first, &alone], in_memory()), both);
+        assert_eq!(said(&[&second], vec![]), [(Stage::Completion, 5)]);
+        assert_eq!(said(&[&second, &second], in_memory()), [(Stage::Completion, 5)]);
+        assert_eq!(said(&[], in_memory()), [(Stage::Completion, 5)]);
     }
 }

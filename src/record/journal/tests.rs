@@ -78,7 +78,7 @@ impl Bytes {
         let names: BTreeSet<_> = entries
             .into_iter()
             .flat_map(|entry| entry.rows)
-            .filter_map(|row| row.invocation.captured.name)
+            .filter_map(|row| row.invocation.captured.name.clone())
             .filter(|name| name.starts_with("row "))
             .collect();
         (names.len(), (repaired.damaged + damaged) as usize)
