@@ -117,6 +117,14 @@ fn no_client_sets_the_consumer() {
 }
 
 #[test]
+fn what_a_route_sets_is_sent_whatever_it_is_called() {
+    let upstream = Upstream::start();
+    let plan = Plan::route("headers: {request: {set: {X_Consumer: legacy}}}");
+    plan.upstream(&upstream).start().call(get("no token"));
+    assert_eq!(upstream.only().header("x_consumer"), Some("legacy"));
+}
+
+#[test]
 fn no_client_strips_the_consumer_by_nominating_it() {
     let upstream = Upstream::start();
     let gateway = with_keys(&upstream, "{require: partners}");

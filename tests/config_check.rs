@@ -47,11 +47,11 @@ routes:
 
 #[test]
 fn commits_that_come_too_late_for_those_who_wait_are_a_mistake() {
-    let text = "record: {commit_timeout: 1s, batch: {commit_interval: 1s}}\n\
+    let text = "record: {commit_timeout: 1s, batch: {commit_interval: 400ms}}\n\
                 listeners: {public: {address: '127.0.0.1:8080'}}\n";
     let finished = check(text, &["check", "-c", "c.yaml"]);
     assert_eq!(finished.code, Some(1));
-    let mistake = "record.batch.commit_interval: must be shorter";
+    let mistake = "record.batch.commit_interval: must be shorter than a third";
     assert!(finished.stderr.contains(mistake), "{}", finished.stderr);
 }
 

@@ -24,8 +24,9 @@ pub(super) fn problems(config: &Config, sources: &Sources) -> Vec<Problem> {
         problems.push(Problem::new("record.default.mode", message));
     }
     let record = &config.record;
-    if *record.batch.commit_interval >= *record.commit_timeout {
-        let message = "must be shorter than `record.commit_timeout`, or requests wait in vain";
+    if record.batch.longest_interval() >= *record.commit_timeout {
+        let message =
+            "must be shorter than a third of `record.commit_timeout`, or requests wait in vain";
         problems.push(Problem::new("record.batch.commit_interval", message));
     }
     for (name, upstream) in &config.upstreams {

@@ -50,7 +50,8 @@ impl Gateway {
         }
         let snapshot = ctx.snapshot.clone();
         let config = &snapshot.config;
-        if let Some(peer) = ctx.connection.as_ref().and_then(|connection| connection.peer.as_ref()) {
+        if let Some(peer) = ctx.connection.as_ref().and_then(|connection| connection.peer.as_ref())
+        {
             let peer = peer.address;
             let trusted = &config.client_address.trusted_proxies;
             let headers = &session.req_header().headers;

@@ -26,7 +26,7 @@ use crate::policy::auth::Identity;
 use crate::policy::outcome::Outcome;
 use crate::policy::rate_limit::Standing;
 use crate::policy::retry::Stake;
-use crate::record::{Captured, Commit, Expected, Invocation, Tap};
+use crate::record::{Bounded, Captured, Commit, Expected, Tap};
 use crate::runtime::lifecycle::InFlight;
 use crate::runtime::snapshot::{Route, Snapshot, UpstreamTarget};
 use crate::time::Moment;
@@ -160,7 +160,7 @@ pub struct Row {
     /// What has become of its first write.
     pub commit: Commit,
     /// As it was committed, so that the second write need not begin anew.
-    pub answered: Option<Arc<Invocation>>,
+    pub answered: Option<Bounded>,
 }
 
 impl Context {

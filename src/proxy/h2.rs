@@ -103,7 +103,8 @@ pub async fn serve(
 /// looks for a change without asking to be woken by it a second time.
 async fn told(mut shutdown: ShutdownWatch) {
     let seen = shutdown.clone();
-    let mut changed = std::pin::pin!(shutdown.changed());
+    // Unconstrained: the one time it asks, it must not be put off instead.
+    let mut changed = std::pin::pin!(tokio::task::unconstrained(shutdown.changed()));
     let mut waits = false;
     std::future::poll_fn(|cx| {
         if waits && seen.has_changed().is_ok_and(|changed| !changed) {
@@ -129,7 +130,7 @@ impl Streams {
     }
 
     fn mark(self: &Arc<Self>) -> StreamMark {
-        // Relaxed, here and below: whoever waits looks again after a while.
+        // Relaxed: whoever finds none looks at when the last one ended, which is released below.
         self.open.fetch_add(1, Ordering::Relaxed);
         StreamMark(self.clone())
     }
@@ -141,7 +142,7 @@ impl Streams {
         }
         loop {
             // The timer of a busy connection fires now and then, and is not touched in between.
-            let rest = match self.open.load(Ordering::Relaxed) {
+            let rest = match self.open.load(Ordering::Acquire) {
                 0 => {
                     let ended = Moment::from_nanos(self.ended.load(Ordering::Relaxed));
                     limit.saturating_sub(Clock::now().since(ended))
@@ -163,6 +164,6 @@ pub struct StreamMark(Arc<Streams>);
 impl Drop for StreamMark {
     fn drop(&mut self) {
         self.0.ended.store(Clock::now().as_nanos(), Ordering::Relaxed);
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.0.open.fetch_sub(1, Ordering::Release);
     }
 }

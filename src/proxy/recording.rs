@@ -9,7 +9,7 @@ use pingora_proxy::Session;
 
 use super::context::Context;
 use super::rejection::Rejection;
-use crate::record::{Commit, Ending, Invocation, Mode, Recorder};
+use crate::record::{Bounded, Commit, Ending, Invocation, Mode, Recorder};
 use crate::time::{Clock, Moment};
 
 /// What the record calls an answer given again; no refusal, though it stands where those do.
@@ -31,7 +31,7 @@ pub async fn commit(
     ctx: &mut Context,
     status: u16,
 ) -> Result<(), Rejection> {
-    ctx.row.expected = None;
+    let expected = ctx.row.expected.take();
     let Some(route) = ctx.route.clone() else { return Ok(()) };
     let Some(recorder) = recorder else { return Ok(()) };
     let mode = route.record.mode;
@@ -49,11 +49,12 @@ pub async fn commit(
         (None, Some(deadline)) => deadline.since(now).min(limit),
         (Some(_), _) | (None, None) => limit,
     };
-    let row = Recorder::row(row(session, ctx, status, now));
+    let row = Bounded::from(row(session, ctx, status, now));
     ctx.row.answered = Some(row.clone());
     // Nobody watches the clock meanwhile, and the store's time is not the upstream's.
     ctx.guard(None);
-    let outcome = recorder.commit(row, limit, (mode, route.record.on_failure)).await;
+    let terms = (mode, route.record.on_failure);
+    let outcome = recorder.commit(row, expected, limit, terms).await;
     let waited = Clock::now().since(now);
     ctx.attempt.deadline = ctx.attempt.deadline.map(|deadline| deadline + waited);
     ctx.guard(ctx.next_deadline());
@@ -85,7 +86,7 @@ pub fn finish(
         // Also corrects, or makes, the row of a request whose commit failed.
         Mode::Durable | Mode::Sync => {
             let answered = ctx.row.answered.take();
-            let first = answered.unwrap_or_else(|| Recorder::row(begun(session, ctx)));
+            let first = answered.unwrap_or_else(|| begun(session, ctx).into());
             recorder.complete(first, ending(session, ctx, status, now), mode, commit);
         }
     }

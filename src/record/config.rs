@@ -195,7 +195,8 @@ pub struct Batch {
     /// How long the first row of a batch waits for company.
     pub max_delay: Timespan,
     /// The least time from a commit of the journal that several requests waited for to the next one:
-    /// what comes meanwhile goes together. While more rows are about to come, up to three times as much.
+    /// what comes meanwhile goes together. While requests to durable routes have no answer yet, up to
+    /// three times as much; for such as take longer than that, once.
     pub commit_interval: Timespan,
 }
 

@@ -1,6 +1,6 @@
 //! One finished request: one row.
 //!
-//! Every text is bounded and free of NUL before it comes near a store ([`Invocation::bound`]).
+//! Every text is bounded and free of NUL before it comes near a store ([`Bounded`]).
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -146,7 +146,7 @@ impl Invocation {
 
     /// Cuts every text to its bound and replaces NUL, which PostgreSQL cannot store. Costs no
     /// allocation where nothing is wrong.
-    pub(crate) fn bound(&mut self) {
+    fn bound(&mut self) {
         bound_string(&mut self.path, PATH_BYTES);
         self.query.iter_mut().for_each(|query| bound_string(query, PATH_BYTES));
         for text in [&mut self.request_id, &mut self.route] {
@@ -156,6 +156,34 @@ impl Invocation {
             text.iter_mut().for_each(bound_shared);
         }
         self.captured.bound();
+    }
+}
+
+/// A row that the stores can hold: every text has its bound, and none a NUL. Shared by its two writes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bounded(Arc<Invocation>);
+
+impl From<Invocation> for Bounded {
+    fn from(mut invocation: Invocation) -> Self {
+        invocation.bound();
+        Bounded(Arc::new(invocation))
+    }
+}
+
+impl std::ops::Deref for Bounded {
+    type Target = Invocation;
+
+    fn deref(&self) -> &Invocation {
+        &self.0
+    }
+}
+
+impl Bounded {
+    /// What is added has its bounds as well.
+    fn ends(&mut self, mut ending: Ending) {
+        ending.bound();
+        // By now nobody else holds it, as a rule.
+        Arc::make_mut(&mut self.0).ends(ending);
     }
 }
 
@@ -177,8 +205,7 @@ pub struct Ending {
 }
 
 impl Ending {
-    /// As [`Invocation::bound`].
-    pub(crate) fn bound(&mut self) {
+    fn bound(&mut self) {
         for text in [&mut self.upstream, &mut self.endpoint] {
             text.iter_mut().for_each(bound_shared);
         }
@@ -262,43 +289,35 @@ impl Stage {
 /// A row on its way to a store.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Row {
-    /// Apart, for on its way it is handed on many times; shared with the request, which ends later.
-    pub(crate) invocation: Arc<Invocation>,
+    pub(crate) invocation: Bounded,
     pub(crate) stage: Stage,
 }
 
 impl Row {
-    pub(crate) fn new(mut invocation: Invocation, stage: Stage) -> Self {
-        invocation.bound();
-        Row { invocation: Arc::new(invocation), stage }
+    pub(crate) fn new(invocation: impl Into<Bounded>, stage: Stage) -> Self {
+        Row { invocation: invocation.into(), stage }
     }
 }
 
 /// The second write of a row: the first one, and what has become of it.
 #[derive(Debug)]
 pub(crate) struct Second {
-    pub(crate) first: Arc<Invocation>,
+    pub(crate) first: Bounded,
     pub(crate) ending: Box<Ending>,
 }
 
 impl Second {
-    pub(crate) fn new(first: Arc<Invocation>, mut ending: Ending) -> Self {
-        ending.bound();
-        Second { first, ending: Box::new(ending) }
-    }
-
     /// All of it.
     pub(crate) fn into_row(self) -> Row {
-        let mut row = Row { invocation: self.first, stage: Stage::Completion };
-        // By now nobody else holds it, as a rule.
-        Arc::make_mut(&mut row.invocation).ends(*self.ending);
+        let mut row = Row::new(self.first, Stage::Completion);
+        row.invocation.ends(*self.ending);
         row
     }
 
     /// Adds what this says to the first write.
     pub(crate) fn add_to(self, first: &mut Row) {
         drop(self.first);
-        Arc::make_mut(&mut first.invocation).ends(*self.ending);
+        first.invocation.ends(*self.ending);
     }
 }
 

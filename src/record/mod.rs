@@ -49,7 +49,7 @@ pub use config::{
     Batch, Chosen, Config, Journal, Mode, OnFailure, Policy, Postgres, PostgresUrl, Source, Sqlite,
     StoreFull, Stores, WhenFull,
 };
-pub use invocation::{Captured, Ending, Invocation, new_id};
+pub use invocation::{Bounded, Captured, Ending, Invocation, new_id};
 pub use journal::Expected;
 pub use meters::Meters;
 pub use query::Query;

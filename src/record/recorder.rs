@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::committer::Lane;
 use super::config::{Chosen, Config, Mode, OnFailure};
-use super::invocation::{Ending, Invocation, Row, Second, Stage};
+use super::invocation::{Bounded, Ending, Invocation, Row, Second, Stage};
 use super::journal::{Expected, Journal};
 use super::link::Link;
 use super::meters::Meters;
@@ -142,19 +142,22 @@ impl Recorder {
     /// The row is not known to be committed anywhere.
     pub async fn commit(
         &self,
-        invocation: Arc<Invocation>,
+        invocation: Bounded,
+        expected: Option<Expected>,
         within: Duration,
         (mode, on_failure): (Mode, OnFailure),
     ) -> Result<Committed, Unavailable> {
-        let row = Row { invocation, stage: Stage::Answered };
+        let row = Row::new(invocation, Stage::Answered);
         let outcome = match (mode, self.0.durable, on_failure) {
-            (Mode::Durable, Durable::Journal, _) => self.0.journal.commit(row, within).await,
+            (Mode::Durable, Durable::Journal, _) => {
+                self.0.journal.commit(row, expected, within).await
+            }
             (Mode::Durable, Durable::Store, _) | (_, _, OnFailure::Reject) => {
                 self.0.lane.commit(row, within).await.map(|()| Committed::Store)
             }
             (_, _, OnFailure::Journal) => match self.0.lane.commit(row.clone(), within).await {
                 Ok(()) => Ok(Committed::Store),
-                Err(_) => self.0.journal.commit(row, within).await,
+                Err(_) => self.0.journal.commit(row, None, within).await,
             },
         };
         match &outcome {
@@ -166,17 +169,11 @@ impl Recorder {
         outcome
     }
 
-    /// A row as [`Recorder::commit`] takes it: what the stores cannot hold is taken out.
-    pub fn row(mut invocation: Invocation) -> Arc<Invocation> {
-        invocation.bound();
-        Arc::new(invocation)
-    }
-
     /// Modes `durable` and `sync`: the second write of a row, at the end of the request; what was not
     /// known before. Never waits. It also corrects, or makes, the row of a request whose commit failed or
     /// was never tried. One that does not fit into the queue is dropped and counted.
-    pub fn complete(&self, first: Arc<Invocation>, ending: Ending, mode: Mode, commit: Commit) {
-        let second = Second::new(first, ending);
+    pub fn complete(&self, first: Bounded, ending: Ending, mode: Mode, commit: Commit) {
+        let second = Second { first, ending: Box::new(ending) };
         let journal = match commit {
             Commit::Made(Committed::Nowhere) => return,
             Commit::Made(Committed::Journal) => true,

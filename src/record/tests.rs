@@ -177,7 +177,7 @@ async fn rows_left_at_the_end_are_counted_as_dropped() {
         recorder.enqueue(invocation("row"));
     }
     let second = invocation("second write");
-    recorder.complete(Recorder::row(second.clone()), ending(&second), Mode::Sync, Commit::Failed);
+    recorder.complete(second.clone().into(), ending(&second), Mode::Sync, Commit::Failed);
     let stats = recorder.close(SHORT).await;
     recorder.enqueue(invocation("after the end"));
     assert_eq!((stats.written, stats.dropped, stats.completions_dropped), (0, 5, 1));
@@ -201,7 +201,9 @@ async fn commits_that_wait_together_share_a_transaction() {
     let recorder = recorder(&store, "{}");
     let commit = || {
         let recorder = recorder.clone();
-        tokio::spawn(async move { recorder.commit(Recorder::row(invocation("row")), LONG, REJECT).await })
+        tokio::spawn(
+            async move { recorder.commit(invocation("row").into(), None, LONG, REJECT).await },
+        )
     };
     let mut commits = vec![commit()];
     store.has_begun(1).await;
@@ -224,10 +226,10 @@ async fn a_commit_given_up_before_its_transaction_is_not_written() {
     let recorder = recorder(&store, "{}");
     let first = tokio::spawn({
         let recorder = recorder.clone();
-        async move { recorder.commit(Recorder::row(invocation("first")), LONG, REJECT).await }
+        async move { recorder.commit(invocation("first").into(), None, LONG, REJECT).await }
     });
     store.has_begun(1).await;
-    let late = recorder.commit(Recorder::row(invocation("late")), SHORT, REJECT).await;
+    let late = recorder.commit(invocation("late").into(), None, SHORT, REJECT).await;
     assert_eq!(late, Err(Unavailable::Late(SHORT)));
     store.gate.add_permits(100);
     assert_eq!(first.await.expect("no panic"), Ok(Committed::Store));
@@ -239,8 +241,10 @@ async fn a_commit_given_up_before_its_transaction_is_not_written() {
 async fn a_refused_row_fails_only_its_own_commit() {
     let recorder = recorder(&Fake::new(), "{}");
     let (good, bad) = (invocation("good"), invocation("poison"));
-    let (good, bad) =
-        tokio::join!(recorder.commit(Recorder::row(good.clone()), LONG, REJECT), recorder.commit(Arc::new(bad.clone()), LONG, REJECT),);
+    let (good, bad) = tokio::join!(
+        recorder.commit(good.clone().into(), None, LONG, REJECT),
+        recorder.commit(bad.clone().into(), None, LONG, REJECT),
+    );
     assert_eq!(good, Ok(Committed::Store));
     assert_eq!(bad, Err(Unavailable::Refused("poison".to_owned())));
 }
@@ -249,10 +253,10 @@ async fn a_refused_row_fails_only_its_own_commit() {
 async fn a_commit_outlasts_a_short_outage() {
     let store = Fake::new();
     let recorder = recorder(&store, "{}");
-    recorder.commit(Recorder::row(invocation("before")), LONG, REJECT).await.expect("committed");
+    recorder.commit(invocation("before").into(), None, LONG, REJECT).await.expect("committed");
     store.down.store(true, SeqCst);
     let row = invocation("during");
-    let commit = recorder.commit(Recorder::row(row.clone()), LONG, REJECT);
+    let commit = recorder.commit(row.clone().into(), None, LONG, REJECT);
     let outage = async {
         store.has_begun(2).await;
         store.down.store(false, SeqCst);
@@ -266,11 +270,11 @@ async fn a_store_down_for_long_is_not_waited_for() {
     store.down.store(true, SeqCst);
     let recorder = recorder(&store, "{}");
     let row = invocation("row");
-    let waited = recorder.commit(Recorder::row(row.clone()), SHORT, REJECT).await;
+    let waited = recorder.commit(row.clone().into(), None, SHORT, REJECT).await;
     assert_eq!(waited, Err(Unavailable::Down("unplugged".to_owned())));
     let at_once = tokio::select! {
         biased;
-        outcome = recorder.commit(Recorder::row(row.clone()), SHORT, REJECT) => outcome,
+        outcome = recorder.commit(row.clone().into(), None, SHORT, REJECT) => outcome,
         () = std::future::ready(()) => panic!("it waits"),
     };
     assert_eq!(at_once, Err(Unavailable::Down("unplugged".to_owned())));
@@ -283,9 +287,9 @@ async fn the_second_write_stands_in_for_a_first_that_failed() {
     store.down.store(true, SeqCst);
     let recorder = recorder(&store, "{}");
     let mut row = invocation("row");
-    recorder.commit(Recorder::row(row.clone()), SHORT, REJECT).await.expect_err("down");
+    recorder.commit(row.clone().into(), None, SHORT, REJECT).await.expect_err("down");
     row.status = 503;
-    recorder.complete(Recorder::row(row.clone()), ending(&row), Mode::Sync, Commit::Failed);
+    recorder.complete(row.clone().into(), ending(&row), Mode::Sync, Commit::Failed);
     store.down.store(false, SeqCst);
     let stats = recorder.close(LONG).await;
     assert_eq!((stats.completed, stats.written), (1, 0));
@@ -297,7 +301,7 @@ async fn health_says_what_is_wrong() {
     let store = Fake::new();
     store.down.store(true, SeqCst);
     let recorder = recorder(&store, "{}");
-    recorder.commit(Recorder::row(invocation("row")), SHORT, REJECT).await.expect_err("down");
+    recorder.commit(invocation("row").into(), None, SHORT, REJECT).await.expect_err("down");
     assert_eq!(recorder.health().await, Err("unplugged".to_owned()));
 }
 

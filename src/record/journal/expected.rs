@@ -4,14 +4,43 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, Thread};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use crate::record::config::Batch;
+
+impl Batch {
+    /// The longest time from a commit that several waited for to the next one, while more are expected.
+    pub fn longest_interval(&self) -> Duration {
+        *self.commit_interval * 3
+    }
+}
+
+/// Nobody waits, for any number.
+const NOBODY: usize = usize::MAX;
 
 /// How many there are, and who waits for them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Expecting {
-    // Relaxed: a hint; what waits has an end of its own, and rows come by another way.
+    // Released by who sends a row and acquired by who waits: a row that is not expected any more has
+    // been sent.
     count: AtomicUsize,
+    /// The count that somebody waits for, or [`NOBODY`]. A change that is missed costs the rest of a
+    /// wait that has an end.
+    awaited: AtomicUsize,
+    /// Those that were waited for in vain. They take longer, and are not waited for again.
+    stragglers: AtomicUsize,
     keeper: OnceLock<Thread>,
+}
+
+impl Default for Expecting {
+    fn default() -> Self {
+        Expecting {
+            count: AtomicUsize::new(0),
+            awaited: AtomicUsize::new(NOBODY),
+            stragglers: AtomicUsize::new(0),
+            keeper: OnceLock::new(),
+        }
+    }
 }
 
 impl Expecting {
@@ -20,27 +49,36 @@ impl Expecting {
         Expected(Arc::clone(self))
     }
 
-    /// Waits until nobody is expected, or until `latest`. For one thread.
+    /// Waits until nobody is expected but such as were waited for in vain before, or until `latest`.
+    /// For one thread.
     pub(super) fn wait(&self, latest: Instant) {
         self.keeper.get_or_init(thread::current);
-        while self.count.load(Ordering::Relaxed) > 0 {
-            let left = latest.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
+        let count = || self.count.load(Ordering::Acquire);
+        let stragglers = self.stragglers.load(Ordering::Relaxed).min(count());
+        self.awaited.store(stragglers, Ordering::Relaxed);
+        let mut left = count();
+        while left > stragglers {
+            let time = latest.saturating_duration_since(Instant::now());
+            if time.is_zero() {
+                break;
             }
-            thread::park_timeout(left);
+            thread::park_timeout(time);
+            left = count();
         }
+        self.awaited.store(NOBODY, Ordering::Relaxed);
+        self.stragglers.store(left, Ordering::Relaxed);
     }
 }
 
-/// A request that will have a row. To be dropped when that is about to be committed, or will not be.
+/// A request that will have a row. To be dropped when that has been sent, or will not be.
 #[derive(Debug)]
 #[must_use = "dropping it says that the row has come"]
 pub struct Expected(Arc<Expecting>);
 
 impl Drop for Expected {
     fn drop(&mut self) {
-        if self.0.count.fetch_sub(1, Ordering::Relaxed) == 1
+        let left = self.0.count.fetch_sub(1, Ordering::Release) - 1;
+        if left == self.0.awaited.load(Ordering::Relaxed)
             && let Some(keeper) = self.0.keeper.get()
         {
             keeper.unpark();
@@ -50,28 +88,33 @@ impl Drop for Expected {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const LONG: Duration = Duration::from_secs(30);
     const SHORT: Duration = Duration::from_millis(30);
 
+    fn wait(expecting: &Expecting, most: Duration) -> Duration {
+        let begun = Instant::now();
+        expecting.wait(begun + most);
+        begun.elapsed()
+    }
+
     #[test]
     fn whoever_waits_goes_on_with_the_last_one_or_in_time() {
         let expecting = Arc::<Expecting>::default();
-        let begun = Instant::now();
-        expecting.wait(begun + LONG);
+        assert!(wait(&expecting, LONG) < LONG);
         let (first, last) = (expecting.one(), expecting.one());
         drop(first);
-        expecting.wait(Instant::now() + SHORT);
-        assert!(begun.elapsed() >= SHORT);
-        let leaves = thread::spawn(move || {
-            thread::sleep(SHORT);
-            drop(last);
-        });
-        expecting.wait(Instant::now() + LONG);
-        leaves.join().expect("no panic");
-        assert!(begun.elapsed() < LONG);
+        assert!(wait(&expecting, SHORT) >= SHORT);
+        // That one is not waited for again, but another one is.
+        assert!(wait(&expecting, LONG) < LONG);
+        let another = expecting.one();
+        let goes = thread::spawn(move || drop(another));
+        assert!(wait(&expecting, LONG) < LONG);
+        goes.join().expect("no panic");
+        drop(last);
+        assert!(wait(&expecting, LONG) < LONG);
+        let _new = expecting.one();
+        assert!(wait(&expecting, SHORT) >= SHORT, "the straggler has gone");
     }
 }

@@ -221,7 +221,7 @@ impl File {
         };
         let (made, gone, last) = transaction(&self.connection, insert_all)
             .map_err(|error| failure(&self.path, &error))?;
-        if self.oldest.is_some_and(|oldest| done.contains(&oldest)) {
+        if self.depth == 0 || self.oldest.is_some_and(|oldest| done.contains(&oldest)) {
             self.oldest = None;
         }
         self.last = last;
@@ -280,7 +280,8 @@ impl File {
         if self.oldest.is_none() {
             let sql = "SELECT min(number) FROM entries";
             let query = self.connection.prepare_cached(sql);
-            let found = query.and_then(|mut query| query.query_row([], |row| row.get(0)).optional());
+            let found =
+                query.and_then(|mut query| query.query_row([], |row| row.get(0)).optional());
             self.oldest = found.ok()?.flatten();
         }
         let micros = u64::try_from(self.oldest?).ok()?;

@@ -3,8 +3,6 @@
 //! A frame is a mark, the length of its body, the body's CRC-32, and the body: one row. No body contains
 //! a mark; after damage the next mark is where reading goes on.
 
-use std::sync::Arc;
-
 use crate::record::invocation::{Row, Stage};
 use crate::record::{binary, json};
 
@@ -131,7 +129,7 @@ fn read(body: &[u8]) -> Option<Row> {
         _ => binary::read(body)?,
     };
     let stage = if completed { Stage::Completion } else { Stage::Answered };
-    Some(Row { invocation: Arc::new(invocation), stage })
+    Some(Row::new(invocation, stage))
 }
 
 #[cfg(test)]
@@ -176,8 +174,9 @@ mod tests {
 
     #[test]
     fn a_body_that_would_hold_a_mark_is_text() {
-        let mut row = Row::new(invocation("one"), Stage::Answered);
-        Arc::make_mut(&mut row.invocation).trace_id = u128::from(u32::from_be_bytes(MARK));
+        let mut marked = invocation("one");
+        marked.trace_id = u128::from(u32::from_be_bytes(MARK));
+        let row = Row::new(marked, Stage::Answered);
         let mut bytes = Vec::new();
         write(&row, &mut bytes);
         assert_eq!(bytes[HEAD], b'{');

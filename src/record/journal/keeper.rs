@@ -27,8 +27,6 @@ use crate::record::store::Safety;
 
 /// Rows in one transaction at most.
 const GROUP: usize = 4096;
-/// How many of its intervals a commit waits for rows that are expected, at most.
-const PATIENCE: u32 = 3;
 
 pub(super) enum Job {
     Append(Row, Option<Answer>),
@@ -61,6 +59,8 @@ pub(super) struct Keeper {
     pub(super) max_delay: Duration,
     /// The least time from one commit that several wait for to the next.
     pub(super) commit_interval: Duration,
+    /// The same, while rows are expected.
+    pub(super) longest_interval: Duration,
     /// When the last commit began, if several waited for it.
     pub(super) last_commit: Option<Instant>,
     pub(super) expecting: Arc<Expecting>,
@@ -128,7 +128,7 @@ impl Keeper {
                         rested = true;
                         let earliest = last + self.commit_interval;
                         sleep(earliest.saturating_duration_since(Instant::now()));
-                        self.expecting.wait(last + self.commit_interval * PATIENCE);
+                        self.expecting.wait(last + self.longest_interval);
                     }
                     Some(_) | None => break,
                 },
@@ -317,6 +317,7 @@ mod tests {
             safety: Safety::Process,
             max_delay: Duration::ZERO,
             commit_interval: INTERVAL,
+            longest_interval: INTERVAL,
             last_commit: None,
             expecting: Arc::default(),
             inbox,
@@ -338,6 +339,31 @@ mod tests {
     fn append() -> (Job, oneshot::Receiver<Result<(), Unavailable>>) {
         let (answer, outcome) = Answer::channel();
         (Job::Append(Row::new(invocation("row"), Stage::Answered), Some(answer)), outcome)
+    }
+
+    #[tokio::test]
+    async fn a_commit_with_company_waits_for_who_is_expected() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (mut keeper, jobs) = keeper(directory.path());
+        keeper.commit_interval = INTERVAL / 10;
+        let expecting = Arc::clone(&keeper.expecting);
+        let mut gather = |rows: usize| {
+            let begun = Instant::now();
+            let mut outcomes = Vec::new();
+            for _ in 0..rows {
+                let (job, outcome) = append();
+                jobs.send(job).expect("the keeper is there");
+                outcomes.push(outcome);
+            }
+            let first = keeper.inbox.recv().expect("a job");
+            assert_eq!(keeper.gather(first).awaited, rows);
+            begun.elapsed()
+        };
+        let slow = expecting.one();
+        gather(2);
+        assert!(gather(2) > INTERVAL / 2, "it waits");
+        assert!(gather(2) < INTERVAL / 2, "once");
+        drop(slow);
     }
 
     #[tokio::test]

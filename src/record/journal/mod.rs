@@ -107,14 +107,17 @@ impl Journal {
         self.expecting.one()
     }
 
-    /// Commits the row here, within `within`.
+    /// Commits the row here, within `within`. It was `expected`.
     pub(crate) async fn commit(
         &self,
         row: Row,
+        expected: Option<Expected>,
         within: Duration,
     ) -> Result<Committed, Unavailable> {
         let (answer, outcome) = Answer::channel();
-        if let Some((_, unavailable)) = self.append(row, Some(answer)) {
+        let refused = self.append(row, Some(answer));
+        drop(expected);
+        if let Some((_, unavailable)) = refused {
             return Err(unavailable);
         }
         let outcome = match timeout(within, outcome).await {
@@ -213,6 +216,7 @@ impl Journal {
             safety: self.safety,
             max_delay: *self.batch.max_delay,
             commit_interval: *self.batch.commit_interval,
+            longest_interval: self.batch.longest_interval(),
             last_commit: None,
             expecting: Arc::clone(&self.expecting),
             inbox,

@@ -260,7 +260,10 @@ mod tests {
         let first = Row::new(row.clone(), Stage::Answered);
         row.bytes_out = 5;
         let second = Row::new(row.clone(), Stage::Completion);
-        let in_memory = || vec![Second::new(Arc::clone(&first.invocation), ending(&row))];
+        let in_memory = || {
+            let (first, ending) = (first.invocation.clone(), Box::new(ending(&row)));
+            vec![Second { first, ending }]
+        };
         let alone = Row::new(invocation("alone"), Stage::Answered);
         let said = |rows: &[&Row], seconds| {
             let merged = merge(rows.iter().map(|row| (*row).clone()), seconds);

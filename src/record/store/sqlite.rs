@@ -314,7 +314,7 @@ pub(crate) fn take_all(connection: &mut Connection) -> rusqlite::Result<Vec<Row>
         .prepare(&sql)?
         .query_map([], |found| {
             let stage = if found.get("completed")? { Stage::Completion } else { Stage::Answered };
-            Ok(Row { invocation: Arc::new(row::read(found)?), stage })
+            Ok(Row::new(row::read(found)?, stage))
         })?
         .collect();
     rows

@@ -37,7 +37,7 @@ async fn left_behind(directory: &Path, rows: usize) {
     let recorder = journalled(&store, made.path(), "");
     for n in 0..rows {
         let row = invocation(&format!("row {n:04}"));
-        recorder.commit(Recorder::row(row.clone()), LONG, DURABLE).await.expect("journalled");
+        recorder.commit(row.clone().into(), None, LONG, DURABLE).await.expect("journalled");
     }
     for file in ["journal.db", "journal.db-wal"] {
         fs::copy(made.path().join(file), directory.join(file)).expect("it is there");
@@ -49,7 +49,10 @@ async fn shipped(directory: &Path, good: usize) -> (Vec<String>, crate::record::
     let store = Fake::new();
     let recorder = journalled(&store, directory, "");
     eventually(|| store.names().len() >= good).await;
-    recorder.commit(Recorder::row(invocation("still works")), LONG, DURABLE).await.expect("journalled");
+    recorder
+        .commit(invocation("still works").into(), None, LONG, DURABLE)
+        .await
+        .expect("journalled");
     let stats = recorder.close(LONG).await;
     let mut names = store.names();
     names.retain(|name| name != "still works");
@@ -63,7 +66,7 @@ async fn the_journal_takes_what_the_store_cannot_and_ships_it_later() {
     let directory = tempfile::tempdir().expect("a directory");
     let store = Fake::down();
     let recorder = journalled(&store, directory.path(), "");
-    let outcome = recorder.commit(Recorder::row(invocation("kept")), A_WHILE, FALL_BACK).await;
+    let outcome = recorder.commit(invocation("kept").into(), None, A_WHILE, FALL_BACK).await;
     assert_eq!(outcome, Ok(Committed::Journal));
     store.down.store(false, SeqCst);
     eventually(|| recorder.stats().shipped == 1).await;
@@ -76,7 +79,7 @@ async fn a_durable_row_is_on_disk_before_it_is_in_the_store() {
     let directory = tempfile::tempdir().expect("a directory");
     let store = Fake::with_gate(0);
     let recorder = journalled(&store, directory.path(), "");
-    let outcome = recorder.commit(Recorder::row(invocation("row")), LONG, DURABLE).await;
+    let outcome = recorder.commit(invocation("row").into(), None, LONG, DURABLE).await;
     assert_eq!(outcome, Ok(Committed::Journal));
     let file = Connection::open(path(directory.path())).expect("a file");
     let rows: i64 = file
@@ -93,9 +96,10 @@ async fn the_two_writes_of_a_durable_row_reach_the_store_as_one() {
     let store = Fake::down();
     let recorder = journalled(&store, directory.path(), "");
     let mut row = invocation("row");
-    let commit = recorder.commit(Recorder::row(row.clone()), LONG, DURABLE).await.expect("journalled");
+    let commit =
+        recorder.commit(row.clone().into(), None, LONG, DURABLE).await.expect("journalled");
     row.bytes_out = 5;
-    recorder.complete(Recorder::row(row.clone()), ending(&row), Mode::Durable, Commit::Made(commit));
+    recorder.complete(row.clone().into(), ending(&row), Mode::Durable, Commit::Made(commit));
     eventually(|| recorder.stats().journal_depth == 2).await;
     store.down.store(false, SeqCst);
     let stats = recorder.close(LONG).await;
@@ -107,13 +111,14 @@ async fn the_two_writes_of_a_durable_row_reach_the_store_as_one() {
 async fn completed_while_shipped(store: &Arc<Fake>, directory: &Path) -> (Recorder, Uuid) {
     let recorder = journalled(store, directory, "");
     // So that the shipper has nothing to catch up with.
-    recorder.commit(Recorder::row(invocation("first")), LONG, DURABLE).await.expect("journalled");
+    recorder.commit(invocation("first").into(), None, LONG, DURABLE).await.expect("journalled");
     eventually(|| recorder.stats().journal_depth == 0).await;
     let mut row = invocation("row");
-    let commit = recorder.commit(Recorder::row(row.clone()), LONG, DURABLE).await.expect("journalled");
+    let commit =
+        recorder.commit(row.clone().into(), None, LONG, DURABLE).await.expect("journalled");
     store.has_begun(2).await;
     row.bytes_out = 5;
-    recorder.complete(Recorder::row(row.clone()), ending(&row), Mode::Durable, Commit::Made(commit));
+    recorder.complete(row.clone().into(), ending(&row), Mode::Durable, Commit::Made(commit));
     (recorder, row.id)
 }
 
@@ -161,7 +166,7 @@ async fn what_a_journal_holds_is_shipped_by_the_next_run() {
     let directory = tempfile::tempdir().expect("a directory");
     let store = Fake::down();
     let first = journalled(&store, directory.path(), "");
-    first.commit(Recorder::row(invocation("kept")), LONG, DURABLE).await.expect("journalled");
+    first.commit(invocation("kept").into(), None, LONG, DURABLE).await.expect("journalled");
     first.close(SHORT).await;
     drop(first);
     store.down.store(false, SeqCst);
@@ -180,7 +185,7 @@ async fn a_store_that_is_away_for_long_costs_disk_and_no_memory() {
     let recorder = recorder(&store, &yaml);
     for n in 0..200 {
         let row = invocation(&format!("row {n}"));
-        recorder.commit(Recorder::row(row.clone()), LONG, DURABLE).await.expect("journalled");
+        recorder.commit(row.clone().into(), None, LONG, DURABLE).await.expect("journalled");
     }
     assert_eq!(recorder.stats().journal_depth, 200);
     assert!(recorder.stats().journal_oldest_us > 0);
@@ -199,7 +204,7 @@ async fn a_full_journal_does_as_its_policy_says() {
         let recorder = journalled(&store, directory.path(), &more);
         let mut kept = 0;
         let refused = loop {
-            match recorder.commit(Recorder::row(invocation(&"x".repeat(900))), LONG, DURABLE).await {
+            match recorder.commit(invocation(&"x".repeat(900)).into(), None, LONG, DURABLE).await {
                 Ok(Committed::Journal) if kept < 1000 => kept += 1,
                 outcome => break outcome,
             }
@@ -215,7 +220,7 @@ async fn a_full_journal_does_as_its_policy_says() {
         store.down.store(false, SeqCst);
         eventually(|| recorder.stats().journal_depth == 0).await;
         assert_eq!(store.names().len(), kept);
-        let after = recorder.commit(Recorder::row(invocation("after")), LONG, DURABLE).await;
+        let after = recorder.commit(invocation("after").into(), None, LONG, DURABLE).await;
         assert_eq!(after, Ok(Committed::Journal), "there is room again");
     }
 }
@@ -226,7 +231,7 @@ async fn a_poisoned_row_holds_up_no_other() {
     let store = Fake::new();
     let recorder = journalled(&store, directory.path(), "");
     for name in ["one", "poison", "two"] {
-        recorder.commit(Recorder::row(invocation(name)), LONG, DURABLE).await.expect("journalled");
+        recorder.commit(invocation(name).into(), None, LONG, DURABLE).await.expect("journalled");
     }
     let stats = recorder.close(LONG).await;
     assert_eq!((stats.shipped, stats.dead, stats.journal_depth), (2, 1, 0));
@@ -311,7 +316,7 @@ async fn a_file_that_is_no_journal_is_set_aside() {
 async fn no_journal_is_made_that_is_not_needed() {
     let directory = tempfile::tempdir().expect("a directory");
     let recorder = journalled(&Fake::new(), directory.path(), "");
-    let outcome = recorder.commit(Recorder::row(invocation("row")), LONG, FALL_BACK).await;
+    let outcome = recorder.commit(invocation("row").into(), None, LONG, FALL_BACK).await;
     assert_eq!(outcome, Ok(Committed::Store));
     assert!(!directory.path().join("journal.db").exists());
 }

@@ -24,14 +24,14 @@ async fn rows_outlast_a_database_that_is_stopped_and_started() {
     let Some(server) = postgres_server::Postgres::start() else { return };
     let url = server.database();
     let recorder = on_postgres(&url);
-    recorder.commit(Recorder::row(invocation("before")), LONG, REJECT).await.expect("committed");
+    recorder.commit(invocation("before").into(), None, LONG, REJECT).await.expect("committed");
     assert_eq!(recorder.health().await, Ok(()));
 
     server.stop();
     for _ in 0..1000 {
         recorder.enqueue(invocation("during"));
     }
-    let refused = recorder.commit(Recorder::row(invocation("lost")), 10 * SHORT, REJECT).await;
+    let refused = recorder.commit(invocation("lost").into(), None, 10 * SHORT, REJECT).await;
     assert!(matches!(refused, Err(Unavailable::Down(_))), "{refused:?}");
     assert!(recorder.health().await.is_err());
 
@@ -50,10 +50,10 @@ async fn a_database_that_is_down_at_the_start_is_used_once_it_is_up() {
     let recorder = on_postgres(&url);
     recorder.enqueue(invocation("early"));
     let row = invocation("sync");
-    recorder.commit(Recorder::row(row.clone()), SHORT, REJECT).await.expect_err("down");
+    recorder.commit(row.clone().into(), None, SHORT, REJECT).await.expect_err("down");
     server.restart();
     eventually(|| recorder.stats().written == 1).await;
-    let outcome = recorder.commit(Recorder::row(row.clone()), LONG, REJECT).await;
+    let outcome = recorder.commit(row.clone().into(), None, LONG, REJECT).await;
     assert_eq!(outcome, Ok(Committed::Store));
 }
 
@@ -62,14 +62,14 @@ async fn sixty_four_connections_commit_together_on_postgres() {
     let Some(server) = postgres_server::Postgres::shared() else { return };
     let url = server.database();
     let recorder = on_postgres(&url);
-    recorder.commit(Recorder::row(invocation("first")), LONG, REJECT).await.expect("committed");
+    recorder.commit(invocation("first").into(), None, LONG, REJECT).await.expect("committed");
     let clients = (0..64).map(|_| {
         let recorder = recorder.clone();
         tokio::spawn(async move {
             let mut waits = Vec::new();
             for _ in 0..20 {
                 let begun = Instant::now();
-                let outcome = recorder.commit(Recorder::row(invocation("row")), LONG, REJECT).await;
+                let outcome = recorder.commit(invocation("row").into(), None, LONG, REJECT).await;
                 assert_eq!(outcome, Ok(Committed::Store));
                 waits.push(begun.elapsed());
             }
