@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use http::Method;
 use serde::{Deserialize, Serialize};
@@ -95,7 +95,7 @@ pub(crate) fn read(bytes: &[u8]) -> Option<(Invocation, bool)> {
     }
     let invocation = Invocation {
         id: Uuid::from_bytes(it.id),
-        created_at: SystemTime::checked_add(&UNIX_EPOCH, Duration::from_micros(it.created_at_us))?,
+        created_at: UNIX_EPOCH.checked_add(Duration::from_micros(it.created_at_us))?,
         request_id: it.request_id.into(),
         trace_id: u128::from_be_bytes(it.trace_id),
         route: it.route.into(),
