@@ -1,8 +1,8 @@
 //! A database in trouble fails no request in `durable` and `async`, slows none down, loses no row,
 //! stores none twice and costs no memory.
 //!
-//! `RECORD_OUTAGE_SECONDS` sets how long each fault lasts; `scripts/soak.sh` makes it thirty, and
-//! prints the figures.
+//! `RECORD_OUTAGE_SECONDS` sets how long each fault lasts, and `RECORD_OUTAGE_ROUNDS` how often it comes;
+//! `scripts/soak.sh` makes it thirty, and prints the figures.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use crate::support::{
     Answered, Gateway, Load, Plan, Postgres, Upstream, assert_within, eventually, pass, quantile,
-    timed,
 };
 
 /// Beside what the machine is late by: far less than any of the faults would cost a request that
@@ -30,6 +29,7 @@ struct Database {
     url: String,
     name: String,
     lasts: Duration,
+    rounds: usize,
 }
 
 impl Database {
@@ -39,9 +39,10 @@ impl Database {
         let name = url.rsplit('/').next().expect("a name").to_owned();
         server.query("postgres", "CREATE ROLE gateway LOGIN");
         server.query("postgres", &format!("ALTER DATABASE {name} OWNER TO gateway"));
-        let seconds = std::env::var("RECORD_OUTAGE_SECONDS").ok().and_then(|s| s.parse().ok());
-        let lasts = Duration::from_secs_f64(seconds.unwrap_or(1.5));
-        Some(Database { server, url, name, lasts })
+        let number = |name: &str| std::env::var(name).ok().and_then(|s| s.parse::<f64>().ok());
+        let lasts = Duration::from_secs_f64(number("RECORD_OUTAGE_SECONDS").unwrap_or(1.5));
+        let rounds = number("RECORD_OUTAGE_ROUNDS").unwrap_or(1.0) as usize;
+        Some(Database { server, url, name, lasts, rounds })
     }
 
     /// At full length, which somebody asks for who leaves the machine alone.
@@ -103,6 +104,11 @@ impl Database {
         self.server.query(&self.url, "DROP FUNCTION slow CASCADE");
     }
 
+    /// To compare with: how far two runs lie apart by themselves.
+    fn well(&self) {
+        pass(self.lasts);
+    }
+
     fn rows(&self) -> usize {
         let count = self.server.query(&self.url, "SELECT count(*) FROM invocations");
         count.parse().expect("a number")
@@ -138,24 +144,35 @@ fn promise(mode: &str, queue: u32) {
         ("out of connections", Database::out_of_connections),
         ("locked", Database::locked),
         ("slow", Database::slow),
+        ("no trouble", Database::well),
     ] {
         if only.as_ref().is_some_and(|only| only != name) {
             continue;
         }
-        // To compare with: the same load on the same machine, a moment before.
-        let before = format!("before {name}");
-        let usual = load(&gateway, &before, &mut all, || pass(database.lasts));
-        let (under, _) = timed(|| load(&gateway, name, &mut all, || fault(&database)));
-        let ratio = under.1.as_secs_f64() / usual.1.as_secs_f64();
-        eprintln!(
-            "{mode}, {name}: p50 {:.2?}, p99 {:.2?}; before it p50 {:.2?}, p99 {:.2?}: p99 {ratio:.2} x",
-            under.0, under.1, usual.0, usual.1
-        );
+        let mut pairs = Vec::new();
+        for round in 0..database.rounds {
+            // To compare with: the same load on the same machine, a moment before.
+            let before = format!("before {name} {round}");
+            let usual = load(&gateway, &before, &mut all, || pass(database.lasts));
+            let under = load(&gateway, &format!("{name} {round}"), &mut all, || fault(&database));
+            eprintln!("{mode}, {name}: {}", compared(under, usual));
+            eventually(&format!("the rows after: {name}"), || {
+                (database.rows() >= all.len()).then_some(())
+            });
+            pairs.push((under, usual));
+        }
+        let median = |of: fn(&(Times, Times)) -> Duration| {
+            let mut all: Vec<_> = pairs.iter().map(of).collect();
+            all.sort();
+            all[all.len() / 2]
+        };
+        let under = (median(|(under, _)| under.0), median(|(under, _)| under.1));
+        let usual = (median(|(_, usual)| usual.0), median(|(_, usual)| usual.1));
+        if pairs.len() > 1 {
+            eprintln!("{mode}, {name}, medians of {}: {}", pairs.len(), compared(under, usual));
+        }
         let noise = if database.is_soak() { QUIET_NOISE } else { NOISE };
         assert_within(under.1, usual.1.mul_f64(1.1) + noise);
-        eventually(&format!("the rows after: {name}"), || {
-            (database.rows() >= all.len()).then_some(())
-        });
     }
     let grown = gateway.memory("VmRSS").saturating_sub(memory);
     eprintln!("{mode}: {} requests, {} KiB more memory", all.len(), grown >> 10);
@@ -163,13 +180,19 @@ fn promise(mode: &str, queue: u32) {
     ledger(&database, &all);
 }
 
+/// A median and a p99.
+type Times = (Duration, Duration);
+
+fn compared(under: Times, usual: Times) -> String {
+    let ratio = under.1.as_secs_f64() / usual.1.as_secs_f64();
+    format!(
+        "p50 {:.2?}, p99 {:.2?}; before it p50 {:.2?}, p99 {:.2?}: p99 {ratio:.2} x",
+        under.0, under.1, usual.0, usual.1
+    )
+}
+
 /// Load for as long as `during` takes; its median and its p99.
-fn load(
-    gateway: &Gateway,
-    name: &str,
-    all: &mut Vec<Answered>,
-    during: impl FnOnce(),
-) -> (Duration, Duration) {
+fn load(gateway: &Gateway, name: &str, all: &mut Vec<Answered>, during: impl FnOnce()) -> Times {
     let load = Load::paced(gateway.address, CLIENTS, name, EVERY);
     during();
     let answered = load.finish();

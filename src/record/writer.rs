@@ -10,12 +10,17 @@ use std::sync::Arc;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 
-use super::config::Config;
+use super::config::{Chosen, Config};
 use super::invocation::{Row, Stage};
 use super::link::Link;
 use super::recorder::Closing;
 use super::stats::Counters;
 use super::store::{Refusal, Safety};
+
+/// Second writes in one batch for PostgreSQL, where more are not waiting already: they keep it busy for
+/// longer than new rows do, and commits that requests wait for meet them there. The embedded store has one
+/// writer anyway.
+const SECONDS: u32 = 64;
 
 /// The entrance.
 pub(crate) struct Queue {
@@ -24,6 +29,7 @@ pub(crate) struct Queue {
     counters: Arc<Counters>,
     most: u64,
     batch: u64,
+    seconds: u64,
     /// A batch is full: do not wait for more.
     full: Arc<Notify>,
 }
@@ -47,8 +53,14 @@ impl Queue {
             max_delay: *config.batch.max_delay,
             closing,
         };
-        let batch = config.batch.max_rows.get().into();
-        let queue = Queue { rows, counters, most: config.queue.get().into(), batch, full };
+        let batch = config.batch.max_rows.get();
+        let seconds = match config.store.chosen() {
+            Some(Chosen::Postgres(..)) => batch.min(SECONDS),
+            Some(Chosen::Sqlite(..)) | None => batch,
+        };
+        let (batch, seconds) = (batch.into(), seconds.into());
+        let most = config.queue.get().into();
+        let queue = Queue { rows, counters, most, batch, seconds, full };
         (queue, writer.run())
     }
 
@@ -64,7 +76,11 @@ impl Queue {
             drop_one(&self.counters, stage);
             return;
         }
-        if depth.is_multiple_of(self.batch) {
+        let batch = match stage {
+            Stage::Completion => self.seconds,
+            Stage::Whole | Stage::Answered => self.batch,
+        };
+        if depth.is_multiple_of(batch) {
             self.full.notify_one();
         }
     }

@@ -6,18 +6,22 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension};
 
 use super::entry::{Entry, forget, insert_next, pack};
+use super::failure::{Failure, failure};
 use super::frame::{self, Found, Head};
 use super::reserve::Reserve;
 use super::salvage;
 use crate::record::invocation::Row;
-use crate::record::store::{Safety, chain, sqlite};
+use crate::record::store::{Safety, sqlite};
 
 pub(super) const PAGE: u32 = 4096;
-/// Pages of the log at which it is worked into the file: the same few are in it many times.
-const LOG: u32 = 1024;
+/// Pages of the log at which it is worked into the file. The same few are in it many times, but where the
+/// store is away they are many, and a commit waits for all of them.
+const LOG: u32 = 256;
+/// Entries read at a time: rows wait for it.
+const PORTION: usize = 256;
 /// Pages of an empty file that are worth giving back.
 const SHRINK_FROM: u64 = 256;
 /// Tables that are neither ours nor those of earlier versions, nor SQLite's own.
@@ -27,21 +31,11 @@ const STRANGE_TABLES: &str = "SELECT count(*) FROM sqlite_schema \
 /// How long a writer of another process may hold the file.
 const BUSY: Duration = Duration::from_secs(2);
 
-/// Why the journal did not do it.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
-    #[error("{0}: no room for more rows: the disk or record.journal.max_size is full")]
-    Full(PathBuf),
-    #[error("{0}: {1}")]
-    Damaged(PathBuf, String),
-    #[error("{0}: {1}")]
-    Other(PathBuf, String),
-}
-
 pub(super) struct File {
     path: PathBuf,
     connection: Connection,
     reserve: Reserve,
+    safety: Safety,
     last: i64,
     /// The oldest entry's number, as far as it is known.
     oldest: Option<i64>,
@@ -149,8 +143,19 @@ impl File {
         let depth = u64::try_from(depth).unwrap_or(0);
         let reserve = Reserve::beside(path);
         let path = path.to_owned();
-        let file = File { path, connection, reserve, last, oldest: None, depth };
+        let file = File { path, connection, reserve, safety, last, oldest: None, depth };
         Ok((file, u64::try_from(sound).unwrap_or(0)))
+    }
+
+    /// What commits have to survive from now on; those before them, too.
+    pub(super) fn survive(&mut self, safety: Safety) -> Result<(), Failure> {
+        if self.safety != safety {
+            let set =
+                self.connection.pragma_update(None, "synchronous", sqlite::synchronous(safety));
+            set.map_err(|error| failure(&self.path, &error))?;
+            self.safety = safety;
+        }
+        Ok(())
     }
 
     /// Commits `rows`, and forgets the entries `done`, in one transaction. The new entries come back
@@ -230,7 +235,8 @@ impl File {
         Ok(made)
     }
 
-    /// The oldest entries, until there are `most` rows, and whether these are all there are.
+    /// The oldest entries, until there are `most` rows or as many entries as are read at a time, and
+    /// whether these are all there are.
     pub(super) fn oldest(&mut self, most: usize) -> Result<(Vec<Entry>, bool), Failure> {
         let read = || -> rusqlite::Result<_> {
             let sql = "SELECT number, rows, body FROM entries ORDER BY number";
@@ -238,7 +244,7 @@ impl File {
             let mut found = query.query([])?;
             let (mut entries, mut rows) = (Vec::new(), 0);
             while let Some(row) = found.next()? {
-                if rows >= most {
+                if rows >= most || entries.len() >= PORTION {
                     return Ok((entries, None));
                 }
                 let (held, body) = (row.get::<_, i64>(1)?, row.get_ref(2)?.as_bytes()?);
@@ -317,23 +323,4 @@ fn transaction<T>(
         run("ROLLBACK").ok();
     }
     done
-}
-
-fn failure(path: &Path, error: &rusqlite::Error) -> Failure {
-    let path = path.to_owned();
-    match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => Failure::Full(path),
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-            Failure::Damaged(path, chain(error))
-        }
-        _ => match error {
-            // A value of another kind than was ever written; a statement of ours that the schema does
-            // not know.
-            rusqlite::Error::SqlInputError { .. }
-            | rusqlite::Error::InvalidColumnType(..)
-            | rusqlite::Error::FromSqlConversionFailure(..)
-            | rusqlite::Error::IntegralValueOutOfRange(..) => Failure::Damaged(path, chain(error)),
-            _ => Failure::Other(path, chain(error)),
-        },
-    }
 }

@@ -1,13 +1,13 @@
 //! The thread that owns the journal's file: one transaction after the other, each for everybody who
-//! came while the last one was under way.
+//! came while the last one was under way. What nobody waits for has transactions of its own, now and then,
+//! so that who waits for his row waits for no other; and these do not wait for the disk.
 //!
 //! Committed rows are handed to the shipper in memory, so that in good times nothing is read back.
 //! When it cannot keep up, they stay on disk alone, and it asks for them.
 
-use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::thread::sleep;
 use std::time::{Duration, Instant, UNIX_EPOCH};
@@ -16,12 +16,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::entry::Entry;
 use super::expected::Expecting;
-use super::file::{Failure, File};
+use super::failure::Failure;
+use super::file::File;
+use super::later::Later;
 use super::seconds::Seconds;
 use crate::record::answer::{Answer, Answers};
 use crate::record::invocation::{Row, Second, Stage};
 use crate::record::meters::Meters;
-use crate::record::recorder::Unavailable;
 use crate::record::stats::Counters;
 use crate::record::store::Safety;
 
@@ -30,7 +31,7 @@ const GROUP: usize = 4096;
 
 pub(super) enum Job {
     Append(Row, Option<Answer>),
-    /// A second write that the shipper had in memory, and that the store cannot have now.
+    /// A second write that the shipper had in memory, and that the store cannot have for now.
     PutBy(Row),
     /// These entries are in the store.
     Forget(Vec<i64>),
@@ -55,7 +56,7 @@ pub(super) struct Keeper {
     pub(super) path: PathBuf,
     pub(super) max_size: u64,
     pub(super) safety: Safety,
-    /// How long rows that nobody waits for wait for company.
+    /// How long rows that nobody waits for, and entries to be forgotten, wait for others.
     pub(super) max_delay: Duration,
     /// The least time from one commit that several wait for to the next.
     pub(super) commit_interval: Duration,
@@ -71,60 +72,108 @@ pub(super) struct Keeper {
     /// Rows the shipper holds in memory, and how many that may be.
     pub(super) held: Arc<AtomicUsize>,
     pub(super) most_held: usize,
+    /// The shipper waits for the store, and will read what it is going to ship.
+    pub(super) away: Arc<AtomicBool>,
     pub(super) seconds: Arc<Seconds>,
     pub(super) counters: Arc<Counters>,
     pub(super) meters: Meters,
     pub(super) file: Option<File>,
     pub(super) behind: bool,
-    /// In the store, but not yet forgotten by the file.
-    pub(super) done: Vec<i64>,
+    pub(super) later: Later,
+    /// What the shipper has asked for. It comes when what is done is forgotten.
+    pub(super) reads: Vec<usize>,
     /// The last failure has been logged.
     pub(super) failing: bool,
 }
 
+/// What somebody waits for.
 #[derive(Default)]
 struct Group {
-    rows: Vec<(Row, Option<Answer>)>,
-    reads: Vec<usize>,
+    rows: Vec<(Row, Answer)>,
     flushes: Vec<oneshot::Sender<()>>,
-    /// Somebody waits for it.
-    urgent: bool,
-    /// Requests that do.
-    awaited: usize,
-    /// Rows that were put by.
-    put_by: usize,
 }
 
 impl Keeper {
     /// Ends when nobody can ask for anything any more and all is written.
     pub(super) fn run(mut self) {
         // What an earlier run has left is read by the shipper, and counted before that.
-        self.write(&[]).ok();
-        while let Ok(first) = self.inbox.recv() {
+        self.write(&[], self.safety).ok();
+        while let Some(first) = self.next() {
             let group = self.gather(first);
             self.serve(group);
         }
     }
 
+    /// The next job. What nobody waits for is done when its time has come.
+    fn next(&mut self) -> Option<Job> {
+        loop {
+            let due = self.due();
+            if due.is_some_and(|due| due <= Instant::now()) {
+                // What is to be forgotten goes with rows, if there are some.
+                if self.later.rows() == 0
+                    && let Ok(job) = self.inbox.try_recv()
+                {
+                    return Some(job);
+                }
+                self.catch_up(Safety::Process);
+                continue;
+            }
+            let job = match due {
+                None => self.inbox.recv().map_err(RecvTimeoutError::from),
+                Some(due) => self.inbox.recv_timeout(due.saturating_duration_since(Instant::now())),
+            };
+            match job {
+                Ok(job) => return Some(job),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    while self.due().is_some() && self.catch_up(Safety::Process) {}
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// When what nobody waits for is to be done, if there is any.
+    fn due(&self) -> Option<Instant> {
+        let hurried = !self.reads.is_empty() && self.later.is_forgetting();
+        self.later.due(self.max_delay, hurried)
+    }
+
+    /// Writes what nobody waits for, and forgets a part of what is done. Whether that could be done.
+    fn catch_up(&mut self, safety: Safety) -> bool {
+        let (rows, put_by) = self.later.take();
+        let outcome = self.write(&rows, safety);
+        self.seconds.leave(put_by);
+        let written = outcome.is_ok();
+        if !written {
+            self.later.wait();
+        }
+        match outcome {
+            Ok(entries) => self.hand_over(rows, entries),
+            Err(_) => {
+                for row in rows {
+                    match row.stage {
+                        Stage::Completion => self.counters.completions_dropped.add(1),
+                        Stage::Answered | Stage::Whole => self.counters.dropped.add(1),
+                    };
+                }
+            }
+        }
+        self.read_if_asked();
+        written
+    }
+
     fn gather(&mut self, first: Job) -> Group {
         let mut group = Group::default();
         self.take(first, &mut group);
-        let mut until = None;
         let last = self.last_commit.take();
         let mut rested = last.is_none();
-        while group.rows.len() < GROUP {
+        while group.rows.len() + self.later.rows() < GROUP {
             match self.inbox.try_recv() {
                 Ok(job) => self.take(job, &mut group),
-                Err(TryRecvError::Empty) if !group.urgent => {
-                    let until = *until.get_or_insert_with(|| Instant::now() + self.max_delay);
-                    match self.inbox.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                        Ok(job) => self.take(job, &mut group),
-                        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
-                    }
-                }
                 // Asleep, for to be woken for each of them costs each of them a system call.
                 Err(TryRecvError::Empty) => match last {
-                    Some(last) if !rested => {
+                    Some(last) if !rested && !group.rows.is_empty() => {
                         rested = true;
                         let earliest = last + self.commit_interval;
                         sleep(earliest.saturating_duration_since(Instant::now()));
@@ -135,9 +184,11 @@ impl Keeper {
                 Err(TryRecvError::Disconnected) => break,
             }
         }
-        if group.awaited > 1 {
-            self.last_commit = Some(Instant::now());
-        }
+        self.last_commit = match group.rows.len() {
+            0 => last,
+            1 => None,
+            _ => Some(Instant::now()),
+        };
         group
     }
 
@@ -146,58 +197,33 @@ impl Keeper {
             Job::Append(row, answer) => {
                 // A bound on memory; it orders nothing.
                 self.waiting.fetch_sub(1, Ordering::Relaxed);
-                group.urgent |= answer.is_some();
-                group.awaited += usize::from(answer.is_some());
-                group.rows.push((row, answer));
+                match answer {
+                    Some(answer) => group.rows.push((row, answer)),
+                    None => self.later.put_off(row),
+                }
             }
-            Job::PutBy(row) => {
-                group.urgent = true;
-                group.put_by += 1;
-                group.rows.push((row, None));
-            }
-            Job::Forget(entries) => self.done.extend(entries),
-            Job::Read(most) => {
-                group.urgent = true;
-                group.reads.push(most);
-            }
-            Job::Flush(reply) => {
-                group.urgent = true;
-                group.flushes.push(reply);
-            }
+            Job::PutBy(row) => self.later.put_by(row),
+            Job::Forget(entries) => self.later.forget(entries),
+            Job::Read(most) => self.reads.push(most),
+            Job::Flush(reply) => group.flushes.push(reply),
         }
     }
 
     fn serve(&mut self, group: Group) {
         // A request that has stopped waiting was answered that its row is not kept.
-        let wanted = group
-            .rows
-            .into_iter()
-            .filter(|(_, answer)| answer.as_ref().is_none_or(|answer| !answer.is_unwanted()));
-        let (rows, answers): (Vec<Row>, Vec<Option<Answer>>) = wanted.unzip();
-        let outcome = self.write(&rows);
-        let unavailable = outcome.as_ref().err().map(|failure| match failure {
-            Failure::Full(_) => Unavailable::Full(failure.to_string()),
-            Failure::Damaged(..) | Failure::Other(..) => Unavailable::Down(failure.to_string()),
-        });
-        if unavailable.is_some() {
-            let unheard = rows.iter().zip(&answers).filter(|(_, answer)| answer.is_none());
-            for (row, _) in unheard {
-                match row.stage {
-                    Stage::Completion => self.counters.completions_dropped.add(1),
-                    Stage::Answered | Stage::Whole => self.counters.dropped.add(1),
-                };
+        let wanted = group.rows.into_iter().filter(|(_, answer)| !answer.is_unwanted());
+        let (rows, answers): (Vec<Row>, Vec<Answer>) = wanted.unzip();
+        if !rows.is_empty() {
+            let outcome = self.write(&rows, self.safety);
+            let all = outcome.as_ref().map(drop).map_err(Failure::unavailable);
+            Answers::give(answers.into_iter().map(|answer| (answer, all.clone())));
+            if let Ok(entries) = outcome {
+                self.hand_over(rows, entries);
             }
         }
-        let outcome_of_all = unavailable.map_or(Ok(()), Err);
-        Answers::give(answers.into_iter().flatten().map(|answer| (answer, outcome_of_all.clone())));
-        self.seconds.leave(group.put_by);
-        if let Ok(entries) = outcome {
-            self.hand_over(rows, entries);
-        }
-        for most in group.reads {
-            let (entries, all) = self.read(most);
-            self.behind &= !all;
-            self.parcels.send(Parcel::Read(entries, all)).ok();
+        self.read_if_asked();
+        if !group.flushes.is_empty() {
+            self.catch_up(self.safety);
         }
         for reply in group.flushes {
             reply.send(()).ok();
@@ -205,20 +231,21 @@ impl Keeper {
     }
 
     /// Commits the rows, and says which entry holds how many.
-    fn write(&mut self, rows: &[Row]) -> Result<Vec<(i64, usize)>, Failure> {
-        if rows.is_empty() && self.done.is_empty() && self.file.is_some() {
+    fn write(&mut self, rows: &[Row], safety: Safety) -> Result<Vec<(i64, usize)>, Failure> {
+        if rows.is_empty() && !self.later.is_forgetting() && self.file.is_some() {
             return Ok(Vec::new());
         }
         let begun = Instant::now();
-        let mut outcome = self.append(rows);
+        let forgotten = self.later.to_forget();
+        let mut outcome = self.append(rows, &forgotten, safety);
         if matches!(outcome, Err(Failure::Damaged(..) | Failure::Other(..))) {
             // Opened anew, it may be mended.
             self.file = None;
-            outcome = self.append(rows);
+            outcome = self.append(rows, &forgotten, safety);
         }
         match &outcome {
             Ok(_) => {
-                self.done.clear();
+                self.later.forgotten(forgotten.len());
                 self.failing = false;
                 let answered = rows.iter().filter(|row| row.stage == Stage::Answered).count();
                 self.counters.journaled.add(answered as u64);
@@ -235,11 +262,16 @@ impl Keeper {
         outcome
     }
 
-    fn append(&mut self, rows: &[Row]) -> Result<Vec<(i64, usize)>, Failure> {
+    fn append(
+        &mut self,
+        rows: &[Row],
+        done: &[i64],
+        safety: Safety,
+    ) -> Result<Vec<(i64, usize)>, Failure> {
         let file = match &mut self.file {
             Some(file) => file,
             None => {
-                let (file, repaired) = File::open(&self.path, self.max_size, self.safety)?;
+                let (file, repaired) = File::open(&self.path, self.max_size, safety)?;
                 if repaired.found + repaired.damaged > 0 {
                     let (found, damaged) = (repaired.found, repaired.damaged);
                     log::warn!("record journal: {found} rows recovered, {damaged} are damaged");
@@ -250,7 +282,20 @@ impl Keeper {
                 self.file.insert(file)
             }
         };
-        file.append(rows, &self.done)
+        file.survive(safety)?;
+        file.append(rows, done)
+    }
+
+    fn read_if_asked(&mut self) {
+        // What a failure has left to be forgotten would be shipped again and again.
+        if self.later.is_forgetting() && !self.failing {
+            return;
+        }
+        for most in std::mem::take(&mut self.reads) {
+            let (entries, all) = self.read(most);
+            self.behind &= !all;
+            self.parcels.send(Parcel::Read(entries, all)).ok();
+        }
     }
 
     /// A file that cannot be read is opened anew with the next group, and the shipper told then.
@@ -258,7 +303,7 @@ impl Keeper {
         let Some(file) = &mut self.file else { return (Vec::new(), true) };
         match file.oldest(most) {
             Ok((mut entries, all)) => {
-                let done: HashSet<i64> = self.done.iter().copied().collect();
+                let done = self.later.unforgotten();
                 entries.retain(|entry| !done.contains(&entry.number));
                 (entries, all)
             }
@@ -271,6 +316,8 @@ impl Keeper {
     }
 
     fn hand_over(&mut self, rows: Vec<Row>, entries: Vec<(i64, usize)>) {
+        // Seen here or not, what is committed by now will be read.
+        self.behind |= self.away.load(Ordering::Relaxed);
         let mut rows = rows.into_iter();
         for (number, count) in entries {
             if self.behind {
@@ -302,10 +349,12 @@ impl Keeper {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::slice;
     use std::sync::mpsc::{Sender, channel};
 
     use super::*;
     use crate::record::invocation::tests::invocation;
+    use crate::record::recorder::Unavailable;
 
     const INTERVAL: Duration = Duration::from_millis(500);
 
@@ -315,7 +364,7 @@ mod tests {
             path: directory.join("journal.db"),
             max_size: 0,
             safety: Safety::Process,
-            max_delay: Duration::ZERO,
+            max_delay: INTERVAL / 10,
             commit_interval: INTERVAL,
             longest_interval: INTERVAL,
             last_commit: None,
@@ -325,12 +374,14 @@ mod tests {
             parcels: mpsc::unbounded_channel().0,
             held: Arc::default(),
             most_held: 10,
+            away: Arc::default(),
             seconds: Arc::new(Seconds::at_most(10)),
             counters: Arc::default(),
             meters: Meters::unseen(),
             file: None,
             behind: false,
-            done: Vec::new(),
+            later: Later::default(),
+            reads: Vec::new(),
             failing: false,
         };
         (keeper, jobs)
@@ -339,6 +390,50 @@ mod tests {
     fn append() -> (Job, oneshot::Receiver<Result<(), Unavailable>>) {
         let (answer, outcome) = Answer::channel();
         (Job::Append(Row::new(invocation("row"), Stage::Answered), Some(answer)), outcome)
+    }
+
+    #[test]
+    fn what_is_shipped_is_forgotten_bit_by_bit_and_read_no_more() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (mut keeper, jobs) = keeper(directory.path());
+        let (parcels, mut sent) = mpsc::unbounded_channel();
+        let row = Row::new(invocation("row"), Stage::Answered);
+        let mut one =
+            || keeper.write(slice::from_ref(&row), Safety::Process).expect("written")[0].0;
+        let entries: Vec<i64> = (0..100).map(|_| one()).collect();
+        let left = one();
+        keeper.parcels = parcels;
+        jobs.send(Job::Forget(entries)).expect("the keeper is there");
+        jobs.send(Job::Read(10)).expect("the keeper is there");
+        let first = keeper.next().expect("a job");
+        let group = keeper.gather(first);
+        keeper.serve(group);
+
+        assert!(sent.try_recv().is_err(), "not while others are left to be forgotten");
+        drop(jobs);
+        assert!(keeper.next().is_none());
+        let Ok(Parcel::Read(found, true)) = sent.try_recv() else { panic!("nothing read") };
+        assert_eq!(found.iter().map(|entry| entry.number).collect::<Vec<_>>(), [left]);
+        assert_eq!(keeper.file.expect("a file").depth, 1);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_row_waits_for_no_other() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (mut keeper, jobs) = keeper(directory.path());
+        let second = Row::new(invocation("row"), Stage::Completion);
+        jobs.send(Job::Append(second, None)).expect("the keeper is there");
+        let (job, outcome) = append();
+        jobs.send(job).expect("the keeper is there");
+        let depth = |keeper: &Keeper| keeper.file.as_ref().expect("a file").depth;
+        let first = keeper.next().expect("a job");
+        let group = keeper.gather(first);
+        keeper.serve(group);
+        assert_eq!(outcome.await, Ok(Ok(())));
+        assert_eq!(depth(&keeper), 1);
+        drop(jobs);
+        assert!(keeper.next().is_none());
+        assert_eq!(depth(&keeper), 2);
     }
 
     #[tokio::test]
@@ -356,7 +451,7 @@ mod tests {
                 outcomes.push(outcome);
             }
             let first = keeper.inbox.recv().expect("a job");
-            assert_eq!(keeper.gather(first).awaited, rows);
+            assert_eq!(keeper.gather(first).rows.len(), rows);
             begun.elapsed()
         };
         let slow = expecting.one();
@@ -381,7 +476,7 @@ mod tests {
         };
         let mut gather = || {
             let first = keeper.inbox.recv().expect("a job");
-            keeper.gather(first).awaited
+            keeper.gather(first).rows.len()
         };
         // Alone, and alone again: nobody waits.
         let begun = send(1);

@@ -6,9 +6,11 @@
 
 mod entry;
 mod expected;
+mod failure;
 mod file;
 mod frame;
 mod keeper;
+mod later;
 mod reserve;
 mod salvage;
 mod seconds;
@@ -16,7 +18,7 @@ mod shipper;
 #[cfg(test)]
 mod tests;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{SendError, Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -29,6 +31,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 pub use self::expected::Expected;
 use self::expected::Expecting;
 use self::keeper::{Job, Keeper, Parcel};
+use self::later::Later;
 use self::seconds::Seconds;
 use self::shipper::Shipper;
 use super::answer::Answer;
@@ -209,6 +212,7 @@ impl Journal {
         let (parcels, arriving) = mpsc::unbounded_channel();
         let (waiting, held) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
         let seconds = Arc::new(Seconds::at_most(self.most));
+        let away = Arc::<AtomicBool>::default();
         let (hurry, hurried) = watch::channel(None);
         let keeper = Keeper {
             path: self.config.path.clone(),
@@ -224,12 +228,14 @@ impl Journal {
             parcels: parcels.clone(),
             held: Arc::clone(&held),
             most_held: self.most,
+            away: Arc::clone(&away),
             seconds: Arc::clone(&seconds),
             counters: Arc::clone(&self.counters),
             meters: self.meters.clone(),
             file: None,
             behind: true,
-            done: Vec::new(),
+            later: Later::default(),
+            reads: Vec::new(),
             failing: false,
         };
         std::thread::Builder::new().name("record-journal".to_owned()).spawn(|| keeper.run())?;
@@ -237,6 +243,7 @@ impl Journal {
             jobs: jobs.clone(),
             parcels: arriving,
             held,
+            away,
             seconds: Arc::clone(&seconds),
             hurry: hurried,
             destination: Arc::clone(&self.destination),

@@ -6,7 +6,7 @@
 use std::collections::hash_map::Entry as Place;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
@@ -31,6 +31,8 @@ pub(super) struct Shipper {
     pub(super) jobs: Sender<Job>,
     pub(super) parcels: mpsc::UnboundedReceiver<Parcel>,
     pub(super) held: Arc<AtomicUsize>,
+    /// Nothing need be sent here: it will be read. Whoever asks for that says so before.
+    pub(super) away: Arc<AtomicBool>,
     pub(super) seconds: Arc<Seconds>,
     /// From when on nothing waits in memory for the store.
     pub(super) hurry: watch::Receiver<Option<Instant>>,
@@ -87,9 +89,13 @@ impl Shipper {
     /// Waits for the store. What comes meanwhile is on disk, or goes there.
     async fn store_is_there(&mut self) -> Option<()> {
         let destination = Arc::clone(&self.destination);
+        self.away.store(true, Ordering::Relaxed);
         loop {
             tokio::select! {
-                () = destination.ready() => return Some(()),
+                () = destination.ready() => {
+                    self.away.store(false, Ordering::Relaxed);
+                    return Some(());
+                }
                 parcel = self.parcels.recv() => {
                     let parcel = parcel?;
                     self.let_go(&parcel);

@@ -1,0 +1,127 @@
+//! What the journal's thread does when nobody waits for it: rows without an answer behind them, and entries
+//! that are in the store and to be forgotten.
+
+use std::collections::{HashSet, VecDeque};
+use std::mem;
+use std::time::{Duration, Instant};
+
+use crate::record::invocation::Row;
+
+/// Entries forgotten in one transaction at most: rows wait for it.
+const FORGOTTEN: usize = 64;
+/// Rows at which they are written before their time.
+const MANY: usize = 256;
+
+#[derive(Debug, Default)]
+pub(super) struct Later {
+    rows: Vec<Row>,
+    /// How many of them were put by.
+    put_by: usize,
+    /// In the store, but not yet forgotten by the file; the oldest first.
+    done: VecDeque<i64>,
+    /// When what is here began to wait; `None` if nothing is, or a failure has left it for the next rows.
+    since: Option<Instant>,
+}
+
+impl Later {
+    pub(super) fn put_off(&mut self, row: Row) {
+        self.since.get_or_insert_with(Instant::now);
+        self.rows.push(row);
+    }
+
+    /// The same for one that is in memory elsewhere, and counted there until it is written.
+    pub(super) fn put_by(&mut self, row: Row) {
+        self.put_by += 1;
+        self.put_off(row);
+    }
+
+    pub(super) fn forget(&mut self, entries: Vec<i64>) {
+        self.since.get_or_insert_with(Instant::now);
+        self.done.extend(entries);
+    }
+
+    /// When it is time, if nothing waits longer than `max_delay`; at once if `hurried` or if it is much.
+    pub(super) fn due(&self, max_delay: Duration, hurried: bool) -> Option<Instant> {
+        let now = self.rows.len() >= MANY || hurried;
+        self.since.map(|since| if now { since } else { since + max_delay })
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// The rows, and how many of them were put by.
+    pub(super) fn take(&mut self) -> (Vec<Row>, usize) {
+        (mem::take(&mut self.rows), mem::take(&mut self.put_by))
+    }
+
+    pub(super) fn is_forgetting(&self) -> bool {
+        !self.done.is_empty()
+    }
+
+    /// The entries to be forgotten with the next transaction.
+    pub(super) fn to_forget(&self) -> Vec<i64> {
+        self.done.iter().take(FORGOTTEN).copied().collect()
+    }
+
+    /// All that are left to be forgotten.
+    pub(super) fn unforgotten(&self) -> HashSet<i64> {
+        self.done.iter().copied().collect()
+    }
+
+    /// So many of them have been.
+    pub(super) fn forgotten(&mut self, entries: usize) {
+        self.done.drain(..entries);
+        if self.done.is_empty() && self.rows.is_empty() {
+            self.since = None;
+        }
+    }
+
+    /// Not now: with the next rows.
+    pub(super) fn wait(&mut self) {
+        self.since = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::invocation::Stage;
+    use crate::record::invocation::tests::invocation;
+
+    const DELAY: Duration = Duration::from_secs(60);
+
+    fn is_due(later: &Later) -> bool {
+        later.due(DELAY, false).is_some_and(|due| due <= Instant::now())
+    }
+
+    #[test]
+    fn much_is_due_at_once_and_little_when_its_time_has_come() {
+        let mut later = Later::default();
+        assert_eq!(later.due(DELAY, false), None);
+        for n in 1..=MANY {
+            assert!(!is_due(&later), "{n}");
+            later.put_off(Row::new(invocation("row"), Stage::Completion));
+        }
+        assert!(is_due(&later));
+        assert_eq!(later.take().0.len(), MANY);
+        later.forgotten(0);
+        assert_eq!(later.due(DELAY, false), None);
+        later.put_by(Row::new(invocation("row"), Stage::Completion));
+        assert!(!is_due(&later), "its time begins anew");
+        assert_eq!((later.rows(), later.take().1), (1, 1));
+    }
+
+    #[test]
+    fn entries_are_forgotten_bit_by_bit() {
+        let mut later = Later::default();
+        later.forget((0..100).collect());
+        assert!(later.due(DELAY, true).is_some_and(|due| due <= Instant::now()), "if hurried");
+        assert_eq!(later.to_forget(), (0..64).collect::<Vec<_>>());
+        later.forgotten(64);
+        assert_eq!(later.unforgotten(), (64..100).collect());
+        assert!(later.is_forgetting() && later.due(DELAY, false).is_some());
+        later.forgotten(36);
+        assert_eq!((later.is_forgetting(), later.due(DELAY, false)), (false, None));
+    }
+}
