@@ -56,7 +56,7 @@ pub(super) struct Keeper {
     pub(super) path: PathBuf,
     pub(super) max_size: u64,
     pub(super) safety: Safety,
-    /// How long rows that nobody waits for, and entries to be forgotten, wait for others.
+    /// How long entries to be forgotten wait for others; rows that nobody waits for, some times longer.
     pub(super) max_delay: Duration,
     /// The least time from one commit that several wait for to the next.
     pub(super) commit_interval: Duration,

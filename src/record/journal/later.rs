@@ -11,6 +11,9 @@ use crate::record::invocation::Row;
 const FORGOTTEN: usize = 64;
 /// Rows at which they are written before their time.
 const MANY: usize = 256;
+/// How many times longer rows wait for others than entries that are to be forgotten: each transaction holds
+/// up the requests that come meanwhile, and one for many rows takes little longer than one for a few.
+const LEISURE: u32 = 10;
 
 #[derive(Debug, Default)]
 pub(super) struct Later {
@@ -40,10 +43,17 @@ impl Later {
         self.done.extend(entries);
     }
 
-    /// When it is time, if nothing waits longer than `max_delay`; at once if `hurried` or if it is much.
+    /// When it is time: at once if `hurried` or if it is much, after `max_delay` if something else waits for
+    /// it, and after some more if nothing does.
     pub(super) fn due(&self, max_delay: Duration, hurried: bool) -> Option<Instant> {
-        let now = self.rows.len() >= MANY || hurried;
-        self.since.map(|since| if now { since } else { since + max_delay })
+        let (rows, done) = (self.rows.len(), self.done.len());
+        let delay = match (rows, done) {
+            (0, 0) => return None,
+            _ if hurried || rows >= MANY => Duration::ZERO,
+            _ if done > 0 || self.put_by > 0 => max_delay,
+            _ => max_delay * LEISURE,
+        };
+        self.since.map(|since| since + delay)
     }
 
     pub(super) fn rows(&self) -> usize {
@@ -74,6 +84,8 @@ impl Later {
         self.done.drain(..entries);
         if self.done.is_empty() && self.rows.is_empty() {
             self.since = None;
+        } else {
+            self.since.get_or_insert_with(Instant::now);
         }
     }
 
@@ -115,12 +127,18 @@ mod tests {
     #[test]
     fn entries_are_forgotten_bit_by_bit() {
         let mut later = Later::default();
+        later.forget(Vec::new());
+        assert_eq!(later.due(DELAY, true), None);
         later.forget((0..100).collect());
         assert!(later.due(DELAY, true).is_some_and(|due| due <= Instant::now()), "if hurried");
         assert_eq!(later.to_forget(), (0..64).collect::<Vec<_>>());
         later.forgotten(64);
         assert_eq!(later.unforgotten(), (64..100).collect());
         assert!(later.is_forgetting() && later.due(DELAY, false).is_some());
+        later.wait();
+        assert_eq!(later.due(DELAY, true), None, "after a failure");
+        later.forgotten(0);
+        assert!(later.due(DELAY, true).is_some(), "until something could be written");
         later.forgotten(36);
         assert_eq!((later.is_forgetting(), later.due(DELAY, false)), (false, None));
     }
