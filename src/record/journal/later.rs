@@ -14,6 +14,8 @@ const MANY: usize = 256;
 /// How many times longer rows wait for others than entries that are to be forgotten: each transaction holds
 /// up the requests that come meanwhile, and one for many rows takes little longer than one for a few.
 const LEISURE: u32 = 10;
+/// But no longer than this, unless the others do.
+const LEISURELY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 pub(super) struct Later {
@@ -51,7 +53,7 @@ impl Later {
             (0, 0) => return None,
             _ if hurried || rows >= MANY => Duration::ZERO,
             _ if done > 0 || self.put_by > 0 => max_delay,
-            _ => max_delay * LEISURE,
+            _ => max_delay.saturating_mul(LEISURE).min(LEISURELY).max(max_delay),
         };
         self.since.map(|since| since + delay)
     }
