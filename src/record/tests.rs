@@ -297,6 +297,19 @@ async fn the_second_write_stands_in_for_a_first_that_failed() {
 }
 
 #[tokio::test]
+async fn second_writes_for_postgresql_do_not_wait_for_a_full_batch() {
+    let store = Fake::new();
+    let postgres = "store: {postgres: {url: \"postgres://localhost/none\"}}";
+    let recorder = recorder(&store, &format!("{{{postgres}, batch: {{max_delay: 1h}}}}"));
+    for _ in 0..128 {
+        let row = invocation("row");
+        let commit = Commit::Made(Committed::Store);
+        recorder.complete(row.clone().into(), ending(&row), Mode::Sync, commit);
+    }
+    eventually(|| recorder.stats().completed == 128).await;
+}
+
+#[tokio::test]
 async fn health_says_what_is_wrong() {
     let store = Fake::new();
     store.down.store(true, SeqCst);

@@ -1,6 +1,6 @@
 //! The thread that owns the journal's file: one transaction after the other, each for everybody who
 //! came while the last one was under way. What nobody waits for has transactions of its own, now and then,
-//! so that who waits for his row waits for no other; and these do not wait for the disk.
+//! so that whoever waits for a row waits for no other; and these do not wait for the disk.
 //!
 //! Committed rows are handed to the shipper in memory, so that in good times nothing is read back.
 //! When it cannot keep up, they stay on disk alone, and it asks for them.
@@ -271,7 +271,7 @@ impl Keeper {
         let file = match &mut self.file {
             Some(file) => file,
             None => {
-                let (file, repaired) = File::open(&self.path, self.max_size, safety)?;
+                let (file, repaired) = File::open(&self.path, self.max_size, self.safety)?;
                 if repaired.found + repaired.damaged > 0 {
                     let (found, damaged) = (repaired.found, repaired.damaged);
                     log::warn!("record journal: {found} rows recovered, {damaged} are damaged");
@@ -408,7 +408,8 @@ mod tests {
         let first = keeper.next().expect("a job");
         let group = keeper.gather(first);
         keeper.serve(group);
-
+        assert!(keeper.catch_up(Safety::Process));
+        assert_eq!(keeper.later.unforgotten().len(), 36);
         assert!(sent.try_recv().is_err(), "not while others are left to be forgotten");
         drop(jobs);
         assert!(keeper.next().is_none());
