@@ -102,7 +102,7 @@ impl File {
             let connection = Connection::open(path)?;
             connection.busy_timeout(BUSY)?;
             connection.pragma_update(None, "page_size", PAGE)?;
-            connection.pragma_update(None, "journal_mode", "wal")?;
+            sqlite::write_ahead(&connection)?;
             // Of a log that is in use nothing has been written yet but what was there.
             let sound: i64 =
                 connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get(1))?;

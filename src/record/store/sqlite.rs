@@ -8,7 +8,7 @@ pub(crate) mod row;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use log::warn;
@@ -183,7 +183,7 @@ impl Worker {
 fn connect(path: &Path, max_size: u64) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
     connection.busy_timeout(BUSY)?;
-    connection.pragma_update(None, "journal_mode", "wal")?;
+    write_ahead(&connection)?;
     connection.pragma_update(None, "synchronous", "normal")?;
     // Else the log keeps the size of its worst hour.
     connection.pragma_update(None, "journal_size_limit", 16 * 1024 * 1024)?;
@@ -195,6 +195,23 @@ fn connect(path: &Path, max_size: u64) -> rusqlite::Result<Connection> {
         connection.query_row(&limit, [], |_| Ok(()))?;
     }
     Ok(connection)
+}
+
+/// Turns the write-ahead log on. Of several that do so to a new file at once, all but one are told that it is
+/// busy without the busy timeout (each holds what the other waits for): they try again for as long.
+pub(crate) fn write_ahead(connection: &Connection) -> rusqlite::Result<()> {
+    let until = Instant::now() + BUSY;
+    loop {
+        match connection.pragma_update(None, "journal_mode", "wal") {
+            Err(error)
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+                    && Instant::now() < until =>
+            {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {

@@ -272,6 +272,27 @@ fn two_gateways_may_migrate_an_empty_database_together() {
     }
 }
 
+/// The write-ahead log of a new file is turned on once, and those who come at the same time must wait.
+#[test]
+fn many_may_open_a_new_file_together() {
+    let directory = tempfile::tempdir().expect("a directory");
+    for round in 0..50 {
+        let path = directory.path().join(format!("{round}.db"));
+        let barrier = std::sync::Barrier::new(4);
+        let open = || {
+            let connection = rusqlite::Connection::open(&path)?;
+            connection.busy_timeout(Duration::from_secs(2))?;
+            barrier.wait();
+            super::sqlite::write_ahead(&connection)
+        };
+        std::thread::scope(|scope| {
+            for it in [(); 4].map(|()| scope.spawn(open)) {
+                assert_eq!(it.join().expect("a thread"), Ok(()), "file {round}");
+            }
+        });
+    }
+}
+
 #[test]
 fn a_read_only_database_is_not_healthy() {
     on(Subject::postgres(), async |subject: Subject| {
