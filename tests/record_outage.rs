@@ -1,7 +1,8 @@
 //! A database in trouble fails no request in `durable` and `async`, slows none down, loses no row,
 //! stores none twice and costs no memory.
 //!
-//! `RECORD_OUTAGE_SECONDS` sets how long each fault lasts, and `RECORD_OUTAGE_ROUNDS` how often it comes;
+//! `RECORD_OUTAGE_SECONDS` sets how long each fault lasts, `RECORD_OUTAGE_ROUNDS` how often it comes, and
+//! `RECORD_OUTAGE_RATE` how many requests a second there are;
 //! `scripts/soak.sh` makes it thirty, and prints the figures.
 
 use std::collections::BTreeMap;
@@ -17,9 +18,9 @@ use crate::support::{
 const NOISE: Duration = Duration::from_millis(300);
 /// The same over half a minute of a machine that is left alone. Its disk may not be its own.
 const QUIET_NOISE: Duration = Duration::from_millis(100);
-/// 500 requests a second, which the build for tests can do on one core with the rest of it idle.
 const CLIENTS: usize = 8;
-const EVERY: Duration = Duration::from_millis(16);
+/// Requests a second, which the build for tests can do on one core with the rest of it idle.
+const RATE: f64 = 500.0;
 /// The longest pause before the gateway tries to reach a database again.
 const PAUSE: Duration = Duration::from_secs(5);
 const MEMORY: u64 = 32 << 20;
@@ -32,6 +33,8 @@ struct Database {
     name: String,
     lasts: Duration,
     rounds: usize,
+    /// How often each client has a request.
+    every: Duration,
 }
 
 impl Database {
@@ -44,7 +47,9 @@ impl Database {
         let number = |name: &str| std::env::var(name).ok().and_then(|s| s.parse::<f64>().ok());
         let lasts = Duration::from_secs_f64(number("RECORD_OUTAGE_SECONDS").unwrap_or(1.5));
         let rounds = number("RECORD_OUTAGE_ROUNDS").unwrap_or(1.0) as usize;
-        Some(Database { server, url, name, lasts, rounds })
+        let rate = number("RECORD_OUTAGE_RATE").unwrap_or(RATE);
+        let every = Duration::from_secs_f64(CLIENTS as f64 / rate);
+        Some(Database { server, url, name, lasts, rounds, every })
     }
 
     /// At full length, which somebody asks for who leaves the machine alone.
@@ -135,47 +140,52 @@ fn promise(mode: &str, queue: u32) {
     let section = database.section(queue);
     let gateway = Plan::route(&policies).section(&section).upstream(&upstream).start();
     let mut all = Vec::new();
+    let every = database.every;
+    let load = |name: &str, all: &mut Vec<Answered>, during: &dyn Fn()| {
+        load(&gateway, (name, every), all, during)
+    };
 
-    load(&gateway, "warm-up", &mut all, || pass(Duration::from_millis(500)));
+    load("warm-up", &mut all, &|| pass(Duration::from_millis(500)));
     eventually("the rows so far", || (database.rows() >= all.len()).then_some(()));
     let memory = gateway.memory("VmRSS");
     let only = std::env::var("RECORD_OUTAGE_FAULT").ok();
+    let well: Fault = Database::well;
     for (name, fault) in [
-        ("stopped", Database::stopped as fn(&Database)),
+        ("stopped", Database::stopped as Fault),
         ("read-only", Database::read_only),
         ("out of connections", Database::out_of_connections),
         ("locked", Database::locked),
         ("slow", Database::slow),
-        ("no trouble", Database::well),
+        ("no trouble", well),
     ] {
         if only.as_ref().is_some_and(|only| only != name) {
             continue;
         }
-        let mut pairs = Vec::new();
+        let (mut under, mut usual) = (Vec::new(), Vec::new());
         for round in 0..database.rounds {
-            // To compare with: the same load on the same machine, a moment before.
-            let before = format!("before {name} {round}");
-            let usual = load(&gateway, &before, &mut all, || pass(database.lasts));
-            let under = load(&gateway, &format!("{name} {round}"), &mut all, || fault(&database));
-            eprintln!("{mode}, {name}: {}", compared(under, usual));
-            if database.lasts > PAUSE {
-                // By then the gateway tries that seldom.
-                pass(PAUSE);
+            // To compare with: the same load on the same machine. What came first is at an advantage.
+            for troubled in [round % 2 == 1, round % 2 == 0] {
+                let (label, trouble) = if troubled { (name, fault) } else { ("usual", well) };
+                let label = format!("{label} {name} {round}");
+                let times = load(&label, &mut all, &|| trouble(&database));
+                if troubled {
+                    under.push(times)
+                } else {
+                    usual.push(times)
+                }
+                if database.lasts > PAUSE {
+                    // By then the gateway tries that seldom.
+                    pass(PAUSE);
+                }
+                eventually(&format!("the rows after: {label}"), || {
+                    (database.rows() >= all.len()).then_some(())
+                });
             }
-            eventually(&format!("the rows after: {name}"), || {
-                (database.rows() >= all.len()).then_some(())
-            });
-            pairs.push((under, usual));
+            eprintln!("{mode}, {name}: {}", compared(under[round], usual[round]));
         }
-        let median = |of: fn(&(Times, Times)) -> Duration| {
-            let mut all: Vec<_> = pairs.iter().map(of).collect();
-            all.sort();
-            all[all.len() / 2]
-        };
-        let under = (median(|(under, _)| under.0), median(|(under, _)| under.1));
-        let usual = (median(|(_, usual)| usual.0), median(|(_, usual)| usual.1));
-        if pairs.len() > 1 {
-            eprintln!("{mode}, {name}, medians of {}: {}", pairs.len(), compared(under, usual));
+        let (under, usual) = (median(&under), median(&usual));
+        if database.rounds > 1 {
+            eprintln!("{mode}, {name}, medians of {}: {}", database.rounds, compared(under, usual));
         }
         let noise = if database.is_soak() { QUIET_NOISE } else { NOISE };
         assert_within(under.1, usual.1.mul_f64(1.1) + noise);
@@ -186,20 +196,37 @@ fn promise(mode: &str, queue: u32) {
     ledger(&database, &all);
 }
 
+type Fault = fn(&Database);
+
 /// A median and a p99.
 type Times = (Duration, Duration);
+
+/// Of the medians, and of the p99s.
+fn median(all: &[Times]) -> Times {
+    let middle = |of: fn(&Times) -> Duration| {
+        let mut all: Vec<_> = all.iter().map(of).collect();
+        all.sort();
+        (all[(all.len() - 1) / 2] + all[all.len() / 2]) / 2
+    };
+    (middle(|times| times.0), middle(|times| times.1))
+}
 
 fn compared(under: Times, usual: Times) -> String {
     let ratio = under.1.as_secs_f64() / usual.1.as_secs_f64();
     format!(
-        "p50 {:.2?}, p99 {:.2?}; before it p50 {:.2?}, p99 {:.2?}: p99 {ratio:.2} x",
+        "p50 {:.2?}, p99 {:.2?}; without it p50 {:.2?}, p99 {:.2?}: p99 {ratio:.2} x",
         under.0, under.1, usual.0, usual.1
     )
 }
 
 /// Load for as long as `during` takes; its median and its p99.
-fn load(gateway: &Gateway, name: &str, all: &mut Vec<Answered>, during: impl FnOnce()) -> Times {
-    let load = Load::paced(gateway.address, CLIENTS, name, EVERY);
+fn load(
+    gateway: &Gateway,
+    (name, every): (&str, Duration),
+    all: &mut Vec<Answered>,
+    during: &dyn Fn(),
+) -> Times {
+    let load = Load::paced(gateway.address, CLIENTS, name, every);
     during();
     let answered = load.finish();
     let failed: Vec<_> = answered.iter().filter(|answer| answer.status != 200).collect();

@@ -13,13 +13,11 @@ use super::failure::{Failure, failure};
 use super::frame::{self, Found, Head};
 use super::reserve::Reserve;
 use super::salvage;
+use super::wal::Log;
 use crate::record::invocation::Row;
 use crate::record::store::{Safety, sqlite};
 
 pub(super) const PAGE: u32 = 4096;
-/// Pages of the log at which it is worked into the file. The same few are in it many times, but where the
-/// store is away they are many, and a commit waits for all of them.
-const LOG: u32 = 256;
 /// Entries read at a time: rows wait for it.
 const PORTION: usize = 256;
 /// Pages of an empty file that are worth giving back.
@@ -36,6 +34,7 @@ pub(super) struct File {
     connection: Connection,
     reserve: Reserve,
     safety: Safety,
+    log: Log,
     last: i64,
     /// The oldest entry's number, as far as it is known.
     oldest: Option<i64>,
@@ -108,8 +107,6 @@ impl File {
                 connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get(1))?;
             connection.pragma_update(None, "synchronous", sqlite::synchronous(safety))?;
             connection.pragma_update(None, "cell_size_check", true)?;
-            // Small, so that it never needs more than the reserve to be worked into the file.
-            connection.pragma_update(None, "wal_autocheckpoint", LOG)?;
             let pages = if max_size == 0 {
                 i64::from(u32::MAX - 1)
             } else {
@@ -135,15 +132,16 @@ impl File {
             let check = if strange == 0 { check } else { "a table has a wrong name".to_owned() };
             Ok((connection, sound, check, last, depth))
         };
-        let (connection, sound, check, last, depth) =
+        let (mut connection, sound, check, last, depth) =
             connect().map_err(|error| failure(path, &error))?;
         if check != "ok" {
             return Err(Failure::Damaged(path.to_owned(), check));
         }
+        let log = Log::of(&mut connection).map_err(|error| failure(path, &error))?;
         let depth = u64::try_from(depth).unwrap_or(0);
         let reserve = Reserve::beside(path);
         let path = path.to_owned();
-        let file = File { path, connection, reserve, safety, last, oldest: None, depth };
+        let file = File { path, connection, reserve, safety, log, last, oldest: None, depth };
         Ok((file, u64::try_from(sound).unwrap_or(0)))
     }
 
@@ -201,6 +199,15 @@ impl File {
         self.connection.execute_batch("VACUUM").ok();
         let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
         self.connection.query_row(checkpoint, [], |_| Ok(())).ok();
+    }
+
+    /// Whether the log is to be worked into the file, now or when nobody waits.
+    pub(super) fn wants_checkpoint(&self, now: bool) -> bool {
+        self.log.wants_checkpoint(now)
+    }
+
+    pub(super) fn checkpoint(&self) {
+        self.log.checkpoint(&self.connection);
     }
 
     /// The log is worked into the file, and begins anew in the place it has.

@@ -18,39 +18,17 @@ use super::entry::Entry;
 use super::expected::Expecting;
 use super::failure::Failure;
 use super::file::File;
+use super::job::{Job, Parcel};
 use super::later::Later;
 use super::seconds::Seconds;
 use crate::record::answer::{Answer, Answers};
-use crate::record::invocation::{Row, Second, Stage};
+use crate::record::invocation::{Row, Stage};
 use crate::record::meters::Meters;
 use crate::record::stats::Counters;
 use crate::record::store::Safety;
 
 /// Rows in one transaction at most.
 const GROUP: usize = 4096;
-
-pub(super) enum Job {
-    Append(Row, Option<Answer>),
-    /// A second write that the shipper had in memory, and that the store cannot have for now.
-    PutBy(Row),
-    /// These entries are in the store.
-    Forget(Vec<i64>),
-    /// The oldest entries, until there are so many rows; they come as a parcel.
-    Read(usize),
-    /// Says when everything before it is on disk.
-    Flush(oneshot::Sender<()>),
-}
-
-/// What the shipper is told.
-pub(super) enum Parcel {
-    Entry(Entry),
-    /// The second write of a row that is here, in memory alone.
-    Second(Second),
-    /// What a `Read` found, and whether that was all. Entries sent before it are in the file, too.
-    Read(Vec<Entry>, bool),
-    /// From here on entries are on disk alone, until a `Read` finds them all.
-    Behind,
-}
 
 pub(super) struct Keeper {
     pub(super) path: PathBuf,
@@ -107,6 +85,17 @@ impl Keeper {
     /// The next job. What nobody waits for is done when its time has come.
     fn next(&mut self) -> Option<Job> {
         loop {
+            if let Some(file) = &mut self.file
+                && file.wants_checkpoint(false)
+            {
+                // Who waits now does not wait for that, but not for ever.
+                if !file.wants_checkpoint(true)
+                    && let Ok(job) = self.inbox.try_recv()
+                {
+                    return Some(job);
+                }
+                file.checkpoint();
+            }
             let due = self.due();
             if due.is_some_and(|due| due <= Instant::now()) {
                 // What is to be forgotten goes with rows, if there are some.
@@ -236,7 +225,7 @@ impl Keeper {
             return Ok(Vec::new());
         }
         let begun = Instant::now();
-        let forgotten = self.later.to_forget();
+        let forgotten = self.later.to_forget(!rows.is_empty());
         let mut outcome = self.append(rows, &forgotten, safety);
         if matches!(outcome, Err(Failure::Damaged(..) | Failure::Other(..))) {
             // Opened anew, it may be mended.
@@ -416,6 +405,38 @@ mod tests {
         let Ok(Parcel::Read(found, true)) = sent.try_recv() else { panic!("nothing read") };
         assert_eq!(found.iter().map(|entry| entry.number).collect::<Vec<_>>(), [left]);
         assert_eq!(keeper.file.expect("a file").depth, 1);
+    }
+
+    #[test]
+    fn the_log_is_worked_in_when_nobody_waits_and_not_too_late() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (mut keeper, jobs) = keeper(directory.path());
+        let row = Row::new(invocation("row"), Stage::Answered);
+        let fill = |keeper: &mut Keeper, longest: bool| {
+            for _ in 0..10_000 {
+                keeper.write(slice::from_ref(&row), Safety::Process).expect("written");
+                if keeper.file.as_ref().expect("a file").wants_checkpoint(longest) {
+                    return;
+                }
+            }
+            panic!("the log does not grow");
+        };
+        let is_long =
+            |keeper: &Keeper| keeper.file.as_ref().expect("a file").wants_checkpoint(false);
+        let one_waits = |keeper: &mut Keeper| {
+            jobs.send(Job::Forget(Vec::new())).expect("the keeper is there");
+            assert!(keeper.next().is_some());
+        };
+        fill(&mut keeper, false);
+        one_waits(&mut keeper);
+        assert!(is_long(&keeper), "not yet");
+        fill(&mut keeper, true);
+        one_waits(&mut keeper);
+        assert!(!is_long(&keeper), "it is too long to wait");
+        fill(&mut keeper, false);
+        drop(jobs);
+        assert!(keeper.next().is_none());
+        assert!(!is_long(&keeper), "nobody waits");
     }
 
     #[tokio::test]

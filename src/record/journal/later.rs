@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 
 use crate::record::invocation::Row;
 
-/// Entries forgotten in one transaction at most: rows wait for it.
+/// Entries forgotten in one transaction at most: the rows that come meanwhile wait for it.
 const FORGOTTEN: usize = 64;
+/// The same, if rows are in it: they wait for all of it.
+const FORGOTTEN_BESIDE_ROWS: usize = 16;
 /// Rows at which they are written before their time.
 const MANY: usize = 256;
 /// How many times longer rows wait for others than entries that are to be forgotten: each transaction holds
@@ -71,9 +73,10 @@ impl Later {
         !self.done.is_empty()
     }
 
-    /// The entries to be forgotten with the next transaction.
-    pub(super) fn to_forget(&self) -> Vec<i64> {
-        self.done.iter().take(FORGOTTEN).copied().collect()
+    /// The entries to be forgotten with the next transaction, in which there are rows or none.
+    pub(super) fn to_forget(&self, beside_rows: bool) -> Vec<i64> {
+        let most = if beside_rows { FORGOTTEN_BESIDE_ROWS } else { FORGOTTEN };
+        self.done.iter().take(most).copied().collect()
     }
 
     /// All that are left to be forgotten.
@@ -133,7 +136,8 @@ mod tests {
         assert_eq!(later.due(DELAY, true), None);
         later.forget((0..100).collect());
         assert!(later.due(DELAY, true).is_some_and(|due| due <= Instant::now()), "if hurried");
-        assert_eq!(later.to_forget(), (0..64).collect::<Vec<_>>());
+        assert_eq!(later.to_forget(true), (0..16).collect::<Vec<_>>());
+        assert_eq!(later.to_forget(false), (0..64).collect::<Vec<_>>());
         later.forgotten(64);
         assert_eq!(later.unforgotten(), (64..100).collect());
         assert!(later.is_forgetting() && later.due(DELAY, false).is_some());

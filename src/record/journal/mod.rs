@@ -9,6 +9,7 @@ mod expected;
 mod failure;
 mod file;
 mod frame;
+mod job;
 mod keeper;
 mod later;
 mod reserve;
@@ -17,6 +18,7 @@ mod seconds;
 mod shipper;
 #[cfg(test)]
 mod tests;
+mod wal;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{SendError, Sender, channel};
@@ -30,7 +32,8 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 pub use self::expected::Expected;
 use self::expected::Expecting;
-use self::keeper::{Job, Keeper, Parcel};
+use self::job::{Job, Parcel};
+use self::keeper::Keeper;
 use self::later::Later;
 use self::seconds::Seconds;
 use self::shipper::Shipper;

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use uuid::Uuid;
 
 use super::entry::Entry;
-use super::keeper::{Job, Parcel};
+use super::job::{Job, Parcel};
 use super::seconds::Seconds;
 use crate::record::invocation::{Row, Second, Stage};
 use crate::record::link::Link;
