@@ -2,9 +2,10 @@
 # The record's proofs at full length: fifty kills in each mode and on each store, and each trouble of
 # the database for thirty seconds, after thirty without it to compare with. Takes a quarter of an hour;
 # prints the figures. `make soak`. RECORD_OUTAGE_FAULT=stopped (or another) chooses one trouble,
-# RECORD_OUTAGE_ROUNDS=5 repeats each and compares the medians. The database's files are in memory, where
-# there is room for them: else its disk is the journal's, which in production it is not. With
-# TMPDIR=/dev/shm the journal is there, too, and what the disk does by itself is not measured.
+# RECORD_OUTAGE_ROUNDS=5 repeats each and compares the medians, RECORD_OUTAGE_RATE=1500 sets the requests
+# a second. The database's files are in memory, where there is room for them: else its disk is the
+# journal's, which in production it is not. With TMPDIR=/dev/shm the journal is there, too, and what the
+# disk does by itself is not measured.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -1,8 +1,9 @@
 //! A database in trouble fails no request in `durable` and `async`, slows none down, loses no row,
 //! stores none twice and costs no memory.
 //!
-//! `RECORD_OUTAGE_SECONDS` sets how long each fault lasts, `RECORD_OUTAGE_ROUNDS` how often it comes, and
-//! `RECORD_OUTAGE_RATE` how many requests a second there are;
+//! `RECORD_OUTAGE_SECONDS` sets how long each fault lasts, `RECORD_OUTAGE_ROUNDS` how often it comes,
+//! `RECORD_OUTAGE_CLIENTS` on how many connections and `RECORD_OUTAGE_RATE` how many requests a second
+//! there are, all together; 0 is as many as there can be;
 //! `scripts/soak.sh` makes it thirty, and prints the figures.
 
 use std::collections::BTreeMap;
@@ -18,7 +19,7 @@ use crate::support::{
 const NOISE: Duration = Duration::from_millis(300);
 /// The same over half a minute of a machine that is left alone. Its disk may not be its own.
 const QUIET_NOISE: Duration = Duration::from_millis(100);
-const CLIENTS: usize = 8;
+const CLIENTS: f64 = 8.0;
 /// Requests a second, which the build for tests can do on one core with the rest of it idle.
 const RATE: f64 = 500.0;
 /// The longest pause before the gateway tries to reach a database again.
@@ -33,7 +34,8 @@ struct Database {
     name: String,
     lasts: Duration,
     rounds: usize,
-    /// How often each client has a request.
+    clients: usize,
+    /// How often each has a request.
     every: Duration,
 }
 
@@ -48,8 +50,11 @@ impl Database {
         let lasts = Duration::from_secs_f64(number("RECORD_OUTAGE_SECONDS").unwrap_or(1.5));
         let rounds = number("RECORD_OUTAGE_ROUNDS").unwrap_or(1.0) as usize;
         let rate = number("RECORD_OUTAGE_RATE").unwrap_or(RATE);
-        let every = Duration::from_secs_f64(CLIENTS as f64 / rate);
-        Some(Database { server, url, name, lasts, rounds, every })
+        let clients = number("RECORD_OUTAGE_CLIENTS").unwrap_or(CLIENTS);
+        let every = if rate > 0.0 { clients / rate } else { 0.0 };
+        let every = Duration::from_secs_f64(every);
+        let clients = clients as usize;
+        Some(Database { server, url, name, lasts, rounds, clients, every })
     }
 
     /// At full length, which somebody asks for who leaves the machine alone.
@@ -140,9 +145,8 @@ fn promise(mode: &str, queue: u32) {
     let section = database.section(queue);
     let gateway = Plan::route(&policies).section(&section).upstream(&upstream).start();
     let mut all = Vec::new();
-    let every = database.every;
     let load = |name: &str, all: &mut Vec<Answered>, during: &dyn Fn()| {
-        load(&gateway, (name, every), all, during)
+        load(&gateway, &database, name, all, during)
     };
 
     load("warm-up", &mut all, &|| pass(Duration::from_millis(500)));
@@ -222,11 +226,12 @@ fn compared(under: Times, usual: Times) -> String {
 /// Load for as long as `during` takes; its median and its p99.
 fn load(
     gateway: &Gateway,
-    (name, every): (&str, Duration),
+    database: &Database,
+    name: &str,
     all: &mut Vec<Answered>,
     during: &dyn Fn(),
 ) -> Times {
-    let load = Load::paced(gateway.address, CLIENTS, name, every);
+    let load = Load::paced(gateway.address, database.clients, name, database.every);
     during();
     let answered = load.finish();
     let failed: Vec<_> = answered.iter().filter(|answer| answer.status != 200).collect();

@@ -85,15 +85,10 @@ impl Keeper {
     /// The next job. What nobody waits for is done when its time has come.
     fn next(&mut self) -> Option<Job> {
         loop {
-            if let Some(file) = &mut self.file
-                && file.wants_checkpoint(false)
+            let somebody_waits = self.waiting.load(Ordering::Relaxed) > 0;
+            if let Some(file) = &self.file
+                && file.wants_checkpoint(somebody_waits)
             {
-                // Who waits now does not wait for that, but not for ever.
-                if !file.wants_checkpoint(true)
-                    && let Ok(job) = self.inbox.try_recv()
-                {
-                    return Some(job);
-                }
                 file.checkpoint();
             }
             let due = self.due();
@@ -423,20 +418,19 @@ mod tests {
         };
         let is_long =
             |keeper: &Keeper| keeper.file.as_ref().expect("a file").wants_checkpoint(false);
-        let one_waits = |keeper: &mut Keeper| {
+        let next = |keeper: &mut Keeper, waiting: usize| {
+            keeper.waiting.store(waiting, Ordering::Relaxed);
             jobs.send(Job::Forget(Vec::new())).expect("the keeper is there");
             assert!(keeper.next().is_some());
         };
         fill(&mut keeper, false);
-        one_waits(&mut keeper);
-        assert!(is_long(&keeper), "not yet");
+        next(&mut keeper, 1);
+        assert!(is_long(&keeper), "not while a row waits");
+        next(&mut keeper, 0);
+        assert!(!is_long(&keeper));
         fill(&mut keeper, true);
-        one_waits(&mut keeper);
+        next(&mut keeper, 1);
         assert!(!is_long(&keeper), "it is too long to wait");
-        fill(&mut keeper, false);
-        drop(jobs);
-        assert!(keeper.next().is_none());
-        assert!(!is_long(&keeper), "nobody waits");
     }
 
     #[tokio::test]
