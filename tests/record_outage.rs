@@ -121,6 +121,18 @@ impl Database {
         pass(self.lasts);
     }
 
+    /// Until so many are there; it may take long, as long as there are more and more.
+    fn await_rows(&self, after: &str, rows: usize) {
+        let mut there = 0;
+        while there < rows {
+            there = eventually(&format!("more than {there} of {rows} rows after: {after}"), || {
+                let now = self.rows();
+                (now > there).then_some(now)
+            });
+            pass(Duration::from_millis(50));
+        }
+    }
+
     fn rows(&self) -> usize {
         let count = self.server.query(&self.url, "SELECT count(*) FROM invocations");
         count.parse().expect("a number")
@@ -181,9 +193,7 @@ fn promise(mode: &str, queue: u32) {
                     // By then the gateway tries that seldom.
                     pass(PAUSE);
                 }
-                eventually(&format!("the rows after: {label}"), || {
-                    (database.rows() >= all.len()).then_some(())
-                });
+                database.await_rows(&label, all.len());
             }
             eprintln!("{mode}, {name}: {}", compared(under[round], usual[round]));
         }
