@@ -87,7 +87,7 @@ function failure({ code, message, reason }) {
 
 function untilCancelled({ signal }) {
   return new Promise((_, reject) => {
-    const cancelled = () => reject(new ConnectError("cancelled", Code.Canceled));
+    const cancelled = () => reject(ConnectError.from(signal.reason, Code.Canceled));
     if (signal.aborted) return cancelled();
     signal.addEventListener("abort", cancelled);
   });
