@@ -26,6 +26,9 @@ pub const RETRY: ErrorType = ErrorType::Custom("portcullis: retry");
 /// The error that carries a rejection, kept in the context, to `fail_to_proxy`.
 pub const REJECTED: ErrorType = ErrorType::Custom("portcullis: rejected");
 
+/// Pingora's timers count whole milliseconds, and end a wait by up to one early.
+const EARLY: Duration = Duration::from_millis(1);
+
 /// The answer cannot be made into what the caller asked for.
 pub const UNREADABLE: ErrorType = ErrorType::Custom("portcullis: unreadable answer");
 
@@ -77,14 +80,15 @@ impl Ended {
 
 /// A connection could not be made: nothing was sent.
 pub fn classify_connect(error: &Error, ctx: &Context, now: Moment) -> Ended {
-    if ctx.deadline.is_some_and(|deadline| now >= deadline) {
-        return Ended::DeadlineExceeded;
-    }
-    match error.etype() {
-        ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => {
-            Ended::Outcome(Outcome::ConnectTimeout)
-        }
-        _ => Ended::Outcome(Outcome::ConnectFailure),
+    let timed_out =
+        matches!(error.etype(), ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout);
+    let early = if timed_out { EARLY } else { Duration::ZERO };
+    if is_expired(ctx, now + early) {
+        Ended::DeadlineExceeded
+    } else if timed_out {
+        Ended::Outcome(Outcome::ConnectTimeout)
+    } else {
+        Ended::Outcome(Outcome::ConnectFailure)
     }
 }
 
@@ -126,12 +130,17 @@ pub fn classify(error: &Error, session: &mut Session, ctx: &Context, now: Moment
     }
 }
 
+/// Every wait is cut to the deadline, and this one has lasted too long.
 fn timed_out(ctx: &Context, now: Moment) -> Ended {
-    if ctx.deadline.is_some_and(|deadline| now >= deadline) {
+    if is_expired(ctx, now + EARLY) {
         Ended::DeadlineExceeded
     } else {
         Ended::Outcome(Outcome::Timeout)
     }
+}
+
+fn is_expired(ctx: &Context, now: Moment) -> bool {
+    ctx.deadline.is_some_and(|deadline| now >= deadline)
 }
 
 /// Tell metrics and the breakers that count attempts what became of this one. Once.

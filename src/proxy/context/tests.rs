@@ -1,16 +1,20 @@
 //! A request that ends by a panic. None is known in a phase, and none can be had from outside:
-//! here a task that holds all that a request can hold panics as a phase would.
+//! here a task that holds all that a request can hold panics as a phase would. And a deadline that a
+//! timer meets early, which it does by chance.
 
 use std::sync::Arc;
 
 use http::HeaderMap;
+use pingora_core::ErrorType;
 
 use super::*;
 use crate::config::Config;
 use crate::config::load::Environment;
 use crate::observe::metrics::Metrics;
 use crate::policy::breaker::{State, Verdict};
+use crate::policy::outcome::Outcome;
 use crate::policy::{Caller, admit, rate_limit};
+use crate::proxy::attempt::{Ended, classify_connect};
 use crate::runtime::lifecycle::Lifecycle;
 
 const YAML: &str = "
@@ -90,4 +94,22 @@ async fn a_panic_gives_back_everything_a_request_holds() {
     });
     assert!(ended.await.expect_err("a panic").is_panic());
     assert_eq!(held(), ([0, 0], 0, 1.0, 0));
+}
+
+#[tokio::test]
+async fn a_connect_timer_that_fires_just_before_the_deadline_it_was_cut_to_says_deadline() {
+    let (snapshot, lifecycle) = (snapshot(), Arc::new(Lifecycle::default()));
+    let mut context = holding(&snapshot, &lifecycle, Moment::ZERO);
+    let micros = |n| Moment::ZERO + std::time::Duration::from_micros(n);
+    context.deadline = Some(micros(300_000));
+    for (etype, at, expected) in [
+        (ErrorType::ConnectTimedout, 298_900, Ended::Outcome(Outcome::ConnectTimeout)),
+        (ErrorType::ConnectTimedout, 299_100, Ended::DeadlineExceeded),
+        (ErrorType::TLSHandshakeTimedout, 299_100, Ended::DeadlineExceeded),
+        (ErrorType::ConnectRefused, 299_100, Ended::Outcome(Outcome::ConnectFailure)),
+        (ErrorType::ConnectRefused, 300_000, Ended::DeadlineExceeded),
+    ] {
+        let error = pingora_core::Error::new(etype.clone());
+        assert_eq!(classify_connect(&error, &context, micros(at)), expected, "{etype:?} at {at}");
+    }
 }
