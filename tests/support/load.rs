@@ -32,8 +32,9 @@ impl Load {
         Load::paced(address, clients, name, Duration::ZERO)
     }
 
-    /// The same at a fixed rate, each client `every` so often; what is late because an answer was, has
-    /// been under way since it was due.
+    /// The same at a fixed rate, each client `every` so often on average; what is late because an answer
+    /// was, has been under way since it was due. From half as long to half as long again, by chance: at
+    /// even intervals the same clients would meet all the time, or never. In the same way in each load.
     pub fn paced(address: SocketAddr, clients: usize, name: &str, every: Duration) -> Self {
         let (stop, answers) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let started = (0..clients).map(|number| {
@@ -41,7 +42,7 @@ impl Load {
             let name = format!("{}-{number}", name.replace(' ', "-"));
             // Not all at once.
             let offset = every.mul_f64(number as f64 / clients as f64);
-            let pace = (offset, every);
+            let pace = (offset, every, fastrand::Rng::with_seed(number as u64));
             std::thread::spawn(move || call_on(address, &name, pace, &stop, &answers))
         });
         let clients = started.collect();
@@ -63,7 +64,7 @@ impl Load {
 fn call_on(
     address: SocketAddr,
     name: &str,
-    (offset, every): (Duration, Duration),
+    (offset, every, mut chance): (Duration, Duration, fastrand::Rng),
     stop: &AtomicBool,
     answers: &AtomicUsize,
 ) -> Vec<Answered> {
@@ -84,7 +85,7 @@ fn call_on(
                 Instant::now()
             }
         };
-        due += every;
+        due += every.mul_f64(0.5 + chance.f64());
         let Ok(response) = client.try_send(call.bytes()).and_then(|()| client.try_receive("GET"))
         else {
             break;
