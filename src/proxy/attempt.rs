@@ -268,7 +268,9 @@ fn is_nested(session: &Session, ctx: &Context) -> bool {
 }
 
 /// The upstream says that it has not looked at the request: it refused its stream, or closes the
-/// connection and had not come to it. Pingora marks both.
+/// connection and had not come to it. Pingora marks both where it learns of it by reading. A stream
+/// that is gone when its body is to be written has lost its reason, and counts as reset, which
+/// promises nothing.
 pub fn is_refused(error: &Error) -> bool {
     error.retry() && matches!(error.etype(), ErrorType::H2Error | ErrorType::H2Downgrade)
 }

@@ -117,6 +117,8 @@ impl Reply {
         Reply::status(200).manner(Manner::Stall)
     }
 
+    /// Once the request is complete: what resets a stream that is still being written to may be lost
+    /// to the gateway, see `attempt::is_refused`.
     pub fn reset(reason: Reason) -> Self {
         Reply::status(200).manner(Manner::Reset(reason))
     }
@@ -298,10 +300,6 @@ async fn answer(
     update: &Update,
     release: &mut watch::Receiver<bool>,
 ) -> Result<(), h2::Error> {
-    if let Manner::Reset(reason) = reply.manner {
-        respond.send_reset(reason);
-        return Ok(());
-    }
     let mut body = request.into_body();
     let mut echo = match reply.manner {
         Manner::Echo => Some(respond.send_response(reply.head(), false)?),
@@ -316,6 +314,10 @@ async fn answer(
         }
     }
     update(&|r| r.complete = true);
+    if let Manner::Reset(reason) = reply.manner {
+        respond.send_reset(reason);
+        return Ok(());
+    }
     if let Some(mut echo) = echo {
         return match reply.trailer_map() {
             Some(trailers) => echo.send_trailers(trailers),
