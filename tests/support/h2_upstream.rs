@@ -117,8 +117,8 @@ impl Reply {
         Reply::status(200).manner(Manner::Stall)
     }
 
-    /// Once the request is complete: what resets a stream that is still being written to may be lost
-    /// to the gateway, see `attempt::is_refused`.
+    /// Once the request is complete: where it is still being written, the gateway may not learn the
+    /// reason, see `attempt::is_refused`.
     pub fn reset(reason: Reason) -> Self {
         Reply::status(200).manner(Manner::Reset(reason))
     }
