@@ -14,9 +14,8 @@ room=$(df -k --output=avail /dev/shm 2>/dev/null | tail -n 1)
 if [ "${room:-0}" -gt 2000000 ]; then export TEST_POSTGRES_DIRECTORY=${TEST_POSTGRES_DIRECTORY:-/dev/shm}; fi
 # A processor that sleeps wakes late, and with the database away there is less to keep it awake: the kernel
 # is asked to let none sleep, for as long as this runs.
-if [ -w /dev/cpu_dma_latency ]; then
-    exec 3>/dev/cpu_dma_latency
-    printf '\0\0\0\0' >&3
+if [ -w /dev/cpu_dma_latency ] && exec 3>/dev/cpu_dma_latency; then
+    printf '\0\0\0\0' >&3 || true
 fi
 # One after the other: the figures are latencies.
 cargo test --locked --test integration -- record_crash record_outage --test-threads 1 --nocapture
