@@ -31,6 +31,7 @@ mod grpc;
 mod grpc_keys;
 mod h2;
 mod headers;
+mod http1;
 mod idempotency;
 mod idempotency_full;
 mod idempotency_shared;

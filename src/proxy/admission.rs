@@ -173,12 +173,10 @@ impl Gateway {
         let request = session.req_header();
         ctx.protocol = Protocol::of(request);
         if let Some(connection) = &ctx.connection {
-            intake::check_size(request, &connection.limits)?;
-            // HTTP/2 frames its heads itself.
-            if request.version != Version::HTTP_2 {
-                let raw = session.as_downstream().to_h1_raw();
-                intake::check_form(request, &raw, connection.guard.saw_request_line())?;
+            if let Some(fault) = connection.guard.fault() {
+                return Err(fault.rejection());
             }
+            intake::check_size(request, &connection.limits)?;
         }
         if request.method == Method::TRACE {
             return Err(Rejection::MethodNotAllowed(http::HeaderValue::from_static("")));

@@ -2,7 +2,7 @@
 //!
 //! Everything after this works on one canonical path and one host.
 
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HOST};
 use http::{HeaderMap, HeaderValue, Method, Version};
 use pingora_http::RequestHeader;
 
@@ -19,40 +19,6 @@ pub struct Routed {
     pub forwarded: Option<String>,
     /// The canonical path, where it is not the one that came.
     pub canonical: Option<String>,
-}
-
-/// Check what Pingora lets pass or repairs, though servers are known to read it differently
-/// (RFC 9112, sections 2.2, 3.2 and 6.1). `raw` is the head as it came.
-pub fn check_form(
-    request: &RequestHeader,
-    raw: &[u8],
-    line_is_whole: bool,
-) -> Result<(), Rejection> {
-    let bad = |what: &'static str| Err(Rejection::BadRequest(what.into()));
-    let target = request.raw_path();
-    let absolute = target.starts_with(b"http://") || target.starts_with(b"https://");
-    if !line_is_whole || !(target.starts_with(b"/") || absolute || target == b"*") {
-        return bad("the request line is malformed");
-    }
-    let crlf = |end: usize| end > 0 && raw[end - 1] == b'\r';
-    if !memchr::memchr_iter(b'\n', raw).all(crlf) {
-        return bad("a line of the head does not end in CRLF");
-    }
-    let mut codings = request.headers.get_all(TRANSFER_ENCODING).iter();
-    let Some(coding) = codings.next() else { return Ok(()) };
-    if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
-        return bad("the transfer coding is not plain chunked");
-    }
-    // Pingora has taken it out of the headers by now.
-    let says_length = |line: &[u8]| {
-        line.split(|byte| *byte == b':').next().is_some_and(|name| {
-            name.trim_ascii().eq_ignore_ascii_case(CONTENT_LENGTH.as_str().as_bytes())
-        })
-    };
-    if raw.split(|byte| *byte == b'\n').any(says_length) {
-        return bad("the body is framed in two ways");
-    }
-    Ok(())
 }
 
 /// Check sizes against the listener's limits.

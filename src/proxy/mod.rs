@@ -3,6 +3,7 @@
 //! [`listener`] takes connections, [`gateway`] has the phases. What they use:
 //!
 //! - [`guard`], [`guarded_io`], `sniff`, `h2`, `stream`: a connection's time, its protocol, its streams
+//! - `head`, `framing`: HTTP/1 requests as they arrive, before Pingora parses them
 //! - `admission`, [`intake`], `idempotency`: from a head to its route, through the policies
 //! - `dispatch`, [`peer`], [`headers`], [`body`]: what goes upstream, and where
 //! - [`attempt`]: what became of it, and is there another
@@ -26,10 +27,12 @@ mod dispatch;
 mod divert;
 mod envelopes;
 mod fallback;
+mod framing;
 pub mod gateway;
 pub mod guard;
 pub mod guarded_io;
 mod h2;
+mod head;
 pub mod headers;
 mod idempotency;
 pub mod identifiers;

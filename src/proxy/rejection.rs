@@ -23,6 +23,8 @@ pub enum Rejection {
     BadRequest(Cow<'static, str>),
     PathTooLong,
     HeadersTooLarge,
+    /// More fields than Pingora parses.
+    TooManyHeaders,
     BodyTooLarge,
     /// The client sent its request too slowly.
     RequestTimeout,
@@ -65,7 +67,7 @@ impl Rejection {
         match self {
             Rejection::BadRequest(_) => "bad_request",
             Rejection::PathTooLong => "path_too_long",
-            Rejection::HeadersTooLarge => "headers_too_large",
+            Rejection::HeadersTooLarge | Rejection::TooManyHeaders => "headers_too_large",
             Rejection::BodyTooLarge => "body_too_large",
             Rejection::RequestTimeout => "request_timeout",
             Rejection::InvalidBody(_) => "invalid_body",
@@ -98,7 +100,9 @@ impl Rejection {
             | Rejection::InvalidRpc(_)
             | Rejection::UnexpectedCompression => StatusCode::BAD_REQUEST,
             Rejection::PathTooLong => StatusCode::URI_TOO_LONG,
-            Rejection::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Rejection::HeadersTooLarge | Rejection::TooManyHeaders => {
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
+            }
             Rejection::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Rejection::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Rejection::NoRoute => StatusCode::NOT_FOUND,
@@ -146,6 +150,7 @@ impl Rejection {
             Rejection::UnexpectedCompression => RpcCode::Internal,
             Rejection::PathTooLong
             | Rejection::HeadersTooLarge
+            | Rejection::TooManyHeaders
             | Rejection::BodyTooLarge
             | Rejection::Flood { .. } => RpcCode::ResourceExhausted,
             Rejection::RequestTimeout => RpcCode::Canceled,
@@ -200,6 +205,7 @@ impl Rejection {
             }
             Rejection::PathTooLong => "the path is longer than this listener allows",
             Rejection::HeadersTooLarge => "the header fields are larger than this listener allows",
+            Rejection::TooManyHeaders => "the request has more than 256 header fields",
             Rejection::UnsupportedCompression => {
                 "the message is compressed, which this route does not read"
             }
@@ -235,6 +241,7 @@ impl Rejection {
             Rejection::BadRequest(_)
             | Rejection::PathTooLong
             | Rejection::HeadersTooLarge
+            | Rejection::TooManyHeaders
             | Rejection::BodyTooLarge
             | Rejection::RequestTimeout
             | Rejection::InvalidBody(_)
@@ -270,6 +277,7 @@ impl Rejection {
             | Rejection::BadRequest(_)
             | Rejection::PathTooLong
             | Rejection::HeadersTooLarge
+            | Rejection::TooManyHeaders
             | Rejection::BodyTooLarge
             | Rejection::RequestTimeout
             | Rejection::InvalidBody(_)
@@ -293,6 +301,7 @@ impl Rejection {
             Rejection::BadRequest(_)
                 | Rejection::PathTooLong
                 | Rejection::HeadersTooLarge
+                | Rejection::TooManyHeaders
                 | Rejection::RequestTimeout
         )
     }
