@@ -104,9 +104,15 @@ impl GuardedIo {
             if !matches!(self.ahead[..], [] | [b'\r']) {
                 self.guard.on_head();
                 match scanner.scan(&self.ahead, limits) {
-                    Ok(Some(head)) => return Poll::Ready(Ok(self.begin(head))),
                     Ok(None) => {}
-                    Err(fault) => return Poll::Ready(Ok(self.refuse(fault))),
+                    Ok(Some(head)) => {
+                        self.begin(head);
+                        return Poll::Ready(Ok(()));
+                    }
+                    Err(fault) => {
+                        self.refuse(fault);
+                        return Poll::Ready(Ok(()));
+                    }
                 }
             } else if self.ahead.is_empty() {
                 // An idle connection holds no buffer.
