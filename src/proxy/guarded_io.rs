@@ -4,8 +4,8 @@
 //! has passed. Pingora keeps reading the client while it waits for the upstream, so the request
 //! path is woken in time wherever it waits.
 //!
-//! On a connection of HTTP/1 it reads each head itself ([`super::head`]), and follows the body
-//! ([`super::framing`]). What the client sends beyond the request under way stays here until its
+//! On a connection of HTTP/1 it reads each head itself (`super::head`), and follows the body
+//! (`super::framing`). What the client sends beyond the request under way stays here until its
 //! turn comes.
 
 use std::fmt;
