@@ -7,7 +7,7 @@
 //! - `admission`, [`intake`], `idempotency`: from a head to its route, through the policies
 //! - `dispatch`, [`peer`], [`headers`], [`body`]: what goes upstream, and where
 //! - [`attempt`]: what became of it, and is there another
-//! - `own`, [`answer`], [`cors`], [`rejection`], [`rpc_code`], [`dialect`]: the gateway's own answers
+//! - `own`, [`answer`], [`cors`], [`rejection`], [`dialect`]: the gateway's own answers
 //! - `rpc_timeout`, `envelopes`: what requests of RPC say beyond HTTP
 //! - [`transcoding`], `transcoded`: calls of RPC to upstreams of plain HTTP
 //! - `quota`: what an answer says about limits
@@ -45,7 +45,6 @@ mod quota;
 pub mod recording;
 pub mod rejection;
 mod response;
-pub mod rpc_code;
 mod rpc_timeout;
 mod sniff;
 pub mod spans;
