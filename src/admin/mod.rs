@@ -44,7 +44,7 @@ impl Admin {
         Router::new()
             .route("/livez", answer(Serve::Live))
             .route("/readyz", answer(Serve::Ready))
-            .route("/healthz", answer(Serve::Health))
+            .route("/healthz", answer(Serve::HealthDetails))
             .route("/status", answer(Serve::Status))
             .route("/metrics", get(metrics))
             .route("/circuits/{scope}/{name}/{order}", post(order))

@@ -19,6 +19,8 @@ pub enum Value {
 /// What a value may say of its request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Placeholder {
+    /// The id the request goes by.
+    RequestId,
     /// When it came, as RFC 3339 in UTC.
     RequestTime,
     /// The same in milliseconds since 1970.
@@ -38,8 +40,13 @@ impl Value {
         }
     }
 
-    /// The value for a request that came then; `elapsed` is read where it is asked for.
-    pub fn fill(&self, came_at: SystemTime, elapsed: impl Fn() -> Duration) -> HeaderValue {
+    /// The value for a request of this id that came then; `elapsed` is read where it is asked for.
+    pub fn fill(
+        &self,
+        id: &HeaderValue,
+        came_at: SystemTime,
+        elapsed: impl Fn() -> Duration,
+    ) -> HeaderValue {
         let parts = match self {
             Value::Fixed(value) => return value.clone(),
             Value::Filled(parts) => parts,
@@ -48,6 +55,9 @@ impl Value {
         for part in parts {
             match part {
                 Part::Literal(literal) => text.push_str(literal),
+                Part::Placeholder(Placeholder::RequestId) => {
+                    text.push_str(id.to_str().unwrap_or_default());
+                }
                 Part::Placeholder(Placeholder::RequestTime) => {
                     text.push_str(&humantime::format_rfc3339_millis(came_at).to_string());
                 }
@@ -60,7 +70,7 @@ impl Value {
                 }
             }
         }
-        // Literals were checked when they were read; times are digits and ASCII punctuation.
+        // Literals were checked when they were read; ids and times are ASCII.
         HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
     }
 }
@@ -93,12 +103,13 @@ impl FromStr for Placeholder {
 
     fn from_str(name: &str) -> Result<Self, String> {
         match name {
+            "request.id" => Ok(Placeholder::RequestId),
             "request.time" => Ok(Placeholder::RequestTime),
             "request.unix_ms" => Ok(Placeholder::RequestUnixMs),
             "response.duration_ms" => Ok(Placeholder::ResponseDurationMs),
             other => Err(format!(
-                "unknown placeholder `{{{other}}}`, expected {{request.time}}, {{request.unix_ms}} or \
-                 {{response.duration_ms}}; a brace itself is written twice"
+                "unknown placeholder `{{{other}}}`, expected {{request.id}}, {{request.time}}, \
+                 {{request.unix_ms}} or {{response.duration_ms}}; a brace itself is written twice"
             )),
         }
     }
@@ -117,12 +128,14 @@ mod tests {
     fn fill(text: &str) -> Result<String, String> {
         let value: Value = text.parse()?;
         let came_at = UNIX_EPOCH + Duration::from_millis(1_704_067_200_123);
-        let filled = value.fill(came_at, || Duration::from_micros(41_999));
+        let id = HeaderValue::from_static("r-1");
+        let filled = value.fill(&id, came_at, || Duration::from_micros(41_999));
         Ok(filled.to_str().expect("text").to_owned())
     }
 
     #[test]
     fn placeholders_stand_for_what_differs_from_request_to_request() {
+        assert_eq!(fill("{request.id}").as_deref(), Ok("r-1"));
         assert_eq!(fill("{request.time}").as_deref(), Ok("2024-01-01T00:00:00.123Z"));
         assert_eq!(fill("at {request.unix_ms}").as_deref(), Ok("at 1704067200123"));
         assert_eq!(fill("{response.duration_ms}ms").as_deref(), Ok("41ms"));
@@ -138,7 +151,7 @@ mod tests {
 
     #[test]
     fn what_is_no_value_is_refused() {
-        for text in ["{request.id}", "{", "{}", "a\nb", "{request.time}\n", "{request.time"] {
+        for text in ["{request.ip}", "{", "{}", "a\nb", "{request.time}\n", "{request.time"] {
             assert!(fill(text).is_err(), "{text}");
         }
     }

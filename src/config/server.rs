@@ -134,27 +134,30 @@ impl Default for Admin {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ClientAddress {
-    /// Peers whose `X-Forwarded-*` headers are believed.
+    /// Peers whose `X-Forwarded-*` headers are believed. An element may hold several, separated by
+    /// commas, so that one variable can.
     #[serde(deserialize_with = "networks")]
     pub trusted_proxies: Vec<IpNet>,
 }
 
-/// `10.0.0.0/8`, or a single address.
+/// `10.0.0.0/8`, a single address, or several of them.
 fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
-    struct Network(IpNet);
+    struct Networks(Vec<IpNet>);
 
-    impl<'de> Deserialize<'de> for Network {
+    impl<'de> Deserialize<'de> for Networks {
         fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
             let text = String::deserialize(deserializer)?;
-            let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-            network.map(Network).map_err(|_| {
-                serde::de::Error::custom("expected a network such as 10.0.0.0/8, or an address")
-            })
+            text.split(',').map(|part| network(part.trim())).collect::<Result<_, _>>().map(Networks)
         }
     }
 
-    let networks = Vec::<Network>::deserialize(deserializer)?;
-    Ok(networks.into_iter().map(|network| network.0).collect())
+    fn network<E: serde::de::Error>(text: &str) -> Result<IpNet, E> {
+        let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        network.map_err(|_| E::custom("expected a network such as 10.0.0.0/8, or an address"))
+    }
+
+    let networks = Vec::<Networks>::deserialize(deserializer)?;
+    Ok(networks.into_iter().flat_map(|networks| networks.0).collect())
 }
 
 /// How many requests one client address may make of the whole gateway, whoever it is.

@@ -103,7 +103,16 @@ impl RouteCheck<'_> {
                 let known = self.config.upstreams.keys().map(String::as_str).collect();
                 self.reference(&["upstream"], "upstreams", upstream, known);
             }
-            (None, Some(Serve::Health | Serve::Ready | Serve::Live | Serve::Status)) => {}
+            (
+                None,
+                Some(
+                    Serve::Health
+                    | Serve::HealthDetails
+                    | Serve::Ready
+                    | Serve::Live
+                    | Serve::Status,
+                ),
+            ) => {}
             (Some(_), Some(_)) => {
                 self.report(&["serve"], "a route has an `upstream` or a `serve`, not both")
             }

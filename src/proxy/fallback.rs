@@ -3,7 +3,7 @@
 //! What it says is the policy's; it takes the place of a [`super::dialect`]. The call to another
 //! upstream that comes first, where a route wants that, is in [`super::divert`].
 
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
@@ -54,11 +54,14 @@ pub fn replaces(ctx: &Context, route: &Route, outcome: Outcome) -> bool {
 /// The answer.
 pub fn render(answer: &Answer, ctx: &Context, rejection: &Rejection) -> Rendered {
     let route = ctx.route.as_ref();
-    let timestamp = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+    let now = SystemTime::now();
+    let timestamp = humantime::format_rfc3339_millis(now).to_string();
+    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let values = Values {
         route: route.map_or("", |route| &route.name),
         upstream: route.and_then(|r| r.upstream()).map_or("", |u| &u.upstream.name),
         timestamp: &timestamp,
+        unix_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
         request_id: ctx.request_id(),
         code: rejection.code(),
     };

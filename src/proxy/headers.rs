@@ -316,9 +316,9 @@ fn edit(edits: &Edits, headers: &mut HeaderMap, ctx: &Context) {
         headers.remove(&name.0);
     }
     for (name, value) in &edits.set.0 {
-        headers.insert(name.clone(), value.fill(ctx.received_at, elapsed));
+        headers.insert(name.clone(), value.fill(&ctx.request_id, ctx.received_at, elapsed));
     }
     for (name, value) in &edits.add.0 {
-        headers.append(name.clone(), value.fill(ctx.received_at, elapsed));
+        headers.append(name.clone(), value.fill(&ctx.request_id, ctx.received_at, elapsed));
     }
 }

@@ -13,6 +13,8 @@ use crate::units::retry_after_seconds;
 
 const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+const BURST: HeaderName = HeaderName::from_static("x-ratelimit-burst-capacity");
+const RATE: HeaderName = HeaderName::from_static("x-ratelimit-replenish-rate");
 const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const STANDING: HeaderName = HeaderName::from_static("ratelimit");
@@ -26,10 +28,15 @@ pub(super) fn forgive(session: &Session, ctx: &mut Context, counted: Moment) {
     let requester = Requester::new(ctx.identity.as_deref(), ctx.client, headers);
     let forgiving = limiters.iter().filter(|limiter| limiter.forgives_replays());
     rate_limit::refund_all(forgiving, &requester, counted);
-    if let Some(Standing { limit, verdict }) = &mut ctx.standing
-        && limiters.get(*limit).is_some_and(|limiter| limiter.forgives_replays())
-    {
+    let Some(Standing { limit, verdict, first }) = &mut ctx.standing else { return };
+    let forgives = |place: usize| limiters.get(place).is_some_and(|l| l.forgives_replays());
+    if forgives(*limit) {
         verdict.remaining = verdict.limit.min(verdict.remaining + 1);
+    }
+    if forgives(0)
+        && let Some(first) = first
+    {
+        *first += 1;
     }
 }
 
@@ -42,6 +49,14 @@ pub(super) fn write(headers: &mut HeaderMap, ctx: &Context) {
     }
     if wanted.x_ratelimit {
         write_plain(headers, &standing.verdict);
+    }
+    if wanted.token_bucket
+        && let Some(bucket) = route.limit_fields.bucket()
+        && let Some(remaining) = standing.first
+    {
+        headers.insert(REMAINING, HeaderValue::from(remaining));
+        headers.insert(BURST, bucket.burst.clone());
+        headers.insert(RATE, bucket.rate.clone());
     }
     // Lists: what the upstream says of its own limits, under its own names, stays true.
     if wanted.ietf

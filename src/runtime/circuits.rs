@@ -3,11 +3,12 @@
 //! An order holds until the next one, or until a reload changes the circuit's configuration. Who
 //! may give one is left to the admin listener.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::shared::Shared;
 use super::snapshot::Snapshot;
-use super::status::{Answer, circuit};
+use super::status::{Answer, CircuitStatus, circuit};
 use crate::policy::breaker::Breaker;
 use crate::time::Clock;
 
@@ -47,6 +48,28 @@ pub fn command(shared: &Shared, scope: Scope, name: &str, order: Order) -> Answe
     let state = breaker.state(now).as_str();
     log::info!("the circuit of {} {name} is {state} by order of an operator", scope.as_str());
     Answer::json(200, &circuit(&breaker, now))
+}
+
+/// Every circuit, by whose it is and by name.
+#[derive(serde::Serialize)]
+pub(super) struct All {
+    routes: BTreeMap<String, CircuitStatus>,
+    upstreams: BTreeMap<String, CircuitStatus>,
+}
+
+/// The circuits as they are now.
+pub(super) fn all(shared: &Shared) -> All {
+    let snapshot = shared.snapshot.load();
+    let now = Clock::now();
+    let routes = snapshot.routes.iter();
+    let routes =
+        routes.filter_map(|r| Some((r.name.to_string(), r.policies.route_breaker.as_ref()?)));
+    let upstreams = snapshot.upstreams.iter();
+    let upstreams = upstreams.filter_map(|(name, u)| Some((name.clone(), u.upstream.breaker()?)));
+    All {
+        routes: routes.map(|(name, breaker)| (name, circuit(breaker, now))).collect(),
+        upstreams: upstreams.map(|(name, breaker)| (name, circuit(breaker, now))).collect(),
+    }
 }
 
 /// 404, with the reason.

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 use serde::Serialize;
 
+use super::circuits;
 use super::jwks::Jwks;
 use super::shared::Shared;
 use super::snapshot::{Route, Snapshot, Target};
@@ -41,7 +42,8 @@ pub async fn answer(shared: &Shared, what: Serve) -> Answer {
     match what {
         Serve::Live => live(),
         Serve::Ready => ready(shared),
-        Serve::Health => health(shared).await,
+        Serve::Health => health(shared, None).await,
+        Serve::HealthDetails => health(shared, Some(circuits::all(shared))).await,
         Serve::Status => Answer::json(200, &status(shared)),
     }
 }
@@ -51,28 +53,38 @@ struct Health<'a> {
     status: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    circuits: Option<circuits::All>,
+}
+
+impl<'a> Health<'a> {
+    fn of(status: &'a str) -> Self {
+        Health { status, reason: None, circuits: None }
+    }
 }
 
 fn live() -> Answer {
-    Answer::json(200, &Health { status: "alive", reason: None })
+    Answer::json(200, &Health::of("alive"))
 }
 
 fn ready(shared: &Shared) -> Answer {
     match (shared.lifecycle.is_ready(), shared.lifecycle.is_draining()) {
-        (true, _) => Answer::json(200, &Health { status: "ready", reason: None }),
-        (false, true) => Answer::json(503, &Health { status: "draining", reason: None }),
-        (false, false) => Answer::json(503, &Health { status: "starting", reason: None }),
+        (true, _) => Answer::json(200, &Health::of("ready")),
+        (false, true) => Answer::json(503, &Health::of("draining")),
+        (false, false) => Answer::json(503, &Health::of("starting")),
     }
 }
 
-async fn health(shared: &Shared) -> Answer {
+async fn health(shared: &Shared, circuits: Option<circuits::All>) -> Answer {
     let answer = match &shared.recorder {
         Some(recorder) => recorder.health().await,
         None => Ok(()),
     };
     match answer {
-        Ok(()) => Answer::json(200, &Health { status: "healthy", reason: None }),
-        Err(reason) => Answer::json(503, &Health { status: "unhealthy", reason: Some(&reason) }),
+        Ok(()) => Answer::json(200, &Health { circuits, ..Health::of("healthy") }),
+        Err(reason) => {
+            Answer::json(503, &Health { status: "unhealthy", reason: Some(&reason), circuits })
+        }
     }
 }
 

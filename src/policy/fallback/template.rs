@@ -1,7 +1,8 @@
 //! JSON with placeholders in its strings: `{service: "{upstream}", status: fallback}`.
 //!
-//! `{route}`, `{upstream}`, `{timestamp}`, `{request_id}` and `{code}` are filled in; a brace
-//! itself is written twice. Keys, and what is no string, stay as they are.
+//! `{route}`, `{upstream}`, `{timestamp}`, `{unix_ms}`, `{request_id}` and `{code}` are filled in; a
+//! brace itself is written twice. A string that is `{unix_ms}` and nothing else becomes a number. Keys,
+//! and what is no string, stay as they are.
 
 use std::fmt;
 use std::str::FromStr;
@@ -32,6 +33,7 @@ enum Placeholder {
     Route,
     Upstream,
     Timestamp,
+    UnixMs,
     RequestId,
     Code,
 }
@@ -44,6 +46,8 @@ pub struct Values<'a> {
     pub upstream: &'a str,
     /// RFC 3339.
     pub timestamp: &'a str,
+    /// The same in milliseconds since 1970.
+    pub unix_ms: u64,
     pub request_id: &'a str,
     /// The code of the refusal it stands in for.
     pub code: &'a str,
@@ -66,6 +70,7 @@ impl Serialize for Filled<'_> {
             Template::Null => serializer.serialize_unit(),
             Template::Bool(value) => serializer.serialize_bool(*value),
             Template::Number(number) => number.serialize(serializer),
+            Template::Text(text) if text.is_number() => serializer.serialize_u64(values.unix_ms),
             Template::Text(text) => serializer.serialize_str(&text.fill(values)),
             Template::List(list) => {
                 serializer.collect_seq(list.iter().map(|element| Filled(element, values)))
@@ -82,16 +87,27 @@ impl Serialize for Filled<'_> {
 }
 
 impl Text {
+    /// Whether it stands for a number, and for nothing else.
+    fn is_number(&self) -> bool {
+        matches!(*self.0, [Part::Placeholder(Placeholder::UnixMs)])
+    }
+
     fn fill(&self, values: &Values<'_>) -> String {
-        let parts = self.0.iter().map(|part| match part {
-            Part::Literal(text) => &**text,
-            Part::Placeholder(Placeholder::Route) => values.route,
-            Part::Placeholder(Placeholder::Upstream) => values.upstream,
-            Part::Placeholder(Placeholder::Timestamp) => values.timestamp,
-            Part::Placeholder(Placeholder::RequestId) => values.request_id,
-            Part::Placeholder(Placeholder::Code) => values.code,
-        });
-        parts.collect()
+        let mut filled = String::new();
+        for part in &self.0 {
+            match part {
+                Part::Literal(text) => filled.push_str(text),
+                Part::Placeholder(Placeholder::Route) => filled.push_str(values.route),
+                Part::Placeholder(Placeholder::Upstream) => filled.push_str(values.upstream),
+                Part::Placeholder(Placeholder::Timestamp) => filled.push_str(values.timestamp),
+                Part::Placeholder(Placeholder::UnixMs) => {
+                    filled.push_str(&values.unix_ms.to_string());
+                }
+                Part::Placeholder(Placeholder::RequestId) => filled.push_str(values.request_id),
+                Part::Placeholder(Placeholder::Code) => filled.push_str(values.code),
+            }
+        }
+        filled
     }
 }
 
@@ -111,11 +127,12 @@ impl FromStr for Placeholder {
             "route" => Ok(Placeholder::Route),
             "upstream" => Ok(Placeholder::Upstream),
             "timestamp" => Ok(Placeholder::Timestamp),
+            "unix_ms" => Ok(Placeholder::UnixMs),
             "request_id" => Ok(Placeholder::RequestId),
             "code" => Ok(Placeholder::Code),
             other => Err(format!(
                 "unknown placeholder `{{{other}}}`, expected {{route}}, {{upstream}}, {{timestamp}}, \
-                 {{request_id}} or {{code}}; a brace itself is written twice"
+                 {{unix_ms}}, {{request_id}} or {{code}}; a brace itself is written twice"
             )),
         }
     }
@@ -186,6 +203,7 @@ mod tests {
         route: "a\"route",
         upstream: "users",
         timestamp: "2024-01-02T03:04:05.678Z",
+        unix_ms: 1_704_164_645_678,
         request_id: "r-1",
         code: "circuit_open",
     };
@@ -207,6 +225,13 @@ mod tests {
     fn what_is_no_string_stays_what_it_is() {
         let yaml = "{a: 1, b: -2, c: 1.5, d: true, e: null, f: [], g: {}, h: ''}";
         let json = r#"{"a":1,"b":-2,"c":1.5,"d":true,"e":null,"f":[],"g":{},"h":""}"#;
+        assert_eq!(fill(yaml).as_deref(), Ok(json));
+    }
+
+    #[test]
+    fn milliseconds_alone_are_a_number_and_in_a_text_are_text() {
+        let yaml = "{at: '{unix_ms}', since: '{unix_ms} ms'}";
+        let json = r#"{"at":1704164645678,"since":"1704164645678 ms"}"#;
         assert_eq!(fill(yaml).as_deref(), Ok(json));
     }
 

@@ -18,6 +18,9 @@ pub struct Headers {
     pub on: On,
     /// `X-RateLimit-Limit`, `-Remaining` and `-Reset`; default true.
     pub x_ratelimit: bool,
+    /// `X-RateLimit-Remaining`, `-Burst-Capacity` and `-Replenish-Rate` of a route whose first limit
+    /// is a `token_bucket`; default false.
+    pub token_bucket: bool,
     /// `RateLimit-Policy` and `RateLimit`; default false.
     pub ietf: bool,
 }
@@ -39,11 +42,20 @@ pub struct Fields {
     names: Vec<String>,
     quoted: Vec<String>,
     policy: Option<HeaderValue>,
+    bucket: Option<Bucket>,
+}
+
+/// A token bucket as clients are told of it: of requests, not of the tokens they cost.
+#[derive(Debug, Clone)]
+pub struct Bucket {
+    pub burst: HeaderValue,
+    /// Requests that come back in a second, rounded down.
+    pub rate: HeaderValue,
 }
 
 impl Default for Headers {
     fn default() -> Self {
-        Headers { on: On::default(), x_ratelimit: true, ietf: false }
+        Headers { on: On::default(), x_ratelimit: true, token_bucket: false, ietf: false }
     }
 }
 
@@ -54,7 +66,7 @@ impl Headers {
             On::Refusals => !verdict.admitted,
             On::Always => true,
         };
-        asked && (self.x_ratelimit || self.ietf)
+        asked && (self.x_ratelimit || self.token_bucket || self.ietf)
     }
 }
 
@@ -71,7 +83,8 @@ impl Fields {
         let items: Vec<String> = limits.0.iter().zip(&quoted).map(policy).collect();
         let policy =
             (!items.is_empty()).then(|| HeaderValue::try_from(items.join(", ")).ok()).flatten();
-        Fields { names, quoted, policy }
+        let bucket = limits.0.first().and_then(bucket);
+        Fields { names, quoted, policy, bucket }
     }
 
     /// The names of the limits, in their order.
@@ -84,6 +97,11 @@ impl Fields {
         self.policy.as_ref()
     }
 
+    /// The first limit, if it is a bucket.
+    pub fn bucket(&self) -> Option<&Bucket> {
+        self.bucket.as_ref()
+    }
+
     /// The value of `RateLimit`: requests left in the strictest limit, and seconds to wait for
     /// more. After a refusal that is the wait of `Retry-After`, else until the quota is whole.
     pub fn standing(&self, standing: &Standing) -> Option<HeaderValue> {
@@ -92,6 +110,13 @@ impl Fields {
         let wait = retry_after_seconds(if admitted { reset_after } else { retry_after });
         HeaderValue::try_from(format!("{name};r={remaining};t={wait}")).ok()
     }
+}
+
+fn bucket(limit: &super::Config) -> Option<Bucket> {
+    let Algorithm::TokenBucket(bucket) = &limit.algorithm else { return None };
+    let per_second = 1_000_000_000 / bucket.per_token().max(1);
+    let requests = |tokens: u64| HeaderValue::from(tokens / u64::from(limit.cost));
+    Some(Bucket { burst: requests(bucket.burst.into()), rate: requests(per_second) })
 }
 
 /// One item of `RateLimit-Policy`. A window is rounded up to whole seconds: whoever keeps to it
@@ -158,7 +183,7 @@ mod tests {
             reset_after: Duration::from_millis(20_001),
             retry_after: Duration::from_millis(u64::from(!admitted) * 1500),
         };
-        Standing { limit, verdict }
+        Standing { limit, verdict, first: None }
     }
 
     #[test]
@@ -186,6 +211,18 @@ mod tests {
     fn any_name_makes_a_well_formed_field() {
         let fields = Fields::new("a\"\\ü\n", &limits([a_hundred_a_minute()]));
         assert_eq!(fields.policy().expect("a limit"), r#""a\"\\??";q=100;w=60"#);
+    }
+
+    #[test]
+    fn a_bucket_is_told_of_where_it_is_the_first_limit() {
+        let told = |algorithms: Vec<Algorithm>| {
+            let bucket = Fields::new("orders", &limits(algorithms)).bucket().cloned();
+            bucket.map(|bucket| (bucket.burst, bucket.rate))
+        };
+        let ten = (HeaderValue::from(20), HeaderValue::from(10));
+        assert_eq!(told(vec![bucket(10, 20), a_hundred_a_minute()]), Some(ten));
+        assert_eq!(told(vec![a_hundred_a_minute(), bucket(10, 20)]), None);
+        assert_eq!(told(vec![bucket(3, 7)]).map(|told| told.1), Some(HeaderValue::from(2)));
     }
 
     #[test]

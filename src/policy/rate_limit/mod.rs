@@ -72,6 +72,8 @@ pub struct Standing {
     /// Its place in the list, from 0.
     pub limit: usize,
     pub verdict: Verdict,
+    /// Requests left in the first of the list, whatever the others say; `None` where it was not asked.
+    pub first: Option<u32>,
 }
 
 impl Limiter {
@@ -172,7 +174,7 @@ pub fn check_all(
 ) -> Option<Standing> {
     let standing = match limiters {
         [] => return None,
-        [limiter] => Standing { limit: 0, verdict: limiter.check(requester, now) },
+        [limiter] => Standing::new(0, limiter.check(requester, now)),
         several => look_then_count(several, requester, now)?,
     };
     if !standing.verdict.admitted {
@@ -199,18 +201,21 @@ fn look_then_count(
     now: Moment,
 ) -> Option<Standing> {
     let places = 0..limiters.len();
-    let seen =
-        places.map(|limit| Standing { limit, verdict: limiters[limit].peek(requester, now) });
+    let seen = places.map(|limit| Standing::new(limit, limiters[limit].peek(requester, now)));
     if let Some(refusal) = longest_refusal(seen) {
         return Some(refusal);
     }
     count_all(limiters.iter().enumerate(), None, requester, now)
 }
 
-/// Of those that refuse, the one that does so for the longest.
+/// Of those that refuse, the one that does so for the longest. Nothing has been counted then.
 fn longest_refusal(standings: impl Iterator<Item = Standing>) -> Option<Standing> {
-    let refusals = standings.filter(|standing| !standing.verdict.admitted);
-    refusals.max_by_key(|refusal| refusal.verdict.retry_after)
+    let mut first = None;
+    let refusals = standings
+        .inspect(|standing| first = first.or(standing.uncounted_first()))
+        .filter(|standing| !standing.verdict.admitted);
+    let longest = refusals.max_by_key(|refusal| refusal.verdict.retry_after)?;
+    Some(Standing { first, ..longest })
 }
 
 /// Counts in each; the strictest of them and of `strictest`, or the first that refuses.
@@ -220,21 +225,34 @@ fn count_all<'a>(
     requester: &Requester<'_>,
     now: Moment,
 ) -> Option<Standing> {
+    let mut first = strictest.and_then(|standing| standing.first);
     for (limit, limiter) in limiters.clone() {
-        let standing = Standing { limit, verdict: limiter.check(requester, now) };
+        let standing = Standing::new(limit, limiter.check(requester, now));
+        if limit == 0 {
+            first = standing.first;
+        }
         if !standing.verdict.admitted {
             let counted = limiters.take_while(|(place, _)| *place < limit);
             refund_all(counted.map(|(_, limiter)| limiter), requester, now);
-            return Some(standing);
+            return Some(Standing { first, ..standing });
         }
         if strictest.is_none_or(|so_far| standing.is_stricter_than(&so_far)) {
             strictest = Some(standing);
         }
     }
-    strictest
+    strictest.map(|standing| Standing { first, ..standing })
 }
 
 impl Standing {
+    fn new(limit: usize, verdict: Verdict) -> Self {
+        Standing { limit, verdict, first: (limit == 0).then_some(verdict.remaining) }
+    }
+
+    /// The same for a request that was not counted after all.
+    fn uncounted_first(&self) -> Option<u32> {
+        self.first.map(|first| first + u32::from(self.verdict.admitted))
+    }
+
     fn is_stricter_than(&self, other: &Standing) -> bool {
         let (one, other) = (&self.verdict, &other.verdict);
         let by_time = one.remaining == other.remaining && one.reset_after > other.reset_after;

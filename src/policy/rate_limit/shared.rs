@@ -38,9 +38,7 @@ pub fn refused_here(
     now: Moment,
 ) -> Option<Standing> {
     let seen = numbered(limiters, |limiter| !limiter.is_shared());
-    longest_refusal(
-        seen.map(|(limit, limiter)| Standing { limit, verdict: limiter.peek(requester, now) }),
-    )
+    longest_refusal(seen.map(|(limit, limiter)| Standing::new(limit, limiter.peek(requester, now))))
 }
 
 /// As [`check_all`], for limits of which some may be shared.
@@ -75,7 +73,7 @@ fn together(
 ) -> Option<Standing> {
     let told = || {
         let shared = numbered(limiters, Limiter::is_shared);
-        shared.zip(verdicts).map(|((limit, _), verdict)| Standing { limit, verdict: *verdict })
+        shared.zip(verdicts).map(|((limit, _), verdict)| Standing::new(limit, *verdict))
     };
     if let Some(refusal) = longest_refusal(told().chain(refused_here)) {
         return Some(refusal);
@@ -87,6 +85,8 @@ fn together(
     }
     let strictest =
         told().reduce(|one, other| if other.is_stricter_than(&one) { other } else { one });
+    let first = told().find_map(|standing| standing.first);
+    let strictest = strictest.map(|standing| Standing { first, ..standing });
     count_all(numbered(limiters, |limiter| !limiter.is_shared()), strictest, requester, now)
 }
 
@@ -100,7 +100,7 @@ fn without_store(
     }
     let applies = |limiter: &Limiter| limiter.on_failure() != Some(OnFailure::Open);
     let seen = numbered(limiters, applies)
-        .map(|(limit, limiter)| Standing { limit, verdict: limiter.peek(requester, now) });
+        .map(|(limit, limiter)| Standing::new(limit, limiter.peek(requester, now)));
     if let Some(refusal) = longest_refusal(seen) {
         return Ok(Some(refusal));
     }
@@ -198,6 +198,21 @@ mod tests {
         let standing = |remaining| check(&limits, Some(vec![says(true, remaining, 1)])).flatten();
         assert_eq!(standing(8).map(|s| (s.limit, s.verdict.remaining)), Some((0, 4)));
         assert_eq!(standing(2).map(|s| (s.limit, s.verdict.remaining)), Some((1, 2)));
+    }
+
+    #[test]
+    fn of_the_first_limit_it_is_known_what_is_left_whoever_speaks() {
+        let first_shared = [limit(9, Some(OnFailure::Open)), limit(2, None)];
+        let left = |verdict| check(&first_shared, Some(vec![verdict])).flatten();
+        let left = |verdict| left(verdict).map(|s: Standing| (s.limit, s.first));
+        assert_eq!(left(says(true, 8, 1)), Some((1, Some(8))));
+        assert_eq!(left(says(true, 7, 1)), Some((1, Some(7))));
+        // Refused by the second: the first, which had 7 left, has not counted it.
+        assert_eq!(left(says(true, 6, 1)), Some((1, Some(7))));
+        assert_eq!(left(says(false, 0, 99)), Some((0, Some(0))));
+        let first_here = [limit(2, None), limit(9, Some(OnFailure::Open))];
+        let left = |verdict| check(&first_here, Some(vec![verdict])).flatten();
+        assert_eq!(left(says(true, 0, 1)).map(|s| (s.limit, s.first)), Some((1, Some(1))));
     }
 
     #[test]
