@@ -6,6 +6,7 @@
 //! copied into gauges when somebody asks.
 
 mod family;
+pub mod otlp;
 mod record;
 mod register;
 mod route;
@@ -16,6 +17,7 @@ use std::sync::Mutex;
 
 use family::CLASSES;
 pub use family::Family;
+use prometheus::proto::MetricFamily;
 use prometheus::{
     Encoder, GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
     TextEncoder,
@@ -50,6 +52,8 @@ pub struct Metrics {
     pub state: Mutex<StateMetrics>,
     /// Spans by what became of them: `exported`, `failed`, `dropped`.
     pub trace_spans: IntCounterVec,
+    /// Exports of these metrics by what became of them: `exported`, `failed`.
+    pub metric_exports: IntCounterVec,
     /// Reloads by result.
     pub reloads: IntCounterVec,
     /// The configuration in force: 1 at start, one more with every reload.
@@ -146,6 +150,12 @@ impl Metrics {
                 "Spans by what became of them",
                 &["result"],
             )?,
+            metric_exports: counters(
+                r,
+                "metric_exports_total",
+                "Exports of metrics to a collector",
+                &["result"],
+            )?,
             reloads: counters(r, "reloads_total", "Reloads of the configuration", &["result"])?,
             generation: gauge(r, "config_generation", "The configuration in force")?,
             registry,
@@ -176,14 +186,19 @@ impl Metrics {
         self.limit_stores.of(name)
     }
 
-    /// Everything, in the text format of Prometheus.
-    pub fn render(&self) -> Vec<u8> {
-        let mut text = Vec::with_capacity(16 * 1024);
-        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
-            log::error!("metrics cannot be rendered: {error}");
-        }
-        text
+    /// Everything there is, as it stands.
+    pub fn gather(&self) -> Vec<MetricFamily> {
+        self.registry.gather()
     }
+}
+
+/// `families` in the text format of Prometheus.
+pub fn render(families: &[MetricFamily]) -> Vec<u8> {
+    let mut text = Vec::with_capacity(16 * 1024);
+    if let Err(error) = TextEncoder::new().encode(families, &mut text) {
+        log::error!("metrics cannot be rendered: {error}");
+    }
+    text
 }
 
 impl StateMetrics {

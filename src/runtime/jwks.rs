@@ -330,6 +330,7 @@ fn client(config: &Config) -> Result<reqwest::Client, reqwest::Error> {
     let builder = reqwest::Client::builder()
         .user_agent(concat!("portcullis/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
+        .http1_only()
         // Whoever sets an environment variable must not become the source of keys.
         .no_proxy()
         .timeout(*config.timeout)

@@ -7,6 +7,7 @@ use std::sync::PoisonError;
 
 use bytes::Bytes;
 use http::HeaderValue;
+use prometheus::proto::MetricFamily;
 use serde::Serialize;
 
 use super::jwks::Jwks;
@@ -14,7 +15,7 @@ use super::shared::Shared;
 use super::snapshot::{Route, Snapshot, Target};
 use crate::config::route::Serve;
 use crate::idempotency;
-use crate::observe::metrics::StateMetrics;
+use crate::observe::metrics::{StateMetrics, render};
 use crate::policy::breaker::{Breaker, State};
 use crate::time::{Clock, Moment};
 
@@ -234,17 +235,22 @@ fn budgets(snapshot: &Snapshot, now: Moment) -> BTreeMap<String, BudgetStatus> {
     snapshot.budgets.iter().map(|(name, budget)| (name.clone(), of(budget))).collect()
 }
 
-/// Copy the state that lives in policies and recorder into the metrics, and render them all.
+/// All metrics, in the text format of Prometheus.
 pub fn metrics(shared: &Shared) -> Vec<u8> {
+    render(&gather(shared))
+}
+
+/// Copy the state that lives in policies and recorder into the metrics, and gather them all.
+pub fn gather(shared: &Shared) -> Vec<MetricFamily> {
     let snapshot = shared.snapshot.load();
     let metrics = &shared.metrics;
     metrics.generation.set(as_gauge(snapshot.generation));
     metrics.in_flight.set(as_gauge(shared.lifecycle.in_flight() as u64));
-    // Held until the text is complete: two scrapes at once must not mix.
+    // Held until all is gathered: two scrapes at once must not mix.
     let state = metrics.state.lock().unwrap_or_else(PoisonError::into_inner);
     state.reset();
     publish(&state, shared, &snapshot, Clock::now());
-    metrics.render()
+    metrics.gather()
 }
 
 fn publish(state: &StateMetrics, shared: &Shared, snapshot: &Snapshot, now: Moment) {
