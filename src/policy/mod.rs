@@ -7,6 +7,7 @@
 pub mod auth;
 pub mod breaker;
 pub mod bulkhead;
+pub mod failure;
 pub mod fallback;
 pub mod idempotency;
 mod lanes;

@@ -94,9 +94,8 @@ pub async fn read_whole(
                 return Err(Rejection::RequestTimeout);
             }
             Err(error) => {
-                let ended =
-                    super::attempt::classify(&error.into_down(), session, ctx, Clock::now());
-                ctx.end.client_gone = ended == super::attempt::Ended::ClientGone;
+                let ended = super::ended::classify(&error.into_down(), session, ctx, Clock::now());
+                ctx.end.client_gone = ended == super::ended::Ended::ClientGone;
                 return Err(ended.rejection().unwrap_or(Rejection::RequestTimeout));
             }
         }

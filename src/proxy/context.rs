@@ -23,6 +23,7 @@ use crate::observe::trace::context::{SpanId, TraceId};
 use crate::observe::trace::{Trace, span};
 use crate::policy::Admission;
 use crate::policy::auth::Identity;
+use crate::policy::failure::Cause;
 use crate::policy::outcome::Outcome;
 use crate::policy::rate_limit::Standing;
 use crate::policy::retry::Stake;
@@ -146,6 +147,8 @@ pub struct End {
     /// The answer, whatever its status of HTTP, is an error of RPC.
     pub rpc_failed: bool,
     pub last_outcome: Option<Outcome>,
+    /// Why the upstream failed the request, once that is settled.
+    pub cause: Option<Cause>,
     /// Why a failed attempt was not tried again.
     pub retry_stopped: Option<&'static str>,
 }

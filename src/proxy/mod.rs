@@ -5,7 +5,7 @@
 //! - [`guard`], [`guarded_io`], `sniff`, `h2`, `stream`: a connection's time, its protocol, its streams
 //! - `admission`, [`intake`], `idempotency`: from a head to its route, through the policies
 //! - `dispatch`, [`peer`], [`headers`], [`body`]: what goes upstream, and where
-//! - [`attempt`]: what became of it, and is there another
+//! - [`ended`], [`attempt`]: what became of it, and is there another
 //! - `own`, [`answer`], [`cors`], [`rejection`], [`rpc_code`], [`dialect`]: the gateway's own answers
 //! - `rpc_timeout`, `envelopes`: what requests of RPC say beyond HTTP
 //! - [`transcoding`], `transcoded`: calls of RPC to upstreams of plain HTTP
@@ -24,6 +24,7 @@ mod detachment;
 pub mod dialect;
 mod dispatch;
 mod divert;
+pub mod ended;
 mod envelopes;
 mod fallback;
 pub mod gateway;

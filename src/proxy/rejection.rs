@@ -81,7 +81,9 @@ impl Rejection {
             Rejection::NoEndpoint => "no_endpoint",
             Rejection::Attempt(Outcome::Timeout) => "attempt_timeout",
             Rejection::Attempt(Outcome::ConnectTimeout) => "connect_timeout",
-            Rejection::Attempt(Outcome::ConnectFailure) => "upstream_unreachable",
+            Rejection::Attempt(Outcome::ConnectFailure | Outcome::TlsFailure) => {
+                "upstream_unreachable"
+            }
             Rejection::Attempt(Outcome::Reset | Outcome::RefusedStream) => "upstream_reset",
             Rejection::Attempt(Outcome::Protocol) => "upstream_protocol_error",
             Rejection::Attempt(Outcome::Response(_) | Outcome::Grpc(_)) => "upstream_error",
@@ -126,6 +128,7 @@ impl Rejection {
             | Rejection::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
             Rejection::Attempt(
                 Outcome::ConnectFailure
+                | Outcome::TlsFailure
                 | Outcome::RefusedStream
                 | Outcome::Reset
                 | Outcome::Protocol
@@ -172,6 +175,7 @@ impl Rejection {
             | Rejection::RecordUnavailable
             | Rejection::Attempt(
                 Outcome::ConnectFailure
+                | Outcome::TlsFailure
                 | Outcome::RefusedStream
                 | Outcome::Reset
                 | Outcome::Protocol
@@ -213,7 +217,9 @@ impl Rejection {
             Rejection::Policy(rejection) => rejection.detail(),
             Rejection::NoEndpoint => "no endpoint of the upstream is known",
             Rejection::Attempt(Outcome::Timeout) => "the upstream did not answer in time",
-            Rejection::Attempt(Outcome::ConnectFailure) => "the upstream could not be reached",
+            Rejection::Attempt(Outcome::ConnectFailure | Outcome::TlsFailure) => {
+                "the upstream could not be reached"
+            }
             Rejection::Attempt(Outcome::ConnectTimeout) => {
                 "the upstream could not be reached in time"
             }

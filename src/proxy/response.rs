@@ -124,6 +124,7 @@ pub fn on_trailers(
         if is_failure(ctx, &route, outcome) && attempt::retry(session, ctx, outcome, asked, now) {
             return Err(Error::new_up(RETRY));
         }
+        attempt::answered_last(ctx, outcome);
     }
     transcoded::end(trailers, ctx)?;
     idempotency::end_with(ctx, trailers);
@@ -150,6 +151,7 @@ pub fn judge(
     ctx.end.rpc_failed = matches!(outcome, Outcome::Grpc(_));
     idempotency::attempted(ctx, outcome);
     if !is_failure(ctx, route, outcome) {
+        attempt::answered_last(ctx, outcome);
         return Ok(());
     }
     attempt::conclude(ctx, outcome, now);
@@ -159,6 +161,7 @@ pub fn judge(
         return Err(Error::new_up(RETRY));
     }
     attempt::conclude_request(ctx, outcome, now);
+    attempt::answered_last(ctx, outcome);
     if !fallback::replaces(ctx, route, outcome) {
         return Ok(());
     }

@@ -20,6 +20,7 @@ use super::shared::Shared;
 use crate::admin;
 use crate::config::{Config, Diagnostic, Environment};
 use crate::idempotency::Keys;
+use crate::observe::events::EventLog;
 use crate::observe::metrics::Metrics;
 use crate::observe::trace::Tracer;
 use crate::proxy::gateway::Gateway;
@@ -48,9 +49,11 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     let (config, sources) =
         Config::load(path, &Environment::process()).map_err(StartError::Config)?;
     let metrics = Arc::new(Metrics::new().map_err(|e| StartError::Other(e.to_string()))?);
-    let snapshot =
+    let mut snapshot =
         reload::compile(config.clone(), &sources, &metrics).map_err(StartError::Config)?;
     check_addresses(&config)?;
+    snapshot.events = EventLog::start()
+        .map_err(|error| StartError::Other(format!("no thread for the log: {error}")))?;
 
     let database = config.record.store.chosen().map(|_| Database::open(&config.record.store));
     let database = database.transpose().map_err(|error| StartError::Other(error.to_string()))?;
