@@ -23,6 +23,7 @@ mod deadlines;
 mod dialects;
 mod durable;
 mod edge;
+mod failures;
 mod fallback;
 mod fallback_upstream;
 mod flood_guard;

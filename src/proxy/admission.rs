@@ -17,7 +17,7 @@ use super::envelopes::Envelopes;
 use super::gateway::Gateway;
 use super::rejection::Rejection;
 use super::{
-    body, client_address, cors, divert, headers, identifiers, intake, quota, rpc_timeout,
+    attempt, body, client_address, cors, divert, headers, identifiers, intake, quota, rpc_timeout,
     transcoding,
 };
 use crate::config::route::Dialect;
@@ -137,6 +137,9 @@ impl Gateway {
                 false => Ok(admission),
             }
         });
+        if let Err(Rejection::NoEndpoint) = admission {
+            attempt::without_endpoint(ctx);
+        }
         match admission {
             Ok(admission) => ctx.admission = admission,
             Err(refused) if divert::instead_of(&refused, ctx, now) => {}

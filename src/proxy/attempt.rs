@@ -136,6 +136,15 @@ pub fn give_up(ctx: &mut Context, cause: Cause, words: Words) {
     }));
 }
 
+/// There is no endpoint to send the request to: tell the log why.
+pub fn without_endpoint(ctx: &mut Context) {
+    let error = ctx.upstream().and_then(|target| target.upstream.lookups().error());
+    match error {
+        Some(error) => give_up(ctx, Cause::Dns, Words::Shared(error)),
+        None => give_up(ctx, Cause::NoEndpoint, Words::None),
+    }
+}
+
 /// The upstream's last word is this answer: if it is an error, that is why the request failed.
 pub fn answered_last(ctx: &mut Context, outcome: Outcome) {
     let Some(cause) = Cause::of_answer(outcome) else { return };

@@ -3,7 +3,7 @@
 //! Dropping a context gives back every permit the request holds; Pingora drops it on every
 //! way out, a panic included.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -69,6 +69,8 @@ pub struct Context {
     /// When the request must have been answered in full.
     pub deadline: Option<Moment>,
     pub attempt: Attempt,
+    /// The endpoints of the attempts before it, in their order; allocates nothing without a retry.
+    pub tried: Vec<SocketAddr>,
     /// Attempts begun so far.
     pub attempts: u32,
     /// Wait before the next attempt; set when a retry has been granted.
@@ -197,6 +199,7 @@ impl Context {
             stake: None,
             deadline: None,
             attempt: Attempt::default(),
+            tried: Vec::new(),
             attempts: 0,
             backoff: None,
             reconnected: false,

@@ -44,8 +44,13 @@ impl Gateway {
         let Some(target) = diverted.as_ref().or(route.upstream()) else {
             return Err(Error::new_in(REJECTED));
         };
-        let avoid = ctx.attempt.endpoint.as_ref().map(|endpoint| endpoint.address);
-        let Some(endpoint) = target.upstream.pick(avoid) else {
+        // The one call to a fallback is no retry: what was tried is another upstream's.
+        if let (Some(last), None) = (&ctx.attempt.endpoint, &diverted) {
+            ctx.tried.push(last.address);
+        }
+        let tried = if diverted.is_some() { &[] } else { &*ctx.tried };
+        let Some(endpoint) = target.upstream.pick(tried) else {
+            attempt::without_endpoint(ctx);
             ctx.end.rejection = Some(Rejection::NoEndpoint);
             return Err(Error::new_in(REJECTED));
         };

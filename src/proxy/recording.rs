@@ -9,6 +9,8 @@ use pingora_proxy::Session;
 
 use super::context::Context;
 use super::rejection::Rejection;
+use crate::policy::failure;
+use crate::policy::fallback::Cause;
 use crate::record::{Bounded, Commit, Ending, Invocation, Mode, Recorder};
 use crate::time::{Clock, Moment};
 
@@ -111,6 +113,7 @@ fn ending(session: &Session, ctx: &Context, status: u16, now: Moment) -> Ending 
         success: succeeded(ctx, status),
         attempts: ctx.attempts,
         rejection: code.map(Cow::Borrowed),
+        cause: cause(ctx, status).map(Cow::Borrowed),
         duration: now.since(ctx.started),
         upstream_duration: ctx.attempt.upstream_duration,
         bytes_in: ctx.body.request_bytes,
@@ -136,6 +139,28 @@ fn begun(session: &Session, ctx: &mut Context) -> Invocation {
     row.client_address = Some(ctx.client);
     row.protocol = Cow::Borrowed(ctx.protocol.family().as_str());
     row
+}
+
+/// Why the request failed: the upstream's failure if that is what the client was told of, else the code
+/// of whatever the gateway refused it for.
+fn cause(ctx: &Context, status: u16) -> Option<&'static str> {
+    if succeeded(ctx, status) {
+        return None;
+    }
+    if ctx.end.client_gone {
+        return Some("client_gone");
+    }
+    let of_upstream = ctx.end.cause.map(failure::Cause::as_str);
+    match ctx.end.rejection.as_ref().or(ctx.end.broke_off.as_ref()) {
+        Some(rejection) if rejection.fallback_cause() == Some(Cause::AttemptsSpent) => {
+            Some(of_upstream.unwrap_or_else(|| rejection.code()))
+        }
+        Some(rejection) => Some(rejection.code()),
+        None => of_upstream.or_else(|| {
+            let answered = ctx.attempt.answered.filter(|_| !ctx.end.replayed);
+            answered.and_then(failure::Cause::of_answer).map(failure::Cause::as_str)
+        }),
+    }
 }
 
 /// The client got what it asked for: an answer that is no error, and all of it.

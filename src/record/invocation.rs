@@ -62,6 +62,8 @@ pub struct Invocation {
     pub attempts: u32,
     /// The code of the rejection, if the gateway itself answered.
     pub rejection: Option<Cow<'static, str>>,
+    /// Why it failed, in one word; absent for a success.
+    pub cause: Option<Cow<'static, str>>,
     pub duration: Duration,
     pub upstream_duration: Option<Duration>,
     /// Body bytes from and to the client.
@@ -99,6 +101,7 @@ impl Invocation {
             success: false,
             attempts: 0,
             rejection: None,
+            cause: None,
             duration: Duration::ZERO,
             upstream_duration: None,
             bytes_in: 0,
@@ -118,6 +121,7 @@ impl Invocation {
             success,
             attempts,
             rejection,
+            cause,
             duration,
             upstream_duration,
             bytes_in,
@@ -131,6 +135,7 @@ impl Invocation {
         self.success = success;
         self.attempts = attempts;
         self.rejection = rejection;
+        self.cause = cause;
         self.duration = duration;
         self.upstream_duration = upstream_duration;
         self.bytes_in = bytes_in;
@@ -197,6 +202,7 @@ pub struct Ending {
     pub success: bool,
     pub attempts: u32,
     pub rejection: Option<Cow<'static, str>>,
+    pub cause: Option<Cow<'static, str>>,
     pub duration: Duration,
     pub upstream_duration: Option<Duration>,
     pub bytes_in: u64,
@@ -373,6 +379,7 @@ pub(crate) mod tests {
             success: row.success,
             attempts: row.attempts,
             rejection: row.rejection,
+            cause: row.cause,
             duration: row.duration,
             upstream_duration: row.upstream_duration,
             bytes_in: row.bytes_in,
@@ -392,6 +399,7 @@ pub(crate) mod tests {
         row.client_address = Some("2001:db8::1".parse().expect("an address"));
         row.upstream_status = Some(201);
         row.rejection = Some("rate_limited".into());
+        row.cause = Some("upstream_5xx".into());
         row.upstream_duration = Some(Duration::from_micros(7));
         row.bytes_out = u64::MAX;
         row.captured.result_message = Some(String::new());

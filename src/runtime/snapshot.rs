@@ -140,6 +140,8 @@ pub struct UpstreamTarget {
     pub upstream: Arc<Upstream>,
     pub metrics: UpstreamMetrics,
     pub authorities: Option<Authorities>,
+    /// Connections are only used again by attempts with the same one: see `carry::pool_key`.
+    pub pool_key: u64,
 }
 
 impl Snapshot {

@@ -269,6 +269,10 @@ fn publish(state: &StateMetrics, shared: &Shared, snapshot: &Snapshot, now: Mome
         }
         let endpoints = target.upstream.endpoints().len() as u64;
         state.endpoints.with_label_values(&[name]).set(as_gauge(endpoints));
+        let lookups = target.upstream.lookups();
+        state.failed_lookups.with_label_values(&[name]).inc_by(lookups.failed());
+        let unresolved = as_gauge(lookups.unresolved_for(now).as_secs());
+        state.unresolved_seconds.with_label_values(&[name]).set(unresolved);
     }
     for (name, budget) in &snapshot.budgets {
         state.budget_tokens.with_label_values(&[name]).set(budget.tokens(now));

@@ -141,7 +141,7 @@ pub(crate) struct Migration {
 }
 
 /// The columns of `invocations`, in the order both stores bind them.
-pub const COLUMNS: [&str; 26] = [
+pub const COLUMNS: [&str; 27] = [
     "id",
     "created_at",
     "request_id",
@@ -168,10 +168,11 @@ pub const COLUMNS: [&str; 26] = [
     "completed",
     "trace_id",
     "query",
+    "cause",
 ];
 
 /// Those of [`COLUMNS`] that may say something else once the request has ended.
-pub(crate) const AT_THE_END: [&str; 15] = [
+pub(crate) const AT_THE_END: [&str; 16] = [
     "upstream",
     "endpoint",
     "status",
@@ -187,6 +188,7 @@ pub(crate) const AT_THE_END: [&str; 15] = [
     "result_message",
     "captured",
     "completed",
+    "cause",
 ];
 
 /// What an insert does about a row that is there already.

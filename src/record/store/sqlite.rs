@@ -28,6 +28,7 @@ const MIGRATIONS: &[Migration] = &[
         version: 4,
         sql: include_str!("../migrations/sqlite/0004_idempotency_trailers.sql"),
     },
+    Migration { version: 5, sql: include_str!("../migrations/sqlite/0005_cause.sql") },
 ];
 
 /// How long a writer of another process may hold the file before a batch is put off.
