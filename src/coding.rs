@@ -20,6 +20,8 @@ const LEVEL: u32 = 2;
 const MOST_MEMBERS: usize = 1024;
 /// Deflate cannot do better than this.
 const MOST_COMPRESSED: usize = 1032;
+/// What a body passes through whose length is not known.
+const BUFFER: usize = 16 * 1024;
 
 /// A coding that is read and written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,16 +104,49 @@ impl Coding {
         }
     }
 
-    /// Decode a whole body. Never holds more than `limit` bytes of it, but for the moment in which a
-    /// buffer grows; one that is larger is read no further. Of nothing comes nothing.
+    /// Decode a whole body. Holds at most `limit` bytes of it and a small buffer; one that is larger is
+    /// read no further. Of nothing comes nothing.
     ///
     /// # Errors
     /// It is not well-formed, or larger than `limit`.
     pub fn read(self, bytes: &[u8], limit: usize) -> Result<Vec<u8>, Unreadable> {
-        // One byte more tells that it is larger.
-        let most = limit.saturating_add(1);
-        let mut read = Vec::with_capacity(self.likely_length(bytes).min(most));
-        let (mut rest, mut members) = (bytes, 0);
+        if let Some(length) = self.announced(bytes).filter(|length| *length <= limit) {
+            let mut read = Vec::with_capacity(length + 1);
+            match self.decode(bytes, &mut read, length) {
+                Ok(_) => return Ok(read),
+                // Only of its last member, or a lie.
+                Err(Unreadable::TooLarge) => {}
+                Err(Unreadable::Malformed) => return Err(Unreadable::Malformed),
+            }
+        }
+        // How long it is must be known before there is room for it: what grows on the way would be
+        // there twice.
+        let mut buffer = Vec::with_capacity(BUFFER);
+        let length = self.decode(bytes, &mut buffer, limit)?;
+        if length == buffer.len() {
+            return Ok(buffer);
+        }
+        drop(buffer);
+        let mut read = Vec::with_capacity(length + 1);
+        self.decode(bytes, &mut read, length)?;
+        Ok(read)
+    }
+
+    /// How long a body says it is once it is decoded. A member of gzip ends in its length.
+    fn announced(self, bytes: &[u8]) -> Option<usize> {
+        match self {
+            Coding::Gzip => {
+                let length = u32::from_le_bytes(*bytes.last_chunk::<4>()?) as usize;
+                Some(length).filter(|length| *length / MOST_COMPRESSED <= bytes.len())
+            }
+            Coding::Deflate => None,
+        }
+    }
+
+    /// Decode at most `most` bytes into the room there is, from its beginning again whenever it is
+    /// full. How many there were. With room for one byte more the end is found, and nothing is lost.
+    fn decode(self, bytes: &[u8], room: &mut Vec<u8>, most: usize) -> Result<usize, Unreadable> {
+        let (mut rest, mut members, mut passed) = (bytes, 0, 0);
         while !rest.is_empty() {
             let goes_on = match self {
                 Coding::Gzip => members < MOST_MEMBERS,
@@ -120,60 +155,47 @@ impl Coding {
             if !goes_on {
                 return Err(Unreadable::Malformed);
             }
-            let used = self.read_member(rest, &mut read, limit)?;
-            rest = rest.get(used..).unwrap_or_default();
+            rest = self.decode_member(rest, room, &mut passed, most)?;
             members += 1;
         }
-        Ok(read)
+        Ok(passed + room.len())
     }
 
-    /// Decode one member onto what was read before; the bytes it took.
-    fn read_member(
+    /// What follows the member.
+    fn decode_member<'a>(
         self,
-        bytes: &[u8],
-        read: &mut Vec<u8>,
-        limit: usize,
-    ) -> Result<usize, Unreadable> {
+        mut bytes: &'a [u8],
+        room: &mut Vec<u8>,
+        passed: &mut usize,
+        most: usize,
+    ) -> Result<&'a [u8], Unreadable> {
         let mut decoder = match self {
             Coding::Gzip => Decompress::new_gzip(WINDOW_BITS),
             Coding::Deflate => Decompress::new(true),
         };
-        let most = limit.saturating_add(1);
         loop {
-            if read.len() == read.capacity() {
-                let more = read.len().max(64).min(most - read.len());
-                read.reserve_exact(more);
+            if room.len() == room.capacity() {
+                *passed += room.len();
+                room.clear();
             }
-            let used = usize::try_from(decoder.total_in()).unwrap_or(usize::MAX);
-            let rest = bytes.get(used..).unwrap_or_default();
+            let before = decoder.total_in();
             let status = decoder
-                .decompress_vec(rest, read, FlushDecompress::None)
+                .decompress_vec(bytes, room, FlushDecompress::None)
                 .map_err(|_| Unreadable::Malformed)?;
-            if read.len() > limit {
+            let used = usize::try_from(decoder.total_in() - before).unwrap_or(usize::MAX);
+            bytes = bytes.get(used..).unwrap_or_default();
+            if *passed + room.len() > most {
                 return Err(Unreadable::TooLarge);
             }
             match status {
-                Status::StreamEnd => {
-                    return usize::try_from(decoder.total_in()).map_err(|_| Unreadable::TooLarge);
-                }
+                Status::StreamEnd => return Ok(bytes),
                 // There was room, so there was nothing left to fill it with.
-                Status::Ok | Status::BufError if read.len() < read.capacity() => {
+                Status::Ok | Status::BufError if room.len() < room.capacity() => {
                     return Err(Unreadable::Malformed);
                 }
                 Status::Ok | Status::BufError => {}
             }
         }
-    }
-
-    /// How much room is worth making at once. A member of gzip ends in its length, which may be a lie;
-    /// one byte more, and its end is found without another look.
-    fn likely_length(self, bytes: &[u8]) -> usize {
-        let possible = bytes.len().saturating_mul(MOST_COMPRESSED);
-        let said = match (self, bytes.last_chunk::<4>()) {
-            (Coding::Gzip, Some(length)) => u32::from_le_bytes(*length) as usize,
-            (Coding::Gzip | Coding::Deflate, _) => bytes.len().saturating_mul(4),
-        };
-        said.min(possible).saturating_add(1)
     }
 
     /// Encode a whole body; `None` where that makes it no smaller.
@@ -258,21 +280,22 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_takes_no_more_room_than_the_bound() {
+    fn a_bomb_is_read_no_further_than_the_bound_in_the_room_there_is() {
         let zeros = vec![0; 10 << 20];
         for coding in BOTH {
             let bomb = written(coding, &zeros);
             assert!(bomb.len() < 100_000, "{}", bomb.len());
-            for lie in [0, 1 << 30] {
+            for lie in [0, 900, 1 << 20, 1 << 30] {
                 let mut bomb = bomb.clone();
                 if coding == Coding::Gzip {
                     let end = bomb.len() - 4;
                     bomb[end..].copy_from_slice(&u32::to_le_bytes(lie));
                 }
-                assert!(coding.likely_length(&bomb) <= bomb.len() * MOST_COMPRESSED + 1);
-                let mut read = Vec::new();
-                assert_eq!(coding.read_member(&bomb, &mut read, 1000), Err(Unreadable::TooLarge));
-                assert_eq!((read.len(), read.capacity()), (1001, 1001));
+                assert!(coding.announced(&bomb).unwrap_or(0) <= (bomb.len() + 1) * MOST_COMPRESSED);
+                assert_eq!(coding.read(&bomb, 100_000), Err(Unreadable::TooLarge));
+                let mut room = Vec::with_capacity(10);
+                assert_eq!(coding.decode(&bomb, &mut room, 1000), Err(Unreadable::TooLarge));
+                assert_eq!(room.capacity(), 10);
             }
         }
     }

@@ -9,8 +9,8 @@ use crate::support::{
     Answer, Call, Dialect, Gateway, H2Upstream, Plan, Reply, Store, Upstream, compress, decompress,
     frame, gzip_at, message,
 };
-use crate::transcode::plan;
-use crate::transcode_dialects::{LOOKUP, descriptors};
+use crate::transcode::{descriptors, plan};
+use crate::transcode_dialects::LOOKUP;
 
 fn json(coding: &str, body: &[u8]) -> Call {
     let call = Call::new("POST /v1/hello").header("Content-Type", "application/json");
@@ -139,7 +139,7 @@ fn the_record_reads_what_passes_compressed() {
         assert_eq!(answer.header("content-encoding"), Some(coding));
         assert_eq!(decompress(coding, &answer.body), b"{\"message\":\"Hello!\"}");
         let seen = upstream.requests().pop().expect("a request");
-        assert_eq!((seen.header("content-encoding"), seen.body), (Some(coding), body));
+        assert_eq!((seen.header("content-encoding"), &seen.body), (Some(coding), &body));
     }
     // Nothing that could not be read was asked for.
     for seen in upstream.requests() {
@@ -199,7 +199,7 @@ fn a_kept_answer_suits_who_gets_it_again_and_a_body_compressed_anew_is_the_same(
     // What could not be undone was not asked for; what was sent went on as it came.
     let seen = upstream.only();
     assert_eq!(seen.header("accept-encoding"), Some("gzip"));
-    assert_eq!((seen.header("content-encoding"), seen.body), (Some("gzip"), gzip_at(1, body)));
+    assert_eq!((seen.header("content-encoding"), &seen.body), (Some("gzip"), &gzip_at(1, body)));
     for (seconds, accepted, coding) in [(2, "gzip", Some("gzip")), (3, "identity", None)] {
         let again = send(seconds, body, accepted);
         assert_eq!(again.header("idempotency-replayed"), Some("true"));
