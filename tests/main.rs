@@ -16,6 +16,8 @@ mod breaker_window;
 mod bulkhead;
 mod circuits;
 mod claims;
+mod compression;
+mod compression_elsewhere;
 mod config_check;
 mod connect;
 mod cors;

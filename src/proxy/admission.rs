@@ -17,8 +17,8 @@ use super::envelopes::Envelopes;
 use super::gateway::Gateway;
 use super::rejection::Rejection;
 use super::{
-    body, client_address, cors, divert, headers, identifiers, intake, quota, rpc_timeout,
-    transcoding,
+    body, client_address, compression, cors, divert, headers, identifiers, intake, quota,
+    rpc_timeout, transcoding,
 };
 use crate::config::route::Dialect;
 use crate::policy::idempotency::Answer;
@@ -28,6 +28,7 @@ use crate::record::new_id;
 use crate::runtime::snapshot::{Route, Target};
 use crate::time::{Clock, Moment};
 use crate::transcode::config::Upstream;
+use crate::transcode::wire::Framing;
 
 /// What follows for a request that nothing speaks against.
 pub(super) enum Admitted {
@@ -149,11 +150,13 @@ impl Gateway {
         // A request that goes elsewhere is none of those that earn retries.
         let budget = budget.filter(|_| ctx.diverted.is_none());
         ctx.stake = budget.map(|budget| budget.enter(now));
-        self.watch_bodies(session, ctx, &route);
         if let Some(transcoder) = &route.transcoder {
             Box::pin(transcoding::begin(session, ctx, &route, transcoder)).await?;
-        } else if let Some(json) = &route.config.json {
-            Box::pin(body::prepare(session, ctx, json)).await?;
+        } else {
+            if let Some(json) = &route.config.json {
+                Box::pin(body::prepare(session, ctx, json)).await?;
+            }
+            self.watch_bodies(session, ctx, &route);
         }
         // HTTP/2 has none.
         if let Target::Upstream(_) = &route.target
@@ -235,6 +238,8 @@ impl Gateway {
         let Some(capture) = &route.capture else { return };
         let headers = &session.req_header().headers;
         let content_type = headers.get(http::header::CONTENT_TYPE).map(|v| v.as_bytes());
-        ctx.body.request_tap = capture.request(content_type, intake::content_length(headers));
+        let tap = capture.request(content_type, intake::content_length(headers));
+        let encoding = compression::of_request(Framing::Bare, headers, ctx);
+        ctx.body.request_tap = tap.and_then(|tap| tap.encoded(encoding));
     }
 }

@@ -18,6 +18,7 @@ use super::listener::Connection;
 use super::rejection::Rejection;
 use super::rpc_code::RpcCode;
 use super::transcoding::Call;
+use crate::coding::Encoding;
 use crate::config::route::ErrorCodes;
 use crate::observe::trace::context::{SpanId, TraceId};
 use crate::observe::trace::{Trace, span};
@@ -105,6 +106,8 @@ pub struct Body {
     pub response_bytes: u64,
     /// The request's body, read and perhaps rewritten before the first attempt.
     pub prepared: Option<Bytes>,
+    /// It came compressed, and `prepared` is not.
+    pub inflated: bool,
     /// The request's body is a stream of messages, and is here.
     pub envelopes: Option<Envelopes>,
     /// What the request is to a transcoding route's upstream.
@@ -118,10 +121,21 @@ pub struct Body {
 pub struct Translation {
     pub status: u16,
     pub retry_after: Option<std::time::Duration>,
+    pub encoding: Encoding,
     pub body: Vec<u8>,
 }
 
 impl Translation {
+    /// Undo how the upstream has encoded it. What cannot be read, or has more than `limit` bytes, says
+    /// nothing.
+    pub fn inflate(&mut self, limit: usize) {
+        self.body = match std::mem::take(&mut self.encoding) {
+            Encoding::Identity => return,
+            Encoding::Coded(coding) => coding.read(&self.body, limit).unwrap_or_default(),
+            Encoding::Unknown => Vec::new(),
+        };
+    }
+
     pub fn error<'a>(&self, codes: ErrorCodes, message: &'a str) -> RpcError<'a> {
         let code = RpcCode::of_status(self.status, codes);
         RpcError { code, message, retry_after: self.retry_after }

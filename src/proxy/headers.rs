@@ -15,7 +15,7 @@ use pingora_proxy::Session;
 
 use super::client_address::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 use super::context::Context;
-use super::{body, cors, quota, rpc_timeout};
+use super::{body, compression, cors, quota, rpc_timeout};
 use crate::config::route::Edits;
 use crate::observe::trace::context::{TRACEPARENT, TRACESTATE};
 use crate::runtime::snapshot::Route;
@@ -62,8 +62,9 @@ pub fn prepare_request(
         headers.remove(name);
     }
     trace(headers, ctx);
-    if let Some(call) = &ctx.body.call {
-        call.describe(headers);
+    match &ctx.body.call {
+        Some(call) => call.describe(headers),
+        None => compression::restrict(headers, ctx, route),
     }
     edit(&route.config.headers.request, headers, ctx);
     identify(headers, ctx);

@@ -10,6 +10,7 @@
 //! - `own`, [`answer`], [`cors`], [`rejection`], [`rpc_code`], [`dialect`]: the gateway's own answers
 //! - `rpc_timeout`, `envelopes`: what requests of RPC say beyond HTTP
 //! - [`transcoding`], `transcoded`: calls of RPC to upstreams of plain HTTP
+//! - `compression`: bodies in gzip and deflate, where they are read or written here
 //! - `quota`: what an answer says about limits
 //! - [`recording`], [`spans`]: the row, the trace
 
@@ -19,6 +20,7 @@ pub mod answer;
 pub mod attempt;
 pub mod body;
 pub mod client_address;
+mod compression;
 pub mod context;
 pub mod cors;
 mod detachment;

@@ -35,7 +35,7 @@ pub enum Rejection {
     /// A message is compressed, and the request has not said how (both protocols of streams make
     /// this the code `internal`).
     UnexpectedCompression,
-    /// It is compressed, and this route must read it.
+    /// It is compressed by a coding that is not read here, and this route must read it.
     UnsupportedCompression,
     /// This route cannot read what the body is, but these content types.
     UnsupportedMediaType(&'static str),
@@ -207,7 +207,7 @@ impl Rejection {
             Rejection::HeadersTooLarge => "the header fields are larger than this listener allows",
             Rejection::TooManyHeaders => "the request has more than 256 header fields",
             Rejection::UnsupportedCompression => {
-                "the message is compressed, which this route does not read"
+                "the message is compressed by an encoding that this route does not read"
             }
             Rejection::UnsupportedMediaType(_) => "the content type is none that this route reads",
             Rejection::AnswerUnreadable => "the upstream's answer cannot be read",

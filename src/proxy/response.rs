@@ -5,7 +5,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Version};
 use pingora_core::{Error, Result};
 use pingora_http::ResponseHeader;
@@ -16,6 +16,7 @@ use super::context::Context;
 use super::dialect::Protocol;
 use super::rejection::Rejection;
 use super::{answer, body, dialect, divert, fallback, idempotency, intake, transcoded};
+use crate::coding::Encoding;
 use crate::policy::idempotency::Answer;
 use crate::policy::outcome::Outcome;
 use crate::policy::retry::Pushback;
@@ -72,7 +73,10 @@ pub fn on_head(
     if let Some(capture) = &route.capture {
         let content_type = head.headers.get(CONTENT_TYPE);
         let length = intake::content_length(&head.headers);
-        ctx.body.response_tap = capture.response(content_type.map(|v| v.as_bytes()), length);
+        let tap = capture.response(content_type.map(|v| v.as_bytes()), length);
+        // Of an error that is translated, it has gone.
+        let encoding = Encoding::of(&head.headers, CONTENT_ENCODING);
+        ctx.body.response_tap = tap.and_then(|tap| tap.encoded(encoding));
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::config::{Policy, Source};
 use super::invocation::Captured;
+use crate::coding::Encoding;
 
 /// What a route captures, compiled from its policy.
 #[derive(Debug, Clone)]
@@ -39,6 +40,11 @@ impl Capture {
         })
     }
 
+    /// Whether response bodies are tapped at all.
+    pub fn reads_responses(&self) -> bool {
+        !self.response.is_empty()
+    }
+
     /// A tap for the request body, if there is something to find in it. `content_type` and
     /// `content_length` as the headers have them.
     pub fn request(&self, content_type: Option<&[u8]>, content_length: Option<u64>) -> Option<Tap> {
@@ -64,7 +70,13 @@ impl Capture {
         if fields.is_empty() || !fits || !content_type.is_some_and(is_json) {
             return None;
         }
-        Some(Tap { fields: Arc::clone(fields), limit: self.limit, body: Some(Vec::new()) })
+        let encoding = Encoding::Identity;
+        Some(Tap {
+            fields: Arc::clone(fields),
+            limit: self.limit,
+            encoding,
+            body: Some(Vec::new()),
+        })
     }
 }
 
@@ -73,11 +85,17 @@ impl Capture {
 pub struct Tap {
     fields: Arc<[Field]>,
     limit: usize,
+    encoding: Encoding,
     /// `None` once the body has outgrown the limit.
     body: Option<Vec<u8>>,
 }
 
 impl Tap {
+    /// For a body that is encoded so; `None` if it cannot be read.
+    pub fn encoded(self, encoding: Encoding) -> Option<Self> {
+        (encoding != Encoding::Unknown).then_some(Tap { encoding, ..self })
+    }
+
     /// The next bytes of the body. Copies them; holds at most the route's `capture_limit`.
     pub fn push(&mut self, chunk: &[u8]) {
         let Some(body) = &mut self.body else { return };
@@ -101,6 +119,11 @@ impl Tap {
     /// Reads the fields of the complete body into `captured`.
     pub fn finish(self, captured: &mut Captured) {
         let Some(body) = self.body else { return };
+        let body = match self.encoding {
+            Encoding::Identity => body,
+            Encoding::Coded(coding) => coding.read(&body, self.limit).unwrap_or_default(),
+            Encoding::Unknown => return,
+        };
         let Ok(root) = serde_json::from_slice::<Value>(&body) else { return };
         for field in &*self.fields {
             if let Some(text) = find(&root, &field.path).and_then(text) {
@@ -163,6 +186,7 @@ fn text(value: &Value) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::coding::Coding;
 
     fn capture(yaml: &str) -> Capture {
         let policy: Policy = serde_yaml::from_str(yaml).expect("a valid policy");
@@ -208,6 +232,25 @@ mod tests {
         tap.push(br#""x":1}"#);
         assert!(tap.gave_up());
         assert!(capture.request(Some(b"application/json"), Some(17)).is_none());
+    }
+
+    #[test]
+    fn a_body_in_gzip_is_read_up_to_the_limit() {
+        let json = format!("{{\"name\":\"Ada\"{}}}", " ".repeat(1000));
+        let body = Coding::Gzip.write(json.as_bytes()).expect("it gets smaller");
+        for (limit, found) in [(2000, Some("Ada")), (500, None)] {
+            let capture =
+                capture(&format!("{{capture: {{name: request.name}}, capture_limit: {limit}B}}"));
+            let tap = capture.request(Some(b"application/json"), Some(body.len() as u64));
+            let mut tap = tap.and_then(|tap| tap.encoded(Encoding::Coded(Coding::Gzip)));
+            tap.as_mut().expect("a tap").push(&body);
+            let mut captured = Captured::default();
+            tap.expect("a tap").finish(&mut captured);
+            assert_eq!(captured.name.as_deref(), found);
+        }
+        let capture = capture("capture: {name: request.name}");
+        let tap = capture.request(Some(b"application/json"), None).expect("a tap");
+        assert!(tap.encoded(Encoding::Unknown).is_none());
     }
 
     #[test]
