@@ -16,10 +16,11 @@ use serde_json::Value;
 use super::answer;
 use super::attempt::REJECTED;
 use super::context::{Context, End, earlier};
-use super::dialect::Protocol;
+use super::dialect::{Protocol, Said};
 use super::idempotency;
 use super::intake::content_length;
 use super::rejection::Rejection;
+use super::{recording, response};
 use crate::config::route::Json;
 use crate::policy::idempotency::Answer;
 use crate::runtime::snapshot::Route;
@@ -236,11 +237,18 @@ pub async fn read_unforwarded(session: &mut Session, ctx: &mut Context) {
 
 /// What the record wants to see of an answer that is given again.
 pub fn watch_replay(ctx: &mut Context, route: &Route, answer: &Answer) {
-    let (Some(capture), Some(body)) = (&route.capture, &answer.body) else { return };
+    let Some(capture) = &route.capture else { return };
+    let mut fields = answer.trailers.as_deref().into_iter().chain([&answer.headers]);
+    recording::note_error(ctx, || fields.find_map(response::grpc_message));
+    let Some(body) = &answer.body else { return };
     let content_type = answer.headers.get(CONTENT_TYPE).map(|value| value.as_bytes());
     let (content_type, body) = match &ctx.body.call {
         Some(call) if call.protocol() == Protocol::Http => {
-            let message = Some(body).filter(|_| answer.status == StatusCode::OK);
+            if answer.status != StatusCode::OK {
+                // An error of Connect. The others are always 200.
+                return recording::note_error(ctx, || Said::in_body(body).given());
+            }
+            let message = Some(body);
             let Some(json) = message.and_then(|body| call.way.json_of(body)) else { return };
             (Some(&b"application/json"[..]), json)
         }
@@ -273,6 +281,7 @@ fn translate(session: &Session, body: &mut Option<Bytes>, end: bool, ctx: &mut C
         translation.body.extend_from_slice(&chunk[..chunk.len().min(room)]);
     }
     if end && let Some(translation) = ctx.body.translation.take() {
+        recording::note_error(ctx, || Said::in_body(&translation.body).given());
         let translated = answer::translate(session, ctx, translation);
         *body = (!translated.is_empty()).then_some(translated);
     }

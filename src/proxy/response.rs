@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Version};
+use percent_encoding::percent_decode_str;
 use pingora_core::{Error, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
@@ -15,7 +16,7 @@ use super::attempt::{self, REJECTED, RETRY};
 use super::context::Context;
 use super::dialect::Protocol;
 use super::rejection::Rejection;
-use super::{answer, body, dialect, divert, fallback, idempotency, intake, transcoded};
+use super::{answer, body, dialect, divert, fallback, idempotency, intake, recording, transcoded};
 use crate::policy::idempotency::Answer;
 use crate::policy::outcome::Outcome;
 use crate::policy::retry::Pushback;
@@ -27,6 +28,7 @@ use crate::transcode::wire;
 const GRPC: &[u8] = b"application/grpc";
 const JSON: &[u8] = b"application/json";
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// What a client makes of a status that is no number.
 const GRPC_UNKNOWN: u8 = 2;
 
@@ -120,6 +122,7 @@ pub fn on_trailers(
         attempt::conclude(ctx, outcome, now);
         let unix_now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let asked = Pushback::of_answer(outcome, trailers, unix_now);
+        recording::note_error(ctx, || grpc_message(trailers));
         ctx.end.rpc_failed = true;
         if is_failure(ctx, &route, outcome) && attempt::retry(session, ctx, outcome, asked, now) {
             return Err(Error::new_up(RETRY));
@@ -148,6 +151,8 @@ pub fn judge(
     let outcome = classify(head);
     ctx.attempt.answered = Some(outcome);
     ctx.end.rpc_failed = matches!(outcome, Outcome::Grpc(_));
+    let grpc_failed = ctx.end.rpc_failed;
+    recording::note_error(ctx, || grpc_failed.then(|| grpc_message(&head.headers)).flatten());
     idempotency::attempted(ctx, outcome);
     if !is_failure(ctx, route, outcome) {
         return Ok(());
@@ -223,6 +228,12 @@ fn grpc_failure(status: &HeaderValue) -> Option<Outcome> {
         Some(code) => Some(Outcome::Grpc(code)),
         None => Some(Outcome::Grpc(GRPC_UNKNOWN)),
     }
+}
+
+/// What gRPC says of an error, for a person.
+pub fn grpc_message(fields: &HeaderMap) -> Option<String> {
+    let message = fields.get(&GRPC_MESSAGE)?.to_str().ok().filter(|text| !text.is_empty())?;
+    Some(percent_decode_str(message).decode_utf8_lossy().into_owned())
 }
 
 /// Whether a policy calls an answer a failure; of any other nobody needs to hear before its last

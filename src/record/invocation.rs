@@ -234,6 +234,15 @@ impl Captured {
         }
     }
 
+    /// Whether the field has a value.
+    pub(crate) fn has(&self, field: &str) -> bool {
+        match field {
+            "name" => self.name.is_some(),
+            "result_message" => self.result_message.is_some(),
+            _ => self.other.iter().any(|(known, _)| **known == *field),
+        }
+    }
+
     fn bound(&mut self) {
         for text in [&mut self.name, &mut self.result_message] {
             text.iter_mut().for_each(|text| bound_string(text, CAPTURED_BYTES));

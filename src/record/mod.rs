@@ -34,6 +34,7 @@ mod query;
 pub mod read;
 mod recorder;
 mod retention;
+mod source;
 mod stats;
 pub(crate) mod store;
 mod writer;
@@ -44,9 +45,9 @@ pub(crate) mod postgres_server;
 #[cfg(test)]
 mod tests;
 
-pub use capture::{Capture, Tap};
+pub use capture::{Capture, Findings, Tap};
 pub use config::{
-    Batch, Chosen, Config, Journal, Mode, OnFailure, Policy, Postgres, PostgresUrl, Source, Sqlite,
+    Batch, Chosen, Config, Journal, Mode, OnFailure, Policy, Postgres, PostgresUrl, Sqlite,
     StoreFull, Stores, WhenFull,
 };
 pub use invocation::{Bounded, Captured, Ending, Invocation, new_id};
@@ -54,5 +55,6 @@ pub use journal::Expected;
 pub use meters::Meters;
 pub use query::Query;
 pub use recorder::{Commit, Committed, Recorder, StartError, Unavailable};
+pub use source::{Source, Sources};
 pub use stats::Stats;
 pub use store::{COLUMNS, Database};
