@@ -238,8 +238,8 @@ pub async fn read_unforwarded(session: &mut Session, ctx: &mut Context) {
 /// What the record wants to see of an answer that is given again.
 pub fn watch_replay(ctx: &mut Context, route: &Route, answer: &Answer) {
     let Some(capture) = &route.capture else { return };
-    let mut fields = answer.trailers.as_deref().into_iter().chain([&answer.headers]);
-    recording::note_error(ctx, || fields.find_map(response::grpc_message));
+    let protocol = ctx.protocol;
+    recording::note_error(ctx, || response::kept_message(protocol, answer));
     let Some(body) = &answer.body else { return };
     let content_type = answer.headers.get(CONTENT_TYPE).map(|value| value.as_bytes());
     let (content_type, body) = match &ctx.body.call {

@@ -143,7 +143,11 @@ fn error_message(ctx: &Context, status: u16) -> Cow<'_, str> {
     if ctx.end.truncated {
         return "the upstream broke off".into();
     }
-    format!("the upstream answered {}", ctx.attempt.upstream_status.unwrap_or(status)).into()
+    match ctx.attempt.upstream_status.unwrap_or(status) {
+        status @ 400.. => format!("the upstream answered {status}").into(),
+        // An error of RPC that says nothing.
+        _ => "the upstream failed".into(),
+    }
 }
 
 /// Note what an upstream says of its error, where the record wants to know.

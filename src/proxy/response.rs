@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Version};
-use percent_encoding::percent_decode_str;
+use percent_encoding::percent_decode;
 use pingora_core::{Error, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
@@ -232,8 +232,24 @@ fn grpc_failure(status: &HeaderValue) -> Option<Outcome> {
 
 /// What gRPC says of an error, for a person.
 pub fn grpc_message(fields: &HeaderMap) -> Option<String> {
-    let message = fields.get(&GRPC_MESSAGE)?.to_str().ok().filter(|text| !text.is_empty())?;
-    Some(percent_decode_str(message).decode_utf8_lossy().into_owned())
+    decoded(fields.get(&GRPC_MESSAGE)?.as_bytes())
+}
+
+/// What an answer that was kept says of its error, in the protocols of gRPC.
+pub fn kept_message(protocol: Protocol, answer: &Answer) -> Option<String> {
+    let mut fields = answer.trailers.as_deref().into_iter().chain([&answer.headers]);
+    let body = answer.body.as_deref().unwrap_or_default();
+    match protocol {
+        Protocol::Grpc | Protocol::Http => fields.find_map(grpc_message),
+        Protocol::GrpcWeb => decoded(dialect::web_message(body)?),
+        Protocol::GrpcWebText => decoded(dialect::web_message(&wire::of_base64(body).ok()?)?),
+        Protocol::Connect | Protocol::ConnectStream => None,
+    }
+}
+
+fn decoded(message: &[u8]) -> Option<String> {
+    let text = percent_decode(message).decode_utf8_lossy();
+    (!text.is_empty()).then(|| text.into_owned())
 }
 
 /// Whether a policy calls an answer a failure; of any other nobody needs to hear before its last

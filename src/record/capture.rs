@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::captured::Captured;
 use super::config::Policy;
-use super::invocation::Captured;
 use super::source::{Source, Sources};
 
 /// What a route captures, compiled from its policy.

@@ -23,6 +23,7 @@
 mod answer;
 mod binary;
 mod capture;
+mod captured;
 mod committer;
 mod config;
 mod invocation;
@@ -46,11 +47,12 @@ pub(crate) mod postgres_server;
 mod tests;
 
 pub use capture::{Capture, Findings, Tap};
+pub use captured::Captured;
 pub use config::{
     Batch, Chosen, Config, Journal, Mode, OnFailure, Policy, Postgres, PostgresUrl, Sqlite,
     StoreFull, Stores, WhenFull,
 };
-pub use invocation::{Bounded, Captured, Ending, Invocation, new_id};
+pub use invocation::{Bounded, Ending, Invocation, new_id};
 pub use journal::Expected;
 pub use meters::Meters;
 pub use query::Query;

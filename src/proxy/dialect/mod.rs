@@ -21,7 +21,7 @@ use crate::config::route::ErrorCodes;
 use crate::config::status_map::StatusMap;
 use crate::policy::idempotency::Answer;
 
-pub use grpc::{END as GRPC_END, web_status};
+pub use grpc::{END as GRPC_END, web_message, web_status};
 pub use protocol::{CONNECT_PROTOCOL_VERSION, Protocol};
 
 /// An error as an answer.
