@@ -48,6 +48,7 @@ mod readme;
 mod record;
 mod record_crash;
 mod record_outage;
+mod record_reasons;
 mod reload;
 mod requests;
 mod retry;

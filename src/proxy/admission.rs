@@ -206,7 +206,8 @@ impl Gateway {
         Ok(Some(route))
     }
 
-    /// Who asks. A token signed with a key nobody knows is worth one look for new keys.
+    /// Who asks. A token that no key at hand verifies is worth one look for new keys, as often as the
+    /// authority allows: whoever sends garbage waits for that look alone.
     async fn authenticate(
         &self,
         session: &Session,
@@ -224,10 +225,10 @@ impl Gateway {
             Ok(identity) => return Ok(identity),
             Err(refusal) => refusal,
         };
-        let Some((authority, kid)) = refusal.wanted_keys() else { return Err(refusal) };
+        let Some((authority, wanted)) = refusal.wanted_keys() else { return Err(refusal) };
         let Some(jwks) = ctx.snapshot.jwks(authority) else { return Err(refusal) };
         let left = ctx.deadline.map_or(Duration::MAX, |deadline| deadline.since(Clock::now()));
-        match Box::pin(tokio::time::timeout(left, jwks.refresh_for(kid))).await {
+        match Box::pin(tokio::time::timeout(left, jwks.refresh_for(wanted))).await {
             Ok(true) => check(Clock::now()),
             Ok(false) | Err(_) => Err(refusal),
         }

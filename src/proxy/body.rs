@@ -16,10 +16,10 @@ use serde_json::Value;
 use super::answer;
 use super::attempt::REJECTED;
 use super::context::{Context, End, earlier};
-use super::dialect::Protocol;
+use super::dialect::{Protocol, Said};
 use super::intake::content_length;
 use super::rejection::Rejection;
-use super::{compression, idempotency, transcoding};
+use super::{compression, idempotency, recording, response, transcoding};
 use crate::coding::Encoding;
 use crate::config::route::Json;
 use crate::policy::idempotency::Answer;
@@ -255,12 +255,19 @@ pub async fn read_unforwarded(session: &mut Session, ctx: &mut Context) {
 
 /// What the record wants to see of an answer that is given again.
 pub fn watch_replay(ctx: &mut Context, route: &Route, answer: &Answer) {
-    let (Some(capture), Some(body)) = (&route.capture, &answer.body) else { return };
+    let Some(capture) = &route.capture else { return };
+    let protocol = ctx.protocol;
+    recording::note_error(ctx, || response::kept_message(protocol, answer));
+    let Some(body) = &answer.body else { return };
     let content_type = answer.headers.get(CONTENT_TYPE).map(|value| value.as_bytes());
     let mut encoding = Encoding::Identity;
     let (content_type, body) = match &ctx.body.call {
         Some(call) if call.protocol() == Protocol::Http => {
-            let message = Some(body).filter(|_| answer.status == StatusCode::OK);
+            if answer.status != StatusCode::OK {
+                // An error of Connect. The others are always 200.
+                return recording::note_error(ctx, || Said::in_body(body).given());
+            }
+            let message = Some(body);
             let Some(json) = message.and_then(|body| call.way.json_of(body)) else { return };
             (Some(&b"application/json"[..]), json)
         }
@@ -298,6 +305,7 @@ fn translate(session: &Session, body: &mut Option<Bytes>, end: bool, ctx: &mut C
     }
     if end && let Some(mut translation) = ctx.body.translation.take() {
         translation.inflate(TRANSLATED_LIMIT);
+        recording::note_error(ctx, || Said::in_body(&translation.body).given());
         let translated = answer::translate(session, ctx, translation);
         *body = (!translated.is_empty()).then_some(translated);
     }

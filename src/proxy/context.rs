@@ -27,7 +27,7 @@ use crate::policy::auth::Identity;
 use crate::policy::outcome::Outcome;
 use crate::policy::rate_limit::Standing;
 use crate::policy::retry::Stake;
-use crate::record::{Bounded, Captured, Commit, Expected, Tap};
+use crate::record::{Bounded, Commit, Expected, Findings, Tap};
 use crate::runtime::lifecycle::InFlight;
 use crate::runtime::snapshot::{Route, Snapshot, UpstreamTarget};
 use crate::time::Moment;
@@ -170,7 +170,9 @@ pub struct Row {
     pub id: Option<uuid::Uuid>,
     /// Its first write is on its way.
     pub expected: Option<Expected>,
-    pub captured: Captured,
+    pub captured: Findings,
+    /// What an upstream's error of RPC says; only where the record wants it.
+    pub error: Option<String>,
     /// What has become of its first write.
     pub commit: Commit,
     /// As it was committed, so that the second write need not begin anew.

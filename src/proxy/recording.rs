@@ -9,7 +9,7 @@ use pingora_proxy::Session;
 
 use super::context::Context;
 use super::rejection::Rejection;
-use crate::record::{Bounded, Commit, Ending, Invocation, Mode, Recorder};
+use crate::record::{Bounded, Capture, Captured, Commit, Ending, Invocation, Mode, Recorder};
 use crate::time::{Clock, Moment};
 
 /// What the record calls an answer given again; no refusal, though it stands where those do.
@@ -115,7 +115,46 @@ fn ending(session: &Session, ctx: &Context, status: u16, now: Moment) -> Ending 
         upstream_duration: ctx.attempt.upstream_duration,
         bytes_in: ctx.body.request_bytes,
         bytes_out: session.as_ref().body_bytes_sent() as u64,
-        captured: ctx.row.captured.clone(),
+        captured: captured(ctx, status),
+    }
+}
+
+/// What was captured, and of a failed request what it failed with.
+fn captured(ctx: &Context, status: u16) -> Captured {
+    let capture = ctx.route.as_ref().and_then(|route| route.capture.as_ref());
+    match capture.filter(|capture| capture.wants_errors() && !succeeded(ctx, status)) {
+        Some(capture) => capture.with_error(&ctx.row.captured, &error_message(ctx, status)),
+        None => ctx.row.captured.captured().clone(),
+    }
+}
+
+/// What the client of a failed request was told, or would have been.
+fn error_message(ctx: &Context, status: u16) -> Cow<'_, str> {
+    if ctx.end.client_gone {
+        return "the client went away".into();
+    }
+    let refused = ctx.end.broke_off.as_ref().or(ctx.end.rejection.as_ref());
+    if let Some(rejection) = refused {
+        return rejection.detail().into();
+    }
+    if let Some(said) = &ctx.row.error {
+        return said.into();
+    }
+    if ctx.end.truncated {
+        return "the upstream broke off".into();
+    }
+    match ctx.attempt.upstream_status.unwrap_or(status) {
+        status @ 400.. => format!("the upstream answered {status}").into(),
+        // An error of RPC that says nothing.
+        _ => "the upstream failed".into(),
+    }
+}
+
+/// Note what an upstream says of its error, where the record wants to know.
+pub fn note_error(ctx: &mut Context, message: impl FnOnce() -> Option<String>) {
+    let capture = ctx.route.as_ref().and_then(|route| route.capture.as_ref());
+    if capture.is_some_and(Capture::wants_errors) {
+        ctx.row.error = message();
     }
 }
 

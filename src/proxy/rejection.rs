@@ -11,7 +11,7 @@ use super::dialect::RpcError;
 use super::rpc_code::RpcCode;
 use crate::config::route::ErrorCodes;
 use crate::policy;
-use crate::policy::auth::Refusal;
+use crate::policy::auth::{Denial, Refusal};
 use crate::policy::fallback::Cause;
 use crate::policy::idempotency;
 use crate::policy::outcome::Outcome;
@@ -109,6 +109,9 @@ impl Rejection {
             Rejection::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Rejection::Flood { .. } => StatusCode::TOO_MANY_REQUESTS,
             Rejection::Policy(rejection) => match rejection {
+                policy::Rejection::Credentials(Refusal::Unauthenticated(
+                    Denial::KeysUnavailable { .. },
+                )) => StatusCode::SERVICE_UNAVAILABLE,
                 policy::Rejection::Credentials(Refusal::Unauthenticated(_)) => {
                     StatusCode::UNAUTHORIZED
                 }
@@ -159,6 +162,9 @@ impl Rejection {
             | Rejection::UnsupportedCompression
             | Rejection::UnsupportedMediaType(_) => RpcCode::Unimplemented,
             Rejection::Policy(rejection) => match rejection {
+                policy::Rejection::Credentials(Refusal::Unauthenticated(
+                    Denial::KeysUnavailable { .. },
+                )) => RpcCode::Unavailable,
                 policy::Rejection::Credentials(Refusal::Unauthenticated(_)) => {
                     RpcCode::Unauthenticated
                 }

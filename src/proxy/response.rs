@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Version};
+use percent_encoding::percent_decode;
 use pingora_core::{Error, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
@@ -15,7 +16,7 @@ use super::attempt::{self, REJECTED, RETRY};
 use super::context::Context;
 use super::dialect::Protocol;
 use super::rejection::Rejection;
-use super::{answer, body, dialect, divert, fallback, idempotency, intake, transcoded};
+use super::{answer, body, dialect, divert, fallback, idempotency, intake, recording, transcoded};
 use crate::coding::Encoding;
 use crate::policy::idempotency::Answer;
 use crate::policy::outcome::Outcome;
@@ -28,6 +29,7 @@ use crate::transcode::wire;
 const GRPC: &[u8] = b"application/grpc";
 const JSON: &[u8] = b"application/json";
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// What a client makes of a status that is no number.
 const GRPC_UNKNOWN: u8 = 2;
 
@@ -124,6 +126,7 @@ pub fn on_trailers(
         attempt::conclude(ctx, outcome, now);
         let unix_now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let asked = Pushback::of_answer(outcome, trailers, unix_now);
+        recording::note_error(ctx, || grpc_message(trailers));
         ctx.end.rpc_failed = true;
         if is_failure(ctx, &route, outcome) && attempt::retry(session, ctx, outcome, asked, now) {
             return Err(Error::new_up(RETRY));
@@ -152,6 +155,8 @@ pub fn judge(
     let outcome = classify(head);
     ctx.attempt.answered = Some(outcome);
     ctx.end.rpc_failed = matches!(outcome, Outcome::Grpc(_));
+    let grpc_failed = ctx.end.rpc_failed;
+    recording::note_error(ctx, || grpc_failed.then(|| grpc_message(&head.headers)).flatten());
     idempotency::attempted(ctx, outcome);
     if !is_failure(ctx, route, outcome) {
         return Ok(());
@@ -227,6 +232,28 @@ fn grpc_failure(status: &HeaderValue) -> Option<Outcome> {
         Some(code) => Some(Outcome::Grpc(code)),
         None => Some(Outcome::Grpc(GRPC_UNKNOWN)),
     }
+}
+
+/// What gRPC says of an error, for a person.
+pub fn grpc_message(fields: &HeaderMap) -> Option<String> {
+    decoded(fields.get(&GRPC_MESSAGE)?.as_bytes())
+}
+
+/// What an answer that was kept says of its error, in the protocols of gRPC.
+pub fn kept_message(protocol: Protocol, answer: &Answer) -> Option<String> {
+    let mut fields = answer.trailers.as_deref().into_iter().chain([&answer.headers]);
+    let body = answer.body.as_deref().unwrap_or_default();
+    match protocol {
+        Protocol::Grpc | Protocol::Http => fields.find_map(grpc_message),
+        Protocol::GrpcWeb => decoded(dialect::web_message(body)?),
+        Protocol::GrpcWebText => decoded(dialect::web_message(&wire::of_base64(body).ok()?)?),
+        Protocol::Connect | Protocol::ConnectStream => None,
+    }
+}
+
+fn decoded(message: &[u8]) -> Option<String> {
+    let text = percent_decode(message).decode_utf8_lossy();
+    (!text.is_empty()).then(|| text.into_owned())
 }
 
 /// Whether a policy calls an answer a failure; of any other nobody needs to hear before its last
