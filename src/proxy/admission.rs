@@ -48,6 +48,7 @@ impl Gateway {
         if self.shared.lifecycle.is_draining() {
             session.set_keepalive(None);
         }
+        headers::join_cookies(session.req_header_mut());
         let snapshot = ctx.snapshot.clone();
         let config = &snapshot.config;
         if let Some(peer) = ctx.connection.as_ref().and_then(|connection| connection.peer.as_ref())

@@ -4,7 +4,7 @@
 //!
 //! - [`guard`], [`guarded_io`], `sniff`, `h2`, `stream`: a connection's time, its protocol, its streams
 //! - `admission`, [`intake`], `idempotency`: from a head to its route, through the policies
-//! - `dispatch`, [`peer`], [`headers`], [`body`]: what goes upstream, and where
+//! - `dispatch`, [`peer`], [`headers`], `assertions`, [`body`]: what goes upstream, and where
 //! - [`attempt`]: what became of it, and is there another
 //! - `own`, [`answer`], [`cors`], [`rejection`], [`rpc_code`], [`dialect`]: the gateway's own answers
 //! - `rpc_timeout`, `envelopes`: what requests of RPC say beyond HTTP
@@ -15,6 +15,7 @@
 mod admission;
 mod alarm;
 pub mod answer;
+mod assertions;
 pub mod attempt;
 pub mod body;
 pub mod client_address;
