@@ -235,6 +235,15 @@ pub async fn replay(
     write(session, ctx, head, body, trailers).await
 }
 
+/// Answer `OPTIONS *`: the gateway is there. What may be asked for differs from route to route, so
+/// nothing is said about it.
+pub async fn pong(session: &mut Session, ctx: &Context) -> Result<()> {
+    let mut head = ResponseHeader::build_no_case(204, Some(4))?;
+    keep_or_close(session, false);
+    headers::with_headers(&mut head, |headers, _| headers::echo(headers, ctx));
+    write(session, ctx, head, Bytes::new(), None).await
+}
+
 /// Answer a CORS preflight.
 pub async fn preflight(session: &mut Session, ctx: &Context) -> Result<()> {
     let mut head = ResponseHeader::build_no_case(204, Some(8))?;

@@ -99,7 +99,7 @@ pub fn route(
 
 /// The host a request is for, in lower case and without its port. HTTP/1.0 need not name
 /// one; `""` then matches only routes that do not ask.
-fn host_of(request: &RequestHeader) -> Result<std::borrow::Cow<'_, str>, Rejection> {
+pub fn host_of(request: &RequestHeader) -> Result<std::borrow::Cow<'_, str>, Rejection> {
     let raw = match request.uri.authority() {
         Some(authority) => authority.as_str().as_bytes(),
         None => match request.headers.get(HOST) {

@@ -3,9 +3,9 @@
 //! [`listener`] takes connections, [`gateway`] has the phases. What they use:
 //!
 //! - [`guard`], [`guarded_io`], `sniff`, `h2`, `stream`: a connection's time, its protocol, its streams
-//! - `admission`, [`intake`], `idempotency`: from a head to its route, through the policies
+//! - `admission`, [`intake`], `nominations`, `length`, `idempotency`: from a head to its route, through the policies
 //! - `dispatch`, [`peer`], [`headers`], `assertions`, [`body`]: what goes upstream, and where
-//! - [`attempt`]: what became of it, and is there another
+//! - [`attempt`], `response`, `well_formed`: what became of it, and is there another
 //! - `own`, [`answer`], [`cors`], [`rejection`], [`rpc_code`], [`dialect`]: the gateway's own answers
 //! - `rpc_timeout`, `envelopes`: what requests of RPC say beyond HTTP
 //! - [`transcoding`], `transcoded`: calls of RPC to upstreams of plain HTTP
@@ -36,7 +36,9 @@ mod idempotency;
 pub mod identifiers;
 mod in_time;
 pub mod intake;
+mod length;
 pub mod listener;
+mod nominations;
 mod own;
 pub mod peer;
 mod quota;
@@ -50,3 +52,4 @@ pub mod spans;
 mod stream;
 mod transcoded;
 pub mod transcoding;
+mod well_formed;

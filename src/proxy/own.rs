@@ -103,6 +103,10 @@ impl Gateway {
                 ctx.end.preflight = true;
                 ctx.end.client_gone = answer::preflight(session, ctx).await.is_err();
             }
+            Ok(Admitted::Ping) => {
+                ctx.end.preflight = true;
+                ctx.end.client_gone = answer::pong(session, ctx).await.is_err();
+            }
             Err(rejection) => {
                 if !ctx.end.client_gone {
                     self.refuse(session, ctx, rejection).await;
