@@ -34,7 +34,7 @@ use super::context::Context;
 use super::listener::Connection;
 use super::rejection::Rejection;
 use super::{
-    answer, body, headers, idempotency, recording, response, spans, transcoded, well_formed,
+    answer, body, date, headers, idempotency, recording, response, spans, transcoded, well_formed,
 };
 use crate::policy::outcome::Outcome;
 use crate::runtime::shared::Shared;
@@ -163,6 +163,7 @@ impl ProxyHttp for Gateway {
             ctx.end.rejection = Some(rejection);
             return Err(Error::new_in(REJECTED));
         }
+        date::keep(ctx, head);
         if status == 101 {
             response::begin_tunnel(ctx, Clock::now());
         }

@@ -34,9 +34,22 @@ pub struct Guard {
     tunnel_idle: AtomicU32,
     /// The next read shall find a byte, whatever the client sends.
     stand_in: AtomicBool,
+    /// The `Date` of the response whose head is written next, in seconds since 1970; zero where the
+    /// gateway's own will do.
+    date: AtomicU32,
 }
 
 impl Guard {
+    /// Let the next head of a response have the `Date` it came with.
+    pub fn keep_date(&self, seconds: u32) {
+        self.date.store(seconds, Ordering::Relaxed);
+    }
+
+    /// That date; zero where there is none.
+    pub(super) fn date(&self) -> u32 {
+        self.date.load(Ordering::Relaxed)
+    }
+
     /// Let the next read find a byte that the client has not sent, or no longer.
     pub fn stand_in(&self, wanted: bool) {
         self.stand_in.store(wanted, Ordering::Relaxed);
@@ -59,6 +72,7 @@ impl Guard {
             header_timeout,
             tunnel_idle: AtomicU32::new(0),
             stand_in: AtomicBool::new(false),
+            date: AtomicU32::new(0),
         };
         guard.rest(now);
         guard
@@ -76,6 +90,7 @@ impl Guard {
             header_timeout: Duration::ZERO,
             tunnel_idle: AtomicU32::new(0),
             stand_in: AtomicBool::new(false),
+            date: AtomicU32::new(0),
         }
     }
 

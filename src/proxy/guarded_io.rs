@@ -22,6 +22,7 @@ use pingora_core::protocols::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::alarm::Alarm;
+use super::date::Overlay;
 use super::guard::Guard;
 
 /// A client stream that obeys its [`Guard`].
@@ -35,6 +36,8 @@ pub struct GuardedIo {
     unflushed: bool,
     /// What [`GuardedIo::unread`] has put back.
     ahead: Bytes,
+    /// What is left to say of a head's date. Boxed: a head nearly always goes out at once.
+    late: Option<Box<Overlay>>,
 }
 
 impl GuardedIo {
@@ -46,7 +49,25 @@ impl GuardedIo {
             in_request_line: false,
             unflushed: false,
             ahead: Bytes::new(),
+            late: None,
         }
+    }
+
+    /// Write `buf`, with the date that was ordered where it is the head of a response.
+    fn write_dated(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let late = self.late.take().map(|late| *late);
+        let Some(date) = late.or_else(|| Overlay::of(self.guard.date(), buf)) else {
+            return Pin::new(&mut self.inner).poll_write(cx, buf);
+        };
+        let written = Pin::new(&mut self.inner).poll_write_vectored(cx, &date.over(buf));
+        self.late = match written {
+            Poll::Pending => Some(date),
+            Poll::Ready(Ok(bytes)) => date.after(bytes),
+            Poll::Ready(Err(_)) => None,
+        }
+        .map(Box::new);
+        self.guard.keep_date(0);
+        written
     }
 
     /// Put back what was read last: it is read again before anything else.
@@ -126,7 +147,7 @@ impl AsyncWrite for GuardedIo {
     ) -> Poll<io::Result<usize>> {
         std::task::ready!(self.guard.detachment.poll_let_go(cx));
         self.unflushed = true;
-        match Pin::new(&mut self.inner).poll_write(cx, buf) {
+        match self.write_dated(cx, buf) {
             Poll::Pending => self.expire(cx),
             Poll::Ready(Err(_)) if self.guard.detachment.ignores_leaving() => {
                 Poll::Ready(Ok(buf.len()))

@@ -2,7 +2,7 @@
 //!
 //! [`listener`] takes connections, [`gateway`] has the phases. What they use:
 //!
-//! - [`guard`], [`guarded_io`], `sniff`, `h2`, `stream`: a connection's time, its protocol, its streams
+//! - [`guard`], [`guarded_io`], `date`, `sniff`, `h2`, `stream`: a connection's time, its protocol, its streams
 //! - `admission`, [`intake`], `nominations`, `length`, `idempotency`: from a head to its route, through the policies
 //! - `dispatch`, [`peer`], [`headers`], `assertions`, [`body`]: what goes upstream, and where
 //! - [`attempt`], `response`, `well_formed`: what became of it, and is there another
@@ -21,6 +21,7 @@ pub mod body;
 pub mod client_address;
 pub mod context;
 pub mod cors;
+mod date;
 mod detachment;
 pub mod dialect;
 mod dispatch;
