@@ -12,6 +12,8 @@ use http::HeaderValue;
 use http::header::DATE;
 use httpdate::{fmt_http_date, parse_http_date};
 use memchr::memmem;
+use pingora_core::Result;
+use pingora_core::protocols::http::date::get_cached_date;
 use pingora_http::ResponseHeader;
 
 use super::context::Context;
@@ -26,6 +28,20 @@ const VERSION: &[u8] = b"HTTP/1.1 ";
 pub fn keep(ctx: &Context, head: &ResponseHeader) {
     if let Some(connection) = &ctx.connection {
         connection.guard.keep_date(head.headers.get(DATE).and_then(seconds).unwrap_or(0));
+    }
+}
+
+/// The same where the head is ours to write: it has one date, the upstream's if that is one.
+///
+/// # Errors
+/// Those of Pingora's headers.
+pub fn settle(head: &mut ResponseHeader) -> Result<()> {
+    let mut dates = head.headers.get_all(DATE).iter();
+    let known = dates.next().and_then(|date| Some((date.len(), seconds(date)?)));
+    match known {
+        Some((LENGTH, _)) if dates.next().is_none() => Ok(()),
+        Some((_, seconds)) => head.insert_header(DATE, text(seconds)),
+        None => head.insert_header(DATE, get_cached_date()),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! [`listener`] takes connections, [`gateway`] has the phases. What they use:
 //!
-//! - [`guard`], [`guarded_io`], `date`, `sniff`, `h2`, `stream`: a connection's time, its protocol, its streams
+//! - [`guard`], [`guarded_io`], `date`, `sniff`, `h2`, `h2_stream`, `stream`: a connection's time, its protocol, its streams
 //! - `admission`, [`intake`], `nominations`, `length`, `idempotency`: from a head to its route, through the policies
 //! - `dispatch`, [`peer`], [`headers`], `assertions`, [`body`]: what goes upstream, and where
 //! - [`attempt`], `response`, `well_formed`: what became of it, and is there another
@@ -32,6 +32,7 @@ pub mod gateway;
 pub mod guard;
 pub mod guarded_io;
 mod h2;
+mod h2_stream;
 pub mod headers;
 mod idempotency;
 pub mod identifiers;
