@@ -6,6 +6,7 @@
 
 use std::ops::Add;
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// A point in monotonic time: nanoseconds since an arbitrary origin that is the same
@@ -38,6 +39,21 @@ impl Add<Duration> for Moment {
     fn add(self, by: Duration) -> Moment {
         let nanos = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
         Moment(self.0.saturating_add(nanos))
+    }
+}
+
+/// Lets something be done at most once in a while, whoever asks.
+#[derive(Debug, Default)]
+pub struct Seldom(AtomicU64);
+
+impl Seldom {
+    /// Whether it is time again: true for one of those who ask at the same moment.
+    pub fn is_due(&self, every: Duration, now: Moment) -> bool {
+        // Relaxed: nothing else hangs on it.
+        let (last, now) = (self.0.load(Ordering::Relaxed), now.as_nanos().max(1));
+        let due = last == 0 || u128::from(now.saturating_sub(last)) >= every.as_nanos();
+        let swap = || self.0.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed);
+        due && swap().is_ok()
     }
 }
 

@@ -17,8 +17,8 @@ use super::envelopes::Envelopes;
 use super::gateway::Gateway;
 use super::rejection::Rejection;
 use super::{
-    body, client_address, compression, cors, divert, headers, identifiers, intake, quota,
-    rpc_timeout, transcoding,
+    body, client_address, compression, cors, divert, headers, identifiers, intake, nominations,
+    quota, rpc_timeout, transcoding,
 };
 use crate::config::route::Dialect;
 use crate::policy::idempotency::Answer;
@@ -36,8 +36,19 @@ pub(super) enum Admitted {
     Call,
     /// It asks whether another may be made.
     Preflight,
+    /// It asks after the server as a whole (`OPTIONS *`), which is the gateway.
+    Ping,
     /// It has been answered before.
     Replay(Answer),
+}
+
+/// Where a request goes.
+enum Destination {
+    Route(Arc<Route>),
+    /// A preflight, which any route with CORS answers.
+    Preflight,
+    /// No route: `OPTIONS *` asks after the server itself (RFC 9110, section 9.3.7).
+    Server,
 }
 
 impl Gateway {
@@ -49,6 +60,7 @@ impl Gateway {
         if self.shared.lifecycle.is_draining() {
             session.set_keepalive(None);
         }
+        headers::join_cookies(session.req_header_mut());
         let snapshot = ctx.snapshot.clone();
         let config = &snapshot.config;
         if let Some(peer) = ctx.connection.as_ref().and_then(|connection| connection.peer.as_ref())
@@ -76,8 +88,10 @@ impl Gateway {
         session: &mut Session,
         ctx: &mut Context,
     ) -> Result<Admitted, Rejection> {
-        let Some(route) = self.find_route(session, ctx)? else {
-            return Ok(Admitted::Preflight);
+        let route = match self.find_route(session, ctx)? {
+            Destination::Route(route) => route,
+            Destination::Preflight => return Ok(Admitted::Preflight),
+            Destination::Server => return Ok(Admitted::Ping),
         };
         if let Some(guard) = &ctx.snapshot.flood_guard {
             guard
@@ -167,12 +181,8 @@ impl Gateway {
         Ok(Admitted::Call)
     }
 
-    /// The route of a request; `None` for a preflight, which any CORS route answers.
-    fn find_route(
-        &self,
-        session: &Session,
-        ctx: &mut Context,
-    ) -> Result<Option<Arc<Route>>, Rejection> {
+    /// Where a request goes, once its head is known to be in form.
+    fn find_route(&self, session: &Session, ctx: &mut Context) -> Result<Destination, Rejection> {
         let request = session.req_header();
         ctx.protocol = Protocol::of(request);
         if let Some(connection) = &ctx.connection {
@@ -180,9 +190,16 @@ impl Gateway {
                 return Err(fault.rejection());
             }
             intake::check_size(request, &connection.limits)?;
+            if request.version != Version::HTTP_2 {
+                nominations::check(&request.headers)?;
+            }
         }
         if request.method == Method::TRACE {
             return Err(Rejection::MethodNotAllowed(http::HeaderValue::from_static("")));
+        }
+        if request.method == Method::OPTIONS && request.uri.path() == "*" {
+            intake::host_of(request)?;
+            return Ok(Destination::Server);
         }
         let asked = cors::preflight(&request.method, &request.headers);
         if let Some(method) = &asked
@@ -190,7 +207,7 @@ impl Gateway {
             && ctx.snapshot.routes[routed.route].config.cors.is_some()
         {
             ctx.route = Some(ctx.snapshot.routes[routed.route].clone());
-            return Ok(None);
+            return Ok(Destination::Preflight);
         }
         let routed = intake::route(&ctx.snapshot, request, &request.method)?;
         let route = ctx.snapshot.routes[routed.route].clone();
@@ -203,7 +220,7 @@ impl Gateway {
             ctx.protocol = Protocol::Connect;
         }
         ctx.route = Some(route.clone());
-        Ok(Some(route))
+        Ok(Destination::Route(route))
     }
 
     /// Who asks. A token that no key at hand verifies is worth one look for new keys, as often as the

@@ -17,7 +17,7 @@ use super::context::{Context, Translation};
 use super::dialect::{Protocol, Reader, Rendered, RpcError, Said};
 use super::rejection::Rejection;
 use super::rpc_code::RpcCode;
-use super::{compression, cors, dialect, fallback, headers, transcoded};
+use super::{compression, cors, date, dialect, fallback, headers, transcoded};
 use crate::coding::{self, Encoding};
 use crate::config::route::ErrorCodes;
 use crate::policy::outcome::Outcome;
@@ -233,7 +233,8 @@ pub async fn replay(
     write(session, ctx, head, body, trailers).await
 }
 
-/// Answer a CORS preflight.
+/// Answer a CORS preflight; or `OPTIONS *`, which has no route: what it allows differs from route to
+/// route, so nothing is said about it.
 pub async fn preflight(session: &mut Session, ctx: &Context) -> Result<()> {
     let mut head = ResponseHeader::build_no_case(204, Some(8))?;
     if let Some(cors) = ctx.route.as_ref().and_then(|route| route.config.cors.as_ref()) {
@@ -296,6 +297,7 @@ async fn write(
     trailers: Option<Box<HeaderMap>>,
 ) -> Result<()> {
     ctx.guard(Some(Clock::now() + WRITE_LIMIT));
+    date::keep(ctx, &head);
     let without_body = session.req_header().method == Method::HEAD || body.is_empty();
     let is_all = without_body && trailers.is_none();
     if is_all && session.req_header().version == Version::HTTP_2 {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, StatusCode};
 use pingora_core::{Error, Result};
 use pingora_proxy::Session;
 use serde_json::Value;
@@ -18,6 +18,7 @@ use super::attempt::REJECTED;
 use super::context::{Context, End, earlier};
 use super::dialect::{Protocol, Said};
 use super::intake::content_length;
+use super::length;
 use super::rejection::Rejection;
 use super::{compression, idempotency, recording, response, transcoding};
 use crate::coding::Encoding;
@@ -171,20 +172,12 @@ pub fn frame(headers: &mut HeaderMap, ctx: &Context) {
             // Zero, too: where the client sent a body, Pingora would make it one in chunks.
             headers.insert(CONTENT_LENGTH, body.len().into());
         }
-        None => single_length(headers),
-    }
-}
-
-/// Equal lengths said twice are one (RFC 9110, section 8.6); Pingora has refused others.
-fn single_length(headers: &mut HeaderMap) {
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    let Some(first) = lengths.next() else { return };
-    if lengths.next().is_none() && !first.as_bytes().contains(&b',') {
-        return;
-    }
-    let first = first.as_bytes().split(|byte| *byte == b',').next().unwrap_or_default();
-    if let Ok(length) = HeaderValue::from_bytes(first.trim_ascii()) {
-        headers.insert(CONTENT_LENGTH, length);
+        None => {
+            // Pingora has refused lengths that are invalid.
+            if let Ok(Some(length)) = length::repaired(headers) {
+                headers.insert(CONTENT_LENGTH, length);
+            }
+        }
     }
 }
 

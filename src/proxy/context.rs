@@ -149,7 +149,7 @@ pub struct End {
     pub rejection: Option<Rejection>,
     /// It got the answer that another with its idempotency key had got.
     pub replayed: bool,
-    /// It was a CORS preflight, which invokes nothing.
+    /// It was a CORS preflight, or `OPTIONS *`: neither invokes anything.
     pub preflight: bool,
     /// The client left before it had its answer.
     pub client_gone: bool,

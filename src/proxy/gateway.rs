@@ -33,7 +33,9 @@ use super::attempt::{self, Ended, REJECTED, RETRY};
 use super::context::Context;
 use super::listener::Connection;
 use super::rejection::Rejection;
-use super::{answer, body, headers, idempotency, recording, response, spans, transcoded};
+use super::{
+    answer, body, date, headers, idempotency, recording, response, spans, transcoded, well_formed,
+};
 use crate::policy::outcome::Outcome;
 use crate::runtime::shared::Shared;
 use crate::time::Clock;
@@ -161,6 +163,7 @@ impl ProxyHttp for Gateway {
             ctx.end.rejection = Some(rejection);
             return Err(Error::new_in(REJECTED));
         }
+        date::keep(ctx, head);
         if status == 101 {
             response::begin_tunnel(ctx, Clock::now());
         }
@@ -238,6 +241,9 @@ impl ProxyHttp for Gateway {
             return error;
         }
         let again = attempt::failed(session, ctx, ended);
+        if ended == Ended::Outcome(Outcome::Protocol) {
+            well_formed::explain(ctx, &error, Clock::now());
+        }
         error.set_retry(again);
         error
     }

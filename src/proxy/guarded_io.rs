@@ -26,6 +26,7 @@ use pingora_core::protocols::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::alarm::Alarm;
+use super::date::Overlay;
 use super::framing::{Framing, Malformed};
 use super::guard::{Guard, Refused};
 use super::head::{self, Fault, Head, Scanner};
@@ -53,6 +54,8 @@ pub struct GuardedIo {
     framing: Framing,
     /// Pingora has been given a head, and the gateway has not seen the request yet.
     unseen: bool,
+    /// What is left to say of a head's date. Boxed: a head nearly always goes out at once.
+    late: Option<Box<Overlay>>,
 }
 
 impl GuardedIo {
@@ -67,6 +70,7 @@ impl GuardedIo {
             readable: 0,
             framing: Framing::Tunnel,
             unseen: false,
+            late: None,
         }
     }
 
@@ -79,6 +83,23 @@ impl GuardedIo {
         io.ahead = head;
         io.refuse(fault);
         io
+    }
+
+    /// Write `buf`, with the date that was ordered where it is the head of a response.
+    fn write_dated(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let late = self.late.take().map(|late| *late);
+        let Some(date) = late.or_else(|| Overlay::of(self.guard.date(), buf)) else {
+            return Pin::new(&mut self.inner).poll_write(cx, buf);
+        };
+        let written = Pin::new(&mut self.inner).poll_write_vectored(cx, &date.over(buf));
+        self.late = match written {
+            Poll::Pending => Some(date),
+            Poll::Ready(Ok(bytes)) => date.after(bytes),
+            Poll::Ready(Err(_)) => None,
+        }
+        .map(Box::new);
+        self.guard.keep_date(0);
+        written
     }
 
     /// Put back what was read last: it is read again before anything else.
@@ -301,7 +322,7 @@ impl AsyncWrite for GuardedIo {
         }
         ready!(self.guard.detachment.poll_let_go(cx));
         self.unflushed = true;
-        match Pin::new(&mut self.inner).poll_write(cx, buf) {
+        match self.write_dated(cx, buf) {
             Poll::Pending => self.expire(cx),
             Poll::Ready(Err(_)) if self.guard.detachment.ignores_leaving() => {
                 Poll::Ready(Ok(buf.len()))

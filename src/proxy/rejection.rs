@@ -54,6 +54,8 @@ pub enum Rejection {
     NoEndpoint,
     /// The last attempt got no answer that could be passed on.
     Attempt(Outcome),
+    /// The last attempt got a response that cannot be passed on. The words say why.
+    MalformedResponse(&'static str),
     /// The request's own deadline passed.
     DeadlineExceeded,
     /// The record could not be committed.
@@ -85,7 +87,9 @@ impl Rejection {
             Rejection::Attempt(Outcome::ConnectTimeout) => "connect_timeout",
             Rejection::Attempt(Outcome::ConnectFailure) => "upstream_unreachable",
             Rejection::Attempt(Outcome::Reset | Outcome::RefusedStream) => "upstream_reset",
-            Rejection::Attempt(Outcome::Protocol) => "upstream_protocol_error",
+            Rejection::Attempt(Outcome::Protocol) | Rejection::MalformedResponse(_) => {
+                "upstream_protocol_error"
+            }
             Rejection::Attempt(Outcome::Response(_) | Outcome::Grpc(_)) => "upstream_error",
             Rejection::DeadlineExceeded => "deadline_exceeded",
             Rejection::RecordUnavailable => "record_unavailable",
@@ -127,7 +131,9 @@ impl Rejection {
             Rejection::UnsupportedCompression | Rejection::UnsupportedMediaType(_) => {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE
             }
-            Rejection::AnswerUnreadable => StatusCode::BAD_GATEWAY,
+            Rejection::AnswerUnreadable | Rejection::MalformedResponse(_) => {
+                StatusCode::BAD_GATEWAY
+            }
             Rejection::NoEndpoint | Rejection::RecordUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Rejection::Attempt(Outcome::Timeout | Outcome::ConnectTimeout)
             | Rejection::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
@@ -181,6 +187,7 @@ impl Rejection {
             Rejection::Attempt(Outcome::Response(status)) => RpcCode::of_status(*status, codes),
             Rejection::NoEndpoint
             | Rejection::RecordUnavailable
+            | Rejection::MalformedResponse(_)
             | Rejection::Attempt(
                 Outcome::ConnectFailure
                 | Outcome::RefusedStream
@@ -205,6 +212,7 @@ impl Rejection {
     pub fn detail(&self) -> &str {
         match self {
             Rejection::BadRequest(what) => what,
+            Rejection::MalformedResponse(what) => what,
             Rejection::InvalidBody(what) | Rejection::InvalidRpc(what) => what,
             Rejection::UnexpectedCompression => {
                 "a message is compressed, though no encoding was agreed on"
@@ -259,6 +267,7 @@ impl Rejection {
             | Rejection::NoRoute
             | Rejection::MethodNotAllowed(_)
             | Rejection::Attempt(_)
+            | Rejection::MalformedResponse(_)
             | Rejection::DeadlineExceeded
             | Rejection::RecordUnavailable
             | Rejection::Internal => None,
@@ -271,6 +280,7 @@ impl Rejection {
             Rejection::Policy(policy::Rejection::CircuitOpen { .. }) => Some(Cause::CircuitOpen),
             Rejection::Policy(policy::Rejection::BulkheadFull { .. }) => Some(Cause::BulkheadFull),
             Rejection::Attempt(_)
+            | Rejection::MalformedResponse(_)
             | Rejection::AnswerUnreadable
             | Rejection::DeadlineExceeded
             | Rejection::NoEndpoint => Some(Cause::AttemptsSpent),

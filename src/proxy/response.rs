@@ -16,7 +16,10 @@ use super::attempt::{self, REJECTED, RETRY};
 use super::context::Context;
 use super::dialect::Protocol;
 use super::rejection::Rejection;
-use super::{answer, body, dialect, divert, fallback, idempotency, intake, recording, transcoded};
+use super::{
+    answer, body, dialect, divert, fallback, idempotency, intake, recording, transcoded,
+    well_formed,
+};
 use crate::coding::Encoding;
 use crate::policy::idempotency::Answer;
 use crate::policy::outcome::Outcome;
@@ -36,7 +39,7 @@ const GRPC_UNKNOWN: u8 = 2;
 /// The head of an attempt's answer, before anything of it is passed on.
 ///
 /// # Errors
-/// As [`judge`].
+/// As [`well_formed::check`] and [`judge`].
 pub fn on_head(
     session: &mut Session,
     ctx: &mut Context,
@@ -44,6 +47,7 @@ pub fn on_head(
     now: Moment,
 ) -> Result<()> {
     let Some(route) = ctx.route.clone() else { return Ok(()) };
+    well_formed::check(session, &route, head)?;
     // The version is each hop's own (RFC 9110, section 2.5).
     head.set_version(Version::HTTP_11);
     let status = head.status.as_u16();

@@ -17,7 +17,7 @@ use crate::policy::bulkhead::Bulkhead;
 use crate::policy::rate_limit::{self, Limiter};
 use crate::policy::retry;
 use crate::policy::retry::budget::Budget;
-use crate::time::Moment;
+use crate::time::{Moment, Seldom};
 use crate::upstream::Upstream;
 
 pub(super) fn flood_guard(config: &Config, before: Option<&Snapshot>) -> Option<Arc<FloodGuard>> {
@@ -118,7 +118,9 @@ pub(super) fn upstreams(
             }
         };
         let metrics = metrics.upstream(name);
-        targets.insert(name.clone(), Arc::new(UpstreamTarget { upstream, metrics, authorities }));
+        let complained = Seldom::default();
+        let target = UpstreamTarget { upstream, metrics, authorities, complained };
+        targets.insert(name.clone(), Arc::new(target));
     }
     targets
 }

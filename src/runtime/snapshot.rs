@@ -24,7 +24,7 @@ use crate::policy::retry::budget::Budget;
 use crate::policy::{Policies, idempotency, rate_limit, retry};
 use crate::record::{self, Capture, Query};
 use crate::routing::{Conflict, Router};
-use crate::time::Moment;
+use crate::time::{Moment, Seldom};
 use crate::transcode::{self, Descriptors, Transcoder};
 use crate::upstream::Upstream;
 
@@ -137,6 +137,8 @@ pub struct UpstreamTarget {
     pub upstream: Arc<Upstream>,
     pub metrics: UpstreamMetrics,
     pub authorities: Option<Authorities>,
+    /// When the log was last told of a response that could not be passed on.
+    pub complained: Seldom,
 }
 
 impl Snapshot {
