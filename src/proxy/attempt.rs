@@ -97,7 +97,7 @@ pub fn classify(error: &Error, session: &mut Session, ctx: &Context, now: Moment
     let body_done = session.as_downstream_mut().is_body_done();
     let expired = ctx.next_deadline().is_some_and(|deadline| now >= deadline);
     match error.esource() {
-        ErrorSource::Downstream if is_malformed(ctx) => Ended::ClientMalformed,
+        ErrorSource::Downstream if ctx.is_malformed() => Ended::ClientMalformed,
         ErrorSource::Downstream => match error.etype() {
             // A client that does not fetch its answer holds the request up, not the upstream.
             ErrorType::WriteError if expired => Ended::ClientSlow,
@@ -129,11 +129,6 @@ pub fn classify(error: &Error, session: &mut Session, ctx: &Context, now: Moment
         },
         ErrorSource::Internal | ErrorSource::Unset => Ended::Internal,
     }
-}
-
-/// The client's body is not framed as its head says.
-fn is_malformed(ctx: &Context) -> bool {
-    ctx.connection.as_ref().is_some_and(|connection| connection.guard.is_malformed())
 }
 
 /// Every wait is cut to the deadline, and this one has lasted too long.

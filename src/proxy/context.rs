@@ -245,6 +245,11 @@ impl Context {
         }
     }
 
+    /// Whether the client's body is not framed as its head says.
+    pub fn is_malformed(&self) -> bool {
+        self.connection.as_ref().is_some_and(|connection| connection.guard.is_malformed())
+    }
+
     /// The earlier of the attempt's and the request's deadline.
     pub fn next_deadline(&self) -> Option<Moment> {
         earlier(self.attempt.deadline, self.deadline)

@@ -74,7 +74,7 @@ impl Overlay {
         let at = memmem::find(buf, FIELD)? + FIELD.len();
         let date = text(seconds);
         let fits = date.len() == LENGTH && buf[at..].get(LENGTH..LENGTH + 2) == Some(b"\r\n");
-        fits.then(|| Overlay { date, at: at as isize })
+        fits.then_some(Overlay { date, at: at as isize })
     }
 
     /// `buf` with the date in it.

@@ -52,6 +52,8 @@ pub struct H2Stream {
 }
 
 /// What a client has opened.
+// A stream comes far more often than a malformed request: boxing it would cost each an allocation.
+#[allow(clippy::large_enum_variant)]
 pub enum Accepted {
     Stream(H2Stream),
     /// A request that is malformed (RFC 9113, section 8.1.1); its stream is over.

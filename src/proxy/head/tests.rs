@@ -1,5 +1,6 @@
 //! Heads, whole and in pieces.
 
+use super::replacement::UNREAD;
 use super::*;
 
 const LIMITS: Limits = Limits { max_header_bytes: 1024, max_path_bytes: 64 };
