@@ -60,6 +60,18 @@ impl Sqlite {
         Ok(Sqlite { jobs })
     }
 
+    /// As `migrate`, for a process that starts: that another one holds the file for a while is no error.
+    pub(super) async fn require(&self) -> Result<(), Lost> {
+        self.hand_over(|worker| {
+            worker.open()?;
+            worker.with_connection(|connection| match migrate(connection) {
+                Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Ok(()),
+                outcome => outcome,
+            })
+        })
+        .await
+    }
+
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
