@@ -4,16 +4,22 @@
 //! `async` writes it once, at the end.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use pingora_proxy::Session;
 
 use super::context::Context;
 use super::rejection::Rejection;
-use crate::record::{Bounded, Capture, Captured, Commit, Ending, Invocation, Mode, Recorder};
+use crate::record::{
+    Bounded, Capture, Captured, Commit, Ending, Invocation, Mode, Patience, Recorder,
+};
 use crate::time::{Clock, Moment};
 
 /// What the record calls an answer given again; no refusal, though it stands where those do.
 const REPLAYED: &str = "idempotent_replay";
+
+/// How long a busy store is waited for by a request without a deadline.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// The request is on its way to an upstream; its row will be committed when that has answered.
 pub fn expect(recorder: Option<&Recorder>, ctx: &mut Context) {
@@ -39,22 +45,19 @@ pub async fn commit(
         Mode::Off | Mode::Async => return Ok(()),
         Mode::Durable | Mode::Sync => {}
     }
-    if let Commit::Made(_) = ctx.row.commit {
-        return Ok(());
+    match ctx.row.commit {
+        Commit::NotTried => {}
+        // What failed is answered with a refusal that says so: it is not tried for that again.
+        Commit::Made(_) | Commit::Failed => return Ok(()),
     }
     let now = Clock::now();
-    let limit = *ctx.snapshot.config.record.commit_timeout;
-    // The gateway's own answers often follow a deadline that has passed.
-    let limit = match (&ctx.end.rejection, ctx.deadline) {
-        (None, Some(deadline)) => deadline.since(now).min(limit),
-        (Some(_), _) | (None, None) => limit,
-    };
+    let patience = patience(ctx, now);
     let row = Bounded::from(row(session, ctx, status, now));
     ctx.row.answered = Some(row.clone());
     // Nobody watches the clock meanwhile, and the store's time is not the upstream's.
     ctx.guard(None);
     let terms = (mode, route.record.on_failure);
-    let outcome = recorder.commit(row, expected, limit, terms).await;
+    let outcome = recorder.commit(row, expected, patience, terms).await;
     let waited = Clock::now().since(now);
     ctx.attempt.deadline = ctx.attempt.deadline.map(|deadline| deadline + waited);
     ctx.guard(ctx.next_deadline());
@@ -68,6 +71,15 @@ pub async fn commit(
             Err(Rejection::RecordUnavailable)
         }
     }
+}
+
+/// How long the store may take.
+fn patience(ctx: &Context, now: Moment) -> Patience {
+    let stalled = *ctx.snapshot.config.record.commit_timeout;
+    let most = ctx.deadline.map_or(LONGEST_WAIT, |deadline| deadline.since(now));
+    // The gateway's own answers often follow a deadline that has passed.
+    let most = if ctx.end.rejection.is_some() { most.max(stalled) } else { most };
+    Patience { stalled: stalled.min(most), most }
 }
 
 /// Hand the finished request's row over, if its route records. Never waits.

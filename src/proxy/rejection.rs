@@ -246,12 +246,12 @@ impl Rejection {
         }
     }
 
-    /// When a client may try again, if that is known.
+    /// When a client may try again, if that is known; guessed where a store or a name is away.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Rejection::Flood { retry_after } => Some(*retry_after),
             Rejection::Policy(rejection) => rejection.retry_after(),
-            Rejection::NoEndpoint => Some(Duration::from_secs(1)),
+            Rejection::NoEndpoint | Rejection::RecordUnavailable => Some(Duration::from_secs(1)),
             Rejection::BadRequest(_)
             | Rejection::PathTooLong
             | Rejection::HeadersTooLarge
@@ -269,7 +269,6 @@ impl Rejection {
             | Rejection::Attempt(_)
             | Rejection::MalformedResponse(_)
             | Rejection::DeadlineExceeded
-            | Rejection::RecordUnavailable
             | Rejection::Internal => None,
         }
     }

@@ -12,6 +12,7 @@ use std::str::FromStr;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
+use super::place;
 use super::source::Sources;
 use super::store::Safety;
 use crate::units::{Secret, Size, Timespan};
@@ -53,6 +54,23 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Whether a route with this policy may commit rows to the journal.
+    pub fn needs_journal(&self, policy: &Policy) -> bool {
+        match (policy.mode, self.store.chosen()) {
+            (_, None) | (Mode::Off | Mode::Async, Some(_)) => false,
+            (Mode::Durable, Some(chosen)) => matches!(chosen, Chosen::Postgres(..)),
+            (Mode::Sync, Some(_)) => policy.on_failure == OnFailure::Journal,
+        }
+    }
+
+    /// Whether the journal's file can be written; its folder is made where it is missing.
+    ///
+    /// # Errors
+    /// What is wrong, and what to do.
+    pub fn check_journal(&self) -> Result<(), String> {
+        place::check("record.journal.path", &self.journal.path)
+    }
+
     /// What a commit has to survive that a response waits for.
     pub(crate) fn safety(&self) -> Safety {
         if self.fsync { Safety::Power } else { Safety::Process }

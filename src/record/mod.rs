@@ -31,6 +31,8 @@ mod journal;
 mod json;
 mod link;
 mod meters;
+mod patience;
+mod place;
 mod query;
 pub mod read;
 mod recorder;
@@ -55,6 +57,7 @@ pub use config::{
 pub use invocation::{Bounded, Ending, Invocation, new_id};
 pub use journal::Expected;
 pub use meters::Meters;
+pub use patience::Patience;
 pub use query::Query;
 pub use recorder::{Commit, Committed, Recorder, StartError, Unavailable};
 pub use source::{Source, Sources};
