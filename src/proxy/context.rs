@@ -18,6 +18,7 @@ use super::listener::Connection;
 use super::rejection::Rejection;
 use super::rpc_code::RpcCode;
 use super::transcoding::Call;
+use crate::coding::Encoding;
 use crate::config::route::ErrorCodes;
 use crate::observe::trace::context::{SpanId, TraceId};
 use crate::observe::trace::{Trace, span};
@@ -27,7 +28,7 @@ use crate::policy::failure::Cause;
 use crate::policy::outcome::Outcome;
 use crate::policy::rate_limit::Standing;
 use crate::policy::retry::Stake;
-use crate::record::{Bounded, Captured, Commit, Expected, Tap};
+use crate::record::{Bounded, Commit, Expected, Findings, Tap};
 use crate::runtime::lifecycle::InFlight;
 use crate::runtime::snapshot::{Route, Snapshot, UpstreamTarget};
 use crate::time::Moment;
@@ -108,6 +109,8 @@ pub struct Body {
     pub response_bytes: u64,
     /// The request's body, read and perhaps rewritten before the first attempt.
     pub prepared: Option<Bytes>,
+    /// It came compressed, and `prepared` is not.
+    pub inflated: bool,
     /// The request's body is a stream of messages, and is here.
     pub envelopes: Option<Envelopes>,
     /// What the request is to a transcoding route's upstream.
@@ -121,10 +124,21 @@ pub struct Body {
 pub struct Translation {
     pub status: u16,
     pub retry_after: Option<std::time::Duration>,
+    pub encoding: Encoding,
     pub body: Vec<u8>,
 }
 
 impl Translation {
+    /// Undo how the upstream has encoded it. What cannot be read, or has more than `limit` bytes, says
+    /// nothing.
+    pub fn inflate(&mut self, limit: usize) {
+        self.body = match std::mem::take(&mut self.encoding) {
+            Encoding::Identity => return,
+            Encoding::Coded(coding) => coding.read(&self.body, limit).unwrap_or_default(),
+            Encoding::Unknown => Vec::new(),
+        };
+    }
+
     pub fn error<'a>(&self, codes: ErrorCodes, message: &'a str) -> RpcError<'a> {
         let code = RpcCode::of_status(self.status, codes);
         RpcError { code, message, retry_after: self.retry_after }
@@ -138,7 +152,7 @@ pub struct End {
     pub rejection: Option<Rejection>,
     /// It got the answer that another with its idempotency key had got.
     pub replayed: bool,
-    /// It was a CORS preflight, which invokes nothing.
+    /// It was a CORS preflight, or `OPTIONS *`: neither invokes anything.
     pub preflight: bool,
     /// The client left before it had its answer.
     pub client_gone: bool,
@@ -161,7 +175,9 @@ pub struct Row {
     pub id: Option<uuid::Uuid>,
     /// Its first write is on its way.
     pub expected: Option<Expected>,
-    pub captured: Captured,
+    pub captured: Findings,
+    /// What an upstream's error of RPC says; only where the record wants it.
+    pub error: Option<String>,
     /// What has become of its first write.
     pub commit: Commit,
     /// As it was committed, so that the second write need not begin anew.
@@ -233,6 +249,11 @@ impl Context {
         if let Some(connection) = &self.connection {
             connection.guard.set_deadline(deadline);
         }
+    }
+
+    /// Whether the client's body is not framed as its head says.
+    pub fn is_malformed(&self) -> bool {
+        self.connection.as_ref().is_some_and(|connection| connection.guard.is_malformed())
     }
 
     /// The earlier of the attempt's and the request's deadline.

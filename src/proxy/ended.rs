@@ -118,6 +118,7 @@ pub fn classify(error: &Error, session: &mut Session, ctx: &Context, now: Moment
     let body_done = session.as_downstream_mut().is_body_done();
     let expired = ctx.next_deadline().is_some_and(|deadline| now >= deadline);
     match error.esource() {
+        ErrorSource::Downstream if ctx.is_malformed() => Ended::ClientMalformed,
         ErrorSource::Downstream => match error.etype() {
             // A client that does not fetch its answer holds the request up, not the upstream.
             ErrorType::WriteError if expired => Ended::ClientSlow,

@@ -34,7 +34,9 @@ use super::context::Context;
 use super::ended::{self, Ended};
 use super::listener::Connection;
 use super::rejection::Rejection;
-use super::{answer, body, headers, idempotency, recording, response, spans, transcoded};
+use super::{
+    answer, body, date, headers, idempotency, recording, response, spans, transcoded, well_formed,
+};
 use crate::policy::failure::Cause;
 use crate::policy::outcome::Outcome;
 use crate::runtime::shared::Shared;
@@ -163,6 +165,7 @@ impl ProxyHttp for Gateway {
             ctx.end.rejection = Some(rejection);
             return Err(Error::new_in(REJECTED));
         }
+        date::keep(ctx, head);
         if status == 101 {
             response::begin_tunnel(ctx, Clock::now());
         }
@@ -243,7 +246,10 @@ impl ProxyHttp for Gateway {
             return error;
         }
         let ended = if stale && gone { Ended::Upstream(Cause::StaleConnection) } else { ended };
+        let flaw = (ended == Ended::Upstream(Cause::InvalidResponse))
+            .then(|| well_formed::flaw(&mut error));
         let again = attempt::failed(session, ctx, ended, &mut error);
+        well_formed::explain(ctx, flaw);
         error.set_retry(again);
         error
     }

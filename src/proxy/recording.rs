@@ -4,6 +4,7 @@
 //! `async` writes it once, at the end.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use pingora_proxy::Session;
 
@@ -11,11 +12,16 @@ use super::context::Context;
 use super::rejection::Rejection;
 use crate::policy::failure;
 use crate::policy::fallback::Cause;
-use crate::record::{Bounded, Commit, Ending, Invocation, Mode, Recorder};
+use crate::record::{
+    Bounded, Capture, Captured, Commit, Ending, Invocation, Mode, Patience, Recorder,
+};
 use crate::time::{Clock, Moment};
 
 /// What the record calls an answer given again; no refusal, though it stands where those do.
 const REPLAYED: &str = "idempotent_replay";
+
+/// How long a busy store is waited for by a request without a deadline.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// The request is on its way to an upstream; its row will be committed when that has answered.
 pub fn expect(recorder: Option<&Recorder>, ctx: &mut Context) {
@@ -41,22 +47,19 @@ pub async fn commit(
         Mode::Off | Mode::Async => return Ok(()),
         Mode::Durable | Mode::Sync => {}
     }
-    if let Commit::Made(_) = ctx.row.commit {
-        return Ok(());
+    match ctx.row.commit {
+        Commit::NotTried => {}
+        // What failed is answered with a refusal that says so: it is not tried for that again.
+        Commit::Made(_) | Commit::Failed => return Ok(()),
     }
     let now = Clock::now();
-    let limit = *ctx.snapshot.config.record.commit_timeout;
-    // The gateway's own answers often follow a deadline that has passed.
-    let limit = match (&ctx.end.rejection, ctx.deadline) {
-        (None, Some(deadline)) => deadline.since(now).min(limit),
-        (Some(_), _) | (None, None) => limit,
-    };
+    let patience = patience(ctx, now);
     let row = Bounded::from(row(session, ctx, status, now));
     ctx.row.answered = Some(row.clone());
     // Nobody watches the clock meanwhile, and the store's time is not the upstream's.
     ctx.guard(None);
     let terms = (mode, route.record.on_failure);
-    let outcome = recorder.commit(row, expected, limit, terms).await;
+    let outcome = recorder.commit(row, expected, patience, terms).await;
     let waited = Clock::now().since(now);
     ctx.attempt.deadline = ctx.attempt.deadline.map(|deadline| deadline + waited);
     ctx.guard(ctx.next_deadline());
@@ -70,6 +73,15 @@ pub async fn commit(
             Err(Rejection::RecordUnavailable)
         }
     }
+}
+
+/// How long the store may take.
+fn patience(ctx: &Context, now: Moment) -> Patience {
+    let stalled = *ctx.snapshot.config.record.commit_timeout;
+    let most = ctx.deadline.map_or(LONGEST_WAIT, |deadline| deadline.since(now));
+    // The gateway's own answers often follow a deadline that has passed.
+    let most = if ctx.end.rejection.is_some() { most.max(stalled) } else { most };
+    Patience { stalled: stalled.min(most), most }
 }
 
 /// Hand the finished request's row over, if its route records. Never waits.
@@ -118,7 +130,46 @@ fn ending(session: &Session, ctx: &Context, status: u16, now: Moment) -> Ending 
         upstream_duration: ctx.attempt.upstream_duration,
         bytes_in: ctx.body.request_bytes,
         bytes_out: session.as_ref().body_bytes_sent() as u64,
-        captured: ctx.row.captured.clone(),
+        captured: captured(ctx, status),
+    }
+}
+
+/// What was captured, and of a failed request what it failed with.
+fn captured(ctx: &Context, status: u16) -> Captured {
+    let capture = ctx.route.as_ref().and_then(|route| route.capture.as_ref());
+    match capture.filter(|capture| capture.wants_errors() && !succeeded(ctx, status)) {
+        Some(capture) => capture.with_error(&ctx.row.captured, &error_message(ctx, status)),
+        None => ctx.row.captured.captured().clone(),
+    }
+}
+
+/// What the client of a failed request was told, or would have been.
+fn error_message(ctx: &Context, status: u16) -> Cow<'_, str> {
+    if ctx.end.client_gone {
+        return "the client went away".into();
+    }
+    let refused = ctx.end.broke_off.as_ref().or(ctx.end.rejection.as_ref());
+    if let Some(rejection) = refused {
+        return rejection.detail().into();
+    }
+    if let Some(said) = &ctx.row.error {
+        return said.into();
+    }
+    if ctx.end.truncated {
+        return "the upstream broke off".into();
+    }
+    match ctx.attempt.upstream_status.unwrap_or(status) {
+        status @ 400.. => format!("the upstream answered {status}").into(),
+        // An error of RPC that says nothing.
+        _ => "the upstream failed".into(),
+    }
+}
+
+/// Note what an upstream says of its error, where the record wants to know.
+pub fn note_error(ctx: &mut Context, message: impl FnOnce() -> Option<String>) {
+    let capture = ctx.route.as_ref().and_then(|route| route.capture.as_ref());
+    if capture.is_some_and(Capture::wants_errors) {
+        ctx.row.error = message();
     }
 }
 

@@ -11,7 +11,8 @@ use http::Method;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::invocation::{Captured, Invocation};
+use super::captured::Captured;
+use super::invocation::Invocation;
 
 /// The first byte, which no text begins with.
 const VERSION: u8 = 2;

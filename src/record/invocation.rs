@@ -10,8 +10,9 @@ use std::time::{Duration, SystemTime};
 use http::Method;
 use uuid::{NoContext, Timestamp, Uuid};
 
-/// Bytes of a captured value, a path, and of every other text, that are kept.
-const CAPTURED_BYTES: usize = 1024;
+use super::captured::Captured;
+
+/// Bytes of a path, and of every other text, that are kept.
 const PATH_BYTES: usize = 2048;
 const TEXT_BYTES: usize = 256;
 
@@ -219,50 +220,6 @@ impl Ending {
     }
 }
 
-/// Fields taken from the bodies.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Captured {
-    pub name: Option<String>,
-    pub result_message: Option<String>,
-    /// Fields without a column of their own.
-    pub other: Vec<(Arc<str>, String)>,
-}
-
-impl Captured {
-    pub(crate) fn insert(&mut self, field: &Arc<str>, value: String) {
-        match &**field {
-            "name" => self.name = Some(value),
-            "result_message" => self.result_message = Some(value),
-            _ => match self.other.iter_mut().find(|(known, _)| known == field) {
-                Some((_, old)) => *old = value,
-                None => self.other.push((Arc::clone(field), value)),
-            },
-        }
-    }
-
-    fn bound(&mut self) {
-        for text in [&mut self.name, &mut self.result_message] {
-            text.iter_mut().for_each(|text| bound_string(text, CAPTURED_BYTES));
-        }
-        for (_, value) in &mut self.other {
-            bound_string(value, CAPTURED_BYTES);
-        }
-    }
-
-    /// The other fields as one JSON object.
-    pub(crate) fn other_json(&self) -> Option<String> {
-        if self.other.is_empty() {
-            return None;
-        }
-        let object: serde_json::Map<_, _> = self
-            .other
-            .iter()
-            .map(|(field, value)| (field.replace('\0', "\u{fffd}"), value.as_str().into()))
-            .collect();
-        Some(serde_json::Value::Object(object).to_string())
-    }
-}
-
 /// When a write of a row happens, and so what it may overwrite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
@@ -340,7 +297,7 @@ fn has_nul(text: &str) -> bool {
     memchr::memchr(0, text.as_bytes()).is_some()
 }
 
-fn bound_string(text: &mut String, most: usize) {
+pub(super) fn bound_string(text: &mut String, most: usize) {
     if text.len() > most {
         let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
         text.truncate(end);
@@ -353,6 +310,7 @@ fn bound_string(text: &mut String, most: usize) {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::record::captured::CAPTURED_BYTES;
 
     pub(crate) fn invocation(name: &str) -> Invocation {
         // Stores keep microseconds.

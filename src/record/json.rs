@@ -11,7 +11,8 @@ use http::Method;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::invocation::{Captured, Invocation};
+use super::captured::Captured;
+use super::invocation::Invocation;
 
 type Text<'a> = Cow<'a, str>;
 

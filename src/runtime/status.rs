@@ -2,6 +2,8 @@
 //!
 //! Served by the admin listener, and by routes that ask for it with `serve`.
 
+mod keys;
+
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
@@ -86,6 +88,7 @@ struct Status {
     routes: BTreeMap<String, RouteStatus>,
     upstreams: BTreeMap<String, UpstreamStatus>,
     retry_budgets: BTreeMap<String, BudgetStatus>,
+    auth: BTreeMap<String, keys::KeysStatus>,
     record: RecordStatus,
 }
 
@@ -163,6 +166,7 @@ fn status(shared: &Shared) -> Status {
         routes: snapshot.routes.iter().map(|r| (r.name.to_string(), route(r, now))).collect(),
         upstreams: upstreams(&snapshot, now),
         retry_budgets: budgets(&snapshot, now),
+        auth: keys::of(&snapshot, now),
         record: RecordStatus {
             written: stats.written,
             committed: stats.committed,

@@ -9,7 +9,8 @@ use http::Method;
 use rusqlite::{Statement, params, types::Type};
 use uuid::Uuid;
 
-use crate::record::invocation::{Captured, Invocation, Row};
+use crate::record::captured::Captured;
+use crate::record::invocation::{Invocation, Row};
 use crate::record::json::timestamp;
 use crate::record::store::{AT_THE_END, COLUMNS, count, micros, on_conflict};
 
