@@ -106,7 +106,8 @@ fn tls_cause(words: &str) -> Cause {
         Cause::TlsNotYetValid
     } else if says("certificate not valid for name") || says("NotValidForName") {
         Cause::TlsWrongName
-    } else if says("UnknownIssuer") {
+    } else if says("UnknownIssuer") || says("BadSignature") {
+        // An authority that was made anew keeps its name, and its signatures do not fit the old key.
         Cause::TlsUnknownAuthority
     } else {
         Cause::TlsCertificate
@@ -221,6 +222,7 @@ mod tests {
                 Cause::TlsWrongName,
             ),
             (Bad::UnknownIssuer, Cause::TlsUnknownAuthority),
+            (Bad::BadSignature, Cause::TlsUnknownAuthority),
             (Bad::Revoked, Cause::TlsCertificate),
             (Bad::BadEncoding, Cause::TlsCertificate),
         ] {
