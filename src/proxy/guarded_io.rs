@@ -4,28 +4,21 @@
 //! has passed. Pingora keeps reading the client while it waits for the upstream, so the request
 //! path is woken in time wherever it waits.
 //!
-//! On a connection of HTTP/1 it reads each head itself ([`super::head`]), and follows the body
-//! ([`super::framing`]). What the client sends beyond the request under way stays here until its
+//! On a connection of HTTP/1 it reads each head itself (`super::head`), and follows the body
+//! (`super::framing`). What the client sends beyond the request under way stays here until its
 //! turn comes.
 
-use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
-use async_trait::async_trait;
-use pingora_core::protocols::raw_connect::ProxyDigest;
-use pingora_core::protocols::tls::SslDigest;
-use pingora_core::protocols::{
-    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
-    Stream, TimingDigest, UniqueID, UniqueIDType,
-};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use pingora_core::protocols::Stream;
+use tokio::io::{AsyncRead, AsyncWrite as _, ReadBuf};
 
 use super::alarm::Alarm;
+use super::date::Overlay;
 use super::framing::{Framing, Malformed};
 use super::guard::{Guard, Refused};
 use super::head::{self, Fault, Head, Scanner};
@@ -53,6 +46,8 @@ pub struct GuardedIo {
     framing: Framing,
     /// Pingora has been given a head, and the gateway has not seen the request yet.
     unseen: bool,
+    /// What is left to say of a head's date. Boxed: a head nearly always goes out at once.
+    late: Option<Box<Overlay>>,
 }
 
 impl GuardedIo {
@@ -67,6 +62,7 @@ impl GuardedIo {
             readable: 0,
             framing: Framing::Tunnel,
             unseen: false,
+            late: None,
         }
     }
 
@@ -104,9 +100,15 @@ impl GuardedIo {
             if !matches!(self.ahead[..], [] | [b'\r']) {
                 self.guard.on_head();
                 match scanner.scan(&self.ahead, limits) {
-                    Ok(Some(head)) => return Poll::Ready(Ok(self.begin(head))),
                     Ok(None) => {}
-                    Err(fault) => return Poll::Ready(Ok(self.refuse(fault))),
+                    Ok(Some(head)) => {
+                        self.begin(head);
+                        return Poll::Ready(Ok(()));
+                    }
+                    Err(fault) => {
+                        self.refuse(fault);
+                        return Poll::Ready(Ok(()));
+                    }
                 }
             } else if self.ahead.is_empty() {
                 // An idle connection holds no buffer.
@@ -290,148 +292,7 @@ impl AsyncRead for GuardedIo {
     }
 }
 
-impl AsyncWrite for GuardedIo {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        if self.is_unseen() {
-            return Poll::Ready(Ok(buf.len()));
-        }
-        ready!(self.guard.detachment.poll_let_go(cx));
-        self.unflushed = true;
-        match Pin::new(&mut self.inner).poll_write(cx, buf) {
-            Poll::Pending => self.expire(cx),
-            Poll::Ready(Err(_)) if self.guard.detachment.ignores_leaving() => {
-                Poll::Ready(Ok(buf.len()))
-            }
-            ready => {
-                self.guard.on_traffic();
-                ready
-            }
-        }
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        if self.is_unseen() {
-            return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
-        }
-        ready!(self.guard.detachment.poll_let_go(cx));
-        self.unflushed = true;
-        match Pin::new(&mut self.inner).poll_write_vectored(cx, bufs) {
-            Poll::Pending => self.expire(cx),
-            Poll::Ready(Err(_)) if self.guard.detachment.ignores_leaving() => {
-                Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()))
-            }
-            ready => {
-                self.guard.on_traffic();
-                ready
-            }
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match Pin::new(&mut self.inner).poll_flush(cx) {
-            Poll::Pending => self.expire(cx),
-            Poll::Ready(Err(_)) if self.guard.detachment.ignores_leaving() => Poll::Ready(Ok(())),
-            ready => {
-                self.unflushed = false;
-                ready
-            }
-        }
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.is_unseen() {
-            return Poll::Ready(Ok(()));
-        }
-        Pin::new(&mut self.inner).poll_shutdown(cx)
-    }
-}
-
-// What follows hands every question Pingora asks of a stream to the one inside.
-
-#[async_trait]
-impl Shutdown for GuardedIo {
-    async fn shutdown(&mut self) {
-        if self.is_unseen() {
-            return;
-        }
-        self.inner.shutdown().await;
-    }
-}
-
-impl UniqueID for GuardedIo {
-    fn id(&self) -> UniqueIDType {
-        self.inner.id()
-    }
-}
-
-impl Ssl for GuardedIo {
-    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
-        self.inner.get_ssl_digest()
-    }
-
-    fn selected_alpn_proto(&self) -> Option<ALPN> {
-        self.inner.selected_alpn_proto()
-    }
-}
-
-impl GetTimingDigest for GuardedIo {
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        self.inner.get_timing_digest()
-    }
-
-    fn get_read_pending_time(&self) -> Duration {
-        self.inner.get_read_pending_time()
-    }
-
-    fn get_write_pending_time(&self) -> Duration {
-        self.inner.get_write_pending_time()
-    }
-}
-
-impl GetProxyDigest for GuardedIo {
-    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.inner.get_proxy_digest()
-    }
-
-    fn set_proxy_digest(&mut self, digest: ProxyDigest) {
-        self.inner.set_proxy_digest(digest);
-    }
-}
-
-impl GetSocketDigest for GuardedIo {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        self.inner.get_socket_digest()
-    }
-
-    fn set_socket_digest(&mut self, digest: SocketDigest) {
-        self.inner.set_socket_digest(digest);
-    }
-}
-
-#[async_trait]
-impl Peek for GuardedIo {
-    async fn try_peek(&mut self, buf: &mut [u8]) -> io::Result<bool> {
-        self.inner.try_peek(buf).await
-    }
-}
-
-impl fmt::Debug for GuardedIo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GuardedIo").field("guard", &self.guard).finish_non_exhaustive()
-    }
-}
-
+mod inner;
 #[cfg(test)]
 mod tests;
+mod writes;

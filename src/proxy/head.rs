@@ -318,45 +318,8 @@ fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(is_tchar)
 }
 
-/// Fields of a refused head that decide how the refusal is written and found again.
-const CARRIED: usize = 32;
-/// More than is read of a client that is still sending when the connection closes.
-const UNREAD: u64 = 1024 * 1024 + 1;
-
-/// A head in the place of one that is refused, so that the refusal takes the way of any other: the
-/// caller's protocol, ids, metrics. It keeps the fields that are valid. Where the client may still be
-/// sending, it announces a body, because the connection must be read to its end then.
-pub fn stand_in(refused: &[u8]) -> (Vec<u8>, Framing) {
-    const DROPPED: [&[u8]; 7] = [
-        b"host",
-        b"connection",
-        b"content-length",
-        b"transfer-encoding",
-        b"expect",
-        b"upgrade",
-        b"te",
-    ];
-    let mut lines = refused.split(|byte| *byte == b'\n');
-    let is_head = lines.next().is_some_and(|line| line.starts_with(b"HEAD "));
-    let method = if is_head { "HEAD" } else { "POST" };
-    let mut head = format!("{method} / HTTP/1.1\r\nhost: -\r\nconnection: close\r\n").into_bytes();
-    let mut may_go_on = !refused.ends_with(b"\r\n\r\n");
-    let fields = lines.filter_map(|line| line.strip_suffix(b"\r"));
-    for field in fields.take_while(|line| !line.is_empty()).take(CARRIED) {
-        let Some(colon) = memchr::memchr(b':', field) else { continue };
-        let (name, value) = field.split_at(colon);
-        let is = |other: &&[u8]| name.trim_ascii().eq_ignore_ascii_case(other);
-        may_go_on |= DROPPED[2..4].iter().any(is);
-        let is_legal = |byte: &u8| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f);
-        if is_token(name) && value.iter().all(is_legal) && !DROPPED.iter().any(is) {
-            head.extend_from_slice(field);
-            head.extend_from_slice(b"\r\n");
-        }
-    }
-    let unread = if may_go_on { UNREAD } else { 0 };
-    head.extend_from_slice(format!("content-length: {unread}\r\n\r\n").as_bytes());
-    (head, Framing::Length(unread))
-}
+mod replacement;
+pub use replacement::stand_in;
 
 #[cfg(test)]
 mod tests;

@@ -17,6 +17,9 @@ const POLL: Duration = Duration::from_millis(10);
 /// What writing the rest of the record, and sending the last spans beside it, may take.
 const FLUSH_LIMIT: Duration = Duration::from_secs(5);
 
+/// What writing the last lines about requests may take.
+const LOG_LIMIT: Duration = Duration::from_secs(1);
+
 /// Tells Pingora when to stop listening; and sees to it that the process ends as soon as it
 /// is idle, which Pingora by itself does not.
 pub struct Drain {
@@ -83,6 +86,7 @@ fn finish(shared: Arc<Shared>, limit: Duration) {
                 log::warn!("{cut} requests cut off");
             }
             tokio::join!(close_record(&shared), close_traces(&shared));
+            shared.snapshot.load().events.flush(LOG_LIMIT);
             log::info!("stopped");
             0
         }),
