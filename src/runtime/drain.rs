@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use super::shared::Shared;
+use super::signals;
 use crate::config::server::Server;
 
 /// How often the end of the last request is looked for.
@@ -42,7 +42,7 @@ impl Drain {
 #[async_trait]
 impl ShutdownSignalWatch for Drain {
     async fn recv(&self) -> ShutdownSignal {
-        let which = wait_for_signal().await;
+        let which = signals::ending().await;
         log::info!("{which}: draining, {} in flight", self.shared.lifecycle.in_flight());
         self.shared.lifecycle.set_draining();
         tokio::time::sleep(*self.server.shutdown_delay).await;
@@ -53,23 +53,6 @@ impl ShutdownSignalWatch for Drain {
     }
 }
 
-async fn wait_for_signal() -> &'static str {
-    let (terminate, interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-    match (terminate, interrupt) {
-        (Ok(mut terminate), Ok(mut interrupt)) => tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-        },
-        (terminate, interrupt) => {
-            // Without a handler the signals keep their default: the process just ends.
-            for error in [terminate.err(), interrupt.err()].into_iter().flatten() {
-                log::error!("signals cannot be received, there will be no drain: {error}");
-            }
-            std::future::pending().await
-        }
-    }
-}
-
 /// Wait for the requests in flight, write the record, exit.
 fn finish(shared: Arc<Shared>, limit: Duration) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -77,7 +60,7 @@ fn finish(shared: Arc<Shared>, limit: Duration) {
         Ok(runtime) => runtime.block_on(async {
             let cut = tokio::select! {
                 cut = idle(&shared, limit) => cut,
-                which = wait_for_signal() => {
+                which = signals::ending() => {
                     log::warn!("{which} again: not waiting any longer");
                     shared.lifecycle.in_flight()
                 }

@@ -17,6 +17,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::drain::Drain;
 use super::reload;
 use super::shared::Shared;
+use super::signals;
 use super::snapshot::Snapshot;
 use crate::admin;
 use crate::config::{Config, Diagnostic, Environment};
@@ -47,6 +48,7 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     let runtime = record_runtime()?;
     // First of all: until somebody listens for it, SIGHUP ends the process.
     let hangups = hangups(&runtime)?;
+    signals::take_others(&runtime);
     let (config, sources) =
         Config::load(path, &Environment::process()).map_err(StartError::Config)?;
     let metrics = Arc::new(Metrics::new().map_err(|e| StartError::Other(e.to_string()))?);
