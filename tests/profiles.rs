@@ -142,6 +142,7 @@ mod gateway_service {
             assert_eq!(upstream.count(), attempts, "{status}");
             let row = &Store::Sqlite.wait_for_rows(&gateway, 1)[0];
             assert!(!row.is_true("success"));
+            assert_eq!(row.text("result_message"), Some("as the service said"), "{status}");
         }
     }
 

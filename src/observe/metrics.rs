@@ -71,6 +71,8 @@ pub struct StateMetrics {
     pub budget_withdrawn: IntCounterVec,
     pub budget_refused: IntCounterVec,
     pub endpoints: IntGaugeVec,
+    pub failed_lookups: IntCounterVec,
+    pub unresolved_seconds: IntGaugeVec,
     pub rate_limit_refused: IntCounterVec,
     pub rate_limit_evictions: IntCounterVec,
     pub rate_limit_store_up: IntGaugeVec,
@@ -235,6 +237,18 @@ impl StateMetrics {
                 &["budget"],
             )?,
             endpoints: gauges(r, "upstream_endpoints", "Endpoints known", &["upstream"])?,
+            failed_lookups: counters(
+                r,
+                "upstream_failed_lookups_total",
+                "Look-ups of names that found no address",
+                &["upstream"],
+            )?,
+            unresolved_seconds: gauges(
+                r,
+                "upstream_unresolved_seconds",
+                "How long a name has not been resolved; 0 while all are",
+                &["upstream"],
+            )?,
             rate_limit_refused: counters(
                 r,
                 "rate_limit_refused_total",
@@ -273,6 +287,7 @@ impl StateMetrics {
             &self.bulkhead_in_flight,
             &self.bulkhead_capacity,
             &self.endpoints,
+            &self.unresolved_seconds,
             &self.rate_limit_store_up,
             &self.jwks_keys,
         ] {
@@ -281,6 +296,7 @@ impl StateMetrics {
         self.budget_tokens.reset();
         for counters in [
             &self.circuit_opened,
+            &self.failed_lookups,
             &self.rate_limit_refused,
             &self.rate_limit_evictions,
             &self.budget_withdrawn,

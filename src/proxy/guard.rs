@@ -5,9 +5,13 @@
 //! what an expiry means is decided there.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use pingora_core::protocols::Stream;
+
 use super::detachment::Detachment;
+use super::head::Fault;
 use crate::time::{Clock, Moment};
 
 const NEVER: u64 = u64::MAX;
@@ -24,8 +28,14 @@ pub struct Guard {
     /// The deadline was seen to have passed.
     overdue: AtomicBool,
     idle: AtomicBool,
-    /// Spaces in the last request line: two, or it was not one.
-    spaces: AtomicU8,
+    /// The gateway has seen the head of the request under way.
+    begun: AtomicBool,
+    /// Number of the [`Fault`] for which the request under way is refused; 0 if there is none.
+    fault: AtomicU8,
+    /// The request's body is not framed as its head says.
+    malformed: AtomicBool,
+    /// What was a request has become a tunnel.
+    tunnel: AtomicBool,
     /// How far the request under way depends on its client.
     pub(super) detachment: Detachment,
     idle_timeout: Duration,
@@ -34,9 +44,37 @@ pub struct Guard {
     tunnel_idle: AtomicU32,
     /// The next read shall find a byte, whatever the client sends.
     stand_in: AtomicBool,
+    /// The `Date` of the response whose head is written next, in seconds since 1970; zero where the
+    /// gateway's own will do.
+    date: AtomicU32,
+    /// Locked only when Pingora has refused a head by itself.
+    refused: Mutex<Option<Box<Refused>>>,
+}
+
+/// A connection that Pingora has given up before the gateway saw the request.
+pub struct Refused {
+    pub(super) stream: Stream,
+    /// What Pingora was given to read.
+    pub(super) head: Vec<u8>,
+}
+
+impl std::fmt::Debug for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Refused").finish_non_exhaustive()
+    }
 }
 
 impl Guard {
+    /// Let the next head of a response have the `Date` it came with.
+    pub fn keep_date(&self, seconds: u32) {
+        self.date.store(seconds, Ordering::Relaxed);
+    }
+
+    /// That date; zero where there is none.
+    pub(super) fn date(&self) -> u32 {
+        self.date.load(Ordering::Relaxed)
+    }
+
     /// Let the next read find a byte that the client has not sent, or no longer.
     pub fn stand_in(&self, wanted: bool) {
         self.stand_in.store(wanted, Ordering::Relaxed);
@@ -53,12 +91,17 @@ impl Guard {
             deadline: AtomicU64::new(NEVER),
             overdue: AtomicBool::new(false),
             idle: AtomicBool::new(true),
-            spaces: AtomicU8::new(0),
+            begun: AtomicBool::new(false),
+            fault: AtomicU8::new(0),
+            malformed: AtomicBool::new(false),
+            tunnel: AtomicBool::new(false),
             detachment: Detachment::default(),
             idle_timeout,
             header_timeout,
             tunnel_idle: AtomicU32::new(0),
             stand_in: AtomicBool::new(false),
+            refused: Mutex::new(None),
+            date: AtomicU32::new(0),
         };
         guard.rest(now);
         guard
@@ -70,18 +113,24 @@ impl Guard {
             deadline: AtomicU64::new(NEVER),
             overdue: AtomicBool::new(false),
             idle: AtomicBool::new(false),
-            spaces: AtomicU8::new(2),
+            begun: AtomicBool::new(true),
+            fault: AtomicU8::new(0),
+            malformed: AtomicBool::new(false),
+            tunnel: AtomicBool::new(false),
             detachment: Detachment::default(),
             idle_timeout: Duration::ZERO,
             header_timeout: Duration::ZERO,
             tunnel_idle: AtomicU32::new(0),
             stand_in: AtomicBool::new(false),
+            refused: Mutex::new(None),
+            date: AtomicU32::new(0),
         }
     }
 
     /// Between requests: the next one has the idle timeout to begin.
     pub fn rest(&self, now: Moment) {
         self.idle.store(true, Ordering::Relaxed);
+        self.begun.store(false, Ordering::Relaxed);
         self.detachment.end();
         self.limit(self.idle_timeout, now);
     }
@@ -89,6 +138,7 @@ impl Guard {
     /// The head of a request is complete: no deadline until the route says so.
     pub fn begin(&self) {
         self.idle.store(false, Ordering::Relaxed);
+        self.begun.store(true, Ordering::Relaxed);
         self.set_deadline(None);
     }
 
@@ -112,6 +162,7 @@ impl Guard {
     pub fn tunnel(&self, idle: Duration, now: Moment) {
         let millis = u32::try_from(idle.as_millis()).unwrap_or(u32::MAX);
         self.tunnel_idle.store(millis, Ordering::Relaxed);
+        self.tunnel.store(true, Ordering::Relaxed);
         self.limit(idle, now);
     }
 
@@ -123,10 +174,44 @@ impl Guard {
         }
     }
 
-    /// Whether the request line had its three parts. Pingora repairs one that has more, which is
-    /// a guess at what was meant (RFC 9112, section 3).
-    pub fn saw_request_line(&self) -> bool {
-        self.spaces.load(Ordering::Relaxed) == 2
+    /// Whether the gateway has seen the head of the request under way.
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    /// Refuse the request whose head comes next.
+    pub(super) fn set_fault(&self, fault: Fault) {
+        self.fault.store(fault as u8, Ordering::Relaxed);
+    }
+
+    /// What the head of the request under way is refused for. The connection ends with it.
+    pub fn fault(&self) -> Option<Fault> {
+        match self.fault.load(Ordering::Relaxed) {
+            0 => None,
+            number => Fault::of_number(number),
+        }
+    }
+
+    /// The body under way is not framed as its head says. The connection ends with it.
+    pub(super) fn set_malformed(&self) {
+        self.malformed.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_malformed(&self) -> bool {
+        self.malformed.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_tunnel(&self) -> bool {
+        self.tunnel.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn give_back(&self, refused: Refused) {
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(refused));
+    }
+
+    /// The connection, if Pingora has refused its request by itself.
+    pub(super) fn take_refused(&self) -> Option<Box<Refused>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     pub(super) fn deadline(&self) -> Option<Moment> {
@@ -140,27 +225,10 @@ impl Guard {
         self.set_deadline((!timeout.is_zero()).then(|| now + timeout));
     }
 
-    /// Bytes arrived: after idling they begin a head. Returns whether they did.
-    pub(super) fn on_bytes(&self) -> bool {
-        let begins = self.idle.swap(false, Ordering::Relaxed);
-        if begins {
-            self.spaces.store(0, Ordering::Relaxed);
+    /// Bytes of a head have arrived: the first of them start its time.
+    pub(super) fn on_head(&self) {
+        if self.idle.swap(false, Ordering::Relaxed) {
             self.limit(self.header_timeout, Clock::now());
         }
-        begins
-    }
-
-    /// A piece of the request line. Returns whether it is complete.
-    pub(super) fn on_request_line(&self, piece: &[u8]) -> bool {
-        // Empty lines before a request are skipped (RFC 9112, section 2.2).
-        let begun = self.spaces.load(Ordering::Relaxed) > 0;
-        let empty = piece.iter().take_while(|byte| matches!(**byte, b'\r' | b'\n')).count();
-        let piece = if begun { piece } else { &piece[empty..] };
-        let end = memchr::memchr(b'\n', piece);
-        let line = &piece[..end.unwrap_or(piece.len())];
-        let spaces = memchr::memchr_iter(b' ', line).count();
-        let before = self.spaces.load(Ordering::Relaxed);
-        self.spaces.store(before.saturating_add(spaces.min(255) as u8), Ordering::Relaxed);
-        end.is_some()
     }
 }

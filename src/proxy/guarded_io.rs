@@ -1,40 +1,53 @@
-//! A client's connection that obeys its [`Guard`].
+//! A client's connection that obeys its [`Guard`], and gives Pingora one request at a time.
 //!
 //! [`GuardedIo`] wraps the client's stream and fails its reads and writes once the guard's deadline
 //! has passed. Pingora keeps reading the client while it waits for the upstream, so the request
 //! path is woken in time wherever it waits.
+//!
+//! On a connection of HTTP/1 it reads each head itself (`super::head`), and follows the body
+//! (`super::framing`). What the client sends beyond the request under way stays here until its
+//! turn comes.
 
-use std::fmt;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::task::{Context, Poll, ready};
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use pingora_core::protocols::raw_connect::ProxyDigest;
-use pingora_core::protocols::tls::SslDigest;
-use pingora_core::protocols::{
-    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
-    Stream, TimingDigest, UniqueID, UniqueIDType,
-};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use pingora_core::protocols::Stream;
+use tokio::io::{AsyncRead, AsyncWrite as _, ReadBuf};
 
 use super::alarm::Alarm;
-use super::guard::Guard;
+use super::date::Overlay;
+use super::framing::{Framing, Malformed};
+use super::guard::{Guard, Refused};
+use super::head::{self, Fault, Head, Scanner};
+use super::listener::Limits;
+
+/// Most that is kept of what a client sends before its turn.
+const AHEAD_LIMIT: usize = 64 * 1024;
+/// Read at a time, where it is not read into Pingora's buffer.
+const READ: usize = 4 * 1024;
 
 /// A client stream that obeys its [`Guard`].
 pub struct GuardedIo {
     inner: Stream,
     guard: Arc<Guard>,
     alarm: Alarm,
-    /// The request line is still arriving.
-    in_request_line: bool,
     /// Something was written and not flushed.
     unflushed: bool,
-    /// What [`GuardedIo::unread`] has put back.
-    ahead: Bytes,
+    /// Received and not read by Pingora, from `at` on. What is before `at` has been read; it is
+    /// kept until the gateway has seen the request, because Pingora may refuse it.
+    ahead: Vec<u8>,
+    at: usize,
+    /// Up to here it may be read.
+    readable: usize,
+    /// What is left of the request under way; of other protocols than HTTP/1, everything.
+    framing: Framing,
+    /// Pingora has been given a head, and the gateway has not seen the request yet.
+    unseen: bool,
+    /// What is left to say of a head's date. Boxed: a head nearly always goes out at once.
+    late: Option<Box<Overlay>>,
 }
 
 impl GuardedIo {
@@ -43,36 +56,173 @@ impl GuardedIo {
             inner,
             guard,
             alarm: Alarm::default(),
-            in_request_line: false,
             unflushed: false,
-            ahead: Bytes::new(),
+            ahead: Vec::new(),
+            at: 0,
+            readable: 0,
+            framing: Framing::Tunnel,
+            unseen: false,
+            late: None,
         }
+    }
+
+    /// The connection of a request that Pingora has `refused`, with the refusal as its next
+    /// request.
+    pub(super) fn refusing(refused: Refused, guard: Arc<Guard>) -> Self {
+        let Refused { stream, head } = refused;
+        let mut io = GuardedIo::new(stream, guard);
+        let fault = head::diagnose(&head);
+        io.ahead = head;
+        io.refuse(fault);
+        io
     }
 
     /// Put back what was read last: it is read again before anything else.
-    pub fn unread(&mut self, bytes: Bytes) {
+    pub fn unread(&mut self, bytes: Vec<u8>) {
+        self.readable = bytes.len();
         self.ahead = bytes;
     }
 
+    /// Wait for the head of the next request. What is wrong with it is kept in the guard, and
+    /// a head that Pingora understands takes its place.
+    ///
+    /// # Errors
+    /// The connection has ended, or its time has.
+    pub(super) fn poll_head(
+        &mut self,
+        scanner: &mut Scanner,
+        limits: &Limits,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.forget_read();
+        loop {
+            self.skip_empty_lines();
+            if !matches!(self.ahead[..], [] | [b'\r']) {
+                self.guard.on_head();
+                match scanner.scan(&self.ahead, limits) {
+                    Ok(None) => {}
+                    Ok(Some(head)) => {
+                        self.begin(head);
+                        return Poll::Ready(Ok(()));
+                    }
+                    Err(fault) => {
+                        self.refuse(fault);
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+            } else if self.ahead.is_empty() {
+                // An idle connection holds no buffer.
+                self.ahead = Vec::new();
+            }
+            if ready!(self.poll_fill(cx))? == 0 {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+    }
+
+    /// Whether a part of the next head is here.
+    pub(super) fn has_begun_head(&self) -> bool {
+        !self.ahead.is_empty()
+    }
+
+    fn forget_read(&mut self) {
+        self.ahead.drain(..self.at);
+        (self.at, self.readable) = (0, 0);
+    }
+
+    /// Empty lines before a request are skipped (RFC 9112, section 2.2).
+    fn skip_empty_lines(&mut self) {
+        let lines = self.ahead.chunks(2).take_while(|line| *line == b"\r\n").count();
+        if lines > 0 {
+            self.ahead.drain(..lines * 2);
+        }
+    }
+
+    fn begin(&mut self, head: Head) {
+        let Head { mut length, mut framing, must_escape, target } = head;
+        if must_escape {
+            length += head::escape(&mut self.ahead, target);
+        }
+        match framing.take(&self.ahead[length..]) {
+            Ok(taken) => self.readable = length + taken,
+            Err(Malformed) => return self.refuse(Fault::Body),
+        }
+        self.framing = framing;
+        self.unseen = true;
+    }
+
+    /// Give Pingora a head in the place of what was received, for a request that is refused.
+    fn refuse(&mut self, fault: Fault) {
+        self.guard.set_fault(fault);
+        let (head, framing) = head::stand_in(&self.ahead);
+        (self.ahead, self.framing) = (head, framing);
+        (self.at, self.readable) = (0, self.ahead.len());
+        self.unseen = true;
+    }
+
+    /// Read what the client sends to where it waits for its turn. Zero at its end.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut room = [MaybeUninit::uninit(); READ];
+        let mut read = ReadBuf::uninit(&mut room);
+        match Pin::new(&mut self.inner).poll_read(cx, &mut read) {
+            Poll::Ready(result) => {
+                self.ahead.extend_from_slice(read.filled());
+                Poll::Ready(result.map(|()| read.filled().len()))
+            }
+            Poll::Pending => {
+                self.flush_idle(cx);
+                self.expire(cx)
+            }
+        }
+    }
+
     fn read_ahead(&mut self, buf: &mut ReadBuf<'_>) {
-        let fits = self.ahead.len().min(buf.remaining());
-        buf.put_slice(&self.ahead.split_to(fits));
-        if self.ahead.is_empty() {
-            // An empty slice would keep its memory.
-            self.ahead = Bytes::new();
+        let end = self.readable.min(self.at + buf.remaining());
+        buf.put_slice(&self.ahead[self.at..end]);
+        self.at = end;
+        if self.at == self.ahead.len() && !self.is_unseen() {
+            (self.ahead, self.at, self.readable) = (Vec::new(), 0, 0);
         }
     }
 
-    fn on_bytes(&mut self, bytes: &[u8]) {
-        self.guard.on_traffic();
-        self.in_request_line |= self.guard.on_bytes();
-        if self.in_request_line {
-            self.in_request_line = !self.guard.on_request_line(bytes);
-        }
+    /// Whether Pingora speaks to the client before the gateway has seen the request.
+    fn is_unseen(&mut self) -> bool {
+        self.unseen = self.unseen && !self.guard.has_begun();
+        self.unseen
     }
 
-    /// Nothing to read: whoever waits for an answer's head shall have it. Pingora holds it back
-    /// until the first of the body comes.
+    /// The request under way goes on with `buf`, from `before` on.
+    fn on_body(&mut self, buf: &mut ReadBuf<'_>, before: usize) -> io::Result<()> {
+        let bytes = &buf.filled()[before..];
+        let Ok(taken) = self.framing.take(bytes) else {
+            self.guard.set_malformed();
+            buf.set_filled(before);
+            return Err(io::ErrorKind::InvalidData.into());
+        };
+        if taken < bytes.len() {
+            self.ahead.extend_from_slice(&bytes[taken..]);
+            buf.set_filled(before + taken);
+        }
+        Ok(())
+    }
+
+    /// The request is complete: learn whether the client leaves, and keep what else it sends.
+    fn poll_leaving(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.ahead.len() - self.at < AHEAD_LIMIT {
+            match ready!(self.poll_fill(cx)) {
+                Ok(1..) => {}
+                Ok(0) | Err(_) if self.guard.detachment.ignores_leaving() => {
+                    return self.expire(cx);
+                }
+                ended => return Poll::Ready(ended.map(drop)),
+            }
+        }
+        self.flush_idle(cx);
+        self.expire(cx)
+    }
+
+    /// Nothing to read: a client that waits for the head of a response shall have it. Pingora holds
+    /// it back until the first byte of the body comes.
     fn flush_idle(&mut self, cx: &mut Context<'_>) {
         if self.unflushed && Pin::new(&mut self.inner).poll_flush(cx).is_ready() {
             // An error shows itself at the next write.
@@ -86,13 +236,24 @@ impl GuardedIo {
     }
 }
 
+impl Drop for GuardedIo {
+    /// Pingora closes a connection whose head it has refused. The gateway has yet to say why.
+    fn drop(&mut self) {
+        if self.is_unseen() {
+            let nothing: Stream = Box::new(tokio::io::duplex(1).0);
+            let stream = std::mem::replace(&mut self.inner, nothing);
+            self.guard.give_back(Refused { stream, head: std::mem::take(&mut self.ahead) });
+        }
+    }
+}
+
 impl AsyncRead for GuardedIo {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if !self.ahead.is_empty() {
+        if self.at < self.readable {
             self.read_ahead(buf);
             return Poll::Ready(Ok(()));
         }
@@ -100,11 +261,24 @@ impl AsyncRead for GuardedIo {
             buf.put_slice(b"\0");
             return Poll::Ready(Ok(()));
         }
+        if self.framing.is_done() {
+            if !self.guard.is_tunnel() {
+                return self.poll_leaving(cx);
+            }
+            self.framing = Framing::Tunnel;
+            self.readable = self.ahead.len();
+            if self.at < self.readable {
+                self.read_ahead(buf);
+                return Poll::Ready(Ok(()));
+            }
+        }
         let before = buf.filled().len();
         match Pin::new(&mut self.inner).poll_read(cx, buf) {
             Poll::Ready(result) => {
                 if buf.filled().len() > before {
-                    self.on_bytes(&buf.filled()[before..]);
+                    self.guard.on_head();
+                    self.guard.on_traffic();
+                    self.on_body(buf, before)?;
                 } else if self.guard.detachment.ignores_leaving() {
                     return self.expire(cx);
                 }
@@ -118,136 +292,7 @@ impl AsyncRead for GuardedIo {
     }
 }
 
-impl AsyncWrite for GuardedIo {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        std::task::ready!(self.guard.detachment.poll_let_go(cx));
-        self.unflushed = true;
-        match Pin::new(&mut self.inner).poll_write(cx, buf) {
-            Poll::Pending => self.expire(cx),
-            Poll::Ready(Err(_)) if self.guard.detachment.ignores_leaving() => {
-                Poll::Ready(Ok(buf.len()))
-            }
-            ready => {
-                self.guard.on_traffic();
-                ready
-            }
-        }
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        std::task::ready!(self.guard.detachment.poll_let_go(cx));
-        self.unflushed = true;
-        match Pin::new(&mut self.inner).poll_write_vectored(cx, bufs) {
-            Poll::Pending => self.expire(cx),
-            Poll::Ready(Err(_)) if self.guard.detachment.ignores_leaving() => {
-                Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()))
-            }
-            ready => {
-                self.guard.on_traffic();
-                ready
-            }
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match Pin::new(&mut self.inner).poll_flush(cx) {
-            Poll::Pending => self.expire(cx),
-            Poll::Ready(Err(_)) if self.guard.detachment.ignores_leaving() => Poll::Ready(Ok(())),
-            ready => {
-                self.unflushed = false;
-                ready
-            }
-        }
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
-    }
-}
-
-// What follows hands every question Pingora asks of a stream to the one inside.
-
-#[async_trait]
-impl Shutdown for GuardedIo {
-    async fn shutdown(&mut self) {
-        self.inner.shutdown().await;
-    }
-}
-
-impl UniqueID for GuardedIo {
-    fn id(&self) -> UniqueIDType {
-        self.inner.id()
-    }
-}
-
-impl Ssl for GuardedIo {
-    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
-        self.inner.get_ssl_digest()
-    }
-
-    fn selected_alpn_proto(&self) -> Option<ALPN> {
-        self.inner.selected_alpn_proto()
-    }
-}
-
-impl GetTimingDigest for GuardedIo {
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        self.inner.get_timing_digest()
-    }
-
-    fn get_read_pending_time(&self) -> Duration {
-        self.inner.get_read_pending_time()
-    }
-
-    fn get_write_pending_time(&self) -> Duration {
-        self.inner.get_write_pending_time()
-    }
-}
-
-impl GetProxyDigest for GuardedIo {
-    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.inner.get_proxy_digest()
-    }
-
-    fn set_proxy_digest(&mut self, digest: ProxyDigest) {
-        self.inner.set_proxy_digest(digest);
-    }
-}
-
-impl GetSocketDigest for GuardedIo {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        self.inner.get_socket_digest()
-    }
-
-    fn set_socket_digest(&mut self, digest: SocketDigest) {
-        self.inner.set_socket_digest(digest);
-    }
-}
-
-#[async_trait]
-impl Peek for GuardedIo {
-    async fn try_peek(&mut self, buf: &mut [u8]) -> io::Result<bool> {
-        self.inner.try_peek(buf).await
-    }
-}
-
-impl fmt::Debug for GuardedIo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GuardedIo").field("guard", &self.guard).finish_non_exhaustive()
-    }
-}
-
+mod inner;
 #[cfg(test)]
 mod tests;
+mod writes;

@@ -2,13 +2,14 @@
 //!
 //! Everything after this works on one canonical path and one host.
 
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HOST};
 use http::{HeaderMap, HeaderValue, Method, Version};
 use pingora_http::RequestHeader;
 
 use super::listener::Limits;
 use super::rejection::Rejection;
-use crate::routing::{NoRoute, host, path};
+use crate::routing::path::Ambiguous;
+use crate::routing::{NoRoute, Slashes, host, path};
 use crate::runtime::snapshot::Snapshot;
 
 /// Which route a request takes.
@@ -19,40 +20,6 @@ pub struct Routed {
     pub forwarded: Option<String>,
     /// The canonical path, where it is not the one that came.
     pub canonical: Option<String>,
-}
-
-/// Check what Pingora lets pass or repairs, though servers are known to read it differently
-/// (RFC 9112, sections 2.2, 3.2 and 6.1). `raw` is the head as it came.
-pub fn check_form(
-    request: &RequestHeader,
-    raw: &[u8],
-    line_is_whole: bool,
-) -> Result<(), Rejection> {
-    let bad = |what: &'static str| Err(Rejection::BadRequest(what.into()));
-    let target = request.raw_path();
-    let absolute = target.starts_with(b"http://") || target.starts_with(b"https://");
-    if !line_is_whole || !(target.starts_with(b"/") || absolute || target == b"*") {
-        return bad("the request line is malformed");
-    }
-    let crlf = |end: usize| end > 0 && raw[end - 1] == b'\r';
-    if !memchr::memchr_iter(b'\n', raw).all(crlf) {
-        return bad("a line of the head does not end in CRLF");
-    }
-    let mut codings = request.headers.get_all(TRANSFER_ENCODING).iter();
-    let Some(coding) = codings.next() else { return Ok(()) };
-    if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
-        return bad("the transfer coding is not plain chunked");
-    }
-    // Pingora has taken it out of the headers by now.
-    let says_length = |line: &[u8]| {
-        line.split(|byte| *byte == b':').next().is_some_and(|name| {
-            name.trim_ascii().eq_ignore_ascii_case(CONTENT_LENGTH.as_str().as_bytes())
-        })
-    };
-    if raw.split(|byte| *byte == b'\n').any(says_length) {
-        return bad("the body is framed in two ways");
-    }
-    Ok(())
 }
 
 /// Check sizes against the listener's limits.
@@ -82,8 +49,14 @@ pub fn route(
 ) -> Result<Routed, Rejection> {
     let host = host_of(request)?;
     let raw = request.uri.path();
-    let canonical = path::canonicalize(raw.as_bytes())
-        .map_err(|ambiguous| Rejection::BadRequest(ambiguous.to_string().into()))?;
+    let (canonical, ambiguous) = match path::canonicalize(raw.as_bytes()) {
+        Ok(canonical) => (canonical, None),
+        // The route, once it is found, may take these.
+        Err(slashes @ (Ambiguous::EncodedSlash | Ambiguous::EmptySegment)) => {
+            (path::as_sent(raw.as_bytes()).map_err(refused)?.into(), Some(slashes))
+        }
+        Err(ambiguous) => return Err(refused(ambiguous)),
+    };
     let found = snapshot.router.find(&host, method, &canonical).map_err(|none| match none {
         NoRoute::NotFound => Rejection::NoRoute,
         NoRoute::MethodNotAllowed { allow } => Rejection::MethodNotAllowed(
@@ -91,15 +64,53 @@ pub fn route(
         ),
     })?;
     let route = found.route;
+    if let Some(ambiguous) = ambiguous
+        && !tells_slashes_apart(snapshot, &host, method, route, &canonical)
+    {
+        return Err(refused(ambiguous));
+    }
     let rewrite = snapshot.routes[route].config.rewrite.as_ref();
     let rewritten = rewrite.map(|rewrite| rewrite.apply(&found.params).into_owned());
+    if let (Some(_), Some(rewritten)) = (ambiguous, &rewritten) {
+        // What was apart before may stand together now.
+        path::as_sent(rewritten.as_bytes()).map_err(refused)?;
+    }
     let canonical = (canonical != raw).then(|| canonical.into_owned());
     Ok(Routed { route, forwarded: rewritten.or_else(|| canonical.clone()), canonical })
 }
 
+fn refused(ambiguous: Ambiguous) -> Rejection {
+    Rejection::BadRequest(ambiguous.to_string().into())
+}
+
+/// Whether `path`, which holds encoded slashes or empty segments, may take `route`. That route must
+/// say that its upstream tells slashes apart; and so must every route that `path` would take if it
+/// were read in another way, with the same credentials to show. So nobody gets past one route by a
+/// path that the upstream behind another may read as the first one's.
+fn tells_slashes_apart(
+    snapshot: &Snapshot,
+    host: &str,
+    method: &Method,
+    route: usize,
+    path: &str,
+) -> bool {
+    let config = |route: usize| &snapshot.routes[route].config;
+    config(route).matches.slashes == Slashes::AsSent
+        && path::other_readings(path).all(|reading| {
+            match snapshot.router.find(host, method, &reading) {
+                Ok(other) if other.route == route => true,
+                Ok(other) => {
+                    let other = config(other.route);
+                    other.matches.slashes == Slashes::AsSent && other.auth == config(route).auth
+                }
+                Err(_) => true,
+            }
+        })
+}
+
 /// The host a request is for, in lower case and without its port. HTTP/1.0 need not name
 /// one; `""` then matches only routes that do not ask.
-fn host_of(request: &RequestHeader) -> Result<std::borrow::Cow<'_, str>, Rejection> {
+pub fn host_of(request: &RequestHeader) -> Result<std::borrow::Cow<'_, str>, Rejection> {
     let raw = match request.uri.authority() {
         Some(authority) => authority.as_str().as_bytes(),
         None => match request.headers.get(HOST) {

@@ -3,9 +3,12 @@
 //! Bounds what one connection may hold up: how many there are, how long they idle, how
 //! long a head may take. What a request may do is decided in [`super::gateway`].
 
+use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -22,6 +25,7 @@ use super::gateway::Gateway;
 use super::guard::Guard;
 use super::guarded_io::GuardedIo;
 use super::h2;
+use super::head::Scanner;
 use super::sniff::{Protocol, sniff};
 use super::stream::{GuardedStream, Orders};
 use crate::config::server::Listener as Config;
@@ -144,9 +148,9 @@ impl Listeners {
         let connection = Connection { guard, limits, peer, secure, orders: None };
         match protocol {
             Protocol::Http1 => {
-                let guard = connection.guard.clone();
-                let requests = self.serve_h1(io, guard, shutdown);
-                OF_TASK.scope(Arc::new(connection), requests).await
+                let connection = Arc::new(connection);
+                let requests = self.serve_h1(io, &connection, shutdown);
+                OF_TASK.scope(connection.clone(), requests).await
             }
             Protocol::Http2 => Box::pin(self.serve_h2(io, connection, listener, shutdown)).await,
         }
@@ -173,29 +177,53 @@ impl Listeners {
         Some((Box::new(stream), protocol))
     }
 
-    async fn serve_h1(&self, io: GuardedIo, guard: Arc<Guard>, shutdown: &ShutdownWatch) {
+    /// One request after the other. The gateway reads each head before Pingora does.
+    async fn serve_h1(&self, io: GuardedIo, connection: &Connection, shutdown: &ShutdownWatch) {
+        let Connection { guard, limits, .. } = connection;
+        let mut shutdown_seen = shutdown.clone();
+        let mut stop = std::pin::pin!(shutdown_seen.wait_for(|stops| *stops));
         let mut overdue = Overdue::default();
-        let mut stream: Stream = Box::new(io);
+        let mut io = Box::new(io);
         let mut settings: Option<HttpPersistentSettings> = None;
         loop {
-            let mut session = ServerSession::new_http1(stream);
-            // No keep-alive timeout of Pingora's: the guard bounds idle time.
-            session.set_keepalive((!*shutdown.borrow()).then_some(0));
-            session.set_read_timeout(None);
-            if let Some(settings) = settings.take() {
-                settings.apply_to_session(&mut session);
+            let mut scanner = Scanner::default();
+            let head = std::future::poll_fn(|cx| {
+                let head = io.poll_head(&mut scanner, limits, cx);
+                if head.is_pending() && !io.has_begun_head() && stop.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+                }
+                head
+            });
+            // The end of a connection between two requests, or of its time, is the usual one.
+            if head.await.is_err() {
+                return;
             }
-            let request = self.proxy.process_new_http(session, shutdown);
-            let reused = match unless_overdue(&guard, &mut overdue, GRACE, request).await {
-                Some(Some(reused)) => reused,
-                Some(None) => return,
-                None => {
-                    self.shared.metrics.requests_cut.inc();
-                    return;
+            let (stream, kept) = loop {
+                let mut session = ServerSession::new_http1(io);
+                // No keep-alive timeout of Pingora's: the guard bounds idle time.
+                session.set_keepalive((!*shutdown.borrow()).then_some(0));
+                session.set_read_timeout(None);
+                if let Some(settings) = settings.take() {
+                    settings.apply_to_session(&mut session);
+                }
+                let request = self.proxy.process_new_http(session, shutdown);
+                match unless_overdue(guard, &mut overdue, GRACE, request).await {
+                    Some(Some(reused)) => break reused.consume(),
+                    Some(None) => match guard.take_refused() {
+                        Some(refused) if guard.fault().is_none() => {
+                            io = Box::new(GuardedIo::refusing(*refused, guard.clone()));
+                        }
+                        Some(_) | None => return,
+                    },
+                    None => {
+                        self.shared.metrics.requests_cut.inc();
+                        return;
+                    }
                 }
             };
             guard.rest(Clock::now());
-            (stream, settings) = reused.consume();
+            let Ok(stream) = stream.into_any().downcast::<GuardedIo>() else { return };
+            (io, settings) = (stream, kept);
         }
     }
 
@@ -300,4 +328,4 @@ pub fn check_free(address: SocketAddr) -> std::io::Result<()> {
 }
 
 /// Kept small: an idle connection holds one of these besides its buffers.
-const _: () = assert!(std::mem::size_of::<Guard>() <= 72);
+const _: () = assert!(std::mem::size_of::<Guard>() <= 104);

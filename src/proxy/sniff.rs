@@ -33,7 +33,7 @@ pub async fn sniff(io: &mut GuardedIo) -> io::Result<Protocol> {
         let compared = seen.len().min(PREFACE.len());
         let alike = seen[..compared] == PREFACE[..compared];
         if !alike || compared == PREFACE.len() {
-            io.unread(seen.into());
+            io.unread(seen);
             return Ok(if alike { Protocol::Http2 } else { Protocol::Http1 });
         }
     }

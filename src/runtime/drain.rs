@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use super::shared::Shared;
+use super::signals;
 use crate::config::server::Server;
 use crate::observe::otlp::push::Push;
 
@@ -17,6 +17,9 @@ use crate::observe::otlp::push::Push;
 const POLL: Duration = Duration::from_millis(10);
 /// What writing the rest of the record, and sending the last spans and metrics beside it, may take.
 const FLUSH_LIMIT: Duration = Duration::from_secs(5);
+
+/// What writing the last lines about requests may take.
+const LOG_LIMIT: Duration = Duration::from_secs(1);
 
 /// Tells Pingora when to stop listening; and sees to it that the process ends as soon as it
 /// is idle, which Pingora by itself does not.
@@ -42,7 +45,7 @@ impl Drain {
 #[async_trait]
 impl ShutdownSignalWatch for Drain {
     async fn recv(&self) -> ShutdownSignal {
-        let which = wait_for_signal().await;
+        let which = signals::ending().await;
         log::info!("{which}: draining, {} in flight", self.shared.lifecycle.in_flight());
         self.shared.lifecycle.set_draining();
         tokio::time::sleep(*self.server.shutdown_delay).await;
@@ -54,23 +57,6 @@ impl ShutdownSignalWatch for Drain {
     }
 }
 
-async fn wait_for_signal() -> &'static str {
-    let (terminate, interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-    match (terminate, interrupt) {
-        (Ok(mut terminate), Ok(mut interrupt)) => tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-        },
-        (terminate, interrupt) => {
-            // Without a handler the signals keep their default: the process just ends.
-            for error in [terminate.err(), interrupt.err()].into_iter().flatten() {
-                log::error!("signals cannot be received, there will be no drain: {error}");
-            }
-            std::future::pending().await
-        }
-    }
-}
-
 /// Wait for the requests in flight, write the record, exit.
 fn finish(shared: Arc<Shared>, push: Option<Push>, limit: Duration) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -78,7 +64,7 @@ fn finish(shared: Arc<Shared>, push: Option<Push>, limit: Duration) {
         Ok(runtime) => runtime.block_on(async {
             let cut = tokio::select! {
                 cut = idle(&shared, limit) => cut,
-                which = wait_for_signal() => {
+                which = signals::ending() => {
                     log::warn!("{which} again: not waiting any longer");
                     shared.lifecycle.in_flight()
                 }
@@ -87,6 +73,7 @@ fn finish(shared: Arc<Shared>, push: Option<Push>, limit: Duration) {
                 log::warn!("{cut} requests cut off");
             }
             tokio::join!(close_record(&shared), close_traces(&shared), close_metrics(push));
+            shared.snapshot.load().events.flush(LOG_LIMIT);
             log::info!("stopped");
             0
         }),

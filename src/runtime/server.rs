@@ -17,11 +17,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::drain::Drain;
 use super::reload;
 use super::shared::Shared;
+use super::signals;
+use super::snapshot::Snapshot;
 use super::status;
 use crate::admin;
+use crate::config::otlp::telemetry::Telemetry;
 use crate::config::{Config, Diagnostic, Environment};
 use crate::idempotency::Keys;
-use crate::config::otlp::telemetry::Telemetry;
+use crate::observe::events::EventLog;
 use crate::observe::metrics::Metrics;
 use crate::observe::otlp::Exporting;
 use crate::observe::otlp::push::Push;
@@ -49,15 +52,21 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     let runtime = record_runtime()?;
     // First of all: until somebody listens for it, SIGHUP ends the process.
     let hangups = hangups(&runtime)?;
+    signals::take_others(&runtime);
     let (config, sources) =
         Config::load(path, &Environment::process()).map_err(StartError::Config)?;
     let metrics = Arc::new(Metrics::new().map_err(|e| StartError::Other(e.to_string()))?);
-    let snapshot =
+    let mut snapshot =
         reload::compile(config.clone(), &sources, &metrics).map_err(StartError::Config)?;
     check_addresses(&config)?;
+    snapshot.events = EventLog::start()
+        .map_err(|error| StartError::Other(format!("no thread for the log: {error}")))?;
 
     let database = config.record.store.chosen().map(|_| Database::open(&config.record.store));
     let database = database.transpose().map_err(|error| StartError::Other(error.to_string()))?;
+    if let Some(database) = &database {
+        check_files(database, &config, &snapshot, &runtime)?;
+    }
     let meters = &metrics.record.meters;
     let recorder = database
         .as_ref()
@@ -94,6 +103,21 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     let admin = admin::Admin::new(shared.clone(), config.admin.address);
     server.add_service(background_service("admin", admin));
     server.run(RunArgs { shutdown_signal: Box::new(Drain::new(shared, push, config.server)) });
+    Ok(())
+}
+
+/// A record that cannot be written is found out now, and not with the first request.
+fn check_files(
+    database: &Database,
+    config: &Config,
+    snapshot: &Snapshot,
+    runtime: &tokio::runtime::Runtime,
+) -> Result<(), StartError> {
+    let opened = runtime.block_on(database.require(&config.record.store));
+    opened.map_err(|error| StartError::Other(error.to_string()))?;
+    if snapshot.routes.iter().any(|route| config.record.needs_journal(&route.record)) {
+        config.record.check_journal().map_err(StartError::Other)?;
+    }
     Ok(())
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Served by the admin listener, and by routes that ask for it with `serve`.
 
+mod keys;
+
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
@@ -87,6 +89,7 @@ struct Status {
     routes: BTreeMap<String, RouteStatus>,
     upstreams: BTreeMap<String, UpstreamStatus>,
     retry_budgets: BTreeMap<String, BudgetStatus>,
+    auth: BTreeMap<String, keys::KeysStatus>,
     record: RecordStatus,
 }
 
@@ -164,6 +167,7 @@ fn status(shared: &Shared) -> Status {
         routes: snapshot.routes.iter().map(|r| (r.name.to_string(), route(r, now))).collect(),
         upstreams: upstreams(&snapshot, now),
         retry_budgets: budgets(&snapshot, now),
+        auth: keys::of(&snapshot, now),
         record: RecordStatus {
             written: stats.written,
             committed: stats.committed,
@@ -275,6 +279,10 @@ fn publish(state: &StateMetrics, shared: &Shared, snapshot: &Snapshot, now: Mome
         }
         let endpoints = target.upstream.endpoints().len() as u64;
         state.endpoints.with_label_values(&[name]).set(as_gauge(endpoints));
+        let lookups = target.upstream.lookups();
+        state.failed_lookups.with_label_values(&[name]).inc_by(lookups.failed());
+        let unresolved = as_gauge(lookups.unresolved_for(now).as_secs());
+        state.unresolved_seconds.with_label_values(&[name]).set(unresolved);
     }
     for (name, budget) in &snapshot.budgets {
         state.budget_tokens.with_label_values(&[name]).set(budget.tokens(now));

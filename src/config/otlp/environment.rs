@@ -206,7 +206,8 @@ fn milliseconds(text: &str) -> Result<Timespan, String> {
 fn pairs(text: &str) -> impl Iterator<Item = Result<(String, String), String>> {
     let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
     parts.map(|part| {
-        let malformed = || "expected key=value,key=value with values in percent-encoding".to_owned();
+        let malformed =
+            || "expected key=value,key=value with values in percent-encoding".to_owned();
         let (key, value) = part.split_once('=').ok_or_else(malformed)?;
         let key = key.trim();
         if key.is_empty() || !is_decodable(value) {

@@ -27,7 +27,7 @@ pub struct Converter {
 }
 
 /// A metric's name and labels.
-type Series = (String, Vec<LabelPair>);
+type Series = (String, Vec<(String, String)>);
 
 struct Counting {
     since: u64,
@@ -101,9 +101,8 @@ impl Converter {
                 })
             }
             MetricType::GAUGE => gauge(metrics, |m| m.get_gauge().get_value(), now),
-            MetricType::UNTYPED => gauge(metrics, |m| m.get_untyped().get_value(), now),
-            // None of ours: of quantiles there is nothing to gather.
-            MetricType::SUMMARY => gauge(metrics, |m| m.get_summary().sample_sum(), now),
+            // The gateway has no metrics of these types.
+            MetricType::UNTYPED | MetricType::SUMMARY => gauge(&[], |_| 0.0, now),
         };
         Metric {
             name: name.to_owned(),
@@ -117,7 +116,9 @@ impl Converter {
     /// Since when a series has been counting that stands at `value` now.
     fn since(&mut self, name: &str, metric: &proto::Metric, value: f64, now: u64) -> u64 {
         let (started, last) = (self.started, self.last);
-        let series = (name.to_owned(), metric.get_label().to_vec());
+        let labels = metric.get_label().iter();
+        let labels = labels.map(|label| (label.name().to_owned(), label.value().to_owned()));
+        let series = (name.to_owned(), labels.collect());
         let counting = self.series.entry(series).or_insert(Counting {
             // One that was not there the last time has been counting since then at most, but one
             // that was never away, since the start.

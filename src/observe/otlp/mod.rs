@@ -55,7 +55,9 @@ pub struct Channel {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sent {
     /// Taken, but for this many spans or points.
-    Taken { rejected: u64 },
+    Taken {
+        rejected: u64,
+    },
     Failed,
 }
 

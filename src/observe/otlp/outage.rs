@@ -91,7 +91,9 @@ impl Reporter {
         match line {
             None => {}
             Some(Line::Away) => {
-                log::warn!("otlp: {name} is away, nothing is exported to it until it is back: {why}");
+                log::warn!(
+                    "otlp: {name} is away, nothing is exported to it until it is back: {why}"
+                );
             }
             Some(Line::Back) => log::info!("otlp: {name} is back"),
             Some(Line::Refuses) => {

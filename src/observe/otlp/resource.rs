@@ -30,11 +30,13 @@ mod tests {
 
     fn value(resource: &ResourceAttributesWithSchema, key: &str) -> Vec<String> {
         let found = resource.attributes.0.iter().filter(|attribute| attribute.key == key);
-        let text = |attribute: &opentelemetry_proto::tonic::common::v1::KeyValue| {
-            match attribute.value.as_ref().and_then(|value| value.value.as_ref()) {
-                Some(Value::StringValue(text)) => text.clone(),
-                other => panic!("{other:?}"),
-            }
+        let text = |attribute: &opentelemetry_proto::tonic::common::v1::KeyValue| match attribute
+            .value
+            .as_ref()
+            .and_then(|value| value.value.as_ref())
+        {
+            Some(Value::StringValue(text)) => text.clone(),
+            other => panic!("{other:?}"),
         };
         found.map(text).collect()
     }

@@ -63,7 +63,8 @@ pub(super) enum Kind {
 impl Sender {
     pub(super) fn new(to: &Destination) -> Result<Self, StartError> {
         let mut headers = to.headers.clone();
-        let mut set = |name: HeaderName, value| headers.insert(name, HeaderValue::from_static(value));
+        let mut set =
+            |name: HeaderName, value| headers.insert(name, HeaderValue::from_static(value));
         match to.protocol {
             Protocol::Grpc => {
                 set(CONTENT_TYPE, "application/grpc");
@@ -135,7 +136,7 @@ impl Sender {
 
     async fn attempt(&self, body: Bytes) -> Result<Accepted, Failure> {
         let request = self.client.post(&self.url).headers(self.headers.clone()).body(body);
-        let response = request.send().await.map_err(|error| unreachable(error.without_url()))?;
+        let response = request.send().await.map_err(|error| unreachable(&error.without_url()))?;
         let (head, body) = http::Response::from(response).into_parts();
         if !head.status.is_success() {
             return Err(refused_by_http(head.status, &head.headers));
@@ -162,10 +163,10 @@ fn accepted(message: &[u8]) -> Accepted {
     Accepted { rejected, why: partly.error_message }
 }
 
-fn unreachable<'a>(error: impl AsRef<dyn Error + 'a>) -> Failure {
+fn unreachable(error: &(dyn Error + 'static)) -> Failure {
     // The outermost error seldom says what to do.
-    let mut why = error.as_ref().to_string();
-    let mut cause = error.as_ref().source();
+    let mut why = error.to_string();
+    let mut cause = error.source();
     while let Some(error) = cause {
         why = format!("{why}: {error}");
         cause = error.source();
@@ -218,7 +219,8 @@ fn client(to: &Destination) -> Result<reqwest::Client, StartError> {
         (_, false) => builder.tls_certs_only([]),
         (None, true) => builder,
         (Some(path), true) => {
-            let wrong = |why: String| StartError::Authorities { path: path.display().to_string(), why };
+            let wrong =
+                |why: String| StartError::Authorities { path: path.display().to_string(), why };
             let pem = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
             let authorities = reqwest::Certificate::from_pem_bundle(&pem)
                 .map_err(|error| wrong(error.to_string()))?;

@@ -3,10 +3,7 @@
 use super::*;
 use crate::config::otlp::Compression;
 
-fn read<T>(
-    variables: &[(&str, &str)],
-    of: impl FnOnce(&mut Reader<'_>) -> T,
-) -> (T, Vec<String>) {
+fn read<T>(variables: &[(&str, &str)], of: impl FnOnce(&mut Reader<'_>) -> T) -> (T, Vec<String>) {
     let environment = Environment::fixed(variables.iter().copied());
     let mut reader = Reader::new(&environment);
     let value = of(&mut reader);
@@ -14,7 +11,7 @@ fn read<T>(
 }
 
 fn common(variables: &[(&str, &str)]) -> (Otlp, Vec<String>) {
-    read(variables, Reader::common)
+    read(variables, |reader| reader.common())
 }
 
 #[test]
@@ -67,13 +64,18 @@ fn headers_are_a_list_in_percent_encoding() {
     let (otlp, warnings) = common(&[("OTEL_EXPORTER_OTLP_HEADERS", list)]);
     let headers = otlp.headers.expect("headers");
     assert_eq!(headers["authorization"], "Bearer a,b=c");
-    assert_eq!((&headers["x-tenant"], &headers["x-empty"]), (&"1".parse().expect("a value"), &"".parse().expect("a value")));
+    assert_eq!(
+        (&headers["x-tenant"], &headers["x-empty"]),
+        (&"1".parse().expect("a value"), &"".parse().expect("a value"))
+    );
     assert!(warnings.is_empty(), "{warnings:?}");
 }
 
 #[test]
 fn a_malformed_header_is_left_out_and_does_not_show_in_the_warning() {
-    for malformed in ["hunter2", "=hunter2", "key=hunter2%", "key=hunter2%0A", "a b=hunter2", "key=hunter2%FF"] {
+    for malformed in
+        ["hunter2", "=hunter2", "key=hunter2%", "key=hunter2%0A", "a b=hunter2", "key=hunter2%FF"]
+    {
         let list = format!("{malformed},x-tenant=1");
         let (otlp, warnings) = common(&[("OTEL_EXPORTER_OTLP_HEADERS", &list)]);
         let headers = otlp.headers.expect("headers");
@@ -110,7 +112,8 @@ fn a_host_and_port_of_grpc_is_encrypted_unless_the_environment_says_insecure() {
         assert!(warnings.is_empty(), "{warnings:?}");
         otlp.endpoint
     };
-    let (plain, tls) = (Endpoint::base("http://collector:4317"), Endpoint::base("https://collector:4317"));
+    let (plain, tls) =
+        (Endpoint::base("http://collector:4317"), Endpoint::base("https://collector:4317"));
     assert_eq!(endpoint(&[bare]), tls.ok());
     assert_eq!(endpoint(&[bare, ("OTEL_EXPORTER_OTLP_INSECURE", "TRUE")]), plain.ok());
     let said = [("OTEL_EXPORTER_OTLP_ENDPOINT", "c:9"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")];
@@ -140,8 +143,11 @@ fn signal_name(signal: Signal) -> &'static str {
 
 #[test]
 fn only_true_is_true() {
-    for (value, is, warnings) in [("true", true, 0), ("True", true, 0), ("false", false, 0), ("1", false, 1)] {
-        let (disabled, found) = read(&[("OTEL_SDK_DISABLED", value)], Reader::is_disabled);
+    for (value, is, warnings) in
+        [("true", true, 0), ("True", true, 0), ("false", false, 0), ("1", false, 1)]
+    {
+        let (disabled, found) =
+            read(&[("OTEL_SDK_DISABLED", value)], |reader| reader.is_disabled());
         assert_eq!((disabled, found.len()), (is, warnings), "{value}");
     }
 }
@@ -149,7 +155,7 @@ fn only_true_is_true() {
 #[test]
 fn a_malformed_list_of_attributes_is_discarded_whole() {
     let attributes = |list: &str| {
-        read(&[("OTEL_RESOURCE_ATTRIBUTES", list)], Reader::resource_attributes)
+        read(&[("OTEL_RESOURCE_ATTRIBUTES", list)], |reader| reader.resource_attributes())
     };
     let (found, warnings) = attributes("deployment.environment.name=prod,team=a%2Cb");
     let expected = [("deployment.environment.name", "prod"), ("team", "a,b")];
@@ -161,6 +167,7 @@ fn a_malformed_list_of_attributes_is_discarded_whole() {
 
 #[test]
 fn the_interval_is_in_milliseconds() {
-    let (interval, _) = read(&[("OTEL_METRIC_EXPORT_INTERVAL", "15000")], Reader::interval);
+    let (interval, _) =
+        read(&[("OTEL_METRIC_EXPORT_INTERVAL", "15000")], |reader| reader.interval());
     assert_eq!(interval, Some(Timespan::from_secs(15)));
 }

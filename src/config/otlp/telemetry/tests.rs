@@ -33,10 +33,8 @@ fn nothing_is_exported_by_default() {
 #[test]
 fn an_endpoint_in_the_environment_alone_turns_both_signals_on() {
     let telemetry = resolve("", &[(ENDPOINT, "http://collector:4318/otel/")]);
-    let expected = both(
-        "http://collector:4318/otel/v1/traces",
-        "http://collector:4318/otel/v1/metrics",
-    );
+    let expected =
+        both("http://collector:4318/otel/v1/traces", "http://collector:4318/otel/v1/metrics");
     assert_eq!(addresses(&telemetry), expected);
     assert_eq!(telemetry.traces.expect("traces").protocol, Protocol::HttpProtobuf);
 }
@@ -76,11 +74,15 @@ fn the_file_comes_before_the_environment() {
         ("OTEL_METRIC_EXPORT_INTERVAL", "5000"),
     ];
     let telemetry = resolve("otlp: {endpoint: \"http://file:4318\"}", &environment);
-    assert_eq!(addresses(&telemetry), both("http://file:4318/v1/traces", "http://file:4318/v1/metrics"));
+    assert_eq!(
+        addresses(&telemetry),
+        both("http://file:4318/v1/traces", "http://file:4318/v1/metrics")
+    );
     assert_eq!(telemetry.traces.expect("traces").timeout, Timespan::from_secs(1));
     assert_eq!(telemetry.metrics.expect("metrics").timeout, Timespan::from_secs(3));
     assert_eq!(telemetry.interval, Timespan::from_secs(5));
-    let yaml = "traces: {otlp: {endpoint: \"http://file:4318\", timeout: 2s}}\nmetrics: {interval: 9s}";
+    let yaml =
+        "traces: {otlp: {endpoint: \"http://file:4318\", timeout: 2s}}\nmetrics: {interval: 9s}";
     let telemetry = resolve(yaml, &environment);
     let expected = both("http://file:4318/v1/traces", "http://environment:4318/v1/metrics");
     assert_eq!(addresses(&telemetry), expected);
