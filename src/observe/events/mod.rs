@@ -1,7 +1,7 @@
 //! What the process log says of requests that failed and of circuits, written by a thread of its own.
 //!
 //! Requests hand over what they know and go on: nothing is formatted or waited for on their way, and
-//! what finds the queue full is counted. Lines of one upstream and cause are rationed in [`spells`].
+//! what finds the queue full is counted. Lines of one upstream and cause are rationed in `spells`.
 
 mod line;
 mod spells;
