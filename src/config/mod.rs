@@ -4,12 +4,14 @@
 //! [`load`] reads them from files, `validate` checks what one key cannot know of another.
 //! What they are compiled into is `runtime::snapshot`.
 
+pub mod error_codes;
 mod header_value;
 pub mod load;
 pub mod metrics;
 pub mod origin;
 pub mod otlp;
 pub mod route;
+pub mod rpc_code;
 pub mod server;
 pub mod status_map;
 pub mod traces;

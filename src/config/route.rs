@@ -4,6 +4,7 @@ use http::{HeaderName, Method};
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use super::error_codes::ErrorCodes;
 use super::header_value::Value;
 use super::origin::Origin;
 use super::server::Header;
@@ -49,6 +50,7 @@ pub struct Route {
     pub transcode: Option<transcode::Config>,
     #[serde(default)]
     pub errors: Dialect,
+    /// What a plain HTTP upstream's errors are to callers of RPC.
     #[serde(default)]
     pub error_codes: ErrorCodes,
     /// What plain HTTP clients get instead of a status of the upstream's.
@@ -172,18 +174,6 @@ pub enum Dialect {
     #[default]
     Problem,
     /// A Connect unary error; an upstream's plain HTTP error is translated too.
-    Connect,
-}
-
-/// The table by which a plain HTTP upstream's status becomes a code of RPC.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ErrorCodes {
-    /// By what statuses mean: 404 is `not_found`, 429 `resource_exhausted`, 504
-    /// `deadline_exceeded`.
-    #[default]
-    Gateway,
-    /// That of the Connect protocol, for answers that may be anybody's.
     Connect,
 }
 

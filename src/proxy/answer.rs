@@ -16,10 +16,10 @@ use super::attempt::REJECTED;
 use super::context::{Context, Translation};
 use super::dialect::{Protocol, Reader, Rendered, RpcError, Said};
 use super::rejection::Rejection;
-use super::rpc_code::RpcCode;
 use super::{compression, cors, date, dialect, fallback, headers, transcoded};
 use crate::coding::{self, Encoding};
-use crate::config::route::ErrorCodes;
+use crate::config::error_codes::ErrorCodes;
+use crate::config::rpc_code::RpcCode;
 use crate::policy::outcome::Outcome;
 use crate::policy::{self, idempotency};
 use crate::runtime::status::Answer;
@@ -92,8 +92,9 @@ fn reader<'a>(session: &'a Session, ctx: &'a Context) -> Reader<'a> {
     }
 }
 
-fn codes(ctx: &Context) -> ErrorCodes {
-    ctx.route.as_ref().map_or(ErrorCodes::Gateway, |route| route.config.error_codes)
+fn codes(ctx: &Context) -> &ErrorCodes {
+    static GATEWAY: ErrorCodes = ErrorCodes::GATEWAY;
+    ctx.route.as_ref().map_or(&GATEWAY, |route| &route.config.error_codes)
 }
 
 /// An answer broke off after its head. gRPC can still say why; everybody else sees it end too soon.
@@ -126,10 +127,11 @@ pub fn begin_translation(
     }
     let translation = collected(response);
     let error = translation.error(codes(ctx), "");
+    let is_connect = codes(ctx).is_connect(status);
     let Rendered { status, headers, .. } = reader(session, ctx).fail(&error);
     // Of an upstream that speaks Connect already, whose body is still to come, it is the same.
     let is_json = super::response::content_type(&response.headers).starts_with(b"application/json");
-    if !(ctx.protocol == Protocol::Connect && is_json && codes(ctx) == ErrorCodes::Connect) {
+    if !(ctx.protocol == Protocol::Connect && is_json && is_connect) {
         response.set_status(status)?;
     }
     response.remove_header(&CONTENT_LENGTH);

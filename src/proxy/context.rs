@@ -16,10 +16,9 @@ use super::envelopes::Envelopes;
 use super::idempotency::Keyed;
 use super::listener::Connection;
 use super::rejection::Rejection;
-use super::rpc_code::RpcCode;
 use super::transcoding::Call;
 use crate::coding::Encoding;
-use crate::config::route::ErrorCodes;
+use crate::config::error_codes::ErrorCodes;
 use crate::observe::trace::context::{SpanId, TraceId};
 use crate::observe::trace::{Trace, span};
 use crate::policy::Admission;
@@ -139,8 +138,8 @@ impl Translation {
         };
     }
 
-    pub fn error<'a>(&self, codes: ErrorCodes, message: &'a str) -> RpcError<'a> {
-        let code = RpcCode::of_status(self.status, codes);
+    pub fn error<'a>(&self, codes: &ErrorCodes, message: &'a str) -> RpcError<'a> {
+        let code = codes.of_status(self.status);
         RpcError { code, message, retry_after: self.retry_after }
     }
 }

@@ -57,9 +57,11 @@ pub fn route(
         }
         Err(ambiguous) => return Err(refused(ambiguous)),
     };
-    let found = snapshot.router.find(&host, method, &canonical).map_err(|none| match none {
-        NoRoute::NotFound => Rejection::NoRoute,
-        NoRoute::MethodNotAllowed { allow } => Rejection::MethodNotAllowed(
+    let found = snapshot.router.find(&host, method, &canonical);
+    let found = found.map_err(|none| match (ambiguous, none) {
+        (Some(ambiguous), _) => refused(ambiguous),
+        (None, NoRoute::NotFound) => Rejection::NoRoute,
+        (None, NoRoute::MethodNotAllowed { allow }) => Rejection::MethodNotAllowed(
             HeaderValue::from_str(&allow).unwrap_or_else(|_| HeaderValue::from_static("")),
         ),
     })?;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use http::{HeaderValue, StatusCode};
 
 use super::dialect::RpcError;
-use super::rpc_code::RpcCode;
-use crate::config::route::ErrorCodes;
+use crate::config::error_codes::ErrorCodes;
+use crate::config::rpc_code::RpcCode;
 use crate::policy;
 use crate::policy::auth::{Denial, Refusal};
 use crate::policy::fallback::Cause;
@@ -154,7 +154,7 @@ impl Rejection {
 
     /// The code an RPC client gets. Not derived from the status: 429 and 503 each mean
     /// more than one thing.
-    fn rpc_code(&self, codes: ErrorCodes) -> RpcCode {
+    fn rpc_code(&self, codes: &ErrorCodes) -> RpcCode {
         match self {
             Rejection::BadRequest(_) | Rejection::InvalidBody(_) | Rejection::InvalidRpc(_) => {
                 RpcCode::InvalidArgument
@@ -187,7 +187,7 @@ impl Rejection {
             },
             Rejection::Attempt(Outcome::Timeout | Outcome::ConnectTimeout)
             | Rejection::DeadlineExceeded => RpcCode::DeadlineExceeded,
-            Rejection::Attempt(Outcome::Response(status)) => RpcCode::of_status(*status, codes),
+            Rejection::Attempt(Outcome::Response(status)) => codes.of_status(*status),
             Rejection::NoEndpoint
             | Rejection::RecordUnavailable
             | Rejection::MalformedResponse(_)
@@ -204,7 +204,7 @@ impl Rejection {
     }
 
     /// As an error of RPC.
-    pub fn to_rpc(&self, codes: ErrorCodes) -> RpcError<'_> {
+    pub fn to_rpc(&self, codes: &ErrorCodes) -> RpcError<'_> {
         RpcError {
             code: self.rpc_code(codes),
             message: self.detail(),

@@ -16,8 +16,8 @@ use http::header::{CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::rejection::Rejection;
-use super::rpc_code::RpcCode;
-use crate::config::route::ErrorCodes;
+use crate::config::error_codes::ErrorCodes;
+use crate::config::rpc_code::RpcCode;
 use crate::config::status_map::StatusMap;
 use crate::policy::idempotency::Answer;
 
@@ -59,7 +59,7 @@ pub struct Reader<'a> {
     pub protocol: Protocol,
     /// The request's: an answer to RPC has its content type.
     pub headers: &'a HeaderMap,
-    pub codes: ErrorCodes,
+    pub codes: &'a ErrorCodes,
     /// What plain HTTP gets for the statuses of an upstream's errors of RPC.
     pub statuses: Option<&'a StatusMap>,
     /// Lets a person find the request in the record.

@@ -10,7 +10,7 @@ fn written(protocol: Protocol, error: &RpcError<'_>) -> Rendered {
     let reader = Reader {
         protocol,
         headers: &headers,
-        codes: ErrorCodes::Gateway,
+        codes: &ErrorCodes::GATEWAY,
         statuses: None,
         request_id: "r-1",
     };

@@ -1,0 +1,115 @@
+//! The codes of the RPC world, as Connect and gRPC know them.
+//!
+//! Which of them a status of plain HTTP amounts to is in [`super::error_codes`]; which code a refusal
+//! of the gateway has is decided in `proxy::rejection`.
+
+/// A code other than `ok`. Its number is that of gRPC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RpcCode {
+    Canceled = 1,
+    Unknown = 2,
+    InvalidArgument = 3,
+    DeadlineExceeded = 4,
+    NotFound = 5,
+    AlreadyExists = 6,
+    PermissionDenied = 7,
+    ResourceExhausted = 8,
+    FailedPrecondition = 9,
+    Aborted = 10,
+    OutOfRange = 11,
+    Unimplemented = 12,
+    Internal = 13,
+    Unavailable = 14,
+    DataLoss = 15,
+    Unauthenticated = 16,
+}
+
+impl RpcCode {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [RpcCode; 16] = [
+        RpcCode::Canceled,
+        RpcCode::Unknown,
+        RpcCode::InvalidArgument,
+        RpcCode::DeadlineExceeded,
+        RpcCode::NotFound,
+        RpcCode::AlreadyExists,
+        RpcCode::PermissionDenied,
+        RpcCode::ResourceExhausted,
+        RpcCode::FailedPrecondition,
+        RpcCode::Aborted,
+        RpcCode::OutOfRange,
+        RpcCode::Unimplemented,
+        RpcCode::Internal,
+        RpcCode::Unavailable,
+        RpcCode::DataLoss,
+        RpcCode::Unauthenticated,
+    ];
+
+    /// As gRPC writes it.
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// The code of this number.
+    pub fn numbered(number: u8) -> Option<RpcCode> {
+        RpcCode::ALL.into_iter().find(|code| code.number() == number)
+    }
+
+    /// The code that Connect writes as `name`.
+    pub fn named(name: &str) -> Option<RpcCode> {
+        RpcCode::ALL.into_iter().find(|code| code.as_str() == name)
+    }
+
+    /// As Connect writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            RpcCode::Canceled => "canceled",
+            RpcCode::Unknown => "unknown",
+            RpcCode::InvalidArgument => "invalid_argument",
+            RpcCode::DeadlineExceeded => "deadline_exceeded",
+            RpcCode::NotFound => "not_found",
+            RpcCode::AlreadyExists => "already_exists",
+            RpcCode::PermissionDenied => "permission_denied",
+            RpcCode::ResourceExhausted => "resource_exhausted",
+            RpcCode::FailedPrecondition => "failed_precondition",
+            RpcCode::Aborted => "aborted",
+            RpcCode::OutOfRange => "out_of_range",
+            RpcCode::Unimplemented => "unimplemented",
+            RpcCode::Internal => "internal",
+            RpcCode::Unavailable => "unavailable",
+            RpcCode::DataLoss => "data_loss",
+            RpcCode::Unauthenticated => "unauthenticated",
+        }
+    }
+
+    /// The HTTP status of a Connect unary error with this code (Connect protocol, "Error Codes").
+    pub const fn http_status(self) -> u16 {
+        match self {
+            RpcCode::Canceled => 499,
+            RpcCode::InvalidArgument | RpcCode::FailedPrecondition | RpcCode::OutOfRange => 400,
+            RpcCode::DeadlineExceeded => 504,
+            RpcCode::NotFound => 404,
+            RpcCode::AlreadyExists | RpcCode::Aborted => 409,
+            RpcCode::PermissionDenied => 403,
+            RpcCode::ResourceExhausted => 429,
+            RpcCode::Unimplemented => 501,
+            RpcCode::Internal | RpcCode::Unknown | RpcCode::DataLoss => 500,
+            RpcCode::Unavailable => 503,
+            RpcCode::Unauthenticated => 401,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_names_are_those_of_the_protocols() {
+        for (index, code) in RpcCode::ALL.into_iter().enumerate() {
+            assert_eq!(usize::from(code.number()), index + 1);
+            assert_eq!(RpcCode::named(code.as_str()), Some(code));
+        }
+        assert_eq!(RpcCode::named("ok"), None);
+    }
+}
