@@ -40,6 +40,7 @@ mod idempotency_full;
 mod idempotency_shared;
 mod invocations;
 mod microservices;
+mod otlp;
 mod outage;
 mod paths;
 mod permits;
