@@ -1,8 +1,8 @@
 //! The way to a collector, for spans and metrics alike: OTLP over gRPC or HTTP.
 //!
 //! Everything here runs on one thread of its own, never on the request path. What is to be sent
-//! comes from [`super::trace`] and [`super::metrics`]; how it is sent is in [`sender`]; what is
-//! said about a collector that does not take it, in [`outage`].
+//! comes from [`super::trace`] and [`super::metrics`]; how it is sent is in `sender`; what is
+//! said about a collector that does not take it, in `outage`.
 
 mod grpc;
 mod outage;
