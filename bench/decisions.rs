@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, Method};
+use portcullis::coding::{Coding, Encoding};
 use portcullis::config::server;
 use portcullis::policy::auth::{Guard, Now, Verifier};
 use portcullis::policy::breaker::{Breaker, Verdict};
@@ -307,7 +308,8 @@ fn transcoding(c: &mut Criterion) {
     ] {
         let call = || {
             let method = transcoder.method(black_box(path)).ok()?;
-            let message = wire::unwrap(framing, black_box(&message), false).ok()?;
+            let message = black_box(&message);
+            let message = wire::unwrap(framing, message, Encoding::Identity, 0).ok()?;
             let request = transcoder.to_http(method, codec, &message).ok()?;
             let told = method.answer(black_box(&answer)).ok()?;
             let told = wire::wrap(framing, method.write(&told, codec).ok()?);
@@ -319,6 +321,23 @@ fn transcoding(c: &mut Criterion) {
     }
 }
 
+/// A message of 1 KiB in each coding: read, and an answer of its size written.
+fn codings(c: &mut Criterion) {
+    let words = ["order", "Ada ", "item", "42,", "price", "user ", "lovelace", "1843"];
+    let text: String = (0_usize..).map(|n| words[n * n % 7 + n % 2]).take(228).collect();
+    assert!((1000..1100).contains(&text.len()), "{}", text.len());
+    for (name, coding) in [("gzip", Coding::Gzip), ("deflate", Coding::Deflate)] {
+        let coded = coding.write(text.as_bytes()).expect("it gets smaller");
+        assert_eq!(coding.read(&coded, 2000).as_deref(), Ok(text.as_bytes()));
+        c.bench_function(&format!("coding/{name}/read"), |b| {
+            b.iter(|| coding.read(black_box(&coded), 1 << 20));
+        });
+        c.bench_function(&format!("coding/{name}/write"), |b| {
+            b.iter(|| coding.write(black_box(text.as_bytes())));
+        });
+    }
+}
+
 criterion_group!(
     benches,
     policies,
@@ -327,6 +346,7 @@ criterion_group!(
     admission,
     routing,
     credentials,
-    transcoding
+    transcoding,
+    codings
 );
 criterion_main!(benches);

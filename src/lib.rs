@@ -6,12 +6,13 @@
 //! | module | what it is | may use |
 //! |---|---|---|
 //! | [`time`], [`units`] | monotonic time as a number; values with their unit | nothing |
+//! | [`coding`] | gzip and deflate, within bounds | nothing |
 //! | [`policy`] | pure decisions: auth, rate limit, idempotency, breaker, bulkhead, retry; `now` is an argument | `time`, `units` |
 //! | [`routing`] | the canonical path, the host, the route | `units` |
 //! | [`upstream`] | endpoints, whose turn it is, names resolved in the background | `policy` |
-//! | [`record`] | the invocation, the recorder, SQLite and PostgreSQL | `time`, `units` |
+//! | [`record`] | the invocation, the recorder, SQLite and PostgreSQL | `coding`, `time`, `units` |
 //! | [`idempotency`] | the keys that requests hold, in the record's database | `policy`, `record` |
-//! | [`transcode`] | calls of RPC as plain HTTP with JSON, and back; no I/O | `time`, `units` |
+//! | [`transcode`] | calls of RPC as plain HTTP with JSON, and back; no I/O | `coding`, `time`, `units` |
 //! | [`config`] | what the operator wrote: types, loading, validation | all above |
 //! | [`observe`] | metrics, traces, the process's log | `time`, `units`, `config` |
 //! | [`limits`] | rate limits that replicas share, in Redis | `policy`, `observe`, `time`, `units` |
@@ -31,6 +32,7 @@
 
 pub mod admin;
 pub mod cli;
+pub mod coding;
 pub mod config;
 pub mod idempotency;
 pub mod limits;

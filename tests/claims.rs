@@ -83,3 +83,28 @@ fn a_claim_without_tokens_is_refused() {
         assert!(log.contains("routes.all.rate_limit: counts by a claim"), "{log}");
     }
 }
+
+#[test]
+fn scopes_are_understood_under_every_usual_name_and_a_chosen_name_wins() {
+    let (upstream, issuer) = (Upstream::start(), Issuer::start());
+    let route = "auth: {require: accounts, scopes: [read, write]}";
+    let start = |auth: &str| {
+        let plan = Plan::route(route).section(auth).env("JWKS_URL", &issuer.url());
+        plan.upstream(&upstream).start()
+    };
+    let gateway = start(AUTH);
+    for name in ["scope", "scp", "scopes"] {
+        for held in [json!("write read"), json!(["read", "write"])] {
+            let token = issuer.token_with("ada", json!({ name: held }));
+            assert_eq!(status(&gateway, &token), 200, "{name}: {held}");
+        }
+        let token = issuer.token_with("ada", json!({ name: ["read"] }));
+        assert_eq!(status(&gateway, &token), 403, "{name}");
+    }
+    let chosen = AUTH.replace("issuer: auth", "scopes_claim: permissions, issuer: auth");
+    let gateway = start(&chosen);
+    let elsewhere = issuer.token_with("ada", json!({"scope": "read write"}));
+    let here = issuer.token_with("ada", json!({"permissions": "read write"}));
+    assert_eq!([&elsewhere, &here].map(|token| status(&gateway, token)), [403, 200]);
+    assert_eq!(upstream.count(), 7);
+}

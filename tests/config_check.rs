@@ -238,3 +238,17 @@ fn the_reference_configuration_runs() {
         Plan::file(Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/portcullis.yaml")).start();
     eventually("health", || (gateway.get("/healthz").status == 200).then_some(()));
 }
+
+#[test]
+fn a_byte_order_mark_and_merge_keys_are_read_as_compose_files_are() {
+    let text = "\u{feff}x-route: &base {serve: live}
+listeners: {public: {address: 127.0.0.1:0}}
+routes:
+  a: {<<: *base, match: {path: /a}}
+";
+    let finished = check(text, &["check", "-c", "c.yaml"]);
+    assert_eq!(finished.code, Some(0), "{}{}", finished.stdout, finished.stderr);
+    let finished = check(&text.replace("serve: live", "servee: live"), &["check", "-c", "c.yaml"]);
+    assert_eq!(finished.code, Some(1));
+    assert!(finished.stderr.contains(":1:"), "the place where it was written: {}", finished.stderr);
+}

@@ -53,3 +53,37 @@ fn an_origin_that_no_browser_names_is_refused_at_load() {
     let (_, log) = Plan::route(route).env("UPSTREAM", "http://127.0.0.1:9").fails();
     assert!(log.contains("routes.all.cors.origins[0]: https://shop.test/: expected"), "{log}");
 }
+
+#[test]
+fn a_star_stands_for_what_the_page_asks_for_with_credentials_too() {
+    let upstream = Upstream::start();
+    for credentials in ["true", "false"] {
+        let cors = format!(
+            "cors: {{origins: ['*'], methods: ['*'], request_headers: ['*'], expose: ['*'], credentials: {credentials}}}"
+        );
+        let gateway = Gateway::route(&upstream, &cors);
+        let asked = Call::new("OPTIONS /")
+            .header("Origin", "https://a.test")
+            .header("Access-Control-Request-Method", "PATCH")
+            .header("Access-Control-Request-Headers", "authorization,x-mine")
+            .header("Access-Control-Request-Headers", "x-b, b\u{e4}d");
+        let allowed = gateway.call(asked);
+        assert_eq!(allowed.status, 204);
+        let named = allowed.header("access-control-allow-headers");
+        assert_eq!(named, Some("authorization, x-mine, x-b"), "{credentials}");
+        assert_eq!(allowed.header("access-control-allow-methods"), Some("PATCH"));
+        let vary = allowed.header("vary").expect("Vary").to_owned();
+        for name in ["Origin", "Access-Control-Request-Method", "Access-Control-Request-Headers"] {
+            assert!(vary.contains(name), "{vary}");
+        }
+        let origin = if credentials == "true" { "https://a.test" } else { "*" };
+        assert_eq!(allowed.header("access-control-allow-origin"), Some(origin));
+        // Nothing was asked for.
+        let bare = Call::new("OPTIONS /").header("Origin", "https://a.test");
+        let bare = gateway.call(bare.header("Access-Control-Request-Method", "GET"));
+        assert_eq!(bare.header("access-control-allow-headers"), None);
+        let answer = gateway.call(Call::new("GET /").header("Origin", "https://a.test"));
+        let exposed = answer.header("access-control-expose-headers").expect("names").to_owned();
+        assert!(exposed.contains("x-request-id") && !exposed.contains('*'), "{exposed}");
+    }
+}

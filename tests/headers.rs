@@ -1,6 +1,8 @@
 //! What the gateway asserts about a request, what it passes on, and what it drops.
 
-use crate::support::{Answer, Call, Gateway, Plan, Received, Upstream};
+use crate::support::{
+    Answer, Call, Gateway, H2Client, H2Upstream, Plan, Received, Reply, Upstream, request,
+};
 
 fn plain(upstream: &Upstream) -> Gateway {
     Gateway::route(upstream, "")
@@ -236,4 +238,147 @@ fn a_request_cannot_say_how_long_its_answer_took() {
     let (code, log) = Plan::route(policies).fails();
     assert_eq!(code, Some(1));
     assert!(log.contains("routes.all.headers.request.add: `x-took`"), "{log}");
+}
+
+/// Browsers send every cookie in a line of its own over HTTP/2 (pingora#892).
+#[test]
+fn cookies_of_http_2_reach_the_upstream_in_one_line() {
+    let upstream = Upstream::start();
+    let gateway = plain(&upstream);
+    let cookies = |builder: http::request::Builder| {
+        let builder = builder.header("cookie", "a=1").header("cookie", "b=2");
+        builder.header("cookie", "c=3").body(&b""[..]).expect("a request")
+    };
+    let response = H2Client::connect(gateway.address).call(cookies(request("GET", "/")));
+    assert_eq!(response.status, 200);
+    assert_eq!(upstream.only().all("cookie"), ["a=1; b=2; c=3"]);
+    let call = Call::new("GET /").header("Cookie", "a=1").header("Cookie", "b=2");
+    let request_seen = seen(&gateway, &upstream, call);
+    assert_eq!(request_seen.all("cookie"), ["a=1; b=2"]);
+    let upstream = H2Upstream::always(Reply::status(200));
+    let gateway = Plan::route("").h2_upstream(&upstream).start();
+    H2Client::connect(gateway.address).call(cookies(request("GET", "/")));
+    let lines: Vec<_> = upstream.only().headers.get_all("cookie").iter().cloned().collect();
+    assert_eq!(lines, ["a=1; b=2; c=3"]);
+}
+
+#[test]
+fn policies_see_the_cookies_as_one_line() {
+    let upstream = Upstream::start();
+    let limit = "rate_limit: {fixed_window: {requests: 1, per: 1h}, key: {header: Cookie}}";
+    let gateway = Gateway::route(&upstream, limit);
+    let h2 = H2Client::connect(gateway.address);
+    let call = |second: &str| {
+        let builder = request("GET", "/").header("cookie", "a=1").header("cookie", second);
+        h2.call(builder.body(&b""[..]).expect("a request")).status
+    };
+    assert_eq!([call("b=1"), call("b=2"), call("b=1")], [200, 200, 429]);
+}
+
+#[test]
+fn what_only_proxies_assert_is_dropped_from_strangers_in_every_spelling() {
+    let upstream = Upstream::start();
+    let strangers = plain(&upstream);
+    let names = [
+        "Forwarded",
+        "X-Real-IP",
+        "X-Forwarded-Port",
+        "X-Forwarded-Prefix",
+        "X-Forwarded-Server",
+        "X-Forwarded-User",
+        "X-Forwarded-Client-Cert",
+        "True-Client-IP",
+        "CF-Connecting-IP",
+        "X-Original-URL",
+        "X-Rewrite-URL",
+        "X-Original-Host",
+        "X-Client-IP",
+        "X-Cluster-Client-IP",
+    ];
+    let mut call = Call::new("GET /").header("X-Mine", "1").header("X_Mine_Too", "1");
+    for name in names {
+        call = call.header(name, "evil").header(&name.replace('-', "_"), "evil");
+        call = call.header(&name.replace('-', "."), "evil");
+    }
+    let request = seen(&strangers, &upstream, call);
+    let evil: Vec<_> = request.headers.iter().filter(|(_, value)| value == "evil").collect();
+    assert!(evil.is_empty(), "{evil:?}");
+    assert_eq!(request.header("x-mine"), Some("1"));
+    assert_eq!(request.header("x_mine_too"), Some("1"), "what is nobody's name is passed on");
+}
+
+#[test]
+fn a_trusted_proxy_asserts_in_the_one_spelling_that_is_its_own() {
+    let upstream = Upstream::start();
+    let mut call = Call::new("GET /");
+    for name in ["X-Real-IP", "X-Forwarded-Port", "True-Client-IP", "X-Original-URL"] {
+        call = call.header(name, "told").header(&name.replace('-', "_"), "evil");
+    }
+    let request = seen(&behind_proxy(&upstream), &upstream, call);
+    assert!(request.headers.iter().all(|(_, value)| value != "evil"), "{request:?}");
+    assert_eq!(request.headers.iter().filter(|(_, value)| value == "told").count(), 4);
+}
+
+/// "httpoxy", CVE-2016-5385.
+#[test]
+fn no_client_names_a_proxy_to_the_upstream() {
+    let upstream = Upstream::start();
+    for gateway in [plain(&upstream), behind_proxy(&upstream)] {
+        let call = Call::new("GET /").header("Proxy", "http://evil.test");
+        assert_eq!(seen(&gateway, &upstream, call).header("proxy"), None);
+    }
+}
+
+#[test]
+fn other_spellings_of_what_the_route_says_are_dropped() {
+    let upstream = Upstream::start();
+    let yaml = "
+auth: {partners: {api_key: {header: X-Api-Key, keys: {acme: acme-key-0123456789}}}}
+routes:
+  all:
+    match: {path: /*}
+    upstream: service
+    auth: {require: partners}
+    headers: {request: {set: {X-Tenant-Id: ours}, remove: [X-Debug-Mode]}}
+";
+    let gateway = Plan::new(yaml).upstream(&upstream).start();
+    let call = Call::new("GET /")
+        .header("X-Api-Key", "acme-key-0123456789")
+        .header("X_Api_Key", "evil")
+        .header("X_Tenant_Id", "evil")
+        .header("X-Debug_Mode", "evil");
+    let request = seen(&gateway, &upstream, call);
+    assert!(request.headers.iter().all(|(_, value)| value != "evil"), "{request:?}");
+    assert_eq!(request.header("x-tenant-id"), Some("ours"));
+}
+
+#[test]
+fn a_connection_header_that_names_what_is_the_upstreams_is_told_so() {
+    let upstream = Upstream::start();
+    let gateway = plain(&upstream);
+    for (options, why) in [
+        ("host", "the Connection header names host, which is not the connection's"),
+        ("close, X-Forwarded-For", "names x-forwarded-for,"),
+        ("Content-Length", "names content-length,"),
+        ("authorization", "names authorization,"),
+        ("\"x\"", "the Connection header is malformed"),
+        ("a,b,c,d,e,f,g,h,i,j", "the Connection header names too many options"),
+    ] {
+        let response = gateway.call(Call::new("GET /").header("Connection", options));
+        assert_eq!((response.status, response.code().as_str()), (400, "bad_request"), "{options}");
+        let detail = response.json()["detail"].as_str().expect("words").to_owned();
+        assert!(detail.contains(why), "{options}: {detail}");
+    }
+    assert_eq!(upstream.count(), 0);
+}
+
+#[test]
+fn a_length_is_forwarded_as_a_plain_number() {
+    let upstream = Upstream::start();
+    let gateway = plain(&upstream);
+    let mut client = gateway.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 03\r\n\r\nabc");
+    assert_eq!(client.receive().status, 200);
+    let request = upstream.only();
+    assert_eq!((request.header("content-length"), request.text().as_str()), (Some("3"), "abc"));
 }

@@ -107,6 +107,11 @@ fn a_refused_head_is_answered_in_the_callers_protocol() {
     let refused = client.receive();
     assert_eq!(refused.status, 400);
     assert!(refused.text().contains("invalid_argument"), "{}", refused.text());
+    let mut client = gateway.connect();
+    let message = "a".repeat(64 * 1024);
+    client.try_send(get(&format!("/a.B/C?connect=v1&encoding=json&message={message}"))).ok();
+    let refused = client.receive();
+    assert!(refused.text().contains("resource_exhausted"), "{}", refused.text());
 }
 
 #[test]

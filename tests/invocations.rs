@@ -121,6 +121,22 @@ on_each_store! {
         assert!(table.len() == 2 && table[1].starts_with("last "), "{table:?}");
     }
 
+    fn a_route_that_is_unknown_is_an_error_that_lists_those_there_are(store: &Store) {
+        let gateway = busy(store);
+        let file = gateway.directory().join("portcullis.yaml");
+        let renamed = std::fs::read_to_string(&file).expect("a file").replace("last:", "newest:");
+        std::fs::write(&file, renamed).expect("written");
+        for arguments in [&["--route", "lsat"][..], &["stats", "--route", "lsat"]] {
+            let shown = show(&gateway, arguments);
+            assert_eq!((shown.code, &*shown.stdout), (Some(1), ""), "{shown:?}");
+            let said = "lsat: there is no such route; those of portcullis.yaml: all, newest; in the record besides: last";
+            assert!(shown.stderr.contains(said), "{shown:?}");
+        }
+        // One that only the record knows, and one that only the file knows.
+        assert_eq!(ids(&lines(&gateway, &["--route", "last", "--format", "json"])), ["req-4"]);
+        assert!(lines(&gateway, &["--route", "newest", "--format", "json"]).is_empty());
+    }
+
     fn what_follows_is_shown_as_it_comes(store: &Store) {
         let gateway = busy(store);
         let arguments =
@@ -135,6 +151,18 @@ on_each_store! {
         }
         child.kill().expect("it runs");
         child.wait().expect("it ends");
+    }
+}
+
+#[test]
+fn a_status_that_cannot_be_is_an_error_that_says_what_can() {
+    let upstream = Upstream::always(Answer::ok());
+    let gateway = Gateway::route(&upstream, "");
+    for wrong in ["9xx", "0", "600", "400-999", "ok"] {
+        let shown = show(&gateway, &["--status", wrong]);
+        assert_eq!((shown.code, &*shown.stdout), (Some(2), ""), "{shown:?}");
+        let said = shown.stderr.contains("100 to 599") && shown.stderr.contains("1xx to 5xx");
+        assert!(said, "{shown:?}");
     }
 }
 

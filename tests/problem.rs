@@ -40,7 +40,7 @@ fn every_refusal_has_the_same_shape() {
     for (call, status, code) in [
         (Call::new("GET /nowhere"), 404, "no_route"),
         (Call::new("GET /small"), 405, "method_not_allowed"),
-        (Call::new("GET /a%2fb"), 400, "bad_request"),
+        (Call::new("GET /a%5cb"), 400, "bad_request"),
         (Call::new("GET /keyed"), 401, "credentials_missing"),
         (keyed("GET /scoped"), 403, "scope_missing"),
         (Call::new("GET /limited"), 429, "rate_limited"),

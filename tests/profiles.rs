@@ -60,6 +60,25 @@ mod gateway_service {
     }
 
     #[test]
+    fn a_row_behind_a_trusted_proxy_holds_the_client_and_the_token_goes_on_if_asked_for() {
+        let upstream = Upstream::always(hello());
+        let issuer = Issuer::start();
+        let gateway = plan(&upstream, &issuer)
+            .env("TRUSTED_PROXIES", "127.0.0.1/32")
+            .env("FORWARD_CREDENTIALS", "true")
+            .start();
+        let token = issuer.token("ada");
+        let call = Call::new(PATH).header("Connect-Protocol-Version", "1").json("{}");
+        let call = call.header("X-Forwarded-For", "203.0.113.9");
+        assert_eq!(gateway.call(call.bearer(&token)).status, 200);
+        let bearer = format!("Bearer {token}");
+        assert_eq!(upstream.only().header("authorization"), Some(bearer.as_str()));
+        let row = &Store::Sqlite.wait_for_rows(&gateway, 1)[0];
+        assert_eq!(row.text("client_address"), Some("203.0.113.9"));
+        assert_eq!(gateway.get("/livez").status, 200);
+    }
+
+    #[test]
     fn nobody_in_particular_is_the_world() {
         let upstream = Upstream::always(hello());
         let (gateway, issuer) = start(&upstream);
@@ -131,6 +150,9 @@ mod gateway_service {
             (409, "already_exists", 1),
             (429, "resource_exhausted", 2),
             (500, "internal", 1),
+            (501, "internal", 1),
+            (502, "unavailable", 2),
+            (504, "deadline_exceeded", 2),
             (503, "unavailable", 2),
         ] {
             let upstream =
@@ -142,6 +164,7 @@ mod gateway_service {
             assert_eq!(upstream.count(), attempts, "{status}");
             let row = &Store::Sqlite.wait_for_rows(&gateway, 1)[0];
             assert!(!row.is_true("success"));
+            assert_eq!(row.text("result_message"), Some("as the service said"), "{status}");
         }
     }
 
@@ -274,6 +297,7 @@ mod mini_gateway {
         assert_eq!(a.only().header("x-api-key"), None);
         assert_eq!(a.only().header("host"), Some(a.address().to_string().as_str()));
         assert_eq!(get(&gateway, "/api/apple").status, 404);
+        assert_eq!(gateway.get("/healthz").status, 200);
     }
 
     #[test]

@@ -129,3 +129,34 @@ fn a_reload_that_comes_too_late_does_no_harm() {
     assert_eq!(client.receive().status, 200);
     assert_eq!(gateway.exit().code(), Some(0));
 }
+
+#[test]
+fn sigquit_is_as_graceful_as_sigterm() {
+    let upstream = Upstream::script([Answer::ok().held()]);
+    let mut gateway = patient(&upstream);
+    let mut client = gateway.connect();
+    client.send(Call::new("GET /").bytes());
+    upstream.wait_for(1);
+    gateway.signal("QUIT");
+    eventually("not to be ready", || (gateway.admin("GET /readyz").status == 503).then_some(()));
+    upstream.release();
+    assert_eq!(client.receive().status, 200);
+    assert_eq!(gateway.exit().code(), Some(0));
+}
+
+#[test]
+fn signals_that_are_not_meant_to_end_the_gateway_cut_nothing() {
+    let upstream = Upstream::script([Answer::ok().held()]);
+    let gateway = patient(&upstream);
+    let mut client = gateway.connect();
+    client.send(Call::new("GET /").bytes());
+    upstream.wait_for(1);
+    for signal in ["USR1", "USR2", "ALRM", "PIPE", "IO"] {
+        gateway.signal(signal);
+    }
+    for signal in ["SIGUSR1", "SIGUSR2", "SIGALRM", "SIGIO"] {
+        gateway.wait_for_log(signal);
+    }
+    upstream.release();
+    assert_eq!(client.receive().status, 200);
+}

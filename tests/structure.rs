@@ -4,14 +4,15 @@ use std::path::{Path, PathBuf};
 
 /// Modules, and what of this crate each of them may import besides itself. A module that
 /// is not listed may import everything.
-const MAY_IMPORT: [(&str, &[&str]); 13] = [
+const MAY_IMPORT: [(&str, &[&str]); 14] = [
     ("time", &[]),
     ("units", &[]),
+    ("coding", &[]),
     ("policy", &["time", "units"]),
     ("routing", &["time", "units"]),
-    ("record", &["time", "units"]),
+    ("record", &["coding", "time", "units"]),
     ("idempotency", &["policy", "record"]),
-    ("transcode", &["time", "units"]),
+    ("transcode", &["coding", "time", "units"]),
     ("upstream", &["config", "policy", "routing", "time", "units"]),
     ("observe", &["config", "policy", "record", "routing", "time", "units", "upstream"]),
     ("config", &["policy", "record", "routing", "time", "transcode", "units", "upstream"]),
@@ -37,6 +38,7 @@ const MAY_IMPORT: [(&str, &[&str]); 13] = [
     (
         "proxy",
         &[
+            "coding",
             "config",
             "idempotency",
             "observe",

@@ -168,3 +168,35 @@ fn upstreams_with_tls_speak_what_is_configured_or_agreed_on() {
         assert!(streams.into_iter().all(|stream| stream.finish().status == 200));
     }
 }
+
+#[test]
+fn connections_that_other_authorities_vouched_for_are_not_used_after_a_reload() {
+    let (before, after) = (Authority::new(), Authority::new());
+    for protocol in ["http1", "h2"] {
+        let upstream = Upstream::start();
+        let inner = start(&before, &upstream);
+        let service = format!(
+            "{{endpoints: [\"https://{}\"], protocol: {protocol}, tls: {{server_name: one.test, ca: ca.pem}}}}",
+            inner.address
+        );
+        let plan = Plan::route("").section(&format!("upstreams: {{service: {service}}}"));
+        let config = plan.yaml();
+        let outer = plan.beside("ca.pem", &before.pem()).start();
+        assert_eq!(outer.get("/").status, 200, "{protocol}");
+        let renew =
+            |pem: &str| std::fs::write(outer.directory().join("ca.pem"), pem).expect("a file");
+
+        renew(&before.pem());
+        assert!(outer.reload(&config));
+        assert_eq!(outer.get("/").status, 200);
+        assert_eq!(inner.metric("portcullis_connections", &[]), 1.0, "the same one: {protocol}");
+
+        renew(&after.pem());
+        assert!(outer.reload(&config));
+        assert_eq!(outer.get("/").status, 502, "{protocol}");
+        assert_eq!(upstream.count(), 2, "nothing was sent over what is not trusted any more");
+        renew(&format!("{}{}", after.pem(), before.pem()));
+        assert!(outer.reload(&config));
+        assert_eq!(outer.get("/").status, 200, "{protocol}");
+    }
+}

@@ -10,7 +10,7 @@ use crate::support::{
 use crate::transcode::{descriptors, hello, mapped, start};
 
 /// A service whose method may be called by GET.
-const LOOKUP: &str = r#"
+pub const LOOKUP: &str = r#"
 syntax = "proto3";
 package lookup;
 service Names {
@@ -123,6 +123,7 @@ fn an_answer_that_is_none_is_internal_and_the_log_says_why() {
         Answer::json(200, "{\"message\":7}"),
         Answer::ok().body("<html>"),
         Answer::json(200, "{}").header("content-encoding", "gzip"),
+        Answer::json(200, "{}").header("content-encoding", "br"),
     ];
     for answer in answers {
         upstream.answer_always(answer);
@@ -174,7 +175,7 @@ fn what_is_malformed_is_an_invalid_argument_and_the_connection_is_kept() {
 }
 
 #[test]
-fn what_is_compressed_is_unimplemented_and_the_caller_is_told_what_is_not() {
+fn an_encoding_that_is_not_read_is_unimplemented_and_the_caller_is_told_which_are() {
     let upstream = Upstream::always(hello());
     let gateway = start(&upstream, "");
     for dialect in Dialect::ALL {
@@ -187,14 +188,16 @@ fn what_is_compressed_is_unimplemented_and_the_caller_is_told_what_is_not() {
             Dialect::GrpcWebText => b"AQAAAAA=".to_vec(),
             _ => b"\x01\0\0\0\0".to_vec(),
         };
-        let told = dialect.send(&gateway, &compressed, &[(header, "gzip")]);
-        assert_eq!(told.code, "unimplemented", "{dialect:?}");
-        assert_eq!(told.header(told_by), Some("identity"), "{dialect:?}");
+        for encoding in ["br", "zstd", "snappy", "gzip, gzip"] {
+            let told = dialect.send(&gateway, &compressed, &[(header, encoding)]);
+            assert_eq!(told.code, "unimplemented", "{dialect:?}");
+            assert_eq!(told.header(told_by), Some("gzip, deflate, identity"), "{dialect:?}");
+        }
         if !is_connect {
             let unannounced = dialect.send(&gateway, &compressed, &[]);
             assert_eq!(unannounced.code, "internal", "{dialect:?}");
             // An encoding that is named need not be used.
-            assert_eq!(dialect.call(&gateway, "Ada", &[(header, "gzip")]).code, "ok");
+            assert_eq!(dialect.call(&gateway, "Ada", &[(header, "zstd")]).code, "ok");
         }
     }
     assert_eq!(upstream.count(), 3);
@@ -248,7 +251,8 @@ fn a_method_without_side_effects_may_be_called_by_get() {
         ("encoding=json", "invalid_argument"),
         ("message=%7B%7D", "invalid_argument"),
         ("encoding=proto&base64=1&message=*", "invalid_argument"),
-        ("encoding=proto&base64=1&message=CgNB&compression=gzip", "unimplemented"),
+        ("encoding=proto&base64=1&message=CgNB&compression=gzip", "invalid_argument"),
+        ("encoding=proto&base64=1&message=CgNB&compression=br", "unimplemented"),
     ] {
         assert_eq!(get(query).code(), code, "{query}");
     }

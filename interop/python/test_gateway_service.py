@@ -29,9 +29,11 @@ FAILURES = {
 class GatewayService(unittest.TestCase):
     """gRPC"""
 
+    compression = None
+
     def setUp(self):
         reset_circuit()
-        connection = channel(GATEWAY["url"])
+        connection = channel(GATEWAY["url"], self.compression)
         self.addCleanup(connection.close)
         self.stub = gateway_pb2_grpc.GatewayServiceStub(connection)
 
@@ -45,7 +47,8 @@ class GatewayService(unittest.TestCase):
 
     def test_greeting(self):
         """a name is greeted, and nobody in particular is the world"""
-        self.assertEqual(self.invoke("Ada ✓"), "Hello Ada ✓ from custom-lang-service!")
+        for name in ["Ada ✓", "Ada ✓ " * 1000]:
+            self.assertEqual(self.invoke(name), f"Hello {name} from custom-lang-service!")
         self.assertEqual(self.invoke(""), "Hello World from custom-lang-service!")
 
     def test_failures(self):
@@ -76,6 +79,12 @@ class GatewayService(unittest.TestCase):
         """no token, or a bad one: UNAUTHENTICATED"""
         self.assertIs(self.error("Ada", token=None).code(), Code.UNAUTHENTICATED)
         self.assertIs(self.error("Ada", token="no.such.token").code(), Code.UNAUTHENTICATED)
+
+
+class GatewayServiceInGzip(GatewayService):
+    """gRPC, gzip"""
+
+    compression = grpc.Compression.Gzip
 
 
 def reset_circuit():

@@ -7,7 +7,9 @@
 pub mod error_codes;
 mod header_value;
 pub mod load;
+pub mod metrics;
 pub mod origin;
+pub mod otlp;
 pub mod route;
 pub mod rpc_code;
 pub mod server;
@@ -49,8 +51,13 @@ pub struct Config {
     pub rate_limit_stores: BTreeMap<String, rate_limit::Store>,
     #[serde(default)]
     pub record: record::Config,
+    /// The collector of traces and metrics.
+    #[serde(default)]
+    pub otlp: otlp::Otlp,
     #[serde(default)]
     pub traces: traces::Traces,
+    #[serde(default)]
+    pub metrics: metrics::Metrics,
     #[serde(default)]
     pub auth: BTreeMap<String, auth::Config>,
     #[serde(default)]

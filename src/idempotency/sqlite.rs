@@ -17,7 +17,8 @@ use uuid::Uuid;
 use super::store::{Claim, Found, Insertion, Row, Store};
 use crate::policy::idempotency::{Answer, Kept, Scope};
 use crate::record::store::Lost;
-use crate::record::store::sqlite::{Sqlite, is_full, make_room};
+use crate::record::store::sqlite::Sqlite;
+use crate::record::store::sqlite::room::{is_full, make_room};
 use crate::record::{Database, StoreFull};
 
 const INSERT: &str = "INSERT INTO idempotency_keys \

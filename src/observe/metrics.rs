@@ -6,6 +6,7 @@
 //! copied into gauges when somebody asks.
 
 mod family;
+pub mod otlp;
 mod record;
 mod register;
 mod route;
@@ -16,6 +17,7 @@ use std::sync::Mutex;
 
 use family::CLASSES;
 pub use family::Family;
+use prometheus::proto::MetricFamily;
 use prometheus::{
     Encoder, GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
     TextEncoder,
@@ -50,6 +52,8 @@ pub struct Metrics {
     pub state: Mutex<StateMetrics>,
     /// Spans by what became of them: `exported`, `failed`, `dropped`.
     pub trace_spans: IntCounterVec,
+    /// Exports of these metrics by what became of them: `exported`, `failed`.
+    pub metric_exports: IntCounterVec,
     /// Reloads by result.
     pub reloads: IntCounterVec,
     /// The configuration in force: 1 at start, one more with every reload.
@@ -67,6 +71,8 @@ pub struct StateMetrics {
     pub budget_withdrawn: IntCounterVec,
     pub budget_refused: IntCounterVec,
     pub endpoints: IntGaugeVec,
+    pub failed_lookups: IntCounterVec,
+    pub unresolved_seconds: IntGaugeVec,
     pub rate_limit_refused: IntCounterVec,
     pub rate_limit_evictions: IntCounterVec,
     pub rate_limit_store_up: IntGaugeVec,
@@ -146,6 +152,12 @@ impl Metrics {
                 "Spans by what became of them",
                 &["result"],
             )?,
+            metric_exports: counters(
+                r,
+                "metric_exports_total",
+                "Exports of metrics to a collector",
+                &["result"],
+            )?,
             reloads: counters(r, "reloads_total", "Reloads of the configuration", &["result"])?,
             generation: gauge(r, "config_generation", "The configuration in force")?,
             registry,
@@ -176,14 +188,19 @@ impl Metrics {
         self.limit_stores.of(name)
     }
 
-    /// Everything, in the text format of Prometheus.
-    pub fn render(&self) -> Vec<u8> {
-        let mut text = Vec::with_capacity(16 * 1024);
-        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
-            log::error!("metrics cannot be rendered: {error}");
-        }
-        text
+    /// Everything there is, as it stands.
+    pub fn gather(&self) -> Vec<MetricFamily> {
+        self.registry.gather()
     }
+}
+
+/// `families` in the text format of Prometheus.
+pub fn render(families: &[MetricFamily]) -> Vec<u8> {
+    let mut text = Vec::with_capacity(16 * 1024);
+    if let Err(error) = TextEncoder::new().encode(families, &mut text) {
+        log::error!("metrics cannot be rendered: {error}");
+    }
+    text
 }
 
 impl StateMetrics {
@@ -220,6 +237,18 @@ impl StateMetrics {
                 &["budget"],
             )?,
             endpoints: gauges(r, "upstream_endpoints", "Endpoints known", &["upstream"])?,
+            failed_lookups: counters(
+                r,
+                "upstream_failed_lookups_total",
+                "Look-ups of names that found no address",
+                &["upstream"],
+            )?,
+            unresolved_seconds: gauges(
+                r,
+                "upstream_unresolved_seconds",
+                "How long a name has not been resolved; 0 while all are",
+                &["upstream"],
+            )?,
             rate_limit_refused: counters(
                 r,
                 "rate_limit_refused_total",
@@ -258,6 +287,7 @@ impl StateMetrics {
             &self.bulkhead_in_flight,
             &self.bulkhead_capacity,
             &self.endpoints,
+            &self.unresolved_seconds,
             &self.rate_limit_store_up,
             &self.jwks_keys,
         ] {
@@ -266,6 +296,7 @@ impl StateMetrics {
         self.budget_tokens.reset();
         for counters in [
             &self.circuit_opened,
+            &self.failed_lookups,
             &self.rate_limit_refused,
             &self.rate_limit_evictions,
             &self.budget_withdrawn,

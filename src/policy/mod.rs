@@ -7,6 +7,7 @@
 pub mod auth;
 pub mod breaker;
 pub mod bulkhead;
+pub mod failure;
 pub mod fallback;
 pub mod idempotency;
 mod lanes;
@@ -178,15 +179,16 @@ impl Rejection {
         }
     }
 
-    /// When to try again: known for a limit and an open circuit, guessed for a store that is away,
-    /// not known for a full bulkhead.
+    /// When to try again: known for a limit, an open circuit and keys that are away, guessed for a
+    /// store that is away, not known for a full bulkhead.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Rejection::RateLimited(verdict) => Some(verdict.retry_after),
             Rejection::Idempotency(refusal) => refusal.retry_after(),
             Rejection::CircuitOpen { retry_after } => Some(*retry_after),
             Rejection::LimitStoreUnavailable => Some(Duration::from_secs(1)),
-            Rejection::Credentials(_) | Rejection::BulkheadFull { .. } => None,
+            Rejection::Credentials(refusal) => refusal.retry_after(),
+            Rejection::BulkheadFull { .. } => None,
         }
     }
 }

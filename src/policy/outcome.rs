@@ -16,6 +16,8 @@ pub enum Outcome {
     Response(u16),
     /// No connection, or one that was lost before the first byte was written to it.
     ConnectFailure,
+    /// No agreement on TLS, such as over a certificate that has expired: nothing was sent.
+    TlsFailure,
     /// No connection within the connect timeout.
     ConnectTimeout,
     /// HTTP/2: the upstream says it has not looked at the request (`REFUSED_STREAM`, or a stream
@@ -44,7 +46,10 @@ impl Outcome {
     /// sending it twice.
     pub const fn provably_unsent(self) -> bool {
         match self {
-            Outcome::ConnectFailure | Outcome::ConnectTimeout | Outcome::RefusedStream => true,
+            Outcome::ConnectFailure
+            | Outcome::TlsFailure
+            | Outcome::ConnectTimeout
+            | Outcome::RefusedStream => true,
             Outcome::Response(_)
             | Outcome::Reset
             | Outcome::Timeout
@@ -63,6 +68,7 @@ impl Outcome {
             Outcome::Response(500..=599) => "5xx",
             Outcome::Response(_) => "other",
             Outcome::ConnectFailure => "connect_failure",
+            Outcome::TlsFailure => "tls_failure",
             Outcome::ConnectTimeout => "connect_timeout",
             Outcome::RefusedStream => "refused_stream",
             Outcome::Reset => "reset",
@@ -79,10 +85,10 @@ impl Outcome {
 }
 
 /// A set of outcomes, as a list names it: statuses from 400 to 599 (`503`), their classes
-/// (`4xx`, `5xx`), `connect_failure`, `refused_stream`, `reset` (broken off, or not HTTP) and
-/// `timeout`; of gRPC, as Envoy names them, `grpc_cancelled`, `grpc_deadline_exceeded`,
+/// (`4xx`, `5xx`), `connect_failure`, `tls_failure`, `refused_stream`, `reset` (broken off, or not
+/// HTTP) and `timeout`; of gRPC, as Envoy names them, `grpc_cancelled`, `grpc_deadline_exceeded`,
 /// `grpc_internal`, `grpc_resource_exhausted` and `grpc_unavailable`. A connect timeout is both a
-/// `connect_failure` and a `timeout`.
+/// `connect_failure` and a `timeout`; a TLS failure is a `connect_failure` as well.
 ///
 /// One bit per status: a look-up costs the same however long the list was.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -98,13 +104,16 @@ const CONNECT_FAILURE: u16 = 1;
 const REFUSED_STREAM: u16 = 1 << 1;
 const RESET: u16 = 1 << 2;
 const TIMEOUT: u16 = 1 << 3;
-const GRPC_CANCELLED: u16 = 1 << 4;
-const GRPC_DEADLINE_EXCEEDED: u16 = 1 << 5;
-const GRPC_INTERNAL: u16 = 1 << 6;
-const GRPC_RESOURCE_EXHAUSTED: u16 = 1 << 7;
-const GRPC_UNAVAILABLE: u16 = 1 << 8;
-const NAMES: [(&str, u16); 9] = [
+const TLS_FAILURE: u16 = 1 << 4;
+// Those of gRPC come last: see `names_grpc`.
+const GRPC_CANCELLED: u16 = 1 << 5;
+const GRPC_DEADLINE_EXCEEDED: u16 = 1 << 6;
+const GRPC_INTERNAL: u16 = 1 << 7;
+const GRPC_RESOURCE_EXHAUSTED: u16 = 1 << 8;
+const GRPC_UNAVAILABLE: u16 = 1 << 9;
+const NAMES: [(&str, u16); 10] = [
     ("connect_failure", CONNECT_FAILURE),
+    ("tls_failure", TLS_FAILURE),
     ("refused_stream", REFUSED_STREAM),
     ("reset", RESET),
     ("timeout", TIMEOUT),
@@ -136,6 +145,7 @@ impl Conditions {
         let bits = match outcome {
             Outcome::Response(status) => return self.has_status(status),
             Outcome::ConnectFailure => CONNECT_FAILURE,
+            Outcome::TlsFailure => CONNECT_FAILURE | TLS_FAILURE,
             Outcome::ConnectTimeout => CONNECT_FAILURE | TIMEOUT,
             Outcome::RefusedStream => REFUSED_STREAM,
             Outcome::Reset | Outcome::Protocol => RESET,
@@ -190,8 +200,8 @@ impl Conditions {
                 Ok(status) => self.and_status(status),
                 Err(_) => Err(format!(
                     "unknown condition `{other}`, expected a status from 400 to 599, 4xx, 5xx, \
-                     connect_failure, refused_stream, reset, timeout, grpc_cancelled, \
-                     grpc_deadline_exceeded, grpc_internal, grpc_resource_exhausted or \
+                     connect_failure, tls_failure, refused_stream, reset, timeout, \
+                     grpc_cancelled, grpc_deadline_exceeded, grpc_internal, grpc_resource_exhausted or \
                      grpc_unavailable"
                 )),
             },

@@ -17,8 +17,8 @@ use super::envelopes::Envelopes;
 use super::gateway::Gateway;
 use super::rejection::Rejection;
 use super::{
-    body, client_address, cors, divert, headers, identifiers, intake, quota, rpc_timeout,
-    transcoding,
+    attempt, body, client_address, compression, cors, divert, headers, identifiers, intake,
+    nominations, quota, rpc_timeout, transcoding,
 };
 use crate::config::route::Dialect;
 use crate::policy::idempotency::Answer;
@@ -28,6 +28,7 @@ use crate::record::new_id;
 use crate::runtime::snapshot::{Route, Target};
 use crate::time::{Clock, Moment};
 use crate::transcode::config::Upstream;
+use crate::transcode::wire::Framing;
 
 /// What follows for a request that nothing speaks against.
 pub(super) enum Admitted {
@@ -35,8 +36,19 @@ pub(super) enum Admitted {
     Call,
     /// It asks whether another may be made.
     Preflight,
+    /// It asks after the server as a whole (`OPTIONS *`), which is the gateway.
+    Ping,
     /// It has been answered before.
     Replay(Answer),
+}
+
+/// Where a request goes.
+enum Destination {
+    Route(Arc<Route>),
+    /// A preflight, which any route with CORS answers.
+    Preflight,
+    /// No route: `OPTIONS *` asks after the server itself (RFC 9110, section 9.3.7).
+    Server,
 }
 
 impl Gateway {
@@ -48,6 +60,7 @@ impl Gateway {
         if self.shared.lifecycle.is_draining() {
             session.set_keepalive(None);
         }
+        headers::join_cookies(session.req_header_mut());
         let snapshot = ctx.snapshot.clone();
         let config = &snapshot.config;
         if let Some(peer) = ctx.connection.as_ref().and_then(|connection| connection.peer.as_ref())
@@ -75,8 +88,10 @@ impl Gateway {
         session: &mut Session,
         ctx: &mut Context,
     ) -> Result<Admitted, Rejection> {
-        let Some(route) = self.find_route(session, ctx)? else {
-            return Ok(Admitted::Preflight);
+        let route = match self.find_route(session, ctx)? {
+            Destination::Route(route) => route,
+            Destination::Preflight => return Ok(Admitted::Preflight),
+            Destination::Server => return Ok(Admitted::Ping),
         };
         if let Some(guard) = &ctx.snapshot.flood_guard {
             guard
@@ -137,6 +152,9 @@ impl Gateway {
                 false => Ok(admission),
             }
         });
+        if let Err(Rejection::NoEndpoint) = admission {
+            attempt::without_endpoint(ctx);
+        }
         match admission {
             Ok(admission) => ctx.admission = admission,
             Err(refused) if divert::instead_of(&refused, ctx, now) => {}
@@ -149,11 +167,13 @@ impl Gateway {
         // A request that goes elsewhere is none of those that earn retries.
         let budget = budget.filter(|_| ctx.diverted.is_none());
         ctx.stake = budget.map(|budget| budget.enter(now));
-        self.watch_bodies(session, ctx, &route);
         if let Some(transcoder) = &route.transcoder {
             Box::pin(transcoding::begin(session, ctx, &route, transcoder)).await?;
-        } else if let Some(json) = &route.config.json {
-            Box::pin(body::prepare(session, ctx, json)).await?;
+        } else {
+            if let Some(json) = &route.config.json {
+                Box::pin(body::prepare(session, ctx, json)).await?;
+            }
+            self.watch_bodies(session, ctx, &route);
         }
         // HTTP/2 has none.
         if let Target::Upstream(_) = &route.target
@@ -164,12 +184,8 @@ impl Gateway {
         Ok(Admitted::Call)
     }
 
-    /// The route of a request; `None` for a preflight, which any CORS route answers.
-    fn find_route(
-        &self,
-        session: &Session,
-        ctx: &mut Context,
-    ) -> Result<Option<Arc<Route>>, Rejection> {
+    /// Where a request goes, once its head is known to be in form.
+    fn find_route(&self, session: &Session, ctx: &mut Context) -> Result<Destination, Rejection> {
         let request = session.req_header();
         ctx.protocol = Protocol::of(request);
         if let Some(connection) = &ctx.connection {
@@ -177,9 +193,16 @@ impl Gateway {
                 return Err(fault.rejection());
             }
             intake::check_size(request, &connection.limits)?;
+            if request.version != Version::HTTP_2 {
+                nominations::check(&request.headers)?;
+            }
         }
         if request.method == Method::TRACE {
             return Err(Rejection::MethodNotAllowed(http::HeaderValue::from_static("")));
+        }
+        if request.method == Method::OPTIONS && request.uri.path() == "*" {
+            intake::host_of(request)?;
+            return Ok(Destination::Server);
         }
         let asked = cors::preflight(&request.method, &request.headers);
         if let Some(method) = &asked
@@ -187,7 +210,7 @@ impl Gateway {
             && ctx.snapshot.routes[routed.route].config.cors.is_some()
         {
             ctx.route = Some(ctx.snapshot.routes[routed.route].clone());
-            return Ok(None);
+            return Ok(Destination::Preflight);
         }
         let routed = intake::route(&ctx.snapshot, request, &request.method)?;
         let route = ctx.snapshot.routes[routed.route].clone();
@@ -200,10 +223,11 @@ impl Gateway {
             ctx.protocol = Protocol::Connect;
         }
         ctx.route = Some(route.clone());
-        Ok(Some(route))
+        Ok(Destination::Route(route))
     }
 
-    /// Who asks. A token signed with a key nobody knows is worth one look for new keys.
+    /// Who asks. A token that no key at hand verifies is worth one look for new keys, as often as the
+    /// authority allows: whoever sends garbage waits for that look alone.
     async fn authenticate(
         &self,
         session: &Session,
@@ -221,10 +245,10 @@ impl Gateway {
             Ok(identity) => return Ok(identity),
             Err(refusal) => refusal,
         };
-        let Some((authority, kid)) = refusal.wanted_keys() else { return Err(refusal) };
+        let Some((authority, wanted)) = refusal.wanted_keys() else { return Err(refusal) };
         let Some(jwks) = ctx.snapshot.jwks(authority) else { return Err(refusal) };
         let left = ctx.deadline.map_or(Duration::MAX, |deadline| deadline.since(Clock::now()));
-        match Box::pin(tokio::time::timeout(left, jwks.refresh_for(kid))).await {
+        match Box::pin(tokio::time::timeout(left, jwks.refresh_for(wanted))).await {
             Ok(true) => check(Clock::now()),
             Ok(false) | Err(_) => Err(refusal),
         }
@@ -235,6 +259,8 @@ impl Gateway {
         let Some(capture) = &route.capture else { return };
         let headers = &session.req_header().headers;
         let content_type = headers.get(http::header::CONTENT_TYPE).map(|v| v.as_bytes());
-        ctx.body.request_tap = capture.request(content_type, intake::content_length(headers));
+        let tap = capture.request(content_type, intake::content_length(headers));
+        let encoding = compression::of_request(Framing::Bare, headers, ctx);
+        ctx.body.request_tap = tap.and_then(|tap| tap.encoded(encoding));
     }
 }

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName,
-    RETRY_AFTER, WWW_AUTHENTICATE,
+    ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER,
+    WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use pingora_core::protocols::http::HttpTask;
@@ -16,7 +16,8 @@ use super::attempt::REJECTED;
 use super::context::{Context, Translation};
 use super::dialect::{Protocol, Reader, Rendered, RpcError, Said};
 use super::rejection::Rejection;
-use super::{cors, dialect, fallback, headers, transcoded};
+use super::{compression, cors, date, dialect, fallback, headers, transcoded};
+use crate::coding::{self, Encoding};
 use crate::config::error_codes::ErrorCodes;
 use crate::config::rpc_code::RpcCode;
 use crate::policy::outcome::Outcome;
@@ -29,7 +30,6 @@ use crate::units::retry_after_seconds;
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 /// The content types that a request may have (W3C Linked Data Platform, section 7.1).
 const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
-const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 /// How long a client may take to fetch an answer of the gateway's own.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
 /// A refused request's body is read and thrown away up to this size, so that the
@@ -55,9 +55,10 @@ pub async fn refuse(
     rendered: Rendered,
 ) -> Result<()> {
     let mut head = head(rendered.status, rendered.headers)?;
+    let body = compression::deflate_answer(session, ctx, &mut head, rendered.body);
     let over_h2 = session.req_header().version == Version::HTTP_2;
     if !(rendered.bare && over_h2) {
-        head.insert_header(CONTENT_LENGTH, rendered.body.len())?;
+        head.insert_header(CONTENT_LENGTH, body.len())?;
     }
     // On an answer that is no error it would mean nothing.
     if let Some(after) = rejection.retry_after().filter(|_| rendered.status >= 400) {
@@ -66,14 +67,9 @@ pub async fn refuse(
     match rejection {
         Rejection::MethodNotAllowed(allow) => head.insert_header(ALLOW, allow.clone())?,
         Rejection::UnsupportedMediaType(known) => head.insert_header(ACCEPT_POST, *known)?,
-        Rejection::UnsupportedCompression => match ctx.protocol {
-            Protocol::Grpc | Protocol::GrpcWeb | Protocol::GrpcWebText => {
-                head.insert_header(GRPC_ACCEPT_ENCODING, "identity")?;
-            }
-            Protocol::Http | Protocol::Connect | Protocol::ConnectStream => {
-                head.insert_header(ACCEPT_ENCODING, "identity")?;
-            }
-        },
+        Rejection::UnsupportedCompression => {
+            head.insert_header(compression::accept_field(ctx.protocol), coding::READ)?;
+        }
         Rejection::Policy(policy::Rejection::Credentials(refusal)) => {
             let guard = ctx.route.as_ref().and_then(|route| route.guard.as_ref());
             if let Some(challenge) = guard.and_then(|guard| guard.challenge(refusal)) {
@@ -83,7 +79,7 @@ pub async fn refuse(
         _ => {}
     }
     keep_or_close(session, rejection.closes_connection());
-    send(session, ctx, head, rendered.body).await
+    send(session, ctx, head, body).await
 }
 
 fn reader<'a>(session: &'a Session, ctx: &'a Context) -> Reader<'a> {
@@ -154,6 +150,7 @@ pub fn collected(head: &ResponseHeader) -> Translation {
     Translation {
         status: head.status.as_u16(),
         retry_after: after.map(Duration::from_secs),
+        encoding: Encoding::of(&head.headers, CONTENT_ENCODING),
         body: Vec::new(),
     }
 }
@@ -219,13 +216,14 @@ pub async fn replay(
     ctx: &Context,
     answer: idempotency::Answer,
 ) -> Result<()> {
-    let body = answer.body.unwrap_or_default();
+    let mut body = answer.body.unwrap_or_default();
     let over_h2 = session.req_header().version == Version::HTTP_2;
     let trailers = answer.trailers.filter(|_| over_h2);
     let mut head = ResponseHeader::build_no_case(answer.status, Some(answer.headers.len() + 8))?;
     headers::with_headers(&mut head, |headers, status| {
         *headers = answer.headers;
         headers.insert(REPLAYED, HeaderValue::from_static("true"));
+        body = compression::replayed(session, ctx, headers, std::mem::take(&mut body));
         let ends_otherwise = trailers.is_some() || (over_h2 && ctx.protocol == Protocol::Grpc);
         let is_bare = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         if !ends_otherwise && !is_bare {
@@ -237,7 +235,8 @@ pub async fn replay(
     write(session, ctx, head, body, trailers).await
 }
 
-/// Answer a CORS preflight.
+/// Answer a CORS preflight; or `OPTIONS *`, which has no route: what it allows differs from route to
+/// route, so nothing is said about it.
 pub async fn preflight(session: &mut Session, ctx: &Context) -> Result<()> {
     let mut head = ResponseHeader::build_no_case(204, Some(8))?;
     if let Some(cors) = ctx.route.as_ref().and_then(|route| route.config.cors.as_ref()) {
@@ -300,6 +299,7 @@ async fn write(
     trailers: Option<Box<HeaderMap>>,
 ) -> Result<()> {
     ctx.guard(Some(Clock::now() + WRITE_LIMIT));
+    date::keep(ctx, &head);
     let without_body = session.req_header().method == Method::HEAD || body.is_empty();
     let is_all = without_body && trailers.is_none();
     if is_all && session.req_header().version == Version::HTTP_2 {

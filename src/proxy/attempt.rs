@@ -1,23 +1,25 @@
 //! What became of an attempt, and whether there is another.
 //!
-//! Pingora reports an attempt's end from three phases and in two dozen error types. Here
-//! each becomes one [`Ended`], is told to whoever counts attempts, and one function,
-//! [`retry()`], decides for all three.
+//! Pingora reports an attempt's end from three phases, and [`super::ended`] says how it ended. Here
+//! that is told to whoever counts attempts, and one function, [`retry()`], decides for all three.
 
 use std::time::Duration;
 
 use http::header::CONTENT_LENGTH;
 use http::{Method, StatusCode};
-use pingora_core::{Error, ErrorSource, ErrorType};
+use pingora_core::{Error, ErrorType};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::context::Context;
-use super::rejection::Rejection;
+use super::ended::{self, Ended};
 use super::{divert, idempotency};
+use crate::observe::events::{CircuitChange, Failure, Words};
 use crate::policy::breaker::{Breaker, Count, Permit};
+use crate::policy::failure::Cause;
 use crate::policy::outcome::Outcome;
 use crate::policy::retry::{self, Decision, Pushback, pushback};
+use crate::runtime::circuits::Scope;
 use crate::runtime::snapshot::Route;
 use crate::time::{Clock, Moment};
 
@@ -26,123 +28,8 @@ pub const RETRY: ErrorType = ErrorType::Custom("portcullis: retry");
 /// The error that carries a rejection, kept in the context, to `fail_to_proxy`.
 pub const REJECTED: ErrorType = ErrorType::Custom("portcullis: rejected");
 
-/// Pingora's timers count whole milliseconds, and end a wait by up to one early.
-const EARLY: Duration = Duration::from_millis(1);
-
 /// The answer cannot be made into what the caller asked for.
 pub const UNREADABLE: ErrorType = ErrorType::Custom("portcullis: unreadable answer");
-
-/// Why an attempt has no (further) answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
-    /// It says something about the upstream.
-    Outcome(Outcome),
-    /// The upstream's answer is complete, and none.
-    Unreadable,
-    /// The client went away.
-    ClientGone,
-    /// The client did not send its body in time.
-    ClientSlow,
-    /// The client sent a body that is none.
-    ClientMalformed,
-    /// The request's own deadline passed.
-    DeadlineExceeded,
-    /// The gateway itself failed.
-    Internal,
-}
-
-impl Ended {
-    /// What is known about the upstream from it.
-    pub fn outcome(self) -> Option<Outcome> {
-        match self {
-            Ended::Outcome(outcome) => Some(outcome),
-            Ended::Unreadable => Some(Outcome::Protocol),
-            Ended::DeadlineExceeded => Some(Outcome::Timeout),
-            Ended::ClientGone | Ended::ClientSlow | Ended::ClientMalformed | Ended::Internal => {
-                None
-            }
-        }
-    }
-
-    /// What the client is told, if it is still there.
-    pub fn rejection(self) -> Option<Rejection> {
-        match self {
-            Ended::Outcome(outcome) => Some(Rejection::Attempt(outcome)),
-            Ended::Unreadable => Some(Rejection::AnswerUnreadable),
-            Ended::ClientGone => None,
-            Ended::ClientSlow => Some(Rejection::RequestTimeout),
-            Ended::ClientMalformed => Some(Rejection::BadRequest("the body is malformed".into())),
-            Ended::DeadlineExceeded => Some(Rejection::DeadlineExceeded),
-            Ended::Internal => Some(Rejection::Internal),
-        }
-    }
-}
-
-/// A connection could not be made: nothing was sent.
-pub fn classify_connect(error: &Error, ctx: &Context, now: Moment) -> Ended {
-    let timed_out =
-        matches!(error.etype(), ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout);
-    let early = if timed_out { EARLY } else { Duration::ZERO };
-    if is_expired(ctx, now + early) {
-        Ended::DeadlineExceeded
-    } else if timed_out {
-        Ended::Outcome(Outcome::ConnectTimeout)
-    } else {
-        Ended::Outcome(Outcome::ConnectFailure)
-    }
-}
-
-/// Something broke while the request or its answer was passing through.
-pub fn classify(error: &Error, session: &mut Session, ctx: &Context, now: Moment) -> Ended {
-    let body_done = session.as_downstream_mut().is_body_done();
-    let expired = ctx.next_deadline().is_some_and(|deadline| now >= deadline);
-    match error.esource() {
-        ErrorSource::Downstream if ctx.is_malformed() => Ended::ClientMalformed,
-        ErrorSource::Downstream => match error.etype() {
-            // A client that does not fetch its answer holds the request up, not the upstream.
-            ErrorType::WriteError if expired => Ended::ClientSlow,
-            ErrorType::ReadError if expired => {
-                // The guard fires where the client is being waited for: with its body still
-                // to come, that is what held the request up.
-                if body_done { timed_out(ctx, now) } else { Ended::ClientSlow }
-            }
-            ErrorType::ReadTimedout => Ended::ClientSlow,
-            ErrorType::ReadError
-            | ErrorType::WriteError
-            | ErrorType::WriteTimedout
-            | ErrorType::ConnectionClosed
-            | ErrorType::H2Error
-            // Bytes after the body: whoever sent them does not wait for an answer.
-            | ErrorType::ConnectError => Ended::ClientGone,
-            _ => Ended::ClientMalformed,
-        },
-        ErrorSource::Upstream => match error.etype() {
-            // Reads of the upstream restart with every chunk of the client's body, and time
-            // out when it stalls.
-            ErrorType::ReadTimedout if !body_done => Ended::ClientSlow,
-            ErrorType::ReadTimedout | ErrorType::WriteTimedout => timed_out(ctx, now),
-            ErrorType::InvalidHTTPHeader | ErrorType::H1Error | ErrorType::InvalidH2 => {
-                Ended::Outcome(Outcome::Protocol)
-            }
-            etype if *etype == UNREADABLE => Ended::Unreadable,
-            _ => Ended::Outcome(Outcome::Reset),
-        },
-        ErrorSource::Internal | ErrorSource::Unset => Ended::Internal,
-    }
-}
-
-/// Every wait is cut to the deadline, and this one has lasted too long.
-fn timed_out(ctx: &Context, now: Moment) -> Ended {
-    if is_expired(ctx, now + EARLY) {
-        Ended::DeadlineExceeded
-    } else {
-        Ended::Outcome(Outcome::Timeout)
-    }
-}
-
-fn is_expired(ctx: &Context, now: Moment) -> bool {
-    ctx.deadline.is_some_and(|deadline| now >= deadline)
-}
 
 /// Tell metrics and the breakers that count attempts what became of this one. Once.
 pub fn conclude(ctx: &mut Context, outcome: Outcome, now: Moment) {
@@ -180,7 +67,8 @@ fn record(ctx: &mut Context, route: &Route, count: Count, outcome: Outcome, now:
     let permits: [&mut Option<Permit>; 2] =
         [&mut ctx.admission.route_permit, &mut ctx.admission.upstream_permit];
     let breakers = divert::breakers(ctx.diverted.as_ref(), route);
-    for (permit, breaker) in permits.into_iter().zip(breakers) {
+    let scopes = [Scope::Route, Scope::Upstream];
+    for ((permit, breaker), scope) in permits.into_iter().zip(breakers).zip(scopes) {
         let Some(breaker) = breaker else { continue };
         if breaker.config().count == count
             && let Some(permit) = permit.take()
@@ -191,17 +79,26 @@ fn record(ctx: &mut Context, route: &Route, count: Count, outcome: Outcome, now:
                 Count::Requests => permit,
             };
             permit.record(breaker.config().judge(outcome), now);
+            let diverted = ctx.diverted.as_ref().map(|diverted| &diverted.target);
+            for change in breaker.changes() {
+                let name = match (scope, diverted.or(route.upstream())) {
+                    (Scope::Upstream, Some(target)) => target.upstream.name.clone(),
+                    (Scope::Route, _) | (Scope::Upstream, None) => route.name.clone(),
+                };
+                ctx.snapshot.events.circuit(CircuitChange { scope: scope.as_str(), name, change });
+            }
         }
     }
 }
 
-/// Remember how an attempt without an answer ended, and whether there is another one.
-pub fn failed(session: &mut Session, ctx: &mut Context, ended: Ended) -> bool {
+/// Remember how an attempt without an answer ended, and whether there is another one. What `error`
+/// says goes to the log if there is none.
+pub fn failed(session: &mut Session, ctx: &mut Context, ended: Ended, error: &mut Error) -> bool {
     let now = Clock::now();
     if let Some(outcome) = ended.outcome() {
         conclude(ctx, outcome, now);
     }
-    let of_upstream = ended.outcome().filter(|_| ended != Ended::DeadlineExceeded);
+    let of_upstream = ended.outcome().filter(|_| ended != Ended::Upstream(Cause::DeadlineExceeded));
     if let Some(outcome) = of_upstream
         && retry(session, ctx, outcome, None, now)
     {
@@ -209,6 +106,9 @@ pub fn failed(session: &mut Session, ctx: &mut Context, ended: Ended) -> bool {
     }
     if let Some(outcome) = ended.outcome() {
         conclude_request(ctx, outcome, now);
+    }
+    if let Some(cause) = ended.cause() {
+        give_up(ctx, cause, ended::words(error));
     }
     if let Some(outcome) = of_upstream
         && divert::after(session, ctx, outcome, now)
@@ -218,6 +118,39 @@ pub fn failed(session: &mut Session, ctx: &mut Context, ended: Ended) -> bool {
     ctx.end.client_gone |= ended == Ended::ClientGone;
     ctx.end.rejection = ended.rejection();
     false
+}
+
+/// The request's upstream has failed it: remember why, and tell the log.
+pub fn give_up(ctx: &mut Context, cause: Cause, words: Words) {
+    ctx.end.cause = Some(cause);
+    let (Some(route), Some(target)) = (&ctx.route, ctx.upstream()) else { return };
+    ctx.snapshot.events.failed(Box::new(Failure {
+        upstream: target.upstream.name.clone(),
+        cause,
+        endpoint: ctx.attempt.endpoint.as_ref().map(|endpoint| endpoint.label.clone()),
+        words,
+        route: route.name.clone(),
+        request_id: ctx.request_id.clone(),
+        attempts: ctx.attempts,
+        no_retry: ctx.end.retry_stopped,
+    }));
+}
+
+/// There is no endpoint to send the request to: tell the log why.
+pub fn without_endpoint(ctx: &mut Context) {
+    let error = ctx.upstream().and_then(|target| target.upstream.lookups().error());
+    match error {
+        Some(error) => give_up(ctx, Cause::Dns, Words::Shared(error)),
+        None => give_up(ctx, Cause::NoEndpoint, Words::None),
+    }
+}
+
+/// The upstream's last word is this answer: if it is an error, that is why the request failed.
+pub fn answered_last(ctx: &mut Context, outcome: Outcome) {
+    let Some(cause) = Cause::of_answer(outcome) else { return };
+    if cause.is_server_error() {
+        give_up(ctx, cause, Words::None);
+    }
 }
 
 /// The one decision on another attempt, given what the upstream's answer, if it came, asks for.
@@ -266,14 +199,6 @@ pub fn retry(
 fn is_nested(session: &Session, ctx: &Context) -> bool {
     let attempt_count = &ctx.snapshot.config.identifiers.attempt_count.0;
     pushback::is_retry(&session.req_header().headers, attempt_count)
-}
-
-/// The upstream says that it has not looked at the request: it refused its stream, or closes the
-/// connection and had not come to it. Pingora marks both where it learns of it by reading. A stream
-/// that is gone when its body is to be written has lost its reason, and counts as reset, which
-/// promises nothing.
-pub fn is_refused(error: &Error) -> bool {
-    error.retry() && matches!(error.etype(), ErrorType::H2Error | ErrorType::H2Downgrade)
 }
 
 /// A pooled connection that the upstream had closed already is replaced once, without

@@ -7,8 +7,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, TRANSFER_ENCODING};
+use http::{HeaderMap, StatusCode};
 use pingora_core::{Error, Result};
 use pingora_proxy::Session;
 use serde_json::Value;
@@ -16,14 +16,18 @@ use serde_json::Value;
 use super::answer;
 use super::attempt::REJECTED;
 use super::context::{Context, End, earlier};
-use super::dialect::Protocol;
-use super::idempotency;
+use super::dialect::{Protocol, Said};
 use super::intake::content_length;
+use super::length;
 use super::rejection::Rejection;
+use super::{compression, idempotency, recording, response, transcoding};
+use crate::coding::Encoding;
 use crate::config::route::Json;
 use crate::policy::idempotency::Answer;
 use crate::runtime::snapshot::Route;
 use crate::time::Clock;
+use crate::transcode::Fault;
+use crate::transcode::wire::{self, Framing};
 
 /// Largest request body that is held back: what Pingora can replay.
 pub const PREPARED_LIMIT: usize = 64 * 1024;
@@ -38,11 +42,24 @@ pub async fn prepare(
     ctx: &mut Context,
     json: &Json,
 ) -> Result<(), Rejection> {
+    let headers = &session.req_header().headers;
+    let encoding = compression::of_request(Framing::Bare, headers, ctx);
+    if encoding == Encoding::Unknown {
+        return Err(Rejection::UnsupportedCompression);
+    }
     let body = match ctx.body.prepared.take() {
         Some(body) => body,
         None => read_whole(session, ctx, PREPARED_LIMIT).await?,
     };
-    ctx.body.prepared = Some(with_defaults(&body, json)?);
+    let max_body = ctx.route.as_ref().map_or(0, |route| route.config.max_body.as_usize());
+    let limit = if max_body == 0 { PREPARED_LIMIT } else { max_body.min(PREPARED_LIMIT) };
+    let plain =
+        wire::unwrap(Framing::Bare, &body, encoding, limit).map_err(|fault| match fault {
+            Fault::Malformed(what) => Rejection::InvalidBody(what),
+            fault => transcoding::rejected(fault),
+        })?;
+    ctx.body.prepared = Some(with_defaults(&plain, json)?);
+    ctx.body.inflated |= encoding != Encoding::Identity;
     Ok(())
 }
 
@@ -94,9 +111,8 @@ pub async fn read_whole(
                 return Err(Rejection::RequestTimeout);
             }
             Err(error) => {
-                let ended =
-                    super::attempt::classify(&error.into_down(), session, ctx, Clock::now());
-                ctx.end.client_gone = ended == super::attempt::Ended::ClientGone;
+                let ended = super::ended::classify(&error.into_down(), session, ctx, Clock::now());
+                ctx.end.client_gone = ended == super::ended::Ended::ClientGone;
                 return Err(ended.rejection().unwrap_or(Rejection::RequestTimeout));
             }
         }
@@ -149,23 +165,18 @@ pub fn frame(headers: &mut HeaderMap, ctx: &Context) {
         Some(body) => {
             headers.remove(&TRANSFER_ENCODING);
             headers.remove(&EXPECT);
+            if ctx.body.inflated {
+                headers.remove(&CONTENT_ENCODING);
+            }
             // Zero, too: where the client sent a body, Pingora would make it one in chunks.
             headers.insert(CONTENT_LENGTH, body.len().into());
         }
-        None => single_length(headers),
-    }
-}
-
-/// Equal lengths said twice are one (RFC 9110, section 8.6); Pingora has refused others.
-fn single_length(headers: &mut HeaderMap) {
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    let Some(first) = lengths.next() else { return };
-    if lengths.next().is_none() && !first.as_bytes().contains(&b',') {
-        return;
-    }
-    let first = first.as_bytes().split(|byte| *byte == b',').next().unwrap_or_default();
-    if let Ok(length) = HeaderValue::from_bytes(first.trim_ascii()) {
-        headers.insert(CONTENT_LENGTH, length);
+        None => {
+            // Pingora has refused lengths that are invalid.
+            if let Ok(Some(length)) = length::repaired(headers) {
+                headers.insert(CONTENT_LENGTH, length);
+            }
+        }
     }
 }
 
@@ -236,17 +247,29 @@ pub async fn read_unforwarded(session: &mut Session, ctx: &mut Context) {
 
 /// What the record wants to see of an answer that is given again.
 pub fn watch_replay(ctx: &mut Context, route: &Route, answer: &Answer) {
-    let (Some(capture), Some(body)) = (&route.capture, &answer.body) else { return };
+    let Some(capture) = &route.capture else { return };
+    let protocol = ctx.protocol;
+    recording::note_error(ctx, || response::kept_message(protocol, answer));
+    let Some(body) = &answer.body else { return };
     let content_type = answer.headers.get(CONTENT_TYPE).map(|value| value.as_bytes());
+    let mut encoding = Encoding::Identity;
     let (content_type, body) = match &ctx.body.call {
         Some(call) if call.protocol() == Protocol::Http => {
-            let message = Some(body).filter(|_| answer.status == StatusCode::OK);
+            if answer.status != StatusCode::OK {
+                // An error of Connect. The others are always 200.
+                return recording::note_error(ctx, || Said::in_body(body).given());
+            }
+            let message = Some(body);
             let Some(json) = message.and_then(|body| call.way.json_of(body)) else { return };
             (Some(&b"application/json"[..]), json)
         }
-        Some(_) | None => (content_type, body.clone()),
+        Some(_) | None => {
+            encoding = Encoding::of(&answer.headers, CONTENT_ENCODING);
+            (content_type, body.clone())
+        }
     };
-    if let Some(mut tap) = capture.response(content_type, Some(body.len() as u64)) {
+    let tap = capture.response(content_type, Some(body.len() as u64));
+    if let Some(mut tap) = tap.and_then(|tap| tap.encoded(encoding)) {
         tap.push(&body);
         tap.finish(&mut ctx.row.captured);
     }
@@ -272,7 +295,9 @@ fn translate(session: &Session, body: &mut Option<Bytes>, end: bool, ctx: &mut C
         let room = TRANSLATED_LIMIT.saturating_sub(translation.body.len());
         translation.body.extend_from_slice(&chunk[..chunk.len().min(room)]);
     }
-    if end && let Some(translation) = ctx.body.translation.take() {
+    if end && let Some(mut translation) = ctx.body.translation.take() {
+        translation.inflate(TRANSLATED_LIMIT);
+        recording::note_error(ctx, || Said::in_body(&translation.body).given());
         let translated = answer::translate(session, ctx, translation);
         *body = (!translated.is_empty()).then_some(translated);
     }

@@ -3,7 +3,7 @@
 //! Dropping a context gives back every permit the request holds; Pingora drops it on every
 //! way out, a panic included.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -17,15 +17,17 @@ use super::idempotency::Keyed;
 use super::listener::Connection;
 use super::rejection::Rejection;
 use super::transcoding::Call;
+use crate::coding::Encoding;
 use crate::config::error_codes::ErrorCodes;
 use crate::observe::trace::context::{SpanId, TraceId};
 use crate::observe::trace::{Trace, span};
 use crate::policy::Admission;
 use crate::policy::auth::Identity;
+use crate::policy::failure::Cause;
 use crate::policy::outcome::Outcome;
 use crate::policy::rate_limit::Standing;
 use crate::policy::retry::Stake;
-use crate::record::{Bounded, Captured, Commit, Expected, Tap};
+use crate::record::{Bounded, Commit, Expected, Findings, Tap};
 use crate::runtime::lifecycle::InFlight;
 use crate::runtime::snapshot::{Route, Snapshot, UpstreamTarget};
 use crate::time::Moment;
@@ -67,6 +69,8 @@ pub struct Context {
     /// When the request must have been answered in full.
     pub deadline: Option<Moment>,
     pub attempt: Attempt,
+    /// The endpoints of the attempts before it, in their order; allocates nothing without a retry.
+    pub tried: Vec<SocketAddr>,
     /// Attempts begun so far.
     pub attempts: u32,
     /// Wait before the next attempt; set when a retry has been granted.
@@ -104,6 +108,8 @@ pub struct Body {
     pub response_bytes: u64,
     /// The request's body, read and perhaps rewritten before the first attempt.
     pub prepared: Option<Bytes>,
+    /// It came compressed, and `prepared` is not.
+    pub inflated: bool,
     /// The request's body is a stream of messages, and is here.
     pub envelopes: Option<Envelopes>,
     /// What the request is to a transcoding route's upstream.
@@ -117,10 +123,21 @@ pub struct Body {
 pub struct Translation {
     pub status: u16,
     pub retry_after: Option<std::time::Duration>,
+    pub encoding: Encoding,
     pub body: Vec<u8>,
 }
 
 impl Translation {
+    /// Undo how the upstream has encoded it. What cannot be read, or has more than `limit` bytes, says
+    /// nothing.
+    pub fn inflate(&mut self, limit: usize) {
+        self.body = match std::mem::take(&mut self.encoding) {
+            Encoding::Identity => return,
+            Encoding::Coded(coding) => coding.read(&self.body, limit).unwrap_or_default(),
+            Encoding::Unknown => Vec::new(),
+        };
+    }
+
     pub fn error<'a>(&self, codes: &ErrorCodes, message: &'a str) -> RpcError<'a> {
         let code = codes.of_status(self.status);
         RpcError { code, message, retry_after: self.retry_after }
@@ -134,7 +151,7 @@ pub struct End {
     pub rejection: Option<Rejection>,
     /// It got the answer that another with its idempotency key had got.
     pub replayed: bool,
-    /// It was a CORS preflight, which invokes nothing.
+    /// It was a CORS preflight, or `OPTIONS *`: neither invokes anything.
     pub preflight: bool,
     /// The client left before it had its answer.
     pub client_gone: bool,
@@ -145,6 +162,8 @@ pub struct End {
     /// The answer, whatever its status of HTTP, is an error of RPC.
     pub rpc_failed: bool,
     pub last_outcome: Option<Outcome>,
+    /// Why the upstream failed the request, once that is settled.
+    pub cause: Option<Cause>,
     /// Why a failed attempt was not tried again.
     pub retry_stopped: Option<&'static str>,
 }
@@ -155,7 +174,9 @@ pub struct Row {
     pub id: Option<uuid::Uuid>,
     /// Its first write is on its way.
     pub expected: Option<Expected>,
-    pub captured: Captured,
+    pub captured: Findings,
+    /// What an upstream's error of RPC says; only where the record wants it.
+    pub error: Option<String>,
     /// What has become of its first write.
     pub commit: Commit,
     /// As it was committed, so that the second write need not begin anew.
@@ -193,6 +214,7 @@ impl Context {
             stake: None,
             deadline: None,
             attempt: Attempt::default(),
+            tried: Vec::new(),
             attempts: 0,
             backoff: None,
             reconnected: false,

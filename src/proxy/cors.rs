@@ -6,7 +6,8 @@
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
-    ACCESS_CONTROL_REQUEST_METHOD, HeaderName, ORIGIN, VARY,
+    ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, HeaderName, ORIGIN, SET_COOKIE,
+    VARY,
 };
 use http::{HeaderMap, HeaderValue, Method};
 use pingora_core::Result;
@@ -14,6 +15,10 @@ use pingora_http::ResponseHeader;
 
 use crate::config::origin::Origin;
 use crate::config::route::Cors;
+
+/// Any method, any field. What is meant by it is always named in its place: browsers take it
+/// literally where credentials are allowed.
+const ANY: &str = "*";
 
 /// The method a preflight asks about; `None` for every other request.
 pub fn preflight(method: &Method, headers: &HeaderMap) -> Option<Method> {
@@ -38,8 +43,17 @@ pub fn permit_preflight(
         return Ok(());
     };
     permit_origin(cors, origin, response)?;
-    response.insert_header(ACCESS_CONTROL_ALLOW_METHODS, cors.methods.join(", "))?;
-    let allowed = list(cors.request_headers.iter().map(|h| &h.0));
+    let methods = match cors.methods.iter().any(|method| method == ANY) {
+        true => request.get(ACCESS_CONTROL_REQUEST_METHOD).cloned(),
+        false => HeaderValue::try_from(cors.methods.join(", ")).ok(),
+    };
+    if let Some(methods) = methods {
+        response.insert_header(ACCESS_CONTROL_ALLOW_METHODS, methods)?;
+    }
+    let allowed = match cors.request_headers.iter().any(|name| name.0 == ANY) {
+        true => asked_for(request),
+        false => list(cors.request_headers.iter().map(|h| &h.0)),
+    };
     if !allowed.is_empty() {
         response.insert_header(ACCESS_CONTROL_ALLOW_HEADERS, allowed)?;
     }
@@ -61,11 +75,24 @@ pub fn permit(cors: &Cors, request: &HeaderMap, response: &mut ResponseHeader) -
         return Ok(());
     };
     permit_origin(cors, origin, response)?;
-    let exposed = list(cors.expose.iter().map(|h| &h.0));
+    let exposed = match cors.expose.iter().any(|name| name.0 == ANY) {
+        true => list(response.headers.keys().filter(|name| **name != SET_COOKIE)),
+        false => list(cors.expose.iter().map(|h| &h.0)),
+    };
     if !exposed.is_empty() {
         response.insert_header(ACCESS_CONTROL_EXPOSE_HEADERS, exposed)?;
     }
     Ok(())
+}
+
+/// The fields that a preflight asks about, of which any are allowed. Named one by one: to a request
+/// with credentials `*` is a name like others, and it never stands for `Authorization`.
+fn asked_for(request: &HeaderMap) -> String {
+    let lines = request.get_all(ACCESS_CONTROL_REQUEST_HEADERS).iter();
+    let names = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    let names = names.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok());
+    let names: Vec<HeaderName> = names.collect();
+    list(names.iter())
 }
 
 fn permit_origin(cors: &Cors, origin: HeaderValue, response: &mut ResponseHeader) -> Result<()> {

@@ -6,12 +6,14 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, Result};
 use pingora_proxy::Session;
 
-use super::attempt::{self, Ended, REJECTED};
+use super::attempt::{self, REJECTED};
 use super::context::{Attempt, Context, earlier};
+use super::ended::{self, Ended};
 use super::gateway::Gateway;
 use super::peer::Phase;
 use super::rejection::Rejection;
 use super::{peer, spans};
+use crate::observe::events::Words;
 use crate::observe::trace::context::SpanId;
 use crate::time::Clock;
 
@@ -29,7 +31,10 @@ impl Gateway {
         if let Some(wait) = ctx.backoff.take()
             && let Err(error) = Self::back_off(session, ctx, wait).await
         {
-            let ended = attempt::classify(&error, session, ctx, Clock::now());
+            let ended = ended::classify(&error, session, ctx, Clock::now());
+            if let Some(cause) = ended.cause() {
+                attempt::give_up(ctx, cause, Words::None);
+            }
             ctx.end.client_gone |= ended == Ended::ClientGone;
             ctx.end.rejection = ended.rejection();
             return Err(error);
@@ -39,8 +44,13 @@ impl Gateway {
         let Some(target) = diverted.as_ref().or(route.upstream()) else {
             return Err(Error::new_in(REJECTED));
         };
-        let avoid = ctx.attempt.endpoint.as_ref().map(|endpoint| endpoint.address);
-        let Some(endpoint) = target.upstream.pick(avoid) else {
+        // The one call to a fallback is no retry: what was tried is another upstream's.
+        if let (Some(last), None) = (&ctx.attempt.endpoint, &diverted) {
+            ctx.tried.push(last.address);
+        }
+        let tried = if diverted.is_some() { &[] } else { &*ctx.tried };
+        let Some(endpoint) = target.upstream.pick(tried) else {
+            attempt::without_endpoint(ctx);
             ctx.end.rejection = Some(Rejection::NoEndpoint);
             return Err(Error::new_in(REJECTED));
         };

@@ -29,11 +29,15 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use super::admission::Admitted;
-use super::attempt::{self, Ended, REJECTED, RETRY};
+use super::attempt::{self, REJECTED, RETRY};
 use super::context::Context;
+use super::ended::{self, Ended};
 use super::listener::Connection;
 use super::rejection::Rejection;
-use super::{answer, body, headers, idempotency, recording, response, spans, transcoded};
+use super::{
+    answer, body, date, headers, idempotency, recording, response, spans, transcoded, well_formed,
+};
+use crate::policy::failure::Cause;
 use crate::policy::outcome::Outcome;
 use crate::runtime::shared::Shared;
 use crate::time::Clock;
@@ -161,6 +165,7 @@ impl ProxyHttp for Gateway {
             ctx.end.rejection = Some(rejection);
             return Err(Error::new_in(REJECTED));
         }
+        date::keep(ctx, head);
         if status == 101 {
             response::begin_tunnel(ctx, Clock::now());
         }
@@ -189,8 +194,8 @@ impl ProxyHttp for Gateway {
         ctx: &mut Box<Context>,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        let ended = attempt::classify_connect(&error, ctx, Clock::now());
-        let again = attempt::failed(session, ctx, ended);
+        let ended = ended::classify_connect(&error, ctx, Clock::now());
+        let again = attempt::failed(session, ctx, ended, &mut error);
         error.set_retry(again);
         error
     }
@@ -206,7 +211,7 @@ impl ProxyHttp for Gateway {
         // Pingora leaves errors of reused connections undecided, and panics if they stay so.
         error.retry.decide_reuse(reused);
         let stale = error.retry();
-        let refused = attempt::is_refused(&error);
+        let refused = ended::is_refused(&error);
         if *error.etype() == RETRY {
             error.set_retry(true);
             return error;
@@ -216,8 +221,8 @@ impl ProxyHttp for Gateway {
             return error;
         }
         let ended = match refused {
-            true => Ended::Outcome(Outcome::RefusedStream),
-            false => attempt::classify(&error, session, ctx, Clock::now()),
+            true => Ended::Upstream(Cause::RefusedStream),
+            false => ended::classify(&error, session, ctx, Clock::now()),
         };
         if session.was_upgraded() {
             // However a tunnel ends, it is nobody's fault.
@@ -230,14 +235,21 @@ impl ProxyHttp for Gateway {
             if let Some(outcome) = ended.outcome() {
                 attempt::conclude(ctx, outcome, Clock::now());
             }
+            if let Some(cause) = ended.cause() {
+                attempt::give_up(ctx, cause, ended::words(&mut error));
+            }
             return error;
         }
-        let unheard = refused || (reused && ended == Ended::Outcome(Outcome::Reset));
-        if stale && unheard && attempt::reconnect(session, ctx, refused, Clock::now()) {
+        let gone = reused && ended.outcome() == Some(Outcome::Reset);
+        if stale && (refused || gone) && attempt::reconnect(session, ctx, refused, Clock::now()) {
             error.set_retry(true);
             return error;
         }
-        let again = attempt::failed(session, ctx, ended);
+        let ended = if stale && gone { Ended::Upstream(Cause::StaleConnection) } else { ended };
+        let flaw = (ended == Ended::Upstream(Cause::InvalidResponse))
+            .then(|| well_formed::flaw(&mut error));
+        let again = attempt::failed(session, ctx, ended, &mut error);
+        well_formed::explain(ctx, flaw);
         error.set_retry(again);
         error
     }

@@ -44,6 +44,9 @@ pub struct Guard {
     tunnel_idle: AtomicU32,
     /// The next read shall find a byte, whatever the client sends.
     stand_in: AtomicBool,
+    /// The `Date` of the response whose head is written next, in seconds since 1970; zero where the
+    /// gateway's own will do.
+    date: AtomicU32,
     /// Locked only when Pingora has refused a head by itself.
     refused: Mutex<Option<Box<Refused>>>,
 }
@@ -62,6 +65,16 @@ impl std::fmt::Debug for Refused {
 }
 
 impl Guard {
+    /// Let the next head of a response have the `Date` it came with.
+    pub fn keep_date(&self, seconds: u32) {
+        self.date.store(seconds, Ordering::Relaxed);
+    }
+
+    /// That date; zero where there is none.
+    pub(super) fn date(&self) -> u32 {
+        self.date.load(Ordering::Relaxed)
+    }
+
     /// Let the next read find a byte that the client has not sent, or no longer.
     pub fn stand_in(&self, wanted: bool) {
         self.stand_in.store(wanted, Ordering::Relaxed);
@@ -88,6 +101,7 @@ impl Guard {
             tunnel_idle: AtomicU32::new(0),
             stand_in: AtomicBool::new(false),
             refused: Mutex::new(None),
+            date: AtomicU32::new(0),
         };
         guard.rest(now);
         guard
@@ -109,6 +123,7 @@ impl Guard {
             tunnel_idle: AtomicU32::new(0),
             stand_in: AtomicBool::new(false),
             refused: Mutex::new(None),
+            date: AtomicU32::new(0),
         }
     }
 

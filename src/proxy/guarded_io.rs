@@ -15,9 +15,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use pingora_core::protocols::Stream;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite as _, ReadBuf};
 
 use super::alarm::Alarm;
+use super::date::Overlay;
 use super::framing::{Framing, Malformed};
 use super::guard::{Guard, Refused};
 use super::head::{self, Fault, Head, Scanner};
@@ -45,6 +46,8 @@ pub struct GuardedIo {
     framing: Framing,
     /// Pingora has been given a head, and the gateway has not seen the request yet.
     unseen: bool,
+    /// What is left to say of a head's date. Boxed: a head nearly always goes out at once.
+    late: Option<Box<Overlay>>,
 }
 
 impl GuardedIo {
@@ -59,6 +62,7 @@ impl GuardedIo {
             readable: 0,
             framing: Framing::Tunnel,
             unseen: false,
+            late: None,
         }
     }
 
@@ -288,74 +292,7 @@ impl AsyncRead for GuardedIo {
     }
 }
 
-impl AsyncWrite for GuardedIo {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        if self.is_unseen() {
-            return Poll::Ready(Ok(buf.len()));
-        }
-        ready!(self.guard.detachment.poll_let_go(cx));
-        self.unflushed = true;
-        match Pin::new(&mut self.inner).poll_write(cx, buf) {
-            Poll::Pending => self.expire(cx),
-            Poll::Ready(Err(_)) if self.guard.detachment.ignores_leaving() => {
-                Poll::Ready(Ok(buf.len()))
-            }
-            ready => {
-                self.guard.on_traffic();
-                ready
-            }
-        }
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        if self.is_unseen() {
-            return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
-        }
-        ready!(self.guard.detachment.poll_let_go(cx));
-        self.unflushed = true;
-        match Pin::new(&mut self.inner).poll_write_vectored(cx, bufs) {
-            Poll::Pending => self.expire(cx),
-            Poll::Ready(Err(_)) if self.guard.detachment.ignores_leaving() => {
-                Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()))
-            }
-            ready => {
-                self.guard.on_traffic();
-                ready
-            }
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match Pin::new(&mut self.inner).poll_flush(cx) {
-            Poll::Pending => self.expire(cx),
-            Poll::Ready(Err(_)) if self.guard.detachment.ignores_leaving() => Poll::Ready(Ok(())),
-            ready => {
-                self.unflushed = false;
-                ready
-            }
-        }
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.is_unseen() {
-            return Poll::Ready(Ok(()));
-        }
-        Pin::new(&mut self.inner).poll_shutdown(cx)
-    }
-}
-
 mod inner;
 #[cfg(test)]
 mod tests;
+mod writes;

@@ -9,9 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use pingora_core::protocols::http::v2::server::{
-    self, H2Accept, H2Options, HttpSession, default_h2_options,
-};
+use pingora_core::protocols::http::v2::server::{self, H2Options, default_h2_options};
 use pingora_core::protocols::{
     Digest, GetProxyDigest, GetSocketDigest, GetTimingDigest, Ssl, Stream,
 };
@@ -19,6 +17,7 @@ use pingora_core::server::ShutdownWatch;
 
 use super::guard::Guard;
 use super::guarded_io::GuardedIo;
+use super::h2_stream::{Accepted, H2Stream};
 use crate::config::server::Listener as Config;
 use crate::time::{Clock, Moment};
 
@@ -46,7 +45,7 @@ pub async fn serve(
     guard: &Guard,
     config: &Config,
     shutdown: ShutdownWatch,
-    mut begin: impl FnMut(HttpSession, StreamMark),
+    mut begin: impl FnMut(H2Stream, StreamMark),
 ) {
     let digest = Arc::new(Digest {
         ssl_digest: io.get_ssl_digest(),
@@ -74,7 +73,7 @@ pub async fn serve(
                 connection.graceful_shutdown();
                 continue;
             }
-            accepted = HttpSession::from_h2_conn(&mut connection, digest.clone()) => accepted,
+            accepted = H2Stream::accept(&mut connection, &digest) => accepted,
             () = &mut idle, if !going => {
                 going = true;
                 connection.graceful_shutdown();
@@ -83,12 +82,12 @@ pub async fn serve(
             }
         };
         match accepted {
-            Ok(Some(H2Accept::Session(stream))) => {
+            Ok(Some(Accepted::Stream(stream))) => {
                 // One that was on its way when the connection was told to go is served too.
                 guard.begin();
                 begin(stream, streams.mark());
             }
-            Ok(Some(H2Accept::Rejected)) => {
+            Ok(Some(Accepted::Malformed)) => {
                 malformed += 1;
                 if malformed >= MAX_MALFORMED {
                     return;

@@ -5,7 +5,7 @@
 //! strip it.
 
 use http::header::{
-    CONNECTION, CONTENT_TYPE, FORWARDED, HOST, HeaderName, PROXY_AUTHENTICATE, TE, TRAILER,
+    CONNECTION, CONTENT_TYPE, COOKIE, HOST, HeaderName, PROXY_AUTHENTICATE, TE, TRAILER,
     TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderValue, StatusCode, Version, request, response};
@@ -15,7 +15,7 @@ use pingora_proxy::Session;
 
 use super::client_address::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 use super::context::Context;
-use super::{body, cors, quota, rpc_timeout};
+use super::{assertions, body, compression, cors, quota, rpc_timeout};
 use crate::config::route::Edits;
 use crate::observe::trace::context::{TRACEPARENT, TRACESTATE};
 use crate::runtime::snapshot::Route;
@@ -27,13 +27,6 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 /// How many fields a request gains at most, without the route's own.
 const ADDED: usize = 9;
-/// What other proxies assert with, and a client must not.
-const OTHERS_FORWARDED: [HeaderName; 4] = [
-    FORWARDED,
-    HeaderName::from_static("x-real-ip"),
-    HeaderName::from_static("x-forwarded-port"),
-    HeaderName::from_static("x-forwarded-prefix"),
-];
 const HOP_BY_HOP: [HeaderName; 6] =
     [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHENTICATE, TRAILER, UPGRADE];
 
@@ -51,7 +44,7 @@ pub fn prepare_request(
         None => target(&mut parts, ctx, endpoint),
     }
     let headers = &mut parts.headers;
-    remove_lookalikes(headers, ctx);
+    assertions::remove_forged(headers, ctx, route);
     headers.reserve(ADDED);
     forwarded(headers, ctx);
     let host = ctx.upstream().map(|target| target.upstream.config().host_header);
@@ -62,8 +55,9 @@ pub fn prepare_request(
         headers.remove(name);
     }
     trace(headers, ctx);
-    if let Some(call) = &ctx.body.call {
-        call.describe(headers);
+    match &ctx.body.call {
+        Some(call) => call.describe(headers),
+        None => compression::restrict(headers, ctx, route),
     }
     edit(&route.config.headers.request, headers, ctx);
     identify(headers, ctx);
@@ -109,6 +103,24 @@ pub fn forget_case(request: &mut RequestHeader) {
     *request = take_request(request).into();
 }
 
+/// A client of HTTP/2 may send each cookie in a line of its own; whatever is not HTTP/2 must see one
+/// (RFC 9113, section 8.2.3), and many servers read no other. Joined as the request arrives, so that
+/// policies, records and upstreams of any protocol see the same.
+pub fn join_cookies(request: &mut RequestHeader) {
+    let mut lines = request.headers.get_all(COOKIE).iter();
+    let (Some(first), Some(second)) = (lines.next(), lines.next()) else { return };
+    let mut joined = first.as_bytes().to_vec();
+    for line in [second].into_iter().chain(lines) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(line.as_bytes());
+    }
+    // What values are made of is a value.
+    if let Ok(mut cookies) = HeaderValue::from_maybe_shared(bytes::Bytes::from(joined)) {
+        cookies.set_sensitive(first.is_sensitive());
+        let _ = request.insert_header(COOKIE, cookies);
+    }
+}
+
 /// The path that was routed is the path that is forwarded, in origin form.
 fn target(request: &mut request::Parts, ctx: &Context, endpoint: &Endpoint) {
     let as_it_came = ctx.path.is_none() && endpoint.base_path.is_empty();
@@ -131,9 +143,6 @@ fn target(request: &mut request::Parts, ctx: &Context, endpoint: &Endpoint) {
 
 /// `X-Forwarded-*`: extended for a trusted peer, replaced for anybody else.
 fn forwarded(headers: &mut HeaderMap, ctx: &Context) {
-    if !ctx.peer_trusted {
-        remove_all(headers, &OTHERS_FORWARDED);
-    }
     let peer = ctx.connection.as_ref().and_then(|connection| connection.peer.as_ref());
     let known = ctx.peer_trusted.then(|| joined(headers, &X_FORWARDED_FOR)).flatten();
     let hops = match (known, peer) {
@@ -185,33 +194,6 @@ fn identify(headers: &mut HeaderMap, ctx: &Context) {
 /// Most requests have one attempt, whose number costs nothing to write.
 fn number(attempt: u32) -> HeaderValue {
     if attempt == 1 { HeaderValue::from_static("1") } else { attempt.into() }
-}
-
-/// Servers that turn headers into variables (CGI, WSGI) read `x_consumer` as `x-consumer`: what we
-/// assert, the client must not say in that way either. Few requests have a name with an underscore
-/// at all.
-fn remove_lookalikes(headers: &mut HeaderMap, ctx: &Context) {
-    let has_underscore = |name: &HeaderName| name.as_str().as_bytes().contains(&b'_');
-    if !headers.keys().any(has_underscore) {
-        return;
-    }
-    let names = &ctx.snapshot.config.identifiers;
-    let correlation = names.correlation_id.as_ref().map(|name| &name.0);
-    let ours = [&names.request_id.0, &names.consumer.0, &names.attempt_count.0];
-    let forwarded = [&X_FORWARDED_FOR, &X_FORWARDED_PROTO, &X_FORWARDED_HOST];
-    let asserted = || ours.into_iter().chain(correlation).chain(forwarded).map(HeaderName::as_str);
-    let is_alike = |name: &HeaderName| {
-        let name = name.as_str();
-        asserted().any(|ours| name != ours && as_variable(name).eq(as_variable(ours)))
-    };
-    let found: Vec<HeaderName> = headers.keys().filter(|name| is_alike(name)).cloned().collect();
-    for name in found {
-        headers.remove(&name);
-    }
-}
-
-fn as_variable(name: &str) -> impl Iterator<Item = u8> {
-    name.bytes().map(|byte| if byte == b'_' { b'-' } else { byte })
 }
 
 /// Write the response as the client shall see it: hop-by-hop fields out, ids in.

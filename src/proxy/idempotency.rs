@@ -24,7 +24,7 @@ use super::envelopes::Envelopes;
 use super::gateway::Gateway;
 use super::rejection::Rejection;
 use super::stream::Orders;
-use super::{body, intake};
+use super::{body, compression, intake};
 use crate::idempotency::{Claim, Claimed, Lease};
 use crate::policy;
 use crate::policy::idempotency::{
@@ -86,16 +86,17 @@ impl Gateway {
         let limit = limit(ctx, route, config);
         let body = body::read_whole(session, ctx, limit).await?;
         check_messages(session, ctx, route, &body)?;
+        let inflated = compression::inflate_keyed(session, ctx, route, &body, limit)?;
         let claim = Claim {
             scope: Scope::new(principal(ctx, config), &route.name, &key),
-            fingerprint: fingerprint(session, ctx, &body),
+            fingerprint: fingerprint(session, ctx, inflated.as_ref().unwrap_or(&body)),
             route: route.name.clone(),
             lease: *lease,
             ttl: *config.ttl,
             owner: new_id(ctx.received_at),
         };
         ctx.body.request_bytes = body.len() as u64;
-        ctx.body.prepared = Some(body);
+        ctx.body.prepared = inflated.filter(|_| ctx.body.inflated).or(Some(body));
         // Without a store the configuration is not valid.
         let Some(keys) = &self.shared.keys else { return Err(refused(Refusal::Unavailable)) };
         let within = patience(ctx);

@@ -8,7 +8,8 @@ use pingora_http::RequestHeader;
 
 use super::listener::Limits;
 use super::rejection::Rejection;
-use crate::routing::{NoRoute, host, path};
+use crate::routing::path::Ambiguous;
+use crate::routing::{NoRoute, Slashes, host, path};
 use crate::runtime::snapshot::Snapshot;
 
 /// Which route a request takes.
@@ -48,24 +49,70 @@ pub fn route(
 ) -> Result<Routed, Rejection> {
     let host = host_of(request)?;
     let raw = request.uri.path();
-    let canonical = path::canonicalize(raw.as_bytes())
-        .map_err(|ambiguous| Rejection::BadRequest(ambiguous.to_string().into()))?;
-    let found = snapshot.router.find(&host, method, &canonical).map_err(|none| match none {
-        NoRoute::NotFound => Rejection::NoRoute,
-        NoRoute::MethodNotAllowed { allow } => Rejection::MethodNotAllowed(
+    let (canonical, ambiguous) = match path::canonicalize(raw.as_bytes()) {
+        Ok(canonical) => (canonical, None),
+        // The route, once it is found, may take these.
+        Err(slashes @ (Ambiguous::EncodedSlash | Ambiguous::EmptySegment)) => {
+            (path::as_sent(raw.as_bytes()).map_err(refused)?.into(), Some(slashes))
+        }
+        Err(ambiguous) => return Err(refused(ambiguous)),
+    };
+    let found = snapshot.router.find(&host, method, &canonical);
+    let found = found.map_err(|none| match (ambiguous, none) {
+        (Some(ambiguous), _) => refused(ambiguous),
+        (None, NoRoute::NotFound) => Rejection::NoRoute,
+        (None, NoRoute::MethodNotAllowed { allow }) => Rejection::MethodNotAllowed(
             HeaderValue::from_str(&allow).unwrap_or_else(|_| HeaderValue::from_static("")),
         ),
     })?;
     let route = found.route;
+    if let Some(ambiguous) = ambiguous
+        && !tells_slashes_apart(snapshot, &host, method, route, &canonical)
+    {
+        return Err(refused(ambiguous));
+    }
     let rewrite = snapshot.routes[route].config.rewrite.as_ref();
     let rewritten = rewrite.map(|rewrite| rewrite.apply(&found.params).into_owned());
+    if let (Some(_), Some(rewritten)) = (ambiguous, &rewritten) {
+        // What was apart before may stand together now.
+        path::as_sent(rewritten.as_bytes()).map_err(refused)?;
+    }
     let canonical = (canonical != raw).then(|| canonical.into_owned());
     Ok(Routed { route, forwarded: rewritten.or_else(|| canonical.clone()), canonical })
 }
 
+fn refused(ambiguous: Ambiguous) -> Rejection {
+    Rejection::BadRequest(ambiguous.to_string().into())
+}
+
+/// Whether `path`, which holds encoded slashes or empty segments, may take `route`. That route must
+/// say that its upstream tells slashes apart; and so must every route that `path` would take if it
+/// were read in another way, with the same credentials to show. So nobody gets past one route by a
+/// path that the upstream behind another may read as the first one's.
+fn tells_slashes_apart(
+    snapshot: &Snapshot,
+    host: &str,
+    method: &Method,
+    route: usize,
+    path: &str,
+) -> bool {
+    let config = |route: usize| &snapshot.routes[route].config;
+    config(route).matches.slashes == Slashes::AsSent
+        && path::other_readings(path).all(|reading| {
+            match snapshot.router.find(host, method, &reading) {
+                Ok(other) if other.route == route => true,
+                Ok(other) => {
+                    let other = config(other.route);
+                    other.matches.slashes == Slashes::AsSent && other.auth == config(route).auth
+                }
+                Err(_) => true,
+            }
+        })
+}
+
 /// The host a request is for, in lower case and without its port. HTTP/1.0 need not name
 /// one; `""` then matches only routes that do not ask.
-fn host_of(request: &RequestHeader) -> Result<std::borrow::Cow<'_, str>, Rejection> {
+pub fn host_of(request: &RequestHeader) -> Result<std::borrow::Cow<'_, str>, Rejection> {
     let raw = match request.uri.authority() {
         Some(authority) => authority.as_str().as_bytes(),
         None => match request.headers.get(HOST) {

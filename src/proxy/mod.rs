@@ -2,29 +2,34 @@
 //!
 //! [`listener`] takes connections, [`gateway`] has the phases. What they use:
 //!
-//! - [`guard`], [`guarded_io`], `sniff`, `h2`, `stream`: a connection's time, its protocol, its streams
+//! - [`guard`], [`guarded_io`], `date`, `sniff`, `h2`, `h2_stream`, `stream`: a connection's time, its protocol, its streams
 //! - `head`, `framing`: HTTP/1 requests as they arrive, before Pingora parses them
-//! - `admission`, [`intake`], `idempotency`: from a head to its route, through the policies
-//! - `dispatch`, [`peer`], [`headers`], [`body`]: what goes upstream, and where
-//! - [`attempt`]: what became of it, and is there another
+//! - `admission`, [`intake`], `nominations`, `length`, `idempotency`: from a head to its route, through the policies
+//! - `dispatch`, [`peer`], [`headers`], `assertions`, [`body`]: what goes upstream, and where
+//! - [`ended`], [`attempt`], `response`, `well_formed`: what became of it, and is there another
 //! - `own`, [`answer`], [`cors`], [`rejection`], [`dialect`]: the gateway's own answers
 //! - `rpc_timeout`, `envelopes`: what requests of RPC say beyond HTTP
 //! - [`transcoding`], `transcoded`: calls of RPC to upstreams of plain HTTP
+//! - `compression`: bodies in gzip and deflate, where they are read or written here
 //! - `quota`: what an answer says about limits
 //! - [`recording`], [`spans`]: the row, the trace
 
 mod admission;
 mod alarm;
 pub mod answer;
+mod assertions;
 pub mod attempt;
 pub mod body;
 pub mod client_address;
+mod compression;
 pub mod context;
 pub mod cors;
+mod date;
 mod detachment;
 pub mod dialect;
 mod dispatch;
 mod divert;
+pub mod ended;
 mod envelopes;
 mod fallback;
 mod framing;
@@ -32,13 +37,16 @@ pub mod gateway;
 pub mod guard;
 pub mod guarded_io;
 mod h2;
+mod h2_stream;
 mod head;
 pub mod headers;
 mod idempotency;
 pub mod identifiers;
 mod in_time;
 pub mod intake;
+mod length;
 pub mod listener;
+mod nominations;
 mod own;
 pub mod peer;
 mod quota;
@@ -51,3 +59,4 @@ pub mod spans;
 mod stream;
 mod transcoded;
 pub mod transcoding;
+mod well_formed;

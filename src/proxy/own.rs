@@ -99,7 +99,7 @@ impl Gateway {
         match admitted {
             Ok(Admitted::Call) => self.serve(session, ctx).await,
             Ok(Admitted::Replay(answer)) => self.replay(session, ctx, answer).await,
-            Ok(Admitted::Preflight) => {
+            Ok(Admitted::Preflight | Admitted::Ping) => {
                 ctx.end.preflight = true;
                 ctx.end.client_gone = answer::preflight(session, ctx).await.is_err();
             }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pingora_core::protocols::ALPN;
+use pingora_core::protocols::{ALPN, TcpKeepalive};
 use pingora_core::upstreams::peer::{H1UpgradePolicy, HttpPeer};
 
 use crate::config::route::Timeouts;
@@ -12,8 +12,8 @@ use crate::upstream::config::Protocol;
 
 /// Requests that share one connection of HTTP/2 to an upstream, if that allows as many.
 const MAX_STREAMS: usize = 100;
-/// How often a connection of HTTP/2 is asked whether it is still there.
-const PING_INTERVAL: Duration = Duration::from_secs(30);
+/// Probes of TCP in a row without an answer, after which a connection is given up.
+const PROBES: u32 = 3;
 
 /// What there is between client and upstream when an attempt begins.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -36,7 +36,8 @@ pub fn of(
     phase: Phase,
 ) -> Box<HttpPeer> {
     let mut peer = HttpPeer::new(endpoint.address, endpoint.tls, endpoint.server_name.clone());
-    peer.group_key = target.upstream.group_key;
+    let config = target.upstream.config();
+    peer.group_key = target.pool_key;
     let options = &mut peer.options;
     let connect = capped(*timeouts.connect, left);
     options.connection_timeout = connect;
@@ -44,7 +45,7 @@ pub fn of(
     // The guard on the client's connection keeps the deadline. These bound silence, where that
     // ends sooner (a timer for every read is not free), and what happens while nobody reads the
     // client.
-    let protocol = target.upstream.config().protocol;
+    let protocol = config.protocol;
     options.alpn = match protocol {
         Protocol::Http1 => ALPN::H1,
         Protocol::H2c | Protocol::H2 => ALPN::H2,
@@ -62,10 +63,11 @@ pub fn of(
     };
     if protocol != Protocol::Http1 {
         options.max_h2_streams = MAX_STREAMS;
-        options.h2_ping_interval = Some(PING_INTERVAL);
+        options.h2_ping_interval = limit(*config.h2_ping_interval);
     }
+    options.tcp_keepalive = limit(*config.tcp_keepalive).map(keepalive);
     options.write_timeout = capped(*timeouts.idle, left);
-    options.idle_timeout = limit(*target.upstream.config().idle_timeout);
+    options.idle_timeout = limit(*config.idle_timeout);
     options.http_upstream_request_policy.h1_upgrade = match phase {
         Phase::Upgrading => H1UpgradePolicy::WebSocketOnly,
         Phase::Waiting | Phase::Uploading => H1UpgradePolicy::Deny,
@@ -74,11 +76,22 @@ pub fn of(
         // Only HTTP/1.1 changes protocols like this.
         options.alpn = ALPN::H1;
     }
-    let tls = &target.upstream.config().tls;
-    options.verify_cert = tls.verify;
-    options.verify_hostname = tls.verify;
+    options.verify_cert = config.tls.verify;
+    options.verify_hostname = config.tls.verify;
     options.ca = target.authorities.clone();
     Box::new(peer)
+}
+
+/// A peer that has vanished without a word is noticed on a silent connection by the probes, and on one
+/// with data under way, which the system would repeat for a quarter of an hour, by the user timeout.
+fn keepalive(idle: Duration) -> TcpKeepalive {
+    TcpKeepalive {
+        idle,
+        interval: (idle / PROBES).max(Duration::from_secs(1)),
+        count: PROBES as usize,
+        #[cfg(target_os = "linux")]
+        user_timeout: idle * 2,
+    }
 }
 
 fn limit(timeout: Duration) -> Option<Duration> {

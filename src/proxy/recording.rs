@@ -4,16 +4,24 @@
 //! `async` writes it once, at the end.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use pingora_proxy::Session;
 
 use super::context::Context;
 use super::rejection::Rejection;
-use crate::record::{Bounded, Commit, Ending, Invocation, Mode, Recorder};
+use crate::policy::failure;
+use crate::policy::fallback::Cause;
+use crate::record::{
+    Bounded, Capture, Captured, Commit, Ending, Invocation, Mode, Patience, Recorder,
+};
 use crate::time::{Clock, Moment};
 
 /// What the record calls an answer given again; no refusal, though it stands where those do.
 const REPLAYED: &str = "idempotent_replay";
+
+/// How long a busy store is waited for by a request without a deadline.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// The request is on its way to an upstream; its row will be committed when that has answered.
 pub fn expect(recorder: Option<&Recorder>, ctx: &mut Context) {
@@ -39,22 +47,19 @@ pub async fn commit(
         Mode::Off | Mode::Async => return Ok(()),
         Mode::Durable | Mode::Sync => {}
     }
-    if let Commit::Made(_) = ctx.row.commit {
-        return Ok(());
+    match ctx.row.commit {
+        Commit::NotTried => {}
+        // What failed is answered with a refusal that says so: it is not tried for that again.
+        Commit::Made(_) | Commit::Failed => return Ok(()),
     }
     let now = Clock::now();
-    let limit = *ctx.snapshot.config.record.commit_timeout;
-    // The gateway's own answers often follow a deadline that has passed.
-    let limit = match (&ctx.end.rejection, ctx.deadline) {
-        (None, Some(deadline)) => deadline.since(now).min(limit),
-        (Some(_), _) | (None, None) => limit,
-    };
+    let patience = patience(ctx, now);
     let row = Bounded::from(row(session, ctx, status, now));
     ctx.row.answered = Some(row.clone());
     // Nobody watches the clock meanwhile, and the store's time is not the upstream's.
     ctx.guard(None);
     let terms = (mode, route.record.on_failure);
-    let outcome = recorder.commit(row, expected, limit, terms).await;
+    let outcome = recorder.commit(row, expected, patience, terms).await;
     let waited = Clock::now().since(now);
     ctx.attempt.deadline = ctx.attempt.deadline.map(|deadline| deadline + waited);
     ctx.guard(ctx.next_deadline());
@@ -68,6 +73,15 @@ pub async fn commit(
             Err(Rejection::RecordUnavailable)
         }
     }
+}
+
+/// How long the store may take.
+fn patience(ctx: &Context, now: Moment) -> Patience {
+    let stalled = *ctx.snapshot.config.record.commit_timeout;
+    let most = ctx.deadline.map_or(LONGEST_WAIT, |deadline| deadline.since(now));
+    // The gateway's own answers often follow a deadline that has passed.
+    let most = if ctx.end.rejection.is_some() { most.max(stalled) } else { most };
+    Patience { stalled: stalled.min(most), most }
 }
 
 /// Hand the finished request's row over, if its route records. Never waits.
@@ -111,11 +125,51 @@ fn ending(session: &Session, ctx: &Context, status: u16, now: Moment) -> Ending 
         success: succeeded(ctx, status),
         attempts: ctx.attempts,
         rejection: code.map(Cow::Borrowed),
+        cause: cause(ctx, status).map(Cow::Borrowed),
         duration: now.since(ctx.started),
         upstream_duration: ctx.attempt.upstream_duration,
         bytes_in: ctx.body.request_bytes,
         bytes_out: session.as_ref().body_bytes_sent() as u64,
-        captured: ctx.row.captured.clone(),
+        captured: captured(ctx, status),
+    }
+}
+
+/// What was captured, and of a failed request what it failed with.
+fn captured(ctx: &Context, status: u16) -> Captured {
+    let capture = ctx.route.as_ref().and_then(|route| route.capture.as_ref());
+    match capture.filter(|capture| capture.wants_errors() && !succeeded(ctx, status)) {
+        Some(capture) => capture.with_error(&ctx.row.captured, &error_message(ctx, status)),
+        None => ctx.row.captured.captured().clone(),
+    }
+}
+
+/// What the client of a failed request was told, or would have been.
+fn error_message(ctx: &Context, status: u16) -> Cow<'_, str> {
+    if ctx.end.client_gone {
+        return "the client went away".into();
+    }
+    let refused = ctx.end.broke_off.as_ref().or(ctx.end.rejection.as_ref());
+    if let Some(rejection) = refused {
+        return rejection.detail().into();
+    }
+    if let Some(said) = &ctx.row.error {
+        return said.into();
+    }
+    if ctx.end.truncated {
+        return "the upstream broke off".into();
+    }
+    match ctx.attempt.upstream_status.unwrap_or(status) {
+        status @ 400.. => format!("the upstream answered {status}").into(),
+        // An error of RPC that says nothing.
+        _ => "the upstream failed".into(),
+    }
+}
+
+/// Note what an upstream says of its error, where the record wants to know.
+pub fn note_error(ctx: &mut Context, message: impl FnOnce() -> Option<String>) {
+    let capture = ctx.route.as_ref().and_then(|route| route.capture.as_ref());
+    if capture.is_some_and(Capture::wants_errors) {
+        ctx.row.error = message();
     }
 }
 
@@ -136,6 +190,28 @@ fn begun(session: &Session, ctx: &mut Context) -> Invocation {
     row.client_address = Some(ctx.client);
     row.protocol = Cow::Borrowed(ctx.protocol.family().as_str());
     row
+}
+
+/// Why the request failed: the upstream's failure if that is what the client was told of, else the code
+/// of whatever the gateway refused it for.
+fn cause(ctx: &Context, status: u16) -> Option<&'static str> {
+    if succeeded(ctx, status) {
+        return None;
+    }
+    if ctx.end.client_gone {
+        return Some("client_gone");
+    }
+    let of_upstream = ctx.end.cause.map(failure::Cause::as_str);
+    match ctx.end.rejection.as_ref().or(ctx.end.broke_off.as_ref()) {
+        Some(rejection) if rejection.fallback_cause() == Some(Cause::AttemptsSpent) => {
+            Some(of_upstream.unwrap_or_else(|| rejection.code()))
+        }
+        Some(rejection) => Some(rejection.code()),
+        None => of_upstream.or_else(|| {
+            let answered = ctx.attempt.answered.filter(|_| !ctx.end.replayed);
+            answered.and_then(failure::Cause::of_answer).map(failure::Cause::as_str)
+        }),
+    }
 }
 
 /// The client got what it asked for: an answer that is no error, and all of it.

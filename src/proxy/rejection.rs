@@ -11,7 +11,7 @@ use super::dialect::RpcError;
 use crate::config::error_codes::ErrorCodes;
 use crate::config::rpc_code::RpcCode;
 use crate::policy;
-use crate::policy::auth::Refusal;
+use crate::policy::auth::{Denial, Refusal};
 use crate::policy::fallback::Cause;
 use crate::policy::idempotency;
 use crate::policy::outcome::Outcome;
@@ -35,7 +35,7 @@ pub enum Rejection {
     /// A message is compressed, and the request has not said how (both protocols of streams make
     /// this the code `internal`).
     UnexpectedCompression,
-    /// It is compressed, and this route must read it.
+    /// It is compressed by a coding that is not read here, and this route must read it.
     UnsupportedCompression,
     /// This route cannot read what the body is, but these content types.
     UnsupportedMediaType(&'static str),
@@ -54,6 +54,8 @@ pub enum Rejection {
     NoEndpoint,
     /// The last attempt got no answer that could be passed on.
     Attempt(Outcome),
+    /// The last attempt got a response that cannot be passed on. The words say why.
+    MalformedResponse(&'static str),
     /// The request's own deadline passed.
     DeadlineExceeded,
     /// The record could not be committed.
@@ -83,9 +85,13 @@ impl Rejection {
             Rejection::NoEndpoint => "no_endpoint",
             Rejection::Attempt(Outcome::Timeout) => "attempt_timeout",
             Rejection::Attempt(Outcome::ConnectTimeout) => "connect_timeout",
-            Rejection::Attempt(Outcome::ConnectFailure) => "upstream_unreachable",
+            Rejection::Attempt(Outcome::ConnectFailure | Outcome::TlsFailure) => {
+                "upstream_unreachable"
+            }
             Rejection::Attempt(Outcome::Reset | Outcome::RefusedStream) => "upstream_reset",
-            Rejection::Attempt(Outcome::Protocol) => "upstream_protocol_error",
+            Rejection::Attempt(Outcome::Protocol) | Rejection::MalformedResponse(_) => {
+                "upstream_protocol_error"
+            }
             Rejection::Attempt(Outcome::Response(_) | Outcome::Grpc(_)) => "upstream_error",
             Rejection::DeadlineExceeded => "deadline_exceeded",
             Rejection::RecordUnavailable => "record_unavailable",
@@ -109,6 +115,9 @@ impl Rejection {
             Rejection::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Rejection::Flood { .. } => StatusCode::TOO_MANY_REQUESTS,
             Rejection::Policy(rejection) => match rejection {
+                policy::Rejection::Credentials(Refusal::Unauthenticated(
+                    Denial::KeysUnavailable { .. },
+                )) => StatusCode::SERVICE_UNAVAILABLE,
                 policy::Rejection::Credentials(Refusal::Unauthenticated(_)) => {
                     StatusCode::UNAUTHORIZED
                 }
@@ -124,12 +133,15 @@ impl Rejection {
             Rejection::UnsupportedCompression | Rejection::UnsupportedMediaType(_) => {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE
             }
-            Rejection::AnswerUnreadable => StatusCode::BAD_GATEWAY,
+            Rejection::AnswerUnreadable | Rejection::MalformedResponse(_) => {
+                StatusCode::BAD_GATEWAY
+            }
             Rejection::NoEndpoint | Rejection::RecordUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Rejection::Attempt(Outcome::Timeout | Outcome::ConnectTimeout)
             | Rejection::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
             Rejection::Attempt(
                 Outcome::ConnectFailure
+                | Outcome::TlsFailure
                 | Outcome::RefusedStream
                 | Outcome::Reset
                 | Outcome::Protocol
@@ -159,6 +171,9 @@ impl Rejection {
             | Rejection::UnsupportedCompression
             | Rejection::UnsupportedMediaType(_) => RpcCode::Unimplemented,
             Rejection::Policy(rejection) => match rejection {
+                policy::Rejection::Credentials(Refusal::Unauthenticated(
+                    Denial::KeysUnavailable { .. },
+                )) => RpcCode::Unavailable,
                 policy::Rejection::Credentials(Refusal::Unauthenticated(_)) => {
                     RpcCode::Unauthenticated
                 }
@@ -175,8 +190,10 @@ impl Rejection {
             Rejection::Attempt(Outcome::Response(status)) => codes.of_status(*status),
             Rejection::NoEndpoint
             | Rejection::RecordUnavailable
+            | Rejection::MalformedResponse(_)
             | Rejection::Attempt(
                 Outcome::ConnectFailure
+                | Outcome::TlsFailure
                 | Outcome::RefusedStream
                 | Outcome::Reset
                 | Outcome::Protocol
@@ -199,6 +216,7 @@ impl Rejection {
     pub fn detail(&self) -> &str {
         match self {
             Rejection::BadRequest(what) => what,
+            Rejection::MalformedResponse(what) => what,
             Rejection::InvalidBody(what) | Rejection::InvalidRpc(what) => what,
             Rejection::UnexpectedCompression => {
                 "a message is compressed, though no encoding was agreed on"
@@ -207,7 +225,7 @@ impl Rejection {
             Rejection::HeadersTooLarge => "the header fields are larger than this listener allows",
             Rejection::TooManyHeaders => "the request has more than 256 header fields",
             Rejection::UnsupportedCompression => {
-                "the message is compressed, which this route does not read"
+                "the message is compressed by an encoding that this route does not read"
             }
             Rejection::UnsupportedMediaType(_) => "the content type is none that this route reads",
             Rejection::AnswerUnreadable => "the upstream's answer cannot be read",
@@ -219,7 +237,9 @@ impl Rejection {
             Rejection::Policy(rejection) => rejection.detail(),
             Rejection::NoEndpoint => "no endpoint of the upstream is known",
             Rejection::Attempt(Outcome::Timeout) => "the upstream did not answer in time",
-            Rejection::Attempt(Outcome::ConnectFailure) => "the upstream could not be reached",
+            Rejection::Attempt(Outcome::ConnectFailure | Outcome::TlsFailure) => {
+                "the upstream could not be reached"
+            }
             Rejection::Attempt(Outcome::ConnectTimeout) => {
                 "the upstream could not be reached in time"
             }
@@ -232,12 +252,12 @@ impl Rejection {
         }
     }
 
-    /// When a client may try again, if that is known.
+    /// When a client may try again, if that is known; guessed where a store or a name is away.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Rejection::Flood { retry_after } => Some(*retry_after),
             Rejection::Policy(rejection) => rejection.retry_after(),
-            Rejection::NoEndpoint => Some(Duration::from_secs(1)),
+            Rejection::NoEndpoint | Rejection::RecordUnavailable => Some(Duration::from_secs(1)),
             Rejection::BadRequest(_)
             | Rejection::PathTooLong
             | Rejection::HeadersTooLarge
@@ -253,8 +273,8 @@ impl Rejection {
             | Rejection::NoRoute
             | Rejection::MethodNotAllowed(_)
             | Rejection::Attempt(_)
+            | Rejection::MalformedResponse(_)
             | Rejection::DeadlineExceeded
-            | Rejection::RecordUnavailable
             | Rejection::Internal => None,
         }
     }
@@ -265,6 +285,7 @@ impl Rejection {
             Rejection::Policy(policy::Rejection::CircuitOpen { .. }) => Some(Cause::CircuitOpen),
             Rejection::Policy(policy::Rejection::BulkheadFull { .. }) => Some(Cause::BulkheadFull),
             Rejection::Attempt(_)
+            | Rejection::MalformedResponse(_)
             | Rejection::AnswerUnreadable
             | Rejection::DeadlineExceeded
             | Rejection::NoEndpoint => Some(Cause::AttemptsSpent),

@@ -5,8 +5,9 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Version};
+use percent_encoding::percent_decode;
 use pingora_core::{Error, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
@@ -15,7 +16,11 @@ use super::attempt::{self, REJECTED, RETRY};
 use super::context::Context;
 use super::dialect::Protocol;
 use super::rejection::Rejection;
-use super::{answer, body, dialect, divert, fallback, idempotency, intake, transcoded};
+use super::{
+    answer, body, dialect, divert, fallback, idempotency, intake, recording, transcoded,
+    well_formed,
+};
+use crate::coding::Encoding;
 use crate::policy::idempotency::Answer;
 use crate::policy::outcome::Outcome;
 use crate::policy::retry::Pushback;
@@ -27,13 +32,14 @@ use crate::transcode::wire;
 const GRPC: &[u8] = b"application/grpc";
 const JSON: &[u8] = b"application/json";
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// What a client makes of a status that is no number.
 const GRPC_UNKNOWN: u8 = 2;
 
 /// The head of an attempt's answer, before anything of it is passed on.
 ///
 /// # Errors
-/// As [`judge`].
+/// As [`well_formed::check`] and [`judge`].
 pub fn on_head(
     session: &mut Session,
     ctx: &mut Context,
@@ -41,6 +47,7 @@ pub fn on_head(
     now: Moment,
 ) -> Result<()> {
     let Some(route) = ctx.route.clone() else { return Ok(()) };
+    well_formed::check(session, &route, head)?;
     // The version is each hop's own (RFC 9110, section 2.5).
     head.set_version(Version::HTTP_11);
     let status = head.status.as_u16();
@@ -72,7 +79,10 @@ pub fn on_head(
     if let Some(capture) = &route.capture {
         let content_type = head.headers.get(CONTENT_TYPE);
         let length = intake::content_length(&head.headers);
-        ctx.body.response_tap = capture.response(content_type.map(|v| v.as_bytes()), length);
+        let tap = capture.response(content_type.map(|v| v.as_bytes()), length);
+        // Of an error that is translated, it has gone.
+        let encoding = Encoding::of(&head.headers, CONTENT_ENCODING);
+        ctx.body.response_tap = tap.and_then(|tap| tap.encoded(encoding));
     }
     Ok(())
 }
@@ -120,10 +130,12 @@ pub fn on_trailers(
         attempt::conclude(ctx, outcome, now);
         let unix_now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let asked = Pushback::of_answer(outcome, trailers, unix_now);
+        recording::note_error(ctx, || grpc_message(trailers));
         ctx.end.rpc_failed = true;
         if is_failure(ctx, &route, outcome) && attempt::retry(session, ctx, outcome, asked, now) {
             return Err(Error::new_up(RETRY));
         }
+        attempt::answered_last(ctx, outcome);
     }
     transcoded::end(trailers, ctx)?;
     idempotency::end_with(ctx, trailers);
@@ -148,8 +160,11 @@ pub fn judge(
     let outcome = classify(head);
     ctx.attempt.answered = Some(outcome);
     ctx.end.rpc_failed = matches!(outcome, Outcome::Grpc(_));
+    let grpc_failed = ctx.end.rpc_failed;
+    recording::note_error(ctx, || grpc_failed.then(|| grpc_message(&head.headers)).flatten());
     idempotency::attempted(ctx, outcome);
     if !is_failure(ctx, route, outcome) {
+        attempt::answered_last(ctx, outcome);
         return Ok(());
     }
     attempt::conclude(ctx, outcome, now);
@@ -159,6 +174,7 @@ pub fn judge(
         return Err(Error::new_up(RETRY));
     }
     attempt::conclude_request(ctx, outcome, now);
+    attempt::answered_last(ctx, outcome);
     if !fallback::replaces(ctx, route, outcome) {
         return Ok(());
     }
@@ -223,6 +239,28 @@ fn grpc_failure(status: &HeaderValue) -> Option<Outcome> {
         Some(code) => Some(Outcome::Grpc(code)),
         None => Some(Outcome::Grpc(GRPC_UNKNOWN)),
     }
+}
+
+/// What gRPC says of an error, for a person.
+pub fn grpc_message(fields: &HeaderMap) -> Option<String> {
+    decoded(fields.get(&GRPC_MESSAGE)?.as_bytes())
+}
+
+/// What an answer that was kept says of its error, in the protocols of gRPC.
+pub fn kept_message(protocol: Protocol, answer: &Answer) -> Option<String> {
+    let mut fields = answer.trailers.as_deref().into_iter().chain([&answer.headers]);
+    let body = answer.body.as_deref().unwrap_or_default();
+    match protocol {
+        Protocol::Grpc | Protocol::Http => fields.find_map(grpc_message),
+        Protocol::GrpcWeb => decoded(dialect::web_message(body)?),
+        Protocol::GrpcWebText => decoded(dialect::web_message(&wire::of_base64(body).ok()?)?),
+        Protocol::Connect | Protocol::ConnectStream => None,
+    }
+}
+
+fn decoded(message: &[u8]) -> Option<String> {
+    let text = percent_decode(message).decode_utf8_lossy();
+    (!text.is_empty()).then(|| text.into_owned())
 }
 
 /// Whether a policy calls an answer a failure; of any other nobody needs to hear before its last

@@ -47,6 +47,7 @@ fn error(ctx: &Context) -> Option<&'static str> {
     match ctx.attempt.concluded {
         Some((
             outcome @ (Outcome::ConnectFailure
+            | Outcome::TlsFailure
             | Outcome::ConnectTimeout
             | Outcome::RefusedStream
             | Outcome::Reset

@@ -1,9 +1,9 @@
 //! One request over HTTP/2, as Pingora's request path sees it.
 //!
-//! Pingora's own session has no limit on time: nothing wakes a request that waits for its
-//! upstream while its stream is silent. This one wraps it and obeys a [`super::guard::Guard`], as
-//! [`super::guarded_io::GuardedIo`] does for a connection of HTTP/1. It also ends answers without a
-//! body with their head: Pingora's would send an empty frame after it, to HEAD even a full one.
+//! It wraps the stream and obeys a [`super::guard::Guard`], as [`super::guarded_io::GuardedIo`] does
+//! for a connection of HTTP/1: nothing else wakes a request that waits for its upstream while its
+//! stream is silent. It also ends responses without a body with their head: the request path would
+//! send an empty frame after it, to HEAD even a full one.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -18,10 +18,10 @@ use pingora_core::Result;
 use pingora_core::protocols::Digest;
 use pingora_core::protocols::http::HttpTask;
 use pingora_core::protocols::http::custom::{CustomMessageWrite, server::Session};
-use pingora_core::protocols::http::v2::server::HttpSession;
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_http::{RequestHeader, ResponseHeader};
 
+use super::h2_stream::H2Stream;
 use super::in_time::{let_go, read_in_time, unless_alone, written_in_time};
 use super::listener::Connection;
 
@@ -58,7 +58,7 @@ impl Orders {
 
 /// A stream that obeys its guard.
 pub struct GuardedStream {
-    inner: HttpSession,
+    inner: H2Stream,
     connection: Arc<Connection>,
     /// No answer to this request has a body.
     head_only: bool,
@@ -67,7 +67,7 @@ pub struct GuardedStream {
 }
 
 impl GuardedStream {
-    pub fn new(inner: HttpSession, connection: Arc<Connection>) -> Self {
+    pub fn new(inner: H2Stream, connection: Arc<Connection>) -> Self {
         let head_only = inner.req_header().method == Method::HEAD;
         GuardedStream { inner, connection, head_only, held: None }
     }
@@ -255,7 +255,7 @@ impl Session for GuardedStream {
     }
 
     fn digest(&self) -> Option<&Digest> {
-        self.inner.digest()
+        Some(self.inner.digest())
     }
 
     fn digest_mut(&mut self) -> Option<&mut Digest> {
@@ -263,11 +263,11 @@ impl Session for GuardedStream {
     }
 
     fn client_addr(&self) -> Option<&SocketAddr> {
-        self.inner.client_addr()
+        self.digest()?.socket_digest.as_ref()?.peer_addr()
     }
 
     fn server_addr(&self) -> Option<&SocketAddr> {
-        self.inner.server_addr()
+        self.digest()?.socket_digest.as_ref()?.local_addr()
     }
 
     // The guard bounds reads and writes; there are no other limits on them.

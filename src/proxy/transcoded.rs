@@ -22,7 +22,8 @@ use super::dialect::{Protocol, Rendered};
 use super::gateway::Gateway;
 use super::rejection::Rejection;
 use super::transcoding::{self, Call, Way};
-use super::{answer, idempotency, intake, recording};
+use super::{answer, compression, idempotency, intake, recording};
+use crate::coding::Encoding;
 use crate::config::rpc_code::RpcCode;
 use crate::time::Clock;
 use crate::transcode::config::Upstream;
@@ -49,6 +50,8 @@ const OF_UPSTREAM: [HeaderName; 12] = [
 ];
 /// What surrounds a message of gRPC.
 const FRAME: u64 = 5;
+/// Why an answer cannot be read.
+const COMPRESSED: &str = "it is compressed by an encoding that is not read here";
 const GRPC_OK: HeaderValue = HeaderValue::from_static("0");
 
 /// What an attempt at a call was answered.
@@ -64,8 +67,10 @@ pub struct Answer {
 /// The head of an answer: take it, and leave one that no client sees.
 pub fn begin(session: &mut Session, ctx: &mut Context, head: &mut ResponseHeader) -> Result<()> {
     let Some(call) = &mut ctx.body.call else { return Ok(()) };
-    if head.headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-        return Err(unreadable(ctx, "it is compressed, though nobody asked for that"));
+    // None was asked for; gzip and deflate are read all the same.
+    let unknown = Encoding::of(&head.headers, CONTENT_ENCODING) == Encoding::Unknown;
+    if unknown && head.status.is_success() {
+        return Err(unreadable(ctx, COMPRESSED));
     }
     let ended = !attempt::has_body(session, head);
     let longest = call.way.max_message() as u64 + FRAME;
@@ -119,15 +124,16 @@ fn conclude(ctx: &mut Context) -> Result<()> {
         return Ok(());
     }
     let wants_json = ctx.body.response_tap.is_some();
+    let inflated = answer.inflate(way.max_message());
     let concluded = match way {
+        _ if inflated.is_err() => inflated.map(|()| None),
         Way::ToHttp { method, codec, framing } if answer.head.status.is_success() => {
             of_json(method, (*codec, *framing), &answer.body, wants_json).map(Some)
         }
         Way::ToHttp { .. } => Ok(None),
         Way::ToRpc { method, binding } if answer.grpc_status() == Some(0) => {
-            let encoding = answer.head.headers.get(GRPC_ENCODING);
-            let compressed = encoding.is_some_and(|encoding| encoding != "identity");
-            let json = method.reply(*binding, &answer.body, compressed).map(Bytes::from);
+            let encoding = Encoding::of(&answer.head.headers, GRPC_ENCODING);
+            let json = method.reply(*binding, &answer.body, encoding).map(Bytes::from);
             json.map(|json| Some((json.clone(), Some(json))))
         }
         Way::ToRpc { .. } => Ok(None),
@@ -140,7 +146,7 @@ fn conclude(ctx: &mut Context) -> Result<()> {
         Ok(None) => Some(Bytes::copy_from_slice(&answer.body)).filter(|_| wants_json),
         Err(Fault::TooLarge) => return Err(too_large(ctx)),
         Err(Fault::Malformed(why)) => return Err(unreadable(ctx, why)),
-        Err(_) => return Err(unreadable(ctx, "it is compressed")),
+        Err(_) => return Err(unreadable(ctx, COMPRESSED)),
     };
     if let (Some(mut tap), Some(json)) = (ctx.body.response_tap.take(), json) {
         tap.push(&json);
@@ -188,6 +194,22 @@ fn too_large(ctx: &mut Context) -> Box<Error> {
 }
 
 impl Answer {
+    /// Undo how the upstream has encoded its body, once. An error that cannot be read is one all the
+    /// same.
+    fn inflate(&mut self, limit: usize) -> Result<(), Fault> {
+        let encoding = Encoding::of(&self.head.headers, CONTENT_ENCODING);
+        if encoding == Encoding::Identity {
+            return Ok(());
+        }
+        self.head.remove_header(&CONTENT_ENCODING);
+        match wire::inflated(Framing::Bare, &self.body, encoding, limit) {
+            Ok(body) => self.body = body,
+            Err(_) if !self.head.status.is_success() => self.body.clear(),
+            Err(fault) => return Err(fault),
+        }
+        Ok(())
+    }
+
     /// In the trailers, or in the head of an answer that has nothing else.
     fn grpc_field(&self, name: &HeaderName) -> Option<&str> {
         let trailers = self.trailers.as_ref().and_then(|trailers| trailers.get(name));
@@ -254,7 +276,12 @@ pub fn stand_in(session: &Session, ctx: &Context, fallback: Rendered) -> Option<
     let Way::ToHttp { method, codec, framing } = way else { return Some(fallback) };
     if !(200..300).contains(&fallback.status) {
         let body = fallback.body.to_vec();
-        let error = Translation { status: fallback.status, retry_after: None, body };
+        let error = Translation {
+            status: fallback.status,
+            retry_after: None,
+            encoding: Encoding::Identity,
+            body,
+        };
         return Some(answer::render_collected(session, ctx, &error));
     }
     let (body, _) = of_json(&method, (codec, framing), &fallback.body, false).ok()?;
@@ -272,11 +299,10 @@ impl Gateway {
         // Before its first byte goes out; of an answer without a body, nobody else tells.
         attempt::answered(ctx, Clock::now());
         ctx.end.rpc_failed = answer.good.is_none();
-        let (head, rendered) = answer.render(session, ctx, &call.way);
-        let Ok(head) = rewritten(head, &rendered) else {
+        let (head, mut rendered) = answer.render(session, ctx, &call.way);
+        let Ok(mut head) = rewritten(head, &rendered) else {
             return self.refuse(session, ctx, Rejection::Internal).await;
         };
-        ctx.body.response_bytes = rendered.body.len() as u64;
         if ctx.keyed.is_some() {
             idempotency::begin(ctx, &head, attempt::has_body(session, &head)).await;
         }
@@ -285,6 +311,9 @@ impl Gateway {
             return self.refuse(session, ctx, rejection).await;
         }
         idempotency::collect(ctx, Some(&rendered.body), true);
+        // What is kept can be read by whoever gets it again.
+        rendered.body = compression::deflate_answer(session, ctx, &mut head, rendered.body);
+        ctx.body.response_bytes = rendered.body.len() as u64;
         if answer::deliver(session, ctx, head, rendered).await.is_err() {
             ctx.end.client_gone = true;
         }

@@ -12,11 +12,12 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, Method, Version, request};
 use pingora_proxy::Session;
 
-use super::body;
 use super::context::Context;
 use super::dialect::{CONNECT_PROTOCOL_VERSION, Protocol};
 use super::rejection::Rejection;
 use super::transcoded::Answer;
+use super::{body, compression};
+use crate::coding::Encoding;
 use crate::runtime::snapshot::Route;
 use crate::transcode::config::Upstream;
 use crate::transcode::wire::{self, Framing};
@@ -26,7 +27,6 @@ use crate::upstream::Endpoint;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
-const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 /// What can be read of callers of RPC, and of plain HTTP.
 const RPC_TYPES: &str = "application/json, application/proto, application/grpc, application/grpc-web, application/grpc-web-text";
 const PLAIN_TYPES: &str = "application/json";
@@ -37,7 +37,7 @@ const OF_PROTOCOL: [HeaderName; 10] = [
     HeaderName::from_static("connect-content-encoding"),
     HeaderName::from_static("connect-accept-encoding"),
     HeaderName::from_static("grpc-timeout"),
-    GRPC_ENCODING,
+    HeaderName::from_static("grpc-encoding"),
     HeaderName::from_static("grpc-accept-encoding"),
     HeaderName::from_static("x-grpc-web"),
     CONTENT_ENCODING,
@@ -113,18 +113,22 @@ async fn to_http(
 ) -> Result<Call, Rejection> {
     let way = way(session, ctx, transcoder)?;
     let Way::ToHttp { method, codec, framing } = &way else { return Err(Rejection::Internal) };
+    let max_message = max_message(route, transcoder);
     let request = session.req_header();
     let message = match request.method {
         Method::GET => {
             let query = request.uri.query().unwrap_or_default();
+            let encoding = wire::encoding_of_query(query);
             let message = wire::message_of_query(query).map_err(rejected)?;
             read(session, ctx, 0).await?;
-            message
+            let message = wire::unwrap(Framing::Bare, &message, encoding, max_message);
+            message.map_err(rejected)?.into_owned()
         }
         _ => {
-            let announced = is_compressed(*framing, &request.headers);
+            let encoding = compression::of_request(*framing, &request.headers, ctx);
             let body = read(session, ctx, limit(route, transcoder)).await?;
-            wire::unwrap(*framing, &body, announced).map_err(rejected)?.into_owned()
+            let message = wire::unwrap(*framing, &body, encoding, max_message);
+            message.map_err(rejected)?.into_owned()
         }
     };
     let request = transcoder.to_http(method, *codec, &message).map_err(rejected)?;
@@ -146,7 +150,8 @@ async fn to_rpc(
     if !ctx.protocol.reads_json() {
         return Err(Rejection::UnsupportedMediaType(PLAIN_TYPES));
     }
-    if is_compressed(Framing::Bare, headers) {
+    let encoding = compression::of_request(Framing::Bare, headers, ctx);
+    if encoding == Encoding::Unknown {
         return Err(Rejection::UnsupportedCompression);
     }
     let is_json = headers.get(CONTENT_TYPE).is_none_or(|of| is_json(of.as_bytes()));
@@ -154,15 +159,21 @@ async fn to_rpc(
     if !is_json && !body.is_empty() {
         return Err(Rejection::UnsupportedMediaType(PLAIN_TYPES));
     }
+    let refused = |fault| match fault {
+        Fault::Malformed(what) => Rejection::InvalidBody(what),
+        fault => rejected(fault),
+    };
+    let body = wire::unwrap(Framing::Bare, &body, encoding, max_message(route, transcoder));
+    let body = body.map_err(refused)?;
     let request = session.req_header();
     let path = ctx.path.as_deref().unwrap_or_else(|| request.uri.path());
     let call = transcoder.to_rpc(&request.method, path, request.uri.query(), &body);
-    let (method, call) = call.map_err(|fault| match fault {
-        Fault::Malformed(what) => Rejection::InvalidBody(what),
-        fault => rejected(fault),
-    })?;
+    let (method, call) = call.map_err(refused)?;
     // The record knows what the client said, not what it became.
-    if let Some(mut tap) = ctx.body.request_tap.take() {
+    ctx.body.request_tap = None;
+    let capture = route.capture.as_ref();
+    let tap = capture.and_then(|c| c.request(Some(JSON.as_bytes()), Some(body.len() as u64)));
+    if let Some(mut tap) = tap {
         tap.push(&body);
         tap.finish(&mut ctx.row.captured);
     }
@@ -216,6 +227,14 @@ fn limit(route: &Route, transcoder: &Transcoder) -> usize {
     }
 }
 
+/// The longest message, once it is decoded.
+fn max_message(route: &Route, transcoder: &Transcoder) -> usize {
+    match route.config.max_body.as_usize() {
+        0 => transcoder.max_message(),
+        max_body => max_body.min(transcoder.max_message()),
+    }
+}
+
 /// How the caller writes its message.
 fn encoding(protocol: Protocol, head: &request::Parts) -> Result<(Codec, Framing), Rejection> {
     let content_type = head.headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
@@ -254,15 +273,8 @@ fn is_json(content_type: &[u8]) -> bool {
     essence.eq_ignore_ascii_case(b"application/json") || essence.ends_with(b"+json")
 }
 
-fn is_compressed(framing: Framing, headers: &HeaderMap) -> bool {
-    let name = match framing {
-        Framing::Bare => CONTENT_ENCODING,
-        Framing::Grpc | Framing::GrpcWeb | Framing::GrpcWebText => GRPC_ENCODING,
-    };
-    headers.get(name).is_some_and(|encoding| encoding != IDENTITY)
-}
-
-fn rejected(fault: Fault) -> Rejection {
+/// What a caller gets for it.
+pub fn rejected(fault: Fault) -> Rejection {
     match fault {
         Fault::Malformed(what) => Rejection::InvalidRpc(what),
         Fault::TooLarge => Rejection::BodyTooLarge,

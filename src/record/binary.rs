@@ -11,10 +11,13 @@ use http::Method;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::invocation::{Captured, Invocation};
+use super::captured::Captured;
+use super::invocation::Invocation;
 
 /// The first byte, which no text begins with.
 const VERSION: u8 = 2;
+/// The fields, then the cause. Only of rows that have one: an older product reads all others.
+const WITH_CAUSE: u8 = 3;
 
 #[derive(Serialize, Deserialize)]
 struct Fields<'a> {
@@ -79,17 +82,32 @@ pub(crate) fn write(it: &Invocation, completed: bool, out: &mut Vec<u8>) {
         captured: it.captured.other.iter().map(|(k, v)| (&**k, v.as_str())).collect(),
         completed,
     };
-    out.push(VERSION);
+    out.push(if it.cause.is_some() { WITH_CAUSE } else { VERSION });
+    append(&fields, out);
+    if let Some(cause) = it.cause.as_deref() {
+        append(cause, out);
+    }
+}
+
+fn append<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) {
     // Fails for sequences whose length is not known, of which there are none.
-    if let Ok(written) = postcard::to_extend(&fields, std::mem::take(out)) {
+    if let Ok(written) = postcard::to_extend(value, std::mem::take(out)) {
         *out = written;
     }
 }
 
 /// The row that [`write`] has written, and whether it was complete; `None` for anything else.
 pub(crate) fn read(bytes: &[u8]) -> Option<(Invocation, bool)> {
-    let (&VERSION, fields) = bytes.split_first()? else { return None };
+    let (version, fields) = bytes.split_first()?;
+    if ![VERSION, WITH_CAUSE].contains(version) {
+        return None;
+    }
     let (it, rest) = postcard::take_from_bytes::<Fields<'_>>(fields).ok()?;
+    let (cause, rest) = match *version {
+        WITH_CAUSE => postcard::take_from_bytes::<&str>(rest).map(|(c, rest)| (Some(c), rest)),
+        _ => Ok((None, rest)),
+    }
+    .ok()?;
     if !rest.is_empty() {
         return None;
     }
@@ -111,6 +129,7 @@ pub(crate) fn read(bytes: &[u8]) -> Option<(Invocation, bool)> {
         success: it.success,
         attempts: it.attempts,
         rejection: it.rejection.map(|code| Cow::Owned(code.to_owned())),
+        cause: cause.map(|cause| Cow::Owned(cause.to_owned())),
         duration: Duration::from_micros(it.duration_us),
         upstream_duration: it.upstream_duration_us.map(Duration::from_micros),
         bytes_in: it.bytes_in,
@@ -138,7 +157,8 @@ mod tests {
     #[test]
     fn what_is_written_is_what_is_read() {
         let row = full();
-        for completed in [false, true] {
+        let without_cause = Invocation { cause: None, ..full() };
+        for (row, completed) in [(row.clone(), false), (row, true), (without_cause, true)] {
             let (mut bytes, mut text) = (Vec::new(), Vec::new());
             write(&row, completed, &mut bytes);
             assert_eq!(read(&bytes), Some((row.clone(), completed)));
@@ -155,7 +175,7 @@ mod tests {
             assert_eq!(read(&bytes[..end]), None, "{end}");
         }
         assert_eq!(read(&[&bytes[..], &[0]].concat()), None);
-        bytes[0] = VERSION + 1;
+        bytes[0] = WITH_CAUSE + 1;
         assert_eq!(read(&bytes), None);
     }
 }

@@ -1,4 +1,4 @@
-//! Fields of JSON bodies that end up in the row.
+//! Fields of JSON bodies, and the words of errors, that end up in the row.
 //!
 //! Bodies pass through untouched: a [`Tap`] keeps a bounded copy and reads it at the end. A body that
 //! is too large, is not JSON, or was cut off gives nothing, and that is not an error. Whether a body
@@ -9,14 +9,18 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::config::{Policy, Source};
-use super::invocation::Captured;
+use super::captured::Captured;
+use super::config::Policy;
+use super::source::{Source, Sources};
+use crate::coding::Encoding;
 
 /// What a route captures, compiled from its policy.
 #[derive(Debug, Clone)]
 pub struct Capture {
     request: Arc<[Field]>,
     response: Arc<[Field]>,
+    /// Those that the words of an error may fill; their paths are empty.
+    error: Arc<[Field]>,
     limit: usize,
 }
 
@@ -28,15 +32,24 @@ impl Capture {
         }
         Some(Capture {
             request: fields(&policy.capture, |source| match source {
-                Source::Request(path) => Some(path),
-                Source::Response(_) => None,
+                Source::Request(path) => Some(path.clone()),
+                Source::Response(_) | Source::ErrorMessage => None,
             }),
             response: fields(&policy.capture, |source| match source {
-                Source::Response(path) => Some(path),
-                Source::Request(_) => None,
+                Source::Response(path) => Some(path.clone()),
+                Source::Request(_) | Source::ErrorMessage => None,
+            }),
+            error: fields(&policy.capture, |source| match source {
+                Source::ErrorMessage => Some(Vec::new()),
+                Source::Request(_) | Source::Response(_) => None,
             }),
             limit: policy.capture_limit.as_usize(),
         })
+    }
+
+    /// Whether response bodies are tapped at all.
+    pub fn reads_responses(&self) -> bool {
+        !self.response.is_empty()
     }
 
     /// A tap for the request body, if there is something to find in it. `content_type` and
@@ -54,6 +67,21 @@ impl Capture {
         self.tap(&self.response, content_type, content_length)
     }
 
+    /// Whether the words of errors are wanted.
+    pub fn wants_errors(&self) -> bool {
+        !self.error.is_empty()
+    }
+
+    /// What is to be said of a request that failed with these words: [`Findings`] where they have
+    /// nothing of their own.
+    pub fn with_error(&self, findings: &Findings, message: &str) -> Captured {
+        let mut findings = findings.clone();
+        for field in &*self.error {
+            findings.put(field, message.to_owned());
+        }
+        findings.found
+    }
+
     fn tap(
         &self,
         fields: &Arc<[Field]>,
@@ -64,7 +92,13 @@ impl Capture {
         if fields.is_empty() || !fits || !content_type.is_some_and(is_json) {
             return None;
         }
-        Some(Tap { fields: Arc::clone(fields), limit: self.limit, body: Some(Vec::new()) })
+        let encoding = Encoding::Identity;
+        Some(Tap {
+            fields: Arc::clone(fields),
+            limit: self.limit,
+            encoding,
+            body: Some(Vec::new()),
+        })
     }
 }
 
@@ -73,11 +107,17 @@ impl Capture {
 pub struct Tap {
     fields: Arc<[Field]>,
     limit: usize,
+    encoding: Encoding,
     /// `None` once the body has outgrown the limit.
     body: Option<Vec<u8>>,
 }
 
 impl Tap {
+    /// For a body that is encoded so; `None` if it cannot be read.
+    pub fn encoded(self, encoding: Encoding) -> Option<Self> {
+        (encoding != Encoding::Unknown).then_some(Tap { encoding, ..self })
+    }
+
     /// The next bytes of the body. Copies them; holds at most the route's `capture_limit`.
     pub fn push(&mut self, chunk: &[u8]) {
         let Some(body) = &mut self.body else { return };
@@ -98,34 +138,79 @@ impl Tap {
         self.body.is_none()
     }
 
-    /// Reads the fields of the complete body into `captured`.
-    pub fn finish(self, captured: &mut Captured) {
+    /// Reads the fields of the complete body into `findings`.
+    pub fn finish(self, findings: &mut Findings) {
         let Some(body) = self.body else { return };
+        let body = match self.encoding {
+            Encoding::Identity => body,
+            Encoding::Coded(coding) => coding.read(&body, self.limit).unwrap_or_default(),
+            Encoding::Unknown => return,
+        };
         let Ok(root) = serde_json::from_slice::<Value>(&body) else { return };
         for field in &*self.fields {
             if let Some(text) = find(&root, &field.path).and_then(text) {
-                captured.insert(&field.name, text);
+                findings.put(field, text);
             }
         }
     }
 }
 
+/// What was found of one request so far. Its bodies end in any order; what counts is the order in
+/// which a field's sources are written.
+#[derive(Debug, Clone, Default)]
+pub struct Findings {
+    found: Captured,
+    /// Fields that a source other than their first has filled, and its rank.
+    fallbacks: Vec<(Arc<str>, usize)>,
+}
+
+impl Findings {
+    /// The fields as they are known now.
+    pub fn captured(&self) -> &Captured {
+        &self.found
+    }
+
+    /// Takes what a source has to say, unless one before it has spoken.
+    fn put(&mut self, field: &Field, value: String) {
+        let fallback = self.fallbacks.iter().position(|(name, _)| *name == field.name);
+        let held = match fallback {
+            Some(place) => Some(self.fallbacks[place].1),
+            None => self.found.has(&field.name).then_some(0),
+        };
+        if held.is_some_and(|held| held < field.rank) {
+            return;
+        }
+        if let Some(place) = fallback {
+            self.fallbacks.swap_remove(place);
+        }
+        if field.rank > 0 {
+            self.fallbacks.push((Arc::clone(&field.name), field.rank));
+        }
+        self.found.insert(&field.name, value);
+    }
+}
+
+/// One source of a field.
 #[derive(Debug, PartialEq)]
 struct Field {
     name: Arc<str>,
     path: Vec<String>,
+    /// Its place among the field's sources.
+    rank: usize,
 }
 
 fn fields(
-    capture: &BTreeMap<String, Source>,
-    path_of: impl Fn(&Source) -> Option<&Vec<String>>,
+    capture: &BTreeMap<String, Sources>,
+    path_of: impl Fn(&Source) -> Option<Vec<String>>,
 ) -> Arc<[Field]> {
-    capture
-        .iter()
-        .filter_map(|(name, source)| {
-            Some(Field { name: name.as_str().into(), path: path_of(source)?.clone() })
-        })
-        .collect()
+    let mut fields = Vec::new();
+    for (name, sources) in capture {
+        let ranked = sources.iter().enumerate();
+        fields.extend(ranked.filter_map(|(rank, source)| {
+            Some(Field { name: name.as_str().into(), path: path_of(source)?, rank })
+        }));
+    }
+    fields.into()
 }
 
 /// `application/json` and `application/*+json`, not the enveloped `application/connect+json`.
@@ -163,6 +248,7 @@ fn text(value: &Value) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::coding::Coding;
 
     fn capture(yaml: &str) -> Capture {
         let policy: Policy = serde_yaml::from_str(yaml).expect("a valid policy");
@@ -172,9 +258,55 @@ mod tests {
     fn captured(yaml: &str, chunks: &[&[u8]]) -> Captured {
         let mut tap = capture(yaml).request(Some(b"application/json"), None).expect("a tap");
         chunks.iter().for_each(|chunk| tap.push(chunk));
-        let mut captured = Captured::default();
-        tap.finish(&mut captured);
-        captured
+        let mut findings = Findings::default();
+        tap.finish(&mut findings);
+        findings.found
+    }
+
+    /// The request's body has ended before the response's, or after it.
+    fn result_of(sources: &str, request: &str, response: &str, request_first: bool) -> Captured {
+        let capture = capture(&format!("capture: {{result_message: {sources}}}"));
+        let mut taps = [
+            (capture.request(Some(b"application/json"), None), request),
+            (capture.response(Some(b"application/json"), None), response),
+        ];
+        if !request_first {
+            taps.reverse();
+        }
+        let mut findings = Findings::default();
+        for (tap, body) in taps {
+            let Some(mut tap) = tap else { continue };
+            tap.push(body.as_bytes());
+            tap.finish(&mut findings);
+        }
+        match capture.wants_errors() {
+            true => capture.with_error(&findings, "refused"),
+            false => findings.found,
+        }
+    }
+
+    #[test]
+    fn the_first_source_that_is_there_counts_whatever_ends_first() {
+        for request_first in [true, false] {
+            let result = |sources: &str, request: &str, response: &str| {
+                result_of(sources, request, response, request_first).result_message
+            };
+            let both = ("{\"a\":\"asked\"}", "{\"b\":\"told\"}");
+            let some = |text: &str| Some(text.to_owned());
+            assert_eq!(result("[response.b, request.a]", both.0, both.1), some("told"));
+            assert_eq!(result("[request.a, response.b]", both.0, both.1), some("asked"));
+            assert_eq!(
+                result("[response.x, request.a, response.b]", both.0, both.1),
+                some("asked")
+            );
+            assert_eq!(
+                result("[response.x, error.message, request.a]", both.0, both.1),
+                some("refused")
+            );
+            assert_eq!(result("[response.b, error.message]", "{}", both.1), some("told"));
+            assert_eq!(result("[response.b, response.c]", "{}", "{\"b\":null,\"c\":1}"), some("1"));
+            assert_eq!(result("[response.x, request.x]", both.0, both.1), None);
+        }
     }
 
     #[test]
@@ -211,15 +343,34 @@ mod tests {
     }
 
     #[test]
+    fn a_body_in_gzip_is_read_up_to_the_limit() {
+        let json = format!("{{\"name\":\"Ada\"{}}}", " ".repeat(1000));
+        let body = Coding::Gzip.write(json.as_bytes()).expect("it gets smaller");
+        for (limit, found) in [(2000, Some("Ada")), (500, None)] {
+            let capture =
+                capture(&format!("{{capture: {{name: request.name}}, capture_limit: {limit}B}}"));
+            let tap = capture.request(Some(b"application/json"), Some(body.len() as u64));
+            let mut tap = tap.and_then(|tap| tap.encoded(Encoding::Coded(Coding::Gzip)));
+            tap.as_mut().expect("a tap").push(&body);
+            let mut findings = Findings::default();
+            tap.expect("a tap").finish(&mut findings);
+            assert_eq!(findings.found.name.as_deref(), found);
+        }
+        let capture = capture("capture: {name: request.name}");
+        let tap = capture.request(Some(b"application/json"), None).expect("a tap");
+        assert!(tap.encoded(Encoding::Unknown).is_none());
+    }
+
+    #[test]
     fn a_second_attempt_starts_over() {
         let capture = capture("capture: {name: request.name}");
         let mut tap = capture.request(Some(b"application/json"), Some(14)).expect("a tap");
         tap.push(br#"{"name":"#);
         tap.restart();
         tap.push(br#"{"name":"Ada"}"#);
-        let mut captured = Captured::default();
-        tap.finish(&mut captured);
-        assert_eq!(captured.name.as_deref(), Some("Ada"));
+        let mut findings = Findings::default();
+        tap.finish(&mut findings);
+        assert_eq!(findings.found.name.as_deref(), Some("Ada"));
     }
 
     #[test]

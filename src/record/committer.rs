@@ -5,14 +5,13 @@
 //! waiting before its transaction began is not written.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::timeout;
 
 use super::answer::{Answer, Answers};
 use super::invocation::Row;
 use super::link::Link;
+use super::patience::{Patience, Progress};
 use super::recorder::{Closing, Unavailable};
 use super::stats::Counters;
 use super::store::{Refusal, Safety};
@@ -21,6 +20,7 @@ use super::store::{Refusal, Safety};
 pub(crate) struct Lane {
     link: Arc<Link>,
     waiting: mpsc::Sender<Waiting>,
+    progress: Arc<Progress>,
 }
 
 struct Waiting {
@@ -29,7 +29,8 @@ struct Waiting {
 }
 
 impl Lane {
-    /// The lane, and the task that serves it. At most `most` commits wait.
+    /// The lane, and the task that serves it. At most `most` rows are held here; the next ones wait
+    /// with their requests for a place.
     pub(crate) fn new(
         link: Arc<Link>,
         counters: Arc<Counters>,
@@ -38,26 +39,33 @@ impl Lane {
         closing: Closing,
     ) -> (Self, impl Future<Output = ()> + Send + use<>) {
         let (waiting, inbox) = mpsc::channel(most);
-        let committer =
-            Committer { inbox, link: Arc::clone(&link), counters, max_rows, safety, closing };
-        (Lane { link, waiting }, committer.run())
+        let progress = Arc::<Progress>::default();
+        let committer = Committer {
+            inbox,
+            link: Arc::clone(&link),
+            counters,
+            progress: Arc::clone(&progress),
+            max_rows,
+            safety,
+            closing,
+        };
+        (Lane { link, waiting, progress }, committer.run())
     }
 
-    /// Resolves when the row is committed, or when it is not going to be within `within`. A store
+    /// Resolves when the row is committed, or when it is not going to be within `patience`. A store
     /// that has been away for longer than that is not waited for.
-    pub(crate) async fn commit(&self, row: Row, within: Duration) -> Result<(), Unavailable> {
-        if self.link.down_for().is_some_and(|away| away >= within) {
+    pub(crate) async fn commit(&self, row: Row, patience: Patience) -> Result<(), Unavailable> {
+        if self.link.down_for().is_some_and(|away| away >= patience.stalled) {
             return Err(Unavailable::Down(self.link.error()));
         }
         let (answer, outcome) = Answer::channel();
-        self.waiting.try_send(Waiting { row, answer }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => Unavailable::Overloaded,
-            mpsc::error::TrySendError::Closed(_) => Unavailable::Closing,
-        })?;
-        match timeout(within, outcome).await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => Err(Unavailable::Closing),
-            Err(_) if self.link.is_ready() => Err(Unavailable::Late(within)),
+        let committed = async {
+            self.waiting.send(Waiting { row, answer }).await.map_err(|_| Unavailable::Closing)?;
+            outcome.await.unwrap_or(Err(Unavailable::Closing))
+        };
+        match patience.wait(&self.progress, committed).await {
+            Ok(outcome) => outcome,
+            Err(waited) if self.link.is_ready() => Err(Unavailable::Late(waited)),
             Err(_) => Err(Unavailable::Down(self.link.error())),
         }
     }
@@ -67,6 +75,7 @@ struct Committer {
     inbox: mpsc::Receiver<Waiting>,
     link: Arc<Link>,
     counters: Arc<Counters>,
+    progress: Arc<Progress>,
     max_rows: usize,
     safety: Safety,
     closing: Closing,
@@ -109,6 +118,7 @@ impl Committer {
             let batch = Arc::new(rows);
             if let Ok(refusals) = self.link.write(&batch, self.safety).await {
                 self.counters.batches.add(1);
+                self.progress.advance();
                 return answer(answers, refusals);
             }
             rows = Arc::unwrap_or_clone(batch);

@@ -12,6 +12,8 @@ use std::str::FromStr;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
+use super::place;
+use super::source::Sources;
 use super::store::Safety;
 use crate::units::{Secret, Size, Timespan};
 
@@ -52,6 +54,23 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Whether a route with this policy may commit rows to the journal.
+    pub fn needs_journal(&self, policy: &Policy) -> bool {
+        match (policy.mode, self.store.chosen()) {
+            (_, None) | (Mode::Off | Mode::Async, Some(_)) => false,
+            (Mode::Durable, Some(chosen)) => matches!(chosen, Chosen::Postgres(..)),
+            (Mode::Sync, Some(_)) => policy.on_failure == OnFailure::Journal,
+        }
+    }
+
+    /// Whether the journal's file can be written; its folder is made where it is missing.
+    ///
+    /// # Errors
+    /// What is wrong, and what to do.
+    pub fn check_journal(&self) -> Result<(), String> {
+        place::check("record.journal.path", &self.journal.path)
+    }
+
     /// What a commit has to survive that a response waits for.
     pub(crate) fn safety(&self) -> Safety {
         if self.fsync { Safety::Power } else { Safety::Process }
@@ -246,9 +265,9 @@ pub enum WhenFull {
 pub struct Policy {
     pub mode: Mode,
     pub on_failure: OnFailure,
-    /// Field of the row, and where it comes from. `name` and `result_message` have columns of their
+    /// Field of the row, and where it comes from: the first of several that is there. `name` and `result_message` have columns of their
     /// own, the others share the column `captured`.
-    pub capture: BTreeMap<String, Source>,
+    pub capture: BTreeMap<String, Sources>,
     /// A body larger than this is not captured from.
     pub capture_limit: Size,
     /// Whether the query is kept, without the values of what looks like secrets.
@@ -293,38 +312,6 @@ pub enum OnFailure {
     Reject,
     /// The row is committed in the journal, and goes to the store when that is back.
     Journal,
-}
-
-/// Where a captured field comes from: `request.user.id`, `response.items.0.sku`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
-    Request(Vec<String>),
-    Response(Vec<String>),
-}
-
-impl FromStr for Source {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong =
-            || "expected request.<field> or response.<field>, such as request.user.id".to_owned();
-        let (side, path) = text.trim().split_once('.').ok_or_else(wrong)?;
-        let path: Vec<String> = path.split('.').map(str::to_owned).collect();
-        if path.iter().any(String::is_empty) {
-            return Err(wrong());
-        }
-        match side {
-            "request" => Ok(Source::Request(path)),
-            "response" => Ok(Source::Response(path)),
-            _ => Err(wrong()),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Source {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
-    }
 }
 
 fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timespan, D::Error> {
@@ -399,16 +386,6 @@ mod tests {
     fn a_route_records_nothing_unless_asked_to() {
         let policy = policy("{}").expect("valid");
         assert_eq!((policy.mode, policy.on_failure), (Mode::Off, OnFailure::Reject));
-    }
-
-    #[test]
-    fn a_capture_names_its_side_and_its_field() {
-        let policy = policy("{mode: sync, capture: {sku: response.items.0.sku}}").expect("valid");
-        let path = ["items", "0", "sku"].map(str::to_owned).to_vec();
-        assert_eq!(policy.capture["sku"], Source::Response(path));
-        for wrong in ["name", "request", "request.", "upstream.name", "request.a..b"] {
-            assert!(wrong.parse::<Source>().is_err(), "{wrong}");
-        }
     }
 
     #[test]

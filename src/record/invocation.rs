@@ -10,8 +10,9 @@ use std::time::{Duration, SystemTime};
 use http::Method;
 use uuid::{NoContext, Timestamp, Uuid};
 
-/// Bytes of a captured value, a path, and of every other text, that are kept.
-const CAPTURED_BYTES: usize = 1024;
+use super::captured::Captured;
+
+/// Bytes of a path, and of every other text, that are kept.
 const PATH_BYTES: usize = 2048;
 const TEXT_BYTES: usize = 256;
 
@@ -62,6 +63,8 @@ pub struct Invocation {
     pub attempts: u32,
     /// The code of the rejection, if the gateway itself answered.
     pub rejection: Option<Cow<'static, str>>,
+    /// Why it failed, in one word; absent for a success.
+    pub cause: Option<Cow<'static, str>>,
     pub duration: Duration,
     pub upstream_duration: Option<Duration>,
     /// Body bytes from and to the client.
@@ -99,6 +102,7 @@ impl Invocation {
             success: false,
             attempts: 0,
             rejection: None,
+            cause: None,
             duration: Duration::ZERO,
             upstream_duration: None,
             bytes_in: 0,
@@ -118,6 +122,7 @@ impl Invocation {
             success,
             attempts,
             rejection,
+            cause,
             duration,
             upstream_duration,
             bytes_in,
@@ -131,6 +136,7 @@ impl Invocation {
         self.success = success;
         self.attempts = attempts;
         self.rejection = rejection;
+        self.cause = cause;
         self.duration = duration;
         self.upstream_duration = upstream_duration;
         self.bytes_in = bytes_in;
@@ -197,6 +203,7 @@ pub struct Ending {
     pub success: bool,
     pub attempts: u32,
     pub rejection: Option<Cow<'static, str>>,
+    pub cause: Option<Cow<'static, str>>,
     pub duration: Duration,
     pub upstream_duration: Option<Duration>,
     pub bytes_in: u64,
@@ -210,50 +217,6 @@ impl Ending {
             text.iter_mut().for_each(bound_shared);
         }
         self.captured.bound();
-    }
-}
-
-/// Fields taken from the bodies.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Captured {
-    pub name: Option<String>,
-    pub result_message: Option<String>,
-    /// Fields without a column of their own.
-    pub other: Vec<(Arc<str>, String)>,
-}
-
-impl Captured {
-    pub(crate) fn insert(&mut self, field: &Arc<str>, value: String) {
-        match &**field {
-            "name" => self.name = Some(value),
-            "result_message" => self.result_message = Some(value),
-            _ => match self.other.iter_mut().find(|(known, _)| known == field) {
-                Some((_, old)) => *old = value,
-                None => self.other.push((Arc::clone(field), value)),
-            },
-        }
-    }
-
-    fn bound(&mut self) {
-        for text in [&mut self.name, &mut self.result_message] {
-            text.iter_mut().for_each(|text| bound_string(text, CAPTURED_BYTES));
-        }
-        for (_, value) in &mut self.other {
-            bound_string(value, CAPTURED_BYTES);
-        }
-    }
-
-    /// The other fields as one JSON object.
-    pub(crate) fn other_json(&self) -> Option<String> {
-        if self.other.is_empty() {
-            return None;
-        }
-        let object: serde_json::Map<_, _> = self
-            .other
-            .iter()
-            .map(|(field, value)| (field.replace('\0', "\u{fffd}"), value.as_str().into()))
-            .collect();
-        Some(serde_json::Value::Object(object).to_string())
     }
 }
 
@@ -334,7 +297,7 @@ fn has_nul(text: &str) -> bool {
     memchr::memchr(0, text.as_bytes()).is_some()
 }
 
-fn bound_string(text: &mut String, most: usize) {
+pub(super) fn bound_string(text: &mut String, most: usize) {
     if text.len() > most {
         let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
         text.truncate(end);
@@ -347,6 +310,7 @@ fn bound_string(text: &mut String, most: usize) {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::record::captured::CAPTURED_BYTES;
 
     pub(crate) fn invocation(name: &str) -> Invocation {
         // Stores keep microseconds.
@@ -373,6 +337,7 @@ pub(crate) mod tests {
             success: row.success,
             attempts: row.attempts,
             rejection: row.rejection,
+            cause: row.cause,
             duration: row.duration,
             upstream_duration: row.upstream_duration,
             bytes_in: row.bytes_in,
@@ -392,6 +357,7 @@ pub(crate) mod tests {
         row.client_address = Some("2001:db8::1".parse().expect("an address"));
         row.upstream_status = Some(201);
         row.rejection = Some("rate_limited".into());
+        row.cause = Some("upstream_5xx".into());
         row.upstream_duration = Some(Duration::from_micros(7));
         row.bytes_out = u64::MAX;
         row.captured.result_message = Some(String::new());

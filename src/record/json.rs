@@ -11,7 +11,8 @@ use http::Method;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::invocation::{Captured, Invocation};
+use super::captured::Captured;
+use super::invocation::Invocation;
 
 type Text<'a> = Cow<'a, str>;
 
@@ -53,6 +54,8 @@ struct Object<'a> {
     attempts: u32,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none", alias = "x")]
     rejection: Option<Text<'a>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    cause: Option<Text<'a>>,
     #[serde(alias = "d")]
     duration_us: u64,
     #[serde(default, skip_serializing_if = "Option::is_none", alias = "ud")]
@@ -95,6 +98,7 @@ pub(crate) fn write(it: &Invocation, completed: bool, out: &mut Vec<u8>) {
         success: it.success,
         attempts: it.attempts,
         rejection: it.rejection.as_deref().map(Cow::Borrowed),
+        cause: it.cause.as_deref().map(Cow::Borrowed),
         duration_us: micros(it.duration),
         upstream_duration_us: it.upstream_duration.map(micros),
         bytes_in: it.bytes_in,
@@ -131,6 +135,7 @@ pub(crate) fn read(text: &[u8]) -> Option<(Invocation, bool)> {
         success: object.success,
         attempts: object.attempts,
         rejection: object.rejection.map(|text| Cow::Owned(text.into_owned())),
+        cause: object.cause.map(|text| Cow::Owned(text.into_owned())),
         duration: Duration::from_micros(object.duration_us),
         upstream_duration: object.upstream_duration_us.map(Duration::from_micros),
         bytes_in: object.bytes_in,

@@ -23,6 +23,7 @@
 mod answer;
 mod binary;
 mod capture;
+mod captured;
 mod committer;
 mod config;
 mod invocation;
@@ -30,10 +31,13 @@ mod journal;
 mod json;
 mod link;
 mod meters;
+mod patience;
+mod place;
 mod query;
 pub mod read;
 mod recorder;
 mod retention;
+mod source;
 mod stats;
 pub(crate) mod store;
 mod writer;
@@ -44,15 +48,18 @@ pub(crate) mod postgres_server;
 #[cfg(test)]
 mod tests;
 
-pub use capture::{Capture, Tap};
+pub use capture::{Capture, Findings, Tap};
+pub use captured::Captured;
 pub use config::{
-    Batch, Chosen, Config, Journal, Mode, OnFailure, Policy, Postgres, PostgresUrl, Source, Sqlite,
+    Batch, Chosen, Config, Journal, Mode, OnFailure, Policy, Postgres, PostgresUrl, Sqlite,
     StoreFull, Stores, WhenFull,
 };
-pub use invocation::{Bounded, Captured, Ending, Invocation, new_id};
+pub use invocation::{Bounded, Ending, Invocation, new_id};
 pub use journal::Expected;
 pub use meters::Meters;
+pub use patience::Patience;
 pub use query::Query;
 pub use recorder::{Commit, Committed, Recorder, StartError, Unavailable};
+pub use source::{Source, Sources};
 pub use stats::Stats;
 pub use store::{COLUMNS, Database};

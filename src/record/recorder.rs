@@ -15,6 +15,7 @@ use super::invocation::{Bounded, Ending, Invocation, Row, Second, Stage};
 use super::journal::{Expected, Journal};
 use super::link::Link;
 use super::meters::Meters;
+use super::patience::Patience;
 use super::retention;
 use super::stats::{Counters, Stats};
 use super::store::{Database, Store};
@@ -134,8 +135,8 @@ impl Recorder {
 
     /// Modes `durable` and `sync`: resolves when the row is committed, before the response may leave.
     ///
-    /// Waits at most `within` for the store or the journal, and as long again for the journal if
-    /// `on_failure` says so. On an error the row may still turn up, if its transaction was under way:
+    /// Waits for the store or the journal within `patience`. Where `on_failure` says that the journal
+    /// may take the row, a busy store is waited for no longer than a stalled one. On an error the row may still turn up, if its transaction was under way:
     /// answer the client with the rejection, and `complete` the row as that.
     ///
     /// # Errors
@@ -144,21 +145,25 @@ impl Recorder {
         &self,
         invocation: Bounded,
         expected: Option<Expected>,
-        within: Duration,
+        patience: impl Into<Patience>,
         (mode, on_failure): (Mode, OnFailure),
     ) -> Result<Committed, Unavailable> {
+        let patience = patience.into();
         let row = Row::new(invocation, Stage::Answered);
         let outcome = match (mode, self.0.durable, on_failure) {
             (Mode::Durable, Durable::Journal, _) => {
-                self.0.journal.commit(row, expected, within).await
+                self.0.journal.commit(row, expected, patience).await
             }
             (Mode::Durable, Durable::Store, _) | (_, _, OnFailure::Reject) => {
-                self.0.lane.commit(row, within).await.map(|()| Committed::Store)
+                self.0.lane.commit(row, patience).await.map(|()| Committed::Store)
             }
-            (_, _, OnFailure::Journal) => match self.0.lane.commit(row.clone(), within).await {
-                Ok(()) => Ok(Committed::Store),
-                Err(_) => self.0.journal.commit(row, None, within).await,
-            },
+            (_, _, OnFailure::Journal) => {
+                let brief = patience.stalled.into();
+                match self.0.lane.commit(row.clone(), brief).await {
+                    Ok(()) => Ok(Committed::Store),
+                    Err(_) => self.0.journal.commit(row, None, brief).await,
+                }
+            }
         };
         match &outcome {
             Ok(Committed::Store) => self.0.counters.committed.add(1),
@@ -276,6 +281,7 @@ pub enum Commit {
     #[default]
     NotTried,
     Made(Committed),
+    /// The client is told so, and that answer is not committed either.
     Failed,
 }
 
@@ -286,8 +292,6 @@ pub enum Unavailable {
     Down(String),
     #[error("the record store did not commit within {0:?}")]
     Late(Duration),
-    #[error("too many commits wait for the record store")]
-    Overloaded,
     #[error("{0}")]
     Full(String),
     #[error("the record store refuses the row: {0}")]
@@ -303,6 +307,9 @@ pub enum StartError {
     NoStore,
     #[error("record.store.postgres: {0}")]
     Postgres(String),
+    /// A file that cannot be written: which, why, and what to do.
+    #[error("{0}")]
+    Unusable(String),
     #[error("the thread of the embedded store could not be started")]
     Thread(#[source] std::io::Error),
 }

@@ -33,7 +33,8 @@ counters! {
     written,
     /// Of those, rows that were given up: the queue was full, or the process ended first.
     dropped,
-    /// Rows the store will never take, of any kind: set aside in `invocations_dead` with the reason.
+    /// Rows the store will never take: set aside in `invocations_dead` with the reason. Not their second
+    /// writes, which are set aside, too.
     dead,
     /// Rows committed in the store before their response.
     committed,
@@ -41,7 +42,7 @@ counters! {
     unavailable,
     /// Second writes that arrived.
     completed,
-    /// Second writes that were given up; their rows keep what the first write said.
+    /// Second writes that were given up or refused; their rows keep what the first write said.
     completions_dropped,
     /// Rows committed in the journal before their response.
     journaled,

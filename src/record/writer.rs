@@ -158,7 +158,9 @@ impl Writer {
             refusals.iter().filter(is).count() as u64
         };
         self.counters.batches.add(1);
-        self.counters.dead.add(refusals.len() as u64);
+        // Of a row whose first write was refused, or is kept, the second one is not another row.
+        self.counters.dead.add(refused(Stage::Whole) + refused(Stage::Answered));
+        self.counters.completions_dropped.add(refused(Stage::Completion));
         self.counters.written.add(of(Stage::Whole) - refused(Stage::Whole));
         self.counters.completed.add(of(Stage::Completion) - refused(Stage::Completion));
         self.counters.queue_depth.sub(batch.len() as u64);

@@ -18,6 +18,20 @@ pub struct Match {
     /// `GET` stands for `HEAD` too, as RFC 9110 section 9.1 asks of every server; a route that
     /// names `HEAD` itself takes it from one that has the same pattern and only `GET`.
     pub methods: Choice<Verb>,
+    /// What becomes of encoded slashes and empty segments in the path.
+    pub slashes: Slashes,
+}
+
+/// Whether a path may hold `%2F`, or nothing between two slashes. Servers are known to read both in
+/// different ways, so only a route whose upstream does tell them apart should take them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Slashes {
+    /// Such a path is a 400.
+    #[default]
+    Strict,
+    /// It is matched by its segments as they came, and forwarded so.
+    AsSent,
 }
 
 /// One value or a list: never empty, nothing in it twice.

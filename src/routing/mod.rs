@@ -22,7 +22,7 @@ mod template;
 mod tree;
 
 pub use conflict::Conflict;
-pub use criteria::{Choice, Match, Verb};
+pub use criteria::{Choice, Match, Slashes, Verb};
 pub use pattern::{Params, Pattern};
 pub use rewrite::{Prefix, Rewrite, Strip, Unfit};
 pub use router::{Found, NoRoute, Router};

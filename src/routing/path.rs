@@ -11,9 +11,14 @@
 //! | `"` `<` `>` `[` `]` `^` `` ` `` `{` `|` `}`, raw UTF-8 | percent-encoded: not legal raw, but sent |
 //! | `.` and `..` segments, however encoded, even within the root | refused: some resolve, some do not |
 //! | `..;x`, `.%3Bx`, `;x` as a segment | refused: servlet containers drop `;x`, then resolve |
-//! | `//` | refused: some merge, some do not |
-//! | `%2F`, `\`, `%5C` | refused: a separator to some |
+//! | `//` | refused: some merge, some do not; kept where the route says so |
+//! | `%2F` | refused: a separator to some; kept where the route says so |
+//! | `\`, `%5C` | refused: a separator to some |
 //! | control characters, space, `?`, `#`, broken escapes, octets that are not UTF-8 | refused |
+//!
+//! A route may say that its upstream tells `%2F` from `/`, and `//` from `/`: its paths are
+//! [`as_sent`], taken apart at each raw `/` before anything is decoded. Nothing else is let in, and no
+//! dot segment however the slashes beside it are written.
 //!
 //! A trailing `/` is kept and tells two paths apart. Parameters after a name (`/a;v=1`) belong to
 //! their segment and are kept: `/a;v=1` is not `/a`.
@@ -57,7 +62,7 @@ pub fn canonicalize(raw: &[u8]) -> Result<Cow<'_, str>, Ambiguous> {
     if is_canonical(raw)? {
         return std::str::from_utf8(raw).map(Cow::Borrowed).map_err(|_| Ambiguous::NotUtf8);
     }
-    let path = rewrite(raw)?;
+    let path = rewrite(raw, EncodedSlash::Refused)?;
     let segments = path.as_bytes()[1..].split(|&b| b == b'/');
     let last = segments.clone().count() - 1;
     for (index, segment) in segments.enumerate() {
@@ -66,6 +71,46 @@ pub fn canonicalize(raw: &[u8]) -> Result<Cow<'_, str>, Ambiguous> {
         }
     }
     Ok(Cow::Owned(path))
+}
+
+/// The canonical form of `raw` where its upstream tells slashes apart: as [`canonicalize`], but with
+/// encoded slashes (as `%2F`) and empty segments as they came.
+///
+/// # Errors
+/// [`Ambiguous`], also for dot segments between encoded slashes.
+pub fn as_sent(raw: &[u8]) -> Result<String, Ambiguous> {
+    if raw.first() != Some(&b'/') {
+        return Err(Ambiguous::NotAbsolute);
+    }
+    let path = rewrite(raw, EncodedSlash::Kept)?;
+    let segments = path.split('/').flat_map(|segment| segment.split("%2F"));
+    segments.filter(|segment| !segment.is_empty()).try_for_each(|s| check_segment(s.as_bytes()))?;
+    Ok(path)
+}
+
+/// What servers that do not tell slashes apart would make of `path`, which is [`as_sent`]: with encoded
+/// slashes decoded, with empty segments merged, and with both.
+pub fn other_readings(path: &str) -> impl Iterator<Item = String> {
+    let decoded = path.replace("%2F", "/");
+    let both = merged(&decoded);
+    [merged(path), both, decoded].into_iter()
+}
+
+fn merged(path: &str) -> String {
+    let mut merged = String::with_capacity(path.len());
+    for character in path.chars() {
+        if character != '/' || !merged.ends_with('/') {
+            merged.push(character);
+        }
+    }
+    merged
+}
+
+/// What becomes of `%2F`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum EncodedSlash {
+    Refused,
+    Kept,
 }
 
 /// What an octet is to a path.
@@ -155,7 +200,7 @@ fn is_canonical_escape(text: &[u8]) -> bool {
 
 /// Every octet in its canonical spelling. The shape of the segments is checked afterwards, so
 /// that a dot is a dot however it was written.
-fn rewrite(raw: &[u8]) -> Result<String, Ambiguous> {
+fn rewrite(raw: &[u8], slash: EncodedSlash) -> Result<String, Ambiguous> {
     let mut path = String::with_capacity(raw.len() + 16);
     let mut plain = Vec::with_capacity(raw.len());
     let mut at = 0;
@@ -170,6 +215,7 @@ fn rewrite(raw: &[u8]) -> Result<String, Ambiguous> {
             Octet::Delimiter | Octet::Percent | Octet::Encoded => escape(byte, &mut path),
             Octet::OnlyEncoded if escaped => escape(byte, &mut path),
             Octet::OnlyEncoded => return Err(Ambiguous::Unencoded),
+            Octet::Slash if slash == EncodedSlash::Kept => escape(byte, &mut path),
             Octet::Slash => return Err(Ambiguous::EncodedSlash),
             Octet::Backslash => return Err(Ambiguous::Backslash),
             Octet::Control => return Err(Ambiguous::Control),
@@ -299,6 +345,10 @@ mod tests {
         assert_eq!(canonicalize(b"/\xff"), Err(Ambiguous::NotUtf8));
     }
 
+    fn canonical_of(raw: &[u8]) -> Result<String, Ambiguous> {
+        canonicalize(raw).map(Cow::into_owned)
+    }
+
     /// Octets dense in the ones that matter.
     fn raw_path() -> impl Strategy<Value = Vec<u8>> {
         let piece = prop_oneof![
@@ -318,7 +368,88 @@ mod tests {
         })
     }
 
+    #[test]
+    fn slashes_are_kept_as_they_were_sent_where_they_may_be() {
+        for (raw, path) in [
+            ("/api/queues/%2F/q", "/api/queues/%2F/q"),
+            ("/a%2fb%2Fc", "/a%2Fb%2Fc"),
+            ("/files//a", "/files//a"),
+            ("//", "//"),
+            ("//a//", "//a//"),
+            ("/%61%2f%2f", "/a%2F%2F"),
+            ("/a%252F", "/a%252F"),
+            ("/...%2F.a", "/...%2F.a"),
+        ] {
+            assert_eq!(as_sent(raw.as_bytes()).as_deref(), Ok(path), "{raw}");
+        }
+    }
+
+    #[test]
+    fn kept_slashes_let_in_nothing_else() {
+        use Ambiguous::*;
+        for (raw, why) in [
+            ("*", NotAbsolute),
+            ("/public/..%2Fadmin", DotSegment),
+            ("/public%2F..%2fadmin", DotSegment),
+            ("/public/%2e%2e%2fadmin", DotSegment),
+            ("/public%2f%2e%2e", DotSegment),
+            ("/a//../b", DotSegment),
+            ("/a%2F.", DotSegment),
+            ("/a%2F./b", DotSegment),
+            ("/a/.%2Fb", DotSegment),
+            ("/a%2F..;x/b", DotSegment),
+            ("/a%2F..%3Bx%2Fb", DotSegment),
+            ("/a%2F;x/b", EmptySegment),
+            ("//;x", EmptySegment),
+            ("/a%2F\\b", Backslash),
+            ("/a%5cb", Backslash),
+            ("/a%2F%00", Control),
+            ("/a%2", BadEscape),
+            ("/%c0%af", NotUtf8),
+        ] {
+            assert_eq!(as_sent(raw.as_bytes()), Err(why), "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn other_readings_decode_and_merge() {
+        let of = |path| other_readings(path).collect::<Vec<_>>();
+        assert_eq!(of("//a%2Fb"), ["/a%2Fb", "/a/b", "//a/b"]);
+        assert_eq!(of("/q/%2F/x"), ["/q/%2F/x", "/q/x", "/q///x"]);
+    }
+
     proptest! {
+        #[test]
+        fn paths_without_such_slashes_are_the_same_either_way(raw in raw_path()) {
+            let strict = canonical_of(&raw);
+            match &strict {
+                Err(Ambiguous::EncodedSlash | Ambiguous::EmptySegment) => {}
+                Ok(_) => prop_assert_eq!(as_sent(&raw), strict),
+                Err(_) => prop_assert!(as_sent(&raw).is_err()),
+            }
+        }
+
+        #[test]
+        fn no_reading_of_a_kept_path_has_a_dot_segment(raw in raw_path()) {
+            let Ok(path) = as_sent(&raw) else { return Ok(()) };
+            prop_assert_eq!(as_sent(path.as_bytes()), Ok(path.clone()));
+            for reading in other_readings(&path).chain([path.clone()]) {
+                // As strict as ever, but for the slashes.
+                let segments = reading[1..].split('/').filter(|segment| !segment.is_empty());
+                for segment in segments {
+                    prop_assert_eq!(check_segment(segment.as_bytes()), Ok(()), "{}", reading);
+                }
+                prop_assert!(!reading.contains('\\') && reading.is_ascii());
+            }
+        }
+
+        #[test]
+        fn every_segment_of_a_kept_path_is_one_that_was_sent(raw in raw_path()) {
+            let Ok(path) = as_sent(&raw) else { return Ok(()) };
+            let count = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'/').count();
+            prop_assert_eq!(count(path.as_bytes()), count(&raw));
+        }
+
         #[test]
         fn canonical_paths_stay_as_they_are(raw in raw_path()) {
             if let Ok(path) = canonicalize(&raw) {

@@ -2,12 +2,14 @@
 //! unchanged, resized where that has a meaning, fresh otherwise.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use pingora_core::utils::tls::{WrappedX509, parse_x509};
+use rustls::pki_types::CertificateDer;
 
 use super::flood_guard::FloodGuard;
-use super::snapshot::{Authorities, Authority, Route, Snapshot, UpstreamTarget};
+use super::snapshot::{Authority, Route, Snapshot, UpstreamTarget};
 use crate::config::{self, Config, Problem};
 use crate::limits::Store;
 use crate::observe::metrics::Metrics;
@@ -18,7 +20,7 @@ use crate::policy::rate_limit::{self, Limiter};
 use crate::policy::retry;
 use crate::policy::retry::budget::Budget;
 use crate::time::Moment;
-use crate::upstream::Upstream;
+use crate::upstream::{self, Upstream};
 
 pub(super) fn flood_guard(config: &Config, before: Option<&Snapshot>) -> Option<Arc<FloodGuard>> {
     let wanted = config.flood_guard.as_ref()?;
@@ -110,22 +112,41 @@ pub(super) fn upstreams(
             Some(old) => Upstream::reconfigured(&old.upstream, wanted, now),
             None => Arc::new(Upstream::new(name, wanted.clone(), now)),
         };
-        let authorities = match wanted.tls.ca.as_deref().map(read_authorities).transpose() {
-            Ok(authorities) => authorities,
+        let certificates = match wanted.tls.ca.as_deref().map(read_authorities).transpose() {
+            Ok(certificates) => certificates,
             Err(message) => {
                 problems.push(Problem::new(format!("upstreams.{name}.tls.ca"), message));
                 None
             }
         };
+        let pool_key = pool_key(name, wanted, certificates.as_deref());
+        let authorities = certificates.map(|certificates| {
+            let wrapped = certificates.iter().map(|c| WrappedX509::new(c.to_vec(), parse_x509));
+            wrapped.collect()
+        });
         let metrics = metrics.upstream(name);
-        targets.insert(name.clone(), Arc::new(UpstreamTarget { upstream, metrics, authorities }));
+        let target = UpstreamTarget { upstream, metrics, authorities, pool_key };
+        targets.insert(name.clone(), Arc::new(target));
     }
     targets
 }
 
+/// What must be alike for a pooled connection to be used again: all that a connection is made and
+/// verified by, and that Pingora's own key leaves out. The authorities count by what they are, not by
+/// the path of their file: a connection that was verified by others is not used any more.
+fn pool_key(name: &str, config: &upstream::Config, ca: Option<&[CertificateDer<'_>]>) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    let upstream::config::Tls { server_name, verify, ca: _ } = &config.tls;
+    (name, config.protocol, server_name, verify).hash(&mut hasher);
+    ca.map(|certificates| certificates.iter().map(|c| c.as_ref()).collect::<Vec<&[u8]>>())
+        .hash(&mut hasher);
+    // A connection keeps the probes it was made with.
+    (*config.tcp_keepalive, *config.h2_ping_interval).hash(&mut hasher);
+    hasher.finish()
+}
+
 /// A file of PEM certificates. Checked here, because Pingora panics on a bad one.
-fn read_authorities(path: &std::path::Path) -> Result<Authorities, String> {
-    use rustls::pki_types::CertificateDer;
+fn read_authorities(path: &std::path::Path) -> Result<Vec<CertificateDer<'static>>, String> {
     use rustls::pki_types::pem::PemObject;
 
     let unreadable = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
@@ -139,8 +160,7 @@ fn read_authorities(path: &std::path::Path) -> Result<Authorities, String> {
     for certificate in &certificates {
         store.add(certificate.clone()).map_err(|error| unreadable(&error))?;
     }
-    let wrapped = certificates.iter().map(|c| WrappedX509::new(c.to_vec(), parse_x509));
-    Ok(wrapped.collect())
+    Ok(certificates)
 }
 
 pub(super) fn authorities(

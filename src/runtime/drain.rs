@@ -1,32 +1,38 @@
 //! The end: not ready first, then no new connections, then wait for what is in flight, then
 //! write what is still to be written, then exit.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use super::shared::Shared;
+use super::signals;
 use crate::config::server::Server;
+use crate::observe::otlp::push::Push;
 
 /// How often the end of the last request is looked for.
 const POLL: Duration = Duration::from_millis(10);
-/// What writing the rest of the record, and sending the last spans beside it, may take.
+/// What writing the rest of the record, and sending the last spans and metrics beside it, may take.
 const FLUSH_LIMIT: Duration = Duration::from_secs(5);
+
+/// What writing the last lines about requests may take.
+const LOG_LIMIT: Duration = Duration::from_secs(1);
 
 /// Tells Pingora when to stop listening; and sees to it that the process ends as soon as it
 /// is idle, which Pingora by itself does not.
 pub struct Drain {
     shared: Arc<Shared>,
+    /// Taken by the one end there is.
+    push: Mutex<Option<Push>>,
     server: Server,
 }
 
 impl Drain {
-    pub fn new(shared: Arc<Shared>, server: Server) -> Self {
-        Drain { shared, server }
+    pub fn new(shared: Arc<Shared>, push: Option<Push>, server: Server) -> Self {
+        Drain { shared, push: Mutex::new(push), server }
     }
 
     /// Longer than everything the drain may take: Pingora sleeps this out and is overtaken.
@@ -39,42 +45,26 @@ impl Drain {
 #[async_trait]
 impl ShutdownSignalWatch for Drain {
     async fn recv(&self) -> ShutdownSignal {
-        let which = wait_for_signal().await;
+        let which = signals::ending().await;
         log::info!("{which}: draining, {} in flight", self.shared.lifecycle.in_flight());
         self.shared.lifecycle.set_draining();
         tokio::time::sleep(*self.server.shutdown_delay).await;
         let (shared, limit) = (self.shared.clone(), *self.server.drain_timeout);
         // A thread of its own: Pingora stops the runtime this future lives on.
-        std::thread::spawn(move || finish(shared, limit));
+        let push = self.push.lock().unwrap_or_else(PoisonError::into_inner).take();
+        std::thread::spawn(move || finish(shared, push, limit));
         ShutdownSignal::GracefulTerminate
     }
 }
 
-async fn wait_for_signal() -> &'static str {
-    let (terminate, interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-    match (terminate, interrupt) {
-        (Ok(mut terminate), Ok(mut interrupt)) => tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-        },
-        (terminate, interrupt) => {
-            // Without a handler the signals keep their default: the process just ends.
-            for error in [terminate.err(), interrupt.err()].into_iter().flatten() {
-                log::error!("signals cannot be received, there will be no drain: {error}");
-            }
-            std::future::pending().await
-        }
-    }
-}
-
 /// Wait for the requests in flight, write the record, exit.
-fn finish(shared: Arc<Shared>, limit: Duration) {
+fn finish(shared: Arc<Shared>, push: Option<Push>, limit: Duration) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let code = match runtime {
         Ok(runtime) => runtime.block_on(async {
             let cut = tokio::select! {
                 cut = idle(&shared, limit) => cut,
-                which = wait_for_signal() => {
+                which = signals::ending() => {
                     log::warn!("{which} again: not waiting any longer");
                     shared.lifecycle.in_flight()
                 }
@@ -82,7 +72,8 @@ fn finish(shared: Arc<Shared>, limit: Duration) {
             if cut > 0 {
                 log::warn!("{cut} requests cut off");
             }
-            tokio::join!(close_record(&shared), close_traces(&shared));
+            tokio::join!(close_record(&shared), close_traces(&shared), close_metrics(push));
+            shared.snapshot.load().events.flush(LOG_LIMIT);
             log::info!("stopped");
             0
         }),
@@ -104,11 +95,16 @@ async fn close_record(shared: &Shared) {
     );
 }
 
-async fn close_traces(shared: &Arc<Shared>) {
-    let shared = shared.clone();
-    let closed = tokio::task::spawn_blocking(move || shared.tracer.close(FLUSH_LIMIT)).await;
-    if !closed.unwrap_or(false) {
+async fn close_traces(shared: &Shared) {
+    if !shared.tracer.close(FLUSH_LIMIT).await {
         log::warn!("traces: not all spans were sent in time");
+    }
+}
+
+async fn close_metrics(push: Option<Push>) {
+    let Some(push) = push else { return };
+    if !push.close(FLUSH_LIMIT).await {
+        log::warn!("metrics: the last ones were not sent in time");
     }
 }
 

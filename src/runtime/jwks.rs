@@ -4,18 +4,18 @@
 //! What a key set means, how long it is believed, and how often strangers may cause a fetch is
 //! decided in `policy::auth`.
 
-use std::error::Error;
+mod fetch;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
-use crate::policy::auth::{InvalidKeys, Jwks as Config, Keyring, Published, Refetch};
+use self::fetch::{FetchError, client};
+use crate::policy::auth::{Jwks as Config, Keyring, Published, Refetch, Wanted};
 use crate::time::{Clock, Moment};
 
-/// A larger document is refused. A key takes about 400 bytes.
-const MAX_DOCUMENT_BYTES: usize = 1024 * 1024;
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
@@ -32,7 +32,7 @@ pub struct Jwks {
 /// How an issuer's fetching goes, for `/status` and metrics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
-    /// Keys in place, believed or not.
+    /// Keys that tokens are checked with: none, once the last good ones are too old to be believed.
     pub keys: usize,
     /// When they were last confirmed.
     pub last_success: Option<Moment>,
@@ -66,18 +66,18 @@ impl Jwks {
     }
 
     /// For a request that was denied for want of keys: waits for the fetch in flight, or for a new
-    /// one if that is allowed now. `kid` as in `Denial::wanted_keys`. Waits at most the configured
-    /// `timeout`.
+    /// one if that is allowed now. Waits at most the configured `timeout`.
     ///
     /// Returns whether asking the verifier again is worth it.
-    pub async fn refresh_for(&self, kid: Option<&str>) -> bool {
+    pub async fn refresh_for(&self, wanted: Wanted<'_>) -> bool {
         // Whether waiting ended well or not, the keys decide.
-        let _ = tokio::time::timeout(*self.fetcher.config.timeout, self.fetcher.wait(kid)).await;
-        self.fetcher.serves(kid)
+        let _ = tokio::time::timeout(*self.fetcher.config.timeout, self.fetcher.wait(wanted)).await;
+        self.fetcher.serves(wanted)
     }
 
     pub fn status(&self) -> Status {
-        let keys = self.fetcher.keyring.len();
+        let keyring = &self.fetcher.keyring;
+        let keys = if keyring.is_usable(Clock::now()) { keyring.len() } else { 0 };
         Status { keys, ..self.fetcher.state().status.clone() }
     }
 }
@@ -166,18 +166,7 @@ impl Fetcher {
     }
 
     async fn fetch(&self) -> Result<Published, FetchError> {
-        let url = self.config.url.expose();
-        let mut response = self.client.get(url).send().await?;
-        if response.status() != reqwest::StatusCode::OK {
-            return Err(FetchError::Status(response.status().as_u16()));
-        }
-        let mut document = Vec::new();
-        while let Some(chunk) = response.chunk().await? {
-            if document.len() + chunk.len() > MAX_DOCUMENT_BYTES {
-                return Err(FetchError::TooLarge);
-            }
-            document.extend_from_slice(&chunk);
-        }
+        let document = fetch::document(&self.client, &self.config).await?;
         Ok(self.keyring.publish(&document, Clock::now(), *self.config.max_stale)?)
     }
 
@@ -200,6 +189,9 @@ impl Fetcher {
         if changed || state.health != Health::Good {
             let (authority, url) = (&self.authority, &self.config.url);
             log::info!("auth.{authority}: {usable} keys from {url}, {skipped} others passed over");
+        }
+        if changed {
+            state.refetch.answered(|kid| kid.is_empty() || self.keyring.contains(kid));
         }
         state.health = Health::Good;
         state.failures = 0;
@@ -224,8 +216,8 @@ impl Fetcher {
                 );
             } else {
                 log::warn!(
-                    "auth.{authority}: no keys from {url}: {why}; its tokens are refused until a \
-                     fetch succeeds"
+                    "auth.{authority}: no keys from {url}: {why}; requests with its tokens are \
+                     answered 503 until a fetch succeeds"
                 );
             }
         }
@@ -239,23 +231,23 @@ impl Fetcher {
     }
 
     /// Until a fetch that was begun for this request or after it is over, if there is to be one.
-    async fn wait(&self, kid: Option<&str>) {
+    async fn wait(&self, wanted: Wanted<'_>) {
         let mut finished = self.finished.subscribe();
         loop {
-            let Some(awaited) = self.request(kid, Clock::now()) else { return };
+            let Some(awaited) = self.request(wanted, Clock::now()) else { return };
             if finished.wait_for(|number| *number >= awaited.number).await.is_err() {
                 return;
             }
             // One that was in flight already may have been answered before the key was made: once
             // it is over, the key is worth a fetch of its own.
-            if self.serves(kid) || !awaited.was_in_flight {
+            if self.serves(wanted) || !awaited.was_in_flight {
                 return;
             }
         }
     }
 
     /// The fetch to wait for; `None` if there is none and none may be begun.
-    fn request(&self, kid: Option<&str>, now: Moment) -> Option<Awaited> {
+    fn request(&self, wanted: Wanted<'_>, now: Moment) -> Option<Awaited> {
         let mut guard = self.state();
         let state = &mut *guard;
         let next = Awaited { number: state.begun + 1, was_in_flight: false };
@@ -263,8 +255,8 @@ impl Fetcher {
             Phase::Fetching => Some(Awaited { number: state.begun, was_in_flight: true }),
             Phase::Asked => Some(next),
             // It may have come while this request was on its way here.
-            Phase::Pausing if self.serves(kid) => None,
-            Phase::Pausing if !state.refetch.admit(kid.unwrap_or_default(), now) => None,
+            Phase::Pausing if self.serves(wanted) => None,
+            Phase::Pausing if !state.refetch.admit(name_of(wanted), now) => None,
             Phase::Pausing => {
                 state.phase = Phase::Asked;
                 self.asked.notify_one();
@@ -274,8 +266,13 @@ impl Fetcher {
     }
 
     /// Whether the keys at hand answer what was asked.
-    fn serves(&self, kid: Option<&str>) -> bool {
-        self.keyring.is_usable(Clock::now()) && kid.is_none_or(|kid| self.keyring.contains(kid))
+    fn serves(&self, wanted: Wanted<'_>) -> bool {
+        let is_there = match wanted {
+            Wanted::Any => true,
+            Wanted::Named(kid) => self.keyring.contains(kid),
+            Wanted::Other { generation, .. } => self.keyring.generation() != generation,
+        };
+        is_there && self.keyring.is_usable(Clock::now())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -284,62 +281,19 @@ impl Fetcher {
     }
 }
 
+/// What fetches are counted by: a key id, or the empty one where none is named.
+fn name_of(wanted: Wanted<'_>) -> &str {
+    match wanted {
+        Wanted::Any => "",
+        Wanted::Named(kid) => kid,
+        Wanted::Other { kid, .. } => kid.unwrap_or_default(),
+    }
+}
+
 /// A fetch that a request waits for.
 struct Awaited {
     number: u64,
     was_in_flight: bool,
-}
-
-/// Why a fetch brought no keys.
-#[derive(Debug, thiserror::Error)]
-enum FetchError {
-    #[error("the request failed")]
-    Transport(#[source] reqwest::Error),
-    #[error("the answer was status {0}, not 200; redirects are not followed")]
-    Status(u16),
-    #[error("the answer is larger than {MAX_DOCUMENT_BYTES} bytes")]
-    TooLarge,
-    #[error(transparent)]
-    Keys(#[from] InvalidKeys),
-}
-
-impl From<reqwest::Error> for FetchError {
-    fn from(error: reqwest::Error) -> Self {
-        // The address may have a token in its query.
-        FetchError::Transport(error.without_url())
-    }
-}
-
-impl FetchError {
-    /// With its causes: the outermost one seldom says what to do.
-    fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            cause = error.source();
-        }
-        text
-    }
-}
-
-fn client(config: &Config) -> Result<reqwest::Client, reqwest::Error> {
-    // Building a client panics where no provider is installed; being second is as good.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let builder = reqwest::Client::builder()
-        .user_agent(concat!("portcullis/", env!("CARGO_PKG_VERSION")))
-        .redirect(reqwest::redirect::Policy::none())
-        // Whoever sets an environment variable must not become the source of keys.
-        .no_proxy()
-        .timeout(*config.timeout)
-        // Between two refreshes a connection would only grow stale.
-        .pool_max_idle_per_host(0);
-    if config.url.is_encrypted() {
-        return builder.build();
-    }
-    // Without TLS a system without root certificates will do.
-    builder.tls_certs_only([]).build()
 }
 
 /// Up to a tenth less, so that replicas started together drift apart.

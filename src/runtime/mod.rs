@@ -13,6 +13,7 @@ pub mod lifecycle;
 pub mod reload;
 pub mod server;
 pub mod shared;
+mod signals;
 pub mod snapshot;
 pub mod status;
 pub mod tls;

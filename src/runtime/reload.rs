@@ -81,7 +81,9 @@ fn unchangeable(old: &Config, new: &Config) -> Vec<Problem> {
         ("listeners", old.listeners != new.listeners),
         ("admin", old.admin != new.admin),
         ("record", old.record.of_process() != new.record.of_process()),
+        ("otlp", old.otlp != new.otlp),
         ("traces", old.traces != new.traces),
+        ("metrics", old.metrics != new.metrics),
     ];
     fixed
         .into_iter()

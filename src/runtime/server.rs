@@ -17,10 +17,17 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::drain::Drain;
 use super::reload;
 use super::shared::Shared;
+use super::signals;
+use super::snapshot::Snapshot;
+use super::status;
 use crate::admin;
+use crate::config::otlp::telemetry::Telemetry;
 use crate::config::{Config, Diagnostic, Environment};
 use crate::idempotency::Keys;
+use crate::observe::events::EventLog;
 use crate::observe::metrics::Metrics;
+use crate::observe::otlp::Exporting;
+use crate::observe::otlp::push::Push;
 use crate::observe::trace::Tracer;
 use crate::proxy::gateway::Gateway;
 use crate::proxy::listener::{Listeners, check_free};
@@ -45,23 +52,33 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     let runtime = record_runtime()?;
     // First of all: until somebody listens for it, SIGHUP ends the process.
     let hangups = hangups(&runtime)?;
+    signals::take_others(&runtime);
     let (config, sources) =
         Config::load(path, &Environment::process()).map_err(StartError::Config)?;
     let metrics = Arc::new(Metrics::new().map_err(|e| StartError::Other(e.to_string()))?);
-    let snapshot =
+    let mut snapshot =
         reload::compile(config.clone(), &sources, &metrics).map_err(StartError::Config)?;
     check_addresses(&config)?;
+    snapshot.events = EventLog::start()
+        .map_err(|error| StartError::Other(format!("no thread for the log: {error}")))?;
 
     let database = config.record.store.chosen().map(|_| Database::open(&config.record.store));
     let database = database.transpose().map_err(|error| StartError::Other(error.to_string()))?;
+    if let Some(database) = &database {
+        check_files(database, &config, &snapshot, &runtime)?;
+    }
     let meters = &metrics.record.meters;
     let recorder = database
         .as_ref()
         .map(|d| Recorder::start(d, &config.record, runtime.handle(), meters.clone()));
     let keys = database.as_ref().map(|database| Keys::start(database, runtime.handle()));
-    let tracer = Tracer::start(&config.traces, &metrics)
-        .map_err(|error| StartError::Other(format!("traces: {error}")))?;
+    let (exporting, interval) = export(&config)?;
+    let tracer = Tracer::start(exporting.traces.as_ref(), config.traces.sample, &metrics);
     let shared = Arc::new(Shared::new(snapshot, metrics, recorder, keys, tracer));
+    let push = exporting.metrics.as_ref().map(|channel| {
+        let (exports, shared) = (shared.metrics.metric_exports.clone(), shared.clone());
+        Push::start(channel.clone(), interval, exports, move || status::gather(&shared))
+    });
 
     let conf = server_conf(&config);
     let mut server = Server::new_with_opt_and_conf(None, conf);
@@ -85,7 +102,22 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     proxy.add_dependency(&background);
     let admin = admin::Admin::new(shared.clone(), config.admin.address);
     server.add_service(background_service("admin", admin));
-    server.run(RunArgs { shutdown_signal: Box::new(Drain::new(shared, config.server)) });
+    server.run(RunArgs { shutdown_signal: Box::new(Drain::new(shared, push, config.server)) });
+    Ok(())
+}
+
+/// A record that cannot be written is found out now, and not with the first request.
+fn check_files(
+    database: &Database,
+    config: &Config,
+    snapshot: &Snapshot,
+    runtime: &tokio::runtime::Runtime,
+) -> Result<(), StartError> {
+    let opened = runtime.block_on(database.require(&config.record.store));
+    opened.map_err(|error| StartError::Other(error.to_string()))?;
+    if snapshot.routes.iter().any(|route| config.record.needs_journal(&route.record)) {
+        config.record.check_journal().map_err(StartError::Other)?;
+    }
     Ok(())
 }
 
@@ -96,6 +128,23 @@ fn record_runtime() -> Result<tokio::runtime::Runtime, StartError> {
         .enable_all()
         .build()
         .map_err(|error| StartError::Other(format!("no runtime for the record: {error}")))
+}
+
+/// The ways to the collectors, and the time between two exports of metrics.
+fn export(config: &Config) -> Result<(Exporting, Duration), StartError> {
+    let telemetry = Telemetry::resolve(config, &Environment::process());
+    for warning in &telemetry.warnings {
+        log::warn!("{warning}");
+    }
+    let exporting = Exporting::start(&telemetry)
+        .map_err(|error| StartError::Other(format!("otlp: {error}")))?;
+    if let Some(to) = &telemetry.traces {
+        log::info!("traces to {to}");
+    }
+    if let Some(to) = &telemetry.metrics {
+        log::info!("metrics to {to} every {}", telemetry.interval);
+    }
+    Ok((exporting, *telemetry.interval))
 }
 
 fn hangups(runtime: &tokio::runtime::Runtime) -> Result<Signal, StartError> {

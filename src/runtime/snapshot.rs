@@ -18,6 +18,7 @@ use crate::config::load::KeyPath;
 use crate::config::route::Serve;
 use crate::config::{self, Config};
 use crate::limits::{SharedLimits, Store};
+use crate::observe::events::EventLog;
 use crate::observe::metrics::{Metrics, RouteMetrics, UpstreamMetrics};
 use crate::policy::auth::{Guard, Verifier};
 use crate::policy::retry::budget::Budget;
@@ -47,6 +48,8 @@ pub struct Snapshot {
     pub limit_stores: BTreeMap<String, Arc<Store>>,
     /// Of the listeners that have it, by name.
     pub tls: BTreeMap<String, Arc<rustls::ServerConfig>>,
+    /// Where requests that fail are told of; goes nowhere until the process runs.
+    pub events: EventLog,
 }
 
 /// An entry of `auth`, with whatever keeps its keys fresh.
@@ -137,6 +140,8 @@ pub struct UpstreamTarget {
     pub upstream: Arc<Upstream>,
     pub metrics: UpstreamMetrics,
     pub authorities: Option<Authorities>,
+    /// Connections are only used again by attempts with the same one: see `carry::pool_key`.
+    pub pool_key: u64,
 }
 
 impl Snapshot {
@@ -201,6 +206,7 @@ impl Snapshot {
             authorities,
             limit_stores,
             tls,
+            events: before.map(|before| before.events.clone()).unwrap_or_default(),
         })
     }
 

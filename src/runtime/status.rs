@@ -2,11 +2,14 @@
 //!
 //! Served by the admin listener, and by routes that ask for it with `serve`.
 
+mod keys;
+
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
 use bytes::Bytes;
 use http::HeaderValue;
+use prometheus::proto::MetricFamily;
 use serde::Serialize;
 
 use super::circuits;
@@ -15,7 +18,7 @@ use super::shared::Shared;
 use super::snapshot::{Route, Snapshot, Target};
 use crate::config::route::Serve;
 use crate::idempotency;
-use crate::observe::metrics::StateMetrics;
+use crate::observe::metrics::{StateMetrics, render};
 use crate::policy::breaker::{Breaker, State};
 use crate::time::{Clock, Moment};
 
@@ -98,6 +101,7 @@ struct Status {
     routes: BTreeMap<String, RouteStatus>,
     upstreams: BTreeMap<String, UpstreamStatus>,
     retry_budgets: BTreeMap<String, BudgetStatus>,
+    auth: BTreeMap<String, keys::KeysStatus>,
     record: RecordStatus,
 }
 
@@ -175,6 +179,7 @@ fn status(shared: &Shared) -> Status {
         routes: snapshot.routes.iter().map(|r| (r.name.to_string(), route(r, now))).collect(),
         upstreams: upstreams(&snapshot, now),
         retry_budgets: budgets(&snapshot, now),
+        auth: keys::of(&snapshot, now),
         record: RecordStatus {
             written: stats.written,
             committed: stats.committed,
@@ -246,17 +251,22 @@ fn budgets(snapshot: &Snapshot, now: Moment) -> BTreeMap<String, BudgetStatus> {
     snapshot.budgets.iter().map(|(name, budget)| (name.clone(), of(budget))).collect()
 }
 
-/// Copy the state that lives in policies and recorder into the metrics, and render them all.
+/// All metrics, in the text format of Prometheus.
 pub fn metrics(shared: &Shared) -> Vec<u8> {
+    render(&gather(shared))
+}
+
+/// Copy the state that lives in policies and recorder into the metrics, and gather them all.
+pub fn gather(shared: &Shared) -> Vec<MetricFamily> {
     let snapshot = shared.snapshot.load();
     let metrics = &shared.metrics;
     metrics.generation.set(as_gauge(snapshot.generation));
     metrics.in_flight.set(as_gauge(shared.lifecycle.in_flight() as u64));
-    // Held until the text is complete: two scrapes at once must not mix.
+    // Held until all is gathered: two scrapes at once must not mix.
     let state = metrics.state.lock().unwrap_or_else(PoisonError::into_inner);
     state.reset();
     publish(&state, shared, &snapshot, Clock::now());
-    metrics.render()
+    metrics.gather()
 }
 
 fn publish(state: &StateMetrics, shared: &Shared, snapshot: &Snapshot, now: Moment) {
@@ -281,6 +291,10 @@ fn publish(state: &StateMetrics, shared: &Shared, snapshot: &Snapshot, now: Mome
         }
         let endpoints = target.upstream.endpoints().len() as u64;
         state.endpoints.with_label_values(&[name]).set(as_gauge(endpoints));
+        let lookups = target.upstream.lookups();
+        state.failed_lookups.with_label_values(&[name]).inc_by(lookups.failed());
+        let unresolved = as_gauge(lookups.unresolved_for(now).as_secs());
+        state.unresolved_seconds.with_label_values(&[name]).set(unresolved);
     }
     for (name, budget) in &snapshot.budgets {
         state.budget_tokens.with_label_values(&[name]).set(budget.tokens(now));

@@ -43,10 +43,17 @@ pub struct Config {
     /// The largest message in either direction, in any of its forms.
     #[serde(default = "max_message")]
     pub max_message: Size,
+    /// The smallest answer that is compressed for a caller who accepts it.
+    #[serde(default = "compress_from")]
+    pub compress_from: Size,
 }
 
 fn max_message() -> Size {
     Size::mib(1)
+}
+
+fn compress_from() -> Size {
+    Size::kib(1)
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]

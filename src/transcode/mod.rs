@@ -36,7 +36,7 @@ pub enum Fault {
     /// It is not what it says it is, or not what the method takes.
     Malformed(&'static str),
     TooLarge,
-    /// It is compressed, by an encoding that its sender named; none is spoken here.
+    /// It is compressed, by an encoding that is not read here.
     Compressed,
     /// It is compressed, and its sender never said how.
     UnannouncedCompression,

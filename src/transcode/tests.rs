@@ -1,5 +1,6 @@
 //! A service with and without annotations, both ways.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use base64::Engine as _;
@@ -11,6 +12,10 @@ use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
 
 use super::wire::Framing;
 use super::*;
+use crate::coding::{Coding, Encoding};
+
+const IDENTITY: Encoding = Encoding::Identity;
+const GZIP: Encoding = Encoding::Coded(Coding::Gzip);
 
 const ANNOTATIONS: &str = include_str!("../../tests/protos/annotations.proto");
 
@@ -250,7 +255,7 @@ fn annotations_give_the_same_both_ways() {
     let read = |method: &str, path: &str, query: Option<&str>, body: &str| {
         let method = method.parse().expect("a method");
         let (method, request) = into.to_rpc(&method, path, query, body.as_bytes())?;
-        let message = wire::unwrap(Framing::Grpc, &request.body, false)?;
+        let message = wire::unwrap(Framing::Grpc, &request.body, IDENTITY, 0)?;
         let message =
             DynamicMessage::decode(method.input.clone(), &message[..]).expect("a message");
         Ok((request.path, serde_json::to_string(&message).expect("JSON")))
@@ -314,7 +319,7 @@ fn a_reply_is_json_or_the_field_its_binding_names() {
     let framed = wire::wrap(Framing::Grpc, book.encode_to_vec());
     let reply = |path: &str| {
         let (method, request) = into.to_rpc(&http::Method::GET, path, None, b"").expect("bound");
-        method.reply(request.binding, &framed, false)
+        method.reply(request.binding, &framed, IDENTITY)
     };
     assert_eq!(reply("/v1/shelves/1/books/2"), Ok(br#"{"title":"T"}"#.to_vec()));
     assert_eq!(reply("/v1/books/2"), Ok(br#""T""#.to_vec()));
@@ -397,23 +402,28 @@ fn what_does_not_fit_the_descriptors_is_named_with_its_key() {
 
 #[test]
 fn frames_that_are_broken_are_known_by_what_is_wrong() {
-    let unwrap =
-        |body: &[u8], announced| wire::unwrap(Framing::Grpc, body, announced).map(Vec::from);
-    assert_eq!(unwrap(&[0, 0, 0, 0, 1, 7], true), Ok(vec![7]));
-    assert_eq!(unwrap(&[1, 0, 0, 0, 1, 7], true), Err(Fault::Compressed));
-    assert_eq!(unwrap(&[1, 0, 0, 0, 1, 7], false), Err(Fault::UnannouncedCompression));
+    let unwrap = |body: &[u8], encoding| {
+        wire::unwrap(Framing::Grpc, body, encoding, 1000).map(Cow::into_owned)
+    };
+    for encoding in [IDENTITY, GZIP, Encoding::Unknown] {
+        assert_eq!(unwrap(&[0, 0, 0, 0, 1, 7], encoding), Ok(vec![7]));
+    }
+    assert_eq!(unwrap(&[1, 0, 0, 0, 1, 7], Encoding::Unknown), Err(Fault::Compressed));
+    assert_eq!(unwrap(&[1, 0, 0, 0, 1, 7], IDENTITY), Err(Fault::UnannouncedCompression));
+    assert!(matches!(unwrap(&[1, 0, 0, 0, 1, 7], GZIP), Err(Fault::Malformed(_))));
     for body in
         [&[][..], &[0, 0, 0, 0], &[0, 0, 0, 0, 2, 7], &[0, 0, 0, 0, 0, 7], &[2, 0, 0, 0, 1, 7]]
     {
-        assert!(matches!(unwrap(body, true), Err(Fault::Malformed(_))), "{body:?}");
+        assert!(matches!(unwrap(body, GZIP), Err(Fault::Malformed(_))), "{body:?}");
     }
-    assert_eq!(wire::unwrap(Framing::Bare, b"{}", true), Err(Fault::Compressed));
+    let bare = wire::unwrap(Framing::Bare, b"{}", Encoding::Unknown, 1000);
+    assert_eq!(bare, Err(Fault::Compressed));
     let in_pieces = [STANDARD.encode([0, 0, 0, 0]), STANDARD.encode([1, 7])].concat();
     assert_eq!(
-        wire::unwrap(Framing::GrpcWebText, in_pieces.as_bytes(), false).as_deref(),
+        wire::unwrap(Framing::GrpcWebText, in_pieces.as_bytes(), IDENTITY, 0).as_deref(),
         Ok(&[7][..])
     );
-    assert!(wire::unwrap(Framing::GrpcWebText, b"AAAA*", false).is_err());
+    assert!(wire::unwrap(Framing::GrpcWebText, b"AAAA*", IDENTITY, 0).is_err());
 }
 
 #[test]
@@ -423,7 +433,13 @@ fn a_connect_get_holds_its_message_in_the_query() {
     assert_eq!(read("connect=v1&encoding=json&message=%7B%7D"), Ok((Codec::Json, b"{}".to_vec())));
     assert_eq!(read("encoding=proto&base64=1&message=CgE_"), Ok((Codec::Proto, vec![10, 1, 63])));
     assert_eq!(read("encoding=proto&base64=1&message=CgE%3D"), Ok((Codec::Proto, vec![10, 1])));
-    assert_eq!(read("encoding=json&message=x&compression=gzip"), Err(Fault::Compressed));
+    for (compression, encoding) in
+        [("gzip", GZIP), ("identity", IDENTITY), ("", IDENTITY), ("br", Encoding::Unknown)]
+    {
+        let query = format!("encoding=json&message=x&compression={compression}");
+        assert_eq!(wire::encoding_of_query(&query), encoding);
+        assert_eq!(read(&query), Ok((Codec::Json, b"x".to_vec())));
+    }
     for query in [
         "",
         "encoding=json",
@@ -450,10 +466,14 @@ proptest! {
                     prop_assert!(answer.len() <= 200);
                 }
             }
-            let _ = method.reply(0, &bytes, true);
+            let _ = method.reply(0, &bytes, GZIP);
         }
         for framing in [Framing::Bare, Framing::Grpc, Framing::GrpcWeb, Framing::GrpcWebText] {
-            let _ = wire::unwrap(framing, &bytes, false);
+            for encoding in [IDENTITY, GZIP] {
+                let _ = wire::unwrap(framing, &bytes, encoding, 200);
+                let _ = wire::inflated(framing, &bytes, encoding, 200);
+            }
+            let _ = wire::deflated(framing, &bytes, Coding::Gzip);
             let _ = wire::first(framing, &bytes);
         }
         let text = String::from_utf8_lossy(&bytes);
@@ -480,19 +500,25 @@ proptest! {
         };
         let body = request.body.expect("a body");
         let (_, call) = into.to_rpc(&request.method, &request.target, None, &body).expect("bound");
-        let message = wire::unwrap(Framing::Grpc, &call.body, false).expect("one message");
+        let message = wire::unwrap(Framing::Grpc, &call.body, IDENTITY, 0).expect("one message");
         let back = DynamicMessage::decode(method.input.clone(), &message[..]).expect("a message");
         if !price.is_nan() {
             prop_assert_eq!(back.encode_to_vec(), book.encode_to_vec());
         }
+        let body_length = body.len();
         for framing in [Framing::Grpc, Framing::GrpcWebText] {
             // Without the trailers that end an answer of gRPC-Web.
             let wrapped = match framing {
                 Framing::GrpcWebText => STANDARD.encode(wire::wrap(Framing::Grpc, body.to_vec())).into_bytes(),
                 framing => wire::wrap(framing, body.to_vec()),
             };
-            let unwrapped = wire::unwrap(framing, &wrapped, false).map(Vec::from);
-            prop_assert_eq!(unwrapped, Ok(body.to_vec()));
+            let unwrap = |body: &[u8]| wire::unwrap(framing, body, GZIP, body_length).map(Cow::into_owned);
+            prop_assert_eq!(unwrap(&wrapped), Ok(body.to_vec()));
+            if let Some(deflated) = wire::deflated(framing, &wrapped, Coding::Gzip) {
+                prop_assert_eq!(unwrap(&deflated), Ok(body.to_vec()));
+                let inflated = wire::inflated(framing, &deflated, GZIP, usize::MAX);
+                prop_assert_eq!(inflated, Ok(wrapped));
+            }
         }
     }
 }

@@ -17,6 +17,7 @@ use super::field::FieldPath;
 use super::message::{self, Codec};
 use super::wire::{self, Framing};
 use super::{Fault, Mistake, annotation};
+use crate::coding::Encoding;
 use crate::time::Moment;
 
 /// The methods of a route, both sides of each.
@@ -29,6 +30,7 @@ pub struct Transcoder {
     reading: DeserializeOptions,
     refuse_unknown: bool,
     max_message: usize,
+    compress_from: usize,
     /// Nanoseconds; zero for never.
     complained: AtomicU64,
 }
@@ -99,6 +101,7 @@ impl Transcoder {
             reading,
             refuse_unknown,
             max_message,
+            compress_from: config.compress_from.as_usize(),
             complained,
         })
     }
@@ -115,6 +118,16 @@ impl Transcoder {
 
     pub fn upstream(&self) -> Upstream {
         self.upstream
+    }
+
+    /// The longest message, in any of its forms.
+    pub fn max_message(&self) -> usize {
+        self.max_message
+    }
+
+    /// The shortest answer that is worth compressing.
+    pub fn compress_from(&self) -> usize {
+        self.compress_from
     }
 
     /// The longest body that is worth reading.
@@ -288,8 +301,8 @@ impl Method {
     }
 
     /// The upstream's message as the JSON that answers a request.
-    pub fn reply(&self, binding: usize, body: &[u8], compressed: bool) -> Result<Vec<u8>, Fault> {
-        let message = wire::unwrap(Framing::Grpc, body, compressed)?;
+    pub fn reply(&self, binding: usize, body: &[u8], encoding: Encoding) -> Result<Vec<u8>, Fault> {
+        let message = wire::unwrap(Framing::Grpc, body, encoding, self.max_message)?;
         let answer = self.read(&message, Codec::Proto)?;
         let json = self.bindings[binding].of_answer(&answer)?;
         self.bound(json.len())?;

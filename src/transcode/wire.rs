@@ -12,6 +12,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use percent_encoding::percent_decode_str;
 
 use super::{Codec, Fault};
+use crate::coding::{Coding, Encoding, Unreadable};
 
 /// What surrounds a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,36 +35,129 @@ const INDIFFERENT: GeneralPurposeConfig =
 const BASE64: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, INDIFFERENT);
 const BASE64_URL: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, INDIFFERENT);
 
-/// The one message of a body. `announced`: its sender named an encoding that compresses.
-pub fn unwrap(framing: Framing, body: &[u8], announced: bool) -> Result<Cow<'_, [u8]>, Fault> {
+/// The one message of a body whose sender named `encoding`. Decoded, it has at most `limit` bytes.
+pub fn unwrap(
+    framing: Framing,
+    body: &[u8],
+    encoding: Encoding,
+    limit: usize,
+) -> Result<Cow<'_, [u8]>, Fault> {
     match framing {
-        Framing::Bare if announced => Err(Fault::Compressed),
-        Framing::Bare => Ok(Cow::Borrowed(body)),
-        Framing::Grpc | Framing::GrpcWeb => unframe(body, announced).map(Cow::Borrowed),
+        Framing::Bare => match encoding {
+            Encoding::Identity => Ok(Cow::Borrowed(body)),
+            Encoding::Coded(_) | Encoding::Unknown => inflate(body, encoding, limit),
+        },
+        Framing::Grpc | Framing::GrpcWeb => unframe(body, encoding, limit),
         Framing::GrpcWebText => {
             let mut decoded = of_base64(body)?;
-            unframe(&decoded, announced)?;
+            if let Cow::Owned(message) = unframe(&decoded, encoding, limit)? {
+                return Ok(Cow::Owned(message));
+            }
             decoded.drain(..PREFIX);
             Ok(Cow::Owned(decoded))
         }
     }
 }
 
-fn unframe(body: &[u8], announced: bool) -> Result<&[u8], Fault> {
+fn unframe(body: &[u8], encoding: Encoding, limit: usize) -> Result<Cow<'_, [u8]>, Fault> {
     let Some(([flags, length @ ..], message)) = body.split_first_chunk::<PREFIX>() else {
         return Err(Fault::Malformed("there is no whole message"));
     };
-    match *flags {
-        0 => {}
-        COMPRESSED if announced => return Err(Fault::Compressed),
-        COMPRESSED => return Err(Fault::UnannouncedCompression),
-        _ => return Err(Fault::Malformed("the message has flags that none has")),
+    if flags & !COMPRESSED != 0 {
+        return Err(Fault::Malformed("the message has flags that none has"));
     }
     match u64::from(u32::from_be_bytes(*length)).cmp(&(message.len() as u64)) {
-        std::cmp::Ordering::Equal => Ok(message),
+        std::cmp::Ordering::Equal if *flags == 0 => Ok(Cow::Borrowed(message)),
+        std::cmp::Ordering::Equal => inflate(message, encoding, limit),
         std::cmp::Ordering::Greater => Err(Fault::Malformed("the message is incomplete")),
         std::cmp::Ordering::Less => Err(Fault::Malformed("there is more than one message")),
     }
+}
+
+/// A message that is marked as compressed.
+fn inflate(message: &[u8], encoding: Encoding, limit: usize) -> Result<Cow<'_, [u8]>, Fault> {
+    match encoding {
+        Encoding::Identity => Err(Fault::UnannouncedCompression),
+        Encoding::Unknown => Err(Fault::Compressed),
+        Encoding::Coded(coding) => match coding.read(message, limit) {
+            Ok(message) => Ok(Cow::Owned(message)),
+            Err(Unreadable::TooLarge) => Err(Fault::TooLarge),
+            Err(Unreadable::Malformed) => {
+                Err(Fault::Malformed("the message is not compressed as its request says"))
+            }
+        },
+    }
+}
+
+/// A body with nothing in it compressed, framed as it was; decoded, it has at most `limit` bytes.
+pub fn inflated(
+    framing: Framing,
+    body: &[u8],
+    encoding: Encoding,
+    limit: usize,
+) -> Result<Vec<u8>, Fault> {
+    match framing {
+        Framing::Bare => unwrap(framing, body, encoding, limit).map(Cow::into_owned),
+        Framing::Grpc | Framing::GrpcWeb => inflate_frames(body, encoding, limit),
+        Framing::GrpcWebText => {
+            let frames = inflate_frames(&of_base64(body)?, encoding, limit)?;
+            Ok(STANDARD.encode(frames).into_bytes())
+        }
+    }
+}
+
+fn inflate_frames(mut body: &[u8], encoding: Encoding, limit: usize) -> Result<Vec<u8>, Fault> {
+    let mut frames = Vec::with_capacity(body.len());
+    while !body.is_empty() {
+        let (flags, message, rest) = next_frame(body)?;
+        if flags & COMPRESSED == 0 {
+            put_frame(&mut frames, flags, message);
+        } else {
+            let left = limit.saturating_sub(frames.len());
+            put_frame(&mut frames, flags & !COMPRESSED, &inflate(message, encoding, left)?);
+        }
+        body = rest;
+    }
+    Ok(frames)
+}
+
+/// A body with its first message compressed, framed as it was; `None` where that makes it no smaller.
+pub fn deflated(framing: Framing, body: &[u8], coding: Coding) -> Option<Vec<u8>> {
+    let deflate = |body: &[u8]| {
+        let (flags, message, rest) = next_frame(body).ok()?;
+        let message = coding.write(message).filter(|_| flags == 0)?;
+        let mut frames = Vec::with_capacity(PREFIX + message.len() + rest.len());
+        put_frame(&mut frames, COMPRESSED, &message);
+        frames.extend_from_slice(rest);
+        Some(frames)
+    };
+    match framing {
+        Framing::Bare => coding.write(body),
+        Framing::Grpc | Framing::GrpcWeb => deflate(body),
+        Framing::GrpcWebText => {
+            let frames = deflate(&of_base64(body).ok()?)?;
+            Some(STANDARD.encode(frames).into_bytes())
+        }
+    }
+}
+
+/// The flags and the data of a body's first frame, and what follows it.
+fn next_frame(body: &[u8]) -> Result<(u8, &[u8], &[u8]), Fault> {
+    let incomplete = Fault::Malformed("the message is incomplete");
+    let Some(([flags, length @ ..], rest)) = body.split_first_chunk::<PREFIX>() else {
+        return Err(incomplete);
+    };
+    match rest.split_at_checked(u32::from_be_bytes(*length) as usize) {
+        Some((message, rest)) => Ok((*flags, message, rest)),
+        None => Err(incomplete),
+    }
+}
+
+fn put_frame(frames: &mut Vec<u8>, flags: u8, message: &[u8]) {
+    frames.push(flags);
+    // No limit on messages goes as far.
+    frames.extend_from_slice(&u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes());
+    frames.extend_from_slice(message);
 }
 
 /// Whole pieces of Base64 one after another, each with its own padding.
@@ -92,10 +186,7 @@ pub fn wrap(framing: Framing, message: Vec<u8>) -> Vec<u8> {
 
 fn frame(message: &[u8]) -> Vec<u8> {
     let mut framed = Vec::with_capacity(PREFIX + message.len() + TRAILERS.len());
-    framed.push(0);
-    // No limit on messages goes as far.
-    framed.extend_from_slice(&u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes());
-    framed.extend_from_slice(message);
+    put_frame(&mut framed, 0, message);
     framed
 }
 
@@ -109,7 +200,7 @@ pub fn first(framing: Framing, body: &[u8]) -> Result<Cow<'_, [u8]>, Fault> {
     let length = framed.get(1..PREFIX).and_then(|length| length.try_into().ok());
     let length = length.map_or(0, u32::from_be_bytes) as usize;
     let whole = framed.get(..PREFIX.saturating_add(length)).unwrap_or(&framed);
-    unframe(whole, false).map(|message| Cow::Owned(message.to_vec()))
+    unframe(whole, Encoding::Identity, 0).map(|message| Cow::Owned(message.into_owned()))
 }
 
 /// The codec that the query of a Connect GET names.
@@ -121,11 +212,13 @@ pub fn codec_of_query(query: &str) -> Result<Codec, Fault> {
     }
 }
 
-/// The message in the query of a Connect GET.
+/// How the message in the query of a Connect GET is compressed.
+pub fn encoding_of_query(query: &str) -> Encoding {
+    Encoding::named(parameter(query, "compression").unwrap_or_default().as_bytes())
+}
+
+/// The message in the query of a Connect GET, as it is encoded.
 pub fn message_of_query(query: &str) -> Result<Vec<u8>, Fault> {
-    if !matches!(parameter(query, "compression"), None | Some("" | "identity")) {
-        return Err(Fault::Compressed);
-    }
     let message = parameter(query, "message");
     let message = message.ok_or(Fault::Malformed("the query has no message"))?;
     // As forms are written: some clients' spaces are plus signs.

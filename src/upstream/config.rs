@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, de};
 
 use crate::policy::breaker;
 use crate::units::Timespan;
@@ -21,12 +22,26 @@ pub struct Config {
     /// How often names are resolved again.
     #[serde(default = "default_resolve_every")]
     pub resolve_every: Timespan,
+    /// Which of a name's addresses are used.
+    #[serde(default)]
+    pub ip_family: IpFamily,
+    /// A name that cannot be resolved for this long loses its addresses; 0: never.
+    #[serde(default)]
+    pub empty_after: Timespan,
     /// Which `Host` the upstream sees.
     #[serde(default)]
     pub host_header: HostHeader,
     /// An unused pooled connection is closed after this long; keep it below the upstream's own.
     #[serde(default = "default_idle_timeout")]
     pub idle_timeout: Timespan,
+    /// A connection that is silent for this long is probed by TCP, and given up after twice as long
+    /// without an answer; 0: never. TCP counts whole seconds.
+    #[serde(default = "default_tcp_keepalive", deserialize_with = "tcp_keepalive")]
+    pub tcp_keepalive: Timespan,
+    /// How often a connection of HTTP/2 is asked whether it is still there; 0: never. Servers of gRPC
+    /// close connections that ask more often than every five minutes unless they are told otherwise.
+    #[serde(default, deserialize_with = "ping_interval")]
+    pub h2_ping_interval: Timespan,
     /// How `https://` endpoints are verified.
     #[serde(default)]
     pub tls: Tls,
@@ -60,6 +75,19 @@ pub enum HostHeader {
     Client,
 }
 
+/// Which of a name's addresses are used, where it has some of both families.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IpFamily {
+    /// Those of IPv4. A name with both is often one server twice, listening on one of them
+    /// (`localhost`).
+    #[default]
+    PreferIpv4,
+    PreferIpv6,
+    /// All of them, each an endpoint.
+    Both,
+}
+
 /// TLS towards `https://` endpoints.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -84,6 +112,32 @@ fn default_resolve_every() -> Timespan {
 
 fn default_idle_timeout() -> Timespan {
     Timespan::from_secs(50)
+}
+
+fn default_tcp_keepalive() -> Timespan {
+    Timespan::from_secs(30)
+}
+
+fn tcp_keepalive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timespan, D::Error> {
+    within(deserializer, Duration::from_secs(1), Duration::from_secs(3600), "0s, or from 1s to 1h")
+}
+
+fn ping_interval<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timespan, D::Error> {
+    within(deserializer, Duration::from_secs(10), Duration::MAX, "0s, or at least 10s")
+}
+
+/// Zero, or between the two.
+fn within<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    least: Duration,
+    most: Duration,
+    bounds: &str,
+) -> Result<Timespan, D::Error> {
+    let span = Timespan::deserialize(deserializer)?;
+    match span.is_zero() || (least..=most).contains(&*span) {
+        true => Ok(span),
+        false => Err(de::Error::custom(format_args!("must be {bounds}"))),
+    }
 }
 
 /// An endpoint's URL: scheme, host, port and a path that goes before every request's.
@@ -161,6 +215,19 @@ mod tests {
     fn an_ipv6_address_loses_its_brackets() {
         let url: Url = "https://[::1]".parse().expect("a URL");
         assert_eq!((url.host.as_str(), url.port, url.tls), ("::1", 443, true));
+    }
+
+    #[test]
+    fn probes_that_could_not_work_are_refused() {
+        let parse = |line: &str| {
+            serde_yaml::from_str::<Config>(&format!("{{endpoints: ['http://a:1'], {line}}}"))
+        };
+        for right in ["tcp_keepalive: 0s", "tcp_keepalive: 1s", "h2_ping_interval: 10s"] {
+            assert!(parse(right).is_ok(), "{right}");
+        }
+        for wrong in ["tcp_keepalive: 900ms", "tcp_keepalive: 2h", "h2_ping_interval: 9s"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! Which endpoint gets a request is decided here, what becomes of it is not.
 
 pub mod config;
+pub mod lookups;
 pub mod resolve;
 
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use arc_swap::ArcSwap;
 use http::HeaderValue;
 
 pub use config::Config;
+use lookups::Lookups;
 
 use crate::policy::breaker::Breaker;
 use crate::time::Moment;
@@ -45,15 +47,13 @@ pub struct Upstream {
     /// Somebody keeps the names resolved already.
     resolving: AtomicBool,
     breaker: Option<Arc<Breaker>>,
-    /// Keeps pooled connections of differently configured upstreams apart.
-    pub group_key: u64,
+    lookups: Lookups,
 }
 
 impl Upstream {
     /// An upstream whose names are still to be resolved; addresses are there at once.
     pub fn new(name: &str, config: Config, now: Moment) -> Self {
         let breaker = config.circuit_breaker.clone().map(|c| Arc::new(Breaker::new(c, now)));
-        let group_key = resolve::fingerprint(name, &config);
         Upstream {
             name: name.into(),
             endpoints: ArcSwap::from_pointee(resolve::literal(&config)),
@@ -61,7 +61,7 @@ impl Upstream {
             turn: AtomicUsize::new(0),
             resolving: AtomicBool::new(false),
             breaker,
-            group_key,
+            lookups: Lookups::default(),
         }
     }
 
@@ -97,14 +97,19 @@ impl Upstream {
         self.breaker.as_ref()
     }
 
+    /// How its names' look-ups go.
+    pub fn lookups(&self) -> &Lookups {
+        &self.lookups
+    }
+
     /// The endpoints known now.
     pub fn endpoints(&self) -> Arc<Vec<Arc<Endpoint>>> {
         self.endpoints.load_full()
     }
 
-    /// The next endpoint in turn, another one than `avoid` if there is one.
-    /// `None` while no endpoint is known.
-    pub fn pick(&self, avoid: Option<SocketAddr>) -> Option<Arc<Endpoint>> {
+    /// The next endpoint in turn; of those `tried` by this request the fewest times, and not the
+    /// last one of them if there is another. `None` while no endpoint is known.
+    pub fn pick(&self, tried: &[SocketAddr]) -> Option<Arc<Endpoint>> {
         let endpoints = self.endpoints.load();
         let count = endpoints.len();
         if count == 0 {
@@ -112,8 +117,15 @@ impl Upstream {
         }
         // Relaxed: turns need to be spread, not ordered.
         let mut turn = self.turn.fetch_add(1, Ordering::Relaxed) % count;
-        if avoid == Some(endpoints[turn].address) {
-            turn = (turn + 1) % count;
+        if !tried.is_empty() {
+            let in_turn = (0..count).map(|step| (turn + step) % count);
+            turn = in_turn
+                .min_by_key(|place| {
+                    let address = endpoints[*place].address;
+                    let times = tried.iter().filter(|tried| **tried == address).count();
+                    (times, tried.last() == Some(&address))
+                })
+                .unwrap_or(turn);
         }
         let endpoint = endpoints[turn].clone();
         endpoint.attempts.fetch_add(1, Ordering::Relaxed);
@@ -154,15 +166,7 @@ mod tests {
     use super::*;
 
     fn upstream(endpoints: &[&str]) -> Upstream {
-        let config = Config {
-            endpoints: endpoints.iter().map(|e| e.parse().expect("a URL")).collect(),
-            protocol: config::Protocol::default(),
-            resolve_every: crate::units::Timespan::from_secs(1),
-            host_header: config::HostHeader::Endpoint,
-            idle_timeout: crate::units::Timespan::from_secs(1),
-            tls: config::Tls::default(),
-            circuit_breaker: None,
-        };
+        let config = serde_yaml::from_str(&format!("endpoints: {endpoints:?}")).expect("valid");
         Upstream::new("u", config, Moment::ZERO)
     }
 
@@ -170,24 +174,46 @@ mod tests {
     fn endpoints_take_turns() {
         let upstream = upstream(&["http://127.0.0.1:1", "http://127.0.0.1:2"]);
         let ports: Vec<_> =
-            (0..4).map(|_| upstream.pick(None).expect("an endpoint").address.port()).collect();
+            (0..4).map(|_| upstream.pick(&[]).expect("an endpoint").address.port()).collect();
         assert_eq!(ports, [1, 2, 1, 2]);
     }
 
     #[test]
     fn a_retry_gets_another_endpoint_if_there_is_one() {
         let two = upstream(&["http://127.0.0.1:1", "http://127.0.0.1:2"]);
-        let first = two.pick(None).expect("an endpoint").address;
+        let first = two.pick(&[]).expect("an endpoint").address;
         for _ in 0..4 {
-            assert_ne!(two.pick(Some(first)).expect("an endpoint").address, first);
+            assert_ne!(two.pick(&[first]).expect("an endpoint").address, first);
         }
         let one = upstream(&["http://127.0.0.1:1"]);
-        let only = one.pick(None).expect("an endpoint").address;
-        assert_eq!(one.pick(Some(only)).expect("an endpoint").address, only);
+        let only = one.pick(&[]).expect("an endpoint").address;
+        assert_eq!(one.pick(&[only]).expect("an endpoint").address, only);
+    }
+
+    #[test]
+    fn endpoints_that_were_tried_are_avoided_while_others_are_left() {
+        let names: Vec<_> = (1..=4).map(|port| format!("http://127.0.0.1:{port}")).collect();
+        let four = upstream(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        // Other requests move the turn on meanwhile.
+        for others in 0..8 {
+            let mut tried = Vec::new();
+            for _ in 0..8 {
+                (0..others).for_each(|_| drop(four.pick(&[])));
+                let picked = four.pick(&tried).expect("an endpoint").address;
+                assert_ne!(tried.last(), Some(&picked));
+                tried.push(picked);
+            }
+            for round in tried.chunks(4) {
+                let mut round = round.to_vec();
+                round.sort_unstable();
+                round.dedup();
+                assert_eq!(round.len(), 4, "{tried:?}");
+            }
+        }
     }
 
     #[test]
     fn a_name_has_no_endpoint_before_it_is_resolved() {
-        assert!(upstream(&["http://name.invalid:1"]).pick(None).is_none());
+        assert!(upstream(&["http://name.invalid:1"]).pick(&[]).is_none());
     }
 }

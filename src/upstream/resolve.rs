@@ -1,10 +1,10 @@
 //! From URLs to addresses, in the background.
 //!
 //! Names are looked up through the operating system, again and again; a name that cannot
-//! be resolved keeps the addresses it had. Nothing here runs in the path of a request.
+//! be resolved keeps the addresses it had, for `empty_after` if that is set. Nothing here runs in the
+//! path of a request.
 
 use std::collections::HashMap;
-use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-use super::config::{Config, Tls, Url};
+use super::config::{Config, IpFamily, Url};
 use super::{Endpoint, Upstream};
+use crate::time::{Clock, Moment};
 
 /// Longest wait for one look-up. The system's resolver may try for much longer.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -34,55 +35,101 @@ pub async fn keep_resolved(upstream: &Arc<Upstream>, wait: Duration) {
     let _ = tokio::time::timeout(wait, done).await;
 }
 
+/// What is known of one name.
+#[derive(Default)]
+struct Name {
+    /// The last good answer; `None` where there was none yet.
+    addresses: Option<Vec<SocketAddr>>,
+    failing_since: Option<Moment>,
+}
+
+type Names = HashMap<Url, Name>;
+
 async fn refresh(upstream: Weak<Upstream>, first: tokio::sync::oneshot::Sender<()>) {
-    let mut last_good: HashMap<Url, Vec<SocketAddr>> = HashMap::new();
+    let mut names = Names::new();
     let mut first = Some(first);
-    let mut failing = false;
     loop {
         let Some(upstream) = upstream.upgrade() else {
             return;
         };
-        let failed = resolve_all(&upstream, &mut last_good).await;
-        report(&upstream, &failed, &mut failing);
-        upstream.replace(endpoints(&upstream, &last_good));
+        let found = resolve_all(&upstream).await;
+        let now = Clock::now();
+        let mut errors = Vec::new();
+        for (url, found) in found {
+            let name = names.entry(url.clone()).or_default();
+            errors.extend(name.take_in(&upstream, &url, found, now));
+        }
+        errors.sort_unstable();
+        let failing_since = names.values().filter_map(|name| name.failing_since).min();
+        upstream.lookups.note(&errors, failing_since);
+        upstream.replace(endpoints(&upstream, &names));
         if let Some(first) = first.take() {
-            // Nobody waits any more: the start was not held up.
+            // Nothing waits any more where the start was not held up.
             let _ = first.send(());
         }
         let every = *upstream.config.resolve_every;
         drop(upstream);
+        let failing = failing_since.is_some();
         tokio::time::sleep(if failing { every.min(RETRY_EVERY) } else { every }).await;
     }
 }
 
-/// Look every name up once, all at the same time, into `last_good`; the failures, in words.
-async fn resolve_all(
-    upstream: &Upstream,
-    last_good: &mut HashMap<Url, Vec<SocketAddr>>,
-) -> Vec<String> {
+/// Look every name up once, all at the same time.
+async fn resolve_all(upstream: &Upstream) -> Vec<(Url, Result<Vec<SocketAddr>, String>)> {
     let mut lookups = tokio::task::JoinSet::new();
+    let family = upstream.config.ip_family;
     for url in upstream.config.endpoints.iter().filter(|url| !is_address(url)) {
         let url = url.clone();
         lookups.spawn(async move {
-            let found = lookup(&url).await;
+            let found = lookup(&url, family).await;
             (url, found)
         });
     }
-    let mut failed = Vec::new();
-    while let Some(done) = lookups.join_next().await {
-        match done {
-            Ok((url, Ok(addresses))) => {
-                last_good.insert(url, addresses);
-            }
-            Ok((url, Err(reason))) => failed.push(format!("{}: {reason}", url.host)),
-            Err(panic) => failed.push(panic.to_string()),
-        }
-    }
-    failed.sort_unstable();
-    failed
+    lookups.join_all().await
 }
 
-async fn lookup(url: &Url) -> Result<Vec<SocketAddr>, String> {
+impl Name {
+    /// Takes in the answer of a look-up; the error in words, if it is one. One line when a name stops
+    /// resolving, one when its addresses are given up, one when it is back.
+    fn take_in(
+        &mut self,
+        upstream: &Upstream,
+        url: &Url,
+        found: Result<Vec<SocketAddr>, String>,
+        now: Moment,
+    ) -> Option<String> {
+        let (name, host) = (&upstream.name, &url.host);
+        let error = match found {
+            Ok(addresses) => {
+                if let Some(since) = self.failing_since.take() {
+                    let after = now.since(since).as_secs();
+                    log::info!("upstreams.{name}: {host} is resolved again, after {after}s");
+                }
+                self.addresses = Some(addresses);
+                return None;
+            }
+            Err(error) => error,
+        };
+        let since = *self.failing_since.get_or_insert_with(|| {
+            log::warn!(
+                "upstreams.{name}: cannot resolve {host}: {error}; keeping the addresses known so far"
+            );
+            now
+        });
+        let empty_after = *upstream.config.empty_after;
+        let is_empty = self.addresses.as_ref().is_some_and(Vec::is_empty);
+        if !empty_after.is_zero() && now.since(since) >= empty_after && !is_empty {
+            log::warn!(
+                "upstreams.{name}: {host} has not been resolved for {empty_after:?}; giving its \
+                 addresses up"
+            );
+            self.addresses = Some(Vec::new());
+        }
+        Some(format!("{host}: {error}"))
+    }
+}
+
+async fn lookup(url: &Url, family: IpFamily) -> Result<Vec<SocketAddr>, String> {
     let found = tokio::time::timeout(
         LOOKUP_TIMEOUT,
         tokio::net::lookup_host((url.host.as_str(), url.port)),
@@ -91,10 +138,13 @@ async fn lookup(url: &Url) -> Result<Vec<SocketAddr>, String> {
     .map_err(|_| format!("no answer within {}s", LOOKUP_TIMEOUT.as_secs()))?
     .map_err(|error| error.to_string())?;
     let mut addresses: Vec<SocketAddr> = found.collect();
-    // A name with addresses of both kinds is one server twice, often listening on one only
-    // (`localhost`): two endpoints would make half of its attempts fail.
-    if addresses.iter().any(SocketAddr::is_ipv4) {
-        addresses.retain(SocketAddr::is_ipv4);
+    let wanted = match family {
+        IpFamily::PreferIpv4 => SocketAddr::is_ipv4,
+        IpFamily::PreferIpv6 => SocketAddr::is_ipv6,
+        IpFamily::Both => |_: &SocketAddr| true,
+    };
+    if addresses.iter().any(wanted) {
+        addresses.retain(wanted);
     }
     if addresses.is_empty() {
         return Err("the name has no address".to_owned());
@@ -102,20 +152,6 @@ async fn lookup(url: &Url) -> Result<Vec<SocketAddr>, String> {
     addresses.sort_unstable();
     addresses.dedup();
     Ok(addresses)
-}
-
-/// One line when a name stops resolving, one when all do again.
-fn report(upstream: &Upstream, failed: &[String], failing: &mut bool) {
-    let name = &upstream.name;
-    match (failed.is_empty(), *failing) {
-        (false, false) => log::warn!(
-            "upstreams.{name}: cannot resolve {}; keeping the addresses known so far",
-            failed.join(", ")
-        ),
-        (true, true) => log::info!("upstreams.{name}: all names resolve again"),
-        (true, false) | (false, true) => {}
-    }
-    *failing = !failed.is_empty();
 }
 
 /// The endpoints written as addresses.
@@ -126,12 +162,13 @@ pub(super) fn literal(config: &Config) -> Vec<Arc<Endpoint>> {
 
 /// All endpoints, in the order of the file. A name that has not been resolved by this task
 /// keeps those it has: it may have been resolved before a reload.
-fn endpoints(upstream: &Upstream, resolved: &HashMap<Url, Vec<SocketAddr>>) -> Vec<Arc<Endpoint>> {
+fn endpoints(upstream: &Upstream, names: &Names) -> Vec<Arc<Endpoint>> {
     let config = &upstream.config;
     let known = upstream.endpoints();
     let mut all = Vec::new();
     for url in &config.endpoints {
-        match (url.host.parse::<IpAddr>(), resolved.get(url)) {
+        let resolved = names.get(url).and_then(|name| name.addresses.as_ref());
+        match (url.host.parse::<IpAddr>(), resolved) {
             (Ok(ip), _) => all.push(endpoint(config, url, SocketAddr::new(ip, url.port))),
             (Err(_), Some(found)) => {
                 all.extend(found.iter().map(|address| endpoint(config, url, *address)));
@@ -160,10 +197,42 @@ fn is_address(url: &Url) -> bool {
     url.host.parse::<IpAddr>().is_ok()
 }
 
-/// Tells pooled connections of one upstream's protocol and TLS settings from another's.
-pub(super) fn fingerprint(name: &str, config: &Config) -> u64 {
-    let mut hasher = std::hash::DefaultHasher::new();
-    let Tls { server_name, verify, ca } = &config.tls;
-    (name, config.protocol, server_name, verify, ca).hash(&mut hasher);
-    hasher.finish()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(config: &str, answers: &[(u64, bool)]) -> Vec<usize> {
+        let config = format!("{{endpoints: ['http://a.test:1'], {config}}}");
+        let config: Config = serde_yaml::from_str(&config).expect("valid");
+        let url = config.endpoints[0].clone();
+        let upstream = Upstream::new("u", config, Moment::ZERO);
+        let mut names = Names::new();
+        let mut counts = Vec::new();
+        for (seconds, good) in answers {
+            let found = match good {
+                true => Ok(vec!["127.0.0.1:1".parse().expect("an address")]),
+                false => Err("no such name".to_owned()),
+            };
+            let now = Moment::ZERO + Duration::from_secs(*seconds);
+            let error = names.entry(url.clone()).or_default().take_in(&upstream, &url, found, now);
+            assert_eq!(error.is_none(), *good);
+            upstream.replace(endpoints(&upstream, &names));
+            counts.push(upstream.endpoints().len());
+        }
+        counts
+    }
+
+    #[test]
+    fn a_name_that_is_not_resolved_any_more_keeps_its_addresses() {
+        let answers = [(0, true), (10, false), (100_000, false), (100_010, true)];
+        assert_eq!(known("", &answers), [1, 1, 1, 1]);
+    }
+
+    #[test]
+    fn a_name_loses_its_addresses_after_so_long_if_that_is_configured() {
+        let answers = [(0, true), (10, false), (69, false), (70, false), (71, false), (80, true)];
+        assert_eq!(known("empty_after: 60s", &answers), [1, 1, 1, 0, 0, 1]);
+        let short = [(0, true), (10, false), (20, true), (75, false), (80, false)];
+        assert_eq!(known("empty_after: 60s", &short), [1, 1, 1, 1, 1], "counted anew each time");
+    }
 }

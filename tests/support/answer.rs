@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::coding::compress;
+
 /// Built from a status (`503.into()`) or by name; adjusted by chaining.
 #[derive(Clone, Debug)]
 pub struct Answer {
@@ -123,6 +125,12 @@ impl Answer {
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// Compressed by `coding`, and says so.
+    pub fn compressed(mut self, coding: &str) -> Self {
+        self.body = compress(coding, &self.body);
+        self.header("Content-Encoding", coding)
     }
 
     pub fn body(mut self, body: &str) -> Self {

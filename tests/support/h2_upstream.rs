@@ -3,14 +3,16 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::Reason;
 use h2::server::SendResponse;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -76,6 +78,7 @@ struct State {
     script: VecDeque<Reply>,
     afterwards: Option<Reply>,
     received: Vec<H2Received>,
+    pings: usize,
 }
 
 impl Reply {
@@ -187,7 +190,7 @@ impl H2Upstream {
     }
 
     fn start(replies: impl IntoIterator<Item = Reply>, afterwards: Option<Reply>) -> Self {
-        let state = State { script: replies.into_iter().collect(), afterwards, received: vec![] };
+        let state = State { script: replies.into_iter().collect(), afterwards, ..State::default() };
         let state = Arc::new(Mutex::new(state));
         let listener = wait("a listener", TcpListener::bind("127.0.0.1:0")).expect("a port");
         let address = listener.local_addr().expect("its address");
@@ -215,6 +218,11 @@ impl H2Upstream {
 
     pub fn requests(&self) -> Vec<H2Received> {
         self.state.lock().expect("the state").received.clone()
+    }
+
+    /// How often it was asked whether it is still there.
+    pub fn pings(&self) -> usize {
+        self.state.lock().expect("the state").pings
     }
 
     pub fn count(&self) -> usize {
@@ -258,6 +266,7 @@ async fn serve<S>(
     S: AsyncRead + AsyncWrite + Unpin,
 {
     // What is no HTTP/2 shows itself as a request that never arrives.
+    let stream = Watched { inner: stream, state: state.clone(), frames: Frames::default() };
     let Ok(mut connection) = h2::server::handshake(stream).await else { return };
     let mut streams = tokio::task::JoinSet::new();
     while let Some(Ok((request, respond))) = connection.accept().await {
@@ -354,4 +363,77 @@ async fn until_reset(
     reset: impl Future<Output = Result<Reason, h2::Error>>,
 ) -> Result<(), h2::Error> {
     Err(reset.await?.into())
+}
+
+/// A connection whose incoming frames are looked at: the h2 crate answers pings by itself, and tells
+/// nothing of them.
+struct Watched<S> {
+    inner: S,
+    state: Arc<Mutex<State>>,
+    frames: Frames,
+}
+
+/// Where in the stream of frames the next byte belongs.
+struct Frames {
+    /// Bytes to pass over: the preface, then payloads.
+    skip: usize,
+    head: Vec<u8>,
+}
+
+impl Default for Frames {
+    fn default() -> Self {
+        Frames { skip: b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len(), head: Vec::new() }
+    }
+}
+
+impl Frames {
+    /// The pings that begin in `bytes` and are no answers.
+    fn pings(&mut self, mut bytes: &[u8]) -> usize {
+        let mut pings = 0;
+        loop {
+            let skipped = self.skip.min(bytes.len());
+            self.skip -= skipped;
+            bytes = &bytes[skipped..];
+            let Some((byte, rest)) = bytes.split_first() else { return pings };
+            bytes = rest;
+            self.head.push(*byte);
+            if let [high, middle, low, kind, flags, _, _, _, _] = self.head[..] {
+                self.skip = u32::from_be_bytes([0, high, middle, low]) as usize;
+                pings += usize::from(kind == 6 && flags & 1 == 0);
+                self.head.clear();
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.inner).poll_read(cx, buffer);
+        let pings = self.frames.pings(&buffer.filled()[before..]);
+        self.state.lock().expect("the state").pings += pings;
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
 }

@@ -82,6 +82,17 @@ impl Issuer {
         self.publish(Answer::json(200, &key_set(&[&self.key])));
     }
 
+    /// Sign with another key from now on, and publish it under the old one's id.
+    pub fn replace_key(&mut self) {
+        self.key = Key::rsa(1, &self.key.id);
+        self.recover();
+    }
+
+    /// Publish these keys, whichever the tokens are signed with.
+    pub fn publish_keys(&self, keys: &[&Key]) {
+        self.publish(Answer::json(200, &key_set(keys)));
+    }
+
     /// What is published from now on, whatever it is.
     pub fn publish(&self, answer: Answer) {
         self.server.answer_always(answer);
@@ -113,6 +124,11 @@ impl Key {
 
     fn rsa(number: usize, id: &str) -> Self {
         Key { id: id.to_owned(), secret: Secret::Rsa(&RSA[number]) }
+    }
+
+    /// The other RSA key there is.
+    pub fn other_rsa(id: &str) -> Self {
+        Key::rsa(1, id)
     }
 
     /// An HMAC key of these bytes, say those of a public key.

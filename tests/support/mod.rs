@@ -2,6 +2,7 @@
 
 mod answer;
 mod client;
+mod coding;
 mod connection;
 mod gateway;
 mod h2_client;
@@ -20,9 +21,10 @@ mod wait;
 
 pub use answer::Answer;
 pub use client::{Call, Client, Ending, Response};
+pub use coding::{compress, decompress, gzip_at};
 pub use gateway::{Finished, Gateway};
 pub use h2_client::{H2Client, H2Response, request, wait};
-pub use h2_upstream::{H2Upstream, Reply, frame};
+pub use h2_upstream::{H2Received, H2Upstream, Reply, frame};
 pub use jwt::{Algorithm, Issuer, Key, expired, unix_now};
 pub use ledger::{Row, Store};
 pub use load::{Answered, Load, quantile};

@@ -34,7 +34,18 @@ impl Authority {
     }
 
     pub fn sign(&self, name: &str) -> Leaf {
-        let params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+        self.signed(CertificateParams::new(vec![name.to_owned()]).expect("a name"))
+    }
+
+    /// One that was good for a day, long ago.
+    pub fn sign_expired(&self, name: &str) -> Leaf {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2020, 1, 2);
+        self.signed(params)
+    }
+
+    fn signed(&self, params: CertificateParams) -> Leaf {
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.0).expect("a certificate");
         Leaf { certificate, key }

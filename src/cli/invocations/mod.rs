@@ -114,13 +114,17 @@ impl FromStr for Statuses {
     fn from_str(text: &str) -> Result<Self, String> {
         let parse = || {
             if let Some(class) = text.strip_suffix("xx") {
-                let class: u16 = class.parse().ok().filter(|class| (1..=9).contains(class))?;
+                let class: u16 = class.parse().ok().filter(|class| (1..=5).contains(class))?;
                 return Some(Statuses(class * 100, class * 100 + 99));
             }
+            let status = |text: &str| text.parse().ok().filter(|s| (100..=599).contains(s));
             let (first, last) = text.split_once('-').unwrap_or((text, text));
-            Some(Statuses(first.parse().ok()?, last.parse().ok()?)).filter(|s| s.0 <= s.1)
+            Some(Statuses(status(first)?, status(last)?)).filter(|s| s.0 <= s.1)
         };
-        parse().ok_or_else(|| "expected a status, a class or a range: 503, 5xx, 400-499".to_owned())
+        parse().ok_or_else(|| {
+            "expected a status from 100 to 599, a class from 1xx to 5xx, or a range: 503, 5xx, 400-499"
+                .to_owned()
+        })
     }
 }
 
@@ -153,6 +157,7 @@ pub(super) fn invocations(options: &Options) -> ExitCode {
     let outcome = runtime.map_err(|error| error.to_string()).and_then(|runtime| {
         let reader = Reader::open(&config.record)?;
         runtime.block_on(async {
+            check_route(&reader, selection, &config).await?;
             match &options.what {
                 Some(What::Stats(selection)) => stats(&reader, selection).await,
                 None => list(&reader, &options.list).await,
@@ -166,6 +171,36 @@ pub(super) fn invocations(options: &Options) -> ExitCode {
             ExitCode::from(super::FAILED)
         }
     }
+}
+
+/// A route that is neither in the file nor, from earlier, in the record is a slip of the pen.
+async fn check_route(
+    reader: &Reader,
+    selection: &Selection,
+    config: &Config,
+) -> Result<(), String> {
+    let Some(wanted) = &selection.route else { return Ok(()) };
+    if config.routes.contains_key(wanted) {
+        return Ok(());
+    }
+    let recorded = reader.routes().await?;
+    if recorded.contains(wanted) {
+        return Ok(());
+    }
+    let list = |names: Vec<&str>| match names.join(", ") {
+        none if none.is_empty() => "none".to_owned(),
+        names => names,
+    };
+    let in_file = list(config.routes.keys().map(String::as_str).collect());
+    // Rows of requests that reached no route have none.
+    let earlier =
+        recorded.iter().filter(|name| !name.is_empty() && !config.routes.contains_key(*name));
+    let earlier = list(earlier.map(String::as_str).collect());
+    let file = selection.file.config.display();
+    Err(format!(
+        "--route {wanted}: there is no such route; those of {file}: {in_file}; in the record besides: \
+         {earlier}"
+    ))
 }
 
 async fn list(reader: &Reader, options: &List) -> Result<(), String> {
@@ -229,7 +264,10 @@ mod tests {
         assert_eq!("503".parse(), Ok(Statuses(503, 503)));
         assert_eq!("5xx".parse(), Ok(Statuses(500, 599)));
         assert_eq!("400-404".parse(), Ok(Statuses(400, 404)));
-        for wrong in ["", "xx", "0xx", "12xx", "500-400", "a-b", "-"] {
+        for wrong in [
+            "", "xx", "0xx", "6xx", "9xx", "12xx", "500-400", "a-b", "-", "0", "99", "600",
+            "400-999",
+        ] {
             assert!(wrong.parse::<Statuses>().is_err(), "{wrong}");
         }
     }

@@ -10,7 +10,7 @@ use crate::record::COLUMNS;
 use crate::record::read::{Filter, RouteFigures, Stored};
 
 /// What of a row a table shows.
-const SHOWN: [&str; 10] = [
+const SHOWN: [&str; 11] = [
     "created_at",
     "status",
     "route",
@@ -20,6 +20,7 @@ const SHOWN: [&str; 10] = [
     "attempts",
     "duration_us",
     "rejection",
+    "cause",
     "request_id",
 ];
 const FIGURES: [&str; 7] =

@@ -61,7 +61,7 @@ impl<'a> Assembly<'a> {
                 position: Position::START,
                 message: format!("the file {error}"),
             })
-            .and_then(decode)
+            .and_then(|bytes| decode(&bytes))
             .and_then(|text| {
                 let node = parse(&text, file);
                 self.files[file].text = text;

@@ -31,7 +31,7 @@ impl Environment {
     ///
     /// # Errors
     /// If the value is not UTF-8.
-    pub(super) fn lookup(&self, name: &str) -> Result<Option<String>, String> {
+    pub(crate) fn lookup(&self, name: &str) -> Result<Option<String>, String> {
         match &self.0 {
             Variables::Fixed(variables) => Ok(variables.get(name).cloned()),
             Variables::Process => match std::env::var(name) {

@@ -14,6 +14,9 @@ pub(super) const MAX_FILE: u64 = 8 * 1024 * 1024;
 /// Brackets that may be open at once: far more than the nesting that is accepted, as text may hold some.
 const MAX_OPEN: usize = 1000;
 
+/// The byte order mark, which in UTF-8 orders nothing.
+const MARK: char = '\u{feff}';
+
 /// The content of `path`.
 ///
 /// # Errors
@@ -30,23 +33,59 @@ pub(super) fn read_bounded(path: &Path) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
+/// Why bytes are no text; `good` of them are.
+#[derive(Debug)]
+pub(super) struct NotText {
+    pub(super) good: usize,
+    /// To follow the name of the file.
+    pub(super) reason: &'static str,
+}
+
+/// The text that `bytes` are in UTF-8, without the byte order mark that some editors begin it with.
+///
+/// # Errors
+/// If they are in another encoding.
+pub(super) fn text_of(bytes: &[u8]) -> Result<&str, NotText> {
+    if is_utf16(bytes) {
+        return Err(NotText { good: 0, reason: "is in UTF-16: save it as UTF-8" });
+    }
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Ok(text.strip_prefix(MARK).unwrap_or(text)),
+        Err(error) => Err(NotText { good: error.valid_up_to(), reason: "is not valid UTF-8" }),
+    }
+}
+
+/// By its mark, or by its first two letters where there is none.
+fn is_utf16(bytes: &[u8]) -> bool {
+    match bytes {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => true,
+        [0, b, 0, d, ..] | [b, 0, d, 0, ..] => *b != 0 && *d != 0,
+        _ => false,
+    }
+}
+
 /// The text of a file. Refuses what the parser would refuse without saying where, or only after
 /// minutes.
-pub(super) fn decode(bytes: Vec<u8>) -> Result<String, Fault> {
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let good = error.utf8_error().valid_up_to();
-        let before = String::from_utf8_lossy(&error.as_bytes()[..good]).into_owned();
-        Fault { position: end_of(&before), message: "the file is not valid UTF-8".to_owned() }
+pub(super) fn decode(bytes: &[u8]) -> Result<String, Fault> {
+    let text = text_of(bytes).map_err(|NotText { good, reason }| {
+        let before = String::from_utf8_lossy(&bytes[..good]);
+        let before = before.strip_prefix(MARK).unwrap_or(&before);
+        Fault { position: end_of(before), message: format!("the file {reason}") }
     })?;
     let refused = |at: usize, message: String| Fault { position: end_of(&text[..at]), message };
     if let Some((at, c)) = text.char_indices().find(|&(_, c)| is_forbidden(c)) {
         let message = format!("control character U+{:04X} is not allowed", u32::from(c));
         return Err(refused(at, message));
     }
-    if let Some(at) = unbalanced(&text) {
+    if let Some(at) = text.find("\n\u{feff}") {
+        // The parser would take it for a part of the key behind it.
+        let message = "a byte order mark in the middle of the file: it is two files in one";
+        return Err(refused(at + 1, message.to_owned()));
+    }
+    if let Some(at) = unbalanced(text) {
         return Err(refused(at, format!("nested more than {MAX_OPEN} levels deep")));
     }
-    Ok(text)
+    Ok(text.to_owned())
 }
 
 fn is_forbidden(c: char) -> bool {
@@ -103,17 +142,39 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_text_are_shown_their_place() {
-        let fault = |bytes: &[u8]| decode(bytes.to_vec()).expect_err("a fault");
+        let fault = |bytes: &[u8]| decode(bytes).expect_err("a fault");
         assert_eq!(fault(b"a: 1\nb: \xff").position, Position { line: 2, column: 4 });
         assert_eq!(fault(b"a\0").message, "control character U+0000 is not allowed");
     }
 
     #[test]
+    fn a_byte_order_mark_before_a_text_is_not_part_of_it() {
+        assert_eq!(decode("\u{feff}a: 1".as_bytes()), Ok("a: 1".to_owned()));
+        let fault = decode(b"\xef\xbb\xbfa: \xff").expect_err("a fault");
+        assert_eq!(fault.position, Position { line: 1, column: 4 });
+        let fault = decode("a: 1\n\u{feff}b: 2\n".as_bytes()).expect_err("two files");
+        assert_eq!(fault.position, Position { line: 2, column: 1 });
+        assert!(fault.message.starts_with("a byte order mark in the middle"), "{}", fault.message);
+    }
+
+    #[test]
+    fn utf_16_is_named() {
+        let units = |text: &str| -> Vec<u16> { text.encode_utf16().collect() };
+        let little = |text| units(text).into_iter().flat_map(u16::to_le_bytes).collect::<Vec<_>>();
+        let big = |text| units(text).into_iter().flat_map(u16::to_be_bytes).collect::<Vec<_>>();
+        for bytes in [little("a: 1"), big("a: 1"), little("\u{feff}a: 1"), big("\u{feff}a: 1")] {
+            let fault = decode(&bytes).expect_err("a fault");
+            assert_eq!(fault.message, "the file is in UTF-16: save it as UTF-8");
+            assert_eq!(fault.position, Position::START);
+        }
+    }
+
+    #[test]
     fn brackets_without_end_do_not_reach_the_parser() {
-        let fault = decode(format!("a:\n{}", "{b: [".repeat(600)).into_bytes());
+        let fault = decode(format!("a:\n{}", "{b: [".repeat(600)).as_bytes());
         let fault = fault.expect_err("a fault");
         assert_eq!(fault.message, "nested more than 1000 levels deep");
         assert_eq!(fault.position, Position { line: 2, column: 2501 });
-        assert!(decode("[{}]".repeat(10_000).into_bytes()).is_ok());
+        assert!(decode("[{}]".repeat(10_000).as_bytes()).is_ok());
     }
 }

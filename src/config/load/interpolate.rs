@@ -5,7 +5,7 @@
 //! | `${VAR}` | the variable; an error if it is not set |
 //! | `${VAR:-default}` | the variable, or the default if it is not set or empty |
 //! | `${VAR:?why}` | the variable; an error that says why, if it is not set or empty |
-//! | `${file:path}` | the file's content without one trailing newline |
+//! | `${file:path}` | the file's content without a byte order mark and one trailing newline |
 //! | `$$` | `$` |
 //!
 //! A default and a path may hold further `${…}`; a value that came in is not looked at again.
@@ -14,7 +14,7 @@
 use std::path::Path;
 
 use super::environment::Environment;
-use super::file::read_bounded;
+use super::file::{read_bounded, text_of};
 
 const MAX_NESTING: usize = 16;
 
@@ -126,16 +126,14 @@ impl Expansion<'_> {
             Ok(bytes) => bytes,
             Err(error) => return self.fail(format!("the file `{written}` {error}")),
         };
-        let Ok(mut content) = String::from_utf8(bytes) else {
-            return self.fail(format!("the file `{written}` is not valid UTF-8"));
-        };
-        if content.ends_with('\n') {
-            content.pop();
-            if content.ends_with('\r') {
-                content.pop();
+        match text_of(&bytes) {
+            Ok(text) => {
+                let line = text.strip_suffix('\n');
+                let line = line.map(|line| line.strip_suffix('\r').unwrap_or(line));
+                Some(line.unwrap_or(text).to_owned())
             }
+            Err(error) => self.fail(format!("the file `{written}` {}", error.reason)),
         }
-        Some(content)
     }
 
     fn nested(&mut self, text: &str) -> Option<String> {
@@ -289,6 +287,11 @@ mod tests {
         let missing = run("${file:none}").expect_err("fails");
         assert_eq!(missing, ["the file `none` cannot be read: No such file or directory"]);
         assert!(run("${file:bad}").is_err());
+        std::fs::write(directory.path().join("marked"), "\u{feff}hunter2\r\n").expect("written");
+        assert_eq!(run("${file:marked}").expect("read").value, "hunter2");
+        std::fs::write(directory.path().join("wide"), b"\xff\xfeh\0").expect("written");
+        let wide = run("${file:wide}").expect_err("fails");
+        assert_eq!(wide, ["the file `wide` is in UTF-16: save it as UTF-8"]);
         assert!(run("${file:}").is_err());
     }
 }

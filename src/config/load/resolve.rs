@@ -1,6 +1,7 @@
-//! One file's tree, made ready: keys are unique, strings have their `${…}` replaced.
+//! One file's tree, made ready: keys are unique, merge keys are merged, strings have their `${…}`
+//! replaced, and what only holds anchors is gone.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use super::environment::Environment;
@@ -8,6 +9,11 @@ use super::findings::Findings;
 use super::interpolate::interpolate;
 use super::node::{Entry, Node, Origin, Text, Value};
 use super::path::{KeyPath, Step};
+
+/// `<<: *base`: the entries of the other mapping that this one does not have itself.
+const MERGE: &str = "<<";
+/// Top-level keys that begin so are the operator's own, as in Compose files: a place for anchors.
+const EXTENSION: &str = "x-";
 
 pub(super) struct Resolver<'a> {
     environment: &'a Environment,
@@ -39,6 +45,10 @@ impl<'a> Resolver<'a> {
             }
             Value::Mapping(entries) => {
                 self.drop_repeated(entries);
+                self.merge(entries);
+                if self.path.is_root() {
+                    entries.retain(|entry| !entry.key.starts_with(EXTENSION));
+                }
                 entries
                     .retain_mut(|entry| self.below(Step::Key(entry.key.clone()), &mut entry.node));
                 true
@@ -76,24 +86,66 @@ impl<'a> Resolver<'a> {
         }
     }
 
+    /// Puts what the merge key names among `entries`. Those that are there stay; of several
+    /// mappings, the first that has a key gives its value; what is merged is not merged deeper.
+    /// Entries are moved, never copied: how far aliases multiply is bounded where they are expanded.
+    fn merge(&mut self, entries: &mut Vec<Entry>) {
+        let Some(at) = entries.iter().position(|entry| entry.key == MERGE) else { return };
+        let Entry { node, key_origin, .. } = entries.remove(at);
+        let path = self.path.clone().key(MERGE);
+        let mut known: HashSet<String> = entries.iter().map(|entry| entry.key.clone()).collect();
+        let mut add = |resolver: &mut Self, path: KeyPath, node: Node, spot: Origin| {
+            let Some(mut more) = mapping(node) else {
+                let message = "expected a mapping such as `<<: *base`, or a list of them";
+                resolver.findings.record(&path, spot, message);
+                // What it should have brought is not missing as well.
+                resolver.findings.prune(resolver.path.clone().key(MERGE));
+                return;
+            };
+            resolver.drop_repeated(&mut more);
+            resolver.merge(&mut more);
+            more.retain(|entry| known.insert(entry.key.clone()));
+            entries.append(&mut more);
+        };
+        match node.value {
+            Value::Sequence(elements) => {
+                for element in elements {
+                    let spot = element.node.origin;
+                    add(self, path.clone().index(element.index), element.node, spot);
+                }
+            }
+            Value::Mapping(_)
+            | Value::Null
+            | Value::Bool(_)
+            | Value::Integer(_)
+            | Value::Float(_)
+            | Value::Text(_) => add(self, path, node, key_origin),
+        }
+    }
+
     /// The first of its name stays.
     fn drop_repeated(&mut self, entries: &mut Vec<Entry>) {
         let mut seen: HashMap<String, Origin> = HashMap::with_capacity(entries.len());
         entries.retain(|Entry { key, key_origin, .. }| {
-            let path = self.path.clone().key(key);
-            if key == "<<" {
-                let message =
-                    "merge keys (<<) are not supported; an alias can stand for a whole value";
-                self.findings.record(&path, *key_origin, message);
-                self.findings.prune(path);
-                return false;
-            }
             if let Some(first) = seen.get(key) {
+                let path = self.path.clone().key(key);
                 self.findings.record_repeated(&path, key, *key_origin, *first);
                 return false;
             }
             seen.insert(key.clone(), *key_origin);
             true
         });
+    }
+}
+
+fn mapping(node: Node) -> Option<Vec<Entry>> {
+    match node.value {
+        Value::Mapping(entries) => Some(entries),
+        Value::Null
+        | Value::Bool(_)
+        | Value::Integer(_)
+        | Value::Float(_)
+        | Value::Text(_)
+        | Value::Sequence(_) => None,
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Every request has a [`Trace`], its own or its caller's, and passes it on; that is cheap, and
 //! happens whether or not anything is exported. Spans are made of requests that have ended, and
-//! only of sampled ones: [`span`] says what is in them, `export` sends them from a thread of
-//! its own. What a request was is noted by `proxy::spans`.
+//! only of sampled ones: [`span`] says what is in them, `export` hands them to the thread that
+//! exports. What a request was is noted by `proxy::spans`.
 
 pub mod context;
 mod export;
@@ -15,10 +15,9 @@ use http::HeaderMap;
 
 use self::context::{SpanId, TraceId, TraceParent};
 use self::export::Exporter;
-pub use self::export::StartError;
 use self::span::Request;
 use super::metrics::Metrics;
-use crate::config::traces::Traces;
+use super::otlp::Channel;
 use crate::units::Percent;
 
 /// The bits of a trace id that a sampling decision looks at: those that every way of making
@@ -65,18 +64,15 @@ pub struct Tracer {
 }
 
 impl Tracer {
-    /// Starts the exporting thread, where there is a collector. Not within a runtime: the
-    /// client blocks.
-    ///
-    /// # Errors
-    /// When no HTTP client can be built, as on a system without root certificates, or no thread.
-    pub fn start(config: &Traces, metrics: &Metrics) -> Result<Self, StartError> {
-        let Some((collector, timeout)) = config.collector() else {
-            return Ok(Tracer { threshold: 0, exporter: None });
-        };
-        let exporter = Exporter::start(collector, timeout, &config.service_name, metrics)?;
-        log::info!("traces to {collector}");
-        Ok(Tracer { threshold: threshold(config.sample), exporter: Some(exporter) })
+    /// Without a `channel` nothing is sampled or exported.
+    pub fn start(channel: Option<&Channel>, sample: Percent, metrics: &Metrics) -> Self {
+        match channel {
+            None => Tracer { threshold: 0, exporter: None },
+            Some(channel) => Tracer {
+                threshold: threshold(sample),
+                exporter: Some(Exporter::start(channel.clone(), metrics)),
+            },
+        }
     }
 
     /// The place of a request with these headers. A caller's decision is obeyed.
@@ -105,9 +101,12 @@ impl Tracer {
         }
     }
 
-    /// Send what is still waiting, for at most `limit`. Blocks. Whether all of it was tried.
-    pub fn close(&self, limit: Duration) -> bool {
-        self.exporter.as_ref().is_none_or(|exporter| exporter.close(limit))
+    /// Send what is still waiting, for at most `limit`. Whether all of it was tried.
+    pub async fn close(&self, limit: Duration) -> bool {
+        match &self.exporter {
+            Some(exporter) => exporter.close(limit).await,
+            None => true,
+        }
     }
 }
 

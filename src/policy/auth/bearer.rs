@@ -4,6 +4,7 @@
 //! good tokens is bounded by what issuers sign, one of bad tokens would be filled by anybody.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use http::HeaderMap;
@@ -17,7 +18,7 @@ use super::config::{self, Algorithms, Jwt, KeySource};
 use super::denial::Denial;
 use super::identity::Identity;
 use super::keyring::Keyring;
-use super::keys::{InvalidKeys, KeySet};
+use super::keys::{InvalidKeys, Key, KeySet};
 use crate::time::Moment;
 
 /// Longer tokens are refused unread.
@@ -32,6 +33,8 @@ pub(super) struct Bearer {
     algorithms: Algorithms,
     claims: Claims,
     verified: Option<Verified>,
+    /// How soon missing keys may be asked for again.
+    min_refetch: Duration,
 }
 
 impl Bearer {
@@ -51,6 +54,10 @@ impl Bearer {
             algorithms,
             claims: Claims::new(authority.clone(), config),
             verified: Verified::new(&config.cache),
+            min_refetch: match &config.keys {
+                KeySource::Jwks(jwks) => *jwks.min_refetch,
+                KeySource::PublicKey(_) | KeySource::Secret(_) => Duration::ZERO,
+            },
         })
     }
 
@@ -62,6 +69,7 @@ impl Bearer {
             algorithms: self.algorithms.clone(),
             claims: self.claims.keeping(claims),
             verified: self.verified.as_ref().and_then(|verified| Verified::new(&verified.config)),
+            min_refetch: self.min_refetch,
         }
     }
 
@@ -74,7 +82,7 @@ impl Bearer {
         let keys = self.keyring.current();
         // Before the cache: keys that are too old vouch for nothing, remembered or not.
         if !keys.is_usable(now.moment) {
-            return Err(Denial::KeysUnavailable { authority: self.authority.clone() });
+            return Err(self.unchecked(token));
         }
         let Some(verified) = &self.verified else {
             return self.examine(token, &keys, now.unix_seconds).map(Arc::new);
@@ -92,41 +100,72 @@ impl Bearer {
         Ok(identity)
     }
 
+    /// What can be said of a token without keys. One that no key could save is refused for that: its
+    /// owner need not come again.
+    fn unchecked(&self, token: &[u8]) -> Denial {
+        let Ok(header) = decode_header(token) else { return Denial::Malformed };
+        if let Err(denial) = self.check_header(&header) {
+            return denial;
+        }
+        if self.claims.is_foreign(token) {
+            return Denial::Issuer;
+        }
+        Denial::KeysUnavailable { authority: self.authority.clone(), retry_after: self.min_refetch }
+    }
+
     fn examine(&self, token: &[u8], keys: &KeySet, unix: u64) -> Result<Identity, Denial> {
         let header = decode_header(token).map_err(|_| Denial::Malformed)?;
+        self.check_header(&header)?;
         self.check_signature(token, &header, keys)?;
         self.claims.read(token, unix)
     }
 
     /// The token's own `jku`, `x5u`, `jwk` and `x5c` are not looked at: a token does not say which
     /// key to trust.
-    fn check_signature(&self, token: &[u8], header: &Header, keys: &KeySet) -> Result<(), Denial> {
+    fn check_header(&self, header: &Header) -> Result<(), Denial> {
         if header.crit.is_some() {
             return Err(Denial::Critical);
         }
         if !self.algorithms.contains(header.alg) {
             return Err(Denial::Algorithm);
         }
-        let kid = header.kid.as_deref();
-        if kid.is_some_and(|kid| kid.len() > MAX_KID_BYTES) {
+        if header.kid.as_ref().is_some_and(|kid| kid.len() > MAX_KID_BYTES) {
             return Err(Denial::Malformed);
         }
-        let Some(key) = keys.choose(kid, header.alg)? else {
-            return Err(self.unknown_key(token, kid.unwrap_or_default()));
-        };
-        let text = std::str::from_utf8(token).map_err(|_| Denial::Malformed)?;
-        let (message, signature) = text.rsplit_once('.').ok_or(Denial::Malformed)?;
-        match crypto::verify(signature, message.as_bytes(), &key.decoding, header.alg) {
-            Ok(true) => Ok(()),
-            Ok(false) | Err(_) => Err(Denial::BadSignature),
-        }
+        Ok(())
     }
 
-    fn unknown_key(&self, token: &[u8], kid: &str) -> Denial {
+    fn check_signature(&self, token: &[u8], header: &Header, keys: &KeySet) -> Result<(), Denial> {
+        let kid = header.kid.as_deref();
+        let text = std::str::from_utf8(token).map_err(|_| Denial::Malformed)?;
+        let (message, signature) = text.rsplit_once('.').ok_or(Denial::Malformed)?;
+        let verifies = |key: &Key| {
+            crypto::verify(signature, message.as_bytes(), &key.decoding, header.alg)
+                .is_ok_and(|good| good)
+        };
+        if keys.candidates(kid, header.alg).any(verifies) {
+            return Ok(());
+        }
+        Err(self.not_verified(token, kid, keys))
+    }
+
+    /// None of the keys at hand verifies the token: whether another might.
+    fn not_verified(&self, token: &[u8], kid: Option<&str>, keys: &KeySet) -> Denial {
+        if keys.is_fixed() {
+            return Denial::BadSignature;
+        }
         if self.claims.is_foreign(token) {
             return Denial::Issuer;
         }
-        Denial::UnknownKey { authority: self.authority.clone(), kid: kid.into() }
+        let authority = self.authority.clone();
+        match kid {
+            Some(kid) if !keys.contains(kid) => Denial::UnknownKey { authority, kid: kid.into() },
+            Some(_) | None => Denial::NotVerified {
+                authority,
+                kid: kid.map(Box::from),
+                generation: keys.generation,
+            },
+        }
     }
 }
 

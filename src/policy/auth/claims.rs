@@ -11,6 +11,9 @@ use super::config::Jwt;
 use super::denial::Denial;
 use super::identity::{Consumer, Identity};
 
+/// Where issuers put scopes: RFC 8693 says `scope`, Entra ID and Okta `scp`, others `scopes`.
+const SCOPES: [&str; 3] = ["scope", "scp", "scopes"];
+
 /// The claims one issuer's tokens must carry.
 #[derive(Clone)]
 pub(super) struct Claims {
@@ -19,7 +22,8 @@ pub(super) struct Claims {
     audience: Box<[String]>,
     leeway_seconds: u64,
     consumer: Box<str>,
-    scopes: Box<str>,
+    /// The one that holds the scopes; where none is configured, the first of [`SCOPES`] there is.
+    scopes: Option<Box<str>>,
     role: Box<str>,
     /// What is kept of a token besides.
     kept: Arc<[Arc<str>]>,
@@ -33,7 +37,7 @@ impl Claims {
             audience: config.audience.clone().into(),
             leeway_seconds: config.leeway.as_secs(),
             consumer: config.consumer_claim.as_str().into(),
-            scopes: config.scopes_claim.as_str().into(),
+            scopes: config.scopes_claim.as_deref().map(Box::from),
             role: config.role_claim.as_str().into(),
             kept: Arc::default(),
         }
@@ -102,7 +106,11 @@ impl Claims {
             _ => return Err(Denial::Consumer),
         };
         let consumer: Consumer = name.map_err(|_| Denial::Consumer)?;
-        let scopes = words(find(claims, &self.scopes))
+        let scopes = match &self.scopes {
+            Some(name) => find(claims, name),
+            None => SCOPES.iter().find_map(|name| claims.get(*name).filter(|it| !it.is_null())),
+        };
+        let scopes = words(scopes)
             .iter()
             .flat_map(|text| text.split_ascii_whitespace())
             .map(Box::from)

@@ -4,6 +4,19 @@
 //! credential stays here, in the metric's label. The status is the request path's to choose.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+/// The keys that might turn a denial into a yes, if the issuer has others by now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted<'a> {
+    /// Any keys that may be believed: there are none.
+    Any,
+    /// A set that holds this key id.
+    Named(&'a str),
+    /// A set other than this generation, with which the token does not verify. The issuer may have
+    /// replaced a key and kept its id, which the token names if it names one.
+    Other { generation: u64, kid: Option<&'a str> },
+}
 
 /// What was wrong with the credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,9 +34,15 @@ pub enum Denial {
         authority: Arc<str>,
         kid: Box<str>,
     },
-    /// The token names no key and not exactly one fits.
-    KeyNotNamed,
+    /// No key that the token may have been signed with verifies it, and there will be no other.
     BadSignature,
+    /// The same, but the keys are those of a key set. Worth one more fetch of it: an issuer may keep
+    /// the id of a key that it replaces.
+    NotVerified {
+        authority: Arc<str>,
+        kid: Option<Box<str>>,
+        generation: u64,
+    },
     /// Signed, but the claims are not of the types RFC 7519 gives them, or `exp` is absent.
     Claims,
     Expired,
@@ -35,6 +54,8 @@ pub enum Denial {
     /// No keys were ever fetched, or the last good ones are too old to be believed.
     KeysUnavailable {
         authority: Arc<str>,
+        /// When a request may have them fetched again.
+        retry_after: Duration,
     },
     UnknownApiKey,
 }
@@ -58,8 +79,7 @@ impl Denial {
             Denial::Algorithm => "algorithm",
             Denial::Critical => "critical",
             Denial::UnknownKey { .. } => "unknown_key",
-            Denial::KeyNotNamed => "key_not_named",
-            Denial::BadSignature => "bad_signature",
+            Denial::BadSignature | Denial::NotVerified { .. } => "bad_signature",
             Denial::Claims => "claims",
             Denial::Expired => "expired",
             Denial::NotYetValid => "not_yet_valid",
@@ -71,17 +91,19 @@ impl Denial {
         }
     }
 
-    /// The authority whose keys should be fetched again before this denial is final, and the `kid`
-    /// that was asked for, if one was.
-    pub fn wanted_keys(&self) -> Option<(&str, Option<&str>)> {
+    /// The authority whose keys should be fetched again before this denial is final, and which keys
+    /// would make a difference.
+    pub fn wanted_keys(&self) -> Option<(&str, Wanted<'_>)> {
         match self {
-            Denial::UnknownKey { authority, kid } => Some((authority, Some(kid))),
-            Denial::KeysUnavailable { authority } => Some((authority, None)),
+            Denial::UnknownKey { authority, kid } => Some((authority, Wanted::Named(kid))),
+            Denial::NotVerified { authority, kid, generation } => {
+                Some((authority, Wanted::Other { generation: *generation, kid: kid.as_deref() }))
+            }
+            Denial::KeysUnavailable { authority, .. } => Some((authority, Wanted::Any)),
             Denial::Missing
             | Denial::Malformed
             | Denial::Algorithm
             | Denial::Critical
-            | Denial::KeyNotNamed
             | Denial::BadSignature
             | Denial::Claims
             | Denial::Expired
@@ -117,7 +139,7 @@ impl Denial {
             | Denial::Algorithm
             | Denial::Critical
             | Denial::UnknownKey { .. }
-            | Denial::KeyNotNamed
+            | Denial::NotVerified { .. }
             | Denial::BadSignature
             | Denial::Claims
             | Denial::NotYetValid
@@ -157,7 +179,7 @@ impl Forbidden {
 /// A route's answer to a request it does not let in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// 401.
+    /// 401; 503 where it is [`Denial::KeysUnavailable`], which is not the caller's fault.
     Unauthenticated(Denial),
     /// 403.
     Forbidden(Forbidden),
@@ -185,8 +207,18 @@ impl Refusal {
         }
     }
 
+    /// When the same credentials may be good enough; known only where they could not be checked.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Refusal::Unauthenticated(Denial::KeysUnavailable { retry_after, .. }) => {
+                Some(*retry_after)
+            }
+            Refusal::Unauthenticated(_) | Refusal::Forbidden(_) => None,
+        }
+    }
+
     /// As [`Denial::wanted_keys`].
-    pub fn wanted_keys(&self) -> Option<(&str, Option<&str>)> {
+    pub fn wanted_keys(&self) -> Option<(&str, Wanted<'_>)> {
         match self {
             Refusal::Unauthenticated(denial) => denial.wanted_keys(),
             Refusal::Forbidden(_) => None,

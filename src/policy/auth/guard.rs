@@ -126,13 +126,12 @@ impl Guard {
     }
 
     /// The `WWW-Authenticate` of a refusal. A 401 always has one (RFC 9110, section 11.6.1); a 403
-    /// only where tokens are taken (RFC 6750, section 3.1).
+    /// only where tokens are taken (RFC 6750, section 3.1); a 503 asks for no other credentials.
     pub fn challenge(&self, refusal: &Refusal) -> Option<&HeaderValue> {
         match refusal {
-            // Nothing is wrong with credentials that were not there or could not be checked.
-            Refusal::Unauthenticated(Denial::Missing | Denial::KeysUnavailable { .. }) => {
-                Some(&self.challenges.plain)
-            }
+            Refusal::Unauthenticated(Denial::KeysUnavailable { .. }) => None,
+            // Nothing is wrong with credentials that were not there.
+            Refusal::Unauthenticated(Denial::Missing) => Some(&self.challenges.plain),
             Refusal::Unauthenticated(_) => Some(&self.challenges.invalid),
             Refusal::Forbidden(_) => self.challenges.insufficient.as_ref(),
         }

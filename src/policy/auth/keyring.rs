@@ -67,6 +67,11 @@ impl Keyring {
         self.current.load().contains(kid)
     }
 
+    /// Which set there is: another number means that the keys have changed.
+    pub fn generation(&self) -> u64 {
+        self.current.load().generation
+    }
+
     /// How many keys there are, believed or not.
     pub fn len(&self) -> usize {
         self.current.load().len()

@@ -5,7 +5,8 @@
 //! it accepts, the scopes and the role it asks for, and the paths it leaves open.
 //!
 //! Everything here is a decision on values handed in. Fetching a key set over HTTP is
-//! `runtime::jwks`, which publishes into a [`Keyring`]; writing the 401 or 403 is the request path's.
+//! `runtime::jwks`, which publishes into a [`Keyring`]; writing the 401, 403 or 503 is the request
+//! path's.
 
 mod api_key;
 mod bearer;
@@ -23,7 +24,7 @@ pub(crate) mod testing;
 mod verifier;
 
 pub use config::{Algorithms, ApiKey, ApiKeys, Cache, Config, Jwks, Jwt, KeySource, KeysUrl, Pem};
-pub use denial::{Denial, Forbidden, Refusal};
+pub use denial::{Denial, Forbidden, Refusal, Wanted};
 pub use guard::{Guard, UnknownAuthority};
 pub use identity::{Consumer, Identity, KeptClaims};
 pub use keyring::{Keyring, Published};

@@ -1,7 +1,8 @@
 //! How often strangers may make us fetch a key set.
 //!
-//! A key id nobody knows is either a rotation, which must be followed at once, or noise, which must
-//! not become a flood at the issuer. A few fetches are let through at once and then one per
+//! A key id that is not in the set, or a signature that no key of that id verifies, is either a
+//! rotation, which must be followed at once, or noise, which must not become a flood at the issuer. A
+//! few fetches are let through at once and then one per
 //! interval; an id that was asked for in vain is not asked for again within the interval, so old
 //! tokens that outlive a rotation do not use up what the next rotation needs.
 
@@ -45,6 +46,11 @@ impl Refetch {
         }
         self.asked.push_back((kid.into(), now));
         true
+    }
+
+    /// A fetch brought other keys: the ids that `are_there` now were not asked for in vain.
+    pub fn answered(&mut self, are_there: impl Fn(&str) -> bool) {
+        self.asked.retain(|(kid, _)| !are_there(kid));
     }
 
     /// The fetch failed: nobody was answered, so the same ids may ask again.
@@ -106,6 +112,15 @@ mod tests {
             }
         }
         assert_eq!(fetches, BURST + 19);
+    }
+
+    #[test]
+    fn a_key_that_was_replaced_under_its_name_may_be_replaced_again() {
+        let mut refetch = Refetch::new(INTERVAL);
+        assert!(refetch.admit("kept", at(10)) && refetch.admit("gone", at(10)));
+        refetch.answered(|kid| kid == "kept");
+        assert!(refetch.admit("kept", at(11)));
+        assert!(!refetch.admit("gone", at(11)));
     }
 
     #[test]

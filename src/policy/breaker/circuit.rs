@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 
+use super::change::Change;
 use super::config::{Config, Transition, Verdict};
 use super::machine::{Machine, Phase, Report, Ticket, Transitions};
 use super::{Open, State, window};
-use crate::policy::sync::{AtomicU32, AtomicU64, Mutex, Ordering, PoisonError};
+use crate::policy::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering, PoisonError};
 use crate::time::Moment;
 
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub(super) struct Circuit {
     /// The calls of this closed phase, if a window is configured. A new one for each phase: what
     /// an older one is still told changes nothing.
     window: ArcSwapOption<window::Window>,
+    /// Whether changes wait to be told.
+    changed: AtomicBool,
     /// A plain lock, held for a few instructions and never across an await.
     pub(super) machine: Mutex<Machine>,
 }
@@ -35,6 +38,7 @@ impl Circuit {
             word: AtomicU64::new(pack(&machine)),
             consult_at: AtomicU64::new(machine.consult_at(&config).as_nanos()),
             run_length: AtomicU32::new(0),
+            changed: AtomicBool::new(false),
             window: ArcSwapOption::new(fresh_window(&config, &machine)),
             config,
             machine: Mutex::new(machine),
@@ -86,12 +90,23 @@ impl Circuit {
         self.machine.lock().unwrap_or_else(PoisonError::into_inner).transitions
     }
 
+    /// See `Breaker::changes`.
+    pub(super) fn changes(&self) -> Vec<Change> {
+        // Relaxed: whoever made a change sees it, and is the one to ask.
+        if !self.changed.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        let mut machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
+        self.changed.store(false, Ordering::Relaxed);
+        machine.changes.take()
+    }
+
     /// Takes in the result of a call.
     pub(super) fn settle(&self, ticket: Ticket, begun: Moment, verdict: Verdict, now: Moment) {
         let is_probe = ticket.round.is_some();
         let slow = self.is_slow(now.since(begun));
-        let tripped = !is_probe && self.trips(ticket, verdict, slow, now);
-        if is_probe || tripped || self.concerns_run(verdict) {
+        let tripped = if is_probe { None } else { self.trips(ticket, verdict, slow, now) };
+        if is_probe || tripped.is_some() || self.concerns_run(verdict) {
             let report = Report { verdict, slow, tripped };
             self.consult(|machine| machine.settle(&self.config, ticket, report, now));
         }
@@ -102,19 +117,23 @@ impl Circuit {
         slow_calls.is_some_and(|slow| took > *slow.longer_than)
     }
 
-    /// Puts a call admitted while closed into the window; whether a rate is reached with it.
-    fn trips(&self, ticket: Ticket, verdict: Verdict, slow: bool, now: Moment) -> bool {
+    /// Puts a call admitted while closed into the window; its counts, if a rate is reached with it.
+    fn trips(
+        &self,
+        ticket: Ticket,
+        verdict: Verdict,
+        slow: bool,
+        now: Moment,
+    ) -> Option<window::Count> {
         let failed = match verdict {
             Verdict::Success => false,
             Verdict::Failure | Verdict::Throttled => true,
-            Verdict::Neutral => return false,
+            Verdict::Neutral => return None,
         };
-        if self.config.window.is_none() {
-            return false;
-        }
+        self.config.window.as_ref()?;
         let window = self.window.load();
         let of_this_phase = window.as_ref().filter(|window| ticket.generation >= window.since);
-        of_this_phase.is_some_and(|window| window.record(window::Call { failed, slow }, now))
+        of_this_phase.and_then(|window| window.record(window::Call { failed, slow }, now))
     }
 
     /// Whether the result of a call admitted while closed can change the run of failures.
@@ -136,6 +155,9 @@ impl Circuit {
         if machine.since != since {
             // Before the word: a ticket of the new phase finds its window.
             self.window.store(fresh_window(&self.config, &machine));
+        }
+        if !machine.changes.is_empty() {
+            self.changed.store(true, Ordering::Relaxed);
         }
         // Stores are ordered by the lock; Release pairs with the Acquire in `acquire`.
         let consult_at = machine.consult_at(&self.config).as_nanos();

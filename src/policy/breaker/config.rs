@@ -138,6 +138,7 @@ impl Config {
                 Verdict::Throttled
             }
             Outcome::ConnectFailure
+            | Outcome::TlsFailure
             | Outcome::ConnectTimeout
             | Outcome::RefusedStream
             | Outcome::Reset

@@ -8,9 +8,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::change::{Changes, Why};
 use super::config::{CloseOn, Config, Consecutive, Reset, Verdict};
 use super::trial::{Round, Trial};
-use super::window::Judgement;
+use super::window::{Count, Judgement};
 use crate::time::Moment;
 
 /// What a call was admitted as; its result is worth something only to that generation.
@@ -26,8 +27,8 @@ pub(super) struct Ticket {
 pub(super) struct Report {
     pub(super) verdict: Verdict,
     pub(super) slow: bool,
-    /// Whether a rate of the window is reached with this call.
-    pub(super) tripped: bool,
+    /// The counts of the window, if a rate is reached with this call.
+    pub(super) tripped: Option<Count>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +60,7 @@ pub(super) struct Machine {
     /// nothing but the run, makes a generation within a phase.
     pub(super) since: u64,
     pub(super) transitions: Transitions,
+    pub(super) changes: Changes,
     /// The failures in a row, oldest first; never more than trip.
     run: VecDeque<Moment>,
     /// With fixed intervals, the end of this one.
@@ -74,6 +76,7 @@ impl Machine {
             phase: Phase::Closed,
             since: 0,
             transitions: Transitions::default(),
+            changes: Changes::default(),
             run: VecDeque::new(),
             interval_end: interval_end(config, now),
         }
@@ -162,6 +165,7 @@ impl Machine {
     pub(super) fn force_open(&mut self) {
         let was_open = matches!(self.phase, Phase::Open { .. } | Phase::ForcedOpen);
         self.transitions.opened += u64::from(!was_open);
+        self.changes.forget();
         self.enter(Phase::ForcedOpen);
     }
 
@@ -185,8 +189,10 @@ impl Machine {
             Verdict::Failure if of_the_run => self.count_failure(config, now),
             Verdict::Success | Verdict::Failure | Verdict::Throttled | Verdict::Neutral => {}
         }
-        if report.tripped && self.phase == Phase::Closed {
-            self.open(config, now);
+        if let Some(count) = report.tripped
+            && self.phase == Phase::Closed
+        {
+            self.trip(count.into(), config, now);
         }
     }
 
@@ -201,7 +207,7 @@ impl Machine {
         let Phase::HalfOpen(trial) = &mut self.phase else { return };
         trial.take_in(ticket.round, failed, report.slow);
         match trial.judge(config) {
-            Some(Judgement::Reached) => self.open(config, now),
+            Some(Judgement::Reached(_)) => self.reopen(config, now),
             Some(Judgement::Below) => self.close(config, now),
             None => {}
         }
@@ -220,7 +226,7 @@ impl Machine {
         }
         self.run.push_back(now);
         if self.run_length() >= mode.failures {
-            self.open(config, now);
+            self.trip(Why::InARow(self.run_length()), config, now);
         }
     }
 
@@ -229,7 +235,7 @@ impl Machine {
         if let Phase::HalfOpen(trial) = self.phase
             && now >= trial.until
         {
-            self.open(config, trial.until);
+            self.reopen(config, trial.until);
         }
     }
 
@@ -244,6 +250,18 @@ impl Machine {
 
     fn interval_is_over(&self, now: Moment) -> bool {
         self.phase == Phase::Closed && self.interval_end.is_some_and(|end| now >= end)
+    }
+
+    /// Opens a closed circuit.
+    fn trip(&mut self, why: Why, config: &Config, now: Moment) {
+        self.changes.opened(why, *config.open_for, now);
+        self.open(config, now);
+    }
+
+    /// Opens one that was half-open.
+    fn reopen(&mut self, config: &Config, now: Moment) {
+        self.changes.trial_failed();
+        self.open(config, now);
     }
 
     fn open(&mut self, config: &Config, now: Moment) {
@@ -261,11 +279,13 @@ impl Machine {
         self.enter(Phase::Closed);
         self.interval_end = interval_end(config, now);
         self.transitions.closed += 1;
+        self.changes.closed(now);
     }
 
     fn count_closing(&mut self) {
         let was_closed = matches!(self.phase, Phase::Closed | Phase::ForcedClosed);
         self.transitions.closed += u64::from(!was_closed);
+        self.changes.forget();
     }
 
     fn enter(&mut self, phase: Phase) {

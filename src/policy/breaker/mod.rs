@@ -9,6 +9,7 @@
 //! What an outcome is, when to take a permit, and what a refused client is answered are left to
 //! the caller.
 
+mod change;
 mod circuit;
 mod config;
 mod machine;
@@ -21,6 +22,7 @@ mod window;
 
 use std::time::Duration;
 
+pub use change::{Change, Why};
 use circuit::Circuit;
 pub use config::{
     CloseOn, Config, Consecutive, Count, Extent, Reset, SlowCalls, Transition, Verdict, Window,
@@ -87,6 +89,12 @@ impl Breaker {
     /// half-opened with its first probe.
     pub fn transitions(&self) -> Transitions {
         self.0.transitions()
+    }
+
+    /// What has changed since this was last asked, oldest first. A load while nothing has: cheap enough
+    /// to be asked after every result. An operator's orders are not among it.
+    pub fn changes(&self) -> Vec<Change> {
+        self.0.changes()
     }
 
     /// Refuses every call until `force_closed` or `reset`.

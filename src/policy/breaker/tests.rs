@@ -319,3 +319,46 @@ fn hammer(breaker: &Arc<Breaker>, seed: u64) {
         }
     }
 }
+
+#[test]
+fn a_circuit_tells_once_why_it_opened_and_once_that_it_closed() {
+    let mut bench = Bench::rolling();
+    bench.fail(4);
+    assert_eq!(bench.breaker.changes(), []);
+    bench.fail(1);
+    let opened = Change::Opened { why: Why::InARow(5), for_now: OPEN_FOR };
+    assert_eq!(bench.breaker.changes(), [opened]);
+    assert_eq!(bench.breaker.changes(), [], "told already");
+
+    bench.pass(OPEN_FOR);
+    bench.fail(1);
+    assert_eq!(bench.breaker.changes(), [], "it has been open all the time");
+    bench.pass(OPEN_FOR);
+    bench.succeed(3);
+    let closed = Change::Closed { after: OPEN_FOR * 2, failed_trials: 1 };
+    assert_eq!(bench.breaker.changes(), [closed]);
+}
+
+#[test]
+fn a_circuit_that_opens_for_a_rate_tells_its_counts() {
+    let bench = Bench::new("{window: {calls: 10, minimum_calls: 4, failure_rate: 50%}}");
+    bench.succeed(2);
+    bench.fail(2);
+    let changes = bench.breaker.changes();
+    let why = Why::Rate { calls: 4, failed: 2, slow: 0 };
+    assert!(
+        matches!(changes[..], [Change::Opened { why: told, .. }] if told == why),
+        "{changes:?}"
+    );
+}
+
+#[test]
+fn an_operators_order_is_no_change_of_the_circuits_own() {
+    let mut bench = Bench::rolling();
+    bench.fail(5);
+    drop(bench.breaker.changes());
+    bench.breaker.force_open();
+    bench.breaker.reset(bench.now);
+    bench.pass(OPEN_FOR);
+    assert_eq!(bench.breaker.changes(), []);
+}

@@ -73,19 +73,19 @@ impl Trial {
         self.places += u32::from(round != Some(self.round));
     }
 
+    fn count(&self) -> Count {
+        Count { calls: self.results.into(), failed: self.failed.into(), slow: self.slow.into() }
+    }
+
     /// Whether the circuit opens (a rate is reached) or closes; `None` while undecided.
     pub(super) fn judge(&self, config: &Config) -> Option<Judgement> {
         let enough = self.results >= config.half_open_calls;
         match (config.closes_on(), &config.window) {
             (CloseOn::Rate, Some(window)) => {
-                Rule::new(window).within(config.half_open_calls).judge(Count {
-                    calls: self.results.into(),
-                    failed: self.failed.into(),
-                    slow: self.slow.into(),
-                })
+                Rule::new(window).within(config.half_open_calls).judge(self.count())
             }
             (CloseOn::Successes, _) | (CloseOn::Rate, None) if self.failed > 0 => {
-                Some(Judgement::Reached)
+                Some(Judgement::Reached(self.count()))
             }
             (CloseOn::Successes, _) | (CloseOn::Rate, None) => enough.then_some(Judgement::Below),
         }

@@ -56,13 +56,16 @@ impl Window {
         Window { since, rule: Rule::new(config), calls }
     }
 
-    /// Takes in a call; whether the circuit must open for it.
-    pub(super) fn record(&self, call: Call, now: Moment) -> bool {
+    /// Takes in a call; the counts for which the circuit must open, if it must.
+    pub(super) fn record(&self, call: Call, now: Moment) -> Option<Count> {
         let judgement = match &self.calls {
             Calls::Ring(ring) => ring.record(call, self.rule),
             Calls::Seconds(seconds) => seconds.record(call, self.rule, now),
         };
-        judgement == Some(Judgement::Reached)
+        match judgement? {
+            Judgement::Reached(count) => Some(count),
+            Judgement::Below => None,
+        }
     }
 }
 
@@ -119,8 +122,8 @@ pub(super) struct Rule {
 /// What the rates say about enough calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Judgement {
-    /// One of the rates is reached.
-    Reached,
+    /// One of the rates is reached, by these counts.
+    Reached(Count),
     Below,
 }
 
@@ -146,7 +149,7 @@ impl Rule {
         let reaches = |part: i64, rate: i64| part * MILLION >= rate * count.calls;
         let reached = reaches(count.failed, self.failed)
             || self.slow.is_some_and(|rate| reaches(count.slow, rate));
-        Some(if reached { Judgement::Reached } else { Judgement::Below })
+        Some(if reached { Judgement::Reached(count) } else { Judgement::Below })
     }
 }
 

@@ -34,6 +34,17 @@ fn a_connect_timeout_is_a_connect_failure_and_a_timeout() {
 }
 
 #[test]
+fn a_tls_failure_is_a_connect_failure_and_has_its_own_name() {
+    for list in ["[connect_failure]", "[tls_failure]"] {
+        assert!(parse(list).expect("valid").matches(Outcome::TlsFailure), "{list}");
+    }
+    assert!(Conditions::FAILURES.matches(Outcome::TlsFailure));
+    assert!(Conditions::RETRYABLE.matches(Outcome::TlsFailure));
+    let tls = parse("[tls_failure]").expect("valid");
+    assert!(!tls.matches(Outcome::ConnectFailure) && !tls.names_grpc());
+}
+
+#[test]
 fn each_grpc_condition_matches_its_status_alone() {
     let names = [
         ("grpc_cancelled", 1),

@@ -30,6 +30,7 @@ impl Pushback {
             }
             Outcome::Response(_)
             | Outcome::ConnectFailure
+            | Outcome::TlsFailure
             | Outcome::ConnectTimeout
             | Outcome::RefusedStream
             | Outcome::Reset

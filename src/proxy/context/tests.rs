@@ -12,9 +12,9 @@ use crate::config::Config;
 use crate::config::load::Environment;
 use crate::observe::metrics::Metrics;
 use crate::policy::breaker::{State, Verdict};
-use crate::policy::outcome::Outcome;
+use crate::policy::failure::Cause;
 use crate::policy::{Caller, admit, rate_limit};
-use crate::proxy::attempt::{Ended, classify_connect};
+use crate::proxy::ended::{Ended, classify_connect};
 use crate::runtime::lifecycle::Lifecycle;
 
 const YAML: &str = "
@@ -103,13 +103,14 @@ async fn a_connect_timer_that_fires_just_before_the_deadline_it_was_cut_to_says_
     let micros = |n| Moment::ZERO + std::time::Duration::from_micros(n);
     context.deadline = Some(micros(300_000));
     for (etype, at, expected) in [
-        (ErrorType::ConnectTimedout, 298_900, Ended::Outcome(Outcome::ConnectTimeout)),
-        (ErrorType::ConnectTimedout, 299_100, Ended::DeadlineExceeded),
-        (ErrorType::TLSHandshakeTimedout, 299_100, Ended::DeadlineExceeded),
-        (ErrorType::ConnectRefused, 299_100, Ended::Outcome(Outcome::ConnectFailure)),
-        (ErrorType::ConnectRefused, 300_000, Ended::DeadlineExceeded),
+        (ErrorType::ConnectTimedout, 298_900, Cause::ConnectTimeout),
+        (ErrorType::ConnectTimedout, 299_100, Cause::DeadlineExceeded),
+        (ErrorType::TLSHandshakeTimedout, 299_100, Cause::DeadlineExceeded),
+        (ErrorType::ConnectRefused, 299_100, Cause::ConnectRefused),
+        (ErrorType::ConnectRefused, 300_000, Cause::DeadlineExceeded),
     ] {
         let error = pingora_core::Error::new(etype.clone());
-        assert_eq!(classify_connect(&error, &context, micros(at)), expected, "{etype:?} at {at}");
+        let ended = classify_connect(&error, &context, micros(at));
+        assert_eq!(ended, Ended::Upstream(expected), "{etype:?} at {at}");
     }
 }

@@ -59,15 +59,24 @@ pub(super) fn web(error: &RpcError<'_>, content_type: HeaderValue, as_text: bool
 }
 
 /// The status at the end of an answer of gRPC-Web, if it has one.
-pub fn web_status(mut body: &[u8]) -> Option<&[u8]> {
+pub fn web_status(body: &[u8]) -> Option<&[u8]> {
+    web_field(body, &GRPC_STATUS)
+}
+
+/// What it says of an error, percent-encoded.
+pub fn web_message(body: &[u8]) -> Option<&[u8]> {
+    web_field(body, &GRPC_MESSAGE)
+}
+
+fn web_field<'a>(mut body: &'a [u8], wanted: &HeaderName) -> Option<&'a [u8]> {
     while let Some(([flags, length @ ..], rest)) = body.split_first_chunk::<5>() {
         let frame = rest.split_at_checked(u32::from_be_bytes(*length) as usize);
         let (data, rest) = frame?;
         if flags & TRAILERS != 0 {
             return data.split(|byte| *byte == b'\n').find_map(|line| {
-                let (name, value) = line.split_at_checked(GRPC_STATUS.as_str().len())?;
+                let (name, value) = line.split_at_checked(wanted.as_str().len())?;
                 let value = value.strip_prefix(b":")?.trim_ascii();
-                name.eq_ignore_ascii_case(GRPC_STATUS.as_str().as_bytes()).then_some(value)
+                name.eq_ignore_ascii_case(wanted.as_str().as_bytes()).then_some(value)
             });
         }
         body = rest;
@@ -107,6 +116,10 @@ mod tests {
         assert_eq!(web_status(&good), Some(&b"0"[..]));
         assert_eq!(web_status(&web(b"grpc-status:5\r\n")), Some(&b"5"[..]));
         assert_eq!(web_status(&web(b"grpc-message:5\r\n")), None);
+        assert_eq!(
+            web_message(&web(b"grpc-status: 5\r\ngrpc-message: so%20\r\n")),
+            Some(&b"so%20"[..])
+        );
         for end in 0..good.len() {
             assert_eq!(web_status(&good[..end]), None, "{end}");
         }

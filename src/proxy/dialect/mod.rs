@@ -21,7 +21,7 @@ use crate::config::rpc_code::RpcCode;
 use crate::config::status_map::StatusMap;
 use crate::policy::idempotency::Answer;
 
-pub use grpc::{END as GRPC_END, web_status};
+pub use grpc::{END as GRPC_END, web_message, web_status};
 pub use protocol::{CONNECT_PROTOCOL_VERSION, Protocol};
 
 /// An error as an answer.
@@ -107,16 +107,23 @@ pub fn grpc_trailers(error: &RpcError<'_>) -> HeaderMap {
 pub struct Said {
     /// It is an error of Connect already.
     pub code: Option<RpcCode>,
-    /// Its `error` or `message`, if it is JSON that has one.
+    /// Its `error` or `message`, if it is JSON that has one; else a few words of ours.
     pub message: String,
+    is_ours: bool,
 }
 
 impl Said {
     pub fn in_body(body: &[u8]) -> Self {
         let json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
         let text = |field: &str| json.get(field)?.as_str();
-        let message = text("error").or_else(|| text("message")).unwrap_or("the upstream failed");
-        Said { code: text("code").and_then(RpcCode::named), message: message.to_owned() }
+        let given = text("error").or_else(|| text("message"));
+        let message = given.unwrap_or("the upstream failed").to_owned();
+        Said { code: text("code").and_then(RpcCode::named), message, is_ours: given.is_none() }
+    }
+
+    /// The words of the upstream, if it gave any.
+    pub fn given(self) -> Option<String> {
+        Some(self.message).filter(|_| !self.is_ours)
     }
 }
 

@@ -3,6 +3,8 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::sync::oneshot;
 
+use std::time::Duration;
+
 use super::*;
 use crate::time::Clock;
 

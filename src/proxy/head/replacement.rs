@@ -22,9 +22,18 @@ pub fn stand_in(refused: &[u8]) -> (Vec<u8>, Framing) {
         b"te",
     ];
     let mut lines = refused.split(|byte| *byte == b'\n');
-    let is_head = lines.next().is_some_and(|line| line.starts_with(b"HEAD "));
-    let method = if is_head { "HEAD" } else { "POST" };
-    let mut head = format!("{method} / HTTP/1.1\r\nhost: -\r\nconnection: close\r\n").into_bytes();
+    let line = lines.next().unwrap_or_default();
+    // Of a target, only what names the protocol matters: GET is Connect by its query.
+    let is_connect = |line: &[u8]| {
+        let mut pairs = line.split(|byte| matches!(byte, b'?' | b'&' | b' ' | b'\r'));
+        pairs.any(|pair| pair == b"connect=v1")
+    };
+    let start = match line {
+        [b'H', b'E', b'A', b'D', b' ', ..] => "HEAD /",
+        [b'G', b'E', b'T', b' ', ..] if is_connect(line) => "GET /?connect=v1",
+        _ => "POST /",
+    };
+    let mut head = format!("{start} HTTP/1.1\r\nhost: -\r\nconnection: close\r\n").into_bytes();
     let mut may_go_on = !refused.ends_with(b"\r\n\r\n");
     let fields = lines.filter_map(|line| line.strip_suffix(b"\r"));
     for field in fields.take_while(|line| !line.is_empty()).take(CARRIED) {

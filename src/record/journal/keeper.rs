@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::thread::sleep;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::entry::Entry;
 use super::expected::Expecting;
@@ -24,6 +24,7 @@ use super::seconds::Seconds;
 use crate::record::answer::{Answer, Answers};
 use crate::record::invocation::{Row, Stage};
 use crate::record::meters::Meters;
+use crate::record::patience::Progress;
 use crate::record::stats::Counters;
 use crate::record::store::Safety;
 
@@ -44,10 +45,12 @@ pub(super) struct Keeper {
     pub(super) last_commit: Option<Instant>,
     pub(super) expecting: Arc<Expecting>,
     pub(super) inbox: Receiver<Job>,
-    /// Rows in the inbox.
-    pub(super) waiting: Arc<AtomicUsize>,
+    /// Left for further rows in the inbox.
+    pub(super) places: Arc<Semaphore>,
+    /// What those see who wait for a place, or for their row.
+    pub(super) progress: Arc<Progress>,
     pub(super) parcels: mpsc::UnboundedSender<Parcel>,
-    /// Rows the shipper holds in memory, and how many that may be.
+    /// Rows the shipper holds in memory, and how many that may be; the inbox may hold as many.
     pub(super) held: Arc<AtomicUsize>,
     pub(super) most_held: usize,
     /// The shipper waits for the store, and will read what it is going to ship.
@@ -85,7 +88,7 @@ impl Keeper {
     /// The next job. What nobody waits for is done when its time has come.
     fn next(&mut self) -> Option<Job> {
         loop {
-            let somebody_waits = self.waiting.load(Ordering::Relaxed) > 0;
+            let somebody_waits = self.places.available_permits() < self.most_held;
             if let Some(file) = &self.file
                 && file.wants_checkpoint(somebody_waits)
             {
@@ -179,8 +182,7 @@ impl Keeper {
     fn take(&mut self, job: Job, group: &mut Group) {
         match job {
             Job::Append(row, answer) => {
-                // A bound on memory; it orders nothing.
-                self.waiting.fetch_sub(1, Ordering::Relaxed);
+                self.places.add_permits(1);
                 match answer {
                     Some(answer) => group.rows.push((row, answer)),
                     None => self.later.put_off(row),
@@ -231,6 +233,7 @@ impl Keeper {
             Ok(_) => {
                 self.later.forgotten(forgotten.len());
                 self.failing = false;
+                self.progress.advance();
                 let answered = rows.iter().filter(|row| row.stage == Stage::Answered).count();
                 self.counters.journaled.add(answered as u64);
                 self.meters.journal_commit(begun.elapsed());
@@ -354,7 +357,8 @@ mod tests {
             last_commit: None,
             expecting: Arc::default(),
             inbox,
-            waiting: Arc::default(),
+            places: Arc::new(Semaphore::new(10)),
+            progress: Arc::default(),
             parcels: mpsc::unbounded_channel().0,
             held: Arc::default(),
             most_held: 10,
@@ -419,7 +423,8 @@ mod tests {
         let is_long =
             |keeper: &Keeper| keeper.file.as_ref().expect("a file").wants_checkpoint(false);
         let next = |keeper: &mut Keeper, waiting: usize| {
-            keeper.waiting.store(waiting, Ordering::Relaxed);
+            keeper.places.forget_permits(usize::MAX);
+            keeper.places.add_permits(10 - waiting);
             jobs.send(Job::Forget(Vec::new())).expect("the keeper is there");
             assert!(keeper.next().is_some());
         };

@@ -20,15 +20,15 @@ mod shipper;
 mod tests;
 mod wal;
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::mpsc::{SendError, Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 pub use self::expected::Expected;
 use self::expected::Expecting;
@@ -42,6 +42,7 @@ use super::config::{self, WhenFull};
 use super::invocation::{Row, Second};
 use super::link::Link;
 use super::meters::Meters;
+use super::patience::{Patience, Progress};
 use super::recorder::{Committed, Unavailable};
 use super::stats::Counters;
 use super::store::Safety;
@@ -68,7 +69,9 @@ pub(crate) struct Journal {
 /// The journal once it is in use; dropped, it ends.
 struct Open {
     jobs: Sender<Job>,
-    waiting: Arc<AtomicUsize>,
+    /// Room for rows on their way to the thread: a bound on memory.
+    places: Arc<Semaphore>,
+    progress: Arc<Progress>,
     parcels: mpsc::UnboundedSender<Parcel>,
     seconds: Arc<Seconds>,
     /// Until when the shipper may wait for the store with second writes in memory.
@@ -113,24 +116,32 @@ impl Journal {
         self.expecting.one()
     }
 
-    /// Commits the row here, within `within`. It was `expected`.
+    /// Commits the row here, within `patience`. It was `expected`.
     pub(crate) async fn commit(
         &self,
         row: Row,
-        expected: Option<Expected>,
-        within: Duration,
+        mut expected: Option<Expected>,
+        patience: Patience,
     ) -> Result<Committed, Unavailable> {
+        let open = self.open()?;
         let (answer, outcome) = Answer::channel();
-        let refused = self.append(row, Some(answer));
-        drop(expected);
-        if let Some((_, unavailable)) = refused {
-            return Err(unavailable);
-        }
-        let outcome = match timeout(within, outcome).await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => Err(Unavailable::Closing),
-            Err(_) => Err(Unavailable::Late(within)),
+        let committed = async {
+            let place = match open.places.try_acquire() {
+                Ok(place) => place,
+                Err(_) => {
+                    // Its turn is some way off: no commit need wait for this row.
+                    expected = None;
+                    open.places.acquire().await.map_err(|_| Unavailable::Closing)?
+                }
+            };
+            place.forget();
+            let sent = open.jobs.send(Job::Append(row, Some(answer)));
+            drop(expected.take());
+            sent.map_err(|_| Unavailable::Closing)?;
+            outcome.await.unwrap_or(Err(Unavailable::Closing))
         };
+        let outcome = patience.wait(&open.progress, committed).await;
+        let outcome = outcome.unwrap_or_else(|waited| Err(Unavailable::Late(waited)));
         match (outcome, self.config.when_full) {
             (Ok(()), _) => Ok(Committed::Journal),
             (Err(Unavailable::Full(_)), WhenFull::Drop) => {
@@ -161,22 +172,11 @@ impl Journal {
 
     /// Writes the row here soon; gives it back if there is no room to wait in. Never waits.
     pub(crate) fn push(&self, row: Row) -> Option<Row> {
-        self.append(row, None).map(|(row, _)| row)
-    }
-
-    /// `None` if the row was taken.
-    fn append(&self, row: Row, answer: Option<Answer>) -> Option<(Row, Unavailable)> {
-        let open = match self.open() {
-            Ok(open) => open,
-            Err(unavailable) => return Some((row, unavailable)),
-        };
-        // A bound on memory; it orders nothing.
-        if open.waiting.fetch_add(1, Ordering::Relaxed) >= self.most {
-            open.waiting.fetch_sub(1, Ordering::Relaxed);
-            return Some((row, Unavailable::Overloaded));
-        }
-        match open.jobs.send(Job::Append(row, answer)) {
-            Err(SendError(Job::Append(row, _))) => Some((row, Unavailable::Closing)),
+        let Ok(open) = self.open() else { return Some(row) };
+        let Ok(place) = open.places.try_acquire() else { return Some(row) };
+        place.forget();
+        match open.jobs.send(Job::Append(row, None)) {
+            Err(SendError(Job::Append(row, _))) => Some(row),
             Ok(()) | Err(_) => None,
         }
     }
@@ -213,7 +213,8 @@ impl Journal {
     fn start(&self) -> std::io::Result<Open> {
         let (jobs, inbox) = channel();
         let (parcels, arriving) = mpsc::unbounded_channel();
-        let (waiting, held) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let places = Arc::new(Semaphore::new(self.most));
+        let (progress, held) = (Arc::<Progress>::default(), Arc::<AtomicUsize>::default());
         let seconds = Arc::new(Seconds::at_most(self.most));
         let away = Arc::<AtomicBool>::default();
         let (hurry, hurried) = watch::channel(None);
@@ -227,7 +228,8 @@ impl Journal {
             last_commit: None,
             expecting: Arc::clone(&self.expecting),
             inbox,
-            waiting: Arc::clone(&waiting),
+            places: Arc::clone(&places),
+            progress: Arc::clone(&progress),
             parcels: parcels.clone(),
             held: Arc::clone(&held),
             most_held: self.most,
@@ -255,7 +257,7 @@ impl Journal {
             max_delay: *self.batch.max_delay,
         };
         let shipper = self.runtime.spawn(shipper.run()).abort_handle();
-        Ok(Open { jobs, waiting, parcels, seconds, hurry, shipper })
+        Ok(Open { jobs, places, progress, parcels, seconds, hurry, shipper })
     }
 }
 

@@ -214,7 +214,8 @@ impl Shipper {
         };
         self.counters.shipped.add(rows.len() as u64 - second - refused(false));
         self.counters.completed.add(second - refused(true));
-        self.counters.dead.add(refusals.len() as u64);
+        self.counters.dead.add(refused(false));
+        self.counters.completions_dropped.add(refused(true));
         true
     }
 }

@@ -5,6 +5,7 @@
 mod postgres;
 mod sqlite;
 
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use uuid::Uuid;
@@ -63,6 +64,7 @@ pub struct RouteFigures {
     pub quantiles: [Duration; 3],
 }
 
+const ROUTES: &str = "SELECT DISTINCT route FROM invocations";
 const QUANTILES: [f64; 3] = [0.5, 0.95, 0.99];
 
 /// A store, opened for reading alone.
@@ -102,6 +104,17 @@ impl Reader {
         };
         rows.reverse();
         Ok(rows)
+    }
+
+    /// The routes that rows name.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn routes(&self) -> Result<BTreeSet<String>, String> {
+        match &self.0 {
+            Source::Sqlite(source) => source.routes(),
+            Source::Postgres(source) => source.routes().await,
+        }
     }
 
     /// Figures of the rows that match, by route.

@@ -1,10 +1,11 @@
 //! Rows out of PostgreSQL.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use tokio_postgres::types::ToSql;
 
-use super::{Filter, QUANTILES, RouteFigures, Stored, Value};
+use super::{Filter, QUANTILES, ROUTES, RouteFigures, Stored, Value};
 use crate::record::config::{Postgres as Config, PostgresUrl};
 use crate::record::json;
 use crate::record::store::COLUMNS;
@@ -61,6 +62,15 @@ impl Source {
             Ok(Stored { invocation, completed })
         };
         texts.iter().map(stored).collect()
+    }
+
+    pub(super) async fn routes(&self) -> Result<BTreeSet<String>, String> {
+        self.0
+            .with_client(LIMIT, async |client| {
+                client.query(ROUTES, &[]).await?.iter().map(|row| row.try_get(0)).collect()
+            })
+            .await
+            .map_err(|lost| lost.to_string())
     }
 
     pub(super) async fn figures(&self, filter: &Filter) -> Result<Vec<RouteFigures>, String> {

@@ -1,12 +1,12 @@
 //! Rows out of the embedded store's file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, ToSql};
 
-use super::{Filter, QUANTILES, RouteFigures, Stored, Value};
+use super::{Filter, QUANTILES, ROUTES, RouteFigures, Stored, Value};
 use crate::record::json;
 use crate::record::store::sqlite::row;
 use crate::record::store::{COLUMNS, chain};
@@ -42,6 +42,14 @@ impl Source {
                 Ok(Stored { invocation: row::read(found)?, completed: found.get("completed")? })
             })?;
             rows.collect::<rusqlite::Result<_>>()
+        };
+        read().map_err(|error| describe(&self.path, &error))
+    }
+
+    pub(super) fn routes(&self) -> Result<BTreeSet<String>, String> {
+        let read = || {
+            let mut query = self.connection.prepare(ROUTES)?;
+            query.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()
         };
         read().map_err(|error| describe(&self.path, &error))
     }

@@ -18,7 +18,11 @@ use self::postgres::Postgres;
 use self::sqlite::{Limit, Sqlite};
 use super::config::{Chosen, Stores};
 use super::invocation::Row;
+use super::place;
 use super::recorder::StartError;
+
+/// The key of the embedded store's file.
+const STORE: &str = "record.store.sqlite.path";
 
 /// The store that is configured, shared by all who keep something in it.
 #[derive(Clone)]
@@ -43,6 +47,22 @@ impl Database {
                 Ok(Database::Sqlite(Sqlite::start(path, limit).map_err(StartError::Thread)?))
             }
             None => Err(StartError::NoStore),
+        }
+    }
+
+    /// Opens an embedded store, and brings its schema up to date. A server may come later; a file that
+    /// cannot be written will not.
+    ///
+    /// # Errors
+    /// It cannot be used: why, and what to do.
+    pub async fn require(&self, stores: &Stores) -> Result<(), StartError> {
+        match (self, stores.chosen()) {
+            (Database::Sqlite(sqlite), Some(Chosen::Sqlite(_, path))) => {
+                let migrated = sqlite.require().await;
+                migrated
+                    .map_err(|Lost(why)| StartError::Unusable(place::unusable(STORE, path, &why)))
+            }
+            (Database::Sqlite(_) | Database::Postgres(_), _) => Ok(()),
         }
     }
 
@@ -141,7 +161,7 @@ pub(crate) struct Migration {
 }
 
 /// The columns of `invocations`, in the order both stores bind them.
-pub const COLUMNS: [&str; 26] = [
+pub const COLUMNS: [&str; 27] = [
     "id",
     "created_at",
     "request_id",
@@ -168,10 +188,11 @@ pub const COLUMNS: [&str; 26] = [
     "completed",
     "trace_id",
     "query",
+    "cause",
 ];
 
 /// Those of [`COLUMNS`] that may say something else once the request has ended.
-pub(crate) const AT_THE_END: [&str; 15] = [
+pub(crate) const AT_THE_END: [&str; 16] = [
     "upstream",
     "endpoint",
     "status",
@@ -187,6 +208,7 @@ pub(crate) const AT_THE_END: [&str; 15] = [
     "result_message",
     "captured",
     "completed",
+    "cause",
 ];
 
 /// What an insert does about a row that is there already.

@@ -4,6 +4,7 @@
 //! WAL mode, so others may read it meanwhile. What is committed survives `kill -9` always; commits
 //! made before the response also wait for the disk ([`Safety::Power`]), once per group.
 
+pub(crate) mod room;
 pub(crate) mod row;
 
 use std::path::{Path, PathBuf};
@@ -11,10 +12,10 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
-use log::warn;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior, params};
 use tokio::sync::oneshot;
 
+use self::room::{is_full, make_room};
 use super::{COLUMNS, Lost, Migration, Refusal, Safety, Store};
 use crate::record::config::StoreFull;
 use crate::record::invocation::{Row, Stage, first_id};
@@ -28,6 +29,7 @@ const MIGRATIONS: &[Migration] = &[
         version: 4,
         sql: include_str!("../migrations/sqlite/0004_idempotency_trailers.sql"),
     },
+    Migration { version: 5, sql: include_str!("../migrations/sqlite/0005_cause.sql") },
 ];
 
 /// How long a writer of another process may hold the file before a batch is put off.
@@ -58,6 +60,18 @@ impl Sqlite {
             .name("record-sqlite".to_owned())
             .spawn(move || inbox.iter().for_each(|job| job(&mut worker)))?;
         Ok(Sqlite { jobs })
+    }
+
+    /// As `migrate`, for a process that starts: that another one holds the file for a while is no error.
+    pub(super) async fn require(&self) -> Result<(), Lost> {
+        self.hand_over(|worker| {
+            worker.open()?;
+            worker.with_connection(|connection| match migrate(connection) {
+                Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Ok(()),
+                outcome => outcome,
+            })
+        })
+        .await
     }
 
     pub(crate) async fn run<T: Send + 'static>(
@@ -294,31 +308,6 @@ fn set_aside(connection: &Connection, row: &Row, reason: &str) -> rusqlite::Resu
     Ok(())
 }
 
-/// Deletes what nobody needs, so that as many new rows fit: idempotency keys whose time is over, and
-/// the oldest rows where that is the policy. Never a key that still counts: its request might be
-/// executed again. Whether there is more room now.
-pub(crate) fn make_room(
-    connection: &Connection,
-    rows: usize,
-    when_full: StoreFull,
-) -> rusqlite::Result<bool> {
-    // Rows differ in size, and those of one moment lie together.
-    let most = i64::try_from((rows * 4).max(1000)).unwrap_or(i64::MAX);
-    let sql = "DELETE FROM idempotency_keys WHERE scope IN (SELECT scope FROM idempotency_keys \
-               WHERE expires_at <= unixepoch('subsec') * 1000 ORDER BY expires_at LIMIT ?1)";
-    let keys = connection.execute(sql, [most])?;
-    if when_full == StoreFull::Refuse {
-        return Ok(keys > 0);
-    }
-    let sql =
-        "DELETE FROM invocations WHERE id IN (SELECT id FROM invocations ORDER BY id LIMIT ?1)";
-    let gone = connection.execute(sql, [most])?;
-    if gone > 0 {
-        warn!("record store: the file has reached its max_size: deleted the {gone} oldest rows");
-    }
-    Ok(keys > 0 || gone > 0)
-}
-
 /// Every row, taken out of a file that will not be a store any more.
 pub(crate) fn take_all(connection: &mut Connection) -> rusqlite::Result<Vec<Row>> {
     let sql = "SELECT count(*) FROM sqlite_schema WHERE name = 'invocations'";
@@ -335,10 +324,6 @@ pub(crate) fn take_all(connection: &mut Connection) -> rusqlite::Result<Vec<Row>
         })?
         .collect();
     rows
-}
-
-pub(crate) fn is_full(error: &rusqlite::Error) -> bool {
-    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
 }
 
 /// Whether the row is at fault, and not the file or the moment.

@@ -9,11 +9,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-use super::{Jwks, MAX_DOCUMENT_BYTES};
+use super::Jwks;
+use super::fetch::MAX_DOCUMENT_BYTES;
 use crate::policy::auth::testing::{
     OTHER_RSA, RSA, Signer, bearer, claims, document, now, verifier,
 };
-use crate::policy::auth::{Denial, Now, Verifier};
+use crate::policy::auth::{Denial, Now, Verifier, Wanted};
 use crate::time::Clock;
 
 /// Generous: only a broken promise waits this long.
@@ -110,7 +111,7 @@ async fn keys_are_fetched_without_being_asked_for() {
 async fn a_request_before_the_first_keys_waits_for_them() {
     let server = Server::script(vec![keys(&[&RSA])]).await;
     let (verifier, jwks) = server.client("");
-    assert!(jwks.refresh_for(None).await);
+    assert!(jwks.refresh_for(Wanted::Any).await);
     assert_eq!(verify(&verifier, &RSA), Ok(()));
     assert_eq!(server.hits(), 1);
 }
@@ -121,8 +122,8 @@ async fn the_first_token_of_a_new_key_succeeds_at_once() {
     let (verifier, jwks) = server.client("");
     finished(&jwks, 1).await;
     let denial = verify(&verifier, &OTHER_RSA).expect_err("not known yet");
-    let (_, kid) = denial.wanted_keys().expect("worth a fetch");
-    assert!(jwks.refresh_for(kid).await);
+    let (_, wanted) = denial.wanted_keys().expect("worth a fetch");
+    assert!(jwks.refresh_for(wanted).await);
     assert_eq!(verify(&verifier, &OTHER_RSA), Ok(()));
     assert!(verify(&verifier, &RSA).is_err());
 }
@@ -137,7 +138,7 @@ async fn a_hundred_requests_with_an_unknown_key_share_one_fetch() {
     let asking: Vec<_> = (0..100)
         .map(|_| {
             let jwks = jwks.clone();
-            tokio::spawn(async move { jwks.refresh_for(Some("rsa-2")).await })
+            tokio::spawn(async move { jwks.refresh_for(Wanted::Named("rsa-2")).await })
         })
         .collect();
     server.gate.add_permits(1000);
@@ -154,7 +155,7 @@ async fn a_key_made_during_a_fetch_gets_a_fetch_of_its_own() {
     while server.hits() == 0 {
         tokio::task::yield_now().await;
     }
-    let ask = jwks.refresh_for(Some("rsa-2"));
+    let ask = jwks.refresh_for(Wanted::Named("rsa-2"));
     tokio::pin!(ask);
     tokio::select! {
         biased;
@@ -172,9 +173,23 @@ async fn a_key_nobody_has_is_fetched_for_once() {
     let (_verifier, jwks) = server.client("min_refetch: 1h");
     finished(&jwks, 1).await;
     for _ in 0..10 {
-        assert!(!jwks.refresh_for(Some("nobody")).await);
+        assert!(!jwks.refresh_for(Wanted::Named("nobody")).await);
     }
     assert_eq!(server.hits(), 2);
+}
+
+#[tokio::test]
+async fn a_set_that_does_not_change_is_fetched_once_for_bad_signatures() {
+    let server = Server::script(vec![keys(&[&RSA])]).await;
+    let (verifier, jwks) = server.client("min_refetch: 1h");
+    finished(&jwks, 1).await;
+    let (_, keyring) = verifier.remote_keys().expect("a key set");
+    let generation = keyring.generation();
+    for _ in 0..10 {
+        let wanted = Wanted::Other { generation, kid: Some("rsa-1") };
+        assert!(!jwks.refresh_for(wanted).await);
+    }
+    assert_eq!((server.hits(), keyring.generation()), (2, generation));
 }
 
 #[tokio::test]
@@ -182,7 +197,7 @@ async fn a_key_that_is_there_is_not_fetched_again() {
     let server = Server::script(vec![keys(&[&RSA])]).await;
     let (_verifier, jwks) = server.client("");
     finished(&jwks, 1).await;
-    assert!(jwks.refresh_for(Some("rsa-1")).await);
+    assert!(jwks.refresh_for(Wanted::Named("rsa-1")).await);
     assert_eq!(server.hits(), 1);
 }
 
@@ -190,7 +205,7 @@ async fn a_key_that_is_there_is_not_fetched_again() {
 async fn waiting_for_a_silent_server_is_bounded() {
     let server = Server::gated(vec![keys(&[&RSA])]).await;
     let (_verifier, jwks) = server.client("timeout: 50ms");
-    assert!(!tokio::time::timeout(DEADLINE, jwks.refresh_for(None)).await.expect("bounded"));
+    assert!(!tokio::time::timeout(DEADLINE, jwks.refresh_for(Wanted::Any)).await.expect("bounded"));
 }
 
 #[tokio::test]
@@ -228,7 +243,7 @@ async fn an_issuer_that_comes_back_is_found_again() {
     let (verifier, jwks) = server.client("");
     finished(&jwks, 1).await;
     assert_eq!(verify(&verifier, &RSA).expect_err("no keys").reason(), "keys_unavailable");
-    assert!(jwks.refresh_for(None).await);
+    assert!(jwks.refresh_for(Wanted::Any).await);
     assert_eq!(verify(&verifier, &RSA), Ok(()));
     assert_eq!(jwks.status().last_error, None);
 }

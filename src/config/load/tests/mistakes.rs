@@ -187,15 +187,6 @@ fn a_key_defined_twice_names_both_places() {
 }
 
 #[test]
-fn a_merge_key_is_refused_but_an_alias_works() {
-    let text = "upstreams:\n  a: &a {endpoints: [http://x]}\n  b: *a\n";
-    assert_eq!(load_text(text, &[]).unwrap().upstreams.len(), 2);
-    let found = mistakes(&format!("{text}  c:\n    <<: *a\n"));
-    let path = "c:5:5: upstreams.c.\"<<\": merge keys (<<) are not supported";
-    assert!(found[0].starts_with(path), "{found:?}");
-}
-
-#[test]
 fn a_file_that_is_no_configuration_is_one_problem() {
     let start = "c:1:1: expected a mapping, such as `routes: …`, at the top of the file";
     assert_eq!(mistakes("- a\n"), [start]);

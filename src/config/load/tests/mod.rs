@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
 
 mod include;
+mod merge;
 mod mistakes;
 mod robustness;
 mod values;

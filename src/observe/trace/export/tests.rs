@@ -1,11 +1,14 @@
-//! The queue and its thread, with a collector that is a closure.
+//! The queue and its task, with a collector that is a closure.
 
 use std::sync::mpsc::channel;
+
+use tokio::runtime::{Builder, Runtime};
 
 use super::super::span::tests::request;
 use super::*;
 
 const LONG: Duration = Duration::from_secs(10);
+const ALL: Sent = Sent::Taken { rejected: 0 };
 
 fn counts() -> Counts {
     Counts::of(&Metrics::new().expect("metrics"))
@@ -16,39 +19,61 @@ fn same(counts: &Counts) -> Counts {
     Counts { exported: exported.clone(), failed: failed.clone(), dropped: dropped.clone() }
 }
 
+/// `send` may block: the thread is its own.
 fn start(
     queue: usize,
     counts: &Counts,
-    send: impl FnMut(Vec<SpanData>) -> Result<(), String> + Send + 'static,
-) -> Exporter {
-    Exporter::spawn(queue, Duration::ZERO, same(counts), "collector".to_owned(), send)
-        .expect("a thread")
+    mut send: impl FnMut(Vec<SpanData>) -> Sent + Send + 'static,
+) -> (Exporter, Runtime) {
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let (exporter, worker) = Exporter::new(queue, Duration::ZERO, same(counts));
+    runtime.spawn(worker.run(move |spans| std::future::ready(send(spans))));
+    (exporter, runtime)
+}
+
+/// From another runtime, as in the process: while `send` blocks, the first one's clock stands still.
+fn close((exporter, _runtime): &(Exporter, Runtime), limit: Duration) -> bool {
+    let own = Builder::new_current_thread().enable_time().build().expect("a runtime");
+    own.block_on(exporter.close(limit))
 }
 
 #[test]
 fn what_waits_is_sent_before_the_end() {
     let (sent, received) = channel();
     let counts = counts();
-    let exporter =
-        start(10, &counts, move |spans| sent.send(spans.len()).map_err(|error| error.to_string()));
+    let started = start(10, &counts, move |spans| {
+        sent.send(spans.len()).expect("it is counted");
+        ALL
+    });
     for _ in 0..3 {
-        exporter.submit(Box::new(request()));
+        started.0.submit(Box::new(request()));
     }
-    assert!(exporter.close(LONG));
+    assert!(close(&started, LONG));
     assert_eq!(received.try_iter().sum::<usize>(), 3);
     assert_eq!((counts.exported.get(), counts.dropped.get()), (3, 0));
 }
 
 #[test]
+fn what_comes_after_the_end_is_counted_as_dropped() {
+    let counts = counts();
+    let started = start(10, &counts, |_| ALL);
+    assert!(close(&started, LONG));
+    started.0.submit(Box::new(request()));
+    assert_eq!((counts.exported.get(), counts.dropped.get()), (0, 1));
+}
+
+#[test]
 fn a_batch_is_bounded() {
     let (sent, received) = channel();
-    let exporter = start(2 * BATCH, &counts(), move |spans| {
-        sent.send(spans.len()).map_err(|error| error.to_string())
+    let started = start(2 * BATCH, &counts(), move |spans| {
+        sent.send(spans.len()).expect("it is counted");
+        ALL
     });
     for _ in 0..2 * BATCH {
-        exporter.submit(Box::new(request()));
+        started.0.submit(Box::new(request()));
     }
-    assert!(exporter.close(LONG));
+    assert!(close(&started, LONG));
     assert!(received.try_iter().all(|batch| batch <= BATCH));
 }
 
@@ -57,32 +82,35 @@ fn what_finds_no_room_is_dropped_and_counted() {
     let (began, begun) = channel();
     let (release, released) = channel::<()>();
     let counts = counts();
-    let exporter = start(2, &counts, move |_| {
-        // Once it is closed, nobody listens or answers any more.
+    let started = start(2, &counts, move |_| {
+        // Once it is closed, the test does not listen or answer any more.
         let _ = began.send(());
         let _ = released.recv();
-        Ok(())
+        ALL
     });
-    exporter.submit(Box::new(request()));
+    started.0.submit(Box::new(request()));
     begun.recv().expect("a first batch");
     for _ in 0..5 {
-        exporter.submit(Box::new(request()));
+        started.0.submit(Box::new(request()));
     }
     assert_eq!(counts.dropped.get(), 3);
     drop(release);
-    assert!(exporter.close(LONG));
+    assert!(close(&started, LONG));
     assert_eq!(counts.exported.get(), 3);
 }
 
 #[test]
 fn closing_does_not_wait_longer_than_it_may() {
     let (release, released) = channel::<()>();
-    let exporter = start(10, &counts(), move |_| {
+    let (began, begun) = channel();
+    let started = start(10, &counts(), move |_| {
+        let _ = began.send(());
         let _ = released.recv();
-        Ok(())
+        ALL
     });
-    exporter.submit(Box::new(request()));
-    assert!(!exporter.close(Duration::from_millis(1)));
+    started.0.submit(Box::new(request()));
+    begun.recv().expect("a first batch");
+    assert!(!close(&started, Duration::from_millis(1)));
     drop(release);
 }
 
@@ -91,20 +119,20 @@ fn at_the_end_a_dead_collector_is_tried_once() {
     let counts = counts();
     let (begin, begun) = channel();
     let (release, released) = channel::<()>();
-    let exporter = start(4 * BATCH, &counts, move |spans| {
-        // Once all are submitted, nobody listens or holds it up any more.
+    let started = start(4 * BATCH, &counts, move |spans| {
+        // Once all are submitted, the test does not listen or hold it up any more.
         let _ = begin.send(spans.len() as u64);
         let _ = released.recv();
-        Err("refused".to_owned())
+        Sent::Failed
     });
-    exporter.submit(Box::new(request()));
+    started.0.submit(Box::new(request()));
     let under_way = begun.recv().expect("a first batch");
     for _ in 0..3 * BATCH {
-        exporter.submit(Box::new(request()));
+        started.0.submit(Box::new(request()));
     }
-    exporter.closing.store(true, Ordering::Release);
+    assert!(!close(&started, Duration::from_millis(1)), "the first batch is still under way");
     drop(release);
-    assert!(exporter.close(LONG));
+    assert!(close(&started, LONG));
     assert_eq!(counts.failed.get(), under_way + BATCH as u64);
     assert_eq!(counts.failed.get() + counts.dropped.get(), 1 + 3 * BATCH as u64);
 }
@@ -113,16 +141,15 @@ fn at_the_end_a_dead_collector_is_tried_once() {
 fn a_failed_batch_is_counted_and_the_next_one_tried() {
     let (sent, received) = channel();
     let counts = counts();
-    let mut answers = [Err("refused".to_owned()), Ok(())].into_iter();
-    let exporter = start(10, &counts, move |_| {
-        let answer = answers.next().unwrap_or(Ok(()));
+    let mut answers = [Sent::Failed, Sent::Taken { rejected: 1 }, ALL].into_iter();
+    let started = start(10, &counts, move |_| {
         let _ = sent.send(());
-        answer
+        answers.next().unwrap_or(ALL)
     });
-    for _ in 0..2 {
-        exporter.submit(Box::new(request()));
+    for _ in 0..3 {
+        started.0.submit(Box::new(request()));
         received.recv_timeout(LONG).expect("a batch");
     }
-    assert!(exporter.close(LONG));
-    assert_eq!((counts.failed.get(), counts.exported.get()), (1, 1));
+    assert!(close(&started, LONG));
+    assert_eq!((counts.failed.get(), counts.exported.get()), (2, 1));
 }

@@ -9,11 +9,12 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use super::super::keys::MAX_CANDIDATES;
 use super::super::testing::{
-    ED25519, OTHER_RSA, P256, P384, RSA, TODAY, base64url, bearer, by_pem, claims, claims_with,
-    consumer, document, headers, now, verifier, verify,
+    ED25519, OTHER_RSA, P256, P384, RSA, Signer, TODAY, base64url, bearer, by_pem, claims,
+    claims_with, consumer, document, headers, now, verifier, verify,
 };
-use super::super::{Denial, Verifier};
+use super::super::{Denial, Verifier, Wanted};
 use super::{MAX_KID_BYTES, MAX_TOKEN_BYTES};
 use crate::time::Moment;
 
@@ -120,14 +121,17 @@ fn an_algorithm_that_is_not_allowed_is_refused() {
 fn the_key_sets_own_algorithm_binds_the_key() {
     let verifier = by_key_set("[RS256, RS512]", &[RSA.jwk()]);
     let token = RSA.sign_with(Header { alg: Algorithm::RS512, ..RSA.header() }, &claims());
-    assert_eq!(denial(&verifier, &token), Denial::Algorithm);
+    assert_eq!(denial(&verifier, &token).reason(), "bad_signature");
 }
 
 #[test]
 fn a_key_of_another_kind_is_not_tried_under_its_name() {
     let verifier = by_key_set("[RS256, ES256]", &[RSA.jwk()]);
     let header = Header { kid: Some(RSA.kid.to_owned()), ..P256.header() };
-    assert_eq!(denial(&verifier, &P256.sign_with(header, &claims())), Denial::Algorithm);
+    let denial = denial(&verifier, &P256.sign_with(header, &claims()));
+    assert_eq!(denial.reason(), "bad_signature");
+    // The issuer may have made an elliptic key of it.
+    assert!(denial.wanted_keys().is_some());
 }
 
 #[test]
@@ -148,7 +152,20 @@ fn changed_claims_do_not_verify() {
 fn an_unknown_key_is_named_so_that_it_can_be_fetched() {
     let verifier = by_key_set("[RS256]", &[RSA.jwk()]);
     let denial = denial(&verifier, &OTHER_RSA.sign(&claims()));
-    assert_eq!(denial.wanted_keys(), Some(("test", Some("rsa-2"))));
+    assert_eq!(denial.wanted_keys(), Some(("test", Wanted::Named("rsa-2"))));
+}
+
+#[test]
+fn a_bad_signature_under_a_known_key_id_asks_for_another_key_set() {
+    let verifier = by_key_set("[RS256]", &[RSA.jwk()]);
+    let header = || Header { kid: Some(RSA.kid.to_owned()), ..OTHER_RSA.header() };
+    let token = OTHER_RSA.sign_with(header(), &claims());
+    let wanted = Wanted::Other { generation: 1, kid: Some(RSA.kid) };
+    assert_eq!(denial(&verifier, &token).wanted_keys(), Some(("test", wanted)));
+    let foreign = OTHER_RSA.sign_with(header(), &claims_with(json!({"iss": "elsewhere"})));
+    assert_eq!(denial(&verifier, &foreign), Denial::Issuer);
+    // A key in the file does not change.
+    assert_eq!(denial(&by_pem(&RSA, ""), &token).wanted_keys(), None);
 }
 
 #[test]
@@ -159,12 +176,41 @@ fn a_token_of_another_issuer_does_not_cause_a_fetch() {
 }
 
 #[test]
-fn a_token_without_a_key_id_needs_a_single_candidate() {
-    let token = RSA.sign_with(Header::new(Algorithm::RS256), &claims());
-    let one = by_key_set("[RS256, ES256]", &[RSA.jwk(), P256.jwk()]);
-    assert_eq!(consumer(verify(&one, &token)), "ada");
-    let two = by_key_set("[RS256]", &[RSA.jwk(), OTHER_RSA.jwk()]);
-    assert_eq!(denial(&two, &token), Denial::KeyNotNamed);
+fn a_token_without_a_key_id_is_tried_with_every_key_of_its_algorithm() {
+    let token = |signer: &Signer| signer.sign_with(Header::new(signer.algorithm), &claims());
+    let verifier = by_key_set("[RS256, ES256]", &[P256.jwk(), RSA.jwk(), OTHER_RSA.jwk()]);
+    for signer in [&*RSA, &OTHER_RSA, &P256] {
+        assert_eq!(consumer(verify(&verifier, &token(signer))), "ada", "{}", signer.kid);
+    }
+    let one = by_key_set("[RS256]", &[RSA.jwk()]);
+    let wanted = Wanted::Other { generation: 1, kid: None };
+    assert_eq!(denial(&one, &token(&OTHER_RSA)).wanted_keys(), Some(("test", wanted)));
+}
+
+#[test]
+fn so_many_keys_are_tried_and_no_more() {
+    let named = |signer: &Signer, n: usize| {
+        let mut jwk = signer.jwk();
+        jwk["kid"] = json!(format!("key-{n}"));
+        jwk
+    };
+    let last_of = |count: usize| {
+        let mut keys: Vec<Value> = (1..count).map(|n| named(&RSA, n)).collect();
+        keys.push(named(&OTHER_RSA, count));
+        let token = OTHER_RSA.sign_with(Header::new(Algorithm::RS256), &claims());
+        verify(&by_key_set("[RS256]", &keys), &token)
+    };
+    assert!(last_of(MAX_CANDIDATES).is_ok());
+    assert_eq!(last_of(MAX_CANDIDATES + 1).expect_err("a denial").reason(), "bad_signature");
+}
+
+#[test]
+fn two_keys_of_one_name_are_both_tried() {
+    let mut renamed = OTHER_RSA.jwk();
+    renamed["kid"] = json!(RSA.kid);
+    let verifier = by_key_set("[RS256]", &[RSA.jwk(), renamed]);
+    let header = Header { kid: Some(RSA.kid.to_owned()), ..OTHER_RSA.header() };
+    assert_eq!(consumer(verify(&verifier, &OTHER_RSA.sign_with(header, &claims()))), "ada");
 }
 
 #[test]
@@ -178,7 +224,8 @@ fn a_key_in_the_token_itself_is_not_trusted() {
         ..OTHER_RSA.header()
     };
     let verifier = by_key_set("[RS256]", &[RSA.jwk()]);
-    assert_eq!(denial(&verifier, &OTHER_RSA.sign_with(header, &claims())), Denial::BadSignature);
+    let denial = denial(&verifier, &OTHER_RSA.sign_with(header, &claims()));
+    assert_eq!(denial.reason(), "bad_signature");
 }
 
 #[test]
@@ -270,8 +317,13 @@ fn a_refresh_without_change_keeps_what_was_remembered() {
 #[test]
 fn before_the_first_key_set_nothing_passes() {
     let verifier = empty_key_set("[RS256]");
-    let denial = denial(&verifier, &RSA.sign(&claims()));
-    assert_eq!(denial.wanted_keys(), Some(("test", None)));
+    let unavailable = denial(&verifier, &RSA.sign(&claims()));
+    assert_eq!(unavailable.wanted_keys(), Some(("test", Wanted::Any)));
+    // What no key could save is refused for what it is.
+    assert_eq!(denial(&verifier, "garbage"), Denial::Malformed);
+    assert_eq!(denial(&verifier, &P256.sign(&claims())), Denial::Algorithm);
+    let foreign = RSA.sign(&claims_with(json!({"iss": "elsewhere"})));
+    assert_eq!(denial(&verifier, &foreign), Denial::Issuer);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::super::testing::{RSA, TODAY, by_pem, claims_with, consumer, verify};
-use super::super::{Denial, Identity};
+use super::super::{Denial, Identity, Verifier};
 
 /// What becomes of a well-signed token whose claims differ by `changes`.
 fn with_claims(changes: Value) -> Result<Arc<Identity>, Denial> {
@@ -79,12 +79,29 @@ fn a_consumer_that_cannot_be_a_header_is_refused() {
 }
 
 #[test]
-fn scopes_are_words_or_a_list() {
-    for scope in [json!("read write"), json!(["read", "write"])] {
-        let identity = with_claims(json!({"scope": scope})).expect("an identity");
-        assert!(identity.has_scope("read") && identity.has_scope("write"), "{scope}");
-        assert!(!identity.has_scope("read write"), "{scope}");
+fn scopes_are_words_or_a_list_under_any_usual_name() {
+    for name in ["scope", "scp", "scopes"] {
+        for scope in [json!("read write"), json!(["read", "write"])] {
+            let identity = with_claims(json!({ name: scope })).expect("an identity");
+            assert!(identity.has_scope("read") && identity.has_scope("write"), "{name}: {scope}");
+            assert!(!identity.has_scope("read write"), "{name}: {scope}");
+        }
     }
+}
+
+#[test]
+fn scopes_come_from_one_claim_the_configured_one_first() {
+    let claims = json!({"scope": null, "scp": ["read"], "scopes": ["write"], "perms": "admin"});
+    let scopes = |verifier: &Verifier| {
+        let identity = verify(verifier, &RSA.sign(&claims_with(claims.clone())));
+        let identity = identity.expect("an identity");
+        ["read", "write", "admin"].map(|scope| identity.has_scope(scope))
+    };
+    assert_eq!(scopes(&by_pem(&RSA, "")), [true, false, false]);
+    assert_eq!(scopes(&by_pem(&RSA, "scopes_claim: scopes")), [false, true, false]);
+    assert_eq!(scopes(&by_pem(&RSA, "scopes_claim: perms")), [false, false, true]);
+    // A name that was chosen is not guessed around.
+    assert_eq!(scopes(&by_pem(&RSA, "scopes_claim: absent")), [false; 3]);
 }
 
 #[test]

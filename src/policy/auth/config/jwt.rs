@@ -24,8 +24,9 @@ pub struct Jwt {
     pub keys: KeySource,
     /// Names the consumer.
     pub consumer_claim: String,
-    /// Scopes: one string with spaces between them (RFC 8693), or a list.
-    pub scopes_claim: String,
+    /// Scopes: one string with spaces between them (RFC 8693), or a list. Absent: the first there is
+    /// of `scope`, `scp` and `scopes`.
+    pub scopes_claim: Option<String>,
     /// A role, or a list of them.
     pub role_claim: String,
     pub cache: Cache,
@@ -142,8 +143,7 @@ struct WrittenJwt {
     secret: Option<Secret>,
     #[serde(default = "sub")]
     consumer_claim: String,
-    #[serde(default = "scope")]
-    scopes_claim: String,
+    scopes_claim: Option<String>,
     #[serde(default = "role")]
     role_claim: String,
     #[serde(default)]
@@ -205,10 +205,6 @@ fn one_minute() -> Timespan {
 
 fn sub() -> String {
     "sub".to_owned()
-}
-
-fn scope() -> String {
-    "scope".to_owned()
 }
 
 fn role() -> String {

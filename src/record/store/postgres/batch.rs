@@ -42,6 +42,7 @@ const ARRAYS: [&str; COLUMNS.len()] = [
     "bool",
     "text",
     "text",
+    "text",
 ];
 
 /// Without and with overwriting.
@@ -90,6 +91,7 @@ struct Columns<'a> {
     completed: Vec<bool>,
     trace_id: Vec<Option<String>>,
     query: Vec<Option<&'a str>>,
+    cause: Vec<Option<&'a str>>,
 }
 
 impl<'a> Columns<'a> {
@@ -135,6 +137,7 @@ impl<'a> Columns<'a> {
         self.completed.push(row.stage.is_complete());
         self.trace_id.push(it.trace_id_text(&mut [0; 32]).map(str::to_owned));
         self.query.push(it.query.as_deref());
+        self.cause.push(it.cause.as_deref());
     }
 
     fn parameters(&self) -> [&(dyn ToSql + Sync); COLUMNS.len()] {
@@ -178,6 +181,7 @@ impl<'a> Columns<'a> {
             &self.completed,
             &self.trace_id,
             &self.query,
+            &self.cause,
         ]
     }
 }

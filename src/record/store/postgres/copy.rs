@@ -43,6 +43,7 @@ const TYPES: [Type; COLUMNS.len()] = [
     Type::BOOL,
     Type::TEXT,
     Type::TEXT,
+    Type::TEXT,
 ];
 
 static COPY: LazyLock<String> =
@@ -85,6 +86,7 @@ pub(super) async fn insert(client: &Object, rows: &[Row], indices: &[usize]) -> 
                 &row.stage.is_complete(),
                 &it.trace_id_text(&mut trace_id),
                 &it.query,
+                &it.cause.as_deref(),
             ])
             .await?;
     }

@@ -24,6 +24,7 @@ const MIGRATIONS: &[Migration] = &[
         version: 4,
         sql: include_str!("../../migrations/postgres/0004_idempotency_trailers.sql"),
     },
+    Migration { version: 5, sql: include_str!("../../migrations/postgres/0005_cause.sql") },
 ];
 
 /// Names the lock under which the schema is changed; any number that others do not use.

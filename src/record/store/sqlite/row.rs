@@ -9,7 +9,8 @@ use http::Method;
 use rusqlite::{Statement, params, types::Type};
 use uuid::Uuid;
 
-use crate::record::invocation::{Captured, Invocation, Row};
+use crate::record::captured::Captured;
+use crate::record::invocation::{Invocation, Row};
 use crate::record::json::timestamp;
 use crate::record::store::{AT_THE_END, COLUMNS, count, micros, on_conflict};
 
@@ -54,6 +55,7 @@ pub(super) fn complete(statement: &mut Statement<'_>, row: &Row) -> rusqlite::Re
         it.captured.result_message,
         it.captured.other_json(),
         row.stage.is_complete(),
+        it.cause,
     ])?;
     Ok(found > 0)
 }
@@ -89,6 +91,7 @@ pub(super) fn write(statement: &mut Statement<'_>, row: &Row) -> rusqlite::Resul
         row.stage.is_complete(),
         it.trace_id_text(&mut trace_id),
         it.query,
+        it.cause,
     ])?;
     Ok(())
 }
@@ -116,6 +119,7 @@ pub(crate) fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Invocation> {
         method: parse::<Method>(row, 8)?,
         path: row.get(9)?,
         query: owned(25)?,
+        cause: owned(26)?.map(Cow::Owned),
         status: row.get(10)?,
         upstream_status: row.get(11)?,
         success: row.get(12)?,

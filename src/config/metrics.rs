@@ -1,0 +1,32 @@
+//! What an operator writes under `metrics`.
+
+use serde::{Deserialize, Deserializer};
+
+use super::otlp::Otlp;
+use crate::units::{Timespan, positive};
+
+/// Where metrics are sent besides being there to be scraped.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    /// What differs from the `otlp` of all signals.
+    pub otlp: Otlp,
+    /// From one export to the next; longer than zero.
+    #[serde(deserialize_with = "interval")]
+    pub interval: Option<Timespan>,
+}
+
+fn interval<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timespan>, D::Error> {
+    positive(deserializer).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_are_not_sent_without_a_pause() {
+        assert!(serde_yaml::from_str::<Metrics>("{interval: 0s}").is_err());
+        assert!(serde_yaml::from_str::<Metrics>("{interval: 15s}").is_ok());
+    }
+}

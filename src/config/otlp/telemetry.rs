@@ -1,0 +1,143 @@
+//! What is exported, and where to: the file and the environment taken together.
+//!
+//! What the file says wins, and the environment says what the file does not; in each of them a
+//! signal's own word comes before the word for all signals. `OTEL_SDK_DISABLED` and
+//! `OTEL_…_EXPORTER=none` turn exporting off whatever else is said.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Uri};
+
+use super::environment::{Exporter, Reader, Signal};
+use super::{Compression, Endpoint, Otlp, Protocol};
+use crate::config::{Config, Environment};
+use crate::units::Timespan;
+
+/// Everything there is to know before anything is exported.
+#[derive(Debug, PartialEq)]
+pub struct Telemetry {
+    /// `None`: no spans are exported.
+    pub traces: Option<Destination>,
+    /// `None`: no metrics are exported.
+    pub metrics: Option<Destination>,
+    /// From one export of metrics to the next.
+    pub interval: Timespan,
+    /// Who exports: `service.name` first, then what `OTEL_RESOURCE_ATTRIBUTES` adds.
+    pub resource: Vec<(String, String)>,
+    /// What is wrong with the environment.
+    pub warnings: Vec<String>,
+}
+
+/// Where one signal goes. Printed as its address.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Destination {
+    /// What is posted to.
+    pub uri: Uri,
+    pub protocol: Protocol,
+    pub headers: HeaderMap,
+    /// For one export with its repetitions.
+    pub timeout: Timespan,
+    pub compression: Compression,
+    pub ca: Option<PathBuf>,
+}
+
+impl Telemetry {
+    /// Of this configuration in this environment.
+    pub fn resolve(config: &Config, environment: &Environment) -> Self {
+        let mut reader = Reader::new(environment);
+        let disabled = reader.is_disabled();
+        let common = reader.common();
+        let mut resolve = |signal: Signal, own: &Otlp| {
+            let (exporter, of_signal) = (reader.exporter(signal), reader.of(signal));
+            if disabled || exporter == Exporter::None {
+                return None;
+            }
+            destination(signal, exporter, &[own, &config.otlp, &of_signal, &common])
+        };
+        let traces = resolve(Signal::Traces, &config.traces.otlp);
+        let metrics = resolve(Signal::Metrics, &config.metrics.otlp);
+        let interval = config.metrics.interval.or_else(|| reader.interval());
+        Telemetry {
+            traces,
+            metrics,
+            interval: interval.unwrap_or(Timespan::from_secs(60)),
+            resource: resource(config.traces.service_name.as_deref(), &mut reader),
+            warnings: reader.warnings,
+        }
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.uri, self.protocol)
+    }
+}
+
+impl Destination {
+    pub fn is_encrypted(&self) -> bool {
+        self.uri.scheme() == Some(&http::uri::Scheme::HTTPS)
+    }
+}
+
+/// `layers` from the one that wins to the one that is asked last.
+fn destination(signal: Signal, exporter: Exporter, layers: &[&Otlp]) -> Option<Destination> {
+    let protocol = layers.iter().find_map(|layer| layer.protocol);
+    let endpoint = layers.iter().find_map(|layer| layer.endpoint.clone());
+    let endpoint = match (endpoint, exporter) {
+        (Some(endpoint), _) => endpoint,
+        // Asked for in so many words: to where the specification expects a collector.
+        (None, Exporter::Otlp) => {
+            let port = protocol.unwrap_or(Protocol::HttpProtobuf).port();
+            Endpoint::base(&format!("http://localhost:{port}")).ok()?
+        }
+        (None, Exporter::Unsaid | Exporter::None) => return None,
+    };
+    let port = endpoint.uri()?.port_u16();
+    let protocol = protocol.unwrap_or_else(|| Protocol::by_port(port));
+    Some(Destination {
+        uri: uri(signal, &endpoint, protocol)?,
+        protocol,
+        headers: layers.iter().find_map(|layer| layer.headers.clone()).unwrap_or_default(),
+        timeout: layers.iter().find_map(|l| l.timeout).unwrap_or(Timespan::from_secs(10)),
+        compression: layers.iter().find_map(|l| l.compression).unwrap_or(Compression::None),
+        ca: layers.iter().find_map(|layer| layer.ca.clone()),
+    })
+}
+
+/// Over gRPC the path is that of the method, and none of the address's.
+fn uri(signal: Signal, endpoint: &Endpoint, protocol: Protocol) -> Option<Uri> {
+    let (method, path) = match signal {
+        Signal::Traces => {
+            ("/opentelemetry.proto.collector.trace.v1.TraceService/Export", "/v1/traces")
+        }
+        Signal::Metrics => {
+            ("/opentelemetry.proto.collector.metrics.v1.MetricsService/Export", "/v1/metrics")
+        }
+    };
+    let full = match (endpoint, protocol) {
+        (Endpoint::Off, _) => return None,
+        (Endpoint::Base(_) | Endpoint::Exact(_), Protocol::Grpc) => method.to_owned(),
+        (Endpoint::Base(uri), Protocol::HttpProtobuf) => {
+            format!("{}{path}", uri.path().trim_end_matches('/'))
+        }
+        (Endpoint::Exact(uri), Protocol::HttpProtobuf) => uri.path().to_owned(),
+    };
+    let mut parts = endpoint.uri()?.clone().into_parts();
+    parts.path_and_query = Some(PathAndQuery::try_from(full).ok()?);
+    Uri::from_parts(parts).ok()
+}
+
+fn resource(written: Option<&str>, reader: &mut Reader<'_>) -> Vec<(String, String)> {
+    let is_name = |(key, _): &&(String, String)| key == "service.name";
+    let attributes = reader.resource_attributes();
+    let name = written.map(str::to_owned).or_else(|| reader.service_name());
+    let name = name.or_else(|| attributes.iter().find(is_name).map(|(_, name)| name.clone()));
+    let name = ("service.name".to_owned(), name.unwrap_or_else(|| "portcullis".to_owned()));
+    let others = attributes.into_iter().filter(|attribute| !is_name(&attribute));
+    std::iter::once(name).chain(others).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,158 @@
+//! What the process log says of requests that failed and of circuits, written by a thread of its own.
+//!
+//! Requests hand over what they know and go on: nothing is formatted or waited for on their way, and
+//! what finds the queue full is counted. Lines of one upstream and cause are rationed in `spells`.
+
+mod line;
+mod spells;
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::Duration;
+
+use http::HeaderValue;
+
+use self::spells::Spells;
+use crate::policy::breaker::Change;
+use crate::policy::failure::Cause;
+use crate::time::Clock;
+
+/// Events that wait for the thread.
+const QUEUE: usize = 1024;
+/// How often the thread looks whether to say what was left out.
+const TICK: Duration = Duration::from_secs(1);
+
+/// A request that an upstream has failed.
+#[derive(Debug)]
+pub struct Failure {
+    pub upstream: Arc<str>,
+    pub cause: Cause,
+    /// The endpoint of the last attempt.
+    pub endpoint: Option<Arc<str>>,
+    pub words: Words,
+    pub route: Arc<str>,
+    pub request_id: HeaderValue,
+    pub attempts: u32,
+    /// Why there was not another one.
+    pub no_retry: Option<&'static str>,
+}
+
+/// What the error says of itself, not yet text.
+#[derive(Debug)]
+pub enum Words {
+    None,
+    Text(Cow<'static, str>),
+    Shared(Arc<str>),
+    Error(Box<dyn Error + Send + Sync>),
+}
+
+/// A circuit has changed by itself.
+#[derive(Debug)]
+pub struct CircuitChange {
+    /// `route` or `upstream`.
+    pub scope: &'static str,
+    pub name: Arc<str>,
+    pub change: Change,
+}
+
+enum Event {
+    Failure(Box<Failure>),
+    Circuit(CircuitChange),
+    /// Everything before this has been written once its sender is gone.
+    Flush(#[allow(dead_code, reason = "dropping it is the answer")] SyncSender<()>),
+}
+
+/// The end of the queue that requests have. The default one goes nowhere: what is only checked
+/// needs no thread.
+#[derive(Clone, Default)]
+pub struct EventLog(Option<Queue>);
+
+#[derive(Clone)]
+struct Queue {
+    sender: SyncSender<Event>,
+    lost: Arc<AtomicU64>,
+}
+
+impl EventLog {
+    /// Starts the thread; it ends with the last handle.
+    ///
+    /// # Errors
+    /// The system has no thread to give.
+    pub fn start() -> std::io::Result<Self> {
+        let (sender, events) = sync_channel(QUEUE);
+        let lost = Arc::new(AtomicU64::new(0));
+        let writer = Writer { events, lost: lost.clone(), spells: Spells::default() };
+        std::thread::Builder::new().name("events".to_owned()).spawn(move || writer.run())?;
+        Ok(EventLog(Some(Queue { sender, lost })))
+    }
+
+    /// Never waits.
+    pub fn failed(&self, failure: Box<Failure>) {
+        self.submit(Event::Failure(failure));
+    }
+
+    /// Never waits.
+    pub fn circuit(&self, change: CircuitChange) {
+        self.submit(Event::Circuit(change));
+    }
+
+    fn submit(&self, event: Event) {
+        let Some(queue) = &self.0 else { return };
+        if queue.sender.try_send(event).is_err() {
+            // Relaxed: a count.
+            queue.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits up to `limit` until what has been handed over is written, and what was left out is said.
+    pub fn flush(&self, limit: Duration) {
+        let Some(queue) = &self.0 else { return };
+        let (written, done) = sync_channel(0);
+        if queue.sender.try_send(Event::Flush(written)).is_ok() {
+            // Ends with the sender, which is not used.
+            let _ = done.recv_timeout(limit);
+        }
+    }
+}
+
+/// The end of the queue that the thread has.
+struct Writer {
+    events: Receiver<Event>,
+    lost: Arc<AtomicU64>,
+    spells: Spells,
+}
+
+impl Writer {
+    fn run(mut self) {
+        let mut looked = Clock::now();
+        loop {
+            let event = match self.spells.is_quiet() {
+                true => self.events.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                false => self.events.recv_timeout(TICK),
+            };
+            match event {
+                Ok(Event::Failure(failure)) => self.failed(&failure),
+                Ok(Event::Circuit(change)) => line::circuit(&change),
+                Ok(Event::Flush(_written)) => self.spells.all_due().iter().for_each(line::left_out),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            let now = Clock::now();
+            if now.since(looked) >= TICK {
+                looked = now;
+                self.spells.due(now).iter().for_each(line::left_out);
+                line::lost(self.lost.swap(0, Ordering::Relaxed));
+            }
+        }
+    }
+
+    fn failed(&mut self, failure: &Failure) {
+        let key = (failure.upstream.clone(), failure.cause.as_str());
+        if self.spells.admit(key, Clock::now()) {
+            line::failure(failure);
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! What is said about a collector: one line when it goes away, one when it is back, however much
+//! is lost meanwhile.
+//!
+//! Spans and metrics mostly go to the same collector: that it cannot be reached is said once for
+//! both. That it refuses one of them is said for that one.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::sender::{Accepted, Failure, Kind};
+use crate::config::otlp::environment::Signal;
+use crate::config::otlp::telemetry::Destination;
+
+/// A collector, and what was last seen of it.
+pub(super) struct Collector {
+    /// For the log.
+    name: String,
+    /// Locked once an export, for as long as it takes to look.
+    seen: Mutex<Seen>,
+}
+
+/// Tells the log about one signal.
+#[derive(Clone)]
+pub(super) struct Reporter {
+    collector: Arc<Collector>,
+    signal: Signal,
+}
+
+/// By signal.
+#[derive(Debug, Default)]
+struct Seen([State; 2]);
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Taking,
+    Refusing,
+    Away,
+}
+
+/// What is to be said.
+#[derive(Debug, PartialEq, Eq)]
+enum Line {
+    Away,
+    Back,
+    Refuses,
+    TakesAgain,
+}
+
+impl Collector {
+    pub(super) fn of(destination: &Destination) -> Arc<Self> {
+        let name = name(destination);
+        Arc::new(Collector { name, seen: Mutex::default() })
+    }
+
+    /// The collector of both signals, where it is the same.
+    pub(super) fn shared(
+        traces: Option<&Destination>,
+        metrics: Option<&Destination>,
+    ) -> Option<Arc<Self>> {
+        let (traces, metrics) = (traces?, metrics?);
+        (name(traces) == name(metrics)).then(|| Collector::of(traces))
+    }
+}
+
+/// Without the path, which differs from signal to signal.
+fn name(destination: &Destination) -> String {
+    let scheme = destination.uri.scheme_str().unwrap_or_default();
+    let authority = destination.uri.authority().map_or("", |authority| authority.as_str());
+    format!("{scheme}://{authority} ({})", destination.protocol)
+}
+
+impl Reporter {
+    pub(super) fn new(collector: Arc<Collector>, signal: Signal) -> Self {
+        Reporter { collector, signal }
+    }
+
+    pub(super) fn report(&self, result: &Result<Accepted, Failure>) {
+        let (state, why) = match result {
+            Ok(Accepted { rejected: 0, .. }) => (State::Taking, String::new()),
+            Ok(Accepted { rejected, why }) => {
+                (State::Refusing, format!("it rejects {rejected} of them: {why}"))
+            }
+            Err(Failure { kind: Kind::Refused, why, .. }) => (State::Refusing, why.clone()),
+            Err(Failure { kind: Kind::Unreachable, why, .. }) => (State::Away, why.clone()),
+        };
+        let line = {
+            let mut seen = self.collector.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            seen.note(self.signal, state)
+        };
+        let (name, what) = (&self.collector.name, what(self.signal));
+        match line {
+            None => {}
+            Some(Line::Away) => {
+                log::warn!(
+                    "otlp: {name} is away, nothing is exported to it until it is back: {why}"
+                );
+            }
+            Some(Line::Back) => log::info!("otlp: {name} is back"),
+            Some(Line::Refuses) => {
+                log::warn!("otlp: {name} refuses {what}, they are lost until it takes them: {why}");
+            }
+            Some(Line::TakesAgain) => log::info!("otlp: {name} takes {what} again"),
+        }
+    }
+}
+
+const fn what(signal: Signal) -> &'static str {
+    match signal {
+        Signal::Traces => "spans",
+        Signal::Metrics => "metrics",
+    }
+}
+
+impl Seen {
+    fn note(&mut self, signal: Signal, now: State) -> Option<Line> {
+        let was_away = self.0.contains(&State::Away);
+        let own = &mut self.0[signal as usize];
+        let before = std::mem::replace(own, now);
+        if now != State::Away {
+            // An answer to one signal shows that the other's can be had, too.
+            for state in self.0.iter_mut().filter(|state| **state == State::Away) {
+                *state = State::Taking;
+            }
+        }
+        match now {
+            State::Away if was_away => None,
+            State::Away => Some(Line::Away),
+            // That it refuses says that it is back.
+            State::Refusing if before == State::Refusing => None,
+            State::Refusing => Some(Line::Refuses),
+            State::Taking if was_away => Some(Line::Back),
+            State::Taking if before == State::Refusing => Some(Line::TakesAgain),
+            State::Taking => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Signal::{Metrics, Traces};
+    use super::State::{Away, Refusing, Taking};
+    use super::*;
+
+    fn lines(seen: &[(Signal, State)]) -> Vec<Line> {
+        let mut state = Seen::default();
+        seen.iter().filter_map(|(signal, now)| state.note(*signal, *now)).collect()
+    }
+
+    #[test]
+    fn a_collector_that_works_is_not_worth_a_line() {
+        assert_eq!(lines(&[(Traces, Taking), (Metrics, Taking), (Traces, Taking)]), []);
+    }
+
+    #[test]
+    fn an_outage_is_said_once_for_both_signals() {
+        let outage = [(Traces, Away), (Metrics, Away), (Traces, Away), (Metrics, Away)];
+        assert_eq!(lines(&outage), [Line::Away]);
+        let over = [&outage[..], &[(Metrics, Taking), (Traces, Taking)]].concat();
+        assert_eq!(lines(&over), [Line::Away, Line::Back]);
+        let again = [&over[..], &[(Traces, Away)]].concat();
+        assert_eq!(lines(&again), [Line::Away, Line::Back, Line::Away]);
+    }
+
+    #[test]
+    fn a_signal_that_is_refused_for_good_does_not_fill_the_log() {
+        let refused = [(Metrics, Refusing), (Traces, Taking), (Metrics, Refusing)];
+        assert_eq!(lines(&refused), [Line::Refuses]);
+        let taken = [&refused[..], &[(Metrics, Taking)]].concat();
+        assert_eq!(lines(&taken), [Line::Refuses, Line::TakesAgain]);
+    }
+
+    #[test]
+    fn an_outage_is_said_of_a_collector_that_refused_something_before() {
+        let seen = [(Metrics, Refusing), (Traces, Away), (Traces, Taking), (Metrics, Refusing)];
+        assert_eq!(lines(&seen), [Line::Refuses, Line::Away, Line::Back]);
+    }
+}

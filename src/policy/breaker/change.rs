@@ -1,0 +1,92 @@
+//! What people are told of a circuit: that it opened, and why; that it closed, and after how long.
+//!
+//! A circuit whose trial fails stays open, as far as they are concerned: one that is open for hours
+//! says so once.
+
+use std::time::Duration;
+
+use super::window::Count;
+use crate::time::Moment;
+
+/// More than these nobody has fetched; older ones are forgotten.
+const KEPT: usize = 8;
+
+/// A change of a circuit that decides by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    Opened {
+        why: Why,
+        /// Until the first trial.
+        for_now: Duration,
+    },
+    Closed {
+        /// Since it opened.
+        after: Duration,
+        /// Trials that failed meanwhile.
+        failed_trials: u32,
+    },
+}
+
+/// The counts that opened a circuit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// So many failures, one after the other.
+    InARow(u32),
+    /// A rate of the window's calls.
+    Rate { calls: u64, failed: u64, slow: u64 },
+}
+
+impl From<Count> for Why {
+    fn from(count: Count) -> Self {
+        let [calls, failed, slow] =
+            [count.calls, count.failed, count.slow].map(|n| u64::try_from(n).unwrap_or(0));
+        Why::Rate { calls, failed, slow }
+    }
+}
+
+/// The changes that wait to be told, and what the next one will say.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    waiting: Vec<Change>,
+    opened_at: Option<Moment>,
+    failed_trials: u32,
+}
+
+impl Changes {
+    pub(super) fn opened(&mut self, why: Why, for_now: Duration, now: Moment) {
+        self.opened_at = Some(now);
+        self.failed_trials = 0;
+        self.add(Change::Opened { why, for_now });
+    }
+
+    pub(super) fn trial_failed(&mut self) {
+        self.failed_trials = self.failed_trials.saturating_add(1);
+    }
+
+    pub(super) fn closed(&mut self, now: Moment) {
+        // Opened by an operator: that is told elsewhere.
+        let Some(opened_at) = self.opened_at.take() else { return };
+        let (after, failed_trials) = (now.since(opened_at), self.failed_trials);
+        self.add(Change::Closed { after, failed_trials });
+    }
+
+    /// An operator has taken over.
+    pub(super) fn forget(&mut self) {
+        self.opened_at = None;
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    pub(super) fn take(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.waiting)
+    }
+
+    fn add(&mut self, change: Change) {
+        if self.waiting.len() >= KEPT {
+            self.waiting.remove(0);
+        }
+        self.waiting.push(change);
+    }
+}

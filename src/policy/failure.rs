@@ -1,0 +1,187 @@
+//! Why a request to an upstream failed: one word for each cause.
+//!
+//! Finer than [`Outcome`], which is what policies decide by: the log, the record and whatever else
+//! explains a failure to a person speak of causes. Finding the cause is left to `proxy`.
+
+use super::outcome::Outcome;
+
+/// Why there is no answer to pass on, or none that is a success.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// The upstream's name cannot be resolved, and no address of it is known.
+    Dns,
+    /// No endpoint of the upstream is known.
+    NoEndpoint,
+    /// Nothing listens at the endpoint's address.
+    ConnectRefused,
+    /// There is no route to the endpoint's network or host.
+    Unreachable,
+    /// No connection within the connect timeout, TLS included.
+    ConnectTimeout,
+    /// No connection for another reason.
+    ConnectFailed,
+    TlsExpired,
+    TlsNotYetValid,
+    /// The certificate is another name's.
+    TlsWrongName,
+    /// The certificate comes from an authority that is not trusted here.
+    TlsUnknownAuthority,
+    /// The certificate is not good for another reason: revoked, not for servers, malformed.
+    TlsCertificate,
+    /// The handshake failed for another reason.
+    TlsFailed,
+    /// HTTP/2: the upstream says it has not looked at the request.
+    RefusedStream,
+    /// A pooled connection was gone already, and the request could not be sent again.
+    StaleConnection,
+    /// The connection or the stream broke before the answer was complete.
+    Reset,
+    /// The upstream closed the connection before the answer was complete.
+    Closed,
+    /// No complete answer within the attempt timeout.
+    AttemptTimeout,
+    /// The upstream was silent, or did not read, for longer than the idle timeout.
+    IdleTimeout,
+    /// The request's own deadline passed.
+    DeadlineExceeded,
+    /// What the upstream sent is not HTTP, or beyond the limits on it.
+    InvalidResponse,
+    /// The answer is complete, and cannot be made into what the caller asked for.
+    AnswerUnreadable,
+    /// The upstream answered with this status.
+    Answered(u16),
+    /// The upstream answered gRPC with this status.
+    Grpc(u8),
+}
+
+impl Cause {
+    /// The cause that an answer's outcome is; `None` for an attempt without an answer.
+    pub const fn of_answer(outcome: Outcome) -> Option<Self> {
+        match outcome {
+            Outcome::Response(status) => Some(Cause::Answered(status)),
+            Outcome::Grpc(code) => Some(Cause::Grpc(code)),
+            Outcome::ConnectFailure
+            | Outcome::TlsFailure
+            | Outcome::ConnectTimeout
+            | Outcome::RefusedStream
+            | Outcome::Reset
+            | Outcome::Timeout
+            | Outcome::Protocol => None,
+        }
+    }
+
+    /// What policies make of it; `None` where nothing was attempted.
+    pub const fn outcome(self) -> Option<Outcome> {
+        Some(match self {
+            Cause::Dns | Cause::NoEndpoint => return None,
+            Cause::ConnectRefused | Cause::Unreachable | Cause::ConnectFailed => {
+                Outcome::ConnectFailure
+            }
+            Cause::ConnectTimeout => Outcome::ConnectTimeout,
+            Cause::TlsExpired
+            | Cause::TlsNotYetValid
+            | Cause::TlsWrongName
+            | Cause::TlsUnknownAuthority
+            | Cause::TlsCertificate
+            | Cause::TlsFailed => Outcome::TlsFailure,
+            Cause::RefusedStream => Outcome::RefusedStream,
+            Cause::StaleConnection | Cause::Reset | Cause::Closed => Outcome::Reset,
+            Cause::AttemptTimeout | Cause::IdleTimeout | Cause::DeadlineExceeded => {
+                Outcome::Timeout
+            }
+            Cause::InvalidResponse | Cause::AnswerUnreadable => Outcome::Protocol,
+            Cause::Answered(status) => Outcome::Response(status),
+            Cause::Grpc(code) => Outcome::Grpc(code),
+        })
+    }
+
+    /// The stable name, in the log and in the record.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Cause::Dns => "dns",
+            Cause::NoEndpoint => "no_endpoint",
+            Cause::ConnectRefused => "connect_refused",
+            Cause::Unreachable => "unreachable",
+            Cause::ConnectTimeout => "connect_timeout",
+            Cause::ConnectFailed => "connect_failed",
+            Cause::TlsExpired => "tls_expired",
+            Cause::TlsNotYetValid => "tls_not_yet_valid",
+            Cause::TlsWrongName => "tls_wrong_name",
+            Cause::TlsUnknownAuthority => "tls_unknown_authority",
+            Cause::TlsCertificate => "tls_certificate",
+            Cause::TlsFailed => "tls_failed",
+            Cause::RefusedStream => "refused_stream",
+            Cause::StaleConnection => "stale_connection",
+            Cause::Reset => "reset",
+            Cause::Closed => "closed",
+            Cause::AttemptTimeout => "attempt_timeout",
+            Cause::IdleTimeout => "idle_timeout",
+            Cause::DeadlineExceeded => "deadline_exceeded",
+            Cause::InvalidResponse => "invalid_response",
+            Cause::AnswerUnreadable => "answer_unreadable",
+            Cause::Answered(400..=499) => "upstream_4xx",
+            Cause::Answered(500..=599) => "upstream_5xx",
+            Cause::Answered(_) => "upstream_status",
+            Cause::Grpc(_) => "grpc_status",
+        }
+    }
+
+    /// What happened, for a person.
+    pub const fn phrase(self) -> &'static str {
+        match self {
+            Cause::Dns => "name not resolved",
+            Cause::NoEndpoint => "no endpoint known",
+            Cause::ConnectRefused => "connection refused",
+            Cause::Unreachable => "no route",
+            Cause::ConnectTimeout => "no connection within the connect timeout",
+            Cause::ConnectFailed => "no connection",
+            Cause::TlsExpired => "certificate expired",
+            Cause::TlsNotYetValid => "certificate not yet valid",
+            Cause::TlsWrongName => "certificate for another name",
+            Cause::TlsUnknownAuthority => "certificate of an unknown authority",
+            Cause::TlsCertificate => "certificate not accepted",
+            Cause::TlsFailed => "TLS handshake failed",
+            Cause::RefusedStream => "stream refused",
+            Cause::StaleConnection => "pooled connection already closed",
+            Cause::Reset => "connection broke",
+            Cause::Closed => "connection closed early",
+            Cause::AttemptTimeout => "no complete answer within the attempt timeout",
+            Cause::IdleTimeout => "silent for longer than the idle timeout",
+            Cause::DeadlineExceeded => "the request's deadline passed",
+            Cause::InvalidResponse => "answer is not valid HTTP",
+            Cause::AnswerUnreadable => "answer cannot be read",
+            Cause::Answered(_) | Cause::Grpc(_) => "answered with an error",
+        }
+    }
+
+    /// Whether an answer with this status says that the upstream itself failed, rather than that it
+    /// declined the request. In gRPC: unknown, deadline_exceeded, unimplemented, internal,
+    /// unavailable, data_loss, which stand for statuses of HTTP from 500 on.
+    pub const fn is_server_error(self) -> bool {
+        match self {
+            Cause::Answered(status) => status >= 500,
+            Cause::Grpc(code) => matches!(code, 2 | 4 | 12 | 13 | 14 | 15),
+            Cause::Dns
+            | Cause::NoEndpoint
+            | Cause::ConnectRefused
+            | Cause::Unreachable
+            | Cause::ConnectTimeout
+            | Cause::ConnectFailed
+            | Cause::TlsExpired
+            | Cause::TlsNotYetValid
+            | Cause::TlsWrongName
+            | Cause::TlsUnknownAuthority
+            | Cause::TlsCertificate
+            | Cause::TlsFailed
+            | Cause::RefusedStream
+            | Cause::StaleConnection
+            | Cause::Reset
+            | Cause::Closed
+            | Cause::AttemptTimeout
+            | Cause::IdleTimeout
+            | Cause::DeadlineExceeded
+            | Cause::InvalidResponse
+            | Cause::AnswerUnreadable => false,
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! What is written to the client, unless Pingora writes it before the gateway has seen the request.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::AsyncWrite;
+
+use super::super::date::Overlay;
+use super::GuardedIo;
+
+impl GuardedIo {
+    /// Write `buf`, with the date that was ordered where it is the head of a response.
+    fn write_dated(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let late = self.late.take().map(|late| *late);
+        let Some(date) = late.or_else(|| Overlay::of(self.guard.date(), buf)) else {
+            return Pin::new(&mut self.inner).poll_write(cx, buf);
+        };
+        let written = Pin::new(&mut self.inner).poll_write_vectored(cx, &date.over(buf));
+        self.late = match written {
+            Poll::Pending => Some(date),
+            Poll::Ready(Ok(bytes)) => date.after(bytes),
+            Poll::Ready(Err(_)) => None,
+        }
+        .map(Box::new);
+        self.guard.keep_date(0);
+        written
+    }
+}
+
+impl AsyncWrite for GuardedIo {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.is_unseen() {
+            return Poll::Ready(Ok(buf.len()));
+        }
+        ready!(self.guard.detachment.poll_let_go(cx));
+        self.unflushed = true;
+        match self.write_dated(cx, buf) {
+            Poll::Pending => self.expire(cx),
+            Poll::Ready(Err(_)) if self.guard.detachment.ignores_leaving() => {
+                Poll::Ready(Ok(buf.len()))
+            }
+            ready => {
+                self.guard.on_traffic();
+                ready
+            }
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.is_unseen() {
+            return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
+        }
+        ready!(self.guard.detachment.poll_let_go(cx));
+        self.unflushed = true;
+        match Pin::new(&mut self.inner).poll_write_vectored(cx, bufs) {
+            Poll::Pending => self.expire(cx),
+            Poll::Ready(Err(_)) if self.guard.detachment.ignores_leaving() => {
+                Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()))
+            }
+            ready => {
+                self.guard.on_traffic();
+                ready
+            }
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match Pin::new(&mut self.inner).poll_flush(cx) {
+            Poll::Pending => self.expire(cx),
+            Poll::Ready(Err(_)) if self.guard.detachment.ignores_leaving() => Poll::Ready(Ok(())),
+            ready => {
+                self.unflushed = false;
+                ready
+            }
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_unseen() {
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,35 @@
+//! Room in a file that has reached its `max_size`, or on a disk that is full.
+
+use log::warn;
+use rusqlite::{Connection, ErrorCode};
+
+use crate::record::config::StoreFull;
+
+pub(crate) fn is_full(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
+}
+
+/// Deletes what nobody needs, so that as many new rows fit: idempotency keys whose time is over, and
+/// the oldest rows where that is the policy. Never a key that still counts: its request might be
+/// executed again. Whether there is more room now.
+pub(crate) fn make_room(
+    connection: &Connection,
+    rows: usize,
+    when_full: StoreFull,
+) -> rusqlite::Result<bool> {
+    // Rows differ in size, and those of one moment lie together.
+    let most = i64::try_from((rows * 4).max(1000)).unwrap_or(i64::MAX);
+    let sql = "DELETE FROM idempotency_keys WHERE scope IN (SELECT scope FROM idempotency_keys \
+               WHERE expires_at <= unixepoch('subsec') * 1000 ORDER BY expires_at LIMIT ?1)";
+    let keys = connection.execute(sql, [most])?;
+    if when_full == StoreFull::Refuse {
+        return Ok(keys > 0);
+    }
+    let sql =
+        "DELETE FROM invocations WHERE id IN (SELECT id FROM invocations ORDER BY id LIMIT ?1)";
+    let gone = connection.execute(sql, [most])?;
+    if gone > 0 {
+        warn!("record store: the file has reached its max_size: deleted the {gone} oldest rows");
+    }
+    Ok(keys > 0 || gone > 0)
+}

@@ -1,0 +1,49 @@
+//! Signals that end the gateway, and those that must not.
+//!
+//! SIGHUP is the business of [`super::reload`].
+
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// What else is sent to servers, and would end the process by default.
+const TAKEN: [(SignalKind, &str); 4] = [
+    (SignalKind::user_defined1(), "SIGUSR1: there is no log file to reopen"),
+    (SignalKind::user_defined2(), "SIGUSR2: nothing is done on it"),
+    (SignalKind::alarm(), "SIGALRM: nothing is done on it"),
+    (SignalKind::io(), "SIGIO: nothing is done on it"),
+];
+
+/// Take every signal that is not meant to end the gateway, for as long as `runtime` runs.
+pub(super) fn take_others(runtime: &Runtime) {
+    let _inside = runtime.enter();
+    for (kind, what) in TAKEN {
+        match signal(kind) {
+            Ok(mut signals) => drop(runtime.spawn(async move {
+                while signals.recv().await.is_some() {
+                    log::info!("{what}");
+                }
+            })),
+            Err(error) => log::error!("{what}; it cannot be received: {error}"),
+        }
+    }
+}
+
+/// Wait for a signal that ends the gateway; its name.
+pub(super) async fn ending() -> &'static str {
+    let [terminate, interrupt, quit] =
+        [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::quit()].map(signal);
+    match (terminate, interrupt, quit) {
+        (Ok(mut terminate), Ok(mut interrupt), Ok(mut quit)) => tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+            _ = quit.recv() => "SIGQUIT",
+        },
+        (terminate, interrupt, quit) => {
+            // Without a handler the signals keep their default: the process just ends.
+            for error in [terminate.err(), interrupt.err(), quit.err()].into_iter().flatten() {
+                log::error!("signals cannot be received, there will be no drain: {error}");
+            }
+            std::future::pending().await
+        }
+    }
+}
