@@ -133,19 +133,21 @@ impl Worker {
                 }
             };
             tokio::select! {
-                request = self.requests.recv() => {
-                    let Some(request) = request else { return false };
-                    batch.extend(request.into_spans(&self.scope));
-                    if delay.is_none() {
-                        delay.set(Some(sleep(self.delay)));
-                    }
-                }
-                () = wait => return true,
+                // In this order: the end first, then what is there, then the wait for more.
+                biased;
                 // From here on nothing more comes, and what is there is received at once.
                 _ = self.closing.wait_for(|closing| *closing), if !self.requests.is_closed() => {
                     self.requests.close();
                     delay.set(None);
                 }
+                request = self.requests.recv() => {
+                    let Some(request) = request else { return false };
+                    batch.extend(request.into_spans(&self.scope));
+                    if delay.is_none() && !self.requests.is_closed() {
+                        delay.set(Some(sleep(self.delay)));
+                    }
+                }
+                () = wait => return true,
             }
         }
         true
