@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Answer, Call, Gateway, Issuer, Plan, Response, Upstream, pass, timed};
+use crate::support::{Answer, Call, Gateway, Issuer, Plan, Response, Store, Upstream, pass, timed};
 
 use std::path::Path;
 use std::time::Duration;
@@ -205,4 +205,24 @@ fn bodies_are_bounded() {
     };
     assert_eq!((call(1000), call(1001)), (200, 413));
     assert_eq!(edge.counts(), [0, 1, 0]);
+}
+
+#[test]
+fn a_service_gets_the_id_of_the_request_and_a_client_nothing_internal() {
+    let mut edge = Edge::new();
+    edge.users = Upstream::always(Answer::ok().header("X-Internal-Trace", "a.b.c"));
+    let gateway = edge.plan().env("TRUSTED_PROXIES", "127.0.0.1/32, 10.0.0.0/8").start();
+    let token = edge.issuer.token_with("ada", json!({ "scopes": ["users:read"] }));
+    let call = Call::new("GET /api/v1/users/7").header("X-Forwarded-For", "203.0.113.9");
+    let call = call.header("X-Gateway-Request-Id", "forged").header("Cookie", "a=1");
+    let response = gateway.call(call.bearer(&token));
+    assert_eq!(response.status, 200, "the claim `scopes` counts");
+    assert_eq!(response.header("x-internal-trace"), None);
+    assert!(response.header("x-response-time").is_some());
+    let request = edge.users.only();
+    let id = response.header("x-request-id").expect("an id");
+    assert_eq!(request.header("x-gateway-request-id"), Some(id));
+    assert_eq!(request.header("cookie"), None);
+    let row = &Store::Sqlite.wait_for_rows(&gateway, 1)[0];
+    assert_eq!(row.text("client_address"), Some("203.0.113.9"));
 }

@@ -7,7 +7,7 @@ use crate::support::{
     Answer, Call, Gateway, Issuer, Plan, Redis, Response, Upstream, eventually, timed, unix_now,
 };
 
-/// Both services of the tests are this upstream; the others are never called.
+/// Every service that the tests call is this upstream.
 fn start(upstream: &Upstream) -> (Gateway, Issuer) {
     let issuer = Issuer::start();
     (plan(upstream, &issuer).start(), issuer)
@@ -18,6 +18,7 @@ fn plan(upstream: &Upstream, issuer: &Issuer) -> Plan {
     Plan::file(file)
         .env("USER_SERVICE_URL", &upstream.url())
         .env("AUTH_SERVICE_URL", &upstream.url())
+        .env("NOTIFICATION_SERVICE_URL", &upstream.url())
         .env("JWKS_URL", &issuer.url())
 }
 
@@ -30,7 +31,9 @@ fn assert_fallback(response: &Response) {
     let json = response.json();
     assert_eq!((response.status, &json["status"]), (503, &"fallback".into()));
     assert_eq!(json["service"], "user-service");
-    assert!(json["message"].is_string() && json["timestamp"].is_string(), "{json}");
+    assert_eq!(json["message"], "User service is temporarily unavailable");
+    let milliseconds = json["timestamp"].as_u64().expect("milliseconds");
+    assert!(milliseconds.abs_diff(unix_now() * 1000) < 60_000, "{json}");
 }
 
 #[test]
@@ -40,10 +43,10 @@ fn a_path_goes_to_its_service_without_its_first_two_segments() {
     let spoofed = Call::new("GET /api/v1/users/7?full=1").header("X-User-ID", "root");
     let response = gateway.call(spoofed.bearer(&issuer.token("ada")));
     assert_eq!(response.status, 200);
-    assert_eq!(response.header("x-gateway-service"), Some("user-service"));
+    assert_eq!(response.header("x-response-user-service"), Some("Gateway"));
     let request = upstream.only();
     assert_eq!(request.target, "/users/7?full=1");
-    assert_eq!(request.header("x-gateway-route"), Some("users"));
+    assert_eq!(request.header("x-request-user-service"), Some("Gateway"));
     assert_eq!(request.header("x-user-id"), Some("ada"));
     assert_eq!(request.header("x-request-id"), response.header("x-request-id"));
 }
@@ -73,9 +76,9 @@ fn auth_and_health_are_open_and_the_rest_is_not() {
     assert_eq!(gateway.get("/api/v1/users/7").status, 401);
     assert_eq!(gateway.post("/api/v1/auth/login", "{}").status, 200);
     assert_eq!(gateway.get("/health/users").status, 200);
-    assert_eq!(gateway.get("/health/auth/ready").status, 200);
+    assert_eq!(gateway.get("/healthz").status, 200);
     let targets: Vec<_> = upstream.requests().into_iter().map(|r| r.target).collect();
-    assert_eq!(targets, ["/auth/login", "/health", "/health/ready"]);
+    assert_eq!(targets, ["/auth/login", "/users"]);
 }
 
 #[test]
@@ -109,15 +112,62 @@ fn five_failed_requests_open_the_circuit_of_their_route() {
 }
 
 #[test]
-fn a_user_has_a_burst_of_twenty() {
+fn a_user_has_a_burst_of_twenty_and_every_answer_says_what_is_left() {
     let upstream = Upstream::start();
     let (gateway, issuer) = start(&upstream);
-    let statuses: Vec<_> =
-        (0..60).map(|_| call(&gateway, &issuer, "GET /api/v1/users").status).collect();
+    let (responses, took) = timed(|| {
+        let call = |_| call(&gateway, &issuer, "GET /api/v1/notifications");
+        (0..60).map(call).collect::<Vec<_>>()
+    });
+    let statuses: Vec<_> = responses.iter().map(|response| response.status).collect();
     assert_eq!(statuses[..20], [200; 20]);
-    assert!(statuses.contains(&429), "{statuses:?}");
-    let other = Call::new("GET /api/v1/users").bearer(&issuer.token("grace"));
+    assert!(statuses.contains(&429), "{statuses:?} in {took:?}");
+    for response in &responses {
+        let header =
+            |name: &str| response.header(&format!("x-ratelimit-{name}")).map(str::to_owned);
+        assert_eq!(header("burst-capacity").as_deref(), Some("20"));
+        assert_eq!(header("replenish-rate").as_deref(), Some("10"));
+        let left: u32 = header("remaining").and_then(|left| left.parse().ok()).expect("a number");
+        assert!(left < 20 && (response.status == 200 || left == 0), "{left}");
+        assert_eq!(header("limit"), None);
+    }
+    let other = Call::new("GET /api/v1/notifications").bearer(&issuer.token("grace"));
     assert_eq!(gateway.call(other).status, 200);
+}
+
+#[test]
+fn a_service_gets_no_more_than_its_own_limit_whoever_asks() {
+    let upstream = Upstream::start();
+    let (gateway, issuer) = start(&upstream);
+    let (statuses, took) = timed(|| {
+        let call = |n: usize| {
+            let user = if n % 2 == 0 { "ada" } else { "grace" };
+            gateway.call(Call::new("GET /api/v1/users/7").bearer(&issuer.token(user))).status
+        };
+        (0..40).map(call).collect::<Vec<_>>()
+    });
+    let admitted = statuses.iter().filter(|status| **status == 200).count();
+    // Ten in each window that was touched.
+    let most = 10 * (2 + took.as_secs() as usize);
+    assert!((10..=most).contains(&admitted), "{admitted} in {took:?}");
+    assert!(statuses.iter().all(|status| [200, 429].contains(status)), "{statuses:?}");
+}
+
+#[test]
+fn no_limit_is_on_the_way_to_a_token_and_circuits_are_part_of_the_health() {
+    let upstream = Upstream::start();
+    let (gateway, _issuer) = start(&upstream);
+    for _ in 0..40 {
+        assert_eq!(gateway.post("/api/v1/auth/login", "{}").status, 200);
+    }
+    let health = gateway.get("/healthz");
+    assert_eq!(health.status, 200);
+    assert_eq!(
+        health.json()["circuits"]["routes"]["users"]["state"],
+        "closed",
+        "{}",
+        health.text()
+    );
 }
 
 #[test]
@@ -136,7 +186,7 @@ fn with_redis_a_user_has_one_burst_on_all_gateways() {
         eventually("Redis", || up().then_some(()));
     }
     let (admitted, took) = timed(|| {
-        let call = |n: usize| call(&gateways[n % 2], &issuer, "GET /api/v1/users");
+        let call = |n: usize| call(&gateways[n % 2], &issuer, "GET /api/v1/notifications");
         (0..60).filter(|n| call(*n).status == 200).count()
     });
     // The burst, and the rate for as long as it took.
@@ -146,7 +196,7 @@ fn with_redis_a_user_has_one_burst_on_all_gateways() {
         redis
             .keys()
             .iter()
-            .any(|key| key.starts_with("spring-gateway:users:token_bucket:10/1s:20"))
+            .any(|key| key.starts_with("spring-gateway:notifications:token_bucket:10/1s:20"))
     );
 }
 
@@ -156,7 +206,8 @@ fn a_browser_may_call_from_anywhere_with_its_credentials() {
     let (gateway, issuer) = start(&upstream);
     let preflight = Call::new("OPTIONS /api/v1/users/7")
         .header("Origin", "https://shop.test")
-        .header("Access-Control-Request-Method", "DELETE");
+        .header("Access-Control-Request-Method", "DELETE")
+        .header("Access-Control-Request-Headers", "x-anything");
     for response in [
         gateway.call(preflight),
         gateway.call(

@@ -2,6 +2,7 @@
 //!
 //! Served by the admin listener, and by routes that ask for it with `serve`.
 
+mod health;
 mod keys;
 
 use std::collections::BTreeMap;
@@ -43,51 +44,11 @@ impl Answer {
 /// The answer to one of the questions a route may serve.
 pub async fn answer(shared: &Shared, what: Serve) -> Answer {
     match what {
-        Serve::Live => live(),
-        Serve::Ready => ready(shared),
-        Serve::Health => health(shared, None).await,
-        Serve::HealthDetails => health(shared, Some(circuits::all(shared))).await,
+        Serve::Live => health::live(),
+        Serve::Ready => health::ready(shared),
+        Serve::Health => health::health(shared, None).await,
+        Serve::HealthDetails => health::health(shared, Some(circuits::all(shared))).await,
         Serve::Status => Answer::json(200, &status(shared)),
-    }
-}
-
-#[derive(Serialize)]
-struct Health<'a> {
-    status: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    circuits: Option<circuits::All>,
-}
-
-impl<'a> Health<'a> {
-    fn of(status: &'a str) -> Self {
-        Health { status, reason: None, circuits: None }
-    }
-}
-
-fn live() -> Answer {
-    Answer::json(200, &Health::of("alive"))
-}
-
-fn ready(shared: &Shared) -> Answer {
-    match (shared.lifecycle.is_ready(), shared.lifecycle.is_draining()) {
-        (true, _) => Answer::json(200, &Health::of("ready")),
-        (false, true) => Answer::json(503, &Health::of("draining")),
-        (false, false) => Answer::json(503, &Health::of("starting")),
-    }
-}
-
-async fn health(shared: &Shared, circuits: Option<circuits::All>) -> Answer {
-    let answer = match &shared.recorder {
-        Some(recorder) => recorder.health().await,
-        None => Ok(()),
-    };
-    match answer {
-        Ok(()) => Answer::json(200, &Health { circuits, ..Health::of("healthy") }),
-        Err(reason) => {
-            Answer::json(503, &Health { status: "unhealthy", reason: Some(&reason), circuits })
-        }
     }
 }
 
