@@ -1,28 +1,33 @@
 //! The profile of the services around one application, run as its users run it: by environment
 //! variables alone.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::support::{
-    Answer, Call, Client, Gateway, H2Client, H2Upstream, Issuer, Plan, Reply, Response, Store,
-    Upstream, eventually, request,
+    Call, Client, Gateway, H2Client, H2Upstream, Issuer, Plan, Reply, Response, Store, Upstream,
+    eventually, request,
 };
 
 /// The three services the profile is in front of, and the keys of the third.
 struct Services {
-    greeter: Upstream,
+    greeter: H2Upstream,
     gateway: H2Upstream,
     auth: Upstream,
     issuer: Issuer,
 }
 
+const GREET: &str = "/greeter.v1.GreeterService/Greet";
+const INVOKE: &str = "/gateway.v1.GatewayService/InvokeCustom";
+
 impl Services {
-    fn new(greeter: Upstream, gateway: H2Upstream) -> Self {
+    fn new(greeter: H2Upstream, gateway: H2Upstream) -> Self {
         Services { greeter, gateway, auth: Upstream::start(), issuer: Issuer::start() }
     }
 
     fn willing() -> Self {
-        Services::new(Upstream::start(), H2Upstream::always(Reply::status(200)))
+        let service = || H2Upstream::always(Reply::status(200));
+        Services::new(service(), service())
     }
 
     fn start(&self) -> Gateway {
@@ -33,6 +38,7 @@ impl Services {
             .env("AUTH_URL", &self.auth.url())
             .env("JWKS_URL", &self.issuer.url())
             .env("CORS_ORIGIN", "http://shop.test")
+            .env("TRUSTED_PROXIES", "10.0.0.0/8, 127.0.0.0/8")
             .start()
     }
 
@@ -46,27 +52,39 @@ fn counts(services: &Services) -> [usize; 3] {
 }
 
 #[test]
-fn a_prefix_leads_to_its_service_which_does_not_see_it() {
+fn the_paths_of_generated_clients_lead_to_their_services_as_they_are() {
     let services = Services::willing();
     let gateway = services.start();
-    let status = |line: &str| gateway.call(services.call(line)).status;
-    assert_eq!(status("POST /greeter/greet.v1.GreetService/Greet"), 200);
-    assert_eq!(status("POST /gateway/gateway.v1.GatewayService/InvokeCustom"), 200);
-    assert_eq!(status("POST /auth/login?next=1"), 200);
+    for path in [GREET, INVOKE, "/auth/login?next=1", "/auth/register", "/auth/verify"] {
+        assert_eq!(gateway.call(services.call(&format!("POST {path}"))).status, 200, "{path}");
+    }
+    assert_eq!(gateway.get("/.well-known/jwks.json").status, 200);
     let greeted = services.greeter.only();
-    assert_eq!(greeted.target, "/greet.v1.GreetService/Greet");
-    assert_eq!(services.gateway.only().path, "/gateway.v1.GatewayService/InvokeCustom");
-    assert_eq!(services.auth.only().target, "/login?next=1");
+    assert_eq!(greeted.path, GREET);
+    assert_eq!(services.gateway.only().path, INVOKE);
+    let auth: Vec<_> = services.auth.requests().into_iter().map(|seen| seen.target).collect();
+    let expected =
+        ["/auth/login?next=1", "/auth/register", "/auth/verify", "/.well-known/jwks.json"];
+    assert_eq!(auth, expected);
     // The services verify the token themselves, and are told whom it names.
-    assert!(greeted.header("authorization").is_some_and(|value| value.starts_with("Bearer ")));
-    assert_eq!(greeted.header("x-consumer"), Some("ada"));
+    let header = |name: &str| greeted.headers.get(name).and_then(|value| value.to_str().ok());
+    assert!(header("authorization").is_some_and(|value| value.starts_with("Bearer ")));
+    assert_eq!(header("x-consumer"), Some("ada"));
 }
 
 #[test]
-fn no_prefix_leads_to_the_caller_or_is_half_a_segment() {
+fn no_path_leads_to_the_caller_or_to_what_auth_keeps_for_itself() {
     let services = Services::willing();
     let gateway = services.start();
-    for path in ["/caller/call", "/greeters", "/greeter.v1.GreetService/Greet", "/"] {
+    let others = [
+        "/caller.v1.CallerService/Call",
+        "/greeter.v1.GreeterServices/Greet",
+        "/greeter/greeter.v1.GreeterService/Greet",
+        "/auth/users",
+        "/auth",
+        "/",
+    ];
+    for path in others {
         assert_eq!(gateway.call(services.call(&format!("POST {path}"))).status, 404, "{path}");
     }
     assert_eq!(counts(&services), [0, 0, 0]);
@@ -76,34 +94,36 @@ fn no_prefix_leads_to_the_caller_or_is_half_a_segment() {
 fn who_has_no_token_reaches_the_auth_service_alone() {
     let services = Services::willing();
     let gateway = services.start();
-    assert_eq!(gateway.post("/greeter/greet", "{}").status, 401);
-    assert_eq!(gateway.post("/gateway/invoke", "{}").status, 401);
+    assert_eq!(gateway.post(GREET, "{}").status, 401);
+    assert_eq!(gateway.post(INVOKE, "{}").status, 401);
     assert_eq!(gateway.post("/auth/login", "{}").status, 200);
-    assert_eq!(gateway.get("/auth/.well-known/jwks.json").status, 200);
-    assert_eq!(counts(&services), [0, 0, 2]);
+    assert_eq!(counts(&services), [0, 0, 1]);
 }
 
 #[test]
-fn gateway_is_called_by_grpc_too() {
-    let reply = Reply::grpc(b"hello", 0);
-    let services = Services::new(Upstream::start(), H2Upstream::always(reply));
+fn greeter_and_gateway_are_called_by_grpc_too() {
+    let service = || H2Upstream::always(Reply::grpc(b"hello", 0));
+    let services = Services::new(service(), service());
     let gateway = services.start();
-    let call = request("POST", "/gateway/gateway.v1.GatewayService/InvokeCustom")
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .header("authorization", format!("Bearer {}", services.issuer.token("ada")))
-        .body(&b"\0\0\0\0\0"[..])
-        .expect("a call");
-    let response = H2Client::connect(gateway.address).call(call);
-    assert_eq!((response.status, response.status_field("grpc-status")), (200, Some("0")));
+    for path in [GREET, INVOKE] {
+        let call = request("POST", path)
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .header("authorization", format!("Bearer {}", services.issuer.token("ada")))
+            .body(&b"\0\0\0\0\0"[..])
+            .expect("a call");
+        let response = H2Client::connect(gateway.address).call(call);
+        let status = (response.status, response.status_field("grpc-status"));
+        assert_eq!(status, (200, Some("0")), "{path}");
+    }
 }
 
 #[test]
 fn a_browser_may_ask_first_without_a_token() {
     let services = Services::willing();
     let gateway = services.start();
-    for prefix in ["greeter", "gateway", "auth"] {
-        let preflight = Call::new(&format!("OPTIONS /{prefix}/x"))
+    for path in [GREET, INVOKE, "/auth/login"] {
+        let preflight = Call::new(&format!("OPTIONS {path}"))
             .header("Origin", "http://shop.test")
             .header("Access-Control-Request-Method", "POST")
             .header("Access-Control-Request-Headers", "authorization");
@@ -111,7 +131,7 @@ fn a_browser_may_ask_first_without_a_token() {
         assert_eq!(
             answer.header("access-control-allow-origin"),
             Some("http://shop.test"),
-            "{prefix}: {}",
+            "{path}: {}",
             answer.status
         );
     }
@@ -126,25 +146,53 @@ fn begun(client: &mut Client, call: &Call) -> Response {
 
 #[test]
 fn greeter_s_row_is_written_before_its_answer_and_gateway_s_after_it() {
-    let greeter = Upstream::always(Answer::hold_body());
-    let services = Services::new(greeter, H2Upstream::always(Reply::stall()));
+    let stalled = || H2Upstream::always(Reply::stall());
+    let services = Services::new(stalled(), stalled());
     let gateway = services.start();
 
     let mut after = gateway.connect();
-    assert_eq!(begun(&mut after, &services.call("POST /gateway/invoke")).status, 200);
+    assert_eq!(begun(&mut after, &services.call(&format!("POST {INVOKE}"))).status, 200);
     let mut before = gateway.connect();
-    let head = begun(&mut before, &services.call("POST /greeter/greet"));
-    assert_eq!(head.status, 200);
+    assert_eq!(begun(&mut before, &services.call(&format!("POST {GREET}"))).status, 200);
     let rows = Store::Sqlite.rows(&gateway);
     assert_eq!(rows.len(), 1, "{rows:#?}");
     assert_eq!(rows[0].text("route"), Some("greeter"));
     assert!(!rows[0].is_true("completed"));
 
-    services.greeter.release();
-    before.receive_rest(head);
+    before.vanish();
     after.vanish();
     let rows = Store::Sqlite.wait_for_rows(&gateway, 2);
     assert!(rows.iter().any(|row| row.text("route") == Some("gateway")), "{rows:#?}");
+}
+
+#[test]
+fn rows_hold_what_the_services_keep_why_a_call_failed_and_who_made_it() {
+    let answer = |status: u16, body: &str| {
+        Reply::status(status).header("content-type", "application/json").body(body.as_bytes())
+    };
+    let greeter = H2Upstream::script([
+        answer(200, r#"{"message":"Hello Ada","externalStatus":204}"#),
+        answer(503, r#"{"code":"unavailable","message":"the caller is away"}"#),
+    ]);
+    let services = Services::new(greeter, H2Upstream::always(Reply::status(200)));
+    let gateway = services.start();
+    let call = services
+        .call(&format!("POST {GREET}"))
+        .header("X-Forwarded-For", "203.0.113.7, 10.1.2.3")
+        .json(r#"{"name":"Ada"}"#);
+    assert_eq!(gateway.call(call.clone()).status, 200);
+    assert_eq!(gateway.call(call).status, 503);
+    assert_eq!(gateway.post(GREET, "{}").status, 401);
+
+    let rows = Store::Sqlite.wait_for_rows(&gateway, 3);
+    let said = |row: usize| rows[row].text("result_message");
+    assert_eq!((rows[0].text("name"), said(0)), (Some("Ada"), Some("Hello Ada")));
+    assert_eq!(rows[0].text("captured"), Some(r#"{"external_status":"204"}"#));
+    assert_eq!(said(1), Some("the caller is away"));
+    assert!(said(2).is_some_and(|reason| reason.contains("needs credentials")), "{:?}", said(2));
+    for row in &rows[..2] {
+        assert_eq!(row.text("client_address"), Some("203.0.113.7"));
+    }
 }
 
 #[test]
@@ -152,4 +200,40 @@ fn health_is_public() {
     let services = Services::willing();
     let gateway = services.start();
     eventually("a healthy store", || (gateway.get("/healthz").status == 200).then_some(()));
+    assert_eq!(gateway.get("/livez").status, 200);
+}
+
+/// No container runs in a test: what the gateway's own are told must be what their profiles read.
+#[test]
+fn the_compose_file_sets_only_what_the_profiles_read_and_names_services_that_are_there() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).expect(name);
+    let mut compose: serde_yaml::Value =
+        serde_yaml::from_str(&read("microservices/compose.yaml")).expect("a compose file");
+    compose.apply_merge().expect("its merge keys");
+    let services = compose["services"].as_mapping().expect("its services");
+    for (name, profile) in
+        [("portcullis", "microservices.yaml"), ("gateway", "gateway-service.yaml")]
+    {
+        let service = &services[name];
+        assert_eq!(service["build"]["context"].as_str(), Some("../.."));
+        let environment = service["environment"].as_mapping().expect("its environment");
+        let text = |value: &serde_yaml::Value| value.as_str().expect("a string").to_owned();
+        let told = environment.iter().map(|(key, value)| (text(key), text(value)));
+        let told: BTreeMap<_, _> = told.collect();
+        assert_eq!(told["PORTCULLIS_CONFIG"], format!("/etc/portcullis/{profile}"));
+        let profile = read(profile);
+        for (variable, value) in &told {
+            let read = variable == "PORTCULLIS_CONFIG"
+                || variable == "OTEL_EXPORTER_OTLP_ENDPOINT"
+                || profile.contains(&format!("${{{variable}:-"));
+            assert!(read, "{name}: {variable} is not read");
+            let Some((_, authority)) = value.split_once("://") else { continue };
+            let host = authority.rsplit('@').next().and_then(|rest| rest.split([':', '/']).next());
+            assert!(host.is_some_and(|host| services.contains_key(host)), "{name}: {value}");
+        }
+    }
+    let label = "traefik.http.services.portcullis.loadbalancer.server.port";
+    let portcullis = &services["portcullis"];
+    assert_eq!(portcullis["labels"][label], portcullis["environment"]["PORT"]);
 }
