@@ -141,7 +141,7 @@ fn a_service_gets_no_more_than_its_own_limit_whoever_asks() {
     let (gateway, issuer) = start(&upstream);
     let (statuses, took) = timed(|| {
         let call = |n: usize| {
-            let user = if n % 2 == 0 { "ada" } else { "grace" };
+            let user = if n.is_multiple_of(2) { "ada" } else { "grace" };
             gateway.call(Call::new("GET /api/v1/users/7").bearer(&issuer.token(user))).status
         };
         (0..40).map(call).collect::<Vec<_>>()
