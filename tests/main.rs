@@ -22,6 +22,7 @@ mod config_check;
 mod connect;
 mod cors;
 mod deadlines;
+mod defaults;
 mod dialects;
 mod durable;
 mod edge;
