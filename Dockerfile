@@ -1,4 +1,5 @@
 # docker build -t portcullis .
+# docker build --target symbols --output symbols .      its symbols: portcullis.debug
 # docker run -p 8082:8082 -v portcullis:/var/lib/portcullis portcullis
 
 FROM rust:1-bookworm AS build
@@ -10,16 +11,20 @@ WORKDIR /build
 # The dependencies first, on empty sources: this layer is built again only when they change.
 COPY .cargo .cargo
 COPY Cargo.toml Cargo.lock ./
+COPY scripts/release.sh scripts/release.sh
 RUN mkdir -p src tests bench \
     && touch src/lib.rs \
     && for target in src/main.rs tests/main.rs bench/decisions.rs; do echo 'fn main() {}' > "$target"; done \
-    && cargo build --release --locked --bin portcullis \
+    && scripts/release.sh \
     && rm -r src
 
 COPY src src
 # Cargo goes by modification times, and the copied files may be older than that build.
 RUN find src -name '*.rs' -exec touch {} + \
-    && cargo build --release --locked --bin portcullis
+    && scripts/release.sh
+
+FROM scratch AS symbols
+COPY --from=build /build/target/release/portcullis.debug /
 
 FROM debian:bookworm-slim
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin portcullis \

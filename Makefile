@@ -39,9 +39,9 @@ check: ## what CI denies: formatting, warnings, broken documentation, licences a
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 	scripts/deny.sh
 
-build: ## the gateway, optimised: target/release/portcullis
+build: ## the gateway, optimised: target/release/portcullis, its symbols in portcullis.debug
 	@scripts/setup.sh
-	cargo build --locked --release --bin portcullis
+	scripts/release.sh
 
 descriptors: ## conf/gateway.binpb from conf/gateway.proto
 	@scripts/setup.sh

@@ -57,9 +57,11 @@ answers() {
 
 # build [cargo options]: the gateway and what else is asked for, by $PROFILE; leaves $built.
 build() {
-    local flag=--release
-    built=${CARGO_TARGET_DIR:-target}/release
-    if [ "$PROFILE" = dev ]; then flag=; built=${CARGO_TARGET_DIR:-target}/debug; fi
-    # shellcheck disable=SC2086 # absent for the dev profile
-    cargo build --locked $flag --bin portcullis "$@"
+    if [ "$PROFILE" = dev ]; then
+        built=${CARGO_TARGET_DIR:-target}/debug
+        cargo build --locked --bin portcullis "$@"
+    else
+        built=${CARGO_TARGET_DIR:-target}/release
+        scripts/release.sh "$@"
+    fi
 }
