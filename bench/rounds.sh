@@ -2,7 +2,8 @@
 # ROUNDS, SECONDS_EACH, CONNECTIONS and THREADS, PROTOCOL where the upstream does not speak HTTP/1.1,
 # and leave $upstream, $issuer and $token.
 
-# gateway NAME CONFIGURATION RECORD [DATABASE]: starts Portcullis; leaves $pid, $port and $admin.
+# gateway NAME CONFIGURATION RECORD [DATABASE]: starts Portcullis, or $binary in its place; leaves $pid,
+# $port and $admin.
 gateway() {
     local name=$1 configuration=$2 record=$3 database=${4-}
     free_port; admin=$port
@@ -12,8 +13,17 @@ gateway() {
         JWKS_URL="$issuer/.well-known/jwks.json" BENCH_UPSTREAM="$upstream" \
         BENCH_RECORD="$record" BENCH_DATABASE="$database" BENCH_THREADS="$THREADS" \
         BENCH_PROTOCOL="${PROTOCOL:-http1}" \
-        "$built/portcullis" run -c "$configuration"
+        "${binary:-$built/portcullis}" run -c "$configuration"
     answers "$name" "http://127.0.0.1:$admin/readyz"
+}
+
+# full_before CONFIGURATION: where BEFORE names another build of Portcullis, the full chain by it, for
+# comparison: leaves $before, the names to report, and $before_at, an entry of the rounds.
+full_before() {
+    before=() before_at=()
+    if [ -z "${BEFORE-}" ]; then return; fi
+    binary=$BEFORE gateway before "$1" off
+    before=(before) before_at=("before|$pid|http://127.0.0.1:$port/$path")
 }
 
 # The processor time a process has used so far, in microseconds: utime and stime of proc(5),

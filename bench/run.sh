@@ -2,7 +2,7 @@
 # Direct, a bare Pingora, Portcullis with the full chain, the same with asynchronous records:
 # side by side, in interleaved rounds, in one run on one machine. See bench/README.md.
 #
-#   ROUNDS=3 SECONDS_EACH=10 CONNECTIONS=64 THREADS=1 PROFILE=release bench/run.sh
+#   ROUNDS=3 SECONDS_EACH=10 CONNECTIONS=64 THREADS=1 PROFILE=release BEFORE=FILE bench/run.sh
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -49,6 +49,7 @@ answers bare "http://127.0.0.1:$port/bench/1"
 gateway full bench/full-chain.yaml off; full=$pid full_port=$port
 gateway records bench/full-chain.yaml async; records=$pid records_port=$port
 path=bench/1
+full_before bench/full-chain.yaml
 for port in "$full_port" "$records_port"; do
     answers full "http://127.0.0.1:$port/$path" -H "Authorization: Bearer $token"
 done
@@ -57,9 +58,9 @@ printf '%s, %s cores, %s connections, %s proxy threads, %s rounds of %ss, %s\n\n
     "$(uname -sm)" "$(getconf _NPROCESSORS_ONLN)" "$CONNECTIONS" "$THREADS" "$ROUNDS" \
     "$SECONDS_EACH" "$PROFILE"
 rounds "direct|-|$upstream/$path" "bare|$bare|http://127.0.0.1:$bare_port/$path" \
-    "full|$full|http://127.0.0.1:$full_port/$path" \
+    "full|$full|http://127.0.0.1:$full_port/$path" "${before_at[@]}" \
     "records|$records|http://127.0.0.1:$records_port/$path"
-report bare direct bare full records
+report bare direct bare full "${before[@]}" records
 
 while [ "$(requests_of full)" -lt "$MILLION" ]; do
     load full "$full" "http://127.0.0.1:$full_port/$path" "$SECONDS_EACH"
