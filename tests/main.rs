@@ -22,6 +22,7 @@ mod config_check;
 mod connect;
 mod cors;
 mod deadlines;
+mod descriptors;
 mod dialects;
 mod durable;
 mod edge;

@@ -22,6 +22,9 @@ pub struct Server {
     /// How long to stay open, but not ready, after SIGTERM: what the balancer in front
     /// needs to notice.
     pub shutdown_delay: Timespan,
+    /// Client connections of all listeners together; 0 = as many as there are descriptors for.
+    /// Absent: half of those, because each of them may need a connection to an upstream.
+    pub max_connections: Option<usize>,
     /// Makes the jitter of retries the same in every run, route by route: for tests of whole
     /// systems. Replicas with one seed would retry in step. Absent: by chance.
     pub retry_jitter_seed: Option<u64>,
@@ -33,6 +36,7 @@ impl Default for Server {
             threads: 0,
             drain_timeout: Timespan::from_secs(25),
             shutdown_delay: Timespan::default(),
+            max_connections: None,
             retry_jitter_seed: None,
         }
     }

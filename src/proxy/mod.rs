@@ -1,6 +1,6 @@
 //! The request path, on Pingora.
 //!
-//! [`listener`] takes connections, [`gateway`] has the phases. What they use:
+//! [`acceptor`] takes connections, [`listener`] serves them, [`gateway`] has the phases. What they use:
 //!
 //! - [`guard`], [`guarded_io`], `date`, `sniff`, `h2`, `h2_stream`, `stream`: a connection's time, its protocol, its streams
 //! - `head`, `framing`: HTTP/1 requests as they arrive, before Pingora parses them
@@ -14,6 +14,7 @@
 //! - `quota`: what an answer says about limits
 //! - [`recording`], [`spans`]: the row, the trace
 
+pub mod acceptor;
 mod admission;
 mod alarm;
 pub mod answer;
