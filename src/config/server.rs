@@ -9,6 +9,7 @@ use http::HeaderName;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 
+use crate::routing::host::HostPattern;
 use crate::units::{self, Size, Timespan};
 
 /// The process.
@@ -126,11 +127,13 @@ fn max_path_bytes() -> Size {
 #[serde(deny_unknown_fields, default)]
 pub struct Admin {
     pub address: SocketAddr,
+    /// Names besides `localhost` by which what it shows and does is asked for.
+    pub hosts: Vec<HostPattern>,
 }
 
 impl Default for Admin {
     fn default() -> Self {
-        Admin { address: SocketAddr::from(([127, 0, 0, 1], 9901)) }
+        Admin { address: SocketAddr::from(([127, 0, 0, 1], 9901)), hosts: Vec::new() }
     }
 }
 

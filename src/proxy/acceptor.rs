@@ -16,7 +16,8 @@ use pingora_core::server::{ListenFds, ShutdownWatch};
 use pingora_core::services::Service;
 use tokio::net::TcpSocket;
 
-use super::listener::{Full, Listener, Listeners, Place};
+use super::listener::{Listener, Listeners};
+use super::place::{Full, Place};
 use crate::observe::seldom::Seldom;
 use crate::time::Clock;
 

@@ -2,7 +2,7 @@
 //!
 //! [`acceptor`] takes connections, [`listener`] serves them, [`gateway`] has the phases. What they use:
 //!
-//! - [`guard`], [`guarded_io`], `date`, `sniff`, `h2`, `h2_stream`, `stream`: a connection's time, its protocol, its streams
+//! - `place`, [`guard`], [`guarded_io`], `date`, `sniff`, `h2`, `h2_stream`, `stream`: a connection's time, its protocol, its streams
 //! - `head`, `framing`: HTTP/1 requests as they arrive, before Pingora parses them
 //! - `admission`, [`intake`], `nominations`, `length`, `idempotency`: from a head to its route, through the policies
 //! - `dispatch`, [`peer`], [`headers`], `assertions`, [`body`]: what goes upstream, and where
@@ -50,6 +50,7 @@ pub mod listener;
 mod nominations;
 mod own;
 pub mod peer;
+mod place;
 mod quota;
 pub mod recording;
 pub mod rejection;
