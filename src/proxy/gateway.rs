@@ -36,7 +36,8 @@ use super::listener::Connection;
 use super::peer::{self, SocketCheck};
 use super::rejection::Rejection;
 use super::{
-    answer, body, date, headers, idempotency, recording, response, spans, transcoded, well_formed,
+    answer, body, date, headers, idempotency, linger, recording, response, spans, transcoded,
+    well_formed,
 };
 use crate::policy::failure::Cause;
 use crate::policy::outcome::Outcome;
@@ -324,7 +325,7 @@ impl ProxyHttp for Gateway {
             if !ctx.end.client_gone {
                 // Nothing is held for it any more.
                 ctx.admission = Default::default();
-                answer::linger(session).await;
+                linger::linger(session).await;
             }
         }
     }

@@ -7,7 +7,7 @@
 //! - `admission`, [`intake`], `nominations`, `length`, `idempotency`: from a head to its route, through the policies
 //! - `dispatch`, [`peer`], [`headers`], `assertions`, [`body`]: what goes upstream, and where
 //! - [`ended`], [`attempt`], `response`, `well_formed`: what became of it, and is there another
-//! - `own`, [`answer`], [`cors`], [`rejection`], [`dialect`]: the gateway's own answers
+//! - `own`, [`answer`], `linger`, [`cors`], [`rejection`], [`dialect`]: the gateway's own answers
 //! - `rpc_timeout`, `envelopes`: what requests of RPC say beyond HTTP
 //! - [`transcoding`], `transcoded`: calls of RPC to upstreams of plain HTTP
 //! - `compression`: bodies in gzip and deflate, where they are read or written here
@@ -46,6 +46,7 @@ pub mod identifiers;
 mod in_time;
 pub mod intake;
 mod length;
+mod linger;
 pub mod listener;
 mod nominations;
 mod own;
