@@ -1,8 +1,9 @@
-//! Who is answered: not a page that a browser shows.
+//! Refuses requests that a web page may have sent through its reader's browser.
 //!
-//! A page may make its own name lead to this listener (DNS rebinding), and read then what it is
-//! answered, as if it came from the page's own server. The browser still says the page's name, in
-//! `Host`. A page may also send an order without reading the answer; its browser says where from.
+//! A page can make its own name resolve to this listener (DNS rebinding) and then read the answers, as
+//! if they came from the page's own server. The browser still sends the page's name in `Host`. A page
+//! can also send an order without reading the answer; the browser then adds `Origin` or
+//! `Sec-Fetch-Site`.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use http::{HeaderMap, StatusCode, Uri};
 use crate::routing::host::{HostPattern, normalize};
 use crate::runtime::shared::Shared;
 
-/// Answered by whatever name: probes and scrapes use one, and what they learn is not worth hiding.
+/// Answered whatever the `Host`: probes and scrapes use the name of a service, and read only health and counts.
 const OPEN: [&str; 4] = ["/livez", "/readyz", "/healthz", "/metrics"];
 /// How a browser came to send a request; `none` where its user has typed the address.
 const FETCH_SITE: &str = "sec-fetch-site";
@@ -57,8 +58,8 @@ fn is_addressed(uri: &Uri, headers: &HeaderMap, hosts: &[HostPattern]) -> bool {
         && uri.authority().is_none_or(|target| is_ours(target.as_str().as_bytes()))
 }
 
-/// `host` is in normal form: an address of IPv6 in brackets. No page has an address for a name that
-/// it could make lead elsewhere.
+/// `host` is in normal form: an address of IPv6 in brackets. An address cannot be
+/// made to resolve to another host, as a page's name can.
 fn is_name(host: &str, hosts: &[HostPattern]) -> bool {
     host == "localhost"
         || host.starts_with('[')

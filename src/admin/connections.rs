@@ -1,7 +1,8 @@
-//! The connections of the admin listener: few, and none for nothing.
+//! Bounds the connections of the admin listener: how many there are, and how long each may take.
 //!
-//! A request has its time from its first byte on, a connection between requests another. Where a
-//! connection too many comes, the oldest one gives way: a probe is answered whatever hangs on.
+//! A request has a time limit from its first byte on, and an idle connection another. A connection
+//! beyond the bound takes the place of the oldest one, so that clients that hold connections open
+//! cannot keep a probe from being answered.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;

@@ -91,7 +91,7 @@ impl Acceptor {
         }
     }
 
-    /// The address was free when the process started: whoever has it since may let it go.
+    /// The address was free when the process started. Another process that has taken it since may end.
     async fn listen(&self) -> tokio::net::TcpListener {
         let Listener { name, config, .. } = &*self.listener;
         loop {

@@ -1,7 +1,7 @@
 //! The limit of open files, and what of it is for whom.
 //!
-//! Client connections and connections to upstreams are many, and come when others want them to. What
-//! is few and must not wait for a descriptor has some kept for it: the admin listener, stores, files.
+//! Clients decide how many connections there are to them and, through their requests, to upstreams.
+//! Those may not take every descriptor: some are kept for the admin listener, the stores and files.
 
 use std::os::fd::{AsRawFd, RawFd};
 
