@@ -1,8 +1,11 @@
 //! What the gateway says about itself, and to whom.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::support::{Answer, Call, Client, Gateway, Plan, Postgres, Store, Upstream, eventually};
+use crate::support::{
+    Answer, Call, Client, Gateway, Plan, Postgres, Store, Upstream, eventually, timed,
+};
 
 #[test]
 fn a_running_gateway_is_alive_ready_and_healthy() {
@@ -147,4 +150,105 @@ routes:
     for _ in 0..3 {
         assert_eq!(client.call(&"GET /health".into()).status, 200, "one connection, kept");
     }
+}
+
+#[test]
+fn half_a_head_does_not_hold_an_admin_connection() {
+    let gateway = Plan::route("").start();
+    for sent in ["", "GET /livez HTTP/1.1\r\nHo"] {
+        let mut client = Client::connect(gateway.admin);
+        client.send(sent);
+        let (closed, took) = timed(|| client.is_closed());
+        assert!(closed, "{sent:?}");
+        // Five seconds, on a busy machine.
+        assert!(took < Duration::from_secs(9), "{sent:?}: {took:?}");
+    }
+}
+
+#[test]
+fn a_probe_is_answered_however_many_admin_connections_hang_on() {
+    let gateway = Plan::route("").start();
+    let mut kept = Client::connect(gateway.admin);
+    assert_eq!(kept.call(&"GET /livez".into()).status, 200);
+    let crowd: Vec<_> = (0..200)
+        .map(|_| {
+            let mut client = Client::connect(gateway.admin);
+            let _ = client.try_send("GET /livez HTTP/1.1\r\n");
+            client
+        })
+        .collect();
+    for _ in 0..5 {
+        let (answer, took) = timed(|| gateway.admin("GET /livez"));
+        assert_eq!(answer.status, 200);
+        assert!(took < Duration::from_secs(3), "{took:?}");
+    }
+    gateway.wait_for_log("the oldest is closed");
+    assert!(kept.is_closed(), "it was the oldest one");
+    drop(crowd);
+}
+
+/// DNS rebinding: a page whose name leads to the admin listener says that name in `Host`.
+#[test]
+fn only_health_and_metrics_are_answered_by_any_name() {
+    let admin = "admin: {address: \"${ADMIN_ADDRESS}\", hosts: [gateway.internal, \"*.svc.cluster.local\"]}";
+    let gateway =
+        Plan::route("circuit_breaker: {consecutive: {failures: 1}}").section(admin).start();
+    let port = gateway.admin.port();
+    let ask = |line: &str, host: &str| gateway.admin(Call::new(line).header("Host", host));
+    let foreign = ["rebound.example".to_owned(), format!("rebound.example:{port}")];
+    for host in &foreign {
+        for path in ["/livez", "/readyz", "/healthz", "/metrics"] {
+            assert!([200, 503].contains(&ask(&format!("GET {path}"), host).status), "{path}");
+        }
+        for line in ["GET /status", "HEAD /status", "GET /", "POST /circuits/route/all/open"] {
+            let answer = ask(line, host);
+            assert_eq!(answer.status, 421, "{line}");
+            if !line.starts_with("HEAD") {
+                assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+                assert_eq!(answer.code(), "unknown_host");
+                assert!(answer.text().contains("admin.hosts"), "the remedy");
+            }
+        }
+    }
+    for host in [
+        gateway.admin.to_string(),
+        format!("localhost:{port}"),
+        "[::1]".to_owned(),
+        "Gateway.internal".to_owned(),
+        format!("gateway.default.svc.cluster.local:{port}"),
+    ] {
+        assert_eq!(ask("GET /status", &host).status, 200, "{host}");
+    }
+    assert_eq!(gateway.status()["routes"]["all"]["circuit"]["state"], "closed");
+}
+
+#[test]
+fn the_names_of_the_admin_listener_follow_a_reload() {
+    let admin =
+        |hosts: &str| format!("admin: {{address: \"${{ADMIN_ADDRESS}}\", hosts: [{hosts}]}}");
+    let plan = |hosts: &str| Plan::route("").section(&admin(hosts));
+    let gateway = plan("").start();
+    let status = || gateway.admin(Call::new("GET /status").header("Host", "gateway")).status;
+    assert_eq!(status(), 421);
+    assert!(gateway.reload_plan(&plan("gateway")));
+    assert_eq!(status(), 200);
+}
+
+#[test]
+fn a_post_that_a_page_of_another_site_sends_is_refused() {
+    let gateway = Plan::route("circuit_breaker: {consecutive: {failures: 1}}").start();
+    let order = || Call::new("POST /circuits/route/all/open");
+    for (name, value) in [
+        ("Origin", "https://page.example"),
+        ("Origin", "null"),
+        ("Sec-Fetch-Site", "cross-site"),
+        ("Sec-Fetch-Site", "same-site"),
+    ] {
+        let answer = gateway.admin(order().header(name, value));
+        assert_eq!(answer.status, 403, "{name}: {value}");
+        assert_eq!(answer.code(), "cross_origin");
+    }
+    assert_eq!(gateway.status()["routes"]["all"]["circuit"]["state"], "closed");
+    assert_eq!(gateway.admin(order()).status, 200);
+    assert_eq!(gateway.status()["routes"]["all"]["circuit"]["state"], "forced_open");
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Answer, Call, Gateway, Upstream, pass};
+use crate::support::{Answer, Call, Gateway, Plan, Upstream, assert_within, pass, timed};
 
 fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: a.test\r\n\r\n")
@@ -142,4 +142,32 @@ fn an_empty_or_malformed_chunk_size_is_400_and_ends_the_connection() {
         }
     }
     assert!(upstream.requests().iter().all(|request| !request.complete && request.target == "/"));
+}
+
+#[test]
+fn a_refused_client_that_goes_on_sending_sees_the_end_at_once_and_is_not_reset() {
+    let yaml = "routes:\n  get: {match: {path: /*, methods: [GET]}, upstream: service}";
+    let gateway = Plan::new(yaml).start();
+    let upload = "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 100000\r\n\r\nbeginning";
+    let chunks =
+        "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+    let large = format!("GET / HTTP/1.1\r\nHost: a.test\r\nX: {}", "x".repeat(70_000));
+    let (data, chunk) = ("x".repeat(1000), format!("3e8\r\n{}\r\n", "x".repeat(1000)));
+    for (sent, status, rest) in [(upload, 405, &data), (chunks, 405, &chunk), (&large, 431, &data)]
+    {
+        let mut client = gateway.connect();
+        let (closed, took) = timed(|| {
+            client.send(sent);
+            assert_eq!(client.receive().status, status);
+            client.is_closed()
+        });
+        assert!(closed, "{status}");
+        assert_within(took, Duration::from_millis(400));
+        // A reset would show at the second of these: the gateway still reads.
+        for _ in 0..3 {
+            let sending = client.try_send(rest);
+            assert!(sending.is_ok(), "{status}: {sending:?}");
+            pass(Duration::from_millis(50));
+        }
+    }
 }

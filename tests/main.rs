@@ -23,6 +23,7 @@ mod connect;
 mod cors;
 mod deadlines;
 mod defaults;
+mod descriptors;
 mod dialects;
 mod durable;
 mod edge;

@@ -1,28 +1,37 @@
 //! The admin listener: health, metrics, state, and orders to circuits.
 //!
-//! GET never changes anything; POST does, but not for a page: a browser on the same machine
-//! reaches this listener, too.
+//! GET never changes anything; POST does. Who is answered is decided in `access`, for how long and
+//! how many at a time in `connections`.
+
+mod access;
+mod connections;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Request, State};
-use axum::middleware::{self, Next};
+use axum::extract::{Path, State};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use http::header::{CONTENT_TYPE, ORIGIN};
-use http::{Method, StatusCode};
+use http::header::CONTENT_TYPE;
 use pingora_core::server::ShutdownWatch;
 use pingora_core::services::background::BackgroundService;
 use tokio::net::TcpListener;
 
+use self::connections::{Connections, Limits};
 use crate::config::route::Serve;
 use crate::runtime::circuits::{self, Order, Scope};
 use crate::runtime::shared::Shared;
 use crate::runtime::status::{self, Answer};
+
+/// For a request: the store that `/healthz` asks is given up sooner.
+const REQUEST: Duration = Duration::from_secs(5);
+/// Scrapes mostly come every 15 s to 60 s.
+const IDLE: Duration = Duration::from_secs(75);
 
 /// Serves on one address until the process ends: it answers while the gateway drains.
 pub struct Admin {
@@ -48,7 +57,7 @@ impl Admin {
             .route("/status", answer(Serve::Status))
             .route("/metrics", get(metrics))
             .route("/circuits/{scope}/{name}/{order}", post(order))
-            .layer(middleware::from_fn(refuse_pages))
+            .layer(middleware::from_fn_with_state(self.shared.clone(), access::check))
             .with_state(self.shared.clone())
     }
 }
@@ -64,6 +73,9 @@ impl BackgroundService for Admin {
             }
         };
         log::info!("admin on http://{}", self.address);
+        let connections = self.shared.descriptors.admin_connections();
+        let limits = Limits { connections, request: REQUEST, idle: IDLE };
+        let listener = Connections::new(listener, limits);
         if let Err(error) = axum::serve(listener, self.router()).await {
             log::error!("admin listener: {error}");
         }
@@ -83,14 +95,6 @@ async fn order(
         return into_response(circuits::no_circuit(KNOWN));
     };
     into_response(circuits::command(&shared, scope, &name, order))
-}
-
-/// Any page may send a POST to us without asking, but its browser says that it does so.
-async fn refuse_pages(request: Request, next: Next) -> Response {
-    if *request.method() == Method::POST && request.headers().contains_key(ORIGIN) {
-        return (StatusCode::FORBIDDEN, "orders are not taken from pages\n").into_response();
-    }
-    next.run(request).await
 }
 
 fn into_response(answer: Answer) -> Response {

@@ -9,6 +9,7 @@ use http::HeaderName;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 
+use crate::routing::host::HostPattern;
 use crate::units::{self, Size, Timespan};
 
 /// The process.
@@ -22,6 +23,9 @@ pub struct Server {
     /// How long to stay open, but not ready, after SIGTERM: what the balancer in front
     /// needs to notice.
     pub shutdown_delay: Timespan,
+    /// Client connections of all listeners together; 0 = as many as there are descriptors for.
+    /// Absent: half of those, because each of them may need a connection to an upstream.
+    pub max_connections: Option<usize>,
     /// Makes the jitter of retries the same in every run, route by route: for tests of whole
     /// systems. Replicas with one seed would retry in step. Absent: by chance.
     pub retry_jitter_seed: Option<u64>,
@@ -33,6 +37,7 @@ impl Default for Server {
             threads: 0,
             drain_timeout: Timespan::from_secs(25),
             shutdown_delay: Timespan::default(),
+            max_connections: None,
             retry_jitter_seed: None,
         }
     }
@@ -122,11 +127,13 @@ fn max_path_bytes() -> Size {
 #[serde(deny_unknown_fields, default)]
 pub struct Admin {
     pub address: SocketAddr,
+    /// Names besides `localhost` by which what it shows and does is asked for.
+    pub hosts: Vec<HostPattern>,
 }
 
 impl Default for Admin {
     fn default() -> Self {
-        Admin { address: SocketAddr::from(([127, 0, 0, 1], 9901)) }
+        Admin { address: SocketAddr::from(([127, 0, 0, 1], 9901)), hosts: Vec::new() }
     }
 }
 

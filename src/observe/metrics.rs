@@ -44,7 +44,10 @@ pub struct Metrics {
     pub in_flight: IntGauge,
     /// Client connections open now.
     pub connections: IntGauge,
-    pub connections_refused: IntCounter,
+    /// Client connections that all listeners may hold together.
+    pub connections_max: IntGauge,
+    /// Client connections closed on arrival, by the bound that was reached.
+    pub connections_refused: IntCounterVec,
     pub requests_cut: IntCounter,
     pub record: RecordMetrics,
     pub tls_failed: IntCounter,
@@ -129,10 +132,12 @@ impl Metrics {
             limit_stores: store::Stores::new(r)?,
             in_flight: gauge(r, "requests_in_flight", "Requests being answered")?,
             connections: gauge(r, "connections", "Open client connections")?,
-            connections_refused: counter(
+            connections_max: gauge(r, "connections_max", "Client connections there is room for")?,
+            connections_refused: counters(
                 r,
                 "connections_refused_total",
-                "Client connections closed on arrival for max_connections",
+                "Client connections closed on arrival, by the bound that was reached",
+                &["reason"],
             )?,
             requests_cut: counter(
                 r,

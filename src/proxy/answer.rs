@@ -35,9 +35,7 @@ const WRITE_LIMIT: Duration = Duration::from_secs(10);
 /// A refused request's body is read and thrown away up to this size, so that the
 /// connection can be used again; beyond it, closing is cheaper.
 const DRAIN_LIMIT: u64 = 64 * 1024;
-const DRAIN_TIME: Duration = Duration::from_secs(1);
-/// What is read and thrown away of a client that is still sending when the connection closes.
-const LINGER_LIMIT: usize = 1024 * 1024;
+pub(super) const DRAIN_TIME: Duration = Duration::from_secs(1);
 
 /// `rejection` in the caller's protocol, or the route's fallback for it.
 pub fn render(session: &Session, ctx: &Context, rejection: &Rejection) -> Rendered {
@@ -245,29 +243,6 @@ pub async fn preflight(session: &mut Session, ctx: &Context) -> Result<()> {
     keep_or_close(session, false);
     headers::with_headers(&mut head, |headers, _| headers::echo(headers, ctx));
     write(session, ctx, head, Bytes::new(), None).await
-}
-
-/// Close only once the client has sent what it is sending, within bounds. A connection closed with
-/// bytes unread is reset, and who writes into that may never read why it was refused (RFC 9112,
-/// section 9.6). A stream of HTTP/2 is reset as well, which may be no reason to forget its answer (RFC
-/// 9113, section 8.1), and to clients that are in use is one.
-pub async fn linger(session: &mut Session) {
-    let downstream = session.as_downstream_mut();
-    let closes = downstream.as_http1().is_none_or(|http1| !http1.will_keepalive());
-    if !closes || downstream.is_body_done() {
-        return;
-    }
-    let mut left = LINGER_LIMIT;
-    let sent = tokio::time::timeout(DRAIN_TIME, async {
-        while let Ok(Some(chunk)) = downstream.read_request_body().await {
-            left = left.saturating_sub(chunk.len());
-            if left == 0 {
-                return;
-            }
-        }
-    });
-    // Too late or not, it closes now.
-    let _ = sent.await;
 }
 
 fn head(

@@ -33,9 +33,11 @@ use super::attempt::{self, REJECTED, RETRY};
 use super::context::Context;
 use super::ended::{self, Ended};
 use super::listener::Connection;
+use super::peer::{self, SocketCheck};
 use super::rejection::Rejection;
 use super::{
-    answer, body, date, headers, idempotency, recording, response, spans, transcoded, well_formed,
+    answer, body, date, headers, idempotency, linger, recording, response, spans, transcoded,
+    well_formed,
 };
 use crate::policy::failure::Cause;
 use crate::policy::outcome::Outcome;
@@ -45,11 +47,13 @@ use crate::time::Clock;
 /// The gateway, as Pingora sees it.
 pub struct Gateway {
     pub(super) shared: Arc<Shared>,
+    pub(super) socket_check: SocketCheck,
 }
 
 impl Gateway {
     pub fn new(shared: Arc<Shared>) -> Self {
-        Gateway { shared }
+        let socket_check = peer::socket_check(shared.descriptors);
+        Gateway { shared, socket_check }
     }
 }
 
@@ -321,7 +325,7 @@ impl ProxyHttp for Gateway {
             if !ctx.end.client_gone {
                 // Nothing is held for it any more.
                 ctx.admission = Default::default();
-                answer::linger(session).await;
+                linger::linger(session).await;
             }
         }
     }

@@ -7,12 +7,11 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::task::Poll;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, ServerApp};
+use pingora_core::apps::{HttpPersistentSettings, HttpServerApp};
 use pingora_core::listeners::tls::Acceptor;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::{ALPN, Ssl, Stream};
@@ -29,7 +28,6 @@ use super::head::Scanner;
 use super::sniff::{Protocol, sniff};
 use super::stream::{GuardedStream, Orders};
 use crate::config::server::Listener as Config;
-use crate::observe::metrics::Metrics;
 use crate::runtime::shared::Shared;
 use crate::time::Clock;
 
@@ -40,14 +38,17 @@ const GRACE: Duration = Duration::from_millis(80);
 pub struct Listeners {
     proxy: Arc<HttpProxy<Gateway>>,
     listeners: Vec<Arc<Listener>>,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
+    /// Client connections that all of them may hold together.
+    pub(super) max_connections: usize,
+    pub(super) open: AtomicUsize,
 }
 
-struct Listener {
-    name: String,
-    config: Config,
+pub(super) struct Listener {
+    pub(super) name: String,
+    pub(super) config: Config,
     limits: Arc<Limits>,
-    open: AtomicUsize,
+    pub(super) open: AtomicUsize,
 }
 
 /// What a request must know of the listener it came through.
@@ -97,24 +98,23 @@ impl Listeners {
                 open: AtomicUsize::new(0),
             })
         });
-        Listeners { proxy: Arc::new(proxy), listeners: listeners.collect(), shared }
+        let max_connections =
+            shared.descriptors.connections(snapshot.config.server.max_connections);
+        let listeners = listeners.collect();
+        let (proxy, open) = (Arc::new(proxy), AtomicUsize::new(0));
+        Listeners { proxy, listeners, shared, max_connections, open }
     }
 
-    /// The listener a connection came through. Ports tell them apart; one that is bound to
-    /// a specific address wins over one bound to all.
-    fn listener_of(&self, stream: &Stream) -> Option<&Arc<Listener>> {
-        if let [only] = &self.listeners[..] {
-            return Some(only);
-        }
-        let local = stream.get_socket_digest()?.local_addr()?.as_inet().copied()?;
-        let same_port = |l: &&Arc<Listener>| l.config.address.port() == local.port();
-        self.listeners
-            .iter()
-            .find(|l| l.config.address == local)
-            .or_else(|| self.listeners.iter().find(same_port))
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Listener>> {
+        self.listeners.iter()
     }
 
-    async fn serve(
+    /// Bring to an end what goes on without a client.
+    pub(super) async fn clean_up(&self) {
+        self.proxy.http_cleanup().await;
+    }
+
+    pub(super) async fn serve(
         self: &Arc<Self>,
         stream: Stream,
         listener: &Arc<Listener>,
@@ -272,51 +272,6 @@ impl Listeners {
 fn peer_of(stream: &Stream) -> Option<Peer> {
     let digest = stream.get_socket_digest()?;
     Some(Peer::new(digest.peer_addr()?.as_inet()?.ip()))
-}
-
-#[async_trait]
-impl ServerApp for Listeners {
-    async fn process_new(
-        self: &Arc<Self>,
-        stream: Stream,
-        shutdown: &ShutdownWatch,
-    ) -> Option<Stream> {
-        let listener = self.listener_of(&stream)?;
-        let Some(_open) = Open::take(listener, &self.shared.metrics) else {
-            self.shared.metrics.connections_refused.inc();
-            return None;
-        };
-        self.serve(stream, listener, shutdown).await;
-        None
-    }
-
-    async fn cleanup(&self) {
-        self.proxy.http_cleanup().await;
-    }
-}
-
-/// A place among a listener's `max_connections`, given back on drop.
-struct Open<'a> {
-    listener: &'a Listener,
-    metrics: &'a Metrics,
-}
-
-impl<'a> Open<'a> {
-    fn take(listener: &'a Listener, metrics: &'a Metrics) -> Option<Self> {
-        // Relaxed: a count, nothing is published with it.
-        let before = listener.open.fetch_add(1, Ordering::Relaxed);
-        metrics.connections.inc();
-        let open = Open { listener, metrics };
-        let max = listener.config.max_connections;
-        (max == 0 || before < max).then_some(open)
-    }
-}
-
-impl Drop for Open<'_> {
-    fn drop(&mut self) {
-        self.listener.open.fetch_sub(1, Ordering::Relaxed);
-        self.metrics.connections.dec();
-    }
 }
 
 /// An address nobody else listens on, or why not: Pingora itself would retry for half a

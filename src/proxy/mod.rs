@@ -1,19 +1,20 @@
 //! The request path, on Pingora.
 //!
-//! [`listener`] takes connections, [`gateway`] has the phases. What they use:
+//! [`acceptor`] takes connections, [`listener`] serves them, [`gateway`] has the phases. What they use:
 //!
-//! - [`guard`], [`guarded_io`], `date`, `sniff`, `h2`, `h2_stream`, `stream`: a connection's time, its protocol, its streams
+//! - `place`, [`guard`], [`guarded_io`], `date`, `sniff`, `h2`, `h2_stream`, `stream`: a connection's time, its protocol, its streams
 //! - `head`, `framing`: HTTP/1 requests as they arrive, before Pingora parses them
 //! - `admission`, [`intake`], `nominations`, `length`, `idempotency`: from a head to its route, through the policies
 //! - `dispatch`, [`peer`], [`headers`], `assertions`, [`body`]: what goes upstream, and where
 //! - [`ended`], [`attempt`], `response`, `well_formed`: what became of it, and is there another
-//! - `own`, [`answer`], [`cors`], [`rejection`], [`dialect`]: the gateway's own answers
+//! - `own`, [`answer`], `linger`, [`cors`], [`rejection`], [`dialect`]: the gateway's own answers
 //! - `rpc_timeout`, `envelopes`: what requests of RPC say beyond HTTP
 //! - [`transcoding`], `transcoded`: calls of RPC to upstreams of plain HTTP
 //! - `compression`: bodies in gzip and deflate, where they are read or written here
 //! - `quota`: what an answer says about limits
 //! - [`recording`], [`spans`]: the row, the trace
 
+pub mod acceptor;
 mod admission;
 mod alarm;
 pub mod answer;
@@ -45,10 +46,12 @@ pub mod identifiers;
 mod in_time;
 pub mod intake;
 mod length;
+mod linger;
 pub mod listener;
 mod nominations;
 mod own;
 pub mod peer;
+mod place;
 mod quota;
 pub mod recording;
 pub mod rejection;

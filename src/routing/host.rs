@@ -108,6 +108,18 @@ pub enum HostPattern {
     Below(Box<str>),
 }
 
+impl HostPattern {
+    /// Whether it is for `host`, which is in normal form.
+    pub fn covers(&self, host: &str) -> bool {
+        match self {
+            HostPattern::Exact(exact) => host == &**exact,
+            HostPattern::Below(suffix) => {
+                host.strip_suffix(&**suffix).is_some_and(|below| below.ends_with('.'))
+            }
+        }
+    }
+}
+
 impl FromStr for HostPattern {
     type Err = String;
 

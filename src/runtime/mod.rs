@@ -6,6 +6,7 @@
 
 mod carry;
 pub mod circuits;
+pub mod descriptors;
 pub mod drain;
 pub mod flood_guard;
 pub mod jwks;

@@ -79,7 +79,7 @@ fn unchangeable(old: &Config, new: &Config) -> Vec<Problem> {
     let fixed = [
         ("server", old.server != new.server),
         ("listeners", old.listeners != new.listeners),
-        ("admin", old.admin != new.admin),
+        ("admin", old.admin.address != new.admin.address),
         ("record", old.record.of_process() != new.record.of_process()),
         ("otlp", old.otlp != new.otlp),
         ("traces", old.traces != new.traces),

@@ -6,14 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use pingora_core::listeners::Listeners as Endpoints;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server, ShutdownWatch};
 use pingora_core::services::background::{BackgroundService, background_service};
-use pingora_core::services::listening::Service;
 use pingora_proxy::http_proxy;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::descriptors::Descriptors;
 use super::drain::Drain;
 use super::reload;
 use super::shared::Shared;
@@ -29,6 +28,7 @@ use crate::observe::metrics::Metrics;
 use crate::observe::otlp::Exporting;
 use crate::observe::otlp::push::Push;
 use crate::observe::trace::Tracer;
+use crate::proxy::acceptor::Acceptors;
 use crate::proxy::gateway::Gateway;
 use crate::proxy::listener::{Listeners, check_free};
 use crate::record::{Database, Recorder};
@@ -53,12 +53,14 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     // First of all: until somebody listens for it, SIGHUP ends the process.
     let hangups = hangups(&runtime)?;
     signals::take_others(&runtime);
+    let descriptors = Descriptors::raise();
     let (config, sources) =
         Config::load(path, &Environment::process()).map_err(StartError::Config)?;
     let metrics = Arc::new(Metrics::new().map_err(|e| StartError::Other(e.to_string()))?);
     let mut snapshot =
         reload::compile(config.clone(), &sources, &metrics).map_err(StartError::Config)?;
     check_addresses(&config)?;
+    descriptors.report(config.server.max_connections);
     snapshot.events = EventLog::start()
         .map_err(|error| StartError::Other(format!("no thread for the log: {error}")))?;
 
@@ -74,7 +76,7 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     let keys = database.as_ref().map(|database| Keys::start(database, runtime.handle()));
     let (exporting, interval) = export(&config)?;
     let tracer = Tracer::start(exporting.traces.as_ref(), config.traces.sample, &metrics);
-    let shared = Arc::new(Shared::new(snapshot, metrics, recorder, keys, tracer));
+    let shared = Arc::new(Shared::new(snapshot, metrics, descriptors, recorder, keys, tracer));
     let push = exporting.metrics.as_ref().map(|channel| {
         let (exports, shared) = (shared.metrics.metric_exports.clone(), shared.clone());
         Push::start(channel.clone(), interval, exports, move || status::gather(&shared))
@@ -85,10 +87,6 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     server.bootstrap();
     let proxy = http_proxy(&server.configuration, Gateway::new(shared.clone()));
     let listeners = Listeners::new(proxy, shared.clone());
-    let mut endpoints = Endpoints::new();
-    for listener in config.listeners.values() {
-        endpoints.add_tcp(&listener.address.to_string());
-    }
     let background = server.add_service(background_service(
         "background",
         Background {
@@ -97,8 +95,7 @@ pub fn run(path: &Path) -> Result<(), StartError> {
             hangups: Mutex::new(Some(hangups)),
         },
     ));
-    let proxy =
-        server.add_service(Service::with_listeners("proxy".to_owned(), endpoints, listeners));
+    let proxy = server.add_service(Acceptors::new(listeners));
     proxy.add_dependency(&background);
     let admin = admin::Admin::new(shared.clone(), config.admin.address);
     server.add_service(background_service("admin", admin));

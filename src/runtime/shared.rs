@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use super::descriptors::Descriptors;
 use super::lifecycle::Lifecycle;
 use super::snapshot::Snapshot;
 use crate::idempotency::Keys;
@@ -17,6 +18,7 @@ pub struct Shared {
     pub snapshot: ArcSwap<Snapshot>,
     pub lifecycle: Arc<Lifecycle>,
     pub metrics: Arc<Metrics>,
+    pub descriptors: Descriptors,
     /// Absent where no store is configured.
     pub recorder: Option<Recorder>,
     /// Of requests; in the same store.
@@ -30,6 +32,7 @@ impl Shared {
     pub fn new(
         snapshot: Snapshot,
         metrics: Arc<Metrics>,
+        descriptors: Descriptors,
         recorder: Option<Recorder>,
         keys: Option<Keys>,
         tracer: Tracer,
@@ -40,6 +43,7 @@ impl Shared {
             snapshot: ArcSwap::from_pointee(snapshot),
             lifecycle: Arc::new(Lifecycle::default()),
             metrics,
+            descriptors,
             recorder,
             keys,
             tracer,

@@ -262,6 +262,12 @@ impl Call {
         self
     }
 
+    /// With this `Host`, unless it has one.
+    pub fn to(self, host: &str) -> Self {
+        let given = self.headers.iter().any(|h| h.to_lowercase().starts_with("host:"));
+        if given { self } else { self.header("Host", host) }
+    }
+
     pub fn bearer(self, token: &str) -> Self {
         self.header("Authorization", &format!("Bearer {token}"))
     }

@@ -102,10 +102,10 @@ impl Gateway {
         self.call(Call::new(&format!("POST {path}")).json(body))
     }
 
-    /// One request to the admin listener.
+    /// One request to the admin listener, by its address unless the call names another host.
     #[track_caller]
     pub fn admin(&self, call: impl Into<Call>) -> Response {
-        Client::connect(self.admin).call(&call.into())
+        Client::connect(self.admin).call(&call.into().to(&self.admin.to_string()))
     }
 
     #[track_caller]

@@ -34,6 +34,7 @@ pub struct Plan {
     pub(super) yaml: String,
     environment: Vec<(String, String)>,
     files: Vec<(String, Vec<u8>)>,
+    limits: Option<String>,
 }
 
 impl Plan {
@@ -95,6 +96,12 @@ impl Plan {
         self
     }
 
+    /// Started by a shell with these limits: `ulimit -n 128`.
+    pub fn limited(mut self, ulimit: &str) -> Self {
+        self.limits = Some(ulimit.to_owned());
+        self
+    }
+
     /// Start it and wait until it is ready.
     #[track_caller]
     pub fn start(self) -> Gateway {
@@ -125,7 +132,14 @@ impl Plan {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let file = self.write(directory.path());
         let ports = [Port::reserve(), Port::reserve()];
-        let mut command = command(directory.path());
+        let mut command = match &self.limits {
+            None => command(directory.path()),
+            Some(ulimit) => {
+                let mut shell = prepared(Command::new("sh"), directory.path());
+                shell.args(["-c", &format!("{ulimit} && exec \"$0\" \"$@\"")]).arg(binary());
+                shell
+            }
+        };
         command
             .args(["run", "-c"])
             .arg(&file)
@@ -158,7 +172,10 @@ impl Plan {
 
 /// The executable in `directory`, without the environment of whoever runs the tests.
 pub(super) fn command(directory: &Path) -> Command {
-    let mut command = Command::new(binary());
+    prepared(Command::new(binary()), directory)
+}
+
+fn prepared(mut command: Command, directory: &Path) -> Command {
     command
         .current_dir(directory)
         .env_clear()

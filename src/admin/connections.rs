@@ -1,0 +1,211 @@
+//! Bounds the connections of the admin listener: how many there are, and how long each may take.
+//!
+//! A request has a time limit from its first byte on, and an idle connection another. A connection
+//! beyond the bound takes the place of the oldest one, so that clients that hold connections open
+//! cannot keep a probe from being answered.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::serve::Listener;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::observe::seldom::Seldom;
+use crate::time::Clock;
+
+/// After a failure to accept that will not pass at once.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What connections may spend.
+#[derive(Clone, Copy)]
+pub(super) struct Limits {
+    pub(super) connections: usize,
+    /// From the first byte of a request to the first of its answer. A new connection has it at once.
+    pub(super) request: Duration,
+    /// From one request to the next, and with an answer that is not fetched.
+    pub(super) idle: Duration,
+}
+
+/// Accepts, and keeps the bound on how many there are.
+pub(super) struct Connections {
+    socket: TcpListener,
+    limits: Limits,
+    /// The oldest one first. A connection ends when its sender is dropped; one that has ended by
+    /// itself has closed the channel.
+    open: VecDeque<oneshot::Sender<Infallible>>,
+    crowded: Seldom,
+    failed: Seldom,
+}
+
+impl Connections {
+    pub(super) fn new(socket: TcpListener, limits: Limits) -> Self {
+        Connections {
+            socket,
+            limits,
+            open: VecDeque::with_capacity(limits.connections),
+            crowded: Seldom::default(),
+            failed: Seldom::default(),
+        }
+    }
+
+    fn admit(&mut self, stream: TcpStream) -> Limited<TcpStream> {
+        self.open.retain(|connection| !connection.is_closed());
+        if self.open.len() >= self.limits.connections
+            && self.open.pop_front().is_some()
+            && let Some(left_out) = self.crowded.admit(Clock::now())
+        {
+            let most = self.limits.connections;
+            log::warn!(
+                "admin: more than {most} connections: the oldest is closed, {left_out} more before it"
+            );
+        }
+        let (end, ended) = oneshot::channel();
+        self.open.push_back(end);
+        Limited::new(stream, self.limits, ended)
+    }
+
+    async fn recover(&self, error: &io::Error) {
+        use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+        // Of one connection, whose client has left.
+        if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) {
+            return;
+        }
+        if let Some(left_out) = self.failed.admit(Clock::now()) {
+            log::error!("admin: cannot accept, {left_out} more before it: {error}");
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+impl Listener for Connections {
+    type Io = Limited<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
+        loop {
+            match self.socket.accept().await {
+                Ok((stream, peer)) => {
+                    // Fails where the client has left again, which the first read shows.
+                    let _ = stream.set_nodelay(true);
+                    return (self.admit(stream), peer);
+                }
+                Err(error) => self.recover(&error).await,
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+}
+
+/// A connection whose reads and writes fail when its time is over, or another needs its place.
+pub(super) struct Limited<S> {
+    stream: S,
+    limits: Limits,
+    /// No byte of a request has come since the last answer.
+    idle: bool,
+    deadline: Instant,
+    alarm: Pin<Box<Sleep>>,
+    ended: oneshot::Receiver<Infallible>,
+}
+
+impl<S> Limited<S> {
+    fn new(stream: S, limits: Limits, ended: oneshot::Receiver<Infallible>) -> Self {
+        let deadline = Instant::now() + limits.request;
+        let alarm = Box::pin(sleep_until(deadline));
+        Limited { stream, limits, idle: false, deadline, alarm, ended }
+    }
+
+    fn on_read(&mut self) {
+        if std::mem::take(&mut self.idle) {
+            self.deadline = Instant::now() + self.limits.request;
+        }
+    }
+
+    fn on_written(&mut self) {
+        self.idle = true;
+        self.deadline = Instant::now() + self.limits.idle;
+    }
+
+    /// Nothing can be read or written: fail if it is too late for that.
+    fn wait<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if Pin::new(&mut self.ended).poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        if self.alarm.deadline() != self.deadline {
+            self.alarm.as_mut().reset(self.deadline);
+        }
+        self.alarm.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Limited<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match Pin::new(&mut self.stream).poll_read(cx, buf) {
+            Poll::Ready(result) => {
+                self.on_read();
+                Poll::Ready(result)
+            }
+            Poll::Pending => self.wait(cx),
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Limited<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match Pin::new(&mut self.stream).poll_write(cx, buf) {
+            Poll::Ready(result) => {
+                self.on_written();
+                Poll::Ready(result)
+            }
+            Poll::Pending => self.wait(cx),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match Pin::new(&mut self.stream).poll_write_vectored(cx, bufs) {
+            Poll::Ready(result) => {
+                self.on_written();
+                Poll::Ready(result)
+            }
+            Poll::Pending => self.wait(cx),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests;

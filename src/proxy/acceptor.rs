@@ -1,0 +1,176 @@
+//! Takes client connections in, one task for each listener.
+//!
+//! Pingora's own service accepts first, and lets the task of each connection find out later whether
+//! there is room for it: a burst takes every descriptor in the meantime. Here a connection has its
+//! place before anything else is done for it, or it is closed at once.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora_core::protocols::l4::listener::Listener as Socket;
+use pingora_core::protocols::l4::stream::Stream;
+use pingora_core::server::{ListenFds, ShutdownWatch};
+use pingora_core::services::Service;
+use tokio::net::TcpSocket;
+
+use super::listener::{Listener, Listeners};
+use super::place::{Full, Place};
+use crate::observe::seldom::Seldom;
+use crate::time::Clock;
+
+/// Connections that wait to be accepted; the kernel may allow fewer.
+const BACKLOG: u32 = 65_535;
+/// Between two attempts to listen on an address.
+const LISTEN_AGAIN: Duration = Duration::from_secs(1);
+/// After a failure to accept that will not pass at once, as when descriptors have run out.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The service that clients connect to.
+pub struct Acceptors {
+    listeners: Arc<Listeners>,
+}
+
+impl Acceptors {
+    pub fn new(listeners: Listeners) -> Self {
+        let most = i64::try_from(listeners.max_connections).unwrap_or(i64::MAX);
+        listeners.shared.metrics.connections_max.set(most);
+        Acceptors { listeners: Arc::new(listeners) }
+    }
+}
+
+#[async_trait]
+impl Service for Acceptors {
+    /// Until the drain: the listening sockets are closed then, and connections go on.
+    async fn start_service(&mut self, _: Option<ListenFds>, shutdown: ShutdownWatch, _: usize) {
+        let acceptors: Vec<_> = self
+            .listeners
+            .all()
+            .map(|listener| Acceptor {
+                listeners: self.listeners.clone(),
+                listener: listener.clone(),
+                refused: Seldom::default(),
+                failed: Seldom::default(),
+            })
+            .map(|acceptor| tokio::spawn(acceptor.run(shutdown.clone())))
+            .collect();
+        for acceptor in acceptors {
+            if let Err(error) = acceptor.await {
+                log::error!("a listener has ended: {error}");
+            }
+        }
+        self.listeners.clean_up().await;
+    }
+
+    fn name(&self) -> &str {
+        "proxy"
+    }
+}
+
+struct Acceptor {
+    listeners: Arc<Listeners>,
+    listener: Arc<Listener>,
+    refused: Seldom,
+    failed: Seldom,
+}
+
+impl Acceptor {
+    async fn run(self, mut shutdown: ShutdownWatch) {
+        let socket = Socket::from(self.listen().await);
+        loop {
+            let accepted = tokio::select! {
+                accepted = socket.accept() => accepted,
+                () = until_stopped(&mut shutdown) => return,
+            };
+            match accepted {
+                Ok(stream) => self.take(stream, &shutdown),
+                Err(error) => self.recover(&error).await,
+            }
+        }
+    }
+
+    /// The address was free when the process started. Another process that has taken it since may end.
+    async fn listen(&self) -> tokio::net::TcpListener {
+        let Listener { name, config, .. } = &*self.listener;
+        loop {
+            match listen_on(config.address) {
+                Ok(socket) => return socket,
+                Err(error) => log::error!(
+                    "listeners.{name}.address: cannot listen on {}: {error}",
+                    config.address
+                ),
+            }
+            tokio::time::sleep(LISTEN_AGAIN).await;
+        }
+    }
+
+    fn take(&self, mut stream: Stream, shutdown: &ShutdownWatch) {
+        let place = match Place::take(&self.listeners, &self.listener, &stream) {
+            Ok(place) => place,
+            Err(full) => return self.refuse(full),
+        };
+        // Fails where the client has left again.
+        if stream.set_nodelay().is_err() {
+            return;
+        }
+        let (listeners, listener) = (self.listeners.clone(), self.listener.clone());
+        let shutdown = shutdown.clone();
+        tokio::spawn(async move {
+            let _place = place;
+            listeners.serve(Box::new(stream), &listener, &shutdown).await;
+        });
+    }
+
+    /// Closed at once: a client, or the balancer in front, learns it now and can go elsewhere. In
+    /// the kernel's queue it would wait for its own timeout.
+    fn refuse(&self, full: Full) {
+        let metrics = &self.listeners.shared.metrics;
+        metrics.connections_refused.with_label_values(&[full.as_str()]).inc();
+        let Some(left_out) = self.refused.admit(Clock::now()) else { return };
+        let name = &self.listener.name;
+        let why = match full {
+            Full::Listener => format!(
+                "listeners.{name}.max_connections: all {} are open",
+                self.listener.config.max_connections
+            ),
+            Full::Server => format!(
+                "server.max_connections: all {} of the listeners are open",
+                self.listeners.max_connections
+            ),
+            Full::Descriptors => {
+                "what is left of the limit of open files is not for clients".to_owned()
+            }
+        };
+        log::warn!(
+            "listener {name}: connection closed on arrival, {left_out} more before it: {why}"
+        );
+    }
+
+    async fn recover(&self, error: &io::Error) {
+        use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+        // Of one connection, whose client has left.
+        if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) {
+            return;
+        }
+        if let Some(left_out) = self.failed.admit(Clock::now()) {
+            let name = &self.listener.name;
+            log::error!("listener {name}: cannot accept, {left_out} more before it: {error}");
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+fn listen_on(address: SocketAddr) -> io::Result<tokio::net::TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Connections of a predecessor that are still closing do not keep the port.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// A process without its server stops, too.
+async fn until_stopped(shutdown: &mut ShutdownWatch) {
+    let _stopped = shutdown.wait_for(|stops| *stops).await.is_ok();
+}
