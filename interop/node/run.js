@@ -30,6 +30,8 @@ const SUITES = [
   python("gateway-service-connectrpc", "test_gateway_connectrpc"),
   node("traefik", "traefik"),
   python("traefik-python", "test_traefik"),
+  node("microservices", "microservices"),
+  python("microservices-python", "test_microservices"),
   node("chromium", "chromium"),
   node("memory", "memory"),
   python("memory-grpcio", "test_memory"),
