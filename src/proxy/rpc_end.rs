@@ -24,6 +24,8 @@ const WEB_TRAILERS: u8 = 0x80;
 const END_STREAM: u8 = 0b10;
 /// The longest end that is read, before inflation and after it; no client takes as much metadata.
 const LONGEST: usize = 64 * 1024;
+/// How the content types of answers in Base64 begin.
+const BASE64: &[u8] = b"application/grpc-web-text";
 /// In Base64, four characters are three bytes.
 const QUAD: usize = 4;
 
@@ -50,13 +52,14 @@ pub struct RpcEnd {
 impl RpcEnd {
     /// For an answer with these headers to a caller of `protocol`; `None` if its body does not tell.
     pub fn of(protocol: Protocol, headers: &HeaderMap) -> Option<Self> {
-        let (flag, in_base64) = match protocol {
-            Protocol::GrpcWeb => (WEB_TRAILERS, false),
-            Protocol::GrpcWebText => (WEB_TRAILERS, true),
-            Protocol::ConnectStream => (END_STREAM, false),
+        let flag = match protocol {
+            Protocol::GrpcWeb | Protocol::GrpcWebText => WEB_TRAILERS,
+            Protocol::ConnectStream => END_STREAM,
             Protocol::Http | Protocol::Connect | Protocol::Grpc => return None,
         };
-        let is_readable = protocol.is_spoken_by(response::content_type(headers))
+        let content_type = response::content_type(headers);
+        let in_base64 = content_type.starts_with(BASE64);
+        let is_readable = protocol.is_spoken_by(content_type)
             && Encoding::of(headers, CONTENT_ENCODING) == Encoding::Identity;
         is_readable.then(|| RpcEnd {
             flag,
@@ -248,5 +251,12 @@ mod tests {
             HeaderMap::from_iter([(CONTENT_TYPE, http::HeaderValue::from_static("text/html"))]);
         assert!(RpcEnd::of(Protocol::GrpcWeb, &json).is_none());
         assert!(RpcEnd::of(Protocol::Grpc, &headers(Protocol::GrpcWeb)).is_none());
+    }
+
+    #[test]
+    fn the_answer_s_own_type_says_whether_it_is_base64() {
+        let mut end = RpcEnd::of(Protocol::GrpcWebText, &headers(Protocol::GrpcWeb));
+        let failure = end.as_mut().and_then(|end| end.pass(&frame(0x80, FAILED)));
+        assert!(failure.is_some());
     }
 }

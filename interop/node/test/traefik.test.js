@@ -9,7 +9,7 @@ import { createConnectTransport, createGrpcTransport } from "@connectrpc/connect
 
 import { GatewayService } from "../gen/gateway/v1/gateway_pb.js";
 import { CLIENTS, headersOf, nextAddress, rowsOf } from "./behind_traefik.js";
-import { assertCode, assertRetryInfo, check, errorOf, resetCircuit, stack, unique } from "./support.js";
+import { assertCode, assertRetryInfo, check, errorOf, eventually, resetCircuit, stack, unique } from "./support.js";
 
 const { traefik } = stack;
 const BAD = "no.such.token";
@@ -36,11 +36,18 @@ async function assertRow(address, wanted) {
   assert.deepEqual(Object.fromEntries(fields), wanted);
 }
 
+/** The row of a call that its client has given up, once the gateway knows. */
+function ended(address) {
+  return eventually(`the row of ${address}`, async () => {
+    return (await rows(address)).find((row) => row.completed);
+  });
+}
+
 for (const [name, transport] of Object.entries(CLIENTS)) {
   describe(name, () => {
     const clientOf = (baseUrl) => createClient(GatewayService, transport({ baseUrl }));
-    const invoke = (name, { at = traefik.front, from, token, headers, onHeader }) =>
-      clientOf(at).invokeCustom({ name }, { headers: headers ?? headersOf(from, token), onHeader });
+    const invoke = (name, { at = traefik.front, from, token, headers, ...options }) =>
+      clientOf(at).invokeCustom({ name }, { headers: headers ?? headersOf(from, token), ...options });
 
     check("a name is greeted, and the row holds the client's address and the answer", async () => {
       await reset();
@@ -96,6 +103,30 @@ for (const [name, transport] of Object.entries(CLIENTS)) {
       assertCode(error, Code.Unavailable);
       const wanted = { name: "hangup", result_message: error.rawMessage, cause: "closed" };
       await assertRow(from, { ...wanted, success: false, upstream_status: undefined });
+    });
+
+    check("a caller's own deadline holds, and the row says so", async () => {
+      await reset();
+      const from = nextAddress();
+      assertCode(await errorOf(invoke("hang", { from, timeoutMs: 300 })), Code.DeadlineExceeded);
+      const row = await ended(from);
+      assert.equal(row.success, false);
+      // The client leaves when its time is up, too; which comes first is chance.
+      assert.match(row.cause, /^(deadline_exceeded|client_gone)$/);
+      assert.ok(row.result_message, "a reason");
+    });
+
+    check("clients that leave are recorded, and open no circuit", async () => {
+      await reset();
+      const froms = [1, 2, 3, 4, 5, 6].map(nextAddress);
+      const signal = AbortSignal.timeout(300);
+      await Promise.all(froms.map((from) => errorOf(invoke("hang", { from, signal }))));
+      for (const from of froms) {
+        const row = await ended(from);
+        assert.deepEqual([row.success, row.cause], [false, "client_gone"]);
+        assert.ok(row.result_message, "a reason");
+      }
+      assert.match((await invoke("Ada", { from: nextAddress() })).message, /^Hello Ada/);
     });
 
     check("an open circuit: Unavailable, and when to come again", async () => {
