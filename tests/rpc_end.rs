@@ -4,11 +4,20 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::support::{Call, Gateway, H2Upstream, Plan, Reply, Response, Store, eventually, frame};
+use crate::support::{
+    Call, Gateway, H2Client, H2Upstream, Plan, Reply, Response, Store, eventually, frame, request,
+};
 
 const RECORD: &str = "record: {mode: sync, capture: {result_message: error.message}}";
 const TRAILERS: u8 = 0x80;
 const END_STREAM: u8 = 2;
+
+/// As a frame of trailers.
+fn end(trailers: &str) -> Vec<u8> {
+    let mut frame = frame(trailers.as_bytes());
+    frame[0] = TRAILERS;
+    frame
+}
 
 /// Calls of each kind, and how a failed one ends after a message.
 fn failed_calls() -> [(&'static str, Vec<u8>); 3] {
@@ -59,9 +68,8 @@ fn a_call_that_fails_in_its_body_is_recorded_with_its_words() {
 
 #[test]
 fn a_call_that_ends_well_in_its_body_is_a_success() {
-    let mut end = frame(b"grpc-status: 0\r\n");
-    end[0] = TRAILERS;
-    let upstream = upstream("application/grpc-web+proto", &[frame(b"hi"), end].concat());
+    let body = [frame(b"hi"), end("grpc-status: 0\r\n")].concat();
+    let upstream = upstream("application/grpc-web+proto", &body);
     let policies = format!("{RECORD}\ncircuit_breaker: {{consecutive: {{failures: 1}}}}");
     let plan = Plan::route(&policies).section(&Store::Sqlite.section());
     let gateway = plan.h2_upstream(&upstream).start();
@@ -94,13 +102,42 @@ fn calls_that_fail_in_their_bodies_open_a_circuit_and_are_counted() {
 
 #[test]
 fn what_is_the_caller_s_own_fault_opens_no_circuit() {
-    let mut end = frame(b"grpc-status: 5\r\n");
-    end[0] = TRAILERS;
-    let upstream = upstream("application/grpc-web+proto", &end);
+    let upstream = upstream("application/grpc-web+proto", &end("grpc-status: 5\r\n"));
     let policies = "circuit_breaker: {consecutive: {failures: 1}}";
     let gateway = Plan::route(policies).h2_upstream(&upstream).start();
     for _ in 0..3 {
         call(&gateway, "application/grpc-web+proto");
     }
     assert_eq!(upstream.count(), 3);
+}
+
+/// A call of gRPC-Web over HTTP/2, as a proxy before the gateway makes it.
+fn call_by_h2(gateway: &Gateway) -> Vec<u8> {
+    let call = request("POST", "/Service/Method").header("content-type", "application/grpc-web");
+    let answer =
+        H2Client::connect(gateway.address).call(call.body(&b"\0\0\0\0\0"[..]).expect("a call"));
+    assert_eq!((answer.status, answer.reset), (200, None));
+    answer.body.to_vec()
+}
+
+#[test]
+fn a_failure_without_a_message_before_it_is_tried_again() {
+    let good = [frame(b"hi"), end("grpc-status: 0\r\n")].concat();
+    let later = [frame(b"hi"), end("grpc-status: 14\r\n")].concat();
+    for (first, tries) in [
+        (end("grpc-status: 14\r\n"), 2),
+        (end("grpc-status: 5\r\n"), 1),
+        (end("grpc-status: 14\r\ngrpc-retry-pushback-ms: -1\r\n"), 1),
+        (later, 1),
+    ] {
+        let reply = |body: &[u8]| {
+            Reply::status(200).header("content-type", "application/grpc-web").body(body)
+        };
+        let upstream = H2Upstream::script([reply(&first), reply(&good)]);
+        let policies = "retry: {max_retries: 1, methods: any, on: [grpc_unavailable]}";
+        let gateway = Plan::route(policies).h2_upstream(&upstream).start();
+        let expected = if tries == 2 { &good } else { &first };
+        assert_eq!(&call_by_h2(&gateway), expected);
+        assert_eq!(upstream.count(), tries, "{first:?}");
+    }
 }

@@ -17,7 +17,7 @@ use super::attempt::{self, REJECTED, RETRY};
 use super::context::Context;
 use super::dialect::Protocol;
 use super::rejection::Rejection;
-use super::rpc_end::RpcEnd;
+use super::rpc_end::{Failure, RpcEnd};
 use super::{
     answer, body, dialect, divert, fallback, idempotency, intake, recording, transcoded,
     well_formed,
@@ -130,11 +130,7 @@ pub fn on_trailers(
         && let Some(route) = ctx.route.clone()
     {
         call_failed(ctx, outcome, || grpc_message(trailers), now);
-        let unix_now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let asked = Pushback::of_answer(outcome, trailers, unix_now);
-        if is_failure(ctx, &route, outcome) && attempt::retry(session, ctx, outcome, asked, now) {
-            return Err(Error::new_up(RETRY));
-        }
+        retry_call(session, ctx, &route, outcome, trailers, now)?;
         attempt::answered_last(ctx, outcome);
     }
     transcoded::end(trailers, ctx)?;
@@ -144,19 +140,23 @@ pub fn on_trailers(
     Ok(())
 }
 
-/// A piece of an answer's body: it may say that the call failed. What has gone to the client cannot be
-/// taken back then, so there is no other attempt.
-pub fn on_body(ctx: &mut Context, piece: Option<&Bytes>) {
-    let (Some(end), Some(piece)) = (&mut ctx.body.rpc_end, piece) else { return };
-    let Some(failure) = end.pass(piece) else { return };
-    if ctx.end.rpc_failed {
-        // The head has said so.
-        return;
-    }
+/// A piece of an answer's body: it may say that the call failed.
+///
+/// # Errors
+/// [`RETRY`] for another attempt, where nothing of this one has gone to the client.
+pub fn on_body(session: &mut Session, ctx: &mut Context, piece: Option<&Bytes>) -> Result<()> {
+    let (Some(end), Some(piece)) = (&mut ctx.body.rpc_end, piece) else { return Ok(()) };
+    let Some(failure) = end.pass(piece) else { return Ok(()) };
+    let Some(route) = ctx.route.clone().filter(|_| !ctx.end.rpc_failed) else { return Ok(()) };
     let now = Clock::now();
-    call_failed(ctx, failure.outcome, || failure.message, now);
-    attempt::answered_last(ctx, failure.outcome);
+    let Failure { outcome, message, trailers, late } = failure;
+    call_failed(ctx, outcome, || message, now);
+    if !late {
+        retry_call(session, ctx, &route, outcome, &trailers, now)?;
+    }
+    attempt::answered_last(ctx, outcome);
     attempt::answered(ctx, now);
+    Ok(())
 }
 
 /// The end of an answer that began well says that the call failed.
@@ -170,6 +170,23 @@ fn call_failed(
     attempt::conclude(ctx, outcome, now);
     recording::note_error(ctx, message);
     ctx.end.rpc_failed = true;
+}
+
+/// Another attempt, if the policy wants one and nothing of this one has gone to the client.
+fn retry_call(
+    session: &mut Session,
+    ctx: &mut Context,
+    route: &Route,
+    outcome: Outcome,
+    trailers: &HeaderMap,
+    now: Moment,
+) -> Result<()> {
+    let unix_now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let asked = Pushback::of_answer(outcome, trailers, unix_now);
+    if is_failure(ctx, route, outcome) && attempt::retry(session, ctx, outcome, asked, now) {
+        return Err(Error::new_up(RETRY));
+    }
+    Ok(())
 }
 
 /// An attempt has been answered: tell whoever cannot wait for the end of the answer, and decide
@@ -290,7 +307,7 @@ pub fn kept_message(protocol: Protocol, answer: &Answer) -> Option<String> {
     }
 }
 
-pub fn decoded(message: &[u8]) -> Option<String> {
+fn decoded(message: &[u8]) -> Option<String> {
     let text = percent_decode(message).decode_utf8_lossy();
     (!text.is_empty()).then(|| text.into_owned())
 }

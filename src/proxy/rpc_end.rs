@@ -34,6 +34,10 @@ const QUAD: usize = 4;
 pub struct Failure {
     pub outcome: Outcome,
     pub message: Option<String>,
+    /// Of gRPC-Web: what else is there.
+    pub trailers: HeaderMap,
+    /// A message came before it.
+    pub late: bool,
 }
 
 /// Where in its body an answer is.
@@ -45,6 +49,8 @@ pub struct RpcEnd {
     end: Option<Vec<u8>>,
     /// Of a body in Base64: the characters that are not four yet.
     quad: Option<Vec<u8>>,
+    /// A message has come.
+    late: bool,
     /// There is nothing more to learn.
     over: bool,
 }
@@ -68,6 +74,7 @@ impl RpcEnd {
             walk: Walk::default(),
             end: None,
             quad: in_base64.then(Vec::new),
+            late: false,
             over: false,
         })
     }
@@ -89,13 +96,15 @@ impl RpcEnd {
                 let room = LONGEST - end.len();
                 end.extend_from_slice(&message[..message.len().min(room)]);
             }
-            if let Some((flags, _)) = begun
-                && flags & self.flag != 0
-            {
-                self.end = Some(Vec::new());
-                if flags & COMPRESSED == 0 {
-                    self.encoding = Encoding::Identity;
+            match begun {
+                Some((flags, _)) if flags & self.flag != 0 => {
+                    self.end = Some(Vec::new());
+                    if flags & COMPRESSED == 0 {
+                        self.encoding = Encoding::Identity;
+                    }
                 }
+                Some(_) => self.late = true,
+                None => {}
             }
             if self.walk.is_between()
                 && let Some(end) = self.end.take()
@@ -124,15 +133,18 @@ impl RpcEnd {
             Encoding::Coded(coding) => Cow::Owned(coding.read(end, LONGEST).ok()?),
             Encoding::Unknown => return None,
         };
+        let late = self.late;
         match self.flag {
             END_STREAM => {
                 let (code, message) = dialect::connect_end(&end)?;
-                Some(Failure { outcome: Outcome::Grpc(code), message })
+                let outcome = Outcome::Grpc(code);
+                Some(Failure { outcome, message, trailers: HeaderMap::new(), late })
             }
             _ => {
                 let outcome = response::grpc_failure(dialect::trailer_status(&end)?)?;
-                let message = dialect::trailer_message(&end).and_then(response::decoded);
-                Some(Failure { outcome, message })
+                let trailers = dialect::trailers_of(&end);
+                let message = response::grpc_message(&trailers);
+                Some(Failure { outcome, message, trailers, late })
             }
         }
     }

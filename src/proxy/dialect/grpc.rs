@@ -73,9 +73,15 @@ pub fn trailer_status(block: &[u8]) -> Option<&[u8]> {
     trailer(block, &GRPC_STATUS)
 }
 
-/// The message in a frame of trailers, percent-encoded.
-pub fn trailer_message(block: &[u8]) -> Option<&[u8]> {
-    trailer(block, &GRPC_MESSAGE)
+/// A frame of trailers as the fields that it stands for.
+pub fn trailers_of(block: &[u8]) -> HeaderMap {
+    let fields = block.split(|byte| *byte == b'\n').filter_map(|line| {
+        let colon = line.iter().position(|byte| *byte == b':')?;
+        let (name, value) = line.split_at(colon);
+        let value = HeaderValue::from_bytes(value[1..].trim_ascii()).ok()?;
+        Some((HeaderName::from_bytes(name).ok()?, value))
+    });
+    fields.collect()
 }
 
 fn trailer<'a>(block: &'a [u8], wanted: &HeaderName) -> Option<&'a [u8]> {

@@ -22,7 +22,7 @@ use crate::config::status_map::StatusMap;
 use crate::policy::idempotency::Answer;
 
 pub use connect::end_of_stream as connect_end;
-pub use grpc::{END as GRPC_END, trailer_message, trailer_status, web_message, web_status};
+pub use grpc::{END as GRPC_END, trailer_status, trailers_of, web_message, web_status};
 pub use protocol::{CONNECT_PROTOCOL_VERSION, Protocol};
 
 /// An error as an answer.
