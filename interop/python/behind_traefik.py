@@ -15,8 +15,6 @@ from connectrpc.protocol import ProtocolType
 
 from support import BOUND, STACK, channel
 
-_numbers = itertools.count(1)
-
 
 class Failure(Exception):
     """An error of either client: its code and its message."""
@@ -94,10 +92,15 @@ def with_each_client(suite):
     return load_tests
 
 
-def next_address():
-    """The address of a client that no other call of these suites comes from."""
-    number = next(_numbers)
-    return f"198.19.{number >> 8}.{number & 255}"
+def addresses_of(network):
+    """Gives out the addresses of a network, a suite's own (`198.19`): no other call comes from one."""
+    numbers = itertools.count(1)
+
+    def next_address():
+        number = next(numbers)
+        return f"{network}.{number >> 8}.{number & 255}"
+
+    return next_address
 
 
 def headers_of(address, token=STACK["token"], **more):

@@ -3,7 +3,7 @@ to the gateway service, which is a gateway of its own with its own record."""
 
 import unittest
 
-from behind_traefik import Failure, headers_of, next_address, rows_of, with_each_client
+from behind_traefik import Failure, addresses_of, headers_of, rows_of, with_each_client
 from gateway.v1 import gateway_pb2
 from greeter.v1 import greeter_pb2
 from support import STACK, eventually
@@ -14,6 +14,7 @@ OUTER, INNER = TRAEFIK["microservices"], TRAEFIK["gatewayService"]
 GREET = ("greeter.v1.GreeterService", "Greet", greeter_pb2.GreetResponse)
 INVOKE = ("gateway.v1.GatewayService", "InvokeCustom", gateway_pb2.InvokeCustomResponse)
 BAD = "no.such.token"
+next_address = addresses_of("100.65")
 # By the name that both services fail for; see node/stack/greeter.js and node/stack/plain.js.
 FAILURES = {
     "unauthorized": "UNAUTHENTICATED",

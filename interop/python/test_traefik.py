@@ -4,7 +4,7 @@ record holds of each call."""
 import unittest
 import uuid
 
-from behind_traefik import Failure, headers_of, next_address, rows_of, with_each_client
+from behind_traefik import Failure, addresses_of, headers_of, rows_of, with_each_client
 from gateway.v1 import gateway_pb2
 from support import STACK
 from test_gateway_service import reset_circuit
@@ -12,6 +12,7 @@ from test_gateway_service import reset_circuit
 TRAEFIK = STACK["traefik"]
 INVOKE = ("gateway.v1.GatewayService", "InvokeCustom", gateway_pb2.InvokeCustomResponse)
 BAD = "no.such.token"
+next_address = addresses_of("198.19")
 # By the name that the upstream fails for: its status and the code it becomes; see node/stack/plain.js.
 FAILURES = {
     "unauthorized": (401, "UNAUTHENTICATED"),

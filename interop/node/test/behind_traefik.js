@@ -25,12 +25,13 @@ export const CLIENTS = {
   "connect-web, gRPC-Web": (options) => web.createGrpcWebTransport(options),
 };
 
-let addresses = 0;
-
-/** The address of a client that no other call of the suite comes from. */
-export function nextAddress() {
-  addresses += 1;
-  return `198.18.${addresses >> 8}.${addresses & 255}`;
+/** Gives out the addresses of a network, a suite's own (`198.18`): no other call comes from one. */
+export function addressesOf(network) {
+  let given = 0;
+  return () => {
+    given += 1;
+    return `${network}.${given >> 8}.${given & 255}`;
+  };
 }
 
 /** The headers of a call from `address`, as the load balancer before Traefik hands it on. */

@@ -8,10 +8,11 @@ import { Code, createClient } from "@connectrpc/connect";
 
 import { GatewayService } from "../gen/gateway/v1/gateway_pb.js";
 import { GreeterService } from "../gen/greeter/v1/greeter_pb.js";
-import { CLIENTS, headersOf, nextAddress, rowsOf } from "./behind_traefik.js";
+import { addressesOf, CLIENTS, headersOf, rowsOf } from "./behind_traefik.js";
 import { assertCode, check, errorOf, eventually, resetCircuit, stack, unique } from "./support.js";
 
 const { traefik } = stack;
+const nextAddress = addressesOf("100.64");
 const BAD = "no.such.token";
 
 // By the name that both services fail for; see stack/greeter.js and stack/plain.js.

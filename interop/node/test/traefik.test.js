@@ -8,10 +8,11 @@ import { Code, createClient } from "@connectrpc/connect";
 import { createConnectTransport, createGrpcTransport } from "@connectrpc/connect-node";
 
 import { GatewayService } from "../gen/gateway/v1/gateway_pb.js";
-import { CLIENTS, headersOf, nextAddress, rowsOf } from "./behind_traefik.js";
+import { addressesOf, CLIENTS, headersOf, rowsOf } from "./behind_traefik.js";
 import { assertCode, assertRetryInfo, check, errorOf, eventually, resetCircuit, stack, unique } from "./support.js";
 
 const { traefik } = stack;
+const nextAddress = addressesOf("198.18");
 const BAD = "no.such.token";
 const PATH = "/gateway.v1.GatewayService/InvokeCustom";
 
