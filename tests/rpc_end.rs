@@ -44,6 +44,11 @@ fn call(gateway: &Gateway, content_type: &str) -> Response {
     gateway.call(Call::new("POST /Service/Method").header("Content-Type", content_type).body(body))
 }
 
+/// With patience for a busy machine.
+fn store() -> String {
+    Store::Sqlite.section().replace("record: {", "record: {commit_timeout: 5s, ")
+}
+
 /// Of HTTP/2, as services of Connect have it.
 fn upstream(content_type: &str, body: &[u8]) -> H2Upstream {
     H2Upstream::always(Reply::status(200).header("content-type", content_type).body(body))
@@ -53,7 +58,7 @@ fn upstream(content_type: &str, body: &[u8]) -> H2Upstream {
 fn a_call_that_fails_in_its_body_is_recorded_with_its_words() {
     for (content_type, body) in failed_calls() {
         let upstream = upstream(content_type, &body);
-        let plan = Plan::route(RECORD).section(&Store::Sqlite.section());
+        let plan = Plan::route(RECORD).section(&store());
         let gateway = plan.h2_upstream(&upstream).start();
         let answer = call(&gateway, content_type);
         assert_eq!((answer.status, answer.body), (200, body), "{content_type}");
@@ -71,7 +76,7 @@ fn a_call_that_ends_well_in_its_body_is_a_success() {
     let body = [frame(b"hi"), end("grpc-status: 0\r\n")].concat();
     let upstream = upstream("application/grpc-web+proto", &body);
     let policies = format!("{RECORD}\ncircuit_breaker: {{consecutive: {{failures: 1}}}}");
-    let plan = Plan::route(&policies).section(&Store::Sqlite.section());
+    let plan = Plan::route(&policies).section(&store());
     let gateway = plan.h2_upstream(&upstream).start();
     for _ in 0..2 {
         assert_eq!(call(&gateway, "application/grpc-web+proto").status, 200);
