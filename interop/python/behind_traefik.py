@@ -73,6 +73,7 @@ class Grpcio:
 CLIENTS = {
     "connectrpc, Connect": Connectrpc(),
     "connectrpc, Connect with JSON": Connectrpc(codec=google_protobuf_json_codec),
+    "connectrpc, gRPC": Connectrpc(ProtocolType.GRPC),
     "connectrpc, gRPC-Web": Connectrpc(ProtocolType.GRPC_WEB),
     "grpcio": Grpcio(),
     "grpcio, gzip": Grpcio(grpc.Compression.Gzip),
