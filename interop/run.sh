@@ -61,7 +61,7 @@ generate() {
     mkdir -p "$INTEROP_FOLDER/python"
     "$INTEROP_PYTHON" -m grpc_tools.protoc -I interop/proto \
         --python_out="$INTEROP_FOLDER/python" --grpc_python_out="$INTEROP_FOLDER/python" \
-        interop/proto/interop/v1/echo.proto interop/proto/gateway/v1/gateway.proto
+        interop/proto/{interop/v1/echo,gateway/v1/gateway,greeter/v1/greeter}.proto
 }
 
 mkdir -p "$INTEROP_FOLDER"

@@ -63,6 +63,7 @@ mod retry;
 mod retry_budget;
 mod retry_signals;
 mod routing;
+mod rpc_end;
 mod rpc_input;
 mod shared_limits;
 mod shutdown;

@@ -2,11 +2,12 @@
 // passed. `node run.js [SUITE…]` runs these alone. Logs stay in the folder INTEROP_FOLDER.
 
 import { mkdirSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 
 import { freePort, startGateway } from "./stack/gateway.js";
 import { end, startAnnounced } from "./stack/process.js";
 import { runSuite } from "./stack/suite.js";
+import { startTraefik } from "./stack/traefik.js";
 
 const HERE = import.meta.dirname ?? new URL(".", import.meta.url).pathname;
 const ROOT = resolve(HERE, "../..");
@@ -27,6 +28,10 @@ const SUITES = [
   node("gateway-service-gzip", "gateway_service_gzip"),
   python("gateway-service-grpcio", "test_gateway_service"),
   python("gateway-service-connectrpc", "test_gateway_connectrpc"),
+  node("traefik", "traefik"),
+  python("traefik-python", "test_traefik"),
+  node("microservices", "microservices"),
+  python("microservices-python", "test_microservices"),
   node("chromium", "chromium"),
   node("memory", "memory"),
   python("memory-grpcio", "test_memory"),
@@ -87,7 +92,38 @@ async function startAll() {
     CUSTOM_LANG_BASE_URL: addresses.plain,
     CORS_ORIGIN: addresses.page,
   });
-  return { ...addresses, passthrough, gatewayService };
+  return { ...addresses, passthrough, gatewayService, ...(await behindTraefik(addresses, gateway)) };
+}
+
+/** The same systems as they are deployed: Traefik in front, and behind it two gateways in a row. */
+async function behindTraefik(addresses, gateway) {
+  // The loopback's other addresses are clients.
+  const env = { JWKS_URL: `${addresses.auth}/.well-known/jwks.json`, TRUSTED_PROXIES: "127.0.0.1/32" };
+  const gatewayService = await gateway("traefik-gateway-service", "conf/gateway-service.yaml", {
+    ...env,
+    CUSTOM_LANG_BASE_URL: addresses.plain,
+    CORS_ORIGIN: addresses.page,
+  });
+  const microservices = await gateway("traefik-microservices", "conf/microservices.yaml", {
+    ...env,
+    GREETER_URL: addresses.greeter,
+    GATEWAY_URL: gatewayService.url,
+    AUTH_URL: addresses.auth,
+    CORS_ORIGIN: addresses.page,
+  });
+  const h2c = (url) => url.replace("http:", "h2c:");
+  const { child, ...entryPoints } = await startTraefik({
+    binary: join(dirname(PYTHON), "traefik"),
+    config: join(ROOT, "interop/conf/traefik.yaml"),
+    log: join(FOLDER, "traefik.log"),
+    env: {
+      AUTH_URL: addresses.auth,
+      GATEWAY_SERVICE_URL: h2c(gatewayService.url),
+      MICROSERVICES_URL: h2c(microservices.url),
+    },
+  });
+  started.push(child);
+  return { traefik: { ...entryPoints, gatewayService, microservices } };
 }
 
 async function endAll() {

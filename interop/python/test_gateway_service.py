@@ -87,7 +87,7 @@ class GatewayServiceInGzip(GatewayService):
     compression = grpc.Compression.Gzip
 
 
-def reset_circuit():
-    url = f"{GATEWAY['admin']}/circuits/upstream/custom-lang-service/reset"
+def reset_circuit(gateway=GATEWAY, upstream="custom-lang-service"):
+    url = f"{gateway['admin']}/circuits/upstream/{upstream}/reset"
     with urllib.request.urlopen(urllib.request.Request(url, method="POST"), timeout=BOUND) as answer:
         assert answer.status == 200

@@ -16,6 +16,7 @@ use super::envelopes::Envelopes;
 use super::idempotency::Keyed;
 use super::listener::Connection;
 use super::rejection::Rejection;
+use super::rpc_end::RpcEnd;
 use super::transcoding::Call;
 use crate::coding::Encoding;
 use crate::config::error_codes::ErrorCodes;
@@ -116,6 +117,8 @@ pub struct Body {
     pub call: Option<Box<Call>>,
     pub request_tap: Option<Tap>,
     pub response_tap: Option<Tap>,
+    /// The answer's body says how the call ended.
+    pub rpc_end: Option<RpcEnd>,
     pub translation: Option<Translation>,
 }
 

@@ -1,4 +1,5 @@
-//! Messages in a stream of RPC, on their way to the upstream: flags, length, bytes.
+//! Messages in a stream of RPC, on their way to the upstream: flags, length, bytes. How they follow one
+//! another, for answers too.
 //!
 //! Looked at, never changed or held back. What breaks the framing, or would make a server do more
 //! than was agreed on, ends the request: the upstream sees its stream cut, never a broken message
@@ -16,7 +17,52 @@ use super::rejection::Rejection;
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const CONNECT_ENCODING: HeaderName = HeaderName::from_static("connect-content-encoding");
 const PREFIX: usize = 5;
-const COMPRESSED: u8 = 1;
+pub const COMPRESSED: u8 = 1;
+
+/// How far a reader of envelopes has come.
+#[derive(Debug, Default)]
+pub struct Walk {
+    prefix: [u8; PREFIX],
+    /// Bytes of the prefix that are there.
+    prefix_length: usize,
+    /// Bytes of the message still to come.
+    left: u64,
+}
+
+impl Walk {
+    /// On to the end of the next prefix, or of `piece`: the message's bytes up to there, and the flags
+    /// and the length of the message that begins.
+    pub fn step<'a>(&mut self, piece: &mut &'a [u8]) -> (&'a [u8], Option<(u8, u64)>) {
+        let length = piece.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let (message, rest) = piece.split_at(length);
+        self.left -= message.len() as u64;
+        let (prefix, rest) = rest.split_at(rest.len().min(PREFIX - self.prefix_length));
+        self.prefix[self.prefix_length..][..prefix.len()].copy_from_slice(prefix);
+        self.prefix_length += prefix.len();
+        *piece = rest;
+        if self.prefix_length < PREFIX {
+            return (message, None);
+        }
+        self.prefix_length = 0;
+        let [flags, length @ ..] = self.prefix;
+        self.left = u32::from_be_bytes(length).into();
+        (message, Some((flags, self.left)))
+    }
+
+    /// Whether a message has ended, and none has begun.
+    pub fn is_between(&self) -> bool {
+        self.left == 0 && self.prefix_length == 0
+    }
+}
+
+/// The field that names how messages in envelopes are compressed, in the protocols that have them.
+pub fn encoding_name(protocol: Protocol) -> Option<HeaderName> {
+    match protocol {
+        Protocol::ConnectStream => Some(CONNECT_ENCODING),
+        Protocol::Grpc | Protocol::GrpcWeb | Protocol::GrpcWebText => Some(GRPC_ENCODING),
+        Protocol::Http | Protocol::Connect => None,
+    }
+}
 
 /// Where in its stream a request's body is.
 #[derive(Debug, Default)]
@@ -25,46 +71,31 @@ pub struct Envelopes {
     may_compress: bool,
     /// The longest message; zero means no limit.
     max_message: u64,
-    prefix: [u8; PREFIX],
-    /// Bytes of the prefix that are there.
-    prefix_length: usize,
-    /// Bytes of the message still to come.
-    left: u64,
+    walk: Walk,
 }
 
 impl Envelopes {
     /// For a request whose body is a stream of envelopes.
     pub fn of(protocol: Protocol, headers: &HeaderMap, max_message: u64) -> Option<Self> {
-        let name = match protocol {
-            Protocol::ConnectStream => CONNECT_ENCODING,
-            Protocol::Grpc | Protocol::GrpcWeb => GRPC_ENCODING,
-            // One message without an envelope; or one in Base64, which is not looked into.
-            Protocol::Http | Protocol::Connect | Protocol::GrpcWebText => return None,
-        };
-        let encoding = headers.get(name);
+        if protocol == Protocol::GrpcWebText {
+            // Of a request, Base64 is not looked into.
+            return None;
+        }
+        let encoding = headers.get(encoding_name(protocol)?);
         let may_compress = encoding.is_some_and(|encoding| encoding != "identity");
         Some(Envelopes { may_compress, max_message, ..Envelopes::default() })
     }
 
     /// From the beginning again: the body is replayed.
     pub fn restart(&mut self) {
-        self.prefix_length = 0;
-        self.left = 0;
+        self.walk = Walk::default();
     }
 
     /// The next piece of the body.
     pub fn pass(&mut self, mut piece: &[u8]) -> Result<(), Rejection> {
         while !piece.is_empty() {
-            let message = piece.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
-            self.left -= message as u64;
-            piece = &piece[message..];
-            let prefix = piece.len().min(PREFIX - self.prefix_length);
-            self.prefix[self.prefix_length..][..prefix].copy_from_slice(&piece[..prefix]);
-            self.prefix_length += prefix;
-            piece = &piece[prefix..];
-            if self.prefix_length == PREFIX {
-                self.prefix_length = 0;
-                self.begin()?;
+            if let (_, Some((flags, length))) = self.walk.step(&mut piece) {
+                self.begin(flags, length)?;
             }
         }
         Ok(())
@@ -72,7 +103,7 @@ impl Envelopes {
 
     /// The body is over.
     pub fn end(&self) -> Result<(), Rejection> {
-        match self.left == 0 && self.prefix_length == 0 {
+        match self.walk.is_between() {
             true => Ok(()),
             false => Err(Rejection::InvalidRpc("the last message is incomplete")),
         }
@@ -91,16 +122,14 @@ impl Envelopes {
         }
     }
 
-    fn begin(&mut self) -> Result<(), Rejection> {
-        let [flags, length @ ..] = self.prefix;
+    fn begin(&self, flags: u8, length: u64) -> Result<(), Rejection> {
         if flags & !COMPRESSED != 0 {
             return Err(Rejection::InvalidRpc("a message has flags that no request has"));
         }
         if flags & COMPRESSED != 0 && !self.may_compress {
             return Err(Rejection::UnexpectedCompression);
         }
-        self.left = u32::from_be_bytes(length).into();
-        if self.max_message != 0 && self.left > self.max_message {
+        if self.max_message != 0 && length > self.max_message {
             return Err(Rejection::BodyTooLarge);
         }
         Ok(())

@@ -184,6 +184,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut Box<Context>,
     ) -> Result<Option<Duration>> {
         transcoded::collect(body, end, ctx)?;
+        response::on_body(session, ctx, body.as_ref())?;
         if end {
             attempt::answered(ctx, Clock::now());
         }

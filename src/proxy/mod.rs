@@ -8,7 +8,7 @@
 //! - `dispatch`, [`peer`], [`headers`], `assertions`, [`body`]: what goes upstream, and where
 //! - [`ended`], [`attempt`], `response`, `well_formed`: what became of it, and is there another
 //! - `own`, [`answer`], `linger`, [`cors`], [`rejection`], [`dialect`]: the gateway's own answers
-//! - `rpc_timeout`, `envelopes`: what requests of RPC say beyond HTTP
+//! - `rpc_timeout`, `envelopes`, `rpc_end`: what requests and answers of RPC say beyond HTTP
 //! - [`transcoding`], `transcoded`: calls of RPC to upstreams of plain HTTP
 //! - `compression`: bodies in gzip and deflate, where they are read or written here
 //! - `quota`: what an answer says about limits
@@ -56,6 +56,7 @@ mod quota;
 pub mod recording;
 pub mod rejection;
 mod response;
+mod rpc_end;
 mod rpc_timeout;
 mod sniff;
 pub mod spans;

@@ -1,11 +1,12 @@
 //! The head of an upstream's answer: what it amounts to, and whether it is passed on.
 //!
-//! And its trailers, where gRPC says how it ended. Attempts without an answer, and the decision on
+//! And its end, where RPC says how the call went. Attempts without an answer, and the decision on
 //! a retry itself, are in [`super::attempt`].
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, Version};
 use percent_encoding::percent_decode;
 use pingora_core::{Error, Result};
@@ -16,6 +17,7 @@ use super::attempt::{self, REJECTED, RETRY};
 use super::context::Context;
 use super::dialect::Protocol;
 use super::rejection::Rejection;
+use super::rpc_end::{Failure, RpcEnd};
 use super::{
     answer, body, dialect, divert, fallback, idempotency, intake, recording, transcoded,
     well_formed,
@@ -25,7 +27,7 @@ use crate::policy::idempotency::Answer;
 use crate::policy::outcome::Outcome;
 use crate::policy::retry::Pushback;
 use crate::runtime::snapshot::Route;
-use crate::time::Moment;
+use crate::time::{Clock, Moment};
 use crate::transcode::wire;
 
 /// How the content types of gRPC and of its variants begin.
@@ -65,6 +67,7 @@ pub fn on_head(
         return transcoded::begin(session, ctx, head);
     }
     await_trailers(session, ctx, &route, head);
+    ctx.body.rpc_end = RpcEnd::of(ctx.protocol, &head.headers);
     if ctx.protocol == Protocol::Http {
         if let Some(status) = route.config.status_map.get(status) {
             head.set_status(status)?;
@@ -123,24 +126,66 @@ pub fn on_trailers(
     trailers: &HeaderMap,
     now: Moment,
 ) -> Result<()> {
-    if let Some(outcome) = trailers.get(&GRPC_STATUS).and_then(grpc_failure)
+    if let Some(outcome) = failure_in(trailers)
         && let Some(route) = ctx.route.clone()
     {
-        ctx.attempt.answered = Some(outcome);
-        attempt::conclude(ctx, outcome, now);
-        let unix_now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let asked = Pushback::of_answer(outcome, trailers, unix_now);
-        recording::note_error(ctx, || grpc_message(trailers));
-        ctx.end.rpc_failed = true;
-        if is_failure(ctx, &route, outcome) && attempt::retry(session, ctx, outcome, asked, now) {
-            return Err(Error::new_up(RETRY));
-        }
+        call_failed(ctx, outcome, || grpc_message(trailers), now);
+        retry_call(session, ctx, &route, outcome, trailers, now)?;
         attempt::answered_last(ctx, outcome);
     }
     transcoded::end(trailers, ctx)?;
     idempotency::end_with(ctx, trailers);
     attempt::answered(ctx, now);
     body::on_response(session, &mut None, true, ctx);
+    Ok(())
+}
+
+/// A piece of an answer's body: it may say that the call failed.
+///
+/// # Errors
+/// [`RETRY`] for another attempt, where nothing of this one has gone to the client.
+pub fn on_body(session: &mut Session, ctx: &mut Context, piece: Option<&Bytes>) -> Result<()> {
+    let (Some(end), Some(piece)) = (&mut ctx.body.rpc_end, piece) else { return Ok(()) };
+    let Some(failure) = end.pass(piece) else { return Ok(()) };
+    let Some(route) = ctx.route.clone().filter(|_| !ctx.end.rpc_failed) else { return Ok(()) };
+    let now = Clock::now();
+    let Failure { outcome, message, trailers, late } = failure;
+    call_failed(ctx, outcome, || message, now);
+    if !late {
+        retry_call(session, ctx, &route, outcome, &trailers, now)?;
+    }
+    attempt::answered_last(ctx, outcome);
+    attempt::answered(ctx, now);
+    Ok(())
+}
+
+/// The end of an answer that began well says that the call failed.
+fn call_failed(
+    ctx: &mut Context,
+    outcome: Outcome,
+    message: impl FnOnce() -> Option<String>,
+    now: Moment,
+) {
+    ctx.attempt.answered = Some(outcome);
+    attempt::conclude(ctx, outcome, now);
+    recording::note_error(ctx, message);
+    ctx.end.rpc_failed = true;
+}
+
+/// Another attempt, if the policy wants one and nothing of this one has gone to the client.
+fn retry_call(
+    session: &mut Session,
+    ctx: &mut Context,
+    route: &Route,
+    outcome: Outcome,
+    trailers: &HeaderMap,
+    now: Moment,
+) -> Result<()> {
+    let unix_now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let asked = Pushback::of_answer(outcome, trailers, unix_now);
+    if is_failure(ctx, route, outcome) && attempt::retry(session, ctx, outcome, asked, now) {
+        return Err(Error::new_up(RETRY));
+    }
     Ok(())
 }
 
@@ -197,7 +242,7 @@ fn classify(head: &ResponseHeader) -> Outcome {
     if !is_grpc(&head.headers) {
         return response;
     }
-    head.headers.get(&GRPC_STATUS).and_then(grpc_failure).unwrap_or(response)
+    failure_in(&head.headers).unwrap_or(response)
 }
 
 /// Whether a body may follow an upstream's head. In gRPC none does where the head says how the call
@@ -211,7 +256,7 @@ pub fn has_body(session: &Session, head: &ResponseHeader) -> bool {
 pub fn has_failed(protocol: Protocol, answer: &Answer) -> bool {
     let mut fields = answer.trailers.as_deref().into_iter().chain([&answer.headers]);
     if let Some(status) = fields.find_map(|fields| fields.get(&GRPC_STATUS)) {
-        return is_grpc(&answer.headers) && grpc_failure(status).is_some();
+        return is_grpc(&answer.headers) && grpc_failure(status.as_bytes()).is_some();
     }
     let body = answer.body.as_deref().unwrap_or_default();
     let is_zero = |status: Option<&[u8]>| status.is_none_or(|status| status == b"0");
@@ -232,9 +277,13 @@ pub fn content_type(headers: &HeaderMap) -> &[u8] {
     headers.get(CONTENT_TYPE).map_or(b"", |value| value.as_bytes())
 }
 
+fn failure_in(fields: &HeaderMap) -> Option<Outcome> {
+    grpc_failure(fields.get(&GRPC_STATUS)?.as_bytes())
+}
+
 /// What a `grpc-status` says, unless it is 0.
-fn grpc_failure(status: &HeaderValue) -> Option<Outcome> {
-    match status.to_str().ok().and_then(|text| text.parse().ok()) {
+pub fn grpc_failure(status: &[u8]) -> Option<Outcome> {
+    match str::from_utf8(status).ok().and_then(|text| text.parse().ok()) {
         Some(0) => None,
         Some(code) => Some(Outcome::Grpc(code)),
         None => Some(Outcome::Grpc(GRPC_UNKNOWN)),

@@ -29,6 +29,8 @@ export async function startGateway(name, { binary, config, env, folder }) {
     });
     const gateway = {
       child,
+      config,
+      data,
       url: `http://127.0.0.1:${port}`,
       admin: `http://127.0.0.1:${admin}`,
       pid: child.pid,

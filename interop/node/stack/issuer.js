@@ -1,6 +1,6 @@
 // Who signs the tokens: one RSA key, its public half as a JWKS.
 
-import { createHash, createSign, generateKeyPairSync } from "node:crypto";
+import { createHash, createSign, createVerify, generateKeyPairSync } from "node:crypto";
 
 const VALID_FOR_SECONDS = 3600;
 
@@ -16,6 +16,15 @@ export function makeIssuer() {
       const text = `${encode({ alg: "RS256", typ: "JWT", kid })}.${encode(claims)}`;
       const signature = createSign("RSA-SHA256").update(text).sign(privateKey, "base64url");
       return `${text}.${signature}`;
+    },
+    /** Whose token it is; `undefined` if it is not one of ours, or has expired. */
+    subject(token) {
+      const [head, body, signature] = token?.split(".") ?? [];
+      if (!signature) return undefined;
+      const signed = createVerify("RSA-SHA256").update(`${head}.${body}`);
+      if (!signed.verify(publicKey, signature, "base64url")) return undefined;
+      const { sub, exp } = JSON.parse(Buffer.from(body, "base64url"));
+      return exp > Date.now() / 1000 ? sub : undefined;
     },
   };
 }

@@ -1,7 +1,9 @@
 // Everything around the gateway that speaks JavaScript, in one process: says where it is in one
 // line of JSON, and ends when its standard input does.
 
+import { authService } from "./auth.js";
 import { echoService } from "./echo.js";
+import { greeterService } from "./greeter.js";
 import { makeIssuer } from "./issuer.js";
 import { pages } from "./pages.js";
 import { plainService } from "./plain.js";
@@ -17,6 +19,8 @@ const plain = await listen(plainService(issuer));
 const announced = {
   echo: await listen(echoService()),
   plain,
+  auth: await listen(authService(issuer)),
+  greeter: await listen(greeterService()),
   jwks: `${plain}/.well-known/jwks.json`,
   token: issuer.token("ada"),
   websocket: `http://127.0.0.1:${(await websocketEcho()).address().port}`,

@@ -25,10 +25,10 @@ before(async () => {
 after(() => browser?.close());
 
 /** Opens the page, fills in a name, sends it, and reads the answer. */
-async function invoke(name, { protocol, token = stack.token, origin = stack.page }) {
+async function invoke(name, { url, protocol, token = stack.token, origin = stack.page }) {
   const page = await browser.newPage();
   try {
-    const settings = new URLSearchParams({ gateway: stack.gatewayService.url, protocol, token });
+    const settings = new URLSearchParams({ gateway: url, protocol, token });
     await page.goto(`${origin}/#${settings}`);
     await page.getByLabel("Name").fill(name);
     await page.getByRole("button", { name: "Invoke" }).click();
@@ -43,34 +43,45 @@ async function invoke(name, { protocol, token = stack.token, origin = stack.page
   }
 }
 
-for (const protocol of ["connect-json", "connect-binary", "grpc-web"]) {
-  describe(protocol, () => {
-    const reset = () => resetCircuit(stack.gatewayService, "upstream/custom-lang-service");
+// The gateway itself, and the same behind Traefik; `open` is where the gateway sees calls without a
+// token.
+const { gatewayService, traefik } = stack;
+const WAYS = {
+  "": { gateway: gatewayService, url: gatewayService.url, open: gatewayService.url },
+  ", through Traefik": { gateway: traefik.gatewayService, url: traefik.front, open: traefik.open },
+};
+const PROTOCOLS = ["connect-json", "connect-binary", "grpc-web"];
 
-    check("a name is greeted", async () => {
-      assert.equal(await invoke("Ada ✓", { protocol }), "Hello Ada ✓ from custom-lang-service!");
-    });
+for (const [way, { gateway, url, open }] of Object.entries(WAYS)) {
+  for (const protocol of PROTOCOLS) describe(`${protocol}${way}`, () => page(protocol, gateway, url, open));
+}
 
-    check("errors of the service are read, with their codes", async () => {
-      const said = {
-        notfound: "NotFound: the service says notfound",
-        conflict: "AlreadyExists: the service says conflict",
-        ratelimit: "ResourceExhausted: the service says ratelimit",
-        unavailable: "Unavailable: the service says unavailable",
-      };
-      for (const [name, answer] of Object.entries(said)) {
-        await reset();
-        assert.equal(await invoke(name, { protocol }), answer);
-      }
-    });
+function page(protocol, gateway, url, open) {
+  const reset = () => resetCircuit(gateway, "upstream/custom-lang-service");
 
-    check("refusals of the gateway are read, too", async () => {
-      assert.match(await invoke("Ada", { protocol, token: "" }), /^Unauthenticated: ./);
-    });
+  check("a name is greeted", async () => {
+    assert.equal(await invoke("Ada ✓", { url, protocol }), "Hello Ada ✓ from custom-lang-service!");
+  });
 
-    check("a page from elsewhere learns nothing", async () => {
-      const answer = await invoke("Ada", { protocol, origin: stack.strangePage });
-      assert.doesNotMatch(answer, /Hello/);
-    });
+  check("errors of the service are read, with their codes", async () => {
+    const said = {
+      notfound: "NotFound: the service says notfound",
+      conflict: "AlreadyExists: the service says conflict",
+      ratelimit: "ResourceExhausted: the service says ratelimit",
+      unavailable: "Unavailable: the service says unavailable",
+    };
+    for (const [name, answer] of Object.entries(said)) {
+      await reset();
+      assert.equal(await invoke(name, { url, protocol }), answer);
+    }
+  });
+
+  check("refusals of the gateway are read, too", async () => {
+    assert.match(await invoke("Ada", { url: open, protocol, token: "" }), /^Unauthenticated: ./);
+  });
+
+  check("a page from elsewhere learns nothing", async () => {
+    const answer = await invoke("Ada", { url, protocol, origin: stack.strangePage });
+    assert.doesNotMatch(answer, /Hello/);
   });
 }

@@ -6,10 +6,11 @@
 use bytes::Bytes;
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::details::{self, RETRY_INFO};
 use super::{Rendered, RpcError};
+use crate::config::rpc_code::RpcCode;
 
 /// The flag of a stream's last envelope.
 const END_STREAM: u8 = 0b10;
@@ -58,6 +59,22 @@ pub(super) fn unary(error: &RpcError<'_>) -> Rendered {
 pub(super) fn stream(error: &RpcError<'_>, content_type: HeaderValue) -> Rendered {
     let body = super::envelope(END_STREAM, &json(&EndOfStream { error: error.into() }));
     Rendered::new(200, vec![(CONTENT_TYPE, content_type)], body)
+}
+
+/// The code and the message of the error in a stream's last envelope, if it holds one.
+pub fn end_of_stream(json: &[u8]) -> Option<(u8, Option<String>)> {
+    #[derive(Deserialize)]
+    struct End {
+        error: Option<Error>,
+    }
+    #[derive(Deserialize)]
+    struct Error {
+        code: Option<String>,
+        message: Option<String>,
+    }
+    let Error { code, message } = serde_json::from_slice::<End>(json).ok()?.error?;
+    let code = code.and_then(|name| RpcCode::named(&name)).unwrap_or(RpcCode::Unknown);
+    Some((code.number(), message.filter(|message| !message.is_empty())))
 }
 
 fn json(value: &impl Serialize) -> Bytes {

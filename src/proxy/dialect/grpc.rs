@@ -68,16 +68,36 @@ pub fn web_message(body: &[u8]) -> Option<&[u8]> {
     web_field(body, &GRPC_MESSAGE)
 }
 
+/// The status in a frame of trailers.
+pub fn trailer_status(block: &[u8]) -> Option<&[u8]> {
+    trailer(block, &GRPC_STATUS)
+}
+
+/// A frame of trailers as the fields that it stands for.
+pub fn trailers_of(block: &[u8]) -> HeaderMap {
+    let fields = block.split(|byte| *byte == b'\n').filter_map(|line| {
+        let colon = line.iter().position(|byte| *byte == b':')?;
+        let (name, value) = line.split_at(colon);
+        let value = HeaderValue::from_bytes(value[1..].trim_ascii()).ok()?;
+        Some((HeaderName::from_bytes(name).ok()?, value))
+    });
+    fields.collect()
+}
+
+fn trailer<'a>(block: &'a [u8], wanted: &HeaderName) -> Option<&'a [u8]> {
+    block.split(|byte| *byte == b'\n').find_map(|line| {
+        let (name, value) = line.split_at_checked(wanted.as_str().len())?;
+        let value = value.strip_prefix(b":")?.trim_ascii();
+        name.eq_ignore_ascii_case(wanted.as_str().as_bytes()).then_some(value)
+    })
+}
+
 fn web_field<'a>(mut body: &'a [u8], wanted: &HeaderName) -> Option<&'a [u8]> {
     while let Some(([flags, length @ ..], rest)) = body.split_first_chunk::<5>() {
         let frame = rest.split_at_checked(u32::from_be_bytes(*length) as usize);
         let (data, rest) = frame?;
         if flags & TRAILERS != 0 {
-            return data.split(|byte| *byte == b'\n').find_map(|line| {
-                let (name, value) = line.split_at_checked(wanted.as_str().len())?;
-                let value = value.strip_prefix(b":")?.trim_ascii();
-                name.eq_ignore_ascii_case(wanted.as_str().as_bytes()).then_some(value)
-            });
+            return trailer(data, wanted);
         }
         body = rest;
     }

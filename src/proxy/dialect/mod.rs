@@ -21,7 +21,8 @@ use crate::config::rpc_code::RpcCode;
 use crate::config::status_map::StatusMap;
 use crate::policy::idempotency::Answer;
 
-pub use grpc::{END as GRPC_END, web_message, web_status};
+pub use connect::end_of_stream as connect_end;
+pub use grpc::{END as GRPC_END, trailer_status, trailers_of, web_message, web_status};
 pub use protocol::{CONNECT_PROTOCOL_VERSION, Protocol};
 
 /// An error as an answer.
