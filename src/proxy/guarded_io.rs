@@ -15,8 +15,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use pingora_core::protocols::Stream;
-use tokio::io::{AsyncRead, AsyncWrite as _, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 
+use self::outbox::Outbox;
 use super::alarm::Alarm;
 use super::date::Overlay;
 use super::framing::{Framing, Malformed};
@@ -32,6 +33,7 @@ const READ: usize = 4 * 1024;
 /// A client stream that obeys its [`Guard`].
 pub struct GuardedIo {
     inner: Stream,
+    outbox: Outbox,
     guard: Arc<Guard>,
     alarm: Alarm,
     /// Something was written and not flushed.
@@ -54,6 +56,7 @@ impl GuardedIo {
     pub fn new(inner: Stream, guard: Arc<Guard>) -> Self {
         GuardedIo {
             inner,
+            outbox: Outbox::default(),
             guard,
             alarm: Alarm::default(),
             unflushed: false,
@@ -113,6 +116,7 @@ impl GuardedIo {
             } else if self.ahead.is_empty() {
                 // An idle connection holds no buffer.
                 self.ahead = Vec::new();
+                self.outbox.release();
             }
             if ready!(self.poll_fill(cx))? == 0 {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
@@ -224,7 +228,7 @@ impl GuardedIo {
     /// Nothing to read: a client that waits for the head of a response shall have it. Pingora holds
     /// it back until the first byte of the body comes.
     fn flush_idle(&mut self, cx: &mut Context<'_>) {
-        if self.unflushed && Pin::new(&mut self.inner).poll_flush(cx).is_ready() {
+        if self.unflushed && self.outbox.poll_flush(&mut self.inner, cx).is_ready() {
             // An error shows itself at the next write.
             self.unflushed = false;
         }
@@ -293,6 +297,7 @@ impl AsyncRead for GuardedIo {
 }
 
 mod inner;
+mod outbox;
 #[cfg(test)]
 mod tests;
 mod writes;

@@ -13,6 +13,8 @@ use pingora_core::protocols::{
     TimingDigest, UniqueID, UniqueIDType,
 };
 
+use tokio::io::AsyncWriteExt as _;
+
 use super::GuardedIo;
 
 #[async_trait]
@@ -21,6 +23,8 @@ impl Shutdown for GuardedIo {
         if self.is_unseen() {
             return;
         }
+        // An error shows itself again in what follows.
+        let _ = self.flush().await;
         self.inner.shutdown().await;
     }
 }

@@ -48,7 +48,7 @@ async fn a_moved_deadline_is_the_one_that_counts() {
 async fn a_client_that_does_not_read_fails_the_write() {
     let (_client, mut io) = guarded(Duration::ZERO, Duration::ZERO);
     io.guard.set_deadline(Some(Clock::now() + Duration::from_millis(20)));
-    let error = io.write_all(&[0; 4096]).await.expect_err("nobody reads");
+    let error = io.write_all(&[0; 8192]).await.expect_err("nobody reads");
     assert_eq!(error.kind(), io::ErrorKind::TimedOut);
 }
 
@@ -68,6 +68,7 @@ async fn what_is_held_is_written_when_it_is_let_go() {
             done.send(()).expect("somebody waits")
         }
         write.await.expect("written");
+        io.flush().await.expect("sent");
         assert_eq!(client.read_u8().await.expect("the byte"), b'x');
     }
 }

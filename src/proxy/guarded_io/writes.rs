@@ -14,9 +14,9 @@ impl GuardedIo {
     fn write_dated(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let late = self.late.take().map(|late| *late);
         let Some(date) = late.or_else(|| Overlay::of(self.guard.date(), buf)) else {
-            return Pin::new(&mut self.inner).poll_write(cx, buf);
+            return self.outbox.poll_write(&mut self.inner, cx, &[io::IoSlice::new(buf)]);
         };
-        let written = Pin::new(&mut self.inner).poll_write_vectored(cx, &date.over(buf));
+        let written = self.outbox.poll_write(&mut self.inner, cx, &date.over(buf));
         self.late = match written {
             Poll::Pending => Some(date),
             Poll::Ready(Ok(bytes)) => date.after(bytes),
@@ -61,7 +61,8 @@ impl AsyncWrite for GuardedIo {
         }
         ready!(self.guard.detachment.poll_let_go(cx));
         self.unflushed = true;
-        match Pin::new(&mut self.inner).poll_write_vectored(cx, bufs) {
+        let GuardedIo { inner, outbox, .. } = &mut *self;
+        match outbox.poll_write(inner, cx, bufs) {
             Poll::Pending => self.expire(cx),
             Poll::Ready(Err(_)) if self.guard.detachment.ignores_leaving() => {
                 Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()))
@@ -78,7 +79,8 @@ impl AsyncWrite for GuardedIo {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match Pin::new(&mut self.inner).poll_flush(cx) {
+        let GuardedIo { inner, outbox, .. } = &mut *self;
+        match outbox.poll_flush(inner, cx) {
             Poll::Pending => self.expire(cx),
             Poll::Ready(Err(_)) if self.guard.detachment.ignores_leaving() => Poll::Ready(Ok(())),
             ready => {
@@ -92,6 +94,7 @@ impl AsyncWrite for GuardedIo {
         if self.is_unseen() {
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut self.inner).poll_shutdown(cx)
+        let GuardedIo { inner, outbox, .. } = &mut *self;
+        outbox.poll_shutdown(inner, cx)
     }
 }
