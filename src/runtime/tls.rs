@@ -73,26 +73,36 @@ pub fn compile(
     };
     let mut config = builder.with_cert_resolver(Arc::new(Certificates(keys)));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let kept = before.filter(|before| before.verified_by == verified_by);
+    let kept = kept.and_then(|kept| kept.own.clone());
+    let own = use_tickets(&mut config, &tls.tickets, &verified_by, kept);
+    let own = own.map_err(|(key, message)| problem(key, message))?;
+    Ok(Handshakes { config: Arc::new(config), verified_by, own })
+}
+
+/// Gives back what seals them, if it is the gateway's own: what was `kept`, if anything.
+fn use_tickets(
+    config: &mut ServerConfig,
+    wanted: &Tickets,
+    verified_by: &Digest,
+    kept: Option<Arc<dyn ProducesTickets>>,
+) -> Result<Option<Arc<dyn ProducesTickets>>, (&'static str, String)> {
     // Sessions are kept by their clients, or not at all.
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    let mut own = None;
-    match &tls.tickets {
+    match wanted {
         Tickets::Off => config.send_tls13_tickets = 0,
         Tickets::On => {
-            let kept = before.filter(|before| before.verified_by == verified_by);
-            let ticketer = match kept.and_then(|kept| kept.own.clone()) {
-                Some(kept) => kept,
-                None => tickets::own().map_err(|e| problem(".tickets", e.to_string()))?,
-            };
-            config.ticketer = ticketer.clone();
-            own = Some(ticketer);
+            let own =
+                kept.map_or_else(tickets::own, Ok).map_err(|e| (".tickets", e.to_string()))?;
+            config.ticketer = own.clone();
+            return Ok(Some(own));
         }
         Tickets::Keys(file) => {
-            let ticketer = tickets::shared(file, &verified_by);
-            config.ticketer = ticketer.map_err(|e| problem(".tickets.keys", e))?;
+            let shared = tickets::shared(file, verified_by);
+            config.ticketer = shared.map_err(|message| (".tickets.keys", message))?;
         }
     }
-    Ok(Handshakes { config: Arc::new(config), verified_by, own })
+    Ok(None)
 }
 
 /// Of everything that says who is who. Lengths keep apart what follows each other.

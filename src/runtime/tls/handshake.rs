@@ -174,3 +174,41 @@ impl ClientCertVerifier for Clients {
         self.0.requires_raw_public_keys()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000;
+    const OFFERED: Terms = Terms { begun: NOW - 3600, client_until: Some(NOW + 60) };
+
+    fn scope<T>(handshake: impl FnOnce() -> T) -> T {
+        UNDER_WAY.sync_scope(Notes::default(), handshake)
+    }
+
+    #[test]
+    fn a_session_does_not_grow_younger_by_being_taken_up_again() {
+        let terms = scope(|| {
+            offered(OFFERED);
+            terms(NOW)
+        });
+        assert_eq!(terms, OFFERED);
+    }
+
+    #[test]
+    fn a_full_handshake_owes_nothing_to_a_ticket_that_was_of_no_use() {
+        let terms = scope(|| {
+            offered(OFFERED);
+            note(|notes| notes.signed.set(true));
+            note(|notes| notes.verified.set(Some(NOW + 3600)));
+            terms(NOW)
+        });
+        assert_eq!(terms, Terms { begun: NOW, client_until: Some(NOW + 3600) });
+    }
+
+    #[test]
+    fn connections_do_not_see_each_others_handshakes() {
+        scope(|| offered(OFFERED));
+        assert_eq!(scope(|| terms(NOW)), Terms { begun: NOW, client_until: None });
+    }
+}
