@@ -149,8 +149,8 @@ impl Gateway<'_> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid))?;
         let (_, fields) = stat.rsplit_once(')').ok_or("a process without a command")?;
         let times = fields.split_whitespace().skip(11).take(2);
-        let ticks = times.map(str::parse).sum::<std::result::Result<u64, _>>()?;
-        Ok(ticks as f64 * MICROS_PER_TICK)
+        let ticks: Vec<u64> = times.map(str::parse).collect::<std::result::Result<_, _>>()?;
+        Ok(ticks.iter().sum::<u64>() as f64 * MICROS_PER_TICK)
     }
 
     async fn reload(&self) -> Result<()> {
