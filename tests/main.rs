@@ -73,6 +73,7 @@ mod structure;
 mod threads;
 mod timeouts;
 mod tls;
+mod tls_resumption;
 mod tokens;
 mod traces;
 mod transcode;

@@ -76,6 +76,23 @@ pub struct Tls {
     pub certificates: Vec<Certificate>,
     /// A PEM file of authorities. Who has no certificate of theirs is not let in.
     pub client_ca: Option<PathBuf>,
+    #[serde(default)]
+    pub tickets: Tickets,
+}
+
+/// How clients that return take up their sessions again, which spares both sides the dear part of a
+/// handshake.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tickets {
+    /// Not at all.
+    Off,
+    /// By tickets that this process alone can open.
+    #[default]
+    On,
+    /// By tickets that every replica with a key of this file can open. One key to a line: the first
+    /// one seals, each of them opens.
+    Keys(PathBuf),
 }
 
 /// Two PEM files.

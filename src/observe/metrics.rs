@@ -50,6 +50,8 @@ pub struct Metrics {
     pub connections_refused: IntCounterVec,
     pub requests_cut: IntCounter,
     pub record: RecordMetrics,
+    /// Handshakes that succeeded: `1.2` and `1.3`; `full` and `resumed`.
+    pub tls_handshakes: IntCounterVec,
     pub tls_failed: IntCounter,
     /// State, copied on demand; locked, so that two scrapes do not mix.
     pub state: Mutex<StateMetrics>,
@@ -145,6 +147,12 @@ impl Metrics {
                 "Requests dropped with their connection at their deadline",
             )?,
             record: RecordMetrics::new(r)?,
+            tls_handshakes: counters(
+                r,
+                "tls_handshakes_total",
+                "Client connections that have agreed on TLS",
+                &["version", "kind"],
+            )?,
             tls_failed: counter(
                 r,
                 "tls_handshakes_failed_total",

@@ -4,6 +4,7 @@
 //! must know of its listener. What becomes of a stream is the request path's business.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::Poll;
@@ -14,6 +15,7 @@ use pingora_core::protocols::{
     Digest, GetProxyDigest, GetSocketDigest, GetTimingDigest, Ssl, Stream,
 };
 use pingora_core::server::ShutdownWatch;
+use tokio::time::Sleep;
 
 use super::guard::Guard;
 use super::guarded_io::GuardedIo;
@@ -39,12 +41,13 @@ fn options(config: &Config) -> H2Options {
 }
 
 /// Serve the streams of `io` until the client leaves, idles for too long, or is told to go by a
-/// `shutdown`; `begin` is given each of them, and a mark to keep until it has ended.
+/// `shutdown` or at the moment `until`; `begin` is given each of them, and a mark to keep until it has ended.
 pub async fn serve(
     io: GuardedIo,
     guard: &Guard,
     config: &Config,
     shutdown: ShutdownWatch,
+    until: Option<Moment>,
     mut begin: impl FnMut(H2Stream, StreamMark),
 ) {
     let digest = Arc::new(Digest {
@@ -64,11 +67,20 @@ pub async fn serve(
     let mut malformed = 0;
     // Both for as long as the connection lives: a request begins and ends without them.
     let mut told = std::pin::pin!(told(shutdown));
+    // Boxed: most connections have no such moment.
+    let mut over = until.map(|until| {
+        Box::pin(tokio::time::sleep_until(tokio::time::Instant::from_std(Clock::instant(until))))
+    });
     let mut idle = std::pin::pin!(streams.idle(*config.idle_timeout));
     loop {
         let accepted = tokio::select! {
             biased;
             () = &mut told, if !going => {
+                going = true;
+                connection.graceful_shutdown();
+                continue;
+            }
+            () = ended(&mut over), if !going => {
                 going = true;
                 connection.graceful_shutdown();
                 continue;
@@ -95,6 +107,14 @@ pub async fn serve(
             }
             Ok(None) | Err(_) => return,
         }
+    }
+}
+
+/// Until `timer` has run out; for ever, if there is none.
+async fn ended(timer: &mut Option<Pin<Box<Sleep>>>) {
+    match timer {
+        Some(timer) => timer.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use pingora_core::apps::{HttpPersistentSettings, HttpServerApp};
 use pingora_core::listeners::tls::Acceptor;
@@ -29,7 +29,8 @@ use super::sniff::{Protocol, sniff};
 use super::stream::{GuardedStream, Orders};
 use crate::config::server::Listener as Config;
 use crate::runtime::shared::Shared;
-use crate::time::Clock;
+use crate::runtime::tls::handshake;
+use crate::time::{Clock, Moment};
 
 /// A deadline that has passed this long ago was not noticed where it should have been.
 const GRACE: Duration = Duration::from_millis(80);
@@ -71,6 +72,8 @@ pub struct Connection {
     pub peer: Option<Peer>,
     /// Over TLS.
     pub secure: bool,
+    /// When the certificate expires that the client has shown: no request is served after that.
+    pub(super) until: Option<Moment>,
     /// Of a stream of HTTP/2.
     pub orders: Option<Orders>,
 }
@@ -80,6 +83,10 @@ impl Connection {
     /// HTTP/2 have no common place for it, and each of their own costs an allocation.
     pub fn of_task() -> Option<Arc<Connection>> {
         OF_TASK.try_with(Arc::clone).ok()
+    }
+
+    fn is_over(&self) -> bool {
+        self.until.is_some_and(|until| Clock::now() >= until)
     }
 }
 
@@ -127,11 +134,11 @@ impl Listeners {
         let guard = Arc::new(Guard::new(**idle_timeout, **header_timeout, Clock::now()));
         guard.set_deadline((!first.is_zero()).then(|| Clock::now() + first));
         let peer = peer_of(&stream);
-        let (stream, protocol) = match &listener.config.tls {
-            None => (stream, None),
+        let (stream, protocol, until) = match &listener.config.tls {
+            None => (stream, None, None),
             // Boxed, as HTTP/2 below: what a connection of HTTP/1 does not need, it does not carry.
             Some(_) => match Box::pin(self.agree(stream, listener, first)).await {
-                Some((stream, protocol)) => (stream, Some(protocol)),
+                Some((stream, protocol, until)) => (stream, Some(protocol), until),
                 None => return self.shared.metrics.tls_failed.inc(),
             },
         };
@@ -145,7 +152,7 @@ impl Listeners {
             },
         };
         let limits = listener.limits.clone();
-        let connection = Connection { guard, limits, peer, secure, orders: None };
+        let connection = Connection { guard, limits, peer, secure, until, orders: None };
         match protocol {
             Protocol::Http1 => {
                 let connection = Arc::new(connection);
@@ -156,25 +163,29 @@ impl Listeners {
         }
     }
 
-    /// The handshake of TLS, by the configuration in force; `None` where it fails, or takes longer
-    /// than `limit`.
+    /// The handshake of TLS, by the configuration in force, and when the certificate of the client
+    /// expires, if it has shown one; `None` where it fails, or takes longer than `limit`.
     async fn agree(
         &self,
         stream: Stream,
         listener: &Listener,
         limit: Duration,
-    ) -> Option<(Stream, Protocol)> {
-        let config = self.shared.snapshot.load().tls.get(&listener.name)?.clone();
+    ) -> Option<(Stream, Protocol, Option<Moment>)> {
+        let config = self.shared.snapshot.load().tls.get(&listener.name)?.config.clone();
         let guard = Arc::new(Guard::of_stream());
         guard.set_deadline((!limit.is_zero()).then(|| Clock::now() + limit));
         let io = GuardedIo::new(stream, guard.clone());
-        let stream = Acceptor::from_server_config(config).tls_handshake(io).await.ok()?;
+        let acceptor = Acceptor::from_server_config(config);
+        let (stream, agreed) = handshake::noted(acceptor.tls_handshake(io)).await.ok()?;
         guard.set_deadline(None);
+        let version = stream.get_ssl().and_then(|tls| tls.version());
+        let labels = [version.map_or("", version_label), agreed.kind()];
+        self.shared.metrics.tls_handshakes.with_label_values(&labels).inc();
         let protocol = match stream.selected_alpn_proto() {
             Some(ALPN::H2) => Protocol::Http2,
             _ => Protocol::Http1,
         };
-        Some((Box::new(stream), protocol))
+        Some((Box::new(stream), protocol, agreed.terms.client_until.map(end_of)))
     }
 
     /// One request after the other. The gateway reads each head before Pingora does.
@@ -195,7 +206,7 @@ impl Listeners {
                 head
             });
             // The end of a connection between two requests, or of its time, is the usual one.
-            if head.await.is_err() {
+            if head.await.is_err() || connection.is_over() {
                 return;
             }
             let (stream, kept) = loop {
@@ -235,15 +246,20 @@ impl Listeners {
         listener: &Listener,
         shutdown: &ShutdownWatch,
     ) {
-        let Connection { guard, limits, peer, secure, .. } = connection;
-        h2::serve(io, &guard, &listener.config, shutdown.clone(), |stream, mark| {
+        let Connection { guard, limits, peer, secure, until, .. } = connection;
+        h2::serve(io, &guard, &listener.config, shutdown.clone(), until, |stream, mark| {
             let connection = Arc::new(Connection {
                 guard: Arc::new(Guard::of_stream()),
                 limits: limits.clone(),
                 peer: peer.clone(),
                 secure,
+                until,
                 orders: Some(Orders::default()),
             });
+            // It was on its way when the connection was told to go.
+            if connection.is_over() {
+                return;
+            }
             // Boxed before it becomes part of a task, which is moved about until it runs.
             let stream = Box::new(GuardedStream::new(stream, connection.clone()));
             let (listeners, shutdown) = (self.clone(), shutdown.clone());
@@ -272,6 +288,21 @@ impl Listeners {
 fn peer_of(stream: &Stream) -> Option<Peer> {
     let digest = stream.get_socket_digest()?;
     Some(Peer::new(digest.peer_addr()?.as_inet()?.ip()))
+}
+
+/// As the metrics have it.
+fn version_label(version: &'static str) -> &'static str {
+    match version {
+        "TLSv1_2" => "1.2",
+        "TLSv1_3" => "1.3",
+        other => other,
+    }
+}
+
+/// The end of a second of the wall clock, which counts from 1970; now, if that has passed.
+fn end_of(second: u64) -> Moment {
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Clock::now() + Duration::from_secs(second.saturating_add(1)).saturating_sub(since_1970)
 }
 
 /// An address nobody else listens on, or why not: Pingora itself would retry for half a

@@ -47,7 +47,7 @@ pub struct Snapshot {
     /// Those that have a URL.
     pub limit_stores: BTreeMap<String, Arc<Store>>,
     /// Of the listeners that have it, by name.
-    pub tls: BTreeMap<String, Arc<rustls::ServerConfig>>,
+    pub tls: BTreeMap<String, tls::Handshakes>,
     /// Where requests that fail are told of; goes nowhere until the process runs.
     pub events: EventLog,
 }
@@ -162,7 +162,9 @@ impl Snapshot {
         let limit_stores = carry::limit_stores(&config, before, metrics, &mut problems);
         let mut tls = BTreeMap::new();
         for (name, listener) in &config.listeners {
-            match listener.tls.as_ref().map(|wanted| tls::compile(name, wanted)).transpose() {
+            let before = before.and_then(|before| before.tls.get(name));
+            let compiled = listener.tls.as_ref().map(|wanted| tls::compile(name, wanted, before));
+            match compiled.transpose() {
                 Ok(compiled) => tls.extend(compiled.map(|compiled| (name.clone(), compiled))),
                 Err(problem) => problems.push(problem),
             }

@@ -1,10 +1,14 @@
 //! TLS towards clients: certificates and authorities, read and checked when a configuration is
 //! compiled. What a handshake agrees on is `proxy::listener`'s business.
 
+pub mod handshake;
+mod tickets;
+
 use std::fmt::Display;
 use std::path::Path;
 use std::sync::Arc;
 
+use aws_lc_rs::digest::{self, SHA256, SHA256_OUTPUT_LEN};
 use rustls::RootCertStore;
 use rustls::client::verify_server_name;
 use rustls::crypto::CryptoProvider;
@@ -12,18 +16,36 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{
-    ClientHello, ParsedCertificate, ResolvesServerCert, ServerConfig, WebPkiClientVerifier,
+    ClientHello, NoServerSessionStorage, ParsedCertificate, ProducesTickets, ResolvesServerCert,
+    ServerConfig, WebPkiClientVerifier,
 };
 use rustls::sign::CertifiedKey;
 
 use crate::config::Problem;
-use crate::config::server::Tls;
+use crate::config::server::{Tickets, Tls};
+
+/// Of certificates and authorities, by what they are.
+type Digest = [u8; SHA256_OUTPUT_LEN];
 
 /// What a listener's handshakes go by.
+pub struct Handshakes {
+    pub config: Arc<ServerConfig>,
+    /// What both sides of its sessions were verified by.
+    verified_by: Digest,
+    /// What seals its tickets, if it is the gateway's own.
+    own: Option<Arc<dyn ProducesTickets>>,
+}
+
+/// Whether clients may take up the sessions of `before` again depends on what they were verified by:
+/// rustls does not verify them again.
 ///
 /// # Errors
 /// A file cannot be read, or does not hold what it should.
-pub fn compile(listener: &str, tls: &Tls) -> Result<Arc<ServerConfig>, Problem> {
+pub fn compile(
+    listener: &str,
+    tls: &Tls,
+    before: Option<&Handshakes>,
+) -> Result<Handshakes, Problem> {
     let problem =
         |key: &str, message| Problem::new(format!("listeners.{listener}.tls{key}"), message);
     let provider = provider();
@@ -38,16 +60,69 @@ pub fn compile(listener: &str, tls: &Tls) -> Result<Arc<ServerConfig>, Problem> 
     let builder = ServerConfig::builder_with_provider(provider.clone());
     let builder =
         builder.with_safe_default_protocol_versions().map_err(|e| problem("", e.to_string()))?;
-    let builder = match &tls.client_ca {
-        Some(file) => {
-            let verifier = client_verifier(file, provider).map_err(|e| problem(".client_ca", e))?;
-            builder.with_client_cert_verifier(verifier)
+    let authorities = tls.client_ca.as_deref().map(certificates).transpose();
+    let authorities = authorities.map_err(|e| problem(".client_ca", e))?;
+    let verified_by = digest(&keys, authorities.as_deref());
+    let builder = match (&tls.client_ca, authorities) {
+        (Some(file), Some(authorities)) => {
+            let verifier = client_verifier(file, authorities, provider);
+            let verifier = verifier.map_err(|e| problem(".client_ca", e))?;
+            builder.with_client_cert_verifier(Arc::new(handshake::Clients(verifier)))
         }
-        None => builder.with_no_client_auth(),
+        (Some(_), None) | (None, _) => builder.with_no_client_auth(),
     };
     let mut config = builder.with_cert_resolver(Arc::new(Certificates(keys)));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+    let kept = before.filter(|before| before.verified_by == verified_by);
+    let kept = kept.and_then(|kept| kept.own.clone());
+    let own = use_tickets(&mut config, &tls.tickets, &verified_by, kept);
+    let own = own.map_err(|(key, message)| problem(key, message))?;
+    Ok(Handshakes { config: Arc::new(config), verified_by, own })
+}
+
+/// Gives back what seals them, if it is the gateway's own: what was `kept`, if anything.
+fn use_tickets(
+    config: &mut ServerConfig,
+    wanted: &Tickets,
+    verified_by: &Digest,
+    kept: Option<Arc<dyn ProducesTickets>>,
+) -> Result<Option<Arc<dyn ProducesTickets>>, (&'static str, String)> {
+    // Sessions are kept by their clients, or not at all.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    match wanted {
+        Tickets::Off => config.send_tls13_tickets = 0,
+        Tickets::On => {
+            let own =
+                kept.map_or_else(tickets::own, Ok).map_err(|e| (".tickets", e.to_string()))?;
+            config.ticketer = own.clone();
+            return Ok(Some(own));
+        }
+        Tickets::Keys(file) => {
+            let shared = tickets::shared(file, verified_by);
+            config.ticketer = shared.map_err(|message| (".tickets.keys", message))?;
+        }
+    }
+    Ok(None)
+}
+
+/// Of everything that says who is who. Lengths keep apart what follows each other.
+fn digest(keys: &[Arc<CertifiedKey>], authorities: Option<&[CertificateDer<'_>]>) -> Digest {
+    let mut context = digest::Context::new(&SHA256);
+    let mut add = |bytes: &[u8]| {
+        context.update(&(bytes.len() as u64).to_be_bytes());
+        context.update(bytes);
+    };
+    for key in keys {
+        add(b"certificate");
+        key.cert.iter().for_each(|certificate| add(certificate));
+    }
+    if let Some(authorities) = authorities {
+        add(b"client authorities");
+        authorities.iter().for_each(|authority| add(authority));
+    }
+    let mut digest = Digest::default();
+    digest.copy_from_slice(context.finish().as_ref());
+    digest
 }
 
 /// The one that is installed, and in a test the one that would be.
@@ -63,15 +138,19 @@ fn certified_key(
 ) -> Result<CertifiedKey, String> {
     let chain = certificates(certificate)?;
     let private = PrivateKeyDer::from_pem_file(key).map_err(|error| of_file(key, &error))?;
-    CertifiedKey::from_der(chain, private, provider).map_err(|error| of_file(key, &error))
+    let mut certified =
+        CertifiedKey::from_der(chain, private, provider).map_err(|error| of_file(key, &error))?;
+    certified.key = Arc::new(handshake::Key(certified.key));
+    Ok(certified)
 }
 
 fn client_verifier(
     file: &Path,
+    authorities: Vec<CertificateDer<'static>>,
     provider: Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, String> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(file)? {
+    for certificate in authorities {
         roots.add(certificate).map_err(|error| of_file(file, &error))?;
     }
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();

@@ -33,6 +33,6 @@ pub use ports::{Blackhole, Port, refused_address};
 pub use postgres::Postgres;
 pub use redis::Redis;
 pub use rpc::{CODES_OF_STATUS, Dialect, INVOKE, message};
-pub use tls::{Authority, Leaf, connect_tls};
+pub use tls::{Authority, Leaf, Returning, connect_tls};
 pub use upstream::{Received, Upstream};
 pub use wait::{assert_about, assert_within, eventually, pass, timed};

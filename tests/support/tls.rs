@@ -2,10 +2,13 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::client::Resumption;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, HandshakeKind, RootCertStore, SupportedProtocolVersion};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -45,6 +48,15 @@ impl Authority {
         self.signed(params)
     }
 
+    /// One that expires at the end of the current second and so many more.
+    pub fn sign_until(&self, name: &str, seconds: u64) -> Leaf {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a time");
+        let until = Duration::from_secs(now.as_secs() + seconds);
+        params.not_after = rcgen::date_time_ymd(1970, 1, 1) + until;
+        self.signed(params)
+    }
+
     fn signed(&self, params: CertificateParams) -> Leaf {
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.0).expect("a certificate");
@@ -62,6 +74,29 @@ impl Leaf {
     }
 }
 
+/// What a client goes by.
+fn client_config(
+    authority: &Authority,
+    own: Option<&Leaf>,
+    versions: &[&'static SupportedProtocolVersion],
+) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.0.der().clone()).expect("an authority");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .expect("versions")
+        .with_root_certificates(roots);
+    match own {
+        Some(leaf) => {
+            let chain: Vec<CertificateDer<'static>> = vec![leaf.certificate.der().clone()];
+            let key = PrivateKeyDer::try_from(leaf.key.serialize_der()).expect("a key");
+            config.with_client_auth_cert(chain, key).expect("a client's certificate")
+        }
+        None => config.with_no_client_auth(),
+    }
+}
+
 /// A handshake with whoever is `name`, and trusted by `authority`.
 pub fn connect_tls(
     address: SocketAddr,
@@ -70,25 +105,48 @@ pub fn connect_tls(
     own: Option<&Leaf>,
     protocol: &str,
 ) -> std::io::Result<TlsStream<TcpStream>> {
-    let mut roots = RootCertStore::empty();
-    roots.add(authority.0.der().clone()).expect("an authority");
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_root_certificates(roots);
-    let mut config = match own {
-        Some(leaf) => {
-            let chain: Vec<CertificateDer<'static>> = vec![leaf.certificate.der().clone()];
-            let key = PrivateKeyDer::try_from(leaf.key.serialize_der()).expect("a key");
-            config.with_client_auth_cert(chain, key).expect("a client's certificate")
-        }
-        None => config.with_no_client_auth(),
-    };
+    let mut config = client_config(authority, own, rustls::DEFAULT_VERSIONS);
     config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
     let name = ServerName::try_from(name.to_owned()).expect("a name");
     wait("a handshake", async {
         let stream = TcpStream::connect(address).await.expect("the gateway accepts");
         TlsConnector::from(Arc::new(config)).connect(name, stream).await
     })
+}
+
+/// A client of `one.test` that keeps its sessions.
+pub struct Returning(Arc<ClientConfig>);
+
+impl Returning {
+    pub fn new(
+        authority: &Authority,
+        own: Option<&Leaf>,
+        version: &'static SupportedProtocolVersion,
+    ) -> Self {
+        Returning(Arc::new(client_config(authority, own, &[version])))
+    }
+
+    /// Another one like it, without a session.
+    pub fn another(&self) -> Self {
+        let mut config = ClientConfig::clone(&self.0);
+        config.resumption = Resumption::in_memory_sessions(4);
+        Returning(Arc::new(config))
+    }
+
+    /// One request on a connection of its own: how they came to agree, if it was answered.
+    pub fn visit(&self, address: SocketAddr) -> std::io::Result<HandshakeKind> {
+        let name = ServerName::try_from("one.test").expect("a name");
+        wait("a visit", async {
+            let stream = TcpStream::connect(address).await?;
+            let mut stream = TlsConnector::from(self.0.clone()).connect(name, stream).await?;
+            let request = b"GET /x HTTP/1.1\r\nHost: one.test\r\nConnection: close\r\n\r\n";
+            stream.write_all(request).await?;
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).await?;
+            if !answer.starts_with(b"HTTP/1.1 200") {
+                return Err(std::io::Error::other(String::from_utf8_lossy(&answer).into_owned()));
+            }
+            Ok(stream.get_ref().1.handshake_kind().expect("a handshake"))
+        })
+    }
 }

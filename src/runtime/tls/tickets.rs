@@ -1,0 +1,301 @@
+//! Tickets: sessions of TLS that their clients keep, sealed, and come back with.
+//!
+//! The gateway keeps none of them, so there is no number of clients beyond which they are forgotten.
+//! Who holds the key can read what was said over TLS 1.2, and pass for a client: the gateway's own
+//! key is made by chance, rotated, and never leaves the process.
+
+use std::fmt::{self, Debug, Formatter};
+use std::path::Path;
+use std::sync::Arc;
+
+use aws_lc_rs::aead::{self, AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
+use aws_lc_rs::rand;
+use rustls::crypto::GetRandomFailed;
+use rustls::pki_types::UnixTime;
+use rustls::server::ProducesTickets;
+use rustls::ticketer::TicketRotator;
+
+use super::Digest;
+use super::handshake::{self, Terms};
+
+/// Seconds for which a session can be taken up again, from its full handshake.
+const LIFETIME: u32 = 12 * 60 * 60;
+/// Seconds after which the gateway takes another key of its own. The last one still opens.
+const ROTATION: u32 = LIFETIME / 2;
+/// Characters of a key that replicas share: as many as 24 bytes by chance have in Base64.
+const SHORTEST: usize = 32;
+/// Longer ones, as of clients with very long chains of certificates, are not worth their way.
+const LONGEST_SESSION: usize = 16 * 1024;
+
+const NAME: usize = 16;
+const SALT: usize = 32;
+/// Two numbers of 64 bits.
+const TERMS: usize = 16;
+/// In the place of a certificate's end, where there is none.
+const NEVER: u64 = u64::MAX;
+
+/// By keys of the gateway's own.
+pub(super) fn own() -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
+    let generate = || -> Result<Box<dyn ProducesTickets>, GetRandomFailed> {
+        let mut secret = [0; 32];
+        rand::fill(&mut secret).map_err(|_| GetRandomFailed)?;
+        Ok(Box::new(Key::derive(&secret, &Digest::default()).ok_or(GetRandomFailed)?))
+    };
+    Ok(Arc::new(TicketRotator::new(ROTATION, generate)?))
+}
+
+/// By the keys of a file, for sessions verified by the same certificates and authorities.
+pub(super) fn shared(
+    file: &Path,
+    verified_by: &Digest,
+) -> Result<Arc<dyn ProducesTickets>, String> {
+    let named = |message: &dyn fmt::Display| format!("{}: {message}", file.display());
+    let text = std::fs::read_to_string(file).map_err(|error| named(&error))?;
+    let keys = keys(&text, verified_by).map_err(|message| named(&message))?;
+    Ok(Arc::new(Shared(keys)))
+}
+
+/// One to a line.
+fn keys(text: &str, verified_by: &Digest) -> Result<Vec<Key>, String> {
+    let mut keys: Vec<(usize, Key)> = Vec::new();
+    let lines = (1..).zip(text.lines().map(str::trim)).filter(|(_, line)| !line.is_empty());
+    for (number, secret) in lines {
+        if secret.len() < SHORTEST {
+            return Err(format!(
+                "line {number}: a key of {} characters, at least {SHORTEST} are needed, as \
+                 `openssl rand -base64 32` makes them",
+                secret.len()
+            ));
+        }
+        let key = Key::derive(secret.as_bytes(), verified_by)
+            .ok_or_else(|| format!("line {number}: no key can be derived from it"))?;
+        if let Some((first, _)) = keys.iter().find(|(_, other)| other.name == key.name) {
+            return Err(format!("line {number}: the key of line {first} again: take one away"));
+        }
+        keys.push((number, key));
+    }
+    if keys.is_empty() {
+        return Err("there is no key in it: one to a line, the first one seals".to_owned());
+    }
+    Ok(keys.into_iter().map(|(_, key)| key).collect())
+}
+
+/// The first one seals, each of them opens.
+#[derive(Debug)]
+struct Shared(Vec<Key>);
+
+impl ProducesTickets for Shared {
+    fn enabled(&self) -> bool {
+        true
+    }
+
+    fn lifetime(&self) -> u32 {
+        LIFETIME
+    }
+
+    fn encrypt(&self, session: &[u8]) -> Option<Vec<u8>> {
+        self.0.first()?.encrypt(session)
+    }
+
+    fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
+        self.0.iter().find(|key| ticket.starts_with(&key.name))?.decrypt(ticket)
+    }
+}
+
+/// Seals and opens tickets: its name, a salt, then sealed the terms and the session.
+struct Key {
+    name: [u8; NAME],
+    secret: Prk,
+    verified_by: Digest,
+}
+
+impl Debug for Key {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Key").finish_non_exhaustive()
+    }
+}
+
+impl Key {
+    fn derive(secret: &[u8], verified_by: &Digest) -> Option<Key> {
+        let secret = Salt::new(HKDF_SHA256, b"portcullis tls tickets 1").extract(secret);
+        let mut name = [0; NAME];
+        secret.expand(&[b"name", verified_by], Length(NAME)).ok()?.fill(&mut name).ok()?;
+        Some(Key { name, secret, verified_by: *verified_by })
+    }
+
+    /// Each ticket has a key of its own: no number of them wears out one that replicas share.
+    fn of_ticket(&self, salt: &[u8]) -> Option<LessSafeKey> {
+        let of = [b"ticket", &self.verified_by[..], salt];
+        let key = self.secret.expand(&of, &AES_256_GCM).ok()?;
+        Some(LessSafeKey::new(UnboundKey::from(key)))
+    }
+
+    fn seal(&self, session: &[u8], terms: Terms) -> Option<Vec<u8>> {
+        if session.len() > LONGEST_SESSION {
+            return None;
+        }
+        let mut salt = [0; SALT];
+        rand::fill(&mut salt).ok()?;
+        let room = NAME + SALT + TERMS + session.len() + aead::MAX_TAG_LEN;
+        let mut ticket = Vec::with_capacity(room);
+        ticket.extend_from_slice(&self.name);
+        ticket.extend_from_slice(&salt);
+        ticket.extend_from_slice(&terms.begun.to_be_bytes());
+        ticket.extend_from_slice(&terms.client_until.unwrap_or(NEVER).to_be_bytes());
+        ticket.extend_from_slice(session);
+        let plain = ticket.get_mut(NAME + SALT..)?;
+        let sealed = self.of_ticket(&salt)?.seal_in_place_separate_tag(only(), Aad::empty(), plain);
+        ticket.extend_from_slice(sealed.ok()?.as_ref());
+        Some(ticket)
+    }
+
+    /// `None` as well where the session has come to its end.
+    fn open(&self, ticket: &[u8], now: u64) -> Option<(Terms, Vec<u8>)> {
+        let ticket = ticket.strip_prefix(&self.name)?;
+        let (salt, sealed) = ticket.split_at_checked(SALT)?;
+        let mut plain = sealed.to_vec();
+        let opened = self.of_ticket(salt)?.open_in_place(only(), Aad::empty(), &mut plain).ok()?;
+        let (begun, rest) = opened.split_first_chunk()?;
+        let (client_until, session) = rest.split_first_chunk()?;
+        let (begun, client_until) = (u64::from_be_bytes(*begun), u64::from_be_bytes(*client_until));
+        // A replica whose clock is ahead may have sealed it.
+        if now.saturating_sub(begun) >= u64::from(LIFETIME) || now > client_until {
+            return None;
+        }
+        let client_until = (client_until != NEVER).then_some(client_until);
+        Some((Terms { begun, client_until }, session.to_vec()))
+    }
+}
+
+/// The nonce of a key that seals once.
+fn only() -> Nonce {
+    Nonce::assume_unique_for_key([0; NONCE_LEN])
+}
+
+impl ProducesTickets for Key {
+    fn enabled(&self) -> bool {
+        true
+    }
+
+    fn lifetime(&self) -> u32 {
+        LIFETIME
+    }
+
+    fn encrypt(&self, session: &[u8]) -> Option<Vec<u8>> {
+        self.seal(session, handshake::terms(UnixTime::now().as_secs()))
+    }
+
+    fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
+        let (terms, session) = self.open(ticket, UnixTime::now().as_secs())?;
+        handshake::offered(terms);
+        Some(session)
+    }
+}
+
+/// How many bytes to derive.
+struct Length(usize);
+
+impl KeyType for Length {
+    fn len(&self) -> usize {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
+    const NOW: u64 = 1_800_000_000;
+    const TERMS: Terms = Terms { begun: NOW, client_until: None };
+
+    fn key(verified_by: u8) -> Key {
+        Key::derive(SECRET, &[verified_by; 32]).expect("a key")
+    }
+
+    #[test]
+    fn a_ticket_opens_by_the_same_secret_and_authorities_alone() {
+        let ticket = key(1).seal(b"session", TERMS).expect("a ticket");
+        assert_eq!(key(1).open(&ticket, NOW), Some((TERMS, b"session".to_vec())));
+        assert_eq!(key(2).open(&ticket, NOW), None, "other authorities");
+        let other = Key::derive(b"another secret of 32 characters.", &[1; 32]).expect("a key");
+        assert_eq!(other.open(&ticket, NOW), None);
+        // Its name is no more than a hint.
+        let renamed = [&other.name[..], &ticket[NAME..]].concat();
+        assert_eq!(other.open(&renamed, NOW), None);
+        assert!(!ticket.windows(7).any(|part| part == b"session"));
+    }
+
+    #[test]
+    fn a_ticket_that_was_touched_or_cut_does_not_open() {
+        let ticket = key(1).seal(b"session", TERMS).expect("a ticket");
+        for at in 0..ticket.len() {
+            assert_eq!(key(1).open(&ticket[..at], NOW), None, "cut at {at}");
+            let mut touched = ticket.clone();
+            touched[at] ^= 1;
+            assert_eq!(key(1).open(&touched, NOW), None, "touched at {at}");
+        }
+    }
+
+    #[test]
+    fn a_session_ends_twelve_hours_after_its_full_handshake() {
+        let ticket = key(1).seal(b"session", TERMS).expect("a ticket");
+        let lifetime = u64::from(LIFETIME);
+        assert!(key(1).open(&ticket, NOW + lifetime - 1).is_some());
+        assert_eq!(key(1).open(&ticket, NOW + lifetime), None);
+        assert!(key(1).open(&ticket, NOW - 60).is_some(), "a clock behind the sealing one");
+    }
+
+    #[test]
+    fn a_session_ends_with_its_clients_certificate() {
+        let terms = Terms { begun: NOW, client_until: Some(NOW + 60) };
+        let ticket = key(1).seal(b"session", terms).expect("a ticket");
+        assert_eq!(key(1).open(&ticket, NOW + 60), Some((terms, b"session".to_vec())));
+        assert_eq!(key(1).open(&ticket, NOW + 61), None);
+    }
+
+    #[test]
+    fn no_two_tickets_are_alike() {
+        let seal = || key(1).seal(b"session", TERMS).expect("a ticket");
+        assert_ne!(seal()[NAME..], seal()[NAME..]);
+    }
+
+    #[test]
+    fn a_session_too_long_for_a_ticket_gets_none() {
+        assert!(key(1).seal(&[0; LONGEST_SESSION], TERMS).is_some());
+        assert!(key(1).seal(&[0; LONGEST_SESSION + 1], TERMS).is_none());
+    }
+
+    #[test]
+    fn the_first_key_seals_and_every_key_opens() {
+        let (old, new) = ("o".repeat(32), "n".repeat(32));
+        let shared = |text: &str| Shared(keys(text, &[1; 32]).expect("keys"));
+        let before = shared(&old).encrypt(b"session").expect("a ticket");
+        let rotated = shared(&format!("{new}\n\n  {old}  \n"));
+        assert_eq!(rotated.decrypt(&before).as_deref(), Some(&b"session"[..]));
+        let after = rotated.encrypt(b"session").expect("a ticket");
+        assert_eq!(shared(&old).decrypt(&after), None);
+        assert_eq!(shared(&new).decrypt(&after).as_deref(), Some(&b"session"[..]));
+    }
+
+    #[test]
+    fn keys_that_are_short_double_or_absent_are_refused() {
+        let long = "k".repeat(32);
+        let refused = |text: &str| keys(text, &[1; 32]).expect_err("no keys");
+        let short = refused(&format!("{long}\nsecret"));
+        assert!(short.starts_with("line 2: a key of 6 characters, at least 32"), "{short}");
+        assert!(!short.contains("secret"), "{short}");
+        assert!(refused(&format!("{long}\n\n{long}")).starts_with("line 3: the key of line 1"));
+        assert!(refused(" \n").contains("no key"));
+    }
+
+    #[test]
+    fn keys_of_the_gateways_own_are_never_alike() {
+        let (one, two) = (own().expect("a ticketer"), own().expect("a ticketer"));
+        let ticket = one.encrypt(b"session").expect("a ticket");
+        assert_eq!(one.decrypt(&ticket).as_deref(), Some(&b"session"[..]));
+        assert_eq!(two.decrypt(&ticket), None);
+        assert_eq!(one.lifetime(), LIFETIME);
+    }
+}
