@@ -1,7 +1,9 @@
 //! Every question that Pingora asks of a stream goes to the one inside.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +15,7 @@ use pingora_core::protocols::{
     TimingDigest, UniqueID, UniqueIDType,
 };
 
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::AsyncWrite as _;
 
 use super::GuardedIo;
 
@@ -24,7 +26,7 @@ impl Shutdown for GuardedIo {
             return;
         }
         // An error shows itself again in what follows.
-        let _ = self.flush().await;
+        let _ = poll_fn(|cx| Pin::new(&mut *self).poll_flush(cx)).await;
         self.inner.shutdown().await;
     }
 }
