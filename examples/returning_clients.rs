@@ -5,8 +5,7 @@
 //! process, as the kernel counts it.
 //!
 //! ```sh
-//! returning_clients certificates FOLDER            # ca.pem, and edge.pem with edge.key for localhost
-//! returning_clients ADDRESS PLAIN ADMIN PID FOLDER CLIENTS
+//! returning_clients ADDRESS PLAIN ADMIN PID FOLDER CLIENTS     # the folder holds ca.pem
 //! ```
 
 use std::error::Error;
@@ -15,7 +14,6 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -40,25 +38,12 @@ const TO_REACH: f64 = 0.95;
 async fn main() -> Result<()> {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["certificates", folder] => write_certificates(Path::new(folder)),
         [address, plain, admin, pid, folder, clients] => {
             let gateway = Gateway { address, plain, admin, pid };
             measure(&gateway, Path::new(folder), clients.parse()?).await
         }
         _ => Err("returning_clients ADDRESS PLAIN ADMIN PID FOLDER CLIENTS".into()),
     }
-}
-
-fn write_certificates(folder: &Path) -> Result<()> {
-    let mut params = CertificateParams::new(Vec::new())?;
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
-    let key = KeyPair::generate()?;
-    let leaf = CertificateParams::new(vec!["localhost".to_owned()])?.signed_by(&key, &authority)?;
-    std::fs::write(folder.join("ca.pem"), authority.pem())?;
-    std::fs::write(folder.join("edge.pem"), leaf.pem())?;
-    std::fs::write(folder.join("edge.key"), key.serialize_pem())?;
-    Ok(())
 }
 
 /// Addresses, and the process.
