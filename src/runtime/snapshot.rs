@@ -109,7 +109,7 @@ pub struct Route {
     pub name: Arc<str>,
     /// The pattern of its path, where it has exactly one: how its spans are named.
     pub pattern: Option<Arc<str>>,
-    pub config: config::Route,
+    pub config: Arc<config::Route>,
     pub target: Target,
     pub guard: Option<Guard>,
     pub policies: Policies,
@@ -218,7 +218,9 @@ impl Snapshot {
     }
 
     pub fn route(&self, name: &str) -> Option<&Arc<Route>> {
-        self.routes.iter().find(|route| &*route.name == name)
+        // In order; a reload looks for each of its routes.
+        let place = self.routes.binary_search_by(|route| (*route.name).cmp(name)).ok()?;
+        self.routes.get(place)
     }
 }
 
@@ -236,7 +238,7 @@ struct Parts<'a> {
 impl Route {
     fn compile(
         name: &str,
-        config: &config::Route,
+        config: &Arc<config::Route>,
         parts: Parts<'_>,
         old: Option<&Arc<Route>>,
         metrics: &Metrics,
@@ -280,8 +282,9 @@ impl Route {
             Target::Upstream(target) => target.upstream.breaker().cloned(),
             Target::Serve(_) => None,
         };
+        let name: Arc<str> = name.into();
         Ok(Route {
-            name: name.into(),
+            metrics: metrics.route(&name),
             pattern: match config.matches.path.values() {
                 Some([only]) => Some(only.to_string().into()),
                 Some(_) | None => None,
@@ -294,7 +297,7 @@ impl Route {
                 bulkhead_status: config.bulkhead.as_ref().map(|b| b.status).unwrap_or_default(),
             },
             shared_limits,
-            limit_fields: rate_limit::Fields::new(name, &config.rate_limit),
+            limit_fields: rate_limit::Fields::new(&name, &config.rate_limit),
             target,
             guard,
             retry,
@@ -306,11 +309,11 @@ impl Route {
                 .cloned(),
             idempotency,
             capture: Capture::compile(record),
-            transcoder: transcoders::of_route(name, config, parts.descriptors)?,
+            transcoder: transcoders::of_route(&name, config, parts.descriptors)?,
             recorded_query: Query::compile(record),
             record: record.clone(),
-            metrics: metrics.route(name),
             config: config.clone(),
+            name,
         })
     }
 
