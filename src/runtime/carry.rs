@@ -48,7 +48,7 @@ pub(super) fn breaker(
     old: Option<&Arc<Route>>,
     now: Moment,
 ) -> Option<Arc<Breaker>> {
-    let wanted = config.circuit_breaker.as_ref()?;
+    let wanted = config.circuit_breaker.as_deref()?;
     let kept = old.and_then(|old| old.policies.route_breaker.clone());
     let kept = kept.filter(|breaker| breaker.config() == wanted);
     Some(kept.unwrap_or_else(|| Arc::new(Breaker::new(wanted.clone(), now))))
