@@ -14,6 +14,7 @@ use super::reasons::Reasons;
 use super::shown::counter;
 
 /// One route's metrics, made with its first request.
+#[derive(Clone)]
 pub struct RouteMetrics(pub(super) Arc<Entry<Counts>>);
 
 #[derive(Default)]

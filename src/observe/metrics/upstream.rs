@@ -11,6 +11,7 @@ use super::reasons::Reasons;
 use super::shown::counter;
 
 /// One upstream's, made with its first attempt.
+#[derive(Clone)]
 pub struct UpstreamMetrics(pub(super) Arc<Entry<Counts>>);
 
 #[derive(Default)]
