@@ -9,6 +9,7 @@ use tokio::signal::unix::Signal;
 use super::carry;
 use super::shared::Shared;
 use super::snapshot::Snapshot;
+use crate::config::load::apart;
 use crate::config::{Config, Diagnostic, Environment, Problem, Sources};
 use crate::time::Clock;
 use crate::upstream::resolve;
@@ -67,7 +68,7 @@ fn retire(generation: Arc<Snapshot>) {
 async fn load(shared: &Arc<Shared>, path: &Path) -> Result<Snapshot, Vec<Diagnostic>> {
     // Reading files and compiling keys is blocking work.
     let (shared, path, file) = (shared.clone(), path.to_owned(), path.to_owned());
-    let task = tokio::task::spawn_blocking(move || {
+    let compile = move || {
         let (config, sources) = Config::load(&path, &Environment::process())?;
         let before = shared.snapshot.load();
         let fixed = unchangeable(&before.config, &config);
@@ -76,7 +77,8 @@ async fn load(shared: &Arc<Shared>, path: &Path) -> Result<Snapshot, Vec<Diagnos
         }
         Snapshot::compile(config, Some(&before), &shared.metrics, Clock::now())
             .map_err(|problems| sources.diagnose(problems))
-    });
+    };
+    let task = tokio::task::spawn_blocking(move || apart(compile));
     match task.await {
         Ok(result) => result,
         Err(panic) => Err(vec![Diagnostic {

@@ -20,6 +20,7 @@ use super::signals;
 use super::snapshot::Snapshot;
 use super::status;
 use crate::admin;
+use crate::config::load::apart;
 use crate::config::otlp::telemetry::Telemetry;
 use crate::config::{Config, Diagnostic, Environment};
 use crate::idempotency::Keys;
@@ -107,8 +108,10 @@ pub fn run(path: &Path) -> Result<(), StartError> {
 
 /// The first generation. What its files said is let go of with this.
 fn load(path: &Path, metrics: &Metrics) -> Result<Snapshot, Vec<Diagnostic>> {
-    let (config, sources) = Config::load(path, &Environment::process())?;
-    reload::compile(config, &sources, metrics)
+    apart(|| {
+        let (config, sources) = Config::load(path, &Environment::process())?;
+        reload::compile(config, &sources, metrics)
+    })
 }
 
 /// A record that cannot be written is found out now, and not with the first request.

@@ -83,16 +83,16 @@ pub fn load_partial<T: DeserializeOwned>(path: &Path, environment: &Environment)
     Draft { value, sources: Sources::new(files, tree, findings) }
 }
 
-/// Reads in a thread that ends: the allocator keeps a thread's memory together, so that what the
-/// parser and the tree have taken comes back whole, instead of staying as gaps between the parts of
-/// the configuration.
-fn apart<R: Send>(read: impl Fn() -> R + Sync) -> R {
+/// Does `work` in a thread that ends with it. The allocator keeps together what a thread allocates: what
+/// the parser and the tree have taken comes back whole, instead of staying as gaps between the parts
+/// of the configuration; so does a configuration, if it is made in a thread that it outlives.
+pub fn apart<R: Send>(work: impl Fn() -> R + Sync) -> R {
     std::thread::scope(|scope| {
-        let reader = std::thread::Builder::new().name("configuration".to_owned()).stack_size(STACK);
-        match reader.spawn_scoped(scope, &read) {
-            Ok(reader) => reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+        let thread = std::thread::Builder::new().name("configuration".to_owned()).stack_size(STACK);
+        match thread.spawn_scoped(scope, &work) {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
             // A thread that cannot be had costs memory only.
-            Err(_) => read(),
+            Err(_) => work(),
         }
     })
 }
