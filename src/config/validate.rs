@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::load::{KeyPath, Problem, Sources, suggest};
+use super::load::{KeyPath, MAX_FINDINGS, Problem, Sources, suggest};
 use super::{Config, Route};
 use crate::config::route::Serve;
 use crate::policy::auth;
@@ -203,6 +203,11 @@ impl RouteCheck<'_> {
         }
         let path = [&["routes", self.name], key].concat();
         let problem = Problem::new(at(&path), format!("nothing in `{section}` is named `{name}`"));
+        if self.problems.len() >= MAX_FINDINGS {
+            // It will not be shown, and need not be compared with ten thousand names.
+            self.problems.push(problem);
+            return;
+        }
         let candidates =
             known.keys().map(String::as_str).chain(self.sources.names_pruned_from(section));
         self.problems.push(problem.suggesting(suggest(name, candidates)));

@@ -51,7 +51,7 @@ const MAX_VALUES: usize = 1_000_000;
 /// Bytes of stack for the thread that reads: a main thread's.
 const STACK: usize = 8 * 1024 * 1024;
 /// Problems shown at once.
-const MAX_FINDINGS: usize = 100;
+pub(super) const MAX_FINDINGS: usize = 100;
 
 /// A configuration without its wrong parts, which the sources remember.
 #[derive(Debug)]
