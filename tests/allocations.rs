@@ -1,11 +1,13 @@
 //! No policy allocates for a request that it admits: not when it is asked, nor when it is told how
-//! the request ended.
+//! the request ended. Nor is anything allocated to count it.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use allocation_counter::{AllocationInfo, measure};
 use http::{HeaderMap, Method};
+use portcullis::observe::metrics::{Family, Metrics};
 use portcullis::policy::breaker::{Breaker, Verdict};
 use portcullis::policy::bulkhead::Bulkhead;
 use portcullis::policy::outcome::Outcome;
@@ -105,6 +107,28 @@ fn a_retry_allocates_nothing_in_any_budget() {
             }
         }));
     }
+}
+
+#[test]
+fn requests_after_the_first_are_counted_without_an_allocation() {
+    let metrics = Metrics::new().expect("names that are right");
+    let (route, upstream) = (metrics.route(&"a".into()), metrics.upstream(&"u".into()));
+    let count = |status| {
+        route.answered(Family::Http, status, Duration::from_millis(1));
+        route.rejected("rate_limited");
+        route.rejected("circuit_open");
+        route.retried();
+        route.retry_stopped("budget");
+        route.diverted("circuit_open");
+        route.fell_back("circuit_open");
+        upstream.attempted("2xx");
+        upstream.attempted("timeout");
+        upstream.answered(Duration::from_millis(1));
+    };
+    // A route that nothing was counted for has nothing to count in.
+    assert!(measure(|| count(200)).count_total > 0);
+    assert_none(&measure(|| (0..ATTEMPTS).for_each(|_| count(503))));
+    assert_eq!((route.requests(), route.errors()), (ATTEMPTS + 1, ATTEMPTS));
 }
 
 #[test]

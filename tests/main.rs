@@ -41,6 +41,7 @@ mod idempotency;
 mod idempotency_full;
 mod idempotency_shared;
 mod invocations;
+mod many_routes;
 mod microservices;
 mod otlp;
 mod outage;

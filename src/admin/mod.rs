@@ -83,7 +83,7 @@ impl BackgroundService for Admin {
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], status::metrics(&shared)).into_response()
+    into_response(status::metrics(&shared).await)
 }
 
 async fn order(

@@ -19,8 +19,9 @@ mod validate;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 pub use load::{Diagnostic, Environment, Problem, Sources};
 pub use route::Route;
@@ -67,8 +68,16 @@ pub struct Config {
     /// Sets of descriptors, by the name that routes know them by.
     #[serde(default)]
     pub descriptors: BTreeMap<String, transcode::config::DescriptorFile>,
-    #[serde(default)]
-    pub routes: BTreeMap<String, Route>,
+    /// Each shared with what it is compiled into.
+    #[serde(default, deserialize_with = "shared")]
+    pub routes: BTreeMap<String, Arc<Route>>,
+}
+
+fn shared<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, Arc<Route>>, D::Error> {
+    let routes = BTreeMap::<String, Route>::deserialize(deserializer)?;
+    Ok(routes.into_iter().map(|(name, route)| (name, Arc::new(route))).collect())
 }
 
 impl Config {

@@ -15,7 +15,8 @@ use crate::routing;
 use crate::transcode;
 use crate::units::{Size, Timespan};
 
-/// What a request must look like, what it must pass, and where it goes.
+/// What a request must look like, what it must pass, and where it goes. What is large and seldom
+/// written is in a box: there may be ten thousand routes.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
@@ -29,12 +30,12 @@ pub struct Route {
     #[serde(default)]
     pub rate_limit: rate_limit::Limits,
     /// Absent: an `Idempotency-Key` is a header like any other.
-    pub idempotency: Option<idempotency::Config>,
-    pub circuit_breaker: Option<breaker::Config>,
+    pub idempotency: Option<Box<idempotency::Config>>,
+    pub circuit_breaker: Option<Box<breaker::Config>>,
     pub bulkhead: Option<bulkhead::Config>,
     #[serde(default)]
     pub timeout: Timeouts,
-    pub retry: Option<retry::Config>,
+    pub retry: Option<Box<retry::Config>>,
     /// Tells the client how many attempts were made, and why no more were. Absent: nothing does.
     pub retry_info_header: Option<Header>,
     /// What is answered where the upstream's answer cannot be had.
@@ -47,7 +48,7 @@ pub struct Route {
     pub max_body: Size,
     pub json: Option<Json>,
     /// Calls of RPC that become plain HTTP with JSON, or the other way round.
-    pub transcode: Option<transcode::Config>,
+    pub transcode: Option<Box<transcode::Config>>,
     #[serde(default)]
     pub errors: Dialect,
     /// What a plain HTTP upstream's errors are to callers of RPC.
@@ -56,7 +57,7 @@ pub struct Route {
     /// What plain HTTP clients get instead of a status of the upstream's.
     #[serde(default)]
     pub status_map: StatusMap,
-    pub cors: Option<Cors>,
+    pub cors: Option<Box<Cors>>,
     /// Absent: a request to change protocols is an ordinary one.
     pub websocket: Option<WebSocket>,
     /// As a whole in place of `record.default`.

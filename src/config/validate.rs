@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::load::{KeyPath, Problem, Sources, suggest};
+use super::load::{KeyPath, MAX_FINDINGS, Problem, Sources, suggest};
 use super::{Config, Route};
 use crate::config::route::Serve;
 use crate::policy::auth;
@@ -100,8 +100,7 @@ impl RouteCheck<'_> {
     fn target(&mut self) {
         match (&self.route.upstream, self.route.serve) {
             (Some(upstream), None) => {
-                let known = self.config.upstreams.keys().map(String::as_str).collect();
-                self.reference(&["upstream"], "upstreams", upstream, known);
+                self.reference(&["upstream"], "upstreams", upstream, &self.config.upstreams);
             }
             (
                 None,
@@ -122,9 +121,8 @@ impl RouteCheck<'_> {
 
     fn credentials(&mut self) {
         let Some(auth) = &self.route.auth else { return };
-        let known: Vec<&str> = self.config.auth.keys().map(String::as_str).collect();
         for name in auth.require.iter() {
-            self.reference(&["auth", "require"], "auth", name, known.clone());
+            self.reference(&["auth", "require"], "auth", name, &self.config.auth);
         }
     }
 
@@ -133,7 +131,7 @@ impl RouteCheck<'_> {
         let limits = self.route.rate_limit.0.iter().filter_map(|limit| limit.shared.as_ref());
         let stores: BTreeSet<&str> = limits.map(|shared| shared.store.as_str()).collect();
         for store in &stores {
-            let known = self.config.rate_limit_stores.keys().map(String::as_str).collect();
+            let known = &self.config.rate_limit_stores;
             self.reference(&["rate_limit"], "rate_limit_stores", store, known);
         }
         if let (Some(one), Some(other)) = (stores.first(), stores.last())
@@ -174,8 +172,7 @@ impl RouteCheck<'_> {
         let Some(budget) = self.route.retry.as_ref().and_then(|r| r.budget.as_ref()) else {
             return;
         };
-        let known = self.config.retry_budgets.keys().map(String::as_str).collect();
-        self.reference(&["retry", "budget"], "retry_budgets", budget, known);
+        self.reference(&["retry", "budget"], "retry_budgets", budget, &self.config.retry_budgets);
     }
 
     fn fallback(&mut self) {
@@ -189,19 +186,30 @@ impl RouteCheck<'_> {
         } else if self.route.upstream.as_ref() == Some(upstream) {
             self.report(&key, "is the route's own upstream: name another one");
         } else {
-            let known = self.config.upstreams.keys().map(String::as_str).collect();
-            self.reference(&key, "upstreams", upstream, known);
+            self.reference(&key, "upstreams", upstream, &self.config.upstreams);
         }
     }
 
     /// A name must be defined in `section`; a near miss is suggested.
-    fn reference(&mut self, key: &[&str], section: &str, name: &str, known: Vec<&str>) {
-        if known.contains(&name) || self.sources.is_pruned(at(&[section, name])) {
+    fn reference<T>(
+        &mut self,
+        key: &[&str],
+        section: &str,
+        name: &str,
+        known: &BTreeMap<String, T>,
+    ) {
+        if known.contains_key(name) || self.sources.is_pruned(at(&[section, name])) {
             return;
         }
         let path = [&["routes", self.name], key].concat();
         let problem = Problem::new(at(&path), format!("nothing in `{section}` is named `{name}`"));
-        let candidates = known.into_iter().chain(self.sources.names_pruned_from(section));
+        if self.problems.len() >= MAX_FINDINGS {
+            // It will not be shown, and need not be compared with ten thousand names.
+            self.problems.push(problem);
+            return;
+        }
+        let candidates =
+            known.keys().map(String::as_str).chain(self.sources.names_pruned_from(section));
         self.problems.push(problem.suggesting(suggest(name, candidates)));
     }
 
@@ -227,8 +235,8 @@ impl RouteCheck<'_> {
     /// What goes upstream is said once.
     fn transcode(&mut self) {
         let Some(transcode) = &self.route.transcode else { return };
-        let known = self.config.descriptors.keys().map(String::as_str).collect();
-        self.reference(&["transcode", "descriptors"], "descriptors", &transcode.descriptors, known);
+        let (set, known) = (&transcode.descriptors, &self.config.descriptors);
+        self.reference(&["transcode", "descriptors"], "descriptors", set, known);
         if self.route.serve.is_some() {
             self.report(&["transcode"], "a route with `serve` has no upstream to transcode for");
         }

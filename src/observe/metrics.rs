@@ -1,29 +1,32 @@
 //! Everything that can be graphed.
 //!
 //! Names and labels are defined here and nowhere else. Labels come from configuration,
-//! never from a request. The request path holds resolved children ([`RouteMetrics`],
-//! [`UpstreamMetrics`]); state that lives elsewhere (breakers, slots, budgets, queues) is
+//! never from a request. The request path counts in place ([`RouteMetrics`],
+//! [`UpstreamMetrics`]), in what the first request made; state that lives elsewhere (breakers, slots, budgets, queues) is
 //! copied into gauges when somebody asks.
 
+mod durations;
 mod family;
+mod live;
 pub mod otlp;
+mod reasons;
 mod record;
 mod register;
 mod route;
+mod shown;
 mod store;
 mod upstream;
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
-use family::CLASSES;
 pub use family::Family;
+use live::Live;
 use prometheus::proto::MetricFamily;
 use prometheus::{
-    Encoder, GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
-    TextEncoder,
+    Encoder, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
 use record::RecordMetrics;
-use register::{counter, counters, gauge, gauges, histograms, opts, register};
+use register::{counter, counters, gauge, gauges, opts, register};
 pub use route::RouteMetrics;
 pub use store::StoreMetrics;
 pub use upstream::UpstreamMetrics;
@@ -31,14 +34,8 @@ pub use upstream::UpstreamMetrics;
 /// The gateway's metrics. One per process, shared.
 pub struct Metrics {
     registry: Registry,
-    requests: IntCounterVec,
-    request_duration: HistogramVec,
-    rejections: IntCounterVec,
-    retries: IntCounterVec,
-    retries_stopped: IntCounterVec,
-    fallbacks: IntCounterVec,
-    fallback_calls: IntCounterVec,
-    upstreams: upstream::Upstreams,
+    routes: Live<route::Counts>,
+    upstreams: Live<upstream::Counts>,
     limit_stores: store::Stores,
     /// Requests being answered now.
     pub in_flight: IntGauge,
@@ -93,44 +90,8 @@ impl Metrics {
         #[cfg(target_os = "linux")]
         r.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         Ok(Metrics {
-            requests: counters(
-                r,
-                "requests_total",
-                "Answered requests",
-                &["route", "class", "protocol"],
-            )?,
-            request_duration: histograms(
-                r,
-                "request_duration_seconds",
-                "From a request's head to the last byte of its answer",
-                "route",
-            )?,
-            rejections: counters(
-                r,
-                "rejections_total",
-                "Requests the gateway answered by itself",
-                &["route", "code"],
-            )?,
-            retries: counters(r, "retries_total", "Attempts after the first", &["route"])?,
-            retries_stopped: counters(
-                r,
-                "retries_stopped_total",
-                "Failed attempts that were not tried again",
-                &["route", "reason"],
-            )?,
-            fallbacks: counters(
-                r,
-                "fallbacks_total",
-                "Requests that the answer of a route's fallback was given to",
-                &["route", "reason"],
-            )?,
-            fallback_calls: counters(
-                r,
-                "fallback_calls_total",
-                "Requests sent to the upstream that a route falls back on",
-                &["route", "reason"],
-            )?,
-            upstreams: upstream::Upstreams::new(r)?,
+            routes: register(r, Live::new()?)?,
+            upstreams: register(r, Live::new()?)?,
             limit_stores: store::Stores::new(r)?,
             in_flight: gauge(r, "requests_in_flight", "Requests being answered")?,
             connections: gauge(r, "connections", "Open client connections")?,
@@ -177,23 +138,13 @@ impl Metrics {
         })
     }
 
-    pub fn route(&self, name: &str) -> RouteMetrics {
-        RouteMetrics {
-            answered: Family::ALL.map(|family| {
-                CLASSES.map(|c| self.requests.with_label_values(&[name, c, family.as_str()]))
-            }),
-            duration: self.request_duration.with_label_values(&[name]),
-            retries: self.retries.with_label_values(&[name]),
-            stopped: self.retries_stopped.clone(),
-            fallbacks: self.fallbacks.clone(),
-            fallback_calls: self.fallback_calls.clone(),
-            rejections: self.rejections.clone(),
-            route: name.into(),
-        }
+    /// Those of the route with this name; it goes on with those of one that was there before.
+    pub fn route(&self, name: &Arc<str>) -> RouteMetrics {
+        RouteMetrics(self.routes.of(name))
     }
 
-    pub fn upstream(&self, name: &str) -> UpstreamMetrics {
-        self.upstreams.of(name)
+    pub fn upstream(&self, name: &Arc<str>) -> UpstreamMetrics {
+        UpstreamMetrics(self.upstreams.of(name))
     }
 
     /// Those of an entry of `rate_limit_stores`.

@@ -223,7 +223,7 @@ pub fn reconnect(session: &Session, ctx: &mut Context, refused: bool, now: Momen
 fn grant(ctx: &mut Context, route: &Route, after: Duration) {
     ctx.backoff = Some(after);
     ctx.end.retry_stopped = None;
-    route.metrics.retries.inc();
+    route.metrics.retried();
 }
 
 /// A permit from every breaker that counts attempts; all or none.

@@ -65,7 +65,9 @@ impl Gateway {
         ctx: &mut Context,
         route: &Route,
     ) -> Result<Option<Answer>, Rejection> {
-        let Some(Idempotency { config, lease }) = &route.idempotency else { return Ok(None) };
+        let Some(Idempotency { config, lease }) = route.idempotency.as_deref() else {
+            return Ok(None);
+        };
         if !config.covers(&session.req_header().method) {
             return Ok(None);
         }

@@ -57,7 +57,7 @@ pub fn on_head(
     ctx.attempt.upstream_status = Some(status);
     ctx.attempt.upstream_duration = Some(took);
     if let Some(upstream) = ctx.upstream() {
-        upstream.metrics.duration.observe(took.as_secs_f64());
+        upstream.metrics.answered(took);
     }
     judge(session, ctx, &route, head, now)?;
     if ctx.body.call.is_some() {

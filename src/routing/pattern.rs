@@ -7,15 +7,16 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use super::path;
 
-/// A validated path pattern.
+/// A validated path pattern; its copies share it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(try_from = "String")]
 pub struct Pattern {
-    text: Box<str>,
-    segments: Box<[Segment]>,
+    text: Arc<str>,
+    segments: Arc<[Segment]>,
 }
 
 /// One segment of a pattern; what matches better comes first.
@@ -35,6 +36,11 @@ impl Pattern {
     /// The pattern of a route that names no path.
     pub fn everything() -> Self {
         Pattern { text: "/*".into(), segments: [Segment::Rest].into() }
+    }
+
+    /// As it was written.
+    pub fn text(&self) -> &Arc<str> {
+        &self.text
     }
 
     pub(super) fn segments(&self) -> &[Segment] {

@@ -48,7 +48,7 @@ pub(super) fn breaker(
     old: Option<&Arc<Route>>,
     now: Moment,
 ) -> Option<Arc<Breaker>> {
-    let wanted = config.circuit_breaker.as_ref()?;
+    let wanted = config.circuit_breaker.as_deref()?;
     let kept = old.and_then(|old| old.policies.route_breaker.clone());
     let kept = kept.filter(|breaker| breaker.config() == wanted);
     Some(kept.unwrap_or_else(|| Arc::new(Breaker::new(wanted.clone(), now))))
@@ -124,7 +124,7 @@ pub(super) fn upstreams(
             let wrapped = certificates.iter().map(|c| WrappedX509::new(c.to_vec(), parse_x509));
             wrapped.collect()
         });
-        let metrics = metrics.upstream(name);
+        let metrics = metrics.upstream(&upstream.name);
         let target = UpstreamTarget { upstream, metrics, authorities, pool_key };
         targets.insert(name.clone(), Arc::new(target));
     }
@@ -197,7 +197,7 @@ fn keyed_claims(config: &Config, authority: &str) -> Arc<[Arc<str>]> {
     if let Some(auth::Config::ApiKey(_)) = config.auth.get(authority) {
         return Arc::default();
     }
-    let requires = |route: &&config::Route| {
+    let requires = |route: &&Arc<config::Route>| {
         route.auth.as_ref().is_some_and(|auth| auth.require.iter().any(|name| name == authority))
     };
     let limits = config.routes.values().filter(requires).flat_map(|route| &route.rate_limit.0);

@@ -9,12 +9,16 @@ use tokio::signal::unix::Signal;
 use super::carry;
 use super::shared::Shared;
 use super::snapshot::Snapshot;
+use crate::config::load::apart;
 use crate::config::{Config, Diagnostic, Environment, Problem, Sources};
 use crate::time::Clock;
 use crate::upstream::resolve;
 
 /// How long names may hold up a start or a reload.
 pub const RESOLVE_WAIT: Duration = Duration::from_secs(2);
+
+/// How often a generation that is out of force is looked at.
+const RETIRE_POLL: Duration = Duration::from_millis(100);
 
 /// Reload whenever the process is told to, for ever.
 pub async fn on_hangup(shared: Arc<Shared>, path: PathBuf, mut hangups: Signal) {
@@ -30,7 +34,7 @@ async fn reload(shared: &Arc<Shared>, path: &Path) {
             start_background(&next).await;
             carry::resize(&next);
             shared.expect(&next);
-            shared.snapshot.store(Arc::new(next));
+            retire(shared.snapshot.swap(Arc::new(next)));
             shared.metrics.reloads.with_label_values(&["ok"]).inc();
             log::info!("{}: reloaded, generation {generation}", path.display());
         }
@@ -49,10 +53,22 @@ async fn reload(shared: &Arc<Shared>, path: &Path) {
     }
 }
 
+/// Wait until the last request of a generation has ended, and let go of it there where that holds
+/// nothing up: ten thousand routes are work for milliseconds, which would be that request's.
+fn retire(generation: Arc<Snapshot>) {
+    tokio::spawn(async move {
+        while Arc::strong_count(&generation) > 1 {
+            tokio::time::sleep(RETIRE_POLL).await;
+        }
+        // Where it panics, that is logged by the runtime.
+        let _ = tokio::task::spawn_blocking(move || drop(generation)).await;
+    });
+}
+
 async fn load(shared: &Arc<Shared>, path: &Path) -> Result<Snapshot, Vec<Diagnostic>> {
     // Reading files and compiling keys is blocking work.
     let (shared, path, file) = (shared.clone(), path.to_owned(), path.to_owned());
-    let task = tokio::task::spawn_blocking(move || {
+    let compile = move || {
         let (config, sources) = Config::load(&path, &Environment::process())?;
         let before = shared.snapshot.load();
         let fixed = unchangeable(&before.config, &config);
@@ -61,7 +77,8 @@ async fn load(shared: &Arc<Shared>, path: &Path) -> Result<Snapshot, Vec<Diagnos
         }
         Snapshot::compile(config, Some(&before), &shared.metrics, Clock::now())
             .map_err(|problems| sources.diagnose(problems))
-    });
+    };
+    let task = tokio::task::spawn_blocking(move || apart(compile));
     match task.await {
         Ok(result) => result,
         Err(panic) => Err(vec![Diagnostic {

@@ -20,6 +20,7 @@ use super::signals;
 use super::snapshot::Snapshot;
 use super::status;
 use crate::admin;
+use crate::config::load::apart;
 use crate::config::otlp::telemetry::Telemetry;
 use crate::config::{Config, Diagnostic, Environment};
 use crate::idempotency::Keys;
@@ -54,27 +55,25 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     let hangups = hangups(&runtime)?;
     signals::take_others(&runtime);
     let descriptors = Descriptors::raise();
-    let (config, sources) =
-        Config::load(path, &Environment::process()).map_err(StartError::Config)?;
     let metrics = Arc::new(Metrics::new().map_err(|e| StartError::Other(e.to_string()))?);
-    let mut snapshot =
-        reload::compile(config.clone(), &sources, &metrics).map_err(StartError::Config)?;
-    check_addresses(&config)?;
-    descriptors.report(config.server.max_connections);
+    let mut snapshot = load(path, &metrics).map_err(StartError::Config)?;
     snapshot.events = EventLog::start()
         .map_err(|error| StartError::Other(format!("no thread for the log: {error}")))?;
+    let config = &snapshot.config;
+    check_addresses(config)?;
+    descriptors.report(config.server.max_connections);
 
     let database = config.record.store.chosen().map(|_| Database::open(&config.record.store));
     let database = database.transpose().map_err(|error| StartError::Other(error.to_string()))?;
     if let Some(database) = &database {
-        check_files(database, &config, &snapshot, &runtime)?;
+        check_files(database, &snapshot, &runtime)?;
     }
     let meters = &metrics.record.meters;
     let recorder = database
         .as_ref()
         .map(|d| Recorder::start(d, &config.record, runtime.handle(), meters.clone()));
     let keys = database.as_ref().map(|database| Keys::start(database, runtime.handle()));
-    let (exporting, interval) = export(&config)?;
+    let (exporting, interval) = export(config)?;
     let tracer = Tracer::start(exporting.traces.as_ref(), config.traces.sample, &metrics);
     let shared = Arc::new(Shared::new(snapshot, metrics, descriptors, recorder, keys, tracer));
     let push = exporting.metrics.as_ref().map(|channel| {
@@ -82,8 +81,9 @@ pub fn run(path: &Path) -> Result<(), StartError> {
         Push::start(channel.clone(), interval, exports, move || status::gather(&shared))
     });
 
-    let conf = server_conf(&config);
-    let mut server = Server::new_with_opt_and_conf(None, conf);
+    let started = shared.snapshot.load_full();
+    let config = &started.config;
+    let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
     server.bootstrap();
     let proxy = http_proxy(&server.configuration, Gateway::new(shared.clone()));
     let listeners = Listeners::new(proxy, shared.clone());
@@ -99,17 +99,28 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     proxy.add_dependency(&background);
     let admin = admin::Admin::new(shared.clone(), config.admin.address);
     server.add_service(background_service("admin", admin));
-    server.run(RunArgs { shutdown_signal: Box::new(Drain::new(shared, push, config.server)) });
+    let drain = Drain::new(shared, push, config.server.clone());
+    // Or the first generation would be there for ever.
+    drop(started);
+    server.run(RunArgs { shutdown_signal: Box::new(drain) });
     Ok(())
+}
+
+/// The first generation. What its files said is let go of with this.
+fn load(path: &Path, metrics: &Metrics) -> Result<Snapshot, Vec<Diagnostic>> {
+    apart(|| {
+        let (config, sources) = Config::load(path, &Environment::process())?;
+        reload::compile(config, &sources, metrics)
+    })
 }
 
 /// A record that cannot be written is found out now, and not with the first request.
 fn check_files(
     database: &Database,
-    config: &Config,
     snapshot: &Snapshot,
     runtime: &tokio::runtime::Runtime,
 ) -> Result<(), StartError> {
+    let config = &snapshot.config;
     let opened = runtime.block_on(database.require(&config.record.store));
     opened.map_err(|error| StartError::Other(error.to_string()))?;
     if snapshot.routes.iter().any(|route| config.record.needs_journal(&route.record)) {

@@ -39,7 +39,7 @@ impl Shared {
     ) -> Self {
         Shared {
             // A route cannot be named like this: names in YAML paths have no parentheses here.
-            unrouted: metrics.route("(none)"),
+            unrouted: metrics.route(&"(none)".into()),
             snapshot: ArcSwap::from_pointee(snapshot),
             lifecycle: Arc::new(Lifecycle::default()),
             metrics,

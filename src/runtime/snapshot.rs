@@ -104,23 +104,23 @@ pub struct Idempotency {
     pub lease: Duration,
 }
 
-/// One route, ready to serve.
+/// One route, ready to serve; what few routes have is in a box.
 pub struct Route {
     pub name: Arc<str>,
     /// The pattern of its path, where it has exactly one: how its spans are named.
     pub pattern: Option<Arc<str>>,
-    pub config: config::Route,
+    pub config: Arc<config::Route>,
     pub target: Target,
-    pub guard: Option<Guard>,
+    pub guard: Option<Box<Guard>>,
     pub policies: Policies,
     /// Those of `policies.rate_limits` that replicas count together, if there is where.
     pub shared_limits: Option<SharedLimits>,
     /// How clients are told of `policies.rate_limits`.
     pub limit_fields: rate_limit::Fields,
-    pub retry: Option<Retry>,
+    pub retry: Option<Box<Retry>>,
     /// Its own, or the default.
     pub record: record::Policy,
-    pub idempotency: Option<Idempotency>,
+    pub idempotency: Option<Box<Idempotency>>,
     /// Where a request goes whose own upstream cannot answer it.
     pub fallback: Option<Arc<UpstreamTarget>>,
     pub capture: Option<Capture>,
@@ -218,7 +218,9 @@ impl Snapshot {
     }
 
     pub fn route(&self, name: &str) -> Option<&Arc<Route>> {
-        self.routes.iter().find(|route| &*route.name == name)
+        // In order; a reload looks for each of its routes.
+        let place = self.routes.binary_search_by(|route| (*route.name).cmp(name)).ok()?;
+        self.routes.get(place)
     }
 }
 
@@ -236,7 +238,7 @@ struct Parts<'a> {
 impl Route {
     fn compile(
         name: &str,
-        config: &config::Route,
+        config: &Arc<config::Route>,
         parts: Parts<'_>,
         old: Option<&Arc<Route>>,
         metrics: &Metrics,
@@ -259,31 +261,33 @@ impl Route {
             .as_ref()
             .map(|auth| {
                 let find = |name: &str| parts.authorities.get(name).map(|a| a.verifier.clone());
-                Guard::try_new(auth, find).map_err(|e| problem("auth", e.to_string()))
+                let guard = Guard::try_new(auth, find);
+                guard.map(Box::new).map_err(|e| problem("auth", e.to_string()))
             })
             .transpose()?;
         let retry = config.retry.as_ref().map(|retry| {
             let budget = retry.budget.as_ref().and_then(|name| parts.budgets.get(name));
             let jitter = retry::Jitter::new(parts.jitter_seed);
-            Retry { config: retry.clone(), budget: budget.cloned(), jitter }
+            Box::new(Retry { config: (**retry).clone(), budget: budget.cloned(), jitter })
         });
         let shared = config.rate_limit.0.iter().find_map(|limit| limit.shared.as_ref());
         let store = shared.and_then(|shared| parts.limit_stores.get(&shared.store));
         let shared_limits =
             store.and_then(|store| SharedLimits::compile(name, &config.rate_limit, store.clone()));
         let record = config.record.as_ref().unwrap_or(parts.record);
-        let idempotency = config.idempotency.as_ref().map(|idempotency| Idempotency {
-            lease: idempotency.lease_of(*config.timeout.request, parts.commit_timeout),
-            config: idempotency.clone(),
+        let idempotency = config.idempotency.as_deref().map(|idempotency| {
+            let lease = idempotency.lease_of(*config.timeout.request, parts.commit_timeout);
+            Box::new(Idempotency { config: idempotency.clone(), lease })
         });
         let upstream_breaker = match &target {
             Target::Upstream(target) => target.upstream.breaker().cloned(),
             Target::Serve(_) => None,
         };
+        let name: Arc<str> = name.into();
         Ok(Route {
-            name: name.into(),
+            metrics: metrics.route(&name),
             pattern: match config.matches.path.values() {
-                Some([only]) => Some(only.to_string().into()),
+                Some([only]) => Some(only.text().clone()),
                 Some(_) | None => None,
             },
             policies: Policies {
@@ -294,7 +298,7 @@ impl Route {
                 bulkhead_status: config.bulkhead.as_ref().map(|b| b.status).unwrap_or_default(),
             },
             shared_limits,
-            limit_fields: rate_limit::Fields::new(name, &config.rate_limit),
+            limit_fields: rate_limit::Fields::new(&name, &config.rate_limit),
             target,
             guard,
             retry,
@@ -306,11 +310,11 @@ impl Route {
                 .cloned(),
             idempotency,
             capture: Capture::compile(record),
-            transcoder: transcoders::of_route(name, config, parts.descriptors)?,
+            transcoder: transcoders::of_route(&name, config, parts.descriptors)?,
             recorded_query: Query::compile(record),
             record: record.clone(),
-            metrics: metrics.route(name),
             config: config.clone(),
+            name,
         })
     }
 
@@ -334,7 +338,7 @@ impl Route {
 
     /// Request headers that hold credentials the upstream must not see.
     pub fn credential_headers(&self) -> &[HeaderName] {
-        self.guard.as_ref().map_or(&[], Guard::credential_headers)
+        self.guard.as_ref().map_or(&[], |guard| guard.credential_headers())
     }
 }
 

@@ -6,7 +6,7 @@ mod health;
 mod keys;
 
 use std::collections::BTreeMap;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -42,14 +42,32 @@ impl Answer {
 }
 
 /// The answer to one of the questions a route may serve.
-pub async fn answer(shared: &Shared, what: Serve) -> Answer {
+pub async fn answer(shared: &Arc<Shared>, what: Serve) -> Answer {
     match what {
         Serve::Live => health::live(),
         Serve::Ready => health::ready(shared),
         Serve::Health => health::health(shared, None).await,
         Serve::HealthDetails => health::health(shared, Some(circuits::all(shared))).await,
-        Serve::Status => Answer::json(200, &status(shared)),
+        Serve::Status => apart(shared, |shared| Answer::json(200, &status(shared))).await,
     }
+}
+
+/// All metrics, in the text format of Prometheus.
+pub async fn metrics(shared: &Arc<Shared>) -> Answer {
+    apart(shared, |shared| Answer {
+        status: 200,
+        content_type: Some(HeaderValue::from_static("text/plain; version=0.0.4")),
+        body: render(&gather(shared)).into(),
+    })
+    .await
+}
+
+/// Off the thread that asks, which has other requests: ten thousand routes are a lot to write.
+async fn apart(shared: &Arc<Shared>, write: fn(&Shared) -> Answer) -> Answer {
+    let shared = shared.clone();
+    let task = tokio::task::spawn_blocking(move || write(&shared));
+    // A panic is logged where it happens.
+    task.await.unwrap_or(Answer { status: 500, content_type: None, body: Bytes::new() })
 }
 
 #[derive(Serialize)]
@@ -210,11 +228,6 @@ fn budgets(snapshot: &Snapshot, now: Moment) -> BTreeMap<String, BudgetStatus> {
         refused: budget.refused(),
     };
     snapshot.budgets.iter().map(|(name, budget)| (name.clone(), of(budget))).collect()
-}
-
-/// All metrics, in the text format of Prometheus.
-pub fn metrics(shared: &Shared) -> Vec<u8> {
-    render(&gather(shared))
 }
 
 /// Copy the state that lives in policies and recorder into the metrics, and gather them all.

@@ -48,8 +48,10 @@ use collect::collect;
 const MAX_DEPTH: usize = 64;
 /// Values and keys in a file, with aliases expanded.
 const MAX_VALUES: usize = 1_000_000;
+/// Bytes of stack for the thread that reads: a main thread's.
+const STACK: usize = 8 * 1024 * 1024;
 /// Problems shown at once.
-const MAX_FINDINGS: usize = 100;
+pub(super) const MAX_FINDINGS: usize = 100;
 
 /// A configuration without its wrong parts, which the sources remember.
 #[derive(Debug)]
@@ -71,12 +73,28 @@ pub fn load<T: DeserializeOwned>(
 
 /// Like [`load`], for a configuration that is valid only after [`Draft::validate`].
 pub fn load_partial<T: DeserializeOwned>(path: &Path, environment: &Environment) -> Draft<T> {
-    let mut assembly = Assembly::new(environment);
-    let mut tree = assembly.assemble(path);
-    let Assembly { files, mut findings, .. } = assembly;
+    let (files, mut tree, mut findings) = apart(|| {
+        let mut assembly = Assembly::new(environment);
+        let tree = assembly.assemble(path);
+        (assembly.files, tree, assembly.findings)
+    });
     let nothing_read = findings.incomplete && matches!(tree.value, node::Value::Null);
     let value = if nothing_read { None } else { collect(&mut tree, &mut findings) };
     Draft { value, sources: Sources::new(files, tree, findings) }
+}
+
+/// Does `work` in a thread that ends with it. The allocator keeps together what a thread allocates: what
+/// the parser and the tree have taken comes back whole, instead of staying as gaps between the parts
+/// of the configuration; so does a configuration, if it is made in a thread that it outlives.
+pub fn apart<R: Send>(work: impl Fn() -> R + Sync) -> R {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("configuration".to_owned()).stack_size(STACK);
+        match thread.spawn_scoped(scope, &work) {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            // A thread that cannot be had costs memory only.
+            Err(_) => work(),
+        }
+    })
 }
 
 impl<T> Draft<T> {

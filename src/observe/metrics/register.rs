@@ -47,15 +47,6 @@ pub(super) fn gauges(
     register(r, IntGaugeVec::new(opts(name, help), labels)?)
 }
 
-pub(super) fn histograms(
-    r: &Registry,
-    name: &str,
-    help: &str,
-    label: &str,
-) -> prometheus::Result<HistogramVec> {
-    histograms_in(r, name, help, label, &LATENCY_BUCKETS)
-}
-
 pub(super) fn histograms_in(
     r: &Registry,
     name: &str,

@@ -1,67 +1,163 @@
 //! What is counted for each route.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use prometheus::{Histogram, IntCounter, IntCounterVec};
+use prometheus::proto::{Metric, MetricType};
 
 use super::Family;
+use super::durations::Durations;
+use super::family::CLASSES;
+use super::live::{Counted, Entry, Shape};
+use super::reasons::Reasons;
+use super::shown::counter;
 
-/// One route's metrics, resolved when the configuration was compiled.
+/// One route's metrics, made with its first request.
 #[derive(Clone)]
-pub struct RouteMetrics {
+pub struct RouteMetrics(pub(super) Arc<Entry<Counts>>);
+
+#[derive(Default)]
+pub(super) struct Counts {
     /// By [`Family`], then by class of status.
-    pub(super) answered: [[IntCounter; 5]; 4],
-    pub duration: Histogram,
-    pub retries: IntCounter,
-    pub(super) stopped: IntCounterVec,
-    pub(super) fallbacks: IntCounterVec,
-    pub(super) fallback_calls: IntCounterVec,
-    pub(super) rejections: IntCounterVec,
-    pub(super) route: Arc<str>,
+    answered: [[AtomicU64; 5]; 4],
+    duration: Durations,
+    retries: AtomicU64,
+    stopped: Reasons,
+    fallbacks: Reasons,
+    fallback_calls: Reasons,
+    rejections: Reasons,
 }
 
 impl RouteMetrics {
     /// A request has been answered with `status`; 0, for nothing, counts as the 4xx of a 499.
     pub fn answered(&self, family: Family, status: u16, took: Duration) {
         let class = if status == 0 { 4 } else { usize::from(status / 100).clamp(1, 5) };
-        self.answered[family as usize][class - 1].inc();
-        self.duration.observe(took.as_secs_f64());
+        let counts = self.0.counts();
+        // Relaxed, here and below: counts that nothing else depends on.
+        counts.answered[family as usize][class - 1].fetch_add(1, Ordering::Relaxed);
+        counts.duration.observe(took);
     }
 
-    pub fn rejected(&self, code: &str) {
-        self.rejections.with_label_values(&[&*self.route, code]).inc();
+    pub fn rejected(&self, code: &'static str) {
+        self.0.counts().rejections.count(code);
     }
 
-    pub fn retry_stopped(&self, reason: &str) {
-        self.stopped.with_label_values(&[&*self.route, reason]).inc();
+    /// One more attempt after the first.
+    pub fn retried(&self) {
+        self.0.counts().retries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn retry_stopped(&self, reason: &'static str) {
+        self.0.counts().stopped.count(reason);
     }
 
     /// A request goes to the upstream that the route falls back on.
-    pub fn diverted(&self, reason: &str) {
-        self.fallback_calls.with_label_values(&[&*self.route, reason]).inc();
+    pub fn diverted(&self, reason: &'static str) {
+        self.0.counts().fallback_calls.count(reason);
     }
 
     /// The route's fallback has answered.
-    pub fn fell_back(&self, reason: &str) {
-        self.fallbacks.with_label_values(&[&*self.route, reason]).inc();
+    pub fn fell_back(&self, reason: &'static str) {
+        self.0.counts().fallbacks.count(reason);
     }
 
     /// Requests answered so far.
     pub fn requests(&self) -> u64 {
-        self.answered.iter().flatten().map(IntCounter::get).sum()
+        let answered = self.0.counted().map(Counts::answered).unwrap_or_default();
+        answered.iter().flatten().sum()
     }
 
     /// Of those, answered with a 5xx.
     pub fn errors(&self) -> u64 {
-        self.answered.iter().map(|classes| classes[4].get()).sum()
+        let answered = self.0.counted().map(Counts::answered).unwrap_or_default();
+        answered.iter().map(|classes| classes[4]).sum()
     }
 
     pub fn mean_duration(&self) -> Duration {
-        let count = self.duration.get_sample_count();
-        if count == 0 {
-            return Duration::ZERO;
+        self.0.counted().map(|counts| counts.duration.mean()).unwrap_or_default()
+    }
+}
+
+impl Counts {
+    fn answered(&self) -> [[u64; 5]; 4] {
+        self.answered
+            .each_ref()
+            .map(|classes| classes.each_ref().map(|count| count.load(Ordering::Relaxed)))
+    }
+}
+
+impl Counted for Counts {
+    const SHAPES: &'static [Shape] = &[
+        Shape {
+            name: "requests_total",
+            help: "Answered requests",
+            kind: MetricType::COUNTER,
+            labels: &["class", "protocol", "route"],
+        },
+        Shape {
+            name: "request_duration_seconds",
+            help: "From a request's head to the last byte of its answer",
+            kind: MetricType::HISTOGRAM,
+            labels: &["route"],
+        },
+        Shape {
+            name: "retries_total",
+            help: "Attempts after the first",
+            kind: MetricType::COUNTER,
+            labels: &["route"],
+        },
+        Shape {
+            name: "rejections_total",
+            help: "Requests the gateway answered by itself",
+            kind: MetricType::COUNTER,
+            labels: &["code", "route"],
+        },
+        Shape {
+            name: "retries_stopped_total",
+            help: "Failed attempts that were not tried again",
+            kind: MetricType::COUNTER,
+            labels: &["reason", "route"],
+        },
+        Shape {
+            name: "fallbacks_total",
+            help: "Requests that the answer of a route's fallback was given to",
+            kind: MetricType::COUNTER,
+            labels: &["reason", "route"],
+        },
+        Shape {
+            name: "fallback_calls_total",
+            help: "Requests sent to the upstream that a route falls back on",
+            kind: MetricType::COUNTER,
+            labels: &["reason", "route"],
+        },
+    ];
+
+    fn show(&self, route: &str, families: &mut [Vec<Metric>]) {
+        let [requests, durations, retries, rejections, stopped, fallbacks, fallback_calls] =
+            families
+        else {
+            return;
+        };
+        // Of a protocol that was spoken, all classes: a class that comes later rises from zero,
+        // which is what `rate` sees.
+        let spoken = Family::ALL.into_iter().zip(self.answered());
+        for (family, classes) in spoken.filter(|(_, classes)| *classes != [0; 5]) {
+            for (class, count) in CLASSES.into_iter().zip(classes) {
+                let labels = [("class", class), ("protocol", family.as_str()), ("route", route)];
+                requests.push(counter(&labels, count));
+            }
         }
-        Duration::from_secs_f64(self.duration.get_sample_sum() / count as f64)
+        durations.push(self.duration.show(&[("route", route)]));
+        retries.push(counter(&[("route", route)], self.retries.load(Ordering::Relaxed)));
+        for (family, label, reasons) in [
+            (rejections, "code", &self.rejections),
+            (stopped, "reason", &self.stopped),
+            (fallbacks, "reason", &self.fallbacks),
+            (fallback_calls, "reason", &self.fallback_calls),
+        ] {
+            let counts = reasons.counts();
+            family.extend(counts.map(|(word, n)| counter(&[(label, word), ("route", route)], n)));
+        }
     }
 }

@@ -1,61 +1,56 @@
 //! What can be graphed of upstreams.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, Registry};
+use prometheus::proto::{Metric, MetricType};
 
-use super::register::{counters, histograms};
+use super::durations::Durations;
+use super::live::{Counted, Entry, Shape};
+use super::reasons::Reasons;
+use super::shown::counter;
 
-/// Those of all upstreams.
-pub(super) struct Upstreams {
-    attempts: IntCounterVec,
-    duration: HistogramVec,
-}
-
-/// One upstream's, resolved when the configuration was compiled.
+/// One upstream's, made with its first attempt.
 #[derive(Clone)]
-pub struct UpstreamMetrics {
-    attempts: IntCounterVec,
-    succeeded: IntCounter,
-    pub duration: Histogram,
-    upstream: Arc<str>,
-}
+pub struct UpstreamMetrics(pub(super) Arc<Entry<Counts>>);
 
-impl Upstreams {
-    pub(super) fn new(r: &Registry) -> prometheus::Result<Self> {
-        Ok(Upstreams {
-            attempts: counters(
-                r,
-                "upstream_attempts_total",
-                "Attempts by what became of them",
-                &["upstream", "outcome"],
-            )?,
-            duration: histograms(
-                r,
-                "upstream_duration_seconds",
-                "From an attempt's start to the head of its answer",
-                "upstream",
-            )?,
-        })
-    }
-
-    pub(super) fn of(&self, name: &str) -> UpstreamMetrics {
-        UpstreamMetrics {
-            attempts: self.attempts.clone(),
-            succeeded: self.attempts.with_label_values(&[name, "2xx"]),
-            duration: self.duration.with_label_values(&[name]),
-            upstream: name.into(),
-        }
-    }
+#[derive(Default)]
+pub(super) struct Counts {
+    attempts: Reasons,
+    duration: Durations,
 }
 
 impl UpstreamMetrics {
-    pub fn attempted(&self, outcome: &str) {
-        // The usual outcome has its counter at hand; the others may be looked up.
-        if outcome == "2xx" {
-            self.succeeded.inc();
-        } else {
-            self.attempts.with_label_values(&[&*self.upstream, outcome]).inc();
-        }
+    pub fn attempted(&self, outcome: &'static str) {
+        self.0.counts().attempts.count(outcome);
+    }
+
+    /// The head of an answer has come, so long after its attempt's start.
+    pub fn answered(&self, took: Duration) {
+        self.0.counts().duration.observe(took);
+    }
+}
+
+impl Counted for Counts {
+    const SHAPES: &'static [Shape] = &[
+        Shape {
+            name: "upstream_attempts_total",
+            help: "Attempts by what became of them",
+            kind: MetricType::COUNTER,
+            labels: &["outcome", "upstream"],
+        },
+        Shape {
+            name: "upstream_duration_seconds",
+            help: "From an attempt's start to the head of its answer",
+            kind: MetricType::HISTOGRAM,
+            labels: &["upstream"],
+        },
+    ];
+
+    fn show(&self, upstream: &str, families: &mut [Vec<Metric>]) {
+        let [attempts, durations] = families else { return };
+        let labels = |outcome| [("outcome", outcome), ("upstream", upstream)];
+        attempts.extend(self.attempts.counts().map(|(word, n)| counter(&labels(word), n)));
+        durations.push(self.duration.show(&[("upstream", upstream)]));
     }
 }

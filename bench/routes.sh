@@ -1,0 +1,164 @@
+#!/usr/bin/env bash
+# What routes cost that nothing is asked of, beside ten of them; then once all are used. See bench/README.md.
+#
+#   ROUTES=10000 RELOADS=100 PROFILE=release BEFORE=FILE bench/routes.sh
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+ROUTES=${ROUTES:-10000}
+RELOADS=${RELOADS:-100}
+PROFILE=${PROFILE:-release}
+THREADS=1
+
+. bench/common.sh
+. bench/rounds.sh
+issuer=none
+
+# routes COUNT: a file with COUNT routes and nothing on them, on standard output.
+routes() {
+    cat <<EOF
+server: {threads: 1}
+listeners: {public: {address: "127.0.0.1:\${PORT}"}}
+admin: {address: "\${ADMIN_ADDRESS}"}
+upstreams: {bench: {endpoints: ["$upstream"]}}
+routes:
+EOF
+    awk -v count="$1" 'BEGIN {
+        for (i = 0; i < count; i++)
+            printf "  service-%d:\n    match:\n      path: /service-%d/*\n    upstream: bench\n", i, i
+    }'
+}
+
+now() { date +%s%N; }
+# since NANOSECONDS: what has passed since then, in seconds.
+since() { awk "BEGIN { printf \"%.2f\", ($(now) - $1) / 1e9 }"; }
+# reckon EXPRESSION: with a fraction, which the shell does not have.
+reckon() { awk "BEGIN { printf \"%.2f\", $1 }"; }
+
+# The least the process has within four seconds: what is free goes back after one, and only when the
+# allocator has something else to do.
+settled() {
+    local least=999999 seen
+    for _ in {1..8}; do
+        sleep 0.5
+        curl -sf -o /dev/null "http://127.0.0.1:$admin/status"
+        seen=$(resident "$pid")
+        least=$(awk "BEGIN { print $seen < $least ? $seen : $least }")
+    done
+    echo "$least"
+}
+
+# asked PATH: how long the admin listener takes over it, in seconds, the best of five; the body is left
+# in a file.
+asked() {
+    for _ in {1..5}; do
+        curl -sf -o "$work/body" -w '%{time_total}\n' "http://127.0.0.1:$admin/$1"
+    done | sort -n | head -n 1
+}
+
+# reload: has it done, and leaves in $took how long it took.
+reload() {
+    local before from
+    before=$(grep -c ': reloaded' "$work/$name.log" || true)
+    from=$(now)
+    kill -HUP "$pid"
+    until [ "$(grep -c ': reloaded' "$work/$name.log" || true)" -gt "$before" ]; do sleep 0.01; done
+    took=$(since "$from")
+}
+
+# slowest SECONDS: the slowest of the requests that one connection makes meanwhile, in milliseconds.
+cat >"$work/slowest.lua" <<'EOF'
+function done(_, latency) io.write(string.format("slowest %.1f\n", latency.max / 1000)) end
+EOF
+slowest() {
+    wrk -t 1 -c 1 -d "$1" -s "$work/slowest.lua" "http://127.0.0.1:$port/service-7/x" |
+        sed -n 's/^slowest //p'
+}
+
+# Has every route answered once or more.
+cat >"$work/every.lua" <<EOF
+local n = 0
+function request()
+    n = n + 1
+    return wrk.format("GET", "/service-" .. (n % $ROUTES) .. "/x")
+end
+EOF
+
+declare -A row
+put() { row["$1"]+=" $2 |"; }
+
+# measure NAME BINARY COUNT: fills one column.
+measure() {
+    local name=$1 count=$3 file=$work/$1.yaml from idle first slow quiet
+    routes "$count" >"$file"
+    binary=$2
+    printf '%s\n' "$name" >&2
+    from=$(now)
+    PORT=1 ADMIN_ADDRESS=127.0.0.1:2 "$binary" check -c "$file" >/dev/null
+    put check "$(since "$from")"
+    from=$(now)
+    gateway "$name" "$file" off
+    put start "$(since "$from")"
+    idle=$(settled)
+    put memory "$idle"
+    [ "$count" = 10 ] && few=$idle
+    put each "$(reckon "($idle - $few) * 1024 / $count")"
+    put scrape "$(asked metrics)"
+    put lines "$(wc -l <"$work/body")"
+    put status "$(asked status)"
+
+    answers "$name" "http://127.0.0.1:$port/service-7/x"
+    quiet=$(slowest 5)
+    slowest 5 >"$work/slow" & slow=$!
+    sleep 0.5
+    for _ in 1 2 3; do reload; sleep 0.5; done
+    put reload "$took"
+    wait "$slow"
+    put slowest "$(<"$work/slow") ($quiet without)"
+    first=$(settled)
+    put first "$first"
+    for ((i = 4; i <= RELOADS; i++)); do reload; done
+    idle=$(settled)
+    put last "$idle"
+    put growth "$(reckon "$idle / $first")"
+
+    [ "$count" = 10 ] || wrk -t 1 -c 16 -d 5 -s "$work/every.lua" "http://127.0.0.1:$port" >"$work/wrk"
+    put used_memory "$(settled)"
+    put used_scrape "$(asked metrics)"
+    put used_lines "$(wc -l <"$work/body")"
+    put used_status "$(asked status)"
+    kill -KILL "$pid"
+}
+
+build --example bench_upstream
+start upstream "$built/examples/bench_upstream"
+listening upstream; upstream=$url
+
+head='| |' rule='|---|'
+column() {
+    head+=" $1 |" rule+='---|'
+    measure "${@:2}"
+}
+column "10 routes" few "$built/portcullis" 10
+if [ -n "${BEFORE-}" ]; then column "$ROUTES routes, before" before "$BEFORE" "$ROUTES"; fi
+column "$ROUTES routes" many "$built/portcullis" "$ROUTES"
+
+printf '%s, %s cores, %s\n\n%s to reach |\n%s---|\n' "$(uname -sm)" "$(getconf _NPROCESSORS_ONLN)" \
+    "$PROFILE" "$head" "$rule"
+line() { printf '| %s |%s %s |\n' "$2" "${row[$1]}" "$3"; }
+line check '`check`, s' 1
+line start 'start until ready, s' 1
+line memory 'resident, MiB' ''
+line each 'more than ten routes, KiB a route' 6
+line scrape 'scrape, s' 0.5
+line lines 'lines of it' ''
+line status '`/status`, s' 0.5
+line reload 'reload, s' 1
+line slowest 'slowest request meanwhile, ms' 20
+line first 'resident after three reloads, MiB' ''
+line last "after $RELOADS, MiB" ''
+line growth 'growth' 1.05
+line used_memory 'all used: resident, MiB' ''
+line used_scrape 'all used: scrape, s' 0.5
+line used_lines 'all used: lines of it' ''
+line used_status 'all used: `/status`, s' 0.5

@@ -1,0 +1,207 @@
+//! What is counted for things that have a name, and that a reload can add or take away.
+//!
+//! Nothing is made for a thing, and nothing shown of it, before it is counted for the first time:
+//! ten thousand routes of which ten are used cost a scrape as much as ten. What a reload keeps goes
+//! on counting under its name; what no generation and no request holds any more is forgotten.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+
+use prometheus::core::{Collector, Desc, Describer};
+use prometheus::proto::{Metric, MetricFamily, MetricType};
+
+use super::register::opts;
+
+/// A family of metrics that each thing has a part in.
+pub(super) struct Shape {
+    pub(super) name: &'static str,
+    pub(super) help: &'static str,
+    pub(super) kind: MetricType,
+    /// Sorted.
+    pub(super) labels: &'static [&'static str],
+}
+
+/// What is counted for one thing.
+pub(super) trait Counted: Default + Send + Sync + 'static {
+    const SHAPES: &'static [Shape];
+
+    /// Adds what there is to the families, which are in the order of the shapes.
+    fn show(&self, name: &str, families: &mut [Vec<Metric>]);
+}
+
+/// All things of one kind, as a collector of their metrics.
+pub(super) struct Live<T: Counted>(Arc<Names<T>>);
+
+struct Names<T: Counted> {
+    descriptions: Vec<Desc>,
+    /// Locked by compilations and scrapes, not by requests.
+    entries: Mutex<Entries<T>>,
+}
+
+type Entries<T> = BTreeMap<Arc<str>, Weak<Entry<T>>>;
+
+/// One thing and its counts.
+pub(super) struct Entry<T: Counted> {
+    name: Arc<str>,
+    counts: OnceLock<Box<T>>,
+    names: Weak<Names<T>>,
+}
+
+impl<T: Counted> Live<T> {
+    pub(super) fn new() -> prometheus::Result<Self> {
+        let describe = |shape: &Shape| {
+            let labels = shape.labels.iter().map(ToString::to_string).collect();
+            opts(shape.name, shape.help).variable_labels(labels).describe()
+        };
+        let descriptions = T::SHAPES.iter().map(describe).collect::<prometheus::Result<_>>()?;
+        Ok(Live(Arc::new(Names { descriptions, entries: Mutex::default() })))
+    }
+
+    /// The counts under `name`: those that there are, as long as anything holds them.
+    pub(super) fn of(&self, name: &Arc<str>) -> Arc<Entry<T>> {
+        let mut entries = self.0.lock();
+        if let Some(entry) = entries.get(name).and_then(Weak::upgrade) {
+            return entry;
+        }
+        let (counts, names) = (OnceLock::new(), Arc::downgrade(&self.0));
+        let entry = Arc::new(Entry { name: name.clone(), counts, names });
+        entries.insert(name.clone(), Arc::downgrade(&entry));
+        entry
+    }
+}
+
+impl<T: Counted> Names<T> {
+    fn lock(&self) -> MutexGuard<'_, Entries<T>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T: Counted> Entry<T> {
+    /// The counts, to be added to. After the first time neither locks nor allocates.
+    pub(super) fn counts(&self) -> &T {
+        self.counts.get_or_init(Box::default)
+    }
+
+    /// The counts, if there are any.
+    pub(super) fn counted(&self) -> Option<&T> {
+        self.counts.get().map(|counts| &**counts)
+    }
+}
+
+impl<T: Counted> Drop for Entry<T> {
+    fn drop(&mut self) {
+        let Some(names) = self.names.upgrade() else { return };
+        let mut entries = names.lock();
+        // Another may have begun under the name since.
+        if entries.get(&self.name).is_some_and(|entry| entry.strong_count() == 0) {
+            entries.remove(&self.name);
+        }
+    }
+}
+
+impl<T: Counted> Clone for Live<T> {
+    fn clone(&self) -> Self {
+        Live(self.0.clone())
+    }
+}
+
+impl<T: Counted> Collector for Live<T> {
+    fn desc(&self) -> Vec<&Desc> {
+        self.0.descriptions.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        // Out of the lock before they are dropped: the last owner of an entry takes it.
+        let entries: Vec<_> = self.0.lock().values().filter_map(Weak::upgrade).collect();
+        let mut metrics: Vec<Vec<Metric>> = T::SHAPES.iter().map(|_| Vec::new()).collect();
+        for entry in &entries {
+            if let Some(counts) = entry.counted() {
+                counts.show(&entry.name, &mut metrics);
+            }
+        }
+        let shapes = T::SHAPES.iter().zip(&self.0.descriptions);
+        let family = |((shape, description), metrics): ((&Shape, &Desc), _)| {
+            let mut family = MetricFamily::default();
+            family.set_name(description.fq_name.clone());
+            family.set_help(description.help.clone());
+            family.set_field_type(shape.kind);
+            family.set_metric(metrics);
+            family
+        };
+        shapes.zip(metrics).map(family).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::super::shown;
+    use super::*;
+
+    #[derive(Default)]
+    struct Seen(AtomicU64);
+
+    impl Counted for Seen {
+        const SHAPES: &'static [Shape] = &[Shape {
+            name: "seen_total",
+            help: "Seen",
+            kind: MetricType::COUNTER,
+            labels: &["thing"],
+        }];
+
+        fn show(&self, name: &str, families: &mut [Vec<Metric>]) {
+            families[0].push(shown::counter(&[("thing", name)], self.0.load(Ordering::Relaxed)));
+        }
+    }
+
+    impl Entry<Seen> {
+        fn see(&self) {
+            self.counts().0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// What a scrape shows: names and counts.
+    fn shown(live: &Live<Seen>) -> Vec<(String, f64)> {
+        let families = live.collect();
+        let metrics = families[0].get_metric().iter();
+        metrics
+            .map(|m| (m.get_label()[0].value().to_owned(), m.get_counter().get_value()))
+            .collect()
+    }
+
+    fn live() -> Live<Seen> {
+        Live::new().expect("descriptions that are right")
+    }
+
+    #[test]
+    fn what_was_never_counted_is_not_shown() {
+        let live = live();
+        let (used, _unused) = (live.of(&"used".into()), live.of(&"unused".into()));
+        assert_eq!(shown(&live), []);
+        used.see();
+        assert_eq!(shown(&live), [("used".to_owned(), 1.0)]);
+    }
+
+    #[test]
+    fn a_name_that_is_kept_goes_on_counting() {
+        let live = live();
+        let before = live.of(&"a".into());
+        before.see();
+        let after = live.of(&"a".into());
+        drop(before);
+        after.see();
+        assert_eq!(shown(&live), [("a".to_owned(), 2.0)]);
+    }
+
+    #[test]
+    fn a_name_that_nothing_holds_is_forgotten_and_begins_anew() {
+        let live = live();
+        live.of(&"a".into()).see();
+        assert_eq!(live.0.lock().len(), 0);
+        let again = live.of(&"a".into());
+        assert_eq!(shown(&live), []);
+        again.see();
+        assert_eq!(shown(&live), [("a".to_owned(), 1.0)]);
+    }
+}
