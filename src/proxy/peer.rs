@@ -6,6 +6,7 @@ use std::time::Duration;
 use pingora_core::protocols::{ALPN, TcpKeepalive};
 use pingora_core::upstreams::peer::{H1UpgradePolicy, HttpPeer};
 use pingora_core::{Error, ErrorType, Result};
+use prometheus::IntCounter;
 use tokio::net::TcpSocket;
 
 use crate::config::route::Timeouts;
@@ -34,15 +35,18 @@ pub enum Phase {
 /// Asked about each new connection before it is made.
 pub type SocketCheck = Arc<dyn Fn(&TcpSocket) -> Result<()> + Send + Sync>;
 
-/// Lets no upstream have a descriptor that is kept for other things: one connection of HTTP/2 may ask
-/// for a hundred of HTTP/1.
-pub fn socket_check(descriptors: Descriptors) -> SocketCheck {
-    Arc::new(move |socket| match descriptors.keeps(socket) {
-        true => {
-            let why = "what is left of the limit of open files is not for upstreams";
-            Error::e_explain(ErrorType::ConnectError, why)
+/// Counts the connections of one upstream, and lets it have no descriptor that is kept for other
+/// things: one connection of HTTP/2 may ask for a hundred of HTTP/1.
+pub fn socket_check(descriptors: Descriptors, connects: IntCounter) -> SocketCheck {
+    Arc::new(move |socket| {
+        connects.inc();
+        match descriptors.keeps(socket) {
+            true => {
+                let why = "what is left of the limit of open files is not for upstreams";
+                Error::e_explain(ErrorType::ConnectError, why)
+            }
+            false => Ok(()),
         }
-        false => Ok(()),
     })
 }
 
@@ -53,7 +57,6 @@ pub fn of(
     timeouts: &Timeouts,
     left: Option<Duration>,
     phase: Phase,
-    check: &SocketCheck,
 ) -> Box<HttpPeer> {
     let mut peer = HttpPeer::new(endpoint.address, endpoint.tls, endpoint.server_name.clone());
     let config = target.upstream.config();
@@ -96,7 +99,7 @@ pub fn of(
         // Only HTTP/1.1 changes protocols like this.
         options.alpn = ALPN::H1;
     }
-    options.upstream_tcp_sock_tweak_hook = Some(check.clone());
+    options.upstream_tcp_sock_tweak_hook = Some(target.socket_check.clone());
     options.verify_cert = config.tls.verify;
     options.verify_hostname = config.tls.verify;
     options.ca = target.authorities.clone();

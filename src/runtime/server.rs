@@ -14,6 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::descriptors::Descriptors;
 use super::drain::Drain;
+use super::memory;
 use super::reload;
 use super::shared::Shared;
 use super::signals;
@@ -47,6 +48,8 @@ pub enum StartError {
 /// Run the gateway with the configuration at `path`. Returns only if it could not start: a
 /// drained process exits.
 pub fn run(path: &Path) -> Result<(), StartError> {
+    // Before there is much memory, which would keep its pages as they are.
+    memory::allow_huge_pages(false);
     // The record has a runtime of its own: a busy proxy does not hold up its writes, and it
     // outlives the proxy's runtimes in the drain.
     let runtime = record_runtime()?;
@@ -56,11 +59,16 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     let descriptors = Descriptors::raise();
     let (config, sources) =
         Config::load(path, &Environment::process()).map_err(StartError::Config)?;
+    if config.server.huge_pages {
+        memory::allow_huge_pages(true);
+    }
     let metrics = Arc::new(Metrics::new().map_err(|e| StartError::Other(e.to_string()))?);
     let mut snapshot =
         reload::compile(config.clone(), &sources, &metrics).map_err(StartError::Config)?;
     check_addresses(&config)?;
-    descriptors.report(config.server.max_connections);
+    descriptors.report(&config.server);
+    memory::keep_giving_back()
+        .map_err(|error| StartError::Other(format!("no thread for memory: {error}")))?;
     snapshot.events = EventLog::start()
         .map_err(|error| StartError::Other(format!("no thread for the log: {error}")))?;
 
@@ -82,7 +90,7 @@ pub fn run(path: &Path) -> Result<(), StartError> {
         Push::start(channel.clone(), interval, exports, move || status::gather(&shared))
     });
 
-    let conf = server_conf(&config);
+    let conf = server_conf(&config, descriptors);
     let mut server = Server::new_with_opt_and_conf(None, conf);
     server.bootstrap();
     let proxy = http_proxy(&server.configuration, Gateway::new(shared.clone()));
@@ -160,7 +168,7 @@ fn check_addresses(config: &Config) -> Result<(), StartError> {
     Ok(())
 }
 
-fn server_conf(config: &Config) -> ServerConf {
+fn server_conf(config: &Config, descriptors: Descriptors) -> ServerConf {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = if config.server.threads == 0 { cores } else { config.server.threads };
     ServerConf {
@@ -169,6 +177,8 @@ fn server_conf(config: &Config) -> ServerConf {
         max_retries: 64,
         // One thread has nobody to steal from, and needs no scheduler that lets it.
         work_stealing: threads > 1,
+        // Pingora's is for each thread, and counts the connections of all upstreams.
+        upstream_keepalive_pool_size: descriptors.upstream_pool(&config.server).div_ceil(threads),
         grace_period_seconds: Some(Drain::grace_seconds(&config.server)),
         graceful_shutdown_timeout_seconds: Some(1),
         ..ServerConf::default()

@@ -23,6 +23,7 @@ use crate::observe::metrics::{Metrics, RouteMetrics, UpstreamMetrics};
 use crate::policy::auth::{Guard, Verifier};
 use crate::policy::retry::budget::Budget;
 use crate::policy::{Policies, idempotency, rate_limit, retry};
+use crate::proxy::peer::SocketCheck;
 use crate::record::{self, Capture, Query};
 use crate::routing::{Conflict, Router};
 use crate::time::Moment;
@@ -142,6 +143,8 @@ pub struct UpstreamTarget {
     pub authorities: Option<Authorities>,
     /// Connections are only used again by attempts with the same one: see `carry::pool_key`.
     pub pool_key: u64,
+    /// Asked before a connection to it is made.
+    pub socket_check: SocketCheck,
 }
 
 impl Snapshot {

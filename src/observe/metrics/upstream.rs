@@ -9,6 +9,7 @@ use super::register::{counters, histograms};
 /// Those of all upstreams.
 pub(super) struct Upstreams {
     attempts: IntCounterVec,
+    connects: IntCounterVec,
     duration: HistogramVec,
 }
 
@@ -17,6 +18,8 @@ pub(super) struct Upstreams {
 pub struct UpstreamMetrics {
     attempts: IntCounterVec,
     succeeded: IntCounter,
+    /// Connections begun, whether or not they came about. Every other attempt used one again.
+    pub connects: IntCounter,
     pub duration: Histogram,
     upstream: Arc<str>,
 }
@@ -29,6 +32,12 @@ impl Upstreams {
                 "upstream_attempts_total",
                 "Attempts by what became of them",
                 &["upstream", "outcome"],
+            )?,
+            connects: counters(
+                r,
+                "upstream_connects_total",
+                "Connections begun; further attempts used one again",
+                &["upstream"],
             )?,
             duration: histograms(
                 r,
@@ -43,6 +52,7 @@ impl Upstreams {
         UpstreamMetrics {
             attempts: self.attempts.clone(),
             succeeded: self.attempts.with_label_values(&[name, "2xx"]),
+            connects: self.connects.with_label_values(&[name]),
             duration: self.duration.with_label_values(&[name]),
             upstream: name.into(),
         }
