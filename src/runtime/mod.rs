@@ -11,7 +11,7 @@ pub mod drain;
 pub mod flood_guard;
 pub mod jwks;
 pub mod lifecycle;
-mod memory;
+pub mod memory;
 pub mod reload;
 pub mod server;
 pub mod shared;

@@ -67,8 +67,6 @@ pub fn run(path: &Path) -> Result<(), StartError> {
         reload::compile(config.clone(), &sources, &metrics).map_err(StartError::Config)?;
     check_addresses(&config)?;
     descriptors.report(&config.server);
-    memory::keep_giving_back()
-        .map_err(|error| StartError::Other(format!("no thread for memory: {error}")))?;
     snapshot.events = EventLog::start()
         .map_err(|error| StartError::Other(format!("no thread for the log: {error}")))?;
 
