@@ -1,13 +1,13 @@
 //! The upstream of `bench/`: one fixed answer, as cheaply as tokio can give it.
 //!
 //! Every request, whatever it asks, gets the same answer on a connection that stays open: a 200 at
-//! once, or the status and after the milliseconds of the command line. It knows just enough
+//! once, or the status, after the milliseconds and with as many bytes as the command line says. It knows just enough
 //! HTTP/1.1 to find where a request ends: the blank line, then `Content-Length` bytes. What the
 //! load generator and the proxy leave of the machine must not go here. Asked for `grpc`, it answers
 //! calls over HTTP/2, with prior knowledge: one fixed message, and the status 0 in trailers.
 //!
 //! ```sh
-//! bench_upstream [STATUS [MILLISECONDS]]
+//! bench_upstream [STATUS [MILLISECONDS [BYTES]]]
 //! bench_upstream grpc
 //! ```
 
@@ -42,11 +42,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     let status: u16 = arguments.next().map_or(Ok(200), |status| status.parse())?;
     let millis = arguments.next().map_or(Ok(0), |millis| millis.parse())?;
+    let length: Option<usize> = arguments.next().map(|length| length.parse()).transpose()?;
+    let body = length.map_or(BODY.as_bytes().to_vec(), |length| vec![b'x'; length]);
     let head = format!(
         "HTTP/1.1 {status} As Asked\r\nContent-Type: application/json\r\nContent-Length: {}",
-        BODY.len()
+        body.len()
     );
-    let answer: Arc<[u8]> = format!("{head}\r\n\r\n{BODY}").into_bytes().into();
+    let answer: Arc<[u8]> = [head.as_bytes(), b"\r\n\r\n", &body].concat().into();
     println!("listening on http://{address}");
     loop {
         let (connection, _) = listener.accept().await?;

@@ -20,6 +20,7 @@ mod compression;
 mod compression_elsewhere;
 mod config_check;
 mod connect;
+mod connections;
 mod cors;
 mod deadlines;
 mod defaults;

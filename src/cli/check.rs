@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use crate::config::{Config, Diagnostic, Environment};
 use crate::observe::metrics::Metrics;
+use crate::runtime::descriptors::Descriptors;
 use crate::runtime::reload;
 
 pub(super) fn check(path: &Path) -> ExitCode {
@@ -26,7 +27,13 @@ fn errors_in(path: &Path) -> Result<(), Vec<Diagnostic>> {
         let message = error.to_string();
         vec![Diagnostic { file: path.into(), line: 1, column: 1, path: String::new(), message }]
     })?;
-    reload::compile(config, &sources, &metrics).map(drop)
+    // What the gateway would say of them at its start, under the limit that is in force here.
+    let warnings = Descriptors::raise().warnings(&config.server);
+    reload::compile(config, &sources, &metrics)?;
+    for warning in warnings {
+        eprintln!("warning: {warning}");
+    }
+    Ok(())
 }
 
 /// One line an error, on standard error.

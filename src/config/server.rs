@@ -26,6 +26,12 @@ pub struct Server {
     /// Client connections of all listeners together; 0 = as many as there are descriptors for.
     /// Absent: half of those, because each of them may need a connection to an upstream.
     pub max_connections: Option<usize>,
+    /// Idle connections to all upstreams together that are kept for further requests; 0 = as many as
+    /// there are descriptors for. Absent: one for each client connection, at most half of those.
+    pub upstream_pool: Option<usize>,
+    /// Let the kernel back memory with huge pages: a little faster, and an idle connection holds several
+    /// times as much.
+    pub huge_pages: bool,
     /// Makes the jitter of retries the same in every run, route by route: for tests of whole
     /// systems. Replicas with one seed would retry in step. Absent: by chance.
     pub retry_jitter_seed: Option<u64>,
@@ -38,6 +44,8 @@ impl Default for Server {
             drain_timeout: Timespan::from_secs(25),
             shutdown_delay: Timespan::default(),
             max_connections: None,
+            upstream_pool: None,
+            huge_pages: false,
             retry_jitter_seed: None,
         }
     }

@@ -7,6 +7,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -19,6 +20,7 @@ use tokio::net::TcpSocket;
 use super::listener::{Listener, Listeners};
 use super::place::{Full, Place};
 use crate::observe::seldom::Seldom;
+use crate::runtime::memory;
 use crate::time::Clock;
 
 /// Connections that wait to be accepted; the kernel may allow fewer.
@@ -45,6 +47,12 @@ impl Acceptors {
 impl Service for Acceptors {
     /// Until the drain: the listening sockets are closed then, and connections go on.
     async fn start_service(&mut self, _: Option<ListenFds>, shutdown: ShutdownWatch, _: usize) {
+        let listeners = self.listeners.clone();
+        let load =
+            move || listeners.open.load(Ordering::Relaxed) + listeners.shared.lifecycle.in_flight();
+        if let Err(error) = memory::keep_giving_back(load) {
+            log::warn!("memory that becomes free is not given back: {error}");
+        }
         let acceptors: Vec<_> = self
             .listeners
             .all()

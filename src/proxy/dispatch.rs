@@ -82,7 +82,7 @@ impl Gateway {
         } else {
             Phase::Uploading
         };
-        Ok(peer::of(&endpoint, target, &route.config.timeout, left, phase, &self.socket_check))
+        Ok(peer::of(&endpoint, target, &route.config.timeout, left, phase))
     }
 
     /// Wait before a retry, but not for a client that has left, nor past the deadline.

@@ -33,7 +33,6 @@ use super::attempt::{self, REJECTED, RETRY};
 use super::context::Context;
 use super::ended::{self, Ended};
 use super::listener::Connection;
-use super::peer::{self, SocketCheck};
 use super::rejection::Rejection;
 use super::{
     answer, body, date, headers, idempotency, linger, recording, response, spans, transcoded,
@@ -47,13 +46,11 @@ use crate::time::Clock;
 /// The gateway, as Pingora sees it.
 pub struct Gateway {
     pub(super) shared: Arc<Shared>,
-    pub(super) socket_check: SocketCheck,
 }
 
 impl Gateway {
     pub fn new(shared: Arc<Shared>) -> Self {
-        let socket_check = peer::socket_check(shared.descriptors);
-        Gateway { shared, socket_check }
+        Gateway { shared }
     }
 }
 

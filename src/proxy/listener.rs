@@ -105,8 +105,7 @@ impl Listeners {
                 open: AtomicUsize::new(0),
             })
         });
-        let max_connections =
-            shared.descriptors.connections(snapshot.config.server.max_connections);
+        let max_connections = shared.descriptors.connections(&snapshot.config.server);
         let listeners = listeners.collect();
         let (proxy, open) = (Arc::new(proxy), AtomicUsize::new(0));
         Listeners { proxy, listeners, shared, max_connections, open }

@@ -9,6 +9,7 @@ use pingora_core::{Error, ErrorType, Result};
 use tokio::net::TcpSocket;
 
 use crate::config::route::Timeouts;
+use crate::observe::metrics::UpstreamMetrics;
 use crate::runtime::descriptors::Descriptors;
 use crate::runtime::snapshot::UpstreamTarget;
 use crate::upstream::Endpoint;
@@ -34,15 +35,18 @@ pub enum Phase {
 /// Asked about each new connection before it is made.
 pub type SocketCheck = Arc<dyn Fn(&TcpSocket) -> Result<()> + Send + Sync>;
 
-/// Lets no upstream have a descriptor that is kept for other things: one connection of HTTP/2 may ask
-/// for a hundred of HTTP/1.
-pub fn socket_check(descriptors: Descriptors) -> SocketCheck {
-    Arc::new(move |socket| match descriptors.keeps(socket) {
-        true => {
-            let why = "what is left of the limit of open files is not for upstreams";
-            Error::e_explain(ErrorType::ConnectError, why)
+/// Counts the connections of one upstream, and lets it have no descriptor that is kept for other
+/// things: one connection of HTTP/2 may ask for a hundred of HTTP/1.
+pub fn socket_check(descriptors: Descriptors, metrics: UpstreamMetrics) -> SocketCheck {
+    Arc::new(move |socket| {
+        metrics.connecting();
+        match descriptors.keeps(socket) {
+            true => {
+                let why = "what is left of the limit of open files is not for upstreams";
+                Error::e_explain(ErrorType::ConnectError, why)
+            }
+            false => Ok(()),
         }
-        false => Ok(()),
     })
 }
 
@@ -53,7 +57,6 @@ pub fn of(
     timeouts: &Timeouts,
     left: Option<Duration>,
     phase: Phase,
-    check: &SocketCheck,
 ) -> Box<HttpPeer> {
     let mut peer = HttpPeer::new(endpoint.address, endpoint.tls, endpoint.server_name.clone());
     let config = target.upstream.config();
@@ -96,7 +99,7 @@ pub fn of(
         // Only HTTP/1.1 changes protocols like this.
         options.alpn = ALPN::H1;
     }
-    options.upstream_tcp_sock_tweak_hook = Some(check.clone());
+    options.upstream_tcp_sock_tweak_hook = Some(target.socket_check.clone());
     options.verify_cert = config.tls.verify;
     options.verify_hostname = config.tls.verify;
     options.ca = target.authorities.clone();

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use pingora_core::utils::tls::{WrappedX509, parse_x509};
 use rustls::pki_types::CertificateDer;
 
+use super::descriptors::Descriptors;
 use super::flood_guard::FloodGuard;
 use super::snapshot::{Authority, Route, Snapshot, UpstreamTarget};
 use crate::config::{self, Config, Problem};
@@ -19,6 +20,7 @@ use crate::policy::bulkhead::Bulkhead;
 use crate::policy::rate_limit::{self, Limiter};
 use crate::policy::retry;
 use crate::policy::retry::budget::Budget;
+use crate::proxy::peer;
 use crate::time::Moment;
 use crate::upstream::{self, Upstream};
 
@@ -106,6 +108,7 @@ pub(super) fn upstreams(
     problems: &mut Vec<Problem>,
 ) -> BTreeMap<String, Arc<UpstreamTarget>> {
     let mut targets = BTreeMap::new();
+    let descriptors = Descriptors::current();
     for (name, wanted) in &config.upstreams {
         let old = before.and_then(|before| before.upstreams.get(name));
         let upstream = match old {
@@ -125,7 +128,8 @@ pub(super) fn upstreams(
             wrapped.collect()
         });
         let metrics = metrics.upstream(&upstream.name);
-        let target = UpstreamTarget { upstream, metrics, authorities, pool_key };
+        let socket_check = peer::socket_check(descriptors, metrics.clone());
+        let target = UpstreamTarget { upstream, metrics, authorities, pool_key, socket_check };
         targets.insert(name.clone(), Arc::new(target));
     }
     targets

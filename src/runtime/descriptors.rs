@@ -7,6 +7,8 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::config::server::Server;
+
 /// For the gateway's own files, its stores and the admin listener, at least and at most.
 const RESERVE: (usize, usize) = (64, 1024);
 /// Below this limit the operator is told.
@@ -31,20 +33,40 @@ impl Descriptors {
                 log::warn!("the limit of open files cannot be raised: {error}");
             }
         }
+        Descriptors::current()
+    }
+
+    /// As the limit is now.
+    pub fn current() -> Self {
         let limit = getrlimit(Resource::Nofile).current;
         let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
         Descriptors { limit }
     }
 
-    /// Client connections that all listeners may hold together; `wanted` as in
-    /// `server.max_connections`.
-    pub fn connections(self, wanted: Option<usize>) -> usize {
-        let most = self.limit - self.reserve();
-        match wanted {
+    /// Client connections that all listeners may hold together.
+    pub fn connections(self, server: &Server) -> usize {
+        let most = self.most();
+        match server.max_connections {
             None => most / 2,
             Some(0) => most,
             Some(wanted) => wanted.min(most),
         }
+    }
+
+    /// Idle connections to upstreams that are kept for further requests. Every client can leave one
+    /// behind, and a request that finds none connects; but idle ones may not crowd clients out.
+    pub fn upstream_pool(self, server: &Server) -> usize {
+        let most = self.most();
+        match server.upstream_pool {
+            None => self.connections(server).min(most / 2),
+            Some(0) => most,
+            Some(wanted) => wanted.min(most),
+        }
+    }
+
+    /// What clients and upstreams may take together.
+    fn most(self) -> usize {
+        self.limit - self.reserve()
     }
 
     /// Connections that the admin listener may hold.
@@ -71,22 +93,55 @@ impl Descriptors {
         self.reserve() / 2
     }
 
-    /// Say how many clients there is room for, and what to do if those are few.
-    pub fn report(self, wanted: Option<usize>) {
-        let (limit, connections) = (self.limit, self.connections(wanted));
+    /// What the operator should know of `server` under this limit.
+    pub fn warnings(self, server: &Server) -> Vec<String> {
+        let Descriptors { limit } = self;
+        let (connections, pool) = (self.connections(server), self.upstream_pool(server));
+        let mut warnings = Vec::new();
         if limit < FEW {
-            log::warn!(
+            warnings.push(format!(
                 "{limit} files may be open, enough for {connections} client connections: raise the \
                  hard limit (ulimit -Hn, LimitNOFILE= of systemd, --ulimit nofile= of Docker)"
-            );
-        } else {
-            log::info!("at most {connections} client connections: {limit} files may be open");
+            ));
         }
-        if wanted.is_some_and(|wanted| wanted > connections) && wanted != Some(0) {
-            log::warn!(
+        if server.max_connections.is_some_and(|wanted| wanted > connections) {
+            warnings.push(format!(
                 "server.max_connections: only {connections} while {limit} files may be open"
-            );
+            ));
         }
+        let Some(wanted) = server.upstream_pool.filter(|wanted| *wanted != 0) else {
+            return warnings;
+        };
+        if wanted > pool {
+            warnings
+                .push(format!("server.upstream_pool: only {pool} while {limit} files may be open"));
+        } else if server.max_connections.is_some_and(|most| most != 0 && most + pool > self.most())
+        {
+            warnings.push(format!(
+                "server.upstream_pool: {pool} idle connections and server.max_connections are more \
+                 than the {} that {limit} open files leave for both",
+                self.most()
+            ));
+        } else if pool < connections {
+            warnings.push(format!(
+                "server.upstream_pool: {pool} idle connections are kept for {connections} clients: with \
+                 more of them at work, requests wait for new connections"
+            ));
+        }
+        warnings
+    }
+
+    /// Say how many clients there is room for, and what to do if those are few.
+    pub fn report(self, server: &Server) {
+        for warning in self.warnings(server) {
+            log::warn!("{warning}");
+        }
+        let (connections, pool) = (self.connections(server), self.upstream_pool(server));
+        log::info!(
+            "at most {connections} client connections, {pool} idle ones to upstreams: {} files may be \
+             open",
+            self.limit
+        );
     }
 }
 
@@ -98,21 +153,53 @@ mod tests {
         Descriptors { limit }
     }
 
+    fn server(max_connections: Option<usize>, upstream_pool: Option<usize>) -> Server {
+        Server { max_connections, upstream_pool, ..Server::default() }
+    }
+
+    #[test]
+    fn every_client_can_leave_a_connection_in_the_pool_and_none_is_crowded_out() {
+        for limit in [128, 256, 1024, 20_000, 1 << 20, usize::MAX] {
+            let (of, most) = (of(limit), of(limit).most());
+            assert_eq!(of.upstream_pool(&Server::default()), of.connections(&Server::default()));
+            assert_eq!(of.upstream_pool(&server(Some(50), None)), 50.min(most / 2));
+            assert_eq!(of.upstream_pool(&server(Some(0), None)), most / 2);
+            assert_eq!(of.upstream_pool(&server(None, Some(7))), 7);
+            assert_eq!(of.upstream_pool(&server(None, Some(0))), most);
+        }
+    }
+
+    #[test]
+    fn a_pool_that_does_not_fit_is_told() {
+        let told = |server: &Server| of(20_000).warnings(server).join("; ");
+        for fits in [server(None, None), server(None, Some(0)), server(Some(5000), Some(5000))] {
+            assert_eq!(told(&fits), "");
+        }
+        for (server, about) in [
+            (server(None, Some(30_000)), "only 18976 while 20000"),
+            (server(Some(10_000), Some(10_000)), "18976"),
+            (server(Some(5000), Some(100)), "100 idle connections are kept for 5000"),
+        ] {
+            let told = told(&server);
+            assert!(told.starts_with("server.upstream_pool: ") && told.contains(about), "{told}");
+        }
+    }
+
     #[test]
     fn every_client_can_have_an_upstream_and_the_reserve_stays() {
         for limit in [128, 256, 1024, 20_000, 1 << 20, usize::MAX] {
-            let connections = of(limit).connections(None);
+            let connections = of(limit).connections(&Server::default());
             assert!(connections >= 32, "{limit}");
             assert!(connections <= (limit - 64) / 2, "{limit}");
         }
-        assert_eq!(of(20_000).connections(None), (20_000 - 1024) / 2);
+        assert_eq!(of(20_000).connections(&Server::default()), (20_000 - 1024) / 2);
     }
 
     #[test]
     fn what_the_operator_wants_is_obeyed_as_far_as_the_limit_goes() {
-        assert_eq!(of(1024).connections(Some(700)), 700);
-        assert_eq!(of(1024).connections(Some(5000)), 1024 - 102);
-        assert_eq!(of(1024).connections(Some(0)), 1024 - 102);
+        assert_eq!(of(1024).connections(&server(Some(700), None)), 700);
+        assert_eq!(of(1024).connections(&server(Some(5000), None)), 1024 - 102);
+        assert_eq!(of(1024).connections(&server(Some(0), None)), 1024 - 102);
     }
 
     #[test]

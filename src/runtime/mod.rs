@@ -11,6 +11,7 @@ pub mod drain;
 pub mod flood_guard;
 pub mod jwks;
 pub mod lifecycle;
+pub mod memory;
 pub mod reload;
 pub mod server;
 pub mod shared;

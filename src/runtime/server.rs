@@ -14,6 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::descriptors::Descriptors;
 use super::drain::Drain;
+use super::memory;
 use super::reload;
 use super::shared::Shared;
 use super::signals;
@@ -48,6 +49,8 @@ pub enum StartError {
 /// Run the gateway with the configuration at `path`. Returns only if it could not start: a
 /// drained process exits.
 pub fn run(path: &Path) -> Result<(), StartError> {
+    // Before there is much memory, which would keep its pages as they are.
+    memory::allow_huge_pages(false);
     // The record has a runtime of its own: a busy proxy does not hold up its writes, and it
     // outlives the proxy's runtimes in the drain.
     let runtime = record_runtime()?;
@@ -61,7 +64,10 @@ pub fn run(path: &Path) -> Result<(), StartError> {
         .map_err(|error| StartError::Other(format!("no thread for the log: {error}")))?;
     let config = &snapshot.config;
     check_addresses(config)?;
-    descriptors.report(config.server.max_connections);
+    descriptors.report(&config.server);
+    if config.server.huge_pages {
+        memory::allow_huge_pages(true);
+    }
 
     let database = config.record.store.chosen().map(|_| Database::open(&config.record.store));
     let database = database.transpose().map_err(|error| StartError::Other(error.to_string()))?;
@@ -83,7 +89,7 @@ pub fn run(path: &Path) -> Result<(), StartError> {
 
     let started = shared.snapshot.load_full();
     let config = &started.config;
-    let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
+    let mut server = Server::new_with_opt_and_conf(None, server_conf(config, descriptors));
     server.bootstrap();
     let proxy = http_proxy(&server.configuration, Gateway::new(shared.clone()));
     let listeners = Listeners::new(proxy, shared.clone());
@@ -171,7 +177,7 @@ fn check_addresses(config: &Config) -> Result<(), StartError> {
     Ok(())
 }
 
-fn server_conf(config: &Config) -> ServerConf {
+fn server_conf(config: &Config, descriptors: Descriptors) -> ServerConf {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = if config.server.threads == 0 { cores } else { config.server.threads };
     ServerConf {
@@ -180,6 +186,8 @@ fn server_conf(config: &Config) -> ServerConf {
         max_retries: 64,
         // One thread has nobody to steal from, and needs no scheduler that lets it.
         work_stealing: threads > 1,
+        // Pingora's is for each thread, and counts the connections of all upstreams.
+        upstream_keepalive_pool_size: descriptors.upstream_pool(&config.server).div_ceil(threads),
         grace_period_seconds: Some(Drain::grace_seconds(&config.server)),
         graceful_shutdown_timeout_seconds: Some(1),
         ..ServerConf::default()

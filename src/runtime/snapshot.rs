@@ -11,8 +11,7 @@ use pingora_core::utils::tls::WrappedX509;
 
 use super::flood_guard::FloodGuard;
 use super::jwks::Jwks;
-use super::transcoders;
-use super::{carry, tls};
+use super::{carry, tls, transcoders};
 use crate::config::Problem;
 use crate::config::load::KeyPath;
 use crate::config::route::Serve;
@@ -23,6 +22,7 @@ use crate::observe::metrics::{Metrics, RouteMetrics, UpstreamMetrics};
 use crate::policy::auth::{Guard, Verifier};
 use crate::policy::retry::budget::Budget;
 use crate::policy::{Policies, idempotency, rate_limit, retry};
+use crate::proxy::peer::SocketCheck;
 use crate::record::{self, Capture, Query};
 use crate::routing::{Conflict, Router};
 use crate::time::Moment;
@@ -142,13 +142,15 @@ pub struct UpstreamTarget {
     pub authorities: Option<Authorities>,
     /// Connections are only used again by attempts with the same one: see `carry::pool_key`.
     pub pool_key: u64,
+    /// Asked before a connection to it is made.
+    pub socket_check: SocketCheck,
 }
 
 impl Snapshot {
     /// Compile `config`; state is taken over from `before`.
     ///
     /// # Errors
-    /// What could only be found out by compiling: keys that are none, routes that conflict.
+    /// What could only be found out by compiling: invalid keys, routes that conflict.
     pub fn compile(
         config: Config,
         before: Option<&Snapshot>,

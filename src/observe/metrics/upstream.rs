@@ -1,6 +1,7 @@
 //! What can be graphed of upstreams.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use prometheus::proto::{Metric, MetricType};
@@ -17,12 +18,18 @@ pub struct UpstreamMetrics(pub(super) Arc<Entry<Counts>>);
 #[derive(Default)]
 pub(super) struct Counts {
     attempts: Reasons,
+    connects: AtomicU64,
     duration: Durations,
 }
 
 impl UpstreamMetrics {
     pub fn attempted(&self, outcome: &'static str) {
         self.0.counts().attempts.count(outcome);
+    }
+
+    /// A connection is begun, whether or not it comes about. Every other attempt uses one again.
+    pub fn connecting(&self) {
+        self.0.counts().connects.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The head of an answer has come, so long after its attempt's start.
@@ -40,6 +47,12 @@ impl Counted for Counts {
             labels: &["outcome", "upstream"],
         },
         Shape {
+            name: "upstream_connects_total",
+            help: "Connections begun; further attempts used one again",
+            kind: MetricType::COUNTER,
+            labels: &["upstream"],
+        },
+        Shape {
             name: "upstream_duration_seconds",
             help: "From an attempt's start to the head of its answer",
             kind: MetricType::HISTOGRAM,
@@ -48,9 +61,11 @@ impl Counted for Counts {
     ];
 
     fn show(&self, upstream: &str, families: &mut [Vec<Metric>]) {
-        let [attempts, durations] = families else { return };
+        let [attempts, connects, durations] = families else { return };
         let labels = |outcome| [("outcome", outcome), ("upstream", upstream)];
         attempts.extend(self.attempts.counts().map(|(word, n)| counter(&labels(word), n)));
+        let begun = self.connects.load(Ordering::Relaxed);
+        connects.push(counter(&[("upstream", upstream)], begun));
         durations.push(self.duration.show(&[("upstream", upstream)]));
     }
 }
