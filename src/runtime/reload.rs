@@ -34,7 +34,7 @@ async fn reload(shared: &Arc<Shared>, path: &Path) {
             start_background(&next).await;
             carry::resize(&next);
             shared.expect(&next);
-            retire(shared.snapshot.swap(Arc::new(next)));
+            retire(shared.snapshot.swap(Arc::new(next))).await;
             shared.metrics.reloads.with_label_values(&["ok"]).inc();
             log::info!("{}: reloaded, generation {generation}", path.display());
         }
@@ -53,15 +53,22 @@ async fn reload(shared: &Arc<Shared>, path: &Path) {
     }
 }
 
-/// Wait until the last request of a generation has ended, and let go of it there where that holds
-/// nothing up: ten thousand routes are work for milliseconds, which would be that request's.
-fn retire(generation: Arc<Snapshot>) {
+/// Let go of a generation when its last request has ended, there where that holds nothing up: ten
+/// thousand routes are work for milliseconds, which would be that request's. One that no request
+/// holds is gone when this returns, so that the next finds its memory free.
+async fn retire(generation: Arc<Snapshot>) {
+    // Where it panics, that is logged by the runtime.
+    let let_go = |generation| async {
+        let _ = tokio::task::spawn_blocking(move || drop(generation)).await;
+    };
+    if Arc::strong_count(&generation) == 1 {
+        return let_go(generation).await;
+    }
     tokio::spawn(async move {
         while Arc::strong_count(&generation) > 1 {
             tokio::time::sleep(RETIRE_POLL).await;
         }
-        // Where it panics, that is logged by the runtime.
-        let _ = tokio::task::spawn_blocking(move || drop(generation)).await;
+        let_go(generation).await;
     });
 }
 
