@@ -60,9 +60,9 @@ type Client = Option<Arc<ClientConfig>>;
 async fn measure(gateway: &Gateway<'_>, folder: &Path, count: usize) -> Result<()> {
     println!("| TLS | visit | resumed | CPU µs/visit | more than without TLS |");
     println!("|---|---|---|---|---|");
-    let nobody: Vec<Client> = vec![None; count];
-    gateway.visits(&nobody[..WARM_UP.min(count)]).await?;
-    let (_, plain) = gateway.visits(&nobody).await?;
+    let anonymous: Vec<Client> = vec![None; count];
+    gateway.visits(&anonymous[..WARM_UP.min(count)]).await?;
+    let (_, plain) = gateway.visits(&anonymous).await?;
     println!("| none | | - | {plain:.0} | - |");
     let mut missed = Vec::new();
     for (name, version) in [("1.3", &TLS13), ("1.2", &TLS12)] {
