@@ -74,7 +74,7 @@ fn max_body() -> Size {
 pub enum Serve {
     /// 200, or 503 when the configured store does not answer.
     Health,
-    /// The same, with the state of every circuit. An open one makes nobody unhealthy.
+    /// The same, with the state of every circuit. An open circuit does not make the gateway unhealthy.
     HealthDetails,
     /// 200 while the process takes requests, 503 when it drains.
     Ready,

@@ -227,7 +227,7 @@ impl Gateway {
     }
 
     /// Who asks. A token that no key at hand verifies is worth one look for new keys, as often as the
-    /// authority allows: whoever sends garbage waits for that look alone.
+    /// authority allows: a client that sends garbage waits for that look alone.
     async fn authenticate(
         &self,
         session: &Session,

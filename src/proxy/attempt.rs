@@ -1,7 +1,7 @@
 //! What became of an attempt, and whether there is another.
 //!
 //! Pingora reports an attempt's end from three phases, and [`super::ended`] says how it ended. Here
-//! that is told to whoever counts attempts, and one function, [`retry()`], decides for all three.
+//! that is told to all that count attempts, and one function, [`retry()`], decides for all three.
 
 use std::time::Duration;
 

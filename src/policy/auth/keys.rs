@@ -18,7 +18,7 @@ use crate::units::Secret;
 const RSA_MIN_BYTES: usize = 256;
 
 /// Keys tried for one token at most. Where a token names none, each key of its algorithm may have
-/// signed it (RFC 7515, section 4.1.4); each costs a verification, of 20 to 200 µs, and whoever sends
+/// signed it (RFC 7515, section 4.1.4); each costs a verification, of 20 to 200 µs, and a client that sends
 /// garbage makes us pay for all of them.
 pub(super) const MAX_CANDIDATES: usize = 8;
 

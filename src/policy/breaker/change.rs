@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::window::Count;
 use crate::time::Moment;
 
-/// More than these nobody has fetched; older ones are forgotten.
+/// At most so many wait to be fetched; older ones are forgotten.
 const KEPT: usize = 8;
 
 /// A change of a circuit that decides by itself.

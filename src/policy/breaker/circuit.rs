@@ -92,7 +92,7 @@ impl Circuit {
 
     /// See `Breaker::changes`.
     pub(super) fn changes(&self) -> Vec<Change> {
-        // Relaxed: whoever made a change sees it, and is the one to ask.
+        // Relaxed: the thread that made a change sees it, and is the one to ask.
         if !self.changed.load(Ordering::Relaxed) {
             return Vec::new();
         }
