@@ -29,7 +29,7 @@ listeners:
   public: {address: "127.0.0.1:$port", max_connections: 0, header_timeout: 5m, idle_timeout: 5m}
 admin: {address: "127.0.0.1:$admin"}
 upstreams: {bench: {endpoints: ["$1"]}}
-routes: {bench: {match: {path: /*}, upstream: bench, timeout: {request: 10m, idle: 10m}}}
+routes: {bench: {match: {path: /*}, upstream: bench, timeout: {connect: 10s, request: 10m, idle: 10m}}}
 EOF
     start gateway "$built/portcullis" run -c "$work/plain.yaml"
     answers gateway "http://127.0.0.1:$port/bench/1"
