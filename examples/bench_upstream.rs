@@ -12,6 +12,7 @@
 //! ```
 
 use std::error::Error;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use h2::RecvStream;
 use h2::server::SendResponse;
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 
 const BODY: &str = "{\"message\":\"Hello, World!\"}";
 /// A frame of gRPC: not compressed, 15 bytes, in which field 1 is a text of 13.
@@ -30,7 +31,10 @@ const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1).peekable();
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+    // A gateway may connect for thousands of clients at once.
+    let listener = socket.listen(65_535)?;
     let address = listener.local_addr()?;
     if arguments.next_if(|first| first == "grpc").is_some() {
         println!("listening on http://{address}");

@@ -69,8 +69,9 @@ struct Ebb {
 }
 
 impl Ebb {
-    /// Pages that were in use shortly before are spared by the first rounds.
-    const ROUNDS: u8 = 5;
+    /// Pages that were in use shortly before are spared by the first rounds, and a thread that is busy
+    /// may have another one take its turn.
+    const ROUNDS: u8 = 12;
     /// About a mebibyte's worth of connections.
     const LEAST: usize = 64;
 
