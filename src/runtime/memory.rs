@@ -69,9 +69,11 @@ struct Ebb {
 }
 
 impl Ebb {
-    /// Pages that were in use shortly before are spared by the first rounds, and a thread that is busy
-    /// may have another one take its turn.
-    const ROUNDS: u8 = 12;
+    /// Rounds after a fall. Pages that were in use shortly before are spared by the first ones, and a
+    /// thread that is busy may have another one take its turn.
+    const ROUNDS: u8 = 52;
+    /// With so many left, the first six seconds are over: only each seventh round tidies up from then on.
+    const LATE: u8 = 40;
     /// About a mebibyte's worth of connections.
     const LEAST: usize = 64;
 
@@ -82,7 +84,7 @@ impl Ebb {
         if fallen >= Ebb::LEAST && fallen >= self.highest / 4 {
             (self.highest, self.rounds) = (load, Ebb::ROUNDS);
         }
-        let shows = self.rounds > 0;
+        let shows = self.rounds > Ebb::LATE || (self.rounds > 0 && self.rounds.is_multiple_of(7));
         self.rounds = self.rounds.saturating_sub(1);
         shows
     }
@@ -100,7 +102,8 @@ mod tests {
     fn a_crowd_that_has_left_is_tidied_up_after_a_few_times() {
         let mut ebb = Ebb::default();
         assert_eq!(rounds(&mut ebb, &[0, 10, 5000, 5000]), 0);
-        assert_eq!(rounds(&mut ebb, &[0; 20]), usize::from(Ebb::ROUNDS));
+        assert_eq!(rounds(&mut ebb, &[0; 12]), 12);
+        assert_eq!(rounds(&mut ebb, &[0; 60]), 5);
     }
 
     #[test]
@@ -108,7 +111,7 @@ mod tests {
         let mut ebb = Ebb::default();
         assert_eq!(rounds(&mut ebb, &[1000, 900, 800, 740]), 1);
         assert_eq!(rounds(&mut ebb, &[500, 400, 300, 200, 100, 50]), 6);
-        assert_eq!(rounds(&mut ebb, &[50; 20]), usize::from(Ebb::ROUNDS) - 2);
+        assert_eq!(rounds(&mut ebb, &[50; 60]), 10 + 5);
     }
 
     #[test]
