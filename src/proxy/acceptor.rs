@@ -20,7 +20,7 @@ use tokio::net::TcpSocket;
 use super::listener::{Listener, Listeners};
 use super::place::{Full, Place};
 use crate::observe::seldom::Seldom;
-use crate::runtime::memory;
+use crate::runtime::memory::{self, Load};
 use crate::time::Clock;
 
 /// Connections that wait to be accepted; the kernel may allow fewer.
@@ -48,8 +48,12 @@ impl Service for Acceptors {
     /// Until the drain: the listening sockets are closed then, and connections go on.
     async fn start_service(&mut self, _: Option<ListenFds>, shutdown: ShutdownWatch, _: usize) {
         let listeners = self.listeners.clone();
-        let load =
-            move || listeners.open.load(Ordering::Relaxed) + listeners.shared.lifecycle.in_flight();
+        let load = move || {
+            let in_flight = listeners.shared.lifecycle.in_flight();
+            let open = listeners.open.load(Ordering::Relaxed);
+            let most_open = listeners.most_open.swap(open, Ordering::Relaxed);
+            Load { now: open + in_flight, highest: most_open.max(open) + in_flight }
+        };
         if let Err(error) = memory::keep_giving_back(load) {
             log::warn!("memory that becomes free is not given back: {error}");
         }

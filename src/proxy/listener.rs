@@ -43,6 +43,8 @@ pub struct Listeners {
     /// Client connections that all of them may hold together.
     pub(super) max_connections: usize,
     pub(super) open: AtomicUsize,
+    /// Most that have been open at once since this was last looked at.
+    pub(super) most_open: AtomicUsize,
 }
 
 pub(super) struct Listener {
@@ -108,7 +110,14 @@ impl Listeners {
         let max_connections = shared.descriptors.connections(&snapshot.config.server);
         let listeners = listeners.collect();
         let (proxy, open) = (Arc::new(proxy), AtomicUsize::new(0));
-        Listeners { proxy, listeners, shared, max_connections, open }
+        Listeners {
+            proxy,
+            listeners,
+            shared,
+            max_connections,
+            open,
+            most_open: AtomicUsize::new(0),
+        }
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Listener>> {

@@ -37,6 +37,7 @@ impl Place {
         // Relaxed: counts, nothing is published with them.
         let of_listener = listener.open.fetch_add(1, Ordering::Relaxed);
         let of_all = listeners.open.fetch_add(1, Ordering::Relaxed);
+        listeners.most_open.fetch_max(of_all + 1, Ordering::Relaxed);
         listeners.shared.metrics.connections.inc();
         let place = Place { listeners: listeners.clone(), listener: listener.clone() };
         let max = listener.config.max_connections;

@@ -7,6 +7,7 @@
 //! binary; another one is not harmed by what is done here.
 
 use std::hint::black_box;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::thread::disable_transparent_huge_pages;
@@ -21,6 +22,16 @@ const PAGES: usize = 8 << 20;
 /// pages of its own that are free.
 const COUNTED: usize = 2 << 10;
 const MANY: usize = 11_000;
+/// How long a worker waits for the others, so that none of them takes another's turn.
+const PATIENCE: Duration = Duration::from_millis(3);
+
+/// Client connections, and requests on them.
+#[derive(Debug, Clone, Copy)]
+pub struct Load {
+    pub now: usize,
+    /// Since the last look: a crowd may come and leave between two.
+    pub highest: usize,
+}
 
 /// Whether the kernel may back memory with huge pages from now on. Containers of some kinds forbid to
 /// say so.
@@ -35,15 +46,20 @@ pub(super) fn allow_huge_pages(allowed: bool) {
 ///
 /// # Errors
 /// There is no thread to be had.
-pub fn keep_giving_back(load: impl Fn() -> usize + Send + 'static) -> std::io::Result<()> {
+pub fn keep_giving_back(load: impl Fn() -> Load + Send + 'static) -> std::io::Result<()> {
     let (runtime, mut ebb) = (Handle::current(), Ebb::default());
     let workers = runtime.metrics().num_workers();
     let giving_back = move || {
         loop {
             std::thread::sleep(PERIOD);
             if ebb.shows(load()) {
+                let meeting = Arc::new(Meeting::default());
                 for _ in 0..workers {
-                    runtime.spawn(async { tidy() });
+                    let meeting = meeting.clone();
+                    runtime.spawn(async move {
+                        meeting.attend(workers);
+                        tidy();
+                    });
                 }
             }
             drop(black_box(Vec::<u8>::with_capacity(PAGES)));
@@ -51,6 +67,26 @@ pub fn keep_giving_back(load: impl Fn() -> usize + Send + 'static) -> std::io::R
     };
     // Its own thread: the system takes a millisecond to take ten mebibytes back.
     std::thread::Builder::new().name("memory".to_owned()).spawn(giving_back).map(drop)
+}
+
+/// Where all workers of a runtime are at the same time: nothing else makes sure that one task runs on
+/// each of them.
+#[derive(Debug, Default)]
+struct Meeting {
+    present: Mutex<usize>,
+    changed: Condvar,
+}
+
+impl Meeting {
+    /// Wait until `all` are here, or for as long as there is patience.
+    fn attend(&self, all: usize) {
+        let mut present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
+        *present += 1;
+        self.changed.notify_all();
+        let some_are_missing = |present: &mut usize| *present < all;
+        // Come or not, the work goes on.
+        let _ = self.changed.wait_timeout_while(present, PATIENCE, some_are_missing);
+    }
 }
 
 /// Let this thread find its free pages; a third of a millisecond.
@@ -70,21 +106,19 @@ struct Ebb {
 
 impl Ebb {
     /// Rounds after a fall. Pages that were in use shortly before are spared by the first ones, and a
-    /// thread that is busy may have another one take its turn.
-    const ROUNDS: u8 = 52;
-    /// With so many left, the first six seconds are over: only each seventh round tidies up from then on.
-    const LATE: u8 = 40;
+    /// thread that is busy may be late for some.
+    const ROUNDS: u8 = 12;
     /// About a mebibyte's worth of connections.
     const LEAST: usize = 64;
 
-    fn shows(&mut self, load: usize) -> bool {
-        self.highest = self.highest.max(load);
-        let fallen = self.highest - load;
+    fn shows(&mut self, load: Load) -> bool {
+        self.highest = self.highest.max(load.highest);
+        let fallen = self.highest.saturating_sub(load.now);
         // A part of it, too: a load of thousands is never still.
         if fallen >= Ebb::LEAST && fallen >= self.highest / 4 {
-            (self.highest, self.rounds) = (load, Ebb::ROUNDS);
+            (self.highest, self.rounds) = (load.now, Ebb::ROUNDS);
         }
-        let shows = self.rounds > Ebb::LATE || (self.rounds > 0 && self.rounds.is_multiple_of(7));
+        let shows = self.rounds > 0;
         self.rounds = self.rounds.saturating_sub(1);
         shows
     }
@@ -95,15 +129,23 @@ mod tests {
     use super::*;
 
     fn rounds(ebb: &mut Ebb, loads: &[usize]) -> usize {
-        loads.iter().filter(|load| ebb.shows(**load)).count()
+        let load = |&now: &usize| Load { now, highest: now };
+        loads.iter().map(load).filter(|load| ebb.shows(*load)).count()
+    }
+
+    #[test]
+    fn a_crowd_that_came_and_left_between_two_looks_is_tidied_up_after() {
+        let mut ebb = Ebb::default();
+        assert_eq!(rounds(&mut ebb, &[0, 0]), 0);
+        assert!(ebb.shows(Load { now: 3, highest: 1000 }));
+        assert_eq!(rounds(&mut ebb, &[3; 11]), 11);
     }
 
     #[test]
     fn a_crowd_that_has_left_is_tidied_up_after_a_few_times() {
         let mut ebb = Ebb::default();
         assert_eq!(rounds(&mut ebb, &[0, 10, 5000, 5000]), 0);
-        assert_eq!(rounds(&mut ebb, &[0; 12]), 12);
-        assert_eq!(rounds(&mut ebb, &[0; 60]), 5);
+        assert_eq!(rounds(&mut ebb, &[0; 20]), usize::from(Ebb::ROUNDS));
     }
 
     #[test]
@@ -111,7 +153,7 @@ mod tests {
         let mut ebb = Ebb::default();
         assert_eq!(rounds(&mut ebb, &[1000, 900, 800, 740]), 1);
         assert_eq!(rounds(&mut ebb, &[500, 400, 300, 200, 100, 50]), 6);
-        assert_eq!(rounds(&mut ebb, &[50; 60]), 10 + 5);
+        assert_eq!(rounds(&mut ebb, &[50; 20]), usize::from(Ebb::ROUNDS) - 2);
     }
 
     #[test]
