@@ -4,6 +4,8 @@
 //! there is room for it: a burst takes every descriptor in the meantime. Here a connection has its
 //! place before anything else is done for it, or it is closed at once.
 
+mod place;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,12 +17,13 @@ use pingora_core::protocols::l4::listener::Listener as Socket;
 use pingora_core::protocols::l4::stream::Stream;
 use pingora_core::server::{ListenFds, ShutdownWatch};
 use pingora_core::services::Service;
+use place::{Full, Place};
 use tokio::net::TcpSocket;
 
-use super::listener::{Listener, Listeners};
-use super::place::{Full, Place};
 use crate::observe::seldom::Seldom;
-use crate::runtime::memory::{self, Load};
+use crate::proxy::listener::{Listener, Listeners};
+use crate::runtime::memory;
+use crate::runtime::memory::Load;
 use crate::time::Clock;
 
 /// Connections that wait to be accepted; the kernel may allow fewer.

@@ -28,24 +28,21 @@ use pingora_core::{Error, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
-use super::admission::Admitted;
-use super::attempt::{self, REJECTED, RETRY};
-use super::context::Context;
-use super::ended::{self, Ended};
-use super::listener::Connection;
-use super::rejection::Rejection;
-use super::{
-    answer, body, date, headers, idempotency, linger, recording, response, spans, transcoded,
-    well_formed,
-};
 use crate::policy::failure::Cause;
 use crate::policy::outcome::Outcome;
+use crate::proxy::attempt::ended::Ended;
+use crate::proxy::downstream::connection::Connection;
+use crate::proxy::exchange::context::Context;
+use crate::proxy::exchange::signal::{REJECTED, RETRY};
+use crate::proxy::rejection::Rejection;
+use crate::proxy::request::admission::Admitted;
+use crate::proxy::{attempt, downstream, exchange, reply, report, request, response};
 use crate::runtime::shared::Shared;
 use crate::time::Clock;
 
 /// The gateway, as Pingora sees it.
 pub struct Gateway {
-    pub(super) shared: Arc<Shared>,
+    pub shared: Arc<Shared>,
 }
 
 impl Gateway {
@@ -74,19 +71,19 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         ctx: &mut Box<Context>,
     ) -> Result<()> {
-        self.receive(session, ctx);
+        request::admission::receive(&self.shared, session, ctx);
         Ok(())
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Box<Context>) -> Result<bool> {
-        let admitted = self.admit(session, ctx).await;
+        let admitted = request::admission::admit(&self.shared, session, ctx).await;
         let forwarded = ctx.upstream().is_some();
         if forwarded && matches!(admitted, Ok(Admitted::Call)) {
-            recording::expect(self.shared.recorder.as_ref(), ctx);
+            report::recording::expect(self.shared.recorder.as_ref(), ctx);
             return Ok(false);
         }
         // Boxed: most requests are forwarded, and have no use for its room.
-        Box::pin(self.answer(session, ctx, admitted)).await;
+        Box::pin(reply::choose::answer(&self.shared, session, ctx, admitted)).await;
         Ok(true)
     }
 
@@ -95,7 +92,7 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         ctx: &mut Box<Context>,
     ) -> Result<Box<HttpPeer>> {
-        self.next_peer(session, ctx).await
+        attempt::next::next_peer(session, ctx).await
     }
 
     async fn upstream_request_filter(
@@ -105,8 +102,8 @@ impl ProxyHttp for Gateway {
         ctx: &mut Box<Context>,
     ) -> Result<()> {
         if let (Some(route), Some(endpoint)) = (&ctx.route, &ctx.attempt.endpoint) {
-            headers::prepare_request(request, ctx, route, endpoint);
-            idempotency::sending(ctx);
+            request::headers::prepare_request(request, ctx, route, endpoint);
+            response::keeping::sending(ctx);
         }
         Ok(())
     }
@@ -119,7 +116,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut Box<Context>,
     ) -> Result<()> {
         let max_body = ctx.route.as_ref().map_or(0, |route| route.config.max_body.0);
-        body::on_request(body, end, ctx, max_body)
+        request::body::on_request(body, end, ctx, max_body)
     }
 
     async fn upstream_response_filter(
@@ -132,7 +129,7 @@ impl ProxyHttp for Gateway {
         if response.status.is_informational() && response.status != 101 {
             return Ok(());
         }
-        response::on_head(session, ctx, response, Clock::now())
+        response::head::on_head(session, ctx, response, Clock::now())
     }
 
     fn upstream_response_trailer_filter(
@@ -141,7 +138,7 @@ impl ProxyHttp for Gateway {
         trailers: &mut HeaderMap,
         ctx: &mut Box<Context>,
     ) -> Result<()> {
-        response::on_trailers(session, ctx, trailers, Clock::now())
+        response::head::on_trailers(session, ctx, trailers, Clock::now())
     }
 
     async fn response_filter(
@@ -153,22 +150,22 @@ impl ProxyHttp for Gateway {
         if head.status.is_informational() && head.status != 101 {
             return Ok(());
         }
-        if !attempt::has_body(session, head) {
-            attempt::answered(ctx, Clock::now());
+        if !exchange::sent::has_body(session, head) {
+            attempt::conclude::answered(ctx, Clock::now());
         }
         if ctx.keyed.is_some() {
-            idempotency::begin(ctx, head, response::has_body(session, head)).await;
+            response::keeping::begin(ctx, head, response::head::has_body(session, head)).await;
         }
-        headers::prepare_response(session, head, ctx)?;
+        response::headers::prepare_response(session, head, ctx)?;
         let status = head.status.as_u16();
         let recorder = self.shared.recorder.as_ref();
-        if let Err(rejection) = recording::commit(recorder, session, ctx, status).await {
+        if let Err(rejection) = report::recording::commit(recorder, session, ctx, status).await {
             ctx.end.rejection = Some(rejection);
             return Err(Error::new_in(REJECTED));
         }
-        date::keep(ctx, head);
+        downstream::date::keep(ctx, head);
         if status == 101 {
-            response::begin_tunnel(ctx, Clock::now());
+            response::head::begin_tunnel(ctx, Clock::now());
         }
         Ok(())
     }
@@ -180,12 +177,12 @@ impl ProxyHttp for Gateway {
         end: bool,
         ctx: &mut Box<Context>,
     ) -> Result<Option<Duration>> {
-        transcoded::collect(body, end, ctx)?;
-        response::on_body(session, ctx, body.as_ref())?;
+        response::transcode::collect(body, end, ctx)?;
+        response::head::on_body(session, ctx, body.as_ref())?;
         if end {
-            attempt::answered(ctx, Clock::now());
+            attempt::conclude::answered(ctx, Clock::now());
         }
-        body::on_response(session, body, end, ctx);
+        response::body::on_response(session, body, end, ctx);
         Ok(None)
     }
 
@@ -196,8 +193,8 @@ impl ProxyHttp for Gateway {
         ctx: &mut Box<Context>,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        let ended = ended::classify_connect(&error, ctx, Clock::now());
-        let again = attempt::failed(session, ctx, ended, &mut error);
+        let ended = attempt::ended::classify_connect(&error, ctx, Clock::now());
+        let again = attempt::failed::failed(session, ctx, ended, &mut error);
         error.set_retry(again);
         error
     }
@@ -213,7 +210,7 @@ impl ProxyHttp for Gateway {
         // Pingora leaves errors of reused connections undecided, and panics if they stay so.
         error.retry.decide_reuse(reused);
         let stale = error.retry();
-        let refused = ended::is_refused(&error);
+        let refused = attempt::ended::is_refused(&error);
         if *error.etype() == RETRY {
             error.set_retry(true);
             return error;
@@ -224,34 +221,37 @@ impl ProxyHttp for Gateway {
         }
         let ended = match refused {
             true => Ended::Upstream(Cause::RefusedStream),
-            false => ended::classify(&error, session, ctx, Clock::now()),
+            false => attempt::ended::classify(&error, session, ctx, Clock::now()),
         };
         if session.was_upgraded() {
             // However a tunnel ends, it is nobody's fault.
             return error;
         }
-        if attempt::is_answered(session) {
+        if exchange::sent::is_answered(session) {
             ctx.end.client_gone |= ended == Ended::ClientGone;
             ctx.end.truncated = true;
             ctx.end.broke_off = ended.rejection();
             if let Some(outcome) = ended.outcome() {
-                attempt::conclude(ctx, outcome, Clock::now());
+                attempt::conclude::conclude(ctx, outcome, Clock::now());
             }
             if let Some(cause) = ended.cause() {
-                attempt::give_up(ctx, cause, ended::words(&mut error));
+                attempt::conclude::give_up(ctx, cause, attempt::ended::words(&mut error));
             }
             return error;
         }
         let gone = reused && ended.outcome() == Some(Outcome::Reset);
-        if stale && (refused || gone) && attempt::reconnect(session, ctx, refused, Clock::now()) {
+        if stale
+            && (refused || gone)
+            && attempt::retry::reconnect(session, ctx, refused, Clock::now())
+        {
             error.set_retry(true);
             return error;
         }
         let ended = if stale && gone { Ended::Upstream(Cause::StaleConnection) } else { ended };
         let flaw = (ended == Ended::Upstream(Cause::InvalidResponse))
-            .then(|| well_formed::flaw(&mut error));
-        let again = attempt::failed(session, ctx, ended, &mut error);
-        well_formed::explain(ctx, flaw);
+            .then(|| response::well_formed::flaw(&mut error));
+        let again = attempt::failed::failed(session, ctx, ended, &mut error);
+        response::well_formed::explain(ctx, flaw);
         error.set_retry(again);
         error
     }
@@ -266,35 +266,38 @@ impl ProxyHttp for Gateway {
         if ctx.end.client_gone {
             return nothing;
         }
-        if attempt::is_answered(session) {
-            answer::end_midway(session, ctx).await;
+        if exchange::sent::is_answered(session) {
+            reply::wire::end_midway(session, ctx).await;
             return nothing;
         }
         let rejection = ctx.end.rejection.take().unwrap_or(Rejection::Internal);
         // Pingora closes the connection after this phase: the answer must say so.
         session.set_keepalive(None);
-        self.refuse(session, ctx, rejection).await;
-        FailToProxy { error_code: attempt::status_of(session, ctx), can_reuse_downstream: false }
+        reply::choose::refuse(&self.shared, session, ctx, rejection).await;
+        FailToProxy {
+            error_code: exchange::sent::status_of(session, ctx),
+            can_reuse_downstream: false,
+        }
     }
 
     async fn logging(&self, session: &mut Session, e: Option<&Error>, ctx: &mut Box<Context>) {
         if ctx.body.call.is_some() {
             // Boxed: few requests have a use for its room.
-            Box::pin(self.answer_call(session, ctx)).await;
+            Box::pin(reply::call::answer_call(&self.shared, session, ctx)).await;
         }
-        idempotency::ended(ctx, e.is_none());
+        response::keeping::ended(ctx, e.is_none());
         let now = Clock::now();
-        let mut status = attempt::status_of(session, ctx);
+        let mut status = exchange::sent::status_of(session, ctx);
         if !ctx.end.client_gone
             && ctx.end.rejection.is_none()
             && let Some(outcome) = ctx.attempt.answered
         {
-            attempt::conclude(ctx, outcome, now);
+            attempt::conclude::conclude(ctx, outcome, now);
         }
         if !ctx.end.client_gone
             && let Some(outcome) = ctx.end.last_outcome
         {
-            attempt::conclude_request(ctx, outcome, now);
+            attempt::conclude::conclude_request(ctx, outcome, now);
             // What another upstream took says nothing about this one.
             if ctx.diverted.is_none()
                 && let Some(slot) = ctx.admission.slot.take()
@@ -310,9 +313,9 @@ impl ProxyHttp for Gateway {
             (ctx.end.client_gone, status) = (true, 499);
         }
         if !ctx.end.preflight {
-            recording::finish(self.shared.recorder.as_ref(), session, ctx, status, now);
+            report::recording::finish(self.shared.recorder.as_ref(), session, ctx, status, now);
         }
-        spans::finish(&self.shared.tracer, session, ctx, status, now);
+        report::spans::finish(&self.shared.tracer, session, ctx, status, now);
         let metrics = match &ctx.route {
             Some(route) => &route.metrics,
             None => &self.shared.unrouted,
@@ -323,7 +326,7 @@ impl ProxyHttp for Gateway {
             if !ctx.end.client_gone {
                 // Nothing is held for it any more.
                 ctx.admission = Default::default();
-                linger::linger(session).await;
+                reply::linger::linger(session).await;
             }
         }
     }

@@ -18,16 +18,19 @@ use pingora_core::protocols::{ALPN, Ssl, Stream};
 use pingora_core::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 
-use super::alarm::{Overdue, unless_overdue};
-use super::client_address::Peer;
-use super::gateway::Gateway;
-use super::guard::Guard;
-use super::guarded_io::GuardedIo;
-use super::h2;
-use super::head::Scanner;
-use super::sniff::{Protocol, sniff};
-use super::stream::{GuardedStream, Orders};
 use crate::config::server::Listener as Config;
+use crate::proxy::downstream;
+use crate::proxy::downstream::address::Peer;
+use crate::proxy::downstream::alarm::{Overdue, unless_overdue};
+use crate::proxy::downstream::connection::{Connection, OF_TASK};
+use crate::proxy::downstream::guard::Guard;
+use crate::proxy::downstream::head::Scanner;
+use crate::proxy::downstream::http1::GuardedIo;
+use crate::proxy::downstream::http2_session::GuardedStream;
+use crate::proxy::downstream::limits::Limits;
+use crate::proxy::downstream::orders::Orders;
+use crate::proxy::downstream::sniff::{Protocol, sniff};
+use crate::proxy::gateway::Gateway;
 use crate::runtime::shared::Shared;
 use crate::runtime::tls::handshake;
 use crate::time::{Clock, Moment};
@@ -39,57 +42,19 @@ const GRACE: Duration = Duration::from_millis(80);
 pub struct Listeners {
     proxy: Arc<HttpProxy<Gateway>>,
     listeners: Vec<Arc<Listener>>,
-    pub(super) shared: Arc<Shared>,
+    pub shared: Arc<Shared>,
     /// Client connections that all of them may hold together.
-    pub(super) max_connections: usize,
-    pub(super) open: AtomicUsize,
+    pub max_connections: usize,
+    pub open: AtomicUsize,
     /// Most that have been open at once since this was last looked at.
-    pub(super) most_open: AtomicUsize,
+    pub most_open: AtomicUsize,
 }
 
-pub(super) struct Listener {
-    pub(super) name: String,
-    pub(super) config: Config,
+pub struct Listener {
+    pub name: String,
+    pub config: Config,
     limits: Arc<Limits>,
-    pub(super) open: AtomicUsize,
-}
-
-/// What a request must know of the listener it came through.
-#[derive(Debug)]
-pub struct Limits {
-    pub max_header_bytes: usize,
-    pub max_path_bytes: usize,
-}
-
-tokio::task_local! {
-    /// The connection whose request a task is about.
-    static OF_TASK: Arc<Connection>;
-}
-
-/// Travels with a connection to each of its requests.
-pub struct Connection {
-    pub guard: Arc<Guard>,
-    pub limits: Arc<Limits>,
-    /// Absent where the socket does not say.
-    pub peer: Option<Peer>,
-    /// Over TLS.
-    pub secure: bool,
-    /// When the certificate expires that the client has shown: no request is served after that.
-    pub(super) until: Option<Moment>,
-    /// Of a stream of HTTP/2.
-    pub orders: Option<Orders>,
-}
-
-impl Connection {
-    /// The connection that the request in hand came through. Pingora's sessions of HTTP/1 and
-    /// HTTP/2 have no common place for it, and each of their own costs an allocation.
-    pub fn of_task() -> Option<Arc<Connection>> {
-        OF_TASK.try_with(Arc::clone).ok()
-    }
-
-    fn is_over(&self) -> bool {
-        self.until.is_some_and(|until| Clock::now() >= until)
-    }
+    pub open: AtomicUsize,
 }
 
 impl Listeners {
@@ -120,16 +85,16 @@ impl Listeners {
         }
     }
 
-    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Listener>> {
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Listener>> {
         self.listeners.iter()
     }
 
     /// Bring to an end what goes on without a client.
-    pub(super) async fn clean_up(&self) {
+    pub async fn clean_up(&self) {
         self.proxy.http_cleanup().await;
     }
 
-    pub(super) async fn serve(
+    pub async fn serve(
         self: &Arc<Self>,
         stream: Stream,
         listener: &Arc<Listener>,
@@ -255,27 +220,34 @@ impl Listeners {
         shutdown: &ShutdownWatch,
     ) {
         let Connection { guard, limits, peer, secure, until, .. } = connection;
-        h2::serve(io, &guard, &listener.config, shutdown.clone(), until, |stream, mark| {
-            let connection = Arc::new(Connection {
-                guard: Arc::new(Guard::of_stream()),
-                limits: limits.clone(),
-                peer: peer.clone(),
-                secure,
-                until,
-                orders: Some(Orders::default()),
-            });
-            // It was on its way when the connection was told to go.
-            if connection.is_over() {
-                return;
-            }
-            // Boxed before it becomes part of a task, which is moved about until it runs.
-            let stream = Box::new(GuardedStream::new(stream, connection.clone()));
-            let (listeners, shutdown) = (self.clone(), shutdown.clone());
-            tokio::spawn(OF_TASK.scope(connection.clone(), async move {
-                let _mark = mark;
-                listeners.serve_stream(stream, &connection.guard, &shutdown).await;
-            }));
-        })
+        downstream::http2::serve(
+            io,
+            &guard,
+            &listener.config,
+            shutdown.clone(),
+            until,
+            |stream, mark| {
+                let connection = Arc::new(Connection {
+                    guard: Arc::new(Guard::of_stream()),
+                    limits: limits.clone(),
+                    peer: peer.clone(),
+                    secure,
+                    until,
+                    orders: Some(Orders::default()),
+                });
+                // It was on its way when the connection was told to go.
+                if connection.is_over() {
+                    return;
+                }
+                // Boxed before it becomes part of a task, which is moved about until it runs.
+                let stream = Box::new(GuardedStream::new(stream, connection.clone()));
+                let (listeners, shutdown) = (self.clone(), shutdown.clone());
+                tokio::spawn(OF_TASK.scope(connection.clone(), async move {
+                    let _mark = mark;
+                    listeners.serve_stream(stream, &connection.guard, &shutdown).await;
+                }));
+            },
+        )
         .await;
     }
 

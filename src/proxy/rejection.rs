@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
 
-use super::dialect::RpcError;
 use crate::config::error_codes::ErrorCodes;
 use crate::config::rpc_code::RpcCode;
 use crate::policy;
@@ -346,4 +345,11 @@ fn key_rpc_code(refusal: idempotency::Refusal) -> RpcCode {
         Refusal::InFlight | Refusal::Undecided | Refusal::NotKept => RpcCode::Aborted,
         Refusal::Unavailable => RpcCode::Unavailable,
     }
+}
+
+/// What every RPC protocol says of an error.
+pub struct RpcError<'a> {
+    pub code: RpcCode,
+    pub message: &'a str,
+    pub retry_after: Option<Duration>,
 }

@@ -11,6 +11,7 @@ use rustls::pki_types::CertificateDer;
 use super::descriptors::Descriptors;
 use super::flood_guard::FloodGuard;
 use super::snapshot::{Authority, Route, Snapshot, UpstreamTarget};
+use super::socket_check::socket_check;
 use crate::config::{self, Config, Problem};
 use crate::limits::Store;
 use crate::observe::metrics::Metrics;
@@ -20,7 +21,6 @@ use crate::policy::bulkhead::Bulkhead;
 use crate::policy::rate_limit::{self, Limiter};
 use crate::policy::retry;
 use crate::policy::retry::budget::Budget;
-use crate::proxy::peer;
 use crate::time::Moment;
 use crate::upstream::{self, Upstream};
 
@@ -128,7 +128,7 @@ pub(super) fn upstreams(
             wrapped.collect()
         });
         let metrics = metrics.upstream(&upstream.name);
-        let socket_check = peer::socket_check(descriptors, metrics.clone());
+        let socket_check = socket_check(descriptors, metrics.clone());
         let target = UpstreamTarget { upstream, metrics, authorities, pool_key, socket_check };
         targets.insert(name.clone(), Arc::new(target));
     }

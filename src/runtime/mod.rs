@@ -17,6 +17,7 @@ pub mod server;
 pub mod shared;
 mod signals;
 pub mod snapshot;
+mod socket_check;
 pub mod status;
 pub mod tls;
 mod transcoders;

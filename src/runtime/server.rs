@@ -14,12 +14,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::descriptors::Descriptors;
 use super::drain::Drain;
-use super::memory;
-use super::reload;
 use super::shared::Shared;
-use super::signals;
 use super::snapshot::Snapshot;
-use super::status;
+use super::{memory, reload, signals, status};
 use crate::admin;
 use crate::config::load::apart;
 use crate::config::otlp::telemetry::Telemetry;

@@ -3,7 +3,7 @@
 //! Every request has a [`Trace`], its own or its caller's, and passes it on; that is cheap, and
 //! happens whether or not anything is exported. Spans are made of requests that have ended, and
 //! only of sampled ones: [`span`] says what is in them, `export` hands them to the thread that
-//! exports. What a request was is noted by `proxy::spans`.
+//! exports. What a request was is noted by `proxy::report::spans`.
 
 pub mod context;
 mod export;

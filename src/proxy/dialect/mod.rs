@@ -3,27 +3,24 @@
 //! What is refused, and with which status and code, was decided in [`super::rejection`]. Here it
 //! becomes a head and bytes. Which dialect that is, [`Protocol::of`] reads off the request.
 
+use bytes::{BufMut, Bytes, BytesMut};
+pub use connect::end_of_stream as connect_end;
+pub use grpc::{END as GRPC_END, trailer_status, trailers_of, web_message, web_status};
+use http::header::{CONTENT_TYPE, HeaderName};
+use http::{HeaderMap, HeaderValue, StatusCode};
+pub use protocol::{CONNECT_PROTOCOL_VERSION, Protocol};
+
+use crate::config::error_codes::ErrorCodes;
+use crate::config::rpc_code::RpcCode;
+use crate::config::status_map::StatusMap;
+use crate::policy::idempotency::Answer;
+use crate::proxy::rejection::{Rejection, RpcError};
+
 mod connect;
 mod details;
 mod grpc;
 mod problem;
 mod protocol;
-
-use std::time::Duration;
-
-use bytes::{BufMut, Bytes, BytesMut};
-use http::header::{CONTENT_TYPE, HeaderName};
-use http::{HeaderMap, HeaderValue, StatusCode};
-
-use super::rejection::Rejection;
-use crate::config::error_codes::ErrorCodes;
-use crate::config::rpc_code::RpcCode;
-use crate::config::status_map::StatusMap;
-use crate::policy::idempotency::Answer;
-
-pub use connect::end_of_stream as connect_end;
-pub use grpc::{END as GRPC_END, trailer_status, trailers_of, web_message, web_status};
-pub use protocol::{CONNECT_PROTOCOL_VERSION, Protocol};
 
 /// An error as an answer.
 pub struct Rendered {
@@ -32,13 +29,6 @@ pub struct Rendered {
     pub body: Bytes,
     /// The head is all there is, and says so by being the end.
     pub bare: bool,
-}
-
-/// What every RPC protocol says of an error.
-pub struct RpcError<'a> {
-    pub code: RpcCode,
-    pub message: &'a str,
-    pub retry_after: Option<Duration>,
 }
 
 impl Rendered {

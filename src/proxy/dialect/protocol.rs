@@ -5,8 +5,7 @@ use http::{HeaderMap, Method, request};
 
 use crate::observe::metrics::Family;
 use crate::proxy::rejection::Rejection;
-use crate::transcode::Fault;
-use crate::transcode::wire;
+use crate::transcode::{Fault, wire};
 
 pub const CONNECT_PROTOCOL_VERSION: HeaderName =
     HeaderName::from_static("connect-protocol-version");

@@ -1,5 +1,7 @@
 //! One error in every dialect, byte by byte.
 
+use std::time::Duration;
+
 use super::*;
 
 const ERROR: RpcError<'static> =

@@ -1,0 +1,74 @@
+//! How many client connections there may be.
+
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::proxy::listener::{Listener, Listeners};
+
+/// A client connection's place among those of its listener and of the gateway, given back on drop.
+#[must_use]
+pub struct Place {
+    listeners: Arc<Listeners>,
+    listener: Arc<Listener>,
+}
+
+/// Why there is no place for a client connection.
+#[derive(Clone, Copy, Debug)]
+pub enum Full {
+    /// The listener's `max_connections` are there.
+    Listener,
+    /// `server.max_connections` are there, over all listeners.
+    Server,
+    /// The descriptors that are left are kept for other things.
+    Descriptors,
+}
+
+impl Place {
+    /// A place for `stream`.
+    ///
+    /// # Errors
+    /// [`Full`], by the first bound that is reached.
+    pub fn take(
+        listeners: &Arc<Listeners>,
+        listener: &Arc<Listener>,
+        stream: &impl AsRawFd,
+    ) -> Result<Self, Full> {
+        // Relaxed: counts, nothing is published with them.
+        let of_listener = listener.open.fetch_add(1, Ordering::Relaxed);
+        let of_all = listeners.open.fetch_add(1, Ordering::Relaxed);
+        listeners.most_open.fetch_max(of_all + 1, Ordering::Relaxed);
+        listeners.shared.metrics.connections.inc();
+        let place = Place { listeners: listeners.clone(), listener: listener.clone() };
+        let max = listener.config.max_connections;
+        if max != 0 && of_listener >= max {
+            return Err(Full::Listener);
+        }
+        if of_all >= listeners.max_connections {
+            return Err(Full::Server);
+        }
+        if listeners.shared.descriptors.keeps(stream) {
+            return Err(Full::Descriptors);
+        }
+        Ok(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.listener.open.fetch_sub(1, Ordering::Relaxed);
+        self.listeners.open.fetch_sub(1, Ordering::Relaxed);
+        self.listeners.shared.metrics.connections.dec();
+    }
+}
+
+impl Full {
+    /// As in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Full::Listener => "listener",
+            Full::Server => "server",
+            Full::Descriptors => "descriptors",
+        }
+    }
+}

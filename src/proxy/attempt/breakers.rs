@@ -1,0 +1,19 @@
+//! Which circuit breakers hear of a request's attempts.
+
+use std::sync::Arc;
+
+use crate::policy::breaker::Breaker;
+use crate::proxy::exchange::diverted::Diverted;
+use crate::runtime::snapshot::Route;
+
+/// The breakers that are told of a request's attempts: its route's and its upstream's.
+pub fn breakers<'a>(
+    diverted: Option<&'a Diverted>,
+    route: &'a Route,
+) -> [Option<&'a Arc<Breaker>>; 2] {
+    let policies = &route.policies;
+    match diverted {
+        None => [policies.route_breaker.as_ref(), policies.upstream_breaker.as_ref()],
+        Some(diverted) => [None, diverted.target.upstream.breaker()],
+    }
+}

@@ -1,0 +1,107 @@
+//! What became of an attempt, and whether there is another.
+//!
+//! Pingora reports an attempt's end from three phases, and [`super::ended`] says how it ended. Here
+//! that is told to all that count attempts, and one function, [`super::retry::retry`], decides for all three.
+
+use crate::observe::events::{CircuitChange, Failure, Words};
+use crate::policy::breaker::{Count, Permit};
+use crate::policy::failure::Cause;
+use crate::policy::outcome::Outcome;
+use crate::proxy::exchange::context::Context;
+use crate::proxy::{attempt, response};
+use crate::runtime::circuits::Scope;
+use crate::runtime::snapshot::Route;
+use crate::time::Moment;
+
+/// Tell metrics and the breakers that count attempts what became of this one. Once.
+pub fn conclude(ctx: &mut Context, outcome: Outcome, now: Moment) {
+    if ctx.attempt.concluded.is_some() {
+        return;
+    }
+    ctx.attempt.concluded = Some((outcome, now));
+    ctx.end.last_outcome = Some(outcome);
+    response::keeping::attempted(ctx, outcome);
+    let Some(route) = ctx.route.clone() else { return };
+    if let Some(upstream) = ctx.upstream() {
+        upstream.metrics.attempted(outcome.as_str());
+    }
+    record(ctx, &route, Count::Attempts, outcome, now);
+}
+
+/// The upstream's answer is complete. Told before its last byte goes to the client: whoever
+/// has seen that must find the breakers knowing of it.
+pub fn answered(ctx: &mut Context, now: Moment) {
+    let Some(outcome) = ctx.attempt.answered else { return };
+    conclude(ctx, outcome, now);
+    if let Some(outcome) = ctx.end.last_outcome {
+        conclude_request(ctx, outcome, now);
+    }
+}
+
+/// Tell the breakers that count requests what became of this one. Once: its permits are gone
+/// then.
+pub fn conclude_request(ctx: &mut Context, outcome: Outcome, now: Moment) {
+    let Some(route) = ctx.route.clone() else { return };
+    record(ctx, &route, Count::Requests, outcome, now);
+}
+
+fn record(ctx: &mut Context, route: &Route, count: Count, outcome: Outcome, now: Moment) {
+    let permits: [&mut Option<Permit>; 2] =
+        [&mut ctx.admission.route_permit, &mut ctx.admission.upstream_permit];
+    let breakers = attempt::breakers::breakers(ctx.diverted.as_ref(), route);
+    let scopes = [Scope::Route, Scope::Upstream];
+    for ((permit, breaker), scope) in permits.into_iter().zip(breakers).zip(scopes) {
+        let Some(breaker) = breaker else { continue };
+        if breaker.config().count == count
+            && let Some(permit) = permit.take()
+        {
+            let permit = match count {
+                // Taken before the wait for a retry.
+                Count::Attempts => permit.begun(ctx.attempt.started),
+                Count::Requests => permit,
+            };
+            permit.record(breaker.config().judge(outcome), now);
+            let diverted = ctx.diverted.as_ref().map(|diverted| &diverted.target);
+            for change in breaker.changes() {
+                let name = match (scope, diverted.or(route.upstream())) {
+                    (Scope::Upstream, Some(target)) => target.upstream.name.clone(),
+                    (Scope::Route, _) | (Scope::Upstream, None) => route.name.clone(),
+                };
+                ctx.snapshot.events.circuit(CircuitChange { scope: scope.as_str(), name, change });
+            }
+        }
+    }
+}
+
+/// The request's upstream has failed it: remember why, and tell the log.
+pub fn give_up(ctx: &mut Context, cause: Cause, words: Words) {
+    ctx.end.cause = Some(cause);
+    let (Some(route), Some(target)) = (&ctx.route, ctx.upstream()) else { return };
+    ctx.snapshot.events.failed(Box::new(Failure {
+        upstream: target.upstream.name.clone(),
+        cause,
+        endpoint: ctx.attempt.endpoint.as_ref().map(|endpoint| endpoint.label.clone()),
+        words,
+        route: route.name.clone(),
+        request_id: ctx.request_id.clone(),
+        attempts: ctx.attempts,
+        no_retry: ctx.end.retry_stopped,
+    }));
+}
+
+/// There is no endpoint to send the request to: tell the log why.
+pub fn without_endpoint(ctx: &mut Context) {
+    let error = ctx.upstream().and_then(|target| target.upstream.lookups().error());
+    match error {
+        Some(error) => give_up(ctx, Cause::Dns, Words::Shared(error)),
+        None => give_up(ctx, Cause::NoEndpoint, Words::None),
+    }
+}
+
+/// The upstream's last word is this answer: if it is an error, that is why the request failed.
+pub fn answered_last(ctx: &mut Context, outcome: Outcome) {
+    let Some(cause) = Cause::of_answer(outcome) else { return };
+    if cause.is_server_error() {
+        give_up(ctx, cause, Words::None);
+    }
+}

@@ -1,0 +1,101 @@
+//! Where the next attempt goes, and when.
+
+use std::time::Duration;
+
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{Error, Result};
+use pingora_proxy::Session;
+
+use crate::observe::events::Words;
+use crate::observe::trace::context::SpanId;
+use crate::proxy::attempt::ended::Ended;
+use crate::proxy::attempt::peer::Phase;
+use crate::proxy::exchange::context::{Attempt, Context, earlier};
+use crate::proxy::exchange::signal::REJECTED;
+use crate::proxy::rejection::Rejection;
+use crate::proxy::{attempt, report};
+use crate::time::Clock;
+
+/// Wait if this is a retry, choose an endpoint, and start the attempt's clock.
+pub async fn next_peer(session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+    // Here for a retry: the attempt before it is over, the wait for this one is not its.
+    if ctx.attempts > 0 {
+        report::spans::end_attempt(ctx, Clock::now());
+    }
+    if let Some(wait) = ctx.backoff.take()
+        && let Err(error) = back_off(session, ctx, wait).await
+    {
+        let ended = attempt::ended::classify(&error, session, ctx, Clock::now());
+        if let Some(cause) = ended.cause() {
+            attempt::conclude::give_up(ctx, cause, Words::None);
+        }
+        ctx.end.client_gone |= ended == Ended::ClientGone;
+        ctx.end.rejection = ended.rejection();
+        return Err(error);
+    }
+    let Some(route) = ctx.route.clone() else { return Err(Error::new_in(REJECTED)) };
+    let diverted = ctx.diverted.as_ref().map(|diverted| diverted.target.clone());
+    let Some(target) = diverted.as_ref().or(route.upstream()) else {
+        return Err(Error::new_in(REJECTED));
+    };
+    // The one call to a fallback is no retry: what was tried is another upstream's.
+    if let (Some(last), None) = (&ctx.attempt.endpoint, &diverted) {
+        ctx.tried.push(last.address);
+    }
+    let tried = if diverted.is_some() { &[] } else { &*ctx.tried };
+    let Some(endpoint) = target.upstream.pick(tried) else {
+        attempt::conclude::without_endpoint(ctx);
+        ctx.end.rejection = Some(Rejection::NoEndpoint);
+        return Err(Error::new_in(REJECTED));
+    };
+    let now = Clock::now();
+    let attempt = *route.config.timeout.attempt;
+    ctx.attempts += 1;
+    ctx.end.last_outcome = None;
+    ctx.attempt = Attempt {
+        started: now,
+        deadline: (!attempt.is_zero()).then(|| now + attempt),
+        endpoint: Some(endpoint.clone()),
+        span: Some(SpanId::random()),
+        ..Attempt::default()
+    };
+    ctx.body.request_bytes = 0;
+    if let Some(tap) = &mut ctx.body.request_tap {
+        tap.restart();
+    }
+    if let Some(envelopes) = &mut ctx.body.envelopes {
+        envelopes.restart();
+    }
+    let deadline = earlier(ctx.attempt.deadline, ctx.deadline);
+    ctx.guard(deadline);
+    let left = deadline.map(|deadline| deadline.since(now));
+    let phase = if route.config.websocket.is_some() && session.is_upgrade_req() {
+        Phase::Upgrading
+    } else if session.as_downstream_mut().is_body_done() {
+        Phase::Waiting
+    } else {
+        Phase::Uploading
+    };
+    Ok(attempt::peer::of(&endpoint, target, &route.config.timeout, left, phase))
+}
+
+/// Wait before a retry, but not for a client that has left, nor past the deadline.
+async fn back_off(session: &mut Session, ctx: &mut Context, wait: Duration) -> Result<()> {
+    if wait.is_zero() {
+        return Ok(());
+    }
+    // The attempt before this wait is over, and its time with it.
+    ctx.attempt.deadline = None;
+    ctx.guard(ctx.deadline);
+    if !session.as_downstream_mut().is_body_done() {
+        tokio::time::sleep(wait).await;
+        return Ok(());
+    }
+    tokio::select! {
+        () = tokio::time::sleep(wait) => Ok(()),
+        // Ends only when the client leaves or the guard fires.
+        ended = session.as_downstream_mut().read_body_or_idle(true) => {
+            Err(ended.err().unwrap_or_else(|| Error::new_down(REJECTED)).into_down())
+        }
+    }
+}

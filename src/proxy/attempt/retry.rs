@@ -1,0 +1,108 @@
+//! Whether there is another attempt, and what it costs.
+
+use std::time::Duration;
+
+use pingora_proxy::Session;
+
+use crate::policy::breaker::{Breaker, Count};
+use crate::policy::outcome::Outcome;
+use crate::policy::retry;
+use crate::policy::retry::{Decision, Pushback, pushback};
+use crate::proxy::exchange::context::Context;
+use crate::proxy::exchange::sent::is_answered;
+use crate::proxy::response;
+use crate::runtime::snapshot::Route;
+use crate::time::Moment;
+
+/// The one decision on another attempt, given what the upstream's answer, if it came, asks for.
+/// On yes, the budget has paid, the breakers' permits are in hand, and `ctx.backoff` says how long
+/// to wait.
+pub fn retry(
+    session: &mut Session,
+    ctx: &mut Context,
+    outcome: Outcome,
+    server_asks: Option<Pushback>,
+    now: Moment,
+) -> bool {
+    let Some(route) = ctx.route.clone() else { return false };
+    let Some(policy) = &route.retry else { return false };
+    if ctx.diverted.is_some() {
+        return false;
+    }
+    let attempt = retry::Attempt {
+        outcome,
+        method: &session.req_header().method,
+        keyed: response::keeping::is_held(ctx),
+        retries_done: ctx.attempts.saturating_sub(1),
+        body_replayable: !session.as_ref().retry_buffer_truncated(),
+        response_started: is_answered(session),
+        client_gone: ctx.end.client_gone,
+        nested: ctx.peer_trusted && is_nested(session, ctx),
+        server_asks,
+        time_left: ctx.deadline.map(|deadline| deadline.since(now)),
+        random: policy.jitter.draw(),
+    };
+    let reason = match retry::decide(&policy.config, &attempt, ctx.stake.as_mut(), now) {
+        Decision::Retry { after } => match permits(ctx, &route, now) {
+            true => {
+                grant(ctx, &route, after);
+                return true;
+            }
+            false => "circuit_open",
+        },
+        Decision::Stop(reason) => reason.as_str(),
+    };
+    route.metrics.retry_stopped(reason);
+    ctx.end.retry_stopped = Some(reason);
+    false
+}
+
+fn is_nested(session: &Session, ctx: &Context) -> bool {
+    let attempt_count = &ctx.snapshot.config.identifiers.attempt_count.0;
+    pushback::is_retry(&session.req_header().headers, attempt_count)
+}
+
+/// A pooled connection that the upstream had closed already is replaced once, without
+/// asking the retry policy: for requests that may be sent twice, or were `refused` unseen, and
+/// only if a budget, where there is one, pays for it.
+pub fn reconnect(session: &Session, ctx: &mut Context, refused: bool, now: Moment) -> bool {
+    let may_resend = refused || session.req_header().method.is_idempotent();
+    if !may_resend || ctx.reconnected || ctx.diverted.is_some() || is_answered(session) {
+        return false;
+    }
+    if session.as_ref().retry_buffer_truncated() {
+        return false;
+    }
+    if ctx.stake.as_mut().is_some_and(|stake| !stake.withdraw(now)) {
+        return false;
+    }
+    ctx.reconnected = true;
+    ctx.backoff = Some(Duration::ZERO);
+    true
+}
+
+fn grant(ctx: &mut Context, route: &Route, after: Duration) {
+    ctx.backoff = Some(after);
+    ctx.end.retry_stopped = None;
+    route.metrics.retried();
+}
+
+/// A permit from every breaker that counts attempts; all or none.
+pub fn permits(ctx: &mut Context, route: &Route, now: Moment) -> bool {
+    let acquire = |breaker: &Option<std::sync::Arc<Breaker>>| match breaker {
+        Some(b) if b.config().count == Count::Attempts => b.acquire(now).map(Some).map_err(drop),
+        Some(_) | None => Ok(None),
+    };
+    let (Ok(of_route), Ok(of_upstream)) =
+        (acquire(&route.policies.route_breaker), acquire(&route.policies.upstream_breaker))
+    else {
+        return false;
+    };
+    if of_route.is_some() {
+        ctx.admission.route_permit = of_route;
+    }
+    if of_upstream.is_some() {
+        ctx.admission.upstream_permit = of_upstream;
+    }
+    true
+}

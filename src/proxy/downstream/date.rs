@@ -1,0 +1,154 @@
+//! The `Date` of a response: the upstream's, where it has one.
+//!
+//! Caches reckon a response's age from it, and signatures cover it; a gateway adds one only where there
+//! is none (RFC 9110, section 6.6.1). Pingora's writer of HTTP/1 puts its own in the place of any, and
+//! cannot be told not to. So what it writes is passed on with the date that was meant: dates are all
+//! of one length.
+
+use std::io::IoSlice;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::HeaderValue;
+use http::header::DATE;
+use httpdate::{fmt_http_date, parse_http_date};
+use memchr::memmem;
+use pingora_core::Result;
+use pingora_core::protocols::http::date::get_cached_date;
+use pingora_http::ResponseHeader;
+
+use crate::proxy::exchange::context::Context;
+
+/// `Sun, 06 Nov 1994 08:49:37 GMT`
+const LENGTH: usize = 29;
+const FIELD: &[u8] = b"\r\nDate: ";
+/// As the head of every response of HTTP/1 begins.
+const VERSION: &[u8] = b"HTTP/1.1 ";
+
+/// The head that is written next is this one: it keeps its date.
+pub fn keep(ctx: &Context, head: &ResponseHeader) {
+    if let Some(connection) = &ctx.connection {
+        connection.guard.keep_date(head.headers.get(DATE).and_then(seconds).unwrap_or(0));
+    }
+}
+
+/// The same where the head is ours to write: it has one date, the upstream's if that is one.
+///
+/// # Errors
+/// Those of Pingora's headers.
+pub fn settle(head: &mut ResponseHeader) -> Result<()> {
+    let mut dates = head.headers.get_all(DATE).iter();
+    let known = dates.next().and_then(|date| Some((date.len(), seconds(date)?)));
+    match known {
+        Some((LENGTH, _)) if dates.next().is_none() => Ok(()),
+        Some((_, seconds)) => head.insert_header(DATE, text(seconds)),
+        None => head.insert_header(DATE, get_cached_date()),
+    }
+}
+
+/// Since 1970. A date in one of the obsolete formats is one, too, and goes on in today's.
+fn seconds(date: &HeaderValue) -> Option<u32> {
+    let date = parse_http_date(date.to_str().ok()?).ok()?;
+    u32::try_from(date.duration_since(UNIX_EPOCH).ok()?.as_secs()).ok()
+}
+
+fn text(seconds: u32) -> String {
+    let date: SystemTime = UNIX_EPOCH + Duration::from_secs(seconds.into());
+    fmt_http_date(date)
+}
+
+/// A date to be written over the one in a head.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Overlay {
+    date: String,
+    /// Where in what is yet to be written; below zero where a part of it is out.
+    at: isize,
+}
+
+impl Overlay {
+    /// The date at `seconds`, over that of `buf`, which may be the head of a final response.
+    pub fn of(seconds: u32, buf: &[u8]) -> Option<Overlay> {
+        let is_final = || buf.starts_with(VERSION) && buf.get(VERSION.len()) != Some(&b'1');
+        if seconds == 0 || !is_final() {
+            return None;
+        }
+        let at = memmem::find(buf, FIELD)? + FIELD.len();
+        let date = text(seconds);
+        let fits = date.len() == LENGTH && buf[at..].get(LENGTH..LENGTH + 2) == Some(b"\r\n");
+        fits.then_some(Overlay { date, at: at as isize })
+    }
+
+    /// `buf` with the date in it.
+    pub fn over<'a>(&'a self, buf: &'a [u8]) -> [IoSlice<'a>; 3] {
+        let within = |at: isize| usize::try_from(at).unwrap_or(0).min(buf.len());
+        let (from, to) = (within(self.at), within(self.at + LENGTH as isize));
+        let begun = usize::try_from(-self.at).unwrap_or(0).min(LENGTH);
+        let date = &self.date.as_bytes()[begun..begun + (to - from)];
+        [IoSlice::new(&buf[..from]), IoSlice::new(date), IoSlice::new(&buf[to..])]
+    }
+
+    /// What is left once `bytes` more are out.
+    pub fn after(self, bytes: usize) -> Option<Overlay> {
+        let at = self.at - isize::try_from(bytes).ok()?;
+        (at + LENGTH as isize > 0).then_some(Overlay { at, ..self })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &[u8] =
+        b"HTTP/1.1 200 OK\r\nVia: a\r\nDate: Mon, 01 Jan 2024 00:00:00 GMT\r\nServer: b\r\n\r\n";
+    const MEANT: &[u8] =
+        b"HTTP/1.1 200 OK\r\nVia: a\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nServer: b\r\n\r\n";
+    const SECONDS: u32 = 784_111_777;
+
+    /// What goes out if each write takes `piece` bytes at most.
+    fn written(piece: usize) -> Vec<u8> {
+        let mut overlay = Overlay::of(SECONDS, HEAD);
+        let (mut left, mut out) = (HEAD, Vec::new());
+        while !left.is_empty() {
+            let whole = match &overlay {
+                Some(overlay) => overlay.over(left).map(|part| part.to_vec()).concat(),
+                None => left.to_vec(),
+            };
+            assert_eq!(whole.len(), left.len());
+            let taken = piece.min(left.len());
+            out.extend_from_slice(&whole[..taken]);
+            left = &left[taken..];
+            overlay = overlay.and_then(|overlay| overlay.after(taken));
+        }
+        out
+    }
+
+    #[test]
+    fn the_date_is_written_over_however_the_head_is_cut() {
+        for piece in 1..=HEAD.len() {
+            assert_eq!(written(piece), MEANT, "{piece}");
+        }
+    }
+
+    #[test]
+    fn nothing_but_the_head_of_a_final_response_is_touched() {
+        assert_eq!(Overlay::of(0, HEAD), None);
+        for other in [&b"HTTP/1.1 103 Early Hints\r\nDate: x\r\n\r\n"[..], b"\r\nDate: y", b"body"]
+        {
+            assert_eq!(Overlay::of(SECONDS, other), None);
+        }
+        let odd = b"HTTP/1.1 200 OK\r\nDate: soon\r\n\r\n";
+        assert_eq!(Overlay::of(SECONDS, odd), None);
+    }
+
+    #[test]
+    fn every_format_of_a_date_is_understood() {
+        for date in [
+            "Sun, 06 Nov 1994 08:49:37 GMT",
+            "Sunday, 06-Nov-94 08:49:37 GMT",
+            "Sun Nov  6 08:49:37 1994",
+        ] {
+            assert_eq!(seconds(&HeaderValue::from_static(date)), Some(SECONDS), "{date}");
+        }
+        assert_eq!(text(SECONDS), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(seconds(&HeaderValue::from_static("soon")), None);
+    }
+}

@@ -1,0 +1,304 @@
+//! A client's connection that obeys its [`Guard`], and gives Pingora one request at a time.
+//!
+//! [`GuardedIo`] wraps the client's stream and fails its reads and writes once the guard's deadline
+//! has passed. Pingora keeps reading the client while it waits for the upstream, so the request
+//! path is woken in time wherever it waits.
+//!
+//! On a connection of HTTP/1 it reads each head itself (`super::head`), and follows the body
+//! (`super::framing`). What the client sends beyond the request under way stays here until its
+//! turn comes.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use pingora_core::protocols::Stream;
+use tokio::io::{AsyncRead, ReadBuf};
+
+use self::outbox::Outbox;
+use crate::proxy::downstream;
+use crate::proxy::downstream::alarm::Alarm;
+use crate::proxy::downstream::date::Overlay;
+use crate::proxy::downstream::framing::{Framing, Malformed};
+use crate::proxy::downstream::guard::{Guard, Refused};
+use crate::proxy::downstream::head::{Fault, Head, Scanner};
+use crate::proxy::downstream::limits::Limits;
+
+/// Most that is kept of what a client sends before its turn.
+const AHEAD_LIMIT: usize = 64 * 1024;
+/// Read at a time, where it is not read into Pingora's buffer.
+const READ: usize = 4 * 1024;
+
+/// A client stream that obeys its [`Guard`].
+pub struct GuardedIo {
+    inner: Stream,
+    outbox: Outbox,
+    guard: Arc<Guard>,
+    alarm: Alarm,
+    /// Something was written and not flushed.
+    unflushed: bool,
+    /// Received and not read by Pingora, from `at` on. What is before `at` has been read; it is
+    /// kept until the gateway has seen the request, because Pingora may refuse it.
+    ahead: Vec<u8>,
+    at: usize,
+    /// Up to here it may be read.
+    readable: usize,
+    /// What is left of the request under way; of other protocols than HTTP/1, everything.
+    framing: Framing,
+    /// Pingora has been given a head, and the gateway has not seen the request yet.
+    unseen: bool,
+    /// What is left to say of a head's date. Boxed: a head nearly always goes out at once.
+    late: Option<Box<Overlay>>,
+}
+
+impl GuardedIo {
+    pub fn new(inner: Stream, guard: Arc<Guard>) -> Self {
+        GuardedIo {
+            inner,
+            outbox: Outbox::default(),
+            guard,
+            alarm: Alarm::default(),
+            unflushed: false,
+            ahead: Vec::new(),
+            at: 0,
+            readable: 0,
+            framing: Framing::Tunnel,
+            unseen: false,
+            late: None,
+        }
+    }
+
+    /// The connection of a request that Pingora has `refused`, with the refusal as its next
+    /// request.
+    pub fn refusing(refused: Refused, guard: Arc<Guard>) -> Self {
+        let Refused { stream, head } = refused;
+        let mut io = GuardedIo::new(stream, guard);
+        let fault = downstream::head::diagnose(&head);
+        io.ahead = head;
+        io.refuse(fault);
+        io
+    }
+
+    /// Put back what was read last: it is read again before anything else.
+    pub fn unread(&mut self, bytes: Vec<u8>) {
+        self.readable = bytes.len();
+        self.ahead = bytes;
+    }
+
+    /// Wait for the head of the next request. What is wrong with it is kept in the guard, and
+    /// a head that Pingora understands takes its place.
+    ///
+    /// # Errors
+    /// The connection has ended, or its time has.
+    pub fn poll_head(
+        &mut self,
+        scanner: &mut Scanner,
+        limits: &Limits,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.forget_read();
+        loop {
+            self.skip_empty_lines();
+            if !matches!(self.ahead[..], [] | [b'\r']) {
+                self.guard.on_head();
+                match scanner.scan(&self.ahead, limits) {
+                    Ok(None) => {}
+                    Ok(Some(head)) => {
+                        self.begin(head);
+                        return Poll::Ready(Ok(()));
+                    }
+                    Err(fault) => {
+                        self.refuse(fault);
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+            } else if self.ahead.is_empty() {
+                // An idle connection holds no buffer.
+                self.ahead = Vec::new();
+                self.outbox.release();
+            }
+            if ready!(self.poll_fill(cx))? == 0 {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+    }
+
+    /// Whether a part of the next head is here.
+    pub fn has_begun_head(&self) -> bool {
+        !self.ahead.is_empty()
+    }
+
+    fn forget_read(&mut self) {
+        self.ahead.drain(..self.at);
+        (self.at, self.readable) = (0, 0);
+    }
+
+    /// Empty lines before a request are skipped (RFC 9112, section 2.2).
+    fn skip_empty_lines(&mut self) {
+        let lines = self.ahead.chunks(2).take_while(|line| *line == b"\r\n").count();
+        if lines > 0 {
+            self.ahead.drain(..lines * 2);
+        }
+    }
+
+    fn begin(&mut self, head: Head) {
+        let Head { mut length, mut framing, must_escape, target } = head;
+        if must_escape {
+            length += downstream::head::escape(&mut self.ahead, target);
+        }
+        match framing.take(&self.ahead[length..]) {
+            Ok(taken) => self.readable = length + taken,
+            Err(Malformed) => return self.refuse(Fault::Body),
+        }
+        self.framing = framing;
+        self.unseen = true;
+    }
+
+    /// Give Pingora a head in the place of what was received, for a request that is refused.
+    fn refuse(&mut self, fault: Fault) {
+        self.guard.set_fault(fault);
+        let (head, framing) = downstream::head::stand_in(&self.ahead);
+        (self.ahead, self.framing) = (head, framing);
+        (self.at, self.readable) = (0, self.ahead.len());
+        self.unseen = true;
+    }
+
+    /// Read what the client sends to where it waits for its turn. Zero at its end.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut room = [MaybeUninit::uninit(); READ];
+        let mut read = ReadBuf::uninit(&mut room);
+        match Pin::new(&mut self.inner).poll_read(cx, &mut read) {
+            Poll::Ready(result) => {
+                self.ahead.extend_from_slice(read.filled());
+                Poll::Ready(result.map(|()| read.filled().len()))
+            }
+            Poll::Pending => {
+                self.flush_idle(cx);
+                self.expire(cx)
+            }
+        }
+    }
+
+    fn read_ahead(&mut self, buf: &mut ReadBuf<'_>) {
+        let end = self.readable.min(self.at + buf.remaining());
+        buf.put_slice(&self.ahead[self.at..end]);
+        self.at = end;
+        if self.at == self.ahead.len() && !self.is_unseen() {
+            (self.ahead, self.at, self.readable) = (Vec::new(), 0, 0);
+        }
+    }
+
+    /// Whether Pingora speaks to the client before the gateway has seen the request.
+    fn is_unseen(&mut self) -> bool {
+        self.unseen = self.unseen && !self.guard.has_begun();
+        self.unseen
+    }
+
+    /// The request under way goes on with `buf`, from `before` on.
+    fn on_body(&mut self, buf: &mut ReadBuf<'_>, before: usize) -> io::Result<()> {
+        let bytes = &buf.filled()[before..];
+        let Ok(taken) = self.framing.take(bytes) else {
+            self.guard.set_malformed();
+            buf.set_filled(before);
+            return Err(io::ErrorKind::InvalidData.into());
+        };
+        if taken < bytes.len() {
+            self.ahead.extend_from_slice(&bytes[taken..]);
+            buf.set_filled(before + taken);
+        }
+        Ok(())
+    }
+
+    /// The request is complete: learn whether the client leaves, and keep what else it sends.
+    fn poll_leaving(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.ahead.len() - self.at < AHEAD_LIMIT {
+            match ready!(self.poll_fill(cx)) {
+                Ok(1..) => {}
+                Ok(0) | Err(_) if self.guard.detachment.ignores_leaving() => {
+                    return self.expire(cx);
+                }
+                ended => return Poll::Ready(ended.map(drop)),
+            }
+        }
+        self.flush_idle(cx);
+        self.expire(cx)
+    }
+
+    /// Nothing to read: a client that waits for the head of a response shall have it. Pingora holds
+    /// it back until the first byte of the body comes.
+    fn flush_idle(&mut self, cx: &mut Context<'_>) {
+        if self.unflushed && self.outbox.poll_flush(&mut self.inner, cx).is_ready() {
+            // An error shows itself at the next write.
+            self.unflushed = false;
+        }
+    }
+
+    fn expire<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        let expired = self.alarm.poll(self.guard.deadline(), cx);
+        expired.map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl Drop for GuardedIo {
+    /// Pingora closes a connection whose head it has refused. The gateway has yet to say why.
+    fn drop(&mut self) {
+        if self.is_unseen() {
+            let nothing: Stream = Box::new(tokio::io::duplex(1).0);
+            let stream = std::mem::replace(&mut self.inner, nothing);
+            self.guard.give_back(Refused { stream, head: std::mem::take(&mut self.ahead) });
+        }
+    }
+}
+
+impl AsyncRead for GuardedIo {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.at < self.readable {
+            self.read_ahead(buf);
+            return Poll::Ready(Ok(()));
+        }
+        if self.guard.takes_stand_in() {
+            buf.put_slice(b"\0");
+            return Poll::Ready(Ok(()));
+        }
+        if self.framing.is_done() {
+            if !self.guard.is_tunnel() {
+                return self.poll_leaving(cx);
+            }
+            self.framing = Framing::Tunnel;
+            self.readable = self.ahead.len();
+            if self.at < self.readable {
+                self.read_ahead(buf);
+                return Poll::Ready(Ok(()));
+            }
+        }
+        let before = buf.filled().len();
+        match Pin::new(&mut self.inner).poll_read(cx, buf) {
+            Poll::Ready(result) => {
+                if buf.filled().len() > before {
+                    self.guard.on_head();
+                    self.guard.on_traffic();
+                    self.on_body(buf, before)?;
+                } else if self.guard.detachment.ignores_leaving() {
+                    return self.expire(cx);
+                }
+                Poll::Ready(result)
+            }
+            Poll::Pending => {
+                self.flush_idle(cx);
+                self.expire(cx)
+            }
+        }
+    }
+}
+
+mod inner;
+mod outbox;
+#[cfg(test)]
+mod tests;
+mod writes;

@@ -1,0 +1,342 @@
+//! One stream of a client's HTTP/2 connection: its request, and the response to it.
+//!
+//! Pingora's session puts its own `Date` in the place of the upstream's and cannot be told not to; nor
+//! can what it writes be mended, as [`super::date`] does for HTTP/1. What time a stream may take is
+//! the business of [`super::http2_session`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use h2::server::{Connection, SendResponse};
+use h2::{Reason, RecvStream, SendStream};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, Response, StatusCode};
+use pingora_core::protocols::http::HttpTask;
+use pingora_core::protocols::http::authority::{
+    RawTargetAuthority, raw_target_authority, validate_request_authority,
+};
+use pingora_core::protocols::http::v1::client::http_req_header_to_wire;
+use pingora_core::protocols::http::v2::write_body;
+use pingora_core::protocols::{Digest, Stream};
+use pingora_core::{Error, ErrorType, OrErr, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+
+use crate::proxy::{downstream, request};
+
+/// How much of a request's body is kept for a retry: as much as Pingora keeps of one of HTTP/1.
+const KEPT: usize = 64 * 1024;
+/// What belongs to a connection of HTTP/1 (RFC 9113, section 8.2.2).
+const OF_CONNECTION: [HeaderName; 5] = [
+    TRANSFER_ENCODING,
+    CONNECTION,
+    UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+/// A stream that a client has opened.
+pub struct H2Stream {
+    request: RequestHeader,
+    body: RecvStream,
+    respond: SendResponse<Bytes>,
+    /// There once the head is written.
+    writer: Option<SendStream<Bytes>>,
+    written: Option<Box<ResponseHeader>>,
+    ended: bool,
+    read: usize,
+    sent: usize,
+    kept: Option<Kept>,
+    digest: Arc<Digest>,
+    drain_timeout: Option<Duration>,
+}
+
+/// What a client has opened.
+// A stream comes far more often than a malformed request: boxing it would cost each an allocation.
+#[allow(clippy::large_enum_variant)]
+pub enum Accepted {
+    Stream(H2Stream),
+    /// A request that is malformed (RFC 9113, section 8.1.1); its stream is over.
+    Malformed,
+}
+
+/// A body as far as it was read.
+#[derive(Default)]
+struct Kept {
+    bytes: BytesMut,
+    truncated: bool,
+}
+
+impl H2Stream {
+    /// The next stream of `connection`, which lives by being asked; `None` once it closes. Nothing is
+    /// lost where the wait is given up.
+    ///
+    /// # Errors
+    /// The connection has failed.
+    pub async fn accept(
+        connection: &mut Connection<Stream, Bytes>,
+        digest: &Arc<Digest>,
+    ) -> Result<Option<Accepted>, h2::Error> {
+        let Some(opened) = connection.accept().await else { return Ok(None) };
+        let (request, mut respond) = opened?;
+        let (head, body) = request.into_parts();
+        let request = RequestHeader::from(head);
+        if !is_framed(&request) {
+            respond.send_reset(Reason::PROTOCOL_ERROR);
+            return Ok(Some(Accepted::Malformed));
+        }
+        if !is_addressed(&request) {
+            let mut refusal = Response::new(());
+            *refusal.status_mut() = StatusCode::BAD_REQUEST;
+            // A client that has reset the stream has its answer.
+            let _ = respond.send_response(refusal, true);
+            return Ok(Some(Accepted::Malformed));
+        }
+        Ok(Some(Accepted::Stream(H2Stream {
+            request,
+            body,
+            respond,
+            writer: None,
+            written: None,
+            ended: false,
+            read: 0,
+            sent: 0,
+            kept: None,
+            digest: digest.clone(),
+            drain_timeout: None,
+        })))
+    }
+
+    pub fn req_header(&self) -> &RequestHeader {
+        &self.request
+    }
+
+    pub fn req_header_mut(&mut self) -> &mut RequestHeader {
+        &mut self.request
+    }
+
+    /// The next piece of the request's body; `None` at its end.
+    pub async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
+        let data = self.body.data().await.transpose();
+        let data = data.or_err(ErrorType::ReadError, "reading a request's body")?;
+        if let Some(data) = &data {
+            self.read += data.len();
+            if let Some(kept) = &mut self.kept {
+                kept.push(data);
+            }
+            // A stream that is over has no capacity to give back.
+            let _ = self.body.flow_control().release_capacity(data.len());
+        }
+        Ok(data)
+    }
+
+    /// The same, but at the end of the body until the client resets the stream.
+    pub async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
+        if !no_body_expected && !self.is_body_done() {
+            return self.read_body_bytes().await;
+        }
+        let reset = std::future::poll_fn(|cx| match &mut self.writer {
+            Some(writer) => writer.poll_reset(cx),
+            None => self.respond.poll_reset(cx),
+        });
+        let reason = reset.await.or_err(ErrorType::H2Error, "waiting for a client")?;
+        Err(Error::explain(ErrorType::H2Error, format!("the client reset the stream: {reason}")))
+    }
+
+    pub async fn drain_request_body(&mut self) -> Result<()> {
+        let timeout = self.drain_timeout;
+        let drained = async {
+            while !self.is_body_done() && self.read_body_bytes().await?.is_some() {}
+            Ok(())
+        };
+        match timeout {
+            None => drained.await,
+            Some(timeout) => tokio::time::timeout(timeout, drained)
+                .await
+                .unwrap_or_else(|_| Err(Error::new(ErrorType::ReadTimedout))),
+        }
+    }
+
+    /// Write the head of the response; what comes before the final one (103) is left out.
+    pub fn write_response_header(
+        &mut self,
+        mut head: Box<ResponseHeader>,
+        end: bool,
+    ) -> Result<()> {
+        if self.ended || self.written.is_some() || head.status.is_informational() {
+            return Ok(());
+        }
+        downstream::date::settle(&mut head)?;
+        for name in &OF_CONNECTION {
+            head.remove_header(name);
+        }
+        let response = Response::from_parts(head.as_owned_parts(), ());
+        let writer = self.respond.send_response(response, end);
+        self.writer = Some(writer.or_err(ErrorType::WriteError, "writing a response's head")?);
+        self.written = Some(head);
+        self.ended = end;
+        Ok(())
+    }
+
+    pub async fn write_body(&mut self, data: Bytes, end: bool) -> Result<()> {
+        if self.ended {
+            return Ok(());
+        }
+        let Some(writer) = &mut self.writer else { return Err(Error::new(ErrorType::H2Error)) };
+        let length = data.len();
+        write_body(writer, data, end, None).await.map_err(Error::into_down)?;
+        self.sent += length;
+        self.ended = end;
+        Ok(())
+    }
+
+    pub fn write_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
+        if self.ended {
+            return Ok(());
+        }
+        let Some(writer) = &mut self.writer else { return Err(Error::new(ErrorType::H2Error)) };
+        writer.send_trailers(trailers).or_err(ErrorType::WriteError, "writing trailers")?;
+        self.ended = true;
+        Ok(())
+    }
+
+    /// Whether the response ends with these `tasks`.
+    pub async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
+        let mut ends = false;
+        for task in tasks {
+            ends |= match task {
+                HttpTask::Header(head, end) => {
+                    self.write_response_header(head, end).map_err(Error::into_down)?;
+                    end
+                }
+                HttpTask::Body(Some(data), end) if !data.is_empty() => {
+                    self.write_body(data, end).await?;
+                    end
+                }
+                HttpTask::Body(_, end) => end,
+                HttpTask::Trailer(trailers) => {
+                    if let Some(trailers) = trailers {
+                        self.write_trailers(*trailers)?;
+                    }
+                    true
+                }
+                HttpTask::Done => true,
+                // Tunnels are of HTTP/1.
+                HttpTask::UpgradedBody(..) => return Err(Error::new(ErrorType::InternalError)),
+                HttpTask::Failed(error) => return Err(error),
+            };
+        }
+        if ends {
+            self.finish().map_err(Error::into_down)?;
+        }
+        Ok(ends)
+    }
+
+    /// End the response, unless it has ended, or has not begun: its stream is reset then.
+    pub fn finish(&mut self) -> Result<()> {
+        if !self.ended
+            && let Some(writer) = &mut self.writer
+        {
+            let last = writer.send_data(Bytes::new(), true);
+            last.or_err(ErrorType::WriteError, "ending a response")?;
+            self.ended = true;
+        }
+        Ok(())
+    }
+
+    /// Give the response up in its midst.
+    pub fn shutdown(&mut self) {
+        if !self.ended {
+            self.respond.send_reset(Reason::INTERNAL_ERROR);
+        }
+    }
+
+    pub fn response_written(&self) -> Option<&ResponseHeader> {
+        self.written.as_deref()
+    }
+
+    pub fn is_body_done(&self) -> bool {
+        self.is_body_empty() || self.body.is_end_stream()
+    }
+
+    pub fn is_body_empty(&self) -> bool {
+        let says_nothing = || {
+            let length = self.request.headers.get(CONTENT_LENGTH);
+            length.is_some_and(|length| length.as_bytes() == b"0")
+        };
+        self.read == 0 && (self.body.is_end_stream() || says_nothing())
+    }
+
+    pub fn body_bytes_sent(&self) -> usize {
+        self.sent
+    }
+
+    pub fn body_bytes_read(&self) -> usize {
+        self.read
+    }
+
+    /// Keep what is read from here on for a retry.
+    pub fn enable_retry_buffering(&mut self) {
+        self.kept.get_or_insert_default();
+    }
+
+    pub fn retry_buffer_truncated(&self) -> bool {
+        self.kept.as_ref().is_some_and(|kept| kept.truncated)
+    }
+
+    pub fn get_retry_buffer(&self) -> Option<Bytes> {
+        let kept = self.kept.as_ref().filter(|kept| !kept.truncated && !kept.bytes.is_empty());
+        kept.map(|kept| kept.bytes.clone().freeze())
+    }
+
+    pub fn request_summary(&self) -> String {
+        format!("{} {}", self.request.method, self.request.uri)
+    }
+
+    pub fn pseudo_raw_h1_request_header(&self) -> Bytes {
+        http_req_header_to_wire(&self.request).map(BytesMut::freeze).unwrap_or_default()
+    }
+
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    pub fn digest_mut(&mut self) -> Option<&mut Digest> {
+        Arc::get_mut(&mut self.digest)
+    }
+
+    pub fn set_total_drain_timeout(&mut self, timeout: Option<Duration>) {
+        self.drain_timeout = timeout;
+    }
+
+    pub fn get_total_drain_timeout(&self) -> Option<Duration> {
+        self.drain_timeout
+    }
+}
+
+impl Kept {
+    fn push(&mut self, data: &[u8]) {
+        if self.truncated || self.bytes.len() + data.len() > KEPT {
+            *self = Kept { bytes: BytesMut::new(), truncated: true };
+        } else {
+            self.bytes.extend_from_slice(data);
+        }
+    }
+}
+
+/// Whether a request can be written to HTTP/1 as one: its target ends where it says, and so does its
+/// body.
+fn is_framed(request: &RequestHeader) -> bool {
+    let breaks_off = |byte: &u8| matches!(byte, 0 | b'\n' | b'\r' | b' ');
+    !request.raw_path().iter().any(breaks_off)
+        && request::length::repaired(&request.headers).is_ok()
+}
+
+/// Whether a request says for which host it is, and only one. `CONNECT` is refused later.
+fn is_addressed(request: &RequestHeader) -> bool {
+    let is_named =
+        request.uri.authority().is_some() || request.headers.contains_key(http::header::HOST);
+    let is_connect = request.method == http::Method::CONNECT;
+    let is_path = || raw_target_authority(request.raw_path()) == RawTargetAuthority::None;
+    is_named && validate_request_authority(request).is_ok() && (is_connect || is_path())
+}

@@ -1,0 +1,91 @@
+//! Which HTTP a client speaks on a port without TLS, from its first bytes.
+//!
+//! HTTP/2 "with prior knowledge" begins with a preface that is no request of HTTP/1 (RFC 9113,
+//! section 3.4). Whoever differs from it speaks HTTP/1, from the first byte that differs: a
+//! request shorter than the preface does not wait for more. Time is bounded by the guard.
+
+use std::io;
+
+use tokio::io::AsyncReadExt;
+
+use crate::proxy::downstream::http1::GuardedIo;
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Most heads come whole in one read of this size.
+const FIRST_READ: usize = 1024;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// Look at the first bytes of `io`; they can be read again.
+///
+/// # Errors
+/// The connection ended, or its time did, before it said enough.
+pub async fn sniff(io: &mut GuardedIo) -> io::Result<Protocol> {
+    let mut seen = Vec::with_capacity(FIRST_READ);
+    loop {
+        if io.read_buf(&mut seen).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let compared = seen.len().min(PREFACE.len());
+        let alike = seen[..compared] == PREFACE[..compared];
+        if !alike || compared == PREFACE.len() {
+            io.unread(seen);
+            return Ok(if alike { Protocol::Http2 } else { Protocol::Http1 });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use tokio::io::{AsyncWriteExt, duplex};
+
+    use super::super::guard::Guard;
+    use super::*;
+    use crate::time::Clock;
+
+    async fn sniffed(pieces: &[&[u8]]) -> (io::Result<Protocol>, Vec<u8>) {
+        let (mut client, server) = duplex(4096);
+        let guard = Guard::new(Duration::ZERO, Duration::from_millis(50), Clock::now());
+        let mut io = GuardedIo::new(Box::new(server), Arc::new(guard));
+        for piece in pieces {
+            client.write_all(piece).await.expect("room");
+            tokio::task::yield_now().await;
+        }
+        let protocol = sniff(&mut io).await;
+        drop(client);
+        let mut all = Vec::new();
+        // An error is the guard's, whose time is up.
+        let _ = io.read_to_end(&mut all).await;
+        (protocol, all)
+    }
+
+    #[tokio::test]
+    async fn the_preface_is_http_2_in_however_many_pieces() {
+        let pieces: Vec<&[u8]> = PREFACE.chunks(5).chain([&b"\0\0\0"[..]]).collect();
+        let (protocol, all) = sniffed(&pieces).await;
+        assert_eq!(protocol.expect("a protocol"), Protocol::Http2);
+        assert_eq!(all, [PREFACE, b"\0\0\0"].concat());
+    }
+
+    #[tokio::test]
+    async fn a_request_shorter_than_the_preface_is_http_1_at_once() {
+        for request in ["GET / HTTP/1.0\r\n\r\n", "PRI / HTTP/1.1\r\n", "P O"] {
+            let (protocol, all) = sniffed(&[request.as_bytes()]).await;
+            assert_eq!(protocol.expect("a protocol"), Protocol::Http1, "{request:?}");
+            assert_eq!(all, request.as_bytes());
+        }
+    }
+
+    #[tokio::test]
+    async fn half_a_preface_is_waited_for_as_long_as_for_a_head() {
+        let (protocol, _) = sniffed(&[b"PRI * HT"]).await;
+        assert_eq!(protocol.expect_err("too late").kind(), io::ErrorKind::TimedOut);
+    }
+}

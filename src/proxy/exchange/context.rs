@@ -1,0 +1,276 @@
+//! Everything the gateway remembers about one request, from its head to its record.
+//!
+//! Dropping a context gives back every permit the request holds; Pingora drops it on every
+//! way out, a panic included.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::HeaderValue;
+
+use crate::coding::Encoding;
+use crate::config::error_codes::ErrorCodes;
+use crate::observe::trace::context::{SpanId, TraceId};
+use crate::observe::trace::{Trace, span};
+use crate::policy::Admission;
+use crate::policy::auth::Identity;
+use crate::policy::failure::Cause;
+use crate::policy::outcome::Outcome;
+use crate::policy::rate_limit::Standing;
+use crate::policy::retry::Stake;
+use crate::proxy::dialect::Protocol;
+use crate::proxy::downstream::connection::Connection;
+use crate::proxy::exchange::call::Call;
+use crate::proxy::exchange::diverted::Diverted;
+use crate::proxy::exchange::keyed::Keyed;
+use crate::proxy::rejection::{Rejection, RpcError};
+use crate::proxy::request::envelopes::Envelopes;
+use crate::proxy::response::rpc_end::RpcEnd;
+use crate::record::{Bounded, Commit, Expected, Findings, Tap};
+use crate::runtime::lifecycle::InFlight;
+use crate::runtime::snapshot::{Route, Snapshot, UpstreamTarget};
+use crate::time::Moment;
+use crate::upstream::Endpoint;
+
+/// One request.
+pub struct Context {
+    /// The configuration the request began with, and ends with.
+    pub snapshot: Arc<Snapshot>,
+    /// Absent only where no listener has taken it, as in tests.
+    pub connection: Option<Arc<Connection>>,
+    pub started: Moment,
+    pub received_at: SystemTime,
+    pub request_id: HeaderValue,
+    pub correlation_id: Option<HeaderValue>,
+    pub trace: Trace,
+    /// The attempts that are over; only of a recorded trace.
+    pub spans: Vec<span::Attempt>,
+    pub client: IpAddr,
+    /// Whether the peer's forwarding headers are believed.
+    pub peer_trusted: bool,
+    /// What the caller speaks.
+    pub protocol: Protocol,
+    pub route: Option<Arc<Route>>,
+    /// What goes upstream instead of the path that came, where it differs.
+    pub path: Option<String>,
+    /// The canonical path, for the record; only kept for routes that record.
+    pub recorded_path: Option<String>,
+    pub identity: Option<Arc<Identity>>,
+    pub admission: Admission,
+    /// Set once the request goes to where its route falls back.
+    pub diverted: Option<Diverted>,
+    /// Where the requester stands in the route's limits, once they have been asked.
+    pub standing: Option<Standing>,
+    /// The request is the first with its idempotency key.
+    pub keyed: Option<Box<Keyed>>,
+    /// The request's share in its route's retry budget.
+    pub stake: Option<Stake>,
+    /// When the request must have been answered in full.
+    pub deadline: Option<Moment>,
+    pub attempt: Attempt,
+    /// The endpoints of the attempts before it, in their order; allocates nothing without a retry.
+    pub tried: Vec<SocketAddr>,
+    /// Attempts begun so far.
+    pub attempts: u32,
+    /// Wait before the next attempt; set when a retry has been granted.
+    pub backoff: Option<std::time::Duration>,
+    /// A connection that was already closed has been replaced once.
+    pub reconnected: bool,
+    pub body: Body,
+    pub end: End,
+    pub row: Row,
+    _in_flight: InFlight,
+}
+
+/// The attempt under way.
+#[derive(Default)]
+pub struct Attempt {
+    pub started: Moment,
+    pub endpoint: Option<Arc<Endpoint>>,
+    /// When this attempt must have been answered in full.
+    pub deadline: Option<Moment>,
+    /// Its outcome, and since when it is known; the breaker has been told then.
+    pub concluded: Option<(Outcome, Moment)>,
+    /// Its own span, until that has been noted.
+    pub span: Option<SpanId>,
+    /// What the upstream's answer amounts to, once its head is there.
+    pub answered: Option<Outcome>,
+    pub upstream_status: Option<u16>,
+    pub upstream_duration: Option<std::time::Duration>,
+}
+
+/// What passes through, counted and sometimes changed.
+#[derive(Default)]
+pub struct Body {
+    /// Bytes of the request's body seen in this attempt.
+    pub request_bytes: u64,
+    pub response_bytes: u64,
+    /// The request's body, read and perhaps rewritten before the first attempt.
+    pub prepared: Option<Bytes>,
+    /// It came compressed, and `prepared` is not.
+    pub inflated: bool,
+    /// The request's body is a stream of messages, and is here.
+    pub envelopes: Option<Envelopes>,
+    /// What the request is to a transcoding route's upstream.
+    pub call: Option<Box<Call>>,
+    pub request_tap: Option<Tap>,
+    pub response_tap: Option<Tap>,
+    /// The answer's body says how the call ended.
+    pub rpc_end: Option<RpcEnd>,
+    pub translation: Option<Translation>,
+}
+
+/// An upstream's plain error, collected to be written in the caller's protocol.
+pub struct Translation {
+    pub status: u16,
+    pub retry_after: Option<std::time::Duration>,
+    pub encoding: Encoding,
+    pub body: Vec<u8>,
+}
+
+impl Translation {
+    /// Undo how the upstream has encoded it. What cannot be read, or has more than `limit` bytes, says
+    /// nothing.
+    pub fn inflate(&mut self, limit: usize) {
+        self.body = match std::mem::take(&mut self.encoding) {
+            Encoding::Identity => return,
+            Encoding::Coded(coding) => coding.read(&self.body, limit).unwrap_or_default(),
+            Encoding::Unknown => Vec::new(),
+        };
+    }
+
+    pub fn error<'a>(&self, codes: &ErrorCodes, message: &'a str) -> RpcError<'a> {
+        let code = codes.of_status(self.status);
+        RpcError { code, message, retry_after: self.retry_after }
+    }
+}
+
+/// How the request ended.
+#[derive(Default)]
+pub struct End {
+    /// The gateway's own answer.
+    pub rejection: Option<Rejection>,
+    /// It got the answer that another with its idempotency key had got.
+    pub replayed: bool,
+    /// It was a CORS preflight, or `OPTIONS *`: neither invokes anything.
+    pub preflight: bool,
+    /// The client left before it had its answer.
+    pub client_gone: bool,
+    /// The answer broke off after its head had been sent.
+    pub truncated: bool,
+    /// Why it did.
+    pub broke_off: Option<Rejection>,
+    /// The answer, whatever its status of HTTP, is an error of RPC.
+    pub rpc_failed: bool,
+    pub last_outcome: Option<Outcome>,
+    /// Why the upstream failed the request, once that is settled.
+    pub cause: Option<Cause>,
+    /// Why a failed attempt was not tried again.
+    pub retry_stopped: Option<&'static str>,
+}
+
+/// The request's row in the record.
+#[derive(Default)]
+pub struct Row {
+    pub id: Option<uuid::Uuid>,
+    /// Its first write is on its way.
+    pub expected: Option<Expected>,
+    pub captured: Findings,
+    /// What an upstream's error of RPC says; only where the record wants it.
+    pub error: Option<String>,
+    /// What has become of its first write.
+    pub commit: Commit,
+    /// As it was committed, so that the second write need not begin anew.
+    pub answered: Option<Bounded>,
+}
+
+impl Context {
+    pub fn new(
+        snapshot: Arc<Snapshot>,
+        connection: Option<Arc<Connection>>,
+        in_flight: InFlight,
+        now: Moment,
+    ) -> Self {
+        Context {
+            snapshot,
+            connection,
+            started: now,
+            received_at: SystemTime::now(),
+            request_id: HeaderValue::from_static("-"),
+            correlation_id: None,
+            // Until the headers are there.
+            trace: Trace::unsampled(),
+            spans: Vec::new(),
+            client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            peer_trusted: false,
+            protocol: Protocol::Http,
+            route: None,
+            path: None,
+            recorded_path: None,
+            identity: None,
+            admission: Admission::default(),
+            diverted: None,
+            standing: None,
+            keyed: None,
+            stake: None,
+            deadline: None,
+            attempt: Attempt::default(),
+            tried: Vec::new(),
+            attempts: 0,
+            backoff: None,
+            reconnected: false,
+            body: Body::default(),
+            end: End::default(),
+            row: Row::default(),
+            _in_flight: in_flight,
+        }
+    }
+
+    /// The id as text; ids are ASCII by construction.
+    pub fn request_id(&self) -> &str {
+        self.request_id.to_str().unwrap_or("-")
+    }
+
+    /// The trace the request belongs to, its caller's or its own.
+    pub fn trace_id(&self) -> TraceId {
+        self.trace.id()
+    }
+
+    /// The upstream the request goes to.
+    pub fn upstream(&self) -> Option<&Arc<UpstreamTarget>> {
+        match &self.diverted {
+            Some(diverted) => Some(&diverted.target),
+            None => self.route.as_ref().and_then(|route| route.upstream()),
+        }
+    }
+
+    /// Fail the client's connection at `deadline`, wherever the request is waiting then.
+    pub fn guard(&self, deadline: Option<Moment>) {
+        if let Some(connection) = &self.connection {
+            connection.guard.set_deadline(deadline);
+        }
+    }
+
+    /// Whether the client's body is not framed as its head says.
+    pub fn is_malformed(&self) -> bool {
+        self.connection.as_ref().is_some_and(|connection| connection.guard.is_malformed())
+    }
+
+    /// The earlier of the attempt's and the request's deadline.
+    pub fn next_deadline(&self) -> Option<Moment> {
+        earlier(self.attempt.deadline, self.deadline)
+    }
+}
+
+/// The earlier of two deadlines; none is later than any.
+pub fn earlier(a: Option<Moment>, b: Option<Moment>) -> Option<Moment> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (one, other) => one.or(other),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,56 @@
+//! Header fields that requests and responses have in common.
+
+use http::HeaderMap;
+use http::header::{CONTENT_LENGTH, HeaderName};
+
+use crate::config::route::Edits;
+use crate::proxy::exchange::context::Context;
+use crate::time::Clock;
+
+/// The ids a request goes by.
+pub fn echo(headers: &mut HeaderMap, ctx: &Context) {
+    let names = &ctx.snapshot.config.identifiers;
+    headers.insert(names.request_id.0.clone(), ctx.request_id.clone());
+    if let (Some(name), Some(id)) = (&names.correlation_id, &ctx.correlation_id) {
+        headers.insert(name.0.clone(), id.clone());
+    }
+}
+
+/// One pass over what is there is cheaper than a look-up for each that is not.
+pub fn remove_all(headers: &mut HeaderMap, names: &[HeaderName]) {
+    if headers.keys().any(|name| names.contains(name)) {
+        for name in names {
+            headers.remove(name);
+        }
+    }
+}
+
+/// All lines of a header as one list.
+pub fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    let mut lines = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    let mut all = lines.next()?.to_owned();
+    for line in lines {
+        all.push_str(", ");
+        all.push_str(line);
+    }
+    Some(all)
+}
+
+/// Apply a route's edits: remove, set, add.
+pub fn edit(edits: &Edits, headers: &mut HeaderMap, ctx: &Context) {
+    let elapsed = || Clock::now().since(ctx.started);
+    for name in &edits.remove {
+        headers.remove(&name.0);
+    }
+    for (name, value) in &edits.set.0 {
+        headers.insert(name.clone(), value.fill(&ctx.request_id, ctx.received_at, elapsed));
+    }
+    for (name, value) in &edits.add.0 {
+        headers.append(name.clone(), value.fill(&ctx.request_id, ctx.received_at, elapsed));
+    }
+}
+
+/// The declared length of the body, unless it is in chunks.
+pub fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.split(',').next()?.trim().parse().ok()
+}

@@ -1,0 +1,128 @@
+//! Answers in the gateway's own name: refusals, replays, and routes that it serves by itself.
+//!
+//! Here a `durable` or `sync` record meets them; how they are put on the wire is in [`super::wire`].
+
+use std::sync::Arc;
+
+use pingora_proxy::Session;
+
+use crate::policy;
+use crate::policy::idempotency::Answer;
+use crate::proxy::exchange::context::Context;
+use crate::proxy::rejection::Rejection;
+use crate::proxy::request::admission::Admitted;
+use crate::proxy::{exchange, reply, report, request, response};
+use crate::runtime::shared::Shared;
+use crate::runtime::snapshot::Target;
+use crate::runtime::status;
+
+/// Answer in the gateway's own name. A `durable` or `sync` row is committed first, and when that
+/// fails the refusal says so instead.
+pub async fn refuse(
+    shared: &Arc<Shared>,
+    session: &mut Session,
+    ctx: &mut Context,
+    rejection: Rejection,
+) {
+    if exchange::sent::is_answered(session) {
+        return;
+    }
+    if let Rejection::Policy(policy::Rejection::CircuitOpen { .. })
+    | Rejection::Policy(policy::Rejection::BulkheadFull { .. })
+    | Rejection::Policy(policy::Rejection::RateLimited(_))
+    | Rejection::Policy(policy::Rejection::LimitStoreUnavailable)
+    | Rejection::Policy(policy::Rejection::Idempotency(_)) = &rejection
+        && let Some(route) = ctx.route.clone()
+    {
+        // The row of a refusal names what was refused, too.
+        request::admission::watch_bodies(session, ctx, &route);
+        match &route.transcoder {
+            Some(transcoder) => request::transcode::look(session, ctx, &route, transcoder).await,
+            None => request::body::read_unforwarded(session, ctx).await,
+        }
+    }
+    let mut rejection = rejection;
+    let mut rendered = reply::wire::render(session, ctx, &rejection);
+    ctx.end.rejection = Some(rejection.clone());
+    if let Err(unavailable) =
+        report::recording::commit(shared.recorder.as_ref(), session, ctx, rendered.status).await
+    {
+        rejection = unavailable;
+        rendered = reply::wire::render(session, ctx, &rejection);
+        ctx.end.rejection = Some(rejection.clone());
+    }
+    if let Some((_, cause)) = reply::stand_in::of(ctx, &rejection)
+        && let Some(route) = &ctx.route
+    {
+        route.metrics.fell_back(cause.as_str());
+    }
+    response::keeping::settle(ctx, &rejection, &rendered).await;
+    if reply::wire::refuse(session, ctx, &rejection, rendered).await.is_err() {
+        ctx.end.client_gone = true;
+    }
+}
+
+/// Give an answer that another request with the same key has got before.
+async fn replay(shared: &Arc<Shared>, session: &mut Session, ctx: &mut Context, kept: Answer) {
+    ctx.end.replayed = true;
+    ctx.end.rpc_failed = response::grpc::has_failed(ctx.protocol, &kept);
+    if let Some(route) = ctx.route.clone() {
+        // As the first one's, which was sent.
+        if let Some(transcoder) = &route.transcoder {
+            request::transcode::begin(session, ctx, &route, transcoder).await.ok();
+        } else {
+            if let Some(json) = &route.config.json {
+                request::body::prepare(session, ctx, json).await.ok();
+            }
+            request::admission::watch_bodies(session, ctx, &route);
+        }
+        request::body::read_unforwarded(session, ctx).await;
+        response::body::watch_replay(ctx, &route, &kept);
+    }
+    let status = kept.status.as_u16();
+    if let Err(rejection) =
+        report::recording::commit(shared.recorder.as_ref(), session, ctx, status).await
+    {
+        ctx.end.replayed = false;
+        refuse(shared, session, ctx, rejection).await;
+    } else if reply::wire::replay(session, ctx, kept).await.is_err() {
+        ctx.end.client_gone = true;
+    }
+}
+
+/// Give what `admitted` asks for, where that is not an upstream's answer.
+pub async fn answer(
+    shared: &Arc<Shared>,
+    session: &mut Session,
+    ctx: &mut Context,
+    admitted: Result<Admitted, Rejection>,
+) {
+    match admitted {
+        Ok(Admitted::Call) => serve(shared, session, ctx).await,
+        Ok(Admitted::Replay(answer)) => replay(shared, session, ctx, answer).await,
+        Ok(Admitted::Preflight | Admitted::Ping) => {
+            ctx.end.preflight = true;
+            ctx.end.client_gone = reply::wire::preflight(session, ctx).await.is_err();
+        }
+        Err(rejection) => {
+            if !ctx.end.client_gone {
+                refuse(shared, session, ctx, rejection).await;
+            }
+        }
+    }
+}
+
+/// Routes without an upstream.
+async fn serve(shared: &Arc<Shared>, session: &mut Session, ctx: &mut Context) {
+    let Some(Target::Serve(what)) = ctx.route.as_ref().map(|route| &route.target) else {
+        return;
+    };
+    let answer = status::answer(shared, *what).await;
+    if let Err(rejection) =
+        report::recording::commit(shared.recorder.as_ref(), session, ctx, answer.status).await
+    {
+        refuse(shared, session, ctx, rejection).await;
+    } else if reply::wire::reply(session, ctx, answer).await.is_err() {
+        ctx.end.client_gone = true;
+    }
+}

@@ -1,0 +1,187 @@
+//! Header fields on their way: what is taken out, what is put in, and by whose word.
+//!
+//! Everything the gateway asserts is written in `upstream_request_filter`, after Pingora
+//! has removed what the client's `Connection` header nominated: before it, a client could
+//! strip it.
+
+use http::header::{CONTENT_TYPE, COOKIE, HOST, TE};
+use http::{HeaderMap, HeaderValue, Version};
+use pingora_http::RequestHeader;
+
+use crate::observe::trace::context::{TRACEPARENT, TRACESTATE};
+use crate::proxy::downstream::address::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
+use crate::proxy::exchange::context::Context;
+use crate::proxy::exchange::fields::{echo, edit, joined, remove_all};
+use crate::proxy::request;
+use crate::runtime::snapshot::Route;
+use crate::upstream::Endpoint;
+use crate::upstream::config::HostHeader;
+
+/// How many fields a request gains at most, without the route's own.
+const ADDED: usize = 9;
+
+/// Write the request as the upstream shall see it.
+pub fn prepare_request(
+    request: &mut RequestHeader,
+    ctx: &Context,
+    route: &Route,
+    endpoint: &Endpoint,
+) {
+    let mut parts = take_request(request);
+    name_host(&mut parts);
+    match &ctx.body.call {
+        Some(call) => call.address(&mut parts, endpoint),
+        None => target(&mut parts, ctx, endpoint),
+    }
+    let headers = &mut parts.headers;
+    request::assertions::remove_forged(headers, ctx, route);
+    headers.reserve(ADDED);
+    forwarded(headers, ctx);
+    let host = ctx.upstream().map(|target| target.upstream.config().host_header);
+    if let None | Some(HostHeader::Endpoint) = host {
+        headers.insert(HOST, endpoint.authority.clone());
+    }
+    for name in route.credential_headers() {
+        headers.remove(name);
+    }
+    trace(headers, ctx);
+    match &ctx.body.call {
+        Some(call) => call.describe(headers),
+        None => request::compression::restrict(headers, ctx, route),
+    }
+    edit(&route.config.headers.request, headers, ctx);
+    identify(headers, ctx);
+    request::body::frame(headers, ctx);
+    if let Some(deadline) = ctx.next_deadline() {
+        let protocol = ctx.body.call.as_ref().map_or(ctx.protocol, |call| call.protocol());
+        request::rpc_timeout::tell(protocol, headers, deadline.since(ctx.attempt.started));
+    }
+    if parts.version == Version::HTTP_2 {
+        allow_trailers(headers);
+    }
+    *request = parts.into();
+}
+
+/// Who came with HTTP/2 names its host in the target alone.
+fn name_host(request: &mut http::request::Parts) {
+    if let Some(authority) = request.uri.authority()
+        && !request.headers.contains_key(HOST)
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        request.headers.insert(HOST, host);
+    }
+}
+
+/// A server of gRPC may refuse who does not say that trailers arrive; `TE` is each hop's own.
+fn allow_trailers(headers: &mut HeaderMap) {
+    let content_type = headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+    if content_type.starts_with(b"application/grpc") {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// The request's parts. Pingora keeps the case of every header's name beside them, which costs
+/// more than all of our own work on headers; names go on in lower case instead, as HTTP/2 has
+/// them. What goes back has its target in origin form.
+pub fn take_request(request: &mut RequestHeader) -> http::request::Parts {
+    let empty = http::Request::new(()).into_parts().0;
+    std::mem::replace(request, empty.into()).into()
+}
+
+/// Drop the case of the client's header names, which is copied with every attempt.
+pub fn forget_case(request: &mut RequestHeader) {
+    *request = take_request(request).into();
+}
+
+/// A client of HTTP/2 may send each cookie in a line of its own; whatever is not HTTP/2 must see one
+/// (RFC 9113, section 8.2.3), and many servers read no other. Joined as the request arrives, so that
+/// policies, records and upstreams of any protocol see the same.
+pub fn join_cookies(request: &mut RequestHeader) {
+    let mut lines = request.headers.get_all(COOKIE).iter();
+    let (Some(first), Some(second)) = (lines.next(), lines.next()) else { return };
+    let mut joined = first.as_bytes().to_vec();
+    for line in [second].into_iter().chain(lines) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(line.as_bytes());
+    }
+    // What values are made of is a value.
+    if let Ok(mut cookies) = HeaderValue::from_maybe_shared(bytes::Bytes::from(joined)) {
+        cookies.set_sensitive(first.is_sensitive());
+        let _ = request.insert_header(COOKIE, cookies);
+    }
+}
+
+/// The path that was routed is the path that is forwarded, in origin form.
+fn target(request: &mut http::request::Parts, ctx: &Context, endpoint: &Endpoint) {
+    let as_it_came = ctx.path.is_none() && endpoint.base_path.is_empty();
+    if as_it_came && request.uri.scheme().is_none() && request.uri.authority().is_none() {
+        return;
+    }
+    let path = ctx.path.as_deref().unwrap_or_else(|| request.uri.path());
+    let mut target = String::with_capacity(endpoint.base_path.len() + path.len() + 32);
+    target.push_str(&endpoint.base_path);
+    target.push_str(path);
+    if let Some(query) = request.uri.query() {
+        target.push('?');
+        target.push_str(query);
+    }
+    // A canonical path and a query that was parsed once are a URI.
+    if let Ok(uri) = target.parse() {
+        request.uri = uri;
+    }
+}
+
+/// `X-Forwarded-*`: extended for a trusted peer, replaced for anybody else.
+fn forwarded(headers: &mut HeaderMap, ctx: &Context) {
+    let peer = ctx.connection.as_ref().and_then(|connection| connection.peer.as_ref());
+    let known = ctx.peer_trusted.then(|| joined(headers, &X_FORWARDED_FOR)).flatten();
+    let hops = match (known, peer) {
+        (Some(known), Some(peer)) => HeaderValue::try_from(format!("{known}, {peer}")).ok(),
+        (Some(known), None) => HeaderValue::try_from(known).ok(),
+        (None, peer) => peer.map(|peer| peer.text.clone()),
+    };
+    match hops {
+        Some(hops) => headers.insert(X_FORWARDED_FOR, hops),
+        None => headers.remove(X_FORWARDED_FOR),
+    };
+    if !ctx.peer_trusted || !headers.contains_key(X_FORWARDED_PROTO) {
+        let secure = ctx.connection.as_ref().is_some_and(|connection| connection.secure);
+        let scheme = if secure { "https" } else { "http" };
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
+    }
+    if !ctx.peer_trusted || !headers.contains_key(X_FORWARDED_HOST) {
+        match headers.get(HOST).cloned() {
+            Some(host) => headers.insert(X_FORWARDED_HOST, host),
+            None => headers.remove(&X_FORWARDED_HOST),
+        };
+    }
+}
+
+/// The attempt is the parent of whatever the upstream does. Written before the route's own
+/// edits: whoever must not know of our traces can be kept from it.
+fn trace(headers: &mut HeaderMap, ctx: &Context) {
+    let span = ctx.attempt.span.unwrap_or_else(|| ctx.trace.span());
+    headers.insert(TRACEPARENT, ctx.trace.parent_for(span).to_header());
+    // Belongs to the parent it came with.
+    if ctx.trace.parent.is_none() {
+        remove_all(headers, &[TRACESTATE]);
+    }
+}
+
+/// Ids, the consumer and the attempt: set or removed, never the client's own word.
+fn identify(headers: &mut HeaderMap, ctx: &Context) {
+    let names = &ctx.snapshot.config.identifiers;
+    echo(headers, ctx);
+    match &ctx.identity {
+        Some(identity) => {
+            headers.insert(names.consumer.0.clone(), identity.consumer_header().clone())
+        }
+        None => headers.remove(&names.consumer.0),
+    };
+    headers.insert(names.attempt_count.0.clone(), number(ctx.attempts));
+}
+
+/// Most requests have one attempt, whose number costs nothing to write.
+fn number(attempt: u32) -> HeaderValue {
+    if attempt == 1 { HeaderValue::from_static("1") } else { attempt.into() }
+}

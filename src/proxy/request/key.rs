@@ -1,0 +1,157 @@
+//! Requests with an idempotency key: looked up, executed once, their answer kept before the client
+//! has it.
+//!
+//! What is first with its key is executed to its end, whether or not its client waits for that: a
+//! client that gave up is the one that comes again. The answer is collected on its way through, and
+//! its last byte is held back until the store has it; so who has an answer will get it again. A
+//! store that fails only then costs the client nothing: the key is undecided, and the answer goes
+//! out.
+//!
+//! What follows from a key's state is decided in [`policy::idempotency`], the store is
+//! [`crate::idempotency`].
+
+use std::time::Duration;
+
+use http::Version;
+use http::header::CONTENT_TYPE;
+use pingora_proxy::Session;
+
+use crate::idempotency::{Claim, Claimed};
+use crate::policy;
+use crate::policy::idempotency::{
+    Anonymous, Answer, Config, Fingerprint, Key, OnFailure, Principal, Refusal, Scope,
+};
+use crate::proxy::dialect::Protocol;
+use crate::proxy::exchange::context::Context;
+use crate::proxy::exchange::keyed::Keyed;
+use crate::proxy::rejection::Rejection;
+use crate::proxy::request;
+use crate::proxy::request::envelopes::Envelopes;
+use crate::record::new_id;
+use crate::runtime::shared::Shared;
+use crate::runtime::snapshot::{Idempotency, Route};
+use crate::time::Clock;
+use crate::transcode::wire;
+
+/// Look up the key of a request, if the route wants to know it: `None`, and it is executed; an
+/// answer, and it is given again.
+pub async fn look_up(
+    shared: &Shared,
+    session: &mut Session,
+    ctx: &mut Context,
+    route: &Route,
+) -> Result<Option<Answer>, Rejection> {
+    let Some(Idempotency { config, lease }) = route.idempotency.as_deref() else {
+        return Ok(None);
+    };
+    if !config.covers(&session.req_header().method) {
+        return Ok(None);
+    }
+    let key = match Key::of(&session.req_header().headers) {
+        // It cannot be read to its end first.
+        _ if ctx.protocol.is_stream() && config.required => {
+            return Err(Rejection::InvalidRpc("a stream cannot have the key that is required"));
+        }
+        _ if ctx.protocol.is_stream() => return Ok(None),
+        Ok(Some(key)) => key,
+        Ok(None) if config.required => return Err(refused(Refusal::Missing)),
+        Ok(None) => return Ok(None),
+        Err(_) => return Err(refused(Refusal::Invalid)),
+    };
+    if ctx.protocol == Protocol::Grpc && session.req_header().version != Version::HTTP_2 {
+        return Err(Rejection::InvalidRpc("gRPC needs HTTP/2: it ends in trailers"));
+    }
+    let limit = limit(ctx, route, config);
+    let body = request::body::read_whole(session, ctx, limit).await?;
+    check_messages(session, ctx, route, &body)?;
+    let inflated = request::compression::inflate_keyed(session, ctx, route, &body, limit)?;
+    let claim = Claim {
+        scope: Scope::new(principal(ctx, config), &route.name, &key),
+        fingerprint: fingerprint(session, ctx, inflated.as_ref().unwrap_or(&body)),
+        route: route.name.clone(),
+        lease: *lease,
+        ttl: *config.ttl,
+        owner: new_id(ctx.received_at),
+    };
+    ctx.body.request_bytes = body.len() as u64;
+    ctx.body.prepared = inflated.filter(|_| ctx.body.inflated).or(Some(body));
+    // Without a store the configuration is not valid.
+    let Some(keys) = &shared.keys else { return Err(refused(Refusal::Unavailable)) };
+    let within = patience(ctx);
+    match keys.claim(claim, config.on_undecided, within).await {
+        Ok(Claimed::First(lease)) => {
+            ctx.keyed = Some(Box::new(Keyed::new(lease)));
+            if let Some(connection) = &ctx.connection {
+                connection.guard.detachment.go_on_alone();
+            }
+            Ok(None)
+        }
+        Ok(Claimed::Replay(answer)) => Ok(Some(answer)),
+        Ok(Claimed::Refused(refusal)) => Err(refused(refusal)),
+        Ok(Claimed::NoRoom) | Err(_) => match config.on_failure {
+            OnFailure::Reject => Err(refused(Refusal::Unavailable)),
+            OnFailure::Pass => Ok(None),
+        },
+    }
+}
+
+/// The most that is worth reading of a body. A message in a frame is bounded by itself.
+fn limit(ctx: &Context, route: &Route, config: &Config) -> usize {
+    let limit = config.max_body.as_usize();
+    match route.config.max_body.as_usize() {
+        max_body if max_body != 0 && ctx.body.envelopes.is_none() => max_body.min(limit),
+        _ => limit,
+    }
+}
+
+/// Who sends a key with a call of gRPC means one message: more of them are a stream, which cannot be
+/// compared before it has ended.
+fn check_messages(
+    session: &Session,
+    ctx: &mut Context,
+    route: &Route,
+    body: &[u8],
+) -> Result<(), Rejection> {
+    match ctx.protocol {
+        Protocol::Http | Protocol::Connect | Protocol::ConnectStream => Ok(()),
+        Protocol::Grpc | Protocol::GrpcWeb => match &mut ctx.body.envelopes {
+            Some(envelopes) => envelopes.check_one(body).map(|()| envelopes.restart()),
+            None => Ok(()),
+        },
+        Protocol::GrpcWebText => {
+            let body = wire::of_base64(body)
+                .map_err(|_| Rejection::InvalidRpc("the message is not Base64"))?;
+            let headers = &session.req_header().headers;
+            let max_message = route.config.max_body.0;
+            let envelopes = Envelopes::of(Protocol::GrpcWeb, headers, max_message);
+            envelopes.map_or(Ok(()), |mut envelopes| envelopes.check_one(&body))
+        }
+    }
+}
+
+fn refused(refusal: Refusal) -> Rejection {
+    Rejection::Policy(policy::Rejection::Idempotency(refusal))
+}
+
+fn principal<'a>(ctx: &'a Context, config: &Config) -> Principal<'a> {
+    match (&ctx.identity, config.anonymous) {
+        (Some(identity), _) => {
+            Principal::Consumer { authority: identity.authority(), name: identity.consumer() }
+        }
+        (None, Anonymous::Address) => Principal::Address(ctx.client),
+        (None, Anonymous::Shared) => Principal::Anyone,
+    }
+}
+
+fn fingerprint(session: &Session, ctx: &Context, body: &[u8]) -> Fingerprint {
+    let request = session.req_header();
+    let path = ctx.recorded_path.as_deref().unwrap_or_else(|| request.uri.path());
+    let content_type = request.headers.get(CONTENT_TYPE).map(|value| value.as_bytes());
+    Fingerprint::new(request.method.as_str(), path, request.uri.query(), content_type, body)
+}
+
+/// How long a request waits for the store.
+fn patience(ctx: &Context) -> Duration {
+    let limit = *ctx.snapshot.config.record.commit_timeout;
+    ctx.deadline.map_or(limit, |deadline| deadline.since(Clock::now()).min(limit))
+}

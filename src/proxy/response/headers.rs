@@ -1,0 +1,86 @@
+//! Header fields on their way to the client: hop-by-hop fields out, ids and limits in.
+
+use http::header::{
+    CONNECTION, HeaderName, PROXY_AUTHENTICATE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderMap, HeaderValue, StatusCode, Version};
+use pingora_core::Result;
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+
+use crate::proxy::exchange::context::Context;
+use crate::proxy::exchange::fields::{echo, edit, joined, remove_all};
+use crate::proxy::response;
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+const HOP_BY_HOP: [HeaderName; 6] =
+    [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHENTICATE, TRAILER, UPGRADE];
+
+/// Write the response as the client shall see it: hop-by-hop fields out, ids in.
+pub fn prepare_response(
+    session: &mut Session,
+    response: &mut ResponseHeader,
+    ctx: &Context,
+) -> Result<()> {
+    let old = session.req_header().version == Version::HTTP_10;
+    if old && response.remove_header(&TRANSFER_ENCODING).is_some() {
+        // It knows no chunks: its bodies end with the connection (RFC 9112, section 6.1).
+        session.set_keepalive(None);
+    }
+    with_headers(response, |headers, status| {
+        strip_hop_by_hop(headers, status);
+        response::quota::write(headers, ctx);
+        if let Some(route) = &ctx.route {
+            edit(&route.config.headers.response, headers, ctx);
+            if let Some(name) = &route.config.retry_info_header {
+                headers.insert(name.0.clone(), retry_info(ctx));
+            }
+        }
+        echo(headers, ctx);
+    });
+    match ctx.route.as_ref().and_then(|route| route.config.cors.as_ref()) {
+        Some(cors) => response::cors::permit(cors, &session.req_header().headers, response),
+        None => Ok(()),
+    }
+}
+
+/// `attempts=2, stopped=budget`, a dictionary of structured fields (RFC 9651, section 3.2).
+fn retry_info(ctx: &Context) -> HeaderValue {
+    let mut info = format!("attempts={}", ctx.attempts);
+    if let Some(reason) = ctx.end.retry_stopped {
+        info.push_str(", stopped=");
+        info.push_str(reason);
+    }
+    // A number and a name of ours are a header's value.
+    HeaderValue::try_from(info).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+/// Change a response's headers at once; as for requests, the case of their names is let go.
+pub fn with_headers(
+    response: &mut ResponseHeader,
+    change: impl FnOnce(&mut HeaderMap, StatusCode),
+) {
+    let empty = http::Response::new(()).into_parts().0;
+    let mut parts: http::response::Parts = std::mem::replace(response, empty.into()).into();
+    change(&mut parts.headers, parts.status);
+    *response = parts.into();
+}
+
+/// RFC 9110, section 7.6.1. `Transfer-Encoding` stays: Pingora frames the body by it.
+fn strip_hop_by_hop(headers: &mut HeaderMap, status: StatusCode) {
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        return;
+    }
+    if let Some(nominated) = joined(headers, &CONNECTION) {
+        for name in nominated.split(',') {
+            let name = name.trim().to_ascii_lowercase();
+            if name != TRANSFER_ENCODING.as_str() && name != "content-length" {
+                headers.remove(name.as_str());
+            }
+        }
+    }
+    remove_all(headers, &HOP_BY_HOP);
+}

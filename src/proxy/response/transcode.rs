@@ -1,0 +1,275 @@
+//! Calls of RPC that became plain HTTP with JSON, or the other way round: the answer's half.
+//!
+//! Only the whole answer tells what the caller gets, status included. So its head is kept from
+//! the client, its body collected, and the answer written once the attempt is over: until then an
+//! attempt that fails can be taken back.
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use percent_encoding::percent_decode_str;
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::{Error, Result};
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+
+use crate::coding::Encoding;
+use crate::config::rpc_code::RpcCode;
+use crate::proxy::dialect::{Protocol, Rendered};
+use crate::proxy::exchange::call::{Answer, Call, Way};
+use crate::proxy::exchange::context::{Context, Translation};
+use crate::proxy::exchange::signal::{REJECTED, UNREADABLE};
+use crate::proxy::rejection::Rejection;
+use crate::proxy::{exchange, request, response};
+use crate::time::Clock;
+use crate::transcode::config::Upstream;
+use crate::transcode::wire::Framing;
+use crate::transcode::{Codec, Fault, Method, wire};
+
+pub const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+pub const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+pub const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+/// What surrounds a message of gRPC.
+const FRAME: u64 = 5;
+/// Why an answer cannot be read.
+const COMPRESSED: &str = "it is compressed by an encoding that is not read here";
+const GRPC_OK: HeaderValue = HeaderValue::from_static("0");
+
+/// The head of an answer: take it, and leave one that no client sees.
+pub fn begin(session: &mut Session, ctx: &mut Context, head: &mut ResponseHeader) -> Result<()> {
+    let Some(call) = &mut ctx.body.call else { return Ok(()) };
+    // None was asked for; gzip and deflate are read all the same.
+    let unknown = Encoding::of(&head.headers, CONTENT_ENCODING) == Encoding::Unknown;
+    if unknown && head.status.is_success() {
+        return Err(unreadable(ctx, COMPRESSED));
+    }
+    let ended = !exchange::sent::has_body(session, head);
+    let longest = call.way.max_message() as u64 + FRAME;
+    let too_long = head.status.is_success()
+        && exchange::fields::content_length(&head.headers).is_some_and(|length| length > longest);
+    call.answer = Some(Answer { head: head.clone(), body: Vec::new(), trailers: None, good: None });
+    if too_long {
+        return Err(too_large(ctx));
+    }
+    // An informational head ends nothing; those of HTTP/2 are never sent, these shall not be.
+    if let ServerSession::H1(downstream) = session.as_downstream_mut() {
+        downstream.set_ignore_info_resp(true);
+    }
+    head.set_status(StatusCode::EARLY_HINTS)?;
+    if ended { collect(&mut None, true, ctx) } else { Ok(()) }
+}
+
+/// A piece of an answer's body; with the last one, plain HTTP has said everything.
+pub fn collect(body: &mut Option<Bytes>, end: bool, ctx: &mut Context) -> Result<()> {
+    let Some(call) = &mut ctx.body.call else { return Ok(()) };
+    let Call { way, answer: Some(answer), .. } = &mut **call else { return Ok(()) };
+    if let Some(chunk) = body.take() {
+        let room = (way.max_message() + FRAME as usize).saturating_sub(answer.body.len());
+        if chunk.len() <= room {
+            answer.body.extend_from_slice(&chunk);
+        } else if answer.head.status.is_success() {
+            return Err(too_large(ctx));
+        }
+        // What an error says beyond it is dropped.
+    }
+    match (end, way) {
+        (true, Way::ToHttp { .. }) => conclude(ctx),
+        (true | false, Way::ToHttp { .. } | Way::ToRpc { .. }) => Ok(()),
+    }
+}
+
+/// The trailers of an answer: gRPC has said everything.
+pub fn end(trailers: &HeaderMap, ctx: &mut Context) -> Result<()> {
+    let Some(call) = &mut ctx.body.call else { return Ok(()) };
+    if let Some(answer) = &mut call.answer {
+        answer.trailers = Some(trailers.clone());
+    }
+    conclude(ctx)
+}
+
+/// All of an answer is there: what the client gets of it, unless it is an error. Once.
+fn conclude(ctx: &mut Context) -> Result<()> {
+    let Some(call) = &mut ctx.body.call else { return Ok(()) };
+    let Call { way, answer: Some(answer), .. } = &mut **call else { return Ok(()) };
+    if answer.good.is_some() {
+        return Ok(());
+    }
+    let wants_json = ctx.body.response_tap.is_some();
+    let inflated = answer.inflate(way.max_message());
+    let concluded = match way {
+        _ if inflated.is_err() => inflated.map(|()| None),
+        Way::ToHttp { method, codec, framing } if answer.head.status.is_success() => {
+            of_json(method, (*codec, *framing), &answer.body, wants_json).map(Some)
+        }
+        Way::ToHttp { .. } => Ok(None),
+        Way::ToRpc { method, binding } if answer.grpc_status() == Some(0) => {
+            let encoding = Encoding::of(&answer.head.headers, GRPC_ENCODING);
+            let json = method.reply(*binding, &answer.body, encoding).map(Bytes::from);
+            json.map(|json| Some((json.clone(), Some(json))))
+        }
+        Way::ToRpc { .. } => Ok(None),
+    };
+    let json = match concluded {
+        Ok(Some((good, json))) => {
+            answer.good = Some(good);
+            json
+        }
+        Ok(None) => Some(Bytes::copy_from_slice(&answer.body)).filter(|_| wants_json),
+        Err(Fault::TooLarge) => return Err(too_large(ctx)),
+        Err(Fault::Malformed(why)) => return Err(unreadable(ctx, why)),
+        Err(_) => return Err(unreadable(ctx, COMPRESSED)),
+    };
+    if let (Some(mut tap), Some(json)) = (ctx.body.response_tap.take(), json) {
+        tap.push(&json);
+        tap.finish(&mut ctx.row.captured);
+    }
+    Ok(())
+}
+
+/// The upstream's JSON as the body of an answer; and as what the record sees of it.
+fn of_json(
+    method: &Method,
+    (codec, framing): (Codec, Framing),
+    json: &[u8],
+    wants_json: bool,
+) -> Result<(Bytes, Option<Bytes>), Fault> {
+    let answer = method.answer(json)?;
+    let message = method.write(&answer, codec)?;
+    let seen = match codec {
+        _ if !wants_json => None,
+        Codec::Json => Some(Bytes::copy_from_slice(&message)),
+        Codec::Proto => Some(method.write(&answer, Codec::Json)?.into()),
+    };
+    Ok((wire::wrap(framing, message).into(), seen))
+}
+
+/// An answer that is complete, and none: another attempt may bring a better one. Said once in a
+/// while, because it is the upstream that must be mended, or the descriptors.
+fn unreadable(ctx: &Context, why: &str) -> Box<Error> {
+    complain(ctx, why);
+    Error::new_up(UNREADABLE)
+}
+
+fn complain(ctx: &Context, why: &str) {
+    let (Some(route), Some(target)) = (&ctx.route, ctx.upstream()) else { return };
+    if route.transcoder.as_ref().is_some_and(|transcoder| transcoder.may_complain(Clock::now())) {
+        let (route, upstream) = (&route.name, &target.upstream.name);
+        log::warn!("routes.{route}: an answer of upstream {upstream} cannot be transcoded: {why}");
+    }
+}
+
+fn too_large(ctx: &mut Context) -> Box<Error> {
+    complain(ctx, "it is larger than max_message");
+    ctx.end.rejection = Some(Rejection::AnswerUnreadable);
+    Error::new_up(REJECTED)
+}
+
+impl Answer {
+    /// Undo how the upstream has encoded its body, once. An error that cannot be read is one all the
+    /// same.
+    fn inflate(&mut self, limit: usize) -> Result<(), Fault> {
+        let encoding = Encoding::of(&self.head.headers, CONTENT_ENCODING);
+        if encoding == Encoding::Identity {
+            return Ok(());
+        }
+        self.head.remove_header(&CONTENT_ENCODING);
+        match wire::inflated(Framing::Bare, &self.body, encoding, limit) {
+            Ok(body) => self.body = body,
+            Err(_) if !self.head.status.is_success() => self.body.clear(),
+            Err(fault) => return Err(fault),
+        }
+        Ok(())
+    }
+
+    /// In the trailers, or in the head of an answer that has nothing else.
+    fn grpc_field(&self, name: &HeaderName) -> Option<&str> {
+        let trailers = self.trailers.as_ref().and_then(|trailers| trailers.get(name));
+        trailers.or_else(|| self.head.headers.get(name))?.to_str().ok()
+    }
+
+    fn grpc_status(&self) -> Option<u8> {
+        self.grpc_field(&GRPC_STATUS)?.parse().ok()
+    }
+
+    /// In the caller's protocol; and the head it came with.
+    pub fn render(
+        mut self,
+        session: &Session,
+        ctx: &Context,
+        way: &Way,
+    ) -> (ResponseHeader, Rendered) {
+        let rendered = match (self.good.take(), way) {
+            (Some(good), Way::ToHttp { codec, framing, .. }) => {
+                success(session, *codec, *framing, good)
+            }
+            (Some(good), Way::ToRpc { .. }) => {
+                let json = HeaderValue::from_static("application/json");
+                Rendered::new(ok(ctx), vec![(CONTENT_TYPE, json)], good)
+            }
+            (None, Way::ToRpc { .. }) if self.grpc_status().is_some() => {
+                let code = self.grpc_status().and_then(RpcCode::numbered);
+                let message = self.grpc_field(&GRPC_MESSAGE).unwrap_or("the upstream failed");
+                let message = percent_decode_str(message).decode_utf8_lossy().into_owned();
+                let code = code.unwrap_or(RpcCode::Unknown);
+                response::translation::render_error(session, ctx, code, &message)
+            }
+            (None, Way::ToHttp { .. } | Way::ToRpc { .. }) => {
+                let error =
+                    Translation { body: self.body, ..response::translation::collected(&self.head) };
+                response::translation::render_collected(session, ctx, &error)
+            }
+        };
+        (self.head, rendered)
+    }
+}
+
+/// What plain HTTP gets for an upstream's `OK`.
+fn ok(ctx: &Context) -> u16 {
+    let route = ctx.route.as_ref().filter(|_| ctx.protocol == Protocol::Http);
+    let status = route.and_then(|route| route.config.status_map.get(200));
+    status.map_or(200, |status| status.as_u16())
+}
+
+/// A message, framed, as a good answer.
+fn success(session: &Session, codec: Codec, framing: Framing, body: Bytes) -> Rendered {
+    let mut headers = vec![(CONTENT_TYPE, content_type(session, codec))];
+    if framing == Framing::Grpc {
+        headers.push((GRPC_STATUS, GRPC_OK));
+    }
+    Rendered::new(200, headers, body)
+}
+
+/// A fallback's JSON in the caller's protocol, as an upstream's would be; `None` where it cannot be
+/// said there.
+pub fn stand_in(session: &Session, ctx: &Context, fallback: Rendered) -> Option<Rendered> {
+    let Some(transcoder) = ctx.route.as_ref().and_then(|route| route.transcoder.as_ref()) else {
+        return Some(fallback);
+    };
+    let way = match (&ctx.body.call, transcoder.upstream()) {
+        (_, Upstream::Grpc) => return Some(fallback),
+        (Some(call), Upstream::Http) => call.way.clone(),
+        (None, Upstream::Http) => request::transcode::way(session, ctx, transcoder).ok()?,
+    };
+    let Way::ToHttp { method, codec, framing } = way else { return Some(fallback) };
+    if !(200..300).contains(&fallback.status) {
+        let body = fallback.body.to_vec();
+        let error = Translation {
+            status: fallback.status,
+            retry_after: None,
+            encoding: Encoding::Identity,
+            body,
+        };
+        return Some(response::translation::render_collected(session, ctx, &error));
+    }
+    let (body, _) = of_json(&method, (codec, framing), &fallback.body, false).ok()?;
+    Some(success(session, codec, framing, body))
+}
+
+/// The request's own; a Connect GET has none, and names its codec in the query.
+fn content_type(session: &Session, codec: Codec) -> HeaderValue {
+    let by_codec = || match codec {
+        Codec::Json => HeaderValue::from_static("application/json"),
+        Codec::Proto => HeaderValue::from_static("application/proto"),
+    };
+    session.req_header().headers.get(CONTENT_TYPE).cloned().unwrap_or_else(by_codec)
+}

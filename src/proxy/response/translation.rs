@@ -1,0 +1,110 @@
+//! An upstream's error, written again in the caller's protocol.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use pingora_core::{Error, Result};
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+
+use crate::coding::Encoding;
+use crate::config::error_codes::ErrorCodes;
+use crate::config::rpc_code::RpcCode;
+use crate::policy::outcome::Outcome;
+use crate::proxy::dialect::{Protocol, Reader, Rendered, Said};
+use crate::proxy::exchange::context::{Context, Translation};
+use crate::proxy::exchange::signal::REJECTED;
+use crate::proxy::rejection::{Rejection, RpcError};
+use crate::proxy::{dialect, response};
+
+pub fn reader<'a>(session: &'a Session, ctx: &'a Context) -> Reader<'a> {
+    Reader {
+        protocol: ctx.protocol,
+        headers: &session.req_header().headers,
+        codes: codes(ctx),
+        statuses: ctx.route.as_ref().map(|route| &route.config.status_map),
+        request_id: ctx.request_id(),
+    }
+}
+
+pub fn codes(ctx: &Context) -> &ErrorCodes {
+    static GATEWAY: ErrorCodes = ErrorCodes::GATEWAY;
+    ctx.route.as_ref().map_or(&GATEWAY, |route| &route.config.error_codes)
+}
+
+/// An upstream's plain HTTP error is about to become one of the caller's protocol: fix its head,
+/// and have its body collected. An error without a body becomes a refusal, because the caller
+/// must find a code in it; so does one for gRPC where no trailers can be sent.
+pub fn begin_translation(
+    session: &Session,
+    response: &mut ResponseHeader,
+    ctx: &mut Context,
+    status: u16,
+) -> Result<()> {
+    let empty = response.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0");
+    let orders = ctx.connection.as_ref().and_then(|connection| connection.orders.as_ref());
+    if empty || (ctx.protocol == Protocol::Grpc && orders.is_none()) {
+        ctx.end.rejection = Some(Rejection::Attempt(Outcome::Response(status)));
+        return Err(Error::new_up(REJECTED));
+    }
+    let translation = collected(response);
+    let error = translation.error(codes(ctx), "");
+    let is_connect = codes(ctx).is_connect(status);
+    let Rendered { status, headers, .. } = reader(session, ctx).fail(&error);
+    // Of an upstream that speaks Connect already, whose body is still to come, it is the same.
+    let is_json = response::grpc::content_type(&response.headers).starts_with(b"application/json");
+    if !(ctx.protocol == Protocol::Connect && is_json && is_connect) {
+        response.set_status(status)?;
+    }
+    response.remove_header(&CONTENT_LENGTH);
+    response.remove_header(&CONTENT_ENCODING);
+    for (name, value) in headers.into_iter().filter(|(name, _)| *name == CONTENT_TYPE) {
+        response.insert_header(name, value)?;
+    }
+    ctx.end.rpc_failed = true;
+    ctx.body.translation = Some(translation);
+    Ok(())
+}
+
+/// An upstream's error as far as its head tells.
+pub fn collected(head: &ResponseHeader) -> Translation {
+    let after = head.headers.get(RETRY_AFTER).and_then(|v| v.to_str().ok()?.parse().ok());
+    Translation {
+        status: head.status.as_u16(),
+        retry_after: after.map(Duration::from_secs),
+        encoding: Encoding::of(&head.headers, CONTENT_ENCODING),
+        body: Vec::new(),
+    }
+}
+
+/// All of an upstream's error, in the caller's protocol.
+pub fn render_collected(session: &Session, ctx: &Context, error: &Translation) -> Rendered {
+    let said = Said::in_body(&error.body);
+    let mut error = error.error(codes(ctx), &said.message);
+    error.code = said.code.unwrap_or(error.code);
+    reader(session, ctx).fail(&error)
+}
+
+/// An error of an upstream that speaks RPC, in the caller's protocol.
+pub fn render_error(session: &Session, ctx: &Context, code: RpcCode, message: &str) -> Rendered {
+    reader(session, ctx).fail(&RpcError { code, message, retry_after: None })
+}
+
+/// The collected error in the caller's protocol: what goes in place of its body.
+pub fn translate(session: &Session, ctx: &Context, translation: Translation) -> Bytes {
+    let said = Said::in_body(&translation.body);
+    if said.code.is_some() && ctx.protocol == Protocol::Connect {
+        return translation.body.into();
+    }
+    let mut error = translation.error(codes(ctx), &said.message);
+    error.code = said.code.unwrap_or(error.code);
+    let orders = ctx.connection.as_ref().and_then(|connection| connection.orders.as_ref());
+    if ctx.protocol == Protocol::Grpc
+        && let Some(orders) = orders
+    {
+        orders.end_with(dialect::grpc_trailers(&error));
+        return Bytes::new();
+    }
+    reader(session, ctx).fail(&error).body
+}
