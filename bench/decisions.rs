@@ -16,9 +16,9 @@ use portcullis::config::server;
 use portcullis::policy::auth::{Guard, Now, Verifier};
 use portcullis::policy::breaker::{Breaker, Verdict};
 use portcullis::policy::bulkhead::Bulkhead;
-use portcullis::policy::rate_limit::{self, Limiter, Requester};
+use portcullis::policy::rate_limit::{self, Heard, Limiter, Requester};
 use portcullis::policy::retry::{self, Attempt, Budget};
-use portcullis::policy::{Caller, Policies, admit, auth, outcome::Outcome};
+use portcullis::policy::{Admission, Policies, auth, order, outcome::Outcome};
 use portcullis::routing::{Match, Router, path};
 use portcullis::runtime::flood_guard::FloodGuard;
 use portcullis::time::{Clock, Moment};
@@ -219,13 +219,12 @@ fn admission(c: &mut Criterion) {
         ..Policies::default()
     };
     on_threads(c, "admit/all_policies", |thread, now| {
-        let caller = Caller {
-            identity: Ok(None),
-            address: ADDRESSES[thread],
-            headers: &headers,
-            shared: rate_limit::Heard::Nothing,
-        };
-        assert!(admit(&all, caller, &mut None, now).is_ok());
+        let requester = Requester::new(None, ADDRESSES[thread], &headers);
+        assert!(order::count(&all, &requester, &Heard::Nothing, &mut None, now).is_ok());
+        let mut admission = Admission::default();
+        for step in order::CALL {
+            assert!(step.take(&all, &mut admission, now).is_ok());
+        }
     });
 }
 

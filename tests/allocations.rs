@@ -11,9 +11,9 @@ use portcullis::observe::metrics::{Family, Metrics};
 use portcullis::policy::breaker::{Breaker, Verdict};
 use portcullis::policy::bulkhead::Bulkhead;
 use portcullis::policy::outcome::Outcome;
-use portcullis::policy::rate_limit::{Heard, Limiter};
+use portcullis::policy::rate_limit::{Heard, Limiter, Requester};
 use portcullis::policy::retry::{self, Attempt, Budget, Decision};
-use portcullis::policy::{Caller, Policies, admit};
+use portcullis::policy::{Admission, Policies, order};
 use portcullis::time::Moment;
 use serde::de::DeserializeOwned;
 
@@ -48,8 +48,12 @@ fn policies() -> Policies {
 /// One request, from its admission to its end.
 fn serve(policies: &Policies, headers: &HeaderMap) {
     let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let caller = Caller { identity: Ok(None), address, headers, shared: Heard::Nothing };
-    let admission = admit(policies, caller, &mut None, NOW).expect("admitted");
+    let requester = Requester::new(None, address, headers);
+    order::count(policies, &requester, &Heard::Nothing, &mut None, NOW).expect("admitted");
+    let mut admission = Admission::default();
+    for step in order::CALL {
+        step.take(policies, &mut admission, NOW).expect("admitted");
+    }
     for permit in [admission.route_permit, admission.upstream_permit].into_iter().flatten() {
         permit.record(Verdict::Success, NOW);
     }
@@ -134,15 +138,13 @@ fn requests_after_the_first_are_counted_without_an_allocation() {
 #[test]
 fn a_refusal_allocates_nothing_either() {
     let mut policies = policies();
-    let headers = HeaderMap::new();
     let circuit = breaker(r#"{"consecutive": {"failures": 1}}"#);
     circuit.acquire(NOW).expect("closed").record(Verdict::Failure, NOW);
     policies.route_breaker = Some(circuit);
     let refused = || {
-        let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let caller =
-            Caller { identity: Ok(None), address, headers: &headers, shared: Heard::Nothing };
-        assert!(admit(&policies, caller, &mut None, NOW).is_err());
+        let mut admission = Admission::default();
+        let mut taken = order::CALL.into_iter().map(|s| s.take(&policies, &mut admission, NOW));
+        assert!(taken.any(|taken| taken.is_err()));
     };
     refused();
     assert_none(&measure(|| (0..ATTEMPTS).for_each(|_| refused())));

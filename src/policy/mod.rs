@@ -1,8 +1,7 @@
 //! Pure decisions: no Pingora, no I/O, no clock reads.
 //!
-//! Each policy has its module, its configuration and its state there. What they have in
-//! common is here: [`admit`], the one place that fixes their order. [`idempotency`] has its place
-//! between its two halves.
+//! Each policy has its module, its configuration and its state there. The order in which they are
+//! asked is [`order`].
 
 pub mod auth;
 pub mod breaker;
@@ -11,6 +10,7 @@ pub mod failure;
 pub mod fallback;
 pub mod idempotency;
 mod lanes;
+pub mod order;
 pub mod outcome;
 pub mod rate_limit;
 pub mod retry;
@@ -18,13 +18,8 @@ mod sync;
 #[cfg(test)]
 mod tests;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
-
-use http::HeaderMap;
-
-use crate::time::Moment;
 
 /// What guards one route, in the order in which it is asked.
 #[derive(Debug, Default)]
@@ -38,18 +33,6 @@ pub struct Policies {
     pub bulkhead: Option<Arc<bulkhead::Bulkhead>>,
     /// What a full bulkhead is answered with.
     pub bulkhead_status: bulkhead::Status,
-}
-
-/// Who asks.
-#[derive(Debug)]
-pub struct Caller<'a> {
-    /// What the route's [`auth::Guard`] made of the credentials; `Ok(None)` where none are needed.
-    pub identity: Result<Option<&'a auth::Identity>, auth::Refusal>,
-    pub address: IpAddr,
-    /// Of the request, for limits that are keyed by one.
-    pub headers: &'a HeaderMap,
-    /// What was heard of the limits that replicas share.
-    pub shared: rate_limit::Heard,
 }
 
 /// What an admitted request holds until it ends. Dropping it gives everything back.
@@ -76,82 +59,6 @@ pub enum Rejection {
     BulkheadFull {
         status: u16,
     },
-}
-
-/// Ask every policy of a route whether `caller` may pass. The first refusal ends it; what
-/// was taken before is given back by its drop.
-///
-/// Identity comes first, because limits are counted by it. Breakers come before the
-/// bulkhead, so that an open circuit costs no slot; a probe that the bulkhead then refuses
-/// frees its place, because its permit is dropped.
-///
-/// Where the caller stands in the limits is left in `standing`, whatever comes after: the answer
-/// to a request that was counted says so, even if it is another policy's refusal.
-pub fn admit(
-    policies: &Policies,
-    caller: Caller<'_>,
-    standing: &mut Option<rate_limit::Standing>,
-    now: Moment,
-) -> Result<Admission, Rejection> {
-    admit_caller(policies, caller, standing, now)?;
-    admit_call(policies, now)
-}
-
-/// The first half of [`admit`]: may this caller ask? A request with an idempotency key looks that
-/// up between the halves, so that an answer given again costs neither permit nor slot.
-pub fn admit_caller(
-    policies: &Policies,
-    caller: Caller<'_>,
-    standing: &mut Option<rate_limit::Standing>,
-    now: Moment,
-) -> Result<(), Rejection> {
-    let requester =
-        caller.requester().map_err(|refusal| Rejection::Credentials(refusal.clone()))?;
-    *standing = rate_limit::check_shared(&policies.rate_limits, &requester, &caller.shared, now)
-        .map_err(|_| Rejection::LimitStoreUnavailable)?;
-    match standing.filter(|standing| !standing.verdict.admitted) {
-        Some(refused) => Err(Rejection::RateLimited(refused.verdict)),
-        None => Ok(()),
-    }
-}
-
-/// The second half of [`admit`]: can the call be made?
-pub fn admit_call(policies: &Policies, now: Moment) -> Result<Admission, Rejection> {
-    // Destructured in full: a new policy does not compile until it is placed.
-    let Policies { rate_limits: _, route_breaker, upstream_breaker, bulkhead, bulkhead_status } =
-        policies;
-    let route_permit = through(route_breaker.as_ref(), now)?;
-    let upstream_permit = through(upstream_breaker.as_ref(), now)?;
-    let slot = match bulkhead {
-        Some(bulkhead) => Some(
-            bulkhead
-                .acquire(now)
-                .map_err(|_| Rejection::BulkheadFull { status: bulkhead_status.code() })?,
-        ),
-        None => None,
-    };
-    Ok(Admission { upstream_permit, route_permit, slot })
-}
-
-impl Caller<'_> {
-    /// Whom limits count.
-    ///
-    /// # Errors
-    /// Why the credentials are not good enough to be counted.
-    pub fn requester(&self) -> Result<rate_limit::Requester<'_>, &auth::Refusal> {
-        let identity = *self.identity.as_ref()?;
-        Ok(rate_limit::Requester::new(identity, self.address, self.headers))
-    }
-}
-
-fn through(
-    breaker: Option<&Arc<breaker::Breaker>>,
-    now: Moment,
-) -> Result<Option<breaker::Permit>, Rejection> {
-    breaker
-        .map(|breaker| breaker.acquire(now))
-        .transpose()
-        .map_err(|open| Rejection::CircuitOpen { retry_after: open.retry_after })
 }
 
 impl Rejection {

@@ -1,15 +1,19 @@
 //! The order in which policies are asked, and that a refusal by one leaves nothing taken of those
 //! before it.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::thread;
 
+use http::HeaderMap;
 use proptest::prelude::*;
 
+use super::order::OfCaller;
+use super::rate_limit::{Heard, Requester};
 use super::*;
 use crate::policy::breaker::{Breaker, State, Verdict};
 use crate::policy::bulkhead::Bulkhead;
 use crate::policy::rate_limit::Limiter;
+use crate::time::Moment;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -36,15 +40,33 @@ fn ask(policies: &Policies, now: Moment) -> Result<Admission, &'static str> {
     ask_as(policies, Ok(None), now)
 }
 
+/// As the request path asks, without what it waits for.
 fn ask_as(
     policies: &Policies,
     identity: Result<Option<&auth::Identity>, auth::Refusal>,
     now: Moment,
 ) -> Result<Admission, &'static str> {
-    let (address, headers) = (IpAddr::V4(Ipv4Addr::LOCALHOST), HeaderMap::new());
-    let caller =
-        Caller { identity, address, headers: &headers, shared: rate_limit::Heard::Nothing };
-    admit(policies, caller, &mut None, now).map_err(|rejection| rejection.code())
+    let walk = || {
+        let (address, headers) = (IpAddr::V4(Ipv4Addr::LOCALHOST), HeaderMap::new());
+        let (mut known, mut admission) = (None, Admission::default());
+        for step in order::CALLER {
+            match step {
+                OfCaller::Credentials => {
+                    known = identity.clone().map_err(Rejection::Credentials)?;
+                }
+                OfCaller::RateLimits => {
+                    let requester = Requester::new(known, address, &headers);
+                    order::count(policies, &requester, &Heard::Nothing, &mut None, now)?;
+                }
+                _ => {}
+            }
+        }
+        for step in order::CALL {
+            step.take(policies, &mut admission, now)?;
+        }
+        Ok(admission)
+    };
+    walk().map_err(|rejection: Rejection| rejection.code())
 }
 
 fn breakers(policies: &Policies) -> [&Arc<Breaker>; 2] {
@@ -72,6 +94,14 @@ fn what_is_admitted_holds_one_of_each_and_gives_all_back() {
     assert_eq!(taken(&policies, now), [1, 1, 1]);
     drop(admission);
     assert_eq!(taken(&policies, now), [0, 0, 0]);
+}
+
+#[test]
+fn every_step_has_its_place_once_and_a_name_of_its_own() {
+    let names = order::CALLER.map(OfCaller::name).into_iter();
+    let names: Vec<_> = names.chain(order::CALL.map(order::OfCall::name)).collect();
+    let unique: std::collections::BTreeSet<_> = names.iter().collect();
+    assert_eq!(unique.len(), names.len(), "{names:?}");
 }
 
 #[test]

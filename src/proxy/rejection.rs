@@ -62,6 +62,12 @@ pub enum Rejection {
     Internal,
 }
 
+impl From<policy::Rejection> for Rejection {
+    fn from(rejection: policy::Rejection) -> Self {
+        Rejection::Policy(rejection)
+    }
+}
+
 impl Rejection {
     /// The stable name: the problem's `code`, the metric's label, the record's `rejection`.
     pub fn code(&self) -> &'static str {

@@ -1,8 +1,7 @@
 //! From a request's head to its admission, or to the refusal that ends it.
 //!
-//! The order is fixed here and in [`policy::admit`]: size and form, host and path, route,
-//! preflight, flood guard, body size, credentials, the store of shared limits, then the policies, with
-//! the idempotency key in their midst.
+//! First the head's own form and size, its host, path and route; then everything that stands in
+//! [`order`], in that order.
 
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -13,8 +12,9 @@ use pingora_proxy::Session;
 use crate::config::route::Dialect;
 use crate::policy;
 use crate::policy::idempotency::Answer;
-use crate::policy::rate_limit::Heard;
-use crate::policy::{Caller, auth};
+use crate::policy::order::{self, OfCall, OfCaller};
+use crate::policy::rate_limit::{Heard, Requester};
+use crate::policy::{Admission, auth};
 use crate::proxy::dialect::Protocol;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::rejection::Rejection;
@@ -76,8 +76,10 @@ pub fn receive(shared: &Shared, session: &mut Session, ctx: &mut Context) {
     });
 }
 
-/// From a request's head to its admission, in the order of `design`: size, host and path,
-/// route, preflight, flood guard, credentials and policies.
+/// Ask a request everything that stands in [`order`], once its route is known.
+///
+/// # Errors
+/// The first refusal. What was taken for the request by then has been given back.
 pub async fn admit(
     shared: &Shared,
     session: &mut Session,
@@ -88,87 +90,146 @@ pub async fn admit(
         Destination::Preflight => return Ok(Admitted::Preflight),
         Destination::Server => return Ok(Admitted::Ping),
     };
-    if let Some(guard) = &ctx.snapshot.flood_guard {
-        guard
-            .observe(ctx.client, ctx.started)
-            .map_err(|retry_after| Rejection::Flood { retry_after })?;
+    // Nothing has been waited for yet: one reading of the clock serves until something has.
+    let mut now = ctx.started;
+    for step in order::CALLER {
+        match step {
+            OfCaller::FloodGuard => observe(ctx)?,
+            OfCaller::Form => check_form(session, ctx, &route)?,
+            OfCaller::BodySize => check_size(session, ctx, &route)?,
+            OfCaller::Credentials => {
+                let identity = authenticate(session, ctx, &route, now).await;
+                ctx.identity = identity.map_err(policy::Rejection::Credentials)?;
+            }
+            OfCaller::RateLimits => now = count(session, ctx, &route, now).await?,
+            OfCaller::IdempotencyKey if route.idempotency.is_some() => {
+                if let Some(kept) =
+                    Box::pin(request::key::look_up(shared, session, ctx, &route)).await?
+                {
+                    response::quota::forgive(session, ctx, now);
+                    return Ok(Admitted::Replay(kept));
+                }
+                now = Clock::now();
+            }
+            OfCaller::IdempotencyKey => {}
+        }
     }
-    let request = session.req_header();
-    ctx.protocol.check(request)?;
-    let given = request::rpc_timeout::of_caller(ctx.protocol, &request.headers)?;
-    let limit = route.timeout().into_iter().chain(given).min();
-    if let Some(limit) = limit {
+    for step in order::CALL {
+        // A request that goes elsewhere has been asked what that upstream wants to know.
+        if step.is_of_upstream() && ctx.diverted.is_some() {
+            continue;
+        }
+        let allowed = match step {
+            OfCall::RouteCircuit | OfCall::UpstreamCircuit | OfCall::Bulkhead => {
+                step.take(&route.policies, &mut ctx.admission, now).map_err(Rejection::Policy)
+            }
+            OfCall::Endpoint => find_endpoint(ctx, &route),
+            OfCall::Deadline => check_deadline(ctx, now),
+            OfCall::RetryBudget => {
+                let budget = route.retry.as_ref().and_then(|retry| retry.budget.as_ref());
+                // A request that goes elsewhere is none of those that earn retries.
+                let budget = budget.filter(|_| ctx.diverted.is_none());
+                ctx.stake = budget.map(|budget| budget.enter(now));
+                Ok(())
+            }
+            OfCall::Body => prepare_body(session, ctx, &route).await,
+        };
+        if let Err(refused) = allowed {
+            if !step.is_of_upstream() {
+                return Err(refused);
+            }
+            ctx.admission = Admission::default();
+            if !attempt::divert::instead_of(&refused, ctx, now) {
+                return Err(refused);
+            }
+        }
+    }
+    Ok(Admitted::Call)
+}
+
+/// Not more than its address may send, whoever the caller is.
+fn observe(ctx: &Context) -> Result<(), Rejection> {
+    let Some(guard) = &ctx.snapshot.flood_guard else { return Ok(()) };
+    guard.observe(ctx.client, ctx.started).map_err(|retry_after| Rejection::Flood { retry_after })
+}
+
+/// What the caller's protocol wants of the head; and how long the request may take, by the route and
+/// by the caller's own word.
+fn check_form(session: &Session, ctx: &mut Context, route: &Route) -> Result<(), Rejection> {
+    let head = session.req_header();
+    ctx.protocol.check(head)?;
+    let given = request::rpc_timeout::of_caller(ctx.protocol, &head.headers)?;
+    if let Some(limit) = route.timeout().into_iter().chain(given).min() {
         ctx.deadline = Some(ctx.started + limit);
         ctx.guard(ctx.deadline);
     }
-    let length = exchange::fields::content_length(&request.headers);
+    Ok(())
+}
+
+/// The size that the head announces. Of a stream, each message is bounded as it comes.
+fn check_size(session: &Session, ctx: &mut Context, route: &Route) -> Result<(), Rejection> {
+    let headers = &session.req_header().headers;
+    let length = exchange::fields::content_length(headers);
     let max_body = route.config.max_body.0;
-    ctx.body.envelopes = Envelopes::of(ctx.protocol, &request.headers, max_body);
+    ctx.body.envelopes = Envelopes::of(ctx.protocol, headers, max_body);
     let whole = ctx.body.envelopes.is_none();
-    if whole && max_body != 0 && length.is_some_and(|length| length > max_body) {
-        return Err(Rejection::BodyTooLarge);
+    match whole && max_body != 0 && length.is_some_and(|length| length > max_body) {
+        true => Err(Rejection::BodyTooLarge),
+        false => Ok(()),
     }
-    // Nothing has been waited for yet: one reading of the clock for all of this.
-    let mut now = ctx.started;
-    let identity = authenticate(session, ctx, &route, now).await;
-    let mut caller = Caller {
-        identity: match &identity {
-            Ok(identity) => Ok(identity.as_deref()),
-            Err(refusal) => Err(refusal.clone()),
-        },
-        address: ctx.client,
-        headers: &session.req_header().headers,
-        shared: Heard::Nothing,
-    };
-    if let Some(limits) = &route.shared_limits
-        && let Ok(requester) = caller.requester()
-    {
+}
+
+/// Count the request in the route's limits; when that is known, which is later where a store counts.
+async fn count(
+    session: &Session,
+    ctx: &mut Context,
+    route: &Route,
+    mut now: Moment,
+) -> Result<Moment, Rejection> {
+    let headers = &session.req_header().headers;
+    let requester = Requester::new(ctx.identity.as_deref(), ctx.client, headers);
+    let mut heard = Heard::Nothing;
+    if let Some(limits) = &route.shared_limits {
         let left = ctx.deadline.map_or(Duration::MAX, |deadline| deadline.since(now));
         let limiters = &route.policies.rate_limits;
-        // Boxed, as below: few routes have a use for its room.
-        caller.shared = Box::pin(limits.ask(limiters, &requester, now, left)).await;
+        // Boxed: few routes have a use for its room.
+        heard = Box::pin(limits.ask(limiters, &requester, now, left)).await;
         now = Clock::now();
     }
-    let admitted = policy::admit_caller(&route.policies, caller, &mut ctx.standing, now);
-    ctx.identity = identity.ok().flatten();
-    admitted.map_err(Rejection::Policy)?;
-    if route.idempotency.is_some() {
-        if let Some(answer) = Box::pin(request::key::look_up(shared, session, ctx, &route)).await? {
-            response::quota::forgive(session, ctx, now);
-            return Ok(Admitted::Replay(answer));
+    order::count(&route.policies, &requester, &heard, &mut ctx.standing, now)?;
+    Ok(now)
+}
+
+fn find_endpoint(ctx: &mut Context, route: &Route) -> Result<(), Rejection> {
+    match route.upstream().is_some_and(|target| target.upstream.endpoints().is_empty()) {
+        true => {
+            attempt::conclude::without_endpoint(ctx);
+            Err(Rejection::NoEndpoint)
         }
-        now = Clock::now();
+        false => Ok(()),
     }
-    let admission = policy::admit_call(&route.policies, now);
-    let admission = admission.map_err(Rejection::Policy).and_then(|admission| {
-        let target = route.upstream();
-        match target.is_some_and(|target| target.upstream.endpoints().is_empty()) {
-            true => Err(Rejection::NoEndpoint),
-            false => Ok(admission),
-        }
-    });
-    if let Err(Rejection::NoEndpoint) = admission {
-        attempt::conclude::without_endpoint(ctx);
+}
+
+fn check_deadline(ctx: &Context, now: Moment) -> Result<(), Rejection> {
+    match ctx.deadline.is_some_and(|deadline| deadline <= now) {
+        true => Err(Rejection::DeadlineExceeded),
+        false => Ok(()),
     }
-    match admission {
-        Ok(admission) => ctx.admission = admission,
-        Err(refused) if attempt::divert::instead_of(&refused, ctx, now) => {}
-        Err(refused) => return Err(refused),
-    }
-    if limit.is_some() && ctx.deadline.is_some_and(|deadline| deadline <= now) {
-        return Err(Rejection::DeadlineExceeded);
-    }
-    let budget = route.retry.as_ref().and_then(|retry| retry.budget.as_ref());
-    // A request that goes elsewhere is none of those that earn retries.
-    let budget = budget.filter(|_| ctx.diverted.is_none());
-    ctx.stake = budget.map(|budget| budget.enter(now));
+}
+
+/// Read the body where the route changes it, and look at it where the route records it.
+async fn prepare_body(
+    session: &mut Session,
+    ctx: &mut Context,
+    route: &Route,
+) -> Result<(), Rejection> {
     if let Some(transcoder) = &route.transcoder {
-        Box::pin(request::transcode::begin(session, ctx, &route, transcoder)).await?;
+        Box::pin(request::transcode::begin(session, ctx, route, transcoder)).await?;
     } else {
         if let Some(json) = &route.config.json {
             Box::pin(request::body::prepare(session, ctx, json)).await?;
         }
-        watch_bodies(session, ctx, &route);
+        watch_bodies(session, ctx, route);
     }
     // HTTP/2 has none.
     if let Target::Upstream(_) = &route.target
@@ -176,7 +237,7 @@ pub async fn admit(
     {
         request::headers::forget_case(session.req_header_mut());
     }
-    Ok(Admitted::Call)
+    Ok(())
 }
 
 /// Where a request goes, once its head is known to be in form.

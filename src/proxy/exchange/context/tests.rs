@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 
-use http::HeaderMap;
 use pingora_core::ErrorType;
 
 use super::*;
@@ -13,7 +12,7 @@ use crate::config::load::Environment;
 use crate::observe::metrics::Metrics;
 use crate::policy::breaker::{State, Verdict};
 use crate::policy::failure::Cause;
-use crate::policy::{Caller, admit, rate_limit};
+use crate::policy::order;
 use crate::proxy::attempt::ended::{Ended, classify_connect};
 use crate::runtime::lifecycle::Lifecycle;
 
@@ -48,14 +47,9 @@ fn snapshot() -> Arc<Snapshot> {
 fn holding(snapshot: &Arc<Snapshot>, lifecycle: &Arc<Lifecycle>, now: Moment) -> Context {
     let route = &snapshot.routes[0];
     let mut context = Context::new(Arc::clone(snapshot), None, lifecycle.enter(), now);
-    let caller = Caller {
-        identity: Ok(None),
-        address: IpAddr::V4(Ipv4Addr::LOCALHOST),
-        headers: &HeaderMap::new(),
-        shared: rate_limit::Heard::Nothing,
-    };
-    context.admission =
-        admit(&route.policies, caller, &mut context.standing, now).expect("admitted");
+    for step in order::CALL {
+        step.take(&route.policies, &mut context.admission, now).expect("admitted");
+    }
     let mut stake = snapshot.budgets["shared"].enter(now);
     assert!(stake.withdraw(now));
     context.stake = Some(stake);
