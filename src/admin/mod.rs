@@ -11,12 +11,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use axum::Router;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Router, middleware};
 use http::header::CONTENT_TYPE;
 use pingora_core::server::ShutdownWatch;
 use pingora_core::services::background::BackgroundService;
@@ -24,9 +23,10 @@ use tokio::net::TcpListener;
 
 use self::connections::{Connections, Limits};
 use crate::config::route::Serve;
-use crate::runtime::circuits::{self, Order, Scope};
 use crate::runtime::shared::Shared;
-use crate::runtime::status::{self, Answer};
+use crate::runtime::status;
+use crate::runtime::status::circuits::{Order, Scope};
+use crate::runtime::status::{Answer, circuits};
 
 /// For a request: the store that `/healthz` asks is given up sooner.
 const REQUEST: Duration = Duration::from_secs(5);

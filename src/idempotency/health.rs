@@ -6,7 +6,7 @@ use std::time::Duration;
 use log::{info, warn};
 use tokio::time::Instant;
 
-use crate::record::store::Lost;
+use crate::record::store::error::Lost;
 
 /// Between two attempts to reach a store that has been down for longer than a request waits.
 const PROBE: Duration = Duration::from_millis(200);

@@ -1,5 +1,7 @@
 //! The keys of this gateway, and the tasks behind them.
 
+pub(super) mod lease;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,17 +12,15 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::health::{Advice, Health};
-use super::lease::Lease;
 use super::postgres::PostgresKeys;
 use super::sqlite::SqliteKeys;
 use super::store::{Claim, Insertion, Store};
+use crate::idempotency::keys::lease::Lease;
+use crate::idempotency::tries::{LONGEST_PAUSE, Tries, count};
 use crate::policy::idempotency::{Answer, Decision, OnUndecided, Refusal, decide};
 use crate::record::Database;
-use crate::record::store::Lost;
+use crate::record::store::error::Lost;
 
-/// Between two attempts at a step that failed, at first and at most.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How often keys are deleted whose time is over, and how many at a time.
 const SWEEP: Duration = Duration::from_secs(60);
 const PORTION: u32 = 1000;
@@ -91,10 +91,6 @@ pub(super) struct Counters {
     replayed: AtomicU64,
     refused: AtomicU64,
     unavailable: AtomicU64,
-}
-
-pub(super) fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
 }
 
 impl Keys {
@@ -310,18 +306,6 @@ impl Keys {
 
     pub(super) fn runtime(&self) -> &Handle {
         &self.0.runtime
-    }
-}
-
-/// How often a step is tried again.
-pub(super) struct Tries {
-    pause: Duration,
-    deadline: Instant,
-}
-
-impl Tries {
-    pub(super) fn until(deadline: Instant) -> Self {
-        Tries { pause: FIRST_PAUSE, deadline }
     }
 }
 

@@ -12,13 +12,13 @@
 
 mod health;
 mod keys;
-mod lease;
 mod postgres;
 mod sqlite;
 mod store;
 #[cfg(test)]
 mod tests;
+mod tries;
 
+pub use keys::lease::Lease;
 pub use keys::{Claimed, Keys, Stats, Unavailable};
-pub use lease::Lease;
 pub use store::Claim;

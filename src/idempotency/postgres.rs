@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::store::{Claim, Found, Insertion, Row, Store};
 use crate::policy::idempotency::{Answer, Scope};
 use crate::record::Database;
-use crate::record::store::Lost;
+use crate::record::store::error::Lost;
 use crate::record::store::postgres::Postgres;
 
 const INSERT: &str = "INSERT INTO idempotency_keys \

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::store::{Claim, Found, Insertion, Row, Store};
 use crate::policy::idempotency::{Answer, Kept, Scope};
-use crate::record::store::Lost;
+use crate::record::store::error::Lost;
 use crate::record::store::sqlite::Sqlite;
 use crate::record::store::sqlite::room::{is_full, make_room};
 use crate::record::{Database, StoreFull};

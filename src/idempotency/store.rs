@@ -8,7 +8,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::policy::idempotency::{Answer, Entry, Fingerprint, Kept, Scope, Stamp, State};
-use crate::record::store::Lost;
+use crate::record::store::error::Lost;
 
 /// A request that wants to be the first with its key.
 #[derive(Clone, Debug)]

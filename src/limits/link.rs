@@ -14,7 +14,7 @@ use redis::{AsyncConnectionConfig, Client, RedisError, Script};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
-use super::store::Call;
+use crate::limits::call::Call;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);

@@ -9,6 +9,7 @@
 //!
 //! [`policy::rate_limit`]: crate::policy::rate_limit
 
+mod call;
 mod link;
 mod store;
 mod terms;
@@ -18,7 +19,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use store::Call;
+use call::Call;
 pub use store::Store;
 use terms::{Intent, Terms};
 

@@ -3,12 +3,14 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use redis::{Client, RedisError, Script, TlsCertificates};
+use redis::{Client, RedisError, TlsCertificates};
 use tokio::task::JoinHandle;
 
 use super::link::Link;
+use crate::limits::call::Call;
 use crate::observe::metrics::StoreMetrics;
-use crate::policy::rate_limit::{self, RedisUrl};
+use crate::policy::rate_limit;
+use crate::policy::rate_limit::RedisUrl;
 use crate::time::Clock;
 
 /// One server. Dropping it gives its connection up.
@@ -19,12 +21,6 @@ pub struct Store {
     /// Set once the generation is in force: a configuration that is only checked connects to
     /// nobody.
     task: OnceLock<JoinHandle<()>>,
-}
-
-/// One round trip, ready to be made.
-pub(super) struct Call {
-    pub(super) keys: Vec<String>,
-    pub(super) arguments: Arc<[String]>,
 }
 
 impl Store {
@@ -60,13 +56,13 @@ impl Store {
         self.link.is_up()
     }
 
-    pub(super) fn prefix(&self) -> &str {
+    pub(crate) fn prefix(&self) -> &str {
         &self.config.prefix
     }
 
     /// The script's answer; `None` if the server is away. Where that is known, `call` is not even
     /// made.
-    pub(super) async fn ask(
+    pub(crate) async fn ask(
         &self,
         call: impl FnOnce() -> Call,
         at_most: Duration,
@@ -91,18 +87,6 @@ impl Drop for Store {
         if let Some(task) = self.task.get() {
             task.abort();
         }
-    }
-}
-
-impl Call {
-    pub(super) async fn run(
-        &self,
-        script: &Script,
-        connection: &mut impl redis::aio::ConnectionLike,
-    ) -> Result<Vec<u64>, RedisError> {
-        let mut invocation = script.prepare_invoke();
-        invocation.key(&self.keys).arg(&*self.arguments);
-        invocation.invoke_async(connection).await
     }
 }
 

@@ -11,8 +11,8 @@ use http::Method;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::captured::Captured;
 use super::invocation::Invocation;
+use crate::record::capture::captured::Captured;
 
 /// The first byte, which no text begins with.
 const VERSION: u8 = 2;
@@ -151,8 +151,8 @@ fn micros(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::capture::json;
     use crate::record::invocation::tests::full;
-    use crate::record::json;
 
     #[test]
     fn what_is_written_is_what_is_read() {

@@ -4,15 +4,19 @@
 //! is too large, is not JSON, or was cut off gives nothing, and that is not an error. Whether a body
 //! is tapped before the response is sent, or while it streams, is left to `proxy`.
 
+pub(crate) mod captured;
+pub(crate) mod json;
+pub(crate) mod source;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::captured::Captured;
 use super::config::Policy;
-use super::source::{Source, Sources};
 use crate::coding::Encoding;
+use crate::record::capture::captured::Captured;
+use crate::record::capture::source::{Source, Sources};
 
 /// What a route captures, compiled from its policy.
 #[derive(Debug, Clone)]

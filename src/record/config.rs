@@ -13,8 +13,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
 use super::place;
-use super::source::Sources;
-use super::store::Safety;
+use crate::record::capture::source::Sources;
+use crate::record::store::safety::Safety;
 use crate::units::{Secret, Size, Timespan};
 
 /// The `record` section: one store for all routes.

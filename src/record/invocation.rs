@@ -10,7 +10,8 @@ use std::time::{Duration, SystemTime};
 use http::Method;
 use uuid::{NoContext, Timestamp, Uuid};
 
-use super::captured::Captured;
+use crate::record::bound::{bound_string, has_nul};
+use crate::record::capture::captured::Captured;
 
 /// Bytes of a path, and of every other text, that are kept.
 const PATH_BYTES: usize = 2048;
@@ -293,24 +294,10 @@ fn bound_shared(text: &mut Arc<str>) {
     *text = owned.into();
 }
 
-fn has_nul(text: &str) -> bool {
-    memchr::memchr(0, text.as_bytes()).is_some()
-}
-
-pub(super) fn bound_string(text: &mut String, most: usize) {
-    if text.len() > most {
-        let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-        text.truncate(end);
-    }
-    if has_nul(text) {
-        *text = text.replace('\0', "\u{fffd}");
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::record::captured::CAPTURED_BYTES;
+    use crate::record::capture::captured::CAPTURED_BYTES;
 
     pub(crate) fn invocation(name: &str) -> Invocation {
         // Stores keep microseconds.

@@ -20,27 +20,22 @@
 //!
 //! Who calls when is left to `proxy`; metrics are rendered from [`Stats`] by `observe`.
 
-mod answer;
 mod binary;
+mod bound;
 mod capture;
-mod captured;
-mod committer;
 mod config;
 mod invocation;
 mod journal;
-mod json;
-mod link;
+pub(crate) mod lane;
 mod meters;
+mod outcome;
 mod patience;
 mod place;
 mod query;
 pub mod read;
 mod recorder;
-mod retention;
-mod source;
 mod stats;
 pub(crate) mod store;
-mod writer;
 
 #[cfg(test)]
 #[path = "../../tests/support/postgres.rs"]
@@ -48,8 +43,9 @@ pub(crate) mod postgres_server;
 #[cfg(test)]
 mod tests;
 
+pub use capture::captured::Captured;
+pub use capture::source::{Source, Sources};
 pub use capture::{Capture, Findings, Tap};
-pub use captured::Captured;
 pub use config::{
     Batch, Chosen, Config, Journal, Mode, OnFailure, Policy, Postgres, PostgresUrl, Sqlite,
     StoreFull, Stores, WhenFull,
@@ -57,9 +53,11 @@ pub use config::{
 pub use invocation::{Bounded, Ending, Invocation, new_id};
 pub use journal::Expected;
 pub use meters::Meters;
+pub use outcome::{Commit, Committed, Unavailable};
 pub use patience::Patience;
 pub use query::Query;
-pub use recorder::{Commit, Committed, Recorder, StartError, Unavailable};
-pub use source::{Source, Sources};
+pub use recorder::Recorder;
 pub use stats::Stats;
-pub use store::{COLUMNS, Database};
+pub use store::Database;
+pub use store::columns::COLUMNS;
+pub use store::error::StartError;

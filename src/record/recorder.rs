@@ -7,19 +7,22 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 
-use super::committer::Lane;
 use super::config::{Chosen, Config, Mode, OnFailure};
 use super::invocation::{Bounded, Ending, Invocation, Row, Second, Stage};
 use super::journal::{Expected, Journal};
-use super::link::Link;
 use super::meters::Meters;
 use super::patience::Patience;
-use super::retention;
 use super::stats::{Counters, Stats};
-use super::store::{Database, Store};
-use super::writer::Queue;
+use super::store::Database;
+use crate::record::lane::closing::Closing;
+use crate::record::lane::queue::Queue;
+use crate::record::lane::sync::Lane;
+use crate::record::outcome::{Commit, Committed, Unavailable};
+use crate::record::store::contract::Store;
+use crate::record::store::link::Link;
+use crate::record::store::retention;
 
 /// How long an answer about the store's health is good for, and how long it may take.
 const HEALTH_TTL: Duration = Duration::from_secs(1);
@@ -261,77 +264,5 @@ impl fmt::Debug for Recorder {
 impl Drop for Shared {
     fn drop(&mut self) {
         self.upkeep.iter().for_each(AbortHandle::abort);
-    }
-}
-
-/// Where a row was committed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Committed {
-    Store,
-    /// To be shipped to the store later.
-    Journal,
-    /// The journal is full, and `when_full: drop` says to go on.
-    Nowhere,
-}
-
-/// What has become of a row's first write by the end of its request.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Commit {
-    /// The request ended before its answer.
-    #[default]
-    NotTried,
-    Made(Committed),
-    /// The client is told so, and that answer is not committed either.
-    Failed,
-}
-
-/// Why a row was not committed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Unavailable {
-    #[error("the record store is down: {0}")]
-    Down(String),
-    #[error("the record store did not commit within {0:?}")]
-    Late(Duration),
-    #[error("{0}")]
-    Full(String),
-    #[error("the record store refuses the row: {0}")]
-    Refused(String),
-    #[error("the recorder is closing")]
-    Closing,
-}
-
-/// Why the store could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    #[error("record.store: names no store; set postgres.url or sqlite.path")]
-    NoStore,
-    #[error("record.store.postgres: {0}")]
-    Postgres(String),
-    /// A file that cannot be written: which, why, and what to do.
-    #[error("{0}")]
-    Unusable(String),
-    #[error("the thread of the embedded store could not be started")]
-    Thread(#[source] std::io::Error),
-}
-
-/// The end, as the recorder's tasks see it coming.
-#[derive(Debug, Clone)]
-pub(crate) struct Closing(watch::Receiver<Option<Instant>>);
-
-impl Closing {
-    /// Resolves when the recorder closes, or has been dropped.
-    pub(crate) async fn begun(&mut self) {
-        self.0.wait_for(Option::is_some).await.ok();
-    }
-
-    /// Resolves when the time to finish is over: at once, if the recorder was dropped unclosed.
-    pub(crate) async fn expired(&mut self) {
-        let deadline = match self.0.wait_for(Option::is_some).await {
-            Ok(deadline) => *deadline,
-            Err(_) => None,
-        };
-        if let Some(deadline) = deadline {
-            sleep_until(deadline).await;
-        }
     }
 }

@@ -4,7 +4,8 @@ mod journal;
 mod outage;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -15,13 +16,14 @@ use uuid::Uuid;
 
 use super::invocation::tests::{ending, invocation};
 use super::invocation::{Invocation, Row};
-use super::link::Link;
 use super::meters::Meters;
 use super::store::sqlite::{Limit, Sqlite};
-use super::store::{Lost, Refusal, Safety, Store};
-use super::{
-    Commit, Committed, Config, Database, Mode, OnFailure, Recorder, Unavailable, retention,
-};
+use super::{Commit, Committed, Config, Database, Mode, OnFailure, Recorder, Unavailable};
+use crate::record::store::contract::Store;
+use crate::record::store::error::{Lost, Refusal};
+use crate::record::store::link::Link;
+use crate::record::store::retention;
+use crate::record::store::safety::Safety;
 
 /// Long enough never to be what a test waits for.
 const LONG: Duration = Duration::from_secs(30);

@@ -5,7 +5,6 @@
 //! [`shared`] is what everybody holds; [`server`] puts the process together.
 
 mod carry;
-pub mod circuits;
 pub mod descriptors;
 pub mod drain;
 pub mod flood_guard;

@@ -2,6 +2,7 @@
 //!
 //! Served by the admin listener, and by routes that ask for it with `serve`.
 
+pub mod circuits;
 mod health;
 mod keys;
 
@@ -13,7 +14,6 @@ use http::HeaderValue;
 use prometheus::proto::MetricFamily;
 use serde::Serialize;
 
-use super::circuits;
 use super::jwks::Jwks;
 use super::shared::Shared;
 use super::snapshot::{Route, Snapshot, Target};

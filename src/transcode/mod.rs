@@ -19,6 +19,7 @@ mod descriptors;
 mod field;
 mod message;
 mod path;
+mod request;
 mod transcoder;
 pub mod wire;
 
@@ -28,7 +29,8 @@ mod tests;
 pub use config::Config;
 pub use descriptors::Descriptors;
 pub use message::Codec;
-pub use transcoder::{HttpRequest, Method, RpcRequest, Transcoder};
+pub use request::HttpRequest;
+pub use transcoder::{Method, RpcRequest, Transcoder};
 
 /// Why a message goes no further.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,14 +11,15 @@ use prost_reflect::{DeserializeOptions, DynamicMessage, MessageDescriptor, Metho
 use serde_json::Value;
 
 use super::binding::Binding;
-use super::config::{self, Config, UnknownFields, Upstream};
-use super::descriptors::{self, Descriptors};
+use super::config::{Config, UnknownFields, Upstream};
+use super::descriptors::Descriptors;
 use super::field::FieldPath;
-use super::message::{self, Codec};
-use super::wire::{self, Framing};
-use super::{Fault, Mistake, annotation};
+use super::message::Codec;
+use super::wire::Framing;
+use super::{Fault, Mistake, annotation, config, descriptors, message, wire};
 use crate::coding::Encoding;
 use crate::time::Moment;
+use crate::transcode::request::HttpRequest;
 
 /// The methods of a route, both sides of each.
 pub struct Transcoder {
@@ -48,16 +49,6 @@ pub struct Method {
     /// At least one.
     bindings: Vec<Binding>,
     max_message: usize,
-}
-
-/// A call as plain HTTP.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HttpRequest {
-    pub method: http::Method,
-    /// Path and query.
-    pub target: String,
-    /// JSON.
-    pub body: Option<Bytes>,
 }
 
 /// A request as a call of gRPC.

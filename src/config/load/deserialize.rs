@@ -4,14 +4,15 @@
 //! mapping or a list belongs is an empty one. An interpolated string is taken for a number or for
 //! true or false where the type asks for one; a type that takes anything sees a string.
 
-use serde::Deserializer;
-use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Unexpected, Visitor};
-use serde::forward_to_deserialize_any;
+mod access;
 
-use super::access::{KeyDeserializer, SingleKey, Word};
+use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Unexpected, Visitor};
+use serde::{Deserializer, forward_to_deserialize_any};
+
 use super::error::{Error, Kind, one_of};
 use super::node::{Element, Entry, Node, Value};
 use super::path::Step;
+use crate::config::load::deserialize::access::{KeyDeserializer, SingleKey, Word};
 
 #[derive(Clone, Copy)]
 pub(super) struct NodeDeserializer<'a>(pub(super) &'a Node);

@@ -12,7 +12,6 @@
 //! `#[serde(flatten)]` and `#[serde(untagged)]` take their input through a buffer in which places
 //! and references are lost: types that an operator meets are better off without them.
 
-mod access;
 mod assemble;
 mod collect;
 mod deserialize;
@@ -33,16 +32,14 @@ mod tests;
 
 use std::path::Path;
 
-use serde::de::DeserializeOwned;
-
+use assemble::Assembly;
+use collect::collect;
 pub use environment::Environment;
 pub use path::{KeyPath, Step};
 pub use problem::{Diagnostic, Problem};
+use serde::de::DeserializeOwned;
 pub use sources::Sources;
 pub use suggest::suggest;
-
-use assemble::Assembly;
-use collect::collect;
 
 /// Levels of mappings and lists in each other.
 const MAX_DEPTH: usize = 64;

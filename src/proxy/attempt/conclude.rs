@@ -9,8 +9,8 @@ use crate::policy::failure::Cause;
 use crate::policy::outcome::Outcome;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::{attempt, response};
-use crate::runtime::circuits::Scope;
 use crate::runtime::snapshot::Route;
+use crate::runtime::status::circuits::Scope;
 use crate::time::Moment;
 
 /// Tell metrics and the breakers that count attempts what became of this one. Once.

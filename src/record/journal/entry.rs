@@ -9,9 +9,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, ErrorCode, params};
 
-use super::file::PAGE;
 use super::frame;
 use crate::record::invocation::Row;
+use crate::record::journal::page::PAGE;
 
 /// What SQLite keeps of a value within its page (file format, section 1.6), less the entry's number.
 const ENTRY: usize = PAGE as usize - 35 - 32;

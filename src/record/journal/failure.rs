@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::ErrorCode;
 
-use crate::record::recorder::Unavailable;
-use crate::record::store::chain;
+use crate::record::outcome::Unavailable;
+use crate::record::store::error::chain;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {

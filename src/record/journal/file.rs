@@ -10,14 +10,15 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::entry::{Entry, forget, insert_next, pack};
 use super::failure::{Failure, failure};
-use super::frame::{self, Found, Head};
+use super::frame::{Found, Head};
 use super::reserve::Reserve;
-use super::salvage;
 use super::wal::Log;
+use super::{frame, salvage};
 use crate::record::invocation::Row;
-use crate::record::store::{Safety, sqlite};
+use crate::record::journal::page::PAGE;
+use crate::record::store::safety::Safety;
+use crate::record::store::sqlite;
 
-pub(super) const PAGE: u32 = 4096;
 /// Entries read at a time: rows wait for it.
 const PORTION: usize = 256;
 /// Pages of an empty file that are worth giving back.

@@ -3,8 +3,9 @@
 //! A frame is a mark, the length of its body, the body's CRC-32, and the body: one row. No body contains
 //! a mark; after damage the next mark is where reading goes on.
 
+use crate::record::binary;
+use crate::record::capture::json;
 use crate::record::invocation::{Row, Stage};
-use crate::record::{binary, json};
 
 const MARK: [u8; 4] = [0xf5, b'p', b'j', 1];
 const HEAD: usize = MARK.len() + 8;

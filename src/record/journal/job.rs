@@ -3,8 +3,8 @@
 use tokio::sync::oneshot;
 
 use super::entry::Entry;
-use crate::record::answer::Answer;
 use crate::record::invocation::{Row, Second};
+use crate::record::lane::answers::Answer;
 
 pub(super) enum Job {
     Append(Row, Option<Answer>),

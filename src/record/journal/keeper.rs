@@ -21,12 +21,12 @@ use super::file::File;
 use super::job::{Job, Parcel};
 use super::later::Later;
 use super::seconds::Seconds;
-use crate::record::answer::{Answer, Answers};
 use crate::record::invocation::{Row, Stage};
+use crate::record::lane::answers::{Answer, Answers};
 use crate::record::meters::Meters;
 use crate::record::patience::Progress;
 use crate::record::stats::Counters;
-use crate::record::store::Safety;
+use crate::record::store::safety::Safety;
 
 /// Rows in one transaction at most.
 const GROUP: usize = 4096;
@@ -341,7 +341,7 @@ mod tests {
 
     use super::*;
     use crate::record::invocation::tests::invocation;
-    use crate::record::recorder::Unavailable;
+    use crate::record::outcome::Unavailable;
 
     const INTERVAL: Duration = Duration::from_millis(500);
 

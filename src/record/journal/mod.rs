@@ -20,6 +20,8 @@ mod shipper;
 mod tests;
 mod wal;
 
+mod page;
+
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::mpsc::{SendError, Sender, channel};
 use std::sync::{Arc, OnceLock};
@@ -37,15 +39,16 @@ use self::keeper::Keeper;
 use self::later::Later;
 use self::seconds::Seconds;
 use self::shipper::Shipper;
-use super::answer::Answer;
-use super::config::{self, WhenFull};
+use super::config;
+use super::config::WhenFull;
 use super::invocation::{Row, Second};
-use super::link::Link;
 use super::meters::Meters;
 use super::patience::{Patience, Progress};
-use super::recorder::{Committed, Unavailable};
 use super::stats::Counters;
-use super::store::Safety;
+use crate::record::lane::answers::Answer;
+use crate::record::outcome::{Committed, Unavailable};
+use crate::record::store::link::Link;
+use crate::record::store::safety::Safety;
 
 /// How often the end of the shipping is looked for when the recorder closes.
 const POLL: Duration = Duration::from_millis(5);

@@ -9,14 +9,14 @@
 //! and whole in another is not lost; counted is what an entry of the last state holds and is whole nowhere.
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
+use std::{fs, io};
 
-use super::file::PAGE;
-use super::frame::{self, Found, Head};
+use super::frame;
+use super::frame::{Found, Head};
 use crate::record::invocation::Row;
+use crate::record::journal::page::PAGE;
 
 /// Sizes in the log (file format, section 4.1): of its head, and of that of a page in it.
 const LOG_HEAD: usize = 32;

@@ -18,9 +18,9 @@ use super::entry::Entry;
 use super::job::{Job, Parcel};
 use super::seconds::Seconds;
 use crate::record::invocation::{Row, Second, Stage};
-use crate::record::link::Link;
 use crate::record::stats::Counters;
-use crate::record::store::Safety;
+use crate::record::store::link::Link;
+use crate::record::store::safety::Safety;
 
 /// Rows shipped at a time, at least where there are so many.
 const PORTION: usize = 4000;

@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use super::file::File;
 use crate::record::invocation::tests::invocation;
 use crate::record::invocation::{Row, Stage};
-use crate::record::store::Safety;
+use crate::record::store::safety::Safety;
 
 const ROWS: usize = 50;
 

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::config::{Chosen, Config};
 use super::invocation::{Invocation, first_id};
-use super::json;
+use crate::record::capture::json;
 
 /// Which rows are wanted; what is absent does not matter.
 #[derive(Debug, Clone, Default)]

@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime};
 use tokio_postgres::types::ToSql;
 
 use super::{Filter, QUANTILES, ROUTES, RouteFigures, Stored, Value};
+use crate::record::capture::json;
 use crate::record::config::{Postgres as Config, PostgresUrl};
-use crate::record::json;
-use crate::record::store::COLUMNS;
+use crate::record::store::columns::COLUMNS;
 use crate::record::store::postgres::Postgres;
 use crate::units::Timespan;
 

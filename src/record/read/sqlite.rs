@@ -7,9 +7,10 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, ToSql};
 
 use super::{Filter, QUANTILES, ROUTES, RouteFigures, Stored, Value};
-use crate::record::json;
+use crate::record::capture::json;
+use crate::record::store::columns::COLUMNS;
+use crate::record::store::error::chain;
 use crate::record::store::sqlite::row;
-use crate::record::store::{COLUMNS, chain};
 
 /// How long a writer may hold the file.
 const BUSY: Duration = Duration::from_secs(5);

@@ -21,9 +21,12 @@ use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Error, NoTls};
 
-use super::{Lost, Refusal, Safety, Store, chain, one_line, tls};
+use super::tls;
 use crate::record::config::{Postgres as Config, PostgresUrl};
 use crate::record::invocation::{Row, Stage, first_id};
+use crate::record::store::contract::Store;
+use crate::record::store::error::{Lost, Refusal, chain, one_line};
+use crate::record::store::safety::Safety;
 
 /// Beyond the server's own limit, for a server that does not answer at all.
 const GRACE: Duration = Duration::from_secs(1);

@@ -16,10 +16,14 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior, params};
 use tokio::sync::oneshot;
 
 use self::room::{is_full, make_room};
-use super::{COLUMNS, Lost, Migration, Refusal, Safety, Store};
+use super::Migration;
+use crate::record::capture::json;
 use crate::record::config::StoreFull;
 use crate::record::invocation::{Row, Stage, first_id};
-use crate::record::json;
+use crate::record::store::columns::COLUMNS;
+use crate::record::store::contract::Store;
+use crate::record::store::error::{Lost, Refusal};
+use crate::record::store::safety::Safety;
 
 const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, sql: include_str!("../migrations/sqlite/0001_invocations.sql") },
@@ -167,7 +171,7 @@ impl Worker {
             return Ok(());
         }
         let unusable = |error: &dyn std::error::Error| {
-            Lost(format!("{}: {}", self.path.display(), super::chain(error)))
+            Lost(format!("{}: {}", self.path.display(), crate::record::store::error::chain(error)))
         };
         if let Some(directory) = self.path.parent() {
             std::fs::create_dir_all(directory).map_err(|error| unusable(&error))?;
@@ -189,7 +193,7 @@ impl Worker {
             if error.sqlite_error_code() != Some(ErrorCode::DatabaseBusy) && !is_full(&error) {
                 self.connection = None;
             }
-            Lost(format!("{}: {}", self.path.display(), super::chain(&error)))
+            Lost(format!("{}: {}", self.path.display(), crate::record::store::error::chain(&error)))
         })
     }
 }
@@ -278,7 +282,7 @@ fn write(
                 Ok(()) => {}
                 // The statement is undone, the transaction goes on.
                 Err(error) if is_refusal(&error) => {
-                    let reason = super::chain(&error);
+                    let reason = crate::record::store::error::chain(&error);
                     set_aside(&transaction, it, &reason)?;
                     refusals.push(Refusal { index, reason });
                 }

@@ -8,12 +8,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::postgres::Postgres;
 use super::sqlite::{Limit, Sqlite};
-use super::{Safety, Store, postgres::Postgres};
-use crate::record::config;
 use crate::record::invocation::tests::invocation;
 use crate::record::invocation::{Invocation, Row, Stage, new_id};
-use crate::record::postgres_server;
+use crate::record::store::contract::Store;
+use crate::record::store::safety::Safety;
+use crate::record::{config, postgres_server};
 
 /// A store, and a way to look into it from outside.
 struct Subject {
@@ -72,7 +73,7 @@ impl Subject {
         });
     }
 
-    async fn write(&self, rows: Vec<Row>) -> Vec<super::Refusal> {
+    async fn write(&self, rows: Vec<Row>) -> Vec<crate::record::store::error::Refusal> {
         self.store.write(&Arc::new(rows), Safety::Power).await.expect("the store is there")
     }
 }

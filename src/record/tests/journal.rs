@@ -13,8 +13,9 @@ use uuid::Uuid;
 use super::{DURABLE, FALL_BACK, Fake, LONG, SHORT, eventually, recorder};
 use crate::record::invocation::tests::{ending, invocation};
 use crate::record::invocation::{Row, Stage};
+use crate::record::store::contract::Store;
+use crate::record::store::safety::Safety;
 use crate::record::store::sqlite::{Limit, Sqlite};
-use crate::record::store::{Safety, Store};
 use crate::record::{Commit, Committed, Mode, Recorder, Unavailable};
 
 /// Spent in vain on the store first, and then enough for a file.

@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use super::Answer;
-use crate::runtime::circuits;
 use crate::runtime::shared::Shared;
+use crate::runtime::status::circuits;
 
 #[derive(Serialize)]
 struct Health<'a> {

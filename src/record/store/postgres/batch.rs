@@ -12,7 +12,8 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::record::invocation::Row;
-use crate::record::store::{COLUMNS, count, micros, on_conflict};
+use crate::record::store::columns::{COLUMNS, on_conflict};
+use crate::record::store::{count, micros};
 
 /// The type of each column's array, in the order of [`COLUMNS`]. `captured` travels as text.
 const ARRAYS: [&str; COLUMNS.len()] = [

@@ -13,7 +13,8 @@ use tokio_postgres::types::private::BytesMut;
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 
 use crate::record::invocation::Row;
-use crate::record::store::{COLUMNS, count, micros};
+use crate::record::store::columns::COLUMNS;
+use crate::record::store::{count, micros};
 
 /// The type of each column, in the order of [`COLUMNS`].
 const TYPES: [Type; COLUMNS.len()] = [

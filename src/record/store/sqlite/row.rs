@@ -6,13 +6,15 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use http::Method;
-use rusqlite::{Statement, params, types::Type};
+use rusqlite::types::Type;
+use rusqlite::{Statement, params};
 use uuid::Uuid;
 
-use crate::record::captured::Captured;
+use crate::record::capture::captured::Captured;
+use crate::record::capture::json::timestamp;
 use crate::record::invocation::{Invocation, Row};
-use crate::record::json::timestamp;
-use crate::record::store::{AT_THE_END, COLUMNS, count, micros, on_conflict};
+use crate::record::store::columns::{AT_THE_END, COLUMNS, on_conflict};
+use crate::record::store::{count, micros};
 
 /// Without and with overwriting.
 pub(super) static INSERT: LazyLock<[String; 2]> = LazyLock::new(|| {

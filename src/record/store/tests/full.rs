@@ -7,8 +7,9 @@ use super::whole;
 use crate::record::config::StoreFull;
 use crate::record::invocation::new_id;
 use crate::record::invocation::tests::invocation;
+use crate::record::store::contract::Store;
+use crate::record::store::safety::Safety;
 use crate::record::store::sqlite::{Limit, Sqlite};
-use crate::record::store::{Safety, Store};
 
 const SIZE: u64 = 512 * 1024;
 

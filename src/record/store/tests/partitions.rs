@@ -3,9 +3,10 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{Place, Subject, on, postgres_store, whole};
+use crate::record::invocation::Row;
 use crate::record::invocation::tests::invocation;
 use crate::record::invocation::{Invocation, Stage, new_id};
-use crate::record::store::{Row, Store};
+use crate::record::store::contract::Store;
 
 const DAY: Duration = Duration::from_secs(86_400);
 const NAMES: &str = "SELECT tableoid::regclass, name FROM invocations ORDER BY name";

@@ -1,18 +1,17 @@
 //! Keys and enum variants, as serde sees them.
 
-use serde::Deserializer;
 use serde::de::value::StrDeserializer;
 use serde::de::{DeserializeSeed, EnumAccess, IntoDeserializer, VariantAccess, Visitor};
-use serde::forward_to_deserialize_any;
+use serde::{Deserializer, forward_to_deserialize_any};
 
-use super::deserialize::NodeDeserializer;
-use super::error::{Error, Kind};
-use super::node::{Entry, Value};
-use super::path::Step;
+use crate::config::load::deserialize::NodeDeserializer;
+use crate::config::load::error::{Error, Kind};
+use crate::config::load::node::{Entry, Value};
+use crate::config::load::path::Step;
 
 /// A key: a string, or a number where the type of the key is one.
 #[derive(Clone, Copy)]
-pub(super) struct KeyDeserializer<'a>(pub(super) &'a str);
+pub(in crate::config::load) struct KeyDeserializer<'a>(pub(super) &'a str);
 
 impl KeyDeserializer<'_> {
     fn number<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -81,7 +80,7 @@ impl<'de> Deserializer<'de> for KeyDeserializer<'_> {
 }
 
 /// A variant written as a plain string: one without settings.
-pub(super) struct Word<'a>(pub(super) &'a str);
+pub(in crate::config::load) struct Word<'a>(pub(super) &'a str);
 
 impl<'de, 'a> EnumAccess<'de> for Word<'a> {
     type Error = Error;
@@ -125,7 +124,7 @@ impl<'de> VariantAccess<'de> for Word<'_> {
 }
 
 /// A variant written as the one key of a mapping, with its settings.
-pub(super) struct SingleKey<'a>(pub(super) &'a Entry);
+pub(in crate::config::load) struct SingleKey<'a>(pub(super) &'a Entry);
 
 impl<'de, 'a> EnumAccess<'de> for SingleKey<'a> {
     type Error = Error;

@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::shared::Shared;
-use super::snapshot::Snapshot;
-use super::status::{Answer, CircuitStatus, circuit};
 use crate::policy::breaker::Breaker;
+use crate::runtime::shared::Shared;
+use crate::runtime::snapshot::Snapshot;
+use crate::runtime::status::{Answer, CircuitStatus, circuit};
 use crate::time::Clock;
 
 /// Whose circuit it is.

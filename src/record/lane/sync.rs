@@ -8,13 +8,15 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::answer::{Answer, Answers};
-use super::invocation::Row;
-use super::link::Link;
-use super::patience::{Patience, Progress};
-use super::recorder::{Closing, Unavailable};
-use super::stats::Counters;
-use super::store::{Refusal, Safety};
+use crate::record::invocation::Row;
+use crate::record::lane::answers::{Answer, Answers};
+use crate::record::lane::closing::Closing;
+use crate::record::outcome::Unavailable;
+use crate::record::patience::{Patience, Progress};
+use crate::record::stats::Counters;
+use crate::record::store::error::Refusal;
+use crate::record::store::link::Link;
+use crate::record::store::safety::Safety;
 
 /// The entrance to one store.
 pub(crate) struct Lane {

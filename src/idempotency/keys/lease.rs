@@ -7,10 +7,11 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
-use super::keys::{Keys, Tries, count};
-use super::store::Claim;
+use crate::idempotency::keys::Keys;
+use crate::idempotency::store::Claim;
+use crate::idempotency::tries::{Tries, count};
 use crate::policy::idempotency::{Answer, Scope, Traces};
-use crate::record::store::Lost;
+use crate::record::store::error::Lost;
 
 /// Dropped, the key is free again if its request has left no traces; else it is left to lapse, and
 /// nobody executes that request again without being told to.
@@ -28,7 +29,7 @@ pub struct Lease {
 }
 
 impl Lease {
-    pub(super) fn new(keys: &Keys, claim: &Claim) -> Self {
+    pub(in crate::idempotency) fn new(keys: &Keys, claim: &Claim) -> Self {
         Lease {
             keys: keys.clone(),
             scope: claim.scope,
@@ -96,7 +97,7 @@ impl Lease {
     }
 
     /// There is no key: the request was not the first.
-    pub(super) fn forget(mut self) {
+    pub(in crate::idempotency) fn forget(mut self) {
         self.settled = true;
     }
 

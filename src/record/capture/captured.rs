@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::invocation::bound_string;
+use crate::record::bound::bound_string;
 
 /// Bytes of a value that are kept.
-pub(super) const CAPTURED_BYTES: usize = 1024;
+pub(crate) const CAPTURED_BYTES: usize = 1024;
 
 /// Fields taken from the bodies.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -37,7 +37,7 @@ impl Captured {
         }
     }
 
-    pub(super) fn bound(&mut self) {
+    pub(crate) fn bound(&mut self) {
         for text in [&mut self.name, &mut self.result_message] {
             text.iter_mut().for_each(|text| bound_string(text, CAPTURED_BYTES));
         }

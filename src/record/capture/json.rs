@@ -11,13 +11,13 @@ use http::Method;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::captured::Captured;
-use super::invocation::Invocation;
+use crate::record::capture::captured::Captured;
+use crate::record::invocation::Invocation;
 
 type Text<'a> = Cow<'a, str>;
 
 /// Fields that an older or newer product does not know are left out or ignored. The short names are
-/// those of journals before [`super::binary`], which are read after an upgrade.
+/// those of journals before [`crate::record::binary`], which are read after an upgrade.
 #[derive(Serialize, Deserialize)]
 struct Object<'a> {
     #[serde(borrow, alias = "i")]

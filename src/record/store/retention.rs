@@ -7,9 +7,9 @@ use std::time::{Duration, SystemTime};
 use log::{info, warn};
 use tokio::time::sleep;
 
-use super::link::Link;
-use super::stats::Counters;
-use super::store::Lost;
+use crate::record::stats::Counters;
+use crate::record::store::error::Lost;
+use crate::record::store::link::Link;
 
 /// Rows deleted in one transaction.
 const PORTION: u32 = 1000;

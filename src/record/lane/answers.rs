@@ -6,12 +6,12 @@
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::recorder::Unavailable;
+use crate::record::outcome::Unavailable;
 
-pub(super) type Outcome = Result<(), Unavailable>;
+pub(crate) type Outcome = Result<(), Unavailable>;
 
 /// The way back to one request.
-pub(super) struct Answer {
+pub(crate) struct Answer {
     sender: oneshot::Sender<Outcome>,
     /// Where it waits.
     runtime: Handle,
@@ -19,24 +19,24 @@ pub(super) struct Answer {
 
 impl Answer {
     /// For a request on the runtime this is called on.
-    pub(super) fn channel() -> (Self, oneshot::Receiver<Outcome>) {
+    pub(crate) fn channel() -> (Self, oneshot::Receiver<Outcome>) {
         let (sender, outcome) = oneshot::channel();
         (Answer { sender, runtime: Handle::current() }, outcome)
     }
 
     /// The request has stopped waiting. Its own timer told it so.
-    pub(super) fn is_unwanted(&self) -> bool {
+    pub(crate) fn is_unwanted(&self) -> bool {
         self.sender.is_closed()
     }
 }
 
 /// The answers of one group, given when it is dropped.
 #[derive(Default)]
-pub(super) struct Answers(Vec<(oneshot::Sender<Outcome>, Outcome)>);
+pub(crate) struct Answers(Vec<(oneshot::Sender<Outcome>, Outcome)>);
 
 impl Answers {
     /// Gives every answer, from a runtime that one of the requests waits on: most are on the same.
-    pub(super) fn give(answers: impl IntoIterator<Item = (Answer, Outcome)>) {
+    pub(crate) fn give(answers: impl IntoIterator<Item = (Answer, Outcome)>) {
         let mut answers = answers.into_iter();
         let Some((first, outcome)) = answers.next() else { return };
         let runtime = first.runtime;
@@ -61,7 +61,7 @@ impl Drop for Answers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::recorder::Unavailable::Closing;
+    use crate::record::outcome::Unavailable::Closing;
 
     #[tokio::test]
     async fn each_gets_its_own() {

@@ -11,9 +11,11 @@ use log::{info, warn};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use super::invocation::Row;
-use super::meters::Meters;
-use super::store::{Lost, Refusal, Safety, Store};
+use crate::record::invocation::Row;
+use crate::record::meters::Meters;
+use crate::record::store::contract::Store;
+use crate::record::store::error::{Lost, Refusal};
+use crate::record::store::safety::Safety;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::Deserialize;
-use serde::de::{self, Deserializer, SeqAccess, Visitor};
+use serde::de::{Deserializer, SeqAccess, Visitor};
+use serde::{Deserialize, de};
 
 /// Where a captured field comes from: `request.user.id`, `response.items.0.sku`, `error.message`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,12 +10,13 @@ use std::sync::Arc;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 
-use super::config::{Chosen, Config};
-use super::invocation::{Row, Stage};
-use super::link::Link;
-use super::recorder::Closing;
-use super::stats::Counters;
-use super::store::{Refusal, Safety};
+use crate::record::config::{Chosen, Config};
+use crate::record::invocation::{Row, Stage};
+use crate::record::lane::closing::Closing;
+use crate::record::stats::Counters;
+use crate::record::store::error::Refusal;
+use crate::record::store::link::Link;
+use crate::record::store::safety::Safety;
 
 /// Second writes in one batch for PostgreSQL, where more are not waiting already: they keep it busy for
 /// longer than new rows do, and commits that requests wait for meet them there. The embedded store has one

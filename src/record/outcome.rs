@@ -1,0 +1,39 @@
+//! What became of a row: where it was committed, or why it was not.
+
+use std::time::Duration;
+
+/// Where a row was committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Committed {
+    Store,
+    /// To be shipped to the store later.
+    Journal,
+    /// The journal is full, and `when_full: drop` says to go on.
+    Nowhere,
+}
+
+/// What has become of a row's first write by the end of its request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Commit {
+    /// The request ended before its answer.
+    #[default]
+    NotTried,
+    Made(Committed),
+    /// The client is told so, and that answer is not committed either.
+    Failed,
+}
+
+/// Why a row was not committed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unavailable {
+    #[error("the record store is down: {0}")]
+    Down(String),
+    #[error("the record store did not commit within {0:?}")]
+    Late(Duration),
+    #[error("{0}")]
+    Full(String),
+    #[error("the record store refuses the row: {0}")]
+    Refused(String),
+    #[error("the recorder is closing")]
+    Closing,
+}
