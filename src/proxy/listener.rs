@@ -18,7 +18,7 @@ use pingora_core::protocols::{ALPN, Ssl, Stream};
 use pingora_core::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 
-use super::alarm::{Overdue, unless_overdue};
+use super::alarm::{Alarms, Overdue, unless_overdue};
 use super::client_address::Peer;
 use super::gateway::Gateway;
 use super::guard::Guard;
@@ -255,6 +255,7 @@ impl Listeners {
         shutdown: &ShutdownWatch,
     ) {
         let Connection { guard, limits, peer, secure, until, .. } = connection;
+        let alarms = Arc::new(Alarms::default());
         h2::serve(io, &guard, &listener.config, shutdown.clone(), until, |stream, mark| {
             let connection = Arc::new(Connection {
                 guard: Arc::new(Guard::of_stream()),
@@ -271,9 +272,11 @@ impl Listeners {
             // Boxed before it becomes part of a task, which is moved about until it runs.
             let stream = Box::new(GuardedStream::new(stream, connection.clone()));
             let (listeners, shutdown) = (self.clone(), shutdown.clone());
+            let mut lent = alarms.lend();
             tokio::spawn(OF_TASK.scope(connection.clone(), async move {
                 let _mark = mark;
-                listeners.serve_stream(stream, &connection.guard, &shutdown).await;
+                let (guard, alarm) = (&connection.guard, &mut lent.alarm);
+                listeners.serve_stream(stream, guard, alarm, &shutdown).await;
             }));
         })
         .await;
@@ -283,11 +286,12 @@ impl Listeners {
         &self,
         stream: Box<GuardedStream>,
         guard: &Guard,
+        alarm: &mut Overdue,
         shutdown: &ShutdownWatch,
     ) {
         let session = ServerSession::new_custom(stream);
         let request = self.proxy.process_new_http(session, shutdown);
-        if unless_overdue(guard, &mut Overdue::default(), GRACE, request).await.is_none() {
+        if unless_overdue(guard, alarm, GRACE, request).await.is_none() {
             self.shared.metrics.requests_cut.inc();
         }
     }
