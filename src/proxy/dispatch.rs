@@ -29,7 +29,7 @@ impl Gateway {
             spans::end_attempt(ctx, Clock::now());
         }
         if let Some(wait) = ctx.backoff.take()
-            && let Err(error) = Self::back_off(session, ctx, wait).await
+            && let Err(error) = Box::pin(Self::back_off(session, ctx, wait)).await
         {
             let ended = ended::classify(&error, session, ctx, Clock::now());
             if let Some(cause) = ended.cause() {

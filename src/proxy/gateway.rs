@@ -157,12 +157,17 @@ impl ProxyHttp for Gateway {
             attempt::answered(ctx, Clock::now());
         }
         if ctx.keyed.is_some() {
-            idempotency::begin(ctx, head, response::has_body(session, head)).await;
+            let has_body = response::has_body(session, head);
+            // Boxed, as below: most answers have no use for its room.
+            Box::pin(idempotency::begin(ctx, head, has_body)).await;
         }
         headers::prepare_response(session, head, ctx)?;
         let status = head.status.as_u16();
         let recorder = self.shared.recorder.as_ref();
-        if let Err(rejection) = recording::commit(recorder, session, ctx, status).await {
+        if recording::commits(recorder, ctx)
+            && let Err(rejection) =
+                Box::pin(recording::commit(recorder, session, ctx, status)).await
+        {
             ctx.end.rejection = Some(rejection);
             return Err(Error::new_in(REJECTED));
         }
