@@ -6,8 +6,8 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
@@ -95,80 +95,98 @@ impl Alarms {
     /// How many wait for the next request. An idle connection holds these.
     const KEPT: usize = 16;
 
-    pub fn lend(self: &Arc<Self>) -> Lent {
-        // Locked for a moment, once before and once after a request.
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        Lent { alarm: Overdue(kept.unwrap_or_default()), to: self.clone() }
+    /// For one request, which gives it back if it ends by itself.
+    pub fn lend(&self) -> Overdue {
+        Overdue(self.kept().pop().unwrap_or_default())
     }
-}
 
-/// An alarm for one request; goes back when that ends.
-pub struct Lent {
-    pub alarm: Overdue,
-    to: Arc<Alarms>,
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        let alarm = Alarm { timer: self.alarm.0.timer.take(), moved: true };
-        let mut kept = self.to.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if alarm.timer.is_some() && kept.len() < Alarms::KEPT {
+    pub fn give_back(&self, alarm: Overdue) {
+        let mut alarm = alarm.0;
+        let Some(timer) = &mut alarm.timer else { return };
+        // It would keep the memory of the task that had it, and wakes nothing until another has it.
+        let _ = timer.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        alarm.moved = true;
+        let mut kept = self.kept();
+        if kept.len() < Alarms::KEPT {
             kept.push(alarm);
         }
+    }
+
+    /// Locked for a moment before and after each request.
+    fn kept(&self) -> MutexGuard<'_, Vec<Alarm>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::task::Wake;
+
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Whether a request with this time, which never ends, is cut in it.
+    /// Whether a request that never ends is cut in this time.
     async fn is_cut(alarm: &mut Overdue, time: Duration) -> bool {
         let guard = Guard::of_stream();
         guard.set_deadline(Some(Clock::now() + time));
         let never = std::future::pending::<()>();
-        let cut = unless_overdue(&guard, alarm, Duration::ZERO, never);
-        tokio::time::timeout(SECOND * 20, cut).await.is_ok_and(|done| done.is_none())
+        unless_overdue(&guard, alarm, Duration::ZERO, never).await.is_none()
+    }
+
+    /// Has a request arm it that ends at once.
+    async fn arm(alarm: &mut Overdue, time: Duration) {
+        tokio::select! {
+            biased;
+            _ = is_cut(alarm, time) => panic!("that was soon"),
+            () = std::future::ready(()) => {}
+        }
     }
 
     #[tokio::test]
-    async fn an_alarm_that_has_served_another_task_wakes_the_one_that_has_it() {
+    async fn an_alarm_wakes_the_task_that_has_it_now() {
         let alarms = Arc::new(Alarms::default());
-        let mut first = alarms.lend();
-        let guard = Guard::of_stream();
-        guard.set_deadline(Some(Clock::now() + SECOND / 5));
-        // Armed by another task, which ends long before.
-        tokio::spawn(async move {
-            let mut pending = std::pin::pin!(unless_overdue(
-                &guard,
-                &mut first.alarm,
-                Duration::ZERO,
-                std::future::pending::<()>()
-            ));
-            std::future::poll_fn(|cx| {
-                assert!(pending.as_mut().poll(cx).is_pending());
-                Poll::Ready(())
-            })
-            .await;
-        })
-        .await
-        .expect("no panic");
-        assert_eq!(alarms.0.lock().expect("no panic").len(), 1);
-        let mut second = alarms.lend();
-        assert!(second.alarm.0.timer.is_some() && second.alarm.0.moved);
-        assert!(is_cut(&mut second.alarm, SECOND / 2).await);
+        let lender = alarms.clone();
+        let first = tokio::spawn(async move {
+            let mut alarm = lender.lend();
+            arm(&mut alarm, SECOND / 5).await;
+            lender.give_back(alarm);
+        });
+        first.await.expect("no panic");
+        let mut alarm = alarms.lend();
+        assert!(alarm.0.timer.is_some());
+        let cut = is_cut(&mut alarm, SECOND / 2);
+        assert_eq!(tokio::time::timeout(SECOND * 20, cut).await, Ok(true));
+    }
+
+    #[tokio::test]
+    async fn an_alarm_that_waits_keeps_no_task() {
+        let (alarms, task) = (Alarms::default(), Arc::new(Counted));
+        let waker = Waker::from(task.clone());
+        let mut alarm = alarms.lend();
+        let deadline = Some(Clock::now() + SECOND);
+        assert!(alarm.0.poll(deadline, &mut Context::from_waker(&waker)).is_pending());
+        drop(waker);
+        assert_eq!(Arc::strong_count(&task), 2);
+        alarms.give_back(alarm);
+        assert_eq!(Arc::strong_count(&task), 1);
     }
 
     #[tokio::test]
     async fn a_connection_keeps_few_alarms() {
-        let alarms = Arc::new(Alarms::default());
-        let mut lent: Vec<Lent> = (0..Alarms::KEPT + 5).map(|_| alarms.lend()).collect();
-        for lent in &mut lent {
-            assert!(is_cut(&mut lent.alarm, Duration::from_millis(1)).await);
+        let alarms = Alarms::default();
+        let mut lent: Vec<Overdue> = (0..Alarms::KEPT + 5).map(|_| alarms.lend()).collect();
+        for alarm in &mut lent {
+            arm(alarm, SECOND).await;
         }
-        drop(lent);
-        assert_eq!(alarms.0.lock().expect("no panic").len(), Alarms::KEPT);
+        lent.into_iter().for_each(|alarm| alarms.give_back(alarm));
+        assert_eq!(alarms.kept().len(), Alarms::KEPT);
+    }
+
+    struct Counted;
+
+    impl Wake for Counted {
+        fn wake(self: Arc<Self>) {}
     }
 }

@@ -272,11 +272,12 @@ impl Listeners {
             // Boxed before it becomes part of a task, which is moved about until it runs.
             let stream = Box::new(GuardedStream::new(stream, connection.clone()));
             let (listeners, shutdown) = (self.clone(), shutdown.clone());
-            let mut lent = alarms.lend();
+            let alarms = alarms.clone();
             tokio::spawn(OF_TASK.scope(connection.clone(), async move {
                 let _mark = mark;
-                let (guard, alarm) = (&connection.guard, &mut lent.alarm);
-                listeners.serve_stream(stream, guard, alarm, &shutdown).await;
+                let mut alarm = alarms.lend();
+                listeners.serve_stream(stream, &connection.guard, &mut alarm, &shutdown).await;
+                alarms.give_back(alarm);
             }));
         })
         .await;
