@@ -14,43 +14,13 @@ STREAMS=${STREAMS:-8}                  # at once on each connection
 THREADS=${THREADS:-1}                  # of each proxy
 PROFILE=${PROFILE:-release}
 PROTOCOL=h2c
-MESSAGE_BYTES=20                       # of the upstream's answer, with gRPC's prefix
 
 . bench/common.sh
 . bench/rounds.sh
 
-# load NAME PID URL SECONDS: as in rounds.sh, by h2load, which is given a number of calls. A call is one
-# that brought the upstream's message: a refusal of gRPC is a 200, too, but has none.
-load() {
-    local name=$1 pid=$2 url=$3 calls=$(($4 * CALLS_PER_SECOND)) before after
-    before=$(cpu "$pid")
-    rm -f "$work/calls"
-    h2load -n "$calls" -c "$CONNECTIONS" -m "$STREAMS" -d "$work/request" --log-file="$work/calls" \
-        -H "content-type: application/grpc" -H "te: trailers" -H "authorization: Bearer $token" \
-        "$url" >"$work/h2load"
-    after=$(cpu "$pid")
-    grep -q "^status codes: $calls 2xx, 0 3xx, 0 4xx, 0 5xx" "$work/h2load" \
-        && grep -Eq "^traffic: .* \($((calls * MESSAGE_BYTES))\) data" "$work/h2load" \
-        || fail "$name: $(cat "$work/h2load")"
-    cut -f 3 "$work/calls" | sort -n | awk -v name="$name" -v calls="$calls" \
-        -v rate="$(sed -n 's/^finished in .*, \(.*\) req\/s.*/\1/p' "$work/h2load")" \
-        -v cpu="$(awk "BEGIN { print $after - $before }")" '
-        NR == int(calls / 2) { p50 = $1 }
-        NR == int(calls * 0.99) { p99 = $1 }
-        END { print name, rate, p50, p99, calls, cpu }' >>"$work/results"
-}
-
-# says_ok NAME URL: one call, which must end with the status 0.
-says_ok() {
-    answers "$1" "$2" --http2-prior-knowledge --data-binary "@$work/request" -D "$work/head" \
-        -H "content-type: application/grpc" -H "te: trailers" -H "authorization: Bearer $token"
-    grep -qi '^grpc-status: 0' "$work/head" || fail "$1: $(cat "$work/head")"
-}
-
 build --example bare_proxy --example bench_upstream --example demo_upstream
 
-# A message whose field 1 is "World".
-printf '\0\0\0\0\x07\x0a\x05World' >"$work/request"
+a_call
 start upstream "$built/examples/bench_upstream" grpc
 listening upstream; upstream=$url
 start issuer "$built/examples/demo_upstream"

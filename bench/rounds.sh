@@ -1,6 +1,6 @@
 # For the scripts of bench/ that compare gateways in rounds, which source it after common.sh: they set
-# ROUNDS, SECONDS_EACH, CONNECTIONS and THREADS, PROTOCOL where the upstream does not speak HTTP/1.1,
-# and leave $upstream, $issuer and $token.
+# ROUNDS, SECONDS_EACH, CONNECTIONS and THREADS, PROTOCOL where the upstream does not speak HTTP/1.1, STREAMS
+# and CALLS_PER_SECOND where it speaks gRPC, and leave $upstream, $issuer and, where requests have one, $token.
 
 # gateway NAME CONFIGURATION RECORD [DATABASE]: starts Portcullis, or $binary in its place; leaves $pid,
 # $port and $admin.
@@ -36,13 +36,17 @@ cpu() {
 
 resident() { awk '/^VmRSS/ { printf "%.1f", $2 / 1024 }' "/proc/$1/status"; }
 
-# load NAME PID URL SECONDS: one run of wrk; appends "name rps p50us p99us requests cpu_us" to
-# the results. An answer that is not 2xx ends everything: refusals are cheaper than work.
+# load NAME PID URL SECONDS: one run of the protocol's load generator; appends "name rps p50us p99us
+# requests cpu_us" to the results. An answer that is not 2xx ends everything: refusals are cheaper than work.
 load() {
+    if [ "${PROTOCOL-}" = h2c ]; then load_calls "$@"; else load_requests "$@"; fi
+}
+
+load_requests() {
     local name=$1 pid=$2 url=$3 seconds=$4 before after
     before=$(cpu "$pid")
-    wrk -t 1 -c "$CONNECTIONS" -d "${seconds}s" --latency -H "Authorization: Bearer $token" "$url" \
-        >"$work/wrk"
+    wrk -t 1 -c "$CONNECTIONS" -d "${seconds}s" --latency \
+        ${token:+-H "Authorization: Bearer $token"} "$url" >"$work/wrk"
     after=$(cpu "$pid")
     if grep -Eq 'Non-2xx|Socket errors' "$work/wrk"; then
         fail "$name: $(cat "$work/wrk")"
@@ -58,6 +62,39 @@ load() {
         /requests in/ { requests = $1 }
         /^Requests\/sec/ { rps = $2 }
         END { print name, rps, p50, p99, requests, cpu }' "$work/wrk" >>"$work/results"
+}
+
+# A unary call of gRPC: leaves its body, a message whose field 1 is "World".
+a_call() { printf '\0\0\0\0\x07\x0a\x05World' >"$work/request"; }
+
+# h2load is given a number of calls. A call is one that brought the upstream's message: a refusal of gRPC
+# is a 200, too, but has none.
+message_bytes=20                       # of the upstream's answer, with gRPC's prefix
+load_calls() {
+    local name=$1 pid=$2 url=$3 calls=$(($4 * CALLS_PER_SECOND)) before after
+    before=$(cpu "$pid")
+    rm -f "$work/calls"
+    h2load -n "$calls" -c "$CONNECTIONS" -m "$STREAMS" -d "$work/request" --log-file="$work/calls" \
+        -H "content-type: application/grpc" -H "te: trailers" \
+        ${token:+-H "authorization: Bearer $token"} "$url" >"$work/h2load"
+    after=$(cpu "$pid")
+    grep -q "^status codes: $calls 2xx, 0 3xx, 0 4xx, 0 5xx" "$work/h2load" \
+        && grep -Eq "^traffic: .* \($((calls * message_bytes))\) data" "$work/h2load" \
+        || fail "$name: $(cat "$work/h2load")"
+    cut -f 3 "$work/calls" | sort -n | awk -v name="$name" -v calls="$calls" \
+        -v rate="$(sed -n 's/^finished in .*, \(.*\) req\/s.*/\1/p' "$work/h2load")" \
+        -v cpu="$(awk "BEGIN { print $after - $before }")" '
+        NR == int(calls / 2) { p50 = $1 }
+        NR == int(calls * 0.99) { p99 = $1 }
+        END { print name, rate, p50, p99, calls, cpu }' >>"$work/results"
+}
+
+# says_ok NAME URL: one call, which must end with the status 0.
+says_ok() {
+    answers "$1" "$2" --http2-prior-knowledge --data-binary "@$work/request" -D "$work/head" \
+        -H "content-type: application/grpc" -H "te: trailers" \
+        ${token:+-H "authorization: Bearer $token"}
+    grep -qi '^grpc-status: 0' "$work/head" || fail "$1: $(cat "$work/head")"
 }
 
 requests_of() { awk -v name="$1" '$1 == name { sum += $5 } END { print sum + 0 }' "$work/results"; }
@@ -109,4 +146,13 @@ report() {
                     median(c, n), cpu ? sprintf("%.1f", cpu) : "-", cpu ? sprintf("%.2f", median(e, n)) : "-"
             }
         }' "$work/results"
+}
+
+# costs BASE NAME: "BASE's NAME's ratio", as report has them: CPU µs per request, and the median of the
+# ratios round by round.
+costs() {
+    report "$1" "$1" "$2" | awk -F ' *[|] *' -v base="$1" -v name="$2" '
+        $2 == base { of_base = $6 }
+        $2 == name { cost = $6; ratio = $7 }
+        END { print of_base, cost, ratio }'
 }

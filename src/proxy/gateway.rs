@@ -154,12 +154,17 @@ impl ProxyHttp for Gateway {
             attempt::conclude::answered(ctx, Clock::now());
         }
         if ctx.keyed.is_some() {
-            response::keeping::begin(ctx, head, response::head::has_body(session, head)).await;
+            let has_body = response::head::has_body(session, head);
+            // Boxed, as below: most answers have no use for its room.
+            Box::pin(response::keeping::begin(ctx, head, has_body)).await;
         }
         response::headers::prepare_response(session, head, ctx)?;
         let status = head.status.as_u16();
         let recorder = self.shared.recorder.as_ref();
-        if let Err(rejection) = report::recording::commit(recorder, session, ctx, status).await {
+        if report::recording::commits(recorder, ctx)
+            && let Err(rejection) =
+                Box::pin(report::recording::commit(recorder, session, ctx, status)).await
+        {
             ctx.end.rejection = Some(rejection);
             return Err(Error::new_in(REJECTED));
         }

@@ -21,7 +21,7 @@ use pingora_proxy::HttpProxy;
 use crate::config::server::Listener as Config;
 use crate::proxy::downstream;
 use crate::proxy::downstream::address::Peer;
-use crate::proxy::downstream::alarm::{Overdue, unless_overdue};
+use crate::proxy::downstream::alarm::{Alarms, Overdue, unless_overdue};
 use crate::proxy::downstream::connection::{Connection, OF_TASK};
 use crate::proxy::downstream::guard::Guard;
 use crate::proxy::downstream::head::Scanner;
@@ -220,6 +220,7 @@ impl Listeners {
         shutdown: &ShutdownWatch,
     ) {
         let Connection { guard, limits, peer, secure, until, .. } = connection;
+        let alarms = Arc::new(Alarms::default());
         downstream::http2::serve(
             io,
             &guard,
@@ -242,9 +243,12 @@ impl Listeners {
                 // Boxed before it becomes part of a task, which is moved about until it runs.
                 let stream = Box::new(GuardedStream::new(stream, connection.clone()));
                 let (listeners, shutdown) = (self.clone(), shutdown.clone());
+                let alarms = alarms.clone();
                 tokio::spawn(OF_TASK.scope(connection.clone(), async move {
                     let _mark = mark;
-                    listeners.serve_stream(stream, &connection.guard, &shutdown).await;
+                    let mut alarm = alarms.lend();
+                    listeners.serve_stream(stream, &connection.guard, &mut alarm, &shutdown).await;
+                    alarms.give_back(alarm);
                 }));
             },
         )
@@ -255,11 +259,12 @@ impl Listeners {
         &self,
         stream: Box<GuardedStream>,
         guard: &Guard,
+        alarm: &mut Overdue,
         shutdown: &ShutdownWatch,
     ) {
         let session = ServerSession::new_custom(stream);
         let request = self.proxy.process_new_http(session, shutdown);
-        if unless_overdue(guard, &mut Overdue::default(), GRACE, request).await.is_none() {
+        if unless_overdue(guard, alarm, GRACE, request).await.is_none() {
             self.shared.metrics.requests_cut.inc();
         }
     }

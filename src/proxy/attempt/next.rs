@@ -23,7 +23,7 @@ pub async fn next_peer(session: &mut Session, ctx: &mut Context) -> Result<Box<H
         report::spans::end_attempt(ctx, Clock::now());
     }
     if let Some(wait) = ctx.backoff.take()
-        && let Err(error) = back_off(session, ctx, wait).await
+        && let Err(error) = Box::pin(back_off(session, ctx, wait)).await
     {
         let ended = attempt::ended::classify(&error, session, ctx, Clock::now());
         if let Some(cause) = ended.cause() {

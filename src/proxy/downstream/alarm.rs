@@ -6,7 +6,8 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
@@ -18,7 +19,11 @@ use crate::time::{Clock, Moment};
 /// comes earlier than it was armed for, and when it fires: a later deadline lets it fire and
 /// moves it then, so steady traffic leaves the timer wheel alone.
 #[derive(Default)]
-pub struct Alarm(Option<Pin<Box<Sleep>>>);
+pub struct Alarm {
+    timer: Option<Pin<Box<Sleep>>>,
+    /// It would wake a task that had it before.
+    moved: bool,
+}
 
 impl Alarm {
     /// Ready once `deadline` has passed. Must always be polled by the same task: while the timer
@@ -26,12 +31,16 @@ impl Alarm {
     pub fn poll(&mut self, deadline: Option<Moment>, cx: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = deadline else { return Poll::Pending };
         let until = Instant::from_std(Clock::instant(deadline));
-        let timer = match &mut self.0 {
+        let moved = std::mem::take(&mut self.moved);
+        let timer = match &mut self.timer {
             Some(timer) if timer.deadline() <= until && !timer.is_elapsed() => {
-                return Poll::Pending;
+                if !moved || timer.as_mut().poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                timer
             }
             Some(timer) => timer,
-            None => self.0.insert(Box::pin(tokio::time::sleep_until(until))),
+            None => self.timer.insert(Box::pin(tokio::time::sleep_until(until))),
         };
         loop {
             if Clock::now() >= deadline {
@@ -75,3 +84,109 @@ pub async fn unless_overdue<T>(
 /// The alarm of one connection, kept from request to request.
 #[derive(Default)]
 pub struct Overdue(Alarm);
+
+/// The alarms of a connection whose requests are tasks of their own. A timer stays armed from one to the
+/// next: arming one for each request takes the lock of all timers, and wakes the thread that waits for
+/// them where none of them is due sooner.
+#[derive(Default)]
+pub struct Alarms(Mutex<Vec<Alarm>>);
+
+impl Alarms {
+    /// How many wait for the next request. An idle connection holds these.
+    const KEPT: usize = 16;
+
+    /// For one request, which gives it back if it ends by itself.
+    pub fn lend(&self) -> Overdue {
+        Overdue(self.kept().pop().unwrap_or_default())
+    }
+
+    pub fn give_back(&self, alarm: Overdue) {
+        let mut alarm = alarm.0;
+        let Some(timer) = &mut alarm.timer else { return };
+        // It would keep the memory of the task that had it, and wakes nothing until another has it.
+        let _ = timer.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        alarm.moved = true;
+        let mut kept = self.kept();
+        if kept.len() < Alarms::KEPT {
+            kept.push(alarm);
+        }
+    }
+
+    /// Locked for a moment before and after each request.
+    fn kept(&self) -> MutexGuard<'_, Vec<Alarm>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::task::Wake;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Whether a request that never ends is cut in this time.
+    async fn is_cut(alarm: &mut Overdue, time: Duration) -> bool {
+        let guard = Guard::of_stream();
+        guard.set_deadline(Some(Clock::now() + time));
+        let never = std::future::pending::<()>();
+        unless_overdue(&guard, alarm, Duration::ZERO, never).await.is_none()
+    }
+
+    /// Has a request arm it that ends at once.
+    async fn arm(alarm: &mut Overdue, time: Duration) {
+        tokio::select! {
+            biased;
+            _ = is_cut(alarm, time) => panic!("that was soon"),
+            () = std::future::ready(()) => {}
+        }
+    }
+
+    #[tokio::test]
+    async fn an_alarm_wakes_the_task_that_has_it_now() {
+        let alarms = Arc::new(Alarms::default());
+        let lender = alarms.clone();
+        let first = tokio::spawn(async move {
+            let mut alarm = lender.lend();
+            arm(&mut alarm, SECOND / 5).await;
+            lender.give_back(alarm);
+        });
+        first.await.expect("no panic");
+        let mut alarm = alarms.lend();
+        assert!(alarm.0.timer.is_some());
+        let cut = is_cut(&mut alarm, SECOND / 2);
+        assert_eq!(tokio::time::timeout(SECOND * 20, cut).await, Ok(true));
+    }
+
+    #[tokio::test]
+    async fn an_alarm_that_waits_keeps_no_task() {
+        let (alarms, task) = (Alarms::default(), Arc::new(Counted));
+        let waker = Waker::from(task.clone());
+        let mut alarm = alarms.lend();
+        let deadline = Some(Clock::now() + SECOND);
+        assert!(alarm.0.poll(deadline, &mut Context::from_waker(&waker)).is_pending());
+        drop(waker);
+        assert_eq!(Arc::strong_count(&task), 2);
+        alarms.give_back(alarm);
+        assert_eq!(Arc::strong_count(&task), 1);
+    }
+
+    #[tokio::test]
+    async fn a_connection_keeps_few_alarms() {
+        let alarms = Alarms::default();
+        let mut lent: Vec<Overdue> = (0..Alarms::KEPT + 5).map(|_| alarms.lend()).collect();
+        for alarm in &mut lent {
+            arm(alarm, SECOND).await;
+        }
+        lent.into_iter().for_each(|alarm| alarms.give_back(alarm));
+        assert_eq!(alarms.kept().len(), Alarms::KEPT);
+    }
+
+    struct Counted;
+
+    impl Wake for Counted {
+        fn wake(self: Arc<Self>) {}
+    }
+}

@@ -102,14 +102,15 @@ impl GuardedIo {
         loop {
             self.skip_empty_lines();
             if !matches!(self.ahead[..], [] | [b'\r']) {
-                self.guard.on_head();
                 match scanner.scan(&self.ahead, limits) {
-                    Ok(None) => {}
+                    Ok(None) => self.guard.on_head(),
+                    // Most come whole: the clock is not asked when they began.
                     Ok(Some(head)) => {
                         self.begin(head);
                         return Poll::Ready(Ok(()));
                     }
                     Err(fault) => {
+                        self.guard.on_head();
                         self.refuse(fault);
                         return Poll::Ready(Ok(()));
                     }

@@ -29,6 +29,16 @@ pub fn expect(recorder: Option<&Recorder>, ctx: &mut Context) {
     ctx.row.expected = recorder.zip(mode).and_then(|(recorder, mode)| recorder.expect(mode));
 }
 
+/// Whether [`commit`] has anything to do for this request. For most it has not, and they need not have room
+/// for it.
+pub fn commits(recorder: Option<&Recorder>, ctx: &Context) -> bool {
+    recorder.is_some()
+        && ctx.route.as_ref().is_some_and(|route| match route.record.mode {
+            Mode::Durable | Mode::Sync => true,
+            Mode::Off | Mode::Async => false,
+        })
+}
+
 /// Commit the row of a `durable` or `sync` route; for any other, nothing. `status` is about to be sent.
 ///
 /// # Errors
