@@ -3,28 +3,36 @@
 //!
 //! # The house
 //!
-//! | module | what it is | may use |
-//! |---|---|---|
-//! | [`time`], [`units`] | monotonic time as a number; values with their unit | nothing |
-//! | [`coding`] | gzip and deflate, within bounds | nothing |
-//! | [`policy`] | pure decisions: auth, rate limit, idempotency, breaker, bulkhead, retry; `now` is an argument | `time`, `units` |
-//! | [`routing`] | the canonical path, the host, the route | `units` |
-//! | [`upstream`] | endpoints, whose turn it is, names resolved in the background | `policy` |
-//! | [`record`] | the invocation, the recorder, SQLite and PostgreSQL | `coding`, `time`, `units` |
-//! | [`idempotency`] | the keys that requests hold, in the record's database | `policy`, `record` |
-//! | [`transcode`] | calls of RPC as plain HTTP with JSON, and back; no I/O | `coding`, `time`, `units` |
-//! | [`config`] | what the operator wrote: types, loading, validation | all above |
-//! | [`observe`] | metrics, traces, the process's log | `time`, `units`, `config` |
-//! | [`limits`] | rate limits that replicas share, in Redis | `policy`, `observe`, `time`, `units` |
-//! | [`runtime`] | the configuration compiled; reload, drain, status; assembly | all above, and `server` all below |
-//! | [`proxy`] | the request path on Pingora | `runtime::{snapshot, shared, status, lifecycle}` |
-//! | [`admin`], [`cli`] | the admin listener, the command line | everything |
+//! A test reads this table and holds every file to it: a module may import what its row names, and
+//! nothing else of this crate. No two files import each other, not even over others; only a module and
+//! the files that lie in it may.
 //!
-//! Imports point upward in this table, never downward; a test holds them to it.
+//! | module | what it is | may import |
+//! |---|---|---|
+//! | [`time`] | monotonic time as a number | nothing |
+//! | [`units`] | values with their unit, and text with placeholders | nothing |
+//! | [`coding`] | gzip and deflate, within bounds | nothing |
+//! | [`policy`] | pure decisions: authentication, rate limits, idempotency, circuits, bulkheads, retries; `now` is an argument | `time`, `units` |
+//! | [`routing`] | the canonical path, the host, the route | `time`, `units` |
+//! | [`transcode`] | calls of RPC as plain HTTP with JSON, and back; no I/O | `coding`, `time`, `units` |
+//! | [`record`] | the row of each request, the recorder, SQLite and PostgreSQL | `coding`, `time`, `units` |
+//! | [`idempotency`] | the keys that requests hold, in the record's database | `policy`, `record` |
+//! | [`upstream`] | endpoints, whose turn it is, names resolved in the background | `config`, `policy`, `routing`, `time`, `units` |
+//! | [`config`] | what the operator wrote: types, loading, validation | `policy`, `record`, `routing`, `time`, `transcode`, `units`, `upstream` |
+//! | [`observe`] | metrics, traces, the process's log | `config`, `policy`, `record`, `routing`, `time`, `units`, `upstream` |
+//! | [`limits`] | rate limits that replicas share, in Redis | `observe`, `policy`, `time`, `units` |
+//! | [`runtime`] | the configuration compiled; reload, drain, status; assembly | `admin`, `config`, `idempotency`, `limits`, `observe`, `policy`, `proxy`, `record`, `routing`, `time`, `transcode`, `units`, `upstream` |
+//! | [`proxy`] | the request path on Pingora | `coding`, `config`, `idempotency`, `observe`, `policy`, `record`, `routing`, `runtime`, `time`, `transcode`, `units`, `upstream` |
+//! | [`admin`] | the admin listener | everything |
+//! | [`cli`] | the command line | everything |
+//!
+//! Rooms that are to come have their place: balancing, health checks and discovery in `upstream`, who
+//! a peer is in `identity` beside `policy`, kept responses in `cache` between the two lists of
+//! [`policy::order`], and `explain` in `cli`, which walks those lists.
 //!
 //! # Five questions, one file each
 //!
-//! - In which order are policies asked? [`policy::admit`]
+//! - In which order is a request asked? [`policy::order`]
 //! - Which status does a client get? [`proxy::rejection`]
 //! - What survives a reload? `runtime::carry`
 //! - What can be graphed? [`observe::metrics`]
