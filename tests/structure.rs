@@ -1,177 +1,213 @@
-//! The house stays as it was drawn: who may know whom, and how long a file may get.
+//! The house stays as it was drawn: who may import whom, and how long a file may get.
+//!
+//! The drawing is the table in `src/lib.rs`: documentation and rule are one text.
 
+mod imports;
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Modules, and what of this crate each of them may import besides itself. A module that
-/// is not listed may import everything.
-const MAY_IMPORT: [(&str, &[&str]); 14] = [
-    ("time", &[]),
-    ("units", &[]),
-    ("coding", &[]),
-    ("policy", &["time", "units"]),
-    ("routing", &["time", "units"]),
-    ("record", &["coding", "time", "units"]),
-    ("idempotency", &["policy", "record"]),
-    ("transcode", &["coding", "time", "units"]),
-    ("upstream", &["config", "policy", "routing", "time", "units"]),
-    ("observe", &["config", "policy", "record", "routing", "time", "units", "upstream"]),
-    ("config", &["policy", "record", "routing", "time", "transcode", "units", "upstream"]),
-    ("limits", &["observe", "policy", "time", "units"]),
-    (
-        "runtime",
-        &[
-            "config",
-            "idempotency",
-            "limits",
-            "observe",
-            "policy",
-            "proxy",
-            "admin",
-            "record",
-            "routing",
-            "time",
-            "transcode",
-            "units",
-            "upstream",
-        ],
-    ),
-    (
-        "proxy",
-        &[
-            "coding",
-            "config",
-            "idempotency",
-            "observe",
-            "policy",
-            "record",
-            "routing",
-            "runtime",
-            "time",
-            "transcode",
-            "units",
-            "upstream",
-        ],
-    ),
-];
+use imports::{Name, Source, Sources};
 
 /// Lines of code in a file, its tests not counted.
 const LONGEST: usize = 350;
 
-fn sources() -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).expect("a folder of sources") {
-            let path = entry.expect("an entry").path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|e| e == "rs") {
-                files.push(path);
-            }
-        }
-    }
-    assert!(files.len() > 10, "{files:?}");
-    files
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-fn read(path: &Path) -> String {
-    std::fs::read_to_string(path).expect("a source file")
+fn sources() -> Sources {
+    let sources = Sources::read(&root());
+    assert!(sources.iter().count() > 200, "the sources are not where they were");
+    sources
 }
 
-/// `src/policy/breaker/mod.rs` is of `policy`.
-fn module_of(path: &Path) -> String {
-    let below = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
-    let first = below.expect("a source of ours").iter().next().expect("a name");
-    first.to_string_lossy().trim_end_matches(".rs").to_owned()
-}
+/// Modules, and what of this crate each of them may import; `None` is everything.
+type Map = BTreeMap<String, Option<Vec<String>>>;
 
-fn without_tests(text: &str) -> &str {
-    text.split("#[cfg(test)]").next().unwrap_or(text)
-}
-
-fn is_test(path: &Path) -> bool {
-    path.iter().any(|part| part == "tests" || part == "tests.rs" || part == "model.rs")
-}
-
-/// The modules of this crate that a text names after `crate::`, in code.
-fn imports(text: &str) -> Vec<String> {
-    let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
-    let code: String = code.collect::<Vec<_>>().join("\n");
-    let name = |rest: &str| -> String {
-        rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+fn map(documentation: &str) -> Map {
+    let words = |cell: &str| -> Vec<String> {
+        cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
     };
-    let mut found = Vec::new();
-    for rest in code.split("crate::").skip(1) {
-        match rest.strip_prefix('{') {
-            Some(group) => {
-                let group = group.split("};").next().unwrap_or_default();
-                found.extend(group.split(',').map(|part| name(part.trim())));
+    let rows = documentation.lines().filter_map(|line| line.strip_prefix("//! | ["));
+    rows.flat_map(|row| {
+        let cells: Vec<_> = row.split('|').map(str::trim).collect();
+        let [module, _, allowed, ""] = cells[..] else { panic!("three cells and no more: {row}") };
+        let allowed = match allowed {
+            "everything" => None,
+            "nothing" => Some(Vec::new()),
+            named => Some(words(named)),
+        };
+        words(module).into_iter().map(move |module| (module, allowed.clone()))
+    })
+    .collect()
+}
+
+/// Imports that the map does not have.
+fn strangers(sources: &Sources, map: &Map) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (module, source) in sources.iter().filter(|(module, _)| !module.is_empty()) {
+        let Some(allowed) = map.get(&module[0]) else {
+            wrong.push(format!("{}: not in the table of src/lib.rs", source.path.display()));
+            continue;
+        };
+        let Some(allowed) = allowed else { continue };
+        for (imported, names) in sources.imports(module) {
+            if imported[0] != module[0] && !allowed.contains(&imported[0]) {
+                wrong.push(format!("{}: may not import {names:?}", source.path.display()));
             }
-            None => found.push(name(rest)),
         }
     }
-    found.retain(|name| !name.is_empty());
-    found
+    wrong
 }
 
 #[test]
-fn imports_point_downward_only() {
-    let mut wrong = Vec::new();
-    for path in sources().iter().filter(|path| !is_test(path)) {
-        let module = module_of(path);
-        let Some((_, allowed)) = MAY_IMPORT.iter().find(|(name, _)| *name == module) else {
-            continue;
-        };
-        for import in imports(without_tests(&read(path))) {
-            if import != module && !allowed.contains(&import.as_str()) {
-                wrong.push(format!("{}: {module} may not know {import}", path.display()));
-            }
-        }
+fn every_file_imports_what_the_table_in_lib_rs_allows_its_module() {
+    let sources = sources();
+    let map = map(&sources.iter().next().expect("lib.rs").1.text);
+    assert!(map.len() > 10, "{map:?}");
+    for module in map.keys() {
+        assert!(sources.iter().any(|(name, _)| name[..] == [module.clone()]), "no module {module}");
     }
+    let wrong = strangers(&sources, &map);
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 #[test]
+fn no_two_files_import_each_other() {
+    let circles = sources().circles();
+    assert!(circles.is_empty(), "{circles:#?}");
+}
+
+#[test]
 fn only_the_request_path_knows_how_the_engine_proxies() {
-    for path in sources() {
-        let module = module_of(&path);
-        if module == "proxy" {
+    for (module, source) in sources().iter() {
+        if module.first().is_some_and(|first| first == "proxy") {
             continue;
         }
-        let text = read(&path);
-        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        let code = source.text.lines().filter(|line| !line.trim_start().starts_with("//"));
         // The assembly makes the service out of the gateway, and knows no more of it.
         let uses = code.filter(|line| line.contains("pingora_proxy::")).collect::<Vec<_>>();
-        let assembles = module == "runtime" && uses.iter().all(|l| l.contains("http_proxy"));
-        assert!(uses.is_empty() || assembles, "{}: {uses:?}", path.display());
+        let assembles = module[0] == "runtime" && uses.iter().all(|l| l.contains("http_proxy"));
+        assert!(uses.is_empty() || assembles, "{}: {uses:?}", source.path.display());
     }
 }
 
 #[test]
 fn no_policy_reads_a_clock() {
-    for path in sources() {
-        let text = read(&path);
-        let text = without_tests(&text);
-        if matches!(module_of(&path).as_str(), "policy" | "routing") && !is_test(&path) {
+    for (module, source) in sources().iter() {
+        let is_pure = module.first().is_some_and(|first| first == "policy" || first == "routing");
+        // Tests stand at the end of a file.
+        let code = source.text.lines().take(source.lines);
+        for line in code.filter(|_| is_pure) {
             for clock in ["Clock::now", "Instant::now", "SystemTime::now"] {
-                assert!(!text.contains(clock), "{}: {clock}", path.display());
+                assert!(!line.contains(clock), "{}: {line}", source.path.display());
             }
         }
     }
 }
 
 #[test]
+fn one_file_implements_the_gateway() {
+    let found: Vec<_> = sources()
+        .iter()
+        .filter(|(_, source)| source.text.contains("impl Gateway {"))
+        .map(|(module, _)| module.join("::"))
+        .collect();
+    assert_eq!(found, ["proxy::gateway"]);
+}
+
+#[test]
 fn every_file_says_what_it_is_for() {
-    for path in sources() {
-        assert!(read(&path).starts_with("//!"), "{}", path.display());
+    for (_, source) in sources().iter() {
+        assert!(source.text.starts_with("//!"), "{}", source.path.display());
     }
 }
 
 #[test]
 fn no_file_is_too_long_to_be_one_thing() {
-    for path in sources().into_iter().filter(|path| !is_test(path)) {
-        let text = read(&path);
-        let lines = without_tests(&text).lines().count();
-        assert!(lines <= LONGEST, "{}: {lines} lines", path.display());
+    for (_, Source { path, lines, .. }) in sources().iter() {
+        assert!(*lines <= LONGEST, "{}: {lines} lines", path.display());
+    }
+}
+
+/// The guard itself, given files that it must not let pass.
+mod given_a_violation {
+    use super::*;
+
+    fn files(files: &[(&str, &str)]) -> Sources {
+        Sources::of(files.iter().map(|(path, text)| (path.into(), (*text).to_owned())))
+    }
+
+    fn wrong(text: &str) -> Vec<String> {
+        let table = "//! | [`low`] | pure | nothing |\n//! | [`high`] | the rest | `low` |\n";
+        let sources = files(&[
+            ("low/mod.rs", "pub mod inner;"),
+            ("low/inner.rs", text),
+            ("high.rs", "pub struct High; pub fn high() {}"),
+        ]);
+        strangers(&sources, &map(table))
+    }
+
+    #[test]
+    fn an_import_upward_is_seen_wherever_it_stands() {
+        for text in [
+            "use crate::high::High;",
+            "use crate::{high::{self, High as Low}};",
+            "use super::super::high;",
+            "#[cfg(test)] mod tests { } use crate::high::High;",
+            "fn f() { use crate::high::high; }",
+            "fn f() { crate::high::high(); }",
+            "fn f() { println!(\"{:?}\", crate::high::high()); }",
+            "fn f(of: &crate::high::High) {}",
+        ] {
+            assert_eq!(wrong(text).len(), 1, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_only_tests_import_and_what_only_looks_like_an_import_is_not_one() {
+        for text in [
+            "#[cfg(test)] mod tests { use crate::high::High; }",
+            "#[cfg(all(test, unix))] use crate::high::High;",
+            "// use crate::high::High;\nconst TEXT: &str = \"crate::high::High\";",
+            "use std::high::High;",
+        ] {
+            assert!(wrong(text).is_empty(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_module_that_the_table_does_not_name_is_told() {
+        let wrong = strangers(&files(&[("new.rs", "")]), &map("//! | [`low`] | | nothing |"));
+        assert_eq!(wrong, ["new.rs: not in the table of src/lib.rs"]);
+    }
+
+    #[test]
+    fn a_circle_is_seen_over_others_and_through_names_that_are_passed_on() {
+        let circle = files(&[
+            ("a/mod.rs", "mod one; mod two; mod three; pub use two::Two;"),
+            ("a/one.rs", "use super::Two;"),
+            ("a/two.rs", "use super::three; pub struct Two;"),
+            ("a/three.rs", "fn f() { super::one::f(); }"),
+            ("a/four.rs", "use super::one;"),
+        ]);
+        assert_eq!(circle.circles().len(), 3, "{:?}", circle.circles());
+    }
+
+    #[test]
+    fn a_module_and_the_files_that_lie_in_it_may_import_each_other() {
+        let home = files(&[
+            ("a.rs", "mod part; use part::Part; pub struct Whole;"),
+            ("a/part.rs", "use super::Whole; pub struct Part;"),
+        ]);
+        assert!(home.circles().is_empty());
+    }
+
+    #[test]
+    fn the_lines_of_tests_do_not_count_but_those_after_them_do() {
+        let text = "//! Text.\nfn f() {}\n#[cfg(test)]\nmod tests {\n}\nfn g() {}\n";
+        let sources = files(&[("a.rs", text)]);
+        assert_eq!(sources.iter().next().expect("a file").1.lines, 3);
     }
 }
