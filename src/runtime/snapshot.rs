@@ -11,9 +11,9 @@ use pingora_core::utils::tls::WrappedX509;
 
 use super::flood_guard::FloodGuard;
 use super::jwks::Jwks;
-use super::{carry, tls, transcoders};
+use super::kept::Kept;
+use super::{carry, kept, tls, transcoders};
 use crate::config::Problem;
-use crate::config::load::KeyPath;
 use crate::config::route::Serve;
 use crate::config::{self, Config};
 use crate::limits::{SharedLimits, Store};
@@ -24,7 +24,7 @@ use crate::policy::retry::budget::Budget;
 use crate::policy::{Policies, idempotency, rate_limit, retry};
 use crate::proxy::peer::SocketCheck;
 use crate::record::{self, Capture, Query};
-use crate::routing::{Conflict, Router};
+use crate::routing::Router;
 use crate::time::Moment;
 use crate::transcode::{self, Descriptors, Transcoder};
 use crate::upstream::Upstream;
@@ -37,7 +37,7 @@ pub struct Snapshot {
     /// 1 at start, one more with every reload.
     pub generation: u64,
     pub config: Config,
-    pub router: Router,
+    pub router: Arc<Router>,
     /// In the order of their names, which is the order of the router's indices.
     pub routes: Vec<Arc<Route>>,
     pub upstreams: BTreeMap<String, Arc<UpstreamTarget>>,
@@ -93,7 +93,7 @@ impl Authority {
 pub struct Retry {
     pub config: retry::Config,
     pub budget: Option<Arc<Budget>>,
-    /// Of its waits; begins again with each generation.
+    /// Of its waits; begins again where the route is compiled anew.
     pub jitter: retry::Jitter,
 }
 
@@ -152,7 +152,7 @@ impl Snapshot {
     /// # Errors
     /// What could only be found out by compiling: invalid keys, routes that conflict.
     pub fn compile(
-        config: Config,
+        mut config: Config,
         before: Option<&Snapshot>,
         metrics: &Metrics,
         now: Moment,
@@ -172,29 +172,32 @@ impl Snapshot {
             }
         }
         let descriptors = transcoders::descriptors(&config, &mut problems);
+        let parts = Parts {
+            upstreams: &upstreams,
+            budgets: &budgets,
+            authorities: &authorities,
+            descriptors: &descriptors,
+            jitter_seed: config.server.retry_jitter_seed,
+            limit_stores: &limit_stores,
+            record: &config.record.default,
+            commit_timeout: *config.record.commit_timeout,
+        };
+        let kept = Kept::new(before, &parts);
         let mut routes = Vec::with_capacity(config.routes.len());
-        for (name, route) in &config.routes {
-            let parts = Parts {
-                upstreams: &upstreams,
-                budgets: &budgets,
-                authorities: &authorities,
-                descriptors: &descriptors,
-                jitter_seed: config.server.retry_jitter_seed,
-                limit_stores: &limit_stores,
-                record: &config.record.default,
-                commit_timeout: *config.record.commit_timeout,
-            };
+        for (name, route) in &mut config.routes {
+            if let Some(same) = kept.route(name, route) {
+                routes.push(same);
+                continue;
+            }
             let old = before.and_then(|before| before.route(name));
             match Route::compile(name, route, parts, old, metrics, now) {
                 Ok(route) => routes.push(Arc::new(route)),
                 Err(problem) => problems.push(problem),
             }
         }
-        let matches = config.routes.iter().enumerate();
-        let matches = matches.map(|(index, (name, route))| (index, name.as_str(), &route.matches));
-        let router = Router::try_new(matches).unwrap_or_else(|conflicts| {
-            problems.extend(conflicts.iter().map(conflict));
-            Router::default()
+        let router = kept::router(&config, before).unwrap_or_else(|conflicts| {
+            problems.extend(conflicts);
+            Arc::default()
         });
         if !problems.is_empty() {
             return Err(problems);
@@ -226,15 +229,17 @@ impl Snapshot {
     }
 }
 
-struct Parts<'a> {
-    upstreams: &'a BTreeMap<String, Arc<UpstreamTarget>>,
-    budgets: &'a BTreeMap<String, Arc<Budget>>,
-    authorities: &'a BTreeMap<String, Arc<Authority>>,
-    descriptors: &'a BTreeMap<String, Descriptors>,
-    jitter_seed: Option<u64>,
-    limit_stores: &'a BTreeMap<String, Arc<Store>>,
-    record: &'a record::Policy,
-    commit_timeout: Duration,
+/// What a route is compiled from besides its own configuration.
+#[derive(Clone, Copy)]
+pub(super) struct Parts<'a> {
+    pub(super) upstreams: &'a BTreeMap<String, Arc<UpstreamTarget>>,
+    pub(super) budgets: &'a BTreeMap<String, Arc<Budget>>,
+    pub(super) authorities: &'a BTreeMap<String, Arc<Authority>>,
+    pub(super) descriptors: &'a BTreeMap<String, Descriptors>,
+    pub(super) jitter_seed: Option<u64>,
+    pub(super) limit_stores: &'a BTreeMap<String, Arc<Store>>,
+    pub(super) record: &'a record::Policy,
+    pub(super) commit_timeout: Duration,
 }
 
 impl Route {
@@ -342,9 +347,4 @@ impl Route {
     pub fn credential_headers(&self) -> &[HeaderName] {
         self.guard.as_ref().map_or(&[], |guard| guard.credential_headers())
     }
-}
-
-fn conflict(conflict: &Conflict) -> Problem {
-    let path = KeyPath::root().key("routes").key(conflict.second.1.as_str()).key("match");
-    Problem::new(path, conflict.to_string())
 }
