@@ -138,8 +138,7 @@ fn a_hundred_mistakes_in_a_large_file_are_told_as_fast_as_none() {
     ];
     let (finished, wrong) = timed(&file(&|n| kinds[n % kinds.len()]));
     assert_eq!(finished.stderr.lines().last(), Some("97 errors"), "{}", finished.stderr);
-    // With the line of each, which is four more for a route.
-    let place = "c.yaml:311:24: routes.r-102.timeout.request: ";
+    let place = "c.yaml:314:24: routes.r-102.timeout.request: ";
     assert!(finished.stderr.starts_with(place), "{}", finished.stderr);
     // It was the time of fifty.
     assert!(wrong < good * 8, "{wrong:?}, {good:?} without a mistake");

@@ -112,13 +112,15 @@ fn reloads_that_change_one_route_leave_memory_as_it_is() {
                 "  other: {{match: {{path: /other/*}}, upstream: service, max_body: {turn}KiB}}\n"
             )
     };
-    let gateway = Plan::new(&yaml(1)).upstream(&upstream).start();
+    // What is free goes back at once: how much of it is there is another matter, and differs.
+    let plan = Plan::new(&yaml(1)).env("MIMALLOC_PURGE_DELAY", "0");
+    let gateway = plan.upstream(&upstream).start();
     let reload = |turn: usize| assert!(gateway.reload(&yaml(turn)), "{}", gateway.log());
     (2..=3).for_each(reload);
     let before = settled(&gateway);
     (4..=40).for_each(reload);
-    // Two thirds of what a gateway gained that compiled all routes again.
-    let most = before + before / 6;
+    // A gateway that compiled all routes again gained twice as much.
+    let most = before + before / 12;
     eventually(&format!("at most {most} bytes"), || (memory(&gateway) <= most).then_some(()));
     assert_eq!(gateway.get("/other/").status, 200);
     assert_eq!(gateway.get("/r-7/").status, 200);
