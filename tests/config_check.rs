@@ -1,6 +1,7 @@
 //! The command line, and what it says about a file that is wrong.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use crate::support::{Finished, Gateway, Plan, Port, eventually};
 
@@ -105,6 +106,42 @@ fn every_mistake_is_reported_at_once_with_its_place() {
     }
     assert_eq!(lines.len(), 14, "as many lines as mistakes, and their sum\n{}", finished.stderr);
     assert_eq!(lines[13], "13 errors");
+}
+
+#[test]
+fn a_hundred_mistakes_in_a_large_file_are_told_as_fast_as_none() {
+    const ROUTES: usize = 10_000;
+    let timed = |text: &str| {
+        let started = Instant::now();
+        let finished = check(text, &["check", "-c", "c.yaml"]);
+        (finished, started.elapsed())
+    };
+    let file = |wrong: &dyn Fn(usize) -> &'static str| {
+        let mut text =
+            GOOD.replace("routes: {users: {match: {path: /users}, upstream: users}}", "routes:");
+        for n in 0..ROUTES {
+            let wrong = if n % 103 == 102 { wrong(n / 103) } else { "" };
+            text +=
+                &format!("  r-{n}:\n    match: {{path: /r-{n}/*}}\n    upstream: users\n{wrong}");
+        }
+        text
+    };
+    let (finished, good) = timed(&file(&|_| ""));
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    let kinds = [
+        "    timeout: {request: soon}\n",
+        "    timeuot: {request: 1s}\n",
+        "    rate_limit: [{limit: 5}]\n",
+        "    max_body: ${NOT_SET_FOR_THIS}\n",
+        "    upstream: users\n",
+        "    auth: {require: partners}\n",
+    ];
+    let (finished, wrong) = timed(&file(&|n| kinds[n % kinds.len()]));
+    assert_eq!(finished.stderr.lines().last(), Some("97 errors"), "{}", finished.stderr);
+    let place = "c.yaml:314:24: routes.r-102.timeout.request: ";
+    assert!(finished.stderr.starts_with(place), "{}", finished.stderr);
+    // It was the time of fifty.
+    assert!(wrong < good * 8, "{wrong:?}, {good:?} without a mistake");
 }
 
 #[test]

@@ -104,6 +104,29 @@ fn a_route_goes_on_counting_through_reloads_and_is_forgotten_when_it_goes() {
 }
 
 #[test]
+fn reloads_that_change_one_route_leave_memory_as_it_is() {
+    let upstream = Upstream::start();
+    let yaml = |turn: usize| {
+        routes("r", MANY)
+            + &format!(
+                "  other: {{match: {{path: /other/*}}, upstream: service, max_body: {turn}KiB}}\n"
+            )
+    };
+    // What is free goes back at once: how much of it is there is another matter, and differs.
+    let plan = Plan::new(&yaml(1)).env("MIMALLOC_PURGE_DELAY", "0");
+    let gateway = plan.upstream(&upstream).start();
+    let reload = |turn: usize| assert!(gateway.reload(&yaml(turn)), "{}", gateway.log());
+    (2..=3).for_each(reload);
+    let before = settled(&gateway);
+    (4..=40).for_each(reload);
+    // A gateway that compiled all routes again gained twice as much.
+    let most = before + before / 12;
+    eventually(&format!("at most {most} bytes"), || (memory(&gateway) <= most).then_some(()));
+    assert_eq!(gateway.get("/other/").status, 200);
+    assert_eq!(gateway.get("/r-7/").status, 200);
+}
+
+#[test]
 fn generations_do_not_stay_after_reloads() {
     let upstream = Upstream::start();
     let gateway = Plan::new(&routes("first", MANY)).upstream(&upstream).start();

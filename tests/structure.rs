@@ -5,21 +5,20 @@
 mod imports;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::LazyLock;
 
-use imports::{Name, Source, Sources};
+use imports::{Source, Sources};
 
 /// Lines of code in a file, its tests not counted.
 const LONGEST: usize = 350;
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
-}
-
-fn sources() -> Sources {
-    let sources = Sources::read(&root());
-    assert!(sources.iter().count() > 200, "the sources are not where they were");
-    sources
+/// Read once for all tests.
+fn sources() -> &'static Sources {
+    static ALL: LazyLock<Sources> =
+        LazyLock::new(|| Sources::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")));
+    assert!(ALL.iter().count() > 200, "the sources are not where they were");
+    &ALL
 }
 
 /// Modules, and what of this crate each of them may import; `None` is everything.
@@ -69,7 +68,7 @@ fn every_file_imports_what_the_table_in_lib_rs_allows_its_module() {
     for module in map.keys() {
         assert!(sources.iter().any(|(name, _)| name[..] == [module.clone()]), "no module {module}");
     }
-    let wrong = strangers(&sources, &map);
+    let wrong = strangers(sources, &map);
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
@@ -88,7 +87,8 @@ fn only_the_request_path_knows_how_the_engine_proxies() {
         let code = source.text.lines().filter(|line| !line.trim_start().starts_with("//"));
         // The assembly makes the service out of the gateway, and knows no more of it.
         let uses = code.filter(|line| line.contains("pingora_proxy::")).collect::<Vec<_>>();
-        let assembles = module[0] == "runtime" && uses.iter().all(|l| l.contains("http_proxy"));
+        let assembles = module.first().is_some_and(|first| first == "runtime")
+            && uses.iter().all(|l| l.contains("http_proxy"));
         assert!(uses.is_empty() || assembles, "{}: {uses:?}", source.path.display());
     }
 }

@@ -12,6 +12,9 @@ use crate::transcode;
 use crate::units::Timespan;
 use crate::upstream::{self, config::Protocol};
 
+/// Names that wrong ones are compared with altogether, to tell which was meant: a part of a second.
+const MAX_COMPARED: usize = 100_000;
+
 /// Everything wrong with an otherwise well-formed configuration.
 pub(super) fn problems(config: &Config, sources: &Sources) -> Vec<Problem> {
     let mut problems = Vec::new();
@@ -203,8 +206,9 @@ impl RouteCheck<'_> {
         }
         let path = [&["routes", self.name], key].concat();
         let problem = Problem::new(at(&path), format!("nothing in `{section}` is named `{name}`"));
-        if self.problems.len() >= MAX_FINDINGS {
-            // It will not be shown, and need not be compared with ten thousand names.
+        let found = self.problems.len();
+        if found >= MAX_FINDINGS || found * known.len() >= MAX_COMPARED {
+            // It will not be shown, or not be the first that is to be compared with ten thousand names.
             self.problems.push(problem);
             return;
         }

@@ -123,6 +123,13 @@ pub(super) fn upstreams(
             }
         };
         let pool_key = pool_key(name, wanted, certificates.as_deref());
+        let as_it_was = |old: &&Arc<UpstreamTarget>| {
+            Arc::ptr_eq(&old.upstream, &upstream) && old.pool_key == pool_key
+        };
+        if let Some(old) = old.filter(as_it_was) {
+            targets.insert(name.clone(), old.clone());
+            continue;
+        }
         let authorities = certificates.map(|certificates| {
             let wrapped = certificates.iter().map(|c| WrappedX509::new(c.to_vec(), parse_x509));
             wrapped.collect()

@@ -3,7 +3,8 @@
 //! State hangs in it as `Arc`s; what of it survives a reload is decided in `super::carry`.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use http::HeaderName;
@@ -12,20 +13,28 @@ use pingora_core::utils::tls::WrappedX509;
 use super::flood_guard::FloodGuard;
 use super::jwks::Jwks;
 use super::socket_check::SocketCheck;
-use super::{carry, tls, transcoders};
-use crate::config::load::KeyPath;
+use super::tls;
+use crate::config;
+use crate::config::Config;
 use crate::config::route::Serve;
-use crate::config::{self, Config, Problem};
-use crate::limits::{SharedLimits, Store};
+use crate::limits::SharedLimits;
+use crate::limits::Store;
 use crate::observe::events::EventLog;
-use crate::observe::metrics::{Metrics, RouteMetrics, UpstreamMetrics};
-use crate::policy::auth::{Guard, Verifier};
+use crate::observe::metrics::RouteMetrics;
+use crate::observe::metrics::UpstreamMetrics;
+use crate::policy::Policies;
+use crate::policy::auth::Guard;
+use crate::policy::auth::Verifier;
+use crate::policy::idempotency;
+use crate::policy::rate_limit;
+use crate::policy::retry;
 use crate::policy::retry::budget::Budget;
-use crate::policy::{Policies, idempotency, rate_limit, retry};
-use crate::record::{self, Capture, Query};
-use crate::routing::{Conflict, Router};
-use crate::time::Moment;
-use crate::transcode::{self, Descriptors, Transcoder};
+use crate::record;
+use crate::record::Capture;
+use crate::record::Query;
+use crate::routing::Router;
+use crate::transcode;
+use crate::transcode::Transcoder;
 use crate::upstream::Upstream;
 
 /// The authorities an upstream's certificates may come from.
@@ -36,7 +45,7 @@ pub struct Snapshot {
     /// 1 at start, one more with every reload.
     pub generation: u64,
     pub config: Config,
-    pub router: Router,
+    pub router: Arc<Router>,
     /// In the order of their names, which is the order of the router's indices.
     pub routes: Vec<Arc<Route>>,
     pub upstreams: BTreeMap<String, Arc<UpstreamTarget>>,
@@ -92,7 +101,7 @@ impl Authority {
 pub struct Retry {
     pub config: retry::Config,
     pub budget: Option<Arc<Budget>>,
-    /// Of its waits; begins again with each generation.
+    /// Of its waits; begins again where the route is compiled anew.
     pub jitter: retry::Jitter,
 }
 
@@ -146,73 +155,6 @@ pub struct UpstreamTarget {
 }
 
 impl Snapshot {
-    /// Compile `config`; state is taken over from `before`.
-    ///
-    /// # Errors
-    /// What could only be found out by compiling: invalid keys, routes that conflict.
-    pub fn compile(
-        config: Config,
-        before: Option<&Snapshot>,
-        metrics: &Metrics,
-        now: Moment,
-    ) -> Result<Snapshot, Vec<Problem>> {
-        let mut problems = Vec::new();
-        let budgets = carry::budgets(&config, before, now);
-        let upstreams = carry::upstreams(&config, before, metrics, now, &mut problems);
-        let authorities = carry::authorities(&config, before, &mut problems);
-        let limit_stores = carry::limit_stores(&config, before, metrics, &mut problems);
-        let mut tls = BTreeMap::new();
-        for (name, listener) in &config.listeners {
-            let before = before.and_then(|before| before.tls.get(name));
-            let compiled = listener.tls.as_ref().map(|wanted| tls::compile(name, wanted, before));
-            match compiled.transpose() {
-                Ok(compiled) => tls.extend(compiled.map(|compiled| (name.clone(), compiled))),
-                Err(problem) => problems.push(problem),
-            }
-        }
-        let descriptors = transcoders::descriptors(&config, &mut problems);
-        let mut routes = Vec::with_capacity(config.routes.len());
-        for (name, route) in &config.routes {
-            let parts = Parts {
-                upstreams: &upstreams,
-                budgets: &budgets,
-                authorities: &authorities,
-                descriptors: &descriptors,
-                jitter_seed: config.server.retry_jitter_seed,
-                limit_stores: &limit_stores,
-                record: &config.record.default,
-                commit_timeout: *config.record.commit_timeout,
-            };
-            let old = before.and_then(|before| before.route(name));
-            match Route::compile(name, route, parts, old, metrics, now) {
-                Ok(route) => routes.push(Arc::new(route)),
-                Err(problem) => problems.push(problem),
-            }
-        }
-        let matches = config.routes.iter().enumerate();
-        let matches = matches.map(|(index, (name, route))| (index, name.as_str(), &route.matches));
-        let router = Router::try_new(matches).unwrap_or_else(|conflicts| {
-            problems.extend(conflicts.iter().map(conflict));
-            Router::default()
-        });
-        if !problems.is_empty() {
-            return Err(problems);
-        }
-        Ok(Snapshot {
-            generation: before.map_or(1, |before| before.generation + 1),
-            flood_guard: carry::flood_guard(&config, before),
-            config,
-            router,
-            routes,
-            upstreams,
-            budgets,
-            authorities,
-            limit_stores,
-            tls,
-            events: before.map(|before| before.events.clone()).unwrap_or_default(),
-        })
-    }
-
     /// The keys of an entry of `auth`, if it fetches them.
     pub fn jwks(&self, authority: &str) -> Option<&Jwks> {
         self.authorities.get(authority)?.jwks()
@@ -225,100 +167,7 @@ impl Snapshot {
     }
 }
 
-struct Parts<'a> {
-    upstreams: &'a BTreeMap<String, Arc<UpstreamTarget>>,
-    budgets: &'a BTreeMap<String, Arc<Budget>>,
-    authorities: &'a BTreeMap<String, Arc<Authority>>,
-    descriptors: &'a BTreeMap<String, Descriptors>,
-    jitter_seed: Option<u64>,
-    limit_stores: &'a BTreeMap<String, Arc<Store>>,
-    record: &'a record::Policy,
-    commit_timeout: Duration,
-}
-
 impl Route {
-    fn compile(
-        name: &str,
-        config: &Arc<config::Route>,
-        parts: Parts<'_>,
-        old: Option<&Arc<Route>>,
-        metrics: &Metrics,
-        now: Moment,
-    ) -> Result<Route, Problem> {
-        let problem =
-            |key: &str, message: String| Problem::new(format!("routes.{name}.{key}"), message);
-        let target = match (&config.upstream, config.serve) {
-            (_, Some(serve)) => Target::Serve(serve),
-            (upstream, None) => {
-                let upstream = upstream.as_deref().unwrap_or_default();
-                let found = parts.upstreams.get(upstream).cloned();
-                Target::Upstream(found.ok_or_else(|| {
-                    problem("upstream", format!("no upstream is named `{upstream}`"))
-                })?)
-            }
-        };
-        let guard = config
-            .auth
-            .as_ref()
-            .map(|auth| {
-                let find = |name: &str| parts.authorities.get(name).map(|a| a.verifier.clone());
-                let guard = Guard::try_new(auth, find);
-                guard.map(Box::new).map_err(|e| problem("auth", e.to_string()))
-            })
-            .transpose()?;
-        let retry = config.retry.as_ref().map(|retry| {
-            let budget = retry.budget.as_ref().and_then(|name| parts.budgets.get(name));
-            let jitter = retry::Jitter::new(parts.jitter_seed);
-            Box::new(Retry { config: (**retry).clone(), budget: budget.cloned(), jitter })
-        });
-        let shared = config.rate_limit.0.iter().find_map(|limit| limit.shared.as_ref());
-        let store = shared.and_then(|shared| parts.limit_stores.get(&shared.store));
-        let shared_limits =
-            store.and_then(|store| SharedLimits::compile(name, &config.rate_limit, store.clone()));
-        let record = config.record.as_ref().unwrap_or(parts.record);
-        let idempotency = config.idempotency.as_deref().map(|idempotency| {
-            let lease = idempotency.lease_of(*config.timeout.request, parts.commit_timeout);
-            Box::new(Idempotency { config: idempotency.clone(), lease })
-        });
-        let upstream_breaker = match &target {
-            Target::Upstream(target) => target.upstream.breaker().cloned(),
-            Target::Serve(_) => None,
-        };
-        let name: Arc<str> = name.into();
-        Ok(Route {
-            metrics: metrics.route(&name),
-            pattern: match config.matches.path.values() {
-                Some([only]) => Some(only.text().clone()),
-                Some(_) | None => None,
-            },
-            policies: Policies {
-                rate_limits: carry::limiters(config, old),
-                route_breaker: carry::breaker(config, old, now),
-                upstream_breaker,
-                bulkhead: carry::bulkhead(config, old),
-                bulkhead_status: config.bulkhead.as_ref().map(|b| b.status).unwrap_or_default(),
-            },
-            shared_limits,
-            limit_fields: rate_limit::Fields::new(&name, &config.rate_limit),
-            target,
-            guard,
-            retry,
-            fallback: config
-                .fallback
-                .as_ref()
-                .and_then(|fallback| fallback.upstream.as_ref())
-                .and_then(|name| parts.upstreams.get(name))
-                .cloned(),
-            idempotency,
-            capture: Capture::compile(record),
-            transcoder: transcoders::of_route(&name, config, parts.descriptors)?,
-            recorded_query: Query::compile(record),
-            record: record.clone(),
-            config: config.clone(),
-            name,
-        })
-    }
-
     pub fn upstream(&self) -> Option<&Arc<UpstreamTarget>> {
         match &self.target {
             Target::Upstream(target) => Some(target),
@@ -341,9 +190,4 @@ impl Route {
     pub fn credential_headers(&self) -> &[HeaderName] {
         self.guard.as_ref().map_or(&[], |guard| guard.credential_headers())
     }
-}
-
-fn conflict(conflict: &Conflict) -> Problem {
-    let path = KeyPath::root().key("routes").key(conflict.second.1.as_str()).key("match");
-    Problem::new(path, conflict.to_string())
 }

@@ -14,6 +14,9 @@ use super::node::{Element, Entry, Node, Value};
 use super::path::Step;
 use crate::config::load::deserialize::access::{KeyDeserializer, SingleKey, Word};
 
+/// Entries of a mapping that are worth the trouble not to read them once for every mistake.
+const MANY: usize = 64;
+
 #[derive(Clone, Copy)]
 pub(super) struct NodeDeserializer<'a>(pub(super) &'a Node);
 
@@ -167,8 +170,9 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'_> {
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match self.0.value {
+        match &self.0.value {
             Value::Null => visitor.visit_map(Entries::new(&[])),
+            Value::Mapping(entries) => visitor.visit_map(Entries::of_names(entries)),
             _ => self.deserialize_any(visitor),
         }
     }
@@ -182,7 +186,8 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'_> {
         // serde would take a list for the fields in order; an operator means a mapping.
         match self.0.value {
             Value::Sequence(_) => Err(Error::invalid_type(Unexpected::Seq, &"a mapping")),
-            _ => self.deserialize_map(visitor),
+            Value::Null => self.deserialize_map(visitor),
+            _ => self.deserialize_any(visitor),
         }
     }
 
@@ -246,11 +251,19 @@ impl<'de> SeqAccess<'de> for Elements<'_> {
 struct Entries<'a> {
     rest: std::slice::Iter<'a, Entry>,
     value: Option<&'a Entry>,
+    /// Passes over what [`fits`](Entry::fits).
+    only_unread: bool,
 }
 
 impl<'a> Entries<'a> {
     fn new(entries: &'a [Entry]) -> Self {
-        Entries { rest: entries.iter(), value: None }
+        Entries { rest: entries.iter(), value: None, only_unread: false }
+    }
+
+    /// Of a type that takes any key. Only where there are many: types of few may count them, and to
+    /// read those again costs nothing.
+    fn of_names(entries: &'a [Entry]) -> Self {
+        Entries { only_unread: entries.len() > MANY, ..Entries::new(entries) }
     }
 }
 
@@ -261,7 +274,9 @@ impl<'de> MapAccess<'de> for Entries<'_> {
         &mut self,
         seed: S,
     ) -> Result<Option<S::Value>, Error> {
-        let Some(entry) = self.rest.next() else { return Ok(None) };
+        let only_unread = self.only_unread;
+        let unread = |entry: &&Entry| !(only_unread && entry.fits.get());
+        let Some(entry) = self.rest.by_ref().find(unread) else { return Ok(None) };
         self.value = Some(entry);
         let key = seed.deserialize(KeyDeserializer(&entry.key));
         key.map(Some).map_err(|error| error.at_key(&entry.key))
@@ -272,6 +287,7 @@ impl<'de> MapAccess<'de> for Entries<'_> {
             return Err(Error::custom("a value was asked for before its key"));
         };
         let value = seed.deserialize(NodeDeserializer(&entry.node));
+        entry.fits.set(value.is_ok());
         value.map_err(|error| error.under(Step::Key(entry.key.clone())))
     }
 

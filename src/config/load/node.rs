@@ -2,11 +2,13 @@
 //!
 //! No `Debug` anywhere in this file: after interpolation a tree holds secrets.
 
+use std::cell::Cell;
+
 use super::path::{KeyPath, Step};
 
 /// Which file, and which of its values in reading order, from 0, keys counted.
 /// [`super::parse::locate`] turns it into line and column.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Origin {
     pub(super) file: usize,
     pub(super) ordinal: usize,
@@ -49,6 +51,8 @@ pub(super) struct Entry {
     pub(super) key: String,
     pub(super) key_origin: Origin,
     pub(super) node: Node,
+    /// Has been read without a mistake: the next try need not read it again.
+    pub(super) fits: Cell<bool>,
 }
 
 impl Node {
@@ -118,6 +122,21 @@ impl Node {
                 elements.len() < before
             }
             _ => false,
+        }
+    }
+
+    /// Whatever fits is to be read once more.
+    pub(super) fn read_anew(&self) {
+        match &self.value {
+            Value::Null | Value::Bool(_) | Value::Integer(_) | Value::Float(_) | Value::Text(_) => {
+            }
+            Value::Sequence(elements) => {
+                elements.iter().for_each(|element| element.node.read_anew());
+            }
+            Value::Mapping(entries) => entries.iter().for_each(|entry| {
+                entry.fits.set(false);
+                entry.node.read_anew();
+            }),
         }
     }
 

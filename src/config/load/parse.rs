@@ -1,10 +1,12 @@
 //! YAML text to a tree of values, and a value's place back to line and column.
 //!
-//! The only file that knows the parser. Its values carry no positions, but its errors do, also
-//! those that we raise while it hands the values over. So a position is found by reading the text
-//! once more and raising an error at the value in question: slow, but only after a mistake.
-//! Both readings are the same code, hence count alike.
+//! The only file that knows the parser. Its values carry no positions, but its errors do. So positions
+//! are found by reading the text once more and having the parser fail just before each value in
+//! question: once for all of them, and only after a mistake. Both readings are the same code, hence
+//! count alike.
 
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::de::{DeserializeSeed, EnumAccess, MapAccess, SeqAccess, Visitor};
@@ -33,7 +35,7 @@ pub(super) struct Fault {
 /// The one document in `text`; `file` becomes part of every value's [`Origin`]. No text is a null.
 pub(super) fn parse(text: &str, file: usize) -> Result<Node, Fault> {
     let mut documents = serde_yaml::Deserializer::from_str(text);
-    let mut census = Census::new(file, None);
+    let mut census = Census::new(file);
     let Some(document) = documents.next() else {
         return Ok(Node { origin: Origin { file, ordinal: 0 }, value: Value::Null });
     };
@@ -41,44 +43,53 @@ pub(super) fn parse(text: &str, file: usize) -> Result<Node, Fault> {
         .deserialize(document)
         .map_err(|error| fault(text, &error, census.refusal.take()))?;
     let Some(second) = documents.next() else { return Ok(node) };
-    let error = Reader(&mut Census::new(file, Some(0))).deserialize(second).err();
-    let position = error.as_ref().map_or(Position::START, position_of);
-    Err(Fault { position, message: "a second document begins here; one per file".to_owned() })
+    let message = "a second document begins here; one per file".to_owned();
+    Err(Fault { position: beginning(second), message })
 }
 
-/// Where the value with this ordinal begins: for a mapping in block style, at its first key; for
-/// an alias, where its anchor is.
-pub(super) fn locate(text: &str, ordinal: usize) -> Position {
-    let Some(document) = serde_yaml::Deserializer::from_str(text).next() else {
-        return Position::START;
-    };
-    let mut census = Census::new(0, Some(ordinal));
-    let error = Reader(&mut census).deserialize(document).err();
-    error.as_ref().map_or(Position::START, position_of)
+/// Where the values with these ordinals begin: a mapping in block style at its first key.
+pub(super) fn locate(text: &str, sought: BTreeSet<usize>) -> BTreeMap<usize, Position> {
+    let document = || serde_yaml::Deserializer::from_str(text).next();
+    let mut census = Census::new(0);
+    if sought.contains(&0) {
+        census.found.extend(document().map(|document| (0, beginning(document))));
+    }
+    if sought.last().is_some_and(|last| *last > 0)
+        && let Some(document) = document()
+    {
+        census.sought = sought;
+        // What is not there to be found is at the start.
+        let _ = Reader(&mut census).deserialize(document);
+    }
+    census.found
 }
 
-/// Counts values as they are read, stops where it was told to, and keeps the bounds.
+/// Counts values as they are read, notes where those are that are sought, and keeps the bounds.
 struct Census {
     file: usize,
     count: usize,
-    stop_at: Option<usize>,
+    sought: BTreeSet<usize>,
+    found: BTreeMap<usize, Position>,
     depth: usize,
     /// What we refuse, in our words: the error that comes back has the parser's around them.
     refusal: Option<String>,
 }
 
 impl Census {
-    fn new(file: usize, stop_at: Option<usize>) -> Self {
-        Census { file, count: 0, stop_at, depth: 0, refusal: None }
+    fn new(file: usize) -> Self {
+        let (sought, found) = (BTreeSet::new(), BTreeMap::new());
+        Census { file, count: 0, sought, found, depth: 0, refusal: None }
+    }
+
+    /// Whether the place of the next value, or key, is wanted.
+    fn seeks(&self) -> bool {
+        self.sought.contains(&self.count)
     }
 
     /// Must be called from within a `visit_*`: there the parser adds this value's position to an error.
     fn count<E: serde::de::Error>(&mut self) -> Result<Origin, E> {
         let ordinal = self.count;
         self.count += 1;
-        if self.stop_at == Some(ordinal) {
-            return Err(E::custom("here"));
-        }
         if ordinal >= MAX_VALUES {
             return Err(self.refuse(format!("more than {MAX_VALUES} values, aliases expanded")));
         }
@@ -163,7 +174,11 @@ impl<'de> Visitor<'de> for Reader<'_> {
         let origin = self.0.count()?;
         self.0.descend()?;
         let mut elements = Vec::new();
-        while let Some(node) = sequence.next_element_seed(Reader(&mut *self.0))? {
+        loop {
+            if self.0.seeks() {
+                sequence.next_element_seed(Place(&mut *self.0))?;
+            }
+            let Some(node) = sequence.next_element_seed(Reader(&mut *self.0))? else { break };
             elements.push(Element { index: elements.len(), node });
         }
         self.0.depth -= 1;
@@ -174,9 +189,18 @@ impl<'de> Visitor<'de> for Reader<'_> {
         let origin = self.0.count()?;
         self.0.descend()?;
         let mut entries = Vec::new();
-        while let Some((key, key_origin)) = mapping.next_key_seed(KeyReader(&mut *self.0))? {
+        loop {
+            if self.0.seeks() {
+                mapping.next_key_seed(Place(&mut *self.0))?;
+            }
+            let Some((key, key_origin)) = mapping.next_key_seed(KeyReader(&mut *self.0))? else {
+                break;
+            };
+            if self.0.seeks() {
+                mapping.next_value_seed(Place(&mut *self.0))?;
+            }
             let node = mapping.next_value_seed(Reader(&mut *self.0))?;
-            entries.push(Entry { key, key_origin, node });
+            entries.push(Entry { key, key_origin, node, fits: Cell::new(false) });
         }
         self.0.depth -= 1;
         Ok(Node { origin, value: Value::Mapping(entries) })
@@ -214,6 +238,51 @@ impl<'de> Visitor<'de> for KeyReader<'_> {
         }
         Ok((key.to_owned(), self.0.count()?))
     }
+}
+
+/// Notes where the next value begins, and leaves it to be read.
+struct Place<'a>(&'a mut Census);
+
+impl<'de> DeserializeSeed<'de> for Place<'_> {
+    type Value = ();
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        if let Err(error) = deserializer.deserialize_newtype_struct("", Endless) {
+            self.0.found.insert(self.0.count, position_in(&error.to_string()));
+        }
+        Ok(())
+    }
+}
+
+/// A type in a type, and so on. The parser takes nothing for the outer ones: it ends at its limit of
+/// recursion, with an error that names the place where it still is.
+struct Endless;
+
+impl<'de> Visitor<'de> for Endless {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an end")
+    }
+
+    fn visit_newtype_struct<D: serde::Deserializer<'de>>(self, inner: D) -> Result<(), D::Error> {
+        inner.deserialize_newtype_struct("", Endless)
+    }
+}
+
+/// Where a document's outermost value begins.
+fn beginning(document: serde_yaml::Deserializer<'_>) -> Position {
+    let error = serde::Deserializer::deserialize_newtype_struct(document, "", Endless).err();
+    error.as_ref().map_or(Position::START, position_of)
+}
+
+/// What an error says of its place, where its type is not known. It says nothing of the very start.
+fn position_in(message: &str) -> Position {
+    let place = message.rsplit_once(" at line ").and_then(|(_, place)| {
+        let (line, column) = place.split_once(" column ")?;
+        Some(Position { line: line.parse().ok()?, column: column.parse().ok()? })
+    });
+    place.unwrap_or(Position::START)
 }
 
 fn position_of(error: &serde_yaml::Error) -> Position {
@@ -268,7 +337,7 @@ mod tests {
         let Value::Sequence(elements) = &entries[1].node.value else { panic!("a list") };
         let Value::Mapping(inner) = &elements[1].node.value else { panic!("a mapping") };
         let at = |origin: Origin| {
-            let position = locate(text, origin.ordinal);
+            let position = locate(text, BTreeSet::from([origin.ordinal]))[&origin.ordinal];
             (position.line, position.column)
         };
         assert_eq!(at(entries[0].node.origin), (1, 4));
@@ -280,14 +349,30 @@ mod tests {
     }
 
     #[test]
-    fn an_aliased_value_is_found_at_its_anchor() {
+    fn an_aliased_value_is_found_where_it_is_used_and_what_it_holds_at_the_anchor() {
         let text = "a: &x [1]\nb: *x\nc: 2\n";
         let Ok(root) = parse(text, 0) else { panic!("valid") };
-        let line = |key| {
-            let entry = root.entry(key).expect("an entry");
-            locate(text, entry.node.origin.ordinal).line
+        let node = |key| &root.entry(key).expect("an entry").node;
+        let line = |node: &Node| {
+            locate(text, BTreeSet::from([node.origin.ordinal]))[&node.origin.ordinal].line
         };
-        assert_eq!((line("a"), line("b"), line("c")), (1, 1, 3));
+        assert_eq!((line(node("a")), line(node("b")), line(node("c"))), (1, 2, 3));
+        let Value::Sequence(elements) = &node("b").value else { panic!("a list") };
+        assert_eq!(line(&elements[0].node), 1);
+    }
+
+    #[test]
+    fn all_values_are_found_at_once_as_one_by_one() {
+        let text =
+            "# first\na: {b: [1, {c: 2}], \"d\": ''}\ne:\n- f: g\n  h: [\n  ]\n- - |\n   i\n";
+        let all = locate(text, (0..30).collect());
+        let places: Vec<_> = all.values().map(|place| (place.line, place.column)).collect();
+        let first = [(2, 1), (2, 1), (2, 4), (2, 5), (2, 8), (2, 9), (2, 12), (2, 13), (2, 16)];
+        let second = [(2, 21), (2, 26), (3, 1), (4, 1), (4, 3), (4, 3), (4, 6), (5, 3), (5, 6)];
+        assert_eq!(places, [&first[..], &second[..], &[(7, 3), (7, 5)]].concat());
+        for (ordinal, position) in &all {
+            assert_eq!(locate(text, BTreeSet::from([*ordinal])).get(ordinal), Some(position));
+        }
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! The files a configuration was read from: problems become diagnostics here.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 
 use super::MAX_FINDINGS;
 use super::assemble::SourceFile;
 use super::findings::{Finding, Findings, Spot};
-use super::node::{Node, Value};
+use super::node::{Node, Origin, Value};
 use super::parse::{Position, locate};
 use super::path::{KeyPath, Step};
 use super::problem::{Diagnostic, Problem};
@@ -49,10 +50,14 @@ impl Sources {
         let mut findings: Vec<Finding> = found
             .filter(|finding| !self.findings.explains(&finding.path))
             .chain(self.findings.list().iter().cloned())
+            // To find the others in the tree would be work for nothing.
+            .take(MAX_FINDINGS + 1)
             .collect();
         let overflow = self.findings.overflow || findings.len() > MAX_FINDINGS;
         findings.truncate(MAX_FINDINGS);
-        let mut diagnostics: Vec<_> = findings.iter().map(|f| self.diagnostic(f)).collect();
+        let places = self.places(&findings);
+        let mut diagnostics: Vec<_> =
+            findings.iter().map(|f| self.diagnostic(f, &places)).collect();
         diagnostics.sort_by(|a, b| self.rank(a).cmp(&self.rank(b)).then_with(|| a.cmp(b)));
         diagnostics.dedup();
         if let (true, Some(last)) = (overflow, diagnostics.last()) {
@@ -94,12 +99,36 @@ impl Sources {
         written
     }
 
-    fn diagnostic(&self, finding: &Finding) -> Diagnostic {
-        let (file, position) = self.place(finding.spot);
+    /// Where all is that the findings speak of. Each file is read once for it, however many there are.
+    fn places(&self, findings: &[Finding]) -> BTreeMap<Origin, Position> {
+        let mut sought: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
+        for finding in findings {
+            let value = match finding.spot {
+                Spot::Value(origin) => Some(origin),
+                Spot::File(..) => None,
+            };
+            for Origin { file, ordinal } in value.into_iter().chain(finding.first) {
+                sought.entry(file).or_default().insert(ordinal);
+            }
+        }
+        let located = sought.into_iter().flat_map(|(file, ordinals)| {
+            let text = self.files.get(file).map_or("", |file| file.text.as_str());
+            let found = locate(text, ordinals).into_iter();
+            found.map(move |(ordinal, position)| (Origin { file, ordinal }, position))
+        });
+        located.collect()
+    }
+
+    fn diagnostic(&self, finding: &Finding, places: &BTreeMap<Origin, Position>) -> Diagnostic {
+        let place = |origin| places.get(&origin).copied().unwrap_or(Position::START);
+        let (file, position) = match finding.spot {
+            Spot::File(file, position) => (file, position),
+            Spot::Value(origin) => (origin.file, place(origin)),
+        };
         let mut message = finding.message.clone();
         if let Some(first) = finding.first {
-            let (file, position) = self.place(Spot::Value(first));
-            message.push_str(&format!("{}:{}", self.name(file).display(), position.line));
+            let line = place(first).line;
+            message.push_str(&format!("{}:{line}", self.name(first.file).display()));
         }
         Diagnostic {
             file: self.name(file).to_owned(),
@@ -107,16 +136,6 @@ impl Sources {
             column: position.column,
             path: finding.path.to_string(),
             message: on_one_line(&message),
-        }
-    }
-
-    fn place(&self, spot: Spot) -> (usize, Position) {
-        match spot {
-            Spot::File(file, position) => (file, position),
-            Spot::Value(origin) => {
-                let text = self.files.get(origin.file).map_or("", |file| file.text.as_str());
-                (origin.file, locate(text, origin.ordinal))
-            }
         }
     }
 

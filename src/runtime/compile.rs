@@ -1,0 +1,183 @@
+//! A configuration becomes a generation: everything in it is looked up, compiled, or taken over.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::carry;
+use super::kept;
+use super::kept::{Kept, Parts};
+use super::snapshot::Idempotency;
+use super::snapshot::Retry;
+use super::snapshot::Route;
+use super::snapshot::Snapshot;
+use super::snapshot::Target;
+use super::tls;
+use super::transcoders;
+use crate::config;
+use crate::config::Config;
+use crate::config::Problem;
+use crate::limits::SharedLimits;
+use crate::observe::metrics::Metrics;
+use crate::policy::Policies;
+use crate::policy::auth::Guard;
+use crate::policy::rate_limit;
+use crate::policy::retry;
+use crate::record::Capture;
+use crate::record::Query;
+use crate::time::Moment;
+
+impl Snapshot {
+    /// Compile `config`; state is taken over from `before`.
+    ///
+    /// # Errors
+    /// What could only be found out by compiling: invalid keys, routes that conflict.
+    pub fn compile(
+        mut config: Config,
+        before: Option<&Snapshot>,
+        metrics: &Metrics,
+        now: Moment,
+    ) -> Result<Snapshot, Vec<Problem>> {
+        let mut problems = Vec::new();
+        let budgets = carry::budgets(&config, before, now);
+        let upstreams = carry::upstreams(&config, before, metrics, now, &mut problems);
+        let authorities = carry::authorities(&config, before, &mut problems);
+        let limit_stores = carry::limit_stores(&config, before, metrics, &mut problems);
+        let mut tls = BTreeMap::new();
+        for (name, listener) in &config.listeners {
+            let before = before.and_then(|before| before.tls.get(name));
+            let compiled = listener.tls.as_ref().map(|wanted| tls::compile(name, wanted, before));
+            match compiled.transpose() {
+                Ok(compiled) => tls.extend(compiled.map(|compiled| (name.clone(), compiled))),
+                Err(problem) => problems.push(problem),
+            }
+        }
+        let descriptors = transcoders::descriptors(&config, &mut problems);
+        let parts = Parts {
+            upstreams: &upstreams,
+            budgets: &budgets,
+            authorities: &authorities,
+            descriptors: &descriptors,
+            jitter_seed: config.server.retry_jitter_seed,
+            limit_stores: &limit_stores,
+            record: &config.record.default,
+            commit_timeout: *config.record.commit_timeout,
+        };
+        let kept = Kept::new(before, &parts);
+        let mut routes = Vec::with_capacity(config.routes.len());
+        for (name, route) in &mut config.routes {
+            if let Some(same) = kept.route(name, route) {
+                routes.push(same);
+                continue;
+            }
+            let old = before.and_then(|before| before.route(name));
+            match Route::compile(name, route, parts, old, metrics, now) {
+                Ok(route) => routes.push(Arc::new(route)),
+                Err(problem) => problems.push(problem),
+            }
+        }
+        let router = kept::router(&config, before).unwrap_or_else(|conflicts| {
+            problems.extend(conflicts);
+            Arc::default()
+        });
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        Ok(Snapshot {
+            generation: before.map_or(1, |before| before.generation + 1),
+            flood_guard: carry::flood_guard(&config, before),
+            config,
+            router,
+            routes,
+            upstreams,
+            budgets,
+            authorities,
+            limit_stores,
+            tls,
+            events: before.map(|before| before.events.clone()).unwrap_or_default(),
+        })
+    }
+}
+
+impl Route {
+    fn compile(
+        name: &str,
+        config: &Arc<config::Route>,
+        parts: Parts<'_>,
+        old: Option<&Arc<Route>>,
+        metrics: &Metrics,
+        now: Moment,
+    ) -> Result<Route, Problem> {
+        let problem =
+            |key: &str, message: String| Problem::new(format!("routes.{name}.{key}"), message);
+        let target = match (&config.upstream, config.serve) {
+            (_, Some(serve)) => Target::Serve(serve),
+            (upstream, None) => {
+                let upstream = upstream.as_deref().unwrap_or_default();
+                let found = parts.upstreams.get(upstream).cloned();
+                Target::Upstream(found.ok_or_else(|| {
+                    problem("upstream", format!("no upstream is named `{upstream}`"))
+                })?)
+            }
+        };
+        let guard = config
+            .auth
+            .as_ref()
+            .map(|auth| {
+                let find = |name: &str| parts.authorities.get(name).map(|a| a.verifier.clone());
+                let guard = Guard::try_new(auth, find);
+                guard.map(Box::new).map_err(|e| problem("auth", e.to_string()))
+            })
+            .transpose()?;
+        let retry = config.retry.as_ref().map(|retry| {
+            let budget = retry.budget.as_ref().and_then(|name| parts.budgets.get(name));
+            let jitter = retry::Jitter::new(parts.jitter_seed);
+            Box::new(Retry { config: (**retry).clone(), budget: budget.cloned(), jitter })
+        });
+        let shared = config.rate_limit.0.iter().find_map(|limit| limit.shared.as_ref());
+        let store = shared.and_then(|shared| parts.limit_stores.get(&shared.store));
+        let shared_limits =
+            store.and_then(|store| SharedLimits::compile(name, &config.rate_limit, store.clone()));
+        let record = config.record.as_ref().unwrap_or(parts.record);
+        let idempotency = config.idempotency.as_deref().map(|idempotency| {
+            let lease = idempotency.lease_of(*config.timeout.request, parts.commit_timeout);
+            Box::new(Idempotency { config: idempotency.clone(), lease })
+        });
+        let upstream_breaker = match &target {
+            Target::Upstream(target) => target.upstream.breaker().cloned(),
+            Target::Serve(_) => None,
+        };
+        let name: Arc<str> = name.into();
+        Ok(Route {
+            metrics: metrics.route(&name),
+            pattern: match config.matches.path.values() {
+                Some([only]) => Some(only.text().clone()),
+                Some(_) | None => None,
+            },
+            policies: Policies {
+                rate_limits: carry::limiters(config, old),
+                route_breaker: carry::breaker(config, old, now),
+                upstream_breaker,
+                bulkhead: carry::bulkhead(config, old),
+                bulkhead_status: config.bulkhead.as_ref().map(|b| b.status).unwrap_or_default(),
+            },
+            shared_limits,
+            limit_fields: rate_limit::Fields::new(&name, &config.rate_limit),
+            target,
+            guard,
+            retry,
+            fallback: config
+                .fallback
+                .as_ref()
+                .and_then(|fallback| fallback.upstream.as_ref())
+                .and_then(|name| parts.upstreams.get(name))
+                .cloned(),
+            idempotency,
+            capture: Capture::compile(record),
+            transcoder: transcoders::of_route(&name, config, parts.descriptors)?,
+            recorded_query: Query::compile(record),
+            record: record.clone(),
+            config: config.clone(),
+            name,
+        })
+    }
+}
