@@ -39,10 +39,10 @@ export PATH=$PWD/.tools/bin:$PATH GUNGRAUN_HOME=${CARGO_TARGET_DIR:-target}/gung
 GUNGRAUN_HOME=$(realpath -m "$GUNGRAUN_HOME")
 if [ -n "$CONFIGURATION" ]; then export GUNGRAUN_ENVS="CONFIGURATION=$CONFIGURATION"; fi
 
-counted=$(mktemp)
-trap 'rm -f "$counted"' EXIT
-# Figures of the last run are of no interest.
+# What it would compare with is the last run, which is of no interest.
 rm -rf "$GUNGRAUN_HOME"
+mkdir -p "$GUNGRAUN_HOME"
+counted=$GUNGRAUN_HOME/counted
 cargo bench --locked --profile "$PROFILE" --bench instructions -- --color=never --nosummary \
     >"$counted" || { cat "$counted" >&2; fail "not counted, see above"; }
 
@@ -62,7 +62,7 @@ awk -v mode="$mode" -v machine="$machine" -v figures="$figures" \
     function report(name, what, now, before) {
         printf "instructions: %s: %s, %s in %s: %.1f %% %s; at most %d %% are allowed\n", name, \
             what now, before, figures, abs(now / before - 1) * 100, \
-            now > before ? "more" : "less", allowed > "/dev/stderr"
+            (now > before ? "more" : "less"), allowed > "/dev/stderr"
         wrong = 1
     }
 
