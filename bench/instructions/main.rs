@@ -24,7 +24,7 @@ use tokio::runtime::Runtime;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Counted in each case; bench/instructions.sh divides by it.
-const REQUESTS: usize = 1000;
+const REQUESTS: usize = 200;
 /// Before them: connections are made, tokens verified, metrics begun.
 const WARM_UP: usize = 100;
 
