@@ -60,8 +60,8 @@ awk -v mode="$mode" -v machine="$machine" -v figures="$figures" \
     function whole(name) { return name !~ /direct$/ && name !~ /^route_/ && name != bare(name) }
 
     function report(name, what, now, before) {
-        printf "instructions: %s: %s, %s in %s: %.1f %% %s; at most %d %% are allowed\n", name, \
-            what now, before, figures, abs(now / before - 1) * 100, \
+        printf "instructions: %s: %s %s, %s in %s: %.1f %% %s, and at most %d %% are allowed\n", name, \
+            now, what, before, figures, abs(now / before - 1) * 100, \
             (now > before ? "more" : "less"), allowed > "/dev/stderr"
         wrong = 1
     }
@@ -117,12 +117,12 @@ awk -v mode="$mode" -v machine="$machine" -v figures="$figures" \
                 wrong = 1
             } else if (same) {
                 if (abs(now[name] / known[name] - 1) * 100 > allowed)
-                    report(name, "instructions for a request: ", sprintf("%.0f", now[name]), known[name])
+                    report(name, "instructions for a request", sprintf("%.0f", now[name]), known[name])
             } else if (whole(name)) {
                 before = known[name] / known[bare(name)]
                 ratio = figure(name) / figure(bare(name))
                 if (abs(ratio / before - 1) * 100 > allowed)
-                    report(name, "times bare: ", sprintf("%.3f", ratio), sprintf("%.3f", before))
+                    report(name, "× bare", sprintf("%.3f", ratio), sprintf("%.3f", before))
             }
         }
         for (i = 1; i <= cases; i++)
