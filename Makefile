@@ -1,13 +1,13 @@
-# What there is to run; each target does its own set-up. Everything but the bench is built in
+# What there is to run; each target does its own set-up. Everything but what measures is built in
 # one profile with the same flags, so that no target rebuilds what another has built.
 
 export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test interop loom soak check build bench records load descriptors
+.PHONY: help demo test interop loom soak check build bench instructions records load descriptors
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## the gateway, an upstream and a few calls; DEMO_ONCE=1 ends after them
 	@scripts/setup.sh
@@ -51,6 +51,11 @@ bench: ## side by side with a bare Pingora; see bench/README.md
 	@scripts/setup.sh --bench
 	bench/run.sh
 	bench/grpc.sh
+
+instructions: ## counts them for each request, under valgrind, and compares; see bench/README.md
+	@scripts/setup.sh --instructions
+	@scripts/gungraun.sh
+	bench/instructions.sh
 
 records: ## what each mode of the record costs, and how fast a journal is shipped; see bench/README.md
 	@scripts/setup.sh --bench --tests

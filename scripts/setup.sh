@@ -3,6 +3,7 @@
 #   --tests   also curl and the servers the tests run privately: PostgreSQL, Redis
 #   --bench   also curl and the load generators, wrk and h2load
 #   --interop also curl, Python with venv, Chromium
+#   --instructions also valgrind
 # Says one line per thing it does, nothing when all is there. Where it cannot install
 # (no root, no known package manager) it names what is missing and exits 1.
 set -eu
@@ -62,6 +63,9 @@ missing() {
     if [ "$bench" = yes ]; then
         has wrk || echo wrk
         has h2load || echo h2load
+    fi
+    if [ "$instructions" = yes ]; then
+        has valgrind || echo valgrind
     fi
     if [ "$interop" = yes ]; then
         # Debian keeps this part of Python apart.
@@ -155,12 +159,14 @@ install() {
 tests=no
 bench=no
 interop=no
+instructions=no
 for argument in "$@"; do
     case $argument in
         --tests) tests=yes ;;
         --bench) bench=yes ;;
         --interop) interop=yes ;;
-        *) printf 'usage: %s [--tests] [--bench] [--interop]\n' "$0" >&2; exit 2 ;;
+        --instructions) instructions=yes ;;
+        *) printf 'usage: %s [--tests] [--bench] [--interop] [--instructions]\n' "$0" >&2; exit 2 ;;
     esac
 done
 

@@ -88,8 +88,7 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     let config = &started.config;
     let mut server = Server::new_with_opt_and_conf(None, server_conf(config, descriptors));
     server.bootstrap();
-    let proxy = http_proxy(&server.configuration, Gateway::new(shared.clone()));
-    let listeners = Listeners::new(proxy, shared.clone());
+    let proxy = proxy(&server.configuration, &shared);
     let background = server.add_service(background_service(
         "background",
         Background {
@@ -98,7 +97,7 @@ pub fn run(path: &Path) -> Result<(), StartError> {
             hangups: Mutex::new(Some(hangups)),
         },
     ));
-    let proxy = server.add_service(Acceptors::new(listeners));
+    let proxy = server.add_service(proxy);
     proxy.add_dependency(&background);
     let admin = admin::Admin::new(shared.clone(), config.admin.address);
     server.add_service(background_service("admin", admin));
@@ -107,6 +106,12 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     drop(started);
     server.run(RunArgs { shutdown_signal: Box::new(drain) });
     Ok(())
+}
+
+/// The service that clients connect to; without what goes on beside requests.
+pub fn proxy(conf: &Arc<ServerConf>, shared: &Arc<Shared>) -> Acceptors {
+    let proxy = http_proxy(conf, Gateway::new(shared.clone()));
+    Acceptors::new(Listeners::new(proxy, shared.clone()))
 }
 
 /// The first generation. What its files said is let go of with this.
