@@ -4,6 +4,7 @@
 #   --bench   also curl and the load generators, wrk and h2load
 #   --interop also curl, Python with venv, Chromium
 #   --instructions also valgrind
+#   --fuzz    also cargo-fuzz, in a fixed version, where this repository ignores it
 # Says one line per thing it does, nothing when all is there. Where it cannot install
 # (no root, no known package manager) it names what is missing and exits 1.
 set -eu
@@ -46,6 +47,16 @@ has_chromium() {
 require_interop() {
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
         || fail "$(python3 --version) is too old; install Python 3.11 or later"
+}
+
+# The fuzzers' instrumentation is known to nightly compilers alone.
+require_fuzz() {
+    version=0.13.1
+    cargo +nightly --version >/dev/null 2>&1 \
+        || fail "a nightly Rust is missing; run: rustup toolchain install nightly --profile minimal"
+    [ "$("$root/.tools/bin/cargo-fuzz" --version 2>/dev/null)" = "cargo-fuzz $version" ] && return
+    say "installing cargo-fuzz $version into .tools; this takes some minutes"
+    cargo install cargo-fuzz --version "$version" --locked --quiet --root "$root/.tools"
 }
 
 # The names of what is missing, one per line.
@@ -160,13 +171,15 @@ tests=no
 bench=no
 interop=no
 instructions=no
+fuzz=no
 for argument in "$@"; do
     case $argument in
         --tests) tests=yes ;;
         --bench) bench=yes ;;
         --interop) interop=yes ;;
         --instructions) instructions=yes ;;
-        *) printf 'usage: %s [--tests] [--bench] [--interop] [--instructions]\n' "$0" >&2; exit 2 ;;
+        --fuzz) fuzz=yes ;;
+        *) printf 'usage: %s [--tests] [--bench] [--interop] [--instructions] [--fuzz]\n' "$0" >&2; exit 2 ;;
     esac
 done
 
@@ -175,6 +188,7 @@ things=$(missing | tr '\n' ' ')
 things=${things% }
 if [ -z "$things" ]; then
     [ "$interop" = no ] || require_interop
+    [ "$fuzz" = no ] || require_fuzz
     exit 0
 fi
 
@@ -191,3 +205,4 @@ install "$manager" $wanted
 left=$(missing | tr '\n' ' ')
 [ -z "$left" ] || fail "still missing after the installation: ${left% }; install them by hand"
 [ "$interop" = no ] || require_interop
+[ "$fuzz" = no ] || require_fuzz

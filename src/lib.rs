@@ -25,6 +25,7 @@
 //! | [`proxy`] | the request path on Pingora | `coding`, `config`, `idempotency`, `observe`, `policy`, `record`, `routing`, `runtime`, `time`, `transcode`, `units`, `upstream` |
 //! | [`admin`] | the admin listener | everything |
 //! | [`cli`] | the command line | everything |
+//! | `fuzzing` | the list of fuzz targets; in tests and under cargo-fuzz only | everything |
 //!
 //! Rooms that are to come have their place: balancing, health checks and discovery in `upstream`, who
 //! a peer is in `identity` beside `policy`, kept responses in `cache` between the two lists of
@@ -42,6 +43,9 @@ pub mod admin;
 pub mod cli;
 pub mod coding;
 pub mod config;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod idempotency;
 pub mod limits;
 pub mod observe;

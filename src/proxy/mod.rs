@@ -5,6 +5,8 @@ pub mod attempt;
 pub mod dialect;
 pub mod downstream;
 pub mod exchange;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 pub mod gateway;
 pub mod listener;
 pub mod rejection;

@@ -24,6 +24,8 @@ mod binary;
 mod bound;
 mod capture;
 mod config;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod invocation;
 mod journal;
 pub(crate) mod lane;

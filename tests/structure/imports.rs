@@ -268,8 +268,8 @@ fn module_of(path: &Path) -> Name {
 }
 
 fn is_test(path: &Path) -> bool {
-    path.iter().any(|part| part == "tests" || part == "tests.rs" || part == "model.rs")
-        || path == Path::new("main.rs")
+    let parts = ["tests", "tests.rs", "model.rs", "fuzzing", "fuzzing.rs"];
+    path.iter().any(|part| parts.iter().any(|name| part == *name)) || path == Path::new("main.rs")
 }
 
 fn names(tokens: TokenStream, word: &str) -> bool {
