@@ -119,8 +119,8 @@ fn reloads_that_change_one_route_leave_memory_as_it_is() {
     (2..=3).for_each(reload);
     let before = settled(&gateway);
     (4..=40).for_each(reload);
-    // A gateway that compiled all routes again gained twice as much.
-    let most = before + before / 12;
+    // A gateway that makes all routes and the router again gains more than a fifth.
+    let most = before + before / 7;
     eventually(&format!("at most {most} bytes"), || (memory(&gateway) <= most).then_some(()));
     assert_eq!(gateway.get("/other/").status, 200);
     assert_eq!(gateway.get("/r-7/").status, 200);
