@@ -290,49 +290,11 @@ impl ProxyHttp for Gateway {
             // Boxed: few requests have a use for its room.
             Box::pin(reply::call::answer_call(&self.shared, session, ctx)).await;
         }
-        response::keeping::ended(ctx, e.is_none());
-        let now = Clock::now();
-        let mut status = exchange::sent::status_of(session, ctx);
-        if !ctx.end.client_gone
-            && ctx.end.rejection.is_none()
-            && let Some(outcome) = ctx.attempt.answered
-        {
-            attempt::conclude::conclude(ctx, outcome, now);
-        }
-        if !ctx.end.client_gone
-            && let Some(outcome) = ctx.end.last_outcome
-        {
-            attempt::conclude::conclude_request(ctx, outcome, now);
-            // What another upstream took says nothing about this one.
-            if ctx.diverted.is_none()
-                && let Some(slot) = ctx.admission.slot.take()
-            {
-                slot.release(now);
-            }
-        }
-        if ctx
-            .connection
-            .as_ref()
-            .is_some_and(|connection| connection.guard.detachment.is_deserted())
-        {
-            (ctx.end.client_gone, status) = (true, 499);
-        }
-        if !ctx.end.preflight {
-            report::recording::finish(self.shared.recorder.as_ref(), session, ctx, status, now);
-        }
-        report::spans::finish(&self.shared.tracer, session, ctx, status, now);
-        let metrics = match &ctx.route {
-            Some(route) => &route.metrics,
-            None => &self.shared.unrouted,
-        };
-        metrics.answered(ctx.protocol.family(), status, now.since(ctx.started));
-        if let Some(rejection) = &ctx.end.rejection {
-            metrics.rejected(rejection.code());
-            if !ctx.end.client_gone {
-                // Nothing is held for it any more.
-                ctx.admission = Default::default();
-                reply::linger::linger(session).await;
-            }
+        report::ended(&self.shared, session, ctx, e.is_none());
+        if ctx.end.rejection.is_some() && !ctx.end.client_gone {
+            // Nothing is held for it any more.
+            ctx.admission = Default::default();
+            reply::linger::linger(session).await;
         }
     }
 

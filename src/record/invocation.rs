@@ -10,9 +10,8 @@ use std::time::{Duration, SystemTime};
 use http::Method;
 use uuid::{NoContext, Timestamp, Uuid};
 
-use crate::record::bound::{bound_string, has_nul};
+use crate::record::bound::{self, bound_string, has_nul};
 use crate::record::capture::captured::Captured;
-use crate::record::capture::json;
 
 /// Bytes of a path, and of every other text, that are kept.
 pub(super) const PATH_BYTES: usize = 2048;
@@ -155,7 +154,7 @@ impl Invocation {
     /// Cuts every text to its bound and replaces NUL, which PostgreSQL cannot store; so is a time that has
     /// no text. Costs no allocation where nothing is wrong.
     fn bound(&mut self) {
-        self.created_at = json::within_text(self.created_at);
+        self.created_at = bound::within_text(self.created_at);
         if let Some((method, _)) = self.method.as_str().split_at_checked(TEXT_BYTES) {
             self.method = Method::from_bytes(method.as_bytes()).unwrap_or_default();
         }

@@ -14,9 +14,6 @@ use uuid::Uuid;
 use crate::record::capture::captured::Captured;
 use crate::record::invocation::Invocation;
 
-/// The end of the year 9999.
-const LAST: Duration = Duration::from_micros(253_402_300_799_999_999);
-
 type Text<'a> = Cow<'a, str>;
 
 /// Fields that an older or newer product does not know are left out or ignored. The short names are
@@ -155,12 +152,7 @@ pub(crate) fn read(text: &[u8]) -> Option<(Invocation, bool)> {
 
 /// RFC 3339 in UTC with microseconds: sorts as text, and SQLite's date functions understand it.
 pub(crate) fn timestamp(time: SystemTime) -> String {
-    humantime::format_rfc3339_micros(within_text(time)).to_string()
-}
-
-/// The time nearest to `time` that [`timestamp`] can write: years are four digits from 1970 on.
-pub(crate) fn within_text(time: SystemTime) -> SystemTime {
-    time.clamp(UNIX_EPOCH, UNIX_EPOCH + LAST)
+    humantime::format_rfc3339_micros(crate::record::bound::within_text(time)).to_string()
 }
 
 pub(crate) fn time(text: &str) -> Option<SystemTime> {
