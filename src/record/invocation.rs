@@ -406,8 +406,8 @@ pub(crate) mod tests {
             let mut invocation = invocation("a");
             invocation.created_at = at;
             let bounded = Bounded::from(invocation);
-            assert_eq!(json::timestamp(bounded.created_at), text);
-            assert_eq!(json::timestamp(at), text);
+            assert_eq!(crate::record::capture::json::timestamp(bounded.created_at), text);
+            assert_eq!(crate::record::capture::json::timestamp(at), text);
         }
     }
 
