@@ -49,7 +49,8 @@ pub async fn gateway(
         ("BENCH_LIMIT_PER", "1h".to_owned()),
     ]);
     let metrics = Arc::new(Metrics::new().expect("names that are right"));
-    let (config, sources) = Config::load(Path::new(file), &environment).expect("a valid configuration");
+    let (config, sources) =
+        Config::load(Path::new(file), &environment).expect("a valid configuration");
     let sample = config.traces.sample;
     let snapshot = reload::compile(config, &sources, &metrics).expect("a valid configuration");
     for authority in snapshot.authorities.values() {
