@@ -9,6 +9,8 @@ use rusqlite::ErrorCode;
 use crate::record::outcome::Unavailable;
 use crate::record::store::error::chain;
 
+pub(super) const UNKNOWN_VERSION: &str = "the file is of an unknown version";
+
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     #[error("{0}: no room for more rows: the disk or record.journal.max_size is full")]
@@ -40,7 +42,7 @@ pub(super) fn failure(path: &Path, error: &rusqlite::Error) -> Failure {
         // Statements are ours and right: the file is of a format that no version of SQLite has.
         Some(ErrorCode::Unknown) => Failure::Damaged(path, chain(error)),
         Some(ErrorCode::ReadOnly) if has_unknown_version(&path) => {
-            Failure::Damaged(path, chain(error))
+            Failure::Damaged(path, UNKNOWN_VERSION.to_owned())
         }
         _ => match error {
             // A value of another kind than was ever written; a statement of ours that the schema does
@@ -56,7 +58,7 @@ pub(super) fn failure(path: &Path, error: &rusqlite::Error) -> Failure {
 
 /// Whether the file asks for a way of writing that there is not (file format, section 1.3.3). SQLite takes
 /// such a file for one that may only be read.
-fn has_unknown_version(path: &Path) -> bool {
+pub(super) fn has_unknown_version(path: &Path) -> bool {
     const WRITE_VERSION: usize = 18;
     let mut head = [0; WRITE_VERSION + 1];
     let is_read = File::open(path).and_then(|mut file| file.read_exact(&mut head));

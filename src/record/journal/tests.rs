@@ -150,6 +150,12 @@ fn a_file_of_an_unknown_format_opens_and_keeps_its_rows() {
         for mut bytes in [Bytes::settled(), Bytes::left_behind()] {
             bytes.file[at] = value;
             assert_eq!(bytes.opened(), (ROWS, 0), "byte {at} is {value}");
+            let directory = tempfile::tempdir().expect("a directory");
+            bytes.write(directory.path());
+            let path = directory.path().join("journal.db");
+            let (mut file, _) = File::open(&path, 0, Safety::Power).expect("it starts");
+            let row = Row::new(invocation("another"), Stage::Answered);
+            file.append(&[row], &[]).expect("rows are taken again");
         }
     }
 }
