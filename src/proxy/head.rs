@@ -19,6 +19,8 @@ pub const MAX_FIELDS: usize = 256;
 const MAX_TARGET: usize = u16::MAX as usize - 1;
 /// Longest head that Pingora reads.
 const MAX_HEAD: usize = 1024 * 1024 - 1;
+/// What ends a head, and does not count as one of its fields.
+const EMPTY_LINE: usize = 2;
 /// Method, spaces, version and line end of the longest request line, besides its target.
 const BESIDES_TARGET: usize = 64;
 
@@ -134,6 +136,8 @@ impl Scanner {
     pub fn scan(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<Head>, Fault> {
         while let Some(offset) = memchr::memchr(b'\n', &bytes[self.searched..]) {
             let end = self.searched + offset;
+            // First, as for a line that comes in pieces: the verdict does not depend on how it arrives.
+            self.check_size(end + 1, limits)?;
             let line = &bytes[self.line..end];
             let Some((b'\r', line)) = line.split_last() else { return Err(Fault::LineEnding) };
             let start = std::mem::replace(&mut self.line, end + 1);
@@ -146,7 +150,6 @@ impl Scanner {
             } else {
                 self.field(line)?;
             }
-            self.check_size(end + 1, limits)?;
         }
         self.searched = bytes.len();
         self.check_size(bytes.len(), limits)?;
@@ -158,7 +161,8 @@ impl Scanner {
             let longest = within(limits.max_path_bytes, MAX_TARGET) + BESIDES_TARGET;
             return if end > longest { Err(Fault::TargetTooLong) } else { Ok(()) };
         }
-        if end - self.fields_at > within(limits.max_header_bytes, MAX_HEAD) {
+        let longest = within(limits.max_header_bytes, MAX_HEAD - EMPTY_LINE) + EMPTY_LINE;
+        if end - self.fields_at > longest {
             return Err(Fault::TooLarge);
         }
         Ok(())

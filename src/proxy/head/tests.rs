@@ -74,8 +74,23 @@ fn each_fault_is_named() {
 #[test]
 fn a_head_has_as_many_fields_as_pingora_parses() {
     let with = |fields: usize| format!("GET / HTTP/1.1\r\n{}\r\n", "a:\r\n".repeat(fields));
-    assert!(scanned(&with(MAX_FIELDS), 1000).expect("good").is_some());
-    assert_eq!(scanned(&with(MAX_FIELDS + 1), 1000).map(|_| ()), Err(Fault::TooManyFields));
+    let limits = Limits { max_header_bytes: 0, ..LIMITS };
+    let scanned = |fields| Scanner::default().scan(with(fields).as_bytes(), &limits);
+    assert!(scanned(MAX_FIELDS).expect("good").is_some());
+    assert_eq!(scanned(MAX_FIELDS + 1).map(|_| ()), Err(Fault::TooManyFields));
+}
+
+#[test]
+fn limits_are_the_same_however_a_head_arrives() {
+    let method = format!("{} /{} HTTP/1.1\r\n\r\n", "A".repeat(70), "b".repeat(60));
+    let with = |fields: usize| {
+        format!("GET / HTTP/1.1\r\nA: {}\r\n\r\n", "a".repeat(fields - "A: \r\n".len()))
+    };
+    for size in [1, 7, 10_000] {
+        assert_eq!(scanned(&method, size).map(|_| ()), Err(Fault::TargetTooLong), "by {size}");
+        assert!(scanned(&with(1024), size).expect("within the limit").is_some(), "by {size}");
+        assert_eq!(scanned(&with(1025), size).map(|_| ()), Err(Fault::TooLarge), "by {size}");
+    }
 }
 
 #[test]
