@@ -49,6 +49,11 @@ impl Walk {
         (message, Some((flags, self.left)))
     }
 
+    /// Whether no byte of a message is still to come; a part of the next prefix may be there.
+    pub fn is_past_message(&self) -> bool {
+        self.left == 0
+    }
+
     /// Whether a message has ended, and none has begun.
     pub fn is_between(&self) -> bool {
         self.left == 0 && self.prefix_length == 0

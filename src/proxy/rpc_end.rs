@@ -84,17 +84,22 @@ impl RpcEnd {
         if self.over {
             return None;
         }
-        let Some(bytes) = self.decoded(piece) else {
-            // The client cannot read it either.
-            self.over = true;
-            return None;
-        };
+        let (bytes, is_sound) = self.decoded(piece);
+        // The client cannot read what follows either.
+        self.over = !is_sound;
         let mut rest = &bytes[..];
         while !rest.is_empty() {
             let (message, begun) = self.walk.step(&mut rest);
             if let Some(end) = &mut self.end {
                 let room = LONGEST - end.len();
                 end.extend_from_slice(&message[..message.len().min(room)]);
+            }
+            // Whatever follows the end is not a part of it, and may come in the same piece.
+            if (begun.is_some() || self.walk.is_past_message())
+                && let Some(end) = self.end.take()
+            {
+                self.over = true;
+                return self.failure(&end);
             }
             match begun {
                 Some((flags, _)) if flags & self.flag != 0 => {
@@ -106,24 +111,25 @@ impl RpcEnd {
                 Some(_) => self.late = true,
                 None => {}
             }
-            if self.walk.is_between()
-                && let Some(end) = self.end.take()
-            {
-                self.over = true;
-                return self.failure(&end);
-            }
         }
         None
     }
 
-    /// The bytes that a piece of the body stands for; `None` if it is not Base64 where it should be.
-    fn decoded<'a>(&mut self, piece: &'a [u8]) -> Option<Cow<'a, [u8]>> {
-        let Some(quad) = &mut self.quad else { return Some(Cow::Borrowed(piece)) };
+    /// The bytes that a piece of the body stands for, and whether all of it is Base64 where it should be.
+    fn decoded<'a>(&mut self, piece: &'a [u8]) -> (Cow<'a, [u8]>, bool) {
+        let Some(quad) = &mut self.quad else { return (Cow::Borrowed(piece), true) };
         quad.extend_from_slice(piece);
         let whole = quad.len() - quad.len() % QUAD;
-        let bytes = wire::of_base64(&quad[..whole]).ok()?;
+        let decoded = match wire::of_base64(&quad[..whole]) {
+            Ok(bytes) => (Cow::Owned(bytes), true),
+            Err(_) => {
+                // As much as if it had come in smaller pieces.
+                let quads = quad.chunks_exact(QUAD).map_while(|quad| wire::of_base64(quad).ok());
+                (Cow::Owned(quads.flatten().collect()), false)
+            }
+        };
         quad.drain(..whole);
-        Some(Cow::Owned(bytes))
+        decoded
     }
 
     /// What the end says. Of one that cannot be read, as of none, nothing is known.
@@ -216,12 +222,22 @@ mod tests {
     }
 
     #[test]
+    fn what_follows_the_end_does_not_hide_it() {
+        for more in [&b"\0"[..], &frame(0, b"abc"), &frame(0x80, b"grpc-status: 0\r\n")] {
+            let body = [&frame(0x80, FAILED)[..], more].concat();
+            assert_eq!(learned(Protocol::GrpcWeb, &body), not_now(), "{more:?}");
+        }
+    }
+
+    #[test]
     fn base64_is_read_in_segments_with_their_own_padding() {
         for message in [&b"a"[..], b"ab", b"abc"] {
             let text = [frame(0, message), frame(0x80, FAILED)].map(|part| STANDARD.encode(part));
             assert_eq!(learned(Protocol::GrpcWebText, text.concat().as_bytes()), not_now());
         }
         assert_eq!(learned(Protocol::GrpcWebText, b"!!!!AAAA"), None);
+        let ended = STANDARD.encode(frame(0x80, FAILED)) + "!!!!";
+        assert_eq!(learned(Protocol::GrpcWebText, ended.as_bytes()), not_now());
     }
 
     #[test]
