@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::invocation::bound_string;
+use super::invocation::{bound_string, has_nul};
 
 /// Bytes of a value that are kept.
 pub(super) const CAPTURED_BYTES: usize = 1024;
@@ -41,7 +41,10 @@ impl Captured {
         for text in [&mut self.name, &mut self.result_message] {
             text.iter_mut().for_each(|text| bound_string(text, CAPTURED_BYTES));
         }
-        for (_, value) in &mut self.other {
+        for (field, value) in &mut self.other {
+            if has_nul(field) {
+                *field = field.replace('\0', "\u{fffd}").into();
+            }
             bound_string(value, CAPTURED_BYTES);
         }
     }
@@ -54,7 +57,7 @@ impl Captured {
         let object: serde_json::Map<_, _> = self
             .other
             .iter()
-            .map(|(field, value)| (field.replace('\0', "\u{fffd}"), value.as_str().into()))
+            .map(|(field, value)| (field.to_string(), value.as_str().into()))
             .collect();
         Some(serde_json::Value::Object(object).to_string())
     }

@@ -11,10 +11,11 @@ use http::Method;
 use uuid::{NoContext, Timestamp, Uuid};
 
 use super::captured::Captured;
+use super::json;
 
 /// Bytes of a path, and of every other text, that are kept.
-const PATH_BYTES: usize = 2048;
-const TEXT_BYTES: usize = 256;
+pub(super) const PATH_BYTES: usize = 2048;
+pub(super) const TEXT_BYTES: usize = 256;
 
 /// An id for what began at `time`: unique, and sorting by time.
 pub fn new_id(time: SystemTime) -> Uuid {
@@ -150,9 +151,13 @@ impl Invocation {
         (!id.is_nil()).then(|| &*id.simple().encode_lower(room))
     }
 
-    /// Cuts every text to its bound and replaces NUL, which PostgreSQL cannot store. Costs no
-    /// allocation where nothing is wrong.
+    /// Cuts every text to its bound and replaces NUL, which PostgreSQL cannot store; so is a time that has
+    /// no text. Costs no allocation where nothing is wrong.
     fn bound(&mut self) {
+        self.created_at = json::within_text(self.created_at);
+        if let Some((method, _)) = self.method.as_str().split_at_checked(TEXT_BYTES) {
+            self.method = Method::from_bytes(method.as_bytes()).unwrap_or_default();
+        }
         bound_string(&mut self.path, PATH_BYTES);
         self.query.iter_mut().for_each(|query| bound_string(query, PATH_BYTES));
         for text in [&mut self.request_id, &mut self.route] {
@@ -161,6 +166,10 @@ impl Invocation {
         for text in [&mut self.upstream, &mut self.endpoint, &mut self.consumer] {
             text.iter_mut().for_each(bound_shared);
         }
+        for text in [&mut self.rejection, &mut self.cause] {
+            text.iter_mut().for_each(bound_word);
+        }
+        bound_word(&mut self.protocol);
         self.captured.bound();
     }
 }
@@ -215,6 +224,9 @@ impl Ending {
     fn bound(&mut self) {
         for text in [&mut self.upstream, &mut self.endpoint] {
             text.iter_mut().for_each(bound_shared);
+        }
+        for text in [&mut self.rejection, &mut self.cause] {
+            text.iter_mut().for_each(bound_word);
         }
         self.captured.bound();
     }
@@ -293,17 +305,26 @@ fn bound_shared(text: &mut Arc<str>) {
     *text = owned.into();
 }
 
-fn has_nul(text: &str) -> bool {
+/// One of the product's own, unless it was read from somewhere.
+fn bound_word(text: &mut Cow<'static, str>) {
+    match text {
+        Cow::Borrowed(_) => {}
+        Cow::Owned(text) => bound_string(text, TEXT_BYTES),
+    }
+}
+
+pub(super) fn has_nul(text: &str) -> bool {
     memchr::memchr(0, text.as_bytes()).is_some()
 }
 
 pub(super) fn bound_string(text: &mut String, most: usize) {
+    if has_nul(text) {
+        // Before it is cut: what takes its place is longer.
+        *text = text.replace('\0', "\u{fffd}");
+    }
     if text.len() > most {
         let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
         text.truncate(end);
-    }
-    if has_nul(text) {
-        *text = text.replace('\0', "\u{fffd}");
     }
 }
 
@@ -373,6 +394,36 @@ pub(crate) mod tests {
         invocation.bound();
         assert_eq!(invocation.captured.name.map(|name| name.len()), Some(CAPTURED_BYTES - 1));
         assert_eq!(invocation.consumer.map(|text| text.len()), Some(TEXT_BYTES));
+    }
+
+    #[test]
+    fn every_text_has_its_bound_whatever_is_in_it() {
+        let mut invocation = invocation("a");
+        invocation.path = "\0".repeat(PATH_BYTES);
+        invocation.route = "\0".repeat(TEXT_BYTES).into();
+        invocation.method = Method::from_bytes(&[b'M'; 5000]).expect("a method");
+        invocation.cause = Some(Cow::Owned("c\0".repeat(TEXT_BYTES)));
+        invocation.bound();
+        assert!(invocation.path.len() <= PATH_BYTES && invocation.path.starts_with('\u{fffd}'));
+        assert!(invocation.route.len() <= TEXT_BYTES);
+        assert_eq!(invocation.method.as_str(), "M".repeat(TEXT_BYTES));
+        let cause = invocation.cause.expect("set");
+        assert!(cause.len() <= TEXT_BYTES && !cause.contains('\0'));
+    }
+
+    #[test]
+    fn a_time_that_has_no_text_is_brought_to_one_that_has() {
+        let early = SystemTime::UNIX_EPOCH - Duration::from_secs(1);
+        let late = SystemTime::UNIX_EPOCH + Duration::from_micros(u64::MAX);
+        for (at, text) in
+            [(early, "1970-01-01T00:00:00.000000Z"), (late, "9999-12-31T23:59:59.999999Z")]
+        {
+            let mut invocation = invocation("a");
+            invocation.created_at = at;
+            let bounded = Bounded::from(invocation);
+            assert_eq!(json::timestamp(bounded.created_at), text);
+            assert_eq!(json::timestamp(at), text);
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::str::FromStr;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::Method;
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,9 @@ use uuid::Uuid;
 
 use super::captured::Captured;
 use super::invocation::Invocation;
+
+/// The end of the year 9999.
+const LAST: Duration = Duration::from_micros(253_402_300_799_999_999);
 
 type Text<'a> = Cow<'a, str>;
 
@@ -152,7 +155,12 @@ pub(crate) fn read(text: &[u8]) -> Option<(Invocation, bool)> {
 
 /// RFC 3339 in UTC with microseconds: sorts as text, and SQLite's date functions understand it.
 pub(crate) fn timestamp(time: SystemTime) -> String {
-    humantime::format_rfc3339_micros(time).to_string()
+    humantime::format_rfc3339_micros(within_text(time)).to_string()
+}
+
+/// The time nearest to `time` that [`timestamp`] can write: years are four digits from 1970 on.
+pub(super) fn within_text(time: SystemTime) -> SystemTime {
+    time.clamp(UNIX_EPOCH, UNIX_EPOCH + LAST)
 }
 
 pub(crate) fn time(text: &str) -> Option<SystemTime> {
