@@ -4,7 +4,7 @@
 export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test interop loom soak check build bench records load descriptors
+.PHONY: help demo test interop loom soak fuzz check build bench records load descriptors
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,10 +31,15 @@ soak: ## set-up, then the record's proofs at full length, in about ten minutes
 	@scripts/setup.sh --tests
 	scripts/soak.sh
 
+fuzz: ## each fuzz target, until it has run an hour in all (HOURS=1); see fuzz/README.md
+	@scripts/setup.sh --fuzz
+	fuzz/run.sh
+
 check: ## what CI denies: formatting, warnings, broken documentation, licences and bans
 	@scripts/setup.sh
 	cargo fmt --check
 	cargo fmt --check --manifest-path tests/loom/Cargo.toml
+	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 	scripts/deny.sh

@@ -3,6 +3,7 @@
 #   --tests   also curl and the servers the tests run privately: PostgreSQL, Redis
 #   --bench   also curl and the load generators, wrk and h2load
 #   --interop also curl, Python with venv, Chromium
+#   --fuzz    also cargo-fuzz, in a fixed version, where this repository ignores it
 # Says one line per thing it does, nothing when all is there. Where it cannot install
 # (no root, no known package manager) it names what is missing and exits 1.
 set -eu
@@ -45,6 +46,16 @@ has_chromium() {
 require_interop() {
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
         || fail "$(python3 --version) is too old; install Python 3.11 or later"
+}
+
+# The fuzzers' instrumentation is known to nightly compilers alone.
+require_fuzz() {
+    version=0.13.1
+    cargo +nightly --version >/dev/null 2>&1 \
+        || fail "a nightly Rust is missing; run: rustup toolchain install nightly --profile minimal"
+    [ "$("$root/.tools/bin/cargo-fuzz" --version 2>/dev/null)" = "cargo-fuzz $version" ] && return
+    say "installing cargo-fuzz $version into .tools; this takes some minutes"
+    cargo install cargo-fuzz --version "$version" --locked --quiet --root "$root/.tools"
 }
 
 # The names of what is missing, one per line.
@@ -155,12 +166,14 @@ install() {
 tests=no
 bench=no
 interop=no
+fuzz=no
 for argument in "$@"; do
     case $argument in
         --tests) tests=yes ;;
         --bench) bench=yes ;;
         --interop) interop=yes ;;
-        *) printf 'usage: %s [--tests] [--bench] [--interop]\n' "$0" >&2; exit 2 ;;
+        --fuzz) fuzz=yes ;;
+        *) printf 'usage: %s [--tests] [--bench] [--interop] [--fuzz]\n' "$0" >&2; exit 2 ;;
     esac
 done
 
@@ -169,6 +182,7 @@ things=$(missing | tr '\n' ' ')
 things=${things% }
 if [ -z "$things" ]; then
     [ "$interop" = no ] || require_interop
+    [ "$fuzz" = no ] || require_fuzz
     exit 0
 fi
 
@@ -185,3 +199,4 @@ install "$manager" $wanted
 left=$(missing | tr '\n' ' ')
 [ -z "$left" ] || fail "still missing after the installation: ${left% }; install them by hand"
 [ "$interop" = no ] || require_interop
+[ "$fuzz" = no ] || require_fuzz

@@ -19,6 +19,7 @@
 //! | [`runtime`] | the configuration compiled; reload, drain, status; assembly | all above, and `server` all below |
 //! | [`proxy`] | the request path on Pingora | `runtime::{snapshot, shared, status, lifecycle}` |
 //! | [`admin`], [`cli`] | the admin listener, the command line | everything |
+//! | `fuzzing` | the list of fuzz targets; in tests and under cargo-fuzz only | everything |
 //!
 //! Imports point upward in this table, never downward; a test holds them to it.
 //!
@@ -34,6 +35,9 @@ pub mod admin;
 pub mod cli;
 pub mod coding;
 pub mod config;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod idempotency;
 pub mod limits;
 pub mod observe;

@@ -5,6 +5,8 @@
 //! What they are compiled into is `runtime::snapshot`.
 
 pub mod error_codes;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod header_value;
 pub mod load;
 pub mod metrics;

@@ -34,6 +34,8 @@ pub mod ended;
 mod envelopes;
 mod fallback;
 mod framing;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 pub mod gateway;
 pub mod guard;
 pub mod guarded_io;

@@ -26,6 +26,8 @@ mod capture;
 mod captured;
 mod committer;
 mod config;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod invocation;
 mod journal;
 mod json;

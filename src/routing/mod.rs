@@ -10,6 +10,8 @@
 
 mod conflict;
 mod criteria;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod hash;
 pub mod host;
 #[cfg(test)]

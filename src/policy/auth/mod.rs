@@ -13,6 +13,8 @@ mod bearer;
 mod claims;
 mod config;
 mod denial;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod guard;
 mod identity;
 mod keyring;

@@ -9,6 +9,8 @@ mod expected;
 mod failure;
 mod file;
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing;
 mod job;
 mod keeper;
 mod later;

@@ -29,7 +29,7 @@ const LEAF: u8 = 0x0d;
 const BEFORE_BODY: usize = 24;
 
 /// The write-ahead log as it was before SQLite opened it.
-pub(super) struct Log(Vec<u8>);
+pub(super) struct Log(pub(super) Vec<u8>);
 
 /// Reads the log beside the journal at `path`; none is an empty one.
 pub(super) fn log(path: &Path) -> Log {
@@ -82,7 +82,11 @@ fn salt_of(page: &[u8]) -> Option<u64> {
 
 /// Every row in the file and in the log.
 pub(super) fn all(path: &Path, log: &Log) -> Found {
-    let file = fs::read(path).unwrap_or_default();
+    in_bytes(&fs::read(path).unwrap_or_default(), log)
+}
+
+/// As [`all`], of a file that has been read.
+pub(super) fn in_bytes(file: &[u8], log: &Log) -> Found {
     let mut left = Left::default();
     (1..).zip(file.chunks(PAGE as usize)).for_each(|(number, page)| left.add(number, page));
     log.pages().for_each(|(number, page)| left.add(number, page));
