@@ -1,6 +1,5 @@
 //! Fuzz target for the configuration file.
 
-use std::cell::OnceCell;
 use std::path::PathBuf;
 use std::process;
 
@@ -11,7 +10,16 @@ const SECRET: &str = "correct-horse-battery";
 
 thread_local! {
     /// Where the file is written, for a file is what is loaded.
-    static FILE: OnceCell<PathBuf> = const { OnceCell::new() };
+    static FILE: Written = Written(path_of_thread());
+}
+
+/// A file that goes with its thread.
+struct Written(PathBuf);
+
+impl Drop for Written {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.0).ok();
+    }
 }
 
 /// A configuration: taken, or refused with a place and a line for each mistake. No secret is shown.
@@ -21,7 +29,7 @@ pub fn yaml(input: &[u8]) {
     if names_files(b"include") || names_files(b"file:") {
         return;
     }
-    let path = FILE.with(|path| path.get_or_init(path_of_thread).clone());
+    let path = FILE.with(|file| file.0.clone());
     std::fs::write(&path, input).expect("written");
     let environment = Environment::fixed([("A", "1"), ("B", ""), ("KEY", SECRET)]);
     let Err(found) = Config::load(&path, &environment) else { return };

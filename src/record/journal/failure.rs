@@ -1,11 +1,15 @@
 //! Why the journal did not do it.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use rusqlite::ErrorCode;
 
 use crate::record::recorder::Unavailable;
 use crate::record::store::chain;
+
+pub(super) const UNKNOWN_VERSION: &str = "the file is of an unknown version";
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
@@ -35,6 +39,11 @@ pub(super) fn failure(path: &Path, error: &rusqlite::Error) -> Failure {
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
             Failure::Damaged(path, chain(error))
         }
+        // Statements are ours and right: the file is of a format that no version of SQLite has.
+        Some(ErrorCode::Unknown) => Failure::Damaged(path, chain(error)),
+        Some(ErrorCode::ReadOnly) if has_unknown_version(&path) => {
+            Failure::Damaged(path, UNKNOWN_VERSION.to_owned())
+        }
         _ => match error {
             // A value of another kind than was ever written; a statement of ours that the schema does
             // not know.
@@ -45,4 +54,13 @@ pub(super) fn failure(path: &Path, error: &rusqlite::Error) -> Failure {
             _ => Failure::Other(path, chain(error)),
         },
     }
+}
+
+/// Whether the file asks for a way of writing that there is not (file format, section 1.3.3). SQLite takes
+/// such a file for one that may only be read.
+pub(super) fn has_unknown_version(path: &Path) -> bool {
+    const WRITE_VERSION: usize = 18;
+    let mut head = [0; WRITE_VERSION + 1];
+    let is_read = File::open(path).and_then(|mut file| file.read_exact(&mut head));
+    is_read.is_ok() && !matches!(head[WRITE_VERSION], 1 | 2)
 }

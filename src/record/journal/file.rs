@@ -6,10 +6,10 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, MAIN_DB, OptionalExtension};
 
 use super::entry::{Entry, forget, insert_next, pack};
-use super::failure::{Failure, failure};
+use super::failure::{Failure, UNKNOWN_VERSION, failure, has_unknown_version};
 use super::frame::{self, Found, Head};
 use super::reserve::Reserve;
 use super::salvage;
@@ -130,6 +130,9 @@ impl File {
             let (last, depth): (i64, i64) =
                 connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
             let check = if strange == 0 { check } else { "a table has a wrong name".to_owned() };
+            // Nothing has been written yet that would have found out.
+            let is_readable_only = connection.is_readonly(MAIN_DB)? && has_unknown_version(path);
+            let check = if is_readable_only { UNKNOWN_VERSION.to_owned() } else { check };
             Ok((connection, sound, check, last, depth))
         };
         let (mut connection, sound, check, last, depth) =

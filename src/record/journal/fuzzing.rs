@@ -1,8 +1,8 @@
 //! Fuzz targets for the journal: what is whole in it is found, whatever became of the rest.
 
-use std::cell::OnceCell;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use super::file::{File, PAGE};
 use super::frame;
@@ -72,7 +72,7 @@ pub fn journal(input: &[u8]) {
     let (mut file, mut log) = (left.file.clone(), left.log.clone());
     apply(damage_of_file, &mut file, |byte| byte, |byte| byte);
     apply(damage_of_log, &mut log, |byte| byte, |byte| byte);
-    let directory = directory_of_thread("opened");
+    let directory = OPENED.with(|directory| directory.0.clone());
     clear(&directory);
     let path = directory.join("journal.db");
     fs::write(&path, &file).expect("written");
@@ -170,18 +170,18 @@ struct LeftBehind {
 }
 
 thread_local! {
-    static LEFT: OnceCell<std::rc::Rc<LeftBehind>> = const { OnceCell::new() };
+    static LEFT: Rc<LeftBehind> = Rc::new(LeftBehind::new());
+    static OPENED: Directory = Directory::new("opened");
 }
 
-fn left_behind() -> std::rc::Rc<LeftBehind> {
-    LEFT.with(|left| left.get_or_init(|| std::rc::Rc::new(LeftBehind::new())).clone())
+fn left_behind() -> Rc<LeftBehind> {
+    LEFT.with(Rc::clone)
 }
 
 impl LeftBehind {
     fn new() -> Self {
-        let directory = directory_of_thread("left");
-        clear(&directory);
-        let path = directory.join("journal.db");
+        let directory = Directory::new("left");
+        let path = directory.0.join("journal.db");
         let (mut file, _) = File::open(&path, 0, Safety::Process).expect("opened");
         let row = |n: usize| Row::new(invocation(format!("/row/{n}").as_bytes()), Stage::Answered);
         let rows: Vec<Row> = (0..30).map(row).collect();
@@ -193,7 +193,7 @@ impl LeftBehind {
         for group in rows[10..].chunks(5) {
             file.append(group, &[]).expect("written");
         }
-        let read = |name: &str| fs::read(directory.join(name)).expect("a file");
+        let read = |name: &str| fs::read(directory.0.join(name)).expect("a file");
         let (left, log) = (read("journal.db"), read("journal.db-wal"));
         let frames = rows.iter().map(|row| {
             let mut frame = Vec::new();
@@ -222,11 +222,23 @@ fn pages_of(log: &[u8]) -> impl Iterator<Item = &[u8]> {
         .map(|page| page.get(PAGE_HEAD..).unwrap_or_default())
 }
 
-fn directory_of_thread(name: &str) -> PathBuf {
-    let (process, thread) = (std::process::id(), std::thread::current().id());
-    let directory = std::env::temp_dir().join(format!("portcullis-{name}-{process}-{thread:?}"));
-    fs::create_dir_all(&directory).expect("a directory");
-    directory
+/// A directory that goes with its thread.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(name: &str) -> Self {
+        let (process, thread) = (std::process::id(), std::thread::current().id());
+        let name = format!("portcullis-{name}-{process}-{thread:?}");
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir_all(&path).expect("a directory");
+        Directory(path)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).ok();
+    }
 }
 
 /// All but the reserve, which takes long to make.

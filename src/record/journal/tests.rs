@@ -144,6 +144,23 @@ fn after_a_flipped_bit_in_the_file_every_row_is_there_or_counted() {
 }
 
 #[test]
+fn a_file_of_an_unknown_format_opens_and_keeps_its_rows() {
+    // The version for writing, the one for reading, the format of the schema.
+    for (at, value) in [(18, 6), (18, 0xff), (19, 6), (47, 5), (47, 0xff)] {
+        for mut bytes in [Bytes::settled(), Bytes::left_behind()] {
+            bytes.file[at] = value;
+            assert_eq!(bytes.opened(), (ROWS, 0), "byte {at} is {value}");
+            let directory = tempfile::tempdir().expect("a directory");
+            bytes.write(directory.path());
+            let path = directory.path().join("journal.db");
+            let (mut file, _) = File::open(&path, 0, Safety::Power).expect("it starts");
+            let row = Row::new(invocation("another"), Stage::Answered);
+            file.append(&[row], &[]).expect("rows are taken again");
+        }
+    }
+}
+
+#[test]
 fn a_torn_log_loses_what_came_last_and_counts_what_is_left_of_it() {
     let bytes = Bytes::left_behind();
     for cut in (1..3 * 4120).step_by(37) {
