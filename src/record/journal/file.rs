@@ -9,16 +9,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rusqlite::{Connection, MAIN_DB, OptionalExtension};
 
 use super::entry::{Entry, forget, insert_next, pack};
-<<<<<<< ours
-use super::failure::{Failure, failure};
-use super::frame::{Found, Head};
-=======
 use super::failure::{Failure, UNKNOWN_VERSION, failure, has_unknown_version};
 use super::frame::{self, Found, Head};
->>>>>>> theirs
 use super::reserve::Reserve;
+use super::salvage;
 use super::wal::Log;
-use super::{frame, salvage};
 use crate::record::invocation::Row;
 use crate::record::journal::page::PAGE;
 use crate::record::store::safety::Safety;
