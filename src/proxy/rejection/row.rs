@@ -1,0 +1,272 @@
+//! One row for each cause of a rejection: everything that a client, a record or a metric is told of it.
+//!
+//! A new cause does not compile until it has its row here.
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::Rejection;
+use crate::config::rpc_code::RpcCode;
+use crate::policy;
+use crate::policy::auth::{Denial, Refusal};
+use crate::policy::fallback::Cause;
+use crate::policy::idempotency;
+use crate::policy::outcome::Outcome;
+
+/// What follows from a cause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row<'a> {
+    /// The stable name: the problem's `code`, the metric's label, the record's `rejection`.
+    pub code: &'static str,
+    /// What a client of HTTP gets.
+    pub status: StatusCode,
+    /// What a client of RPC gets. It does not follow from the status: 429 and 503 each mean more than
+    /// one thing.
+    pub rpc: Rpc,
+    /// What went wrong, for a person. Never what the client sent, never a credential.
+    pub detail: &'a str,
+    /// When the client may try again, if that is known; guessed where a store or a name is away.
+    pub retry_after: Option<Duration>,
+    /// What a route's fallback calls it; `None` for what is the caller's or the gateway's own fault.
+    pub fallback: Option<Cause>,
+    /// The request itself cannot be trusted, and with it what follows on its connection (RFC 9112,
+    /// section 9.6).
+    pub closes: bool,
+}
+
+/// Where the code of RPC comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rpc {
+    Code(RpcCode),
+    /// The route's table says what this status of its upstream means.
+    OfStatus(u16),
+}
+
+impl<'a> Row<'a> {
+    const fn new(code: &'static str, status: StatusCode, rpc: RpcCode, detail: &'a str) -> Self {
+        let rpc = Rpc::Code(rpc);
+        Row { code, status, rpc, detail, retry_after: None, fallback: None, closes: false }
+    }
+
+    const fn closing(self) -> Self {
+        Row { closes: true, ..self }
+    }
+
+    const fn after(self, retry_after: Option<Duration>) -> Self {
+        Row { retry_after, ..self }
+    }
+
+    const fn falling_back(self, cause: Cause) -> Self {
+        Row { fallback: Some(cause), ..self }
+    }
+
+    /// The upstream has been asked, and the fallback may take its place.
+    const fn spent(self) -> Self {
+        self.falling_back(Cause::AttemptsSpent)
+    }
+}
+
+const SECOND: Option<Duration> = Some(Duration::from_secs(1));
+
+/// The row of `rejection`.
+pub fn of(rejection: &Rejection) -> Row<'_> {
+    use {RpcCode as Rpc, StatusCode as Http};
+    match rejection {
+        Rejection::BadRequest(what) => {
+            Row::new("bad_request", Http::BAD_REQUEST, Rpc::InvalidArgument, what).closing()
+        }
+        Rejection::PathTooLong => Row::new(
+            "path_too_long",
+            Http::URI_TOO_LONG,
+            Rpc::ResourceExhausted,
+            "the path is longer than this listener allows",
+        )
+        .closing(),
+        Rejection::HeadersTooLarge => {
+            headers_too_large("the header fields are larger than this listener allows")
+        }
+        Rejection::TooManyHeaders => {
+            headers_too_large("the request has more than 256 header fields")
+        }
+        Rejection::BodyTooLarge => Row::new(
+            "body_too_large",
+            Http::PAYLOAD_TOO_LARGE,
+            Rpc::ResourceExhausted,
+            "the body is larger than this route allows",
+        ),
+        Rejection::RequestTimeout => Row::new(
+            "request_timeout",
+            Http::REQUEST_TIMEOUT,
+            Rpc::Canceled,
+            "the request was sent too slowly",
+        )
+        .closing(),
+        Rejection::InvalidBody(what) => {
+            Row::new("invalid_body", Http::BAD_REQUEST, Rpc::InvalidArgument, what)
+        }
+        Rejection::InvalidRpc(what) => {
+            Row::new("invalid_rpc", Http::BAD_REQUEST, Rpc::InvalidArgument, what)
+        }
+        Rejection::UnexpectedCompression => Row::new(
+            "unexpected_compression",
+            Http::BAD_REQUEST,
+            Rpc::Internal,
+            "a message is compressed, though no encoding was agreed on",
+        ),
+        Rejection::UnsupportedCompression => Row::new(
+            "unsupported_compression",
+            Http::UNSUPPORTED_MEDIA_TYPE,
+            Rpc::Unimplemented,
+            "the message is compressed by an encoding that this route does not read",
+        ),
+        Rejection::UnsupportedMediaType(_) => Row::new(
+            "unsupported_media_type",
+            Http::UNSUPPORTED_MEDIA_TYPE,
+            Rpc::Unimplemented,
+            "the content type is none that this route reads",
+        ),
+        Rejection::AnswerUnreadable => Row::new(
+            "answer_unreadable",
+            Http::BAD_GATEWAY,
+            Rpc::Internal,
+            "the upstream's answer cannot be read",
+        )
+        .spent(),
+        Rejection::NoRoute => Row::new(
+            "no_route",
+            Http::NOT_FOUND,
+            Rpc::Unimplemented,
+            "no route matches this request",
+        ),
+        Rejection::MethodNotAllowed(_) => Row::new(
+            "method_not_allowed",
+            Http::METHOD_NOT_ALLOWED,
+            Rpc::Unimplemented,
+            "the method is not allowed here",
+        ),
+        Rejection::Flood { retry_after } => Row::new(
+            "flood",
+            Http::TOO_MANY_REQUESTS,
+            Rpc::ResourceExhausted,
+            "too many requests from this address",
+        )
+        .after(Some(*retry_after)),
+        Rejection::Policy(rejection) => of_policy(rejection),
+        Rejection::NoEndpoint => Row::new(
+            "no_endpoint",
+            Http::SERVICE_UNAVAILABLE,
+            Rpc::Unavailable,
+            "no endpoint of the upstream is known",
+        )
+        .after(SECOND)
+        .spent(),
+        Rejection::Attempt(outcome) => of_attempt(*outcome).spent(),
+        Rejection::MalformedResponse(what) => {
+            Row::new("upstream_protocol_error", Http::BAD_GATEWAY, Rpc::Unavailable, what).spent()
+        }
+        Rejection::DeadlineExceeded => Row::new(
+            "deadline_exceeded",
+            Http::GATEWAY_TIMEOUT,
+            Rpc::DeadlineExceeded,
+            "the request's deadline has passed",
+        )
+        .spent(),
+        Rejection::RecordUnavailable => Row::new(
+            "record_unavailable",
+            Http::SERVICE_UNAVAILABLE,
+            Rpc::Unavailable,
+            "the record of this request could not be committed",
+        )
+        .after(SECOND),
+        Rejection::Internal => {
+            Row::new("internal", Http::INTERNAL_SERVER_ERROR, Rpc::Internal, "the gateway failed")
+        }
+    }
+}
+
+fn headers_too_large(detail: &str) -> Row<'_> {
+    let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+    Row::new("headers_too_large", status, RpcCode::ResourceExhausted, detail).closing()
+}
+
+/// The last attempt had no response that could be passed on.
+fn of_attempt(outcome: Outcome) -> Row<'static> {
+    use {RpcCode as Rpc, StatusCode as Http};
+    let (gateway, unavailable) = (Http::BAD_GATEWAY, Rpc::Unavailable);
+    match outcome {
+        Outcome::Timeout => Row::new(
+            "attempt_timeout",
+            Http::GATEWAY_TIMEOUT,
+            Rpc::DeadlineExceeded,
+            "the upstream did not answer in time",
+        ),
+        Outcome::ConnectTimeout => Row::new(
+            "connect_timeout",
+            Http::GATEWAY_TIMEOUT,
+            Rpc::DeadlineExceeded,
+            "the upstream could not be reached in time",
+        ),
+        Outcome::ConnectFailure | Outcome::TlsFailure => Row::new(
+            "upstream_unreachable",
+            gateway,
+            unavailable,
+            "the upstream could not be reached",
+        ),
+        Outcome::Reset | Outcome::RefusedStream => {
+            Row::new("upstream_reset", gateway, unavailable, "the upstream broke off")
+        }
+        Outcome::Protocol => Row::new(
+            "upstream_protocol_error",
+            gateway,
+            unavailable,
+            "the upstream's answer was malformed",
+        ),
+        Outcome::Response(status) => {
+            let row = Row::new("upstream_error", gateway, unavailable, "the upstream failed");
+            Row { rpc: self::Rpc::OfStatus(status), ..row }
+        }
+        Outcome::Grpc(_) => Row::new("upstream_error", gateway, unavailable, "the upstream failed"),
+    }
+}
+
+/// A policy refused. Its names and words are its own; what they are in HTTP and RPC is said here.
+fn of_policy(rejection: &policy::Rejection) -> Row<'_> {
+    use policy::Rejection as Of;
+    use {RpcCode as Rpc, StatusCode as Http};
+    let (status, rpc, fallback) = match rejection {
+        Of::Credentials(Refusal::Unauthenticated(Denial::KeysUnavailable { .. })) => {
+            (Http::SERVICE_UNAVAILABLE, Rpc::Unavailable, None)
+        }
+        Of::Credentials(Refusal::Unauthenticated(_)) => {
+            (Http::UNAUTHORIZED, Rpc::Unauthenticated, None)
+        }
+        Of::Credentials(Refusal::Forbidden(_)) => (Http::FORBIDDEN, Rpc::PermissionDenied, None),
+        Of::RateLimited(_) => (Http::TOO_MANY_REQUESTS, Rpc::ResourceExhausted, None),
+        Of::LimitStoreUnavailable => (Http::SERVICE_UNAVAILABLE, Rpc::Unavailable, None),
+        // The statuses of the IETF draft on the `Idempotency-Key` header.
+        Of::Idempotency(refusal) => match refusal {
+            idempotency::Refusal::Missing | idempotency::Refusal::Invalid => {
+                (Http::BAD_REQUEST, Rpc::InvalidArgument, None)
+            }
+            idempotency::Refusal::Mismatch => {
+                (Http::UNPROCESSABLE_ENTITY, Rpc::InvalidArgument, None)
+            }
+            idempotency::Refusal::InFlight
+            | idempotency::Refusal::Undecided
+            | idempotency::Refusal::NotKept => (Http::CONFLICT, Rpc::Aborted, None),
+            idempotency::Refusal::Unavailable => {
+                (Http::SERVICE_UNAVAILABLE, Rpc::Unavailable, None)
+            }
+        },
+        Of::CircuitOpen { .. } => {
+            (Http::SERVICE_UNAVAILABLE, Rpc::Unavailable, Some(Cause::CircuitOpen))
+        }
+        Of::BulkheadFull { status } => {
+            let status = Http::from_u16(*status).unwrap_or(Http::TOO_MANY_REQUESTS);
+            (status, Rpc::ResourceExhausted, Some(Cause::BulkheadFull))
+        }
+    };
+    let row = Row::new(rejection.code(), status, rpc, rejection.detail());
+    Row { fallback, ..row.after(rejection.retry_after()) }
+}
