@@ -1,5 +1,29 @@
-//! Portcullis, a resilience gateway on Pingora: it authenticates, limits, breaks circuits,
-//! isolates, retries within a budget, and keeps a record of every invocation.
+//! Portcullis, a resilience gateway on Pingora: one binary and one YAML file, put in front of services.
+//!
+//! It authenticates, limits, breaks circuits, isolates, retries within a budget, writes errors in the
+//! caller's protocol, and keeps a record of every invocation. It is a data plane without a control plane:
+//! what replicas share lies in PostgreSQL and Redis, and alone it needs neither.
+//!
+//! # The way of a request
+//!
+//! 1. [`proxy::acceptor`] gives a client's connection its place; [`proxy::listener`] and
+//!    [`proxy::downstream`] read the head before Pingora does. The request takes the configuration in
+//!    force ([`runtime::snapshot`]) and keeps it to its end.
+//! 2. [`proxy::request`] finds the route and asks the request every step of [`policy::order`]. The first
+//!    step that refuses ends it: [`proxy::reply`] answers, with the status from [`proxy::rejection`], in the
+//!    [dialect](proxy::dialect) of the caller.
+//! 3. [`proxy::attempt`] calls an endpoint, learns how that ended, and makes the one decision on a retry.
+//! 4. [`proxy::response`] judges the upstream's head and passes the response on. A `durable` or `sync` row
+//!    is committed by the [`record`] before the head leaves.
+//! 5. [`proxy::report`] tells circuits, record, trace and metrics how it ended. What the request held is
+//!    given back when its context is dropped.
+//!
+//! # Where to start reading
+//!
+//! [`proxy::gateway`] has the phases, [`policy::order`] the order, `proxy::request::admission` walks it.
+//! Then one policy as a whole, such as [`policy::breaker`]. `docs/architecture.md` in the repository tells the lives of a
+//! request, a row and a reload, and how to add a policy, a metric, a column, a dialect or a key;
+//! `CONTRIBUTING.md` which tests a change needs.
 //!
 //! # The house
 //!

@@ -1,4 +1,24 @@
 //! The request path, on Pingora.
+//!
+//! [`gateway`] has a line or two of work for each of Pingora's phases, and hands the rest to these rooms:
+//!
+//! | room | what happens there |
+//! |---|---|
+//! | [`acceptor`] | a connection is accepted and given its place |
+//! | [`listener`] | its protocol is found, and its requests are handed to the gateway |
+//! | [`downstream`] | its protocol, its deadline, its bytes, between the client and Pingora |
+//! | [`request`] | from a head to what goes upstream: route, order of policies, headers, body |
+//! | [`attempt`] | one call after the other: where, how it ended, whether there is another |
+//! | [`response`] | from an upstream's head to what the client gets |
+//! | [`reply`] | responses of the gateway's own: refusals, replays, what a route serves |
+//! | [`rejection`] | which status, code and words a refusal has |
+//! | [`dialect`] | one error written in each protocol |
+//! | [`report`] | who is told how a request ended |
+//! | [`exchange`] | the facts of one request, which all of these share |
+//!
+//! A feature that spans phases has a file in each room: idempotency keys in `request::key`,
+//! `response::keeping` and `exchange::keyed`; transcoding in `request::transcode`, `response::transcode`,
+//! `reply::call` and `exchange::call`; compression in `request` and `response`.
 
 pub mod acceptor;
 pub mod attempt;

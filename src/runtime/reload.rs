@@ -1,4 +1,19 @@
 //! SIGHUP: load, validate, compile, swap. Or keep what there is, and say why.
+//!
+//! ```text
+//! generation n in force
+//!       │ SIGHUP
+//!       v
+//!    load ───────> compare ────────> compile ──────────> start ─────────> resize ────> swap ──> n + 1 in force
+//!  files, checks  `unchangeable`   `carry`, `kept`   names, keys,        bulkheads       │
+//!       │              │                 │           stores of limits                    v
+//!       └── mistakes ──┴─────────────────┘                                     n retires: dropped when
+//!                 v                                                            its last request ends
+//!       logged, counted; n goes on
+//! ```
+//!
+//! Up to `resize` nothing that n uses has changed. One reload runs at a time; signals that come meanwhile
+//! are one more reload.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

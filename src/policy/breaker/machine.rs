@@ -31,6 +31,24 @@ pub(super) struct Report {
     pub(super) tripped: Option<Count>,
 }
 
+/// The phases of a circuit. Each change makes a new generation; a result of an older one is dropped.
+///
+/// ```text
+///           failures in a row, or a rate of the window
+/// ┌──────┐ ──────────────────────────────────────────────> ┌──────┐ <──────────┐
+/// │Closed│                                                 │ Open │            │
+/// └──────┘ <────────────┐                                  └──────┘            │
+///                       │   `open_for` is over, and a         │                │
+///                       │   call comes: the first probe       v                │
+///                       │                                 ┌────────┐           │
+///                       └────── the trial is passed ───── │HalfOpen│ ──────────┘
+///                                                         └────────┘ the trial failed, or
+///                                                                    `max_half_open` is over
+/// any of them ── force_open ──> ForcedOpen   force_closed ──> ForcedClosed   reset ──> Closed
+/// ```
+///
+/// A trial has `half_open_calls` places for probes, and is decided by [`Trial::judge`]. A phase ends
+/// when a call is admitted or told, never by a timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     Closed,

@@ -1,9 +1,19 @@
 //! Idempotency keys: whether a request is the first with its key, and what becomes of the others.
 //!
 //! ```text
-//! absent ──claim──> leased ──answered──────> answered ──ttl──> absent
-//!                     │ └──nothing was sent──> absent
-//!                     └──lease over: undecided (409, or with `on_undecided: retry` claimed anew) ──ttl──> absent
+//!            claim                    the response is kept
+//! ┌──────┐ ─────────> ┌──────┐ ───────────────────────────> ┌────────┐ ──ttl──> absent
+//! │absent│            │Leased│                              │Answered│
+//! └──────┘ <───────── └──────┘                              └────────┘
+//!     nothing was sent    │ `until` has passed
+//!                         v
+//!                     undecided ──ttl──> absent
+//!                         └── with `on_undecided: retry`, the next request claims it anew ──> Leased
+//!
+//! A request with the key of another one is told:
+//!   Leased     InFlight (409)             Answered   the response again, or NotKept (409)
+//!   undecided  Undecided (409), or is the next to be executed
+//!   not the same request as the first, in any state: Mismatch (422)
 //! ```
 //!
 //! A key is leased before anything is sent. Whoever dies after that leaves it leased: nobody knows

@@ -2,6 +2,14 @@
 //!
 //! What is refused, and with which status and code, was decided in [`super::rejection`]. Here it
 //! becomes a head and bytes. Which dialect that is, [`Protocol::of`] reads off the request.
+//!
+//! | file | what it is for |
+//! |---|---|
+//! | `protocol` | which protocol a caller speaks, and what its head must look like |
+//! | `problem` | plain HTTP: `application/problem+json` (RFC 9457) |
+//! | `connect` | Connect: JSON, alone or at the end of a stream |
+//! | `grpc` | gRPC and gRPC-Web: a status beside the messages |
+//! | `details` | when to try again, as a detail of an RPC error |
 
 use bytes::{BufMut, Bytes, BytesMut};
 pub use connect::end_of_stream as connect_end;

@@ -1,4 +1,14 @@
 //! The facts of one request and its response.
+//!
+//! | file | what it is for |
+//! |---|---|
+//! | [`context`] | everything the gateway remembers about one request; what it holds falls with it |
+//! | [`fields`] | header fields that requests and responses have in common |
+//! | [`sent`] | what has gone to the client, as Pingora's session knows it |
+//! | [`signal`] | the errors by which the gateway tells Pingora how an attempt goes on |
+//! | [`diverted`] | where a request goes instead of its route's upstream |
+//! | [`keyed`] | a request that is the first with its idempotency key |
+//! | [`call`] | a transcoded call between its request and its response |
 
 pub mod call;
 pub mod context;

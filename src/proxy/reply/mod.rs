@@ -1,4 +1,12 @@
 //! The gateway speaks in its own name: refusals, replays, what it serves itself.
+//!
+//! | file | what it is for |
+//! |---|---|
+//! | [`choose`] | refuse, replay or serve; a `durable` or `sync` row is committed first |
+//! | [`wire`] | such a response, written so that the connection stays in order |
+//! | [`stand_in`] | the `json` of a route's fallback in the place of a refusal |
+//! | [`call`] | the response to a transcoded call, written once its attempt is over |
+//! | [`linger`] | the end of a connection whose request was refused before it was complete |
 
 pub mod call;
 pub mod choose;

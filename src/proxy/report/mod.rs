@@ -1,5 +1,10 @@
 //! What is told of a request when it has ended: to circuits and bulkheads, to the record, the trace and the
 //! metrics. [`ended`] is where all of them are told, once.
+//!
+//! | file | what it is for |
+//! |---|---|
+//! | [`recording`] | the row: what it says, and at which of two moments it is written |
+//! | [`spans`] | the trace: a span for each attempt, and one for the request |
 
 pub mod recording;
 pub mod spans;

@@ -1,4 +1,21 @@
 //! The request's half: from a head to what goes upstream.
+//!
+//! | file | what it is for |
+//! |---|---|
+//! | [`admission`] | from a head to its admission: the route, then each step of [`crate::policy::order`] |
+//! | [`head`] | from a head to its route: malformed, ambiguous and too large ones end here |
+//! | [`length`] | `Content-Length`, made one plain number |
+//! | [`nominations`] | what a client's `Connection` header may name |
+//! | [`identifiers`] | request id and correlation id: kept if safe, else made |
+//! | [`rpc_timeout`] | how long a caller of RPC waits, and how long an upstream may take |
+//! | [`key`] | requests with an idempotency key: looked up before they are executed |
+//! | [`body`] | bodies on their way: counted, limited, captured, sometimes rewritten |
+//! | [`envelopes`] | messages in a stream of RPC: checked, never changed |
+//! | [`compression`] | compressed bodies, where the gateway must read them |
+//! | [`transcode`] | calls of RPC that become plain HTTP with JSON, and the reverse |
+//! | [`fault`] | what a client is told of a message that cannot be transcoded |
+//! | [`headers`] | header fields on their way to the upstream |
+//! | [`assertions`] | fields that only the gateway, or a trusted proxy, may assert |
 
 pub mod admission;
 pub mod assertions;

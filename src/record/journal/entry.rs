@@ -17,6 +17,23 @@ use crate::record::journal::page::PAGE;
 const ENTRY: usize = PAGE as usize - 35 - 32;
 
 /// An entry on its way to the store.
+///
+/// ```text
+///           commit            handed to the shipper
+/// inbox ─────────────> Disk ─────────────────────────> Held ──the store has it──> Done
+///   │ no room           │ ^   `Entry`, or `Read` later   │                         │ `Forget`; deleted with
+///   v                   │ └──────── not written ─────────┘                         v a later transaction
+/// refused               │                                                         gone
+///                       └── damaged: the file is set aside; rows that are whole become entries
+///                           of a new one, the others are counted
+///
+/// Disk  in the file alone: the shipper is away, or behind, and will ask with `Read`
+/// Held  in the file, and in the shipper's memory
+/// Done  in the file and in the store; not shipped again by this process
+/// ```
+///
+/// A process that ends between the store's commit and the deletion leaves the entry to be shipped
+/// again; the store knows its rows by their ids.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) number: i64,
