@@ -3,7 +3,7 @@
 # run stands in README.md beside this, which is the ledger. One target at a time, for SLICE (300) seconds,
 # always the one that has run least; niced. Names of targets as arguments: these alone.
 #
-# Ends with 0 once all have run their time and none has a finding. A finding is an input in artifacts/TARGET;
+# Ends with 0 once all have run their time without a finding that is left. A finding is an input in artifacts/TARGET;
 # its target waits until it is mended. What holds by the next run moves into corpus/TARGET, where
 # the tests replay it.
 set -euo pipefail
