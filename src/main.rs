@@ -1,8 +1,8 @@
-//! Parse, dispatch, exit code.
+//! The binary: runs the command line.
 
 use std::process::ExitCode;
 
-/// Measured against the system's allocator in `bench/README.md`.
+/// Compared with the system's allocator in `bench/README.md`.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

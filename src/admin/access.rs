@@ -1,9 +1,9 @@
-//! Refuses requests that a web page may have sent through its reader's browser.
+//! Refuses requests that a web page may have sent through a visitor's browser.
 //!
-//! A page can make its own name resolve to this listener (DNS rebinding) and then read the answers, as
-//! if they came from the page's own server. The browser still sends the page's name in `Host`. A page
-//! can also send an order without reading the answer; the browser then adds `Origin` or
-//! `Sec-Fetch-Site`.
+//! A page can make its own name resolve to this listener (DNS rebinding), and then read the
+//! responses as if they came from the page's own server. The browser still sends the page's name in
+//! `Host`. A page can also send a command without reading the response; the browser then adds
+//! `Origin` or `Sec-Fetch-Site`.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -17,12 +17,12 @@ use http::{HeaderMap, StatusCode, Uri};
 use crate::routing::host::{HostPattern, normalize};
 use crate::runtime::shared::Shared;
 
-/// Answered whatever the `Host`: probes and scrapes use the name of a service, and read only health and counts.
+/// Served for any `Host`: probes and scrapes use a service's name, and read only health and counts.
 const OPEN: [&str; 4] = ["/livez", "/readyz", "/healthz", "/metrics"];
-/// How a browser came to send a request; `none` where its user has typed the address.
+/// How a browser came to send a request; `none` if its user typed the address.
 const FETCH_SITE: &str = "sec-fetch-site";
 
-/// Lets a request through, or answers why not.
+/// Passes a request on, or responds with the reason for refusing it.
 pub(super) async fn check(
     State(shared): State<Arc<Shared>>,
     request: Request,
@@ -49,7 +49,7 @@ fn is_of_page(headers: &HeaderMap) -> bool {
     headers.contains_key(ORIGIN) || site.is_some_and(|site| site != "none")
 }
 
-/// Whether the one host of the request is one of ours.
+/// Whether the request names exactly one host, and it is one of this listener's.
 fn is_addressed(uri: &Uri, headers: &HeaderMap, hosts: &[HostPattern]) -> bool {
     let mut fields = headers.get_all(HOST).iter();
     let (Some(field), None) = (fields.next(), fields.next()) else { return false };
@@ -58,8 +58,8 @@ fn is_addressed(uri: &Uri, headers: &HeaderMap, hosts: &[HostPattern]) -> bool {
         && uri.authority().is_none_or(|target| is_ours(target.as_str().as_bytes()))
 }
 
-/// `host` is in normal form: an address of IPv6 in brackets. An address cannot be
-/// made to resolve to another host, as a page's name can.
+/// `host` is normalized; an IPv6 address is in brackets. An address cannot be made to resolve to
+/// another host, as a page's name can.
 fn is_name(host: &str, hosts: &[HostPattern]) -> bool {
     host == "localhost"
         || host.starts_with('[')

@@ -1,8 +1,8 @@
-//! Bounds the connections of the admin listener: how many there are, and how long each may take.
+//! Limits the connections of the admin listener: how many there are, and how long each may take.
 //!
-//! A request has a time limit from its first byte on, and an idle connection another. A connection
-//! beyond the bound takes the place of the oldest one, so that clients that hold connections open
-//! cannot keep a probe from being answered.
+//! A request has a time limit from its first byte, and an idle connection has another. A connection
+//! beyond the limit replaces the oldest one, so that clients that hold connections open cannot
+//! block a probe.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -22,24 +22,25 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use crate::observe::seldom::Seldom;
 use crate::time::Clock;
 
-/// After a failure to accept that will not pass at once.
+/// Pause after a failure to accept that will not pass at once.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What connections may spend.
+/// The limits on connections.
 #[derive(Clone, Copy)]
 pub(super) struct Limits {
     pub(super) connections: usize,
-    /// From the first byte of a request to the first of its answer. A new connection has it at once.
+    /// From the first byte of a request to the first byte of its response. For a new connection it
+    /// starts at once.
     pub(super) request: Duration,
-    /// From one request to the next, and with an answer that is not fetched.
+    /// Between two requests, and while a client does not read its response.
     pub(super) idle: Duration,
 }
 
-/// Accepts, and keeps the bound on how many there are.
+/// Accepts connections, and limits their number.
 pub(super) struct Connections {
     socket: TcpListener,
     limits: Limits,
-    /// The oldest one first. A connection ends when its sender is dropped; one that has ended by
+    /// The oldest first. Dropping the sender ends the connection; a connection that has ended by
     /// itself has closed the channel.
     open: VecDeque<oneshot::Sender<Infallible>>,
     crowded: Seldom,
@@ -75,7 +76,7 @@ impl Connections {
 
     async fn recover(&self, error: &io::Error) {
         use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
-        // Of one connection, whose client has left.
+        // Concerns one connection only, whose client has left.
         if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) {
             return;
         }
@@ -94,7 +95,8 @@ impl Listener for Connections {
         loop {
             match self.socket.accept().await {
                 Ok((stream, peer)) => {
-                    // Fails where the client has left again, which the first read shows.
+                    // Fails if the client has already disconnected, which the first read then
+                    // reports.
                     let _ = stream.set_nodelay(true);
                     return (self.admit(stream), peer);
                 }
@@ -108,11 +110,11 @@ impl Listener for Connections {
     }
 }
 
-/// A connection whose reads and writes fail when its time is over, or another needs its place.
+/// A connection whose reads and writes fail when its time is over, or when another replaces it.
 pub(super) struct Limited<S> {
     stream: S,
     limits: Limits,
-    /// No byte of a request has come since the last answer.
+    /// No byte of a request has arrived since the last response.
     idle: bool,
     deadline: Instant,
     alarm: Pin<Box<Sleep>>,
@@ -137,7 +139,8 @@ impl<S> Limited<S> {
         self.deadline = Instant::now() + self.limits.idle;
     }
 
-    /// Nothing can be read or written: fail if it is too late for that.
+    /// Nothing can be read or written now: fails if the deadline has passed or another connection
+    /// needs the place.
     fn wait<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         if Pin::new(&mut self.ended).poll(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));

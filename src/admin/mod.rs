@@ -1,7 +1,7 @@
-//! The admin listener: health, metrics, state, and orders to circuits.
+//! The admin listener: health, metrics, state, and commands to circuits.
 //!
-//! GET never changes anything; POST does. Who is answered is decided in `access`, for how long and
-//! how many at a time in `connections`.
+//! GET never changes anything; POST does. `access` decides which requests are served, `connections`
+//! limits their time and number.
 
 mod access;
 mod connections;
@@ -28,12 +28,12 @@ use crate::runtime::status;
 use crate::runtime::status::circuits::{Order, Scope};
 use crate::runtime::status::{Answer, circuits};
 
-/// For a request: the store that `/healthz` asks is given up sooner.
+/// Limit on a request. The check of the store for `/healthz` gives up sooner.
 const REQUEST: Duration = Duration::from_secs(5);
-/// Scrapes mostly come every 15 s to 60 s.
+/// Scrapes usually come every 15 s to 60 s.
 const IDLE: Duration = Duration::from_secs(75);
 
-/// Serves on one address until the process ends: it answers while the gateway drains.
+/// Serves one address until the process ends, so that it also responds during the drain.
 pub struct Admin {
     shared: Arc<Shared>,
     address: SocketAddr,

@@ -1,4 +1,4 @@
-//! `portcullis check`: everything wrong with a configuration, nothing started.
+//! `portcullis check`: reports everything wrong with a configuration, and starts nothing.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -27,7 +27,7 @@ fn errors_in(path: &Path) -> Result<(), Vec<Diagnostic>> {
         let message = error.to_string();
         vec![Diagnostic { file: path.into(), line: 1, column: 1, path: String::new(), message }]
     })?;
-    // What the gateway would say of them at its start, under the limit that is in force here.
+    // The warnings that the gateway would log at its start, under the present limit on open files.
     let warnings = Descriptors::raise().warnings(&config.server);
     reload::compile(config, &sources, &metrics)?;
     for warning in warnings {
@@ -36,7 +36,7 @@ fn errors_in(path: &Path) -> Result<(), Vec<Diagnostic>> {
     Ok(())
 }
 
-/// One line an error, on standard error.
+/// Prints one line per error on standard error.
 pub(super) fn report(diagnostics: &[Diagnostic]) {
     for diagnostic in diagnostics {
         eprintln!("{diagnostic}");

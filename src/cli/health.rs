@@ -39,7 +39,7 @@ fn status_of(options: &Options) -> std::io::Result<u16> {
     stream.set_write_timeout(Some(LIMIT))?;
     let (path, host) = (&options.path, options.address);
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
-    // `HTTP/1.1 200`: the status line's first twelve bytes say it all.
+    // `HTTP/1.1 200`: the first twelve bytes of the status line are enough.
     let mut line = [0; 12];
     stream.read_exact(&mut line)?;
     let status = std::str::from_utf8(&line[9..]).ok().and_then(|text| text.parse().ok());

@@ -49,10 +49,10 @@ struct File {
     config: PathBuf,
 }
 
-/// Bad configuration or failed start.
+/// Exit code for an invalid configuration or a failed start.
 const FAILED: u8 = 1;
 
-/// Parse the command line and do what it says. Usage errors exit with 2.
+/// Parses the command line and runs the command. Usage errors exit with 2.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {

@@ -1,4 +1,4 @@
-//! `routes.NAME.error_codes`: which code of RPC a status of plain HTTP amounts to.
+//! `routes.NAME.error_codes`: which RPC code a plain HTTP status is translated to.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,24 +8,24 @@ use serde::{Deserialize, Deserializer};
 
 use super::rpc_code::RpcCode;
 
-/// A table, and the statuses for which a route has codes of its own: a table's name, or
-/// `{base: connect, 501: internal}`.
+/// A table, with the route's own codes for some statuses. Written as a table's name, or as `{base:
+/// connect, 501: internal}`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ErrorCodes {
     base: Table,
-    /// Take the place of the table's.
+    /// Codes that replace the table's.
     codes: BTreeMap<u16, RpcCode>,
 }
 
-/// The tables on offer.
+/// The tables to choose from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Table {
-    /// By what statuses mean: 404 is `not_found`, 429 `resource_exhausted`, 504
+    /// By the meaning of the status: 404 is `not_found`, 429 `resource_exhausted`, 504
     /// `deadline_exceeded`.
     #[default]
     Gateway,
-    /// That of the Connect protocol, for answers that may come from anywhere.
+    /// The Connect protocol's table, for responses of unknown origin.
     Connect,
 }
 
@@ -33,7 +33,7 @@ impl ErrorCodes {
     /// For requests that have no route.
     pub const GATEWAY: ErrorCodes = ErrorCodes { base: Table::Gateway, codes: BTreeMap::new() };
 
-    /// What a plain HTTP upstream's error status means to an RPC client.
+    /// The code that an upstream's plain HTTP error status means to an RPC client.
     pub fn of_status(&self, status: u16) -> RpcCode {
         match (self.codes.get(&status), self.base) {
             (Some(code), _) => *code,
@@ -42,8 +42,8 @@ impl ErrorCodes {
         }
     }
 
-    /// Whether `status` has the code that Connect gives it, so that an upstream which speaks Connect
-    /// has said the same.
+    /// Whether `status` has the code that the Connect protocol gives it. A client then derives the
+    /// same code from an upstream that speaks Connect.
     pub fn is_connect(&self, status: u16) -> bool {
         self.base == Table::Connect && !self.codes.contains_key(&status)
     }
@@ -111,7 +111,7 @@ impl<'de> Visitor<'de> for ErrorCodesVisitor {
     }
 }
 
-/// What a mapping's value is for.
+/// A key of the mapping.
 enum Key {
     Base,
     Status(u16),

@@ -5,11 +5,11 @@ use std::process;
 
 use super::{Config, Environment};
 
-/// Came in through the environment: no message may show it.
+/// A value from the environment, which no message may show.
 const SECRET: &str = "correct-horse-battery";
 
 thread_local! {
-    /// Where the file is written, for a file is what is loaded.
+    /// The file that the input is written to, because loading reads a file.
     static FILE: Written = Written(path_of_thread());
 }
 
@@ -22,9 +22,10 @@ impl Drop for Written {
     }
 }
 
-/// A configuration: taken, or refused with a place and a line for each mistake. No secret is shown.
+/// A configuration is accepted, or refused with a place and a line for each mistake. No message
+/// shows a secret.
 pub fn yaml(input: &[u8]) {
-    // Other files are not this input's; some have no end.
+    // Inputs that name other files are skipped: some files never end.
     let names_files = |name: &[u8]| memchr::memmem::find(input, name).is_some();
     if names_files(b"include") || names_files(b"file:") {
         return;
@@ -34,12 +35,12 @@ pub fn yaml(input: &[u8]) {
     let environment = Environment::fixed([("A", "1"), ("B", ""), ("KEY", SECRET)]);
     let Err(found) = Config::load(&path, &environment) else { return };
     assert!(!found.is_empty(), "refused, and no reason");
-    // What is missing at the end may be missed in the line behind it.
+    // A missing value may be reported on the line after the end.
     let lines = 2 + input.iter().filter(|byte| matches!(byte, b'\n' | b'\r')).count();
     let is_secret = memchr::memmem::find(input, SECRET.as_bytes()).is_none();
     for diagnostic in found {
         let shown = diagnostic.to_string();
-        // The parser also counts the line ends that only Unicode has.
+        // The parser also counts the line ends that exist only in Unicode.
         let most = lines + input.len() / 2;
         assert!((1..=most).contains(&diagnostic.line) && diagnostic.column > 0, "{shown}");
         assert_eq!(shown.lines().count(), 1, "{shown}");

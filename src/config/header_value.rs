@@ -1,5 +1,4 @@
-//! The value of a header that a route sets: fixed, or with placeholders for what differs from
-//! request to request.
+//! The value of a header that a route sets: fixed, or with placeholders that each request fills in.
 
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -9,28 +8,28 @@ use serde::{Deserialize, Deserializer};
 
 use crate::units::placeholder::{self, Part};
 
-/// What is written into a header. A brace itself is written twice.
+/// A header value. A literal brace is written twice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
     Fixed(HeaderValue),
     Filled(Box<[Part<Placeholder>]>),
 }
 
-/// What a value may say of its request.
+/// A property of a request that can be part of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Placeholder {
-    /// The id the request goes by.
+    /// The request's id.
     RequestId,
-    /// When it came, as RFC 3339 in UTC.
+    /// When the request arrived, as RFC 3339 in UTC.
     RequestTime,
-    /// The same in milliseconds since 1970.
+    /// When the request arrived, in milliseconds since 1970.
     RequestUnixMs,
-    /// From its head to that of its answer, in milliseconds. In headers of the answer only.
+    /// Time from the request's head to the response's, in milliseconds. Only in response headers.
     ResponseDurationMs,
 }
 
 impl Value {
-    /// Whether it says something that only an answer can.
+    /// Whether the value depends on the response.
     pub fn is_of_response(&self) -> bool {
         match self {
             Value::Fixed(_) => false,
@@ -40,7 +39,8 @@ impl Value {
         }
     }
 
-    /// The value for a request of this id that came then; `elapsed` is read where it is asked for.
+    /// The value for a request with this id that arrived at `came_at`. `elapsed` is called only if
+    /// the value needs it.
     pub fn fill(
         &self,
         id: &HeaderValue,
@@ -70,7 +70,7 @@ impl Value {
                 }
             }
         }
-        // Literals were checked when they were read; ids and times are ASCII.
+        // Literals were checked when they were parsed; ids and times are ASCII.
         HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
     }
 }

@@ -5,13 +5,13 @@ use serde::{Deserialize, Deserializer};
 use super::otlp::Otlp;
 use crate::units::{Timespan, positive};
 
-/// Where metrics are sent besides being there to be scraped.
+/// Where metrics are sent, in addition to being scraped.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Metrics {
-    /// What differs from the `otlp` of all signals.
+    /// Settings that differ from the common `otlp`.
     pub otlp: Otlp,
-    /// From one export to the next; longer than zero.
+    /// Time between two exports; longer than zero.
     #[serde(deserialize_with = "interval")]
     pub interval: Option<Timespan>,
 }

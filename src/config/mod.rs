@@ -1,8 +1,8 @@
-//! What the operator wrote: plain, comparable, typed.
+//! The configuration as the operator wrote it: plain, comparable, typed.
 //!
-//! Every policy's own keys are defined beside the policy; this module puts them together,
-//! [`load`] reads them from files, `validate` checks what one key cannot know of another.
-//! What they are compiled into is `runtime::snapshot`.
+//! Each policy defines its own keys; this module puts them together. [`load`] reads them from
+//! files, `validate` checks the rules that concern several keys. `runtime::snapshot` says what they
+//! are compiled into.
 
 pub mod error_codes;
 #[cfg(any(test, fuzzing))]
@@ -33,7 +33,7 @@ use crate::record;
 use crate::transcode;
 use crate::upstream;
 
-/// The whole file, and those it includes.
+/// The main file with the files it includes.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -49,12 +49,12 @@ pub struct Config {
     pub flood_guard: Option<server::FloodGuard>,
     #[serde(default)]
     pub rate_limit_headers: rate_limit::Headers,
-    /// Where replicas count limits together.
+    /// The stores in which replicas count rate limits together.
     #[serde(default)]
     pub rate_limit_stores: BTreeMap<String, rate_limit::Store>,
     #[serde(default)]
     pub record: record::Config,
-    /// The collector of traces and metrics.
+    /// The collector for traces and metrics.
     #[serde(default)]
     pub otlp: otlp::Otlp,
     #[serde(default)]
@@ -67,10 +67,10 @@ pub struct Config {
     pub retry_budgets: BTreeMap<String, retry::budget::Config>,
     #[serde(default)]
     pub upstreams: upstream::config::Upstreams,
-    /// Sets of descriptors, by the name that routes know them by.
+    /// Descriptor sets, by the names that routes refer to.
     #[serde(default)]
     pub descriptors: BTreeMap<String, transcode::config::DescriptorFile>,
-    /// Each shared with what it is compiled into.
+    /// Each is shared with the route compiled from it.
     #[serde(default, deserialize_with = "shared")]
     pub routes: BTreeMap<String, Arc<Route>>,
 }
@@ -83,7 +83,10 @@ fn shared<'de, D: Deserializer<'de>>(
 }
 
 impl Config {
-    /// Read and check `path`. All mistakes are reported together, in the order of the file.
+    /// Reads and checks `path`. All mistakes are reported together, in the order of the file.
+    ///
+    /// # Errors
+    /// All mistakes; never empty.
     pub fn load(
         path: &Path,
         environment: &Environment,

@@ -1,10 +1,10 @@
-//! `routes.NAME.cors.origins`: which pages may call, by the origin that browsers name.
+//! `routes.NAME.cors.origins`: which web pages may call, by the origin that browsers send.
 
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer};
 
-/// One origin, or many alike.
+/// One origin, or a pattern for several.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// `*`
@@ -18,7 +18,7 @@ pub enum Origin {
 }
 
 impl Origin {
-    /// Whether it is, or covers, what a browser named.
+    /// Whether this allows the origin that a browser sent.
     pub fn covers(&self, named: &[u8]) -> bool {
         match self {
             Origin::Any => true,
@@ -34,7 +34,7 @@ impl Origin {
     }
 }
 
-/// Labels of a host, and nothing that would end one.
+/// Whether these are labels of a host, and nothing else.
 fn is_subdomain(labels: &[u8]) -> bool {
     let is_label = |label: &[u8]| {
         !label.is_empty() && label.iter().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(b))

@@ -1,8 +1,7 @@
-//! What an operator writes about a collector: under `otlp` for traces and metrics alike, under
-//! `traces.otlp` and `metrics.otlp` for one of them.
+//! The configuration of a collector: `otlp` for traces and metrics together, `traces.otlp` and
+//! `metrics.otlp` for one of them.
 //!
-//! The environment says the same things in variables, see [`environment`]; what comes out of both
-//! is in [`telemetry`].
+//! [`environment`] reads the same settings from variables; [`telemetry`] combines both.
 
 pub mod environment;
 pub mod telemetry;
@@ -18,36 +17,36 @@ use serde::{Deserialize, Deserializer};
 
 use crate::units::{Timespan, positive};
 
-/// A collector. What is absent is said elsewhere, or has its default.
+/// A collector. An absent setting is given elsewhere, or has its default.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Otlp {
     #[serde(deserialize_with = "endpoint")]
     pub endpoint: Option<Endpoint>,
     pub protocol: Option<Protocol>,
-    /// Of every export.
+    /// Headers of every export.
     #[serde(deserialize_with = "headers")]
     pub headers: Option<HeaderMap>,
-    /// For one export with its repetitions; longer than zero.
+    /// Limit on one export with its retries; longer than zero.
     #[serde(deserialize_with = "timeout")]
     pub timeout: Option<Timespan>,
     pub compression: Option<Compression>,
-    /// Authorities that may have signed the collector's certificate, as PEM; absent: the system's.
+    /// PEM file of authorities for the collector's certificate; absent: the system's.
     pub ca: Option<PathBuf>,
 }
 
-/// Where a collector is. It holds no credentials and no query, so it may be printed.
+/// The address of a collector. It holds no credentials and no query, so it may be printed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoint {
-    /// Written as an empty text: nothing is exported.
+    /// Written as an empty string: nothing is exported.
     Off,
-    /// For all signals: over HTTP, the path of the signal is appended.
+    /// For all signals. Over HTTP, the signal's path is appended.
     Base(Uri),
-    /// For one signal: over HTTP, posted to as it is.
+    /// For one signal. Over HTTP, it is used as it is.
     Exact(Uri),
 }
 
-/// How OTLP is spoken.
+/// The transport of OTLP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub enum Protocol {
     #[serde(rename = "grpc")]
@@ -56,7 +55,7 @@ pub enum Protocol {
     HttpProtobuf,
 }
 
-/// Of what is sent.
+/// Compression of exports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {
@@ -65,7 +64,7 @@ pub enum Compression {
 }
 
 impl Protocol {
-    /// The port on which collectors listen for it.
+    /// The port on which collectors listen for this protocol.
     pub const fn port(self) -> u16 {
         match self {
             Protocol::Grpc => 4317,
@@ -73,8 +72,8 @@ impl Protocol {
         }
     }
 
-    /// What is spoken where nothing is said: the specification's default, but no collector
-    /// listens for that on the port of gRPC.
+    /// The default for an address without a protocol. The specification's default is HTTP, but no
+    /// collector listens for HTTP on the gRPC port.
     fn by_port(port: Option<u16>) -> Self {
         if port == Some(Protocol::Grpc.port()) { Protocol::Grpc } else { Protocol::HttpProtobuf }
     }
@@ -114,15 +113,15 @@ impl fmt::Display for Protocol {
 }
 
 impl Endpoint {
-    /// An address for all signals.
+    /// Parses an address for all signals.
     ///
     /// # Errors
-    /// Says what an address looks like; never repeats it, it may hold a password.
+    /// Says what an address looks like. Never quotes it, because it may hold a password.
     pub fn base(text: &str) -> Result<Self, String> {
         address(text).map(Endpoint::Base)
     }
 
-    /// An address for one signal.
+    /// Parses an address for one signal.
     ///
     /// # Errors
     /// As [`Endpoint::base`].
@@ -130,7 +129,7 @@ impl Endpoint {
         address(text).map(Endpoint::Exact)
     }
 
-    /// `None` where nothing is exported to.
+    /// `None` if nothing is exported.
     fn uri(&self) -> Option<&Uri> {
         match self {
             Endpoint::Off => None,
@@ -159,10 +158,10 @@ fn holds_credentials(authority: &Authority) -> bool {
     authority.as_str().contains('@')
 }
 
-/// A header of every export, fit to be sent and not printed.
+/// Parses a header of every export. It is marked so that its value is not printed.
 ///
 /// # Errors
-/// Says what is wrong with it without the value.
+/// Says what is wrong with the header, without its value.
 pub fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), String> {
     let name: HeaderName = name.parse().map_err(|_| format!("`{name}` is not a header's name"))?;
     let mut value = HeaderValue::from_str(value)

@@ -1,4 +1,4 @@
-//! What an operator writes under `routes.NAME`.
+//! The settings of `routes.NAME`.
 
 use http::{HeaderName, Method};
 use serde::de::{MapAccess, Visitor};
@@ -15,52 +15,53 @@ use crate::routing;
 use crate::transcode;
 use crate::units::{Size, Timespan};
 
-/// What a request must look like, what it must pass, and where it goes. What is large and seldom
-/// written is in a box: there may be ten thousand routes.
+/// Which requests a route takes, what they must pass, and where they go. Large settings that are
+/// rarely used are boxed, because there may be ten thousand routes.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
     #[serde(rename = "match", default)]
     pub matches: routing::Match,
-    /// The upstream's name. Exactly one of `upstream` and `serve`.
+    /// The upstream's name. A route has exactly one of `upstream` and `serve`.
     pub upstream: Option<String>,
     pub serve: Option<Serve>,
     pub auth: Option<auth::Requirement>,
-    /// One limit or a list of them.
+    /// One rate limit, or a list of them.
     #[serde(default)]
     pub rate_limit: rate_limit::Limits,
-    /// Absent: an `Idempotency-Key` is a header like any other.
+    /// If absent, an `Idempotency-Key` is an ordinary header.
     pub idempotency: Option<Box<idempotency::Config>>,
     pub circuit_breaker: Option<Box<breaker::Config>>,
     pub bulkhead: Option<bulkhead::Config>,
     #[serde(default)]
     pub timeout: Timeouts,
     pub retry: Option<Box<retry::Config>>,
-    /// Tells the client how many attempts were made, and why no more were. Absent: nothing does.
+    /// The header that tells the client how many attempts were made, and why they stopped. Absent:
+    /// none.
     pub retry_info_header: Option<Header>,
-    /// What is answered where the upstream's answer cannot be had.
+    /// The response if the upstream fails.
     pub fallback: Option<fallback::Config>,
     pub rewrite: Option<routing::Rewrite>,
     #[serde(default)]
     pub headers: Headers,
-    /// The largest request body; zero means no limit.
+    /// The largest request body in bytes; zero means no limit.
     #[serde(default = "max_body")]
     pub max_body: Size,
     pub json: Option<Json>,
-    /// Calls of RPC that become plain HTTP with JSON, or the other way round.
+    /// Conversion of RPC calls to plain HTTP with JSON, or the other way round.
     pub transcode: Option<Box<transcode::Config>>,
     #[serde(default)]
     pub errors: Dialect,
-    /// What a plain HTTP upstream's errors are to callers of RPC.
+    /// Which RPC codes callers get for a plain HTTP upstream's error statuses.
     #[serde(default)]
     pub error_codes: ErrorCodes,
-    /// What plain HTTP clients get instead of a status of the upstream's.
+    /// Statuses that replace the upstream's for plain HTTP clients.
     #[serde(default)]
     pub status_map: StatusMap,
     pub cors: Option<Box<Cors>>,
-    /// Absent: a request to change protocols is an ordinary one.
+    /// If absent, the gateway does not change protocols on request.
     pub websocket: Option<WebSocket>,
-    /// As a whole in place of `record.default`.
+    /// Replaces `record.default` as a whole.
     pub record: Option<record::Policy>,
 }
 
@@ -68,33 +69,34 @@ fn max_body() -> Size {
     Size::mib(10)
 }
 
-/// What the gateway answers by itself.
+/// What the gateway serves itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Serve {
-    /// 200, or 503 when the configured store does not answer.
+    /// 200, or 503 if the configured store does not respond.
     Health,
-    /// The same, with the state of every circuit. An open circuit does not make the gateway unhealthy.
+    /// The same, with the state of every circuit. An open circuit does not make the gateway
+    /// unhealthy.
     HealthDetails,
-    /// 200 while the process takes requests, 503 when it drains.
+    /// 200 while the process accepts requests, 503 while it drains.
     Ready,
-    /// 200.
+    /// Always 200.
     Live,
     /// The state of every route, as JSON.
     Status,
 }
 
-/// Limits on time. Zero means none.
+/// Time limits. Zero means no limit.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Timeouts {
-    /// TCP and TLS connect of one attempt.
+    /// Establishing one attempt's TCP and TLS connection.
     pub connect: Timespan,
-    /// One attempt, from its start to the last byte of its answer.
+    /// One attempt, from its start to the last byte of its response.
     pub attempt: Timespan,
-    /// The whole request, from its head to the last byte of the answer.
+    /// The whole request, from its head to the last byte of the response.
     pub request: Timespan,
-    /// Silence of the upstream, and of the client that sends a body.
+    /// Silence of the upstream, or of a client that is sending a body.
     pub idle: Timespan,
 }
 
@@ -109,7 +111,7 @@ impl Default for Timeouts {
     }
 }
 
-/// Header edits, both ways.
+/// Edits of request and response headers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Headers {
@@ -117,7 +119,7 @@ pub struct Headers {
     pub response: Edits,
 }
 
-/// First removed, then set, then added.
+/// Fields are first removed, then set, then added.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Edits {
@@ -160,7 +162,7 @@ impl<'de> Deserialize<'de> for Fields {
     }
 }
 
-/// What is done to a request's JSON object on its way.
+/// Changes to a request's JSON object.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Json {
@@ -168,8 +170,8 @@ pub struct Json {
     pub defaults: std::collections::BTreeMap<String, String>,
 }
 
-/// How errors are written for requests that name no protocol of RPC; those that do are answered in
-/// theirs.
+/// How errors are written for requests that name no RPC protocol. The others get errors in their
+/// own protocol.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Dialect {
@@ -184,8 +186,8 @@ pub enum Dialect {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WebSocket {
-    /// One that nobody sends anything over, either way, is closed after this long; zero means never.
-    /// The limits of `timeout` end with the handshake.
+    /// The connection is closed after this long without traffic in either direction; zero means
+    /// never. The limits of `timeout` apply to the handshake only.
     pub idle_timeout: Timespan,
 }
 
@@ -195,7 +197,7 @@ impl Default for WebSocket {
     }
 }
 
-/// Which other origins a browser may call this route from.
+/// Which other origins' pages may call this route from a browser.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cors {
@@ -208,7 +210,7 @@ pub struct Cors {
     pub expose: Vec<Header>,
     #[serde(default = "cors_max_age")]
     pub max_age: Timespan,
-    /// Whether cookies and credentials are allowed; the origin is echoed then.
+    /// Whether cookies and credentials are allowed; the response then names the request's origin.
     #[serde(default)]
     pub credentials: bool,
 }

@@ -1,7 +1,7 @@
-//! The codes of the RPC world, as Connect and gRPC know them.
+//! The error codes of RPC, as Connect and gRPC define them.
 //!
-//! Which of them a status of plain HTTP amounts to is in [`super::error_codes`]; which code a refusal
-//! of the gateway has is decided in `proxy::rejection`.
+//! [`super::error_codes`] translates plain HTTP statuses to codes; `proxy::rejection` gives the
+//! gateway's refusals their codes.
 
 /// A code other than `ok`. Its number is that of gRPC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub enum RpcCode {
 }
 
 impl RpcCode {
-    /// All of them, in the order of their numbers.
+    /// All codes, in the order of their numbers.
     pub const ALL: [RpcCode; 16] = [
         RpcCode::Canceled,
         RpcCode::Unknown,
@@ -45,22 +45,22 @@ impl RpcCode {
         RpcCode::Unauthenticated,
     ];
 
-    /// As gRPC writes it.
+    /// The code's number in gRPC.
     pub const fn number(self) -> u8 {
         self as u8
     }
 
-    /// The code of this number.
+    /// The code with this number.
     pub fn numbered(number: u8) -> Option<RpcCode> {
         RpcCode::ALL.into_iter().find(|code| code.number() == number)
     }
 
-    /// The code that Connect writes as `name`.
+    /// The code with this name in Connect.
     pub fn named(name: &str) -> Option<RpcCode> {
         RpcCode::ALL.into_iter().find(|code| code.as_str() == name)
     }
 
-    /// As Connect writes it.
+    /// The code's name in Connect.
     pub const fn as_str(self) -> &'static str {
         match self {
             RpcCode::Canceled => "canceled",

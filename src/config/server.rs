@@ -1,4 +1,4 @@
-//! What is set once for the process: listeners, the admin address, whom to believe.
+//! Settings of the whole process: listeners, the admin address, trusted proxies.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -12,28 +12,29 @@ use serde::{Deserialize, Deserializer};
 use crate::routing::host::HostPattern;
 use crate::units::{self, Size, Timespan};
 
-/// The process.
+/// The process itself.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Server {
     /// Worker threads; 0 = one per core.
     pub threads: usize,
-    /// How long requests in flight may go on after SIGTERM.
+    /// How long requests in flight may continue after SIGTERM.
     pub drain_timeout: Timespan,
-    /// How long to stay open, but not ready, after SIGTERM: what the balancer in front
-    /// needs to notice.
+    /// How long the gateway keeps accepting connections after SIGTERM while it reports not ready,
+    /// so that the load balancer in front notices.
     pub shutdown_delay: Timespan,
-    /// Client connections of all listeners together; 0 = as many as there are descriptors for.
-    /// Absent: half of those, because each of them may need a connection to an upstream.
+    /// Limit on the client connections of all listeners together; 0 = as many as there are
+    /// descriptors for. Absent: half of those, because each client connection may need one to an
+    /// upstream.
     pub max_connections: Option<usize>,
-    /// Idle connections to all upstreams together that are kept for further requests; 0 = as many as
-    /// there are descriptors for. Absent: one for each client connection, at most half of those.
+    /// Limit on the idle connections to all upstreams together that are kept for reuse; 0 = as many
+    /// as there are descriptors for. Absent: one for each client connection, at most half of those.
     pub upstream_pool: Option<usize>,
-    /// Let the kernel back memory with huge pages: a little faster, and an idle connection holds several
-    /// times as much.
+    /// Lets the kernel back memory with huge pages: a little faster, but an idle connection holds
+    /// several times as much memory.
     pub huge_pages: bool,
-    /// Makes the jitter of retries the same in every run, route by route: for tests of whole
-    /// systems. Replicas with one seed would retry in step. Absent: by chance.
+    /// Seed that makes the jitter of retries the same in every run, per route; for tests of whole
+    /// systems. Replicas with the same seed would retry in step. Absent: random.
     pub retry_jitter_seed: Option<u64>,
 }
 
@@ -51,18 +52,18 @@ impl Default for Server {
     }
 }
 
-/// A port that clients connect to. Limits of zero mean none.
+/// An address that clients connect to. A limit of zero means no limit.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listener {
     pub address: SocketAddr,
-    /// From the first byte of a request's head to its last.
+    /// Limit on a request's head, from its first byte to its last.
     #[serde(default = "header_timeout")]
     pub header_timeout: Timespan,
     /// A connection without a request is closed after this long.
     #[serde(default = "idle_timeout")]
     pub idle_timeout: Timespan,
-    /// Connections beyond this many are closed as they arrive.
+    /// Further connections are closed on arrival.
     #[serde(default = "max_connections")]
     pub max_connections: usize,
     #[serde(default = "max_header_bytes")]
@@ -71,48 +72,49 @@ pub struct Listener {
     pub max_path_bytes: Size,
     #[serde(default)]
     pub http2: Http2,
-    /// Absent: without TLS.
+    /// If absent, the listener has no TLS.
     pub tls: Option<Tls>,
 }
 
-/// TLS towards clients, who choose HTTP/2 or HTTP/1.1 in its handshake. The files are read again with
-/// every reload.
+/// TLS for clients. They choose HTTP/2 or HTTP/1.1 in the handshake. A reload reads the files
+/// again.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
-    /// The first one that is for the name a client asks for; else the first.
+    /// The first certificate that fits the name the client asks for is used; otherwise the first of
+    /// all.
     pub certificates: Vec<Certificate>,
-    /// A PEM file of authorities. Who has no certificate of theirs is not let in.
+    /// PEM file of authorities. A client without a certificate of theirs is refused.
     pub client_ca: Option<PathBuf>,
     #[serde(default)]
     pub tickets: Tickets,
 }
 
-/// How clients that return take up their sessions again, which spares both sides the dear part of a
+/// How returning clients resume their sessions, which saves both sides the expensive part of a
 /// handshake.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Tickets {
-    /// Not at all.
+    /// Sessions cannot be resumed.
     Off,
-    /// By tickets that this process alone can open.
+    /// With tickets that only this process can open.
     #[default]
     On,
-    /// By tickets that every replica with a key of this file can open. One key to a line: the first
-    /// one seals, each of them opens.
+    /// With tickets that every replica with a key of this file can open. One key per line: the
+    /// first one seals, all of them open.
     Keys(PathBuf),
 }
 
-/// Two PEM files.
+/// A certificate and its key, in two PEM files.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Certificate {
-    /// The certificate, then those that lead from it to an authority.
+    /// The certificate, followed by the intermediate certificates.
     pub certificate: PathBuf,
     pub key: PathBuf,
 }
 
-/// Connections that speak HTTP/2.
+/// Limits of connections that speak HTTP/2.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Http2 {
@@ -147,12 +149,12 @@ fn max_path_bytes() -> Size {
     Size::kib(8)
 }
 
-/// Where health, metrics and state are served.
+/// The listener for health, metrics and state.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Admin {
     pub address: SocketAddr,
-    /// Names besides `localhost` by which what it shows and does is asked for.
+    /// Host names, besides `localhost`, under which requests to it are accepted.
     pub hosts: Vec<HostPattern>,
 }
 
@@ -162,12 +164,12 @@ impl Default for Admin {
     }
 }
 
-/// How the client's address is found.
+/// How the client's address is determined.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ClientAddress {
-    /// Peers whose `X-Forwarded-*` headers are believed. An element may hold several, separated by
-    /// commas, so that one variable can.
+    /// Peers whose `X-Forwarded-*` headers are trusted. An element may hold several, separated by
+    /// commas, so that one variable can list them all.
     #[serde(deserialize_with = "networks")]
     pub trusted_proxies: Vec<IpNet>,
 }
@@ -192,7 +194,7 @@ fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D:
     Ok(networks.into_iter().flat_map(|networks| networks.0).collect())
 }
 
-/// How many requests one client address may make of the whole gateway, whoever it is.
+/// Limit on the requests of one client address to the whole gateway, whichever caller sends them.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FloodGuard {
@@ -216,17 +218,17 @@ fn interval<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timespan, D::E
     Ok(per)
 }
 
-/// The headers by which a request is known.
+/// The headers that hold a request's ids.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Identifiers {
     pub request_id: Header,
     /// Absent: not handled.
     pub correlation_id: Option<Header>,
-    /// Carries the consumer's name upstream.
+    /// Carries the consumer's name to the upstream.
     pub consumer: Header,
-    /// Carries the number of the attempt upstream, from 1; from a trusted caller, says whether the
-    /// request is a retry already.
+    /// Carries the number of the attempt to the upstream, from 1. From a trusted caller, it says
+    /// whether the request is already a retry.
     pub attempt_count: Header,
 }
 
@@ -241,7 +243,7 @@ impl Default for Identifiers {
     }
 }
 
-/// The name of a header field. Those that frame a message are not for configuration.
+/// The name of a header field. Fields that frame a message cannot be configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header(pub HeaderName);
 

@@ -1,4 +1,4 @@
-//! `routes.NAME.status_map`: statuses that are rewritten on their way to the client.
+//! `routes.NAME.status_map`: statuses that are replaced on their way to the client.
 
 use std::collections::BTreeMap;
 
@@ -6,12 +6,12 @@ use http::StatusCode;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
-/// From a status of the upstream's to the one the client gets.
+/// Maps a status of the upstream to the one the client gets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StatusMap(BTreeMap<u16, StatusCode>);
 
 impl StatusMap {
-    /// What the client gets instead of `status`, if anything.
+    /// The status the client gets instead of `status`; `None` if it is unchanged.
     pub fn get(&self, status: u16) -> Option<StatusCode> {
         self.0.get(&status).copied()
     }
@@ -31,8 +31,7 @@ impl<'de> Deserialize<'de> for StatusMap {
     }
 }
 
-/// How a body is framed depends on these; they cannot be changed into others, nor others into
-/// them.
+/// The framing of a body depends on some statuses. They cannot be replaced, nor replace others.
 fn status(code: u16) -> Option<StatusCode> {
     let fits = (200..600).contains(&code) && !matches!(code, 204 | 205 | 304);
     StatusCode::from_u16(code).ok().filter(|_| fits)

@@ -1,20 +1,20 @@
-//! What an operator writes under `traces`.
+//! The settings of `traces`.
 
 use serde::{Deserialize, Deserializer};
 
 use super::otlp::Otlp;
 use crate::units::Percent;
 
-/// Which requests are traced, and where their spans go. Trace context is passed on either way.
+/// Which requests are traced, and where their spans go. Trace context is forwarded in any case.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Traces {
-    /// What differs from the `otlp` of all signals.
+    /// Settings that differ from the common `otlp`.
     pub otlp: Otlp,
     /// The `service.name` of every span and every metric.
     #[serde(deserialize_with = "service_name")]
     pub service_name: Option<String>,
-    /// The share of the requests that come without a caller's decision.
+    /// The share of requests to sample, among those without a caller's decision.
     pub sample: Percent,
 }
 

@@ -1,4 +1,4 @@
-//! What one key cannot know of another: names that must exist, sums that must fit.
+//! Checks the rules that concern several keys: names must exist, and limits must fit together.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,10 +12,10 @@ use crate::transcode;
 use crate::units::Timespan;
 use crate::upstream::{self, config::Protocol};
 
-/// Names that wrong ones are compared with altogether, to tell which was meant: a part of a second.
+/// Limit on the names compared to find suggestions, over all problems: a fraction of a second.
 const MAX_COMPARED: usize = 100_000;
 
-/// Everything wrong with an otherwise well-formed configuration.
+/// All problems of a configuration whose single values are valid.
 pub(super) fn problems(config: &Config, sources: &Sources) -> Vec<Problem> {
     let mut problems = Vec::new();
     if config.listeners.is_empty() {
@@ -46,7 +46,7 @@ pub(super) fn problems(config: &Config, sources: &Sources) -> Vec<Problem> {
     problems
 }
 
-/// No two listeners, the admin one included, on one address.
+/// No two listeners, the admin listener included, may have the same address.
 fn addresses(config: &Config, problems: &mut Vec<Problem>) {
     let mut taken = BTreeMap::from([(config.admin.address, "admin".to_owned())]);
     for (name, listener) in &config.listeners {
@@ -57,7 +57,7 @@ fn addresses(config: &Config, problems: &mut Vec<Problem>) {
     }
 }
 
-/// HTTP/2 is agreed on by TLS, or known beforehand without it.
+/// TLS negotiates HTTP/2; without TLS it must be known beforehand.
 fn protocol(name: &str, upstream: &upstream::Config, problems: &mut Vec<Problem>) {
     let unfit = match upstream.protocol {
         Protocol::Http1 | Protocol::Auto => return,
@@ -129,7 +129,7 @@ impl RouteCheck<'_> {
         }
     }
 
-    /// All limits of a route are asked in one round trip: they are in one store.
+    /// All limits of a route must use one store, because they are checked in one round trip.
     fn limits(&mut self) {
         let limits = self.route.rate_limit.0.iter().filter_map(|limit| limit.shared.as_ref());
         let stores: BTreeSet<&str> = limits.map(|shared| shared.store.as_str()).collect();
@@ -146,7 +146,7 @@ impl RouteCheck<'_> {
         }
     }
 
-    /// What `replays` speaks of are answers kept for an idempotency key.
+    /// `replays` refers to responses stored for an idempotency key.
     fn replays(&mut self) {
         let free = self.route.rate_limit.0.iter().any(|limit| limit.replays == Replays::Free);
         if free && self.route.idempotency.is_none() {
@@ -154,14 +154,14 @@ impl RouteCheck<'_> {
         }
     }
 
-    /// Claims come from tokens, which somebody must verify.
+    /// A limit by claim needs an authority that verifies tokens.
     fn claims(&mut self) {
         let keyed = self.route.rate_limit.0.iter().any(|limit| limit.key.claims().next().is_some());
         if !keyed {
             return;
         }
         let mut required = self.route.auth.iter().flat_map(|auth| auth.require.iter());
-        // One that is not there, or not well-formed, is reported by itself.
+        // A missing or invalid authority is reported elsewhere.
         let verified = required
             .any(|name| !matches!(self.config.auth.get(name), Some(auth::Config::ApiKey(_))));
         if !verified {
@@ -193,7 +193,7 @@ impl RouteCheck<'_> {
         }
     }
 
-    /// A name must be defined in `section`; a near miss is suggested.
+    /// A name must be defined in `section`; a similar name is suggested.
     fn reference<T>(
         &mut self,
         key: &[&str],
@@ -208,7 +208,7 @@ impl RouteCheck<'_> {
         let problem = Problem::new(at(&path), format!("nothing in `{section}` is named `{name}`"));
         let found = self.problems.len();
         if found >= MAX_FINDINGS || found * known.len() >= MAX_COMPARED {
-            // It will not be shown, or not be the first that is to be compared with ten thousand names.
+            // This problem is not shown, or enough names have been compared already.
             self.problems.push(problem);
             return;
         }
@@ -236,7 +236,7 @@ impl RouteCheck<'_> {
         }
     }
 
-    /// What goes upstream is said once.
+    /// No two settings may determine the same part of the upstream's request.
     fn transcode(&mut self) {
         let Some(transcode) = &self.route.transcode else { return };
         let (set, known) = (&transcode.descriptors, &self.config.descriptors);
@@ -266,7 +266,7 @@ impl RouteCheck<'_> {
         }
     }
 
-    /// A request does not know what its answer will be like.
+    /// A request header cannot depend on the response.
     fn headers(&mut self) {
         let edits = &self.route.headers.request;
         for (key, fields) in [("set", &edits.set), ("add", &edits.add)] {
@@ -297,7 +297,7 @@ impl RouteCheck<'_> {
         }
     }
 
-    /// Parameters a rewrite names must be captured by every pattern of the route.
+    /// Every pattern of the route must capture the parameters that the rewrite names.
     fn rewrite(&mut self) {
         let Some(rewrite) = &self.route.rewrite else { return };
         if let Err(unfit) = rewrite.check(&self.route.matches) {

@@ -1,17 +1,17 @@
 //! The process's own log, on standard error.
 //!
-//! Life cycle and trouble only; nothing per request.
+//! Only the life cycle and failures; nothing for a successful request.
 
 use std::io::IsTerminal;
 
 use env_logger::{Builder, Env, WriteStyle};
 use log::LevelFilter;
 
-/// Start logging. `RUST_LOG` sets levels; the default is `info`.
+/// Starts logging. `RUST_LOG` sets the levels; the default is `info`.
 pub fn init() {
     let mut builder = Builder::from_env(Env::default().default_filter_or("info"));
-    // Pingora logs each failed request, and quotes up to 2 KiB of a malformed one, with
-    // whatever credentials it holds. Failures are in the metrics and in the record.
+    // Pingora logs each failed request, and quotes up to 2 KiB of a malformed one, including any
+    // credentials in it. Failures are in the metrics and in the record.
     builder.filter_module("pingora_proxy", LevelFilter::Off);
     builder.filter_module("pingora_core::server", LevelFilter::Warn);
     builder.filter_module("pingora_core::services", LevelFilter::Warn);

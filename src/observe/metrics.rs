@@ -1,9 +1,9 @@
-//! Everything that can be graphed.
+//! The gateway's metrics.
 //!
-//! Names and labels are defined here and nowhere else. Labels come from configuration,
-//! never from a request. The request path counts in place ([`RouteMetrics`],
-//! [`UpstreamMetrics`]), in what the first request made; state that lives elsewhere (breakers, slots, budgets, queues) is
-//! copied into gauges when somebody asks.
+//! Names and labels are defined here and nowhere else. Labels come from the configuration, never
+//! from a request. The request path counts in place ([`RouteMetrics`], [`UpstreamMetrics`]), in
+//! counters that a route's or upstream's first request creates. State that lives elsewhere
+//! (breakers, bulkheads, budgets, queues) is copied into gauges for each scrape or export.
 
 mod durations;
 mod family;
@@ -31,39 +31,39 @@ pub use route::RouteMetrics;
 pub use store::StoreMetrics;
 pub use upstream::UpstreamMetrics;
 
-/// The gateway's metrics. One per process, shared.
+/// All metrics; one per process, shared.
 pub struct Metrics {
     registry: Registry,
     routes: Live<route::Counts>,
     upstreams: Live<upstream::Counts>,
     limit_stores: store::Stores,
-    /// Requests being answered now.
+    /// Requests in flight.
     pub in_flight: IntGauge,
-    /// Client connections open now.
+    /// Open client connections.
     pub connections: IntGauge,
-    /// Client connections that all listeners may hold together.
+    /// Limit on the client connections of all listeners together.
     pub connections_max: IntGauge,
-    /// Client connections closed on arrival, by the bound that was reached.
+    /// Client connections closed on arrival, by the limit that was reached.
     pub connections_refused: IntCounterVec,
     pub requests_cut: IntCounter,
     pub record: RecordMetrics,
-    /// Handshakes that succeeded: `1.2` and `1.3`; `full` and `resumed`.
+    /// Successful handshakes, by version (`1.2`, `1.3`) and kind (`full`, `resumed`).
     pub tls_handshakes: IntCounterVec,
     pub tls_failed: IntCounter,
-    /// State, copied on demand; locked, so that two scrapes do not mix.
+    /// State copied on demand. Locked, so that two scrapes do not mix.
     pub state: Mutex<StateMetrics>,
-    /// Spans by what became of them: `exported`, `failed`, `dropped`.
+    /// Spans by result: `exported`, `failed`, `dropped`.
     pub trace_spans: IntCounterVec,
-    /// Exports of these metrics by what became of them: `exported`, `failed`.
+    /// Exports of metrics by result: `exported`, `failed`.
     pub metric_exports: IntCounterVec,
     /// Reloads by result.
     pub reloads: IntCounterVec,
-    /// The configuration in force: 1 at start, one more with every reload.
+    /// The generation in force: 1 at start, one more with every reload.
     pub generation: IntGauge,
 }
 
-/// Gauges and counters whose truth lives in the policies and the recorder: reset, then set,
-/// each time somebody asks.
+/// Gauges and counters whose values live in the policies and the recorder. They are reset, then
+/// set, for each scrape or export.
 pub struct StateMetrics {
     pub circuit_state: IntGaugeVec,
     pub circuit_opened: IntCounterVec,
@@ -138,7 +138,8 @@ impl Metrics {
         })
     }
 
-    /// Those of the route with this name; it goes on with those of one that was there before.
+    /// The metrics of the route with this name; they continue those of a previous route with the
+    /// name.
     pub fn route(&self, name: &Arc<str>) -> RouteMetrics {
         RouteMetrics(self.routes.of(name))
     }
@@ -147,12 +148,12 @@ impl Metrics {
         UpstreamMetrics(self.upstreams.of(name))
     }
 
-    /// Those of an entry of `rate_limit_stores`.
+    /// The metrics of an entry of `rate_limit_stores`.
     pub fn limit_store(&self, name: &str) -> StoreMetrics {
         self.limit_stores.of(name)
     }
 
-    /// Everything there is, as it stands.
+    /// All metrics as they are now.
     pub fn gather(&self) -> Vec<MetricFamily> {
         self.registry.gather()
     }
@@ -244,7 +245,7 @@ impl StateMetrics {
 }
 
 impl StateMetrics {
-    /// Forget everything: what has gone with a reload is not shown any more.
+    /// Removes all values, so that what a reload has removed is not shown any more.
     pub fn reset(&self) {
         for gauges in [
             &self.circuit_state,

@@ -1,4 +1,4 @@
-//! What can be seen from outside: metrics, traces, and the log of the process.
+//! What can be observed from outside: metrics, traces, and the process log.
 
 pub mod events;
 pub mod logs;

@@ -1,4 +1,4 @@
-//! Lines of the log about what may happen thousands of times in a second.
+//! Limits log lines about events that can happen thousands of times per second.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -7,18 +7,19 @@ use crate::time::Moment;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Lets one line through in a second, and counts the others.
+/// Allows one line per second, and counts the others.
 #[derive(Debug, Default)]
 pub struct Seldom {
-    /// When the next line may come.
+    /// When the next line is allowed.
     next: AtomicU64,
     left_out: AtomicU64,
 }
 
 impl Seldom {
-    /// Whether a line may be written `now`: then, how many were left out since the last one.
+    /// Whether a line may be written `now`; if so, how many were omitted since the last one.
     pub fn admit(&self, now: Moment) -> Option<u64> {
-        // Relaxed: whose line it is may be decided by chance, nothing is published with it.
+        // Relaxed: it does not matter which caller gets the line, and no other data is published
+        // with it.
         let next = self.next.load(Ordering::Relaxed);
         let after = (now + INTERVAL).as_nanos();
         let taken = now.as_nanos() >= next

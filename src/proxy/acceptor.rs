@@ -1,8 +1,8 @@
-//! Takes client connections in, one task for each listener.
+//! Accepts client connections, one task per listener.
 //!
-//! Pingora's own service accepts first, and lets the task of each connection find out later whether
-//! there is room for it: a burst takes every descriptor in the meantime. Here a connection has its
-//! place before anything else is done for it, or it is closed at once.
+//! Pingora's own service accepts first and lets each connection's task find out later whether there
+//! is room for it, so a burst can use up every descriptor. Here a connection takes its place before
+//! any other work is done for it, or is closed at once.
 
 mod place;
 
@@ -28,9 +28,9 @@ use crate::time::Clock;
 
 /// Connections that wait to be accepted; the kernel may allow fewer.
 const BACKLOG: u32 = 65_535;
-/// Between two attempts to listen on an address.
+/// Pause between two attempts to listen on an address.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
-/// After a failure to accept that will not pass at once, as when descriptors have run out.
+/// Pause after a failure to accept that will not pass at once, such as running out of descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The service that clients connect to.
@@ -48,7 +48,7 @@ impl Acceptors {
 
 #[async_trait]
 impl Service for Acceptors {
-    /// Until the drain: the listening sockets are closed then, and connections go on.
+    /// Runs until the drain begins: then the listening sockets close, and open connections go on.
     async fn start_service(&mut self, _: Option<ListenFds>, shutdown: ShutdownWatch, _: usize) {
         let listeners = self.listeners.clone();
         let load = move || {
@@ -106,7 +106,8 @@ impl Acceptor {
         }
     }
 
-    /// The address was free when the process started. Another process that has taken it since may end.
+    /// Retries for ever: the address was free when the process started, so another process has
+    /// taken it since, and may end.
     async fn listen(&self) -> tokio::net::TcpListener {
         let Listener { name, config, .. } = &*self.listener;
         loop {
@@ -126,7 +127,7 @@ impl Acceptor {
             Ok(place) => place,
             Err(full) => return self.refuse(full),
         };
-        // Fails where the client has left again.
+        // Fails if the client has already disconnected.
         if stream.set_nodelay().is_err() {
             return;
         }
@@ -138,8 +139,8 @@ impl Acceptor {
         });
     }
 
-    /// Closed at once: a client, or the balancer in front, learns it now and can go elsewhere. In
-    /// the kernel's queue it would wait for its own timeout.
+    /// Closes the connection at once, so that the client, or the load balancer in front, learns it
+    /// now and can go elsewhere. In the kernel's queue it would wait for its own timeout.
     fn refuse(&self, full: Full) {
         let metrics = &self.listeners.shared.metrics;
         metrics.connections_refused.with_label_values(&[full.as_str()]).inc();
@@ -165,7 +166,7 @@ impl Acceptor {
 
     async fn recover(&self, error: &io::Error) {
         use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
-        // Of one connection, whose client has left.
+        // Concerns one connection only, whose client has left.
         if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) {
             return;
         }
@@ -179,13 +180,13 @@ impl Acceptor {
 
 fn listen_on(address: SocketAddr) -> io::Result<tokio::net::TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // Connections of a predecessor that are still closing do not keep the port.
+    // Connections of a previous process that are still closing must not keep the port.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
-/// A process without its server stops, too.
+/// Also returns when the server that would announce the shutdown is gone.
 async fn until_stopped(shutdown: &mut ShutdownWatch) {
     let _stopped = shutdown.wait_for(|stops| *stops).await.is_ok();
 }

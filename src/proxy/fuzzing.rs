@@ -1,5 +1,5 @@
-//! Fuzz targets for HTTP/1: what the gateway makes of a head and a body, and what Pingora makes of
-//! the same bytes. Where the two disagree about the end of a request, requests can be smuggled.
+//! Fuzz targets for HTTP/1: how the gateway reads a head and a body, and how Pingora reads the same
+//! bytes. Where the two disagree about the end of a request, requests can be smuggled.
 
 pub mod rpc;
 
@@ -15,17 +15,18 @@ use super::downstream::framing::{Framing, Malformed};
 use super::downstream::head::{self, Fault, Head, Scanner};
 use super::downstream::limits::Limits;
 
-/// How input is cut, besides not at all.
+/// Sizes of the pieces that input is cut into. Every input is read whole as well.
 const CUTS: [usize; 4] = [1, 2, 5, 64];
 const LIMITS: Limits = Limits { max_header_bytes: 2048, max_path_bytes: 512 };
-/// Beyond what a head in the place of another has.
+/// No limits: a head that replaces a refused one is not bounded by the listener's limits.
 const NO_LIMITS: Limits = Limits { max_header_bytes: 0, max_path_bytes: 0 };
 const CHUNKED: &[u8] = b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
 
 /// What a client sends on a new connection: a head, and what follows it.
 ///
-/// The verdict is the same however the bytes arrive. A head that passes means the same to Pingora, or
-/// Pingora refuses it. What takes the place of a refused head passes.
+/// The verdict does not depend on how the bytes are split. A head that the gateway accepts means
+/// the same to Pingora, or Pingora refuses it. The replacement for a refused head is always
+/// accepted.
 pub fn head(input: &[u8]) {
     let whole = scan(input, input.len());
     for size in CUTS {
@@ -39,7 +40,8 @@ pub fn head(input: &[u8]) {
     }
 }
 
-/// A body in chunks, and what follows it: Pingora finds its end, and its data, where the gateway does.
+/// A chunked body, and what follows it: Pingora finds the same end and the same data as the
+/// gateway.
 pub fn body(input: &[u8]) {
     let request = [CHUNKED, input].concat();
     match scan(&request, request.len()) {
@@ -52,7 +54,7 @@ fn scan(input: &[u8], size: usize) -> Result<Option<Head>, Fault> {
     scan_within(input, size, &LIMITS)
 }
 
-/// As the bytes of a connection are looked at: all of them, each time some have come.
+/// Scans as a connection does: all bytes received so far, each time more have arrived.
 fn scan_within(input: &[u8], size: usize, limits: &Limits) -> Result<Option<Head>, Fault> {
     let mut scanner = Scanner::default();
     for end in ends(input.len(), size) {
@@ -96,7 +98,8 @@ fn check_request(input: &[u8], found: Head) {
     let Ok(end) = at_once(session.read_request()) else { return check_stand_in(head) };
     let request = session.req_header();
     assert!(head.starts_with(request.method.as_str().as_bytes()));
-    // Pingora encodes what is not legal in a target, such as control characters, and reads that.
+    // Pingora percent-encodes characters that are illegal in a target, such as control characters,
+    // and reads the result.
     let read = request.raw_path();
     let means = |target| percent_decode(target).collect::<Vec<u8>>();
     assert!(read == target || means(read) == means(target), "Pingora sees another target");
@@ -121,7 +124,7 @@ fn check_request(input: &[u8], found: Head) {
     }
 }
 
-/// How much of `bytes` belongs to the body, and whether that is all of it.
+/// How many of `bytes` belong to the body, and whether the body is complete.
 fn take(mut framing: Framing, bytes: &[u8], size: usize) -> Result<(usize, bool), Malformed> {
     let mut all = 0;
     for piece in bytes.chunks(size.max(1)) {
@@ -135,7 +138,7 @@ fn take(mut framing: Framing, bytes: &[u8], size: usize) -> Result<(usize, bool)
     Ok((all, framing.is_done()))
 }
 
-/// The data of a body that is known to be sound, as a second reader of RFC 9112 finds it.
+/// The data of a body known to be well formed, decoded by a second, independent reader of RFC 9112.
 fn data(framing: Framing, mut body: &[u8]) -> Vec<u8> {
     if !matches!(framing, Framing::Chunks(_)) {
         return body.to_vec();
@@ -154,7 +157,7 @@ fn data(framing: Framing, mut body: &[u8]) -> Vec<u8> {
     }
 }
 
-/// What Pingora reads in the place of a refused head is a request to it, as long as is said.
+/// The replacement for a refused head is a valid request to Pingora, of the stated length.
 fn check_stand_in(refused: &[u8]) {
     let (head, framing) = head::stand_in(refused);
     let found = scan_within(&head, head.len(), &NO_LIMITS).expect("a sound head");
@@ -166,14 +169,14 @@ fn check_stand_in(refused: &[u8]) {
     assert_eq!(session.is_body_empty(), framing.is_done());
 }
 
-/// Pingora's reader of requests, on a connection on which `bytes` have come and no more will.
+/// Pingora's request reader, on a connection on which `bytes` have arrived and no more will.
 fn session(bytes: &[u8]) -> HttpSession {
     let (mut client, server) = tokio::io::duplex(bytes.len().max(1));
     at_once(client.write_all(bytes)).expect("there is room");
     HttpSession::new(Box::new(server))
 }
 
-/// The result of what has nothing to wait for.
+/// The result of a future that never has to wait.
 fn at_once<F: Future>(future: F) -> F::Output {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => output,

@@ -2,19 +2,19 @@
 //!
 //! | phase | once per | what happens |
 //! |---|---|---|
-//! | `early_request_filter` | request | the head is complete: lift its time limit, know the client, name the request |
+//! | `early_request_filter` | request | the head is complete: lift its time limit, identify the client, give the request its ids |
 //! | `request_filter` | request | route; then flood guard, credentials, rate limits, idempotency key, breakers, bulkhead; or the refusal |
 //! | `upstream_peer` | attempt | wait before a retry (watching the client), choose an endpoint, set its timeouts |
-//! | `upstream_request_filter` | attempt | every header write |
-//! | `request_body_filter` | attempt | cap, count, tap |
+//! | `upstream_request_filter` | attempt | write the headers of the upstream request |
+//! | `request_body_filter` | attempt | limit, count and copy the request body |
 //! | `upstream_response_filter` | attempt | classify; retry, fall back or pass on |
-//! | `fail_to_connect`, `error_while_proxy` | attempt | the same, for attempts without an answer |
-//! | `response_filter` | request | headers out; a `durable` or `sync` record commits; an answer begins to be kept |
-//! | `fail_to_proxy` | request | the refusal, where there is no answer to pass on |
-//! | `logging` | request | the answer to a transcoded call; breakers, record, spans, metrics |
+//! | `fail_to_connect`, `error_while_proxy` | attempt | the same, for attempts without a response |
+//! | `response_filter` | request | write the response headers; commit a `durable` or `sync` record; start to keep the response |
+//! | `fail_to_proxy` | request | the refusal, if there is no response to pass on |
+//! | `logging` | request | the response to a transcoded call; breakers, record, spans, metrics |
 //!
-//! Nothing but this file turns a decision into HTTP; the decisions themselves are made
-//! elsewhere.
+//! This file only connects Pingora's phases to the modules that do the work. The gateway's own
+//! responses are written in [`super::reply`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,7 +53,7 @@ impl Gateway {
 
 #[async_trait]
 impl ProxyHttp for Gateway {
-    /// Boxed: Pingora moves it about, and it is large.
+    /// Boxed: Pingora moves the context often, and it is large.
     type CTX = Box<Context>;
 
     fn new_ctx(&self) -> Box<Context> {
@@ -63,7 +63,7 @@ impl ProxyHttp for Gateway {
         Box::new(Context::new(snapshot, connection, shared.lifecycle.enter(), Clock::now()))
     }
 
-    /// None: Pingora's default module allocates a compression context per request.
+    /// Registers no modules: Pingora's default module allocates a compression context per request.
     fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
     async fn early_request_filter(
@@ -82,7 +82,7 @@ impl ProxyHttp for Gateway {
             report::recording::expect(self.shared.recorder.as_ref(), ctx);
             return Ok(false);
         }
-        // Boxed: most requests are forwarded, and have no use for its room.
+        // Boxed: most requests are forwarded, and need not carry this future's state.
         Box::pin(reply::choose::answer(&self.shared, session, ctx, admitted)).await;
         Ok(true)
     }
@@ -125,7 +125,7 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         ctx: &mut Box<Context>,
     ) -> Result<()> {
-        // 103 and its like come before the answer; 101 is one.
+        // 103 and the like come before the response; 101 is the response.
         if response.status.is_informational() && response.status != 101 {
             return Ok(());
         }
@@ -155,7 +155,7 @@ impl ProxyHttp for Gateway {
         }
         if ctx.keyed.is_some() {
             let has_body = response::head::has_body(session, head);
-            // Boxed, as below: most answers have no use for its room.
+            // Boxed, as below: most responses need not carry this future's state.
             Box::pin(response::keeping::begin(ctx, head, has_body)).await;
         }
         response::headers::prepare_response(session, head, ctx)?;
@@ -212,7 +212,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut Box<Context>,
         reused: bool,
     ) -> Box<Error> {
-        // Pingora leaves errors of reused connections undecided, and panics if they stay so.
+        // Pingora leaves this undecided for reused connections, and panics if it stays so.
         error.retry.decide_reuse(reused);
         let stale = error.retry();
         let refused = attempt::ended::is_refused(&error);
@@ -229,7 +229,7 @@ impl ProxyHttp for Gateway {
             false => attempt::ended::classify(&error, session, ctx, Clock::now()),
         };
         if session.was_upgraded() {
-            // However a tunnel ends, it is nobody's fault.
+            // The end of a tunnel is not a failure, whichever side ends it.
             return error;
         }
         if exchange::sent::is_answered(session) {
@@ -276,7 +276,7 @@ impl ProxyHttp for Gateway {
             return nothing;
         }
         let rejection = ctx.end.rejection.take().unwrap_or(Rejection::Internal);
-        // Pingora closes the connection after this phase: the answer must say so.
+        // Pingora closes the connection after this phase: the response must say so.
         session.set_keepalive(None);
         reply::choose::refuse(&self.shared, session, ctx, rejection).await;
         FailToProxy {
@@ -287,12 +287,12 @@ impl ProxyHttp for Gateway {
 
     async fn logging(&self, session: &mut Session, e: Option<&Error>, ctx: &mut Box<Context>) {
         if ctx.body.call.is_some() {
-            // Boxed: few requests have a use for its room.
+            // Boxed: few requests need this future's state.
             Box::pin(reply::call::answer_call(&self.shared, session, ctx)).await;
         }
         report::ended(&self.shared, session, ctx, e.is_none());
         if ctx.end.rejection.is_some() && !ctx.end.client_gone {
-            // Nothing is held for it any more.
+            // Release what the request holds before lingering for the client.
             ctx.admission = Default::default();
             reply::linger::linger(session).await;
         }

@@ -1,7 +1,7 @@
 //! Client connections, before Pingora reads from them and between its requests.
 //!
-//! Bounds what one connection may hold up: how many there are, how long they idle, how
-//! long a head may take. What a request may do is decided in [`super::gateway`].
+//! Bounds what one connection may use: how many connections there are, how long they stay idle, how
+//! long a head may take. [`super::gateway`] decides what a request may do.
 
 use std::future::Future;
 use std::io;
@@ -35,18 +35,18 @@ use crate::runtime::shared::Shared;
 use crate::runtime::tls::handshake;
 use crate::time::{Clock, Moment};
 
-/// A deadline that has passed this long ago was not noticed where it should have been.
+/// A request that is this far past its deadline is cut off: the phase that was to notice has not.
 const GRACE: Duration = Duration::from_millis(80);
 
-/// All listeners: they share one proxy, and with it one pool of upstream connections.
+/// All listeners. They share one proxy, and with it one pool of upstream connections.
 pub struct Listeners {
     proxy: Arc<HttpProxy<Gateway>>,
     listeners: Vec<Arc<Listener>>,
     pub shared: Arc<Shared>,
-    /// Client connections that all of them may hold together.
+    /// Limit on the client connections of all listeners together.
     pub max_connections: usize,
     pub open: AtomicUsize,
-    /// Most that have been open at once since this was last looked at.
+    /// The highest number open at once since this was last read.
     pub most_open: AtomicUsize,
 }
 
@@ -89,7 +89,7 @@ impl Listeners {
         self.listeners.iter()
     }
 
-    /// Bring to an end what goes on without a client.
+    /// Ends background work that belongs to no client connection.
     pub async fn clean_up(&self) {
         self.proxy.http_cleanup().await;
     }
@@ -101,7 +101,7 @@ impl Listeners {
         shutdown: &ShutdownWatch,
     ) {
         let Config { idle_timeout, header_timeout, .. } = &listener.config;
-        // A new connection has no idle time to spend: it has come to send a head.
+        // A new connection has no idle time: the client connected to send a request.
         let limits = [**idle_timeout, **header_timeout];
         let first = limits.into_iter().filter(|l| !l.is_zero()).min().unwrap_or_default();
         let guard = Arc::new(Guard::new(**idle_timeout, **header_timeout, Clock::now()));
@@ -109,7 +109,8 @@ impl Listeners {
         let peer = peer_of(&stream);
         let (stream, protocol, until) = match &listener.config.tls {
             None => (stream, None, None),
-            // Boxed, as HTTP/2 below: what a connection of HTTP/1 does not need, it does not carry.
+            // Boxed, as for HTTP/2 below, so that a plain HTTP/1 connection does not carry this
+            // state.
             Some(_) => match Box::pin(self.agree(stream, listener, first)).await {
                 Some((stream, protocol, until)) => (stream, Some(protocol), until),
                 None => return self.shared.metrics.tls_failed.inc(),
@@ -136,8 +137,8 @@ impl Listeners {
         }
     }
 
-    /// The handshake of TLS, by the configuration in force, and when the certificate of the client
-    /// expires, if it has shown one; `None` where it fails, or takes longer than `limit`.
+    /// The TLS handshake, by the configuration in force. Also returns when the client's certificate
+    /// expires, if it presented one. `None` if the handshake fails or takes longer than `limit`.
     async fn agree(
         &self,
         stream: Stream,
@@ -161,7 +162,7 @@ impl Listeners {
         Some((Box::new(stream), protocol, agreed.terms.client_until.map(end_of)))
     }
 
-    /// One request after the other. The gateway reads each head before Pingora does.
+    /// Serves one request after the other. The gateway reads each head before Pingora does.
     async fn serve_h1(&self, io: GuardedIo, connection: &Connection, shutdown: &ShutdownWatch) {
         let Connection { guard, limits, .. } = connection;
         let mut shutdown_seen = shutdown.clone();
@@ -178,13 +179,13 @@ impl Listeners {
                 }
                 head
             });
-            // The end of a connection between two requests, or of its time, is the usual one.
+            // A connection usually ends here: closed between two requests, or at its time limit.
             if head.await.is_err() || connection.is_over() {
                 return;
             }
             let (stream, kept) = loop {
                 let mut session = ServerSession::new_http1(io);
-                // No keep-alive timeout of Pingora's: the guard bounds idle time.
+                // No keep-alive timeout in Pingora: the guard bounds idle time.
                 session.set_keepalive((!*shutdown.borrow()).then_some(0));
                 session.set_read_timeout(None);
                 if let Some(settings) = settings.take() {
@@ -211,7 +212,7 @@ impl Listeners {
         }
     }
 
-    /// Each stream is a task of its own, which ends with the request.
+    /// Each stream has its own task, which ends with the request.
     async fn serve_h2(
         self: &Arc<Self>,
         io: GuardedIo,
@@ -236,11 +237,12 @@ impl Listeners {
                     until,
                     orders: Some(Orders::default()),
                 });
-                // It was on its way when the connection was told to go.
+                // The stream was opened before the client learned that the connection is closing.
                 if connection.is_over() {
                     return;
                 }
-                // Boxed before it becomes part of a task, which is moved about until it runs.
+                // Boxed before it becomes part of a task: the future is moved several times before
+                // it runs.
                 let stream = Box::new(GuardedStream::new(stream, connection.clone()));
                 let (listeners, shutdown) = (self.clone(), shutdown.clone());
                 let alarms = alarms.clone();
@@ -275,7 +277,7 @@ fn peer_of(stream: &Stream) -> Option<Peer> {
     Some(Peer::new(digest.peer_addr()?.as_inet()?.ip()))
 }
 
-/// As the metrics have it.
+/// The value of the metric's label.
 fn version_label(version: &'static str) -> &'static str {
     match version {
         "TLSv1_2" => "1.2",
@@ -284,19 +286,22 @@ fn version_label(version: &'static str) -> &'static str {
     }
 }
 
-/// The end of a second of the wall clock, which counts from 1970; now, if that has passed.
+/// The moment at which the given second of Unix time ends; now, if it has passed.
 fn end_of(second: u64) -> Moment {
     let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Clock::now() + Duration::from_secs(second.saturating_add(1)).saturating_sub(since_1970)
 }
 
-/// An address nobody else listens on, or why not: Pingora itself would retry for half a
-/// minute and then panic.
+/// Checks that no other process listens on `address`. Pingora would retry for half a minute and
+/// then panic.
+///
+/// # Errors
+/// The error of binding the address.
 pub fn check_free(address: SocketAddr) -> std::io::Result<()> {
     let listener = std::net::TcpListener::bind(address)?;
     drop(listener);
     Ok(())
 }
 
-/// Kept small: an idle connection holds one of these besides its buffers.
+/// Kept small: an idle connection holds one of these, and little else besides its buffers.
 const _: () = assert!(std::mem::size_of::<Guard>() <= 104);

@@ -1,5 +1,5 @@
-//! What survives a reload, thing by thing and by name: kept if its own configuration is
-//! unchanged, resized where that has a meaning, fresh otherwise.
+//! What survives a reload, item by item and by name: kept if its own configuration is unchanged,
+//! resized where that is possible, otherwise made anew.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
@@ -31,8 +31,8 @@ pub(super) fn flood_guard(config: &Config, before: Option<&Snapshot>) -> Option<
     Some(kept.unwrap_or_else(|| Arc::new(FloodGuard::new(wanted.clone()))))
 }
 
-/// Limits are known by what they say, wherever in the list. Each old one is kept once: of two
-/// that say the same, both count.
+/// Limits are identified by their configuration, wherever they stand in the list. Each old limiter
+/// is reused at most once: of two equal limits, each keeps its own count.
 pub(super) fn limiters(config: &config::Route, old: Option<&Arc<Route>>) -> Vec<Arc<Limiter>> {
     let mut old = old.map(|old| old.policies.rate_limits.clone()).unwrap_or_default();
     let mut keep = |wanted: &rate_limit::Config| match old
@@ -56,7 +56,7 @@ pub(super) fn breaker(
     Some(kept.unwrap_or_else(|| Arc::new(Breaker::new(wanted.clone(), now))))
 }
 
-/// Requests in flight stay counted whatever the new limit is; [`resize`] brings that in force.
+/// Requests in flight stay counted whatever the new limit is; [`resize`] applies the new limit.
 pub(super) fn bulkhead(config: &config::Route, old: Option<&Arc<Route>>) -> Option<Arc<Bulkhead>> {
     let wanted = config.bulkhead.as_ref()?;
     let kept = old.and_then(|old| old.policies.bulkhead.clone());
@@ -76,7 +76,7 @@ pub(super) fn budgets(
     config.retry_budgets.iter().map(|(name, c)| (name.clone(), keep(name, c))).collect()
 }
 
-/// Stores that have no URL are none.
+/// Opens the configured stores. An entry without a URL counts as no store, and is left out.
 pub(super) fn limit_stores(
     config: &Config,
     before: Option<&Snapshot>,
@@ -142,21 +142,23 @@ pub(super) fn upstreams(
     targets
 }
 
-/// What must be alike for a pooled connection to be used again: all that a connection is made and
-/// verified by, and that Pingora's own key leaves out. The authorities count by what they are, not by
-/// the path of their file: a connection that was verified by others is not used any more.
+/// Hashes what must be equal for a pooled connection to be reused: everything that a connection is
+/// made and verified by, as far as Pingora's own key leaves it out. Authorities count by their
+/// content, not by the path of their file: a connection verified by other authorities is not
+/// reused.
 fn pool_key(name: &str, config: &upstream::Config, ca: Option<&[CertificateDer<'_>]>) -> u64 {
     let mut hasher = std::hash::DefaultHasher::new();
     let upstream::config::Tls { server_name, verify, ca: _ } = &config.tls;
     (name, config.protocol, server_name, verify).hash(&mut hasher);
     ca.map(|certificates| certificates.iter().map(|c| c.as_ref()).collect::<Vec<&[u8]>>())
         .hash(&mut hasher);
-    // A connection keeps the probes it was made with.
+    // A connection keeps the keep-alive settings it was made with.
     (*config.tcp_keepalive, *config.h2_ping_interval).hash(&mut hasher);
     hasher.finish()
 }
 
-/// A file of PEM certificates. Checked here, because Pingora panics on a bad one.
+/// Reads a file of PEM certificates. They are checked here, because Pingora panics on an invalid
+/// one.
 fn read_authorities(path: &std::path::Path) -> Result<Vec<CertificateDer<'static>>, String> {
     use rustls::pki_types::pem::PemObject;
 
@@ -202,8 +204,8 @@ pub(super) fn authorities(
     authorities
 }
 
-/// The claims by which any limit counts that bearers of this authority's tokens may meet; in order,
-/// each once.
+/// The claims that key any limit which tokens of this authority can meet; sorted, without
+/// repetitions.
 fn keyed_claims(config: &Config, authority: &str) -> Arc<[Arc<str>]> {
     if let Some(auth::Config::ApiKey(_)) = config.auth.get(authority) {
         return Arc::default();
@@ -216,8 +218,8 @@ fn keyed_claims(config: &Config, authority: &str) -> Arc<[Arc<str>]> {
     claims.into_iter().map(Arc::from).collect()
 }
 
-/// Give kept bulkheads the size that a generation wants. Not before it is in force: a
-/// generation may still be refused while it is compiled.
+/// Gives kept bulkheads the size that a generation wants. Called only once it is in force: until
+/// then, compiling it may still fail.
 pub(super) fn resize(snapshot: &Snapshot) {
     for route in &snapshot.routes {
         if let (Some(bulkhead), Some(wanted)) = (&route.policies.bulkhead, &route.config.bulkhead) {

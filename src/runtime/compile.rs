@@ -1,4 +1,4 @@
-//! A configuration becomes a generation: everything in it is looked up, compiled, or taken over.
+//! Compiles a configuration into a generation: every part is looked up, compiled, or taken over.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,10 +27,10 @@ use crate::record::Query;
 use crate::time::Moment;
 
 impl Snapshot {
-    /// Compile `config`; state is taken over from `before`.
+    /// Compiles `config`; state is taken over from `before`.
     ///
     /// # Errors
-    /// What could only be found out by compiling: invalid keys, routes that conflict.
+    /// What only compiling can find out: invalid keys, conflicting routes.
     pub fn compile(
         mut config: Config,
         before: Option<&Snapshot>,

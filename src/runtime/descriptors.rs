@@ -1,7 +1,8 @@
-//! The limit of open files, and what of it is for whom.
+//! The limit on open files, and how it is shared out.
 //!
-//! Clients decide how many connections there are to them and, through their requests, to upstreams.
-//! Those may not take every descriptor: some are kept for the admin listener, the stores and files.
+//! Clients decide how many connections they open, and through their requests how many go to
+//! upstreams. Together those must not take every descriptor: some are reserved for the admin
+//! listener, the stores and files.
 
 use std::os::fd::{AsRawFd, RawFd};
 
@@ -9,22 +10,23 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::server::Server;
 
-/// For the gateway's own files, its stores and the admin listener, at least and at most.
+/// Least and most descriptors reserved for the gateway's own files, its stores and the admin
+/// listener.
 const RESERVE: (usize, usize) = (64, 1024);
-/// Below this limit the operator is told.
+/// Below this limit the gateway warns the operator.
 const FEW: usize = 1024;
-/// Connections of probes, scrapes and operators.
+/// The most connections of probes, scrapes and operators.
 const ADMIN: usize = 64;
 
 /// How many files and sockets the process may have open. The kernel gives each new one the lowest
-/// number that is free, so its number says how many there are.
+/// free number, so that number tells how many are open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Descriptors {
     limit: usize,
 }
 
 impl Descriptors {
-    /// Raise the limit as far as the process may, and say which it is.
+    /// Raises the limit as far as the process may, and returns it.
     pub fn raise() -> Self {
         let before = getrlimit(Resource::Nofile);
         if before.current != before.maximum {
@@ -36,14 +38,14 @@ impl Descriptors {
         Descriptors::current()
     }
 
-    /// As the limit is now.
+    /// The limit as it is now.
     pub fn current() -> Self {
         let limit = getrlimit(Resource::Nofile).current;
         let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
         Descriptors { limit }
     }
 
-    /// Client connections that all listeners may hold together.
+    /// How many client connections all listeners may hold together.
     pub fn connections(self, server: &Server) -> usize {
         let most = self.most();
         match server.max_connections {
@@ -53,8 +55,9 @@ impl Descriptors {
         }
     }
 
-    /// Idle connections to upstreams that are kept for further requests. Every client can leave one
-    /// behind, and a request that finds none connects; but idle ones may not crowd clients out.
+    /// How many idle connections to upstreams are kept for reuse. Each client may leave one behind,
+    /// and a request that finds none opens a new one; but idle connections must not crowd out
+    /// clients.
     pub fn upstream_pool(self, server: &Server) -> usize {
         let most = self.most();
         match server.upstream_pool {
@@ -64,17 +67,17 @@ impl Descriptors {
         }
     }
 
-    /// What clients and upstreams may take together.
+    /// How many connections clients and upstreams may have together.
     fn most(self) -> usize {
         self.limit - self.reserve()
     }
 
-    /// Connections that the admin listener may hold.
+    /// How many connections the admin listener may hold.
     pub fn admin_connections(self) -> usize {
         (self.kept() / 2).clamp(1, ADMIN)
     }
 
-    /// Whether this descriptor is one of the last, which neither clients nor upstreams may take.
+    /// Whether this descriptor is one of the last, which neither clients nor upstreams may use.
     pub fn keeps(self, descriptor: &impl AsRawFd) -> bool {
         self.keeps_number(descriptor.as_raw_fd())
     }
@@ -83,7 +86,7 @@ impl Descriptors {
         usize::try_from(number).is_ok_and(|number| number >= self.limit - self.kept())
     }
 
-    /// What client connections and those to upstreams leave over. Half of it is open already once
+    /// How many descriptors are not for clients or upstreams. Half of them are already in use once
     /// the gateway runs.
     fn reserve(self) -> usize {
         (self.limit / 10).clamp(RESERVE.0, RESERVE.1).min(self.limit / 2)
@@ -93,7 +96,7 @@ impl Descriptors {
         self.reserve() / 2
     }
 
-    /// What the operator should know of `server` under this limit.
+    /// What the operator should know about `server` under this limit.
     pub fn warnings(self, server: &Server) -> Vec<String> {
         let Descriptors { limit } = self;
         let (connections, pool) = (self.connections(server), self.upstream_pool(server));
@@ -131,7 +134,7 @@ impl Descriptors {
         warnings
     }
 
-    /// Say how many clients there is room for, and what to do if those are few.
+    /// Logs how many clients there is room for, and what to do if that is few.
     pub fn report(self, server: &Server) {
         for warning in self.warnings(server) {
             log::warn!("{warning}");

@@ -1,5 +1,5 @@
-//! The end: not ready first, then no new connections, then wait for what is in flight, then
-//! write what is still to be written, then exit.
+//! The shutdown: report not ready, stop accepting connections, wait for the requests in flight,
+//! write what is left to write, exit.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,19 +13,19 @@ use super::signals;
 use crate::config::server::Server;
 use crate::observe::otlp::push::Push;
 
-/// How often the end of the last request is looked for.
+/// How often the drain checks whether the last request has ended.
 const POLL: Duration = Duration::from_millis(10);
-/// What writing the rest of the record, and sending the last spans and metrics beside it, may take.
+/// Limit on writing the rest of the record, and on sending the last spans and metrics meanwhile.
 const FLUSH_LIMIT: Duration = Duration::from_secs(5);
 
-/// What writing the last lines about requests may take.
+/// Limit on writing the last log lines about requests.
 const LOG_LIMIT: Duration = Duration::from_secs(1);
 
-/// Tells Pingora when to stop listening; and sees to it that the process ends as soon as it
-/// is idle, which Pingora by itself does not.
+/// Tells Pingora when to stop listening. Ends the process as soon as it is idle, which Pingora does
+/// not do.
 pub struct Drain {
     shared: Arc<Shared>,
-    /// Taken by the one end there is.
+    /// Taken by the shutdown, of which there is only one.
     push: Mutex<Option<Push>>,
     server: Server,
 }
@@ -35,7 +35,8 @@ impl Drain {
         Drain { shared, push: Mutex::new(push), server }
     }
 
-    /// Longer than everything the drain may take: Pingora sleeps this out and is overtaken.
+    /// Seconds, longer than the drain can take: Pingora sleeps this long, and the process exits
+    /// first.
     pub fn grace_seconds(server: &Server) -> u64 {
         let all = *server.drain_timeout + FLUSH_LIMIT + Duration::from_secs(5);
         all.as_secs()
@@ -50,14 +51,14 @@ impl ShutdownSignalWatch for Drain {
         self.shared.lifecycle.set_draining();
         tokio::time::sleep(*self.server.shutdown_delay).await;
         let (shared, limit) = (self.shared.clone(), *self.server.drain_timeout);
-        // A thread of its own: Pingora stops the runtime this future lives on.
+        // Needs its own thread: Pingora stops the runtime this future runs on.
         let push = self.push.lock().unwrap_or_else(PoisonError::into_inner).take();
         std::thread::spawn(move || finish(shared, push, limit));
         ShutdownSignal::GracefulTerminate
     }
 }
 
-/// Wait for the requests in flight, write the record, exit.
+/// Waits for the requests in flight, writes the record, exits.
 fn finish(shared: Arc<Shared>, push: Option<Push>, limit: Duration) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let code = match runtime {
@@ -108,11 +109,11 @@ async fn close_metrics(push: Option<Push>) {
     }
 }
 
-/// Until nothing is in flight, or until `limit`; how many requests are left then.
+/// Waits until no request is in flight, or for `limit`. Returns how many are left.
 async fn idle(shared: &Shared, limit: Duration) -> usize {
     let until = Instant::now() + limit;
-    // Connections whose request is being read when the listeners close are answered too: they
-    // appear within a poll or two.
+    // A request that is still being read when the listeners close is served too: it is counted
+    // within a poll or two.
     let mut quiet = 0;
     while Instant::now() < until {
         tokio::time::sleep(POLL).await;

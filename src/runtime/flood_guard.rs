@@ -1,7 +1,7 @@
-//! Requests per client address, roughly and in fixed memory: what holds off a flood before it
-//! costs the checking of credentials.
+//! Counts requests per client address, approximately and in fixed memory, so that a flood is
+//! refused before it costs the checking of credentials.
 //!
-//! Exact limits, by whoever the credentials prove, are in [`crate::policy::rate_limit`].
+//! Exact limits, for verified callers, are in [`crate::policy::rate_limit`].
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,22 +13,22 @@ use crate::config::server;
 use crate::policy::rate_limit::Subject;
 use crate::time::Moment;
 
-/// Rows of the sketch; an address is counted in one slot of each, and the least of them is taken.
+/// Rows of the sketch. An address has one slot in each, and its count is the smallest of them.
 const ROWS: usize = 4;
-/// With two intervals of 8 bytes a slot, 1 MiB in all.
+/// With 8 bytes per slot and one sketch for each of two intervals, 1 MiB in all.
 const SLOTS: usize = 16 * 1024;
 
 /// One for all listeners and routes.
 ///
-/// It counts by intervals, so up to twice `requests` pass around the seam of two. Within an
-/// interval a count-min sketch never counts too little, but for requests of the very moment in
-/// which one begins after a pause; an address may be charged with others' requests, by about one
-/// for every 16,384 that arrive in it, less where traffic is uneven.
+/// It counts by intervals, so up to twice `requests` can pass around the boundary between two.
+/// Within an interval a count-min sketch never counts too few, except for requests at the very
+/// moment in which an interval begins after a pause. An address may be charged with requests of
+/// others: about one for every 16,384 that arrive in the interval, fewer if traffic is uneven.
 pub struct FloodGuard {
     config: server::FloodGuard,
-    /// For even and for odd intervals: the one not counted in is clean for the next.
+    /// For even and for odd intervals: the one not in use is already cleared for the next.
     sketches: [Estimator; 2],
-    /// The number of the latest interval anybody has counted in.
+    /// The number of the latest interval in which a request was counted.
     latest: AtomicU64,
 }
 
@@ -38,7 +38,7 @@ impl FloodGuard {
         FloodGuard { config, sketches, latest: AtomicU64::new(0) }
     }
 
-    /// What it was made from. A reload keeps a guard whose configuration is unchanged.
+    /// The configuration it was made from. A reload keeps the guard if that is unchanged.
     pub fn config(&self) -> &server::FloodGuard {
         &self.config
     }
@@ -46,8 +46,8 @@ impl FloodGuard {
     /// Counts a request from `address`.
     ///
     /// # Errors
-    /// The address has made too many in this interval; with the time until the next one. Requests
-    /// that are refused count too, but only in this interval.
+    /// The time until the next interval, if the address has made too many requests in this one.
+    /// Refused requests count too, but only in this interval.
     pub fn observe(&self, address: IpAddr, now: Moment) -> Result<(), Duration> {
         let per = u64::try_from(self.config.per.as_nanos()).unwrap_or(u64::MAX);
         let interval = now.as_nanos() / per;
@@ -57,10 +57,10 @@ impl FloodGuard {
         if within { Ok(()) } else { Err(Duration::from_nanos(per - now.as_nanos() % per)) }
     }
 
-    /// The first to count in an interval cleans up, and only it.
+    /// The first request of an interval, and only that one, clears the sketch for the next.
     fn begin(&self, interval: u64) {
-        // Relaxed: nothing is published with it. Whoever counts before the cleaning is done loses
-        // his count, which one does who is late by a whole interval.
+        // Relaxed: no other data is published with it. A request counted before the clearing ends
+        // may lose its count, which happens only to one that is late by a whole interval.
         let latest = self.latest.load(Ordering::Relaxed);
         let swap = |next| {
             let (ok, failed) = (Ordering::Relaxed, Ordering::Relaxed);
@@ -109,7 +109,7 @@ mod tests {
     #[test]
     fn every_interval_begins_at_nothing() {
         let guard = guard(1);
-        // One after the other, and after pauses of an even and an odd number.
+        // Consecutive intervals, and pauses of an even and an odd number.
         for interval in [0, 1, 2, 3, 5, 8, 9, 12] {
             let observe = || guard.observe(address("192.0.2.1"), at(interval * PER));
             assert_eq!((observe(), observe().is_err()), (Ok(()), true), "{interval}");

@@ -1,8 +1,9 @@
-//! Key sets over HTTP: one task per issuer fetches, publishes, and tells those who wait.
+//! Key sets over HTTP: one task per issuer fetches them, publishes them, and wakes waiting
+//! requests.
 //!
-//! All fetches of an issuer happen in its task: never more than one in flight, whoever asks.
-//! What a key set means, how long it is believed, and how often strangers may cause a fetch is
-//! decided in `policy::auth`.
+//! All fetches of an issuer happen in its task, so at most one is in flight, however many requests
+//! wait. `policy::auth` decides what a key set means, how long it is trusted, and how often
+//! unauthenticated requests may cause a fetch.
 
 mod fetch;
 
@@ -21,20 +22,20 @@ const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
 /// The keys of one issuer, kept fresh until this is dropped.
 ///
-/// The first fetch starts at once; one that fails is tried again after 1 s, 2 s … 30 s. Keys that
-/// cannot be refreshed are believed for the configured `max_stale` after the last success.
+/// The first fetch starts at once; a failed one is retried after 1 s, 2 s … 30 s. Keys that cannot
+/// be refreshed are trusted for the configured `max_stale` after the last success.
 #[must_use = "dropping it stops the fetching"]
 pub struct Jwks {
     fetcher: Arc<Fetcher>,
     task: JoinHandle<()>,
 }
 
-/// How an issuer's fetching goes, for `/status` and metrics.
+/// State of an issuer's fetches, for `/status` and metrics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
-    /// Keys that tokens are checked with: none, once the last good ones are too old to be believed.
+    /// How many keys tokens are checked with: zero once the last good ones are too old.
     pub keys: usize,
-    /// When they were last confirmed.
+    /// When the issuer last confirmed them.
     pub last_success: Option<Moment>,
     /// Why the last fetch failed; `None` when it succeeded.
     pub last_error: Option<String>,
@@ -46,7 +47,7 @@ impl Jwks {
     /// Starts fetching for `auth.<authority>`. Must be called within a Tokio runtime.
     ///
     /// # Errors
-    /// When no HTTP client can be built, as on a system without root certificates.
+    /// No HTTP client can be built, for example on a system without root certificates.
     pub fn spawn(
         authority: &str,
         config: &Config,
@@ -65,12 +66,12 @@ impl Jwks {
         Ok(Jwks { fetcher, task })
     }
 
-    /// For a request that was denied for want of keys: waits for the fetch in flight, or for a new
-    /// one if that is allowed now. Waits at most the configured `timeout`.
+    /// For a request that was denied because a key is missing: waits for the fetch in flight, or
+    /// for a new one if that is allowed now. Waits at most the configured `timeout`.
     ///
-    /// Returns whether asking the verifier again is worth it.
+    /// Returns whether the request should be verified again.
     pub async fn refresh_for(&self, wanted: Wanted<'_>) -> bool {
-        // Whether waiting ended well or not, the keys decide.
+        // Whether the wait succeeded or timed out, the keys decide.
         let _ = tokio::time::timeout(*self.fetcher.config.timeout, self.fetcher.wait(wanted)).await;
         self.fetcher.serves(wanted)
     }
@@ -93,17 +94,17 @@ struct Fetcher {
     config: Config,
     client: reqwest::Client,
     keyring: Arc<Keyring>,
-    /// A plain lock: held for a few loads and stores, never across an await, and only taken by
+    /// A plain lock: held for a few loads and stores, never across an await, and taken only by
     /// requests whose key is missing.
     state: Mutex<State>,
-    /// Wakes the task before its pause is over.
+    /// Wakes the task before its pause has ended.
     asked: Notify,
-    /// The number of the last fetch that is over.
+    /// The number of the last fetch that has ended.
     finished: watch::Sender<u64>,
 }
 
 struct State {
-    /// The number of the last fetch that was begun.
+    /// The number of the last fetch that has begun.
     begun: u64,
     phase: Phase,
     refetch: Refetch,
@@ -114,21 +115,21 @@ struct State {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// Until the next refresh or retry.
+    /// Waiting for the next refresh or retry.
     Pausing,
-    /// A request asked for a fetch that has not begun.
+    /// A request has asked for a fetch, which has not begun yet.
     Asked,
     Fetching,
 }
 
-/// What was last said in the log.
+/// The state that was last logged.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Health {
     Unknown,
     Good,
-    /// The keys at hand still serve.
+    /// Fetches fail, but the current keys are still trusted.
     Failing,
-    /// There are none, or they are too old.
+    /// There are no keys, or they are too old.
     Refusing,
 }
 
@@ -136,7 +137,7 @@ impl State {
     fn new(config: &Config) -> Self {
         State {
             begun: 0,
-            // The task's first step is a fetch: whoever comes earlier waits for it.
+            // The task begins with a fetch, and requests that arrive earlier wait for it.
             phase: Phase::Asked,
             refetch: Refetch::new(*config.min_refetch),
             failures: 0,
@@ -170,7 +171,8 @@ impl Fetcher {
         Ok(self.keyring.publish(&document, Clock::now(), *self.config.max_stale)?)
     }
 
-    /// Notes the outcome, tells those who wait, and says how long to pause.
+    /// Records the outcome, wakes the waiting requests, and returns the pause before the next
+    /// fetch.
     fn finish(&self, outcome: Result<Published, FetchError>) -> Duration {
         let mut state = self.state();
         let pause = match outcome {
@@ -201,7 +203,7 @@ impl Fetcher {
         jittered(*self.config.refresh)
     }
 
-    /// Warns when fetching begins to fail and when the keys at hand are given up, not every time.
+    /// Warns when fetches begin to fail and when the current keys are given up, not every time.
     fn note_failure(&self, state: &mut State, error: &FetchError) -> Duration {
         let why = error.chain();
         let usable = self.keyring.is_usable(Clock::now());
@@ -230,7 +232,7 @@ impl Fetcher {
         jittered(doubled.min(MAX_BACKOFF))
     }
 
-    /// Until a fetch that was begun for this request or after it is over, if there is to be one.
+    /// Waits, if a fetch is to happen, until one has ended that began after the call.
     async fn wait(&self, wanted: Wanted<'_>) {
         let mut finished = self.finished.subscribe();
         loop {
@@ -238,15 +240,15 @@ impl Fetcher {
             if finished.wait_for(|number| *number >= awaited.number).await.is_err() {
                 return;
             }
-            // One that was in flight already may have been answered before the key was made: once
-            // it is over, the key is worth a fetch of its own.
+            // The issuer may have served a fetch that was already in flight before it made the key.
+            // In that case a second fetch is worth it.
             if self.serves(wanted) || !awaited.was_in_flight {
                 return;
             }
         }
     }
 
-    /// The fetch to wait for; `None` if there is none and none may be begun.
+    /// The fetch to wait for; `None` if none is in flight and none may begin.
     fn request(&self, wanted: Wanted<'_>, now: Moment) -> Option<Awaited> {
         let mut guard = self.state();
         let state = &mut *guard;
@@ -254,7 +256,7 @@ impl Fetcher {
         match state.phase {
             Phase::Fetching => Some(Awaited { number: state.begun, was_in_flight: true }),
             Phase::Asked => Some(next),
-            // It may have come while this request was on its way here.
+            // The key may have arrived while this request was on its way here.
             Phase::Pausing if self.serves(wanted) => None,
             Phase::Pausing if !state.refetch.admit(name_of(wanted), now) => None,
             Phase::Pausing => {
@@ -265,7 +267,7 @@ impl Fetcher {
         }
     }
 
-    /// Whether the keys at hand answer what was asked.
+    /// Whether the current keys include the one that is wanted.
     fn serves(&self, wanted: Wanted<'_>) -> bool {
         let is_there = match wanted {
             Wanted::Any => true,
@@ -276,12 +278,12 @@ impl Fetcher {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Every write leaves a whole state behind, a panic between them too.
+        // Every write leaves the state consistent, even if a panic comes between two.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What fetches are counted by: a key id, or the empty one where none is named.
+/// The name under which fetches are limited: the key id, or the empty string if none is named.
 fn name_of(wanted: Wanted<'_>) -> &str {
     match wanted {
         Wanted::Any => "",
@@ -290,13 +292,13 @@ fn name_of(wanted: Wanted<'_>) -> &str {
     }
 }
 
-/// A fetch that a request waits for.
+/// The fetch that a request waits for.
 struct Awaited {
     number: u64,
     was_in_flight: bool,
 }
 
-/// Up to a tenth less, so that replicas started together drift apart.
+/// Up to a tenth shorter, so that replicas started together drift apart.
 fn jittered(pause: Duration) -> Duration {
     pause.mul_f64(1.0 - 0.1 * fastrand::f64())
 }

@@ -1,8 +1,8 @@
-//! What goes from one generation to the next as it is, instead of being made again.
+//! What one generation hands to the next unchanged, instead of making it again.
 //!
-//! Of ten thousand routes a reload changes a few. The others compiled again are work for nothing, need
-//! their memory twice while both generations are there, and leave it full of gaps: each generation fills
-//! those between parts of the one before, which then goes.
+//! A reload usually changes a few of ten thousand routes. Compiling the others again is wasted
+//! work. It would also take their memory twice while both generations exist, and fragment it: each
+//! generation would fill the gaps between parts of the one before, which is then freed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::routing::{Conflict, Router};
 use crate::transcode::Descriptors;
 use std::time::Duration;
 
-/// What a route is compiled from besides its own configuration.
+/// What a route is compiled from, besides its own configuration.
 #[derive(Clone, Copy)]
 pub(super) struct Parts<'a> {
     pub(super) upstreams: &'a BTreeMap<String, Arc<UpstreamTarget>>,
@@ -30,10 +30,10 @@ pub(super) struct Parts<'a> {
     pub(super) commit_timeout: Duration,
 }
 
-/// The generation before, as the one to keep routes of.
+/// The previous generation, as the source of routes to keep.
 pub(super) struct Kept<'a> {
     before: Option<&'a Snapshot>,
-    /// All that a route is compiled from besides its own configuration is as it was.
+    /// Everything that a route is compiled from, besides its own configuration, is unchanged.
     same_parts: bool,
 }
 
@@ -42,20 +42,21 @@ impl<'a> Kept<'a> {
         Kept { before, same_parts: before.is_some_and(|before| same_parts(before, parts)) }
     }
 
-    /// The route under `name`, if it would be no other one. A configuration that has not changed becomes
-    /// that of the generation before in any case.
+    /// The route under `name`, if compiling it again would give an equal one. An unchanged
+    /// configuration is replaced by the previous generation's in any case.
     pub(super) fn route(&self, name: &str, wanted: &mut Arc<config::Route>) -> Option<Arc<Route>> {
         let old = self.before?.route(name)?;
         if *old.config != **wanted {
             return None;
         }
         wanted.clone_from(&old.config);
-        // Descriptors are read again: their file may have changed.
+        // Descriptors are read again, because their file may have changed.
         (self.same_parts && wanted.transcode.is_none()).then(|| old.clone())
     }
 }
 
-/// Every part by its name here: one that is new to [`Parts`] does not compile until it is compared.
+/// Lists every field of [`Parts`] by name, so that a new field does not compile until it is
+/// compared.
 fn same_parts(before: &Snapshot, parts: &Parts<'_>) -> bool {
     let Parts {
         upstreams,
@@ -68,7 +69,8 @@ fn same_parts(before: &Snapshot, parts: &Parts<'_>) -> bool {
         commit_timeout,
     } = parts;
     let old = &before.config;
-    // What routes name is there. Only of stores some are not, until they have a URL.
+    // Routes refer only to existing parts. The exception are stores, which do not exist while they
+    // have no URL.
     all_stay(&before.upstreams, upstreams)
         && all_stay(&before.budgets, budgets)
         && all_stay(&before.authorities, authorities)
@@ -83,10 +85,10 @@ fn all_stay<T>(old: &BTreeMap<String, Arc<T>>, new: &BTreeMap<String, Arc<T>>) -
     old.iter().all(|(name, old)| new.get(name).is_some_and(|new| Arc::ptr_eq(old, new)))
 }
 
-/// The router for the routes of `config`: that of `before` if it finds the same ones.
+/// The router for the routes of `config`: that of `before`, if it finds the same routes.
 ///
 /// # Errors
-/// Routes that conflict.
+/// The routes conflict.
 pub(super) fn router(
     config: &Config,
     before: Option<&Snapshot>,
@@ -141,7 +143,7 @@ routes:
         Snapshot::compile(config, before, metrics, Moment::ZERO).expect("compiles")
     }
 
-    /// The routes that are the same ones after `from` has become `to`, and whether the router is.
+    /// The routes kept after `from` has become `to`, and whether the router was kept.
     fn kept(from: &str, to: &str) -> (String, bool) {
         assert!(BASE.contains(from), "{from}");
         let metrics = Metrics::new().expect("metrics");

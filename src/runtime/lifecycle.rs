@@ -1,5 +1,4 @@
-//! Where the process is in its life: starting, ready, draining. And how many requests it
-//! still owes an answer.
+//! The state of the process: starting, ready or draining; and the number of requests in flight.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -26,12 +25,12 @@ impl Default for Lifecycle {
 }
 
 impl Lifecycle {
-    /// Everything that the first request needs is there.
+    /// Everything the first request needs is in place.
     pub fn set_ready(&self) {
         self.ready.store(true, Ordering::Release);
     }
 
-    /// No more requests are wanted; those in flight are finished.
+    /// The process takes no more requests; those in flight are finished.
     pub fn set_draining(&self) {
         self.draining.store(true, Ordering::Release);
     }
@@ -41,7 +40,8 @@ impl Lifecycle {
     }
 
     pub fn is_draining(&self) -> bool {
-        // Acquire pairs with the release above: what was stopped before draining is seen stopped.
+        // Acquire pairs with the release above: a reader that sees the drain also sees what was
+        // stopped before it.
         self.draining.load(Ordering::Acquire)
     }
 
@@ -55,7 +55,7 @@ impl Lifecycle {
         self.started.elapsed()
     }
 
-    /// Count a request until the guard is dropped.
+    /// Counts a request until the guard is dropped.
     pub fn enter(self: &Arc<Self>) -> InFlight {
         self.in_flight.fetch_add(1, Ordering::SeqCst);
         InFlight(self.clone())

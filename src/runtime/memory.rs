@@ -1,10 +1,11 @@
-//! Memory that the process holds and has no use for.
+//! Returns memory that the process no longer uses to the system.
 //!
-//! Three things make a crowd of connections dear, and leave what it cost behind. With huge pages one
-//! small block that lives keeps two mebibytes. What one thread has freed of another's stays with that
-//! one until it allocates a good deal. And pages that are free go back to the system when further ones
-//! become free: when the crowd has left, none do. All of it is so with mimalloc, the allocator of the
-//! binary; another one is not harmed by what is done here.
+//! Many connections at once are expensive for three reasons, and their cost stays after they close.
+//! With huge pages, one small live block keeps two mebibytes. Memory of one thread that another
+//! thread frees is reusable only after the owner has allocated a good deal more. And free pages
+//! return to the system only when further pages become free, which stops once the connections have
+//! closed. All of this holds for mimalloc, the allocator of the binary; the work done here does not
+//! harm another allocator.
 
 use std::hint::black_box;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -13,39 +14,39 @@ use std::time::Duration;
 use rustix::thread::disable_transparent_huge_pages;
 use tokio::runtime::Handle;
 
-/// From one look at the load to the next.
+/// Time between two checks of the load.
 const PERIOD: Duration = Duration::from_millis(500);
-/// Large enough for pages of its own: when it is freed, all pages that have been free for a second go
-/// back to the system. It is not written to.
+/// Bytes of a block that is large enough for pages of its own. When it is freed, the allocator
+/// returns all pages that have been free for a second to the system. The block is never written to.
 const PAGES: usize = 8 << 20;
-/// Blocks of this size are counted by the thread that allocates them. With every `MANY` it looks for
-/// pages of its own that are free.
+/// Bytes of a block whose allocations mimalloc counts per thread. After every `MANY` of them the
+/// thread looks for free pages of its own.
 const COUNTED: usize = 2 << 10;
 const MANY: usize = 11_000;
-/// How long a worker waits for the others, so that none of them takes another's turn.
+/// How long a worker waits for the others, so that none of them runs another's task.
 const PATIENCE: Duration = Duration::from_millis(3);
 
-/// Client connections, and requests on them.
+/// Client connections, and the requests on them.
 #[derive(Debug, Clone, Copy)]
 pub struct Load {
     pub now: usize,
-    /// Since the last look: a crowd may come and leave between two.
+    /// The highest since the last check: a burst may come and go between two.
     pub highest: usize,
 }
 
-/// Whether the kernel may back memory with huge pages from now on. Containers of some kinds forbid to
-/// say so.
+/// Sets whether the kernel may back memory with huge pages from now on. Some kinds of containers
+/// forbid the call.
 pub(super) fn allow_huge_pages(allowed: bool) {
     if let Err(error) = disable_transparent_huge_pages(!allowed) {
         log::warn!("server.huge_pages: the kernel does not obey: {error}");
     }
 }
 
-/// Give back what becomes free when `load` falls, until the process ends. Must be called in the runtime
-/// whose threads carry the load.
+/// Returns free memory to the system after `load` has fallen, until the process ends. Must be
+/// called within the runtime whose threads carry the load.
 ///
 /// # Errors
-/// There is no thread to be had.
+/// No thread can be started.
 pub fn keep_giving_back(load: impl Fn() -> Load + Send + 'static) -> std::io::Result<()> {
     let (runtime, mut ebb) = (Handle::current(), Ebb::default());
     let workers = runtime.metrics().num_workers();
@@ -65,12 +66,12 @@ pub fn keep_giving_back(load: impl Fn() -> Load + Send + 'static) -> std::io::Re
             drop(black_box(Vec::<u8>::with_capacity(PAGES)));
         }
     };
-    // Its own thread: the system takes a millisecond to take ten mebibytes back.
+    // On a thread of its own: the kernel takes a millisecond to take back ten mebibytes.
     std::thread::Builder::new().name("memory".to_owned()).spawn(giving_back).map(drop)
 }
 
-/// Where all workers of a runtime are at the same time: nothing else makes sure that one task runs on
-/// each of them.
+/// Holds all workers of a runtime at one point, because nothing else ensures that each of them runs
+/// one of the tasks.
 #[derive(Debug, Default)]
 struct Meeting {
     present: Mutex<usize>,
@@ -78,25 +79,25 @@ struct Meeting {
 }
 
 impl Meeting {
-    /// Wait until `all` are here, or for as long as there is patience.
+    /// Waits until `all` workers have arrived, or for `PATIENCE`.
     fn attend(&self, all: usize) {
         let mut present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
         *present += 1;
         self.changed.notify_all();
         let some_are_missing = |present: &mut usize| *present < all;
-        // Come or not, the work goes on.
+        // The work goes on, whether or not all have arrived.
         let _ = self.changed.wait_timeout_while(present, PATIENCE, some_are_missing);
     }
 }
 
-/// Let this thread find its free pages; a third of a millisecond.
+/// Makes this thread find its free pages; takes a third of a millisecond.
 fn tidy() {
     for _ in 0..MANY {
         drop(black_box(Vec::<u8>::with_capacity(COUNTED)));
     }
 }
 
-/// When to tidy up: a few times after the load has fallen.
+/// Decides when to tidy up: a few times after the load has fallen.
 #[derive(Debug, Default)]
 struct Ebb {
     /// Highest load since it last fell.
@@ -105,16 +106,16 @@ struct Ebb {
 }
 
 impl Ebb {
-    /// Rounds after a fall. Pages that were in use shortly before are spared by the first ones, and a
-    /// thread that is busy may be late for some.
+    /// Rounds after a fall. The first ones spare pages that were in use shortly before, and a busy
+    /// thread may miss some.
     const ROUNDS: u8 = 12;
-    /// About a mebibyte's worth of connections.
+    /// The connections that take about a mebibyte.
     const LEAST: usize = 64;
 
     fn shows(&mut self, load: Load) -> bool {
         self.highest = self.highest.max(load.highest);
         let fallen = self.highest.saturating_sub(load.now);
-        // A part of it, too: a load of thousands is never still.
+        // Relative as well, because a load of thousands always varies.
         if fallen >= Ebb::LEAST && fallen >= self.highest / 4 {
             (self.highest, self.rounds) = (load.now, Ebb::ROUNDS);
         }

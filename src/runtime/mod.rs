@@ -1,8 +1,8 @@
-//! The running process: the configuration compiled, the state that outlives a reload, the
-//! work in the background, start and end.
+//! The running process: the compiled configuration, the state that outlives a reload, the
+//! background work, start and shutdown.
 //!
 //! [`snapshot`] says what a configuration is compiled into, `carry` and `kept` what survives a
-//! reload; [`shared`] is what everybody holds; [`server`] puts the process together.
+//! reload; [`shared`] is the state that all parts hold; [`server`] puts the process together.
 
 mod carry;
 mod compile;

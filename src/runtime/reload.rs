@@ -1,4 +1,5 @@
-//! SIGHUP: load, validate, compile, swap. Or keep what there is, and say why.
+//! Reload on SIGHUP: load, validate, compile and swap the configuration. If it is invalid, keep the
+//! current one, and log why.
 //!
 //! ```text
 //! generation n in force
@@ -29,13 +30,13 @@ use crate::config::{Config, Diagnostic, Environment, Problem, Sources};
 use crate::time::Clock;
 use crate::upstream::resolve;
 
-/// How long names may hold up a start or a reload.
+/// How long name resolution may delay a start or a reload.
 pub const RESOLVE_WAIT: Duration = Duration::from_secs(2);
 
-/// How often a generation that is out of force is looked at.
+/// How often the gateway checks whether a replaced generation is still in use.
 const RETIRE_POLL: Duration = Duration::from_millis(100);
 
-/// Reload whenever the process is told to, for ever.
+/// Reloads at each signal, for ever.
 pub async fn on_hangup(shared: Arc<Shared>, path: PathBuf, mut hangups: Signal) {
     while hangups.recv().await.is_some() {
         reload(&shared, &path).await;
@@ -68,11 +69,11 @@ async fn reload(shared: &Arc<Shared>, path: &Path) {
     }
 }
 
-/// Let go of a generation when its last request has ended, there where that holds nothing up: ten
-/// thousand routes are work for milliseconds, which would be that request's. One that no request
-/// holds is gone when this returns, so that the next finds its memory free.
+/// Drops a generation when its last request has ended, on a thread where that delays no request:
+/// freeing ten thousand routes takes milliseconds. If no request holds it, it is gone when this
+/// returns, so that the next generation can reuse its memory.
 async fn retire(generation: Arc<Snapshot>) {
-    // Where it panics, that is logged by the runtime.
+    // The runtime logs a panic in it.
     let let_go = |generation| async {
         let _ = tokio::task::spawn_blocking(move || drop(generation)).await;
     };
@@ -113,7 +114,7 @@ async fn load(shared: &Arc<Shared>, path: &Path) -> Result<Snapshot, Vec<Diagnos
     }
 }
 
-/// What cannot change while the process lives.
+/// The settings that cannot change while the process runs.
 fn unchangeable(old: &Config, new: &Config) -> Vec<Problem> {
     let fixed = [
         ("server", old.server != new.server),
@@ -134,7 +135,7 @@ fn unchangeable(old: &Config, new: &Config) -> Vec<Problem> {
         .collect()
 }
 
-/// Begin the work in the background that a new generation needs.
+/// Starts the background work that a new generation needs.
 pub async fn start_background(snapshot: &Snapshot) {
     let names = snapshot.upstreams.values().map(|target| {
         let upstream = target.upstream.clone();
@@ -148,7 +149,7 @@ pub async fn start_background(snapshot: &Snapshot) {
         store.start();
     }
     for name in names {
-        // A panic there is logged by the runtime; the upstream just has no addresses yet.
+        // The runtime logs a panic in it; the upstream then just has no addresses yet.
         let _ = name.await;
     }
 }
@@ -157,7 +158,7 @@ fn count(n: usize, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
-/// Locate the problems of a first compilation, for `check` and for the start.
+/// Compiles the first generation and locates its problems, for `check` and for the start.
 pub fn compile(
     config: Config,
     sources: &Sources,

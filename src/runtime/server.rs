@@ -32,7 +32,7 @@ use crate::proxy::gateway::Gateway;
 use crate::proxy::listener::{Listeners, check_free};
 use crate::record::{Database, Recorder};
 
-/// Why the process did not start.
+/// Why the process could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("the configuration has errors")]
@@ -43,15 +43,18 @@ pub enum StartError {
     Other(String),
 }
 
-/// Run the gateway with the configuration at `path`. Returns only if it could not start: a
-/// drained process exits.
+/// Runs the gateway with the configuration at `path`. Returns only if the gateway could not start:
+/// after a drain the process exits.
+///
+/// # Errors
+/// Why the gateway could not start.
 pub fn run(path: &Path) -> Result<(), StartError> {
-    // Before there is much memory, which would keep its pages as they are.
+    // Called before much memory is in use, because pages that exist already keep their kind.
     memory::allow_huge_pages(false);
-    // The record has a runtime of its own: a busy proxy does not hold up its writes, and it
+    // The record has its own runtime, so that a busy proxy does not delay its writes and the record
     // outlives the proxy's runtimes in the drain.
     let runtime = record_runtime()?;
-    // First of all: until somebody listens for it, SIGHUP ends the process.
+    // As early as possible: without a handler, SIGHUP ends the process.
     let hangups = hangups(&runtime)?;
     signals::take_others(&runtime);
     let descriptors = Descriptors::raise();
@@ -102,19 +105,19 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     let admin = admin::Admin::new(shared.clone(), config.admin.address);
     server.add_service(background_service("admin", admin));
     let drain = Drain::new(shared, push, config.server.clone());
-    // Or the first generation would be there for ever.
+    // Otherwise the first generation would never be freed.
     drop(started);
     server.run(RunArgs { shutdown_signal: Box::new(drain) });
     Ok(())
 }
 
-/// The service that clients connect to; without what goes on beside requests.
+/// The service that clients connect to, without the background work.
 pub fn proxy(conf: &Arc<ServerConf>, shared: &Arc<Shared>) -> Acceptors {
     let proxy = http_proxy(conf, Gateway::new(shared.clone()));
     Acceptors::new(Listeners::new(proxy, shared.clone()))
 }
 
-/// The first generation. What its files said is let go of with this.
+/// Loads the first generation, and frees the text of its files afterwards.
 fn load(path: &Path, metrics: &Metrics) -> Result<Snapshot, Vec<Diagnostic>> {
     apart(|| {
         let (config, sources) = Config::load(path, &Environment::process())?;
@@ -122,7 +125,7 @@ fn load(path: &Path, metrics: &Metrics) -> Result<Snapshot, Vec<Diagnostic>> {
     })
 }
 
-/// A record that cannot be written is found out now, and not with the first request.
+/// Finds out now, and not at the first request, whether the record can be written.
 fn check_files(
     database: &Database,
     snapshot: &Snapshot,
@@ -146,7 +149,7 @@ fn record_runtime() -> Result<tokio::runtime::Runtime, StartError> {
         .map_err(|error| StartError::Other(format!("no runtime for the record: {error}")))
 }
 
-/// The ways to the collectors, and the time between two exports of metrics.
+/// The connections to the collectors, and the time between two exports of metrics.
 fn export(config: &Config) -> Result<(Exporting, Duration), StartError> {
     let telemetry = Telemetry::resolve(config, &Environment::process());
     for warning in &telemetry.warnings {
@@ -169,7 +172,7 @@ fn hangups(runtime: &tokio::runtime::Runtime) -> Result<Signal, StartError> {
         .map_err(|error| StartError::Other(format!("SIGHUP cannot be received: {error}")))
 }
 
-/// Everything that must be free, before anything is taken.
+/// Checks that all addresses are free, before any is taken.
 fn check_addresses(config: &Config) -> Result<(), StartError> {
     let listeners = config.listeners.iter();
     let named = listeners.map(|(name, l)| (format!("listeners.{name}.address"), l.address));
@@ -184,11 +187,12 @@ fn server_conf(config: &Config, descriptors: Descriptors) -> ServerConf {
     let threads = if config.server.threads == 0 { cores } else { config.server.threads };
     ServerConf {
         threads,
-        // Counts attempts. Ours are bounded by the policy; this only has to be out of its way.
+        // Pingora's limit on attempts. The retry policy sets the real one; this must only be
+        // higher.
         max_retries: 64,
-        // One thread has nobody to steal from, and needs no scheduler that lets it.
+        // A single thread cannot steal work, so it needs no scheduler that supports stealing.
         work_stealing: threads > 1,
-        // Pingora's is for each thread, and counts the connections of all upstreams.
+        // Pingora's size is per thread, and covers the connections to all upstreams.
         upstream_keepalive_pool_size: descriptors.upstream_pool(&config.server).div_ceil(threads),
         grace_period_seconds: Some(Drain::grace_seconds(&config.server)),
         graceful_shutdown_timeout_seconds: Some(1),
@@ -196,11 +200,11 @@ fn server_conf(config: &Config, descriptors: Descriptors) -> ServerConf {
     }
 }
 
-/// What goes on beside requests: names, keys, reloads.
+/// The background work: name resolution, key sets, reloads.
 struct Background {
     shared: Arc<Shared>,
     path: PathBuf,
-    /// Taken by the one start there is.
+    /// Taken by the start, of which there is only one.
     hangups: Mutex<Option<Signal>>,
 }
 
@@ -229,7 +233,7 @@ impl BackgroundService for Background {
     }
 }
 
-/// Ready is who can be connected to. Pingora does not say when it listens.
+/// Waits until `address` accepts connections. Pingora does not report when it listens.
 async fn until_listening(address: SocketAddr) {
     let local: IpAddr = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

@@ -1,4 +1,4 @@
-//! What the request path, the admin listener and the background work all hold.
+//! The state shared by the request path, the admin listener and the background work.
 
 use std::sync::Arc;
 
@@ -12,19 +12,19 @@ use crate::observe::metrics::{Metrics, RouteMetrics};
 use crate::observe::trace::Tracer;
 use crate::record::{Mode, Recorder, Stats};
 
-/// One per process.
+/// The shared state; one per process.
 pub struct Shared {
-    /// The configuration in force. A request takes it once and keeps it.
+    /// The configuration in force. A request loads it once and keeps that generation.
     pub snapshot: ArcSwap<Snapshot>,
     pub lifecycle: Arc<Lifecycle>,
     pub metrics: Arc<Metrics>,
     pub descriptors: Descriptors,
-    /// Absent where no store is configured.
+    /// `None` if no store is configured.
     pub recorder: Option<Recorder>,
-    /// Of requests; in the same store.
+    /// The idempotency keys of requests; in the same store as the record.
     pub keys: Option<Keys>,
     pub tracer: Tracer,
-    /// Requests that reached no route.
+    /// Metrics of requests that matched no route.
     pub unrouted: RouteMetrics,
 }
 
@@ -38,7 +38,7 @@ impl Shared {
         tracer: Tracer,
     ) -> Self {
         Shared {
-            // A route cannot be named like this: names in YAML paths have no parentheses here.
+            // Cannot collide with a route: route names have no parentheses.
             unrouted: metrics.route(&"(none)".into()),
             snapshot: ArcSwap::from_pointee(snapshot),
             lifecycle: Arc::new(Lifecycle::default()),
@@ -50,7 +50,7 @@ impl Shared {
         }
     }
 
-    /// Make ready what requests of this generation will need first.
+    /// Prepares what requests of this generation will need first.
     pub fn expect(&self, snapshot: &Snapshot) {
         let durable = snapshot.routes.iter().any(|route| route.record.mode == Mode::Durable);
         if let Some(recorder) = self.recorder.as_ref().filter(|_| durable) {
@@ -58,7 +58,7 @@ impl Shared {
         }
     }
 
-    /// What became of the rows of the record so far.
+    /// Counts of the record's rows so far, by what became of them.
     pub fn record_stats(&self) -> Stats {
         self.recorder.as_ref().map(Recorder::stats).unwrap_or_default()
     }

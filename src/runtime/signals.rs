@@ -1,11 +1,11 @@
 //! Signals that end the gateway, and those that must not.
 //!
-//! SIGHUP is the business of [`super::reload`].
+//! [`super::reload`] handles SIGHUP.
 
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// What else is sent to servers, and would end the process by default.
+/// Other signals that are sent to servers, and would end the process by default.
 const TAKEN: [(SignalKind, &str); 4] = [
     (SignalKind::user_defined1(), "SIGUSR1: there is no log file to reopen"),
     (SignalKind::user_defined2(), "SIGUSR2: nothing is done on it"),
@@ -13,7 +13,7 @@ const TAKEN: [(SignalKind, &str); 4] = [
     (SignalKind::io(), "SIGIO: nothing is done on it"),
 ];
 
-/// Take every signal that is not meant to end the gateway, for as long as `runtime` runs.
+/// Handles every signal that must not end the gateway, for as long as `runtime` runs.
 pub(super) fn take_others(runtime: &Runtime) {
     let _inside = runtime.enter();
     for (kind, what) in TAKEN {
@@ -28,7 +28,7 @@ pub(super) fn take_others(runtime: &Runtime) {
     }
 }
 
-/// Wait for a signal that ends the gateway; its name.
+/// Waits for a signal that ends the gateway; returns its name.
 pub(super) async fn ending() -> &'static str {
     let [terminate, interrupt, quit] =
         [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::quit()].map(signal);
@@ -39,7 +39,7 @@ pub(super) async fn ending() -> &'static str {
             _ = quit.recv() => "SIGQUIT",
         },
         (terminate, interrupt, quit) => {
-            // Without a handler the signals keep their default: the process just ends.
+            // Without a handler the signals keep their default, which ends the process.
             for error in [terminate.err(), interrupt.err(), quit.err()].into_iter().flatten() {
                 log::error!("signals cannot be received, there will be no drain: {error}");
             }

@@ -1,6 +1,6 @@
-//! A configuration, compiled: immutable, swapped whole.
+//! A compiled configuration: immutable, and replaced as a whole.
 //!
-//! State hangs in it as `Arc`s; what of it survives a reload is decided in `super::carry`.
+//! Its state is held in `Arc`s; `super::carry` decides which of it survives a reload.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ use crate::transcode;
 use crate::transcode::Transcoder;
 use crate::upstream::Upstream;
 
-/// The authorities an upstream's certificates may come from.
+/// The authorities that may have issued an upstream's certificate.
 pub type Authorities = Arc<[WrappedX509]>;
 
 /// One generation of the configuration.
@@ -46,21 +46,21 @@ pub struct Snapshot {
     pub generation: u64,
     pub config: Config,
     pub router: Arc<Router>,
-    /// In the order of their names, which is the order of the router's indices.
+    /// Sorted by name, which is the order of the router's indices.
     pub routes: Vec<Arc<Route>>,
     pub upstreams: BTreeMap<String, Arc<UpstreamTarget>>,
     pub flood_guard: Option<Arc<FloodGuard>>,
     pub budgets: BTreeMap<String, Arc<Budget>>,
     pub authorities: BTreeMap<String, Arc<Authority>>,
-    /// Those that have a URL.
+    /// The stores that have a URL.
     pub limit_stores: BTreeMap<String, Arc<Store>>,
-    /// Of the listeners that have it, by name.
+    /// For the listeners with TLS, by name.
     pub tls: BTreeMap<String, tls::Handshakes>,
-    /// Where requests that fail are told of; goes nowhere until the process runs.
+    /// Where failed requests are reported; discards the reports until the process runs.
     pub events: EventLog,
 }
 
-/// An entry of `auth`, with whatever keeps its keys fresh.
+/// An entry of `auth`, with the task that keeps its keys fresh.
 pub struct Authority {
     pub verifier: Arc<Verifier>,
     /// Set once the generation is in force: a configuration that is only checked fetches nothing.
@@ -72,13 +72,13 @@ impl Authority {
         Authority { verifier: Arc::new(verifier), jwks: Arc::default() }
     }
 
-    /// The same, keys and whatever keeps them fresh included, with other claims kept.
+    /// A copy that keeps other claims, but shares the keys and the task that fetches them.
     pub(super) fn keeping(&self, claims: Arc<[Arc<str>]>) -> Self {
         let verifier = Arc::new(self.verifier.keeping(claims));
         Authority { verifier, jwks: self.jwks.clone() }
     }
 
-    /// Begin to fetch keys, if this is an authority that does and it has not begun.
+    /// Starts to fetch the keys, if this authority has a key set to fetch and has not started yet.
     pub fn start(&self) {
         let Some((config, keyring)) = self.verifier.remote_keys() else { return };
         if self.jwks.get().is_some() {
@@ -86,7 +86,7 @@ impl Authority {
         }
         let name = self.verifier.authority();
         match Jwks::spawn(name, config, keyring.clone()) {
-            // Only one generation is started at a time.
+            // Generations are started one at a time, so it is still empty.
             Ok(jwks) => drop(self.jwks.set(jwks)),
             Err(error) => log::error!("auth.{name}: keys cannot be fetched: {error}"),
         }
@@ -101,39 +101,39 @@ impl Authority {
 pub struct Retry {
     pub config: retry::Config,
     pub budget: Option<Arc<Budget>>,
-    /// Of its waits; begins again where the route is compiled anew.
+    /// Jitter for the waits; it starts anew when the route is compiled again.
     pub jitter: retry::Jitter,
 }
 
-/// A route's `idempotency`, with what follows from its other limits.
+/// A route's `idempotency`, with the limits that follow from the rest of the route.
 pub struct Idempotency {
     pub config: idempotency::Config,
-    /// How long a request holds its key at most.
+    /// The longest time a request may hold its key.
     pub lease: Duration,
 }
 
-/// One route, ready to serve; what few routes have is in a box.
+/// One compiled route. Parts that few routes have are boxed.
 pub struct Route {
     pub name: Arc<str>,
-    /// The pattern of its path, where it has exactly one: how its spans are named.
+    /// The pattern of its path, if it has exactly one; it names the route's spans.
     pub pattern: Option<Arc<str>>,
     pub config: Arc<config::Route>,
     pub target: Target,
     pub guard: Option<Box<Guard>>,
     pub policies: Policies,
-    /// Those of `policies.rate_limits` that replicas count together, if there is where.
+    /// The limits in `policies.rate_limits` that replicas count together, if their store has a URL.
     pub shared_limits: Option<SharedLimits>,
-    /// How clients are told of `policies.rate_limits`.
+    /// Values of the headers that tell clients about `policies.rate_limits`.
     pub limit_fields: rate_limit::Fields,
     pub retry: Option<Box<Retry>>,
-    /// Its own, or the default.
+    /// The route's own, or the default.
     pub record: record::Policy,
     pub idempotency: Option<Box<Idempotency>>,
-    /// Where a request goes whose own upstream cannot answer it.
+    /// The upstream that requests fall back to if the route's own upstream fails.
     pub fallback: Option<Arc<UpstreamTarget>>,
     pub capture: Option<Capture>,
     pub transcoder: Option<Transcoder>,
-    /// What of queries its rows hold.
+    /// Which parts of the query its rows contain.
     pub recorded_query: Option<Query>,
     pub metrics: RouteMetrics,
 }
@@ -143,25 +143,25 @@ pub enum Target {
     Serve(Serve),
 }
 
-/// An upstream as routes use it.
+/// An upstream as routes refer to it.
 pub struct UpstreamTarget {
     pub upstream: Arc<Upstream>,
     pub metrics: UpstreamMetrics,
     pub authorities: Option<Authorities>,
-    /// Connections are only used again by attempts with the same one: see `carry::pool_key`.
+    /// Attempts reuse only connections with the same key: see `carry::pool_key`.
     pub pool_key: u64,
-    /// Asked before a connection to it is made.
+    /// Called before a connection to the upstream is opened.
     pub socket_check: SocketCheck,
 }
 
 impl Snapshot {
-    /// The keys of an entry of `auth`, if it fetches them.
+    /// The fetched keys of an entry of `auth`; `None` if it fetches none.
     pub fn jwks(&self, authority: &str) -> Option<&Jwks> {
         self.authorities.get(authority)?.jwks()
     }
 
     pub fn route(&self, name: &str) -> Option<&Arc<Route>> {
-        // In order; a reload looks for each of its routes.
+        // The routes are sorted; a reload looks up each one.
         let place = self.routes.binary_search_by(|route| (*route.name).cmp(name)).ok()?;
         self.routes.get(place)
     }
@@ -175,7 +175,7 @@ impl Route {
         }
     }
 
-    /// Whether it makes messages of RPC of its upstream's JSON.
+    /// Whether the route makes RPC messages from its upstream's JSON.
     pub fn makes_messages(&self) -> bool {
         self.transcoder.as_ref().is_some_and(|t| t.upstream() == transcode::config::Upstream::Http)
     }

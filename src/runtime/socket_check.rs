@@ -1,4 +1,4 @@
-//! What is asked before the gateway opens a connection to an upstream.
+//! The check before the gateway opens a connection to an upstream.
 
 use std::sync::Arc;
 
@@ -8,11 +8,12 @@ use tokio::net::TcpSocket;
 use super::descriptors::Descriptors;
 use crate::observe::metrics::UpstreamMetrics;
 
-/// Asked about each new connection before it is made.
+/// Called for each new connection before it is opened.
 pub type SocketCheck = Arc<dyn Fn(&TcpSocket) -> Result<()> + Send + Sync>;
 
-/// Counts the connections of one upstream, and lets it have no descriptor that is kept for other
-/// things: one connection of HTTP/2 may ask for a hundred of HTTP/1.
+/// Counts the connections of one upstream, and refuses it the descriptors that are reserved for
+/// other uses. This check is needed because one HTTP/2 connection from a client can cause a hundred
+/// HTTP/1 connections to an upstream.
 pub fn socket_check(descriptors: Descriptors, metrics: UpstreamMetrics) -> SocketCheck {
     Arc::new(move |socket| {
         metrics.connecting();

@@ -1,4 +1,4 @@
-//! What the gateway says about itself: alive, ready, healthy, and the state of every route.
+//! What the gateway reports about itself: alive, ready, healthy, and the state of every route.
 //!
 //! Served by the admin listener, and by routes that ask for it with `serve`.
 
@@ -23,7 +23,7 @@ use crate::observe::metrics::{StateMetrics, render};
 use crate::policy::breaker::{Breaker, State};
 use crate::time::{Clock, Moment};
 
-/// A small answer, complete.
+/// A small, complete response.
 pub struct Answer {
     pub status: u16,
     pub content_type: Option<HeaderValue>,
@@ -35,13 +35,13 @@ impl Answer {
         Answer {
             status,
             content_type: Some(HeaderValue::from_static("application/json")),
-            // Plain data serializes.
+            // Plain data always serializes.
             body: serde_json::to_vec(body).unwrap_or_default().into(),
         }
     }
 }
 
-/// The answer to one of the questions a route may serve.
+/// The response of a route that serves `what`.
 pub async fn answer(shared: &Arc<Shared>, what: Serve) -> Answer {
     match what {
         Serve::Live => health::live(),
@@ -62,11 +62,12 @@ pub async fn metrics(shared: &Arc<Shared>) -> Answer {
     .await
 }
 
-/// Off the thread that asks, which has other requests: ten thousand routes are a lot to write.
+/// Runs on another thread, because writing ten thousand routes takes long and the caller's thread
+/// has other requests to serve.
 async fn apart(shared: &Arc<Shared>, write: fn(&Shared) -> Answer) -> Answer {
     let shared = shared.clone();
     let task = tokio::task::spawn_blocking(move || write(&shared));
-    // A panic is logged where it happens.
+    // The panic has been logged already.
     task.await.unwrap_or(Answer { status: 500, content_type: None, body: Bytes::new() })
 }
 
@@ -88,7 +89,7 @@ struct Status {
 struct RouteStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     upstream: Option<String>,
-    /// The route's own breaker, or else its upstream's.
+    /// The route's own breaker, or its upstream's if the route has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     circuit: Option<CircuitStatus>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -103,7 +104,7 @@ pub(super) struct CircuitStatus {
     state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     next_probe_in_ms: Option<u128>,
-    /// Of a half-open circuit: probes that have taken a place and are not back.
+    /// Of a half-open circuit: probes that have started and not ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     probes_in_flight: Option<u32>,
     opened: u64,
@@ -213,7 +214,7 @@ fn upstreams(snapshot: &Snapshot, now: Moment) -> BTreeMap<String, UpstreamStatu
             .iter()
             .map(|endpoint| EndpointStatus {
                 address: endpoint.label.to_string(),
-                // Relaxed: a count for people to look at.
+                // Relaxed: a count for people to read.
                 attempts: endpoint.attempts.load(std::sync::atomic::Ordering::Relaxed),
             })
             .collect(),
@@ -230,13 +231,13 @@ fn budgets(snapshot: &Snapshot, now: Moment) -> BTreeMap<String, BudgetStatus> {
     snapshot.budgets.iter().map(|(name, budget)| (name.clone(), of(budget))).collect()
 }
 
-/// Copy the state that lives in policies and recorder into the metrics, and gather them all.
+/// Copies the state of the policies and the recorder into the metrics, and gathers them all.
 pub fn gather(shared: &Shared) -> Vec<MetricFamily> {
     let snapshot = shared.snapshot.load();
     let metrics = &shared.metrics;
     metrics.generation.set(as_gauge(snapshot.generation));
     metrics.in_flight.set(as_gauge(shared.lifecycle.in_flight() as u64));
-    // Held until all is gathered: two scrapes at once must not mix.
+    // Held until everything is gathered, so that two scrapes do not mix.
     let state = metrics.state.lock().unwrap_or_else(PoisonError::into_inner);
     state.reset();
     publish(&state, shared, &snapshot, Clock::now());

@@ -1,5 +1,5 @@
-//! TLS towards clients: certificates and authorities, read and checked when a configuration is
-//! compiled. What a handshake agrees on is `proxy::listener`'s business.
+//! TLS on the listeners: certificates and authorities, read and checked when a configuration is
+//! compiled. `proxy::listener` runs the handshakes.
 
 pub mod handshake;
 mod tickets;
@@ -24,23 +24,23 @@ use rustls::sign::CertifiedKey;
 use crate::config::Problem;
 use crate::config::server::{Tickets, Tls};
 
-/// Of certificates and authorities, by what they are.
+/// A hash of the contents of certificates and authorities.
 type Digest = [u8; SHA256_OUTPUT_LEN];
 
-/// What a listener's handshakes go by.
+/// What a listener's handshakes need.
 pub struct Handshakes {
     pub config: Arc<ServerConfig>,
-    /// What both sides of its sessions were verified by.
+    /// Hash of the certificates and authorities by which both sides of its sessions were verified.
     verified_by: Digest,
-    /// What seals its tickets, if it is the gateway's own.
+    /// Seals its tickets, if it uses the gateway's own keys.
     own: Option<Arc<dyn ProducesTickets>>,
 }
 
-/// Whether clients may take up the sessions of `before` again depends on what they were verified by:
-/// rustls does not verify them again.
+/// Compiles a listener's TLS. Clients may resume the sessions of `before` only if certificates and
+/// authorities are unchanged, because rustls does not verify a resumed session again.
 ///
 /// # Errors
-/// A file cannot be read, or does not hold what it should.
+/// A file cannot be read, or its contents are invalid.
 pub fn compile(
     listener: &str,
     tls: &Tls,
@@ -80,14 +80,15 @@ pub fn compile(
     Ok(Handshakes { config: Arc::new(config), verified_by, own })
 }
 
-/// Gives back what seals them, if it is the gateway's own: what was `kept`, if anything.
+/// Sets how sessions are resumed. Returns the ticketer if it is the gateway's own: the one that was
+/// `kept`, if any.
 fn use_tickets(
     config: &mut ServerConfig,
     wanted: &Tickets,
     verified_by: &Digest,
     kept: Option<Arc<dyn ProducesTickets>>,
 ) -> Result<Option<Arc<dyn ProducesTickets>>, (&'static str, String)> {
-    // Sessions are kept by their clients, or not at all.
+    // Clients keep their sessions in tickets; the gateway stores none.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     match wanted {
         Tickets::Off => config.send_tls13_tickets = 0,
@@ -105,7 +106,8 @@ fn use_tickets(
     Ok(None)
 }
 
-/// Of everything that says who is who. Lengths keep apart what follows each other.
+/// Hashes everything that proves an identity. Each part is preceded by its length, so that parts
+/// cannot run into each other.
 fn digest(keys: &[Arc<CertifiedKey>], authorities: Option<&[CertificateDer<'_>]>) -> Digest {
     let mut context = digest::Context::new(&SHA256);
     let mut add = |bytes: &[u8]| {
@@ -125,7 +127,7 @@ fn digest(keys: &[Arc<CertifiedKey>], authorities: Option<&[CertificateDer<'_>]>
     digest
 }
 
-/// The one that is installed, and in a test the one that would be.
+/// The installed provider; in a test, where none is installed, the one that would be.
 fn provider() -> Arc<CryptoProvider> {
     let installed = CryptoProvider::get_default().cloned();
     installed.unwrap_or_else(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()))

@@ -1,4 +1,4 @@
-//! Descriptor sets read, and what routes transcode by them.
+//! Reads descriptor sets, and compiles the routes' transcoders.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use crate::config::load::KeyPath;
 use crate::config::{self, Config, Problem};
 use crate::transcode::{Descriptors, Transcoder};
 
-/// Every set that can be read; of the others, why not.
+/// All sets that can be read; for each of the others, a problem.
 pub(super) fn descriptors(
     config: &Config,
     problems: &mut Vec<Problem>,
@@ -26,7 +26,7 @@ pub(super) fn descriptors(
     sets
 }
 
-/// What a route transcodes by; none if it does not, or its set could not be read.
+/// A route's transcoder; `None` if it does not transcode, or its set could not be read.
 pub(super) fn of_route(
     name: &str,
     config: &config::Route,

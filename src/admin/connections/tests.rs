@@ -1,4 +1,4 @@
-//! The time a connection of the admin listener has, by a paused clock.
+//! The time limits of admin connections, tested with a paused clock.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
@@ -7,7 +7,7 @@ use super::*;
 const REQUEST: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(75);
 
-/// The client's end, the listener's end, and what that gives way to when it is dropped.
+/// The client's end, the listener's end, and the sender whose drop ends the connection.
 fn pair() -> (DuplexStream, Limited<DuplexStream>, oneshot::Sender<Infallible>) {
     let (client, server) = duplex(64);
     let (end, ended) = oneshot::channel();
@@ -15,7 +15,7 @@ fn pair() -> (DuplexStream, Limited<DuplexStream>, oneshot::Sender<Infallible>) 
     (client, Limited::new(server, limits, ended), end)
 }
 
-/// How the wait for another byte ends, and after how long.
+/// How the wait for another byte ends, and after what time.
 async fn end_of(server: &mut Limited<DuplexStream>) -> (io::ErrorKind, Duration) {
     let began = Instant::now();
     let error = server.read_u8().await.expect_err("nothing was sent");

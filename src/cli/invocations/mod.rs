@@ -1,4 +1,4 @@
-//! `portcullis invocations`: the record, read beside the gateway that writes it.
+//! `portcullis invocations`: reads the record, also while the gateway writes it.
 
 mod print;
 
@@ -17,11 +17,11 @@ use crate::config::{Config, Environment};
 use crate::record::read::{Filter, Reader, Stored};
 use crate::units::Timespan;
 
-/// Between two looks with `--follow`.
+/// Time between two reads with `--follow`.
 const INTERVAL: Duration = Duration::from_millis(500);
-/// How long after its request a row may turn up and still be shown by `--follow`.
+/// How long after its request a row may appear and still be shown by `--follow`.
 const LATE: Duration = Duration::from_secs(300);
-/// A row is shown once its request has ended, or has lasted for this long.
+/// A row is shown once its request has ended, or has lasted this long.
 const UNFINISHED: Duration = Duration::from_secs(10);
 const FOLLOWED: u32 = 10_000;
 
@@ -86,7 +86,7 @@ enum Format {
     Csv,
 }
 
-/// A moment, told by itself or by its distance from now.
+/// A time, given as such or as a distance from now.
 #[derive(Debug, Clone, Copy)]
 struct Time(SystemTime);
 
@@ -173,7 +173,7 @@ pub(super) fn invocations(options: &Options) -> ExitCode {
     }
 }
 
-/// A route that is neither in the file nor, from earlier, in the record is a slip of the pen.
+/// Refuses a route that is neither in the file nor in the record, as it is probably misspelt.
 async fn check_route(
     reader: &Reader,
     selection: &Selection,
@@ -192,7 +192,7 @@ async fn check_route(
         names => names,
     };
     let in_file = list(config.routes.keys().map(String::as_str).collect());
-    // Rows of requests that reached no route have none.
+    // Rows of requests without a route have an empty name.
     let earlier =
         recorded.iter().filter(|name| !name.is_empty() && !config.routes.contains_key(*name));
     let earlier = list(earlier.map(String::as_str).collect());
@@ -206,7 +206,7 @@ async fn check_route(
 async fn list(reader: &Reader, options: &List) -> Result<(), String> {
     let filter = options.selection.filter();
     let mut printer = Printer::new(options.selection.format);
-    // Before the latest are looked up, so that nothing falls between them and those to come.
+    // Read before the latest rows, so that no row falls between those and the ones to follow.
     let mut seen = HashMap::new();
     if options.follow {
         new_rows(reader, &filter, &mut seen).await?;
@@ -221,7 +221,7 @@ async fn list(reader: &Reader, options: &List) -> Result<(), String> {
     Ok(())
 }
 
-/// The rows of late that were not seen before.
+/// The recent rows that were not seen before.
 async fn new_rows(
     reader: &Reader,
     filter: &Filter,
@@ -246,7 +246,7 @@ async fn stats(reader: &Reader, selection: &Selection) -> Result<(), String> {
     gone(Printer::new(selection.format).figures(&figures, &filter)).map(drop)
 }
 
-/// Whether whoever reads our output has had enough.
+/// Whether the reader of the output has closed it.
 fn gone(printed: io::Result<()>) -> Result<bool, String> {
     match printed.and_then(|()| io::stdout().flush()) {
         Ok(()) => Ok(false),

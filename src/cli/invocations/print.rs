@@ -1,4 +1,4 @@
-//! Rows and figures as a table, as JSON lines, as CSV.
+//! Prints rows and figures as a table, as JSON lines, or as CSV.
 
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime};
@@ -9,7 +9,7 @@ use super::Format;
 use crate::record::COLUMNS;
 use crate::record::read::{Filter, RouteFigures, Stored};
 
-/// What of a row a table shows.
+/// The columns that a table shows.
 const SHOWN: [&str; 11] = [
     "created_at",
     "status",
@@ -30,7 +30,7 @@ type Object = Map<String, Value>;
 
 pub(super) struct Printer {
     format: Format,
-    /// Of the table's columns; they only grow.
+    /// The widths of the table's columns; they only grow.
     widths: Vec<usize>,
     begun: bool,
 }
@@ -87,7 +87,7 @@ impl Printer {
         }
         let cell = |value: Option<&Value>| match value {
             None => "-".to_owned(),
-            // Nothing that a client has sent may steer a terminal.
+            // Replaces control characters, so that a client's input cannot control the terminal.
             value => {
                 text(value).chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
             }
@@ -114,7 +114,7 @@ impl Printer {
 }
 
 fn object(of: &RouteFigures, asked: &Filter) -> Option<Object> {
-    // What was not asked for in time counts from the first request to the last.
+    // Without a time range, the rate covers the time from the first request to the last.
     let from = asked.since.unwrap_or(of.first);
     let to = asked.until.unwrap_or(if asked.since.is_some() { SystemTime::now() } else { of.last });
     let seconds = to.duration_since(from).unwrap_or_default().as_secs_f64();

@@ -1,8 +1,8 @@
-//! The main file and those it includes, as one tree.
+//! Joins the main file and the files it includes into one tree.
 //!
-//! `include` names further files by pattern, relative to the main file. What they hold at the top level
-//! joins the main file's: mappings of named things grow, nothing may be defined twice. Included files
-//! include nothing.
+//! `include` names further files by pattern, relative to the main file. Their top-level contents
+//! join those of the main file: mappings of named things are merged, and nothing may be defined
+//! twice. Included files cannot include others.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use super::resolve::Resolver;
 const INCLUDE: &str = "include";
 const MAX_FILES: usize = 1000;
 
-/// A file that was read, for finding places in it.
+/// A file that was read, kept to find places in it.
 pub(super) struct SourceFile {
     pub(super) path: PathBuf,
     /// Empty if it could not be read.
@@ -36,7 +36,7 @@ impl<'a> Assembly<'a> {
         Assembly { environment, files: Vec::new(), findings: Findings::default() }
     }
 
-    /// Everything that the file at `path` and its includes say; what is wrong is in the findings.
+    /// Everything in the file at `path` and its includes; mistakes go to the findings.
     pub(super) fn assemble(&mut self, path: &Path) -> Node {
         let Some(mut tree) = self.read(path) else {
             return Node { origin: Origin { file: 0, ordinal: 0 }, value: Value::Null };
@@ -184,7 +184,7 @@ fn matches(directory: &Path, node: &Node) -> Result<Vec<PathBuf>, String> {
     let options = glob::MatchOptions {
         case_sensitive: true,
         require_literal_separator: true,
-        // An editor's swap file is not a configuration.
+        // A pattern does not match hidden files, such as an editor's swap file.
         require_literal_leading_dot: true,
     };
     let paths = glob::glob_with(&full.to_string_lossy(), options)

@@ -1,8 +1,9 @@
-//! From tree to typed value, finding every mistake on the way.
+//! Converts a tree to a typed value, and finds every mistake on the way.
 //!
-//! A type stops at its first error. So: try, take out what was wrong, try again, until the rest fits.
-//! Each try takes something out, hence there is an end. Of ten thousand routes a try passes over those
-//! that fitted before; when all fits, it is read once more as a whole.
+//! A type's deserializer stops at its first error. So the tree is read, what was wrong is removed,
+//! and it is read again until the rest fits. Each round removes something, so this ends. When there
+//! are many routes, a round skips those that have fitted before; once everything fits, the whole
+//! tree is read again.
 
 use serde::de::DeserializeOwned;
 
@@ -11,8 +12,8 @@ use super::error::{Error, Kind};
 use super::findings::Findings;
 use super::node::{Node, Value};
 
-/// The typed value of `tree` without its wrong parts, which are taken out of it and recorded.
-/// `None` if nothing fits any more.
+/// The typed value of `tree` without its wrong parts, which are removed and recorded. `None` if
+/// nothing fits.
 pub(super) fn collect<T: DeserializeOwned>(tree: &mut Node, findings: &mut Findings) -> Option<T> {
     let mut whole = true;
     while !findings.overflow {
@@ -31,8 +32,8 @@ pub(super) fn collect<T: DeserializeOwned>(tree: &mut Node, findings: &mut Findi
     None
 }
 
-/// Records `error` unless it only follows from another, and takes out what it is about.
-/// `None` if that is everything.
+/// Records `error`, unless it only follows from another, and removes what it is about. Returns
+/// `None` if that is the whole tree.
 fn settle(error: &Error, tree: &mut Node, findings: &mut Findings) -> Option<()> {
     let path = error.path();
     if error.on_key {
@@ -56,7 +57,7 @@ fn settle_key(error: &Error, tree: &Node, findings: &mut Findings) {
     let unknown = matches!(error.kind, Kind::UnknownKey { .. });
     findings.record(if unknown { &mapping } else { &path }, spot, error.kind.to_string());
     if let Some(meant) = error.kind.suggestion() {
-        // Misspelt is as good as there: not missing as well.
+        // A misspelt key counts as present, so that it is not reported as missing too.
         findings.prune(mapping.key(meant));
     }
 }
@@ -65,7 +66,7 @@ fn is_consequence(error: &Error, findings: &Findings) -> bool {
     let path = error.path();
     match &error.kind {
         Kind::MissingKey(key) => {
-            // A merge key may have brought it, an include that could not be read as well.
+            // A wrong merge key may have contained it, or an include that could not be read.
             [*key, "<<"].iter().any(|key| findings.is_pruned(&path.clone().key(*key)))
                 || (path.is_root() && findings.incomplete)
         }
@@ -75,7 +76,7 @@ fn is_consequence(error: &Error, findings: &Findings) -> bool {
     }
 }
 
-/// The message, without a value that came in from outside, but with where it came from.
+/// The message, without any interpolated value but with the reference it came from.
 fn message(error: &Error, tree: &Node, findings: &Findings) -> String {
     let path = error.path();
     if let Kind::MissingKey(key) = &error.kind {
@@ -89,7 +90,7 @@ fn message(error: &Error, tree: &Node, findings: &Findings) -> String {
     }
     let message = match &error.kind {
         Kind::UnknownValue { known, .. } => {
-            // Its own wording shortens the value, after which it would not be recognised.
+            // The error's own text shortens the value, which `redact` would then not recognise.
             Kind::UnknownValue { value: text.origins.concat(), known }.to_string()
         }
         Kind::Message(_) | Kind::MissingKey(_) | Kind::UnknownKey { .. } => {

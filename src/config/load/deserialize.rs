@@ -1,8 +1,8 @@
-//! The tree as typed values: serde's view of a [`Node`].
+//! Reads the tree as typed values: serde's view of a [`Node`].
 //!
-//! Enums are written as a plain string or as a mapping with one key. Nothing written where a
-//! mapping or a list belongs is an empty one. An interpolated string is taken for a number or for
-//! true or false where the type asks for one; a type that takes anything sees a string.
+//! Enums are written as a plain string or as a mapping with one key. An absent value where a
+//! mapping or a list belongs is an empty one. An interpolated string is read as a number or boolean
+//! if the type asks for one; a type that takes anything gets a string.
 
 mod access;
 
@@ -14,7 +14,7 @@ use super::node::{Element, Entry, Node, Value};
 use super::path::Step;
 use crate::config::load::deserialize::access::{KeyDeserializer, SingleKey, Word};
 
-/// Entries of a mapping that are worth the trouble not to read them once for every mistake.
+/// Mappings with more entries than this skip the entries that already fit.
 const MANY: usize = 64;
 
 #[derive(Clone, Copy)]
@@ -183,7 +183,7 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'_> {
         _: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
-        // serde would take a list for the fields in order; an operator means a mapping.
+        // serde would accept a list of the fields in order, but operators write a mapping.
         match self.0.value {
             Value::Sequence(_) => Err(Error::invalid_type(Unexpected::Seq, &"a mapping")),
             Value::Null => self.deserialize_map(visitor),
@@ -251,7 +251,7 @@ impl<'de> SeqAccess<'de> for Elements<'_> {
 struct Entries<'a> {
     rest: std::slice::Iter<'a, Entry>,
     value: Option<&'a Entry>,
-    /// Passes over what [`fits`](Entry::fits).
+    /// Skips entries that have [fitted](Entry::fits) before.
     only_unread: bool,
 }
 
@@ -260,8 +260,8 @@ impl<'a> Entries<'a> {
         Entries { rest: entries.iter(), value: None, only_unread: false }
     }
 
-    /// Of a type that takes any key. Only where there are many: types of few may count them, and to
-    /// read those again costs nothing.
+    /// For a type that takes any key. Only large mappings skip entries: a type with few entries may
+    /// count them, and reading those again costs nothing.
     fn of_names(entries: &'a [Entry]) -> Self {
         Entries { only_unread: entries.len() > MANY, ..Entries::new(entries) }
     }

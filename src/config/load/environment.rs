@@ -1,4 +1,4 @@
-//! Where `${VAR}` comes from.
+//! The source of `${VAR}`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,12 +14,12 @@ enum Variables {
 }
 
 impl Environment {
-    /// The process's own, read anew at each look-up.
+    /// The variables of the process, read at each look-up.
     pub fn process() -> Self {
         Environment(Variables::Process)
     }
 
-    /// These and no others.
+    /// These variables only.
     pub fn fixed<K: Into<String>, V: Into<String>>(
         variables: impl IntoIterator<Item = (K, V)>,
     ) -> Self {
@@ -30,7 +30,7 @@ impl Environment {
     /// The value of `name`; `None` if it is not set.
     ///
     /// # Errors
-    /// If the value is not UTF-8.
+    /// The value is not UTF-8.
     pub(crate) fn lookup(&self, name: &str) -> Result<Option<String>, String> {
         match &self.0 {
             Variables::Fixed(variables) => Ok(variables.get(name).cloned()),
@@ -45,7 +45,7 @@ impl Environment {
     }
 }
 
-/// Without the values: some are secrets.
+/// Omits the values, because some are secrets.
 impl fmt::Debug for Environment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {

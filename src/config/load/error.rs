@@ -1,7 +1,7 @@
-//! An error while the tree becomes typed values, in an operator's words.
+//! Errors from reading the tree as typed values, in an operator's words.
 //!
 //! Types and serde speak of `u16`, `struct Route` and `map`; this file translates. Values are never
-//! quoted, except a name that is not known, and [`super::collect`] hides it if it was interpolated.
+//! quoted, except an unknown name, and [`super::collect`] hides that if it was interpolated.
 
 use std::fmt;
 
@@ -10,13 +10,13 @@ use serde::de::{Expected, Unexpected};
 use super::path::{KeyPath, Step};
 use super::suggest::suggest;
 
-/// Up to this many known names are listed.
+/// Known names are listed if there are at most this many.
 const FEW: usize = 10;
 
 #[derive(Debug)]
 pub(super) struct Error {
     pub(super) kind: Kind,
-    /// From the value in error up to the root.
+    /// The steps from the wrong value up to the root.
     steps: Vec<Step>,
     /// The last step's key is wrong, not its value.
     pub(super) on_key: bool,
@@ -51,7 +51,7 @@ impl Error {
 }
 
 impl Kind {
-    /// The known key that was meant by an unknown one.
+    /// The known key that an unknown one probably means.
     pub(super) fn suggestion(&self) -> Option<&'static str> {
         match self {
             Kind::UnknownKey { key: wrong, known } | Kind::UnknownValue { value: wrong, known } => {
@@ -151,12 +151,12 @@ impl serde::de::Error for Error {
     }
 
     fn duplicate_field(key: &'static str) -> Self {
-        // The tree has no key twice, but one field may have two names.
+        // Keys are unique in the tree, but one field may have two names.
         Error::new(Kind::Message(format!("`{key}` is given twice, under two names")))
     }
 }
 
-/// The names for a message, if there are few enough to read.
+/// The names for a message, if they are few enough to read.
 pub(super) fn one_of(known: &[&str]) -> Option<String> {
     let quoted = || known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
     match known.len() {
@@ -193,7 +193,8 @@ fn kind_of(found: &Unexpected<'_>) -> &'static str {
     }
 }
 
-/// What serde's own and derived visitors say they expect; what ours say is in words already.
+/// Translates what serde's own and derived visitors expect. The gateway's own visitors need no
+/// translation.
 fn in_words(expected: &str) -> &str {
     if integer_range(expected).is_some() {
         return "a number";

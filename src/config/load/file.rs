@@ -1,6 +1,6 @@
-//! Reading a file that an operator named, whatever it turns out to be.
+//! Reads a file that an operator named, whatever kind of file it is.
 //!
-//! What the text says is left to [`super::parse`].
+//! [`super::parse`] interprets the text.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -8,24 +8,26 @@ use std::path::Path;
 
 use super::parse::{Fault, Position};
 
-/// Bytes a file may have.
+/// The most bytes a file may have.
 pub(super) const MAX_FILE: u64 = 8 * 1024 * 1024;
 
-/// Brackets that may be open at once: far more than the nesting that is accepted, as text may hold some.
+/// The most brackets open at once. Far more than the nesting that is accepted, because text may
+/// contain brackets.
 const MAX_OPEN: usize = 1000;
 
-/// The byte order mark, which in UTF-8 orders nothing.
+/// The byte order mark, which has no meaning in UTF-8.
 const MARK: char = '\u{feff}';
 
-/// The content of `path`.
+/// Reads `path`.
 ///
 /// # Errors
-/// What is wrong with the file, to follow its name.
+/// What is wrong with the file, phrased to follow its name.
 pub(super) fn read_bounded(path: &Path) -> Result<Vec<u8>, String> {
     let unreadable = |error: io::Error| format!("cannot be read: {}", reason(&error));
     let file = File::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
-    // Not the size that the file system states: a device has none, and never ends.
+    // Reads up to the limit instead of trusting the size that the file system reports: a device has
+    // none, and never ends.
     file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > MAX_FILE {
         return Err(format!("is larger than {} MiB", MAX_FILE / (1024 * 1024)));
@@ -33,18 +35,18 @@ pub(super) fn read_bounded(path: &Path) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// Why bytes are no text; `good` of them are.
+/// Why the bytes are not text; the first `good` of them are.
 #[derive(Debug)]
 pub(super) struct NotText {
     pub(super) good: usize,
-    /// To follow the name of the file.
+    /// Phrased to follow the name of the file.
     pub(super) reason: &'static str,
 }
 
-/// The text that `bytes` are in UTF-8, without the byte order mark that some editors begin it with.
+/// The text in `bytes`, without the UTF-8 byte order mark that some editors write.
 ///
 /// # Errors
-/// If they are in another encoding.
+/// The bytes are in another encoding.
 pub(super) fn text_of(bytes: &[u8]) -> Result<&str, NotText> {
     if is_utf16(bytes) {
         return Err(NotText { good: 0, reason: "is in UTF-16: save it as UTF-8" });
@@ -55,7 +57,7 @@ pub(super) fn text_of(bytes: &[u8]) -> Result<&str, NotText> {
     }
 }
 
-/// By its mark, or by its first two letters where there is none.
+/// Detected by the byte order mark, or by the first two characters if there is none.
 fn is_utf16(bytes: &[u8]) -> bool {
     match bytes {
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => true,
@@ -64,7 +66,7 @@ fn is_utf16(bytes: &[u8]) -> bool {
     }
 }
 
-/// The text of a file. Refuses what the parser would refuse without saying where, or only after
+/// The text of a file. Refuses what the parser would refuse without a position, or only after
 /// minutes.
 pub(super) fn decode(bytes: &[u8]) -> Result<String, Fault> {
     let text = text_of(bytes).map_err(|NotText { good, reason }| {
@@ -78,7 +80,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<String, Fault> {
         return Err(refused(at, message));
     }
     if let Some(at) = text.find("\n\u{feff}") {
-        // The parser would take it for a part of the key behind it.
+        // The parser would read it as part of the next key.
         let message = "a byte order mark in the middle of the file: it is two files in one";
         return Err(refused(at + 1, message.to_owned()));
     }
@@ -93,8 +95,8 @@ fn is_forbidden(c: char) -> bool {
     (c.is_control() && !layout) || matches!(c, '\u{fffe}' | '\u{ffff}')
 }
 
-/// Where more than [`MAX_OPEN`] brackets are open at once. The parser's time is quadratic in
-/// their number. Those inside strings count too, which at this number does no harm.
+/// Finds where more than [`MAX_OPEN`] brackets are open, because the parser's time is quadratic in
+/// their number. Brackets inside strings count too, which does no harm at this limit.
 fn unbalanced(text: &str) -> Option<usize> {
     let mut open = 0_usize;
     text.bytes().position(|byte| {
@@ -107,7 +109,7 @@ fn unbalanced(text: &str) -> Option<usize> {
     })
 }
 
-/// The system's words without the number behind them.
+/// The system's error message without the number at its end.
 fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or(&text).to_owned()

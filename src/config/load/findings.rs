@@ -1,7 +1,7 @@
-//! What loading has found wrong so far, and what it took out for that.
+//! The mistakes found while loading, and the parts removed because of them.
 //!
-//! Something taken out is missed later on: those complaints are the operator's first mistake once
-//! more, and are dropped here.
+//! A removed part is reported as missing later on. Such a report only repeats the first mistake, so
+//! it is dropped here.
 
 use std::collections::HashSet;
 
@@ -15,14 +15,14 @@ pub(super) struct Finding {
     pub(super) path: KeyPath,
     pub(super) spot: Spot,
     pub(super) message: String,
-    /// The place that the end of the message speaks of.
+    /// The place that the end of the message refers to.
     pub(super) first: Option<Origin>,
 }
 
 #[derive(Clone, Copy)]
 pub(super) enum Spot {
     Value(Origin),
-    /// For what is wrong with a file before it has values.
+    /// A mistake in a file that has not been parsed into values.
     File(usize, Position),
 }
 
@@ -31,9 +31,9 @@ pub(super) struct Findings {
     list: Vec<Finding>,
     pruned: HashSet<KeyPath>,
     absent: Vec<(KeyPath, String)>,
-    /// There was one more than [`MAX_FINDINGS`].
+    /// There were more findings than [`MAX_FINDINGS`].
     pub(super) overflow: bool,
-    /// A file could not be taken in: anything may be missing.
+    /// A file could not be read, so anything may be missing.
     pub(super) incomplete: bool,
 }
 
@@ -47,14 +47,14 @@ impl Findings {
         self.push(Finding { path: path.clone(), spot, message, first: None });
     }
 
-    /// `key`, the last of `path`, was defined before.
+    /// Records that `key`, the last step of `path`, was already defined.
     pub(super) fn record_repeated(&mut self, path: &KeyPath, key: &str, at: Origin, first: Origin) {
         let message = format!("`{key}` is already defined at ");
         let spot = Spot::Value(at);
         self.push(Finding { path: path.clone(), spot, message, first: Some(first) });
     }
 
-    /// The file at this index of the sources cannot be taken in.
+    /// Records that the file with this index in the sources cannot be used.
     pub(super) fn record_file(&mut self, file: usize, position: Position, message: String) {
         self.incomplete = true;
         let spot = Spot::File(file, position);
@@ -69,22 +69,22 @@ impl Findings {
         self.list.push(finding);
     }
 
-    /// What is at `path` was taken out, or was meant by something that was.
+    /// Notes that the value at `path` was removed, or that a removed one was meant to be there.
     pub(super) fn prune(&mut self, path: KeyPath) {
         self.pruned.insert(path);
     }
 
-    /// What is at `path` came out as empty as if it were not written, from these references.
+    /// Notes that the value at `path` counts as not written, because these references were empty.
     pub(super) fn leave_out(&mut self, path: KeyPath, origins: &[String]) {
         self.absent.push((path, origins.join("")));
     }
 
-    /// The references through which `path` came out empty.
+    /// The references that were empty at `path`.
     pub(super) fn left_out(&self, path: &KeyPath) -> Option<&str> {
         self.absent.iter().find(|(absent, _)| absent == path).map(|(_, origins)| origins.as_str())
     }
 
-    /// The names right below the top-level `section` that were taken out.
+    /// The names directly below the top-level `section` that were removed.
     pub(super) fn names_pruned_from(&self, section: &str) -> impl Iterator<Item = &str> {
         self.pruned.iter().filter_map(move |path| match path.steps() {
             [Step::Key(first), Step::Key(name)] if first == section => Some(name.as_str()),
@@ -92,7 +92,7 @@ impl Findings {
         })
     }
 
-    /// Whether `path`, or something it lies in, was taken out.
+    /// Whether `path`, or a value that contains it, was removed.
     pub(super) fn is_pruned(&self, path: &KeyPath) -> bool {
         if self.pruned.is_empty() {
             return false;
@@ -107,8 +107,9 @@ impl Findings {
         false
     }
 
-    /// Whether a complaint about `path` may only be about what was taken out: of it, or with it.
-    /// The root has lost something to every mistake at the top level, and may still be complained about.
+    /// Whether a complaint about `path` may only follow from what was removed: it, or something
+    /// directly in it. Every mistake at the top level removes something from the root, so
+    /// complaints about the root are kept.
     pub(super) fn explains(&self, path: &KeyPath) -> bool {
         let lost = |pruned: &KeyPath| pruned.parent().as_ref() == Some(path);
         self.is_pruned(path) || (!path.is_root() && self.pruned.iter().any(lost))

@@ -8,8 +8,8 @@
 //! | `${file:path}` | the file's content without a byte order mark and one trailing newline |
 //! | `$$` | `$` |
 //!
-//! A default and a path may hold further `${…}`; a value that came in is not looked at again.
-//! A `$` before anything else is itself. No error here quotes a value.
+//! A default and a path may contain further `${…}`; an inserted value is not expanded again. A `$`
+//! before anything else stands for itself. No error here quotes a value.
 
 use std::path::Path;
 
@@ -22,16 +22,16 @@ const MAX_NESTING: usize = 16;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Interpolated {
     pub(super) value: String,
-    /// The references it was made from, as `${VAR}` without its default, or `${file:path}`.
+    /// The references it was made from: `${VAR}` without its default, or `${file:path}`.
     pub(super) origins: Vec<String>,
-    /// It was `${VAR:-…}` and nothing else, and came out empty: as good as not written.
+    /// The whole string was `${VAR:-…}` and came out empty, so it counts as not written.
     pub(super) absent: bool,
 }
 
-/// `text` with its references replaced; `directory` is where the paths of files begin.
+/// Replaces the references in `text`. Paths of files are relative to `directory`.
 ///
 /// # Errors
-/// Every reference that could not be resolved, with what to do about it.
+/// Every reference that could not be resolved, and what to do about it.
 pub(super) fn interpolate(
     text: &str,
     environment: &Environment,
@@ -82,7 +82,7 @@ impl Expansion<'_> {
         expanded
     }
 
-    /// The value of what stands between the braces; `None` after an error.
+    /// The value of the reference between the braces; `None` after an error.
     fn evaluate(&mut self, reference: &str) -> Option<String> {
         if let Some(path) = reference.strip_prefix("file:") {
             return self.content_of(path);
@@ -154,7 +154,7 @@ impl Expansion<'_> {
 
 const FORMS: &str = "write ${VAR}, ${VAR:-default}, ${VAR:?why} or ${file:path}";
 
-/// Where the brace closes that was opened just before `text`.
+/// The position of the brace that closes the one just before `text`.
 fn closing_brace(text: &str) -> Option<usize> {
     let bytes = text.as_bytes();
     let (mut at, mut open) = (0, 0_usize);

@@ -1,16 +1,17 @@
-//! Loading a configuration: files, environment and includes in; a typed value, or every mistake at once, out.
+//! Loads a configuration: from files, includes and environment to a typed value, or to a list of
+//! every mistake.
 //!
-//! Knows nothing of what is configured: any type that deserializes will do. Types should refuse
-//! wrong values while they deserialize; what concerns several values is left to validation, which
-//! runs even if parts were wrong, on what is left:
+//! This module does not know what is configured: it works with any type that deserializes. Types
+//! should refuse wrong values while they deserialize. Rules that concern several values are left to
+//! validation, which runs on the valid parts even if others were wrong:
 //!
 //! ```text
 //! load_partial::<Config>(path, &Environment::process())
 //!     .validate(|config, sources| vec![Problem::new("routes.users.upstream", "…")])
 //! ```
 //!
-//! `#[serde(flatten)]` and `#[serde(untagged)]` take their input through a buffer in which places
-//! and references are lost: types that an operator meets are better off without them.
+//! `#[serde(flatten)]` and `#[serde(untagged)]` buffer their input, which loses positions and
+//! references. Types that an operator writes should not use them.
 
 mod assemble;
 mod collect;
@@ -41,13 +42,13 @@ use serde::de::DeserializeOwned;
 pub use sources::Sources;
 pub use suggest::suggest;
 
-/// Levels of mappings and lists in each other.
+/// Most levels of nested mappings and lists.
 const MAX_DEPTH: usize = 64;
-/// Values and keys in a file, with aliases expanded.
+/// Most values and keys in a file, with aliases expanded.
 const MAX_VALUES: usize = 1_000_000;
-/// Bytes of stack for the thread that reads: a main thread's.
+/// Stack in bytes of the thread that reads: as much as a main thread has.
 const STACK: usize = 8 * 1024 * 1024;
-/// Problems shown at once.
+/// Most problems shown at once.
 pub(super) const MAX_FINDINGS: usize = 100;
 
 /// A configuration without its wrong parts, which the sources remember.
@@ -57,10 +58,10 @@ pub struct Draft<T> {
     sources: Sources,
 }
 
-/// Reads the configuration at `path` and what it includes.
+/// Reads the configuration at `path` and the files it includes.
 ///
 /// # Errors
-/// Everything that is wrong, in the order of the files; never empty.
+/// All mistakes, in the order of the files; never empty.
 pub fn load<T: DeserializeOwned>(
     path: &Path,
     environment: &Environment,
@@ -80,27 +81,28 @@ pub fn load_partial<T: DeserializeOwned>(path: &Path, environment: &Environment)
     Draft { value, sources: Sources::new(files, tree, findings) }
 }
 
-/// Does `work` in a thread that ends with it. The allocator keeps together what a thread allocates: what
-/// the parser and the tree have taken comes back whole, instead of staying as gaps between the parts
-/// of the configuration; so does a configuration, if it is made in a thread that it outlives.
+/// Runs `work` in a thread of its own. The allocator keeps the memory of a thread together. When
+/// the thread ends, what the parser and the tree used is freed as a whole, instead of leaving gaps
+/// between the parts of the configuration. The same holds for a configuration that was made in such
+/// a thread.
 pub fn apart<R: Send>(work: impl Fn() -> R + Sync) -> R {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("configuration".to_owned()).stack_size(STACK);
         match thread.spawn_scoped(scope, &work) {
             Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-            // A thread that cannot be had costs memory only.
+            // Without a thread the work only takes more memory.
             Err(_) => work(),
         }
     })
 }
 
 impl<T> Draft<T> {
-    /// Hands what could be read to `check` and brings its problems together with those of reading.
-    /// `check` does not run if a file is missing, or so much is wrong that nothing is left; it can
-    /// ask the sources whether a name it does not find was [taken out](Sources::is_pruned).
+    /// Gives the valid parts to `check`, and joins its problems with those found while reading.
+    /// `check` does not run if a file is missing, or if nothing valid is left. It can ask the
+    /// sources whether an unknown name was [removed as wrong](Sources::is_pruned).
     ///
     /// # Errors
-    /// Everything that is wrong, in the order of the files; never empty.
+    /// All mistakes, in the order of the files; never empty.
     pub fn validate(
         self,
         check: impl FnOnce(&T, &Sources) -> Vec<Problem>,
@@ -115,7 +117,7 @@ impl<T> Draft<T> {
         }
     }
 
-    /// What could be read; `None` if so much is wrong that nothing is left.
+    /// The valid parts; `None` if there are none.
     pub fn value(&self) -> Option<&T> {
         self.value.as_ref()
     }

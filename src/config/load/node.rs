@@ -1,13 +1,13 @@
-//! The configuration as it was written: a tree of values, each of which knows where it came from.
+//! The configuration as written: a tree of values, each with its origin.
 //!
-//! No `Debug` anywhere in this file: after interpolation a tree holds secrets.
+//! Nothing in this file implements `Debug`, because after interpolation a tree holds secrets.
 
 use std::cell::Cell;
 
 use super::path::{KeyPath, Step};
 
-/// Which file, and which of its values in reading order, from 0, keys counted.
-/// [`super::parse::locate`] turns it into line and column.
+/// Which file, and which value in it, counted from 0 in reading order with keys included.
+/// [`super::parse::locate`] converts it to line and column.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Origin {
     pub(super) file: usize,
@@ -31,27 +31,27 @@ pub(super) enum Value {
     Mapping(Vec<Entry>),
 }
 
-/// A string, and the `${…}` it was made from, without their defaults; none for plain text.
+/// A string and the `${…}` it was made from, without their defaults. Plain text has none.
 #[derive(Clone)]
 pub(super) struct Text {
     pub(super) value: String,
     pub(super) origins: Vec<String>,
 }
 
-/// An element keeps the index it was written at, whatever is taken from before it.
+/// An element keeps its original index when elements before it are removed.
 #[derive(Clone)]
 pub(super) struct Element {
     pub(super) index: usize,
     pub(super) node: Node,
 }
 
-/// In the order of the file.
+/// The entries of a mapping are in the order of the file.
 #[derive(Clone)]
 pub(super) struct Entry {
     pub(super) key: String,
     pub(super) key_origin: Origin,
     pub(super) node: Node,
-    /// Has been read without a mistake: the next try need not read it again.
+    /// Was read without a mistake, so the next round need not read it again.
     pub(super) fits: Cell<bool>,
 }
 
@@ -75,8 +75,8 @@ impl Node {
         path.steps().iter().try_fold(self, |node, step| node.child(step))
     }
 
-    /// Where to point for `path`, or for the nearest there is above it: at a scalar or an element
-    /// itself; at the key of a mapping, of a list, or of nothing.
+    /// The position to report for `path`, or for its nearest existing ancestor. That is the scalar
+    /// or element itself, but the key of a mapping, a list or an empty value.
     pub(super) fn spot(&self, path: &KeyPath) -> Origin {
         let (mut node, mut spot) = (self, self.origin);
         for step in path.steps() {
@@ -102,7 +102,7 @@ impl Node {
         spot
     }
 
-    /// Takes out what `path` names. `false` if there is nothing, or it is the root.
+    /// Removes the value at `path`. Returns `false` if there is none, or if it is the root.
     pub(super) fn remove(&mut self, path: &KeyPath) -> bool {
         let Some((last, above)) = path.steps().split_last() else { return false };
         let mut node = self;
@@ -125,7 +125,7 @@ impl Node {
         }
     }
 
-    /// Whatever fits is to be read once more.
+    /// Marks every value to be read again.
     pub(super) fn read_anew(&self) {
         match &self.value {
             Value::Null | Value::Bool(_) | Value::Integer(_) | Value::Float(_) | Value::Text(_) => {
@@ -153,8 +153,8 @@ impl Node {
         }
     }
 
-    /// `message` without any value that came in through a `${…}` at or below this node:
-    /// whoever wrote the message may have quoted one.
+    /// `message` without any value that was interpolated at or below this node, because the author
+    /// of the message may have quoted one.
     pub(super) fn redact(&self, mut message: String) -> String {
         self.each_interpolated(&mut |text| {
             message = hide(&message, &text.value, &text.origins.concat());
@@ -180,7 +180,8 @@ impl Node {
     }
 }
 
-/// A short value is hidden only where it stands alone, lest every `1` in a message go.
+/// A short value is hidden only where it stands alone, so that not every `1` in a message is
+/// replaced.
 fn hide(message: &str, value: &str, instead: &str) -> String {
     const SHORT: usize = 4;
     if value.is_empty() {

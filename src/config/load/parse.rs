@@ -1,9 +1,9 @@
-//! YAML text to a tree of values, and a value's place back to line and column.
+//! Parses YAML text into a tree, and finds the line and column of a value.
 //!
-//! The only file that knows the parser. Its values carry no positions, but its errors do. So positions
-//! are found by reading the text once more and having the parser fail just before each value in
-//! question: once for all of them, and only after a mistake. Both readings are the same code, hence
-//! count alike.
+//! This is the only file that uses the parser. The parser's values carry no positions, but its
+//! errors do. So after a mistake the text is read once more, and the parser is made to fail just
+//! before each value whose position is needed. Both readings use the same code, so they count
+//! values alike.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,14 +25,18 @@ impl Position {
     pub(super) const START: Position = Position { line: 1, column: 1 };
 }
 
-/// Why a text is not YAML, or not YAML as we take it.
+/// Why a text is not YAML, or not YAML that the gateway accepts.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Fault {
     pub(super) position: Position,
     pub(super) message: String,
 }
 
-/// The one document in `text`; `file` becomes part of every value's [`Origin`]. No text is a null.
+/// Parses the only document in `text`; `file` becomes part of every value's [`Origin`]. An empty
+/// text is null.
+///
+/// # Errors
+/// The first fault in the text.
 pub(super) fn parse(text: &str, file: usize) -> Result<Node, Fault> {
     let mut documents = serde_yaml::Deserializer::from_str(text);
     let mut census = Census::new(file);
@@ -47,7 +51,8 @@ pub(super) fn parse(text: &str, file: usize) -> Result<Node, Fault> {
     Err(Fault { position: beginning(second), message })
 }
 
-/// Where the values with these ordinals begin: a mapping in block style at its first key.
+/// The positions of the values with these ordinals. A mapping in block style begins at its first
+/// key.
 pub(super) fn locate(text: &str, sought: BTreeSet<usize>) -> BTreeMap<usize, Position> {
     let document = || serde_yaml::Deserializer::from_str(text).next();
     let mut census = Census::new(0);
@@ -58,20 +63,21 @@ pub(super) fn locate(text: &str, sought: BTreeSet<usize>) -> BTreeMap<usize, Pos
         && let Some(document) = document()
     {
         census.sought = sought;
-        // What is not there to be found is at the start.
+        // A value that is not found is reported at the start of the file.
         let _ = Reader(&mut census).deserialize(document);
     }
     census.found
 }
 
-/// Counts values as they are read, notes where those are that are sought, and keeps the bounds.
+/// Counts values as they are read, notes the positions that are sought, and enforces the limits.
 struct Census {
     file: usize,
     count: usize,
     sought: BTreeSet<usize>,
     found: BTreeMap<usize, Position>,
     depth: usize,
-    /// What we refuse, in our words: the error that comes back has the parser's around them.
+    /// The gateway's own reason for refusing: in the parser's error it would be surrounded by other
+    /// text.
     refusal: Option<String>,
 }
 
@@ -81,12 +87,13 @@ impl Census {
         Census { file, count: 0, sought, found, depth: 0, refusal: None }
     }
 
-    /// Whether the place of the next value, or key, is wanted.
+    /// Whether the position of the next value or key is sought.
     fn seeks(&self) -> bool {
         self.sought.contains(&self.count)
     }
 
-    /// Must be called from within a `visit_*`: there the parser adds this value's position to an error.
+    /// Must be called within a `visit_*` method: there the parser adds this value's position to an
+    /// error.
     fn count<E: serde::de::Error>(&mut self) -> Result<Origin, E> {
         let ordinal = self.count;
         self.count += 1;
@@ -158,7 +165,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
     }
 
     fn visit_u128<E: serde::de::Error>(self, value: u128) -> Result<Node, E> {
-        // Out of every setting's range either way.
+        // Out of the range of every setting in either case.
         self.scalar(Value::Integer(i128::try_from(value).unwrap_or(i128::MAX)))
     }
 
@@ -211,7 +218,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
     }
 }
 
-/// A key: any scalar, as it is written, so that `200` and `true` are names like others.
+/// A key: any scalar, as written, so that `200` and `true` are ordinary names.
 struct KeyReader<'a>(&'a mut Census);
 
 impl<'de> DeserializeSeed<'de> for KeyReader<'_> {
@@ -240,7 +247,7 @@ impl<'de> Visitor<'de> for KeyReader<'_> {
     }
 }
 
-/// Notes where the next value begins, and leaves it to be read.
+/// Notes where the next value begins, without reading it.
 struct Place<'a>(&'a mut Census);
 
 impl<'de> DeserializeSeed<'de> for Place<'_> {
@@ -254,8 +261,8 @@ impl<'de> DeserializeSeed<'de> for Place<'_> {
     }
 }
 
-/// A type in a type, and so on. The parser takes nothing for the outer ones: it ends at its limit of
-/// recursion, with an error that names the place where it still is.
+/// A newtype nested without end. The parser consumes nothing for the outer ones, so it stops at its
+/// recursion limit, with an error that gives its current position.
 struct Endless;
 
 impl<'de> Visitor<'de> for Endless {
@@ -276,7 +283,7 @@ fn beginning(document: serde_yaml::Deserializer<'_>) -> Position {
     error.as_ref().map_or(Position::START, position_of)
 }
 
-/// What an error says of its place, where its type is not known. It says nothing of the very start.
+/// The position in an error's text, for errors of unknown type. The very start has none.
 fn position_in(message: &str) -> Position {
     let place = message.rsplit_once(" at line ").and_then(|(_, place)| {
         let (line, column) = place.split_once(" column ")?;
@@ -297,7 +304,7 @@ fn fault(text: &str, error: &serde_yaml::Error, refusal: Option<String>) -> Faul
     Fault { position, message: refusal.unwrap_or_else(|| syntax(text, error, position)) }
 }
 
-/// The parser's message without the place, which a diagnostic has in front.
+/// The parser's message without the position, which a diagnostic already shows.
 fn syntax(text: &str, error: &serde_yaml::Error, at: Position) -> String {
     let message = error.to_string();
     if message.contains("repetition limit") {

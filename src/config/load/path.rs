@@ -1,6 +1,7 @@
-//! Where in the configuration: `routes.users.retry.on[2]`.
+//! A place in the configuration: `routes.users.retry.on[2]`.
 //!
-//! A path names a place in the merged configuration, not in a file; [`super::Sources`] knows the file.
+//! A path names a place in the merged configuration, not in a file; [`super::Sources`] knows the
+//! file.
 
 use std::fmt;
 
@@ -16,12 +17,13 @@ pub enum Step {
 }
 
 impl KeyPath {
-    /// The whole configuration; printed as nothing.
+    /// The whole configuration; prints as the empty string.
     pub fn root() -> Self {
         KeyPath::default()
     }
 
-    /// The value of `key` in the mapping at this path. Any key will do, dots included.
+    /// The value of `key` in the mapping at this path. The key may contain any character, dots
+    /// included.
     #[must_use]
     pub fn key(mut self, key: impl Into<String>) -> Self {
         self.0.push(Step::Key(key.into()));
@@ -43,12 +45,12 @@ impl KeyPath {
         &self.0
     }
 
-    /// Whether this path is `ancestor` or lies below it.
+    /// Whether this path is `ancestor` or is below it.
     pub fn starts_with(&self, ancestor: &KeyPath) -> bool {
         self.0.starts_with(&ancestor.0)
     }
 
-    /// The mapping or list this path steps out of; `None` at the root.
+    /// The path of the mapping or list that contains this one; `None` at the root.
     pub fn parent(&self) -> Option<KeyPath> {
         let (_, above) = self.0.split_last()?;
         Some(KeyPath(above.to_vec()))
@@ -91,7 +93,7 @@ impl fmt::Display for KeyPath {
     }
 }
 
-/// Reads what `Display` writes. What does not fit that form is taken as a key, to the letter.
+/// Parses what `Display` writes. Text that does not fit that form becomes a key as it is.
 impl From<&str> for KeyPath {
     fn from(text: &str) -> Self {
         let mut steps = Vec::new();
@@ -154,7 +156,7 @@ fn read_quoted(text: &str) -> Option<(Step, &str)> {
 }
 
 fn read_plain(text: &str) -> (Step, &str) {
-    // From the second character on, so that every call takes something.
+    // Starts at the second character, so that every call consumes something.
     let end = text.char_indices().skip(1).find(|&(_, c)| c == '.' || c == '[');
     let (key, after) = text.split_at(end.map_or(text.len(), |(at, _)| at));
     (Step::Key(key.to_owned()), after)

@@ -1,14 +1,14 @@
 //! What is wrong with a configuration, and where.
 //!
-//! A [`Problem`] names a place in the configuration; a [`Diagnostic`] the place in a file.
-//! [`super::Sources`] makes the one from the other.
+//! A [`Problem`] names a place in the configuration, a [`Diagnostic`] a place in a file.
+//! [`super::Sources`] converts one to the other.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use super::path::KeyPath;
 
-/// What validation found wrong, by its path in the configuration.
+/// A mistake found by validation, with its path in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     pub path: KeyPath,
@@ -16,13 +16,13 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// `path` as text (`"routes.users.retry"`, names with dots quoted) or built with [`KeyPath`];
-    /// `message` in lower case, without a full stop, saying what would be right.
+    /// `path` is text (`"routes.users.retry"`, names with dots quoted) or built with [`KeyPath`].
+    /// `message` is in lower case without a full stop, and says what would be right.
     pub fn new(path: impl Into<KeyPath>, message: impl Into<String>) -> Self {
         Problem { path: path.into(), message: message.into() }
     }
 
-    /// Adds a "did you mean", if there is something to mean; see [`super::suggest()`].
+    /// Adds a "did you mean" if there is a name to suggest; see [`super::suggest()`].
     #[must_use]
     pub fn suggesting(mut self, name: Option<&str>) -> Self {
         if let Some(name) = name {
@@ -32,18 +32,19 @@ impl Problem {
     }
 }
 
-/// A problem at its place in a file. Ordered by that place; printed as `file:line:column: path: message`.
+/// A problem with its place in a file. Ordered by place; printed as `file:line:column: path:
+/// message`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Diagnostic {
-    /// As the operator named it, or as found by `include`.
+    /// As named by the operator or found by `include`.
     pub file: PathBuf,
     /// From 1.
     pub line: usize,
     /// From 1, in characters.
     pub column: usize,
-    /// The path in the configuration; empty for the file as a whole.
+    /// The path in the configuration; empty for a whole file.
     pub path: String,
-    /// One line.
+    /// A single line.
     pub message: String,
 }
 

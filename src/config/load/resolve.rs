@@ -1,5 +1,5 @@
-//! One file's tree, made ready: keys are unique, merge keys are merged, strings have their `${…}`
-//! replaced, and what only holds anchors is gone.
+//! Prepares the tree of one file: removes repeated keys, merges merge keys, replaces `${…}` in
+//! strings, and drops the entries that only hold anchors.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -10,14 +10,14 @@ use super::interpolate::interpolate;
 use super::node::{Entry, Node, Origin, Text, Value};
 use super::path::{KeyPath, Step};
 
-/// `<<: *base`: the entries of the other mapping that this one does not have itself.
+/// `<<: *base` adds the entries of the other mapping that this one does not have.
 const MERGE: &str = "<<";
-/// Top-level keys that begin so are the operator's own, as in Compose files: a place for anchors.
+/// Top-level keys with this prefix are ignored, as in Compose files: they are a place for anchors.
 const EXTENSION: &str = "x-";
 
 pub(super) struct Resolver<'a> {
     environment: &'a Environment,
-    /// The file's own, where the paths of `${file:…}` begin.
+    /// The file's directory, which the paths of `${file:…}` are relative to.
     directory: &'a Path,
     findings: &'a mut Findings,
     path: KeyPath,
@@ -32,7 +32,8 @@ impl<'a> Resolver<'a> {
         Resolver { environment, directory, findings, path: KeyPath::root() }
     }
 
-    /// `false` if `node` must go: it is wrong, and that is recorded, or it counts as not written.
+    /// Returns `false` if `node` must be removed, because it is wrong (which is recorded) or counts
+    /// as not written.
     pub(super) fn resolve(&mut self, node: &mut Node) -> bool {
         match &mut node.value {
             Value::Null | Value::Bool(_) | Value::Integer(_) | Value::Float(_) => true,
@@ -86,9 +87,9 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// Puts what the merge key names among `entries`. Those that are there stay; of several
-    /// mappings, the first that has a key gives its value; what is merged is not merged deeper.
-    /// Entries are moved, never copied: how far aliases multiply is bounded where they are expanded.
+    /// Adds the entries of the merge key's mappings to `entries`. Existing entries win, then the
+    /// earlier mapping; values are not merged deeper. Entries are moved, never copied: the
+    /// expansion of aliases is bounded where they are expanded.
     fn merge(&mut self, entries: &mut Vec<Entry>) {
         let Some(at) = entries.iter().position(|entry| entry.key == MERGE) else { return };
         let Entry { node, key_origin, .. } = entries.remove(at);
@@ -98,7 +99,7 @@ impl<'a> Resolver<'a> {
             let Some(mut more) = mapping(node) else {
                 let message = "expected a mapping such as `<<: *base`, or a list of them";
                 resolver.findings.record(&path, spot, message);
-                // What it should have brought is not missing as well.
+                // Its entries must not be reported as missing too.
                 resolver.findings.prune(resolver.path.clone().key(MERGE));
                 return;
             };
@@ -123,7 +124,7 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// The first of its name stays.
+    /// The first entry with a name is kept.
     fn drop_repeated(&mut self, entries: &mut Vec<Entry>) {
         let mut seen: HashMap<String, Origin> = HashMap::with_capacity(entries.len());
         entries.retain(|Entry { key, key_origin, .. }| {

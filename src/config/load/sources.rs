@@ -1,4 +1,4 @@
-//! The files a configuration was read from: problems become diagnostics here.
+//! The files a configuration was read from; converts problems to diagnostics.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -12,8 +12,8 @@ use super::parse::{Position, locate};
 use super::path::{KeyPath, Step};
 use super::problem::{Diagnostic, Problem};
 
-/// What was read: knows where in which file each part of the configuration stands, and which parts
-/// were taken out because they were wrong.
+/// The files that were read. Knows where each part of the configuration is written, and which parts
+/// were removed because they were wrong.
 pub struct Sources {
     files: Vec<SourceFile>,
     tree: Node,
@@ -25,32 +25,32 @@ impl Sources {
         Sources { files, tree, findings }
     }
 
-    /// The main file, then those included, also those that could not be read.
+    /// The main file, then the included ones. Files that could not be read are listed too.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         self.files.iter().map(|file| file.path.as_path())
     }
 
-    /// Whether what is at `path`, or something around it, was written but taken out as wrong.
-    /// A name that was is not unknown.
+    /// Whether the value at `path`, or one that contains it, was written but removed as wrong. A
+    /// name that was removed is not unknown.
     pub fn is_pruned(&self, path: impl Into<KeyPath>) -> bool {
         self.findings.is_pruned(&self.as_written(&path.into()))
     }
 
-    /// The names in the top-level `section` that were written but taken out as wrong: they can
-    /// still be meant.
+    /// The names in the top-level `section` that were written but removed as wrong. They can still
+    /// be suggested.
     pub fn names_pruned_from<'a>(&'a self, section: &'a str) -> impl Iterator<Item = &'a str> {
         self.findings.names_pruned_from(section)
     }
 
-    /// All that loading found wrong, and `problems` as far as they do not follow from it: by file
-    /// and place, each once. A problem whose path is not in any file is shown at what is nearest
-    /// above it. Values that came in through `${…}` are not shown.
+    /// All mistakes found while loading, and those of `problems` that do not follow from them;
+    /// sorted by file and place, without repetitions. A problem whose path is not in any file is
+    /// shown at its nearest existing ancestor. Interpolated values are not shown.
     pub fn diagnose(&self, problems: Vec<Problem>) -> Vec<Diagnostic> {
         let found = problems.into_iter().map(|problem| self.find(problem));
         let mut findings: Vec<Finding> = found
             .filter(|finding| !self.findings.explains(&finding.path))
             .chain(self.findings.list().iter().cloned())
-            // To find the others in the tree would be work for nothing.
+            // Those beyond the limit are not shown, so they need not be located.
             .take(MAX_FINDINGS + 1)
             .collect();
         let overflow = self.findings.overflow || findings.len() > MAX_FINDINGS;
@@ -67,7 +67,7 @@ impl Sources {
         diagnostics
     }
 
-    /// Whether `T` may be judged: everything that was written was also read.
+    /// Whether the value can be validated: every file was read.
     pub(super) fn is_complete(&self) -> bool {
         !self.findings.incomplete
     }
@@ -81,8 +81,8 @@ impl Sources {
         Finding { spot: Spot::Value(self.tree.spot(&path)), path, message, first: None }
     }
 
-    /// `path` with the indices that the file has. A typed list does not know that elements before
-    /// this one were taken out.
+    /// `path` with the indices in the file. A typed list has lost the elements that were removed
+    /// before this one.
     fn as_written(&self, path: &KeyPath) -> KeyPath {
         let mut node = Some(&self.tree);
         let mut written = KeyPath::root();
@@ -99,7 +99,7 @@ impl Sources {
         written
     }
 
-    /// Where all is that the findings speak of. Each file is read once for it, however many there are.
+    /// The positions that the findings refer to. Each file is read at most once for this.
     fn places(&self, findings: &[Finding]) -> BTreeMap<Origin, Position> {
         let mut sought: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
         for finding in findings {
@@ -143,13 +143,13 @@ impl Sources {
         self.files.get(file).map_or(Path::new(""), |file| &file.path)
     }
 
-    /// The main file comes first, whatever its name.
+    /// Sorts the main file first, whatever its name.
     fn rank(&self, diagnostic: &Diagnostic) -> bool {
         self.name(0) != diagnostic.file
     }
 }
 
-/// Without the text and the values: some are secrets.
+/// Omits the text and the values, because some are secrets.
 impl fmt::Debug for Sources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.files()).finish()

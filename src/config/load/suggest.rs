@@ -1,12 +1,13 @@
 //! "Did you mean".
 
-/// The known name nearest to `wrong`, if one is near enough to be meant.
+/// The known name nearest to `wrong`, if one is near enough to have been meant.
 ///
-/// Near: the optimal string alignment distance (a slip, a missing or extra letter, two swapped
-/// letters) is at most a third of the longer name, or half of it if the first three letters agree.
-/// Of equals, the first. Differences of case and of `-` to `_` do not count.
+/// Near means that the optimal string alignment distance (a wrong, missing or extra letter, or two
+/// swapped letters) is at most a third of the longer name, or half of it if the first three letters
+/// agree. Among equally near names the first wins. Case and the difference between `-` and `_` are
+/// ignored.
 pub fn suggest<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    // Nobody misspells a name this long; the distance is quadratic.
+    // Names are not this long, and the distance takes quadratic time.
     if wrong.len() > 100 {
         return None;
     }

@@ -1,8 +1,7 @@
-//! OpenTelemetry's environment variables, as its specification has them.
+//! OpenTelemetry's environment variables, as its specification defines them.
 //!
-//! A variable that is set to nothing is as good as not set. A value that cannot be read is
-//! reported, and then as good as not set, too: a gateway does not stay down for it. No report
-//! repeats a value.
+//! An empty variable counts as not set. An invalid value is reported, and then counts as not set
+//! too, because a gateway should start without it. No report quotes a value.
 
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use super::{Endpoint, Otlp, Protocol, header};
 use crate::config::Environment;
 use crate::units::Timespan;
 
-/// What is exported.
+/// A signal that is exported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
     Traces,
@@ -23,20 +22,20 @@ pub enum Signal {
 /// What `OTEL_TRACES_EXPORTER` or `OTEL_METRICS_EXPORTER` asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exporter {
-    /// Not a word: export, if it is known where to.
+    /// Not set: export if there is an address.
     Unsaid,
     Otlp,
     None,
 }
 
-/// Reads variables, and collects what is wrong with them.
+/// Reads variables, and collects warnings about invalid ones.
 pub struct Reader<'a> {
     environment: &'a Environment,
     pub warnings: Vec<String>,
 }
 
 impl Signal {
-    /// As it stands in the names of variables.
+    /// The signal's part of a variable's name.
     const fn infix(self) -> &'static str {
         match self {
             Signal::Traces => "TRACES",
@@ -68,7 +67,7 @@ impl<'a> Reader<'a> {
             match item {
                 "otlp" => return Exporter::Otlp,
                 "none" => exporter = Exporter::None,
-                // `/metrics` is always there to be scraped.
+                // Metrics can always be scraped at `/metrics`.
                 "prometheus" if signal == Signal::Metrics => exporter = Exporter::None,
                 _ => self.warn(&name, "expected otlp or none"),
             }
@@ -90,8 +89,8 @@ impl<'a> Reader<'a> {
         self.value("OTEL_SERVICE_NAME")
     }
 
-    /// `OTEL_RESOURCE_ATTRIBUTES`; nothing of it counts if a part is malformed, as the
-    /// specification of resources has it.
+    /// `OTEL_RESOURCE_ATTRIBUTES`. If one part is malformed, all of it is ignored, as the resource
+    /// specification requires.
     pub fn resource_attributes(&mut self) -> Vec<(String, String)> {
         let parse = |text: &str| pairs(text).collect::<Result<Vec<_>, _>>();
         self.parsed("OTEL_RESOURCE_ATTRIBUTES", parse).unwrap_or_default()
@@ -120,7 +119,7 @@ impl<'a> Reader<'a> {
         if text.contains("://") {
             return self.parsed(&name, read);
         }
-        // Clients of gRPC take a mere host and port; `…_INSECURE` says how it is spoken to.
+        // gRPC clients accept a bare host and port; `…_INSECURE` decides about TLS.
         let grpc = match protocol {
             Some(protocol) => protocol == Protocol::Grpc,
             None => text.ends_with(":4317"),
@@ -135,7 +134,7 @@ impl<'a> Reader<'a> {
         self.parsed(&name, |text| read(&format!("{scheme}://{text}")))
     }
 
-    /// What is malformed is left out; the others are sent.
+    /// Malformed headers are left out; the others are sent.
     fn headers(&mut self, name: &str) -> Option<HeaderMap> {
         let text = self.value(name)?;
         let mut headers = HeaderMap::new();
@@ -150,7 +149,7 @@ impl<'a> Reader<'a> {
         Some(headers)
     }
 
-    /// Only `true` is true, as the specification has it.
+    /// Only `true` counts as true, as the specification requires.
     fn flag(&mut self, name: &str) -> bool {
         let Some(value) = self.value(name) else { return false };
         let is = |word: &str| value.eq_ignore_ascii_case(word);
@@ -174,7 +173,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// `None` if it is not set, or set to nothing.
+    /// `None` if the variable is not set or is empty.
     fn value(&mut self, name: &str) -> Option<String> {
         match self.environment.lookup(name) {
             Ok(value) => {
@@ -189,7 +188,7 @@ impl<'a> Reader<'a> {
 
     fn warn(&mut self, name: &str, why: &str) {
         let warning = format!("{name}: {why}; ignored");
-        // One variable may be looked at for both signals.
+        // A variable may be read once for each signal.
         if !self.warnings.contains(&warning) {
             self.warnings.push(warning);
         }
@@ -202,7 +201,7 @@ fn milliseconds(text: &str) -> Result<Timespan, String> {
     Ok(Timespan(Duration::from_millis(millis)))
 }
 
-/// `key=value,key=value`, the values with `%2C` for what would end them.
+/// Parses `key=value,key=value`, with `%2C` for a comma in a value.
 fn pairs(text: &str) -> impl Iterator<Item = Result<(String, String), String>> {
     let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
     parts.map(|part| {
@@ -218,7 +217,7 @@ fn pairs(text: &str) -> impl Iterator<Item = Result<(String, String), String>> {
     })
 }
 
-/// Every `%` has its two digits.
+/// Whether every `%` is followed by two hexadecimal digits.
 fn is_decodable(value: &str) -> bool {
     value.split('%').skip(1).all(|rest| {
         rest.as_bytes().get(..2).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))

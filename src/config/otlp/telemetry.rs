@@ -1,8 +1,7 @@
-//! What is exported, and where to: the file and the environment taken together.
+//! What is exported, and where to: the file and the environment combined.
 //!
-//! What the file says wins, and the environment says what the file does not; in each of them a
-//! signal's own word comes before the word for all signals. `OTEL_SDK_DISABLED` and
-//! `OTEL_…_EXPORTER=none` turn exporting off whatever else is said.
+//! The file wins over the environment; in each of them, a signal's own setting wins over the common
+//! one. `OTEL_SDK_DISABLED` and `OTEL_…_EXPORTER=none` turn exporting off, whatever else is set.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -15,36 +14,37 @@ use super::{Compression, Endpoint, Otlp, Protocol};
 use crate::config::{Config, Environment};
 use crate::units::Timespan;
 
-/// Everything there is to know before anything is exported.
+/// The settings of all exports.
 #[derive(Debug, PartialEq)]
 pub struct Telemetry {
-    /// `None`: no spans are exported.
+    /// `None` if no spans are exported.
     pub traces: Option<Destination>,
-    /// `None`: no metrics are exported.
+    /// `None` if no metrics are exported.
     pub metrics: Option<Destination>,
-    /// From one export of metrics to the next.
+    /// Time between two exports of metrics.
     pub interval: Timespan,
-    /// Who exports: `service.name` first, then what `OTEL_RESOURCE_ATTRIBUTES` adds.
+    /// Attributes of the exporting process: `service.name`, then those of
+    /// `OTEL_RESOURCE_ATTRIBUTES`.
     pub resource: Vec<(String, String)>,
-    /// What is wrong with the environment.
+    /// Warnings about invalid variables.
     pub warnings: Vec<String>,
 }
 
-/// Where one signal goes. Printed as its address.
+/// Where one signal is sent. Printed as its address.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Destination {
-    /// What is posted to.
+    /// The address that exports are posted to.
     pub uri: Uri,
     pub protocol: Protocol,
     pub headers: HeaderMap,
-    /// For one export with its repetitions.
+    /// Limit on one export with its retries.
     pub timeout: Timespan,
     pub compression: Compression,
     pub ca: Option<PathBuf>,
 }
 
 impl Telemetry {
-    /// Of this configuration in this environment.
+    /// The settings for this configuration in this environment.
     pub fn resolve(config: &Config, environment: &Environment) -> Self {
         let mut reader = Reader::new(environment);
         let disabled = reader.is_disabled();
@@ -81,13 +81,13 @@ impl Destination {
     }
 }
 
-/// `layers` from the one that wins to the one that is asked last.
+/// `layers` are in order of precedence.
 fn destination(signal: Signal, exporter: Exporter, layers: &[&Otlp]) -> Option<Destination> {
     let protocol = layers.iter().find_map(|layer| layer.protocol);
     let endpoint = layers.iter().find_map(|layer| layer.endpoint.clone());
     let endpoint = match (endpoint, exporter) {
         (Some(endpoint), _) => endpoint,
-        // Asked for in so many words: to where the specification expects a collector.
+        // Exporting was requested without an address: use the specification's default.
         (None, Exporter::Otlp) => {
             let port = protocol.unwrap_or(Protocol::HttpProtobuf).port();
             Endpoint::base(&format!("http://localhost:{port}")).ok()?
@@ -106,7 +106,7 @@ fn destination(signal: Signal, exporter: Exporter, layers: &[&Otlp]) -> Option<D
     })
 }
 
-/// Over gRPC the path is that of the method, and none of the address's.
+/// Over gRPC the path is the method's, whatever path the address has.
 fn uri(signal: Signal, endpoint: &Endpoint, protocol: Protocol) -> Option<Uri> {
     let (method, path) = match signal {
         Signal::Traces => {

@@ -1,4 +1,4 @@
-//! Events as lines of the log.
+//! Events as log lines.
 
 use std::error::Error;
 
@@ -7,7 +7,7 @@ use super::{CircuitChange, Failure, Words};
 use crate::policy::breaker::{Change, Why};
 use crate::policy::failure::Cause;
 
-/// Longest text of an error: part of it may come from the other side.
+/// Longest error text in characters: part of it may come from the peer.
 const MAX_WORDS: usize = 300;
 
 pub(super) fn failure(failure: &Failure) {
@@ -30,12 +30,12 @@ pub(super) fn failure(failure: &Failure) {
     log::warn!("{line}");
 }
 
-/// What there is to say beyond the cause.
+/// What the error adds to the cause.
 fn in_words(cause: Cause, words: &Words) -> Option<String> {
     let said = match (cause, words) {
         (Cause::Answered(status), _) => return Some(format!("status {status}")),
         (Cause::Grpc(code), _) => return Some(format!("grpc-status {code}")),
-        // The system's words for it would be the same.
+        // The system's error message would repeat the cause.
         (Cause::ConnectRefused, _) | (_, Words::None) => return None,
         (_, Words::Text(text)) => text.to_string(),
         (_, Words::Shared(text)) => text.to_string(),
@@ -53,13 +53,13 @@ fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) 
     error
 }
 
-/// Pingora tells of TLS in one text with all that lies above the error: what comes last is its own.
+/// Pingora reports a TLS error in one text with its whole context; the error itself comes last.
 fn without_chain(text: &str) -> &str {
     let text = text.rsplit_once(", SNI: ").map_or(text, |(before, _)| before);
     text.rsplit_once(" cause: ").map_or(text, |(_, last)| last).trim()
 }
 
-/// One line, of bounded length, that steers no terminal.
+/// One line of bounded length, without control characters.
 fn plain(text: &str) -> String {
     text.chars().take(MAX_WORDS).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

@@ -1,7 +1,7 @@
-//! What the process log says of requests that failed and of circuits, written by a thread of its own.
+//! Log lines about failed requests and circuits, written by a thread of their own.
 //!
-//! Requests hand over what they know and go on: nothing is formatted or waited for on their way, and
-//! what finds the queue full is counted. Lines of one upstream and cause are rationed in `spells`.
+//! Requests hand over what they know and go on, without formatting or waiting. Events that find the
+//! queue full are counted. `spells` limits the lines for each upstream and cause.
 
 mod line;
 mod spells;
@@ -20,12 +20,12 @@ use crate::policy::breaker::Change;
 use crate::policy::failure::Cause;
 use crate::time::Clock;
 
-/// Events that wait for the thread.
+/// The most events that wait for the thread.
 const QUEUE: usize = 1024;
-/// How often the thread looks whether to say what was left out.
+/// How often the thread checks for counts of omitted lines to log.
 const TICK: Duration = Duration::from_secs(1);
 
-/// A request that an upstream has failed.
+/// A request that an upstream failed.
 #[derive(Debug)]
 pub struct Failure {
     pub upstream: Arc<str>,
@@ -36,11 +36,11 @@ pub struct Failure {
     pub route: Arc<str>,
     pub request_id: HeaderValue,
     pub attempts: u32,
-    /// Why there was not another one.
+    /// Why there was no further attempt.
     pub no_retry: Option<&'static str>,
 }
 
-/// What the error says of itself, not yet text.
+/// An error's description, not formatted yet.
 #[derive(Debug)]
 pub enum Words {
     None,
@@ -49,7 +49,7 @@ pub enum Words {
     Error(Box<dyn Error + Send + Sync>),
 }
 
-/// A circuit has changed by itself.
+/// A change of a circuit's state that no operator ordered.
 #[derive(Debug)]
 pub struct CircuitChange {
     /// `route` or `upstream`.
@@ -61,12 +61,12 @@ pub struct CircuitChange {
 enum Event {
     Failure(Box<Failure>),
     Circuit(CircuitChange),
-    /// Everything before this has been written once its sender is gone.
+    /// Its sender is dropped once all earlier events are written.
     Flush(#[allow(dead_code, reason = "dropping it is the answer")] SyncSender<()>),
 }
 
-/// The end of the queue that requests have. The default one goes nowhere: what is only checked
-/// needs no thread.
+/// The queue's sending end, held by requests. The default one discards events, so that a
+/// configuration which is only checked needs no thread.
 #[derive(Clone, Default)]
 pub struct EventLog(Option<Queue>);
 
@@ -77,10 +77,10 @@ struct Queue {
 }
 
 impl EventLog {
-    /// Starts the thread; it ends with the last handle.
+    /// Starts the thread, which ends with the last handle.
     ///
     /// # Errors
-    /// The system has no thread to give.
+    /// No thread can be started.
     pub fn start() -> std::io::Result<Self> {
         let (sender, events) = sync_channel(QUEUE);
         let lost = Arc::new(AtomicU64::new(0));
@@ -89,12 +89,12 @@ impl EventLog {
         Ok(EventLog(Some(Queue { sender, lost })))
     }
 
-    /// Never waits.
+    /// Logs a failed request. Never waits.
     pub fn failed(&self, failure: Box<Failure>) {
         self.submit(Event::Failure(failure));
     }
 
-    /// Never waits.
+    /// Logs a change of a circuit. Never waits.
     pub fn circuit(&self, change: CircuitChange) {
         self.submit(Event::Circuit(change));
     }
@@ -107,18 +107,18 @@ impl EventLog {
         }
     }
 
-    /// Waits up to `limit` until what has been handed over is written, and what was left out is said.
+    /// Waits up to `limit` until all events handed over are written, and omitted lines are counted.
     pub fn flush(&self, limit: Duration) {
         let Some(queue) = &self.0 else { return };
         let (written, done) = sync_channel(0);
         if queue.sender.try_send(Event::Flush(written)).is_ok() {
-            // Ends with the sender, which is not used.
+            // Returns when the thread drops the sender; nothing is ever sent.
             let _ = done.recv_timeout(limit);
         }
     }
 }
 
-/// The end of the queue that the thread has.
+/// The queue's receiving end, held by the thread.
 struct Writer {
     events: Receiver<Event>,
     lost: Arc<AtomicU64>,

@@ -1,4 +1,5 @@
-//! How many lines one kind of failure may have: a burst, then one a second, then a count of the rest.
+//! Limits the lines about one kind of failure: a burst, then one per second, and a count of the
+//! rest.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,17 +7,17 @@ use std::time::Duration;
 
 use crate::time::Moment;
 
-/// Lines at once.
+/// Lines in a burst.
 const BURST: u32 = 5;
-/// One more after each of these.
+/// Time after which one more line is allowed.
 const EVERY: Duration = Duration::from_secs(1);
-/// How often the rest is counted in a line, while there is one.
+/// How often omitted lines are counted in a line of their own, while there are any.
 const COUNT_EVERY: Duration = Duration::from_secs(10);
 
 /// The upstream, and the cause.
 pub(super) type Key = (Arc<str>, &'static str);
 
-/// A kind of failure, and how many of them were left out, since when.
+/// A kind of failure, and how many of its lines were omitted.
 pub(super) struct LeftOut {
     pub(super) key: Key,
     pub(super) count: u64,
@@ -27,15 +28,15 @@ pub(super) struct Spells(HashMap<Key, Spell>);
 
 #[derive(Debug)]
 struct Spell {
-    /// When all of the burst will be there again.
+    /// When the full burst is available again.
     full_at: Moment,
     left_out: u64,
-    /// When the first of them was.
+    /// When the first line was omitted.
     since: Moment,
 }
 
 impl Spells {
-    /// Whether this failure has its own line.
+    /// Whether this failure gets its own line.
     pub(super) fn admit(&mut self, key: Key, now: Moment) -> bool {
         let fresh = Spell { full_at: now, left_out: 0, since: now };
         let spell = self.0.entry(key).or_insert(fresh);
@@ -51,19 +52,19 @@ impl Spells {
         true
     }
 
-    /// Nothing will be due, whatever the time.
+    /// Whether nothing can become due.
     pub(super) fn is_quiet(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// What has been left out for long enough. Forgets what has been quiet.
+    /// The counts that have waited long enough. Forgets the kinds without recent failures.
     pub(super) fn due(&mut self, now: Moment) -> Vec<LeftOut> {
         let due = self.take(|spell| now.since(spell.since) >= COUNT_EVERY);
         self.0.retain(|_, spell| spell.left_out > 0 || spell.full_at > now);
         due
     }
 
-    /// All that has been left out, whenever it was.
+    /// All counts of omitted lines, however recent.
     pub(super) fn all_due(&mut self) -> Vec<LeftOut> {
         self.take(|_| true)
     }
@@ -93,7 +94,7 @@ mod tests {
     #[test]
     fn after_a_burst_of_five_there_is_one_line_a_second() {
         let mut spells = Spells::default();
-        // 100 a second, for ten seconds.
+        // 100 failures a second, for ten seconds.
         let lines = (0..1000).filter(|n| spells.admit(key("reset"), at(n * 10))).count();
         assert_eq!(lines, 5 + 9);
     }

@@ -1,4 +1,4 @@
-//! How long something took, as a histogram.
+//! A histogram of durations.
 
 use std::array;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,13 +11,13 @@ use super::shown;
 
 const BUCKETS: usize = LATENCY_BUCKETS.len() + 1;
 
-/// One histogram. A scrape may see a duration in its bucket and not yet in the sum.
+/// One histogram. A scrape may see a duration in its bucket before it is in the sum.
 #[derive(Default)]
 pub(super) struct Durations {
-    /// Each bucket alone; the last has no bound.
+    /// The count of each bucket alone; the last has no upper bound.
     counts: [AtomicU64; BUCKETS],
-    /// Of nanoseconds it would overflow: ten thousand requests at once, each long, make three
-    /// years in three hours.
+    /// Nanoseconds would overflow: ten thousand long requests at a time add up to three years in
+    /// three hours.
     microseconds: AtomicU64,
 }
 
@@ -25,9 +25,9 @@ impl Durations {
     pub(super) fn observe(&self, took: Duration) {
         let seconds = took.as_secs_f64();
         let fits = LATENCY_BUCKETS.iter().position(|bound| seconds <= *bound);
-        // Relaxed, both: counts that nothing else depends on.
+        // Relaxed, here and below: no other data depends on the counts.
         self.counts[fits.unwrap_or(LATENCY_BUCKETS.len())].fetch_add(1, Ordering::Relaxed);
-        // To the nearest: sums of many short ones stay right.
+        // Rounded to the nearest, so that the sum of many short durations stays accurate.
         let microseconds = took.as_nanos().saturating_add(500) / 1000;
         let microseconds = u64::try_from(microseconds).unwrap_or(u64::MAX);
         self.microseconds.fetch_add(microseconds, Ordering::Relaxed);
@@ -66,7 +66,7 @@ mod tests {
         let histogram = metric.get_histogram();
         let cumulative: Vec<u64> =
             histogram.get_bucket().iter().map(|bucket| bucket.cumulative_count()).collect();
-        // A bound belongs to its bucket.
+        // A duration equal to a bound counts in that bucket.
         assert_eq!(cumulative[..3], [1, 2, 2]);
         assert_eq!((cumulative[13], histogram.get_sample_count()), (2, 3));
         assert_eq!(histogram.get_sample_sum(), 40.002);

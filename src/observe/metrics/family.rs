@@ -1,9 +1,9 @@
-//! Protocols and statuses as metrics tell them apart.
+//! Protocols and statuses as the metrics group them.
 
-/// Of statuses.
+/// The classes of statuses.
 pub(super) const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
-/// The kind of protocol a caller speaks.
+/// The family of protocols that a caller speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
     Http,
@@ -16,7 +16,7 @@ impl Family {
     pub(super) const ALL: [Family; 4] =
         [Family::Http, Family::Connect, Family::Grpc, Family::GrpcWeb];
 
-    /// The metric label, and what the record calls it.
+    /// The value of the metric's label, and of the record's column.
     pub const fn as_str(self) -> &'static str {
         match self {
             Family::Http => "http",

@@ -1,8 +1,8 @@
-//! What is counted for things that have a name, and that a reload can add or take away.
+//! Counts for named things (routes, upstreams) that a reload can add or remove.
 //!
-//! Nothing is made for a thing, and nothing shown of it, before it is counted for the first time:
-//! ten thousand routes of which ten are used cost a scrape as much as ten. What a reload keeps goes
-//! on counting under its name; what no generation and no request holds any more is forgotten.
+//! A thing takes memory and is shown only once it is first counted: if ten of ten thousand routes
+//! are used, a scrape costs as much as for ten. Things that a reload keeps go on counting under
+//! their name. A thing that no generation and no request holds any more is forgotten.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -12,20 +12,20 @@ use prometheus::proto::{Metric, MetricFamily, MetricType};
 
 use super::register::opts;
 
-/// A family of metrics that each thing has a part in.
+/// A family of metrics with one part per thing.
 pub(super) struct Shape {
     pub(super) name: &'static str,
     pub(super) help: &'static str,
     pub(super) kind: MetricType,
-    /// Sorted.
+    /// In sorted order.
     pub(super) labels: &'static [&'static str],
 }
 
-/// What is counted for one thing.
+/// The counts of one thing.
 pub(super) trait Counted: Default + Send + Sync + 'static {
     const SHAPES: &'static [Shape];
 
-    /// Adds what there is to the families, which are in the order of the shapes.
+    /// Adds the thing's metrics to the families, which are in the order of the shapes.
     fn show(&self, name: &str, families: &mut [Vec<Metric>]);
 }
 
@@ -40,7 +40,7 @@ struct Names<T: Counted> {
 
 type Entries<T> = BTreeMap<Arc<str>, Weak<Entry<T>>>;
 
-/// One thing and its counts.
+/// One thing with its counts.
 pub(super) struct Entry<T: Counted> {
     name: Arc<str>,
     counts: OnceLock<Box<T>>,
@@ -57,7 +57,7 @@ impl<T: Counted> Live<T> {
         Ok(Live(Arc::new(Names { descriptions, entries: Mutex::default() })))
     }
 
-    /// The counts under `name`: those that there are, as long as anything holds them.
+    /// The counts under `name`: the existing ones, as long as they are held anywhere.
     pub(super) fn of(&self, name: &Arc<str>) -> Arc<Entry<T>> {
         let mut entries = self.0.lock();
         if let Some(entry) = entries.get(name).and_then(Weak::upgrade) {
@@ -77,12 +77,12 @@ impl<T: Counted> Names<T> {
 }
 
 impl<T: Counted> Entry<T> {
-    /// The counts, to be added to. After the first time neither locks nor allocates.
+    /// The counts, for adding. Neither locks nor allocates after the first call.
     pub(super) fn counts(&self) -> &T {
         self.counts.get_or_init(Box::default)
     }
 
-    /// The counts, if there are any.
+    /// The counts, if anything was counted.
     pub(super) fn counted(&self) -> Option<&T> {
         self.counts.get().map(|counts| &**counts)
     }
@@ -92,7 +92,7 @@ impl<T: Counted> Drop for Entry<T> {
     fn drop(&mut self) {
         let Some(names) = self.names.upgrade() else { return };
         let mut entries = names.lock();
-        // Another may have begun under the name since.
+        // A new entry may have taken the name meanwhile.
         if entries.get(&self.name).is_some_and(|entry| entry.strong_count() == 0) {
             entries.remove(&self.name);
         }
@@ -111,7 +111,8 @@ impl<T: Counted> Collector for Live<T> {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        // Out of the lock before they are dropped: the last owner of an entry takes it.
+        // Collected first, so that no entry is dropped while the lock is held: dropping the last
+        // reference to an entry takes the lock.
         let entries: Vec<_> = self.0.lock().values().filter_map(Weak::upgrade).collect();
         let mut metrics: Vec<Vec<Metric>> = T::SHAPES.iter().map(|_| Vec::new()).collect();
         for entry in &entries {
@@ -161,7 +162,7 @@ mod tests {
         }
     }
 
-    /// What a scrape shows: names and counts.
+    /// The names and counts that a scrape shows.
     fn shown(live: &Live<Seen>) -> Vec<(String, f64)> {
         let families = live.collect();
         let metrics = families[0].get_metric().iter();

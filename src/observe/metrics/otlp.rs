@@ -1,8 +1,8 @@
-//! The registry's metrics as OTLP has them: the same names, labels and values.
+//! Converts the registry's metrics to OTLP, with the same names, labels and values.
 //!
-//! Counters are monotonic sums, cumulative as they are in the registry; gauges are gauges;
-//! histograms have the bounds of their buckets. A counter that has fallen, because a reload took
-//! its route away and brought it back, begins anew, and says since when.
+//! Counters become cumulative monotonic sums, gauges stay gauges, and histograms keep the bounds of
+//! their buckets. A counter that has fallen, because a reload removed its route and added it again,
+//! starts anew with a new start time.
 
 use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -18,9 +18,9 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
 use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
 
-/// Remembers since when each cumulative series has been counting.
+/// Remembers the start time of each cumulative series.
 pub struct Converter {
-    /// In nanoseconds since 1970, as all times here.
+    /// All times here are nanoseconds since 1970.
     started: u64,
     last: u64,
     series: HashMap<Series, Counting>,
@@ -31,20 +31,20 @@ type Series = (String, Vec<(String, String)>);
 
 struct Counting {
     since: u64,
-    /// What it stood at; of a histogram, its count.
+    /// The value at the last export; for a histogram, its count.
     value: f64,
-    /// When it was seen last.
+    /// When the series was last seen.
     seen: u64,
 }
 
 impl Converter {
-    /// `started` is when the registry began to count.
+    /// `started` is the time at which the registry began to count.
     pub fn new(started: SystemTime) -> Self {
         let started = nanos(started);
         Converter { started, last: started, series: HashMap::new() }
     }
 
-    /// What `families` hold at `now`.
+    /// Converts `families` as they are at `now`.
     pub fn convert(
         &mut self,
         families: Vec<MetricFamily>,
@@ -113,15 +113,15 @@ impl Converter {
         }
     }
 
-    /// Since when a series has been counting that stands at `value` now.
+    /// The start time of a series whose value is `value` now.
     fn since(&mut self, name: &str, metric: &proto::Metric, value: f64, now: u64) -> u64 {
         let (started, last) = (self.started, self.last);
         let labels = metric.get_label().iter();
         let labels = labels.map(|label| (label.name().to_owned(), label.value().to_owned()));
         let series = (name.to_owned(), labels.collect());
         let counting = self.series.entry(series).or_insert(Counting {
-            // One that was not there the last time has been counting since then at most, but one
-            // that was never away, since the start.
+            // A series that is new since the last export began to count after it. In the first
+            // export, every series began at the start.
             since: if last == started { started } else { last },
             value,
             seen: now,
@@ -140,7 +140,7 @@ fn number(metric: &proto::Metric, value: f64, since: u64, now: u64) -> NumberDat
         attributes: attributes(metric),
         start_time_unix_nano: since,
         time_unix_nano: now,
-        // Never an integer: the registry does not say which of its values are.
+        // Never an integer: the registry does not say which values are integers.
         value: Some(number_data_point::Value::AsDouble(value)),
         ..NumberDataPoint::default()
     }
@@ -151,8 +151,8 @@ fn gauge(metrics: &[proto::Metric], of: fn(&proto::Metric) -> f64, now: u64) -> 
     metric::Data::Gauge(Gauge { data_points: points.collect() })
 }
 
-/// Prometheus counts in each bucket what is in those below, too; OTLP does not, and has one more
-/// for what is above all bounds.
+/// A Prometheus bucket also counts the values of the buckets below it. OTLP's do not, and there is
+/// one more for the values above all bounds.
 fn histogram(metric: &proto::Metric, since: u64, now: u64) -> HistogramDataPoint {
     let histogram = metric.get_histogram();
     let buckets = histogram.get_bucket().iter().filter(|b| b.upper_bound().is_finite());
@@ -162,7 +162,8 @@ fn histogram(metric: &proto::Metric, since: u64, now: u64) -> HistogramDataPoint
         counts.push(bucket.cumulative_count().saturating_sub(below));
         below = bucket.cumulative_count();
     }
-    // The sum of the buckets is the count, whatever was observed while they were read.
+    // Taken from the buckets if they add up to more, because values may be observed while they are
+    // read.
     let count = histogram.get_sample_count().max(below);
     counts.push(count - below);
     HistogramDataPoint {
@@ -186,7 +187,7 @@ fn attributes(metric: &proto::Metric) -> Vec<KeyValue> {
     metric.get_label().iter().map(attribute).collect()
 }
 
-/// As UCUM has it.
+/// The unit's name in UCUM.
 fn unit(name: &str) -> &'static str {
     match name.trim_end_matches("_total") {
         name if name.ends_with("_seconds") => "s",

@@ -1,11 +1,11 @@
-//! Counts by a word of the gateway's own: a code, a reason, an outcome.
+//! Counts by fixed words: codes, reasons, outcomes.
 
 use std::iter;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A chain of words in the order in which they were first counted. There are few, and the usual
-/// one tends to be first; a word that is there is counted without a lock or an allocation.
+/// A linked list of words in the order in which they were first counted. There are few, and the
+/// most frequent tends to be first. Counting a known word neither locks nor allocates.
 #[derive(Default)]
 pub(super) struct Reasons(OnceLock<Box<Link>>);
 
@@ -19,10 +19,10 @@ impl Reasons {
     pub(super) fn count(&self, word: &'static str) {
         let mut chain = self;
         loop {
-            // Of two words at once, one gets the place, and the other goes on behind it.
+            // If two words arrive at once, one gets the place, and the other goes on to the next.
             let link = chain.0.get_or_init(|| Box::new(Link::new(word)));
             if link.word == word {
-                // Relaxed: a count that nothing else depends on.
+                // Relaxed: no other data depends on the count.
                 link.count.fetch_add(1, Ordering::Relaxed);
                 return;
             }
@@ -30,7 +30,7 @@ impl Reasons {
         }
     }
 
-    /// Every word with its count.
+    /// All words with their counts.
     pub(super) fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let links = iter::successors(self.0.get(), |link| link.next.0.get());
         links.map(|link| (link.word, link.count.load(Ordering::Relaxed)))

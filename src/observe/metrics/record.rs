@@ -1,4 +1,4 @@
-//! What can be graphed about the record.
+//! The metrics of the record.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -7,13 +7,13 @@ use prometheus::{Gauge, Histogram, HistogramOpts, IntCounterVec, IntGauge, Regis
 use super::register::{LATENCY_BUCKETS, counters, gauge, opts, register};
 use crate::record::{Meters, Stats};
 
-/// Rows in a transaction: from a single commit to a journal that is shipped.
+/// Rows per transaction: from a single commit to a whole journal.
 const ROWS_BUCKETS: [f64; 12] =
     [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0];
 
-/// Metrics of the record. All but the meters are copied from [`Stats`] when somebody asks.
+/// All but the meters are copied from [`Stats`] for each scrape or export.
 pub struct RecordMetrics {
-    /// For the recorder, which measures with them.
+    /// The meters that the recorder itself writes to.
     pub meters: Meters,
     rows: IntCounterVec,
     queue_depth: IntGauge,
@@ -59,7 +59,7 @@ impl RecordMetrics {
         })
     }
 
-    /// Copy what the recorder has counted.
+    /// Copies what the recorder has counted.
     pub fn publish(&self, stats: &Stats) {
         self.rows.reset();
         for (result, rows) in [

@@ -1,11 +1,11 @@
-//! Metrics made and registered in one step, under the gateway's name.
+//! Creates and registers metrics in one step, with the gateway's prefix.
 
 use prometheus::core::Collector;
 use prometheus::{
     HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
-/// Seconds: from a cache's answer to a slow report.
+/// In seconds: from a response out of a cache to a slow report.
 pub(super) const LATENCY_BUCKETS: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 

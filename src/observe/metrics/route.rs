@@ -1,4 +1,4 @@
-//! What is counted for each route.
+//! The metrics of a route.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use super::live::{Counted, Entry, Shape};
 use super::reasons::Reasons;
 use super::shown::counter;
 
-/// One route's metrics, made with its first request.
+/// One route's metrics, created with its first request.
 #[derive(Clone)]
 pub struct RouteMetrics(pub(super) Arc<Entry<Counts>>);
 
@@ -30,11 +30,12 @@ pub(super) struct Counts {
 }
 
 impl RouteMetrics {
-    /// A request has been answered with `status`; 0, for nothing, counts as the 4xx of a 499.
+    /// Counts a finished request. `status` 0 means that nothing was sent, and counts as 4xx like a
+    /// 499.
     pub fn answered(&self, family: Family, status: u16, took: Duration) {
         let class = if status == 0 { 4 } else { usize::from(status / 100).clamp(1, 5) };
         let counts = self.0.counts();
-        // Relaxed, here and below: counts that nothing else depends on.
+        // Relaxed, here and below: no other data depends on the counts.
         counts.answered[family as usize][class - 1].fetch_add(1, Ordering::Relaxed);
         counts.duration.observe(took);
     }
@@ -43,7 +44,7 @@ impl RouteMetrics {
         self.0.counts().rejections.count(code);
     }
 
-    /// One more attempt after the first.
+    /// Counts an attempt after the first.
     pub fn retried(&self) {
         self.0.counts().retries.fetch_add(1, Ordering::Relaxed);
     }
@@ -52,23 +53,23 @@ impl RouteMetrics {
         self.0.counts().stopped.count(reason);
     }
 
-    /// A request goes to the upstream that the route falls back on.
+    /// Counts a request sent to the route's fallback upstream.
     pub fn diverted(&self, reason: &'static str) {
         self.0.counts().fallback_calls.count(reason);
     }
 
-    /// The route's fallback has answered.
+    /// Counts a response by the route's fallback.
     pub fn fell_back(&self, reason: &'static str) {
         self.0.counts().fallbacks.count(reason);
     }
 
-    /// Requests answered so far.
+    /// Finished requests so far.
     pub fn requests(&self) -> u64 {
         let answered = self.0.counted().map(Counts::answered).unwrap_or_default();
         answered.iter().flatten().sum()
     }
 
-    /// Of those, answered with a 5xx.
+    /// Of those, the ones with a 5xx status.
     pub fn errors(&self) -> u64 {
         let answered = self.0.counted().map(Counts::answered).unwrap_or_default();
         answered.iter().map(|classes| classes[4]).sum()
@@ -139,8 +140,8 @@ impl Counted for Counts {
         else {
             return;
         };
-        // Of a protocol that was spoken, all classes: a class that comes later rises from zero,
-        // which is what `rate` sees.
+        // All classes of a protocol that was spoken are shown, so that a class that occurs later
+        // rises from zero, as `rate` needs.
         let spoken = Family::ALL.into_iter().zip(self.answered());
         for (family, classes) in spoken.filter(|(_, classes)| *classes != [0; 5]) {
             for (class, count) in CLASSES.into_iter().zip(classes) {

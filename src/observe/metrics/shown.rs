@@ -1,4 +1,4 @@
-//! Counts as the registry hands them on.
+//! Metrics in the registry's format.
 
 use prometheus::proto::{Bucket, Counter, Histogram, LabelPair, Metric};
 
@@ -11,8 +11,8 @@ pub(super) fn counter(labels: &[(&str, &str)], value: u64) -> Metric {
     metric
 }
 
-/// A histogram of seconds: the bounds of its buckets, and what is in each of them alone; the last
-/// has no bound.
+/// A histogram of seconds, from the bounds of its buckets and the count of each bucket alone; the
+/// last has no bound.
 pub(super) fn histogram(
     labels: &[(&str, &str)],
     bounds: &[f64],

@@ -1,24 +1,24 @@
-//! What can be graphed of the stores of shared limits.
+//! The metrics of the stores for shared limits.
 
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, Registry};
 
 use super::register::{counters, histograms_in};
 
-/// Seconds: from a server next door to one that is given up.
+/// In seconds: from a server close by to one that is given up.
 const BUCKETS: [f64; 10] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0];
 
-/// Those of all stores.
+/// The metrics of all stores.
 pub(super) struct Stores {
     decisions: IntCounterVec,
     duration: HistogramVec,
 }
 
-/// One store's.
+/// The metrics of one store.
 #[derive(Clone)]
 pub struct StoreMetrics {
-    /// Requests it decided about.
+    /// Requests that the store decided about.
     pub shared: IntCounter,
-    /// Requests it could not be asked about.
+    /// Requests that the store could not be asked about.
     pub fallback: IntCounter,
     pub duration: Histogram,
 }

@@ -1,4 +1,4 @@
-//! What can be graphed of upstreams.
+//! The metrics of an upstream.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use super::live::{Counted, Entry, Shape};
 use super::reasons::Reasons;
 use super::shown::counter;
 
-/// One upstream's, made with its first attempt.
+/// One upstream's metrics, created with its first attempt.
 #[derive(Clone)]
 pub struct UpstreamMetrics(pub(super) Arc<Entry<Counts>>);
 
@@ -27,12 +27,13 @@ impl UpstreamMetrics {
         self.0.counts().attempts.count(outcome);
     }
 
-    /// A connection is begun, whether or not it comes about. Every other attempt uses one again.
+    /// Counts the start of a connection, whether or not it succeeds. Attempts without one reuse a
+    /// connection.
     pub fn connecting(&self) {
         self.0.counts().connects.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The head of an answer has come, so long after its attempt's start.
+    /// Counts a response's head that arrived `took` after its attempt's start.
     pub fn answered(&self, took: Duration) {
         self.0.counts().duration.observe(took);
     }

@@ -1,13 +1,13 @@
-//! A unary call of gRPC, as far as an export needs it: one message there, a status back.
+//! A unary gRPC call, as far as an export needs it: a message to the collector, and a status back.
 
 use bytes::Bytes;
 use http::HeaderMap;
 
-/// What a message is preceded by: whether it is compressed, and its length.
+/// Bytes before a message: whether it is compressed, and its length.
 const PREFIX: usize = 5;
 
-/// Statuses after which the specification of OTLP has an export repeated. RESOURCE_EXHAUSTED is
-/// not among them: it is temporary only where the collector says so in details that are not read.
+/// Statuses after which the OTLP specification allows a retry. RESOURCE_EXHAUSTED is not among
+/// them: it is temporary only if the collector says so in details, which are not read.
 const TEMPORARY: [u32; 6] = [
     1,  // CANCELLED
     4,  // DEADLINE_EXCEEDED
@@ -25,7 +25,7 @@ pub(super) struct Status {
 }
 
 impl Status {
-    /// `Ok` for a call that succeeded. The status is in the trailers, or in the head of an answer
+    /// `Ok` if the call succeeded. The status is in the trailers, or in the head of a response
     /// without a body.
     pub(super) fn of(head: &HeaderMap, trailers: Option<&HeaderMap>) -> Result<(), Status> {
         let from = trailers.filter(|trailers| trailers.contains_key("grpc-status")).unwrap_or(head);
@@ -47,18 +47,17 @@ impl Status {
     }
 }
 
-/// `message` as it is sent.
+/// `message` with its prefix.
 pub(super) fn frame(message: &[u8], compressed: bool) -> Bytes {
     let mut framed = Vec::with_capacity(PREFIX + message.len());
     framed.push(compressed.into());
-    // A batch is bounded far below 4 GiB.
+    // Always fits: a batch is far below 4 GiB.
     framed.extend_from_slice(&u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes());
     framed.extend_from_slice(message);
     framed.into()
 }
 
-/// The message of an answer; `None` where there is not exactly one that is not compressed, which
-/// was not asked for.
+/// The message of a response; `None` unless there is exactly one, uncompressed as requested.
 pub(super) fn unframe(body: &[u8]) -> Option<&[u8]> {
     let (prefix, message) = body.split_at_checked(PREFIX)?;
     let (compressed, length) = prefix.split_first()?;

@@ -1,8 +1,8 @@
-//! The way to a collector, for spans and metrics alike: OTLP over gRPC or HTTP.
+//! The connection to a collector, for spans and metrics: OTLP over gRPC or HTTP.
 //!
-//! Everything here runs on one thread of its own, never on the request path. What is to be sent
-//! comes from [`super::trace`] and [`super::metrics`]; how it is sent is in `sender`; what is
-//! said about a collector that does not take it, in `outage`.
+//! Everything here runs on a thread of its own, never on the request path. [`super::trace`] and
+//! [`super::metrics`] provide what is sent; `sender` sends it; `outage` logs when a collector does
+//! not accept it.
 
 mod grpc;
 mod outage;
@@ -34,15 +34,15 @@ pub enum StartError {
     Thread(#[from] std::io::Error),
 }
 
-/// The thread that exports, and the ways to the collectors. Dropped, nothing is exported any more.
+/// The exporting thread, with a channel for each signal. Dropping it ends all exports.
 pub struct Exporting {
     pub traces: Option<Channel>,
     pub metrics: Option<Channel>,
-    /// Absent where nothing is exported.
+    /// `None` if nothing is exported.
     _runtime: Option<Runtime>,
 }
 
-/// One signal's way to its collector.
+/// One signal's channel to its collector.
 #[derive(Clone)]
 pub struct Channel {
     runtime: Handle,
@@ -51,10 +51,10 @@ pub struct Channel {
     pub resource: Arc<ResourceAttributesWithSchema>,
 }
 
-/// What became of an export.
+/// The result of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sent {
-    /// Taken, but for this many spans or points.
+    /// Accepted, except for this many spans or points.
     Taken {
         rejected: u64,
     },
@@ -62,8 +62,11 @@ pub enum Sent {
 }
 
 impl Exporting {
+    /// Starts the exporting thread, if anything is exported.
+    ///
     /// # Errors
-    /// When no client can be built, as on a system without root certificates, or no thread.
+    /// No client can be built, for example on a system without root certificates, or no thread can
+    /// be started.
     pub fn start(telemetry: &Telemetry) -> Result<Self, StartError> {
         let Telemetry { traces, metrics, .. } = telemetry;
         if traces.is_none() && metrics.is_none() {
@@ -92,8 +95,8 @@ impl Exporting {
 }
 
 impl Channel {
-    /// Send `message`, repeating it within the time an export may take; what goes wrong is logged
-    /// here, once. While `closing` it is tried once.
+    /// Sends `message`, with retries within the timeout of an export. A failure is logged here,
+    /// once. While `closing` there is one attempt only.
     pub async fn send(&self, message: &impl Message, closing: watch::Receiver<bool>) -> Sent {
         let result = self.sender.send(message, closing).await;
         self.reporter.report(&result);
@@ -104,22 +107,22 @@ impl Channel {
     }
 
     pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        // Its end shows in what it holds: see [`Ending`].
+        // [`Ending`] tells when it has ended, so the handle is not needed.
         drop(self.runtime.spawn(work));
     }
 }
 
-/// Tells work in the background to finish, and waits for it.
+/// Tells background work to finish, and waits for it.
 pub struct Ending(watch::Sender<bool>);
 
 impl Ending {
-    /// The other end belongs to the work, and goes with it.
+    /// The work holds the receiver, and drops it when it ends.
     pub fn new() -> (Self, watch::Receiver<bool>) {
         let (sender, receiver) = watch::channel(false);
         (Ending(sender), receiver)
     }
 
-    /// Whether the work ended within `limit`.
+    /// Asks the work to finish. Returns whether it ended within `limit`.
     pub async fn close(&self, limit: Duration) -> bool {
         self.0.send_replace(true);
         tokio::time::timeout(limit, self.0.closed()).await.is_ok()

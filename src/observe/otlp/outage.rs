@@ -1,8 +1,8 @@
-//! What is said about a collector: one line when it goes away, one when it is back, however much
-//! is lost meanwhile.
+//! Logs the state of a collector: one line when it becomes unreachable and one when it is back,
+//! however much is lost meanwhile.
 //!
-//! Spans and metrics mostly go to the same collector: that it cannot be reached is said once for
-//! both. That it refuses one of them is said for that one.
+//! Spans and metrics usually go to the same collector. That it is unreachable is logged once for
+//! both; that it refuses one of them is logged for that signal.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,22 +10,22 @@ use super::sender::{Accepted, Failure, Kind};
 use crate::config::otlp::environment::Signal;
 use crate::config::otlp::telemetry::Destination;
 
-/// A collector, and what was last seen of it.
+/// A collector, and its state at the last export.
 pub(super) struct Collector {
-    /// For the log.
+    /// The collector's name in the log.
     name: String,
-    /// Locked once an export, for as long as it takes to look.
+    /// Locked briefly, once per export.
     seen: Mutex<Seen>,
 }
 
-/// Tells the log about one signal.
+/// Logs the results of one signal.
 #[derive(Clone)]
 pub(super) struct Reporter {
     collector: Arc<Collector>,
     signal: Signal,
 }
 
-/// By signal.
+/// The state of each signal.
 #[derive(Debug, Default)]
 struct Seen([State; 2]);
 
@@ -37,7 +37,7 @@ enum State {
     Away,
 }
 
-/// What is to be said.
+/// What is logged.
 #[derive(Debug, PartialEq, Eq)]
 enum Line {
     Away,
@@ -52,7 +52,7 @@ impl Collector {
         Arc::new(Collector { name, seen: Mutex::default() })
     }
 
-    /// The collector of both signals, where it is the same.
+    /// The common collector of both signals, if they have the same one.
     pub(super) fn shared(
         traces: Option<&Destination>,
         metrics: Option<&Destination>,
@@ -62,7 +62,7 @@ impl Collector {
     }
 }
 
-/// Without the path, which differs from signal to signal.
+/// Omits the path, which differs between signals.
 fn name(destination: &Destination) -> String {
     let scheme = destination.uri.scheme_str().unwrap_or_default();
     let authority = destination.uri.authority().map_or("", |authority| authority.as_str());
@@ -117,7 +117,7 @@ impl Seen {
         let own = &mut self.0[signal as usize];
         let before = std::mem::replace(own, now);
         if now != State::Away {
-            // An answer to one signal shows that the other's can be had, too.
+            // A response to one signal shows that the collector is reachable for the other too.
             for state in self.0.iter_mut().filter(|state| **state == State::Away) {
                 *state = State::Taking;
             }
@@ -125,7 +125,7 @@ impl Seen {
         match now {
             State::Away if was_away => None,
             State::Away => Some(Line::Away),
-            // That it refuses says that it is back.
+            // A refusal also shows that the collector is back.
             State::Refusing if before == State::Refusing => None,
             State::Refusing => Some(Line::Refuses),
             State::Taking if was_away => Some(Line::Back),

@@ -1,5 +1,5 @@
-//! Metrics sent to a collector: what `/metrics` shows, gathered from the same registry at every
-//! interval and once more at the end.
+//! Sends metrics to a collector: the registry that `/metrics` shows, gathered at every interval and
+//! once more at the end.
 
 use std::time::{Duration, SystemTime};
 
@@ -15,7 +15,7 @@ use crate::observe::metrics::otlp::Converter;
 pub struct Push(Ending);
 
 impl Push {
-    /// `gather` copies the registry, and runs on the exporting thread.
+    /// Starts to send. `gather` copies the registry, and runs on the exporting thread.
     pub fn start(
         channel: Channel,
         interval: Duration,
@@ -27,7 +27,7 @@ impl Push {
         Push(ending)
     }
 
-    /// Send how things stand in the end, for at most `limit`. Whether that was tried.
+    /// Sends the final values, within `limit`. Returns whether that was attempted.
     pub async fn close(&self, limit: Duration) -> bool {
         self.0.close(limit).await
     }
@@ -42,12 +42,12 @@ async fn run(
 ) {
     let mut converter = Converter::new(SystemTime::now());
     let mut ticks = interval_at(Instant::now() + interval, interval);
-    // What a slow collector has missed is in what it gets next.
+    // A slow collector misses nothing: the next export contains the counts so far.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let last = tokio::select! {
             _ = ticks.tick() => false,
-            // An error is the end, too: nothing is left that could close it.
+            // An error means that [`Push`] was dropped, which ends it too.
             _ = closing.wait_for(|closing| *closing) => true,
         };
         let request = converter.convert(gather(), &channel.resource, SystemTime::now());

@@ -1,13 +1,13 @@
-//! Who exports: the same for spans and metrics.
+//! Attributes of the exporting process, the same for spans and metrics.
 
 use opentelemetry::KeyValue;
 use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::resource::TelemetryResourceDetector;
 
-/// `attributes`, and what every process can say of itself; what the operator says wins.
+/// `attributes`, with what every process can add about itself. The operator's attributes win.
 pub(super) fn of(attributes: &[(String, String)]) -> ResourceAttributesWithSchema {
-    // Another one with each start: replicas and successors are told apart by it.
+    // Random at each start, so that replicas and successors can be told apart.
     let instance = uuid::Builder::from_random_bytes(fastrand::u128(..).to_be_bytes()).into_uuid();
     let own = [
         KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),

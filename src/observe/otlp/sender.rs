@@ -1,5 +1,5 @@
-//! One export: a message posted to a collector, again and again if need be, until it is taken or
-//! its time is over.
+//! One export: a message posted to a collector, with retries, until it is accepted or its time is
+//! over.
 
 use std::error::Error;
 use std::io::Write;
@@ -19,13 +19,13 @@ use super::grpc::{self, Status};
 use crate::config::otlp::telemetry::Destination;
 use crate::config::otlp::{Compression, Protocol};
 
-/// Pauses between attempts double from this one.
+/// The first pause between attempts; each next one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// Of a collector's answer, which says little.
+/// Limit in bytes on a collector's response, which is normally short.
 const ANSWER_LIMIT: usize = 64 * 1024;
 
-/// Where messages of one signal are posted.
+/// Posts the messages of one signal.
 pub(super) struct Sender {
     client: reqwest::Client,
     url: String,
@@ -35,28 +35,28 @@ pub(super) struct Sender {
     timeout: Duration,
 }
 
-/// The collector has taken a message, but for what it says.
+/// The collector has accepted a message, except for the rejected part.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Accepted {
-    /// Spans or points.
+    /// How many spans or points.
     pub rejected: u64,
     pub why: String,
 }
 
-/// The collector has not taken a message.
+/// The collector has not accepted a message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Failure {
     pub kind: Kind,
     pub why: String,
-    /// The pause after which it may be repeated, at least; `None`: never.
+    /// The shortest pause before a retry; `None` if it must not be retried.
     again: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// No answer.
+    /// There was no response.
     Unreachable,
-    /// An answer, but not the one that was hoped for.
+    /// The response was not a success.
     Refused,
 }
 
@@ -90,7 +90,11 @@ impl Sender {
         })
     }
 
-    /// While `closing`, and from the moment on that it begins, nothing is repeated.
+    /// Sends `message`, with retries within the timeout. There are no retries while `closing`, or
+    /// once it begins.
+    ///
+    /// # Errors
+    /// The last attempt's failure.
     pub(super) async fn send(
         &self,
         message: &impl Message,
@@ -155,7 +159,7 @@ impl Sender {
     }
 }
 
-/// The answers to spans and to metrics have different names and the same fields.
+/// The responses for spans and for metrics have different names but the same fields.
 fn accepted(message: &[u8]) -> Accepted {
     let answer = ExportTraceServiceResponse::decode(message).ok();
     let partly = answer.and_then(|answer| answer.partial_success).unwrap_or_default();
@@ -177,7 +181,7 @@ fn unreachable(error: &(dyn Error + 'static)) -> Failure {
 fn refused_by_http(status: StatusCode, headers: &HeaderMap) -> Failure {
     let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
     let pause = Duration::from_secs(seconds.unwrap_or(0));
-    // Those after which the specification of OTLP has an export repeated.
+    // The statuses after which the OTLP specification allows a retry.
     let temporary = matches!(status.as_u16(), 429 | 502 | 503 | 504);
     let why = format!("it answers {status}");
     Failure { kind: Kind::Refused, why, again: temporary.then_some(pause) }
@@ -191,31 +195,33 @@ fn refused_by_grpc(status: Status) -> Failure {
 
 fn compress(message: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    // Memory takes everything.
+    // Writing to memory does not fail.
     let written = encoder.write_all(message).and_then(|()| encoder.finish());
     written.unwrap_or_default()
 }
 
 fn client(to: &Destination) -> Result<reqwest::Client, StartError> {
-    // Building a client panics where no provider is installed; being second is as good.
+    // Building a client panics if no provider is installed. If another one is installed already,
+    // that is fine.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let third = *to.timeout / 3;
     let builder = reqwest::Client::builder()
         .user_agent(concat!("portcullis/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
-        // The configuration says where telemetry goes, not a proxy's variable.
+        // The configuration decides where telemetry goes, not a proxy variable.
         .no_proxy()
         .connect_timeout(third);
     let builder = match to.protocol {
         Protocol::Grpc => builder
             .http2_prior_knowledge()
-            // A peer that has vanished is noticed within one export, and another connection made.
+            // Notices within one export that a peer has vanished, so that a new connection is
+            // opened.
             .http2_keep_alive_interval(third)
             .http2_keep_alive_timeout(third),
         Protocol::HttpProtobuf => builder,
     };
     let builder = match (&to.ca, to.is_encrypted()) {
-        // Without TLS a system without root certificates will do.
+        // Without TLS, the client must also work on a system without root certificates.
         (_, false) => builder.tls_certs_only([]),
         (None, true) => builder,
         (Some(path), true) => {

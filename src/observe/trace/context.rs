@@ -1,7 +1,7 @@
-//! W3C trace context: `traceparent` in, `traceparent` out, and the ids in it.
+//! W3C trace context: reads and writes `traceparent`, and the ids in it.
 //!
-//! Strict about what comes in: a header that breaks a rule of the recommendation begins a new
-//! trace. Who is sampled is decided in [`super`].
+//! Strict about the caller's header: one that breaks a rule of the recommendation begins a new
+//! trace. [`super`] decides which requests are sampled.
 
 use std::num::{NonZeroU64, NonZeroU128};
 
@@ -13,7 +13,7 @@ pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// `00-` trace id `-` span id `-` flags.
 const LENGTH: usize = 55;
 const SAMPLED: u8 = 0x01;
-/// The trace id was made at random; passed on as it came (Trace Context Level 2).
+/// The flag that the trace id is random; forwarded unchanged (Trace Context Level 2).
 const RANDOM: u8 = 0x02;
 
 /// Names a trace. Never zero.
@@ -51,7 +51,7 @@ impl SpanId {
     }
 }
 
-/// What a `traceparent` says.
+/// The contents of a `traceparent`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceParent {
     pub trace: TraceId,
@@ -73,7 +73,8 @@ impl TraceParent {
         }
     }
 
-    /// Version 00 exactly; of a later version what it has in common with 00 (section 3.2.4).
+    /// Parses version 00 exactly; of a later version, the part it has in common with 00 (section
+    /// 3.2.4).
     pub fn parse(text: &[u8]) -> Option<Self> {
         let (head, rest) = text.split_at_checked(LENGTH)?;
         let version = hex(&head[..2])?;
@@ -95,27 +96,27 @@ impl TraceParent {
         self.flags & SAMPLED != 0
     }
 
-    /// The same trace and flags, with another span as the parent.
+    /// The same trace and flags, with another parent span.
     pub fn with_span(self, span: SpanId) -> Self {
         TraceParent { span, ..self }
     }
 
-    /// As version 00. Formatted on the stack: every attempt sends one.
+    /// Formats version 00. Done on the stack, because every attempt sends one.
     pub fn to_header(self) -> HeaderValue {
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
         write_hex(&mut text[3..35], self.trace.as_u128());
         write_hex(&mut text[36..52], self.span.as_u64().into());
         write_hex(&mut text[53..], self.flags.into());
-        // Hexadecimal digits and hyphens are a header value.
+        // Hexadecimal digits and hyphens always form a header value.
         let value = HeaderValue::from_bytes(&text);
         let mut value = value.unwrap_or_else(|_| HeaderValue::from_static(""));
-        // Another one for each attempt: no table of HTTP/2 is to hold it.
+        // The value differs for each attempt, so HTTP/2 must not index it.
         value.set_sensitive(true);
         value
     }
 }
 
-/// Lower-case digits only, as the recommendation has it; at most 32 of them.
+/// Parses lower-case digits only, as the recommendation requires; at most 32 of them.
 fn hex(digits: &[u8]) -> Option<u128> {
     digits.iter().try_fold(0, |number: u128, digit| {
         let value = match digit {
@@ -127,7 +128,7 @@ fn hex(digits: &[u8]) -> Option<u128> {
     })
 }
 
-/// The lowest digits of `number`, as many as there is room for.
+/// Writes the lowest digits of `number`, as many as fit.
 fn write_hex(room: &mut [u8], mut number: u128) {
     for digit in room.iter_mut().rev() {
         *digit = b"0123456789abcdef"[(number & 0xf) as usize];
@@ -173,7 +174,7 @@ mod tests {
             "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-extra",
             "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0",
             " 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-            // A version that is forbidden, one that is no number.
+            // A forbidden version, and one that is not a number.
             "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
             "0x-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
             "cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01.more",
@@ -219,7 +220,7 @@ mod tests {
 
         #[test]
         fn whatever_comes_is_read_or_refused(text in prop::collection::vec(any::<u8>(), 0..80)) {
-            // Random bytes are no parent, and no panic.
+            // Random bytes are never a valid parent, and never cause a panic.
             prop_assert_eq!(TraceParent::parse(&text), None);
         }
     }

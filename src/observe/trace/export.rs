@@ -1,7 +1,7 @@
-//! The way of spans to the collector: a bounded queue, and a task that empties it.
+//! Sends spans to the collector: a bounded queue, and a task that empties it.
 //!
-//! The request path only ever tries to put something in. A collector that is slow or gone
-//! fills the queue, and what does not fit is dropped and counted.
+//! The request path never waits for room. If the collector is slow or unreachable, the queue fills
+//! up, and further requests are dropped and counted.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,14 +18,14 @@ use super::span::Request;
 use crate::observe::metrics::Metrics;
 use crate::observe::otlp::{Channel, Ending, Sent};
 
-/// Requests that wait at most; some 2 MiB.
+/// The most requests that wait; about 2 MiB.
 const QUEUE: usize = 2048;
-/// Spans sent at once; one request's are never torn apart.
+/// Spans sent at once. The spans of one request are always sent together.
 const BATCH: usize = 512;
-/// How long a span waits for company.
+/// How long a span may wait for more to fill its batch.
 const DELAY: Duration = Duration::from_secs(1);
 
-/// The end of the queue that the request path has.
+/// The queue's sending end, held by the request path.
 pub(super) struct Exporter {
     sender: mpsc::Sender<Box<Request>>,
     ending: Ending,
@@ -59,7 +59,7 @@ impl Exporter {
         (Exporter { sender, ending, dropped }, worker)
     }
 
-    /// One whose spans go nowhere.
+    /// An exporter whose spans are discarded.
     #[cfg(test)]
     pub(super) fn discarding() -> Self {
         Exporter::new(1, DELAY, Counts::of(&Metrics::new().expect("metrics"))).0
@@ -76,7 +76,7 @@ impl Exporter {
     }
 }
 
-/// What became of spans.
+/// Counts of spans by result.
 struct Counts {
     exported: IntCounter,
     failed: IntCounter,
@@ -90,7 +90,7 @@ impl Counts {
     }
 }
 
-/// The end of the queue that the exporting thread has.
+/// The queue's receiving end, held by the exporting thread.
 struct Worker {
     requests: mpsc::Receiver<Box<Request>>,
     closing: watch::Receiver<bool>,
@@ -100,7 +100,7 @@ struct Worker {
 }
 
 impl Worker {
-    /// `send` posts a batch.
+    /// Runs until the queue is closed; `send` posts a batch.
     async fn run<F: Future<Output = Sent>>(mut self, mut send: impl FnMut(Vec<SpanData>) -> F) {
         loop {
             let mut batch = Vec::new();
@@ -111,7 +111,7 @@ impl Worker {
                 let spans = batch.len() as u64;
                 sent = self.count(spans, send(batch).await);
             }
-            // A collector that does not answer is not worth waiting for at the end.
+            // At the end, a collector that does not respond is not waited for.
             if !open || (closing && !sent) {
                 break;
             }
@@ -122,7 +122,8 @@ impl Worker {
         }
     }
 
-    /// Wait for a batch to come together. `false` when no more can come.
+    /// Waits until a batch is full or has waited long enough. Returns `false` when no more can
+    /// come.
     async fn gather(&mut self, batch: &mut Vec<SpanData>) -> bool {
         let mut delay = std::pin::pin!(None);
         while batch.len() < BATCH {
@@ -133,9 +134,9 @@ impl Worker {
                 }
             };
             tokio::select! {
-                // In this order: the end first, then what is there, then the wait for more.
+                // The order matters: first the end, then waiting requests, then the delay.
                 biased;
-                // From here on nothing more comes, and what is there is received at once.
+                // Closes the queue, so that the remaining requests are received without waiting.
                 _ = self.closing.wait_for(|closing| *closing), if !self.requests.is_closed() => {
                     self.requests.close();
                     delay.set(None);
@@ -153,7 +154,7 @@ impl Worker {
         true
     }
 
-    /// Whether the batch was taken.
+    /// Counts the spans of a batch. Returns whether the collector accepted it.
     fn count(&self, spans: u64, sent: Sent) -> bool {
         match sent {
             Sent::Taken { rejected } => {

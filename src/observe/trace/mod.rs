@@ -1,9 +1,9 @@
-//! Distributed tracing: which requests are traced, and the way of their spans to a collector.
+//! Distributed tracing: which requests are traced, and how their spans get to a collector.
 //!
-//! Every request has a [`Trace`], its own or its caller's, and passes it on; that is cheap, and
-//! happens whether or not anything is exported. Spans are made of requests that have ended, and
-//! only of sampled ones: [`span`] says what is in them, `export` hands them to the thread that
-//! exports. What a request was is noted by `proxy::report::spans`.
+//! Every request has a [`Trace`], its own or its caller's, and forwards it. That is cheap, and
+//! happens whether or not anything is exported. Spans are made only when a request has ended, and
+//! only if it was sampled. [`span`] says what they contain, `export` hands them to the exporting
+//! thread, and `proxy::report::spans` collects the facts of a request.
 
 pub mod context;
 mod export;
@@ -20,14 +20,14 @@ use super::metrics::Metrics;
 use super::otlp::Channel;
 use crate::units::Percent;
 
-/// The bits of a trace id that a sampling decision looks at: those that every way of making
-/// ids fills at random.
+/// The bits of a trace id that decide about sampling: those that are random in every way of
+/// generating ids.
 const RANDOM_BITS: u32 = 56;
 
 /// A request's place in its trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Trace {
-    /// The request's own span, as its children name their parent.
+    /// The request's own span, which its child spans name as their parent.
     own: TraceParent,
     /// The caller's span.
     pub parent: Option<SpanId>,
@@ -36,7 +36,7 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// A trace of its own that nobody records.
+    /// A new trace that is not recorded.
     pub fn unsampled() -> Self {
         let own = TraceParent::new(TraceId::random(), SpanId::random(), false);
         Trace { own, parent: None, recorded: false }
@@ -50,21 +50,21 @@ impl Trace {
         self.own.span
     }
 
-    /// What an attempt with this span tells the upstream.
+    /// The parent that an attempt with this span sends to the upstream.
     pub fn parent_for(&self, attempt: SpanId) -> TraceParent {
         self.own.with_span(attempt)
     }
 }
 
-/// Decides who is sampled, and takes the spans of those who were. One per process.
+/// Decides which requests are sampled, and takes their spans. One per process.
 pub struct Tracer {
-    /// Trace ids whose random bits are below it are sampled; zero where nothing is exported.
+    /// Trace ids whose random bits are below this are sampled; zero if nothing is exported.
     threshold: u128,
     exporter: Option<Exporter>,
 }
 
 impl Tracer {
-    /// Without a `channel` nothing is sampled or exported.
+    /// Starts tracing. Without a `channel` nothing is sampled or exported.
     pub fn start(channel: Option<&Channel>, sample: Percent, metrics: &Metrics) -> Self {
         match channel {
             None => Tracer { threshold: 0, exporter: None },
@@ -75,7 +75,7 @@ impl Tracer {
         }
     }
 
-    /// The place of a request with these headers. A caller's decision is obeyed.
+    /// The trace of a request with these headers. The caller's sampling decision is followed.
     pub fn begin(&self, headers: &HeaderMap) -> Trace {
         let exports = self.exporter.is_some();
         match TraceParent::of(headers) {
@@ -93,15 +93,15 @@ impl Tracer {
         }
     }
 
-    /// Hand over a request that has ended. Never waits: what finds no room is dropped and
-    /// counted.
+    /// Hands over a request that has ended. Never waits: if the queue is full, its spans are
+    /// dropped and counted.
     pub fn submit(&self, request: Box<Request>) {
         if let Some(exporter) = &self.exporter {
             exporter.submit(request);
         }
     }
 
-    /// Send what is still waiting, for at most `limit`. Whether all of it was tried.
+    /// Sends the waiting spans, within `limit`. Returns whether all of them were attempted.
     pub async fn close(&self, limit: Duration) -> bool {
         match &self.exporter {
             Some(exporter) => exporter.close(limit).await,
@@ -111,7 +111,7 @@ impl Tracer {
 }
 
 fn threshold(sample: Percent) -> u128 {
-    // In 0..=2^56, where every value that a fraction can have is exact enough.
+    // In 0..=2^56, where an `f64` is exact enough for every possible fraction.
     (sample.fraction() * (1_u64 << RANDOM_BITS) as f64) as u128
 }
 
@@ -182,7 +182,7 @@ mod tests {
         };
         assert_eq!(share("0%"), 0);
         assert_eq!(share("100%"), 10_000);
-        // Ten standard deviations wide.
+        // Wide enough for ten standard deviations.
         assert!((2_000..=3_000).contains(&share("25%")));
     }
 

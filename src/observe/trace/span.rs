@@ -1,9 +1,9 @@
-//! What is in a span: a request and its attempts, in OpenTelemetry's words.
+//! The contents of spans: a request and its attempts, in OpenTelemetry's terms.
 //!
-//! Names and attributes follow the semantic conventions for HTTP spans; those that begin with
-//! `portcullis.` are ours. Nothing here runs on the request path: a finished request is moved
-//! to the exporting thread as it is, and becomes spans there. Queries, headers and bodies are
-//! never in a span.
+//! Names and attributes follow the semantic conventions for HTTP spans; those with the prefix
+//! `portcullis.` are the gateway's own. Nothing here runs on the request path: a finished request
+//! is moved to the exporting thread, and converted to spans there. Spans never contain queries,
+//! headers or bodies.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -18,59 +18,59 @@ use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 use super::Trace;
 use super::context::SpanId;
 
-/// A finished request: one server span.
+/// A finished request, exported as one server span.
 #[derive(Debug)]
 pub struct Request {
     pub trace: Trace,
     pub started: SystemTime,
     pub duration: Duration,
     pub method: Method,
-    /// Bounded by whoever fills it in, as the host is.
+    /// The caller of this module bounds its length, and that of the host.
     pub path: String,
-    /// As the client named it, without the port.
+    /// The host that the client named, without the port.
     pub host: Option<String>,
     pub client: IpAddr,
     pub route: Option<Route>,
-    /// What the client got; 499 if it left before, 0 if nothing was sent.
+    /// The status sent to the client; 499 if it disconnected before, 0 if nothing was sent.
     pub status: u16,
-    /// The code of the gateway's own answer.
+    /// The code of the gateway's refusal.
     pub rejection: Option<&'static str>,
-    /// The answer broke off after its head had been sent.
+    /// The response broke off after its head had been sent.
     pub truncated: bool,
     pub attempts: Vec<Attempt>,
 }
 
-/// The route that was taken.
+/// The request's route.
 #[derive(Debug)]
 pub struct Route {
     pub name: Arc<str>,
-    /// The pattern of its path, where it has exactly one.
+    /// The pattern of its path, if it has exactly one.
     pub pattern: Option<Arc<str>>,
 }
 
-/// An attempt: one client span.
+/// An attempt, exported as one client span.
 #[derive(Debug)]
 pub struct Attempt {
     pub span: SpanId,
-    /// From the request's start to the attempt's.
+    /// Time from the request's start to the attempt's start.
     pub after: Duration,
     pub duration: Duration,
     pub upstream: Arc<str>,
-    /// The endpoint as it is addressed, and its address.
+    /// The endpoint's authority; `peer` is its address.
     pub authority: HeaderValue,
     pub peer: SocketAddr,
     pub status: Option<u16>,
-    /// Why there is no answer, or not all of it.
+    /// Why the response is missing or incomplete.
     pub error: Option<&'static str>,
 }
 
 impl Request {
-    /// How many spans it is.
+    /// The number of spans it becomes.
     pub fn span_count(&self) -> usize {
         1 + self.attempts.len()
     }
 
-    /// Its spans, the server's first.
+    /// Its spans, the server span first.
     pub(super) fn into_spans(self, scope: &InstrumentationScope) -> impl Iterator<Item = SpanData> {
         let server = self.server_span(scope);
         let attempts: Vec<_> = self
@@ -143,7 +143,7 @@ impl Request {
         add("server.address", authority.map(|authority| authority.host().to_owned().into()));
         add("server.port", Some(i64::from(attempt.peer.port()).into()));
         add("http.response.status_code", attempt.status.and_then(status_code));
-        // Only where something was sent again, as the conventions have it.
+        // Only for resent requests, as the conventions require.
         let resent = i64::try_from(number).ok().filter(|number| *number > 0);
         add("http.request.resend_count", resent.map(Value::from));
         let refused = attempt.status.filter(|status| *status >= 400);
@@ -160,7 +160,7 @@ impl Request {
         }
     }
 
-    /// What all spans have in common.
+    /// The parts common to all spans.
     fn span(
         &self,
         id: SpanId,
@@ -193,7 +193,7 @@ impl Request {
     }
 }
 
-/// Known methods are themselves; what a client has made up is one value.
+/// A known method, or a single value for all methods that clients invent.
 fn method(method: &Method) -> &str {
     const KNOWN: [Method; 9] = [
         Method::GET,
@@ -209,7 +209,7 @@ fn method(method: &Method) -> &str {
     if KNOWN.contains(method) { method.as_str() } else { "_OTHER" }
 }
 
-/// The method as it stands in a span's name.
+/// The method as it appears in a span's name.
 fn name(method: &str) -> &str {
     if method == "_OTHER" { "HTTP" } else { method }
 }

@@ -16,11 +16,11 @@ pub struct Place {
 /// Why there is no place for a client connection.
 #[derive(Clone, Copy, Debug)]
 pub enum Full {
-    /// The listener's `max_connections` are there.
+    /// The listener's `max_connections` are open.
     Listener,
-    /// `server.max_connections` are there, over all listeners.
+    /// `server.max_connections` are open, over all listeners.
     Server,
-    /// The descriptors that are left are kept for other things.
+    /// The remaining file descriptors are reserved for other uses.
     Descriptors,
 }
 
@@ -63,7 +63,7 @@ impl Drop for Place {
 }
 
 impl Full {
-    /// As in metrics.
+    /// The value of the metric's label.
     pub const fn as_str(self) -> &'static str {
         match self {
             Full::Listener => "listener",

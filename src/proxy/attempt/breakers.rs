@@ -1,4 +1,4 @@
-//! Which circuit breakers hear of a request's attempts.
+//! Which circuit breakers are told of a request's attempts.
 
 use std::sync::Arc;
 

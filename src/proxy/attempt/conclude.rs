@@ -1,7 +1,8 @@
-//! What became of an attempt, and whether there is another.
+//! What became of an attempt, and of the request.
 //!
 //! Pingora reports an attempt's end from three phases, and [`super::ended`] says how it ended. Here
-//! that is told to all that count attempts, and one function, [`super::retry::retry`], decides for all three.
+//! metrics and circuit breakers are told. [`super::retry::retry`] decides for all three phases
+//! whether there is another attempt.
 
 use crate::observe::events::{CircuitChange, Failure, Words};
 use crate::policy::breaker::{Count, Permit};
@@ -13,7 +14,8 @@ use crate::runtime::snapshot::Route;
 use crate::runtime::status::circuits::Scope;
 use crate::time::Moment;
 
-/// Tell metrics and the breakers that count attempts what became of this one. Once.
+/// Tells metrics, and the breakers that count attempts, how this attempt ended. Later calls for the
+/// same attempt do nothing.
 pub fn conclude(ctx: &mut Context, outcome: Outcome, now: Moment) {
     if ctx.attempt.concluded.is_some() {
         return;
@@ -28,8 +30,8 @@ pub fn conclude(ctx: &mut Context, outcome: Outcome, now: Moment) {
     record(ctx, &route, Count::Attempts, outcome, now);
 }
 
-/// The upstream's answer is complete. Told before its last byte goes to the client: whoever
-/// has seen that must find the breakers knowing of it.
+/// The upstream's response is complete. Called before its last byte goes to the client, so that the
+/// breakers are up to date once the client has the whole response.
 pub fn answered(ctx: &mut Context, now: Moment) {
     let Some(outcome) = ctx.attempt.answered else { return };
     conclude(ctx, outcome, now);
@@ -38,8 +40,8 @@ pub fn answered(ctx: &mut Context, now: Moment) {
     }
 }
 
-/// Tell the breakers that count requests what became of this one. Once: its permits are gone
-/// then.
+/// Tells the breakers that count requests how this request ended. Later calls do nothing: the
+/// permits are used up.
 pub fn conclude_request(ctx: &mut Context, outcome: Outcome, now: Moment) {
     let Some(route) = ctx.route.clone() else { return };
     record(ctx, &route, Count::Requests, outcome, now);
@@ -56,7 +58,7 @@ fn record(ctx: &mut Context, route: &Route, count: Count, outcome: Outcome, now:
             && let Some(permit) = permit.take()
         {
             let permit = match count {
-                // Taken before the wait for a retry.
+                // The permit was taken before the wait for a retry.
                 Count::Attempts => permit.begun(ctx.attempt.started),
                 Count::Requests => permit,
             };
@@ -73,7 +75,7 @@ fn record(ctx: &mut Context, route: &Route, count: Count, outcome: Outcome, now:
     }
 }
 
-/// The request's upstream has failed it: remember why, and tell the log.
+/// The upstream has failed the request: records the cause, and logs it.
 pub fn give_up(ctx: &mut Context, cause: Cause, words: Words) {
     ctx.end.cause = Some(cause);
     let (Some(route), Some(target)) = (&ctx.route, ctx.upstream()) else { return };
@@ -89,7 +91,7 @@ pub fn give_up(ctx: &mut Context, cause: Cause, words: Words) {
     }));
 }
 
-/// There is no endpoint to send the request to: tell the log why.
+/// There is no endpoint to send the request to: logs why.
 pub fn without_endpoint(ctx: &mut Context) {
     let error = ctx.upstream().and_then(|target| target.upstream.lookups().error());
     match error {
@@ -98,7 +100,8 @@ pub fn without_endpoint(ctx: &mut Context) {
     }
 }
 
-/// The upstream's last word is this answer: if it is an error, that is why the request failed.
+/// This is the upstream's final response to the request. If it is a server error, that is why the
+/// request failed.
 pub fn answered_last(ctx: &mut Context, outcome: Outcome) {
     let Some(cause) = Cause::of_answer(outcome) else { return };
     if cause.is_server_error() {

@@ -1,9 +1,9 @@
-//! A request's other upstream: one call to where its route falls back, instead of a refusal.
+//! The fallback upstream: one call to it, in place of a refusal.
 //!
-//! It happens once for a request, within its deadline and without a retry, and asks nobody but that
-//! upstream's circuit: an upstream is called at most once for each request that falls back on it.
-//! The route's bulkhead, its circuit and its budget are about the upstream it has left: they hear
-//! nothing of this call. What is answered where it fails too is decided in [`crate::proxy::reply::stand_in`].
+//! It happens at most once per request, within the request's deadline and without a retry, and only
+//! if the fallback upstream's circuit breaker permits it. The route's bulkhead, circuit and retry
+//! budget protect the route's own upstream: they are not told of this call.
+//! [`crate::proxy::reply::stand_in`] decides what the client gets if the fallback fails too.
 
 use pingora_proxy::Session;
 
@@ -16,14 +16,14 @@ use crate::proxy::rejection::Rejection;
 use crate::proxy::{exchange, report, response};
 use crate::time::Moment;
 
-/// Sends a request elsewhere that was about to be refused, and of which nothing has been sent. False
-/// if it is to be refused.
+/// Sends a request that was about to be refused, and of which nothing has been sent, to the
+/// fallback upstream. Returns false if it must be refused.
 pub fn instead_of(rejection: &Rejection, ctx: &mut Context, now: Moment) -> bool {
     rejection.fallback_cause().is_some_and(|cause| begin(ctx, cause, now))
 }
 
-/// Sends a request elsewhere whose last attempt ended like this. Only one that may be sent again, and
-/// is still there to be sent.
+/// Sends a request whose last attempt ended with `outcome` to the fallback upstream, if the request
+/// may be sent again and its body is still held in full. Returns false if it cannot be.
 pub fn after(session: &mut Session, ctx: &mut Context, outcome: Outcome, now: Moment) -> bool {
     let Some(route) = &ctx.route else { return false };
     let methods = route.retry.as_ref().map_or(Methods::Safe, |retry| retry.config.methods);
@@ -51,7 +51,7 @@ fn begin(ctx: &mut Context, cause: Cause, now: Moment) -> bool {
     else {
         return false;
     };
-    // Of the upstream it was sent to: after this, that is another one.
+    // Ends the span of the attempt at the route's own upstream, before the target changes.
     report::spans::end_attempt(ctx, now);
     ctx.admission.route_permit = None;
     ctx.admission.upstream_permit = permit;

@@ -1,7 +1,7 @@
-//! How an attempt without an answer ended, read out of Pingora's errors.
+//! How an attempt without a response ended, read from Pingora's errors.
 //!
-//! Pingora reports an attempt's end in two dozen types of error. Here each becomes one [`Ended`]; what
-//! follows from it is decided in [`super::failed`].
+//! Pingora reports an attempt's end in two dozen types of error. Here each becomes one [`Ended`];
+//! [`super::failed`] decides what follows from it.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -17,13 +17,13 @@ use crate::proxy::exchange::signal::UNREADABLE;
 use crate::proxy::rejection::Rejection;
 use crate::time::Moment;
 
-/// Pingora's timers count whole milliseconds, and end a wait by up to one early.
+/// Pingora's timers count whole milliseconds, and can end a wait up to one millisecond early.
 const EARLY: Duration = Duration::from_millis(1);
 
-/// Why an attempt has no (further) answer.
+/// Why an attempt has no response, or only part of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
-    /// It says something about the upstream.
+    /// The fault lies with the upstream.
     Upstream(Cause),
     /// The client went away.
     ClientGone,
@@ -36,7 +36,7 @@ pub enum Ended {
 }
 
 impl Ended {
-    /// What is known about the upstream from it.
+    /// The cause, if the fault lies with the upstream.
     pub fn cause(self) -> Option<Cause> {
         match self {
             Ended::Upstream(cause) => Some(cause),
@@ -46,12 +46,12 @@ impl Ended {
         }
     }
 
-    /// What policies make of that.
+    /// The outcome that policies judge, if the fault lies with the upstream.
     pub fn outcome(self) -> Option<Outcome> {
         self.cause().and_then(Cause::outcome)
     }
 
-    /// What the client is told, if it is still there.
+    /// What the client is told, if it is still connected.
     pub fn rejection(self) -> Option<Rejection> {
         match self {
             Ended::Upstream(Cause::AnswerUnreadable) => Some(Rejection::AnswerUnreadable),
@@ -67,7 +67,7 @@ impl Ended {
     }
 }
 
-/// A connection could not be made: nothing was sent.
+/// A connection could not be made, so nothing was sent.
 pub fn classify_connect(error: &Error, ctx: &Context, now: Moment) -> Ended {
     let cause = connect_cause(error);
     let early = if cause == Cause::ConnectTimeout { EARLY } else { Duration::ZERO };
@@ -88,13 +88,14 @@ fn connect_cause(error: &Error) -> Cause {
         | ErrorType::TLSWantX509Lookup => {
             tls_cause(error.context.as_ref().map_or("", ImmutStr::as_str))
         }
-        // Descriptors or ports that are used up, a firewall, a server that speaks another protocol.
+        // The gateway is out of descriptors or ports, a firewall interferes, or the server speaks
+        // another protocol.
         _ => Cause::ConnectFailed,
     }
 }
 
-/// rustls' errors are text by the time Pingora passes them on. Its words for a certificate are those
-/// of `rustls::CertificateError`; the variants' names are its `Debug`.
+/// By the time Pingora passes rustls' errors on, they are text. Its words for a certificate are
+/// those of `rustls::CertificateError`, or the variants' names from its `Debug`.
 fn tls_cause(words: &str) -> Cause {
     let says = |part: &str| words.contains(part);
     if !says("invalid peer certificate") {
@@ -107,25 +108,25 @@ fn tls_cause(words: &str) -> Cause {
     } else if says("certificate not valid for name") || says("NotValidForName") {
         Cause::TlsWrongName
     } else if says("UnknownIssuer") || says("BadSignature") {
-        // An authority that was made anew keeps its name, and its signatures do not fit the old key.
+        // An authority recreated under the same name: its signatures do not match the old key.
         Cause::TlsUnknownAuthority
     } else {
         Cause::TlsCertificate
     }
 }
 
-/// Something broke while the request or its answer was passing through.
+/// The exchange broke off while the request or its response was being forwarded.
 pub fn classify(error: &Error, session: &mut Session, ctx: &Context, now: Moment) -> Ended {
     let body_done = session.as_downstream_mut().is_body_done();
     let expired = ctx.next_deadline().is_some_and(|deadline| now >= deadline);
     match error.esource() {
         ErrorSource::Downstream if ctx.is_malformed() => Ended::ClientMalformed,
         ErrorSource::Downstream => match error.etype() {
-            // A client that does not fetch its answer holds the request up, not the upstream.
+            // A client that does not read its response delays the request; the upstream does not.
             ErrorType::WriteError if expired => Ended::ClientSlow,
             ErrorType::ReadError if expired => {
-                // The guard fires where the client is being waited for: with its body still
-                // to come, that is what held the request up.
+                // The guard fires while the gateway waits for the client. If the client's body is
+                // incomplete, the client caused the delay.
                 if body_done { Ended::Upstream(timed_out(ctx, now)) } else { Ended::ClientSlow }
             }
             ErrorType::ReadTimedout => Ended::ClientSlow,
@@ -134,13 +135,13 @@ pub fn classify(error: &Error, session: &mut Session, ctx: &Context, now: Moment
             | ErrorType::WriteTimedout
             | ErrorType::ConnectionClosed
             | ErrorType::H2Error
-            // Bytes after the body: whoever sent them does not wait for an answer.
+            // Bytes after the body: a client that sent them is not waiting for a response.
             | ErrorType::ConnectError => Ended::ClientGone,
             _ => Ended::ClientMalformed,
         },
         ErrorSource::Upstream => match error.etype() {
-            // Reads of the upstream restart with every chunk of the client's body, and time
-            // out when it stalls.
+            // The timer for reading the upstream restarts with every chunk of the client's body, so
+            // it runs out when the client stalls.
             ErrorType::ReadTimedout if !body_done => Ended::ClientSlow,
             etype => Ended::Upstream(match etype {
                 ErrorType::ReadTimedout | ErrorType::WriteTimedout => timed_out(ctx, now),
@@ -156,7 +157,7 @@ pub fn classify(error: &Error, session: &mut Session, ctx: &Context, now: Moment
     }
 }
 
-/// Every wait is cut to the deadlines, and this one has lasted too long: for which of them?
+/// Every wait is cut to the deadlines. Finds which limit this wait has run into.
 fn timed_out(ctx: &Context, now: Moment) -> Cause {
     if is_expired(ctx, now + EARLY) {
         Cause::DeadlineExceeded
@@ -171,15 +172,15 @@ fn is_expired(ctx: &Context, now: Moment) -> bool {
     ctx.deadline.is_some_and(|deadline| now >= deadline)
 }
 
-/// The upstream says that it has not looked at the request: it refused its stream, or closes the
-/// connection and had not come to it. Pingora marks both where it learns of it by reading. A stream
-/// that is gone when its body is to be written has lost its reason, and counts as reset, which
-/// promises nothing.
+/// Whether the upstream says that it has not processed the request: it refused the stream, or it is
+/// closing the connection and had not reached this request. Pingora marks both when it learns of
+/// them by reading. A stream found gone while writing the body carries no reason, and counts as
+/// reset, which promises nothing.
 pub fn is_refused(error: &Error) -> bool {
     error.retry() && matches!(error.etype(), ErrorType::H2Error | ErrorType::H2Downgrade)
 }
 
-/// What an error says of itself, moved out of it: text is made of it where the log is written.
+/// Moves the error's description out of it. It is formatted only where the log is written.
 pub fn words(error: &mut Error) -> Words {
     let text = |context: Option<ImmutStr>| match context {
         Some(ImmutStr::Static(text)) => Words::Text(Cow::Borrowed(text)),

@@ -11,8 +11,8 @@ use crate::proxy::attempt::retry::retry;
 use crate::proxy::exchange::context::Context;
 use crate::time::Clock;
 
-/// Remember how an attempt without an answer ended, and whether there is another one. What `error`
-/// says goes to the log if there is none.
+/// Records how an attempt without a response ended. Returns true if there is another attempt;
+/// otherwise the description of `error` goes to the log.
 pub fn failed(session: &mut Session, ctx: &mut Context, ended: Ended, error: &mut Error) -> bool {
     let now = Clock::now();
     if let Some(outcome) = ended.outcome() {

@@ -16,9 +16,9 @@ use crate::proxy::rejection::Rejection;
 use crate::proxy::{attempt, report};
 use crate::time::Clock;
 
-/// Wait if this is a retry, choose an endpoint, and start the attempt's clock.
+/// Waits if this is a retry, chooses an endpoint, and starts the attempt's clock.
 pub async fn next_peer(session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
-    // Here for a retry: the attempt before it is over, the wait for this one is not its.
+    // A retry: the wait before it must not count in the previous attempt's span.
     if ctx.attempts > 0 {
         report::spans::end_attempt(ctx, Clock::now());
     }
@@ -38,7 +38,7 @@ pub async fn next_peer(session: &mut Session, ctx: &mut Context) -> Result<Box<H
     let Some(target) = diverted.as_ref().or(route.upstream()) else {
         return Err(Error::new_in(REJECTED));
     };
-    // The one call to a fallback is no retry: what was tried is another upstream's.
+    // The call to a fallback is no retry: the endpoints tried so far belong to another upstream.
     if let (Some(last), None) = (&ctx.attempt.endpoint, &diverted) {
         ctx.tried.push(last.address);
     }
@@ -79,12 +79,12 @@ pub async fn next_peer(session: &mut Session, ctx: &mut Context) -> Result<Box<H
     Ok(attempt::peer::of(&endpoint, target, &route.config.timeout, left, phase))
 }
 
-/// Wait before a retry, but not for a client that has left, nor past the deadline.
+/// Waits before a retry, but stops if the client disconnects or the deadline passes.
 async fn back_off(session: &mut Session, ctx: &mut Context, wait: Duration) -> Result<()> {
     if wait.is_zero() {
         return Ok(());
     }
-    // The attempt before this wait is over, and its time with it.
+    // The previous attempt is over, so its deadline no longer applies.
     ctx.attempt.deadline = None;
     ctx.guard(ctx.deadline);
     if !session.as_downstream_mut().is_body_done() {

@@ -10,24 +10,24 @@ use crate::runtime::snapshot::UpstreamTarget;
 use crate::upstream::Endpoint;
 use crate::upstream::config::Protocol;
 
-/// Requests that share one connection of HTTP/2 to an upstream, if that allows as many.
+/// Requests that share one HTTP/2 connection to an upstream, if the upstream allows that many.
 const MAX_STREAMS: usize = 100;
-/// Probes of TCP in a row without an answer, after which a connection is given up.
+/// Unanswered TCP keep-alive probes in a row after which a connection is given up.
 const PROBES: u32 = 3;
 
-/// What there is between client and upstream when an attempt begins.
+/// State of the client's request when an attempt begins.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// The request is complete.
     Waiting,
-    /// The client is still sending it, and nobody may be reading it: the upstream's silence is
-    /// bounded then, too.
+    /// The client is still sending it. The gateway may not be reading the client meanwhile, so the
+    /// upstream's silence is bounded here too.
     Uploading,
-    /// The request asks for a WebSocket, and may have it.
+    /// The request asks for a WebSocket, and its route allows that.
     Upgrading,
 }
 
-/// The peer for one attempt. Every wait is capped to the time `left` for it.
+/// The peer for one attempt. Every wait is at most `left`, the time until the deadline.
 pub fn of(
     endpoint: &Endpoint,
     target: &UpstreamTarget,
@@ -42,9 +42,9 @@ pub fn of(
     let connect = capped(*timeouts.connect, left);
     options.connection_timeout = connect;
     options.total_connection_timeout = connect;
-    // The guard on the client's connection keeps the deadline. These bound silence, where that
-    // ends sooner (a timer for every read is not free), and what happens while nobody reads the
-    // client.
+    // The guard on the client's connection enforces the deadline. These timeouts bound silence
+    // where that is shorter (a timer per read is not free), and cover the time when the gateway
+    // does not read the client.
     let protocol = config.protocol;
     options.alpn = match protocol {
         Protocol::Http1 => ALPN::H1,
@@ -56,7 +56,8 @@ pub fn of(
             limit(*timeouts.idle).filter(|idle| left.is_none_or(|left| *idle < left))
         }
         (Phase::Uploading, Protocol::Http1) => capped(*timeouts.idle, left),
-        // Over HTTP/2 it would run on while the client sends, and a stream may send for ever.
+        // Over HTTP/2 this timer would keep running while the client sends, and a stream may send
+        // for ever.
         (Phase::Uploading, Protocol::H2c | Protocol::H2 | Protocol::Auto) => None,
         // The guard bounds the silence of both sides together.
         (Phase::Upgrading, _) => None,
@@ -73,7 +74,7 @@ pub fn of(
         Phase::Waiting | Phase::Uploading => H1UpgradePolicy::Deny,
     };
     if phase == Phase::Upgrading {
-        // Only HTTP/1.1 changes protocols like this.
+        // The upgrade to a WebSocket exists only in HTTP/1.1 here.
         options.alpn = ALPN::H1;
     }
     options.upstream_tcp_sock_tweak_hook = Some(target.socket_check.clone());
@@ -83,8 +84,9 @@ pub fn of(
     Box::new(peer)
 }
 
-/// A peer that has vanished without a word is noticed on a silent connection by the probes, and on one
-/// with data under way, which the system would repeat for a quarter of an hour, by the user timeout.
+/// Finds upstreams that have vanished silently: the keep-alive probes on an idle connection, the
+/// user timeout on one with unacknowledged data, which the kernel would otherwise retransmit for a
+/// quarter of an hour.
 fn keepalive(idle: Duration) -> TcpKeepalive {
     TcpKeepalive {
         idle,

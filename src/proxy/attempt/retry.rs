@@ -14,9 +14,9 @@ use crate::proxy::response;
 use crate::runtime::snapshot::Route;
 use crate::time::Moment;
 
-/// The one decision on another attempt, given what the upstream's answer, if it came, asks for.
-/// On yes, the budget has paid, the breakers' permits are in hand, and `ctx.backoff` says how long
-/// to wait.
+/// The one decision on another attempt. It takes into account what the upstream's response, if
+/// there was one, asks for. If it returns true, the budget has been charged, the breakers' permits
+/// are held, and `ctx.backoff` says how long to wait.
 pub fn retry(
     session: &mut Session,
     ctx: &mut Context,
@@ -62,9 +62,9 @@ fn is_nested(session: &Session, ctx: &Context) -> bool {
     pushback::is_retry(&session.req_header().headers, attempt_count)
 }
 
-/// A pooled connection that the upstream had closed already is replaced once, without
-/// asking the retry policy: for requests that may be sent twice, or were `refused` unseen, and
-/// only if a budget, where there is one, pays for it.
+/// Replaces a pooled connection that the upstream had already closed, once and without asking the
+/// retry policy. This is only for requests that may be sent twice or were `refused` unprocessed,
+/// and only if the budget, where there is one, allows it.
 pub fn reconnect(session: &Session, ctx: &mut Context, refused: bool, now: Moment) -> bool {
     let may_resend = refused || session.req_header().method.is_idempotent();
     if !may_resend || ctx.reconnected || ctx.diverted.is_some() || is_answered(session) {
@@ -87,7 +87,7 @@ fn grant(ctx: &mut Context, route: &Route, after: Duration) {
     route.metrics.retried();
 }
 
-/// A permit from every breaker that counts attempts; all or none.
+/// Takes a permit from every breaker that counts attempts: from all of them, or from none.
 pub fn permits(ctx: &mut Context, route: &Route, now: Moment) -> bool {
     let acquire = |breaker: &Option<std::sync::Arc<Breaker>>| match breaker {
         Some(b) if b.config().count == Count::Attempts => b.acquire(now).map(Some).map_err(drop),

@@ -1,5 +1,5 @@
-//! Errors of Connect: `{"code", "message", "details"}`, alone with the code's HTTP status, or at
-//! the end of a stream.
+//! Connect errors: `{"code", "message", "details"}`, either as the whole body with the code's HTTP
+//! status, or at the end of a stream.
 //!
 //! Source: the Connect protocol's "Error End-Stream", "Streaming-Response" and "Error Codes".
 

@@ -1,6 +1,6 @@
-//! When to try again, as a detail of an RPC error: `google.rpc.RetryInfo`.
+//! The delay before a retry, as a detail of an RPC error: `google.rpc.RetryInfo`.
 //!
-//! Three small messages of protobuf, whose fields have not changed in years.
+//! Encodes three small protobuf messages by hand: their fields have not changed in years.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 
 use super::RpcError;
 
-/// The message's name.
+/// The message's full name.
 pub const RETRY_INFO: &str = "google.rpc.RetryInfo";
 
 /// A `google.rpc.RetryInfo`: `{1: Duration {1: seconds, 2: nanos}}`.
@@ -22,8 +22,8 @@ pub fn retry_info(after: Duration) -> Vec<u8> {
     info
 }
 
-/// A `google.rpc.Status` for `grpc-status-details-bin`, where there is a detail to tell:
-/// `{1: code, 2: message, 3: Any {1: type URL, 2: value}}`.
+/// A `google.rpc.Status` for `grpc-status-details-bin`, if the error has a detail: `{1: code, 2:
+/// message, 3: Any {1: type URL, 2: value}}`.
 pub fn grpc_status(error: &RpcError<'_>) -> Option<String> {
     let after = error.retry_after?;
     let mut any = Vec::new();
@@ -36,12 +36,12 @@ pub fn grpc_status(error: &RpcError<'_>) -> Option<String> {
     Some(in_base64(&status))
 }
 
-/// As both protocols want it.
+/// Base64 as both gRPC and Connect want it.
 pub fn in_base64(bytes: &[u8]) -> String {
     STANDARD_NO_PAD.encode(bytes)
 }
 
-/// A field of a number; as proto3 has it, none for zero.
+/// A numeric field; proto3 omits it if the number is zero.
 fn put_number(message: &mut Vec<u8>, field: u8, number: u64) {
     if number != 0 {
         message.push(field << 3);

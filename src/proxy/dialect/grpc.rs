@@ -14,19 +14,20 @@ use super::{Rendered, RpcError, details, envelope};
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
-/// Of what an upstream says, whose length is its own. Many clients take 8 KiB of metadata in all.
+/// Limit in bytes on a message taken from an upstream. Many clients accept 8 KiB of metadata in
+/// all.
 const MAX_MESSAGE: usize = 4 * 1024;
 const GRPC_STATUS_DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
-/// How an answer says that it has ended.
+/// The fields that say how a call has ended.
 pub const END: [HeaderName; 3] = [GRPC_STATUS, GRPC_MESSAGE, GRPC_STATUS_DETAILS];
 /// The flag of the frame that holds gRPC-Web's trailers.
 const TRAILERS: u8 = 0x80;
 
-/// The status as header fields: of a head without a body, or after a body.
+/// The status as header fields, for a Trailers-Only head or for trailers.
 pub(super) fn fields(error: &RpcError<'_>) -> Vec<(HeaderName, HeaderValue)> {
     let mut fields = vec![(GRPC_STATUS, HeaderValue::from(u16::from(error.code.number())))];
     let mut put = |name, text: String| {
-        // Both encodings leave nothing that a header could not hold.
+        // Both encodings produce only characters that a header value may hold.
         fields.extend(HeaderValue::try_from(text).ok().map(|value| (name, value)));
     };
     put(GRPC_MESSAGE, percent_encoded(error.message));
@@ -40,7 +41,7 @@ pub(super) fn trailers(error: &RpcError<'_>) -> HeaderMap {
     fields(error).into_iter().collect()
 }
 
-/// "Trailers-Only": a head is all there is.
+/// "Trailers-Only": the response is a head without a body.
 pub(super) fn head_only(error: &RpcError<'_>, content_type: HeaderValue) -> Rendered {
     let mut headers = vec![(CONTENT_TYPE, content_type)];
     headers.extend(fields(error));
@@ -58,12 +59,12 @@ pub(super) fn web(error: &RpcError<'_>, content_type: HeaderValue, as_text: bool
     Rendered::new(200, vec![(CONTENT_TYPE, content_type)], body)
 }
 
-/// The status at the end of an answer of gRPC-Web, if it has one.
+/// The status at the end of a gRPC-Web response, if it has one.
 pub fn web_status(body: &[u8]) -> Option<&[u8]> {
     web_field(body, &GRPC_STATUS)
 }
 
-/// What it says of an error, percent-encoded.
+/// The error message in it, percent-encoded.
 pub fn web_message(body: &[u8]) -> Option<&[u8]> {
     web_field(body, &GRPC_MESSAGE)
 }
@@ -73,7 +74,7 @@ pub fn trailer_status(block: &[u8]) -> Option<&[u8]> {
     trailer(block, &GRPC_STATUS)
 }
 
-/// A frame of trailers as the fields that it stands for.
+/// A frame of trailers as header fields.
 pub fn trailers_of(block: &[u8]) -> HeaderMap {
     let fields = block.split(|byte| *byte == b'\n').filter_map(|line| {
         let colon = line.iter().position(|byte| *byte == b':')?;
@@ -104,7 +105,8 @@ fn web_field<'a>(mut body: &'a [u8], wanted: &HeaderName) -> Option<&'a [u8]> {
     None
 }
 
-/// Everything but printable ASCII, and the percent sign itself, as `%XX`; at most so long.
+/// Percent-encodes everything but printable ASCII, and the percent sign itself, and cuts the result
+/// to the limit.
 fn percent_encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len().min(MAX_MESSAGE));
     for character in text.chars() {

@@ -10,7 +10,7 @@ use crate::proxy::rejection::Rejection;
 
 #[derive(Serialize)]
 struct Problem<'a> {
-    /// `about:blank`: the status says what kind it is, `code` which one.
+    /// `about:blank`: the status gives the kind of problem, `code` the exact one.
     #[serde(rename = "type")]
     kind: &'static str,
     title: &'a str,
@@ -24,7 +24,7 @@ pub(super) fn render(rejection: &Rejection, request_id: &str) -> Rendered {
     write(rejection.status(), rejection.detail(), rejection.code(), request_id)
 }
 
-/// An upstream's error of RPC, for who called it by plain HTTP.
+/// An upstream's RPC error, for a client that called over plain HTTP.
 pub(super) fn of_rpc(
     error: &RpcError<'_>,
     statuses: Option<&StatusMap>,

@@ -1,4 +1,4 @@
-//! Which protocol a caller speaks, as its request says.
+//! Which protocol a client speaks, according to its request.
 
 use http::header::{CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, Method, request};
@@ -13,7 +13,7 @@ pub const CONNECT_PROTOCOL_VERSION: HeaderName =
 /// The protocol of a request; its errors are written in it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Protocol {
-    /// Nothing but HTTP.
+    /// Plain HTTP.
     #[default]
     Http,
     Connect,
@@ -21,12 +21,12 @@ pub enum Protocol {
     ConnectStream,
     Grpc,
     GrpcWeb,
-    /// gRPC-Web in Base64, for clients that cannot read bytes.
+    /// gRPC-Web in Base64, for clients that cannot read binary bodies.
     GrpcWebText,
 }
 
 impl Protocol {
-    /// What the request's head says. A request without a content type costs one look-up.
+    /// Reads the protocol from the request's head. Costs one look-up if there is no content type.
     pub fn of(head: &request::Parts) -> Protocol {
         let Some(content_type) = head.headers.get(CONTENT_TYPE) else {
             let asks = head.method == Method::GET && is_connect_get(head.uri.query());
@@ -36,15 +36,15 @@ impl Protocol {
         let essence = essence.unwrap_or_default().trim_ascii();
         match essence.strip_prefix(b"application/") {
             Some(b"json") => unary(&head.headers),
-            // Connect's own name for it.
+            // Connect's own name for protobuf.
             Some(b"proto") => Protocol::Connect,
             Some(subtype) => of_subtype(subtype),
             None => Protocol::Http,
         }
     }
 
-    /// Whether `content_type` is one that an answer in this protocol has, an error included.
-    /// Connect's unary errors are JSON like any other: their body tells.
+    /// Whether a response in this protocol can have this `content_type`, errors included. Connect's
+    /// unary errors have the content type of any JSON: only their body identifies them.
     pub fn is_spoken_by(self, content_type: &[u8]) -> bool {
         match self {
             Protocol::Http => true,
@@ -60,17 +60,21 @@ impl Protocol {
         }
     }
 
-    /// Whether its head says that a request is a stream of messages. In gRPC no head says so.
+    /// Whether the head alone shows that the request is a stream of messages. In gRPC it never
+    /// does.
     pub fn is_stream(self) -> bool {
         self == Protocol::ConnectStream
     }
 
-    /// Check what a request that claims this protocol must look like.
+    /// Checks that a request that claims this protocol has the form the protocol requires.
+    ///
+    /// # Errors
+    /// The rejection that says what is wrong with the request.
     pub fn check(self, head: &request::Parts) -> Result<(), Rejection> {
         let invalid = |what| Err(Rejection::InvalidRpc(what));
         match self {
             Protocol::Http => Ok(()),
-            // Where a route wants its errors written so, any other GET may come, too.
+            // A route that writes its errors as Connect may also receive ordinary GETs.
             Protocol::Connect if head.method == Method::GET => match head.uri.query() {
                 query if !is_connect_get(query) => Ok(()),
                 Some(query) if !is_percent_encoded(query) => {
@@ -81,7 +85,7 @@ impl Protocol {
                 }
                 query => match query.map(wire::message_of_query) {
                     Some(Err(Fault::Malformed(what))) => invalid(what),
-                    // One that is compressed is the upstream's to read.
+                    // A compressed message is left to the upstream to read.
                     Some(_) | None => Ok(()),
                 },
             },
@@ -102,7 +106,7 @@ impl Protocol {
         }
     }
 
-    /// Whether a body of plain JSON means something to the caller.
+    /// Whether the client can read a plain JSON body.
     pub fn reads_json(self) -> bool {
         matches!(self, Protocol::Http | Protocol::Connect)
     }
@@ -117,7 +121,7 @@ impl Protocol {
     }
 }
 
-/// JSON is Connect where the caller says so.
+/// JSON means Connect if the request names Connect's version.
 fn unary(headers: &HeaderMap) -> Protocol {
     match headers.contains_key(&CONNECT_PROTOCOL_VERSION) {
         true => Protocol::Connect,

@@ -1,7 +1,7 @@
-//! Who the client is: the right-most address that is not one of ours.
+//! The client's address: the right-most one that is not a trusted proxy's.
 //!
-//! `X-Forwarded-For` is a list each hop appends to, so only its tail, as far as trusted
-//! peers wrote it, is evidence. From an untrusted peer it is none, and is replaced.
+//! Each hop appends to `X-Forwarded-For`, so only its tail, as far as trusted peers wrote it, can
+//! be believed. An untrusted peer's `X-Forwarded-For` is replaced.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -14,21 +14,21 @@ pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for
 pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// Longest list of hops that is walked; what is beyond it is not believed.
+/// Limit on the hops that are read, from the right; those further left are ignored.
 const MAX_HOPS: usize = 32;
 
-/// Who is at the other end of a connection.
+/// The peer at the other end of a connection.
 #[derive(Debug, Clone)]
 pub struct Peer {
     pub address: IpAddr,
-    /// The address as `X-Forwarded-For` has it, made once so that a request need not.
+    /// The address as written to `X-Forwarded-For`, formatted once per connection.
     pub text: HeaderValue,
 }
 
 impl Peer {
     pub fn new(address: IpAddr) -> Self {
         let address = address.to_canonical();
-        // An address in text is a header's value.
+        // An address as text is always a valid header value.
         let text = HeaderValue::try_from(address.to_string());
         Peer { address, text: text.unwrap_or_else(|_| HeaderValue::from_static("unknown")) }
     }
@@ -40,13 +40,13 @@ impl fmt::Display for Peer {
     }
 }
 
-/// Whether `address` belongs to a peer whose word is taken.
+/// Whether `address` belongs to a trusted peer.
 pub fn is_trusted(trusted: &[IpNet], address: IpAddr) -> bool {
     let address = address.to_canonical();
     trusted.iter().any(|network| network.contains(&address))
 }
 
-/// The client's address as far as it can be known from `peer` and what it forwarded.
+/// The client's address, as far as it follows from `peer` and the `X-Forwarded-For` it sent.
 pub fn client_of(trusted: &[IpNet], peer: IpAddr, headers: &HeaderMap) -> IpAddr {
     let mut client = peer.to_canonical();
     if !is_trusted(trusted, client) {
@@ -61,7 +61,7 @@ pub fn client_of(trusted: &[IpNet], peer: IpAddr, headers: &HeaderMap) -> IpAddr
     while is_trusted(trusted, client) {
         match hops.next().map(|hop| parse_hop(hop.trim())) {
             Some(Some(hop)) => client = hop.to_canonical(),
-            // Nothing more, or nothing legible: the last trusted hop is all there is.
+            // The list ends here or is unreadable: the last trusted hop is the best answer.
             Some(None) | None => break,
         }
     }

@@ -1,8 +1,8 @@
 //! Waiting for a deadline that moves, cheaply.
 //!
-//! A connection's stream waits for it while it is read and written, and its listener for each request:
-//! over HTTP/2 for the stream of the request as well, over HTTP/1 for the times when nobody reads
-//! or writes.
+//! A client connection's stream polls an [`Alarm`] in its reads and writes. Its listener watches
+//! each request as well: over HTTP/2 because the request's stream has no timer of its own, over
+//! HTTP/1 for the times when the request neither reads nor writes the client.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,19 +15,19 @@ use tokio::time::{Instant, Sleep};
 use crate::proxy::downstream::guard::Guard;
 use crate::time::{Clock, Moment};
 
-/// Watches a deadline that moves, for one task. The timer is touched only when the deadline
-/// comes earlier than it was armed for, and when it fires: a later deadline lets it fire and
-/// moves it then, so steady traffic leaves the timer wheel alone.
+/// Watches a deadline that moves, for one task. The timer is touched only when the deadline moves
+/// to before the time it is armed for, and when it fires. If the deadline has moved later, the
+/// timer fires and is armed again then, so steady traffic leaves the timer wheel alone.
 #[derive(Default)]
 pub struct Alarm {
     timer: Option<Pin<Box<Sleep>>>,
-    /// It would wake a task that had it before.
+    /// The timer's waker belongs to another task, which had the alarm before.
     moved: bool,
 }
 
 impl Alarm {
-    /// Ready once `deadline` has passed. Must always be polled by the same task: while the timer
-    /// is armed early enough, its waker is not renewed.
+    /// Ready once `deadline` has passed. Must be polled by one task: while the timer is armed early
+    /// enough, its waker is not renewed.
     pub fn poll(&mut self, deadline: Option<Moment>, cx: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = deadline else { return Poll::Pending };
         let until = Instant::from_std(Clock::instant(deadline));
@@ -52,10 +52,10 @@ impl Alarm {
     }
 }
 
-/// `request`, unless a deadline passes for `grace` and nothing comes of it. Once it has passed, the
-/// `guard` says so and `request` is polled again. Where that changes nothing, the request path waits
-/// for something else than the client: Pingora does not read the client while an upload waits for
-/// an upstream that does not read.
+/// Runs `request`, but gives it up if it is still pending `grace` after its deadline. When the
+/// deadline passes, the `guard` is marked and `request` is polled once more. If that does not end
+/// it, the request path waits for something other than the client: Pingora does not read the client
+/// while an upload waits for an upstream that does not read.
 pub async fn unless_overdue<T>(
     guard: &Guard,
     alarm: &mut Overdue,
@@ -85,17 +85,17 @@ pub async fn unless_overdue<T>(
 #[derive(Default)]
 pub struct Overdue(Alarm);
 
-/// The alarms of a connection whose requests are tasks of their own. A timer stays armed from one to the
-/// next: arming one for each request takes the lock of all timers, and wakes the thread that waits for
-/// them where none of them is due sooner.
+/// The alarms of a connection whose requests run in tasks of their own. A timer stays armed from
+/// one request to the next: arming one per request would take the lock of the timer wheel, and
+/// would wake the thread that drives the wheel if no other timer is due sooner.
 #[derive(Default)]
 pub struct Alarms(Mutex<Vec<Alarm>>);
 
 impl Alarms {
-    /// How many wait for the next request. An idle connection holds these.
+    /// Alarms kept for later requests. An idle connection holds this many at most.
     const KEPT: usize = 16;
 
-    /// For one request, which gives it back if it ends by itself.
+    /// Lends an alarm to one request. The caller gives it back when the request ends by itself.
     pub fn lend(&self) -> Overdue {
         Overdue(self.kept().pop().unwrap_or_default())
     }
@@ -103,7 +103,8 @@ impl Alarms {
     pub fn give_back(&self, alarm: Overdue) {
         let mut alarm = alarm.0;
         let Some(timer) = &mut alarm.timer else { return };
-        // It would keep the memory of the task that had it, and wakes nothing until another has it.
+        // Replaces the waker, which would keep the finished task in memory. The timer wakes no task
+        // until another request polls it.
         let _ = timer.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         alarm.moved = true;
         let mut kept = self.kept();
@@ -112,7 +113,7 @@ impl Alarms {
         }
     }
 
-    /// Locked for a moment before and after each request.
+    /// Locked briefly before and after each request.
     fn kept(&self) -> MutexGuard<'_, Vec<Alarm>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -127,7 +128,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Whether a request that never ends is cut in this time.
+    /// Whether a request that never ends is cut off within `time`.
     async fn is_cut(alarm: &mut Overdue, time: Duration) -> bool {
         let guard = Guard::of_stream();
         guard.set_deadline(Some(Clock::now() + time));
@@ -135,7 +136,7 @@ mod tests {
         unless_overdue(&guard, alarm, Duration::ZERO, never).await.is_none()
     }
 
-    /// Has a request arm it that ends at once.
+    /// Runs a request that arms the timer and ends at once.
     async fn arm(alarm: &mut Overdue, time: Duration) {
         tokio::select! {
             biased;

@@ -1,4 +1,4 @@
-//! A client's connection, as its requests know it.
+//! A client's connection, as its requests see it.
 
 use std::sync::Arc;
 
@@ -9,27 +9,27 @@ use crate::proxy::downstream::orders::Orders;
 use crate::time::{Clock, Moment};
 
 tokio::task_local! {
-    /// The connection whose request a task is about.
+    /// The connection of the request that the current task serves.
     pub static OF_TASK: Arc<Connection>;
 }
 
-/// Travels with a connection to each of its requests.
+/// What each request knows of its connection.
 pub struct Connection {
     pub guard: Arc<Guard>,
     pub limits: Arc<Limits>,
-    /// Absent where the socket does not say.
+    /// `None` if the socket has no peer address.
     pub peer: Option<Peer>,
-    /// Over TLS.
+    /// Whether it is over TLS.
     pub secure: bool,
-    /// When the certificate expires that the client has shown: no request is served after that.
+    /// When the client's certificate expires: no request is served after that.
     pub until: Option<Moment>,
-    /// Of a stream of HTTP/2.
+    /// Only for an HTTP/2 stream.
     pub orders: Option<Orders>,
 }
 
 impl Connection {
-    /// The connection that the request in hand came through. Pingora's sessions of HTTP/1 and
-    /// HTTP/2 have no common place for it, and each of their own costs an allocation.
+    /// The connection of the current request. Pingora's HTTP/1 and HTTP/2 sessions have no common
+    /// place to store it, and a separate one in each would cost an allocation.
     pub fn of_task() -> Option<Arc<Connection>> {
         OF_TASK.try_with(Arc::clone).ok()
     }

@@ -1,9 +1,9 @@
-//! The `Date` of a response: the upstream's, where it has one.
+//! The `Date` of a response: the upstream's, if it sent one.
 //!
-//! Caches reckon a response's age from it, and signatures cover it; a gateway adds one only where there
-//! is none (RFC 9110, section 6.6.1). Pingora's writer of HTTP/1 puts its own in the place of any, and
-//! cannot be told not to. So what it writes is passed on with the date that was meant: dates are all
-//! of one length.
+//! Caches compute a response's age from it, and signatures cover it; a gateway adds one only if it
+//! is missing (RFC 9110, section 6.6.1). Pingora's HTTP/1 writer always replaces it with its own,
+//! and cannot be told not to. So the right date is written over Pingora's in the bytes on their way
+//! out, which is possible because all dates have the same length.
 
 use std::io::IoSlice;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -21,20 +21,21 @@ use crate::proxy::exchange::context::Context;
 /// `Sun, 06 Nov 1994 08:49:37 GMT`
 const LENGTH: usize = 29;
 const FIELD: &[u8] = b"\r\nDate: ";
-/// As the head of every response of HTTP/1 begins.
+/// How the head of every HTTP/1 response begins.
 const VERSION: &[u8] = b"HTTP/1.1 ";
 
-/// The head that is written next is this one: it keeps its date.
+/// Keeps the date of `head`, which is written next.
 pub fn keep(ctx: &Context, head: &ResponseHeader) {
     if let Some(connection) = &ctx.connection {
         connection.guard.keep_date(head.headers.get(DATE).and_then(seconds).unwrap_or(0));
     }
 }
 
-/// The same where the head is ours to write: it has one date, the upstream's if that is one.
+/// Leaves `head` exactly one date: the upstream's if it is valid, otherwise the current one. For
+/// HTTP/2, where the gateway writes the head itself.
 ///
 /// # Errors
-/// Those of Pingora's headers.
+/// Those of Pingora's header functions.
 pub fn settle(head: &mut ResponseHeader) -> Result<()> {
     let mut dates = head.headers.get_all(DATE).iter();
     let known = dates.next().and_then(|date| Some((date.len(), seconds(date)?)));
@@ -45,7 +46,8 @@ pub fn settle(head: &mut ResponseHeader) -> Result<()> {
     }
 }
 
-/// Since 1970. A date in one of the obsolete formats is one, too, and goes on in today's.
+/// Seconds since 1970. Also reads the obsolete date formats; the date is then written in the
+/// current one.
 fn seconds(date: &HeaderValue) -> Option<u32> {
     let date = parse_http_date(date.to_str().ok()?).ok()?;
     u32::try_from(date.duration_since(UNIX_EPOCH).ok()?.as_secs()).ok()
@@ -60,12 +62,13 @@ fn text(seconds: u32) -> String {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Overlay {
     date: String,
-    /// Where in what is yet to be written; below zero where a part of it is out.
+    /// Its position in the bytes yet to be written; negative once part of it has been.
     at: isize,
 }
 
 impl Overlay {
-    /// The date at `seconds`, over that of `buf`, which may be the head of a final response.
+    /// The date `seconds` after 1970, to go over the one in `buf`, if that holds the head of a
+    /// final response.
     pub fn of(seconds: u32, buf: &[u8]) -> Option<Overlay> {
         let is_final = || buf.starts_with(VERSION) && buf.get(VERSION.len()) != Some(&b'1');
         if seconds == 0 || !is_final() {
@@ -77,7 +80,7 @@ impl Overlay {
         fits.then_some(Overlay { date, at: at as isize })
     }
 
-    /// `buf` with the date in it.
+    /// `buf` with the date written over its own.
     pub fn over<'a>(&'a self, buf: &'a [u8]) -> [IoSlice<'a>; 3] {
         let within = |at: isize| usize::try_from(at).unwrap_or(0).min(buf.len());
         let (from, to) = (within(self.at), within(self.at + LENGTH as isize));
@@ -86,7 +89,7 @@ impl Overlay {
         [IoSlice::new(&buf[..from]), IoSlice::new(date), IoSlice::new(&buf[to..])]
     }
 
-    /// What is left once `bytes` more are out.
+    /// What remains of the overlay after `bytes` more have been written.
     pub fn after(self, bytes: usize) -> Option<Overlay> {
         let at = self.at - isize::try_from(bytes).ok()?;
         (at + LENGTH as isize > 0).then_some(Overlay { at, ..self })
@@ -103,7 +106,7 @@ mod tests {
         b"HTTP/1.1 200 OK\r\nVia: a\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nServer: b\r\n\r\n";
     const SECONDS: u32 = 784_111_777;
 
-    /// What goes out if each write takes `piece` bytes at most.
+    /// The bytes sent if each write takes at most `piece` of them.
     fn written(piece: usize) -> Vec<u8> {
         let mut overlay = Overlay::of(SECONDS, HEAD);
         let (mut left, mut out) = (HEAD, Vec::new());

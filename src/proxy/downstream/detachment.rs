@@ -1,8 +1,7 @@
-//! How far a request depends on its client: whether it ends when the client leaves, and whether what
-//! is written may go out.
+//! How far a request depends on its client: whether it ends when the client disconnects, and
+//! whether written bytes may be sent yet.
 //!
-//! Obeyed by the stream to the client ([`super::guard`]), ordered by requests that hold an
-//! idempotency key.
+//! The stream to the client obeys it; requests that hold an idempotency key set it.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -11,41 +10,41 @@ use std::task::{Context, Poll, ready};
 
 use tokio::sync::oneshot;
 
-/// What is written waits.
+/// Writes must wait.
 const HELD: u8 = 1;
-/// The request goes on if its client leaves.
+/// The request goes on if its client disconnects.
 const ALONE: u8 = 1 << 1;
-/// It has left.
+/// The client has disconnected while `ALONE` was set.
 const DESERTED: u8 = 1 << 2;
 
-/// Of one connection, for the request under way.
+/// The flags of one connection, for the request under way.
 #[derive(Debug, Default)]
 pub struct Detachment {
-    // Relaxed throughout, as in the guard: one task reads and writes it.
+    // Relaxed throughout, as in the guard: a single task reads and writes it.
     flags: AtomicU8,
-    /// Locked only while something is held. Boxed: idle connections hold none.
+    /// Locked only while writes are held. Boxed because idle connections hold none.
     until: Mutex<Option<Box<oneshot::Receiver<()>>>>,
 }
 
 impl Detachment {
-    /// Write nothing more before `until` has resolved.
+    /// Holds all writes until `until` resolves.
     pub fn hold(&self, until: oneshot::Receiver<()>) {
         *self.until.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(until));
         self.flags.fetch_or(HELD, Ordering::Relaxed);
     }
 
-    /// From now on and until the end of the request, a client that leaves is noted and not reported:
-    /// what it is sent goes nowhere.
+    /// From now until the end of the request, a disconnecting client is noted but not reported, and
+    /// further writes to it are discarded.
     pub fn go_on_alone(&self) {
         self.flags.fetch_or(ALONE, Ordering::Relaxed);
     }
 
-    /// Whether the client has left since then.
+    /// Whether the client has disconnected since [`Detachment::go_on_alone`].
     pub fn is_deserted(&self) -> bool {
         self.flags.load(Ordering::Relaxed) & DESERTED != 0
     }
 
-    /// The client has left. Whether the request goes on without it.
+    /// Called when the client has disconnected. Returns whether the request goes on without it.
     pub fn ignores_leaving(&self) -> bool {
         let alone = self.flags.load(Ordering::Relaxed) & ALONE != 0;
         if alone {
@@ -54,14 +53,14 @@ impl Detachment {
         alone
     }
 
-    /// Ready when something may be written.
+    /// Ready when writes may go out.
     pub fn poll_let_go(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.flags.load(Ordering::Relaxed) & HELD == 0 {
             return Poll::Ready(());
         }
         let mut until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(until) = until.as_mut() {
-            // Whoever was to say so may be gone: that is an end as well.
+            // A dropped sender also releases the writes.
             ready!(Pin::new(until).poll(cx)).ok();
         }
         *until = None;
@@ -69,7 +68,7 @@ impl Detachment {
         Poll::Ready(())
     }
 
-    /// The request is over.
+    /// Called when the request is over.
     pub fn end(&self) {
         self.flags.store(0, Ordering::Relaxed);
     }

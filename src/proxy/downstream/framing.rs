@@ -1,34 +1,34 @@
 //! Where the body of an HTTP/1 request ends.
 //!
 //! Pingora reads an empty chunk size as zero, and what follows as the next request. So the gateway
-//! follows the body itself, by the letter of RFC 9112, section 7.1: nothing else reaches Pingora's
-//! parser, and nothing that belongs to the next request.
+//! follows the body itself, exactly by RFC 9112, section 7.1: Pingora's parser gets only bytes that
+//! are valid and belong to this request.
 
-/// Longest chunk size: what fits into 60 bits.
+/// Most digits of a chunk size: 60 bits.
 const MAX_DIGITS: u8 = 15;
-/// Longest chunk extension; no known client sends any.
+/// Longest chunk extension in bytes; no known client sends any.
 const MAX_EXTENSION: u16 = 1024;
-/// All trailers together; Pingora's bound is a little larger.
+/// Limit in bytes on all trailers together; Pingora's own is a little larger.
 const MAX_TRAILERS: u16 = 8 * 1024;
 
-/// A body that is not in chunks, though its head says so.
+/// A chunked body that breaks the chunked coding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Malformed;
 
-/// What is left of a body.
+/// What remains of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
-    /// So many bytes; zero at the end of every body.
+    /// This many bytes; zero at the end of every body.
     Length(u64),
     Chunks(Chunks),
     /// Everything up to the end of the connection: a tunnel.
     Tunnel,
 }
 
-/// The part of a body in chunks that comes next.
+/// The part of a chunked body that comes next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Chunks {
-    /// Digits of a chunk's size: how many there were, and what they say.
+    /// The digits of a chunk's size: how many there were, and their value.
     Size {
         digits: u8,
         size: u64,
@@ -41,7 +41,7 @@ pub enum Chunks {
         size: u64,
         length: u16,
     },
-    /// The line feed behind a size.
+    /// The line feed after a size.
     SizeEnd {
         size: u64,
     },
@@ -50,7 +50,7 @@ pub enum Chunks {
     },
     DataEnd,
     DataEndFeed,
-    /// A line of the trailers; so many bytes of it, and of all of them.
+    /// A line of the trailers, with the bytes so far of the line and of all trailers.
     Trailer {
         line: u16,
         all: u16,
@@ -111,7 +111,7 @@ impl Framing {
 }
 
 impl Chunks {
-    /// What comes behind `byte`; `None` at the end of the body.
+    /// The state after `byte`; `None` at the end of the body.
     fn after(self, byte: u8) -> Result<Option<Self>, Malformed> {
         let next = match (self, byte) {
             (Chunks::Size { digits, size }, byte) if byte.is_ascii_hexdigit() => {

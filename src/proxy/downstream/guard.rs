@@ -1,8 +1,8 @@
-//! One clock over a client connection.
+//! The deadline of a client connection.
 //!
-//! Pingora's timeouts restart with every byte; none bounds a whole request. [`Guard`] is the handle
-//! by which the request path moves a deadline that [`super::http1`] and `super::http2_session` obey;
-//! what an expiry means is decided there.
+//! Pingora's timeouts restart with every byte, so none of them bounds a whole request. The request
+//! path moves the deadline through [`Guard`]; [`super::http1`] and `super::http2_session` obey it,
+//! and decide what its expiry means.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -18,14 +18,14 @@ const NEVER: u64 = u64::MAX;
 
 /// The deadline of one client connection, shared by its stream and its requests.
 ///
-/// A connection is idle, receiving a head, or in a request. The first byte after idling
-/// starts the head's time limit by itself; the request path does the rest.
+/// A connection is idle, receiving a head, or in a request. The first byte after an idle time
+/// starts the head's time limit; the request path makes all other changes.
 #[derive(Debug)]
 pub struct Guard {
-    // Relaxed throughout: the stream and the requests of one HTTP/1 connection run in one
-    // task, so the atomics only make the handle shareable, they order nothing.
+    // Relaxed throughout: the stream and the requests of one HTTP/1 connection run in one task. The
+    // atomics make the handle shareable; they order nothing.
     deadline: AtomicU64,
-    /// The deadline was seen to have passed.
+    /// The deadline is known to have passed.
     overdue: AtomicBool,
     idle: AtomicBool,
     /// The gateway has seen the head of the request under way.
@@ -34,27 +34,28 @@ pub struct Guard {
     fault: AtomicU8,
     /// The request's body is not framed as its head says.
     malformed: AtomicBool,
-    /// What was a request has become a tunnel.
+    /// The connection has become a tunnel.
     tunnel: AtomicBool,
     /// How far the request under way depends on its client.
     pub detachment: Detachment,
     idle_timeout: Duration,
     header_timeout: Duration,
-    /// Milliseconds of silence, either way, that a tunnel may last; zero where there is none.
+    /// Milliseconds without traffic in either direction that a tunnel may last; zero means no
+    /// limit.
     tunnel_idle: AtomicU32,
-    /// The next read shall find a byte, whatever the client sends.
+    /// The next read returns a placeholder byte, whatever the client sends.
     stand_in: AtomicBool,
-    /// The `Date` of the response whose head is written next, in seconds since 1970; zero where the
-    /// gateway's own will do.
+    /// The `Date` of the response whose head is written next, in seconds since 1970; zero if the
+    /// current date will do.
     date: AtomicU32,
-    /// Locked only when Pingora has refused a head by itself.
+    /// Locked only if Pingora has refused a head by itself.
     refused: Mutex<Option<Box<Refused>>>,
 }
 
-/// A connection that Pingora has given up before the gateway saw the request.
+/// A connection that Pingora gave up before the gateway saw the request.
 pub struct Refused {
     pub stream: Stream,
-    /// What Pingora was given to read.
+    /// The head that Pingora was given.
     pub head: Vec<u8>,
 }
 
@@ -65,22 +66,22 @@ impl std::fmt::Debug for Refused {
 }
 
 impl Guard {
-    /// Let the next head of a response have the `Date` it came with.
+    /// Keeps the date `seconds` after 1970 in the next response head.
     pub fn keep_date(&self, seconds: u32) {
         self.date.store(seconds, Ordering::Relaxed);
     }
 
-    /// That date; zero where there is none.
+    /// The date to keep, in seconds since 1970; zero if there is none.
     pub fn date(&self) -> u32 {
         self.date.load(Ordering::Relaxed)
     }
 
-    /// Let the next read find a byte that the client has not sent, or no longer.
+    /// Sets whether the next read returns a placeholder byte that the client did not send.
     pub fn stand_in(&self, wanted: bool) {
         self.stand_in.store(wanted, Ordering::Relaxed);
     }
 
-    /// Whether this read is the one. Once.
+    /// Whether this read returns the placeholder byte; true only once.
     pub fn takes_stand_in(&self) -> bool {
         self.stand_in.load(Ordering::Relaxed) && self.stand_in.swap(false, Ordering::Relaxed)
     }
@@ -107,7 +108,7 @@ impl Guard {
         guard
     }
 
-    /// A stream of HTTP/2: its head is there already, its connection bounds everything else.
+    /// For an HTTP/2 stream. Its head is already complete, and its connection bounds the rest.
     pub fn of_stream() -> Self {
         Guard {
             deadline: AtomicU64::new(NEVER),
@@ -127,7 +128,7 @@ impl Guard {
         }
     }
 
-    /// Between requests: the next one has the idle timeout to begin.
+    /// Called between requests: the next one must begin within the idle timeout.
     pub fn rest(&self, now: Moment) {
         self.idle.store(true, Ordering::Relaxed);
         self.begun.store(false, Ordering::Relaxed);
@@ -135,30 +136,32 @@ impl Guard {
         self.limit(self.idle_timeout, now);
     }
 
-    /// The head of a request is complete: no deadline until the route says so.
+    /// The head of a request is complete. There is no deadline until the route sets one.
     pub fn begin(&self) {
         self.idle.store(false, Ordering::Relaxed);
         self.begun.store(true, Ordering::Relaxed);
         self.set_deadline(None);
     }
 
-    /// Fail the connection's I/O from `deadline` on; `None` = never.
+    /// Makes the connection's I/O fail from `deadline` on; `None` means never.
     pub fn set_deadline(&self, deadline: Option<Moment>) {
         self.deadline.store(deadline.map_or(NEVER, Moment::as_nanos), Ordering::Relaxed);
         self.overdue.store(false, Ordering::Relaxed);
     }
 
-    /// The deadline has passed.
+    /// Notes that the deadline has passed.
     pub fn expire(&self) {
         self.overdue.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it was seen to have passed. A stream of HTTP/2 fails its reads and writes then.
+    /// Whether the deadline is known to have passed. The reads and writes of an HTTP/2 stream fail
+    /// then.
     pub fn is_overdue(&self) -> bool {
         self.overdue.load(Ordering::Relaxed)
     }
 
-    /// From now on the connection is a tunnel, and fails once nothing has passed for `idle`.
+    /// From now on the connection is a tunnel, and fails after `idle` without traffic. Zero means
+    /// no limit.
     pub fn tunnel(&self, idle: Duration, now: Moment) {
         let millis = u32::try_from(idle.as_millis()).unwrap_or(u32::MAX);
         self.tunnel_idle.store(millis, Ordering::Relaxed);
@@ -166,7 +169,7 @@ impl Guard {
         self.limit(idle, now);
     }
 
-    /// Bytes passed, in one direction or the other.
+    /// Bytes passed in either direction.
     pub fn on_traffic(&self) {
         let idle = self.tunnel_idle.load(Ordering::Relaxed);
         if idle != 0 {
@@ -179,12 +182,12 @@ impl Guard {
         self.begun.load(Ordering::Relaxed)
     }
 
-    /// Refuse the request whose head comes next.
+    /// Refuses the request whose head comes next.
     pub fn set_fault(&self, fault: Fault) {
         self.fault.store(fault as u8, Ordering::Relaxed);
     }
 
-    /// What the head of the request under way is refused for. The connection ends with it.
+    /// Why the request under way is refused because of its head. The connection ends with it.
     pub fn fault(&self) -> Option<Fault> {
         match self.fault.load(Ordering::Relaxed) {
             0 => None,
@@ -225,7 +228,7 @@ impl Guard {
         self.set_deadline((!timeout.is_zero()).then(|| now + timeout));
     }
 
-    /// Bytes of a head have arrived: the first of them start its time.
+    /// Bytes of a head have arrived. The first of them start the head's time limit.
     pub fn on_head(&self) {
         if self.idle.swap(false, Ordering::Relaxed) {
             self.limit(self.header_timeout, Clock::now());

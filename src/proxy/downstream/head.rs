@@ -1,9 +1,9 @@
 //! The head of an HTTP/1 request, checked before Pingora parses it.
 //!
 //! Pingora repairs some heads, refuses others with an empty response, and limits the number of
-//! fields to [`MAX_FIELDS`]. The gateway looks first: it finds the end of the head, its limits, and
-//! how the body is framed, and names what is wrong in words of its own ([`Fault`]). What only Pingora
-//! refuses is explained afterwards, by [`diagnose`].
+//! fields to [`MAX_FIELDS`]. The gateway looks first: it finds the end of the head, enforces its
+//! limits, finds how the body is framed, and reports faults in its own words ([`Fault`]). What only
+//! Pingora refuses is explained afterwards, by [`diagnose`].
 
 use std::ops::Range;
 
@@ -14,13 +14,13 @@ use crate::proxy::downstream::framing::Framing;
 use crate::proxy::downstream::limits::Limits;
 use crate::proxy::rejection::Rejection;
 
-/// Pingora parses no more fields than these, of a request or a response.
+/// Limit of Pingora's parser on the fields of a request or response.
 pub const MAX_FIELDS: usize = 256;
-/// Longest target that `http::Uri` holds.
+/// Longest target that `http::Uri` accepts, in bytes.
 const MAX_TARGET: usize = u16::MAX as usize - 1;
-/// Longest head that Pingora reads.
+/// Longest head that Pingora reads, in bytes.
 const MAX_HEAD: usize = 1024 * 1024 - 1;
-/// What ends a head, and does not count as one of its fields.
+/// The line that ends a head; it does not count towards the limit on fields.
 const EMPTY_LINE: usize = 2;
 /// Method, spaces, version and line end of the longest request line, besides its target.
 const BESIDES_TARGET: usize = 64;
@@ -107,12 +107,12 @@ pub struct Head {
     /// Bytes, including the empty line.
     pub length: usize,
     pub framing: Framing,
-    /// The target contains what `http::Uri` refuses and clients send: see [`escape`].
+    /// The target contains characters that clients send and `http::Uri` refuses: see [`escape`].
     pub must_escape: bool,
     pub target: Range<usize>,
 }
 
-/// Looks through a head as its bytes arrive, each byte once.
+/// Scans a head as its bytes arrive, looking at each byte once.
 #[derive(Debug, Default)]
 pub struct Scanner {
     /// Where to look for the next line end.
@@ -130,14 +130,15 @@ pub struct Scanner {
 }
 
 impl Scanner {
-    /// Look at `bytes`, everything received of the head so far.
+    /// Scans `bytes`, everything received of the head so far.
     ///
     /// # Errors
-    /// The first [`Fault`] found; limits are checked before a line is complete.
+    /// The first [`Fault`] found. Limits are also checked on incomplete lines.
     pub fn scan(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<Head>, Fault> {
         while let Some(offset) = memchr::memchr(b'\n', &bytes[self.searched..]) {
             let end = self.searched + offset;
-            // First, as for a line that comes in pieces: the verdict does not depend on how it arrives.
+            // Checked first, as for an incomplete line, so that the verdict does not depend on how
+            // the bytes arrive.
             self.check_size(end + 1, limits)?;
             let line = &bytes[self.line..end];
             let Some((b'\r', line)) = line.split_last() else { return Err(Fault::LineEnding) };
@@ -220,7 +221,7 @@ impl Scanner {
         }
     }
 
-    /// Equal lengths said twice are one (RFC 9110, section 8.6).
+    /// Repeated equal lengths count as one (RFC 9110, section 8.6).
     fn content_length(&mut self, value: &[u8]) -> Result<(), Fault> {
         for length in value.split(|byte| *byte == b',') {
             let length = length_of(length.trim_ascii()).ok_or(Fault::Length)?;
@@ -261,15 +262,15 @@ fn value_of<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     (*colon == b':' && found.eq_ignore_ascii_case(name)).then(|| value.trim_ascii())
 }
 
-/// Digits alone: no sign, no space, no overflow.
+/// Digits only: no sign, no space, no overflow.
 fn length_of(text: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(text).ok().filter(|t| t.bytes().all(|b| b.is_ascii_digit()));
     text?.parse().ok()
 }
 
-/// Percent-encode in the target of `head` what clients send though it is not legal there, and what
-/// `http::Uri` refuses: `<`, `>`, `` ` `` in a path, `"`, `<`, `>` in a query. Returns how much longer
-/// the head has become.
+/// Percent-encodes in the target of `head` the illegal characters that clients send and `http::Uri`
+/// refuses: `<`, `>`, `` ` `` in a path, `"`, `<`, `>` in a query. Returns by how many bytes the
+/// head has grown.
 pub fn escape(head: &mut Vec<u8>, target: Range<usize>) -> usize {
     let mut in_query = false;
     let mut escaped = Vec::with_capacity(target.len() + 16);
@@ -314,7 +315,7 @@ pub fn diagnose(head: &[u8]) -> Fault {
     if nominates {
         return Fault::Nominated;
     }
-    // Pingora's last checks are of what the request is for.
+    // Pingora's last checks concern the host and the target.
     Fault::Host
 }
 

@@ -1,12 +1,12 @@
 //! A client's connection that obeys its [`Guard`], and gives Pingora one request at a time.
 //!
 //! [`GuardedIo`] wraps the client's stream and fails its reads and writes once the guard's deadline
-//! has passed. Pingora keeps reading the client while it waits for the upstream, so the request
-//! path is woken in time wherever it waits.
+//! has passed. Pingora keeps reading the client while it waits for the upstream, so this wakes the
+//! request path wherever it waits.
 //!
-//! On a connection of HTTP/1 it reads each head itself (`super::head`), and follows the body
-//! (`super::framing`). What the client sends beyond the request under way stays here until its
-//! turn comes.
+//! On an HTTP/1 connection it reads each head itself (`super::head`), and follows the body
+//! (`super::framing`). Bytes that the client sends beyond the request under way are kept here for
+//! the next request.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -26,9 +26,9 @@ use crate::proxy::downstream::guard::{Guard, Refused};
 use crate::proxy::downstream::head::{Fault, Head, Scanner};
 use crate::proxy::downstream::limits::Limits;
 
-/// Most that is kept of what a client sends before its turn.
+/// Limit in bytes on what a client sends ahead of its turn.
 const AHEAD_LIMIT: usize = 64 * 1024;
-/// Read at a time, where it is not read into Pingora's buffer.
+/// Bytes per read that does not go into Pingora's buffer.
 const READ: usize = 4 * 1024;
 
 /// A client stream that obeys its [`Guard`].
@@ -37,19 +37,21 @@ pub struct GuardedIo {
     outbox: Outbox,
     guard: Arc<Guard>,
     alarm: Alarm,
-    /// Something was written and not flushed.
+    /// Bytes were written and not flushed.
     unflushed: bool,
-    /// Received and not read by Pingora, from `at` on. What is before `at` has been read; it is
-    /// kept until the gateway has seen the request, because Pingora may refuse it.
+    /// Received bytes; Pingora has read those before `at`. They are kept until the gateway has seen
+    /// the request, because Pingora may refuse it.
     ahead: Vec<u8>,
     at: usize,
-    /// Up to here it may be read.
+    /// The end of what Pingora may read.
     readable: usize,
-    /// What is left of the request under way; of other protocols than HTTP/1, everything.
+    /// What remains of the request under way. For protocols other than HTTP/1 the connection counts
+    /// as a tunnel.
     framing: Framing,
     /// Pingora has been given a head, and the gateway has not seen the request yet.
     unseen: bool,
-    /// What is left to say of a head's date. Boxed: a head nearly always goes out at once.
+    /// The part of a response's date that is not written yet. Boxed: a head nearly always goes out
+    /// in one write.
     late: Option<Box<Overlay>>,
 }
 
@@ -70,7 +72,7 @@ impl GuardedIo {
         }
     }
 
-    /// The connection of a request that Pingora has `refused`, with the refusal as its next
+    /// Wraps the connection of a request that Pingora has `refused`, with the refusal as its next
     /// request.
     pub fn refusing(refused: Refused, guard: Arc<Guard>) -> Self {
         let Refused { stream, head } = refused;
@@ -81,17 +83,17 @@ impl GuardedIo {
         io
     }
 
-    /// Put back what was read last: it is read again before anything else.
+    /// Puts back the bytes read last: they are read again first.
     pub fn unread(&mut self, bytes: Vec<u8>) {
         self.readable = bytes.len();
         self.ahead = bytes;
     }
 
-    /// Wait for the head of the next request. What is wrong with it is kept in the guard, and
-    /// a head that Pingora understands takes its place.
+    /// Waits for the head of the next request. If the head is invalid, the fault is stored in the
+    /// guard, and a head that Pingora accepts takes its place.
     ///
     /// # Errors
-    /// The connection has ended, or its time has.
+    /// The connection has ended, or its deadline has passed.
     pub fn poll_head(
         &mut self,
         scanner: &mut Scanner,
@@ -104,7 +106,8 @@ impl GuardedIo {
             if !matches!(self.ahead[..], [] | [b'\r']) {
                 match scanner.scan(&self.ahead, limits) {
                     Ok(None) => self.guard.on_head(),
-                    // Most come whole: the clock is not asked when they began.
+                    // Most heads arrive whole and start no time limit, which saves reading the
+                    // clock.
                     Ok(Some(head)) => {
                         self.begin(head);
                         return Poll::Ready(Ok(()));
@@ -126,7 +129,7 @@ impl GuardedIo {
         }
     }
 
-    /// Whether a part of the next head is here.
+    /// Whether part of the next head has arrived.
     pub fn has_begun_head(&self) -> bool {
         !self.ahead.is_empty()
     }
@@ -157,7 +160,7 @@ impl GuardedIo {
         self.unseen = true;
     }
 
-    /// Give Pingora a head in the place of what was received, for a request that is refused.
+    /// Gives Pingora a replacement head, for a request that is refused.
     fn refuse(&mut self, fault: Fault) {
         self.guard.set_fault(fault);
         let (head, framing) = downstream::head::stand_in(&self.ahead);
@@ -166,7 +169,7 @@ impl GuardedIo {
         self.unseen = true;
     }
 
-    /// Read what the client sends to where it waits for its turn. Zero at its end.
+    /// Reads bytes from the client into `ahead`. Returns zero at the end of the stream.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut room = [MaybeUninit::uninit(); READ];
         let mut read = ReadBuf::uninit(&mut room);
@@ -191,13 +194,14 @@ impl GuardedIo {
         }
     }
 
-    /// Whether Pingora speaks to the client before the gateway has seen the request.
+    /// Whether Pingora has a head that the gateway has not seen yet: what it writes then must not
+    /// reach the client.
     fn is_unseen(&mut self) -> bool {
         self.unseen = self.unseen && !self.guard.has_begun();
         self.unseen
     }
 
-    /// The request under way goes on with `buf`, from `before` on.
+    /// Takes the bytes of `buf` from `before` on as the next part of the body.
     fn on_body(&mut self, buf: &mut ReadBuf<'_>, before: usize) -> io::Result<()> {
         let bytes = &buf.filled()[before..];
         let Ok(taken) = self.framing.take(bytes) else {
@@ -212,7 +216,7 @@ impl GuardedIo {
         Ok(())
     }
 
-    /// The request is complete: learn whether the client leaves, and keep what else it sends.
+    /// The request is complete: waits for the client to disconnect, and keeps what else it sends.
     fn poll_leaving(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.ahead.len() - self.at < AHEAD_LIMIT {
             match ready!(self.poll_fill(cx)) {
@@ -227,11 +231,11 @@ impl GuardedIo {
         self.expire(cx)
     }
 
-    /// Nothing to read: a client that waits for the head of a response shall have it. Pingora holds
-    /// it back until the first byte of the body comes.
+    /// There is nothing to read, so the response's head is flushed to the client now. Pingora would
+    /// hold it back until the first byte of the body.
     fn flush_idle(&mut self, cx: &mut Context<'_>) {
         if self.unflushed && self.outbox.poll_flush(&mut self.inner, cx).is_ready() {
-            // An error shows itself at the next write.
+            // An error shows up again at the next write.
             self.unflushed = false;
         }
     }
@@ -243,7 +247,8 @@ impl GuardedIo {
 }
 
 impl Drop for GuardedIo {
-    /// Pingora closes a connection whose head it has refused. The gateway has yet to say why.
+    /// Pingora drops the connection after refusing a head. The gateway keeps it, to send a refusal
+    /// that says why.
     fn drop(&mut self) {
         if self.is_unseen() {
             let nothing: Stream = Box::new(tokio::io::duplex(1).0);

@@ -1,7 +1,7 @@
 //! A client's HTTP/2 connection: its streams, its idle time, its end.
 //!
-//! Pingora's own loop cannot be told how long a preface may take, nor what a stream's request
-//! must know of its listener. What becomes of a stream is the request path's business.
+//! Pingora's own loop does not let the gateway bound the time for the preface, or tell a stream's
+//! request about its listener. The request path decides what happens to each stream.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -24,25 +24,26 @@ use crate::proxy::downstream::http1::GuardedIo;
 use crate::proxy::downstream::http2_stream::{Accepted, H2Stream};
 use crate::time::{Clock, Moment};
 
-/// A client that is told to go has this long to hang up.
+/// Time a client has to close the connection after it is told to.
 const CLOSING: Duration = Duration::from_secs(1);
-/// Requests that are none, per connection; a client that sends more of them means harm.
+/// Limit on malformed requests per connection; a client that sends that many is hostile.
 const MAX_MALFORMED: u32 = 32;
 
-/// What a client may open on one connection.
+/// The HTTP/2 settings of a connection.
 fn options(config: &Config) -> H2Options {
     let mut options = default_h2_options();
     options.max_concurrent_streams(config.http2.max_streams);
     let heads = config.max_header_bytes.as_usize();
     if heads != 0 {
-        // A head a little too large is refused in words, not by the codec.
+        // A head slightly over the limit gets a proper refusal, not an error of the codec.
         options.max_header_list_size(u32::try_from(heads.saturating_mul(2)).unwrap_or(u32::MAX));
     }
     options
 }
 
-/// Serve the streams of `io` until the client leaves, idles for too long, or is told to go by a
-/// `shutdown` or at the moment `until`; `begin` is given each of them, and a mark to keep until it has ended.
+/// Serves the streams of `io` until the client disconnects or stays idle for too long, or the
+/// gateway ends the connection because of a `shutdown` or at the moment `until`. `begin` gets each
+/// stream, with a mark to keep until the stream has ended.
 pub async fn serve(
     io: GuardedIo,
     guard: &Guard,
@@ -66,9 +67,9 @@ pub async fn serve(
         connection.graceful_shutdown();
     }
     let mut malformed = 0;
-    // Both for as long as the connection lives: a request begins and ends without them.
+    // Kept for the connection's lifetime, so that requests need not set them up again.
     let mut told = std::pin::pin!(told(shutdown));
-    // Boxed: most connections have no such moment.
+    // Boxed: most connections have no such limit.
     let mut over = until.map(|until| {
         Box::pin(tokio::time::sleep_until(tokio::time::Instant::from_std(Clock::instant(until))))
     });
@@ -96,7 +97,7 @@ pub async fn serve(
         };
         match accepted {
             Ok(Some(Accepted::Stream(stream))) => {
-                // One that was on its way when the connection was told to go is served too.
+                // Also serves a stream that was opened before the client learned of the shutdown.
                 guard.begin();
                 begin(stream, streams.mark());
             }
@@ -111,7 +112,7 @@ pub async fn serve(
     }
 }
 
-/// Until `timer` has run out; for ever, if there is none.
+/// Waits for `timer`; for ever, if it is `None`.
 async fn ended(timer: &mut Option<Pin<Box<Sleep>>>) {
     match timer {
         Some(timer) => timer.await,
@@ -119,11 +120,12 @@ async fn ended(timer: &mut Option<Pin<Box<Sleep>>>) {
     }
 }
 
-/// Until there is a `shutdown`. For one task: it is polled with each piece of the connection, and
-/// looks for a change without asking to be woken by it a second time.
+/// Waits for a `shutdown`. It is polled with every event on the connection, so it checks for a
+/// change by reading, and registers its waker only once.
 async fn told(mut shutdown: ShutdownWatch) {
     let seen = shutdown.clone();
-    // Unconstrained: the one time it asks, it must not be put off instead.
+    // Unconstrained: this future is polled only once to register, and tokio's budget must not defer
+    // that.
     let mut changed = std::pin::pin!(tokio::task::unconstrained(shutdown.changed()));
     let mut waits = false;
     std::future::poll_fn(|cx| {
@@ -138,9 +140,9 @@ async fn told(mut shutdown: ShutdownWatch) {
 
 /// The streams of a connection.
 struct Streams {
-    /// Those that have not ended.
+    /// How many have not ended.
     open: AtomicUsize,
-    /// When the last of them did, in nanoseconds of the clock.
+    /// When the last one ended, in nanoseconds of the clock.
     ended: AtomicU64,
 }
 
@@ -150,18 +152,19 @@ impl Streams {
     }
 
     fn mark(self: &Arc<Self>) -> StreamMark {
-        // Relaxed: whoever finds none looks at when the last one ended, which is released below.
+        // Relaxed: a reader that sees no open stream also reads when the last one ended, which the
+        // release in `drop` orders.
         self.open.fetch_add(1, Ordering::Relaxed);
         StreamMark(self.clone())
     }
 
-    /// Until there has been no stream for `limit`; for ever, if that is zero.
+    /// Waits until there has been no stream for `limit`; for ever, if that is zero.
     async fn idle(&self, limit: Duration) {
         if limit.is_zero() {
             return std::future::pending().await;
         }
         loop {
-            // The timer of a busy connection fires now and then, and is not touched in between.
+            // On a busy connection the timer fires once in a while, and is not touched in between.
             let rest = match self.open.load(Ordering::Acquire) {
                 0 => {
                     let ended = Moment::from_nanos(self.ended.load(Ordering::Relaxed));
@@ -177,7 +180,7 @@ impl Streams {
     }
 }
 
-/// A stream is open as long as this lives.
+/// Counts a stream as open until it is dropped.
 #[must_use = "dropping it says the stream has ended"]
 pub struct StreamMark(Arc<Streams>);
 

@@ -1,9 +1,9 @@
 //! One request over HTTP/2, as Pingora's request path sees it.
 //!
-//! It wraps the stream and obeys a [`super::guard::Guard`], as [`super::http1::GuardedIo`] does
-//! for a connection of HTTP/1: nothing else wakes a request that waits for its upstream while its
-//! stream is silent. It also ends responses without a body with their head: the request path would
-//! send an empty frame after it, to HEAD even a full one.
+//! Wraps the stream and obeys a [`super::guard::Guard`], as [`super::http1::GuardedIo`] does for an
+//! HTTP/1 connection: nothing else wakes a request that waits for its upstream while its stream is
+//! silent. It also ends a response without a body in its head; the request path would send an empty
+//! frame after it, and to HEAD even a full one.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -30,9 +30,9 @@ use crate::proxy::downstream::http2_timers::{let_go, read_in_time, unless_alone,
 pub struct GuardedStream {
     inner: H2Stream,
     connection: Arc<Connection>,
-    /// No answer to this request has a body.
+    /// The request is HEAD: no response to it has a body.
     head_only: bool,
-    /// A head that was ordered to wait.
+    /// A head that is held back by order of the request path.
     held: Option<HttpTask>,
 }
 
@@ -42,7 +42,7 @@ impl GuardedStream {
         GuardedStream { inner, connection, head_only, held: None }
     }
 
-    /// Whether a head shall wait; once for each time it was ordered.
+    /// Whether to hold a head back; true once per order.
     fn shall_hold(&self) -> bool {
         let orders = self.connection.orders.as_ref();
         orders.is_some_and(|orders| orders.hold_head.swap(false, Ordering::Relaxed))
@@ -57,10 +57,11 @@ impl GuardedStream {
         self.connection.orders.as_ref()?.end()
     }
 
-    /// `tasks` with the head that waited for them; nothing, if they are a head that shall wait.
+    /// Puts a held head before `tasks`. If `tasks` are only a head that must be held, keeps it and
+    /// returns none.
     fn released(&mut self, mut tasks: Vec<HttpTask>) -> Vec<HttpTask> {
         let begins = matches!(tasks.first(), Some(HttpTask::Header(..)));
-        // A head that waits when another comes is that of an attempt that was given up.
+        // A held head that another head follows belongs to an abandoned attempt.
         let held = self.held.take().filter(|_| !begins);
         let alone = begins && tasks.len() == 1 && !tasks[0].is_end();
         if alone && self.shall_hold() {
@@ -71,7 +72,7 @@ impl GuardedStream {
         tasks
     }
 
-    /// Whether nothing follows this head.
+    /// Whether the response ends with this head.
     fn ends_with(&self, head: &ResponseHeader) -> bool {
         if head.status.is_informational() {
             return false;
@@ -81,8 +82,8 @@ impl GuardedStream {
             || head.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0")
     }
 
-    /// `task`, as it goes to a client that may want no body, and with the end that was ordered.
-    /// Of an answer whose head was `withheld` from the client, it gets nothing.
+    /// `task`, without a body for HEAD, and with the trailers that were ordered. A response whose
+    /// head was `withheld` from the client is dropped.
     fn adjusted(&self, task: HttpTask, withheld: bool) -> HttpTask {
         match task {
             HttpTask::Header(head, end) => {
@@ -211,7 +212,7 @@ impl Session for GuardedStream {
     }
 
     fn get_retry_buffer(&self) -> Option<Bytes> {
-        // What stands for the body that was read; its filter puts the other one in its place.
+        // A placeholder for the body already read; the request body filter replaces it.
         let stand_in = || Some(Bytes::from_static(b"\0"));
         if self.replaces_body() { stand_in() } else { self.inner.get_retry_buffer() }
     }
@@ -240,7 +241,7 @@ impl Session for GuardedStream {
         self.digest()?.socket_digest.as_ref()?.local_addr()
     }
 
-    // The guard bounds reads and writes; there are no other limits on them.
+    // The guard bounds reads and writes; there are no other timeouts.
 
     fn set_read_timeout(&mut self, _: Option<Duration>) {}
 
@@ -262,7 +263,7 @@ impl Session for GuardedStream {
         self.inner.get_total_drain_timeout()
     }
 
-    // Messages beside the body: HTTP/2 has none.
+    // Custom messages beside the body: HTTP/2 has none.
 
     async fn finish_custom(&mut self) -> Result<()> {
         Ok(())

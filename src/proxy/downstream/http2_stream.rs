@@ -1,8 +1,8 @@
 //! One stream of a client's HTTP/2 connection: its request, and the response to it.
 //!
-//! Pingora's session puts its own `Date` in the place of the upstream's and cannot be told not to; nor
-//! can what it writes be mended, as [`super::date`] does for HTTP/1. What time a stream may take is
-//! the business of [`super::http2_session`].
+//! Pingora's session replaces the upstream's `Date` with its own and cannot be told not to, and its
+//! output cannot be corrected as [`super::date`] does for HTTP/1. [`super::http2_session`] bounds
+//! the time a stream may take.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,9 +24,9 @@ use pingora_http::{RequestHeader, ResponseHeader};
 
 use crate::proxy::{downstream, request};
 
-/// How much of a request's body is kept for a retry: as much as Pingora keeps of one of HTTP/1.
+/// Bytes of a request's body kept for a retry: as many as Pingora keeps for HTTP/1.
 const KEPT: usize = 64 * 1024;
-/// What belongs to a connection of HTTP/1 (RFC 9113, section 8.2.2).
+/// Fields that only HTTP/1 connections have (RFC 9113, section 8.2.2).
 const OF_CONNECTION: [HeaderName; 5] = [
     TRANSFER_ENCODING,
     CONNECTION,
@@ -40,7 +40,7 @@ pub struct H2Stream {
     request: RequestHeader,
     body: RecvStream,
     respond: SendResponse<Bytes>,
-    /// There once the head is written.
+    /// `None` until the head is written.
     writer: Option<SendStream<Bytes>>,
     written: Option<Box<ResponseHeader>>,
     ended: bool,
@@ -56,11 +56,11 @@ pub struct H2Stream {
 #[allow(clippy::large_enum_variant)]
 pub enum Accepted {
     Stream(H2Stream),
-    /// A request that is malformed (RFC 9113, section 8.1.1); its stream is over.
+    /// A malformed request (RFC 9113, section 8.1.1). Its stream is already closed.
     Malformed,
 }
 
-/// A body as far as it was read.
+/// The part of a body that was read.
 #[derive(Default)]
 struct Kept {
     bytes: BytesMut,
@@ -68,8 +68,8 @@ struct Kept {
 }
 
 impl H2Stream {
-    /// The next stream of `connection`, which lives by being asked; `None` once it closes. Nothing is
-    /// lost where the wait is given up.
+    /// The next stream of `connection`; `None` once it closes. The connection makes progress only
+    /// while this is polled. Cancelling it loses nothing.
     ///
     /// # Errors
     /// The connection has failed.
@@ -88,7 +88,7 @@ impl H2Stream {
         if !is_addressed(&request) {
             let mut refusal = Response::new(());
             *refusal.status_mut() = StatusCode::BAD_REQUEST;
-            // A client that has reset the stream has its answer.
+            // Fails if the client has reset the stream, and then needs no response.
             let _ = respond.send_response(refusal, true);
             return Ok(Some(Accepted::Malformed));
         }
@@ -124,13 +124,13 @@ impl H2Stream {
             if let Some(kept) = &mut self.kept {
                 kept.push(data);
             }
-            // A stream that is over has no capacity to give back.
+            // A closed stream has no capacity to release.
             let _ = self.body.flow_control().release_capacity(data.len());
         }
         Ok(data)
     }
 
-    /// The same, but at the end of the body until the client resets the stream.
+    /// The same, but at the end of the body it waits until the client resets the stream.
     pub async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
         if !no_body_expected && !self.is_body_done() {
             return self.read_body_bytes().await;
@@ -157,7 +157,7 @@ impl H2Stream {
         }
     }
 
-    /// Write the head of the response; what comes before the final one (103) is left out.
+    /// Writes the head of the final response; informational heads such as 103 are dropped.
     pub fn write_response_header(
         &mut self,
         mut head: Box<ResponseHeader>,
@@ -200,7 +200,7 @@ impl H2Stream {
         Ok(())
     }
 
-    /// Whether the response ends with these `tasks`.
+    /// Writes `tasks`. Returns whether the response ends with them.
     pub async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
         let mut ends = false;
         for task in tasks {
@@ -221,7 +221,7 @@ impl H2Stream {
                     true
                 }
                 HttpTask::Done => true,
-                // Tunnels are of HTTP/1.
+                // Tunnels exist only over HTTP/1.
                 HttpTask::UpgradedBody(..) => return Err(Error::new(ErrorType::InternalError)),
                 HttpTask::Failed(error) => return Err(error),
             };
@@ -232,7 +232,8 @@ impl H2Stream {
         Ok(ends)
     }
 
-    /// End the response, unless it has ended, or has not begun: its stream is reset then.
+    /// Ends the response, if it has begun and not ended. Otherwise the stream is reset when it is
+    /// dropped.
     pub fn finish(&mut self) -> Result<()> {
         if !self.ended
             && let Some(writer) = &mut self.writer
@@ -244,7 +245,7 @@ impl H2Stream {
         Ok(())
     }
 
-    /// Give the response up in its midst.
+    /// Resets the stream in the middle of the response.
     pub fn shutdown(&mut self) {
         if !self.ended {
             self.respond.send_reset(Reason::INTERNAL_ERROR);
@@ -275,7 +276,7 @@ impl H2Stream {
         self.read
     }
 
-    /// Keep what is read from here on for a retry.
+    /// Keeps what is read from here on for a retry.
     pub fn enable_retry_buffering(&mut self) {
         self.kept.get_or_insert_default();
     }
@@ -324,15 +325,15 @@ impl Kept {
     }
 }
 
-/// Whether a request can be written to HTTP/1 as one: its target ends where it says, and so does its
-/// body.
+/// Whether the request could be written as one HTTP/1 request: no byte in it ends the target early,
+/// and the length of its body is unambiguous.
 fn is_framed(request: &RequestHeader) -> bool {
     let breaks_off = |byte: &u8| matches!(byte, 0 | b'\n' | b'\r' | b' ');
     !request.raw_path().iter().any(breaks_off)
         && request::length::repaired(&request.headers).is_ok()
 }
 
-/// Whether a request says for which host it is, and only one. `CONNECT` is refused later.
+/// Whether the request names exactly one host. `CONNECT` is refused later.
 fn is_addressed(request: &RequestHeader) -> bool {
     let is_named =
         request.uri.authority().is_some() || request.headers.contains_key(http::header::HOST);

@@ -1,7 +1,7 @@
-//! Reads and writes of a stream, as far as its guard lets them.
+//! Reads and writes of an HTTP/2 stream, bounded by its guard.
 //!
-//! For `super::http2_session` what `super::http1` does inside its polls. The task that serves the stream wakes
-//! it when the deadline passes (`super::alarm`).
+//! Does for `super::http2_session` what `super::http1` does in its poll functions. The task that
+//! serves the stream wakes it when the deadline passes (`super::alarm`).
 
 use std::future::Future;
 use std::task::Poll;
@@ -10,8 +10,11 @@ use pingora_core::{Error, ErrorType, Result};
 
 use crate::proxy::downstream::guard::Guard;
 
-/// `work`, unless the guard's deadline passes first. A client that leaves is not heard of where the
-/// request goes on without it.
+/// Runs `work`, unless the guard's deadline passes first. If the request goes on without its
+/// client, a disconnect is not reported.
+///
+/// # Errors
+/// Those of `work`, and a read error once the deadline has passed.
 pub async fn read_in_time<T>(guard: &Guard, work: impl Future<Output = Result<T>>) -> Result<T> {
     let mut work = std::pin::pin!(work);
     let mut left = false;
@@ -27,7 +30,10 @@ pub async fn read_in_time<T>(guard: &Guard, work: impl Future<Output = Result<T>
     .await
 }
 
-/// The same for `work` that writes.
+/// The same for a write.
+///
+/// # Errors
+/// Those of `work`, and a write error once the deadline has passed.
 pub async fn written_in_time<T>(guard: &Guard, work: impl Future<Output = Result<T>>) -> Result<T> {
     let mut work = std::pin::pin!(work);
     std::future::poll_fn(|cx| match work.as_mut().poll(cx) {
@@ -44,7 +50,10 @@ fn unless_late<T>(guard: &Guard, error: ErrorType) -> Poll<Result<T>> {
     }
 }
 
-/// What `write` came to; `instead`, if it failed and nobody minds.
+/// The result of a write; `instead` if it failed and the request goes on without its client.
+///
+/// # Errors
+/// The error of the write, if the request needs its client.
 pub fn unless_alone<T>(guard: &Guard, written: Result<T>, instead: T) -> Result<T> {
     match written {
         Err(_) if guard.detachment.ignores_leaving() => Ok(instead),
@@ -52,7 +61,7 @@ pub fn unless_alone<T>(guard: &Guard, written: Result<T>, instead: T) -> Result<
     }
 }
 
-/// Until something may be written.
+/// Waits until writes may go out.
 pub async fn let_go(guard: &Guard) {
     std::future::poll_fn(|cx| guard.detachment.poll_let_go(cx)).await;
 }

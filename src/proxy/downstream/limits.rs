@@ -1,6 +1,6 @@
-//! What a listener allows of a request's head.
+//! A listener's limits on a request's head.
 
-/// What a request must know of the listener it came through.
+/// The limits in bytes; zero means no limit of its own.
 #[derive(Debug)]
 pub struct Limits {
     pub max_header_bytes: usize,

@@ -1,8 +1,9 @@
 //! Which HTTP a client speaks on a port without TLS, from its first bytes.
 //!
-//! HTTP/2 "with prior knowledge" begins with a preface that is no request of HTTP/1 (RFC 9113,
-//! section 3.4). Whoever differs from it speaks HTTP/1, from the first byte that differs: a
-//! request shorter than the preface does not wait for more. Time is bounded by the guard.
+//! HTTP/2 "with prior knowledge" begins with a preface that is not a valid HTTP/1 request (RFC
+//! 9113, section 3.4). A client speaks HTTP/1 if any byte differs from the preface. This is decided
+//! at the first such byte, so a request shorter than the preface need not wait for more. The guard
+//! bounds the time.
 
 use std::io;
 
@@ -11,7 +12,7 @@ use tokio::io::AsyncReadExt;
 use crate::proxy::downstream::http1::GuardedIo;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Most heads come whole in one read of this size.
+/// Bytes of the first read; most heads arrive whole in it.
 const FIRST_READ: usize = 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,10 +21,10 @@ pub enum Protocol {
     Http2,
 }
 
-/// Look at the first bytes of `io`; they can be read again.
+/// Reads the first bytes of `io` and puts them back.
 ///
 /// # Errors
-/// The connection ended, or its time did, before it said enough.
+/// The connection ended, or its deadline passed, before the protocol was clear.
 pub async fn sniff(io: &mut GuardedIo) -> io::Result<Protocol> {
     let mut seen = Vec::with_capacity(FIRST_READ);
     loop {
@@ -61,7 +62,7 @@ mod tests {
         let protocol = sniff(&mut io).await;
         drop(client);
         let mut all = Vec::new();
-        // An error is the guard's, whose time is up.
+        // The error is the guard's, whose deadline has passed.
         let _ = io.read_to_end(&mut all).await;
         (protocol, all)
     }

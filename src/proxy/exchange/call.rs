@@ -1,4 +1,4 @@
-//! A call of RPC that is transcoded, between its request and its response.
+//! A transcoded RPC call, between its request and its response.
 
 use std::sync::Arc;
 
@@ -13,13 +13,13 @@ use crate::transcode::wire::Framing;
 use crate::transcode::{Codec, wire};
 use crate::upstream::Endpoint;
 
-/// What an attempt at a call was answered.
+/// The upstream's response to an attempt at a call.
 pub struct Answer {
     pub head: ResponseHeader,
     pub body: Vec<u8>,
-    /// Where gRPC says how it ended.
+    /// Where gRPC reports how the call ended.
     pub trailers: Option<HeaderMap>,
-    /// What the client gets as the body, once all of a good answer is there.
+    /// The client's response body, once a successful response is complete.
     pub good: Option<Bytes>,
 }
 
@@ -29,7 +29,7 @@ const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 
-/// What a caller says about its protocol, and means nothing to a plain upstream.
+/// Fields of the caller's protocol, which mean nothing to a plain HTTP upstream.
 const OF_PROTOCOL: [HeaderName; 10] = [
     CONNECT_PROTOCOL_VERSION,
     HeaderName::from_static("connect-timeout-ms"),
@@ -43,40 +43,40 @@ const OF_PROTOCOL: [HeaderName; 10] = [
     TE,
 ];
 
-/// A call on its way through.
+/// A transcoded call in progress.
 pub struct Call {
     pub way: Way,
     pub method: Method,
     pub target: String,
     pub has_body: bool,
-    /// Of the attempt under way, as far as it is there.
+    /// The response to the attempt under way, as far as it has arrived.
     pub answer: Option<Answer>,
 }
 
-/// Who speaks what.
+/// Which side speaks which protocol.
 #[derive(Clone)]
 pub enum Way {
-    /// The caller RPC, the upstream plain HTTP.
+    /// The caller speaks RPC, the upstream plain HTTP.
     ToHttp { method: Arc<transcode::Method>, codec: Codec, framing: Framing },
-    /// The caller plain HTTP, the upstream gRPC.
+    /// The caller speaks plain HTTP, the upstream gRPC.
     ToRpc { method: Arc<transcode::Method>, binding: usize },
 }
 
 impl Call {
-    /// Where the call goes.
+    /// Sets the method and target that the upstream expects.
     pub fn address(&self, parts: &mut http::request::Parts, endpoint: &Endpoint) {
         parts.method = self.method.clone();
         let target = match endpoint.base_path.is_empty() {
             true => self.target.parse(),
             false => [&endpoint.base_path, &self.target[..]].concat().parse(),
         };
-        // Every field in it is percent-encoded.
+        // Always parses: every field in it is percent-encoded.
         if let Ok(target) = target {
             parts.uri = target;
         }
     }
 
-    /// Say what the body is; nothing of the caller's protocol goes on.
+    /// Sets the headers that describe the body, and removes those of the caller's protocol.
     pub fn describe(&self, headers: &mut HeaderMap) {
         for name in &OF_PROTOCOL {
             headers.remove(name);
@@ -97,7 +97,7 @@ impl Call {
         }
     }
 
-    /// What the upstream speaks.
+    /// The protocol the upstream speaks.
     pub fn protocol(&self) -> Protocol {
         match &self.way {
             Way::ToHttp { .. } => Protocol::Http,
@@ -107,7 +107,8 @@ impl Call {
 }
 
 impl Way {
-    /// The JSON of the message in a good answer that was made of JSON; `None` for any other.
+    /// The JSON of the message in a successful response that was made from JSON; `None` for any
+    /// other response.
     pub fn json_of(&self, body: &[u8]) -> Option<Bytes> {
         let Way::ToHttp { method, codec, framing } = self else { return None };
         let message = wire::first(*framing, body).ok()?;

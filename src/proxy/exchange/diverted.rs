@@ -1,11 +1,11 @@
-//! Where a request goes instead of its route's upstream.
+//! The fallback upstream that a request goes to instead of its route's own.
 
 use std::sync::Arc;
 
 use crate::policy::fallback::Cause;
 use crate::runtime::snapshot::UpstreamTarget;
 
-/// Where a request goes instead.
+/// A request that was diverted to its route's fallback.
 pub struct Diverted {
     pub target: Arc<UpstreamTarget>,
     pub cause: Cause,

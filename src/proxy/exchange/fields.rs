@@ -7,7 +7,7 @@ use crate::config::route::Edits;
 use crate::proxy::exchange::context::Context;
 use crate::time::Clock;
 
-/// The ids a request goes by.
+/// Writes the request's ids into `headers`.
 pub fn echo(headers: &mut HeaderMap, ctx: &Context) {
     let names = &ctx.snapshot.config.identifiers;
     headers.insert(names.request_id.0.clone(), ctx.request_id.clone());
@@ -16,7 +16,7 @@ pub fn echo(headers: &mut HeaderMap, ctx: &Context) {
     }
 }
 
-/// One pass over what is there is cheaper than a look-up for each that is not.
+/// One pass over the headers present is cheaper than a look-up for each name that is absent.
 pub fn remove_all(headers: &mut HeaderMap, names: &[HeaderName]) {
     if headers.keys().any(|name| names.contains(name)) {
         for name in names {

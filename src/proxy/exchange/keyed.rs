@@ -1,21 +1,21 @@
-//! A request that is the first with its idempotency key, while it lasts.
+//! A request that holds its idempotency key: the first with that key, until it ends.
 
 use http::HeaderMap;
 
 use crate::idempotency::Lease;
 use crate::policy::idempotency::Answer;
 
-/// A request that is the first with its key.
+/// A request that is the first with its idempotency key.
 pub struct Keyed {
-    /// Until something has become of it.
+    /// Held until the key is completed or given up.
     pub lease: Option<Lease>,
-    /// What the client is being answered, and the part of its body that has passed.
+    /// The response being sent to the client, and the part of its body that has passed.
     pub answer: Option<(Answer, Vec<u8>)>,
-    /// What the head says of its body's length.
+    /// The body's length according to the head.
     pub length: Option<u64>,
-    /// The body has outgrown what is kept.
+    /// The body is longer than the limit on what is kept.
     pub outgrown: bool,
-    /// What the upstream's answer ends with.
+    /// The trailers of the upstream's response.
     pub trailers: Option<HeaderMap>,
 }
 

@@ -12,15 +12,16 @@ use super::CUTS;
 use crate::coding::{Coding, Encoding};
 use crate::transcode::wire::{self, Framing};
 
-/// The longest message of a request here, and the most that a message may become.
+/// Limits in bytes: the longest message of a request, and the longest an inflated message may
+/// become.
 const MAX_MESSAGE: u64 = 100_000;
 const LIMIT: usize = 100_000;
 const GZIP: Encoding = Encoding::Coded(Coding::Gzip);
 
-/// A stream of envelopes. The first byte says whether its sender has named an encoding.
+/// A stream of envelopes. The first byte of the input says whether the sender names an encoding.
 ///
-/// The verdict is the same however the stream is cut, and for all readers of one message. What was
-/// read can be written again. No message grows beyond its limit.
+/// The verdict does not depend on how the stream is split, and all readers of a single message
+/// agree on it. What was read can be written again. No message grows beyond its limit.
 pub fn envelopes(input: &[u8]) {
     let Some((choice, stream)) = input.split_first() else { return };
     check_walk(stream);
@@ -41,11 +42,12 @@ pub fn envelopes(input: &[u8]) {
     }
 }
 
-/// A body of gRPC-Web in Base64. It says what its bytes say in gRPC-Web, however it is cut.
+/// A gRPC-Web body in Base64. It means the same as its decoded bytes do in gRPC-Web, however it is
+/// split.
 pub fn web_text(input: &[u8]) {
     check_base64(input);
     check_end(Protocol::GrpcWebText, input);
-    // As the body itself, in two segments with their own padding.
+    // The input as the body, encoded in two segments with their own padding.
     let (first, second) = input.split_at(input.len() / 3);
     let text = [STANDARD.encode(first), STANDARD.encode(second)].concat();
     assert_eq!(wire::of_base64(text.as_bytes()).as_deref(), Ok(input));
@@ -65,7 +67,7 @@ pub fn web_text(input: &[u8]) {
     assert_eq!(as_text, found(Protocol::GrpcWeb, input));
 }
 
-/// The steps give the stream back, byte by byte.
+/// The steps reproduce the stream, byte by byte.
 fn check_walk(stream: &[u8]) {
     for size in CUTS {
         let (mut walk, mut written, mut last) = (Walk::default(), Vec::new(), 0);
@@ -91,7 +93,7 @@ fn check_walk(stream: &[u8]) {
     }
 }
 
-/// How far the stream is let through, and what is said of its end.
+/// Whether the stream is accepted, and how its end is judged.
 fn passed(headers: &HeaderMap, stream: &[u8], size: usize) -> Result<(), &'static str> {
     let mut envelopes =
         Envelopes::of(Protocol::Grpc, headers, MAX_MESSAGE).expect("a stream of envelopes");
@@ -100,7 +102,7 @@ fn passed(headers: &HeaderMap, stream: &[u8], size: usize) -> Result<(), &'stati
     passed.and_then(|()| envelopes.end()).map_err(|rejection| rejection.code())
 }
 
-/// One message is one to everything that reads it.
+/// All readers agree on whether the body is one message.
 fn check_one(headers: &HeaderMap, body: &[u8], may_compress: bool) {
     let mut envelopes =
         Envelopes::of(Protocol::Grpc, headers, MAX_MESSAGE).expect("a stream of envelopes");
@@ -117,7 +119,7 @@ fn check_one(headers: &HeaderMap, body: &[u8], may_compress: bool) {
     }
 }
 
-/// Compressing and inflating change nothing but how a body is written.
+/// Compressing and inflating change only how a body is encoded.
 fn check_rewriting(body: &[u8]) {
     if let Ok(same) = wire::inflated(Framing::Grpc, body, Encoding::Identity, LIMIT) {
         assert_eq!(same, body);
@@ -134,14 +136,15 @@ fn check_rewriting(body: &[u8]) {
     }
 }
 
-/// Any text: what it decodes to is what it says, and takes no more room.
+/// Any decodable text: encoding the result and decoding it again gives the same bytes, which are no
+/// longer than the text allows.
 fn check_base64(text: &[u8]) {
     let Ok(bytes) = wire::of_base64(text) else { return };
     assert!(bytes.len() <= text.len().div_ceil(4) * 3);
     assert_eq!(wire::of_base64(STANDARD.encode(&bytes).as_bytes()), Ok(bytes));
 }
 
-/// What is learned of a response's end does not depend on how the response is cut.
+/// What is learned from a response's end does not depend on how the response is split.
 fn check_end(protocol: Protocol, body: &[u8]) {
     let learned = |size: usize| {
         let mut end = RpcEnd::of(protocol, &end_headers(protocol)).expect("its type is right");

@@ -18,7 +18,7 @@ use crate::proxy::{attempt, exchange, reply, report, response};
 use crate::runtime::shared::Shared;
 use crate::time::Clock;
 
-/// What an upstream says of its body, and of its protocol.
+/// Header fields that describe the upstream's body and protocol.
 const OF_UPSTREAM: [HeaderName; 12] = [
     ACCEPT_RANGES,
     ETAG,
@@ -34,14 +34,14 @@ const OF_UPSTREAM: [HeaderName; 12] = [
     GRPC_ENCODING,
 ];
 
-/// Write the answer to a call whose attempt is over, if nothing has been written for it.
+/// Writes the response to a call whose attempt is over, if none has been written.
 pub async fn answer_call(shared: &Arc<Shared>, session: &mut Session, ctx: &mut Context) {
     let Some(call) = ctx.body.call.take() else { return };
     let Some(answer) = call.answer else { return };
     if ctx.end.client_gone || ctx.end.rejection.is_some() || exchange::sent::is_answered(session) {
         return;
     }
-    // Before its first byte goes out; of an answer without a body, nobody else tells.
+    // Before the first byte goes out. For a response without a body, no other place reports this.
     attempt::conclude::answered(ctx, Clock::now());
     ctx.end.rpc_failed = answer.good.is_none();
     let (head, mut rendered) = answer.render(session, ctx, &call.way);
@@ -57,7 +57,7 @@ pub async fn answer_call(shared: &Arc<Shared>, session: &mut Session, ctx: &mut 
         return reply::choose::refuse(shared, session, ctx, rejection).await;
     }
     response::keeping::collect(ctx, Some(&rendered.body), true);
-    // What is kept can be read by whoever gets it again.
+    // Compressed only now: the stored response must be readable by every client that gets a replay.
     rendered.body = response::compression::deflate_answer(session, ctx, &mut head, rendered.body);
     ctx.body.response_bytes = rendered.body.len() as u64;
     if reply::wire::deliver(session, ctx, head, rendered).await.is_err() {
@@ -65,7 +65,7 @@ pub async fn answer_call(shared: &Arc<Shared>, session: &mut Session, ctx: &mut 
     }
 }
 
-/// The upstream's head, but for what the answer in the caller's protocol says.
+/// The upstream's head, with the fields that the response in the caller's protocol replaces.
 fn rewritten(mut head: ResponseHeader, rendered: &Rendered) -> Result<ResponseHeader> {
     head.set_status(rendered.status)?;
     for name in &OF_UPSTREAM {

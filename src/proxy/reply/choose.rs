@@ -1,6 +1,6 @@
-//! Answers in the gateway's own name: refusals, replays, and routes that it serves by itself.
+//! The gateway's own responses: refusals, replays, and routes that it serves by itself.
 //!
-//! Here a `durable` or `sync` record meets them; how they are put on the wire is in [`super::wire`].
+//! Here a `durable` or `sync` record is committed first; [`super::wire`] writes the response.
 
 use std::sync::Arc;
 
@@ -16,8 +16,8 @@ use crate::runtime::shared::Shared;
 use crate::runtime::snapshot::Target;
 use crate::runtime::status;
 
-/// Answer in the gateway's own name. A `durable` or `sync` row is committed first, and when that
-/// fails the refusal says so instead.
+/// Refuses a request. A `durable` or `sync` row is committed first; if that fails, the client gets
+/// that failure as the refusal instead.
 pub async fn refuse(
     shared: &Arc<Shared>,
     session: &mut Session,
@@ -34,7 +34,7 @@ pub async fn refuse(
     | Rejection::Policy(policy::Rejection::Idempotency(_)) = &rejection
         && let Some(route) = ctx.route.clone()
     {
-        // The row of a refusal names what was refused, too.
+        // The row of a refusal also names the operation that was refused.
         request::admission::watch_bodies(session, ctx, &route);
         match &route.transcoder {
             Some(transcoder) => request::transcode::look(session, ctx, &route, transcoder).await,
@@ -62,12 +62,12 @@ pub async fn refuse(
     }
 }
 
-/// Give an answer that another request with the same key has got before.
+/// Sends the stored response to an earlier request with the same key.
 async fn replay(shared: &Arc<Shared>, session: &mut Session, ctx: &mut Context, kept: Answer) {
     ctx.end.replayed = true;
     ctx.end.rpc_failed = response::grpc::has_failed(ctx.protocol, &kept);
     if let Some(route) = ctx.route.clone() {
-        // As the first one's, which was sent.
+        // Read the request as the first one was read when it was sent.
         if let Some(transcoder) = &route.transcoder {
             request::transcode::begin(session, ctx, &route, transcoder).await.ok();
         } else {
@@ -90,7 +90,7 @@ async fn replay(shared: &Arc<Shared>, session: &mut Session, ctx: &mut Context, 
     }
 }
 
-/// Give what `admitted` asks for, where that is not an upstream's answer.
+/// Sends the response that `admitted` calls for, if it does not come from an upstream.
 pub async fn answer(
     shared: &Arc<Shared>,
     session: &mut Session,
@@ -112,7 +112,7 @@ pub async fn answer(
     }
 }
 
-/// Routes without an upstream.
+/// Serves a route that has no upstream.
 async fn serve(shared: &Arc<Shared>, session: &mut Session, ctx: &mut Context) {
     let Some(Target::Serve(what)) = ctx.route.as_ref().map(|route| &route.target) else {
         return;

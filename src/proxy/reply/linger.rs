@@ -4,13 +4,13 @@ use pingora_proxy::Session;
 
 use crate::proxy::reply::wire::DRAIN_TIME;
 
-/// What is read and thrown away of a client that is still sending when the connection closes.
+/// Bytes read and discarded from a client that is still sending when the connection closes.
 const LINGER_LIMIT: usize = 1024 * 1024;
 
-/// Say at once that nothing more comes, but close only once the client has sent what it is sending,
-/// within bounds. A connection closed with bytes unread is reset, and a client that writes into that
-/// may never read why it was refused (RFC 9112, section 9.6). A stream of HTTP/2 is reset as well,
-/// which should be no reason to forget its answer (RFC 9113, section 8.1), but is one to clients in use.
+/// Closes the sending side at once, but the connection only after the client has sent its request,
+/// within bounds. A connection closed with unread bytes is reset, and a client that writes into it
+/// may never read why it was refused (RFC 9112, section 9.6). An HTTP/2 stream is reset as well. By
+/// RFC 9113, section 8.1, a client must not discard the response for that, but clients in use do.
 pub async fn linger(session: &mut Session) {
     let downstream = session.as_downstream_mut();
     let http1 = downstream.as_http1();
@@ -21,7 +21,7 @@ pub async fn linger(session: &mut Session) {
     }
     let mut left = LINGER_LIMIT;
     let sent = tokio::time::timeout(DRAIN_TIME, async {
-        // A client that reads to the end sees it now, though it has not sent everything.
+        // A client that reads to the end gets the refusal now, though it has not sent everything.
         if is_http1 {
             downstream.shutdown().await;
         }
@@ -32,6 +32,6 @@ pub async fn linger(session: &mut Session) {
             }
         }
     });
-    // Too late or not, it closes now.
+    // The connection closes now, whether or not the client has finished.
     let _ = sent.await;
 }

@@ -1,7 +1,8 @@
-//! Which refusals of a route have a fallback's answer, and that put into bytes.
+//! Which refusals of a route get its fallback response, and how that is rendered.
 //!
-//! What it says is the policy's; it takes the place of a [dialect](crate::proxy::dialect). The call to another
-//! upstream that comes first, where a route wants that, is in [`crate::proxy::attempt::divert`].
+//! The policy defines its content; it takes the place of a [dialect](crate::proxy::dialect). The
+//! call to another upstream that comes first, where the route has one, is in
+//! [`crate::proxy::attempt::divert`].
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -15,8 +16,8 @@ use crate::proxy::exchange::context::Context;
 use crate::proxy::rejection::Rejection;
 use crate::runtime::snapshot::Route;
 
-/// The answer that stands in for `rejection`, if the route has one for its cause. Of a request that
-/// was sent elsewhere, the cause is that of its going there.
+/// The response that stands in for `rejection`, if the route has one for its cause. If the request
+/// was diverted, the cause is the one it was diverted for.
 pub fn of<'a>(ctx: &'a Context, rejection: &Rejection) -> Option<(&'a Answer, Cause)> {
     let route = ctx.route.as_ref()?;
     let answer = answer(ctx, route)?;
@@ -31,16 +32,16 @@ pub fn of<'a>(ctx: &'a Context, rejection: &Rejection) -> Option<(&'a Answer, Ca
     covers.then_some((answer, cause))
 }
 
-/// What the route's fallback has to say by itself. Who waits for messages of RPC cannot read it,
-/// unless the route makes them of JSON.
+/// The route's own fallback response. A client that expects RPC messages cannot read it, unless the
+/// route makes messages from JSON.
 pub fn answer<'a>(ctx: &Context, route: &'a Route) -> Option<&'a Answer> {
     let config = route.config.fallback.as_ref()?;
     let is_read = ctx.protocol.reads_json() || route.makes_messages();
     config.answer.as_ref().filter(|_| is_read)
 }
 
-/// Whether an answer of an upstream, after the last attempt, gives way to the route's fallback:
-/// if it would be retried, had there been another attempt.
+/// Whether the route's fallback replaces an upstream's response to the last attempt. It does if the
+/// response would have been retried, had there been another attempt.
 pub fn replaces(ctx: &Context, route: &Route, outcome: Outcome) -> bool {
     let Some(config) = &route.config.fallback else { return false };
     if config.upstream.is_none() && answer(ctx, route).is_none() {
@@ -51,7 +52,7 @@ pub fn replaces(ctx: &Context, route: &Route, outcome: Outcome) -> bool {
     covers && failures.matches(outcome)
 }
 
-/// The answer.
+/// Fills in the route's fallback response.
 pub fn render(answer: &Answer, ctx: &Context, rejection: &Rejection) -> Rendered {
     let route = ctx.route.as_ref();
     let now = SystemTime::now();

@@ -1,4 +1,4 @@
-//! The gateway's own answers, put on the wire so that the connection stays in order.
+//! Writes the gateway's own responses so that the connection stays in order.
 
 use std::time::Duration;
 
@@ -23,14 +23,14 @@ use crate::time::Clock;
 use crate::units::retry_after_seconds;
 use crate::{coding, policy};
 
-/// Says that an answer is not the first of its kind.
+/// Marks a response as a replay.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 /// The content types that a request may have (W3C Linked Data Platform, section 7.1).
 const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
-/// How long a client may take to fetch an answer of the gateway's own.
+/// Time a client may take to read one of the gateway's own responses.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
-/// A refused request's body is read and thrown away up to this size, so that the
-/// connection can be used again; beyond it, closing is cheaper.
+/// A refused request's body is read and discarded up to this many bytes, so that the connection can
+/// be reused; beyond it, closing is cheaper.
 const DRAIN_LIMIT: u64 = 64 * 1024;
 pub const DRAIN_TIME: Duration = Duration::from_secs(1);
 
@@ -42,7 +42,7 @@ pub fn render(session: &Session, ctx: &Context, rejection: &Rejection) -> Render
     fallback.unwrap_or_else(|| reader(session, ctx).refuse(rejection))
 }
 
-/// Write `rejection`, as it was rendered.
+/// Writes `rejection` as it was rendered.
 pub async fn refuse(
     session: &mut Session,
     ctx: &Context,
@@ -55,7 +55,7 @@ pub async fn refuse(
     if !(rendered.bare && over_h2) {
         head.insert_header(CONTENT_LENGTH, body.len())?;
     }
-    // On an answer that is no error it would mean nothing.
+    // `Retry-After` means nothing on a response that is no error.
     if let Some(after) = rejection.retry_after().filter(|_| rendered.status >= 400) {
         head.insert_header(RETRY_AFTER, retry_after_seconds(after).to_string())?;
     }
@@ -77,7 +77,8 @@ pub async fn refuse(
     send(session, ctx, head, body).await
 }
 
-/// An answer broke off after its head. gRPC can still say why; everybody else sees it end too soon.
+/// A response broke off after its head. gRPC can still report why, in trailers; other clients see
+/// the body end early.
 pub async fn end_midway(session: &mut Session, ctx: &mut Context) {
     let over_h2 = session.req_header().version == Version::HTTP_2;
     if ctx.protocol == Protocol::Grpc
@@ -85,12 +86,12 @@ pub async fn end_midway(session: &mut Session, ctx: &mut Context) {
         && let Some(rejection) = ctx.end.broke_off.take().or_else(|| ctx.end.rejection.clone())
     {
         let trailers = dialect::grpc_trailers(&rejection.to_rpc(codes(ctx)));
-        // Who does not take them has gone.
+        // A client that does not take them has disconnected.
         let _ = session.as_downstream_mut().write_response_trailers(trailers).await;
     }
 }
 
-/// Write an answer that was made of an upstream's. With its head it ends where that is `bare`.
+/// Writes a response made from an upstream's. Over HTTP/2, a `bare` one ends with its head.
 pub async fn deliver(
     session: &mut Session,
     ctx: &Context,
@@ -105,7 +106,7 @@ pub async fn deliver(
     send(session, ctx, head, rendered.body).await
 }
 
-/// Write an answer that is no refusal.
+/// Writes a response that is not a refusal.
 pub async fn reply(session: &mut Session, ctx: &Context, answer: Answer) -> Result<()> {
     let content_type = answer.content_type.map(|value| (CONTENT_TYPE, value));
     let mut head = head(answer.status, content_type)?;
@@ -114,7 +115,7 @@ pub async fn reply(session: &mut Session, ctx: &Context, answer: Answer) -> Resu
     send(session, ctx, head, answer.body).await
 }
 
-/// Write an answer that another request has got before.
+/// Writes a response that an earlier request has received before.
 pub async fn replay(
     session: &mut Session,
     ctx: &Context,
@@ -139,8 +140,8 @@ pub async fn replay(
     write(session, ctx, head, body, trailers).await
 }
 
-/// Answer a CORS preflight; or `OPTIONS *`, which has no route: what it allows differs from route to
-/// route, so nothing is said about it.
+/// Responds to a CORS preflight, or to `OPTIONS *`, which has no route: the methods allowed differ
+/// from route to route, so that response names none.
 pub async fn preflight(session: &mut Session, ctx: &Context) -> Result<()> {
     let mut head = ResponseHeader::build_no_case(204, Some(8))?;
     if let Some(cors) = ctx.route.as_ref().and_then(|route| route.config.cors.as_ref()) {
@@ -200,7 +201,7 @@ async fn write(
     }
 }
 
-/// How gRPC says that an answer with a message has ended comes after it.
+/// Moves the fields that end a gRPC call to the trailers: they follow a message.
 fn end(head: &mut ResponseHeader) -> HeaderMap {
     head.remove_header(&CONTENT_LENGTH);
     let mut trailers = HeaderMap::new();
@@ -212,8 +213,8 @@ fn end(head: &mut ResponseHeader) -> HeaderMap {
     trailers
 }
 
-/// Decide what becomes of the connection. What is left of a refused request's body is read
-/// to its end, or the connection closes: it is never taken for the next request.
+/// Decides whether the connection is reused. The rest of a refused request's body is read to its
+/// end, or the connection closes, so that it is never taken for the next request.
 fn keep_or_close(session: &mut Session, close: bool) {
     let unread = !session.as_downstream_mut().is_body_done();
     let length = exchange::fields::content_length(&session.req_header().headers);

@@ -1,7 +1,7 @@
-//! From a request's head to its admission, or to the refusal that ends it.
+//! From a request's head to its admission or refusal.
 //!
-//! First the head's own form and size, its host, path and route; then everything that stands in
-//! [`order`], in that order.
+//! First come the form and size of the head, its host, path and route; then the steps of [`order`],
+//! in that order.
 
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -27,28 +27,28 @@ use crate::time::{Clock, Moment};
 use crate::transcode::config::Upstream;
 use crate::transcode::wire::Framing;
 
-/// What follows for a request that nothing speaks against.
+/// What an admitted request calls for.
 pub enum Admitted {
-    /// It goes on, to an upstream or to what the gateway serves by itself.
+    /// Forward it to the upstream, or serve it from the gateway itself.
     Call,
-    /// It asks whether another may be made.
+    /// A CORS preflight: it asks whether another request may be made.
     Preflight,
-    /// It asks after the server as a whole (`OPTIONS *`), which is the gateway.
+    /// `OPTIONS *`: it asks about the server as a whole, which is the gateway.
     Ping,
-    /// It has been answered before.
+    /// Replay the stored response to an earlier request with the same key.
     Replay(Answer),
 }
 
-/// Where a request goes.
+/// Where a request goes, by its head.
 enum Destination {
     Route(Arc<Route>),
-    /// A preflight, which any route with CORS answers.
+    /// A preflight, which the gateway handles for every route with CORS.
     Preflight,
-    /// No route: `OPTIONS *` asks after the server itself (RFC 9110, section 9.3.7).
+    /// No route: `OPTIONS *` asks about the server itself (RFC 9110, section 9.3.7).
     Server,
 }
 
-/// The head is complete: lift its time limit, know the client, name the request.
+/// The head is complete: lifts its time limit, identifies the client, gives the request its ids.
 pub fn receive(shared: &Shared, session: &mut Session, ctx: &mut Context) {
     if let Some(connection) = &ctx.connection {
         connection.guard.begin();
@@ -76,10 +76,10 @@ pub fn receive(shared: &Shared, session: &mut Session, ctx: &mut Context) {
     });
 }
 
-/// Ask a request everything that stands in [`order`], once its route is known.
+/// Finds the route of a request, then takes it through the steps of [`order`].
 ///
 /// # Errors
-/// The first refusal. What was taken for the request by then has been given back.
+/// The first refusal. What the request had taken by then has been given back.
 pub async fn admit(
     shared: &Shared,
     session: &mut Session,
@@ -90,7 +90,7 @@ pub async fn admit(
         Destination::Preflight => return Ok(Admitted::Preflight),
         Destination::Server => return Ok(Admitted::Ping),
     };
-    // Nothing has been waited for yet: one reading of the clock serves until something has.
+    // Nothing has waited yet, so the clock need not be read again until a step does.
     let mut now = ctx.started;
     for step in order::CALLER {
         match step {
@@ -115,7 +115,7 @@ pub async fn admit(
         }
     }
     for step in order::CALL {
-        // A request that goes elsewhere has been asked what that upstream wants to know.
+        // A diverted request has already passed the checks for its fallback upstream.
         if step.is_of_upstream() && ctx.diverted.is_some() {
             continue;
         }
@@ -127,7 +127,7 @@ pub async fn admit(
             OfCall::Deadline => check_deadline(ctx, now),
             OfCall::RetryBudget => {
                 let budget = route.retry.as_ref().and_then(|retry| retry.budget.as_ref());
-                // A request that goes elsewhere is none of those that earn retries.
+                // A diverted request does not earn its route's upstream any retries.
                 let budget = budget.filter(|_| ctx.diverted.is_none());
                 ctx.stake = budget.map(|budget| budget.enter(now));
                 Ok(())
@@ -147,14 +147,14 @@ pub async fn admit(
     Ok(Admitted::Call)
 }
 
-/// Not more than its address may send, whoever the caller is.
+/// The flood guard: limits the requests of one client address, whichever caller sends them.
 fn observe(ctx: &Context) -> Result<(), Rejection> {
     let Some(guard) = &ctx.snapshot.flood_guard else { return Ok(()) };
     guard.observe(ctx.client, ctx.started).map_err(|retry_after| Rejection::Flood { retry_after })
 }
 
-/// What the caller's protocol wants of the head; and how long the request may take, by the route and
-/// by the caller's own word.
+/// Checks the form that the caller's protocol requires of the head. Sets the deadline from the
+/// route's timeout and the caller's own.
 fn check_form(session: &Session, ctx: &mut Context, route: &Route) -> Result<(), Rejection> {
     let head = session.req_header();
     ctx.protocol.check(head)?;
@@ -166,7 +166,8 @@ fn check_form(session: &Session, ctx: &mut Context, route: &Route) -> Result<(),
     Ok(())
 }
 
-/// The size that the head announces. Of a stream, each message is bounded as it comes.
+/// Checks the length that the head announces. In a stream of messages, each message is checked as
+/// it arrives.
 fn check_size(session: &Session, ctx: &mut Context, route: &Route) -> Result<(), Rejection> {
     let headers = &session.req_header().headers;
     let length = exchange::fields::content_length(headers);
@@ -179,7 +180,8 @@ fn check_size(session: &Session, ctx: &mut Context, route: &Route) -> Result<(),
     }
 }
 
-/// Count the request in the route's limits; when that is known, which is later where a store counts.
+/// Counts the request in the route's rate limits. Returns the time of counting, which is later than
+/// `now` if a store counts.
 async fn count(
     session: &Session,
     ctx: &mut Context,
@@ -192,7 +194,7 @@ async fn count(
     if let Some(limits) = &route.shared_limits {
         let left = ctx.deadline.map_or(Duration::MAX, |deadline| deadline.since(now));
         let limiters = &route.policies.rate_limits;
-        // Boxed: few routes have a use for its room.
+        // Boxed: few routes need this future's state.
         heard = Box::pin(limits.ask(limiters, &requester, now, left)).await;
         now = Clock::now();
     }
@@ -217,7 +219,7 @@ fn check_deadline(ctx: &Context, now: Moment) -> Result<(), Rejection> {
     }
 }
 
-/// Read the body where the route changes it, and look at it where the route records it.
+/// Reads the body if the route changes it, and copies it for the record if the route records it.
 async fn prepare_body(
     session: &mut Session,
     ctx: &mut Context,
@@ -231,7 +233,7 @@ async fn prepare_body(
         }
         watch_bodies(session, ctx, route);
     }
-    // HTTP/2 has none.
+    // HTTP/2 names have no case.
     if let Target::Upstream(_) = &route.target
         && session.req_header().version != Version::HTTP_2
     {
@@ -240,7 +242,7 @@ async fn prepare_body(
     Ok(())
 }
 
-/// Where a request goes, once its head is known to be in form.
+/// Finds where a request goes, once its head is known to be well formed.
 fn find_route(session: &Session, ctx: &mut Context) -> Result<Destination, Rejection> {
     let request = session.req_header();
     ctx.protocol = Protocol::of(request);
@@ -282,8 +284,8 @@ fn find_route(session: &Session, ctx: &mut Context) -> Result<Destination, Rejec
     Ok(Destination::Route(route))
 }
 
-/// Who asks. A token that no key at hand verifies is worth one look for new keys, as often as the
-/// authority allows: a client that sends garbage waits for that look alone.
+/// Identifies the caller. If no known key verifies its token, the keys are fetched anew, as often
+/// as the authority's limit allows. A client that sends garbage delays only itself.
 async fn authenticate(
     session: &Session,
     ctx: &Context,
@@ -308,7 +310,7 @@ async fn authenticate(
     }
 }
 
-/// Look at what passes, where the route wants to remember it.
+/// Starts to copy the request's body, if the route records it.
 pub fn watch_bodies(session: &Session, ctx: &mut Context, route: &Route) {
     let Some(capture) = &route.capture else { return };
     let headers = &session.req_header().headers;

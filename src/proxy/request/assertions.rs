@@ -1,9 +1,9 @@
-//! Header fields that only the gateway, or a proxy it trusts, may assert: what of them is taken out of
-//! a client's request.
+//! Header fields that only the gateway, or a proxy it trusts, may assert: removed from the requests
+//! of other clients.
 //!
-//! Servers that turn fields into variables (CGI, WSGI) read `X_Real_IP`, and some even `X.Real.IP`, as
-//! `X-Real-IP`. So names are compared as such servers do: all that is neither a letter nor a digit is
-//! one character.
+//! Servers that turn fields into variables (CGI, WSGI) read `X_Real_IP`, and some even `X.Real.IP`,
+//! as `X-Real-IP`. So names are compared as such servers do: every character that is neither a
+//! letter nor a digit counts as the same one.
 
 use http::HeaderMap;
 use http::header::HeaderName;
@@ -11,13 +11,14 @@ use http::header::HeaderName;
 use crate::proxy::exchange::context::Context;
 use crate::runtime::snapshot::Route;
 
-/// CGI servers would take it for the variable `HTTP_PROXY`, which tells their clients of HTTP where to
-/// send everything ("httpoxy", CVE-2016-5385). No standard defines it.
+/// CGI servers turn it into the variable `HTTP_PROXY`, which tells their HTTP clients to send
+/// everything through that proxy ("httpoxy", CVE-2016-5385). No standard defines it.
 const PROXY: HeaderName = HeaderName::from_static("proxy");
-/// How the names of a family begin that proxies made up as they went: `X-Forwarded-Port`, `-Prefix`,
-/// `-Server`, `-User`, `-Client-Cert`.
+/// Prefix of the non-standard fields of proxies: `X-Forwarded-Port`, `-Prefix`, `-Server`, `-User`,
+/// `-Client-Cert`.
 const X_FORWARDED: &str = "x-forwarded-";
-/// What proxies assert besides: where a request comes from, and what it asked for before a rewrite.
+/// Other fields that proxies assert: where a request comes from, and what it asked for before a
+/// rewrite.
 const OTHERS: [&str; 20] = [
     "forwarded",
     "x-forwarded",
@@ -41,15 +42,15 @@ const OTHERS: [&str; 20] = [
     "x-url-scheme",
 ];
 
-/// Take out what the client must not assert. What the gateway itself asserts under a name is written
-/// over it later, and only its other spellings are taken out here.
+/// Removes the fields that the client must not assert. The gateway overwrites its own fields later,
+/// so of those only other spellings are removed here.
 pub fn remove_forged(headers: &mut HeaderMap, ctx: &Context, route: &Route) {
     let is_forged = |name: &HeaderName| {
         *name == PROXY
             || (!ctx.peer_trusted && is_of_proxies(name))
             || (has_other_spelling(name) && is_lookalike(name, ctx, route))
     };
-    // Most requests have none: nothing is allocated for them.
+    // Most requests have none, so this allocates nothing for them.
     if !headers.keys().any(is_forged) {
         return;
     }
@@ -59,25 +60,25 @@ pub fn remove_forged(headers: &mut HeaderMap, ctx: &Context, route: &Route) {
     }
 }
 
-/// Whether `name` is one that proxies assert, apart from the three that the gateway writes itself.
+/// Whether proxies assert `name`. Excludes the three fields that the gateway writes itself.
 fn is_of_proxies(name: &HeaderName) -> bool {
     let of_family = || {
         name.as_str().starts_with(X_FORWARDED)
             && !["for", "proto", "host"].contains(&&name.as_str()[X_FORWARDED.len()..])
     };
-    // All of them begin with one of these.
+    // The names in both lists begin with one of these.
     matches!(name.as_str().as_bytes()[0], b'c' | b'f' | b't' | b'x')
         && (of_family() || OTHERS.contains(&name.as_str()))
 }
 
-/// Whether a server might read `name` as another one: few requests have such a name at all.
+/// Whether a server might read `name` as another name: few requests have such names.
 fn has_other_spelling(name: &HeaderName) -> bool {
     name.as_str().bytes().any(|byte| byte != b'-' && !byte.is_ascii_alphanumeric())
 }
 
-/// Whether `name` is another spelling of what proxies or the gateway assert, of what the route sets,
-/// replaces or takes out, or of where its credentials are. From a trusted proxy, too: it would not
-/// write these itself, but may pass on what its clients wrote.
+/// Whether `name` is another spelling of a field that proxies or the gateway assert, that the route
+/// sets, adds or removes, or that holds its credentials. Removed from a trusted proxy's requests
+/// too: the proxy would not write such a name, but may pass on its client's.
 fn is_lookalike(name: &HeaderName, ctx: &Context, route: &Route) -> bool {
     let names = &ctx.snapshot.config.identifiers;
     let edits = &route.config.headers.request;
@@ -100,7 +101,7 @@ fn is_alike(one: &str, other: &str) -> bool {
     as_variable(one).eq(as_variable(other))
 }
 
-/// `name` as servers see it that make a variable of it.
+/// `name` as seen by servers that turn it into a variable.
 fn as_variable(name: &str) -> impl Iterator<Item = u8> {
     name.bytes().map(|byte| if byte.is_ascii_alphanumeric() { byte } else { b'-' })
 }

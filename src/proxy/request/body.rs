@@ -1,8 +1,9 @@
-//! Bodies on their way: counted, capped, tapped for the record, and in two cases rewritten.
+//! Request bodies on their way upstream: counted, limited, copied for the record, and in two cases
+//! rewritten.
 //!
 //! Bodies stream in constant memory. Only a route's `json` defaults and idempotency keys hold a
-//! request body back (at most 64 KiB), and only the translation of an upstream's error a response body;
-//! transcoding, which holds both, does so in [`super::transcode`].
+//! request body back (at most 64 KiB), and only the translation of an upstream's error holds back a
+//! response body. Transcoding holds both back, in [`super::transcode`].
 
 use std::time::Duration;
 
@@ -24,12 +25,15 @@ use crate::time::Clock;
 use crate::transcode::wire::Framing;
 use crate::transcode::{Fault, wire};
 
-/// Largest request body that is held back: what Pingora can replay.
+/// Largest request body in bytes that is held back: the most that Pingora can replay.
 pub const PREPARED_LIMIT: usize = 64 * 1024;
-/// How long a body is waited for that only the record wants.
+/// How long the gateway waits for a body that only the record needs.
 pub const UNFORWARDED_TIME: Duration = Duration::from_millis(100);
 
-/// Read the request's body and fill in `json`'s defaults, before anything goes upstream.
+/// Reads the request's body and fills in `json`'s defaults, before anything goes upstream.
+///
+/// # Errors
+/// The rejection of a body that is too large, unreadable or not a JSON object.
 pub async fn prepare(
     session: &mut Session,
     ctx: &mut Context,
@@ -56,9 +60,12 @@ pub async fn prepare(
     Ok(())
 }
 
-/// Read the request's body before anything goes upstream: at most `limit`. It goes upstream as
-/// `prepared`, in place of what Pingora keeps of it; so where neither a length says how much will
-/// come, nor the stream is one of HTTP/2, the limit is also what Pingora can keep.
+/// Reads the request's body, at most `limit` bytes, before anything goes upstream. The caller
+/// stores it as `prepared`, and it goes upstream in place of what Pingora keeps. If neither a
+/// length nor HTTP/2 bounds the body, it may be at most as long as what Pingora can keep.
+///
+/// # Errors
+/// The rejection of a body that is too large, malformed or late.
 pub async fn read_whole(
     session: &mut Session,
     ctx: &mut Context,
@@ -87,14 +94,16 @@ pub async fn read_whole(
         ctx.end.client_gone = true;
         return Err(Rejection::RequestTimeout);
     }
-    // The body is small: the time that may pass between two of its chunks is enough for all.
+    // The body is small, so the longest pause allowed between two chunks is the limit for all of
+    // it.
     let idle = ctx.route.as_ref().map(|route| *route.config.timeout.idle).unwrap_or_default();
     let idle = (!idle.is_zero()).then(|| Clock::now() + idle);
     ctx.guard(earlier(idle, ctx.deadline));
     let mut body = Vec::with_capacity(length.unwrap_or(0).min(PREPARED_LIMIT));
     loop {
         if length.is_none_or(|length| length.saturating_sub(body.len()) <= PREPARED_LIMIT) {
-            // Pingora hands what it keeps from here on to every attempt as it would to a retry.
+            // From here on Pingora keeps the body, and replays it to every attempt as it does for a
+            // retry.
             session.as_downstream_mut().enable_retry_buffering();
         }
         match session.as_downstream_mut().read_request_body().await {
@@ -117,8 +126,9 @@ pub async fn read_whole(
     Ok(body.into())
 }
 
-/// Pingora would send nothing over HTTP/2 in place of no body: what arrives over HTTP/1 without one
-/// gets one of a byte, which nobody sees.
+/// Handles an HTTP/1 request without a body. Over HTTP/2 Pingora would send no body at all, even if
+/// the gateway has one to send. So the request gets a body of one placeholder byte, which the
+/// gateway replaces.
 async fn read_nothing(session: &mut Session, ctx: &Context) -> Result<Bytes, Rejection> {
     let Some(connection) = &ctx.connection else { return Ok(Bytes::new()) };
     let length = session.req_header_mut().insert_header(CONTENT_LENGTH, 1);
@@ -131,7 +141,7 @@ async fn read_nothing(session: &mut Session, ctx: &Context) -> Result<Bytes, Rej
     read.map(|_| Bytes::new()).map_err(|_| Rejection::RequestTimeout)
 }
 
-/// An empty body counts as an empty object.
+/// Fills in the defaults; an empty body counts as an empty object.
 fn with_defaults(body: &[u8], json: &Json) -> Result<Bytes, Rejection> {
     let body = if body.trim_ascii().is_empty() { b"{}" } else { body };
     let mut value: Value = serde_json::from_slice(body)
@@ -149,11 +159,11 @@ fn with_defaults(body: &[u8], json: &Json) -> Result<Bytes, Rejection> {
             fields.insert(name.clone(), Value::String(default.clone()));
         }
     }
-    // A value that was parsed serializes.
+    // A value that was parsed always serializes.
     Ok(serde_json::to_vec(&value).unwrap_or_default().into())
 }
 
-/// Announce the body that was prepared; for any other, say its length once.
+/// Announces the prepared body; for any other body, reduces repeated lengths to one.
 pub fn frame(headers: &mut HeaderMap, ctx: &Context) {
     match &ctx.body.prepared {
         Some(body) => {
@@ -162,11 +172,12 @@ pub fn frame(headers: &mut HeaderMap, ctx: &Context) {
             if ctx.body.inflated {
                 headers.remove(&CONTENT_ENCODING);
             }
-            // Zero, too: where the client sent a body, Pingora would make it one in chunks.
+            // Also if it is zero: without it, Pingora would send a chunked body if the client sent
+            // one.
             headers.insert(CONTENT_LENGTH, body.len().into());
         }
         None => {
-            // Pingora has refused lengths that are invalid.
+            // Invalid lengths do not get here: Pingora has refused them.
             if let Ok(Some(length)) = request::length::repaired(headers) {
                 headers.insert(CONTENT_LENGTH, length);
             }
@@ -174,7 +185,11 @@ pub fn frame(headers: &mut HeaderMap, ctx: &Context) {
     }
 }
 
-/// A chunk of the request's body on its way upstream; on a retry, all that was kept of it.
+/// Handles a chunk of the request's body on its way upstream; on a retry, the whole body that was
+/// kept.
+///
+/// # Errors
+/// [`REJECTED`], with the rejection in the context.
 pub fn on_request(
     body: &mut Option<Bytes>,
     end: bool,
@@ -182,17 +197,18 @@ pub fn on_request(
     max_body: u64,
 ) -> Result<()> {
     if let Some(prepared) = &ctx.body.prepared {
-        // The replay is one chunk; an empty body passes here with nothing in it.
+        // The replay is one chunk; an empty body arrives here as no chunk.
         *body = end.then(|| prepared.clone()).filter(|prepared| !prepared.is_empty());
     }
     if end && body.as_ref().is_some_and(Bytes::is_empty) {
-        // HTTP/2 may end with an empty frame. Pingora would write it to HTTP/1.1 as a last chunk,
-        // and its own after it: the next request on that connection would begin with the second.
+        // An HTTP/2 body may end with an empty frame. Pingora would write it to HTTP/1.1 as a last
+        // chunk, followed by its own last chunk, which the upstream would take for the next
+        // request.
         *body = None;
     }
     if let Some(chunk) = body {
         ctx.body.request_bytes += chunk.len() as u64;
-        // Of a stream, each message is bounded.
+        // In a stream, the limit applies to each message.
         if let Some(envelopes) = &mut ctx.body.envelopes {
             envelopes.pass(chunk).map_err(|rejection| reject(&mut ctx.end, rejection))?;
         } else if ctx.body.call.is_none() && max_body != 0 && ctx.body.request_bytes > max_body {
@@ -216,8 +232,8 @@ fn reject(end: &mut End, rejection: Rejection) -> Box<Error> {
     Error::new_down(REJECTED)
 }
 
-/// Read a body that will not be forwarded, as far as the record wants to see it: small ones
-/// that the client has sent already, or sends at once.
+/// Reads a body that will not be forwarded, as far as the record needs it: a small one that the
+/// client has already sent, or sends at once.
 pub async fn read_unforwarded(session: &mut Session, ctx: &mut Context) {
     let Some(mut tap) = ctx.body.request_tap.take() else { return };
     if let Some(body) = &ctx.body.prepared {

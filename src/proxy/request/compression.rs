@@ -1,9 +1,10 @@
-//! Compressed bodies, where the gateway reads them or writes them itself.
+//! Compressed bodies that the gateway itself must read or write.
 //!
-//! A route that transcodes reads its callers' compressed messages and compresses its answers. What is
-//! only passed on stays as it is; but where the gateway must understand an answer, it asks for codings
-//! that it reads. An answer is kept for its idempotency key without a coding, or in one that can be
-//! undone: who gets it again may accept others than who got it first.
+//! A route that transcodes reads its callers' compressed messages and compresses its responses. A
+//! body that is only passed on is left as it is, but if the gateway must understand a response, it
+//! asks only for codings that it can decode. A response kept for an idempotency key is kept
+//! uncoded, or in a coding that the gateway can undo: the client of a replay may accept other
+//! codings than the first client.
 
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderName};
@@ -23,7 +24,7 @@ const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 const CONNECT_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("connect-accept-encoding");
 
-/// The field that names the encoding of messages in a protocol.
+/// The field that names the encoding of a message in this framing.
 pub fn encoding_field(framing: Framing) -> HeaderName {
     match framing {
         Framing::Bare => CONTENT_ENCODING,
@@ -31,7 +32,7 @@ pub fn encoding_field(framing: Framing) -> HeaderName {
     }
 }
 
-/// The field that lists the encodings a side reads.
+/// The field that lists the encodings a peer accepts.
 pub fn accept_field(protocol: Protocol) -> HeaderName {
     match protocol {
         Protocol::Http | Protocol::Connect => ACCEPT_ENCODING,
@@ -40,7 +41,7 @@ pub fn accept_field(protocol: Protocol) -> HeaderName {
     }
 }
 
-/// How bodies of one message are framed; `None` of a stream.
+/// How the body of a single message is framed; `None` for a stream.
 pub fn framing(protocol: Protocol) -> Option<Framing> {
     match protocol {
         Protocol::Http | Protocol::Connect => Some(Framing::Bare),
@@ -51,7 +52,7 @@ pub fn framing(protocol: Protocol) -> Option<Framing> {
     }
 }
 
-/// How the request's message is encoded, unless that has been undone.
+/// The encoding of the request's message; `Identity` if the gateway has already decoded it.
 pub fn of_request(framing: Framing, headers: &HeaderMap, ctx: &Context) -> Encoding {
     match ctx.body.inflated {
         true => Encoding::Identity,
@@ -59,12 +60,12 @@ pub fn of_request(framing: Framing, headers: &HeaderMap, ctx: &Context) -> Encod
     }
 }
 
-/// Undo how the body of a request with an idempotency key is encoded: `None` where it is not, or
-/// where it cannot be read and is not the gateway's to read. The same message is not always compressed
-/// into the same bytes: gzip may hold the time.
+/// Decodes the body of a request with an idempotency key, so that equal messages compare equal:
+/// gzip may store the time, and need not produce the same bytes twice. Returns `None` if the body
+/// is not encoded, or if it cannot be decoded and the route does not need that.
 ///
 /// # Errors
-/// The route must read the body, and cannot.
+/// The body cannot be decoded, and the route must read it.
 pub fn inflate_keyed(
     session: &Session,
     ctx: &mut Context,
@@ -91,7 +92,8 @@ pub fn inflate_keyed(
     }
 }
 
-/// Where the gateway must understand the answer, ask for no coding that it cannot undo.
+/// Removes the codings that the gateway cannot undo from the request, if it must understand the
+/// response.
 pub fn restrict(headers: &mut HeaderMap, ctx: &Context, route: &Route) {
     let captures = route.capture.as_ref().is_some_and(|capture| capture.reads_responses());
     if ctx.protocol != Protocol::Http || captures || ctx.keyed.is_some() {

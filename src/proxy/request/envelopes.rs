@@ -1,9 +1,9 @@
-//! Messages in a stream of RPC, on their way to the upstream: flags, length, bytes. How they follow one
-//! another, for answers too.
+//! Envelopes in a stream of RPC messages: flags, length, message. [`Envelopes`] checks those of a
+//! request on its way upstream; [`Walk`] splits streams, responses too.
 //!
-//! Looked at, never changed or held back. What breaks the framing, or would make a server do more
-//! than was agreed on, ends the request: the upstream sees its stream cut, never a broken message
-//! passed off as a whole one.
+//! The stream is neither changed nor held back. A framing error, or a message that would make the
+//! server do more than was agreed, ends the request: the upstream sees its stream cut, never a
+//! broken message passed off as a complete one.
 //!
 //! Sources: "gRPC over HTTP2" (Length-Prefixed-Message, Compressed-Flag), the Connect protocol
 //! (Streaming-Request).
@@ -19,19 +19,19 @@ const CONNECT_ENCODING: HeaderName = HeaderName::from_static("connect-content-en
 const PREFIX: usize = 5;
 pub const COMPRESSED: u8 = 1;
 
-/// How far a reader of envelopes has come.
+/// Position of a reader in a stream of envelopes.
 #[derive(Debug, Default)]
 pub struct Walk {
     prefix: [u8; PREFIX],
-    /// Bytes of the prefix that are there.
+    /// Bytes of the prefix received so far.
     prefix_length: usize,
     /// Bytes of the message still to come.
     left: u64,
 }
 
 impl Walk {
-    /// On to the end of the next prefix, or of `piece`: the message's bytes up to there, and the flags
-    /// and the length of the message that begins.
+    /// Advances to the end of the next prefix, or of `piece`. Returns the bytes of the current
+    /// message up to there, and the flags and length of the message that begins.
     pub fn step<'a>(&mut self, piece: &mut &'a [u8]) -> (&'a [u8], Option<(u8, u64)>) {
         let length = piece.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
         let (message, rest) = piece.split_at(length);
@@ -49,18 +49,19 @@ impl Walk {
         (message, Some((flags, self.left)))
     }
 
-    /// Whether no byte of a message is still to come; a part of the next prefix may be there.
+    /// Whether no bytes of a message are outstanding; part of the next prefix may have arrived.
     pub fn is_past_message(&self) -> bool {
         self.left == 0
     }
 
-    /// Whether a message has ended, and none has begun.
+    /// Whether the last message is complete and no other has begun.
     pub fn is_between(&self) -> bool {
         self.left == 0 && self.prefix_length == 0
     }
 }
 
-/// The field that names how messages in envelopes are compressed, in the protocols that have them.
+/// The field that names the compression of messages in envelopes; `None` for protocols without
+/// envelopes.
 pub fn encoding_name(protocol: Protocol) -> Option<HeaderName> {
     match protocol {
         Protocol::ConnectStream => Some(CONNECT_ENCODING),
@@ -69,21 +70,21 @@ pub fn encoding_name(protocol: Protocol) -> Option<HeaderName> {
     }
 }
 
-/// Where in its stream a request's body is.
+/// Checks a request's body as a stream of envelopes.
 #[derive(Debug, Default)]
 pub struct Envelopes {
-    /// The caller has named an encoding that compresses.
+    /// The request names an encoding that compresses.
     may_compress: bool,
-    /// The longest message; zero means no limit.
+    /// The longest message in bytes; zero means no limit.
     max_message: u64,
     walk: Walk,
 }
 
 impl Envelopes {
-    /// For a request whose body is a stream of envelopes.
+    /// `None` if the request's body is not a stream of envelopes.
     pub fn of(protocol: Protocol, headers: &HeaderMap, max_message: u64) -> Option<Self> {
         if protocol == Protocol::GrpcWebText {
-            // Of a request, Base64 is not looked into.
+            // A request body in Base64 is not decoded to check it.
             return None;
         }
         let encoding = headers.get(encoding_name(protocol)?);
@@ -91,12 +92,15 @@ impl Envelopes {
         Some(Envelopes { may_compress, max_message, ..Envelopes::default() })
     }
 
-    /// From the beginning again: the body is replayed.
+    /// Starts again from the beginning, because the body is replayed.
     pub fn restart(&mut self) {
         self.walk = Walk::default();
     }
 
-    /// The next piece of the body.
+    /// Checks the next piece of the body.
+    ///
+    /// # Errors
+    /// The rejection of the message that begins in it.
     pub fn pass(&mut self, mut piece: &[u8]) -> Result<(), Rejection> {
         while !piece.is_empty() {
             if let (_, Some((flags, length))) = self.walk.step(&mut piece) {
@@ -106,7 +110,10 @@ impl Envelopes {
         Ok(())
     }
 
-    /// The body is over.
+    /// Checks the end of the body.
+    ///
+    /// # Errors
+    /// The rejection of an incomplete message.
     pub fn end(&self) -> Result<(), Rejection> {
         match self.walk.is_between() {
             true => Ok(()),
@@ -114,7 +121,10 @@ impl Envelopes {
         }
     }
 
-    /// Checks a body that is there as a whole, and is to be one message.
+    /// Checks a complete body that must be a single message.
+    ///
+    /// # Errors
+    /// The rejection of any other body.
     pub fn check_one(&mut self, body: &[u8]) -> Result<(), Rejection> {
         self.restart();
         self.pass(body)?;

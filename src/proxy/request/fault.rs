@@ -1,11 +1,11 @@
-//! What a client is told of a message that cannot be transcoded.
+//! The rejection of a message that cannot be transcoded.
 
 use http::HeaderValue;
 
 use crate::proxy::rejection::Rejection;
 use crate::transcode::Fault;
 
-/// What a caller gets for it.
+/// The rejection the caller gets for `fault`.
 pub fn rejected(fault: Fault) -> Rejection {
     match fault {
         Fault::Malformed(what) => Rejection::InvalidRpc(what),

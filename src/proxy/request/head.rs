@@ -1,4 +1,4 @@
-//! From a request's head to its route: what is malformed, ambiguous or too large ends here.
+//! From a request's head to its route. Malformed, ambiguous and too large heads are refused here.
 //!
 //! Everything after this works on one canonical path and one host.
 
@@ -16,18 +16,21 @@ use crate::runtime::snapshot::Snapshot;
 pub struct Routed {
     /// Index into the snapshot's routes.
     pub route: usize,
-    /// The canonical path after the route's rewrite, where it is not the one that came.
+    /// The canonical path after the route's rewrite, if it differs from the client's.
     pub forwarded: Option<String>,
-    /// The canonical path, where it is not the one that came.
+    /// The canonical path, if it differs from the client's.
     pub canonical: Option<String>,
 }
 
-/// Check sizes against the listener's limits.
+/// Checks the head's sizes against the listener's limits.
+///
+/// # Errors
+/// The rejection of a path or header section that is too long.
 pub fn check_size(request: &RequestHeader, limits: &Limits) -> Result<(), Rejection> {
     if limits.max_path_bytes != 0 && request.raw_path().len() > limits.max_path_bytes {
         return Err(Rejection::PathTooLong);
     }
-    // As on the wire: name, colon, space, value, line end.
+    // Sizes as on the wire: name, colon, space, value, line end.
     let bytes: usize =
         request.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     if limits.max_header_bytes != 0 && bytes > limits.max_header_bytes {
@@ -36,7 +39,10 @@ pub fn check_size(request: &RequestHeader, limits: &Limits) -> Result<(), Reject
     Ok(())
 }
 
-/// Find the route of `request` as if its method were `method`.
+/// Finds the route of `request` as if its method were `method`.
+///
+/// # Errors
+/// The rejection of an invalid host or path, or of a request without a route.
 pub fn route(
     snapshot: &Snapshot,
     request: &RequestHeader,
@@ -46,7 +52,7 @@ pub fn route(
     let raw = request.uri.path();
     let (canonical, ambiguous) = match path::canonicalize(raw.as_bytes()) {
         Ok(canonical) => (canonical, None),
-        // The route, once it is found, may take these.
+        // Allowed if the route, once it is found, accepts such paths.
         Err(slashes @ (Ambiguous::EncodedSlash | Ambiguous::EmptySegment)) => {
             (path::as_sent(raw.as_bytes()).map_err(refused)?.into(), Some(slashes))
         }
@@ -69,7 +75,7 @@ pub fn route(
     let rewrite = snapshot.routes[route].config.rewrite.as_ref();
     let rewritten = rewrite.map(|rewrite| rewrite.apply(&found.params).into_owned());
     if let (Some(_), Some(rewritten)) = (ambiguous, &rewritten) {
-        // What was apart before may stand together now.
+        // The rewrite may have joined parts that were separate before.
         path::as_sent(rewritten.as_bytes()).map_err(refused)?;
     }
     let canonical = (canonical != raw).then(|| canonical.into_owned());
@@ -80,10 +86,11 @@ fn refused(ambiguous: Ambiguous) -> Rejection {
     Rejection::BadRequest(ambiguous.to_string().into())
 }
 
-/// Whether `path`, which holds encoded slashes or empty segments, may take `route`. That route must
-/// say that its upstream tells slashes apart; and so must every route that `path` would take if it
-/// were read in another way, with the same credentials to show. So nobody gets past one route by a
-/// path that the upstream behind another may read as the first one's.
+/// Whether `path`, which holds encoded slashes or empty segments, may take `route`. The route must
+/// declare that its upstream tells slashes apart. So must every route that `path` would take if it
+/// were read in another way, and those must require the same credentials. Otherwise a client could
+/// evade a route's protection with a path that the upstream behind another route reads as the
+/// protected one.
 fn tells_slashes_apart(
     snapshot: &Snapshot,
     host: &str,
@@ -105,8 +112,11 @@ fn tells_slashes_apart(
         })
 }
 
-/// The host a request is for, in lower case and without its port. HTTP/1.0 need not name
-/// one; `""` then matches only routes that do not ask.
+/// The host of a request, in lower case and without its port. HTTP/1.0 requests need not name one;
+/// `""` then matches only routes that require no host.
+///
+/// # Errors
+/// The rejection of a missing or invalid host.
 pub fn host_of(request: &RequestHeader) -> Result<std::borrow::Cow<'_, str>, Rejection> {
     let raw = match request.uri.authority() {
         Some(authority) => authority.as_str().as_bytes(),

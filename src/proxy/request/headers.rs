@@ -1,8 +1,8 @@
-//! Header fields on their way: what is taken out, what is put in, and by whose word.
+//! Header fields on their way upstream: which are removed, which are added, and on whose authority.
 //!
-//! Everything the gateway asserts is written in `upstream_request_filter`, after Pingora
-//! has removed what the client's `Connection` header nominated: before it, a client could
-//! strip it.
+//! The gateway writes its own fields in `upstream_request_filter`, after Pingora has removed the
+//! fields that the client's `Connection` header nominates. Written earlier, a client could have
+//! them removed.
 
 use http::header::{CONTENT_TYPE, COOKIE, HOST, TE};
 use http::{HeaderMap, HeaderValue, Version};
@@ -17,10 +17,10 @@ use crate::runtime::snapshot::Route;
 use crate::upstream::Endpoint;
 use crate::upstream::config::HostHeader;
 
-/// How many fields a request gains at most, without the route's own.
+/// The most fields that the gateway adds to a request, besides the route's own edits.
 const ADDED: usize = 9;
 
-/// Write the request as the upstream shall see it.
+/// Rewrites the request into the form in which the upstream gets it.
 pub fn prepare_request(
     request: &mut RequestHeader,
     ctx: &Context,
@@ -62,7 +62,7 @@ pub fn prepare_request(
     *request = parts.into();
 }
 
-/// Who came with HTTP/2 names its host in the target alone.
+/// An HTTP/2 client may name the host in the target only.
 fn name_host(request: &mut http::request::Parts) {
     if let Some(authority) = request.uri.authority()
         && !request.headers.contains_key(HOST)
@@ -72,7 +72,8 @@ fn name_host(request: &mut http::request::Parts) {
     }
 }
 
-/// A server of gRPC may refuse who does not say that trailers arrive; `TE` is each hop's own.
+/// A gRPC server may refuse a request that does not accept trailers. `TE` applies to one hop, so
+/// the gateway must write its own.
 fn allow_trailers(headers: &mut HeaderMap) {
     let content_type = headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
     if content_type.starts_with(b"application/grpc") {
@@ -80,22 +81,23 @@ fn allow_trailers(headers: &mut HeaderMap) {
     }
 }
 
-/// The request's parts. Pingora keeps the case of every header's name beside them, which costs
-/// more than all of our own work on headers; names go on in lower case instead, as HTTP/2 has
-/// them. What goes back has its target in origin form.
+/// Takes the request's parts. Pingora keeps the case of every header name beside them, which costs
+/// more than all of the gateway's own work on headers. Names are sent in lower case instead, as in
+/// HTTP/2. A request made from the parts again has its target in origin form.
 pub fn take_request(request: &mut RequestHeader) -> http::request::Parts {
     let empty = http::Request::new(()).into_parts().0;
     std::mem::replace(request, empty.into()).into()
 }
 
-/// Drop the case of the client's header names, which is copied with every attempt.
+/// Drops the case of the client's header names, which Pingora would copy for every attempt.
 pub fn forget_case(request: &mut RequestHeader) {
     *request = take_request(request).into();
 }
 
-/// A client of HTTP/2 may send each cookie in a line of its own; whatever is not HTTP/2 must see one
-/// (RFC 9113, section 8.2.3), and many servers read no other. Joined as the request arrives, so that
-/// policies, records and upstreams of any protocol see the same.
+/// Joins the cookies into one line. An HTTP/2 client may send each cookie in a line of its own, but
+/// other protocols must see one line (RFC 9113, section 8.2.3), and many servers read only one.
+/// Done when the request arrives, so that policies, records and upstreams of any protocol see the
+/// same.
 pub fn join_cookies(request: &mut RequestHeader) {
     let mut lines = request.headers.get_all(COOKIE).iter();
     let (Some(first), Some(second)) = (lines.next(), lines.next()) else { return };
@@ -104,14 +106,14 @@ pub fn join_cookies(request: &mut RequestHeader) {
         joined.extend_from_slice(b"; ");
         joined.extend_from_slice(line.as_bytes());
     }
-    // What values are made of is a value.
+    // Valid values, joined, are a valid value.
     if let Ok(mut cookies) = HeaderValue::from_maybe_shared(bytes::Bytes::from(joined)) {
         cookies.set_sensitive(first.is_sensitive());
         let _ = request.insert_header(COOKIE, cookies);
     }
 }
 
-/// The path that was routed is the path that is forwarded, in origin form.
+/// Forwards the path that was routed, in origin form.
 fn target(request: &mut http::request::Parts, ctx: &Context, endpoint: &Endpoint) {
     let as_it_came = ctx.path.is_none() && endpoint.base_path.is_empty();
     if as_it_came && request.uri.scheme().is_none() && request.uri.authority().is_none() {
@@ -125,13 +127,13 @@ fn target(request: &mut http::request::Parts, ctx: &Context, endpoint: &Endpoint
         target.push('?');
         target.push_str(query);
     }
-    // A canonical path and a query that was parsed once are a URI.
+    // A canonical path and a parsed query always form a URI.
     if let Ok(uri) = target.parse() {
         request.uri = uri;
     }
 }
 
-/// `X-Forwarded-*`: extended for a trusted peer, replaced for anybody else.
+/// `X-Forwarded-*`: extended for a trusted peer, replaced for any other.
 fn forwarded(headers: &mut HeaderMap, ctx: &Context) {
     let peer = ctx.connection.as_ref().and_then(|connection| connection.peer.as_ref());
     let known = ctx.peer_trusted.then(|| joined(headers, &X_FORWARDED_FOR)).flatten();
@@ -157,18 +159,19 @@ fn forwarded(headers: &mut HeaderMap, ctx: &Context) {
     }
 }
 
-/// The attempt is the parent of whatever the upstream does. Written before the route's own
-/// edits: whoever must not know of our traces can be kept from it.
+/// Makes the attempt the parent of the upstream's spans. Written before the route's own edits, so
+/// that a route can withhold traces from its upstream.
 fn trace(headers: &mut HeaderMap, ctx: &Context) {
     let span = ctx.attempt.span.unwrap_or_else(|| ctx.trace.span());
     headers.insert(TRACEPARENT, ctx.trace.parent_for(span).to_header());
-    // Belongs to the parent it came with.
+    // A `tracestate` belongs to the parent it came with.
     if ctx.trace.parent.is_none() {
         remove_all(headers, &[TRACESTATE]);
     }
 }
 
-/// Ids, the consumer and the attempt: set or removed, never the client's own word.
+/// Sets or removes the ids, the consumer and the attempt number; the client's own values never
+/// pass.
 fn identify(headers: &mut HeaderMap, ctx: &Context) {
     let names = &ctx.snapshot.config.identifiers;
     echo(headers, ctx);
@@ -181,7 +184,7 @@ fn identify(headers: &mut HeaderMap, ctx: &Context) {
     headers.insert(names.attempt_count.0.clone(), number(ctx.attempts));
 }
 
-/// Most requests have one attempt, whose number costs nothing to write.
+/// Most requests have one attempt, whose number needs no formatting.
 fn number(attempt: u32) -> HeaderValue {
     if attempt == 1 { HeaderValue::from_static("1") } else { attempt.into() }
 }

@@ -1,14 +1,14 @@
-//! The names a request goes by: request id, correlation id.
+//! A request's request id and correlation id.
 //!
-//! A client's own are kept if they are safe to log, store and send on; else, and where
-//! there are none, they are made: UUID version 7, which sorts by time. No connection of HTTP/2 is to
-//! remember them (RFC 7541, section 6.2.3): each is another one, and would put out of its table what
-//! comes again.
+//! A client's ids are kept if they are safe to log, store and forward. Otherwise the gateway
+//! generates them: UUID version 7, which sorts by time. They are marked so that HTTP/2 does not
+//! index them (RFC 7541, section 6.2.3): each id occurs once, and would evict useful entries from
+//! the table.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use uuid::Uuid;
 
-/// Longest id that is kept.
+/// Longest id that is kept, in bytes.
 const MAX_LENGTH: usize = 128;
 
 /// The id under `name` if it is safe.
@@ -17,11 +17,11 @@ pub fn kept(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
     is_safe(value.as_bytes()).then(|| of_one_use(value.clone()))
 }
 
-/// A new id as a header's value.
+/// A new id as a header value.
 pub fn made(id: Uuid) -> HeaderValue {
     let mut buffer = [0; uuid::fmt::Hyphenated::LENGTH];
     let text = id.hyphenated().encode_lower(&mut buffer);
-    // Hexadecimal digits and hyphens are a header value.
+    // Hexadecimal digits and hyphens always form a header value.
     of_one_use(HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("-")))
 }
 

@@ -1,13 +1,13 @@
-//! Requests with an idempotency key: looked up, executed once, their answer kept before the client
-//! has it.
+//! Requests with an idempotency key: looked up, executed once, and their response stored before the
+//! client has all of it.
 //!
-//! What is first with its key is executed to its end, whether or not its client waits for that: a
-//! client that gave up is the one that comes again. The answer is collected on its way through, and
-//! its last byte is held back until the store has it; so who has an answer will get it again. A
-//! store that fails only then costs the client nothing: the key is undecided, and the answer goes
-//! out.
+//! The first request with a key is executed to its end, whether or not its client stays connected:
+//! a client that gave up is the one that retries. The response is collected as it passes, and its
+//! last byte is held back until the store has it, so a client that has a complete response can get
+//! it again. If only that final write to the store fails, the client still gets its response, and
+//! the key stays undecided.
 //!
-//! What follows from a key's state is decided in [`policy::idempotency`], the store is
+//! [`policy::idempotency`] decides what follows from a key's state; the store is
 //! [`crate::idempotency`].
 
 use std::time::Duration;
@@ -33,8 +33,12 @@ use crate::runtime::snapshot::{Idempotency, Route};
 use crate::time::Clock;
 use crate::transcode::wire;
 
-/// Look up the key of a request, if the route wants to know it: `None`, and it is executed; an
-/// answer, and it is given again.
+/// Looks up the key of a request, if its route uses keys. `None` means that the request is
+/// executed, a response that it is replayed.
+///
+/// # Errors
+/// The rejection of a request whose key is missing, invalid, in use or cannot be checked, or whose
+/// body cannot be read.
 pub async fn look_up(
     shared: &Shared,
     session: &mut Session,
@@ -48,7 +52,7 @@ pub async fn look_up(
         return Ok(None);
     }
     let key = match Key::of(&session.req_header().headers) {
-        // It cannot be read to its end first.
+        // A stream cannot be read to its end before it is forwarded.
         _ if ctx.protocol.is_stream() && config.required => {
             return Err(Rejection::InvalidRpc("a stream cannot have the key that is required"));
         }
@@ -75,7 +79,7 @@ pub async fn look_up(
     };
     ctx.body.request_bytes = body.len() as u64;
     ctx.body.prepared = inflated.filter(|_| ctx.body.inflated).or(Some(body));
-    // Without a store the configuration is not valid.
+    // Unreachable: a configuration with keys and no store is invalid.
     let Some(keys) = &shared.keys else { return Err(refused(Refusal::Unavailable)) };
     let within = patience(ctx);
     match keys.claim(claim, config.on_undecided, within).await {
@@ -95,7 +99,7 @@ pub async fn look_up(
     }
 }
 
-/// The most that is worth reading of a body. A message in a frame is bounded by itself.
+/// Bytes of a body to read at most. A message in a frame has its own limit.
 fn limit(ctx: &Context, route: &Route, config: &Config) -> usize {
     let limit = config.max_body.as_usize();
     match route.config.max_body.as_usize() {
@@ -104,7 +108,7 @@ fn limit(ctx: &Context, route: &Route, config: &Config) -> usize {
     }
 }
 
-/// Who sends a key with a call of gRPC means one message: more of them are a stream, which cannot be
+/// Allows a gRPC call with a key one message only: more than one is a stream, which cannot be
 /// compared before it has ended.
 fn check_messages(
     session: &Session,

@@ -1,19 +1,19 @@
-//! `Content-Length`, said once and plainly.
+//! `Content-Length`, reduced to one plain value.
 //!
-//! Equal lengths said twice are one, and a recipient that passes them on must make them one (RFC 9110,
-//! section 8.6): of `2, 2` and `02` another reader may make something else than we do.
+//! Repeated equal lengths count as one, and a gateway that forwards them must reduce them to one
+//! (RFC 9110, section 8.6): another server may read `2, 2` or `02` differently.
 
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, HeaderValue};
 
-/// Lengths that differ, or one that is not a number.
+/// The lengths differ, or one is not a number.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Invalid;
 
-/// What must be said in place of `Content-Length`; `None` where it can stay as it is.
+/// The value to replace `Content-Length` with; `None` if it can stay as it is.
 ///
 /// # Errors
-/// [`Invalid`], where there is no telling how long the body is.
+/// [`Invalid`], if the length is not certain.
 pub fn repaired(headers: &HeaderMap) -> Result<Option<HeaderValue>, Invalid> {
     let mut lines = headers.get_all(CONTENT_LENGTH).iter();
     let Some(first) = lines.next() else { return Ok(None) };
@@ -32,7 +32,7 @@ pub fn repaired(headers: &HeaderMap) -> Result<Option<HeaderValue>, Invalid> {
     Ok(length.map(HeaderValue::from))
 }
 
-/// A number as everybody writes it, and small enough for one.
+/// Whether a length is written in the usual way and fits into a `u64`.
 fn is_plain(length: &[u8]) -> bool {
     let begins = length == b"0" || matches!(length.first(), Some(b'1'..=b'9'));
     begins && length.len() < 20 && length.iter().all(u8::is_ascii_digit)

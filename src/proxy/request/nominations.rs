@@ -1,19 +1,19 @@
-//! What a client's `Connection` header may name: fields of its connection, which go no further (RFC
-//! 9110, section 7.6.1).
+//! What a client's `Connection` header may name: fields of its connection, which are not forwarded
+//! (RFC 9110, section 7.6.1).
 //!
-//! Pingora takes out of the request whatever is named. A client that names what is meant for the
-//! upstream would have the gateway decide on one request and the upstream see another, so such
-//! requests are refused; and so is what Pingora would refuse, in words that say why.
+//! Pingora removes every field that is named. A client that names a field meant for the upstream
+//! would make the gateway decide on one request and the upstream see another, so such requests are
+//! refused. Those that Pingora would refuse are refused here too, with the reason.
 
 use http::HeaderMap;
 use http::header::CONNECTION;
 
 use crate::proxy::rejection::Rejection;
 
-/// Pingora refuses a request that has more.
+/// Pingora refuses a request that names more options.
 const MOST: usize = 9;
-/// What is meant for the upstream. Whatever the gateway asserts itself need not be here: it is written
-/// after all that was named is gone.
+/// Fields meant for the upstream. The gateway's own fields need not be listed: they are written
+/// after the named fields are gone.
 const END_TO_END: [&str; 10] = [
     "host",
     "x-forwarded-for",
@@ -27,9 +27,11 @@ const END_TO_END: [&str; 10] = [
     "idempotency-key",
 ];
 
+/// Checks the options of a request's `Connection` header.
+///
 /// # Errors
-/// A refusal that says what is wrong with the header. It names only what is in our own list, nothing
-/// that the client made up.
+/// A rejection that says what is wrong with the header. It quotes only names from this module's
+/// list, nothing that the client wrote.
 pub fn check(headers: &HeaderMap) -> Result<(), Rejection> {
     let mut count = 0;
     for line in headers.get_all(CONNECTION) {
@@ -64,7 +66,7 @@ fn refused(why: &'static str) -> Result<(), Rejection> {
     Err(Rejection::BadRequest(why.into()))
 }
 
-/// A character of a token (RFC 9110, section 5.6.2).
+/// Whether `byte` may be part of a token (RFC 9110, section 5.6.2).
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }

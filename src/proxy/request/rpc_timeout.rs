@@ -1,5 +1,5 @@
-//! How long a caller of RPC waits, as its request says, and how long an upstream may take, in the
-//! same words.
+//! The timeout in an RPC request: read from the caller's, and written in the same form to the
+//! upstream's.
 //!
 //! Sources: "gRPC over HTTP2" (Timeout), the Connect protocol (Timeout).
 
@@ -13,14 +13,14 @@ use crate::proxy::rejection::Rejection;
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const CONNECT_TIMEOUT: HeaderName = HeaderName::from_static("connect-timeout-ms");
-/// The most digits either may have.
+/// The most digits of each protocol's timeout.
 const GRPC_DIGITS: usize = 8;
 const CONNECT_DIGITS: usize = 10;
 
-/// The time the caller gives, if it does.
+/// The timeout that the caller sets, if any.
 ///
 /// # Errors
-/// What it says is no time.
+/// The rejection of a malformed timeout.
 pub fn of_caller(protocol: Protocol, headers: &HeaderMap) -> Result<Option<Duration>, Rejection> {
     let Some(name) = header(protocol) else { return Ok(None) };
     let mut values = headers.get_all(&name).iter();
@@ -35,14 +35,14 @@ pub fn of_caller(protocol: Protocol, headers: &HeaderMap) -> Result<Option<Durat
     }
 }
 
-/// Tell the upstream that `left` is all the time there is.
+/// Tells the upstream that `left` is all the time that remains.
 pub fn tell(protocol: Protocol, headers: &mut HeaderMap, left: Duration) {
     let Some(name) = header(protocol) else { return };
     let mut value = match name == GRPC_TIMEOUT {
         true => to_grpc(left),
         false => whole(left.as_millis(), CONNECT_DIGITS).into(),
     };
-    // Another one for each attempt: no table of HTTP/2 is to hold it.
+    // The value differs for each attempt, so HTTP/2 must not index it.
     value.set_sensitive(true);
     headers.insert(name, value);
 }
@@ -69,7 +69,8 @@ fn of_grpc(value: &[u8]) -> Option<Duration> {
     }
 }
 
-/// In the finest unit that has room for it. Written on the stack: every attempt sends one.
+/// Uses the finest unit in which the time fits. Formatted on the stack, because every attempt sends
+/// one.
 fn to_grpc(left: Duration) -> HeaderValue {
     let fits = |amount: u128| amount < 10_u128.pow(GRPC_DIGITS as u32);
     let (amount, unit) = if fits(left.as_micros()) {
@@ -83,18 +84,18 @@ fn to_grpc(left: Duration) -> HeaderValue {
     let digits = digits.format(whole(amount, GRPC_DIGITS)).as_bytes();
     let mut text = [unit; GRPC_DIGITS + 1];
     text[..digits.len()].copy_from_slice(digits);
-    // Digits and a letter are a header's value.
+    // Digits and a letter always form a header value.
     let value = HeaderValue::from_bytes(&text[..=digits.len()]);
     value.unwrap_or_else(|_| HeaderValue::from_static("0u"))
 }
 
-/// `amount`, or the most that so many digits can say.
+/// `amount`, or the largest number with that many digits.
 fn whole(amount: u128, digits: usize) -> u64 {
     let most = 10_u64.pow(digits as u32) - 1;
     u64::try_from(amount).map_or(most, |amount| amount.min(most))
 }
 
-/// ASCII digits, at least one, at most `most`.
+/// Parses ASCII digits: at least one, at most `most`.
 fn number(digits: &[u8], most: usize) -> Option<u64> {
     let fits = (1..=most).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit);
     std::str::from_utf8(digits).ok().filter(|_| fits)?.parse().ok()

@@ -1,7 +1,7 @@
 //! Calls of RPC that become plain HTTP with JSON, or the other way round: the request's half.
 //!
-//! The whole message is read before anything goes upstream: what is malformed, compressed or too
-//! large goes nowhere. What becomes of the answer is in `transcoded`.
+//! The whole message is read before anything goes upstream, so a malformed or too large one is
+//! never sent. The response is handled in [`crate::proxy::response::transcode`].
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, EXPECT};
@@ -20,14 +20,14 @@ use crate::transcode::config::Upstream;
 use crate::transcode::wire::Framing;
 use crate::transcode::{Codec, Fault, Transcoder, wire};
 
-/// What can be read of callers of RPC, and of plain HTTP.
+/// The content types that are read, from RPC callers and from plain HTTP callers.
 const RPC_TYPES: &str = "application/json, application/proto, application/grpc, application/grpc-web, application/grpc-web-text";
 const PLAIN_TYPES: &str = "application/json";
 
-/// Read the call, and make of it what goes upstream.
+/// Reads the call, and converts it to what goes upstream.
 ///
 /// # Errors
-/// It is none that this route takes.
+/// The rejection of a request that is not a call this route accepts.
 pub async fn begin(
     session: &mut Session,
     ctx: &mut Context,
@@ -38,13 +38,13 @@ pub async fn begin(
         Upstream::Http => to_http(session, ctx, route, transcoder).await?,
         Upstream::Grpc => to_rpc(session, ctx, route, transcoder).await?,
     };
-    // What was framed has been looked at.
+    // The body's envelopes have been checked.
     ctx.body.envelopes = None;
     ctx.body.call = Some(Box::new(call));
     Ok(())
 }
 
-/// How a caller of RPC speaks, and what it calls, as its head says.
+/// Which protocol an RPC caller speaks, and which method it calls, by its head.
 ///
 /// # Errors
 /// As [`begin`].
@@ -130,7 +130,7 @@ async fn to_rpc(
     let path = ctx.path.as_deref().unwrap_or_else(|| request.uri.path());
     let call = transcoder.to_rpc(&request.method, path, request.uri.query(), &body);
     let (method, call) = call.map_err(refused)?;
-    // The record knows what the client said, not what it became.
+    // The record gets what the client sent, not what it was converted to.
     ctx.body.request_tap = None;
     let capture = route.capture.as_ref();
     let tap = capture.and_then(|c| c.request(Some(JSON.as_bytes()), Some(body.len() as u64)));
@@ -143,7 +143,7 @@ async fn to_rpc(
     Ok(Call { way, method: Method::POST, target: call.path, has_body: true, answer: None })
 }
 
-/// Read a call that goes nowhere, as far as the record wants to see it.
+/// Reads a call that is not forwarded, as far as the record needs it.
 pub async fn look(
     session: &mut Session,
     ctx: &mut Context,
@@ -165,13 +165,13 @@ pub async fn look(
             Ok(Err(_)) | Err(_) => return,
         }
     }
-    // What is malformed, too, is refused for what it was refused for.
+    // A malformed message does not change why the request was refused.
     if begin(session, ctx, route, transcoder).await.is_ok() {
         request::body::read_unforwarded(session, ctx).await;
     }
 }
 
-/// The body, which has been read already where the request has an idempotency key.
+/// The body, which has already been read if the request has an idempotency key.
 async fn read(session: &mut Session, ctx: &mut Context, limit: usize) -> Result<Bytes, Rejection> {
     match ctx.body.prepared.take() {
         Some(body) if body.len() > limit => Err(Rejection::BodyTooLarge),
@@ -180,7 +180,7 @@ async fn read(session: &mut Session, ctx: &mut Context, limit: usize) -> Result<
     }
 }
 
-/// The most that is worth reading of a body.
+/// Bytes of a body to read at most.
 fn limit(route: &Route, transcoder: &Transcoder) -> usize {
     match route.config.max_body.as_usize() {
         0 => transcoder.max_body(),
@@ -188,7 +188,7 @@ fn limit(route: &Route, transcoder: &Transcoder) -> usize {
     }
 }
 
-/// The longest message, once it is decoded.
+/// The longest message in bytes, once it is decoded.
 pub fn max_message(route: &Route, transcoder: &Transcoder) -> usize {
     match route.config.max_body.as_usize() {
         0 => transcoder.max_message(),
@@ -196,7 +196,10 @@ pub fn max_message(route: &Route, transcoder: &Transcoder) -> usize {
     }
 }
 
-/// How the caller writes its message.
+/// How the caller encodes and frames its message.
+///
+/// # Errors
+/// The rejection of a content type that is not read.
 pub fn encoding(
     protocol: Protocol,
     head: &http::request::Parts,

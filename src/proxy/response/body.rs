@@ -1,4 +1,4 @@
-//! A response's body on its way to the client: translated, kept, tapped, counted.
+//! A response's body on its way to the client: translated, kept, copied for the record, counted.
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -12,10 +12,10 @@ use crate::proxy::exchange::context::Context;
 use crate::proxy::{report, response};
 use crate::runtime::snapshot::Route;
 
-/// Largest upstream error that is translated; the rest of a larger one is dropped.
+/// Largest upstream error in bytes that is translated; the rest of a larger one is dropped.
 const TRANSLATED_LIMIT: usize = 64 * 1024;
 
-/// What the record wants to see of an answer that is given again.
+/// Gives the record what it needs of a response that is replayed.
 pub fn watch_replay(ctx: &mut Context, route: &Route, answer: &Answer) {
     let Some(capture) = &route.capture else { return };
     let protocol = ctx.protocol;
@@ -26,7 +26,7 @@ pub fn watch_replay(ctx: &mut Context, route: &Route, answer: &Answer) {
     let (content_type, body) = match &ctx.body.call {
         Some(call) if call.protocol() == Protocol::Http => {
             if answer.status != StatusCode::OK {
-                // An error of Connect. The others are always 200.
+                // A Connect error; responses in the other protocols always have status 200.
                 return report::recording::note_error(ctx, || Said::in_body(body).given());
             }
             let message = Some(body);
@@ -45,7 +45,7 @@ pub fn watch_replay(ctx: &mut Context, route: &Route, answer: &Answer) {
     }
 }
 
-/// A chunk of the upstream's answer. What the client gets is what is tapped.
+/// Handles a chunk of the upstream's response. The record gets what the client gets.
 pub fn on_response(session: &Session, body: &mut Option<Bytes>, end: bool, ctx: &mut Context) {
     translate(session, body, end, ctx);
     response::keeping::collect(ctx, body.as_ref(), end);
@@ -58,7 +58,7 @@ pub fn on_response(session: &Session, body: &mut Option<Bytes>, end: bool, ctx: 
     ctx.body.response_bytes += body.as_ref().map_or(0, |chunk| chunk.len() as u64);
 }
 
-/// Hold an upstream's error back until it is complete, then replace it.
+/// Holds an upstream's error back until it is complete, then replaces it.
 fn translate(session: &Session, body: &mut Option<Bytes>, end: bool, ctx: &mut Context) {
     let Some(translation) = &mut ctx.body.translation else { return };
     if let Some(chunk) = body.take() {

@@ -1,4 +1,4 @@
-//! Responses of the gateway's own making, compressed for their reader.
+//! Responses written by the gateway, compressed for their client.
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, VARY};
@@ -13,11 +13,11 @@ use crate::proxy::response;
 use crate::transcode::wire;
 use crate::transcode::wire::Framing;
 
-/// Largest answer that is decoded to be given again.
+/// Largest stored response in bytes that is decoded for a replay.
 const REPLAYED_LIMIT: usize = 4 * 1024 * 1024;
 
-/// The body of an answer as its caller accepts it: compressed, where the route transcodes and it is
-/// worth it. What has been done goes into the head.
+/// Compresses a response's body in a coding that the client accepts, if the route transcodes and
+/// the body is large enough. Updates the head to match.
 pub fn deflate_answer(
     session: &Session,
     ctx: &Context,
@@ -32,7 +32,7 @@ pub fn deflate_answer(
     body
 }
 
-/// An answer that was kept, for a caller who may accept other codings than who got it first.
+/// The body of a stored response, for a client that may accept other codings than the first one.
 pub fn replayed(session: &Session, ctx: &Context, headers: &mut HeaderMap, body: Bytes) -> Bytes {
     let body = inflate_kept(session, ctx, headers, body);
     if is_worth_it(ctx, &body) { deflate(session, ctx, headers, body) } else { body }
@@ -60,7 +60,7 @@ pub fn deflate(session: &Session, ctx: &Context, headers: &mut HeaderMap, body: 
     deflated.into()
 }
 
-/// Where it was kept in a coding that this caller does not accept, that is undone.
+/// Decodes a stored response whose coding this client does not accept.
 fn inflate_kept(session: &Session, ctx: &Context, headers: &mut HeaderMap, body: Bytes) -> Bytes {
     let Some(framing) = framing(ctx.protocol) else { return body };
     let (field, accepted) = (encoding_field(framing), accept_field(ctx.protocol));
@@ -73,7 +73,7 @@ fn inflate_kept(session: &Session, ctx: &Context, headers: &mut HeaderMap, body:
             headers.remove(&field);
             inflated.into()
         }
-        // Rather in a coding than not at all.
+        // A response in a coding the client did not ask for is better than none.
         Err(_) => body,
     }
 }

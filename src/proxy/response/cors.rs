@@ -1,7 +1,7 @@
 //! Cross-origin requests (Fetch standard, "CORS protocol").
 //!
-//! A preflight is answered here, before authentication: browsers send it without
-//! credentials. Any other request only gets its headers from here.
+//! The gateway handles a preflight itself, before authentication: browsers send it without
+//! credentials. Other requests are only given their response headers here.
 
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
@@ -16,11 +16,11 @@ use pingora_http::ResponseHeader;
 use crate::config::origin::Origin;
 use crate::config::route::Cors;
 
-/// Any method, any field. What is meant by it is always named in its place: browsers take it
-/// literally where credentials are allowed.
+/// In the configuration: any method or field. Responses list names instead of `*`, because browsers
+/// take it literally if credentials are allowed.
 const ANY: &str = "*";
 
-/// The method a preflight asks about; `None` for every other request.
+/// The method that a preflight asks about; `None` for every other request.
 pub fn preflight(method: &Method, headers: &HeaderMap) -> Option<Method> {
     if *method != Method::OPTIONS || !headers.contains_key(ORIGIN) {
         return None;
@@ -28,8 +28,8 @@ pub fn preflight(method: &Method, headers: &HeaderMap) -> Option<Method> {
     Method::from_bytes(headers.get(ACCESS_CONTROL_REQUEST_METHOD)?.as_bytes()).ok()
 }
 
-/// Add what a preflight is answered with. An origin that is not allowed gets no permission
-/// and no error either; the browser draws the conclusion.
+/// Adds the headers of the response to a preflight. An origin that is not allowed gets no
+/// permission and no error; the browser then blocks the request.
 pub fn permit_preflight(
     cors: &Cors,
     request: &HeaderMap,
@@ -60,8 +60,7 @@ pub fn permit_preflight(
     response.insert_header(ACCESS_CONTROL_MAX_AGE, cors.max_age.as_secs().to_string())
 }
 
-/// Add what the answer to an actual request carries. Whatever the upstream says about
-/// other origins is replaced.
+/// Adds the headers of the response to an actual request, and replaces those of the upstream.
 pub fn permit(cors: &Cors, request: &HeaderMap, response: &mut ResponseHeader) -> Result<()> {
     for name in [
         ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -85,8 +84,8 @@ pub fn permit(cors: &Cors, request: &HeaderMap, response: &mut ResponseHeader) -
     Ok(())
 }
 
-/// The fields that a preflight asks about, of which any are allowed. Named one by one: to a request
-/// with credentials `*` is a name like others, and it never stands for `Authorization`.
+/// The fields that a preflight asks about, for routes that allow any. They are listed one by one:
+/// for a request with credentials `*` is an ordinary name, and it never covers `Authorization`.
 fn asked_for(request: &HeaderMap) -> String {
     let lines = request.get_all(ACCESS_CONTROL_REQUEST_HEADERS).iter();
     let names = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
@@ -103,7 +102,7 @@ fn permit_origin(cors: &Cors, origin: HeaderValue, response: &mut ResponseHeader
     Ok(())
 }
 
-/// The origin to name in the answer: `*` only without credentials, as the standard demands.
+/// The origin to allow: `*` only without credentials, as the standard requires.
 fn allowed_origin(cors: &Cors, request: &HeaderMap) -> Option<HeaderValue> {
     let origin = request.get(ORIGIN)?;
     if !cors.credentials && cors.origins.contains(&Origin::Any) {

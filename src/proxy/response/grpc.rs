@@ -1,4 +1,4 @@
-//! How a response of gRPC says that its call failed.
+//! How a gRPC response reports that its call failed.
 
 use http::HeaderMap;
 use http::header::{CONTENT_TYPE, HeaderName};
@@ -10,17 +10,17 @@ use crate::proxy::dialect;
 use crate::proxy::dialect::Protocol;
 use crate::transcode::wire;
 
-/// How the content types of gRPC and of its variants begin.
+/// Prefix of the content types of gRPC and its variants.
 const GRPC: &[u8] = b"application/grpc";
 
 pub const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
-/// What a client makes of a status that is no number.
+/// The code that clients use for a status that is not a number.
 const GRPC_UNKNOWN: u8 = 2;
 
-/// Whether an answer that was kept says that its call failed, whatever its status of HTTP.
+/// Whether a stored response reports that its call failed, whatever its HTTP status.
 pub fn has_failed(protocol: Protocol, answer: &Answer) -> bool {
     let mut fields = answer.trailers.as_deref().into_iter().chain([&answer.headers]);
     if let Some(status) = fields.find_map(|fields| fields.get(&GRPC_STATUS)) {
@@ -49,7 +49,7 @@ pub fn failure_in(fields: &HeaderMap) -> Option<Outcome> {
     grpc_failure(fields.get(&GRPC_STATUS)?.as_bytes())
 }
 
-/// What a `grpc-status` says, unless it is 0.
+/// The failure that a `grpc-status` stands for; `None` for status 0.
 pub fn grpc_failure(status: &[u8]) -> Option<Outcome> {
     match str::from_utf8(status).ok().and_then(|text| text.parse().ok()) {
         Some(0) => None,
@@ -58,12 +58,12 @@ pub fn grpc_failure(status: &[u8]) -> Option<Outcome> {
     }
 }
 
-/// What gRPC says of an error, for a person.
+/// The error message of gRPC, decoded.
 pub fn grpc_message(fields: &HeaderMap) -> Option<String> {
     decoded(fields.get(&GRPC_MESSAGE)?.as_bytes())
 }
 
-/// What an answer that was kept says of its error, in the protocols of gRPC.
+/// The error message in a stored response, in the gRPC protocols.
 pub fn kept_message(protocol: Protocol, answer: &Answer) -> Option<String> {
     let mut fields = answer.trailers.as_deref().into_iter().chain([&answer.headers]);
     let body = answer.body.as_deref().unwrap_or_default();

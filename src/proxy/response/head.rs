@@ -1,7 +1,7 @@
-//! The head of an upstream's answer: what it amounts to, and whether it is passed on.
+//! The head of an upstream's response: how it is classified, and whether it is passed on.
 //!
-//! And its end, where RPC says how the call went. Attempts without an answer, and the decision on
-//! a retry itself, are in [`crate::proxy::attempt`].
+//! Also the response's end, where RPC reports how the call went. Attempts without a response, and
+//! the decision on a retry, are in [`crate::proxy::attempt`].
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -27,7 +27,7 @@ use crate::time::{Clock, Moment};
 
 const JSON: &[u8] = b"application/json";
 
-/// The head of an attempt's answer, before anything of it is passed on.
+/// Handles the head of an attempt's response, before any of it is passed on.
 ///
 /// # Errors
 /// As [`response::well_formed::check`] and [`judge`].
@@ -39,7 +39,7 @@ pub fn on_head(
 ) -> Result<()> {
     let Some(route) = ctx.route.clone() else { return Ok(()) };
     response::well_formed::check(session, &route, head)?;
-    // The version is each hop's own (RFC 9110, section 2.5).
+    // Each hop sets its own version (RFC 9110, section 2.5).
     head.set_version(Version::HTTP_11);
     let status = head.status.as_u16();
     let took = now.since(ctx.attempt.started);
@@ -50,7 +50,7 @@ pub fn on_head(
     }
     judge(session, ctx, &route, head, now)?;
     if ctx.body.call.is_some() {
-        // What is remembered of a message is its JSON.
+        // The record gets a message as its JSON.
         let capture = route.capture.as_ref();
         ctx.body.response_tap = capture.and_then(|c| c.response(Some(JSON), None));
         return response::transcode::begin(session, ctx, head);
@@ -62,7 +62,7 @@ pub fn on_head(
             head.set_status(status)?;
         }
     } else if status >= 400 && !ctx.protocol.is_spoken_by(content_type(&head.headers)) {
-        // Also where there is nothing to translate, and a refusal takes its place.
+        // Also if there is no body to translate and a refusal replaces the response.
         if !exchange::sent::has_body(session, head) {
             attempt::conclude::answered(ctx, now);
         }
@@ -72,15 +72,15 @@ pub fn on_head(
         let content_type = head.headers.get(CONTENT_TYPE);
         let length = exchange::fields::content_length(&head.headers);
         let tap = capture.response(content_type.map(|v| v.as_bytes()), length);
-        // Of an error that is translated, it has gone.
+        // `begin_translation` has removed the encoding of an error that is translated.
         let encoding = Encoding::of(&head.headers, CONTENT_ENCODING);
         ctx.body.response_tap = tap.and_then(|tap| tap.encoded(encoding));
     }
     Ok(())
 }
 
-/// The upstream has agreed to a WebSocket: the attempt has succeeded, and what passes from now on has
-/// no other limit than its own on silence.
+/// The upstream has agreed to a WebSocket. The attempt has succeeded, and from now on only the
+/// tunnel's idle timeout applies.
 pub fn begin_tunnel(ctx: &mut Context, now: Moment) {
     attempt::conclude::answered(ctx, now);
     ctx.deadline = None;
@@ -91,8 +91,8 @@ pub fn begin_tunnel(ctx: &mut Context, now: Moment) {
     }
 }
 
-/// Where a status of gRPC may be retried, and the client has nothing more to say, it gets the head
-/// together with what follows it: a failure that has no message can be taken back then.
+/// Holds the head back until more of the response arrives, if a gRPC status can be retried and the
+/// client's request is complete. A call that fails without a message can then still be retried.
 fn await_trailers(session: &mut Session, ctx: &Context, route: &Route, head: &ResponseHeader) {
     let Some(retry) = &route.retry else { return };
     if !retry.config.on.names_grpc() || !is_grpc(&head.headers) {
@@ -105,7 +105,7 @@ fn await_trailers(session: &mut Session, ctx: &Context, route: &Route, head: &Re
     }
 }
 
-/// The end of an answer that has trailers: in gRPC, what it amounts to.
+/// Handles the end of a response that has trailers. In gRPC they say how the call ended.
 ///
 /// # Errors
 /// [`RETRY`] for another attempt.
@@ -129,10 +129,10 @@ pub fn on_trailers(
     Ok(())
 }
 
-/// A piece of an answer's body: it may say that the call failed.
+/// Handles a piece of a response's body, which may report that the call failed.
 ///
 /// # Errors
-/// [`RETRY`] for another attempt, where nothing of this one has gone to the client.
+/// [`RETRY`] for another attempt, if none of this response has gone to the client.
 pub fn on_body(session: &mut Session, ctx: &mut Context, piece: Option<&Bytes>) -> Result<()> {
     let (Some(end), Some(piece)) = (&mut ctx.body.rpc_end, piece) else { return Ok(()) };
     let Some(failure) = end.pass(piece) else { return Ok(()) };
@@ -148,7 +148,7 @@ pub fn on_body(session: &mut Session, ctx: &mut Context, piece: Option<&Bytes>) 
     Ok(())
 }
 
-/// The end of an answer that began well says that the call failed.
+/// A response that began as a success reports at its end that the call failed.
 fn call_failed(
     ctx: &mut Context,
     outcome: Outcome,
@@ -161,7 +161,8 @@ fn call_failed(
     ctx.end.rpc_failed = true;
 }
 
-/// Another attempt, if the policy wants one and nothing of this one has gone to the client.
+/// Asks for another attempt, if the policy allows one and none of this response has gone to the
+/// client.
 fn retry_call(
     session: &mut Session,
     ctx: &mut Context,
@@ -178,12 +179,12 @@ fn retry_call(
     Ok(())
 }
 
-/// An attempt has been answered: tell whoever cannot wait for the end of the answer, and decide
-/// what becomes of it.
+/// Classifies an attempt by its response's head, and decides what becomes of it. A failure is
+/// reported to the breakers at once, not at the end of the response.
 ///
 /// # Errors
-/// [`RETRY`] for another attempt, here or elsewhere; [`REJECTED`] where the answer of the route's
-/// fallback takes its place.
+/// [`RETRY`] for another attempt, at this upstream or the fallback; [`REJECTED`] if the route's
+/// fallback response replaces this one.
 pub fn judge(
     session: &mut Session,
     ctx: &mut Context,
@@ -224,10 +225,10 @@ pub fn judge(
     Ok(())
 }
 
-/// The upstream answered with this head.
+/// The outcome according to the head.
 ///
-/// A gRPC status counts where it is in the head: that of an answer without a message
-/// ("Trailers-Only" in the gRPC protocol over HTTP/2), which most failures are.
+/// A gRPC status in the head counts: it is there in a response without a message ("Trailers-Only"
+/// in the gRPC protocol over HTTP/2), as most failures are.
 fn classify(head: &ResponseHeader) -> Outcome {
     let response = Outcome::Response(head.status.as_u16());
     if !is_grpc(&head.headers) {
@@ -236,15 +237,15 @@ fn classify(head: &ResponseHeader) -> Outcome {
     failure_in(&head.headers).unwrap_or(response)
 }
 
-/// Whether a body may follow an upstream's head. In gRPC none does where the head says how the call
-/// ended.
+/// Whether a body may follow an upstream's head. In gRPC none does if the head already says how the
+/// call ended.
 pub fn has_body(session: &Session, head: &ResponseHeader) -> bool {
     let is_trailers_only = is_grpc(&head.headers) && head.headers.contains_key(&GRPC_STATUS);
     exchange::sent::has_body(session, head) && !is_trailers_only
 }
 
-/// Whether a policy calls an answer a failure; of any other nobody needs to hear before its last
-/// byte.
+/// Whether any policy of the route counts the outcome as a failure. Other outcomes are reported
+/// only at the end of the response.
 fn is_failure(ctx: &Context, route: &Route, outcome: Outcome) -> bool {
     let breakers = attempt::breakers::breakers(ctx.diverted.as_ref(), route);
     let counted = breakers.into_iter().flatten().any(|b| b.config().failure_on.matches(outcome));

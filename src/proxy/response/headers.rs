@@ -1,4 +1,5 @@
-//! Header fields on their way to the client: hop-by-hop fields out, ids and limits in.
+//! Response headers on their way to the client: hop-by-hop fields are removed, ids and limits
+//! added.
 
 use http::header::{
     CONNECTION, HeaderName, PROXY_AUTHENTICATE, TRAILER, TRANSFER_ENCODING, UPGRADE,
@@ -19,7 +20,7 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 const HOP_BY_HOP: [HeaderName; 6] =
     [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHENTICATE, TRAILER, UPGRADE];
 
-/// Write the response as the client shall see it: hop-by-hop fields out, ids in.
+/// Rewrites the response's head into the form in which the client gets it.
 pub fn prepare_response(
     session: &mut Session,
     response: &mut ResponseHeader,
@@ -27,7 +28,7 @@ pub fn prepare_response(
 ) -> Result<()> {
     let old = session.req_header().version == Version::HTTP_10;
     if old && response.remove_header(&TRANSFER_ENCODING).is_some() {
-        // It knows no chunks: its bodies end with the connection (RFC 9112, section 6.1).
+        // HTTP/1.0 has no chunks: its bodies end with the connection (RFC 9112, section 6.1).
         session.set_keepalive(None);
     }
     with_headers(response, |headers, status| {
@@ -54,11 +55,11 @@ fn retry_info(ctx: &Context) -> HeaderValue {
         info.push_str(", stopped=");
         info.push_str(reason);
     }
-    // A number and a name of ours are a header's value.
+    // A number and the gateway's own words always form a header value.
     HeaderValue::try_from(info).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
-/// Change a response's headers at once; as for requests, the case of their names is let go.
+/// Changes a response's headers in one step; as in requests, the case of their names is dropped.
 pub fn with_headers(
     response: &mut ResponseHeader,
     change: impl FnOnce(&mut HeaderMap, StatusCode),
@@ -69,7 +70,7 @@ pub fn with_headers(
     *response = parts.into();
 }
 
-/// RFC 9110, section 7.6.1. `Transfer-Encoding` stays: Pingora frames the body by it.
+/// RFC 9110, section 7.6.1. `Transfer-Encoding` stays, because Pingora frames the body by it.
 fn strip_hop_by_hop(headers: &mut HeaderMap, status: StatusCode) {
     if status == StatusCode::SWITCHING_PROTOCOLS {
         return;

@@ -1,4 +1,4 @@
-//! The response to a request with an idempotency key, kept for whoever sends the key again.
+//! The response to a request with an idempotency key, stored for later requests with that key.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ pub fn sending(ctx: &mut Context) {
     }
 }
 
-/// What has become of an attempt.
+/// Notes how an attempt ended.
 pub fn attempted(ctx: &mut Context, outcome: Outcome) {
     let Some(keyed) = &mut ctx.keyed else { return };
     let idempotency = ctx.route.as_ref().and_then(|route| route.idempotency.as_ref());
@@ -37,8 +37,8 @@ pub fn attempted(ctx: &mut Context, outcome: Outcome) {
     }
 }
 
-/// The upstream's answer is about to begin. It is kept from here on, or, if the upstream says that
-/// it has done nothing, the key is given back.
+/// The response is about to begin. It is collected from here on; or, if the upstream says that it
+/// has not processed the request, the key is released.
 pub async fn begin(ctx: &mut Context, head: &ResponseHeader, has_body: bool) {
     let Some(keyed) = ctx.keyed.as_mut() else { return };
     let Some(lease) = keyed.lease.take() else { return };
@@ -60,7 +60,7 @@ pub async fn begin(ctx: &mut Context, head: &ResponseHeader, has_body: bool) {
     ctx.guard(ctx.next_deadline());
 }
 
-/// A chunk of the answer, as the client gets it. The last one waits for the store.
+/// Collects a chunk of the response, as the client gets it. The last chunk waits for the store.
 pub fn collect(ctx: &mut Context, chunk: Option<&Bytes>, end: bool) {
     let Some(keyed) = ctx.keyed.as_mut() else { return };
     let Some((_, collected)) = &mut keyed.answer else { return };
@@ -73,8 +73,8 @@ pub fn collect(ctx: &mut Context, chunk: Option<&Bytes>, end: bool) {
         *collected = Vec::new();
     }
     let orders = ctx.connection.as_ref().and_then(|connection| connection.orders.as_ref());
-    // A client of HTTP/1.1 has all of it with the last byte of its length, and is not told what an
-    // upstream of HTTP/2 says after that.
+    // An HTTP/1.1 client has the whole response with the last byte of its length, and gets no
+    // trailers, even if an HTTP/2 upstream sends them.
     let end = end || (orders.is_none() && keyed.length == Some(collected.len() as u64));
     if end
         && let Some((mut answer, collected)) = keyed.answer.take()
@@ -91,15 +91,15 @@ pub fn collect(ctx: &mut Context, chunk: Option<&Bytes>, end: bool) {
     }
 }
 
-/// What comes after the last chunk, which is told of later.
+/// Notes the trailers, which arrive before the call for the end of the body.
 pub fn end_with(ctx: &mut Context, trailers: &HeaderMap) {
     if let Some(keyed) = &mut ctx.keyed {
         keyed.trailers = Some(trailers.clone());
     }
 }
 
-/// The exchange is over. An answer of HTTP/2 that ends with its head is known to have no body only
-/// now.
+/// The exchange is over. Only now is it certain that an HTTP/2 response which ended with its head
+/// has no body.
 pub fn ended(ctx: &mut Context, well: bool) {
     let Some(keyed) = ctx.keyed.as_mut() else { return };
     if well
@@ -109,7 +109,7 @@ pub fn ended(ctx: &mut Context, well: bool) {
         && !keyed.outgrown
     {
         answer.body = Some(Bytes::new());
-        // Nobody waits for it: the client has its answer.
+        // The gateway does not wait for the store: the client already has its response.
         drop(lease.keep(answer, grace(ctx)));
     }
 }
@@ -119,8 +119,8 @@ fn largest(route: Option<&Route>) -> u64 {
     idempotency.map_or(0, |idempotency| idempotency.config.max_answer.0)
 }
 
-/// How long the store may take for what has become of a request. Its time is not the upstream's, nor
-/// the client's: the request's deadline waits for it.
+/// How long the store may take. This time does not count against the upstream or the client, so the
+/// request's deadline is moved to allow for it.
 fn grace(ctx: &Context) -> Duration {
     let within = *ctx.snapshot.config.record.commit_timeout;
     let until = Clock::now() + within;
@@ -128,8 +128,9 @@ fn grace(ctx: &Context) -> Duration {
     within
 }
 
-/// The gateway answers in its own name. The key is given back if nothing was sent; where the
-/// upstream did answer, this is its answer; of anything else nobody knows what became.
+/// Settles the key of a request that the gateway itself responds to. If nothing was sent to an
+/// upstream, the key is released. If the upstream did respond, this response is stored. Otherwise
+/// the outcome is unknown, and the key stays undecided.
 pub async fn settle(ctx: &mut Context, rejection: &Rejection, rendered: &Rendered) {
     let Some(lease) = ctx.keyed.as_mut().and_then(|keyed| keyed.lease.take()) else { return };
     let within = grace(ctx);

@@ -1,7 +1,7 @@
-//! What an answer says about its route's limits, and what a replay gets back of them.
+//! The rate limit headers of a response, and the quota that a replay gives back.
 //!
-//! The values are made in [`Fields`](crate::policy::rate_limit::Fields); here they meet the answer. They are written
-//! before the route's own edits, which may therefore take them out again.
+//! [`Fields`](crate::policy::rate_limit::Fields) prepares the values. They are written before the
+//! route's own edits, so a route can remove them.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora_proxy::Session;
@@ -20,8 +20,7 @@ const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const STANDING: HeaderName = HeaderName::from_static("ratelimit");
 
-/// The request is answered from what was kept: give back what it took at `counted` of the limits that
-/// want it so.
+/// Gives back what a replayed request took at `counted` of the limits that do not count replays.
 pub fn forgive(session: &Session, ctx: &mut Context, counted: Moment) {
     let Some(route) = &ctx.route else { return };
     let limiters = &route.policies.rate_limits;
@@ -41,7 +40,7 @@ pub fn forgive(session: &Session, ctx: &mut Context, counted: Moment) {
     }
 }
 
-/// Add what the configuration wants of it. Nothing is allocated where that is nothing.
+/// Adds the headers that the configuration asks for. Allocates nothing if it asks for none.
 pub fn write(headers: &mut HeaderMap, ctx: &Context) {
     let (Some(standing), Some(route)) = (&ctx.standing, &ctx.route) else { return };
     let wanted = &ctx.snapshot.config.rate_limit_headers;
@@ -59,7 +58,7 @@ pub fn write(headers: &mut HeaderMap, ctx: &Context) {
         headers.insert(BURST, bucket.burst.clone());
         headers.insert(RATE, bucket.rate.clone());
     }
-    // Lists: what the upstream says of its own limits, under its own names, stays true.
+    // Appended: the upstream's own limits, under their own names, remain valid.
     if wanted.ietf
         && let Some(policy) = route.limit_fields.policy()
         && let Some(value) = route.limit_fields.standing(standing)
@@ -69,7 +68,8 @@ pub fn write(headers: &mut HeaderMap, ctx: &Context) {
     }
 }
 
-/// `X-RateLimit-*`, in place of an upstream's: they hold one limit. `Reset` in seconds from now.
+/// `X-RateLimit-*`, replacing an upstream's, because they can state only one limit. `Reset` is in
+/// seconds from now.
 fn write_plain(headers: &mut HeaderMap, verdict: &Verdict) {
     headers.insert(LIMIT, HeaderValue::from(verdict.limit));
     headers.insert(REMAINING, HeaderValue::from(verdict.remaining));

@@ -1,8 +1,8 @@
-//! The end of an answer of RPC that is part of its body: the trailers of gRPC-Web, and the last
-//! envelope of a stream of Connect. What fails there has the status 200 all the same.
+//! The end of an RPC response that is part of its body: the trailers of gRPC-Web, and the last
+//! envelope of a Connect stream. A call that fails there has HTTP status 200.
 //!
-//! Looked at on its way to the client, never changed or held back; only the end itself is kept until it is
-//! complete.
+//! The body is read on its way to the client, never changed or held back; only the end itself is
+//! kept until it is complete.
 //!
 //! Sources: "gRPC-Web" (Message framing), the Connect protocol (Streaming-Response,
 //! EndStreamResponse).
@@ -19,44 +19,45 @@ use crate::proxy::request::envelopes::{COMPRESSED, Walk};
 use crate::proxy::{dialect, request, response};
 use crate::transcode::wire;
 
-/// The flag of the envelope that ends an answer, in each of the two protocols.
+/// The flag of the envelope that ends a response, in each of the two protocols.
 const WEB_TRAILERS: u8 = 0x80;
 const END_STREAM: u8 = 0b10;
-/// The longest end that is read, before inflation and after it; no client takes as much metadata.
+/// Limit on the end in bytes, before inflation and after it; no client accepts as much metadata.
 const LONGEST: usize = 64 * 1024;
-/// How the content types of answers in Base64 begin.
+/// Prefix of the content types of responses in Base64.
 const BASE64: &[u8] = b"application/grpc-web-text";
-/// In Base64, four characters are three bytes.
+/// Four characters of Base64 are three bytes.
 const QUAD: usize = 4;
 
-/// What an answer's end says of a call that failed.
+/// A failed call, according to the response's end.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Failure {
     pub outcome: Outcome,
     pub message: Option<String>,
-    /// Of gRPC-Web: what else is there.
+    /// In gRPC-Web, the other trailers.
     pub trailers: HeaderMap,
-    /// A message came before it.
+    /// A message preceded the failure.
     pub late: bool,
 }
 
-/// Where in its body an answer is.
+/// Reads a response's body to find how its call ended.
 pub struct RpcEnd {
     flag: u8,
     encoding: Encoding,
     walk: Walk,
-    /// The end as far as it is there.
+    /// The part of the end that has arrived.
     end: Option<Vec<u8>>,
-    /// Of a body in Base64: the characters that are not four yet.
+    /// In a Base64 body, the characters that do not make a group of four yet.
     quad: Option<Vec<u8>>,
-    /// A message has come.
+    /// A message has arrived.
     late: bool,
-    /// There is nothing more to learn.
+    /// The rest of the body need not be read.
     over: bool,
 }
 
 impl RpcEnd {
-    /// For an answer with these headers to a caller of `protocol`; `None` if its body does not tell.
+    /// For a response with these headers to a client of `protocol`; `None` if its body does not
+    /// report the end.
     pub fn of(protocol: Protocol, headers: &HeaderMap) -> Option<Self> {
         let flag = match protocol {
             Protocol::GrpcWeb | Protocol::GrpcWebText => WEB_TRAILERS,
@@ -79,13 +80,13 @@ impl RpcEnd {
         })
     }
 
-    /// The next piece of the body. Says once that the call has failed, as soon as that is certain.
+    /// Reads the next piece of the body. Returns a failure once, as soon as it is certain.
     pub fn pass(&mut self, piece: &[u8]) -> Option<Failure> {
         if self.over {
             return None;
         }
         let (bytes, is_sound) = self.decoded(piece);
-        // The client cannot read what follows either.
+        // After invalid Base64 the client cannot read the rest either.
         self.over = !is_sound;
         let mut rest = &bytes[..];
         while !rest.is_empty() {
@@ -94,7 +95,8 @@ impl RpcEnd {
                 let room = LONGEST - end.len();
                 end.extend_from_slice(&message[..message.len().min(room)]);
             }
-            // Whatever follows the end is not a part of it, and may come in the same piece.
+            // The end is complete here. Bytes after it are not part of it, and may arrive in the
+            // same piece.
             if (begun.is_some() || self.walk.is_past_message())
                 && let Some(end) = self.end.take()
             {
@@ -115,7 +117,7 @@ impl RpcEnd {
         None
     }
 
-    /// The bytes that a piece of the body stands for, and whether all of it is Base64 where it should be.
+    /// Decodes a piece of the body, if it is in Base64; and whether all of it is valid.
     fn decoded<'a>(&mut self, piece: &'a [u8]) -> (Cow<'a, [u8]>, bool) {
         let Some(quad) = &mut self.quad else { return (Cow::Borrowed(piece), true) };
         quad.extend_from_slice(piece);
@@ -123,7 +125,7 @@ impl RpcEnd {
         let decoded = match wire::of_base64(&quad[..whole]) {
             Ok(bytes) => (Cow::Owned(bytes), true),
             Err(_) => {
-                // As much as if it had come in smaller pieces.
+                // Decodes as much as if it had arrived in smaller pieces.
                 let quads = quad.chunks_exact(QUAD).map_while(|quad| wire::of_base64(quad).ok());
                 (Cow::Owned(quads.flatten().collect()), false)
             }
@@ -132,7 +134,7 @@ impl RpcEnd {
         decoded
     }
 
-    /// What the end says. Of one that cannot be read, as of none, nothing is known.
+    /// The failure that the end reports. An unreadable end reports none.
     fn failure(&self, end: &[u8]) -> Option<Failure> {
         let end = match self.encoding {
             Encoding::Identity => Cow::Borrowed(end),
@@ -186,7 +188,7 @@ mod tests {
         [&[flags], &length[..], data].concat()
     }
 
-    /// What is learned of a body in pieces of each size; the same every time.
+    /// What is learned from a body in pieces of each size, which must be the same every time.
     fn learned(protocol: Protocol, body: &[u8]) -> Option<(u8, Option<String>)> {
         let of_size = |size| {
             let mut end = RpcEnd::of(protocol, &headers(protocol)).expect("an end");
@@ -255,7 +257,7 @@ mod tests {
     #[test]
     fn a_compressed_end_is_read_and_a_bomb_is_not() {
         let packed = |data: &[u8]| Coding::Gzip.write(data).expect("gzip");
-        // What is short is left as it is.
+        // Too short to be worth compressing, so it is left as it is.
         let failed = [FAILED, b"x: ", &[b'a'; 200]].concat();
         assert_eq!(learned(Protocol::GrpcWeb, &frame(0x81, &packed(&failed))), not_now());
         let bomb = [&b"grpc-status: 14\r\nx: "[..], &vec![b'a'; LONGEST]].concat();

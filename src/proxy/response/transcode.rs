@@ -1,8 +1,8 @@
-//! Calls of RPC that became plain HTTP with JSON, or the other way round: the answer's half.
+//! Transcoded calls, RPC to plain HTTP with JSON or the other way round: the response's half.
 //!
-//! Only the whole answer tells what the caller gets, status included. So its head is kept from
-//! the client, its body collected, and the answer written once the attempt is over: until then an
-//! attempt that fails can be taken back.
+//! Only the complete response decides what the caller gets, status included. So the head is held
+//! back, the body collected, and the response written once the attempt is over. Until then an
+//! attempt that fails can be retried.
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName};
@@ -29,16 +29,16 @@ use crate::transcode::{Codec, Fault, Method, wire};
 pub const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 pub const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 pub const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
-/// What surrounds a message of gRPC.
+/// Length in bytes of the prefix of a gRPC message.
 const FRAME: u64 = 5;
-/// Why an answer cannot be read.
+/// Why a response cannot be read.
 const COMPRESSED: &str = "it is compressed by an encoding that is not read here";
 const GRPC_OK: HeaderValue = HeaderValue::from_static("0");
 
-/// The head of an answer: take it, and leave one that no client sees.
+/// Keeps the head of a response, and leaves Pingora one that is never sent.
 pub fn begin(session: &mut Session, ctx: &mut Context, head: &mut ResponseHeader) -> Result<()> {
     let Some(call) = &mut ctx.body.call else { return Ok(()) };
-    // None was asked for; gzip and deflate are read all the same.
+    // The gateway asks for no encoding, but reads gzip and deflate all the same.
     let unknown = Encoding::of(&head.headers, CONTENT_ENCODING) == Encoding::Unknown;
     if unknown && head.status.is_success() {
         return Err(unreadable(ctx, COMPRESSED));
@@ -51,7 +51,8 @@ pub fn begin(session: &mut Session, ctx: &mut Context, head: &mut ResponseHeader
     if too_long {
         return Err(too_large(ctx));
     }
-    // An informational head ends nothing; those of HTTP/2 are never sent, these shall not be.
+    // Pingora does not end a response after an informational head, and sends none over HTTP/2. Over
+    // HTTP/1 it must not send this one.
     if let ServerSession::H1(downstream) = session.as_downstream_mut() {
         downstream.set_ignore_info_resp(true);
     }
@@ -59,7 +60,7 @@ pub fn begin(session: &mut Session, ctx: &mut Context, head: &mut ResponseHeader
     if ended { collect(&mut None, true, ctx) } else { Ok(()) }
 }
 
-/// A piece of an answer's body; with the last one, plain HTTP has said everything.
+/// Collects a piece of a response's body. With the last one a plain HTTP response is complete.
 pub fn collect(body: &mut Option<Bytes>, end: bool, ctx: &mut Context) -> Result<()> {
     let Some(call) = &mut ctx.body.call else { return Ok(()) };
     let Call { way, answer: Some(answer), .. } = &mut **call else { return Ok(()) };
@@ -70,7 +71,7 @@ pub fn collect(body: &mut Option<Bytes>, end: bool, ctx: &mut Context) -> Result
         } else if answer.head.status.is_success() {
             return Err(too_large(ctx));
         }
-        // What an error says beyond it is dropped.
+        // The rest of an error that is too long is dropped.
     }
     match (end, way) {
         (true, Way::ToHttp { .. }) => conclude(ctx),
@@ -78,7 +79,7 @@ pub fn collect(body: &mut Option<Bytes>, end: bool, ctx: &mut Context) -> Result
     }
 }
 
-/// The trailers of an answer: gRPC has said everything.
+/// The trailers of a response: a gRPC response is complete.
 pub fn end(trailers: &HeaderMap, ctx: &mut Context) -> Result<()> {
     let Some(call) = &mut ctx.body.call else { return Ok(()) };
     if let Some(answer) = &mut call.answer {
@@ -87,7 +88,7 @@ pub fn end(trailers: &HeaderMap, ctx: &mut Context) -> Result<()> {
     conclude(ctx)
 }
 
-/// All of an answer is there: what the client gets of it, unless it is an error. Once.
+/// The response is complete: converts a success to what the client gets, once.
 fn conclude(ctx: &mut Context) -> Result<()> {
     let Some(call) = &mut ctx.body.call else { return Ok(()) };
     let Call { way, answer: Some(answer), .. } = &mut **call else { return Ok(()) };
@@ -126,7 +127,7 @@ fn conclude(ctx: &mut Context) -> Result<()> {
     Ok(())
 }
 
-/// The upstream's JSON as the body of an answer; and as what the record sees of it.
+/// The upstream's JSON as a response body in the caller's protocol, and as JSON for the record.
 fn of_json(
     method: &Method,
     (codec, framing): (Codec, Framing),
@@ -143,8 +144,8 @@ fn of_json(
     Ok((wire::wrap(framing, message).into(), seen))
 }
 
-/// An answer that is complete, and none: another attempt may bring a better one. Said once in a
-/// while, because it is the upstream that must be mended, or the descriptors.
+/// A complete response that is not a valid message; another attempt may get a valid one. Logged
+/// rarely: the upstream, or the descriptors, must be corrected.
 fn unreadable(ctx: &Context, why: &str) -> Box<Error> {
     complain(ctx, why);
     Error::new_up(UNREADABLE)
@@ -165,8 +166,7 @@ fn too_large(ctx: &mut Context) -> Box<Error> {
 }
 
 impl Answer {
-    /// Undo how the upstream has encoded its body, once. An error that cannot be read is one all the
-    /// same.
+    /// Decodes the upstream's body, once. An error whose body cannot be decoded is still an error.
     fn inflate(&mut self, limit: usize) -> Result<(), Fault> {
         let encoding = Encoding::of(&self.head.headers, CONTENT_ENCODING);
         if encoding == Encoding::Identity {
@@ -181,7 +181,7 @@ impl Answer {
         Ok(())
     }
 
-    /// In the trailers, or in the head of an answer that has nothing else.
+    /// A field of the trailers, or of the head of a response that has no trailers.
     fn grpc_field(&self, name: &HeaderName) -> Option<&str> {
         let trailers = self.trailers.as_ref().and_then(|trailers| trailers.get(name));
         trailers.or_else(|| self.head.headers.get(name))?.to_str().ok()
@@ -191,7 +191,7 @@ impl Answer {
         self.grpc_field(&GRPC_STATUS)?.parse().ok()
     }
 
-    /// In the caller's protocol; and the head it came with.
+    /// The response in the caller's protocol, with the upstream's head.
     pub fn render(
         mut self,
         session: &Session,
@@ -223,14 +223,14 @@ impl Answer {
     }
 }
 
-/// What plain HTTP gets for an upstream's `OK`.
+/// The status a plain HTTP caller gets for an upstream's `OK`.
 fn ok(ctx: &Context) -> u16 {
     let route = ctx.route.as_ref().filter(|_| ctx.protocol == Protocol::Http);
     let status = route.and_then(|route| route.config.status_map.get(200));
     status.map_or(200, |status| status.as_u16())
 }
 
-/// A message, framed, as a good answer.
+/// A message, framed, as a successful response.
 fn success(session: &Session, codec: Codec, framing: Framing, body: Bytes) -> Rendered {
     let mut headers = vec![(CONTENT_TYPE, content_type(session, codec))];
     if framing == Framing::Grpc {
@@ -239,8 +239,8 @@ fn success(session: &Session, codec: Codec, framing: Framing, body: Bytes) -> Re
     Rendered::new(200, headers, body)
 }
 
-/// A fallback's JSON in the caller's protocol, as an upstream's would be; `None` where it cannot be
-/// said there.
+/// A fallback's JSON in the caller's protocol, converted like an upstream's; `None` if it does not
+/// fit the method's response.
 pub fn stand_in(session: &Session, ctx: &Context, fallback: Rendered) -> Option<Rendered> {
     let Some(transcoder) = ctx.route.as_ref().and_then(|route| route.transcoder.as_ref()) else {
         return Some(fallback);
@@ -265,7 +265,7 @@ pub fn stand_in(session: &Session, ctx: &Context, fallback: Rendered) -> Option<
     Some(success(session, codec, framing, body))
 }
 
-/// The request's own; a Connect GET has none, and names its codec in the query.
+/// The request's content type. A Connect GET has none, and names its codec in the query.
 fn content_type(session: &Session, codec: Codec) -> HeaderValue {
     let by_codec = || match codec {
         Codec::Json => HeaderValue::from_static("application/json"),

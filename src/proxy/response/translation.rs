@@ -1,4 +1,4 @@
-//! An upstream's error, written again in the caller's protocol.
+//! An upstream's error, rewritten in the caller's protocol.
 
 use std::time::Duration;
 
@@ -33,9 +33,12 @@ pub fn codes(ctx: &Context) -> &ErrorCodes {
     ctx.route.as_ref().map_or(&GATEWAY, |route| &route.config.error_codes)
 }
 
-/// An upstream's plain HTTP error is about to become one of the caller's protocol: fix its head,
-/// and have its body collected. An error without a body becomes a refusal, because the caller
-/// must find a code in it; so does one for gRPC where no trailers can be sent.
+/// Prepares to translate an upstream's plain HTTP error to the caller's protocol: rewrites its
+/// head, and has its body collected. An error without a body becomes a refusal, because the caller
+/// must find a code in it. So does an error for gRPC if no trailers can be sent.
+///
+/// # Errors
+/// [`REJECTED`], if the error becomes a refusal.
 pub fn begin_translation(
     session: &Session,
     response: &mut ResponseHeader,
@@ -52,7 +55,8 @@ pub fn begin_translation(
     let error = translation.error(codes(ctx), "");
     let is_connect = codes(ctx).is_connect(status);
     let Rendered { status, headers, .. } = reader(session, ctx).fail(&error);
-    // Of an upstream that speaks Connect already, whose body is still to come, it is the same.
+    // Such an upstream may speak Connect already, and its body, which is yet to come, then stays as
+    // it is.
     let is_json = response::grpc::content_type(&response.headers).starts_with(b"application/json");
     if !(ctx.protocol == Protocol::Connect && is_json && is_connect) {
         response.set_status(status)?;
@@ -67,7 +71,7 @@ pub fn begin_translation(
     Ok(())
 }
 
-/// An upstream's error as far as its head tells.
+/// An upstream's error, as far as it is known from its head.
 pub fn collected(head: &ResponseHeader) -> Translation {
     let after = head.headers.get(RETRY_AFTER).and_then(|v| v.to_str().ok()?.parse().ok());
     Translation {
@@ -78,7 +82,7 @@ pub fn collected(head: &ResponseHeader) -> Translation {
     }
 }
 
-/// All of an upstream's error, in the caller's protocol.
+/// A complete upstream error, in the caller's protocol.
 pub fn render_collected(session: &Session, ctx: &Context, error: &Translation) -> Rendered {
     let said = Said::in_body(&error.body);
     let mut error = error.error(codes(ctx), &said.message);
@@ -86,12 +90,12 @@ pub fn render_collected(session: &Session, ctx: &Context, error: &Translation) -
     reader(session, ctx).fail(&error)
 }
 
-/// An error of an upstream that speaks RPC, in the caller's protocol.
+/// An error of an RPC upstream, in the caller's protocol.
 pub fn render_error(session: &Session, ctx: &Context, code: RpcCode, message: &str) -> Rendered {
     reader(session, ctx).fail(&RpcError { code, message, retry_after: None })
 }
 
-/// The collected error in the caller's protocol: what goes in place of its body.
+/// The collected error in the caller's protocol: the body that replaces the upstream's.
 pub fn translate(session: &Session, ctx: &Context, translation: Translation) -> Bytes {
     let said = Said::in_body(&translation.body);
     if said.code.is_some() && ctx.protocol == Protocol::Connect {

@@ -1,8 +1,8 @@
-//! Whether an upstream's response can be passed on: what Pingora lets through, or refuses without
-//! saying why, is judged here.
+//! Checks whether an upstream's response can be passed on. This covers what Pingora lets through,
+//! and what it refuses without saying why.
 //!
-//! A response whose end two readers may see in two places is a 502 (RFC 9112, section 6.3), and the
-//! connection it came on is not used again.
+//! A response whose end is ambiguous is a 502 (RFC 9112, section 6.3), and its connection is not
+//! reused.
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderValue, StatusCode, Version};
@@ -17,7 +17,7 @@ use crate::proxy::request;
 use crate::runtime::snapshot::Route;
 
 const WEBSOCKET: &[u8] = b"websocket";
-/// What Pingora's parser says of a head with more fields than it takes.
+/// The error of Pingora's parser for a head with too many fields.
 const TOO_MANY: &str = "too many headers";
 
 const LENGTH: &str = "the upstream's response does not say clearly how long it is";
@@ -27,10 +27,10 @@ const SWITCHED: &str = "the upstream changed protocols, which it was not asked t
 const FIELDS: &str = "the upstream's response has more than 256 header fields";
 const MALFORMED: &str = "the upstream's response was malformed";
 
-/// Bring the head of a response into the form in which it may go on.
+/// Checks the head of a response, and corrects what can be corrected.
 ///
 /// # Errors
-/// An error of the upstream's, which [`flaw`] finds the words for.
+/// An error of the upstream, which [`flaw`] explains.
 pub fn check(session: &Session, route: &Route, head: &mut ResponseHeader) -> Result<()> {
     if head.status == StatusCode::SWITCHING_PROTOCOLS && !is_agreed(session, route, head) {
         return malformed(SWITCHED);
@@ -43,7 +43,8 @@ pub fn check(session: &Session, route: &Route, head: &mut ResponseHeader) -> Res
         Ok(Some(length)) => head.insert_header(CONTENT_LENGTH, length)?,
         Err(request::length::Invalid) => return malformed(LENGTH),
     }
-    // These have no body, and must not say how one is framed (RFC 9112, section 6.1; RFC 9110, 8.6).
+    // These have no body, so they must not describe its framing (RFC 9112, section 6.1; RFC 9110,
+    // 8.6).
     let without_body = matches!(
         head.status,
         StatusCode::SWITCHING_PROTOCOLS | StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
@@ -57,7 +58,7 @@ pub fn check(session: &Session, route: &Route, head: &mut ResponseHeader) -> Res
     Ok(())
 }
 
-/// Whether the client asked for the protocol that the upstream changes to, where the route lets it.
+/// Whether the client asked for the protocol that the upstream changes to, and the route allows it.
 fn is_agreed(session: &Session, route: &Route, head: &ResponseHeader) -> bool {
     let is_websocket = |value: Option<&HeaderValue>| {
         value.is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(WEBSOCKET))
@@ -68,7 +69,7 @@ fn is_agreed(session: &Session, route: &Route, head: &ResponseHeader) -> bool {
         && is_websocket(head.headers.get(UPGRADE))
 }
 
-/// What is wrong with how a response is coded, by the version it came in.
+/// What is wrong with a response's transfer coding, given its version.
 fn coding_flaw(headers: &HeaderMap, version: Version) -> Option<&'static str> {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     let coding = codings.next()?;
@@ -83,7 +84,7 @@ fn malformed(why: &'static str) -> Result<()> {
     Err(Error::explain(ErrorType::InvalidHTTPHeader, why).into_up())
 }
 
-/// The client of a request that ended with a malformed response is told what was wrong with it.
+/// Tells the client what was wrong with the response, if the request ends because of it.
 pub fn explain(ctx: &mut Context, flaw: Option<&'static str>) {
     if let Some(why) = flaw
         && let Some(Rejection::Attempt(Outcome::Protocol)) = ctx.end.rejection
@@ -92,8 +93,8 @@ pub fn explain(ctx: &mut Context, flaw: Option<&'static str>) {
     }
 }
 
-/// Why a response could not be passed on, fit for a client: nothing of the response is quoted. Where
-/// that says more than Pingora did, the error says so from now on, and with it the log.
+/// Why a response could not be passed on, in words fit for a client: nothing of the response is
+/// quoted. If this says more than Pingora's error did, the error and the log get it too.
 pub fn flaw(error: &mut Error) -> &'static str {
     let why = found(error);
     if why != MALFORMED {

@@ -1,16 +1,16 @@
-//! One fetch of a key set: the client, the bounds on what it reads, and what may go wrong.
+//! One fetch of a key set: the client, the limits on what it reads, and what can go wrong.
 
 use std::error::Error;
 
 use crate::policy::auth::{InvalidKeys, Jwks as Config};
 
-/// A larger document is refused. A key takes about 400 bytes.
+/// Limit on the document; a key takes about 400 bytes.
 pub(super) const MAX_DOCUMENT_BYTES: usize = 1024 * 1024;
 
-/// The document at the configured address.
+/// Fetches the document at the configured URL.
 ///
 /// # Errors
-/// There was no answer, it was not 200, or it is too large.
+/// There was no response, its status was not 200, or it is too large.
 pub(super) async fn document(
     client: &reqwest::Client,
     config: &Config,
@@ -29,7 +29,7 @@ pub(super) async fn document(
     Ok(document)
 }
 
-/// Why a fetch brought no keys.
+/// Why a fetch produced no keys.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FetchError {
     #[error("the request failed")]
@@ -44,13 +44,13 @@ pub(super) enum FetchError {
 
 impl From<reqwest::Error> for FetchError {
     fn from(error: reqwest::Error) -> Self {
-        // The address may have a token in its query.
+        // The URL may have a token in its query.
         FetchError::Transport(error.without_url())
     }
 }
 
 impl FetchError {
-    /// With its causes: the outermost one seldom says what to do.
+    /// The error with its causes: the outermost one seldom says what to do.
     pub(super) fn chain(&self) -> String {
         let mut text = self.to_string();
         let mut cause = self.source();
@@ -64,13 +64,15 @@ impl FetchError {
 }
 
 pub(super) fn client(config: &Config) -> Result<reqwest::Client, reqwest::Error> {
-    // Building a client panics where no provider is installed; being second is as good.
+    // Building a client panics if no provider is installed. If another one is installed already,
+    // that is fine.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let builder = reqwest::Client::builder()
         .user_agent(concat!("portcullis/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
         .http1_only()
-        // Whoever sets an environment variable must not become the source of keys.
+        // An environment variable must not be able to redirect the fetches to another source of
+        // keys.
         .no_proxy()
         .timeout(*config.timeout)
         // Between two refreshes a connection would only grow stale.
@@ -78,6 +80,6 @@ pub(super) fn client(config: &Config) -> Result<reqwest::Client, reqwest::Error>
     if config.url.is_encrypted() {
         return builder.build();
     }
-    // Without TLS a system without root certificates will do.
+    // Without TLS, the client must also work on a system without root certificates.
     builder.tls_certs_only([]).build()
 }

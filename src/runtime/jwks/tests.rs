@@ -1,4 +1,4 @@
-//! One key server on a port of its own, and what the task makes of its answers.
+//! A key server on its own port, and how the task handles its responses.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,10 +17,11 @@ use crate::policy::auth::testing::{
 use crate::policy::auth::{Denial, Now, Verifier, Wanted};
 use crate::time::Clock;
 
-/// Generous: only a broken promise waits this long.
+/// Long, because only a failing test waits this long.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Answers with its script, the last entry for ever. Each answer waits for a permit of `gate`.
+/// Responds according to its script; the last entry repeats. Each response waits for a permit of
+/// `gate`.
 struct Server {
     address: SocketAddr,
     hits: Arc<AtomicUsize>,
@@ -53,7 +54,7 @@ impl Server {
         self.hits.load(Ordering::SeqCst)
     }
 
-    /// A verifier of this server's keys and the task that fetches them.
+    /// A verifier with this server's keys, and the task that fetches them.
     fn client(&self, more: &str) -> (Verifier, Jwks) {
         let verifier = verifier(&format!(
             "jwt: {{issuer: auth-service, algorithms: [RS256], jwks: {{url: 'http://{}/keys', \
@@ -89,7 +90,7 @@ fn verify(verifier: &Verifier, signer: &Signer) -> Result<(), Denial> {
     verifier.verify(&bearer(&signer.sign(&claims())), now).map(|_| ())
 }
 
-/// Until fetch number `number` is over.
+/// Waits until fetch number `number` has ended.
 async fn finished(jwks: &Jwks, number: u64) {
     let mut finished = jwks.fetcher.finished.subscribe();
     let wait = finished.wait_for(|n| *n >= number);
@@ -292,7 +293,7 @@ async fn dropping_it_ends_the_fetching() {
     finished(&jwks, 1).await;
     let mut ended = jwks.fetcher.finished.subscribe();
     drop(jwks);
-    // The channel closes when the task has let go of its end.
+    // The channel closes when the task has dropped its end.
     let closed = async { while ended.changed().await.is_ok() {} };
     tokio::time::timeout(DEADLINE, closed).await.expect("the task ended");
 }

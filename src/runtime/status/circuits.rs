@@ -1,7 +1,7 @@
-//! Circuits by name, and the orders an operator gives them.
+//! Circuits by name, and the commands an operator gives them.
 //!
-//! An order holds until the next one, or until a reload changes the circuit's configuration. Who
-//! may give one is left to the admin listener.
+//! A command holds until the next one, or until a reload changes the circuit's configuration. The
+//! admin listener decides who may give one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::runtime::snapshot::Snapshot;
 use crate::runtime::status::{Answer, CircuitStatus, circuit};
 use crate::time::Clock;
 
-/// Whose circuit it is.
+/// Whether the circuit is a route's or an upstream's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
@@ -20,19 +20,20 @@ pub enum Scope {
     Upstream,
 }
 
-/// What is to become of it.
+/// What the operator wants of the circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
-    /// Every call is refused from now on.
+    /// From now on, every call is refused.
     Open,
-    /// Every call is let through from now on, whatever becomes of it.
+    /// From now on, every call is let through, whatever its outcome.
     Close,
-    /// The circuit decides by itself again, closed and with everything forgotten.
+    /// The circuit decides again, starting closed and with an empty window.
     Reset,
 }
 
-/// Carries out `order`: 200 with the circuit as it is then, or 404 where there is none.
+/// Carries out `order`. Responds 200 with the circuit's new state, or 404 if there is no such
+/// circuit.
 pub fn command(shared: &Shared, scope: Scope, name: &str, order: Order) -> Answer {
     let snapshot = shared.snapshot.load();
     let now = Clock::now();
@@ -44,20 +45,20 @@ pub fn command(shared: &Shared, scope: Scope, name: &str, order: Order) -> Answe
         Order::Close => breaker.force_closed(),
         Order::Reset => breaker.reset(now),
     }
-    // The name is one of the configuration's: it was found there.
+    // Safe to write as it is: it was found in the configuration.
     let state = breaker.state(now).as_str();
     log::info!("the circuit of {} {name} is {state} by order of an operator", scope.as_str());
     Answer::json(200, &circuit(&breaker, now))
 }
 
-/// Every circuit, by whose it is and by name.
+/// Every circuit, by scope and name.
 #[derive(serde::Serialize)]
 pub(super) struct All {
     routes: BTreeMap<String, CircuitStatus>,
     upstreams: BTreeMap<String, CircuitStatus>,
 }
 
-/// The circuits as they are now.
+/// The current state of the circuits.
 pub(super) fn all(shared: &Shared) -> All {
     let snapshot = shared.snapshot.load();
     let now = Clock::now();
@@ -72,7 +73,7 @@ pub(super) fn all(shared: &Shared) -> All {
     }
 }
 
-/// 404, with the reason.
+/// A 404 response, with the reason.
 pub fn no_circuit(error: &str) -> Answer {
     Answer::json(404, &serde_json::json!({ "error": error }))
 }
@@ -85,7 +86,7 @@ fn find(snapshot: &Snapshot, scope: Scope, name: &str) -> Option<Arc<Breaker>> {
 }
 
 impl Scope {
-    /// As in configuration, paths and metrics.
+    /// The scope's name in the configuration, paths and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Scope::Route => "route",

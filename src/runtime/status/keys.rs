@@ -1,4 +1,4 @@
-//! What `/status` says of the keys that tokens are checked with.
+//! What `/status` reports about the keys that tokens are checked with.
 
 use std::collections::BTreeMap;
 
@@ -11,9 +11,9 @@ use crate::time::Moment;
 /// The key set of one authority.
 #[derive(Serialize)]
 pub(super) struct KeysStatus {
-    /// Without any, requests with tokens of this authority are answered 503.
+    /// If zero, the gateway responds 503 to requests with tokens of this authority.
     keys: usize,
-    /// Since the issuer last confirmed them.
+    /// Seconds since the issuer last confirmed them.
     #[serde(skip_serializing_if = "Option::is_none")]
     confirmed_seconds_ago: Option<f64>,
     /// Why the last fetch failed.
@@ -21,7 +21,7 @@ pub(super) struct KeysStatus {
     error: Option<String>,
 }
 
-/// By authority; those whose keys are in the file have nothing to say.
+/// Key sets by authority. Authorities with keys in the configuration are left out.
 pub(super) fn of(snapshot: &Snapshot, now: Moment) -> BTreeMap<String, KeysStatus> {
     let authorities = snapshot.authorities.iter();
     let fetched = authorities.filter_map(|(name, authority)| {

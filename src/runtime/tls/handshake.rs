@@ -1,8 +1,8 @@
-//! What is known of the handshake under way, and of the session it begins or takes up again.
+//! Notes on the current handshake, and on the session that it begins or resumes.
 //!
-//! The parts of rustls that take part in a handshake (signing key, verifier of clients, ticketer)
-//! are shared by all connections and are not told which one they work for. They run within the
-//! connection's task: what they note there is its own.
+//! The parts of rustls that take part in a handshake (signing key, client verifier, ticketer) are
+//! shared by all connections and are not told which one they work for. But they run within the
+//! connection's task, so they keep their notes in a task-local variable.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -25,20 +25,21 @@ tokio::task_local! {
 
 #[derive(Default)]
 struct Notes {
-    /// The gateway has proved who it is: only full handshakes need that.
+    /// The gateway has proved its identity, which only full handshakes need.
     signed: Cell<bool>,
-    /// When the certificate expires that the client was verified by, in this handshake.
+    /// When the client's certificate expires, in seconds since 1970, if this handshake verified
+    /// one.
     verified: Cell<Option<u64>>,
-    /// Of the session that the client wants to take up again.
+    /// The terms of the session that the client asks to resume.
     offered: Cell<Option<Terms>>,
 }
 
-/// How long a session may last; in seconds since 1970.
+/// Limits of a session, in seconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
-    /// When its full handshake was. What takes it up again does not make it younger.
+    /// When its full handshake was. Resuming the session does not renew it.
     pub begun: u64,
-    /// When the client's certificate expires; `None` where it has none.
+    /// When the client's certificate expires; `None` if it has none.
     pub client_until: Option<u64>,
 }
 
@@ -57,13 +58,16 @@ pub struct Agreement {
 }
 
 impl Agreement {
-    /// As the metrics have it.
+    /// The value of the metric's label.
     pub fn kind(&self) -> &'static str {
         if self.resumed { "resumed" } else { "full" }
     }
 }
 
-/// `handshake`, and what was agreed on if it succeeds.
+/// Runs `handshake`, and returns with its result what was agreed on.
+///
+/// # Errors
+/// Those of `handshake`.
 pub async fn noted<T, E>(
     handshake: impl Future<Output = Result<T, E>>,
 ) -> Result<(T, Agreement), E> {
@@ -79,19 +83,19 @@ pub async fn noted<T, E>(
         .await
 }
 
-/// The terms of the session that the handshake under way leads to.
+/// The terms of the session that the current handshake leads to.
 pub(super) fn terms(now: u64) -> Terms {
     let noted = UNDER_WAY.try_with(|notes| notes.terms(now));
     noted.unwrap_or(Terms { begun: now, client_until: None })
 }
 
-/// The client has shown a ticket that can be read. It may still come to a full handshake, as for
-/// another name.
+/// The client has presented a ticket that can be opened. A full handshake may still follow, for
+/// example if the client asks for another name.
 pub(super) fn offered(terms: Terms) {
     note(|notes| notes.offered.set(Some(terms)));
 }
 
-/// Without a connection, as in a unit test, there is nowhere to note anything.
+/// Does nothing without a connection, as in a unit test.
 fn note(write: impl FnOnce(&Notes)) {
     let _ = UNDER_WAY.try_with(write);
 }
@@ -115,8 +119,8 @@ impl SigningKey for Key {
     }
 }
 
-/// A verifier of clients that notes until when their certificates are good: a session that is taken
-/// up again is not verified.
+/// A client verifier that notes when certificates expire, because a resumed session is not verified
+/// again.
 #[derive(Debug)]
 pub(super) struct Clients(pub(super) Arc<dyn ClientCertVerifier>);
 
@@ -140,7 +144,8 @@ impl ClientCertVerifier for Clients {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.0.verify_client_cert(leaf, intermediates, now)?;
-        // Pingora reads it by the same parser after the handshake, and panics if it cannot.
+        // Pingora parses the certificate with the same parser after the handshake, and panics if
+        // that fails.
         let (_, parsed) =
             X509Certificate::from_der(leaf).map_err(|_| CertificateError::BadEncoding)?;
         let until = parsed.validity().not_after.timestamp();

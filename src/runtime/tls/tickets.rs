@@ -1,8 +1,8 @@
-//! Tickets: sessions of TLS that their clients keep, sealed, and come back with.
+//! Session tickets: TLS sessions that clients keep, encrypted, and present to resume.
 //!
-//! The gateway keeps none of them, so there is no number of clients beyond which they are forgotten.
-//! Who holds the key can read what was said over TLS 1.2, and pass for a client: the gateway's own
-//! key is made by chance, rotated, and never leaves the process.
+//! The gateway stores none of them, so it can serve any number of clients. A holder of the ticket
+//! key could decrypt TLS 1.2 sessions and impersonate clients. The gateway's own key is random,
+//! rotated, and never leaves the process.
 
 use std::fmt::{self, Debug, Formatter};
 use std::path::Path;
@@ -19,23 +19,24 @@ use rustls::ticketer::TicketRotator;
 use super::Digest;
 use super::handshake::{self, Terms};
 
-/// Seconds for which a session can be taken up again, from its full handshake.
+/// Seconds after its full handshake for which a session can be resumed.
 const LIFETIME: u32 = 12 * 60 * 60;
-/// Seconds after which the gateway takes another key of its own. The last one still opens.
+/// Seconds after which the gateway changes its own key. The previous key still opens tickets.
 const ROTATION: u32 = LIFETIME / 2;
-/// Characters of a key that replicas share: as many as 24 bytes by chance have in Base64.
+/// Fewest characters of a key that replicas share: the Base64 form of 24 random bytes.
 const SHORTEST: usize = 32;
-/// Longer ones, as of clients with very long chains of certificates, are not worth their way.
+/// Limit in bytes. Longer sessions, such as those with very long client certificate chains, are not
+/// worth sending.
 const LONGEST_SESSION: usize = 16 * 1024;
 
 const NAME: usize = 16;
 const SALT: usize = 32;
-/// Two numbers of 64 bits.
+/// The length in bytes: two numbers of 64 bits.
 const TERMS: usize = 16;
-/// In the place of a certificate's end, where there is none.
+/// Stands in for the expiry of a client certificate if there is none.
 const NEVER: u64 = u64::MAX;
 
-/// By keys of the gateway's own.
+/// A ticketer with the gateway's own keys.
 pub(super) fn own() -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
     let generate = || -> Result<Box<dyn ProducesTickets>, GetRandomFailed> {
         let mut secret = [0; 32];
@@ -45,7 +46,8 @@ pub(super) fn own() -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
     Ok(Arc::new(TicketRotator::new(ROTATION, generate)?))
 }
 
-/// By the keys of a file, for sessions verified by the same certificates and authorities.
+/// A ticketer with the keys of a file, for sessions verified by the same certificates and
+/// authorities.
 pub(super) fn shared(
     file: &Path,
     verified_by: &Digest,
@@ -56,7 +58,7 @@ pub(super) fn shared(
     Ok(Arc::new(Shared(keys)))
 }
 
-/// One to a line.
+/// Reads one key per line.
 fn keys(text: &str, verified_by: &Digest) -> Result<Vec<Key>, String> {
     let mut keys: Vec<(usize, Key)> = Vec::new();
     let lines = (1..).zip(text.lines().map(str::trim)).filter(|(_, line)| !line.is_empty());
@@ -81,7 +83,7 @@ fn keys(text: &str, verified_by: &Digest) -> Result<Vec<Key>, String> {
     Ok(keys.into_iter().map(|(_, key)| key).collect())
 }
 
-/// The first one seals, each of them opens.
+/// The first key seals; all of them open.
 #[derive(Debug)]
 struct Shared(Vec<Key>);
 
@@ -103,7 +105,8 @@ impl ProducesTickets for Shared {
     }
 }
 
-/// Seals and opens tickets: its name, a salt, then sealed the terms and the session.
+/// Seals and opens tickets. A ticket is the key's name, a salt, and the encrypted terms and
+/// session.
 struct Key {
     name: [u8; NAME],
     secret: Prk,
@@ -124,7 +127,8 @@ impl Key {
         Some(Key { name, secret, verified_by: *verified_by })
     }
 
-    /// Each ticket has a key of its own: no number of them wears out one that replicas share.
+    /// Derives a key for each ticket, so that a key that replicas share is not worn out by the
+    /// number of tickets.
     fn of_ticket(&self, salt: &[u8]) -> Option<LessSafeKey> {
         let of = [b"ticket", &self.verified_by[..], salt];
         let key = self.secret.expand(&of, &AES_256_GCM).ok()?;
@@ -150,7 +154,7 @@ impl Key {
         Some(ticket)
     }
 
-    /// `None` as well where the session has come to its end.
+    /// Opens a ticket. Also `None` if the session has expired.
     fn open(&self, ticket: &[u8], now: u64) -> Option<(Terms, Vec<u8>)> {
         let ticket = ticket.strip_prefix(&self.name)?;
         let (salt, sealed) = ticket.split_at_checked(SALT)?;
@@ -159,7 +163,7 @@ impl Key {
         let (begun, rest) = opened.split_first_chunk()?;
         let (client_until, session) = rest.split_first_chunk()?;
         let (begun, client_until) = (u64::from_be_bytes(*begun), u64::from_be_bytes(*client_until));
-        // A replica whose clock is ahead may have sealed it.
+        // `begun` may lie in the future, if a replica with a fast clock sealed the ticket.
         if now.saturating_sub(begun) >= u64::from(LIFETIME) || now > client_until {
             return None;
         }
@@ -168,7 +172,7 @@ impl Key {
     }
 }
 
-/// The nonce of a key that seals once.
+/// A fixed nonce, safe because each key seals only once.
 fn only() -> Nonce {
     Nonce::assume_unique_for_key([0; NONCE_LEN])
 }
@@ -193,7 +197,7 @@ impl ProducesTickets for Key {
     }
 }
 
-/// How many bytes to derive.
+/// The number of bytes to derive.
 struct Length(usize);
 
 impl KeyType for Length {
@@ -221,7 +225,7 @@ mod tests {
         assert_eq!(key(2).open(&ticket, NOW), None, "other authorities");
         let other = Key::derive(b"another secret of 32 characters.", &[1; 32]).expect("a key");
         assert_eq!(other.open(&ticket, NOW), None);
-        // Its name is no more than a hint.
+        // The name only tells which key to try.
         let renamed = [&other.name[..], &ticket[NAME..]].concat();
         assert_eq!(other.open(&renamed, NOW), None);
         assert!(!ticket.windows(7).any(|part| part == b"session"));

@@ -9,7 +9,7 @@ use crate::config::load::error::{Error, Kind};
 use crate::config::load::node::{Entry, Value};
 use crate::config::load::path::Step;
 
-/// A key: a string, or a number where the type of the key is one.
+/// A key: a string, or a number if the key's type is one.
 #[derive(Clone, Copy)]
 pub(in crate::config::load) struct KeyDeserializer<'a>(pub(super) &'a str);
 
@@ -79,7 +79,7 @@ impl<'de> Deserializer<'de> for KeyDeserializer<'_> {
     }
 }
 
-/// A variant written as a plain string: one without settings.
+/// A variant without settings, written as a plain string.
 pub(in crate::config::load) struct Word<'a>(pub(super) &'a str);
 
 impl<'de, 'a> EnumAccess<'de> for Word<'a> {
@@ -123,7 +123,7 @@ impl<'de> VariantAccess<'de> for Word<'_> {
     }
 }
 
-/// A variant written as the one key of a mapping, with its settings.
+/// A variant with settings, written as a mapping with one key.
 pub(in crate::config::load) struct SingleKey<'a>(pub(super) &'a Entry);
 
 impl<'de, 'a> EnumAccess<'de> for SingleKey<'a> {

@@ -1,4 +1,4 @@
-//! Several files as one configuration.
+//! Configurations made of several files.
 
 use super::*;
 

@@ -1,4 +1,5 @@
-//! Aliases, merge keys, and the keys that hold their anchors; bytes and lines as editors leave them.
+//! Aliases, merge keys and the keys that hold their anchors; encodings and line ends that editors
+//! write.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What is said about which mistake.
+//! The messages for each kind of mistake.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! The loader from outside, with a small configuration of its own.
+//! The loader's interface, tested with a small configuration of its own.
 #![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
 
 mod include;
@@ -105,7 +105,7 @@ struct Sqlite {
     path: PathBuf,
 }
 
-/// A directory with files, the first of which is the main one.
+/// A directory with files; the first one is the main file.
 struct Files(tempfile::TempDir, PathBuf);
 
 impl Files {
@@ -129,7 +129,7 @@ impl Files {
         loaded.map(|(config, _)| config).map_err(|found| self.print(&found))
     }
 
-    /// As printed, but without the directory.
+    /// The printed diagnostics, without the directory.
     fn print(&self, diagnostics: &[Diagnostic]) -> Vec<String> {
         let directory = format!("{}/", self.0.path().display());
         diagnostics.iter().map(|found| found.to_string().replace(&directory, "")).collect()

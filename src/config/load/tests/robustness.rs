@@ -1,4 +1,4 @@
-//! Whatever is in a file: an answer, never a panic.
+//! No content of a file makes the loader panic.
 
 use proptest::prelude::*;
 
@@ -19,7 +19,7 @@ fn survive(content: &[u8]) {
     }
 }
 
-/// Names of the configuration and others, values of every kind, in every combination.
+/// Known and unknown names, with values of every kind, in every combination.
 fn yaml() -> impl Strategy<Value = String> {
     let scalar = prop::sample::select(vec![
         "1",

@@ -1,4 +1,4 @@
-//! What values a file and its environment come to.
+//! The values that a file and its environment produce.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Variables as the specification has them, well formed and not.
+//! Variables in the specification's form, valid and invalid.
 
 use super::*;
 use crate::config::otlp::Compression;

@@ -1,4 +1,4 @@
-//! The file before the environment, a signal's own before what is for all.
+//! The file wins over the environment, and a signal's setting over the common one.
 
 use super::*;
 
@@ -59,7 +59,7 @@ fn the_endpoint_of_one_signal_is_used_as_it_is() {
     assert_eq!(addresses(&telemetry), both("http://t:4318/in", "http://c:4318/v1/metrics"));
     let alone = resolve("", &[(traces, "http://t:4318")]);
     assert_eq!(addresses(&alone), (Some("http://t:4318/".to_owned()), None));
-    // A frequent mistake: gRPC knows no other path than that of its method.
+    // A frequent mistake: over gRPC the only path is the method's.
     let grpc = resolve("", &[(traces, "http://t:4317/v1/traces")]);
     assert_eq!(addresses(&grpc).0, Some(format!("http://t:4317{GRPC_TRACES}")));
 }

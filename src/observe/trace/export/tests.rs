@@ -1,4 +1,4 @@
-//! The queue and its task, with a collector that is a closure.
+//! The queue and its task, with a closure in place of the collector.
 
 use std::sync::mpsc::channel;
 
@@ -19,7 +19,7 @@ fn same(counts: &Counts) -> Counts {
     Counts { exported: exported.clone(), failed: failed.clone(), dropped: dropped.clone() }
 }
 
-/// `send` may block: the thread is its own.
+/// `send` may block, because it has a thread of its own.
 fn start(
     queue: usize,
     counts: &Counts,
@@ -32,7 +32,8 @@ fn start(
     (exporter, runtime)
 }
 
-/// From another runtime, as in the process: while `send` blocks, the first one's clock stands still.
+/// Closes from another runtime, as the process does: while `send` blocks, the first runtime's clock
+/// stands still.
 fn close((exporter, _runtime): &(Exporter, Runtime), limit: Duration) -> bool {
     let own = Builder::new_current_thread().enable_time().build().expect("a runtime");
     own.block_on(exporter.close(limit))
@@ -83,7 +84,7 @@ fn what_finds_no_room_is_dropped_and_counted() {
     let (release, released) = channel::<()>();
     let counts = counts();
     let started = start(2, &counts, move |_| {
-        // Once it is closed, the test does not listen or answer any more.
+        // Fails once the test has closed the queue and stopped listening.
         let _ = began.send(());
         let _ = released.recv();
         ALL
@@ -120,7 +121,7 @@ fn at_the_end_a_dead_collector_is_tried_once() {
     let (begin, begun) = channel();
     let (release, released) = channel::<()>();
     let started = start(4 * BATCH, &counts, move |spans| {
-        // Once all are submitted, the test does not listen or hold it up any more.
+        // Fails once the test has submitted everything and stopped listening.
         let _ = begin.send(spans.len() as u64);
         let _ = released.recv();
         Sent::Failed

@@ -1,4 +1,4 @@
-//! What a collector is told of requests and attempts of every kind.
+//! The spans of requests and attempts of every kind.
 
 use std::net::Ipv4Addr;
 
@@ -7,7 +7,7 @@ use crate::observe::trace::context::TraceParent;
 
 const PARENT: &[u8] = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
-/// A request that was answered 200 without any attempt.
+/// A request that got status 200 without any attempt.
 pub(in crate::observe::trace) fn request() -> Request {
     let caller = TraceParent::parse(PARENT).expect("a parent");
     Request {

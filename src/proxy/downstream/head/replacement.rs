@@ -1,16 +1,18 @@
-//! What Pingora reads in the place of a head that is refused.
+//! The head that Pingora reads in place of a refused one.
 
 use super::super::framing::Framing;
 use super::is_token;
 
-/// Fields of a refused head that decide how the refusal is written and found again.
+/// Fields carried over from a refused head: those that decide how the refusal is written and found
+/// again.
 const CARRIED: usize = 32;
-/// More than is read of a client that is still sending when the connection closes.
+/// In bytes; more than the gateway reads of a client that is still sending when the connection
+/// closes.
 pub(super) const UNREAD: u64 = 1024 * 1024 + 1;
 
-/// A head in the place of one that is refused, so that the refusal takes the way of any other: the
-/// caller's protocol, ids, metrics. It keeps the fields that are valid. Where the client may still be
-/// sending, it announces a body, because the connection must be read to its end then.
+/// A head in place of a refused one, so that the refusal is handled like any other: written in the
+/// caller's protocol, with ids and metrics. It keeps the valid fields. If the client may still be
+/// sending, it announces a body, because the connection must then be read to its end.
 pub fn stand_in(refused: &[u8]) -> (Vec<u8>, Framing) {
     const DROPPED: [&[u8]; 7] = [
         b"host",
@@ -23,7 +25,7 @@ pub fn stand_in(refused: &[u8]) -> (Vec<u8>, Framing) {
     ];
     let mut lines = refused.split(|byte| *byte == b'\n');
     let line = lines.next().unwrap_or_default();
-    // Of a target, only what names the protocol matters: GET is Connect by its query.
+    // Of the target, only the sign of the protocol is kept: a GET is Connect by its query.
     let is_connect = |line: &[u8]| {
         let mut pairs = line.split(|byte| matches!(byte, b'?' | b'&' | b' ' | b'\r'));
         pairs.any(|pair| pair == b"connect=v1")

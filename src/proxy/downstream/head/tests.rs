@@ -1,4 +1,4 @@
-//! Heads, whole and in pieces.
+//! Scanning heads, whole and in pieces.
 
 use super::replacement::UNREAD;
 use super::*;
@@ -131,7 +131,7 @@ fn a_refused_head_keeps_its_fields_and_loses_what_frames_it() {
     assert_eq!(framing, Framing::Length(UNREAD));
     assert!(scanned(&head, 1000).expect("good").is_some());
     assert_eq!(stand_in(b"GET / HTTP/1.1\r\n\r\n").1, Framing::Length(0));
-    // The rest of the target has not arrived: it was too long already.
+    // The rest of the target has not arrived, but what there is was already too long.
     let (head, _) = stand_in(b"GET /s/M?connect=v1&encoding=json&message=aaaa");
     assert!(head.starts_with(b"GET /?connect=v1 HTTP/1.1\r\n"));
 }

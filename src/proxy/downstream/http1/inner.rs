@@ -1,4 +1,4 @@
-//! Every question that Pingora asks of a stream goes to the one inside.
+//! Pingora's stream traits, forwarded to the wrapped stream.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -23,7 +23,7 @@ impl Shutdown for GuardedIo {
         if self.is_unseen() {
             return;
         }
-        // An error shows itself again in what follows.
+        // An error shows up again in the shutdown.
         let _ = poll_fn(|cx| Pin::new(&mut *self).poll_flush(cx)).await;
         self.inner.shutdown().await;
     }

@@ -1,8 +1,8 @@
 //! Small writes to a client, gathered until they are flushed.
 //!
-//! Pingora writes the head of a response and its body one after the other; each would be a packet and a
-//! call of the kernel of its own. Large pieces are not copied: they leave together with what waits.
-//! The room for what waits is there only as long as a connection is in use.
+//! Pingora writes the head of a response and its body separately, which would take a system call
+//! and a packet each. Large pieces are not copied: they are written together with the waiting
+//! bytes. The buffer is allocated only while the connection is in use.
 
 use std::io;
 use std::io::IoSlice;
@@ -12,19 +12,19 @@ use std::task::{Context, Poll, ready};
 use pingora_core::protocols::Stream;
 use tokio::io::AsyncWrite as _;
 
-/// Most that waits: a head and a body of common sizes.
+/// Limit in bytes on the waiting bytes: enough for a head and a body of common sizes.
 const ROOM: usize = 4 * 1024;
 
-/// What waits for the next flush.
+/// Bytes waiting for the next flush.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     waiting: Vec<u8>,
-    /// Of it, this many bytes are written.
+    /// How many of them have been written.
     written: usize,
 }
 
 impl Outbox {
-    /// Nothing will be written for a while.
+    /// Frees the buffer, because no writes are expected for a while.
     pub(super) fn release(&mut self) {
         if self.is_empty() {
             *self = Outbox::default();
@@ -35,7 +35,7 @@ impl Outbox {
         self.written == self.waiting.len()
     }
 
-    /// Keep `bufs`, or write as much of them as `stream` takes.
+    /// Keeps `bufs`, or writes as much of them as `stream` takes.
     pub(super) fn poll_write(
         &mut self,
         stream: &mut Stream,
@@ -54,7 +54,7 @@ impl Outbox {
         Pin::new(stream).poll_write_vectored(cx, bufs)
     }
 
-    /// Write what waits, and `buf` behind it.
+    /// Writes the waiting bytes, followed by `buf`.
     fn poll_write_after(
         &mut self,
         stream: &mut Stream,
@@ -74,7 +74,7 @@ impl Outbox {
         Pin::new(stream).poll_write(cx, buf)
     }
 
-    /// Write what waits.
+    /// Writes the waiting bytes.
     fn poll_drain(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.is_empty() {
             let waiting = &self.waiting[self.written..];
@@ -155,7 +155,7 @@ mod tests {
     #[tokio::test]
     async fn every_byte_arrives_once_and_in_order_whatever_the_sizes() {
         let sizes = [1, 300, ROOM - 301, 1, ROOM, ROOM + 1, 0, 50_000, 7, 100_000, ROOM - 7, 8];
-        // Less than what is written at once: nearly every write is cut.
+        // Smaller than a single write, so that nearly every write is partial.
         let (mut client, server) = duplex(1000);
         let sent: Vec<u8> = (0..=u8::MAX).cycle().take(sizes.iter().sum()).collect();
         let expected = sent.clone();

@@ -1,4 +1,4 @@
-//! The clock over a connection, on pipes in memory.
+//! The deadline of a connection, tested on in-memory pipes.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ async fn a_moved_deadline_is_the_one_that_counts() {
     let error = io.read_u8().await.expect_err("nothing was sent");
     assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     assert!(started.elapsed() >= Duration::from_millis(80));
-    // An expired deadline that is lifted lets the connection go on.
+    // After an expired deadline is lifted, the connection works again.
     io.guard.begin();
     client.write_all(b"x").await.expect("room for a byte");
     assert_eq!(io.read_u8().await.expect("the byte"), b'x');

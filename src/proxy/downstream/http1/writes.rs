@@ -1,4 +1,4 @@
-//! What is written to the client, unless Pingora writes it before the gateway has seen the request.
+//! Writes to the client. What Pingora writes before the gateway has seen the request is discarded.
 
 use std::io;
 use std::pin::Pin;
@@ -10,7 +10,7 @@ use super::super::date::Overlay;
 use super::GuardedIo;
 
 impl GuardedIo {
-    /// Write `buf`, with the date that was ordered where it is the head of a response.
+    /// Writes `buf`; if it is the head of a response, with the date the guard keeps for it.
     fn write_dated(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let late = self.late.take().map(|late| *late);
         let Some(date) = late.or_else(|| Overlay::of(self.guard.date(), buf)) else {

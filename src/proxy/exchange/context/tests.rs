@@ -1,6 +1,8 @@
-//! A request that ends by a panic. None is known in a phase, and none can be had from outside:
-//! here a task that holds all that a request can hold panics as a phase would. And a deadline that a
-//! timer meets early, which it does by chance.
+//! A request that ends by a panic, and a deadline that a timer meets early.
+//!
+//! No phase is known to panic, and no test can make one panic from outside. So a task that holds
+//! everything a request can hold panics as a phase would. A timer that fires early does so by
+//! chance, so that is simulated too.
 
 use std::sync::Arc;
 
