@@ -1,5 +1,5 @@
-//! Requests whose rows are about to come. A commit that has company waits for them, a little: what it
-//! costs is the same for one row as for all of them.
+//! Requests whose rows are about to come. A commit that several requests wait for waits a little
+//! for them, because one commit costs the same for one row as for many.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -9,25 +9,26 @@ use std::time::{Duration, Instant};
 use crate::record::config::Batch;
 
 impl Batch {
-    /// The longest time from a commit that several waited for to the next one, while more are expected.
+    /// The longest time from the start of a commit that several requests waited for to the next
+    /// one, while more rows are expected.
     pub fn longest_interval(&self) -> Duration {
         *self.commit_interval * 3
     }
 }
 
-/// Nobody waits, for any number.
+/// The value of `awaited` while no thread waits.
 const NOBODY: usize = usize::MAX;
 
-/// How many there are, and who waits for them.
+/// How many rows are expected, and the count a thread waits for.
 #[derive(Debug)]
 pub(super) struct Expecting {
-    // Released by who sends a row and acquired by who waits: a row that is not expected any more has
-    // been sent.
+    // Released by the task that sends a row, acquired by the thread that waits: a row that is no
+    // longer expected has been sent.
     count: AtomicUsize,
-    /// The count that somebody waits for, or [`NOBODY`]. A change that is missed costs the rest of a
-    /// wait that has an end.
+    /// The count that the thread waits for, or [`NOBODY`]. A missed change costs the rest of one
+    /// wait, which is bounded.
     awaited: AtomicUsize,
-    /// Those that were waited for in vain. They take longer, and are not waited for again.
+    /// Rows that a wait has already timed out on. They take longer, and are not waited for again.
     stragglers: AtomicUsize,
     keeper: OnceLock<Thread>,
 }
@@ -49,8 +50,8 @@ impl Expecting {
         Expected(Arc::clone(self))
     }
 
-    /// Waits until nobody is expected but such as were waited for in vain before, or until `latest`.
-    /// For one thread.
+    /// Waits until every expected row has come, except the stragglers, or until `latest`. To be
+    /// called by one thread only.
     pub(super) fn wait(&self, latest: Instant) {
         self.keeper.get_or_init(thread::current);
         let count = || self.count.load(Ordering::Acquire);
@@ -70,7 +71,7 @@ impl Expecting {
     }
 }
 
-/// A request that will have a row. To be dropped when that has been sent, or will not be.
+/// A request that will have a row. Drop it once the row has been sent, or will not be.
 #[derive(Debug)]
 #[must_use = "dropping it says that the row has come"]
 pub struct Expected(Arc<Expecting>);
@@ -106,7 +107,7 @@ mod tests {
         let (first, last) = (expecting.one(), expecting.one());
         drop(first);
         assert!(wait(&expecting, SHORT) >= SHORT);
-        // That one is not waited for again, but another one is.
+        // The straggler is not waited for again, but another request is.
         assert!(wait(&expecting, LONG) < LONG);
         let another = expecting.one();
         let goes = thread::spawn(move || drop(another));

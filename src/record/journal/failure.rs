@@ -1,4 +1,4 @@
-//! Why the journal did not do it.
+//! Why a journal operation failed.
 
 use std::fs::File;
 use std::io::Read;
@@ -20,7 +20,7 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    /// As the requests hear it whose rows are not kept.
+    /// The error reported to requests whose rows were not kept.
     pub(super) fn unavailable(&self) -> Unavailable {
         match self {
             Failure::Full(_) => Unavailable::Full(self.to_string()),
@@ -37,14 +37,14 @@ pub(super) fn failure(path: &Path, error: &rusqlite::Error) -> Failure {
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
             Failure::Damaged(path, chain(error))
         }
-        // Statements are ours and right: the file is of a format that no version of SQLite has.
+        // Our statements are correct, so the file is in a format that no version of SQLite has.
         Some(ErrorCode::Unknown) => Failure::Damaged(path, chain(error)),
         Some(ErrorCode::ReadOnly) if has_unknown_version(&path) => {
             Failure::Damaged(path, chain(error))
         }
         _ => match error {
-            // A value of another kind than was ever written; a statement of ours that the schema does
-            // not know.
+            // A value of a type that was never written, or a statement of ours that does not match
+            // the schema.
             rusqlite::Error::SqlInputError { .. }
             | rusqlite::Error::InvalidColumnType(..)
             | rusqlite::Error::FromSqlConversionFailure(..)
@@ -54,8 +54,8 @@ pub(super) fn failure(path: &Path, error: &rusqlite::Error) -> Failure {
     }
 }
 
-/// Whether the file asks for a way of writing that there is not (file format, section 1.3.3). SQLite takes
-/// such a file for one that may only be read.
+/// Whether the file asks for a write version that does not exist (file format, section 1.3.3).
+/// SQLite would open such a file read-only.
 fn has_unknown_version(path: &Path) -> bool {
     const WRITE_VERSION: usize = 18;
     let mut head = [0; WRITE_VERSION + 1];

@@ -1,6 +1,6 @@
 //! The journal's file: SQLite in WAL mode, one table of entries.
 //!
-//! It is opened whatever state it is in, emptied even on a full disk, and small again when empty.
+//! It opens in whatever state it is in, can be emptied even on a full disk, and shrinks once empty.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -19,15 +19,15 @@ use crate::record::journal::page::PAGE;
 use crate::record::store::safety::Safety;
 use crate::record::store::sqlite;
 
-/// Entries read at a time: rows wait for it.
+/// Entries read at a time; rows wait to be committed meanwhile.
 const PORTION: usize = 256;
-/// Pages of an empty file that are worth giving back.
+/// An empty file with more pages than this is shrunk.
 const SHRINK_FROM: u64 = 256;
-/// Tables that are neither ours nor those of earlier versions, nor SQLite's own.
+/// Tables that are not ours, not those of earlier versions, and not SQLite's own.
 const STRANGE_TABLES: &str = "SELECT count(*) FROM sqlite_schema \
     WHERE tbl_name NOT IN ('entries', 'invocations', 'invocations_dead', 'idempotency_keys', \
         'portcullis_schema_version') AND tbl_name NOT LIKE 'sqlite\\_%' ESCAPE '\\'";
-/// How long a writer of another process may hold the file.
+/// How long to wait for a writer in another process.
 const BUSY: Duration = Duration::from_secs(2);
 
 pub(super) struct File {
@@ -37,13 +37,13 @@ pub(super) struct File {
     safety: Safety,
     log: Log,
     last: i64,
-    /// The oldest entry's number, as far as it is known.
+    /// The oldest entry's number, if known.
     oldest: Option<i64>,
     /// Rows in the file.
     pub(super) depth: u64,
 }
 
-/// What an earlier end of the process or of the disk has done to the file.
+/// What was recovered from a file that a crash or the disk has damaged.
 #[derive(Debug, Default)]
 pub(super) struct Repaired {
     pub(super) found: u64,
@@ -51,8 +51,8 @@ pub(super) struct Repaired {
 }
 
 impl File {
-    /// Opens the file; it and its directory are made when missing. What is damaged is set aside, and
-    /// what is good in it is kept.
+    /// Opens the file, creating it and its directory if missing. A damaged file is set aside, and
+    /// its intact rows are kept.
     pub(super) fn open(
         path: &Path,
         max_size: u64,
@@ -62,7 +62,8 @@ impl File {
             std::fs::create_dir_all(directory)
                 .map_err(|error| Failure::Other(path.to_owned(), error.to_string()))?;
         }
-        // Before SQLite looks at the log: it drops what follows the first damage without a word.
+        // Read before SQLite opens the log: SQLite silently drops everything after the first
+        // damage.
         let log = salvage::log(path);
         let mut repaired = Repaired::default();
         let (mut file, rows) = match Self::connect(path, max_size, safety) {
@@ -91,19 +92,19 @@ impl File {
         if !rows.is_empty() {
             file.append(&rows, &[])?;
         }
-        // A crash in between leaves them to be sent twice, which the store puts up with.
+        // A crash in between makes these rows go to the store twice, which is harmless.
         file.drop_earlier_tables()?;
         Ok((file, repaired))
     }
 
-    /// Also says how many pages of the log are sound.
+    /// Also returns the number of sound pages in the log.
     fn connect(path: &Path, max_size: u64, safety: Safety) -> Result<(Self, u64), Failure> {
         let connect = || -> rusqlite::Result<_> {
             let connection = Connection::open(path)?;
             connection.busy_timeout(BUSY)?;
             connection.pragma_update(None, "page_size", PAGE)?;
             sqlite::write_ahead(&connection)?;
-            // Of a log that is in use nothing has been written yet but what was there.
+            // If another process has the log in use, this writes only what was there already.
             let sound: i64 =
                 connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get(1))?;
             connection.pragma_update(None, "synchronous", sqlite::synchronous(safety))?;
@@ -114,7 +115,7 @@ impl File {
                 i64::try_from(max_size / u64::from(PAGE)).unwrap_or(i64::MAX)
             };
             connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))?;
-            // A name that is damaged would be a table that nobody knows, and the rows in it lost.
+            // A damaged name would be a table that no code reads, and its rows would be lost.
             let strange: i64 = connection.query_row(STRANGE_TABLES, [], |row| row.get(0))?;
             connection.execute_batch(
                 "CREATE TABLE IF NOT EXISTS entries (
@@ -125,7 +126,7 @@ impl File {
             )?;
             let check: String =
                 connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-            // Every column is named: here it is found out whether one has lost its name.
+            // Names every column, so that a column whose name is damaged is noticed here.
             let sql = "SELECT coalesce(max(number), 0), coalesce(sum(rows), 0), count(body) \
                        FROM entries";
             let (last, depth): (i64, i64) =
@@ -146,7 +147,7 @@ impl File {
         Ok((file, u64::try_from(sound).unwrap_or(0)))
     }
 
-    /// What commits have to survive from now on; those before them, too.
+    /// Sets what commits have to survive from now on. This covers earlier commits too.
     pub(super) fn survive(&mut self, safety: Safety) -> Result<(), Failure> {
         if self.safety != safety {
             let set =
@@ -157,9 +158,9 @@ impl File {
         Ok(())
     }
 
-    /// Commits `rows`, and forgets the entries `done`, in one transaction. The new entries come back
-    /// with how many of the rows, in order, each holds. Where there is no room for rows, the entries
-    /// are still forgotten.
+    /// Commits `rows` and forgets the entries `done` in one transaction. Returns the new entries,
+    /// each with the number of rows it holds, in order. If the rows do not fit, the entries are
+    /// still forgotten.
     pub(super) fn append(
         &mut self,
         rows: &[Row],
@@ -171,16 +172,16 @@ impl File {
                 outcome => return outcome,
             }
         }
-        // Not for nothing: without the reserve every write counts.
+        // Skip an empty write: without the reserve every write counts.
         if !done.is_empty() {
             self.write(&[], done)?;
         }
         if rows.is_empty() { Ok(Vec::new()) } else { Err(Failure::Full(self.path.clone())) }
     }
 
-    /// Whether these rows do not fit because the file may not grow, though the disk has room.
+    /// Whether these rows do not fit because of the file's size limit, though the disk has room.
     fn is_capped(&self, rows: &[Row]) -> bool {
-        // A row may need more than a page, and the tree over them some too.
+        // A row may take more than a page, and the tree above the rows needs some pages too.
         let needed = 4 * rows.len() as u64 + 8;
         self.pages("page_count") + needed > self.pages("max_page_count")
     }
@@ -191,18 +192,19 @@ impl File {
         u64::try_from(pages.unwrap_or(0)).unwrap_or(0)
     }
 
-    /// Gives an empty file's room back to the disk: by itself it never shrinks.
+    /// Gives an empty file's space back to the disk; SQLite never does so by itself.
     fn shrink(&self) {
         if self.depth > 0 || self.pages("page_count") <= SHRINK_FROM {
             return;
         }
-        // Somebody else may be reading; there will be another time.
+        // Another process may be reading; the next write tries again.
         self.connection.execute_batch("VACUUM").ok();
         let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
         self.connection.query_row(checkpoint, [], |_| Ok(())).ok();
     }
 
-    /// Whether the log is to be worked into the file, now or when nobody waits.
+    /// Whether a checkpoint is due. `now` says that requests are waiting; then the log may grow
+    /// longer before it is.
     pub(super) fn wants_checkpoint(&self, now: bool) -> bool {
         self.log.wants_checkpoint(now)
     }
@@ -211,7 +213,7 @@ impl File {
         self.log.checkpoint(&self.connection);
     }
 
-    /// The log is worked into the file, and begins anew in the place it has.
+    /// Makes room by giving up the reserve and checkpointing, so that the log starts over in place.
     fn make_room(&mut self) {
         self.reserve.give_up();
         let checkpoint = "PRAGMA wal_checkpoint(RESTART)";
@@ -243,8 +245,8 @@ impl File {
         Ok(made)
     }
 
-    /// The oldest entries, until there are `most` rows or as many entries as are read at a time, and
-    /// whether these are all there are.
+    /// The oldest entries, up to `most` rows or [`PORTION`] entries, and whether these are all
+    /// there are.
     pub(super) fn oldest(&mut self, most: usize) -> Result<(Vec<Entry>, bool), Failure> {
         let read = || -> rusqlite::Result<_> {
             let sql = "SELECT number, rows, body FROM entries ORDER BY number";
@@ -260,7 +262,7 @@ impl File {
                 let good = found.rows.len();
                 rows += good;
                 let missing = usize::try_from(held).unwrap_or(0).saturating_sub(good);
-                // How many there were may be what is damaged.
+                // The row count itself may be damaged.
                 let whole = found.covered == body.len();
                 let damaged = if whole { 0 } else { missing.max(found.damaged.len()) as u64 };
                 entries.push(Entry { number: row.get(0)?, rows: found.rows, damaged });
@@ -268,13 +270,13 @@ impl File {
             Ok((entries, Some(rows as u64)))
         };
         let (entries, all) = read().map_err(|error| failure(&self.path, &error))?;
-        // Another process may have put some in, or taken some out.
+        // Another process may have added or removed entries.
         self.depth = all.unwrap_or(self.depth);
         self.oldest = None;
         Ok((entries, all.is_some()))
     }
 
-    /// `found`, without what is damaged in the log and whole in the file.
+    /// `found`, without the rows that are damaged in the log but intact in the file.
     fn without_known(&self, found: Found) -> Result<Found, Failure> {
         let read = || -> rusqlite::Result<HashSet<Head>> {
             let mut known = HashSet::new();
@@ -289,7 +291,7 @@ impl File {
         Ok(found.forget_known(&known))
     }
 
-    /// Since when the oldest entry waits.
+    /// Since when the oldest entry has been waiting.
     pub(super) fn oldest_since(&mut self) -> Option<SystemTime> {
         if self.oldest.is_none() {
             let sql = "SELECT min(number) FROM entries";
@@ -302,12 +304,13 @@ impl File {
         Some(UNIX_EPOCH + Duration::from_micros(micros))
     }
 
-    /// The rows of a journal as earlier versions kept it, in tables of the store's shape.
+    /// The rows of a journal written by an earlier version, whose tables were shaped like the
+    /// store's.
     fn earlier_rows(&mut self) -> Result<Vec<Row>, Failure> {
         sqlite::take_all(&mut self.connection).map_err(|error| failure(&self.path, &error))
     }
 
-    /// Once its rows are entries.
+    /// To be called once their rows are entries.
     fn drop_earlier_tables(&mut self) -> Result<(), Failure> {
         self.connection
             .execute_batch(
@@ -318,7 +321,8 @@ impl File {
     }
 }
 
-/// All of `work`, or nothing of it. Its statements are kept: SQLite would read their text anew each time.
+/// Runs `work` in a transaction. BEGIN, COMMIT and ROLLBACK are cached, so that SQLite does not
+/// parse them each time.
 fn transaction<T>(
     connection: &Connection,
     work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
@@ -326,7 +330,7 @@ fn transaction<T>(
     let run = |sql| connection.prepare_cached(sql)?.execute([]);
     run("BEGIN IMMEDIATE")?;
     let done = work(connection).and_then(|value| run("COMMIT").map(|_| value));
-    // Some failures have rolled it back already.
+    // SQLite has already rolled back after some failures.
     if done.is_err() && !connection.is_autocommit() {
         run("ROLLBACK").ok();
     }

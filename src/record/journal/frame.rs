@@ -1,7 +1,7 @@
-//! Rows as bytes that can be found again in whatever is left of a file.
+//! Rows as bytes that can be found again in what is left of a damaged file.
 //!
-//! A frame is a mark, the length of its body, the body's CRC-32, and the body: one row. No body contains
-//! a mark; after damage the next mark is where reading goes on.
+//! A frame is a mark, the length of its body, the body's CRC-32, and the body: one row. A mark
+//! never occurs inside a body, so after damage reading resumes at the next mark.
 
 use crate::record::binary;
 use crate::record::capture::json;
@@ -9,7 +9,7 @@ use crate::record::invocation::{Row, Stage};
 
 const MARK: [u8; 4] = [0xf5, b'p', b'j', 1];
 const HEAD: usize = MARK.len() + 8;
-/// Longer than any row: what claims more is damaged.
+/// Longer than any row; a larger length means a damaged frame.
 const LONGEST: usize = 1 << 20;
 
 /// Appends the row's frame.
@@ -19,7 +19,7 @@ pub(super) fn write(row: &Row, out: &mut Vec<u8>) {
     out.extend_from_slice(&[0; 8]);
     binary::write(&row.invocation, row.stage.is_complete(), out);
     if memchr::memmem::find(&out[start + HEAD..], &MARK).is_some() {
-        // Text has none: its first byte is one that UTF-8 never uses.
+        // Text cannot contain a mark: the mark's first byte never occurs in UTF-8.
         out.truncate(start + HEAD);
         json::write(&row.invocation, row.stage.is_complete(), out);
     }
@@ -29,28 +29,28 @@ pub(super) fn write(row: &Row, out: &mut Vec<u8>) {
     out[start + 8..start + HEAD].copy_from_slice(&sum.to_le_bytes());
 }
 
-/// The length and the sum in a frame's head: what tells it from others, though its body is damaged.
+/// The length and checksum in a frame's head. They identify a frame even if its body is damaged.
 pub(super) type Head = [u8; 8];
 
-/// What was found between other bytes.
+/// What was found among arbitrary bytes.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) rows: Vec<Row>,
-    /// Of the rows, in their order.
+    /// The heads of the intact rows, in order.
     pub(super) good: Vec<Head>,
-    /// Marks without a whole row behind them.
+    /// The heads of damaged frames.
     pub(super) damaged: Vec<Head>,
     /// Bytes that belong to a row.
     pub(super) covered: usize,
 }
 
-/// Every row in `bytes`, in order, whatever else is in there. A row whose frame alone is damaged, by one
-/// bit, is a good one.
+/// Every row in `bytes`, in order, whatever else is in there. A row with a single wrong bit in its
+/// frame, but not in its body, counts as intact.
 pub(super) fn find(bytes: &[u8]) -> Found {
     let mut found = Found::default();
     let mut rest = bytes;
     loop {
-        // Where the last one ended another may begin, whether its mark is whole or not.
+        // Another frame may begin right after the last one, even if its mark is damaged.
         if let Some((row, length)) = row(rest) {
             found.take(row, &rest[..length]);
             rest = &rest[length..];
@@ -71,7 +71,7 @@ pub(super) fn find(bytes: &[u8]) -> Found {
     }
 }
 
-/// Whether a row's frame begins here, its mark apart.
+/// Whether a row's frame begins here, apart from its mark.
 pub(super) fn begins(bytes: &[u8]) -> bool {
     row(bytes).is_some()
 }
@@ -83,7 +83,7 @@ impl Found {
         self.covered += frame.len();
     }
 
-    /// Together with what was found elsewhere.
+    /// Adds what was found elsewhere.
     pub(super) fn extend(&mut self, other: Found) {
         self.rows.extend(other.rows);
         self.good.extend(other.good);
@@ -92,7 +92,7 @@ impl Found {
     }
 }
 
-/// As much of it as is there.
+/// The head, as much of it as is there.
 fn head(frame: &[u8]) -> Head {
     let mut head = Head::default();
     let there = frame.get(MARK.len()..).unwrap_or_default();
@@ -115,15 +115,15 @@ fn row(bytes: &[u8]) -> Option<(Row, usize)> {
     Some((read(body)?, HEAD + length))
 }
 
-/// The row of a frame that is known to end here, but whose length or sum is wrong. One wrong bit in a
-/// body makes many in its sum.
+/// The row of a frame that is known to end here, but whose length or checksum is wrong. One wrong
+/// bit in a body would change many bits of its checksum.
 fn mended(frame: &[u8]) -> Option<Row> {
     let sum = number(frame, 8)?;
     let wrong = crc32fast::hash(&frame[HEAD..]) ^ sum;
     (wrong.count_ones() <= 1).then(|| read(&frame[HEAD..])).flatten()
 }
 
-/// Journals of earlier versions held JSON.
+/// Reads a body. Journals of earlier versions held JSON.
 fn read(body: &[u8]) -> Option<Row> {
     let (invocation, completed) = match body.first()? {
         b'{' => json::read(body)?,

@@ -1,4 +1,4 @@
-//! Fuzz targets for the journal: what is whole in it is found, whatever became of the rest.
+//! Fuzz targets for the journal: every intact row is found, whatever else is damaged.
 
 use std::cell::OnceCell;
 use std::fs;
@@ -14,15 +14,15 @@ use crate::record::fuzzing::rows::{invocation, sorted};
 use crate::record::invocation::{Invocation, Row, Stage};
 use crate::record::store::safety::Safety;
 
-/// Between the rows of an input, and before what damages them: bytes that no text has.
+/// Separates the rows of an input, and these from the bytes that damage them. No text contains it.
 const NEXT_ROW: u8 = 0xfe;
 const DAMAGE: u8 = 0xfd;
 const MOST_ROWS: usize = 6;
-/// Sizes in the log: of its head, and of that of a page.
+/// Sizes in the log: of its header, and of a page's header.
 const LOG_HEAD: usize = 32;
 const PAGE_HEAD: usize = 24;
 
-/// Rows, and damage to their frames. Every row whose frame is whole is found, in its order.
+/// Rows, and damage to their frames. Every row whose frame is intact is found, in order.
 pub fn frames(input: &[u8]) {
     check_reading(input);
     let (rows, damage) = rows_and_damage(input);
@@ -47,8 +47,8 @@ pub fn frames(input: &[u8]) {
     assert!(found.covered <= damaged.len());
 }
 
-/// Damage to a journal's file and its log, of which SQLite need not understand anything. Every row
-/// whose frame is whole in a page is found.
+/// Damage to a journal's file and its log, which SQLite need not be able to read. Every row whose
+/// frame is intact in a page is found.
 pub fn salvage(input: &[u8]) {
     let left = left_behind();
     let (damage_of_file, damage_of_log) = input.split_at(input.len() / 2);
@@ -66,8 +66,8 @@ pub fn salvage(input: &[u8]) {
     }
 }
 
-/// Damage to a journal's file and its log, which is then opened. It opens, whatever state it is in, and
-/// what is whole in the file is in it.
+/// Damage to a journal's file and its log, which is then opened. It always opens, and keeps what is
+/// intact in the file.
 pub fn journal(input: &[u8]) {
     let left = left_behind();
     let (damage_of_file, damage_of_log) = input.split_at(input.len() / 2);
@@ -88,7 +88,7 @@ pub fn journal(input: &[u8]) {
     }
 }
 
-/// Bytes that are a row are the same row after they were written again.
+/// Bytes that parse as a row give the same row after a round trip.
 fn check_reading(input: &[u8]) {
     let read: [Option<(Invocation, bool)>; 2] = [binary::read(input), json::read(input)];
     for (invocation, completed) in read.into_iter().flatten() {
@@ -121,19 +121,19 @@ fn rows_and_damage(input: &[u8]) -> (Vec<Row>, &[u8]) {
     (rows.collect(), input.get(end + 1..).unwrap_or_default())
 }
 
-/// A byte, and which byte of which frame it is.
+/// A byte, and the position it had in which frame.
 type Tagged = (u8, Option<(usize, usize)>);
 
 fn plain(bytes: &[Tagged]) -> Vec<u8> {
     bytes.iter().map(|(byte, _)| *byte).collect()
 }
 
-/// Four bytes of `damage` after another: what is done, where, and with what. Bytes may be more than bytes:
-/// `of` makes one, `plain` says which it is.
+/// Applies `damage`, four bytes at a time: what is done, where, and with what. Elements may carry
+/// more than the byte: `of` makes one from a byte, `plain` gives the byte back.
 fn apply<B: Copy>(damage: &[u8], bytes: &mut Vec<B>, of: fn(u8) -> B, plain: fn(B) -> u8) {
     for step in damage.chunks_exact(4) {
         let [kind, high, low, value] = *step else { continue };
-        // Large files, too, are damaged everywhere.
+        // Two bytes for the place, so that large files are damaged everywhere too.
         let place = usize::from(u16::from_be_bytes([high, low]));
         let at = place * (bytes.len() / 65_536 + 1) % (bytes.len() + 1);
         let end = (at + usize::from(value)).min(bytes.len());
@@ -144,7 +144,7 @@ fn apply<B: Copy>(damage: &[u8], bytes: &mut Vec<B>, of: fn(u8) -> B, plain: fn(
             1 => drop(bytes.drain(at..end)),
             2 => bytes.insert(at, of(value)),
             3 => bytes[at..end].fill(of(0)),
-            // Another place's bytes, as where a sector was written to the wrong place.
+            // The bytes of another place, as if a sector was written to the wrong place.
             _ => {
                 let from: Vec<B> = bytes[at..end].iter().map(|byte| of(plain(*byte))).collect();
                 bytes.splice(at / 2..at / 2, from);
@@ -163,7 +163,7 @@ fn is_whole(bytes: &[Tagged], index: usize, row: &Row) -> bool {
     })
 }
 
-/// A journal as a process that was killed leaves it.
+/// A journal as a killed process leaves it.
 struct LeftBehind {
     file: Vec<u8>,
     log: Vec<u8>,
@@ -188,7 +188,7 @@ impl LeftBehind {
         let row = |n: usize| Row::new(invocation(format!("/row/{n}").as_bytes()), Stage::Answered);
         let rows: Vec<Row> = (0..30).map(row).collect();
         file.append(&rows[..10], &[]).expect("written");
-        // Into the file itself; what follows is in the log alone.
+        // These go into the file itself; what follows is in the log only.
         rusqlite::Connection::open(&path)
             .and_then(|it| it.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())))
             .expect("written back");
@@ -206,7 +206,7 @@ impl LeftBehind {
     }
 }
 
-/// The rows whose frames are whole in a page of the file or of the log.
+/// The rows whose frames are intact in a page of the file or the log.
 fn whole_in_a_page<'a>(left: &'a LeftBehind, file: &[u8], log: &[u8]) -> Vec<&'a Row> {
     let pages: Vec<&[u8]> = file.chunks(PAGE as usize).chain(pages_of(log)).collect();
     let is_there =
@@ -215,7 +215,7 @@ fn whole_in_a_page<'a>(left: &'a LeftBehind, file: &[u8], log: &[u8]) -> Vec<&'a
     rows.filter(|(_, frame)| is_there(frame)).map(|(row, _)| row).collect()
 }
 
-/// Pages of the log that belong to its round, as a second reader of SQLite's format finds them.
+/// Pages that belong to the log's current round, found by an independent reader of the format.
 fn pages_of(log: &[u8]) -> impl Iterator<Item = &[u8]> {
     let salt = log.get(16..24);
     let pages = log.get(LOG_HEAD..).unwrap_or_default().chunks(PAGE_HEAD + PAGE as usize);
@@ -231,7 +231,7 @@ fn directory_of_thread(name: &str) -> PathBuf {
     directory
 }
 
-/// All but the reserve, which takes long to make.
+/// Deletes all files but the reserve, which takes long to make.
 fn clear(directory: &Path) {
     for entry in fs::read_dir(directory).expect("a directory").flatten() {
         if !entry.path().to_string_lossy().ends_with("-reserve") {

@@ -8,23 +8,24 @@ use crate::record::lane::answers::Answer;
 
 pub(super) enum Job {
     Append(Row, Option<Answer>),
-    /// A second write that the shipper had in memory, and that the store cannot have for now.
+    /// A second write that the shipper held in memory and cannot send to the store for now.
     PutBy(Row),
-    /// These entries are in the store.
+    /// These entries are in the store and may be deleted.
     Forget(Vec<i64>),
-    /// The oldest entries, until there are so many rows; they come as a parcel.
+    /// Asks for the oldest entries, up to this many rows; the reply is a parcel.
     Read(usize),
-    /// Says when everything before it is on disk.
+    /// Replies once everything before it is on disk.
     Flush(oneshot::Sender<()>),
 }
 
-/// What the shipper is told.
+/// What the journal's thread tells the shipper.
 pub(super) enum Parcel {
     Entry(Entry),
-    /// The second write of a row that is here, in memory alone.
+    /// The second write of a row that is in the journal. It is in memory only.
     Second(Second),
-    /// What a `Read` found, and whether that was all. Entries sent before it are in the file, too.
+    /// The reply to `Read`, and whether these are all the entries. Entries sent before it are in
+    /// the file, too.
     Read(Vec<Entry>, bool),
-    /// From here on entries are on disk alone, until a `Read` finds them all.
+    /// From here on entries are on disk only, until a `Read` has found them all.
     Behind,
 }

@@ -1,9 +1,10 @@
-//! The thread that owns the journal's file: one transaction after the other, each for everybody who
-//! came while the last one was under way. What nobody waits for has transactions of its own, now and then,
-//! so that whoever waits for a row waits for no other; and these do not wait for the disk.
+//! The thread that owns the journal's file. It runs one transaction after the other, each for all
+//! requests that arrived during the last one. Work that no request waits for gets transactions of
+//! its own, now and then, so that requests wait only for their own rows; these transactions do not
+//! wait for the disk.
 //!
-//! Committed rows are handed to the shipper in memory, so that in good times nothing is read back.
-//! When it cannot keep up, they stay on disk alone, and it asks for them.
+//! Committed rows are handed to the shipper in memory, so that usually nothing is read back. When
+//! the shipper cannot keep up, rows stay on disk only, and it asks for them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,25 +36,26 @@ pub(super) struct Keeper {
     pub(super) path: PathBuf,
     pub(super) max_size: u64,
     pub(super) safety: Safety,
-    /// How long entries to be forgotten wait for others; rows that nobody waits for, some times longer.
+    /// How long entries to be forgotten wait for others. Rows that no request waits for wait longer
+    /// ([`Later`]).
     pub(super) max_delay: Duration,
-    /// The least time from one commit that several wait for to the next.
+    /// The least time from the start of one commit that several requests wait for to the next.
     pub(super) commit_interval: Duration,
-    /// The same, while rows are expected.
+    /// The most this time may be extended to while rows are expected.
     pub(super) longest_interval: Duration,
-    /// When the last commit began, if several waited for it.
+    /// When the last commit began, if several requests waited for it.
     pub(super) last_commit: Option<Instant>,
     pub(super) expecting: Arc<Expecting>,
     pub(super) inbox: Receiver<Job>,
-    /// Left for further rows in the inbox.
+    /// Free places for rows in the inbox.
     pub(super) places: Arc<Semaphore>,
-    /// What those see who wait for a place, or for their row.
+    /// Observed by requests that wait for a place, or for their row.
     pub(super) progress: Arc<Progress>,
     pub(super) parcels: mpsc::UnboundedSender<Parcel>,
-    /// Rows the shipper holds in memory, and how many that may be; the inbox may hold as many.
+    /// Rows the shipper holds in memory. `most_held` bounds them, and the rows in the inbox.
     pub(super) held: Arc<AtomicUsize>,
     pub(super) most_held: usize,
-    /// The shipper waits for the store, and will read what it is going to ship.
+    /// Set while the shipper waits for the store; it will read what it ships from the file.
     pub(super) away: Arc<AtomicBool>,
     pub(super) seconds: Arc<Seconds>,
     pub(super) counters: Arc<Counters>,
@@ -61,13 +63,14 @@ pub(super) struct Keeper {
     pub(super) file: Option<File>,
     pub(super) behind: bool,
     pub(super) later: Later,
-    /// What the shipper has asked for. It comes when what is done is forgotten.
+    /// Reads that the shipper has asked for. They are served once all shipped entries are
+    /// forgotten.
     pub(super) reads: Vec<usize>,
-    /// The last failure has been logged.
+    /// Set once a failure has been logged, until the next success.
     pub(super) failing: bool,
 }
 
-/// What somebody waits for.
+/// What requests, or a flush, wait for.
 #[derive(Default)]
 struct Group {
     rows: Vec<(Row, Answer)>,
@@ -75,9 +78,10 @@ struct Group {
 }
 
 impl Keeper {
-    /// Ends when nobody can ask for anything any more and all is written.
+    /// Runs until all senders are gone and everything is written.
     pub(super) fn run(mut self) {
-        // What an earlier run has left is read by the shipper, and counted before that.
+        // Opens the file: the shipper reads what an earlier run left, and it must be counted before
+        // that.
         self.write(&[], self.safety).ok();
         while let Some(first) = self.next() {
             let group = self.gather(first);
@@ -85,7 +89,7 @@ impl Keeper {
         }
     }
 
-    /// The next job. What nobody waits for is done when its time has come.
+    /// The next job. Deferred work is done here when it is due.
     fn next(&mut self) -> Option<Job> {
         loop {
             let somebody_waits = self.places.available_permits() < self.most_held;
@@ -96,7 +100,7 @@ impl Keeper {
             }
             let due = self.due();
             if due.is_some_and(|due| due <= Instant::now()) {
-                // What is to be forgotten goes with rows, if there are some.
+                // Entries are forgotten together with rows, if there are any.
                 if self.later.rows() == 0
                     && let Ok(job) = self.inbox.try_recv()
                 {
@@ -120,13 +124,14 @@ impl Keeper {
         }
     }
 
-    /// When what nobody waits for is to be done, if there is any.
+    /// When deferred work is due, if there is any.
     fn due(&self) -> Option<Instant> {
         let hurried = !self.reads.is_empty() && self.later.is_forgetting();
         self.later.due(self.max_delay, hurried)
     }
 
-    /// Writes what nobody waits for, and forgets a part of what is done. Whether that could be done.
+    /// Does the deferred work: writes rows, and forgets some of the shipped entries. Whether it
+    /// succeeded.
     fn catch_up(&mut self, safety: Safety) -> bool {
         let (rows, put_by) = self.later.take();
         let outcome = self.write(&rows, safety);
@@ -158,7 +163,8 @@ impl Keeper {
         while group.rows.len() + self.later.rows() < GROUP {
             match self.inbox.try_recv() {
                 Ok(job) => self.take(job, &mut group),
-                // Asleep, for to be woken for each of them costs each of them a system call.
+                // Sleep while more jobs arrive: waking this thread for each of them would cost each
+                // sender a system call.
                 Err(TryRecvError::Empty) => match last {
                     Some(last) if !rested && !group.rows.is_empty() => {
                         rested = true;
@@ -196,7 +202,7 @@ impl Keeper {
     }
 
     fn serve(&mut self, group: Group) {
-        // A request that has stopped waiting was answered that its row is not kept.
+        // A request that has stopped waiting was told that its row is not kept.
         let wanted = group.rows.into_iter().filter(|(_, answer)| !answer.is_unwanted());
         let (rows, answers): (Vec<Row>, Vec<Answer>) = wanted.unzip();
         if !rows.is_empty() {
@@ -216,7 +222,7 @@ impl Keeper {
         }
     }
 
-    /// Commits the rows, and says which entry holds how many.
+    /// Commits the rows, and returns each new entry with the number of rows it holds.
     fn write(&mut self, rows: &[Row], safety: Safety) -> Result<Vec<(i64, usize)>, Failure> {
         if rows.is_empty() && !self.later.is_forgetting() && self.file.is_some() {
             return Ok(Vec::new());
@@ -225,7 +231,7 @@ impl Keeper {
         let forgotten = self.later.to_forget(!rows.is_empty());
         let mut outcome = self.append(rows, &forgotten, safety);
         if matches!(outcome, Err(Failure::Damaged(..) | Failure::Other(..))) {
-            // Opened anew, it may be mended.
+            // Opening it anew may repair it.
             self.file = None;
             outcome = self.append(rows, &forgotten, safety);
         }
@@ -274,7 +280,8 @@ impl Keeper {
     }
 
     fn read_if_asked(&mut self) {
-        // What a failure has left to be forgotten would be shipped again and again.
+        // Wait until the shipped entries are deleted, or this would read them again. Not after a
+        // failure: deleting may fail for a while, and `read` leaves them out.
         if self.later.is_forgetting() && !self.failing {
             return;
         }
@@ -285,7 +292,8 @@ impl Keeper {
         }
     }
 
-    /// A file that cannot be read is opened anew with the next group, and the shipper told then.
+    /// Reads entries for the shipper. A file that cannot be read is opened anew with the next
+    /// group, which also tells the shipper.
     fn read(&mut self, most: usize) -> (Vec<Entry>, bool) {
         let Some(file) = &mut self.file else { return (Vec::new(), true) };
         match file.oldest(most) {
@@ -303,7 +311,7 @@ impl Keeper {
     }
 
     fn hand_over(&mut self, rows: Vec<Row>, entries: Vec<(i64, usize)>) {
-        // Seen here or not, what is committed by now will be read.
+        // Relaxed: if the flag is missed, the shipper reads what is committed by now anyway.
         self.behind |= self.away.load(Ordering::Relaxed);
         let mut rows = rows.into_iter();
         for (number, count) in entries {
@@ -499,7 +507,7 @@ mod tests {
             let first = keeper.inbox.recv().expect("a job");
             keeper.gather(first).rows.len()
         };
-        // Alone, and alone again: nobody waits.
+        // Alone, and alone again: no commit waits.
         let begun = send(1);
         assert_eq!(gather(), 1);
         send(3);

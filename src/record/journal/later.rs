@@ -1,5 +1,5 @@
-//! What the journal's thread does when nobody waits for it: rows without an answer behind them, and entries
-//! that are in the store and to be forgotten.
+//! Work that no request waits for: writing rows whose requests do not wait, and deleting entries
+//! that are already in the store. The journal's thread does it when it has time.
 
 use std::collections::{HashSet, VecDeque};
 use std::mem;
@@ -7,26 +7,27 @@ use std::time::{Duration, Instant};
 
 use crate::record::invocation::Row;
 
-/// Entries forgotten in one transaction at most: the rows that come meanwhile wait for it.
+/// Entries forgotten in one transaction at most: rows that arrive meanwhile wait for it.
 const FORGOTTEN: usize = 64;
-/// The same, if rows are in it: they wait for all of it.
+/// The same for a transaction that also writes rows: those rows wait for all of it.
 const FORGOTTEN_BESIDE_ROWS: usize = 16;
-/// Rows at which they are written before their time.
+/// Rows are written early once there are this many.
 const MANY: usize = 256;
-/// How many times longer rows wait for others than entries that are to be forgotten: each transaction holds
-/// up the requests that come meanwhile, and one for many rows takes little longer than one for a few.
+/// How many times longer rows wait than entries to be forgotten. Each transaction delays the
+/// requests that arrive meanwhile, and one for many rows takes little longer than one for a few.
 const LEISURE: u32 = 10;
-/// But no longer than this, unless the others do.
+/// Rows wait no longer than this, unless `max_delay` is longer.
 const LEISURELY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 pub(super) struct Later {
     rows: Vec<Row>,
-    /// How many of them were put by.
+    /// How many of `rows` were put by ([`Later::put_by`]).
     put_by: usize,
-    /// In the store, but not yet forgotten by the file; the oldest first.
+    /// Entries that are in the store, but not yet deleted from the file; oldest first.
     done: VecDeque<i64>,
-    /// When what is here began to wait; `None` if nothing is, or a failure has left it for the next rows.
+    /// When the waiting work arrived; `None` if there is none, or if a failure has postponed it to
+    /// the next rows.
     since: Option<Instant>,
 }
 
@@ -36,7 +37,7 @@ impl Later {
         self.rows.push(row);
     }
 
-    /// The same for one that is in memory elsewhere, and counted there until it is written.
+    /// As [`Later::put_off`], for a row that stays counted as held in memory until it is written.
     pub(super) fn put_by(&mut self, row: Row) {
         self.put_by += 1;
         self.put_off(row);
@@ -47,8 +48,8 @@ impl Later {
         self.done.extend(entries);
     }
 
-    /// When it is time: at once if `hurried` or if it is much, after `max_delay` if something else waits for
-    /// it, and after some more if nothing does.
+    /// When the work is due: at once if `hurried` or if many rows wait, after `max_delay` if there
+    /// are entries to forget or rows put by, and later if there are only other rows.
     pub(super) fn due(&self, max_delay: Duration, hurried: bool) -> Option<Instant> {
         let (rows, done) = (self.rows.len(), self.done.len());
         let delay = match (rows, done) {
@@ -64,7 +65,7 @@ impl Later {
         self.rows.len()
     }
 
-    /// The rows, and how many of them were put by.
+    /// Takes the rows, and the number of them that were put by.
     pub(super) fn take(&mut self) -> (Vec<Row>, usize) {
         (mem::take(&mut self.rows), mem::take(&mut self.put_by))
     }
@@ -73,18 +74,18 @@ impl Later {
         !self.done.is_empty()
     }
 
-    /// The entries to be forgotten with the next transaction, in which there are rows or none.
+    /// The entries to forget in the next transaction. Fewer if it also writes rows.
     pub(super) fn to_forget(&self, beside_rows: bool) -> Vec<i64> {
         let most = if beside_rows { FORGOTTEN_BESIDE_ROWS } else { FORGOTTEN };
         self.done.iter().take(most).copied().collect()
     }
 
-    /// All that are left to be forgotten.
+    /// All entries that still have to be forgotten.
     pub(super) fn unforgotten(&self) -> HashSet<i64> {
         self.done.iter().copied().collect()
     }
 
-    /// So many of them have been.
+    /// The first `entries` of them have been forgotten.
     pub(super) fn forgotten(&mut self, entries: usize) {
         self.done.drain(..entries);
         if self.done.is_empty() && self.rows.is_empty() {
@@ -94,7 +95,7 @@ impl Later {
         }
     }
 
-    /// Not now: with the next rows.
+    /// Postpones the work to the next rows, after a failure.
     pub(super) fn wait(&mut self) {
         self.since = None;
     }

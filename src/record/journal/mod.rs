@@ -1,8 +1,8 @@
 //! The local journal: rows are committed here before their response, and shipped to the store.
 //!
-//! Mode `durable` writes here first; so does `on_failure: journal` while the store is down. The file
-//! is made when first needed; one that is left from an earlier run is shipped from the start. What
-//! becomes of an answer whose row finds no room is `record.journal.when_full`.
+//! Mode `durable` writes here first; so does `on_failure: journal` while the store is down. The
+//! file is made when first needed, and one left by an earlier run is shipped from the start.
+//! `record.journal.when_full` decides what happens to a response whose row does not fit.
 
 mod entry;
 mod expected;
@@ -52,17 +52,17 @@ use crate::record::outcome::{Committed, Unavailable};
 use crate::record::store::link::Link;
 use crate::record::store::safety::Safety;
 
-/// How often the end of the shipping is looked for when the recorder closes.
+/// How often `close` checks whether everything has been shipped.
 const POLL: Duration = Duration::from_millis(5);
 
 pub(crate) struct Journal {
     config: config::Journal,
-    /// Rows that may wait to be committed, and that the shipper may hold.
+    /// The most rows that may wait to be committed, and the most that the shipper may hold.
     most: usize,
     batch: config::Batch,
     /// What a commit has to survive, here and in the store.
     safety: Safety,
-    /// Where the rows go.
+    /// The store that rows are shipped to.
     destination: Arc<Link>,
     counters: Arc<Counters>,
     meters: Meters,
@@ -71,15 +71,15 @@ pub(crate) struct Journal {
     open: OnceLock<std::io::Result<Open>>,
 }
 
-/// The journal once it is in use; dropped, it ends.
+/// The journal once it is in use. Dropping it ends its tasks.
 struct Open {
     jobs: Sender<Job>,
-    /// Room for rows on their way to the thread: a bound on memory.
+    /// Room for rows on their way to the thread; it bounds memory.
     places: Arc<Semaphore>,
     progress: Arc<Progress>,
     parcels: mpsc::UnboundedSender<Parcel>,
     seconds: Arc<Seconds>,
-    /// Until when the shipper may wait for the store with second writes in memory.
+    /// Until when the shipper may keep second writes in memory while it waits for the store.
     hurry: watch::Sender<Option<Instant>>,
     shipper: AbortHandle,
 }
@@ -106,22 +106,23 @@ impl Journal {
         }
     }
 
-    /// Opens the journal, and ships what an earlier run has left in it.
+    /// Opens the journal, and ships the rows left by an earlier run.
     pub(crate) fn resume(&self) {
         self.open().ok();
     }
 
-    /// Whether an earlier run has left one.
+    /// Whether an earlier run has left a journal file.
     pub(crate) fn exists(&self) -> bool {
         self.config.path.exists()
     }
 
-    /// A request that will commit its row here.
+    /// Announces a request that will commit its row here.
     pub(crate) fn expect(&self) -> Expected {
         self.expecting.one()
     }
 
-    /// Commits the row here, within `patience`. It was `expected`.
+    /// Commits the row here, within `patience`. `expected` is what [`Journal::expect`] returned for
+    /// the request.
     pub(crate) async fn commit(
         &self,
         row: Row,
@@ -134,7 +135,7 @@ impl Journal {
             let place = match open.places.try_acquire() {
                 Ok(place) => place,
                 Err(_) => {
-                    // Its turn is some way off: no commit need wait for this row.
+                    // The row has to wait for a place, so commits must not wait for it.
                     expected = None;
                     open.places.acquire().await.map_err(|_| Unavailable::Closing)?
                 }
@@ -157,10 +158,12 @@ impl Journal {
         }
     }
 
-    /// Takes the second write of a row that is here; gives the row back if there is no room. Never waits.
+    /// Takes the second write of a row that was committed here; gives the row back if there is no
+    /// room. Never waits.
     ///
-    /// While the shipper keeps up, the two meet in its memory: the row is durable, and what the end of
-    /// the request adds to it need not go over the disk. Otherwise it is written here, too.
+    /// While the shipper keeps up, it merges both writes in memory: the row is durable already, and
+    /// what the end of the request adds need not be written to the disk. Otherwise it is written
+    /// here, too.
     pub(crate) fn complete(&self, second: Second) -> Option<Row> {
         let Ok(open) = self.open() else { return Some(second.into_row()) };
         if !open.seconds.admit() {
@@ -175,7 +178,7 @@ impl Journal {
         }
     }
 
-    /// Writes the row here soon; gives it back if there is no room to wait in. Never waits.
+    /// Writes the row here soon; gives it back if there is no room. Never waits.
     pub(crate) fn push(&self, row: Row) -> Option<Row> {
         let Ok(open) = self.open() else { return Some(row) };
         let Ok(place) = open.places.try_acquire() else { return Some(row) };
@@ -186,7 +189,8 @@ impl Journal {
         }
     }
 
-    /// Everything that was handed over is on disk; and, if the store can be had, there, by `deadline`.
+    /// Waits until every row handed over is on disk, and in the store if that is reachable, or
+    /// until `deadline`.
     pub(crate) async fn close(&self, deadline: Instant) {
         let Some(Ok(open)) = self.open.get() else { return };
         open.seconds.close();
@@ -268,7 +272,7 @@ impl Journal {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        // It holds a sender too, and so the thread.
+        // The shipper holds a sender too, which would keep the thread alive.
         self.shipper.abort();
     }
 }

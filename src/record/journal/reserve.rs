@@ -1,16 +1,16 @@
 //! Room set aside on the disk, so that a journal on a full disk can still be emptied.
 //!
-//! Forgetting an entry is a write too. Once the disk is full the reserve is given up, and rows are only
-//! taken again when there is room for a new one.
+//! Forgetting an entry is a write too. Once the disk is full the reserve is given up, and rows are
+//! accepted again only when there is room for a new reserve.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// More than the log holds between two checkpoints, and one large group.
+/// More than the log holds between two checkpoints plus one large group.
 const SIZE: usize = 8 << 20;
-/// Between two attempts.
+/// Between two attempts to make the reserve.
 const PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) struct Reserve {
@@ -26,7 +26,7 @@ impl Reserve {
         Reserve { path: name.into(), held: false, tried: None }
     }
 
-    /// Whether the reserve is there, made if need be.
+    /// Whether the reserve is there; makes it if need be.
     pub(super) fn hold(&mut self) -> bool {
         if self.held || self.tried.is_some_and(|at| at.elapsed() < PAUSE) {
             return self.held;
@@ -51,6 +51,6 @@ fn make(path: &Path) -> io::Result<()> {
         return Ok(());
     }
     let mut file = File::create(path)?;
-    // Written, for a file that is only made long takes no room.
+    // Write the bytes: a file that is only extended takes no space.
     file.write_all(&vec![0; SIZE])
 }

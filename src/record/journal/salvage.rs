@@ -1,12 +1,13 @@
-//! Rows out of a journal that SQLite does not read to its end.
+//! Recovers rows from a journal that SQLite cannot read to its end.
 //!
-//! Two things can be wrong. A page of the file is damaged: then all rows are looked for in the file's
-//! bytes. Or the log is: SQLite uses it up to the first page whose checksum is wrong, so the pages
-//! after that are searched. Rows found may have been shipped before: pages that are free keep what
-//! they held. The store knows them by their ids.
+//! Two things can be wrong. If a page of the file is damaged, all rows are searched for in the
+//! file's bytes. If the log is damaged, SQLite uses it only up to the first page whose checksum is
+//! wrong, so the pages after that are searched. Rows found may have been shipped before, because
+//! free pages keep what they held; the store recognizes them by their ids.
 //!
-//! A page is in the log once for each time it was written. A row that is damaged in one of these states
-//! and whole in another is not lost; counted is what an entry of the last state holds and is whole nowhere.
+//! The log holds a page once for each time it was written. A row that is damaged in one of these
+//! versions and intact in another is not lost. A row is counted as damaged if an entry of the last
+//! version holds it and it is intact nowhere.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -18,36 +19,36 @@ use super::frame::{Found, Head};
 use crate::record::invocation::Row;
 use crate::record::journal::page::PAGE;
 
-/// Sizes in the log (file format, section 4.1): of its head, and of that of a page in it.
+/// Sizes in the log (file format, section 4.1): of its header, and of a page's header in it.
 const LOG_HEAD: usize = 32;
 const PAGE_HEAD: usize = 24;
-/// Of the file's first page, before its own head.
+/// The size of the header in the file's first page, before the page's own.
 const FILE_HEAD: usize = 100;
-/// The kind of a page that holds rows of a table (section 1.6).
+/// The type of a page that holds rows of a table (section 1.6).
 const LEAF: u8 = 0x0d;
-/// What SQLite writes before an entry's body at most: sizes, the entry's number, types.
+/// What SQLite writes before an entry's body, at most: sizes, the entry's number, types.
 const BEFORE_BODY: usize = 24;
 
 /// The write-ahead log as it was before SQLite opened it.
 pub(super) struct Log(pub(super) Vec<u8>);
 
-/// Reads the log beside the journal at `path`; none is an empty one.
+/// Reads the log beside the journal at `path`; a missing log counts as empty.
 pub(super) fn log(path: &Path) -> Log {
     Log(fs::read(beside(path, "-wal")).unwrap_or_default())
 }
 
-/// What is left of pages, some of them in several states, the last one last.
+/// What is left of the pages. A page may be there in several versions, the last one last.
 #[derive(Default)]
 struct Left<'a> {
     found: Found,
     pages: HashMap<u32, &'a [u8]>,
-    /// The damaged rows of each page's last state.
+    /// The damaged rows in the last version of each page.
     damaged: HashMap<u32, Vec<Head>>,
 }
 
 impl Log {
-    /// The rows in pages after the first `sound` ones. Damaged is what is found whole nowhere else in
-    /// the log.
+    /// The rows in the pages after the first `sound` ones. A row counts as damaged if it is intact
+    /// nowhere else in the log.
     pub(super) fn beyond(&self, sound: u64) -> Found {
         let sound = usize::try_from(sound).unwrap_or(usize::MAX);
         let mut left = Left::default();
@@ -59,8 +60,8 @@ impl Log {
         left.finish()
     }
 
-    /// Each page, in the order it was written in, and its number. Those of an earlier round carry
-    /// another salt, in more than one bit.
+    /// Each page with its number, in the order they were written. Pages from an earlier round of
+    /// the log have another salt, which differs in more than one bit.
     fn pages(&self) -> impl Iterator<Item = (u32, &[u8])> {
         let salt = salt(self.0.get(16..24).unwrap_or_default());
         let pages = self.0.get(LOG_HEAD..).unwrap_or_default();
@@ -85,7 +86,7 @@ pub(super) fn all(path: &Path, log: &Log) -> Found {
     in_bytes(&fs::read(path).unwrap_or_default(), log)
 }
 
-/// As [`all`], of a file that has been read.
+/// As [`all`], for a file that has been read already.
 pub(super) fn in_bytes(file: &[u8], log: &Log) -> Found {
     let mut left = Left::default();
     (1..).zip(file.chunks(PAGE as usize)).for_each(|(number, page)| left.add(number, page));
@@ -94,9 +95,10 @@ pub(super) fn in_bytes(file: &[u8], log: &Log) -> Found {
 }
 
 impl<'a> Left<'a> {
-    /// A page, in place of its earlier state.
+    /// Adds a page, in place of its earlier version.
     fn add(&mut self, number: u32, page: &'a [u8]) {
-        // What is no entry any more may be overwritten in part.
+        // Bytes that no longer belong to an entry may be partly overwritten, so damage there does
+        // not count.
         self.found.extend(Found { damaged: Vec::new(), ..frame::find(page) });
         let before = self.pages.insert(number, page).unwrap_or_default();
         let mut damaged = Vec::new();
@@ -123,7 +125,8 @@ impl<'a> Left<'a> {
 }
 
 impl Found {
-    /// Without the damaged frames that are whole elsewhere, here or among the `others`; each once.
+    /// Without the damaged frames that are intact elsewhere, here or among `others`; each frame
+    /// once.
     pub(super) fn forget_known(mut self, others: &HashSet<Head>) -> Self {
         let mut known: HashSet<Head> = self.good.iter().copied().collect();
         self.damaged.retain(|head| !others.contains(head) && known.insert(*head));
@@ -131,7 +134,7 @@ impl Found {
     }
 }
 
-/// The cells of a page of entries, as far as they are there, and where they begin.
+/// The cells of a page of entries, as far as they are there, and where each begins.
 fn cells(number: u32, page: &[u8]) -> Vec<(usize, &[u8])> {
     let head = if number == 1 { FILE_HEAD } else { 0 };
     if page.get(head) != Some(&LEAF) {
@@ -152,8 +155,8 @@ fn cells(number: u32, page: &[u8]) -> Vec<(usize, &[u8])> {
     (0..pair(3).unwrap_or(0)).filter_map(cell).collect()
 }
 
-/// A number as SQLite writes it (section 1.6), and how many bytes it takes. Those that do not fit are of
-/// no interest here.
+/// A number in SQLite's encoding (section 1.6), and how many bytes it takes. Numbers that do not
+/// fit `usize` are of no interest here.
 fn varint(bytes: &[u8]) -> Option<(usize, usize)> {
     let mut value = 0usize;
     for (index, byte) in bytes.iter().take(9).enumerate() {
@@ -171,7 +174,7 @@ fn distinct(mut rows: Vec<Row>) -> Vec<Row> {
     rows
 }
 
-/// Moves the file and what belongs to it out of the way; its new name.
+/// Renames the file and the files that belong to it, and returns the new name.
 pub(super) fn set_aside(path: &Path) -> io::Result<PathBuf> {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let aside = beside(path, &format!(".damaged-{seconds}"));

@@ -1,15 +1,16 @@
-//! Second writes that are in memory, on their way to the store or the disk.
+//! Counts the second writes that are in memory, on their way to the store or the disk.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// How many there are, and whether there may be more. It orders nothing, so every access is relaxed.
+/// How many there are, and whether more are accepted. It orders no other memory, so every access is
+/// relaxed.
 #[derive(Debug)]
 pub(super) struct Seconds {
     most: usize,
     count: AtomicUsize,
-    /// The shipper keeps up with the journal.
+    /// Set while the shipper keeps up with the journal.
     welcome: AtomicBool,
-    /// There is no next time.
+    /// Set once the recorder closes.
     closing: AtomicBool,
 }
 
@@ -23,7 +24,7 @@ impl Seconds {
         }
     }
 
-    /// Whether one more may go to the shipper; it counts from now on.
+    /// Whether one more may go to the shipper; if so, it is counted.
     pub(super) fn admit(&self) -> bool {
         if !self.welcome.load(Ordering::Relaxed) {
             return false;
@@ -35,7 +36,7 @@ impl Seconds {
         false
     }
 
-    /// So many are in the store, or on disk.
+    /// This many are in the store, or on disk.
     pub(super) fn leave(&self, rows: usize) {
         self.count.fetch_sub(rows, Ordering::Relaxed);
     }
@@ -44,7 +45,7 @@ impl Seconds {
         self.welcome.store(welcome && !self.closing.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
-    /// What comes from now on goes to the disk at once.
+    /// From now on second writes go to the disk at once.
     pub(super) fn close(&self) {
         self.closing.store(true, Ordering::Relaxed);
         self.welcome(false);

@@ -1,7 +1,7 @@
-//! Takes rows from the journal to the store: at least once, and by their ids stored once.
+//! Ships rows from the journal to the store: each at least once, and stored once, by its id.
 //!
 //! An entry leaves the journal after the store has committed its rows. The two writes of one row
-//! usually travel together, and are one by the time the store sees them.
+//! usually travel together, and are merged before they reach the store.
 
 use std::collections::hash_map::Entry as Place;
 use std::collections::{HashMap, HashSet};
@@ -22,7 +22,7 @@ use crate::record::stats::Counters;
 use crate::record::store::link::Link;
 use crate::record::store::safety::Safety;
 
-/// Rows shipped at a time, at least where there are so many.
+/// Rows shipped at a time, if there are that many.
 const PORTION: usize = 4000;
 /// How often an idle shipper looks into the file: another process may have left something there.
 const RESCAN: Duration = Duration::from_secs(5);
@@ -31,16 +31,17 @@ pub(super) struct Shipper {
     pub(super) jobs: Sender<Job>,
     pub(super) parcels: mpsc::UnboundedReceiver<Parcel>,
     pub(super) held: Arc<AtomicUsize>,
-    /// Nothing need be sent here: it will be read. Whoever asks for that says so before.
+    /// Set while the shipper waits for the store: entries need not be sent to it, because it will
+    /// read them from the file. It is set before the read is asked for.
     pub(super) away: Arc<AtomicBool>,
     pub(super) seconds: Arc<Seconds>,
-    /// From when on nothing waits in memory for the store.
+    /// The time from which no row may wait in memory for the store.
     pub(super) hurry: watch::Receiver<Option<Instant>>,
     pub(super) destination: Arc<Link>,
     pub(super) counters: Arc<Counters>,
     /// What the store's commit has to survive before the journal forgets.
     pub(super) safety: Safety,
-    /// How long the first row of a portion waits for company.
+    /// How long the first row of a portion waits for more rows.
     pub(super) max_delay: Duration,
 }
 
@@ -48,12 +49,12 @@ pub(super) struct Shipper {
 #[derive(Default)]
 struct Portion {
     entries: Vec<Entry>,
-    /// Second writes that are nowhere else.
+    /// Second writes that are in memory only.
     seconds: Vec<Second>,
 }
 
 impl Shipper {
-    /// Never returns, but when the journal's thread has ended.
+    /// Runs until the journal's thread has ended.
     pub(super) async fn run(mut self) {
         let mut behind = true;
         loop {
@@ -72,7 +73,7 @@ impl Shipper {
             let numbers: Vec<_> = portion.entries.iter().map(|entry| entry.number).collect();
             let damaged = portion.entries.iter().map(|entry| entry.damaged).sum();
             if !self.ship(portion).await {
-                // On disk it is all there, and in memory it need not wait for the store.
+                // All entries are on disk, so they need not wait for the store in memory.
                 behind = true;
             } else if !numbers.is_empty() {
                 self.counters.damaged.add(damaged);
@@ -86,7 +87,7 @@ impl Shipper {
         }
     }
 
-    /// Waits for the store. What comes meanwhile is on disk, or goes there.
+    /// Waits for the store. Meanwhile entries stay on disk, and second writes go there.
     async fn store_is_there(&mut self) -> Option<()> {
         let destination = Arc::clone(&self.destination);
         self.away.store(true, Ordering::Relaxed);
@@ -107,8 +108,8 @@ impl Shipper {
         }
     }
 
-    /// The oldest entries of the file, and whether there are more. What was in memory is among
-    /// them, or will be among the next.
+    /// The oldest entries of the file, and whether there are more. Entries that were in memory are
+    /// among these, or among the next.
     async fn read(&mut self) -> Option<(Portion, bool)> {
         self.jobs.send(Job::Read(PORTION)).ok()?;
         loop {
@@ -124,7 +125,8 @@ impl Shipper {
         }
     }
 
-    /// What comes within `max_delay` of the first entry, and whether there is more on disk.
+    /// Collects what arrives within `max_delay` of the first parcel, and whether there is more on
+    /// disk.
     async fn gather(&mut self) -> Option<(Portion, bool)> {
         let mut portion = Portion::default();
         let first = match timeout(RESCAN, self.parcels.recv()).await {
@@ -146,7 +148,7 @@ impl Shipper {
                     rows += 1;
                     portion.seconds.push(second);
                 }
-                // Nobody has asked; whoever did has gone.
+                // The reply to a read that was given up.
                 Parcel::Read(..) => {}
                 Parcel::Behind => return Some((portion, true)),
             }
@@ -162,8 +164,8 @@ impl Shipper {
         };
     }
 
-    /// Resolves when the end is so near that what is in memory must not wait any longer; never, where
-    /// nothing is.
+    /// Resolves when the end is so near that second writes must no longer wait in memory. Never
+    /// resolves if there are none.
     async fn hurried(&self) {
         let mut hurry = self.hurry.clone();
         if let Some(end) = hurry.wait_for(Option::is_some).await.ok().and_then(|end| *end) {
@@ -174,15 +176,15 @@ impl Shipper {
         }
     }
 
-    /// Second writes that the store cannot have now go over the disk.
+    /// Writes second writes to disk because the store cannot take them now.
     fn put_by(&self, rows: impl IntoIterator<Item = Row>) {
         for row in rows {
-            // The thread ends only when nobody is left who could send.
+            // The thread lives as long as any sender, and this is one.
             self.jobs.send(Job::PutBy(row)).ok();
         }
     }
 
-    /// Whether the store has it all. If not, the second writes are on their way to the disk.
+    /// Whether the store has committed all of it. If not, the second writes go to the disk.
     async fn ship(&self, portion: Portion) -> bool {
         let seconds: Vec<Uuid> = portion.seconds.iter().map(|second| second.first.id).collect();
         let firsts = portion.entries.into_iter().flat_map(|entry| entry.rows);
@@ -220,7 +222,7 @@ impl Shipper {
     }
 }
 
-/// One row where there were two writes of it, both from the journal or the second from memory.
+/// Merges the two writes of a row, whether both came from the journal or the second from memory.
 fn merge(rows: impl Iterator<Item = Row>, seconds: Vec<Second>) -> Vec<Row> {
     let mut merged: Vec<Row> = Vec::new();
     let mut places = HashMap::new();

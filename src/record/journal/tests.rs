@@ -1,4 +1,5 @@
-//! What is left of a journal after damage: every row is there or counted, never both and never twice.
+//! What is left of a journal after damage: every row is either found or counted as damaged, exactly
+//! once.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -21,8 +22,8 @@ struct Bytes {
 }
 
 impl Bytes {
-    /// As a process that was killed leaves them: [`ROWS`] rows in transactions of one to three, behind
-    /// twenty that have been shipped.
+    /// A journal as a killed process leaves it: [`ROWS`] rows in transactions of one to three,
+    /// after twenty that have been shipped.
     fn left_behind() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("journal.db");
@@ -91,7 +92,7 @@ fn without_damage_nothing_is_counted() {
     assert_eq!(Bytes::settled().opened(), (ROWS, 0));
 }
 
-/// Places all over `bytes`, of no pattern that pages have.
+/// Places all over `bytes`, in no pattern that pages have.
 fn places(bytes: &[u8], count: usize) -> impl Iterator<Item = usize> {
     let step = (bytes.len() / count) | 1;
     (0..bytes.len()).step_by(step)
@@ -111,13 +112,13 @@ fn after_a_flipped_bit_in_the_log_every_row_is_there_or_counted() {
 #[test]
 fn after_a_flipped_bit_in_the_last_state_of_a_page_its_row_alone_is_counted() {
     let bytes = Bytes::left_behind();
-    // The text of the last row, which is in one place.
+    // Text of the last row, which occurs in one place.
     let name = b"row 49";
     let at = memchr::memmem::rfind(&bytes.log, name).expect("it is there");
     let mut flipped = bytes.clone();
     flipped.log[at] ^= 1;
     assert_eq!(flipped.opened(), (ROWS - 1, 1));
-    // And of one that is in many.
+    // And of a row that occurs in many.
     let copies = |name: &String| memchr::memmem::find_iter(&bytes.log, name.as_bytes()).count();
     let names = (0..ROWS).map(|n| format!("row {n:02}"));
     let name = names.max_by_key(copies).expect("there are rows");
@@ -161,7 +162,8 @@ fn a_torn_log_loses_what_came_last_and_counts_what_is_left_of_it() {
         let mut torn = bytes.clone();
         torn.log.truncate(bytes.log.len() - cut);
         let (found, damaged) = torn.opened();
-        // Of the last two transactions, at most; what is torn off leaves nothing to count.
+        // At most the rows of the last two transactions are lost; rows torn off leave nothing to
+        // count.
         assert!(found >= ROWS - 5, "{cut} bytes: {found} found");
         assert!(found + damaged <= ROWS, "{cut} bytes: {found} found, {damaged} damaged");
     }

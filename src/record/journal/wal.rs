@@ -1,7 +1,7 @@
-//! The journal's write-ahead log, and when it is worked into the file (a checkpoint).
+//! The journal's write-ahead log, and when it is checkpointed into the file.
 //!
-//! By itself SQLite does that in the commit that makes the log too long, and whoever waits for that
-//! commit waits for the checkpoint, too. Here it is done between two commits.
+//! By default SQLite checkpoints in the commit that makes the log too long, so the requests of that
+//! commit wait for it too. Here it is done between two commits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,24 +9,25 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rusqlite::Connection;
 use rusqlite::hooks::Wal;
 
-/// Pages at which it is done if nobody waits. Who comes meanwhile waits for it: it is to be seldom, and for
-/// many pages it takes little longer than for a few.
+/// Pages at which the log is checkpointed if no request waits. Requests that arrive meanwhile wait
+/// for it, so it should be rare; many pages take little longer than a few.
 const LONG: usize = 900;
-/// And whoever waits. With the largest group after it, less than the reserve holds.
+/// Pages at which it is checkpointed even if requests wait. Together with the largest group after
+/// it, this is less than the reserve holds.
 const LONGEST: usize = 1000;
 
-/// How long the log is.
+/// Tracks how long the log is.
 pub(super) struct Log {
-    /// In pages, after the last commit; it orders nothing.
+    /// In pages, after the last commit. It orders no other memory, so accesses are relaxed.
     pages: Arc<AtomicUsize>,
 }
 
 impl Log {
-    /// From now on the connection's commits leave the log alone.
+    /// Turns off the checkpoints that the connection's commits would make.
     pub(super) fn of(connection: &mut Connection) -> rusqlite::Result<Self> {
         let pages = Arc::new(AtomicUsize::new(0));
         let seen = Arc::clone(&pages);
-        // In the place of SQLite's own, which would do it.
+        // Replaces SQLite's own hook, which would checkpoint.
         connection.wal_hook(Some(move |_: &mut Wal, pages| {
             seen.store(usize::try_from(pages).unwrap_or(0), Ordering::Relaxed);
             Ok(())
@@ -38,7 +39,8 @@ impl Log {
         self.pages.load(Ordering::Relaxed) >= if now { LONGEST } else { LONG }
     }
 
-    /// Whoever is in the way, or without room: there will be another time, after the next commit.
+    /// Checkpoints as much as possible. If another connection is in the way or the disk is full,
+    /// the next one after a later commit finishes it.
     pub(super) fn checkpoint(&self, connection: &Connection) {
         self.pages.store(0, Ordering::Relaxed);
         let query = connection.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)");
@@ -70,7 +72,7 @@ mod tests {
         log.checkpoint(&connection);
         assert!(!log.wants_checkpoint(false));
         assert!(size() > 6_000_000, "{}", size());
-        // The log begins anew.
+        // The log starts over.
         connection.execute_batch("DELETE FROM t").expect("room");
         assert!(!log.wants_checkpoint(false));
     }

@@ -1,7 +1,7 @@
-//! What a request hears that waits for its row to be committed.
+//! What a request learns that waits for its row to be committed.
 //!
-//! A group of rows is committed on another thread than the one that waits, and to wake that one costs
-//! a system call. So the answers of a group go over together, with one.
+//! A group of rows is committed on another thread than its requests wait on, and waking that thread
+//! costs a system call. So all outcomes of a group are sent over together.
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -13,29 +13,29 @@ pub(crate) type Outcome = Result<(), Unavailable>;
 /// The way back to one request.
 pub(crate) struct Answer {
     sender: oneshot::Sender<Outcome>,
-    /// Where it waits.
+    /// The runtime the request waits on.
     runtime: Handle,
 }
 
 impl Answer {
-    /// For a request on the runtime this is called on.
+    /// For a request on the runtime that this is called on.
     pub(crate) fn channel() -> (Self, oneshot::Receiver<Outcome>) {
         let (sender, outcome) = oneshot::channel();
         (Answer { sender, runtime: Handle::current() }, outcome)
     }
 
-    /// The request has stopped waiting. Its own timer told it so.
+    /// Whether the request has stopped waiting. Its own timer told it.
     pub(crate) fn is_unwanted(&self) -> bool {
         self.sender.is_closed()
     }
 }
 
-/// The answers of one group, given when it is dropped.
+/// The outcomes of one group, sent when this is dropped.
 #[derive(Default)]
 pub(crate) struct Answers(Vec<(oneshot::Sender<Outcome>, Outcome)>);
 
 impl Answers {
-    /// Gives every answer, from a runtime that one of the requests waits on: most are on the same.
+    /// Sends every outcome, from a runtime that one of the requests waits on: most share it.
     pub(crate) fn give(answers: impl IntoIterator<Item = (Answer, Outcome)>) {
         let mut answers = answers.into_iter();
         let Some((first, outcome)) = answers.next() else { return };
@@ -43,7 +43,7 @@ impl Answers {
         let mut all = Answers(vec![(first.sender, outcome)]);
         all.0.extend(answers.map(|(answer, outcome)| (answer.sender, outcome)));
         if all.0.len() > 1 {
-            // A runtime that is ending drops it at once, which gives them, too.
+            // A runtime that is shutting down drops the task at once, which sends them, too.
             runtime.spawn(async move { drop(all) });
         }
     }
@@ -52,7 +52,7 @@ impl Answers {
 impl Drop for Answers {
     fn drop(&mut self) {
         for (sender, outcome) in self.0.drain(..) {
-            // Whoever has stopped waiting was told so by its own timer.
+            // A request that has stopped waiting was told by its own timer.
             sender.send(outcome).ok();
         }
     }

@@ -1,14 +1,14 @@
-//! The end of the recorder, as its tasks see it coming.
+//! The recorder's shutdown, as its tasks observe it.
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-/// The end, as the recorder's tasks see it coming.
+/// The recorder's shutdown, as its tasks observe it. Holds the deadline once it has begun.
 #[derive(Debug, Clone)]
 pub(crate) struct Closing(pub(crate) watch::Receiver<Option<Instant>>);
 
 impl Closing {
-    /// Resolves when the recorder closes, or has been dropped.
+    /// Resolves when the recorder closes or is dropped.
     pub(crate) async fn begun(&mut self) {
         self.0.wait_for(Option::is_some).await.ok();
     }

@@ -1,4 +1,4 @@
-//! The ways of a row to its store, and who hears what became of it.
+//! The ways a row takes to its store, and how a request learns the outcome.
 
 pub(crate) mod answers;
 pub(crate) mod closing;

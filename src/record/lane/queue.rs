@@ -1,8 +1,8 @@
 //! Rows that are written after the response: a queue in memory, emptied in batches.
 //!
-//! Handing a row over never waits. The queue is bounded, rows being written included: what does not
-//! fit is dropped. Nothing counts as written that the store has not committed, and every row ends as
-//! exactly one of written, dead and dropped.
+//! Handing over a row never waits. The queue is bounded, including rows being written; a row that
+//! does not fit is dropped. A row counts as written only once the store has committed it, and every
+//! row ends as exactly one of written, dead and dropped.
 
 use std::mem;
 use std::sync::Arc;
@@ -18,25 +18,26 @@ use crate::record::store::error::Refusal;
 use crate::record::store::link::Link;
 use crate::record::store::safety::Safety;
 
-/// Second writes in one batch for PostgreSQL, where more are not waiting already: they keep it busy for
-/// longer than new rows do, and commits that requests wait for meet them there. The embedded store has one
-/// writer anyway.
+/// Second writes in one batch for PostgreSQL, unless more are waiting already. They keep it busy
+/// for longer than new rows do, and delay the commits that requests wait for. The embedded store
+/// has a single writer anyway.
 const SECONDS: u32 = 64;
 
-/// The entrance.
+/// The sending side of the queue.
 pub(crate) struct Queue {
     rows: mpsc::UnboundedSender<Row>,
-    /// `queue_depth` is what bounds the channel: unlike the channel it knows of rows being written.
+    /// `queue_depth` bounds the channel; unlike the channel's own length it includes rows being
+    /// written.
     counters: Arc<Counters>,
     most: u64,
     batch: u64,
     seconds: u64,
-    /// A batch is full: do not wait for more.
+    /// Notified when a batch is full, so that the task does not wait for more.
     full: Arc<Notify>,
 }
 
 impl Queue {
-    /// The queue, and the task that empties it into the store.
+    /// Makes the queue and starts the task that empties it into the store.
     pub(crate) fn new(
         config: &Config,
         link: Arc<Link>,
@@ -98,7 +99,7 @@ struct Writer {
 }
 
 impl Writer {
-    /// Ends when the queue has been closed and is empty, or at the end of the time given for that.
+    /// Runs until the queue is closed and empty, or the time to finish is over.
     async fn run(mut self) {
         loop {
             let batch = self.gather().await;
@@ -141,7 +142,7 @@ impl Writer {
         batch
     }
 
-    /// Writes the batch, however often that takes.
+    /// Writes the batch, retrying until it succeeds.
     async fn deliver(&self, batch: &Arc<Vec<Row>>) -> Vec<Refusal> {
         loop {
             self.link.ready().await;
@@ -159,7 +160,8 @@ impl Writer {
             refusals.iter().filter(is).count() as u64
         };
         self.counters.batches.add(1);
-        // Of a row whose first write was refused, or is kept, the second one is not another row.
+        // A second write is not another row: its row was counted with the first write, refused or
+        // not.
         self.counters.dead.add(refused(Stage::Whole) + refused(Stage::Answered));
         self.counters.completions_dropped.add(refused(Stage::Completion));
         self.counters.written.add(of(Stage::Whole) - refused(Stage::Whole));
@@ -167,8 +169,8 @@ impl Writer {
         self.counters.queue_depth.sub(batch.len() as u64);
     }
 
-    /// The time is up: what is left is dropped. The store may still commit the batch under way;
-    /// what is not known to be committed does not count as written.
+    /// The time is up, so what is left is dropped. The store may still commit the batch under way;
+    /// rows not known to be committed do not count as written.
     fn give_up(&mut self, batch: &[Row]) {
         self.inbox.close();
         let mut left: Vec<Stage> = batch.iter().map(|row| row.stage).collect();

@@ -1,8 +1,8 @@
 //! Group commit: rows that must be in the store before their responses leave.
 //!
 //! While one transaction is under way the next rows gather, and all of them go into the following
-//! one; so a commit waits for at most two, and no timer is needed. A row whose request has stopped
-//! waiting before its transaction began is not written.
+//! one. So a commit waits for at most two transactions, and no timer is needed. A row whose request
+//! has stopped waiting before its transaction began is not written.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::record::store::error::Refusal;
 use crate::record::store::link::Link;
 use crate::record::store::safety::Safety;
 
-/// The entrance to one store.
+/// The sending side of the lane to one store.
 pub(crate) struct Lane {
     link: Arc<Link>,
     waiting: mpsc::Sender<Waiting>,
@@ -31,8 +31,8 @@ struct Waiting {
 }
 
 impl Lane {
-    /// The lane, and the task that serves it. At most `most` rows are held here; the next ones wait
-    /// with their requests for a place.
+    /// Makes the lane and starts the task that serves it. It holds at most `most` rows; further
+    /// requests wait for a place.
     pub(crate) fn new(
         link: Arc<Link>,
         counters: Arc<Counters>,
@@ -54,8 +54,8 @@ impl Lane {
         (Lane { link, waiting, progress }, committer.run())
     }
 
-    /// Resolves when the row is committed, or when it is not going to be within `patience`. A store
-    /// that has been away for longer than that is not waited for.
+    /// Resolves when the row is committed, or when `patience` runs out. A store that has been down
+    /// for longer than that is not waited for.
     pub(crate) async fn commit(&self, row: Row, patience: Patience) -> Result<(), Unavailable> {
         if self.link.down_for().is_some_and(|away| away >= patience.stalled) {
             return Err(Unavailable::Down(self.link.error()));
@@ -84,7 +84,7 @@ struct Committer {
 }
 
 impl Committer {
-    /// Ends when the recorder closes and nobody waits any more.
+    /// Runs until the recorder closes and no request waits any more.
     async fn run(mut self) {
         loop {
             let mut group = Vec::new();
@@ -106,7 +106,7 @@ impl Committer {
         }
     }
 
-    /// Writes the group until the store has it or nobody waits for it.
+    /// Writes the group until the store has it or no request waits for it.
     async fn deliver(&self, group: Vec<Waiting>) {
         let (mut rows, mut answers): (Vec<Row>, Vec<Answer>) =
             group.into_iter().map(|waiting| (waiting.row, waiting.answer)).unzip();
