@@ -1,7 +1,7 @@
-//! A row as few bytes: what the journal holds. Half the room that JSON takes, and a fraction of its time.
+//! A row in a compact binary form, as the journal holds it: half the size of JSON, and much faster.
 //!
-//! The format is postcard's of the fields below, in their order. They do not say what they are: whoever
-//! changes them gives them another [`VERSION`], and goes on reading the ones before.
+//! The format is postcard's encoding of the fields below, in their order. Nothing in it names the
+//! fields: a change to them needs a new [`VERSION`], and older versions must still be read.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -14,9 +14,10 @@ use uuid::Uuid;
 use super::invocation::Invocation;
 use crate::record::capture::captured::Captured;
 
-/// The first byte, which no text begins with.
+/// The first byte. No text begins with it.
 const VERSION: u8 = 2;
-/// The fields, then the cause. Only of rows that have one: an older product reads all others.
+/// The fields, then the cause. Used only for rows that have one, so that older releases can read
+/// all others.
 const WITH_CAUSE: u8 = 3;
 
 #[derive(Serialize, Deserialize)]
@@ -24,7 +25,7 @@ struct Fields<'a> {
     id: [u8; 16],
     created_at_us: u64,
     request_id: &'a str,
-    /// Big end first; zero is none.
+    /// Big-endian; all zeros if there is no trace.
     trace_id: [u8; 16],
     route: &'a str,
     upstream: Option<&'a str>,
@@ -90,13 +91,13 @@ pub(crate) fn write(it: &Invocation, completed: bool, out: &mut Vec<u8>) {
 }
 
 fn append<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) {
-    // Fails for sequences whose length is not known, of which there are none.
+    // Fails only for sequences of unknown length, and the fields have none.
     if let Ok(written) = postcard::to_extend(value, std::mem::take(out)) {
         *out = written;
     }
 }
 
-/// The row that [`write`] has written, and whether it was complete; `None` for anything else.
+/// The row that [`write`] has written, and whether it was complete; `None` for any other bytes.
 pub(crate) fn read(bytes: &[u8]) -> Option<(Invocation, bool)> {
     let (version, fields) = bytes.split_first()?;
     if ![VERSION, WITH_CAUSE].contains(version) {

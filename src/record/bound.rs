@@ -1,4 +1,4 @@
-//! Bounds of what a row is made of: of text that comes from outside, and of times.
+//! Bounds on what a row is made of: on text that comes from outside, and on times.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,10 +9,11 @@ pub(crate) fn has_nul(text: &str) -> bool {
     memchr::memchr(0, text.as_bytes()).is_some()
 }
 
-/// Cut `text` to at most `most` bytes, between characters, and let it have no NUL: PostgreSQL takes none.
+/// Cuts `text` to at most `most` bytes, at a character boundary, and replaces NUL, which PostgreSQL
+/// does not accept.
 pub(crate) fn bound_string(text: &mut String, most: usize) {
     if has_nul(text) {
-        // Before it is cut: what takes its place is longer.
+        // Replace before cutting: the replacement is longer.
         *text = text.replace('\0', "\u{fffd}");
     }
     if text.len() > most {
@@ -21,7 +22,8 @@ pub(crate) fn bound_string(text: &mut String, most: usize) {
     }
 }
 
-/// The time nearest to `time` that can be written as text: years are four digits from 1970 on.
+/// The nearest time to `time` that can be written as text: from 1970 on, with a year of four
+/// digits.
 pub(crate) fn within_text(time: SystemTime) -> SystemTime {
     time.clamp(UNIX_EPOCH, UNIX_EPOCH + LAST)
 }

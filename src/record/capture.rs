@@ -1,8 +1,8 @@
-//! Fields of JSON bodies, and the words of errors, that end up in the row.
+//! Fields of JSON bodies, and error messages, that are kept in the row.
 //!
-//! Bodies pass through untouched: a [`Tap`] keeps a bounded copy and reads it at the end. A body that
-//! is too large, is not JSON, or was cut off gives nothing, and that is not an error. Whether a body
-//! is tapped before the response is sent, or while it streams, is left to `proxy`.
+//! Bodies pass through untouched: a [`Tap`] keeps a bounded copy and reads it at the end. A body
+//! that is too large, is not JSON, or was cut off gives no fields; that is not an error. `proxy`
+//! decides whether a body is tapped before the response is sent or while it streams.
 
 pub(crate) mod captured;
 pub(crate) mod json;
@@ -23,7 +23,7 @@ use crate::record::capture::source::{Source, Sources};
 pub struct Capture {
     request: Arc<[Field]>,
     response: Arc<[Field]>,
-    /// Those that the words of an error may fill; their paths are empty.
+    /// Fields that an error message may fill; their paths are empty.
     error: Arc<[Field]>,
     limit: usize,
 }
@@ -56,13 +56,13 @@ impl Capture {
         !self.response.is_empty()
     }
 
-    /// A tap for the request body, if there is something to find in it. `content_type` and
-    /// `content_length` as the headers have them.
+    /// A tap for the request body, if it may hold a captured field. `content_type` is the header's
+    /// value, `content_length` the length in bytes.
     pub fn request(&self, content_type: Option<&[u8]>, content_length: Option<u64>) -> Option<Tap> {
         self.tap(&self.request, content_type, content_length)
     }
 
-    /// A tap for the response body; as [`Capture::request`].
+    /// A tap for the response body; arguments as for [`Capture::request`].
     pub fn response(
         &self,
         content_type: Option<&[u8]>,
@@ -71,13 +71,13 @@ impl Capture {
         self.tap(&self.response, content_type, content_length)
     }
 
-    /// Whether the words of errors are wanted.
+    /// Whether any field takes the error message.
     pub fn wants_errors(&self) -> bool {
         !self.error.is_empty()
     }
 
-    /// What is to be said of a request that failed with these words: [`Findings`] where they have
-    /// nothing of their own.
+    /// The captured fields of a request that failed with `message`; it fills fields that `findings`
+    /// has not filled from an earlier source.
     pub fn with_error(&self, findings: &Findings, message: &str) -> Captured {
         let mut findings = findings.clone();
         for field in &*self.error {
@@ -117,12 +117,13 @@ pub struct Tap {
 }
 
 impl Tap {
-    /// For a body that is encoded so; `None` if it cannot be read.
+    /// For a body in this encoding; `None` if the gateway cannot decode it.
     pub fn encoded(self, encoding: Encoding) -> Option<Self> {
         (encoding != Encoding::Unknown).then_some(Tap { encoding, ..self })
     }
 
-    /// The next bytes of the body. Copies them; holds at most the route's `capture_limit`.
+    /// Appends the next bytes of the body to the copy, which holds at most the route's
+    /// `capture_limit`.
     pub fn push(&mut self, chunk: &[u8]) {
         let Some(body) = &mut self.body else { return };
         if body.len() + chunk.len() > self.limit {
@@ -132,12 +133,12 @@ impl Tap {
         body.extend_from_slice(chunk);
     }
 
-    /// Forgets what was seen: the body is sent from its start again.
+    /// Discards the copy, because the body is sent again from its start.
     pub fn restart(&mut self) {
         self.body = Some(Vec::new());
     }
 
-    /// Whether the body has outgrown the limit, so that nothing will come of it.
+    /// Whether the body has outgrown the limit, so that no fields will be found.
     pub fn gave_up(&self) -> bool {
         self.body.is_none()
     }
@@ -159,12 +160,12 @@ impl Tap {
     }
 }
 
-/// What was found of one request so far. Its bodies end in any order; what counts is the order in
-/// which a field's sources are written.
+/// What was found for one request so far. Its bodies may end in any order; a field takes the first
+/// of its sources, in the order in which they are configured.
 #[derive(Debug, Clone, Default)]
 pub struct Findings {
     found: Captured,
-    /// Fields that a source other than their first has filled, and its rank.
+    /// Fields filled by a source other than their first, and the rank of that source.
     fallbacks: Vec<(Arc<str>, usize)>,
 }
 
@@ -174,7 +175,7 @@ impl Findings {
         &self.found
     }
 
-    /// Takes what a source has to say, unless one before it has spoken.
+    /// Takes the value of a source, unless an earlier source has given one.
     fn put(&mut self, field: &Field, value: String) {
         let fallback = self.fallbacks.iter().position(|(name, _)| *name == field.name);
         let held = match fallback {
@@ -199,7 +200,7 @@ impl Findings {
 struct Field {
     name: Arc<str>,
     path: Vec<String>,
-    /// Its place among the field's sources.
+    /// The position among the field's sources.
     rank: usize,
 }
 
@@ -267,7 +268,7 @@ mod tests {
         findings.found
     }
 
-    /// The request's body has ended before the response's, or after it.
+    /// The result when the request's body has ended before the response's, or after it.
     fn result_of(sources: &str, request: &str, response: &str, request_first: bool) -> Captured {
         let capture = capture(&format!("capture: {{result_message: {sources}}}"));
         let mut taps = [

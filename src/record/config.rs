@@ -1,7 +1,6 @@
-//! What an operator writes about the record: the store they have, and what a route wants.
+//! What an operator configures about the record: the store, and what each route records.
 //!
-//! Whether a route that records has a store to record to is a question of the whole file, and left
-//! to `config`.
+//! `config` checks that a store is configured if any route records.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,16 +21,17 @@ use crate::units::{Secret, Size, Timespan};
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     pub store: Stores,
-    /// Rows older than this are deleted; zero keeps them for ever.
+    /// How long rows are kept; older ones are deleted. Zero keeps them for ever.
     pub retention: Timespan,
-    /// Rows in memory at most, those being written included. What does not fit is dropped and counted.
+    /// The most rows in memory, including those being written. A row that does not fit is dropped
+    /// and counted.
     pub queue: NonZeroU32,
     /// How long a `sync` request waits for its commit, within its own deadline; the journal gets
-    /// as long again.
+    /// the same time again.
     pub commit_timeout: Timespan,
     pub batch: Batch,
-    /// Whether what is committed on the local disk before an answer survives the end of the machine,
-    /// and not of the process alone.
+    /// Whether a commit to the local disk before a response survives a crash of the machine, and
+    /// not only of the process.
     pub fsync: bool,
     pub journal: Journal,
     /// For routes without a `record` of their own.
@@ -63,7 +63,7 @@ impl Config {
         }
     }
 
-    /// Whether the journal's file can be written; its folder is made where it is missing.
+    /// Checks that the journal's file can be written; creates its directory if missing.
     ///
     /// # Errors
     /// What is wrong, and what to do.
@@ -71,18 +71,19 @@ impl Config {
         place::check("record.journal.path", &self.journal.path)
     }
 
-    /// What a commit has to survive that a response waits for.
+    /// What commits have to survive that a response waits for.
     pub(crate) fn safety(&self) -> Safety {
         if self.fsync { Safety::Power } else { Safety::Process }
     }
 
-    /// What was said once for the process: all but what routes take from it.
+    /// The settings of the process as a whole, without those of routes.
     pub fn of_process(&self) -> Self {
         Config { default: Policy::default(), ..self.clone() }
     }
 }
 
-/// The stores on offer. PostgreSQL is used if it has a URL, else SQLite if it has a path.
+/// The stores that may be configured. PostgreSQL is used if it has a URL, else SQLite if it has a
+/// path.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Stores {
@@ -103,7 +104,7 @@ impl Stores {
     }
 }
 
-/// The store that [`Stores::chosen`] settled on.
+/// The store that [`Stores::chosen`] has selected.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Chosen<'a> {
     Postgres(&'a Postgres, &'a PostgresUrl),
@@ -113,16 +114,16 @@ pub enum Chosen<'a> {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Postgres {
-    /// Empty or null stands for absent, so that a variable can switch this store on.
+    /// Empty or null counts as absent, so that an environment variable can switch this store on.
     #[serde(default, deserialize_with = "text_or_nothing")]
     pub url: Option<PostgresUrl>,
-    /// Connections at most. Commits, batches and upkeep each use one at a time.
+    /// The most connections. Commits, batches and upkeep use one each at a time.
     #[serde(default = "pool_size")]
     pub pool_size: NonZeroU32,
     #[serde(default = "connect_timeout", deserialize_with = "positive")]
     pub connect_timeout: Timespan,
-    /// For one statement. The server is told; a server that does not answer at all is given up on
-    /// one second later.
+    /// The time limit of one statement. The server enforces it; one second later the gateway gives
+    /// up on a server that has not replied.
     #[serde(default = "statement_timeout", deserialize_with = "positive")]
     pub statement_timeout: Timespan,
     /// PEM file of the authorities that may have signed the server's certificate. Without it,
@@ -143,12 +144,12 @@ fn statement_timeout() -> Timespan {
     Timespan::from_secs(5)
 }
 
-/// A `postgres://` URL that was understood. It may hold a password: no error repeats it.
+/// A valid `postgres://` URL. It may contain a password, so no error message repeats it.
 #[derive(Clone, PartialEq)]
 pub struct PostgresUrl(Secret);
 
 impl PostgresUrl {
-    /// What the URL says, as the driver wants it.
+    /// The parsed URL, as the driver's configuration.
     pub(crate) fn parsed(&self) -> Result<tokio_postgres::Config, tokio_postgres::Error> {
         self.0.expose().parse()
     }
@@ -173,7 +174,7 @@ impl FromStr for PostgresUrl {
                 Ok(url)
             }
             Ok(_) => Err("the PostgreSQL URL names no host".to_owned()),
-            // The driver's own words may quote a part of the URL.
+            // The driver's error may quote a part of the URL.
             Err(_) => Err("not a valid PostgreSQL URL: expected \
                            postgres://user:password@host:port/database?sslmode=disable|prefer|require, \
                            with special characters in the password percent-encoded"
@@ -185,7 +186,8 @@ impl FromStr for PostgresUrl {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sqlite {
-    /// The database file; it and its directory are made when missing. Empty or null stands for absent.
+    /// The database file; it and its directory are created if missing. Empty or null counts as
+    /// absent.
     #[serde(default, deserialize_with = "text_or_nothing")]
     pub path: Option<PathBuf>,
     /// How large the file may get; zero means no limit but the disk's.
@@ -199,23 +201,24 @@ pub struct Sqlite {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StoreFull {
-    /// The oldest rows make room.
+    /// The oldest rows are deleted to make room.
     #[default]
     DeleteOldest,
-    /// It counts as down until retention makes room.
+    /// The store counts as down until retention makes room.
     Refuse,
 }
 
-/// How rows are put together.
+/// How rows are batched.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Batch {
     pub max_rows: NonZeroU32,
-    /// How long the first row of a batch waits for company.
+    /// How long the first row of a batch waits for more rows.
     pub max_delay: Timespan,
-    /// The least time from a commit of the journal that several requests waited for to the next one:
-    /// what comes meanwhile goes together. While requests to durable routes have no answer yet, up to
-    /// three times as much; for such as take longer than that, once.
+    /// The least time from the start of one journal commit that several requests waited for to the
+    /// next; rows that arrive meanwhile are committed together. While requests to durable routes
+    /// are still under way, up to three times as long; a request that takes longer than that is
+    /// waited for once.
     pub commit_interval: Timespan,
 }
 
@@ -234,7 +237,7 @@ impl Default for Batch {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Journal {
-    /// An SQLite file, made at first need.
+    /// An SQLite file, created when first needed.
     pub path: PathBuf,
     /// How large the file may get; zero means no limit but the disk's.
     pub max_size: Size,
@@ -248,14 +251,14 @@ impl Default for Journal {
     }
 }
 
-/// What becomes of a request whose row finds no room in the journal.
+/// What happens to a request whose row does not fit into the journal.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WhenFull {
     /// The client gets 503.
     #[default]
     Reject,
-    /// It is answered; its row is dropped and counted.
+    /// The client gets its response; the row is dropped and counted.
     Drop,
 }
 
@@ -265,12 +268,13 @@ pub enum WhenFull {
 pub struct Policy {
     pub mode: Mode,
     pub on_failure: OnFailure,
-    /// Field of the row, and where it comes from: the first of several that is there. `name` and `result_message` have columns of their
-    /// own, the others share the column `captured`.
+    /// Fields of the row, and where each comes from: the first of its sources that is present.
+    /// `name` and `result_message` have columns of their own, the others share the column
+    /// `captured`.
     pub capture: BTreeMap<String, Sources>,
-    /// A body larger than this is not captured from.
+    /// Nothing is captured from a body larger than this.
     pub capture_limit: Size,
-    /// Whether the query is kept, without the values of what looks like secrets.
+    /// Whether the query is kept, without the values of parameters that look like secrets.
     pub query: bool,
     /// Further parameters whose values are not kept.
     pub redact: Vec<String>,
@@ -303,14 +307,14 @@ pub enum Mode {
     Sync,
 }
 
-/// What becomes of a `sync` request whose row cannot be committed.
+/// What happens to a `sync` request whose row cannot be committed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnFailure {
     /// The client gets 503.
     #[default]
     Reject,
-    /// The row is committed in the journal, and goes to the store when that is back.
+    /// The row is committed in the journal, and shipped once the store is back.
     Journal,
 }
 

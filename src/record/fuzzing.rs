@@ -1,4 +1,4 @@
-//! Fuzz target for the texts of a row, on their way into a store.
+//! Fuzz target for the text in a row, on its way into a store.
 
 pub(super) mod rows;
 
@@ -16,8 +16,8 @@ use self::rows::{invocation, sorted, split};
 
 pub use super::journal::fuzzing::{frames, journal, salvage};
 
-/// The fields of a row, and a body and a query that it is taken from. Every text fits its column and
-/// can be stored; what is written is read again, both ways.
+/// The fields of a row, and a body and a query to capture from. Every text fits its column and can
+/// be stored; a row that is written reads back the same, in both formats.
 pub fn row_text(input: &[u8]) {
     let (body, rest) = split(input);
     let (query, rest) = split(rest);
@@ -44,7 +44,8 @@ pub fn row_text(input: &[u8]) {
     }
 }
 
-/// JSON that PostgreSQL stores: its `jsonb` knows neither NUL nor half a surrogate pair.
+/// Checks that PostgreSQL can store the JSON: its `jsonb` accepts neither NUL nor an unpaired
+/// surrogate.
 fn check_json(text: &str) {
     assert!(!text.contains('\0'));
     let value: Value = serde_json::from_str(text).expect("JSON");
@@ -62,7 +63,7 @@ fn check_json(text: &str) {
     }
 }
 
-/// What is captured from a body, however it is cut.
+/// Checks that the captured fields do not depend on how the body is cut into chunks.
 fn check_capture(body: &[u8]) {
     let capture =
         json!({"name": "request.a", "result_message": "request.a.b", "other": "request.c.0"});
@@ -98,7 +99,7 @@ fn check_query(query: &str) {
     }
 }
 
-/// Every text of a row, and how long it may be.
+/// Every text of a row, and its maximum length.
 fn texts(row: &Invocation) -> impl Iterator<Item = (&str, usize)> {
     let short = [
         Some(&*row.request_id),

@@ -1,6 +1,6 @@
 //! One finished request: one row.
 //!
-//! Every text is bounded and free of NUL before it comes near a store ([`Bounded`]).
+//! Every text is bounded and free of NUL before it reaches a store ([`Bounded`]).
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -13,17 +13,17 @@ use uuid::{NoContext, Timestamp, Uuid};
 use crate::record::bound::{self, bound_string, has_nul};
 use crate::record::capture::captured::Captured;
 
-/// Bytes of a path, and of every other text, that are kept.
+/// The most bytes kept of a path, and of any other text.
 pub(super) const PATH_BYTES: usize = 2048;
 pub(super) const TEXT_BYTES: usize = 256;
 
-/// An id for what began at `time`: unique, and sorting by time.
+/// A unique id for a request that arrived at `time`; ids sort by time.
 pub fn new_id(time: SystemTime) -> Uuid {
-    // Not `now_v7`: its order within a millisecond costs a lock that all threads share.
+    // Not `now_v7`: keeping order within a millisecond takes a lock that all threads share.
     Uuid::new_v7(timestamp(time))
 }
 
-/// The least id of what began at `time`.
+/// The least id for a request that arrived at `time`.
 pub(crate) fn first_id(time: SystemTime) -> Uuid {
     let (seconds, nanos) = timestamp(time).to_unix();
     uuid::Builder::from_unix_timestamp_millis(
@@ -38,7 +38,7 @@ fn timestamp(time: SystemTime) -> Timestamp {
     Timestamp::from_unix(NoContext, since.as_secs(), since.subsec_nanos())
 }
 
-/// What is recorded about a request. Never a credential.
+/// What is recorded about a request. Never contains a credential.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Invocation {
     pub id: Uuid,
@@ -55,16 +55,16 @@ pub struct Invocation {
     pub client_address: Option<IpAddr>,
     pub method: Method,
     pub path: String,
-    /// Without its question mark and without secrets; only where a route keeps it.
+    /// Without the question mark and without secrets. Only if the route keeps it.
     pub query: Option<String>,
     /// The status the client got; 499 for a client that left before it had one.
     pub status: u16,
     pub upstream_status: Option<u16>,
     pub success: bool,
     pub attempts: u32,
-    /// The code of the rejection, if the gateway itself answered.
+    /// The code of the refusal, if the gateway itself produced the response.
     pub rejection: Option<Cow<'static, str>>,
-    /// Why it failed, in one word; absent for a success.
+    /// Why the request failed, in one word; absent if it succeeded.
     pub cause: Option<Cow<'static, str>>,
     pub duration: Duration,
     pub upstream_duration: Option<Duration>,
@@ -77,7 +77,7 @@ pub struct Invocation {
 }
 
 impl Invocation {
-    /// A request that arrived at `created_at` and of which nothing is known yet but this.
+    /// A request that arrived at `created_at`; nothing else is known yet.
     pub fn new(
         created_at: SystemTime,
         request_id: Arc<str>,
@@ -113,7 +113,7 @@ impl Invocation {
         }
     }
 
-    /// Says what has become of the request by now.
+    /// Sets what is known once the request has ended.
     pub fn ends(&mut self, ending: Ending) {
         let Ending {
             upstream,
@@ -145,14 +145,14 @@ impl Invocation {
         self.captured = captured;
     }
 
-    /// The trace's id as the stores keep it: 32 digits, written into `room`.
+    /// The trace's id as the stores keep it: 32 hexadecimal digits, written into `room`.
     pub(crate) fn trace_id_text<'a>(&self, room: &'a mut [u8; 32]) -> Option<&'a str> {
         let id = Uuid::from_u128(self.trace_id);
         (!id.is_nil()).then(|| &*id.simple().encode_lower(room))
     }
 
-    /// Cuts every text to its bound and replaces NUL, which PostgreSQL cannot store; so is a time that has
-    /// no text. Costs no allocation where nothing is wrong.
+    /// Cuts every text to its bound, replaces NUL, which PostgreSQL cannot store, and clamps a time
+    /// that cannot be written as text. Allocates only if something has to change.
     fn bound(&mut self) {
         self.created_at = bound::within_text(self.created_at);
         if let Some((method, _)) = self.method.as_str().split_at_checked(TEXT_BYTES) {
@@ -174,7 +174,8 @@ impl Invocation {
     }
 }
 
-/// A row that the stores can hold: every text has its bound, and none a NUL. Shared by its two writes.
+/// A row that the stores can hold: every text is within its bound and free of NUL. Both writes of a
+/// row share it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bounded(Arc<Invocation>);
 
@@ -194,10 +195,10 @@ impl std::ops::Deref for Bounded {
 }
 
 impl Bounded {
-    /// What is added has its bounds as well.
+    /// Applies `ending`, with its texts bounded as well.
     fn ends(&mut self, mut ending: Ending) {
         ending.bound();
-        // By now nobody else holds it, as a rule.
+        // The row is usually not shared any more, so nothing is copied.
         Arc::make_mut(&mut self.0).ends(ending);
     }
 }
@@ -232,19 +233,19 @@ impl Ending {
     }
 }
 
-/// When a write of a row happens, and so what it may overwrite.
+/// When a row is written, which decides what it may overwrite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// Before the response leaves. Overwrites nothing: the end may have been written already.
+    /// Before the response leaves. Overwrites nothing: the second write may already be there.
     Answered,
-    /// All there is to say, and to all appearance the only write of this row.
+    /// The complete row; as a rule its only write.
     Whole,
-    /// The second write of a row, whose first one the store has seen or is about to.
+    /// The second write of a row. The store has seen the first one, or soon will.
     Completion,
 }
 
 impl Stage {
-    /// What a row is once its second write is known as well.
+    /// The stage of a first write once it has been merged with the second.
     pub(crate) fn completed(self) -> Self {
         match self {
             Stage::Answered | Stage::Whole => Stage::Whole,
@@ -274,7 +275,7 @@ impl Row {
     }
 }
 
-/// The second write of a row: the first one, and what has become of it.
+/// The second write of a row: the first one, and how the request ended.
 #[derive(Debug)]
 pub(crate) struct Second {
     pub(crate) first: Bounded,
@@ -282,14 +283,14 @@ pub(crate) struct Second {
 }
 
 impl Second {
-    /// All of it.
+    /// The complete row.
     pub(crate) fn into_row(self) -> Row {
         let mut row = Row::new(self.first, Stage::Completion);
         row.invocation.ends(*self.ending);
         row
     }
 
-    /// Adds what this says to the first write.
+    /// Merges this into the first write.
     pub(crate) fn add_to(self, first: &mut Row) {
         drop(self.first);
         first.invocation.ends(*self.ending);
@@ -305,7 +306,7 @@ fn bound_shared(text: &mut Arc<str>) {
     *text = owned.into();
 }
 
-/// One of the product's own, unless it was read from somewhere.
+/// Usually one of our own constants, unless it was read from a file or a store.
 fn bound_word(text: &mut Cow<'static, str>) {
     match text {
         Cow::Borrowed(_) => {}
@@ -332,7 +333,7 @@ pub(crate) mod tests {
         invocation
     }
 
-    /// A row that ends as it is.
+    /// An ending that leaves the row as it is.
     pub(crate) fn ending(row: &Invocation) -> Ending {
         let row = row.clone();
         Ending {
@@ -352,7 +353,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// With something in every field.
+    /// A row with a value in every field.
     pub(crate) fn full() -> Invocation {
         let mut row = invocation("Ada\u{0}\"\\\u{1f980}");
         row.trace_id = 0xabc;

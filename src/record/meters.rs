@@ -1,6 +1,6 @@
-//! What the recorder measures as it goes; counts are in [`super::stats`].
+//! What the recorder measures; counts are in [`super::stats`].
 //!
-//! Made and named by `observe`.
+//! Created and named by `observe`.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use prometheus::Histogram;
 pub struct Meters {
     /// Rows in one transaction with the store.
     pub batch_rows: Histogram,
-    /// Seconds from a transaction's begin to its commit: in the store, in the journal.
+    /// Seconds from the begin of a transaction to its commit: in the store, in the journal.
     pub store_commit: Histogram,
     pub journal_commit: Histogram,
 }
@@ -25,7 +25,7 @@ impl Meters {
         self.journal_commit.observe(took.as_secs_f64());
     }
 
-    /// Meters that show nowhere.
+    /// Meters that are not exported.
     #[cfg(test)]
     pub(crate) fn unseen() -> Self {
         let unseen = prometheus::HistogramOpts::new("unseen", "unseen");

@@ -1,4 +1,4 @@
-//! The record: one row for every request that was answered.
+//! The record: one row for every request that got a response.
 //!
 //! ```text
 //! request ──> capture      fields of the bodies that the row shall hold
@@ -15,10 +15,10 @@
 //!
 //! A row is written at most twice: *answered* when the response headers are about to leave, and
 //! *completed* when the request has ended. Both carry the whole row to a store. The first never
-//! overwrites, the second always does, so the two may arrive in any order, over any way, any number of times, and
-//! one row comes out.
+//! overwrites, the second always does. So the two may arrive in any order, by any way and any
+//! number of times, and the result is one row.
 //!
-//! Who calls when is left to `proxy`; metrics are rendered from [`Stats`] by `observe`.
+//! `proxy` decides when these are called; `observe` renders metrics from [`Stats`].
 
 mod binary;
 mod bound;

@@ -6,20 +6,20 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Committed {
     Store,
-    /// To be shipped to the store later.
+    /// The row will be shipped to the store later.
     Journal,
     /// The journal is full, and `when_full: drop` says to go on.
     Nowhere,
 }
 
-/// What has become of a row's first write by the end of its request.
+/// What happened to a row's first write by the end of its request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Commit {
-    /// The request ended before its answer.
+    /// The request ended before it had a response.
     #[default]
     NotTried,
     Made(Committed),
-    /// The client is told so, and that answer is not committed either.
+    /// The client was told so; the row of that response is not committed either.
     Failed,
 }
 

@@ -1,8 +1,7 @@
 //! How long a request waits for its row to be committed.
 //!
 //! A burst of requests takes a store some time, and each of them may wait for it as long as its own
-//! deadline allows. A store that commits nothing meanwhile is not worth that: it is given up much
-//! earlier.
+//! deadline allows. If the store commits nothing at all meanwhile, a request gives up much earlier.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,13 +12,13 @@ use tokio::time::{Instant, timeout_at};
 /// The bounds of one wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
-    /// With a store that commits nothing.
+    /// How long to wait for a store that commits nothing.
     pub stalled: Duration,
-    /// With one that does: until the request's deadline.
+    /// How long to wait for a store that makes progress: until the request's deadline.
     pub most: Duration,
 }
 
-/// No longer than this, whatever the store does.
+/// The same limit, whether the store makes progress or not.
 impl From<Duration> for Patience {
     fn from(within: Duration) -> Self {
         Patience { stalled: within, most: within }
@@ -30,14 +29,14 @@ impl Patience {
     /// Waits for `outcome`.
     ///
     /// # Errors
-    /// How long it was waited for in vain.
+    /// The time that was waited in vain.
     pub(super) async fn wait<T>(
         self,
         progress: &Progress,
         outcome: impl Future<Output = T>,
     ) -> Result<T, Duration> {
         let mut outcome = pin!(outcome);
-        // A deadline beyond the end of time is none.
+        // A deadline too far away to represent is no limit.
         let end = Instant::now().checked_add(self.most);
         loop {
             let seen = progress.count();
@@ -54,7 +53,7 @@ impl Patience {
     }
 }
 
-/// Transactions that were committed. It orders nothing, so every access is relaxed.
+/// Counts committed transactions. It orders no other memory, so every access is relaxed.
 #[derive(Debug, Default)]
 pub(super) struct Progress(AtomicU64);
 

@@ -1,4 +1,4 @@
-//! A file that must be there to be written when the gateway starts, or it does not start.
+//! Checks for files that must be writable before the gateway starts.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -21,9 +21,9 @@ pub(super) fn unusable(key: &str, path: &Path, why: &str) -> String {
     format!("{key}: {path} cannot be used: {why}; {remedy}, or set another path")
 }
 
-/// Whether the file that `key` names can be made or written, with others beside it, as SQLite does. Its
-/// folder is made where it is missing. A full disk is no error where the file is there: what is in it
-/// can still be taken out.
+/// Checks that the file that `key` names can be created or written, with others beside it, as
+/// SQLite does. Creates its directory if missing. A full disk is no error if the file exists: what
+/// is in it can still be read and deleted.
 ///
 /// # Errors
 /// As [`unusable`].
@@ -44,7 +44,7 @@ fn try_out(path: &Path) -> io::Result<()> {
     name.push(format!("-probe-{}", std::process::id()));
     let probe = PathBuf::from(name);
     let written = fs::File::create(&probe).and_then(|mut file| file.write_all(b"portcullis"));
-    // Of one that could not be made there is nothing to remove.
+    // If it could not be created, there is nothing to remove.
     fs::remove_file(&probe).ok();
     written
 }

@@ -1,12 +1,12 @@
-//! The query of a request, as far as a row may hold it.
+//! The query of a request, as far as a row may keep it.
 //!
-//! Values of parameters that look like secrets by their names are never kept; a route may name more.
+//! Values of parameters whose names look like secrets are never kept; a route may name more.
 
 use std::sync::Arc;
 
 use super::config::Policy;
 
-/// A name that holds one of these is taken for that of a secret.
+/// A parameter whose name contains one of these counts as a secret.
 const SECRET_PARTS: [&str; 10] = [
     "token",
     "secret",
@@ -19,7 +19,7 @@ const SECRET_PARTS: [&str; 10] = [
     "authorization",
     "assertion",
 ];
-/// So is one that is one of these.
+/// So does a parameter with one of these names.
 const SECRET_NAMES: [&str; 10] =
     ["key", "code", "sig", "auth", "jwt", "pwd", "pass", "session", "sid", "ticket"];
 const REDACTED: &str = "***";
@@ -31,7 +31,7 @@ pub struct Query {
 }
 
 impl Query {
-    /// `None` if the route keeps none.
+    /// `None` if the route does not keep queries.
     pub fn compile(policy: &Policy) -> Option<Self> {
         policy.query.then(|| Query { redact: policy.redact.iter().map(|n| plain(n)).collect() })
     }
@@ -61,7 +61,7 @@ impl Query {
     }
 }
 
-/// As different spellings of one name have it in common.
+/// The name in a canonical form: percent-decoded, lower case, without separators.
 fn plain(name: &str) -> String {
     let mut bytes = name.bytes();
     let mut decoded = Vec::with_capacity(name.len());

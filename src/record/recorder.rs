@@ -1,4 +1,4 @@
-//! The recorder: what the request path calls, and what owns the tasks behind it.
+//! The recorder: what the request path calls, and the owner of the tasks behind it.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,12 +24,12 @@ use crate::record::store::contract::Store;
 use crate::record::store::link::Link;
 use crate::record::store::retention;
 
-/// How long an answer about the store's health is good for, and how long it may take.
+/// How long a result of the health check is reused, and how long the check may take.
 const HEALTH_TTL: Duration = Duration::from_secs(1);
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Keeps the record. Cheap to clone; the last clone dropped ends its tasks, and rows not yet written
-/// with them: call [`Recorder::close`] first.
+/// Keeps the record. Cheap to clone. Dropping the last clone ends its tasks and loses rows not yet
+/// written: call [`Recorder::close`] first.
 #[derive(Clone)]
 pub struct Recorder(Arc<Shared>);
 
@@ -39,19 +39,19 @@ struct Shared {
     lane: Lane,
     journal: Journal,
     link: Arc<Link>,
-    /// Where mode `durable` commits.
+    /// Where mode `durable` commits rows.
     durable: Durable,
-    /// The last answer of the store, held while it is asked: one question at a time.
+    /// The last health result. Locked during a check, so that only one runs at a time.
     health: tokio::sync::Mutex<Option<(Instant, Result<(), String>)>>,
     closing: watch::Sender<Option<Instant>>,
     runtime: Handle,
     /// Tasks that end by themselves when the recorder closes.
     lanes: Mutex<Vec<JoinHandle<()>>>,
-    /// Tasks that do not.
+    /// Tasks that have to be aborted.
     upkeep: [AbortHandle; 2],
 }
 
-/// Where mode `durable` commits: the embedded store is as good as a journal.
+/// Where mode `durable` commits rows: the embedded store serves as well as the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Durable {
     Store,
@@ -59,8 +59,8 @@ enum Durable {
 }
 
 impl Recorder {
-    /// Starts the recorder's tasks on `runtime`. Returns at once: a store that is down is reached
-    /// when it can be, and its schema brought up to date then.
+    /// Starts the recorder's tasks on `runtime`. Returns at once: a store that is down is connected
+    /// to, and its schema brought up to date, once it can be reached.
     pub fn start(database: &Database, config: &Config, runtime: &Handle, meters: Meters) -> Self {
         Self::with_store(database.store(), config, runtime, meters)
     }
@@ -116,31 +116,35 @@ impl Recorder {
         }))
     }
 
-    /// Opens the journal if mode `durable` needs one: with the first request it would be late.
+    /// Opens the journal if mode `durable` needs one, so that the first request need not wait for
+    /// that.
     pub fn expect_durable(&self) {
         if self.0.durable == Durable::Journal {
             self.0.journal.resume();
         }
     }
 
-    /// Mode `async`: the one write of a row, after the response. Never waits; a row that does not
+    /// Mode `async`: the only write of a row, after the response. Never waits; a row that does not
     /// fit into the queue is dropped and counted.
     pub fn enqueue(&self, invocation: Invocation) {
         self.0.queue.push(Row::new(invocation, Stage::Whole));
     }
 
-    /// A request is under way that will commit its row in this mode: commits of the journal wait for it
-    /// a little, where others wait for them. `None` in modes that do not use it.
+    /// Announces a request that will commit its row in this mode: commits of the journal that
+    /// several requests wait for wait a little for it as well. `None` if the mode does not use the
+    /// journal.
     pub fn expect(&self, mode: Mode) -> Option<Expected> {
         let journal = mode == Mode::Durable && self.0.durable == Durable::Journal;
         journal.then(|| self.0.journal.expect())
     }
 
-    /// Modes `durable` and `sync`: resolves when the row is committed, before the response may leave.
+    /// Modes `durable` and `sync`: resolves when the row is committed. The response may not leave
+    /// before.
     ///
-    /// Waits for the store or the journal within `patience`. Where `on_failure` says that the journal
-    /// may take the row, a busy store is waited for no longer than a stalled one. On an error the row may still turn up, if its transaction was under way:
-    /// answer the client with the rejection, and `complete` the row as that.
+    /// Waits for the store or the journal within `patience`. If `on_failure` lets the journal take
+    /// the row, a busy store is waited for no longer than a stalled one. After an error the row may
+    /// still be stored, if its transaction was under way: refuse the request, and `complete` the
+    /// row with that refusal.
     ///
     /// # Errors
     /// The row is not known to be committed anywhere.
@@ -177,9 +181,10 @@ impl Recorder {
         outcome
     }
 
-    /// Modes `durable` and `sync`: the second write of a row, at the end of the request; what was not
-    /// known before. Never waits. It also corrects, or makes, the row of a request whose commit failed or
-    /// was never tried. One that does not fit into the queue is dropped and counted.
+    /// Modes `durable` and `sync`: the second write of a row, at the end of the request, with what
+    /// was not known before. Never waits. It also corrects, or creates, the row of a request whose
+    /// commit failed or was never tried. A write that does not fit into the queue is dropped and
+    /// counted.
     pub fn complete(&self, first: Bounded, ending: Ending, mode: Mode, commit: Commit) {
         let second = Second { first, ending: Box::new(ending) };
         let journal = match commit {
@@ -198,8 +203,8 @@ impl Recorder {
         }
     }
 
-    /// Whether the store answers and can be written to; asked at most once a second, and not at
-    /// all while it is known to be down.
+    /// Whether the store responds and can be written to. It is asked at most once a second, and not
+    /// at all while it is known to be down.
     ///
     /// # Errors
     /// What is wrong, without secrets.
@@ -230,7 +235,7 @@ impl Recorder {
     }
 
     /// Takes no more rows, writes those it has, and returns when that is done or `within` is over.
-    /// Rows left in memory then are counted as dropped; rows in the journal stay there for the next
+    /// Rows left in memory then are counted as dropped; rows in the journal stay for the next
     /// start.
     pub async fn close(&self, within: Duration) -> Stats {
         let deadline = Instant::now() + within;
@@ -242,7 +247,7 @@ impl Recorder {
         let lanes =
             std::mem::take(&mut *self.0.lanes.lock().unwrap_or_else(PoisonError::into_inner));
         for lane in lanes {
-            // A lane that panicked has said so itself.
+            // A panic in a lane has been reported already.
             lane.await.ok();
         }
         self.0.journal.close(deadline).await;

@@ -1,7 +1,7 @@
 //! What became of the rows, in numbers.
 //!
-//! After an orderly end every row handed to `enqueue` is one of `written`, `dropped`, and `dead`
-//! (which counts rows of the other ways too).
+//! After an orderly shutdown every row handed to `enqueue` is counted as one of `written`,
+//! `dropped`, and `dead`. `dead` also counts rows of the other modes.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -31,10 +31,10 @@ counters! {
     enqueued,
     /// Of those, rows committed in the store.
     written,
-    /// Of those, rows that were given up: the queue was full, or the process ended first.
+    /// Of those, rows that were given up because the queue was full or the process ended first.
     dropped,
-    /// Rows the store will never take: set aside in `invocations_dead` with the reason. Not their second
-    /// writes, which are set aside, too.
+    /// Rows the store will never accept: set aside in `invocations_dead` with the reason. Does not
+    /// count second writes, which are set aside too.
     dead,
     /// Rows committed in the store before their response.
     committed,
@@ -42,7 +42,7 @@ counters! {
     unavailable,
     /// Second writes that arrived.
     completed,
-    /// Second writes that were given up or refused; their rows keep what the first write said.
+    /// Second writes that were given up or refused; their rows keep what the first write held.
     completions_dropped,
     /// Rows committed in the journal before their response.
     journaled,
@@ -58,16 +58,17 @@ counters! {
     damaged,
     /// Rows and second writes in the journal now.
     journal_depth,
-    /// Since when the oldest of them is there, in microseconds since 1970; 0 for none.
+    /// Since when the oldest of them has been there, in microseconds since 1970; 0 if there is
+    /// none.
     journal_oldest_us,
 }
 
-/// A number that several threads change. It orders nothing, so every access is relaxed.
+/// A number that several threads change. It orders no other memory, so every access is relaxed.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds, and says what the value is then.
+    /// Adds `n`, and returns the new value.
     pub(crate) fn add(&self, n: u64) -> u64 {
         self.0.fetch_add(n, Ordering::Relaxed) + n
     }

@@ -1,4 +1,4 @@
-//! The recorder, on a store that does as it is told.
+//! The recorder, on a store controlled by the test.
 
 mod journal;
 mod outage;
@@ -25,7 +25,7 @@ use crate::record::store::link::Link;
 use crate::record::store::retention;
 use crate::record::store::safety::Safety;
 
-/// Long enough never to be what a test waits for.
+/// Longer than any test should have to wait.
 const LONG: Duration = Duration::from_secs(30);
 const SHORT: Duration = Duration::from_millis(20);
 
@@ -37,9 +37,9 @@ const DURABLE: (Mode, OnFailure) = (Mode::Durable, OnFailure::Reject);
 struct Fake {
     rows: Mutex<BTreeMap<Uuid, Invocation>>,
     down: AtomicBool,
-    /// Each write takes one permit for good.
+    /// Each write consumes one permit.
     gate: Semaphore,
-    /// Rows in each write that was begun.
+    /// The number of rows in each write that has begun.
     begun: watch::Sender<Vec<usize>>,
 }
 
@@ -119,7 +119,7 @@ fn recorder(store: &Arc<Fake>, yaml: &str) -> Recorder {
     Recorder::with_store(store, &config(yaml), &Handle::current(), Meters::unseen())
 }
 
-/// Looks again and again, for at most `LONG`.
+/// Polls `what` until it is true, for at most `LONG`.
 async fn eventually(what: impl Fn() -> bool) {
     let looking = async {
         while !what() {

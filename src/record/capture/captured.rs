@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::record::bound::{bound_string, has_nul};
 
-/// Bytes of a value that are kept.
+/// The most bytes of a value that are kept.
 pub(crate) const CAPTURED_BYTES: usize = 1024;
 
 /// Fields taken from the bodies.

@@ -1,5 +1,5 @@
-//! A row as one JSON object, its fields named like the columns: what the table of dead letters holds, and
-//! what `portcullis invocations` prints. The journal held it once.
+//! A row as one JSON object, its fields named like the columns. The table of dead letters holds it,
+//! and `portcullis invocations` prints it. Journals of earlier versions held it too.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -16,8 +16,9 @@ use crate::record::invocation::Invocation;
 
 type Text<'a> = Cow<'a, str>;
 
-/// Fields that an older or newer product does not know are left out or ignored. The short names are
-/// those of journals before [`crate::record::binary`], which are read after an upgrade.
+/// Absent fields are left out and unknown ones ignored, so that older and newer releases read each
+/// other's rows. The short names are those of journals before [`crate::record::binary`], which are
+/// read after an upgrade.
 #[derive(Serialize, Deserialize)]
 struct Object<'a> {
     #[serde(borrow, alias = "i")]
@@ -109,11 +110,11 @@ pub(crate) fn write(it: &Invocation, completed: bool, out: &mut Vec<u8>) {
         captured: it.captured.other.iter().map(|(k, v)| (k.to_string(), v.clone())).collect(),
         completed,
     };
-    // Writing text and numbers into memory does not fail.
+    // Serializing text and numbers into memory does not fail.
     serde_json::to_writer(out, &object).ok();
 }
 
-/// The row that [`write`] has written, and whether it was complete; `None` for anything else.
+/// The row that [`write`] has written, and whether it was complete; `None` for any other text.
 pub(crate) fn read(text: &[u8]) -> Option<(Invocation, bool)> {
     let object: Object<'_> = serde_json::from_slice(text).ok()?;
     let shared = |text: Option<Text<'_>>| text.map(|text| text.as_ref().into());

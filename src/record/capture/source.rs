@@ -1,4 +1,4 @@
-//! Where the fields of a row come from, as an operator writes it.
+//! Where the fields of a row come from, as the operator configures it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,17 +11,17 @@ use serde::{Deserialize, de};
 pub enum Source {
     Request(Vec<String>),
     Response(Vec<String>),
-    /// Of a failed request, what its client was told: the message of an error of RPC, or else the
-    /// gateway's own words.
+    /// The message that the client of a failed request got: that of an RPC error, or the gateway's
+    /// own.
     ErrorMessage,
 }
 
-/// One source, or a list of them: the first that is there.
+/// One source, or a list of them; the first one that is present is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sources(Vec<Source>);
 
 impl Sources {
-    /// In the order in which they count.
+    /// The sources, in order of precedence.
     pub fn iter(&self) -> impl Iterator<Item = &Source> {
         self.0.iter()
     }

@@ -1,4 +1,4 @@
-//! Rows made of an input: fields with [`NEXT`] between them, a byte that no text has.
+//! Rows made from an input: fields separated by [`NEXT`], a byte that no text contains.
 
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
@@ -8,10 +8,10 @@ use http::Method;
 use crate::record::capture::captured::Captured;
 use crate::record::invocation::Invocation;
 
-/// Between two fields.
+/// Separates two fields.
 const NEXT: u8 = 0xff;
 
-/// A row with the fields of `input`; those that are not there are empty or absent.
+/// A row with the fields of `input`; missing ones are empty or absent.
 pub(in crate::record) fn invocation(input: &[u8]) -> Invocation {
     let mut fields = input.split(|byte| *byte == NEXT).map(String::from_utf8_lossy);
     let mut next = || fields.next().filter(|field| !field.is_empty()).map(Cow::into_owned);
@@ -38,20 +38,20 @@ pub(in crate::record) fn invocation(input: &[u8]) -> Invocation {
     row.cause = next().map(Cow::Owned);
     row.captured = Captured { name: next(), result_message: next(), other: Vec::new() };
     while let Some(value) = next() {
-        // No two of them are the same without NUL.
+        // Remove the replacement character: two names must not become equal once NUL is replaced.
         let name = value.replace('\u{fffd}', "").chars().rev().take(3).collect::<String>();
         row.captured.insert(&name.into(), value);
     }
     row
 }
 
-/// Whose further captured fields are in the order of their names, which is theirs in JSON.
+/// The row with its further captured fields sorted by name, as they are in JSON.
 pub(in crate::record) fn sorted(mut row: Invocation) -> Invocation {
     row.captured.other.sort();
     row
 }
 
-/// Up to the next field's end, and what follows it.
+/// The bytes up to the next separator, and those after it.
 pub(in crate::record) fn split(input: &[u8]) -> (&[u8], &[u8]) {
     let end = memchr::memchr(NEXT, input).unwrap_or(input.len());
     (&input[..end], input.get(end + 1..).unwrap_or_default())

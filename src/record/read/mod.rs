@@ -1,6 +1,6 @@
-//! Reading the record, beside whoever writes it: rows by filter, and figures by route.
+//! Reads the record, also while a gateway writes it: rows by filter, and figures by route.
 //!
-//! How they are shown is left to `cli`.
+//! `cli` decides how they are shown.
 
 mod postgres;
 mod sqlite;
@@ -14,13 +14,13 @@ use super::config::{Chosen, Config};
 use super::invocation::{Invocation, first_id};
 use crate::record::capture::json;
 
-/// Which rows are wanted; what is absent does not matter.
+/// Which rows are wanted; an absent field matches any row.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     pub since: Option<SystemTime>,
     pub until: Option<SystemTime>,
     pub route: Option<String>,
-    /// From the first to the last, both included.
+    /// The first and the last status, both included.
     pub status: Option<(u16, u16)>,
     pub consumer: Option<String>,
     pub request_id: Option<String>,
@@ -30,7 +30,7 @@ pub struct Filter {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stored {
     invocation: Invocation,
-    /// The request had ended when this was written.
+    /// Whether the request had ended when this was written.
     pub completed: bool,
 }
 
@@ -57,17 +57,17 @@ pub struct RouteFigures {
     pub route: String,
     pub requests: u64,
     pub succeeded: u64,
-    /// The first and the last of them.
+    /// When the first and the last of them arrived.
     pub first: SystemTime,
     pub last: SystemTime,
-    /// Of the durations: half, 95 and 99 of a hundred took at most this long.
+    /// Quantiles of the duration: median, 95th and 99th percentile.
     pub quantiles: [Duration; 3],
 }
 
 const ROUTES: &str = "SELECT DISTINCT route FROM invocations";
 const QUANTILES: [f64; 3] = [0.5, 0.95, 0.99];
 
-/// A store, opened for reading alone.
+/// A store, opened read-only.
 pub struct Reader(Source);
 
 enum Source {
@@ -76,10 +76,10 @@ enum Source {
 }
 
 impl Reader {
-    /// The store that `config` settles on.
+    /// Opens the store that `config` selects.
     ///
     /// # Errors
-    /// There is none, or it cannot be opened; in words that name it.
+    /// No store is configured, or it cannot be opened; the message names it.
     pub fn open(config: &Config) -> Result<Self, String> {
         match config.store.chosen() {
             Some(Chosen::Sqlite(_, path)) => {
@@ -96,7 +96,7 @@ impl Reader {
     /// The latest rows that match, `at_most` of them, oldest first.
     ///
     /// # Errors
-    /// The store does not answer.
+    /// The store does not respond.
     pub async fn latest(&self, filter: &Filter, at_most: u32) -> Result<Vec<Stored>, String> {
         let mut rows = match &self.0 {
             Source::Sqlite(source) => source.latest(filter, at_most)?,
@@ -106,10 +106,10 @@ impl Reader {
         Ok(rows)
     }
 
-    /// The routes that rows name.
+    /// The routes that occur in rows.
     ///
     /// # Errors
-    /// The store does not answer.
+    /// The store does not respond.
     pub async fn routes(&self) -> Result<BTreeSet<String>, String> {
         match &self.0 {
             Source::Sqlite(source) => source.routes(),
@@ -117,10 +117,10 @@ impl Reader {
         }
     }
 
-    /// Figures of the rows that match, by route.
+    /// Figures of the matching rows, by route.
     ///
     /// # Errors
-    /// The store does not answer.
+    /// The store does not respond.
     pub async fn figures(&self, filter: &Filter) -> Result<Vec<RouteFigures>, String> {
         match &self.0 {
             Source::Sqlite(source) => source.figures(filter),
@@ -129,7 +129,7 @@ impl Reader {
     }
 }
 
-/// What a condition compares with.
+/// A value that a condition compares a column with.
 #[derive(Debug, PartialEq, Eq)]
 enum Value {
     Text(String),
@@ -138,9 +138,9 @@ enum Value {
 }
 
 impl Filter {
-    /// As conditions that all must hold: column, comparison, value.
+    /// The conditions that must all hold: column, comparison, value.
     fn conditions(&self) -> Vec<(&'static str, &'static str, Value)> {
-        // An id begins with the time, and is what rows are found by.
+        // An id begins with the time, and is indexed.
         let id = |at: SystemTime| Value::Id(first_id(at));
         let text = |text: &String| Value::Text(text.clone());
         let [from, to] = [self.status.map(|s| s.0), self.status.map(|s| s.1)]

@@ -12,7 +12,7 @@ use crate::record::store::columns::COLUMNS;
 use crate::record::store::postgres::Postgres;
 use crate::units::Timespan;
 
-/// A question about many rows may take longer than the write of a few.
+/// The time limit of a query: reading many rows may take longer than writing a few.
 const LIMIT: Duration = Duration::from_secs(60);
 
 pub(super) struct Source(Postgres);
@@ -104,7 +104,7 @@ fn figures(row: &tokio_postgres::Row) -> Result<RouteFigures, tokio_postgres::Er
     })
 }
 
-/// The `WHERE`, and the values it asks for.
+/// The `WHERE` clause, and the values of its parameters.
 fn wanted(filter: &Filter) -> (String, Vec<Box<dyn ToSql + Sync + Send>>) {
     let mut clauses = Vec::new();
     let mut values: Vec<Box<dyn ToSql + Sync + Send>> = Vec::new();

@@ -12,7 +12,7 @@ use crate::record::store::columns::COLUMNS;
 use crate::record::store::error::chain;
 use crate::record::store::sqlite::row;
 
-/// How long a writer may hold the file.
+/// How long to wait while a writer holds the file.
 const BUSY: Duration = Duration::from_secs(5);
 
 pub(super) struct Source {
@@ -97,7 +97,7 @@ impl Route {
     fn figures(mut self, route: String) -> Option<RouteFigures> {
         self.durations.sort_unstable();
         let requests = self.durations.len();
-        // As `percentile_disc` has it: the first value that so many are not above.
+        // As `percentile_disc` does: the smallest value that at least this share does not exceed.
         let quantiles = QUANTILES.map(|share| {
             let place = (share * requests as f64).ceil() as usize;
             let micros = self.durations.get(place.saturating_sub(1)).copied().unwrap_or(0);
@@ -114,7 +114,7 @@ impl Route {
     }
 }
 
-/// The `WHERE`, and the values it asks for.
+/// The `WHERE` clause, and the values of its parameters.
 fn wanted(filter: &Filter) -> (String, Vec<Box<dyn ToSql>>) {
     let conditions = filter.conditions();
     let clauses: Vec<String> = conditions

@@ -31,7 +31,7 @@ pub const COLUMNS: [&str; 27] = [
     "cause",
 ];
 
-/// Those of [`COLUMNS`] that may say something else once the request has ended.
+/// The [`COLUMNS`] that may change once the request has ended.
 pub(crate) const AT_THE_END: [&str; 16] = [
     "upstream",
     "endpoint",
@@ -51,7 +51,7 @@ pub(crate) const AT_THE_END: [&str; 16] = [
     "cause",
 ];
 
-/// What an insert does about a row that is there already.
+/// What an insert does if the row exists already.
 pub(crate) fn on_conflict(overwrite: bool) -> String {
     if !overwrite {
         return "ON CONFLICT (id) DO NOTHING".to_owned();

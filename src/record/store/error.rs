@@ -2,21 +2,21 @@
 
 use std::error::Error;
 
-/// A row the store will never take: the value is wrong, not the moment.
+/// A row the store will never accept, because of its values and not of the moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refusal {
-    /// The row's place in the batch.
+    /// The row's index in the batch.
     pub(crate) index: usize,
     pub(crate) reason: String,
 }
 
-/// The store did not do it, and may do so another time.
+/// The store failed to do it; a later attempt may succeed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Lost(pub(crate) String);
 
 impl Lost {
-    /// Keeps the whole chain of causes: the outermost error alone hides them.
+    /// Keeps the whole chain of causes, because the outermost error alone says too little.
     pub(crate) fn because(error: &dyn Error) -> Self {
         Lost(chain(error))
     }
@@ -26,7 +26,7 @@ pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        // Some errors print their source themselves.
+        // Some errors include their source in their own message.
         let this = error.to_string();
         if !text.contains(&this) {
             text.push_str(": ");
@@ -37,7 +37,7 @@ pub(crate) fn chain(error: &dyn Error) -> String {
     one_line(&text)
 }
 
-/// Servers may say more than a line; the log may not.
+/// An error as one line for the log, though servers may send several.
 pub(crate) fn one_line(text: &str) -> String {
     text.replace(['\n', '\r'], " ")
 }

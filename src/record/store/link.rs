@@ -1,8 +1,8 @@
-//! Whether a store is there, and getting it back.
+//! Whether a store can be reached, and reconnecting to it.
 //!
-//! All writes go through the [`Link`]. One that fails takes it down, for all lanes at once; a single
-//! task then tries with growing pauses until the store can be migrated again. Changes are logged,
-//! repetitions are not. What a request does meanwhile is left to the lanes.
+//! All writes go through the [`Link`]. A write that fails takes it down, for all lanes at once; a
+//! single task then retries with growing pauses until the store can be migrated again. Changes are
+//! logged, repetitions are not. The lanes decide what a request does meanwhile.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -19,24 +19,24 @@ use crate::record::store::safety::Safety;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// A store that has answered for this long without being written to is taken to be well.
+/// A store that has stayed reachable for this long, even without a write, counts as healthy.
 const STABLE: Duration = Duration::from_secs(30);
 
 /// A store, and what is known about its state.
 pub(crate) struct Link {
-    /// As the log calls it.
+    /// The store's name in the log.
     name: &'static str,
     store: Arc<dyn Store>,
     meters: Meters,
     ready: watch::Sender<bool>,
-    /// Taken once per batch, and by a commit while the store is down; never across an await.
+    /// Locked once per batch, and by a commit while the store is down; never across an await.
     state: Mutex<State>,
 }
 
 struct State {
     /// Failures since the last success.
     failures: u32,
-    /// The store answers, but a write failed: only a write proves that it is back.
+    /// The store can be reached, but a write has failed: only a write proves that it is back.
     unproven: bool,
     /// When it was last migrated.
     reached_at: Option<Instant>,
@@ -45,7 +45,7 @@ struct State {
 }
 
 impl Link {
-    /// Down until [`Link::supervise`] has reached the store.
+    /// Starts as down, until [`Link::supervise`] has reached the store.
     pub(crate) fn new(name: &'static str, store: Arc<dyn Store>, meters: Meters) -> Self {
         Link {
             name,
@@ -62,7 +62,7 @@ impl Link {
         }
     }
 
-    /// Brings the store up, and up again whenever it was lost. Never returns.
+    /// Connects to the store, and again whenever it is lost. Never returns.
     pub(crate) async fn supervise(self: Arc<Self>) {
         let mut ready = self.ready.subscribe();
         loop {
@@ -77,9 +77,9 @@ impl Link {
         }
     }
 
-    /// Resolves when the store is there.
+    /// Resolves when the store is up.
     pub(crate) async fn ready(&self) {
-        // The sender is ours, so it cannot be gone.
+        // We hold the sender, so it cannot be gone.
         self.ready.subscribe().wait_for(|ready| *ready).await.ok();
     }
 
@@ -87,7 +87,7 @@ impl Link {
         *self.ready.borrow()
     }
 
-    /// How long the store has been away; `None` while it is there.
+    /// How long the store has been down; `None` while it is up.
     pub(crate) fn down_for(&self) -> Option<Duration> {
         if self.is_ready() {
             return None;
@@ -95,7 +95,7 @@ impl Link {
         self.state().down_since.map(|since| since.elapsed())
     }
 
-    /// Why the store is away.
+    /// Why the store is down.
     pub(crate) fn error(&self) -> String {
         self.state().error.clone().unwrap_or_else(|| "not reached yet".to_owned())
     }
@@ -131,7 +131,7 @@ impl Link {
         self.store.expire(before, at_most).await
     }
 
-    /// Takes the link down, if another has not done so already.
+    /// Takes the link down, unless it is down already.
     pub(crate) fn lost(&self, lost: &Lost) {
         if self.is_ready() {
             self.state().unproven = true;
@@ -184,7 +184,7 @@ impl Link {
 
     fn report(&self, rows: &[Row], refusals: &[Refusal]) {
         let Some(first) = refusals.first() else { return };
-        // One line for a batch: what is wrong with one row is wrong with many.
+        // One line per batch: what is wrong with one row is usually wrong with many.
         let id = rows.get(first.index).map(|row| row.invocation.id).unwrap_or_default();
         let n = refusals.len();
         warn!("{}: refused {n} of {} rows; row {id}: {}", self.name, rows.len(), first.reason);
@@ -196,12 +196,12 @@ impl Link {
             return Duration::ZERO;
         }
         let doubled = FIRST_PAUSE.saturating_mul(1 << (failures - 1).min(10)).min(LONGEST_PAUSE);
-        // Replicas that lost the same store do not come back at the same moment.
+        // So that replicas that lost the same store do not all come back at once.
         doubled.mul_f64(0.75 + 0.25 * fastrand::f64())
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        // Every change leaves the state whole, so a panic elsewhere does not spoil it.
+        // Every change leaves the state consistent, so a panic elsewhere does no harm.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

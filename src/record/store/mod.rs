@@ -1,6 +1,6 @@
 //! What a store must be able to do, and the columns both stores share.
 //!
-//! When to write, and what a lost store means for a request, is left to the lanes above.
+//! When to write, and what a lost store means for a request, is decided by the lanes above.
 
 pub(crate) mod columns;
 pub(crate) mod contract;
@@ -25,10 +25,10 @@ use crate::record::store::error::{Lost, StartError};
 mod tests;
 mod tls;
 
-/// The key of the embedded store's file.
+/// The configuration key of the embedded store's file.
 const STORE: &str = "record.store.sqlite.path";
 
-/// The store that is configured, shared by all who keep something in it.
+/// The configured store, shared by all parts that keep something in it.
 #[derive(Clone)]
 pub enum Database {
     Postgres(Arc<Postgres>),
@@ -36,7 +36,7 @@ pub enum Database {
 }
 
 impl Database {
-    /// Connects nothing yet.
+    /// Does not connect yet.
     ///
     /// # Errors
     /// No store is configured, or its certificate authorities cannot be read.
@@ -54,11 +54,11 @@ impl Database {
         }
     }
 
-    /// Opens an embedded store, and brings its schema up to date. A server may come later; a file that
-    /// cannot be written will not.
+    /// Opens an embedded store, and brings its schema up to date. A server may become reachable
+    /// later; a file that cannot be written will not.
     ///
     /// # Errors
-    /// It cannot be used: why, and what to do.
+    /// The store cannot be used: why, and what to do.
     pub async fn require(&self, stores: &Stores) -> Result<(), StartError> {
         match (self, stores.chosen()) {
             (Database::Sqlite(sqlite), Some(Chosen::Sqlite(_, path))) => {
@@ -77,13 +77,13 @@ impl Database {
         }
     }
 
-    /// Brings the schema up to date, of the record and of everything else.
+    /// Brings the schema up to date, for the record and everything else in the store.
     pub(crate) async fn migrate(&self) -> Result<(), Lost> {
         self.store().migrate().await
     }
 }
 
-/// One step of the schema. Steps are only ever added.
+/// One step of the schema. Existing steps never change.
 #[derive(Debug)]
 pub(crate) struct Migration {
     pub(crate) version: i32,
@@ -95,7 +95,7 @@ pub(crate) fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// A count as the stores keep it: they have no unsigned numbers.
+/// A count as the stores keep it: they have no unsigned integers.
 pub(crate) fn count(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }

@@ -1,9 +1,9 @@
 //! Rows in PostgreSQL, through a pool.
 //!
-//! New rows are copied ([`copy`]); such as turn out to be there already, or are expected to be, are one
-//! statement ([`batch`]). A batch that is refused is halved until the row at fault stands alone and is set aside
-//! ([`dead`]), so the others arrive. A connection that failed in any way is thrown away, so that a
-//! fail-over ends in a new one.
+//! New rows are copied ([`copy`]). Rows that turn out to exist already, or are expected to, are
+//! written in one statement ([`batch`]). A batch that is refused is halved until the row at fault
+//! stands alone and is set aside ([`dead`]), so that the others arrive. A connection that failed in
+//! any way is discarded, so that after a fail-over a new one is made.
 
 mod batch;
 mod copy;
@@ -28,7 +28,7 @@ use crate::record::store::contract::Store;
 use crate::record::store::error::{Lost, Refusal, chain, one_line};
 use crate::record::store::safety::Safety;
 
-/// Beyond the server's own limit, for a server that does not answer at all.
+/// Time beyond the server's own limit, for a server that does not respond at all.
 const GRACE: Duration = Duration::from_secs(1);
 
 pub struct Postgres {
@@ -65,7 +65,7 @@ impl Postgres {
         Ok(Postgres { pool, statement_timeout: *config.statement_timeout })
     }
 
-    /// Whether the rows could be written at one stroke; if not, none was.
+    /// Whether all rows were copied; if not, none was.
     async fn copy(&self, rows: &[Row], indices: &[usize]) -> Result<bool, Lost> {
         self.with_client(self.statement_timeout, async |client| {
             match copy::insert(client, rows, indices).await {
@@ -76,8 +76,9 @@ impl Postgres {
         .await
     }
 
-    /// Writes the rows at `indices`; a batch that is refused is halved until the row at fault stands
-    /// alone. A statement is a transaction of its own: what arrived stays, whatever comes of the rest.
+    /// Writes the rows at `indices`; a batch that is refused is halved until the row at fault
+    /// stands alone. Each statement is its own transaction: rows that are written stay, whatever
+    /// happens to the rest.
     async fn insert(
         &self,
         rows: &[Row],
@@ -114,7 +115,7 @@ impl Postgres {
     async fn set_aside(&self, row: &Row, reason: &str) -> Result<(), Lost> {
         self.with_client(self.statement_timeout, async |client| {
             match dead::insert(client, row, reason).await {
-                // Nothing may be held up by this table either.
+                // A failure of this table must not hold anything up either.
                 Err(error) if error.as_db_error().is_some() && !error.is_closed() => {
                     let id = row.invocation.id;
                     error!("record store: row {id} could not be set aside: {}", describe(&error));
@@ -126,7 +127,7 @@ impl Postgres {
         .await
     }
 
-    /// Runs one statement, or a few, on a connection.
+    /// Runs one or more statements on a connection.
     pub(crate) async fn run<T>(
         &self,
         work: impl AsyncFnOnce(&mut Object) -> Result<T, Error>,
@@ -134,8 +135,8 @@ impl Postgres {
         self.with_client(self.statement_timeout, work).await
     }
 
-    /// Runs `work` on a connection within `limit`. The connection goes back to the pool only if all
-    /// went well.
+    /// Runs `work` on a connection within `limit`. The connection returns to the pool only if it
+    /// succeeded.
     pub(crate) async fn with_client<T>(
         &self,
         limit: Duration,
@@ -166,7 +167,7 @@ impl Store for Postgres {
             [Stage::Answered, Stage::Whole, Stage::Completion].map(at);
         let mut refusals = Vec::new();
         let new = [&answered[..], &whole].concat();
-        // Faster than a statement for ten rows already, and the more so for more.
+        // COPY is faster than a statement from ten rows on, and more so for more rows.
         if !new.is_empty() && !self.copy(rows, &new).await? {
             self.insert(rows, &answered, false, &mut refusals).await?;
             self.insert(rows, &whole, true, &mut refusals).await?;
@@ -185,7 +186,7 @@ impl Store for Postgres {
             })
             .await?;
         if read_only == "on" {
-            // It may be so for this session alone.
+            // The cause may be limited to this session.
             self.pool.retain(|_, _| false);
             return Err(Lost("the database is read-only".to_owned()));
         }
@@ -197,7 +198,7 @@ impl Store for Postgres {
     }
 
     async fn expire(&self, before: SystemTime, at_most: u32) -> Result<u64, Lost> {
-        // Several gateways may be at it: each takes rows that no other holds.
+        // Several gateways may do this at once: each deletes rows that no other has locked.
         let sql = "DELETE FROM invocations WHERE id IN (
                        SELECT id FROM invocations WHERE id < $1
                        ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)";
@@ -211,7 +212,7 @@ impl Store for Postgres {
     }
 }
 
-/// A hook, not a start-up option: poolers between us and the server refuse those.
+/// A hook and not a start-up option, because connection poolers refuse those.
 fn limit_statements(limit: Duration) -> Hook {
     let sql = format!("SET statement_timeout = {}", limit.as_millis());
     Hook::async_fn(move |client, _| {
@@ -220,16 +221,16 @@ fn limit_statements(limit: Duration) -> Hook {
     })
 }
 
-/// Whether the row is at fault, and not the server or the moment: data that cannot be
-/// represented (22), a constraint (23), one row twice in a statement (21), too large (54), and what
-/// a trigger or rule of the database's owner raises (P0, 44).
+/// Whether the row is at fault, and not the server or the moment: data that cannot be represented
+/// (22), a constraint (23), one row twice in a statement (21), too large (54), and errors raised by
+/// a trigger or rule of the database's owner (P0, 44).
 fn is_refusal(error: &Error) -> bool {
     error.code().is_some_and(|code| {
         matches!(code.code().get(..2), Some("21" | "22" | "23" | "44" | "54" | "P0"))
     })
 }
 
-/// The server's code and message, never its detail: that quotes the row.
+/// The server's code and message. Never its detail, which quotes the row.
 fn describe(error: &Error) -> String {
     match error.as_db_error() {
         Some(refused) => {

@@ -1,5 +1,5 @@
-//! Upkeep of the store: what writing will need is made ahead of time, and rows that are old enough
-//! are deleted, a few at a time, so that writers are not held up.
+//! Upkeep of the store. It prepares what later writes will need, and deletes old rows, a few at a
+//! time, so that writers are not blocked for long.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -13,12 +13,12 @@ use crate::record::store::link::Link;
 
 /// Rows deleted in one transaction.
 const PORTION: u32 = 1000;
-/// Between two transactions, for the writers.
+/// A pause between two transactions, for the writers.
 const BREATH: Duration = Duration::from_millis(50);
 const LONGEST_INTERVAL: Duration = Duration::from_secs(600);
 
-/// Prepares the store and deletes rows older than `retention`, now and regularly; zero deletes none.
-/// Never returns.
+/// Prepares the store and deletes rows older than `retention`, now and at regular intervals; zero
+/// deletes none. Never returns.
 pub(crate) async fn keep(link: Arc<Link>, retention: Duration, counters: Arc<Counters>) {
     let interval = match retention {
         Duration::ZERO => LONGEST_INTERVAL,
@@ -29,7 +29,7 @@ pub(crate) async fn keep(link: Arc<Link>, retention: Duration, counters: Arc<Cou
         if let Err(lost) = link.prepare().await {
             warn!("record store: not prepared for what is to come: {lost}");
         }
-        // A retention beyond the beginning of time deletes nothing.
+        // A retention that reaches back too far to represent deletes nothing.
         let before = SystemTime::now().checked_sub(retention).filter(|_| !retention.is_zero());
         if let Some(before) = before {
             match expire(&link, before).await {
@@ -45,7 +45,7 @@ pub(crate) async fn keep(link: Arc<Link>, retention: Duration, counters: Arc<Cou
     }
 }
 
-/// Deletes all rows from before `before`, and says how many.
+/// Deletes all rows created before `before`, and returns how many.
 pub(crate) async fn expire(link: &Link, before: SystemTime) -> Result<u64, Lost> {
     let mut gone = 0;
     loop {

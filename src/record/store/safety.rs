@@ -1,10 +1,10 @@
-//! How much of a store's promises the operator wants.
+//! How durable the operator wants commits to be.
 
-/// What a commit has to survive. PostgreSQL is asked for `Power` always.
+/// What a commit has to survive. PostgreSQL always commits with `Power`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Safety {
-    /// The end of the process, by `kill -9` too.
+    /// A crash of the process, including `kill -9`.
     Process,
-    /// The end of the machine as well.
+    /// A crash of the machine as well.
     Power,
 }

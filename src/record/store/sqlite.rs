@@ -1,8 +1,8 @@
 //! Rows in an SQLite file: the embedded store.
 //!
-//! One thread owns the connection and does one job after the other; callers await it. The file is in
-//! WAL mode, so others may read it meanwhile. What is committed survives `kill -9` always; commits
-//! made before the response also wait for the disk ([`Safety::Power`]), once per group.
+//! One thread owns the connection and does one job after the other; callers await it. The file is
+//! in WAL mode, so other processes may read it meanwhile. A commit always survives `kill -9`;
+//! commits made before the response also wait for the disk ([`Safety::Power`]), once per group.
 
 pub(crate) mod room;
 pub(crate) mod row;
@@ -36,10 +36,10 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 5, sql: include_str!("../migrations/sqlite/0005_cause.sql") },
 ];
 
-/// How long a writer of another process may hold the file before a batch is put off.
+/// How long to wait while another process writes to the file, before the batch is retried later.
 const BUSY: Duration = Duration::from_secs(2);
 
-/// The handle; the last one dropped ends the thread, which closes the file.
+/// A handle. Dropping the last one ends the thread, which closes the file.
 #[derive(Clone, Debug)]
 pub struct Sqlite {
     jobs: mpsc::Sender<Job>,
@@ -66,7 +66,8 @@ impl Sqlite {
         Ok(Sqlite { jobs })
     }
 
-    /// As `migrate`, for a process that starts: that another one holds the file for a while is no error.
+    /// As `migrate`, at the start of a process: another process may hold the file for a while,
+    /// which is no error.
     pub(super) async fn require(&self) -> Result<(), Lost> {
         self.hand_over(|worker| {
             worker.open()?;
@@ -85,7 +86,8 @@ impl Sqlite {
         self.hand_over(move |worker| worker.with_connection(work)).await
     }
 
-    /// The same for work that may need more room than there is; told what happens then.
+    /// As `run`, for work that may need more space than there is: it is told what to do when the
+    /// file is full.
     pub(crate) async fn run_for_room<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Connection, StoreFull) -> rusqlite::Result<T> + Send + 'static,
@@ -147,7 +149,7 @@ impl Store for Sqlite {
 
     async fn expire(&self, before: SystemTime, at_most: u32) -> Result<u64, Lost> {
         self.run(move |connection| {
-            // By id, which begins with the time: an index on that would cost every insert.
+            // By id, which begins with the time: another index would slow down every insert.
             let sql = "DELETE FROM invocations WHERE id IN \
                        (SELECT id FROM invocations WHERE id < ?1 ORDER BY id LIMIT ?2)";
             let bound = first_id(before).to_string();
@@ -158,7 +160,7 @@ impl Store for Sqlite {
     }
 }
 
-/// What lives on the thread.
+/// The state that the thread owns.
 struct Worker {
     path: PathBuf,
     limit: Limit,
@@ -189,7 +191,8 @@ impl Worker {
             return Err(Lost(format!("{}: not open", self.path.display())));
         };
         work(connection).map_err(|error| {
-            // A lock goes away by itself, room comes back; after anything else the file is opened anew.
+            // A lock is released and space is freed again; after any other error the file is opened
+            // anew.
             if error.sqlite_error_code() != Some(ErrorCode::DatabaseBusy) && !is_full(&error) {
                 self.connection = None;
             }
@@ -203,9 +206,10 @@ fn connect(path: &Path, max_size: u64) -> rusqlite::Result<Connection> {
     connection.busy_timeout(BUSY)?;
     write_ahead(&connection)?;
     connection.pragma_update(None, "synchronous", "normal")?;
-    // Else the log keeps the size of its worst hour.
+    // Otherwise the log stays at the largest size it ever had.
     connection.pragma_update(None, "journal_size_limit", 16 * 1024 * 1024)?;
-    // Pages at its end are written again and again: the longer it is, the fewer copies.
+    // Hot pages are written to the log repeatedly: the longer it is, the fewer copies reach the
+    // file.
     connection.pragma_update(None, "wal_autocheckpoint", 4000)?;
     if max_size > 0 {
         let page: u32 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
@@ -215,8 +219,9 @@ fn connect(path: &Path, max_size: u64) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Turns the write-ahead log on. Of several that do so to a new file at once, all but one are told that it is
-/// busy without the busy timeout (each holds what the other waits for): they try again for as long.
+/// Turns the write-ahead log on. If several connections do so on a new file at once, each holds
+/// what the others wait for, and SQLite tells all but one that it is busy, without the busy
+/// timeout. So this retries for as long as that.
 pub(crate) fn write_ahead(connection: &Connection) -> rusqlite::Result<()> {
     let until = Instant::now() + BUSY;
     loop {
@@ -233,8 +238,8 @@ pub(crate) fn write_ahead(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
-    // Immediate: two processes that start together come one after the other. It also fails on a file
-    // that cannot be written.
+    // Immediate, so that two processes that start together migrate one after the other. It also
+    // fails on a file that cannot be written.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.execute_batch(
         "CREATE TABLE IF NOT EXISTS portcullis_schema_version (
@@ -280,7 +285,7 @@ fn write(
             };
             match outcome {
                 Ok(()) => {}
-                // The statement is undone, the transaction goes on.
+                // The statement is undone, and the transaction continues.
                 Err(error) if is_refusal(&error) => {
                     let reason = crate::record::store::error::chain(&error);
                     set_aside(&transaction, it, &reason)?;
@@ -312,7 +317,7 @@ fn set_aside(connection: &Connection, row: &Row, reason: &str) -> rusqlite::Resu
     Ok(())
 }
 
-/// Every row, taken out of a file that will not be a store any more.
+/// Takes all rows out of a file that will no longer be a store.
 pub(crate) fn take_all(connection: &mut Connection) -> rusqlite::Result<Vec<Row>> {
     let sql = "SELECT count(*) FROM sqlite_schema WHERE name = 'invocations'";
     if connection.query_row(sql, [], |row| row.get::<_, i64>(0))? == 0 {

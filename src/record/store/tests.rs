@@ -1,4 +1,4 @@
-//! What every store promises, on each of them.
+//! What every store promises, tested on each of them.
 
 mod full;
 mod partitions;
@@ -19,7 +19,7 @@ use crate::record::{config, postgres_server};
 /// A store, and a way to look into it from outside.
 struct Subject {
     store: Arc<dyn Store>,
-    /// The same store, as another process would have it.
+    /// The same store, as another process would open it.
     other: Arc<dyn Store>,
     place: Place,
 }
@@ -184,7 +184,7 @@ async fn the_second_write_fills_the_first(subject: Subject) {
     assert!(["t|5|Hello", "1|5|Hello"].contains(&subject.query(asked).as_str()));
 }
 
-/// Whatever the end of a request may change is changed, and each value is where it belongs.
+/// Every field that the end of a request may change does change, and each value is in its column.
 async fn the_second_write_changes_what_the_first_could_not_know(subject: Subject) {
     let mut row = invocation("Ada");
     subject.write(vec![Row::new(row.clone(), Stage::Answered)]).await;
@@ -213,7 +213,7 @@ async fn a_late_first_write_does_not_undo_the_second(subject: Subject) {
     let mut row = invocation("Ada");
     let first = Row::new(row.clone(), Stage::Answered);
     row.bytes_out = 5;
-    // Twice the same second write in one batch: at least once must be harmless too.
+    // The same second write twice in one batch: delivery at least once must be harmless here too.
     let second = Row::new(row, Stage::Completion);
     assert_eq!(subject.write(vec![second.clone(), second]).await, []);
     subject.write(vec![first]).await;
@@ -273,7 +273,7 @@ fn two_gateways_may_migrate_an_empty_database_together() {
     }
 }
 
-/// The write-ahead log of a new file is turned on once, and those who come at the same time must wait.
+/// The write-ahead log of a new file is turned on once; connections that open it meanwhile wait.
 #[test]
 fn many_may_open_a_new_file_together() {
     let directory = tempfile::tempdir().expect("a directory");

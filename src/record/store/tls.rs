@@ -1,6 +1,6 @@
 //! TLS to PostgreSQL.
 //!
-//! Whether TLS is used at all is decided by `sslmode` in the URL, and by the driver.
+//! The URL's `sslmode` and the driver decide whether TLS is used at all.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// A connector that verifies the server against the authorities in `ca`, or, without one, encrypts
-/// and believes whoever answers.
+/// A connector that verifies the server against the authorities in `ca`. Without `ca` it encrypts,
+/// but accepts any certificate.
 ///
 /// # Errors
 /// The file cannot be read, or holds no usable certificate.

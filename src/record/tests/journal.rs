@@ -1,4 +1,4 @@
-//! The journal: what it holds while the store is away, and what is left of it after damage.
+//! The journal: what it holds while the store is down, and what is left of it after damage.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,7 +18,7 @@ use crate::record::store::safety::Safety;
 use crate::record::store::sqlite::{Limit, Sqlite};
 use crate::record::{Commit, Committed, Mode, Recorder, Unavailable};
 
-/// Spent in vain on the store first, and then enough for a file.
+/// For requests that first try the store in vain; long enough for writing a file.
 const A_WHILE: Duration = Duration::from_secs(1);
 
 fn path(directory: &Path) -> PathBuf {
@@ -30,8 +30,8 @@ fn journalled(store: &Arc<Fake>, directory: &Path, more: &str) -> Recorder {
     recorder(store, &format!("{{journal: {{path: '{}'{more}}}}}", path.display()))
 }
 
-/// A journal with these rows in it, as a process that was killed leaves it: its log not yet worked
-/// into the file.
+/// A journal with these rows, as a killed process leaves it: its log is not checkpointed into the
+/// file.
 async fn left_behind(directory: &Path, rows: usize) {
     let made = tempfile::tempdir().expect("a directory");
     let store = Fake::down();
@@ -45,7 +45,8 @@ async fn left_behind(directory: &Path, rows: usize) {
     }
 }
 
-/// Starts on what is there, and says which rows arrive; `good` of them, and no more.
+/// Starts a recorder on what is there, and returns the rows that arrive: `good` of them, and no
+/// more.
 async fn shipped(directory: &Path, good: usize) -> (Vec<String>, crate::record::Stats) {
     let store = Fake::new();
     let recorder = journalled(&store, directory, "");
@@ -108,7 +109,7 @@ async fn the_two_writes_of_a_durable_row_reach_the_store_as_one() {
     assert_eq!(store.rows.lock().expect("whole").get(&row.id).map(|row| row.bytes_out), Some(5));
 }
 
-/// A durable row whose shipping has begun, and its second write, which came after that.
+/// A durable row that is being shipped, and its second write, which came after shipping began.
 async fn completed_while_shipped(store: &Arc<Fake>, directory: &Path) -> (Recorder, Uuid) {
     let recorder = journalled(store, directory, "");
     // So that the shipper has nothing to catch up with.
@@ -258,7 +259,7 @@ async fn a_flipped_bit_in_the_log_costs_at_most_the_row_it_is_in() {
         left_behind(directory.path(), 50).await;
         let log = directory.path().join("journal.db-wal");
         let mut bytes = fs::read(&log).expect("a log");
-        // SQLite reads a log up to its first damage: rows of four fifths of it would be gone.
+        // SQLite reads a log up to the first damage: on its own it would lose the rows after that.
         let at = bytes.len() * part / 20;
         bytes[at] ^= 0x10;
         fs::write(&log, bytes).expect("write");
@@ -279,7 +280,7 @@ async fn a_flipped_bit_in_the_file_costs_at_most_the_row_it_is_in_and_is_counted
         drop(connection);
         assert!(!directory.path().join("journal.db-wal").exists());
         let mut bytes = fs::read(&file).expect("a file");
-        // In its own head, in heads of pages, and in the middle of rows.
+        // In a page's own header, in headers of cells, and in the middle of rows.
         for (at, bit) in [(page * 4096 + 1, 0x40), (page * 4096 + 3000, 0x02)] {
             bytes[at] ^= bit;
         }

@@ -10,7 +10,7 @@ use crate::record::meters::Meters;
 use crate::record::{Committed, Database, Recorder, Unavailable, postgres_server};
 
 fn on_postgres(url: &str) -> Recorder {
-    // The rows of these tests are of 2023, and meant to stay.
+    // The rows of these tests are from 2023, and must not expire.
     let yaml = format!(
         "{{retention: 0, store: {{postgres: {{url: '{url}', connect_timeout: 500ms}}}}, batch: {{max_delay: 1ms}}}}"
     );

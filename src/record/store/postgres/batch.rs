@@ -1,6 +1,7 @@
-//! Rows that may be there already, as one statement: an array for each column in, rows out of `unnest`.
+//! Writes rows that may exist already, in one statement: an array for each column in, rows out of
+//! `unnest`.
 //!
-//! What is done about a batch that is refused is left to the store.
+//! The store decides what to do about a batch that is refused.
 
 use std::net::IpAddr;
 use std::sync::LazyLock;
@@ -46,7 +47,7 @@ const ARRAYS: [&str; COLUMNS.len()] = [
     "text",
 ];
 
-/// Without and with overwriting.
+/// The statements without and with overwriting.
 static INSERT: LazyLock<[String; 2]> = LazyLock::new(|| {
     let places: Vec<String> =
         ARRAYS.iter().enumerate().map(|(i, kind)| format!("${}::{kind}[]", i + 1)).collect();
@@ -74,7 +75,7 @@ pub(super) async fn insert(
     Ok(())
 }
 
-/// The batch turned on its side: one array per column.
+/// The batch transposed: one array per column.
 #[derive(Default)]
 struct Columns<'a> {
     id: Vec<Uuid>,

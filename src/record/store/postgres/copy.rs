@@ -1,6 +1,7 @@
-//! New rows in bulk: binary COPY, straight into the table.
+//! Writes new rows in bulk: binary COPY, straight into the table.
 //!
-//! One row that is there already, or is refused, undoes all; what is done then is left to the store.
+//! A single row that exists already, or is refused, undoes all of it; the store decides what to do
+//! then.
 
 use std::error::Error as StdError;
 use std::pin::pin;
@@ -50,7 +51,7 @@ const TYPES: [Type; COLUMNS.len()] = [
 static COPY: LazyLock<String> =
     LazyLock::new(|| format!("COPY invocations ({}) FROM STDIN BINARY", COLUMNS.join(", ")));
 
-/// Writes the rows at `indices`: all of them, or, on an error, none.
+/// Writes the rows at `indices`: all of them, or none on an error.
 pub(super) async fn insert(client: &Object, rows: &[Row], indices: &[usize]) -> Result<(), Error> {
     let statement = client.prepare_cached(&COPY).await?;
     let mut writer = pin!(BinaryCopyInWriter::new(client.copy_in(&statement).await?, &TYPES));
@@ -95,7 +96,7 @@ pub(super) async fn insert(client: &Object, rows: &[Row], indices: &[usize]) -> 
     Ok(())
 }
 
-/// JSON that is text already.
+/// JSON that is already text.
 #[derive(Debug)]
 struct Json(String);
 
@@ -105,7 +106,7 @@ impl ToSql for Json {
         _: &Type,
         out: &mut BytesMut,
     ) -> Result<IsNull, Box<dyn StdError + Sync + Send>> {
-        // The version of the format, the only one there is.
+        // The version of the `jsonb` wire format; there is only this one.
         out.extend_from_slice(&[1]);
         out.extend_from_slice(self.0.as_bytes());
         Ok(IsNull::No)

@@ -6,7 +6,7 @@ use tokio_postgres::Error;
 use crate::record::capture::json;
 use crate::record::invocation::Row;
 
-/// Puts the row into `invocations_dead`; the last reason counts.
+/// Puts the row into `invocations_dead`; the last reason is kept.
 pub(super) async fn insert(client: &Object, row: &Row, reason: &str) -> Result<(), Error> {
     let sql = "INSERT INTO invocations_dead (id, reason, invocation) VALUES ($1, $2, $3)
                ON CONFLICT (id) DO UPDATE SET (refused_at, reason, invocation) =

@@ -1,4 +1,5 @@
-//! The tables: migrated by whoever comes first, cut into months ahead of time, dropped when old.
+//! The tables. The first gateway to connect migrates them; partitions for months are made ahead of
+//! time, and dropped when old.
 
 use std::time::{Duration, SystemTime};
 
@@ -27,21 +28,21 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 5, sql: include_str!("../../migrations/postgres/0005_cause.sql") },
 ];
 
-/// Names the lock under which the schema is changed; any number that others do not use.
+/// The advisory lock taken to change the schema; any number that other applications do not use.
 const LOCK: i64 = 0x706f_7274_6375_6c6c;
-/// A change of the schema may take longer than a statement.
+/// A change of the schema may take longer than other statements.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(60);
-/// Months that have a partition before they begin.
+/// How many months ahead partitions are made.
 const MONTHS_AHEAD: i32 = 2;
 
-/// Brings the schema up to date, and makes the partitions there should be by now.
+/// Brings the schema up to date, and makes the partitions that should exist by now.
 pub(super) async fn migrate(client: &mut Object) -> Result<(), Error> {
     if version(client).await? < MIGRATIONS.last().map_or(0, |last| last.version) {
         apply(client).await?;
     }
     match make_partitions(client).await {
-        // Rows of a month without a partition have a place, too; and so has a gateway without the
-        // right to make one.
+        // Not fatal: rows of a month without a partition go to the default one, also if the gateway
+        // has no right to create partitions.
         Err(error) if error.as_db_error().is_some() && !error.is_closed() => {
             warn!("record store: partitions could not be made: {}", describe(&error));
             Ok(())
@@ -63,7 +64,7 @@ async fn apply(client: &mut Object) -> Result<(), Error> {
              )",
         )
         .await?;
-    // Another gateway may have been faster.
+    // Another gateway may have migrated meanwhile.
     let current = max_version(&transaction).await?;
     for migration in MIGRATIONS.iter().filter(|migration| migration.version > current) {
         transaction.batch_execute(migration.sql).await?;
@@ -74,7 +75,7 @@ async fn apply(client: &mut Object) -> Result<(), Error> {
 }
 
 async fn version(client: &Object) -> Result<i32, Error> {
-    // No lock, and no right to create anything, is needed to find that all is done.
+    // Checking that the schema is current needs no lock and no right to create anything.
     let sql = "SELECT to_regclass('portcullis_schema_version') IS NOT NULL";
     let exists: bool = client.query_one(sql, &[]).await?.try_get(0)?;
     if exists { max_version(client).await } else { Ok(0) }
@@ -85,7 +86,7 @@ async fn max_version(client: &impl GenericClient) -> Result<i32, Error> {
     client.query_one(sql, &[]).await?.try_get(0)
 }
 
-/// A partition for this month and for those to come.
+/// Makes partitions for this month and the months ahead.
 pub(super) async fn make_partitions(client: &mut Object) -> Result<(), Error> {
     let sql = "SELECT 'invocations_' || to_char(month, 'YYYY_MM'),
                       invocations_first_id(month AT TIME ZONE 'UTC')::text,
@@ -102,8 +103,8 @@ pub(super) async fn make_partitions(client: &mut Object) -> Result<(), Error> {
     Ok(())
 }
 
-/// Attached, not created in place: that would stop all writers. Rows that came before their
-/// partition move into it.
+/// Creates the table and then attaches it: creating it as a partition would block all writers. Rows
+/// that were written before it existed are moved into it.
 async fn make_partition(
     client: &mut Object,
     name: &str,
@@ -129,9 +130,10 @@ async fn make_partition(
     transaction.commit().await
 }
 
-/// Drops the months that ended before `before`, and says about how many rows went with them.
+/// Drops the partitions of months that ended before `before`, and returns about how many rows they
+/// held.
 pub(super) async fn drop_partitions(client: &mut Object, before: SystemTime) -> Result<u64, Error> {
-    // An id begins with the time its request arrived at: a month of old ids has no young row.
+    // An id begins with the time its request arrived, so a month of old ids holds no newer row.
     let sql = "SELECT relname::text FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
                WHERE inhparent = 'invocations'::regclass
                  AND relname ~ '^invocations_[0-9]{4}_[0-9]{2}$'
@@ -146,7 +148,7 @@ pub(super) async fn drop_partitions(client: &mut Object, before: SystemTime) -> 
                 gone += rows;
                 info!("record store: dropped the partition {name}, of about {rows} rows");
             }
-            // Somebody reads: later. Or another gateway was faster.
+            // A reader holds the table, so try again later; or another gateway has dropped it.
             Err(error)
                 if matches!(
                     error.code(),
@@ -160,11 +162,11 @@ pub(super) async fn drop_partitions(client: &mut Object, before: SystemTime) -> 
 
 async fn drop_partition(client: &mut Object, name: &str) -> Result<u64, Error> {
     let transaction = client.transaction().await?;
-    // To count them would take as long as to read them.
+    // An estimate: counting the rows would take as long as reading them.
     let sql = "SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = to_regclass($1)";
     let rows = transaction.query_opt(sql, &[&name]).await?;
     let rows: i64 = rows.map_or(Ok(0), |row| row.try_get(0))?;
-    // Writers queue up behind the one who waits for this lock.
+    // While this waits for its lock, all writers queue up behind it.
     let sql = format!("SET LOCAL lock_timeout = '500ms'; DROP TABLE {name}");
     transaction.batch_execute(&sql).await?;
     transaction.commit().await?;

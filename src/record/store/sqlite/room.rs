@@ -1,4 +1,4 @@
-//! Room in a file that has reached its `max_size`, or on a disk that is full.
+//! Makes room in a file that has reached its `max_size`, or on a full disk.
 
 use log::warn;
 use rusqlite::{Connection, ErrorCode};
@@ -9,15 +9,15 @@ pub(crate) fn is_full(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DiskFull)
 }
 
-/// Deletes what nobody needs, so that as many new rows fit: idempotency keys whose time is over, and
-/// the oldest rows where that is the policy. Never a key that still counts: its request might be
-/// executed again. Whether there is more room now.
+/// Deletes expired idempotency keys, and the oldest rows if the policy allows it, so that `rows`
+/// new rows should fit. Never a key that is still valid, or its request might be executed again.
+/// Returns whether there is more room now.
 pub(crate) fn make_room(
     connection: &Connection,
     rows: usize,
     when_full: StoreFull,
 ) -> rusqlite::Result<bool> {
-    // Rows differ in size, and those of one moment lie together.
+    // Rows differ in size, and rows written together lie in the same pages.
     let most = i64::try_from((rows * 4).max(1000)).unwrap_or(i64::MAX);
     let sql = "DELETE FROM idempotency_keys WHERE scope IN (SELECT scope FROM idempotency_keys \
                WHERE expires_at <= unixepoch('subsec') * 1000 ORDER BY expires_at LIMIT ?1)";

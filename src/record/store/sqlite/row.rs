@@ -1,4 +1,4 @@
-//! One row to and from the columns of the file.
+//! Converts a row to and from the columns of the file.
 
 use std::borrow::Cow;
 use std::str::FromStr;
@@ -16,7 +16,7 @@ use crate::record::invocation::{Invocation, Row};
 use crate::record::store::columns::{AT_THE_END, COLUMNS, on_conflict};
 use crate::record::store::{count, micros};
 
-/// Without and with overwriting.
+/// The statements without and with overwriting.
 pub(super) static INSERT: LazyLock<[String; 2]> = LazyLock::new(|| {
     let places: Vec<String> = (1..=COLUMNS.len()).map(|n| format!("?{n}")).collect();
     [false, true].map(|overwrite| {
@@ -29,14 +29,14 @@ pub(super) static INSERT: LazyLock<[String; 2]> = LazyLock::new(|| {
     })
 });
 
-/// The second write of a row that is there.
+/// Updates a row that exists with its second write.
 pub(super) static COMPLETE: LazyLock<String> = LazyLock::new(|| {
     let set = AT_THE_END.iter().enumerate();
     let set: Vec<_> = set.map(|(n, column)| format!("{column} = ?{}", n + 2)).collect();
     format!("UPDATE invocations SET {} WHERE id = ?1", set.join(", "))
 });
 
-/// Runs [`COMPLETE`] for one row, and says whether it was there.
+/// Runs [`COMPLETE`] for one row, and returns whether the row was there.
 pub(super) fn complete(statement: &mut Statement<'_>, row: &Row) -> rusqlite::Result<bool> {
     let it = &row.invocation;
     let mut id = Uuid::encode_buffer();
@@ -98,7 +98,7 @@ pub(super) fn write(statement: &mut Statement<'_>, row: &Row) -> rusqlite::Resul
     Ok(())
 }
 
-/// The row that a query for all [`COLUMNS`] gave.
+/// The row from the result of a query for all [`COLUMNS`].
 pub(crate) fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Invocation> {
     let shared = |index| row.get::<_, Option<Arc<str>>>(index);
     let owned = |index| row.get::<_, Option<String>>(index);

@@ -1,4 +1,4 @@
-//! PostgreSQL keeps a partition for each month, cut by the id.
+//! PostgreSQL has a partition for each month, by the row's id.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,12 +13,12 @@ const NAMES: &str = "SELECT tableoid::regclass, name FROM invocations ORDER BY n
 const PARTITIONS: &str =
     "SELECT count(*) FROM pg_inherits WHERE inhparent = 'invocations'::regclass";
 
-/// A row as it would have been made at `at`.
+/// A row whose id was made at `at`.
 fn of(name: &str, at: SystemTime) -> Invocation {
     Invocation { id: new_id(at), created_at: at, ..invocation(name) }
 }
 
-/// `YYYY_MM`, so many days from now.
+/// `YYYY_MM`, this many days from now.
 fn month(subject: &Subject, days: i32) -> String {
     subject.query(&format!(
         "SELECT to_char(now() AT TIME ZONE 'UTC' + {days} * interval '1 day', 'YYYY_MM')"
@@ -53,7 +53,7 @@ fn rows_that_came_before_their_partition_move_into_it() {
         assert_eq!(subject.query(NAMES), "invocations_other|early");
         subject.store.prepare().await.expect("made");
         assert_eq!(subject.query(NAMES), format!("invocations_{this}|early"));
-        // And again finds nothing to do.
+        // The second time there is nothing to do.
         subject.store.prepare().await.expect("nothing to make");
     });
 }
@@ -63,7 +63,8 @@ fn a_row_is_stored_once_in_whatever_partition_it_is() {
     on(Subject::postgres(), async |subject: Subject| {
         let rows: Vec<Row> =
             (0..300).map(|n| whole(of("row", SystemTime::now() + DAY * (n % 90)))).collect();
-        // More than a statement's worth: copied, and then found to be there already.
+        // More rows than go into a statement: they are copied, which then finds that they exist
+        // already.
         assert_eq!(subject.write(rows.clone()).await, []);
         assert_eq!(subject.write(rows).await, []);
         assert_eq!(
