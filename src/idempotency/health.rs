@@ -1,4 +1,4 @@
-//! Whether the store answers, so that a request need not find out by waiting.
+//! Whether the store of keys can be reached, so that each request need not wait to find out.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -14,15 +14,15 @@ const PROBE: Duration = Duration::from_millis(200);
 /// What a request does about the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Advice {
-    /// Ask, and ask again if that fails: all is well, or has been until a moment ago.
+    /// Ask the store, and retry if that fails: it is up, or has only just failed.
     Insist,
-    /// The store has been down for longer than a request waits. Somebody must find out whether it
+    /// The store has been down for longer than a request waits. This request finds out whether it
     /// is back.
     TryOnce,
     GiveUp,
 }
 
-/// Changes are logged, repetitions are not.
+/// Whether the store is down. Changes are logged, repetitions are not.
 #[derive(Default)]
 pub(super) struct Health(Mutex<Option<Down>>);
 
@@ -32,7 +32,7 @@ struct Down {
 }
 
 impl Health {
-    /// What is worth doing for one who would wait for `within`.
+    /// What a request should do that would wait for `within`.
     pub(super) fn advise(&self, within: Duration, now: Instant) -> Advice {
         let mut state = self.lock();
         let Some(down) = state.as_mut() else { return Advice::Insist };
@@ -67,7 +67,7 @@ impl Health {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Down>> {
-        // Every change leaves the state whole, so a panic elsewhere does not spoil it.
+        // Every change leaves the state consistent, so a panic elsewhere does no harm.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

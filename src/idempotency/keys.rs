@@ -21,36 +21,36 @@ use crate::policy::idempotency::{Answer, Decision, OnUndecided, Refusal, decide}
 use crate::record::Database;
 use crate::record::store::error::Lost;
 
-/// How often keys are deleted whose time is over, and how many at a time.
+/// How often expired keys are deleted, and how many at a time.
 const SWEEP: Duration = Duration::from_secs(60);
 const PORTION: u32 = 1000;
 
 /// Keeps idempotency keys. Cheap to clone; all work on the store is done on the runtime it was
-/// started on, whoever asks.
+/// started on, whichever runtime the caller is on.
 #[derive(Clone)]
 pub struct Keys(Arc<Shared>);
 
 struct Shared {
     store: Arc<dyn Store>,
     health: Health,
-    /// The schema is known to be there.
+    /// Set once the schema is known to be up to date.
     migrated: AtomicBool,
     counters: Counters,
-    /// When it was last said that there is no room. Locked only then.
+    /// When a lack of room was last logged. Locked only when room is lacking.
     told_full: Mutex<Option<Instant>>,
     runtime: Handle,
 }
 
-/// What a claim came to.
+/// The result of a claim.
 #[derive(Debug)]
 pub enum Claimed {
-    /// The request is the first.
+    /// The request is the first with its key.
     First(Lease),
-    /// It is not, and gets the answer that the first one got.
+    /// It is not the first, and gets the response that the first one got.
     Replay(Answer),
-    /// It is not.
+    /// It is not the first, and is refused.
     Refused(Refusal),
-    /// It may be, but there is no room for its key.
+    /// It may be the first, but the store has no room for its key.
     NoRoom,
 }
 
@@ -59,28 +59,28 @@ pub enum Claimed {
 #[error("the store of idempotency keys is unavailable")]
 pub struct Unavailable;
 
-/// What became of the leases so far.
+/// What happened to the leases so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Requests that were the first with their key.
     pub leased: u64,
-    /// Of those, answered, and the answer kept.
+    /// Of those, requests whose response was kept.
     pub kept: u64,
-    /// Of those, not sent: the key is free again.
+    /// Of those, requests that were not sent upstream: the key is free again.
     pub released: u64,
-    /// Of those, sent, and nothing more is known.
+    /// Of those, requests that were sent and of which nothing more is known.
     pub undecided: u64,
-    /// Answers that could not be kept for want of the store.
+    /// Responses that were not kept: the store was down, or the key was no longer held.
     pub lost: u64,
-    /// Requests that got the answer of the first one.
+    /// Requests that got the response of the first one.
     pub replayed: u64,
-    /// Requests that were refused for what became of the first one.
+    /// Requests that were refused because of the first one.
     pub refused: u64,
     /// Requests whose key could not be looked up.
     pub unavailable: u64,
 }
 
-/// Numbers that order nothing: every access is relaxed.
+/// Counters that order no other memory: every access is relaxed.
 #[derive(Default)]
 pub(super) struct Counters {
     leased: AtomicU64,
@@ -94,8 +94,8 @@ pub(super) struct Counters {
 }
 
 impl Keys {
-    /// Returns at once: the store is reached, and its schema brought up to date, when the first key
-    /// comes.
+    /// Returns at once: the store is connected to, and its schema brought up to date, when the
+    /// first key arrives.
     pub fn start(database: &Database, runtime: &Handle) -> Self {
         let store: Arc<dyn Store> = match database {
             Database::Postgres(postgres) => Arc::new(PostgresKeys(Arc::clone(postgres))),
@@ -116,7 +116,7 @@ impl Keys {
     /// Claims a key, waiting at most `within` for the store.
     ///
     /// # Errors
-    /// It did not answer in time. Should the key be leased after that, it is released again.
+    /// The store did not respond in time. If the key gets leased after that, it is released again.
     pub async fn claim(
         &self,
         claim: Claim,
@@ -134,7 +134,8 @@ impl Keys {
         let (answer, outcome) = oneshot::channel();
         let keys = self.clone();
         self.0.runtime.spawn(async move {
-            // Nobody may wait any more: a lease is dropped then, and with that released.
+            // If the request has stopped waiting, its lease is dropped here, which releases the
+            // key.
             answer.send(keys.settle(&claim, on_undecided, Instant::now() + insist).await).ok();
         });
         match timeout(within, outcome).await {
@@ -187,15 +188,16 @@ impl Keys {
                 Err(_) => break,
             }
         }
-        // What was asked may have been done, though we never heard so: the lease is dropped.
+        // The store may have inserted the row without our hearing so. Dropping the lease releases
+        // it.
         if !asked {
             lease.forget();
         }
         Err(Unavailable)
     }
 
-    /// Inserts first; what is found instead is decided upon. `None`: the key is ours. From when on
-    /// there may be a row of ours, is said by `asked`.
+    /// Inserts the key, or decides by the entry that is found instead. `None`: the key is leased to
+    /// us. Sets `asked` once there may be a row of ours.
     async fn decide(
         &self,
         claim: &Claim,
@@ -213,14 +215,14 @@ impl Keys {
                 }
                 Insertion::Taken => {}
             }
-            // Gone again already: it was released, or its time was over.
+            // The entry is gone already: it was released, or has expired.
             let Some(found) = store.find(&claim.scope).await? else { continue };
             if found.owner == claim.owner {
-                // It had arrived after all, when the store seemed lost.
+                // An earlier insert did arrive, though the store seemed lost.
                 return Ok(None);
             }
             match decide(found.entry.clone(), &claim.fingerprint, on_undecided, found.now) {
-                // Another may have been faster; then there is something else to decide upon.
+                // Another gateway may have been faster; then there is a new entry to decide by.
                 Decision::TakeOver => {
                     if store.take_over(claim, &found).await? {
                         return Ok(None);
@@ -238,10 +240,10 @@ impl Keys {
         }
     }
 
-    /// The store, once its schema is known to be there.
+    /// The store, with its schema brought up to date.
     pub(super) async fn store(&self) -> Result<&dyn Store, Lost> {
         let store = &*self.0.store;
-        // Relaxed: whoever misses it migrates once more, which does nothing.
+        // Relaxed: a caller that misses it migrates once more, which does nothing.
         if !self.0.migrated.load(Ordering::Relaxed) {
             store.migrate().await?;
             self.0.migrated.store(true, Ordering::Relaxed);
@@ -249,7 +251,7 @@ impl Keys {
         Ok(store)
     }
 
-    /// There is no room for a key. Said once in a while: somebody must make some.
+    /// The store has no room for a key. Logged at intervals, because an operator must make room.
     fn full(&self) {
         count(&self.0.counters.unavailable);
         let mut told = self.0.told_full.lock().unwrap_or_else(PoisonError::into_inner);
@@ -265,9 +267,9 @@ impl Keys {
         self.0.health.answered();
     }
 
-    /// The store was lost: wait, and say whether there is time for another try.
+    /// Waits after a failure; `false` if there is no time for another try.
     pub(super) async fn again(&self, tries: &mut Tries, lost: &Lost) -> bool {
-        // The file has to be opened again; another server may have taken over.
+        // The file may have to be opened anew, or another server may have taken over.
         self.0.migrated.store(false, Ordering::Relaxed);
         let now = Instant::now();
         self.0.health.failed(lost, now);
@@ -279,8 +281,8 @@ impl Keys {
         true
     }
 
-    /// Deletes keys whose time is over, for ever. One that comes again before that is found to be
-    /// over and taken anew, so nothing depends on it.
+    /// Deletes expired keys; never returns. An expired key that is claimed before that is taken
+    /// over, so nothing depends on this.
     async fn sweep(self) {
         loop {
             sleep(SWEEP).await;

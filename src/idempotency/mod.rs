@@ -1,14 +1,14 @@
-//! Where idempotency keys are kept: in the database of the record, beside it.
+//! Keeps idempotency keys in the database of the record.
 //!
 //! ```text
-//! claim ──> Lease ──keep──> the answer is in the store, for whoever comes with the key again
+//! claim ──> Lease ──keep──> the response is in the store, for later requests with the key
 //!             │ └─release──> the key is free again: nothing was sent
 //!             └─drop───────> released if nothing was sent, else left to lapse: undecided
 //! ```
 //!
 //! [`Keys`] is what the request path calls, a [`Lease`] what it holds. The store is asked to insert
-//! first and to answer questions afterwards, so that of many requests with one key, on however many
-//! gateways, one gets the lease. What an entry means is decided in `policy::idempotency`.
+//! first, and only then what it holds. So of many requests with one key, on any number of gateways,
+//! exactly one gets the lease. `policy::idempotency` decides what an entry means.
 
 mod health;
 mod keys;

@@ -1,4 +1,4 @@
-//! Keys in PostgreSQL, shared by all gateways that use it. The time is the server's.
+//! Keys in PostgreSQL, shared by all gateways that use it. Times are the server's.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +35,7 @@ const KEEP: &str = "UPDATE idempotency_keys SET status = $3, head = $4, body = $
 const RELEASE: &str =
     "DELETE FROM idempotency_keys WHERE scope = $1 AND owner = $2 AND status IS NULL";
 
-// Locked as they are chosen: one that is taken over meanwhile is not deleted.
+// Rows are locked as they are chosen, so that one taken over meanwhile is not deleted.
 const EXPIRE: &str = "DELETE FROM idempotency_keys WHERE scope IN \
     (SELECT scope FROM idempotency_keys WHERE expires_at <= now() \
     ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED)";
@@ -43,7 +43,7 @@ const EXPIRE: &str = "DELETE FROM idempotency_keys WHERE scope IN \
 pub(super) struct PostgresKeys(pub(super) Arc<Postgres>);
 
 impl PostgresKeys {
-    /// Runs one statement; how many rows it changed.
+    /// Runs one statement, and returns how many rows it changed.
     async fn execute(
         &self,
         sql: &str,

@@ -1,9 +1,9 @@
-//! Keys in the SQLite file of one gateway, on the thread that writes the record. The time is the
+//! Keys in the SQLite file of one gateway, on the thread that writes the record. Times are the
 //! machine's.
 //!
-//! Every change waits for the disk: a lease that a power failure takes back would be a request
-//! executed twice. Changes that wait for the same transaction share it. A file that is full has room
-//! for no new key; what it holds is found all the same.
+//! Every change waits for the disk: if a power failure undid a lease, its request could be executed
+//! twice. Changes that wait for the same transaction share it. A full file accepts no new keys, but
+//! the ones it holds are still found.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -57,7 +57,7 @@ impl SqliteKeys {
         SqliteKeys { file, waiting }
     }
 
-    /// Resolves when what `work` did is on the disk; `None` if there was no room for it.
+    /// Resolves when the result of `work` is on the disk; `None` if there was no room for it.
     async fn try_run<T: Send + 'static>(
         &self,
         work: impl Fn(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
@@ -69,7 +69,7 @@ impl SqliteKeys {
         outcome.await.map_err(|_| gone())?
     }
 
-    /// The same for what is not left undone for want of room.
+    /// As `try_run`, for work that must not be skipped for lack of room: that is an error.
     async fn run<T: Send + 'static>(
         &self,
         work: impl Fn(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
@@ -151,7 +151,7 @@ impl Store for SqliteKeys {
         let bare = Kept { head: Vec::new(), body: None, trailers: None, ..whole };
         let kept = match self.try_run(keep(whole)).await? {
             Some(kept) => kept,
-            // That there was an answer is worth more than what it said.
+            // Keep at least that there was a response, without its content.
             None => self.run(keep(bare)).await?,
         };
         Ok(kept == 1)
@@ -173,17 +173,17 @@ impl Store for SqliteKeys {
     }
 }
 
-/// One step of a transaction: done in it, answered after it.
+/// One step of a transaction: executed in it, and answered once it has ended.
 trait Step: Send {
     fn work(&mut self, transaction: &Transaction<'_>) -> rusqlite::Result<()>;
-    /// What was done is not there any more.
+    /// The transaction was rolled back, and the step with it.
     fn undo(&mut self);
     fn answer(self: Box<Self>, lost: Option<&Lost>);
 }
 
 struct Pending<T, F> {
     work: F,
-    /// Absent where there was no room for it.
+    /// `None` if there was no room for it.
     value: Option<T>,
     answer: oneshot::Sender<Result<Option<T>, Lost>>,
 }
@@ -207,12 +207,12 @@ where
             Some(lost) => Err(lost.clone()),
             None => Ok(self.value),
         };
-        // Whoever has stopped waiting was told so by its own timer.
+        // A caller that has stopped waiting was told by its own timer.
         self.answer.send(outcome).ok();
     }
 }
 
-/// Does what waits, as much as there is in one transaction. Ends with the last sender.
+/// Executes waiting steps, as many in one transaction as there are. Ends with the last sender.
 async fn serve(file: Sqlite, mut inbox: mpsc::UnboundedReceiver<Box<dyn Step>>) {
     let mut group = Vec::new();
     while inbox.recv_many(&mut group, GROUP).await > 0 {
@@ -230,8 +230,8 @@ async fn serve(file: Sqlite, mut inbox: mpsc::UnboundedReceiver<Box<dyn Step>>) 
     }
 }
 
-/// All steps together; if there is no room for that, once more when some was made, and then each for
-/// itself: those that need none shall not fail for the others.
+/// Executes all steps together. If there is no room, it makes some and tries once more, and then
+/// executes each step alone, so that steps that need no room do not fail because of the others.
 fn work_all(
     connection: &mut Connection,
     steps: &mut [Box<dyn Step>],
@@ -249,7 +249,7 @@ fn work_all(
     Ok(())
 }
 
-/// Whether there was room for it.
+/// Whether there was room for the steps.
 fn work(connection: &mut Connection, steps: &mut [Box<dyn Step>]) -> rusqlite::Result<bool> {
     let mut work = || {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -280,7 +280,7 @@ fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
     })
 }
 
-/// As the file keeps times: milliseconds since 1970.
+/// The time `after` now, in milliseconds since 1970.
 fn from_now(after: Duration) -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(now.saturating_add(after).as_millis()).unwrap_or(i64::MAX)

@@ -1,4 +1,4 @@
-//! What a store of keys must be able to do. Each step is one statement, and safe to repeat.
+//! What a store of keys must provide. Each step is one statement, and safe to repeat.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,16 +15,16 @@ use crate::record::store::error::Lost;
 pub struct Claim {
     pub scope: Scope,
     pub fingerprint: Fingerprint,
-    /// For whoever looks into the store.
+    /// For operators who look into the store.
     pub route: Arc<str>,
-    /// How long the request may take, whatever becomes of it.
+    /// How long the request may take, whatever its outcome.
     pub lease: Duration,
     pub ttl: Duration,
     /// Different for every claim.
     pub owner: Uuid,
 }
 
-/// What was there, who holds it, and what time it is in the store.
+/// The entry found, who holds it, and the store's current time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Found {
     pub(super) entry: Entry,
@@ -33,20 +33,20 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// Whether the first request has its answer.
+    /// Whether the first request has its response.
     pub(super) fn is_answered(&self) -> bool {
         matches!(self.entry.state, State::Answered(_))
     }
 }
 
-/// Whether a key was new.
+/// The result of inserting a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Insertion {
-    /// It was, and is leased.
+    /// The key was new, and is leased.
     Done,
-    /// There is an entry for it.
+    /// There is an entry for the key.
     Taken,
-    /// It may be, and there is no room for it. What is kept can be found all the same.
+    /// The key may be new, but there is no room for it. Existing entries can still be found.
     NoRoom,
 }
 
@@ -66,11 +66,11 @@ pub(super) trait Store: Send + Sync {
 
     async fn find(&self, scope: &Scope) -> Result<Option<Found>, Lost>;
 
-    /// Leases the key in place of `found`, unless that has changed. Whether it did.
+    /// Leases the key in place of `found`, unless that has changed. Returns whether it was leased.
     async fn take_over(&self, claim: &Claim, found: &Found) -> Result<bool, Lost>;
 
-    /// Keeps the answer of the key's owner; without its body, if there is no room for that. Whether
-    /// the key was still its own.
+    /// Keeps the response of the key's owner; without its body, if there is no room for that.
+    /// Returns whether the owner still held the key.
     async fn keep(
         &self,
         scope: &Scope,
@@ -79,14 +79,14 @@ pub(super) trait Store: Send + Sync {
         ttl: Duration,
     ) -> Result<bool, Lost>;
 
-    /// Forgets a key whose owner has sent nothing.
+    /// Deletes a key whose owner has sent nothing.
     async fn release(&self, scope: &Scope, owner: Uuid) -> Result<(), Lost>;
 
-    /// Deletes up to `at_most` keys whose time is over, and says how many.
+    /// Deletes up to `at_most` expired keys, and returns how many.
     async fn expire(&self, at_most: u32) -> Result<u64, Lost>;
 }
 
-/// A row as both stores have it, the times as stamps.
+/// A row as both stores return it, with times as stamps.
 pub(super) struct Row {
     pub(super) fingerprint: Vec<u8>,
     pub(super) owner: Uuid,
@@ -124,7 +124,7 @@ impl Row {
     }
 }
 
-/// No time of ours lies before 1970.
+/// Our times are never before 1970.
 fn stamp(millis: i64) -> Stamp {
     Stamp(u64::try_from(millis).unwrap_or(0))
 }

@@ -1,4 +1,4 @@
-//! What both stores of keys promise, with two gateways on each.
+//! What both stores of keys promise, tested with two gateways on each.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::policy::idempotency::{Answer, Fingerprint, OnUndecided, Refusal, Scop
 use crate::policy::outcome::Outcome;
 use crate::record::{Database, Stores, new_id, postgres_server};
 
-/// More than a test takes.
+/// Longer than a test takes.
 const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(300);
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -66,7 +66,8 @@ impl Subject {
         claimed.expect("a store that answers")
     }
 
-    /// Many claims for one key on both gateways; the leases they got, the others being told to wait.
+    /// Claims one key many times on both gateways, and returns the leases; the other claims are
+    /// told to wait.
     async fn claim_at_once(&self, claims: usize) -> Vec<Lease> {
         let claims = (0..claims).map(|n| {
             let keys = self.keys[n % 2].clone();
@@ -194,7 +195,7 @@ on_each_store! {
 
     async fn what_was_not_sent_gives_its_key_back(subject: Subject) {
         first(subject.claim(claim(1, LONG, LONG)).await).release(PATIENCE).await;
-        // Dropped, it is given back as well, a moment later.
+        // Dropping the lease gives the key back as well, a moment later.
         drop(first(subject.claim(claim(1, LONG, LONG)).await));
         eventually("both are released", || subject.keys[0].stats().released == 2).await;
         let _lease = first(subject.claim(claim(1, LONG, LONG)).await);
@@ -253,7 +254,7 @@ on_each_store! {
     async fn only_what_is_over_is_deleted(subject: Subject) {
         for key in 0..3 {
             let lease = first(subject.claim(claim(key, Duration::ZERO, Duration::ZERO)).await);
-            // It would give the key back.
+            // Dropping it would give the key back.
             std::mem::forget(lease);
         }
         let kept = first(subject.claim(claim(9, LONG, LONG)).await);

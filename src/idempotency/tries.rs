@@ -1,11 +1,11 @@
-//! How often a step is tried again that the store of keys has failed.
+//! How often a failed step on the store of keys is retried.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Between two attempts at a step that failed, at first and at most.
+/// Between two attempts at a failed step, at first and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 
 pub const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -14,7 +14,7 @@ pub(super) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-/// How often a step is tried again.
+/// How long to retry a step, and the pause before the next try.
 pub(super) struct Tries {
     pub(crate) pause: Duration,
     pub(crate) deadline: Instant,

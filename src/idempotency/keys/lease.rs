@@ -1,4 +1,4 @@
-//! A key held by the one request that is first with it.
+//! A key held by the one request that is the first with it.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use crate::idempotency::tries::{Tries, count};
 use crate::policy::idempotency::{Answer, Scope, Traces};
 use crate::record::store::error::Lost;
 
-/// Dropped, the key is free again if its request has left no traces; else it is left to lapse, and
-/// nobody executes that request again without being told to.
+/// A leased key. Dropping it frees the key if the request has left no traces. Otherwise the lease
+/// lapses, and the request is not executed again unless the policy says so.
 #[must_use = "dropping a lease gives the key back"]
 pub struct Lease {
     keys: Keys,
@@ -22,9 +22,9 @@ pub struct Lease {
     owner: Uuid,
     lease: Duration,
     ttl: Duration,
-    /// Whether its request may have been acted on.
+    /// Whether the upstream may have acted on the request.
     pub traces: Traces,
-    /// Something has become of it already.
+    /// Set once a drop has nothing left to do.
     settled: bool,
 }
 
@@ -41,9 +41,9 @@ impl Lease {
         }
     }
 
-    /// Keeps the answer. What is returned resolves when that is done, at the latest after `within`: a
-    /// store that is down is tried again for as long as the lease, and after that the key is
-    /// undecided.
+    /// Keeps the response. The receiver resolves when that is done, or after `within` at the
+    /// latest. While the store is down this is retried for as long as the lease; after that the key
+    /// is undecided.
     pub fn keep(mut self, answer: Answer, within: Duration) -> oneshot::Receiver<()> {
         self.settled = true;
         let (done, waiting) = oneshot::channel();
@@ -89,14 +89,14 @@ impl Lease {
         }
     }
 
-    /// Gives the key back, waiting at most `within` for that: nothing was sent.
+    /// Gives the key back because nothing was sent. Waits at most `within` for that.
     pub async fn release(mut self, within: Duration) {
         let done = self.give_back();
-        // It goes on without us.
+        // Giving back continues in the background.
         timeout(within, done).await.ok();
     }
 
-    /// There is no key: the request was not the first.
+    /// Drops the lease without giving a key back: the request was not the first.
     pub(in crate::idempotency) fn forget(mut self) {
         self.settled = true;
     }
