@@ -1,10 +1,10 @@
-//! One round trip to a server that counts.
+//! One call of the script on a Redis server.
 
 use std::sync::Arc;
 
 use redis::{RedisError, Script};
 
-/// One round trip, ready to be made.
+/// One call of the script, ready to be sent.
 pub(crate) struct Call {
     pub(crate) keys: Vec<String>,
     pub(crate) arguments: Arc<[String]>,

@@ -1,8 +1,8 @@
-//! Whether the server is there, and getting it back.
+//! Whether the server can be reached, and reconnecting to it.
 //!
-//! Requests use a connection that is known to be good, or none. The first that fails takes it
-//! down for all; a single task then probes, with growing pauses, until the server answers the
-//! script as fast as a request would need it. Changes are logged, repetitions are not.
+//! Requests only use a connection that is known to be good. The first that fails takes it down for
+//! all; a single task then probes with growing pauses, until the server runs the script as fast as
+//! a request would need it. Changes are logged, repetitions are not.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,40 +19,39 @@ use crate::limits::call::Call;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// A server that nobody asks is probed this often; one that has answered for as long is believed
-/// to be well.
+/// How often a server is probed. One that has stayed up for as long counts as healthy.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// The runtime's timers are late by up to this much.
+/// The runtime's timers may be late by this much.
 const TIMER_STEP: Duration = Duration::from_millis(1);
-/// Requests that wait for their turn to be sent. Beyond it they wait for a place, within their time.
+/// Requests that may wait to be sent. Further ones wait for a place, within their time limit.
 const PIPELINE: usize = 1024;
 
 /// A server, and what is known about its state.
 pub(super) struct Link {
-    /// As the log calls it.
+    /// The server's name in the log.
     name: String,
     client: Client,
     script: Script,
     probe: Call,
     limit: Duration,
-    /// What requests use; absent while the server is away.
+    /// The connection that requests use; absent while the server is down.
     line: ArcSwapOption<MultiplexedConnection>,
     lost: Notify,
-    /// Taken when the state changes; never across an await.
+    /// Locked when the state changes; never across an await.
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    /// Since it was last well.
+    /// Failures since the server was last healthy.
     failures: u32,
-    /// It has failed, which was logged, and has not been well since.
+    /// The server has failed, which was logged, and has not been healthy since.
     ailing: bool,
     reached: bool,
 }
 
 impl Link {
-    /// Down until [`Link::supervise`] has reached the server.
+    /// Starts as down, until [`Link::supervise`] has reached the server.
     pub(super) fn new(name: String, client: Client, limit: Duration, probe: Call) -> Self {
         Link {
             name,
@@ -70,12 +69,12 @@ impl Link {
         self.line.load().is_some()
     }
 
-    /// The answer to `call`; `None` if there is none in time.
+    /// The script's reply to `call`; `None` if it does not arrive in time.
     pub(super) async fn ask(&self, call: &Call, at_most: Duration) -> Option<Vec<u64>> {
         let line = self.line.load_full()?;
         match self.run(call, &mut (*line).clone(), at_most).await {
             Ok(numbers) => Some(numbers),
-            // The request's own time was up, which says nothing about the server.
+            // Only the request's own time limit was exceeded, which says nothing about the server.
             Err(Lost::Silent) if at_most < self.limit => None,
             Err(lost) => {
                 self.take_down(&line, &lost);
@@ -84,9 +83,9 @@ impl Link {
         }
     }
 
-    /// Brings the server up, and up again whenever it was lost. Never returns.
+    /// Connects to the server, and again whenever it is lost. Never returns.
     pub(super) async fn supervise(self: Arc<Self>) {
-        // Worth another try: many a failure is a moment's.
+        // The last connection is tried again first, because many failures are momentary.
         let mut last = None;
         loop {
             match self.reach(last.take()).await {
@@ -103,7 +102,7 @@ impl Link {
         }
     }
 
-    /// Until `line` is lost.
+    /// Probes until `line` is lost.
     async fn watch(&self, line: &Arc<MultiplexedConnection>) {
         loop {
             tokio::select! {
@@ -112,13 +111,13 @@ impl Link {
             }
             match self.run(&self.probe, &mut (**line).clone(), self.limit).await {
                 Ok(_) => self.well(),
-                // Whoever comes first tells; the notice is there in any case.
+                // A request may have found out first; `lost` is notified either way.
                 Err(lost) => self.take_down(line, &lost),
             }
         }
     }
 
-    /// A connection whose server runs the script in time.
+    /// A connection on which the server runs the script in time.
     async fn reach(
         &self,
         last: Option<MultiplexedConnection>,
@@ -135,7 +134,7 @@ impl Link {
 
     async fn connect(&self) -> Result<MultiplexedConnection, RedisError> {
         let config = AsyncConnectionConfig::new()
-            // Time is kept here.
+            // Time limits are kept here.
             .set_connection_timeout(None)
             .set_response_timeout(None)
             .set_pipeline_buffer_size(PIPELINE);
@@ -159,7 +158,7 @@ impl Link {
         }
     }
 
-    /// Takes `line` down, if another has not done so already.
+    /// Takes `line` down, unless it is down already.
     fn take_down(&self, line: &Arc<MultiplexedConnection>, lost: &Lost) {
         let before = self.line.compare_and_swap(line, None);
         if before.as_ref().is_some_and(|before| Arc::ptr_eq(before, line)) {
@@ -185,7 +184,7 @@ impl Link {
         }
     }
 
-    /// It has been up for a while.
+    /// The server has been up for a while.
     fn well(&self) {
         let mut state = self.state();
         state.failures = 0;
@@ -195,22 +194,22 @@ impl Link {
         }
     }
 
-    /// None after the first failure, then doubled.
+    /// No pause after the first failure, then doubled each time.
     fn pause(&self) -> Duration {
         let failures = self.state().failures;
         let Some(doublings) = failures.checked_sub(2) else { return Duration::ZERO };
         let doubled = FIRST_PAUSE.saturating_mul(1 << doublings.min(10)).min(LONGEST_PAUSE);
-        // Replicas that lost the same server do not come back at the same moment.
+        // So that replicas that lost the same server do not all come back at once.
         doubled.mul_f64(0.75 + 0.25 * fastrand::f64())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Every change leaves the state whole, so a panic elsewhere does not spoil it.
+        // Every change leaves the state consistent, so a panic elsewhere does no harm.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Why a server cannot be asked.
+/// Why a server cannot be used.
 #[derive(Debug, thiserror::Error)]
 enum Lost {
     #[error("no answer in time")]

@@ -1,11 +1,11 @@
 //! Limits that replicas share, counted in Redis.
 //!
-//! [`Store`] is one server and the connection to it; [`SharedLimits`] are the limits of a route
-//! that are counted there, asked in one round trip and counted in all or none. What they mean
-//! for a request, and what it means that the store is away, is decided in [`policy::rate_limit`].
+//! [`Store`] is one server and the connection to it. [`SharedLimits`] are the limits of a route
+//! that are counted there, in one round trip, and in all of them or none. [`policy::rate_limit`]
+//! decides what they mean for a request, and what happens while the store is down.
 //!
-//! A server that fails costs a request its `timeout` at most, and hardly any request even that:
-//! from the first failure until the server has proved itself again, nobody asks it.
+//! A failing server costs a request its `timeout` at most, and few requests even that: after the
+//! first failure no request uses the server until it has proved itself again.
 //!
 //! [`policy::rate_limit`]: crate::policy::rate_limit
 
@@ -29,14 +29,14 @@ use crate::time::Moment;
 /// The shared limits of one route.
 pub struct SharedLimits {
     store: Arc<Store>,
-    /// In their order in the route's list.
+    /// In the order of the route's list.
     terms: Box<[Terms]>,
     look: Arc<[String]>,
     count: Arc<[String]>,
 }
 
 impl SharedLimits {
-    /// Those of `limits` that are shared, all of them in `store`; `None` if there are none.
+    /// The shared limits among `limits`, all counted in `store`; `None` if there are none.
     pub fn compile(route: &str, limits: &Limits, store: Arc<Store>) -> Option<Self> {
         let terms = terms::compile(store.prefix(), route, limits);
         if terms.is_empty() {
@@ -47,9 +47,9 @@ impl SharedLimits {
         Some(SharedLimits { store, terms, look, count })
     }
 
-    /// Asks about a request, and has it counted if all limits admit it: those at hand, the
-    /// `limiters` of the whole list, are looked at before. Waits for as long as the store may take,
-    /// and no longer than `at_most`.
+    /// Asks whether the limits admit a request. The request is counted if all of them do, including
+    /// the local ones in `limiters` (those of the whole list), which are checked first. Waits for
+    /// the store's time limit, and no longer than `at_most`.
     pub async fn ask(
         &self,
         limiters: &[Arc<Limiter>],

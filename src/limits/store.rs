@@ -13,18 +13,17 @@ use crate::policy::rate_limit;
 use crate::policy::rate_limit::RedisUrl;
 use crate::time::Clock;
 
-/// One server. Dropping it gives its connection up.
+/// One server. Dropping it closes its connection.
 pub struct Store {
     config: rate_limit::Redis,
     link: Arc<Link>,
     metrics: StoreMetrics,
-    /// Set once the generation is in force: a configuration that is only checked connects to
-    /// nobody.
+    /// Set once the configuration is in force: one that is only checked does not connect.
     task: OnceLock<JoinHandle<()>>,
 }
 
 impl Store {
-    /// The store that `config` describes; `None` if it has no URL. Nothing is connected before
+    /// The store that `config` describes; `None` if it has no URL. Does not connect before
     /// [`Store::start`].
     ///
     /// # Errors
@@ -41,17 +40,17 @@ impl Store {
         Ok(Some(Store { config: config.clone(), link, metrics, task: OnceLock::new() }))
     }
 
-    /// Begin to connect, if it has not begun. Must be called within a Tokio runtime.
+    /// Starts to connect, unless it has already. Must be called within a Tokio runtime.
     pub fn start(&self) {
         self.task.get_or_init(|| tokio::spawn(self.link.clone().supervise()));
     }
 
-    /// What it was made from. A reload keeps a store whose configuration is unchanged.
+    /// The configuration it was made from. A reload keeps a store whose configuration is unchanged.
     pub fn config(&self) -> &rate_limit::Redis {
         &self.config
     }
 
-    /// Whether requests ask it now.
+    /// Whether requests use it at the moment.
     pub fn is_up(&self) -> bool {
         self.link.is_up()
     }
@@ -60,8 +59,8 @@ impl Store {
         &self.config.prefix
     }
 
-    /// The script's answer; `None` if the server is away. Where that is known, `call` is not even
-    /// made.
+    /// The script's reply; `None` if the server is down. If that is known already, `call` is not
+    /// even built.
     pub(crate) async fn ask(
         &self,
         call: impl FnOnce() -> Call,
@@ -90,14 +89,14 @@ impl Drop for Store {
     }
 }
 
-/// What proves that a server is well: it runs the script, and may write.
+/// Proves that a server is healthy: it runs the script, and it may write.
 fn probe(prefix: &str) -> Call {
     let arguments = ["1", "token_bucket", "1", "1", "1", "1000"].map(str::to_owned);
     Call { keys: vec![format!("{prefix}:probe")], arguments: arguments.into() }
 }
 
 fn client(url: &RedisUrl, config: &rate_limit::Redis) -> Result<Client, String> {
-    // Requests of many clients share the connection: none waits for the last one's answer.
+    // Requests of many clients share the connection, so none must wait for the reply to another.
     let nodelay = redis::io::tcp::TcpSettings::default().set_nodelay(true);
     let unusable = |error: RedisError| error.to_string();
     let info = url.parsed().map_err(unusable)?.set_tcp_settings(nodelay);

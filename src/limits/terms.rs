@@ -1,5 +1,5 @@
-//! What a limit is to the script: a key for each subject, a kind, a cost, three numbers; and what the
-//! script's numbers are to a limit.
+//! A limit as the script sees it: a key for each requester, a kind, a cost, and three numbers. And
+//! the script's reply as a verdict of the limit.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::policy::rate_limit::{Algorithm, Config, Limits, Requester, TokenBucket, Verdict};
 
-/// The script computes in doubles, exact for whole numbers below 2^53. Half of that leaves room
-/// for every sum in it.
+/// The script computes in doubles, which are exact for whole numbers below 2^53. Half of that
+/// leaves room for every sum in it.
 const EXACT: u64 = 1 << 52;
 const NANOS_PER_MICRO: u64 = 1000;
 
@@ -23,7 +23,7 @@ pub(super) enum Intent {
 pub(super) struct Terms {
     config: Config,
     limit: u32,
-    /// What all keys of the limit begin with.
+    /// The beginning of all keys of the limit.
     stem: String,
     kind: &'static str,
     numbers: [u64; 3],
@@ -31,9 +31,8 @@ pub(super) struct Terms {
 
 /// The shared limits of a list, in its order.
 ///
-/// A key names everything its state depends on: limits that differ in their numbers have nothing
-/// to do with each other, not even while replicas of two configurations run. Of two that say the
-/// same, both count.
+/// A key names everything its state depends on. So limits with different numbers never share state,
+/// not even while replicas run two configurations. Two equal limits in a list both count.
 pub(super) fn compile(prefix: &str, route: &str, limits: &Limits) -> Box<[Terms]> {
     let mut compiled: Vec<Terms> = Vec::new();
     for config in limits.0.iter().filter(|limit| limit.shared.is_some()) {
@@ -73,7 +72,7 @@ impl Terms {
         Terms { config: config.clone(), limit, stem: String::new(), kind, numbers }
     }
 
-    /// Where the script keeps what it knows of `requester`.
+    /// The key under which the script keeps the state of `requester`.
     pub(super) fn key(&self, requester: &Requester<'_>) -> String {
         let mut key = String::with_capacity(self.stem.len() + 32);
         key.push_str(&self.stem);
@@ -101,7 +100,7 @@ pub(super) fn arguments(terms: &[Terms], intent: Intent) -> Arc<[String]> {
     [intent.to_owned()].into_iter().chain(limits).collect()
 }
 
-/// The script's answer, four numbers for each limit; `None` if that is not what it is.
+/// The script's reply, four numbers for each limit; `None` if it is not of that form.
 pub(super) fn verdicts(terms: &[Terms], numbers: &[u64]) -> Option<Vec<Verdict>> {
     if numbers.len() != 4 * terms.len() {
         return None;
@@ -120,7 +119,7 @@ pub(super) fn verdicts(terms: &[Terms], numbers: &[u64]) -> Option<Vec<Verdict>>
     answers.map(verdict).collect()
 }
 
-/// For operators who look at their keys.
+/// The limit as text, for operators who look at keys.
 fn rule(config: &Config) -> String {
     let mut rule = match &config.algorithm {
         Algorithm::FixedWindow(limit) => format!("fixed_window:{}/{}", limit.requests, limit.per),
@@ -139,22 +138,22 @@ fn rule(config: &Config) -> String {
     rule
 }
 
-/// Rounded up: not in the client's favour.
+/// Microseconds, rounded up: not in the client's favour.
 fn micros(span: Duration) -> u64 {
     u64::try_from(span.as_nanos().div_ceil(NANOS_PER_MICRO.into())).unwrap_or(u64::MAX)
 }
 
-/// A window in ticks and a tick in microseconds, so that `requests x window` is exact. Only the
-/// largest limits over days need ticks longer than 1 µs.
+/// A window in ticks, and a tick in microseconds, chosen so that `requests x window` is exact. Only
+/// the largest limits over days need ticks longer than 1 µs.
 fn ticks(requests: u32, window: u64) -> [u64; 2] {
     let product = u128::from(requests) * u128::from(window);
-    // At most 3.2e13 microseconds times a million, over 2^52.
+    // At most 3.2e13 microseconds times a million, divided by 2^52.
     let tick = product.div_ceil(EXACT.into()) as u64;
     [window.div_ceil(tick), tick]
 }
 
-/// Units until a token is back, and how many of them make a microsecond: nanoseconds, unless the
-/// bucket takes more than 52 days to fill.
+/// Units until a token is back, and how many units make a microsecond. The unit is the nanosecond,
+/// unless the bucket takes more than 52 days to fill.
 fn units(bucket: &TokenBucket) -> [u64; 2] {
     let nanos = bucket.per_token();
     if nanos.saturating_mul(u64::from(bucket.burst) + 1) <= EXACT {

@@ -1,7 +1,7 @@
-//! The script, run by a Redis of the tests' own, against the limits it stands in for.
+//! The script, run by a Redis that the tests start, compared with the in-process limits.
 //!
-//! Its arithmetic is checked in made-up time: the test's copy is handed the time as two more
-//! arguments, and forgets a key when its time to live is over in that time.
+//! Its arithmetic is checked in virtual time: the test's copy of the script gets the time as two
+//! more arguments, and drops a key when its time to live is over in virtual time.
 
 mod spring;
 
@@ -25,10 +25,10 @@ use crate::units::Timespan;
 mod server;
 
 const LUA: &str = include_str!("count.lua");
-/// Microseconds; on no window's border that matters.
+/// Microseconds; not at a boundary of any window that matters.
 const START: u64 = 1_763_000_000_000_000;
 
-/// A server whose clock the test turns.
+/// A server whose clock the test sets.
 struct Virtual {
     connection: RefCell<Connection>,
     script: Script,
@@ -146,7 +146,7 @@ fn in_micros(standing: Standing) -> Standing {
     Standing { verdict: Verdict { reset_after, retry_after, ..verdict }, ..standing }
 }
 
-/// Any limits, any rhythm: what the script says is what the limits in the process say.
+/// For any limits and any rhythm, the script's verdicts equal those of the in-process limits.
 #[test]
 fn the_script_says_what_the_limits_it_stands_in_for_say() {
     let Some(redis) = Virtual::start() else { return };
@@ -155,7 +155,7 @@ fn the_script_says_what_the_limits_it_stands_in_for_say() {
         (prop::collection::vec(limit, 1..4), prop::collection::vec(0..3_000_000_u64, 1..60));
     let mut runner = proptest::test_runner::TestRunner::default();
     let outcome = runner.run(&histories, |(limits, pauses)| {
-        // Windows in the process end on whole milliseconds.
+        // In-process windows end on whole milliseconds.
         let fixed = limits.iter().any(|(a, _)| matches!(a, Algorithm::FixedWindow(_)));
         let all = |on_failure| {
             let limit = |(algorithm, cost): &(Algorithm, u32)| Config {
@@ -200,7 +200,7 @@ fn a_look_counts_nothing() {
     }
 }
 
-/// Numbers whose products a double does not hold.
+/// Numbers whose products do not fit into a double.
 #[test]
 fn the_largest_limits_are_counted_to_the_request() {
     let Some(redis) = Virtual::start() else { return };
@@ -209,7 +209,7 @@ fn the_largest_limits_are_counted_to_the_request() {
     let terms = compiled([Algorithm::SlidingWindow(window)]);
     let [_, ticks, tick] = terms[0].numbers();
     let number = START / tick / ticks;
-    // The last window was used up, and this one has just begun: each request comes back after a
+    // The last window was used up, and this one has just begun: one request comes back per
     // millionth of a window.
     redis.set(&terms, &format!("{} 0 1000000", number - 1));
     let border = number * ticks * tick;
@@ -230,7 +230,7 @@ fn the_largest_limits_are_counted_to_the_request() {
 }
 
 proptest! {
-    /// Within half of what a double holds, and not off by more than a millionth.
+    /// Within half of what a double holds exactly, and not off by more than a millionth.
     #[test]
     fn every_number_of_the_script_is_exact(
         requests in 1..=1_000_000_u32, burst in 1..=1_000_000_u32,
@@ -300,7 +300,7 @@ fn a_state_lives_as_long_as_it_means_something() {
         Algorithm::FixedWindow(FixedWindow { requests: 9, per }),
         Algorithm::SlidingWindow(SlidingWindow { requests: 9, per }),
         Algorithm::TokenBucket(TokenBucket { rate: 1, per, burst: 9 }),
-        // Spring's would not live at all.
+        // Spring's key would expire at once.
         Algorithm::TokenBucket(TokenBucket { rate: 1_000_000, per, burst: 1 }),
     ] {
         let terms = compiled([algorithm.clone()]);
@@ -311,7 +311,7 @@ fn a_state_lives_as_long_as_it_means_something() {
         let numbers: Vec<u64> = call.invoke(&mut connection).expect("an answer");
         let ttl: i64 = redis::cmd("PTTL").arg(&key).query(&mut connection).expect("an answer");
         let whole = Duration::from_micros(numbers[2]).as_millis() as i64;
-        // Some milliseconds may have passed between the two.
+        // A few milliseconds may have passed between the two.
         assert!((whole - 100..=whole + 2).contains(&ttl), "{algorithm:?}: {ttl} of {whole} ms");
     }
 }
@@ -335,7 +335,7 @@ fn keys_tell_apart_what_is_counted_apart() {
             "p:r:fixed_window:5/1m:consumer:2",
         ]
     );
-    // Wherever it stands in the list, beside whatever is not shared.
+    // Its place in the list, and limits that are not shared, must not matter.
     limits.0.remove(0);
     limits.0.insert(0, config(window(5), None));
     assert_eq!(stems(&limits)[1], "p:r:fixed_window:5/1m:consumer");

@@ -1,12 +1,14 @@
-//! The token bucket beside that of Spring Cloud Gateway's `RedisRateLimiter`, by what its script
-//! does, case by case: where they agree, and each of its bugs that this one does not have.
+//! The token bucket compared with that of Spring Cloud Gateway's `RedisRateLimiter`, whose script
+//! is modelled here: where they agree, and each of its bugs that this one does not have.
 //!
-//! Two more show in tests of the whole gateway: when Redis fails, Spring's lets all requests pass
-//! and says that -1 remain; and it keeps tokens and time under two keys, of which one may be lost.
+//! Two more bugs are shown by tests of the whole gateway. When Redis fails, Spring's limiter lets
+//! all requests pass and reports -1 remaining. And it keeps tokens and time under two keys, one of
+//! which may be lost.
 
 use super::*;
 
-/// Spring's, as it behaves: whole seconds, and a state that is kept for `2 x burst / rate` of them.
+/// Spring's limiter as it behaves: whole seconds, and a state that lives for `2 x burst / rate` of
+/// them.
 struct Spring {
     rate: u64,
     burst: u64,
@@ -44,7 +46,7 @@ struct Case {
     name: &'static str,
     rate: u32,
     burst: u32,
-    /// Milliseconds from a whole second, and how many requests are made then.
+    /// Milliseconds since a whole second, and how many requests are made then.
     history: &'static [(u64, usize)],
     springs: &'static [usize],
     ours: &'static [usize],
@@ -113,7 +115,7 @@ fn the_token_bucket_admits_what_springs_does_but_for_its_bugs() {
     }
 }
 
-/// Spring's answers say how much remains, never how long to wait, and -1 remain when Redis fails.
+/// Spring's responses say how much remains, but never how long to wait, and -1 when Redis fails.
 #[test]
 fn a_refusal_says_how_long_to_wait_to_the_microsecond() {
     let Some(redis) = Virtual::start() else { return };
