@@ -1,55 +1,55 @@
-//! The content codings gzip and deflate (RFC 1952, RFC 1950): read within a bound, and written.
+//! The content codings gzip and deflate (RFC 1952, RFC 1950): bounded decoding, and encoding.
 //!
-//! What counts as well-formed follows Go's `gzip.Reader`: several members in a row are one body; a body
-//! that is cut short, a wrong checksum, or anything behind the last member is an error.
+//! What counts as well-formed follows Go's `gzip.Reader`: several members in a row form one body; a
+//! truncated body, a wrong checksum, or anything after the last member is an error.
 //!
-//! State for reading is 40 KiB and made anew for each body: of 2.6 µs that a message of 1 KiB takes,
-//! keeping it would not save a tenth.
+//! The decoder's state takes 40 KiB and is allocated for each body. A message of 1 KiB takes 2.6
+//! µs, and reusing the state would not save a tenth of that.
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 use http::HeaderMap;
 use http::header::{AsHeaderName, HeaderValue};
 
-/// Fields that list what can be read have this value.
+/// The value of fields that list what the gateway can decode.
 pub const READ: HeaderValue = HeaderValue::from_static("gzip, deflate, identity");
-/// The largest window there is, which any sender may have used.
+/// The largest possible window; a sender may have used any size.
 const WINDOW_BITS: u8 = 15;
 /// JSON of 4 KiB becomes 1191 bytes in 15 µs; the usual level, 6, makes 1049 in 39 µs.
 const LEVEL: u32 = 2;
-/// Each member costs as much as a body of its own, however little is in it.
+/// Each member costs as much as a body of its own, however short it is.
 const MOST_MEMBERS: usize = 1024;
-/// Deflate cannot do better than this.
+/// The best ratio that deflate can reach.
 const MOST_COMPRESSED: usize = 1032;
-/// What a body passes through whose length is not known.
+/// The buffer that a body of unknown length is decoded through, in bytes.
 const BUFFER: usize = 16 * 1024;
 
-/// A coding that is read and written.
+/// A coding that the gateway decodes and encodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coding {
     Gzip,
     Deflate,
 }
 
-/// How a sender says it has encoded its body or its messages.
+/// How a sender says that a body or message is encoded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Encoding {
     #[default]
     Identity,
     Coded(Coding),
-    /// By a coding that is not read here, or by several at once.
+    /// In a coding that is not supported, or in several at once.
     Unknown,
 }
 
-/// Why a body was not read.
+/// Why a body could not be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unreadable {
     Malformed,
-    /// It is larger than the bound once it is decoded.
+    /// Its decoded size exceeds the limit.
     TooLarge,
 }
 
 impl Encoding {
-    /// What the field `name` says, over all its lines.
+    /// The encoding named by the field `name`, over all its lines.
     pub fn of(headers: &HeaderMap, name: impl AsHeaderName) -> Self {
         let mut encoding = Encoding::Identity;
         let values = headers.get_all(name).into_iter();
@@ -63,7 +63,7 @@ impl Encoding {
         encoding
     }
 
-    /// By the name of one coding.
+    /// The encoding with this name.
     pub fn named(name: &[u8]) -> Self {
         let name = name.trim_ascii();
         if name.is_empty() || name.eq_ignore_ascii_case(b"identity") {
@@ -86,8 +86,8 @@ impl Coding {
         }
     }
 
-    /// The coding that the field `name` prefers, if it prefers any to none: weighted as
-    /// `Accept-Encoding` is (RFC 9110, section 12.5.3), or a list without weights as gRPC has it.
+    /// The coding that the field `name` prefers, if it prefers one to no coding. Weights are as in
+    /// `Accept-Encoding` (RFC 9110, section 12.5.3); a list without weights, as in gRPC, works too.
     pub fn preferred(headers: &HeaderMap, name: impl AsHeaderName) -> Option<Self> {
         let Weights { gzip, deflate, identity } = Weights::of(headers, name);
         let best = if gzip >= deflate { Coding::Gzip } else { Coding::Deflate };
@@ -95,7 +95,7 @@ impl Coding {
         (weight > 0 && weight >= identity).then_some(best)
     }
 
-    /// Whether the field `name` lets an answer have this coding.
+    /// Whether the field `name` allows a response in this coding.
     pub fn is_accepted(self, headers: &HeaderMap, name: impl AsHeaderName) -> bool {
         let Weights { gzip, deflate, identity: _ } = Weights::of(headers, name);
         match self {
@@ -104,23 +104,22 @@ impl Coding {
         }
     }
 
-    /// Decode a whole body. Holds at most `limit` bytes of it and a small buffer; one that is larger is
-    /// read no further. Of nothing comes nothing.
+    /// Decodes a whole body. Holds at most `limit` bytes of it and a small buffer, and stops once
+    /// the body turns out larger. An empty input gives an empty body.
     ///
     /// # Errors
-    /// It is not well-formed, or larger than `limit`.
+    /// The body is not well-formed, or its decoded size exceeds `limit` bytes.
     pub fn read(self, bytes: &[u8], limit: usize) -> Result<Vec<u8>, Unreadable> {
         if let Some(length) = self.announced(bytes).filter(|length| *length <= limit) {
             let mut read = Vec::with_capacity(length + 1);
             match self.decode(bytes, &mut read, length) {
                 Ok(_) => return Ok(read),
-                // Only of its last member, or a lie.
+                // The length was that of the last member only, or wrong.
                 Err(Unreadable::TooLarge) => {}
                 Err(Unreadable::Malformed) => return Err(Unreadable::Malformed),
             }
         }
-        // How long it is must be known before there is room for it: what grows on the way would be
-        // there twice.
+        // First find out the length, then allocate: a growing buffer would hold the body twice.
         let mut buffer = Vec::with_capacity(BUFFER);
         let length = self.decode(bytes, &mut buffer, limit)?;
         if length == buffer.len() {
@@ -132,7 +131,7 @@ impl Coding {
         Ok(read)
     }
 
-    /// How long a body says it is once it is decoded. A member of gzip ends in its length.
+    /// The decoded length that a body declares. A gzip member ends with its length.
     fn announced(self, bytes: &[u8]) -> Option<usize> {
         match self {
             Coding::Gzip => {
@@ -143,8 +142,9 @@ impl Coding {
         }
     }
 
-    /// Decode at most `most` bytes into the room there is, from its beginning again whenever it is
-    /// full. How many there were. With room for one byte more the end is found, and nothing is lost.
+    /// Decodes at most `most` bytes into the capacity of `room`, starting over whenever it is full,
+    /// and returns how many bytes there were. If the capacity exceeds that number, `room` holds all
+    /// of them.
     fn decode(self, bytes: &[u8], room: &mut Vec<u8>, most: usize) -> Result<usize, Unreadable> {
         let (mut rest, mut members, mut passed) = (bytes, 0, 0);
         while !rest.is_empty() {
@@ -161,7 +161,7 @@ impl Coding {
         Ok(passed + room.len())
     }
 
-    /// What follows the member.
+    /// Decodes one member, and returns the bytes after it.
     fn decode_member<'a>(
         self,
         mut bytes: &'a [u8],
@@ -189,7 +189,7 @@ impl Coding {
             }
             match status {
                 Status::StreamEnd => return Ok(bytes),
-                // There was room, so there was nothing left to fill it with.
+                // There was room left, so the input ended too early.
                 Status::Ok | Status::BufError if room.len() < room.capacity() => {
                     return Err(Unreadable::Malformed);
                 }
@@ -198,7 +198,7 @@ impl Coding {
         }
     }
 
-    /// Encode a whole body; `None` where that makes it no smaller.
+    /// Encodes a whole body; `None` if that does not make it smaller.
     pub fn write(self, bytes: &[u8]) -> Option<Vec<u8>> {
         let level = Compression::new(LEVEL);
         let mut encoder = match self {
@@ -211,7 +211,7 @@ impl Coding {
     }
 }
 
-/// What a field such as `Accept-Encoding` says of each coding, in thousandths.
+/// The weights that a field such as `Accept-Encoding` gives each coding, in thousandths.
 struct Weights {
     gzip: u16,
     deflate: u16,
@@ -238,7 +238,7 @@ impl Weights {
     }
 }
 
-/// An item of a list and its weight in thousandths; what is no weight is the highest.
+/// An item of a list and its weight in thousandths; an invalid or missing weight counts as 1000.
 fn weighted(item: &[u8]) -> (&[u8], u16) {
     let mut parts = item.split(|byte| *byte == b';');
     let name = parts.next().unwrap_or_default().trim_ascii();
@@ -325,7 +325,7 @@ mod tests {
                 assert_eq!(coding.read(&[&coded, more].concat(), 1000), Err(MALFORMED), "{more:?}");
             }
             let mut wrong = coded.clone();
-            // In the checksum: of gzip, the length follows it.
+            // Within the checksum; in gzip the length follows it.
             let at = coded.len() - if coding == Coding::Gzip { 5 } else { 1 };
             wrong[at] ^= 1;
             assert_eq!(coding.read(&wrong, 1000), Err(MALFORMED));

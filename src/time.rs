@@ -1,8 +1,8 @@
 //! Monotonic time as a number.
 //!
-//! Policies never read a clock: they are handed a [`Moment`]. It is a plain count of
-//! nanoseconds, so that a policy can keep one in an atomic and a test can make one up.
-//! Only the edges (`proxy`, `runtime`, `upstream`) call [`Clock::now`].
+//! Policies never read a clock: they are given a [`Moment`]. It is a plain count of nanoseconds, so
+//! that a policy can keep one in an atomic and a test can make one up. Only the edges (`proxy`,
+//! `runtime`, `upstream`) call [`Clock::now`].
 
 use std::ops::Add;
 use std::sync::LazyLock;
@@ -34,7 +34,7 @@ impl Moment {
 impl Add<Duration> for Moment {
     type Output = Moment;
 
-    /// Saturates at the end of time.
+    /// Saturates at the largest moment.
     fn add(self, by: Duration) -> Moment {
         let nanos = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
         Moment(self.0.saturating_add(nanos))
@@ -48,12 +48,12 @@ pub struct Clock;
 static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 impl Clock {
-    /// Now. One read of the operating system's monotonic clock.
+    /// Reads the operating system's monotonic clock once.
     pub fn now() -> Moment {
         Moment(u64::try_from(ORIGIN.elapsed().as_nanos()).unwrap_or(u64::MAX))
     }
 
-    /// `moment` as the runtime's timers want it.
+    /// `moment` as an `Instant`, for the runtime's timers.
     pub fn instant(moment: Moment) -> Instant {
         *ORIGIN + Duration::from_nanos(moment.0)
     }

@@ -1,6 +1,6 @@
-//! Values as an operator writes them: with their unit.
+//! Values with units, as the operator writes them.
 //!
-//! Each type parses itself, so that a wrong value is an error at its place in the file.
+//! Each type parses itself, so that an invalid value is reported at its place in the file.
 
 pub mod placeholder;
 
@@ -26,8 +26,8 @@ impl Timespan {
     }
 }
 
-/// `wait` in whole seconds as `Retry-After` carries them: rounded up, at least 1, so that a client
-/// which waits that long is never early.
+/// `wait` in whole seconds for `Retry-After`: rounded up, and at least 1, so that a client that
+/// waits that long is never too early.
 pub const fn retry_after_seconds(wait: Duration) -> u64 {
     let seconds =
         if wait.subsec_nanos() > 0 { wait.as_secs().saturating_add(1) } else { wait.as_secs() };
@@ -60,7 +60,7 @@ impl FromStr for Timespan {
     }
 }
 
-/// An amount of bytes: `64KiB`, `10MB`, `512B`.
+/// A number of bytes: `64KiB`, `10MB`, `512B`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(pub u64);
 
@@ -96,7 +96,7 @@ impl FromStr for Size {
     }
 }
 
-/// A share of a whole, 0 % to 100 %: `50%`.
+/// A share from 0 % to 100 %: `50%`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd)]
 pub struct Percent(f64);
 
@@ -130,7 +130,7 @@ impl FromStr for Percent {
     }
 }
 
-/// A value that must not be seen: never printed, not by `Debug` either.
+/// A secret value: never printed, not even by `Debug`.
 #[derive(Clone)]
 pub struct Secret(SecretString);
 
@@ -139,7 +139,7 @@ impl Secret {
         Secret(SecretString::from(value.into()))
     }
 
-    /// The value itself. Whoever calls this answers for where it goes.
+    /// The value itself. The caller is responsible for where it goes.
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
     }
@@ -182,7 +182,7 @@ impl<T: FromStr<Err = String>> Visitor<'_> for Text<T> {
         text.parse().map_err(E::custom)
     }
 
-    // YAML reads a bare `500` as a number: let the parser say what is missing.
+    // YAML reads a bare `500` as a number; the parser then says that the unit is missing.
     fn visit_u64<E: de::Error>(self, number: u64) -> Result<T, E> {
         number.to_string().parse().map_err(E::custom)
     }

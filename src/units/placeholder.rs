@@ -1,21 +1,20 @@
 //! Text with placeholders in braces: `answered in {response.duration_ms} ms`.
 //!
-//! Which placeholders there are, and what they stand for, is the user's; a brace itself is written
-//! twice.
+//! The caller defines which placeholders there are. A literal brace is written twice.
 
 use std::str::FromStr;
 
-/// A stretch of the text. Never two literals in a row, never an empty one.
+/// A part of the text. No two literals in a row, and no empty ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part<P> {
     Literal(Box<str>),
     Placeholder(P),
 }
 
-/// Takes `text` apart.
+/// Parses `text` into literals and placeholders.
 ///
 /// # Errors
-/// A brace stands alone, or the placeholder's own words about one it does not know.
+/// A brace stands alone, or the placeholder's own error about one it does not know.
 pub fn parse<P: FromStr<Err = String>>(text: &str) -> Result<Box<[Part<P>]>, String> {
     let mut parts = Vec::new();
     let mut literal = String::new();
