@@ -1,4 +1,4 @@
-//! What an operator writes under `upstreams.NAME`.
+//! What the operator configures under `upstreams.NAME`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,13 +10,13 @@ use serde::{Deserialize, Deserializer, de};
 use crate::policy::breaker;
 use crate::units::Timespan;
 
-/// A named group of endpoints that serve the same thing.
+/// A named group of endpoints that provide the same service.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Where it is served: `http://host:port` or `https://…`, by name or address.
+    /// The URLs of the service: `http://host:port` or `https://…`, by name or address.
     pub endpoints: Vec<Url>,
-    /// What is spoken with it.
+    /// The protocol the gateway speaks to it.
     #[serde(default)]
     pub protocol: Protocol,
     /// How often names are resolved again.
@@ -25,42 +25,43 @@ pub struct Config {
     /// Which of a name's addresses are used.
     #[serde(default)]
     pub ip_family: IpFamily,
-    /// A name that cannot be resolved for this long loses its addresses; 0: never.
+    /// After this long without a successful lookup, a name loses its addresses; 0: never.
     #[serde(default)]
     pub empty_after: Timespan,
-    /// Which `Host` the upstream sees.
+    /// Which `Host` header the upstream gets.
     #[serde(default)]
     pub host_header: HostHeader,
-    /// An unused pooled connection is closed after this long; keep it below the upstream's own.
+    /// An unused pooled connection is closed after this long; keep it below the upstream's own
+    /// timeout.
     #[serde(default = "default_idle_timeout")]
     pub idle_timeout: Timespan,
-    /// A connection that is silent for this long is probed by TCP, and given up after twice as long
-    /// without an answer; 0: never. TCP counts whole seconds.
+    /// A connection that is silent for this long is probed by TCP, and closed after twice as long
+    /// without a reply; 0: never. TCP counts whole seconds.
     #[serde(default = "default_tcp_keepalive", deserialize_with = "tcp_keepalive")]
     pub tcp_keepalive: Timespan,
-    /// How often a connection of HTTP/2 is asked whether it is still there; 0: never. Servers of gRPC
-    /// close connections that ask more often than every five minutes unless they are told otherwise.
+    /// How often an HTTP/2 connection is pinged; 0: never. By default gRPC servers close
+    /// connections that ping more often than every five minutes.
     #[serde(default, deserialize_with = "ping_interval")]
     pub h2_ping_interval: Timespan,
     /// How `https://` endpoints are verified.
     #[serde(default)]
     pub tls: Tls,
-    /// Shared by every route to this upstream.
+    /// The breaker, shared by every route to this upstream.
     pub circuit_breaker: Option<breaker::Config>,
 }
 
-/// Which HTTP an upstream speaks.
+/// Which version of HTTP an upstream speaks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Protocol {
     /// HTTP/1.1.
     #[default]
     Http1,
-    /// HTTP/2 without TLS, which the upstream is known to speak.
+    /// HTTP/2 without TLS, with prior knowledge.
     H2c,
     /// HTTP/2 over TLS.
     H2,
-    /// HTTP/2 where the TLS handshake agrees on it, else HTTP/1.1.
+    /// HTTP/2 if the TLS handshake agrees on it, else HTTP/1.1.
     Auto,
 }
 
@@ -71,20 +72,20 @@ pub enum HostHeader {
     /// The endpoint's own, as written in its URL.
     #[default]
     Endpoint,
-    /// The one the client sent.
+    /// The one that the client sent.
     Client,
 }
 
-/// Which of a name's addresses are used, where it has some of both families.
+/// Which of a name's addresses are used if it has both families.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IpFamily {
-    /// Those of IPv4. A name with both is often one server twice, listening on one of them
-    /// (`localhost`).
+    /// The IPv4 addresses. A name with both is often a single server that listens on only one of
+    /// them (`localhost`).
     #[default]
     PreferIpv4,
     PreferIpv6,
-    /// All of them, each an endpoint.
+    /// All addresses, each as an endpoint.
     Both,
 }
 
@@ -126,7 +127,7 @@ fn ping_interval<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timespan,
     within(deserializer, Duration::from_secs(10), Duration::MAX, "0s, or at least 10s")
 }
 
-/// Zero, or between the two.
+/// Accepts zero, or a value between the two bounds.
 fn within<'de, D: Deserializer<'de>>(
     deserializer: D,
     least: Duration,
@@ -140,16 +141,16 @@ fn within<'de, D: Deserializer<'de>>(
     }
 }
 
-/// An endpoint's URL: scheme, host, port and a path that goes before every request's.
+/// An endpoint's URL: scheme, host, port, and a path that is put before the path of every request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Url {
     pub tls: bool,
-    /// A name or an address; an IPv6 address without its brackets.
+    /// A name or an address; an IPv6 address is without its brackets.
     pub host: String,
     pub port: u16,
-    /// `host[:port]` as the upstream is addressed.
+    /// `host[:port]`, as in the `Host` header.
     pub authority: String,
-    /// `""` or `/base`, without a slash at its end.
+    /// `""` or `/base`, without a trailing slash.
     pub base_path: String,
 }
 

@@ -1,4 +1,4 @@
-//! What an operator can see of the look-ups of an upstream's names.
+//! What an operator can see of the DNS lookups for an upstream.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use crate::time::Moment;
 
-/// Written by the task that resolves, read by metrics and by requests that find no endpoint.
+/// Written by the task that resolves names, read by metrics and by requests that find no endpoint.
 #[derive(Debug)]
 pub struct Lookups {
     failed: AtomicU64,
-    /// Since when a name has not been resolved, in nanoseconds; [`NEVER`] while all are.
+    /// Since when a name cannot be resolved, in nanoseconds; [`NEVER`] while all can.
     failing_since: AtomicU64,
-    /// Why the latest one failed.
+    /// Why the latest lookup failed.
     error: Mutex<Option<Arc<str>>>,
 }
 
@@ -29,12 +29,12 @@ impl Default for Lookups {
 }
 
 impl Lookups {
-    /// Look-ups that found no address, or no answer.
+    /// Lookups that failed or found no address.
     pub fn failed(&self) -> u64 {
         self.failed.load(Ordering::Relaxed)
     }
 
-    /// How long the name has not been resolved that has failed for longest; zero while all are.
+    /// How long the name that has failed longest has been unresolved; zero while all are resolved.
     pub fn unresolved_for(&self, now: Moment) -> Duration {
         match self.failing_since.load(Ordering::Relaxed) {
             NEVER => Duration::ZERO,
@@ -42,12 +42,12 @@ impl Lookups {
         }
     }
 
-    /// Why the latest look-up failed, while one does.
+    /// Why the latest lookup failed, while one is failing.
     pub fn error(&self) -> Option<Arc<str>> {
         self.error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A round of look-ups is over. Relaxed, all of it: nothing else follows from these numbers.
+    /// Records a round of lookups. Relaxed: nothing else depends on these numbers.
     pub(super) fn note(&self, errors: &[String], failing_since: Option<Moment>) {
         self.failed.fetch_add(errors.len() as u64, Ordering::Relaxed);
         let since = failing_since.map_or(NEVER, Moment::as_nanos);

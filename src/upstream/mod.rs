@@ -1,7 +1,7 @@
-//! Upstreams: named groups of endpoints, which addresses they have now, and whose turn it is.
+//! Upstreams: named groups of endpoints, their current addresses, and which endpoint is next.
 //!
-//! The request path only reads; [`resolve`] replaces the set of endpoints in the background.
-//! Which endpoint gets a request is decided here, what becomes of it is not.
+//! The request path only reads; [`resolve`] replaces the set of endpoints in the background. This
+//! module decides which endpoint gets a request, not what happens to the request.
 
 pub mod config;
 pub mod lookups;
@@ -25,15 +25,15 @@ use crate::time::Moment;
 pub struct Endpoint {
     pub address: SocketAddr,
     pub tls: bool,
-    /// The name the certificate is verified against; empty without TLS.
+    /// The name that the certificate is verified against; empty without TLS.
     pub server_name: String,
-    /// The `Host` of this endpoint.
+    /// The `Host` header for this endpoint.
     pub authority: HeaderValue,
-    /// Goes before the path of every request.
+    /// Put before the path of every request.
     pub base_path: String,
-    /// The address as records show it.
+    /// The address, as records show it.
     pub label: Arc<str>,
-    /// Attempts sent here since it was found.
+    /// Attempts sent here since the endpoint was found.
     pub attempts: AtomicU64,
 }
 
@@ -44,14 +44,15 @@ pub struct Upstream {
     config: Config,
     endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
     turn: AtomicUsize,
-    /// Somebody keeps the names resolved already.
+    /// Set while a task resolves the names.
     resolving: AtomicBool,
     breaker: Option<Arc<Breaker>>,
     lookups: Lookups,
 }
 
 impl Upstream {
-    /// An upstream whose names are still to be resolved; addresses are there at once.
+    /// An upstream whose names are not resolved yet; endpoints given by address are available at
+    /// once.
     pub fn new(name: &str, config: Config, now: Moment) -> Self {
         let breaker = config.circuit_breaker.clone().map(|c| Arc::new(Breaker::new(c, now)));
         Upstream {
@@ -65,8 +66,8 @@ impl Upstream {
         }
     }
 
-    /// `old` under a new configuration: itself if nothing changed; else what is unchanged of its
-    /// endpoints and its breaker.
+    /// `old` under a new configuration: `old` itself if nothing changed, else a new upstream that
+    /// keeps the endpoints and the breaker whose configuration is unchanged.
     pub fn reconfigured(old: &Arc<Upstream>, config: &Config, now: Moment) -> Arc<Upstream> {
         if old.config == *config {
             return old.clone();
@@ -76,7 +77,7 @@ impl Upstream {
             new.breaker.clone_from(&old.breaker);
         }
         if old.config.tls == config.tls {
-            // What is known of names that stay is kept until they are looked up again.
+            // Names that remain keep their known addresses until they are looked up again.
             let stays =
                 |endpoint: &&Arc<Endpoint>| config.endpoints.iter().any(|url| endpoint.is_of(url));
             let mut known: Vec<_> = old.endpoints().iter().filter(stays).cloned().collect();
@@ -97,25 +98,25 @@ impl Upstream {
         self.breaker.as_ref()
     }
 
-    /// How its names' look-ups go.
+    /// The state of its DNS lookups.
     pub fn lookups(&self) -> &Lookups {
         &self.lookups
     }
 
-    /// The endpoints known now.
+    /// The endpoints known at the moment.
     pub fn endpoints(&self) -> Arc<Vec<Arc<Endpoint>>> {
         self.endpoints.load_full()
     }
 
-    /// The next endpoint in turn; of those `tried` by this request the fewest times, and not the
-    /// last one of them if there is another. `None` while no endpoint is known.
+    /// The next endpoint in turn, among those that this request has `tried` the fewest times. It
+    /// avoids the endpoint tried last if there is another. `None` while no endpoint is known.
     pub fn pick(&self, tried: &[SocketAddr]) -> Option<Arc<Endpoint>> {
         let endpoints = self.endpoints.load();
         let count = endpoints.len();
         if count == 0 {
             return None;
         }
-        // Relaxed: turns need to be spread, not ordered.
+        // Relaxed: turns only need to be spread, not ordered.
         let mut turn = self.turn.fetch_add(1, Ordering::Relaxed) % count;
         if !tried.is_empty() {
             let in_turn = (0..count).map(|step| (turn + step) % count);
@@ -132,7 +133,7 @@ impl Upstream {
         Some(endpoint)
     }
 
-    /// Take over a newly resolved set; endpoints that stay keep their counts.
+    /// Puts a newly resolved set in place; endpoints that remain keep their counts.
     fn replace(&self, mut found: Vec<Arc<Endpoint>>) {
         let known = self.endpoints.load();
         for endpoint in &mut found {
@@ -145,7 +146,7 @@ impl Upstream {
 }
 
 impl Endpoint {
-    /// Whether it was found behind `url`.
+    /// Whether the endpoint belongs to `url`.
     fn is_of(&self, url: &config::Url) -> bool {
         self.tls == url.tls
             && self.authority.as_bytes() == url.authority.as_bytes()
@@ -194,7 +195,7 @@ mod tests {
     fn endpoints_that_were_tried_are_avoided_while_others_are_left() {
         let names: Vec<_> = (1..=4).map(|port| format!("http://127.0.0.1:{port}")).collect();
         let four = upstream(&names.iter().map(String::as_str).collect::<Vec<_>>());
-        // Other requests move the turn on meanwhile.
+        // Other requests advance the turn meanwhile.
         for others in 0..8 {
             let mut tried = Vec::new();
             for _ in 0..8 {

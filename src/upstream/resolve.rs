@@ -1,8 +1,8 @@
-//! From URLs to addresses, in the background.
+//! Resolves URLs to addresses, in the background.
 //!
-//! Names are looked up through the operating system, again and again; a name that cannot
-//! be resolved keeps the addresses it had, for `empty_after` if that is set. Nothing here runs in the
-//! path of a request.
+//! Names are looked up through the operating system, periodically. A name that cannot be resolved
+//! keeps its addresses, for `empty_after` if that is set. Nothing here runs in the path of a
+//! request.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -16,29 +16,29 @@ use super::config::{Config, IpFamily, Url};
 use super::{Endpoint, Upstream};
 use crate::time::{Clock, Moment};
 
-/// Longest wait for one look-up. The system's resolver may try for much longer.
+/// The longest wait for one lookup. The system's resolver may try for much longer.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
-/// A name that could not be resolved is tried again this soon.
+/// How soon a name that could not be resolved is tried again.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
 
-/// Resolve the names of `upstream` until it is dropped. Returns after the first look-up,
-/// or after `wait`, whichever comes first; the rest goes on in the background.
+/// Resolves the names of `upstream` until it is dropped. Returns after the first round of lookups,
+/// or after `wait`, whichever is first; the rest happens in the background.
 pub async fn keep_resolved(upstream: &Arc<Upstream>, wait: Duration) {
-    // Relaxed: the flag itself is all that is shared.
+    // Relaxed: no other memory depends on the flag.
     let begun = upstream.resolving.swap(true, Ordering::Relaxed);
     if begun || upstream.config.endpoints.iter().all(is_address) {
         return;
     }
     let (first, done) = tokio::sync::oneshot::channel();
     tokio::spawn(refresh(Arc::downgrade(upstream), first));
-    // Either way the background task goes on: a slow resolver only delays the start.
+    // The background task continues either way: a slow resolver only delays the start.
     let _ = tokio::time::timeout(wait, done).await;
 }
 
-/// What is known of one name.
+/// What is known about one name.
 #[derive(Default)]
 struct Name {
-    /// The last good answer; `None` where there was none yet.
+    /// The addresses found last; `None` before the first success.
     addresses: Option<Vec<SocketAddr>>,
     failing_since: Option<Moment>,
 }
@@ -64,7 +64,7 @@ async fn refresh(upstream: Weak<Upstream>, first: tokio::sync::oneshot::Sender<(
         upstream.lookups.note(&errors, failing_since);
         upstream.replace(endpoints(&upstream, &names));
         if let Some(first) = first.take() {
-            // Nothing waits any more where the start was not held up.
+            // The start may have stopped waiting for this.
             let _ = first.send(());
         }
         let every = *upstream.config.resolve_every;
@@ -74,7 +74,7 @@ async fn refresh(upstream: Weak<Upstream>, first: tokio::sync::oneshot::Sender<(
     }
 }
 
-/// Look every name up once, all at the same time.
+/// Looks up all names once, at the same time.
 async fn resolve_all(upstream: &Upstream) -> Vec<(Url, Result<Vec<SocketAddr>, String>)> {
     let mut lookups = tokio::task::JoinSet::new();
     let family = upstream.config.ip_family;
@@ -89,8 +89,8 @@ async fn resolve_all(upstream: &Upstream) -> Vec<(Url, Result<Vec<SocketAddr>, S
 }
 
 impl Name {
-    /// Takes in the answer of a look-up; the error in words, if it is one. One line when a name stops
-    /// resolving, one when its addresses are given up, one when it is back.
+    /// Records the result of a lookup, and returns its error in words if it failed. Logs one line
+    /// when a name stops resolving, one when its addresses are given up, and one when it is back.
     fn take_in(
         &mut self,
         upstream: &Upstream,
@@ -154,14 +154,14 @@ async fn lookup(url: &Url, family: IpFamily) -> Result<Vec<SocketAddr>, String> 
     Ok(addresses)
 }
 
-/// The endpoints written as addresses.
+/// The endpoints that are given as addresses.
 pub(super) fn literal(config: &Config) -> Vec<Arc<Endpoint>> {
     let addresses = config.endpoints.iter().filter_map(|url| Some((url, url.host.parse().ok()?)));
     addresses.map(|(url, ip)| endpoint(config, url, SocketAddr::new(ip, url.port))).collect()
 }
 
-/// All endpoints, in the order of the file. A name that has not been resolved by this task
-/// keeps those it has: it may have been resolved before a reload.
+/// All endpoints, in the order of the file. A name that this task has not resolved yet keeps the
+/// addresses it has, possibly from before a reload.
 fn endpoints(upstream: &Upstream, names: &Names) -> Vec<Arc<Endpoint>> {
     let config = &upstream.config;
     let known = upstream.endpoints();
