@@ -1,4 +1,4 @@
-//! Two routes that cannot be told apart, and how to say so. The router finds them.
+//! Two routes that cannot be told apart, as found by the router, and how this is reported.
 
 use std::fmt;
 
@@ -6,21 +6,22 @@ use super::criteria::{Choice, Methods};
 use super::host::HostPattern;
 use super::pattern::Pattern;
 
-/// Two routes of which neither can be preferred.
+/// Two routes neither of which takes precedence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
     /// Index and name of the route that came first.
     pub first: (usize, String),
-    /// Index and name of the route that came later; the same if its own patterns are alike.
+    /// Index and name of the route that came later; the same route if two of its own patterns
+    /// collide.
     pub second: (usize, String),
-    /// What both match.
+    /// A pattern that both match.
     pub pattern: Pattern,
     pub host: Option<HostPattern>,
     pub(super) methods: Methods,
 }
 
-/// Says what the later route shares with the first. Where that stands in the file is for the
-/// caller to put in front: it has the names.
+/// Says what the later route shares with the first. The caller puts the place in the file in front,
+/// because it knows the names.
 impl fmt::Display for Conflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Conflict { first: (index, first), second: (other, _), pattern, host, methods } = self;

@@ -1,4 +1,4 @@
-//! `match:` of a route, as an operator writes it. What it means among other routes is the router's.
+//! The `match:` of a route, as the operator configures it. The router decides between routes.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -9,32 +9,32 @@ use serde::de::{self, Deserialize, Deserializer, IntoDeserializer, SeqAccess, Vi
 use super::host::HostPattern;
 use super::pattern::Pattern;
 
-/// Which requests a route answers: those that fit one of each. What is left out fits all.
+/// Which requests a route takes: those that match one value of each key. An absent key matches all.
 #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Match {
     pub host: Choice<HostPattern>,
     pub path: Choice<Pattern>,
-    /// `GET` stands for `HEAD` too, as RFC 9110 section 9.1 asks of every server; a route that
-    /// names `HEAD` itself takes it from one that has the same pattern and only `GET`.
+    /// `GET` includes `HEAD`, as RFC 9110 section 9.1 requires of every server. A route that names
+    /// `HEAD` itself takes precedence over one with the same pattern that names only `GET`.
     pub methods: Choice<Verb>,
-    /// What becomes of encoded slashes and empty segments in the path.
+    /// Whether the path may have encoded slashes and empty segments.
     pub slashes: Slashes,
 }
 
-/// Whether a path may hold `%2F`, or nothing between two slashes. Servers are known to read both in
-/// different ways, so only a route whose upstream does tell them apart should take them.
+/// Whether a path may contain `%2F`, or nothing between two slashes. Servers interpret both in
+/// different ways, so only a route whose upstream distinguishes them should accept them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Slashes {
-    /// Such a path is a 400.
+    /// Such a path gets a 400.
     #[default]
     Strict,
-    /// It is matched by its segments as they came, and forwarded so.
+    /// The path is matched segment by segment as it came, and forwarded unchanged.
     AsSent,
 }
 
-/// One value or a list: never empty, nothing in it twice.
+/// One value or a list: never empty, without duplicates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Choice<T> {
     /// The key is absent.
@@ -44,7 +44,7 @@ pub enum Choice<T> {
 }
 
 impl<T> Choice<T> {
-    /// The values, if there is a choice.
+    /// The values, if the key is present.
     pub fn values(&self) -> Option<&[T]> {
         match self {
             Choice::Any => None,
@@ -93,8 +93,8 @@ where
     }
 }
 
-/// An HTTP method by name. Methods are case-sensitive (RFC 9110 section 9.1): `get` is refused,
-/// because no client sends it.
+/// An HTTP method by name. Methods are case-sensitive (RFC 9110 section 9.1), so `get` is refused:
+/// no client sends it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(try_from = "String")]
 pub struct Verb(pub Method);
@@ -121,11 +121,11 @@ impl fmt::Display for Verb {
     }
 }
 
-/// Which methods an entry of the router takes.
+/// The methods that an entry of the router takes.
 pub(super) type Methods = Choice<Verb>;
 
 impl Methods {
-    /// Whether `method` was asked for by name, or nothing was.
+    /// Whether `method` is named, or any method is accepted.
     pub(super) fn name(&self, method: &Method) -> bool {
         match self {
             Choice::Any => true,
@@ -133,7 +133,7 @@ impl Methods {
         }
     }
 
-    /// A method that both name; where both take all, `Any`.
+    /// A method that both accept; `Any` if both accept all.
     pub(super) fn overlap(&self, other: &Methods) -> Option<Methods> {
         match (self, other) {
             (Choice::Any, methods) | (methods, Choice::Any) => Some(methods.clone()),

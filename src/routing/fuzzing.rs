@@ -1,4 +1,4 @@
-//! Fuzz target for paths and hosts: there is one form, and it means what was sent.
+//! Fuzz target for paths and hosts: there is one canonical form, and it means what was sent.
 
 use percent_encoding::percent_decode;
 
@@ -7,8 +7,9 @@ use super::path::{as_sent, canonicalize, other_readings};
 
 /// The path of a request as received; the same bytes as a host, too.
 ///
-/// A canonical path is canonical, stands for the same octets, holds nothing that servers read in
-/// different ways, and is at most three times as long. What keeps its slashes keeps all of them.
+/// A canonical path is a fixed point, stands for the same octets, contains nothing that servers
+/// interpret in different ways, and is at most three times as long. A path whose slashes are kept
+/// keeps all of them.
 pub fn path(input: &[u8]) {
     check_host(input);
     let kept = as_sent(input);
@@ -37,7 +38,7 @@ pub fn path(input: &[u8]) {
     check_segments(&kept);
 }
 
-/// Whatever is decoded, and whatever parameters are dropped, no segment is `.` or `..`.
+/// No segment is `.` or `..`, even after decoding and without parameters.
 fn check_segments(path: &str) {
     let decoded: Vec<u8> = percent_decode(path.as_bytes()).collect();
     for segment in decoded.split(|byte| *byte == b'/') {

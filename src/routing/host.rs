@@ -1,8 +1,8 @@
-//! Hosts: the normal form of what a request names, and the patterns a route may ask for.
+//! Hosts: the normal form of the host a request names, and the patterns of a route.
 //!
-//! The rules are narrower than RFC 3986: a registered name is letters, digits, `-`, `_` and `.`;
-//! no percent-encoding, no user information, no IPv6 zone. Whether a request must carry a host,
-//! and whether two of them agree, is the caller's.
+//! The rules are narrower than RFC 3986: a registered name is letters, digits, `-`, `_` and `.`; no
+//! percent-encoding, no user information, no IPv6 zone. The caller decides whether a request must
+//! have a host, and whether two of them agree.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,7 +14,7 @@ const MAX_NAME: usize = 253;
 /// Longest label, in octets.
 const MAX_LABEL: usize = 63;
 
-/// Why a host is refused. The text is fit for a client: it never quotes the host.
+/// Why a host is refused. The text may be sent to a client: it never quotes the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadHost {
     #[error("the host is empty")]
@@ -27,10 +27,10 @@ pub enum BadHost {
     Port,
 }
 
-/// The host of `raw`, a `Host` field or an `:authority`: in lower case, without port and
-/// trailing dot; an IPv6 address in brackets and in the form of RFC 5952.
+/// The host of `raw`, a `Host` field or an `:authority`, in normal form: in lower case, without
+/// port and trailing dot; an IPv6 address in brackets, in the form of RFC 5952.
 ///
-/// Idempotent. Does not allocate when nothing but the port and the dot has to go.
+/// Idempotent. Does not allocate if only the port and the dot have to be removed.
 ///
 /// # Errors
 /// [`BadHost`], with the first reason found.
@@ -76,7 +76,7 @@ fn normalize_name(name: &str) -> Result<Cow<'_, str>, BadHost> {
     Ok(if upper { Cow::Owned(name.to_ascii_lowercase()) } else { Cow::Borrowed(name) })
 }
 
-/// `raw` begins with `[`, `address` and `]`.
+/// `raw` begins with `[`, then `address`, then `]`.
 fn normalize_address<'a>(raw: &'a str, address: &str) -> Result<Cow<'a, str>, BadHost> {
     let parsed: Ipv6Addr = address.parse().map_err(|_| BadHost::Malformed)?;
     let normal = format!("[{parsed}]");
@@ -84,7 +84,7 @@ fn normalize_address<'a>(raw: &'a str, address: &str) -> Result<Cow<'a, str>, Ba
     Ok(if normal == literal { Cow::Borrowed(literal) } else { Cow::Owned(normal) })
 }
 
-/// `port` is nothing, or a colon and a number. An empty port is refused, though RFC 3986 knows it.
+/// `port` is empty, or a colon and a number. An empty number is refused, though RFC 3986 allows it.
 fn check_port(port: &str) -> Result<(), BadHost> {
     if port.is_empty() {
         return Ok(());
@@ -97,8 +97,8 @@ fn check_port(port: &str) -> Result<(), BadHost> {
     if number == 0 { Err(BadHost::Port) } else { Ok(()) }
 }
 
-/// The hosts a route answers for: `api.example.com`, or `*.example.com` for every name below,
-/// however deep, but not `example.com` itself.
+/// The hosts of a route: `api.example.com`, or `*.example.com` for all names below it, at any
+/// depth, but not `example.com` itself.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(try_from = "String")]
 pub enum HostPattern {
@@ -109,7 +109,7 @@ pub enum HostPattern {
 }
 
 impl HostPattern {
-    /// Whether it is for `host`, which is in normal form.
+    /// Whether the pattern matches `host`, which is in normal form.
     pub fn covers(&self, host: &str) -> bool {
         match self {
             HostPattern::Exact(exact) => host == &**exact,

@@ -1,12 +1,12 @@
-//! From a request to its route, on one canonical path.
+//! Finds the route of a request, by one canonical path.
 //!
-//! [`path`] and [`host`] bring what a client sent into the one form everything else works on, or
-//! refuse it. A [`Match`] is what an operator writes: hosts, path patterns and methods. The
+//! [`path`] and [`host`] bring what a client sent into the one form that everything else uses, or
+//! refuse it. A [`Match`] is what the operator configures: hosts, path patterns and methods. The
 //! [`Router`] is compiled from all of them, refuses two that cannot be told apart, and finds the
 //! route of a request. A [`Rewrite`] makes the path that is forwarded.
 //!
-//! A route is an index here; its name is used in conflicts only. Policies, upstreams and HTTP are
-//! left to others, and so are bounds on the length of a path: they belong to the listener.
+//! A route is an index here; its name occurs in conflicts only. This module knows nothing of
+//! policies, upstreams and HTTP. Bounds on the length of a path belong to the listener.
 
 mod conflict;
 mod criteria;

@@ -1,4 +1,4 @@
-//! The router against a model: a list of all routes, every one tried, the best taken.
+//! Checks the router against a model: a list of all routes, each tried in turn, the best one taken.
 //!
 //! The model reads patterns as text and shares no code with the tree.
 
@@ -37,7 +37,7 @@ impl Route {
         serde_yaml::from_str(&yaml).expect("generated matches are valid")
     }
 
-    /// How far `host` is from what the route asks for, if it fits at all.
+    /// The rank of the route's host for `host`, the better one smaller, if it matches at all.
     fn host_rank(&self, host: &str) -> Option<(u8, usize)> {
         let Some(wanted) = self.host else { return Some((2, 0)) };
         match wanted.strip_prefix('*') {
@@ -47,7 +47,7 @@ impl Route {
         }
     }
 
-    /// The rank of each segment, the better one smaller, if `path` fits.
+    /// The rank of each segment, the better one smaller, if `path` matches.
     fn path_rank(&self, path: &str) -> Option<Vec<u8>> {
         let (wanted, given) = (self.segments(), path[1..].split('/').collect::<Vec<_>>());
         let mut ranks = Vec::new();
@@ -66,7 +66,7 @@ impl Route {
         (wanted.len() == given.len()).then_some(ranks)
     }
 
-    /// 0 if `method` is taken by name or with all, 1 if `GET` answers `HEAD`.
+    /// 0 if `method` is named or all are accepted, 1 if `GET` serves `HEAD`.
     fn method_rank(&self, method: &str) -> Option<u8> {
         match () {
             () if self.methods.is_empty() || self.methods.contains(&method) => Some(0),
@@ -91,7 +91,7 @@ impl Route {
     }
 }
 
-/// What the model answers: a route, or the methods that would have had one.
+/// The model's result: a route, or the methods that would have had one.
 fn expected(routes: &[Route], host: &str, method: &str, path: &str) -> Result<usize, Vec<String>> {
     let fits = |route: &Route| Some((route.host_rank(host)?, route.path_rank(path)?));
     let best = routes
@@ -134,7 +134,7 @@ fn route() -> impl Strategy<Value = Route> {
     let end = select(vec!["", "*", "**", "a", "b", ":z"]);
     let methods = prop_oneof![Just(Vec::new()), subsequence(METHODS.to_vec(), 1..=2)];
     (select(HOSTS.to_vec()), middle, end, methods).prop_map(|(host, mut segments, end, methods)| {
-        // A name may stand once in a pattern.
+        // A name may occur only once in a pattern.
         for name in [":x", ":y"] {
             let mut seen = false;
             segments.retain(|segment| *segment != name || !std::mem::replace(&mut seen, true));
@@ -148,7 +148,7 @@ fn routes() -> impl Strategy<Value = Vec<Route>> {
     proptest::collection::vec(route(), 0..24)
 }
 
-/// Those of `routes` that can stand beside each other.
+/// Those of `routes` that do not conflict.
 fn without_conflicts(routes: Vec<Route>) -> Vec<Route> {
     routes.into_iter().fold(Vec::new(), |mut kept, route| {
         if !kept.iter().any(|other| route.conflicts_with(other)) {

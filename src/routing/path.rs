@@ -1,8 +1,9 @@
 //! The canonical path: the one form used to route, authenticate, limit, record and forward.
 //!
-//! A gateway that decides on one reading of a path while the upstream acts on another can be
-//! walked around. So a path has one form here, and what servers are known to read in different
-//! ways has none: it is [`Ambiguous`], a 400. The query, and bounds on length, are the caller's.
+//! If a gateway decides on one reading of a path and the upstream acts on another, the gateway can
+//! be bypassed. So a path has exactly one form here, and a path that servers are known to read in
+//! different ways has no form: it is [`Ambiguous`], a 400. The caller handles the query and bounds
+//! on length.
 //!
 //! | in the path as received | here |
 //! |---|---|
@@ -16,16 +17,16 @@
 //! | `\`, `%5C` | refused: a separator to some |
 //! | control characters, space, `?`, `#`, broken escapes, octets that are not UTF-8 | refused |
 //!
-//! A route may say that its upstream tells `%2F` from `/`, and `//` from `/`: its paths are
-//! [`as_sent`], taken apart at each raw `/` before anything is decoded. Nothing else is let in, and no
-//! dot segment however the slashes beside it are written.
+//! A route may declare that its upstream distinguishes `%2F` from `/`, and `//` from `/`. Its paths
+//! are [`as_sent`]: split at each raw `/` before anything is decoded. Nothing else is accepted, and
+//! dot segments are refused however the slashes beside them are written.
 //!
-//! A trailing `/` is kept and tells two paths apart. Parameters after a name (`/a;v=1`) belong to
+//! A trailing `/` is kept and makes a different path. Parameters after a name (`/a;v=1`) belong to
 //! their segment and are kept: `/a;v=1` is not `/a`.
 
 use std::borrow::Cow;
 
-/// Why a path has no canonical form. The text is fit for a client: it never quotes the path.
+/// Why a path has no canonical form. The text may be sent to a client: it never quotes the path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Ambiguous {
     #[error("the path does not begin with a slash")]
@@ -50,8 +51,8 @@ pub enum Ambiguous {
 
 /// The canonical form of `raw`, a path as received and without its query.
 ///
-/// Idempotent. Does not allocate when `raw` is canonical already, unless it carries encoded
-/// octets above ASCII.
+/// Idempotent. Does not allocate if `raw` is canonical already, unless it has encoded octets above
+/// ASCII.
 ///
 /// # Errors
 /// [`Ambiguous`], with the first reason found.
@@ -73,8 +74,8 @@ pub fn canonicalize(raw: &[u8]) -> Result<Cow<'_, str>, Ambiguous> {
     Ok(Cow::Owned(path))
 }
 
-/// The canonical form of `raw` where its upstream tells slashes apart: as [`canonicalize`], but with
-/// encoded slashes (as `%2F`) and empty segments as they came.
+/// The canonical form of `raw` for an upstream that distinguishes slashes: as [`canonicalize`], but
+/// encoded slashes (as `%2F`) and empty segments are kept.
 ///
 /// # Errors
 /// [`Ambiguous`], also for dot segments between encoded slashes.
@@ -88,8 +89,8 @@ pub fn as_sent(raw: &[u8]) -> Result<String, Ambiguous> {
     Ok(path)
 }
 
-/// What servers that do not tell slashes apart would make of `path`, which is [`as_sent`]: with encoded
-/// slashes decoded, with empty segments merged, and with both.
+/// How servers that do not distinguish slashes would read `path`, which is [`as_sent`]: with
+/// encoded slashes decoded, with empty segments merged, and with both.
 pub fn other_readings(path: &str) -> impl Iterator<Item = String> {
     let decoded = path.replace("%2F", "/");
     let both = merged(&decoded);
@@ -106,26 +107,26 @@ fn merged(path: &str) -> String {
     merged
 }
 
-/// What becomes of `%2F`.
+/// What happens to `%2F`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum EncodedSlash {
     Refused,
     Kept,
 }
 
-/// What an octet is to a path.
+/// The role of an octet in a path.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Octet {
-    /// Means the same encoded or not; goes raw.
+    /// Means the same encoded or raw: written raw.
     Unreserved,
-    /// Legal raw, and another thing when encoded: stays as it came.
+    /// Legal raw, but means something else when encoded: kept as it came.
     Delimiter,
     Slash,
-    /// Begins an escape; as data only `%25`.
+    /// Begins an escape; as data it is written `%25`.
     Percent,
-    /// Never legal raw, yet harmless: goes encoded.
+    /// Not legal raw, but harmless: written encoded.
     Encoded,
-    /// Raw it would end the path, or the request line: only encoded.
+    /// Raw it would end the path or the request line: accepted only encoded.
     OnlyEncoded,
     Backslash,
     Control,
@@ -156,7 +157,7 @@ fn octet(byte: u8) -> Octet {
     OCTETS[usize::from(byte)]
 }
 
-/// One scan without a change; `false` leaves the verdict to [`rewrite`].
+/// Scans once without changing anything; on `false`, [`rewrite`] decides.
 fn is_canonical(raw: &[u8]) -> Result<bool, Ambiguous> {
     let mut at = 1;
     let mut segment = 1;
@@ -186,8 +187,8 @@ fn is_canonical(raw: &[u8]) -> Result<bool, Ambiguous> {
     Ok(true)
 }
 
-/// Whether `text` begins with an escape that [`rewrite`] would leave alone and that needs no
-/// look at its neighbours, as octets above ASCII do.
+/// Whether `text` begins with an escape that [`rewrite`] would keep and that can be judged on its
+/// own. Octets above ASCII cannot.
 fn is_canonical_escape(text: &[u8]) -> bool {
     let &[_, high, low, ..] = text else { return false };
     let Ok(byte) = unescape(text) else { return false };
@@ -198,8 +199,8 @@ fn is_canonical_escape(text: &[u8]) -> bool {
     kept && !high.is_ascii_lowercase() && !low.is_ascii_lowercase()
 }
 
-/// Every octet in its canonical spelling. The shape of the segments is checked afterwards, so
-/// that a dot is a dot however it was written.
+/// Writes every octet in its canonical spelling. Segments are checked afterwards, so that a dot
+/// counts as a dot however it was written.
 fn rewrite(raw: &[u8], slash: EncodedSlash) -> Result<String, Ambiguous> {
     let mut path = String::with_capacity(raw.len() + 16);
     let mut plain = Vec::with_capacity(raw.len());
@@ -221,12 +222,12 @@ fn rewrite(raw: &[u8], slash: EncodedSlash) -> Result<String, Ambiguous> {
             Octet::Control => return Err(Ambiguous::Control),
         }
     }
-    // Overlong forms of `/` and `.` are among what this refuses.
+    // This also refuses overlong forms of `/` and `.`.
     std::str::from_utf8(&plain).map_err(|_| Ambiguous::NotUtf8)?;
     Ok(path)
 }
 
-/// The octet that the escape at the beginning of `text` stands for.
+/// The octet that the escape at the start of `text` stands for.
 fn unescape(text: &[u8]) -> Result<u8, Ambiguous> {
     let digit = |at: usize| text.get(at).and_then(|&b| char::from(b).to_digit(16));
     let (Some(high), Some(low)) = (digit(1), digit(2)) else { return Err(Ambiguous::BadEscape) };
@@ -244,10 +245,10 @@ fn up_to_slash(text: &[u8]) -> &[u8] {
     text.split(|&b| b == b'/').next().unwrap_or(text)
 }
 
-/// Refuses a segment whose name, without parameters, is nothing, `.` or `..`.
+/// Refuses a segment whose name, without parameters, is empty, `.` or `..`.
 fn check_segment(segment: &[u8]) -> Result<(), Ambiguous> {
     let begins_parameters = |at: &usize| segment[*at] == b';' || segment[*at..].starts_with(b"%3B");
-    // A name of three octets is none of the refused.
+    // A name of three octets or more is always accepted.
     let end = (0..segment.len().min(3)).find(begins_parameters).unwrap_or(segment.len());
     match &segment[..end] {
         b"" => Err(Ambiguous::EmptySegment),
@@ -349,7 +350,7 @@ mod tests {
         canonicalize(raw).map(Cow::into_owned)
     }
 
-    /// Octets dense in the ones that matter.
+    /// Octets that are likely to matter.
     fn raw_path() -> impl Strategy<Value = Vec<u8>> {
         let piece = prop_oneof![
             Just(b"/".to_vec()),
@@ -434,7 +435,7 @@ mod tests {
             let Ok(path) = as_sent(&raw) else { return Ok(()) };
             prop_assert_eq!(as_sent(path.as_bytes()), Ok(path.clone()));
             for reading in other_readings(&path).chain([path.clone()]) {
-                // As strict as ever, but for the slashes.
+                // As strict as ever, except for the slashes.
                 let segments = reading[1..].split('/').filter(|segment| !segment.is_empty());
                 for segment in segments {
                     prop_assert_eq!(check_segment(segment.as_bytes()), Ok(()), "{}", reading);

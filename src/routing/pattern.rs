@@ -1,9 +1,9 @@
-//! Path patterns as an operator writes them, and the values a path gives to their parameters.
+//! Path patterns as the operator configures them, and the values a path gives to their parameters.
 //!
-//! A pattern is made of whole segments: a literal one; `:name` for one segment, kept under its
-//! name; `*` for one segment that is not kept; and, as the last, `*` (or `**`) for all segments
-//! that remain, of which there may be none. So `/api/a/*` is `/api/a`, `/api/a/` and `/api/a/x/y`,
-//! but never `/api/apple`. Which of several patterns wins is the router's to say.
+//! A pattern consists of whole segments: a literal; `:name` for one segment, captured under its
+//! name; `*` for one segment that is not captured; and, only at the end, `*` (or `**`) for all
+//! remaining segments, even none. So `/api/a/*` matches `/api/a`, `/api/a/` and `/api/a/x/y`, but
+//! never `/api/apple`. The router decides which of several patterns wins.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::path;
 
-/// A validated path pattern; its copies share it.
+/// A validated path pattern; clones share it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(try_from = "String")]
 pub struct Pattern {
@@ -19,26 +19,26 @@ pub struct Pattern {
     segments: Arc<[Segment]>,
 }
 
-/// One segment of a pattern; what matches better comes first.
+/// One segment of a pattern, in the order of precedence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Segment {
-    /// Exactly this, in canonical form. Empty only as the last: the path ends in a slash.
+    /// Exactly this, in canonical form. Empty only at the end: the path ends in a slash.
     Fixed(Box<str>),
-    /// One segment that is not empty, under a name.
+    /// One segment that is not empty, captured under a name.
     Param(Box<str>),
     /// One segment that is not empty.
     Any,
-    /// Whatever remains; only as the last.
+    /// All that remains; only at the end.
     Rest,
 }
 
 impl Pattern {
-    /// The pattern of a route that names no path.
+    /// The pattern of a route without a path.
     pub fn everything() -> Self {
         Pattern { text: "/*".into(), segments: [Segment::Rest].into() }
     }
 
-    /// As it was written.
+    /// The pattern as it was written.
     pub fn text(&self) -> &Arc<str> {
         &self.text
     }
@@ -47,7 +47,7 @@ impl Pattern {
         &self.segments
     }
 
-    /// The names of the parameters, in their order.
+    /// The names of the parameters, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.segments.iter().filter_map(|segment| match segment {
             Segment::Param(name) => Some(&**name),
@@ -55,7 +55,7 @@ impl Pattern {
         })
     }
 
-    /// Whether the pattern ends in `*`, so that a path has a rest.
+    /// Whether the pattern ends in a `*` for all remaining segments.
     pub fn has_rest(&self) -> bool {
         self.segments.last() == Some(&Segment::Rest)
     }
@@ -124,15 +124,15 @@ fn parse_segment(part: &str, last: bool) -> Result<Segment, String> {
     Ok(Segment::Fixed(canonical[1..].into()))
 }
 
-/// Whether `text` can name a parameter.
+/// Whether `text` is a valid name for a parameter.
 pub(super) fn is_name(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
-/// The values that a path gives to the parameters of the pattern it matched.
+/// The values that a path gives to the parameters of its pattern.
 ///
-/// Two references: nothing is taken apart before it is asked for.
+/// Two references: the path is not taken apart before a value is asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Params<'a> {
     pattern: &'a Pattern,
@@ -145,7 +145,7 @@ impl<'a> Params<'a> {
         Params { pattern, path }
     }
 
-    /// The pattern that matched: a label that does not grow with the requests.
+    /// The pattern that matched. As a label it stays bounded, unlike the paths of requests.
     pub fn pattern(&self) -> &'a Pattern {
         self.pattern
     }
@@ -169,12 +169,13 @@ impl<'a> Params<'a> {
         })
     }
 
-    /// What the `*` at the pattern's end stands for, without a leading slash: `x/y`, or nothing.
+    /// What the `*` at the pattern's end matched, without a leading slash: `x/y`, or nothing.
     pub fn rest(&self) -> Option<&'a str> {
         self.tail().map(|tail| tail.strip_prefix('/').unwrap_or(tail))
     }
 
-    /// As [`Params::rest`], with the slash before it if there is one: `/api/a` and `/api/a/` differ.
+    /// As [`Params::rest`], with the slash before it if there is one: `/api/a` and `/api/a/`
+    /// differ.
     pub(super) fn tail(&self) -> Option<&'a str> {
         if !self.pattern.has_rest() {
             return None;

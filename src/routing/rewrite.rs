@@ -1,4 +1,4 @@
-//! `rewrite:` of a route: the path that goes upstream. Query and host are left to others.
+//! The `rewrite:` of a route: the path that goes upstream. Not the query, and not the host.
 //!
 //! ```yaml
 //! rewrite: {path: "/v2/users/{id}"}                  # another path
@@ -14,35 +14,35 @@ use super::criteria::Match;
 use super::pattern::{Params, Pattern, Segment, skip_segments};
 use super::template::{self, Template};
 
-/// How the path is changed on its way.
+/// How the path is changed before it is forwarded.
 #[derive(Clone, Debug, PartialEq, serde::Deserialize)]
 #[serde(try_from = "Written")]
 pub enum Rewrite {
-    /// By another one.
+    /// Replaces the path.
     Replace(Template),
-    /// At its front.
+    /// Changes the front of the path.
     Edit { strip: Strip, add: Option<Prefix> },
 }
 
-/// What goes from the front of a path, in whole segments.
+/// What is removed from the front of a path, in whole segments.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Strip {
     Nothing,
-    /// These segments; a path that does not begin with them stays.
+    /// This prefix; a path that does not begin with it stays unchanged.
     Prefix(Prefix),
-    /// So many segments, or all where there are fewer.
+    /// This many segments, or all if there are fewer.
     Segments(NonZeroU32),
 }
 
-/// One or more whole segments in canonical form: begins with a slash, does not end in one.
+/// One or more whole segments in canonical form: begins with a slash and does not end in one.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(try_from = "String")]
 pub struct Prefix(Box<str>);
 
-/// A rewrite that does not fit what its route matches.
+/// A rewrite that is impossible for what its route matches.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
-    /// `known` are the placeholders that could be meant.
+    /// `known` are the placeholders that the pattern does have.
     #[error("`{{{placeholder}}}` has no value: `{pattern}` does not have it")]
     Placeholder { placeholder: String, pattern: Pattern, known: Vec<String> },
     #[error("`{prefix}` is never stripped: no path of `{pattern}` begins with it")]
@@ -50,8 +50,8 @@ pub enum Unfit {
 }
 
 impl Rewrite {
-    /// The path to forward for a path that was matched. Canonical; does not allocate where it is
-    /// a part of either, as after a strip alone.
+    /// The path to forward for a path that was matched. Canonical. Does not allocate if it is a
+    /// part of that path or of the configuration, as after a strip alone.
     pub fn apply<'a>(&'a self, params: &Params<'a>) -> Cow<'a, str> {
         let (strip, add) = match self {
             Rewrite::Replace(template) => return template.fill(params),
@@ -66,10 +66,10 @@ impl Rewrite {
         }
     }
 
-    /// Holds the rewrite against every pattern of its route.
+    /// Checks the rewrite against every pattern of its route.
     ///
     /// # Errors
-    /// [`Unfit`], for the first pattern that does not give what the rewrite needs.
+    /// [`Unfit`], for the first pattern that lacks what the rewrite needs.
     pub fn check(&self, criteria: &Match) -> Result<(), Unfit> {
         let everything = [Pattern::everything()];
         let patterns = criteria.path.values().unwrap_or(&everything);
@@ -117,7 +117,7 @@ impl TryFrom<String> for Prefix {
     }
 }
 
-/// The keys as they stand in the file; not every combination means something.
+/// The keys as in the file; not every combination is valid.
 #[derive(Default, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Written {

@@ -1,11 +1,11 @@
-//! The router: every route's `match`, compiled; from host, method and path to a route.
+//! The router: compiled from every route's `match`, it maps host, method and path to a route.
 //!
-//! What is more specific wins. First the host: exact, then `*.` with the longer suffix, then any.
-//! Within a host the paths are compared segment by segment from the left: literal before `:name`
-//! before `*`, and the end of the path before a `*` that would stand for nothing. A route whose
-//! method does not fit is passed over for a less specific one; if only methods were in the way, the
-//! answer is 405 with what would have fitted. `OPTIONS` is a method like others: to find the route
-//! that a CORS preflight asks about, look for `Access-Control-Request-Method`.
+//! The more specific route wins. First the host: exact, then `*.` with the longer suffix, then any.
+//! Within a host, paths are compared segment by segment from the left: literal before `:name`
+//! before `*`, and the end of the path before a `*` that would match nothing. A route whose method
+//! does not match is passed over for a less specific one. If only methods do not match, the result
+//! is a 405 with those that would. `OPTIONS` is a method like others: to find the route that a CORS
+//! preflight asks about, look up `Access-Control-Request-Method`.
 
 use std::collections::{BTreeSet, HashMap};
 use std::slice;
@@ -27,10 +27,10 @@ pub struct Router {
     any: Tree,
 }
 
-/// A route and what the path gave to its pattern.
+/// A route, and the values the path gave to its pattern.
 #[derive(Clone, Copy, Debug)]
 pub struct Found<'a> {
-    /// The index that was handed to [`Router::try_new`].
+    /// The index that was passed to [`Router::try_new`].
     pub route: usize,
     pub params: Params<'a>,
 }
@@ -48,11 +48,11 @@ pub enum NoRoute {
 }
 
 impl Router {
-    /// Compiles routes, each with its index and its name.
+    /// Compiles routes, each given with its index and its name.
     ///
     /// # Errors
-    /// Every [`Conflict`]: the same host, the same path pattern but for the names of parameters,
-    /// and a method in common.
+    /// Every [`Conflict`]: two routes with the same host, the same path pattern except for names of
+    /// parameters, and a method in common.
     pub fn try_new<'a>(
         routes: impl IntoIterator<Item = (usize, &'a str, &'a Match)>,
     ) -> Result<Router, Vec<Conflict>> {
@@ -82,8 +82,8 @@ impl Router {
 
     /// The route for `method` on `path` at `host`.
     ///
-    /// `host` comes from [`host::normalize`](super::host::normalize), or is empty where a request
-    /// has none; `path` from [`path::canonicalize`](super::path::canonicalize).
+    /// `host` comes from [`host::normalize`](super::host::normalize), or is empty if the request
+    /// has none; `path` comes from [`path::canonicalize`](super::path::canonicalize).
     ///
     /// # Errors
     /// [`NoRoute`].
@@ -99,9 +99,9 @@ impl Router {
             .ok_or_else(|| self.explain(host, path))
     }
 
-    /// The trees that hold routes for `host`, the best first.
+    /// The trees that hold routes for `host`, in order of preference.
     fn trees<'a>(&'a self, host: &str) -> impl Iterator<Item = &'a Tree> {
-        // Most configurations have no wildcard host: nothing to look for then.
+        // Most configurations have no wildcard host, and then there is nothing to look up.
         let labels = if self.below.is_empty() { "" } else { host };
         let below =
             labels.match_indices('.').filter_map(|(dot, _)| self.below.get(&host[dot + 1..]));
@@ -116,7 +116,7 @@ impl Router {
         }
     }
 
-    /// What to say when nothing was found.
+    /// Why no route was found.
     #[cold]
     fn explain(&self, host: &str, path: &str) -> NoRoute {
         let mut allowed = BTreeSet::new();
@@ -138,14 +138,14 @@ impl Router {
     }
 }
 
-/// The hosts of a route; `None` is any.
+/// The hosts of a route; `None` stands for any.
 fn hosts(criteria: &Match) -> impl Iterator<Item = Option<&HostPattern>> {
     let any = criteria.host.values().is_none().then_some(None);
     let named: slice::Iter<'_, HostPattern> = criteria.host.values().unwrap_or_default().iter();
     any.into_iter().chain(named.map(Some))
 }
 
-/// Adds `entry`, unless another is in the way: then that one's route, and the methods of both.
+/// Adds `entry`, unless another entry conflicts: then returns its route and the methods of both.
 fn add(leaf: &mut Leaf, entry: Entry) -> Option<(usize, Methods)> {
     let overlap = |other: &Entry| Some((other.route, other.methods.overlap(&entry.methods)?));
     let rival = leaf.iter().find_map(overlap);
@@ -155,7 +155,7 @@ fn add(leaf: &mut Leaf, entry: Entry) -> Option<(usize, Methods)> {
     rival
 }
 
-/// The entry for `method`. One that names `HEAD` goes before one that names `GET` only.
+/// The entry for `method`. One that names `HEAD` takes precedence over one that names only `GET`.
 fn pick<'a>(leaf: &'a Leaf, method: &Method) -> Option<&'a Entry> {
     let named = leaf.iter().find(|entry| entry.methods.name(method));
     if named.is_some() || *method != Method::HEAD {
@@ -178,7 +178,7 @@ mod tests {
         )
     }
 
-    /// The index of the route that answers `GET path` at `host`.
+    /// The index of the route that serves `GET path` at `host`.
     fn get(matches: &[&str], host: &str, path: &str) -> Option<usize> {
         compile(matches).unwrap().find(host, &Method::GET, path).ok().map(|found| found.route)
     }

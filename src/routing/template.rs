@@ -1,7 +1,7 @@
 //! Paths with placeholders: `/v2/users/{id}`, `/files/{*}`.
 //!
-//! `{name}` is the value of the route's parameter, `{*}` what the `*` at its pattern's end stands
-//! for. Values come from a canonical path and go into a path as they are, so nothing is encoded
+//! `{name}` is the value of the route's parameter, `{*}` what the `*` at the end of its pattern
+//! matched. Values come from a canonical path and are inserted as they are. So nothing is encoded
 //! here, and nothing that was encoded can become a separator.
 
 use std::borrow::Cow;
@@ -22,12 +22,12 @@ enum Part {
     /// Never two in a row.
     Literal(Box<str>),
     Param(Box<str>),
-    /// Only as the last. The slash before it is the rest's own: it goes where there is no rest.
+    /// Only at the end. The slash before it belongs to the rest: it is left out if there is none.
     Rest,
 }
 
 impl Template {
-    /// The first placeholder that `pattern` gives no value to, without its braces.
+    /// The first placeholder without a value in `pattern`, without its braces.
     pub fn missing_in(&self, pattern: &Pattern) -> Option<&str> {
         self.parts.iter().find_map(|part| match part {
             Part::Literal(_) => None,
@@ -38,7 +38,7 @@ impl Template {
         })
     }
 
-    /// The path for `params`, canonical. Allocates only where there is a placeholder.
+    /// The path for `params`, canonical. Allocates only if there is a placeholder.
     pub fn fill<'a>(&'a self, params: &Params<'_>) -> Cow<'a, str> {
         if let [Part::Literal(path)] = &*self.parts {
             return Cow::Borrowed(path);
@@ -64,7 +64,7 @@ impl FromStr for Template {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = |why: &str| Err(format!("`{text}`: {why}"));
         let mut parts = Vec::new();
-        // The template with every placeholder filled in: it has to be a canonical path itself.
+        // The template with every placeholder filled in must itself be a canonical path.
         let mut example = String::new();
         let mut remaining = text;
         while let Some((literal, after)) = remaining.split_once('{') {
@@ -106,7 +106,7 @@ impl TryFrom<String> for Template {
     }
 }
 
-/// Refuses `text` unless `path`, made of it, is canonical.
+/// Refuses `text` unless `path`, which was made from it, is canonical.
 pub(super) fn check(text: &str, path: &str) -> Result<(), String> {
     if !path.starts_with('/') {
         return Err(format!("`{text}`: a path begins with `/`"));

@@ -1,9 +1,8 @@
 //! The path patterns of one host as a tree of segments.
 //!
-//! A search goes from what matches better to what matches worse and comes back when it fails. Each
-//! node is reached by one way only, so no path makes it look at a node twice, and fixed segments
-//! are hashed: what a search costs depends on the segments of the path, not on how many routes
-//! there are.
+//! A search tries better matches before worse ones and backtracks. Each node can be reached in only
+//! one way, so a search never visits a node twice, and literal segments are hashed. So the cost of
+//! a search depends on the segments of the path, not on the number of routes.
 
 use super::criteria::Methods;
 use super::hash::Table;
@@ -15,7 +14,7 @@ pub(super) struct Tree {
     root: Node,
 }
 
-/// What one pattern of one route became.
+/// The compiled form of one pattern of one route.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) route: usize,
@@ -23,8 +22,8 @@ pub(super) struct Entry {
     pub(super) pattern: Pattern,
 }
 
-/// The entries of one place in the tree: patterns alike but for the names of parameters. No two
-/// name the same method.
+/// The entries at one place in the tree: their patterns differ only in the names of parameters. No
+/// two name the same method.
 pub(super) type Leaf = Vec<Entry>;
 
 #[derive(Debug, Default)]
@@ -34,12 +33,12 @@ struct Node {
     any: Option<Box<Node>>,
     /// Patterns that end here.
     here: Leaf,
-    /// Patterns that take from here whatever remains.
+    /// Patterns whose final `*` starts here.
     rest: Leaf,
 }
 
 impl Tree {
-    /// The leaf of `pattern`, grown where there is none.
+    /// The leaf of `pattern`, created if missing.
     pub(super) fn leaf(&mut self, pattern: &Pattern) -> &mut Leaf {
         let mut node = &mut self.root;
         for segment in pattern.segments() {
@@ -53,7 +52,7 @@ impl Tree {
         &mut node.here
     }
 
-    /// Shows `choose` every leaf that matches `path`, the best first, until it takes something.
+    /// Passes every leaf that matches `path` to `choose`, the best first, until it accepts one.
     pub(super) fn search<'t, T>(
         &'t self,
         path: &str,
