@@ -1,4 +1,4 @@
-//! The HTTP side of a method as its `google.api.http` option says.
+//! The HTTP side of a method, as its `google.api.http` option defines it.
 
 use prost_reflect::{DynamicMessage, MethodDescriptor, Value};
 
@@ -8,7 +8,7 @@ use super::descriptors::Descriptors;
 const OPTION: &str = "google.api.http";
 const METHODS: [&str; 5] = ["get", "put", "post", "delete", "patch"];
 
-/// The bindings of a method, the first one first; none, if it is not annotated.
+/// The bindings of a method, in their order; empty if the method is not annotated.
 pub fn bindings(descriptors: &Descriptors, method: &MethodDescriptor) -> Vec<Binding> {
     let Some(option) = descriptors.pool().get_extension_by_name(OPTION) else { return Vec::new() };
     let options = method.options();

@@ -1,4 +1,5 @@
-//! A method's HTTP side, compiled: its messages as requests, and requests as its messages.
+//! The HTTP side of a method, compiled: turns its messages into requests, and requests into
+//! messages.
 
 use std::fmt::Write as _;
 
@@ -26,19 +27,22 @@ pub struct Binding {
 enum Query {
     None,
     Named(Vec<(String, FieldPath)>),
-    /// Every field that nothing else holds.
+    /// Every field that neither the path nor the body takes.
     Rest,
 }
 
-/// How the JSON of an answer and its message belong together.
+/// How the JSON of a response maps to its message.
 enum Answer {
     Whole,
-    /// Fields, and the way to each in the JSON.
+    /// Fields, and where each is in the JSON.
     Fields(Vec<(FieldPath, Vec<String>)>),
 }
 
 impl Binding {
-    /// `response` as in `config::Config`; empty, the binding's own counts.
+    /// `response` is that of `config::Config`; if empty, the binding's own `response_body` is used.
+    ///
+    /// # Errors
+    /// The first key that does not fit the descriptors.
     pub fn compile(
         config: &config::Binding,
         response: impl Iterator<Item = (String, String)>,
@@ -76,12 +80,15 @@ impl Binding {
         Ok(Binding { method, path, query, body, answer })
     }
 
-    /// A message as a request.
+    /// The HTTP request for a message.
+    ///
+    /// # Errors
+    /// The path has no place for a field's value, or the message cannot be written as JSON.
     pub fn to_http(&self, message: &DynamicMessage) -> Result<HttpRequest, Fault> {
         let holds_fields = self.path.fields().next().is_some();
         let method = self.method.clone();
         if let (Body::Rest, Query::None, false) = (&self.body, &self.query, holds_fields) {
-            // The message is the body: nothing is taken apart.
+            // The message is the body as it is, so there is no need to take it apart.
             let target = self.path.expand(&Value::Null)?;
             let body = message::write(message, Codec::Json)?;
             return Ok(HttpRequest { method, target, body: Some(body.into()) });
@@ -110,12 +117,15 @@ impl Binding {
         if let Query::Rest = self.query {
             flatten(&tree, &mut String::new(), &mut target);
         }
-        // JSON in pieces always serializes.
+        // A JSON value always serializes.
         let body = body.map(|body| serde_json::to_vec(&body).unwrap_or_default().into());
         Ok(HttpRequest { method, target, body })
     }
 
-    /// A request as a message; `captured` is what its path holds.
+    /// The message for an HTTP request; `captured` is what the path holds, decoded.
+    ///
+    /// # Errors
+    /// The request does not fit the method's message.
     pub fn to_message(
         &self,
         captured: Vec<(&FieldPath, String)>,
@@ -139,7 +149,7 @@ impl Binding {
                 field.put(&mut tree, json()?);
                 tree
             }
-            // Refused when the route was compiled.
+            // Such a route is refused when it is compiled.
             Body::Template(_) => return Err(Fault::NoMethod),
         };
         if tree.is_null() {
@@ -175,7 +185,10 @@ impl Binding {
         message::from_tree(input, tree, options)
     }
 
-    /// An answer's JSON as its message.
+    /// The message for a response's JSON.
+    ///
+    /// # Errors
+    /// The JSON is invalid, or does not fit the message.
     pub fn to_answer(
         &self,
         json: &[u8],
@@ -204,7 +217,10 @@ impl Binding {
         message::from_tree(output, tree, &lenient)
     }
 
-    /// An answer's message as JSON.
+    /// The JSON for a response's message.
+    ///
+    /// # Errors
+    /// The message cannot be written as JSON.
     pub fn of_answer(&self, answer: &DynamicMessage) -> Result<Vec<u8>, Fault> {
         match &self.answer {
             Answer::Whole => message::write(answer, Codec::Json),
@@ -216,7 +232,7 @@ impl Binding {
         }
     }
 
-    /// Whether requests can be read by it: a template only writes them.
+    /// Whether a request can be turned into a message: a template works only the other way.
     pub fn is_readable(&self) -> bool {
         !matches!(self.body, Body::Template(_))
     }
@@ -242,7 +258,7 @@ fn write_named(named: &[(String, FieldPath)], message: &Value, target: &mut Stri
     }
 }
 
-/// `a.b.0`; `*` is the way to the whole.
+/// The steps of `a.b.0`; `*` is the whole value, which takes none.
 fn steps(way: &str) -> Vec<String> {
     match way {
         "*" => Vec::new(),
@@ -250,7 +266,7 @@ fn steps(way: &str) -> Vec<String> {
     }
 }
 
-/// Every scalar under `value` as a parameter.
+/// Adds every scalar under `value` as a query parameter.
 fn flatten(value: &Value, name: &mut String, target: &mut String) {
     match value {
         Value::Object(object) => {

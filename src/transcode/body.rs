@@ -1,4 +1,5 @@
-//! What of a message a request's body is: nothing, a field, what is left, or JSON by a template.
+//! Which part of a message is the body of a request: nothing, a field, the remaining fields, or
+//! JSON from a template.
 
 use std::str::FromStr;
 
@@ -18,6 +19,8 @@ pub enum Body {
 }
 
 impl Body {
+    /// # Errors
+    /// A field that the message does not have, or an invalid placeholder.
     pub fn compile(config: &config::Body, message: &MessageDescriptor) -> Result<Self, String> {
         Ok(match config {
             config::Body::None => Body::None,
@@ -28,11 +31,11 @@ impl Body {
     }
 }
 
-/// JSON with fields in its strings.
+/// JSON whose strings may contain fields.
 pub enum Template {
-    /// No field is in it.
+    /// Contains no field.
     Constant(Value),
-    /// A string that is a field alone becomes what the field is.
+    /// A string that consists of one field takes the field's JSON value, whatever its type.
     Field(FieldPath),
     Text(Vec<Part>),
     List(Vec<Template>),
@@ -44,7 +47,7 @@ pub enum Part {
     Field(FieldPath),
 }
 
-/// The name of a field, which no message has been asked for yet.
+/// The name of a field, not yet looked up in a message.
 struct Name(String);
 
 impl FromStr for Name {
@@ -92,7 +95,7 @@ impl Template {
         })
     }
 
-    /// Its JSON for a message's.
+    /// The template's JSON, filled in from a message's JSON.
     pub fn fill(&self, message: &Value) -> Value {
         match self {
             Template::Constant(value) => value.clone(),

@@ -1,4 +1,4 @@
-//! What an operator writes under `routes.NAME.transcode`, and under `descriptors`.
+//! What the operator configures under `routes.NAME.transcode`, and under `descriptors`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,42 +8,42 @@ use serde_json::Value;
 
 use crate::units::Size;
 
-/// A file with descriptors, as `protoc --include_imports --descriptor_set_out` writes it.
+/// A file with descriptors, as written by `protoc --include_imports --descriptor_set_out`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DescriptorFile {
-    /// Relative to the configuration.
+    /// Relative to the configuration file.
     pub file: PathBuf,
 }
 
-/// How the calls of a route become calls of its upstream.
+/// How calls of a route are translated into calls of its upstream.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// An entry of `descriptors`.
+    /// The name of an entry in `descriptors`.
     pub descriptors: String,
     /// `package.Service/Method`. Exactly one of this and `service`.
     pub method: Option<String>,
-    /// `package.Service`: every unary method that is annotated.
+    /// `package.Service`: all its annotated unary methods.
     pub service: Option<String>,
-    /// What the upstream speaks.
+    /// The protocol of the upstream.
     #[serde(default)]
     pub upstream: Upstream,
-    /// The HTTP side of `method`. Absent: what its `google.api.http` says.
+    /// The HTTP side of `method`. If absent, that of its `google.api.http` option.
     pub http: Option<Binding>,
-    /// Values for fields of the request that are empty.
+    /// Values for fields that are empty in the request.
     #[serde(default)]
     pub defaults: BTreeMap<String, Value>,
-    /// Fields of the answer, and where in the upstream's JSON each is found; `*` is all of it.
-    /// Absent: the upstream's JSON is the answer.
+    /// Fields of the response, and where each is found in the upstream's JSON; `*` is all of it. If
+    /// absent, the upstream's JSON is the response.
     #[serde(default)]
     pub response: BTreeMap<String, String>,
     #[serde(default)]
     pub unknown_fields: UnknownFields,
-    /// The largest message in either direction, in any of its forms.
+    /// The largest message in either direction, in any encoding.
     #[serde(default = "max_message")]
     pub max_message: Size,
-    /// The smallest answer that is compressed for a caller who accepts it.
+    /// The smallest response that is compressed for a client that accepts it.
     #[serde(default = "compress_from")]
     pub compress_from: Size,
 }
@@ -59,14 +59,14 @@ fn compress_from() -> Size {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Upstream {
-    /// Plain HTTP with JSON; callers speak RPC.
+    /// Plain HTTP with JSON; clients speak RPC.
     #[default]
     Http,
-    /// gRPC; callers speak plain HTTP with JSON.
+    /// gRPC; clients speak plain HTTP with JSON.
     Grpc,
 }
 
-/// What is done with what a client sends and its message has no field for.
+/// What happens to data from the client for which its message has no field.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UnknownFields {
@@ -75,7 +75,7 @@ pub enum UnknownFields {
     Refuse,
 }
 
-/// A request of HTTP, in terms of a message's fields.
+/// An HTTP request in terms of a message's fields.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Binding {
@@ -83,13 +83,13 @@ pub struct Binding {
     pub method: String,
     /// `/v1/{name}`, `/v1/{name=shelves/*}`, `/v1/{name=**}:verb`, as in `google.api.http`.
     pub path: String,
-    /// Parameters of the query, and the field each holds. Absent: one for each field that neither
-    /// the path nor the body holds.
+    /// Query parameters, and the field each holds. If absent, there is one for each field that
+    /// neither the path nor the body holds.
     pub query: Option<BTreeMap<String, String>>,
-    /// Absent: none.
+    /// If absent, there is no body.
     #[serde(default)]
     pub body: Body,
-    /// The field of the answer that the answer's body is; of annotations.
+    /// The field of the response message that is the response's body. Set by annotations only.
     #[serde(skip)]
     pub response_body: Option<String>,
 }
@@ -98,16 +98,16 @@ fn post() -> String {
     "POST".to_owned()
 }
 
-/// What of a message is the body.
+/// Which part of a message is the body.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub enum Body {
     #[default]
     None,
-    /// `*`: every field that the path does not hold.
+    /// `*`: every field that is not in the path.
     Rest,
     /// One field.
     Field(String),
-    /// JSON whose strings may hold `{field}`.
+    /// JSON whose strings may contain `{field}`.
     Template(Value),
 }
 
@@ -122,7 +122,7 @@ impl<'de> Deserialize<'de> for Body {
 }
 
 impl Body {
-    /// As `google.api.http` writes it.
+    /// The body as `google.api.http` writes it.
     pub(super) fn of_annotation(text: &str) -> Self {
         match text {
             "" => Body::None,

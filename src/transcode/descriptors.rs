@@ -1,4 +1,4 @@
-//! The types of messages and the methods that take them, as a descriptor set has them.
+//! Message types and methods from a descriptor set.
 
 use prost_reflect::prost_types::method_options::IdempotencyLevel;
 use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
@@ -8,10 +8,10 @@ use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
 pub struct Descriptors(DescriptorPool);
 
 impl Descriptors {
-    /// Read a serialized `google.protobuf.FileDescriptorSet`.
+    /// Reads a serialized `google.protobuf.FileDescriptorSet`.
     ///
     /// # Errors
-    /// Why it is none, for a person.
+    /// Why it is invalid, in words for the operator.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         let pool = DescriptorPool::decode(bytes).map_err(|error| {
             format!("is no complete descriptor set (protoc needs --include_imports): {error}")
@@ -53,7 +53,7 @@ pub(super) fn is_unary(method: &MethodDescriptor) -> bool {
     !method.is_client_streaming() && !method.is_server_streaming()
 }
 
-/// The path a method is called by.
+/// The path of calls to a method.
 pub(super) fn path_of(method: &MethodDescriptor) -> String {
     format!("/{}/{}", method.parent_service().full_name(), method.name())
 }

@@ -1,24 +1,24 @@
-//! A field of a message, or of a message in it: `user.name`. Found in the message's JSON.
+//! A field of a message, or of a nested message: `user.name`. Looked up in the message's JSON.
 
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 use serde_json::{Map, Value};
 
-/// Levels of messages in each other that a path can go down.
+/// The most levels of nested messages in a path.
 const MAX_DEPTH: usize = 32;
 
-/// The way to a field. Every step but the last is a message of its own.
+/// The path to a field. Every step but the last is a message.
 #[derive(Clone)]
 pub struct FieldPath {
     steps: Vec<FieldDescriptor>,
-    /// What JSON does not say of an empty field.
+    /// The value of the field when JSON leaves it out.
     empty: Value,
 }
 
 impl FieldPath {
-    /// `text` in messages of `message`; names as in the `.proto` or as in JSON.
+    /// Looks up `text` in `message`; names may be written as in the `.proto` or as in JSON.
     ///
     /// # Errors
-    /// Which of them is no field.
+    /// Which name is not a field.
     pub fn resolve(message: &MessageDescriptor, text: &str) -> Result<Self, String> {
         let mut steps: Vec<FieldDescriptor> = Vec::new();
         for name in text.split('.') {
@@ -49,11 +49,11 @@ impl FieldPath {
 
     /// The field itself.
     pub fn last(&self) -> &FieldDescriptor {
-        // A text always has a first part.
+        // Splitting a text always gives at least one part.
         &self.steps[self.steps.len() - 1]
     }
 
-    /// Whether it holds one value, which is no message.
+    /// Whether the field holds a single value that is not a message.
     pub fn is_scalar(&self) -> bool {
         let field = self.last();
         !field.is_list() && !field.is_map() && !matches!(field.kind(), Kind::Message(_))
@@ -63,24 +63,25 @@ impl FieldPath {
         &self.steps
     }
 
-    /// Its value in a message's JSON.
+    /// The field's value in a message's JSON.
     pub fn find<'a>(&self, message: &'a Value) -> Option<&'a Value> {
         self.steps.iter().try_fold(message, |value, step| value.get(step.json_name()))
     }
 
-    /// Its value, which messages leave out where it is empty.
+    /// The field's value, also when the JSON leaves it out because it is empty.
     pub fn value<'a>(&'a self, message: &'a Value) -> &'a Value {
         self.find(message).unwrap_or(&self.empty)
     }
 
-    /// Take its value out.
+    /// Takes the field's value out of the JSON.
     pub fn take(&self, message: &mut Value) -> Option<Value> {
         let (last, way) = self.steps.split_last()?;
         let within = way.iter().try_fold(message, |value, step| value.get_mut(step.json_name()));
         within?.as_object_mut()?.remove(last.json_name())
     }
 
-    /// Put a value in, replacing what a client wrote in its place. `false`: there is no place.
+    /// Sets the field's value, replacing what a client wrote there. `false` if a step of the path
+    /// is not an object.
     pub fn put(&self, message: &mut Value, value: Value) -> bool {
         let Some((last, way)) = self.steps.split_last() else { return false };
         let mut within = message;
@@ -95,7 +96,7 @@ impl FieldPath {
         true
     }
 
-    /// As [`FieldPath::put`], after what is there already.
+    /// As [`FieldPath::put`], but appends to the values that are there already.
     pub fn append(&self, message: &mut Value, value: Value) -> bool {
         match self.take(message) {
             Some(Value::Array(mut list)) => {
@@ -107,7 +108,7 @@ impl FieldPath {
     }
 }
 
-/// The value of a field that is not there; null for messages.
+/// The value of an absent field; null for messages.
 fn empty(field: &FieldDescriptor) -> Value {
     if field.is_list() {
         return Value::Array(Vec::new());
@@ -130,7 +131,7 @@ fn empty(field: &FieldDescriptor) -> Value {
     }
 }
 
-/// What is null is an object not yet written.
+/// The object in `value`. Null becomes an empty one.
 fn object(value: &mut Value) -> Option<&mut Map<String, Value>> {
     if value.is_null() {
         *value = Value::Object(Map::new());
@@ -138,7 +139,7 @@ fn object(value: &mut Value) -> Option<&mut Map<String, Value>> {
     value.as_object_mut()
 }
 
-/// Clients may write a field's name as its `.proto` does.
+/// The key of a field. Clients may write its name as in the `.proto`.
 fn key_of(object: &Map<String, Value>, field: &FieldDescriptor) -> String {
     match object.contains_key(field.name()) {
         true => field.name().to_owned(),
@@ -146,7 +147,7 @@ fn key_of(object: &Map<String, Value>, field: &FieldDescriptor) -> String {
     }
 }
 
-/// A scalar as the text of a path or a query.
+/// A scalar as text for a path or a query.
 pub fn to_text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
@@ -156,7 +157,7 @@ pub fn to_text(value: &Value) -> Option<String> {
     }
 }
 
-/// The text of a path or a query as JSON that `field` can be read from.
+/// Text from a path or a query as JSON that `field` can be read from.
 pub fn of_text(field: &FieldDescriptor, text: String) -> Value {
     let boolean = match field.kind() {
         Kind::Bool => true,

@@ -1,6 +1,6 @@
-//! Messages as bytes: protocol buffers, or the JSON that is defined for them.
+//! Messages as bytes: protocol buffers, or their JSON mapping.
 //!
-//! Depth is bounded by both parsers (100 levels, 128 levels), size by whoever hands bytes over.
+//! Both parsers bound the depth (100 and 128 levels); the caller bounds the size.
 
 use prost_reflect::prost::Message as _;
 use prost_reflect::{DeserializeOptions, DynamicMessage, MessageDescriptor, SerializeOptions};
@@ -8,14 +8,17 @@ use serde_json::Value;
 
 use super::Fault;
 
-/// How a message is written.
+/// The encoding of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Codec {
     Json,
     Proto,
 }
 
-/// Read a message.
+/// Reads a message.
+///
+/// # Errors
+/// The bytes are not a message of this type.
 pub fn read(
     descriptor: &MessageDescriptor,
     codec: Codec,
@@ -38,7 +41,10 @@ pub fn read(
     }
 }
 
-/// Read a message from JSON in pieces.
+/// Reads a message from a JSON value.
+///
+/// # Errors
+/// The value does not fit the message.
 pub fn from_tree(
     descriptor: &MessageDescriptor,
     tree: Value,
@@ -48,7 +54,10 @@ pub fn from_tree(
         .map_err(|_| Fault::Malformed("the fields are not those of this method's message"))
 }
 
-/// Write a message; what is empty is left out.
+/// Writes a message; empty fields are left out.
+///
+/// # Errors
+/// JSON cannot express the message.
 pub fn write(message: &DynamicMessage, codec: Codec) -> Result<Vec<u8>, Fault> {
     match codec {
         Codec::Proto => Ok(message.encode_to_vec()),
@@ -63,12 +72,15 @@ pub fn write(message: &DynamicMessage, codec: Codec) -> Result<Vec<u8>, Fault> {
     }
 }
 
-/// A message's JSON in pieces; what is empty is left out.
+/// A message as a JSON value; empty fields are left out.
+///
+/// # Errors
+/// JSON cannot express the message.
 pub fn to_tree(message: &DynamicMessage) -> Result<Value, Fault> {
     message
         .serialize_with_options(serde_json::value::Serializer, &SerializeOptions::new())
         .map_err(|_| UNWRITABLE)
 }
 
-/// A timestamp out of range, an `Any` of a type that is not described.
+/// For example a timestamp out of range, or an `Any` of a type without a descriptor.
 const UNWRITABLE: Fault = Fault::Malformed("the message holds what JSON cannot");

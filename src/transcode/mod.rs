@@ -1,15 +1,15 @@
-//! Calls of RPC as plain HTTP with JSON, and back, by what a descriptor set says of their messages.
+//! Translates RPC calls to plain HTTP with JSON, and back, using a descriptor set.
 //!
-//! No Pingora, no I/O: bytes in, bytes out, each bounded. What a caller sent in which protocol, and
-//! how an error is written for it, is `proxy`'s business.
+//! No Pingora, no I/O: bytes in, bytes out, each bounded. `proxy` knows which protocol a client
+//! speaks, and how an error is written in it.
 //!
-//! - [`Config`]: what the operator writes; [`Transcoder`]: compiled from it
+//! - [`Config`]: what the operator configures; [`Transcoder`]: compiled from it
 //! - [`Descriptors`]: the types of messages, the methods
 //! - [`wire`]: messages in the frames of each protocol
 //! - `message`, `field`: messages as JSON, and fields in them
 //! - `path`, `body`, `binding`, `annotation`: the HTTP side of a method
 
-// Nothing that holds a descriptor is `Debug`: of a type that holds itself, it has no end.
+// No type that holds a descriptor is `Debug`: printing one that refers to itself would not end.
 
 mod annotation;
 mod binding;
@@ -32,23 +32,23 @@ pub use message::Codec;
 pub use request::HttpRequest;
 pub use transcoder::{Method, RpcRequest, Transcoder};
 
-/// Why a message goes no further.
+/// Why a message cannot be translated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// It is not what it says it is, or not what the method takes.
+    /// It is malformed, or not of the type that the method takes.
     Malformed(&'static str),
     TooLarge,
-    /// It is compressed, by an encoding that is not read here.
+    /// It is compressed in an encoding that is not supported.
     Compressed,
-    /// It is compressed, and its sender never said how.
+    /// It is compressed, but the sender did not say how.
     UnannouncedCompression,
-    /// Nothing is called that.
+    /// No method has this name or path.
     NoMethod,
-    /// Something is, but not by this method of HTTP; by these.
+    /// The path exists, but not for this HTTP method; it does for these.
     WrongMethod(String),
 }
 
-/// What is wrong with a [`Config`], and under which of its keys.
+/// What is wrong with a [`Config`], and under which key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
     pub key: Vec<String>,

@@ -1,7 +1,7 @@
 //! Paths with fields in them: `/v1/{name}`, `/v1/{name=shelves/*}:verb`.
 //!
-//! The grammar is that of `google.api.http`: whole segments, `*` for any one, `**` for any rest,
-//! both of which may be a field's.
+//! The grammar is that of `google.api.http`: whole segments, `*` for any one segment, `**` for all
+//! that remain. A field may stand for either.
 
 use std::ops::Range;
 
@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::Fault;
 use super::field::{self, FieldPath};
 
-/// What RFC 3986 leaves as it is (section 2.3).
+/// Everything that RFC 3986 does not leave unreserved (section 2.3).
 pub const ENCODED: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -22,11 +22,11 @@ const UNFIT: Fault = Fault::Malformed("a field that the path holds does not fit 
 pub struct PathTemplate {
     segments: Vec<Segment>,
     variables: Vec<Variable>,
-    /// After a colon at the end.
+    /// What follows a colon at the end.
     verb: Option<String>,
 }
 
-/// More specific first.
+/// In the order of preference: more specific first.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Segment {
     Literal(String),
@@ -36,13 +36,15 @@ enum Segment {
 
 struct Variable {
     field: FieldPath,
-    /// Which segments are its.
+    /// The segments that the field stands for.
     segments: Range<usize>,
 }
 
 impl PathTemplate {
+    /// Parses `text`, whose fields are those of `message`.
+    ///
     /// # Errors
-    /// Why `text` is no path for messages of `message`.
+    /// Why `text` is not a valid path.
     pub fn parse(text: &str, message: &MessageDescriptor) -> Result<Self, String> {
         let rest = text.strip_prefix('/').ok_or("a path begins with a slash")?;
         let after_field = rest.rfind('}').map_or(0, |at| at + 1);
@@ -95,7 +97,7 @@ impl PathTemplate {
         Ok(())
     }
 
-    /// Whether messages alone tell what the path is: every wildcard is a field's.
+    /// Whether a message alone determines the path: every wildcard belongs to a field.
     pub fn is_complete(&self) -> bool {
         let of_field = |at| self.variables.iter().any(|v| v.segments.contains(&at));
         let is_literal = |segment: &Segment| matches!(segment, Segment::Literal(_));
@@ -111,7 +113,10 @@ impl PathTemplate {
         (&self.segments, self.verb.is_none())
     }
 
-    /// The path for a message's JSON.
+    /// The path for a message, given as JSON.
+    ///
+    /// # Errors
+    /// A field's value does not fit its place in the path.
     pub fn expand(&self, message: &Value) -> Result<String, Fault> {
         let mut path = String::with_capacity(64);
         let mut at = 0;
@@ -127,7 +132,7 @@ impl PathTemplate {
                     push_segment(text, &mut path)?;
                     at += 1;
                 }
-                // Held by `is_complete`.
+                // Refused when the route is compiled, by `is_complete`.
                 (None, Segment::One | Segment::Rest) => return Err(UNFIT),
             }
         }
@@ -159,7 +164,7 @@ impl PathTemplate {
         parts.into_iter().try_for_each(|part| push_segment(part, path))
     }
 
-    /// What the fields are in `path`, which is percent-encoded still.
+    /// The fields' values in `path`, which is still percent-encoded. `None` if it does not match.
     pub fn capture(&self, path: &str) -> Option<Vec<(&FieldPath, String)>> {
         let mut path = path.strip_prefix('/')?;
         if let Some(verb) = &self.verb {
@@ -189,7 +194,7 @@ impl PathTemplate {
             Some(Segment::Rest) => parts.len(),
             Some(_) | None => segments.end,
         };
-        // A slash within a segment must stay one.
+        // A slash within a segment must not become a separator.
         let decoded = |part: &&str| decoded(part).map(|text| text.replace('/', "%2F"));
         let texts: Option<Vec<String>> = parts[segments.start..end].iter().map(decoded).collect();
         Some(texts?.join("/"))
@@ -222,7 +227,7 @@ fn fits(pattern: &[Segment], parts: &[&str], equal: impl Fn(&str, &str) -> bool)
         })
 }
 
-/// No value climbs out of its place: dots alone are a step elsewhere, however they are encoded.
+/// Appends a segment. Refuses dots alone: they would change the path however they are encoded.
 fn push_segment(text: &str, path: &mut String) -> Result<(), Fault> {
     if matches!(text, "" | "." | "..") {
         return Err(UNFIT);

@@ -1,8 +1,8 @@
-//! A call as plain HTTP.
+//! An RPC call as a plain HTTP request.
 
 use bytes::Bytes;
 
-/// A call as plain HTTP.
+/// An RPC call as a plain HTTP request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpRequest {
     pub method: http::Method,

@@ -1,4 +1,4 @@
-//! A service with and without annotations, both ways.
+//! A service with and without annotations, translated both ways.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -82,7 +82,7 @@ fn transcoder(yaml: &str) -> Transcoder {
     compile(yaml).expect("fits the descriptors")
 }
 
-/// A call of `Plain` by this HTTP side, as `(method, target, body)`.
+/// A call of `Plain` with this HTTP side, as `(method, target, body)`.
 fn plain(http: &str, message: &str) -> Result<(String, String, String), Fault> {
     let transcoder = transcoder(&format!("method: library.Books/Plain\nhttp: {http}"));
     call(&transcoder, "Plain", message)
@@ -224,7 +224,7 @@ fn size_and_depth_are_bounded() {
     let long = |length| serde_json::json!({"title": "x".repeat(length)}).to_string();
     assert!(call(&small, "Plain", &long(80)).is_ok());
     assert_eq!(call(&small, "Plain", &long(100)), Err(Fault::TooLarge));
-    // Bytes grow when they are written as JSON.
+    // Some bytes take more room in JSON.
     let method = small.method("/library.Books/Plain").expect("a method");
     let cover = [&[0x42, 90][..], &[7; 90]].concat();
     assert_eq!(small.to_http(method, Codec::Proto, &cover), Err(Fault::TooLarge));
@@ -284,7 +284,7 @@ fn annotations_give_the_same_both_ways() {
             r#"{"shelf":"shelves/2","book":{"title":"T"},"requestId":"r"}"#
         )
     );
-    // What the path says counts.
+    // The value in the path takes precedence.
     assert_eq!(
         read("PUT", "/v1/books/n", None, r#"{"name":"other","pages":"3","kind":"NOVEL"}"#),
         ok("/library.Books/Replace", r#"{"name":"n","pages":"3","kind":"NOVEL"}"#)
@@ -494,7 +494,7 @@ proptest! {
         book.set_field_by_name("cover", Value::Bytes(cover.into()));
         let method = out.method("/library.Books/Replace").expect("a method");
         let Ok(request) = out.to_http(method, Codec::Proto, &book.encode_to_vec()) else {
-            // Only what would climb out of its place.
+            // Only a value that would change the path.
             prop_assert!(name == "." || name == "..");
             return Ok(());
         };
@@ -507,7 +507,7 @@ proptest! {
         }
         let body_length = body.len();
         for framing in [Framing::Grpc, Framing::GrpcWebText] {
-            // Without the trailers that end an answer of gRPC-Web.
+            // Without the trailers at the end of a gRPC-Web response.
             let wrapped = match framing {
                 Framing::GrpcWebText => STANDARD.encode(wire::wrap(Framing::Grpc, body.to_vec())).into_bytes(),
                 framing => wire::wrap(framing, body.to_vec()),

@@ -1,4 +1,4 @@
-//! What a route's `transcode` is compiled into.
+//! The compiled form of a route's `transcode`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,25 +21,25 @@ use crate::coding::Encoding;
 use crate::time::Moment;
 use crate::transcode::request::HttpRequest;
 
-/// The methods of a route, both sides of each.
+/// The methods of a route, each with its RPC and its HTTP side.
 pub struct Transcoder {
     upstream: Upstream,
-    /// By the path they are called by.
+    /// By the path of their RPC calls.
     methods: BTreeMap<String, Arc<Method>>,
-    /// Every binding, by its place in its method, in the order in which they are tried.
+    /// Every binding, as its index in its method, in the order in which they are tried.
     bindings: Vec<(Arc<Method>, usize)>,
     reading: DeserializeOptions,
     refuse_unknown: bool,
     max_message: usize,
     compress_from: usize,
-    /// Nanoseconds; zero for never.
+    /// When the last complaint was logged, in nanoseconds; zero for never.
     complained: AtomicU64,
 }
 
-/// How often an upstream is complained of.
+/// The least time between two log lines about an upstream's invalid responses.
 const COMPLAINTS: Duration = Duration::from_secs(10);
 
-/// A method, and how long its messages may be.
+/// A method, and the size limit of its messages.
 pub struct Method {
     path: String,
     pub(super) input: MessageDescriptor,
@@ -51,17 +51,19 @@ pub struct Method {
     max_message: usize,
 }
 
-/// A request as a call of gRPC.
+/// An HTTP request as a gRPC call.
 #[derive(Debug, Clone)]
 pub struct RpcRequest {
     pub path: String,
-    /// In its frame.
+    /// The message in its gRPC frame.
     pub body: Bytes,
-    /// The binding its answer is written by.
+    /// The index of the binding that writes its response.
     pub binding: usize,
 }
 
 impl Transcoder {
+    /// Compiles a route's configuration.
+    ///
     /// # Errors
     /// The first thing that does not fit the descriptors.
     pub fn compile(config: &Config, descriptors: &Descriptors) -> Result<Self, Mistake> {
@@ -97,9 +99,9 @@ impl Transcoder {
         })
     }
 
-    /// Whether to say that an answer is none; true for one of those who ask at once.
+    /// Whether to log an invalid response of the upstream now; `true` once per interval.
     pub fn may_complain(&self, now: Moment) -> bool {
-        // Relaxed: nothing else hangs on it.
+        // Relaxed: no other memory depends on it.
         let (last, now) = (self.complained.load(Ordering::Relaxed), now.as_nanos().max(1));
         let due = last == 0 || now.saturating_sub(last) >= COMPLAINTS.as_nanos() as u64;
         let swap =
@@ -111,28 +113,31 @@ impl Transcoder {
         self.upstream
     }
 
-    /// The longest message, in any of its forms.
+    /// The largest message, in bytes, in any encoding.
     pub fn max_message(&self) -> usize {
         self.max_message
     }
 
-    /// The shortest answer that is worth compressing.
+    /// The smallest response that is compressed, in bytes.
     pub fn compress_from(&self) -> usize {
         self.compress_from
     }
 
-    /// The longest body that is worth reading.
+    /// The largest body, in bytes, that can still hold a message within the limit.
     pub fn max_body(&self) -> usize {
-        // The frame, and Base64.
+        // Allows for the frame and for Base64.
         self.max_message.saturating_add(16).div_ceil(3).saturating_mul(4)
     }
 
-    /// The method called by `path`.
+    /// The method of calls to `path`, else [`Fault::NoMethod`].
     pub fn method(&self, path: &str) -> Result<&Arc<Method>, Fault> {
         self.methods.get(path).ok_or(Fault::NoMethod)
     }
 
-    /// A call of `method` as its upstream takes it.
+    /// The HTTP request to the upstream for a call of `method`.
+    ///
+    /// # Errors
+    /// The message is malformed, too large, or does not fit the HTTP side.
     pub fn to_http(
         &self,
         method: &Method,
@@ -147,7 +152,10 @@ impl Transcoder {
         Ok(request)
     }
 
-    /// A request as a call of the method it is bound to; `path` is percent-encoded still.
+    /// The RPC call for an HTTP request; `path` is still percent-encoded.
+    ///
+    /// # Errors
+    /// No binding matches, or the request is too large or does not fit the method's message.
     pub fn to_rpc(
         &self,
         http_method: &http::Method,
@@ -187,7 +195,7 @@ impl Transcoder {
     }
 }
 
-/// The methods that are meant, with what is known of their HTTP sides.
+/// The configured methods, each with its bindings.
 fn chosen(
     config: &Config,
     descriptors: &Descriptors,
@@ -261,37 +269,40 @@ impl Method {
         })
     }
 
-    /// The longest answer, in any of its forms.
+    /// The largest message, in bytes, in any encoding.
     pub fn max_message(&self) -> usize {
         self.max_message
     }
 
-    /// Whether a GET may call it: its `idempotency_level` is `NO_SIDE_EFFECTS`.
+    /// Whether it may be called by GET: its `idempotency_level` is `NO_SIDE_EFFECTS`.
     pub fn has_no_side_effects(&self) -> bool {
         self.has_no_side_effects
     }
 
-    /// The upstream's JSON as the answer to a call.
+    /// The response message for the upstream's JSON.
     pub fn answer(&self, json: &[u8]) -> Result<DynamicMessage, Fault> {
         self.bound(json.len())?;
         self.bindings[0].to_answer(json, &self.output)
     }
 
-    /// An answer as a caller reads it.
+    /// Writes a response message for the client.
     pub fn write(&self, answer: &DynamicMessage, codec: Codec) -> Result<Vec<u8>, Fault> {
         let answer = message::write(answer, codec)?;
         self.bound(answer.len())?;
         Ok(answer)
     }
 
-    /// An answer that has been written.
+    /// Reads a response message that was written before.
     pub fn read(&self, answer: &[u8], codec: Codec) -> Result<DynamicMessage, Fault> {
         self.bound(answer.len())?;
         let lenient = DeserializeOptions::new().deny_unknown_fields(false);
         message::read(&self.output, codec, answer, &lenient)
     }
 
-    /// The upstream's message as the JSON that answers a request.
+    /// The JSON response for the upstream's gRPC message.
+    ///
+    /// # Errors
+    /// The message is too large or malformed, or JSON cannot express it.
     pub fn reply(&self, binding: usize, body: &[u8], encoding: Encoding) -> Result<Vec<u8>, Fault> {
         let message = wire::unwrap(Framing::Grpc, body, encoding, self.max_message)?;
         let answer = self.read(&message, Codec::Proto)?;
@@ -318,7 +329,7 @@ impl Method {
     }
 }
 
-/// A default's value, of its field's type.
+/// The value of a default, in the type of its field.
 fn default(
     input: &MessageDescriptor,
     name: &str,

@@ -1,4 +1,4 @@
-//! One message in the frames of a protocol.
+//! A single message in the framing of a protocol.
 //!
 //! Sources: "gRPC over HTTP2" (Length-Prefixed-Message), "gRPC-Web" (Message framing, Text-encoded
 //! streams), the Connect protocol (Unary-Request, Unary-Get-Request).
@@ -14,20 +14,20 @@ use percent_encoding::percent_decode_str;
 use super::{Codec, Fault};
 use crate::coding::{Coding, Encoding, Unreadable};
 
-/// What surrounds a message.
+/// What a message is wrapped in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
     /// Nothing: Connect, plain HTTP.
     Bare,
     Grpc,
     GrpcWeb,
-    /// In Base64.
+    /// As gRPC-Web, in Base64.
     GrpcWebText,
 }
 
 const PREFIX: usize = 5;
 const COMPRESSED: u8 = 1;
-/// The frame that ends an answer of gRPC-Web, here a good one.
+/// The trailer frame at the end of a successful gRPC-Web response.
 const TRAILERS: &[u8] = b"\x80\x00\x00\x00\x0fgrpc-status:0\r\n";
 
 const INDIFFERENT: GeneralPurposeConfig =
@@ -35,7 +35,11 @@ const INDIFFERENT: GeneralPurposeConfig =
 const BASE64: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, INDIFFERENT);
 const BASE64_URL: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, INDIFFERENT);
 
-/// The one message of a body whose sender named `encoding`. Decoded, it has at most `limit` bytes.
+/// The single message of a body whose sender named `encoding`. `limit` bounds the decoded message,
+/// in bytes.
+///
+/// # Errors
+/// The body is not exactly one message, or cannot be decoded within `limit`.
 pub fn unwrap(
     framing: Framing,
     body: &[u8],
@@ -74,7 +78,7 @@ fn unframe(body: &[u8], encoding: Encoding, limit: usize) -> Result<Cow<'_, [u8]
     }
 }
 
-/// A message that is marked as compressed.
+/// Decompresses a message that is marked as compressed.
 fn inflate(message: &[u8], encoding: Encoding, limit: usize) -> Result<Cow<'_, [u8]>, Fault> {
     match encoding {
         Encoding::Identity => Err(Fault::UnannouncedCompression),
@@ -89,7 +93,11 @@ fn inflate(message: &[u8], encoding: Encoding, limit: usize) -> Result<Cow<'_, [
     }
 }
 
-/// A body with nothing in it compressed, framed as it was; decoded, it has at most `limit` bytes.
+/// The body in the same framing, with all messages decompressed. `limit` bounds the result, in
+/// bytes.
+///
+/// # Errors
+/// The body is malformed, or cannot be decoded within `limit`.
 pub fn inflated(
     framing: Framing,
     body: &[u8],
@@ -121,7 +129,8 @@ fn inflate_frames(mut body: &[u8], encoding: Encoding, limit: usize) -> Result<V
     Ok(frames)
 }
 
-/// A body with its first message compressed, framed as it was; `None` where that makes it no smaller.
+/// The body in the same framing, with its first message compressed; `None` if that does not make it
+/// smaller.
 pub fn deflated(framing: Framing, body: &[u8], coding: Coding) -> Option<Vec<u8>> {
     let deflate = |body: &[u8]| {
         let (flags, message, rest) = next_frame(body).ok()?;
@@ -141,7 +150,7 @@ pub fn deflated(framing: Framing, body: &[u8], coding: Coding) -> Option<Vec<u8>
     }
 }
 
-/// The flags and the data of a body's first frame, and what follows it.
+/// The flags and the data of the first frame, and the bytes after it.
 fn next_frame(body: &[u8]) -> Result<(u8, &[u8], &[u8]), Fault> {
     let incomplete = Fault::Malformed("the message is incomplete");
     let Some(([flags, length @ ..], rest)) = body.split_first_chunk::<PREFIX>() else {
@@ -155,12 +164,15 @@ fn next_frame(body: &[u8]) -> Result<(u8, &[u8], &[u8]), Fault> {
 
 fn put_frame(frames: &mut Vec<u8>, flags: u8, message: &[u8]) {
     frames.push(flags);
-    // No limit on messages goes as far.
+    // Message size limits keep it far below that.
     frames.extend_from_slice(&u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes());
     frames.extend_from_slice(message);
 }
 
-/// Whole pieces of Base64 one after another, each with its own padding.
+/// Decodes pieces of Base64 in a row, each with its own padding.
+///
+/// # Errors
+/// [`Fault::Malformed`], if it is not Base64.
 pub fn of_base64(mut text: &[u8]) -> Result<Vec<u8>, Fault> {
     let mut decoded = Vec::with_capacity(text.len() / 4 * 3);
     while !text.is_empty() {
@@ -174,7 +186,7 @@ pub fn of_base64(mut text: &[u8]) -> Result<Vec<u8>, Fault> {
     Ok(decoded)
 }
 
-/// A message as the body of a request or of a good answer.
+/// A message as the body of a request or of a successful response.
 pub fn wrap(framing: Framing, message: Vec<u8>) -> Vec<u8> {
     match framing {
         Framing::Bare => message,
@@ -190,7 +202,10 @@ fn frame(message: &[u8]) -> Vec<u8> {
     framed
 }
 
-/// The message that an answer begins with; whatever follows it says how it ended.
+/// The first message of a response; what follows it says how the call ended.
+///
+/// # Errors
+/// There is no complete, uncompressed message.
 pub fn first(framing: Framing, body: &[u8]) -> Result<Cow<'_, [u8]>, Fault> {
     let framed = match framing {
         Framing::Bare => return Ok(Cow::Borrowed(body)),
@@ -203,7 +218,10 @@ pub fn first(framing: Framing, body: &[u8]) -> Result<Cow<'_, [u8]>, Fault> {
     unframe(whole, Encoding::Identity, 0).map(|message| Cow::Owned(message.into_owned()))
 }
 
-/// The codec that the query of a Connect GET names.
+/// The codec named in the query of a Connect GET.
+///
+/// # Errors
+/// It names neither `json` nor `proto`.
 pub fn codec_of_query(query: &str) -> Result<Codec, Fault> {
     match parameter(query, "encoding") {
         Some("json") => Ok(Codec::Json),
@@ -217,11 +235,15 @@ pub fn encoding_of_query(query: &str) -> Encoding {
     Encoding::named(parameter(query, "compression").unwrap_or_default().as_bytes())
 }
 
-/// The message in the query of a Connect GET, as it is encoded.
+/// The message in the query of a Connect GET, in the codec named there and still compressed if it
+/// is.
+///
+/// # Errors
+/// There is no message, or it is not Base64 although the query says so.
 pub fn message_of_query(query: &str) -> Result<Vec<u8>, Fault> {
     let message = parameter(query, "message");
     let message = message.ok_or(Fault::Malformed("the query has no message"))?;
-    // As forms are written: some clients' spaces are plus signs.
+    // Decoded like a form: some clients send spaces as plus signs.
     let message: Vec<u8> = percent_decode_str(&message.replace('+', " ")).collect();
     match parameter(query, "base64") {
         Some("1") => {
