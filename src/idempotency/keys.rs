@@ -36,7 +36,7 @@ struct Shared {
     /// Set once the schema is known to be up to date.
     migrated: AtomicBool,
     counters: Counters,
-    /// When a lack of room was last logged. Locked only when there is none.
+    /// When a lack of room was last logged. Locked only when room is lacking.
     told_full: Mutex<Option<Instant>>,
     runtime: Handle,
 }

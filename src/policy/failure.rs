@@ -1,11 +1,11 @@
 //! Why a request to an upstream failed: one word for each cause.
 //!
-//! Finer than [`Outcome`], which is what policies decide by: the log, the record and whatever else
-//! explains a failure to a person speak of causes. Finding the cause is left to `proxy`.
+//! Finer than [`Outcome`], which policies decide by: causes are for the log, the record and other
+//! explanations to people. `proxy` determines the cause.
 
 use super::outcome::Outcome;
 
-/// Why there is no answer to pass on, or none that is a success.
+/// Why there is no response to pass on, or none that is a success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cause {
     /// The upstream's name cannot be resolved, and no address of it is known.
@@ -22,40 +22,40 @@ pub enum Cause {
     ConnectFailed,
     TlsExpired,
     TlsNotYetValid,
-    /// The certificate is another name's.
+    /// The certificate is for another name.
     TlsWrongName,
-    /// The certificate comes from an authority that is not trusted here.
+    /// The certificate is from an authority that the gateway does not trust.
     TlsUnknownAuthority,
-    /// The certificate is not good for another reason: revoked, not for servers, malformed.
+    /// The certificate is invalid for another reason: revoked, not for servers, malformed.
     TlsCertificate,
     /// The handshake failed for another reason.
     TlsFailed,
-    /// HTTP/2: the upstream says it has not looked at the request.
+    /// HTTP/2: the upstream says it has not processed the request.
     RefusedStream,
-    /// A pooled connection was gone already, and the request could not be sent again.
+    /// A pooled connection was already closed, and the request could not be sent again.
     StaleConnection,
-    /// The connection or the stream broke before the answer was complete.
+    /// The connection or the stream broke before the response was complete.
     Reset,
-    /// The upstream closed the connection before the answer was complete.
+    /// The upstream closed the connection before the response was complete.
     Closed,
-    /// No complete answer within the attempt timeout.
+    /// No complete response within the attempt timeout.
     AttemptTimeout,
-    /// The upstream was silent, or did not read, for longer than the idle timeout.
+    /// The upstream neither sent nor read anything for longer than the idle timeout.
     IdleTimeout,
     /// The request's own deadline passed.
     DeadlineExceeded,
-    /// What the upstream sent is not HTTP, or beyond the limits on it.
+    /// The upstream's response is not HTTP, or exceeds the limits.
     InvalidResponse,
-    /// The answer is complete, and cannot be made into what the caller asked for.
+    /// The response is complete, but cannot be translated into what the client asked for.
     AnswerUnreadable,
-    /// The upstream answered with this status.
+    /// The upstream responded with this status.
     Answered(u16),
-    /// The upstream answered gRPC with this status.
+    /// The upstream responded with this gRPC status.
     Grpc(u8),
 }
 
 impl Cause {
-    /// The cause that an answer's outcome is; `None` for an attempt without an answer.
+    /// The cause for a response's outcome; `None` for an attempt without a response.
     pub const fn of_answer(outcome: Outcome) -> Option<Self> {
         match outcome {
             Outcome::Response(status) => Some(Cause::Answered(status)),
@@ -70,7 +70,7 @@ impl Cause {
         }
     }
 
-    /// What policies make of it; `None` where nothing was attempted.
+    /// The outcome that policies see; `None` if nothing was attempted.
     pub const fn outcome(self) -> Option<Outcome> {
         Some(match self {
             Cause::Dns | Cause::NoEndpoint => return None,
@@ -95,7 +95,7 @@ impl Cause {
         })
     }
 
-    /// The stable name, in the log and in the record.
+    /// The stable name in the log and in the record.
     pub const fn as_str(self) -> &'static str {
         match self {
             Cause::Dns => "dns",
@@ -126,7 +126,7 @@ impl Cause {
         }
     }
 
-    /// What happened, for a person.
+    /// What happened, in words.
     pub const fn phrase(self) -> &'static str {
         match self {
             Cause::Dns => "name not resolved",
@@ -154,9 +154,9 @@ impl Cause {
         }
     }
 
-    /// Whether an answer with this status says that the upstream itself failed, rather than that it
-    /// declined the request. In gRPC: unknown, deadline_exceeded, unimplemented, internal,
-    /// unavailable, data_loss, which stand for statuses of HTTP from 500 on.
+    /// Whether a response with this status says that the upstream itself failed, and did not merely
+    /// decline the request. In gRPC these are unknown, deadline_exceeded, unimplemented, internal,
+    /// unavailable and data_loss, which correspond to HTTP statuses from 500 on.
     pub const fn is_server_error(self) -> bool {
         match self {
             Cause::Answered(status) => status >= 500,

@@ -1,8 +1,8 @@
-//! What threads share without handing lines of memory to each other: each writes in its own lane.
+//! Shared state without contention for cache lines: each thread writes in its own lane.
 //!
-//! [`Lanes`] is state of which every lane has a part; whoever wants the whole adds the parts up.
-//! [`Shared`] is one object that requests hold on to, each counted in the lane it came in by:
-//! the count of a plain `Arc` is a line that every request of every thread would write.
+//! [`Lanes`] is state with a part in every lane; a reader of the whole adds up the parts.
+//! [`Shared`] is one object that requests hold on to, each counted in the lane it came in by. A
+//! plain `Arc` has a single count, which every request of every thread would write.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crossbeam_utils::CachePadded;
 
 use super::sync::{lane, lanes};
 
-/// State in parts, one for each lane, each on lines of its own.
+/// State in parts, one for each lane, each on cache lines of its own.
 #[derive(Debug)]
 pub(super) struct Lanes<T>(Box<[CachePadded<T>]>);
 
@@ -27,9 +27,9 @@ impl<T> Lanes<T> {
         self.at(lane())
     }
 
-    /// Lanes are counted round and round.
+    /// The part of lane number `lane`, modulo the number of lanes.
     pub(super) fn at(&self, lane: usize) -> &T {
-        // Their number is a power of two.
+        // The number of lanes is a power of two.
         &self.0[lane & (self.0.len() - 1)]
     }
 
@@ -43,14 +43,14 @@ impl<T> Lanes<T> {
     }
 }
 
-/// An object that is held by requests of every thread.
+/// An object that requests on every thread hold.
 #[derive(Debug)]
 pub(super) struct Shared<T> {
     object: Arc<T>,
     lanes: Box<[Arc<Place<T>>]>,
 }
 
-/// What the holds of one lane are counted on. With its counts it takes two lines of memory.
+/// Counts the holds of one lane. With its counts it takes two cache lines.
 #[derive(Debug)]
 #[repr(align(64))]
 struct Place<T> {
@@ -88,7 +88,7 @@ impl<T> Deref for Shared<T> {
 }
 
 impl<T> Hold<T> {
-    /// The lane it came in by.
+    /// The lane in which it is counted.
     pub(super) fn lane(&self) -> usize {
         self.0.lane
     }

@@ -1,7 +1,7 @@
 //! Pure decisions: no Pingora, no I/O, no clock reads.
 //!
-//! Each policy has its module, its configuration and its state there. The order in which they are
-//! asked is [`order`].
+//! Each policy has its own module with its configuration and its state. [`order`] defines the order
+//! in which they are applied.
 
 pub mod auth;
 pub mod breaker;
@@ -21,17 +21,17 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What guards one route, in the order in which it is asked.
+/// The policies of one route, in the order in which they are applied.
 #[derive(Debug, Default)]
 pub struct Policies {
-    /// All of which a request must be within.
+    /// All of these limits must admit a request.
     pub rate_limits: Vec<Arc<rate_limit::Limiter>>,
     /// The route's own breaker.
     pub route_breaker: Option<Arc<breaker::Breaker>>,
     /// The upstream's breaker, shared with other routes to it.
     pub upstream_breaker: Option<Arc<breaker::Breaker>>,
     pub bulkhead: Option<Arc<bulkhead::Bulkhead>>,
-    /// What a full bulkhead is answered with.
+    /// The status of the response if the bulkhead is full.
     pub bulkhead_status: bulkhead::Status,
 }
 
@@ -44,18 +44,18 @@ pub struct Admission {
     pub slot: Option<bulkhead::Slot>,
 }
 
-/// A policy said no.
+/// A policy has refused the request.
 #[derive(Debug, Clone)]
 pub enum Rejection {
     Credentials(auth::Refusal),
     RateLimited(rate_limit::Verdict),
-    /// A shared limit cannot be asked, and is configured to refuse then.
+    /// The store of a shared limit is unavailable, and the limit is configured to refuse then.
     LimitStoreUnavailable,
     Idempotency(idempotency::Refusal),
     CircuitOpen {
         retry_after: Duration,
     },
-    /// With the status the route answers it with.
+    /// With the status that the route responds with.
     BulkheadFull {
         status: u16,
     },
@@ -74,7 +74,7 @@ impl Rejection {
         }
     }
 
-    /// What went wrong, for a person.
+    /// What went wrong, in words.
     pub fn detail(&self) -> &'static str {
         match self {
             Rejection::Credentials(refusal) => refusal.detail(),
@@ -86,8 +86,8 @@ impl Rejection {
         }
     }
 
-    /// When to try again: known for a limit, an open circuit and keys that are away, guessed for a
-    /// store that is away, not known for a full bulkhead.
+    /// When to try again: known for a limit, an open circuit and key sets that cannot be fetched, a
+    /// guess for a store that is down, not known for a full bulkhead.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Rejection::RateLimited(verdict) => Some(verdict.retry_after),

@@ -1,22 +1,22 @@
-//! THE order in which a request is asked, step by step, and why it is this one.
+//! The order in which a request passes the policies and other steps, and the reason for it.
 //!
-//! Two lists: what is asked of the caller, and what is asked before a call is made. Between them stands
-//! whatever may answer without a call; today that is a response kept for an idempotency key. The
-//! request path walks both in its phase `request_filter`, and has no other order
-//! (`proxy::request::admission`). Steps that policies decide are decided here, or in the policy's own
-//! module; the request path does the rest: it reads bodies and asks stores.
+//! There are two lists: the steps that check the client, and the steps before a call is made.
+//! Between them a request may get a response without a call; today that is one kept for an
+//! idempotency key. The request path walks both lists in its phase `request_filter`, and has no
+//! other order (`proxy::request::admission`). Steps of policies are decided here, or in the
+//! policy's own module; the request path does the rest: it reads bodies and asks stores.
 //!
-//! What comes after the lists is asked once for each attempt, not for each request:
+//! Some things are decided after the lists, once for each attempt and not for each request:
 //!
-//! - whether there is another attempt: [`super::retry::decide`], for every way in which one can end;
-//! - whether the circuits let that attempt through: again the two circuits, in their order here;
-//! - what is answered in place of a refusal: [`super::fallback`].
+//! - whether there is another attempt: [`super::retry::decide`], however the last one ended;
+//! - whether the circuits admit that attempt: the two circuits again, in their order here;
+//! - which response replaces a refusal: [`super::fallback`].
 
 use super::rate_limit::{self, Heard, Requester, Standing};
 use super::{Admission, Policies, Rejection, breaker};
 use crate::time::Moment;
 
-/// A step that looks at the caller and at what it sent.
+/// A step that checks the client and what it sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OfCaller {
     FloodGuard,
@@ -27,7 +27,7 @@ pub enum OfCaller {
     IdempotencyKey,
 }
 
-/// A step that looks at what stands before the upstream.
+/// A step before the call to the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OfCall {
     RouteCircuit,
@@ -39,38 +39,37 @@ pub enum OfCall {
     Body,
 }
 
-/// What is asked of the caller, once its route is known.
+/// The steps that check the client, once the route is known.
 pub const CALLER: [OfCaller; 6] = [
     // A flood must cost next to nothing: it is counted by address alone, before anything is read.
     OfCaller::FloodGuard,
-    // What its own protocol forbids cannot be understood by any later step. The time that the caller
-    // gives the request counts from here on, too: what follows may wait for a store.
+    // No later step can interpret a request that violates its own protocol. The client's own
+    // deadline counts from here on, because later steps may wait for a store.
     OfCaller::Form,
-    // The head announces the size: neither a signature is verified nor a limit counted for a body
-    // that will not be taken.
+    // The head announces the size, so no signature is verified and no limit counted for a body that
+    // will be refused.
     OfCaller::BodySize,
-    // Limits and keys are counted by who asks.
+    // Limits and idempotency keys belong to an identity, so it must be known.
     OfCaller::Credentials,
-    // A request is counted even if something refuses it later; those refused above cost a caller
-    // nothing of its limit.
+    // A request counts even if a later step refuses it. One refused by an earlier step does not.
     OfCaller::RateLimits,
-    // A response that is given again counts as a request, and needs neither permit nor slot. The key
-    // belongs to its caller.
+    // A replayed response counts as a request, but needs neither permit nor slot. A key belongs to
+    // its client.
     OfCaller::IdempotencyKey,
 ];
 
-/// What is asked before a call is made.
+/// The steps before a call is made.
 pub const CALL: [OfCall; 7] = [
     // Circuits before the bulkhead: an open one costs no slot. A probe that a later step refuses
     // gives its place back.
     OfCall::RouteCircuit,
     OfCall::UpstreamCircuit,
     OfCall::Bulkhead,
-    // What could not be called anyway is no reason to wait for a body.
+    // Without an endpoint there is no reason to wait for a body.
     OfCall::Endpoint,
-    // A store may have used the time up that the request has.
+    // Waiting for a store may have used up the request's time.
     OfCall::Deadline,
-    // Only what will be called earns retries.
+    // Only a request that will be sent earns retries.
     OfCall::RetryBudget,
     // Last, because it waits for the client: defaults are filled in, a message is transcoded.
     OfCall::Body,
@@ -104,8 +103,8 @@ impl OfCall {
         }
     }
 
-    /// Whether it is about the upstream that a route names. A request that falls back to another one
-    /// is not asked it again.
+    /// Whether the step concerns the upstream that the route names. A request that falls back to
+    /// another upstream skips it.
     pub const fn is_of_upstream(self) -> bool {
         match self {
             OfCall::RouteCircuit
@@ -116,11 +115,11 @@ impl OfCall {
         }
     }
 
-    /// Take what the step's policy gives, into `admission`. Steps that no policy of `policies` decides
-    /// take nothing.
+    /// Takes what the step's policy grants, into `admission`. Steps that are not decided by a
+    /// policy take nothing.
     ///
     /// # Errors
-    /// The policy refuses. What has been taken before is given back when `admission` is dropped.
+    /// The policy refuses. Dropping `admission` gives back what was taken before.
     pub fn take(
         self,
         policies: &Policies,
@@ -144,13 +143,13 @@ impl OfCall {
     }
 }
 
-/// Count a request of `requester` in all limits of a route, or in none.
+/// Counts a request of `requester` in all limits of a route, or in none.
 ///
-/// Where it stands in them is left in `standing`, whatever comes after: the response to a request that
-/// was counted says so, even if another policy refuses it.
+/// Leaves the request's standing in `standing`: the response to a counted request reports it, even
+/// if another policy refuses the request later.
 ///
 /// # Errors
-/// A limit is used up, or its store cannot be asked and the route refuses then.
+/// A limit is used up, or its store is unavailable and the limit refuses then.
 pub fn count(
     policies: &Policies,
     requester: &Requester<'_>,

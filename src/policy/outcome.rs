@@ -1,40 +1,41 @@
-//! What became of an attempt, and sets of such outcomes.
+//! The outcome of an attempt, and sets of outcomes.
 //!
-//! [`Outcome`] is the one class an attempt falls into; breaker and retry both read it through
-//! [`Conditions`], the compiled form of `failure_on:` and `on:`. Classifying an attempt is left
-//! to `proxy`; what follows from it is left to the policies.
+//! [`Outcome`] is the one class an attempt falls into. Breaker and retry both read it through
+//! [`Conditions`], the compiled form of `failure_on:` and `on:`. `proxy` classifies an attempt; the
+//! policies decide what follows from it.
 
 use std::fmt;
 
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 
-/// The class of one attempt. A client that went away and our own refusals have none: nobody
-/// learns anything about the upstream from them, so their permits are dropped unrecorded.
+/// The class of one attempt. Attempts that ended because the client went away, or because the
+/// gateway refused, have none: they say nothing about the upstream, so their permits are dropped
+/// unrecorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// The upstream answered with this status.
+    /// The upstream responded with this status.
     Response(u16),
-    /// No connection, or one that was lost before the first byte was written to it.
+    /// No connection, or one that was lost before the first byte was written.
     ConnectFailure,
-    /// No agreement on TLS, such as over a certificate that has expired: nothing was sent.
+    /// The TLS handshake failed, for example because of an expired certificate: nothing was sent.
     TlsFailure,
     /// No connection within the connect timeout.
     ConnectTimeout,
-    /// HTTP/2: the upstream says it has not looked at the request (`REFUSED_STREAM`, or a stream
+    /// HTTP/2: the upstream says it has not processed the request (`REFUSED_STREAM`, or a stream
     /// beyond the last one of a `GOAWAY`).
     RefusedStream,
-    /// The connection broke off before the response headers were complete.
+    /// The connection broke before the response headers were complete.
     Reset,
     /// No response within the attempt timeout.
     Timeout,
-    /// The upstream answered something that is not HTTP.
+    /// The upstream's response is not HTTP.
     Protocol,
-    /// The upstream answered gRPC with this status, whatever the status of HTTP; never 0, which is
-    /// a `Response(200)`.
+    /// The upstream responded with this gRPC status, whatever the HTTP status. Never 0, which is a
+    /// `Response(200)`.
     Grpc(u8),
 }
 
-// The gRPC statuses that have a name here.
+// The gRPC statuses that are named here.
 pub(super) const CANCELLED: u8 = 1;
 pub(super) const DEADLINE_EXCEEDED: u8 = 4;
 pub(super) const RESOURCE_EXHAUSTED: u8 = 8;
@@ -42,8 +43,8 @@ pub(super) const INTERNAL: u8 = 13;
 pub(super) const UNAVAILABLE: u8 = 14;
 
 impl Outcome {
-    /// Whether no upstream can have acted on the request, so that sending it again is not
-    /// sending it twice.
+    /// Whether no upstream can have acted on the request, so that sending it again does not send it
+    /// twice.
     pub const fn provably_unsent(self) -> bool {
         match self {
             Outcome::ConnectFailure
@@ -58,7 +59,7 @@ impl Outcome {
         }
     }
 
-    /// The metric label: a status by its class, so that labels stay few.
+    /// The metric label: a status by its class, to keep the number of labels small.
     pub const fn as_str(self) -> &'static str {
         match self {
             Outcome::Response(100..=199) => "1xx",
@@ -90,7 +91,7 @@ impl Outcome {
 /// `grpc_internal`, `grpc_resource_exhausted` and `grpc_unavailable`. A connect timeout is both a
 /// `connect_failure` and a `timeout`; a TLS failure is a `connect_failure` as well.
 ///
-/// One bit per status: a look-up costs the same however long the list was.
+/// One bit per status, so that a lookup takes the same time for any list.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Conditions {
     statuses: [u64; 4],
@@ -105,7 +106,7 @@ const REFUSED_STREAM: u16 = 1 << 1;
 const RESET: u16 = 1 << 2;
 const TIMEOUT: u16 = 1 << 3;
 const TLS_FAILURE: u16 = 1 << 4;
-// Those of gRPC come last: see `names_grpc`.
+// Those of gRPC are last: see `names_grpc`.
 const GRPC_CANCELLED: u16 = 1 << 5;
 const GRPC_DEADLINE_EXCEEDED: u16 = 1 << 6;
 const GRPC_INTERNAL: u16 = 1 << 7;
@@ -127,15 +128,15 @@ const NAMES: [(&str, u16); 10] = [
 impl Conditions {
     const EMPTY: Conditions = Conditions { statuses: [0; 4], named: 0 };
 
-    /// What a breaker counts as a failure unless it is told otherwise.
+    /// What a breaker counts as a failure by default.
     pub const FAILURES: Conditions = Conditions::EMPTY
         .and_named(CONNECT_FAILURE | RESET | TIMEOUT)
         .and_named(GRPC_DEADLINE_EXCEEDED | GRPC_INTERNAL | GRPC_UNAVAILABLE)
         .and_statuses(500, 500)
         .and_statuses(502, 504);
 
-    /// What is retried unless a route says otherwise: refusals of a gateway or a connection.
-    /// Not `timeout`, because a second try doubles the load on whatever is too slow already.
+    /// What is retried by default: connection failures, and 502, 503 and 504. Not `timeout`,
+    /// because another attempt doubles the load on an upstream that is too slow already.
     pub const RETRYABLE: Conditions = Conditions::EMPTY
         .and_named(CONNECT_FAILURE | REFUSED_STREAM | RESET)
         .and_statuses(502, 504);
@@ -160,7 +161,7 @@ impl Conditions {
         self.named & bits != 0
     }
 
-    /// Whether a status of gRPC is in the set.
+    /// Whether the set contains a gRPC status.
     pub const fn names_grpc(&self) -> bool {
         self.named >= GRPC_CANCELLED
     }
@@ -178,7 +179,7 @@ impl Conditions {
         self
     }
 
-    /// Adds `first..=last`, which the callers keep within 400..=599.
+    /// Adds `first..=last`; callers keep this within 400..=599.
     const fn and_statuses(mut self, first: u16, last: u16) -> Self {
         let mut status = first;
         while status <= last {
@@ -219,7 +220,7 @@ impl Conditions {
 }
 
 impl fmt::Display for Conditions {
-    /// As the list that says the same: names, then statuses, whole classes as `5xx`.
+    /// Prints a list that parses to the same set: names, then statuses, whole classes as `5xx`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "";
         for (name, _) in NAMES.iter().filter(|(_, bits)| self.named & bits != 0) {

@@ -1,8 +1,8 @@
 //! The locks and atomics that policies are built on, and the lanes that keep threads apart.
 //!
-//! Policies take them from here and not from `std`, so that `tests/loom` can compile the same
-//! files over loom's, which try every interleaving. `Arc` is not among them: what it counts is
-//! nobody's decision.
+//! Policies take them from here and not from `std`, so that `tests/loom` can compile the same files
+//! with loom's types, which try every interleaving. `Arc` is not among them, because no decision
+//! depends on its count.
 
 mod threads;
 

@@ -1,5 +1,5 @@
-//! The order in which policies are asked, and that a refusal by one leaves nothing taken of those
-//! before it.
+//! The order in which policies are applied, and that a refusal by one gives back what the earlier
+//! ones granted.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::thread;
@@ -17,8 +17,8 @@ use crate::time::Moment;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// One route with every policy, a bulkhead of `slots`, a limit of `requests` a minute, and
-/// circuits that open with a failure, for a second.
+/// A route with every policy: a bulkhead of `slots`, a limit of `requests` a minute, and circuits
+/// that open after one failure, for a second.
 fn route(requests: u32, slots: u32) -> Policies {
     let breaker = || {
         let config = serde_yaml::from_str("{consecutive: {failures: 1}, open_for: 1s}");
@@ -40,7 +40,7 @@ fn ask(policies: &Policies, now: Moment) -> Result<Admission, &'static str> {
     ask_as(policies, Ok(None), now)
 }
 
-/// As the request path asks, without what it waits for.
+/// Asks the policies as the request path does, without the waiting.
 fn ask_as(
     policies: &Policies,
     identity: Result<Option<&auth::Identity>, auth::Refusal>,
@@ -106,8 +106,8 @@ fn every_step_has_its_place_once_and_a_name_of_its_own() {
 
 #[test]
 fn the_first_that_refuses_answers_though_all_would() {
-    // Nothing left of the limit, both circuits open, no slot: then one obstacle after the other
-    // is taken out of the way.
+    // The limit is used up, both circuits are open, and no slot is free. Then these obstacles are
+    // removed one by one.
     let mut policies = route(1, 1);
     let now = Moment::ZERO;
     let _only = ask(&policies, now).expect("admitted");
@@ -153,7 +153,7 @@ fn sixteen_threads_hold_no_more_than_there_is_and_leave_nothing() {
 }
 
 proptest! {
-    /// Against a model that has a list of those inside, and looks at each policy by itself.
+    /// Compares with a model that lists the requests inside and checks each policy on its own.
     #[test]
     fn it_admits_what_all_of_its_policies_admit(
         requests in 1..40_u32, slots in 1..4_u32,
@@ -165,7 +165,7 @@ proptest! {
         for (step, nth) in steps {
             match step {
                 0 if !inside.is_empty() => drop(inside.swap_remove(nth % inside.len())),
-                // Not while a probe is out: with time, its place would go to another.
+                // Not while a probe is in flight: as time passes, its place would go to another.
                 1 if taken(&policies, now)[..2] == [0, 0] => now = now + SECOND / 2,
                 1 => {}
                 2 | 3 => {

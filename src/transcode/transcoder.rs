@@ -99,8 +99,7 @@ impl Transcoder {
         })
     }
 
-    /// Whether to log now that the upstream sent an invalid response. At most one caller per
-    /// interval gets `true`.
+    /// Whether to log an invalid response of the upstream now; `true` once per interval.
     pub fn may_complain(&self, now: Moment) -> bool {
         // Relaxed: no other memory depends on it.
         let (last, now) = (self.complained.load(Ordering::Relaxed), now.as_nanos().max(1));
@@ -130,10 +129,7 @@ impl Transcoder {
         self.max_message.saturating_add(16).div_ceil(3).saturating_mul(4)
     }
 
-    /// The method of calls to `path`.
-    ///
-    /// # Errors
-    /// [`Fault::NoMethod`].
+    /// The method of calls to `path`, else [`Fault::NoMethod`].
     pub fn method(&self, path: &str) -> Result<&Arc<Method>, Fault> {
         self.methods.get(path).ok_or(Fault::NoMethod)
     }
@@ -284,18 +280,12 @@ impl Method {
     }
 
     /// The response message for the upstream's JSON.
-    ///
-    /// # Errors
-    /// The JSON is too large, or does not fit the message.
     pub fn answer(&self, json: &[u8]) -> Result<DynamicMessage, Fault> {
         self.bound(json.len())?;
         self.bindings[0].to_answer(json, &self.output)
     }
 
     /// Writes a response message for the client.
-    ///
-    /// # Errors
-    /// It cannot be written in this encoding, or is too large.
     pub fn write(&self, answer: &DynamicMessage, codec: Codec) -> Result<Vec<u8>, Fault> {
         let answer = message::write(answer, codec)?;
         self.bound(answer.len())?;
@@ -303,9 +293,6 @@ impl Method {
     }
 
     /// Reads a response message that was written before.
-    ///
-    /// # Errors
-    /// It is too large, or malformed.
     pub fn read(&self, answer: &[u8], codec: Codec) -> Result<DynamicMessage, Fault> {
         self.bound(answer.len())?;
         let lenient = DeserializeOptions::new().deny_unknown_fields(false);

@@ -1,8 +1,8 @@
 //! API keys: a header's value looked up among the consumers' keys.
 //!
-//! What is compared are SHA-256 digests under a random salt of this process. How long a lookup takes
-//! depends on those digests, which nobody outside can predict or steer byte by byte, so it tells
-//! nothing about a key; and it takes as long among ten thousand keys as among ten.
+//! SHA-256 digests under a random salt of this process are compared. The time of a lookup depends
+//! on those digests, which a client can neither predict nor steer byte by byte, so it reveals
+//! nothing about a key. A lookup takes as long among ten thousand keys as among ten.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
-//! Bearer tokens (RFC 6750): taken from the request, checked against keys and claims, remembered.
+//! Bearer tokens (RFC 6750): taken from the request, checked against keys and claims, and cached.
 //!
-//! A token seen before costs one digest and one lookup. Refusals are not remembered: the table of
-//! good tokens is bounded by what issuers sign, one of bad tokens would be filled by anybody.
+//! A token seen before costs one digest and one lookup. Refusals are not cached: the number of good
+//! tokens is bounded by what issuers sign, but any client could fill a table of bad ones.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,9 +21,9 @@ use super::keyring::Keyring;
 use super::keys::{InvalidKeys, Key, KeySet};
 use crate::time::Moment;
 
-/// Longer tokens are refused unread.
+/// Longer tokens are refused without being read.
 const MAX_TOKEN_BYTES: usize = 16 * 1024;
-/// Longer key ids are refused: they are kept while keys are fetched.
+/// Longer key ids are refused, because they are kept while keys are fetched.
 const MAX_KID_BYTES: usize = 256;
 
 /// Verifies one issuer's tokens.
@@ -33,14 +33,14 @@ pub(super) struct Bearer {
     algorithms: Algorithms,
     claims: Claims,
     verified: Option<Verified>,
-    /// How soon missing keys may be asked for again.
+    /// The least time until missing keys may be requested again.
     min_refetch: Duration,
 }
 
 impl Bearer {
     pub(super) fn try_new(authority: &Arc<str>, config: &Jwt) -> Result<Self, InvalidKeys> {
-        // Verifying panics where no provider is installed and more than one is compiled in. It is
-        // installed once per process; that someone else was first is as good.
+        // Verifying panics if no provider is installed and more than one is compiled in. It is
+        // installed once per process; if other code was first, that is fine.
         let _ = crypto::aws_lc::DEFAULT_PROVIDER.install_default();
         let algorithms = config.algorithms.clone();
         let keys = match &config.keys {
@@ -61,7 +61,8 @@ impl Bearer {
         })
     }
 
-    /// The same with the same keys, but other claims kept. What is remembered does not hold those.
+    /// A verifier with the same keys that keeps other claims. It starts with an empty cache,
+    /// because cached identities do not have those claims.
     pub(super) fn keeping(&self, claims: Arc<[Arc<str>]>) -> Self {
         Bearer {
             authority: self.authority.clone(),
@@ -80,7 +81,7 @@ impl Bearer {
     pub(super) fn verify(&self, headers: &HeaderMap, now: Now) -> Result<Arc<Identity>, Denial> {
         let token = token(headers)?;
         let keys = self.keyring.current();
-        // Before the cache: keys that are too old vouch for nothing, remembered or not.
+        // Before the cache: with keys that are too old no token is valid, cached or not.
         if !keys.is_usable(now.moment) {
             return Err(self.unchecked(token));
         }
@@ -100,8 +101,8 @@ impl Bearer {
         Ok(identity)
     }
 
-    /// What can be said of a token without keys. One that no key could save is refused for that: its
-    /// owner need not come again.
+    /// What can be said of a token without keys. A token that no key could make valid is refused
+    /// for that reason, so that its client need not try again.
     fn unchecked(&self, token: &[u8]) -> Denial {
         let Ok(header) = decode_header(token) else { return Denial::Malformed };
         if let Err(denial) = self.check_header(&header) {
@@ -120,8 +121,8 @@ impl Bearer {
         self.claims.read(token, unix)
     }
 
-    /// The token's own `jku`, `x5u`, `jwk` and `x5c` are not looked at: a token does not say which
-    /// key to trust.
+    /// Ignores the token's own `jku`, `x5u`, `jwk` and `x5c`: a token must not choose which key is
+    /// trusted.
     fn check_header(&self, header: &Header) -> Result<(), Denial> {
         if header.crit.is_some() {
             return Err(Denial::Critical);
@@ -149,7 +150,7 @@ impl Bearer {
         Err(self.not_verified(token, kid, keys))
     }
 
-    /// None of the keys at hand verifies the token: whether another might.
+    /// No current key verifies the token. The denial says whether another key might.
     fn not_verified(&self, token: &[u8], kid: Option<&str>, keys: &KeySet) -> Denial {
         if keys.is_fixed() {
             return Denial::BadSignature;
@@ -169,7 +170,7 @@ impl Bearer {
     }
 }
 
-/// Tokens that have been verified, by digest: the table holds no credential.
+/// Verified tokens by digest, so that the table holds no credential.
 struct Verified {
     config: config::Cache,
     tokens: Cache<Digest, Seen>,
@@ -180,12 +181,12 @@ struct Seen {
     identity: Arc<Identity>,
     expires_at: u64,
     until: Moment,
-    /// Of the keys it was verified with: others have to look for themselves.
+    /// The generation of the keys that verified it. With other keys it has to be verified again.
     generation: u64,
 }
 
 impl Verified {
-    /// `None` where nothing is to be remembered.
+    /// `None` if nothing is to be cached.
     fn new(config: &config::Cache) -> Option<Self> {
         let tokens = usize::try_from(config.max_tokens.get()).unwrap_or(usize::MAX);
         (!config.ttl.is_zero())
@@ -200,7 +201,7 @@ impl Verified {
     }
 }
 
-/// SHA-256 of a token. Nobody can make two tokens that share one.
+/// SHA-256 of a token. Two tokens with the same digest cannot be constructed.
 #[derive(PartialEq, Eq, Hash)]
 struct Digest([u8; 32]);
 
@@ -212,12 +213,12 @@ impl Digest {
     }
 }
 
-/// The one bearer token of a request. Another scheme's credentials are none of ours.
+/// The one bearer token of a request. Credentials of another scheme are ignored.
 fn token(headers: &HeaderMap) -> Result<&[u8], Denial> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let Some(value) = values.next() else { return Err(Denial::Missing) };
     if values.next().is_some() {
-        // Which one would the upstream have believed?
+        // It is unknown which one the upstream would accept.
         return Err(Denial::Malformed);
     }
     let value = value.as_bytes();

@@ -1,6 +1,6 @@
-//! What a signed token must say, and the identity that is read from it.
+//! What a signed token must contain, and the identity read from it.
 //!
-//! The time checks are ours and not the JWT library's, which reads the clock itself.
+//! The time checks are our own, because the JWT library reads the clock itself.
 
 use std::sync::Arc;
 
@@ -22,10 +22,11 @@ pub(super) struct Claims {
     audience: Box<[String]>,
     leeway_seconds: u64,
     consumer: Box<str>,
-    /// The one that holds the scopes; where none is configured, the first of [`SCOPES`] there is.
+    /// The claim that holds the scopes; if none is configured, the first of [`SCOPES`] that is
+    /// present.
     scopes: Option<Box<str>>,
     role: Box<str>,
-    /// What is kept of a token besides.
+    /// Further claims that are kept.
     kept: Arc<[Arc<str>]>,
 }
 
@@ -72,14 +73,14 @@ impl Claims {
         self.identity(&claims, expires_at)
     }
 
-    /// Whether a token that expires at `expires_at` has expired: not accepted on or after that
-    /// second (RFC 7519, section 4.1.4) and the leeway.
+    /// Whether a token with this `exp` has expired: it is not accepted on or after that second (RFC
+    /// 7519, section 4.1.4), plus the leeway.
     pub(super) fn is_over(&self, expires_at: u64, unix_seconds: u64) -> bool {
         unix_seconds >= expires_at.saturating_add(self.leeway_seconds)
     }
 
-    /// Whether a token, not verified yet, does not even claim to be this issuer's. Saves a fetch of
-    /// keys for tokens that another authority of the same route will know.
+    /// Whether a token, not verified yet, does not even claim to be from this issuer. Saves a fetch
+    /// of keys for tokens of another authority of the same route.
     pub(super) fn is_foreign(&self, token: &[u8]) -> bool {
         #[derive(serde::Deserialize)]
         struct Claimed {
@@ -131,8 +132,8 @@ impl Claims {
     }
 }
 
-/// A claim by its name, or by a path of names with dots between them (`realm_access.roles`). The
-/// name itself comes first: names that are URLs have dots in them.
+/// A claim by its name, or by a path of names separated by dots (`realm_access.roles`). The whole
+/// name is tried first, because names that are URLs contain dots.
 fn find<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     if let Some(value) = claims.get(name) {
         return Some(value);
@@ -141,7 +142,7 @@ fn find<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     find(claims.get(first)?.as_object()?, rest)
 }
 
-/// The strings of a claim that is one string or a list of them; of any other type, none.
+/// The strings of a claim that is a string or a list of strings; none for any other type.
 fn words(claim: Option<&Value>) -> Vec<&str> {
     match claim {
         Some(Value::String(word)) => vec![word],
@@ -150,7 +151,7 @@ fn words(claim: Option<&Value>) -> Vec<&str> {
     }
 }
 
-/// A claim that is one value; what is empty, a list or an object names nobody.
+/// A claim with a single value. An empty one, a list or an object does not identify a consumer.
 fn text(claim: &Value) -> Option<Box<str>> {
     match claim {
         Value::String(text) if !text.is_empty() => Some(text.as_str().into()),
@@ -160,14 +161,14 @@ fn text(claim: &Value) -> Option<Box<str>> {
     }
 }
 
-/// A time claim in whole seconds, rounded down; it may be written with a fraction.
+/// A time claim in whole seconds, rounded down; its value may have a fraction.
 fn numeric_date(claims: &Map<String, Value>, name: &str) -> Result<Option<u64>, Denial> {
     let Some(value) = claims.get(name) else { return Ok(None) };
     if let Some(seconds) = value.as_u64() {
         return Ok(Some(seconds));
     }
     let seconds = value.as_f64().filter(|s| s.is_finite()).ok_or(Denial::Claims)?;
-    // `as` saturates: a time before 1970 is 0, one beyond the end of u64 is its end.
+    // `as` saturates: a time before 1970 is 0, one beyond `u64` is its maximum.
     Ok(Some(seconds as u64))
 }
 

@@ -1,49 +1,49 @@
-//! Why a caller was turned away: a code and a sentence for the client, a reason for the operator.
+//! Why a client was refused: a code and a sentence for the client, a reason for the operator.
 //!
-//! The client's part says nothing an attacker could steer by: which check failed on an unproven
-//! credential stays here, in the metric's label. The status is the request path's to choose.
+//! The client's part must not help an attacker: which check failed on an unproven credential is
+//! only in the metric's label. The request path chooses the status.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The keys that might turn a denial into a yes, if the issuer has others by now.
+/// The keys that could make a denied token valid, if the issuer has others by now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted<'a> {
-    /// Any keys that may be believed: there are none.
+    /// Any valid keys: there are none.
     Any,
     /// A set that holds this key id.
     Named(&'a str),
-    /// A set other than this generation, with which the token does not verify. The issuer may have
-    /// replaced a key and kept its id, which the token names if it names one.
+    /// A set other than this generation, whose keys do not verify the token. The issuer may have
+    /// replaced a key and kept its id. `kid` is the id that the token names, if any.
     Other { generation: u64, kid: Option<&'a str> },
 }
 
-/// What was wrong with the credentials.
+/// What is wrong with the credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Denial {
-    /// None were presented in the place this route looks at.
+    /// There are none where this route expects them.
     Missing,
-    /// Presented twice, too long, not a JWT, or with an algorithm nobody knows.
+    /// They occur twice, are too long, not a JWT, or use an unknown algorithm.
     Malformed,
-    /// The token names an algorithm that is not allowed, or not this key's.
+    /// The token names an algorithm that is not allowed, or does not fit its key.
     Algorithm,
-    /// The token demands extensions (`crit`, RFC 7515, section 4.1.11); none is understood.
+    /// The token requires extensions (`crit`, RFC 7515, section 4.1.11); none is supported.
     Critical,
-    /// The token names a key that is not in the set. Worth one more fetch of it.
+    /// The token names a key that is not in the set. Worth fetching the set once more.
     UnknownKey {
         authority: Arc<str>,
         kid: Box<str>,
     },
-    /// No key that the token may have been signed with verifies it, and there will be no other.
+    /// No key that the token may be signed with verifies it, and no other keys will come.
     BadSignature,
-    /// The same, but the keys are those of a key set. Worth one more fetch of it: an issuer may keep
-    /// the id of a key that it replaces.
+    /// The same, but with keys from a key set. Worth fetching the set once more: an issuer may
+    /// replace a key and keep its id.
     NotVerified {
         authority: Arc<str>,
         kid: Option<Box<str>>,
         generation: u64,
     },
-    /// Signed, but the claims are not of the types RFC 7519 gives them, or `exp` is absent.
+    /// The signature is valid, but claims are not of the types of RFC 7519, or `exp` is absent.
     Claims,
     Expired,
     NotYetValid,
@@ -51,10 +51,10 @@ pub enum Denial {
     Audience,
     /// The consumer's claim is absent or cannot be a header value.
     Consumer,
-    /// No keys were ever fetched, or the last good ones are too old to be believed.
+    /// No keys were ever fetched, or the last good ones are too old.
     KeysUnavailable {
         authority: Arc<str>,
-        /// When a request may have them fetched again.
+        /// When a request may trigger another fetch.
         retry_after: Duration,
     },
     UnknownApiKey,
@@ -71,7 +71,7 @@ impl Denial {
         self.told().1
     }
 
-    /// The exact reason, as a metric label or in a log line of the operator's.
+    /// The exact reason, for a metric label or the operator's log.
     pub fn reason(&self) -> &'static str {
         match self {
             Denial::Missing => "missing",
@@ -115,8 +115,8 @@ impl Denial {
         }
     }
 
-    /// Where several authorities denied: how much this one tells. One that a fetch may still turn
-    /// into a yes comes first; that one of them saw no credentials says least.
+    /// How much this denial says, to choose among those of several authorities. One that a fetch
+    /// may still overturn comes first; missing credentials say least.
     pub(super) fn weight(&self) -> u8 {
         if self.wanted_keys().is_some() {
             return 2;
@@ -124,8 +124,8 @@ impl Denial {
         u8::from(*self != Denial::Missing)
     }
 
-    /// What the client is told. Expiry is only ever found on a token whose signature holds, so
-    /// saying so helps its owner and nobody else.
+    /// What the client is told. Only a token with a valid signature can be reported as expired, so
+    /// this tells only its owner.
     fn told(&self) -> (&'static str, &'static str) {
         match self {
             Denial::Missing => {
@@ -151,7 +151,7 @@ impl Denial {
     }
 }
 
-/// The caller is known and may not.
+/// The client is authenticated, but not authorized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forbidden {
     Scopes,
@@ -176,10 +176,10 @@ impl Forbidden {
     }
 }
 
-/// A route's answer to a request it does not let in.
+/// Why a route refuses a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// 401; 503 where it is [`Denial::KeysUnavailable`], which is not the caller's fault.
+    /// 401; or 503 for [`Denial::KeysUnavailable`], which is not the client's fault.
     Unauthenticated(Denial),
     /// 403.
     Forbidden(Forbidden),
@@ -207,7 +207,7 @@ impl Refusal {
         }
     }
 
-    /// When the same credentials may be good enough; known only where they could not be checked.
+    /// When to retry with the same credentials; known only if they could not be checked.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Refusal::Unauthenticated(Denial::KeysUnavailable { retry_after, .. }) => {

@@ -1,4 +1,4 @@
-//! Fuzz targets for tokens and key sets: nothing is believed that was not signed.
+//! Fuzz targets for tokens and key sets: only signed tokens are accepted.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,12 +20,12 @@ use crate::time::Moment;
 const SECRET: &str = "a secret that is known to these lines alone";
 const ISSUER: &str = "issuer";
 const LEEWAY: u64 = 60;
-/// The time is always this.
+/// The time, in all runs.
 const UNIX: u64 = 1_800_000_000;
-/// Between the parts of an input.
+/// Separates the parts of an input.
 const NEXT: u8 = b'\n';
 
-/// Credentials. First as they are, then, as a header, a line end and claims, signed.
+/// Credentials: first as they are; then, as a header, a line end and claims, signed.
 ///
 /// A token is accepted only with the right signature, of this issuer, and in its time.
 pub fn token(input: &[u8]) {
@@ -52,8 +52,8 @@ pub fn token(input: &[u8]) {
     }
 }
 
-/// A key set as an issuer publishes it. What can be used is used, and no token without a signature is
-/// accepted because of it.
+/// A key set as an issuer publishes it. Usable keys are used, and none of them makes an unsigned
+/// token valid.
 pub fn jwks(input: &[u8]) {
     let verifier = bearer(json!({
         "issuer": ISSUER, "algorithms": ["RS256", "PS384", "ES256", "ES384", "EdDSA"],
@@ -64,9 +64,9 @@ pub fn jwks(input: &[u8]) {
         assert!(verifier.keyring.is_empty(), "refused, and something of it is used");
         return;
     };
-    // What is not looked at need not even be text.
+    // Values that are not read need not even be text.
     let Ok(document) = serde_json::from_slice::<Value>(input) else { return };
-    // Serde takes a list of a structure's fields for the structure.
+    // Serde also accepts a list of a structure's fields in place of the structure.
     let entries = document.get("keys").or_else(|| document.get(0));
     let entries = entries.and_then(Value::as_array).expect("a key set has keys");
     assert_eq!(published.usable + published.skipped, entries.len());
@@ -108,7 +108,7 @@ fn key() -> hmac::Key {
     hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes())
 }
 
-/// By a second reader of RFC 7515.
+/// Whether the token is signed, according to an independent reader of RFC 7515.
 fn is_signed(token: &[u8]) -> bool {
     let token = token.trim_ascii();
     let Some(dot) = token.iter().rposition(|byte| *byte == b'.') else { return false };
@@ -119,7 +119,7 @@ fn is_signed(token: &[u8]) -> bool {
 fn check_accepted(header: &[u8], claims: &[u8], identity: &Identity) {
     let object = |text| serde_json::from_slice::<Value>(text).expect("a part that is read is JSON");
     let (header, claims) = (object(header), object(claims));
-    // Serde takes a list of a structure's fields for the structure.
+    // Serde also accepts a list of a structure's fields in place of the structure.
     if header.is_object() {
         assert_eq!(header["alg"], "HS256");
         assert!(header["crit"].is_null(), "what is critical is not understood");

@@ -1,4 +1,4 @@
-//! A route's `auth:`, compiled: whom it lets in, and what it tells those it does not.
+//! A route's `auth:`, compiled: which clients it admits, and how it refuses others.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::identity::Identity;
 use super::requirement::{Prefix, Requirement, Scope, ScopesMatch};
 use super::verifier::Verifier;
 
-/// Stands before one route.
+/// Authenticates and authorizes the requests of one route.
 #[derive(Debug)]
 pub struct Guard {
     verifiers: Box<[Arc<Verifier>]>,
@@ -30,10 +30,10 @@ pub struct UnknownAuthority {
 }
 
 impl Guard {
-    /// `find` knows the verifiers by name.
+    /// `find` looks up verifiers by name.
     ///
     /// # Errors
-    /// For the first name it does not know.
+    /// [`UnknownAuthority`], for the first name that `find` does not know.
     pub fn try_new(
         config: &Requirement,
         find: impl Fn(&str) -> Option<Arc<Verifier>>,
@@ -61,11 +61,11 @@ impl Guard {
         })
     }
 
-    /// Whether the request may pass, and as whom; `None` where the path is open to all and
-    /// credentials are not looked at. `path` must be canonical.
+    /// Whether the request may pass, and with which identity; `None` if the path is open and
+    /// credentials are not checked. `path` must be canonical.
     ///
     /// # Errors
-    /// The [`Refusal`]. Where it has [`Refusal::wanted_keys`], the caller may have them fetched and
+    /// The [`Refusal`]. If it has [`Refusal::wanted_keys`], the caller may have them fetched and
     /// check once more.
     pub fn check(
         &self,
@@ -81,10 +81,11 @@ impl Guard {
         Ok(Some(identity))
     }
 
-    /// The first authority that vouches for the caller decides who it is.
+    /// Authenticates a request. The first authority that accepts the credentials decides the
+    /// identity.
     ///
     /// # Errors
-    /// The most telling denial, if none does.
+    /// The most telling denial, if no authority accepts them.
     pub fn authenticate(&self, headers: &HeaderMap, now: Now) -> Result<Arc<Identity>, Denial> {
         let mut told = Denial::Missing;
         for verifier in &self.verifiers {
@@ -97,8 +98,10 @@ impl Guard {
         Err(told)
     }
 
+    /// Checks that a client has the route's scopes and role.
+    ///
     /// # Errors
-    /// What the caller lacks.
+    /// What the client lacks.
     pub fn authorize(&self, identity: &Identity) -> Result<(), Forbidden> {
         let mut scopes = self.scopes.iter().map(|scope| identity.has_scope(scope.as_str()));
         let enough = match self.scopes_match {
@@ -114,23 +117,24 @@ impl Guard {
         Ok(())
     }
 
-    /// Whether `path`, canonical, needs no credentials.
+    /// Whether the canonical `path` needs no credentials.
     pub fn is_anonymous(&self, path: &str) -> bool {
         self.anonymous.iter().any(|prefix| prefix.covers(path))
     }
 
-    /// The request headers the upstream must not see, on open paths too; none where the route
+    /// The request headers to hide from the upstream, on open paths too; empty if the route
     /// forwards credentials.
     pub fn credential_headers(&self) -> &[HeaderName] {
         &self.stripped
     }
 
-    /// The `WWW-Authenticate` of a refusal. A 401 always has one (RFC 9110, section 11.6.1); a 403
-    /// only where tokens are taken (RFC 6750, section 3.1); a 503 asks for no other credentials.
+    /// The `WWW-Authenticate` field for a refusal. A 401 always has one (RFC 9110, section 11.6.1),
+    /// a 403 only if tokens are accepted (RFC 6750, section 3.1), and a 503 none, because other
+    /// credentials would not help.
     pub fn challenge(&self, refusal: &Refusal) -> Option<&HeaderValue> {
         match refusal {
             Refusal::Unauthenticated(Denial::KeysUnavailable { .. }) => None,
-            // Nothing is wrong with credentials that were not there.
+            // Missing credentials are not invalid ones.
             Refusal::Unauthenticated(Denial::Missing) => Some(&self.challenges.plain),
             Refusal::Unauthenticated(_) => Some(&self.challenges.invalid),
             Refusal::Forbidden(_) => self.challenges.insufficient.as_ref(),
@@ -161,7 +165,7 @@ impl Challenges {
     }
 }
 
-/// One challenge per scheme and header; `error` is said of tokens only.
+/// One challenge per scheme and header; `error` is added for tokens only.
 fn challenge(verifiers: &[Arc<Verifier>], error: &str) -> HeaderValue {
     let mut challenges: Vec<String> = Vec::new();
     for verifier in verifiers {
@@ -187,7 +191,7 @@ mod tests {
 
     const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-    /// Two authorities, `accounts` (tokens) and `partners` (keys), before one route.
+    /// A route with two authorities, `accounts` (tokens) and `partners` (keys).
     fn guard(requirement: &str) -> Guard {
         let requirement = serde_yaml::from_str(requirement).expect("a requirement");
         Guard::try_new(&requirement, find).expect("known authorities")

@@ -1,7 +1,7 @@
-//! Whom a request speaks for, once that has been proven.
+//! The verified identity behind a request.
 //!
-//! A consumer's name becomes a header of the upstream request and the key of rate limits, so it is
-//! checked here, once, to be one that arrives everywhere as it was written.
+//! A consumer's name becomes a header of the upstream request and the key of rate limits. So it is
+//! checked here, once, to be a name that stays the same everywhere.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use http::HeaderValue;
 use serde::de::{self, Deserialize, Deserializer};
 
-/// A verified caller. Shared by every request that presents the same credential.
+/// A verified client. Shared by all requests with the same credential.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Identity {
     pub(super) authority: Arc<str>,
@@ -22,12 +22,12 @@ pub struct Identity {
     pub(super) claims: KeptClaims,
 }
 
-/// Those claims of a verified token that somebody has asked to be kept, by their names there.
+/// The claims of a verified token that some route needs, by their names in the token.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeptClaims(Box<[(Arc<str>, Box<str>)]>);
 
 impl KeptClaims {
-    /// Its text; `None` if the token has no such claim, or it was not asked for.
+    /// The claim's text; `None` if the token does not have it, or it is not kept.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(kept, _)| **kept == *name).map(|(_, text)| &**text)
     }
@@ -40,8 +40,8 @@ impl FromIterator<(Arc<str>, Box<str>)> for KeptClaims {
 }
 
 impl Identity {
-    /// The entry of `auth:` that vouches for this caller. Two authorities may use one name for two
-    /// callers, so a key made of the consumer alone is only unique within its authority.
+    /// The entry of `auth:` that accepted the credentials. Two authorities may use one name for two
+    /// clients, so a consumer's name is only unique within its authority.
     pub fn authority(&self) -> &str {
         &self.authority
     }
@@ -50,7 +50,7 @@ impl Identity {
         self.consumer.as_str()
     }
 
-    /// The consumer as a header value, made once so that a request need not.
+    /// The consumer as a header value, made once and not for every request.
     pub fn consumer_header(&self) -> &HeaderValue {
         &self.header
     }
@@ -63,7 +63,7 @@ impl Identity {
         self.roles.iter().any(|held| **held == *role)
     }
 
-    /// None for an API key.
+    /// Empty for an API key.
     pub fn claims(&self) -> &KeptClaims {
         &self.claims
     }
@@ -74,8 +74,8 @@ impl Identity {
     }
 }
 
-/// A name that is the same text wherever it arrives as a header: 1 to 256 visible ASCII characters,
-/// with spaces only between them (a receiver trims the ends, and `acme ` would become `acme`).
+/// A name that stays the same wherever it arrives as a header: 1 to 256 visible ASCII characters,
+/// with spaces only in between (receivers trim the ends, so `acme ` would become `acme`).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Consumer(Box<str>);
 
@@ -84,8 +84,8 @@ impl Consumer {
         &self.0
     }
 
-    /// Cannot fail: every accepted name is a subset of what a header value may hold. An error type
-    /// is kept so that no panic stands in for that reasoning.
+    /// Never fails, because every accepted name is a valid header value. It returns an error type
+    /// so that no panic depends on that reasoning.
     pub(super) fn to_header(&self) -> Result<HeaderValue, http::header::InvalidHeaderValue> {
         HeaderValue::from_str(&self.0)
     }

@@ -1,6 +1,6 @@
-//! The current key set of one issuer, swapped whole when a new one is published.
+//! The current key set of one issuer, replaced as a whole when a new one is published.
 //!
-//! Requests read it without a lock. Whoever fetches the document publishes it here.
+//! Requests read it without a lock. The task that fetches the document publishes it here.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,20 +11,20 @@ use super::config::Algorithms;
 use super::keys::{InvalidKeys, KeySet};
 use crate::time::Moment;
 
-/// An issuer's keys. Before the first publication there are none and nothing verifies.
+/// An issuer's keys. Before the first publication there are none, and no token is valid.
 pub struct Keyring {
     current: ArcSwap<KeySet>,
     algorithms: Algorithms,
 }
 
-/// What a publication came to.
+/// The result of a publication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Published {
-    /// Keys that verify.
+    /// Keys that can verify tokens.
     pub usable: usize,
-    /// Entries of the document passed over.
+    /// Entries of the document that were skipped.
     pub skipped: usize,
-    /// Whether the keys differ from those before. If so, every token is verified again.
+    /// Whether the keys differ from the ones before. If so, all tokens are verified again.
     pub changed: bool,
 }
 
@@ -37,12 +37,12 @@ impl Keyring {
         self.current.load()
     }
 
-    /// Puts the keys of `document` in place, to be believed for `lifetime` from `now`. For one
-    /// publisher at a time.
+    /// Replaces the keys by those of `document`, which are valid for `lifetime` from `now`. To be
+    /// called by one publisher at a time.
     ///
     /// # Errors
-    /// When the document is not a key set or no key in it can be used. The keys before stay, and
-    /// are believed no longer than they were.
+    /// The document is not a key set, or contains no usable key. The keys before remain, and are
+    /// valid for no longer than they were.
     pub fn publish(
         &self,
         document: &[u8],
@@ -55,7 +55,7 @@ impl Keyring {
             KeySet::from_document(document, &self.algorithms, next, now + lifetime)?;
         let changed = !keys.equals(&before);
         if !changed {
-            // The same keys: what they verified stays verified.
+            // With the same keys, verified tokens stay valid.
             keys.generation = before.generation;
         }
         let usable = keys.len();
@@ -67,12 +67,12 @@ impl Keyring {
         self.current.load().contains(kid)
     }
 
-    /// Which set there is: another number means that the keys have changed.
+    /// The number of the current set. It changes whenever the keys do.
     pub fn generation(&self) -> u64 {
         self.current.load().generation
     }
 
-    /// How many keys there are, believed or not.
+    /// The number of keys, valid or too old.
     pub fn len(&self) -> usize {
         self.current.load().len()
     }

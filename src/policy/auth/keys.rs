@@ -1,4 +1,4 @@
-//! Verification keys: made from configuration or from a key-set document, chosen for a token.
+//! Verification keys: made from configuration or from a key set, and selected for a token.
 //!
 //! A key is bound to the algorithms it may be used with, so a token cannot choose how its own
 //! signature is checked.
@@ -17,12 +17,12 @@ use crate::units::Secret;
 /// A modulus of 2048 bits has this many bytes.
 const RSA_MIN_BYTES: usize = 256;
 
-/// Keys tried for one token at most. Where a token names none, each key of its algorithm may have
-/// signed it (RFC 7515, section 4.1.4); each costs a verification, of 20 to 200 µs, and a client that sends
-/// garbage makes us pay for all of them.
+/// The most keys that are tried for one token. If a token names none, each key of its algorithm may
+/// have signed it (RFC 7515, section 4.1.4). Each try costs a verification of 20 to 200 µs, which a
+/// client could cause with garbage.
 pub(super) const MAX_CANDIDATES: usize = 8;
 
-/// Keys that cannot be used, or none that can: the remedy, never the key.
+/// Why keys cannot be used, or none of them can. Names the remedy, never the key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidKeys(pub(super) String);
@@ -30,10 +30,11 @@ pub struct InvalidKeys(pub(super) String);
 /// The keys of one issuer at one time.
 pub(super) struct KeySet {
     keys: Vec<Key>,
-    /// Told apart from every other set of the same issuer; 0 is the empty one before any fetch.
+    /// Differs from that of every other set of the same issuer; 0 is the empty set before any
+    /// fetch.
     pub(super) generation: u64,
     good_until: Moment,
-    /// A key given in the file is the only one there is, whatever a token calls it.
+    /// Whether the key matches any key id: a key in the configuration file is the only one.
     any_kid: bool,
 }
 
@@ -44,7 +45,7 @@ pub(super) struct Key {
 }
 
 impl KeySet {
-    /// Nothing yet: never usable.
+    /// No keys yet: never usable.
     pub(super) fn empty() -> Self {
         KeySet { keys: Vec::new(), generation: 0, good_until: Moment::ZERO, any_kid: false }
     }
@@ -55,8 +56,10 @@ impl KeySet {
         KeySet::fixed(key)
     }
 
+    /// The key of a PEM.
+    ///
     /// # Errors
-    /// When the PEM does not parse, the key is too short, or none of `algorithms` fits it.
+    /// The PEM does not parse, the key is too short, or none of `algorithms` fits it.
     pub(super) fn from_pem(pem: &Pem, algorithms: &Algorithms) -> Result<Self, InvalidKeys> {
         let pem = pem.as_bytes();
         let decoding = DecodingKey::from_rsa_pem(pem)
@@ -72,12 +75,12 @@ impl KeySet {
         Ok(KeySet::fixed(Key { kid: None, algorithms: algorithms.iter().collect(), decoding }))
     }
 
-    /// A key-set document (RFC 7517, section 5). Entries that are not for verifying, of unknown
-    /// types, damaged, or for other algorithms are passed over, as the RFC asks; the second value
-    /// counts them.
+    /// A key set (RFC 7517, section 5). Entries that are not for verifying, of unknown types,
+    /// damaged, or for other algorithms are skipped, as the RFC requires; the second value counts
+    /// them.
     ///
     /// # Errors
-    /// When the document is not a key set or holds no key that can be used.
+    /// The document is not a key set, or contains no usable key.
     pub(super) fn from_document(
         document: &[u8],
         algorithms: &Algorithms,
@@ -122,8 +125,8 @@ impl KeySet {
         self.len() == other.len() && self.keys.iter().all(|key| other.keys.contains(key))
     }
 
-    /// The keys that may have signed a token which names `kid`, or none: those of its name and
-    /// algorithm, at most [`MAX_CANDIDATES`].
+    /// The keys that may have signed a token with this `kid`, or without one: those with that id
+    /// and algorithm, at most [`MAX_CANDIDATES`].
     pub(super) fn candidates(
         &self,
         kid: Option<&str>,
@@ -137,7 +140,7 @@ impl KeySet {
             .take(MAX_CANDIDATES)
     }
 
-    /// Whether these keys were given in the file, and will not change.
+    /// Whether the keys come from the configuration file, and so never change.
     pub(super) fn is_fixed(&self) -> bool {
         self.any_kid
     }
@@ -164,7 +167,7 @@ impl Key {
                 | AlgorithmParameters::EllipticCurve(_)
                 | AlgorithmParameters::OctetKeyPair(_)
         ) {
-            // `oct` too: a secret has no place in a public document.
+            // This refuses `oct` too: a secret must not be in a public document.
             return None;
         }
         let decoding = DecodingKey::from_jwk(jwk).ok()?;
@@ -206,7 +209,7 @@ impl PartialEq for Key {
     }
 }
 
-/// The algorithms a public key can verify; `None` if it is damaged or too short to be trusted.
+/// The algorithms that a public key can verify; `None` if it is damaged or too short.
 fn usable_with(key: &DecodingKey) -> Option<&'static [Algorithm]> {
     use Algorithm::{ES256, ES384, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
 
@@ -219,7 +222,7 @@ fn usable_with(key: &DecodingKey) -> Option<&'static [Algorithm]> {
     };
     match key.family() {
         AlgorithmFamily::Rsa => {
-            // The exact bound is the verifier's own; this one gives an early, named error.
+            // The verifier enforces the exact bound; this one gives an early error with a name.
             let significant = bytes.iter().skip_while(|b| **b == 0).count();
             (significant >= RSA_MIN_BYTES)
                 .then_some(&[RS256, RS384, RS512, PS256, PS384, PS512][..])

@@ -1,12 +1,12 @@
-//! Authentication: who a request speaks for, and whether that is enough for its route.
+//! Authentication and authorization: the identity behind a request, and whether its route admits
+//! it.
 //!
 //! A [`Verifier`] is one entry of the file's `auth:` section, compiled: it turns the headers of a
-//! request into an [`Identity`] or a [`Denial`]. A [`Guard`] is one route's `auth:`: which verifiers
-//! it accepts, the scopes and the role it asks for, and the paths it leaves open.
+//! request into an [`Identity`] or a [`Denial`]. A [`Guard`] is one route's `auth:`: which
+//! verifiers it accepts, the scopes and the role it requires, and the paths it leaves open.
 //!
-//! Everything here is a decision on values handed in. Fetching a key set over HTTP is
-//! `runtime::jwks`, which publishes into a [`Keyring`]; writing the 401, 403 or 503 is the request
-//! path's.
+//! Everything here decides on values that are passed in. `runtime::jwks` fetches key sets over HTTP
+//! and publishes them into a [`Keyring`]; the request path writes the 401, 403 or 503.
 
 mod api_key;
 mod bearer;
@@ -37,8 +37,8 @@ pub use verifier::Verifier;
 
 use crate::time::Moment;
 
-/// The two clocks a verification needs, read once by the caller. Tokens speak wall-clock time; the
-/// bounds that are ours (cache, stale keys) run on the monotonic one, which nobody can step.
+/// The two clocks that verification needs, read once by the caller. Tokens use wall-clock time. Our
+/// own bounds (cache, stale keys) use the monotonic clock, which is never set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Now {
     /// Seconds since 1970-01-01 UTC, as in `exp` and `nbf` (RFC 7519, section 2, NumericDate).

@@ -1,17 +1,17 @@
-//! How often strangers may make us fetch a key set.
+//! How often unauthenticated clients may cause a fetch of a key set.
 //!
-//! A key id that is not in the set, or a signature that no key of that id verifies, is either a
-//! rotation, which must be followed at once, or noise, which must not become a flood at the issuer. A
-//! few fetches are let through at once and then one per
-//! interval; an id that was asked for in vain is not asked for again within the interval, so old
-//! tokens that outlive a rotation do not use up what the next rotation needs.
+//! A key id that is not in the set, or a signature that no key of that id verifies, means either a
+//! rotation, which must be followed at once, or noise, which must not flood the issuer. A few
+//! fetches are allowed at once, and then one per interval. An id whose fetch did not help is not
+//! fetched again within the interval, so that old tokens that outlive a rotation do not use up the
+//! fetches that the next one needs.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::time::Moment;
 
-/// Fetches at once after a quiet time.
+/// Fetches allowed at once after a quiet time.
 const BURST: u32 = 4;
 /// Key ids remembered; the oldest is forgotten first.
 const REMEMBERED: usize = 64;
@@ -21,18 +21,18 @@ const REMEMBERED: usize = 64;
 pub struct Refetch {
     interval: Duration,
     left: u32,
-    /// When the last token was added back.
+    /// When a fetch was last added back.
     filled: Moment,
     asked: VecDeque<(Box<str>, Moment)>,
 }
 
 impl Refetch {
-    /// At most a few at once, then one per `interval`.
+    /// Allows a few fetches at once, then one per `interval`.
     pub fn new(interval: Duration) -> Self {
         Refetch { interval, left: BURST, filled: Moment::ZERO, asked: VecDeque::new() }
     }
 
-    /// Whether to fetch for `kid` now; if so, it is counted.
+    /// Whether to fetch for `kid` now; if so, the fetch is counted.
     pub fn admit(&mut self, kid: &str, now: Moment) -> bool {
         self.asked.retain(|(_, at)| now.since(*at) < self.interval);
         if self.asked.iter().any(|(asked, _)| **asked == *kid) {
@@ -48,12 +48,13 @@ impl Refetch {
         true
     }
 
-    /// A fetch brought other keys: the ids that `are_there` now were not asked for in vain.
+    /// A fetch brought other keys. Ids for which `are_there` is true no longer count as asked in
+    /// vain.
     pub fn answered(&mut self, are_there: impl Fn(&str) -> bool) {
         self.asked.retain(|(kid, _)| !are_there(kid));
     }
 
-    /// The fetch failed: nobody was answered, so the same ids may ask again.
+    /// The fetch failed, so the same ids may be asked for again.
     pub fn forget(&mut self) {
         self.asked.clear();
     }

@@ -1,15 +1,15 @@
-//! A route's `auth:` as the operator writes it: whom it lets in. Compiled into a `Guard`.
+//! A route's `auth:` as the operator configures it, compiled into a `Guard`.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 
-/// What a route asks of its callers.
+/// What a route requires of its clients.
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Requirement {
-    /// The entries of `auth:` that may vouch for a caller; any one of them will do.
+    /// The entries of `auth:` whose credentials are accepted; any one of them is enough.
     pub require: Authorities,
     #[serde(default)]
     pub scopes: Vec<Scope>,
@@ -20,12 +20,12 @@ pub struct Requirement {
     /// Paths that need no credentials.
     #[serde(default)]
     pub anonymous: Vec<Prefix>,
-    /// Whether the upstream sees the credentials too.
+    /// Whether the upstream gets the credentials too.
     #[serde(default)]
     pub forward_credentials: bool,
 }
 
-/// How many of the route's scopes a caller must hold.
+/// How many of the route's scopes a client must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ScopesMatch {
@@ -34,7 +34,7 @@ pub enum ScopesMatch {
     Any,
 }
 
-/// Names of authorities: one, or a list; in the order they are asked.
+/// Names of authorities: one, or a list, in the order they are tried.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Authorities(Vec<String>);
 
@@ -78,7 +78,7 @@ impl<'de> Deserialize<'de> for Authorities {
     }
 }
 
-/// A scope as RFC 6749, section 3.3, allows it: visible ASCII without space, `"` and `\`.
+/// A scope as in RFC 6749, section 3.3: visible ASCII without space, `"` and `\`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scope(String);
 
@@ -109,12 +109,12 @@ impl<'de> Deserialize<'de> for Scope {
 }
 
 /// A path and everything below it, by whole segments: `/health` covers `/health` and `/health/db`,
-/// not `/healthX`.
+/// but not `/healthX`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prefix(Box<str>);
 
 impl Prefix {
-    /// `path` must be canonical: what is compared here is what is forwarded.
+    /// `path` must be canonical, so that the path compared is the path forwarded.
     pub fn covers(&self, path: &str) -> bool {
         path.strip_prefix(&*self.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }

@@ -1,4 +1,4 @@
-//! For tests: keys of every kind, tokens signed with them, and the shortest way to a verifier.
+//! Test helpers: keys of every kind, tokens signed with them, and verifiers.
 #![allow(clippy::unwrap_used, reason = "a test that cannot make its keys has failed")]
 
 use std::sync::{Arc, LazyLock};
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::{Config, Denial, Identity, Now, Verifier};
 use crate::time::Moment;
 
-/// The wall clock of every test, unless it says otherwise.
+/// The wall clock of every test, unless stated otherwise.
 pub const TODAY: u64 = 1_800_000_000;
 
 pub static RSA: LazyLock<Signer> = LazyLock::new(|| rsa("rsa-1"));
@@ -29,7 +29,7 @@ pub static P384: LazyLock<Signer> =
     LazyLock::new(|| ec(&ECDSA_P384_SHA384_FIXED_SIGNING, Algorithm::ES384));
 pub static ED25519: LazyLock<Signer> = LazyLock::new(ed);
 
-/// A private key and what others may know of it.
+/// A private key and its public part.
 pub struct Signer {
     pub key: EncodingKey,
     pub public_pem: String,
@@ -64,12 +64,12 @@ pub fn document(keys: &[Value]) -> Vec<u8> {
     serde_json::to_vec(&json!({ "keys": keys })).unwrap()
 }
 
-/// Claims that pass everywhere: of `auth-service`, good for an hour.
+/// Claims that every verifier here accepts: from `auth-service`, valid for an hour.
 pub fn claims() -> Value {
     json!({"iss": "auth-service", "sub": "ada", "exp": TODAY + 3600})
 }
 
-/// [`claims`] with some of them replaced, or with `null` removed.
+/// [`claims`] with some of them replaced, or removed by `null`.
 pub fn claims_with(changes: Value) -> Value {
     let mut claims = claims();
     for (name, value) in changes.as_object().unwrap() {
@@ -86,7 +86,8 @@ pub fn config(yaml: &str) -> Config {
     try_config(yaml).unwrap()
 }
 
-/// By way of JSON: serde_yaml by itself takes enums as tags, the product's loader as maps.
+/// By way of JSON, because serde_yaml on its own reads enums as tags, while the gateway's loader
+/// reads them as maps.
 pub fn try_config(yaml: &str) -> Result<Config, String> {
     let value: Value = serde_yaml::from_str(yaml).unwrap();
     serde_json::from_value(value).map_err(|error| error.to_string())
@@ -116,7 +117,7 @@ pub fn bearer(token: &str) -> HeaderMap {
     headers(&[("authorization", &format!("Bearer {token}"))])
 }
 
-/// Accepts what `signer` signs, by its PEM; `more` is further YAML of the `jwt` map.
+/// A verifier of tokens signed by `signer`, by its PEM; `more` is further YAML of the `jwt` map.
 pub fn by_pem(signer: &Signer, more: &str) -> Verifier {
     let pem = serde_json::to_string(&signer.public_pem).unwrap();
     let algorithm = signer.algorithm;
@@ -125,7 +126,7 @@ pub fn by_pem(signer: &Signer, more: &str) -> Verifier {
     ))
 }
 
-/// What `verifier` makes of a token at the start of time.
+/// The result of `verifier` for a token at the start of time.
 pub fn verify(verifier: &Verifier, token: &str) -> Result<Arc<Identity>, Denial> {
     verifier.verify(&bearer(token), now(0))
 }
@@ -174,7 +175,7 @@ fn pem(label: &str, der: &[u8]) -> String {
     format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
 }
 
-/// Base64url without padding, as the parts of a token are written.
+/// Base64url without padding, as in the parts of a token.
 pub fn base64url(bytes: &[u8]) -> String {
     base64(bytes, b"-_", false)
 }

@@ -15,8 +15,8 @@ use super::identity::Identity;
 use super::keyring::Keyring;
 use super::keys::InvalidKeys;
 
-/// Turns a request's headers into an identity. Keep it over a reload while its configuration is the
-/// same: it holds the fetched keys and the verified tokens.
+/// Turns a request's headers into an identity. A reload keeps it while its configuration is
+/// unchanged, because it holds the fetched keys and the verified tokens.
 pub struct Verifier {
     authority: Arc<str>,
     scheme: Scheme,
@@ -32,8 +32,8 @@ impl Verifier {
     /// `authority` is the entry's name.
     ///
     /// # Errors
-    /// When the keys in the configuration cannot be used; the message names the remedy and belongs
-    /// to `auth.<authority>`.
+    /// The keys in the configuration cannot be used. The message names the remedy and belongs to
+    /// `auth.<authority>`.
     pub fn try_new(authority: &str, config: &Config) -> Result<Self, InvalidKeys> {
         let authority: Arc<str> = authority.into();
         let mut jwks = None;
@@ -49,7 +49,7 @@ impl Verifier {
         Ok(Verifier { authority, scheme, jwks })
     }
 
-    /// The same with the same keys, but with `claims` kept in the identities that it makes of tokens.
+    /// A verifier with the same keys that keeps `claims` of tokens in the identities.
     #[must_use]
     pub fn keeping(&self, claims: Arc<[Arc<str>]>) -> Self {
         let scheme = match &self.scheme {
@@ -59,7 +59,7 @@ impl Verifier {
         Verifier { authority: self.authority.clone(), scheme, jwks: self.jwks.clone() }
     }
 
-    /// What `keeping` was told.
+    /// The claims that are kept; see [`Verifier::keeping`].
     pub fn kept_claims(&self) -> &[Arc<str>] {
         match &self.scheme {
             Scheme::Bearer(bearer) => bearer.kept_claims(),
@@ -71,10 +71,10 @@ impl Verifier {
         &self.authority
     }
 
-    /// Who the request speaks for. Allocates only for a token not seen before.
+    /// The identity behind a request. Allocates only for a token not seen before.
     ///
     /// # Errors
-    /// A [`Denial`]; one with [`Denial::wanted_keys`] may be asked again after a fetch.
+    /// A [`Denial`]. If it has [`Denial::wanted_keys`], try again after a fetch.
     pub fn verify(&self, headers: &HeaderMap, now: Now) -> Result<Arc<Identity>, Denial> {
         match &self.scheme {
             Scheme::Bearer(bearer) => bearer.verify(headers, now),
@@ -82,7 +82,7 @@ impl Verifier {
         }
     }
 
-    /// The key set to fetch and where to publish it, if that is where the keys come from.
+    /// The key set to fetch and where to publish it, if the keys come from one.
     pub fn remote_keys(&self) -> Option<(&Jwks, &Arc<Keyring>)> {
         match &self.scheme {
             Scheme::Bearer(bearer) => self.jwks.as_ref().map(|jwks| (jwks, &bearer.keyring)),
@@ -90,7 +90,7 @@ impl Verifier {
         }
     }
 
-    /// The header the credentials are in.
+    /// The header that holds the credentials.
     pub fn credential_header(&self) -> &HeaderName {
         match &self.scheme {
             Scheme::Bearer(_) => &AUTHORIZATION,
@@ -103,7 +103,7 @@ impl Verifier {
     }
 }
 
-/// The name only: everything else is a key or derived from one.
+/// Prints the name only: everything else is a key or derived from one.
 impl fmt::Debug for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Verifier").field("authority", &self.authority).finish_non_exhaustive()

@@ -1,28 +1,28 @@
-//! What people are told of a circuit: that it opened, and why; that it closed, and after how long.
+//! The changes of a circuit that are reported: that it opened, and why; that it closed, and after
+//! how long.
 //!
-//! A circuit whose trial fails stays open, as far as they are concerned: one that is open for hours
-//! says so once.
+//! A failed trial is not reported as a change: a circuit that is open for hours is reported once.
 
 use std::time::Duration;
 
 use super::window::Count;
 use crate::time::Moment;
 
-/// At most so many wait to be fetched; older ones are forgotten.
+/// The most changes that wait to be fetched; older ones are dropped.
 const KEPT: usize = 8;
 
-/// A change of a circuit that decides by itself.
+/// A change that the circuit made by itself, not by an operator's order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     Opened {
         why: Why,
-        /// Until the first trial.
+        /// The time until the first trial.
         for_now: Duration,
     },
     Closed {
-        /// Since it opened.
+        /// The time since it opened.
         after: Duration,
-        /// Trials that failed meanwhile.
+        /// The number of trials that failed meanwhile.
         failed_trials: u32,
     },
 }
@@ -30,9 +30,9 @@ pub enum Change {
 /// The counts that opened a circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// So many failures, one after the other.
+    /// This many failures in a row.
     InARow(u32),
-    /// A rate of the window's calls.
+    /// A rate among the window's calls.
     Rate { calls: u64, failed: u64, slow: u64 },
 }
 
@@ -44,7 +44,7 @@ impl From<Count> for Why {
     }
 }
 
-/// The changes that wait to be told, and what the next one will say.
+/// The changes not yet reported, and the data for the next one.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     waiting: Vec<Change>,
@@ -64,13 +64,13 @@ impl Changes {
     }
 
     pub(super) fn closed(&mut self, now: Moment) {
-        // Opened by an operator: that is told elsewhere.
+        // An operator opened the circuit; that is reported elsewhere.
         let Some(opened_at) = self.opened_at.take() else { return };
         let (after, failed_trials) = (now.since(opened_at), self.failed_trials);
         self.add(Change::Closed { after, failed_trials });
     }
 
-    /// An operator has taken over.
+    /// An operator has taken over, so the end of this opening is not reported.
     pub(super) fn forget(&mut self) {
         self.opened_at = None;
     }

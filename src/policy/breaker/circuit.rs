@@ -1,5 +1,5 @@
-//! A breaker's state as threads share it: the machine behind a lock, and beside it, in words that
-//! are read without one, what most calls need to know.
+//! A breaker's state as shared by threads: the machine behind a lock, and beside it, in atomics,
+//! what most calls need to know.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,14 +18,14 @@ pub(super) struct Circuit {
     pub(super) config: Config,
     /// Phase and generation in one word, as `pack` lays them out.
     word: AtomicU64,
-    /// Nanoseconds of the moment before which the word alone decides; see `Machine::consult_at`.
+    /// The moment, in nanoseconds, before which the word alone decides; see `Machine::consult_at`.
     consult_at: AtomicU64,
-    /// Failures in a row: a success needs the lock only if there are any.
+    /// Failures in a row. A success takes the lock only if there are any.
     run_length: AtomicU32,
-    /// The calls of this closed phase, if a window is configured. A new one for each phase: what
-    /// an older one is still told changes nothing.
+    /// The calls of this closed phase, if a window is configured. Each phase has a new one, so that
+    /// late results in an older one change nothing.
     window: ArcSwapOption<window::Window>,
-    /// Whether changes wait to be told.
+    /// Whether there are changes to report.
     changed: AtomicBool,
     /// A plain lock, held for a few instructions and never across an await.
     pub(super) machine: Mutex<Machine>,
@@ -45,11 +45,11 @@ impl Circuit {
         }
     }
 
-    /// What a call is admitted as; see `Breaker::acquire`.
+    /// Admits a call; see `Breaker::acquire`.
     pub(super) fn admit(&self, now: Moment) -> Result<Ticket, Open> {
-        // Acquire pairs with the Release in `consult`. The two loads may straddle a change of
-        // phase. That is harmless: the word decides, and was true during this call; the moment
-        // only says whether to ask under the lock, and bounds what a refusal tells.
+        // Acquire pairs with the Release in `consult`. The phase may change between the two loads,
+        // which is harmless: the word decides, and was current during this call. The moment only
+        // tells whether to take the lock, and bounds the time that a refusal reports.
         let word = self.word.load(Ordering::Acquire);
         let consult_at = Moment::from_nanos(self.consult_at.load(Ordering::Acquire));
         if now < consult_at {
@@ -92,7 +92,7 @@ impl Circuit {
 
     /// See `Breaker::changes`.
     pub(super) fn changes(&self) -> Vec<Change> {
-        // Relaxed: the thread that made a change sees it, and is the one to ask.
+        // Relaxed: the thread that made a change sees it, and is the one to report it.
         if !self.changed.load(Ordering::Relaxed) {
             return Vec::new();
         }
@@ -101,7 +101,7 @@ impl Circuit {
         machine.changes.take()
     }
 
-    /// Takes in the result of a call.
+    /// Records the result of a call.
     pub(super) fn settle(&self, ticket: Ticket, begun: Moment, verdict: Verdict, now: Moment) {
         let is_probe = ticket.round.is_some();
         let slow = self.is_slow(now.since(begun));
@@ -117,7 +117,8 @@ impl Circuit {
         slow_calls.is_some_and(|slow| took > *slow.longer_than)
     }
 
-    /// Puts a call admitted while closed into the window; its counts, if a rate is reached with it.
+    /// Records in the window a call that was admitted while closed. Returns the counts if they
+    /// reach a rate.
     fn trips(
         &self,
         ticket: Ticket,
@@ -136,30 +137,30 @@ impl Circuit {
         of_this_phase.and_then(|window| window.record(window::Call { failed, slow }, now))
     }
 
-    /// Whether the result of a call admitted while closed can change the run of failures.
+    /// Whether the result of a call admitted while closed can change the failures in a row.
     fn concerns_run(&self, verdict: Verdict) -> bool {
         match verdict {
             Verdict::Neutral | Verdict::Throttled => false,
             Verdict::Failure => self.config.consecutive.is_some(),
-            // Relaxed: a success that does not see a failure recorded meanwhile came before it.
+            // Relaxed: a success that misses a failure recorded meanwhile counts as earlier.
             Verdict::Success => self.run_length.load(Ordering::Relaxed) > 0,
         }
     }
 
-    /// Runs `decide` under the lock and publishes what it left.
+    /// Runs `decide` under the lock, and publishes the machine's new state.
     pub(super) fn consult<R>(&self, decide: impl FnOnce(&mut Machine) -> R) -> R {
-        // A panic cannot leave the machine half-changed in a way that matters more than going on.
+        // A panic may leave the machine half-changed, but going on does less harm than failing.
         let mut machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
         let since = machine.since;
         let decision = decide(&mut machine);
         if machine.since != since {
-            // Before the word: a ticket of the new phase finds its window.
+            // Before the word, so that a ticket of the new phase finds its window.
             self.window.store(fresh_window(&self.config, &machine));
         }
         if !machine.changes.is_empty() {
             self.changed.store(true, Ordering::Relaxed);
         }
-        // Stores are ordered by the lock; Release pairs with the Acquire in `acquire`.
+        // The lock orders the stores; Release pairs with the Acquire in `admit`.
         let consult_at = machine.consult_at(&self.config).as_nanos();
         self.consult_at.store(consult_at, Ordering::Release);
         self.word.store(pack(&machine), Ordering::Release);

@@ -1,4 +1,4 @@
-//! `circuit_breaker:` as an operator writes it.
+//! `circuit_breaker:` as the operator configures it.
 
 mod window;
 
@@ -14,18 +14,18 @@ use crate::units::{self, Timespan};
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
 #[serde(remote = "Self", deny_unknown_fields)]
 pub struct Config {
-    /// Trips on failures in a row.
+    /// Trips after failures in a row.
     #[serde(default)]
     pub consecutive: Option<Consecutive>,
-    /// Trips on the share of failures, or of slow calls, among the latest calls.
+    /// Trips on the share of failures, or of slow calls, in a window of recent calls.
     #[serde(default)]
     pub window: Option<Window>,
-    /// How long everything is refused after a trip; longer than 0, default 30 s. Also the time
-    /// after which a probe that has not come back stops holding its place.
+    /// How long all calls are refused after a trip; longer than 0, default 30 s. Also the time
+    /// after which a probe without a result loses its place.
     #[serde(default = "default_open_for", deserialize_with = "units::positive")]
     pub open_for: Timespan,
-    /// Probes admitted while half-open, and results that decide about the circuit; 1 to 1000,
-    /// default 1.
+    /// How many probes are admitted while half-open, and how many results decide about the circuit;
+    /// 1 to 1000, default 1.
     #[serde(
         default = "default_half_open_calls",
         deserialize_with = "units::bounded::<_, 1, 1000>"
@@ -34,14 +34,14 @@ pub struct Config {
     /// How the probes decide; see [`Config::closes_on`] for the default.
     #[serde(default)]
     pub close_on: Option<CloseOn>,
-    /// Time in half-open at most, counted from the first probe; then the circuit is open again.
-    /// Longer than 0. Absent: as long as it takes.
+    /// The longest time in half-open, from the first probe on; then the circuit opens again. Longer
+    /// than 0. Absent: no limit.
     #[serde(default, deserialize_with = "positive_if_present")]
     pub max_half_open: Option<Timespan>,
-    /// When an open circuit is shown as half-open.
+    /// When an open circuit is reported as half-open.
     #[serde(default)]
     pub transition: Transition,
-    /// What is counted.
+    /// Whether attempts or requests are counted.
     #[serde(default)]
     pub count: Count,
     /// Outcomes that are failures; default connect failures, resets, timeouts, 500, 502, 503, 504,
@@ -50,66 +50,66 @@ pub struct Config {
     pub failure_on: Conditions,
 }
 
-/// `consecutive:`, as gobreaker counts.
+/// `consecutive:`, counted as gobreaker does.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Consecutive {
-    /// Failures in a row that trip; 1 to 10,000.
+    /// How many failures in a row trip; 1 to 10,000.
     #[serde(deserialize_with = "units::bounded::<_, 1, 10_000>")]
     pub failures: u32,
     /// Failures older than this are forgotten; longer than 0. Absent: never.
     #[serde(default, deserialize_with = "positive_if_present")]
     pub reset_every: Option<Timespan>,
-    /// How `reset_every` forgets.
+    /// How failures expire after `reset_every`.
     #[serde(default)]
     pub reset: Reset,
 }
 
-/// How failures grow old.
+/// How failures expire.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reset {
-    /// Each failure on its own: a run trips if it fits into `reset_every`, wherever it lies.
+    /// Each failure on its own: any run of failures within `reset_every` trips.
     #[default]
     Rolling,
-    /// All at once, at the end of fixed windows. The results of calls begun in an earlier window
-    /// are dropped, so calls that take longer than `reset_every` never count.
+    /// All at once, at the end of fixed windows. Results of calls begun in an earlier window are
+    /// dropped, so calls that take longer than `reset_every` never count.
     Fixed,
 }
 
-/// How probes decide about a half-open circuit.
+/// How probes decide the state of a half-open circuit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CloseOn {
-    /// As gobreaker has it: `half_open_calls` successes close, one failure opens. A slow success
-    /// is a success.
+    /// As in gobreaker: `half_open_calls` successes close the circuit, one failure opens it. A slow
+    /// success is a success.
     Successes,
-    /// As resilience4j has it: once `half_open_calls` results are in, or `minimum_calls` if that
-    /// is less, the rates of `window` open or close.
+    /// As in resilience4j: after `half_open_calls` results, or `minimum_calls` if that is less, the
+    /// rates of `window` decide.
     Rate,
 }
 
-/// When the end of `open_for` is seen. What is admitted does not depend on it: the first call
+/// When the end of `open_for` becomes visible. Admission does not depend on it: the first call
 /// after `open_for` is a probe either way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Transition {
-    /// The circuit is shown as half-open as soon as `open_for` is over.
+    /// The circuit is reported as half-open as soon as `open_for` is over.
     #[default]
     Automatic,
-    /// It is shown as open until a call comes.
+    /// It is reported as open until the next call.
     Lazy,
 }
 
-/// Whether a retry is counted apart from its request. The breaker does not know: it is told by
-/// whoever takes the permits.
+/// Whether each retry counts separately. The breaker itself does not know about retries: the caller
+/// decides when to take a permit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Count {
     /// Every attempt takes a permit.
     #[default]
     Attempts,
-    /// One permit for a request with all its retries; its last outcome counts.
+    /// A request takes one permit for all its attempts; its last outcome counts.
     Requests,
 }
 
@@ -118,17 +118,17 @@ pub enum Count {
 pub enum Verdict {
     Success,
     Failure,
-    /// The upstream works but refuses for load (a 429): a failure to a rate; to a run of failures
-    /// it is as neutral as [`Verdict::Neutral`]. After linkerd's unified failure accrual.
+    /// The upstream works but refuses because of load (a 429). Counts as a failure in a rate, and
+    /// as neutral for failures in a row. After linkerd's unified failure accrual.
     Throttled,
-    /// Nothing: it is in no count, and a probe's place is free again.
+    /// Says nothing: it is not counted, and a probe's place becomes free again.
     Neutral,
 }
 
 impl Config {
-    /// Judges an outcome: what `failure_on` names is a failure, any other answer a success, except
-    /// a 429 (of gRPC: resource_exhausted), which is throttled. A transport error that is not
-    /// named is neutral: it proves no health.
+    /// Judges an outcome. Outcomes in `failure_on` are failures. Other responses are successes,
+    /// except a 429 (in gRPC resource_exhausted), which is throttled. Other transport errors are
+    /// neutral: they prove nothing.
     pub const fn judge(&self, outcome: Outcome) -> Verdict {
         if self.failure_on.matches(outcome) {
             return Verdict::Failure;
@@ -148,8 +148,8 @@ impl Config {
         }
     }
 
-    /// How probes decide: as written; else by successes if there is a `consecutive` mode, and by
-    /// rate with `window` alone.
+    /// How probes decide: as configured; by default by successes if there is a `consecutive` mode,
+    /// and by rate with `window` alone.
     pub fn closes_on(&self) -> CloseOn {
         match (self.close_on, &self.consecutive) {
             (Some(written), _) => written,
@@ -161,7 +161,8 @@ impl Config {
 
 impl<'de> Deserialize<'de> for Config {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // `remote = "Self"` makes the derived one an inherent function, so that it can be checked.
+        // `remote = "Self"` makes the derived function an inherent one, so that its result can be
+        // checked.
         let config = Config::deserialize(deserializer)?;
         if config.consecutive.is_none() && config.window.is_none() {
             return Err(de::Error::custom(

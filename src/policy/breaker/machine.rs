@@ -1,9 +1,9 @@
 //! The state machine of a breaker, for one thread at a time.
 //!
-//! After sony/gobreaker: a generation number marks every change of phase, and a result that
-//! carries an older one is dropped. What is added: places of probes that are given back, a
-//! watchdog for probes that never are, and resilience4j's trial by rate. The calls of a window
-//! are counted elsewhere; sharing the machine between threads is left to the module above.
+//! After sony/gobreaker: a generation number marks every change of phase, and a result with an
+//! older one is dropped. Added to that: probes give their places back, a watchdog takes the places
+//! of probes that never return, and trials can decide by rate, as in resilience4j. The calls of a
+//! window are counted elsewhere; the module above shares the machine between threads.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::trial::{Round, Trial};
 use super::window::{Count, Judgement};
 use crate::time::Moment;
 
-/// What a call was admitted as; its result is worth something only to that generation.
+/// The generation in which a call was admitted. Its result only counts in that generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ticket {
     pub(super) generation: u64,
@@ -22,12 +22,12 @@ pub(super) struct Ticket {
     pub(super) round: Option<Round>,
 }
 
-/// What came of a call.
+/// The result of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Report {
     pub(super) verdict: Verdict,
     pub(super) slow: bool,
-    /// The counts of the window, if a rate is reached with this call.
+    /// The counts of the window, if this call made them reach a rate.
     pub(super) tripped: Option<Count>,
 }
 
@@ -56,13 +56,13 @@ pub(super) enum Phase {
         until: Moment,
     },
     HalfOpen(Trial),
-    /// By an operator, until an operator says otherwise.
+    /// Opened by an operator, until an operator changes it.
     ForcedOpen,
-    /// Likewise; nothing is counted.
+    /// Closed by an operator, likewise; nothing is counted.
     ForcedClosed,
 }
 
-/// How often the circuit changed, since the breaker was made.
+/// How often the circuit has changed since the breaker was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Transitions {
     pub opened: u64,
@@ -74,14 +74,14 @@ pub struct Transitions {
 pub(super) struct Machine {
     pub(super) generation: u64,
     pub(super) phase: Phase,
-    /// The generation with which the phase began. Only the end of a fixed interval, which concerns
-    /// nothing but the run, makes a generation within a phase.
+    /// The generation with which the phase began. Within a phase only the end of a fixed interval
+    /// starts a new one, which affects only the failures in a row.
     pub(super) since: u64,
     pub(super) transitions: Transitions,
     pub(super) changes: Changes,
-    /// The failures in a row, oldest first; never more than trip.
+    /// The failures in a row, oldest first; at most as many as trip.
     run: VecDeque<Moment>,
-    /// With fixed intervals, the end of this one.
+    /// The end of the current fixed interval, if there are intervals.
     interval_end: Option<Moment>,
 }
 
@@ -115,7 +115,7 @@ impl Machine {
         u32::try_from(self.run.len()).unwrap_or(u32::MAX)
     }
 
-    /// The phase as it is at `now`, seen by a call or not.
+    /// The phase as of `now`, whether or not a call has observed its change.
     pub(super) fn phase_at(&self, config: &Config, now: Moment) -> Phase {
         match self.phase {
             Phase::HalfOpen(trial) if now >= trial.until => {
@@ -125,8 +125,8 @@ impl Machine {
         }
     }
 
-    /// The moment before which `admit` can only say again what the phase says: admitted if
-    /// closed, refused if not.
+    /// The moment before which `admit` always gives the same result: admitted if closed, refused
+    /// otherwise.
     pub(super) fn consult_at(&self, config: &Config) -> Moment {
         match self.phase {
             Phase::Closed => self.interval_end.unwrap_or(NEVER),
@@ -136,8 +136,8 @@ impl Machine {
         }
     }
 
-    /// Admits a call, or says how long everything is refused for certain (zero if half-open,
-    /// where the next result may change it).
+    /// Admits a call, or returns how long calls are certainly refused (zero if half-open, where the
+    /// next result may close the circuit).
     pub(super) fn admit(&mut self, config: &Config, now: Moment) -> Result<Ticket, Duration> {
         self.expire(config, now);
         self.renew(config, now);
@@ -155,7 +155,7 @@ impl Machine {
         }
     }
 
-    /// Takes in the result of a call; drops it if it is of another phase.
+    /// Records the result of a call; drops it if it belongs to another phase.
     pub(super) fn settle(&mut self, config: &Config, ticket: Ticket, report: Report, now: Moment) {
         self.expire(config, now);
         if ticket.generation < self.since {
@@ -164,12 +164,12 @@ impl Machine {
         match self.phase {
             Phase::Closed => self.settle_call(config, ticket, report, now),
             Phase::HalfOpen(_) => self.settle_probe(config, ticket, report, now),
-            // No ticket carries the generation of an open circuit; a forced one counts nothing.
+            // No ticket has the generation of an open circuit, and a forced one counts nothing.
             Phase::Open { .. } | Phase::ForcedOpen | Phase::ForcedClosed => {}
         }
     }
 
-    /// Frees the place of a probe that says nothing, unless it has lost it already.
+    /// Frees the place of a probe without a result, unless it has lost it already.
     pub(super) fn give_back(&mut self, ticket: Ticket) {
         if ticket.generation != self.generation {
             return;
@@ -192,7 +192,7 @@ impl Machine {
         self.enter(Phase::ForcedClosed);
     }
 
-    /// Closed, with everything forgotten.
+    /// Closes the circuit and forgets all results.
     pub(super) fn reset(&mut self, config: &Config, now: Moment) {
         self.count_closing();
         self.enter(Phase::Closed);
@@ -200,7 +200,8 @@ impl Machine {
     }
 
     fn settle_call(&mut self, config: &Config, ticket: Ticket, report: Report, now: Moment) {
-        // A result of an earlier fixed interval is dropped for the run, not for the window.
+        // A result from an earlier fixed interval does not count for failures in a row, but does
+        // for the window.
         let of_the_run = ticket.generation == self.generation && !self.interval_is_over(now);
         match report.verdict {
             Verdict::Success if of_the_run => self.run.clear(),
@@ -248,7 +249,7 @@ impl Machine {
         }
     }
 
-    /// Opens a circuit that has been half-open for too long; from when it was that.
+    /// Opens a circuit that has been half-open for too long, as of the moment its time ended.
     fn expire(&mut self, config: &Config, now: Moment) {
         if let Phase::HalfOpen(trial) = self.phase
             && now >= trial.until
@@ -257,7 +258,7 @@ impl Machine {
         }
     }
 
-    /// Begins a new fixed interval with the first call after the last one's end.
+    /// Starts a new fixed interval with the first call after the last one ended.
     fn renew(&mut self, config: &Config, now: Moment) {
         if self.interval_is_over(now) {
             self.generation += 1;
@@ -276,7 +277,7 @@ impl Machine {
         self.open(config, now);
     }
 
-    /// Opens one that was half-open.
+    /// Opens a half-open circuit again.
     fn reopen(&mut self, config: &Config, now: Moment) {
         self.changes.trial_failed();
         self.open(config, now);

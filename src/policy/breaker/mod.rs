@@ -1,13 +1,13 @@
-//! Circuit breaker: stop calling what keeps failing, try again with care.
+//! Circuit breaker: stops calls to an upstream that keeps failing, and tries again with few.
 //!
 //! [`Breaker`] shares one state machine between threads. While the circuit is closed and nothing
-//! fails, a call costs a few loads and no lock, and writes nothing but what its own thread's lane
-//! counts; `window` says what it costs once something has failed. Refusals of an open circuit are
-//! loads only, too. The machine's lock is taken for a failure that may end a run, for the success that
-//! ends one, for the call with which a rate is reached, and while half-open.
+//! fails, a call takes a few loads and no lock, and writes only to counters in its own thread's
+//! lane; `window` says what a call costs after a failure. An open circuit refuses with loads only,
+//! too. The lock is taken for a failure that may end a run, for the success that ends one, for the
+//! call that makes a rate reach its limit, and while half-open.
 //!
-//! What an outcome is, when to take a permit, and what a refused client is answered are left to
-//! the caller.
+//! The caller classifies outcomes, decides when to take a permit, and writes the response to a
+//! refused client.
 
 mod change;
 mod circuit;
@@ -34,30 +34,30 @@ use super::lanes::{Hold, Shared};
 use super::outcome::Outcome;
 use crate::time::Moment;
 
-/// A circuit breaker, shared by all that call one upstream or route.
+/// A circuit breaker, shared by all calls to one upstream or of one route.
 #[derive(Debug)]
 pub struct Breaker(Shared<Circuit>);
 
-/// What a breaker shows on `/status` and in metrics.
+/// The state that is reported on `/status` and in metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Calls flow; `failures` in a row so far.
+    /// Calls are admitted; `failures` in a row so far.
     Closed { failures: u32 },
-    /// Calls are refused for this long yet.
+    /// Calls are refused for this much longer.
     Open { remaining: Duration },
-    /// Probes are let through, or the next call will be one.
+    /// Probes are admitted, or the next call will be one.
     HalfOpen { in_flight: u32, successes: u32 },
-    /// Calls are refused because an operator said so.
+    /// Calls are refused by an operator's order.
     ForcedOpen,
-    /// Calls flow, whatever becomes of them, because an operator said so.
+    /// Calls are admitted by an operator's order, whatever their outcomes.
     ForcedClosed,
 }
 
-/// The circuit is open, or half-open with every probe out.
+/// The circuit is open, or half-open with all probes in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the circuit is open")]
 pub struct Open {
-    /// Rest of the open time. Zero when half-open: the next result may close it.
+    /// The rest of the open time. Zero if half-open: the next result may close the circuit.
     pub retry_after: Duration,
 }
 
@@ -66,12 +66,13 @@ impl Breaker {
         Breaker(Shared::new(Circuit::new(config, now)))
     }
 
-    /// What it was made from. A reload keeps a breaker whose configuration is unchanged.
+    /// The configuration it was made from. A reload keeps a breaker whose configuration is
+    /// unchanged.
     pub fn config(&self) -> &Config {
         &self.0.config
     }
 
-    /// Asks to make a call.
+    /// Asks for permission to make a call.
     ///
     /// # Errors
     /// [`Open`], with the time left, while the circuit refuses.
@@ -91,8 +92,8 @@ impl Breaker {
         self.0.transitions()
     }
 
-    /// What has changed since this was last asked, oldest first. A load while nothing has: cheap enough
-    /// to be asked after every result. An operator's orders are not among it.
+    /// The changes since the last call of this, oldest first. Costs one load if there are none, so
+    /// it can be called after every result. Orders of an operator are not included.
     pub fn changes(&self) -> Vec<Change> {
         self.0.changes()
     }
@@ -107,7 +108,7 @@ impl Breaker {
         self.0.consult(Machine::force_closed);
     }
 
-    /// Closes the circuit, forgets every result, and ends what was forced.
+    /// Closes the circuit, forgets all results, and ends a forced state.
     pub fn reset(&self, now: Moment) {
         self.0.consult(|machine| machine.reset(&self.0.config, now));
     }
@@ -126,8 +127,8 @@ impl State {
     }
 }
 
-/// Leave to make one call. Dropped without a result it is ignored, and frees its place if it was
-/// a probe's.
+/// Permission to make one call. A permit dropped without a result is not counted, and frees its
+/// place if it is a probe's.
 #[must_use = "a dropped permit counts as ignored"]
 #[derive(Debug)]
 pub struct Permit {
@@ -138,26 +139,26 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// Tells the breaker what the call's outcome says; dropped if the circuit has changed since.
-    /// The call took from its permit, or from when it has `begun`, until `now`.
+    /// Records the call's verdict. It is ignored if the circuit has changed since. The call lasted
+    /// from its permit, or from [`Permit::begun`], until `now`.
     pub fn record(mut self, verdict: Verdict, now: Moment) {
         self.settled = true;
         self.circuit.settle(self.ticket, self.begun, verdict, now);
     }
 
-    /// Says that the call began only now: a wait after the permit does not make it slow.
+    /// The call begins only now, so that a wait after the permit does not make it slow.
     pub fn begun(mut self, now: Moment) -> Self {
         self.begun = self.begun.max(now);
         self
     }
 
-    /// Judges the outcome by the breaker's `failure_on`, and records that.
+    /// Judges the outcome by the breaker's `failure_on`, and records the verdict.
     pub fn record_outcome(self, outcome: Outcome, now: Moment) {
         let verdict = self.circuit.config.judge(outcome);
         self.record(verdict, now);
     }
 
-    /// Whether the call is a trial of a half-open circuit.
+    /// Whether the call is a probe of a half-open circuit.
     pub fn is_probe(&self) -> bool {
         self.ticket.round.is_some()
     }

@@ -1,7 +1,7 @@
 //! The breaker against a naive model, over random histories in virtual time.
 //!
-//! The model remembers every call since the last change of phase and derives each answer from
-//! that list. It shares no code with the machine or the window.
+//! The model remembers every call since the last change of phase and derives each result from that
+//! list. It shares no code with the machine or the window.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,10 +50,10 @@ enum Stage {
 struct Model {
     config: Config,
     stage: Stage,
-    /// Of this stage; so are the results, in the order they came in.
+    /// The calls of this phase, and so are the results, in the order they arrived.
     calls: Vec<Call>,
     results: Vec<Ending>,
-    /// When the fixed interval began, and how many results there were then.
+    /// When the fixed interval began, and how many results there were at that time.
     interval: (u64, usize),
 }
 
@@ -69,7 +69,7 @@ impl Model {
         self.interval = (now, 0);
     }
 
-    /// Whether a fixed interval is over that no call has followed yet.
+    /// Whether a fixed interval has ended that no call has followed yet.
     fn is_over(&self, now: u64) -> bool {
         let mode = self.config.consecutive.as_ref().filter(|mode| mode.reset == Reset::Fixed);
         let span = mode.and_then(|mode| mode.reset_every);
@@ -110,7 +110,7 @@ impl Model {
         true
     }
 
-    /// Places taken: by results, and by calls in flight that were not written off.
+    /// Places taken by results, and by calls in flight that have not lost theirs.
     fn places(&self) -> usize {
         let holds = |call: &&Call| match call.fate {
             Fate::InFlight => !call.reclaimed,
@@ -165,7 +165,7 @@ impl Model {
         }
     }
 
-    /// Whether the latest results, neutral ones left out, are enough failures, young enough.
+    /// Whether the latest results, except neutral ones, are enough failures, all recent enough.
     fn run_trips(&self, now: u64) -> bool {
         let Some(mode) = &self.config.consecutive else { return false };
         if self.is_over(now) {
@@ -179,7 +179,7 @@ impl Model {
             (Reset::Rolling, Some(age)) => now - at < nanos(age),
             (Reset::Rolling, None) | (Reset::Fixed, _) => true,
         };
-        // Only a failure of this interval can trip.
+        // Only a failure in this interval can trip.
         let Some(last) = self.results.last().filter(counts) else { return false };
         let results = &self.results[self.interval.1..];
         let run = results.iter().filter(counts).filter(|r| r.verdict != Verdict::Throttled).rev();
@@ -334,8 +334,8 @@ proptest! {
                 Step::End(_, None) => drop(stuck.pop()),
             }
         }
-        // Whatever is stuck stays so; everything else succeeds from here on. What is still in a
-        // window may open the circuit once more.
+        // What is stuck remains so; everything else succeeds from here on. Results that are still
+        // in a window may open the circuit once more.
         for _ in 0..20 {
             now = now + *config.open_for;
             for _ in 0..config.half_open_calls {

@@ -1,4 +1,4 @@
-//! Runs of failures, as gobreaker counts them, and what is added to that.
+//! Failures in a row, as gobreaker counts them, and the additions to that.
 
 mod oracles;
 mod reset;

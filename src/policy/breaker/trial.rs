@@ -1,14 +1,14 @@
-//! The probes of a half-open circuit: who may try, and what their results decide.
+//! The probes of a half-open circuit: which calls may be one, and what their results decide.
 
 use super::config::{CloseOn, Config};
 use super::window::{Count, Judgement, Rule};
 use crate::time::Moment;
 
-/// Counts how often places were taken away from probes that did not come back.
+/// Counts how often probes without a result lost their places.
 pub(super) type Round = u32;
 
-/// The probes of one half-open phase. `places` counts results and probes in flight of this round;
-/// those two are all that can hold one, so a full trial has a probe in flight.
+/// The probes of one half-open phase. `places` counts results, and probes in flight of this round.
+/// Nothing else takes a place, so a full trial always has a probe in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Trial {
     places: u32,
@@ -16,9 +16,9 @@ pub(super) struct Trial {
     failed: u32,
     slow: u32,
     round: Round,
-    /// When the probes in flight lose their places to others. Their results still count.
+    /// When the probes in flight lose their places to new ones. Their results still count.
     reclaim_at: Moment,
-    /// When the circuit is open again, decided or not.
+    /// When the circuit opens again, decided or not.
     pub(super) until: Moment,
 }
 
@@ -27,7 +27,7 @@ impl Trial {
         Trial { places: 0, results: 0, failed: 0, slow: 0, round: 0, reclaim_at: until, until }
     }
 
-    /// Takes a place, if there is one.
+    /// Takes a place, if one is free.
     pub(super) fn admit(&mut self, config: &Config, now: Moment) -> Option<Round> {
         if self.is_full(config) {
             if now < self.reclaim_at {
@@ -37,12 +37,12 @@ impl Trial {
             self.places = self.results;
         }
         self.places += 1;
-        // Counted from the youngest probe, so that each has at least this long.
+        // From the latest probe on, so that each has at least this long.
         self.reclaim_at = now + *config.open_for;
         Some(self.round)
     }
 
-    /// Frees the place of a probe that says nothing, unless it has lost it already.
+    /// Frees the place of a probe without a result, unless it has lost it already.
     pub(super) fn give_back(&mut self, round: Option<Round>) {
         self.places -= u32::from(round == Some(self.round));
     }
@@ -64,12 +64,13 @@ impl Trial {
         self.results - self.failed
     }
 
-    /// Takes in a result.
+    /// Records a result.
     pub(super) fn take_in(&mut self, round: Option<Round>, failed: bool, slow: bool) {
         self.results += 1;
         self.failed += u32::from(failed);
         self.slow += u32::from(slow);
-        // A probe that lost its place takes one again: `places` never falls below the results.
+        // A probe that lost its place takes a new one: `places` never falls below the number of
+        // results.
         self.places += u32::from(round != Some(self.round));
     }
 

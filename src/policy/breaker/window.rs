@@ -1,17 +1,16 @@
 //! The latest calls of a closed circuit, counted without a lock for calls that succeed.
 //!
 //! After resilience4j's sliding windows: the last N [calls](ring), or those of the last N
-//! [seconds]. A window lives for one closed phase; a result that comes later than that lands in one
-//! nobody looks at. Tripping, and what a result is, are left to others.
+//! [seconds]. A window lives for one closed phase; later results go to a window that is no longer
+//! read. Other modules classify results and trip the circuit.
 //!
-//! What a healthy circuit pays: of calls, nothing once the window is full, for one more success
-//! among successes changes nothing; of seconds, one count in the thread's own lane. While a window of
-//! calls holds a failure, or a slow call, its calls do have one order, and threads write the same
-//! lines to keep it.
+//! The cost while healthy: for a window of calls nothing once it is full, because one more success
+//! among successes changes nothing; for a window of seconds one increment in the thread's own lane.
+//! While a window of calls holds a failure or a slow call, its calls need a single order, so
+//! threads write to the same cache lines.
 //!
-//! Between two threads a count may lag for an instant, by the results that are being put in. Those
-//! that failed are read before the calls they are a part of, so that no rate is taken for higher than
-//! it was.
+//! Counts may lag for an instant, by the results that other threads are adding. Failures are read
+//! before the number of calls that includes them, so a rate is never overestimated.
 
 mod ring;
 mod seconds;
@@ -25,7 +24,7 @@ use super::config::{self, Extent};
 use crate::time::Moment;
 use crate::units::Percent;
 
-/// What a window knows of a call.
+/// What a window records about a call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Call {
     pub(super) failed: bool,
@@ -35,7 +34,7 @@ pub(super) struct Call {
 /// The calls of one closed phase.
 #[derive(Debug)]
 pub(super) struct Window {
-    /// Tickets of earlier generations are not of this phase.
+    /// Tickets of earlier generations do not belong to this phase.
     pub(super) since: u64,
     rule: Rule,
     calls: Calls,
@@ -56,7 +55,7 @@ impl Window {
         Window { since, rule: Rule::new(config), calls }
     }
 
-    /// Takes in a call; the counts for which the circuit must open, if it must.
+    /// Records a call. Returns the counts if the circuit must open because of them.
     pub(super) fn record(&self, call: Call, now: Moment) -> Option<Count> {
         let judgement = match &self.calls {
             Calls::Ring(ring) => ring.record(call, self.rule),
@@ -79,7 +78,7 @@ impl Call {
     }
 }
 
-/// So many calls, and those among them that failed or were slow.
+/// A number of calls, and how many of them failed or were slow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Count {
     pub(super) calls: i64,
@@ -119,10 +118,10 @@ pub(super) struct Rule {
     slow: Option<i64>,
 }
 
-/// What the rates say about enough calls.
+/// What the rates say, once there are enough calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Judgement {
-    /// One of the rates is reached, by these counts.
+    /// One of the rates is reached, with these counts.
     Reached(Count),
     Below,
 }
@@ -136,7 +135,7 @@ impl Rule {
         }
     }
 
-    /// The same rates for a window of `calls`, which needs no more than those.
+    /// The same rates for a window of `calls`, which needs no more calls than that.
     pub(super) fn within(self, calls: u32) -> Self {
         Rule { minimum_calls: self.minimum_calls.min(calls.into()), ..self }
     }

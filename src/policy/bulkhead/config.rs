@@ -1,4 +1,4 @@
-//! `bulkhead:` as an operator writes it.
+//! `bulkhead:` as the operator configures it.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -9,9 +9,9 @@ use serde::de::{self, Deserialize, Deserializer, Visitor};
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
 #[serde(try_from = "Written")]
 pub struct Config {
-    /// Requests in flight at most.
+    /// The most requests in flight.
     pub limit: Limit,
-    /// What a refused client is answered.
+    /// The status of the response to a refused client.
     pub status: Status,
 }
 
@@ -23,20 +23,20 @@ pub enum Limit {
     Adaptive(Adaptive),
 }
 
-/// `adaptive:`. The number follows the latency that is measured: up while it stays as it has long
-/// been, down as it rises above that. Gradient2 of Netflix's concurrency-limits.
+/// `adaptive:`. The number of slots follows the measured latency: up while it stays near its
+/// long-time average, down when it rises above. Gradient2 of Netflix's concurrency-limits.
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
 #[serde(remote = "Self", deny_unknown_fields)]
 pub struct Adaptive {
-    /// Slots at least; default 10, or `max` if that is less.
+    /// The least number of slots; default 10, or `max` if that is less.
     #[serde(default, deserialize_with = "present")]
     pub min: Option<NonZeroU32>,
-    /// Slots at most; not below `min`.
+    /// The most slots; not below `min`.
     pub max: NonZeroU32,
-    /// Slots at the start, brought within `min` and `max`; default 20.
+    /// Slots at the start, clamped to `min` and `max`; default 20.
     #[serde(default = "default_initial")]
     pub initial: NonZeroU32,
-    /// How many times its long-time average the latency may be before slots are taken away; 1 to
+    /// How many times its long-time average the latency may reach before slots are taken away; 1 to
     /// 10, default 1.5.
     #[serde(default = "default_tolerance", deserialize_with = "tolerance")]
     pub tolerance: f64,
@@ -54,7 +54,7 @@ pub enum Status {
     /// 429, the default.
     #[default]
     TooManyRequests,
-    /// 503, as some proxies have it.
+    /// 503, as some proxies respond.
     ServiceUnavailable,
 }
 
@@ -68,7 +68,7 @@ impl Status {
     }
 }
 
-/// What stands in the file.
+/// The keys as in the file.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
@@ -97,7 +97,8 @@ impl TryFrom<Written> for Config {
 
 impl<'de> Deserialize<'de> for Adaptive {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // `remote = "Self"` makes the derived one an inherent function, so that it can be checked.
+        // `remote = "Self"` makes the derived function an inherent one, so that its result can be
+        // checked.
         let adaptive = Adaptive::deserialize(deserializer)?;
         if adaptive.min() > adaptive.max.get() {
             return Err(de::Error::custom("max: must not be below min"));

@@ -1,42 +1,42 @@
 //! A limit that follows latency: Gradient2 of Netflix's concurrency-limits.
 //!
-//! The average latency of a short window is held against a long-time average. While it is within
-//! the tolerance the limit grows by a little queue; beyond it the limit shrinks by the ratio of the
-//! two. The long-time average follows a load that stays, so that in the end `max` is what bounds
-//! an upstream that is kept overloaded.
+//! The average latency of a short window is compared with a long-time average. While it is within
+//! the tolerance, the limit grows by a small queue; beyond it the limit shrinks by the ratio of the
+//! two. The long-time average adapts to a lasting load, so in the end only `max` bounds an upstream
+//! that stays overloaded.
 
 use std::time::Duration;
 
 use super::config::Adaptive;
 
-/// The limit and what it was made from. One update a window.
+/// The limit and the data it is computed from. Updated once per window.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Gradient {
     config: Adaptive,
     limit: f64,
     /// The long-time average, in seconds.
     long: f64,
-    /// Windows in `long`, as far as that matters.
+    /// The number of windows in `long`, up to [`WARM_UP`].
     windows: u32,
 }
 
-/// Windows that an average is made of plainly, before it becomes an exponential one.
+/// For this many windows the average is the arithmetic mean; after that it is exponential.
 const WARM_UP: u32 = 10;
-/// The weight of a window in the exponential average: as if of the last 600.
+/// The weight of a window in the exponential average: that of an average over 600.
 const WEIGHT: f64 = 2.0 / 601.0;
-/// Above this ratio to the latest window the long-time average is taken for one of a load that is
-/// over, and comes down faster.
+/// If the long-time average is this many times the latest window, it reflects a load that is over,
+/// and decays faster.
 const RECOVERING: f64 = 2.0;
 const RECOVERY: f64 = 0.95;
-/// The least that one window leaves of the limit, before smoothing.
+/// The smallest factor that one window applies to the limit, before smoothing.
 const STEEPEST: f64 = 0.5;
-/// Requests that may queue at the upstream; by as many the limit tries to grow.
+/// Requests that may queue at the upstream; the limit tries to grow by this many.
 const QUEUE: f64 = 4.0;
 /// The weight of a window in the limit.
 const SMOOTHING: f64 = 0.2;
 
 impl Gradient {
-    /// Starts from `slots`, brought within the bounds.
+    /// Starts from `slots`, clamped to the bounds.
     pub(super) fn new(config: &Adaptive, slots: u32) -> Self {
         let limit = slots.clamp(config.min(), config.max.get()).into();
         Gradient { config: config.clone(), limit, long: 0.0, windows: 0 }
@@ -48,15 +48,15 @@ impl Gradient {
 
     /// The limit, in whole slots.
     pub(super) fn slots(&self) -> u32 {
-        // Within `min` and `max`.
+        // The limit is within `min` and `max`, so the cast is exact enough.
         self.limit as u32
     }
 
-    /// Takes in a window: its average latency, and the most requests that were in flight.
+    /// Takes a window into account: its average latency, and the most requests in flight.
     pub(super) fn update(&mut self, latency: Duration, peak: u32) {
         let short = latency.max(Duration::from_nanos(1)).as_secs_f64();
         self.average(short);
-        // With half of the slots free, the latency says nothing about the limit.
+        // With more than half of the slots free, the latency says nothing about the limit.
         if f64::from(peak) < self.limit / 2.0 {
             return;
         }
@@ -89,7 +89,7 @@ mod tests {
         Gradient::new(&serde_yaml::from_str("{min: 10, max: 200}").expect("valid"), 20)
     }
 
-    /// So many windows with every slot taken.
+    /// Updates `windows` times with every slot taken.
     fn saturate(gradient: &mut Gradient, windows: u32, millis: u64) -> u32 {
         for _ in 0..windows {
             gradient.update(Duration::from_millis(millis), gradient.slots());

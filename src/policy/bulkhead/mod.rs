@@ -1,8 +1,8 @@
 //! Bulkhead: how many requests may be in flight at once.
 //!
-//! Try-acquire, no queue: a request that finds no slot is refused at once, so that a slow
-//! upstream holds a bounded share of the gateway. The slot is the caller's to hold until the
-//! last byte of the answer has left. How many slots there are is fixed, or follows latency.
+//! No queue: a request that finds no free slot is refused at once, so that a slow upstream takes a
+//! bounded share of the gateway. The caller holds the slot until the last byte of the response has
+//! left. The number of slots is fixed, or follows latency.
 
 mod config;
 mod gradient;
@@ -28,10 +28,10 @@ pub struct Bulkhead(Shared<State>);
 #[derive(Debug)]
 struct State {
     slots: Slots,
-    /// The latencies of this window; untouched while the limit is fixed.
+    /// The latencies of the current window; unused while the limit is fixed.
     samples: Samples,
-    /// With an adaptive limit. A plain lock, held for a few instructions: once a window by
-    /// whoever finds it free, and by a reload.
+    /// Present with an adaptive limit. A plain lock, held for a few instructions: once per window
+    /// by a thread that finds it free, and by a reload.
     gradient: Mutex<Option<Gradient>>,
 }
 
@@ -49,7 +49,7 @@ impl Bulkhead {
     /// Takes a slot, if one is free.
     ///
     /// # Errors
-    /// [`Full`] when `capacity` slots, or after it shrank more, are taken.
+    /// [`Full`] if `capacity` slots are taken, or more after it shrank.
     pub fn acquire(&self, now: Moment) -> Result<Slot, Full> {
         let lane = lane();
         if !self.0.slots.take(lane) {
@@ -58,7 +58,7 @@ impl Bulkhead {
         Ok(Slot { bulkhead: self.0.hold_in(lane), acquired: now })
     }
 
-    /// Slots taken now. May exceed the capacity for a while after it shrank.
+    /// Slots taken now. May exceed the capacity for a while after that shrank.
     pub fn in_flight(&self) -> u32 {
         self.0.slots.taken()
     }
@@ -68,10 +68,10 @@ impl Bulkhead {
         self.0.slots.capacity()
     }
 
-    /// Changes the limit. Nobody in flight is cut off: fewer slots take effect as requests end.
-    /// An adaptive limit goes on from the slots there are.
+    /// Changes the limit. Requests in flight are not cut off: a lower limit takes effect as they
+    /// end. An adaptive limit continues from the current number of slots.
     pub fn reconfigure(&self, config: &Config) {
-        // A panic cannot leave the limit half-changed in a way that matters more than going on.
+        // A panic may leave the limit half-changed, but going on does less harm than failing.
         let mut gradient = self.0.gradient.lock().unwrap_or_else(PoisonError::into_inner);
         let slots = match &config.limit {
             Limit::Fixed(slots) => {
@@ -93,7 +93,7 @@ impl Bulkhead {
 }
 
 impl State {
-    /// Takes in how long a request held its slot, which it still does.
+    /// Records how long a request has held its slot.
     fn measure(&self, lane: usize, acquired: Moment, now: Moment) {
         if !self.samples.are_wanted() {
             return;
@@ -103,7 +103,7 @@ impl State {
         if !window_is_full {
             return;
         }
-        // Whoever comes while another thread does this need not wait for it.
+        // A thread that finds the lock taken need not wait: another is doing this already.
         let mut gradient = match self.gradient.try_lock() {
             Ok(gradient) => gradient,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
@@ -116,7 +116,7 @@ impl State {
     }
 }
 
-/// A place in the bulkhead, given back when dropped.
+/// A slot in the bulkhead, given back when dropped.
 #[must_use = "a slot that is dropped at once limits nothing"]
 #[derive(Debug)]
 pub struct Slot {
@@ -125,9 +125,9 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// Gives the slot back when the request has been served: an adaptive limit learns how long
-    /// that took. From a slot that is only dropped it learns nothing; that is for requests whose
-    /// time does not speak for the upstream.
+    /// Gives the slot back once the request has been served, so that an adaptive limit learns how
+    /// long that took. A slot that is only dropped is not measured: use that for requests whose
+    /// time says nothing about the upstream.
     pub fn release(self, now: Moment) {
         self.bulkhead.measure(self.bulkhead.lane(), self.acquired, now);
     }

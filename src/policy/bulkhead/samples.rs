@@ -1,4 +1,4 @@
-//! Latencies of a short window, put together without a lock, lane by lane.
+//! Latencies of a short window, summed lane by lane without a lock.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -7,14 +7,14 @@ use crate::policy::lanes::Lanes;
 use crate::policy::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::time::Moment;
 
-/// The latencies of the window under way. Between two threads one of them may fall into the next
-/// window with a part of itself: an average of many does not mind.
+/// The latencies of the current window. Between threads, parts of a latency may fall into the next
+/// window; an average of many is not affected.
 #[derive(Debug, Default)]
 pub(super) struct Samples {
     wanted: AtomicBool,
-    /// Nanoseconds of the moment from which on the window is full. Written once a window.
+    /// When the window ends, in nanoseconds. Written once per window.
     ends: AtomicU64,
-    /// Made when samples are first wanted.
+    /// Created when samples are first needed.
     lanes: OnceLock<Lanes<Sum>>,
 }
 
@@ -31,17 +31,17 @@ struct Sum {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Window {
     pub(super) mean: Duration,
-    /// The most requests that were in flight as one ended, of those at whose end that was counted.
+    /// The most requests in flight when one ended, among those at whose end that was counted.
     pub(super) peak: u32,
 }
 
 const WINDOW: Duration = Duration::from_millis(100);
 const FEWEST: u32 = 10;
-/// Of so many requests that end in a lane, the first counts those in flight: it looks into every
+/// One in this many requests that end in a lane counts those in flight, because that reads every
 /// lane.
 const PEAK_EVERY: u32 = 16;
 
-// Relaxed throughout: numbers for an average; nothing else hangs on them.
+// Relaxed throughout: these are numbers for an average, and no other memory depends on them.
 impl Samples {
     pub(super) fn are_wanted(&self) -> bool {
         self.wanted.load(Ordering::Relaxed)
@@ -54,7 +54,7 @@ impl Samples {
         self.wanted.store(wanted, Ordering::Relaxed);
     }
 
-    /// Takes in a latency; whether the window is full.
+    /// Records a latency. Returns whether the window is full.
     pub(super) fn add(
         &self,
         lane: usize,
@@ -72,7 +72,7 @@ impl Samples {
         self.is_full(lanes, now)
     }
 
-    /// The window, if it is full, and the beginning of the next. One thread at a time.
+    /// Takes the window, if it is full, and starts the next. To be called by one thread at a time.
     pub(super) fn take(&self, now: Moment) -> Option<Window> {
         let lanes = self.lanes.get().filter(|lanes| self.is_full(lanes, now))?;
         self.ends.store((now + WINDOW).as_nanos(), Ordering::Relaxed);
@@ -86,7 +86,7 @@ impl Samples {
     }
 
     fn is_full(&self, lanes: &Lanes<Sum>, now: Moment) -> bool {
-        // The other lanes are looked into only when it is time.
+        // The other lanes are read only once the time is over.
         now.as_nanos() >= self.ends.load(Ordering::Relaxed)
             && lanes.iter().map(|sum| sum.count.load(Ordering::Relaxed)).sum::<u32>() >= FEWEST
     }

@@ -1,44 +1,45 @@
 //! The slots of a bulkhead, counted exactly without one count that every thread writes.
 //!
-//! The free slots lie in lanes. A thread takes one from its own lane, else from another; a slot is
-//! given back to the lane of the thread that took it. So slots gather where they are needed, and
-//! threads meet only where there are few slots to spare. That holds for two slots as for a thousand.
+//! The free slots are spread over lanes. A thread takes one from its own lane, else from another; a
+//! slot is given back to the lane of the thread that took it. So slots gather where they are
+//! needed, and threads contend only when few are free. That holds for two slots as for a thousand.
 //!
-//! The bound is exact: whoever holds a slot has taken it out of a lane, and there are no more than
-//! `capacity`. So is a refusal: there was a moment at which no lane had a slot. When the capacity
-//! shrinks by more than is free, the rest is owed, and paid with the next slots that somebody would
-//! take.
+//! The bound is exact: each held slot was taken out of a lane, and there are no more than
+//! `capacity`. Refusals are exact, too: there was a moment at which no lane had a free slot. When
+//! the capacity shrinks by more than is free, the rest is owed, and paid with the next slots that
+//! threads take.
 
 use crate::policy::lanes::Lanes;
 use crate::policy::sync::{AtomicU32, AtomicU64, Ordering};
 
 #[derive(Debug, Default)]
 pub(super) struct Slots {
-    /// Free slots in the lower half, slots ever put in in the upper one.
+    /// Free slots in the lower half, and the number of slots ever added in the upper half.
     lanes: Lanes<AtomicU64>,
     capacity: AtomicU32,
-    /// Slots that are taken and are not to come back. Rarely anything but 0.
+    /// Taken slots that must not come back. Almost always 0.
     owed: AtomicU32,
 }
 
 const PUT_IN: u64 = 1 << 32;
 
-// What is read in two lanes is read in that order (Acquire). Nothing else hangs on these words, and
-// the changes of each are totally ordered.
+// Two lanes are read in order (Acquire). No other memory depends on these words, and changes to
+// each are totally ordered.
 impl Slots {
     /// Slots in all, as of now.
     pub(super) fn capacity(&self) -> u32 {
         self.capacity.load(Ordering::Relaxed)
     }
 
-    /// Slots taken, about now: lane after lane, while others take and give.
+    /// Slots taken, approximately: lanes are read one after the other while threads take and give
+    /// back.
     pub(super) fn taken(&self) -> u32 {
         let free: u32 = self.lanes.iter().map(|lane| free(lane.load(Ordering::Acquire))).sum();
         let all = self.capacity().saturating_add(self.owed.load(Ordering::Acquire));
         all.saturating_sub(free)
     }
 
-    /// Takes a slot, from `lane` if that has one; false if all are taken.
+    /// Takes a slot, from `lane` if it has one; `false` if all are taken.
     pub(super) fn take(&self, lane: usize) -> bool {
         while self.take_one(lane) {
             if !self.pay_one() {
@@ -52,7 +53,7 @@ impl Slots {
         self.lanes.at(lane).fetch_add(PUT_IN + 1, Ordering::Release);
     }
 
-    /// Makes it `slots` in all. One thread at a time.
+    /// Sets the number of slots. To be called by one thread at a time.
     pub(super) fn resize(&self, slots: u32) {
         let before = self.capacity.swap(slots, Ordering::Relaxed);
         if slots > before {
@@ -97,8 +98,8 @@ impl Slots {
                     Err(word) => put_in = put_in.wrapping_add(word / PUT_IN),
                 }
             }
-            // Twice the same: no lane had a slot from its first look to its second, so none had at
-            // the moment between the two rounds.
+            // The same sum twice: no lane got a slot between its first read and its second, so none
+            // had one at the moment between the two rounds.
             if seen == Some(put_in) {
                 return false;
             }
@@ -106,7 +107,7 @@ impl Slots {
         }
     }
 
-    /// Gives up a slot, which the caller has taken, if one is owed.
+    /// Gives up a slot that the caller has taken, if one is owed.
     fn pay_one(&self) -> bool {
         let less = |owed: u32| owed.checked_sub(1);
         self.owed.load(Ordering::Acquire) > 0

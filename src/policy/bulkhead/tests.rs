@@ -95,7 +95,7 @@ fn a_panic_gives_the_slot_back() {
     assert_eq!(bulkhead.in_flight(), 0);
 }
 
-/// One window in which every slot is taken for so long; returns when it is over.
+/// One window in which every slot is held for `held`; returns when it is over.
 fn saturate(bulkhead: &Arc<Bulkhead>, begun: Moment, held: Duration) -> Moment {
     let slots: Vec<_> = std::iter::from_fn(|| bulkhead.acquire(begun).ok()).collect();
     let over = begun + held;

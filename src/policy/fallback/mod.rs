@@ -1,8 +1,8 @@
-//! Fallback: what a client is answered where the upstream's own answer cannot be had.
+//! Fallback: the response to a client when the upstream gives none.
 //!
-//! Another upstream's answer; or a status and a JSON text with a few placeholders, the same for every
-//! caller. Which refusals have which cause, calling the other upstream and writing the answer are left
-//! to the caller.
+//! It is another upstream's response, or a status and a JSON text with a few placeholders, the same
+//! for every client. The caller maps refusals to causes, calls the other upstream and writes the
+//! response.
 
 mod template;
 
@@ -16,11 +16,11 @@ use crate::units;
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
 #[serde(try_from = "Written")]
 pub struct Config {
-    /// What it stands in for; at least one cause, default all of them.
+    /// The causes it applies to; at least one, default all of them.
     pub on: Vec<Cause>,
-    /// Is called once instead.
+    /// The upstream that is called once instead.
     pub upstream: Option<String>,
-    /// Is given where there is no such upstream, or its answer cannot be had either.
+    /// The response if there is no such upstream, or it fails too.
     pub answer: Option<Answer>,
 }
 
@@ -28,7 +28,7 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer {
     pub status: u16,
-    /// The body.
+    /// The response's body.
     pub json: Template,
 }
 
@@ -39,10 +39,10 @@ struct Written {
     on: Vec<Cause>,
     #[serde(default)]
     upstream: Option<String>,
-    /// 200 to 599, but none that has no body; default 503.
+    /// 200 to 599, except statuses without a body; default 503.
     #[serde(default, deserialize_with = "status")]
     status: Option<u16>,
-    // An `Option` alone would take a `null`, which is an answer, for none.
+    // A plain `Option` would read `null`, which is a valid response, as absent.
     #[serde(default, deserialize_with = "present")]
     json: Option<Template>,
 }
@@ -64,21 +64,21 @@ impl TryFrom<Written> for Config {
     }
 }
 
-/// Why there is no answer of the upstream.
+/// Why there is no response from the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
-    /// The route's circuit or its upstream's refuses calls.
+    /// The route's circuit, or that of its upstream, refuses calls.
     CircuitOpen,
     /// Every slot of the bulkhead is taken.
     BulkheadFull,
-    /// The last attempt failed, with an answer that would be retried or with none, and there will
-    /// be no other; or there is no endpoint to try.
+    /// The last attempt failed, with a retryable response or without one, and there will be no
+    /// other; or there is no endpoint to try.
     AttemptsSpent,
 }
 
 impl Config {
-    /// Whether it stands in for an answer that is missing for this cause.
+    /// Whether the fallback applies to this cause.
     pub fn covers(&self, cause: Cause) -> bool {
         self.on.contains(&cause)
     }

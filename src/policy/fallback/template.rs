@@ -1,8 +1,8 @@
 //! JSON with placeholders in its strings: `{service: "{upstream}", status: fallback}`.
 //!
-//! `{route}`, `{upstream}`, `{timestamp}`, `{unix_ms}`, `{request_id}` and `{code}` are filled in; a
-//! brace itself is written twice. A string that is `{unix_ms}` and nothing else becomes a number. Keys,
-//! and what is no string, stay as they are.
+//! `{route}`, `{upstream}`, `{timestamp}`, `{unix_ms}`, `{request_id}` and `{code}` are filled in;
+//! a literal brace is written twice. A string that consists of `{unix_ms}` alone becomes a number.
+//! Keys, and values that are not strings, stay unchanged.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,7 +13,7 @@ use serde_json::Number;
 
 use crate::units::placeholder::{self, Part};
 
-/// A JSON value to be filled in. Objects keep the order in which they are written.
+/// A JSON value with placeholders. Objects keep the order in which they are written.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Template {
     Null,
@@ -38,23 +38,23 @@ enum Placeholder {
     Code,
 }
 
-/// What the placeholders stand for in one answer.
+/// The values of the placeholders for one response.
 #[derive(Debug, Clone, Copy)]
 pub struct Values<'a> {
     pub route: &'a str,
-    /// Empty for a route without one.
+    /// Empty for a route without an upstream.
     pub upstream: &'a str,
     /// RFC 3339.
     pub timestamp: &'a str,
-    /// The same in milliseconds since 1970.
+    /// The same time in milliseconds since 1970.
     pub unix_ms: u64,
     pub request_id: &'a str,
-    /// The code of the refusal it stands in for.
+    /// The code of the refusal that it replaces.
     pub code: &'a str,
 }
 
 impl Template {
-    /// The JSON text with every placeholder filled in.
+    /// The JSON text with all placeholders filled in.
     pub fn fill(&self, values: &Values<'_>) -> Vec<u8> {
         // Strings, finite numbers and containers of them always serialize.
         serde_json::to_vec(&Filled(self, values)).unwrap_or_default()
@@ -87,7 +87,7 @@ impl Serialize for Filled<'_> {
 }
 
 impl Text {
-    /// Whether it stands for a number, and for nothing else.
+    /// Whether it consists of one numeric placeholder.
     fn is_number(&self) -> bool {
         matches!(*self.0, [Part::Placeholder(Placeholder::UnixMs)])
     }

@@ -1,11 +1,11 @@
-//! An answer that is kept, to be given again.
+//! A response that is kept, to be sent again.
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 
-/// Fields that are not kept: those of one connection (RFC 9110, section 7.6.1), those of one moment,
-/// and credentials, which have no place in a database.
+/// Fields that are not kept: those of one connection (RFC 9110, section 7.6.1), those that describe
+/// one moment, and credentials, which must not be in a database.
 const NOT_KEPT: [&str; 19] = [
     "connection",
     "keep-alive",
@@ -28,30 +28,31 @@ const NOT_KEPT: [&str; 19] = [
     "proxy-authentication-info",
 ];
 
-/// What a client was answered.
+/// The response that a client got.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    /// `None`: it was too large to be kept.
+    /// `None` if it was too large to be kept.
     pub body: Option<Bytes>,
-    /// What came after the body: in gRPC, how the call ended. Boxed: few answers have any.
+    /// The trailers; in gRPC they say how the call ended. Boxed, because few responses have any.
     pub trailers: Option<Box<HeaderMap>>,
 }
 
-/// An answer in the columns of a store.
+/// A response in the columns of a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
     pub status: u16,
-    /// Fields as lines of HTTP/1.1.
+    /// The header fields as lines of HTTP/1.1.
     pub head: Vec<u8>,
     pub body: Option<Bytes>,
-    /// As the head; an answer of HTTP/2 may have them, and gRPC's say how the call ended.
+    /// The trailers in the same form. HTTP/2 responses may have them, and gRPC's say how the call
+    /// ended.
     pub trailers: Option<Vec<u8>>,
 }
 
 impl Answer {
-    /// An answer whose body is still to come, with the headers that are worth keeping.
+    /// A response without its body so far, with the header fields that are worth keeping.
     pub fn begin(status: StatusCode, headers: &HeaderMap) -> Self {
         let nominated: Vec<&str> = headers
             .get_all(CONNECTION)
@@ -63,12 +64,12 @@ impl Answer {
         Answer { status, headers: worth_keeping(headers, &nominated), body: None, trailers: None }
     }
 
-    /// The answer ends with these, as far as they are worth keeping.
+    /// Adds the trailers, as far as they are worth keeping.
     pub fn end_with(&mut self, trailers: &HeaderMap) {
         self.trailers = Some(Box::new(worth_keeping(trailers, &[])));
     }
 
-    /// The answer as a store keeps it.
+    /// The response in the form of a store.
     pub fn to_kept(&self) -> Kept {
         Kept {
             status: self.status.as_u16(),
@@ -78,7 +79,7 @@ impl Answer {
         }
     }
 
-    /// The answer that a store has kept; `None` if it is none of ours.
+    /// The response from a store; `None` if it is not in our form.
     pub fn read(kept: Kept) -> Option<Self> {
         Some(Answer {
             status: StatusCode::from_u16(kept.status).ok()?,
@@ -114,7 +115,7 @@ fn lines(fields: &HeaderMap) -> Vec<u8> {
 
 fn fields(lines: &[u8]) -> Option<HeaderMap> {
     let mut fields = HeaderMap::new();
-    // A field's value holds no line feed.
+    // The value of a field never contains a line feed.
     for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         let line = line.strip_suffix(b"\r")?;
         let colon = memchr::memchr(b':', line)?;

@@ -1,4 +1,4 @@
-//! What an operator writes under a route's `idempotency`.
+//! A route's `idempotency`, as the operator configures it.
 
 use std::time::Duration;
 
@@ -7,40 +7,41 @@ use serde::de::{Deserializer, Error};
 
 use crate::units::{self, Size, Timespan};
 
-/// What is read of a request's body, to be compared and, on a retry, to be sent again.
+/// The most bytes of a request's body that are read, to compare it and to send it again on a retry.
 const LARGEST_BODY: Size = Size::kib(64);
-/// Between the end of a request's time and the end of its lease.
+/// The margin between the end of a request's time and the end of its lease.
 const MARGIN: Duration = Duration::from_millis(500);
-/// What is kept of an answer at most.
+/// The most bytes of a response that are kept.
 const LARGEST_ANSWER: Size = Size::mib(8);
 
 /// `idempotency:` of a route.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Whether a request without a key is refused, or let through as on any other route.
+    /// Whether a request without a key is refused, or handled as on any other route.
     pub required: bool,
-    /// For which methods the header has a meaning.
+    /// The methods for which the header has a meaning.
     pub methods: Vec<Method>,
-    /// How long an answer is kept, and how long a key stays undecided at most.
+    /// How long a response is kept, and the longest time that a key stays undecided.
     #[serde(deserialize_with = "units::positive")]
     pub ttl: Timespan,
-    /// How long a key is taken to be in use at least, if nothing more is heard of its request. Never
+    /// The least time that a key counts as in use if its request is not heard of again. Never
     /// shorter than a request on this route may take.
     pub lease: Timespan,
     /// The largest body of a request with a key; at most 64 KiB.
     #[serde(deserialize_with = "up_to_largest_body")]
     pub max_body: Size,
-    /// The largest body of an answer that is kept; at most 8 MiB.
+    /// The largest body of a response that is kept; at most 8 MiB.
     #[serde(deserialize_with = "up_to_largest_answer")]
     pub max_answer: Size,
-    /// What a store that is down means.
+    /// What happens while the store is down.
     pub on_failure: OnFailure,
-    /// What becomes of a key whose request was sent, once its lease is over without an answer.
+    /// What happens to a key whose request was sent, after its lease has ended without a response.
     pub on_undecided: OnUndecided,
-    /// Whose the keys of callers without credentials are.
+    /// How clients without credentials are told apart.
     pub anonymous: Anonymous,
-    /// Upstream statuses that say "not done, come again": they free the key instead of being kept.
+    /// Upstream statuses that mean "not done, try again": they free the key, and the response is
+    /// not kept.
     #[serde(deserialize_with = "statuses")]
     pub release_on: Vec<u16>,
 }
@@ -68,19 +69,19 @@ impl Config {
         self.methods.iter().any(|covered| covered.is(method))
     }
 
-    /// How long a request holds its key, if it may take `request` and `commit` is what the store may
-    /// take to keep its answer: no request that is still alive has lost its lease.
+    /// How long a request holds its key. It may take `request`, and keeping its response may take
+    /// the store `commit`: so no request that is still under way has lost its lease.
     pub fn lease_of(&self, request: Duration, commit: Duration) -> Duration {
         (request + commit + MARGIN).max(*self.lease)
     }
 
-    /// Whether an upstream that answers `status` has not acted.
+    /// Whether an upstream that responds with `status` has not acted.
     pub fn releases(&self, status: u16) -> bool {
         self.release_on.contains(&status)
     }
 }
 
-/// A method that changes something.
+/// A method that has side effects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Method {
@@ -102,36 +103,36 @@ impl Method {
     }
 }
 
-/// What becomes of a request with a key while the store is down.
+/// What happens to a request with a key while the store is down.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnFailure {
     /// 503.
     #[default]
     Reject,
-    /// It goes through like one without a key: it may be executed twice.
+    /// It is handled like one without a key: it may be executed twice.
     Pass,
 }
 
-/// What becomes of a key of which it is not known whether its request was executed.
+/// What happens to a key if it is unknown whether its request was executed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnUndecided {
-    /// 409 until the key's time is over.
+    /// 409 until the key expires.
     #[default]
     Reject,
     /// The next request is executed: for upstreams that recognise the key themselves.
     Retry,
 }
 
-/// Whose the keys of callers without credentials are.
+/// How clients without credentials are told apart.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Anonymous {
-    /// Those of their address. A client that moves is another client.
+    /// By their address. A client that moves counts as another client.
     #[default]
     Address,
-    /// Everybody's: who knows a key and its request gets its answer.
+    /// Not at all: a client that knows a key and its request gets the response.
     Shared,
 }
 

@@ -1,6 +1,6 @@
-//! What a key is looked up by, and what tells two requests with one key apart.
+//! What a key is looked up by, and what distinguishes two requests with one key.
 //!
-//! Both are SHA-256 digests: a store holds neither the key nor anything of the request.
+//! Both are SHA-256 digests, so that a store holds neither the key nor any part of the request.
 
 use std::net::IpAddr;
 
@@ -8,16 +8,16 @@ use aws_lc_rs::digest::{Context, SHA256};
 
 use super::key::Key;
 
-/// Whose key it is: two callers may choose the same one.
+/// The owner of a key: two clients may choose the same one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Principal<'a> {
-    /// A name is only unique within the authority that vouches for it.
+    /// A consumer's name is only unique within its authority.
     Consumer {
         authority: &'a str,
         name: &'a str,
     },
     Address(IpAddr),
-    /// Everybody without credentials.
+    /// All clients without credentials.
     Anyone,
 }
 
@@ -25,7 +25,7 @@ pub enum Principal<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scope(pub [u8; 32]);
 
-/// A request, apart from what may differ when it is repeated.
+/// A request, without what may differ when it is repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fingerprint(pub [u8; 32]);
 
@@ -51,7 +51,8 @@ impl Scope {
 }
 
 impl Fingerprint {
-    /// Of a request as it came, with its canonical path. The parts of the query may change places.
+    /// The fingerprint of a request as received, with its canonical path. The order of query
+    /// parameters does not matter.
     pub fn new(
         method: &str,
         path: &str,
@@ -72,7 +73,7 @@ impl Fingerprint {
     }
 }
 
-/// A digest over fields with their lengths, so that no two lists of fields read the same.
+/// A digest over fields with their lengths, so that no two lists of fields give the same input.
 struct Fields(Context);
 
 impl Fields {

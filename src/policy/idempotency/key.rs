@@ -1,8 +1,8 @@
-//! The header, as clients write it.
+//! The header field, as clients write it.
 
 use http::{HeaderMap, HeaderName};
 
-/// Where a client puts its key. Goes upstream as it came.
+/// The field that holds the key. Goes upstream unchanged.
 pub const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 
 const LONGEST: usize = 255;
@@ -11,12 +11,15 @@ const LONGEST: usize = 255;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key(Box<[u8]>);
 
-/// The header is there and holds no key, or more than one.
+/// The header does not hold exactly one valid key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidKey;
 
 impl Key {
     /// The key of a request; `None` without the header.
+    ///
+    /// # Errors
+    /// [`InvalidKey`].
     pub fn of(headers: &HeaderMap) -> Result<Option<Key>, InvalidKey> {
         let mut values = headers.get_all(&HEADER).iter();
         let Some(value) = values.next() else { return Ok(None) };
@@ -39,8 +42,8 @@ impl Key {
     }
 }
 
-/// A string of structured fields after its first quote (RFC 9651, section 3.3.3). Parameters have no
-/// meaning here and are refused.
+/// A string in structured-field syntax after its first quote (RFC 9651, section 3.3.3). Parameters
+/// have no meaning here and are refused.
 fn unquoted(rest: &[u8]) -> Result<Vec<u8>, InvalidKey> {
     let mut text = Vec::with_capacity(rest.len());
     let mut bytes = rest.iter();
@@ -57,7 +60,7 @@ fn unquoted(rest: &[u8]) -> Result<Vec<u8>, InvalidKey> {
     }
 }
 
-/// A bare key, as most clients send it. A comma would be two headers that a proxy has joined.
+/// A bare key, as most clients send it. A comma would mean that a proxy has joined two headers.
 fn bare(value: &[u8]) -> Result<Vec<u8>, InvalidKey> {
     let may_hold = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b',' | b';');
     if value.iter().all(may_hold) { Ok(value.to_vec()) } else { Err(InvalidKey) }

@@ -1,4 +1,4 @@
-//! Idempotency keys: whether a request is the first with its key, and what becomes of the others.
+//! Idempotency keys: whether a request is the first with its key, and what happens to the others.
 //!
 //! ```text
 //!            claim                    the response is kept
@@ -16,13 +16,14 @@
 //!   not the same request as the first, in any state: Mismatch (422)
 //! ```
 //!
-//! A key is leased before anything is sent. Whoever dies after that leaves it leased: nobody knows
-//! whether the upstream acted, and [`decide`] never takes that for "not yet". The states are kept by
-//! a store (`crate::idempotency`), which tells its own time along with them; reading the request,
-//! keeping its answer and giving it again are left to `proxy`.
+//! A key is leased before anything is sent. If the gateway or its request dies after that, the key
+//! stays leased: it is unknown whether the upstream acted, and [`decide`] never treats that as "not
+//! yet". The next request with an undecided key gets a 409, or with `on_undecided: retry` is
+//! executed. A store (`crate::idempotency`) keeps the states and returns its own time with them.
+//! `proxy` reads the request, keeps its response and sends it again.
 //!
 //! Sources: the IETF draft "The Idempotency-Key HTTP Header Field" for the header and the statuses;
-//! that any answer counts once the upstream has given it is Stripe's rule.
+//! that any response of the upstream counts is Stripe's rule.
 
 mod answer;
 mod config;
@@ -40,21 +41,21 @@ pub use config::{Anonymous, Config, OnFailure, OnUndecided};
 pub use fingerprint::{Fingerprint, Principal, Scope};
 pub use key::{HEADER, InvalidKey, Key};
 
-/// When a client whose first request is still under way may ask again.
+/// When a client may ask again whose first request is still under way.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// A point in time by the store's clock: milliseconds since the Unix epoch. All replicas that share
-/// a store share its clock, and it goes on over a restart.
+/// a store share its clock, and it survives restarts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Stamp(pub u64);
 
-/// What a store holds of a key.
+/// What a store holds for a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Of the request that came first.
+    /// The fingerprint of the first request.
     pub fingerprint: Fingerprint,
     pub state: State,
-    /// From then on the key is as good as absent.
+    /// From then on the key counts as absent.
     pub expires_at: Stamp,
 }
 
@@ -62,16 +63,16 @@ pub struct Entry {
 pub enum State {
     /// The first request has been sent, or is about to be.
     Leased { until: Stamp },
-    /// It has been answered.
+    /// The first request has its response.
     Answered(Answer),
 }
 
-/// What becomes of a request whose key is there already.
+/// What happens to a request whose key exists already.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// It may take the key over, if nobody else does meanwhile.
+    /// It may take the key over, unless another request does so first.
     TakeOver,
-    /// It gets the answer that the first one got.
+    /// It gets the response that the first one got.
     Replay(Answer),
     Refuse(Refusal),
 }
@@ -98,13 +99,14 @@ pub fn decide(
     }
 }
 
-/// Whether the upstream may have acted on a request. It may, from the moment that an attempt is
-/// written until its outcome proves the contrary; what an attempt has done, no later one undoes.
+/// Whether the upstream may have acted on a request: from the moment that an attempt is written
+/// until its outcome proves the contrary. A later attempt does not undo what an earlier one may
+/// have done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traces {
     /// An attempt is under way.
     sending: bool,
-    /// An attempt before it may have been acted on.
+    /// The upstream may have acted on an earlier attempt.
     left: bool,
 }
 
@@ -114,33 +116,33 @@ impl Traces {
         self.sending = true;
     }
 
-    /// The attempt has ended like this.
+    /// The attempt has ended with this outcome.
     pub fn attempted(&mut self, outcome: Outcome, config: &Config) {
         let refused = matches!(outcome, Outcome::Response(status) if config.releases(status));
         self.left |= self.sending && !outcome.provably_unsent() && !refused;
         self.sending = false;
     }
 
-    /// Whether it cannot be ruled out that an upstream has acted.
+    /// Whether an upstream may have acted.
     pub fn exist(self) -> bool {
         self.sending || self.left
     }
 }
 
-/// Why a request with a key, or without one, is not let through.
+/// Why a request with a key, or without one, is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// The route requires a key.
     Missing,
-    /// What the header holds is no key.
+    /// The header does not hold a valid key.
     Invalid,
-    /// The first request with this key has no answer yet.
+    /// The first request with this key has no response yet.
     InFlight,
-    /// The key came with another request before.
+    /// The key was used with another request before.
     Mismatch,
-    /// The first request was sent, and nobody will ever know what became of it.
+    /// The first request was sent, and its outcome will never be known.
     Undecided,
-    /// It was answered, with more than is kept.
+    /// The response to the first request was too large to keep.
     NotKept,
     /// The store cannot say whether the key is new.
     Unavailable,
@@ -160,7 +162,7 @@ impl Refusal {
         }
     }
 
-    /// What went wrong, for a person.
+    /// What went wrong, in words.
     pub const fn detail(self) -> &'static str {
         match self {
             Refusal::Missing => "this route requires an Idempotency-Key header",

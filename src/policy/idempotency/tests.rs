@@ -1,4 +1,4 @@
-//! Keys, fingerprints, the states of a key, and which answers are kept.
+//! Keys, fingerprints, the states of a key, and which responses are kept.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -63,7 +63,7 @@ fn a_key_belongs_to_its_consumer_and_route() {
         Scope::new(consumer("a", "eve"), "pay", &some(b"k")),
         Scope::new(consumer("a", "ada"), "refund", &some(b"k")),
         Scope::new(consumer("a", "ada"), "pay", &some(b"l")),
-        // No way of cutting the same text makes the same scope.
+        // No other split of the same text gives the same scope.
         Scope::new(consumer("a", "adap"), "ay", &some(b"k")),
         Scope::new(consumer("address", "192.0.2.1"), "pay", &some(b"k")),
         Scope::new(address, "pay", &some(b"k")),

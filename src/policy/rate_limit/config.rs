@@ -1,4 +1,4 @@
-//! `rate_limit:` as an operator writes it.
+//! `rate_limit:` as the operator configures it.
 
 mod key;
 mod shared;
@@ -19,34 +19,34 @@ use crate::units::{self, Timespan};
 pub struct Config {
     /// How requests are counted.
     pub algorithm: Algorithm,
-    /// Who is counted apart; default the consumer.
+    /// What is counted separately; default each consumer.
     pub key: Key,
-    /// What a request takes of the limit's requests, or of the bucket's tokens; default 1.
+    /// How many of the limit's requests, or of the bucket's tokens, a request takes; default 1.
     pub cost: u32,
-    /// Whether an answer that is given again for an idempotency key costs that, too.
+    /// Whether a response that is replayed for an idempotency key has that cost, too.
     pub replays: Replays,
-    /// Keys remembered at once, about; 1 to 10,000,000, default 100,000.
+    /// About how many keys are remembered at once; 1 to 10,000,000, default 100,000.
     pub max_keys: u32,
-    /// Where replicas count together. Absent: each counts by itself.
+    /// The store in which replicas count together. Absent: each replica counts by itself.
     pub shared: Option<Shared>,
 }
 
-/// One limit or a list of them, all of which a request must be within.
+/// One limit or a list of them; a request must be within all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Limits(pub Vec<Config>);
 
-/// What a replayed request costs. It must be within the limit either way.
+/// What a replayed request costs. It must be within the limit in either case.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Replays {
-    /// As much as any other.
+    /// As much as any other request.
     #[default]
     Counted,
-    /// Nothing: what it took is given back.
+    /// Nothing: its cost is given back.
     Free,
 }
 
-/// The algorithms, of which a limit names one.
+/// The algorithms. A limit names one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Algorithm {
     FixedWindow(FixedWindow),
@@ -54,7 +54,7 @@ pub enum Algorithm {
     TokenBucket(TokenBucket),
 }
 
-/// `fixed_window:`. A window begins with the first request of a key after its last one ended.
+/// `fixed_window:`. A key's window begins with its first request after its last window has ended.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FixedWindow {
@@ -66,8 +66,8 @@ pub struct FixedWindow {
     pub per: Timespan,
 }
 
-/// `sliding_window:`. Windows follow each other without a gap; those of the last one weigh less
-/// the more of this one has passed, so that a client cannot spend two windows' requests at once.
+/// `sliding_window:`. Windows follow each other without a gap. Requests of the last window weigh
+/// less as the current one passes, so that a client cannot spend two windows' requests at once.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SlidingWindow {
@@ -83,17 +83,17 @@ pub struct SlidingWindow {
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
 #[serde(try_from = "WrittenBucket")]
 pub struct TokenBucket {
-    /// Tokens that come back in `per`; 1 to 1,000,000.
+    /// Tokens that come back within `per`; 1 to 1,000,000.
     pub rate: u32,
     /// 1 ms to 366 days, default 1 s.
     pub per: Timespan,
-    /// Tokens at most, and at the start; 1 to 1,000,000, default `rate`. All must be back within
-    /// 366 days.
+    /// The most tokens, and those at the start; 1 to 1,000,000, default `rate`. All must be back
+    /// within 366 days.
     pub burst: u32,
 }
 
 impl Algorithm {
-    /// What it has at most: requests of a window, tokens of a bucket.
+    /// The most that can be available: requests of a window, tokens of a bucket.
     pub fn most(&self) -> u32 {
         match self {
             Algorithm::FixedWindow(limit) => limit.requests,
@@ -109,13 +109,13 @@ impl TokenBucket {
         u64::try_from(self.per.as_nanos()).unwrap_or(u64::MAX).div_ceil(self.rate.into())
     }
 
-    /// Until an empty bucket is full.
+    /// The time until an empty bucket is full.
     pub(super) fn full_after(&self) -> Duration {
         Duration::from_nanos(self.per_token()).saturating_mul(self.burst)
     }
 }
 
-/// What stands in the file, before one algorithm is picked.
+/// The keys as in the file, before one algorithm is picked.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {

@@ -1,8 +1,8 @@
-//! What a client is told about its limits: names, quotas and standing, as header values.
+//! What a client is told about its limits: names, quotas and state, as header values.
 //!
 //! `RateLimit-Policy` and `RateLimit` are structured fields (RFC 9651) of the IETF's draft
-//! "RateLimit header fields for HTTP". Which answers carry them is written in [`Headers`];
-//! putting them there is left to the request path.
+//! "RateLimit header fields for HTTP". [`Headers`] configures which responses have them; the
+//! request path adds them.
 
 use http::HeaderValue;
 
@@ -14,29 +14,29 @@ use crate::units::retry_after_seconds;
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Headers {
-    /// Which answers carry them.
+    /// Which responses have them.
     pub on: On,
     /// `X-RateLimit-Limit`, `-Remaining` and `-Reset`; default true.
     pub x_ratelimit: bool,
-    /// `X-RateLimit-Remaining`, `-Burst-Capacity` and `-Replenish-Rate` of a route whose first limit
-    /// is a `token_bucket`; default false.
+    /// `X-RateLimit-Remaining`, `-Burst-Capacity` and `-Replenish-Rate` of a route whose first
+    /// limit is a `token_bucket`; default false.
     pub token_bucket: bool,
     /// `RateLimit-Policy` and `RateLimit`; default false.
     pub ietf: bool,
 }
 
-/// Which answers carry limit headers.
+/// Which responses have limit headers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum On {
-    /// Those to requests that a limit refused.
+    /// Responses to requests that a limit refused.
     #[default]
     Refusals,
-    /// Those to all requests that a limit was asked about.
+    /// Responses to all requests that a limit was checked for.
     Always,
 }
 
-/// The limits of one route as clients know them, rendered once.
+/// The limits of one route as clients see them, rendered once.
 #[derive(Debug, Clone, Default)]
 pub struct Fields {
     names: Vec<String>,
@@ -45,7 +45,7 @@ pub struct Fields {
     bucket: Option<Bucket>,
 }
 
-/// A token bucket as clients are told of it: of requests, not of the tokens they cost.
+/// A token bucket as clients see it: in requests, not in the tokens they cost.
 #[derive(Debug, Clone)]
 pub struct Bucket {
     pub burst: HeaderValue,
@@ -60,7 +60,7 @@ impl Default for Headers {
 }
 
 impl Headers {
-    /// Whether an answer after this verdict carries any.
+    /// Whether a response after this verdict has any.
     pub fn apply_to(&self, verdict: &Verdict) -> bool {
         let asked = match self.on {
             On::Refusals => !verdict.admitted,
@@ -71,8 +71,8 @@ impl Headers {
 }
 
 impl Fields {
-    /// The limits of `route`. A limit is named after its route; one of several has its place,
-    /// from 1, behind it: `orders-2`.
+    /// The limits of `route`. A limit is named after its route; if there are several, its position,
+    /// from 1, is appended: `orders-2`.
     pub fn new(route: &str, limits: &Limits) -> Self {
         let name = |place: usize| match limits.0.len() {
             1 => route.to_owned(),
@@ -87,7 +87,7 @@ impl Fields {
         Fields { names, quoted, policy, bucket }
     }
 
-    /// The names of the limits, in their order.
+    /// The names of the limits, in order.
     pub fn names(&self) -> &[String] {
         &self.names
     }
@@ -103,7 +103,8 @@ impl Fields {
     }
 
     /// The value of `RateLimit`: requests left in the strictest limit, and seconds to wait for
-    /// more. After a refusal that is the wait of `Retry-After`, else until the quota is whole.
+    /// more. After a refusal that is the wait of `Retry-After`, else the time until the quota is
+    /// full again.
     pub fn standing(&self, standing: &Standing) -> Option<HeaderValue> {
         let Verdict { admitted, remaining, reset_after, retry_after, .. } = standing.verdict;
         let name = self.quoted.get(standing.limit)?;
@@ -119,8 +120,8 @@ fn bucket(limit: &super::Config) -> Option<Bucket> {
     Some(Bucket { burst: requests(bucket.burst.into()), rate: requests(per_second) })
 }
 
-/// One item of `RateLimit-Policy`. A window is rounded up to whole seconds: whoever keeps to it
-/// is slower than it had to be, never faster.
+/// One item of `RateLimit-Policy`. A window is rounded up to whole seconds, so that a client that
+/// keeps to it is slower than necessary, but never too fast.
 fn policy((limit, name): (&super::Config, &String)) -> String {
     let quota = limit.algorithm.most() / limit.cost;
     let window = match &limit.algorithm {
@@ -131,7 +132,7 @@ fn policy((limit, name): (&super::Config, &String)) -> String {
     format!("{name};q={quota};w={}", retry_after_seconds(window))
 }
 
-/// A structured field's string holds printable ASCII; anything else of a name becomes `?`.
+/// A structured field's string holds only printable ASCII; any other character becomes `?`.
 fn quote(name: &str) -> String {
     let mut quoted = String::with_capacity(name.len() + 2);
     quoted.push('"');

@@ -1,7 +1,7 @@
-//! The fixed window: so many requests from the first one until the window ends.
+//! The fixed window: a number of requests from the first one until the window ends.
 //!
-//! A key's window is one word: its end in milliseconds and the units taken in it. An end is
-//! rounded up, so a window may last 1 ms longer than written, never less.
+//! A key's window is one word: its end in milliseconds, and the units taken in it. The end is
+//! rounded up, so a window may last up to 1 ms longer than configured, never less.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use super::config::FixedWindow;
 use super::table::{States, Step};
 use crate::time::Moment;
 
-/// Low bits hold the count (up to 1,000,000); 43 more the end, which lasts 278 years. The table
-/// keeps the topmost bit for itself.
+/// The low bits hold the count (up to 1,000,000), the next 43 the end, which lasts 278 years. The
+/// table uses the topmost bit itself.
 const COUNT_BITS: u32 = 20;
 const END_BITS: u32 = 43;
 const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
@@ -21,7 +21,7 @@ const NANOS_PER_MILLI: u64 = 1_000_000;
 /// A limit, compiled.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rule {
-    /// Units in a window.
+    /// Units per window.
     limit: u32,
     /// Units a request takes; at most `limit`.
     cost: u32,
@@ -45,14 +45,14 @@ impl Rule {
     /// over.
     pub(super) fn refund(&self, state: u64, counted: Moment) -> Option<u64> {
         let Window { end, count } = Window::unpack(state);
-        // Every request of a window is made no earlier than its first one.
+        // All requests of a window come no earlier than its first one.
         let is_of_it = self.end_from(counted) >= end;
         let left = count.checked_sub(self.cost).filter(|_| is_of_it)?;
-        // With its last request a window was never begun.
+        // Without its only request the window never began.
         Some(if left == 0 { 0 } else { Window { end, count: left }.pack() })
     }
 
-    /// When a window ends that begins now.
+    /// The end of a window that begins now.
     fn end_from(&self, now: Moment) -> u64 {
         (now + self.per).as_nanos().div_ceil(NANOS_PER_MILLI) & END_MASK
     }
@@ -84,7 +84,7 @@ impl States for Rule {
         Step { next: Some(window.pack()), answer: self.verdict(window, true, now) }
     }
 
-    /// Nothing once its window is over, else the more the more it has counted.
+    /// Zero once its window is over; else the larger the count, the more.
     fn worth(&self, state: u64, now: Moment) -> u64 {
         let window = Window::unpack(state);
         if window.is_over(now) { 0 } else { u64::from(window.count) << END_BITS | window.end }
@@ -100,7 +100,8 @@ impl States for Rule {
         }
     }
 
-    /// A window of its own: whoever took over what is left of another's could make its windows short.
+    /// Begins a window of its own. A newcomer that took over the rest of another key's window could
+    /// make its own windows short.
     fn begin(&self, floor: u64, now: Moment) -> u64 {
         let used = Window::unpack(floor);
         if used.is_over(now) {

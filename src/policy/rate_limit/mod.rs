@@ -1,10 +1,10 @@
 //! Rate limits: how many requests a consumer, an address or a route may make.
 //!
-//! [`Limiter`] counts one limit, in bounded memory and by atomics alone for keys it knows;
-//! [`check_all`] asks several. A request that is refused is not counted, and one that was counted
-//! can be taken back. [`Fields`] words what a client is told. [`check_shared`] puts what is counted
-//! here together with what a store of several replicas counted. Finding out who makes the request,
-//! asking that store, and putting the fields on an answer are left to others.
+//! [`Limiter`] counts one limit, in bounded memory, and with atomics only for keys it knows;
+//! [`check_all`] checks several. A request that is refused is not counted, and one that was counted
+//! can be taken back. [`Fields`] renders what a client is told. [`check_shared`] combines what is
+//! counted here with what a store for several replicas has counted. Others determine the requester,
+//! ask that store, and add the fields to a response.
 
 mod config;
 mod fields;
@@ -37,10 +37,10 @@ use crate::time::Moment;
 pub struct Limiter {
     config: Config,
     rule: Rule,
-    /// Keyed at random, so that nobody can choose whom to collide with.
+    /// Keyed at random, so that a client cannot choose keys that collide.
     hasher: RandomState,
     table: Table,
-    /// Away from what every request reads.
+    /// On a cache line apart from what every request reads.
     refused: CachePadded<AtomicU64>,
 }
 
@@ -51,28 +51,29 @@ enum Rule {
     TokenBucket(token_bucket::Rule),
 }
 
-/// What the limit says to a request.
+/// The limit's decision about a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
     pub admitted: bool,
-    /// Requests the limit allows: of those that take several units each, fewer than it has units.
+    /// The number of requests the limit allows: fewer than its units if a request takes several.
     pub limit: u32,
     /// Requests left after this one.
     pub remaining: u32,
-    /// Until the limit is back in full.
+    /// The time until the limit is full again.
     pub reset_after: Duration,
-    /// Until the next request can be admitted; zero if this one was. As a header, through
+    /// The time until the next request can be admitted; zero if this one was. As a header, through
     /// [`retry_after_seconds`](crate::units::retry_after_seconds).
     pub retry_after: Duration,
 }
 
-/// What the strictest of a route's limits says.
+/// The verdict of the strictest of a route's limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// Its place in the list, from 0.
+    /// Its position in the list, from 0.
     pub limit: usize,
     pub verdict: Verdict,
-    /// Requests left in the first of the list, whatever the others say; `None` where it was not asked.
+    /// Requests left in the first limit of the list, whatever the others say; `None` if that was
+    /// not checked.
     pub first: Option<u32>,
 }
 
@@ -94,7 +95,8 @@ impl Limiter {
         Limiter { config, rule, hasher: RandomState::new(), table, refused: CachePadded::default() }
     }
 
-    /// What it was made from. A reload keeps a limiter whose configuration is unchanged.
+    /// The configuration it was made from. A reload keeps a limiter whose configuration is
+    /// unchanged.
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -119,8 +121,8 @@ impl Limiter {
         }
     }
 
-    /// Takes back that a request of `requester` was counted at `counted`. A key that has lost its
-    /// place since gets nothing back.
+    /// Takes back a request of `requester` that was counted at `counted`. Does nothing if the key
+    /// has been evicted since.
     pub fn refund(&self, requester: &Requester<'_>, counted: Moment) {
         let key = self.key(requester);
         match &self.rule {
@@ -130,7 +132,7 @@ impl Limiter {
         }
     }
 
-    /// SipHash, 64 bits: among a million keys, two share one with a chance of 1 in 10^7. Zero
+    /// SipHash, 64 bits: among a million keys, the chance that two share one is 1 in 10^7. Zero
     /// marks a free slot.
     fn key(&self, requester: &Requester<'_>) -> u64 {
         let mut hasher = self.hasher.build_hasher();
@@ -138,20 +140,19 @@ impl Limiter {
         hasher.finish().max(1)
     }
 
-    /// Whether a request that is answered from what was kept gets back what it took.
+    /// Whether a replayed request gets its cost back.
     pub fn forgives_replays(&self) -> bool {
         self.config.replays == Replays::Free
     }
 
-    /// Keys that were forgotten, for want of room, before their time; if this grows, `max_keys`
-    /// is too small.
+    /// Keys that were evicted early for lack of room; if this grows, `max_keys` is too small.
     pub fn evictions(&self) -> u64 {
         self.table.evictions()
     }
 
-    /// Requests that were refused for this limit.
+    /// Requests that this limit has refused.
     pub fn refused(&self) -> u64 {
-        // Relaxed: a statistic, which orders nothing.
+        // Relaxed: a statistic, on which no other memory depends.
         self.refused.load(Ordering::Relaxed)
     }
 
@@ -161,12 +162,12 @@ impl Limiter {
     }
 }
 
-/// Asks several limits; a request must be within all of them, and counts in all or none. Returns
-/// the strictest: of refusals the longest, else the one with the fewest requests remaining, for
-/// the longest time; `None` without limits.
+/// Checks several limits; a request must be within all of them, and counts in all or none. Returns
+/// the strictest: of refusals the longest, else the one with the fewest requests remaining, for the
+/// longest time; `None` without limits.
 ///
-/// Limits are looked at before any is counted in. A request that another thread overtakes between the
-/// two gets back what was counted in limits before the one it fails.
+/// All limits are checked before the request is counted in any. If another thread then takes the
+/// last request of a limit, what was counted in the limits before it is given back.
 pub fn check_all(
     limiters: &[Arc<Limiter>],
     requester: &Requester<'_>,
@@ -183,8 +184,8 @@ pub fn check_all(
     Some(standing)
 }
 
-/// Takes back that a request of `requester` was counted in these limits at `counted`, which is the
-/// `now` that they were asked with.
+/// Takes back a request of `requester` that was counted in these limits at `counted`, the `now` of
+/// the check.
 pub fn refund_all<'a>(
     limiters: impl IntoIterator<Item = &'a Arc<Limiter>>,
     requester: &Requester<'_>,
@@ -208,7 +209,7 @@ fn look_then_count(
     count_all(limiters.iter().enumerate(), None, requester, now)
 }
 
-/// Of those that refuse, the one that does so for the longest. Nothing has been counted then.
+/// The refusal with the longest wait, if any. Nothing has been counted then.
 fn longest_refusal(standings: impl Iterator<Item = Standing>) -> Option<Standing> {
     let mut first = None;
     let refusals = standings
@@ -218,7 +219,8 @@ fn longest_refusal(standings: impl Iterator<Item = Standing>) -> Option<Standing
     Some(Standing { first, ..longest })
 }
 
-/// Counts in each; the strictest of them and of `strictest`, or the first that refuses.
+/// Counts in each limit. Returns the strictest of them and of `strictest`, or the first that
+/// refuses.
 fn count_all<'a>(
     limiters: impl Iterator<Item = (usize, &'a Arc<Limiter>)> + Clone,
     mut strictest: Option<Standing>,
@@ -248,7 +250,7 @@ impl Standing {
         Standing { limit, verdict, first: (limit == 0).then_some(verdict.remaining) }
     }
 
-    /// The same for a request that was not counted after all.
+    /// What the first limit has left if the request is not counted after all.
     fn uncounted_first(&self) -> Option<u32> {
         self.first.map(|first| first + u32::from(self.verdict.admitted))
     }

@@ -1,7 +1,8 @@
-//! Limits that replicas count together, put together with those that are counted here.
+//! Combines limits that replicas count together with limits that are counted here.
 //!
-//! What a store counts is its own business; here is what its word means for a request, and what
-//! its silence does. A request must be within all limits, and counts in all or none.
+//! How a store counts is its own concern. This module decides what its verdict means for a request,
+//! and what happens if it does not respond. A request must be within all limits, and counts in all
+//! or none.
 
 use std::sync::Arc;
 
@@ -10,28 +11,29 @@ use super::{
 };
 use crate::time::Moment;
 
-/// What was heard of a route's shared limits.
+/// What the store replied about a route's shared limits.
 #[derive(Debug, Default)]
 pub enum Heard {
-    /// There is nobody to ask: all limits are counted here.
+    /// No store was asked: all limits are counted here.
     #[default]
     Nothing,
-    /// A verdict for each shared limit, in their order.
+    /// A verdict for each shared limit, in order.
     Verdicts {
         verdicts: Vec<Verdict>,
-        /// What [`refused_here`] said before; where it did, the store was only to look.
+        /// What [`refused_here`] returned before; if it refused, the store did not count the
+        /// request.
         refused_here: Option<Standing>,
     },
-    /// The store could not be asked, or did not answer in time.
+    /// The store is down, or did not reply in time.
     Unavailable,
 }
 
-/// The store cannot say, and a limit is configured to refuse then.
+/// The store is unavailable, and a limit is configured to refuse then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoreUnavailable;
 
-/// The longest refusal among the limits that are counted here, without counting: a request that
-/// one of them refuses counts in no shared limit either.
+/// The longest refusal among the limits that are counted here, without counting: if one of them
+/// refuses a request, it does not count in the shared limits either.
 pub fn refused_here(
     limiters: &[Arc<Limiter>],
     requester: &Requester<'_>,
@@ -41,10 +43,10 @@ pub fn refused_here(
     longest_refusal(seen.map(|(limit, limiter)| Standing::new(limit, limiter.peek(requester, now))))
 }
 
-/// As [`check_all`], for limits of which some may be shared.
+/// As [`check_all`], for limits some of which may be shared.
 ///
 /// # Errors
-/// The store of a limit that is `closed` then is not available.
+/// The store is unavailable, and one of its limits has `on_failure: closed`.
 pub fn check_shared(
     limiters: &[Arc<Limiter>],
     requester: &Requester<'_>,
@@ -80,7 +82,7 @@ fn together(
     }
     for (_, limiter) in numbered(limiters, |limiter| limiter.on_failure() == Some(OnFailure::Local))
     {
-        // Counted along: whoever must decide alone one day knows what has passed here.
+        // Counted here as well, so that this replica knows the count if it must decide alone later.
         limiter.check(requester, now);
     }
     let strictest =
@@ -119,7 +121,7 @@ impl Limiter {
         self.config.shared.is_some()
     }
 
-    /// `None` for a limit that is counted here.
+    /// `None` for a limit that is counted here only.
     fn on_failure(&self) -> Option<OnFailure> {
         self.config.shared.as_ref().map(|shared| shared.on_failure)
     }
@@ -136,7 +138,7 @@ mod tests {
     use super::*;
     use crate::units::Timespan;
 
-    /// So many a minute, shared if it says what its store's failure means.
+    /// A limit of `requests` a minute. It is shared if `on_failure` is given.
     fn limit(requests: u32, on_failure: Option<OnFailure>) -> Arc<Limiter> {
         let per = Timespan::from_secs(60);
         Arc::new(Limiter::new(Config {
@@ -207,7 +209,7 @@ mod tests {
         let left = |verdict| left(verdict).map(|s: Standing| (s.limit, s.first));
         assert_eq!(left(says(true, 8, 1)), Some((1, Some(8))));
         assert_eq!(left(says(true, 7, 1)), Some((1, Some(7))));
-        // Refused by the second: the first, which had 7 left, has not counted it.
+        // Refused by the second: the first, which had 7 left, has not counted the request.
         assert_eq!(left(says(true, 6, 1)), Some((1, Some(7))));
         assert_eq!(left(says(false, 0, 99)), Some((0, Some(0))));
         let first_here = [limit(2, None), limit(9, Some(OnFailure::Open))];

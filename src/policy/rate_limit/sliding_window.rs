@@ -1,8 +1,8 @@
-//! The sliding window, as an estimate from two counts: those admitted in this window, and those
-//! of the last one by the share of it that a window ending now would still cover.
+//! The sliding window, estimated from two counts: requests admitted in the current window, and
+//! those of the last one, weighted by the share of it that a window ending now would still cover.
 //!
-//! Windows lie on one grid for all keys. A key's state is one word: the number of a window and
-//! the two counts. As many bits go to a count as the limit needs, the rest to the number.
+//! Windows lie on one grid for all keys. A key's state is one word: the number of a window and the
+//! two counts. Each count gets as many bits as the limit needs, the number gets the rest.
 
 use std::time::Duration;
 
@@ -14,31 +14,31 @@ use crate::time::Moment;
 /// A limit, compiled.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rule {
-    /// Units in a window.
+    /// Units per window.
     limit: u64,
     /// Units a request takes; at most `limit`.
     cost: u64,
-    /// Nanoseconds of a window.
+    /// The length of a window in nanoseconds.
     window: u64,
-    /// Bits of a count.
+    /// The size of a count in bits.
     bits: u32,
-    /// The table keeps the topmost bit for itself. With the highest limit 23 bits are left: a
-    /// window of 1 s comes round after 97 days, and a key that was silent for just that long is
-    /// taken for one that was not.
+    /// The table uses the topmost bit itself. With the highest limit 23 bits are left: the number
+    /// of a window of 1 s repeats after 97 days, and a key that was silent for exactly that long
+    /// seems to have made its requests just now.
     number_mask: u64,
 }
 
-/// A key's counts as of a moment.
+/// A key's counts at one moment.
 #[derive(Clone, Copy, Debug)]
 struct Counts {
     number: u64,
-    /// Taken in the window before.
+    /// Units taken in the window before.
     before: u64,
-    /// Taken in this one.
+    /// Units taken in this window.
     count: u64,
-    /// Nanoseconds of this window that have passed.
+    /// How much of this window has passed, in nanoseconds.
     elapsed: u64,
-    /// Nanoseconds by which the caller's clock reading is behind this window.
+    /// How far the caller's clock reading is behind this window, in nanoseconds.
     behind: u64,
 }
 
@@ -55,8 +55,8 @@ impl Rule {
         }
     }
 
-    /// The state without the request that was counted in it at `counted`; `None` if it weighs
-    /// nothing any more.
+    /// The state without the request that was counted in it at `counted`; `None` if that no longer
+    /// weighs anything.
     pub(super) fn refund(&self, state: u64, counted: Moment) -> Option<u64> {
         let (number, before, count) = self.unpack(state);
         let passed = number.wrapping_sub(self.number(counted)) & self.number_mask;
@@ -89,7 +89,7 @@ impl Rule {
             return Counts { number, before, count, elapsed, behind: 0 };
         }
         if passed == self.number_mask {
-            // Another thread, with a newer clock reading, has begun the next window.
+            // Another thread with a newer clock reading has begun the next window.
             let behind = self.window - elapsed;
             return Counts { number: kept, before, count, elapsed: 0, behind };
         }
@@ -161,7 +161,7 @@ impl States for Rule {
 
     fn join(&self, one: u64, other: u64, now: Moment) -> u64 {
         let (a, b) = (self.counts(one, now), self.counts(other, now));
-        // One of them may be in the next window already.
+        // One of the two may already be in the next window.
         let number = if a.behind > 0 { a.number } else { b.number };
         let [a, b] = [a, b].map(|counts| match counts.number == number {
             true => (counts.before, counts.count),
@@ -170,7 +170,7 @@ impl States for Rule {
         self.pack(number, a.0.max(b.0), a.1.max(b.1))
     }
 
-    /// Windows lie on one grid: the floor's are anybody's.
+    /// All keys share one grid of windows, so a newcomer takes the floor as it is.
     fn begin(&self, floor: u64, _: Moment) -> u64 {
         floor
     }

@@ -1,21 +1,21 @@
-//! Where the state of each key is kept: a table of bounded size that no flood of keys gets a key
-//! out of.
+//! Stores the state of each key, in a table of bounded size. A flood of keys does not help any key
+//! to get around its limit.
 //!
-//! A key may lie in the seven slots of one set. A known key is found and updated by atomics alone;
-//! a new one takes the lock. The table doubles while sets overflow, up to its bound: at most 56
-//! bytes for each of `max_keys`. It grows where it is: there is never a second copy of it.
+//! A key may be in any of the seven slots of one set. A known key is found and updated by atomics
+//! alone; a new one takes the lock. The table doubles while sets overflow, up to its bound of 56
+//! bytes for each of `max_keys`. It grows in place: there is never a second copy.
 //!
-//! A set's states share a line of memory, and a table of a few keys would have them all on one. So a
-//! small table doubles as soon as two keys would share a set, up to eight sets for each lane of threads:
-//! the keys that are busy at once are rarely neighbours.
+//! The states of a set share a cache line, and in a small table a few keys would all be on one. So
+//! a small table doubles as soon as two keys would share a set, up to eight sets for each lane of
+//! threads, so that keys in use at the same time are rarely neighbours.
 //!
-//! At the bound a newcomer takes the place of the key in its set with the least to lose (as in
-//! Metwally et al., "Space-Saving", 2005), and the set remembers, in one more state, what those
-//! that lost their place had used, the most of any. Whoever comes to the set is presumed to have used
-//! that; who is refused for it takes nobody's place. So a flood of fresh keys evicts itself and
-//! not those who are at their limit, and a key that lost its place does not come back with a clean
-//! slate: counts err upwards only. The price is that a table which is far too small for its clients
-//! refuses some of them early; `evictions` tells.
+//! At the bound a new key takes the place of the key in its set with the least to lose (as in
+//! Metwally et al., "Space-Saving", 2005). The set remembers, in one more state, the most that any
+//! evicted key had used. A new key in the set is presumed to have used that much; if it is refused
+//! for it, it evicts no other key. So a flood of fresh keys evicts itself, and not keys at their
+//! limit, and an evicted key does not return with an empty count: counts only err upwards. The
+//! price is that a table which is far too small for its clients refuses some of them early;
+//! `evictions` shows that.
 
 use std::sync::OnceLock;
 
@@ -26,62 +26,63 @@ use crate::policy::sync::{
 };
 use crate::time::Moment;
 
-/// What becomes of a state: replaced, or left as it is without a write.
+/// The result for a state: a new state, or none if it stays unchanged.
 pub(super) struct Step<A> {
     pub(super) next: Option<u64>,
     pub(super) answer: A,
 }
 
-/// What states mean. A state is 63 bits; 0 is that of a key never seen.
+/// What states mean. A state has 63 bits; 0 is that of an unknown key.
 pub(super) trait States {
     type Answer;
 
     /// Counts one request, if there is room for it.
     fn step(&self, state: u64, now: Moment) -> Step<Self::Answer>;
 
-    /// How much would be lost with a state: 0 if it means no more than having none.
+    /// How much would be lost with a state: 0 if it means no more than an absent one.
     fn worth(&self, state: u64, now: Moment) -> u64;
 
-    /// A state that admits, now and later, nothing that either of two would refuse.
+    /// A state that refuses, now and later, all that either of the two would refuse.
     fn join(&self, one: u64, other: u64, now: Moment) -> u64;
 
-    /// The state of a newcomer who is presumed to have used what `floor` says.
+    /// The state of a new key that is presumed to have used what `floor` says.
     fn begin(&self, floor: u64, now: Moment) -> u64;
 }
 
 /// The states of all keys.
 pub(super) struct Table {
     first: Set,
-    /// Each as many sets as all before it together; those in use are a power of two.
+    /// Each part has as many sets as all parts before it together; the number in use is a power of
+    /// two.
     more: Box<[OnceLock<Box<[Set]>>]>,
     /// Sets in use.
     sets: AtomicUsize,
-    /// Held to add keys, which is once per key and growth; a known key never takes it. Away from
-    /// what known keys read, and so is the other.
+    /// Locked to add keys, once per key and per growth; a known key never takes it. Both fields are
+    /// on cache lines apart from what known keys read.
     insertion: CachePadded<Mutex<()>>,
     evictions: CachePadded<AtomicU64>,
 }
 
 const WAYS: usize = 7;
-/// Sets, for each lane, up to which keys get one for themselves where they can.
+/// Up to this many sets per lane, keys get a set of their own if possible.
 const ROOMY: usize = 8;
 const FREE: u64 = 0;
-/// Beside the state in a word. It turns when a place changes hands, so that an update that is under
-/// way for its former key fails, even if the new one has the very same state.
+/// A bit beside the state in its word. It flips when the slot gets another key, so that a
+/// concurrent update for the former key fails, even if both keys have the same state.
 const TURN: u64 = 1 << 63;
 
-/// Two lines of memory.
+/// Two cache lines.
 #[derive(Default)]
 #[repr(align(64))]
 struct Set {
     keys: [AtomicU64; WAYS],
-    /// What those evicted from here had used, the most of any.
+    /// The most that any key evicted from this set had used.
     floor: AtomicU64,
     words: [AtomicU64; WAYS],
 }
 
 impl Table {
-    /// Holds `max_keys`, with some room to spare so that few sets overflow before.
+    /// A table for `max_keys`, with some spare room, so that few sets overflow before.
     pub(super) fn new(max_keys: u32) -> Self {
         let slots = max_keys as usize + max_keys as usize / 2;
         let doublings = slots.div_ceil(WAYS).next_power_of_two().ilog2();
@@ -114,22 +115,22 @@ impl Table {
         states.step(state, now).answer
     }
 
-    /// Changes the state of `key`, if it still has one.
+    /// Changes the state of `key`, if it has one.
     pub(super) fn amend(&self, key: u64, change: impl Fn(u64) -> Option<u64>) {
         let change = |state| Step { next: change(state), answer: () };
         if self.set_of(key).update(key, change).is_none() {
-            // Gone, or about to be in its place of a larger table.
+            // The key is gone, or a growing table is moving it.
             let _turn = self.turn();
             self.set_of(key).update(key, change);
         }
     }
 
-    /// Keys that lost their place to others while they still counted.
+    /// Keys that were evicted while their counts still mattered.
     pub(super) fn evictions(&self) -> u64 {
         self.evictions.load(Ordering::Relaxed)
     }
 
-    /// Counts a request of a newcomer; `None` if it has become known meanwhile.
+    /// Counts a request of a new key; `None` if another thread has added it meanwhile.
     fn insert<S: States>(&self, key: u64, states: &S, now: Moment) -> Option<S::Answer> {
         let turn = self.turn();
         loop {
@@ -156,13 +157,13 @@ impl Table {
         self.sets.load(Ordering::Relaxed) < ROOMY * lanes()
     }
 
-    /// Nothing under this lock can be left half-done by a panic.
+    /// A panic cannot leave anything half-done under this lock.
     fn turn(&self) -> MutexGuard<'_, ()> {
         self.insertion.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Doubles the table; false if it may not grow. Whoever misses a key that is being moved waits
-    /// for the lock, and finds it in its new place.
+    /// Doubles the table; `false` at its bound. A thread that misses a key being moved waits for
+    /// the lock, and then finds it in its new place.
     fn grow<S: States>(&self, _turn: &MutexGuard<'_, ()>, states: &S, now: Moment) -> bool {
         let sets = self.sets.load(Ordering::Relaxed);
         let Some(more) = self.more.get(sets.ilog2() as usize) else { return false };
@@ -170,12 +171,12 @@ impl Table {
         for (index, upper) in upper.iter().enumerate() {
             self.at(index).split(upper, |key| key as usize & sets != 0, states, now);
         }
-        // Release: who reads the number finds the sets.
+        // Release: a thread that reads the number sees the sets.
         self.sets.store(sets * 2, Ordering::Release);
         true
     }
 
-    /// Keys are hashes: any bits are as good as others.
+    /// Keys are hashes, so any of their bits will do.
     fn set_of(&self, key: u64) -> &Set {
         self.at(key as usize & (self.sets.load(Ordering::Acquire) - 1))
     }
@@ -183,7 +184,7 @@ impl Table {
     fn at(&self, index: usize) -> &Set {
         let Some(bit) = index.checked_ilog2() else { return &self.first };
         let part = self.more.get(bit as usize).and_then(OnceLock::get);
-        // Sets in use have been made.
+        // Sets in use have been created.
         part.and_then(|part| part.get(index - (1 << bit))).unwrap_or(&self.first)
     }
 }
@@ -194,7 +195,8 @@ impl Set {
     }
 
     fn way_of(&self, key: u64) -> Option<usize> {
-        // Relaxed: keys change under the lock only, and one that is missed is looked for there.
+        // Relaxed: keys change only under the lock, and a key that is missed is searched again
+        // there.
         self.keys.iter().position(|held| held.load(Ordering::Relaxed) == key)
     }
 
@@ -203,8 +205,8 @@ impl Set {
         let way = self.way_of(key)?;
         let (held, word) = (&self.keys[way], &self.words[way]);
         loop {
-            // Acquire: who sees what `vacate` has written sees that the place is another's. Beyond
-            // that the word is the whole state.
+            // Acquire: a thread that sees what `vacate` has written sees that the slot has another
+            // key. Apart from that, the word is the whole state.
             let seen = word.load(Ordering::Acquire);
             if held.load(Ordering::Relaxed) != key {
                 return None;
@@ -219,14 +221,14 @@ impl Set {
         }
     }
 
-    /// The way with the least to lose, and how much that is.
+    /// The slot with the least to lose, and how much that is.
     fn cheapest<S: States>(&self, states: &S, now: Moment) -> (usize, u64) {
         let losses = (0..WAYS).map(|way| (way, self.loss(way, states, now)));
         losses.min_by_key(|(_, loss)| *loss).unwrap_or((0, 0))
     }
 
-    /// Whether any key has its place here. What it has counted may be worth nothing just now: it is
-    /// a neighbour all the same when it comes back.
+    /// Whether any key is in this set. A key whose count is worth nothing now still counts, because
+    /// it would be a neighbour when it returns.
     fn is_in_use(&self) -> bool {
         self.keys.iter().any(|key| key.load(Ordering::Relaxed) != FREE)
     }
@@ -238,7 +240,7 @@ impl Set {
         }
     }
 
-    /// The floor, once a key with the state `evicted` has lost its place.
+    /// The floor after a key with the state `evicted` has lost its place.
     fn floor_with<S: States>(&self, evicted: u64, states: &S, now: Moment) -> u64 {
         let floor = self.floor.load(Ordering::Relaxed);
         match states.worth(evicted, now) {
@@ -247,7 +249,7 @@ impl Set {
         }
     }
 
-    /// Gives a place to a newcomer, and counts its first request. Under the lock.
+    /// Gives a slot to a new key, and counts its first request. To be called under the lock.
     fn replace<S: States>(&self, way: usize, key: u64, states: &S, now: Moment) -> S::Answer {
         let floor = self.floor_with(self.vacate(way), states, now);
         self.floor.store(floor, Ordering::Relaxed);
@@ -257,7 +259,7 @@ impl Set {
         answer
     }
 
-    /// Moves the keys that are `upper` to a new set. Under the lock.
+    /// Moves the keys that are `upper` to a new set. To be called under the lock.
     fn split<S: States>(&self, to: &Set, upper: impl Fn(u64) -> bool, states: &S, now: Moment) {
         to.floor.store(self.floor.load(Ordering::Relaxed), Ordering::Relaxed);
         for (way, held) in self.keys.iter().enumerate() {
@@ -272,15 +274,16 @@ impl Set {
         }
     }
 
-    /// Takes a place from its key. An update that is under way either comes before the swap, and is
-    /// in the state returned, or fails and finds the place no longer its own.
+    /// Takes a slot from its key. A concurrent update either precedes the swap, and is in the
+    /// returned state, or fails and finds that the slot has changed.
     fn vacate(&self, way: usize) -> u64 {
         if self.keys[way].load(Ordering::Relaxed) == FREE {
-            // Turned already: turned back, it would look untouched.
+            // The bit was flipped when the slot became free. Flipping it back would make it look
+            // untouched.
             return 0;
         }
         self.keys[way].store(FREE, Ordering::Relaxed);
-        // Turns under the lock only.
+        // Relaxed: the bit changes only under the lock.
         let turned = !self.words[way].load(Ordering::Relaxed) & TURN;
         self.words[way].swap(turned, Ordering::AcqRel) & !TURN
     }
@@ -288,7 +291,7 @@ impl Set {
     fn occupy(&self, way: usize, key: u64, state: u64) {
         let turn = self.words[way].load(Ordering::Relaxed) & TURN;
         self.words[way].store(turn | state, Ordering::Release);
-        // Release: who finds the key finds its state.
+        // Release: a thread that finds the key finds its state.
         self.keys[way].store(key, Ordering::Release);
     }
 }
@@ -299,7 +302,7 @@ mod tests {
 
     use super::*;
 
-    /// Counts up to a limit, worth as much as they are.
+    /// Counts up to a limit. The worth of a state is its count.
     struct Counts(u64);
 
     impl States for Counts {
@@ -357,10 +360,10 @@ mod tests {
     #[test]
     fn a_few_keys_share_no_line_of_memory() {
         let table = Table::new(10_000);
-        // The same set until there are 32.
+        // Both are in the same set until there are 32 sets.
         let (one, other) = (1, 17);
         count(&table, one);
-        // Worth nothing at the moment at which the other comes.
+        // The first is worth nothing at the moment the other arrives.
         table.amend(one, |_| Some(0));
         count(&table, other);
         count(&table, one);
@@ -397,7 +400,7 @@ mod tests {
         (1..=5).for_each(|_| _ = count(&table, 1));
         (2..=8).for_each(|key| (1..=6).for_each(|_| _ = count(&table, key)));
         assert_eq!(table.evictions(), 1);
-        // The others are forgiven meanwhile.
+        // Meanwhile the counts of the others are cleared.
         (2..=8).for_each(|key| table.amend(key, |_| Some(0)));
         assert_eq!(count(&table, 1), 6);
     }
@@ -432,7 +435,7 @@ mod tests {
     fn no_race_of_evictions_makes_a_count_too_low() {
         const ROUNDS: u64 = 5000;
         let table = Table::new(1);
-        // One key more than there are places, each counted by a thread of its own.
+        // One key more than there are slots, each counted by a thread of its own.
         let table = &table;
         thread::scope(|scope| {
             for key in 1..=8 {
@@ -473,7 +476,7 @@ mod tests {
 
         let table = Table::new(10_000);
         (1..=1000).for_each(|key| table.count(key, &Worthless, Moment::ZERO));
-        // No further than where keys get a set for themselves.
+        // It only grows until keys have sets of their own.
         assert_eq!(table.sets.into_inner(), ROOMY * lanes());
     }
 }

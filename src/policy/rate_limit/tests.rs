@@ -1,4 +1,4 @@
-//! Limits by example, against naive models, and under a flood of keys.
+//! Limits by example, compared with naive models, and under a flood of keys.
 
 mod cost;
 mod flood;
@@ -193,7 +193,7 @@ fn the_last_window_weighs_less_the_more_of_this_one_has_passed() {
     let limiter = sliding(100, Timespan::from_secs(60));
     (0..40).for_each(|_| _ = limiter.check(&acme(), at(30)));
     let remaining = |seconds| limiter.peek(&acme(), at(seconds)).remaining;
-    // One less for the request that looks.
+    // One less, because the request that asks counts too.
     assert_eq!([59, 60, 75, 90, 119, 120].map(remaining), [59, 59, 69, 79, 99, 99]);
 }
 
@@ -229,7 +229,7 @@ fn algorithms() -> impl Strategy<Value = Algorithm> {
     })
 }
 
-/// With what a request takes of it.
+/// Limits, each with the cost of a request.
 fn limits() -> impl Strategy<Value = (Algorithm, u32)> {
     algorithms().prop_flat_map(|algorithm| {
         let most = algorithm.most();
@@ -324,7 +324,7 @@ proptest! {
         calls in prop::collection::vec((0..20_u8, 0..5_000_000_u64), 1..400),
     ) {
         let limiter = limiter(requests, Timespan::from_millis(millis), 100_000);
-        // Per key: the end of its window in whole milliseconds, and what it was admitted.
+        // For each key, the end of its window in whole milliseconds, and what was admitted in it.
         let mut windows: HashMap<u8, (u64, u32)> = HashMap::new();
         let mut now = 0;
         for (who, pause) in calls {

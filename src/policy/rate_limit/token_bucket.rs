@@ -1,7 +1,7 @@
 //! The token bucket, by the generic cell rate algorithm (ITU-T I.371), in nanoseconds.
 //!
-//! A key's state is the moment at which all its tokens are back. Nothing is rounded in the
-//! client's favour, and there is no bucket so small that it never limits.
+//! A key's state is the moment at which all its tokens are back. Nothing is rounded in the client's
+//! favour, and even the smallest bucket limits.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub(super) struct Rule {
     depth: u64,
 }
 
-/// The table keeps the topmost bit for itself; the rest lasts 292 years.
+/// The table uses the topmost bit itself; the rest lasts 292 years.
 const LAST: u64 = (1 << 63) - 1;
 
 impl Rule {
@@ -34,8 +34,8 @@ impl Rule {
         }
     }
 
-    /// The state without a request that was counted in it. Exact at once; later, a bucket that
-    /// would have been full meanwhile has gained what came back since.
+    /// The state without a request that was counted in it. Exact if given back at once; later, a
+    /// bucket that would have been full meanwhile gains what came back since.
     pub(super) fn refund(&self, state: u64) -> u64 {
         state.saturating_sub(self.per_request)
     }
@@ -44,7 +44,7 @@ impl Rule {
         Verdict {
             admitted,
             limit: self.limit,
-            // At most `limit`.
+            // At most `limit`, so the cast is exact.
             remaining: (self.depth.saturating_sub(missing) / self.per_request) as u32,
             reset_after: Duration::from_nanos(missing),
             retry_after: Duration::from_nanos(retry_after),
@@ -67,7 +67,7 @@ impl States for Rule {
         Step { next: Some(next), answer: self.verdict(next - now, 0, true) }
     }
 
-    /// The tokens that are missing, as time.
+    /// The missing tokens, as time.
     fn worth(&self, state: u64, now: Moment) -> u64 {
         state.saturating_sub(now.as_nanos())
     }

@@ -7,31 +7,31 @@ use serde::de::{self, Deserialize, Deserializer};
 use crate::units::{Percent, Timespan};
 
 /// `backoff:` of a retry rule. Before the n-th retry the wait is `min(max, base × factor^(n-1))`,
-/// plus a random share of that, evenly spread from nothing to `jitter`. So no wait is longer than
+/// plus a random share of it, uniformly distributed from 0 to `jitter`. So no wait is longer than
 /// `max × (1 + jitter)`.
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
 #[serde(remote = "Self", deny_unknown_fields)]
 pub struct Backoff {
-    /// The wait before the first retry, without jitter; default 25 ms, 0 for none at all.
+    /// The wait before the first retry, without jitter; default 25 ms, 0 for no wait.
     #[serde(default = "default_base")]
     pub base: Timespan,
     /// The longest wait, without jitter; not below `base`. Absent: ten times `base`.
     #[serde(default, deserialize_with = "present")]
     pub max: Option<Timespan>,
-    /// By how much each wait is longer than the one before; 1 to 10, default 2.
+    /// The ratio of each wait to the one before; 1 to 10, default 2.
     #[serde(default = "default_factor", deserialize_with = "factor")]
     pub factor: f64,
-    /// The random addition at most; default 50 %.
+    /// The largest random addition, as a share of the wait; default 50 %.
     #[serde(default = "default_jitter")]
     pub jitter: Percent,
 }
 
 impl Backoff {
-    /// The wait before retry number `retry` (the first is 1). `random` is evenly spread over
-    /// `[0, 1)`; what lies outside counts as the nearest end.
+    /// The wait before retry number `retry` (the first is 1). `random` is uniform over `[0, 1)`;
+    /// values outside are clamped.
     pub fn delay(&self, retry: u32, random: f64) -> Duration {
         let exponent = i32::try_from(retry.saturating_sub(1)).unwrap_or(i32::MAX);
-        // The power may overflow to infinity, and nothing times infinity is not a number.
+        // The power may overflow to infinity, and zero times infinity is not a number.
         let grown = self.base.as_secs_f64() * self.factor.powi(exponent).min(f64::MAX);
         let bounded = grown.min(self.max().as_secs_f64());
         let jittered = bounded * (1.0 + self.jitter.fraction() * random.clamp(0.0, 1.0));
@@ -56,7 +56,8 @@ impl Default for Backoff {
 
 impl<'de> Deserialize<'de> for Backoff {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // `remote = "Self"` makes the derived one an inherent function, so that it can be checked.
+        // `remote = "Self"` makes the derived function an inherent one, so that its result can be
+        // checked.
         let backoff = Backoff::deserialize(deserializer)?;
         if backoff.max() < *backoff.base {
             return Err(de::Error::custom("max: must not be shorter than base"));

@@ -1,8 +1,8 @@
-//! Retry budgets: how many retries all routes that share one may make together.
+//! Retry budgets: how many retries all routes that share a budget may make together.
 //!
-//! Attempts per request are bounded by `max_retries`; that alone still multiplies an outage. A
-//! budget bounds retries by time or by requests, whatever arrives and on however many threads. It
-//! never waits: with nothing left, the client gets the last answer as it came.
+//! `max_retries` bounds the attempts of each request, but that alone still multiplies an outage. A
+//! budget bounds retries by time or by requests, whatever the load and on any number of threads. It
+//! never waits: once it is spent, the client gets the last response unchanged.
 
 mod bucket;
 mod concurrency;
@@ -28,7 +28,7 @@ pub enum Config {
     TokenBucket(TokenBucket),
     /// Retries are a share of the requests of the last seconds.
     Ratio(Ratio),
-    /// Retries are a share of the requests that are active.
+    /// Retries are a share of the active requests.
     Concurrency(Concurrency),
 }
 
@@ -36,7 +36,7 @@ pub enum Config {
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenBucket {
-    /// Tokens at most, and at the start; 1 to 1,000,000.
+    /// The most tokens, and those at the start; 1 to 1,000,000.
     #[serde(deserialize_with = "units::bounded::<_, 1, 1_000_000>")]
     pub capacity: u32,
     /// Tokens that come back per second; 0.001 to 1,000,000.
@@ -51,24 +51,24 @@ pub struct Ratio {
     /// Retries per request; 0 % to 100 %, default 20 %.
     #[serde(default = "default_share")]
     pub share: Percent,
-    /// Retries per second that need no requests; 0 to 10,000, default 3.
+    /// Retries per second that are granted without requests; 0 to 10,000, default 3.
     #[serde(default = "default_min", deserialize_with = "units::bounded::<_, 0, 10_000>")]
     pub min_per_second: u32,
-    /// How long requests and retries count; 1 s to 60 s, default 10 s. Kept in tenths: what is
-    /// between nine tenths old and `ttl` may be forgotten already.
+    /// How long requests and retries count; 1 s to 60 s, default 10 s. Tracked in tenths: after
+    /// nine tenths of it a request may already be forgotten.
     #[serde(default = "default_ttl", deserialize_with = "ttl")]
     pub ttl: Timespan,
 }
 
-/// `concurrency:`. A retry begins only while there are fewer than `max(share × active requests,
-/// min)`. A request is active until it ends, its waits for a retry included.
+/// `concurrency:`. A retry begins only while fewer than `max(share × active requests, min)` are
+/// under way. A request is active until it ends, including its waits for a retry.
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Concurrency {
     /// Retries per active request; 0 % to 100 %, default 20 %.
     #[serde(default = "default_share")]
     pub share: Percent,
-    /// Retries at once that need no requests; 0 to 10,000, default 3.
+    /// Concurrent retries that are granted without requests; 0 to 10,000, default 3.
     #[serde(default = "default_min", deserialize_with = "units::bounded::<_, 0, 10_000>")]
     pub min: u32,
 }
@@ -107,12 +107,13 @@ impl Budget {
         Budget(Shared::new(Account { config, kind, counts: CachePadded::default() }))
     }
 
-    /// What it was made from. A reload keeps a budget whose configuration is unchanged.
+    /// The configuration it was made from. A reload keeps a budget whose configuration is
+    /// unchanged.
     pub fn config(&self) -> &Config {
         &self.0.config
     }
 
-    /// Enters a request, once, before its first attempt. Its retries are taken through the stake.
+    /// Registers a request, once, before its first attempt. It takes its retries through the stake.
     pub fn enter(&self, now: Moment) -> Stake {
         match &self.0.kind {
             Kind::TokenBucket(_) => {}
@@ -122,7 +123,7 @@ impl Budget {
         Stake { account: self.0.hold(), retrying: false }
     }
 
-    /// Retries that could be made at `now`; the gauge.
+    /// Retries that could be made at `now`; a gauge shows it.
     pub fn tokens(&self, now: Moment) -> f64 {
         match &self.0.kind {
             Kind::TokenBucket(bucket) => bucket.tokens(now),
@@ -152,7 +153,7 @@ pub struct Stake {
 }
 
 impl Stake {
-    /// Takes one retry out of the budget, if it has one; the attempt before it has ended. Never
+    /// Takes one retry from the budget, if it has one; the attempt before it has ended. Never
     /// waits.
     pub fn withdraw(&mut self, now: Moment) -> bool {
         let before = std::mem::take(&mut self.retrying);

@@ -1,12 +1,12 @@
-//! Chance, for the random share of a wait before a retry.
+//! The random share of a wait before a retry.
 
 use crate::policy::sync::{Mutex, PoisonError};
 
-/// Where the waits of one route get their chance from. With a seed, the same history of retries
-/// has the same waits in every run.
+/// The source of randomness for one route's waits. With a seed, the same history of retries has the
+/// same waits in every run.
 #[derive(Debug)]
 pub struct Jitter {
-    /// A plain lock: it is taken for retries only, for a few instructions.
+    /// A plain lock: taken only for retries, for a few instructions.
     seeded: Option<Mutex<fastrand::Rng>>,
 }
 
@@ -15,10 +15,10 @@ impl Jitter {
         Jitter { seeded: seed.map(|seed| Mutex::new(fastrand::Rng::with_seed(seed))) }
     }
 
-    /// The next of numbers evenly spread over `[0, 1)`.
+    /// The next number, uniformly distributed over `[0, 1)`.
     pub fn draw(&self) -> f64 {
         match &self.seeded {
-            // A panic cannot leave a generator in a state that is not one of its own.
+            // A panic cannot leave the generator in an invalid state.
             Some(seeded) => seeded.lock().unwrap_or_else(PoisonError::into_inner).f64(),
             None => fastrand::f64(),
         }

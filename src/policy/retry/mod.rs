@@ -1,7 +1,7 @@
 //! Retries: whether a failed attempt is tried again, and when.
 //!
-//! [`decide`] is the one place that answers this. It is told what happened and looks nothing up;
-//! classifying the attempt, waiting, and passing on the last answer are left to the caller.
+//! [`decide`] is the only place where this is decided. It is told what happened and looks nothing
+//! up. The caller classifies the attempt, waits, and passes on the last response.
 
 pub mod backoff;
 pub mod budget;
@@ -25,39 +25,38 @@ use crate::units::{self, Timespan};
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Tries after the first; 0 to 10, default 1.
+    /// Attempts after the first; 0 to 10, default 1.
     #[serde(default = "default_max_retries", deserialize_with = "units::bounded::<_, 0, 10>")]
     pub max_retries: u32,
-    /// Requests that may be sent twice.
+    /// Which methods may be sent twice.
     #[serde(default)]
     pub methods: Methods,
-    /// Outcomes that are worth another try; default connect failures, refused streams, resets,
-    /// 502, 503, 504.
+    /// Outcomes that are retried; default connect failures, refused streams, resets, 502, 503, 504.
     #[serde(default = "default_on")]
     pub on: Conditions,
-    /// The name of the budget that retries are taken from. Absent: only `max_retries` bounds them.
+    /// The budget that retries are taken from. Absent: only `max_retries` bounds them.
     #[serde(default)]
     pub budget: Option<String>,
     /// The wait before each retry.
     #[serde(default)]
     pub backoff: Backoff,
-    /// The longest wait that an upstream may ask for; default 10 s. Who asks for a longer one gets
-    /// no retry, rather than one too early.
+    /// The longest wait that an upstream may ask for; default 10 s. If it asks for a longer one
+    /// there is no retry, rather than one too early.
     #[serde(default = "default_max_retry_after")]
     pub max_retry_after: Timespan,
 }
 
-/// Which methods may be sent twice. Whatever this says, a request that was provably not sent may
-/// be sent, and so may one that holds an idempotency key; and TRACE and CONNECT are never tried again.
+/// Which methods may be sent twice. In any case, a request that was provably not sent may be sent
+/// again, and so may one with an idempotency key; TRACE and CONNECT are never retried.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Methods {
     /// GET, HEAD, OPTIONS.
     #[default]
     Safe,
-    /// Those, PUT and DELETE.
+    /// GET, HEAD, OPTIONS, PUT and DELETE.
     Idempotent,
-    /// Every method; for upstreams that recognise a repetition themselves.
+    /// Every method; for upstreams that recognise repeated requests themselves.
     Any,
 }
 
@@ -72,68 +71,69 @@ impl Methods {
         }
     }
 
-    /// Whether one whose attempt ended like this may be sent again; `keyed` as in [`Attempt`].
+    /// Whether a request whose attempt ended like this may be sent again; `keyed` as in
+    /// [`Attempt`].
     pub fn allow_after(self, outcome: Outcome, method: &Method, keyed: bool) -> bool {
         let harmless = keyed || outcome.provably_unsent();
         self.allow(method) || (harmless && !never_twice(method))
     }
 }
 
-/// An attempt that has ended, and what stands around it.
+/// An attempt that has ended, and its circumstances.
 #[derive(Clone, Copy, Debug)]
 pub struct Attempt<'a> {
     pub outcome: Outcome,
     pub method: &'a Method,
-    /// Whether the request holds an idempotency key: all its attempts are one request then.
+    /// Whether the request has an idempotency key: then all its attempts count as one request.
     pub keyed: bool,
-    /// Tries after the first so far.
+    /// Attempts after the first so far.
     pub retries_done: u32,
     /// Whether all that was read of the request's body can be sent again.
     pub body_replayable: bool,
     /// Whether the client has seen any of the response.
     pub response_started: bool,
     pub client_gone: bool,
-    /// Whether a trusted caller says that the request is itself a retry.
+    /// Whether a trusted client says that the request is itself a retry.
     pub nested: bool,
     /// What the upstream says about a retry.
     pub server_asks: Option<Pushback>,
     /// Time until the request's deadline; `None` without one.
     pub time_left: Option<Duration>,
-    /// Evenly spread over `[0, 1)`; the jitter of the wait.
+    /// A uniform number from `[0, 1)`, for the jitter of the wait.
     pub random: f64,
 }
 
-/// What follows from an attempt.
+/// The decision after an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Try again after this wait. The budget has been charged.
     Retry { after: Duration },
-    /// Let the client have what there is.
+    /// Pass on to the client what there is.
     Stop(Reason),
 }
 
-/// Why there is no further try.
+/// Why there is no further attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// Nobody is waiting any more.
+    /// The client has gone.
     ClientGone,
-    /// The client has part of this response; there is no taking it back.
+    /// The client has received part of this response, which cannot be taken back.
     ResponseStarted,
-    /// The outcome is not one of `on`; a success among others.
+    /// The outcome is not in `on`; for example a success.
     NotRetryable,
-    /// Whoever sends the request retries already; retries of retries multiply.
+    /// The client retries itself; retries of retries multiply.
     Nested,
     /// The method may not be sent twice.
     Method,
-    /// `max_retries` are made.
+    /// `max_retries` have been made.
     Exhausted,
-    /// The body is too large to have been kept.
+    /// The body was too large to be kept.
     BodyTooLarge,
-    /// The upstream asks for none, or for a longer wait than `max_retry_after`.
+    /// The upstream asks for no retry, or for a longer wait than `max_retry_after`.
     Pushback,
     /// The retry could not begin before the deadline.
     Deadline,
-    /// The budget has nothing left.
+    /// The budget is spent.
     Budget,
 }
 
@@ -155,8 +155,8 @@ impl Reason {
     }
 }
 
-/// Decides whether `attempt` is tried again. The budget is asked last, so that only a retry that
-/// is going to be made is charged.
+/// Decides whether `attempt` is retried. The budget is asked last, so that only a retry that will
+/// be made is charged.
 pub fn decide(
     config: &Config,
     attempt: &Attempt<'_>,
@@ -178,7 +178,7 @@ pub fn decide(
     Decision::Retry { after }
 }
 
-/// What speaks against a retry, apart from time and budget.
+/// The reason against a retry, if any, apart from time and budget.
 fn obstacle(config: &Config, attempt: &Attempt<'_>) -> Option<Reason> {
     let may_resend = config.methods.allow_after(attempt.outcome, attempt.method, attempt.keyed);
     if attempt.client_gone {
@@ -200,8 +200,8 @@ fn obstacle(config: &Config, attempt: &Attempt<'_>) -> Option<Reason> {
     }
 }
 
-/// The wait before the next try: the longer of our own and the one the upstream asks for. `None`
-/// if it asks for too much.
+/// The wait before the next attempt: the longer of the backoff and the wait that the upstream asks
+/// for. `None` if it asks for too much.
 fn wait(config: &Config, attempt: &Attempt<'_>) -> Option<Duration> {
     let backoff = config.backoff.delay(attempt.retries_done.saturating_add(1), attempt.random);
     match attempt.server_asks {

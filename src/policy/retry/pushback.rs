@@ -1,4 +1,4 @@
-//! What an upstream, or a caller, says about retries in its header fields.
+//! What an upstream or a client says about retries in its header fields.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -7,18 +7,18 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::policy::outcome::Outcome;
 
-/// How an answer asks to be tried again.
+/// What a response says about trying again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pushback {
-    /// Not before this long; at most 24 h, however much was asked for.
+    /// Not before this long; at most 24 h, even if more was asked for.
     After(Duration),
     Never,
 }
 
 impl Pushback {
-    /// What an answer asks for: `grpc-retry-pushback-ms` (gRPC proposal A6), else `Retry-After`
-    /// (RFC 9110, section 10.2.3) of a 429 or 503. A moment that has passed is now; a `Retry-After`
-    /// that cannot be read asks for nothing. `unix_now` is the wall clock, since its epoch.
+    /// What a response asks for: `grpc-retry-pushback-ms` (gRPC proposal A6), else `Retry-After`
+    /// (RFC 9110, section 10.2.3) of a 429 or 503. A date in the past means now; an invalid
+    /// `Retry-After` is ignored. `unix_now` is the wall clock, as the time since the Unix epoch.
     pub fn of_answer(outcome: Outcome, headers: &HeaderMap, unix_now: Duration) -> Option<Self> {
         if let Some(milliseconds) = headers.get(GRPC_PUSHBACK) {
             return Some(Pushback::from_grpc(milliseconds));
@@ -40,7 +40,7 @@ impl Pushback {
         }
     }
 
-    /// A negative number, or none at all, says not to retry.
+    /// A negative number, or anything but a number, means not to retry.
     fn from_grpc(milliseconds: &HeaderValue) -> Self {
         let milliseconds = milliseconds.to_str().ok().and_then(|text| text.trim().parse().ok());
         milliseconds.map_or(Pushback::Never, |milliseconds| {
@@ -49,9 +49,9 @@ impl Pushback {
     }
 }
 
-/// Whether a request says that it is itself a retry: the number under `attempt_count` (Envoy's
-/// `x-envoy-attempt-count`) is above 1, or gRPC's count of earlier attempts above 0. Only the word
-/// of a trusted caller is worth something.
+/// Whether a request says that it is itself a retry: the number in the field `attempt_count`
+/// (Envoy's `x-envoy-attempt-count`) is above 1, or gRPC's count of earlier attempts is above 0.
+/// Only a trusted client's word should count.
 pub fn is_retry(request: &HeaderMap, attempt_count: &HeaderName) -> bool {
     let above = |value: Option<&HeaderValue>, bound: u64| {
         let number = value.and_then(|value| value.to_str().ok()?.trim().parse().ok());
@@ -67,7 +67,7 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 fn retry_after(value: &HeaderValue, unix_now: Duration) -> Option<Duration> {
     let text = value.to_str().ok()?.trim();
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More digits than a number holds are a long time.
+        // A number with too many digits means a very long time.
         return Some(text.parse().map_or(LONGEST, Duration::from_secs));
     }
     let date = httpdate::parse_http_date(text).ok()?.duration_since(UNIX_EPOCH);
@@ -101,7 +101,7 @@ mod tests {
             ("Sun, 06 Nov 1994 08:49:39 GMT", after(2)),
             ("Sunday, 06-Nov-94 08:49:39 GMT", after(2)),
             ("Sun Nov  6 08:49:39 1994", after(2)),
-            // Past, far too long, and nothing at all.
+            // In the past, far too long, and invalid.
             ("Sun, 06 Nov 1994 08:49:30 GMT", after(0)),
             ("99999999999999999999999", after(86_400)),
             ("Mon, 06 Nov 1995 08:49:37 GMT", after(86_400)),

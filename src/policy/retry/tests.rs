@@ -13,7 +13,7 @@ fn config(text: &str) -> Config {
     serde_yaml::from_str(text).expect("a valid configuration")
 }
 
-/// A GET that a 503 answered, with nothing against another try.
+/// A GET that got a 503, with nothing against another attempt.
 fn attempt() -> Attempt<'static> {
     Attempt {
         outcome: Outcome::Response(503),
@@ -193,8 +193,8 @@ fn the_defaults_are_one_retry_of_safe_methods() {
     assert_eq!(config.max_retry_after, Timespan::from_secs(10));
 }
 
-/// Calls that an upstream sees which always fails, while 16 threads make 250 requests each at
-/// one moment; each request would be retried ten times.
+/// The number of calls that an always failing upstream sees, while 16 threads make 250 requests
+/// each at one moment; each request would be retried ten times.
 fn calls_in_an_outage(config: budget::Config) -> usize {
     let budget = Arc::new(Budget::new(config, NOW));
     let policy = self::config("{max_retries: 10}");
@@ -223,8 +223,8 @@ fn a_bucket_bounds_the_calls_of_an_outage_to_the_requests_and_its_tokens() {
 fn a_ratio_bounds_the_calls_of_an_outage_to_the_requests_and_their_share() {
     let ratio: budget::Ratio =
         serde_yaml::from_str("{share: 20%, min_per_second: 3, ttl: 10s}").expect("valid");
-    // Each request makes retries while there are any, so that what is earned is spent, to within
-    // the fraction of a retry.
+    // Each request makes all retries it gets, so that the budget is spent to within the fraction of
+    // a retry.
     assert_eq!(calls_in_an_outage(budget::Config::Ratio(ratio)), 4000 + 800 + 30);
 }
 
@@ -254,7 +254,7 @@ fn attempts() -> impl Strategy<Value = Attempt<'static>> {
             keyed,
             retries_done,
             body_replayable: flags.0,
-            // Rare, as a whole history of obstacles says nothing about what comes after them.
+            // Rare, because after that the rest of a history shows nothing.
             response_started: flags.1 && retries_done == 3,
             client_gone: flags.2 && retries_done == 2,
             nested: flags.3 && retries_done == 1,
@@ -266,8 +266,8 @@ fn attempts() -> impl Strategy<Value = Attempt<'static>> {
 }
 
 proptest! {
-    /// Every condition for itself, in no order: a retry is made if none speaks against it, and the
-    /// budget is charged for just those.
+    /// Checks each condition on its own, in no order: a retry is made if none is against it, and
+    /// the budget is charged for exactly those.
     #[test]
     fn a_retry_is_made_if_nothing_speaks_against_it(
         max_retries in 0..4_u32, any_method in any::<bool>(), tokens in 1..5_u32,

@@ -1,27 +1,27 @@
-//! Which lane each thread keeps to: so few that every shared object can afford one of its own for
-//! each, so many that threads that run at once rarely meet in one.
+//! Assigns threads to lanes: few enough that every shared object can have a part for each, and
+//! enough that threads running at once rarely share one.
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 
 const MOST: usize = 8;
 
-/// How many lanes there are: a power of two, one for each core that the process may use, up to
+/// The number of lanes: a power of two, one for each core that the process may use, at most
 /// [`MOST`].
 pub(crate) fn lanes() -> usize {
-    // Asked once: the answer takes the system some microseconds.
+    // Read once: asking the system takes some microseconds.
     static LANES: OnceLock<usize> = OnceLock::new();
     *LANES.get_or_init(|| {
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        // In unit tests as many on every machine.
+        // The same number on every machine in unit tests.
         let cores = if cfg!(test) { 4 } else { cores };
         cores.next_power_of_two().min(MOST)
     })
 }
 
-/// The lane of the thread that asks.
+/// The lane of the calling thread.
 pub(crate) fn lane() -> usize {
-    // A thread that is being taken down may still give something back.
+    // A thread that is shutting down may still give something back.
     MINE.try_with(|mine| mine.0).unwrap_or(0)
 }
 
@@ -29,15 +29,15 @@ thread_local! {
     static MINE: Place = Place::take();
 }
 
-/// How many threads are in each lane. Process-wide, because threads are. The lock is taken once in a
-/// thread's life and once at its end.
+/// How many threads are in each lane. Process-wide, because threads are. Locked once at a thread's
+/// first use, and once at its end.
 static THREADS: Mutex<[usize; MOST]> = Mutex::new([0; MOST]);
 
-/// A thread's place in a lane, which is free for another when the thread has ended.
+/// A thread's place in a lane, freed when the thread ends.
 struct Place(usize);
 
 impl Place {
-    /// In the lane with the fewest threads.
+    /// Takes a place in the lane with the fewest threads.
     fn take() -> Self {
         let mut threads = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
         let lane = (0..lanes()).min_by_key(|lane| threads[*lane]).unwrap_or(0);
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn a_place_is_in_a_lane_with_the_fewest_threads_and_free_again_afterwards() {
-        // More than all other threads of these tests together: they come and go meanwhile.
+        // More than all other threads of these tests together, which come and go meanwhile.
         let places: Vec<_> = (0..4000).map(|_| Place::take()).collect();
         let mut held = [0_usize; MOST];
         places.iter().for_each(|place| held[place.0] += 1);

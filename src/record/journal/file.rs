@@ -206,8 +206,8 @@ impl File {
         self.connection.query_row(checkpoint, [], |_| Ok(())).ok();
     }
 
-    /// Whether the log is long enough for a checkpoint: `now`, although requests wait, or while
-    /// none does.
+    /// Whether a checkpoint is due. `now` says that requests are waiting; then the log may grow
+    /// longer before it is.
     pub(super) fn wants_checkpoint(&self, now: bool) -> bool {
         self.log.wants_checkpoint(now)
     }

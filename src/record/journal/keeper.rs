@@ -163,8 +163,8 @@ impl Keeper {
         while group.rows.len() + self.later.rows() < GROUP {
             match self.inbox.try_recv() {
                 Ok(job) => self.take(job, &mut group),
-                // Sleep through them: waking this thread for each job would cost each sender a
-                // system call.
+                // Sleep while more jobs arrive: waking this thread for each of them would cost each
+                // sender a system call.
                 Err(TryRecvError::Empty) => match last {
                     Some(last) if !rested && !group.rows.is_empty() => {
                         rested = true;

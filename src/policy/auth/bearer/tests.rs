@@ -1,5 +1,5 @@
-//! Which signatures and keys are believed, and for how long. What a signed token must say is tested
-//! with the claims.
+//! Which signatures and keys are accepted, and for how long. What a signed token must contain is
+//! tested with the claims.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::time::Moment;
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Takes its keys from a key set that holds `keys`.
+/// A verifier whose keys come from a key set with `keys`.
 fn by_key_set(algorithms: &str, keys: &[Value]) -> Verifier {
     let verifier = empty_key_set(algorithms);
     publish(&verifier, keys);
@@ -54,7 +54,7 @@ fn every_public_key_algorithm_verifies_by_pem() {
 #[test]
 fn every_public_key_algorithm_verifies_by_key_set() {
     let keys = [RSA.jwk(), P256.jwk(), P384.jwk(), ED25519.jwk()];
-    // Two elliptic keys with one name: the algorithm tells them apart.
+    // Two elliptic keys with one id: the algorithm distinguishes them.
     let verifier = by_key_set("[RS256, ES256, ES384, EdDSA]", &keys);
     for signer in [&*RSA, &P256, &P384, &ED25519] {
         let outcome = verify(&verifier, &signer.sign(&claims()));
@@ -130,7 +130,7 @@ fn a_key_of_another_kind_is_not_tried_under_its_name() {
     let header = Header { kid: Some(RSA.kid.to_owned()), ..P256.header() };
     let denial = denial(&verifier, &P256.sign_with(header, &claims()));
     assert_eq!(denial.reason(), "bad_signature");
-    // The issuer may have made an elliptic key of it.
+    // The issuer may have replaced it by an elliptic key.
     assert!(denial.wanted_keys().is_some());
 }
 
@@ -164,7 +164,7 @@ fn a_bad_signature_under_a_known_key_id_asks_for_another_key_set() {
     assert_eq!(denial(&verifier, &token).wanted_keys(), Some(("test", wanted)));
     let foreign = OTHER_RSA.sign_with(header(), &claims_with(json!({"iss": "elsewhere"})));
     assert_eq!(denial(&verifier, &foreign), Denial::Issuer);
-    // A key in the file does not change.
+    // A key in the configuration file does not change.
     assert_eq!(denial(&by_pem(&RSA, ""), &token).wanted_keys(), None);
 }
 
@@ -319,7 +319,7 @@ fn before_the_first_key_set_nothing_passes() {
     let verifier = empty_key_set("[RS256]");
     let unavailable = denial(&verifier, &RSA.sign(&claims()));
     assert_eq!(unavailable.wanted_keys(), Some(("test", Wanted::Any)));
-    // What no key could save is refused for what it is.
+    // A token that no key could make valid is refused for that reason.
     assert_eq!(denial(&verifier, "garbage"), Denial::Malformed);
     assert_eq!(denial(&verifier, &P256.sign(&claims())), Denial::Algorithm);
     let foreign = RSA.sign(&claims_with(json!({"iss": "elsewhere"})));

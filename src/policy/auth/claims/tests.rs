@@ -1,4 +1,4 @@
-//! What a signed token must say to pass.
+//! What a signed token must contain to be accepted.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::super::testing::{RSA, TODAY, by_pem, claims_with, consumer, verify};
 use super::super::{Denial, Identity, Verifier};
 
-/// What becomes of a well-signed token whose claims differ by `changes`.
+/// The result for a well-signed token whose claims differ by `changes`.
 fn with_claims(changes: Value) -> Result<Arc<Identity>, Denial> {
     verify(&by_pem(&RSA, ""), &RSA.sign(&claims_with(changes)))
 }
@@ -100,7 +100,7 @@ fn scopes_come_from_one_claim_the_configured_one_first() {
     assert_eq!(scopes(&by_pem(&RSA, "")), [true, false, false]);
     assert_eq!(scopes(&by_pem(&RSA, "scopes_claim: scopes")), [false, true, false]);
     assert_eq!(scopes(&by_pem(&RSA, "scopes_claim: perms")), [false, false, true]);
-    // A name that was chosen is not guessed around.
+    // A configured name is not replaced by a guess.
     assert_eq!(scopes(&by_pem(&RSA, "scopes_claim: absent")), [false; 3]);
 }
 

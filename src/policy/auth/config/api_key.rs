@@ -1,4 +1,4 @@
-//! `api_key:`, shared secrets in a header.
+//! `api_key:`: shared secrets in a header.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,7 +18,7 @@ pub struct ApiKeys {
     pub keys: BTreeMap<Consumer, ApiKey>,
 }
 
-/// One key: the secret itself, or a map when it carries scopes or a role.
+/// One key: the secret itself, or a map if it has scopes or a role.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ApiKey {
     pub key: Secret,
@@ -46,7 +46,7 @@ struct WrittenApiKeys {
     keys: BTreeMap<Consumer, ApiKey>,
 }
 
-/// Checked here, so that the complaint is about `keys`, and not made where one of them was wrong.
+/// Checked here so that the error names `keys`, and only if each of them is valid.
 fn at_least_one<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<BTreeMap<Consumer, ApiKey>, D::Error> {
@@ -100,7 +100,7 @@ impl<'de> Deserialize<'de> for ApiKey {
                 ApiKey::try_new(key, Vec::new(), None).map_err(E::custom)
             }
 
-            // A key of digits only, which YAML takes for a number.
+            // A key of digits only, which YAML reads as a number.
             fn visit_u64<E: de::Error>(self, number: u64) -> Result<ApiKey, E> {
                 self.visit_str(&number.to_string())
             }

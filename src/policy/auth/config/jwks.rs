@@ -1,4 +1,4 @@
-//! `jwks:`, a key set over HTTP.
+//! `jwks:`: a key set over HTTP.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,13 +12,13 @@ use crate::units::Timespan;
 #[serde(try_from = "WrittenJwks")]
 pub struct Jwks {
     pub url: KeysUrl,
-    /// From one successful fetch to the next.
+    /// The time from one successful fetch to the next.
     pub refresh: Timespan,
-    /// How long the last good keys are believed when fetching fails; at least `refresh`.
+    /// How long the last good keys are used while fetching fails; at least `refresh`.
     pub max_stale: Timespan,
-    /// For one fetch, connecting included; also how long a request waits for one.
+    /// The time limit of one fetch, including the connect; also how long a request waits for one.
     pub timeout: Timespan,
-    /// Fetches caused by unknown key ids: a few at once, then one per this long.
+    /// Limits fetches caused by unknown key ids: a few at once, then one per this interval.
     pub min_refetch: Timespan,
 }
 
@@ -27,7 +27,7 @@ pub struct Jwks {
 pub struct KeysUrl(http::Uri);
 
 impl KeysUrl {
-    /// The whole address, to fetch. A query may hold a token: do not print it.
+    /// The whole address, for fetching. Its query may contain a token, so do not print it.
     pub fn expose(&self) -> String {
         self.0.to_string()
     }
@@ -37,7 +37,7 @@ impl KeysUrl {
     }
 }
 
-/// Without the query.
+/// Prints the address without the query.
 impl fmt::Display for KeysUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = self.0.scheme_str().unwrap_or_default();

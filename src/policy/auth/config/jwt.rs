@@ -1,4 +1,4 @@
-//! `jwt:`, tokens of one issuer. Its key set over HTTP is `jwks`.
+//! `jwt:`: tokens of one issuer. Its key set over HTTP is in `jwks`.
 
 use std::num::NonZeroU32;
 use std::str::FromStr;
@@ -13,41 +13,42 @@ use crate::units::{Secret, Timespan};
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
 #[serde(try_from = "WrittenJwt")]
 pub struct Jwt {
-    /// `iss` must be this. Required with `jwks`: a key server may sign for more than one issuer.
+    /// The required `iss`. Mandatory with `jwks`, because a key server may sign for more than one
+    /// issuer.
     pub issuer: Option<String>,
-    /// `aud` must hold one of these. Empty: not checked.
+    /// `aud` must contain one of these. Empty: not checked.
     pub audience: Vec<String>,
-    /// What a token may be signed with; nothing else is looked at.
+    /// The algorithms a token may be signed with.
     pub algorithms: Algorithms,
-    /// How far our clock and the issuer's may be apart, for `exp` and `nbf`; 0 is allowed.
+    /// The allowed difference between our clock and the issuer's, for `exp` and `nbf`; may be 0.
     pub leeway: Timespan,
     pub keys: KeySource,
-    /// Names the consumer.
+    /// The claim that names the consumer.
     pub consumer_claim: String,
-    /// Scopes: one string with spaces between them (RFC 8693), or a list. Absent: the first there is
-    /// of `scope`, `scp` and `scopes`.
+    /// The claim with the scopes: one string separated by spaces (RFC 8693), or a list. Absent: the
+    /// first one present of `scope`, `scp` and `scopes`.
     pub scopes_claim: Option<String>,
-    /// A role, or a list of them.
+    /// The claim with a role, or a list of roles.
     pub role_claim: String,
     pub cache: Cache,
 }
 
-/// Where a token's key comes from: exactly one of `jwks`, `public_key` and `secret`.
+/// Where the key for a token comes from: exactly one of `jwks`, `public_key` and `secret`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum KeySource {
     Jwks(Jwks),
     PublicKey(Pem),
-    /// HMAC: 16 bytes or more. RFC 7518, section 3.2, wants 32 for HS256; shorter ones exist and
-    /// are the issuer's to change, below 16 they can be guessed.
+    /// HMAC, at least 16 bytes. RFC 7518, section 3.2, requires 32 for HS256. Shorter secrets
+    /// exist, and only the issuer can change them, but below 16 bytes they can be guessed.
     Secret(Secret),
 }
 
-/// Tokens that have been verified, so that the next request with the same one need not.
+/// The cache of verified tokens, so that a token is verified once and not with every request.
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Cache {
     pub max_tokens: NonZeroU32,
-    /// A token is forgotten after this long, or at its `exp` if that is sooner. 0: no cache.
+    /// A token is dropped after this long, or at its `exp` if that is sooner. 0: no cache.
     pub ttl: Timespan,
 }
 
@@ -58,8 +59,8 @@ impl Default for Cache {
     }
 }
 
-/// A non-empty list of algorithms, all symmetric or all asymmetric: where both are allowed, a public
-/// key can be passed off as an HMAC secret.
+/// A non-empty list of algorithms, all symmetric or all asymmetric. If both were allowed, an
+/// attacker could use a public key as an HMAC secret.
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
 #[serde(try_from = "Vec<Algorithm>")]
 pub struct Algorithms(Vec<Algorithm>);
@@ -95,7 +96,7 @@ impl TryFrom<Vec<Algorithm>> for Algorithms {
     }
 }
 
-/// A public key in PEM, in the file itself.
+/// A public key in PEM, written in the configuration file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pem(String);
 

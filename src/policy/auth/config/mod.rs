@@ -1,8 +1,8 @@
-//! The `auth:` section as the operator writes it: named authorities, each a JWT issuer or a set of
-//! API keys. What a route asks of them is in `requirement`.
+//! The `auth:` section as the operator configures it: named authorities, each a JWT issuer or a set
+//! of API keys. What a route requires of them is in `requirement`.
 //!
-//! Whatever can be judged by looking at it is refused here, so that the error has a line. Whether a
-//! PEM holds a usable key is found when a `Verifier` is made of it.
+//! Whatever can be checked while parsing is refused here, so that the error has a line. Whether a
+//! PEM contains a usable key is found when a `Verifier` is made from it.
 
 mod api_key;
 mod jwks;

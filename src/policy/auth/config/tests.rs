@@ -1,4 +1,4 @@
-//! What the operator may write, and what is refused before anything starts.
+//! What the operator may configure, and what is refused before the gateway starts.
 
 use super::super::Verifier;
 use super::super::testing::{ED25519, RSA, config, try_config};

@@ -1,4 +1,4 @@
-//! `window:`, as resilience4j counts.
+//! `window:`, counted as resilience4j does.
 
 use std::time::Duration;
 
@@ -6,15 +6,15 @@ use serde::de::{self, Deserialize, Deserializer};
 
 use crate::units::{self, Percent, Timespan};
 
-/// `window:` of a circuit breaker. Trips when, with `minimum_calls` in the window, the share of
-/// failures or that of slow calls reaches its rate.
+/// `window:` of a circuit breaker. With at least `minimum_calls` in the window, it trips when the
+/// share of failures or of slow calls reaches its rate.
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
 #[serde(try_from = "Written")]
 pub struct Window {
-    /// Which calls are looked at.
+    /// Which calls are in the window.
     pub extent: Extent,
-    /// Calls in the window before a rate says anything; 1 to 1,000,000, at most `calls`. Default
-    /// 100, or `calls` if that is less.
+    /// How many calls must be in the window before a rate counts; 1 to 1,000,000, at most `calls`.
+    /// Default 100, or `calls` if that is less.
     pub minimum_calls: u32,
     /// The share of failures that trips; above 0 %, default 50 %.
     pub failure_rate: Percent,
@@ -22,13 +22,13 @@ pub struct Window {
     pub slow_calls: Option<SlowCalls>,
 }
 
-/// The calls a window looks at.
+/// Which calls are in a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extent {
-    /// `calls:`, the latest so many; 1 to 10,000.
+    /// `calls:`, this many of the latest calls; 1 to 10,000.
     Calls(u32),
-    /// `time:`, those of the latest so many seconds, the one that has begun included; whole
-    /// seconds, 1 s to 1 h.
+    /// `time:`, the calls of this many seconds, including the current one; whole seconds, 1 s to 1
+    /// h.
     Seconds(u32),
 }
 
@@ -36,8 +36,8 @@ pub enum Extent {
 #[derive(Debug, Clone, Copy, PartialEq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SlowCalls {
-    /// A call is slow if it takes longer than this, from its permit to its result, whatever that
-    /// is; longer than 0.
+    /// A call is slow if it takes longer than this from its permit to its result, whatever the
+    /// result is; longer than 0.
     #[serde(deserialize_with = "units::positive")]
     pub longer_than: Timespan,
     /// The share of slow calls that trips; above 0 %, default 100 %.
@@ -45,7 +45,7 @@ pub struct SlowCalls {
     pub rate: Percent,
 }
 
-/// What stands in the file.
+/// The keys as in the file.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {

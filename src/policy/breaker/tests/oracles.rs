@@ -1,17 +1,17 @@
-//! gobreaker's and resilience4j's own behaviours, each as a history in one line; and where this
-//! breaker differs from them, by name.
+//! Behaviours of gobreaker and resilience4j, each as a history in one line; and each difference to
+//! this breaker, by name.
 //!
-//! A history is words. A letter is a call, a number after it how many:
+//! A history consists of words. A letter is a call, a number after it how many:
 //!
-//! | word | is |
+//! | word | means |
 //! |---|---|
-//! | `s` `f` `n` `d` | a call that succeeds, fails, says nothing, is dropped, in no time |
-//! | `z` `y` | one that succeeds, fails, and takes 5 s |
-//! | `a` | one that begins, and stays in flight |
-//! | `S` `F` `D` | the oldest in flight succeeds, fails, is dropped |
-//! | `!` | one that is refused |
+//! | `s` `f` `n` `d` | a call that succeeds, fails, is neutral, is dropped, in no time |
+//! | `z` `y` | a call that takes 5 s and succeeds, or fails |
+//! | `a` | a call that begins and stays in flight |
+//! | `S` `F` `D` | the oldest call in flight succeeds, fails, is dropped |
+//! | `!` | a call that is refused |
 //! | `+9` | 9 s pass |
-//! | `=open` | what the state must be here |
+//! | `=open` | the state must be this |
 
 use std::collections::VecDeque;
 
@@ -76,36 +76,36 @@ const GO_ROLLING: &str = "{window: {time: 30s, minimum_calls: 3, failure_rate: 6
 #[test]
 fn gobreaker_does_this() {
     for (config, history) in [
-        // Closed: the sixth failure in a row trips, and a success begins the run again.
+        // Closed: the sixth failure in a row trips; a success starts the count over.
         (GO_DEFAULT, "f5 =closed s f =closed f4 =closed f =open"),
         (GO_DEFAULT, "f5 s f5 s f5 =closed"),
-        // Open: nothing passes until the timeout is over, to the second.
+        // Open: all calls are refused until the timeout is over, to the second.
         (GO_DEFAULT, "f6 =open ! ! +59 =open ! +1 =half_open"),
-        // Half-open: a failure opens for the whole timeout, a success closes with counts cleared.
+        // Half-open: a failure opens for the whole timeout, a success closes and clears the counts.
         (GO_DEFAULT, "f6 +60 f =open +59 ! +1 =half_open s =closed f5 =closed f =open"),
-        // `MaxRequests` 0 is one.
+        // `MaxRequests` 0 means one.
         (GO_DEFAULT, "f6 +60 a ! S =closed"),
-        // In two steps, begun and ended apart.
+        // Calls in two steps: begun and ended separately.
         (GO_DEFAULT, "a6 F5 =closed F =open"),
-        // A result of an older generation changes nothing: not open, not half-open, not closed.
+        // A result from an older generation changes nothing, whether open, half-open or closed.
         (GO_DEFAULT, "a f6 =open S =open ! +60 =half_open s =closed"),
         (GO_DEFAULT, "a2 f6 +60 a =half_open S =half_open F =half_open ! S =closed"),
         (GO_DEFAULT, "a f6 +60 s =closed f5 F =closed f =open"),
-        // Half-open admits `MaxRequests`, those that have succeeded included, and closes after as
+        // Half-open admits `MaxRequests`, including those that have succeeded, and closes after as
         // many successes in a row; any failure opens.
         (GO_INTERVAL, "f6 +90 a3 ! S2 =half_open ! S =closed"),
         (GO_INTERVAL, "f6 +90 s2 =half_open a ! S =closed"),
         (GO_INTERVAL, "f6 +90 s2 f =open ! +90 s3 =closed"),
-        // What is excluded leaves its place.
+        // An excluded result gives its place back.
         (GO_INTERVAL, "f6 +90 n9 =half_open s3 =closed"),
-        // The end of an interval clears everything, the run included ...
+        // The end of an interval clears everything, including failures in a row ...
         (GO_INTERVAL, "f5 +29 =closed f =open"),
         (GO_INTERVAL, "f5 +30 f5 =closed f =open"),
-        // ... and results of calls that it found in flight are dropped.
+        // ... and results of calls that were in flight then are dropped.
         (GO_INTERVAL, "a f5 +30 s F =closed"),
-        // The interval begins with the first call after the last one's end.
+        // The next interval begins with the first call after the last one ended.
         (GO_INTERVAL, "f5 +45 f5 +29 f =open"),
-        // Rolling buckets: the oldest leave as time passes.
+        // Rolling buckets: the oldest drop out as time passes.
         (GO_ROLLING, "s f s f s f s f s f =closed +30 f s =closed f =open"),
         (
             GO_ROLLING,
@@ -120,13 +120,13 @@ fn gobreaker_does_this() {
 #[test]
 fn gobreaker_does_not_do_this() {
     for (config, history) in [
-        // There a panic is a failure; here a call that says nothing is none.
+        // There a panic is a failure; here a neutral call is not.
         (GO_DEFAULT, "f5 d9 =closed f =open"),
         // There a trial call that never ends keeps the circuit half-open for ever.
         (GO_DEFAULT, "f6 +60 a ! +59 ! +1 s =closed"),
         // There calls slower than the interval never count; here that is so with `reset: fixed`.
         ("{consecutive: {failures: 6, reset_every: 30s}}", "a6 +90 F6 =open"),
-        // There a run that lies across the end of an interval is cut in two.
+        // There a run of failures across the end of an interval is cut in two.
         ("{consecutive: {failures: 6, reset_every: 30s}}", "+29 f3 +2 f3 =open"),
     ] {
         play(config, history);
@@ -142,34 +142,34 @@ const R4J_SLOW: &str = "{window: {calls: 5, slow_calls: {longer_than: 4s, rate: 
 #[test]
 fn resilience4j_does_this() {
     for (config, history) in [
-        // No rate before the minimum; the call that completes it judges, even a success.
+        // No rate before the minimum; the call that reaches it is judged, even a success.
         (R4J_TIME, "f3 s =closed s =open !"),
         (R4J_TIME, "f2 s2 =closed s =closed"),
-        // Slow calls have a rate of their own, failed or not.
+        // Slow calls have a rate of their own, whether they failed or not.
         (R4J_SLOW, "y z f s =closed z =open"),
         (R4J_SLOW, "f s z s =closed z =closed"),
         // Open: refused until the wait is over.
         (R4J_TIME, "f5 =open ! +3 ! =open +3 =half_open"),
         // Half-open: four calls; one that is released makes room for another.
         (R4J_TIME, "f5 +5 a4 ! ! D a !"),
-        // Judged when all four have ended: 75 % opens, 25 % closes.
+        // Judged once all four have ended: 75 % opens, 25 % closes.
         (R4J_TIME, "f5 +5 f2 s =half_open f =open"),
         (R4J_TIME, "f5 +5 f s2 =half_open s =closed"),
         (R4J_SLOW, "f5 +5 z3 s =open"),
-        // What is ignored is released, and not judged.
+        // An ignored result is released, and not judged.
         (R4J_TIME, "f5 +5 s3 n =half_open f =closed"),
         (R4J_TIME, "f5 +5 n4 =half_open s3 =half_open s =closed"),
-        // Closed again, it begins with nothing.
+        // Closed again, it starts with empty counts.
         (R4J_TIME, "f5 +5 s4 =closed f4 =closed f =open"),
-        // The seconds of a time window leave one by one.
+        // The seconds of a time window drop out one by one.
         (R4J_TIME, "f4 +4 s =open"),
         (R4J_TIME, "f4 +5 s =closed f3 =closed f =open"),
-        // A trial needs no more calls than the minimum.
+        // A trial does not need more calls than the minimum.
         (
             "{window: {calls: 10, minimum_calls: 2}, half_open_calls: 5, open_for: 5s}",
             "f2 +5 s2 =closed",
         ),
-        // `maxWaitDurationInHalfOpenState`: an undecided trial ends open.
+        // `maxWaitDurationInHalfOpenState`: an undecided trial opens the circuit.
         (
             "{window: {calls: 2}, open_for: 5s, half_open_calls: 2, max_half_open: 3s}",
             "f2 +5 s +2 =half_open +1 =open !",
@@ -182,10 +182,10 @@ fn resilience4j_does_this() {
 #[test]
 fn resilience4j_does_not_do_this() {
     for (config, history) in [
-        // There a result counts for whatever state it comes into: a call of before the trip would
-        // be the fourth of the trial, and close it.
+        // There a result counts in whatever state it arrives: a call from before the trip would be
+        // the fourth of the trial, and close the circuit.
         (R4J_TIME, "a f5 +5 s3 S =half_open s =closed"),
-        // There a trial call that never ends keeps its place, unless a longest wait is set.
+        // There a trial call that never ends keeps its place, unless a maximum wait is configured.
         (R4J_TIME, "f5 +5 a4 ! +4 ! +1 s4 =closed"),
     ] {
         play(config, history);

@@ -1,15 +1,15 @@
-//! Rates in a window, as resilience4j counts them, and the operator's switches.
+//! Rates in a window, as resilience4j counts them, and the operator's orders.
 
 use super::*;
 
-/// The defaults of a common resilience4j service: 10 calls, at least 5, half of them failed;
-/// open for 5 s, judged after 3.
+/// The settings of a common resilience4j service: 10 calls, at least 5, half of them failed; open
+/// for 5 s, judged after 3.
 const SERVICE: &str = "{window: {calls: 10, minimum_calls: 5}, open_for: 5s, half_open_calls: 3}";
 const OPEN_FOR: Duration = Duration::from_secs(5);
 
 impl Bench {
-    /// One call per letter: `s`uccess, `f`ailure, `t`hrottled, `n`eutral, `d`ropped; in upper case
-    /// it takes 2 s, else no time. What is refused is not made.
+    /// One call per letter: `s`uccess, `f`ailure, `t`hrottled, `n`eutral, `d`ropped. An upper-case
+    /// letter takes 2 s, others no time. A refused call is not made.
     fn play(&mut self, history: &str) -> State {
         for letter in history.chars() {
             let Ok(permit) = self.breaker.acquire(self.now) else { continue };
@@ -38,22 +38,22 @@ impl Bench {
 #[test]
 fn a_count_window_opens_and_stays_closed_as_resilience4j_does() {
     for (history, opens) in [
-        // Not before the minimum, whatever the rate is.
+        // Not before the minimum, whatever the rate.
         ("ffff", false),
         ("fffff", true),
-        // A success that makes the minimum judges what was there before.
+        // A success that reaches the minimum causes earlier failures to be judged.
         ("fffss", true),
         ("ffsss", false),
-        // The rate itself trips, not only what is above it.
+        // Reaching the rate trips; it need not be exceeded.
         ("fsfsfs", true),
         ("ssssssfff", false),
         ("sssssfffff", true),
-        // Only the latest ten count; the oldest leaves as the eleventh comes.
+        // Only the latest ten count; the oldest drops out as the eleventh arrives.
         ("ssssssssssffff", false),
         ("ssssssssssfffff", true),
         ("fffsssssssss", true),
         ("ffsssssssssfff", false),
-        // What says nothing is no call, and a refusal for load is a failure.
+        // A neutral result does not count as a call, and a refusal for load is a failure.
         ("ffffnnnnnn", false),
         ("ffffdddddd", false),
         ("ttttt", true),
@@ -71,7 +71,7 @@ fn slow_calls_trip_at_their_own_rate_whether_they_fail_or_not() {
         ("SSSs", true),
         ("SSss", false),
         ("FFSs", true),
-        // Too slow to be a success and no failure: the two rates do not add up.
+        // Slow successes are not failures: the two rates do not add up.
         ("ffSS", false),
         ("ssssSSS", true),
         ("SSsssss", false),
@@ -100,7 +100,7 @@ fn a_wait_after_the_permit_does_not_make_a_call_slow() {
 fn half_open_is_judged_by_rate_once_the_trial_is_complete() {
     for (history, expected) in [
         ("ff", State::HalfOpen { in_flight: 0, successes: 0 }),
-        // One failure in three is below one half, unlike gobreaker.
+        // One failure in three is below one half. gobreaker would open.
         ("fss", State::Closed { failures: 0 }),
         ("sfs", State::Closed { failures: 0 }),
         ("ffs", State::Open { remaining: OPEN_FOR }),
@@ -206,7 +206,7 @@ fn an_undecided_trial_ends_open_when_its_time_is_over() {
     bench.pass(OPEN_FOR);
     bench.succeed(1);
     bench.pass(Duration::from_secs(9));
-    // Open since 2 s ago, seen by a call or not.
+    // Open since 2 s ago, whether or not a call has observed it.
     assert_eq!(bench.state(), State::Open { remaining: Duration::from_secs(3) });
     assert!(bench.refusal().is_some());
     bench.pass(Duration::from_secs(3));
@@ -299,8 +299,8 @@ fn eight_threads_fill_a_window_without_losing_a_call() {
             permit.record(Verdict::Failure, later);
             failures += 1;
         }
-        // 8 x 39,999 successes and so many failures reach 0.25 % with the 802nd; 20 of the
-        // latest 8000 are 0.25 %.
+        // 8 x 39,999 successes and this many failures reach 0.25 % with the 802nd; 20 of the latest
+        // 8000 are 0.25 %.
         let expected = if config.contains("time") { 802 } else { 20 };
         assert_eq!(failures, expected, "{config}");
     }

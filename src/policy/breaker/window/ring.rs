@@ -1,5 +1,5 @@
-//! The results of the last N calls, in a ring, and beside it the sum of what it holds, so that a rate
-//! costs no walk.
+//! The results of the last N calls in a ring, and the sum of its contents, so that a rate is known
+//! without walking the ring.
 
 use crossbeam_utils::CachePadded;
 
@@ -9,20 +9,20 @@ use crate::policy::sync::{AtomicI64, AtomicU8, AtomicUsize, Ordering};
 #[derive(Debug)]
 pub(super) struct Ring {
     results: Box<[AtomicU8]>,
-    /// What calls write, on a line that nobody reads for anything else.
+    /// Written by calls, and on a cache line of its own.
     sum: CachePadded<Sum>,
 }
 
-/// Signed, because a call may be taken out by one thread before another has finished putting it in.
+/// Signed, because one thread may remove a call before another has finished adding it.
 #[derive(Debug, Default)]
 struct Sum {
     turn: AtomicUsize,
-    /// Never more than there are places: full.
+    /// At most the number of places, once the ring is full.
     calls: AtomicI64,
     failed: AtomicI64,
     slow: AtomicI64,
-    /// Calls that failed or were slow. Counted before one is put into the ring until after it has
-    /// left: at 0 there is none in it.
+    /// Calls that failed or were slow. Incremented before such a call enters the ring and
+    /// decremented after it has left: at 0 there is none in the ring.
     bad: AtomicI64,
 }
 
@@ -32,31 +32,31 @@ impl Ring {
         Ring { results, sum: CachePadded::default() }
     }
 
-    /// Takes in a call; what the rates are then.
+    /// Records a call. Returns what the rates are with it.
     pub(super) fn record(&self, call: Call, rule: Rule) -> Option<Judgement> {
         if !call.is_bad() && self.is_all_good() {
-            // A success in place of a success: the ring stays what it is.
+            // A success replaces a success: the ring does not change.
             return Some(Judgement::Below);
         }
         let sum = &*self.sum;
         shift(&sum.bad, call.is_bad().into());
-        // Relaxed: places in the ring are handed out in some order, and that is all.
+        // Relaxed: any order of places will do.
         let place = sum.turn.fetch_add(1, Ordering::Relaxed) % self.results.len();
-        // AcqRel: whoever finds the sum without this call finds the ring without it.
+        // AcqRel: a thread that sees the sum without this call sees the ring without it.
         let before = decode(self.results[place].swap(encode(call), Ordering::AcqRel));
         sum.replace(before, call);
         rule.judge(sum.read())
     }
 
     fn is_all_good(&self) -> bool {
-        // Acquire: see `bad`. A call that is not seen here comes after this one.
+        // Acquire: see `bad`. A call that is not seen here counts as later.
         self.sum.bad.load(Ordering::Acquire) == 0
             && self.sum.calls.load(Ordering::Acquire) == self.results.len() as i64
     }
 }
 
-// Calls are written before and read after the parts of them (Release, Acquire), so that no reading
-// has a failure without its call: no rate looks higher than it is.
+// The number of calls is written before, and read after, the counts of bad ones (Release, Acquire).
+// So a reading never has a failure without its call, and no rate is overestimated.
 impl Sum {
     fn replace(&self, before: Option<Call>, call: Call) {
         if before.is_none() {

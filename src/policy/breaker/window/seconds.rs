@@ -1,9 +1,9 @@
-//! The calls of the last N seconds. Those of the second under way are counted lane by lane; with its
-//! end they are put away in one bucket, under a lock, by whoever is first in the next.
+//! The calls of the last N seconds. Those of the current second are counted lane by lane; the first
+//! thread in the next second moves them into one bucket, under a lock.
 //!
-//! Within a second no call leaves the window, so one more success can only lower its rates. Once they
-//! have been found below their limits, with calls enough, successes need not look at them again until
-//! the next second; failures and slow calls always do.
+//! Within a second no call leaves the window, so one more success can only lower the rates. Once
+//! the rates have been found below their limits, with enough calls, successes need not check them
+//! again until the next second. Failures and slow calls always do.
 
 use crossbeam_utils::CachePadded;
 
@@ -14,22 +14,22 @@ use crate::time::Moment;
 
 #[derive(Debug)]
 pub(super) struct Seconds {
-    /// The second under way.
+    /// The current second.
     newest: AtomicU64,
-    /// The last second in which enough calls were found to be below the rates, or [`NEVER`].
+    /// The last second in which there were enough calls with rates below the limits, or [`NEVER`].
     judged: AtomicU64,
-    /// Failures and slow calls in the window. Counted before they are.
+    /// Failures and slow calls in the window. Incremented before the call itself is counted.
     bad: CachePadded<AtomicI64>,
-    /// The calls of the second under way, as `encode` puts them in.
+    /// The calls of the current second, as `encode` packs them.
     lanes: Lanes<AtomicU64>,
-    /// Held once a second, and to judge; for a few instructions.
+    /// Locked once a second, and to judge; for a few instructions.
     past: CachePadded<Mutex<Past>>,
 }
 
-/// What has been put away.
+/// The counts of earlier seconds.
 #[derive(Debug)]
 struct Past {
-    /// Bucket `s % N` is that of second `s`.
+    /// Bucket `s % N` holds second `s`.
     buckets: Box<[Count]>,
     sum: Count,
 }
@@ -49,11 +49,12 @@ impl Seconds {
         }
     }
 
-    /// Takes in a call; what the rates are then, if it can have raised them above their limits.
+    /// Records a call. Returns what the rates are, if the call can have raised them above their
+    /// limits.
     pub(super) fn record(&self, call: Call, rule: Rule, now: Moment) -> Option<Judgement> {
         let second = now.as_nanos() / NANOS_PER_SECOND;
-        // Acquire pairs with the Release in `turn_to`. A clock reading that is behind counts as the
-        // newest one, and a call that another thread's turn overtakes as one of the next second.
+        // Acquire pairs with the Release in `turn_to`. An older clock reading counts as the newest
+        // one. If another thread begins the next second meanwhile, this call counts there.
         let begins = second > self.newest.load(Ordering::Acquire);
         if begins {
             self.turn_to(second);
@@ -61,7 +62,7 @@ impl Seconds {
         if call.is_bad() {
             self.bad.fetch_add(call.faults(), Ordering::Relaxed);
         }
-        // Release: whoever finds this call finds all that came before it.
+        // Release: a thread that sees this call sees all earlier ones.
         let before = self.lanes.mine().fetch_add(encode(call), Ordering::Release);
         if decode(before).calls >= FULL {
             self.put_away(&mut self.past());
@@ -69,13 +70,14 @@ impl Seconds {
         if begins || call.is_bad() || self.is_in_doubt() { self.judge(rule) } else { None }
     }
 
-    /// Whether a success can have been the call with which the rates are reached.
+    /// Whether this success can be the call that makes a rate reach its limit.
     fn is_in_doubt(&self) -> bool {
         if self.judged.load(Ordering::Relaxed) == self.newest.load(Ordering::Relaxed) {
             return false;
         }
-        // There may be too few calls yet. Either this thread sees the failure of another, or that one,
-        // between whose counting and judging is a fence as well, sees this thread's success.
+        // There may have been too few calls so far. Either this thread sees another thread's
+        // failure, or that thread, which has a fence between counting and judging too, sees this
+        // thread's success.
         fence(Ordering::SeqCst);
         self.bad.load(Ordering::Relaxed) > 0
     }
@@ -90,19 +92,19 @@ impl Seconds {
         judgement
     }
 
-    /// The calls of this second; under the lock.
+    /// The calls of the current second. To be called under the lock.
     fn under_way(&self) -> Count {
-        // Acquire: all that came before a failure which is found in any lane is found in the second
-        // round. So the calls are at least those of the moment between the rounds.
+        // Acquire: the second round sees everything that preceded a failure seen in any lane. So
+        // the number of calls is at least that of the moment between the rounds.
         let read = || self.lanes.iter().map(|lane| decode(lane.load(Ordering::Acquire)));
         let bad = read().fold(Count::default(), |sum, lane| sum + lane);
         Count { calls: read().map(|lane| lane.calls).sum(), ..bad }
     }
 
-    /// Begins `second`, unless another thread has.
+    /// Starts `second`, unless another thread has done so.
     fn turn_to(&self, second: u64) {
         let mut past = self.past();
-        // Relaxed: changes under the lock only.
+        // Relaxed: only changed under the lock.
         let newest = self.newest.load(Ordering::Relaxed);
         if second <= newest {
             return;
@@ -116,7 +118,7 @@ impl Seconds {
         self.newest.store(second, Ordering::Release);
     }
 
-    /// Empties the lanes into the bucket of the second under way.
+    /// Moves the counts of the lanes into the bucket of the current second.
     fn put_away(&self, past: &mut Past) {
         let newest = self.newest.load(Ordering::Relaxed);
         for lane in self.lanes.iter() {
@@ -125,7 +127,7 @@ impl Seconds {
     }
 
     fn past(&self) -> MutexGuard<'_, Past> {
-        // Nothing under this lock can be left half-done by a panic.
+        // A panic cannot leave anything half-done under this lock.
         self.past.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -137,7 +139,7 @@ impl Past {
         *bucket = *bucket + count;
     }
 
-    /// Empties the bucket for a second that begins; what was in it.
+    /// Empties the bucket for a second that begins, and returns what it held.
     fn forget(&mut self, begun: u64) -> Count {
         let forgotten = std::mem::take(self.bucket(begun));
         self.sum = self.sum - forgotten;
@@ -150,13 +152,13 @@ impl Past {
     }
 }
 
-/// Calls of one lane and second after which they are put away: well before a part of the word, of
-/// which the smallest has 20 bits, could run over.
+/// The number of calls in one lane and second at which they are moved to the bucket. The smallest
+/// part of the word has 20 bits, so none overflows before that.
 const FULL: i64 = 1 << 19;
 const FAILED_FROM: u32 = 24;
 const SLOW_FROM: u32 = 44;
 
-/// A call as one word, so that no reading has one part of it without the others.
+/// A call as one word, so that its counts are always read together.
 fn encode(call: Call) -> u64 {
     1 | u64::from(call.failed) << FAILED_FROM | u64::from(call.slow) << SLOW_FROM
 }

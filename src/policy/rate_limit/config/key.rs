@@ -1,4 +1,4 @@
-//! `key:` of a rate limit: who is counted apart.
+//! `key:` of a rate limit: which requests are counted together.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -11,7 +11,7 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::policy::auth::{Identity, KeptClaims};
 
-/// One source, or a list of them: requests count together if they agree in all.
+/// One source, or a list of them: requests with equal values for all sources count together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key(Box<[KeySource]>);
 
@@ -26,29 +26,29 @@ pub enum KeySource {
     ClientAddress,
     /// One count for all requests of the route.
     Route,
-    /// The first value of this request header; the client address for requests without it. A
-    /// client that may choose the value chooses its count.
+    /// The first value of this request header; the client address for requests without it. If
+    /// clients may choose the value, they choose their count.
     #[serde(deserialize_with = "header_name")]
     Header(HeaderName),
-    /// This claim of the verified token, by its name or by a path of names with dots between them.
-    /// The consumer where the token has none that is a text, a number or a truth value, or the
-    /// credentials are no token.
+    /// This claim of the verified token, by its name or by a path of names separated by dots. The
+    /// consumer, if the token has no such claim that is a string, a number or a boolean, or if the
+    /// credentials are not a token.
     #[serde(deserialize_with = "claim_name")]
     Claim(Box<str>),
 }
 
-/// What a key is made from.
+/// What keys are made from.
 #[derive(Debug, Clone, Copy)]
 pub struct Requester<'a> {
-    /// Who the credentials proved; never a claim of the client's.
+    /// The authenticated consumer; never a name that the client merely claims.
     pub consumer: Option<&'a str>,
-    /// What is known of it from its token.
+    /// The claims of its token, as far as they are kept.
     pub claims: Option<&'a KeptClaims>,
     pub address: IpAddr,
     pub headers: &'a HeaderMap,
 }
 
-/// Who is limited. A consumer that is named like an address is not that address.
+/// What a limit counts for. A consumer that is named like an address is a different subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Subject<'a> {
     Consumer(&'a str),
@@ -60,7 +60,7 @@ pub enum Subject<'a> {
 }
 
 impl<'a> Requester<'a> {
-    /// Who asks from `address`, as whom.
+    /// The requester at `address`, with its identity.
     pub fn new(identity: Option<&'a Identity>, address: IpAddr, headers: &'a HeaderMap) -> Self {
         let (consumer, claims) = (identity.map(Identity::consumer), identity.map(Identity::claims));
         Requester { consumer, claims, address, headers }
@@ -68,14 +68,14 @@ impl<'a> Requester<'a> {
 }
 
 impl Key {
-    /// Feeds who `requester` is to `hasher`.
+    /// Feeds the subject of `requester` to `hasher`.
     pub fn hash_subject(&self, requester: &Requester<'_>, hasher: &mut impl Hasher) {
         for source in &self.0 {
             source.subject(requester).hash(hasher);
         }
     }
 
-    /// The claims it is made from.
+    /// The claims that the key is made from.
     pub fn claims(&self) -> impl Iterator<Item = &str> {
         self.0.iter().filter_map(|source| match source {
             KeySource::Claim(name) => Some(&**name),
@@ -86,8 +86,8 @@ impl Key {
         })
     }
 
-    /// Who `requester` is, the same on every replica, and without what it was made from: 128 bits
-    /// of SHA-256.
+    /// The subject of `requester`, equal on every replica, and not revealing what it was made from:
+    /// 128 bits of SHA-256.
     pub fn digest(&self, requester: &Requester<'_>) -> u128 {
         let mut digest = Context::new(&SHA256);
         for source in &self.0 {
@@ -98,7 +98,7 @@ impl Key {
     }
 }
 
-/// As it is written in a file, several sources joined by `+`.
+/// As written in a file, several sources joined by `+`.
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (place, source) in self.0.iter().enumerate() {
@@ -130,7 +130,7 @@ impl From<KeySource> for Key {
 }
 
 impl KeySource {
-    /// Who a request counts for.
+    /// The subject that a request counts for.
     pub fn subject<'a>(&self, requester: &Requester<'a>) -> Subject<'a> {
         let consumer = || requester.consumer.map(Subject::Consumer);
         let named = match self {
@@ -150,7 +150,7 @@ impl KeySource {
 }
 
 impl Subject<'_> {
-    /// A tag, the length, the bytes: no two subjects, nor lists of them, are fed alike.
+    /// A tag, the length, the bytes: no two subjects, or lists of them, give the same input.
     fn feed(&self, digest: &mut Context) {
         let mut part = |tag: u8, bytes: &[u8]| {
             digest.update(&[tag]);
@@ -167,8 +167,8 @@ impl Subject<'_> {
         }
     }
 
-    /// The client at `address`. One subscriber commonly holds a /64 of IPv6, so that is what is
-    /// counted; an IPv4 address written as IPv6 is the IPv4 address.
+    /// The client at `address`. One IPv6 subscriber commonly has a /64, so that is what is counted.
+    /// An IPv4 address written as IPv6 counts as the IPv4 address.
     pub fn address(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(address) => Subject::Address(address.into()),
@@ -332,7 +332,7 @@ mod tests {
     fn a_digest_is_the_same_everywhere_and_tells_apart_what_a_count_does() {
         let digest = |key: &str, requester| parse(key).expect("valid").digest(&requester);
         let (blue, none) = (headers(&[("x-tenant", "blue")]), headers(&[]));
-        // Changing it would start every count anew while replicas of two versions run.
+        // If this changed, every count would start over while replicas of two versions run.
         assert_eq!(
             digest("[consumer, {header: X-Tenant}]", requester(Some("acme"), &blue)),
             0xc4f7_78da_aedc_77fd_8047_b5be_3d49_1143

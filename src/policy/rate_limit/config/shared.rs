@@ -14,12 +14,12 @@ use crate::units::{Secret, Timespan};
 pub struct Shared {
     /// The name of an entry of `rate_limit_stores`.
     pub store: String,
-    /// What is done while the store cannot say; default `local`.
+    /// What happens while the store is unavailable; default `local`.
     #[serde(default)]
     pub on_failure: OnFailure,
 }
 
-/// What becomes of a request that a shared limit applies to while its store cannot be asked.
+/// What happens to a request under a shared limit while its store is unavailable.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnFailure {
@@ -27,7 +27,7 @@ pub enum OnFailure {
     Open,
     /// The request is refused.
     Closed,
-    /// Each replica counts by itself.
+    /// Each replica counts on its own.
     #[default]
     Local,
 }
@@ -39,33 +39,37 @@ pub struct Store {
     pub redis: Redis,
 }
 
-/// A Redis, from 5.0, or a Valkey; one server, no cluster.
+/// A Redis from 5.0 on, or a Valkey; a single server, not a cluster.
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Redis {
-    /// Empty or null stands for absent, so that a variable can switch the store on: without it
-    /// every replica counts by itself.
+    /// Empty or null counts as absent, so that an environment variable can switch the store on.
+    /// Without it every replica counts on its own.
     #[serde(default, deserialize_with = "url_or_nothing")]
     pub url: Option<RedisUrl>,
-    /// What a request waits for an answer at most; 1 ms to 1 s, default 4 ms: timers are
-    /// up to one late, and none shall wait longer than 5.
+    /// How long a request waits for a reply; 1 ms to 1 s, default 4 ms. Timers are up to 1 ms late,
+    /// so with the default no request waits longer than 5 ms.
     #[serde(default = "four_millis", deserialize_with = "timeout")]
     pub timeout: Timespan,
-    /// How its keys begin, default `portcullis`.
+    /// The prefix of its keys, default `portcullis`.
     #[serde(default = "portcullis", deserialize_with = "prefix")]
     pub prefix: String,
-    /// PEM file of the authorities that may have signed the server's certificate; default those
-    /// of the system.
+    /// PEM file of the authorities that may have signed the server's certificate; default those of
+    /// the system.
     #[serde(default)]
     pub ca: Option<std::path::PathBuf>,
 }
 
-/// A `redis://` or `rediss://` URL that was understood. It may hold a password: no error repeats it.
+/// A valid `redis://` or `rediss://` URL. It may contain a password, so no error message repeats
+/// it.
 #[derive(Clone, PartialEq)]
 pub struct RedisUrl(Secret);
 
 impl RedisUrl {
-    /// What the URL says, as the driver wants it.
+    /// The parsed URL, as the driver's configuration.
+    ///
+    /// # Errors
+    /// The driver does not accept the URL.
     pub fn parsed(&self) -> Result<ConnectionInfo, redis::RedisError> {
         self.0.expose().into_connection_info()
     }
@@ -75,7 +79,7 @@ impl RedisUrl {
     }
 }
 
-/// The server's address alone.
+/// Prints the server's address only.
 impl fmt::Display for RedisUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.parsed() {
@@ -104,7 +108,7 @@ impl FromStr for RedisUrl {
                 Err("`#insecure` is not supported: name the authority in `ca`".to_owned())
             }
             Ok(ConnectionAddr::Tcp(..) | ConnectionAddr::TcpTls { .. }) => Ok(url),
-            // The driver's own words may quote a part of the URL.
+            // The driver's error may quote a part of the URL.
             Ok(_) | Err(_) => Err("not a valid Redis URL: expected \
                                    redis://user:password@host:port/database, with special \
                                    characters in the password percent-encoded"

@@ -1,4 +1,4 @@
-//! What a request takes of its limit, and what it gives back.
+//! What a request costs, and what it gives back.
 
 use super::*;
 
@@ -84,13 +84,13 @@ fn a_sliding_window_gives_back_where_it_counted() {
     let [_, sliding, _] = minute(10);
     let limiter = of(sliding, 10);
     (0..8).for_each(|_| _ = limiter.check(&acme(), at(0)));
-    // Half of those eight weigh at 90 s: given back, they weigh nothing.
+    // At 90 s those eight have half their weight; once given back they have none.
     (0..8).for_each(|_| limiter.refund(&acme(), at(0)));
     assert_eq!(each(&limiter, at(90)).0, 10);
 }
 
 proptest! {
-    /// Against a limiter that never sees the requests that are given back.
+    /// Compares with a limiter that never sees the requests that are given back.
     #[test]
     fn what_is_given_back_at_once_leaves_no_trace(
         (algorithm, cost) in limits(),
@@ -114,7 +114,7 @@ proptest! {
 
 #[test]
 fn a_request_that_was_overtaken_gets_back_what_it_took() {
-    // Eight threads race for one request: those that lose it must not be charged for the others.
+    // Eight threads race for one request: the losers must not be charged in the other limits.
     let limits =
         [limiter(1000, Timespan::from_secs(60), 10), limiter(1, Timespan::from_secs(60), 10)];
     let limits = limits.map(Arc::new);

@@ -1,10 +1,11 @@
-//! Whatever keys are sprayed on a table that is too small for them: no key gets more than its limit.
+//! Whatever keys are sprayed on a table that is too small for them, no key gets more than its
+//! limit.
 
 use super::*;
 
-/// Who asks, after how long.
+/// Which key makes a request, after how long.
 fn calls() -> impl Strategy<Value = Vec<(u8, u64)>> {
-    // One set of seven places, of which few keys want most.
+    // One set of seven slots, and more keys than that.
     prop::collection::vec((0..12_u8, prop_oneof![0..20_u64, 0..700_u64]), 1..600)
 }
 
@@ -13,8 +14,8 @@ fn who(n: u8) -> String {
 }
 
 proptest! {
-    /// Where windows lie on a grid and where buckets fill by the clock, what a table of seven
-    /// places admits is what one without bounds would have.
+    /// For windows on a grid, and for buckets, which fill by the clock: a table of seven slots
+    /// admits only what one without bounds would admit.
     #[test]
     fn nothing_is_admitted_that_an_unbounded_table_would_refuse(
         bucket in any::<bool>(), requests in 1..6_u32, cost in 1..3_u32, calls in calls(),
@@ -36,8 +37,8 @@ proptest! {
         }
     }
 
-    /// A window of a key's own is never shorter than written, and never holds more: in any `k`
-    /// windows' time there are at most `k + 1` windows' requests.
+    /// A key's own window is never shorter than configured and never refilled: during any `k`
+    /// windows, at most `k + 1` windows' requests are admitted.
     #[test]
     fn windows_are_neither_cut_short_nor_refilled(
         requests in 1..6_u32, calls in calls(),
@@ -64,7 +65,7 @@ proptest! {
     }
 }
 
-/// An attacker who has itself evicted by a spray of other keys after each request.
+/// An attacker gets its own key evicted by a spray of other keys after each request.
 #[test]
 fn who_has_itself_evicted_does_not_come_back_afresh() {
     let per = Timespan::from_secs(60);
@@ -78,7 +79,7 @@ fn who_has_itself_evicted_does_not_come_back_afresh() {
         for round in 0..50_u32 {
             admitted += usize::from(limiter.check(&acme(), at(61)).admitted);
             for spray in 0..500 {
-                // To their limit, so that whoever is below it has less to lose.
+                // Up to their limit, so that a key below its own has less to lose.
                 let name = format!("{round}-{spray}");
                 (0..4).for_each(|_| _ = limiter.check(&consumer(&name), at(61)));
             }
@@ -88,8 +89,8 @@ fn who_has_itself_evicted_does_not_come_back_afresh() {
     }
 }
 
-/// A spray so slow that what is evicted is always about to end: nobody can make use of the rest of
-/// another's window, and begin its own with that.
+/// A spray so slow that evicted windows are always about to end: a key cannot take over the rest of
+/// another key's window and so shorten its own.
 #[test]
 fn a_window_is_not_cut_short_by_taking_over_another_s() {
     for sprayed_per_second in 1..=10 {
@@ -108,7 +109,7 @@ fn a_window_is_not_cut_short_by_taking_over_another_s() {
     }
 }
 
-/// The price is paid for one window: then the flood is forgotten.
+/// The flood costs one window; after that it is forgotten.
 #[test]
 fn after_a_flood_everybody_has_their_limit_again() {
     let per = Timespan::from_secs(1);

@@ -1,13 +1,13 @@
-//! The token bucket against Spring Cloud Gateway's Redis script: the same in whole seconds, and
-//! its bugs, by name, which are not repeated.
+//! The token bucket compared with Spring Cloud Gateway's Redis script: equal in whole seconds, and
+//! without its bugs, each of which is named.
 
 use super::*;
 
-/// What the script answers, and keeps in Redis between two calls of it.
+/// The script's results, and what it keeps in Redis between calls.
 struct Script {
     rate: u64,
     burst: u64,
-    /// Tokens, when they were counted, when Redis forgets both. In seconds.
+    /// Tokens, when they were counted, and when Redis forgets both. In seconds.
     kept: Option<(u64, u64, u64)>,
 }
 
@@ -31,7 +31,7 @@ impl Script {
     }
 }
 
-/// How many of so many requests at each moment, in milliseconds, the script and the bucket admit.
+/// How many of the requests at each moment, in milliseconds, the script and the bucket admit.
 fn admitted(rate: u32, burst: u32, arrivals: &[(u64, usize)]) -> (Vec<usize>, Vec<usize>) {
     let (mut script, bucket) = (Script::new(rate, burst), bucket(rate, burst));
     let at = |millis| Moment::ZERO + Duration::from_millis(millis);
@@ -48,13 +48,13 @@ fn admitted(rate: u32, burst: u32, arrivals: &[(u64, usize)]) -> (Vec<usize>, Ve
 #[test]
 fn in_whole_seconds_both_admit_the_same() {
     for (rate, burst, arrivals, expected) in [
-        // A burst, then the rate.
+        // A burst, then the steady rate.
         (10, 20, [(0, 50), (1000, 50), (2000, 50), (3000, 5)], [20, 10, 10, 5]),
-        // What is not used is there later, up to the burst.
+        // Unused tokens are kept, up to the burst.
         (10, 20, [(0, 20), (1000, 0), (2000, 0), (9000, 50)], [20, 0, 0, 20]),
         (1, 1, [(0, 3), (1000, 3), (2000, 3), (5000, 3)], [1, 1, 1, 1]),
         (1, 5, [(0, 4), (1000, 4), (2000, 4), (3000, 4)], [4, 2, 1, 1]),
-        // A bucket of less than a second's tokens.
+        // A bucket smaller than one second's tokens.
         (10, 5, [(0, 9), (1000, 9), (2000, 9), (3000, 9)], [5, 5, 5, 5]),
     ] {
         let (script, ours) = admitted(rate, burst, &arrivals);
@@ -93,7 +93,7 @@ proptest! {
         more in 0..100_u32,
         arrivals in prop::collection::vec((0..4_u64, 0..40_usize), 1..60),
     ) {
-        // Not less than half the rate: that is one of the bugs.
+        // Not less than half the rate: that triggers one of the bugs.
         let burst = rate.div_ceil(2) + more;
         let mut now = 0;
         let arrivals: Vec<_> = arrivals

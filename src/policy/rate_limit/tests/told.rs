@@ -1,4 +1,4 @@
-//! What clients are told, held against what then happens to them.
+//! What clients are told, compared with what then happens to them.
 
 use super::*;
 
@@ -13,8 +13,8 @@ fn algorithm() -> impl Strategy<Value = Algorithm> {
 }
 
 proptest! {
-    /// Under any limits, in any rhythm: requests said to remain are there at once, and whoever
-    /// waits the seconds of `Retry-After`, or of `Reset` when none remain, gets through.
+    /// Under any limits, in any rhythm: requests reported as remaining are admitted at once, and a
+    /// client that waits the seconds of `Retry-After`, or of `Reset` when none remain, is admitted.
     #[test]
     fn a_client_that_does_as_it_is_told_is_never_refused(
         algorithms in prop::collection::vec(algorithm(), 1..4),
@@ -41,7 +41,7 @@ proptest! {
         }
     }
 
-    /// The quota that `RateLimit-Policy` names is whole again after `Reset`.
+    /// The quota in `RateLimit-Policy` is full again after `Reset`.
     #[test]
     fn the_quota_is_whole_when_it_was_said_to_be(algorithm in algorithm(), spent in 1..12_u32) {
         let limits = [Arc::new(of(algorithm, 100))];

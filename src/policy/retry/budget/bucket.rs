@@ -1,8 +1,9 @@
 //! A token bucket in one atomic, by the generic cell rate algorithm (ITU-T I.371).
 //!
-//! Instead of tokens and the time they were counted it keeps one moment: when the bucket will be
-//! full again. Each token taken moves that moment `per_token` on; none is given that would move
-//! it further ahead than a full bucket lasts. Nothing is rounded in the caller's favour.
+//! Instead of the tokens and the time they were counted, it keeps one moment: when the bucket will
+//! be full again. Each token taken moves that moment by `per_token`; a token is refused if that
+//! would move it further ahead than an empty bucket takes to fill. Nothing is rounded in the
+//! caller's favour.
 
 use crossbeam_utils::CachePadded;
 
@@ -12,8 +13,8 @@ use crate::time::Moment;
 
 #[derive(Debug)]
 pub(super) struct Bucket {
-    /// Nanoseconds of the moment at which every token is back. Away from what requests read that
-    /// are not retried.
+    /// The moment, in nanoseconds, at which all tokens are back. On a cache line away from what
+    /// requests without retries read.
     full_at: CachePadded<AtomicU64>,
     /// Nanoseconds until a token is back, rounded up.
     per_token: u64,
@@ -32,7 +33,7 @@ impl Bucket {
         }
     }
 
-    /// Takes a token, if there is one. A caller whose clock reading is old gets no more for it.
+    /// Takes a token, if there is one. An old clock reading does not get a caller more.
     pub(super) fn withdraw(&self, now: Moment) -> bool {
         let now = now.as_nanos();
         // Relaxed: the moment is the whole state, and its changes are totally ordered.
@@ -95,7 +96,7 @@ mod tests {
     #[test]
     fn sixteen_threads_get_no_more_than_one_would() {
         let bucket = bucket(50, 1000.0);
-        // Time passes with every reading; the readings reach the bucket in any order.
+        // Time advances with every reading, but readings reach the bucket in any order.
         let ticks = AtomicU64::new(0);
         let grants = Mutex::new(vec![]);
         thread::scope(|scope| {
@@ -114,9 +115,9 @@ mod tests {
         assert!(within_bound(grants, 50, SECOND / 1000));
     }
 
-    /// Whether every interval `[a, b]` holds at most `capacity + (b - a) / per_token` grants.
-    /// The tightest intervals run from one grant to another; with `debt(i) = i x per_token - at(i)`
-    /// the bound on all of them is one on the least debt so far.
+    /// Whether every interval `[a, b]` holds at most `capacity + (b - a) / per_token` grants. The
+    /// tightest intervals run from one grant to another; with `debt(i) = i x per_token - at(i)`,
+    /// comparing with the least debt so far bounds all of them.
     fn within_bound(mut grants: Vec<u64>, capacity: u32, per_token: u64) -> bool {
         grants.sort_unstable();
         let mut least = i128::MAX;

@@ -1,11 +1,11 @@
-//! Retries as a share of the requests that are active, after Envoy's `retry_budget`.
+//! Retries as a share of the active requests, after Envoy's `retry_budget`.
 //!
-//! Unlike Envoy's, a request that waits to be retried is an active request as well as a retry.
+//! Unlike in Envoy, a request that waits to be retried counts as active as well as a retry.
 //!
-//! Requests are counted lane by lane, in and out. Whoever wants to retry adds those up: first all
-//! that came in, then all that left, so that the difference is no more than were active at the moment
-//! between the two; and again, if others came in meanwhile. A retry is granted if there was room for it
-//! at such a moment.
+//! Requests are counted lane by lane, on entry and on exit. A retry sums these up: first all
+//! entries, then all exits, so that the difference is at most the number active at the moment in
+//! between; and again, if more requests entered meanwhile. A retry is granted if there was room for
+//! it at such a moment.
 
 use crossbeam_utils::CachePadded;
 
@@ -16,15 +16,15 @@ use crate::policy::sync::{AtomicU64, Ordering};
 #[derive(Debug)]
 pub(super) struct Active {
     requests: Lanes<Requests>,
-    /// Retries in the lower half, retries ever begun in the upper one: the word is the same only if
-    /// nothing has changed.
+    /// Retries under way in the lower half, retries ever begun in the upper one. So the word is the
+    /// same only if nothing has changed.
     retries: CachePadded<AtomicU64>,
-    /// Millionths of a retry that an active request is worth.
+    /// How much of a retry an active request is worth, in millionths.
     share: u64,
     min: u64,
 }
 
-/// Since the start.
+/// Numbers of requests since the start.
 #[derive(Debug, Default)]
 struct Requests {
     entered: AtomicU64,
@@ -32,7 +32,7 @@ struct Requests {
 }
 
 const BEGUN: u64 = 1 << 32;
-/// How often the requests are counted, at most, because others came in between.
+/// The most times that requests are counted again because others entered meanwhile.
 const ROUNDS: u32 = 8;
 const MILLION: u64 = 1_000_000;
 
@@ -47,32 +47,33 @@ impl Active {
     }
 
     pub(super) fn enter(&self) {
-        // Relaxed: who is not seen yet is not active yet.
+        // Relaxed: a request that is not seen yet counts as not active yet.
         self.requests.mine().entered.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A request ends; `retrying` if its last attempt was a retry.
+    /// A request ends; `retrying` says whether its last attempt was a retry.
     pub(super) fn leave(&self, retrying: bool) {
-        // Release: who sees that it left sees, with its next look, that its retry has not ended.
+        // Release: a thread that sees this exit still sees its retry, if it reads that next.
         self.requests.mine().left.fetch_add(1, Ordering::Release);
         if retrying {
             self.end_retry();
         }
     }
 
-    /// Makes an active request a retry, if there may be one more.
+    /// Turns an active request into a retry, if one more is allowed.
     pub(super) fn begin_retry(&self) -> bool {
-        // Acquire, before the requests are counted: while the word is what was seen here, so many
-        // retries are under way, at the moment of the count as well.
+        // Acquire, before requests are counted: as long as the word is unchanged, this many retries
+        // are under way, also at the moment of the count.
         let grant = |word: u64| {
             (retries(word) < self.limit(self.active())).then(|| word.wrapping_add(BEGUN + 1))
         };
         self.retries.fetch_update(Ordering::AcqRel, Ordering::Acquire, grant).is_ok()
     }
 
-    /// A retry has failed.
+    /// A retry has ended.
     pub(super) fn end_retry(&self) {
-        // Release: whoever begins one in its place finds its request gone, if it is.
+        // Release: a thread that begins a retry in its place also sees its request's exit, if there
+        // was one.
         self.retries.fetch_sub(1, Ordering::Release);
     }
 
@@ -82,11 +83,11 @@ impl Active {
         self.limit(self.active()).saturating_sub(retries) as f64
     }
 
-    /// Requests that were active at a moment of this look: no more than there were, and no fewer
-    /// unless requests keep coming in meanwhile.
+    /// Requests that were active at some moment during this call. Never too many, and too few only
+    /// if requests keep entering meanwhile.
     fn active(&self) -> u64 {
         let requests = self.requests.iter();
-        // Acquire: whoever is seen to have left is seen, with the next look, to have come in.
+        // Acquire: if an exit is seen, the next read also sees the matching entry.
         let count_entered =
             || requests.clone().map(|lane| lane.entered.load(Ordering::Acquire)).sum::<u64>();
         let (mut entered, mut active) = (count_entered(), 0);

@@ -1,8 +1,8 @@
-//! Retries as a share of the requests of the last seconds, after tower's and linkerd's budgets.
+//! Retries as a share of the requests of the last seconds, after the budgets of tower and linkerd.
 //!
-//! A request puts in, a retry takes out, and both are forgotten after `ttl`, a tenth of it at a
-//! time. Unlike tower's, the price of a retry is not rounded to whole requests (there, 30 % is
-//! 33 %), and threads that take at once get no more than one would.
+//! A request deposits, a retry withdraws, and both are forgotten after `ttl`, a tenth of it at a
+//! time. Unlike in tower, the price of a retry is not rounded to whole requests (there, 30 % is 33
+//! %), and concurrent threads together get no more than one thread would.
 
 use crossbeam_utils::CachePadded;
 
@@ -13,20 +13,20 @@ use crate::time::Moment;
 
 #[derive(Debug)]
 pub(super) struct Share {
-    /// Requests by slot; each one word, as `pack` lays it out. Written on the request path, and
-    /// therefore lane by lane; a retry adds them up.
+    /// Requests by slot, each one word, as `pack` lays it out. Written on the request path, and
+    /// therefore kept by lane; a retry sums them up.
     requests: Lanes<[AtomicU64; SLOTS]>,
-    /// Retries by slot. A plain lock: it is taken for retries only, for a few instructions.
+    /// Retries by slot. A plain lock: taken only for retries, for a few instructions.
     retries: CachePadded<Mutex<Retries>>,
-    /// Millionths of a retry that a request is worth.
+    /// How much of a retry a request is worth, in millionths.
     share: u64,
-    /// Millionths of retries granted in a `ttl` whatever was put in.
+    /// Retries granted per `ttl` without any deposit, in millionths.
     reserve: u64,
-    /// Nanoseconds of a slot.
+    /// The length of a slot in nanoseconds.
     slot: u64,
 }
 
-/// The retries of the slots up to `newest`; that of slot `s` at `s % SLOTS`.
+/// The retries of the slots up to `newest`; slot `s` is at `s % SLOTS`.
 #[derive(Debug, Default)]
 struct Retries {
     newest: u64,
@@ -50,13 +50,13 @@ impl Share {
         }
     }
 
-    /// Puts a request in.
+    /// Deposits a request.
     pub(super) fn deposit(&self, now: Moment) {
         let slot = self.slot_of(now);
         let word = &self.requests.mine()[index(slot)];
         // Relaxed throughout: a slot's number and count are one word, and a deposit that a
-        // withdrawal does not see yet is one that came after it. An error says that the word is
-        // of a later slot, which makes this request too old to count.
+        // withdrawal misses counts as later. An error means that the word belongs to a later slot,
+        // so this request is too old to count.
         _ = word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |seen| {
             let (of, count) = unpack(seen);
             match of.cmp(&tag(slot)) {
@@ -67,7 +67,7 @@ impl Share {
         });
     }
 
-    /// Takes a retry out, if there is one.
+    /// Withdraws a retry, if there is one.
     pub(super) fn withdraw(&self, now: Moment) -> bool {
         let mut retries = self.turn_to(self.slot_of(now));
         if self.balance(&retries) < MILLION {
@@ -78,15 +78,15 @@ impl Share {
         true
     }
 
-    /// Retries that are left, a fraction of the next one included.
+    /// Retries that are left, including a fraction of the next one.
     pub(super) fn tokens(&self, now: Moment) -> f64 {
         self.balance(&self.turn_to(self.slot_of(now))) as f64 / MILLION as f64
     }
 
-    /// The retries, with those that are too old forgotten. A clock reading that is behind counts
-    /// as the newest one.
+    /// The retries, after dropping those that are too old. An older clock reading counts as the
+    /// newest one.
     fn turn_to(&self, slot: u64) -> MutexGuard<'_, Retries> {
-        // Nothing under this lock can be left half-done by a panic.
+        // A panic cannot leave anything half-done under this lock.
         let mut retries = self.retries.lock().unwrap_or_else(PoisonError::into_inner);
         let begun = slot.saturating_sub(retries.newest).min(SLOTS as u64);
         for ago in 0..begun {
@@ -96,7 +96,7 @@ impl Share {
         retries
     }
 
-    /// Millionths of retries left.
+    /// Retries left, in millionths.
     fn balance(&self, retries: &Retries) -> u64 {
         let oldest = retries.newest.saturating_sub(SLOTS as u64 - 1);
         let live = |lane: &[AtomicU64; SLOTS]| -> u64 {
@@ -104,7 +104,7 @@ impl Share {
                 .map(|slot| {
                     // Relaxed: see `deposit`.
                     let (of, count) = unpack(lane[index(slot)].load(Ordering::Relaxed));
-                    // A later slot than the newest is one of a deposit with a newer clock reading.
+                    // A slot later than the newest comes from a deposit with a newer clock reading.
                     if of >= tag(slot) { u64::from(count) } else { 0 }
                 })
                 .sum()
@@ -124,8 +124,8 @@ fn index(slot: u64) -> usize {
     (slot % SLOTS as u64) as usize
 }
 
-// The number of a slot above, the requests in it below. The shortest slot is 100 ms, so the number
-// fits for 13 years of uptime.
+// The slot's number in the upper half, its requests in the lower. The shortest slot is 100 ms, so
+// the number lasts for 13 years of uptime.
 fn pack(slot: u64, count: u32) -> u64 {
     u64::from(tag(slot)) << 32 | u64::from(count)
 }
@@ -156,14 +156,14 @@ mod tests {
         Moment::from_nanos(millis * 1_000_000)
     }
 
-    /// How many retries there are, by taking them.
+    /// Takes retries until there are none, and returns how many there were.
     fn taken(share: &Share, millis: u64) -> usize {
         (0..1000).take_while(|_| share.withdraw(at(millis))).count()
     }
 
     const SECOND: Timespan = Timespan::from_secs(1);
 
-    // What tower's tests say of its budget.
+    // What tower's tests require of its budget.
 
     #[test]
     fn an_empty_budget_without_a_reserve_grants_nothing() {
@@ -186,7 +186,7 @@ mod tests {
         for millis in [2900, 3200, 4000] {
             share.deposit(at(millis));
         }
-        // The first of these three has expired, the others make one retry.
+        // The first of these three has expired; the other two are worth one retry.
         assert_eq!(taken(&share, 4000), 1);
     }
 
@@ -196,7 +196,7 @@ mod tests {
         assert_eq!([0, 999, 1000, 1500].map(|millis| taken(&share, millis)), [5, 0, 5, 0]);
     }
 
-    // What differs from tower.
+    // Differences to tower.
 
     #[test]
     fn a_share_is_not_rounded_to_whole_requests() {
