@@ -204,7 +204,7 @@ async fn write(
     let without_body = session.req_header().method == Method::HEAD || body.is_empty();
     let is_all = without_body && trailers.is_none();
     if is_all && session.req_header().version == Version::HTTP_2 {
-        // Pingora's other way of writing a head forgets that it is the end.
+        // Pingora's `write_response_header` would not mark the head as the end of the stream.
         session.write_response_tasks(vec![HttpTask::Header(Box::new(head), true)]).await?;
         return Ok(());
     }

@@ -54,8 +54,8 @@ pub fn begin(session: &mut Session, ctx: &mut Context, head: &mut ResponseHeader
     if too_long {
         return Err(too_large(ctx));
     }
-    // Pingora does not end a response after an informational head, and sends none over HTTP/2. Over
-    // HTTP/1 it must not send this one.
+    // An informational head does not end a response. Over HTTP/2 the gateway drops such heads; over
+    // HTTP/1 Pingora must be told not to send this one.
     if let ServerSession::H1(downstream) = session.as_downstream_mut() {
         downstream.set_ignore_info_resp(true);
     }
