@@ -1,4 +1,4 @@
-//! What an operator writes under `metrics`.
+//! The settings of `metrics`.
 
 use serde::{Deserialize, Deserializer};
 

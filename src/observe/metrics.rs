@@ -84,6 +84,10 @@ pub struct StateMetrics {
 }
 
 impl Metrics {
+    /// Registers all metrics.
+    ///
+    /// # Errors
+    /// A name that is invalid or registered twice, which is a mistake in this module.
     pub fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
         let r = &registry;

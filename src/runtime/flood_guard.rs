@@ -57,7 +57,8 @@ impl FloodGuard {
         if within { Ok(()) } else { Err(Duration::from_nanos(per - now.as_nanos() % per)) }
     }
 
-    /// The first request of an interval, and only that one, clears the sketch for the next.
+    /// The first request of an interval, and only that one, clears the sketch for the next; after a
+    /// pause, its own as well.
     fn begin(&self, interval: u64) {
         // Relaxed: no other data is published with it. A request counted before the clearing ends
         // may lose its count, which happens only to one that is late by a whole interval.

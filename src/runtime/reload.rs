@@ -159,6 +159,9 @@ fn count(n: usize, what: &str) -> String {
 }
 
 /// Compiles the first generation and locates its problems, for `check` and for the start.
+///
+/// # Errors
+/// All problems found while compiling.
 pub fn compile(
     config: Config,
     sources: &Sources,

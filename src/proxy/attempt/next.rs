@@ -17,6 +17,9 @@ use crate::proxy::{attempt, report};
 use crate::time::Clock;
 
 /// Waits if this is a retry, chooses an endpoint, and starts the attempt's clock.
+///
+/// # Errors
+/// The request is over: the rejection, if the client gets one, is in the context.
 pub async fn next_peer(session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
     // A retry: the wait before it must not count in the previous attempt's span.
     if ctx.attempts > 0 {

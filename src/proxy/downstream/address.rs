@@ -61,7 +61,7 @@ pub fn client_of(trusted: &[IpNet], peer: IpAddr, headers: &HeaderMap) -> IpAddr
     while is_trusted(trusted, client) {
         match hops.next().map(|hop| parse_hop(hop.trim())) {
             Some(Some(hop)) => client = hop.to_canonical(),
-            // The list ends here or is unreadable: the last trusted hop is the best answer.
+            // The list ends here or is unreadable: the last trusted hop is the best known address.
             Some(None) | None => break,
         }
     }

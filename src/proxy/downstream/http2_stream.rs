@@ -35,7 +35,8 @@ const OF_CONNECTION: [HeaderName; 5] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
-/// A stream that a client has opened.
+/// A stream that a client has opened. Its methods fail once the client has reset the stream, or the
+/// connection has failed.
 pub struct H2Stream {
     request: RequestHeader,
     body: RecvStream,

@@ -43,6 +43,9 @@ pub fn render(session: &Session, ctx: &Context, rejection: &Rejection) -> Render
 }
 
 /// Writes `rejection` as it was rendered.
+///
+/// # Errors
+/// The client cannot be written to.
 pub async fn refuse(
     session: &mut Session,
     ctx: &Context,
@@ -92,6 +95,9 @@ pub async fn end_midway(session: &mut Session, ctx: &mut Context) {
 }
 
 /// Writes a response made from an upstream's. Over HTTP/2, a `bare` one ends with its head.
+///
+/// # Errors
+/// The client cannot be written to.
 pub async fn deliver(
     session: &mut Session,
     ctx: &Context,
@@ -107,6 +113,9 @@ pub async fn deliver(
 }
 
 /// Writes a response that is not a refusal.
+///
+/// # Errors
+/// The client cannot be written to.
 pub async fn reply(session: &mut Session, ctx: &Context, answer: Answer) -> Result<()> {
     let content_type = answer.content_type.map(|value| (CONTENT_TYPE, value));
     let mut head = head(answer.status, content_type)?;
@@ -116,6 +125,9 @@ pub async fn reply(session: &mut Session, ctx: &Context, answer: Answer) -> Resu
 }
 
 /// Writes a response that an earlier request has received before.
+///
+/// # Errors
+/// The client cannot be written to.
 pub async fn replay(
     session: &mut Session,
     ctx: &Context,
@@ -142,6 +154,9 @@ pub async fn replay(
 
 /// Responds to a CORS preflight, or to `OPTIONS *`, which has no route: the methods allowed differ
 /// from route to route, so that response names none.
+///
+/// # Errors
+/// The client cannot be written to.
 pub async fn preflight(session: &mut Session, ctx: &Context) -> Result<()> {
     let mut head = ResponseHeader::build_no_case(204, Some(8))?;
     if let Some(cors) = ctx.route.as_ref().and_then(|route| route.config.cors.as_ref()) {
@@ -152,6 +167,10 @@ pub async fn preflight(session: &mut Session, ctx: &Context) -> Result<()> {
     write(session, ctx, head, Bytes::new(), None).await
 }
 
+/// The head of a response with these headers.
+///
+/// # Errors
+/// A header value that Pingora refuses.
 pub fn head(
     status: u16,
     headers: impl IntoIterator<Item = (HeaderName, HeaderValue)>,
@@ -185,7 +204,7 @@ async fn write(
     let without_body = session.req_header().method == Method::HEAD || body.is_empty();
     let is_all = without_body && trailers.is_none();
     if is_all && session.req_header().version == Version::HTTP_2 {
-        // Pingora's other way of writing a head forgets that it is the end.
+        // Pingora's `write_response_header` would not mark the head as the end of the stream.
         session.write_response_tasks(vec![HttpTask::Header(Box::new(head), true)]).await?;
         return Ok(());
     }

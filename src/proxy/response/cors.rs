@@ -30,6 +30,9 @@ pub fn preflight(method: &Method, headers: &HeaderMap) -> Option<Method> {
 
 /// Adds the headers of the response to a preflight. An origin that is not allowed gets no
 /// permission and no error; the browser then blocks the request.
+///
+/// # Errors
+/// Those of Pingora's header functions.
 pub fn permit_preflight(
     cors: &Cors,
     request: &HeaderMap,
@@ -61,6 +64,9 @@ pub fn permit_preflight(
 }
 
 /// Adds the headers of the response to an actual request, and replaces those of the upstream.
+///
+/// # Errors
+/// Those of Pingora's header functions.
 pub fn permit(cors: &Cors, request: &HeaderMap, response: &mut ResponseHeader) -> Result<()> {
     for name in [
         ACCESS_CONTROL_ALLOW_ORIGIN,

@@ -21,6 +21,9 @@ const HOP_BY_HOP: [HeaderName; 6] =
     [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHENTICATE, TRAILER, UPGRADE];
 
 /// Rewrites the response's head into the form in which the client gets it.
+///
+/// # Errors
+/// Those of Pingora's header functions.
 pub fn prepare_response(
     session: &mut Session,
     response: &mut ResponseHeader,

@@ -36,6 +36,9 @@ const COMPRESSED: &str = "it is compressed by an encoding that is not read here"
 const GRPC_OK: HeaderValue = HeaderValue::from_static("0");
 
 /// Keeps the head of a response, and leaves Pingora one that is never sent.
+///
+/// # Errors
+/// [`UNREADABLE`], or [`REJECTED`] if the response is too large.
 pub fn begin(session: &mut Session, ctx: &mut Context, head: &mut ResponseHeader) -> Result<()> {
     let Some(call) = &mut ctx.body.call else { return Ok(()) };
     // The gateway asks for no encoding, but reads gzip and deflate all the same.
@@ -51,8 +54,8 @@ pub fn begin(session: &mut Session, ctx: &mut Context, head: &mut ResponseHeader
     if too_long {
         return Err(too_large(ctx));
     }
-    // Pingora does not end a response after an informational head, and sends none over HTTP/2. Over
-    // HTTP/1 it must not send this one.
+    // An informational head does not end a response. Over HTTP/2 the gateway drops such heads; over
+    // HTTP/1 Pingora must be told not to send this one.
     if let ServerSession::H1(downstream) = session.as_downstream_mut() {
         downstream.set_ignore_info_resp(true);
     }
@@ -61,6 +64,9 @@ pub fn begin(session: &mut Session, ctx: &mut Context, head: &mut ResponseHeader
 }
 
 /// Collects a piece of a response's body. With the last one a plain HTTP response is complete.
+///
+/// # Errors
+/// As [`begin`].
 pub fn collect(body: &mut Option<Bytes>, end: bool, ctx: &mut Context) -> Result<()> {
     let Some(call) = &mut ctx.body.call else { return Ok(()) };
     let Call { way, answer: Some(answer), .. } = &mut **call else { return Ok(()) };
@@ -80,6 +86,9 @@ pub fn collect(body: &mut Option<Bytes>, end: bool, ctx: &mut Context) -> Result
 }
 
 /// The trailers of a response: a gRPC response is complete.
+///
+/// # Errors
+/// As [`begin`].
 pub fn end(trailers: &HeaderMap, ctx: &mut Context) -> Result<()> {
     let Some(call) = &mut ctx.body.call else { return Ok(()) };
     if let Some(answer) = &mut call.answer {

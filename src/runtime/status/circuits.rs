@@ -28,7 +28,7 @@ pub enum Order {
     Open,
     /// From now on, every call is let through, whatever its outcome.
     Close,
-    /// The circuit decides again, starting closed and with an empty window.
+    /// The circuit decides again, starting closed and with nothing counted.
     Reset,
 }
 
