@@ -17,7 +17,8 @@ use crate::record::{
 };
 use crate::time::{Clock, Moment};
 
-/// What the record calls an answer given again; no refusal, though it stands where those do.
+/// What the record calls a response that is given again. It stands in the column of refusals, though it is
+/// not one.
 const REPLAYED: &str = "idempotent_replay";
 
 /// How long a busy store is waited for by a request without a deadline.
@@ -66,7 +67,7 @@ pub async fn commit(
     let patience = patience(ctx, now);
     let row = Bounded::from(row(session, ctx, status, now));
     ctx.row.answered = Some(row.clone());
-    // Nobody watches the clock meanwhile, and the store's time is not the upstream's.
+    // No deadline runs meanwhile: the store's time is not the upstream's.
     ctx.guard(None);
     let terms = (mode, route.record.on_failure);
     let outcome = recorder.commit(row, expected, patience, terms).await;
@@ -224,7 +225,7 @@ fn cause(ctx: &Context, status: u16) -> Option<&'static str> {
     }
 }
 
-/// The client got what it asked for: an answer that is no error, and all of it.
+/// The client got what it asked for: a response that is not an error, and all of it.
 fn succeeded(ctx: &Context, status: u16) -> bool {
     (100..400).contains(&status)
         && ctx.end.rejection.is_none()

@@ -59,8 +59,8 @@ fn error(ctx: &Context) -> Option<&'static str> {
         Some((Outcome::Response(_), _)) | None if ctx.end.client_gone => Some("client_gone"),
         Some((Outcome::Response(_), _)) => None,
         None if ctx.attempt.upstream_status.is_some() => None,
-        // Nobody was told of it: the client's fault or ours, or a pooled connection that was
-        // closed already and has been replaced.
+        // No policy was told of it: it was the client's fault or the gateway's, or a pooled connection
+        // that the upstream had closed already and that has been replaced.
         None => Some(ctx.end.rejection.as_ref().map_or("reset", |rejection| rejection.code())),
     }
 }
