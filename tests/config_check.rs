@@ -145,6 +145,23 @@ fn a_hundred_mistakes_in_a_large_file_are_told_as_fast_as_none() {
 }
 
 #[test]
+fn a_mistake_elsewhere_invents_none_in_a_large_mapping() {
+    let keys: String =
+        (0..65).map(|n| format!("        consumer-{n}: key-number-{n:02}-0123456789\n")).collect();
+    let route = "routes: {users: {match: {path: /users}, upstream: users}}";
+    let wrong =
+        "routes: {users: {match: {path: /users}, upstream: users, timeout: {request: soon}}}";
+    let authority = "auth:\n  many:\n    api_key:\n      header: X-Api-Key\n      keys:\n";
+    let text = GOOD.replace(route, wrong);
+    assert_ne!(text, GOOD);
+    let (before, after) = text.split_once("routes:").expect("routes");
+    let text = format!("{before}{authority}{keys}routes:{after}");
+    let finished = check(&text, &["check", "-c", "c.yaml"]);
+    assert_eq!(finished.stderr.lines().last(), Some("1 error"), "{}", finished.stderr);
+    assert!(finished.stderr.contains("routes.users.timeout.request: "), "{}", finished.stderr);
+}
+
+#[test]
 fn a_file_with_mistakes_starts_nothing() {
     let port = Port::reserve();
     let text = format!("{}\nroutes: {{}}\n", GOOD.replace("8080", &port.number.to_string()));

@@ -9,7 +9,7 @@
 
 use std::hint::black_box;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::thread::disable_transparent_huge_pages;
 use tokio::runtime::Handle;
@@ -54,7 +54,7 @@ pub fn keep_giving_back(load: impl Fn() -> Load + Send + 'static) -> std::io::Re
         loop {
             std::thread::sleep(PERIOD);
             if ebb.shows(load()) {
-                let meeting = Arc::new(Meeting::default());
+                let meeting = Arc::new(Meeting::until(Instant::now() + PATIENCE));
                 for _ in 0..workers {
                     let meeting = meeting.clone();
                     runtime.spawn(async move {
@@ -72,21 +72,28 @@ pub fn keep_giving_back(load: impl Fn() -> Load + Send + 'static) -> std::io::Re
 
 /// Holds all workers of a runtime at one point, because nothing else ensures that each of them runs
 /// one of the tasks.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Meeting {
     present: Mutex<usize>,
     changed: Condvar,
+    /// When the wait is over for all of them: a worker that runs several tasks waits once.
+    until: Instant,
 }
 
 impl Meeting {
-    /// Waits until `all` workers have arrived, or for `PATIENCE`.
+    fn until(until: Instant) -> Self {
+        Meeting { present: Mutex::default(), changed: Condvar::new(), until }
+    }
+
+    /// Waits until `all` workers have arrived, or the time is over.
     fn attend(&self, all: usize) {
         let mut present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
         *present += 1;
         self.changed.notify_all();
         let some_are_missing = |present: &mut usize| *present < all;
         // The work goes on, whether or not all have arrived.
-        let _ = self.changed.wait_timeout_while(present, PATIENCE, some_are_missing);
+        let left = self.until.saturating_duration_since(Instant::now());
+        let _ = self.changed.wait_timeout_while(present, left, some_are_missing);
     }
 }
 

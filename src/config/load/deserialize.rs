@@ -274,9 +274,14 @@ impl<'de> MapAccess<'de> for Entries<'_> {
         &mut self,
         seed: S,
     ) -> Result<Option<S::Value>, Error> {
-        let only_unread = self.only_unread;
-        let unread = |entry: &&Entry| !(only_unread && entry.fits.get());
-        let Some(entry) = self.rest.by_ref().find(unread) else { return Ok(None) };
+        let entry = loop {
+            let Some(entry) = self.rest.next() else { return Ok(None) };
+            // The last one is read in any case: a type may want one entry at least.
+            let is_last = self.rest.as_slice().is_empty();
+            if is_last || !(self.only_unread && entry.fits.get()) {
+                break entry;
+            }
+        };
         self.value = Some(entry);
         let key = seed.deserialize(KeyDeserializer(&entry.key));
         key.map(Some).map_err(|error| error.at_key(&entry.key))

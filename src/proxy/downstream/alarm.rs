@@ -34,7 +34,7 @@ impl Alarm {
         let moved = std::mem::take(&mut self.moved);
         let timer = match &mut self.timer {
             Some(timer) if timer.deadline() <= until && !timer.is_elapsed() => {
-                if !moved || timer.as_mut().poll(cx).is_pending() {
+                if !moved || poll_timer(timer, cx).is_pending() {
                     return Poll::Pending;
                 }
                 timer
@@ -44,12 +44,20 @@ impl Alarm {
         };
         loop {
             if Clock::now() >= deadline {
+                // Not kept: a timer that was never polled wakes no task, however it is armed.
+                self.timer = None;
                 return Poll::Ready(());
             }
             timer.as_mut().reset(until);
-            std::task::ready!(timer.as_mut().poll(cx));
+            std::task::ready!(poll_timer(timer, cx));
         }
     }
+}
+
+/// Polls a timer, whatever is left of the task's budget: without any, tokio would not register the
+/// waker.
+fn poll_timer(timer: &mut Pin<Box<Sleep>>, cx: &mut Context<'_>) -> Poll<()> {
+    Pin::new(&mut tokio::task::unconstrained(timer.as_mut())).poll(cx)
 }
 
 /// Runs `request`, but gives it up if it is still pending `grace` after its deadline. When the
@@ -105,7 +113,7 @@ impl Alarms {
         let Some(timer) = &mut alarm.timer else { return };
         // Replaces the waker, which would keep the finished task in memory. The timer wakes no task
         // until another request polls it.
-        let _ = timer.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        let _ = poll_timer(timer, &mut Context::from_waker(Waker::noop()));
         alarm.moved = true;
         let mut kept = self.kept();
         if kept.len() < Alarms::KEPT {
@@ -159,6 +167,51 @@ mod tests {
         assert!(alarm.0.timer.is_some());
         let cut = is_cut(&mut alarm, SECOND / 2);
         assert_eq!(tokio::time::timeout(SECOND * 20, cut).await, Ok(true));
+    }
+
+    /// How long it takes until `alarm` rings, polled as `first` says at first.
+    async fn rings_after(
+        alarm: &mut Alarm,
+        time: Duration,
+        mut first: impl FnMut(&mut Alarm, &mut Context<'_>),
+    ) -> Duration {
+        let begun = Clock::now();
+        let deadline = Some(begun + time);
+        let mut polled = false;
+        let rings = std::future::poll_fn(|cx| {
+            if !std::mem::replace(&mut polled, true) {
+                first(alarm, cx);
+            }
+            alarm.poll(deadline, cx)
+        });
+        // A timer of its own would wake the task, too late.
+        tokio::time::timeout(SECOND * 5, rings).await.expect("rings at last");
+        Clock::now().since(begun)
+    }
+
+    #[tokio::test]
+    async fn a_task_that_has_spent_its_budget_is_woken() {
+        let rang = tokio::spawn(async {
+            let mut alarm = Alarm::default();
+            rings_after(&mut alarm, SECOND / 10, |alarm, cx| {
+                while tokio::task::coop::has_budget_remaining() {
+                    let _ = std::pin::pin!(tokio::task::coop::consume_budget()).poll(cx);
+                }
+                let soon = Clock::now() + SECOND / 10;
+                assert!(alarm.poll(Some(soon), cx).is_pending());
+            })
+            .await
+        });
+        assert!(rang.await.expect("no panic") < SECOND * 4);
+    }
+
+    #[tokio::test]
+    async fn a_deadline_that_comes_after_one_that_was_over_is_noticed() {
+        let mut alarm = Alarm::default();
+        let rang = rings_after(&mut alarm, SECOND / 10, |alarm, cx| {
+            assert!(alarm.poll(Some(Clock::now()), cx).is_ready());
+        });
+        assert!(rang.await < SECOND * 4);
     }
 
     #[tokio::test]
