@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What routes cost that nothing is asked of, beside ten of them; then once all are used. See bench/README.md.
+# What unused routes cost, beside ten of them; then once all are used. See bench/README.md.
 #
 #   ROUTES=10000 RELOADS=100 WINDOWS=9 PROFILE=release BEFORE=FILE bench/routes.sh
 set -euo pipefail
