@@ -212,7 +212,7 @@ fn no_credential_is_ever_logged_or_answered() {
     let gateway = with_tokens(&upstream, &issuer, "{require: accounts}");
     let token = issuer.token_with("eve", expired());
     let answer = gateway.call(get(&token)).text();
-    // A request so malformed that it is quoted by whoever is careless.
+    // A request so malformed that it is quoted by a careless server.
     let mut client = gateway.connect();
     client
         .send(format!("GET / HTTP/1.1\r\nAuthorization: Bearer {token}\r\nBad Header: x\r\n\r\n"));

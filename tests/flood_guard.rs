@@ -52,7 +52,7 @@ fn a_flood_uses_up_no_rate_limit() {
 }
 
 #[test]
-fn whoever_waits_as_told_is_admitted() {
+fn a_client_that_waits_as_told_is_admitted() {
     let upstream = Upstream::start();
     let gateway = guarded(&upstream, 1, "1s", "");
     let refused = (0..100).map(|_| gateway.get("/")).find(|answer| answer.status == 429);

@@ -1,5 +1,5 @@
-//! A call of gRPC with an idempotency key that goes to an upstream of gRPC is executed once; whoever
-//! comes with the key again gets the same head, messages and trailers.
+//! A call of gRPC with an idempotency key that goes to an upstream of gRPC is executed once. A client
+//! that sends the key again gets the same head, messages and trailers.
 
 use std::sync::Arc;
 

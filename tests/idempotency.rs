@@ -728,7 +728,7 @@ fn the_last_byte_of_an_answer_waits_for_the_store() {
     upstream.wait_complete(1);
     let mut other = rusqlite::Connection::open(gateway.store()).expect("the store");
     let lock = other.transaction_with_behavior(rusqlite::TransactionBehavior::Exclusive);
-    let lock = lock.expect("nobody writes");
+    let lock = lock.expect("no other writer");
     upstream.release();
     std::thread::scope(|scope| {
         let answer = scope.spawn(|| client.receive());

@@ -199,7 +199,7 @@ fn connections_beyond_the_limit_are_not_served() {
     let upstream = Upstream::start();
     let listener = "listeners: {public: {address: '127.0.0.1:${PORT}', max_connections: 2}}";
     let gateway = Plan::route("").section(listener).upstream(&upstream).start();
-    eventually("nobody connected", || {
+    eventually("no connection", || {
         (gateway.metric("portcullis_connections", &[]) == 0.0).then_some(())
     });
     let mut first = gateway.connect();

@@ -109,7 +109,7 @@ fn the_shutdown_delay_keeps_the_door_open_and_the_sign_out() {
             (gateway.admin("GET /readyz").status == 503).then_some(())
         });
         let late = Client::connect(address).call(&"GET /".into());
-        assert_eq!(late.status, 200, "whoever has not noticed yet is served");
+        assert_eq!(late.status, 200, "a client that has not noticed yet is served");
         assert_eq!(gateway.exit().code(), Some(0));
     });
     assert!(took >= Duration::from_millis(550), "took {took:?}");

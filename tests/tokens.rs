@@ -244,7 +244,7 @@ fn garbage_signatures_cause_a_handful_of_fetches_and_hold_up_no_other_client() {
     let good = issuer.token("ada");
     assert_eq!(gateway.call(get(&good)).status, 200);
     let before = issuer.fetches();
-    // The issuer does not answer any more: whoever waits for it waits for the fetch's time limit.
+    // The issuer does not answer any more: a request that waits for it waits for the fetch's time limit.
     issuer.publish(Answer::hang());
     let forged = |n: usize| {
         let signed = issuer.token_with("eve", json!({"jti": n}));

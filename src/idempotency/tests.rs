@@ -278,7 +278,7 @@ async fn a_database_that_comes_back_is_used_again() {
     let unavailable = subject.keys[0].claim(claim(2, LONG, LONG), OnUndecided::Reject, SHORT);
     assert_eq!(unavailable.await.err(), Some(Unavailable));
     let kept = lease.keep(answer(b"meanwhile"), SHORT);
-    assert_eq!(kept.await, Ok(()), "nobody waits for longer than was said");
+    assert_eq!(kept.await, Ok(()), "no request waits for longer than was said");
     server.restart();
     eventually("the answer is kept", || subject.keys[0].stats().kept == 1).await;
     let Claimed::Replay(kept) = subject.claim(claim(1, LONG, LONG)).await else {

@@ -239,7 +239,7 @@ fn limits() -> impl Strategy<Value = (Algorithm, u32)> {
 
 proptest! {
     #[test]
-    fn whoever_waits_what_it_is_told_is_admitted_and_nobody_before(
+    fn a_client_that_waits_as_told_is_admitted_and_not_before(
         (algorithm, cost) in limits(),
         pauses in prop::collection::vec(prop_oneof![0..1000_u64, 0..50_000_000_u64], 1..500),
     ) {

@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_waits_goes_on_with_the_last_one_or_in_time() {
+    fn a_commit_that_waits_goes_on_with_the_last_row_or_in_time() {
         let expecting = Arc::<Expecting>::default();
         assert!(wait(&expecting, LONG) < LONG);
         let (first, last) = (expecting.one(), expecting.one());

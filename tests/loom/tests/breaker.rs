@@ -72,7 +72,7 @@ fn a_probe_that_is_dropped_gives_its_place_back() {
 }
 
 #[test]
-fn two_probes_that_succeed_close_the_circuit_whoever_is_first() {
+fn two_probes_that_succeed_close_the_circuit_in_either_order() {
     bounded(|| {
         let (breaker, now, admitted) =
             probes(2, |permit, now| permit.record(Verdict::Success, now));
@@ -92,7 +92,7 @@ fn probes_that_fail_open_the_circuit_once() {
 }
 
 #[test]
-fn a_run_of_failures_trips_whoever_reports_them() {
+fn a_run_of_failures_trips_reported_by_any_thread() {
     loom::model(|| {
         let breaker = breaker("consecutive: {failures: 2}");
         concurrently((0..2).map(|_| {

@@ -74,7 +74,7 @@ fn a_ratio_counts_every_request_and_grants_its_share_exactly() {
 }
 
 #[test]
-fn a_ratio_forgets_a_slot_once_whoever_comes_first_in_the_next_round() {
+fn a_ratio_forgets_a_slot_once_in_the_next_round_with_any_thread_first() {
     loom::model(|| {
         let budget = budget("ratio: {share: 100%, min_per_second: 0, ttl: 1s}");
         // Ten tenths later: the same place, and what is in it is too old.
@@ -112,7 +112,7 @@ fn a_concurrency_budget_never_has_more_retries_than_its_limit() {
 fn a_concurrency_budget_weighs_retries_against_the_requests_of_one_instant() {
     loom::model(|| {
         let budget = budget("concurrency: {share: 50%, min: 0}");
-        // Two that stay: one retry among them, whoever else comes and goes.
+        // Two that stay: one retry among them, with others that come and go.
         let mut first = budget.enter(NOW);
         let mut second = budget.enter(NOW);
         let passing = Arc::clone(&budget);

@@ -51,7 +51,7 @@ fn a_slot_is_found_in_whichever_lane_it_lies() {
     loom::model(|| {
         let bulkhead = Arc::new(Bulkhead::new(&config("{max_in_flight: 2}")));
         let first = bulkhead.acquire(NOW).expect("free");
-        // One is taken throughout, and the other is for whoever comes first.
+        // One is taken throughout, and the other goes to the thread that comes first.
         let taken = Arc::new(AtomicU32::new(0));
         concurrently((0..2).map(|_| {
             let (bulkhead, taken) = (Arc::clone(&bulkhead), Arc::clone(&taken));

@@ -48,7 +48,7 @@ async fn a_moved_deadline_is_the_one_that_counts() {
 async fn a_client_that_does_not_read_fails_the_write() {
     let (_client, mut io) = guarded(Duration::ZERO, Duration::ZERO);
     io.guard.set_deadline(Some(Clock::now() + Duration::from_millis(20)));
-    let error = io.write_all(&[0; 8192]).await.expect_err("nobody reads");
+    let error = io.write_all(&[0; 8192]).await.expect_err("the other end does not read");
     assert_eq!(error.kind(), io::ErrorKind::TimedOut);
 }
 
@@ -83,8 +83,8 @@ async fn a_request_that_goes_on_alone_does_not_notice_that_its_client_has_left()
     let error = io.read_u8().await.expect_err("the deadline");
     assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     assert!(io.guard.detachment.is_deserted());
-    io.write_all(b"to nobody").await.expect("nobody minds");
-    io.flush().await.expect("nobody minds");
+    io.write_all(b"unheard").await.expect("no error");
+    io.flush().await.expect("no error");
     io.guard.rest(Clock::now());
     assert_eq!(io.read(&mut [0]).await.expect("the end"), 0);
 }
