@@ -63,6 +63,9 @@
 //! - What can be graphed? [`observe::metrics`]
 //! - What happens in which phase? [`proxy::gateway`]
 
+// Tests and fuzz targets share files with others, for which their items are public.
+#![cfg_attr(not(any(test, fuzzing)), deny(unreachable_pub))]
+
 pub mod admin;
 pub mod cli;
 pub mod coding;

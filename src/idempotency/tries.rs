@@ -8,7 +8,7 @@ use tokio::time::Instant;
 /// Between two attempts at a failed step, at first and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 
-pub const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);

@@ -9,12 +9,12 @@ use super::descriptors::Descriptors;
 use crate::observe::metrics::UpstreamMetrics;
 
 /// Called for each new connection before it is opened.
-pub type SocketCheck = Arc<dyn Fn(&TcpSocket) -> Result<()> + Send + Sync>;
+pub(super) type SocketCheck = Arc<dyn Fn(&TcpSocket) -> Result<()> + Send + Sync>;
 
 /// Counts the connections of one upstream, and refuses it the descriptors that are reserved for
 /// other uses. This check is needed because one HTTP/2 connection from a client can cause a hundred
 /// HTTP/1 connections to an upstream.
-pub fn socket_check(descriptors: Descriptors, metrics: UpstreamMetrics) -> SocketCheck {
+pub(super) fn socket_check(descriptors: Descriptors, metrics: UpstreamMetrics) -> SocketCheck {
     Arc::new(move |socket| {
         metrics.connecting();
         match descriptors.keeps(socket) {

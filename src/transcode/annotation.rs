@@ -9,7 +9,7 @@ const OPTION: &str = "google.api.http";
 const METHODS: [&str; 5] = ["get", "put", "post", "delete", "patch"];
 
 /// The bindings of a method, in their order; empty if the method is not annotated.
-pub fn bindings(descriptors: &Descriptors, method: &MethodDescriptor) -> Vec<Binding> {
+pub(super) fn bindings(descriptors: &Descriptors, method: &MethodDescriptor) -> Vec<Binding> {
     let Some(option) = descriptors.pool().get_extension_by_name(OPTION) else { return Vec::new() };
     let options = method.options();
     if !options.has_extension(&option) {

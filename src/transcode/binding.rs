@@ -16,7 +16,7 @@ use super::path::{ENCODED, PathTemplate};
 use super::{Fault, HttpRequest, Mistake};
 
 /// One binding of a method.
-pub struct Binding {
+pub(super) struct Binding {
     pub method: Method,
     pub path: PathTemplate,
     query: Query,
@@ -43,7 +43,7 @@ impl Binding {
     ///
     /// # Errors
     /// The first key that does not fit the descriptors.
-    pub fn compile(
+    pub(super) fn compile(
         config: &config::Binding,
         response: impl Iterator<Item = (String, String)>,
         input: &MessageDescriptor,
@@ -84,7 +84,7 @@ impl Binding {
     ///
     /// # Errors
     /// The path has no place for a field's value, or the message cannot be written as JSON.
-    pub fn to_http(&self, message: &DynamicMessage) -> Result<HttpRequest, Fault> {
+    pub(super) fn to_http(&self, message: &DynamicMessage) -> Result<HttpRequest, Fault> {
         let holds_fields = self.path.fields().next().is_some();
         let method = self.method.clone();
         if let (Body::Rest, Query::None, false) = (&self.body, &self.query, holds_fields) {
@@ -126,7 +126,7 @@ impl Binding {
     ///
     /// # Errors
     /// The request does not fit the method's message.
-    pub fn to_message(
+    pub(super) fn to_message(
         &self,
         captured: Vec<(&FieldPath, String)>,
         query: Option<&str>,
@@ -189,7 +189,7 @@ impl Binding {
     ///
     /// # Errors
     /// The JSON is invalid, or does not fit the message.
-    pub fn to_answer(
+    pub(super) fn to_answer(
         &self,
         json: &[u8],
         output: &MessageDescriptor,
@@ -221,7 +221,7 @@ impl Binding {
     ///
     /// # Errors
     /// The message cannot be written as JSON.
-    pub fn of_answer(&self, answer: &DynamicMessage) -> Result<Vec<u8>, Fault> {
+    pub(super) fn of_answer(&self, answer: &DynamicMessage) -> Result<Vec<u8>, Fault> {
         match &self.answer {
             Answer::Whole => message::write(answer, Codec::Json),
             Answer::Fields(fields) => {
@@ -233,7 +233,7 @@ impl Binding {
     }
 
     /// Whether a request can be turned into a message: a template works only the other way.
-    pub fn is_readable(&self) -> bool {
+    pub(super) fn is_readable(&self) -> bool {
         !matches!(self.body, Body::Template(_))
     }
 }

@@ -11,7 +11,7 @@ use super::field::{self, FieldPath};
 use crate::units::placeholder;
 
 /// A body, compiled.
-pub enum Body {
+pub(super) enum Body {
     None,
     Rest,
     Field(FieldPath),
@@ -21,7 +21,10 @@ pub enum Body {
 impl Body {
     /// # Errors
     /// A field that the message does not have, or an invalid placeholder.
-    pub fn compile(config: &config::Body, message: &MessageDescriptor) -> Result<Self, String> {
+    pub(super) fn compile(
+        config: &config::Body,
+        message: &MessageDescriptor,
+    ) -> Result<Self, String> {
         Ok(match config {
             config::Body::None => Body::None,
             config::Body::Rest => Body::Rest,
@@ -32,7 +35,7 @@ impl Body {
 }
 
 /// JSON whose strings may contain fields.
-pub enum Template {
+pub(super) enum Template {
     /// Contains no field.
     Constant(Value),
     /// A string that consists of one field takes the field's JSON value, whatever its type.
@@ -42,7 +45,7 @@ pub enum Template {
     Object(Vec<(String, Template)>),
 }
 
-pub enum Part {
+pub(super) enum Part {
     Literal(String),
     Field(FieldPath),
 }
@@ -96,7 +99,7 @@ impl Template {
     }
 
     /// The template's JSON, filled in from a message's JSON.
-    pub fn fill(&self, message: &Value) -> Value {
+    pub(super) fn fill(&self, message: &Value) -> Value {
         match self {
             Template::Constant(value) => value.clone(),
             Template::Field(field) => field.value(message).clone(),

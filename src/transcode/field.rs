@@ -8,7 +8,7 @@ const MAX_DEPTH: usize = 32;
 
 /// The path to a field. Every step but the last is a message.
 #[derive(Clone)]
-pub struct FieldPath {
+pub(super) struct FieldPath {
     steps: Vec<FieldDescriptor>,
     /// The value of the field when JSON leaves it out.
     empty: Value,
@@ -19,7 +19,7 @@ impl FieldPath {
     ///
     /// # Errors
     /// Which name is not a field.
-    pub fn resolve(message: &MessageDescriptor, text: &str) -> Result<Self, String> {
+    pub(super) fn resolve(message: &MessageDescriptor, text: &str) -> Result<Self, String> {
         let mut steps: Vec<FieldDescriptor> = Vec::new();
         for name in text.split('.') {
             if steps.len() == MAX_DEPTH {
@@ -48,33 +48,33 @@ impl FieldPath {
     }
 
     /// The field itself.
-    pub fn last(&self) -> &FieldDescriptor {
+    pub(super) fn last(&self) -> &FieldDescriptor {
         // Splitting a text always gives at least one part.
         &self.steps[self.steps.len() - 1]
     }
 
     /// Whether the field holds a single value that is not a message.
-    pub fn is_scalar(&self) -> bool {
+    pub(super) fn is_scalar(&self) -> bool {
         let field = self.last();
         !field.is_list() && !field.is_map() && !matches!(field.kind(), Kind::Message(_))
     }
 
-    pub fn steps(&self) -> &[FieldDescriptor] {
+    pub(super) fn steps(&self) -> &[FieldDescriptor] {
         &self.steps
     }
 
     /// The field's value in a message's JSON.
-    pub fn find<'a>(&self, message: &'a Value) -> Option<&'a Value> {
+    pub(super) fn find<'a>(&self, message: &'a Value) -> Option<&'a Value> {
         self.steps.iter().try_fold(message, |value, step| value.get(step.json_name()))
     }
 
     /// The field's value, also when the JSON leaves it out because it is empty.
-    pub fn value<'a>(&'a self, message: &'a Value) -> &'a Value {
+    pub(super) fn value<'a>(&'a self, message: &'a Value) -> &'a Value {
         self.find(message).unwrap_or(&self.empty)
     }
 
     /// Takes the field's value out of the JSON.
-    pub fn take(&self, message: &mut Value) -> Option<Value> {
+    pub(super) fn take(&self, message: &mut Value) -> Option<Value> {
         let (last, way) = self.steps.split_last()?;
         let within = way.iter().try_fold(message, |value, step| value.get_mut(step.json_name()));
         within?.as_object_mut()?.remove(last.json_name())
@@ -82,7 +82,7 @@ impl FieldPath {
 
     /// Sets the field's value, replacing what a client wrote there. `false` if a step of the path
     /// is not an object.
-    pub fn put(&self, message: &mut Value, value: Value) -> bool {
+    pub(super) fn put(&self, message: &mut Value, value: Value) -> bool {
         let Some((last, way)) = self.steps.split_last() else { return false };
         let mut within = message;
         for step in way {
@@ -97,7 +97,7 @@ impl FieldPath {
     }
 
     /// As [`FieldPath::put`], but appends to the values that are there already.
-    pub fn append(&self, message: &mut Value, value: Value) -> bool {
+    pub(super) fn append(&self, message: &mut Value, value: Value) -> bool {
         match self.take(message) {
             Some(Value::Array(mut list)) => {
                 list.push(value);
@@ -148,7 +148,7 @@ fn key_of(object: &Map<String, Value>, field: &FieldDescriptor) -> String {
 }
 
 /// A scalar as text for a path or a query.
-pub fn to_text(value: &Value) -> Option<String> {
+pub(super) fn to_text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
         Value::Bool(value) => Some(value.to_string()),
@@ -158,7 +158,7 @@ pub fn to_text(value: &Value) -> Option<String> {
 }
 
 /// Text from a path or a query as JSON that `field` can be read from.
-pub fn of_text(field: &FieldDescriptor, text: String) -> Value {
+pub(super) fn of_text(field: &FieldDescriptor, text: String) -> Value {
     let boolean = match field.kind() {
         Kind::Bool => true,
         Kind::Message(message) => message.full_name() == "google.protobuf.BoolValue",

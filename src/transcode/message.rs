@@ -19,7 +19,7 @@ pub enum Codec {
 ///
 /// # Errors
 /// The bytes are not a message of this type.
-pub fn read(
+pub(super) fn read(
     descriptor: &MessageDescriptor,
     codec: Codec,
     bytes: &[u8],
@@ -45,7 +45,7 @@ pub fn read(
 ///
 /// # Errors
 /// The value does not fit the message.
-pub fn from_tree(
+pub(super) fn from_tree(
     descriptor: &MessageDescriptor,
     tree: Value,
     options: &DeserializeOptions,
@@ -58,7 +58,7 @@ pub fn from_tree(
 ///
 /// # Errors
 /// JSON cannot express the message.
-pub fn write(message: &DynamicMessage, codec: Codec) -> Result<Vec<u8>, Fault> {
+pub(super) fn write(message: &DynamicMessage, codec: Codec) -> Result<Vec<u8>, Fault> {
     match codec {
         Codec::Proto => Ok(message.encode_to_vec()),
         Codec::Json => {
@@ -76,7 +76,7 @@ pub fn write(message: &DynamicMessage, codec: Codec) -> Result<Vec<u8>, Fault> {
 ///
 /// # Errors
 /// JSON cannot express the message.
-pub fn to_tree(message: &DynamicMessage) -> Result<Value, Fault> {
+pub(super) fn to_tree(message: &DynamicMessage) -> Result<Value, Fault> {
     message
         .serialize_with_options(serde_json::value::Serializer, &SerializeOptions::new())
         .map_err(|_| UNWRITABLE)

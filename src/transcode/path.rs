@@ -13,13 +13,13 @@ use super::Fault;
 use super::field::{self, FieldPath};
 
 /// Everything that RFC 3986 does not leave unreserved (section 2.3).
-pub const ENCODED: &AsciiSet =
+pub(super) const ENCODED: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 const UNFIT: Fault = Fault::Malformed("a field that the path holds does not fit into it");
 
 /// A path, compiled.
-pub struct PathTemplate {
+pub(super) struct PathTemplate {
     segments: Vec<Segment>,
     variables: Vec<Variable>,
     /// What follows a colon at the end.
@@ -45,7 +45,7 @@ impl PathTemplate {
     ///
     /// # Errors
     /// Why `text` is not a valid path.
-    pub fn parse(text: &str, message: &MessageDescriptor) -> Result<Self, String> {
+    pub(super) fn parse(text: &str, message: &MessageDescriptor) -> Result<Self, String> {
         let rest = text.strip_prefix('/').ok_or("a path begins with a slash")?;
         let after_field = rest.rfind('}').map_or(0, |at| at + 1);
         let last_slash = rest.rfind('/').map_or(0, |at| at + 1);
@@ -98,18 +98,18 @@ impl PathTemplate {
     }
 
     /// Whether a message alone determines the path: every wildcard belongs to a field.
-    pub fn is_complete(&self) -> bool {
+    pub(super) fn is_complete(&self) -> bool {
         let of_field = |at| self.variables.iter().any(|v| v.segments.contains(&at));
         let is_literal = |segment: &Segment| matches!(segment, Segment::Literal(_));
         self.segments.iter().enumerate().all(|(at, segment)| is_literal(segment) || of_field(at))
     }
 
-    pub fn fields(&self) -> impl Iterator<Item = &FieldPath> {
+    pub(super) fn fields(&self) -> impl Iterator<Item = &FieldPath> {
         self.variables.iter().map(|variable| &variable.field)
     }
 
     /// The order in which paths are tried.
-    pub fn rank(&self) -> impl Ord + '_ {
+    pub(super) fn rank(&self) -> impl Ord + '_ {
         (&self.segments, self.verb.is_none())
     }
 
@@ -117,7 +117,7 @@ impl PathTemplate {
     ///
     /// # Errors
     /// A field's value does not fit its place in the path.
-    pub fn expand(&self, message: &Value) -> Result<String, Fault> {
+    pub(super) fn expand(&self, message: &Value) -> Result<String, Fault> {
         let mut path = String::with_capacity(64);
         let mut at = 0;
         while at < self.segments.len() {
@@ -165,7 +165,7 @@ impl PathTemplate {
     }
 
     /// The fields' values in `path`, which is still percent-encoded. `None` if it does not match.
-    pub fn capture(&self, path: &str) -> Option<Vec<(&FieldPath, String)>> {
+    pub(super) fn capture(&self, path: &str) -> Option<Vec<(&FieldPath, String)>> {
         let mut path = path.strip_prefix('/')?;
         if let Some(verb) = &self.verb {
             path = path.strip_suffix(verb.as_str())?.strip_suffix(':')?;

@@ -8,14 +8,14 @@ use crate::proxy::listener::{Listener, Listeners};
 
 /// A client connection's place among those of its listener and of the gateway, given back on drop.
 #[must_use]
-pub struct Place {
+pub(super) struct Place {
     listeners: Arc<Listeners>,
     listener: Arc<Listener>,
 }
 
 /// Why there is no place for a client connection.
 #[derive(Clone, Copy, Debug)]
-pub enum Full {
+pub(super) enum Full {
     /// The listener's `max_connections` are open.
     Listener,
     /// `server.max_connections` are open, over all listeners.
@@ -29,7 +29,7 @@ impl Place {
     ///
     /// # Errors
     /// [`Full`], by the first bound that is reached.
-    pub fn take(
+    pub(super) fn take(
         listeners: &Arc<Listeners>,
         listener: &Arc<Listener>,
         stream: &impl AsRawFd,
@@ -64,7 +64,7 @@ impl Drop for Place {
 
 impl Full {
     /// The value of the metric's label.
-    pub const fn as_str(self) -> &'static str {
+    pub(super) const fn as_str(self) -> &'static str {
         match self {
             Full::Listener => "listener",
             Full::Server => "server",

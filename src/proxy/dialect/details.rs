@@ -10,10 +10,10 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use super::RpcError;
 
 /// The message's full name.
-pub const RETRY_INFO: &str = "google.rpc.RetryInfo";
+pub(super) const RETRY_INFO: &str = "google.rpc.RetryInfo";
 
 /// A `google.rpc.RetryInfo`: `{1: Duration {1: seconds, 2: nanos}}`.
-pub fn retry_info(after: Duration) -> Vec<u8> {
+pub(super) fn retry_info(after: Duration) -> Vec<u8> {
     let mut duration = Vec::new();
     put_number(&mut duration, 1, after.as_secs());
     put_number(&mut duration, 2, after.subsec_nanos().into());
@@ -24,7 +24,7 @@ pub fn retry_info(after: Duration) -> Vec<u8> {
 
 /// A `google.rpc.Status` for `grpc-status-details-bin`, if the error has a detail: `{1: code, 2:
 /// message, 3: Any {1: type URL, 2: value}}`.
-pub fn grpc_status(error: &RpcError<'_>) -> Option<String> {
+pub(super) fn grpc_status(error: &RpcError<'_>) -> Option<String> {
     let after = error.retry_after?;
     let mut any = Vec::new();
     put_bytes(&mut any, 1, format!("type.googleapis.com/{RETRY_INFO}").as_bytes());
@@ -37,7 +37,7 @@ pub fn grpc_status(error: &RpcError<'_>) -> Option<String> {
 }
 
 /// Base64 as both gRPC and Connect want it.
-pub fn in_base64(bytes: &[u8]) -> String {
+pub(super) fn in_base64(bytes: &[u8]) -> String {
     STANDARD_NO_PAD.encode(bytes)
 }
 

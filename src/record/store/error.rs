@@ -13,7 +13,7 @@ pub(crate) struct Refusal {
 /// The store failed to do it; a later attempt may succeed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Lost(pub(crate) String);
+pub(crate) struct Lost(pub(crate) String);
 
 impl Lost {
     /// Keeps the whole chain of causes, because the outermost error alone says too little.

@@ -21,11 +21,11 @@ impl<'a> Health<'a> {
     }
 }
 
-pub fn live() -> Answer {
+pub(super) fn live() -> Answer {
     Answer::json(200, &Health::of("alive"))
 }
 
-pub fn ready(shared: &Shared) -> Answer {
+pub(super) fn ready(shared: &Shared) -> Answer {
     match (shared.lifecycle.is_ready(), shared.lifecycle.is_draining()) {
         (true, _) => Answer::json(200, &Health::of("ready")),
         (false, true) => Answer::json(503, &Health::of("draining")),
@@ -33,7 +33,7 @@ pub fn ready(shared: &Shared) -> Answer {
     }
 }
 
-pub async fn health(shared: &Shared, circuits: Option<circuits::All>) -> Answer {
+pub(super) async fn health(shared: &Shared, circuits: Option<circuits::All>) -> Answer {
     let answer = match &shared.recorder {
         Some(recorder) => recorder.health().await,
         None => Ok(()),
