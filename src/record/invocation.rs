@@ -318,6 +318,7 @@ fn bound_word(text: &mut Cow<'static, str>) {
 pub(crate) mod tests {
     use super::*;
     use crate::record::capture::captured::CAPTURED_BYTES;
+    use crate::record::capture::json;
 
     pub(crate) fn invocation(name: &str) -> Invocation {
         // Stores keep microseconds.
@@ -407,8 +408,8 @@ pub(crate) mod tests {
             let mut invocation = invocation("a");
             invocation.created_at = at;
             let bounded = Bounded::from(invocation);
-            assert_eq!(crate::record::capture::json::timestamp(bounded.created_at), text);
-            assert_eq!(crate::record::capture::json::timestamp(at), text);
+            assert_eq!(json::timestamp(bounded.created_at), text);
+            assert_eq!(json::timestamp(at), text);
         }
     }
 

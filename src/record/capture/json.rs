@@ -11,6 +11,7 @@ use http::Method;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::record::bound::within_text;
 use crate::record::capture::captured::Captured;
 use crate::record::invocation::Invocation;
 
@@ -153,7 +154,7 @@ pub(crate) fn read(text: &[u8]) -> Option<(Invocation, bool)> {
 
 /// RFC 3339 in UTC with microseconds: sorts as text, and SQLite's date functions understand it.
 pub(crate) fn timestamp(time: SystemTime) -> String {
-    humantime::format_rfc3339_micros(crate::record::bound::within_text(time)).to_string()
+    humantime::format_rfc3339_micros(within_text(time)).to_string()
 }
 
 pub(crate) fn time(text: &str) -> Option<SystemTime> {
