@@ -39,6 +39,7 @@
 //! | [`policy`] | pure decisions: authentication, rate limits, idempotency, circuits, bulkheads, retries; `now` is an argument | `time`, `units` |
 //! | [`routing`] | the canonical path, the host, the route | `time`, `units` |
 //! | [`transcode`] | calls of RPC as plain HTTP with JSON, and back; no I/O | `coding`, `time`, `units` |
+//! | [`summary`] | a request as it began and as it ended, from which everything is told | `policy` |
 //! | [`record`] | the row of each request, the recorder, SQLite and PostgreSQL | `coding`, `time`, `units` |
 //! | [`idempotency`] | the keys that requests hold, in the record's database | `policy`, `record` |
 //! | [`upstream`] | endpoints, whose turn it is, names resolved in the background | `config`, `policy`, `routing`, `time`, `units` |
@@ -46,7 +47,7 @@
 //! | [`observe`] | metrics, traces, the process's log | `config`, `policy`, `record`, `routing`, `time`, `units`, `upstream` |
 //! | [`limits`] | rate limits that replicas share, in Redis | `observe`, `policy`, `time`, `units` |
 //! | [`runtime`] | the configuration compiled; reload, drain, status; assembly | `admin`, `config`, `idempotency`, `limits`, `observe`, `policy`, `proxy`, `record`, `routing`, `time`, `transcode`, `units`, `upstream` |
-//! | [`proxy`] | the request path on Pingora | `coding`, `config`, `idempotency`, `observe`, `policy`, `record`, `routing`, `runtime`, `time`, `transcode`, `units`, `upstream` |
+//! | [`proxy`] | the request path on Pingora | `coding`, `config`, `idempotency`, `observe`, `policy`, `record`, `routing`, `runtime`, `summary`, `time`, `transcode`, `units`, `upstream` |
 //! | [`admin`] | the admin listener | everything |
 //! | [`cli`] | the command line | everything |
 //! | `fuzzing` | the list of fuzz targets; in tests and under cargo-fuzz only | everything |
@@ -81,6 +82,7 @@ pub mod proxy;
 pub mod record;
 pub mod routing;
 pub mod runtime;
+pub mod summary;
 pub mod time;
 pub mod transcode;
 pub mod units;

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::support::{
-    Answer, Call, Client, Ending, Gateway, Plan, Upstream, assert_within, eventually, timed,
+    Answer, Call, Client, Ending, Gateway, H2Client, Plan, Store, Upstream, assert_within,
+    eventually, request, timed,
 };
 
 const PATIENT: &str = "server: {drain_timeout: 9s}";
@@ -95,6 +96,48 @@ fn the_drain_ends_at_its_timeout() {
         assert!(response.status >= 500 || response.ending == Ending::Truncated);
     }
     upstream.wait_cancelled(1);
+}
+
+/// In every mode; `hold` sends the request that the upstream never answers.
+fn the_row_says_shutdown(hold: impl Fn(&Gateway)) {
+    for mode in ["async", "sync", "durable"] {
+        let upstream = Upstream::always(Answer::hang());
+        let mut gateway = Plan::route(&format!("record: {{mode: {mode}}}"))
+            .section("server: {drain_timeout: 300ms}")
+            .section(&Store::Sqlite.section())
+            .upstream(&upstream)
+            .start();
+        hold(&gateway);
+        upstream.wait_for(1);
+        gateway.signal("TERM");
+        assert_eq!(gateway.exit().code(), Some(0));
+        let rows = Store::rows_in(&gateway.store());
+        let [row] = &rows[..] else { panic!("{mode}: {rows:#?}") };
+        assert!(row.is_true("completed") && !row.is_true("success"), "{mode}: {row:#?}");
+        assert_eq!(row.text("cause"), Some("shutdown"), "{mode}: {row:#?}");
+        assert_eq!(row.text("path"), Some("/orders"), "{mode}: {row:#?}");
+        assert_eq!((row.number("status"), row.number("attempts")), (0, 1), "{mode}: {row:#?}");
+    }
+}
+
+#[test]
+fn a_request_that_the_drain_cuts_off_has_its_row() {
+    let clients = std::cell::RefCell::new(Vec::new());
+    the_row_says_shutdown(|gateway| {
+        let mut client = gateway.connect();
+        client.send(Call::new("GET /orders").bytes());
+        clients.borrow_mut().push(client);
+    });
+}
+
+#[test]
+fn a_stream_that_the_drain_cuts_off_has_its_row() {
+    let clients = std::cell::RefCell::new(Vec::new());
+    the_row_says_shutdown(|gateway| {
+        let client = H2Client::connect(gateway.address);
+        let stream = client.open(request("GET", "/orders").body(()).expect("a request"), true);
+        clients.borrow_mut().push((client, stream));
+    });
 }
 
 #[test]

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::support::{
-    Answer, Blackhole, Call, Ending, Gateway, Plan, Upstream, assert_about, eventually, timed,
+    Answer, Blackhole, Call, Ending, Gateway, Plan, Store, Upstream, assert_about, eventually,
+    timed,
 };
 
 const HALF: Duration = Duration::from_millis(500);
@@ -174,8 +175,9 @@ fn an_upload_to_an_upstream_that_does_not_read_ends_at_the_deadline() {
     let address = deaf.local_addr().expect("an address");
     let gateway = Plan::new(&format!(
         "upstreams: {{u: {{endpoints: ['http://{address}']}}}}\n\
-         routes: {{r: {{upstream: u, max_body: 0, bulkhead: {{max_in_flight: 1}}, timeout: {{request: 500ms}}}}}}\n"
+         routes: {{r: {{upstream: u, max_body: 0, bulkhead: {{max_in_flight: 1}}, timeout: {{request: 500ms}}, record: {{mode: async}}}}}}\n"
     ))
+    .section(&Store::Sqlite.section())
     .start();
     let mut client = gateway.connect();
     client.send(Call::new("POST /").header("Content-Length", "268435456").bytes());
@@ -189,4 +191,11 @@ fn an_upload_to_an_upstream_that_does_not_read_ends_at_the_deadline() {
         let taken = gateway.metric("portcullis_bulkhead_in_flight", &[("route", "r")]);
         (taken == 0.0).then_some(())
     });
+    // Nothing else tells of it: its future is dropped.
+    let row = &Store::Sqlite.wait_for_rows(&gateway, 1)[0];
+    assert_eq!((row.text("cause"), row.number("status")), (Some("overdue"), 0), "{row:#?}");
+    assert!(row.number("bytes_in") > 0 && !row.is_true("success"), "{row:#?}");
+    assert_eq!(gateway.metric("portcullis_requests_cut_total", &[]), 1.0);
+    let failed = [("class", "5xx"), ("route", "r")];
+    assert_eq!(gateway.metric("portcullis_requests_total", &failed), 1.0);
 }

@@ -35,6 +35,7 @@ use crate::proxy::downstream::connection::Connection;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::exchange::signal::{REJECTED, RETRY};
 use crate::proxy::rejection::Rejection;
+use crate::proxy::report::Reported;
 use crate::proxy::request::admission::Admitted;
 use crate::proxy::{attempt, downstream, exchange, reply, report, request, response};
 use crate::runtime::shared::Shared;
@@ -53,29 +54,25 @@ impl Gateway {
 
 #[async_trait]
 impl ProxyHttp for Gateway {
-    /// Boxed: Pingora moves the context often, and it is large.
-    type CTX = Box<Context>;
+    type CTX = Reported;
 
-    fn new_ctx(&self) -> Box<Context> {
+    fn new_ctx(&self) -> Reported {
         let shared = &self.shared;
         let snapshot = shared.snapshot.load_full();
         let connection = Connection::of_task();
-        Box::new(Context::new(snapshot, connection, shared.lifecycle.enter(), Clock::now()))
+        let ctx = Context::new(snapshot, connection, shared.lifecycle.enter(), Clock::now());
+        Reported::new(ctx, shared.clone())
     }
 
     /// Registers no modules: Pingora's default module allocates a compression context per request.
     fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
-    async fn early_request_filter(
-        &self,
-        session: &mut Session,
-        ctx: &mut Box<Context>,
-    ) -> Result<()> {
+    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Reported) -> Result<()> {
         request::admission::receive(&self.shared, session, ctx);
         Ok(())
     }
 
-    async fn request_filter(&self, session: &mut Session, ctx: &mut Box<Context>) -> Result<bool> {
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Reported) -> Result<bool> {
         let admitted = request::admission::admit(&self.shared, session, ctx).await;
         let forwarded = ctx.upstream().is_some();
         if forwarded && matches!(admitted, Ok(Admitted::Call)) {
@@ -90,7 +87,7 @@ impl ProxyHttp for Gateway {
     async fn upstream_peer(
         &self,
         session: &mut Session,
-        ctx: &mut Box<Context>,
+        ctx: &mut Reported,
     ) -> Result<Box<HttpPeer>> {
         attempt::next::next_peer(session, ctx).await
     }
@@ -99,7 +96,7 @@ impl ProxyHttp for Gateway {
         &self,
         _: &mut Session,
         request: &mut RequestHeader,
-        ctx: &mut Box<Context>,
+        ctx: &mut Reported,
     ) -> Result<()> {
         if let (Some(route), Some(endpoint)) = (&ctx.route, &ctx.attempt.endpoint) {
             request::headers::prepare_request(request, ctx, route, endpoint);
@@ -113,7 +110,7 @@ impl ProxyHttp for Gateway {
         _: &mut Session,
         body: &mut Option<Bytes>,
         end: bool,
-        ctx: &mut Box<Context>,
+        ctx: &mut Reported,
     ) -> Result<()> {
         let max_body = ctx.route.as_ref().map_or(0, |route| route.config.max_body.0);
         request::body::on_request(body, end, ctx, max_body)
@@ -123,7 +120,7 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
-        ctx: &mut Box<Context>,
+        ctx: &mut Reported,
     ) -> Result<()> {
         // 103 and the like come before the response; 101 is the response.
         if response.status.is_informational() && response.status != 101 {
@@ -136,7 +133,7 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         trailers: &mut HeaderMap,
-        ctx: &mut Box<Context>,
+        ctx: &mut Reported,
     ) -> Result<()> {
         response::head::on_trailers(session, ctx, trailers, Clock::now())
     }
@@ -145,7 +142,7 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         head: &mut ResponseHeader,
-        ctx: &mut Box<Context>,
+        ctx: &mut Reported,
     ) -> Result<()> {
         if head.status.is_informational() && head.status != 101 {
             return Ok(());
@@ -165,9 +162,10 @@ impl ProxyHttp for Gateway {
             && let Err(rejection) =
                 Box::pin(report::recording::commit(recorder, session, ctx, status)).await
         {
-            ctx.end.rejection = Some(rejection);
+            ctx.end.refuse(rejection);
             return Err(Error::new_in(REJECTED));
         }
+        ctx.sent = Some(status);
         downstream::date::keep(ctx, head);
         if status == 101 {
             response::head::begin_tunnel(ctx, Clock::now());
@@ -180,7 +178,7 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         body: &mut Option<Bytes>,
         end: bool,
-        ctx: &mut Box<Context>,
+        ctx: &mut Reported,
     ) -> Result<Option<Duration>> {
         response::transcode::collect(body, end, ctx)?;
         response::head::on_body(session, ctx, body.as_ref())?;
@@ -195,7 +193,7 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         _: &HttpPeer,
-        ctx: &mut Box<Context>,
+        ctx: &mut Reported,
         mut error: Box<Error>,
     ) -> Box<Error> {
         let ended = attempt::ended::classify_connect(&error, ctx, Clock::now());
@@ -209,7 +207,7 @@ impl ProxyHttp for Gateway {
         _: &HttpPeer,
         session: &mut Session,
         mut error: Box<Error>,
-        ctx: &mut Box<Context>,
+        ctx: &mut Reported,
         reused: bool,
     ) -> Box<Error> {
         // Pingora leaves this undecided for reused connections, and panics if it stays so.
@@ -233,9 +231,7 @@ impl ProxyHttp for Gateway {
             return error;
         }
         if exchange::sent::is_answered(session) {
-            ctx.end.client_gone |= ended == Ended::ClientGone;
-            ctx.end.truncated = true;
-            ctx.end.broke_off = ended.rejection();
+            ctx.end.break_off(ended.rejection());
             if let Some(outcome) = ended.outcome() {
                 attempt::conclude::conclude(ctx, outcome, Clock::now());
             }
@@ -265,17 +261,17 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         _: &Error,
-        ctx: &mut Box<Context>,
+        ctx: &mut Reported,
     ) -> FailToProxy {
         let nothing = FailToProxy { error_code: 0, can_reuse_downstream: false };
-        if ctx.end.client_gone {
+        if ctx.end.is_client_gone() {
             return nothing;
         }
         if exchange::sent::is_answered(session) {
             reply::wire::end_midway(session, ctx).await;
             return nothing;
         }
-        let rejection = ctx.end.rejection.take().unwrap_or(Rejection::Internal);
+        let rejection = ctx.end.rejection().cloned().unwrap_or(Rejection::Internal);
         // Pingora closes the connection after this phase: the response must say so.
         session.set_keepalive(None);
         reply::choose::refuse(&self.shared, session, ctx, rejection).await;
@@ -285,27 +281,27 @@ impl ProxyHttp for Gateway {
         }
     }
 
-    async fn logging(&self, session: &mut Session, e: Option<&Error>, ctx: &mut Box<Context>) {
+    async fn logging(&self, session: &mut Session, e: Option<&Error>, ctx: &mut Reported) {
         if ctx.body.call.is_some() {
             // Boxed: few requests need this future's state.
             Box::pin(reply::call::answer_call(&self.shared, session, ctx)).await;
         }
-        report::ended(&self.shared, session, ctx, e.is_none());
-        if ctx.end.rejection.is_some() && !ctx.end.client_gone {
+        report::ended(session, ctx, e.is_none());
+        if ctx.end.rejection().is_some() && !ctx.end.is_client_gone() {
             // Release what the request holds before lingering for the client.
             ctx.admission = Default::default();
             reply::linger::linger(session).await;
         }
     }
 
-    fn suppress_error_log(&self, _: &Session, _: &Box<Context>, _: &Error) -> bool {
+    fn suppress_error_log(&self, _: &Session, _: &Reported, _: &Error) -> bool {
         true
     }
 
     fn suppress_proxy_warn_log(
         &self,
         _: &Session,
-        _: &Box<Context>,
+        _: &Reported,
         _: &Error,
         _: ProxyWarnLogContext,
     ) -> bool {

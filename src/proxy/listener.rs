@@ -22,6 +22,7 @@ use crate::config::server::Listener as Config;
 use crate::proxy::downstream;
 use crate::proxy::downstream::address::Peer;
 use crate::proxy::downstream::alarm::{Alarms, Overdue, unless_overdue};
+use crate::proxy::downstream::changed::changed;
 use crate::proxy::downstream::connection::{Connection, OF_TASK};
 use crate::proxy::downstream::guard::Guard;
 use crate::proxy::downstream::head::Scanner;
@@ -31,8 +32,10 @@ use crate::proxy::downstream::limits::Limits;
 use crate::proxy::downstream::orders::Orders;
 use crate::proxy::downstream::sniff::{Protocol, sniff};
 use crate::proxy::gateway::Gateway;
+use crate::proxy::report;
 use crate::runtime::shared::Shared;
 use crate::runtime::tls::handshake;
+use crate::summary::ending::Unbegun;
 use crate::time::{Clock, Moment};
 
 /// A request that is this far past its deadline is cut off: the phase that was to notice has not.
@@ -106,14 +109,18 @@ impl Listeners {
         let first = limits.into_iter().filter(|l| !l.is_zero()).min().unwrap_or_default();
         let guard = Arc::new(Guard::new(**idle_timeout, **header_timeout, Clock::now()));
         guard.set_deadline((!first.is_zero()).then(|| Clock::now() + first));
-        let peer = peer_of(&stream);
+        let (peer, accepted) = (peer_of(&stream), Clock::now());
         let (stream, protocol, until) = match &listener.config.tls {
             None => (stream, None, None),
             // Boxed, as for HTTP/2 below, so that a plain HTTP/1 connection does not carry this
             // state.
             Some(_) => match Box::pin(self.agree(stream, listener, first)).await {
                 Some((stream, protocol, until)) => (stream, Some(protocol), until),
-                None => return self.shared.metrics.tls_failed.inc(),
+                None => {
+                    let client = peer.map(|peer| peer.address);
+                    let took = Clock::now().since(accepted);
+                    return report::unbegun(&self.shared, client, Unbegun::Handshake, took);
+                }
             },
         };
         let secure = protocol.is_some();
@@ -167,12 +174,18 @@ impl Listeners {
         let Connection { guard, limits, .. } = connection;
         let mut shutdown_seen = shutdown.clone();
         let mut stop = std::pin::pin!(shutdown_seen.wait_for(|stops| *stops));
+        let lifecycle = &self.shared.lifecycle;
+        let mut cut = std::pin::pin!(changed(lifecycle.cuts()));
         let mut overdue = Overdue::default();
         let mut io = Box::new(io);
         let mut settings: Option<HttpPersistentSettings> = None;
         loop {
             let mut scanner = Scanner::default();
             let head = std::future::poll_fn(|cx| {
+                // This also registers the task: a request under way is polled when it is cut.
+                if cut.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+                }
                 let head = io.poll_head(&mut scanner, limits, cx);
                 if head.is_pending() && !io.has_begun_head() && stop.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
@@ -192,7 +205,9 @@ impl Listeners {
                     settings.apply_to_session(&mut session);
                 }
                 let request = self.proxy.process_new_http(session, shutdown);
-                match unless_overdue(guard, &mut overdue, GRACE, request).await {
+                match unless_overdue(guard, &mut overdue, GRACE, || lifecycle.is_cut(), request)
+                    .await
+                {
                     Some(Some(reused)) => break reused.consume(),
                     Some(None) => match guard.take_refused() {
                         Some(refused) if guard.fault().is_none() => {
@@ -200,10 +215,7 @@ impl Listeners {
                         }
                         Some(_) | None => return,
                     },
-                    None => {
-                        self.shared.metrics.requests_cut.inc();
-                        return;
-                    }
+                    None => return,
                 }
             };
             guard.rest(Clock::now());
@@ -227,6 +239,7 @@ impl Listeners {
             &guard,
             &listener.config,
             shutdown.clone(),
+            self.shared.lifecycle.cuts(),
             until,
             |stream, mark| {
                 let connection = Arc::new(Connection {
@@ -266,9 +279,9 @@ impl Listeners {
     ) {
         let session = ServerSession::new_custom(stream);
         let request = self.proxy.process_new_http(session, shutdown);
-        if unless_overdue(guard, alarm, GRACE, request).await.is_none() {
-            self.shared.metrics.requests_cut.inc();
-        }
+        // A request that is given up reports itself.
+        let is_cut = || self.shared.lifecycle.is_cut();
+        let _ = unless_overdue(guard, alarm, GRACE, is_cut, request).await;
     }
 }
 

@@ -18,6 +18,9 @@ const POLL: Duration = Duration::from_millis(10);
 /// Limit on writing the rest of the record, and on sending the last spans and metrics meanwhile.
 const FLUSH_LIMIT: Duration = Duration::from_secs(5);
 
+/// Limit on the end of requests that are cut off.
+const CUT_LIMIT: Duration = Duration::from_millis(500);
+
 /// Limit on writing the last log lines about requests.
 const LOG_LIMIT: Duration = Duration::from_secs(1);
 
@@ -72,6 +75,9 @@ fn finish(shared: Arc<Shared>, push: Option<Push>, limit: Duration) {
             };
             if cut > 0 {
                 log::warn!("{cut} requests cut off");
+                shared.lifecycle.cut_off();
+                // Each is reported as it ends, which the record must not miss.
+                idle(&shared, CUT_LIMIT).await;
             }
             tokio::join!(close_record(&shared), close_traces(&shared), close_metrics(push));
             shared.snapshot.load().events.flush(LOG_LIMIT);

@@ -4,12 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
+use tokio::sync::watch;
+
 /// Shared by everything that starts, serves or stops.
 #[derive(Debug)]
 pub struct Lifecycle {
     started: Instant,
     ready: AtomicBool,
     draining: AtomicBool,
+    cut: AtomicBool,
+    /// Tells the connections that the requests in flight are cut off.
+    cuts: watch::Sender<()>,
     in_flight: AtomicUsize,
 }
 
@@ -19,6 +24,8 @@ impl Default for Lifecycle {
             started: Instant::now(),
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            cut: AtomicBool::new(false),
+            cuts: watch::Sender::new(()),
             in_flight: AtomicUsize::new(0),
         }
     }
@@ -43,6 +50,21 @@ impl Lifecycle {
         // Acquire pairs with the release above: a reader that sees the drain also sees what was
         // stopped before it.
         self.draining.load(Ordering::Acquire)
+    }
+
+    /// The drain's time is over: requests that are still in flight are cut off.
+    pub fn cut_off(&self) {
+        self.cut.store(true, Ordering::Release);
+        self.cuts.send_replace(());
+    }
+
+    pub fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Acquire)
+    }
+
+    /// Changes when the requests in flight are cut off.
+    pub fn cuts(&self) -> watch::Receiver<()> {
+        self.cuts.subscribe()
     }
 
     pub fn in_flight(&self) -> usize {

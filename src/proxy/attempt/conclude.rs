@@ -21,7 +21,7 @@ pub fn conclude(ctx: &mut Context, outcome: Outcome, now: Moment) {
         return;
     }
     ctx.attempt.concluded = Some((outcome, now));
-    ctx.end.last_outcome = Some(outcome);
+    ctx.verdict.last_outcome = Some(outcome);
     response::keeping::attempted(ctx, outcome);
     let Some(route) = ctx.route.clone() else { return };
     if let Some(upstream) = ctx.upstream() {
@@ -35,7 +35,7 @@ pub fn conclude(ctx: &mut Context, outcome: Outcome, now: Moment) {
 pub fn answered(ctx: &mut Context, now: Moment) {
     let Some(outcome) = ctx.attempt.answered else { return };
     conclude(ctx, outcome, now);
-    if let Some(outcome) = ctx.end.last_outcome {
+    if let Some(outcome) = ctx.verdict.last_outcome {
         conclude_request(ctx, outcome, now);
     }
 }
@@ -77,7 +77,7 @@ fn record(ctx: &mut Context, route: &Route, count: Count, outcome: Outcome, now:
 
 /// The upstream has failed the request: records the cause, and logs it.
 pub fn give_up(ctx: &mut Context, cause: Cause, words: Words) {
-    ctx.end.cause = Some(cause);
+    ctx.verdict.cause = Some(cause);
     let (Some(route), Some(target)) = (&ctx.route, ctx.upstream()) else { return };
     ctx.snapshot.events.failed(Box::new(Failure {
         upstream: target.upstream.name.clone(),
@@ -87,7 +87,7 @@ pub fn give_up(ctx: &mut Context, cause: Cause, words: Words) {
         route: route.name.clone(),
         request_id: ctx.request_id.clone(),
         attempts: ctx.attempts,
-        no_retry: ctx.end.retry_stopped,
+        no_retry: ctx.verdict.retry_stopped,
     }));
 }
 

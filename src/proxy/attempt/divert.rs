@@ -31,7 +31,7 @@ pub fn after(session: &mut Session, ctx: &mut Context, outcome: Outcome, now: Mo
     methods.allow_after(outcome, method, response::keeping::is_held(ctx))
         && !session.as_ref().retry_buffer_truncated()
         && !exchange::sent::is_answered(session)
-        && !ctx.end.client_gone
+        && !ctx.end.is_client_gone()
         && begin(ctx, Cause::AttemptsSpent, now)
 }
 

@@ -51,7 +51,7 @@ impl Ended {
         self.cause().and_then(Cause::outcome)
     }
 
-    /// What the client is told, if it is still connected.
+    /// What the client is told; `None` if it has left.
     pub fn rejection(self) -> Option<Rejection> {
         match self {
             Ended::Upstream(Cause::AnswerUnreadable) => Some(Rejection::AnswerUnreadable),

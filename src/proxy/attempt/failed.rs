@@ -35,7 +35,14 @@ pub fn failed(session: &mut Session, ctx: &mut Context, ended: Ended, error: &mu
     {
         return true;
     }
-    ctx.end.client_gone |= ended == Ended::ClientGone;
-    ctx.end.rejection = ended.rejection();
+    over(ctx, ended);
     false
+}
+
+/// There is no other attempt: the client is told how the last one ended, unless it has left.
+pub fn over(ctx: &mut Context, ended: Ended) {
+    match ended.rejection() {
+        Some(rejection) => ctx.end.refuse(rejection),
+        None => ctx.end.client_left(),
+    }
 }

@@ -8,7 +8,6 @@ use pingora_proxy::Session;
 
 use crate::observe::events::Words;
 use crate::observe::trace::context::SpanId;
-use crate::proxy::attempt::ended::Ended;
 use crate::proxy::attempt::peer::Phase;
 use crate::proxy::exchange::context::{Attempt, Context, earlier};
 use crate::proxy::exchange::signal::REJECTED;
@@ -32,8 +31,7 @@ pub async fn next_peer(session: &mut Session, ctx: &mut Context) -> Result<Box<H
         if let Some(cause) = ended.cause() {
             attempt::conclude::give_up(ctx, cause, Words::None);
         }
-        ctx.end.client_gone |= ended == Ended::ClientGone;
-        ctx.end.rejection = ended.rejection();
+        attempt::failed::over(ctx, ended);
         return Err(error);
     }
     let Some(route) = ctx.route.clone() else { return Err(Error::new_in(REJECTED)) };
@@ -48,13 +46,13 @@ pub async fn next_peer(session: &mut Session, ctx: &mut Context) -> Result<Box<H
     let tried = if diverted.is_some() { &[] } else { &*ctx.tried };
     let Some(endpoint) = target.upstream.pick(tried) else {
         attempt::conclude::without_endpoint(ctx);
-        ctx.end.rejection = Some(Rejection::NoEndpoint);
+        ctx.end.refuse(Rejection::NoEndpoint);
         return Err(Error::new_in(REJECTED));
     };
     let now = Clock::now();
     let attempt = *route.config.timeout.attempt;
     ctx.attempts += 1;
-    ctx.end.last_outcome = None;
+    ctx.verdict.last_outcome = None;
     ctx.attempt = Attempt {
         started: now,
         deadline: (!attempt.is_zero()).then(|| now + attempt),

@@ -36,7 +36,7 @@ pub fn retry(
         retries_done: ctx.attempts.saturating_sub(1),
         body_replayable: !session.as_ref().retry_buffer_truncated(),
         response_started: is_answered(session),
-        client_gone: ctx.end.client_gone,
+        client_gone: ctx.end.is_client_gone(),
         nested: ctx.peer_trusted && is_nested(session, ctx),
         server_asks,
         time_left: ctx.deadline.map(|deadline| deadline.since(now)),
@@ -53,7 +53,7 @@ pub fn retry(
         Decision::Stop(reason) => reason.as_str(),
     };
     route.metrics.retry_stopped(reason);
-    ctx.end.retry_stopped = Some(reason);
+    ctx.verdict.retry_stopped = Some(reason);
     false
 }
 
@@ -83,7 +83,7 @@ pub fn reconnect(session: &Session, ctx: &mut Context, refused: bool, now: Momen
 
 fn grant(ctx: &mut Context, route: &Route, after: Duration) {
     ctx.backoff = Some(after);
-    ctx.end.retry_stopped = None;
+    ctx.verdict.retry_stopped = None;
     route.metrics.retried();
 }
 

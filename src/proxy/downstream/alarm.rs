@@ -63,17 +63,22 @@ fn poll_timer(timer: &mut Pin<Box<Sleep>>, cx: &mut Context<'_>) -> Poll<()> {
 /// Runs `request`, but gives it up if it is still pending `grace` after its deadline. When the
 /// deadline passes, the `guard` is marked and `request` is polled once more. If that does not end
 /// it, the request path waits for something other than the client: Pingora does not read the client
-/// while an upload waits for an upstream that does not read.
+/// while an upload waits for an upstream that does not read. A request that `is_cut` is given up at
+/// once, when it is polled next.
 pub async fn unless_overdue<T>(
     guard: &Guard,
     alarm: &mut Overdue,
     grace: Duration,
+    is_cut: impl Fn() -> bool,
     request: impl Future<Output = T>,
 ) -> Option<T> {
     let mut request = std::pin::pin!(request);
     std::future::poll_fn(|cx| {
         if let Poll::Ready(done) = request.as_mut().poll(cx) {
             return Poll::Ready(Some(done));
+        }
+        if is_cut() {
+            return Poll::Ready(None);
         }
         let Some(deadline) = guard.deadline() else { return Poll::Pending };
         let overdue = guard.is_overdue();
@@ -141,7 +146,7 @@ mod tests {
         let guard = Guard::of_stream();
         guard.set_deadline(Some(Clock::now() + time));
         let never = std::future::pending::<()>();
-        unless_overdue(&guard, alarm, Duration::ZERO, never).await.is_none()
+        unless_overdue(&guard, alarm, Duration::ZERO, || false, never).await.is_none()
     }
 
     /// Runs a request that arms the timer and ends at once.

@@ -3,11 +3,9 @@
 //! Pingora's own loop does not let the gateway bound the time for the preface, or tell a stream's
 //! request about its listener. The request path decides what happens to each stream.
 
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::task::Poll;
 use std::time::Duration;
 
 use pingora_core::protocols::http::v2::server;
@@ -16,9 +14,11 @@ use pingora_core::protocols::{
     Digest, GetProxyDigest, GetSocketDigest, GetTimingDigest, Ssl, Stream,
 };
 use pingora_core::server::ShutdownWatch;
+use tokio::sync::watch;
 use tokio::time::Sleep;
 
 use crate::config::server::Listener as Config;
+use crate::proxy::downstream::changed::changed;
 use crate::proxy::downstream::guard::Guard;
 use crate::proxy::downstream::http1::GuardedIo;
 use crate::proxy::downstream::http2_stream::{Accepted, H2Stream};
@@ -42,13 +42,15 @@ fn options(config: &Config) -> H2Options {
 }
 
 /// Serves the streams of `io` until the client disconnects or stays idle for too long, or the
-/// gateway ends the connection because of a `shutdown` or at the moment `until`. `begin` gets each
-/// stream, with a mark to keep until the stream has ended.
+/// gateway ends the connection because of a `shutdown` or at the moment `until`; a change of `cuts`
+/// ends it with its streams. `begin` gets each stream, with a mark to keep until the stream has
+/// ended.
 pub async fn serve(
     io: GuardedIo,
     guard: &Guard,
     config: &Config,
     shutdown: ShutdownWatch,
+    cuts: watch::Receiver<()>,
     until: Option<Moment>,
     mut begin: impl FnMut(H2Stream, StreamMark),
 ) {
@@ -68,7 +70,8 @@ pub async fn serve(
     }
     let mut malformed = 0;
     // Kept for the connection's lifetime, so that requests need not set them up again.
-    let mut told = std::pin::pin!(told(shutdown));
+    let mut told = std::pin::pin!(changed(shutdown));
+    let mut cut = std::pin::pin!(changed(cuts));
     // Boxed: most connections have no such limit.
     let mut over = until.map(|until| {
         Box::pin(tokio::time::sleep_until(tokio::time::Instant::from_std(Clock::instant(until))))
@@ -77,6 +80,7 @@ pub async fn serve(
     loop {
         let accepted = tokio::select! {
             biased;
+            () = &mut cut => return,
             () = &mut told, if !going => {
                 going = true;
                 connection.graceful_shutdown();
@@ -118,24 +122,6 @@ async fn ended(timer: &mut Option<Pin<Box<Sleep>>>) {
         Some(timer) => timer.await,
         None => std::future::pending().await,
     }
-}
-
-/// Waits for a `shutdown`. It is polled with every event on the connection, so it checks for a
-/// change by reading, and registers its waker only once.
-async fn told(mut shutdown: ShutdownWatch) {
-    let seen = shutdown.clone();
-    // Unconstrained: this future is polled only once to register, and tokio's budget must not defer
-    // that.
-    let mut changed = std::pin::pin!(tokio::task::unconstrained(shutdown.changed()));
-    let mut waits = false;
-    std::future::poll_fn(|cx| {
-        if waits && seen.has_changed().is_ok_and(|changed| !changed) {
-            return Poll::Pending;
-        }
-        waits = true;
-        changed.as_mut().poll(cx).map(drop)
-    })
-    .await;
 }
 
 /// The streams of a connection.

@@ -20,6 +20,7 @@
 //! | [`connection`] | what each request knows of its connection |
 //! | [`guard`] | the one deadline of a connection, moved by the request path |
 //! | [`alarm`] | waiting for that deadline with few timers |
+//! | [`changed`] | waiting for a change that concerns every connection |
 //! | [`detachment`] | requests that go on without their client, and writes that are held back |
 //! | [`address`] | the client's address, behind trusted proxies |
 //! | [`limits`] | what a listener allows of a head |
@@ -36,6 +37,7 @@
 
 pub mod address;
 pub mod alarm;
+pub mod changed;
 pub mod connection;
 pub mod date;
 pub mod detachment;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::HeaderValue;
+use http::{HeaderValue, Method, Uri};
 
 use crate::coding::Encoding;
 use crate::config::error_codes::ErrorCodes;
@@ -24,8 +24,9 @@ use crate::proxy::dialect::Protocol;
 use crate::proxy::downstream::connection::Connection;
 use crate::proxy::exchange::call::Call;
 use crate::proxy::exchange::diverted::Diverted;
+use crate::proxy::exchange::end::End;
 use crate::proxy::exchange::keyed::Keyed;
-use crate::proxy::rejection::{Rejection, RpcError};
+use crate::proxy::rejection::RpcError;
 use crate::proxy::request::envelopes::Envelopes;
 use crate::proxy::response::rpc_end::RpcEnd;
 use crate::record::{Bounded, Commit, Expected, Findings, Tap};
@@ -42,6 +43,7 @@ pub struct Context {
     pub connection: Option<Arc<Connection>>,
     pub started: Moment,
     pub received_at: SystemTime,
+    pub asked: Asked,
     pub request_id: HeaderValue,
     pub correlation_id: Option<HeaderValue>,
     pub trace: Trace,
@@ -63,6 +65,10 @@ pub struct Context {
     pub diverted: Option<Diverted>,
     /// Where the requester stands in the route's limits, once they have been asked.
     pub standing: Option<Standing>,
+    /// When they were.
+    pub decided: Option<Moment>,
+    /// Whom the request counted for in each of them, as digests; only where the route records.
+    pub limit_keys: Vec<u64>,
     /// The request is the first with its idempotency key.
     pub keyed: Option<Box<Keyed>>,
     /// The request's share in its route's retry budget.
@@ -78,10 +84,22 @@ pub struct Context {
     pub backoff: Option<std::time::Duration>,
     /// A connection that was already closed has been replaced once.
     pub reconnected: bool,
+    pub verdict: Verdict,
     pub body: Body,
     pub end: End,
+    /// The status of the head that has gone, or is about to go, to the client.
+    pub sent: Option<u16>,
     pub row: Row,
     _in_flight: InFlight,
+}
+
+/// What the client asked for, as its head has it. Cheap copies: the session, which has the head, does
+/// not outlive the request's future.
+#[derive(Default)]
+pub struct Asked {
+    pub method: Method,
+    pub uri: Uri,
+    pub host: Option<HeaderValue>,
 }
 
 /// The attempt under way.
@@ -147,23 +165,10 @@ impl Translation {
     }
 }
 
-/// How the request ended.
+/// What became of the attempts.
 #[derive(Default)]
-pub struct End {
-    /// The gateway's own answer.
-    pub rejection: Option<Rejection>,
-    /// It got the answer that another with its idempotency key had got.
-    pub replayed: bool,
-    /// It was a CORS preflight, or `OPTIONS *`: neither invokes anything.
-    pub preflight: bool,
-    /// The client left before it had its answer.
-    pub client_gone: bool,
-    /// The answer broke off after its head had been sent.
-    pub truncated: bool,
-    /// Why it did.
-    pub broke_off: Option<Rejection>,
-    /// The answer, whatever its status of HTTP, is an error of RPC.
-    pub rpc_failed: bool,
+pub struct Verdict {
+    /// The outcome of the last attempt that has one.
     pub last_outcome: Option<Outcome>,
     /// Why the upstream failed the request, once that is settled.
     pub cause: Option<Cause>,
@@ -198,6 +203,7 @@ impl Context {
             connection,
             started: now,
             received_at: SystemTime::now(),
+            asked: Asked::default(),
             request_id: HeaderValue::from_static("-"),
             correlation_id: None,
             // Until the headers are there.
@@ -213,6 +219,8 @@ impl Context {
             admission: Admission::default(),
             diverted: None,
             standing: None,
+            decided: None,
+            limit_keys: Vec::new(),
             keyed: None,
             stake: None,
             deadline: None,
@@ -221,8 +229,10 @@ impl Context {
             attempts: 0,
             backoff: None,
             reconnected: false,
+            verdict: Verdict::default(),
             body: Body::default(),
             end: End::default(),
+            sent: None,
             row: Row::default(),
             _in_flight: in_flight,
         }

@@ -3,6 +3,7 @@
 //! | file | what it is for |
 //! |---|---|
 //! | [`context`] | everything the gateway remembers about one request; what it holds falls with it |
+//! | [`end`] | how it is going to end, as far as is known |
 //! | [`fields`] | header fields that requests and responses have in common |
 //! | [`sent`] | what has gone to the client, as Pingora's session knows it |
 //! | [`signal`] | the errors by which the gateway tells Pingora how an attempt goes on |
@@ -13,6 +14,7 @@
 pub mod call;
 pub mod context;
 pub mod diverted;
+pub mod end;
 pub mod fields;
 pub mod keyed;
 pub mod sent;

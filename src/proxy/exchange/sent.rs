@@ -19,7 +19,7 @@ pub fn is_answered(session: &Session) -> bool {
 pub fn status_of(session: &Session, ctx: &Context) -> u16 {
     match session.as_ref().response_written() {
         Some(head) if !head.status.is_informational() || head.status == 101 => head.status.as_u16(),
-        Some(_) | None if ctx.end.client_gone => 499,
+        Some(_) | None if ctx.end.is_client_gone() => 499,
         Some(_) | None => 0,
     }
 }

@@ -38,12 +38,13 @@ const OF_UPSTREAM: [HeaderName; 12] = [
 pub async fn answer_call(shared: &Arc<Shared>, session: &mut Session, ctx: &mut Context) {
     let Some(call) = ctx.body.call.take() else { return };
     let Some(answer) = call.answer else { return };
-    if ctx.end.client_gone || ctx.end.rejection.is_some() || exchange::sent::is_answered(session) {
+    let refused = ctx.end.rejection().is_some();
+    if refused || ctx.end.is_client_gone() || exchange::sent::is_answered(session) {
         return;
     }
     // Before the first byte goes out. For a response without a body, no other place reports this.
     attempt::conclude::answered(ctx, Clock::now());
-    ctx.end.rpc_failed = answer.good.is_none();
+    ctx.end.judge_rpc(answer.good.is_none());
     let (head, mut rendered) = answer.render(session, ctx, &call.way);
     let Ok(mut head) = rewritten(head, &rendered) else {
         return reply::choose::refuse(shared, session, ctx, Rejection::Internal).await;
@@ -61,7 +62,7 @@ pub async fn answer_call(shared: &Arc<Shared>, session: &mut Session, ctx: &mut 
     rendered.body = response::compression::deflate_answer(session, ctx, &mut head, rendered.body);
     ctx.body.response_bytes = rendered.body.len() as u64;
     if reply::wire::deliver(session, ctx, head, rendered).await.is_err() {
-        ctx.end.client_gone = true;
+        ctx.end.client_left();
     }
 }
 

@@ -43,13 +43,13 @@ pub async fn refuse(
     }
     let mut rejection = rejection;
     let mut rendered = reply::wire::render(session, ctx, &rejection);
-    ctx.end.rejection = Some(rejection.clone());
+    ctx.end.refuse(rejection.clone());
     if let Err(unavailable) =
         report::recording::commit(shared.recorder.as_ref(), session, ctx, rendered.status).await
     {
         rejection = unavailable;
         rendered = reply::wire::render(session, ctx, &rejection);
-        ctx.end.rejection = Some(rejection.clone());
+        ctx.end.refuse(rejection.clone());
     }
     if let Some((_, cause)) = reply::stand_in::of(ctx, &rejection)
         && let Some(route) = &ctx.route
@@ -58,14 +58,13 @@ pub async fn refuse(
     }
     response::keeping::settle(ctx, &rejection, &rendered).await;
     if reply::wire::refuse(session, ctx, &rejection, rendered).await.is_err() {
-        ctx.end.client_gone = true;
+        ctx.end.client_left();
     }
 }
 
 /// Sends the stored response to an earlier request with the same key.
 async fn replay(shared: &Arc<Shared>, session: &mut Session, ctx: &mut Context, kept: Answer) {
-    ctx.end.replayed = true;
-    ctx.end.rpc_failed = response::grpc::has_failed(ctx.protocol, &kept);
+    ctx.end.replay(response::grpc::has_failed(ctx.protocol, &kept));
     if let Some(route) = ctx.route.clone() {
         // Read the request as the first one was read when it was sent.
         if let Some(transcoder) = &route.transcoder {
@@ -83,10 +82,9 @@ async fn replay(shared: &Arc<Shared>, session: &mut Session, ctx: &mut Context, 
     if let Err(rejection) =
         report::recording::commit(shared.recorder.as_ref(), session, ctx, status).await
     {
-        ctx.end.replayed = false;
         refuse(shared, session, ctx, rejection).await;
     } else if reply::wire::replay(session, ctx, kept).await.is_err() {
-        ctx.end.client_gone = true;
+        ctx.end.client_left();
     }
 }
 
@@ -101,11 +99,13 @@ pub async fn answer(
         Ok(Admitted::Call) => serve(shared, session, ctx).await,
         Ok(Admitted::Replay(answer)) => replay(shared, session, ctx, answer).await,
         Ok(Admitted::Preflight | Admitted::Ping) => {
-            ctx.end.preflight = true;
-            ctx.end.client_gone = reply::wire::preflight(session, ctx).await.is_err();
+            ctx.end.forward_nothing();
+            if reply::wire::preflight(session, ctx).await.is_err() {
+                ctx.end.client_left();
+            }
         }
         Err(rejection) => {
-            if !ctx.end.client_gone {
+            if !ctx.end.is_client_gone() {
                 refuse(shared, session, ctx, rejection).await;
             }
         }
@@ -123,6 +123,6 @@ async fn serve(shared: &Arc<Shared>, session: &mut Session, ctx: &mut Context) {
     {
         refuse(shared, session, ctx, rejection).await;
     } else if reply::wire::reply(session, ctx, answer).await.is_err() {
-        ctx.end.client_gone = true;
+        ctx.end.client_left();
     }
 }

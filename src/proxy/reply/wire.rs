@@ -82,11 +82,11 @@ pub async fn refuse(
 
 /// A response broke off after its head. gRPC can still report why, in trailers; other clients see
 /// the body end early.
-pub async fn end_midway(session: &mut Session, ctx: &mut Context) {
+pub async fn end_midway(session: &mut Session, ctx: &Context) {
     let over_h2 = session.req_header().version == Version::HTTP_2;
     if ctx.protocol == Protocol::Grpc
         && over_h2
-        && let Some(rejection) = ctx.end.broke_off.take().or_else(|| ctx.end.rejection.clone())
+        && let Some(rejection) = ctx.end.why_midway()
     {
         let trailers = dialect::grpc_trailers(&rejection.to_rpc(codes(ctx)));
         // A client that does not take them has disconnected.

@@ -1,34 +1,94 @@
 //! What is told of a request when it has ended: to circuits and bulkheads, to the record, the trace and the
-//! metrics. [`ended`] is where all of them are told, once.
+//! metrics. Each request is told of once: by [`ended`], or by the drop of its [`Reported`] context.
 //!
 //! | file | what it is for |
 //! |---|---|
+//! | [`summary`] | the two values that the rest is told from: a request's opening, and its summary |
 //! | [`recording`] | the row: what it says, and at which of two moments it is written |
 //! | [`spans`] | the trace: a span for each attempt, and one for the request |
 
 pub mod recording;
 pub mod spans;
+pub mod summary;
+
+use std::net::IpAddr;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::time::Duration;
 
 use pingora_proxy::Session;
 
+use self::summary::Sent;
+use crate::observe::trace::span;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::{attempt, exchange, response};
 use crate::runtime::shared::Shared;
+use crate::summary::Summary;
+use crate::summary::ending::{Cut, Ending, Unbegun};
 use crate::time::Clock;
 
-/// The request is over, and `well` if nothing broke off. Never waits.
-pub fn ended(shared: &Shared, session: &Session, ctx: &mut Context, well: bool) {
+/// A request's context that does not end unreported: if it is dropped before [`ended`] was called,
+/// the request was cut off, and that is what is told.
+pub struct Reported {
+    /// Boxed: Pingora moves it often, and it is large.
+    ctx: Box<Context>,
+    /// `None` once the request has been reported.
+    shared: Option<Arc<Shared>>,
+}
+
+impl Reported {
+    pub fn new(ctx: Context, shared: Arc<Shared>) -> Self {
+        Reported { ctx: Box::new(ctx), shared: Some(shared) }
+    }
+}
+
+impl Deref for Reported {
+    type Target = Context;
+
+    fn deref(&self) -> &Context {
+        &self.ctx
+    }
+}
+
+impl DerefMut for Reported {
+    fn deref_mut(&mut self) -> &mut Context {
+        &mut self.ctx
+    }
+}
+
+impl Drop for Reported {
+    fn drop(&mut self) {
+        let Some(shared) = self.shared.take() else { return };
+        let now = Clock::now();
+        let ctx = &mut *self.ctx;
+        let overdue = ctx.connection.as_ref().is_some_and(|c| c.guard.is_overdue());
+        let cut = match () {
+            () if std::thread::panicking() => Cut::Panic,
+            () if overdue && !shared.lifecycle.is_cut() => Cut::Overdue,
+            () => Cut::Shutdown,
+        };
+        let sent = Sent { status: ctx.sent.unwrap_or(0), body_bytes: ctx.body.response_bytes };
+        let attempts = spans::of_attempts(ctx, now);
+        let finished = recording::finished(ctx);
+        let summary = summary::summary(ctx, Ending::Cut(cut), sent, now);
+        tell(&shared, ctx, &summary, finished, attempts);
+    }
+}
+
+/// The request is over, and `well` if nothing broke off. Never waits. Later calls do nothing.
+pub fn ended(session: &Session, reported: &mut Reported, well: bool) {
+    let Some(shared) = reported.shared.take() else { return };
+    let ctx = &mut *reported.ctx;
     response::keeping::ended(ctx, well);
     let now = Clock::now();
-    let mut status = exchange::sent::status_of(session, ctx);
-    if !ctx.end.client_gone
-        && ctx.end.rejection.is_none()
+    if ctx.end.rejection().is_none()
+        && !ctx.end.is_client_gone()
         && let Some(outcome) = ctx.attempt.answered
     {
         attempt::conclude::conclude(ctx, outcome, now);
     }
-    if !ctx.end.client_gone
-        && let Some(outcome) = ctx.end.last_outcome
+    if !ctx.end.is_client_gone()
+        && let Some(outcome) = ctx.verdict.last_outcome
     {
         attempt::conclude::conclude_request(ctx, outcome, now);
         // What another upstream took says nothing about this one.
@@ -38,19 +98,68 @@ pub fn ended(shared: &Shared, session: &Session, ctx: &mut Context, well: bool) 
             slot.release(now);
         }
     }
+    let mut status = exchange::sent::status_of(session, ctx);
     if ctx.connection.as_ref().is_some_and(|connection| connection.guard.detachment.is_deserted()) {
-        (ctx.end.client_gone, status) = (true, 499);
+        ctx.end.client_left();
+        status = 499;
     }
-    if !ctx.end.preflight {
-        recording::finish(shared.recorder.as_ref(), session, ctx, status, now);
-    }
-    spans::finish(&shared.tracer, session, ctx, status, now);
-    let metrics = match &ctx.route {
-        Some(route) => &route.metrics,
-        None => &shared.unrouted,
+    let attempts = spans::of_attempts(ctx, now);
+    let finished = recording::finished(ctx);
+    // The end of a drain closes the connections, which looks as if the clients had left.
+    let cut = ctx.end.is_client_gone() && shared.lifecycle.is_cut();
+    let (ending, status) = match cut {
+        true => (Ending::Cut(Cut::Shutdown), ctx.sent.unwrap_or(0)),
+        false => (summary::ending(ctx, status), status),
     };
-    metrics.answered(ctx.protocol.family(), status, now.since(ctx.started));
-    if let Some(rejection) = &ctx.end.rejection {
-        metrics.rejected(rejection.code());
+    let sent = Sent { status, body_bytes: session.as_ref().body_bytes_sent() as u64 };
+    let summary = summary::summary(ctx, ending, sent, now);
+    tell(&shared, ctx, &summary, finished, attempts);
+}
+
+/// No request began on a connection that was accepted `took` ago.
+pub fn unbegun(shared: &Shared, client: Option<IpAddr>, why: Unbegun, took: Duration) {
+    let generation = shared.snapshot.load().generation;
+    count(shared, None, &summary::unbegun(client, generation, why, took));
+}
+
+fn tell(
+    shared: &Shared,
+    ctx: &Context,
+    summary: &Summary<'_>,
+    finished: recording::Finished,
+    attempts: Option<Vec<span::Attempt>>,
+) {
+    recording::finish(shared.recorder.as_ref(), ctx, summary, finished);
+    if let Some(attempts) = attempts {
+        spans::finish(&shared.tracer, ctx, summary, attempts);
+    }
+    count(shared, Some(ctx), summary);
+}
+
+/// Counts a request, or a connection on which none began.
+fn count(shared: &Shared, ctx: Option<&Context>, summary: &Summary<'_>) {
+    match summary.ending {
+        Ending::Unbegun(Unbegun::Handshake) => return shared.metrics.tls_failed.inc(),
+        Ending::Cut(Cut::Overdue) => shared.metrics.requests_cut.inc(),
+        Ending::Cut(Cut::Panic | Cut::Shutdown)
+        | Ending::Answered
+        | Ending::Failed { .. }
+        | Ending::Replayed { .. }
+        | Ending::Unforwarded
+        | Ending::Refused { .. }
+        | Ending::BrokeOff { .. }
+        | Ending::ClientGone { .. } => {}
+    }
+    let Some(ctx) = ctx else { return };
+    let metrics = ctx.route.as_ref().map_or(&shared.unrouted, |route| &route.metrics);
+    // A request that was cut off before its response is the gateway's failure, not its client's.
+    let is_unanswered = matches!(summary.ending, Ending::Cut(_)) && summary.status == 0;
+    let status = if is_unanswered { 500 } else { summary.status };
+    metrics.answered(ctx.protocol.family(), status, summary.duration);
+    if let Some(refusal) = summary.ending.refusal() {
+        metrics.rejected(refusal.code);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,18 +8,16 @@ use std::time::Duration;
 
 use pingora_proxy::Session;
 
-use crate::policy::failure;
-use crate::policy::fallback::Cause;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::rejection::Rejection;
+use crate::proxy::report::summary;
+use crate::proxy::report::summary::Sent;
 use crate::record::{
-    Bounded, Capture, Captured, Commit, Ending, Invocation, Mode, Patience, Recorder,
+    Bounded, Captured, Commit, Ending as Completion, Invocation, Mode, Patience, Recorder, new_id,
 };
+use crate::summary::ending::Ending;
+use crate::summary::{Head, Opening, Summary};
 use crate::time::{Clock, Moment};
-
-/// What the record calls a response that is given again. It stands in the column of refusals, though it is
-/// not one.
-const REPLAYED: &str = "idempotent_replay";
 
 /// How long a busy store is waited for by a request without a deadline.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -65,7 +63,10 @@ pub async fn commit(
     }
     let now = Clock::now();
     let patience = patience(ctx, now);
-    let row = Bounded::from(row(session, ctx, status, now));
+    ctx.row.id.get_or_insert_with(|| new_id(ctx.received_at));
+    let sent = Sent { status, body_bytes: session.as_ref().body_bytes_sent() as u64 };
+    let so_far = summary::summary(ctx, summary::ending(ctx, status), sent, now);
+    let row = Bounded::from(row(ctx, &so_far));
     ctx.row.answered = Some(row.clone());
     // No deadline runs meanwhile: the store's time is not the upstream's.
     ctx.guard(None);
@@ -91,145 +92,142 @@ fn patience(ctx: &Context, now: Moment) -> Patience {
     let stalled = *ctx.snapshot.config.record.commit_timeout;
     let most = ctx.deadline.map_or(LONGEST_WAIT, |deadline| deadline.since(now));
     // The gateway's own answers often follow a deadline that has passed.
-    let most = if ctx.end.rejection.is_some() { most.max(stalled) } else { most };
+    let most = if ctx.end.rejection().is_some() { most.max(stalled) } else { most };
     Patience { stalled: stalled.min(most), most }
 }
 
-/// Hand the finished request's row over, if its route records. Never waits.
+/// What the row takes from its request at the end.
+pub struct Finished {
+    /// The row as it was committed, if it was.
+    first: Option<Bounded>,
+    commit: Commit,
+}
+
+/// Takes what the row of a request that has ended begins with.
+pub fn finished(ctx: &mut Context) -> Finished {
+    Finished { first: ctx.row.answered.take(), commit: ctx.row.commit }
+}
+
+/// Hands the finished request's row over, if its route records. Never waits.
 pub fn finish(
     recorder: Option<&Recorder>,
-    session: &Session,
-    ctx: &mut Context,
-    status: u16,
-    now: Moment,
+    ctx: &Context,
+    summary: &Summary<'_>,
+    finished: Finished,
 ) {
     let (Some(route), Some(recorder)) = (&ctx.route, recorder) else { return };
-    let (mode, commit) = (route.record.mode, ctx.row.commit);
+    if !summary.ending.is_invocation() {
+        return;
+    }
+    let mode = route.record.mode;
     match mode {
         Mode::Off => {}
-        Mode::Async => recorder.enqueue(row(session, ctx, status, now)),
+        Mode::Async => recorder.enqueue(row(ctx, summary)),
         // Also corrects, or makes, the row of a request whose commit failed.
         Mode::Durable | Mode::Sync => {
-            let answered = ctx.row.answered.take();
-            let first = answered.unwrap_or_else(|| begun(session, ctx).into());
-            recorder.complete(first, ending(session, ctx, status, now), mode, commit);
+            let first = finished.first.unwrap_or_else(|| begun(ctx, &summary.opening).into());
+            recorder.complete(first, completion(ctx, summary), mode, finished.commit);
         }
     }
 }
 
-/// The row as it is known now.
-fn row(session: &Session, ctx: &mut Context, status: u16, now: Moment) -> Invocation {
-    let mut row = begun(session, ctx);
-    row.ends(ending(session, ctx, status, now));
+/// The row: its opening, completed by the summary.
+fn row(ctx: &Context, summary: &Summary<'_>) -> Invocation {
+    let mut row = begun(ctx, &summary.opening);
+    row.ends(completion(ctx, summary));
     row
 }
 
-/// What has become of the request by now.
-fn ending(session: &Session, ctx: &Context, status: u16, now: Moment) -> Ending {
-    let replayed = ctx.end.replayed.then_some(REPLAYED);
-    let code = ctx.end.rejection.as_ref().map(Rejection::code).or(replayed);
-    Ending {
-        upstream: ctx.upstream().map(|target| target.upstream.name.clone()),
-        endpoint: ctx.attempt.endpoint.as_ref().map(|endpoint| endpoint.label.clone()),
-        status,
-        upstream_status: ctx.attempt.upstream_status,
-        success: succeeded(ctx, status),
-        attempts: ctx.attempts,
-        rejection: code.map(Cow::Borrowed),
-        cause: cause(ctx, status).map(Cow::Borrowed),
-        duration: now.since(ctx.started),
-        upstream_duration: ctx.attempt.upstream_duration,
-        bytes_in: ctx.body.request_bytes,
-        bytes_out: session.as_ref().body_bytes_sent() as u64,
-        captured: captured(ctx, status),
+/// What does not change any more once the row is first written.
+fn begun(ctx: &Context, opening: &Opening<'_>) -> Invocation {
+    let Opening {
+        id,
+        received_at,
+        request_id,
+        trace_id,
+        head,
+        route,
+        consumer,
+        client,
+        protocol,
+        // These have no column yet.
+        generation: _,
+        decided_after: _,
+        limit_keys: _,
+    } = *opening;
+    let (method, path, query) = match head {
+        Some(Head { method, path, query, host: _ }) => (method.clone(), path.to_owned(), query),
+        None => Default::default(),
+    };
+    let route = route.cloned().unwrap_or_else(|| "".into());
+    let mut row = Invocation::new(received_at, request_id.into(), route, method, path);
+    row.id = id.unwrap_or(row.id);
+    row.trace_id = trace_id;
+    let kept = ctx.route.as_ref().and_then(|route| route.recorded_query.as_ref());
+    row.query = kept.zip(query).map(|(kept, query)| kept.redacted(query));
+    row.consumer = consumer.map(Into::into);
+    row.client_address = Some(client);
+    row.protocol = Cow::Borrowed(protocol);
+    row
+}
+
+/// What the row learns at the end.
+fn completion(ctx: &Context, summary: &Summary<'_>) -> Completion {
+    Completion {
+        upstream: summary.upstream.cloned(),
+        endpoint: summary.endpoint.cloned(),
+        status: summary.status,
+        upstream_status: summary.upstream_status,
+        success: summary.ending.is_success(),
+        attempts: summary.attempts,
+        rejection: summary.ending.instead().map(Cow::Borrowed),
+        cause: summary.ending.cause().map(Cow::Borrowed),
+        duration: summary.duration,
+        upstream_duration: summary.upstream_duration,
+        bytes_in: summary.bytes_in,
+        bytes_out: summary.bytes_out,
+        captured: captured(ctx, summary),
     }
 }
 
 /// What was captured, and of a failed request what it failed with.
-fn captured(ctx: &Context, status: u16) -> Captured {
+fn captured(ctx: &Context, summary: &Summary<'_>) -> Captured {
     let capture = ctx.route.as_ref().and_then(|route| route.capture.as_ref());
-    match capture.filter(|capture| capture.wants_errors() && !succeeded(ctx, status)) {
-        Some(capture) => capture.with_error(&ctx.row.captured, &error_message(ctx, status)),
+    match capture.filter(|capture| capture.wants_errors() && !summary.ending.is_success()) {
+        Some(capture) => capture.with_error(&ctx.row.captured, &error_message(summary)),
         None => ctx.row.captured.captured().clone(),
     }
 }
 
 /// What the client of a failed request was told, or would have been.
-fn error_message(ctx: &Context, status: u16) -> Cow<'_, str> {
-    if ctx.end.client_gone {
-        return "the client went away".into();
+fn error_message<'a>(summary: &Summary<'a>) -> Cow<'a, str> {
+    match summary.ending {
+        Ending::ClientGone { .. } => return "the client went away".into(),
+        Ending::Refused { refusal, .. } | Ending::BrokeOff { refusal: Some(refusal), .. } => {
+            return refusal.detail.into();
+        }
+        Ending::Cut(cut) => return cut.phrase().into(),
+        Ending::BrokeOff { refusal: None, .. }
+        | Ending::Answered
+        | Ending::Failed { .. }
+        | Ending::Replayed { .. }
+        | Ending::Unforwarded
+        | Ending::Unbegun(_) => {}
     }
-    let refused = ctx.end.broke_off.as_ref().or(ctx.end.rejection.as_ref());
-    if let Some(rejection) = refused {
-        return rejection.detail().into();
-    }
-    if let Some(said) = &ctx.row.error {
+    if let Some(said) = summary.error {
         return said.into();
     }
-    if ctx.end.truncated {
-        return "the upstream broke off".into();
-    }
-    match ctx.attempt.upstream_status.unwrap_or(status) {
+    match summary.upstream_status.unwrap_or(summary.status) {
         status @ 400.. => format!("the upstream answered {status}").into(),
         // An error of RPC that says nothing.
         _ => "the upstream failed".into(),
     }
 }
 
-/// Note what an upstream says of its error, where the record wants to know.
+/// Notes what an upstream says of its error, where the record wants to know.
 pub fn note_error(ctx: &mut Context, message: impl FnOnce() -> Option<String>) {
     let capture = ctx.route.as_ref().and_then(|route| route.capture.as_ref());
-    if capture.is_some_and(Capture::wants_errors) {
+    if capture.is_some_and(|capture| capture.wants_errors()) {
         ctx.row.error = message();
     }
-}
-
-/// What does not change any more once the row is first written.
-fn begun(session: &Session, ctx: &mut Context) -> Invocation {
-    let request = session.req_header();
-    let path = ctx.recorded_path.clone().unwrap_or_else(|| request.uri.path().to_owned());
-    let route = ctx.route.as_ref();
-    let name = route.map_or_else(|| "".into(), |route| route.name.clone());
-    let id = ctx.request_id().into();
-    let mut row = Invocation::new(ctx.received_at, id, name, request.method.clone(), path);
-    // One id for both writes.
-    row.id = *ctx.row.id.get_or_insert(row.id);
-    row.trace_id = ctx.trace_id().as_u128();
-    let query = route.and_then(|route| route.recorded_query.as_ref()).zip(request.uri.query());
-    row.query = query.map(|(kept, query)| kept.redacted(query));
-    row.consumer = ctx.identity.as_ref().map(|identity| identity.consumer().into());
-    row.client_address = Some(ctx.client);
-    row.protocol = Cow::Borrowed(ctx.protocol.family().as_str());
-    row
-}
-
-/// Why the request failed: the upstream's failure if that is what the client was told of, else the code
-/// of whatever the gateway refused it for.
-fn cause(ctx: &Context, status: u16) -> Option<&'static str> {
-    if succeeded(ctx, status) {
-        return None;
-    }
-    if ctx.end.client_gone {
-        return Some("client_gone");
-    }
-    let of_upstream = ctx.end.cause.map(failure::Cause::as_str);
-    match ctx.end.rejection.as_ref().or(ctx.end.broke_off.as_ref()) {
-        Some(rejection) if rejection.fallback_cause() == Some(Cause::AttemptsSpent) => {
-            Some(of_upstream.unwrap_or_else(|| rejection.code()))
-        }
-        Some(rejection) => Some(rejection.code()),
-        None => of_upstream.or_else(|| {
-            let answered = ctx.attempt.answered.filter(|_| !ctx.end.replayed);
-            answered.and_then(failure::Cause::of_answer).map(failure::Cause::as_str)
-        }),
-    }
-}
-
-/// The client got what it asked for: a response that is not an error, and all of it.
-fn succeeded(ctx: &Context, status: u16) -> bool {
-    (100..400).contains(&status)
-        && ctx.end.rejection.is_none()
-        && !ctx.end.rpc_failed
-        && !ctx.end.client_gone
-        && !ctx.end.truncated
 }

@@ -3,13 +3,12 @@
 //! Only of requests that are recorded; for all others every function here returns at once.
 //! What a span says of them is decided in `observe::trace::span`.
 
-use pingora_proxy::Session;
-
 use crate::observe::trace::Tracer;
 use crate::observe::trace::span::{Attempt, Request, Route};
 use crate::policy::outcome::Outcome;
 use crate::proxy::exchange::context::Context;
 use crate::routing::host;
+use crate::summary::Summary;
 use crate::time::Moment;
 
 /// Longest path and host in a span: it waits in a queue that is bounded in requests.
@@ -56,44 +55,45 @@ fn error(ctx: &Context) -> Option<&'static str> {
             | Outcome::Grpc(_)),
             _,
         )) => Some(outcome.as_str()),
-        Some((Outcome::Response(_), _)) | None if ctx.end.client_gone => Some("client_gone"),
+        Some((Outcome::Response(_), _)) | None if ctx.end.is_client_gone() => Some("client_gone"),
         Some((Outcome::Response(_), _)) => None,
         None if ctx.attempt.upstream_status.is_some() => None,
         // No policy was told of it: it was the client's fault or the gateway's, or a pooled connection
         // that the upstream had closed already and that has been replaced.
-        None => Some(ctx.end.rejection.as_ref().map_or("reset", |rejection| rejection.code())),
+        None => Some(ctx.end.rejection().map_or("reset", |rejection| rejection.code())),
     }
 }
 
-/// Hand the finished request over to the exporter. Never waits.
-pub fn finish(tracer: &Tracer, session: &Session, ctx: &mut Context, status: u16, now: Moment) {
+/// Takes the spans of a request's attempts, the last of which is over now. `None` if they are not
+/// exported.
+pub fn of_attempts(ctx: &mut Context, now: Moment) -> Option<Vec<Attempt>> {
     if !ctx.trace.recorded {
-        return;
+        return None;
     }
     end_attempt(ctx, now);
-    let head = session.req_header();
-    let path = ctx.recorded_path.as_deref().unwrap_or_else(|| head.uri.path());
-    let named = match head.uri.authority() {
-        Some(authority) => Some(authority.as_str().as_bytes()),
-        None => head.headers.get(http::header::HOST).map(|value| value.as_bytes()),
-    };
-    let host = named.and_then(|host| host::normalize(host).ok());
+    Some(std::mem::take(&mut ctx.spans))
+}
+
+/// Hands the finished request over to the exporter, with the spans of its `attempts`. Never waits.
+pub fn finish(tracer: &Tracer, ctx: &Context, summary: &Summary<'_>, attempts: Vec<Attempt>) {
+    let Some(head) = summary.opening.head else { return };
+    let host = head.host.and_then(|host| host::normalize(host).ok());
     tracer.submit(Box::new(Request {
         trace: ctx.trace,
-        started: ctx.received_at,
-        duration: now.since(ctx.started),
+        started: summary.opening.received_at,
+        duration: summary.duration,
         method: head.method.clone(),
-        path: bounded(path).to_owned(),
+        path: bounded(head.path).to_owned(),
         host: host.map(|host| bounded(&host).to_owned()),
-        client: ctx.client,
+        client: summary.opening.client,
         route: ctx
             .route
             .as_ref()
             .map(|route| Route { name: route.name.clone(), pattern: route.pattern.clone() }),
-        status,
-        rejection: ctx.end.rejection.as_ref().map(|rejection| rejection.code()),
-        truncated: ctx.end.truncated,
-        attempts: std::mem::take(&mut ctx.spans),
+        status: summary.status,
+        rejection: summary.ending.refusal().map(|refusal| refusal.code),
+        truncated: summary.ending.is_truncated(),
+        attempts,
     }));
 }
 

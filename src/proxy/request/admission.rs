@@ -19,8 +19,8 @@ use crate::proxy::dialect::Protocol;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::rejection::Rejection;
 use crate::proxy::request::envelopes::Envelopes;
-use crate::proxy::{attempt, downstream, exchange, request, response};
-use crate::record::new_id;
+use crate::proxy::{attempt, downstream, exchange, report, request, response};
+use crate::record::{Mode, new_id};
 use crate::runtime::shared::Shared;
 use crate::runtime::snapshot::{Route, Target};
 use crate::time::{Clock, Moment};
@@ -66,6 +66,7 @@ pub fn receive(shared: &Shared, session: &mut Session, ctx: &mut Context) {
         ctx.peer_trusted = downstream::address::is_trusted(trusted, peer);
         ctx.client = downstream::address::client_of(trusted, peer, headers);
     }
+    ctx.asked = report::summary::asked(session.req_header());
     let headers = &session.req_header().headers;
     ctx.trace = shared.tracer.begin(headers);
     let names = &config.identifiers;
@@ -197,6 +198,11 @@ async fn count(
         // Boxed: few routes need this future's state.
         heard = Box::pin(limits.ask(limiters, &requester, now, left)).await;
         now = Clock::now();
+    }
+    ctx.decided = Some(now);
+    if route.record.mode != Mode::Off {
+        let limits = route.policies.rate_limits.iter();
+        ctx.limit_keys = limits.map(|limit| limit.config().key.digest(&requester) as u64).collect();
     }
     order::count(&route.policies, &requester, &heard, &mut ctx.standing, now)?;
     Ok(now)

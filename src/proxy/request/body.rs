@@ -16,7 +16,8 @@ use serde_json::Value;
 
 use crate::coding::Encoding;
 use crate::config::route::Json;
-use crate::proxy::exchange::context::{Context, End, earlier};
+use crate::proxy::exchange::context::{Context, earlier};
+use crate::proxy::exchange::end::End;
 use crate::proxy::exchange::fields::content_length;
 use crate::proxy::exchange::signal::REJECTED;
 use crate::proxy::rejection::Rejection;
@@ -91,7 +92,7 @@ pub async fn read_whole(
         (None, None) => limit.min(PREPARED_LIMIT),
     };
     if expects && session.as_downstream_mut().write_continue_response().await.is_err() {
-        ctx.end.client_gone = true;
+        ctx.end.client_left();
         return Err(Rejection::RequestTimeout);
     }
     // The body is small, so the longest pause allowed between two chunks is the limit for all of
@@ -115,8 +116,11 @@ pub async fn read_whole(
             Err(error) => {
                 let ended =
                     attempt::ended::classify(&error.into_down(), session, ctx, Clock::now());
-                ctx.end.client_gone = ended == attempt::ended::Ended::ClientGone;
-                return Err(ended.rejection().unwrap_or(Rejection::RequestTimeout));
+                let rejection = ended.rejection();
+                if rejection.is_none() {
+                    ctx.end.client_left();
+                }
+                return Err(rejection.unwrap_or(Rejection::RequestTimeout));
             }
         }
         if body.len() > limit {
@@ -228,7 +232,7 @@ pub fn on_request(
 }
 
 fn reject(end: &mut End, rejection: Rejection) -> Box<Error> {
-    end.rejection = Some(rejection);
+    end.refuse(rejection);
     Error::new_down(REJECTED)
 }
 

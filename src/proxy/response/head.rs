@@ -136,7 +136,9 @@ pub fn on_trailers(
 pub fn on_body(session: &mut Session, ctx: &mut Context, piece: Option<&Bytes>) -> Result<()> {
     let (Some(end), Some(piece)) = (&mut ctx.body.rpc_end, piece) else { return Ok(()) };
     let Some(failure) = end.pass(piece) else { return Ok(()) };
-    let Some(route) = ctx.route.clone().filter(|_| !ctx.end.rpc_failed) else { return Ok(()) };
+    let Some(route) = ctx.route.clone().filter(|_| !ctx.end.has_rpc_failed()) else {
+        return Ok(());
+    };
     let now = Clock::now();
     let Failure { outcome, message, trailers, late } = failure;
     call_failed(ctx, outcome, || message, now);
@@ -158,7 +160,7 @@ fn call_failed(
     ctx.attempt.answered = Some(outcome);
     attempt::conclude::conclude(ctx, outcome, now);
     report::recording::note_error(ctx, message);
-    ctx.end.rpc_failed = true;
+    ctx.end.judge_rpc(true);
 }
 
 /// Asks for another attempt, if the policy allows one and none of this response has gone to the
@@ -194,8 +196,8 @@ pub fn judge(
 ) -> Result<()> {
     let outcome = classify(head);
     ctx.attempt.answered = Some(outcome);
-    ctx.end.rpc_failed = matches!(outcome, Outcome::Grpc(_));
-    let grpc_failed = ctx.end.rpc_failed;
+    let grpc_failed = matches!(outcome, Outcome::Grpc(_));
+    ctx.end.judge_rpc(grpc_failed);
     report::recording::note_error(ctx, || {
         grpc_failed.then(|| grpc_message(&head.headers)).flatten()
     });
@@ -219,7 +221,7 @@ pub fn judge(
         return Err(Error::new_up(RETRY));
     }
     if reply::stand_in::answer(ctx, route).is_some() {
-        ctx.end.rejection = Some(Rejection::Attempt(outcome));
+        ctx.end.refuse(Rejection::Attempt(outcome));
         return Err(Error::new_up(REJECTED));
     }
     Ok(())

@@ -54,7 +54,7 @@ pub fn prepare_response(
 /// `attempts=2, stopped=budget`, a dictionary of structured fields (RFC 9651, section 3.2).
 fn retry_info(ctx: &Context) -> HeaderValue {
     let mut info = format!("attempts={}", ctx.attempts);
-    if let Some(reason) = ctx.end.retry_stopped {
+    if let Some(reason) = ctx.verdict.retry_stopped {
         info.push_str(", stopped=");
         info.push_str(reason);
     }

@@ -170,7 +170,7 @@ fn complain(ctx: &Context, why: &str) {
 
 fn too_large(ctx: &mut Context) -> Box<Error> {
     complain(ctx, "it is larger than max_message");
-    ctx.end.rejection = Some(Rejection::AnswerUnreadable);
+    ctx.end.refuse(Rejection::AnswerUnreadable);
     Error::new_up(REJECTED)
 }
 

@@ -48,7 +48,7 @@ pub fn begin_translation(
     let empty = response.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0");
     let orders = ctx.connection.as_ref().and_then(|connection| connection.orders.as_ref());
     if empty || (ctx.protocol == Protocol::Grpc && orders.is_none()) {
-        ctx.end.rejection = Some(Rejection::Attempt(Outcome::Response(status)));
+        ctx.end.refuse(Rejection::Attempt(Outcome::Response(status)));
         return Err(Error::new_up(REJECTED));
     }
     let translation = collected(response);
@@ -66,7 +66,7 @@ pub fn begin_translation(
     for (name, value) in headers.into_iter().filter(|(name, _)| *name == CONTENT_TYPE) {
         response.insert_header(name, value)?;
     }
-    ctx.end.rpc_failed = true;
+    ctx.end.judge_rpc(true);
     ctx.body.translation = Some(translation);
     Ok(())
 }

@@ -87,9 +87,9 @@ fn malformed(why: &'static str) -> Result<()> {
 /// Tells the client what was wrong with the response, if the request ends because of it.
 pub fn explain(ctx: &mut Context, flaw: Option<&'static str>) {
     if let Some(why) = flaw
-        && let Some(Rejection::Attempt(Outcome::Protocol)) = ctx.end.rejection
+        && let Some(Rejection::Attempt(Outcome::Protocol)) = ctx.end.rejection()
     {
-        ctx.end.rejection = Some(Rejection::MalformedResponse(why));
+        ctx.end.refuse(Rejection::MalformedResponse(why));
     }
 }
 

@@ -1,0 +1,174 @@
+//! How a request is going to end, as far as it is known.
+//!
+//! Two things are known apart: what the client's response is, and how much of it the client gets.
+//!
+//! ```text
+//! response   Upstream ──> Replay ──> Refusal       only the gateway's own refusal takes the place of
+//!                └──────> Unforwarded   ▲          another response; nothing takes its place
+//!                └──────────────────────┘
+//! delivery   Whole ──> BrokenOff ──> ClientGone    a client that has left does not come back
+//!                └──────────────────────▲
+//! ```
+//!
+//! `proxy::report::summary` makes a [`summary::ending::Ending`](crate::summary::ending::Ending) of it, once the request has ended.
+
+use crate::proxy::rejection::Rejection;
+
+/// How the request is going to end.
+#[derive(Default)]
+pub struct End {
+    response: Response,
+    delivery: Delivery,
+}
+
+/// What the client's response is.
+pub enum Response {
+    /// The upstream's, or none yet. `rpc_failed` once it reports, whatever its HTTP status, that the
+    /// call failed.
+    Upstream { rpc_failed: bool },
+    /// The response to an earlier request with the same idempotency key.
+    Replay { failed: bool },
+    /// The gateway's, to a CORS preflight or `OPTIONS *`: neither invokes anything.
+    Unforwarded,
+    /// The gateway's refusal.
+    Refusal(Rejection),
+}
+
+/// How much of the response the client gets.
+#[derive(Default)]
+pub enum Delivery {
+    /// All of it, as far as is known.
+    #[default]
+    Whole,
+    /// It broke off after its head; this says why, if the client is still there.
+    BrokenOff(Option<Rejection>),
+    /// The client left; `midway` if the upstream's response was on its way.
+    ClientGone { midway: bool },
+}
+
+impl Default for Response {
+    fn default() -> Self {
+        Response::Upstream { rpc_failed: false }
+    }
+}
+
+impl End {
+    pub fn response(&self) -> &Response {
+        &self.response
+    }
+
+    pub fn delivery(&self) -> &Delivery {
+        &self.delivery
+    }
+
+    /// The refusal that is, or will be, the response.
+    pub fn rejection(&self) -> Option<&Rejection> {
+        match &self.response {
+            Response::Refusal(rejection) => Some(rejection),
+            Response::Upstream { .. } | Response::Replay { .. } | Response::Unforwarded => None,
+        }
+    }
+
+    /// Why the response ended early, for a client that can be told after its head.
+    pub fn why_midway(&self) -> Option<&Rejection> {
+        match &self.delivery {
+            Delivery::BrokenOff(Some(rejection)) => Some(rejection),
+            Delivery::BrokenOff(None) | Delivery::Whole | Delivery::ClientGone { .. } => {
+                self.rejection()
+            }
+        }
+    }
+
+    pub fn is_client_gone(&self) -> bool {
+        matches!(self.delivery, Delivery::ClientGone { .. })
+    }
+
+    /// Whether the upstream's response, or a replay, reports that the call failed.
+    pub fn has_rpc_failed(&self) -> bool {
+        match self.response {
+            Response::Upstream { rpc_failed } => rpc_failed,
+            Response::Replay { failed } => failed,
+            Response::Unforwarded | Response::Refusal(_) => false,
+        }
+    }
+
+    /// The response is the gateway's refusal, in place of any other.
+    pub fn refuse(&mut self, rejection: Rejection) {
+        self.response = Response::Refusal(rejection);
+    }
+
+    /// The response is one that was kept.
+    pub fn replay(&mut self, failed: bool) {
+        self.response = Response::Replay { failed };
+    }
+
+    /// The gateway answers by itself, and nothing is invoked.
+    pub fn forward_nothing(&mut self) {
+        self.response = Response::Unforwarded;
+    }
+
+    /// The upstream's response says whether the call failed. Says nothing about a refusal, which has
+    /// taken its place.
+    pub fn judge_rpc(&mut self, failed: bool) {
+        if let Response::Upstream { rpc_failed } = &mut self.response {
+            *rpc_failed = failed;
+        }
+    }
+
+    /// The client left before it had all of its response.
+    pub fn client_left(&mut self) {
+        let midway = match self.delivery {
+            Delivery::Whole => false,
+            Delivery::BrokenOff(_) => true,
+            Delivery::ClientGone { midway } => midway,
+        };
+        self.delivery = Delivery::ClientGone { midway };
+    }
+
+    /// The upstream's response broke off after its head; `None` if that was the client's doing.
+    pub fn break_off(&mut self, why: Option<Rejection>) {
+        self.delivery = match (&self.delivery, why) {
+            (Delivery::ClientGone { .. }, _) | (_, None) => Delivery::ClientGone { midway: true },
+            (Delivery::Whole | Delivery::BrokenOff(_), why) => Delivery::BrokenOff(why),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(rejection: Option<&Rejection>) -> Option<&'static str> {
+        rejection.map(Rejection::code)
+    }
+
+    #[test]
+    fn a_refusal_takes_the_place_of_any_response_and_nothing_takes_its_place() {
+        let mut end = End::default();
+        end.replay(true);
+        assert!(end.has_rpc_failed());
+        end.refuse(Rejection::RecordUnavailable);
+        end.judge_rpc(true);
+        assert_eq!(code(end.rejection()), Some("record_unavailable"));
+        assert!(!end.has_rpc_failed());
+    }
+
+    #[test]
+    fn a_client_that_has_left_does_not_come_back() {
+        let mut end = End::default();
+        end.client_left();
+        end.break_off(Some(Rejection::RequestTimeout));
+        assert!(matches!(end.delivery(), Delivery::ClientGone { midway: true }));
+        end.client_left();
+        assert!(matches!(end.delivery(), Delivery::ClientGone { midway: true }));
+    }
+
+    #[test]
+    fn what_broke_off_says_why_until_the_client_leaves() {
+        let mut end = End::default();
+        end.break_off(Some(Rejection::RequestTimeout));
+        assert_eq!(code(end.why_midway()), Some("request_timeout"));
+        end.client_left();
+        assert_eq!(code(end.why_midway()), None);
+    }
+}

@@ -1,0 +1,163 @@
+//! Makes the two values that everything is told from: a request's opening, and its summary.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, SystemTime};
+
+use http::header::HOST;
+
+use crate::policy::failure::Cause;
+use crate::policy::fallback;
+use crate::proxy::exchange::context::{Asked, Context};
+use crate::proxy::exchange::end::{Delivery, Response};
+use crate::proxy::rejection::Rejection;
+use crate::summary::ending::{self, Ending, Refusal, Unbegun};
+use crate::summary::{Head, Opening, Summary};
+use crate::time::Moment;
+
+/// What has gone to the client.
+#[derive(Debug, Clone, Copy)]
+pub struct Sent {
+    /// As in [`Summary`].
+    pub status: u16,
+    pub body_bytes: u64,
+}
+
+/// What the client asked for, noted from a request's head.
+pub fn asked(head: &http::request::Parts) -> Asked {
+    Asked {
+        method: head.method.clone(),
+        uri: head.uri.clone(),
+        host: head.headers.get(HOST).cloned(),
+    }
+}
+
+/// What is known of a request once its route and its client are.
+pub fn opening(ctx: &Context) -> Opening<'_> {
+    let asked = &ctx.asked;
+    let host = match asked.uri.authority() {
+        Some(authority) => Some(authority.as_str().as_bytes()),
+        None => asked.host.as_ref().map(|host| host.as_bytes()),
+    };
+    Opening {
+        id: ctx.row.id,
+        received_at: ctx.received_at,
+        request_id: ctx.request_id(),
+        trace_id: ctx.trace_id().as_u128(),
+        head: Some(Head {
+            method: &asked.method,
+            path: ctx.recorded_path.as_deref().unwrap_or_else(|| asked.uri.path()),
+            query: asked.uri.query(),
+            host,
+        }),
+        route: ctx.route.as_ref().map(|route| &route.name),
+        consumer: ctx.identity.as_ref().map(|identity| identity.consumer()),
+        client: ctx.client,
+        protocol: ctx.protocol.family().as_str(),
+        generation: ctx.snapshot.generation,
+        decided_after: ctx.decided.map_or(Duration::ZERO, |decided| decided.since(ctx.started)),
+        limit_keys: &ctx.limit_keys,
+    }
+}
+
+/// What has become of a request by `now`, of which `sent` has gone to the client.
+pub fn summary<'a>(ctx: &'a Context, ending: Ending<'a>, sent: Sent, now: Moment) -> Summary<'a> {
+    Summary {
+        opening: opening(ctx),
+        ending,
+        status: sent.status,
+        upstream: ctx.upstream().map(|target| &target.upstream.name),
+        endpoint: ctx.attempt.endpoint.as_ref().map(|endpoint| &endpoint.label),
+        upstream_status: ctx.attempt.upstream_status,
+        attempts: ctx.attempts,
+        no_retry: ctx.verdict.retry_stopped,
+        error: ctx.row.error.as_deref(),
+        duration: now.since(ctx.started),
+        upstream_duration: ctx.attempt.upstream_duration,
+        bytes_in: ctx.body.request_bytes,
+        bytes_out: sent.body_bytes,
+    }
+}
+
+/// How a request ended whose client got `status`.
+pub fn ending(ctx: &Context, status: u16) -> Ending<'_> {
+    let end = &ctx.end;
+    if let Delivery::ClientGone { midway } = *end.delivery() {
+        let response = match end.response() {
+            Response::Upstream { .. } => ending::Response::Upstream,
+            Response::Replay { .. } => ending::Response::Replay,
+            Response::Unforwarded => ending::Response::Unforwarded,
+            Response::Refusal(rejection) => ending::Response::Refusal(refusal(rejection)),
+        };
+        return Ending::ClientGone { response, midway };
+    }
+    match (end.response(), end.delivery()) {
+        (Response::Refusal(rejection), _) => {
+            Ending::Refused { refusal: refusal(rejection), upstream: spent(ctx, rejection) }
+        }
+        (Response::Replay { failed }, _) => {
+            Ending::Replayed { failed: *failed || !(100..400).contains(&status) }
+        }
+        (Response::Unforwarded, _) => Ending::Unforwarded,
+        (Response::Upstream { .. }, Delivery::BrokenOff(why)) => Ending::BrokeOff {
+            refusal: why.as_ref().map(refusal),
+            upstream: match why {
+                Some(why) => spent(ctx, why),
+                None => ctx.verdict.cause,
+            },
+        },
+        (Response::Upstream { rpc_failed: false }, _) if (100..400).contains(&status) => {
+            Ending::Answered
+        }
+        (Response::Upstream { .. }, _) => {
+            let answered = ctx.attempt.answered.and_then(Cause::of_answer);
+            Ending::Failed { cause: ctx.verdict.cause.or(answered) }
+        }
+    }
+}
+
+/// What is told of a connection from `client` on which no request began, accepted `took` ago.
+pub fn unbegun<'a>(
+    client: Option<IpAddr>,
+    generation: u64,
+    unbegun: Unbegun,
+    took: Duration,
+) -> Summary<'a> {
+    Summary {
+        opening: Opening {
+            id: None,
+            received_at: SystemTime::now().checked_sub(took).unwrap_or(SystemTime::UNIX_EPOCH),
+            request_id: "-",
+            trace_id: 0,
+            head: None,
+            route: None,
+            consumer: None,
+            client: client.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+            protocol: "http",
+            generation,
+            decided_after: Duration::ZERO,
+            limit_keys: &[],
+        },
+        ending: Ending::Unbegun(unbegun),
+        status: 0,
+        upstream: None,
+        endpoint: None,
+        upstream_status: None,
+        attempts: 0,
+        no_retry: None,
+        error: None,
+        duration: took,
+        upstream_duration: None,
+        bytes_in: 0,
+        bytes_out: 0,
+    }
+}
+
+fn refusal(rejection: &Rejection) -> Refusal<'_> {
+    Refusal { code: rejection.code(), detail: rejection.detail() }
+}
+
+/// Why the upstream failed, if the client is told of that.
+fn spent(ctx: &Context, rejection: &Rejection) -> Option<Cause> {
+    let is_spent = rejection.fallback_cause() == Some(fallback::Cause::AttemptsSpent);
+    ctx.verdict.cause.filter(|_| is_spent)
+}

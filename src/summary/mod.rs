@@ -1,0 +1,92 @@
+//! A request as it began and as it ended: two immutable values, from which everything is told that
+//! is told about it.
+//!
+//! ```text
+//!              Opening ──────────────┐ completed by
+//!   admitted ──┘  (a row that is     ▼
+//!                 committed first)  Summary ──> row of the record, metrics, span
+//!   ended ───────────────────────────┘
+//! ```
+//!
+//! [`Opening`] is made when a `durable` or `sync` row is committed, before the response's head
+//! leaves, and again as a part of the [`Summary`], with the same content. The summary is made once,
+//! by what ends the request: the phase `logging`; the drop of a request's context, if a panic, its
+//! overdue deadline or the end of a drain cuts it off; or the listener, for a connection on which no
+//! request began. `proxy::report` makes both and hands them to those who tell.
+//!
+//! Both borrow from the request: what no record, span or log asks for is never copied.
+
+pub mod ending;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::Method;
+use uuid::Uuid;
+
+use self::ending::Ending;
+
+/// What is known of a request before it is answered, and does not change any more.
+#[derive(Debug, Clone, Copy)]
+pub struct Opening<'a> {
+    /// The id of its row; `None` if it has none.
+    pub id: Option<Uuid>,
+    pub received_at: SystemTime,
+    pub request_id: &'a str,
+    /// The W3C trace it belongs to.
+    pub trace_id: u128,
+    /// `None` if no request began on the connection.
+    pub head: Option<Head<'a>>,
+    /// `None` if no route matched, or none was looked for.
+    pub route: Option<&'a Arc<str>>,
+    pub consumer: Option<&'a str>,
+    pub client: IpAddr,
+    /// `http`, `connect` or `grpc`.
+    pub protocol: &'static str,
+    /// The configuration that decided: counted by this process, from 1.
+    pub generation: u64,
+    /// Time from the head to the decision of the rate limits, on which theirs depends.
+    pub decided_after: Duration,
+    /// For each limit of the route, in its order, a digest of whom the request was counted for:
+    /// 64 bits of SHA-256. Only of routes that record.
+    pub limit_keys: &'a [u64],
+}
+
+/// What the client asked for. Nothing of it is bounded here.
+#[derive(Debug, Clone, Copy)]
+pub struct Head<'a> {
+    pub method: &'a Method,
+    /// In canonical form where that is known, otherwise as it came.
+    pub path: &'a str,
+    /// As it came, secrets included: the reader removes them.
+    pub query: Option<&'a str>,
+    /// The host that the client named, as it came.
+    pub host: Option<&'a [u8]>,
+}
+
+/// A finished request.
+#[derive(Debug, Clone, Copy)]
+pub struct Summary<'a> {
+    pub opening: Opening<'a>,
+    pub ending: Ending<'a>,
+    /// The status the client got; 499 if it left before it got one; 0 if nothing was sent.
+    pub status: u16,
+    /// Where it went last, the fallback included.
+    pub upstream: Option<&'a Arc<str>>,
+    pub endpoint: Option<&'a Arc<str>>,
+    /// The status of the last attempt's response.
+    pub upstream_status: Option<u16>,
+    /// Attempts that were begun.
+    pub attempts: u32,
+    /// Why a failed attempt was not tried again.
+    pub no_retry: Option<&'static str>,
+    /// What the upstream says of its error of RPC; only where the record wants it.
+    pub error: Option<&'a str>,
+    pub duration: Duration,
+    /// From the last attempt's start to its response's head.
+    pub upstream_duration: Option<Duration>,
+    /// Body bytes from and to the client.
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+}
