@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::support::{
-    Answer, Call, Client, Ending, Gateway, H2Client, Plan, Store, Upstream, assert_within,
-    eventually, request, timed,
+    Answer, Blackhole, Call, Client, Ending, Gateway, H2Client, Plan, Row, Store, Upstream,
+    assert_within, eventually, request, timed,
 };
 
 const PATIENT: &str = "server: {drain_timeout: 9s}";
@@ -98,46 +98,80 @@ fn the_drain_ends_at_its_timeout() {
     upstream.wait_cancelled(1);
 }
 
-/// In every mode; `hold` sends the request that the upstream never answers.
-fn the_row_says_shutdown(hold: impl Fn(&Gateway)) {
-    for mode in ["async", "sync", "durable"] {
-        let upstream = Upstream::always(Answer::hang());
-        let mut gateway = Plan::route(&format!("record: {{mode: {mode}}}"))
-            .section("server: {drain_timeout: 300ms}")
-            .section(&Store::Sqlite.section())
-            .upstream(&upstream)
-            .start();
-        hold(&gateway);
-        upstream.wait_for(1);
-        gateway.signal("TERM");
-        assert_eq!(gateway.exit().code(), Some(0));
-        let rows = Store::rows_in(&gateway.store());
-        let [row] = &rows[..] else { panic!("{mode}: {rows:#?}") };
-        assert!(row.is_true("completed") && !row.is_true("success"), "{mode}: {row:#?}");
-        assert_eq!(row.text("cause"), Some("shutdown"), "{mode}: {row:#?}");
-        assert_eq!(row.text("path"), Some("/orders"), "{mode}: {row:#?}");
-        assert_eq!((row.number("status"), row.number("attempts")), (0, 1), "{mode}: {row:#?}");
-    }
+/// A gateway with an embedded store that gives requests 300 ms to end.
+fn hasty(route: &str) -> Plan {
+    Plan::route(route).section("server: {drain_timeout: 300ms}").section(&Store::Sqlite.section())
+}
+
+/// Drains `gateway`, and returns the only row of its record.
+#[track_caller]
+fn row_after_the_drain(mut gateway: Gateway) -> Row {
+    gateway.signal("TERM");
+    assert_eq!(gateway.exit().code(), Some(0));
+    let mut rows = Store::rows_in(&gateway.store());
+    assert_eq!(rows.len(), 1, "{rows:#?}");
+    let row = rows.remove(0);
+    assert!(row.is_true("completed"), "{row:#?}");
+    row
+}
+
+#[track_caller]
+fn assert_cut(row: &Row, status: i64) {
+    assert_eq!(row.text("cause"), Some("shutdown"), "{row:#?}");
+    assert_eq!((row.number("status"), row.number("attempts")), (status, 1), "{row:#?}");
+    assert_eq!((row.text("path"), row.is_true("success")), (Some("/orders"), false), "{row:#?}");
 }
 
 #[test]
 fn a_request_that_the_drain_cuts_off_has_its_row() {
-    let clients = std::cell::RefCell::new(Vec::new());
-    the_row_says_shutdown(|gateway| {
+    for mode in ["async", "sync", "durable"] {
+        let upstream = Upstream::always(Answer::hang());
+        let gateway = hasty(&format!("record: {{mode: {mode}}}")).upstream(&upstream).start();
         let mut client = gateway.connect();
         client.send(Call::new("GET /orders").bytes());
-        clients.borrow_mut().push(client);
-    });
+        upstream.wait_for(1);
+        assert_cut(&row_after_the_drain(gateway), 0);
+    }
+}
+
+#[test]
+fn a_response_that_the_drain_cuts_off_has_its_row_too() {
+    for mode in ["async", "sync", "durable"] {
+        let upstream = Upstream::always(Answer::hold_body());
+        let gateway = hasty(&format!("record: {{mode: {mode}}}")).upstream(&upstream).start();
+        let mut client = gateway.connect();
+        client.send(Call::new("GET /orders").bytes());
+        assert_eq!(client.receive_head().status, 200);
+        assert_cut(&row_after_the_drain(gateway), 200);
+    }
 }
 
 #[test]
 fn a_stream_that_the_drain_cuts_off_has_its_row() {
-    let clients = std::cell::RefCell::new(Vec::new());
-    the_row_says_shutdown(|gateway| {
-        let client = H2Client::connect(gateway.address);
-        let stream = client.open(request("GET", "/orders").body(()).expect("a request"), true);
-        clients.borrow_mut().push((client, stream));
-    });
+    let hole = Blackhole::start();
+    let route = "record: {mode: async}\ntimeout: {connect: 30s}";
+    let gateway = hasty(route).env("UPSTREAM", &hole.url()).start();
+    let client = H2Client::connect(gateway.address);
+    let _stream = client.open(request("GET", "/orders").body(()).expect("a request"), true);
+    let in_flight = || gateway.metric("portcullis_requests_in_flight", &[]) == 1.0;
+    eventually("a request in flight", || in_flight().then_some(()));
+    assert_cut(&row_after_the_drain(gateway), 0);
+}
+
+/// Its connection is gone by then, and with it the task that served it.
+#[test]
+fn a_stream_that_goes_on_without_its_client_is_cut_off_too() {
+    let upstream = Upstream::always(Answer::hang());
+    let route = "record: {mode: async}\nidempotency: {}\ntimeout: {attempt: 30s}";
+    let gateway = hasty(route).upstream(&upstream).start();
+    let client = H2Client::connect(gateway.address);
+    let head = request("POST", "/orders").header("Idempotency-Key", "k").body(());
+    let stream = client.open(head.expect("a request"), true);
+    upstream.wait_for(1);
+    drop((stream, client));
+    let connected = || gateway.metric("portcullis_connections", &[]) > 0.0;
+    eventually("the connection to be gone", || (!connected()).then_some(()));
+    assert_cut(&row_after_the_drain(gateway), 0);
 }
 
 #[test]

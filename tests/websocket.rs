@@ -6,7 +6,8 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use crate::support::{
-    Answer, Call, Gateway, H2Client, Plan, Upstream, assert_about, eventually, pass, request, timed,
+    Answer, Call, Gateway, H2Client, Plan, Store, Upstream, assert_about, eventually, pass,
+    request, timed,
 };
 
 /// Agrees to every upgrade, then says everything back that it is told; what it was sent first, the
@@ -89,6 +90,24 @@ fn a_websocket_passes_both_ways_where_its_route_allows_it() {
     {
         assert!(head.contains(field), "{field} in {head}");
     }
+}
+
+#[test]
+fn a_websocket_that_the_drain_ends_has_not_failed() {
+    let (address, _heads) = echo();
+    let mut gateway = Plan::route("websocket: {}\nrecord: {mode: async}")
+        .section("server: {drain_timeout: 300ms}")
+        .section(&Store::Sqlite.section())
+        .env("UPSTREAM", &format!("http://{address}"))
+        .start();
+    let mut socket = open(&gateway);
+    assert_echo(&mut socket, "one");
+    gateway.signal("TERM");
+    assert_eq!(gateway.exit().code(), Some(0));
+    let rows = Store::rows_in(&gateway.store());
+    let [row] = &rows[..] else { panic!("{rows:#?}") };
+    assert_eq!((row.text("status"), row.text("cause")), (Some("101"), None), "{row:#?}");
+    assert!(row.is_true("success"), "{row:#?}");
 }
 
 #[test]

@@ -61,7 +61,7 @@ impl ProxyHttp for Gateway {
         let snapshot = shared.snapshot.load_full();
         let connection = Connection::of_task();
         let ctx = Context::new(snapshot, connection, shared.lifecycle.enter(), Clock::now());
-        Reported::new(ctx, shared.clone())
+        Reported::new(Box::new(ctx), shared.clone())
     }
 
     /// Registers no modules: Pingora's default module allocates a compression context per request.
@@ -165,7 +165,9 @@ impl ProxyHttp for Gateway {
             ctx.end.refuse(rejection);
             return Err(Error::new_in(REJECTED));
         }
-        ctx.sent = Some(status);
+        if !ctx.holds_head() {
+            ctx.sent = Some(status);
+        }
         downstream::date::keep(ctx, head);
         if status == 101 {
             response::head::begin_tunnel(ctx, Clock::now());
@@ -231,7 +233,10 @@ impl ProxyHttp for Gateway {
             return error;
         }
         if exchange::sent::is_answered(session) {
-            ctx.end.break_off(ended.rejection());
+            match ended.rejection() {
+                Some(rejection) => ctx.end.break_off(rejection),
+                None => ctx.end.client_left_midway(),
+            }
             if let Some(outcome) = ended.outcome() {
                 attempt::conclude::conclude(ctx, outcome, Clock::now());
             }

@@ -8,7 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use pingora_core::apps::{HttpPersistentSettings, HttpServerApp};
@@ -35,7 +35,7 @@ use crate::proxy::gateway::Gateway;
 use crate::proxy::report;
 use crate::runtime::shared::Shared;
 use crate::runtime::tls::handshake;
-use crate::summary::ending::Unbegun;
+use crate::summary::ending::NoRequest;
 use crate::time::{Clock, Moment};
 
 /// A request that is this far past its deadline is cut off: the phase that was to notice has not.
@@ -119,7 +119,7 @@ impl Listeners {
                 None => {
                     let client = peer.map(|peer| peer.address);
                     let took = Clock::now().since(accepted);
-                    return report::unbegun(&self.shared, client, Unbegun::Handshake, took);
+                    return report::no_request(&self.shared, client, NoRequest::Handshake, took);
                 }
             },
         };
@@ -182,7 +182,7 @@ impl Listeners {
         loop {
             let mut scanner = Scanner::default();
             let head = std::future::poll_fn(|cx| {
-                // This also registers the task: a request under way is polled when it is cut.
+                // This also registers the task, so that it is woken for a request that is cut.
                 if cut.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
                 }
@@ -205,7 +205,7 @@ impl Listeners {
                     settings.apply_to_session(&mut session);
                 }
                 let request = self.proxy.process_new_http(session, shutdown);
-                match unless_overdue(guard, &mut overdue, GRACE, || lifecycle.is_cut(), request)
+                match unless_overdue(guard, &mut overdue, GRACE, |_| lifecycle.is_cut(), request)
                     .await
                 {
                     Some(Some(reused)) => break reused.consume(),
@@ -239,7 +239,6 @@ impl Listeners {
             &guard,
             &listener.config,
             shutdown.clone(),
-            self.shared.lifecycle.cuts(),
             until,
             |stream, mark| {
                 let connection = Arc::new(Connection {
@@ -280,7 +279,9 @@ impl Listeners {
         let session = ServerSession::new_custom(stream);
         let request = self.proxy.process_new_http(session, shutdown);
         // A request that is given up reports itself.
-        let is_cut = || self.shared.lifecycle.is_cut();
+        // Its own: the connection may be gone before a request that goes on without its client.
+        let mut cut = std::pin::pin!(changed(self.shared.lifecycle.cuts()));
+        let is_cut = |cx: &mut Context<'_>| cut.as_mut().poll(cx).is_ready();
         let _ = unless_overdue(guard, alarm, GRACE, is_cut, request).await;
     }
 }

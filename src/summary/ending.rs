@@ -5,33 +5,35 @@ use crate::policy::failure::Cause;
 /// How a request ended: one of these, and each says why in its own way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending<'a> {
-    /// The client has a whole response that is not an error.
+    /// The client has a whole response that is not an error; or it had a tunnel, whichever side
+    /// ended that.
     Answered,
-    /// The client has a whole response that is an error, and not the gateway's: the upstream's, for
-    /// `cause`; or, without one, that of a status page.
+    /// The client has an error that is not the gateway's refusal: the upstream's response, for
+    /// `cause`; or, without one, that of a page of the gateway's own, or nothing at all.
     Failed { cause: Option<Cause> },
     /// The client has the response to an earlier request with its idempotency key.
     Replayed { failed: bool },
     /// A CORS preflight, or `OPTIONS *`: the gateway answered, and nothing was invoked.
     Unforwarded,
-    /// The gateway answered by itself. `upstream` says why the upstream failed, if that was the
-    /// reason.
+    /// The gateway refused the request, and the client was told, unless the upstream's response had
+    /// begun. `upstream` says why the upstream failed, if that was the reason.
     Refused { refusal: Refusal<'a>, upstream: Option<Cause> },
-    /// The response broke off after its head. `refusal` is what the client would have been told.
-    BrokeOff { refusal: Option<Refusal<'a>>, upstream: Option<Cause> },
+    /// The upstream's response broke off after its head. `refusal` is what the client would have
+    /// been told.
+    BrokeOff { refusal: Refusal<'a>, upstream: Option<Cause> },
     /// The client left before it had the whole response.
     ClientGone {
         response: Response<'a>,
         /// The upstream's response was on its way.
         midway: bool,
     },
-    /// The gateway dropped the request.
-    Cut(Cut),
+    /// The gateway dropped the request; `midway` if the response's head had been sent.
+    Cut { why: Cut, response: Response<'a>, midway: bool },
     /// The connection ended before a request began on it.
-    Unbegun(Unbegun),
+    NoRequest(NoRequest),
 }
 
-/// What a client that left was being sent.
+/// What the client was being sent when it left, or when the request was cut off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Response<'a> {
     /// The upstream's response, or none yet.
@@ -84,16 +86,16 @@ impl Cut {
 
 /// Why no request began on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unbegun {
+pub enum NoRequest {
     /// The TLS handshake failed, or took too long.
     Handshake,
 }
 
-impl Unbegun {
+impl NoRequest {
     /// The stable name.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Unbegun::Handshake => "tls_handshake",
+            NoRequest::Handshake => "tls_handshake",
         }
     }
 }
@@ -113,8 +115,8 @@ impl<'a> Ending<'a> {
             | Ending::Refused { .. }
             | Ending::BrokeOff { .. }
             | Ending::ClientGone { .. }
-            | Ending::Cut(_)
-            | Ending::Unbegun(_) => false,
+            | Ending::Cut { .. }
+            | Ending::NoRequest(_) => false,
         }
     }
 
@@ -124,22 +126,24 @@ impl<'a> Ending<'a> {
         match self {
             Ending::Unforwarded
             | Ending::ClientGone { response: Response::Unforwarded, .. }
-            | Ending::Unbegun(_) => false,
+            | Ending::Cut { response: Response::Unforwarded, .. }
+            | Ending::NoRequest(_) => false,
             Ending::Answered
             | Ending::Failed { .. }
             | Ending::Replayed { .. }
             | Ending::Refused { .. }
             | Ending::BrokeOff { .. }
             | Ending::ClientGone { .. }
-            | Ending::Cut(_) => true,
+            | Ending::Cut { .. } => true,
         }
     }
 
-    /// The refusal that the client was sent, whether it stayed for it or not.
+    /// The refusal, whether the client was there to be told of it or not.
     pub const fn refusal(&self) -> Option<Refusal<'a>> {
         match *self {
             Ending::Refused { refusal, .. }
-            | Ending::ClientGone { response: Response::Refusal(refusal), .. } => Some(refusal),
+            | Ending::ClientGone { response: Response::Refusal(refusal), .. }
+            | Ending::Cut { response: Response::Refusal(refusal), .. } => Some(refusal),
             Ending::Answered
             | Ending::Failed { .. }
             | Ending::Replayed { .. }
@@ -149,43 +153,50 @@ impl<'a> Ending<'a> {
                 response: Response::Upstream | Response::Replay | Response::Unforwarded,
                 ..
             }
-            | Ending::Cut(_)
-            | Ending::Unbegun(_) => None,
+            | Ending::Cut {
+                response: Response::Upstream | Response::Replay | Response::Unforwarded,
+                ..
+            }
+            | Ending::NoRequest(_) => None,
         }
     }
 
-    /// What the response was instead of the upstream's, in one word: the record's `rejection`.
-    pub const fn instead(&self) -> Option<&'static str> {
+    /// The record's `rejection`: the refusal's code, or the word for a replay.
+    pub const fn recorded_rejection(&self) -> Option<&'static str> {
         match self {
-            Ending::Replayed { .. } | Ending::ClientGone { response: Response::Replay, .. } => {
-                Some(REPLAYED)
-            }
+            Ending::Replayed { .. }
+            | Ending::ClientGone { response: Response::Replay, .. }
+            | Ending::Cut { response: Response::Replay, .. } => Some(REPLAYED),
             Ending::Answered
             | Ending::Failed { .. }
             | Ending::Unforwarded
             | Ending::Refused { .. }
             | Ending::BrokeOff { .. }
             | Ending::ClientGone { .. }
-            | Ending::Cut(_)
-            | Ending::Unbegun(_) => match self.refusal() {
+            | Ending::Cut { .. }
+            | Ending::NoRequest(_) => match self.refusal() {
                 Some(refusal) => Some(refusal.code),
                 None => None,
             },
         }
     }
 
+    /// Why the gateway dropped the request, if it did.
+    pub const fn cut(&self) -> Option<Cut> {
+        if let Ending::Cut { why, .. } = self { Some(*why) } else { None }
+    }
+
     /// Whether a response broke off after its head had been sent, whichever side ended it.
     pub const fn is_truncated(&self) -> bool {
         match self {
             Ending::BrokeOff { .. } => true,
-            Ending::ClientGone { midway, .. } => *midway,
+            Ending::ClientGone { midway, .. } | Ending::Cut { midway, .. } => *midway,
             Ending::Answered
             | Ending::Failed { .. }
             | Ending::Replayed { .. }
             | Ending::Unforwarded
             | Ending::Refused { .. }
-            | Ending::Cut(_)
-            | Ending::Unbegun(_) => false,
+            | Ending::NoRequest(_) => false,
         }
     }
 
@@ -196,15 +207,12 @@ impl<'a> Ending<'a> {
         match self {
             Ending::Answered | Ending::Replayed { .. } | Ending::Unforwarded => None,
             Ending::Failed { cause } => cause.map(Cause::as_str),
-            Ending::Refused { refusal, upstream } => {
+            Ending::Refused { refusal, upstream } | Ending::BrokeOff { refusal, upstream } => {
                 Some(upstream.map_or(refusal.code, Cause::as_str))
             }
-            Ending::BrokeOff { refusal, upstream } => {
-                upstream.map(Cause::as_str).or(refusal.map(|refusal| refusal.code))
-            }
             Ending::ClientGone { .. } => Some(CLIENT_GONE),
-            Ending::Cut(cut) => Some(cut.as_str()),
-            Ending::Unbegun(unbegun) => Some(unbegun.as_str()),
+            Ending::Cut { why, .. } => Some(why.as_str()),
+            Ending::NoRequest(no_request) => Some(no_request.as_str()),
         }
     }
 }
@@ -218,6 +226,7 @@ mod tests {
     #[test]
     fn every_way_to_end_has_one_cause_or_is_a_success() {
         let gone = |response, midway| Ending::ClientGone { response, midway };
+        let cut = |response, midway| Ending::Cut { why: Cut::Panic, response, midway };
         let upstream = Some(Cause::TlsExpired);
         for (ending, success, cause, instead, truncated) in [
             (Ending::Answered, true, None, None, false),
@@ -246,14 +255,14 @@ mod tests {
                 false,
             ),
             (
-                Ending::BrokeOff { refusal: Some(REFUSAL), upstream: None },
+                Ending::BrokeOff { refusal: REFUSAL, upstream: None },
                 false,
                 Some("attempt_timeout"),
                 None,
                 true,
             ),
             (
-                Ending::BrokeOff { refusal: Some(REFUSAL), upstream },
+                Ending::BrokeOff { refusal: REFUSAL, upstream },
                 false,
                 Some("tls_expired"),
                 None,
@@ -274,21 +283,40 @@ mod tests {
                 Some("idempotent_replay"),
                 false,
             ),
-            (Ending::Cut(Cut::Panic), false, Some("panic"), None, false),
-            (Ending::Unbegun(Unbegun::Handshake), false, Some("tls_handshake"), None, false),
+            (cut(Response::Upstream, true), false, Some("panic"), None, true),
+            (cut(Response::Replay, false), false, Some("panic"), Some("idempotent_replay"), false),
+            (
+                cut(Response::Refusal(REFUSAL), false),
+                false,
+                Some("panic"),
+                Some("attempt_timeout"),
+                false,
+            ),
+            (Ending::NoRequest(NoRequest::Handshake), false, Some("tls_handshake"), None, false),
         ] {
-            let told =
-                (ending.is_success(), ending.cause(), ending.instead(), ending.is_truncated());
+            let told = (
+                ending.is_success(),
+                ending.cause(),
+                ending.recorded_rejection(),
+                ending.is_truncated(),
+            );
             assert_eq!(told, (success, cause, instead, truncated), "{ending:?}");
         }
     }
 
     #[test]
     fn only_what_invokes_something_is_recorded() {
-        let own = Ending::ClientGone { response: Response::Unforwarded, midway: false };
-        for ending in [Ending::Unforwarded, own, Ending::Unbegun(Unbegun::Handshake)] {
+        let response = Response::Unforwarded;
+        for ending in [
+            Ending::Unforwarded,
+            Ending::ClientGone { response, midway: false },
+            Ending::Cut { why: Cut::Shutdown, response, midway: false },
+            Ending::NoRequest(NoRequest::Handshake),
+        ] {
             assert!(!ending.is_invocation(), "{ending:?}");
         }
-        assert!(Ending::Cut(Cut::Shutdown).is_invocation());
+        let response = Response::Upstream;
+        let cut = Ending::Cut { why: Cut::Shutdown, response, midway: false };
+        assert!(cut.is_invocation());
     }
 }

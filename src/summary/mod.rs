@@ -1,18 +1,15 @@
-//! A request as it began and as it ended: two immutable values, from which everything is told that
-//! is told about it.
+//! A request as it began and as it ended: two immutable values, of which its row in the record, its
+//! metrics and its span are views.
 //!
 //! ```text
-//!              Opening ──────────────┐ completed by
-//!   admitted ──┘  (a row that is     ▼
-//!                 committed first)  Summary ──> row of the record, metrics, span
-//!   ended ───────────────────────────┘
+//!   a durable or sync row commits ──> Opening ──> the row's first write, with what is known so far
+//!   the request has ended ──────────> Summary ──> the row completed, metrics, span
+//!                                     (with its Opening)
 //! ```
 //!
-//! [`Opening`] is made when a `durable` or `sync` row is committed, before the response's head
-//! leaves, and again as a part of the [`Summary`], with the same content. The summary is made once,
-//! by what ends the request: the phase `logging`; the drop of a request's context, if a panic, its
+//! What ends a request reports it: the phase `logging`; the drop of its context, if a panic, its
 //! overdue deadline or the end of a drain cuts it off; or the listener, for a connection on which no
-//! request began. `proxy::report` makes both and hands them to those who tell.
+//! request began. `proxy::report` makes both values and hands them on.
 //!
 //! Both borrow from the request: what no record, span or log asks for is never copied.
 
@@ -46,7 +43,7 @@ pub struct Opening<'a> {
     pub protocol: &'static str,
     /// The configuration that decided: counted by this process, from 1.
     pub generation: u64,
-    /// Time from the head to the decision of the rate limits, on which theirs depends.
+    /// Time from the head to the decision of the rate limits; zero if none was asked.
     pub decided_after: Duration,
     /// For each limit of the route, in its order, a digest of whom the request was counted for:
     /// 64 bits of SHA-256. Only of routes that record.
@@ -65,7 +62,7 @@ pub struct Head<'a> {
     pub host: Option<&'a [u8]>,
 }
 
-/// A finished request.
+/// A finished request; or, when a row is committed first, what is known of it by then.
 #[derive(Debug, Clone, Copy)]
 pub struct Summary<'a> {
     pub opening: Opening<'a>,

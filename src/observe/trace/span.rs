@@ -37,6 +37,8 @@ pub struct Request {
     pub rejection: Option<&'static str>,
     /// The response broke off after its head had been sent.
     pub truncated: bool,
+    /// Why the gateway dropped the request.
+    pub cut: Option<&'static str>,
     pub attempts: Vec<Attempt>,
 }
 
@@ -100,9 +102,9 @@ impl Request {
         add("portcullis.route", route.map(|route| route.name.clone().into()));
         add("portcullis.rejection", self.rejection.map(Value::from));
         add("http.response.status_code", status_code(self.status));
-        let failed = self.status == 0 || self.status >= 500 || self.truncated;
-        let why = match self.rejection {
-            Some(code) => Value::from(code),
+        let failed = self.status == 0 || self.status >= 500 || self.truncated || self.cut.is_some();
+        let why = match self.cut.or(self.rejection) {
+            Some(word) => Value::from(word),
             None if self.truncated => Value::from("truncated"),
             None => Value::from(self.status.to_string()),
         };

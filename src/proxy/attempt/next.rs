@@ -53,6 +53,7 @@ pub async fn next_peer(session: &mut Session, ctx: &mut Context) -> Result<Box<H
     let attempt = *route.config.timeout.attempt;
     ctx.attempts += 1;
     ctx.verdict.last_outcome = None;
+    ctx.sent = None;
     ctx.attempt = Attempt {
         started: now,
         deadline: (!attempt.is_zero()).then(|| now + attempt),
@@ -60,7 +61,7 @@ pub async fn next_peer(session: &mut Session, ctx: &mut Context) -> Result<Box<H
         span: Some(SpanId::random()),
         ..Attempt::default()
     };
-    ctx.body.request_bytes = 0;
+    (ctx.body.request_bytes, ctx.body.response_bytes) = (0, 0);
     if let Some(tap) = &mut ctx.body.request_tap {
         tap.restart();
     }

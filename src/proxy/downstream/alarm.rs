@@ -63,13 +63,13 @@ fn poll_timer(timer: &mut Pin<Box<Sleep>>, cx: &mut Context<'_>) -> Poll<()> {
 /// Runs `request`, but gives it up if it is still pending `grace` after its deadline. When the
 /// deadline passes, the `guard` is marked and `request` is polled once more. If that does not end
 /// it, the request path waits for something other than the client: Pingora does not read the client
-/// while an upload waits for an upstream that does not read. A request that `is_cut` is given up at
-/// once, when it is polled next.
+/// while an upload waits for an upstream that does not read. `is_cut` says whether the request is to
+/// be given up at once, and wakes the task for that.
 pub async fn unless_overdue<T>(
     guard: &Guard,
     alarm: &mut Overdue,
     grace: Duration,
-    is_cut: impl Fn() -> bool,
+    mut is_cut: impl FnMut(&mut Context<'_>) -> bool,
     request: impl Future<Output = T>,
 ) -> Option<T> {
     let mut request = std::pin::pin!(request);
@@ -77,7 +77,7 @@ pub async fn unless_overdue<T>(
         if let Poll::Ready(done) = request.as_mut().poll(cx) {
             return Poll::Ready(Some(done));
         }
-        if is_cut() {
+        if is_cut(cx) {
             return Poll::Ready(None);
         }
         let Some(deadline) = guard.deadline() else { return Poll::Pending };
@@ -146,7 +146,7 @@ mod tests {
         let guard = Guard::of_stream();
         guard.set_deadline(Some(Clock::now() + time));
         let never = std::future::pending::<()>();
-        unless_overdue(&guard, alarm, Duration::ZERO, || false, never).await.is_none()
+        unless_overdue(&guard, alarm, Duration::ZERO, |_| false, never).await.is_none()
     }
 
     /// Runs a request that arms the timer and ends at once.

@@ -14,7 +14,6 @@ use pingora_core::protocols::{
     Digest, GetProxyDigest, GetSocketDigest, GetTimingDigest, Ssl, Stream,
 };
 use pingora_core::server::ShutdownWatch;
-use tokio::sync::watch;
 use tokio::time::Sleep;
 
 use crate::config::server::Listener as Config;
@@ -42,15 +41,13 @@ fn options(config: &Config) -> H2Options {
 }
 
 /// Serves the streams of `io` until the client disconnects or stays idle for too long, or the
-/// gateway ends the connection because of a `shutdown` or at the moment `until`; a change of `cuts`
-/// ends it with its streams. `begin` gets each stream, with a mark to keep until the stream has
-/// ended.
+/// gateway ends the connection because of a `shutdown` or at the moment `until`. `begin` gets each
+/// stream, with a mark to keep until the stream has ended.
 pub async fn serve(
     io: GuardedIo,
     guard: &Guard,
     config: &Config,
     shutdown: ShutdownWatch,
-    cuts: watch::Receiver<()>,
     until: Option<Moment>,
     mut begin: impl FnMut(H2Stream, StreamMark),
 ) {
@@ -71,7 +68,6 @@ pub async fn serve(
     let mut malformed = 0;
     // Kept for the connection's lifetime, so that requests need not set them up again.
     let mut told = std::pin::pin!(changed(shutdown));
-    let mut cut = std::pin::pin!(changed(cuts));
     // Boxed: most connections have no such limit.
     let mut over = until.map(|until| {
         Box::pin(tokio::time::sleep_until(tokio::time::Instant::from_std(Clock::instant(until))))
@@ -80,7 +76,6 @@ pub async fn serve(
     loop {
         let accepted = tokio::select! {
             biased;
-            () = &mut cut => return,
             () = &mut told, if !going => {
                 going = true;
                 connection.graceful_shutdown();

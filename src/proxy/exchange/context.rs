@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -65,9 +66,10 @@ pub struct Context {
     pub diverted: Option<Diverted>,
     /// Where the requester stands in the route's limits, once they have been asked.
     pub standing: Option<Standing>,
-    /// When they were.
+    /// When the rate limits decided, if they were asked.
     pub decided: Option<Moment>,
-    /// Whom the request counted for in each of them, as digests; only where the route records.
+    /// For each rate limit of the route, a digest of whom the request counted for; only where the
+    /// route records.
     pub limit_keys: Vec<u64>,
     /// The request is the first with its idempotency key.
     pub keyed: Option<Box<Keyed>>,
@@ -87,7 +89,7 @@ pub struct Context {
     pub verdict: Verdict,
     pub body: Body,
     pub end: End,
-    /// The status of the head that has gone, or is about to go, to the client.
+    /// The status of the final head that has gone, or is about to go, to the client.
     pub sent: Option<u16>,
     pub row: Row,
     _in_flight: InFlight,
@@ -261,6 +263,12 @@ impl Context {
         if let Some(connection) = &self.connection {
             connection.guard.set_deadline(deadline);
         }
+    }
+
+    /// Whether the response's head is held back until more of the response comes.
+    pub fn holds_head(&self) -> bool {
+        let orders = self.connection.as_ref().and_then(|connection| connection.orders.as_ref());
+        orders.is_some_and(|orders| orders.hold_head.load(Ordering::Relaxed))
     }
 
     /// Whether the client's body is not framed as its head says.

@@ -3,16 +3,20 @@
 //! Two things are known apart: what the client's response is, and how much of it the client gets.
 //!
 //! ```text
-//! response   Upstream ──> Replay ──> Refusal       only the gateway's own refusal takes the place of
-//!                └──────> Unforwarded   ▲          another response; nothing takes its place
-//!                └──────────────────────┘
+//! response   Upstream ──> Replay ───────> Refusal ──> Refusal    a refusal takes the place of any
+//!                │  └──────────────────────▲                     response, and only another one
+//!                └──────> Unforwarded                            takes its place
+//!
 //! delivery   Whole ──> BrokenOff ──> ClientGone    a client that has left does not come back
-//!                └──────────────────────▲
+//!              │ └───────────────────▲    │
+//!              └──────> Cut <─────────────┘        the gateway can drop a request at any time
 //! ```
 //!
-//! `proxy::report::summary` makes a [`summary::ending::Ending`](crate::summary::ending::Ending) of it, once the request has ended.
+//! `proxy::report::summary` makes a [`summary::ending::Ending`](crate::summary::ending::Ending) of it
+//! once the request has ended.
 
 use crate::proxy::rejection::Rejection;
+use crate::summary::ending::Cut;
 
 /// How the request is going to end.
 #[derive(Default)]
@@ -23,8 +27,8 @@ pub struct End {
 
 /// What the client's response is.
 pub enum Response {
-    /// The upstream's, or none yet. `rpc_failed` once it reports, whatever its HTTP status, that the
-    /// call failed.
+    /// The upstream's, the page of a route that the gateway serves itself, or none yet. `rpc_failed`
+    /// once it reports, whatever its HTTP status, that the call failed.
     Upstream { rpc_failed: bool },
     /// The response to an earlier request with the same idempotency key.
     Replay { failed: bool },
@@ -40,10 +44,13 @@ pub enum Delivery {
     /// All of it, as far as is known.
     #[default]
     Whole,
-    /// It broke off after its head; this says why, if the client is still there.
-    BrokenOff(Option<Rejection>),
+    /// The upstream's response broke off after its head. A client that can be told after the head
+    /// is told this.
+    BrokenOff(Rejection),
     /// The client left; `midway` if the upstream's response was on its way.
     ClientGone { midway: bool },
+    /// The gateway dropped the request; `midway` if the head had been sent.
+    Cut { why: Cut, midway: bool },
 }
 
 impl Default for Response {
@@ -72,8 +79,8 @@ impl End {
     /// Why the response ended early, for a client that can be told after its head.
     pub fn why_midway(&self) -> Option<&Rejection> {
         match &self.delivery {
-            Delivery::BrokenOff(Some(rejection)) => Some(rejection),
-            Delivery::BrokenOff(None) | Delivery::Whole | Delivery::ClientGone { .. } => {
+            Delivery::BrokenOff(rejection) => Some(rejection),
+            Delivery::Whole | Delivery::ClientGone { .. } | Delivery::Cut { .. } => {
                 self.rejection()
             }
         }
@@ -97,14 +104,24 @@ impl End {
         self.response = Response::Refusal(rejection);
     }
 
-    /// The response is one that was kept.
+    /// The response is one that was kept. Does nothing if the request has been refused.
     pub fn replay(&mut self, failed: bool) {
-        self.response = Response::Replay { failed };
+        self.respond(Response::Replay { failed });
     }
 
-    /// The gateway answers by itself, and nothing is invoked.
+    /// The gateway answers by itself, and nothing is invoked. Does nothing if the request has been
+    /// refused.
     pub fn forward_nothing(&mut self) {
-        self.response = Response::Unforwarded;
+        self.respond(Response::Unforwarded);
+    }
+
+    fn respond(&mut self, response: Response) {
+        match self.response {
+            Response::Upstream { .. } | Response::Replay { .. } | Response::Unforwarded => {
+                self.response = response;
+            }
+            Response::Refusal(_) => {}
+        }
     }
 
     /// The upstream's response says whether the call failed. Says nothing about a refusal, which has
@@ -120,17 +137,29 @@ impl End {
         let midway = match self.delivery {
             Delivery::Whole => false,
             Delivery::BrokenOff(_) => true,
-            Delivery::ClientGone { midway } => midway,
+            Delivery::ClientGone { midway } | Delivery::Cut { midway, .. } => midway,
         };
         self.delivery = Delivery::ClientGone { midway };
     }
 
-    /// The upstream's response broke off after its head; `None` if that was the client's doing.
-    pub fn break_off(&mut self, why: Option<Rejection>) {
-        self.delivery = match (&self.delivery, why) {
-            (Delivery::ClientGone { .. }, _) | (_, None) => Delivery::ClientGone { midway: true },
-            (Delivery::Whole | Delivery::BrokenOff(_), why) => Delivery::BrokenOff(why),
+    /// The client left while the upstream's response was on its way.
+    pub fn client_left_midway(&mut self) {
+        self.delivery = Delivery::ClientGone { midway: true };
+    }
+
+    /// The upstream's response broke off after its head.
+    pub fn break_off(&mut self, why: Rejection) {
+        self.delivery = match self.delivery {
+            Delivery::ClientGone { .. } => Delivery::ClientGone { midway: true },
+            Delivery::Whole | Delivery::BrokenOff(_) | Delivery::Cut { .. } => {
+                Delivery::BrokenOff(why)
+            }
         };
+    }
+
+    /// The gateway drops the request.
+    pub fn cut(&mut self, why: Cut, midway: bool) {
+        self.delivery = Delivery::Cut { why, midway };
     }
 }
 
@@ -149,6 +178,8 @@ mod tests {
         assert!(end.has_rpc_failed());
         end.refuse(Rejection::RecordUnavailable);
         end.judge_rpc(true);
+        end.replay(true);
+        end.forward_nothing();
         assert_eq!(code(end.rejection()), Some("record_unavailable"));
         assert!(!end.has_rpc_failed());
     }
@@ -157,7 +188,7 @@ mod tests {
     fn a_client_that_has_left_does_not_come_back() {
         let mut end = End::default();
         end.client_left();
-        end.break_off(Some(Rejection::RequestTimeout));
+        end.break_off(Rejection::RequestTimeout);
         assert!(matches!(end.delivery(), Delivery::ClientGone { midway: true }));
         end.client_left();
         assert!(matches!(end.delivery(), Delivery::ClientGone { midway: true }));
@@ -166,7 +197,7 @@ mod tests {
     #[test]
     fn what_broke_off_says_why_until_the_client_leaves() {
         let mut end = End::default();
-        end.break_off(Some(Rejection::RequestTimeout));
+        end.break_off(Rejection::RequestTimeout);
         assert_eq!(code(end.why_midway()), Some("request_timeout"));
         end.client_left();
         assert_eq!(code(end.why_midway()), None);

@@ -48,7 +48,7 @@ pub fn render(session: &Session, ctx: &Context, rejection: &Rejection) -> Render
 /// The client cannot be written to.
 pub async fn refuse(
     session: &mut Session,
-    ctx: &Context,
+    ctx: &mut Context,
     rejection: &Rejection,
     rendered: Rendered,
 ) -> Result<()> {
@@ -100,7 +100,7 @@ pub async fn end_midway(session: &mut Session, ctx: &Context) {
 /// The client cannot be written to.
 pub async fn deliver(
     session: &mut Session,
-    ctx: &Context,
+    ctx: &mut Context,
     mut head: ResponseHeader,
     rendered: Rendered,
 ) -> Result<()> {
@@ -116,7 +116,7 @@ pub async fn deliver(
 ///
 /// # Errors
 /// The client cannot be written to.
-pub async fn reply(session: &mut Session, ctx: &Context, answer: Answer) -> Result<()> {
+pub async fn reply(session: &mut Session, ctx: &mut Context, answer: Answer) -> Result<()> {
     let content_type = answer.content_type.map(|value| (CONTENT_TYPE, value));
     let mut head = head(answer.status, content_type)?;
     head.insert_header(CONTENT_LENGTH, answer.body.len())?;
@@ -130,7 +130,7 @@ pub async fn reply(session: &mut Session, ctx: &Context, answer: Answer) -> Resu
 /// The client cannot be written to.
 pub async fn replay(
     session: &mut Session,
-    ctx: &Context,
+    ctx: &mut Context,
     answer: idempotency::Answer,
 ) -> Result<()> {
     let mut body = answer.body.unwrap_or_default();
@@ -157,7 +157,7 @@ pub async fn replay(
 ///
 /// # Errors
 /// The client cannot be written to.
-pub async fn preflight(session: &mut Session, ctx: &Context) -> Result<()> {
+pub async fn preflight(session: &mut Session, ctx: &mut Context) -> Result<()> {
     let mut head = ResponseHeader::build_no_case(204, Some(8))?;
     if let Some(cors) = ctx.route.as_ref().and_then(|route| route.config.cors.as_ref()) {
         response::cors::permit_preflight(cors, &session.req_header().headers, &mut head)?;
@@ -184,7 +184,7 @@ pub fn head(
 
 async fn send(
     session: &mut Session,
-    ctx: &Context,
+    ctx: &mut Context,
     mut head: ResponseHeader,
     body: Bytes,
 ) -> Result<()> {
@@ -194,13 +194,14 @@ async fn send(
 
 async fn write(
     session: &mut Session,
-    ctx: &Context,
+    ctx: &mut Context,
     mut head: ResponseHeader,
     body: Bytes,
     trailers: Option<Box<HeaderMap>>,
 ) -> Result<()> {
     ctx.guard(Some(Clock::now() + WRITE_LIMIT));
     downstream::date::keep(ctx, &head);
+    ctx.sent = Some(head.status.as_u16());
     let without_body = session.req_header().method == Method::HEAD || body.is_empty();
     let is_all = without_body && trailers.is_none();
     if is_all && session.req_header().version == Version::HTTP_2 {

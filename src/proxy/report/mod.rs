@@ -13,19 +13,19 @@ pub mod summary;
 
 use std::net::IpAddr;
 use std::ops::{Deref, DerefMut};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use pingora_proxy::Session;
 
 use self::summary::Sent;
-use crate::observe::trace::span;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::{attempt, exchange, response};
 use crate::runtime::shared::Shared;
 use crate::summary::Summary;
-use crate::summary::ending::{Cut, Ending, Unbegun};
-use crate::time::Clock;
+use crate::summary::ending::{Cut, Ending, NoRequest};
+use crate::time::{Clock, Moment};
 
 /// A request's context that does not end unreported: if it is dropped before [`ended`] was called,
 /// the request was cut off, and that is what is told.
@@ -37,8 +37,8 @@ pub struct Reported {
 }
 
 impl Reported {
-    pub fn new(ctx: Context, shared: Arc<Shared>) -> Self {
-        Reported { ctx: Box::new(ctx), shared: Some(shared) }
+    pub fn new(ctx: Box<Context>, shared: Arc<Shared>) -> Self {
+        Reported { ctx, shared: Some(shared) }
     }
 }
 
@@ -59,20 +59,30 @@ impl DerefMut for Reported {
 impl Drop for Reported {
     fn drop(&mut self) {
         let Some(shared) = self.shared.take() else { return };
-        let now = Clock::now();
         let ctx = &mut *self.ctx;
-        let overdue = ctx.connection.as_ref().is_some_and(|c| c.guard.is_overdue());
-        let cut = match () {
-            () if std::thread::panicking() => Cut::Panic,
-            () if overdue && !shared.lifecycle.is_cut() => Cut::Overdue,
-            () => Cut::Shutdown,
-        };
-        let sent = Sent { status: ctx.sent.unwrap_or(0), body_bytes: ctx.body.response_bytes };
-        let attempts = spans::of_attempts(ctx, now);
-        let finished = recording::finished(ctx);
-        let summary = summary::summary(ctx, Ending::Cut(cut), sent, now);
-        tell(&shared, ctx, &summary, finished, attempts);
+        // A panic in a destructor, while another unwinds the stack, would end the process. What has
+        // panicked may do so again.
+        let told = catch_unwind(AssertUnwindSafe(|| cut(&shared, ctx)));
+        if told.is_err() {
+            log::error!("request {} was cut off, and cannot be reported", self.ctx.request_id());
+        }
     }
+}
+
+/// The request's future was dropped.
+fn cut(shared: &Shared, ctx: &mut Context) {
+    let overdue = ctx.connection.as_ref().is_some_and(|c| c.guard.is_overdue());
+    let why = match () {
+        () if std::thread::panicking() => Cut::Panic,
+        () if shared.lifecycle.is_cut() => Cut::Shutdown,
+        () => Cut::Overdue,
+    };
+    if why == Cut::Overdue && !overdue {
+        log::error!("request {} was dropped before it ended", ctx.request_id());
+    }
+    ctx.end.cut(why, ctx.sent.is_some());
+    let sent = Sent { status: ctx.sent.unwrap_or(0), body_bytes: ctx.body.response_bytes };
+    tell(shared, ctx, sent, Clock::now());
 }
 
 /// The request is over, and `well` if nothing broke off. Never waits. Later calls do nothing.
@@ -103,45 +113,34 @@ pub fn ended(session: &Session, reported: &mut Reported, well: bool) {
         ctx.end.client_left();
         status = 499;
     }
-    let attempts = spans::of_attempts(ctx, now);
-    let finished = recording::finished(ctx);
-    // The end of a drain closes the connections, which looks as if the clients had left.
-    let cut = ctx.end.is_client_gone() && shared.lifecycle.is_cut();
-    let (ending, status) = match cut {
-        true => (Ending::Cut(Cut::Shutdown), ctx.sent.unwrap_or(0)),
-        false => (summary::ending(ctx, status), status),
-    };
-    let sent = Sent { status, body_bytes: session.as_ref().body_bytes_sent() as u64 };
-    let summary = summary::summary(ctx, ending, sent, now);
-    tell(&shared, ctx, &summary, finished, attempts);
+    let body_bytes = session.as_ref().body_bytes_sent() as u64;
+    tell(&shared, ctx, Sent { status, body_bytes }, now);
 }
 
 /// No request began on a connection that was accepted `took` ago.
-pub fn unbegun(shared: &Shared, client: Option<IpAddr>, why: Unbegun, took: Duration) {
+pub fn no_request(shared: &Shared, client: Option<IpAddr>, why: NoRequest, took: Duration) {
     let generation = shared.snapshot.load().generation;
-    count(shared, None, &summary::unbegun(client, generation, why, took));
+    count(shared, None, &summary::no_request(client, generation, why, took));
 }
 
-fn tell(
-    shared: &Shared,
-    ctx: &Context,
-    summary: &Summary<'_>,
-    finished: recording::Finished,
-    attempts: Option<Vec<span::Attempt>>,
-) {
-    recording::finish(shared.recorder.as_ref(), ctx, summary, finished);
+/// Tells the record, the trace and the metrics of a request that has ended.
+fn tell(shared: &Shared, ctx: &mut Context, sent: Sent, now: Moment) {
+    let attempts = spans::of_attempts(ctx, now);
+    let finished = recording::finished(ctx);
+    let summary = summary::summary(ctx, summary::ending(ctx, sent.status), sent, now);
+    recording::finish(shared.recorder.as_ref(), ctx, &summary, finished);
     if let Some(attempts) = attempts {
-        spans::finish(&shared.tracer, ctx, summary, attempts);
+        spans::finish(&shared.tracer, ctx, &summary, attempts);
     }
-    count(shared, Some(ctx), summary);
+    count(shared, Some(ctx), &summary);
 }
 
 /// Counts a request, or a connection on which none began.
 fn count(shared: &Shared, ctx: Option<&Context>, summary: &Summary<'_>) {
     match summary.ending {
-        Ending::Unbegun(Unbegun::Handshake) => return shared.metrics.tls_failed.inc(),
-        Ending::Cut(Cut::Overdue) => shared.metrics.requests_cut.inc(),
-        Ending::Cut(Cut::Panic | Cut::Shutdown)
+        Ending::NoRequest(NoRequest::Handshake) => return shared.metrics.tls_failed.inc(),
+        Ending::Cut { why: Cut::Overdue, .. } => shared.metrics.requests_cut.inc(),
+        Ending::Cut { why: Cut::Panic | Cut::Shutdown, .. }
         | Ending::Answered
         | Ending::Failed { .. }
         | Ending::Replayed { .. }
@@ -153,7 +152,7 @@ fn count(shared: &Shared, ctx: Option<&Context>, summary: &Summary<'_>) {
     let Some(ctx) = ctx else { return };
     let metrics = ctx.route.as_ref().map_or(&shared.unrouted, |route| &route.metrics);
     // A request that was cut off before its response is the gateway's failure, not its client's.
-    let is_unanswered = matches!(summary.ending, Ending::Cut(_)) && summary.status == 0;
+    let is_unanswered = matches!(summary.ending, Ending::Cut { .. }) && summary.status == 0;
     let status = if is_unanswered { 500 } else { summary.status };
     metrics.answered(ctx.protocol.family(), status, summary.duration);
     if let Some(refusal) = summary.ending.refusal() {

@@ -180,7 +180,7 @@ fn completion(ctx: &Context, summary: &Summary<'_>) -> Completion {
         upstream_status: summary.upstream_status,
         success: summary.ending.is_success(),
         attempts: summary.attempts,
-        rejection: summary.ending.instead().map(Cow::Borrowed),
+        rejection: summary.ending.recorded_rejection().map(Cow::Borrowed),
         cause: summary.ending.cause().map(Cow::Borrowed),
         duration: summary.duration,
         upstream_duration: summary.upstream_duration,
@@ -203,16 +203,15 @@ fn captured(ctx: &Context, summary: &Summary<'_>) -> Captured {
 fn error_message<'a>(summary: &Summary<'a>) -> Cow<'a, str> {
     match summary.ending {
         Ending::ClientGone { .. } => return "the client went away".into(),
-        Ending::Refused { refusal, .. } | Ending::BrokeOff { refusal: Some(refusal), .. } => {
+        Ending::Refused { refusal, .. } | Ending::BrokeOff { refusal, .. } => {
             return refusal.detail.into();
         }
-        Ending::Cut(cut) => return cut.phrase().into(),
-        Ending::BrokeOff { refusal: None, .. }
-        | Ending::Answered
+        Ending::Cut { why, .. } => return why.phrase().into(),
+        Ending::Answered
         | Ending::Failed { .. }
         | Ending::Replayed { .. }
         | Ending::Unforwarded
-        | Ending::Unbegun(_) => {}
+        | Ending::NoRequest(_) => {}
     }
     if let Some(said) = summary.error {
         return said.into();

@@ -7,8 +7,10 @@ use crate::observe::trace::Tracer;
 use crate::observe::trace::span::{Attempt, Request, Route};
 use crate::policy::outcome::Outcome;
 use crate::proxy::exchange::context::Context;
+use crate::proxy::exchange::end::Delivery;
 use crate::routing::host;
 use crate::summary::Summary;
+use crate::summary::ending::Cut;
 use crate::time::Moment;
 
 /// Longest path and host in a span: it waits in a queue that is bounded in requests.
@@ -56,6 +58,7 @@ fn error(ctx: &Context) -> Option<&'static str> {
             _,
         )) => Some(outcome.as_str()),
         Some((Outcome::Response(_), _)) | None if ctx.end.is_client_gone() => Some("client_gone"),
+        None if let Delivery::Cut { why, .. } = ctx.end.delivery() => Some(why.as_str()),
         Some((Outcome::Response(_), _)) => None,
         None if ctx.attempt.upstream_status.is_some() => None,
         // No policy was told of it: it was the client's fault or the gateway's, or a pooled connection
@@ -93,6 +96,7 @@ pub fn finish(tracer: &Tracer, ctx: &Context, summary: &Summary<'_>, attempts: V
         status: summary.status,
         rejection: summary.ending.refusal().map(|refusal| refusal.code),
         truncated: summary.ending.is_truncated(),
+        cut: summary.ending.cut().map(Cut::as_str),
         attempts,
     }));
 }

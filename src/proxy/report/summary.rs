@@ -9,8 +9,8 @@ use crate::policy::failure::Cause;
 use crate::policy::fallback;
 use crate::proxy::exchange::context::{Asked, Context};
 use crate::proxy::exchange::end::{Delivery, Response};
-use crate::proxy::rejection::Rejection;
-use crate::summary::ending::{self, Ending, Refusal, Unbegun};
+use crate::proxy::rejection::{Rejection, row};
+use crate::summary::ending::{self, Cut, Ending, NoRequest, Refusal};
 use crate::summary::{Head, Opening, Summary};
 use crate::time::Moment;
 
@@ -80,35 +80,37 @@ pub fn summary<'a>(ctx: &'a Context, ending: Ending<'a>, sent: Sent, now: Moment
 
 /// How a request ended whose client got `status`.
 pub fn ending(ctx: &Context, status: u16) -> Ending<'_> {
-    let end = &ctx.end;
-    if let Delivery::ClientGone { midway } = *end.delivery() {
-        let response = match end.response() {
-            Response::Upstream { .. } => ending::Response::Upstream,
-            Response::Replay { .. } => ending::Response::Replay,
-            Response::Unforwarded => ending::Response::Unforwarded,
-            Response::Refusal(rejection) => ending::Response::Refusal(refusal(rejection)),
-        };
-        return Ending::ClientGone { response, midway };
-    }
-    match (end.response(), end.delivery()) {
-        (Response::Refusal(rejection), _) => {
-            Ending::Refused { refusal: refusal(rejection), upstream: spent(ctx, rejection) }
+    match (ctx.end.response(), ctx.end.delivery()) {
+        (response, Delivery::ClientGone { midway }) => {
+            Ending::ClientGone { response: interrupted(response), midway: *midway }
         }
-        (Response::Replay { failed }, _) => {
-            Ending::Replayed { failed: *failed || !(100..400).contains(&status) }
-        }
-        (Response::Unforwarded, _) => Ending::Unforwarded,
-        (Response::Upstream { .. }, Delivery::BrokenOff(why)) => Ending::BrokeOff {
-            refusal: why.as_ref().map(refusal),
-            upstream: match why {
-                Some(why) => spent(ctx, why),
-                None => ctx.verdict.cause,
-            },
-        },
-        (Response::Upstream { rpc_failed: false }, _) if (100..400).contains(&status) => {
+        // The end of a tunnel is not a failure, whichever side ends it.
+        (Response::Upstream { .. }, Delivery::Cut { why: Cut::Overdue | Cut::Shutdown, .. })
+            if status == 101 =>
+        {
             Ending::Answered
         }
-        (Response::Upstream { .. }, _) => {
+        (response, Delivery::Cut { why, midway }) => {
+            Ending::Cut { why: *why, response: interrupted(response), midway: *midway }
+        }
+        (Response::Refusal(rejection), Delivery::Whole | Delivery::BrokenOff(_)) => {
+            let (refusal, upstream) = told(ctx, rejection);
+            Ending::Refused { refusal, upstream }
+        }
+        (Response::Upstream { .. }, Delivery::BrokenOff(rejection)) => {
+            let (refusal, upstream) = told(ctx, rejection);
+            Ending::BrokeOff { refusal, upstream }
+        }
+        (Response::Replay { failed }, Delivery::Whole | Delivery::BrokenOff(_)) => {
+            Ending::Replayed { failed: *failed || !(100..400).contains(&status) }
+        }
+        (Response::Unforwarded, Delivery::Whole | Delivery::BrokenOff(_)) => Ending::Unforwarded,
+        (Response::Upstream { rpc_failed: false }, Delivery::Whole)
+            if (100..400).contains(&status) =>
+        {
+            Ending::Answered
+        }
+        (Response::Upstream { .. }, Delivery::Whole) => {
             let answered = ctx.attempt.answered.and_then(Cause::of_answer);
             Ending::Failed { cause: ctx.verdict.cause.or(answered) }
         }
@@ -116,10 +118,10 @@ pub fn ending(ctx: &Context, status: u16) -> Ending<'_> {
 }
 
 /// What is told of a connection from `client` on which no request began, accepted `took` ago.
-pub fn unbegun<'a>(
+pub fn no_request<'a>(
     client: Option<IpAddr>,
     generation: u64,
-    unbegun: Unbegun,
+    why: NoRequest,
     took: Duration,
 ) -> Summary<'a> {
     Summary {
@@ -137,7 +139,7 @@ pub fn unbegun<'a>(
             decided_after: Duration::ZERO,
             limit_keys: &[],
         },
-        ending: Ending::Unbegun(unbegun),
+        ending: Ending::NoRequest(why),
         status: 0,
         upstream: None,
         endpoint: None,
@@ -152,12 +154,22 @@ pub fn unbegun<'a>(
     }
 }
 
-fn refusal(rejection: &Rejection) -> Refusal<'_> {
-    Refusal { code: rejection.code(), detail: rejection.detail() }
+/// What the client was being sent.
+fn interrupted(response: &Response) -> ending::Response<'_> {
+    match response {
+        Response::Upstream { .. } => ending::Response::Upstream,
+        Response::Replay { .. } => ending::Response::Replay,
+        Response::Unforwarded => ending::Response::Unforwarded,
+        Response::Refusal(rejection) => {
+            let row = row::of(rejection);
+            ending::Response::Refusal(Refusal { code: row.code, detail: row.detail })
+        }
+    }
 }
 
-/// Why the upstream failed, if the client is told of that.
-fn spent(ctx: &Context, rejection: &Rejection) -> Option<Cause> {
-    let is_spent = rejection.fallback_cause() == Some(fallback::Cause::AttemptsSpent);
-    ctx.verdict.cause.filter(|_| is_spent)
+/// A refusal, and why the upstream failed, if that is what the client is told of.
+fn told<'a>(ctx: &Context, rejection: &'a Rejection) -> (Refusal<'a>, Option<Cause>) {
+    let row = row::of(rejection);
+    let is_spent = row.fallback == Some(fallback::Cause::AttemptsSpent);
+    (Refusal { code: row.code, detail: row.detail }, ctx.verdict.cause.filter(|_| is_spent))
 }

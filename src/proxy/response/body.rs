@@ -55,6 +55,8 @@ pub fn on_response(session: &Session, body: &mut Option<Bytes>, end: bool, ctx: 
     if end && let Some(tap) = ctx.body.response_tap.take() {
         tap.finish(&mut ctx.row.captured);
     }
+    // A head that was held back goes with what comes first after it.
+    ctx.sent = ctx.sent.or(ctx.attempt.upstream_status);
     ctx.body.response_bytes += body.as_ref().map_or(0, |chunk| chunk.len() as u64);
 }
 

@@ -26,6 +26,7 @@ pub(in crate::observe::trace) fn request() -> Request {
         status: 200,
         rejection: None,
         truncated: false,
+        cut: None,
         attempts: Vec::new(),
     }
 }
@@ -118,6 +119,13 @@ fn an_answer_that_broke_off_is_an_error() {
     let span = server(Request { truncated: true, ..request() });
     assert!(is_error(&span));
     assert_eq!(attribute(&span, "error.type").as_deref(), Some("truncated"));
+}
+
+#[test]
+fn a_request_that_was_cut_off_is_an_error_that_says_why() {
+    let span = server(Request { cut: Some("shutdown"), truncated: true, ..request() });
+    assert!(is_error(&span));
+    assert_eq!(attribute(&span, "error.type").as_deref(), Some("shutdown"));
 }
 
 #[test]
