@@ -137,7 +137,7 @@ fn a_refusal_is_written_in_the_callers_protocol() {
         assert_eq!(error.code, "unavailable");
         assert_eq!(error.message, "the upstream could not be reached");
     }
-    assert_eq!(gateway.post("/", "{}").code(), "upstream_unreachable", "plain HTTP has its own");
+    assert_eq!(gateway.post("/", "{}").code(), "connect_refused", "plain HTTP has its own");
 }
 
 #[test]

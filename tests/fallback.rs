@@ -61,10 +61,10 @@ fn spent_attempts_are_answered_by_the_fallback() {
     let upstream = Upstream::always(503);
     let retry = "retry: {max_retries: 2, on: [503], backoff: {base: 0}}\nrecord: {mode: sync}";
     let gateway = start(&upstream, retry);
-    assert_fallback(&gateway.get("/"), "upstream_error");
+    assert_fallback(&gateway.get("/"), "upstream_5xx");
     assert_eq!((upstream.count(), counted(&gateway, "attempts_spent")), (3, 1.0));
     let row = &Store::Sqlite.wait_for_rows(&gateway, 1)[0];
-    assert_eq!(row.text("rejection"), Some("upstream_error"));
+    assert_eq!(row.text("rejection"), Some("upstream_5xx"));
     assert_eq!((row.number("attempts"), row.number("upstream_status")), (3, 503));
     assert!(!row.is_true("success"));
 }
@@ -72,9 +72,9 @@ fn spent_attempts_are_answered_by_the_fallback() {
 #[test]
 fn an_attempt_without_an_answer_is_answered_by_the_fallback() {
     for (answer, code) in [
-        (Answer::reset(), "upstream_reset"),
+        (Answer::reset(), "reset"),
         (Answer::hang(), "attempt_timeout"),
-        (Answer::verbatim("nonsense\r\n\r\n"), "upstream_protocol_error"),
+        (Answer::verbatim("nonsense\r\n\r\n"), "invalid_response"),
     ] {
         let upstream = Upstream::script([answer]);
         let gateway = start(&upstream, "timeout: {attempt: 300ms}");
@@ -83,13 +83,13 @@ fn an_attempt_without_an_answer_is_answered_by_the_fallback() {
     }
     let upstream = format!("http://{}", refused_address());
     let gateway = Plan::route(FALLBACK).env("UPSTREAM", &upstream).start();
-    assert_fallback(&gateway.get("/"), "upstream_unreachable");
+    assert_fallback(&gateway.get("/"), "connect_refused");
 }
 
 #[test]
 fn an_upstream_without_an_endpoint_is_answered_by_the_fallback() {
     let gateway = Plan::route(FALLBACK).env("UPSTREAM", "http://nobody.invalid:1").start();
-    assert_fallback(&gateway.get("/"), "no_endpoint");
+    assert_fallback(&gateway.get("/"), "dns");
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn failed_attempts_count_for_the_circuit_whatever_their_clients_were_answered() 
     for count in ["attempts", "requests"] {
         let breaker = format!("circuit_breaker: {{consecutive: {{failures: 2}}, count: {count}}}");
         let gateway = start(&upstream, &breaker);
-        for code in ["upstream_error", "upstream_error"] {
+        for code in ["upstream_5xx", "upstream_5xx"] {
             assert_fallback(&gateway.get("/"), code);
         }
         eventually("an open circuit", || {

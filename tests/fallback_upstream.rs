@@ -97,7 +97,7 @@ fn where_both_fail_the_static_answer_is_the_last() {
     let texts = answers.each_ref().map(|answer| (answer.status, answer.text()));
     let [first, second, third] = texts;
     // The backup's own failure, then its open circuit.
-    assert_eq!(first, (299, r#"{"sorry":"upstream_error"}"#.to_owned()));
+    assert_eq!(first, (299, r#"{"sorry":"upstream_5xx"}"#.to_owned()));
     assert_eq!(second, (299, r#"{"sorry":"circuit_open"}"#.to_owned()));
     assert_eq!(second, third);
     assert_eq!(pair.counts(), (1, 1));

@@ -131,7 +131,7 @@ fn a_stream_reset_for_any_other_reason_is_not_sent_again() {
     let gateway = start(&upstream, "retry: {max_retries: 2}");
     let response =
         H2Client::connect(gateway.address).call(request("POST", "/").body(&b"x"[..]).unwrap());
-    assert_eq!((response.status, &response.json()["code"]), (502, &"upstream_reset".into()));
+    assert_eq!((response.status, &response.json()["code"]), (502, &"reset".into()));
     assert_eq!(upstream.count(), 1);
 }
 

@@ -334,7 +334,7 @@ fn what_was_provably_not_sent_leaves_the_key_free() {
     let url = format!("http://{address}");
     let gateway = Plan::route("idempotency: {}").env("UPSTREAM", &url).start();
     for _ in 0..2 {
-        assert_refused(&gateway.call(pay("k")), 502, "upstream_unreachable");
+        assert_refused(&gateway.call(pay("k")), 502, "connect_refused");
     }
     let upstream = Upstream::listen(address);
     let first = gateway.call(pay("k"));

@@ -45,8 +45,8 @@ fn every_refusal_has_the_same_shape() {
         (keyed("GET /scoped"), 403, "scope_missing"),
         (Call::new("GET /limited"), 429, "rate_limited"),
         (Call::new("POST /small").body("x".repeat(1025)), 413, "body_too_large"),
-        (Call::new("GET /dead"), 502, "upstream_unreachable"),
-        (Call::new("GET /dead"), 502, "upstream_unreachable"),
+        (Call::new("GET /dead"), 502, "connect_refused"),
+        (Call::new("GET /dead"), 502, "connect_refused"),
         (Call::new("GET /dead"), 503, "circuit_open"),
         (Call::new("GET /slow"), 504, "connect_timeout"),
     ] {

@@ -106,7 +106,7 @@ on_each_store! {
         let some = |text: &str| Some(text.to_owned());
         assert_eq!(said("status"), [some("502"), some("500"), some("504")]);
         assert_eq!(said("upstream_status"), [None, some("500"), None]);
-        assert_eq!(said("rejection"), [some("upstream_reset"), None, some("attempt_timeout")]);
+        assert_eq!(said("rejection"), [some("reset"), None, some("attempt_timeout")]);
         assert!(rows.iter().all(|row| !row.is_true("success")));
     }
 

@@ -59,7 +59,7 @@ fn a_response_of_unclear_length_is_502_and_says_so() {
             answered(&gateway, &upstream, &format!("{head}\r\n\r\n2\r\nhi\r\n0\r\n\r\n"));
         assert_eq!(
             (response.status, response.code().as_str()),
-            (502, "upstream_protocol_error"),
+            (502, "invalid_response"),
             "{head}"
         );
         let detail = response.json()["detail"].as_str().expect("words").to_owned();
@@ -120,7 +120,7 @@ routes:
         asking("/tunnel", "h2c"),
     ] {
         let response = gateway.call(call);
-        assert_eq!((response.status, response.code().as_str()), (502, "upstream_protocol_error"));
+        assert_eq!((response.status, response.code().as_str()), (502, "invalid_response"));
         assert_eq!(
             response.json()["detail"],
             "the upstream changed protocols, which it was not asked to"
@@ -146,7 +146,7 @@ fn more_than_256_fields_are_502_and_said_to_be_too_many() {
         |count| format!("HTTP/1.1 200 OK\r\n{}Content-Length: 2\r\n\r\nhi", fields(count));
     assert_eq!(answered(&gateway, &upstream, &response(255)).status, 200);
     let refused = answered(&gateway, &upstream, &response(300));
-    assert_eq!((refused.status, refused.code().as_str()), (502, "upstream_protocol_error"));
+    assert_eq!((refused.status, refused.code().as_str()), (502, "invalid_response"));
     assert_eq!(refused.json()["detail"], "the upstream's response has more than 256 header fields");
     gateway.wait_for_log(
         "the upstream's response has more than 256 header fields; cause=invalid_response",

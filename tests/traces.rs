@@ -231,7 +231,7 @@ fn an_attempt_that_reached_nobody_is_a_span_too() {
         (of_kind(&spans, SpanKind::Server)[0], of_kind(&spans, SpanKind::Client)[0]);
     assert_eq!(attribute(client, "error.type").as_deref(), Some("connect_failure"));
     let rejection = attribute(server, "portcullis.rejection");
-    assert_eq!(rejection.as_deref(), Some("upstream_unreachable"));
+    assert_eq!(rejection.as_deref(), Some("connect_refused"));
     for span in [server, client] {
         assert_eq!(span.status.as_ref().map(|s| s.code()), Some(StatusCode::Error));
     }

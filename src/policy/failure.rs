@@ -54,7 +54,58 @@ pub enum Cause {
     Grpc(u8),
 }
 
+/// Whose fault it was that a request failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fault {
+    Client,
+    Gateway,
+    Upstream,
+}
+
+impl Fault {
+    /// The stable name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Fault::Client => "client",
+            Fault::Gateway => "gateway",
+            Fault::Upstream => "upstream",
+        }
+    }
+}
+
 impl Cause {
+    /// Whose fault it was. A response that declines the request, and says nothing of a failure, is
+    /// the client's.
+    pub const fn fault(self) -> Fault {
+        match self {
+            Cause::Answered(400..=499) => Fault::Client,
+            Cause::Grpc(_) if !self.is_server_error() => Fault::Client,
+            Cause::Dns
+            | Cause::NoEndpoint
+            | Cause::ConnectRefused
+            | Cause::Unreachable
+            | Cause::ConnectTimeout
+            | Cause::ConnectFailed
+            | Cause::TlsExpired
+            | Cause::TlsNotYetValid
+            | Cause::TlsWrongName
+            | Cause::TlsUnknownAuthority
+            | Cause::TlsCertificate
+            | Cause::TlsFailed
+            | Cause::RefusedStream
+            | Cause::StaleConnection
+            | Cause::Reset
+            | Cause::Closed
+            | Cause::AttemptTimeout
+            | Cause::IdleTimeout
+            | Cause::DeadlineExceeded
+            | Cause::InvalidResponse
+            | Cause::AnswerUnreadable
+            | Cause::Answered(_)
+            | Cause::Grpc(_) => Fault::Upstream,
+        }
+    }
+
     /// The cause for a response's outcome; `None` for an attempt without a response.
     pub const fn of_answer(outcome: Outcome) -> Option<Self> {
         match outcome {

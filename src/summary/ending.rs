@@ -1,6 +1,6 @@
 //! How a request ended.
 
-use crate::policy::failure::Cause;
+use crate::policy::failure::{Cause, Fault};
 
 /// How a request ended: one of these, and each says why in its own way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,12 +15,12 @@ pub enum Ending<'a> {
     Replayed { failed: bool },
     /// A CORS preflight, or `OPTIONS *`: the gateway answered, and nothing was invoked.
     Unforwarded,
-    /// The gateway refused the request, and the client was told, unless the upstream's response had
-    /// begun. `upstream` says why the upstream failed, if that was the reason.
-    Refused { refusal: Refusal<'a>, upstream: Option<Cause> },
-    /// The upstream's response broke off after its head. `refusal` is what the client would have
-    /// been told.
-    BrokeOff { refusal: Refusal<'a>, upstream: Option<Cause> },
+    /// The gateway refused the request, because of the upstream or of something else, and the client
+    /// was told, unless the upstream's response had begun.
+    Refused(Refusal<'a>),
+    /// The upstream's response broke off after its head. This is what the client would have been
+    /// told.
+    BrokeOff(Refusal<'a>),
     /// The client left before it had the whole response.
     ClientGone {
         response: Response<'a>,
@@ -47,8 +47,9 @@ pub enum Response<'a> {
 /// A refusal, as it is told of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal<'a> {
-    /// The stable name: the problem's `code`, the metric's label.
+    /// The stable name: the problem's `code`, the metric's label, the cause.
     pub code: &'static str,
+    pub fault: Fault,
     /// For a person.
     pub detail: &'a str,
 }
@@ -112,8 +113,8 @@ impl<'a> Ending<'a> {
             Ending::Answered | Ending::Unforwarded | Ending::Replayed { failed: false } => true,
             Ending::Replayed { failed: true }
             | Ending::Failed { .. }
-            | Ending::Refused { .. }
-            | Ending::BrokeOff { .. }
+            | Ending::Refused(_)
+            | Ending::BrokeOff(_)
             | Ending::ClientGone { .. }
             | Ending::Cut { .. }
             | Ending::NoRequest(_) => false,
@@ -131,8 +132,8 @@ impl<'a> Ending<'a> {
             Ending::Answered
             | Ending::Failed { .. }
             | Ending::Replayed { .. }
-            | Ending::Refused { .. }
-            | Ending::BrokeOff { .. }
+            | Ending::Refused(_)
+            | Ending::BrokeOff(_)
             | Ending::ClientGone { .. }
             | Ending::Cut { .. } => true,
         }
@@ -141,14 +142,14 @@ impl<'a> Ending<'a> {
     /// The refusal, whether the client was there to be told of it or not.
     pub const fn refusal(&self) -> Option<Refusal<'a>> {
         match *self {
-            Ending::Refused { refusal, .. }
+            Ending::Refused(refusal)
             | Ending::ClientGone { response: Response::Refusal(refusal), .. }
             | Ending::Cut { response: Response::Refusal(refusal), .. } => Some(refusal),
             Ending::Answered
             | Ending::Failed { .. }
             | Ending::Replayed { .. }
             | Ending::Unforwarded
-            | Ending::BrokeOff { .. }
+            | Ending::BrokeOff(_)
             | Ending::ClientGone {
                 response: Response::Upstream | Response::Replay | Response::Unforwarded,
                 ..
@@ -170,8 +171,8 @@ impl<'a> Ending<'a> {
             Ending::Answered
             | Ending::Failed { .. }
             | Ending::Unforwarded
-            | Ending::Refused { .. }
-            | Ending::BrokeOff { .. }
+            | Ending::Refused(_)
+            | Ending::BrokeOff(_)
             | Ending::ClientGone { .. }
             | Ending::Cut { .. }
             | Ending::NoRequest(_) => match self.refusal() {
@@ -189,30 +190,45 @@ impl<'a> Ending<'a> {
     /// Whether a response broke off after its head had been sent, whichever side ended it.
     pub const fn is_truncated(&self) -> bool {
         match self {
-            Ending::BrokeOff { .. } => true,
+            Ending::BrokeOff(_) => true,
             Ending::ClientGone { midway, .. } | Ending::Cut { midway, .. } => *midway,
             Ending::Answered
             | Ending::Failed { .. }
             | Ending::Replayed { .. }
             | Ending::Unforwarded
-            | Ending::Refused { .. }
+            | Ending::Refused(_)
             | Ending::NoRequest(_) => false,
         }
     }
 
-    /// Why the request failed, in one word: the record's `cause`. The upstream's failure comes before
-    /// the name of the refusal that told the client of it. `None` for a success, and for an error
-    /// whose response says why.
+    /// Why the request failed, in one word, which the record, the log, the metrics and the client's
+    /// problem have in common. `None` for a success, and for an error whose response says why.
     pub fn cause(&self) -> Option<&'static str> {
         match self {
             Ending::Answered | Ending::Replayed { .. } | Ending::Unforwarded => None,
             Ending::Failed { cause } => cause.map(Cause::as_str),
-            Ending::Refused { refusal, upstream } | Ending::BrokeOff { refusal, upstream } => {
-                Some(upstream.map_or(refusal.code, Cause::as_str))
-            }
+            Ending::Refused(refusal) | Ending::BrokeOff(refusal) => Some(refusal.code),
             Ending::ClientGone { .. } => Some(CLIENT_GONE),
             Ending::Cut { why, .. } => Some(why.as_str()),
             Ending::NoRequest(no_request) => Some(no_request.as_str()),
+        }
+    }
+}
+
+impl Ending<'_> {
+    /// Whose fault the failure was; `None` for a success.
+    pub const fn fault(&self) -> Option<Fault> {
+        match self {
+            Ending::Answered | Ending::Unforwarded | Ending::Replayed { failed: false } => None,
+            Ending::Failed { cause: Some(cause) } => Some(cause.fault()),
+            // A page of the gateway's own says that the gateway is not well.
+            Ending::Failed { cause: None } => Some(Fault::Gateway),
+            // The error that is given again was the upstream's.
+            Ending::Replayed { failed: true } => Some(Fault::Upstream),
+            Ending::Refused(refusal) | Ending::BrokeOff(refusal) => Some(refusal.fault),
+            Ending::ClientGone { .. } | Ending::NoRequest(_) => Some(Fault::Client),
+            Ending::Cut { why: Cut::Overdue, .. } => Some(Fault::Upstream),
+            Ending::Cut { why: Cut::Panic | Cut::Shutdown, .. } => Some(Fault::Gateway),
         }
     }
 }
@@ -221,13 +237,13 @@ impl<'a> Ending<'a> {
 mod tests {
     use super::*;
 
-    const REFUSAL: Refusal<'_> = Refusal { code: "attempt_timeout", detail: "late" };
+    const REFUSAL: Refusal<'_> =
+        Refusal { code: "attempt_timeout", fault: Fault::Upstream, detail: "late" };
 
     #[test]
     fn every_way_to_end_has_one_cause_or_is_a_success() {
         let gone = |response, midway| Ending::ClientGone { response, midway };
         let cut = |response, midway| Ending::Cut { why: Cut::Panic, response, midway };
-        let upstream = Some(Cause::TlsExpired);
         for (ending, success, cause, instead, truncated) in [
             (Ending::Answered, true, None, None, false),
             (Ending::Unforwarded, true, None, None, false),
@@ -241,33 +257,13 @@ mod tests {
                 false,
             ),
             (
-                Ending::Refused { refusal: REFUSAL, upstream: None },
+                Ending::Refused(REFUSAL),
                 false,
                 Some("attempt_timeout"),
                 Some("attempt_timeout"),
                 false,
             ),
-            (
-                Ending::Refused { refusal: REFUSAL, upstream },
-                false,
-                Some("tls_expired"),
-                Some("attempt_timeout"),
-                false,
-            ),
-            (
-                Ending::BrokeOff { refusal: REFUSAL, upstream: None },
-                false,
-                Some("attempt_timeout"),
-                None,
-                true,
-            ),
-            (
-                Ending::BrokeOff { refusal: REFUSAL, upstream },
-                false,
-                Some("tls_expired"),
-                None,
-                true,
-            ),
+            (Ending::BrokeOff(REFUSAL), false, Some("attempt_timeout"), None, true),
             (gone(Response::Upstream, true), false, Some("client_gone"), None, true),
             (
                 gone(Response::Refusal(REFUSAL), false),
@@ -301,6 +297,7 @@ mod tests {
                 ending.is_truncated(),
             );
             assert_eq!(told, (success, cause, instead, truncated), "{ending:?}");
+            assert_eq!(ending.fault().is_none(), success, "{ending:?}");
         }
     }
 

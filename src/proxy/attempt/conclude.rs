@@ -9,6 +9,7 @@ use crate::policy::breaker::{Count, Permit};
 use crate::policy::failure::Cause;
 use crate::policy::outcome::Outcome;
 use crate::proxy::exchange::context::Context;
+use crate::proxy::rejection::Rejection;
 use crate::proxy::{attempt, response};
 use crate::runtime::snapshot::Route;
 use crate::runtime::status::circuits::Scope;
@@ -91,13 +92,15 @@ pub fn give_up(ctx: &mut Context, cause: Cause, words: Words) {
     }));
 }
 
-/// There is no endpoint to send the request to: logs why.
-pub fn without_endpoint(ctx: &mut Context) {
+/// There is no endpoint to send the request to: logs why. Returns the refusal.
+pub fn without_endpoint(ctx: &mut Context) -> Rejection {
     let error = ctx.upstream().and_then(|target| target.upstream.lookups().error());
-    match error {
-        Some(error) => give_up(ctx, Cause::Dns, Words::Shared(error)),
-        None => give_up(ctx, Cause::NoEndpoint, Words::None),
-    }
+    let (cause, words) = match error {
+        Some(error) => (Cause::Dns, Words::Shared(error)),
+        None => (Cause::NoEndpoint, Words::None),
+    };
+    give_up(ctx, cause, words);
+    Rejection::Upstream(cause)
 }
 
 /// This is the upstream's final response to the request. If it is a server error, that is why the

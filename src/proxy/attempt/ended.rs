@@ -54,11 +54,8 @@ impl Ended {
     /// What the client is told; `None` if it has left.
     pub fn rejection(self) -> Option<Rejection> {
         match self {
-            Ended::Upstream(Cause::AnswerUnreadable) => Some(Rejection::AnswerUnreadable),
             Ended::Upstream(Cause::DeadlineExceeded) => Some(Rejection::DeadlineExceeded),
-            Ended::Upstream(cause) => {
-                Some(cause.outcome().map_or(Rejection::NoEndpoint, Rejection::Attempt))
-            }
+            Ended::Upstream(cause) => Some(Rejection::Upstream(cause)),
             Ended::ClientGone => None,
             Ended::ClientSlow => Some(Rejection::RequestTimeout),
             Ended::ClientMalformed => Some(Rejection::BadRequest("the body is malformed".into())),

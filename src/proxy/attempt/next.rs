@@ -11,7 +11,6 @@ use crate::observe::trace::context::SpanId;
 use crate::proxy::attempt::peer::Phase;
 use crate::proxy::exchange::context::{Attempt, Context, earlier};
 use crate::proxy::exchange::signal::REJECTED;
-use crate::proxy::rejection::Rejection;
 use crate::proxy::{attempt, report};
 use crate::time::Clock;
 
@@ -45,8 +44,8 @@ pub async fn next_peer(session: &mut Session, ctx: &mut Context) -> Result<Box<H
     }
     let tried = if diverted.is_some() { &[] } else { &*ctx.tried };
     let Some(endpoint) = target.upstream.pick(tried) else {
-        attempt::conclude::without_endpoint(ctx);
-        ctx.end.refuse(Rejection::NoEndpoint);
+        let rejection = attempt::conclude::without_endpoint(ctx);
+        ctx.end.refuse(rejection);
         return Err(Error::new_in(REJECTED));
     };
     let now = Clock::now();

@@ -14,8 +14,8 @@ use self::row::Rpc;
 use crate::config::error_codes::ErrorCodes;
 use crate::config::rpc_code::RpcCode;
 use crate::policy;
+use crate::policy::failure;
 use crate::policy::fallback::Cause;
-use crate::policy::outcome::Outcome;
 
 /// Why the gateway answers by itself instead of the upstream.
 #[derive(Debug, Clone)]
@@ -40,8 +40,6 @@ pub enum Rejection {
     UnsupportedCompression,
     /// This route does not read the body's content type, but these.
     UnsupportedMediaType(&'static str),
-    /// The upstream's response is complete, but cannot be made into what the caller asked for.
-    AnswerUnreadable,
     NoRoute,
     /// The methods that would have been allowed.
     MethodNotAllowed(HeaderValue),
@@ -51,10 +49,9 @@ pub enum Rejection {
     },
     /// A policy said no.
     Policy(policy::Rejection),
-    /// No endpoint of the upstream is known.
-    NoEndpoint,
-    /// The last attempt got no response that could be passed on.
-    Attempt(Outcome),
+    /// The upstream failed the request: there is no endpoint to ask, or the last attempt got no
+    /// response that could be passed on.
+    Upstream(failure::Cause),
     /// The last attempt got a response that cannot be passed on. The words say why.
     MalformedResponse(&'static str),
     /// The request's own deadline passed.

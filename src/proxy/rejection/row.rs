@@ -10,9 +10,9 @@ use super::Rejection;
 use crate::config::rpc_code::RpcCode;
 use crate::policy;
 use crate::policy::auth::{Denial, Refusal};
+use crate::policy::failure::{Cause as Failed, Fault};
 use crate::policy::fallback::Cause;
 use crate::policy::idempotency;
-use crate::policy::outcome::Outcome;
 
 /// What follows from a cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub struct Row<'a> {
     /// What a client of RPC gets. It does not follow from the status: 429 and 503 each mean more than
     /// one thing.
     pub rpc: Rpc,
+    /// Whose fault it is.
+    pub fault: Fault,
     /// What went wrong, for a person. Never what the client sent, never a credential.
     pub detail: &'a str,
     /// When the client may try again, if that is known; guessed where a store or a name is away.
@@ -46,7 +48,9 @@ pub enum Rpc {
 impl<'a> Row<'a> {
     const fn new(code: &'static str, status: StatusCode, rpc: RpcCode, detail: &'a str) -> Self {
         let rpc = Rpc::Code(rpc);
-        Row { code, status, rpc, detail, retry_after: None, fallback: None, closes: false }
+        // As the class of the status says, unless the row says otherwise.
+        let fault = if status.as_u16() < 500 { Fault::Client } else { Fault::Gateway };
+        Row { code, status, rpc, fault, detail, retry_after: None, fallback: None, closes: false }
     }
 
     const fn closing(self) -> Self {
@@ -61,9 +65,13 @@ impl<'a> Row<'a> {
         Row { fallback: Some(cause), ..self }
     }
 
+    const fn by(self, fault: Fault) -> Self {
+        Row { fault, ..self }
+    }
+
     /// The upstream has been asked, and the fallback may take its place.
     const fn spent(self) -> Self {
-        self.falling_back(Cause::AttemptsSpent)
+        self.by(Fault::Upstream).falling_back(Cause::AttemptsSpent)
     }
 }
 
@@ -126,13 +134,6 @@ pub fn of(rejection: &Rejection) -> Row<'_> {
             Rpc::Unimplemented,
             "the content type is none that this route reads",
         ),
-        Rejection::AnswerUnreadable => Row::new(
-            "answer_unreadable",
-            Http::BAD_GATEWAY,
-            Rpc::Internal,
-            "the upstream's answer cannot be read",
-        )
-        .spent(),
         Rejection::NoRoute => Row::new(
             "no_route",
             Http::NOT_FOUND,
@@ -153,17 +154,9 @@ pub fn of(rejection: &Rejection) -> Row<'_> {
         )
         .after(Some(*retry_after)),
         Rejection::Policy(rejection) => of_policy(rejection),
-        Rejection::NoEndpoint => Row::new(
-            "no_endpoint",
-            Http::SERVICE_UNAVAILABLE,
-            Rpc::Unavailable,
-            "no endpoint of the upstream is known",
-        )
-        .after(SECOND)
-        .spent(),
-        Rejection::Attempt(outcome) => of_attempt(*outcome).spent(),
+        Rejection::Upstream(cause) => of_upstream(*cause).spent().by(cause.fault()),
         Rejection::MalformedResponse(what) => {
-            Row::new("upstream_protocol_error", Http::BAD_GATEWAY, Rpc::Unavailable, what).spent()
+            Row { detail: what, ..of_upstream(Failed::InvalidResponse).spent() }
         }
         Rejection::DeadlineExceeded => Row::new(
             "deadline_exceeded",
@@ -190,43 +183,58 @@ fn headers_too_large(detail: &str) -> Row<'_> {
     Row::new("headers_too_large", status, RpcCode::ResourceExhausted, detail).closing()
 }
 
-/// The last attempt had no response that could be passed on.
-fn of_attempt(outcome: Outcome) -> Row<'static> {
+/// The upstream failed the request. The code is the cause, in the word that the record and the log
+/// have for it too.
+fn of_upstream(cause: Failed) -> Row<'static> {
     use {RpcCode as Rpc, StatusCode as Http};
+    let word = cause.as_str();
     let (gateway, unavailable) = (Http::BAD_GATEWAY, Rpc::Unavailable);
-    match outcome {
-        Outcome::Timeout => Row::new(
-            "attempt_timeout",
+    match cause {
+        Failed::Dns => {
+            let detail = "the upstream's name cannot be resolved";
+            Row::new(word, Http::SERVICE_UNAVAILABLE, unavailable, detail).after(SECOND)
+        }
+        Failed::NoEndpoint => {
+            let detail = "no endpoint of the upstream is known";
+            Row::new(word, Http::SERVICE_UNAVAILABLE, unavailable, detail).after(SECOND)
+        }
+        Failed::AttemptTimeout | Failed::IdleTimeout | Failed::DeadlineExceeded => Row::new(
+            word,
             Http::GATEWAY_TIMEOUT,
             Rpc::DeadlineExceeded,
             "the upstream did not answer in time",
         ),
-        Outcome::ConnectTimeout => Row::new(
-            "connect_timeout",
+        Failed::ConnectTimeout => Row::new(
+            word,
             Http::GATEWAY_TIMEOUT,
             Rpc::DeadlineExceeded,
             "the upstream could not be reached in time",
         ),
-        Outcome::ConnectFailure | Outcome::TlsFailure => Row::new(
-            "upstream_unreachable",
-            gateway,
-            unavailable,
-            "the upstream could not be reached",
-        ),
-        Outcome::Reset | Outcome::RefusedStream => {
-            Row::new("upstream_reset", gateway, unavailable, "the upstream broke off")
+        Failed::ConnectRefused
+        | Failed::Unreachable
+        | Failed::ConnectFailed
+        | Failed::TlsExpired
+        | Failed::TlsNotYetValid
+        | Failed::TlsWrongName
+        | Failed::TlsUnknownAuthority
+        | Failed::TlsCertificate
+        | Failed::TlsFailed => {
+            Row::new(word, gateway, unavailable, "the upstream could not be reached")
         }
-        Outcome::Protocol => Row::new(
-            "upstream_protocol_error",
-            gateway,
-            unavailable,
-            "the upstream's answer was malformed",
-        ),
-        Outcome::Response(status) => {
-            let row = Row::new("upstream_error", gateway, unavailable, "the upstream failed");
+        Failed::RefusedStream | Failed::StaleConnection | Failed::Reset | Failed::Closed => {
+            Row::new(word, gateway, unavailable, "the upstream broke off")
+        }
+        Failed::InvalidResponse => {
+            Row::new(word, gateway, unavailable, "the upstream's answer was malformed")
+        }
+        Failed::AnswerUnreadable => {
+            Row::new(word, gateway, Rpc::Internal, "the upstream's answer cannot be read")
+        }
+        Failed::Answered(status) => {
+            let row = Row::new(word, gateway, unavailable, "the upstream failed");
             Row { rpc: self::Rpc::OfStatus(status), ..row }
         }
-        Outcome::Grpc(_) => Row::new("upstream_error", gateway, unavailable, "the upstream failed"),
+        Failed::Grpc(_) => Row::new(word, gateway, unavailable, "the upstream failed"),
     }
 }
 
@@ -268,5 +276,13 @@ fn of_policy(rejection: &policy::Rejection) -> Row<'_> {
         }
     };
     let row = Row::new(rejection.code(), status, rpc, rejection.detail());
-    Row { fallback, ..row.after(rejection.retry_after()) }
+    let row = Row { fallback, ..row.after(rejection.retry_after()) };
+    match rejection {
+        Of::CircuitOpen { .. } => row.by(Fault::Upstream),
+        Of::BulkheadFull { .. } => row.by(Fault::Gateway),
+        Of::Credentials(_)
+        | Of::RateLimited(_)
+        | Of::LimitStoreUnavailable
+        | Of::Idempotency(_) => row,
+    }
 }

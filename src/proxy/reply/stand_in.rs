@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 
+use crate::policy::failure;
 use crate::policy::fallback::{Answer, Cause, Values};
 use crate::policy::outcome::{Conditions, Outcome};
 use crate::proxy::dialect::Rendered;
@@ -21,8 +22,9 @@ use crate::runtime::snapshot::Route;
 pub fn of<'a>(ctx: &'a Context, rejection: &Rejection) -> Option<(&'a Answer, Cause)> {
     let route = ctx.route.as_ref()?;
     let answer = answer(ctx, route)?;
-    if let Rejection::Attempt(outcome @ (Outcome::Response(_) | Outcome::Grpc(_))) = rejection
-        && !replaces(ctx, route, *outcome)
+    if let Rejection::Upstream(failed @ (failure::Cause::Answered(_) | failure::Cause::Grpc(_))) =
+        rejection
+        && failed.outcome().is_some_and(|outcome| !replaces(ctx, route, outcome))
     {
         return None;
     }

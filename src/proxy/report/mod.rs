@@ -145,8 +145,8 @@ fn count(shared: &Shared, ctx: Option<&Context>, summary: &Summary<'_>) {
         | Ending::Failed { .. }
         | Ending::Replayed { .. }
         | Ending::Unforwarded
-        | Ending::Refused { .. }
-        | Ending::BrokeOff { .. }
+        | Ending::Refused(_)
+        | Ending::BrokeOff(_)
         | Ending::ClientGone { .. } => {}
     }
     let Some(ctx) = ctx else { return };

@@ -203,9 +203,7 @@ fn captured(ctx: &Context, summary: &Summary<'_>) -> Captured {
 fn error_message<'a>(summary: &Summary<'a>) -> Cow<'a, str> {
     match summary.ending {
         Ending::ClientGone { .. } => return "the client went away".into(),
-        Ending::Refused { refusal, .. } | Ending::BrokeOff { refusal, .. } => {
-            return refusal.detail.into();
-        }
+        Ending::Refused(refusal) | Ending::BrokeOff(refusal) => return refusal.detail.into(),
         Ending::Cut { why, .. } => return why.phrase().into(),
         Ending::Answered
         | Ending::Failed { .. }

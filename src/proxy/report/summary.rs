@@ -6,7 +6,6 @@ use std::time::{Duration, SystemTime};
 use http::header::HOST;
 
 use crate::policy::failure::Cause;
-use crate::policy::fallback;
 use crate::proxy::exchange::context::{Asked, Context};
 use crate::proxy::exchange::end::{Delivery, Response};
 use crate::proxy::rejection::{Rejection, row};
@@ -94,12 +93,10 @@ pub fn ending(ctx: &Context, status: u16) -> Ending<'_> {
             Ending::Cut { why: *why, response: interrupted(response), midway: *midway }
         }
         (Response::Refusal(rejection), Delivery::Whole | Delivery::BrokenOff(_)) => {
-            let (refusal, upstream) = told(ctx, rejection);
-            Ending::Refused { refusal, upstream }
+            Ending::Refused(refusal(rejection))
         }
         (Response::Upstream { .. }, Delivery::BrokenOff(rejection)) => {
-            let (refusal, upstream) = told(ctx, rejection);
-            Ending::BrokeOff { refusal, upstream }
+            Ending::BrokeOff(refusal(rejection))
         }
         (Response::Replay { failed }, Delivery::Whole | Delivery::BrokenOff(_)) => {
             Ending::Replayed { failed: *failed || !(100..400).contains(&status) }
@@ -160,16 +157,11 @@ fn interrupted(response: &Response) -> ending::Response<'_> {
         Response::Upstream { .. } => ending::Response::Upstream,
         Response::Replay { .. } => ending::Response::Replay,
         Response::Unforwarded => ending::Response::Unforwarded,
-        Response::Refusal(rejection) => {
-            let row = row::of(rejection);
-            ending::Response::Refusal(Refusal { code: row.code, detail: row.detail })
-        }
+        Response::Refusal(rejection) => ending::Response::Refusal(refusal(rejection)),
     }
 }
 
-/// A refusal, and why the upstream failed, if that is what the client is told of.
-fn told<'a>(ctx: &Context, rejection: &'a Rejection) -> (Refusal<'a>, Option<Cause>) {
+fn refusal(rejection: &Rejection) -> Refusal<'_> {
     let row = row::of(rejection);
-    let is_spent = row.fallback == Some(fallback::Cause::AttemptsSpent);
-    (Refusal { code: row.code, detail: row.detail }, ctx.verdict.cause.filter(|_| is_spent))
+    Refusal { code: row.code, fault: row.fault, detail: row.detail }
 }

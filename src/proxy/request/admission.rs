@@ -210,10 +210,7 @@ async fn count(
 
 fn find_endpoint(ctx: &mut Context, route: &Route) -> Result<(), Rejection> {
     match route.upstream().is_some_and(|target| target.upstream.endpoints().is_empty()) {
-        true => {
-            attempt::conclude::without_endpoint(ctx);
-            Err(Rejection::NoEndpoint)
-        }
+        true => Err(attempt::conclude::without_endpoint(ctx)),
         false => Ok(()),
     }
 }

@@ -13,6 +13,7 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use crate::coding::Encoding;
+use crate::policy::failure::Cause;
 use crate::policy::outcome::Outcome;
 use crate::policy::retry::Pushback;
 use crate::proxy::dialect::Protocol;
@@ -220,8 +221,10 @@ pub fn judge(
     if attempt::divert::after(session, ctx, outcome, now) {
         return Err(Error::new_up(RETRY));
     }
-    if reply::stand_in::answer(ctx, route).is_some() {
-        ctx.end.refuse(Rejection::Attempt(outcome));
+    if let Some(cause) = Cause::of_answer(outcome)
+        && reply::stand_in::answer(ctx, route).is_some()
+    {
+        ctx.end.refuse(Rejection::Upstream(cause));
         return Err(Error::new_up(REJECTED));
     }
     Ok(())

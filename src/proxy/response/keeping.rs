@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use pingora_http::ResponseHeader;
 
+use crate::policy::failure::Cause;
 use crate::policy::idempotency::Answer;
 use crate::policy::outcome::Outcome;
 use crate::proxy::dialect::Rendered;
@@ -136,8 +137,9 @@ pub async fn settle(ctx: &mut Context, rejection: &Rejection, rendered: &Rendere
     let within = grace(ctx);
     if !lease.traces.exist() {
         lease.release(within).await;
-    } else if let Rejection::Attempt(Outcome::Response(_) | Outcome::Grpc(_))
-    | Rejection::AnswerUnreadable = rejection
+    } else if let Rejection::Upstream(
+        Cause::Answered(_) | Cause::Grpc(_) | Cause::AnswerUnreadable,
+    ) = rejection
     {
         lease.keep(rendered.to_answer(), within).await.ok();
     }

@@ -15,6 +15,7 @@ use pingora_proxy::Session;
 
 use crate::coding::Encoding;
 use crate::config::rpc_code::RpcCode;
+use crate::policy::failure::Cause;
 use crate::proxy::dialect::{Protocol, Rendered};
 use crate::proxy::exchange::call::{Answer, Call, Way};
 use crate::proxy::exchange::context::{Context, Translation};
@@ -170,7 +171,7 @@ fn complain(ctx: &Context, why: &str) {
 
 fn too_large(ctx: &mut Context) -> Box<Error> {
     complain(ctx, "it is larger than max_message");
-    ctx.end.refuse(Rejection::AnswerUnreadable);
+    ctx.end.refuse(Rejection::Upstream(Cause::AnswerUnreadable));
     Error::new_up(REJECTED)
 }
 

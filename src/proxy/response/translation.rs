@@ -11,7 +11,7 @@ use pingora_proxy::Session;
 use crate::coding::Encoding;
 use crate::config::error_codes::ErrorCodes;
 use crate::config::rpc_code::RpcCode;
-use crate::policy::outcome::Outcome;
+use crate::policy::failure::Cause;
 use crate::proxy::dialect::{Protocol, Reader, Rendered, Said};
 use crate::proxy::exchange::context::{Context, Translation};
 use crate::proxy::exchange::signal::REJECTED;
@@ -48,7 +48,7 @@ pub fn begin_translation(
     let empty = response.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0");
     let orders = ctx.connection.as_ref().and_then(|connection| connection.orders.as_ref());
     if empty || (ctx.protocol == Protocol::Grpc && orders.is_none()) {
-        ctx.end.refuse(Rejection::Attempt(Outcome::Response(status)));
+        ctx.end.refuse(Rejection::Upstream(Cause::Answered(status)));
         return Err(Error::new_up(REJECTED));
     }
     let translation = collected(response);

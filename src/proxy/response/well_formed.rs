@@ -10,7 +10,7 @@ use pingora_core::{Error, ErrorType, ImmutStr, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
-use crate::policy::outcome::Outcome;
+use crate::policy::failure::Cause;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::rejection::Rejection;
 use crate::proxy::request;
@@ -87,7 +87,7 @@ fn malformed(why: &'static str) -> Result<()> {
 /// Tells the client what was wrong with the response, if the request ends because of it.
 pub fn explain(ctx: &mut Context, flaw: Option<&'static str>) {
     if let Some(why) = flaw
-        && let Some(Rejection::Attempt(Outcome::Protocol)) = ctx.end.rejection()
+        && let Some(Rejection::Upstream(Cause::InvalidResponse)) = ctx.end.rejection()
     {
         ctx.end.refuse(Rejection::MalformedResponse(why));
     }
