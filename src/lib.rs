@@ -44,7 +44,7 @@
 //! | [`idempotency`] | the keys that requests hold, in the record's database | `policy`, `record` |
 //! | [`upstream`] | endpoints, whose turn it is, names resolved in the background | `config`, `policy`, `routing`, `time`, `units` |
 //! | [`config`] | what the operator wrote: types, loading, validation | `policy`, `record`, `routing`, `time`, `transcode`, `units`, `upstream` |
-//! | [`observe`] | metrics, traces, the process's log | `config`, `policy`, `record`, `routing`, `time`, `units`, `upstream` |
+//! | [`observe`] | metrics, traces, the process's log | `config`, `policy`, `record`, `routing`, `summary`, `time`, `units`, `upstream` |
 //! | [`limits`] | rate limits that replicas share, in Redis | `observe`, `policy`, `time`, `units` |
 //! | [`runtime`] | the configuration compiled; reload, drain, status; assembly | `admin`, `config`, `idempotency`, `limits`, `observe`, `policy`, `proxy`, `record`, `routing`, `time`, `transcode`, `units`, `upstream` |
 //! | [`proxy`] | the request path on Pingora | `coding`, `config`, `idempotency`, `observe`, `policy`, `record`, `routing`, `runtime`, `summary`, `time`, `transcode`, `units`, `upstream` |

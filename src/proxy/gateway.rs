@@ -100,6 +100,7 @@ impl ProxyHttp for Gateway {
     ) -> Result<()> {
         if let (Some(route), Some(endpoint)) = (&ctx.route, &ctx.attempt.endpoint) {
             request::headers::prepare_request(request, ctx, route, endpoint);
+            attempt::next::connected(ctx, Clock::now());
             response::keeping::sending(ctx);
         }
         Ok(())

@@ -13,7 +13,9 @@
 //!
 //! Both borrow from the request: what no record, span or log asks for is never copied.
 
+pub mod attempt;
 pub mod ending;
+pub mod words;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -22,6 +24,7 @@ use std::time::{Duration, SystemTime};
 use http::Method;
 use uuid::Uuid;
 
+use self::attempt::{Failure, Past, Times};
 use self::ending::Ending;
 
 /// What is known of a request before it is answered, and does not change any more.
@@ -78,6 +81,12 @@ pub struct Summary<'a> {
     pub attempts: u32,
     /// Why a failed attempt was not tried again.
     pub no_retry: Option<&'static str>,
+    /// How the upstream failed the request, or its last attempt. Also of a request that a fallback
+    /// saved.
+    pub failure: Option<&'a Failure>,
+    /// The attempts before the last.
+    pub past: &'a [Past],
+    pub times: Times,
     /// What the upstream says of its error of RPC; only where the record wants it.
     pub error: Option<&'a str>,
     pub duration: Duration,

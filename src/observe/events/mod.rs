@@ -6,8 +6,6 @@
 mod line;
 mod spells;
 
-use std::borrow::Cow;
-use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -17,7 +15,7 @@ use http::HeaderValue;
 
 use self::spells::Spells;
 use crate::policy::breaker::Change;
-use crate::policy::failure::Cause;
+use crate::summary::attempt::Failure;
 use crate::time::Clock;
 
 /// The most events that wait for the thread.
@@ -27,26 +25,13 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// A request that an upstream failed.
 #[derive(Debug)]
-pub struct Failure {
-    pub upstream: Arc<str>,
-    pub cause: Cause,
-    /// The endpoint of the last attempt.
-    pub endpoint: Option<Arc<str>>,
-    pub words: Words,
+pub struct FailedRequest {
+    pub failure: Arc<Failure>,
     pub route: Arc<str>,
     pub request_id: HeaderValue,
     pub attempts: u32,
     /// Why there was no further attempt.
     pub no_retry: Option<&'static str>,
-}
-
-/// An error's description, not formatted yet.
-#[derive(Debug)]
-pub enum Words {
-    None,
-    Text(Cow<'static, str>),
-    Shared(Arc<str>),
-    Error(Box<dyn Error + Send + Sync>),
 }
 
 /// A change of a circuit's state that no operator ordered.
@@ -59,7 +44,7 @@ pub struct CircuitChange {
 }
 
 enum Event {
-    Failure(Box<Failure>),
+    Failure(Box<FailedRequest>),
     Circuit(CircuitChange),
     /// Its sender is dropped once all earlier events are written.
     Flush(#[allow(dead_code, reason = "dropping it is the answer")] SyncSender<()>),
@@ -90,8 +75,8 @@ impl EventLog {
     }
 
     /// Logs a failed request. Never waits.
-    pub fn failed(&self, failure: Box<Failure>) {
-        self.submit(Event::Failure(failure));
+    pub fn failed(&self, request: Box<FailedRequest>) {
+        self.submit(Event::Failure(request));
     }
 
     /// Logs a change of a circuit. Never waits.
@@ -149,10 +134,10 @@ impl Writer {
         }
     }
 
-    fn failed(&mut self, failure: &Failure) {
-        let key = (failure.upstream.clone(), failure.cause.as_str());
-        if self.spells.admit(key, Clock::now()) {
-            line::failure(failure);
+    fn failed(&mut self, request: &FailedRequest) {
+        let Failure { upstream, cause, .. } = &*request.failure;
+        if self.spells.admit((upstream.clone(), cause.as_str()), Clock::now()) {
+            line::failure(request);
         }
     }
 }

@@ -4,7 +4,9 @@
 //! metrics and circuit breakers are told. [`super::retry::retry`] decides for all three phases
 //! whether there is another attempt.
 
-use crate::observe::events::{CircuitChange, Failure, Words};
+use std::sync::Arc;
+
+use crate::observe::events::CircuitChange;
 use crate::policy::breaker::{Count, Permit};
 use crate::policy::failure::Cause;
 use crate::policy::outcome::Outcome;
@@ -13,6 +15,8 @@ use crate::proxy::rejection::Rejection;
 use crate::proxy::{attempt, response};
 use crate::runtime::snapshot::Route;
 use crate::runtime::status::circuits::Scope;
+use crate::summary::attempt::Failure;
+use crate::summary::words::Words;
 use crate::time::Moment;
 
 /// Tells metrics, and the breakers that count attempts, how this attempt ended. Later calls for the
@@ -22,6 +26,7 @@ pub fn conclude(ctx: &mut Context, outcome: Outcome, now: Moment) {
         return;
     }
     ctx.attempt.concluded = Some((outcome, now));
+    timed(ctx, now);
     ctx.verdict.last_outcome = Some(outcome);
     response::keeping::attempted(ctx, outcome);
     let Some(route) = ctx.route.clone() else { return };
@@ -29,6 +34,16 @@ pub fn conclude(ctx: &mut Context, outcome: Outcome, now: Moment) {
         upstream.metrics.attempted(outcome.as_str());
     }
     record(ctx, &route, Count::Attempts, outcome, now);
+}
+
+/// The attempt has ended without a response's head: that is where its time went.
+fn timed(ctx: &mut Context, now: Moment) {
+    let (attempt, times) = (&ctx.attempt, &mut ctx.times);
+    match (attempt.connected, attempt.head_at) {
+        (_, Some(_)) => {}
+        (Some(connected), None) => times.first_byte += now.since(connected),
+        (None, None) => times.connect += now.since(attempt.started),
+    }
 }
 
 /// The upstream's response is complete. Called before its last byte goes to the client, so that the
@@ -76,23 +91,19 @@ fn record(ctx: &mut Context, route: &Route, count: Count, outcome: Outcome, now:
     }
 }
 
-/// The upstream has failed the request: records the cause, and logs it.
-pub fn give_up(ctx: &mut Context, cause: Cause, words: Words) {
-    ctx.verdict.cause = Some(cause);
-    let (Some(route), Some(target)) = (&ctx.route, ctx.upstream()) else { return };
-    ctx.snapshot.events.failed(Box::new(Failure {
-        upstream: target.upstream.name.clone(),
-        cause,
-        endpoint: ctx.attempt.endpoint.as_ref().map(|endpoint| endpoint.label.clone()),
-        words,
-        route: route.name.clone(),
-        request_id: ctx.request_id.clone(),
-        attempts: ctx.attempts,
-        no_retry: ctx.verdict.retry_stopped,
-    }));
+/// How the upstream has failed the attempt under way.
+pub fn failure(ctx: &Context, cause: Cause, words: Words) -> Option<Arc<Failure>> {
+    let upstream = ctx.upstream()?.upstream.name.clone();
+    let endpoint = ctx.attempt.endpoint.as_ref().map(|endpoint| endpoint.label.clone());
+    Some(Arc::new(Failure { cause, words, upstream, endpoint }))
 }
 
-/// There is no endpoint to send the request to: logs why. Returns the refusal.
+/// The upstream has failed the request.
+pub fn give_up(ctx: &mut Context, cause: Cause, words: Words) {
+    ctx.verdict.failure = failure(ctx, cause, words);
+}
+
+/// There is no endpoint to send the request to. Returns the refusal.
 pub fn without_endpoint(ctx: &mut Context) -> Rejection {
     let error = ctx.upstream().and_then(|target| target.upstream.lookups().error());
     let (cause, words) = match error {

@@ -51,6 +51,9 @@ fn begin(ctx: &mut Context, cause: Cause, now: Moment) -> bool {
     else {
         return false;
     };
+    // Told now: of another upstream's failure, the request may tell later.
+    report::log_failure(ctx);
+    ctx.attempt.failure = ctx.verdict.failure.take();
     // Ends the span of the attempt at the route's own upstream, before the target changes.
     report::spans::end_attempt(ctx, now);
     ctx.admission.route_permit = None;

@@ -9,12 +9,12 @@ use std::time::Duration;
 use pingora_core::{Error, ErrorSource, ErrorType, ImmutStr};
 use pingora_proxy::Session;
 
-use crate::observe::events::Words;
 use crate::policy::failure::Cause;
 use crate::policy::outcome::Outcome;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::exchange::signal::UNREADABLE;
 use crate::proxy::rejection::Rejection;
+use crate::summary::words::Words;
 use crate::time::Moment;
 
 /// Pingora's timers count whole milliseconds, and can end a wait up to one millisecond early.

@@ -5,30 +5,34 @@ use pingora_proxy::Session;
 
 use crate::policy::failure::Cause;
 use crate::proxy::attempt;
-use crate::proxy::attempt::conclude::{conclude, conclude_request, give_up};
+use crate::proxy::attempt::conclude::{conclude, conclude_request};
 use crate::proxy::attempt::ended::Ended;
 use crate::proxy::attempt::retry::retry;
 use crate::proxy::exchange::context::Context;
 use crate::time::Clock;
 
 /// Records how an attempt without a response ended. Returns true if there is another attempt;
-/// otherwise the description of `error` goes to the log.
+/// otherwise the request has failed, as `error` describes.
 pub fn failed(session: &mut Session, ctx: &mut Context, ended: Ended, error: &mut Error) -> bool {
     let now = Clock::now();
     if let Some(outcome) = ended.outcome() {
         conclude(ctx, outcome, now);
     }
+    let failure = ended
+        .cause()
+        .and_then(|cause| attempt::conclude::failure(ctx, cause, attempt::ended::words(error)));
     let of_upstream = ended.outcome().filter(|_| ended != Ended::Upstream(Cause::DeadlineExceeded));
     if let Some(outcome) = of_upstream
         && retry(session, ctx, outcome, None, now)
     {
+        ctx.attempt.failure = failure;
         return true;
     }
     if let Some(outcome) = ended.outcome() {
         conclude_request(ctx, outcome, now);
     }
-    if let Some(cause) = ended.cause() {
-        give_up(ctx, cause, attempt::ended::words(error));
+    if failure.is_some() {
+        ctx.verdict.failure = failure;
     }
     if let Some(outcome) = of_upstream
         && attempt::divert::after(session, ctx, outcome, now)

@@ -6,13 +6,14 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, Result};
 use pingora_proxy::Session;
 
-use crate::observe::events::Words;
 use crate::observe::trace::context::SpanId;
 use crate::proxy::attempt::peer::Phase;
 use crate::proxy::exchange::context::{Attempt, Context, earlier};
 use crate::proxy::exchange::signal::REJECTED;
 use crate::proxy::{attempt, report};
-use crate::time::Clock;
+use crate::summary::attempt::Past;
+use crate::summary::words::Words;
+use crate::time::{Clock, Moment};
 
 /// Waits if this is a retry, chooses an endpoint, and starts the attempt's clock.
 ///
@@ -24,7 +25,7 @@ pub async fn next_peer(session: &mut Session, ctx: &mut Context) -> Result<Box<H
         report::spans::end_attempt(ctx, Clock::now());
     }
     if let Some(wait) = ctx.backoff.take()
-        && let Err(error) = Box::pin(back_off(session, ctx, wait)).await
+        && let Err(error) = Box::pin(timed_back_off(session, ctx, wait)).await
     {
         let ended = attempt::ended::classify(&error, session, ctx, Clock::now());
         if let Some(cause) = ended.cause() {
@@ -50,6 +51,10 @@ pub async fn next_peer(session: &mut Session, ctx: &mut Context) -> Result<Box<H
     };
     let now = Clock::now();
     let attempt = *route.config.timeout.attempt;
+    match ctx.attempts {
+        0 => ctx.times.queue = now.since(ctx.started),
+        _ => pass(ctx),
+    }
     ctx.attempts += 1;
     ctx.verdict.last_outcome = None;
     ctx.sent = None;
@@ -78,6 +83,33 @@ pub async fn next_peer(session: &mut Session, ctx: &mut Context) -> Result<Box<H
         Phase::Uploading
     };
     Ok(attempt::peer::of(&endpoint, target, &route.config.timeout, left, phase))
+}
+
+/// The attempt under way has a connection, and its request is sent now.
+pub fn connected(ctx: &mut Context, now: Moment) {
+    ctx.attempt.connected = Some(now);
+    ctx.times.connect += now.since(ctx.attempt.started);
+}
+
+/// Notes the attempt that another follows.
+fn pass(ctx: &mut Context) {
+    let attempt = &mut ctx.attempt;
+    let Some(endpoint) = &attempt.endpoint else { return };
+    let ended = attempt.concluded.map_or(attempt.started, |(_, ended)| ended);
+    ctx.past.push(Past {
+        endpoint: endpoint.label.clone(),
+        after: attempt.started.since(ctx.started),
+        duration: ended.since(attempt.started),
+        status: attempt.upstream_status,
+        failure: attempt.failure.take(),
+    });
+}
+
+async fn timed_back_off(session: &mut Session, ctx: &mut Context, wait: Duration) -> Result<()> {
+    let begun = Clock::now();
+    let waited = back_off(session, ctx, wait).await;
+    ctx.times.backoff += Clock::now().since(begun);
+    waited
 }
 
 /// Waits before a retry, but stops if the client disconnects or the deadline passes.

@@ -5,13 +5,16 @@ use std::time::Duration;
 use pingora_proxy::Session;
 
 use crate::policy::breaker::{Breaker, Count};
+use crate::policy::failure::Cause;
 use crate::policy::outcome::Outcome;
 use crate::policy::retry;
 use crate::policy::retry::{Decision, Pushback, pushback};
+use crate::proxy::attempt::conclude::failure;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::exchange::sent::is_answered;
 use crate::proxy::response;
 use crate::runtime::snapshot::Route;
+use crate::summary::words::Words;
 use crate::time::Moment;
 
 /// The one decision on another attempt. It takes into account what the upstream's response, if
@@ -77,6 +80,7 @@ pub fn reconnect(session: &Session, ctx: &mut Context, refused: bool, now: Momen
         return false;
     }
     ctx.reconnected = true;
+    ctx.attempt.failure = failure(ctx, Cause::StaleConnection, Words::None);
     ctx.backoff = Some(Duration::ZERO);
     true
 }

@@ -17,7 +17,6 @@ use crate::observe::trace::context::{SpanId, TraceId};
 use crate::observe::trace::{Trace, span};
 use crate::policy::Admission;
 use crate::policy::auth::Identity;
-use crate::policy::failure::Cause;
 use crate::policy::outcome::Outcome;
 use crate::policy::rate_limit::Standing;
 use crate::policy::retry::Stake;
@@ -33,6 +32,7 @@ use crate::proxy::response::rpc_end::RpcEnd;
 use crate::record::{Bounded, Commit, Expected, Findings, Tap};
 use crate::runtime::lifecycle::InFlight;
 use crate::runtime::snapshot::{Route, Snapshot, UpstreamTarget};
+use crate::summary::attempt::{Failure, Past, Times};
 use crate::time::Moment;
 use crate::upstream::Endpoint;
 
@@ -80,8 +80,11 @@ pub struct Context {
     pub attempt: Attempt,
     /// The endpoints of the attempts before it, in their order; allocates nothing without a retry.
     pub tried: Vec<SocketAddr>,
+    /// What became of them; empty without a retry as well.
+    pub past: Vec<Past>,
     /// Attempts begun so far.
     pub attempts: u32,
+    pub times: Times,
     /// Wait before the next attempt; set when a retry has been granted.
     pub backoff: Option<std::time::Duration>,
     /// A connection that was already closed has been replaced once.
@@ -111,6 +114,12 @@ pub struct Attempt {
     pub endpoint: Option<Arc<Endpoint>>,
     /// When this attempt must have been answered in full.
     pub deadline: Option<Moment>,
+    /// When it had a connection.
+    pub connected: Option<Moment>,
+    /// When its response's head was there.
+    pub head_at: Option<Moment>,
+    /// How the upstream failed it.
+    pub failure: Option<Arc<Failure>>,
     /// Its outcome, and since when it is known; the breaker has been told then.
     pub concluded: Option<(Outcome, Moment)>,
     /// Its own span, until that has been noted.
@@ -172,8 +181,8 @@ impl Translation {
 pub struct Verdict {
     /// The outcome of the last attempt that has one.
     pub last_outcome: Option<Outcome>,
-    /// Why the upstream failed the request, once that is settled.
-    pub cause: Option<Cause>,
+    /// How the upstream failed the request, once that is settled.
+    pub failure: Option<Arc<Failure>>,
     /// Why a failed attempt was not tried again.
     pub retry_stopped: Option<&'static str>,
 }
@@ -228,7 +237,9 @@ impl Context {
             deadline: None,
             attempt: Attempt::default(),
             tried: Vec::new(),
+            past: Vec::new(),
             attempts: 0,
+            times: Times::default(),
             backoff: None,
             reconnected: false,
             verdict: Verdict::default(),

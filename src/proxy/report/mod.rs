@@ -20,6 +20,7 @@ use std::time::Duration;
 use pingora_proxy::Session;
 
 use self::summary::Sent;
+use crate::observe::events::FailedRequest;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::{attempt, exchange, response};
 use crate::runtime::shared::Shared;
@@ -133,6 +134,19 @@ fn tell(shared: &Shared, ctx: &mut Context, sent: Sent, now: Moment) {
         spans::finish(&shared.tracer, ctx, &summary, attempts);
     }
     count(shared, Some(ctx), &summary);
+    log_failure(ctx);
+}
+
+/// Logs how the upstream failed the request, if it did. Never waits.
+pub fn log_failure(ctx: &Context) {
+    let (Some(failure), Some(route)) = (&ctx.verdict.failure, &ctx.route) else { return };
+    ctx.snapshot.events.failed(Box::new(FailedRequest {
+        failure: failure.clone(),
+        route: route.name.clone(),
+        request_id: ctx.request_id.clone(),
+        attempts: ctx.attempts,
+        no_retry: ctx.verdict.retry_stopped,
+    }));
 }
 
 /// Counts a request, or a connection on which none began.

@@ -9,6 +9,7 @@ use crate::policy::failure::Cause;
 use crate::proxy::exchange::context::{Asked, Context};
 use crate::proxy::exchange::end::{Delivery, Response};
 use crate::proxy::rejection::{Rejection, row};
+use crate::summary::attempt::Times;
 use crate::summary::ending::{self, Cut, Ending, NoRequest, Refusal};
 use crate::summary::{Head, Opening, Summary};
 use crate::time::Moment;
@@ -69,6 +70,12 @@ pub fn summary<'a>(ctx: &'a Context, ending: Ending<'a>, sent: Sent, now: Moment
         upstream_status: ctx.attempt.upstream_status,
         attempts: ctx.attempts,
         no_retry: ctx.verdict.retry_stopped,
+        failure: ctx.verdict.failure.as_deref(),
+        past: &ctx.past,
+        times: Times {
+            body: ctx.attempt.head_at.map_or(Duration::ZERO, |head| now.since(head)),
+            ..ctx.times
+        },
         error: ctx.row.error.as_deref(),
         duration: now.since(ctx.started),
         upstream_duration: ctx.attempt.upstream_duration,
@@ -109,7 +116,8 @@ pub fn ending(ctx: &Context, status: u16) -> Ending<'_> {
         }
         (Response::Upstream { .. }, Delivery::Whole) => {
             let answered = ctx.attempt.answered.and_then(Cause::of_answer);
-            Ending::Failed { cause: ctx.verdict.cause.or(answered) }
+            let failed = ctx.verdict.failure.as_ref().map(|failure| failure.cause);
+            Ending::Failed { cause: failed.or(answered) }
         }
     }
 }
@@ -143,6 +151,9 @@ pub fn no_request<'a>(
         upstream_status: None,
         attempts: 0,
         no_retry: None,
+        failure: None,
+        past: &[],
+        times: Times::default(),
         error: None,
         duration: took,
         upstream_duration: None,

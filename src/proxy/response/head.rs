@@ -24,6 +24,7 @@ use crate::proxy::response::grpc::{GRPC_STATUS, content_type, failure_in, grpc_m
 use crate::proxy::response::rpc_end::{Failure, RpcEnd};
 use crate::proxy::{attempt, exchange, reply, report, response};
 use crate::runtime::snapshot::Route;
+use crate::summary::words::Words;
 use crate::time::{Clock, Moment};
 
 const JSON: &[u8] = b"application/json";
@@ -44,6 +45,8 @@ pub fn on_head(
     head.set_version(Version::HTTP_11);
     let status = head.status.as_u16();
     let took = now.since(ctx.attempt.started);
+    ctx.attempt.head_at = Some(now);
+    ctx.times.first_byte += now.since(ctx.attempt.connected.unwrap_or(ctx.attempt.started));
     ctx.attempt.upstream_status = Some(status);
     ctx.attempt.upstream_duration = Some(took);
     if let Some(upstream) = ctx.upstream() {
@@ -211,6 +214,8 @@ pub fn judge(
     let unix_now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let asked = Pushback::of_answer(outcome, &head.headers, unix_now);
     if attempt::retry::retry(session, ctx, outcome, asked, now) {
+        let cause = Cause::of_answer(outcome);
+        ctx.attempt.failure = cause.and_then(|c| attempt::conclude::failure(ctx, c, Words::None));
         return Err(Error::new_up(RETRY));
     }
     attempt::conclude::conclude_request(ctx, outcome, now);

@@ -1,0 +1,43 @@
+//! Attempts at a request: how they failed, and what took the time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::policy::failure::Cause;
+use crate::summary::words::Words;
+
+/// What took a request's time, over all of its attempts. What is not in here is waiting for the
+/// client, or for what the response's head was withheld for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Times {
+    /// From the head to the first attempt: stores that were asked, a body that had to be read.
+    pub queue: Duration,
+    /// Waiting for connections, new or pooled, TLS included.
+    pub connect: Duration,
+    /// From there to the heads of responses, or to the ends of attempts without one.
+    pub first_byte: Duration,
+    /// From the last response's head to its end.
+    pub body: Duration,
+    /// Waiting between attempts.
+    pub backoff: Duration,
+}
+
+/// How an upstream failed an attempt.
+#[derive(Debug)]
+pub struct Failure {
+    pub cause: Cause,
+    pub words: Words,
+    pub upstream: Arc<str>,
+    pub endpoint: Option<Arc<str>>,
+}
+
+/// An attempt that was followed by another.
+#[derive(Debug)]
+pub struct Past {
+    pub endpoint: Arc<str>,
+    /// From the request's head to the attempt's start.
+    pub after: Duration,
+    pub duration: Duration,
+    pub status: Option<u16>,
+    pub failure: Option<Arc<Failure>>,
+}

@@ -1,0 +1,75 @@
+//! What an error said, in its own words.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::sync::Arc;
+
+use crate::policy::failure::Cause;
+
+/// Longest error text in characters: part of it may come from the peer.
+const MAX_WORDS: usize = 300;
+
+/// An error's description, not formatted yet.
+#[derive(Debug, Default)]
+pub enum Words {
+    #[default]
+    None,
+    Text(Cow<'static, str>),
+    Shared(Arc<str>),
+    Error(Box<dyn Error + Send + Sync>),
+}
+
+impl Words {
+    /// What the error says besides `cause`: one line of bounded length, without control characters.
+    pub fn of(&self, cause: Cause) -> Option<String> {
+        let said = match (cause, self) {
+            (Cause::Answered(status), _) => return Some(format!("status {status}")),
+            (Cause::Grpc(code), _) => return Some(format!("grpc-status {code}")),
+            // The system's error message would repeat the cause.
+            (Cause::ConnectRefused, _) | (_, Words::None) => return None,
+            (_, Words::Text(text)) => text.to_string(),
+            (_, Words::Shared(text)) => text.to_string(),
+            (_, Words::Error(error)) => innermost(&**error).to_string(),
+        };
+        let said = plain(without_chain(&said));
+        (!said.is_empty()).then_some(said)
+    }
+}
+
+fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error
+}
+
+/// Pingora reports a TLS error in one text with its whole context; the error itself comes last.
+fn without_chain(text: &str) -> &str {
+    let text = text.rsplit_once(", SNI: ").map_or(text, |(before, _)| before);
+    text.rsplit_once(" cause: ").map_or(text, |(_, last)| last).trim()
+}
+
+/// One line of bounded length, without control characters.
+fn plain(text: &str) -> String {
+    text.chars().take(MAX_WORDS).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_chain_the_last_error_is_told() {
+        let chain = "TLS connect() failed:  TLSHandshakeFailure context: tls connect error cause: \
+                     invalid peer certificate: UnknownIssuer, SNI: one.test";
+        assert_eq!(without_chain(chain), "invalid peer certificate: UnknownIssuer");
+    }
+
+    #[test]
+    fn words_from_outside_stay_one_short_line() {
+        let words = Words::Text(format!("a\nb\u{1b}[31m{}", "c".repeat(1000)).into());
+        let said = words.of(Cause::TlsFailed).expect("words");
+        assert!(said.starts_with("a b [31mc") && said.len() == MAX_WORDS, "{said}");
+    }
+}
