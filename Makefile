@@ -2,6 +2,9 @@
 # one profile with the same flags, so that no target rebuilds what another has built. Only the crates to
 # which the tests add features, and what depends on them, are built twice: with them and without.
 
+# Tests wait more than they compute: two for each core. RUST_TEST_THREADS=1 make test says otherwise.
+TEST_THREADS = $(or $(RUST_TEST_THREADS),$(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN)))
+
 export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
@@ -19,7 +22,7 @@ demo: ## the gateway, an upstream and a few calls; DEMO_ONCE=1 ends after them
 
 test: ## set-up, then every test
 	@scripts/setup.sh --tests
-	cargo test --locked
+	RUST_TEST_THREADS=$(TEST_THREADS) cargo test --locked
 
 interop: ## set-up, then clients that are not ours; see interop/README.md
 	@scripts/setup.sh --interop
