@@ -128,12 +128,6 @@ pub struct Edits {
     pub remove: Vec<Header>,
 }
 
-impl Edits {
-    pub fn is_empty(&self) -> bool {
-        self.set.0.is_empty() && self.add.0.is_empty() && self.remove.is_empty()
-    }
-}
-
 /// Header fields with their values.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Fields(pub Vec<(HeaderName, Value)>);

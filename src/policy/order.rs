@@ -76,7 +76,7 @@ pub const CALL: [OfCall; 7] = [
 ];
 
 impl OfCaller {
-    /// The step's name, as metrics and documentation have it.
+    /// The step's name, as `docs/architecture.md` has it.
     pub const fn name(self) -> &'static str {
         match self {
             OfCaller::FloodGuard => "flood_guard",
@@ -90,7 +90,7 @@ impl OfCaller {
 }
 
 impl OfCall {
-    /// The step's name, as metrics and documentation have it.
+    /// The step's name, as `docs/architecture.md` has it.
     pub const fn name(self) -> &'static str {
         match self {
             OfCall::RouteCircuit => "route_circuit",

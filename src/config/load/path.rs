@@ -45,11 +45,6 @@ impl KeyPath {
         &self.0
     }
 
-    /// Whether this path is `ancestor` or is below it.
-    pub fn starts_with(&self, ancestor: &KeyPath) -> bool {
-        self.0.starts_with(&ancestor.0)
-    }
-
     /// The path of the mapping or list that contains this one; `None` at the root.
     pub fn parent(&self) -> Option<KeyPath> {
         let (_, above) = self.0.split_last()?;
@@ -188,10 +183,9 @@ mod tests {
     }
 
     #[test]
-    fn a_path_lies_below_its_ancestors_only() {
-        let path = KeyPath::from("routes.users.retry");
-        assert!(path.starts_with(&KeyPath::from("routes.users")));
-        assert!(!path.starts_with(&KeyPath::from("routes.user")));
-        assert_eq!(path.parent(), Some(KeyPath::from("routes.users")));
+    fn the_parent_of_a_path_is_one_step_shorter() {
+        let path = KeyPath::from("routes.users");
+        assert_eq!(path.parent(), Some(KeyPath::from("routes")));
+        assert_eq!(KeyPath::root().parent(), None);
     }
 }

@@ -1,7 +1,7 @@
-//! Why a client was refused: a code and a sentence for the client, a reason for the operator.
+//! Why a client was refused, with a code and a sentence for the client.
 //!
-//! The client's part must not help an attacker: which check failed on an unproven credential is
-//! only in the metric's label. The request path chooses the status.
+//! These must not help an attacker: they do not say which check failed on an unproven credential.
+//! The request path chooses the status.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,26 +69,6 @@ impl Denial {
     /// One sentence for the client.
     pub fn detail(&self) -> &'static str {
         self.told().1
-    }
-
-    /// The exact reason, for a metric label or the operator's log.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Denial::Missing => "missing",
-            Denial::Malformed => "malformed",
-            Denial::Algorithm => "algorithm",
-            Denial::Critical => "critical",
-            Denial::UnknownKey { .. } => "unknown_key",
-            Denial::BadSignature | Denial::NotVerified { .. } => "bad_signature",
-            Denial::Claims => "claims",
-            Denial::Expired => "expired",
-            Denial::NotYetValid => "not_yet_valid",
-            Denial::Issuer => "issuer",
-            Denial::Audience => "audience",
-            Denial::Consumer => "consumer",
-            Denial::KeysUnavailable { .. } => "keys_unavailable",
-            Denial::UnknownApiKey => "unknown_api_key",
-        }
     }
 
     /// The authority whose keys should be fetched again before this denial is final, and which keys
@@ -197,13 +177,6 @@ impl Refusal {
         match self {
             Refusal::Unauthenticated(denial) => denial.detail(),
             Refusal::Forbidden(forbidden) => forbidden.detail(),
-        }
-    }
-
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Refusal::Unauthenticated(denial) => denial.reason(),
-            Refusal::Forbidden(forbidden) => forbidden.code(),
         }
     }
 

@@ -18,6 +18,7 @@ pub struct Identity {
     pub(super) header: HeaderValue,
     pub(super) scopes: Box<[Box<str>]>,
     pub(super) roles: Box<[Box<str>]>,
+    /// The token's `exp`, in Unix seconds, without leeway; `None` for an API key.
     pub(super) expires_at: Option<u64>,
     pub(super) claims: KeptClaims,
 }
@@ -66,11 +67,6 @@ impl Identity {
     /// Empty for an API key.
     pub fn claims(&self) -> &KeptClaims {
         &self.claims
-    }
-
-    /// The token's `exp`, in Unix seconds, without leeway; `None` for an API key.
-    pub fn expires_at(&self) -> Option<u64> {
-        self.expires_at
     }
 }
 

@@ -31,7 +31,6 @@ pub use machine::Transitions;
 use machine::{Machine, Ticket};
 
 use super::lanes::{Hold, Shared};
-use super::outcome::Outcome;
 use crate::time::Moment;
 
 /// A circuit breaker, shared by all calls to one upstream or of one route.
@@ -150,12 +149,6 @@ impl Permit {
     pub fn begun(mut self, now: Moment) -> Self {
         self.begun = self.begun.max(now);
         self
-    }
-
-    /// Judges the outcome by the breaker's `failure_on`, and records the verdict.
-    pub fn record_outcome(self, outcome: Outcome, now: Moment) {
-        let verdict = self.circuit.config.judge(outcome);
-        self.record(verdict, now);
     }
 
     /// Whether the call is a probe of a half-open circuit.
