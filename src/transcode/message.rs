@@ -11,7 +11,9 @@ use super::Fault;
 /// The encoding of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Codec {
+    /// The JSON mapping of protocol buffers.
     Json,
+    /// The binary form.
     Proto,
 }
 

@@ -37,6 +37,7 @@ pub use transcoder::{Method, RpcRequest, Transcoder};
 pub enum Fault {
     /// It is malformed, or not of the type that the method takes.
     Malformed(&'static str),
+    /// It exceeds `max_message`, compressed or not.
     TooLarge,
     /// It is compressed in an encoding that is not supported.
     Compressed,
@@ -51,7 +52,9 @@ pub enum Fault {
 /// What is wrong with a [`Config`], and under which key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
+    /// Keys below `transcode`, from the outermost.
     pub key: Vec<String>,
+    /// What would be right, in lower case.
     pub message: String,
 }
 

@@ -12,7 +12,9 @@ pub struct KeyPath(Vec<Step>);
 /// One step down: into a mapping or into a list.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Step {
+    /// A key of a mapping, unquoted.
     Key(String),
+    /// A position in a list, from 0.
     Index(usize),
 }
 
@@ -37,10 +39,12 @@ impl KeyPath {
         self
     }
 
+    /// Whether this is the whole configuration.
     pub fn is_root(&self) -> bool {
         self.0.is_empty()
     }
 
+    /// The steps from the root down; empty at the root.
     pub fn steps(&self) -> &[Step] {
         &self.0
     }

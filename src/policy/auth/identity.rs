@@ -47,6 +47,7 @@ impl Identity {
         &self.authority
     }
 
+    /// The name of the consumer, unique within its authority.
     pub fn consumer(&self) -> &str {
         self.consumer.as_str()
     }
@@ -56,10 +57,12 @@ impl Identity {
         &self.header
     }
 
+    /// Whether the credentials carry `scope`, compared exactly.
     pub fn has_scope(&self, scope: &str) -> bool {
         self.scopes.iter().any(|held| **held == *scope)
     }
 
+    /// Whether the credentials carry `role`, compared exactly.
     pub fn has_role(&self, role: &str) -> bool {
         self.roles.iter().any(|held| **held == *role)
     }
@@ -76,6 +79,7 @@ impl Identity {
 pub struct Consumer(Box<str>);
 
 impl Consumer {
+    /// As in the credentials or the configuration.
     pub fn as_str(&self) -> &str {
         &self.0
     }

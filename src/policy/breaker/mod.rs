@@ -41,11 +41,22 @@ pub struct Breaker(Shared<Circuit>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// Calls are admitted; `failures` in a row so far.
-    Closed { failures: u32 },
+    Closed {
+        /// Always 0 without a `consecutive` mode.
+        failures: u32,
+    },
     /// Calls are refused for this much longer.
-    Open { remaining: Duration },
+    Open {
+        /// Until the first probe is admitted.
+        remaining: Duration,
+    },
     /// Probes are admitted, or the next call will be one.
-    HalfOpen { in_flight: u32, successes: u32 },
+    HalfOpen {
+        /// Probes without a result.
+        in_flight: u32,
+        /// Probes of this trial that succeeded.
+        successes: u32,
+    },
     /// Calls are refused by an operator's order.
     ForcedOpen,
     /// Calls are admitted by an operator's order, whatever their outcomes.
@@ -61,6 +72,7 @@ pub struct Open {
 }
 
 impl Breaker {
+    /// A closed circuit with nothing counted.
     pub fn new(config: Config, now: Moment) -> Self {
         Breaker(Shared::new(Circuit::new(config, now)))
     }
