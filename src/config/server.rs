@@ -69,7 +69,7 @@ pub struct Listener {
     /// Limit on this listener's connections; further ones are closed on arrival. Default 10,000.
     #[serde(default = "max_connections")]
     pub max_connections: usize,
-    /// The largest head in bytes, 431 beyond it; default 64 KiB.
+    /// The most bytes of a request's header fields together, 431 beyond it; default 64 KiB.
     #[serde(default = "max_header_bytes")]
     pub max_header_bytes: Size,
     /// The largest path in bytes, with its query, 414 beyond it; default 8 KiB.

@@ -38,6 +38,7 @@ pub enum StartError {
     /// Every mistake, in the order of the files.
     #[error("the configuration has errors")]
     Config(Vec<Diagnostic>),
+    /// An address cannot be bound.
     #[error("{name}: cannot listen on {address}: {source}")]
     Listen {
         /// The key with the address, such as `listeners.public.address`.

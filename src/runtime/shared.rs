@@ -33,6 +33,7 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// Starting: not ready until [`Lifecycle::set_ready`].
     pub fn new(
         snapshot: Snapshot,
         metrics: Arc<Metrics>,

@@ -17,6 +17,14 @@ pub enum Codec {
     Proto,
 }
 
+/// Checks that a message of `length` bytes is within the limit.
+///
+/// # Errors
+/// [`Fault::TooLarge`].
+pub(super) fn bound(length: usize, most: usize) -> Result<(), Fault> {
+    if length > most { Err(Fault::TooLarge) } else { Ok(()) }
+}
+
 /// Reads a message.
 ///
 /// # Errors

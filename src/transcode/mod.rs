@@ -3,7 +3,7 @@
 //! No Pingora, no I/O: bytes in, bytes out, each bounded. `proxy` knows which protocol a client
 //! speaks, and how an error is written in it.
 //!
-//! - [`Config`]: what the operator configures; [`Transcoder`]: compiled from it
+//! - [`Config`]: what the operator configures; [`Transcoder`]: compiled from it, with its [`Method`]s
 //! - [`Descriptors`]: the types of messages, the methods
 //! - [`wire`]: messages in the frames of each protocol
 //! - `message`, `field`: messages as JSON, and fields in them
@@ -18,6 +18,7 @@ pub mod config;
 mod descriptors;
 mod field;
 mod message;
+mod method;
 mod path;
 mod request;
 mod transcoder;
@@ -29,8 +30,9 @@ mod tests;
 pub use config::Config;
 pub use descriptors::Descriptors;
 pub use message::Codec;
+pub use method::Method;
 pub use request::HttpRequest;
-pub use transcoder::{Method, RpcRequest, Transcoder};
+pub use transcoder::{RpcRequest, Transcoder};
 
 /// Why a message cannot be translated.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -29,6 +29,7 @@ pub enum StartError {
     /// The settings of TLS, in most cases.
     #[error("no HTTP client for the collector: {0}")]
     Client(#[from] reqwest::Error),
+    /// The file of `ca` does not help.
     #[error("the authorities of the collector's certificate: {path}: {why}")]
     Authorities {
         /// The file that `ca` names.
