@@ -21,8 +21,9 @@ use crate::units::{Timespan, positive};
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Otlp {
-    /// The collector's address. Over HTTP, `/v1/traces` or `/v1/metrics` is appended. An empty
-    /// string turns exporting off.
+    /// The collector's address: scheme, host, port, and over HTTP a path, to which `/v1/traces` or
+    /// `/v1/metrics` is appended. An empty string turns exporting off. Absent: that of
+    /// OpenTelemetry's variables, else nothing is exported.
     #[serde(deserialize_with = "endpoint")]
     pub endpoint: Option<Endpoint>,
     /// Default: `grpc` for port 4317, else `http/protobuf`.

@@ -25,7 +25,7 @@ pub struct Route {
     pub matches: routing::Match,
     /// The upstream's name in `upstreams`. A route has exactly one of `upstream` and `serve`.
     pub upstream: Option<String>,
-    /// What the gateway answers by itself, instead of an upstream.
+    /// What the gateway serves itself, instead of an upstream.
     pub serve: Option<Serve>,
     /// Credentials that a request needs; absent: none, and credentials are not looked at.
     pub auth: Option<auth::Requirement>,
@@ -143,11 +143,11 @@ pub struct Headers {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Edits {
-    /// Replaces all fields of the name.
+    /// Replaces all fields of the name; default: none.
     pub set: Fields,
-    /// Adds a field, and keeps those of the name that are there.
+    /// Adds a field, and keeps those of the name that are there; default: none.
     pub add: Fields,
-    /// Removes all fields of the name.
+    /// Removes all fields of the name; default: none.
     pub remove: Vec<Header>,
 }
 

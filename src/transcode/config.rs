@@ -12,8 +12,7 @@ use crate::units::Size;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DescriptorFile {
-    /// Relative to the configuration file until it is loaded, then to the working directory. Every
-    /// reload reads the file again.
+    /// Relative to the configuration file. Every reload reads the file again.
     /// Relative to the configuration file.
     pub file: PathBuf,
 }

@@ -15,9 +15,9 @@ use crate::units::{Secret, Size, Timespan};
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Stores {
-    /// Takes precedence over `sqlite`, if it has a URL.
+    /// Takes precedence over `sqlite`, if it has a URL; absent: not used.
     pub postgres: Option<Postgres>,
-    /// The embedded store.
+    /// The embedded store, if it has a path; absent: not used.
     pub sqlite: Option<Sqlite>,
 }
 
