@@ -40,7 +40,7 @@ pub struct Policies {
 #[must_use = "dropping an admission gives its permits back"]
 #[derive(Debug, Default)]
 pub struct Admission {
-    /// `None` if the upstream has no breaker, or it counts attempts and none has begun.
+    /// `None` without a breaker of the upstream's, and once the permit's result is recorded.
     pub upstream_permit: Option<breaker::Permit>,
     /// The same of the route's breaker.
     pub route_permit: Option<breaker::Permit>,
@@ -61,7 +61,7 @@ pub enum Rejection {
     Idempotency(idempotency::Refusal),
     /// 503, from the route's circuit or its upstream's.
     CircuitOpen {
-        /// Until the circuit admits probes; zero if it does already.
+        /// Until the circuit admits probes; zero if it is half-open.
         retry_after: Duration,
     },
     /// With the status that the route responds with.

@@ -47,7 +47,7 @@ impl Lifecycle {
         self.ready.load(Ordering::Acquire) && !self.is_draining()
     }
 
-    /// Whether the shutdown has begun; it never ends.
+    /// Whether the shutdown has begun; it is never taken back.
     pub fn is_draining(&self) -> bool {
         // Acquire pairs with the release above: a reader that sees the drain also sees what was
         // stopped before it.

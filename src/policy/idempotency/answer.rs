@@ -44,7 +44,7 @@ pub struct Answer {
 /// A response in the columns of a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
-    /// 100 to 599.
+    /// A final status, 200 or above.
     pub status: u16,
     /// The header fields as lines of HTTP/1.1.
     pub head: Vec<u8>,

@@ -84,9 +84,9 @@ impl Methods {
 /// An attempt that has ended, and its circumstances.
 #[derive(Clone, Copy, Debug)]
 pub struct Attempt<'a> {
-    /// How it ended.
+    /// How it ended, as the policies see it.
     pub outcome: Outcome,
-    /// The request's.
+    /// The client's, before any transcoding.
     pub method: &'a Method,
     /// Whether the request has an idempotency key: then all its attempts count as one request.
     pub keyed: bool,

@@ -92,7 +92,7 @@ impl H2Stream {
         })))
     }
 
-    /// The head of the request, as Pingora has it: with the fields of HTTP/1.
+    /// The head of the request; its pseudo-header fields are method and URI.
     pub fn req_header(&self) -> &RequestHeader {
         &self.request
     }
