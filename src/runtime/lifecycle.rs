@@ -60,6 +60,7 @@ impl Lifecycle {
         self.cuts.send_replace(());
     }
 
+    /// Whether requests in flight are cut off: the drain's time is over.
     pub fn is_cut(&self) -> bool {
         self.cut.load(Ordering::Acquire)
     }
