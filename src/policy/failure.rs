@@ -20,7 +20,9 @@ pub enum Cause {
     ConnectTimeout,
     /// No connection for another reason.
     ConnectFailed,
+    /// The certificate's time is over.
     TlsExpired,
+    /// The certificate's time has not begun.
     TlsNotYetValid,
     /// The certificate is for another name.
     TlsWrongName,

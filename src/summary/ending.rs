@@ -10,25 +10,49 @@ pub enum Ending<'a> {
     Answered,
     /// The client has an error that is not the gateway's refusal: the upstream's response, for
     /// `cause`; or, without one, that of a page of the gateway's own, or nothing at all.
-    Failed { cause: Option<Cause> },
+    Failed {
+        /// Why the upstream failed.
+        cause: Option<Cause>,
+    },
     /// The client has the response to an earlier request with its idempotency key.
-    Replayed { failed: bool },
+    Replayed {
+        /// Whether that response is an error.
+        failed: bool,
+    },
     /// A CORS preflight, or `OPTIONS *`: the gateway answered, and nothing was invoked.
     Unforwarded,
     /// The gateway refused the request, and the client was told, unless the upstream's response had
     /// begun. `upstream` says why the upstream failed, if that was the reason.
-    Refused { refusal: Refusal<'a>, upstream: Option<Cause> },
+    Refused {
+        /// The refusal, which names the cause.
+        refusal: Refusal<'a>,
+        /// The upstream's failure behind it.
+        upstream: Option<Cause>,
+    },
     /// The upstream's response broke off after its head. `refusal` is what the client would have
     /// been told.
-    BrokeOff { refusal: Refusal<'a>, upstream: Option<Cause> },
+    BrokeOff {
+        /// As a client that can be told after the head is told.
+        refusal: Refusal<'a>,
+        /// The upstream's failure, if it was that.
+        upstream: Option<Cause>,
+    },
     /// The client left before it had the whole response.
     ClientGone {
+        /// What it was being sent.
         response: Response<'a>,
         /// The upstream's response was on its way.
         midway: bool,
     },
-    /// The gateway dropped the request; `midway` if the response's head had been sent.
-    Cut { why: Cut, response: Response<'a>, midway: bool },
+    /// The gateway dropped the request.
+    Cut {
+        /// Why it was dropped.
+        why: Cut,
+        /// What the client was being sent.
+        response: Response<'a>,
+        /// Whether the response's head had been sent.
+        midway: bool,
+    },
     /// The connection ended before a request began on it.
     NoRequest(NoRequest),
 }
@@ -38,9 +62,11 @@ pub enum Ending<'a> {
 pub enum Response<'a> {
     /// The upstream's response, or none yet.
     Upstream,
+    /// One that was kept for its idempotency key.
     Replay,
     /// The gateway's own response to a request that invokes nothing.
     Unforwarded,
+    /// The gateway's refusal.
     Refusal(Refusal<'a>),
 }
 

@@ -28,13 +28,19 @@ const TICK: Duration = Duration::from_secs(1);
 /// A request that an upstream failed.
 #[derive(Debug)]
 pub struct Failure {
+    /// Its name.
     pub upstream: Arc<str>,
+    /// Why the last attempt failed.
     pub cause: Cause,
     /// The endpoint of the last attempt.
     pub endpoint: Option<Arc<str>>,
+    /// What the engine or the system said.
     pub words: Words,
+    /// Its name.
     pub route: Arc<str>,
+    /// As the client gets it.
     pub request_id: HeaderValue,
+    /// From 1; 0 if none began.
     pub attempts: u32,
     /// Why there was no further attempt.
     pub no_retry: Option<&'static str>,
@@ -43,9 +49,13 @@ pub struct Failure {
 /// An error's description, not formatted yet.
 #[derive(Debug)]
 pub enum Words {
+    /// The cause says it all.
     None,
+    /// Shown as it is, in one line and cut at a limit.
     Text(Cow<'static, str>),
+    /// The same, such as the error of a look-up.
     Shared(Arc<str>),
+    /// The innermost source is shown.
     Error(Box<dyn Error + Send + Sync>),
 }
 
@@ -54,7 +64,9 @@ pub enum Words {
 pub struct CircuitChange {
     /// `route` or `upstream`.
     pub scope: &'static str,
+    /// Of the route or upstream.
     pub name: Arc<str>,
+    /// That it opened or closed, with the counts.
     pub change: Change,
 }
 

@@ -22,10 +22,13 @@ use crate::policy::outcome::Outcome;
 pub enum Rejection {
     /// Malformed or ambiguous; the connection is closed after it. The words say what.
     BadRequest(Cow<'static, str>),
+    /// The path, with its query, exceeds `max_path_bytes`.
     PathTooLong,
+    /// The header fields exceed `max_header_bytes`.
     HeadersTooLarge,
     /// More fields than Pingora parses.
     TooManyHeaders,
+    /// The body exceeds the route's `max_body`, or what a step can hold of it.
     BodyTooLarge,
     /// The client sent its request too slowly.
     RequestTimeout,
@@ -42,11 +45,13 @@ pub enum Rejection {
     UnsupportedMediaType(&'static str),
     /// The upstream's response is complete, but cannot be made into what the caller asked for.
     AnswerUnreadable,
+    /// No route takes the host and the path.
     NoRoute,
     /// The methods that would have been allowed.
     MethodNotAllowed(HeaderValue),
     /// The client's address sends too much, whatever its credentials.
     Flood {
+        /// Until the guard's interval ends.
         retry_after: Duration,
     },
     /// A policy said no.
@@ -61,6 +66,7 @@ pub enum Rejection {
     DeadlineExceeded,
     /// The record could not be committed.
     RecordUnavailable,
+    /// A fault of the gateway's own.
     Internal,
 }
 
@@ -114,7 +120,10 @@ impl Rejection {
 
 /// What every RPC protocol says of an error.
 pub struct RpcError<'a> {
+    /// By the cause, or by the route's `error_codes`.
     pub code: RpcCode,
+    /// For a person.
     pub message: &'a str,
+    /// `None` if a retry makes no sense or its time is unknown.
     pub retry_after: Option<Duration>,
 }

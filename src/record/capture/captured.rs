@@ -10,7 +10,9 @@ pub(crate) const CAPTURED_BYTES: usize = 1024;
 /// Fields taken from the bodies.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Captured {
+    /// The column `name`.
     pub name: Option<String>,
+    /// The column `result_message`.
     pub result_message: Option<String>,
     /// Fields without a column of their own.
     pub other: Vec<(Arc<str>, String)>,

@@ -31,7 +31,9 @@ const STORE: &str = "record.store.sqlite.path";
 /// The configured store, shared by all parts that keep something in it.
 #[derive(Clone)]
 pub enum Database {
+    /// Through a pool of connections.
     Postgres(Arc<Postgres>),
+    /// On a thread of its own.
     Sqlite(Sqlite),
 }
 
