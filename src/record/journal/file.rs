@@ -23,10 +23,9 @@ use crate::record::store::sqlite;
 const PORTION: usize = 256;
 /// An empty file with more pages than this is shrunk.
 const SHRINK_FROM: u64 = 256;
-/// Tables that are not ours, not those of earlier versions, and not SQLite's own.
+/// Tables that are neither ours nor SQLite's own.
 const STRANGE_TABLES: &str = "SELECT count(*) FROM sqlite_schema \
-    WHERE tbl_name NOT IN ('entries', 'invocations', 'invocations_dead', 'idempotency_keys', \
-        'portcullis_schema_version') AND tbl_name NOT LIKE 'sqlite\\_%' ESCAPE '\\'";
+    WHERE tbl_name <> 'entries' AND tbl_name NOT LIKE 'sqlite\\_%' ESCAPE '\\'";
 /// How long to wait for a writer in another process.
 const BUSY: Duration = Duration::from_secs(2);
 
@@ -87,13 +86,10 @@ impl File {
             }
             Err(failure) => return Err(failure),
         };
-        let rows = [rows, file.earlier_rows()?].concat();
         repaired.found = rows.len() as u64;
         if !rows.is_empty() {
             file.append(&rows, &[])?;
         }
-        // A crash in between makes these rows go to the store twice, which is harmless.
-        file.drop_earlier_tables()?;
         Ok((file, repaired))
     }
 
@@ -305,22 +301,6 @@ impl File {
         }
         let micros = u64::try_from(self.oldest?).ok()?;
         Some(UNIX_EPOCH + Duration::from_micros(micros))
-    }
-
-    /// The rows of a journal written by an earlier version, whose tables were shaped like the
-    /// store's.
-    fn earlier_rows(&mut self) -> Result<Vec<Row>, Failure> {
-        sqlite::take_all(&mut self.connection).map_err(|error| failure(&self.path, &error))
-    }
-
-    /// To be called once their rows are entries.
-    fn drop_earlier_tables(&mut self) -> Result<(), Failure> {
-        self.connection
-            .execute_batch(
-                "DROP TABLE IF EXISTS invocations; DROP TABLE IF EXISTS invocations_dead;
-                 DROP TABLE IF EXISTS portcullis_schema_version;",
-            )
-            .map_err(|error| failure(&self.path, &error))
     }
 }
 

@@ -3,9 +3,8 @@
 //! A frame is a mark, the length of its body, the body's CRC-32, and the body: one row. A mark
 //! never occurs inside a body, so after damage reading resumes at the next mark.
 
-use crate::record::binary;
-use crate::record::capture::json;
 use crate::record::invocation::{Row, Stage};
+use crate::record::row::{binary, json};
 
 const MARK: [u8; 4] = [0xf5, b'p', b'j', 1];
 const HEAD: usize = MARK.len() + 8;
@@ -123,7 +122,7 @@ fn mended(frame: &[u8]) -> Option<Row> {
     (wrong.count_ones() <= 1).then(|| read(&frame[HEAD..])).flatten()
 }
 
-/// Reads a body. Journals of earlier versions held JSON.
+/// Reads a body.
 fn read(body: &[u8]) -> Option<Row> {
     let (invocation, completed) = match body.first()? {
         b'{' => json::read(body)?,
