@@ -38,8 +38,10 @@ pub(super) struct File {
     last: i64,
     /// The oldest entry's number, if known.
     oldest: Option<i64>,
-    /// Rows in the file.
+    /// Rows in the file, those of another build not counted.
     pub(super) depth: u64,
+    /// Entries with rows of a form that this build does not know. They stay for the build that does.
+    unknown: usize,
 }
 
 /// What was recovered from a file that a crash or the disk has damaged.
@@ -142,7 +144,8 @@ impl File {
         let depth = u64::try_from(depth).unwrap_or(0);
         let reserve = Reserve::beside(path);
         let path = path.to_owned();
-        let file = File { path, connection, reserve, safety, log, last, oldest: None, depth };
+        let file =
+            File { path, connection, reserve, safety, log, last, oldest: None, depth, unknown: 0 };
         Ok((file, u64::try_from(sound).unwrap_or(0)))
     }
 
@@ -193,7 +196,7 @@ impl File {
 
     /// Gives an empty file's space back to the disk; SQLite never does so by itself.
     fn shrink(&self) {
-        if self.depth > 0 || self.pages("page_count") <= SHRINK_FROM {
+        if self.depth > 0 || self.unknown > 0 || self.pages("page_count") <= SHRINK_FROM {
             return;
         }
         // Another process may be reading; the next write tries again.
@@ -245,19 +248,23 @@ impl File {
     }
 
     /// The oldest entries, up to `most` rows or [`PORTION`] entries, and whether these are all
-    /// there are.
+    /// there are. Entries of a form that is unknown here are left out, and so never forgotten.
     pub(super) fn oldest(&mut self, most: usize) -> Result<(Vec<Entry>, bool), Failure> {
         let read = || -> rusqlite::Result<_> {
             let sql = "SELECT number, rows, body FROM entries ORDER BY number";
             let mut query = self.connection.prepare_cached(sql)?;
             let mut found = query.query([])?;
-            let (mut entries, mut rows) = (Vec::new(), 0);
+            let (mut entries, mut rows, mut unknown) = (Vec::new(), 0, 0);
             while let Some(row) = found.next()? {
                 if rows >= most || entries.len() >= PORTION {
-                    return Ok((entries, None));
+                    return Ok((entries, None, unknown));
                 }
                 let (held, body) = (row.get::<_, i64>(1)?, row.get_ref(2)?.as_bytes()?);
                 let found = frame::find(body);
+                if found.unknown > 0 {
+                    unknown += 1;
+                    continue;
+                }
                 let good = found.rows.len();
                 rows += good;
                 let missing = usize::try_from(held).unwrap_or(0).saturating_sub(good);
@@ -266,9 +273,17 @@ impl File {
                 let damaged = if whole { 0 } else { missing.max(found.damaged.len()) as u64 };
                 entries.push(Entry { number: row.get(0)?, rows: found.rows, damaged });
             }
-            Ok((entries, Some(rows as u64)))
+            Ok((entries, Some(rows as u64), unknown))
         };
-        let (entries, all) = read().map_err(|error| failure(&self.path, &error))?;
+        let (entries, all, unknown) = read().map_err(|error| failure(&self.path, &error))?;
+        if unknown > self.unknown {
+            let path = self.path.display();
+            log::warn!(
+                "record journal: {path}: {unknown} entries are of another version of the gateway, \
+                 and stay there for it"
+            );
+        }
+        self.unknown = unknown;
         // Another process may have added or removed entries.
         self.depth = all.unwrap_or(self.depth);
         self.oldest = None;
