@@ -160,12 +160,6 @@ impl Invocation {
         self.captured = captured;
     }
 
-    /// The trace's id as the stores keep it: 32 hexadecimal digits, written into `room`.
-    pub(crate) fn trace_id_text<'a>(&self, room: &'a mut [u8; 32]) -> Option<&'a str> {
-        let id = Uuid::from_u128(self.trace_id);
-        (!id.is_nil()).then(|| &*id.simple().encode_lower(room))
-    }
-
     /// Cuts every text to its bound, replaces NUL, which PostgreSQL cannot store, and clamps a time
     /// that cannot be written as text. Allocates only if something has to change.
     fn bound(&mut self) {
@@ -346,7 +340,7 @@ fn bound_word(text: &mut Cow<'static, str>) {
 pub(crate) mod tests {
     use super::*;
     use crate::record::capture::captured::CAPTURED_BYTES;
-    use crate::record::capture::json;
+    use crate::record::row::value;
 
     pub(crate) fn invocation(name: &str) -> Invocation {
         // Stores keep microseconds.
@@ -436,8 +430,8 @@ pub(crate) mod tests {
             let mut invocation = invocation("a");
             invocation.created_at = at;
             let bounded = Bounded::from(invocation);
-            assert_eq!(json::timestamp(bounded.created_at), text);
-            assert_eq!(json::timestamp(at), text);
+            assert_eq!(value::timestamp(bounded.created_at), text);
+            assert_eq!(value::timestamp(at), text);
         }
     }
 
@@ -450,7 +444,7 @@ pub(crate) mod tests {
         invocation.bound();
         assert_eq!(invocation.captured.name.as_deref(), Some("a\u{fffd}b"));
         assert_eq!((invocation.path.as_str(), &*invocation.request_id), ("/\u{fffd}", "\u{fffd}"));
-        assert_eq!(invocation.captured.other_json(), Some("{\"k\u{fffd}\":\"v\u{fffd}\"}".into()));
+        assert_eq!(invocation.captured.other, [("k\u{fffd}".into(), "v\u{fffd}".to_owned())]);
     }
 
     #[test]

@@ -50,17 +50,4 @@ impl Captured {
             bound_string(value, CAPTURED_BYTES);
         }
     }
-
-    /// The other fields as one JSON object.
-    pub(crate) fn other_json(&self) -> Option<String> {
-        if self.other.is_empty() {
-            return None;
-        }
-        let object: serde_json::Map<_, _> = self
-            .other
-            .iter()
-            .map(|(field, value)| (field.to_string(), value.as_str().into()))
-            .collect();
-        Some(serde_json::Value::Object(object).to_string())
-    }
 }

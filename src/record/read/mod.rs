@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::config::{Chosen, Config};
 use super::invocation::{Invocation, first_id};
-use crate::record::capture::json;
+use crate::record::row::json;
 
 /// Which rows are wanted; an absent field matches any row.
 #[derive(Debug, Clone, Default)]
@@ -34,7 +34,7 @@ pub struct Filter {
 /// One row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stored {
-    invocation: Invocation,
+    pub(in crate::record) invocation: Invocation,
     /// Whether the request had ended when this was written.
     pub completed: bool,
 }
