@@ -11,10 +11,11 @@ WORKDIR /build
 # The dependencies first, on empty sources: this layer is built again only when they change.
 COPY .cargo .cargo
 COPY Cargo.toml Cargo.lock ./
+COPY demo/Cargo.toml demo/Cargo.toml
 COPY scripts/release.sh scripts/release.sh
-RUN mkdir -p src tests bench \
+RUN mkdir -p src tests bench demo/src \
     && touch src/lib.rs \
-    && for target in src/main.rs tests/main.rs bench/decisions.rs; do echo 'fn main() {}' > "$target"; done \
+    && for target in src/main.rs tests/main.rs bench/decisions.rs demo/src/main.rs; do echo 'fn main() {}' > "$target"; done \
     && scripts/release.sh \
     && rm -r src
 

@@ -1,5 +1,9 @@
 # What there is to run; each target does its own set-up. Everything but what measures is built in
-# one profile with the same flags, so that no target rebuilds what another has built.
+# one profile with the same flags, so that no target rebuilds what another has built. Only the crates to
+# which the tests add features, and what depends on them, are built twice: with them and without.
+
+# Tests wait more than they compute: two for each core. RUST_TEST_THREADS=1 make test says otherwise.
+TEST_THREADS = $(or $(RUST_TEST_THREADS),$(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN)))
 
 export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 
@@ -9,15 +13,16 @@ export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+# Not by `cargo run`: for one package alone it would build the dependencies with fewer features.
 demo: ## the gateway, an upstream and a few calls; DEMO_ONCE=1 ends after them
 	@scripts/setup.sh
 	@echo "building; the first time takes some minutes"
-	@cargo build --locked --bin portcullis --example demo --example demo_upstream
-	@cargo run --locked --quiet --example demo
+	@cargo build --locked --workspace --bins
+	@$(or $(CARGO_TARGET_DIR),target)/debug/demo
 
 test: ## set-up, then every test
 	@scripts/setup.sh --tests
-	cargo test --locked
+	RUST_TEST_THREADS=$(TEST_THREADS) cargo test --locked
 
 interop: ## set-up, then clients that are not ours; see interop/README.md
 	@scripts/setup.sh --interop
@@ -40,7 +45,7 @@ check: ## what CI denies: formatting, warnings, broken documentation, licences a
 	cargo fmt --check
 	cargo fmt --check --manifest-path tests/loom/Cargo.toml
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
-	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 	scripts/deny.sh
 

@@ -57,7 +57,7 @@ crowd() {
     end
 }
 
-build --example bench_upstream --example demo_upstream --example crowd
+build --workspace --bin demo_upstream --example bench_upstream --example crowd
 
 start upstream "$built/examples/bench_upstream"
 listening upstream; upstream=$url
@@ -83,7 +83,7 @@ for clients in 512 5000; do
     end
 done
 
-start service "$built/examples/demo_upstream"
+start service "$built/demo_upstream"
 listening service; service=$url
 token=$(curl -sf "$service/token")
 free_port; admin=$port

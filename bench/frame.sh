@@ -57,12 +57,12 @@ row() {
     printf '| %s | %s |%s %s | %s | %s |\n' "$text" "${cost[0]}" "$before" "${cost[1]}" "${cost[2]}" "$reach"
 }
 
-build --example bare_proxy --example bench_upstream --example demo_upstream
+build --workspace --bin demo_upstream --example bare_proxy --example bench_upstream
 
 openssl req -x509 -nodes -newkey ec -pkeyopt ec_paramgen_curve:P-256 -subj /CN=localhost \
     -keyout "$work/key.pem" -out "$work/certificate.pem" 2>"$work/openssl.log" || fail "$(cat "$work/openssl.log")"
 export TLS_PORT BENCH_CERTIFICATE=$work/certificate.pem BENCH_KEY=$work/key.pem
-start issuer "$built/examples/demo_upstream"
+start issuer "$built/demo_upstream"
 listening issuer; issuer=$url
 start calls "$built/examples/bench_upstream" grpc
 listening calls; calls=$url

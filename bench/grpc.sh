@@ -18,12 +18,12 @@ PROTOCOL=h2c
 . bench/common.sh
 . bench/rounds.sh
 
-build --example bare_proxy --example bench_upstream --example demo_upstream
+build --workspace --bin demo_upstream --example bare_proxy --example bench_upstream
 
 a_call
 start upstream "$built/examples/bench_upstream" grpc
 listening upstream; upstream=$url
-start issuer "$built/examples/demo_upstream"
+start issuer "$built/demo_upstream"
 listening issuer; issuer=$url
 token=$(curl -sf "$issuer/token")
 

@@ -52,10 +52,10 @@ done
 query postgres CHECKPOINT
 for mode in async durable durable_unsynced sync drain; do query postgres "CREATE DATABASE bench_$mode"; done
 
-build --example bench_upstream --example demo_upstream
+build --workspace --bin demo_upstream --example bench_upstream
 start upstream "$built/examples/bench_upstream"
 listening upstream; upstream=$url
-start issuer "$built/examples/demo_upstream"
+start issuer "$built/demo_upstream"
 listening issuer; issuer=$url
 token=$(curl -sf "$issuer/token")
 

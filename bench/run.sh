@@ -35,11 +35,11 @@ routes() {
         }' "$work/route"
 }
 
-build --example bare_proxy --example bench_upstream --example demo_upstream
+build --workspace --bin demo_upstream --example bare_proxy --example bench_upstream
 
 start upstream "$built/examples/bench_upstream"
 listening upstream; upstream=$url
-start issuer "$built/examples/demo_upstream"
+start issuer "$built/demo_upstream"
 listening issuer; issuer=$url
 token=$(curl -sf "$issuer/token")
 

@@ -26,10 +26,10 @@ route() {
         /^    upstream: bench$/ { print more }' bench/full-chain.yaml >>"$work/$name.yaml"
 }
 
-build --example bench_upstream --example demo_upstream
+build --workspace --bin demo_upstream --example bench_upstream
 start upstream "$built/examples/bench_upstream"
 listening upstream; upstream=$url
-start issuer "$built/examples/demo_upstream"
+start issuer "$built/demo_upstream"
 listening issuer; issuer=$url
 token=$(curl -sf "$issuer/token")
 

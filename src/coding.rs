@@ -26,15 +26,19 @@ const BUFFER: usize = 16 * 1024;
 /// A coding that the gateway decodes and encodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coding {
+    /// RFC 1952.
     Gzip,
+    /// RFC 1950: with a zlib header.
     Deflate,
 }
 
 /// How a sender says that a body or message is encoded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Encoding {
+    /// As it is; also if nothing is said.
     #[default]
     Identity,
+    /// In one coding that can be decoded.
     Coded(Coding),
     /// In a coding that is not supported, or in several at once.
     Unknown,
@@ -43,6 +47,7 @@ pub enum Encoding {
 /// Why a body could not be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unreadable {
+    /// It is not of the declared coding, is truncated, or something follows it.
     Malformed,
     /// Its decoded size exceeds the limit.
     TooLarge,
@@ -79,6 +84,7 @@ impl Encoding {
 }
 
 impl Coding {
+    /// The token of `Content-Encoding` and `grpc-encoding`.
     pub const fn name(self) -> HeaderValue {
         match self {
             Coding::Gzip => HeaderValue::from_static("gzip"),

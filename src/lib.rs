@@ -66,6 +66,7 @@
 
 // Tests and fuzz targets share files with others, for which their items are public.
 #![cfg_attr(not(any(test, fuzzing)), deny(unreachable_pub))]
+#![deny(missing_docs)]
 
 pub mod admin;
 pub mod cli;

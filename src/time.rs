@@ -17,10 +17,12 @@ impl Moment {
     /// The origin; handy as the start of virtual time in tests.
     pub const ZERO: Moment = Moment(0);
 
+    /// Nanoseconds since the origin.
     pub const fn from_nanos(nanos: u64) -> Self {
         Moment(nanos)
     }
 
+    /// Nanoseconds since the origin.
     pub const fn as_nanos(self) -> u64 {
         self.0
     }

@@ -17,10 +17,12 @@ use serde::de::{self, Deserialize, Deserializer, Visitor};
 pub struct Timespan(pub Duration);
 
 impl Timespan {
+    /// A length of whole seconds.
     pub const fn from_secs(seconds: u64) -> Self {
         Timespan(Duration::from_secs(seconds))
     }
 
+    /// A length of whole milliseconds.
     pub const fn from_millis(millis: u64) -> Self {
         Timespan(Duration::from_millis(millis))
     }
@@ -65,10 +67,12 @@ impl FromStr for Timespan {
 pub struct Size(pub u64);
 
 impl Size {
+    /// `n` × 1024 bytes.
     pub const fn kib(n: u64) -> Self {
         Size(n * 1024)
     }
 
+    /// `n` × 1024² bytes.
     pub const fn mib(n: u64) -> Self {
         Size(n * 1024 * 1024)
     }
@@ -135,6 +139,7 @@ impl FromStr for Percent {
 pub struct Secret(SecretString);
 
 impl Secret {
+    /// Wiped from memory when dropped.
     pub fn new(value: impl Into<String>) -> Self {
         Secret(SecretString::from(value.into()))
     }

@@ -177,7 +177,8 @@ impl Drop for Disk {
 #[test]
 fn a_full_disk_withholds_answers_until_the_journal_is_shipped() {
     let Some((server, store)) = own_server() else { return };
-    let Some(disk) = Disk::of("16m") else { return };
+    // The reserve takes 8 MiB of it.
+    let Some(disk) = Disk::of("12m") else { return };
     let upstream = Upstream::start();
     let section = at(&store, disk.0.path());
     let gateway = Plan::route(DURABLE).section(&section).upstream(&upstream).start();

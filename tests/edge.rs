@@ -2,10 +2,11 @@
 
 use serde_json::json;
 
-use crate::support::{Answer, Call, Gateway, Issuer, Plan, Response, Store, Upstream, pass, timed};
+use crate::support::{
+    Answer, Call, Gateway, Issuer, Plan, Response, Store, Upstream, eventually, timed,
+};
 
 use std::path::Path;
-use std::time::Duration;
 
 /// Three services behind one gateway.
 struct Edge {
@@ -167,7 +168,10 @@ fn a_failing_service_is_left_alone_for_a_while_and_the_others_are_not() {
     assert_eq!(edge.catalog.count(), 5);
     assert_eq!(edge.call(&gateway, "GET /api/v1/users/me", "").status, 200);
     edge.catalog.answer_always(200);
-    pass(Duration::from_millis(1050));
+    eventually("a half-open circuit", || {
+        let state = gateway.metric("portcullis_circuit_state", &[("name", "catalog-service")]);
+        (state == 1.0).then_some(())
+    });
     let statuses = [(); 4].map(|()| gateway.get("/api/v1/catalog/1").status);
     assert_eq!(statuses, [200; 4]);
 }

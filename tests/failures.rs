@@ -249,7 +249,7 @@ fn a_silent_stream_of_http2_is_not_asked_whether_it_is_there_unless_configured()
             (upstream, gateway, client, stream)
         })
         .into();
-    // The interval itself, which shows nowhere else.
+    // The interval itself, which shows nowhere else, and is the shortest there may be.
     crate::support::pass(Duration::from_secs(10));
     eventually("a ping where one is asked for", || (streams[1].0.pings() >= 1).then_some(()));
     assert_eq!(streams[0].0.pings(), 0, "none by default");

@@ -245,7 +245,7 @@ fn a_client_that_is_still_sending_learns_why_it_is_refused() {
         assert_eq!((refused.status, refused.header("connection")), (400, Some("close")), "{head}");
         // Who writes into a connection that was closed has it reset, and fails with the next write.
         for _ in 0..3 {
-            pass(Duration::from_millis(100));
+            pass(Duration::from_millis(50));
             client.try_send("2\r\nok\r\n").unwrap_or_else(|e| panic!("{head}: {e}"));
         }
         assert!(client.is_closed(), "{head}: the connection stays open");

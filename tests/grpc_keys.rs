@@ -6,7 +6,7 @@ use std::sync::Arc;
 use h2::Reason;
 
 use crate::support::{
-    Answer, Call, Gateway, H2Client, H2Response, H2Upstream, Plan, Reply, Store, Upstream,
+    Answer, Call, Gateway, H2Client, H2Response, H2Upstream, Plan, Reply, Store, Upstream, at_once,
     eventually, frame, request,
 };
 
@@ -200,7 +200,7 @@ fn what_was_provably_not_sent_leaves_the_key_free() {
 #[test]
 fn what_was_sent_and_broke_off_stays_undecided() {
     let half = Reply::break_off().header("content-type", GRPC).body(&frame(b"half"));
-    for reply in [Reply::reset(Reason::INTERNAL_ERROR), half, Reply::hang()] {
+    at_once([Reply::reset(Reason::INTERNAL_ERROR), half, Reply::hang()], |reply| {
         let upstream = H2Upstream::script([reply]);
         let policies = "timeout: {request: 1s}\nidempotency: {lease: 0}";
         let section = "record: {store: {sqlite: {path: \"${PORTCULLIS_DATA}/portcullis.db\"}}}";
@@ -209,7 +209,7 @@ fn what_was_sent_and_broke_off_stays_undecided() {
         assert_ne!(pay(&gateway, "k").status_field("grpc-status"), Some("0"));
         assert_becomes_undecided(&gateway);
         assert_eq!(upstream.count(), 1, "never twice in silence");
-    }
+    });
 }
 
 #[test]

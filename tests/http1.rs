@@ -32,7 +32,7 @@ fn an_early_request_or_a_stray_line_end_does_not_cost_the_answer_before_it() {
         let gateway = Gateway::route(&upstream, "");
         let mut client = gateway.connect();
         client.send("POST /one HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\nhi");
-        pass(Duration::from_millis(100));
+        upstream.wait_complete(1);
         client.send(&early);
         assert_eq!(client.receive().status, 200, "{early:?}");
         if !early.contains("/two") {
@@ -129,11 +129,12 @@ fn an_empty_or_malformed_chunk_size_is_400_and_ends_the_connection() {
     ] {
         for at_once in [true, false] {
             let mut client = gateway.connect();
+            let before = upstream.count();
             if at_once {
                 client.send(format!("{head}{chunks}{}", get("/smuggled")));
             } else {
                 client.send(head);
-                pass(Duration::from_millis(50));
+                upstream.wait_for(before + 1);
                 client.try_send(format!("{chunks}{}", get("/smuggled"))).ok();
             }
             let response = client.receive();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::support::{
     Answer, Blackhole, Call, Client, Ending, Gateway, H2Client, Issuer, Plan, Response, Store,
-    Upstream, assert_within, eventually, pass, request, timed,
+    Upstream, assert_within, at_once, eventually, pass, request, timed,
 };
 
 /// Quick enough to wait for: leases end after 1.8 s. A busy machine takes less than these limits.
@@ -354,7 +354,8 @@ fn an_upstream_that_says_come_again_leaves_the_key_free() {
 
 #[test]
 fn what_was_sent_and_not_answered_stays_undecided() {
-    for answer in [Answer::hang(), Answer::reset(), Answer::close(), Answer::truncated("ha", 9)] {
+    let answers = [Answer::hang(), Answer::reset(), Answer::close(), Answer::truncated("ha", 9)];
+    at_once(answers, |answer| {
         let upstream = Upstream::script([answer]);
         let gateway = brief(&upstream, "{lease: 0}");
         let first = gateway.call(pay("k"));
@@ -362,7 +363,7 @@ fn what_was_sent_and_not_answered_stays_undecided() {
         assert_refused(&gateway.call(pay("k")), 409, "idempotency_in_flight");
         assert_becomes_undecided(&gateway);
         assert_eq!(upstream.count(), 1, "never twice in silence");
-    }
+    });
 }
 
 #[test]

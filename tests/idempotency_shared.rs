@@ -8,15 +8,20 @@ use crate::support::{
     Answer, Call, Gateway, Plan, Postgres, Store, Upstream, assert_within, eventually, timed,
 };
 
-/// Of a store that answers, with patience for a busy machine.
+/// Of a store that answers, with patience for a busy machine; it is there when this returns.
 fn start(store: &Store, upstream: &Upstream, route: &str) -> Gateway {
-    within("2s", store, upstream, route)
+    let gateway = within("2s", store, upstream, route);
+    gateway.wait_for_log(READY);
+    gateway
 }
 
 /// Of a store that goes away.
 fn impatient(store: &Store, upstream: &Upstream, route: &str) -> Gateway {
     within("500ms", store, upstream, route)
 }
+
+/// What the gateway logs once its tables are there, which may take longer than a request waits.
+const READY: &str = "record store: ready";
 
 fn within(limit: &str, store: &Store, upstream: &Upstream, route: &str) -> Gateway {
     let section = format!("record: {{commit_timeout: {limit}, ");
@@ -93,7 +98,7 @@ fn a_key_is_undecided_everywhere_when_its_gateway_is_killed() {
 fn of_many_who_find_a_lease_over_one_executes_again() {
     let Some(store) = Store::postgres() else { return };
     let upstream = Upstream::script([Answer::hang(), Answer::ok().held()]);
-    let route = "timeout: {request: 200ms}\nidempotency: {lease: 0, on_undecided: retry}";
+    let route = "timeout: {request: 500ms}\nidempotency: {lease: 0, on_undecided: retry}";
     let patient = "timeout: {request: 10s}\nidempotency: {lease: 0, on_undecided: retry}";
     let first = start(&store, &upstream, route);
     assert_eq!(first.call(pay("k")).status, 504);
@@ -150,6 +155,7 @@ fn a_store_that_stays_away_is_not_waited_for_by_everybody() {
     let Some((server, store)) = own_server() else { return };
     let upstream = Upstream::start();
     let gateway = impatient(&store, &upstream, "idempotency: {}");
+    gateway.wait_for_log(READY);
     assert_eq!(gateway.call(pay("before")).status, 200);
     server.stop();
     assert_eq!(gateway.call(pay("k")).status, 503);
@@ -183,6 +189,7 @@ fn an_answer_whose_store_went_away_meanwhile_reaches_its_client_and_is_kept_late
     let Some((server, store)) = own_server() else { return };
     let upstream = Upstream::script([Answer::ok().body("done").held()]);
     let gateway = impatient(&store, &upstream, "idempotency: {}");
+    gateway.wait_for_log(READY);
     let mut client = gateway.connect();
     client.send(pay("k").bytes());
     upstream.wait_complete(1);

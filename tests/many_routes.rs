@@ -139,9 +139,9 @@ fn generations_do_not_stay_after_reloads() {
     };
     (1..=3).for_each(&mut reload);
     let after_three = settled(&gateway);
-    (4..=30).for_each(&mut reload);
+    (4..=20).for_each(&mut reload);
     // What was free in between is not all given back (bench/README.md has the growth of a hundred), but
-    // generations that stayed would be four times as much.
+    // generations that stayed would be three times as much.
     let most = after_three * 2;
     eventually(&format!("at most {most} bytes"), || (memory(&gateway) <= most).then_some(()));
 }

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use crate::support::{Answer, Call, Client, Gateway, Plan, Upstream, eventually, pass, timed};
+use crate::support::{
+    Answer, Call, Client, Gateway, Plan, Upstream, at_once, eventually, pass, timed,
+};
 
 /// Everything that can be held, by attempts and waits that last. `/status` shows a probe's place
 /// as taken until it is given back, however long ago it was taken.
@@ -128,7 +130,7 @@ fn a_client_that_leaves_before_its_head_is_complete_takes_nothing() {
 
 #[test]
 fn an_attempt_or_a_request_that_takes_too_long_keeps_nothing() {
-    for limit in ["attempt: 300ms", "request: 300ms"] {
+    at_once(["attempt: 300ms", "request: 300ms"], |limit| {
         let upstream = Upstream::start();
         let policies = HOLDING.replace("attempt: 60s, request: 60s", limit);
         let gateway = probing(&upstream, &policies, "");
@@ -136,19 +138,19 @@ fn an_attempt_or_a_request_that_takes_too_long_keeps_nothing() {
         assert_eq!(client.receive().status, 504, "{limit}");
         assert_whole(&gateway);
         assert_heals(&gateway, &upstream);
-    }
+    });
 }
 
 #[test]
 fn an_upstream_that_breaks_off_keeps_nothing() {
-    for answer in [Answer::reset(), Answer::close(), Answer::truncated("begun", 1000)] {
+    at_once([Answer::reset(), Answer::close(), Answer::truncated("begun", 1000)], |answer| {
         let upstream = Upstream::start();
         let gateway = probing(&upstream, HOLDING, "");
         upstream.answer_always(answer);
         gateway.get("/");
         assert_whole(&gateway);
         assert_heals(&gateway, &upstream);
-    }
+    });
 }
 
 #[test]

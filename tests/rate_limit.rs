@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Call, Gateway, Plan, Upstream, pass};
+use crate::support::{Call, Gateway, Plan, Upstream, at_once, pass};
 
 const KEYS: &str = "auth: {partners: {api_key: {header: X-Api-Key, keys: {acme: acme-key-0123456789, umbra: umbra-key-0123456789}}}}";
 
@@ -264,11 +264,12 @@ mod headers {
     #[test]
     fn who_waits_for_the_reset_when_none_remain_is_never_refused() {
         let upstream = Upstream::start();
-        for limit in [
+        let limits = [
             "{fixed_window: {requests: 2, per: 700ms}}",
             "{sliding_window: {requests: 2, per: 400ms}}",
             "{token_bucket: {rate: 4, burst: 2}}",
-        ] {
+        ];
+        at_once(limits, |limit| {
             let gateway = telling(&upstream, "{on: always}", limit);
             for _ in 0..5 {
                 let answer = gateway.get("/");
@@ -277,6 +278,6 @@ mod headers {
                     pass(Duration::from_secs(number(&answer, "X-RateLimit-Reset")));
                 }
             }
-        }
+        });
     }
 }

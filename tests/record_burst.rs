@@ -15,7 +15,8 @@ const STREAMS: usize = 1000;
 
 /// A route that answers by itself, so that nothing but the record takes time.
 fn serving(store: &Store, mode: &str) -> Gateway {
-    let section = store.section().replace("record: {", "record: {queue: 50, ");
+    // A machine that is busy with other things makes nobody give up.
+    let section = store.section().replace("record: {", "record: {queue: 50, commit_timeout: 20s, ");
     let yaml = format!(
         "routes: {{all: {{match: {{path: /*}}, serve: live, record: {{mode: {mode}}}}}}}\n\
          listeners: {{public: {{address: \"127.0.0.1:${{PORT}}\", http2: {{max_streams: {STREAMS}}}}}}}\n{section}"

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Answer, Call, Gateway, Plan, Upstream, assert_within, pass, refused_address, timed,
+    Answer, Call, Gateway, Plan, Upstream, assert_within, eventually, pass, refused_address, timed,
 };
 
 const QUICK: &str = "backoff: {base: 1ms, max: 1ms, jitter: 0%}";
@@ -257,7 +257,10 @@ fn a_spent_budget_fills_again() {
     let gateway = Plan::new(BUDGET).upstream(&upstream).start();
     gateway.get("/a");
     gateway.get("/a");
-    pass(Duration::from_millis(600));
+    eventually("a retry's worth of budget", || {
+        let tokens = gateway.status()["retry_budgets"]["shared"]["tokens"].as_f64();
+        (tokens.expect("a number") >= 1.0).then_some(())
+    });
     let before = upstream.count();
     gateway.get("/b");
     assert!(upstream.count() > before + 1, "a retry after half a second");

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::support::{
-    Blackhole, Call, Gateway, Plan, Redis, Response, Upstream, eventually, pass, refused_address,
-    timed,
+    Blackhole, Call, Gateway, Plan, Redis, Response, Upstream, at_once, eventually, pass,
+    refused_address, timed,
 };
 
 /// One route with one limit. A second is long for any Redis, also on a busy machine: what is tested
@@ -146,11 +146,12 @@ fn who_waits_as_told_is_never_refused() {
     let Some(redis) = Redis::start() else { return };
     let upstream = Upstream::start();
     let store = store(&redis.url(), PATIENT);
-    for algorithm in [
+    let algorithms = [
         "fixed_window: {requests: 2, per: 700ms}",
         "sliding_window: {requests: 2, per: 400ms}",
         "token_bucket: {rate: 4, burst: 2}",
-    ] {
+    ];
+    at_once(algorithms, |algorithm| {
         let policies = limit(algorithm, "closed");
         let gateways = [(); 2].map(|()| start(&upstream, &store, &policies));
         let mut refusals = 0;
@@ -164,7 +165,7 @@ fn who_waits_as_told_is_never_refused() {
             assert_eq!(gateways[turn % 2].get("/").status, 200, "{algorithm}");
         }
         assert!(refusals > 0, "{algorithm}");
-    }
+    });
 }
 
 #[test]
@@ -347,7 +348,7 @@ fn a_local_limit_is_held_by_each_replica_while_its_store_is_away() {
     assert_eq!(admitted(&gateways[1]), 0);
 }
 
-/// How long each of some requests takes, one after the other on one connection; in order.
+/// How long each of some requests takes, one after the other on one connection.
 fn latencies(gateway: &Gateway, requests: usize) -> Vec<Duration> {
     let mut client = gateway.connect();
     let mut call = || {
@@ -355,13 +356,27 @@ fn latencies(gateway: &Gateway, requests: usize) -> Vec<Duration> {
         assert_eq!(response.status, 200);
         took
     };
-    let mut all: Vec<_> = (0..requests).map(|_| call()).collect();
-    all.sort();
-    all
+    (0..requests).map(|_| call()).collect()
 }
 
 fn median(sorted: &[Duration]) -> Duration {
     sorted[sorted.len() / 2]
+}
+
+/// Of some hundred requests to each, in turn: a machine that is busy for a while is so for both.
+fn medians_in_turn(gateways: [&Gateway; 2]) -> [Duration; 2] {
+    let mut all = [Vec::new(), Vec::new()];
+    for _ in 0..5 {
+        for (so_far, gateway) in all.iter_mut().zip(gateways) {
+            so_far.extend(latencies(gateway, 60));
+        }
+    }
+    all.map(|latencies| median(&sorted(latencies)))
+}
+
+fn sorted(mut latencies: Vec<Duration>) -> Vec<Duration> {
+    latencies.sort();
+    latencies
 }
 
 #[test]
@@ -370,21 +385,23 @@ fn a_store_that_holds_still_costs_one_request_a_few_milliseconds_and_the_others_
     let upstream = Upstream::start();
     let policies = limit("fixed_window: {requests: 1000000, per: 1h}", "local");
     let gateway = start(&upstream, &store(&redis.url(), DEFAULT), &policies);
-    let shared = latencies(&gateway, 300);
     let mut client = gateway.connect();
-    // Several times: a busy machine may be late itself.
+    let (mut shared, mut stalled) = (Vec::new(), Vec::new());
+    // Several times in turn: a busy machine may be late itself, but is so in both.
     let mut firsts = [(); 5].map(|()| {
         redis.signal("CONT");
         wait_for_store(&gateway, true);
+        shared.extend(latencies(&gateway, 60));
         redis.signal("STOP");
         let (first, took) = timed(|| client.call(&"GET /".into()));
         assert_eq!(first.status, 200);
         wait_for_store(&gateway, false);
+        stalled.extend(latencies(&gateway, 60));
         took
     });
     firsts.sort();
+    let (shared, stalled) = (sorted(shared), sorted(stalled));
     crate::support::assert_within(median(&firsts), median(&shared) + Duration::from_millis(6));
-    let stalled = latencies(&gateway, 300);
     let nearly_all = |sorted: &[Duration]| sorted[sorted.len() * 19 / 20];
     println!(
         "median and 95 %: {:?} {:?} with the store, {:?} {:?} while it holds still; the firsts: {firsts:?}",
@@ -394,7 +411,9 @@ fn a_store_that_holds_still_costs_one_request_a_few_milliseconds_and_the_others_
         nearly_all(&stalled),
     );
     assert!(median(&stalled) <= median(&shared) + Duration::from_millis(2));
-    assert!(nearly_all(&stalled) <= nearly_all(&shared) + Duration::from_millis(5));
+    // A quarter: what two halves of the same load differ by.
+    let limit = nearly_all(&shared).mul_f64(1.25) + Duration::from_millis(5);
+    assert!(nearly_all(&stalled) <= limit);
     redis.signal("CONT");
     wait_for_store(&gateway, true);
     let before = decisions(&gateway, "shared");
@@ -409,7 +428,6 @@ fn a_store_that_was_never_there_costs_nothing_and_is_named() {
     let upstream = Upstream::start();
     let policies = limit("fixed_window: {requests: 1000000, per: 1h}", "open");
     let without = Gateway::route(&upstream, "");
-    let base = median(&latencies(&without, 300));
     let blackhole = Blackhole::start();
     let silent = blackhole.url().replace("http", "redis");
     for (url, why) in
@@ -417,7 +435,7 @@ fn a_store_that_was_never_there_costs_nothing_and_is_named() {
     {
         let gateway =
             Plan::route(&policies).section(&store(&url, DEFAULT)).upstream(&upstream).start();
-        let took = median(&latencies(&gateway, 300));
+        let [took, base] = medians_in_turn([&gateway, &without]);
         assert!(took <= base + Duration::from_millis(2), "{url}: {took:?}, {base:?} without");
         gateway.wait_for_log(why);
         assert!(gateway.log().contains("rate_limit_stores.shared"), "{}", gateway.log());

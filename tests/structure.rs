@@ -4,7 +4,7 @@
 
 mod imports;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::LazyLock;
 
@@ -129,6 +129,27 @@ fn no_file_is_too_long_to_be_one_thing() {
     for (_, Source { path, lines, .. }) in sources().iter() {
         assert!(*lines <= LONGEST, "{}: {lines} lines", path.display());
     }
+}
+
+/// The names below `[dependencies]`.
+fn dependencies(manifest: &str) -> BTreeSet<&str> {
+    let (_, section) = manifest.split_once("\n[dependencies]\n").expect("dependencies");
+    let (section, _) = section.split_once("\n[").unwrap_or((section, ""));
+    let names = section.lines().filter_map(|line| line.split_once(" = "));
+    names.map(|(name, _)| name).filter(|name| !name.starts_with('#')).collect()
+}
+
+/// So that the first `make demo` of a clean clone compiles the gateway and little else.
+#[test]
+fn the_demo_depends_on_nothing_that_the_gateway_does_not() {
+    let read = |path: &str| {
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect(path)
+    };
+    let (gateway, demo) = (read("Cargo.toml"), read("demo/Cargo.toml"));
+    let (gateway, demo) = (dependencies(&gateway), dependencies(&demo));
+    assert!(demo.contains("tokio") && !gateway.contains("proptest"), "{demo:?} {gateway:?}");
+    let more: Vec<_> = demo.difference(&gateway).collect();
+    assert!(more.is_empty(), "{more:?}");
 }
 
 /// The guard itself, given files that it must not let pass.

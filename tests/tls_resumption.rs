@@ -51,14 +51,15 @@ fn a_client_that_returns_takes_up_its_session() {
 fn no_number_of_clients_makes_the_gateway_forget_one() {
     let (authority, upstream) = (Authority::new(), Upstream::start());
     let (gateway, _) = start(&authority.sign("one.test"), "", &upstream);
+    // More than the 256 sessions that rustls would remember by itself.
     let clients: Vec<_> = VERSIONS
         .iter()
         .map(|(_, version)| Returning::new(&authority, None, version))
-        .flat_map(|first| std::iter::repeat_with(move || first.another()).take(500))
+        .flat_map(|first| std::iter::repeat_with(move || first.another()).take(200))
         .collect();
     let visits = || clients.iter().map(|client| client.visit(gateway.address).expect("an answer"));
-    assert_eq!(visits().filter(|kind| *kind == Full).count(), 1000);
-    assert_eq!(visits().filter(|kind| *kind == Resumed).count(), 1000);
+    assert_eq!(visits().filter(|kind| *kind == Full).count(), 400);
+    assert_eq!(visits().filter(|kind| *kind == Resumed).count(), 400);
 }
 
 #[test]

@@ -40,6 +40,7 @@ pub struct Admin {
 }
 
 impl Admin {
+    /// `address` is bound when the runtime starts it.
     pub fn new(shared: Arc<Shared>, address: SocketAddr) -> Self {
         Admin { shared, address }
     }

@@ -11,7 +11,9 @@ use crate::units::placeholder::{self, Part};
 /// A header value. A literal brace is written twice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
+    /// The same for every request.
     Fixed(HeaderValue),
+    /// Literals and placeholders in their order, with at least one placeholder.
     Filled(Box<[Part<Placeholder>]>),
 }
 

@@ -9,9 +9,10 @@ use crate::units::{Timespan, positive};
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Metrics {
-    /// Settings that differ from the common `otlp`.
+    /// Settings of the collector for metrics that differ from the common `otlp`.
     pub otlp: Otlp,
-    /// Time between two exports; longer than zero.
+    /// Time between two exports; longer than zero. Absent: `OTEL_METRIC_EXPORT_INTERVAL`, else 60
+    /// s.
     #[serde(deserialize_with = "interval")]
     pub interval: Option<Timespan>,
 }

@@ -37,40 +37,59 @@ use crate::upstream;
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// The process itself: threads, shutdown, limits of all connections together.
     #[serde(default)]
     pub server: server::Server,
+    /// The addresses that clients connect to, by names of the operator's choice; at least one.
     pub listeners: BTreeMap<String, server::Listener>,
+    /// The listener for health, metrics, state and commands to circuits.
     #[serde(default)]
     pub admin: server::Admin,
+    /// Which peers are trusted to name the client's address.
     #[serde(default)]
     pub client_address: server::ClientAddress,
+    /// The headers that hold a request's ids, its consumer and the number of its attempt.
     #[serde(default)]
     pub identifiers: server::Identifiers,
+    /// Limit on the requests of one address to all routes together; absent: none.
     pub flood_guard: Option<server::FloodGuard>,
+    /// Which responses carry the headers of rate limits, on all routes that have limits.
     #[serde(default)]
     pub rate_limit_headers: rate_limit::Headers,
-    /// The stores in which replicas count rate limits together.
+    /// The stores in which replicas count rate limits together, by the names that `shared.store` of
+    /// a limit refers to; default: none.
     #[serde(default)]
     pub rate_limit_stores: BTreeMap<String, rate_limit::Store>,
+    /// Where the rows of requests are written, how long they are kept, and how they are queued.
     #[serde(default)]
     pub record: record::Config,
-    /// The collector for traces and metrics.
+    /// The collector for traces and metrics. An absent setting is read from OpenTelemetry's
+    /// variables; without an address in either, nothing is exported.
     #[serde(default)]
     pub otlp: otlp::Otlp,
+    /// Which requests are traced; a collector for spans alone.
     #[serde(default)]
     pub traces: traces::Traces,
+    /// How often metrics are exported; a collector for them alone.
     #[serde(default)]
     pub metrics: metrics::Metrics,
+    /// Authorities that verify credentials, by the names that `auth.require` of a route refers to;
+    /// default: none.
     #[serde(default)]
     pub auth: BTreeMap<String, auth::Config>,
+    /// Limits on the retries of several routes together, by the names that `retry.budget` of a
+    /// route refers to; default: none.
     #[serde(default)]
     pub retry_budgets: BTreeMap<String, retry::budget::Config>,
+    /// The services behind the gateway, by the names that routes refer to; default: none.
     #[serde(default)]
     pub upstreams: upstream::config::Upstreams,
-    /// Descriptor sets, by the names that routes refer to.
+    /// Descriptor sets for routes that transcode, by the names that `transcode.descriptors` refers
+    /// to; default: none.
     #[serde(default)]
     pub descriptors: BTreeMap<String, transcode::config::DescriptorFile>,
-    /// Each is shared with the route compiled from it.
+    /// The routes by name. The name is the label in metrics, log and record. Each is shared with
+    /// the route compiled from it.
     #[serde(default, deserialize_with = "shared")]
     pub routes: BTreeMap<String, Arc<Route>>,
 }

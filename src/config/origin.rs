@@ -12,7 +12,12 @@ pub enum Origin {
     /// `https://shop.example`
     Exact(String),
     /// `https://*.shop.example`: every host below this one.
-    Below { scheme: String, host: String },
+    Below {
+        /// With its colon and slashes: `https://`.
+        scheme: String,
+        /// With a leading dot: `.shop.example`.
+        host: String,
+    },
     /// `http://localhost:*`: every port.
     Ports(String),
 }

@@ -21,15 +21,20 @@ use crate::units::{Timespan, positive};
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Otlp {
+    /// The collector's address: scheme, host, port, and over HTTP a path, to which `/v1/traces` or
+    /// `/v1/metrics` is appended. An empty string turns exporting off. Absent: that of
+    /// OpenTelemetry's variables, else nothing is exported.
     #[serde(deserialize_with = "endpoint")]
     pub endpoint: Option<Endpoint>,
+    /// Default: `grpc` for port 4317, else `http/protobuf`.
     pub protocol: Option<Protocol>,
-    /// Headers of every export.
+    /// Headers of every export, such as a token; default: none.
     #[serde(deserialize_with = "headers")]
     pub headers: Option<HeaderMap>,
-    /// Limit on one export with its retries; longer than zero.
+    /// Limit on one export with its retries; longer than zero, default 10 s.
     #[serde(deserialize_with = "timeout")]
     pub timeout: Option<Timespan>,
+    /// Compression of exports; default `none`.
     pub compression: Option<Compression>,
     /// PEM file of authorities for the collector's certificate; absent: the system's.
     pub ca: Option<PathBuf>,
@@ -49,8 +54,10 @@ pub enum Endpoint {
 /// The transport of OTLP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub enum Protocol {
+    /// Unary calls of gRPC, by convention to port 4317.
     #[serde(rename = "grpc")]
     Grpc,
+    /// Protocol buffers in a POST over HTTP, by convention to port 4318.
     #[serde(rename = "http/protobuf")]
     HttpProtobuf,
 }
@@ -59,7 +66,9 @@ pub enum Protocol {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {
+    /// Exports are sent as they are.
     None,
+    /// Bodies, or gRPC messages, are compressed with gzip.
     Gzip,
 }
 

@@ -20,48 +20,64 @@ use crate::units::{Size, Timespan};
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
+    /// Which requests the route takes; absent: all that no more specific route takes.
     #[serde(rename = "match", default)]
     pub matches: routing::Match,
-    /// The upstream's name. A route has exactly one of `upstream` and `serve`.
+    /// The upstream's name in `upstreams`. A route has exactly one of `upstream` and `serve`.
     pub upstream: Option<String>,
+    /// What the gateway serves itself, instead of an upstream.
     pub serve: Option<Serve>,
+    /// Credentials that a request needs; absent: none, and credentials are not looked at.
     pub auth: Option<auth::Requirement>,
-    /// One rate limit, or a list of them.
+    /// One rate limit, or a list: a request must be within all of them. Default: none.
     #[serde(default)]
     pub rate_limit: rate_limit::Limits,
-    /// If absent, an `Idempotency-Key` is an ordinary header.
+    /// Requests with an `Idempotency-Key` are executed once, and their response is replayed.
+    /// Absent: the key is an ordinary header.
     pub idempotency: Option<Box<idempotency::Config>>,
+    /// The route's own circuit, in addition to its upstream's; absent: none.
     pub circuit_breaker: Option<Box<breaker::Config>>,
+    /// Limit on the route's requests in flight; absent: none.
     pub bulkhead: Option<bulkhead::Config>,
+    /// Limits on the time of a request and its attempts.
     #[serde(default)]
     pub timeout: Timeouts,
+    /// When a failed attempt is followed by another; absent: never.
     pub retry: Option<Box<retry::Config>>,
-    /// The header that tells the client how many attempts were made, and why they stopped. Absent:
-    /// none.
+    /// The response header that tells the client how many attempts were made, and why there were no
+    /// more. Absent: none.
     pub retry_info_header: Option<Header>,
-    /// The response if the upstream fails.
+    /// Another upstream, or a response, instead of a refusal or the upstream's last failure;
+    /// absent: none.
     pub fallback: Option<fallback::Config>,
+    /// Changes to the path on its way to the upstream; absent: it is sent as it came.
     pub rewrite: Option<routing::Rewrite>,
+    /// Changes to the headers of requests and responses; default: none.
     #[serde(default)]
     pub headers: Headers,
-    /// The largest request body in bytes; zero means no limit.
+    /// The largest request body in bytes (413 beyond it); in an RPC stream, the largest message. 0
+    /// means no limit; default 10 MiB.
     #[serde(default = "max_body")]
     pub max_body: Size,
+    /// Changes to a request's JSON object; absent: none.
     pub json: Option<Json>,
-    /// Conversion of RPC calls to plain HTTP with JSON, or the other way round.
+    /// Conversion of RPC calls to plain HTTP with JSON, or the other way round; absent: none.
+    /// Excludes `rewrite` and `json`.
     pub transcode: Option<Box<transcode::Config>>,
+    /// The form of errors for clients of plain HTTP; default `problem`.
     #[serde(default)]
     pub errors: Dialect,
-    /// Which RPC codes callers get for a plain HTTP upstream's error statuses.
+    /// Which RPC codes callers get for a plain HTTP upstream's error statuses; default `gateway`.
     #[serde(default)]
     pub error_codes: ErrorCodes,
-    /// Statuses that replace the upstream's for plain HTTP clients.
+    /// Statuses that plain HTTP clients get instead of the upstream's; default: none.
     #[serde(default)]
     pub status_map: StatusMap,
+    /// Which pages of other origins may call; absent: the gateway leaves CORS to the upstream.
     pub cors: Option<Box<Cors>>,
-    /// If absent, the gateway does not change protocols on request.
+    /// Connections may become WebSockets. Absent: the gateway does not change protocols on request.
     pub websocket: Option<WebSocket>,
-    /// Replaces `record.default` as a whole.
+    /// What is recorded of each request; replaces `record.default` as a whole.
     pub record: Option<record::Policy>,
 }
 
@@ -90,13 +106,15 @@ pub enum Serve {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Timeouts {
-    /// Establishing one attempt's TCP and TLS connection.
+    /// Limit on establishing one attempt's TCP and TLS connection; default 1 s.
     pub connect: Timespan,
-    /// One attempt, from its start to the last byte of its response.
+    /// Limit on one attempt, from its start to the last byte of its response; default: none. At
+    /// most `request`.
     pub attempt: Timespan,
-    /// The whole request, from its head to the last byte of the response.
+    /// Limit on the whole request, from its head to the last byte of the response, retries and
+    /// waits included; default 60 s. RPC callers may set a shorter one.
     pub request: Timespan,
-    /// Silence of the upstream, or of a client that is sending a body.
+    /// Limit on the silence of the upstream, or of a client that is sending a body; default 60 s.
     pub idle: Timespan,
 }
 
@@ -115,7 +133,9 @@ impl Default for Timeouts {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Headers {
+    /// What the upstream gets. Values may not depend on the response.
     pub request: Edits,
+    /// What the client gets.
     pub response: Edits,
 }
 
@@ -123,15 +143,12 @@ pub struct Headers {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Edits {
+    /// Replaces all fields of the name; default: none.
     pub set: Fields,
+    /// Adds a field, and keeps those of the name that are there; default: none.
     pub add: Fields,
+    /// Removes all fields of the name; default: none.
     pub remove: Vec<Header>,
-}
-
-impl Edits {
-    pub fn is_empty(&self) -> bool {
-        self.set.0.is_empty() && self.add.0.is_empty() && self.remove.is_empty()
-    }
 }
 
 /// Header fields with their values.
@@ -166,7 +183,7 @@ impl<'de> Deserialize<'de> for Fields {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Json {
-    /// Values for fields that are absent, null or empty.
+    /// Values for fields that are absent, null or empty, by the field's name.
     pub defaults: std::collections::BTreeMap<String, String>,
 }
 
@@ -186,8 +203,8 @@ pub enum Dialect {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WebSocket {
-    /// The connection is closed after this long without traffic in either direction; zero means
-    /// never. The limits of `timeout` apply to the handshake only.
+    /// The connection is closed after this long without traffic in either direction; 0 means never,
+    /// default 5 min. The limits of `timeout` apply to the handshake only.
     pub idle_timeout: Timespan,
 }
 
@@ -201,16 +218,24 @@ impl Default for WebSocket {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cors {
+    /// The origins that may call.
     pub origins: Vec<Origin>,
+    /// The methods that a preflight allows; `*` allows whichever it asks for. Default: GET, HEAD,
+    /// POST.
     #[serde(default = "cors_methods")]
     pub methods: Vec<String>,
+    /// The request headers that a preflight allows; `*` allows whichever it asks for. Default:
+    /// none.
     #[serde(default)]
     pub request_headers: Vec<Header>,
+    /// The response headers that a page may read; `*` means every one. Default: none.
     #[serde(default)]
     pub expose: Vec<Header>,
+    /// How long a browser may remember the response to a preflight, in whole seconds; default 2 h.
     #[serde(default = "cors_max_age")]
     pub max_age: Timespan,
     /// Whether cookies and credentials are allowed; the response then names the request's origin.
+    /// Default: no.
     #[serde(default)]
     pub credentials: bool,
 }

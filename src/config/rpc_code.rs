@@ -6,21 +6,37 @@
 /// A code other than `ok`. Its number is that of gRPC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RpcCode {
+    /// The caller gave the call up.
     Canceled = 1,
+    /// An error whose cause is not known.
     Unknown = 2,
+    /// The request is wrong, whatever the state of the system.
     InvalidArgument = 3,
+    /// The call was not complete when its time was over.
     DeadlineExceeded = 4,
+    /// What the request names does not exist.
     NotFound = 5,
+    /// What the request would create exists.
     AlreadyExists = 6,
+    /// The caller is known and may not do this.
     PermissionDenied = 7,
+    /// A quota or another limit is used up.
     ResourceExhausted = 8,
+    /// The state of the system does not allow the call; repeating it does not help.
     FailedPrecondition = 9,
+    /// A conflict with another call; the whole transaction may be repeated.
     Aborted = 10,
+    /// A position beyond the end of what there is.
     OutOfRange = 11,
+    /// The method does not exist, or is not supported.
     Unimplemented = 12,
+    /// An invariant is broken.
     Internal = 13,
+    /// The service cannot be used now; the call may be repeated.
     Unavailable = 14,
+    /// Data is lost for good, or damaged.
     DataLoss = 15,
+    /// The caller has no valid credentials.
     Unauthenticated = 16,
 }
 
@@ -50,12 +66,12 @@ impl RpcCode {
         self as u8
     }
 
-    /// The code with this number.
+    /// The code with this number in gRPC; `None` for 0 (`ok`) and unknown numbers.
     pub fn numbered(number: u8) -> Option<RpcCode> {
         RpcCode::ALL.into_iter().find(|code| code.number() == number)
     }
 
-    /// The code with this name in Connect.
+    /// The code with this name in Connect; `None` for unknown names.
     pub fn named(name: &str) -> Option<RpcCode> {
         RpcCode::ALL.into_iter().find(|code| code.as_str() == name)
     }

@@ -16,22 +16,23 @@ use crate::units::{self, Size, Timespan};
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Server {
-    /// Worker threads; 0 = one per core.
+    /// Worker threads; 0, the default, means one per core.
     pub threads: usize,
-    /// How long requests in flight may continue after SIGTERM.
+    /// How long requests in flight may continue after SIGTERM; default 25 s.
     pub drain_timeout: Timespan,
     /// How long the gateway keeps accepting connections after SIGTERM while it reports not ready,
-    /// so that the load balancer in front notices.
+    /// so that the load balancer in front notices; default 0 s.
     pub shutdown_delay: Timespan,
-    /// Limit on the client connections of all listeners together; 0 = as many as there are
-    /// descriptors for. Absent: half of those, because each client connection may need one to an
-    /// upstream.
+    /// Limit on the client connections of all listeners together; further ones are closed on
+    /// arrival. 0 means as many as there are descriptors for; absent: half of those, because each
+    /// client connection may need one to an upstream.
     pub max_connections: Option<usize>,
-    /// Limit on the idle connections to all upstreams together that are kept for reuse; 0 = as many
-    /// as there are descriptors for. Absent: one for each client connection, at most half of those.
+    /// Limit on the idle connections to all upstreams together that are kept for reuse. 0 means as
+    /// many as there are descriptors for; absent: one for each client connection, at most half of
+    /// those.
     pub upstream_pool: Option<usize>,
     /// Lets the kernel back memory with huge pages: a little faster, but an idle connection holds
-    /// several times as much memory.
+    /// several times as much memory. Default: no.
     pub huge_pages: bool,
     /// Seed that makes the jitter of retries the same in every run, per route; for tests of whole
     /// systems. Replicas with the same seed would retry in step. Absent: random.
@@ -56,23 +57,28 @@ impl Default for Server {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listener {
+    /// IP address and port to listen on. No two listeners have the same.
     pub address: SocketAddr,
-    /// Limit on a request's head, from its first byte to its last.
+    /// Limit on a request's head from its first byte to its last, and on the TLS handshake; default
+    /// 10 s.
     #[serde(default = "header_timeout")]
     pub header_timeout: Timespan,
-    /// A connection without a request is closed after this long.
+    /// A connection without a request is closed after this long; default 75 s.
     #[serde(default = "idle_timeout")]
     pub idle_timeout: Timespan,
-    /// Further connections are closed on arrival.
+    /// Limit on this listener's connections; further ones are closed on arrival. Default 10,000.
     #[serde(default = "max_connections")]
     pub max_connections: usize,
+    /// The most bytes of a request's header fields together, 431 beyond it; default 64 KiB.
     #[serde(default = "max_header_bytes")]
     pub max_header_bytes: Size,
+    /// The largest path in bytes, with its query, 414 beyond it; default 8 KiB.
     #[serde(default = "max_path_bytes")]
     pub max_path_bytes: Size,
+    /// Limits of connections that speak HTTP/2, which every listener accepts.
     #[serde(default)]
     pub http2: Http2,
-    /// If absent, the listener has no TLS.
+    /// Certificates; absent: the listener has no TLS.
     pub tls: Option<Tls>,
 }
 
@@ -81,11 +87,13 @@ pub struct Listener {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
-    /// The first certificate that fits the name the client asks for is used; otherwise the first of
-    /// all.
+    /// At least one. The first one that fits the name the client asks for is used; otherwise the
+    /// first of all.
     pub certificates: Vec<Certificate>,
-    /// PEM file of authorities. A client without a certificate of theirs is refused.
+    /// PEM file of authorities. A client without a certificate of theirs is refused, and one with
+    /// it is served only until it expires. Absent: clients need no certificate.
     pub client_ca: Option<PathBuf>,
+    /// Whether returning clients resume their sessions; default `on`.
     #[serde(default)]
     pub tickets: Tickets,
 }
@@ -111,6 +119,7 @@ pub enum Tickets {
 pub struct Certificate {
     /// The certificate, followed by the intermediate certificates.
     pub certificate: PathBuf,
+    /// The private key of `certificate`.
     pub key: PathBuf,
 }
 
@@ -118,7 +127,7 @@ pub struct Certificate {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Http2 {
-    /// Requests that one connection may have open at a time; 1 to 10,000.
+    /// Requests that one connection may have open at a time; 1 to 10,000, default 100.
     #[serde(deserialize_with = "units::bounded::<_, 1, 10_000>")]
     pub max_streams: u32,
 }
@@ -153,8 +162,10 @@ fn max_path_bytes() -> Size {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Admin {
+    /// IP address and port; default 127.0.0.1:9901. It must not be exposed to the public.
     pub address: SocketAddr,
-    /// Host names, besides `localhost`, under which requests to it are accepted.
+    /// Host names, besides `localhost` and IP addresses, under which state and commands are served;
+    /// 421 for others. Default: none.
     pub hosts: Vec<HostPattern>,
 }
 
@@ -168,8 +179,9 @@ impl Default for Admin {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ClientAddress {
-    /// Peers whose `X-Forwarded-*` headers are trusted. An element may hold several, separated by
-    /// commas, so that one variable can list them all.
+    /// Peers whose `X-Forwarded-*` headers are trusted: networks such as 10.0.0.0/8, or addresses.
+    /// An element may hold several, separated by commas, so that one variable can list them all.
+    /// Default: none.
     #[serde(deserialize_with = "networks")]
     pub trusted_proxies: Vec<IpNet>,
 }
@@ -222,13 +234,16 @@ fn interval<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timespan, D::E
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Identifiers {
+    /// Holds the request's id: the client's if it is safe, else one of the gateway's. It is sent
+    /// upstream and echoed. Default `X-Request-Id`.
     pub request_id: Header,
-    /// Absent: not handled.
+    /// Holds an id that the client shares among requests, handled as `request_id` is. Absent: not
+    /// handled.
     pub correlation_id: Option<Header>,
-    /// Carries the consumer's name to the upstream.
+    /// Carries the consumer's name to the upstream; clients cannot set it. Default `X-Consumer`.
     pub consumer: Header,
     /// Carries the number of the attempt to the upstream, from 1. From a trusted caller, it says
-    /// whether the request is already a retry.
+    /// whether the request is already a retry. Default `X-Envoy-Attempt-Count`.
     pub attempt_count: Header,
 }
 

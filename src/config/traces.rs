@@ -9,12 +9,13 @@ use crate::units::Percent;
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Traces {
-    /// Settings that differ from the common `otlp`.
+    /// Settings of the collector for spans that differ from the common `otlp`.
     pub otlp: Otlp,
-    /// The `service.name` of every span and every metric.
+    /// The `service.name` of every span and every metric. Absent: that of OpenTelemetry's
+    /// variables, else `portcullis`.
     #[serde(deserialize_with = "service_name")]
     pub service_name: Option<String>,
-    /// The share of requests to sample, among those without a caller's decision.
+    /// The share of requests to sample, among those without a caller's decision; default 100 %.
     pub sample: Percent,
 }
 

@@ -13,12 +13,15 @@ use crate::record::store::error::Lost;
 /// A request that wants to be the first with its key.
 #[derive(Clone, Debug)]
 pub struct Claim {
+    /// What the key is looked up by.
     pub scope: Scope,
+    /// Tells whether a later request is the same.
     pub fingerprint: Fingerprint,
     /// For operators who look into the store.
     pub route: Arc<str>,
     /// How long the request may take, whatever its outcome.
     pub lease: Duration,
+    /// How long the key counts, from the claim and again from its response.
     pub ttl: Duration,
     /// Different for every claim.
     pub owner: Uuid,

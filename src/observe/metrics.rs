@@ -45,10 +45,14 @@ pub struct Metrics {
     pub connections_max: IntGauge,
     /// Client connections closed on arrival, by the limit that was reached.
     pub connections_refused: IntCounterVec,
+    /// Requests dropped with their connection at their deadline, because an upload waited for an
+    /// upstream that did not read.
     pub requests_cut: IntCounter,
+    /// Rows written, dropped and waiting.
     pub record: RecordMetrics,
     /// Successful handshakes, by version (`1.2`, `1.3`) and kind (`full`, `resumed`).
     pub tls_handshakes: IntCounterVec,
+    /// Client connections closed because the handshake failed or took too long.
     pub tls_failed: IntCounter,
     /// State copied on demand. Locked, so that two scrapes do not mix.
     pub state: Mutex<StateMetrics>,
@@ -65,21 +69,38 @@ pub struct Metrics {
 /// Gauges and counters whose values live in the policies and the recorder. They are reset, then
 /// set, for each scrape or export.
 pub struct StateMetrics {
+    /// 0 closed, 1 half-open, 2 open, 3 forced open, 4 forced closed; by scope (`route`,
+    /// `upstream`) and name, as the next one.
     pub circuit_state: IntGaugeVec,
+    /// How often the circuit has opened.
     pub circuit_opened: IntCounterVec,
+    /// Slots taken, by route.
     pub bulkhead_in_flight: IntGaugeVec,
+    /// Slots in all, by route; it changes if the limit is adaptive.
     pub bulkhead_capacity: IntGaugeVec,
+    /// Retries that would be granted at once, by budget.
     pub budget_tokens: GaugeVec,
+    /// Retries granted, by budget.
     pub budget_withdrawn: IntCounterVec,
+    /// Retries refused, by budget.
     pub budget_refused: IntCounterVec,
+    /// Addresses known, by upstream.
     pub endpoints: IntGaugeVec,
+    /// Look-ups of names that found no address, by upstream.
     pub failed_lookups: IntCounterVec,
+    /// For how many seconds a name of the upstream has not been resolved; 0 while all are.
     pub unresolved_seconds: IntGaugeVec,
+    /// Requests refused, by route and limit.
     pub rate_limit_refused: IntCounterVec,
+    /// Keys forgotten before their time because of `max_keys`, by route and limit.
     pub rate_limit_evictions: IntCounterVec,
+    /// 1 while the store is asked, 0 while it is away; by store.
     pub rate_limit_store_up: IntGaugeVec,
+    /// Requests with a key, by result.
     pub idempotency_keys: IntCounterVec,
+    /// Keys that are not too old, by authority.
     pub jwks_keys: IntGaugeVec,
+    /// Fetches by authority and result.
     pub jwks_fetches: IntCounterVec,
 }
 
@@ -148,6 +169,8 @@ impl Metrics {
         RouteMetrics(self.routes.of(name))
     }
 
+    /// The metrics of the upstream with this name; they continue those of a previous one with the
+    /// name.
     pub fn upstream(&self, name: &Arc<str>) -> UpstreamMetrics {
         UpstreamMetrics(self.upstreams.of(name))
     }

@@ -20,7 +20,9 @@ pub enum Cause {
     ConnectTimeout,
     /// No connection for another reason.
     ConnectFailed,
+    /// The certificate's time is over.
     TlsExpired,
+    /// The certificate's time has not begun.
     TlsNotYetValid,
     /// The certificate is for another name.
     TlsWrongName,
@@ -57,8 +59,11 @@ pub enum Cause {
 /// Whose fault it was that a request failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fault {
+    /// It asked for something that it may not have, or left.
     Client,
+    /// The gateway, or a store that it asks.
     Gateway,
+    /// It gave no response, or one that is an error.
     Upstream,
 }
 

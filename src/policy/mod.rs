@@ -30,6 +30,7 @@ pub struct Policies {
     pub route_breaker: Option<Arc<breaker::Breaker>>,
     /// The upstream's breaker, shared with other routes to it.
     pub upstream_breaker: Option<Arc<breaker::Breaker>>,
+    /// The route's.
     pub bulkhead: Option<Arc<bulkhead::Bulkhead>>,
     /// The status of the response if the bulkhead is full.
     pub bulkhead_status: bulkhead::Status,
@@ -39,24 +40,33 @@ pub struct Policies {
 #[must_use = "dropping an admission gives its permits back"]
 #[derive(Debug, Default)]
 pub struct Admission {
+    /// `None` without a breaker of the upstream's, and once the permit's result is recorded.
     pub upstream_permit: Option<breaker::Permit>,
+    /// The same of the route's breaker.
     pub route_permit: Option<breaker::Permit>,
+    /// `None` if the route has no bulkhead.
     pub slot: Option<bulkhead::Slot>,
 }
 
 /// A policy has refused the request.
 #[derive(Debug, Clone)]
 pub enum Rejection {
+    /// 401, 403, or 503 while keys are unavailable.
     Credentials(auth::Refusal),
+    /// 429, with the verdict of the strictest limit.
     RateLimited(rate_limit::Verdict),
     /// The store of a shared limit is unavailable, and the limit is configured to refuse then.
     LimitStoreUnavailable,
+    /// 400, 409, 422 or 503.
     Idempotency(idempotency::Refusal),
+    /// 503, from the route's circuit or its upstream's.
     CircuitOpen {
+        /// Until the circuit admits probes; zero if it is half-open.
         retry_after: Duration,
     },
     /// With the status that the route responds with.
     BulkheadFull {
+        /// 429 or 503.
         status: u16,
     },
 }

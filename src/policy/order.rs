@@ -19,23 +19,36 @@ use crate::time::Moment;
 /// A step that checks the client and what it sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OfCaller {
+    /// Are there too many requests from this address?
     FloodGuard,
+    /// Is the request well-formed in its own protocol?
     Form,
+    /// Is the announced body too large?
     BodySize,
+    /// Who is the client, and may it use this route?
     Credentials,
+    /// Has it used up a limit? Takes from all of them, or none.
     RateLimits,
+    /// Was the request made before? Claims its key.
     IdempotencyKey,
 }
 
 /// A step before the call to the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OfCall {
+    /// Does the route's circuit admit a call? Takes a permit.
     RouteCircuit,
+    /// Does the upstream's circuit admit a call? Takes a permit.
     UpstreamCircuit,
+    /// Is a slot free? Takes it.
     Bulkhead,
+    /// Is an address of the upstream known?
     Endpoint,
+    /// Is any time left?
     Deadline,
+    /// Registers the request in its retry budget; never refuses.
     RetryBudget,
+    /// Reads, completes or converts the body if the route asks for it.
     Body,
 }
 
@@ -76,7 +89,7 @@ pub const CALL: [OfCall; 7] = [
 ];
 
 impl OfCaller {
-    /// The step's name, as metrics and documentation have it.
+    /// The step's name, as `docs/architecture.md` has it.
     pub const fn name(self) -> &'static str {
         match self {
             OfCaller::FloodGuard => "flood_guard",
@@ -90,7 +103,7 @@ impl OfCaller {
 }
 
 impl OfCall {
-    /// The step's name, as metrics and documentation have it.
+    /// The step's name, as `docs/architecture.md` has it.
     pub const fn name(self) -> &'static str {
         match self {
             OfCall::RouteCircuit => "route_circuit",

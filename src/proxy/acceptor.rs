@@ -39,6 +39,7 @@ pub struct Acceptors {
 }
 
 impl Acceptors {
+    /// Nothing is accepted yet.
     pub fn new(listeners: Listeners) -> Self {
         let most = i64::try_from(listeners.max_connections).unwrap_or(i64::MAX);
         listeners.shared.metrics.connections_max.set(most);

@@ -43,10 +43,12 @@ use crate::time::Clock;
 
 /// The gateway, as Pingora sees it.
 pub struct Gateway {
+    /// That of the process.
     pub shared: Arc<Shared>,
 }
 
 impl Gateway {
+    /// One for all listeners.
     pub fn new(shared: Arc<Shared>) -> Self {
         Gateway { shared }
     }

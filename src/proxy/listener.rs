@@ -45,18 +45,24 @@ const GRACE: Duration = Duration::from_millis(80);
 pub struct Listeners {
     proxy: Arc<HttpProxy<Gateway>>,
     listeners: Vec<Arc<Listener>>,
+    /// That of the process.
     pub shared: Arc<Shared>,
     /// Limit on the client connections of all listeners together.
     pub max_connections: usize,
+    /// Client connections open now, of all listeners.
     pub open: AtomicUsize,
     /// The highest number open at once since this was last read.
     pub most_open: AtomicUsize,
 }
 
+/// One entry of `listeners`.
 pub struct Listener {
+    /// Its key there.
     pub name: String,
+    /// As at the start; a reload does not change it, except for certificates.
     pub config: Config,
     limits: Arc<Limits>,
+    /// Its client connections open now.
     pub open: AtomicUsize,
 }
 
@@ -88,6 +94,7 @@ impl Listeners {
         }
     }
 
+    /// In the order of their names.
     pub fn all(&self) -> impl Iterator<Item = &Arc<Listener>> {
         self.listeners.iter()
     }
@@ -97,6 +104,8 @@ impl Listeners {
         self.proxy.http_cleanup().await;
     }
 
+    /// Serves `stream` to its end: TLS, then the protocol that the client speaks. `shutdown` tells
+    /// that the process drains.
     pub async fn serve(
         self: &Arc<Self>,
         stream: Stream,

@@ -2,39 +2,45 @@
 //!
 //! `config` checks that a store is configured if any route records.
 
+mod stores;
+
 use std::collections::BTreeMap;
-use std::fmt;
 use std::num::NonZeroU32;
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
+use std::path::PathBuf;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _};
+pub use stores::{Chosen, Postgres, PostgresUrl, Sqlite, StoreFull, Stores};
 
 use super::place;
 use crate::record::capture::source::Sources;
 use crate::record::store::safety::Safety;
-use crate::units::{Secret, Size, Timespan};
+use crate::units::{Size, Timespan};
 
 /// The `record` section: one store for all routes.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
+    /// The database for rows and idempotency keys; default: none, and nothing can be recorded.
     pub store: Stores,
-    /// How long rows are kept; older ones are deleted. Zero keeps them for ever.
+    /// How long rows are kept; older ones are deleted, a whole month at once. 0 keeps them for
+    /// ever; default 30 days.
     pub retention: Timespan,
-    /// The most rows in memory, including those being written. A row that does not fit is dropped
-    /// and counted.
+    /// The most rows in memory, including those being written, about 1 KiB each; at least 1,
+    /// default 10,000. An `async` row that does not fit is dropped and counted; a request with
+    /// another row waits.
     pub queue: NonZeroU32,
-    /// How long a `sync` request waits for its commit, within its own deadline; the journal gets
-    /// the same time again.
+    /// How long a request waits for a store that commits nothing, within its own deadline; the
+    /// journal gets the same time again. Default 1 s; more than three times
+    /// `batch.commit_interval`.
     pub commit_timeout: Timespan,
+    /// How many rows are written together, and how long they wait for each other.
     pub batch: Batch,
     /// Whether a commit to the local disk before a response survives a crash of the machine, and
-    /// not only of the process.
+    /// not only of the process; default: yes.
     pub fsync: bool,
+    /// Where rows wait for the store.
     pub journal: Journal,
-    /// For routes without a `record` of their own.
+    /// For routes without a `record` of their own; default: nothing is recorded.
     pub default: Policy,
 }
 
@@ -82,143 +88,18 @@ impl Config {
     }
 }
 
-/// The stores that may be configured. PostgreSQL is used if it has a URL, else SQLite if it has a
-/// path.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Stores {
-    pub postgres: Option<Postgres>,
-    pub sqlite: Option<Sqlite>,
-}
-
-impl Stores {
-    /// The store to use; `None` means that nothing can be recorded.
-    pub fn chosen(&self) -> Option<Chosen<'_>> {
-        if let Some(postgres) = &self.postgres
-            && let Some(url) = &postgres.url
-        {
-            return Some(Chosen::Postgres(postgres, url));
-        }
-        let sqlite = self.sqlite.as_ref()?;
-        Some(Chosen::Sqlite(sqlite, sqlite.path.as_deref()?))
-    }
-}
-
-/// The store that [`Stores::chosen`] has selected.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Chosen<'a> {
-    Postgres(&'a Postgres, &'a PostgresUrl),
-    Sqlite(&'a Sqlite, &'a Path),
-}
-
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Postgres {
-    /// Empty or null counts as absent, so that an environment variable can switch this store on.
-    #[serde(default, deserialize_with = "text_or_nothing")]
-    pub url: Option<PostgresUrl>,
-    /// The most connections. Commits, batches and upkeep use one each at a time.
-    #[serde(default = "pool_size")]
-    pub pool_size: NonZeroU32,
-    #[serde(default = "connect_timeout", deserialize_with = "positive")]
-    pub connect_timeout: Timespan,
-    /// The time limit of one statement. The server enforces it; one second later the gateway gives
-    /// up on a server that has not replied.
-    #[serde(default = "statement_timeout", deserialize_with = "positive")]
-    pub statement_timeout: Timespan,
-    /// PEM file of the authorities that may have signed the server's certificate. Without it,
-    /// `sslmode` `prefer` and `require` encrypt and do not verify, as libpq does.
-    #[serde(default, deserialize_with = "text_or_nothing")]
-    pub ca: Option<PathBuf>,
-}
-
-fn pool_size() -> NonZeroU32 {
-    NonZeroU32::new(8).unwrap_or(NonZeroU32::MIN)
-}
-
-fn connect_timeout() -> Timespan {
-    Timespan::from_secs(2)
-}
-
-fn statement_timeout() -> Timespan {
-    Timespan::from_secs(5)
-}
-
-/// A valid `postgres://` URL. It may contain a password, so no error message repeats it.
-#[derive(Clone, PartialEq)]
-pub struct PostgresUrl(Secret);
-
-impl PostgresUrl {
-    /// The parsed URL, as the driver's configuration.
-    pub(crate) fn parsed(&self) -> Result<tokio_postgres::Config, tokio_postgres::Error> {
-        self.0.expose().parse()
-    }
-}
-
-impl fmt::Debug for PostgresUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("[redacted]")
-    }
-}
-
-impl FromStr for PostgresUrl {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if !text.starts_with("postgres://") && !text.starts_with("postgresql://") {
-            return Err("expected a URL that begins with postgres:// or postgresql://".to_owned());
-        }
-        let url = PostgresUrl(Secret::new(text));
-        match url.parsed() {
-            Ok(parsed) if !parsed.get_hosts().is_empty() || !parsed.get_hostaddrs().is_empty() => {
-                Ok(url)
-            }
-            Ok(_) => Err("the PostgreSQL URL names no host".to_owned()),
-            // The driver's error may quote a part of the URL.
-            Err(_) => Err("not a valid PostgreSQL URL: expected \
-                           postgres://user:password@host:port/database?sslmode=disable|prefer|require, \
-                           with special characters in the password percent-encoded"
-                .to_owned()),
-        }
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Sqlite {
-    /// The database file; it and its directory are created if missing. Empty or null counts as
-    /// absent.
-    #[serde(default, deserialize_with = "text_or_nothing")]
-    pub path: Option<PathBuf>,
-    /// How large the file may get; zero means no limit but the disk's.
-    #[serde(default)]
-    pub max_size: Size,
-    #[serde(default)]
-    pub when_full: StoreFull,
-}
-
-/// What happens when the embedded store has reached its `max_size`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum StoreFull {
-    /// The oldest rows are deleted to make room.
-    #[default]
-    DeleteOldest,
-    /// The store counts as down until retention makes room.
-    Refuse,
-}
-
 /// How rows are batched.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Batch {
+    /// The most rows written at once; at least 1, default 500.
     pub max_rows: NonZeroU32,
-    /// How long the first row of a batch waits for more rows.
+    /// How long the first row of a batch waits for more rows; default 20 ms.
     pub max_delay: Timespan,
     /// The least time from the start of one journal commit that several requests waited for to the
     /// next; rows that arrive meanwhile are committed together. While requests to durable routes
     /// are still under way, up to three times as long; a request that takes longer than that is
-    /// waited for once.
+    /// waited for once. Default 1 ms; less than a third of `commit_timeout`.
     pub commit_interval: Timespan,
 }
 
@@ -237,10 +118,12 @@ impl Default for Batch {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Journal {
-    /// An SQLite file, created when first needed.
+    /// An SQLite file, created when first needed; default `data/journal.db`, relative to the
+    /// working directory.
     pub path: PathBuf,
-    /// How large the file may get; zero means no limit but the disk's.
+    /// How large the file may get, in bytes; 0 means no limit but the disk's, default 1 GiB.
     pub max_size: Size,
+    /// What happens at `max_size`, or with a full disk; default `reject`.
     pub when_full: WhenFull,
 }
 
@@ -266,17 +149,20 @@ pub enum WhenFull {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
+    /// Whether a row is written, and what the response waits for; default `off`.
     pub mode: Mode,
+    /// What happens to a `sync` request whose row cannot be committed; default `reject`.
     pub on_failure: OnFailure,
     /// Fields of the row, and where each comes from: the first of its sources that is present.
     /// `name` and `result_message` have columns of their own, the others share the column
-    /// `captured`.
+    /// `captured`. Default: none.
     pub capture: BTreeMap<String, Sources>,
-    /// Nothing is captured from a body larger than this.
+    /// Nothing is captured from a body of more bytes than this; default 64 KiB.
     pub capture_limit: Size,
-    /// Whether the query is kept, without the values of parameters that look like secrets.
+    /// Whether the query is kept, without the values of parameters that look like secrets; default:
+    /// no.
     pub query: bool,
-    /// Further parameters whose values are not kept.
+    /// Further parameters whose values are not kept; default: none.
     pub redact: Vec<String>,
 }
 
@@ -293,9 +179,11 @@ impl Default for Policy {
     }
 }
 
+/// What a request's response waits for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
+    /// No row is written.
     #[default]
     Off,
     /// Written after the response, from bounded memory.
@@ -318,29 +206,10 @@ pub enum OnFailure {
     Journal,
 }
 
-fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timespan, D::Error> {
-    let timespan = Timespan::deserialize(deserializer)?;
-    if timespan.is_zero() {
-        return Err(D::Error::custom(
-            "must be more than 0: a store that hangs would never be given up",
-        ));
-    }
-    Ok(timespan)
-}
-
-fn text_or_nothing<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: FromStr<Err: fmt::Display>,
-{
-    match Option::<String>::deserialize(deserializer)? {
-        Some(text) if !text.is_empty() => text.parse().map(Some).map_err(D::Error::custom),
-        Some(_) | None => Ok(None),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn config(yaml: &str) -> Result<Config, String> {

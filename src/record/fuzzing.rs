@@ -4,13 +4,13 @@ pub(super) mod rows;
 
 use serde_json::{Value, json};
 
-use super::binary;
 use super::capture::captured::CAPTURED_BYTES;
-use super::capture::json;
 use super::capture::{Capture, Findings, Tap};
 use super::config::Policy;
 use super::invocation::{Bounded, Invocation, PATH_BYTES, TEXT_BYTES};
 use super::query::Query;
+use super::row::value::texts_json;
+use super::row::{binary, json};
 
 use self::rows::{invocation, sorted, split};
 
@@ -29,9 +29,7 @@ pub fn row_text(input: &[u8]) {
         assert!(text.len() <= most, "{} bytes of {most}: {text:?}", text.len());
         assert!(!text.contains('\0'), "{text:?}");
     }
-    if let Some(other) = bounded.captured.other_json() {
-        check_json(&other);
-    }
+    check_json(&texts_json(&bounded.captured.other));
     for completed in [false, true] {
         let (mut bytes, mut text) = (Vec::new(), Vec::new());
         binary::write(&bounded, completed, &mut bytes);

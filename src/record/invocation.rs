@@ -41,38 +41,53 @@ fn timestamp(time: SystemTime) -> Timestamp {
 /// What is recorded about a request. Never contains a credential.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Invocation {
+    /// Sorts by the time of arrival (UUID version 7).
     pub id: Uuid,
     /// When the request arrived.
     pub created_at: SystemTime,
+    /// As the client got it.
     pub request_id: Arc<str>,
     /// The W3C trace the request belongs to.
     pub trace_id: u128,
+    /// The route's name; requests without a route are not recorded.
     pub route: Arc<str>,
+    /// The name of the upstream of the last attempt; `None` if the gateway answered without one.
     pub upstream: Option<Arc<str>>,
     /// The endpoint of the last attempt.
     pub endpoint: Option<Arc<str>>,
+    /// As the credentials prove it; `None` without credentials.
     pub consumer: Option<Arc<str>>,
+    /// The client's address, after trusted proxies; `None` until it is known.
     pub client_address: Option<IpAddr>,
+    /// As the client sent it.
     pub method: Method,
+    /// The canonical path, without the query.
     pub path: String,
     /// Without the question mark and without secrets. Only if the route keeps it.
     pub query: Option<String>,
     /// The status the client got; 499 for a client that left before it had one.
     pub status: u16,
+    /// The status of the last attempt's head; `None` if there was none.
     pub upstream_status: Option<u16>,
+    /// Whether the client got what it asked for: a whole response that reports no failure.
     pub success: bool,
+    /// How many began, from 0.
     pub attempts: u32,
     /// The code of the refusal, if the gateway itself produced the response.
     pub rejection: Option<Cow<'static, str>>,
     /// Why the request failed, in one word; absent if it succeeded.
     pub cause: Option<Cow<'static, str>>,
+    /// From the request's head to the last byte of the response.
     pub duration: Duration,
+    /// From the start of the last attempt to the upstream's head.
     pub upstream_duration: Option<Duration>,
     /// Body bytes from and to the client.
     pub bytes_in: u64,
+    /// Bytes of the response's body, to the client.
     pub bytes_out: u64,
     /// The caller's protocol: `http`, `connect`, `grpc`.
     pub protocol: Cow<'static, str>,
+    /// Fields of both bodies, as the route asks for them.
     pub captured: Captured,
 }
 
@@ -114,8 +129,8 @@ impl Invocation {
     }
 
     /// Sets what is known once the request has ended.
-    pub fn ends(&mut self, ending: Ending) {
-        let Ending {
+    pub fn ends(&mut self, ending: Completion) {
+        let Completion {
             upstream,
             endpoint,
             status,
@@ -143,12 +158,6 @@ impl Invocation {
         self.bytes_in = bytes_in;
         self.bytes_out = bytes_out;
         self.captured = captured;
-    }
-
-    /// The trace's id as the stores keep it: 32 hexadecimal digits, written into `room`.
-    pub(crate) fn trace_id_text<'a>(&self, room: &'a mut [u8; 32]) -> Option<&'a str> {
-        let id = Uuid::from_u128(self.trace_id);
-        (!id.is_nil()).then(|| &*id.simple().encode_lower(room))
     }
 
     /// Cuts every text to its bound, replaces NUL, which PostgreSQL cannot store, and clamps a time
@@ -196,7 +205,7 @@ impl std::ops::Deref for Bounded {
 
 impl Bounded {
     /// Applies `ending`, with its texts bounded as well.
-    fn ends(&mut self, mut ending: Ending) {
+    fn ends(&mut self, mut ending: Completion) {
         ending.bound();
         // The row is usually not shared any more, so nothing is copied.
         Arc::make_mut(&mut self.0).ends(ending);
@@ -205,23 +214,36 @@ impl Bounded {
 
 /// What may change about a row from its first write to the end of its request.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Ending {
+pub struct Completion {
+    /// As the field of [`Invocation`], like all others here.
     pub upstream: Option<Arc<str>>,
+    /// A fallback may have changed it.
     pub endpoint: Option<Arc<str>>,
+    /// 499 if the client left after the first write.
     pub status: u16,
+    /// That of the last attempt.
     pub upstream_status: Option<u16>,
+    /// Known once the body has ended.
     pub success: bool,
+    /// The final count.
     pub attempts: u32,
+    /// Also of a refusal after the head.
     pub rejection: Option<Cow<'static, str>>,
+    /// Why the request failed after all.
     pub cause: Option<Cow<'static, str>>,
+    /// The whole, where the first write had the time to the head.
     pub duration: Duration,
+    /// That of the last attempt.
     pub upstream_duration: Option<Duration>,
+    /// The whole body, as far as it was read.
     pub bytes_in: u64,
+    /// The whole body, as far as it was written.
     pub bytes_out: u64,
+    /// The response's fields are known only now.
     pub captured: Captured,
 }
 
-impl Ending {
+impl Completion {
     fn bound(&mut self) {
         for text in [&mut self.upstream, &mut self.endpoint] {
             text.iter_mut().for_each(bound_shared);
@@ -279,7 +301,7 @@ impl Row {
 #[derive(Debug)]
 pub(crate) struct Second {
     pub(crate) first: Bounded,
-    pub(crate) ending: Box<Ending>,
+    pub(crate) ending: Box<Completion>,
 }
 
 impl Second {
@@ -318,7 +340,7 @@ fn bound_word(text: &mut Cow<'static, str>) {
 pub(crate) mod tests {
     use super::*;
     use crate::record::capture::captured::CAPTURED_BYTES;
-    use crate::record::capture::json;
+    use crate::record::row::value;
 
     pub(crate) fn invocation(name: &str) -> Invocation {
         // Stores keep microseconds.
@@ -335,9 +357,9 @@ pub(crate) mod tests {
     }
 
     /// An ending that leaves the row as it is.
-    pub(crate) fn ending(row: &Invocation) -> Ending {
+    pub(crate) fn ending(row: &Invocation) -> Completion {
         let row = row.clone();
-        Ending {
+        Completion {
             upstream: row.upstream,
             endpoint: row.endpoint,
             status: row.status,
@@ -408,8 +430,8 @@ pub(crate) mod tests {
             let mut invocation = invocation("a");
             invocation.created_at = at;
             let bounded = Bounded::from(invocation);
-            assert_eq!(json::timestamp(bounded.created_at), text);
-            assert_eq!(json::timestamp(at), text);
+            assert_eq!(value::timestamp(bounded.created_at), text);
+            assert_eq!(value::timestamp(at), text);
         }
     }
 
@@ -422,7 +444,7 @@ pub(crate) mod tests {
         invocation.bound();
         assert_eq!(invocation.captured.name.as_deref(), Some("a\u{fffd}b"));
         assert_eq!((invocation.path.as_str(), &*invocation.request_id), ("/\u{fffd}", "\u{fffd}"));
-        assert_eq!(invocation.captured.other_json(), Some("{\"k\u{fffd}\":\"v\u{fffd}\"}".into()));
+        assert_eq!(invocation.captured.other, [("k\u{fffd}".into(), "v\u{fffd}".to_owned())]);
     }
 
     #[test]

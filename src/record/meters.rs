@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use prometheus::Histogram;
 
+/// Histograms of what the recorder does.
 #[derive(Debug, Clone)]
 pub struct Meters {
     /// Rows in one transaction with the store.
     pub batch_rows: Histogram,
     /// Seconds from the begin of a transaction to its commit: in the store, in the journal.
     pub store_commit: Histogram,
+    /// The same for the journal.
     pub journal_commit: Histogram,
 }
 

@@ -10,6 +10,7 @@
 //!               ├─ link        is the store there? migrates it, probes it, says so once
 //!               └─ retention   deletes what is old enough
 //!                    └─> store (SQLite, PostgreSQL)
+//! row     the list of columns, and the row's form in each place it is kept
 //! read    rows and figures, for the command line
 //! ```
 //!
@@ -20,7 +21,6 @@
 //!
 //! `proxy` decides when these are called; `observe` renders metrics from [`Stats`].
 
-mod binary;
 mod bound;
 mod capture;
 mod config;
@@ -36,6 +36,7 @@ mod place;
 mod query;
 pub mod read;
 mod recorder;
+mod row;
 mod stats;
 pub(crate) mod store;
 
@@ -52,14 +53,14 @@ pub use config::{
     Batch, Chosen, Config, Journal, Mode, OnFailure, Policy, Postgres, PostgresUrl, Sqlite,
     StoreFull, Stores, WhenFull,
 };
-pub use invocation::{Bounded, Ending, Invocation, new_id};
+pub use invocation::{Bounded, Completion, Invocation, new_id};
 pub use journal::Expected;
 pub use meters::Meters;
 pub use outcome::{Commit, Committed, Unavailable};
 pub use patience::Patience;
 pub use query::Query;
 pub use recorder::Recorder;
+pub use row::columns::names as column_names;
 pub use stats::Stats;
 pub use store::Database;
-pub use store::columns::COLUMNS;
 pub use store::error::StartError;

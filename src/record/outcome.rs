@@ -5,6 +5,7 @@ use std::time::Duration;
 /// Where a row was committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Committed {
+    /// It can be read from there.
     Store,
     /// The row will be shipped to the store later.
     Journal,
@@ -18,6 +19,7 @@ pub enum Commit {
     /// The request ended before it had a response.
     #[default]
     NotTried,
+    /// Where.
     Made(Committed),
     /// The client was told so; the row of that response is not committed either.
     Failed,
@@ -26,14 +28,19 @@ pub enum Commit {
 /// Why a row was not committed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unavailable {
+    /// With the error of the store.
     #[error("the record store is down: {0}")]
     Down(String),
+    /// After this long.
     #[error("the record store did not commit within {0:?}")]
     Late(Duration),
+    /// The store or the journal; the words say which.
     #[error("{0}")]
     Full(String),
+    /// With the error of the store; trying again does not help.
     #[error("the record store refuses the row: {0}")]
     Refused(String),
+    /// The process ends.
     #[error("the recorder is closing")]
     Closing,
 }

@@ -10,7 +10,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, timeout};
 
 use super::config::{Chosen, Config, Mode, OnFailure};
-use super::invocation::{Bounded, Ending, Invocation, Row, Second, Stage};
+use super::invocation::{Bounded, Completion, Invocation, Row, Second, Stage};
 use super::journal::{Expected, Journal};
 use super::meters::Meters;
 use super::patience::Patience;
@@ -185,7 +185,7 @@ impl Recorder {
     /// was not known before. Never waits. It also corrects, or creates, the row of a request whose
     /// commit failed or was never tried. A write that does not fit into the queue is dropped and
     /// counted.
-    pub fn complete(&self, first: Bounded, ending: Ending, mode: Mode, commit: Commit) {
+    pub fn complete(&self, first: Bounded, ending: Completion, mode: Mode, commit: Commit) {
         let second = Second { first, ending: Box::new(ending) };
         let journal = match commit {
             Commit::Made(Committed::Nowhere) => return,

@@ -16,6 +16,7 @@ pub struct Conflict {
     pub second: (usize, String),
     /// A pattern that both match.
     pub pattern: Pattern,
+    /// A host that both match; `None` if both take any.
     pub host: Option<HostPattern>,
     pub(super) methods: Methods,
 }

@@ -13,12 +13,16 @@ use super::pattern::Pattern;
 #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Match {
+    /// `api.example.com`, or `*.example.com` for every name below it; default: any host, or none.
     pub host: Choice<HostPattern>,
+    /// Literals, `:name` for one segment, `*` for one or, at the end, for the rest; default: any
+    /// path.
     pub path: Choice<Pattern>,
-    /// `GET` includes `HEAD`, as RFC 9110 section 9.1 requires of every server. A route that names
-    /// `HEAD` itself takes precedence over one with the same pattern that names only `GET`.
+    /// Default: any. `GET` includes `HEAD`, as RFC 9110 section 9.1 requires of every server. A
+    /// route that names `HEAD` itself takes precedence over one with the same pattern that names
+    /// only `GET`.
     pub methods: Choice<Verb>,
-    /// Whether the path may have encoded slashes and empty segments.
+    /// Whether the path may have encoded slashes and empty segments; default `strict`.
     pub slashes: Slashes,
 }
 
@@ -40,6 +44,7 @@ pub enum Choice<T> {
     /// The key is absent.
     #[default]
     Any,
+    /// At least one.
     Of(Vec<T>),
 }
 

@@ -17,12 +17,16 @@ const MAX_LABEL: usize = 63;
 /// Why a host is refused. The text may be sent to a client: it never quotes the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadHost {
+    /// Nothing is left beside the port.
     #[error("the host is empty")]
     Empty,
+    /// Longer than a DNS name or one of its labels may be (RFC 1035, section 2.3.4).
     #[error("the host is longer than {MAX_NAME} octets, or a label than {MAX_LABEL}")]
     TooLong,
+    /// It has characters that neither form allows, such as `%` or `@`.
     #[error("the host is neither a name nor an address")]
     Malformed,
+    /// What follows the colon.
     #[error("the port is not a number from 1 to 65535")]
     Port,
 }

@@ -29,22 +29,31 @@ use std::borrow::Cow;
 /// Why a path has no canonical form. The text may be sent to a client: it never quotes the path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Ambiguous {
+    /// The first character is not `/`; an empty path included.
     #[error("the path does not begin with a slash")]
     NotAbsolute,
+    /// `//`, on a route that is not `as_sent`.
     #[error("the path contains an empty segment")]
     EmptySegment,
+    /// `.` or `..`, however encoded and with parameters (`..;x`), or parameters alone.
     #[error("the path contains a dot segment")]
     DotSegment,
+    /// `%2F`, on a route that is not `as_sent`.
     #[error("the path contains an encoded slash")]
     EncodedSlash,
+    /// Raw or as `%5C`.
     #[error("the path contains a backslash")]
     Backslash,
+    /// An octet below 0x20, or 0x7f, raw or encoded.
     #[error("the path contains a control character")]
     Control,
+    /// A space, `?` or `#`.
     #[error("the path contains a character that must be percent-encoded")]
     Unencoded,
+    /// A `%` that two hexadecimal digits do not follow.
     #[error("the path contains an invalid percent-encoding")]
     BadEscape,
+    /// The octets, once decoded, are not UTF-8: overlong forms included.
     #[error("the path is not UTF-8")]
     NotUtf8,
 }

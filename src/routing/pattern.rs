@@ -145,11 +145,6 @@ impl<'a> Params<'a> {
         Params { pattern, path }
     }
 
-    /// The pattern that matched. As a label it stays bounded, unlike the paths of requests.
-    pub fn pattern(&self) -> &'a Pattern {
-        self.pattern
-    }
-
     /// The canonical path that was matched.
     pub fn path(&self) -> &'a str {
         self.path
@@ -169,13 +164,8 @@ impl<'a> Params<'a> {
         })
     }
 
-    /// What the `*` at the pattern's end matched, without a leading slash: `x/y`, or nothing.
-    pub fn rest(&self) -> Option<&'a str> {
-        self.tail().map(|tail| tail.strip_prefix('/').unwrap_or(tail))
-    }
-
-    /// As [`Params::rest`], with the slash before it if there is one: `/api/a` and `/api/a/`
-    /// differ.
+    /// What the `*` at the pattern's end matched, with the slash before it if there is one:
+    /// `/api/a` and `/api/a/` differ.
     pub(super) fn tail(&self) -> Option<&'a str> {
         if !self.pattern.has_rest() {
             return None;
@@ -239,15 +229,14 @@ mod tests {
         assert_eq!(params.iter().collect::<Vec<_>>(), [("id", "7%20b"), ("part", "photo")]);
         assert_eq!(params.value("part"), Some("photo"));
         assert_eq!(params.value("other"), None);
-        assert_eq!(params.rest(), Some("a/b"));
+        assert_eq!(params.tail(), Some("/a/b"));
     }
 
     #[test]
     fn the_rest_may_be_nothing() {
         let pattern: Pattern = "/a/*".parse().unwrap();
-        for (path, rest, tail) in [("/a", "", ""), ("/a/", "", "/"), ("/a/x", "x", "/x")] {
-            let params = Params::new(&pattern, path);
-            assert_eq!((params.rest(), params.tail()), (Some(rest), Some(tail)), "{path}");
+        for (path, tail) in [("/a", ""), ("/a/", "/"), ("/a/x", "/x")] {
+            assert_eq!(Params::new(&pattern, path).tail(), Some(tail), "{path}");
         }
     }
 }

@@ -21,12 +21,18 @@ pub enum Rewrite {
     /// Replaces the path.
     Replace(Template),
     /// Changes the front of the path.
-    Edit { strip: Strip, add: Option<Prefix> },
+    Edit {
+        /// Removed first.
+        strip: Strip,
+        /// Put in front of what is left; `None`: nothing.
+        add: Option<Prefix>,
+    },
 }
 
 /// What is removed from the front of a path, in whole segments.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Strip {
+    /// The path stays as it is.
     Nothing,
     /// This prefix; a path that does not begin with it stays unchanged.
     Prefix(Prefix),
@@ -44,9 +50,22 @@ pub struct Prefix(Box<str>);
 pub enum Unfit {
     /// `known` are the placeholders that the pattern does have.
     #[error("`{{{placeholder}}}` has no value: `{pattern}` does not have it")]
-    Placeholder { placeholder: String, pattern: Pattern, known: Vec<String> },
+    Placeholder {
+        /// Its name, without braces.
+        placeholder: String,
+        /// The first pattern of the route without it.
+        pattern: Pattern,
+        /// The names that this pattern has, and `*` for its rest.
+        known: Vec<String>,
+    },
+    /// `strip_prefix` has no effect.
     #[error("`{prefix}` is never stripped: no path of `{pattern}` begins with it")]
-    Prefix { prefix: String, pattern: Pattern },
+    Prefix {
+        /// The prefix as configured.
+        prefix: String,
+        /// The first pattern of the route that excludes it.
+        pattern: Pattern,
+    },
 }
 
 impl Rewrite {

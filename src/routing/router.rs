@@ -32,6 +32,7 @@ pub struct Router {
 pub struct Found<'a> {
     /// The index that was passed to [`Router::try_new`].
     pub route: usize,
+    /// They borrow the path that was looked up.
     pub params: Params<'a>,
 }
 
@@ -44,7 +45,10 @@ pub enum NoRoute {
     /// A 405, with the value of its `Allow` field: every method that has a route for this host and
     /// path, sorted.
     #[error("the method is not allowed; allowed are {allow}")]
-    MethodNotAllowed { allow: String },
+    MethodNotAllowed {
+        /// As in `GET, HEAD, POST`.
+        allow: String,
+    },
 }
 
 impl Router {

@@ -34,6 +34,8 @@ pub struct Drain {
 }
 
 impl Drain {
+    /// `push` exports metrics a last time; `None` if they are not exported. `server` has the limits
+    /// on time.
     pub fn new(shared: Arc<Shared>, push: Option<Push>, server: Server) -> Self {
         Drain { shared, push: Mutex::new(push), server }
     }

@@ -33,6 +33,7 @@ pub struct FloodGuard {
 }
 
 impl FloodGuard {
+    /// Takes its memory, 1 MiB, at once.
     pub fn new(config: server::FloodGuard) -> Self {
         let sketches = [(); 2].map(|()| Estimator::new(ROWS, SLOTS));
         FloodGuard { config, sketches, latest: AtomicU64::new(0) }

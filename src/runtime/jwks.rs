@@ -39,7 +39,9 @@ pub struct Status {
     pub last_success: Option<Moment>,
     /// Why the last fetch failed; `None` when it succeeded.
     pub last_error: Option<String>,
+    /// Fetches that published keys, since the task began.
     pub succeeded: u64,
+    /// Fetches that did not.
     pub failed: u64,
 }
 
@@ -76,6 +78,7 @@ impl Jwks {
         self.fetcher.serves(wanted)
     }
 
+    /// The state now; its keys are those that are not too old.
     pub fn status(&self) -> Status {
         let keyring = &self.fetcher.keyring;
         let keys = if keyring.is_usable(Clock::now()) { keyring.len() } else { 0 };

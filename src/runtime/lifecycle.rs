@@ -42,10 +42,12 @@ impl Lifecycle {
         self.draining.store(true, Ordering::Release);
     }
 
+    /// Whether `/readyz` reports ready: started, and not draining.
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Acquire) && !self.is_draining()
     }
 
+    /// Whether the shutdown has begun; it is never taken back.
     pub fn is_draining(&self) -> bool {
         // Acquire pairs with the release above: a reader that sees the drain also sees what was
         // stopped before it.
@@ -58,6 +60,7 @@ impl Lifecycle {
         self.cuts.send_replace(());
     }
 
+    /// Whether requests in flight are cut off: the drain's time is over.
     pub fn is_cut(&self) -> bool {
         self.cut.load(Ordering::Acquire)
     }
@@ -67,12 +70,14 @@ impl Lifecycle {
         self.cuts.subscribe()
     }
 
+    /// Requests in flight, those that clients disconnected from included until they are dropped.
     pub fn in_flight(&self) -> usize {
         // SeqCst against the drain's own reads: a request counted before the drain looked
         // must not be missed.
         self.in_flight.load(Ordering::SeqCst)
     }
 
+    /// Since the process was set up.
     pub fn uptime(&self) -> std::time::Duration {
         self.started.elapsed()
     }

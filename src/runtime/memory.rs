@@ -29,6 +29,7 @@ const PATIENCE: Duration = Duration::from_millis(3);
 /// Client connections, and the requests on them.
 #[derive(Debug, Clone, Copy)]
 pub struct Load {
+    /// At this moment.
     pub now: usize,
     /// The highest since the last check: a burst may come and go between two.
     pub highest: usize,

@@ -16,19 +16,24 @@ use crate::record::{Mode, Recorder, Stats};
 pub struct Shared {
     /// The configuration in force. A request loads it once and keeps that generation.
     pub snapshot: ArcSwap<Snapshot>,
+    /// Whether the process is ready or draining; counts requests in flight.
     pub lifecycle: Arc<Lifecycle>,
+    /// Outlive every snapshot, so that counters never fall.
     pub metrics: Arc<Metrics>,
+    /// Counts file descriptors, and sets how many connections there may be.
     pub descriptors: Descriptors,
     /// `None` if no store is configured.
     pub recorder: Option<Recorder>,
     /// The idempotency keys of requests; in the same store as the record.
     pub keys: Option<Keys>,
+    /// Samples requests, and takes their spans.
     pub tracer: Tracer,
     /// Metrics of requests that matched no route.
     pub unrouted: RouteMetrics,
 }
 
 impl Shared {
+    /// Starting: not ready until [`Lifecycle::set_ready`].
     pub fn new(
         snapshot: Snapshot,
         metrics: Arc<Metrics>,

@@ -44,13 +44,19 @@ pub type Authorities = Arc<[WrappedX509]>;
 pub struct Snapshot {
     /// 1 at start, one more with every reload.
     pub generation: u64,
+    /// What the rest was compiled from.
     pub config: Config,
+    /// Maps requests to indices of `routes`.
     pub router: Arc<Router>,
     /// Sorted by name, which is the order of the router's indices.
     pub routes: Vec<Arc<Route>>,
+    /// By name. An upstream whose configuration a reload leaves unchanged is the same one.
     pub upstreams: BTreeMap<String, Arc<UpstreamTarget>>,
+    /// `None` if it is not configured.
     pub flood_guard: Option<Arc<FloodGuard>>,
+    /// The retry budgets by name.
     pub budgets: BTreeMap<String, Arc<Budget>>,
+    /// The entries of `auth` by name.
     pub authorities: BTreeMap<String, Arc<Authority>>,
     /// The stores that have a URL.
     pub limit_stores: BTreeMap<String, Arc<Store>>,
@@ -62,6 +68,7 @@ pub struct Snapshot {
 
 /// An entry of `auth`, with the task that keeps its keys fresh.
 pub struct Authority {
+    /// Kept by a reload that leaves the entry unchanged, with its keys and verified tokens.
     pub verifier: Arc<Verifier>,
     /// Set once the generation is in force: a configuration that is only checked fetches nothing.
     jwks: Arc<OnceLock<Jwks>>,
@@ -92,6 +99,7 @@ impl Authority {
         }
     }
 
+    /// The task that fetches the keys; `None` if none is needed, or the generation is not in force.
     pub fn jwks(&self) -> Option<&Jwks> {
         self.jwks.get()
     }
@@ -99,7 +107,9 @@ impl Authority {
 
 /// A route's `retry`, with its budget.
 pub struct Retry {
+    /// As configured.
     pub config: retry::Config,
+    /// `None` if only `max_retries` limits retries.
     pub budget: Option<Arc<Budget>>,
     /// Jitter for the waits; it starts anew when the route is compiled again.
     pub jitter: retry::Jitter,
@@ -107,6 +117,7 @@ pub struct Retry {
 
 /// A route's `idempotency`, with the limits that follow from the rest of the route.
 pub struct Idempotency {
+    /// As configured.
     pub config: idempotency::Config,
     /// The longest time a request may hold its key.
     pub lease: Duration,
@@ -114,39 +125,55 @@ pub struct Idempotency {
 
 /// One compiled route. Parts that few routes have are boxed.
 pub struct Route {
+    /// The key under `routes`; label in metrics, log and record.
     pub name: Arc<str>,
     /// The pattern of its path, if it has exactly one; it names the route's spans.
     pub pattern: Option<Arc<str>>,
+    /// As configured, for what needs no compiling.
     pub config: Arc<config::Route>,
+    /// Where its requests go.
     pub target: Target,
+    /// `None` if the route needs no credentials.
     pub guard: Option<Box<Guard>>,
+    /// With the state that survives reloads.
     pub policies: Policies,
     /// The limits in `policies.rate_limits` that replicas count together, if their store has a URL.
     pub shared_limits: Option<SharedLimits>,
     /// Values of the headers that tell clients about `policies.rate_limits`.
     pub limit_fields: rate_limit::Fields,
+    /// `None` if no attempt is followed by another.
     pub retry: Option<Box<Retry>>,
     /// The route's own, or the default.
     pub record: record::Policy,
+    /// `None` if an `Idempotency-Key` is an ordinary header.
     pub idempotency: Option<Box<Idempotency>>,
     /// The upstream that requests fall back to if the route's own upstream fails.
     pub fallback: Option<Arc<UpstreamTarget>>,
+    /// `None` if nothing is captured, or recorded.
     pub capture: Option<Capture>,
+    /// `None` if messages are not converted.
     pub transcoder: Option<Transcoder>,
     /// Which parts of the query its rows contain.
     pub recorded_query: Option<Query>,
+    /// Those under the route's name; a reload continues them.
     pub metrics: RouteMetrics,
 }
 
+/// What answers a route's requests.
 pub enum Target {
+    /// An entry of `upstreams`.
     Upstream(Arc<UpstreamTarget>),
+    /// The gateway itself.
     Serve(Serve),
 }
 
 /// An upstream as routes refer to it.
 pub struct UpstreamTarget {
+    /// Its endpoints and their names.
     pub upstream: Arc<Upstream>,
+    /// Those under the upstream's name; a reload continues them.
     pub metrics: UpstreamMetrics,
+    /// Parsed from `tls.ca`; `None`: the system's.
     pub authorities: Option<Authorities>,
     /// Attempts reuse only connections with the same key: see `carry::pool_key`.
     pub pool_key: u64,
@@ -160,6 +187,7 @@ impl Snapshot {
         self.authorities.get(authority)?.jwks()
     }
 
+    /// The route with this name.
     pub fn route(&self, name: &str) -> Option<&Arc<Route>> {
         // The routes are sorted; a reload looks up each one.
         let place = self.routes.binary_search_by(|route| (*route.name).cmp(name)).ok()?;
@@ -168,6 +196,7 @@ impl Snapshot {
 }
 
 impl Route {
+    /// `None` for a route that the gateway serves itself.
     pub fn upstream(&self) -> Option<&Arc<UpstreamTarget>> {
         match &self.target {
             Target::Upstream(target) => Some(target),

@@ -25,8 +25,11 @@ use crate::time::{Clock, Moment};
 
 /// A small, complete response.
 pub struct Answer {
+    /// The HTTP status.
     pub status: u16,
+    /// `None` if there is no body.
     pub content_type: Option<HeaderValue>,
+    /// Complete; its length is the response's.
     pub body: Bytes,
 }
 

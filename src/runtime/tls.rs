@@ -29,6 +29,7 @@ type Digest = [u8; SHA256_OUTPUT_LEN];
 
 /// What a listener's handshakes need.
 pub struct Handshakes {
+    /// For one listener; a reload that changes it makes another one.
     pub config: Arc<ServerConfig>,
     /// Hash of the certificates and authorities by which both sides of its sessions were verified.
     verified_by: Digest,

@@ -25,19 +25,27 @@ pub struct Times {
 /// How an upstream failed an attempt.
 #[derive(Debug)]
 pub struct Failure {
+    /// In one word.
     pub cause: Cause,
+    /// What the engine or the system said.
     pub words: Words,
+    /// Its name.
     pub upstream: Arc<str>,
+    /// Its address, as the configuration has it; `None` if there was none to ask.
     pub endpoint: Option<Arc<str>>,
 }
 
 /// An attempt that was followed by another.
 #[derive(Debug)]
 pub struct Past {
+    /// Its address, as the configuration has it.
     pub endpoint: Arc<str>,
     /// From the request's head to the attempt's start.
     pub after: Duration,
+    /// To the moment when its outcome was known.
     pub duration: Duration,
+    /// That of its response.
     pub status: Option<u16>,
+    /// Why it was not the last.
     pub failure: Option<Arc<Failure>>,
 }

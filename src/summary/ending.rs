@@ -10,9 +10,15 @@ pub enum Ending<'a> {
     Answered,
     /// The client has an error that is not the gateway's refusal: the upstream's response, for
     /// `cause`; or, without one, that of a page of the gateway's own, or nothing at all.
-    Failed { cause: Option<Cause> },
+    Failed {
+        /// Why the upstream failed.
+        cause: Option<Cause>,
+    },
     /// The client has the response to an earlier request with its idempotency key.
-    Replayed { failed: bool },
+    Replayed {
+        /// Whether that response is an error.
+        failed: bool,
+    },
     /// A CORS preflight, or `OPTIONS *`: the gateway answered, and nothing was invoked.
     Unforwarded,
     /// The gateway refused the request, because of the upstream or of something else, and the client
@@ -23,12 +29,20 @@ pub enum Ending<'a> {
     BrokeOff(Refusal<'a>),
     /// The client left before it had the whole response.
     ClientGone {
+        /// What it was being sent.
         response: Response<'a>,
         /// The upstream's response was on its way.
         midway: bool,
     },
-    /// The gateway dropped the request; `midway` if the response's head had been sent.
-    Cut { why: Cut, response: Response<'a>, midway: bool },
+    /// The gateway dropped the request.
+    Cut {
+        /// Why it was dropped.
+        why: Cut,
+        /// What the client was being sent.
+        response: Response<'a>,
+        /// Whether the response's head had been sent.
+        midway: bool,
+    },
     /// The connection ended before a request began on it.
     NoRequest(NoRequest),
 }
@@ -38,9 +52,11 @@ pub enum Ending<'a> {
 pub enum Response<'a> {
     /// The upstream's response, or none yet.
     Upstream,
+    /// One that was kept for its idempotency key.
     Replay,
     /// The gateway's own response to a request that invokes nothing.
     Unforwarded,
+    /// The gateway's refusal.
     Refusal(Refusal<'a>),
 }
 
@@ -49,6 +65,7 @@ pub enum Response<'a> {
 pub struct Refusal<'a> {
     /// The stable name: the problem's `code`, the metric's label, the cause.
     pub code: &'static str,
+    /// Whose fault it was.
     pub fault: Fault,
     /// For a person.
     pub detail: &'a str,

@@ -32,7 +32,9 @@ use self::ending::Ending;
 pub struct Opening<'a> {
     /// The id of its row; `None` if it has none.
     pub id: Option<Uuid>,
+    /// When its head was complete, by the wall clock.
     pub received_at: SystemTime,
+    /// As the client gets it.
     pub request_id: &'a str,
     /// The W3C trace it belongs to.
     pub trace_id: u128,
@@ -40,7 +42,9 @@ pub struct Opening<'a> {
     pub head: Option<Head<'a>>,
     /// `None` if no route matched, or none was looked for.
     pub route: Option<&'a Arc<str>>,
+    /// As the credentials prove it; `None` without credentials.
     pub consumer: Option<&'a str>,
+    /// The client's address, after trusted proxies.
     pub client: IpAddr,
     /// `http`, `connect` or `grpc`.
     pub protocol: &'static str,
@@ -56,6 +60,7 @@ pub struct Opening<'a> {
 /// What the client asked for. Nothing of it is bounded here.
 #[derive(Debug, Clone, Copy)]
 pub struct Head<'a> {
+    /// As the client sent it.
     pub method: &'a Method,
     /// In canonical form where that is known, otherwise as it came.
     pub path: &'a str,
@@ -68,12 +73,15 @@ pub struct Head<'a> {
 /// A finished request; or, when a row is committed first, what is known of it by then.
 #[derive(Debug, Clone, Copy)]
 pub struct Summary<'a> {
+    /// How it began; the same as when its row was committed first.
     pub opening: Opening<'a>,
+    /// How it ended.
     pub ending: Ending<'a>,
     /// The status the client got; 499 if it left before it got one; 0 if nothing was sent.
     pub status: u16,
     /// Where it went last, the fallback included.
     pub upstream: Option<&'a Arc<str>>,
+    /// The endpoint of the last attempt, as records show it.
     pub endpoint: Option<&'a Arc<str>>,
     /// The status of the last attempt's response.
     pub upstream_status: Option<u16>,
@@ -86,13 +94,16 @@ pub struct Summary<'a> {
     pub failure: Option<&'a Failure>,
     /// The attempts before the last.
     pub past: &'a [Past],
+    /// What took the time.
     pub times: Times,
     /// What the upstream says of its error of RPC; only where the record wants it.
     pub error: Option<&'a str>,
+    /// From its head to its end.
     pub duration: Duration,
     /// From the last attempt's start to its response's head.
     pub upstream_duration: Option<Duration>,
     /// Body bytes from and to the client.
     pub bytes_in: u64,
+    /// Bytes of the response's body.
     pub bytes_out: u64,
 }

@@ -12,10 +12,14 @@ const MAX_WORDS: usize = 300;
 /// An error's description, not formatted yet.
 #[derive(Debug, Default)]
 pub enum Words {
+    /// The cause says it all.
     #[default]
     None,
+    /// Shown as it is, in one line and cut at a limit.
     Text(Cow<'static, str>),
+    /// The same, such as the error of a look-up.
     Shared(Arc<str>),
+    /// The innermost source is shown.
     Error(Box<dyn Error + Send + Sync>),
 }
 

@@ -12,6 +12,7 @@ use crate::units::Size;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DescriptorFile {
+    /// Relative to the configuration file. Every reload reads the file again.
     /// Relative to the configuration file.
     pub file: PathBuf,
 }
@@ -24,26 +25,28 @@ pub struct Config {
     pub descriptors: String,
     /// `package.Service/Method`. Exactly one of this and `service`.
     pub method: Option<String>,
-    /// `package.Service`: all its annotated unary methods.
+    /// `package.Service`: all its unary methods with a `google.api.http` option.
     pub service: Option<String>,
-    /// The protocol of the upstream.
+    /// The protocol of the upstream; default `http`.
     #[serde(default)]
     pub upstream: Upstream,
-    /// The HTTP side of `method`. If absent, that of its `google.api.http` option.
+    /// The HTTP side of `method`. Absent: that of its `google.api.http` option.
     pub http: Option<Binding>,
-    /// Values for fields that are empty in the request.
+    /// Values for fields that are empty in the request, by their paths; default: none.
     #[serde(default)]
     pub defaults: BTreeMap<String, Value>,
-    /// Fields of the response, and where each is found in the upstream's JSON; `*` is all of it. If
-    /// absent, the upstream's JSON is the response.
+    /// Fields of the response, and where each is found in the upstream's JSON; `*` is all of it.
+    /// Default: the upstream's JSON is the response.
     #[serde(default)]
     pub response: BTreeMap<String, String>,
+    /// What happens to data for which the message has no field; default `ignore`.
     #[serde(default)]
     pub unknown_fields: UnknownFields,
-    /// The largest message in either direction, in any encoding.
+    /// The largest message in bytes, in either direction and in any encoding; default 1 MiB.
     #[serde(default = "max_message")]
     pub max_message: Size,
-    /// The smallest response that is compressed for a client that accepts it.
+    /// The smallest response in bytes that is compressed for a client that accepts it; above
+    /// `max_message`, none is. Default 1 KiB.
     #[serde(default = "compress_from")]
     pub compress_from: Size,
 }
@@ -56,6 +59,7 @@ fn compress_from() -> Size {
     Size::kib(1)
 }
 
+/// What an upstream speaks, and so which way calls are converted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Upstream {
@@ -70,8 +74,10 @@ pub enum Upstream {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UnknownFields {
+    /// It is dropped.
     #[default]
     Ignore,
+    /// The client gets 400.
     Refuse,
 }
 
@@ -79,14 +85,15 @@ pub enum UnknownFields {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Binding {
+    /// The HTTP method, in upper case; default POST.
     #[serde(default = "post")]
     pub method: String,
     /// `/v1/{name}`, `/v1/{name=shelves/*}`, `/v1/{name=**}:verb`, as in `google.api.http`.
     pub path: String,
-    /// Query parameters, and the field each holds. If absent, there is one for each field that
-    /// neither the path nor the body holds.
+    /// Query parameters, and the field each holds. Absent: one for each field that neither the path
+    /// nor the body holds.
     pub query: Option<BTreeMap<String, String>>,
-    /// If absent, there is no body.
+    /// Which part of the message is the body; default: none.
     #[serde(default)]
     pub body: Body,
     /// The field of the response message that is the response's body. Set by annotations only.
@@ -101,6 +108,7 @@ fn post() -> String {
 /// Which part of a message is the body.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub enum Body {
+    /// No body.
     #[default]
     None,
     /// `*`: every field that is not in the path.

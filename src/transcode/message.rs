@@ -11,8 +11,18 @@ use super::Fault;
 /// The encoding of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Codec {
+    /// The JSON mapping of protocol buffers.
     Json,
+    /// The binary form.
     Proto,
+}
+
+/// Checks that a message of `length` bytes is within the limit.
+///
+/// # Errors
+/// [`Fault::TooLarge`].
+pub(super) fn bound(length: usize, most: usize) -> Result<(), Fault> {
+    if length > most { Err(Fault::TooLarge) } else { Ok(()) }
 }
 
 /// Reads a message.

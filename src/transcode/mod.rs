@@ -3,7 +3,7 @@
 //! No Pingora, no I/O: bytes in, bytes out, each bounded. `proxy` knows which protocol a client
 //! speaks, and how an error is written in it.
 //!
-//! - [`Config`]: what the operator configures; [`Transcoder`]: compiled from it
+//! - [`Config`]: what the operator configures; [`Transcoder`]: compiled from it, with its [`Method`]s
 //! - [`Descriptors`]: the types of messages, the methods
 //! - [`wire`]: messages in the frames of each protocol
 //! - `message`, `field`: messages as JSON, and fields in them
@@ -18,6 +18,7 @@ pub mod config;
 mod descriptors;
 mod field;
 mod message;
+mod method;
 mod path;
 mod request;
 mod transcoder;
@@ -29,14 +30,16 @@ mod tests;
 pub use config::Config;
 pub use descriptors::Descriptors;
 pub use message::Codec;
+pub use method::Method;
 pub use request::HttpRequest;
-pub use transcoder::{Method, RpcRequest, Transcoder};
+pub use transcoder::{RpcRequest, Transcoder};
 
 /// Why a message cannot be translated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
     /// It is malformed, or not of the type that the method takes.
     Malformed(&'static str),
+    /// It exceeds `max_message`, compressed or not.
     TooLarge,
     /// It is compressed in an encoding that is not supported.
     Compressed,
@@ -51,7 +54,9 @@ pub enum Fault {
 /// What is wrong with a [`Config`], and under which key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
+    /// Keys below `transcode`, from the outermost.
     pub key: Vec<String>,
+    /// What would be right, in lower case.
     pub message: String,
 }
 

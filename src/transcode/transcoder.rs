@@ -7,17 +7,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prost_reflect::prost::Message as _;
-use prost_reflect::{DeserializeOptions, DynamicMessage, MessageDescriptor, MethodDescriptor};
-use serde_json::Value;
+use prost_reflect::{DeserializeOptions, MethodDescriptor};
 
-use super::binding::Binding;
 use super::config::{Config, UnknownFields, Upstream};
 use super::descriptors::Descriptors;
-use super::field::FieldPath;
 use super::message::Codec;
+use super::method::Method;
 use super::wire::Framing;
 use super::{Fault, Mistake, annotation, config, descriptors, message, wire};
-use crate::coding::Encoding;
 use crate::time::Moment;
 use crate::transcode::request::HttpRequest;
 
@@ -39,21 +36,10 @@ pub struct Transcoder {
 /// The least time between two log lines about an upstream's invalid responses.
 const COMPLAINTS: Duration = Duration::from_secs(10);
 
-/// A method, and the size limit of its messages.
-pub struct Method {
-    path: String,
-    pub(super) input: MessageDescriptor,
-    output: MessageDescriptor,
-    defaults: Vec<(FieldPath, prost_reflect::Value)>,
-    has_no_side_effects: bool,
-    /// At least one.
-    bindings: Vec<Binding>,
-    max_message: usize,
-}
-
 /// An HTTP request as a gRPC call.
 #[derive(Debug, Clone)]
 pub struct RpcRequest {
+    /// `/package.Service/Method`.
     pub path: String,
     /// The message in its gRPC frame.
     pub body: Bytes,
@@ -109,6 +95,7 @@ impl Transcoder {
         due && swap().is_ok()
     }
 
+    /// What the upstream speaks.
     pub fn upstream(&self) -> Upstream {
         self.upstream
     }
@@ -129,7 +116,10 @@ impl Transcoder {
         self.max_message.saturating_add(16).div_ceil(3).saturating_mul(4)
     }
 
-    /// The method of calls to `path`, else [`Fault::NoMethod`].
+    /// The method of calls to `path`.
+    ///
+    /// # Errors
+    /// [`Fault::NoMethod`].
     pub fn method(&self, path: &str) -> Result<&Arc<Method>, Fault> {
         self.methods.get(path).ok_or(Fault::NoMethod)
     }
@@ -144,11 +134,11 @@ impl Transcoder {
         codec: Codec,
         message: &[u8],
     ) -> Result<HttpRequest, Fault> {
-        self.bound(message.len())?;
+        message::bound(message.len(), self.max_message)?;
         let mut message = message::read(&method.input, codec, message, &self.reading)?;
         method.fill_in(&mut message);
         let request = method.bindings[0].to_http(&message)?;
-        self.bound(request.body.as_ref().map_or(0, Bytes::len))?;
+        message::bound(request.body.as_ref().map_or(0, Bytes::len), self.max_message)?;
         Ok(request)
     }
 
@@ -163,7 +153,7 @@ impl Transcoder {
         query: Option<&str>,
         body: &[u8],
     ) -> Result<(Arc<Method>, RpcRequest), Fault> {
-        self.bound(body.len())?;
+        message::bound(body.len(), self.max_message)?;
         let mut others = Vec::new();
         for (method, at) in &self.bindings {
             let binding = &method.bindings[*at];
@@ -177,7 +167,7 @@ impl Transcoder {
             let mut message = binding.to_message(captured, query, body, input, reading, refuse)?;
             method.fill_in(&mut message);
             let message = message.encode_to_vec();
-            self.bound(message.len())?;
+            message::bound(message.len(), self.max_message)?;
             let body = wire::wrap(Framing::Grpc, message).into();
             let request = RpcRequest { path: method.path.clone(), body, binding: *at };
             return Ok((method.clone(), request));
@@ -188,10 +178,6 @@ impl Transcoder {
         others.sort_unstable();
         others.dedup();
         Err(Fault::WrongMethod(others.join(", ")))
-    }
-
-    fn bound(&self, length: usize) -> Result<(), Fault> {
-        if length > self.max_message { Err(Fault::TooLarge) } else { Ok(()) }
     }
 }
 
@@ -230,121 +216,4 @@ fn chosen(
         }
         _ => Err(Mistake::at(&[], "needs a `method` or a `service`, one of them")),
     }
-}
-
-impl Method {
-    fn compile(
-        config: &Config,
-        descriptor: &MethodDescriptor,
-        bindings: &[config::Binding],
-    ) -> Result<Self, Mistake> {
-        let (input, output) = (descriptor.input(), descriptor.output());
-        let response = || config.response.iter().map(|(name, way)| (name.clone(), way.clone()));
-        let compiled = bindings.iter().map(|b| Binding::compile(b, response(), &input, &output));
-        let compiled = compiled.collect::<Result<Vec<_>, _>>()?;
-        match config.upstream {
-            Upstream::Http if !compiled[0].path.is_complete() => {
-                let message = "a wildcard outside of a field cannot be filled in";
-                return Err(Mistake::at(&["http", "path"], message));
-            }
-            Upstream::Grpc if !compiled.iter().all(Binding::is_readable) => {
-                let message = "a request cannot be read by a template: `*` or a field";
-                return Err(Mistake::at(&["http", "body"], message));
-            }
-            Upstream::Grpc if !config.response.is_empty() => {
-                let message = "maps the JSON of an upstream, and this one speaks gRPC";
-                return Err(Mistake::at(&["response"], message));
-            }
-            Upstream::Http | Upstream::Grpc => {}
-        }
-        let default = |(name, value): (&String, &Value)| default(&input, name, value);
-        Ok(Method {
-            path: descriptors::path_of(descriptor),
-            defaults: config.defaults.iter().map(default).collect::<Result<_, _>>()?,
-            has_no_side_effects: descriptors::has_no_side_effects(descriptor),
-            bindings: compiled,
-            max_message: config.max_message.as_usize(),
-            input,
-            output,
-        })
-    }
-
-    /// The largest message, in bytes, in any encoding.
-    pub fn max_message(&self) -> usize {
-        self.max_message
-    }
-
-    /// Whether it may be called by GET: its `idempotency_level` is `NO_SIDE_EFFECTS`.
-    pub fn has_no_side_effects(&self) -> bool {
-        self.has_no_side_effects
-    }
-
-    /// The response message for the upstream's JSON.
-    pub fn answer(&self, json: &[u8]) -> Result<DynamicMessage, Fault> {
-        self.bound(json.len())?;
-        self.bindings[0].to_answer(json, &self.output)
-    }
-
-    /// Writes a response message for the client.
-    pub fn write(&self, answer: &DynamicMessage, codec: Codec) -> Result<Vec<u8>, Fault> {
-        let answer = message::write(answer, codec)?;
-        self.bound(answer.len())?;
-        Ok(answer)
-    }
-
-    /// Reads a response message that was written before.
-    pub fn read(&self, answer: &[u8], codec: Codec) -> Result<DynamicMessage, Fault> {
-        self.bound(answer.len())?;
-        let lenient = DeserializeOptions::new().deny_unknown_fields(false);
-        message::read(&self.output, codec, answer, &lenient)
-    }
-
-    /// The JSON response for the upstream's gRPC message.
-    ///
-    /// # Errors
-    /// The message is too large or malformed, or JSON cannot express it.
-    pub fn reply(&self, binding: usize, body: &[u8], encoding: Encoding) -> Result<Vec<u8>, Fault> {
-        let message = wire::unwrap(Framing::Grpc, body, encoding, self.max_message)?;
-        let answer = self.read(&message, Codec::Proto)?;
-        let json = self.bindings[binding].of_answer(&answer)?;
-        self.bound(json.len())?;
-        Ok(json)
-    }
-
-    fn bound(&self, length: usize) -> Result<(), Fault> {
-        if length > self.max_message { Err(Fault::TooLarge) } else { Ok(()) }
-    }
-
-    fn fill_in(&self, message: &mut DynamicMessage) {
-        for (path, value) in &self.defaults {
-            let Some((last, way)) = path.steps().split_last() else { continue };
-            let within = way.iter().try_fold(&mut *message, |message, step| {
-                message.get_field_mut(step).as_message_mut()
-            });
-            let Some(within) = within else { continue };
-            if within.get_field(last).is_default_for_field(last) {
-                within.set_field(last, value.clone());
-            }
-        }
-    }
-}
-
-/// The value of a default, in the type of its field.
-fn default(
-    input: &MessageDescriptor,
-    name: &str,
-    value: &Value,
-) -> Result<(FieldPath, prost_reflect::Value), Mistake> {
-    let mistake = |error| Mistake::at(&["defaults", name], error);
-    let path = FieldPath::resolve(input, name).map_err(mistake)?;
-    let mut tree = Value::Null;
-    path.put(&mut tree, value.clone());
-    let unfit = || mistake(format!("`{name}` cannot be {value}"));
-    let message = message::from_tree(input, tree, &DeserializeOptions::new());
-    let mut value = prost_reflect::Value::Message(message.map_err(|_| unfit())?);
-    for step in path.steps() {
-        let within = value.as_message().filter(|message| message.has_field(step));
-        value = within.map(|message| message.get_field(step).into_owned()).ok_or_else(unfit)?;
-    }
-    Ok((path, value))
 }

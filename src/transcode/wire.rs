@@ -19,7 +19,9 @@ use crate::coding::{Coding, Encoding, Unreadable};
 pub enum Framing {
     /// Nothing: Connect, plain HTTP.
     Bare,
+    /// A flag for compression, and four bytes with the length.
     Grpc,
+    /// As gRPC; trailers are a frame of their own.
     GrpcWeb,
     /// As gRPC-Web, in Base64.
     GrpcWebText,

@@ -7,7 +7,9 @@ use std::str::FromStr;
 /// A part of the text. No two literals in a row, and no empty ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part<P> {
+    /// With doubled braces made single.
     Literal(Box<str>),
+    /// What the name in braces stands for.
     Placeholder(P),
 }
 

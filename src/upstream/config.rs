@@ -14,39 +14,42 @@ use crate::units::Timespan;
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The URLs of the service: `http://host:port` or `https://…`, by name or address.
+    /// The URLs of the service: `http://host:port` or `https://…`, by name or address; at least
+    /// one. Requests go to them in turn.
     pub endpoints: Vec<Url>,
-    /// The protocol the gateway speaks to it.
+    /// The protocol the gateway speaks to it; default `http1`.
     #[serde(default)]
     pub protocol: Protocol,
-    /// How often names are resolved again.
+    /// How often names are resolved again, in the background; default 10 s.
     #[serde(default = "default_resolve_every")]
     pub resolve_every: Timespan,
-    /// Which of a name's addresses are used.
+    /// Which of a name's addresses are used; default `prefer_ipv4`.
     #[serde(default)]
     pub ip_family: IpFamily,
-    /// After this long without a successful lookup, a name loses its addresses; 0: never.
+    /// After this long without a successful lookup, a name loses its addresses; 0, the default,
+    /// means never.
     #[serde(default)]
     pub empty_after: Timespan,
-    /// Which `Host` header the upstream gets.
+    /// Which `Host` header the upstream gets; default `endpoint`.
     #[serde(default)]
     pub host_header: HostHeader,
-    /// An unused pooled connection is closed after this long; keep it below the upstream's own
-    /// timeout.
+    /// An unused pooled connection is closed after this long; default 50 s. Keep it below the
+    /// upstream's own timeout.
     #[serde(default = "default_idle_timeout")]
     pub idle_timeout: Timespan,
     /// A connection that is silent for this long is probed by TCP, and closed after twice as long
-    /// without a reply; 0: never. TCP counts whole seconds.
+    /// without a reply. 0 means never, else 1 s to 1 h; default 30 s. TCP counts whole seconds.
     #[serde(default = "default_tcp_keepalive", deserialize_with = "tcp_keepalive")]
     pub tcp_keepalive: Timespan,
-    /// How often an HTTP/2 connection is pinged; 0: never. By default gRPC servers close
-    /// connections that ping more often than every five minutes.
+    /// How often an HTTP/2 connection is pinged; at least 10 s, or 0, the default, for never. gRPC
+    /// servers close connections that ping more often than every five minutes, unless told
+    /// otherwise.
     #[serde(default, deserialize_with = "ping_interval")]
     pub h2_ping_interval: Timespan,
-    /// How `https://` endpoints are verified.
+    /// How `https://` endpoints are verified; default: by the system's authorities.
     #[serde(default)]
     pub tls: Tls,
-    /// The breaker, shared by every route to this upstream.
+    /// The breaker, shared by every route to this upstream; absent: none.
     pub circuit_breaker: Option<breaker::Config>,
 }
 
@@ -84,6 +87,7 @@ pub enum IpFamily {
     /// them (`localhost`).
     #[default]
     PreferIpv4,
+    /// The IPv6 addresses; the IPv4 ones of a name that has no others.
     PreferIpv6,
     /// All addresses, each as an endpoint.
     Both,
@@ -93,11 +97,12 @@ pub enum IpFamily {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tls {
-    /// The name the certificate must carry; by default the endpoint's host.
+    /// The name the certificate must carry, sent to the endpoint as SNI; absent: the endpoint's
+    /// host.
     pub server_name: Option<String>,
-    /// Whether the certificate is verified at all.
+    /// Whether the certificate is verified at all; default: yes.
     pub verify: bool,
-    /// A PEM file with the authorities to trust instead of the system's.
+    /// A PEM file with the authorities to trust instead of the system's; absent: the system's.
     pub ca: Option<PathBuf>,
 }
 
@@ -144,9 +149,11 @@ fn within<'de, D: Deserializer<'de>>(
 /// An endpoint's URL: scheme, host, port, and a path that is put before the path of every request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Url {
+    /// Whether the scheme is `https`.
     pub tls: bool,
     /// A name or an address; an IPv6 address is without its brackets.
     pub host: String,
+    /// If the URL has none, 80, or 443 with TLS; never 0.
     pub port: u16,
     /// `host[:port]`, as in the `Host` header.
     pub authority: String,

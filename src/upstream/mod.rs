@@ -23,7 +23,9 @@ use crate::time::Moment;
 /// One address that serves an upstream.
 #[derive(Debug)]
 pub struct Endpoint {
+    /// Resolved, with its port.
     pub address: SocketAddr,
+    /// Whether it is reached over TLS.
     pub tls: bool,
     /// The name that the certificate is verified against; empty without TLS.
     pub server_name: String,
@@ -40,6 +42,7 @@ pub struct Endpoint {
 /// A named group of endpoints, with the state that outlives a reload.
 #[derive(Debug)]
 pub struct Upstream {
+    /// The key under `upstreams`.
     pub name: Arc<str>,
     config: Config,
     endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
@@ -89,6 +92,7 @@ impl Upstream {
         Arc::new(new)
     }
 
+    /// As configured; a reload that changes it makes another upstream.
     pub fn config(&self) -> &Config {
         &self.config
     }

@@ -171,7 +171,7 @@ impl Gateway {
     }
 
     pub fn generation(&self) -> u64 {
-        self.status()["generation"].as_u64().expect("a generation")
+        self.metric("portcullis_config_generation", &[]) as u64
     }
 
     /// Wait until it ends by itself; its log is complete then.

@@ -35,4 +35,6 @@ pub use redis::Redis;
 pub use rpc::{CODES_OF_STATUS, Dialect, INVOKE, message};
 pub use tls::{Authority, Leaf, Returning, connect_tls};
 pub use upstream::{Received, Upstream};
-pub use wait::{assert_about, assert_within, eventually, pass, timed};
+pub use wait::{
+    assert_about, assert_within, assert_within_since, at_once, eventually, pass, timed, watched,
+};

@@ -5,10 +5,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::LazyLock;
 
 use super::gateway::Gateway;
 use super::h2_upstream::H2Upstream;
 use super::ports::Port;
+use super::tls::Authority;
 use super::upstream::Upstream;
 use super::wait::eventually;
 
@@ -175,10 +177,24 @@ pub(super) fn command(directory: &Path) -> Command {
     prepared(Command::new(binary()), directory)
 }
 
+/// What stands in for the machine's trusted authorities, which the executable reads at every start: one
+/// instead of some hundred.
+static ROOTS: LazyLock<PathBuf> = LazyLock::new(|| {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    std::fs::create_dir_all(directory).expect("a directory");
+    let path = directory.join("roots.pem");
+    // Whole at any moment: other tests may run in another process.
+    let made = directory.join(format!("roots-{}.pem", std::process::id()));
+    std::fs::write(&made, Authority::new().pem()).expect("a file is written");
+    std::fs::rename(&made, &path).expect("a file is renamed");
+    path
+});
+
 fn prepared(mut command: Command, directory: &Path) -> Command {
     command
         .current_dir(directory)
         .env_clear()
+        .env("SSL_CERT_FILE", &*ROOTS)
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
         .env("PORTCULLIS_DATA", directory.join("data"))
         .stdin(Stdio::null())

@@ -1,4 +1,5 @@
-//! A private PostgreSQL for a test: its own data, its own port, gone with the value.
+//! A private PostgreSQL for a test: its own data, its own port, gone with the value, and with the process
+//! at the latest.
 //!
 //! Plain std and tempfile, so that the unit tests of the stores include this file too.
 
@@ -11,12 +12,16 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, OnceLock};
 
 /// Another process may take a port between our finding it and the server's listening on it.
 const PORTS_TRIED: usize = 5;
+
+/// Stops the server and deletes its data when its own input ends: on drop, or with the process, in which
+/// nothing drops a static.
+const KEEPER: &str = "cat >/dev/null; \"$0\" stop -m immediate -w -D \"$1/data\"; rm -rf \"$1\"";
 
 /// A running server; stopped and deleted on drop. User `postgres`, no password.
 pub struct Postgres {
@@ -25,6 +30,7 @@ pub struct Postgres {
     user: Option<User>,
     port: u16,
     databases: AtomicU32,
+    keeper: Option<Child>,
 }
 
 impl Postgres {
@@ -47,7 +53,8 @@ impl Postgres {
             chown(directory.path(), Some(user.uid), Some(user.gid)).expect("chown");
         }
         let databases = AtomicU32::new(0);
-        let mut server = Postgres { programs, directory, user, port: 0, databases };
+        let mut server = Postgres { programs, directory, user, port: 0, databases, keeper: None };
+        server.keep();
         server.initialise();
         for _ in 0..PORTS_TRIED {
             server.port = free_port();
@@ -58,17 +65,10 @@ impl Postgres {
         panic!("PostgreSQL did not start:\n{}", server.log());
     }
 
-    /// The server that tests of one process share; give each its own `database()`.
+    /// The server that all tests of one process share; give each its own `database()`.
     pub fn shared() -> Option<Arc<Self>> {
-        static SHARED: Mutex<Weak<Postgres>> = Mutex::new(Weak::new());
-        // A test that failed while starting it has left nothing behind.
-        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(server) = shared.upgrade() {
-            return Some(server);
-        }
-        let server = Arc::new(Self::start()?);
-        *shared = Arc::downgrade(&server);
-        Some(server)
+        static SHARED: OnceLock<Option<Arc<Postgres>>> = OnceLock::new();
+        SHARED.get_or_init(|| Self::start().map(Arc::new)).clone()
     }
 
     /// Makes an empty database, and returns its URL.
@@ -124,6 +124,21 @@ impl Postgres {
         self.restart();
     }
 
+    fn keep(&mut self) {
+        let keeper = self
+            .command("/bin/sh")
+            .args(["-c", KEEPER])
+            .arg(self.programs.join("pg_ctl"))
+            .arg(self.directory.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            // Ctrl-C ends the tests alone.
+            .process_group(0)
+            .spawn();
+        self.keeper = Some(keeper.expect("a shell"));
+    }
+
     fn initialise(&self) {
         let output = self
             .command("initdb")
@@ -137,7 +152,7 @@ impl Postgres {
 
     fn launch(&self) -> io::Result<()> {
         let options = format!(
-            "-F -h 127.0.0.1 -p {} -k '{}' -c max_connections=50",
+            "-F -h 127.0.0.1 -p {} -k '{}' -c max_connections=200",
             self.port,
             self.directory.path().display()
         );
@@ -188,8 +203,9 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        // It may have been stopped by the test.
-        self.control(&["stop", "-m", "immediate"]).ok();
+        let Some(mut keeper) = self.keeper.take() else { return };
+        // Closes its input.
+        let _ = keeper.wait();
     }
 }
 

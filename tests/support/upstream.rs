@@ -152,8 +152,11 @@ impl Upstream {
             .changed
             .wait_timeout_while(self.state.lock(), DEADLINE, |inner| !reached(&inner.received))
             .expect("the upstream's state");
-        assert!(!timeout.timed_out(), "waited for {what}, saw {:#?}", inner.received);
-        inner.received.clone()
+        let received = inner.received.clone();
+        // A panic that held it would poison it, and the drop of the upstream would panic as well.
+        drop(inner);
+        assert!(!timeout.timed_out(), "waited for {what}, saw {received:#?}");
+        received
     }
 
     fn serve(listener: TcpListener) -> Self {

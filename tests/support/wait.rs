@@ -25,12 +25,28 @@ pub fn pass(time: Duration) {
     std::thread::sleep(time);
 }
 
+/// `work` on all of `cases` at the same time, where most of it is waiting. The first that fails fails the
+/// test.
+pub fn at_once<T: Send>(cases: impl IntoIterator<Item = T>, work: impl Fn(T) + Sync) {
+    let work = &work;
+    std::thread::scope(|scope| {
+        for case in cases {
+            scope.spawn(move || work(case));
+        }
+    });
+}
+
 /// The result of `work`, and how long it took.
 pub fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
-    LazyLock::force(&LATENESS);
-    let started = Instant::now();
+    let started = watched();
     let value = work();
     (value, started.elapsed())
+}
+
+/// Now; from now on it is known how late the machine is.
+pub fn watched() -> Instant {
+    LazyLock::force(&LATENESS);
+    Instant::now()
 }
 
 /// Not before `expected`, and at most 100 ms after it: the promise for every deadline.
@@ -44,8 +60,14 @@ pub fn assert_about(took: Duration, expected: Duration) {
 /// At most `limit`, and what the machine itself was late by meanwhile.
 #[track_caller]
 pub fn assert_within(took: Duration, limit: Duration) {
+    assert_within_since(Instant::now() - took, took, limit);
+}
+
+/// The same for what did not end just now, but happened after `started`, which [`watched`] gave.
+#[track_caller]
+pub fn assert_within_since(started: Instant, took: Duration, limit: Duration) {
     // A request passes through four threads, each of which may have to wait for its turn.
-    let late = lateness(took) * 4;
+    let late = lateness(started) * 4;
     assert!(
         took <= limit + late,
         "took {took:?}, more than {limit:?} and {late:?} of a busy machine"
@@ -70,9 +92,9 @@ static LATENESS: LazyLock<Mutex<VecDeque<(Instant, Duration)>>> = LazyLock::new(
     Mutex::default()
 });
 
-/// The worst of the last `span`.
-fn lateness(span: Duration) -> Duration {
+/// The worst since then, as far back as there are samples.
+fn lateness(since: Instant) -> Duration {
     let samples = LATENESS.lock().expect("the samples");
-    let recent = samples.iter().rev().take_while(|(at, _)| at.elapsed() <= span);
+    let recent = samples.iter().rev().take_while(|(at, _)| *at >= since);
     recent.map(|(_, late)| *late).max().unwrap_or_default()
 }

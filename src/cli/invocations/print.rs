@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Map, Value, json};
 
 use super::Format;
-use crate::record::COLUMNS;
+use crate::record::column_names;
 use crate::record::read::{Filter, RouteFigures, Stored};
 
 /// The columns that a table shows.
@@ -49,7 +49,7 @@ impl Printer {
                 line.push(b'\n');
                 io::stdout().write_all(&line)
             }),
-            Format::Csv => self.csv(&COLUMNS, &objects),
+            Format::Csv => self.csv(&column_names().collect::<Vec<_>>(), &objects),
             Format::Table => self.table(&SHOWN, &objects),
         }
     }

@@ -58,18 +58,8 @@ pub struct Draft<T> {
     sources: Sources,
 }
 
-/// Reads the configuration at `path` and the files it includes.
-///
-/// # Errors
-/// All mistakes, in the order of the files; never empty.
-pub fn load<T: DeserializeOwned>(
-    path: &Path,
-    environment: &Environment,
-) -> Result<(T, Sources), Vec<Diagnostic>> {
-    load_partial(path, environment).validate(|_, _| Vec::new())
-}
-
-/// Like [`load`], for a configuration that is valid only after [`Draft::validate`].
+/// Reads the configuration at `path` and the files it includes. It is valid only after
+/// [`Draft::validate`].
 pub fn load_partial<T: DeserializeOwned>(path: &Path, environment: &Environment) -> Draft<T> {
     let (files, mut tree, mut findings) = apart(|| {
         let mut assembly = Assembly::new(environment);
@@ -115,14 +105,5 @@ impl<T> Draft<T> {
             Some(value) if diagnostics.is_empty() => Ok((value, sources)),
             _ => Err(diagnostics),
         }
-    }
-
-    /// The valid parts; `None` if there are none.
-    pub fn value(&self) -> Option<&T> {
-        self.value.as_ref()
-    }
-
-    pub fn sources(&self) -> &Sources {
-        &self.sources
     }
 }

@@ -12,7 +12,9 @@ pub struct KeyPath(Vec<Step>);
 /// One step down: into a mapping or into a list.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Step {
+    /// A key of a mapping, unquoted.
     Key(String),
+    /// A position in a list, from 0.
     Index(usize),
 }
 
@@ -37,17 +39,14 @@ impl KeyPath {
         self
     }
 
+    /// Whether this is the whole configuration.
     pub fn is_root(&self) -> bool {
         self.0.is_empty()
     }
 
+    /// The steps from the root down; empty at the root.
     pub fn steps(&self) -> &[Step] {
         &self.0
-    }
-
-    /// Whether this path is `ancestor` or is below it.
-    pub fn starts_with(&self, ancestor: &KeyPath) -> bool {
-        self.0.starts_with(&ancestor.0)
     }
 
     /// The path of the mapping or list that contains this one; `None` at the root.
@@ -188,10 +187,9 @@ mod tests {
     }
 
     #[test]
-    fn a_path_lies_below_its_ancestors_only() {
-        let path = KeyPath::from("routes.users.retry");
-        assert!(path.starts_with(&KeyPath::from("routes.users")));
-        assert!(!path.starts_with(&KeyPath::from("routes.user")));
-        assert_eq!(path.parent(), Some(KeyPath::from("routes.users")));
+    fn the_parent_of_a_path_is_one_step_shorter() {
+        let path = KeyPath::from("routes.users");
+        assert_eq!(path.parent(), Some(KeyPath::from("routes")));
+        assert_eq!(KeyPath::root().parent(), None);
     }
 }

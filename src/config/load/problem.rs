@@ -11,7 +11,9 @@ use super::path::KeyPath;
 /// A mistake found by validation, with its path in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
+    /// The place in the merged configuration.
     pub path: KeyPath,
+    /// In lower case, without a full stop.
     pub message: String,
 }
 

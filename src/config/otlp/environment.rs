@@ -15,7 +15,9 @@ use crate::units::Timespan;
 /// A signal that is exported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
+    /// Spans.
     Traces,
+    /// What `/metrics` shows.
     Metrics,
 }
 
@@ -24,13 +26,16 @@ pub enum Signal {
 pub enum Exporter {
     /// Not set: export if there is an address.
     Unsaid,
+    /// Export, to the specification's default address if there is no other.
     Otlp,
+    /// Export nothing, whatever else is set.
     None,
 }
 
 /// Reads variables, and collects warnings about invalid ones.
 pub struct Reader<'a> {
     environment: &'a Environment,
+    /// One line for each variable that was ignored, in the order they were read, each line once.
     pub warnings: Vec<String>,
 }
 
@@ -45,6 +50,7 @@ impl Signal {
 }
 
 impl<'a> Reader<'a> {
+    /// Reads from `environment`; no variable is read yet.
     pub fn new(environment: &'a Environment) -> Self {
         Reader { environment, warnings: Vec::new() }
     }
@@ -59,6 +65,7 @@ impl<'a> Reader<'a> {
         self.otlp(&format!("OTEL_EXPORTER_OTLP_{}", signal.infix()), Endpoint::exact)
     }
 
+    /// `OTEL_TRACES_EXPORTER` or `OTEL_METRICS_EXPORTER`: a list of words, of which `otlp` wins.
     pub fn exporter(&mut self, signal: Signal) -> Exporter {
         let name = format!("OTEL_{}_EXPORTER", signal.infix());
         let Some(list) = self.value(&name) else { return Exporter::Unsaid };
@@ -85,6 +92,7 @@ impl<'a> Reader<'a> {
         self.parsed("OTEL_METRIC_EXPORT_INTERVAL", milliseconds)
     }
 
+    /// `OTEL_SERVICE_NAME`.
     pub fn service_name(&mut self) -> Option<String> {
         self.value("OTEL_SERVICE_NAME")
     }

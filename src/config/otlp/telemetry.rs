@@ -35,11 +35,15 @@ pub struct Telemetry {
 pub struct Destination {
     /// The address that exports are posted to.
     pub uri: Uri,
+    /// How exports are sent; if nothing said it, derived from the address's port.
     pub protocol: Protocol,
+    /// Sent with every export; marked as sensitive, because they may hold tokens.
     pub headers: HeaderMap,
     /// Limit on one export with its retries.
     pub timeout: Timespan,
+    /// Of each export.
     pub compression: Compression,
+    /// PEM file of authorities for the collector's certificate; `None`: the system's.
     pub ca: Option<PathBuf>,
 }
 
@@ -76,6 +80,7 @@ impl fmt::Display for Destination {
 }
 
 impl Destination {
+    /// Whether exports are sent over TLS.
     pub fn is_encrypted(&self) -> bool {
         self.uri.scheme() == Some(&http::uri::Scheme::HTTPS)
     }

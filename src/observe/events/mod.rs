@@ -26,9 +26,13 @@ const TICK: Duration = Duration::from_secs(1);
 /// A request that an upstream failed.
 #[derive(Debug)]
 pub struct FailedRequest {
+    /// How the upstream failed it.
     pub failure: Arc<Failure>,
+    /// Its name.
     pub route: Arc<str>,
+    /// As the client gets it.
     pub request_id: HeaderValue,
+    /// From 1; 0 if none began.
     pub attempts: u32,
     /// Why there was no further attempt.
     pub no_retry: Option<&'static str>,
@@ -39,7 +43,9 @@ pub struct FailedRequest {
 pub struct CircuitChange {
     /// `route` or `upstream`.
     pub scope: &'static str,
+    /// Of the route or upstream.
     pub name: Arc<str>,
+    /// That it opened or closed, with the counts.
     pub change: Change,
 }
 

@@ -6,9 +6,13 @@ pub(super) const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 /// The family of protocols that a caller speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
+    /// Plain HTTP.
     Http,
+    /// Connect, unary or streams.
     Connect,
+    /// gRPC over HTTP/2.
     Grpc,
+    /// gRPC-Web, as bytes or in Base64.
     GrpcWeb,
 }
 

@@ -40,6 +40,7 @@ impl RouteMetrics {
         counts.duration.observe(took);
     }
 
+    /// Counts a refusal by its `code`.
     pub fn rejected(&self, code: &'static str) {
         self.0.counts().rejections.count(code);
     }
@@ -49,6 +50,7 @@ impl RouteMetrics {
         self.0.counts().retries.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts a request that got no further attempt, by the reason.
     pub fn retry_stopped(&self, reason: &'static str) {
         self.0.counts().stopped.count(reason);
     }
@@ -75,6 +77,7 @@ impl RouteMetrics {
         answered.iter().map(|classes| classes[4]).sum()
     }
 
+    /// Over all requests since the start; zero if there were none.
     pub fn mean_duration(&self) -> Duration {
         self.0.counted().map(|counts| counts.duration.mean()).unwrap_or_default()
     }

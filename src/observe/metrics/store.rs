@@ -20,6 +20,7 @@ pub struct StoreMetrics {
     pub shared: IntCounter,
     /// Requests that the store could not be asked about.
     pub fallback: IntCounter,
+    /// Seconds from the question to the answer.
     pub duration: Histogram,
 }
 

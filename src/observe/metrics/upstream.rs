@@ -23,6 +23,7 @@ pub(super) struct Counts {
 }
 
 impl UpstreamMetrics {
+    /// Counts an attempt by its outcome: a class of status or a cause.
     pub fn attempted(&self, outcome: &'static str) {
         self.0.counts().attempts.count(outcome);
     }

@@ -26,17 +26,27 @@ use crate::config::otlp::telemetry::{Destination, Telemetry};
 /// Why exporting could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// The settings of TLS, in most cases.
     #[error("no HTTP client for the collector: {0}")]
     Client(#[from] reqwest::Error),
+    /// The file of `ca` does not help.
     #[error("the authorities of the collector's certificate: {path}: {why}")]
-    Authorities { path: String, why: String },
+    Authorities {
+        /// The file that `ca` names.
+        path: String,
+        /// That it cannot be read, or holds no certificate.
+        why: String,
+    },
+    /// The system's limit on threads.
     #[error("no thread to export from: {0}")]
     Thread(#[from] std::io::Error),
 }
 
 /// The exporting thread, with a channel for each signal. Dropping it ends all exports.
 pub struct Exporting {
+    /// `None` if no spans are exported.
     pub traces: Option<Channel>,
+    /// `None` if no metrics are exported.
     pub metrics: Option<Channel>,
     /// `None` if nothing is exported.
     _runtime: Option<Runtime>,
@@ -48,6 +58,7 @@ pub struct Channel {
     runtime: Handle,
     sender: Arc<Sender>,
     reporter: Reporter,
+    /// Attributes of the exporting process, sent with every export.
     pub resource: Arc<ResourceAttributesWithSchema>,
 }
 
@@ -56,8 +67,10 @@ pub struct Channel {
 pub enum Sent {
     /// Accepted, except for this many spans or points.
     Taken {
+        /// The collector's `partial_success`; it dropped them.
         rejected: u64,
     },
+    /// Nothing was accepted, after all retries.
     Failed,
 }
 
@@ -106,6 +119,7 @@ impl Channel {
         }
     }
 
+    /// Runs `work` on the exporting thread. It ends with the thread at the latest.
     pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         // [`Ending`] tells when it has ended, so the handle is not needed.
         drop(self.runtime.spawn(work));

@@ -7,7 +7,9 @@ use std::num::{NonZeroU64, NonZeroU128};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+/// W3C Trace Context, section 3.2.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// W3C Trace Context, section 3.3; forwarded unchanged.
 pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// `00-` trace id `-` span id `-` flags.
@@ -21,10 +23,12 @@ const RANDOM: u8 = 0x02;
 pub struct TraceId(NonZeroU128);
 
 impl TraceId {
+    /// 128 random bits.
     pub fn random() -> Self {
         TraceId(NonZeroU128::new(fastrand::u128(..)).unwrap_or(NonZeroU128::MIN))
     }
 
+    /// Its 16 bytes, the first one highest.
     pub fn as_u128(self) -> u128 {
         self.0.get()
     }
@@ -42,10 +46,12 @@ impl std::fmt::Display for TraceId {
 pub struct SpanId(NonZeroU64);
 
 impl SpanId {
+    /// 64 random bits.
     pub fn random() -> Self {
         SpanId(NonZeroU64::new(fastrand::u64(..)).unwrap_or(NonZeroU64::MIN))
     }
 
+    /// Its 8 bytes, the first one highest.
     pub fn as_u64(self) -> u64 {
         self.0.get()
     }
@@ -54,12 +60,15 @@ impl SpanId {
 /// The contents of a `traceparent`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceParent {
+    /// The same for all spans of a trace.
     pub trace: TraceId,
+    /// The span that sent it: the parent of the receiver's.
     pub span: SpanId,
     flags: u8,
 }
 
 impl TraceParent {
+    /// Without the flag that the trace id is random.
     pub fn new(trace: TraceId, span: SpanId, sampled: bool) -> Self {
         TraceParent { trace, span, flags: if sampled { SAMPLED } else { 0 } }
     }
@@ -92,6 +101,7 @@ impl TraceParent {
         Some(TraceParent { trace, span, flags: flags & (SAMPLED | RANDOM) })
     }
 
+    /// Whether the sender records its spans.
     pub fn is_sampled(self) -> bool {
         self.flags & SAMPLED != 0
     }

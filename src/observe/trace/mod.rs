@@ -42,10 +42,12 @@ impl Trace {
         Trace { own, parent: None, recorded: false }
     }
 
+    /// The caller's, or a new one.
     pub fn id(&self) -> TraceId {
         self.own.trace
     }
 
+    /// The request's own span, whose parent is the caller's.
     pub fn span(&self) -> SpanId {
         self.own.span
     }

@@ -21,15 +21,21 @@ use super::context::SpanId;
 /// A finished request, exported as one server span.
 #[derive(Debug)]
 pub struct Request {
+    /// Its ids, and whose child it is.
     pub trace: Trace,
+    /// When the head had arrived.
     pub started: SystemTime,
+    /// From then to the last byte of the response.
     pub duration: Duration,
+    /// Exported as `_OTHER` if it is not one of RFC 9110, or PATCH.
     pub method: Method,
     /// The caller of this module bounds its length, and that of the host.
     pub path: String,
     /// The host that the client named, without the port.
     pub host: Option<String>,
+    /// The client's address, after trusted proxies.
     pub client: IpAddr,
+    /// `None` if no route was found.
     pub route: Option<Route>,
     /// The status sent to the client; 499 if it disconnected before, 0 if nothing was sent.
     pub status: u16,
@@ -39,12 +45,14 @@ pub struct Request {
     pub truncated: bool,
     /// Why the gateway dropped the request.
     pub cut: Option<&'static str>,
+    /// In the order of their starts.
     pub attempts: Vec<Attempt>,
 }
 
 /// The request's route.
 #[derive(Debug)]
 pub struct Route {
+    /// The key under `routes`.
     pub name: Arc<str>,
     /// The pattern of its path, if it has exactly one.
     pub pattern: Option<Arc<str>>,
@@ -53,14 +61,19 @@ pub struct Route {
 /// An attempt, exported as one client span.
 #[derive(Debug)]
 pub struct Attempt {
+    /// Sent to the upstream as the parent of its own.
     pub span: SpanId,
     /// Time from the request's start to the attempt's start.
     pub after: Duration,
+    /// To the last byte of its response, or its failure.
     pub duration: Duration,
+    /// Its name.
     pub upstream: Arc<str>,
     /// The endpoint's authority; `peer` is its address.
     pub authority: HeaderValue,
+    /// The address that was called.
     pub peer: SocketAddr,
+    /// `None` if there was no head.
     pub status: Option<u16>,
     /// Why the response is missing or incomplete.
     pub error: Option<&'static str>,

@@ -85,7 +85,7 @@ mod tests {
         assert_eq!(identity.consumer(), "acme");
         assert_eq!(identity.consumer_header(), "acme");
         assert_eq!(identity.authority(), "test");
-        assert_eq!(identity.expires_at(), None);
+        assert_eq!(identity.expires_at, None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! Why a client was refused: a code and a sentence for the client, a reason for the operator.
+//! Why a client was refused, with a code and a sentence for the client.
 //!
-//! The client's part must not help an attacker: which check failed on an unproven credential is
-//! only in the metric's label. The request path chooses the status.
+//! These must not help an attacker: they do not say which check failed on an unproven credential.
+//! The request path chooses the status.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,13 @@ pub enum Wanted<'a> {
     Named(&'a str),
     /// A set other than this generation, whose keys do not verify the token. The issuer may have
     /// replaced a key and kept its id. `kid` is the id that the token names, if any.
-    Other { generation: u64, kid: Option<&'a str> },
+    Other {
+        /// The number of the set that was tried, as
+        /// [`Keyring::generation`](super::Keyring::generation).
+        generation: u64,
+        /// `None` if the token names no key.
+        kid: Option<&'a str>,
+    },
 }
 
 /// What is wrong with the credentials.
@@ -31,7 +37,9 @@ pub enum Denial {
     Critical,
     /// The token names a key that is not in the set. Worth fetching the set once more.
     UnknownKey {
+        /// The entry of `auth` whose set it is.
         authority: Arc<str>,
+        /// The key id in the token's header.
         kid: Box<str>,
     },
     /// No key that the token may be signed with verifies it, and no other keys will come.
@@ -39,24 +47,33 @@ pub enum Denial {
     /// The same, but with keys from a key set. Worth fetching the set once more: an issuer may
     /// replace a key and keep its id.
     NotVerified {
+        /// The entry of `auth` whose set it is.
         authority: Arc<str>,
+        /// The key id in the token's header, if any.
         kid: Option<Box<str>>,
+        /// The number of the set that was tried.
         generation: u64,
     },
     /// The signature is valid, but claims are not of the types of RFC 7519, or `exp` is absent.
     Claims,
+    /// `exp` has passed, by more than the leeway.
     Expired,
+    /// `nbf` lies ahead, by more than the leeway.
     NotYetValid,
+    /// `iss` is not the configured one.
     Issuer,
+    /// `aud` has none of the configured ones.
     Audience,
     /// The consumer's claim is absent or cannot be a header value.
     Consumer,
     /// No keys were ever fetched, or the last good ones are too old.
     KeysUnavailable {
+        /// The entry of `auth` that has no keys.
         authority: Arc<str>,
         /// When a request may trigger another fetch.
         retry_after: Duration,
     },
+    /// No consumer has this API key.
     UnknownApiKey,
 }
 
@@ -69,26 +86,6 @@ impl Denial {
     /// One sentence for the client.
     pub fn detail(&self) -> &'static str {
         self.told().1
-    }
-
-    /// The exact reason, for a metric label or the operator's log.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Denial::Missing => "missing",
-            Denial::Malformed => "malformed",
-            Denial::Algorithm => "algorithm",
-            Denial::Critical => "critical",
-            Denial::UnknownKey { .. } => "unknown_key",
-            Denial::BadSignature | Denial::NotVerified { .. } => "bad_signature",
-            Denial::Claims => "claims",
-            Denial::Expired => "expired",
-            Denial::NotYetValid => "not_yet_valid",
-            Denial::Issuer => "issuer",
-            Denial::Audience => "audience",
-            Denial::Consumer => "consumer",
-            Denial::KeysUnavailable { .. } => "keys_unavailable",
-            Denial::UnknownApiKey => "unknown_api_key",
-        }
     }
 
     /// The authority whose keys should be fetched again before this denial is final, and which keys
@@ -154,7 +151,9 @@ impl Denial {
 /// The client is authenticated, but not authorized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forbidden {
+    /// Scopes that the route requires are missing.
     Scopes,
+    /// The route's role is missing.
     Role,
 }
 
@@ -186,6 +185,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// As [`Denial::code`] and [`Forbidden::code`].
     pub fn code(&self) -> &'static str {
         match self {
             Refusal::Unauthenticated(denial) => denial.code(),
@@ -193,17 +193,11 @@ impl Refusal {
         }
     }
 
+    /// As [`Denial::detail`] and [`Forbidden::detail`].
     pub fn detail(&self) -> &'static str {
         match self {
             Refusal::Unauthenticated(denial) => denial.detail(),
             Refusal::Forbidden(forbidden) => forbidden.detail(),
-        }
-    }
-
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Refusal::Unauthenticated(denial) => denial.reason(),
-            Refusal::Forbidden(forbidden) => forbidden.code(),
         }
     }
 

@@ -26,6 +26,7 @@ pub struct Guard {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("require: there is no `{name}` in `auth`")]
 pub struct UnknownAuthority {
+    /// As `require` has it.
     pub name: String,
 }
 

@@ -18,6 +18,7 @@ pub struct Identity {
     pub(super) header: HeaderValue,
     pub(super) scopes: Box<[Box<str>]>,
     pub(super) roles: Box<[Box<str>]>,
+    /// The token's `exp`, in Unix seconds, without leeway; `None` for an API key.
     pub(super) expires_at: Option<u64>,
     pub(super) claims: KeptClaims,
 }
@@ -46,6 +47,7 @@ impl Identity {
         &self.authority
     }
 
+    /// The name of the consumer, unique within its authority.
     pub fn consumer(&self) -> &str {
         self.consumer.as_str()
     }
@@ -55,10 +57,12 @@ impl Identity {
         &self.header
     }
 
+    /// Whether the credentials carry `scope`, compared exactly.
     pub fn has_scope(&self, scope: &str) -> bool {
         self.scopes.iter().any(|held| **held == *scope)
     }
 
+    /// Whether the credentials carry `role`, compared exactly.
     pub fn has_role(&self, role: &str) -> bool {
         self.roles.iter().any(|held| **held == *role)
     }
@@ -66,11 +70,6 @@ impl Identity {
     /// Empty for an API key.
     pub fn claims(&self) -> &KeptClaims {
         &self.claims
-    }
-
-    /// The token's `exp`, in Unix seconds, without leeway; `None` for an API key.
-    pub fn expires_at(&self) -> Option<u64> {
-        self.expires_at
     }
 }
 
@@ -80,6 +79,7 @@ impl Identity {
 pub struct Consumer(Box<str>);
 
 impl Consumer {
+    /// As in the credentials or the configuration.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -63,6 +63,7 @@ impl Keyring {
         Ok(Published { usable, skipped, changed })
     }
 
+    /// Whether a key has this id, valid or too old.
     pub fn contains(&self, kid: &str) -> bool {
         self.current.load().contains(kid)
     }
@@ -77,6 +78,7 @@ impl Keyring {
         self.current.load().len()
     }
 
+    /// Whether there are no keys: none were published yet.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

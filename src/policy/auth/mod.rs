@@ -43,5 +43,6 @@ use crate::time::Moment;
 pub struct Now {
     /// Seconds since 1970-01-01 UTC, as in `exp` and `nbf` (RFC 7519, section 2, NumericDate).
     pub unix_seconds: u64,
+    /// On the monotonic clock.
     pub moment: Moment,
 }

@@ -9,18 +9,22 @@ use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Requirement {
-    /// The entries of `auth:` whose credentials are accepted; any one of them is enough.
+    /// The entries of `auth:` whose credentials are accepted: one or a list, of which any one is
+    /// enough.
     pub require: Authorities,
+    /// Scopes that the credentials must carry, 403 without; default: none.
     #[serde(default)]
     pub scopes: Vec<Scope>,
+    /// Whether all of `scopes` are needed; default `all`.
     #[serde(default)]
     pub scopes_match: ScopesMatch,
+    /// The role that the credentials must carry, 403 without; absent: any or none.
     #[serde(default)]
     pub role: Option<String>,
-    /// Paths that need no credentials.
+    /// Paths that need no credentials, by their first segments; default: none.
     #[serde(default)]
     pub anonymous: Vec<Prefix>,
-    /// Whether the upstream gets the credentials too.
+    /// Whether the upstream gets the credentials too; default: no.
     #[serde(default)]
     pub forward_credentials: bool,
 }
@@ -29,8 +33,10 @@ pub struct Requirement {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ScopesMatch {
+    /// Every one of them.
     #[default]
     All,
+    /// At least one of them.
     Any,
 }
 
@@ -39,6 +45,7 @@ pub enum ScopesMatch {
 pub struct Authorities(Vec<String>);
 
 impl Authorities {
+    /// In the order they are tried; at least one.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(String::as_str)
     }
@@ -83,6 +90,7 @@ impl<'de> Deserialize<'de> for Authorities {
 pub struct Scope(String);
 
 impl Scope {
+    /// As written.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -67,6 +67,7 @@ impl Verifier {
         }
     }
 
+    /// The name of the entry in `auth`.
     pub fn authority(&self) -> &Arc<str> {
         &self.authority
     }

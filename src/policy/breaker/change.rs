@@ -14,11 +14,14 @@ const KEPT: usize = 8;
 /// A change that the circuit made by itself, not by an operator's order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
+    /// Calls are refused from now on.
     Opened {
+        /// The counts that did it.
         why: Why,
         /// The time until the first trial.
         for_now: Duration,
     },
+    /// A trial has succeeded.
     Closed {
         /// The time since it opened.
         after: Duration,
@@ -33,7 +36,14 @@ pub enum Why {
     /// This many failures in a row.
     InARow(u32),
     /// A rate among the window's calls.
-    Rate { calls: u64, failed: u64, slow: u64 },
+    Rate {
+        /// All calls in the window.
+        calls: u64,
+        /// Those that failed.
+        failed: u64,
+        /// Those that were slow, failed or not.
+        slow: u64,
+    },
 }
 
 impl From<Count> for Why {

@@ -14,10 +14,11 @@ use crate::units::{self, Timespan};
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
 #[serde(remote = "Self", deny_unknown_fields)]
 pub struct Config {
-    /// Trips after failures in a row.
+    /// Trips after failures in a row; absent: never.
     #[serde(default)]
     pub consecutive: Option<Consecutive>,
-    /// Trips on the share of failures, or of slow calls, in a window of recent calls.
+    /// Trips on the share of failures, or of slow calls, in a window of recent calls; absent:
+    /// never.
     #[serde(default)]
     pub window: Option<Window>,
     /// How long all calls are refused after a trip; longer than 0, default 30 s. Also the time
@@ -38,10 +39,10 @@ pub struct Config {
     /// than 0. Absent: no limit.
     #[serde(default, deserialize_with = "positive_if_present")]
     pub max_half_open: Option<Timespan>,
-    /// When an open circuit is reported as half-open.
+    /// When an open circuit is reported as half-open; default `automatic`.
     #[serde(default)]
     pub transition: Transition,
-    /// Whether attempts or requests are counted.
+    /// Whether attempts or requests are counted; default `attempts`.
     #[serde(default)]
     pub count: Count,
     /// Outcomes that are failures; default connect failures, resets, timeouts, 500, 502, 503, 504,
@@ -60,7 +61,7 @@ pub struct Consecutive {
     /// Failures older than this are forgotten; longer than 0. Absent: never.
     #[serde(default, deserialize_with = "positive_if_present")]
     pub reset_every: Option<Timespan>,
-    /// How failures expire after `reset_every`.
+    /// How failures expire after `reset_every`; default `rolling`.
     #[serde(default)]
     pub reset: Reset,
 }
@@ -116,7 +117,9 @@ pub enum Count {
 /// What an outcome says about the upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
+    /// The upstream works.
     Success,
+    /// The upstream does not work.
     Failure,
     /// The upstream works but refuses because of load (a 429). Counts as a failure in a rate, and
     /// as neutral for failures in a row. After linkerd's unified failure accrual.

@@ -65,8 +65,11 @@ pub(super) enum Phase {
 /// How often the circuit has changed since the breaker was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Transitions {
+    /// Trips, trials that failed, and orders to open.
     pub opened: u64,
+    /// Trials begun.
     pub half_opened: u64,
+    /// Trials that succeeded, and orders that closed it.
     pub closed: u64,
 }
 

@@ -31,7 +31,6 @@ pub use machine::Transitions;
 use machine::{Machine, Ticket};
 
 use super::lanes::{Hold, Shared};
-use super::outcome::Outcome;
 use crate::time::Moment;
 
 /// A circuit breaker, shared by all calls to one upstream or of one route.
@@ -42,11 +41,22 @@ pub struct Breaker(Shared<Circuit>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// Calls are admitted; `failures` in a row so far.
-    Closed { failures: u32 },
+    Closed {
+        /// Always 0 without a `consecutive` mode.
+        failures: u32,
+    },
     /// Calls are refused for this much longer.
-    Open { remaining: Duration },
+    Open {
+        /// Until the first probe is admitted.
+        remaining: Duration,
+    },
     /// Probes are admitted, or the next call will be one.
-    HalfOpen { in_flight: u32, successes: u32 },
+    HalfOpen {
+        /// Probes without a result.
+        in_flight: u32,
+        /// Probes of this trial that succeeded.
+        successes: u32,
+    },
     /// Calls are refused by an operator's order.
     ForcedOpen,
     /// Calls are admitted by an operator's order, whatever their outcomes.
@@ -62,6 +72,7 @@ pub struct Open {
 }
 
 impl Breaker {
+    /// A closed circuit with nothing counted.
     pub fn new(config: Config, now: Moment) -> Self {
         Breaker(Shared::new(Circuit::new(config, now)))
     }
@@ -150,12 +161,6 @@ impl Permit {
     pub fn begun(mut self, now: Moment) -> Self {
         self.begun = self.begun.max(now);
         self
-    }
-
-    /// Judges the outcome by the breaker's `failure_on`, and records the verdict.
-    pub fn record_outcome(self, outcome: Outcome, now: Moment) {
-        let verdict = self.circuit.config.judge(outcome);
-        self.record(verdict, now);
     }
 
     /// Whether the call is a probe of a half-open circuit.

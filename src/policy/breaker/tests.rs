@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::*;
+use crate::policy::outcome::Outcome;
 
 const OPEN_FOR: Duration = Duration::from_secs(30);
 const RESET: Duration = Duration::from_secs(10);
@@ -266,10 +267,12 @@ fn every_transition_is_counted() {
 #[test]
 fn an_outcome_is_judged_by_the_configuration() {
     let bench = Bench::new("{consecutive: {failures: 1}, failure_on: [503]}");
-    bench.permit().record_outcome(Outcome::Response(500), bench.now);
-    assert!(bench.refusal().is_none());
-    bench.permit().record_outcome(Outcome::Response(503), bench.now);
-    assert!(bench.refusal().is_some());
+    let conclude = |outcome| {
+        bench.permit().record(bench.breaker.config().judge(outcome), bench.now);
+        bench.refusal()
+    };
+    assert!(conclude(Outcome::Response(500)).is_none());
+    assert!(conclude(Outcome::Response(503)).is_some());
 }
 
 #[test]

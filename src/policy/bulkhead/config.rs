@@ -11,7 +11,7 @@ use serde::de::{self, Deserialize, Deserializer, Visitor};
 pub struct Config {
     /// The most requests in flight.
     pub limit: Limit,
-    /// The status of the response to a refused client.
+    /// The status of the response to a refused client; default 429.
     pub status: Status,
 }
 
@@ -20,6 +20,7 @@ pub struct Config {
 pub enum Limit {
     /// `max_in_flight:`, at least 1.
     Fixed(NonZeroU32),
+    /// `adaptive:`, between two bounds.
     Adaptive(Adaptive),
 }
 

@@ -36,6 +36,7 @@ struct State {
 }
 
 impl Bulkhead {
+    /// All slots are free; an adaptive limit starts at `initial`.
     pub fn new(config: &Config) -> Self {
         let bulkhead = Bulkhead(Shared::new(State {
             slots: Slots::default(),

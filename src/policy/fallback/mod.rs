@@ -18,15 +18,17 @@ use crate::units;
 pub struct Config {
     /// The causes it applies to; at least one, default all of them.
     pub on: Vec<Cause>,
-    /// The upstream that is called once instead.
+    /// The name of the upstream that is called once instead; absent: none.
     pub upstream: Option<String>,
-    /// The response if there is no such upstream, or it fails too.
+    /// The response if there is no such upstream, or it fails too; absent: the refusal or the
+    /// upstream's response.
     pub answer: Option<Answer>,
 }
 
 /// `status:` and `json:`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer {
+    /// 200 to 599, except statuses without a body; default 503.
     pub status: u16,
     /// The response's body.
     pub json: Template,

@@ -16,11 +16,17 @@ use crate::units::placeholder::{self, Part};
 /// A JSON value with placeholders. Objects keep the order in which they are written.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Template {
+    /// `null`.
     Null,
+    /// `true` or `false`.
     Bool(bool),
+    /// With as many digits as were written.
     Number(Number),
+    /// Filled in.
     Text(Text),
+    /// Each element on its own.
     List(Vec<Template>),
+    /// Keys are not filled in.
     Object(Vec<(String, Template)>),
 }
 
@@ -41,6 +47,7 @@ enum Placeholder {
 /// The values of the placeholders for one response.
 #[derive(Debug, Clone, Copy)]
 pub struct Values<'a> {
+    /// The route's name.
     pub route: &'a str,
     /// Empty for a route without an upstream.
     pub upstream: &'a str,
@@ -48,6 +55,7 @@ pub struct Values<'a> {
     pub timestamp: &'a str,
     /// The same time in milliseconds since 1970.
     pub unix_ms: u64,
+    /// The request's id, as the client gets it.
     pub request_id: &'a str,
     /// The code of the refusal that it replaces.
     pub code: &'a str,

@@ -31,7 +31,9 @@ const NOT_KEPT: [&str; 19] = [
 /// The response that a client got.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
+    /// As the client got it.
     pub status: StatusCode,
+    /// Without those that hold for one connection or one request.
     pub headers: HeaderMap,
     /// `None` if it was too large to be kept.
     pub body: Option<Bytes>,
@@ -42,9 +44,11 @@ pub struct Answer {
 /// A response in the columns of a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
+    /// A final status, 200 or above.
     pub status: u16,
     /// The header fields as lines of HTTP/1.1.
     pub head: Vec<u8>,
+    /// `None` if it was too large to be kept.
     pub body: Option<Bytes>,
     /// The trailers in the same form. HTTP/2 responses may have them, and gRPC's say how the call
     /// ended.

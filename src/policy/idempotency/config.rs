@@ -18,30 +18,35 @@ const LARGEST_ANSWER: Size = Size::mib(8);
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Whether a request without a key is refused, or handled as on any other route.
+    /// Whether a request without a key is refused with 400, or handled as on any other route, the
+    /// default.
     pub required: bool,
-    /// The methods for which the header has a meaning.
+    /// The methods for which the header has a meaning; default POST and PATCH.
     pub methods: Vec<Method>,
-    /// How long a response is kept, and the longest time that a key stays undecided.
+    /// How long a response is kept, and the longest time that a key stays undecided; longer than
+    /// the lease, default 24 h.
     #[serde(deserialize_with = "units::positive")]
     pub ttl: Timespan,
-    /// The least time that a key counts as in use if its request is not heard of again. Never
-    /// shorter than a request on this route may take.
+    /// The least time that a key counts as in use if its request is not heard of again; default 30
+    /// s. Never shorter than a request on this route may take.
     pub lease: Timespan,
-    /// The largest body of a request with a key; at most 64 KiB.
+    /// The largest body in bytes of a request with a key, 413 beyond it; more than 0, at most and
+    /// by default 64 KiB.
     #[serde(deserialize_with = "up_to_largest_body")]
     pub max_body: Size,
-    /// The largest body of a response that is kept; at most 8 MiB.
+    /// The largest body in bytes of a response that is kept; more than 0, at most 8 MiB, default
+    /// 256 KiB.
     #[serde(deserialize_with = "up_to_largest_answer")]
     pub max_answer: Size,
-    /// What happens while the store is down.
+    /// What happens while the store is down; default `reject`.
     pub on_failure: OnFailure,
-    /// What happens to a key whose request was sent, after its lease has ended without a response.
+    /// What happens to a key whose request was sent, after its lease has ended without a response;
+    /// default `reject`.
     pub on_undecided: OnUndecided,
-    /// How clients without credentials are told apart.
+    /// How clients without credentials are told apart; default `address`.
     pub anonymous: Anonymous,
     /// Upstream statuses that mean "not done, try again": they free the key, and the response is
-    /// not kept.
+    /// not kept. 400 to 599; default 429.
     #[serde(deserialize_with = "statuses")]
     pub release_on: Vec<u16>,
 }

@@ -13,9 +13,12 @@ use super::key::Key;
 pub enum Principal<'a> {
     /// A consumer's name is only unique within its authority.
     Consumer {
+        /// The entry of `auth` that verified the credentials.
         authority: &'a str,
+        /// As the credentials prove it.
         name: &'a str,
     },
+    /// A client without credentials, with `anonymous: address`.
     Address(IpAddr),
     /// All clients without credentials.
     Anyone,
@@ -30,6 +33,7 @@ pub struct Scope(pub [u8; 32]);
 pub struct Fingerprint(pub [u8; 32]);
 
 impl Scope {
+    /// `route` is the route's name: keys of different routes are different.
     pub fn new(principal: Principal<'_>, route: &str, key: &Key) -> Self {
         let mut digest = Fields::new();
         match principal {

@@ -37,6 +37,7 @@ impl Key {
         Ok(Some(Key(text.into())))
     }
 
+    /// Without the quotes that the header may have.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }

@@ -54,15 +54,20 @@ pub struct Stamp(pub u64);
 pub struct Entry {
     /// The fingerprint of the first request.
     pub fingerprint: Fingerprint,
+    /// How far the first request has come.
     pub state: State,
     /// From then on the key counts as absent.
     pub expires_at: Stamp,
 }
 
+/// How far the first request with a key has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
     /// The first request has been sent, or is about to be.
-    Leased { until: Stamp },
+    Leased {
+        /// Until then the request counts as under way; afterwards it is undecided.
+        until: Stamp,
+    },
     /// The first request has its response.
     Answered(Answer),
 }
@@ -74,6 +79,7 @@ pub enum Decision {
     TakeOver,
     /// It gets the response that the first one got.
     Replay(Answer),
+    /// It gets the refusal's status.
     Refuse(Refusal),
 }
 
@@ -181,6 +187,7 @@ impl Refusal {
         }
     }
 
+    /// When another attempt makes sense; `None` if it does not, or not before the key expires.
     pub const fn retry_after(self) -> Option<Duration> {
         match self {
             Refusal::InFlight | Refusal::Unavailable => Some(ASK_AGAIN),

@@ -21,9 +21,11 @@ pub struct Config {
     pub algorithm: Algorithm,
     /// What is counted separately; default each consumer.
     pub key: Key,
-    /// How many of the limit's requests, or of the bucket's tokens, a request takes; default 1.
+    /// How many of the limit's requests, or of the bucket's tokens, a request takes; 1 to
+    /// 1,000,000, at most what the limit ever has, default 1.
     pub cost: u32,
-    /// Whether a response that is replayed for an idempotency key has that cost, too.
+    /// Whether a response that is replayed for an idempotency key has that cost, too; default
+    /// `counted`.
     pub replays: Replays,
     /// About how many keys are remembered at once; 1 to 10,000,000, default 100,000.
     pub max_keys: u32,
@@ -49,8 +51,11 @@ pub enum Replays {
 /// The algorithms. A limit names one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Algorithm {
+    /// Requests of a window that begins with a request.
     FixedWindow(FixedWindow),
+    /// Requests of the last window and the current one, weighed.
     SlidingWindow(SlidingWindow),
+    /// A steady rate, with bursts.
     TokenBucket(TokenBucket),
 }
 

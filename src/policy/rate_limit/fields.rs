@@ -14,7 +14,7 @@ use crate::units::retry_after_seconds;
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Headers {
-    /// Which responses have them.
+    /// Which responses have them; default `refusals`.
     pub on: On,
     /// `X-RateLimit-Limit`, `-Remaining` and `-Reset`; default true.
     pub x_ratelimit: bool,

@@ -54,6 +54,7 @@ enum Rule {
 /// The limit's decision about a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
+    /// Whether the request is within the limit, and was counted.
     pub admitted: bool,
     /// The number of requests the limit allows: fewer than its units if a request takes several.
     pub limit: u32,
@@ -71,6 +72,7 @@ pub struct Verdict {
 pub struct Standing {
     /// Its position in the list, from 0.
     pub limit: usize,
+    /// The strictest limit's.
     pub verdict: Verdict,
     /// Requests left in the first limit of the list, whatever the others say; `None` if that was
     /// not checked.
@@ -78,6 +80,7 @@ pub struct Standing {
 }
 
 impl Limiter {
+    /// Nothing is counted yet; memory is taken as keys come.
     pub fn new(config: Config) -> Self {
         let cost = config.cost;
         let rule = match &config.algorithm {

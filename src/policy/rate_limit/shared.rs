@@ -19,6 +19,7 @@ pub enum Heard {
     Nothing,
     /// A verdict for each shared limit, in order.
     Verdicts {
+        /// One for each shared limit, in the order of the route's list.
         verdicts: Vec<Verdict>,
         /// What [`refused_here`] returned before; if it refused, the store did not count the
         /// request.

@@ -98,6 +98,7 @@ struct Counts {
 }
 
 impl Budget {
+    /// A full bucket, or nothing counted.
     pub fn new(config: Config, _now: Moment) -> Self {
         let kind = match &config {
             Config::TokenBucket(bucket) => Kind::TokenBucket(Bucket::new(bucket)),

@@ -11,6 +11,7 @@ pub struct Jitter {
 }
 
 impl Jitter {
+    /// With a seed, the numbers are the same in every run; without one they are random.
     pub fn new(seed: Option<u64>) -> Self {
         Jitter { seeded: seed.map(|seed| Mutex::new(fastrand::Rng::with_seed(seed))) }
     }

@@ -28,16 +28,18 @@ pub struct Config {
     /// Attempts after the first; 0 to 10, default 1.
     #[serde(default = "default_max_retries", deserialize_with = "units::bounded::<_, 0, 10>")]
     pub max_retries: u32,
-    /// Which methods may be sent twice.
+    /// Which methods may be sent twice; default `safe`.
     #[serde(default)]
     pub methods: Methods,
     /// Outcomes that are retried; default connect failures, refused streams, resets, 502, 503, 504.
     #[serde(default = "default_on")]
     pub on: Conditions,
-    /// The budget that retries are taken from. Absent: only `max_retries` bounds them.
+    /// The name of the budget in `retry_budgets` that retries are taken from. Absent: only
+    /// `max_retries` bounds them.
     #[serde(default)]
     pub budget: Option<String>,
-    /// The wait before each retry.
+    /// The wait before each retry; default: 25 ms, doubled each time up to 250 ms, plus up to half
+    /// of it.
     #[serde(default)]
     pub backoff: Backoff,
     /// The longest wait that an upstream may ask for; default 10 s. If it asks for a longer one
@@ -82,7 +84,9 @@ impl Methods {
 /// An attempt that has ended, and its circumstances.
 #[derive(Clone, Copy, Debug)]
 pub struct Attempt<'a> {
+    /// How it ended, as the policies see it.
     pub outcome: Outcome,
+    /// The client's, before any transcoding.
     pub method: &'a Method,
     /// Whether the request has an idempotency key: then all its attempts count as one request.
     pub keyed: bool,
@@ -92,6 +96,7 @@ pub struct Attempt<'a> {
     pub body_replayable: bool,
     /// Whether the client has seen any of the response.
     pub response_started: bool,
+    /// Whether the client has closed its connection or stream.
     pub client_gone: bool,
     /// Whether a trusted client says that the request is itself a retry.
     pub nested: bool,
@@ -107,7 +112,10 @@ pub struct Attempt<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Try again after this wait. The budget has been charged.
-    Retry { after: Duration },
+    Retry {
+        /// From the end of the attempt; at least the backoff.
+        after: Duration,
+    },
     /// Pass on to the client what there is.
     Stop(Reason),
 }

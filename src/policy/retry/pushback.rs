@@ -12,6 +12,7 @@ use crate::policy::outcome::Outcome;
 pub enum Pushback {
     /// Not before this long; at most 24 h, even if more was asked for.
     After(Duration),
+    /// Not at all.
     Never,
 }
 

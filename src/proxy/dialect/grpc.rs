@@ -10,10 +10,9 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue};
 
+use super::names::{GRPC_MESSAGE, GRPC_STATUS};
 use super::{Rendered, RpcError, details, envelope};
 
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// Limit in bytes on a message taken from an upstream. Many clients accept 8 KiB of metadata in
 /// all.
 const MAX_MESSAGE: usize = 4 * 1024;

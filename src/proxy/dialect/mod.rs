@@ -9,6 +9,7 @@
 //! | `problem` | plain HTTP: `application/problem+json` (RFC 9457) |
 //! | `connect` | Connect: JSON, alone or at the end of a stream |
 //! | `grpc` | gRPC and gRPC-Web: a status beside the messages |
+//! | [`names`] | header fields of the RPC protocols |
 //! | `details` | when to try again, as a detail of an RPC error |
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -27,19 +28,24 @@ use crate::proxy::rejection::{Rejection, RpcError};
 mod connect;
 mod details;
 mod grpc;
+pub mod names;
 mod problem;
 mod protocol;
 
 /// An error as an answer.
 pub struct Rendered {
+    /// The HTTP status; 200 in most RPC protocols.
     pub status: u16,
+    /// Without the length of the body.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Empty if the head says it all.
     pub body: Bytes,
     /// The head is all there is, and says so by being the end.
     pub bare: bool,
 }
 
 impl Rendered {
+    /// With a body, even if it is empty.
     pub fn new(status: u16, headers: Vec<(HeaderName, HeaderValue)>, body: Bytes) -> Self {
         Rendered { status, headers, body, bare: false }
     }
@@ -55,9 +61,11 @@ impl Rendered {
 /// Who is answered, and how.
 #[derive(Clone, Copy)]
 pub struct Reader<'a> {
+    /// Decides the form.
     pub protocol: Protocol,
     /// The request's: an answer to RPC has its content type.
     pub headers: &'a HeaderMap,
+    /// The codes of statuses, by the route's `error_codes`.
     pub codes: &'a ErrorCodes,
     /// What plain HTTP gets for the statuses of an upstream's errors of RPC.
     pub statuses: Option<&'a StatusMap>,
@@ -112,6 +120,7 @@ pub struct Said {
 }
 
 impl Said {
+    /// Reads `body` as JSON; it may be anything.
     pub fn in_body(body: &[u8]) -> Self {
         let json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
         let text = |field: &str| json.get(field)?.as_str();

@@ -7,6 +7,7 @@ use crate::observe::metrics::Family;
 use crate::proxy::rejection::Rejection;
 use crate::transcode::{Fault, wire};
 
+/// Sent by clients of Connect; its value is `1`.
 pub const CONNECT_PROTOCOL_VERSION: HeaderName =
     HeaderName::from_static("connect-protocol-version");
 
@@ -16,10 +17,13 @@ pub enum Protocol {
     /// Plain HTTP.
     #[default]
     Http,
+    /// Connect, one message each way.
     Connect,
     /// Connect with a stream in one direction or both: messages in envelopes.
     ConnectStream,
+    /// gRPC over HTTP/2.
     Grpc,
+    /// gRPC-Web, in bytes.
     GrpcWeb,
     /// gRPC-Web in Base64, for clients that cannot read binary bodies.
     GrpcWebText,
@@ -111,6 +115,7 @@ impl Protocol {
         matches!(self, Protocol::Http | Protocol::Connect)
     }
 
+    /// The label of metrics.
     pub fn family(self) -> Family {
         match self {
             Protocol::Http => Family::Http,

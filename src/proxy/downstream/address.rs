@@ -10,8 +10,11 @@ use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 
+/// The client, then each proxy but the last one.
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// `http` or `https`: what the client spoke to the first trusted proxy.
 pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// The host that the client named to it.
 pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// Limit on the hops that are read, from the right; those further left are ignored.
@@ -20,12 +23,14 @@ const MAX_HOPS: usize = 32;
 /// The peer at the other end of a connection.
 #[derive(Debug, Clone)]
 pub struct Peer {
+    /// Of the socket; an IPv4 address even if it was mapped into IPv6.
     pub address: IpAddr,
     /// The address as written to `X-Forwarded-For`, formatted once per connection.
     pub text: HeaderValue,
 }
 
 impl Peer {
+    /// The peer with this address.
     pub fn new(address: IpAddr) -> Self {
         let address = address.to_canonical();
         // An address as text is always a valid header value.

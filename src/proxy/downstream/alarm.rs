@@ -113,6 +113,7 @@ impl Alarms {
         Overdue(self.kept().pop().unwrap_or_default())
     }
 
+    /// Takes back what [`Alarms::lend`] lent. It is dropped if enough are kept.
     pub fn give_back(&self, alarm: Overdue) {
         let mut alarm = alarm.0;
         let Some(timer) = &mut alarm.timer else { return };

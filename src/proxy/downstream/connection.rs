@@ -15,7 +15,9 @@ tokio::task_local! {
 
 /// What each request knows of its connection.
 pub struct Connection {
+    /// Its deadline, and what was found about the request under way; of a stream, its own.
     pub guard: Arc<Guard>,
+    /// Those of its listener.
     pub limits: Arc<Limits>,
     /// `None` if the socket has no peer address.
     pub peer: Option<Peer>,
@@ -34,6 +36,7 @@ impl Connection {
         OF_TASK.try_with(Arc::clone).ok()
     }
 
+    /// Whether the client's certificate has expired.
     pub fn is_over(&self) -> bool {
         self.until.is_some_and(|until| Clock::now() >= until)
     }

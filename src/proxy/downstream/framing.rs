@@ -20,6 +20,7 @@ pub struct Malformed;
 pub enum Framing {
     /// This many bytes; zero at the end of every body.
     Length(u64),
+    /// `Transfer-Encoding: chunked`.
     Chunks(Chunks),
     /// Everything up to the end of the connection: a tunnel.
     Tunnel,
@@ -30,38 +31,55 @@ pub enum Framing {
 pub enum Chunks {
     /// The digits of a chunk's size: how many there were, and their value.
     Size {
+        /// At most 15, so that the value cannot overflow.
         digits: u8,
+        /// In bytes.
         size: u64,
     },
     /// White space between a size and its extension.
     Space {
+        /// In bytes.
         size: u64,
     },
+    /// The rest of the line after a size; its meaning is ignored.
     Extension {
+        /// In bytes.
         size: u64,
+        /// Bytes of it so far.
         length: u16,
     },
     /// The line feed after a size.
     SizeEnd {
+        /// In bytes.
         size: u64,
     },
+    /// A chunk's data.
     Data {
+        /// Bytes until its end.
         left: u64,
     },
+    /// The carriage return after a chunk's data.
     DataEnd,
+    /// The line feed after it.
     DataEndFeed,
     /// A line of the trailers, with the bytes so far of the line and of all trailers.
     Trailer {
+        /// Bytes of this line.
         line: u16,
+        /// Bytes of all trailers.
         all: u16,
     },
+    /// The line feed after a line of the trailers.
     TrailerFeed {
+        /// Bytes of this line; 0 for the empty line that ends the body.
         line: u16,
+        /// Bytes of all trailers.
         all: u16,
     },
 }
 
 impl Framing {
+    /// A chunked body from its start.
     pub fn chunked() -> Self {
         Framing::Chunks(Chunks::Size { digits: 0, size: 0 })
     }

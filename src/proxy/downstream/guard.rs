@@ -54,6 +54,7 @@ pub struct Guard {
 
 /// A connection that Pingora gave up before the gateway saw the request.
 pub struct Refused {
+    /// Still open, for the response.
     pub stream: Stream,
     /// The head that Pingora was given.
     pub head: Vec<u8>,
@@ -200,14 +201,17 @@ impl Guard {
         self.malformed.store(true, Ordering::Relaxed);
     }
 
+    /// Whether [`Guard::set_malformed`] was called on this connection.
     pub fn is_malformed(&self) -> bool {
         self.malformed.load(Ordering::Relaxed)
     }
 
+    /// Whether [`Guard::tunnel`] was called on this connection.
     pub fn is_tunnel(&self) -> bool {
         self.tunnel.load(Ordering::Relaxed)
     }
 
+    /// Called when Pingora lets go of the connection before the request path saw its request.
     pub fn give_back(&self, refused: Refused) {
         *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(refused));
     }
@@ -217,6 +221,7 @@ impl Guard {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
+    /// When the connection's I/O fails; `None` means never.
     pub fn deadline(&self) -> Option<Moment> {
         match self.deadline.load(Ordering::Relaxed) {
             NEVER => None,

@@ -29,22 +29,39 @@ const BESIDES_TARGET: usize = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Fault {
+    /// Not `METHOD target HTTP/1.0` or `HTTP/1.1` (RFC 9112, section 3).
     RequestLine = 1,
+    /// A bare line feed.
     LineEnding,
+    /// A line that begins with white space (RFC 9112, section 5.2).
     FoldedField,
+    /// Not a token, or followed by white space (RFC 9112, section 5.1).
     FieldName,
+    /// It holds a control character (RFC 9110, section 5.5).
     FieldValue,
+    /// Beyond `max_path_bytes`, or what `http::Uri` accepts.
     TargetTooLong,
+    /// The fields are beyond `max_header_bytes`, or what Pingora reads.
     TooLarge,
+    /// More than [`MAX_FIELDS`].
     TooManyFields,
+    /// A `#` in the target.
     Fragment,
+    /// Not a token.
     Method,
+    /// `Transfer-Encoding` is not `chunked` alone, or the version is HTTP/1.0.
     Coding,
+    /// `Content-Length` beside `Transfer-Encoding`.
     TwoFramings,
+    /// `Content-Length` is no number, or there are different ones.
     Length,
+    /// Missing, repeated, invalid, or not that of the target.
     Host,
+    /// `Connection` names `Host` or a field `X-Forwarded-…`, which the upstream must get.
     Nominated,
+    /// The method is `CONNECT`.
     Connect,
+    /// Found after the head: what follows is not framed as the head says.
     Body,
 }
 
@@ -106,9 +123,11 @@ impl Fault {
 pub struct Head {
     /// Bytes, including the empty line.
     pub length: usize,
+    /// Of the body.
     pub framing: Framing,
     /// The target contains characters that clients send and `http::Uri` refuses: see [`escape`].
     pub must_escape: bool,
+    /// Where it is in the head.
     pub target: Range<usize>,
 }
 

@@ -56,6 +56,7 @@ pub struct GuardedIo {
 }
 
 impl GuardedIo {
+    /// Reads and writes `inner` for as long as `guard` allows.
     pub fn new(inner: Stream, guard: Arc<Guard>) -> Self {
         GuardedIo {
             inner,

@@ -37,6 +37,7 @@ pub struct GuardedStream {
 }
 
 impl GuardedStream {
+    /// `connection` is that of this stream alone, with its guard and orders.
     pub fn new(inner: H2Stream, connection: Arc<Connection>) -> Self {
         let head_only = inner.req_header().method == Method::HEAD;
         GuardedStream { inner, connection, head_only, held: None }

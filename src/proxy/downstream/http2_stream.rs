@@ -4,36 +4,26 @@
 //! output cannot be corrected as [`super::date`] does for HTTP/1. [`super::http2_session`] bounds
 //! the time a stream may take.
 
+mod form;
+mod kept;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use h2::server::{Connection, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, TRANSFER_ENCODING, UPGRADE};
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Response, StatusCode};
+use kept::Kept;
 use pingora_core::protocols::http::HttpTask;
-use pingora_core::protocols::http::authority::{
-    RawTargetAuthority, raw_target_authority, validate_request_authority,
-};
 use pingora_core::protocols::http::v1::client::http_req_header_to_wire;
 use pingora_core::protocols::http::v2::write_body;
 use pingora_core::protocols::{Digest, Stream};
 use pingora_core::{Error, ErrorType, OrErr, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 
-use crate::proxy::{downstream, request};
-
-/// Bytes of a request's body kept for a retry: as many as Pingora keeps for HTTP/1.
-const KEPT: usize = 64 * 1024;
-/// Fields that only HTTP/1 connections have (RFC 9113, section 8.2.2).
-const OF_CONNECTION: [HeaderName; 5] = [
-    TRANSFER_ENCODING,
-    CONNECTION,
-    UPGRADE,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-];
+use crate::proxy::downstream;
 
 /// A stream that a client has opened. Its methods fail once the client has reset the stream, or the
 /// connection has failed.
@@ -56,16 +46,10 @@ pub struct H2Stream {
 // A stream comes far more often than a malformed request: boxing it would cost each an allocation.
 #[allow(clippy::large_enum_variant)]
 pub enum Accepted {
+    /// A request whose head is complete.
     Stream(H2Stream),
     /// A malformed request (RFC 9113, section 8.1.1). Its stream is already closed.
     Malformed,
-}
-
-/// The part of a body that was read.
-#[derive(Default)]
-struct Kept {
-    bytes: BytesMut,
-    truncated: bool,
 }
 
 impl H2Stream {
@@ -82,11 +66,11 @@ impl H2Stream {
         let (request, mut respond) = opened?;
         let (head, body) = request.into_parts();
         let request = RequestHeader::from(head);
-        if !is_framed(&request) {
+        if !form::is_framed(&request) {
             respond.send_reset(Reason::PROTOCOL_ERROR);
             return Ok(Some(Accepted::Malformed));
         }
-        if !is_addressed(&request) {
+        if !form::is_addressed(&request) {
             let mut refusal = Response::new(());
             *refusal.status_mut() = StatusCode::BAD_REQUEST;
             // Fails if the client has reset the stream, and then needs no response.
@@ -108,15 +92,20 @@ impl H2Stream {
         })))
     }
 
+    /// The head of the request; its pseudo-header fields are method and URI.
     pub fn req_header(&self) -> &RequestHeader {
         &self.request
     }
 
+    /// As [`H2Stream::req_header`].
     pub fn req_header_mut(&mut self) -> &mut RequestHeader {
         &mut self.request
     }
 
     /// The next piece of the request's body; `None` at its end.
+    ///
+    /// # Errors
+    /// The client has reset the stream, or the connection has failed.
     pub async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
         let data = self.body.data().await.transpose();
         let data = data.or_err(ErrorType::ReadError, "reading a request's body")?;
@@ -132,6 +121,9 @@ impl H2Stream {
     }
 
     /// The same, but at the end of the body it waits until the client resets the stream.
+    ///
+    /// # Errors
+    /// As [`H2Stream::read_body_bytes`].
     pub async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
         if !no_body_expected && !self.is_body_done() {
             return self.read_body_bytes().await;
@@ -144,6 +136,10 @@ impl H2Stream {
         Err(Error::explain(ErrorType::H2Error, format!("the client reset the stream: {reason}")))
     }
 
+    /// Reads the rest of the body and drops it.
+    ///
+    /// # Errors
+    /// Reading failed, or took longer than the limit.
     pub async fn drain_request_body(&mut self) -> Result<()> {
         let timeout = self.drain_timeout;
         let drained = async {
@@ -159,6 +155,9 @@ impl H2Stream {
     }
 
     /// Writes the head of the final response; informational heads such as 103 are dropped.
+    ///
+    /// # Errors
+    /// The stream was reset.
     pub fn write_response_header(
         &mut self,
         mut head: Box<ResponseHeader>,
@@ -168,9 +167,7 @@ impl H2Stream {
             return Ok(());
         }
         downstream::date::settle(&mut head)?;
-        for name in &OF_CONNECTION {
-            head.remove_header(name);
-        }
+        form::settle(&mut head);
         let response = Response::from_parts(head.as_owned_parts(), ());
         let writer = self.respond.send_response(response, end);
         self.writer = Some(writer.or_err(ErrorType::WriteError, "writing a response's head")?);
@@ -179,6 +176,11 @@ impl H2Stream {
         Ok(())
     }
 
+    /// Writes `data` when the client has room for it, and with `end` ends the response. After the
+    /// end nothing is written.
+    ///
+    /// # Errors
+    /// There is no head yet, or the client does not take it.
     pub async fn write_body(&mut self, data: Bytes, end: bool) -> Result<()> {
         if self.ended {
             return Ok(());
@@ -191,6 +193,10 @@ impl H2Stream {
         Ok(())
     }
 
+    /// Ends the response with `trailers`.
+    ///
+    /// # Errors
+    /// There is no head yet, or the stream was reset.
     pub fn write_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
         if self.ended {
             return Ok(());
@@ -202,6 +208,9 @@ impl H2Stream {
     }
 
     /// Writes `tasks`. Returns whether the response ends with them.
+    ///
+    /// # Errors
+    /// Writing failed, or one of the tasks is an error.
     pub async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
         let mut ends = false;
         for task in tasks {
@@ -235,6 +244,9 @@ impl H2Stream {
 
     /// Ends the response, if it has begun and not ended. Otherwise the stream is reset when it is
     /// dropped.
+    ///
+    /// # Errors
+    /// The stream was reset.
     pub fn finish(&mut self) -> Result<()> {
         if !self.ended
             && let Some(writer) = &mut self.writer
@@ -253,14 +265,17 @@ impl H2Stream {
         }
     }
 
+    /// The head of the response; `None` until it is written.
     pub fn response_written(&self) -> Option<&ResponseHeader> {
         self.written.as_deref()
     }
 
+    /// Whether all of the request's body was read.
     pub fn is_body_done(&self) -> bool {
         self.is_body_empty() || self.body.is_end_stream()
     }
 
+    /// Whether the request has no body.
     pub fn is_body_empty(&self) -> bool {
         let says_nothing = || {
             let length = self.request.headers.get(CONTENT_LENGTH);
@@ -269,10 +284,12 @@ impl H2Stream {
         self.read == 0 && (self.body.is_end_stream() || says_nothing())
     }
 
+    /// Bytes of the response's body, written so far.
     pub fn body_bytes_sent(&self) -> usize {
         self.sent
     }
 
+    /// Bytes of the request's body, read so far.
     pub fn body_bytes_read(&self) -> usize {
         self.read
     }
@@ -282,63 +299,43 @@ impl H2Stream {
         self.kept.get_or_insert_default();
     }
 
+    /// Whether more was read than is kept.
     pub fn retry_buffer_truncated(&self) -> bool {
-        self.kept.as_ref().is_some_and(|kept| kept.truncated)
+        self.kept.as_ref().is_some_and(Kept::is_truncated)
     }
 
+    /// What was read and kept; `None` if that is nothing, or was too much.
     pub fn get_retry_buffer(&self) -> Option<Bytes> {
-        let kept = self.kept.as_ref().filter(|kept| !kept.truncated && !kept.bytes.is_empty());
-        kept.map(|kept| kept.bytes.clone().freeze())
+        self.kept.as_ref()?.bytes()
     }
 
+    /// Method and target, for a log line.
     pub fn request_summary(&self) -> String {
         format!("{} {}", self.request.method, self.request.uri)
     }
 
+    /// The head as HTTP/1 would write it.
     pub fn pseudo_raw_h1_request_header(&self) -> Bytes {
         http_req_header_to_wire(&self.request).map(BytesMut::freeze).unwrap_or_default()
     }
 
+    /// What is known of the client's connection: addresses, TLS.
     pub fn digest(&self) -> &Digest {
         &self.digest
     }
 
+    /// `None` while other streams of the connection share it.
     pub fn digest_mut(&mut self) -> Option<&mut Digest> {
         Arc::get_mut(&mut self.digest)
     }
 
+    /// Limits [`H2Stream::drain_request_body`]; `None` means no limit.
     pub fn set_total_drain_timeout(&mut self, timeout: Option<Duration>) {
         self.drain_timeout = timeout;
     }
 
+    /// As set before.
     pub fn get_total_drain_timeout(&self) -> Option<Duration> {
         self.drain_timeout
     }
-}
-
-impl Kept {
-    fn push(&mut self, data: &[u8]) {
-        if self.truncated || self.bytes.len() + data.len() > KEPT {
-            *self = Kept { bytes: BytesMut::new(), truncated: true };
-        } else {
-            self.bytes.extend_from_slice(data);
-        }
-    }
-}
-
-/// Whether the request could be written as one HTTP/1 request: no byte in it ends the target early,
-/// and the length of its body is unambiguous.
-fn is_framed(request: &RequestHeader) -> bool {
-    let breaks_off = |byte: &u8| matches!(byte, 0 | b'\n' | b'\r' | b' ');
-    !request.raw_path().iter().any(breaks_off)
-        && request::length::repaired(&request.headers).is_ok()
-}
-
-/// Whether the request names exactly one host. `CONNECT` is refused later.
-fn is_addressed(request: &RequestHeader) -> bool {
-    let is_named =
-        request.uri.authority().is_some() || request.headers.contains_key(http::header::HOST);
-    let is_connect = request.method == http::Method::CONNECT;
-    let is_path = || raw_target_authority(request.raw_path()) == RawTargetAuthority::None;
-    is_named && validate_request_authority(request).is_ok() && (is_connect || is_path())
 }

@@ -9,8 +9,10 @@ use http::HeaderMap;
 #[derive(Debug, Default)]
 pub struct Orders {
     // Relaxed: the request path and the stream run in one task.
+    /// Set by [`Orders::hold_head`].
     pub hold_head: AtomicBool,
     trailers: OnceLock<HeaderMap>,
+    /// Set by [`Orders::replace_body`].
     pub replace_body: AtomicBool,
 }
 

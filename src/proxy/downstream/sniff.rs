@@ -15,9 +15,12 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Bytes of the first read; most heads arrive whole in it.
 const FIRST_READ: usize = 1024;
 
+/// What the connection is read as, to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
+    /// HTTP/1.0 or HTTP/1.1.
     Http1,
+    /// HTTP/2 (RFC 9113).
     Http2,
 }
 

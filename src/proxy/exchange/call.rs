@@ -15,7 +15,9 @@ use crate::upstream::Endpoint;
 
 /// The upstream's response to an attempt at a call.
 pub struct Answer {
+    /// As the upstream sent it.
     pub head: ResponseHeader,
+    /// What has arrived of it, at most as much as a message may have.
     pub body: Vec<u8>,
     /// Where gRPC reports how the call ended.
     pub trailers: Option<HeaderMap>,
@@ -23,6 +25,7 @@ pub struct Answer {
     pub good: Option<Bytes>,
 }
 
+/// The content type of plain HTTP's side.
 pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
@@ -45,9 +48,13 @@ const OF_PROTOCOL: [HeaderName; 10] = [
 
 /// A transcoded call in progress.
 pub struct Call {
+    /// Which side is which.
     pub way: Way,
+    /// The upstream request's.
     pub method: Method,
+    /// Path and query of the upstream request, without the endpoint's base path.
     pub target: String,
+    /// Whether the upstream request has a body.
     pub has_body: bool,
     /// The response to the attempt under way, as far as it has arrived.
     pub answer: Option<Answer>,
@@ -57,9 +64,21 @@ pub struct Call {
 #[derive(Clone)]
 pub enum Way {
     /// The caller speaks RPC, the upstream plain HTTP.
-    ToHttp { method: Arc<transcode::Method>, codec: Codec, framing: Framing },
+    ToHttp {
+        /// The method that is called.
+        method: Arc<transcode::Method>,
+        /// How the caller's message is encoded, and its response will be.
+        codec: Codec,
+        /// What the caller's message is wrapped in, and its response will be.
+        framing: Framing,
+    },
     /// The caller speaks plain HTTP, the upstream gRPC.
-    ToRpc { method: Arc<transcode::Method>, binding: usize },
+    ToRpc {
+        /// The method that is called.
+        method: Arc<transcode::Method>,
+        /// The index of the method's binding that the request matched; it writes the response.
+        binding: usize,
+    },
 }
 
 impl Call {
@@ -116,6 +135,7 @@ impl Way {
         method.write(&answer, Codec::Json).ok().map(Bytes::from)
     }
 
+    /// The largest message, in bytes, in any encoding.
     pub fn max_message(&self) -> usize {
         match self {
             Way::ToHttp { method, .. } | Way::ToRpc { method, .. } => method.max_message(),

@@ -42,25 +42,35 @@ pub struct Context {
     pub snapshot: Arc<Snapshot>,
     /// Absent only where no listener has taken it, as in tests.
     pub connection: Option<Arc<Connection>>,
+    /// When its head was complete.
     pub started: Moment,
+    /// The same by the wall clock, for the record and headers.
     pub received_at: SystemTime,
+    /// What its head asks for.
     pub asked: Asked,
+    /// The client's if it is safe, else one of the gateway's; `-` until the headers were read.
     pub request_id: HeaderValue,
+    /// Kept or made as the request id; `None` if it is not configured.
     pub correlation_id: Option<HeaderValue>,
+    /// The caller's trace or a new one; unsampled until the headers were read.
     pub trace: Trace,
     /// The attempts that are over; only of a recorded trace.
     pub spans: Vec<span::Attempt>,
+    /// The client's address; unspecified until the headers were read.
     pub client: IpAddr,
     /// Whether the peer's forwarding headers are believed.
     pub peer_trusted: bool,
     /// What the caller speaks.
     pub protocol: Protocol,
+    /// Set once one is found; never changed.
     pub route: Option<Arc<Route>>,
     /// What goes upstream instead of the path that came, where it differs.
     pub path: Option<String>,
     /// The canonical path, for the record; only kept for routes that record.
     pub recorded_path: Option<String>,
+    /// Who the credentials say the client is; `None` on routes that need none.
     pub identity: Option<Arc<Identity>>,
+    /// The permits and the slot it holds.
     pub admission: Admission,
     /// Set once the request goes to where its route falls back.
     pub diverted: Option<Diverted>,
@@ -77,6 +87,7 @@ pub struct Context {
     pub stake: Option<Stake>,
     /// When the request must have been answered in full.
     pub deadline: Option<Moment>,
+    /// The attempt under way, or the last one.
     pub attempt: Attempt,
     /// The endpoints of the attempts before it, in their order; allocates nothing without a retry.
     pub tried: Vec<SocketAddr>,
@@ -84,16 +95,21 @@ pub struct Context {
     pub past: Vec<Past>,
     /// Attempts begun so far.
     pub attempts: u32,
+    /// What took the time; the body is added at the end.
     pub times: Times,
     /// Wait before the next attempt; set when a retry has been granted.
     pub backoff: Option<std::time::Duration>,
     /// A connection that was already closed has been replaced once.
     pub reconnected: bool,
+    /// What its attempts have come to.
     pub verdict: Verdict,
+    /// The state of both bodies.
     pub body: Body,
+    /// How it ends, as far as that is known.
     pub end: End,
     /// The status of the final head that has gone, or is about to go, to the client.
     pub sent: Option<u16>,
+    /// Its row, as far as that is known.
     pub row: Row,
     _in_flight: InFlight,
 }
@@ -102,15 +118,20 @@ pub struct Context {
 /// not outlive the request's future.
 #[derive(Default)]
 pub struct Asked {
+    /// As sent; it does not change with transcoding.
     pub method: Method,
+    /// As Pingora parsed it.
     pub uri: Uri,
+    /// From `:authority`, the target or `Host`.
     pub host: Option<HeaderValue>,
 }
 
 /// The attempt under way.
 #[derive(Default)]
 pub struct Attempt {
+    /// When it was given its endpoint.
     pub started: Moment,
+    /// `None` before the first attempt.
     pub endpoint: Option<Arc<Endpoint>>,
     /// When this attempt must have been answered in full.
     pub deadline: Option<Moment>,
@@ -126,7 +147,9 @@ pub struct Attempt {
     pub span: Option<SpanId>,
     /// What the upstream's answer amounts to, once its head is there.
     pub answered: Option<Outcome>,
+    /// `None` until its head is there.
     pub upstream_status: Option<u16>,
+    /// From its start to the upstream's head.
     pub upstream_duration: Option<std::time::Duration>,
 }
 
@@ -135,6 +158,7 @@ pub struct Attempt {
 pub struct Body {
     /// Bytes of the request's body seen in this attempt.
     pub request_bytes: u64,
+    /// Bytes of the response's body, on their way to the client.
     pub response_bytes: u64,
     /// The request's body, read and perhaps rewritten before the first attempt.
     pub prepared: Option<Bytes>,
@@ -144,18 +168,25 @@ pub struct Body {
     pub envelopes: Option<Envelopes>,
     /// What the request is to a transcoding route's upstream.
     pub call: Option<Box<Call>>,
+    /// Copies the request's body for the record; `None` if nothing of it is captured.
     pub request_tap: Option<Tap>,
+    /// The same of the response's body.
     pub response_tap: Option<Tap>,
     /// The answer's body says how the call ended.
     pub rpc_end: Option<RpcEnd>,
+    /// Set if the upstream's error is to be rewritten.
     pub translation: Option<Translation>,
 }
 
 /// An upstream's plain error, collected to be written in the caller's protocol.
 pub struct Translation {
+    /// The upstream's, which decides the code.
     pub status: u16,
+    /// The upstream's `Retry-After`.
     pub retry_after: Option<std::time::Duration>,
+    /// How `body` is encoded.
     pub encoding: Encoding,
+    /// What has arrived, up to a limit.
     pub body: Vec<u8>,
 }
 
@@ -170,6 +201,7 @@ impl Translation {
         };
     }
 
+    /// The error for the client; `message` is the upstream's.
     pub fn error<'a>(&self, codes: &ErrorCodes, message: &'a str) -> RpcError<'a> {
         let code = codes.of_status(self.status);
         RpcError { code, message, retry_after: self.retry_after }
@@ -190,9 +222,11 @@ pub struct Verdict {
 /// The request's row in the record.
 #[derive(Default)]
 pub struct Row {
+    /// `None` if the route does not record.
     pub id: Option<uuid::Uuid>,
     /// Its first write is on its way.
     pub expected: Option<Expected>,
+    /// The fields found in both bodies.
     pub captured: Findings,
     /// What an upstream's error of RPC says; only where the record wants it.
     pub error: Option<String>,
@@ -203,6 +237,7 @@ pub struct Row {
 }
 
 impl Context {
+    /// A request whose head is complete at `now`; nothing of it has been read.
     pub fn new(
         snapshot: Arc<Snapshot>,
         connection: Option<Arc<Connection>>,

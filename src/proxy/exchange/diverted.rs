@@ -7,6 +7,8 @@ use crate::runtime::snapshot::UpstreamTarget;
 
 /// A request that was diverted to its route's fallback.
 pub struct Diverted {
+    /// The upstream that is called instead.
     pub target: Arc<UpstreamTarget>,
+    /// Why the route's own upstream is not called, or not again.
     pub cause: Cause,
 }

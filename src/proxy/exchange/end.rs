@@ -29,9 +29,15 @@ pub struct End {
 pub enum Response {
     /// The upstream's, the page of a route that the gateway serves itself, or none yet. `rpc_failed`
     /// once it reports, whatever its HTTP status, that the call failed.
-    Upstream { rpc_failed: bool },
+    Upstream {
+        /// Whether the response reports a failed call.
+        rpc_failed: bool,
+    },
     /// The response to an earlier request with the same idempotency key.
-    Replay { failed: bool },
+    Replay {
+        /// Whether the kept response is an error.
+        failed: bool,
+    },
     /// The gateway's, to a CORS preflight or `OPTIONS *`: neither invokes anything.
     Unforwarded,
     /// The gateway's refusal.
@@ -47,10 +53,18 @@ pub enum Delivery {
     /// The upstream's response broke off after its head. A client that can be told after the head
     /// is told this.
     BrokenOff(Rejection),
-    /// The client left; `midway` if the upstream's response was on its way.
-    ClientGone { midway: bool },
-    /// The gateway dropped the request; `midway` if the head had been sent.
-    Cut { why: Cut, midway: bool },
+    /// The client left.
+    ClientGone {
+        /// Whether the upstream's response was on its way.
+        midway: bool,
+    },
+    /// The gateway dropped the request.
+    Cut {
+        /// Why it was dropped.
+        why: Cut,
+        /// Whether the response's head had been sent.
+        midway: bool,
+    },
 }
 
 impl Default for Response {
@@ -60,10 +74,12 @@ impl Default for Response {
 }
 
 impl End {
+    /// What the client's response is, as far as is known.
     pub fn response(&self) -> &Response {
         &self.response
     }
 
+    /// How much of the response the client gets, as far as is known.
     pub fn delivery(&self) -> &Delivery {
         &self.delivery
     }
@@ -86,6 +102,7 @@ impl End {
         }
     }
 
+    /// Whether the client left before it had the whole response.
     pub fn is_client_gone(&self) -> bool {
         matches!(self.delivery, Delivery::ClientGone { .. })
     }

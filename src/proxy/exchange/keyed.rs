@@ -20,6 +20,7 @@ pub struct Keyed {
 }
 
 impl Keyed {
+    /// No response yet.
     pub fn new(lease: Lease) -> Self {
         Keyed { lease: Some(lease), answer: None, length: None, outgrown: false, trailers: None }
     }

@@ -22,10 +22,13 @@ use crate::policy::fallback::Cause;
 pub enum Rejection {
     /// Malformed or ambiguous; the connection is closed after it. The words say what.
     BadRequest(Cow<'static, str>),
+    /// The path, with its query, exceeds `max_path_bytes`.
     PathTooLong,
+    /// The header fields exceed `max_header_bytes`.
     HeadersTooLarge,
     /// More fields than Pingora parses.
     TooManyHeaders,
+    /// The body exceeds the route's `max_body`, or what a step can hold of it.
     BodyTooLarge,
     /// The client sent its request too slowly.
     RequestTimeout,
@@ -40,11 +43,13 @@ pub enum Rejection {
     UnsupportedCompression,
     /// This route does not read the body's content type, but these.
     UnsupportedMediaType(&'static str),
+    /// No route takes the host and the path.
     NoRoute,
     /// The methods that would have been allowed.
     MethodNotAllowed(HeaderValue),
     /// The client's address sends too much, whatever its credentials.
     Flood {
+        /// Until the guard's interval ends.
         retry_after: Duration,
     },
     /// A policy said no.
@@ -58,6 +63,7 @@ pub enum Rejection {
     DeadlineExceeded,
     /// The record could not be committed.
     RecordUnavailable,
+    /// A fault of the gateway's own.
     Internal,
 }
 
@@ -111,7 +117,10 @@ impl Rejection {
 
 /// What every RPC protocol says of an error.
 pub struct RpcError<'a> {
+    /// By the cause, or by the route's `error_codes`.
     pub code: RpcCode,
+    /// For a person.
     pub message: &'a str,
+    /// `None` if a retry makes no sense or its time is unknown.
     pub retry_after: Option<Duration>,
 }

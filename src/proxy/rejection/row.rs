@@ -40,6 +40,7 @@ pub struct Row<'a> {
 /// Where the code of RPC comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rpc {
+    /// The same for every route.
     Code(RpcCode),
     /// The route's table says what this status of its upstream means.
     OfStatus(u16),

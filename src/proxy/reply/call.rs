@@ -11,9 +11,9 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use crate::proxy::dialect::Rendered;
+use crate::proxy::dialect::names::{GRPC_ENCODING, GRPC_MESSAGE, GRPC_STATUS};
 use crate::proxy::exchange::context::Context;
 use crate::proxy::rejection::Rejection;
-use crate::proxy::response::transcode::{GRPC_ENCODING, GRPC_MESSAGE, GRPC_STATUS};
 use crate::proxy::{attempt, exchange, reply, report, response};
 use crate::runtime::shared::Shared;
 use crate::time::Clock;

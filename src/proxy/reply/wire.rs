@@ -32,6 +32,8 @@ const WRITE_LIMIT: Duration = Duration::from_secs(10);
 /// A refused request's body is read and discarded up to this many bytes, so that the connection can
 /// be reused; beyond it, closing is cheaper.
 const DRAIN_LIMIT: u64 = 64 * 1024;
+/// How long the rest of a refused request's body is read, so that the client sees its response
+/// before the connection closes.
 pub const DRAIN_TIME: Duration = Duration::from_secs(1);
 
 /// `rejection` in the caller's protocol, or the route's fallback for it.

@@ -38,6 +38,7 @@ pub struct Reported {
 }
 
 impl Reported {
+    /// Reports `ctx` when dropped, unless that was done before.
     pub fn new(ctx: Box<Context>, shared: Arc<Shared>) -> Self {
         Reported { ctx, shared: Some(shared) }
     }

@@ -13,7 +13,7 @@ use crate::proxy::rejection::Rejection;
 use crate::proxy::report::summary;
 use crate::proxy::report::summary::Sent;
 use crate::record::{
-    Bounded, Captured, Commit, Ending as Completion, Invocation, Mode, Patience, Recorder, new_id,
+    Bounded, Captured, Commit, Completion, Invocation, Mode, Patience, Recorder, new_id,
 };
 use crate::summary::ending::Ending;
 use crate::summary::{Head, Opening, Summary};

@@ -19,6 +19,7 @@ use crate::time::Moment;
 pub struct Sent {
     /// As in [`Summary`].
     pub status: u16,
+    /// Bytes of the response's body.
     pub body_bytes: u64,
 }
 

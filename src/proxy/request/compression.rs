@@ -13,6 +13,7 @@ use pingora_proxy::Session;
 
 use crate::coding::Encoding;
 use crate::proxy::dialect::Protocol;
+use crate::proxy::dialect::names::GRPC_ENCODING;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::rejection::Rejection;
 use crate::proxy::request;
@@ -20,7 +21,6 @@ use crate::runtime::snapshot::Route;
 use crate::transcode::wire::Framing;
 use crate::transcode::{Fault, wire};
 
-const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 const CONNECT_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("connect-accept-encoding");
 

@@ -12,11 +12,11 @@ use http::HeaderMap;
 use http::header::HeaderName;
 
 use crate::proxy::dialect::Protocol;
+use crate::proxy::dialect::names::{CONNECT_ENCODING, GRPC_ENCODING};
 use crate::proxy::rejection::Rejection;
 
-const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
-const CONNECT_ENCODING: HeaderName = HeaderName::from_static("connect-content-encoding");
 const PREFIX: usize = 5;
+/// The lowest bit of an envelope's flags: its message is compressed.
 pub const COMPRESSED: u8 = 1;
 
 /// Position of a reader in a stream of envelopes.

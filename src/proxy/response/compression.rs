@@ -43,6 +43,8 @@ fn is_worth_it(ctx: &Context, body: &Bytes) -> bool {
     transcoder.is_some_and(|transcoder| body.len() >= transcoder.compress_from().max(1))
 }
 
+/// The body in a coding that the client accepts, or as it is; `headers` say which. Connect and
+/// plain HTTP compress the body, gRPC the message in its frame.
 pub fn deflate(session: &Session, ctx: &Context, headers: &mut HeaderMap, body: Bytes) -> Bytes {
     if headers.contains_key(CONTENT_ENCODING) {
         return body;

@@ -1,21 +1,18 @@
 //! How a gRPC response reports that its call failed.
 
 use http::HeaderMap;
-use http::header::{CONTENT_TYPE, HeaderName};
+use http::header::CONTENT_TYPE;
 use percent_encoding::percent_decode;
 
 use crate::policy::idempotency::Answer;
 use crate::policy::outcome::Outcome;
 use crate::proxy::dialect;
 use crate::proxy::dialect::Protocol;
+use crate::proxy::dialect::names::{GRPC_MESSAGE, GRPC_STATUS};
 use crate::transcode::wire;
 
 /// Prefix of the content types of gRPC and its variants.
 const GRPC: &[u8] = b"application/grpc";
-
-pub const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-
-const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// The code that clients use for a status that is not a number.
 const GRPC_UNKNOWN: u8 = 2;
@@ -37,14 +34,17 @@ pub fn has_failed(protocol: Protocol, answer: &Answer) -> bool {
     }
 }
 
+/// Whether this is gRPC or one of its variants, by its content type.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
     content_type(headers).starts_with(GRPC)
 }
 
+/// The value of `Content-Type`; empty if there is none.
 pub fn content_type(headers: &HeaderMap) -> &[u8] {
     headers.get(CONTENT_TYPE).map_or(b"", |value| value.as_bytes())
 }
 
+/// The failure in trailers, or in a head; `None` if they have no `grpc-status` or it is 0.
 pub fn failure_in(fields: &HeaderMap) -> Option<Outcome> {
     grpc_failure(fields.get(&GRPC_STATUS)?.as_bytes())
 }

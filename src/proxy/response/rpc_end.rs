@@ -32,7 +32,9 @@ const QUAD: usize = 4;
 /// A failed call, according to the response's end.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Failure {
+    /// For the policies.
     pub outcome: Outcome,
+    /// For the client; `None` if there is none.
     pub message: Option<String>,
     /// In gRPC-Web, the other trailers.
     pub trailers: HeaderMap,

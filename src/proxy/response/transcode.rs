@@ -16,6 +16,7 @@ use pingora_proxy::Session;
 use crate::coding::Encoding;
 use crate::config::rpc_code::RpcCode;
 use crate::policy::failure::Cause;
+use crate::proxy::dialect::names::{GRPC_ENCODING, GRPC_MESSAGE, GRPC_STATUS};
 use crate::proxy::dialect::{Protocol, Rendered};
 use crate::proxy::exchange::call::{Answer, Call, Way};
 use crate::proxy::exchange::context::{Context, Translation};
@@ -27,9 +28,6 @@ use crate::transcode::config::Upstream;
 use crate::transcode::wire::Framing;
 use crate::transcode::{Codec, Fault, Method, wire};
 
-pub const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-pub const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
-pub const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 /// Length in bytes of the prefix of a gRPC message.
 const FRAME: u64 = 5;
 /// Why a response cannot be read.

@@ -18,6 +18,7 @@ use crate::proxy::exchange::signal::REJECTED;
 use crate::proxy::rejection::{Rejection, RpcError};
 use crate::proxy::{dialect, response};
 
+/// Who gets the response, by the request.
 pub fn reader<'a>(session: &'a Session, ctx: &'a Context) -> Reader<'a> {
     Reader {
         protocol: ctx.protocol,
@@ -28,6 +29,7 @@ pub fn reader<'a>(session: &'a Session, ctx: &'a Context) -> Reader<'a> {
     }
 }
 
+/// The route's `error_codes`; without a route the default.
 pub fn codes(ctx: &Context) -> &ErrorCodes {
     static GATEWAY: ErrorCodes = ErrorCodes::GATEWAY;
     ctx.route.as_ref().map_or(&GATEWAY, |route| &route.config.error_codes)

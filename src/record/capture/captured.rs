@@ -10,7 +10,9 @@ pub(crate) const CAPTURED_BYTES: usize = 1024;
 /// Fields taken from the bodies.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Captured {
+    /// The column `name`.
     pub name: Option<String>,
+    /// The column `result_message`.
     pub result_message: Option<String>,
     /// Fields without a column of their own.
     pub other: Vec<(Arc<str>, String)>,
@@ -47,18 +49,5 @@ impl Captured {
             }
             bound_string(value, CAPTURED_BYTES);
         }
-    }
-
-    /// The other fields as one JSON object.
-    pub(crate) fn other_json(&self) -> Option<String> {
-        if self.other.is_empty() {
-            return None;
-        }
-        let object: serde_json::Map<_, _> = self
-            .other
-            .iter()
-            .map(|(field, value)| (field.to_string(), value.as_str().into()))
-            .collect();
-        Some(serde_json::Value::Object(object).to_string())
     }
 }

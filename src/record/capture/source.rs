@@ -9,7 +9,9 @@ use serde::{Deserialize, de};
 /// Where a captured field comes from: `request.user.id`, `response.items.0.sku`, `error.message`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
+    /// A field of the request's JSON: names and indices from the outermost.
     Request(Vec<String>),
+    /// The same of the response's.
     Response(Vec<String>),
     /// The message that the client of a failed request got: that of an RPC error, or the gateway's
     /// own.

@@ -23,10 +23,9 @@ use crate::record::store::sqlite;
 const PORTION: usize = 256;
 /// An empty file with more pages than this is shrunk.
 const SHRINK_FROM: u64 = 256;
-/// Tables that are not ours, not those of earlier versions, and not SQLite's own.
+/// Tables that are neither ours nor SQLite's own.
 const STRANGE_TABLES: &str = "SELECT count(*) FROM sqlite_schema \
-    WHERE tbl_name NOT IN ('entries', 'invocations', 'invocations_dead', 'idempotency_keys', \
-        'portcullis_schema_version') AND tbl_name NOT LIKE 'sqlite\\_%' ESCAPE '\\'";
+    WHERE tbl_name <> 'entries' AND tbl_name NOT LIKE 'sqlite\\_%' ESCAPE '\\'";
 /// How long to wait for a writer in another process.
 const BUSY: Duration = Duration::from_secs(2);
 
@@ -39,8 +38,10 @@ pub(super) struct File {
     last: i64,
     /// The oldest entry's number, if known.
     oldest: Option<i64>,
-    /// Rows in the file.
+    /// Rows in the file, those of another build not counted.
     pub(super) depth: u64,
+    /// Entries with rows of a form that this build does not know. They stay for the build that does.
+    unknown: usize,
 }
 
 /// What was recovered from a file that a crash or the disk has damaged.
@@ -87,13 +88,10 @@ impl File {
             }
             Err(failure) => return Err(failure),
         };
-        let rows = [rows, file.earlier_rows()?].concat();
         repaired.found = rows.len() as u64;
         if !rows.is_empty() {
             file.append(&rows, &[])?;
         }
-        // A crash in between makes these rows go to the store twice, which is harmless.
-        file.drop_earlier_tables()?;
         Ok((file, repaired))
     }
 
@@ -146,7 +144,8 @@ impl File {
         let depth = u64::try_from(depth).unwrap_or(0);
         let reserve = Reserve::beside(path);
         let path = path.to_owned();
-        let file = File { path, connection, reserve, safety, log, last, oldest: None, depth };
+        let file =
+            File { path, connection, reserve, safety, log, last, oldest: None, depth, unknown: 0 };
         Ok((file, u64::try_from(sound).unwrap_or(0)))
     }
 
@@ -197,7 +196,7 @@ impl File {
 
     /// Gives an empty file's space back to the disk; SQLite never does so by itself.
     fn shrink(&self) {
-        if self.depth > 0 || self.pages("page_count") <= SHRINK_FROM {
+        if self.depth > 0 || self.unknown > 0 || self.pages("page_count") <= SHRINK_FROM {
             return;
         }
         // Another process may be reading; the next write tries again.
@@ -249,19 +248,23 @@ impl File {
     }
 
     /// The oldest entries, up to `most` rows or [`PORTION`] entries, and whether these are all
-    /// there are.
+    /// there are. Entries of a form that is unknown here are left out, and so never forgotten.
     pub(super) fn oldest(&mut self, most: usize) -> Result<(Vec<Entry>, bool), Failure> {
         let read = || -> rusqlite::Result<_> {
             let sql = "SELECT number, rows, body FROM entries ORDER BY number";
             let mut query = self.connection.prepare_cached(sql)?;
             let mut found = query.query([])?;
-            let (mut entries, mut rows) = (Vec::new(), 0);
+            let (mut entries, mut rows, mut unknown) = (Vec::new(), 0, 0);
             while let Some(row) = found.next()? {
                 if rows >= most || entries.len() >= PORTION {
-                    return Ok((entries, None));
+                    return Ok((entries, None, unknown));
                 }
                 let (held, body) = (row.get::<_, i64>(1)?, row.get_ref(2)?.as_bytes()?);
                 let found = frame::find(body);
+                if found.unknown > 0 {
+                    unknown += 1;
+                    continue;
+                }
                 let good = found.rows.len();
                 rows += good;
                 let missing = usize::try_from(held).unwrap_or(0).saturating_sub(good);
@@ -270,9 +273,17 @@ impl File {
                 let damaged = if whole { 0 } else { missing.max(found.damaged.len()) as u64 };
                 entries.push(Entry { number: row.get(0)?, rows: found.rows, damaged });
             }
-            Ok((entries, Some(rows as u64)))
+            Ok((entries, Some(rows as u64), unknown))
         };
-        let (entries, all) = read().map_err(|error| failure(&self.path, &error))?;
+        let (entries, all, unknown) = read().map_err(|error| failure(&self.path, &error))?;
+        if unknown > self.unknown {
+            let path = self.path.display();
+            log::warn!(
+                "record journal: {path}: {unknown} entries are of another version of the gateway, \
+                 and stay there for it"
+            );
+        }
+        self.unknown = unknown;
         // Another process may have added or removed entries.
         self.depth = all.unwrap_or(self.depth);
         self.oldest = None;
@@ -305,22 +316,6 @@ impl File {
         }
         let micros = u64::try_from(self.oldest?).ok()?;
         Some(UNIX_EPOCH + Duration::from_micros(micros))
-    }
-
-    /// The rows of a journal written by an earlier version, whose tables were shaped like the
-    /// store's.
-    fn earlier_rows(&mut self) -> Result<Vec<Row>, Failure> {
-        sqlite::take_all(&mut self.connection).map_err(|error| failure(&self.path, &error))
-    }
-
-    /// To be called once their rows are entries.
-    fn drop_earlier_tables(&mut self) -> Result<(), Failure> {
-        self.connection
-            .execute_batch(
-                "DROP TABLE IF EXISTS invocations; DROP TABLE IF EXISTS invocations_dead;
-                 DROP TABLE IF EXISTS portcullis_schema_version;",
-            )
-            .map_err(|error| failure(&self.path, &error))
     }
 }
 

@@ -3,9 +3,8 @@
 //! A frame is a mark, the length of its body, the body's CRC-32, and the body: one row. A mark
 //! never occurs inside a body, so after damage reading resumes at the next mark.
 
-use crate::record::binary;
-use crate::record::capture::json;
 use crate::record::invocation::{Row, Stage};
+use crate::record::row::{binary, json};
 
 const MARK: [u8; 4] = [0xf5, b'p', b'j', 1];
 const HEAD: usize = MARK.len() + 8;
@@ -40,6 +39,8 @@ pub(super) struct Found {
     pub(super) good: Vec<Head>,
     /// The heads of damaged frames.
     pub(super) damaged: Vec<Head>,
+    /// How many of these are intact, but in a form that this build does not know.
+    pub(super) unknown: usize,
     /// Bytes that belong to a row.
     pub(super) covered: usize,
 }
@@ -65,7 +66,10 @@ pub(super) fn find(bytes: &[u8]) -> Found {
         let end = next.map_or(rest.len(), |next| MARK.len() + next);
         match mended(&rest[..end]) {
             Some(row) => found.take(row, &rest[..end]),
-            None => found.damaged.push(head(rest)),
+            None => {
+                found.unknown += usize::from(intact(rest).is_some());
+                found.damaged.push(head(rest));
+            }
         }
         rest = &rest[end..];
     }
@@ -88,6 +92,7 @@ impl Found {
         self.rows.extend(other.rows);
         self.good.extend(other.good);
         self.damaged.extend(other.damaged);
+        self.unknown += other.unknown;
         self.covered += other.covered;
     }
 }
@@ -107,12 +112,16 @@ fn number(bytes: &[u8], at: usize) -> Option<u32> {
 
 /// The row whose frame `bytes` begins with, and the frame's length.
 fn row(bytes: &[u8]) -> Option<(Row, usize)> {
+    let body = intact(bytes)?;
+    Some((read(body)?, HEAD + body.len()))
+}
+
+/// The body of the frame that `bytes` begins with, whatever it holds.
+fn intact(bytes: &[u8]) -> Option<&[u8]> {
     let (length, sum) = (number(bytes, 4)? as usize, number(bytes, 8)?);
     let body = bytes.get(HEAD..HEAD.checked_add(length.min(LONGEST))?)?;
-    if body.len() != length || crc32fast::hash(body) != sum {
-        return None;
-    }
-    Some((read(body)?, HEAD + length))
+    let is_intact = !body.is_empty() && body.len() == length && crc32fast::hash(body) == sum;
+    is_intact.then_some(body)
 }
 
 /// The row of a frame that is known to end here, but whose length or checksum is wrong. One wrong
@@ -123,7 +132,7 @@ fn mended(frame: &[u8]) -> Option<Row> {
     (wrong.count_ones() <= 1).then(|| read(&frame[HEAD..])).flatten()
 }
 
-/// Reads a body. Journals of earlier versions held JSON.
+/// Reads a body.
 fn read(body: &[u8]) -> Option<Row> {
     let (invocation, completed) = match body.first()? {
         b'{' => json::read(body)?,
@@ -134,9 +143,30 @@ fn read(body: &[u8]) -> Option<Row> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::record::invocation::tests::invocation;
+
+    /// The row's frame as a build would write it that has another form of rows.
+    pub(in crate::record::journal) fn of_another_build(row: &Row) -> Vec<u8> {
+        let mut frame = Vec::new();
+        write(row, &mut frame);
+        frame[HEAD] = u8::MAX;
+        let sum = crc32fast::hash(&frame[HEAD..]);
+        frame[8..HEAD].copy_from_slice(&sum.to_le_bytes());
+        frame
+    }
+
+    #[test]
+    fn a_row_of_an_unknown_form_is_told_from_a_damaged_one() {
+        let (bytes, starts) = three();
+        let unknown = of_another_build(&Row::new(invocation("four"), Stage::Answered));
+        let mut damaged = bytes.clone();
+        damaged[starts[1] + HEAD + 5] ^= 0xff;
+        let found = find(&[&damaged[..], &unknown, &bytes[..starts[1]]].concat());
+        assert_eq!(names(&found), ["one", "three", "one"]);
+        assert_eq!((found.damaged.len(), found.unknown), (2, 1));
+    }
 
     fn three() -> (Vec<u8>, Vec<usize>) {
         let (mut bytes, mut starts) = (Vec::new(), Vec::new());

@@ -8,10 +8,9 @@ use super::file::File;
 use super::frame;
 use super::page::PAGE;
 use super::salvage;
-use crate::record::binary;
-use crate::record::capture::json;
 use crate::record::fuzzing::rows::{invocation, sorted};
 use crate::record::invocation::{Invocation, Row, Stage};
+use crate::record::row::{binary, json};
 use crate::record::store::safety::Safety;
 
 /// Separates the rows of an input, and these from the bytes that damage them. No text contains it.

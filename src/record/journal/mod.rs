@@ -3,6 +3,9 @@
 //! Mode `durable` writes here first; so does `on_failure: journal` while the store is down. The
 //! file is made when first needed, and one left by an earlier run is shipped from the start.
 //! `record.journal.when_full` decides what happens to a response whose row does not fit.
+//!
+//! Builds may use one file after each other. What a row of another build is to this one, [`super::row`]
+//! says; an entry of a form that is unknown here stays in the file.
 
 mod entry;
 mod expected;

@@ -8,6 +8,7 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use super::file::File;
+use super::frame::tests::of_another_build;
 use crate::record::invocation::tests::invocation;
 use crate::record::invocation::{Row, Stage};
 use crate::record::store::safety::Safety;
@@ -159,6 +160,43 @@ fn a_file_of_an_unknown_format_opens_and_keeps_its_rows() {
             file.append(&[row], &[]).expect("rows are taken again");
         }
     }
+}
+
+/// A build that has another form of rows has used the file: before this one, or at the same time.
+#[test]
+fn an_entry_of_a_form_that_is_unknown_here_stays_in_the_file() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("journal.db");
+    let row = |name: &str| Row::new(invocation(name), Stage::Answered);
+    let (mut file, _) = File::open(&path, 0, Safety::Power).expect("opened");
+    file.append(&[row("before")], &[]).expect("written");
+    let unknown = of_another_build(&row("unknown"));
+    let insert = |number: i64| {
+        let sql = "INSERT INTO entries (number, rows, body) VALUES (?1, 1, ?2)";
+        let other = Connection::open(&path).expect("a file");
+        other.execute(sql, (number, &unknown)).expect("written");
+    };
+    insert(1);
+    insert(i64::MAX / 2);
+    file.append(&[row("after")], &[]).expect("written");
+    for _ in 0..2 {
+        let (entries, all) = file.oldest(usize::MAX).expect("readable");
+        let names = entries.iter().flat_map(|entry| &entry.rows);
+        let names: Vec<_> = names.map(|row| row.invocation.captured.name.as_deref()).collect();
+        assert_eq!((names, all), (vec![Some("before"), Some("after")], true));
+        assert!(entries.iter().all(|entry| entry.damaged == 0));
+        assert_eq!(file.depth, 2);
+        drop(file);
+        (file, _) = File::open(&path, 0, Safety::Power).expect("opened again");
+    }
+    let (entries, _) = file.oldest(usize::MAX).expect("readable");
+    let shipped: Vec<i64> = entries.iter().map(|entry| entry.number).collect();
+    file.append(&[], &shipped).expect("forgotten");
+    assert_eq!((file.oldest(usize::MAX).expect("readable").0.len(), file.depth), (0, 0));
+    let other = Connection::open(&path).expect("a file");
+    let left = "SELECT count(*) FROM entries WHERE body = ?1";
+    let left: i64 = other.query_row(left, [&unknown], |row| row.get(0)).expect("counted");
+    assert_eq!(left, 2);
 }
 
 #[test]

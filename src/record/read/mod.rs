@@ -12,33 +12,40 @@ use uuid::Uuid;
 
 use super::config::{Chosen, Config};
 use super::invocation::{Invocation, first_id};
-use crate::record::capture::json;
+use crate::record::row::json;
 
 /// Which rows are wanted; an absent field matches any row.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
+    /// Requests that arrived then or later.
     pub since: Option<SystemTime>,
+    /// Requests that arrived before.
     pub until: Option<SystemTime>,
+    /// The route's name, exactly.
     pub route: Option<String>,
     /// The first and the last status, both included.
     pub status: Option<(u16, u16)>,
+    /// The consumer's name, exactly.
     pub consumer: Option<String>,
+    /// The id that the client got, exactly.
     pub request_id: Option<String>,
 }
 
 /// One row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stored {
-    invocation: Invocation,
+    pub(in crate::record) invocation: Invocation,
     /// Whether the request had ended when this was written.
     pub completed: bool,
 }
 
 impl Stored {
+    /// Sorts by the time of arrival (UUID version 7).
     pub fn id(&self) -> Uuid {
         self.invocation.id
     }
 
+    /// When the request arrived.
     pub fn created_at(&self) -> SystemTime {
         self.invocation.created_at
     }
@@ -54,11 +61,15 @@ impl Stored {
 /// What became of the requests of one route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteFigures {
+    /// Its name.
     pub route: String,
+    /// Rows that match the filter.
     pub requests: u64,
+    /// Those with `success`.
     pub succeeded: u64,
     /// When the first and the last of them arrived.
     pub first: SystemTime,
+    /// As `first`.
     pub last: SystemTime,
     /// Quantiles of the duration: median, 95th and 99th percentile.
     pub quantiles: [Duration; 3],

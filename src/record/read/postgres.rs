@@ -3,12 +3,15 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
+use deadpool_postgres::Object;
+use tokio_postgres::Error;
 use tokio_postgres::types::ToSql;
 
 use super::{Filter, QUANTILES, ROUTES, RouteFigures, Stored, Value};
-use crate::record::capture::json;
 use crate::record::config::{Postgres as Config, PostgresUrl};
-use crate::record::store::columns::COLUMNS;
+use crate::record::row::columns::{COLUMNS, Column};
+use crate::record::row::json;
+use crate::record::row::value::Kind;
 use crate::record::store::postgres::Postgres;
 use crate::units::Timespan;
 
@@ -31,26 +34,15 @@ impl Source {
         filter: &Filter,
         at_most: u32,
     ) -> Result<Vec<Stored>, String> {
-        let columns: Vec<&str> = COLUMNS
-            .iter()
-            .map(|column| match *column {
-                "created_at" => {
-                    "to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') \
-                     AS created_at"
-                }
-                "captured" => "coalesce(captured, '{}') AS captured",
-                column => column,
-            })
-            .collect();
         let (wanted, values) = wanted(filter);
-        let sql = format!(
-            "SELECT row_to_json(found)::text FROM (SELECT {} FROM invocations {wanted} \
-             ORDER BY id DESC LIMIT {at_most}) AS found",
-            columns.join(", ")
-        );
         let texts: Vec<String> = self
             .0
             .with_client(LIMIT, async |client| {
+                let columns = columns(client).await?;
+                let sql = format!(
+                    "SELECT row_to_json(found)::text FROM (SELECT {columns} FROM invocations {wanted} \
+                     ORDER BY id DESC LIMIT {at_most}) AS found"
+                );
                 let rows = client.query(&sql, &parameters(&values)).await?;
                 rows.iter().map(|row| row.try_get(0)).collect()
             })
@@ -87,6 +79,33 @@ impl Source {
             })
             .await
             .map_err(|lost| lost.to_string())
+    }
+}
+
+/// The columns to select: those of the list that the table has. It may be of an older build, whose
+/// rows lack the others, or of a newer one.
+async fn columns(client: &Object) -> Result<String, Error> {
+    let sql = "SELECT array_agg(attname::text) FROM pg_attribute \
+               WHERE attrelid = 'invocations'::regclass AND attnum > 0 AND NOT attisdropped";
+    let there: Vec<String> = client.query_one(sql, &[]).await?.try_get(0)?;
+    let known = COLUMNS.iter().filter(|column| there.iter().any(|name| name == column.name));
+    Ok(known.map(selected).collect::<Vec<_>>().join(", "))
+}
+
+/// A column as JSON can have it: times as text of one form.
+fn selected(Column { name, kind, .. }: &Column) -> String {
+    match kind {
+        Kind::Time => format!(
+            "to_char({name} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS {name}"
+        ),
+        Kind::Id
+        | Kind::Text
+        | Kind::Trace
+        | Kind::Address
+        | Kind::Small
+        | Kind::Big
+        | Kind::Flag
+        | Kind::Texts => (*name).to_owned(),
     }
 }
 

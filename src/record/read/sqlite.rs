@@ -7,8 +7,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, ToSql};
 
 use super::{Filter, QUANTILES, ROUTES, RouteFigures, Stored, Value};
-use crate::record::capture::json;
-use crate::record::store::columns::COLUMNS;
+use crate::record::row::value::time;
 use crate::record::store::error::chain;
 use crate::record::store::sqlite::row;
 
@@ -34,13 +33,13 @@ impl Source {
     /// Latest first.
     pub(super) fn latest(&self, filter: &Filter, at_most: u32) -> Result<Vec<Stored>, String> {
         let (wanted, values) = wanted(filter);
-        let columns = COLUMNS.join(", ");
-        let sql =
-            format!("SELECT {columns} FROM invocations {wanted} ORDER BY id DESC LIMIT {at_most}");
+        // All, because the file may be of an older build, or of a newer one.
+        let sql = format!("SELECT * FROM invocations {wanted} ORDER BY id DESC LIMIT {at_most}");
         let read = || {
             let mut query = self.connection.prepare_cached(&sql)?;
             let rows = query.query_map(rusqlite::params_from_iter(&values), |found| {
-                Ok(Stored { invocation: row::read(found)?, completed: found.get("completed")? })
+                let (invocation, completed) = row::read(found)?;
+                Ok(Stored { invocation, completed })
             })?;
             rows.collect::<rusqlite::Result<_>>()
         };
@@ -107,8 +106,8 @@ impl Route {
             route,
             requests: requests as u64,
             succeeded: self.succeeded,
-            first: json::time(&self.first?)?,
-            last: json::time(&self.last)?,
+            first: time(&self.first?)?,
+            last: time(&self.last)?,
             quantiles,
         })
     }

@@ -45,13 +45,16 @@ pub(crate) fn one_line(text: &str) -> String {
 /// Why the store could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// Neither has its URL or path.
     #[error("record.store: names no store; set postgres.url or sqlite.path")]
     NoStore,
+    /// The settings of TLS or of the pool do not fit; nothing was connected yet.
     #[error("record.store.postgres: {0}")]
     Postgres(String),
     /// A file that cannot be written: which, why, and what to do.
     #[error("{0}")]
     Unusable(String),
+    /// The system's limit on threads.
     #[error("the thread of the embedded store could not be started")]
     Thread(#[source] std::io::Error),
 }

@@ -1,18 +1,17 @@
-//! What a store must be able to do, and the columns both stores share.
+//! What a store must be able to do, and the stores that do it.
 //!
 //! When to write, and what a lost store means for a request, is decided by the lanes above.
 
-pub(crate) mod columns;
 pub(crate) mod contract;
 pub(crate) mod error;
 pub(crate) mod link;
 pub(crate) mod postgres;
 pub(crate) mod retention;
 pub(crate) mod safety;
+mod sql;
 pub(crate) mod sqlite;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use self::postgres::Postgres;
 use self::sqlite::{Limit, Sqlite};
@@ -31,7 +30,9 @@ const STORE: &str = "record.store.sqlite.path";
 /// The configured store, shared by all parts that keep something in it.
 #[derive(Clone)]
 pub enum Database {
+    /// Through a pool of connections.
     Postgres(Arc<Postgres>),
+    /// On a thread of its own.
     Sqlite(Sqlite),
 }
 
@@ -88,11 +89,6 @@ impl Database {
 pub(crate) struct Migration {
     pub(crate) version: i32,
     pub(crate) sql: &'static str,
-}
-
-/// Microseconds as the stores keep them.
-pub(crate) fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// A count as the stores keep it: they have no unsigned integers.

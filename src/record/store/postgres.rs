@@ -9,6 +9,7 @@ mod batch;
 mod copy;
 mod dead;
 mod schema;
+mod value;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

@@ -17,10 +17,9 @@ use tokio::sync::oneshot;
 
 use self::room::{is_full, make_room};
 use super::Migration;
-use crate::record::capture::json;
 use crate::record::config::StoreFull;
 use crate::record::invocation::{Row, Stage, first_id};
-use crate::record::store::columns::COLUMNS;
+use crate::record::row::json;
 use crate::record::store::contract::Store;
 use crate::record::store::error::{Lost, Refusal};
 use crate::record::store::safety::Safety;
@@ -315,24 +314,6 @@ fn set_aside(connection: &Connection, row: &Row, reason: &str) -> rusqlite::Resu
     let id = row.invocation.id.to_string();
     connection.prepare_cached(sql)?.execute(params![id, reason, String::from_utf8_lossy(&text)])?;
     Ok(())
-}
-
-/// Takes all rows out of a file that will no longer be a store.
-pub(crate) fn take_all(connection: &mut Connection) -> rusqlite::Result<Vec<Row>> {
-    let sql = "SELECT count(*) FROM sqlite_schema WHERE name = 'invocations'";
-    if connection.query_row(sql, [], |row| row.get::<_, i64>(0))? == 0 {
-        return Ok(Vec::new());
-    }
-    migrate(connection)?;
-    let sql = format!("SELECT {} FROM invocations ORDER BY id", COLUMNS.join(", "));
-    let rows: rusqlite::Result<Vec<_>> = connection
-        .prepare(&sql)?
-        .query_map([], |found| {
-            let stage = if found.get("completed")? { Stage::Completion } else { Stage::Answered };
-            Ok(Row::new(row::read(found)?, stage))
-        })?
-        .collect();
-    rows
 }
 
 /// Whether the row is at fault, and not the file or the moment.

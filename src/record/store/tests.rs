@@ -1,5 +1,6 @@
 //! What every store promises, tested on each of them.
 
+mod columns;
 mod full;
 mod partitions;
 
@@ -141,6 +142,7 @@ async fn every_column_is_stored(subject: Subject) {
     row.client_address = Some("2001:db8::1".parse().expect("an address"));
     (row.status, row.upstream_status, row.success, row.attempts) = (503, Some(429), false, 2);
     row.rejection = Some("circuit_open".into());
+    row.cause = Some("upstream_5xx".into());
     row.duration = Duration::from_micros(1500);
     row.upstream_duration = Some(Duration::from_micros(700));
     (row.bytes_in, row.bytes_out) = (3, u64::MAX);
@@ -151,12 +153,12 @@ async fn every_column_is_stored(subject: Subject) {
 
     let asked = "id, request_id, route, upstream, endpoint, consumer, client_address, method, path, \
                  status, upstream_status, attempts, rejection, duration_us, upstream_duration_us, \
-                 bytes_in, bytes_out, protocol, name, result_message, captured ->> 'sku', trace_id, query";
+                 bytes_in, bytes_out, protocol, name, result_message, captured ->> 'sku', trace_id, query, cause";
     assert_eq!(
         subject.query(&format!("SELECT {asked} FROM invocations WHERE NOT success AND completed")),
         format!(
             "{id}|request-1|invoke|service|10.0.0.1:80|acme|2001:db8::1|POST|/invoke|503|429|2|\
-             circuit_open|1500|700|3|{}|http|Ada|Hello|a|{:032x}|a=1",
+             circuit_open|1500|700|3|{}|http|Ada|Hello|a|{:032x}|a=1|upstream_5xx",
             i64::MAX,
             0xab
         )

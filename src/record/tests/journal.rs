@@ -12,10 +12,6 @@ use uuid::Uuid;
 
 use super::{DURABLE, FALL_BACK, Fake, LONG, SHORT, eventually, recorder};
 use crate::record::invocation::tests::{ending, invocation};
-use crate::record::invocation::{Row, Stage};
-use crate::record::store::contract::Store;
-use crate::record::store::safety::Safety;
-use crate::record::store::sqlite::{Limit, Sqlite};
 use crate::record::{Commit, Committed, Mode, Recorder, Unavailable};
 
 /// For requests that first try the store in vain; long enough for writing a file.
@@ -289,18 +285,6 @@ async fn a_flipped_bit_in_the_file_costs_at_most_the_row_it_is_in_and_is_counted
         let lost = 200 - names.len() as u64;
         assert!(lost <= 1 && stats.damaged >= lost, "{lost} lost, {stats:?}");
     }
-}
-
-#[tokio::test]
-async fn a_journal_of_an_earlier_version_is_shipped() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let file = Sqlite::start(&path(directory.path()), Limit::default()).expect("a thread");
-    file.migrate().await.expect("migrated");
-    let rows = ["one", "two"].map(|name| Row::new(invocation(name), Stage::Answered));
-    file.write(&Arc::new(rows.to_vec()), Safety::Power).await.expect("written");
-    drop(file);
-    let (names, stats) = shipped(directory.path(), 2).await;
-    assert_eq!((names, stats.damaged), (vec!["one".to_owned(), "two".to_owned()], 0));
 }
 
 #[tokio::test]

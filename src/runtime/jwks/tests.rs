@@ -243,7 +243,7 @@ async fn an_issuer_that_comes_back_is_found_again() {
     let server = Server::script(vec![answer("503 Not yet", b""), keys(&[&RSA])]).await;
     let (verifier, jwks) = server.client("");
     finished(&jwks, 1).await;
-    assert_eq!(verify(&verifier, &RSA).expect_err("no keys").reason(), "keys_unavailable");
+    assert!(matches!(verify(&verifier, &RSA), Err(Denial::KeysUnavailable { .. })));
     assert!(jwks.refresh_for(Wanted::Any).await);
     assert_eq!(verify(&verifier, &RSA), Ok(()));
     assert_eq!(jwks.status().last_error, None);

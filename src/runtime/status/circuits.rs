@@ -16,7 +16,9 @@ use crate::time::Clock;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
+    /// An entry of `routes`.
     Route,
+    /// An entry of `upstreams`.
     Upstream,
 }
 

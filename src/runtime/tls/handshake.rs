@@ -54,6 +54,7 @@ impl Notes {
 #[derive(Debug, Clone, Copy)]
 pub struct Agreement {
     resumed: bool,
+    /// They hold for as long as the connection lasts, and for the tickets it gets.
     pub terms: Terms,
 }
 

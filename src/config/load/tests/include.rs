@@ -19,7 +19,7 @@ fn included_files_add_named_things() {
     assert_eq!(config.routes.keys().collect::<Vec<_>>(), ["a", "b", "c"]);
     assert_eq!((config.server.threads, config.server.verbose), (2, true));
     let draft = files.draft(&[]);
-    let names: Vec<_> = draft.sources().files().map(|f| f.file_name().unwrap()).collect();
+    let names: Vec<_> = draft.sources.files().map(|f| f.file_name().unwrap()).collect();
     assert_eq!(names, ["c", "b.yaml", "c.yaml", "u.yaml"]);
 }
 

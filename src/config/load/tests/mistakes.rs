@@ -52,11 +52,11 @@ fn all_mistakes_are_shown_at_once_each_at_its_place() {
 fn validation_sees_what_was_right() {
     let files = Files::new(&[("c", TEN_MISTAKES)]);
     let draft = files.draft(&[]);
-    let config = draft.value().expect("something is left");
+    let config = draft.value.as_ref().expect("something is left");
     assert!(config.upstreams["users"].endpoints.is_empty());
-    assert!(draft.sources().is_pruned("routes.users.upstream"));
-    assert!(draft.sources().is_pruned("routes.orders.methods"));
-    assert!(!draft.sources().is_pruned("upstreams.users"));
+    assert!(draft.sources.is_pruned("routes.users.upstream"));
+    assert!(draft.sources.is_pruned("routes.orders.methods"));
+    assert!(!draft.sources.is_pruned("upstreams.users"));
 }
 
 #[test]
@@ -101,11 +101,11 @@ fn a_problem_behind_a_removed_element_is_shown_at_its_own() {
 fn a_name_taken_out_is_not_unknown() {
     let text = format!("{ROUTE}upstreams: {{users: {{endpoint: [http://x]}}, b: [], 'c.d': 1}}\n");
     let draft = Files::new(&[("c", &text)]).draft(&[]);
-    assert!(draft.value().unwrap().upstreams.is_empty());
-    assert!(draft.sources().is_pruned("upstreams.users"));
-    assert!(draft.sources().is_pruned("upstreams.b"));
-    assert!(draft.sources().is_pruned(KeyPath::root().key("upstreams").key("c.d")));
-    assert!(!draft.sources().is_pruned("upstreams.users2"));
+    assert!(draft.value.as_ref().unwrap().upstreams.is_empty());
+    assert!(draft.sources.is_pruned("upstreams.users"));
+    assert!(draft.sources.is_pruned("upstreams.b"));
+    assert!(draft.sources.is_pruned(KeyPath::root().key("upstreams").key("c.d")));
+    assert!(!draft.sources.is_pruned("upstreams.users2"));
 }
 
 #[test]

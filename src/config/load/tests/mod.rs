@@ -136,6 +136,14 @@ impl Files {
     }
 }
 
+/// Reads without a check of its own.
+fn load<T: DeserializeOwned>(
+    path: &Path,
+    environment: &Environment,
+) -> Result<(T, Sources), Vec<Diagnostic>> {
+    load_partial(path, environment).validate(|_, _| Vec::new())
+}
+
 fn load_text(text: &str, environment: &[(&str, &str)]) -> Result<Config, Vec<String>> {
     Files::new(&[("c", text)]).load(environment)
 }

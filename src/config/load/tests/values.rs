@@ -72,7 +72,7 @@ store: '${D}'
     let environment = [("A", "hunter2"), ("B", long.as_str()), ("C", "ab"), ("D", "sqlite")];
     let files = Files::new(&[("c", text)]);
     let draft = files.draft(&environment);
-    let debug = format!("{:?}", draft.sources());
+    let debug = format!("{:?}", draft.sources);
     let found = draft.validate(|_, _| Vec::new());
     let printed = files.print(&found.expect_err("mistakes"));
     assert_eq!(printed.len(), 13, "{printed:#?}");

@@ -121,7 +121,7 @@ fn an_algorithm_that_is_not_allowed_is_refused() {
 fn the_key_sets_own_algorithm_binds_the_key() {
     let verifier = by_key_set("[RS256, RS512]", &[RSA.jwk()]);
     let token = RSA.sign_with(Header { alg: Algorithm::RS512, ..RSA.header() }, &claims());
-    assert_eq!(denial(&verifier, &token).reason(), "bad_signature");
+    assert!(matches!(denial(&verifier, &token), Denial::NotVerified { .. }));
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn a_key_of_another_kind_is_not_tried_under_its_name() {
     let verifier = by_key_set("[RS256, ES256]", &[RSA.jwk()]);
     let header = Header { kid: Some(RSA.kid.to_owned()), ..P256.header() };
     let denial = denial(&verifier, &P256.sign_with(header, &claims()));
-    assert_eq!(denial.reason(), "bad_signature");
+    assert!(matches!(denial, Denial::NotVerified { .. }));
     // The issuer may have replaced it by an elliptic key.
     assert!(denial.wanted_keys().is_some());
 }
@@ -201,7 +201,7 @@ fn so_many_keys_are_tried_and_no_more() {
         verify(&by_key_set("[RS256]", &keys), &token)
     };
     assert!(last_of(MAX_CANDIDATES).is_ok());
-    assert_eq!(last_of(MAX_CANDIDATES + 1).expect_err("a denial").reason(), "bad_signature");
+    assert!(matches!(last_of(MAX_CANDIDATES + 1), Err(Denial::NotVerified { .. })));
 }
 
 #[test]
@@ -225,7 +225,7 @@ fn a_key_in_the_token_itself_is_not_trusted() {
     };
     let verifier = by_key_set("[RS256]", &[RSA.jwk()]);
     let denial = denial(&verifier, &OTHER_RSA.sign_with(header, &claims()));
-    assert_eq!(denial.reason(), "bad_signature");
+    assert!(matches!(denial, Denial::NotVerified { .. }));
 }
 
 #[test]
@@ -302,7 +302,7 @@ fn a_withdrawn_key_takes_its_remembered_tokens_with_it() {
     let token = RSA.sign(&claims());
     assert!(verify(&verifier, &token).is_ok());
     publish(&verifier, &[OTHER_RSA.jwk()]);
-    assert_eq!(denial(&verifier, &token).reason(), "unknown_key");
+    assert!(matches!(denial(&verifier, &token), Denial::UnknownKey { .. }));
 }
 
 #[test]
@@ -332,7 +332,7 @@ fn stale_keys_verify_nothing_not_even_remembered_tokens() {
     let headers = bearer(&RSA.sign(&claims_with(json!({"exp": TODAY + 9000}))));
     assert!(verifier.verify(&headers, now(3599)).is_ok());
     let denial = verifier.verify(&headers, now(3600)).expect_err("a denial");
-    assert_eq!(denial.reason(), "keys_unavailable");
+    assert!(matches!(denial, Denial::KeysUnavailable { .. }));
 }
 
 proptest! {

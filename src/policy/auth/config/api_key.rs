@@ -14,15 +14,20 @@ use crate::units::Secret;
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
 #[serde(try_from = "WrittenApiKeys")]
 pub struct ApiKeys {
+    /// The header that carries the key; default `X-Api-Key`.
     pub header: HeaderName,
+    /// At least one; no two consumers have the same key.
     pub keys: BTreeMap<Consumer, ApiKey>,
 }
 
 /// One key: the secret itself, or a map if it has scopes or a role.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ApiKey {
+    /// Visible ASCII without spaces.
     pub key: Secret,
+    /// What the consumer may do, for routes that require scopes; default: none.
     pub scopes: Vec<Scope>,
+    /// For routes that require a role; absent: none.
     pub role: Option<String>,
 }
 

@@ -11,14 +11,17 @@ use crate::units::Timespan;
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
 #[serde(try_from = "WrittenJwks")]
 pub struct Jwks {
+    /// Where the set is fetched from.
     pub url: KeysUrl,
-    /// The time from one successful fetch to the next.
+    /// The time from one successful fetch to the next; longer than 0, default 5 min.
     pub refresh: Timespan,
-    /// How long the last good keys are used while fetching fails; at least `refresh`.
+    /// How long the last good keys are used while fetching fails; at least `refresh`, default 1 h.
     pub max_stale: Timespan,
     /// The time limit of one fetch, including the connect; also how long a request waits for one.
+    /// Longer than 0, default 5 s.
     pub timeout: Timespan,
-    /// Limits fetches caused by unknown key ids: a few at once, then one per this interval.
+    /// Limits fetches caused by unknown key ids: a few at once, then one per this interval. Longer
+    /// than 0, default 5 s.
     pub min_refetch: Timespan,
 }
 
@@ -32,6 +35,7 @@ impl KeysUrl {
         self.0.to_string()
     }
 
+    /// Whether the scheme is `https`.
     pub fn is_encrypted(&self) -> bool {
         self.0.scheme() == Some(&http::uri::Scheme::HTTPS)
     }

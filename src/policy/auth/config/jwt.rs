@@ -13,30 +13,35 @@ use crate::units::{Secret, Timespan};
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
 #[serde(try_from = "WrittenJwt")]
 pub struct Jwt {
-    /// The required `iss`. Mandatory with `jwks`, because a key server may sign for more than one
-    /// issuer.
+    /// The required `iss`; absent: any. Mandatory with `jwks`, because a key server may sign for
+    /// more than one issuer.
     pub issuer: Option<String>,
-    /// `aud` must contain one of these. Empty: not checked.
+    /// `aud` must contain one of these; empty, the default: not checked.
     pub audience: Vec<String>,
-    /// The algorithms a token may be signed with.
+    /// The algorithms a token may be signed with; at least one.
     pub algorithms: Algorithms,
-    /// The allowed difference between our clock and the issuer's, for `exp` and `nbf`; may be 0.
+    /// The allowed difference between our clock and the issuer's, for `exp` and `nbf`; may be 0,
+    /// default 1 min.
     pub leeway: Timespan,
+    /// The keys `jwks`, `public_key` and `secret`, of which exactly one is present.
     pub keys: KeySource,
-    /// The claim that names the consumer.
+    /// The claim that names the consumer; default `sub`.
     pub consumer_claim: String,
     /// The claim with the scopes: one string separated by spaces (RFC 8693), or a list. Absent: the
     /// first one present of `scope`, `scp` and `scopes`.
     pub scopes_claim: Option<String>,
-    /// The claim with a role, or a list of roles.
+    /// The claim with a role, or a list of roles; default `role`.
     pub role_claim: String,
+    /// Remembers verified tokens; default: 10,000 for 1 min.
     pub cache: Cache,
 }
 
 /// Where the key for a token comes from: exactly one of `jwks`, `public_key` and `secret`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum KeySource {
+    /// A key set, fetched and refreshed.
     Jwks(Jwks),
+    /// One key of an asymmetric algorithm.
     PublicKey(Pem),
     /// HMAC, at least 16 bytes. RFC 7518, section 3.2, requires 32 for HS256. Shorter secrets
     /// exist, and only the issuer can change them, but below 16 bytes they can be guessed.
@@ -47,8 +52,10 @@ pub enum KeySource {
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Cache {
+    /// The most tokens remembered; at least 1, default 10,000.
     pub max_tokens: NonZeroU32,
-    /// A token is dropped after this long, or at its `exp` if that is sooner. 0: no cache.
+    /// A token is dropped after this long, or at its `exp` if that is sooner. 0 means no cache;
+    /// default 1 min.
     pub ttl: Timespan,
 }
 
@@ -66,6 +73,7 @@ impl Default for Cache {
 pub struct Algorithms(Vec<Algorithm>);
 
 impl Algorithms {
+    /// Whether a token may be signed with `algorithm`.
     pub fn contains(&self, algorithm: Algorithm) -> bool {
         self.0.contains(&algorithm)
     }

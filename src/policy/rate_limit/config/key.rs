@@ -44,18 +44,24 @@ pub struct Requester<'a> {
     pub consumer: Option<&'a str>,
     /// The claims of its token, as far as they are kept.
     pub claims: Option<&'a KeptClaims>,
+    /// The client's, as `client_address` determines it.
     pub address: IpAddr,
+    /// Those of the request.
     pub headers: &'a HeaderMap,
 }
 
 /// What a limit counts for. A consumer that is named like an address is a different subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Subject<'a> {
+    /// A name that credentials have proven.
     Consumer(&'a str),
+    /// A claim of the verified token, as text.
     Claim(&'a str),
     /// An IPv4 address, or an IPv6 network; see [`Subject::address`].
     Address(IpAddr),
+    /// The first value of the header that the key names.
     Header(&'a [u8]),
+    /// All requests of the route.
     Everyone,
 }
 

@@ -36,6 +36,7 @@ pub enum OnFailure {
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Store {
+    /// Where counts are kept.
     pub redis: Redis,
 }
 
@@ -74,6 +75,7 @@ impl RedisUrl {
         self.0.expose().into_connection_info()
     }
 
+    /// Whether the scheme is `rediss`.
     pub fn is_encrypted(&self) -> bool {
         self.0.expose().starts_with("rediss://")
     }

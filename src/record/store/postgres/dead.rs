@@ -3,8 +3,8 @@
 use deadpool_postgres::Object;
 use tokio_postgres::Error;
 
-use crate::record::capture::json;
 use crate::record::invocation::Row;
+use crate::record::row::json;
 
 /// Puts the row into `invocations_dead`; the last reason is kept.
 pub(super) async fn insert(client: &Object, row: &Row, reason: &str) -> Result<(), Error> {

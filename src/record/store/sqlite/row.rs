@@ -1,161 +1,118 @@
-//! Converts a row to and from the columns of the file.
+//! Binds the columns of a row to statements, and reads them from results.
+//!
+//! Columns are read by their names: one that an older file lacks is absent, and one that is unknown
+//! here is left alone.
 
-use std::borrow::Cow;
-use std::str::FromStr;
-use std::sync::{Arc, LazyLock};
-use std::time::Duration;
+use std::error::Error;
+use std::sync::LazyLock;
 
-use http::Method;
-use rusqlite::types::Type;
-use rusqlite::{Statement, params};
+use rusqlite::Statement;
+use rusqlite::types::{Null, ValueRef};
 use uuid::Uuid;
 
-use crate::record::capture::captured::Captured;
-use crate::record::capture::json::timestamp;
 use crate::record::invocation::{Invocation, Row};
-use crate::record::store::columns::{AT_THE_END, COLUMNS, on_conflict};
-use crate::record::store::{count, micros};
+use crate::record::row::columns::{COLUMNS, Column, Draft};
+use crate::record::row::value::{self, Kind, Value};
+use crate::record::store::count;
+use crate::record::store::sql::{at_the_end, columns, on_conflict};
 
-/// The statements without and with overwriting.
+/// The statements without and with overwriting. A parameter's number is its column's place in the
+/// list, from one on.
 pub(super) static INSERT: LazyLock<[String; 2]> = LazyLock::new(|| {
     let places: Vec<String> = (1..=COLUMNS.len()).map(|n| format!("?{n}")).collect();
     [false, true].map(|overwrite| {
         format!(
             "INSERT INTO invocations ({}) VALUES ({}) {}",
-            COLUMNS.join(", "),
+            columns(),
             places.join(", "),
             on_conflict(overwrite)
         )
     })
 });
 
-/// Updates a row that exists with its second write.
+/// Updates a row that exists with its second write; numbered likewise.
 pub(super) static COMPLETE: LazyLock<String> = LazyLock::new(|| {
-    let set = AT_THE_END.iter().enumerate();
-    let set: Vec<_> = set.map(|(n, column)| format!("{column} = ?{}", n + 2)).collect();
-    format!("UPDATE invocations SET {} WHERE id = ?1", set.join(", "))
+    let set = at_the_end().map(|(index, column)| format!("{} = ?{}", column.name, index + 1));
+    format!("UPDATE invocations SET {} WHERE id = ?1", set.collect::<Vec<_>>().join(", "))
 });
 
 /// Runs [`COMPLETE`] for one row, and returns whether the row was there.
 pub(super) fn complete(statement: &mut Statement<'_>, row: &Row) -> rusqlite::Result<bool> {
-    let it = &row.invocation;
-    let mut id = Uuid::encode_buffer();
-    let found = statement.execute(params![
-        &*it.id.hyphenated().encode_lower(&mut id),
-        it.upstream,
-        it.endpoint,
-        it.status,
-        it.upstream_status,
-        it.success,
-        it.attempts,
-        it.rejection,
-        micros(it.duration),
-        it.upstream_duration.map(micros),
-        count(it.bytes_in),
-        count(it.bytes_out),
-        it.captured.name,
-        it.captured.result_message,
-        it.captured.other_json(),
-        row.stage.is_complete(),
-        it.cause,
-    ])?;
-    Ok(found > 0)
+    let id = (0, &COLUMNS[0]);
+    Ok(run(statement, std::iter::once(id).chain(at_the_end()), row)? > 0)
 }
 
 /// Runs one of [`INSERT`] for one row.
 pub(super) fn write(statement: &mut Statement<'_>, row: &Row) -> rusqlite::Result<()> {
-    let it = &row.invocation;
-    let (mut id, mut trace_id) = (Uuid::encode_buffer(), [0; 32]);
-    statement.execute(params![
-        &*it.id.hyphenated().encode_lower(&mut id),
-        timestamp(it.created_at),
-        it.request_id,
-        it.route,
-        it.upstream,
-        it.endpoint,
-        it.consumer,
-        it.client_address.map(|address| address.to_string()),
-        it.method.as_str(),
-        it.path,
-        it.status,
-        it.upstream_status,
-        it.success,
-        it.attempts,
-        it.rejection,
-        micros(it.duration),
-        it.upstream_duration.map(micros),
-        count(it.bytes_in),
-        count(it.bytes_out),
-        it.protocol,
-        it.captured.name,
-        it.captured.result_message,
-        it.captured.other_json(),
-        row.stage.is_complete(),
-        it.trace_id_text(&mut trace_id),
-        it.query,
-        it.cause,
-    ])?;
-    Ok(())
+    run(statement, COLUMNS.iter().enumerate(), row).map(drop)
 }
 
-/// The row from the result of a query for all [`COLUMNS`].
-pub(crate) fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Invocation> {
-    let shared = |index| row.get::<_, Option<Arc<str>>>(index);
-    let owned = |index| row.get::<_, Option<String>>(index);
-    let micros = |n: i64| Duration::from_micros(u64::try_from(n).unwrap_or(0));
-    let count = |n: i64| u64::try_from(n).unwrap_or(0);
-    Ok(Invocation {
-        id: parse(row, 0)?,
-        created_at: humantime::parse_rfc3339(&row.get::<_, String>(1)?)
-            .map_err(|error| unreadable(1, error))?,
-        request_id: row.get(2)?,
-        trace_id: owned(24)?.and_then(|id| u128::from_str_radix(&id, 16).ok()).unwrap_or(0),
-        route: row.get(3)?,
-        upstream: shared(4)?,
-        endpoint: shared(5)?,
-        consumer: shared(6)?,
-        client_address: match owned(7)? {
-            Some(_) => Some(parse(row, 7)?),
-            None => None,
-        },
-        method: parse::<Method>(row, 8)?,
-        path: row.get(9)?,
-        query: owned(25)?,
-        cause: owned(26)?.map(Cow::Owned),
-        status: row.get(10)?,
-        upstream_status: row.get(11)?,
-        success: row.get(12)?,
-        attempts: row.get(13)?,
-        rejection: owned(14)?.map(Cow::Owned),
-        duration: micros(row.get(15)?),
-        upstream_duration: row.get::<_, Option<i64>>(16)?.map(micros),
-        bytes_in: count(row.get(17)?),
-        bytes_out: count(row.get(18)?),
-        protocol: Cow::Owned(row.get(19)?),
-        captured: Captured {
-            name: owned(20)?,
-            result_message: owned(21)?,
-            other: others(owned(22)?.as_deref()).map_err(|error| unreadable(22, error))?,
-        },
-    })
+fn run(
+    statement: &mut Statement<'_>,
+    columns: impl Iterator<Item = (usize, &'static Column)>,
+    row: &Row,
+) -> rusqlite::Result<usize> {
+    let completed = row.stage.is_complete();
+    for (index, column) in columns {
+        bind(statement, index + 1, column.value(&row.invocation, completed))?;
+    }
+    statement.raw_execute()
 }
 
-fn others(json: Option<&str>) -> serde_json::Result<Vec<(Arc<str>, String)>> {
-    let Some(json) = json else { return Ok(Vec::new()) };
-    let object: std::collections::BTreeMap<String, String> = serde_json::from_str(json)?;
-    Ok(object.into_iter().map(|(field, value)| (field.into(), value)).collect())
+fn bind(statement: &mut Statement<'_>, place: usize, value: Value<'_>) -> rusqlite::Result<()> {
+    match value {
+        Value::Absent => statement.raw_bind_parameter(place, Null),
+        Value::Id(id) => {
+            let mut room = Uuid::encode_buffer();
+            statement.raw_bind_parameter(place, &*id.hyphenated().encode_lower(&mut room))
+        }
+        Value::Time(at) => statement.raw_bind_parameter(place, value::timestamp(at)),
+        Value::Text(text) => statement.raw_bind_parameter(place, text),
+        Value::Trace(id) => {
+            statement.raw_bind_parameter(place, value::trace_text(id, &mut [0; 32]))
+        }
+        Value::Address(address) => statement.raw_bind_parameter(place, address.to_string()),
+        Value::Small(n) => statement.raw_bind_parameter(place, n),
+        Value::Big(n) => statement.raw_bind_parameter(place, count(n)),
+        Value::Flag(flag) => statement.raw_bind_parameter(place, flag),
+        Value::Texts(texts) => statement.raw_bind_parameter(place, value::texts_json(texts)),
+    }
 }
 
-fn parse<T>(row: &rusqlite::Row<'_>, index: usize) -> rusqlite::Result<T>
-where
-    T: FromStr<Err: std::error::Error + Send + Sync + 'static>,
-{
-    row.get::<_, String>(index)?.parse().map_err(|error| unreadable(index, error))
+/// The row from a result that has its columns, and whether the request had ended when it was written.
+pub(crate) fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<(Invocation, bool)> {
+    let mut draft = Draft::new();
+    for (index, column) in COLUMNS.iter().enumerate() {
+        let Ok(place) = row.as_ref().column_index(column.name) else { continue };
+        let found = row.get_ref(place)?;
+        set(&mut draft, index, found).map_err(|error| {
+            rusqlite::Error::FromSqlConversionFailure(place, found.data_type(), error)
+        })?;
+    }
+    draft.finish().ok_or_else(|| rusqlite::Error::InvalidColumnName("one is missing".to_owned()))
 }
 
-fn unreadable(
+fn set(
+    draft: &mut Draft,
     index: usize,
-    error: impl std::error::Error + Send + Sync + 'static,
-) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(index, Type::Text, Box::new(error))
+    found: ValueRef<'_>,
+) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let texts;
+    let value = match COLUMNS[index].kind {
+        _ if found == ValueRef::Null => Value::Absent,
+        Kind::Id => Value::Id(found.as_str()?.parse()?),
+        Kind::Time => Value::Time(value::time(found.as_str()?).ok_or("not a time")?),
+        Kind::Text => Value::Text(found.as_str()?),
+        Kind::Trace => value::trace(found.as_str()?),
+        Kind::Address => Value::Address(found.as_str()?.parse()?),
+        Kind::Small => Value::Small(found.as_i64()?.try_into()?),
+        // The gateway writes none below zero.
+        Kind::Big => Value::Big(found.as_i64()?.try_into().unwrap_or(0)),
+        Kind::Flag => Value::Flag(found.as_i64()? != 0),
+        Kind::Texts => {
+            texts = value::texts(found.as_str()?)?;
+            Value::Texts(&texts)
+        }
+    };
+    Ok(draft.set(index, value).ok_or("not a value of this column")?)
 }

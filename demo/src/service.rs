@@ -1,18 +1,17 @@
 //! The two processes of the demo: started on ports that are free, ended when dropped.
 
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use tempfile::TempDir;
-
 use crate::Result;
 
-const CONFIGURATION: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/gateway-service.yaml");
+const CONFIGURATION: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../conf/gateway-service.yaml");
 const POLL: Duration = Duration::from_millis(20);
 const READY_WITHIN: Duration = Duration::from_secs(20);
 const END_WITHIN: Duration = Duration::from_secs(10);
@@ -25,7 +24,7 @@ pub struct Upstream {
 
 impl Upstream {
     pub fn start() -> Result<Self> {
-        let mut command = Command::new(built("examples/demo_upstream")?);
+        let mut command = Command::new(built("demo_upstream")?);
         command.arg("--with-parent").stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = Process::spawn(command)?;
         let output = process.child.stdout.take().ok_or("the demo upstream has no output")?;
@@ -153,16 +152,14 @@ impl Drop for Process {
 /// Where the embedded store is: PORTCULLIS_DATA, or a directory that is removed in the end.
 enum Data {
     Given(PathBuf),
-    Temporary(TempDir),
+    Temporary(Temporary),
 }
 
 impl Data {
     fn directory() -> Result<Self> {
         let Some(given) = std::env::var_os("PORTCULLIS_DATA").filter(|given| !given.is_empty())
         else {
-            return Ok(Data::Temporary(
-                tempfile::Builder::new().prefix("portcullis-demo").tempdir()?,
-            ));
+            return Ok(Data::Temporary(Temporary::create()?));
         };
         std::fs::create_dir_all(&given)?;
         Ok(Data::Given(given.into()))
@@ -171,7 +168,7 @@ impl Data {
     fn path(&self) -> &Path {
         match self {
             Data::Given(path) => path,
-            Data::Temporary(directory) => directory.path(),
+            Data::Temporary(Temporary(path)) => path,
         }
     }
 
@@ -180,11 +177,32 @@ impl Data {
     }
 }
 
-/// A binary of the build this one belongs to: examples lie one directory below.
+/// A directory of this process, removed with its content when dropped. Not by tempfile: its features
+/// would have some of the gateway's dependencies compiled again.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn create() -> Result<Self> {
+        let name = format!("portcullis-demo-{}-{:08x}", std::process::id(), fastrand::u32(..));
+        let path = std::env::temp_dir().join(name);
+        // Fails if it exists, and lets no other user in.
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .map_err(|error| format!("cannot create {}: {error}", path.display()))?;
+        Ok(Temporary(path))
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A binary beside this one.
 fn built(name: &str) -> Result<PathBuf> {
-    let own = std::env::current_exe()?;
-    let target = own.parent().and_then(Path::parent).ok_or("cannot find the build directory")?;
-    let path = target.join(name);
+    let path = std::env::current_exe()?.with_file_name(name);
     if !path.exists() {
         return Err(format!("{} is not built; run: make demo", path.display()).into());
     }
