@@ -8,6 +8,7 @@
 
 mod support;
 
+mod access_log;
 mod admin;
 mod amplification;
 mod auth;

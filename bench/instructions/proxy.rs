@@ -13,6 +13,7 @@ use pingora_core::server::configuration::ServerConf;
 use pingora_core::services::Service;
 use pingora_proxy::http_proxy;
 use portcullis::config::{Config, Environment};
+use portcullis::observe::access_log::AccessLog;
 use portcullis::observe::metrics::Metrics;
 use portcullis::observe::trace::Tracer;
 use portcullis::runtime::descriptors::Descriptors;
@@ -60,7 +61,8 @@ pub async fn gateway(
     }
     let tracer = Tracer::start(None, sample, &metrics);
     let descriptors = Descriptors::current();
-    let shared = Shared::new(snapshot, metrics, descriptors, None, None, tracer);
+    let log = AccessLog::default();
+    let shared = Shared::new(snapshot, metrics, descriptors, None, None, tracer, log);
     let mut acceptors = server::proxy(&Arc::new(conf()), &Arc::new(shared));
     tokio::spawn(async move { acceptors.start_service(None, running(), 1).await });
     until_listening(address).await;

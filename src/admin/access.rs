@@ -67,7 +67,7 @@ fn is_name(host: &str, hosts: &[HostPattern]) -> bool {
         || hosts.iter().any(|pattern| pattern.covers(host))
 }
 
-fn refusal(status: StatusCode, code: &str, detail: &str) -> Response {
+pub(super) fn refusal(status: StatusCode, code: &str, detail: &str) -> Response {
     let title = status.canonical_reason().unwrap_or("Error");
     let problem = serde_json::json!({
         "type": "about:blank",

@@ -57,6 +57,8 @@ impl Admin {
             .route("/healthz", answer(Serve::HealthDetails))
             .route("/status", answer(Serve::Status))
             .route("/metrics", get(metrics))
+            .route("/requests", get(requests))
+            .route("/requests/{id}", get(request))
             .route("/circuits/{scope}/{name}/{order}", post(order))
             .layer(middleware::from_fn_with_state(self.shared.clone(), access::check))
             .with_state(self.shared.clone())
@@ -85,6 +87,30 @@ impl BackgroundService for Admin {
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     into_response(status::metrics(&shared).await)
+}
+
+/// The latest requests that failed or were slow, one JSON object in each line, the latest first.
+async fn requests(State(shared): State<Arc<Shared>>) -> Response {
+    lines(shared.access_log.latest().concat())
+}
+
+async fn request(
+    State(shared): State<Arc<Shared>>,
+    id: Result<Path<String>, PathRejection>,
+) -> Response {
+    let found = id.ok().and_then(|Path(id)| shared.access_log.of_request(&id));
+    match found {
+        Some(line) => lines(line.to_vec()),
+        None => {
+            let detail = "it is not among the latest requests that failed or were slow";
+            access::refusal(http::StatusCode::NOT_FOUND, "unknown_request", detail)
+        }
+    }
+}
+
+fn lines(body: Vec<u8>) -> Response {
+    let jsonl = http::HeaderValue::from_static("application/jsonl");
+    ([(CONTENT_TYPE, jsonl)], body).into_response()
 }
 
 async fn order(

@@ -4,6 +4,7 @@
 //! files, `validate` checks the rules that concern several keys. `runtime::snapshot` says what they
 //! are compiled into.
 
+pub mod access_log;
 pub mod error_codes;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -63,6 +64,9 @@ pub struct Config {
     /// Where the rows of requests are written, how long they are kept, and how they are queued.
     #[serde(default)]
     pub record: record::Config,
+    /// Which requests have a line in the access log, and where the lines go.
+    #[serde(default)]
+    pub access_log: access_log::AccessLog,
     /// The collector for traces and metrics. An absent setting is read from OpenTelemetry's
     /// variables; without an address in either, nothing is exported.
     #[serde(default)]

@@ -96,6 +96,8 @@ pub struct StateMetrics {
     pub rate_limit_evictions: IntCounterVec,
     /// 1 while the store is asked, 0 while it is away; by store.
     pub rate_limit_store_up: IntGaugeVec,
+    /// Lines of the access log, by what became of them.
+    pub access_log_lines: IntCounterVec,
     /// Requests with a key, by result.
     pub idempotency_keys: IntCounterVec,
     /// Keys that are not too old, by authority.
@@ -259,6 +261,12 @@ impl StateMetrics {
                 "1 while the store is asked, 0 while it is away",
                 &["store"],
             )?,
+            access_log_lines: counters(
+                r,
+                "access_log_lines_total",
+                "Lines of the access log by what became of them",
+                &["result"],
+            )?,
             idempotency_keys: counters(
                 r,
                 "idempotency_keys_total",
@@ -293,6 +301,7 @@ impl StateMetrics {
             &self.rate_limit_evictions,
             &self.budget_withdrawn,
             &self.budget_refused,
+            &self.access_log_lines,
             &self.idempotency_keys,
             &self.jwks_fetches,
         ] {

@@ -1,5 +1,6 @@
 //! What can be observed from outside: metrics, traces, and the process log.
 
+pub mod access_log;
 pub mod events;
 pub mod logs;
 pub mod metrics;

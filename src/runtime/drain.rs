@@ -83,6 +83,7 @@ fn finish(shared: Arc<Shared>, push: Option<Push>, limit: Duration) {
             }
             tokio::join!(close_record(&shared), close_traces(&shared), close_metrics(push));
             shared.snapshot.load().events.flush(LOG_LIMIT);
+            shared.access_log.flush(LOG_LIMIT);
             log::info!("stopped");
             0
         }),

@@ -50,7 +50,9 @@ async fn reload(shared: &Arc<Shared>, path: &Path) {
             start_background(&next).await;
             carry::resize(&next);
             shared.expect(&next);
-            retire(shared.snapshot.swap(Arc::new(next))).await;
+            let next = Arc::new(next);
+            shared.access_log.reopen(&next.config.access_log);
+            retire(shared.snapshot.swap(next)).await;
             shared.metrics.reloads.with_label_values(&["ok"]).inc();
             log::info!("{}: reloaded, generation {generation}", path.display());
         }

@@ -18,10 +18,12 @@ use super::shared::Shared;
 use super::snapshot::Snapshot;
 use super::{memory, reload, signals, status};
 use crate::admin;
+use crate::config::access_log;
 use crate::config::load::apart;
 use crate::config::otlp::telemetry::Telemetry;
 use crate::config::{Config, Diagnostic, Environment};
 use crate::idempotency::Keys;
+use crate::observe::access_log::AccessLog;
 use crate::observe::events::EventLog;
 use crate::observe::metrics::Metrics;
 use crate::observe::otlp::Exporting;
@@ -91,7 +93,10 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     let keys = database.as_ref().map(|database| Keys::start(database, runtime.handle()));
     let (exporting, interval) = export(config)?;
     let tracer = Tracer::start(exporting.traces.as_ref(), config.traces.sample, &metrics);
-    let shared = Arc::new(Shared::new(snapshot, metrics, descriptors, recorder, keys, tracer));
+    let access_log = start_access_log(&config.access_log)?;
+    let shared =
+        Arc::new(Shared::new(snapshot, metrics, descriptors, recorder, keys, tracer, access_log));
+    signals::reopen_on_request(&runtime, shared.clone());
     let push = exporting.metrics.as_ref().map(|channel| {
         let (exports, shared) = (shared.metrics.metric_exports.clone(), shared.clone());
         Push::start(channel.clone(), interval, exports, move || status::gather(&shared))
@@ -148,6 +153,26 @@ fn check_files(
         config.record.check_journal().map_err(StartError::Other)?;
     }
     Ok(())
+}
+
+/// The access log, which must be writable at the start; later, lines are dropped while it is not.
+fn start_access_log(config: &access_log::AccessLog) -> Result<AccessLog, StartError> {
+    // To open a pipe could take for ever.
+    let is_special = |path: &Path| path.metadata().is_ok_and(|data| !data.is_file());
+    if let access_log::Output::File(path) = &config.to
+        && !is_special(path)
+    {
+        let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
+        opened.map_err(|error| {
+            let path = path.display();
+            StartError::Other(format!(
+                "access_log.to.file: {path} cannot be opened: {error}; give the gateway's user the \
+                 right to write it, or set another path"
+            ))
+        })?;
+    }
+    AccessLog::start(config)
+        .map_err(|error| StartError::Other(format!("no thread for the access log: {error}")))
 }
 
 fn record_runtime() -> Result<tokio::runtime::Runtime, StartError> {

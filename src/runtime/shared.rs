@@ -8,6 +8,7 @@ use super::descriptors::Descriptors;
 use super::lifecycle::Lifecycle;
 use super::snapshot::Snapshot;
 use crate::idempotency::Keys;
+use crate::observe::access_log::AccessLog;
 use crate::observe::metrics::{Metrics, RouteMetrics};
 use crate::observe::trace::Tracer;
 use crate::record::{Mode, Recorder, Stats};
@@ -28,6 +29,8 @@ pub struct Shared {
     pub keys: Option<Keys>,
     /// Samples requests, and takes their spans.
     pub tracer: Tracer,
+    /// A line for each request that it keeps.
+    pub access_log: AccessLog,
     /// Metrics of requests that matched no route.
     pub unrouted: RouteMetrics,
 }
@@ -41,6 +44,7 @@ impl Shared {
         recorder: Option<Recorder>,
         keys: Option<Keys>,
         tracer: Tracer,
+        access_log: AccessLog,
     ) -> Self {
         Shared {
             // Cannot collide with a route: route names have no parentheses.
@@ -52,6 +56,7 @@ impl Shared {
             recorder,
             keys,
             tracer,
+            access_log,
         }
     }
 

@@ -2,12 +2,16 @@
 //!
 //! [`super::reload`] handles SIGHUP.
 
+use std::sync::Arc;
+
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::shared::Shared;
+
 /// Other signals that are sent to servers, and would end the process by default.
 const TAKEN: [(SignalKind, &str); 4] = [
-    (SignalKind::user_defined1(), "SIGUSR1: there is no log file to reopen"),
+    (SignalKind::user_defined1(), "SIGUSR1: the access log is opened anew, if it is a file"),
     (SignalKind::user_defined2(), "SIGUSR2: nothing is done on it"),
     (SignalKind::alarm(), "SIGALRM: nothing is done on it"),
     (SignalKind::io(), "SIGIO: nothing is done on it"),
@@ -26,6 +30,18 @@ pub(super) fn take_others(runtime: &Runtime) {
             Err(error) => log::error!("{what}; it cannot be received: {error}"),
         }
     }
+}
+
+/// Opens the access log anew at each SIGUSR1, for as long as `runtime` runs.
+pub(super) fn reopen_on_request(runtime: &Runtime, shared: Arc<Shared>) {
+    let _inside = runtime.enter();
+    // Errors have been logged by `take_others`.
+    let Ok(mut signals) = signal(SignalKind::user_defined1()) else { return };
+    runtime.spawn(async move {
+        while signals.recv().await.is_some() {
+            shared.access_log.reopen(&shared.snapshot.load().config.access_log);
+        }
+    });
 }
 
 /// Waits for a signal that ends the gateway; returns its name.

@@ -19,6 +19,7 @@ use super::shared::Shared;
 use super::snapshot::{Route, Snapshot, Target};
 use crate::config::route::Serve;
 use crate::idempotency;
+use crate::observe::access_log::Lines;
 use crate::observe::metrics::{StateMetrics, render};
 use crate::policy::breaker::{Breaker, State};
 use crate::time::{Clock, Moment};
@@ -283,6 +284,10 @@ fn publish(state: &StateMetrics, shared: &Shared, snapshot: &Snapshot, now: Mome
         state.rate_limit_store_up.with_label_values(&[name]).set(store.is_up().into());
     }
     shared.metrics.record.publish(&shared.record_stats());
+    let Lines { written, dropped, left_out } = shared.access_log.lines();
+    for (result, lines) in [("written", written), ("dropped", dropped), ("left_out", left_out)] {
+        state.access_log_lines.with_label_values(&[result]).inc_by(lines);
+    }
     if let Some(keys) = &shared.keys {
         publish_idempotency(state, &keys.stats());
     }

@@ -25,6 +25,7 @@ pub struct Gateway {
     pub admin: SocketAddr,
     child: Child,
     log: Arc<Mutex<String>>,
+    access: Arc<Mutex<String>>,
     readers: Vec<JoinHandle<()>>,
     file: PathBuf,
     directory: TempDir,
@@ -57,8 +58,10 @@ impl Gateway {
         let [address, admin] = [ports[0].address(), ports[1].address()];
         let mut child = command.spawn().expect("the executable starts");
         let log = Arc::new(Mutex::new(String::new()));
-        let readers = vec![collect(child.stderr.take(), &log), collect(child.stdout.take(), &log)];
-        Gateway { address, admin, child, log, readers, file, directory, _ports: ports }
+        let access = Arc::new(Mutex::new(String::new()));
+        let readers =
+            vec![collect(child.stderr.take(), &log), collect(child.stdout.take(), &access)];
+        Gateway { address, admin, child, log, access, readers, file, directory, _ports: ports }
     }
 
     /// Run the executable with these arguments to its end, in a directory of its own.
@@ -129,6 +132,28 @@ impl Gateway {
     /// Everything it has logged so far.
     pub fn log(&self) -> String {
         self.log.lock().expect("the log").clone()
+    }
+
+    /// Everything it has written to standard output so far, which is its access log.
+    pub fn access(&self) -> String {
+        self.access.lock().expect("the log").clone()
+    }
+
+    /// The lines of its access log about requests.
+    #[track_caller]
+    pub fn access_lines(&self) -> Vec<serde_json::Value> {
+        parsed(&self.access()).into_iter().filter(|line| line["event.name"].is_null()).collect()
+    }
+
+    /// Waits for `count` of those; there must be no more.
+    #[track_caller]
+    pub fn wait_for_access_lines(&self, count: usize) -> Vec<serde_json::Value> {
+        let lines = eventually(&format!("{count} lines in the access log"), || {
+            let lines = self.access_lines();
+            (lines.len() >= count).then_some(lines)
+        });
+        assert_eq!(lines.len(), count, "{lines:#?}");
+        lines
     }
 
     #[track_caller]
@@ -245,6 +270,15 @@ impl Drop for Gateway {
             eprintln!("--- log of the gateway\n{}---", self.log());
         }
     }
+}
+
+/// Lines of JSON.
+#[track_caller]
+pub fn parsed(lines: &str) -> Vec<serde_json::Value> {
+    let parse = |line: &str| {
+        serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line:?}"))
+    };
+    lines.lines().map(parse).collect()
 }
 
 fn collect(from: Option<impl Read + Send + 'static>, log: &Arc<Mutex<String>>) -> JoinHandle<()> {

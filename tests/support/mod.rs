@@ -22,7 +22,7 @@ mod wait;
 pub use answer::Answer;
 pub use client::{Call, Client, Ending, Response};
 pub use coding::{compress, decompress, gzip_at};
-pub use gateway::{Finished, Gateway};
+pub use gateway::{Finished, Gateway, parsed};
 pub use h2_client::{H2Client, H2Response, request, wait};
 pub use h2_upstream::{H2Received, H2Upstream, Reply, frame};
 pub use jwt::{Algorithm, Issuer, Key, expired, unix_now};

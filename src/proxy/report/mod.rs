@@ -20,6 +20,7 @@ use std::time::Duration;
 use pingora_proxy::Session;
 
 use self::summary::Sent;
+use crate::observe::access_log::Rules;
 use crate::observe::events::FailedRequest;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::{attempt, exchange, response};
@@ -121,11 +122,13 @@ pub fn ended(session: &Session, reported: &mut Reported, well: bool) {
 
 /// No request began on a connection that was accepted `took` ago.
 pub fn no_request(shared: &Shared, client: Option<IpAddr>, why: NoRequest, took: Duration) {
-    let generation = shared.snapshot.load().generation;
-    count(shared, None, &summary::no_request(client, generation, why, took));
+    let snapshot = shared.snapshot.load();
+    let summary = summary::no_request(client, snapshot.generation, why, took);
+    count(shared, None, &summary);
+    shared.access_log.tell(&snapshot.config.access_log, &summary, Rules::default());
 }
 
-/// Tells the record, the trace and the metrics of a request that has ended.
+/// Tells the record, the trace, the metrics and the logs of a request that has ended.
 fn tell(shared: &Shared, ctx: &mut Context, sent: Sent, now: Moment) {
     let attempts = spans::of_attempts(ctx, now);
     let finished = recording::finished(ctx);
@@ -135,6 +138,8 @@ fn tell(shared: &Shared, ctx: &mut Context, sent: Sent, now: Moment) {
         spans::finish(&shared.tracer, ctx, &summary, attempts);
     }
     count(shared, Some(ctx), &summary);
+    let query = ctx.route.as_ref().and_then(|route| route.recorded_query.as_ref());
+    shared.access_log.tell(&ctx.snapshot.config.access_log, &summary, Rules { query });
     log_failure(ctx);
 }
 

@@ -8,6 +8,7 @@ use tokio::runtime::Handle;
 use super::*;
 use crate::config::Config;
 use crate::config::load::Environment;
+use crate::observe::access_log::AccessLog;
 use crate::observe::metrics::Metrics;
 use crate::observe::trace::Tracer;
 use crate::record::{Database, Recorder};
@@ -37,7 +38,15 @@ fn shared(directory: &std::path::Path) -> Arc<Shared> {
     let tracer = Tracer::start(None, Percent::default(), &metrics);
     let snapshot = Snapshot::compile(config, None, &metrics, Moment::ZERO).expect("compiles");
     let descriptors = Descriptors::raise();
-    Arc::new(Shared::new(snapshot, metrics, descriptors, Some(recorder), None, tracer))
+    Arc::new(Shared::new(
+        snapshot,
+        metrics,
+        descriptors,
+        Some(recorder),
+        None,
+        tracer,
+        AccessLog::default(),
+    ))
 }
 
 #[tokio::test]

@@ -1,0 +1,315 @@
+//! A request as one JSON object.
+//!
+//! The names of members are OpenTelemetry's where it has one; the gateway's own begin with
+//! `portcullis.`. Members that say nothing are left out. Whatever a client or an upstream sent, a
+//! line is valid JSON and has no control character: those, and characters that turn the direction
+//! of text, are escaped.
+
+use std::io::Write;
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
+
+use super::Rules;
+use super::left_out::Count;
+use crate::config::access_log::{AccessLog as Config, Mask};
+use crate::summary::Summary;
+use crate::summary::attempt::{Failure, Past};
+
+/// The most bytes of a path or a query, and of other texts.
+const PATH: usize = 2048;
+const TEXT: usize = 256;
+/// Attempts that are told of one by one.
+const ATTEMPTS: usize = 16;
+
+/// The line, its end included.
+pub(super) fn json(config: &Config, summary: &Summary<'_>, rules: Rules<'_>) -> Vec<u8> {
+    let masks = |mask| config.mask.contains(&mask);
+    let opening = &summary.opening;
+    let mut line = Object::begin(Vec::with_capacity(768));
+    line.time("time", opening.received_at);
+    line.text("portcullis.request_id", opening.request_id, TEXT);
+    if opening.trace_id != 0 {
+        line.shown("trace_id", format_args!("{:032x}", opening.trace_id));
+    }
+    line.shown("client.address", shown_address(opening.client, masks(Mask::ClientAddress)));
+    line.text("network.protocol.name", opening.protocol, TEXT);
+    if let Some(head) = opening.head {
+        line.text("http.request.method", head.method.as_str(), TEXT);
+        line.text("url.path", head.path, PATH);
+        if let (Some(kept), Some(query)) = (rules.query, head.query) {
+            line.text("url.query", &kept.redacted(query), PATH);
+        }
+        if let Some(host) = head.host {
+            line.text("server.address", &String::from_utf8_lossy(host), TEXT);
+        }
+    }
+    line.word("portcullis.route", opening.route.map(|route| &**route));
+    if !masks(Mask::Consumer) {
+        line.word("portcullis.consumer", opening.consumer);
+    }
+    line.number("http.response.status_code", summary.status.into());
+    line.text(
+        "portcullis.outcome",
+        if summary.ending.is_success() { "success" } else { "failure" },
+        TEXT,
+    );
+    line.word("portcullis.cause", summary.ending.cause());
+    line.word("portcullis.fault", summary.ending.fault().map(|fault| fault.as_str()));
+    if !masks(Mask::Error) {
+        let said = summary.failure.and_then(|failure| failure.words.of(failure.cause));
+        line.word("portcullis.error", said.as_deref());
+        line.word("portcullis.detail", summary.ending.refusal().map(|refusal| refusal.detail));
+    }
+    upstream(&mut line, summary);
+    line.micros("portcullis.duration_us", summary.duration);
+    times(&mut line, summary);
+    line.number("http.request.body.size", summary.bytes_in);
+    line.number("http.response.body.size", summary.bytes_out);
+    line.number("portcullis.generation", opening.generation);
+    past(&mut line, summary.past, masks(Mask::Error));
+    line.end()
+}
+
+fn upstream(line: &mut Object, summary: &Summary<'_>) {
+    // The upstream that failed, where a fallback took its place without success.
+    let failed = summary.failure.filter(|_| !summary.ending.is_success());
+    let upstream = failed.map(|failure| &failure.upstream).or(summary.upstream);
+    let endpoint = failed.and_then(|f| f.endpoint.as_ref()).or(summary.endpoint);
+    line.word("portcullis.upstream", upstream.map(|name| &**name));
+    line.word("portcullis.endpoint", endpoint.map(|endpoint| &**endpoint));
+    if let Some(status) = summary.upstream_status {
+        line.number("portcullis.upstream_status", status.into());
+    }
+    line.number("portcullis.attempts", summary.attempts.into());
+    line.word("portcullis.no_retry", summary.no_retry);
+}
+
+fn times(line: &mut Object, summary: &Summary<'_>) {
+    let times = summary.times;
+    for (name, time) in [
+        ("portcullis.queue_us", times.queue),
+        ("portcullis.connect_us", times.connect),
+        ("portcullis.first_byte_us", times.first_byte),
+        ("portcullis.body_us", times.body),
+        ("portcullis.backoff_us", times.backoff),
+    ] {
+        if !time.is_zero() {
+            line.micros(name, time);
+        }
+    }
+}
+
+fn past(line: &mut Object, attempts: &[Past], masked: bool) {
+    if attempts.is_empty() {
+        return;
+    }
+    line.name("portcullis.earlier_attempts");
+    line.out.push(b'[');
+    for (n, attempt) in attempts.iter().take(ATTEMPTS).enumerate() {
+        if n > 0 {
+            line.out.push(b',');
+        }
+        let mut object = Object::begin(std::mem::take(&mut line.out));
+        object.text("endpoint", &attempt.endpoint, TEXT);
+        object.micros("after_us", attempt.after);
+        object.micros("duration_us", attempt.duration);
+        if let Some(status) = attempt.status {
+            object.number("status", status.into());
+        }
+        if let Some(Failure { cause, words, .. }) = attempt.failure.as_deref() {
+            object.text("cause", cause.as_str(), TEXT);
+            if !masked {
+                object.word("error", words.of(*cause).as_deref());
+            }
+        }
+        line.out = object.close();
+    }
+    line.out.push(b']');
+}
+
+/// A line that counts lines which are not there.
+pub(super) fn left_out(count: &Count, now: SystemTime) -> Vec<u8> {
+    let mut line = Object::begin(Vec::with_capacity(128));
+    line.time("time", now);
+    line.text("event.name", "portcullis.lines_left_out", TEXT);
+    line.word("portcullis.route", Some(&*count.route).filter(|route| !route.is_empty()));
+    line.text("portcullis.cause", count.cause, TEXT);
+    line.number("portcullis.lines", count.lines);
+    line.end()
+}
+
+/// A line that counts lines which were lost.
+pub(super) fn dropped(lines: u64, now: SystemTime) -> Vec<u8> {
+    let mut line = Object::begin(Vec::with_capacity(128));
+    line.time("time", now);
+    line.text("event.name", "portcullis.lines_dropped", TEXT);
+    line.number("portcullis.lines", lines);
+    line.end()
+}
+
+/// The address, or only its network.
+pub(super) fn shown_address(address: IpAddr, masked: bool) -> IpAddr {
+    match address.to_canonical() {
+        address if !masked => address,
+        IpAddr::V4(address) => (address.to_bits() & !0xff).to_be_bytes().into(),
+        IpAddr::V6(address) => (address.to_bits() >> 80 << 80).to_be_bytes().into(),
+    }
+}
+
+/// A JSON object that is being written.
+struct Object {
+    out: Vec<u8>,
+    is_empty: bool,
+}
+
+impl Object {
+    fn begin(mut out: Vec<u8>) -> Self {
+        out.push(b'{');
+        Object { out, is_empty: true }
+    }
+
+    fn close(mut self) -> Vec<u8> {
+        self.out.push(b'}');
+        self.out
+    }
+
+    fn end(self) -> Vec<u8> {
+        let mut out = self.close();
+        out.push(b'\n');
+        out
+    }
+
+    /// `name` is a word of the code's own.
+    fn name(&mut self, name: &str) {
+        if !std::mem::replace(&mut self.is_empty, false) {
+            self.out.push(b',');
+        }
+        self.out.push(b'"');
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b"\":");
+    }
+
+    fn number(&mut self, name: &str, number: u64) {
+        self.name(name);
+        // Writing into memory does not fail.
+        let _ = write!(self.out, "{number}");
+    }
+
+    fn micros(&mut self, name: &str, time: Duration) {
+        self.number(name, u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    fn text(&mut self, name: &str, text: &str, limit: usize) {
+        self.name(name);
+        self.out.push(b'"');
+        escape(&mut self.out, text, limit);
+        self.out.push(b'"');
+    }
+
+    fn word(&mut self, name: &str, word: Option<&str>) {
+        if let Some(word) = word {
+            self.text(name, word, TEXT);
+        }
+    }
+
+    /// `value` is shown without anything to escape.
+    fn shown(&mut self, name: &str, value: impl std::fmt::Display) {
+        self.name(name);
+        let _ = write!(self.out, "\"{value}\"");
+    }
+
+    fn time(&mut self, name: &str, time: SystemTime) {
+        self.shown(name, humantime::format_rfc3339_micros(within_years(time)));
+    }
+}
+
+/// Times that can be written with a year of four digits.
+pub(super) fn within_years(time: SystemTime) -> SystemTime {
+    let last = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_799);
+    time.clamp(SystemTime::UNIX_EPOCH, last)
+}
+
+/// Appends at most `limit` bytes of `text`, escaped.
+fn escape(out: &mut Vec<u8>, text: &str, limit: usize) {
+    let (text, is_cut) = cut(text, limit);
+    let mut plain = 0;
+    for (at, character) in text.char_indices() {
+        if !must_escape(character) {
+            continue;
+        }
+        out.extend_from_slice(&text.as_bytes()[plain..at]);
+        plain = at + character.len_utf8();
+        match character {
+            '"' => out.extend_from_slice(b"\\\""),
+            '\\' => out.extend_from_slice(b"\\\\"),
+            // All of them are below U+FFFF.
+            other => {
+                let _ = write!(out, "\\u{:04x}", u32::from(other));
+            }
+        }
+    }
+    out.extend_from_slice(&text.as_bytes()[plain..]);
+    if is_cut {
+        out.extend_from_slice("…".as_bytes());
+    }
+}
+
+fn must_escape(character: char) -> bool {
+    matches!(character, '"' | '\\') || is_unsafe(character)
+}
+
+/// Control characters, and those that turn the direction of the text around them or break lines in
+/// some readers.
+pub(super) fn is_unsafe(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// At most `limit` bytes of `text`, whole characters, and whether that is not all.
+pub(super) fn cut(text: &str, limit: usize) -> (&str, bool) {
+    if text.len() <= limit {
+        return (text, false);
+    }
+    let end = (0..=limit).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    (&text[..end], true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn escaped(text: &str, limit: usize) -> String {
+        let mut out = Vec::new();
+        escape(&mut out, text, limit);
+        String::from_utf8(out).expect("text")
+    }
+
+    #[test]
+    fn what_a_terminal_or_a_parser_would_obey_is_escaped() {
+        let hostile = "a\"b\\c\n\u{1b}[31m\u{7f}\u{9b}\u{202e}\u{2028}\0é";
+        let written = escaped(hostile, 100);
+        assert!(!written.chars().any(is_unsafe), "{written}");
+        let read: String = serde_json::from_str(&format!("\"{written}\"")).expect("JSON");
+        assert_eq!(read, hostile);
+    }
+
+    #[test]
+    fn long_text_is_cut_between_characters() {
+        assert_eq!(escaped("ééé", 5), "éé…");
+        assert_eq!(escaped("abc", 3), "abc");
+    }
+
+    #[test]
+    fn masked_addresses_name_a_network() {
+        for (address, shown) in [
+            ("192.0.2.77", "192.0.2.0"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1::"),
+            ("::ffff:192.0.2.77", "192.0.2.0"),
+        ] {
+            let address = address.parse().expect("an address");
+            assert_eq!(shown_address(address, true).to_string(), shown);
+        }
+        let mapped = "::ffff:192.0.2.77".parse().expect("an address");
+        assert_eq!(shown_address(mapped, false).to_string(), "192.0.2.77");
+    }
+}

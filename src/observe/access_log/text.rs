@@ -1,0 +1,99 @@
+//! A request as a line of text, for people.
+
+use std::fmt::Write;
+use std::net::IpAddr;
+
+use super::left_out::Count;
+use super::line::{cut, is_unsafe, shown_address, within_years};
+use crate::config::access_log::{AccessLog as Config, Mask};
+use crate::policy::failure::Fault;
+use crate::summary::Summary;
+
+/// The most bytes of a path, and of other texts.
+const PATH: usize = 512;
+const TEXT: usize = 256;
+
+const RED: &str = "\u{1b}[31m";
+const YELLOW: &str = "\u{1b}[33m";
+const PLAIN: &str = "\u{1b}[0m";
+
+/// `2026-11-29T16:30:00.123Z 502 GET /orders/7 route=checkout cause=connect_refused …`
+pub(super) fn text(config: &Config, summary: &Summary<'_>, coloured: bool) -> Vec<u8> {
+    let masks = |mask| config.mask.contains(&mask);
+    let opening = &summary.opening;
+    let mut line = String::with_capacity(256);
+    let time = within_years(opening.received_at);
+    let _ = write!(line, "{} ", humantime::format_rfc3339_millis(time));
+    let colour = colour(summary).filter(|_| coloured);
+    line.push_str(colour.unwrap_or_default());
+    let _ = write!(line, "{:03}", summary.status);
+    line.push_str(if colour.is_some() { PLAIN } else { "" });
+    if let Some(head) = opening.head {
+        line.push(' ');
+        push(&mut line, head.method.as_str(), TEXT);
+        line.push(' ');
+        push(&mut line, head.path, PATH);
+    }
+    let _ = write!(line, " {:.1}ms", summary.duration.as_secs_f64() * 1000.0);
+    pair(&mut line, "route", opening.route.map(|route| &**route));
+    pair(&mut line, "cause", summary.ending.cause());
+    pair(&mut line, "fault", summary.ending.fault().map(Fault::as_str));
+    let failed = summary.failure.filter(|_| !summary.ending.is_success());
+    let upstream = failed.map(|failure| &failure.upstream).or(summary.upstream);
+    let endpoint = failed.and_then(|f| f.endpoint.as_ref()).or(summary.endpoint);
+    pair(&mut line, "upstream", upstream.map(|name| &**name));
+    pair(&mut line, "endpoint", endpoint.map(|endpoint| &**endpoint));
+    if summary.attempts != 1 {
+        let _ = write!(line, " attempts={}", summary.attempts);
+    }
+    pair(&mut line, "no_retry", summary.no_retry);
+    if !masks(Mask::Consumer) {
+        pair(&mut line, "consumer", opening.consumer);
+    }
+    let client: IpAddr = shown_address(opening.client, masks(Mask::ClientAddress));
+    let _ = write!(line, " client={client} request_id=");
+    push(&mut line, opening.request_id, TEXT);
+    if !masks(Mask::Error)
+        && let Some(said) = summary.failure.and_then(|failure| failure.words.of(failure.cause))
+    {
+        line.push_str(": ");
+        push(&mut line, &said, TEXT);
+    }
+    line.push('\n');
+    line.into_bytes()
+}
+
+pub(super) fn left_out(count: &Count) -> Vec<u8> {
+    let mut line = format!("{} more lines left out", count.lines);
+    pair(&mut line, "route", Some(&*count.route).filter(|route| !route.is_empty()));
+    pair(&mut line, "cause", Some(count.cause));
+    line.push('\n');
+    line.into_bytes()
+}
+
+pub(super) fn dropped(lines: u64) -> Vec<u8> {
+    format!("{lines} lines were dropped\n").into_bytes()
+}
+
+fn colour(summary: &Summary<'_>) -> Option<&'static str> {
+    match summary.ending.fault()? {
+        Fault::Gateway | Fault::Upstream => Some(RED),
+        Fault::Client => Some(YELLOW),
+    }
+}
+
+fn pair(line: &mut String, name: &str, value: Option<&str>) {
+    if let Some(value) = value {
+        line.push(' ');
+        line.push_str(name);
+        line.push('=');
+        push(line, value, TEXT);
+    }
+}
+
+/// Appends `text`; of characters that a terminal would obey, a mark is left.
+fn push(line: &mut String, text: &str, limit: usize) {
+    let (text, is_cut) = cut(text, limit);
+    line.extend(text.chars().map(|c| if is_unsafe(c) { char::REPLACEMENT_CHARACTER } else { c }));
+    line.push_str(if is_cut { "…" } else { "" });
+}

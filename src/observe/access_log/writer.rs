@@ -1,0 +1,268 @@
+//! The thread that writes lines.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use super::left_out::LeftOut;
+use super::{Counts, line, text};
+use crate::config::access_log::{Format, Output};
+use crate::time::{Clock, Moment};
+
+/// Lines are written together up to this many bytes.
+const BATCH: usize = 64 * 1024;
+/// How often counts of what was left out and dropped are written.
+const TELL: Duration = Duration::from_secs(10);
+/// The pause before a pipe that takes nothing more is tried again.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// What the thread is handed.
+pub(super) enum Message {
+    Line(Vec<u8>),
+    /// The target may have changed.
+    Look,
+    /// Its sender is dropped once everything handed over before is written.
+    Flush(#[allow(dead_code, reason = "dropping it is the answer")] SyncSender<()>),
+}
+
+/// Where lines go, as a reload may change it.
+#[derive(Debug, Default)]
+pub(super) struct Target {
+    wanted: Mutex<(Output, Format)>,
+    /// Set when `wanted` is to be opened anew.
+    changed: AtomicBool,
+    terminal: AtomicBool,
+}
+
+impl Target {
+    pub(super) fn new(output: Output, format: Format) -> Self {
+        let target = Target::default();
+        target.set(output, format);
+        target
+    }
+
+    pub(super) fn set(&self, output: Output, format: Format) {
+        let is_terminal = match output {
+            Output::Stdout => io::stdout().is_terminal(),
+            Output::Stderr => io::stderr().is_terminal(),
+            Output::Off | Output::File(_) => false,
+        };
+        // Relaxed: colours only.
+        self.terminal.store(is_terminal, Ordering::Relaxed);
+        *self.wanted.lock().unwrap_or_else(PoisonError::into_inner) = (output, format);
+        self.changed.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_terminal(&self) -> bool {
+        self.terminal.load(Ordering::Relaxed)
+    }
+}
+
+/// The thread's side.
+pub(super) struct Writer {
+    messages: Receiver<Message>,
+    target: Arc<Target>,
+    counts: Arc<Counts>,
+    left_out: Arc<LeftOut>,
+    format: Format,
+    /// `None` while lines go nowhere, or the output cannot be opened.
+    output: Option<File>,
+    /// A file, whose end can be taken back.
+    is_file: bool,
+    /// Why lines cannot be written, as the process's log has been told.
+    trouble: Option<String>,
+    /// Lines dropped that have been told of.
+    told_dropped: u64,
+    told: Moment,
+}
+
+impl Writer {
+    pub(super) fn new(
+        messages: Receiver<Message>,
+        target: Arc<Target>,
+        counts: Arc<Counts>,
+        left_out: Arc<LeftOut>,
+    ) -> Self {
+        Writer {
+            messages,
+            target,
+            counts,
+            left_out,
+            format: Format::default(),
+            output: None,
+            is_file: false,
+            trouble: None,
+            told_dropped: 0,
+            told: Clock::now(),
+        }
+    }
+
+    pub(super) fn run(mut self) {
+        loop {
+            let mut next = match self.messages.recv_timeout(TELL) {
+                Ok(message) => Some(message),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            let (mut batch, mut lines, mut flushes) = (Vec::new(), 0, Vec::new());
+            while let Some(message) = next.take() {
+                match message {
+                    Message::Line(line) => {
+                        batch.extend_from_slice(&line);
+                        lines += 1;
+                    }
+                    Message::Look => {}
+                    Message::Flush(written) => flushes.push(written),
+                }
+                if batch.len() < BATCH {
+                    next = self.messages.try_recv().ok();
+                }
+            }
+            if self.target.changed.swap(false, Ordering::Acquire) {
+                self.open();
+            }
+            self.put(&batch, lines);
+            let now = Clock::now();
+            if !flushes.is_empty() || now.since(self.told) >= TELL {
+                self.told = now;
+                self.tell();
+            }
+        }
+    }
+
+    /// Opens what lines shall go to. A file is opened before the one in use is closed, and every
+    /// line before this moment has been written to that one.
+    fn open(&mut self) {
+        let wanted = self.target.wanted.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (output, format) = wanted;
+        self.format = format;
+        self.is_file = matches!(output, Output::File(_));
+        let opened = match &output {
+            Output::Off => Ok(None),
+            Output::Stdout => of_process(io::stdout().as_fd().try_clone_to_owned()),
+            Output::Stderr => of_process(io::stderr().as_fd().try_clone_to_owned()),
+            Output::File(path) => {
+                let opened = OpenOptions::new().append(true).create(true).open(path);
+                opened.map(Some).map_err(|error| {
+                    let path = path.display();
+                    io::Error::new(error.kind(), format!("{path} cannot be opened: {error}"))
+                })
+            }
+        };
+        match opened {
+            Ok(opened) => {
+                self.output = opened;
+                self.recovered();
+            }
+            Err(error) => {
+                self.output = None;
+                self.failed(&error);
+            }
+        }
+    }
+
+    /// Writes `lines` lines: all of them, or none.
+    fn put(&mut self, batch: &[u8], lines: u64) {
+        if lines == 0 {
+            return;
+        }
+        match self.write(batch) {
+            Ok(()) => {
+                self.counts.written.fetch_add(lines, Ordering::Relaxed);
+                self.recovered();
+            }
+            Err(error) => {
+                self.counts.dropped.fetch_add(lines, Ordering::Relaxed);
+                self.failed(&error);
+            }
+        }
+    }
+
+    fn write(&mut self, batch: &[u8]) -> io::Result<()> {
+        if self.output.is_none() && self.trouble.is_some() {
+            // The file could not be opened; perhaps it can now.
+            self.open();
+        }
+        let Some(output) = &mut self.output else {
+            return Err(ErrorKind::NotConnected.into());
+        };
+        let before =
+            if self.is_file { output.metadata().ok().map(|data| data.len()) } else { None };
+        let written = write_all(output, batch);
+        if written.is_err()
+            && let Some(before) = before
+        {
+            // Half a line would make the next one unreadable.
+            let _ = output.set_len(before);
+        }
+        written
+    }
+
+    /// Counts of lines that are not there.
+    fn tell(&mut self) {
+        let now = SystemTime::now();
+        let mut lines: Vec<Vec<u8>> = self
+            .left_out
+            .take()
+            .iter()
+            .map(|count| match self.format {
+                Format::Json => line::left_out(count, now),
+                Format::Text => text::left_out(count),
+            })
+            .collect();
+        let dropped = self.counts.dropped.load(Ordering::Relaxed);
+        let since = dropped - self.told_dropped;
+        if since > 0 {
+            lines.push(match self.format {
+                Format::Json => line::dropped(since, now),
+                Format::Text => text::dropped(since),
+            });
+        }
+        if lines.is_empty() || self.output.is_none() {
+            return;
+        }
+        if self.write(&lines.concat()).is_ok() {
+            self.told_dropped = dropped;
+            self.recovered();
+        }
+    }
+
+    /// One line in the process's log when lines begin to be lost.
+    fn failed(&mut self, error: &io::Error) {
+        if self.trouble.is_none() {
+            log::warn!("access log: {error}; lines are dropped, and counted");
+            self.trouble = Some(error.to_string());
+        }
+    }
+
+    /// And one when they are written again.
+    fn recovered(&mut self) {
+        if self.trouble.take().is_some() {
+            let dropped = self.counts.dropped.load(Ordering::Relaxed);
+            log::info!("access log: lines are written again; {dropped} have been dropped so far");
+        }
+    }
+}
+
+fn of_process(fd: io::Result<std::os::fd::OwnedFd>) -> io::Result<Option<File>> {
+    fd.map(|fd| Some(File::from(fd)))
+}
+
+/// Writes all of `batch`, however long that takes: the thread has nothing else to do.
+fn write_all(output: &mut File, mut batch: &[u8]) -> io::Result<()> {
+    while !batch.is_empty() {
+        match output.write(batch) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(written) => batch = &batch[written..],
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            // The pipe is another process's too, which has made it so.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::sleep(PAUSE),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
