@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::support::{
-    Answer, Call, Gateway, Plan, Upstream, eventually, parsed, refused_address, timed,
+    Answer, Call, Gateway, Plan, Store, Upstream, eventually, parsed, refused_address, timed,
 };
 
 const ALL: &str = "access_log: {keep: {success: 100%}}";
@@ -296,4 +296,84 @@ fn a_file_that_cannot_be_written_is_told_at_the_start() {
         .fails();
     assert_eq!(code, Some(1));
     assert!(log.contains("access_log.to.file: /nowhere/access.log cannot be opened"), "{log}");
+}
+
+/// What `portcullis why` says, run beside `gateway`.
+fn why(gateway: &Gateway, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let file = gateway.directory().join("portcullis.yaml");
+    let address = gateway.admin.to_string();
+    let mut all = vec!["why", "-c", file.to_str().expect("text"), "--address", &address];
+    all.extend_from_slice(arguments);
+    let port = gateway.address.port().to_string();
+    let upstream = "http://127.0.0.1:9";
+    let variables = [("PORT", &*port), ("ADMIN_ADDRESS", &address), ("UPSTREAM", upstream)];
+    let finished = Gateway::finish(&all, gateway.directory(), &variables);
+    (finished.code, finished.stdout, finished.stderr)
+}
+
+#[test]
+fn why_tells_the_story_from_the_running_gateway_the_log_or_the_record() {
+    let upstream = Upstream::script([Answer::from(503), Answer::reset()]);
+    let route = format!(
+        "{RETRY}\nrecord: {{mode: sync}}\ncircuit_breaker: {{consecutive: {{failures: 9}}}}"
+    );
+    let plan = Plan::route(&route).section(&Store::Sqlite.section());
+    let log = "access_log: {to: {file: access.log}}";
+    let gateway = plan.section(log).upstream(&upstream).start();
+    let response = gateway.call(Call::new("GET /orders/7").header("X-Request-Id", "req-1"));
+    assert_eq!(response.code(), "reset");
+    Store::Sqlite.wait_for_rows(&gateway, 1);
+    let file = gateway.directory().join("access.log");
+    eventually("a line", || lines_in(&file).first().map(drop));
+    let (code, story, errors) = why(&gateway, &["req-1"]);
+    assert_eq!(code, Some(0), "{errors}");
+    for part in [
+        "GET /orders/7 at 20",
+        ": 502 reset, the upstream's fault",
+        "because      service 127.0.0.1:",
+        "attempts     2, and no more: not_retryable",
+        ", 503, upstream_5xx",
+        "the route's circuit closed",
+        "portcullis.yaml:",
+        ": upstreams.service",
+        "told by      the running gateway",
+    ] {
+        assert!(story.contains(part), "{part} in:\n{story}");
+    }
+    let (code, story, errors) = why(&gateway, &["req-1", "--log", file.to_str().expect("text")]);
+    assert_eq!(code, Some(0), "{errors}");
+    assert!(story.contains("502 reset") && story.contains("access.log"), "{story}");
+    let (_, json, _) = why(&gateway, &["req-1", "--format", "json"]);
+    let facts: Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(facts["portcullis.cause"], "reset");
+}
+
+#[test]
+fn why_asks_the_record_where_the_gateway_has_forgotten() {
+    let upstream = Upstream::start();
+    let gateway = Plan::route("record: {mode: sync}")
+        .section(&Store::Sqlite.section())
+        .upstream(&upstream)
+        .start();
+    gateway.call(Call::new("GET /quick").header("X-Request-Id", "req-1"));
+    Store::Sqlite.wait_for_rows(&gateway, 1);
+    let (code, story, errors) = why(&gateway, &["req-1"]);
+    assert_eq!(code, Some(0), "{errors}");
+    assert!(story.contains("GET /quick") && story.contains("200 success"), "{story}");
+    assert!(story.contains("told by      the record"), "{story}");
+}
+
+#[test]
+fn why_says_what_it_could_not_find_and_where_it_looked() {
+    let upstream = Upstream::start();
+    let gateway = Plan::route("").upstream(&upstream).start();
+    let (code, _, errors) = why(&gateway, &["unknown"]);
+    assert_eq!(code, Some(1));
+    assert!(errors.contains("request unknown was not found: the gateway at"), "{errors}");
+    assert!(errors.contains("does not remember it; it is not in the record"), "{errors}");
+    let (code, _, errors) = why(&gateway, &["unknown", "--log", "nowhere.log"]);
+    assert_eq!(code, Some(1));
+    assert!(errors.contains("nowhere.log cannot be read"), "{errors}");
+    let (_, _, errors) = why(&gateway, &["unknown", "--log", "portcullis.yaml"]);
+    assert!(errors.contains("is not an access log in JSON"), "{errors}");
 }

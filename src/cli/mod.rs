@@ -4,6 +4,7 @@ mod check;
 mod health;
 mod invocations;
 mod run;
+mod why;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -33,6 +34,8 @@ enum Command {
     Health(health::Options),
     /// Show what the record holds; `stats` sums it up
     Invocations(Box<invocations::Options>),
+    /// Tell why a request failed: each attempt, the policies then, the line that decided
+    Why(Box<why::Options>),
 }
 
 /// Where the configuration is.
@@ -62,5 +65,6 @@ pub fn main() -> ExitCode {
         Some(Command::Check(file)) => check::check(&file.config),
         Some(Command::Health(options)) => health::health(&options),
         Some(Command::Invocations(options)) => invocations::invocations(&options),
+        Some(Command::Why(options)) => why::why(&options),
     }
 }

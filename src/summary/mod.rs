@@ -15,6 +15,7 @@
 
 pub mod attempt;
 pub mod ending;
+pub mod values;
 pub mod words;
 
 use std::net::IpAddr;

@@ -12,8 +12,10 @@ use std::time::{Duration, SystemTime};
 use super::Rules;
 use super::left_out::Count;
 use crate::config::access_log::{AccessLog as Config, Mask};
+use crate::policy::rate_limit::Standing;
 use crate::summary::Summary;
 use crate::summary::attempt::{Failure, Past};
+use crate::summary::values::{Values, circuit};
 
 /// The most bytes of a path or a query, and of other texts.
 const PATH: usize = 2048;
@@ -67,7 +69,33 @@ pub(super) fn json(config: &Config, summary: &Summary<'_>, rules: Rules<'_>) -> 
     line.number("http.response.body.size", summary.bytes_out);
     line.number("portcullis.generation", opening.generation);
     past(&mut line, summary.past, masks(Mask::Error));
+    if !summary.ending.is_success()
+        && let Some(values) = rules.values
+    {
+        policies(&mut line, &values());
+    }
     line.end()
+}
+
+fn policies(line: &mut Object, values: &Values) {
+    let Values { route_circuit, upstream_circuit, bulkhead, limit, budget } = values;
+    line.word("portcullis.route_circuit", route_circuit.map(circuit));
+    line.word("portcullis.upstream_circuit", upstream_circuit.map(circuit));
+    if let Some((taken, slots)) = *bulkhead {
+        line.number("portcullis.bulkhead_in_flight", taken.into());
+        line.number("portcullis.bulkhead_slots", slots.into());
+    }
+    if let Some(Standing { limit, verdict, .. }) = *limit {
+        line.number("portcullis.rate_limit", limit as u64);
+        line.number("portcullis.rate_limit_size", verdict.limit.into());
+        line.number("portcullis.rate_limit_remaining", verdict.remaining.into());
+        line.micros("portcullis.rate_limit_reset_us", verdict.reset_after);
+    }
+    if let Some(tokens) = *budget {
+        line.name("portcullis.retry_budget_tokens");
+        // Writing into memory does not fail.
+        let _ = write!(line.out, "{:.1}", tokens);
+    }
 }
 
 fn upstream(line: &mut Object, summary: &Summary<'_>) {

@@ -32,6 +32,7 @@ use self::writer::{Message, Target, Writer};
 use crate::config::access_log::{AccessLog as Config, Format, Output};
 use crate::record::Query;
 use crate::summary::Summary;
+use crate::summary::values::Values;
 use crate::time::Clock;
 
 /// The most lines that wait for the thread.
@@ -68,10 +69,12 @@ pub struct Lines {
 }
 
 /// What a request's summary does not have, because only its route knows it.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Clone, Copy, Default)]
 pub struct Rules<'a> {
     /// What may be kept of the query; `None` if it is not kept.
     pub query: Option<&'a Query>,
+    /// What its policies hold; only asked for a request that failed.
+    pub values: Option<&'a dyn Fn() -> Values>,
 }
 
 impl AccessLog {

@@ -22,11 +22,13 @@ use pingora_proxy::Session;
 use self::summary::Sent;
 use crate::observe::access_log::Rules;
 use crate::observe::events::FailedRequest;
+use crate::policy::breaker::Breaker;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::{attempt, exchange, response};
 use crate::runtime::shared::Shared;
 use crate::summary::Summary;
 use crate::summary::ending::{Cut, Ending, NoRequest};
+use crate::summary::values::Values;
 use crate::time::{Clock, Moment};
 
 /// A request's context that does not end unreported: if it is dropped before [`ended`] was called,
@@ -139,8 +141,24 @@ fn tell(shared: &Shared, ctx: &mut Context, sent: Sent, now: Moment) {
     }
     count(shared, Some(ctx), &summary);
     let query = ctx.route.as_ref().and_then(|route| route.recorded_query.as_ref());
-    shared.access_log.tell(&ctx.snapshot.config.access_log, &summary, Rules { query });
+    let rules = Rules { query, values: Some(&|| values(ctx, now)) };
+    shared.access_log.tell(&ctx.snapshot.config.access_log, &summary, rules);
     log_failure(ctx);
+}
+
+/// What the policies of the request's route hold.
+fn values(ctx: &Context, now: Moment) -> Values {
+    let Some(route) = &ctx.route else { return Values::default() };
+    let policies = &route.policies;
+    let state = |breaker: &Option<Arc<Breaker>>| breaker.as_ref().map(|b| b.state(now));
+    let budget = route.retry.as_ref().and_then(|retry| retry.budget.as_ref());
+    Values {
+        route_circuit: state(&policies.route_breaker),
+        upstream_circuit: state(&policies.upstream_breaker),
+        bulkhead: policies.bulkhead.as_ref().map(|b| (b.in_flight(), b.capacity())),
+        limit: ctx.standing,
+        budget: budget.map(|budget| budget.tokens(now)),
+    }
 }
 
 /// Logs how the upstream failed the request, if it did. Never waits.

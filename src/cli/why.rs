@@ -1,0 +1,191 @@
+//! `portcullis why`: the story of one request, from the running gateway, its log, or the record.
+
+mod story;
+
+use std::fs::File as LogFile;
+use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use serde_json::{Map, Value};
+
+use super::File;
+use crate::config::{Config, Environment, Problem, Sources};
+use crate::record::read::{Filter, Reader};
+
+const LIMIT: Duration = Duration::from_secs(2);
+/// The most that a gateway is expected to say of one request.
+const ANSWER: u64 = 1024 * 1024;
+
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// The id that the client got: `X-Request-Id`, or `request_id` in its problem
+    #[arg(value_name = "REQUEST_ID")]
+    id: String,
+    #[command(flatten)]
+    file: File,
+    /// Look in this access log (JSON), and nowhere else; `-` reads standard input
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+    /// The admin address of the running gateway
+    #[arg(long, env = "ADMIN_ADDRESS", default_value = "127.0.0.1:9901")]
+    address: SocketAddr,
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    /// What was found, as one JSON object
+    Json,
+}
+
+/// What is known of a request, and from where.
+struct Found {
+    facts: Map<String, Value>,
+    from: String,
+}
+
+pub(super) fn why(options: &Options) -> ExitCode {
+    // Needed only to say which line of the file decided, and where the record is.
+    let loaded = Config::load(&options.file.config, &Environment::process()).ok();
+    let found = match &options.log {
+        Some(log) => in_log(log, &options.id),
+        None => in_gateway(options.address, &options.id).or_else(|unasked| {
+            match in_record(loaded.as_ref(), &options.id) {
+                Ok(found) => Ok(found),
+                Err(unread) => Err(format!("{unasked}; {unread}")),
+            }
+        }),
+    };
+    let found = match found {
+        Ok(found) => found,
+        Err(reason) => {
+            eprintln!("portcullis: request {} was not found: {reason}", options.id);
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut out = io::stdout().lock();
+    let written = match options.format {
+        Format::Json => writeln!(out, "{}", Value::Object(found.facts)),
+        Format::Text => {
+            let coloured = io::stdout().is_terminal();
+            let sources = loaded.as_ref().map(|(_, sources)| sources);
+            let decided = decided(&found.facts, sources);
+            out.write_all(
+                story::tell(&found.facts, &found.from, decided.as_deref(), coloured).as_bytes(),
+            )
+        }
+    };
+    match written {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// The running gateway remembers the latest failures and slow requests.
+fn in_gateway(address: SocketAddr, id: &str) -> Result<Found, String> {
+    let unasked = |error: io::Error| format!("the gateway at {address} cannot be asked: {error}");
+    let body = ask(address, id).map_err(unasked)?;
+    let Some(body) = body else {
+        return Err(format!("the gateway at {address} does not remember it"));
+    };
+    let facts = serde_json::from_slice(&body)
+        .map_err(|_| format!("what answers at {address} is not a gateway's admin listener"))?;
+    Ok(Found { facts, from: format!("the running gateway, {address}") })
+}
+
+/// `None` if the gateway does not know the request.
+fn ask(address: SocketAddr, id: &str) -> io::Result<Option<Vec<u8>>> {
+    let mut stream = TcpStream::connect_timeout(&address, LIMIT)?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    stream.set_write_timeout(Some(LIMIT))?;
+    let id: String = id.bytes().map(encoded).collect();
+    // HTTP/1.0: the body ends with the connection.
+    write!(stream, "GET /requests/{id} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER).read_to_end(&mut answer)?;
+    let no_http = || io::Error::other("the answer is not HTTP");
+    let head = memchr::memmem::find(&answer, b"\r\n\r\n").ok_or_else(no_http)?;
+    let status = answer.get(9..12).ok_or_else(no_http)?;
+    let is_known = status == b"200";
+    Ok(is_known.then(|| answer.split_off(head + 4)))
+}
+
+fn encoded(byte: u8) -> String {
+    match byte {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+            char::from(byte).to_string()
+        }
+        other => format!("%{other:02X}"),
+    }
+}
+
+fn in_log(path: &Path, id: &str) -> Result<Found, String> {
+    let shown = path.display();
+    let unread = |error: io::Error| format!("{shown} cannot be read: {error}");
+    let reader: Box<dyn BufRead> = match path.as_os_str() == "-" {
+        true => Box::new(io::stdin().lock()),
+        false => Box::new(BufReader::new(LogFile::open(path).map_err(unread)?)),
+    };
+    // The id is searched for as text first: most lines are of other requests.
+    let (mut found, mut lines, mut parsed) = (None, 0, 0);
+    for line in reader.split(b'\n') {
+        let line = line.map_err(unread)?;
+        lines += 1;
+        let is_near = memchr::memmem::find(&line, id.as_bytes()).is_some();
+        if !is_near && parsed > 0 {
+            continue;
+        }
+        let Ok(Value::Object(facts)) = serde_json::from_slice(&line) else { continue };
+        parsed += 1;
+        if facts.get("portcullis.request_id").and_then(Value::as_str) == Some(id) {
+            found = Some(facts);
+        }
+    }
+    match found {
+        Some(facts) => Ok(Found { facts, from: format!("{shown}") }),
+        None if lines > 0 && parsed == 0 => {
+            Err(format!("{shown} is not an access log in JSON (access_log.format: json)"))
+        }
+        None => Err(format!("it is not in {shown}")),
+    }
+}
+
+/// The record says less: what became of the request, not of each attempt.
+fn in_record(loaded: Option<&(Config, Sources)>, id: &str) -> Result<Found, String> {
+    let Some((config, _)) = loaded else {
+        return Err(
+            "the record was not read, because the configuration is invalid (-c FILE)".into()
+        );
+    };
+    let reader = Reader::open(&config.record)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("no runtime: {error}"))?;
+    let filter = Filter { request_id: Some(id.to_owned()), ..Filter::default() };
+    let rows = runtime.block_on(reader.latest(&filter, 1))?;
+    let Some(row) = rows.first() else { return Err("it is not in the record".into()) };
+    let facts: Map<String, Value> =
+        serde_json::from_slice(&row.to_json()).map_err(|error| error.to_string())?;
+    Ok(Found { facts: story::of_row(facts), from: "the record".to_owned() })
+}
+
+/// The key of the configuration that decided, with its place in the file.
+fn decided(facts: &Map<String, Value>, sources: Option<&Sources>) -> Option<String> {
+    let key = story::key_of(facts)?;
+    let place = |sources: &Sources| {
+        // Where a mistake in it would be shown.
+        let problem = Problem::new(key.as_str(), "");
+        sources.diagnose(vec![problem]).into_iter().next()
+    };
+    Some(match sources.and_then(place) {
+        Some(found) => format!("{}:{}: {key}", found.file.display(), found.line),
+        None => key,
+    })
+}
