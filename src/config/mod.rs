@@ -10,6 +10,7 @@ pub mod error_codes;
 pub(crate) mod fuzzing;
 mod header_value;
 pub mod load;
+pub mod max_body;
 pub mod metrics;
 pub mod origin;
 pub mod otlp;
