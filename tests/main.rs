@@ -50,6 +50,7 @@ mod outage;
 mod paths;
 mod permits;
 mod problem;
+mod process_log;
 mod profiles;
 mod rate_limit;
 mod readme;
