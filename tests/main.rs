@@ -51,6 +51,7 @@ mod outage;
 mod paths;
 mod permits;
 mod problem;
+mod process_log;
 mod profiles;
 mod rate_limit;
 mod readme;

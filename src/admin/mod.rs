@@ -17,11 +17,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Router, middleware};
 use http::header::CONTENT_TYPE;
+use percent_encoding::percent_decode_str;
 use pingora_core::server::ShutdownWatch;
 use pingora_core::services::background::BackgroundService;
 use tokio::net::TcpListener;
 
 use self::connections::{Connections, Limits};
+use crate::config::log::Level;
 use crate::config::route::Serve;
 use crate::runtime::shared::Shared;
 use crate::runtime::status;
@@ -59,6 +61,7 @@ impl Admin {
             .route("/metrics", get(metrics))
             .route("/requests", get(requests))
             .route("/requests/{id}", get(request))
+            .route("/log", post(level))
             .route("/circuits/{scope}/{name}/{order}", post(order))
             .layer(middleware::from_fn_with_state(self.shared.clone(), access::check))
             .with_state(self.shared.clone())
@@ -106,6 +109,37 @@ async fn request(
             access::refusal(http::StatusCode::NOT_FOUND, "unknown_request", detail)
         }
     }
+}
+
+/// Changes the level of the process's log, until the next reload: `POST /log?level=debug`.
+async fn level(State(shared): State<Arc<Shared>>, uri: http::Uri) -> Response {
+    let wanted = uri.query().and_then(|query| query.strip_prefix("level=")).unwrap_or_default();
+    let wanted = percent_decode_str(wanted).decode_utf8_lossy();
+    let (level, logs) = match (Level::new(&wanted), &shared.logs) {
+        (Ok(level), Some(logs)) => (level, logs),
+        (Err(detail), _) => {
+            return access::refusal(http::StatusCode::BAD_REQUEST, "invalid_level", &detail);
+        }
+        (Ok(_), None) => return http::StatusCode::NOT_FOUND.into_response(),
+    };
+    let before = logs.level();
+    let told = log::log_enabled!(log::Level::Warn);
+    let tell = || {
+        log::warn!(
+            "log: the level is {} now, as ordered; it was {}",
+            level.as_str(),
+            before.as_str()
+        );
+    };
+    // The line is written if either level lets it be.
+    if told {
+        tell();
+    }
+    logs.set_level(level.clone());
+    if !told {
+        tell();
+    }
+    axum::Json(serde_json::json!({"level": level.as_str()})).into_response()
 }
 
 fn lines(body: Vec<u8>) -> Response {

@@ -2,13 +2,26 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use crate::observe::logs;
+use crate::observe::logs::Logs;
 use crate::runtime::server::{self, StartError};
 
+/// Limit on writing the last lines of the log.
+const FLUSH: Duration = Duration::from_secs(1);
+
 pub(super) fn run(path: &Path) -> ExitCode {
-    logs::init();
-    match server::run(path) {
+    let logs = match Logs::start() {
+        Ok(logs) => logs,
+        Err(error) => {
+            eprintln!("portcullis: {error}");
+            return ExitCode::from(super::FAILED);
+        }
+    };
+    let ended = server::run(path, &logs);
+    // What was logged comes before why it ended.
+    logs.flush(FLUSH);
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(StartError::Config(diagnostics)) => {
             super::check::report(&diagnostics);

@@ -10,6 +10,7 @@ pub mod error_codes;
 pub(crate) mod fuzzing;
 mod header_value;
 pub mod load;
+pub mod log;
 pub mod max_body;
 pub mod metrics;
 pub mod origin;
@@ -65,6 +66,9 @@ pub struct Config {
     /// Where the rows of requests are written, how long they are kept, and how they are queued.
     #[serde(default)]
     pub record: record::Config,
+    /// The process's own log.
+    #[serde(default)]
+    pub log: log::Log,
     /// Which requests have a line in the access log, and where the lines go.
     #[serde(default)]
     pub access_log: access_log::AccessLog,

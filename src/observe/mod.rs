@@ -2,6 +2,7 @@
 
 pub mod access_log;
 pub mod events;
+mod json;
 pub mod logs;
 pub mod metrics;
 pub mod otlp;

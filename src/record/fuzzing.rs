@@ -109,6 +109,8 @@ fn texts(row: &Invocation) -> impl Iterator<Item = (&str, usize)> {
         row.rejection.as_deref(),
         row.cause.as_deref(),
         row.would_refuse.as_deref(),
+        row.host.as_deref(),
+        row.limit_keys.as_deref(),
         Some(&*row.protocol),
     ];
     let long = [Some(&*row.path), row.query.as_deref()];

@@ -65,6 +65,13 @@ pub struct Invocation {
     pub path: String,
     /// Without the question mark and without secrets. Only if the route keeps it.
     pub query: Option<String>,
+    /// The host that the client named.
+    pub host: Option<String>,
+    /// The configuration that decided, as counted by the process from 1.
+    pub generation: Option<u64>,
+    /// For each rate limit of the route, in its order, 16 hexadecimal digits that stand for whom the
+    /// request was counted for, separated by commas. Equal on every replica.
+    pub limit_keys: Option<String>,
     /// The status the client got; 499 for a client that left before it had one.
     pub status: u16,
     /// The status of the last attempt's head; `None` if there was none.
@@ -115,6 +122,9 @@ impl Invocation {
             method,
             path,
             query: None,
+            host: None,
+            generation: None,
+            limit_keys: None,
             status: 0,
             upstream_status: None,
             success: false,
@@ -174,6 +184,9 @@ impl Invocation {
         }
         bound_string(&mut self.path, PATH_BYTES);
         self.query.iter_mut().for_each(|query| bound_string(query, PATH_BYTES));
+        for text in [&mut self.host, &mut self.limit_keys] {
+            text.iter_mut().for_each(|text| bound_string(text, TEXT_BYTES));
+        }
         for text in [&mut self.request_id, &mut self.route] {
             bound_shared(text);
         }
@@ -397,6 +410,9 @@ pub(crate) mod tests {
         row.rejection = Some("rate_limited".into());
         row.cause = Some("upstream_5xx".into());
         row.would_refuse = Some("circuit_open".into());
+        row.host = Some("shop.test:8443".to_owned());
+        row.generation = Some(7);
+        row.limit_keys = Some("00000000000000ab,00000000000000cd".to_owned());
         row.upstream_duration = Some(Duration::from_micros(7));
         row.bytes_out = u64::MAX;
         row.captured.result_message = Some(String::new());

@@ -85,6 +85,9 @@ fn finish(shared: Arc<Shared>, push: Option<Push>, limit: Duration) {
             shared.snapshot.load().events.flush(LOG_LIMIT);
             shared.access_log.flush(LOG_LIMIT);
             log::info!("stopped");
+            if let Some(logs) = &shared.logs {
+                logs.flush(LOG_LIMIT);
+            }
             0
         }),
         Err(error) => {

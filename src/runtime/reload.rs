@@ -52,6 +52,9 @@ async fn reload(shared: &Arc<Shared>, path: &Path) {
             shared.expect(&next);
             let next = Arc::new(next);
             shared.access_log.reopen(&next.config.access_log);
+            if let Some(logs) = &shared.logs {
+                logs.apply(&next.config.log);
+            }
             retire(shared.snapshot.swap(next)).await;
             shared.metrics.reloads.with_label_values(&["ok"]).inc();
             log::info!("{}: reloaded, generation {generation}", path.display());

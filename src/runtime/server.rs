@@ -25,6 +25,7 @@ use crate::config::{Config, Diagnostic, Environment};
 use crate::idempotency::Keys;
 use crate::observe::access_log::AccessLog;
 use crate::observe::events::EventLog;
+use crate::observe::logs::Logs;
 use crate::observe::metrics::Metrics;
 use crate::observe::otlp::Exporting;
 use crate::observe::otlp::push::Push;
@@ -60,7 +61,7 @@ pub enum StartError {
 ///
 /// # Errors
 /// Why the gateway could not start.
-pub fn run(path: &Path) -> Result<(), StartError> {
+pub fn run(path: &Path, logs: &Logs) -> Result<(), StartError> {
     // Called before much memory is in use, because pages that exist already keep their kind.
     memory::allow_huge_pages(false);
     // The record has its own runtime, so that a busy proxy does not delay its writes and the record
@@ -75,6 +76,7 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     snapshot.events = EventLog::start()
         .map_err(|error| StartError::Other(format!("no thread for the log: {error}")))?;
     let config = &snapshot.config;
+    logs.apply(&config.log);
     check_addresses(config)?;
     descriptors.report(&config.server);
     if config.server.huge_pages {
@@ -94,8 +96,10 @@ pub fn run(path: &Path) -> Result<(), StartError> {
     let (exporting, interval) = export(config)?;
     let tracer = Tracer::start(exporting.traces.as_ref(), config.traces.sample, &metrics);
     let access_log = start_access_log(&config.access_log)?;
-    let shared =
-        Arc::new(Shared::new(snapshot, metrics, descriptors, recorder, keys, tracer, access_log));
+    let mut shared =
+        Shared::new(snapshot, metrics, descriptors, recorder, keys, tracer, access_log);
+    shared.logs = Some(logs.clone());
+    let shared = Arc::new(shared);
     signals::reopen_on_request(&runtime, shared.clone());
     let push = exporting.metrics.as_ref().map(|channel| {
         let (exports, shared) = (shared.metrics.metric_exports.clone(), shared.clone());

@@ -9,6 +9,7 @@ use super::lifecycle::Lifecycle;
 use super::snapshot::Snapshot;
 use crate::idempotency::Keys;
 use crate::observe::access_log::AccessLog;
+use crate::observe::logs::Logs;
 use crate::observe::metrics::{Metrics, RouteMetrics};
 use crate::observe::trace::Tracer;
 use crate::record::{Mode, Recorder, Stats};
@@ -31,6 +32,8 @@ pub struct Shared {
     pub tracer: Tracer,
     /// A line for each request that it keeps.
     pub access_log: AccessLog,
+    /// The process's own log; `None` where another logs, as in tests.
+    pub logs: Option<Logs>,
     /// Metrics of requests that matched no route.
     pub unrouted: RouteMetrics,
 }
@@ -57,6 +60,7 @@ impl Shared {
             keys,
             tracer,
             access_log,
+            logs: None,
         }
     }
 

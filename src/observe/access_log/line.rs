@@ -5,21 +5,20 @@
 //! line is valid JSON and has no control character: those, and characters that turn the direction
 //! of text, are escaped.
 
-use std::io::Write;
 use std::net::IpAddr;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use super::Rules;
 use super::left_out::Count;
 use crate::config::access_log::{AccessLog as Config, Mask};
+use crate::observe::json::{Object, TEXT};
 use crate::policy::rate_limit::Standing;
 use crate::summary::Summary;
 use crate::summary::attempt::{Failure, Past};
 use crate::summary::values::{Values, circuit};
 
-/// The most bytes of a path or a query, and of other texts.
+/// The most bytes of a path or a query.
 const PATH: usize = 2048;
-const TEXT: usize = 256;
 /// Attempts that are told of one by one.
 const ATTEMPTS: usize = 16;
 
@@ -92,9 +91,7 @@ fn policies(line: &mut Object, values: &Values) {
         line.micros("portcullis.rate_limit_reset_us", verdict.reset_after);
     }
     if let Some(tokens) = *budget {
-        line.name("portcullis.retry_budget_tokens");
-        // Writing into memory does not fail.
-        let _ = write!(line.out, "{:.1}", tokens);
+        line.tenths("portcullis.retry_budget_tokens", tokens);
     }
 }
 
@@ -184,148 +181,9 @@ pub(super) fn shown_address(address: IpAddr, masked: bool) -> IpAddr {
     }
 }
 
-/// A JSON object that is being written.
-struct Object {
-    out: Vec<u8>,
-    is_empty: bool,
-}
-
-impl Object {
-    fn begin(mut out: Vec<u8>) -> Self {
-        out.push(b'{');
-        Object { out, is_empty: true }
-    }
-
-    fn close(mut self) -> Vec<u8> {
-        self.out.push(b'}');
-        self.out
-    }
-
-    fn end(self) -> Vec<u8> {
-        let mut out = self.close();
-        out.push(b'\n');
-        out
-    }
-
-    /// `name` is a word of the code's own.
-    fn name(&mut self, name: &str) {
-        if !std::mem::replace(&mut self.is_empty, false) {
-            self.out.push(b',');
-        }
-        self.out.push(b'"');
-        self.out.extend_from_slice(name.as_bytes());
-        self.out.extend_from_slice(b"\":");
-    }
-
-    fn number(&mut self, name: &str, number: u64) {
-        self.name(name);
-        // Writing into memory does not fail.
-        let _ = write!(self.out, "{number}");
-    }
-
-    fn micros(&mut self, name: &str, time: Duration) {
-        self.number(name, u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
-    }
-
-    fn text(&mut self, name: &str, text: &str, limit: usize) {
-        self.name(name);
-        self.out.push(b'"');
-        escape(&mut self.out, text, limit);
-        self.out.push(b'"');
-    }
-
-    fn word(&mut self, name: &str, word: Option<&str>) {
-        if let Some(word) = word {
-            self.text(name, word, TEXT);
-        }
-    }
-
-    /// `value` is shown without anything to escape.
-    fn shown(&mut self, name: &str, value: impl std::fmt::Display) {
-        self.name(name);
-        let _ = write!(self.out, "\"{value}\"");
-    }
-
-    fn time(&mut self, name: &str, time: SystemTime) {
-        self.shown(name, humantime::format_rfc3339_micros(within_years(time)));
-    }
-}
-
-/// Times that can be written with a year of four digits.
-pub(super) fn within_years(time: SystemTime) -> SystemTime {
-    let last = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_799);
-    time.clamp(SystemTime::UNIX_EPOCH, last)
-}
-
-/// Appends at most `limit` bytes of `text`, escaped.
-fn escape(out: &mut Vec<u8>, text: &str, limit: usize) {
-    let (text, is_cut) = cut(text, limit);
-    let mut plain = 0;
-    for (at, character) in text.char_indices() {
-        if !must_escape(character) {
-            continue;
-        }
-        out.extend_from_slice(&text.as_bytes()[plain..at]);
-        plain = at + character.len_utf8();
-        match character {
-            '"' => out.extend_from_slice(b"\\\""),
-            '\\' => out.extend_from_slice(b"\\\\"),
-            // All of them are below U+FFFF.
-            other => {
-                let _ = write!(out, "\\u{:04x}", u32::from(other));
-            }
-        }
-    }
-    out.extend_from_slice(&text.as_bytes()[plain..]);
-    if is_cut {
-        out.extend_from_slice("…".as_bytes());
-    }
-}
-
-fn must_escape(character: char) -> bool {
-    matches!(character, '"' | '\\') || is_unsafe(character)
-}
-
-/// Control characters, and those that turn the direction of the text around them or break lines in
-/// some readers.
-pub(super) fn is_unsafe(character: char) -> bool {
-    character.is_control()
-        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
-/// At most `limit` bytes of `text`, whole characters, and whether that is not all.
-pub(super) fn cut(text: &str, limit: usize) -> (&str, bool) {
-    if text.len() <= limit {
-        return (text, false);
-    }
-    let end = (0..=limit).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-    (&text[..end], true)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn escaped(text: &str, limit: usize) -> String {
-        let mut out = Vec::new();
-        escape(&mut out, text, limit);
-        String::from_utf8(out).expect("text")
-    }
-
-    #[test]
-    fn what_a_terminal_or_a_parser_would_obey_is_escaped() {
-        let hostile = "a\"b\\c\n\u{1b}[31m\u{7f}\u{9b}\u{202e}\u{2028}\0é";
-        let written = escaped(hostile, 100);
-        assert!(!written.chars().any(is_unsafe), "{written}");
-        let read: String = serde_json::from_str(&format!("\"{written}\"")).expect("JSON");
-        assert_eq!(read, hostile);
-    }
-
-    #[test]
-    fn long_text_is_cut_between_characters() {
-        assert_eq!(escaped("ééé", 5), "éé…");
-        assert_eq!(escaped("abc", 3), "abc");
-    }
 
     #[test]
     fn masked_addresses_name_a_network() {

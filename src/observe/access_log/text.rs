@@ -4,8 +4,9 @@ use std::fmt::Write;
 use std::net::IpAddr;
 
 use super::left_out::Count;
-use super::line::{cut, is_unsafe, shown_address, within_years};
+use super::line::shown_address;
 use crate::config::access_log::{AccessLog as Config, Mask};
+use crate::observe::json::{cut, is_unsafe, within_years};
 use crate::policy::failure::Fault;
 use crate::summary::Summary;
 

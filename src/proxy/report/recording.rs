@@ -4,6 +4,7 @@
 //! `async` writes it once, at the end.
 
 use std::borrow::Cow;
+use std::fmt::Write;
 use std::time::Duration;
 
 use pingora_proxy::Session;
@@ -150,13 +151,13 @@ fn begun(ctx: &Context, opening: &Opening<'_>) -> Invocation {
         consumer,
         client,
         protocol,
-        // These have no column yet.
-        generation: _,
+        generation,
+        // Follows from the times of the route's limits, which have no column.
         decided_after: _,
-        limit_keys: _,
+        limit_keys,
     } = *opening;
-    let (method, path, query) = match head {
-        Some(Head { method, path, query, host: _ }) => (method.clone(), path.to_owned(), query),
+    let (method, path, query, host) = match head {
+        Some(Head { method, path, query, host }) => (method.clone(), path.to_owned(), query, host),
         None => Default::default(),
     };
     let route = route.cloned().unwrap_or_else(|| "".into());
@@ -165,10 +166,26 @@ fn begun(ctx: &Context, opening: &Opening<'_>) -> Invocation {
     row.trace_id = trace_id;
     let kept = ctx.route.as_ref().and_then(|route| route.recorded_query.as_ref());
     row.query = kept.zip(query).map(|(kept, query)| kept.redacted(query));
+    row.host = host.map(|host| String::from_utf8_lossy(host).into_owned());
+    row.generation = Some(generation);
+    row.limit_keys = in_text(limit_keys);
     row.consumer = consumer.map(Into::into);
     row.client_address = Some(client);
     row.protocol = Cow::Borrowed(protocol);
     row
+}
+
+/// Digests as the record keeps them.
+fn in_text(keys: &[u64]) -> Option<String> {
+    let mut text = String::with_capacity(keys.len() * 17);
+    for key in keys {
+        if !text.is_empty() {
+            text.push(',');
+        }
+        // Writing into memory does not fail.
+        let _ = write!(text, "{key:016x}");
+    }
+    (!text.is_empty()).then_some(text)
 }
 
 /// What the row learns at the end.

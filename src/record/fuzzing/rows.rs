@@ -37,6 +37,8 @@ pub(in crate::record) fn invocation(input: &[u8]) -> Invocation {
     row.rejection = next().map(Cow::Owned);
     row.cause = next().map(Cow::Owned);
     row.would_refuse = next().map(Cow::Owned);
+    row.host = next();
+    row.limit_keys = next();
     row.captured = Captured { name: next(), result_message: next(), other: Vec::new() };
     while let Some(value) = next() {
         // Remove the replacement character: two names must not become equal once NUL is replaced.

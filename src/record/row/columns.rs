@@ -103,6 +103,9 @@ pub(crate) static COLUMNS: &[Column] = &[
     column!("query", query, AtOnce),
     column!("cause", cause, AtTheEnd),
     column!("would_refuse", would_refuse, AtTheEnd),
+    column!("host", host, AtOnce),
+    column!("generation", generation, AtOnce),
+    column!("limit_keys", limit_keys, AtOnce),
 ];
 
 const fn shape<F: Field>(_: fn(&Invocation) -> &F) -> (Kind, bool) {

@@ -34,6 +34,7 @@ const MIGRATIONS: &[Migration] = &[
     },
     Migration { version: 5, sql: include_str!("../migrations/sqlite/0005_cause.sql") },
     Migration { version: 6, sql: include_str!("../migrations/sqlite/0006_would_refuse.sql") },
+    Migration { version: 7, sql: include_str!("../migrations/sqlite/0007_decided.sql") },
 ];
 
 /// How long to wait while another process writes to the file, before the batch is retried later.

@@ -27,6 +27,7 @@ const MIGRATIONS: &[Migration] = &[
     },
     Migration { version: 5, sql: include_str!("../../migrations/postgres/0005_cause.sql") },
     Migration { version: 6, sql: include_str!("../../migrations/postgres/0006_would_refuse.sql") },
+    Migration { version: 7, sql: include_str!("../../migrations/postgres/0007_decided.sql") },
 ];
 
 /// The advisory lock taken to change the schema; any number that other applications do not use.
