@@ -38,6 +38,7 @@ fn summary<'a>(ending: Ending<'a>, route: Option<&'a Arc<str>>) -> Summary<'a> {
         upstream_status: None,
         attempts: 0,
         no_retry: None,
+        would_refuse: None,
         failure: None,
         past: &[],
         times: Times::default(),
