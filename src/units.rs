@@ -3,6 +3,7 @@
 //! Each type parses itself, so that an invalid value is reported at its place in the file.
 
 pub mod placeholder;
+pub mod schema;
 
 use std::fmt;
 use std::ops::Deref;
@@ -118,7 +119,8 @@ impl Percent {
 
 impl fmt::Display for Percent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}%", self.0 * 100.0)
+        // Rounded: the fraction of 55 % is a little more than 0.55.
+        write!(f, "{}%", (self.0 * 1e8).round() / 1e6)
     }
 }
 

@@ -69,6 +69,7 @@ mod retry_signals;
 mod routing;
 mod rpc_end;
 mod rpc_input;
+mod schema;
 mod shared_limits;
 mod shutdown;
 mod spring_gateway;

@@ -4,6 +4,7 @@ mod check;
 mod health;
 mod invocations;
 mod run;
+mod schema;
 mod why;
 
 use std::path::PathBuf;
@@ -30,6 +31,8 @@ enum Command {
     Run(File),
     /// Report every error of the configuration at once
     Check(File),
+    /// Print the JSON Schema of the configuration, for editors
+    Schema,
     /// Ask a running gateway whether it is alive; exits 0 or 1
     Health(health::Options),
     /// Show what the record holds; `stats` sums it up
@@ -63,6 +66,7 @@ pub fn main() -> ExitCode {
         None => run::run(&cli.file.config),
         Some(Command::Run(file)) => run::run(&file.config),
         Some(Command::Check(file)) => check::check(&file.config),
+        Some(Command::Schema) => schema::schema(),
         Some(Command::Health(options)) => health::health(&options),
         Some(Command::Invocations(options)) => invocations::invocations(&options),
         Some(Command::Why(options)) => why::why(&options),
