@@ -78,6 +78,14 @@ impl Size {
         Size(n * 1024 * 1024)
     }
 
+    /// As an operator would write it: exactly, in the largest unit that allows it.
+    pub fn written(self) -> String {
+        let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+        let whole = units.into_iter().find(|(unit, _)| self.0 > 0 && self.0 % unit == 0);
+        let (unit, name) = whole.unwrap_or((1, "B"));
+        format!("{}{name}", self.0 / unit)
+    }
+
     /// The size as an index; saturates where `usize` is smaller.
     pub fn as_usize(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)

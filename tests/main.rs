@@ -17,6 +17,7 @@ mod breaker_window;
 mod bulkhead;
 mod circuits;
 mod claims;
+mod commands;
 mod compression;
 mod compression_elsewhere;
 mod config_check;

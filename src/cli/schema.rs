@@ -1,10 +1,10 @@
 //! `portcullis schema`: the configuration as editors check it.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use crate::config::schema;
 
 pub(super) fn schema() -> ExitCode {
-    println!("{:#}", schema::for_editors());
-    ExitCode::SUCCESS
+    super::written(writeln!(io::stdout().lock(), "{:#}", schema::for_editors()))
 }

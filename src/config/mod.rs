@@ -5,6 +5,7 @@
 //! are compiled into.
 
 pub mod access_log;
+pub mod effective;
 pub mod error_codes;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -19,6 +20,7 @@ pub mod rpc_code;
 pub mod schema;
 pub mod server;
 pub mod status_map;
+pub mod steps;
 pub mod traces;
 mod validate;
 

@@ -82,7 +82,7 @@ pub struct Route {
     pub record: Option<record::Policy>,
 }
 
-fn max_body() -> Size {
+pub(super) fn max_body() -> Size {
     Size::mib(10)
 }
 
@@ -103,6 +103,19 @@ pub enum Serve {
     Live,
     /// The state of every route, as JSON.
     Status,
+}
+
+impl Serve {
+    /// The name in configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Serve::Health => "health",
+            Serve::HealthDetails => "health_details",
+            Serve::Ready => "ready",
+            Serve::Live => "live",
+            Serve::Status => "status",
+        }
+    }
 }
 
 /// Time limits. Zero means no limit.

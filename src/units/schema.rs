@@ -73,12 +73,8 @@ impl Serialize for Timespan {
 }
 
 impl Serialize for Size {
-    /// In the largest unit that loses nothing: `64KiB`.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-        let whole = units.into_iter().find(|(unit, _)| self.0 > 0 && self.0 % unit == 0);
-        let (unit, name) = whole.unwrap_or((1, "B"));
-        serializer.collect_str(&format_args!("{}{name}", self.0 / unit))
+        serializer.serialize_str(&self.written())
     }
 }
 

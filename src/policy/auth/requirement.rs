@@ -133,6 +133,11 @@ impl<'de> Deserialize<'de> for Scope {
 pub struct Prefix(Box<str>);
 
 impl Prefix {
+    /// Without a slash at its end.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// `path` must be canonical, so that the path compared is the path forwarded.
     pub fn covers(&self, path: &str) -> bool {
         path.strip_prefix(&*self.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))

@@ -49,7 +49,8 @@ pub struct Adaptive {
 }
 
 impl Adaptive {
-    pub(super) fn min(&self) -> u32 {
+    /// The least number of slots, as configured or by default.
+    pub fn min(&self) -> u32 {
         self.min.unwrap_or(DEFAULT_MIN.min(self.max)).get()
     }
 }

@@ -100,6 +100,16 @@ pub enum Method {
 }
 
 impl Method {
+    /// The method's name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Method::Post => "POST",
+            Method::Patch => "PATCH",
+            Method::Put => "PUT",
+            Method::Delete => "DELETE",
+        }
+    }
+
     fn is(self, method: &http::Method) -> bool {
         *method
             == match self {
