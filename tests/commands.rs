@@ -92,6 +92,61 @@ fn a_row_says_what_its_route_asks_and_leaves_out_what_it_does_not() {
     );
 }
 
+/// Each policy in each of its forms.
+const FORMS: &str = "\
+listeners: {public: {address: '127.0.0.1:8080'}}
+rate_limit_stores: {replicas: {redis: {}}}
+retry_budgets:
+  of-requests: {ratio: {share: 10%}}
+  of-active: {concurrency: {min: 4}}
+upstreams:
+  users:
+    endpoints: ['http://a.example:3000', 'http://b.example:3000']
+    circuit_breaker: {window: {time: 60s, slow_calls: {longer_than: 2s, rate: 80%}}}
+routes:
+  a:
+    match: {path: /a}
+    upstream: users
+    rate_limit:
+      - {sliding_window: {requests: 10, per: 1s}, key: [client_address, {header: X-Tenant}], cost: 2}
+      - {token_bucket: {rate: 50, burst: 100}, key: consumer, shared: {store: replicas}}
+    bulkhead: {adaptive: {max: 200}}
+    retry: {budget: of-requests}
+    max_body: 0
+  b: {match: {path: /b}, upstream: users, retry: {budget: of-active}, timeout: {request: 0}}
+";
+
+#[test]
+fn every_form_of_a_policy_says_its_values() {
+    let lines = output(FORMS, &["routes", "-c", "c.yaml", "--format", "json"]);
+    let rows: Vec<Value> =
+        lines.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    let values = |row: usize, step: &str| {
+        let steps = rows[row]["steps"].as_array().expect("steps");
+        let step = steps.iter().find(|found| found["step"] == step)?;
+        Some(step["values"].as_array()?.iter().filter_map(Value::as_str).collect::<Vec<_>>())
+    };
+    assert_eq!(
+        values(0, "rate_limits").expect("limits"),
+        [
+            "10/1s sliding by client_address+header=x-tenant cost 2",
+            "50/1s burst 100 by consumer in replicas",
+        ]
+    );
+    assert_eq!(
+        values(0, "upstream_circuit").expect("a circuit"),
+        ["50% failures or 80% slower than 2s of 60s", "open for 30s"]
+    );
+    assert_eq!(values(0, "bulkhead").expect("a bulkhead"), ["10 to 200 by latency"]);
+    assert_eq!(values(0, "endpoint").expect("endpoints"), ["a.example:3000", "b.example:3000"]);
+    let budget = |row| values(row, "retry_budget").expect("a budget").concat();
+    assert_eq!(budget(0), "of-requests (10% of requests, at least 3/s)");
+    assert_eq!(budget(1), "of-active (20% of requests in flight, at least 4)");
+    // No limit, no question.
+    assert_eq!((values(0, "body_size"), values(1, "deadline")), (None, None));
+    assert!(values(1, "body_size").is_some() && values(0, "deadline").is_some());
+}
+
 #[test]
 fn routes_as_json_have_every_step_in_its_order_with_the_key_that_decides() {
     let lines = output(ROUTES, &["routes", "-c", "c.yaml", "--format", "json"]);
@@ -157,7 +212,7 @@ fn the_routes_of_every_file_of_conf_can_be_listed() {
 }
 
 const CONFIG: &str = "\
-listeners: {public: {address: '127.0.0.1:${PORT:-8080}'}}
+listeners: {public: {address: '127.0.0.1:${PORT:-8080}', http2: {max_streams: '${STREAMS:-7}'}}}
 x-times: &times {connect: 2s}
 auth:
   partners:
@@ -167,7 +222,7 @@ auth:
         beta: {key: written-in-the-file-42, role: admin}
 upstreams:
   users: {endpoints: ['http://127.0.0.1:3000']}
-record: {store: {sqlite: {path: '${FOLDER:-data}/r.db'}}}
+record: {store: {sqlite: {path: '${FOLDER:-data}/r.db'}}, fsync: '${FSYNC:-False}'}
 routes:
   users:
     upstream: users
@@ -234,6 +289,10 @@ fn what_is_in_force_as_json_is_the_same_tree() {
     });
     assert_eq!(request, &expected);
     assert_eq!(tree["server"]["drain_timeout"]["origin"], "default");
+    // As the types read them, not as the text of the variables.
+    let streams = &tree["listeners"]["public"]["http2"]["max_streams"]["value"];
+    assert_eq!(streams, &7);
+    assert_eq!(tree["record"]["fsync"]["value"], false);
     assert_eq!(tree["auth"]["partners"]["api_key"]["keys"]["acme"]["hidden"], true);
 }
 

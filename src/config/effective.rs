@@ -66,6 +66,9 @@ impl<'a> Reader<'a> {
             Part::Scalar(Value::Null) if is_object(schema) => {
                 Shape::Map(self.defaults(schema, &[]))
             }
+            Part::Scalar(Value::String(text)) if !written.references.is_empty() => {
+                Shape::Scalar(typed(schema, text))
+            }
             Part::Scalar(value) => Shape::Scalar(value),
             Part::List(elements) => {
                 let schema = schema.get("items").unwrap_or(&Value::Null);
@@ -120,11 +123,7 @@ impl<'a> Reader<'a> {
         let alternatives = ["anyOf", "oneOf"].iter().find_map(|key| schema.get(*key)?.as_array());
         let fits = |schema: &'a Value| {
             let schema = self.choose(schema, value);
-            let is = |kind: &str| match schema.get("type") {
-                Some(Value::Array(kinds)) => kinds.iter().any(|one| one == kind),
-                Some(one) => one == kind,
-                None => false,
-            };
+            let is = |kind: &str| is_of(schema, kind);
             let fits = match value {
                 Part::Map(entries) => {
                     is("object")
@@ -152,6 +151,15 @@ fn is_object(schema: &Value) -> bool {
     schema.get("type").is_some_and(|kind| kind == "object")
 }
 
+/// Whether values of this kind are among those that the schema names.
+fn is_of(schema: &Value, kind: &str) -> bool {
+    match schema.get("type") {
+        Some(Value::Array(kinds)) => kinds.iter().any(|one| one == kind),
+        Some(one) => one == kind,
+        None => false,
+    }
+}
+
 fn is_secret(schema: &Value) -> bool {
     schema.get("writeOnly") == Some(&Value::Bool(true))
 }
@@ -168,6 +176,16 @@ fn hints_at_secret(schema: &Value, references: &[String]) -> bool {
         ["type", "enum", "const", "anyOf", "oneOf"].iter().any(|key| members.contains_key(*key))
     });
     !references.is_empty() && (!is_typed || references.iter().any(named))
+}
+
+/// The text that references were replaced in, as a number or boolean if the type asks for one.
+fn typed(schema: &Value, text: String) -> Value {
+    let is = |kind: &str| is_of(schema, kind);
+    if is("string") || !(is("boolean") || is("integer") || is("number")) {
+        return Value::String(text);
+    }
+    // JSON's spelling; any other stays the text that the loader has read.
+    serde_json::from_str(&text.trim().to_ascii_lowercase()).unwrap_or(Value::String(text))
 }
 
 fn plain(value: &Value) -> Effective {
