@@ -3,6 +3,7 @@
 //! Each type parses itself, so that an invalid value is reported at its place in the file.
 
 pub mod placeholder;
+pub mod schema;
 
 use std::fmt;
 use std::ops::Deref;
@@ -77,6 +78,14 @@ impl Size {
         Size(n * 1024 * 1024)
     }
 
+    /// As an operator would write it: exactly, in the largest unit that allows it.
+    pub fn written(self) -> String {
+        let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+        let whole = units.into_iter().find(|(unit, _)| self.0 > 0 && self.0 % unit == 0);
+        let (unit, name) = whole.unwrap_or((1, "B"));
+        format!("{}{name}", self.0 / unit)
+    }
+
     /// The size as an index; saturates where `usize` is smaller.
     pub fn as_usize(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
@@ -118,7 +127,8 @@ impl Percent {
 
 impl fmt::Display for Percent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}%", self.0 * 100.0)
+        // Rounded: the fraction of 55 % is a little more than 0.55.
+        write!(f, "{}%", (self.0 * 1e8).round() / 1e6)
     }
 }
 

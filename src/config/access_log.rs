@@ -5,14 +5,16 @@ use std::path::PathBuf;
 
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 
+use crate::units::schema::written_as;
 use crate::units::{Percent, Timespan};
 
 /// The access log: one line for each request that it keeps.
-#[derive(Debug, Clone, Default, PartialEq, serde::Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AccessLog {
     /// Where the lines go: `stdout` (the default), `stderr`, `{file: PATH}` or `off`. A file is opened
     /// again on SIGUSR1 and SIGHUP, so that it can be rotated.
+    #[schemars(extend("default" = "stdout"))]
     pub to: Output,
     /// `json` (the default): one object in each line. `text`: for people, coloured on a terminal.
     pub format: Format,
@@ -37,7 +39,18 @@ pub enum Output {
 }
 
 /// The form of the lines.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Deserialize,
+    serde::Serialize,
+    schemars::JsonSchema,
+)]
+#[schemars(rename = "AccessLogFormat")]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
     /// One JSON object in each line.
@@ -48,7 +61,9 @@ pub enum Format {
 }
 
 /// What a line does not say of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, serde::Serialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Mask {
     /// The client's address is cut to its network: 24 bits of IPv4, 48 of IPv6.
@@ -60,7 +75,7 @@ pub enum Mask {
 }
 
 /// Which requests have a line.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Keep {
     /// The share of requests that did not fail; default 0 %.
@@ -139,6 +154,35 @@ impl<'de> Visitor<'de> for OutputVisitor {
             return Err(de::Error::custom("a file needs a path"));
         }
         Ok(Output::File(file))
+    }
+}
+
+written_as!(Output, "AccessLogOutput", {
+    "description": "stdout, stderr, off, or the file that lines are added to.",
+    "anyOf": [
+        { "type": "string", "enum": ["off", "stdout", "stderr"] },
+        // As some readers of YAML understand `off`.
+        { "type": "boolean", "const": false },
+        {
+            "type": "object",
+            "properties": {
+                "file": { "description": "The path of the file.", "type": "string", "minLength": 1 },
+            },
+            "required": ["file"],
+            "additionalProperties": false,
+        },
+    ],
+});
+
+written_as!(PerSecond, "PerSecond", {
+    "description": "A whole number for each second: 10/s.",
+    "type": "string",
+    "pattern": "^\\+?[0-9]+\\s*/s$",
+});
+
+impl serde::Serialize for PerSecond {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{}/s", self.0))
     }
 }
 

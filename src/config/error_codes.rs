@@ -1,8 +1,10 @@
 //! `routes.NAME.error_codes`: which RPC code a plain HTTP status is translated to.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
@@ -18,7 +20,9 @@ pub struct ErrorCodes {
 }
 
 /// The tables to choose from.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, serde::Serialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Table {
     /// By the meaning of the status: 404 is `not_found`, 429 `resource_exhausted`, 504
@@ -160,6 +164,31 @@ fn code<E: Error>(name: &str) -> Result<RpcCode, E> {
         let names = RpcCode::ALL.map(RpcCode::as_str).join(", ");
         E::custom(format_args!("expected a code of RPC: {names}"))
     })
+}
+
+impl JsonSchema for ErrorCodes {
+    fn schema_name() -> Cow<'static, str> {
+        "ErrorCodes".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let table = generator.subschema_for::<Table>();
+        let code = json_schema!({
+            "description": "The code that callers get for this status.",
+            "enum": RpcCode::ALL.map(RpcCode::as_str),
+        });
+        let mut base = table.clone();
+        base.insert("description".to_owned(), "The table for all other statuses.".into());
+        json_schema!({
+            "description": "A table's name, or a table with the route's own codes for some statuses.",
+            "anyOf": [table, {
+                "type": "object",
+                "properties": { "base": base },
+                "patternProperties": { "^[45][0-9][0-9]$": code },
+                "additionalProperties": false,
+            }],
+        })
+    }
 }
 
 #[cfg(test)]

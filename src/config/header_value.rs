@@ -6,6 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::HeaderValue;
 use serde::{Deserialize, Deserializer};
 
+use crate::units::schema::written_as;
+
 use crate::units::placeholder::{self, Part};
 
 /// A header value. A literal brace is written twice.
@@ -122,6 +124,13 @@ impl<'de> Deserialize<'de> for Value {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
+
+written_as!(Value, "HeaderValue", {
+    "description": "A value that may contain {request.id}, {request.time}, {request.unix_ms} and, in the \
+                    response, {response.duration_ms}; a brace is written twice.",
+    "type": "string",
+    "writeOnly": true,
+});
 
 #[cfg(test)]
 mod tests {

@@ -3,8 +3,10 @@
 use log::LevelFilter;
 use serde::de::{self, Deserialize, Deserializer};
 
+use crate::units::schema::written_as;
+
 /// The process's own log, on standard error: its life cycle, and what is wrong.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
     /// `text` (the default) or `json`: one object in each line.
@@ -15,7 +17,18 @@ pub struct Log {
 }
 
 /// The form of the lines.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Deserialize,
+    serde::Serialize,
+    schemars::JsonSchema,
+)]
+#[schemars(rename = "LogFormat")]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
     /// For people, coloured on a terminal.
@@ -75,6 +88,19 @@ impl<'de> Deserialize<'de> for Level {
             Written::Off(true) => Level::new("true").map_err(de::Error::custom),
             Written::Text(text) => Level::new(&text).map_err(de::Error::custom),
         }
+    }
+}
+
+written_as!(Level, "LogLevel", {
+    "description": "error, warn, info, debug, trace or off; or levels by module, such as \
+                    info,portcullis::record=debug.",
+    "type": ["string", "boolean"],
+    "pattern": "=|[eE][rR][rR][oO][rR]|[wW][aA][rR][nN]|[iI][nN][fF][oO]|[dD][eE][bB][uU][gG]|[tT][rR][aA][cC][eE]|[oO][fF][fF]",
+});
+
+impl serde::Serialize for Level {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
     }
 }
 

@@ -10,7 +10,8 @@ use crate::policy::dry_run::Enforce;
 use crate::units::Size;
 
 /// The largest body, and whether larger ones are refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, schemars::JsonSchema)]
+#[schemars(with = "Schema")]
 pub struct MaxBody {
     /// 0 means no limit; default 10 MiB.
     pub size: Size,
@@ -44,12 +45,24 @@ impl<'de> Deserialize<'de> for MaxBody {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Written {
+    /// 0 means no limit.
     size: Size,
+    /// `false`: requests with a larger body are counted in `would_refuse_total`, and pass; default
+    /// `true`.
     #[serde(default)]
     enforce: Enforce,
+}
+
+/// What is written, for the schema.
+#[derive(schemars::JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "only its form counts")]
+enum Schema {
+    Size(Size),
+    Written(Written),
 }
 
 struct MaxBodyVisitor;

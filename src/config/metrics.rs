@@ -6,7 +6,7 @@ use super::otlp::Otlp;
 use crate::units::{Timespan, positive};
 
 /// Where metrics are sent, in addition to being scraped.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Metrics {
     /// Settings of the collector for metrics that differ from the common `otlp`.

@@ -5,6 +5,7 @@
 //! are compiled into.
 
 pub mod access_log;
+pub mod effective;
 pub mod error_codes;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -17,8 +18,10 @@ pub mod origin;
 pub mod otlp;
 pub mod route;
 pub mod rpc_code;
+pub mod schema;
 pub mod server;
 pub mod status_map;
+pub mod steps;
 pub mod traces;
 mod validate;
 
@@ -37,7 +40,7 @@ use crate::transcode;
 use crate::upstream;
 
 /// The main file with the files it includes.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The process itself: threads, shutdown, limits of all connections together.
@@ -100,6 +103,7 @@ pub struct Config {
     /// The routes by name. The name is the label in metrics, log and record. Each is shared with
     /// the route compiled from it.
     #[serde(default, deserialize_with = "shared")]
+    #[schemars(with = "BTreeMap<String, Route>")]
     pub routes: BTreeMap<String, Arc<Route>>,
 }
 

@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use crate::units::schema::written_as;
 use serde::{Deserialize, Deserializer};
 
 /// One origin, or a pattern for several.
@@ -81,6 +82,12 @@ impl<'de> Deserialize<'de> for Origin {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
+
+written_as!(Origin, "Origin", {
+    "description": "https://shop.example, https://*.shop.example, http://localhost:*, or *.",
+    "type": "string",
+    "pattern": "^(\\*|[a-z-]+://.+)$",
+});
 
 #[cfg(test)]
 mod tests {

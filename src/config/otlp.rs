@@ -15,21 +15,24 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
+use crate::units::schema::SecretText;
 use crate::units::{Timespan, positive};
 
 /// A collector. An absent setting is given elsewhere, or has its default.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Otlp {
     /// The collector's address: scheme, host, port, and over HTTP a path, to which `/v1/traces` or
     /// `/v1/metrics` is appended. An empty string turns exporting off. Absent: that of
     /// OpenTelemetry's variables, else nothing is exported.
     #[serde(deserialize_with = "endpoint")]
+    #[schemars(with = "Option<String>")]
     pub endpoint: Option<Endpoint>,
     /// Default: `grpc` for port 4317, else `http/protobuf`.
     pub protocol: Option<Protocol>,
     /// Headers of every export, such as a token; default: none.
     #[serde(deserialize_with = "headers")]
+    #[schemars(with = "Option<std::collections::BTreeMap<String, SecretText>>")]
     pub headers: Option<HeaderMap>,
     /// Limit on one export with its retries; longer than zero, default 10 s.
     #[serde(deserialize_with = "timeout")]
@@ -52,7 +55,9 @@ pub enum Endpoint {
 }
 
 /// The transport of OTLP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Deserialize, serde::Serialize, schemars::JsonSchema,
+)]
 pub enum Protocol {
     /// Unary calls of gRPC, by convention to port 4317.
     #[serde(rename = "grpc")]
@@ -63,7 +68,9 @@ pub enum Protocol {
 }
 
 /// Compression of exports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Deserialize, serde::Serialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {
     /// Exports are sent as they are.

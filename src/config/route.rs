@@ -18,7 +18,7 @@ use crate::units::Timespan;
 
 /// Which requests a route takes, what they must pass, and where they go. Large settings that are
 /// rarely used are boxed, because there may be ten thousand routes.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
     /// Which requests the route takes; absent: all that no more specific route takes.
@@ -59,6 +59,7 @@ pub struct Route {
     /// The largest request body in bytes (413 beyond it); in an RPC stream, the largest message. 0
     /// means no limit; default 10 MiB.
     #[serde(default)]
+    #[schemars(extend("default" = "10MiB"))]
     pub max_body: MaxBody,
     /// Changes to a request's JSON object; absent: none.
     pub json: Option<Json>,
@@ -70,6 +71,7 @@ pub struct Route {
     pub errors: Dialect,
     /// Which RPC codes callers get for a plain HTTP upstream's error statuses; default `gateway`.
     #[serde(default)]
+    #[schemars(extend("default" = "gateway"))]
     pub error_codes: ErrorCodes,
     /// Statuses that plain HTTP clients get instead of the upstream's; default: none.
     #[serde(default)]
@@ -102,7 +104,9 @@ impl Route {
 }
 
 /// What the gateway serves itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Deserialize, serde::Serialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Serve {
     /// 200, or 503 if the configured store does not respond.
@@ -118,8 +122,21 @@ pub enum Serve {
     Status,
 }
 
+impl Serve {
+    /// The name in configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Serve::Health => "health",
+            Serve::HealthDetails => "health_details",
+            Serve::Ready => "ready",
+            Serve::Live => "live",
+            Serve::Status => "status",
+        }
+    }
+}
+
 /// Time limits. Zero means no limit.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Timeouts {
     /// Limit on establishing one attempt's TCP and TLS connection; default 1 s.
@@ -146,7 +163,7 @@ impl Default for Timeouts {
 }
 
 /// Edits of request and response headers.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Headers {
     /// What the upstream gets. Values may not depend on the response.
@@ -156,7 +173,7 @@ pub struct Headers {
 }
 
 /// Fields are first removed, then set, then added.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Edits {
     /// Replaces all fields of the name; default: none.
@@ -196,7 +213,7 @@ impl<'de> Deserialize<'de> for Fields {
 }
 
 /// Changes to a request's JSON object.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Json {
     /// Values for fields that are absent, null or empty, by the field's name.
@@ -205,7 +222,9 @@ pub struct Json {
 
 /// How errors are written for requests that name no RPC protocol. The others get errors in their
 /// own protocol.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, serde::Serialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Dialect {
     /// `application/problem+json`, RFC 9457.
@@ -216,7 +235,7 @@ pub enum Dialect {
 }
 
 /// Connections that become a WebSocket (RFC 6455).
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct WebSocket {
     /// The connection is closed after this long without traffic in either direction; 0 means never,
@@ -231,7 +250,7 @@ impl Default for WebSocket {
 }
 
 /// Which other origins' pages may call this route from a browser.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Cors {
     /// The origins that may call.
@@ -262,4 +281,14 @@ fn cors_methods() -> Vec<String> {
 
 fn cors_max_age() -> Timespan {
     Timespan::from_secs(7200)
+}
+
+impl schemars::JsonSchema for Fields {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Fields".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        std::collections::BTreeMap::<Header, Value>::json_schema(generator)
+    }
 }

@@ -11,10 +11,11 @@ use serde::{Deserialize, Deserializer};
 
 use crate::policy::dry_run::Enforce;
 use crate::routing::host::HostPattern;
+use crate::units::schema::written_as;
 use crate::units::{self, Size, Timespan};
 
 /// The process itself.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Server {
     /// Worker threads; 0, the default, means one per core.
@@ -55,7 +56,7 @@ impl Default for Server {
 }
 
 /// An address that clients connect to. A limit of zero means no limit.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Listener {
     /// IP address and port to listen on. No two listeners have the same.
@@ -85,11 +86,12 @@ pub struct Listener {
 
 /// TLS for clients. They choose HTTP/2 or HTTP/1.1 in the handshake. A reload reads the files
 /// again.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
     /// At least one. The first one that fits the name the client asks for is used; otherwise the
     /// first of all.
+    #[schemars(length(min = 1))]
     pub certificates: Vec<Certificate>,
     /// PEM file of authorities. A client without a certificate of theirs is refused, and one with
     /// it is served only until it expires. Absent: clients need no certificate.
@@ -101,7 +103,7 @@ pub struct Tls {
 
 /// How returning clients resume their sessions, which saves both sides the expensive part of a
 /// handshake.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Tickets {
     /// Sessions cannot be resumed.
@@ -115,7 +117,7 @@ pub enum Tickets {
 }
 
 /// A certificate and its key, in two PEM files.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Certificate {
     /// The certificate, followed by the intermediate certificates.
@@ -125,11 +127,12 @@ pub struct Certificate {
 }
 
 /// Limits of connections that speak HTTP/2.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Http2 {
     /// Requests that one connection may have open at a time; 1 to 10,000, default 100.
     #[serde(deserialize_with = "units::bounded::<_, 1, 10_000>")]
+    #[schemars(range(min = 1, max = 10_000))]
     pub max_streams: u32,
 }
 
@@ -160,7 +163,7 @@ fn max_path_bytes() -> Size {
 }
 
 /// The listener for health, metrics and state.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Admin {
     /// IP address and port; default 127.0.0.1:9901. It must not be exposed to the public.
@@ -177,13 +180,14 @@ impl Default for Admin {
 }
 
 /// How the client's address is determined.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ClientAddress {
     /// Peers whose `X-Forwarded-*` headers are trusted: networks such as 10.0.0.0/8, or addresses.
     /// An element may hold several, separated by commas, so that one variable can list them all.
     /// Default: none.
     #[serde(deserialize_with = "networks")]
+    #[schemars(with = "Vec<String>")]
     pub trusted_proxies: Vec<IpNet>,
 }
 
@@ -208,11 +212,12 @@ fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D:
 }
 
 /// Limit on the requests of one client address to the whole gateway, whichever caller sends them.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FloodGuard {
     /// Requests in an interval; 1 to 1,000,000.
     #[serde(deserialize_with = "units::bounded::<_, 1, 1_000_000>")]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub requests: u32,
     /// Length of an interval; 1 s to 1 h, default 1 s.
     #[serde(default = "one_second", deserialize_with = "interval")]
@@ -236,7 +241,7 @@ fn interval<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timespan, D::E
 }
 
 /// The headers that hold a request's ids.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Identifiers {
     /// Holds the request's id: the client's if it is safe, else one of the gateway's. It is sent
@@ -291,5 +296,17 @@ impl fmt::Display for Header {
 impl<'de> Deserialize<'de> for Header {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+written_as!(Header, "HeaderName", {
+    "description": "The name of a header.",
+    "type": "string",
+    "pattern": "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$",
+});
+
+impl serde::Serialize for Header {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.0.as_str())
     }
 }

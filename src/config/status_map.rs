@@ -6,6 +6,8 @@ use http::StatusCode;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
+use crate::units::schema::written_as;
+
 /// Maps a status of the upstream to the one the client gets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StatusMap(BTreeMap<u16, StatusCode>);
@@ -36,6 +38,15 @@ fn status(code: u16) -> Option<StatusCode> {
     let fits = (200..600).contains(&code) && !matches!(code, 204 | 205 | 304);
     StatusCode::from_u16(code).ok().filter(|_| fits)
 }
+
+written_as!(StatusMap, "StatusMap", {
+    "description": "Statuses that are replaced, with what replaces each.",
+    "type": "object",
+    "patternProperties": {
+        "^[2-5][0-9][0-9]$": { "type": "integer", "minimum": 200, "maximum": 599 },
+    },
+    "additionalProperties": false,
+});
 
 #[cfg(test)]
 mod tests {

@@ -6,7 +6,7 @@ use super::otlp::Otlp;
 use crate::units::Percent;
 
 /// Which requests are traced, and where their spans go. Trace context is forwarded in any case.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Traces {
     /// Settings of the collector for spans that differ from the common `otlp`.

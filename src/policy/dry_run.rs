@@ -22,7 +22,8 @@
 use serde::Deserialize;
 
 /// `enforce:` of a policy. `false` is a dry run; default `true`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
+#[schemars(with = "bool")]
 #[serde(from = "bool")]
 pub enum Enforce {
     /// The policy refuses.

@@ -8,6 +8,8 @@ use std::fmt;
 
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 
+use crate::units::schema::written_as;
+
 /// The class of one attempt. Attempts that ended because the client went away, or because the
 /// gateway refused, have none: they say nothing about the upstream, so their permits are dropped
 /// unrecorded.
@@ -303,6 +305,28 @@ impl Visitor<'_> for ConditionVisitor {
 
     fn visit_str<E: de::Error>(self, condition: &str) -> Result<Condition, E> {
         Conditions::EMPTY.and_condition(condition).map(Condition).map_err(E::custom)
+    }
+}
+
+written_as!(Conditions, "Conditions", {
+    "description": "Outcomes: statuses from 400 to 599, their classes, or names of failures.",
+    "type": "array",
+    "minItems": 1,
+    "items": {
+        "anyOf": [
+            { "type": "integer", "minimum": FIRST_STATUS, "maximum": LAST_STATUS },
+            { "type": "string", "pattern": "^\\+?0*[45][0-9][0-9]$" },
+            { "enum": ["4xx", "5xx"] },
+            { "enum": NAMES.map(|(name, _)| name) },
+        ],
+    },
+});
+
+impl serde::Serialize for Conditions {
+    /// A list that reads as the same set.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let text = self.to_string();
+        serializer.collect_seq(text.split(", "))
     }
 }
 

@@ -17,7 +17,7 @@ use crate::record::store::safety::Safety;
 use crate::units::{Size, Timespan};
 
 /// The `record` section: one store for all routes.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// The database for rows and idempotency keys; default: none, and nothing can be recorded.
@@ -89,7 +89,7 @@ impl Config {
 }
 
 /// How rows are batched.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Batch {
     /// The most rows written at once; at least 1, default 500.
@@ -115,7 +115,7 @@ impl Default for Batch {
 
 /// Where rows of `durable` wait to be shipped to PostgreSQL, and those of `on_failure: journal` for
 /// any store.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Journal {
     /// An SQLite file, created when first needed; default `data/journal.db`, relative to the
@@ -135,7 +135,9 @@ impl Default for Journal {
 }
 
 /// What happens to a request whose row does not fit into the journal.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, serde::Serialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum WhenFull {
     /// The client gets 503.
@@ -146,7 +148,7 @@ pub enum WhenFull {
 }
 
 /// The `record` section of a route.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
     /// Whether a row is written, and what the response waits for; default `off`.
@@ -180,7 +182,9 @@ impl Default for Policy {
 }
 
 /// What a request's response waits for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, serde::Serialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// No row is written.
@@ -196,7 +200,9 @@ pub enum Mode {
 }
 
 /// What happens to a `sync` request whose row cannot be committed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, serde::Serialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum OnFailure {
     /// The client gets 503.

@@ -8,9 +8,10 @@ use serde::de::{self, Deserialize, Deserializer, IntoDeserializer, SeqAccess, Vi
 
 use super::host::HostPattern;
 use super::pattern::Pattern;
+use crate::units::schema::{self, written_as};
 
 /// Which requests a route takes: those that match one value of each key. An absent key matches all.
-#[derive(Clone, Debug, Default, PartialEq, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Match {
     /// `api.example.com`, or `*.example.com` for every name below it; default: any host, or none.
@@ -28,7 +29,17 @@ pub struct Match {
 
 /// Whether a path may contain `%2F`, or nothing between two slashes. Servers interpret both in
 /// different ways, so only a route whose upstream distinguishes them should accept them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Deserialize,
+    serde::Serialize,
+    schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Slashes {
     /// Such a path gets a 400.
@@ -190,5 +201,21 @@ mod tests {
             let error = parse(yaml).unwrap_err();
             assert!(error.contains(remedy), "{yaml}: {error}");
         }
+    }
+}
+
+written_as!(Verb, "Method", {
+    "description": "An HTTP method, in upper case.",
+    "type": "string",
+    "pattern": "^[^a-z\\s]+$",
+});
+
+impl<T: schemars::JsonSchema> schemars::JsonSchema for Choice<T> {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        schema::one_or_many_name::<T>()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schema::one_or_many::<T>(generator)
     }
 }

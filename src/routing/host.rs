@@ -4,6 +4,7 @@
 //! percent-encoding, no user information, no IPv6 zone. The caller decides whether a request must
 //! have a host, and whether two of them agree.
 
+use crate::units::schema::written_as;
 use std::borrow::Cow;
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -167,6 +168,12 @@ impl fmt::Display for HostPattern {
         }
     }
 }
+
+written_as!(HostPattern, "HostPattern", {
+    "description": "api.example.com, or *.example.com for every name below it.",
+    "type": "string",
+    "pattern": ".",
+});
 
 #[cfg(test)]
 mod tests {

@@ -18,6 +18,7 @@ pub mod host;
 mod model;
 pub mod path;
 mod pattern;
+pub mod precedence;
 mod rewrite;
 mod router;
 mod template;

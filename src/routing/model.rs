@@ -8,6 +8,7 @@ use http::Method;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
+use super::precedence::{self, Row};
 use super::{Match, NoRoute, Router};
 
 /// A route as text; empty lists are absent keys.
@@ -178,6 +179,29 @@ proptest! {
             prop_assert_eq!(
                 actual(&router, host, method, &path),
                 expected(&routes, host, method, &path),
+                "{} {} {}", host, method, path
+            );
+        }
+    }
+
+    #[test]
+    fn the_first_row_that_fits_is_the_route_that_the_router_finds(
+        routes in routes().prop_map(without_conflicts),
+        requests in proptest::collection::vec(request(), 32),
+    ) {
+        let router = compile(&routes).expect("the model found no conflict");
+        let matches: Vec<Match> = routes.iter().map(Route::criteria).collect();
+        let rows = precedence::rows(matches.iter().enumerate());
+        for (host, method, path) in requests {
+            let fits = |row: &&Row<'_>| {
+                let route = &routes[row.route];
+                route.host_rank(host).is_some()
+                    && route.path_rank(&path).is_some()
+                    && route.method_rank(method).is_some()
+            };
+            prop_assert_eq!(
+                actual(&router, host, method, &path).ok(),
+                rows.iter().find(fits).map(|row| row.route),
                 "{} {} {}", host, method, path
             );
         }

@@ -10,6 +10,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use super::path;
+use crate::units::schema::written_as;
 
 /// A validated path pattern; clones share it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
@@ -240,3 +241,9 @@ mod tests {
         }
     }
 }
+
+written_as!(Pattern, "PathPattern", {
+    "description": "A path: literals, `:name` for one segment, `*` for one or, at the end, for the rest.",
+    "type": "string",
+    "pattern": "^/",
+});

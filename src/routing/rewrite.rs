@@ -13,9 +13,11 @@ use std::str::FromStr;
 use super::criteria::Match;
 use super::pattern::{Params, Pattern, Segment, skip_segments};
 use super::template::{self, Template};
+use crate::units::schema::written_as;
 
 /// How the path is changed before it is forwarded.
-#[derive(Clone, Debug, PartialEq, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, schemars::JsonSchema)]
+#[schemars(with = "Written")]
 #[serde(try_from = "Written")]
 pub enum Rewrite {
     /// Replaces the path.
@@ -137,12 +139,17 @@ impl TryFrom<String> for Prefix {
 }
 
 /// The keys as in the file; not every combination is valid.
-#[derive(Default, serde::Deserialize)]
+#[derive(Default, serde::Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct Written {
+    /// Replaces the path; may contain the route's parameters, as {name} or {*}. Excludes the other
+    /// keys.
     path: Option<Template>,
+    /// Removed from the front; a path that does not begin with it stays unchanged.
     strip_prefix: Option<Prefix>,
+    /// Removes this many segments from the front, or all if there are fewer.
     strip_segments: Option<NonZeroU32>,
+    /// Put in front of what is left.
     add_prefix: Option<Prefix>,
 }
 
@@ -329,3 +336,9 @@ mod tests {
         }
     }
 }
+
+written_as!(Prefix, "PathPrefix", {
+    "description": "Whole segments of a path: begins with a slash and does not end in one.",
+    "type": "string",
+    "pattern": "^/.*[^/]$",
+});

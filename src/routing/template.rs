@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use super::path;
 use super::pattern::{Params, Pattern, is_name};
+use crate::units::schema::written_as;
 
 /// A path that is filled in from [`Params`].
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
@@ -190,3 +191,9 @@ mod tests {
         }
     }
 }
+
+written_as!(Template, "PathTemplate", {
+    "description": "A path that may contain {parameter}, and {*} at its end.",
+    "type": "string",
+    "pattern": "^[/{]",
+});

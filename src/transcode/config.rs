@@ -7,9 +7,10 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::units::Size;
+use crate::units::schema::written_as;
 
 /// A file with descriptors, as written by `protoc --include_imports --descriptor_set_out`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DescriptorFile {
     /// Relative to the configuration file. Every reload reads the file again.
@@ -18,7 +19,7 @@ pub struct DescriptorFile {
 }
 
 /// How calls of a route are translated into calls of its upstream.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The name of an entry in `descriptors`.
@@ -60,7 +61,9 @@ fn compress_from() -> Size {
 }
 
 /// What an upstream speaks, and so which way calls are converted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, serde::Serialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Upstream {
     /// Plain HTTP with JSON; clients speak RPC.
@@ -71,7 +74,9 @@ pub enum Upstream {
 }
 
 /// What happens to data from the client for which its message has no field.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, serde::Serialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum UnknownFields {
     /// It is dropped.
@@ -82,7 +87,7 @@ pub enum UnknownFields {
 }
 
 /// An HTTP request in terms of a message's fields.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Binding {
     /// The HTTP method, in upper case; default POST.
@@ -139,3 +144,7 @@ impl Body {
         }
     }
 }
+
+written_as!(Body, "TranscodeBody", {
+    "description": "`*` for the whole message, the name of a field, or JSON whose strings may contain {field}.",
+});

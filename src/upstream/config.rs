@@ -9,13 +9,15 @@ use serde::{Deserialize, Deserializer, de};
 
 use crate::policy::breaker;
 use crate::units::Timespan;
+use crate::units::schema::written_as;
 
 /// A named group of endpoints that provide the same service.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The URLs of the service: `http://host:port` or `https://…`, by name or address; at least
     /// one. Requests go to them in turn.
+    #[schemars(length(min = 1))]
     pub endpoints: Vec<Url>,
     /// The protocol the gateway speaks to it; default `http1`.
     #[serde(default)]
@@ -54,7 +56,18 @@ pub struct Config {
 }
 
 /// Which version of HTTP an upstream speaks.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    Deserialize,
+    serde::Serialize,
+    schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Protocol {
     /// HTTP/1.1.
@@ -69,7 +82,9 @@ pub enum Protocol {
 }
 
 /// Which `Host` header goes upstream.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, serde::Serialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum HostHeader {
     /// The endpoint's own, as written in its URL.
@@ -80,7 +95,9 @@ pub enum HostHeader {
 }
 
 /// Which of a name's addresses are used if it has both families.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, serde::Serialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum IpFamily {
     /// The IPv4 addresses. A name with both is often a single server that listens on only one of
@@ -94,7 +111,7 @@ pub enum IpFamily {
 }
 
 /// TLS towards `https://` endpoints.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tls {
     /// The name the certificate must carry, sent to the endpoint as SNI; absent: the endpoint's
@@ -204,6 +221,12 @@ impl<'de> Deserialize<'de> for Url {
 
 /// The upstreams by name.
 pub type Upstreams = BTreeMap<String, Config>;
+
+written_as!(Url, "EndpointUrl", {
+    "description": "http://host:port or https://host:port, with a base path if there is one.",
+    "type": "string",
+    "pattern": "^[hH][tT][tT][pP][sS]?://",
+});
 
 #[cfg(test)]
 mod tests {

@@ -37,6 +37,7 @@ pub(super) struct Options {
 #[derive(Debug, Subcommand)]
 enum What {
     /// Rate, share of successes and durations by route
+    #[command(after_help = super::examples::STATS)]
     Stats(Selection),
 }
 

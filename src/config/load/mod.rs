@@ -30,6 +30,7 @@ mod sources;
 mod suggest;
 #[cfg(test)]
 mod tests;
+mod written;
 
 use std::path::Path;
 
@@ -41,6 +42,7 @@ pub use problem::{Diagnostic, Problem};
 use serde::de::DeserializeOwned;
 pub use sources::Sources;
 pub use suggest::suggest;
+pub use written::{Part, Written};
 
 /// Most levels of nested mappings and lists.
 const MAX_DEPTH: usize = 64;

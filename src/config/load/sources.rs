@@ -67,6 +67,16 @@ impl Sources {
         diagnostics
     }
 
+    /// The configuration as it was read.
+    pub(super) fn tree(&self) -> &Node {
+        &self.tree
+    }
+
+    /// The text of a file.
+    pub(super) fn text(&self, file: usize) -> &str {
+        self.files.get(file).map_or("", |file| &file.text)
+    }
+
     /// Whether the value can be validated: every file was read.
     pub(super) fn is_complete(&self) -> bool {
         !self.findings.incomplete
@@ -139,7 +149,7 @@ impl Sources {
         }
     }
 
-    fn name(&self, file: usize) -> &Path {
+    pub(super) fn name(&self, file: usize) -> &Path {
         self.files.get(file).map_or(Path::new(""), |file| &file.path)
     }
 

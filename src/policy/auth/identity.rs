@@ -7,6 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use crate::units::schema::written_as;
 use http::HeaderValue;
 use serde::de::{self, Deserialize, Deserializer};
 
@@ -119,6 +120,12 @@ impl<'de> Deserialize<'de> for Consumer {
         String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
 }
+
+written_as!(Consumer, "Consumer", {
+    "description": "The consumer's name.",
+    "type": "string",
+    "pattern": "^[!-~]([ -~]*[!-~])?$",
+});
 
 #[cfg(test)]
 mod tests {

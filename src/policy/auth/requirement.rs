@@ -3,12 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::units::schema::{self, written_as};
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 
 use crate::policy::dry_run::Enforce;
 
 /// What a route requires of its clients.
-#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Requirement {
     /// The entries of `auth:` whose credentials are accepted: one or a list, of which any one is
@@ -37,7 +38,17 @@ pub struct Requirement {
 }
 
 /// How many of the route's scopes a client must have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Default,
+    serde::Deserialize,
+    serde::Serialize,
+    schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum ScopesMatch {
     /// Every one of them.
@@ -129,6 +140,11 @@ impl<'de> Deserialize<'de> for Scope {
 pub struct Prefix(Box<str>);
 
 impl Prefix {
+    /// Without a slash at its end.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// `path` must be canonical, so that the path compared is the path forwarded.
     pub fn covers(&self, path: &str) -> bool {
         path.strip_prefix(&*self.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -161,6 +177,28 @@ impl FromStr for Prefix {
 impl<'de> Deserialize<'de> for Prefix {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+written_as!(Scope, "Scope", {
+    "description": "One word of visible ASCII without quotes or backslash.",
+    "type": "string",
+    "pattern": "^[!#-\\[\\]-~]+$",
+});
+
+written_as!(Prefix, "OpenPath", {
+    "description": "A path; it covers everything below it, by whole segments.",
+    "type": "string",
+    "pattern": "^/.",
+});
+
+impl schemars::JsonSchema for Authorities {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Authorities".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schema::one_or_many::<String>(generator)
     }
 }
 

@@ -12,8 +12,9 @@ use crate::units::{self, Timespan};
 
 /// `circuit_breaker:` of an upstream or a route. At least one mode must be present; with both, the
 /// first to trip opens the circuit.
-#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(remote = "Self", deny_unknown_fields)]
+#[schemars(rename = "CircuitBreaker")]
 pub struct Config {
     /// Trips after failures in a row; absent: never.
     #[serde(default)]
@@ -32,8 +33,10 @@ pub struct Config {
         default = "default_half_open_calls",
         deserialize_with = "units::bounded::<_, 1, 1000>"
     )]
+    #[schemars(range(min = 1, max = 1000))]
     pub half_open_calls: u32,
-    /// How the probes decide; see [`Config::closes_on`] for the default.
+    /// How the probes decide; default by successes if there is a `consecutive` mode, and by rate
+    /// with `window` alone.
     #[serde(default)]
     pub close_on: Option<CloseOn>,
     /// The longest time in half-open, from the first probe on; then the circuit opens again. Longer
@@ -57,11 +60,12 @@ pub struct Config {
 }
 
 /// `consecutive:`, counted as gobreaker does.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Consecutive {
     /// How many failures in a row trip; 1 to 10,000.
     #[serde(deserialize_with = "units::bounded::<_, 1, 10_000>")]
+    #[schemars(range(min = 1, max = 10_000))]
     pub failures: u32,
     /// Failures older than this are forgotten; longer than 0. Absent: never.
     #[serde(default, deserialize_with = "positive_if_present")]
@@ -72,7 +76,17 @@ pub struct Consecutive {
 }
 
 /// How failures expire.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Deserialize,
+    serde::Serialize,
+    schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Reset {
     /// Each failure on its own: any run of failures within `reset_every` trips.
@@ -84,7 +98,9 @@ pub enum Reset {
 }
 
 /// How probes decide the state of a half-open circuit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, serde::Serialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum CloseOn {
     /// As in gobreaker: `half_open_calls` successes close the circuit, one failure opens it. A slow
@@ -97,7 +113,17 @@ pub enum CloseOn {
 
 /// When the end of `open_for` becomes visible. Admission does not depend on it: the first call
 /// after `open_for` is a probe either way.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Deserialize,
+    serde::Serialize,
+    schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Transition {
     /// The circuit is reported as half-open as soon as `open_for` is over.
@@ -109,7 +135,17 @@ pub enum Transition {
 
 /// Whether each retry counts separately. The breaker itself does not know about retries: the caller
 /// decides when to take a permit.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Deserialize,
+    serde::Serialize,
+    schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Count {
     /// Every attempt takes a permit.

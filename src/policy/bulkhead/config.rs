@@ -6,9 +6,11 @@ use std::num::NonZeroU32;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 
 use crate::policy::dry_run::Enforce;
+use crate::units::schema::written_as;
 
 /// `bulkhead:` of a route.
-#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Deserialize, schemars::JsonSchema)]
+#[schemars(with = "Written")]
 #[serde(try_from = "Written")]
 pub struct Config {
     /// The most requests in flight.
@@ -31,8 +33,9 @@ pub enum Limit {
 
 /// `adaptive:`. The number of slots follows the measured latency: up while it stays near its
 /// long-time average, down when it rises above. Gradient2 of Netflix's concurrency-limits.
-#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(remote = "Self", deny_unknown_fields)]
+#[schemars(rename = "Adaptive")]
 pub struct Adaptive {
     /// The least number of slots; default 10, or `max` if that is less.
     #[serde(default, deserialize_with = "present")]
@@ -45,11 +48,13 @@ pub struct Adaptive {
     /// How many times its long-time average the latency may reach before slots are taken away; 1 to
     /// 10, default 1.5.
     #[serde(default = "default_tolerance", deserialize_with = "tolerance")]
+    #[schemars(range(min = 1, max = 10))]
     pub tolerance: f64,
 }
 
 impl Adaptive {
-    pub(super) fn min(&self) -> u32 {
+    /// The least number of slots, as configured or by default.
+    pub fn min(&self) -> u32 {
         self.min.unwrap_or(DEFAULT_MIN.min(self.max)).get()
     }
 }
@@ -75,14 +80,18 @@ impl Status {
 }
 
 /// The keys as in the file.
-#[derive(serde::Deserialize)]
+#[derive(serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Written {
+    /// The most requests in flight, at least 1. Excludes `adaptive`.
     #[serde(default, deserialize_with = "present")]
     max_in_flight: Option<NonZeroU32>,
+    /// A number of slots that follows the measured latency, between two bounds.
     #[serde(default)]
     adaptive: Option<Adaptive>,
+    /// The status of the response to a refused client; default 429.
     #[serde(default)]
+    #[schemars(extend("default" = 429))]
     status: Status,
     #[serde(default)]
     enforce: Enforce,
@@ -161,6 +170,8 @@ fn default_initial() -> NonZeroU32 {
 fn default_tolerance() -> f64 {
     1.5
 }
+
+written_as!(Status, "BulkheadStatus", { "type": "integer", "enum": [429, 503] });
 
 #[cfg(test)]
 mod tests {

@@ -13,7 +13,8 @@ pub use template::{Template, Values};
 use crate::units;
 
 /// `fallback:` of a route.
-#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Deserialize, schemars::JsonSchema)]
+#[schemars(with = "Written")]
 #[serde(try_from = "Written")]
 pub struct Config {
     /// The causes it applies to; at least one, default all of them.
@@ -34,18 +35,25 @@ pub struct Answer {
     pub json: Template,
 }
 
-#[derive(serde::Deserialize)]
+#[derive(serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Written {
+    /// The causes it applies to; at least one, default all of them.
     #[serde(default = "every_cause", deserialize_with = "some_causes")]
+    #[schemars(length(min = 1))]
     on: Vec<Cause>,
+    /// The name of the upstream that is called once instead; absent: none.
     #[serde(default)]
     upstream: Option<String>,
     /// 200 to 599, except statuses without a body; default 503.
     #[serde(default, deserialize_with = "status")]
+    #[schemars(range(min = 200, max = 599))]
     status: Option<u16>,
+    /// The response if there is no such upstream, or it fails too: any JSON, whose strings may
+    /// contain {route}, {upstream}, {timestamp}, {unix_ms}, {request_id} and {code}.
     // A plain `Option` would read `null`, which is a valid response, as absent.
     #[serde(default, deserialize_with = "present")]
+    #[schemars(with = "serde_json::Value")]
     json: Option<Template>,
 }
 
@@ -67,7 +75,9 @@ impl TryFrom<Written> for Config {
 }
 
 /// Why there is no response from the upstream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, serde::Serialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// The route's circuit, or that of its upstream, refuses calls.

@@ -15,7 +15,7 @@ const MARGIN: Duration = Duration::from_millis(500);
 const LARGEST_ANSWER: Size = Size::mib(8);
 
 /// `idempotency:` of a route.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Whether a request without a key is refused with 400, or handled as on any other route, the
@@ -48,6 +48,7 @@ pub struct Config {
     /// Upstream statuses that mean "not done, try again": they free the key, and the response is
     /// not kept. 400 to 599; default 429.
     #[serde(deserialize_with = "statuses")]
+    #[schemars(inner(range(min = 400, max = 599)))]
     pub release_on: Vec<u16>,
 }
 
@@ -87,7 +88,9 @@ impl Config {
 }
 
 /// A method that has side effects.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Deserialize, serde::Serialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Method {
     Post,
@@ -97,6 +100,16 @@ pub enum Method {
 }
 
 impl Method {
+    /// The method's name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Method::Post => "POST",
+            Method::Patch => "PATCH",
+            Method::Put => "PUT",
+            Method::Delete => "DELETE",
+        }
+    }
+
     fn is(self, method: &http::Method) -> bool {
         *method
             == match self {
@@ -109,7 +122,9 @@ impl Method {
 }
 
 /// What happens to a request with a key while the store is down.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, serde::Serialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum OnFailure {
     /// 503.
@@ -120,7 +135,9 @@ pub enum OnFailure {
 }
 
 /// What happens to a key if it is unknown whether its request was executed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, serde::Serialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum OnUndecided {
     /// 409 until the key expires.
@@ -131,7 +148,9 @@ pub enum OnUndecided {
 }
 
 /// How clients without credentials are told apart.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, serde::Serialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Anonymous {
     /// By their address. A client that moves counts as another client.

@@ -15,7 +15,8 @@ use crate::policy::dry_run::Enforce;
 use crate::units::{self, Timespan};
 
 /// `rate_limit:` of a route.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[schemars(with = "Written")]
 #[serde(try_from = "Written")]
 pub struct Config {
     /// How requests are counted.
@@ -42,7 +43,17 @@ pub struct Config {
 pub struct Limits(pub Vec<Config>);
 
 /// What a replayed request costs. It must be within the limit in either case.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Deserialize,
+    serde::Serialize,
+    schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Replays {
     /// As much as any other request.
@@ -64,11 +75,12 @@ pub enum Algorithm {
 }
 
 /// `fixed_window:`. A key's window begins with its first request after its last window has ended.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FixedWindow {
     /// Requests admitted per window; 1 to 1,000,000.
     #[serde(deserialize_with = "units::bounded::<_, 1, 1_000_000>")]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub requests: u32,
     /// Length of a window; 1 ms to 366 days.
     #[serde(deserialize_with = "window")]
@@ -77,11 +89,12 @@ pub struct FixedWindow {
 
 /// `sliding_window:`. Windows follow each other without a gap. Requests of the last window weigh
 /// less as the current one passes, so that a client cannot spend two windows' requests at once.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SlidingWindow {
     /// Requests admitted per window; 1 to 1,000,000.
     #[serde(deserialize_with = "units::bounded::<_, 1, 1_000_000>")]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub requests: u32,
     /// Length of a window; 1 ms to 366 days.
     #[serde(deserialize_with = "window")]
@@ -89,7 +102,8 @@ pub struct SlidingWindow {
 }
 
 /// `token_bucket:`. In any span of time, requests ≤ `burst + rate × span / per`.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[schemars(with = "WrittenBucket")]
 #[serde(try_from = "WrittenBucket")]
 pub struct TokenBucket {
     /// Tokens that come back within `per`; 1 to 1,000,000.
@@ -125,23 +139,36 @@ impl TokenBucket {
 }
 
 /// The keys as in the file, before one algorithm is picked.
-#[derive(serde::Deserialize)]
+#[derive(serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Written {
+    /// Requests of a window that begins with a request.
     #[serde(default)]
     fixed_window: Option<FixedWindow>,
+    /// Requests of the last window and the current one, weighed.
     #[serde(default)]
     sliding_window: Option<SlidingWindow>,
+    /// A steady rate, with bursts.
     #[serde(default)]
     token_bucket: Option<TokenBucket>,
+    /// What is counted separately; default each consumer.
     #[serde(default)]
+    #[schemars(extend("default" = "consumer"))]
     key: Key,
+    /// How many of the limit's requests, or of the bucket's tokens, a request takes; 1 to
+    /// 1,000,000, at most what the limit ever has, default 1.
     #[serde(default = "default_cost", deserialize_with = "units::bounded::<_, 1, 1_000_000>")]
+    #[schemars(range(min = 1, max = 1_000_000))]
     cost: u32,
+    /// Whether a response that is replayed for an idempotency key has that cost, too; default
+    /// `counted`.
     #[serde(default)]
     replays: Replays,
+    /// About how many keys are remembered at once; 1 to 10,000,000, default 100,000.
     #[serde(default = "default_max_keys", deserialize_with = "max_keys")]
+    #[schemars(range(min = 1, max = 10_000_000))]
     max_keys: u32,
+    /// The store in which replicas count together. Absent: each replica counts by itself.
     #[serde(default)]
     shared: Option<Shared>,
     #[serde(default)]
@@ -182,14 +209,19 @@ impl TryFrom<Written> for Config {
     }
 }
 
-#[derive(serde::Deserialize)]
+#[derive(serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct WrittenBucket {
     #[serde(deserialize_with = "units::bounded::<_, 1, 1_000_000>")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    /// Tokens that come back within `per`; 1 to 1,000,000.
     rate: u32,
+    /// 1 ms to 366 days, default 1 s.
     #[serde(default = "one_second", deserialize_with = "window")]
     per: Timespan,
+    /// The most tokens, and those at the start; 1 to 1,000,000, default `rate`.
     #[serde(default, deserialize_with = "burst")]
+    #[schemars(range(min = 1, max = 1_000_000))]
     burst: Option<u32>,
 }
 
@@ -267,6 +299,19 @@ fn default_max_keys() -> u32 {
 
 fn one_second() -> Timespan {
     Timespan::from_secs(1)
+}
+
+impl schemars::JsonSchema for Limits {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "RateLimits".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let one = generator.subschema_for::<Config>();
+        schemars::json_schema!({
+            "anyOf": [one, { "type": "array", "items": one }, { "type": "null" }],
+        })
+    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::{Standing, Verdict};
 use crate::units::retry_after_seconds;
 
 /// `rate_limit_headers:`, for all limited routes.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Headers {
     /// Which responses have them; default `refusals`.
@@ -26,7 +26,17 @@ pub struct Headers {
 }
 
 /// Which responses have limit headers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Deserialize,
+    serde::Serialize,
+    schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum On {
     /// Responses to requests that a limit refused.

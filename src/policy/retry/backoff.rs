@@ -9,8 +9,9 @@ use crate::units::{Percent, Timespan};
 /// `backoff:` of a retry rule. Before the n-th retry the wait is `min(max, base × factor^(n-1))`,
 /// plus a random share of it, uniformly distributed from 0 to `jitter`. So no wait is longer than
 /// `max × (1 + jitter)`.
-#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(remote = "Self", deny_unknown_fields)]
+#[schemars(rename = "Backoff")]
 pub struct Backoff {
     /// The wait before the first retry, without jitter; default 25 ms, 0 for no wait.
     #[serde(default = "default_base")]
@@ -20,6 +21,7 @@ pub struct Backoff {
     pub max: Option<Timespan>,
     /// The ratio of each wait to the one before; 1 to 10, default 2.
     #[serde(default = "default_factor", deserialize_with = "factor")]
+    #[schemars(range(min = 1, max = 10))]
     pub factor: f64,
     /// The largest random addition, as a share of the wait; default 50 %.
     #[serde(default = "default_jitter")]

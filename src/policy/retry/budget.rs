@@ -21,7 +21,7 @@ use crate::time::Moment;
 use crate::units::{self, Percent, Timespan};
 
 /// An entry of `retry_budgets:`.
-#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Config {
     /// A retry costs a token; tokens come back at a steady rate.
@@ -33,19 +33,21 @@ pub enum Config {
 }
 
 /// `token_bucket:`. In any span of time, retries ≤ `capacity + refill_per_second × seconds`.
-#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenBucket {
     /// The most tokens, and those at the start; 1 to 1,000,000.
     #[serde(deserialize_with = "units::bounded::<_, 1, 1_000_000>")]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub capacity: u32,
     /// Tokens that come back per second; 0.001 to 1,000,000.
     #[serde(deserialize_with = "rate")]
+    #[schemars(range(min = 0.001, max = 1_000_000))]
     pub refill_per_second: f64,
 }
 
 /// `ratio:`. In any `ttl`, retries ≤ `share × requests + min_per_second × seconds`.
-#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Ratio {
     /// Retries per request; 0 % to 100 %, default 20 %.
@@ -53,6 +55,7 @@ pub struct Ratio {
     pub share: Percent,
     /// Retries per second that are granted without requests; 0 to 10,000, default 3.
     #[serde(default = "default_min", deserialize_with = "units::bounded::<_, 0, 10_000>")]
+    #[schemars(range(max = 10_000))]
     pub min_per_second: u32,
     /// How long requests and retries count; 1 s to 60 s, default 10 s. Tracked in tenths: after
     /// nine tenths of it a request may already be forgotten.
@@ -62,7 +65,7 @@ pub struct Ratio {
 
 /// `concurrency:`. A retry begins only while fewer than `max(share × active requests, min)` are
 /// under way. A request is active until it ends, including its waits for a retry.
-#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Concurrency {
     /// Retries per active request; 0 % to 100 %, default 20 %.
@@ -70,6 +73,7 @@ pub struct Concurrency {
     pub share: Percent,
     /// Concurrent retries that are granted without requests; 0 to 10,000, default 3.
     #[serde(default = "default_min", deserialize_with = "units::bounded::<_, 0, 10_000>")]
+    #[schemars(range(max = 10_000))]
     pub min: u32,
 }
 

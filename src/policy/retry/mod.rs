@@ -22,11 +22,12 @@ use crate::time::Moment;
 use crate::units::{self, Timespan};
 
 /// `retry:` of a route.
-#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Attempts after the first; 0 to 10, default 1.
     #[serde(default = "default_max_retries", deserialize_with = "units::bounded::<_, 0, 10>")]
+    #[schemars(range(max = 10))]
     pub max_retries: u32,
     /// Which methods may be sent twice; default `safe`.
     #[serde(default)]
@@ -50,7 +51,17 @@ pub struct Config {
 
 /// Which methods may be sent twice. In any case, a request that was provably not sent may be sent
 /// again, and so may one with an idempotency key; TRACE and CONNECT are never retried.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Deserialize,
+    serde::Serialize,
+    schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Methods {
     /// GET, HEAD, OPTIONS.

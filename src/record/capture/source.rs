@@ -6,6 +6,8 @@ use std::str::FromStr;
 use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, de};
 
+use crate::units::schema::{self, written_as};
+
 /// Where a captured field comes from: `request.user.id`, `response.items.0.sku`, `error.message`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
@@ -86,6 +88,22 @@ impl<'de> Deserialize<'de> for Sources {
         }
 
         deserializer.deserialize_any(OneOrMany)
+    }
+}
+
+written_as!(Source, "CaptureSource", {
+    "description": "request.FIELD, response.FIELD (nested: a.0.b) or error.message.",
+    "type": "string",
+    "pattern": "^\\s*((request|response)(\\.[^.]+)+|error\\.message)\\s*$",
+});
+
+impl schemars::JsonSchema for Sources {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        schema::one_or_many_name::<Source>()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schema::one_or_many::<Source>(generator)
     }
 }
 

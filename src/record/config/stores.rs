@@ -8,11 +8,12 @@ use std::str::FromStr;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
+use crate::units::schema::SecretText;
 use crate::units::{Secret, Size, Timespan};
 
 /// The stores that may be configured. PostgreSQL is used if it has a URL, else SQLite if it has a
 /// path.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Stores {
     /// Takes precedence over `sqlite`, if it has a URL; absent: not used.
@@ -44,12 +45,13 @@ pub enum Chosen<'a> {
 }
 
 /// PostgreSQL, shared by replicas.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Postgres {
     /// `postgres://user:password@host:port/database`. Empty or null counts as absent, so that an
     /// environment variable can switch this store on.
     #[serde(default, deserialize_with = "text_or_nothing")]
+    #[schemars(with = "Option<SecretText>")]
     pub url: Option<PostgresUrl>,
     /// The most connections; at least 1, default 8. Commits, batches and upkeep use one each at a
     /// time.
@@ -120,7 +122,7 @@ impl FromStr for PostgresUrl {
 }
 
 /// The embedded store: a file of SQLite that this process alone writes.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sqlite {
     /// The database file; it and its directory are created if missing. Empty or null counts as
@@ -136,7 +138,9 @@ pub struct Sqlite {
 }
 
 /// What happens when the embedded store has reached its `max_size`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, serde::Serialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum StoreFull {
     /// The oldest rows are deleted to make room.

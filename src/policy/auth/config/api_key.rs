@@ -11,7 +11,8 @@ use crate::policy::auth::{Consumer, Scope};
 use crate::units::Secret;
 
 /// API keys, by the consumer each belongs to.
-#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Deserialize, schemars::JsonSchema)]
+#[schemars(with = "WrittenApiKeys")]
 #[serde(try_from = "WrittenApiKeys")]
 pub struct ApiKeys {
     /// The header that carries the key; default `X-Api-Key`.
@@ -42,12 +43,15 @@ impl ApiKey {
     }
 }
 
-#[derive(serde::Deserialize)]
+#[derive(serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct WrittenApiKeys {
+    /// The header that carries the key; default `X-Api-Key`.
     #[serde(default = "x_api_key")]
     header: String,
+    /// At least one, by the consumer each belongs to; no two consumers have the same key.
     #[serde(deserialize_with = "at_least_one")]
+    #[schemars(extend("minProperties" = 1))]
     keys: BTreeMap<Consumer, ApiKey>,
 }
 
@@ -80,12 +84,15 @@ impl TryFrom<WrittenApiKeys> for ApiKeys {
     }
 }
 
-#[derive(serde::Deserialize)]
+#[derive(serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct WrittenApiKey {
+    /// Visible ASCII without spaces.
     key: Secret,
+    /// What the consumer may do, for routes that require scopes; default: none.
     #[serde(default)]
     scopes: Vec<Scope>,
+    /// For routes that require a role; absent: none.
     role: Option<String>,
 }
 
@@ -123,4 +130,16 @@ impl<'de> Deserialize<'de> for ApiKey {
 
 fn x_api_key() -> String {
     "x-api-key".to_owned()
+}
+
+impl schemars::JsonSchema for ApiKey {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "ApiKey".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let secret = generator.subschema_for::<Secret>();
+        let with_rights = generator.subschema_for::<WrittenApiKey>();
+        schemars::json_schema!({ "anyOf": [secret, with_rights] })
+    }
 }

@@ -6,9 +6,11 @@ use std::str::FromStr;
 use serde::de::{self, Deserialize, Deserializer};
 
 use crate::units::Timespan;
+use crate::units::schema::written_as;
 
 /// A key set over HTTP (RFC 7517).
-#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Deserialize, schemars::JsonSchema)]
+#[schemars(with = "WrittenJwks")]
 #[serde(try_from = "WrittenJwks")]
 pub struct Jwks {
     /// Where the set is fetched from.
@@ -82,16 +84,22 @@ impl<'de> Deserialize<'de> for KeysUrl {
     }
 }
 
-#[derive(serde::Deserialize)]
+#[derive(serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct WrittenJwks {
+    /// Where the set is fetched from.
     url: KeysUrl,
+    /// The time from one successful fetch to the next; longer than 0, default 5 min.
     #[serde(default = "five_minutes")]
     refresh: Timespan,
+    /// How long the last good keys are used while fetching fails; at least `refresh`, default 1 h.
     #[serde(default = "one_hour")]
     max_stale: Timespan,
+    /// The time limit of one fetch, including the connect; longer than 0, default 5 s.
     #[serde(default = "five_seconds")]
     timeout: Timespan,
+    /// Limits fetches caused by unknown key ids: a few at once, then one per this interval. Longer
+    /// than 0, default 5 s.
     #[serde(default = "five_seconds")]
     min_refetch: Timespan,
 }
@@ -124,3 +132,11 @@ fn one_hour() -> Timespan {
 fn five_seconds() -> Timespan {
     Timespan::from_secs(5)
 }
+
+// Its query may hold a token.
+written_as!(KeysUrl, "KeysUrl", {
+    "description": "http:// or https://, without user name and password.",
+    "type": "string",
+    "pattern": "^\\s*[hH][tT][tT][pP][sS]?://",
+    "writeOnly": true,
+});

@@ -7,10 +7,12 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily};
 use serde::de::{self, Deserialize, Deserializer};
 
 use super::jwks::Jwks;
+use crate::units::schema::written_as;
 use crate::units::{Secret, Timespan};
 
 /// Tokens of one issuer.
-#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Deserialize, schemars::JsonSchema)]
+#[schemars(with = "WrittenJwt")]
 #[serde(try_from = "WrittenJwt")]
 pub struct Jwt {
     /// The required `iss`; absent: any. Mandatory with `jwks`, because a key server may sign for
@@ -49,7 +51,7 @@ pub enum KeySource {
 }
 
 /// The cache of verified tokens, so that a token is verified once and not with every request.
-#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Cache {
     /// The most tokens remembered; at least 1, default 10,000.
@@ -138,23 +140,37 @@ impl<'de> Deserialize<'de> for Pem {
     }
 }
 
-#[derive(serde::Deserialize)]
+#[derive(serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct WrittenJwt {
+    /// The required `iss`; absent: any. Mandatory with `jwks`, because a key server may sign for
+    /// more than one issuer.
     issuer: Option<String>,
+    /// `aud` must contain one of these; empty, the default: not checked.
     #[serde(default)]
     audience: Vec<String>,
+    /// The algorithms a token may be signed with; at least one.
     algorithms: Algorithms,
+    /// The allowed difference between our clock and the issuer's, for `exp` and `nbf`; may be 0,
+    /// default 1 min.
     #[serde(default = "one_minute")]
     leeway: Timespan,
+    /// A key set, fetched and refreshed.
     jwks: Option<Jwks>,
+    /// One key of an asymmetric algorithm, in PEM.
     public_key: Option<Pem>,
+    /// The key of HMAC, at least 16 bytes.
     secret: Option<Secret>,
+    /// The claim that names the consumer; default `sub`.
     #[serde(default = "sub")]
     consumer_claim: String,
+    /// The claim with the scopes: one string separated by spaces, or a list. Absent: the first one
+    /// present of `scope`, `scp` and `scopes`.
     scopes_claim: Option<String>,
+    /// The claim with a role, or a list of roles; default `role`.
     #[serde(default = "role")]
     role_claim: String,
+    /// Remembers verified tokens; default: 10,000 for 1 min.
     #[serde(default)]
     cache: Cache,
 }
@@ -219,3 +235,22 @@ fn sub() -> String {
 fn role() -> String {
     "role".to_owned()
 }
+
+written_as!(Pem, "PublicKey", {
+    "description": "A public key in PEM; ${file:path} reads it from a file.",
+    "type": "string",
+    "pattern": "-----BEGIN (RSA )?PUBLIC KEY-----",
+});
+
+// All that the library reads; which of them fit the key is found while loading.
+written_as!(Algorithms, "Algorithms", {
+    "description": "All symmetric (HS*) or all asymmetric.",
+    "type": "array",
+    "minItems": 1,
+    "items": {
+        "enum": [
+            "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA",
+            "HS256", "HS384", "HS512",
+        ],
+    },
+});

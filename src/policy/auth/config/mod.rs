@@ -13,7 +13,7 @@ pub use jwks::{Jwks, KeysUrl};
 pub use jwt::{Algorithms, Cache, Jwt, KeySource, Pem};
 
 /// One authority.
-#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Config {
     /// Bearer tokens (RFC 6750, RFC 7519).

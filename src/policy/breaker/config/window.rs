@@ -8,7 +8,8 @@ use crate::units::{self, Percent, Timespan};
 
 /// `window:` of a circuit breaker. With at least `minimum_calls` in the window, it trips when the
 /// share of failures or of slow calls reaches its rate.
-#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Deserialize, schemars::JsonSchema)]
+#[schemars(with = "Written")]
 #[serde(try_from = "Written")]
 pub struct Window {
     /// Which calls are in the window.
@@ -33,7 +34,7 @@ pub enum Extent {
 }
 
 /// `slow_calls:` of a window.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SlowCalls {
     /// A call is slow if it takes longer than this from its permit to its result, whatever the
@@ -46,17 +47,26 @@ pub struct SlowCalls {
 }
 
 /// The keys as in the file.
-#[derive(serde::Deserialize)]
+#[derive(serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Written {
+    /// This many of the latest calls; 1 to 10,000. Excludes `time`.
     #[serde(default, deserialize_with = "calls")]
+    #[schemars(range(min = 1, max = 10_000))]
     calls: Option<u32>,
+    /// The calls of this long, including the current second; whole seconds, 1 s to 1 h.
     #[serde(default, deserialize_with = "seconds")]
+    #[schemars(with = "Option<Timespan>")]
     time: Option<u32>,
+    /// How many calls must be in the window before a rate counts; 1 to 1,000,000, at most `calls`.
+    /// Default 100, or `calls` if that is less.
     #[serde(default, deserialize_with = "minimum_calls")]
+    #[schemars(range(min = 1, max = 1_000_000))]
     minimum_calls: Option<u32>,
+    /// The share of failures that trips; above 0 %, default 50 %.
     #[serde(default = "default_failure_rate", deserialize_with = "above_zero")]
     failure_rate: Percent,
+    /// Trips on slow calls, too. Absent: no call is slow.
     #[serde(default)]
     slow_calls: Option<SlowCalls>,
 }

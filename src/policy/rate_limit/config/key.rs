@@ -10,13 +10,14 @@ use serde::de::value::{MapAccessDeserializer, StrDeserializer};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::policy::auth::{Identity, KeptClaims};
+use crate::units::schema;
 
 /// One source, or a list of them: requests with equal values for all sources count together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key(Box<[KeySource]>);
 
 /// Where the key of a request comes from.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum KeySource {
     /// The authenticated consumer; the client address for anonymous requests.
@@ -29,11 +30,13 @@ pub enum KeySource {
     /// The first value of this request header; the client address for requests without it. If
     /// clients may choose the value, they choose their count.
     #[serde(deserialize_with = "header_name")]
+    #[schemars(with = "String")]
     Header(HeaderName),
     /// This claim of the verified token, by its name or by a path of names separated by dots. The
     /// consumer, if the token has no such claim that is a string, a number or a boolean, or if the
     /// credentials are not a token.
     #[serde(deserialize_with = "claim_name")]
+    #[schemars(with = "String")]
     Claim(Box<str>),
 }
 
@@ -234,6 +237,16 @@ fn claim_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Box<str>, D:
         return Err(de::Error::custom("expected the name of a claim, such as tenant or org.id"));
     }
     Ok(name.into())
+}
+
+impl schemars::JsonSchema for Key {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        schema::one_or_many_name::<KeySource>()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schema::one_or_many::<KeySource>(generator)
+    }
 }
 
 #[cfg(test)]

@@ -6,10 +6,11 @@ use std::str::FromStr;
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 use serde::de::{self, Deserialize, Deserializer};
 
+use crate::units::schema::SecretText;
 use crate::units::{Secret, Timespan};
 
 /// `shared:` of a limit.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Shared {
     /// The name of an entry of `rate_limit_stores`.
@@ -20,7 +21,17 @@ pub struct Shared {
 }
 
 /// What happens to a request under a shared limit while its store is unavailable.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Deserialize,
+    serde::Serialize,
+    schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum OnFailure {
     /// The limit does not apply.
@@ -33,7 +44,7 @@ pub enum OnFailure {
 }
 
 /// An entry of `rate_limit_stores`.
-#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Store {
     /// Where counts are kept.
@@ -41,12 +52,13 @@ pub struct Store {
 }
 
 /// A Redis from 5.0 on, or a Valkey; a single server, not a cluster.
-#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Redis {
     /// Empty or null counts as absent, so that an environment variable can switch the store on.
     /// Without it every replica counts on its own.
     #[serde(default, deserialize_with = "url_or_nothing")]
+    #[schemars(with = "Option<SecretText>")]
     pub url: Option<RedisUrl>,
     /// How long a request waits for a reply; 1 ms to 1 s, default 4 ms. Timers are up to 1 ms late,
     /// so with the default no request waits longer than 5 ms.
@@ -54,6 +66,7 @@ pub struct Redis {
     pub timeout: Timespan,
     /// The prefix of its keys, default `portcullis`.
     #[serde(default = "portcullis", deserialize_with = "prefix")]
+    #[schemars(length(min = 1, max = 64))]
     pub prefix: String,
     /// PEM file of the authorities that may have signed the server's certificate; default those of
     /// the system.

@@ -1,0 +1,142 @@
+//! `portcullis routes`: the routes in the order of matching, with what each asks of a request.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use super::File;
+use crate::config::route::Serve;
+use crate::config::steps::{self, Asked};
+use crate::config::{Config, Environment, Route};
+use crate::routing::precedence::{self, Row};
+
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    #[command(flatten)]
+    file: File,
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// What the operator chose; what every route asks by default is left out
+    Table,
+    /// One JSON object a line, with every step
+    Json,
+}
+
+const COLUMNS: [&str; 6] = ["HOST", "PATH", "METHODS", "ROUTE", "UPSTREAM", "ASKS"];
+
+pub(super) fn routes(options: &Options) -> ExitCode {
+    let config = match Config::load(&options.file.config, &Environment::process()) {
+        Ok((config, _)) => config,
+        Err(diagnostics) => {
+            super::check::report(&diagnostics);
+            return ExitCode::from(super::FAILED);
+        }
+    };
+    let named: Vec<(&String, &Route)> =
+        config.routes.iter().map(|(name, route)| (name, &**route)).collect();
+    let matches = named.iter().enumerate().map(|(index, (_, route))| (index, &route.matches));
+    let rows = precedence::rows(matches);
+    let shown = rows.iter().map(|row| {
+        let (name, route) = named[row.route];
+        (row, name.as_str(), route)
+    });
+    let printed = match options.format {
+        Format::Table => table(&config, shown),
+        Format::Json => lines(&config, shown),
+    };
+    super::written(printed)
+}
+
+type Shown<'a> = (&'a Row<'a>, &'a str, &'a Route);
+
+fn table<'a>(config: &Config, rows: impl Iterator<Item = Shown<'a>>) -> io::Result<()> {
+    let mut lines = vec![COLUMNS.map(str::to_owned)];
+    lines.extend(rows.map(|(row, name, route)| {
+        [
+            host(row),
+            path(row),
+            methods(row).join(","),
+            name.to_owned(),
+            target(route),
+            asks(config, name, route),
+        ]
+        .map(|cell| cell.chars().map(visible).collect())
+    }));
+    let mut widths = [0; COLUMNS.len()];
+    for line in &lines {
+        for (width, cell) in widths.iter_mut().zip(line) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut out = io::stdout().lock();
+    for line in lines {
+        let cells = line.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
+fn lines<'a>(config: &Config, rows: impl Iterator<Item = Shown<'a>>) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for (row, name, route) in rows {
+        let steps: Vec<_> = steps::of_route(config, name, route)
+            .into_iter()
+            .map(|Asked { step, values, key, chosen }| {
+                let key = key.map(|key| key.to_string());
+                json!({ "step": step, "values": values, "key": key, "chosen": chosen })
+            })
+            .collect();
+        let line = json!({
+            "host": row.host.map(ToString::to_string),
+            "path": path(row),
+            "methods": row.methods.values().map(|_| methods(row)),
+            "route": name,
+            "upstream": route.upstream,
+            "serve": route.serve.map(Serve::as_str),
+            "steps": steps,
+        });
+        writeln!(out, "{line}")?;
+    }
+    Ok(())
+}
+
+fn host(row: &Row<'_>) -> String {
+    row.host.map_or_else(|| "*".to_owned(), ToString::to_string)
+}
+
+fn path(row: &Row<'_>) -> String {
+    row.path.map_or_else(|| "/*".to_owned(), ToString::to_string)
+}
+
+fn methods(row: &Row<'_>) -> Vec<String> {
+    match row.methods.values() {
+        None => vec!["*".to_owned()],
+        Some(verbs) => verbs.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn target(route: &Route) -> String {
+    match (&route.upstream, route.serve) {
+        (Some(upstream), _) => upstream.clone(),
+        (None, Some(serve)) => format!("({})", serve.as_str()),
+        (None, None) => String::new(),
+    }
+}
+
+/// The steps that the operator chose: `credentials: partners; bulkhead: 64`.
+fn asks(config: &Config, name: &str, route: &Route) -> String {
+    let chosen = steps::of_route(config, name, route).into_iter().filter(|asked| asked.chosen);
+    let texts = chosen.map(|asked| format!("{}: {}", asked.step, asked.values.join(", ")));
+    texts.collect::<Vec<_>>().join("; ")
+}
+
+/// Control characters of a file must not reach the terminal.
+fn visible(c: char) -> char {
+    if c.is_control() { '\u{fffd}' } else { c }
+}

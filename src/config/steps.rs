@@ -1,0 +1,232 @@
+//! What each step of [`order`] would ask of a route's requests, in words.
+//!
+//! The matches are exhaustive: a step that is added does not compile until it says here what it
+//! does. `routes` prints it for all routes; whatever explains a single request walks the same lists.
+
+use super::load::KeyPath;
+use super::max_body::MaxBody;
+use super::{Config, Route};
+use crate::policy::dry_run::Enforce;
+use crate::policy::order::{self, OfCall, OfCaller};
+use crate::policy::{breaker, bulkhead, idempotency, rate_limit, retry};
+use crate::units::{Percent, Timespan};
+
+/// What one step asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// The step's name.
+    pub step: &'static str,
+    /// What it asks, in short: `100/1m by consumer`. At least one.
+    pub values: Vec<String>,
+    /// The path of the key that decides: `routes.users.rate_limit`. It may be absent from the file.
+    /// `None` if no key does.
+    pub key: Option<KeyPath>,
+    /// Whether the operator chose it: it is not what every route asks by default.
+    pub chosen: bool,
+}
+
+/// What the steps ask of a request to the route, in the order in which it is asked. A step that
+/// asks nothing is left out.
+pub fn of_route(config: &Config, name: &str, route: &Route) -> Vec<Asked> {
+    let caller = order::CALLER.into_iter().filter_map(|step| of_caller(step, config, name, route));
+    let call = order::CALL.into_iter().filter_map(|step| of_call(step, config, name, route));
+    caller.chain(call).collect()
+}
+
+/// What a step asks of the caller; `None`: nothing.
+pub fn of_caller(step: OfCaller, config: &Config, name: &str, route: &Route) -> Option<Asked> {
+    let key = |key: &str| Some(KeyPath::root().key("routes").key(name).key(key));
+    let (values, key, chosen) = match step {
+        OfCaller::FloodGuard => {
+            let guard = config.flood_guard.as_ref()?;
+            let values = vec![format!("{}/{} by address", guard.requests, guard.per)];
+            let values = enforced(values, guard.enforce);
+            (values, Some(KeyPath::root().key("flood_guard")), true)
+        }
+        OfCaller::Form => (vec!["a head that is valid in its protocol".to_owned()], None, false),
+        OfCaller::BodySize if route.max_body.size.0 == 0 => return None,
+        OfCaller::BodySize => {
+            let MaxBody { size, enforce } = route.max_body;
+            let values = enforced(vec![format!("at most {}", size.written())], enforce);
+            (values, key("max_body"), route.max_body != MaxBody::default())
+        }
+        OfCaller::Credentials => {
+            let auth = route.auth.as_ref()?;
+            let list = |label: &str, words: Vec<&str>| {
+                (!words.is_empty()).then(|| format!("{label}{}", words.join(", ")))
+            };
+            let values = [
+                list("", auth.require.iter().collect()),
+                list("scopes ", auth.scopes.iter().map(|scope| scope.as_str()).collect()),
+                list("role ", auth.role.iter().map(String::as_str).collect()),
+                list("not for ", auth.anonymous.iter().map(|path| path.as_str()).collect()),
+            ];
+            let values = values.into_iter().flatten().collect();
+            (enforced(values, auth.enforce), key("auth"), true)
+        }
+        OfCaller::RateLimits if route.rate_limit.0.is_empty() => return None,
+        OfCaller::RateLimits => {
+            (route.rate_limit.0.iter().map(limit).collect(), key("rate_limit"), true)
+        }
+        OfCaller::IdempotencyKey => {
+            (idempotency(route.idempotency.as_deref()?), key("idempotency"), true)
+        }
+    };
+    Some(Asked { step: step.name(), values, key, chosen })
+}
+
+/// What a step asks before a call; `None`: nothing.
+pub fn of_call(step: OfCall, config: &Config, name: &str, route: &Route) -> Option<Asked> {
+    let key = |key: &str| Some(KeyPath::root().key("routes").key(name).key(key));
+    let upstream = || {
+        let name = route.upstream.as_ref()?;
+        Some((name, config.upstreams.get(name)?))
+    };
+    let (values, key, chosen) = match step {
+        OfCall::RouteCircuit => {
+            let breaker = route.circuit_breaker.as_deref()?;
+            (enforced(circuit(breaker), breaker.enforce), key("circuit_breaker"), true)
+        }
+        OfCall::UpstreamCircuit => {
+            let (name, upstream) = upstream()?;
+            let key = named("upstreams", name).key("circuit_breaker");
+            let breaker = upstream.circuit_breaker.as_ref()?;
+            (enforced(circuit(breaker), breaker.enforce), Some(key), true)
+        }
+        OfCall::Bulkhead => {
+            let bulkhead = route.bulkhead.as_ref()?;
+            (enforced(vec![slots(bulkhead)], bulkhead.enforce), key("bulkhead"), true)
+        }
+        OfCall::Endpoint => {
+            let (name, upstream) = upstream()?;
+            let values = upstream.endpoints.iter().map(|endpoint| endpoint.authority.clone());
+            (values.collect(), Some(named("upstreams", name).key("endpoints")), false)
+        }
+        OfCall::Deadline if route.timeout.request.is_zero() => return None,
+        OfCall::Deadline => {
+            let request = route.timeout.request;
+            let chosen = request != super::route::Timeouts::default().request;
+            (
+                vec![format!("within {request}")],
+                key("timeout").map(|key| key.key("request")),
+                chosen,
+            )
+        }
+        OfCall::RetryBudget => {
+            let name = route.retry.as_ref()?.budget.as_ref()?;
+            let budget = config.retry_budgets.get(name)?;
+            let values = vec![format!("{name} ({})", self::budget(budget))];
+            (values, Some(named("retry_budgets", name)), true)
+        }
+        OfCall::Body => {
+            let by = if route.transcode.is_some() { "transcode" } else { "json" };
+            (body(route)?, key(by), true)
+        }
+    };
+    Some(Asked { step: step.name(), values, key, chosen })
+}
+
+/// What is said of a policy that lets pass what it would refuse.
+const DRY: &str = "(not enforced)";
+
+fn enforced(mut values: Vec<String>, enforce: Enforce) -> Vec<String> {
+    if enforce.is_dry() {
+        values.push(DRY.to_owned());
+    }
+    values
+}
+
+fn named(section: &str, name: &str) -> KeyPath {
+    KeyPath::root().key(section).key(name)
+}
+
+fn limit(limit: &rate_limit::Config) -> String {
+    let rate_limit::Config { algorithm, key, cost, replays: _, max_keys: _, shared, enforce } =
+        limit;
+    let mut text = match algorithm {
+        rate_limit::Algorithm::FixedWindow(window) => rate(window.requests, window.per),
+        rate_limit::Algorithm::SlidingWindow(window) => {
+            format!("{} sliding", rate(window.requests, window.per))
+        }
+        rate_limit::Algorithm::TokenBucket(bucket) => {
+            format!("{} burst {}", rate(bucket.rate, bucket.per), bucket.burst)
+        }
+    };
+    text.push_str(&format!(" by {key}"));
+    if *cost > 1 {
+        text.push_str(&format!(" cost {cost}"));
+    }
+    if let Some(shared) = shared {
+        text.push_str(&format!(" in {}", shared.store));
+    }
+    if enforce.is_dry() {
+        text.push(' ');
+        text.push_str(DRY);
+    }
+    text
+}
+
+fn rate(requests: u32, per: Timespan) -> String {
+    format!("{requests}/{per}")
+}
+
+fn idempotency(config: &idempotency::Config) -> Vec<String> {
+    let methods = config.methods.iter().map(|method| method.as_str()).collect::<Vec<_>>();
+    let required = config.required.then(|| "required".to_owned());
+    let kept = [methods.join(", "), format!("kept for {}", config.ttl)];
+    required.into_iter().chain(kept).collect()
+}
+
+fn circuit(config: &breaker::Config) -> Vec<String> {
+    let consecutive =
+        config.consecutive.as_ref().map(|mode| format!("{} failures in a row", mode.failures));
+    let window = config.window.as_ref().map(|window| {
+        let extent = match window.extent {
+            breaker::Extent::Calls(calls) => format!("{calls} calls"),
+            breaker::Extent::Seconds(seconds) => format!("{seconds}s"),
+        };
+        let slow = window
+            .slow_calls
+            .map(|slow| format!(" or {} slower than {}", slow.rate, slow.longer_than));
+        format!("{} failures{} of {extent}", window.failure_rate, slow.unwrap_or_default())
+    });
+    let open = format!("open for {}", config.open_for);
+    consecutive.into_iter().chain(window).chain([open]).collect()
+}
+
+fn slots(config: &bulkhead::Config) -> String {
+    match &config.limit {
+        bulkhead::Limit::Fixed(slots) => slots.to_string(),
+        bulkhead::Limit::Adaptive(adaptive) => {
+            format!("{} to {} by latency", adaptive.min(), adaptive.max)
+        }
+    }
+}
+
+fn budget(config: &retry::budget::Config) -> String {
+    let share = |share: Percent, of: &str, least: u32| format!("{share} of {of}, at least {least}");
+    match config {
+        retry::budget::Config::TokenBucket(bucket) => {
+            format!("{} tokens, {}/s", bucket.capacity, bucket.refill_per_second)
+        }
+        retry::budget::Config::Ratio(ratio) => {
+            format!("{}/s", share(ratio.share, "requests", ratio.min_per_second))
+        }
+        retry::budget::Config::Concurrency(active) => {
+            share(active.share, "requests in flight", active.min)
+        }
+    }
+}
+
+fn body(route: &Route) -> Option<Vec<String>> {
+    let defaults = route.json.as_ref().map(|json| {
+        let names: Vec<&str> = json.defaults.keys().map(String::as_str).collect();
+        format!("defaults for {}", names.join(", "))
+    });
+    let transcode = route.transcode.as_ref().map(|transcode| {
+        let what = transcode.method.as_ref().or(transcode.service.as_ref());
+        format!("transcode {}", what.map_or("", String::as_str))
+    });
+    let values: Vec<String> = defaults.into_iter().chain(transcode).collect();
+    (!values.is_empty()).then_some(values)
+}
