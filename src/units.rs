@@ -81,7 +81,7 @@ impl Size {
     /// As an operator would write it: exactly, in the largest unit that allows it.
     pub fn written(self) -> String {
         let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-        let whole = units.into_iter().find(|(unit, _)| self.0 > 0 && self.0 % unit == 0);
+        let whole = units.into_iter().find(|(unit, _)| self.0 > 0 && self.0.is_multiple_of(*unit));
         let (unit, name) = whole.unwrap_or((1, "B"));
         format!("{}{name}", self.0 / unit)
     }
