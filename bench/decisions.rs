@@ -16,6 +16,7 @@ use portcullis::config::server;
 use portcullis::policy::auth::{Guard, Now, Verifier};
 use portcullis::policy::breaker::{Breaker, Verdict};
 use portcullis::policy::bulkhead::Bulkhead;
+use portcullis::policy::dry_run::DryRun;
 use portcullis::policy::rate_limit::{self, Heard, Limiter, Requester};
 use portcullis::policy::retry::{self, Attempt, Budget};
 use portcullis::policy::{Admission, Policies, auth, order, outcome::Outcome};
@@ -220,10 +221,13 @@ fn admission(c: &mut Criterion) {
     };
     on_threads(c, "admit/all_policies", |thread, now| {
         let requester = Requester::new(None, ADDRESSES[thread], &headers);
-        assert!(order::count(&all, &requester, &Heard::Nothing, &mut None, now).is_ok());
+        let (mut standing, mut dry_run) = (None, DryRun::default());
+        let heard = Heard::Nothing;
+        let counted = order::count(&all, &requester, &heard, &mut standing, &mut dry_run, now);
+        assert!(counted.is_ok());
         let mut admission = Admission::default();
         for step in order::CALL {
-            assert!(step.take(&all, &mut admission, now).is_ok());
+            assert!(step.take(&all, &mut admission, &mut dry_run, now).is_ok());
         }
     });
 }

@@ -10,6 +10,8 @@ use http::{HeaderMap, Method};
 use portcullis::observe::metrics::{Family, Metrics};
 use portcullis::policy::breaker::{Breaker, Verdict};
 use portcullis::policy::bulkhead::Bulkhead;
+use portcullis::policy::dry_run::DryRun;
+use portcullis::policy::order::OfCall;
 use portcullis::policy::outcome::Outcome;
 use portcullis::policy::rate_limit::{Heard, Limiter, Requester};
 use portcullis::policy::retry::{self, Attempt, Budget, Decision};
@@ -49,10 +51,12 @@ fn policies() -> Policies {
 fn serve(policies: &Policies, headers: &HeaderMap) {
     let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let requester = Requester::new(None, address, headers);
-    order::count(policies, &requester, &Heard::Nothing, &mut None, NOW).expect("admitted");
+    let (heard, mut standing, mut dry_run) = (Heard::Nothing, None, DryRun::default());
+    let counted = order::count(policies, &requester, &heard, &mut standing, &mut dry_run, NOW);
+    counted.expect("admitted");
     let mut admission = Admission::default();
     for step in order::CALL {
-        step.take(policies, &mut admission, NOW).expect("admitted");
+        step.take(policies, &mut admission, &mut dry_run, NOW).expect("admitted");
     }
     for permit in [admission.route_permit, admission.upstream_permit].into_iter().flatten() {
         permit.record(Verdict::Success, NOW);
@@ -142,9 +146,9 @@ fn a_refusal_allocates_nothing_either() {
     circuit.acquire(NOW).expect("closed").record(Verdict::Failure, NOW);
     policies.route_breaker = Some(circuit);
     let refused = || {
-        let mut admission = Admission::default();
-        let mut taken = order::CALL.into_iter().map(|s| s.take(&policies, &mut admission, NOW));
-        assert!(taken.any(|taken| taken.is_err()));
+        let (mut admission, mut dry_run) = (Admission::default(), DryRun::default());
+        let mut take = |step: OfCall| step.take(&policies, &mut admission, &mut dry_run, NOW);
+        assert!(order::CALL.into_iter().any(|step| take(step).is_err()));
     };
     refused();
     assert_none(&measure(|| (0..ATTEMPTS).for_each(|_| refused())));

@@ -11,6 +11,7 @@ pub(crate) mod fuzzing;
 mod header_value;
 pub mod load;
 pub mod log;
+pub mod max_body;
 pub mod metrics;
 pub mod origin;
 pub mod otlp;

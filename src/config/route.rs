@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::error_codes::ErrorCodes;
 use super::header_value::Value;
+use super::max_body::MaxBody;
 use super::origin::Origin;
 use super::server::Header;
 use super::status_map::StatusMap;
@@ -13,7 +14,7 @@ use crate::policy::{auth, breaker, bulkhead, fallback, idempotency, rate_limit, 
 use crate::record;
 use crate::routing;
 use crate::transcode;
-use crate::units::{Size, Timespan};
+use crate::units::Timespan;
 
 /// Which requests a route takes, what they must pass, and where they go. Large settings that are
 /// rarely used are boxed, because there may be ten thousand routes.
@@ -57,8 +58,8 @@ pub struct Route {
     pub headers: Headers,
     /// The largest request body in bytes (413 beyond it); in an RPC stream, the largest message. 0
     /// means no limit; default 10 MiB.
-    #[serde(default = "max_body")]
-    pub max_body: Size,
+    #[serde(default)]
+    pub max_body: MaxBody,
     /// Changes to a request's JSON object; absent: none.
     pub json: Option<Json>,
     /// Conversion of RPC calls to plain HTTP with JSON, or the other way round; absent: none.
@@ -79,10 +80,6 @@ pub struct Route {
     pub websocket: Option<WebSocket>,
     /// What is recorded of each request; replaces `record.default` as a whole.
     pub record: Option<record::Policy>,
-}
-
-fn max_body() -> Size {
-    Size::mib(10)
 }
 
 /// What the gateway serves itself.

@@ -9,6 +9,7 @@ use http::HeaderName;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 
+use crate::policy::dry_run::Enforce;
 use crate::routing::host::HostPattern;
 use crate::units::{self, Size, Timespan};
 
@@ -216,6 +217,10 @@ pub struct FloodGuard {
     /// Length of an interval; 1 s to 1 h, default 1 s.
     #[serde(default = "one_second", deserialize_with = "interval")]
     pub per: Timespan,
+    /// `false`: requests that would be refused are counted in `would_refuse_total`, and pass.
+    /// Default `true`.
+    #[serde(default)]
+    pub enforce: Enforce,
 }
 
 fn one_second() -> Timespan {

@@ -1,7 +1,9 @@
--- Counts a request in several limits: in all of them, or in none.
+-- Counts a request in several limits: in all that are enforced, or in none; and in the dry ones if all
+-- limits admit it.
 --
--- KEYS: the state of each limit. ARGV: 1 to count or 0 to look; then, for each limit, its kind, the
--- units that a request takes of it, and three numbers. Answers four numbers for each limit: 1 if it
+-- KEYS: the state of each limit. ARGV: a letter for each limit, 1 for an enforced one, d for a dry one,
+-- 0 for one that is only looked at; then, for each limit, its kind, the units that a request takes of
+-- it, and three numbers. Answers four numbers for each limit: 1 if it
 -- admits the request, the requests that remain after it, the microseconds until the limit is whole, and
 -- those until a request is admitted.
 --
@@ -100,21 +102,24 @@ local kinds = {
   token_bucket = token_bucket,
 }
 
-local states, answer, all = {}, {}, ARGV[1] == '1'
+local states, answer, enforced, all = {}, {}, true, true
 for i, key in ipairs(KEYS) do
   local at = 5 * i - 3
   local cost = tonumber(ARGV[at + 1])
   local a, b, c = tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
   local state, admitted, remaining, whole, wait = kinds[ARGV[at]](key, cost, a, b, c)
-  all = all and admitted
+  local how = string.sub(ARGV[1], i, i)
+  if how == '1' then enforced = enforced and admitted end
+  if how ~= '0' then all = all and admitted end
   states[i] = state
   answer[4 * i - 3] = admitted and 1 or 0
   answer[4 * i - 2] = remaining
   answer[4 * i - 1] = whole
   answer[4 * i] = wait
 end
-if all then
-  for i, key in ipairs(KEYS) do
+for i, key in ipairs(KEYS) do
+  local how = string.sub(ARGV[1], i, i)
+  if (how == '1' and enforced) or (how == 'd' and all) then
     keep(key, states[i], answer[4 * i - 1])
   end
 end

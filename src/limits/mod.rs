@@ -23,7 +23,8 @@ use call::Call;
 pub use store::Store;
 use terms::{Intent, Terms};
 
-use crate::policy::rate_limit::{Heard, Limiter, Limits, Requester, refused_here};
+use crate::policy::dry_run::DryRun;
+use crate::policy::rate_limit::{Heard, Limiter, Limits, Part, Requester, refused_here};
 use crate::time::Moment;
 
 /// The shared limits of one route.
@@ -33,6 +34,7 @@ pub struct SharedLimits {
     terms: Box<[Terms]>,
     look: Arc<[String]>,
     count: Arc<[String]>,
+    count_enforced: Arc<[String]>,
 }
 
 impl SharedLimits {
@@ -42,24 +44,36 @@ impl SharedLimits {
         if terms.is_empty() {
             return None;
         }
-        let [look, count] =
-            [Intent::Look, Intent::Count].map(|intent| terms::arguments(&terms, intent));
-        Some(SharedLimits { store, terms, look, count })
+        let [look, count, count_enforced] = [Intent::Look, Intent::Count, Intent::CountEnforced]
+            .map(|intent| terms::arguments(&terms, intent));
+        Some(SharedLimits { store, terms, look, count, count_enforced })
     }
 
     /// Asks whether the limits admit a request. The request is counted if all of them do, including
-    /// the local ones in `limiters` (those of the whole list), which are checked first. Waits for
-    /// the store's time limit, and no longer than `at_most`.
+    /// the local ones in `limiters` (those of the whole list), which are checked first. Dry limits
+    /// count it only if they admit it as well, and its `dry_run` is not over. Waits for the store's
+    /// time limit, and no longer than `at_most`.
     pub async fn ask(
         &self,
         limiters: &[Arc<Limiter>],
         requester: &Requester<'_>,
+        dry_run: &DryRun,
         now: Moment,
         at_most: Duration,
     ) -> Heard {
-        let refused_here = refused_here(limiters, requester, now);
+        if dry_run.is_over() && self.terms.iter().all(Terms::is_dry) {
+            return Heard::Nothing;
+        }
+        let (enforced, dry) = Part::of(limiters);
+        let refused = |part| refused_here(limiters, requester, part, now);
+        let (refused_here, would_refuse_here) = (refused(enforced), dry.and_then(refused));
         let call = || {
-            let arguments = if refused_here.is_none() { &self.count } else { &self.look };
+            let arguments = match (refused_here, would_refuse_here) {
+                (Some(_), _) => &self.look,
+                (None, Some(_)) => &self.count_enforced,
+                (None, None) if dry_run.is_over() => &self.count_enforced,
+                (None, None) => &self.count,
+            };
             let keys = self.terms.iter().map(|terms| terms.key(requester)).collect();
             Call { keys, arguments: arguments.clone() }
         };
@@ -67,7 +81,7 @@ impl SharedLimits {
             return Heard::Unavailable;
         };
         match terms::verdicts(&self.terms, &numbers) {
-            Some(verdicts) => Heard::Verdicts { verdicts, refused_here },
+            Some(verdicts) => Heard::Verdicts { verdicts, refused_here, would_refuse_here },
             None => Heard::Unavailable,
         }
     }

@@ -12,11 +12,15 @@ use crate::policy::rate_limit::{Algorithm, Config, Limits, Requester, TokenBucke
 const EXACT: u64 = 1 << 52;
 const NANOS_PER_MICRO: u64 = 1000;
 
-/// Whether a request that is within all limits is counted.
+/// In which limits a request is counted that is within them.
 #[derive(Clone, Copy)]
 pub(super) enum Intent {
+    /// In none.
     Look,
+    /// In all.
     Count,
+    /// In those that are enforced: a dry run that is over counts nothing more.
+    CountEnforced,
 }
 
 /// A shared limit, compiled.
@@ -81,6 +85,10 @@ impl Terms {
         key
     }
 
+    pub(super) fn is_dry(&self) -> bool {
+        self.config.enforce.is_dry()
+    }
+
     #[cfg(test)]
     pub(super) fn numbers(&self) -> [u64; 3] {
         self.numbers
@@ -89,15 +97,17 @@ impl Terms {
 
 /// The script's arguments.
 pub(super) fn arguments(terms: &[Terms], intent: Intent) -> Arc<[String]> {
-    let intent = match intent {
-        Intent::Look => "0",
-        Intent::Count => "1",
+    let letter = |terms: &Terms| match (intent, terms.is_dry()) {
+        (Intent::Look, _) | (Intent::CountEnforced, true) => '0',
+        (Intent::Count | Intent::CountEnforced, false) => '1',
+        (Intent::Count, true) => 'd',
     };
+    let intent: String = terms.iter().map(letter).collect();
     let limits = terms.iter().flat_map(|terms| {
         let numbers = terms.numbers.map(|number| number.to_string());
         [terms.kind.to_owned(), terms.config.cost.to_string()].into_iter().chain(numbers)
     });
-    [intent.to_owned()].into_iter().chain(limits).collect()
+    [intent].into_iter().chain(limits).collect()
 }
 
 /// The script's reply, four numbers for each limit; `None` if it is not of that form.

@@ -15,8 +15,9 @@ use redis::{Connection, Script};
 
 use super::terms::{self, Intent};
 use super::*;
+use crate::policy::dry_run::Enforce;
 use crate::policy::rate_limit::{
-    Algorithm, Config, FixedWindow, Key, OnFailure, Replays, Shared, SlidingWindow, Standing,
+    Algorithm, Config, FixedWindow, Key, OnFailure, Part, Replays, Shared, SlidingWindow, Standing,
     TokenBucket, Verdict, check_all, check_shared,
 };
 use crate::units::Timespan;
@@ -112,6 +113,7 @@ fn config(algorithm: Algorithm, on_failure: Option<OnFailure>) -> Config {
         replays: Replays::Counted,
         max_keys: 100,
         shared,
+        enforce: Enforce::Yes,
     }
 }
 
@@ -173,8 +175,8 @@ fn the_script_says_what_the_limits_it_stands_in_for_say() {
             now += if fixed { pause / 1000 * 1000 } else { pause };
             let moment = Moment::from_nanos(now * 1000);
             let verdicts = redis.ask(&terms, Intent::Count, now);
-            let heard = Heard::Verdicts { verdicts, refused_here: None };
-            let told = check_shared(&shared, &anybody(), &heard, moment).ok().flatten();
+            let heard = Heard::Verdicts { verdicts, refused_here: None, would_refuse_here: None };
+            let told = check_shared(&shared, &anybody(), &heard, Part::All, moment).ok().flatten();
             let expected = check_all(&local, &anybody(), moment).map(in_micros);
             prop_assert_eq!(told, expected, "at {}", now);
         }

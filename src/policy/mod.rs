@@ -6,6 +6,7 @@
 pub mod auth;
 pub mod breaker;
 pub mod bulkhead;
+pub mod dry_run;
 pub mod failure;
 pub mod fallback;
 pub mod idempotency;
@@ -34,6 +35,8 @@ pub struct Policies {
     pub bulkhead: Option<Arc<bulkhead::Bulkhead>>,
     /// The status of the response if the bulkhead is full.
     pub bulkhead_status: bulkhead::Status,
+    /// Whether the bulkhead refuses.
+    pub bulkhead_enforce: dry_run::Enforce,
 }
 
 /// What an admitted request holds until it ends. Dropping it gives everything back.
@@ -46,6 +49,30 @@ pub struct Admission {
     pub route_permit: Option<breaker::Permit>,
     /// `None` if the route has no bulkhead.
     pub slot: Option<bulkhead::Slot>,
+}
+
+impl Admission {
+    /// Gives back what a request holds of dry policies, once their twin would have ended it.
+    /// `breakers` are those that its permits are of: the route's and the upstream's.
+    pub fn give_back_dry(
+        &mut self,
+        breakers: [Option<&Arc<breaker::Breaker>>; 2],
+        bulkhead: dry_run::Enforce,
+    ) {
+        let is_dry = |breaker: Option<&Arc<breaker::Breaker>>| {
+            breaker.is_some_and(|breaker| breaker.config().enforce.is_dry())
+        };
+        let [of_route, of_upstream] = breakers.map(is_dry);
+        if of_route {
+            self.route_permit = None;
+        }
+        if of_upstream {
+            self.upstream_permit = None;
+        }
+        if bulkhead.is_dry() {
+            self.slot = None;
+        }
+    }
 }
 
 /// A policy has refused the request.

@@ -12,8 +12,12 @@
 //! - whether the circuits admit that attempt: the two circuits again, in their order here;
 //! - which response replaces a refusal: [`super::fallback`].
 
-use super::rate_limit::{self, Heard, Requester, Standing};
-use super::{Admission, Policies, Rejection, breaker};
+use std::sync::Arc;
+
+use super::breaker::{Breaker, Count, Permit};
+use super::dry_run::DryRun;
+use super::rate_limit::{self, Heard, Part, Requester, Standing};
+use super::{Admission, Policies, Rejection};
 use crate::time::Moment;
 
 /// A step that checks the client and what it sent.
@@ -129,7 +133,8 @@ impl OfCall {
     }
 
     /// Takes what the step's policy grants, into `admission`. Steps that are not decided by a
-    /// policy take nothing.
+    /// policy take nothing. If a dry policy would refuse, that is noted in `dry_run`, and what
+    /// `admission` holds of dry policies is given back.
     ///
     /// # Errors
     /// The policy refuses. Dropping `admission` gives back what was taken before.
@@ -137,18 +142,55 @@ impl OfCall {
         self,
         policies: &Policies,
         admission: &mut Admission,
+        dry_run: &mut DryRun,
+        now: Moment,
+    ) -> Result<(), Rejection> {
+        let was_over = dry_run.is_over();
+        self.ask(policies, admission, dry_run, now)?;
+        if dry_run.is_over() && !was_over {
+            admission.give_back_dry(policies.breakers(), policies.bulkhead_enforce);
+        }
+        Ok(())
+    }
+
+    fn ask(
+        self,
+        policies: &Policies,
+        admission: &mut Admission,
+        dry_run: &mut DryRun,
         now: Moment,
     ) -> Result<(), Rejection> {
         // Destructured in full: a new policy does not compile until it has its step.
-        let Policies { rate_limits: _, route_breaker, upstream_breaker, bulkhead, bulkhead_status } =
-            policies;
+        let Policies {
+            rate_limits: _,
+            route_breaker,
+            upstream_breaker,
+            bulkhead,
+            bulkhead_status,
+            bulkhead_enforce,
+        } = policies;
         match self {
-            OfCall::RouteCircuit => admission.route_permit = through(route_breaker, now)?,
-            OfCall::UpstreamCircuit => admission.upstream_permit = through(upstream_breaker, now)?,
+            OfCall::RouteCircuit => {
+                admission.route_permit = through(route_breaker, dry_run, now)?;
+            }
+            OfCall::UpstreamCircuit => {
+                admission.upstream_permit = through(upstream_breaker, dry_run, now)?;
+            }
             OfCall::Bulkhead => {
-                let full = |_| Rejection::BulkheadFull { status: bulkhead_status.code() };
-                let slot = bulkhead.as_ref().map(|bulkhead| bulkhead.acquire(now).map_err(full));
-                admission.slot = slot.transpose()?;
+                let Some(bulkhead) = bulkhead else { return Ok(()) };
+                if bulkhead_enforce.is_dry() && dry_run.is_over() {
+                    return Ok(());
+                }
+                match bulkhead.acquire(now) {
+                    Ok(slot) => admission.slot = Some(slot),
+                    Err(_) => {
+                        let full = Rejection::BulkheadFull { status: bulkhead_status.code() };
+                        if !bulkhead_enforce.is_dry() {
+                            return Err(full);
+                        }
+                        dry_run.refuse(full.code());
+                    }
+                }
             }
             OfCall::Endpoint | OfCall::Deadline | OfCall::RetryBudget | OfCall::Body => {}
         }
@@ -159,7 +201,8 @@ impl OfCall {
 /// Counts a request of `requester` in all limits of a route, or in none.
 ///
 /// Leaves the request's standing in `standing`: the response to a counted request reports it, even
-/// if another policy refuses the request later.
+/// if another policy refuses the request later. Dry limits have no part in it: they count a request
+/// that all limits admit, and note in `dry_run` what they would have refused.
 ///
 /// # Errors
 /// A limit is used up, or its store is unavailable and the limit refuses then.
@@ -168,23 +211,121 @@ pub fn count(
     requester: &Requester<'_>,
     heard: &Heard,
     standing: &mut Option<Standing>,
+    dry_run: &mut DryRun,
     now: Moment,
 ) -> Result<(), Rejection> {
-    *standing = rate_limit::check_shared(&policies.rate_limits, requester, heard, now)
-        .map_err(|_| Rejection::LimitStoreUnavailable)?;
-    match standing.filter(|standing| !standing.verdict.admitted) {
-        Some(refused) => Err(Rejection::RateLimited(refused.verdict)),
-        None => Ok(()),
+    let limits = &policies.rate_limits;
+    let check = |part| match rate_limit::check_shared(limits, requester, heard, part, now) {
+        Err(_) => (None, Err(Rejection::LimitStoreUnavailable)),
+        Ok(standing) => match standing.filter(|standing| !standing.verdict.admitted) {
+            Some(refused) => (standing, Err(Rejection::RateLimited(refused.verdict))),
+            None => (standing, Ok(())),
+        },
+    };
+    let (enforced, dry) = Part::of(limits);
+    let (stands, outcome) = check(enforced);
+    *standing = stands;
+    outcome?;
+    if let Some(dry) = dry
+        && !dry_run.is_over()
+        && let (_, Err(refused)) = check(dry)
+    {
+        dry_run.refuse(refused.code());
     }
+    Ok(())
+}
+
+/// What a circuit says to a call.
+#[derive(Debug)]
+pub enum Leave {
+    /// The call may be made. Without a permit if there is no circuit, or if the circuit is dry and
+    /// the request is over for it.
+    Given(Option<Permit>),
+    /// The circuit is open, but dry: the call is made without a permit.
+    Passed(Rejection),
+    /// The circuit is open.
+    Refused(Rejection),
+}
+
+/// Asks a circuit for leave to make a call.
+pub fn leave(breaker: Option<&Arc<Breaker>>, dry_run: &DryRun, now: Moment) -> Leave {
+    let Some(breaker) = breaker else { return Leave::Given(None) };
+    let is_dry = breaker.config().enforce.is_dry();
+    if is_dry && dry_run.is_over() {
+        return Leave::Given(None);
+    }
+    let open = match breaker.acquire(now) {
+        Ok(permit) => return Leave::Given(Some(permit)),
+        Err(open) => Rejection::CircuitOpen { retry_after: open.retry_after },
+    };
+    if is_dry { Leave::Passed(open) } else { Leave::Refused(open) }
 }
 
 fn through(
-    breaker: &Option<std::sync::Arc<breaker::Breaker>>,
+    breaker: &Option<Arc<Breaker>>,
+    dry_run: &mut DryRun,
     now: Moment,
-) -> Result<Option<breaker::Permit>, Rejection> {
-    breaker
-        .as_ref()
-        .map(|breaker| breaker.acquire(now))
-        .transpose()
-        .map_err(|open| Rejection::CircuitOpen { retry_after: open.retry_after })
+) -> Result<Option<Permit>, Rejection> {
+    match leave(breaker.as_ref(), dry_run, now) {
+        Leave::Given(permit) => Ok(permit),
+        Leave::Passed(open) => {
+            dry_run.refuse(open.code());
+            Ok(None)
+        }
+        Leave::Refused(open) => Err(open),
+    }
+}
+
+/// What the circuits say to another attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Again {
+    /// It may be made, and `admission` holds its permits.
+    Granted,
+    /// The same, but a dry circuit would have prevented it: its twin ends the request now, with the
+    /// outcome of the attempt before. Dry circuits that count requests are to be told of that
+    /// outcome, and what `admission` holds of dry policies is to be given back.
+    GrantedDry,
+    /// An enforced circuit prevents it.
+    Refused,
+}
+
+/// Takes a permit for another attempt from every circuit that counts attempts: from all of them, or
+/// from none.
+pub fn again(
+    policies: &Policies,
+    admission: &mut Admission,
+    dry_run: &mut DryRun,
+    now: Moment,
+) -> Again {
+    let of_attempts = |breaker: &&Arc<Breaker>| breaker.config().count == Count::Attempts;
+    // Both are asked, whatever the first says.
+    let asked = policies.breakers().map(|b| leave(b.filter(of_attempts), dry_run, now));
+    let mut prevented = false;
+    let mut permits = [None, None];
+    for (permit, asked) in permits.iter_mut().zip(asked) {
+        match asked {
+            Leave::Given(given) => *permit = given,
+            Leave::Passed(_) => prevented = true,
+            Leave::Refused(_) => return Again::Refused,
+        }
+    }
+    let [of_route, of_upstream] = permits;
+    if of_route.is_some() {
+        admission.route_permit = of_route;
+    }
+    if of_upstream.is_some() {
+        admission.upstream_permit = of_upstream;
+    }
+    if !prevented {
+        return Again::Granted;
+    }
+    dry_run.end();
+    Again::GrantedDry
+}
+
+impl Policies {
+    /// The circuits, in the order in which they are asked: the route's and its upstream's.
+    pub fn breakers(&self) -> [Option<&Arc<Breaker>>; 2] {
+        [self.route_breaker.as_ref(), self.upstream_breaker.as_ref()]
+    }
 }

@@ -12,6 +12,7 @@ use super::rate_limit::{Heard, Requester};
 use super::*;
 use crate::policy::breaker::{Breaker, State, Verdict};
 use crate::policy::bulkhead::Bulkhead;
+use crate::policy::dry_run::DryRun;
 use crate::policy::rate_limit::Limiter;
 use crate::time::Moment;
 
@@ -49,6 +50,7 @@ fn ask_as(
     let walk = || {
         let (address, headers) = (IpAddr::V4(Ipv4Addr::LOCALHOST), HeaderMap::new());
         let (mut known, mut admission) = (None, Admission::default());
+        let mut dry_run = DryRun::default();
         for step in order::CALLER {
             match step {
                 OfCaller::Credentials => {
@@ -56,13 +58,14 @@ fn ask_as(
                 }
                 OfCaller::RateLimits => {
                     let requester = Requester::new(known, address, &headers);
-                    order::count(policies, &requester, &Heard::Nothing, &mut None, now)?;
+                    let (heard, mut standing) = (Heard::Nothing, None);
+                    order::count(policies, &requester, &heard, &mut standing, &mut dry_run, now)?;
                 }
                 _ => {}
             }
         }
         for step in order::CALL {
-            step.take(policies, &mut admission, now)?;
+            step.take(policies, &mut admission, &mut dry_run, now)?;
         }
         Ok(admission)
     };

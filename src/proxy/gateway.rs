@@ -115,7 +115,7 @@ impl ProxyHttp for Gateway {
         end: bool,
         ctx: &mut Reported,
     ) -> Result<()> {
-        let max_body = ctx.route.as_ref().map_or(0, |route| route.config.max_body.0);
+        let max_body = ctx.route.as_ref().map_or(0, |route| route.config.max_body.enforced().0);
         request::body::on_request(body, end, ctx, max_body)
     }
 

@@ -108,6 +108,7 @@ fn texts(row: &Invocation) -> impl Iterator<Item = (&str, usize)> {
         Some(row.method.as_str()),
         row.rejection.as_deref(),
         row.cause.as_deref(),
+        row.would_refuse.as_deref(),
         Some(&*row.protocol),
     ];
     let long = [Some(&*row.path), row.query.as_deref()];

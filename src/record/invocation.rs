@@ -77,6 +77,8 @@ pub struct Invocation {
     pub rejection: Option<Cow<'static, str>>,
     /// Why the request failed, in one word; absent if it succeeded.
     pub cause: Option<Cow<'static, str>>,
+    /// The code with which a policy would have refused the request, had it been enforced.
+    pub would_refuse: Option<Cow<'static, str>>,
     /// From the request's head to the last byte of the response.
     pub duration: Duration,
     /// From the start of the last attempt to the upstream's head.
@@ -119,6 +121,7 @@ impl Invocation {
             attempts: 0,
             rejection: None,
             cause: None,
+            would_refuse: None,
             duration: Duration::ZERO,
             upstream_duration: None,
             bytes_in: 0,
@@ -139,6 +142,7 @@ impl Invocation {
             attempts,
             rejection,
             cause,
+            would_refuse,
             duration,
             upstream_duration,
             bytes_in,
@@ -153,6 +157,7 @@ impl Invocation {
         self.attempts = attempts;
         self.rejection = rejection;
         self.cause = cause;
+        self.would_refuse = would_refuse;
         self.duration = duration;
         self.upstream_duration = upstream_duration;
         self.bytes_in = bytes_in;
@@ -175,7 +180,7 @@ impl Invocation {
         for text in [&mut self.upstream, &mut self.endpoint, &mut self.consumer] {
             text.iter_mut().for_each(bound_shared);
         }
-        for text in [&mut self.rejection, &mut self.cause] {
+        for text in [&mut self.rejection, &mut self.cause, &mut self.would_refuse] {
             text.iter_mut().for_each(bound_word);
         }
         bound_word(&mut self.protocol);
@@ -231,6 +236,8 @@ pub struct Completion {
     pub rejection: Option<Cow<'static, str>>,
     /// Why the request failed after all.
     pub cause: Option<Cow<'static, str>>,
+    /// Also of a body that turned out to be too large.
+    pub would_refuse: Option<Cow<'static, str>>,
     /// The whole, where the first write had the time to the head.
     pub duration: Duration,
     /// That of the last attempt.
@@ -248,7 +255,7 @@ impl Completion {
         for text in [&mut self.upstream, &mut self.endpoint] {
             text.iter_mut().for_each(bound_shared);
         }
-        for text in [&mut self.rejection, &mut self.cause] {
+        for text in [&mut self.rejection, &mut self.cause, &mut self.would_refuse] {
             text.iter_mut().for_each(bound_word);
         }
         self.captured.bound();
@@ -368,6 +375,7 @@ pub(crate) mod tests {
             attempts: row.attempts,
             rejection: row.rejection,
             cause: row.cause,
+            would_refuse: row.would_refuse,
             duration: row.duration,
             upstream_duration: row.upstream_duration,
             bytes_in: row.bytes_in,
@@ -388,6 +396,7 @@ pub(crate) mod tests {
         row.upstream_status = Some(201);
         row.rejection = Some("rate_limited".into());
         row.cause = Some("upstream_5xx".into());
+        row.would_refuse = Some("circuit_open".into());
         row.upstream_duration = Some(Duration::from_micros(7));
         row.bytes_out = u64::MAX;
         row.captured.result_message = Some(String::new());

@@ -159,6 +159,7 @@ impl Route {
                 upstream_breaker,
                 bulkhead: carry::bulkhead(config, old),
                 bulkhead_status: config.bulkhead.as_ref().map(|b| b.status).unwrap_or_default(),
+                bulkhead_enforce: config.bulkhead.as_ref().map(|b| b.enforce).unwrap_or_default(),
             },
             shared_limits,
             limit_fields: rate_limit::Fields::new(&name, &config.rate_limit),

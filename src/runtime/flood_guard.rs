@@ -84,12 +84,14 @@ impl FloodGuard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::dry_run::Enforce;
     use crate::units::Timespan;
 
     const PER: u64 = 10;
 
     fn guard(requests: u32) -> FloodGuard {
-        FloodGuard::new(server::FloodGuard { requests, per: Timespan::from_secs(PER) })
+        let enforce = Enforce::Yes;
+        FloodGuard::new(server::FloodGuard { requests, per: Timespan::from_secs(PER), enforce })
     }
 
     fn at(seconds: u64) -> Moment {

@@ -88,6 +88,9 @@ pub struct Summary<'a> {
     pub upstream_status: Option<u16>,
     /// Attempts that were begun.
     pub attempts: u32,
+    /// The code with which a policy would have refused the request, had it been enforced: the first
+    /// such policy's.
+    pub would_refuse: Option<&'static str>,
     /// Why a failed attempt was not tried again.
     pub no_retry: Option<&'static str>,
     /// How the upstream failed the request, or its last attempt. Also of a request that a fallback

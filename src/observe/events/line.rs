@@ -3,6 +3,7 @@
 use super::spells::LeftOut;
 use super::{CircuitChange, FailedRequest};
 use crate::policy::breaker::{Change, Why};
+use crate::policy::dry_run::Enforce;
 use crate::summary::attempt::Failure;
 
 pub(super) fn failure(request: &FailedRequest) {
@@ -35,15 +36,19 @@ pub(super) fn lost(count: u64) {
     }
 }
 
-pub(super) fn circuit(CircuitChange { scope, name, change }: &CircuitChange) {
+pub(super) fn circuit(CircuitChange { scope, name, enforce, change }: &CircuitChange) {
+    let are = match enforce {
+        Enforce::Yes => "are refused",
+        Enforce::No => "would be refused, if that were enforced,",
+    };
     match change {
         Change::Opened { why: Why::InARow(failures), for_now } => log::warn!(
             "the circuit of {scope} {name} opened: {failures} failures in a row; \
-             calls are refused for {for_now:?}"
+             calls {are} for {for_now:?}"
         ),
         Change::Opened { why: Why::Rate { calls, failed, slow }, for_now } => log::warn!(
             "the circuit of {scope} {name} opened: of {calls} calls {failed} failed and {slow} were \
-             slow; calls are refused for {for_now:?}"
+             slow; calls {are} for {for_now:?}"
         ),
         Change::Closed { after, failed_trials } => log::info!(
             "the circuit of {scope} {name} closed after {:.1}s; trials that failed meanwhile: \

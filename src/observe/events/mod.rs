@@ -15,6 +15,7 @@ use http::HeaderValue;
 
 use self::spells::Spells;
 use crate::policy::breaker::Change;
+use crate::policy::dry_run::Enforce;
 use crate::summary::attempt::Failure;
 use crate::time::Clock;
 
@@ -45,6 +46,8 @@ pub struct CircuitChange {
     pub scope: &'static str,
     /// Of the route or upstream.
     pub name: Arc<str>,
+    /// Whether the circuit refuses calls.
+    pub enforce: Enforce,
     /// That it opened or closed, with the counts.
     pub change: Change,
 }

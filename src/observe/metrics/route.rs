@@ -27,6 +27,7 @@ pub(super) struct Counts {
     fallbacks: Reasons,
     fallback_calls: Reasons,
     rejections: Reasons,
+    would_refuse: Reasons,
 }
 
 impl RouteMetrics {
@@ -43,6 +44,12 @@ impl RouteMetrics {
     /// Counts a refusal by its `code`.
     pub fn rejected(&self, code: &'static str) {
         self.0.counts().rejections.count(code);
+    }
+
+    /// Counts a request that a policy would have refused, had it been enforced, by that refusal's
+    /// `code`.
+    pub fn would_refuse(&self, code: &'static str) {
+        self.0.counts().would_refuse.count(code);
     }
 
     /// Counts an attempt after the first.
@@ -135,11 +142,25 @@ impl Counted for Counts {
             kind: MetricType::COUNTER,
             labels: &["reason", "route"],
         },
+        Shape {
+            name: "would_refuse_total",
+            help: "Requests that a policy which is not enforced would have refused",
+            kind: MetricType::COUNTER,
+            labels: &["code", "route"],
+        },
     ];
 
     fn show(&self, route: &str, families: &mut [Vec<Metric>]) {
-        let [requests, durations, retries, rejections, stopped, fallbacks, fallback_calls] =
-            families
+        let [
+            requests,
+            durations,
+            retries,
+            rejections,
+            stopped,
+            fallbacks,
+            fallback_calls,
+            would_refuse,
+        ] = families
         else {
             return;
         };
@@ -159,6 +180,7 @@ impl Counted for Counts {
             (stopped, "reason", &self.stopped),
             (fallbacks, "reason", &self.fallbacks),
             (fallback_calls, "reason", &self.fallback_calls),
+            (would_refuse, "code", &self.would_refuse),
         ] {
             let counts = reasons.counts();
             family.extend(counts.map(|(word, n)| counter(&[(label, word), ("route", route)], n)));

@@ -47,7 +47,8 @@ impl Guard {
         let mut stripped: Vec<HeaderName> = Vec::new();
         for verifier in &verifiers {
             let header = verifier.credential_header();
-            if !config.forward_credentials && !stripped.contains(header) {
+            let keeps = config.forward_credentials || config.enforce.is_dry();
+            if !keeps && !stripped.contains(header) {
                 stripped.push(header.clone());
             }
         }

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 
+use crate::policy::dry_run::Enforce;
+
 /// What a route requires of its clients.
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -27,6 +29,11 @@ pub struct Requirement {
     /// Whether the upstream gets the credentials too; default: no.
     #[serde(default)]
     pub forward_credentials: bool,
+    /// `false`: requests that would be refused are counted in `would_refuse_total`, and pass
+    /// without an identity, as on a path of `anonymous`. The upstream gets all credentials as the
+    /// client sent them. Default `true`.
+    #[serde(default)]
+    pub enforce: Enforce,
 }
 
 /// How many of the route's scopes a client must have.

@@ -6,6 +6,7 @@ use serde::de::{self, Deserialize, Deserializer};
 
 pub use window::{Extent, SlowCalls, Window};
 
+use crate::policy::dry_run::Enforce;
 use crate::policy::outcome::{self, Conditions, Outcome};
 use crate::units::{self, Timespan};
 
@@ -49,6 +50,10 @@ pub struct Config {
     /// and of gRPC deadline_exceeded, internal, unavailable.
     #[serde(default = "default_failure_on")]
     pub failure_on: Conditions,
+    /// `false`: calls that an open circuit would refuse are counted in `would_refuse_total`, and
+    /// are made. Their outcomes do not count. Default `true`.
+    #[serde(default)]
+    pub enforce: Enforce,
 }
 
 /// `consecutive:`, counted as gobreaker does.

@@ -5,6 +5,8 @@ use std::num::NonZeroU32;
 
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 
+use crate::policy::dry_run::Enforce;
+
 /// `bulkhead:` of a route.
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
 #[serde(try_from = "Written")]
@@ -13,6 +15,9 @@ pub struct Config {
     pub limit: Limit,
     /// The status of the response to a refused client; default 429.
     pub status: Status,
+    /// `false`: requests that find no free slot are counted in `would_refuse_total`, and pass
+    /// without one. Default `true`.
+    pub enforce: Enforce,
 }
 
 /// Where the number of slots comes from; a bulkhead names one.
@@ -79,20 +84,22 @@ struct Written {
     adaptive: Option<Adaptive>,
     #[serde(default)]
     status: Status,
+    #[serde(default)]
+    enforce: Enforce,
 }
 
 impl TryFrom<Written> for Config {
     type Error = &'static str;
 
     fn try_from(written: Written) -> Result<Self, Self::Error> {
-        let Written { max_in_flight, adaptive, status } = written;
+        let Written { max_in_flight, adaptive, status, enforce } = written;
         let limit = match (max_in_flight, adaptive) {
             (Some(slots), None) => Limit::Fixed(slots),
             (None, Some(adaptive)) => Limit::Adaptive(adaptive),
             (None, None) => return Err("needs `max_in_flight: 100` or `adaptive: {max: 100}`"),
             (Some(_), Some(_)) => return Err("has either `max_in_flight` or `adaptive`, not both"),
         };
-        Ok(Config { limit, status })
+        Ok(Config { limit, status, enforce })
     }
 }
 

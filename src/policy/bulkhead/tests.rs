@@ -9,12 +9,13 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::policy::dry_run::Enforce;
 
 const NOW: Moment = Moment::ZERO;
 
 fn fixed(slots: u32) -> Config {
     let slots = NonZeroU32::new(slots).expect("at least 1");
-    Config { limit: Limit::Fixed(slots), status: Status::default() }
+    Config { limit: Limit::Fixed(slots), status: Status::default(), enforce: Enforce::Yes }
 }
 
 fn bulkhead(slots: u32) -> Arc<Bulkhead> {

@@ -11,6 +11,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 pub use shared::{OnFailure, Redis, RedisUrl, Shared, Store};
 
+use crate::policy::dry_run::Enforce;
 use crate::units::{self, Timespan};
 
 /// `rate_limit:` of a route.
@@ -31,6 +32,9 @@ pub struct Config {
     pub max_keys: u32,
     /// The store in which replicas count together. Absent: each replica counts by itself.
     pub shared: Option<Shared>,
+    /// `false`: requests beyond the limit are counted in `would_refuse_total`, and pass. Default
+    /// `true`.
+    pub enforce: Enforce,
 }
 
 /// One limit or a list of them; a request must be within all.
@@ -140,6 +144,8 @@ struct Written {
     max_keys: u32,
     #[serde(default)]
     shared: Option<Shared>,
+    #[serde(default)]
+    enforce: Enforce,
 }
 
 impl TryFrom<Written> for Config {
@@ -155,6 +161,7 @@ impl TryFrom<Written> for Config {
             replays,
             max_keys,
             shared,
+            enforce,
         } = written;
         let algorithm = match (fixed_window, sliding_window, token_bucket) {
             (Some(limit), None, None) => Algorithm::FixedWindow(limit),
@@ -171,7 +178,7 @@ impl TryFrom<Written> for Config {
         if replays == Replays::Free && shared.is_some() {
             return Err("replays: a limit that replicas share takes back nothing; write `counted`");
         }
-        Ok(Config { algorithm, key, cost, replays, max_keys, shared })
+        Ok(Config { algorithm, key, cost, replays, max_keys, shared, enforce })
     }
 }
 

@@ -80,10 +80,13 @@ impl Fields {
         };
         let names: Vec<String> = (0..limits.0.len()).map(name).collect();
         let quoted: Vec<String> = names.iter().map(|name| quote(name)).collect();
-        let items: Vec<String> = limits.0.iter().zip(&quoted).map(policy).collect();
+        // A client is not told of a limit that is not enforced.
+        let told = limits.0.iter().zip(&quoted).filter(|(limit, _)| !limit.enforce.is_dry());
+        let items: Vec<String> = told.map(policy).collect();
         let policy =
             (!items.is_empty()).then(|| HeaderValue::try_from(items.join(", ")).ok()).flatten();
-        let bucket = limits.0.first().and_then(bucket);
+        let first = limits.0.first().filter(|limit| !limit.enforce.is_dry());
+        let bucket = first.and_then(bucket);
         Fields { names, quoted, policy, bucket }
     }
 
@@ -153,6 +156,7 @@ mod tests {
 
     use super::super::{Config, FixedWindow, Key, Replays, TokenBucket};
     use super::*;
+    use crate::policy::dry_run::Enforce;
     use crate::units::Timespan;
 
     fn limits(algorithms: impl IntoIterator<Item = Algorithm>) -> Limits {
@@ -164,6 +168,7 @@ mod tests {
             replays: Replays::Counted,
             max_keys: 1,
             shared: None,
+            enforce: Enforce::Yes,
         };
         Limits(algorithms.into_iter().map(limit).collect())
     }

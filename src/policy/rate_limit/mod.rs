@@ -9,6 +9,7 @@
 mod config;
 mod fields;
 mod fixed_window;
+mod part;
 mod shared;
 mod sliding_window;
 mod table;
@@ -28,6 +29,7 @@ pub use config::{
 };
 use crossbeam_utils::CachePadded;
 pub use fields::{Fields, Headers, On};
+pub use part::Part;
 pub use shared::{Heard, StoreUnavailable, check_shared, refused_here};
 use table::Table;
 
@@ -176,10 +178,23 @@ pub fn check_all(
     requester: &Requester<'_>,
     now: Moment,
 ) -> Option<Standing> {
-    let standing = match limiters {
-        [] => return None,
-        [limiter] => Standing::new(0, limiter.check(requester, now)),
-        several => look_then_count(several, requester, now)?,
+    check_part(limiters, requester, Part::All, now)
+}
+
+/// The same for a part of the limits.
+fn check_part(
+    limiters: &[Arc<Limiter>],
+    requester: &Requester<'_>,
+    part: Part,
+    now: Moment,
+) -> Option<Standing> {
+    let standing = match (part, limiters) {
+        (Part::All, []) => return None,
+        (Part::All, [limiter]) => Standing::new(0, limiter.check(requester, now)),
+        (Part::All, several) => look_then_count(several.iter().enumerate(), requester, now)?,
+        (Part::Enforced | Part::Dry, _) => {
+            look_then_count(part.numbered(limiters, |_| true), requester, now)?
+        }
     };
     if !standing.verdict.admitted {
         limiters[standing.limit].note_refusal();
@@ -199,17 +214,17 @@ pub fn refund_all<'a>(
     }
 }
 
-fn look_then_count(
-    limiters: &[Arc<Limiter>],
+fn look_then_count<'a>(
+    limiters: impl Iterator<Item = (usize, &'a Arc<Limiter>)> + Clone,
     requester: &Requester<'_>,
     now: Moment,
 ) -> Option<Standing> {
-    let places = 0..limiters.len();
-    let seen = places.map(|limit| Standing::new(limit, limiters[limit].peek(requester, now)));
+    let seen =
+        limiters.clone().map(|(limit, limiter)| Standing::new(limit, limiter.peek(requester, now)));
     if let Some(refusal) = longest_refusal(seen) {
         return Some(refusal);
     }
-    count_all(limiters.iter().enumerate(), None, requester, now)
+    count_all(limiters, None, requester, now)
 }
 
 /// The refusal with the longest wait, if any. Nothing has been counted then.

@@ -7,7 +7,8 @@
 use std::sync::Arc;
 
 use super::{
-    Limiter, OnFailure, Requester, Standing, Verdict, check_all, count_all, longest_refusal,
+    Limiter, OnFailure, Part, Requester, Standing, Verdict, check_part, count_all, longest_refusal,
+    look_then_count,
 };
 use crate::time::Moment;
 
@@ -24,6 +25,9 @@ pub enum Heard {
         /// What [`refused_here`] returned before; if it refused, the store did not count the
         /// request.
         refused_here: Option<Standing>,
+        /// The same of dry limits; if one would have refused, the store counted the request in
+        /// enforced limits only.
+        would_refuse_here: Option<Standing>,
     },
     /// The store is down, or did not reply in time.
     Unavailable,
@@ -33,18 +37,19 @@ pub enum Heard {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoreUnavailable;
 
-/// The longest refusal among the limits that are counted here, without counting: if one of them
-/// refuses a request, it does not count in the shared limits either.
+/// The longest refusal among the limits of `part` that are counted here, without counting: if one of
+/// them refuses a request, it does not count in the shared limits either.
 pub fn refused_here(
     limiters: &[Arc<Limiter>],
     requester: &Requester<'_>,
+    part: Part,
     now: Moment,
 ) -> Option<Standing> {
-    let seen = numbered(limiters, |limiter| !limiter.is_shared());
+    let seen = part.numbered(limiters, |limiter| !limiter.is_shared());
     longest_refusal(seen.map(|(limit, limiter)| Standing::new(limit, limiter.peek(requester, now))))
 }
 
-/// As [`check_all`], for limits some of which may be shared.
+/// As [`check_all`](super::check_all), for a part of the limits, some of which may be shared.
 ///
 /// # Errors
 /// The store is unavailable, and one of its limits has `on_failure: closed`.
@@ -52,14 +57,19 @@ pub fn check_shared(
     limiters: &[Arc<Limiter>],
     requester: &Requester<'_>,
     heard: &Heard,
+    part: Part,
     now: Moment,
 ) -> Result<Option<Standing>, StoreUnavailable> {
     let standing = match heard {
-        Heard::Nothing => return Ok(check_all(limiters, requester, now)),
-        Heard::Verdicts { verdicts, refused_here } => {
-            together(limiters, requester, verdicts, *refused_here, now)
+        Heard::Nothing => return Ok(check_part(limiters, requester, part, now)),
+        Heard::Verdicts { verdicts, refused_here, would_refuse_here } => {
+            let refused_here = match part {
+                Part::All | Part::Enforced => refused_here,
+                Part::Dry => would_refuse_here,
+            };
+            together(limiters, requester, verdicts, *refused_here, part, now)
         }
-        Heard::Unavailable => without_store(limiters, requester, now)?,
+        Heard::Unavailable => without_store(limiters, requester, part, now)?,
     };
     if let Some(refusal) = standing.filter(|standing| !standing.verdict.admitted) {
         limiters[refusal.limit].note_refusal();
@@ -72,17 +82,19 @@ fn together(
     requester: &Requester<'_>,
     verdicts: &[Verdict],
     refused_here: Option<Standing>,
+    part: Part,
     now: Moment,
 ) -> Option<Standing> {
     let told = || {
-        let shared = numbered(limiters, Limiter::is_shared);
-        shared.zip(verdicts).map(|((limit, _), verdict)| Standing::new(limit, *verdict))
+        let shared = Part::All.numbered(limiters, Limiter::is_shared).zip(verdicts);
+        let of_part = shared.filter(move |((_, limiter), _)| part.has(limiter));
+        of_part.map(|((limit, _), verdict)| Standing::new(limit, *verdict))
     };
     if let Some(refusal) = longest_refusal(told().chain(refused_here)) {
         return Some(refusal);
     }
-    for (_, limiter) in numbered(limiters, |limiter| limiter.on_failure() == Some(OnFailure::Local))
-    {
+    let backed_up = |limiter: &Limiter| limiter.on_failure() == Some(OnFailure::Local);
+    for (_, limiter) in part.numbered(limiters, backed_up) {
         // Counted here as well, so that this replica knows the count if it must decide alone later.
         limiter.check(requester, now);
     }
@@ -90,31 +102,21 @@ fn together(
         told().reduce(|one, other| if other.is_stricter_than(&one) { other } else { one });
     let first = told().find_map(|standing| standing.first);
     let strictest = strictest.map(|standing| Standing { first, ..standing });
-    count_all(numbered(limiters, |limiter| !limiter.is_shared()), strictest, requester, now)
+    count_all(part.numbered(limiters, |limiter| !limiter.is_shared()), strictest, requester, now)
 }
 
 fn without_store(
     limiters: &[Arc<Limiter>],
     requester: &Requester<'_>,
+    part: Part,
     now: Moment,
 ) -> Result<Option<Standing>, StoreUnavailable> {
-    if limiters.iter().any(|limiter| limiter.on_failure() == Some(OnFailure::Closed)) {
+    let closed = |limiter: &Limiter| limiter.on_failure() == Some(OnFailure::Closed);
+    if part.numbered(limiters, closed).next().is_some() {
         return Err(StoreUnavailable);
     }
     let applies = |limiter: &Limiter| limiter.on_failure() != Some(OnFailure::Open);
-    let seen = numbered(limiters, applies)
-        .map(|(limit, limiter)| Standing::new(limit, limiter.peek(requester, now)));
-    if let Some(refusal) = longest_refusal(seen) {
-        return Ok(Some(refusal));
-    }
-    Ok(count_all(numbered(limiters, applies), None, requester, now))
-}
-
-fn numbered(
-    limiters: &[Arc<Limiter>],
-    which: impl Fn(&Limiter) -> bool + Clone,
-) -> impl Iterator<Item = (usize, &Arc<Limiter>)> + Clone {
-    limiters.iter().enumerate().filter(move |(_, limiter)| which(limiter))
+    Ok(look_then_count(part.numbered(limiters, applies), requester, now))
 }
 
 impl Limiter {
@@ -137,6 +139,7 @@ mod tests {
 
     use super::super::{Algorithm, Config, FixedWindow, Key, Replays, Shared};
     use super::*;
+    use crate::policy::dry_run::Enforce;
     use crate::units::Timespan;
 
     /// A limit of `requests` a minute. It is shared if `on_failure` is given.
@@ -149,6 +152,7 @@ mod tests {
             replays: Replays::Counted,
             max_keys: 10,
             shared: on_failure.map(|on_failure| Shared { store: "redis".to_owned(), on_failure }),
+            enforce: Enforce::Yes,
         }))
     }
 
@@ -165,12 +169,12 @@ mod tests {
         let headers = HeaderMap::new();
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let requester = Requester { consumer: None, claims: None, address, headers: &headers };
-        let refused_here = refused_here(limiters, &requester, Moment::ZERO);
+        let refused_here = refused_here(limiters, &requester, Part::All, Moment::ZERO);
         let heard = match verdicts {
-            Some(verdicts) => Heard::Verdicts { verdicts, refused_here },
+            Some(verdicts) => Heard::Verdicts { verdicts, refused_here, would_refuse_here: None },
             None => Heard::Unavailable,
         };
-        check_shared(limiters, &requester, &heard, Moment::ZERO).ok()
+        check_shared(limiters, &requester, &heard, Part::All, Moment::ZERO).ok()
     }
 
     fn admitted(limiters: &[Arc<Limiter>], verdicts: Option<Vec<Verdict>>) -> bool {

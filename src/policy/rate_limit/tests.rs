@@ -15,6 +15,7 @@ use http::HeaderMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::policy::dry_run::Enforce;
 use crate::units::{Timespan, retry_after_seconds};
 
 fn limiter(requests: u32, per: Timespan, max_keys: u32) -> Limiter {
@@ -33,6 +34,7 @@ fn costing(cost: u32, algorithm: Algorithm, max_keys: u32) -> Limiter {
         replays: Replays::Counted,
         max_keys,
         shared: None,
+        enforce: Enforce::Yes,
     })
 }
 

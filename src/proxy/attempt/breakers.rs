@@ -11,9 +11,8 @@ pub fn breakers<'a>(
     diverted: Option<&'a Diverted>,
     route: &'a Route,
 ) -> [Option<&'a Arc<Breaker>>; 2] {
-    let policies = &route.policies;
     match diverted {
-        None => [policies.route_breaker.as_ref(), policies.upstream_breaker.as_ref()],
+        None => route.policies.breakers(),
         Some(diverted) => [None, diverted.target.upstream.breaker()],
     }
 }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::observe::events::CircuitChange;
-use crate::policy::breaker::{Count, Permit};
+use crate::policy::breaker::{Breaker, Count, Permit};
 use crate::policy::failure::Cause;
 use crate::policy::outcome::Outcome;
 use crate::proxy::exchange::context::Context;
@@ -33,7 +33,7 @@ pub fn conclude(ctx: &mut Context, outcome: Outcome, now: Moment) {
     if let Some(upstream) = ctx.upstream() {
         upstream.metrics.attempted(outcome.as_str());
     }
-    record(ctx, &route, Count::Attempts, outcome, now);
+    record(ctx, &route, Count::Attempts, outcome, |_| true, now);
 }
 
 /// The attempt has ended without a response's head: that is where its time went.
@@ -60,10 +60,24 @@ pub fn answered(ctx: &mut Context, now: Moment) {
 /// permits are used up.
 pub fn conclude_request(ctx: &mut Context, outcome: Outcome, now: Moment) {
     let Some(route) = ctx.route.clone() else { return };
-    record(ctx, &route, Count::Requests, outcome, now);
+    record(ctx, &route, Count::Requests, outcome, |_| true, now);
 }
 
-fn record(ctx: &mut Context, route: &Route, count: Count, outcome: Outcome, now: Moment) {
+/// Tells the dry breakers among them that the request would have ended now.
+pub fn conclude_dry_request(ctx: &mut Context, outcome: Outcome, now: Moment) {
+    let Some(route) = ctx.route.clone() else { return };
+    let is_dry = |breaker: &Breaker| breaker.config().enforce.is_dry();
+    record(ctx, &route, Count::Requests, outcome, is_dry, now);
+}
+
+fn record(
+    ctx: &mut Context,
+    route: &Route,
+    count: Count,
+    outcome: Outcome,
+    concerns: impl Fn(&Breaker) -> bool,
+    now: Moment,
+) {
     let permits: [&mut Option<Permit>; 2] =
         [&mut ctx.admission.route_permit, &mut ctx.admission.upstream_permit];
     let breakers = attempt::breakers::breakers(ctx.diverted.as_ref(), route);
@@ -71,6 +85,7 @@ fn record(ctx: &mut Context, route: &Route, count: Count, outcome: Outcome, now:
     for ((permit, breaker), scope) in permits.into_iter().zip(breakers).zip(scopes) {
         let Some(breaker) = breaker else { continue };
         if breaker.config().count == count
+            && concerns(breaker)
             && let Some(permit) = permit.take()
         {
             let permit = match count {
@@ -85,7 +100,8 @@ fn record(ctx: &mut Context, route: &Route, count: Count, outcome: Outcome, now:
                     (Scope::Upstream, Some(target)) => target.upstream.name.clone(),
                     (Scope::Route, _) | (Scope::Upstream, None) => route.name.clone(),
                 };
-                ctx.snapshot.events.circuit(CircuitChange { scope: scope.as_str(), name, change });
+                let (scope, enforce) = (scope.as_str(), breaker.config().enforce);
+                ctx.snapshot.events.circuit(CircuitChange { scope, name, enforce, change });
             }
         }
     }

@@ -8,18 +8,19 @@
 use pingora_proxy::Session;
 
 use crate::policy::fallback::Cause;
+use crate::policy::order::{self, Leave};
 use crate::policy::outcome::Outcome;
 use crate::policy::retry::Methods;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::exchange::diverted::Diverted;
 use crate::proxy::rejection::Rejection;
-use crate::proxy::{exchange, report, response};
+use crate::proxy::{attempt, exchange, report, response};
 use crate::time::Moment;
 
 /// Sends a request that was about to be refused, and of which nothing has been sent, to the
 /// fallback upstream. Returns false if it must be refused.
 pub fn instead_of(rejection: &Rejection, ctx: &mut Context, now: Moment) -> bool {
-    rejection.fallback_cause().is_some_and(|cause| begin(ctx, cause, now))
+    rejection.fallback_cause().is_some_and(|cause| begin(ctx, cause, Instead::Of(rejection), now))
 }
 
 /// Sends a request whose last attempt ended with `outcome` to the fallback upstream, if the request
@@ -32,10 +33,16 @@ pub fn after(session: &mut Session, ctx: &mut Context, outcome: Outcome, now: Mo
         && !session.as_ref().retry_buffer_truncated()
         && !exchange::sent::is_answered(session)
         && !ctx.end.is_client_gone()
-        && begin(ctx, Cause::AttemptsSpent, now)
+        && begin(ctx, Cause::AttemptsSpent, Instead::After(outcome), now)
 }
 
-fn begin(ctx: &mut Context, cause: Cause, now: Moment) -> bool {
+/// What the call takes the place of.
+enum Instead<'a> {
+    Of(&'a Rejection),
+    After(Outcome),
+}
+
+fn begin(ctx: &mut Context, cause: Cause, instead: Instead<'_>, now: Moment) -> bool {
     let Some(route) = ctx.route.clone() else { return false };
     let (Some(config), Some(target)) = (&route.config.fallback, &route.fallback) else {
         return false;
@@ -47,9 +54,20 @@ fn begin(ctx: &mut Context, cause: Cause, now: Moment) -> bool {
     if target.upstream.endpoints().is_empty() {
         return false;
     }
-    let Ok(permit) = target.upstream.breaker().map(|breaker| breaker.acquire(now)).transpose()
-    else {
-        return false;
+    let permit = match order::leave(target.upstream.breaker(), &ctx.dry_run, now) {
+        Leave::Given(permit) => permit,
+        Leave::Passed(_) => {
+            // If that circuit were enforced, this is how the request would have ended.
+            match instead {
+                Instead::Of(rejection) => attempt::dry_run::would_refuse(ctx, rejection.code()),
+                Instead::After(outcome) => {
+                    ctx.dry_run.end();
+                    attempt::dry_run::would_stop(ctx, outcome, now);
+                }
+            }
+            None
+        }
+        Leave::Refused(_) => return false,
     };
     // Told now: of another upstream's failure, the request may tell later.
     report::log_failure(ctx);

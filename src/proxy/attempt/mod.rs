@@ -9,11 +9,13 @@
 //! | [`conclude`] | circuits, metrics and the log are told what became of an attempt |
 //! | [`breakers`] | which circuits hear of a request's attempts |
 //! | [`retry`] | the one decision on another attempt, and what it costs |
+//! | [`dry_run`] | what a request holds of policies that are not enforced, once they would have refused it |
 //! | [`divert`] | the one call to the upstream that a route falls back on |
 
 pub mod breakers;
 pub mod conclude;
 pub mod divert;
+pub mod dry_run;
 pub mod ended;
 pub mod failed;
 pub mod next;

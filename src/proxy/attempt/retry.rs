@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use pingora_proxy::Session;
 
-use crate::policy::breaker::{Breaker, Count};
 use crate::policy::failure::Cause;
+use crate::policy::order::{self, Again};
 use crate::policy::outcome::Outcome;
 use crate::policy::retry;
 use crate::policy::retry::{Decision, Pushback, pushback};
+use crate::proxy::attempt;
 use crate::proxy::attempt::conclude::failure;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::exchange::sent::is_answered;
@@ -32,7 +33,7 @@ pub fn retry(
     if ctx.diverted.is_some() {
         return false;
     }
-    let attempt = retry::Attempt {
+    let last = retry::Attempt {
         outcome,
         method: &session.req_header().method,
         keyed: response::keeping::is_held(ctx),
@@ -45,14 +46,17 @@ pub fn retry(
         time_left: ctx.deadline.map(|deadline| deadline.since(now)),
         random: policy.jitter.draw(),
     };
-    let reason = match retry::decide(&policy.config, &attempt, ctx.stake.as_mut(), now) {
-        Decision::Retry { after } => match permits(ctx, &route, now) {
-            true => {
-                grant(ctx, &route, after);
-                return true;
+    let reason = match retry::decide(&policy.config, &last, ctx.stake.as_mut(), now) {
+        Decision::Retry { after } => {
+            match order::again(&route.policies, &mut ctx.admission, &mut ctx.dry_run, now) {
+                Again::Granted => return grant(ctx, &route, after),
+                Again::GrantedDry => {
+                    attempt::dry_run::would_stop(ctx, outcome, now);
+                    return grant(ctx, &route, after);
+                }
+                Again::Refused => "circuit_open",
             }
-            false => "circuit_open",
-        },
+        }
         Decision::Stop(reason) => reason.as_str(),
     };
     route.metrics.retry_stopped(reason);
@@ -85,28 +89,10 @@ pub fn reconnect(session: &Session, ctx: &mut Context, refused: bool, now: Momen
     true
 }
 
-fn grant(ctx: &mut Context, route: &Route, after: Duration) {
+/// Returns true: there is another attempt.
+fn grant(ctx: &mut Context, route: &Route, after: Duration) -> bool {
     ctx.backoff = Some(after);
     ctx.verdict.retry_stopped = None;
     route.metrics.retried();
-}
-
-/// Takes a permit from every breaker that counts attempts: from all of them, or from none.
-pub fn permits(ctx: &mut Context, route: &Route, now: Moment) -> bool {
-    let acquire = |breaker: &Option<std::sync::Arc<Breaker>>| match breaker {
-        Some(b) if b.config().count == Count::Attempts => b.acquire(now).map(Some).map_err(drop),
-        Some(_) | None => Ok(None),
-    };
-    let (Ok(of_route), Ok(of_upstream)) =
-        (acquire(&route.policies.route_breaker), acquire(&route.policies.upstream_breaker))
-    else {
-        return false;
-    };
-    if of_route.is_some() {
-        ctx.admission.route_permit = of_route;
-    }
-    if of_upstream.is_some() {
-        ctx.admission.upstream_permit = of_upstream;
-    }
     true
 }

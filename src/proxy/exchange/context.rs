@@ -17,6 +17,7 @@ use crate::observe::trace::context::{SpanId, TraceId};
 use crate::observe::trace::{Trace, span};
 use crate::policy::Admission;
 use crate::policy::auth::Identity;
+use crate::policy::dry_run::DryRun;
 use crate::policy::outcome::Outcome;
 use crate::policy::rate_limit::Standing;
 use crate::policy::retry::Stake;
@@ -72,6 +73,8 @@ pub struct Context {
     pub identity: Option<Arc<Identity>>,
     /// The permits and the slot it holds.
     pub admission: Admission,
+    /// What policies that are not enforced say to it.
+    pub dry_run: DryRun,
     /// Set once the request goes to where its route falls back.
     pub diverted: Option<Diverted>,
     /// Where the requester stands in the route's limits, once they have been asked.
@@ -263,6 +266,7 @@ impl Context {
             recorded_path: None,
             identity: None,
             admission: Admission::default(),
+            dry_run: DryRun::default(),
             diverted: None,
             standing: None,
             decided: None,

@@ -196,6 +196,9 @@ fn count(shared: &Shared, ctx: Option<&Context>, summary: &Summary<'_>) {
     if let Some(refusal) = summary.ending.refusal() {
         metrics.rejected(refusal.code);
     }
+    if let Some(code) = summary.would_refuse {
+        metrics.would_refuse(code);
+    }
 }
 
 #[cfg(test)]

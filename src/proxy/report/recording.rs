@@ -182,6 +182,7 @@ fn completion(ctx: &Context, summary: &Summary<'_>) -> Completion {
         attempts: summary.attempts,
         rejection: summary.ending.recorded_rejection().map(Cow::Borrowed),
         cause: summary.ending.cause().map(Cow::Borrowed),
+        would_refuse: summary.would_refuse.map(Cow::Borrowed),
         duration: summary.duration,
         upstream_duration: summary.upstream_duration,
         bytes_in: summary.bytes_in,

@@ -98,10 +98,14 @@ pub async fn admit(
             OfCaller::FloodGuard => observe(ctx)?,
             OfCaller::Form => check_form(session, ctx, &route)?,
             OfCaller::BodySize => check_size(session, ctx, &route)?,
-            OfCaller::Credentials => {
-                let identity = authenticate(session, ctx, &route, now).await;
-                ctx.identity = identity.map_err(policy::Rejection::Credentials)?;
-            }
+            OfCaller::Credentials => match authenticate(session, ctx, &route, now).await {
+                Ok(identity) => ctx.identity = identity,
+                // It goes on without an identity.
+                Err(refusal) if route.config.auth.as_ref().is_some_and(|a| a.enforce.is_dry()) => {
+                    attempt::dry_run::would_refuse(ctx, refusal.code());
+                }
+                Err(refusal) => return Err(policy::Rejection::Credentials(refusal).into()),
+            },
             OfCaller::RateLimits => now = count(session, ctx, &route, now).await?,
             OfCaller::IdempotencyKey if route.idempotency.is_some() => {
                 if let Some(kept) =
@@ -122,7 +126,8 @@ pub async fn admit(
         }
         let allowed = match step {
             OfCall::RouteCircuit | OfCall::UpstreamCircuit | OfCall::Bulkhead => {
-                step.take(&route.policies, &mut ctx.admission, now).map_err(Rejection::Policy)
+                let (admission, dry_run) = (&mut ctx.admission, &mut ctx.dry_run);
+                step.take(&route.policies, admission, dry_run, now).map_err(Rejection::Policy)
             }
             OfCall::Endpoint => find_endpoint(ctx, &route),
             OfCall::Deadline => check_deadline(ctx, now),
@@ -149,9 +154,15 @@ pub async fn admit(
 }
 
 /// The flood guard: limits the requests of one client address, whichever caller sends them.
-fn observe(ctx: &Context) -> Result<(), Rejection> {
+fn observe(ctx: &mut Context) -> Result<(), Rejection> {
     let Some(guard) = &ctx.snapshot.flood_guard else { return Ok(()) };
-    guard.observe(ctx.client, ctx.started).map_err(|retry_after| Rejection::Flood { retry_after })
+    let Err(retry_after) = guard.observe(ctx.client, ctx.started) else { return Ok(()) };
+    let refused = Rejection::Flood { retry_after };
+    if !guard.config().enforce.is_dry() {
+        return Err(refused);
+    }
+    attempt::dry_run::would_refuse(ctx, refused.code());
+    Ok(())
 }
 
 /// Checks the form that the caller's protocol requires of the head. Sets the deadline from the
@@ -172,13 +183,14 @@ fn check_form(session: &Session, ctx: &mut Context, route: &Route) -> Result<(),
 fn check_size(session: &Session, ctx: &mut Context, route: &Route) -> Result<(), Rejection> {
     let headers = &session.req_header().headers;
     let length = exchange::fields::content_length(headers);
-    let max_body = route.config.max_body.0;
+    let max_body = route.config.max_body.enforced().0;
     ctx.body.envelopes = Envelopes::of(ctx.protocol, headers, max_body);
-    let whole = ctx.body.envelopes.is_none();
-    match whole && max_body != 0 && length.is_some_and(|length| length > max_body) {
-        true => Err(Rejection::BodyTooLarge),
-        false => Ok(()),
+    let Some(length) = length.filter(|_| ctx.body.envelopes.is_none()) else { return Ok(()) };
+    if max_body != 0 && length > max_body {
+        return Err(Rejection::BodyTooLarge);
     }
+    attempt::dry_run::measured(ctx, length);
+    Ok(())
 }
 
 /// Counts the request in the route's rate limits. Returns the time of counting, which is later than
@@ -196,7 +208,7 @@ async fn count(
         let left = ctx.deadline.map_or(Duration::MAX, |deadline| deadline.since(now));
         let limiters = &route.policies.rate_limits;
         // Boxed: few routes need this future's state.
-        heard = Box::pin(limits.ask(limiters, &requester, now, left)).await;
+        heard = Box::pin(limits.ask(limiters, &requester, &ctx.dry_run, now, left)).await;
         now = Clock::now();
     }
     ctx.decided = Some(now);
@@ -204,7 +216,8 @@ async fn count(
         let limits = route.policies.rate_limits.iter();
         ctx.limit_keys = limits.map(|limit| limit.config().key.digest(&requester) as u64).collect();
     }
-    order::count(&route.policies, &requester, &heard, &mut ctx.standing, now)?;
+    let (standing, dry_run) = (&mut ctx.standing, &mut ctx.dry_run);
+    order::count(&route.policies, &requester, &heard, standing, dry_run, now)?;
     Ok(now)
 }
 

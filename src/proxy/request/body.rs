@@ -25,6 +25,7 @@ use crate::proxy::{attempt, request};
 use crate::time::Clock;
 use crate::transcode::wire::Framing;
 use crate::transcode::{Fault, wire};
+use crate::units::Size;
 
 /// Largest request body in bytes that is held back: the most that Pingora can replay.
 pub const PREPARED_LIMIT: usize = 64 * 1024;
@@ -49,13 +50,15 @@ pub async fn prepare(
         Some(body) => body,
         None => read_whole(session, ctx, PREPARED_LIMIT).await?,
     };
-    let max_body = ctx.route.as_ref().map_or(0, |route| route.config.max_body.as_usize());
+    let max_body = ctx.route.as_ref().map(|route| route.config.max_body.enforced());
+    let max_body = max_body.map_or(0, Size::as_usize);
     let limit = if max_body == 0 { PREPARED_LIMIT } else { max_body.min(PREPARED_LIMIT) };
     let plain =
         wire::unwrap(Framing::Bare, &body, encoding, limit).map_err(|fault| match fault {
             Fault::Malformed(what) => Rejection::InvalidBody(what),
             fault => request::fault::rejected(fault),
         })?;
+    attempt::dry_run::measured(ctx, plain.len() as u64);
     ctx.body.prepared = Some(with_defaults(&plain, json)?);
     ctx.body.inflated |= encoding != Encoding::Identity;
     Ok(())
@@ -215,8 +218,13 @@ pub fn on_request(
         // In a stream, the limit applies to each message.
         if let Some(envelopes) = &mut ctx.body.envelopes {
             envelopes.pass(chunk).map_err(|rejection| reject(&mut ctx.end, rejection))?;
-        } else if ctx.body.call.is_none() && max_body != 0 && ctx.body.request_bytes > max_body {
-            return Err(reject(&mut ctx.end, Rejection::BodyTooLarge));
+            let longest = envelopes.longest();
+            attempt::dry_run::measured(ctx, longest);
+        } else if ctx.body.call.is_none() {
+            if max_body != 0 && ctx.body.request_bytes > max_body {
+                return Err(reject(&mut ctx.end, Rejection::BodyTooLarge));
+            }
+            attempt::dry_run::measured(ctx, ctx.body.request_bytes);
         }
         if let Some(tap) = &mut ctx.body.request_tap {
             tap.push(chunk);

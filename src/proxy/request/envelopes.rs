@@ -78,6 +78,8 @@ pub struct Envelopes {
     /// The longest message in bytes; zero means no limit.
     max_message: u64,
     walk: Walk,
+    /// The longest message so far.
+    longest: u64,
 }
 
 impl Envelopes {
@@ -137,7 +139,12 @@ impl Envelopes {
         }
     }
 
-    fn begin(&self, flags: u8, length: u64) -> Result<(), Rejection> {
+    /// The length of the longest message that has begun.
+    pub fn longest(&self) -> u64 {
+        self.longest
+    }
+
+    fn begin(&mut self, flags: u8, length: u64) -> Result<(), Rejection> {
         if flags & !COMPRESSED != 0 {
             return Err(Rejection::InvalidRpc("a message has flags that no request has"));
         }
@@ -147,6 +154,7 @@ impl Envelopes {
         if self.max_message != 0 && length > self.max_message {
             return Err(Rejection::BodyTooLarge);
         }
+        self.longest = self.longest.max(length);
         Ok(())
     }
 }

@@ -25,8 +25,8 @@ use crate::proxy::dialect::Protocol;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::exchange::keyed::Keyed;
 use crate::proxy::rejection::Rejection;
-use crate::proxy::request;
 use crate::proxy::request::envelopes::Envelopes;
+use crate::proxy::{attempt, request};
 use crate::record::new_id;
 use crate::runtime::shared::Shared;
 use crate::runtime::snapshot::{Idempotency, Route};
@@ -68,6 +68,9 @@ pub async fn look_up(
     let limit = limit(ctx, route, config);
     let body = request::body::read_whole(session, ctx, limit).await?;
     check_messages(session, ctx, route, &body)?;
+    if ctx.body.envelopes.is_none() {
+        attempt::dry_run::measured(ctx, body.len() as u64);
+    }
     let inflated = request::compression::inflate_keyed(session, ctx, route, &body, limit)?;
     let claim = Claim {
         scope: Scope::new(principal(ctx, config), &route.name, &key),
@@ -102,7 +105,7 @@ pub async fn look_up(
 /// Bytes of a body to read at most. A message in a frame has its own limit.
 fn limit(ctx: &Context, route: &Route, config: &Config) -> usize {
     let limit = config.max_body.as_usize();
-    match route.config.max_body.as_usize() {
+    match route.config.max_body.enforced().as_usize() {
         max_body if max_body != 0 && ctx.body.envelopes.is_none() => max_body.min(limit),
         _ => limit,
     }
@@ -119,16 +122,25 @@ fn check_messages(
     match ctx.protocol {
         Protocol::Http | Protocol::Connect | Protocol::ConnectStream => Ok(()),
         Protocol::Grpc | Protocol::GrpcWeb => match &mut ctx.body.envelopes {
-            Some(envelopes) => envelopes.check_one(body).map(|()| envelopes.restart()),
+            Some(envelopes) => {
+                envelopes.check_one(body)?;
+                envelopes.restart();
+                let longest = envelopes.longest();
+                attempt::dry_run::measured(ctx, longest);
+                Ok(())
+            }
             None => Ok(()),
         },
         Protocol::GrpcWebText => {
             let body = wire::of_base64(body)
                 .map_err(|_| Rejection::InvalidRpc("the message is not Base64"))?;
             let headers = &session.req_header().headers;
-            let max_message = route.config.max_body.0;
+            let max_message = route.config.max_body.enforced().0;
             let envelopes = Envelopes::of(Protocol::GrpcWeb, headers, max_message);
-            envelopes.map_or(Ok(()), |mut envelopes| envelopes.check_one(&body))
+            let Some(mut envelopes) = envelopes else { return Ok(()) };
+            envelopes.check_one(&body)?;
+            attempt::dry_run::measured(ctx, envelopes.longest());
+            Ok(())
         }
     }
 }

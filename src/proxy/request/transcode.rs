@@ -13,8 +13,8 @@ use crate::proxy::dialect::Protocol;
 use crate::proxy::exchange::call::{Call, JSON, Way};
 use crate::proxy::exchange::context::Context;
 use crate::proxy::rejection::Rejection;
-use crate::proxy::request;
 use crate::proxy::request::fault::rejected;
+use crate::proxy::{attempt, request};
 use crate::runtime::snapshot::Route;
 use crate::transcode::config::Upstream;
 use crate::transcode::wire::Framing;
@@ -92,6 +92,7 @@ async fn to_http(
             message.map_err(rejected)?.into_owned()
         }
     };
+    attempt::dry_run::measured(ctx, message.len() as u64);
     let request = transcoder.to_http(method, *codec, &message).map_err(rejected)?;
     let length = request.body.as_ref().map(|body| body.len() as u64);
     let has_body = request.body.is_some();
@@ -126,6 +127,7 @@ async fn to_rpc(
     };
     let body = wire::unwrap(Framing::Bare, &body, encoding, max_message(route, transcoder));
     let body = body.map_err(refused)?;
+    attempt::dry_run::measured(ctx, body.len() as u64);
     let request = session.req_header();
     let path = ctx.path.as_deref().unwrap_or_else(|| request.uri.path());
     let call = transcoder.to_rpc(&request.method, path, request.uri.query(), &body);
@@ -173,16 +175,18 @@ pub async fn look(
 
 /// The body, which has already been read if the request has an idempotency key.
 async fn read(session: &mut Session, ctx: &mut Context, limit: usize) -> Result<Bytes, Rejection> {
-    match ctx.body.prepared.take() {
-        Some(body) if body.len() > limit => Err(Rejection::BodyTooLarge),
-        Some(body) => Ok(body),
-        None => request::body::read_whole(session, ctx, limit).await,
-    }
+    let body = match ctx.body.prepared.take() {
+        Some(body) if body.len() > limit => return Err(Rejection::BodyTooLarge),
+        Some(body) => body,
+        None => request::body::read_whole(session, ctx, limit).await?,
+    };
+    attempt::dry_run::measured(ctx, body.len() as u64);
+    Ok(body)
 }
 
 /// Bytes of a body to read at most.
 fn limit(route: &Route, transcoder: &Transcoder) -> usize {
-    match route.config.max_body.as_usize() {
+    match route.config.max_body.enforced().as_usize() {
         0 => transcoder.max_body(),
         max_body => max_body.min(transcoder.max_body()),
     }
@@ -190,7 +194,7 @@ fn limit(route: &Route, transcoder: &Transcoder) -> usize {
 
 /// The longest message in bytes, once it is decoded.
 pub fn max_message(route: &Route, transcoder: &Transcoder) -> usize {
-    match route.config.max_body.as_usize() {
+    match route.config.max_body.enforced().as_usize() {
         0 => transcoder.max_message(),
         max_body => max_body.min(transcoder.max_message()),
     }

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora_proxy::Session;
 
 use crate::policy::rate_limit;
-use crate::policy::rate_limit::{Requester, Standing, Verdict};
+use crate::policy::rate_limit::{Limiter, Requester, Standing, Verdict};
 use crate::proxy::exchange::context::Context;
 use crate::time::Moment;
 use crate::units::retry_after_seconds;
@@ -26,7 +26,9 @@ pub fn forgive(session: &Session, ctx: &mut Context, counted: Moment) {
     let limiters = &route.policies.rate_limits;
     let headers = &session.req_header().headers;
     let requester = Requester::new(ctx.identity.as_deref(), ctx.client, headers);
-    let forgiving = limiters.iter().filter(|limiter| limiter.forgives_replays());
+    // A dry limit has not counted what a dry policy would have refused.
+    let counted_it = |limiter: &Limiter| !(limiter.is_dry() && ctx.dry_run.is_over());
+    let forgiving = limiters.iter().filter(|l| l.forgives_replays() && counted_it(l));
     rate_limit::refund_all(forgiving, &requester, counted);
     let Some(Standing { limit, verdict, first }) = &mut ctx.standing else { return };
     let forgives = |place: usize| limiters.get(place).is_some_and(|l| l.forgives_replays());

@@ -36,6 +36,7 @@ pub(in crate::record) fn invocation(input: &[u8]) -> Invocation {
     row.query = next();
     row.rejection = next().map(Cow::Owned);
     row.cause = next().map(Cow::Owned);
+    row.would_refuse = next().map(Cow::Owned);
     row.captured = Captured { name: next(), result_message: next(), other: Vec::new() };
     while let Some(value) = next() {
         // Remove the replacement character: two names must not become equal once NUL is replaced.

@@ -102,6 +102,7 @@ pub(crate) static COLUMNS: &[Column] = &[
     column!("trace_id", trace_id, AtOnce),
     column!("query", query, AtOnce),
     column!("cause", cause, AtTheEnd),
+    column!("would_refuse", would_refuse, AtTheEnd),
 ];
 
 const fn shape<F: Field>(_: fn(&Invocation) -> &F) -> (Kind, bool) {

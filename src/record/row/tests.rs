@@ -120,7 +120,8 @@ fn rows_of_newer_and_older_builds_are_read() {
     let as_long = [&[head[0], head[1] + 1], &present[..], values].concat();
     assert_eq!(binary::read(&as_long), Some((row.clone(), true)), "it knows more, and has none");
     // A build whose list ended with `completed` has no bits for what came later.
-    let older = Invocation { trace_id: 0, query: None, cause: None, ..row.clone() };
+    let older =
+        Invocation { trace_id: 0, query: None, cause: None, would_refuse: None, ..row.clone() };
     bytes.clear();
     binary::write(&older, true, &mut bytes);
     let (present, values) = bytes[2..].split_at(usize::from(bytes[1]));

@@ -33,6 +33,7 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../migrations/sqlite/0004_idempotency_trailers.sql"),
     },
     Migration { version: 5, sql: include_str!("../migrations/sqlite/0005_cause.sql") },
+    Migration { version: 6, sql: include_str!("../migrations/sqlite/0006_would_refuse.sql") },
 ];
 
 /// How long to wait while another process writes to the file, before the batch is retried later.

@@ -143,6 +143,7 @@ async fn every_column_is_stored(subject: Subject) {
     (row.status, row.upstream_status, row.success, row.attempts) = (503, Some(429), false, 2);
     row.rejection = Some("circuit_open".into());
     row.cause = Some("upstream_5xx".into());
+    row.would_refuse = Some("rate_limited".into());
     row.duration = Duration::from_micros(1500);
     row.upstream_duration = Some(Duration::from_micros(700));
     (row.bytes_in, row.bytes_out) = (3, u64::MAX);
@@ -153,12 +154,13 @@ async fn every_column_is_stored(subject: Subject) {
 
     let asked = "id, request_id, route, upstream, endpoint, consumer, client_address, method, path, \
                  status, upstream_status, attempts, rejection, duration_us, upstream_duration_us, \
-                 bytes_in, bytes_out, protocol, name, result_message, captured ->> 'sku', trace_id, query, cause";
+                 bytes_in, bytes_out, protocol, name, result_message, captured ->> 'sku', trace_id, query, cause, \
+                 would_refuse";
     assert_eq!(
         subject.query(&format!("SELECT {asked} FROM invocations WHERE NOT success AND completed")),
         format!(
             "{id}|request-1|invoke|service|10.0.0.1:80|acme|2001:db8::1|POST|/invoke|503|429|2|\
-             circuit_open|1500|700|3|{}|http|Ada|Hello|a|{:032x}|a=1|upstream_5xx",
+             circuit_open|1500|700|3|{}|http|Ada|Hello|a|{:032x}|a=1|upstream_5xx|rate_limited",
             i64::MAX,
             0xab
         )
@@ -251,7 +253,7 @@ async fn migrations_are_applied_once(subject: Subject) {
     let (again, other) = tokio::join!(subject.store.migrate(), subject.other.migrate());
     assert_eq!((again, other), (Ok(()), Ok(())));
     let sql = "SELECT version FROM portcullis_schema_version ORDER BY version";
-    assert_eq!(subject.query(sql), "1\n2\n3\n4\n5");
+    assert_eq!(subject.query(sql), "1\n2\n3\n4\n5\n6");
 }
 
 async fn hostile_text_is_stored(subject: Subject) {
@@ -271,7 +273,7 @@ fn two_gateways_may_migrate_an_empty_database_together() {
             assert_eq!(both, (Ok(()), Ok(())));
         });
         let sql = "SELECT version FROM portcullis_schema_version ORDER BY version";
-        assert_eq!(subject.query(sql), "1\n2\n3\n4\n5");
+        assert_eq!(subject.query(sql), "1\n2\n3\n4\n5\n6");
     }
 }
 

@@ -50,7 +50,8 @@ fn holding(snapshot: &Arc<Snapshot>, lifecycle: &Arc<Lifecycle>, now: Moment) ->
     let route = &snapshot.routes[0];
     let mut context = Context::new(Arc::clone(snapshot), None, lifecycle.enter(), now);
     for step in order::CALL {
-        step.take(&route.policies, &mut context.admission, now).expect("admitted");
+        let (admission, dry_run) = (&mut context.admission, &mut context.dry_run);
+        step.take(&route.policies, admission, dry_run, now).expect("admitted");
     }
     let mut stake = snapshot.budgets["shared"].enter(now);
     assert!(stake.withdraw(now));

@@ -26,6 +26,7 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../../migrations/postgres/0004_idempotency_trailers.sql"),
     },
     Migration { version: 5, sql: include_str!("../../migrations/postgres/0005_cause.sql") },
+    Migration { version: 6, sql: include_str!("../../migrations/postgres/0006_would_refuse.sql") },
 ];
 
 /// The advisory lock taken to change the schema; any number that other applications do not use.

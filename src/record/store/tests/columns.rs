@@ -56,6 +56,7 @@ fn every_column_is_read_as_it_was_written() {
         });
         let mut first = Invocation { captured: Default::default(), ..written[2].clone() };
         (first.upstream, first.upstream_status, first.cause) = (None, None, None);
+        first.would_refuse = None;
         (first.status, first.success, first.duration) = (200, false, Default::default());
         subject.write(vec![Row::new(first, Stage::Answered)]).await;
         let rows_of = written.iter().cloned().zip(stages);
