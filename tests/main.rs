@@ -27,6 +27,7 @@ mod deadlines;
 mod defaults;
 mod descriptors;
 mod dialects;
+mod dry_run;
 mod durable;
 mod edge;
 mod failures;

@@ -82,6 +82,25 @@ pub struct Route {
     pub record: Option<record::Policy>,
 }
 
+impl Route {
+    /// The keys of the policies that are dry runs.
+    pub fn not_enforced(&self) -> Vec<String> {
+        let limits = self.rate_limit.0.iter().enumerate();
+        let limits = limits.map(|(n, limit)| match self.rate_limit.0.len() {
+            1 => ("rate_limit".to_owned(), limit.enforce),
+            _ => (format!("rate_limit[{n}]"), limit.enforce),
+        });
+        let others = [
+            ("auth", self.auth.as_ref().map(|auth| auth.enforce)),
+            ("circuit_breaker", self.circuit_breaker.as_ref().map(|breaker| breaker.enforce)),
+            ("bulkhead", self.bulkhead.as_ref().map(|bulkhead| bulkhead.enforce)),
+            ("max_body", Some(self.max_body.enforce)),
+        ];
+        let others = others.into_iter().map(|(key, of)| (key.to_owned(), of.unwrap_or_default()));
+        limits.chain(others).filter(|(_, enforce)| enforce.is_dry()).map(|(key, _)| key).collect()
+    }
+}
+
 /// What the gateway serves itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -81,3 +81,6 @@ impl DryRun {
         self.over
     }
 }
+
+#[cfg(test)]
+mod tests;

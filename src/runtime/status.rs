@@ -101,6 +101,8 @@ struct RouteStatus {
     requests: u64,
     errors: u64,
     average_latency_ms: f64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    not_enforced: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -112,6 +114,9 @@ pub(super) struct CircuitStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     probes_in_flight: Option<u32>,
     opened: u64,
+    /// Only of a circuit that refuses nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    enforced: Option<bool>,
 }
 
 #[derive(Serialize)]
@@ -191,6 +196,7 @@ fn route(route: &Route, now: Moment) -> RouteStatus {
         requests: route.metrics.requests(),
         errors: route.metrics.errors(),
         average_latency_ms: route.metrics.mean_duration().as_secs_f64() * 1000.0,
+        not_enforced: route.config.not_enforced(),
     }
 }
 
@@ -206,6 +212,7 @@ pub(super) fn circuit(breaker: &Breaker, now: Moment) -> CircuitStatus {
         next_probe_in_ms,
         probes_in_flight,
         opened: breaker.transitions().opened,
+        enforced: breaker.config().enforce.is_dry().then_some(false),
     }
 }
 
