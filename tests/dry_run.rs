@@ -350,3 +350,32 @@ fn the_status_names_what_is_not_enforced() {
     assert!(gateway.reload_route("bulkhead: {max_in_flight: 1}"));
     assert_eq!(gateway.status()["routes"]["all"].get("not_enforced"), None);
 }
+
+#[test]
+fn check_notes_what_is_not_enforced() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = "listeners: {public: {address: '127.0.0.1:8080'}}
+flood_guard: {requests: 9, enforce: false}
+upstreams: {users: {endpoints: ['http://127.0.0.1:3000'], circuit_breaker: {consecutive: {failures: 1}, enforce: false}}}
+routes: {users: {match: {path: /*}, upstream: users, max_body: {size: 1KiB, enforce: false}, bulkhead: {max_in_flight: 1}}}
+";
+    std::fs::write(directory.path().join("c.yaml"), text).unwrap();
+    let finished = Gateway::finish(&["check", "-c", "c.yaml"], directory.path(), &[]);
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    let notes = ["flood_guard", "upstreams.users.circuit_breaker", "routes.users.max_body"]
+        .map(|path| format!("note: {path} is not enforced\n"));
+    assert!(finished.stderr.ends_with(&notes.concat()), "{}", finished.stderr);
+}
+
+#[test]
+fn enforce_is_true_or_false() {
+    for (policy, told) in [
+        ("bulkhead: {max_in_flight: 1, enforce: perhaps}", "routes.all.bulkhead"),
+        ("max_body: {enforce: false}", "routes.all.max_body"),
+        ("max_body: {size: 10, enforce: false}", "routes.all.max_body"),
+    ] {
+        let (code, log) = Plan::route(policy).fails();
+        assert_eq!(code, Some(1), "{policy}");
+        assert!(log.contains(told), "{log}");
+    }
+}

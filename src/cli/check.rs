@@ -29,9 +29,13 @@ fn errors_in(path: &Path) -> Result<(), Vec<Diagnostic>> {
     })?;
     // The warnings that the gateway would log at its start, under the present limit on open files.
     let warnings = Descriptors::raise().warnings(&config.server);
+    let not_enforced = config.not_enforced();
     reload::compile(config, &sources, &metrics)?;
     for warning in warnings {
         eprintln!("warning: {warning}");
+    }
+    for path in not_enforced {
+        eprintln!("note: {path} is not enforced");
     }
     Ok(())
 }

@@ -127,4 +127,18 @@ impl Config {
         }
         Ok((config, sources))
     }
+
+    /// The paths of the policies that are dry runs.
+    pub fn not_enforced(&self) -> Vec<String> {
+        let guard = self.flood_guard.as_ref().filter(|guard| guard.enforce.is_dry());
+        let upstreams = self.upstreams.iter().filter(|(_, upstream)| {
+            upstream.circuit_breaker.as_ref().is_some_and(|breaker| breaker.enforce.is_dry())
+        });
+        let routes = self.routes.iter().flat_map(|(name, route)| {
+            route.not_enforced().into_iter().map(move |key| format!("routes.{name}.{key}"))
+        });
+        let guard = guard.map(|_| "flood_guard".to_owned());
+        let upstreams = upstreams.map(|(name, _)| format!("upstreams.{name}.circuit_breaker"));
+        guard.into_iter().chain(upstreams).chain(routes).collect()
+    }
 }

@@ -187,6 +187,53 @@ fn the_script_says_what_the_limits_it_stands_in_for_say() {
     }
 }
 
+/// For any limits and any rhythm. What a dry run is over for, its twin does not ask about.
+#[test]
+fn dry_limits_count_what_their_enforcing_twins_count() {
+    let Some(redis) = Virtual::start() else { return };
+    let event = (0..2_000_000_u64, prop::bool::weighted(0.2));
+    let histories = (prop::collection::vec(algorithm(), 1..4), prop::collection::vec(event, 1..60));
+    let mut runner = proptest::test_runner::TestRunner::default();
+    let outcome = runner.run(&histories, |(limits, events)| {
+        let enforced = shared(limits);
+        let mut dry = enforced.clone();
+        dry.0.iter_mut().for_each(|limit| limit.enforce = Enforce::No);
+        let enforced = terms::compile("twin", "r", &enforced);
+        let dry = terms::compile("dry", "r", &dry);
+        redis.forget();
+        let mut now = START;
+        for (pause, is_over) in events {
+            now += pause;
+            if is_over {
+                redis.ask(&dry, Intent::CountEnforced, now);
+                continue;
+            }
+            let told = redis.ask(&dry, Intent::Count, now);
+            prop_assert_eq!(told, redis.ask(&enforced, Intent::Count, now), "at {}", now);
+        }
+        Ok(())
+    });
+    if let Err(error) = outcome {
+        panic!("{error}");
+    }
+}
+
+#[test]
+fn an_enforced_limit_counts_what_a_dry_one_beside_it_would_refuse() {
+    let Some(redis) = Virtual::start() else { return };
+    let per = Timespan::from_secs(60);
+    let window = |requests| Algorithm::FixedWindow(FixedWindow { requests, per });
+    let mut limits = shared([window(1), window(3)]);
+    limits.0[0].enforce = Enforce::No;
+    let terms = terms::compile("p", "r", &limits);
+    let told = [(); 5].map(|()| {
+        let verdicts = redis.ask(&terms, Intent::Count, START);
+        [verdicts[0].admitted, verdicts[1].admitted]
+    });
+    let [passes, over, refused] = [[true, true], [false, true], [false, false]];
+    assert_eq!(told, [passes, over, over, refused, refused]);
+}
+
 #[test]
 fn a_look_counts_nothing() {
     let Some(redis) = Virtual::start() else { return };

@@ -16,6 +16,7 @@ mod product {
     pub mod policy {
         pub mod breaker;
         pub mod bulkhead;
+        pub mod dry_run;
         pub mod outcome;
 
         pub mod retry {
