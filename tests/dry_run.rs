@@ -68,7 +68,7 @@ fn a_dry_run_counts_each_request_that_its_enforcing_twin_refuses_and_refuses_non
     const REQUESTS: usize = 120;
     let policies = "auth: {require: partners, scopes: [read], enforce: ENFORCE}
         rate_limit: [{fixed_window: {requests: 40, per: 1h}, enforce: ENFORCE}, {token_bucket: {rate: 1, per: 1h, burst: 60}, key: route, enforce: ENFORCE}]
-        circuit_breaker: {consecutive: {failures: 4}, open_for: 1h, enforce: ENFORCE}
+        circuit_breaker: {consecutive: {failures: 3}, open_for: 1h, enforce: ENFORCE}
         max_body: {size: 1KiB, enforce: ENFORCE}
         record: {mode: async}";
     let twins = Twins::start(policies, KEYS);
@@ -377,5 +377,24 @@ fn enforce_is_true_or_false() {
         let (code, log) = Plan::route(policy).fails();
         assert_eq!(code, Some(1), "{policy}");
         assert!(log.contains(told), "{log}");
+    }
+}
+
+#[test]
+fn a_request_that_would_have_been_refused_has_a_line_like_a_refusal() {
+    let upstream = Upstream::start();
+    let limit = "rate_limit: {fixed_window: {requests: 1, per: 1h}, enforce: false}";
+    let log = "access_log: {keep: {refusals: 2/s}}";
+    let gateway = Plan::route(limit).section(log).upstream(&upstream).start();
+    (0..30).for_each(|_| assert_eq!(gateway.get("/").status, 200));
+    let lines = eventually("a line", || {
+        let lines = gateway.access_lines();
+        (!lines.is_empty()).then_some(lines)
+    });
+    assert!(lines.len() < 29, "a flood of them is sampled, and what passes has none: {lines:#?}");
+    for line in lines {
+        assert_eq!(line["portcullis.would_refuse"], "rate_limited", "{line:#}");
+        assert_eq!(line["portcullis.outcome"], "success", "{line:#}");
+        assert_eq!(line.get("portcullis.cause"), None, "{line:#}");
     }
 }

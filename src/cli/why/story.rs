@@ -11,7 +11,7 @@ const BOLD: &str = "\u{1b}[1m";
 const PLAIN: &str = "\u{1b}[0m";
 
 /// The columns of the record, by the names that the access log has for them.
-const COLUMNS: [(&str, &str); 19] = [
+const COLUMNS: [(&str, &str); 20] = [
     ("created_at", "time"),
     ("request_id", "portcullis.request_id"),
     ("trace_id", "trace_id"),
@@ -28,6 +28,7 @@ const COLUMNS: [(&str, &str); 19] = [
     ("upstream_status", "portcullis.upstream_status"),
     ("attempts", "portcullis.attempts"),
     ("cause", "portcullis.cause"),
+    ("would_refuse", "portcullis.would_refuse"),
     ("result_message", "portcullis.error"),
     ("duration_us", "portcullis.duration_us"),
     ("upstream_duration_us", "portcullis.upstream_duration_us"),
@@ -95,6 +96,11 @@ pub(super) fn tell(facts: &Facts, from: &str, decided: Option<&str>, coloured: b
     };
     line("because", because(facts));
     line("told", shown(facts, "portcullis.detail"));
+    line(
+        "dry run",
+        text(facts, "portcullis.would_refuse")
+            .map(|code| format!("would have been refused: {code}")),
+    );
     line("route", shown(facts, "portcullis.route"));
     line("client", shown(facts, "client.address"));
     line("consumer", shown(facts, "portcullis.consumer"));

@@ -11,18 +11,20 @@ use crate::units::Percent;
 pub(super) enum Class {
     /// The client has what the upstream said, and the upstream did not fail.
     Success,
-    /// The gateway refused the request, or its client left. There may be floods of these.
+    /// The gateway refused the request, or would have, if all policies were enforced; or its client
+    /// left. There may be floods of these.
     Refusal,
     /// The upstream failed, or the gateway.
     Failure,
 }
 
 pub(super) fn class(summary: &Summary<'_>) -> Class {
+    let success = if summary.would_refuse.is_some() { Class::Refusal } else { Class::Success };
     match summary.ending {
-        Ending::Answered | Ending::Unforwarded | Ending::Replayed { .. } => Class::Success,
+        Ending::Answered | Ending::Unforwarded | Ending::Replayed { .. } => success,
         Ending::Failed { cause: Some(cause) } => match cause.fault() {
             // The upstream declines the request, which is its business.
-            Fault::Client => Class::Success,
+            Fault::Client => success,
             Fault::Gateway | Fault::Upstream => Class::Failure,
         },
         Ending::Failed { cause: None } | Ending::BrokeOff(_) | Ending::Cut { .. } => Class::Failure,

@@ -48,7 +48,7 @@ impl LeftOut {
     /// Whether the request may have a line. If not, it is counted.
     pub(super) fn admits(&self, summary: &Summary<'_>, rate: PerSecond, now: Moment) -> bool {
         let route = summary.opening.route.unwrap_or(&self.none);
-        let cause = summary.ending.cause().unwrap_or("");
+        let cause = summary.ending.cause().or(summary.would_refuse).unwrap_or("");
         let mut spells = self.shard(route);
         if !spells.contains_key(&**route) {
             spells.insert(Arc::clone(route), Vec::new());

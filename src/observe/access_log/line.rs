@@ -56,6 +56,7 @@ pub(super) fn json(config: &Config, summary: &Summary<'_>, rules: Rules<'_>) -> 
     );
     line.word("portcullis.cause", summary.ending.cause());
     line.word("portcullis.fault", summary.ending.fault().map(|fault| fault.as_str()));
+    line.word("portcullis.would_refuse", summary.would_refuse);
     if !masks(Mask::Error) {
         let said = summary.failure.and_then(|failure| failure.words.of(failure.cause));
         line.word("portcullis.error", said.as_deref());

@@ -39,6 +39,7 @@ pub(super) fn text(config: &Config, summary: &Summary<'_>, coloured: bool) -> Ve
     pair(&mut line, "route", opening.route.map(|route| &**route));
     pair(&mut line, "cause", summary.ending.cause());
     pair(&mut line, "fault", summary.ending.fault().map(Fault::as_str));
+    pair(&mut line, "would_refuse", summary.would_refuse);
     let failed = summary.failure.filter(|_| !summary.ending.is_success());
     let upstream = failed.map(|failure| &failure.upstream).or(summary.upstream);
     let endpoint = failed.and_then(|f| f.endpoint.as_ref()).or(summary.endpoint);
