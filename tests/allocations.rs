@@ -86,6 +86,23 @@ fn an_admitted_request_allocates_nothing_in_any_policy() {
 }
 
 #[test]
+fn a_refusal_that_is_not_made_allocates_nothing() {
+    let circuit = breaker(r#"{"consecutive": {"failures": 1}, "enforce": false}"#);
+    circuit.acquire(NOW).expect("closed").record(Verdict::Failure, NOW);
+    let mut limit: portcullis::policy::rate_limit::Config =
+        parsed(r#"{"fixed_window": {"requests": 1, "per": "1m"}, "key": "client_address"}"#);
+    limit.enforce = portcullis::policy::dry_run::Enforce::No;
+    let headers = HeaderMap::new();
+    for dry in [
+        Policies { route_breaker: Some(circuit), ..policies() },
+        Policies { rate_limits: vec![Arc::new(Limiter::new(limit))], ..policies() },
+    ] {
+        serve(&dry, &headers);
+        assert_none(&measure(|| (0..ATTEMPTS).for_each(|_| serve(&dry, &headers))));
+    }
+}
+
+#[test]
 fn a_retry_allocates_nothing_in_any_budget() {
     let policy: retry::Config = parsed(r#"{"on": [503]}"#);
     let attempt = Attempt {

@@ -245,6 +245,21 @@ fn a_dry_flood_guard_counts_by_route() {
 }
 
 #[test]
+fn a_replay_gets_nothing_back_of_a_dry_limit_that_did_not_count_it() {
+    let policies = "idempotency: {}
+        rate_limit: {fixed_window: {requests: 2, per: 1h}, replays: free, enforce: ENFORCE}
+        record: {mode: sync}";
+    let twins = Twins::start(policies, "");
+    let post = |key: &str| Call::new("POST /").header("Idempotency-Key", key).body("x");
+    let keys = ["a", "a", "b", "a", "c"];
+    let statuses = keys.map(|key| twins.statuses(post(key)));
+    let (passes, refused) = ([200, 200], [429, 200]);
+    assert_eq!(statuses, [passes, passes, passes, refused, refused]);
+    assert_eq!(twins.dry.1.count(), 3, "replays are not executed");
+    twins.assert_refused("rate_limited", 2);
+}
+
+#[test]
 fn a_client_is_told_nothing_of_a_limit_that_is_not_enforced() {
     let upstream = Upstream::start();
     let wanted = "rate_limit_headers: {on: always, token_bucket: true, ietf: true}";
