@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::support::{
-    Answer, Call, Gateway, Plan, Redis, Response, Store, Upstream, eventually, pass,
+    Answer, Call, Gateway, Plan, Redis, Response, Store, Upstream, eventually, frame, pass,
 };
 
 const KEYS: &str = "auth: {partners: {api_key: {header: X-Api-Key, keys: {acme: {key: acme-key-0123456789, scopes: [read]}, umbra: {key: umbra-key-0123456789}}}}}";
@@ -208,6 +208,37 @@ fn a_body_beyond_a_dry_limit_passes_whole_announced_or_not() {
     let words: Vec<_> = rows.iter().map(|row| row.text("would_refuse")).collect();
     assert_eq!(words, [Some("body_too_large"), Some("body_too_large"), None]);
     assert!(rows.iter().all(|row| row.is_true("success") && row.text("cause").is_none()));
+}
+
+#[test]
+fn a_message_of_a_stream_and_a_body_that_is_read_first_are_measured_too() {
+    let large = format!("{{\"name\": \"{}\"}}", "x".repeat(2000));
+    let framed = frame(large.as_bytes());
+    let connect =
+        |body: &[u8]| (Call::new("POST /s.S/M"), "application/connect+json", body.to_vec());
+    let json = (Call::new("POST /"), "application/json", large.clone().into_bytes());
+    let (call, content_type, body) = json.clone();
+    let keyed = (call.header("Idempotency-Key", "a"), content_type, body);
+    for (policies, (call, content_type, body)) in [
+        ("", connect(&framed)),
+        ("json: {defaults: {name: World}}", json),
+        ("idempotency: {}\nrecord: {mode: sync}", keyed),
+    ] {
+        let limit = "max_body: {size: 1KiB, enforce: ENFORCE}\nbulkhead: {max_in_flight: 1, enforce: ENFORCE}";
+        let twins = Twins::start(&format!("{limit}\n{policies}"), "");
+        let call = call.header("Content-Type", content_type).header("Transfer-Encoding", "chunked");
+        for (gateway, _) in twins.both() {
+            let mut client = gateway.connect();
+            client.send(call.bytes());
+            let _ = client.try_send(format!("{:x}\r\n", body.len()));
+            let _ = client.try_send([&body[..], b"\r\n0\r\n\r\n"].concat());
+            client.receive();
+        }
+        twins.assert_refused("body_too_large", 1);
+        let got = twins.dry.1.wait_complete(1);
+        assert!(got[0].text().len() > 2000, "{policies}: {}", got[0].text().len());
+        assert!(twins.enforcing.1.requests().iter().all(|got| !got.complete), "{policies}");
+    }
 }
 
 #[test]
