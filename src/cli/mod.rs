@@ -1,6 +1,7 @@
 //! The command line: parsed here, one file for each subcommand.
 
 mod check;
+mod diagnostics;
 mod health;
 mod invocations;
 mod run;
@@ -28,8 +29,8 @@ struct Cli {
 enum Command {
     /// Run the gateway (the default)
     Run(File),
-    /// Report every error of the configuration at once
-    Check(File),
+    /// Report every error and warning of the configuration at once
+    Check(check::Options),
     /// Ask a running gateway whether it is alive; exits 0 or 1
     Health(health::Options),
     /// Show what the record holds; `stats` sums it up
@@ -41,7 +42,7 @@ enum Command {
 /// Where the configuration is.
 #[derive(Debug, Args)]
 struct File {
-    /// The configuration file
+    /// The configuration file; `check` reads `-` from standard input
     #[arg(
         short,
         long,
@@ -54,15 +55,17 @@ struct File {
 
 /// Exit code for an invalid configuration or a failed start.
 const FAILED: u8 = 1;
+/// Exit code for a wrong command line.
+const USAGE: u8 = 2;
 
 /// Parses the command line and runs the command. Usage errors exit with 2.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
-        None if cli.test => check::check(&cli.file.config),
+        None if cli.test => check::check(&check::Options::of(cli.file.config)),
         None => run::run(&cli.file.config),
         Some(Command::Run(file)) => run::run(&file.config),
-        Some(Command::Check(file)) => check::check(&file.config),
+        Some(Command::Check(options)) => check::check(&options),
         Some(Command::Health(options)) => health::health(&options),
         Some(Command::Invocations(options)) => invocations::invocations(&options),
         Some(Command::Why(options)) => why::why(&options),

@@ -5,6 +5,7 @@
 //! are compiled into.
 
 pub mod access_log;
+pub mod code;
 pub mod error_codes;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -20,6 +21,7 @@ pub mod server;
 pub mod status_map;
 pub mod traces;
 mod validate;
+pub mod warnings;
 
 use std::collections::BTreeMap;
 use std::path::Path;

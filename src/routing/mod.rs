@@ -20,6 +20,7 @@ pub mod path;
 mod pattern;
 mod rewrite;
 mod router;
+pub mod shadow;
 mod template;
 mod tree;
 

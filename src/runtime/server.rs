@@ -140,7 +140,9 @@ pub fn proxy(conf: &Arc<ServerConf>, shared: &Arc<Shared>) -> Acceptors {
 fn load(path: &Path, metrics: &Metrics) -> Result<Snapshot, Vec<Diagnostic>> {
     apart(|| {
         let (config, sources) = Config::load(path, &Environment::process())?;
-        reload::compile(config, &sources, metrics)
+        let (snapshot, warnings) = reload::compile(config, &sources, None, metrics)?;
+        reload::log_warnings(&warnings);
+        Ok(snapshot)
     })
 }
 
