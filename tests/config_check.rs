@@ -283,6 +283,7 @@ fn every_shipped_configuration_is_good() {
         let key = [("API_KEY", "a-key-for-the-check-0123456789")];
         let finished = Gateway::finish(&["check", "-c", &path], directory.path(), &key);
         assert_eq!(finished.code, Some(0), "{path}: {}", finished.stderr);
+        assert_eq!(finished.stderr, "", "{path} has warnings");
     }
 }
 
@@ -305,4 +306,105 @@ routes:
     let finished = check(&text.replace("serve: live", "servee: live"), &["check", "-c", "c.yaml"]);
     assert_eq!(finished.code, Some(1));
     assert!(finished.stderr.contains(":1:"), "the place where it was written: {}", finished.stderr);
+}
+
+/// `GOOD` with an upstream that no route uses.
+fn with_a_warning() -> String {
+    GOOD.replace("users: {endpoints", "spare: {endpoints: ['http://h:1']}, users: {endpoints")
+}
+
+#[test]
+fn warnings_are_told_and_fail_only_who_denies_them() {
+    let finished = check(&with_a_warning(), &["check", "-c", "c.yaml"]);
+    assert_eq!((finished.code, finished.stdout.trim()), (Some(0), "c.yaml: ok"));
+    let line = "c.yaml:3:13: warning: upstreams.spare: no route uses `spare`; ";
+    assert!(finished.stderr.starts_with(line), "{}", finished.stderr);
+    assert!(finished.stderr.ends_with("\n1 warning\n"), "{}", finished.stderr);
+    let denied = ["check", "-c", "c.yaml", "--deny-warnings"];
+    let finished = check(&with_a_warning(), &denied);
+    assert_eq!(finished.code, Some(1));
+    assert!(!finished.stdout.contains("ok"), "{}", finished.stdout);
+    assert_eq!(check(GOOD, &denied).code, Some(0));
+}
+
+#[test]
+fn errors_and_warnings_are_told_together_in_the_order_of_the_file() {
+    let conflict = "routes: {a: {match: {path: /users}, upstream: users}, users:";
+    let text = with_a_warning().replace("routes: {users:", conflict);
+    let finished = check(&text, &["check", "-c", "c.yaml"]);
+    assert_eq!(finished.code, Some(1));
+    let lines: Vec<&str> = finished.stderr.lines().collect();
+    assert!(lines[0].contains("warning: upstreams.spare: "), "{}", finished.stderr);
+    assert!(lines[1].contains(": routes.users.match: "), "{}", finished.stderr);
+    assert_eq!(lines[2..], ["1 error, 1 warning"]);
+}
+
+#[test]
+fn what_the_start_finds_doubtful_is_in_its_log() {
+    let budget = "retry_budgets: {few: {token_bucket: {capacity: 2, refill_per_second: 1}}}";
+    let gateway = Plan::route("").section(budget).start();
+    gateway.wait_for_log("warning: retry_budgets.few: no route uses `few`");
+}
+
+#[test]
+fn json_is_one_array_for_editors_and_scripts() {
+    let json = ["check", "-c", "c.yaml", "--format", "json"];
+    let parsed = |text: &str| {
+        let finished = check(text, &json);
+        assert_eq!(finished.stderr, "", "all of it is on standard output");
+        let value: serde_json::Value = serde_json::from_str(&finished.stdout).expect("JSON");
+        (finished.code, value)
+    };
+    assert_eq!(parsed(GOOD), (Some(0), serde_json::json!([])));
+    let (code, found) = parsed(&GOOD.replace("upstream: users", "upstream: usres"));
+    assert_eq!(code, Some(1));
+    let unused = serde_json::json!({
+        "severity": "error", "code": "unknown_name", "file": "c.yaml", "line": 4, "column": 51,
+        "end_column": 56, "path": "routes.users.upstream",
+        "message": "nothing in `upstreams` is named `usres`", "remedy": "did you mean `users`?",
+    });
+    assert_eq!(found, serde_json::json!([unused]));
+}
+
+#[test]
+fn what_is_piped_in_is_checked_as_a_file_is() {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+
+    let piped = |text: &str| {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_portcullis"))
+            .args(["check", "-c", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the executable starts");
+        let mut input = child.stdin.take().expect("piped");
+        input.write_all(text.as_bytes()).expect("read");
+        drop(input);
+        let output = child.wait_with_output().expect("it ends");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    assert_eq!(piped(GOOD), (Some(0), String::new()));
+    let (code, said) = piped(&GOOD.replace("upstream: users", "upstream: usres"));
+    assert_eq!(code, Some(1));
+    assert!(said.starts_with("<stdin>:4:51: routes.users.upstream: "), "{said}");
+    // A reload could not read it again.
+    assert_eq!(check(GOOD, &["run", "-c", "-"]).code, Some(2));
+}
+
+#[test]
+fn the_line_is_shown_without_colours_off_a_terminal_and_without_secrets() {
+    let text = format!(
+        "{GOOD}auth: {{a: {{api_key: {{header: 'X Key', keys: {{acme: 'literal-hunter2-0123456'}}}}}}}}\n"
+    );
+    let finished = check(&text, &["check", "-c", "c.yaml", "--format", "full"]);
+    assert!(
+        finished.stderr.contains("\n5 | auth: {a: {api_key: {header: 'X Key'"),
+        "{}",
+        finished.stderr
+    );
+    assert!(finished.stderr.contains("^^^"), "{}", finished.stderr);
+    assert!(!finished.stderr.contains('\u{1b}'), "{}", finished.stderr);
+    assert!(!finished.stderr.contains("hunter2"), "{}", finished.stderr);
 }

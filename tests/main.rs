@@ -36,6 +36,7 @@ mod fallback;
 mod fallback_upstream;
 mod flood_guard;
 mod framing;
+mod golden_check;
 mod grpc;
 mod grpc_keys;
 mod h2;

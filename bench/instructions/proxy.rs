@@ -53,7 +53,8 @@ pub async fn gateway(
     let (config, sources) =
         Config::load(Path::new(file), &environment).expect("a valid configuration");
     let sample = config.traces.sample;
-    let snapshot = reload::compile(config, &sources, &metrics).expect("a valid configuration");
+    let (snapshot, _) =
+        reload::compile(config, &sources, None, &metrics).expect("a valid configuration");
     for authority in snapshot.authorities.values() {
         let (config, keyring) = authority.verifier.remote_keys().expect("a key set");
         let keys = issuer.expect("an issuer").keys();

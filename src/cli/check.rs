@@ -1,50 +1,69 @@
 //! `portcullis check`: reports everything wrong with a configuration, and starts nothing.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::Args;
+
+use super::diagnostics::{self, Format};
+use crate::config::code::Code;
 use crate::config::{Config, Diagnostic, Environment};
 use crate::observe::metrics::Metrics;
 use crate::runtime::descriptors::Descriptors;
 use crate::runtime::reload;
 
-pub(super) fn check(path: &Path) -> ExitCode {
-    match errors_in(path) {
-        Ok(()) => {
-            println!("{}: ok", path.display());
-            ExitCode::SUCCESS
-        }
-        Err(diagnostics) => {
-            report(&diagnostics);
-            ExitCode::from(super::FAILED)
-        }
+#[derive(Debug, Args)]
+#[command(after_help = "Exit codes: 0 without errors, 1 with errors, 2 for a wrong command line.
+
+Examples:
+  portcullis check -c portcullis.yaml --deny-warnings
+  helm template . | yq .data.config | portcullis check -c - --format json")]
+pub(super) struct Options {
+    #[command(flatten)]
+    file: super::File,
+    /// How to write what is found; default: `full` on a terminal, else `line`
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// Exit with 1 if there are warnings
+    #[arg(long)]
+    deny_warnings: bool,
+}
+
+impl Options {
+    /// As for `check -c FILE`.
+    pub(super) fn of(config: PathBuf) -> Self {
+        Options { file: super::File { config }, format: None, deny_warnings: false }
     }
 }
 
-fn errors_in(path: &Path) -> Result<(), Vec<Diagnostic>> {
-    let (config, sources) = Config::load(path, &Environment::process())?;
-    let metrics = Metrics::new().map_err(|error| {
-        let message = error.to_string();
-        vec![Diagnostic { file: path.into(), line: 1, column: 1, path: String::new(), message }]
-    })?;
-    // The warnings that the gateway would log at its start, under the present limit on open files.
-    let warnings = Descriptors::raise().warnings(&config.server);
-    let not_enforced = config.not_enforced();
-    reload::compile(config, &sources, &metrics)?;
-    for warning in warnings {
-        eprintln!("warning: {warning}");
+pub(super) fn check(options: &Options) -> ExitCode {
+    let path = &options.file.config;
+    let (found, not_enforced) = diagnose(path);
+    let format = options.format.unwrap_or_else(Format::of_stderr);
+    diagnostics::write(&found, format);
+    if format != Format::Json {
+        for path in not_enforced {
+            eprintln!("note: {path} is not enforced");
+        }
     }
-    for path in not_enforced {
-        eprintln!("note: {path} is not enforced");
+    let errors = found.iter().filter(|diagnostic| diagnostic.is_error()).count();
+    let denied = options.deny_warnings && !found.is_empty();
+    if errors == 0 && format != Format::Json {
+        println!("{}: {}", path.display(), if denied { "has warnings" } else { "ok" });
     }
-    Ok(())
+    ExitCode::from(if errors > 0 || denied { super::FAILED } else { 0 })
 }
 
-/// Prints one line per error on standard error.
-pub(super) fn report(diagnostics: &[Diagnostic]) {
-    for diagnostic in diagnostics {
-        eprintln!("{diagnostic}");
-    }
-    let errors = diagnostics.len();
-    eprintln!("{errors} error{}", if errors == 1 { "" } else { "s" });
+/// Everything found, warnings included; and the paths of the policies that are dry runs.
+fn diagnose(path: &Path) -> (Vec<Diagnostic>, Vec<String>) {
+    // Warnings are those that the gateway would log at its start, under the limit it would have.
+    Descriptors::raise();
+    let compiled = Config::load(path, &Environment::process()).and_then(|(config, sources)| {
+        let metrics = Metrics::new()
+            .map_err(|error| vec![Diagnostic::of_file(Code::Internal, path, error.to_string())])?;
+        let not_enforced = config.not_enforced();
+        let (_, warnings) = reload::compile(config, &sources, None, &metrics)?;
+        Ok((warnings, not_enforced))
+    });
+    compiled.unwrap_or_else(|diagnostics| (diagnostics, Vec::new()))
 }

@@ -35,7 +35,7 @@ pub(super) fn config(options: &Options) -> ExitCode {
     let sources = match Config::load(&options.file.config, &Environment::process()) {
         Ok((_, sources)) => sources,
         Err(diagnostics) => {
-            super::check::report(&diagnostics);
+            super::diagnostics::write(&diagnostics, super::diagnostics::Format::of_stderr());
             return ExitCode::from(super::FAILED);
         }
     };

@@ -10,11 +10,6 @@ Examples:
   portcullis run -c portcullis.yaml
   PORTCULLIS_CONFIG=/etc/portcullis/edge.yaml portcullis run";
 
-pub(super) const CHECK: &str = "\
-Examples:
-  portcullis check -c portcullis.yaml
-  PORT=8082 portcullis check -c conf/portcullis.yaml";
-
 pub(super) const ROUTES: &str = "\
 Examples:
   portcullis routes -c portcullis.yaml

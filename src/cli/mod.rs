@@ -3,6 +3,7 @@
 mod check;
 mod completions;
 mod config;
+mod diagnostics;
 mod examples;
 mod health;
 mod invocations;
@@ -40,9 +41,8 @@ enum Command {
     /// Run the gateway (the default)
     #[command(after_help = examples::RUN)]
     Run(File),
-    /// Report every error of the configuration at once
-    #[command(after_help = examples::CHECK)]
-    Check(File),
+    /// Report every error and warning of the configuration at once
+    Check(check::Options),
     /// Show the routes in the order of matching, and what each asks of a request
     #[command(after_help = examples::ROUTES)]
     Routes(routes::Options),
@@ -72,7 +72,7 @@ enum Command {
 /// Where the configuration is.
 #[derive(Debug, Args)]
 struct File {
-    /// The configuration file
+    /// The configuration file; `check` reads `-` from standard input
     #[arg(
         short,
         long,
@@ -92,10 +92,10 @@ const USAGE: u8 = 2;
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
-        None if cli.test => check::check(&cli.file.config),
+        None if cli.test => check::check(&check::Options::of(cli.file.config)),
         None => run::run(&cli.file.config),
         Some(Command::Run(file)) => run::run(&file.config),
-        Some(Command::Check(file)) => check::check(&file.config),
+        Some(Command::Check(options)) => check::check(&options),
         Some(Command::Routes(options)) => routes::routes(&options),
         Some(Command::Config(options)) => config::config(&options),
         Some(Command::Schema) => schema::schema(),

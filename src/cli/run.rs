@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use super::diagnostics::{self, Format};
 use crate::observe::logs::Logs;
 use crate::runtime::server::{self, StartError};
 
@@ -11,6 +12,10 @@ use crate::runtime::server::{self, StartError};
 const FLUSH: Duration = Duration::from_secs(1);
 
 pub(super) fn run(path: &Path) -> ExitCode {
+    if path == Path::new("-") {
+        eprintln!("portcullis: -c -: a gateway reads its file again at every reload: name a file");
+        return ExitCode::from(super::USAGE);
+    }
     let logs = match Logs::start() {
         Ok(logs) => logs,
         Err(error) => {
@@ -24,7 +29,7 @@ pub(super) fn run(path: &Path) -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(StartError::Config(diagnostics)) => {
-            super::check::report(&diagnostics);
+            diagnostics::write(&diagnostics, Format::of_stderr());
             ExitCode::from(super::FAILED)
         }
         Err(error) => {

@@ -5,6 +5,7 @@
 //! are compiled into.
 
 pub mod access_log;
+pub mod code;
 pub mod effective;
 pub mod error_codes;
 #[cfg(any(test, fuzzing))]
@@ -24,6 +25,7 @@ pub mod status_map;
 pub mod steps;
 pub mod traces;
 mod validate;
+pub mod warnings;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::load::{KeyPath, MAX_FINDINGS, Problem, Sources, suggest};
 use super::{Config, Route};
+use crate::config::code::Code;
 use crate::config::route::Serve;
 use crate::policy::auth;
 use crate::policy::rate_limit::Replays;
@@ -19,23 +20,27 @@ const MAX_COMPARED: usize = 100_000;
 pub(super) fn problems(config: &Config, sources: &Sources) -> Vec<Problem> {
     let mut problems = Vec::new();
     if config.listeners.is_empty() {
-        problems.push(Problem::new("listeners", "at least one listener is needed"));
+        problems.push(Problem::new(
+            Code::NoListener,
+            "listeners",
+            "at least one listener is needed",
+        ));
     }
     addresses(config, &mut problems);
     if config.record.default.mode != record::Mode::Off && config.record.store.chosen().is_none() {
         let message = "nothing can be recorded without `record.store`";
-        problems.push(Problem::new("record.default.mode", message));
+        problems.push(Problem::new(Code::RecordWithoutStore, "record.default.mode", message));
     }
     let record = &config.record;
     if record.batch.longest_interval() >= *record.commit_timeout {
         let message =
             "must be shorter than a third of `record.commit_timeout`, or requests wait in vain";
-        problems.push(Problem::new("record.batch.commit_interval", message));
+        problems.push(Problem::new(Code::CommitInterval, "record.batch.commit_interval", message));
     }
     for (name, upstream) in &config.upstreams {
         if upstream.endpoints.is_empty() {
             let path = at(&["upstreams", name, "endpoints"]);
-            problems.push(Problem::new(path, "at least one endpoint is needed"));
+            problems.push(Problem::new(Code::NoEndpoint, path, "at least one endpoint is needed"));
         }
         protocol(name, upstream, &mut problems);
     }
@@ -52,7 +57,8 @@ fn addresses(config: &Config, problems: &mut Vec<Problem>) {
     for (name, listener) in &config.listeners {
         if let Some(other) = taken.insert(listener.address, format!("listeners.{name}")) {
             let message = format!("the address is that of {other} already");
-            problems.push(Problem::new(at(&["listeners", name, "address"]), message));
+            let path = at(&["listeners", name, "address"]);
+            problems.push(Problem::new(Code::AddressTaken, path, message));
         }
     }
 }
@@ -66,7 +72,8 @@ fn protocol(name: &str, upstream: &upstream::Config, problems: &mut Vec<Problem>
     };
     if unfit {
         let message = "`h2c` is for http:// endpoints, `h2` for https:// ones";
-        problems.push(Problem::new(at(&["upstreams", name, "protocol"]), message));
+        let path = at(&["upstreams", name, "protocol"]);
+        problems.push(Problem::new(Code::ProtocolScheme, path, message));
     }
 }
 
@@ -95,9 +102,9 @@ impl RouteCheck<'_> {
         self.transcode();
     }
 
-    fn report(&mut self, keys: &[&str], message: impl Into<String>) {
+    fn report(&mut self, code: Code, keys: &[&str], message: impl Into<String>) {
         let path = [&["routes", self.name], keys].concat();
-        self.problems.push(Problem::new(at(&path), message));
+        self.problems.push(Problem::new(code, at(&path), message));
     }
 
     fn target(&mut self) {
@@ -116,9 +123,12 @@ impl RouteCheck<'_> {
                 ),
             ) => {}
             (Some(_), Some(_)) => {
-                self.report(&["serve"], "a route has an `upstream` or a `serve`, not both")
+                let message = "a route has an `upstream` or a `serve`, not both";
+                self.report(Code::TwoTargets, &["serve"], message);
             }
-            (None, None) => self.report(&[], "a route needs an `upstream` or a `serve`"),
+            (None, None) => {
+                self.report(Code::NoTarget, &[], "a route needs an `upstream` or a `serve`");
+            }
         }
     }
 
@@ -142,7 +152,7 @@ impl RouteCheck<'_> {
         {
             let message =
                 format!("the limits of a route share one store, not `{one}` and `{other}`");
-            self.report(&["rate_limit"], message);
+            self.report(Code::TwoLimitStores, &["rate_limit"], message);
         }
     }
 
@@ -150,7 +160,8 @@ impl RouteCheck<'_> {
     fn replays(&mut self) {
         let free = self.route.rate_limit.0.iter().any(|limit| limit.replays == Replays::Free);
         if free && self.route.idempotency.is_none() {
-            self.report(&["rate_limit"], "`replays` has no meaning without `idempotency`");
+            let message = "`replays` has no meaning without `idempotency`";
+            self.report(Code::ReplaysWithoutKeys, &["rate_limit"], message);
         }
     }
 
@@ -165,9 +176,8 @@ impl RouteCheck<'_> {
         let verified = required
             .any(|name| !matches!(self.config.auth.get(name), Some(auth::Config::ApiKey(_))));
         if !verified {
-            let message = "counts by a claim, but the route requires no tokens: name an entry of \
-                           `auth` with `jwt` in `auth.require`";
-            self.report(&["rate_limit"], message);
+            let message = "counts by a claim, but the route requires no tokens";
+            self.report(Code::ClaimWithoutToken, &["rate_limit"], message);
         }
     }
 
@@ -185,9 +195,10 @@ impl RouteCheck<'_> {
         };
         let key = ["fallback", "upstream"];
         if self.route.serve.is_some() {
-            self.report(&key, "the route has no upstream of its own that could fail");
+            let message = "the route has no upstream of its own that could fail";
+            self.report(Code::FallbackOfServe, &key, message);
         } else if self.route.upstream.as_ref() == Some(upstream) {
-            self.report(&key, "is the route's own upstream: name another one");
+            self.report(Code::FallbackToItself, &key, "is the route's own upstream");
         } else {
             self.reference(&key, "upstreams", upstream, &self.config.upstreams);
         }
@@ -205,7 +216,8 @@ impl RouteCheck<'_> {
             return;
         }
         let path = [&["routes", self.name], key].concat();
-        let problem = Problem::new(at(&path), format!("nothing in `{section}` is named `{name}`"));
+        let message = format!("nothing in `{section}` is named `{name}`");
+        let problem = Problem::new(Code::UnknownName, at(&path), message);
         let found = self.problems.len();
         if found >= MAX_FINDINGS || found * known.len() >= MAX_COMPARED {
             // This problem is not shown, or enough names have been compared already.
@@ -220,10 +232,8 @@ impl RouteCheck<'_> {
     fn timeouts(&mut self) {
         let timeout = &self.route.timeout;
         if !timeout.request.is_zero() && *timeout.attempt > *timeout.request {
-            self.report(
-                &["timeout", "attempt"],
-                "an attempt cannot outlast the request it belongs to",
-            );
+            let message = "an attempt cannot outlast the request it belongs to";
+            self.report(Code::AttemptOutlastsRequest, &["timeout", "attempt"], message);
         }
     }
 
@@ -232,7 +242,8 @@ impl RouteCheck<'_> {
         if recorded.is_some_and(|mode| mode != record::Mode::Off)
             && self.config.record.store.chosen().is_none()
         {
-            self.report(&["record", "mode"], "nothing can be recorded without `record.store`");
+            let message = "nothing can be recorded without `record.store`";
+            self.report(Code::RecordWithoutStore, &["record", "mode"], message);
         }
     }
 
@@ -242,7 +253,8 @@ impl RouteCheck<'_> {
         let (set, known) = (&transcode.descriptors, &self.config.descriptors);
         self.reference(&["transcode", "descriptors"], "descriptors", set, known);
         if self.route.serve.is_some() {
-            self.report(&["transcode"], "a route with `serve` has no upstream to transcode for");
+            let message = "a route with `serve` has no upstream to transcode for";
+            self.report(Code::TranscodeOfServe, &["transcode"], message);
         }
         if transcode.upstream == transcode::config::Upstream::Grpc {
             let fallback = self.route.fallback.as_ref().and_then(|f| f.upstream.as_ref());
@@ -254,15 +266,17 @@ impl RouteCheck<'_> {
                 let upstream = name.and_then(|name| self.config.upstreams.get(name));
                 if upstream.is_some_and(|upstream| upstream.protocol == Protocol::Http1) {
                     let message = "gRPC needs HTTP/2: the upstream's `protocol` is http1";
-                    self.report(keys, message);
+                    self.report(Code::GrpcOverHttp1, keys, message);
                 }
             }
         }
         if self.route.rewrite.is_some() {
-            self.report(&["rewrite"], "the path is that of `transcode.http`: one of them says it");
+            let message = "the path is that of `transcode.http` already";
+            self.report(Code::TranscodeAndRewrite, &["rewrite"], message);
         }
         if self.route.json.is_some() {
-            self.report(&["json"], "`transcode.defaults` fills fields in: one of them does");
+            let message = "the fields are those of `transcode` already";
+            self.report(Code::TranscodeAndJson, &["json"], message);
         }
     }
 
@@ -272,7 +286,7 @@ impl RouteCheck<'_> {
         for (key, fields) in [("set", &edits.set), ("add", &edits.add)] {
             for (name, _) in fields.0.iter().filter(|(_, value)| value.is_of_response()) {
                 let message = format!("`{name}`: only headers of the response know its duration");
-                self.report(&["headers", "request", key], message);
+                self.report(Code::HeaderOfResponse, &["headers", "request", key], message);
             }
         }
     }
@@ -280,20 +294,22 @@ impl RouteCheck<'_> {
     fn idempotency(&mut self) {
         let Some(idempotency) = &self.route.idempotency else { return };
         if self.config.record.store.chosen().is_none() {
-            self.report(&["idempotency"], "no key can be kept without `record.store`");
+            let message = "no key can be kept without `record.store`";
+            self.report(Code::KeysWithoutStore, &["idempotency"], message);
         }
         if self.route.serve.is_some() {
-            self.report(&["idempotency"], "only a route with an `upstream` executes anything");
+            let message = "only a route with an `upstream` executes anything";
+            self.report(Code::KeysOfServe, &["idempotency"], message);
         }
         if self.route.timeout.request.is_zero() {
             let message = "keys are leased for as long as a request may take: it needs a limit";
-            self.report(&["timeout", "request"], message);
+            self.report(Code::KeysWithoutDeadline, &["timeout", "request"], message);
         }
         let commit = *self.config.record.commit_timeout;
         let lease = Timespan(idempotency.lease_of(*self.route.timeout.request, commit));
         if idempotency.ttl < lease {
             let message = format!("a key must outlast the lease of its request, which is {lease}");
-            self.report(&["idempotency", "ttl"], message);
+            self.report(Code::KeysTooShort, &["idempotency", "ttl"], message);
         }
     }
 
@@ -301,7 +317,7 @@ impl RouteCheck<'_> {
     fn rewrite(&mut self) {
         let Some(rewrite) = &self.route.rewrite else { return };
         if let Err(unfit) = rewrite.check(&self.route.matches) {
-            self.report(&["rewrite"], unfit.to_string());
+            self.report(Code::RewriteParameter, &["rewrite"], unfit.to_string());
         }
     }
 }

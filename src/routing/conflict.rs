@@ -37,7 +37,7 @@ impl fmt::Display for Conflict {
             let verbs: Vec<String> = verbs.iter().map(ToString::to_string).collect();
             write!(f, " for {}", verbs.join(", "))?;
         }
-        f.write_str("; change the host, the path or the methods of one")
+        Ok(())
     }
 }
 

@@ -104,7 +104,7 @@ fn check_port(port: &str) -> Result<(), BadHost> {
 
 /// The hosts of a route: `api.example.com`, or `*.example.com` for all names below it, at any
 /// depth, but not `example.com` itself.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Deserialize)]
 #[serde(try_from = "String")]
 pub enum HostPattern {
     /// One host, in normal form.

@@ -21,6 +21,7 @@ mod pattern;
 pub mod precedence;
 mod rewrite;
 mod router;
+pub mod shadow;
 mod template;
 mod tree;
 

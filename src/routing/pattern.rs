@@ -33,6 +33,12 @@ pub(super) enum Segment {
     Rest,
 }
 
+impl Segment {
+    pub(super) fn is_param(&self) -> bool {
+        matches!(self, Segment::Param(_))
+    }
+}
+
 impl Pattern {
     /// The pattern of a route without a path.
     pub fn everything() -> Self {

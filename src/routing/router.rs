@@ -306,12 +306,11 @@ mod tests {
         ])
         .unwrap_err();
         let named = conflicts.iter().map(|conflict| (&*conflict.second.1, conflict.to_string()));
-        let remedy = "change the host, the path or the methods of one";
         assert_eq!(
             named.collect::<Vec<_>>(),
             [
-                ("r1", format!("`/a/:y` is matched by routes.r0 already for POST; {remedy}")),
-                ("r2", format!("`/b` is matched by routes.r0 already for GET, POST; {remedy}")),
+                ("r1", "`/a/:y` is matched by routes.r0 already for POST".to_owned()),
+                ("r2", "`/b` is matched by routes.r0 already for GET, POST".to_owned()),
             ]
         );
     }
@@ -320,7 +319,7 @@ mod tests {
     fn a_route_that_matches_the_same_twice_is_in_conflict_with_itself() {
         let conflicts = compile(&["{host: a.com, path: [/a/:x, /a/:y]}"]).unwrap_err();
         assert_eq!(conflicts.len(), 1);
-        assert!(conflicts[0].to_string().starts_with("`/a/:y` stands here twice at a.com;"));
+        assert!(conflicts[0].to_string().starts_with("`/a/:y` stands here twice at a.com"));
     }
 
     #[test]

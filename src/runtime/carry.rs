@@ -12,6 +12,8 @@ use super::descriptors::Descriptors;
 use super::flood_guard::FloodGuard;
 use super::snapshot::{Authority, Route, Snapshot, UpstreamTarget};
 use super::socket_check::socket_check;
+use crate::config::code::Code;
+use crate::config::load::KeyPath;
 use crate::config::{self, Config, Problem};
 use crate::limits::Store;
 use crate::observe::metrics::Metrics;
@@ -93,7 +95,8 @@ pub(super) fn limit_stores(
         match Store::try_new(name, &wanted.redis, metrics.limit_store(name)) {
             Ok(store) => stores.extend(store.map(|store| (name.clone(), Arc::new(store)))),
             Err(message) => {
-                problems.push(Problem::new(format!("rate_limit_stores.{name}.redis"), message));
+                let path = KeyPath::root().key("rate_limit_stores").key(name.as_str()).key("redis");
+                problems.push(Problem::new(Code::LimitStoreUnusable, path, message));
             }
         }
     }
@@ -118,7 +121,9 @@ pub(super) fn upstreams(
         let certificates = match wanted.tls.ca.as_deref().map(read_authorities).transpose() {
             Ok(certificates) => certificates,
             Err(message) => {
-                problems.push(Problem::new(format!("upstreams.{name}.tls.ca"), message));
+                let upstream = KeyPath::root().key("upstreams").key(name.as_str());
+                let path = upstream.key("tls").key("ca");
+                problems.push(Problem::new(Code::UpstreamCaUnusable, path, message));
                 None
             }
         };
@@ -198,7 +203,10 @@ pub(super) fn authorities(
                 let authority = Authority::new(verifier.keeping(claims));
                 authorities.insert(name.clone(), Arc::new(authority));
             }
-            Err(error) => problems.push(Problem::new(format!("auth.{name}"), error.to_string())),
+            Err(error) => {
+                let path = KeyPath::root().key("auth").key(name.as_str());
+                problems.push(Problem::new(Code::AuthorityUnusable, path, error.to_string()));
+            }
         }
     }
     authorities

@@ -16,6 +16,8 @@ use super::transcoders;
 use crate::config;
 use crate::config::Config;
 use crate::config::Problem;
+use crate::config::code::Code;
+use crate::config::load::KeyPath;
 use crate::limits::SharedLimits;
 use crate::observe::metrics::Metrics;
 use crate::policy::Policies;
@@ -72,6 +74,8 @@ impl Snapshot {
             let old = before.and_then(|before| before.route(name));
             match Route::compile(name, route, parts, old, metrics, now) {
                 Ok(route) => routes.push(Arc::new(route)),
+                // Names have been checked: what is missing now has failed itself, and is reported.
+                Err(problem) if problem.code == Code::UnknownName && !problems.is_empty() => {}
                 Err(problem) => problems.push(problem),
             }
         }
@@ -107,15 +111,18 @@ impl Route {
         metrics: &Metrics,
         now: Moment,
     ) -> Result<Route, Problem> {
-        let problem =
-            |key: &str, message: String| Problem::new(format!("routes.{name}.{key}"), message);
+        let problem = |code, key: &str, message: String| {
+            let path = KeyPath::root().key("routes").key(name).key(key);
+            Problem::new(code, path, message)
+        };
         let target = match (&config.upstream, config.serve) {
             (_, Some(serve)) => Target::Serve(serve),
             (upstream, None) => {
                 let upstream = upstream.as_deref().unwrap_or_default();
                 let found = parts.upstreams.get(upstream).cloned();
                 Target::Upstream(found.ok_or_else(|| {
-                    problem("upstream", format!("no upstream is named `{upstream}`"))
+                    let message = format!("no upstream is named `{upstream}`");
+                    problem(Code::UnknownName, "upstream", message)
                 })?)
             }
         };
@@ -125,7 +132,7 @@ impl Route {
             .map(|auth| {
                 let find = |name: &str| parts.authorities.get(name).map(|a| a.verifier.clone());
                 let guard = Guard::try_new(auth, find);
-                guard.map(Box::new).map_err(|e| problem("auth", e.to_string()))
+                guard.map(Box::new).map_err(|e| problem(Code::UnknownName, "auth", e.to_string()))
             })
             .transpose()?;
         let retry = config.retry.as_ref().map(|retry| {

@@ -8,6 +8,8 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::config::Problem;
+use crate::config::code::Code;
 use crate::config::server::Server;
 
 /// Least and most descriptors reserved for the gateway's own files, its stores and the admin
@@ -97,48 +99,47 @@ impl Descriptors {
     }
 
     /// What the operator should know about `server` under this limit.
-    pub fn warnings(self, server: &Server) -> Vec<String> {
+    pub fn warnings(self, server: &Server) -> Vec<Problem> {
         let Descriptors { limit } = self;
         let (connections, pool) = (self.connections(server), self.upstream_pool(server));
         let mut warnings = Vec::new();
         if limit < FEW {
-            warnings.push(format!(
-                "{limit} files may be open, enough for {connections} client connections: raise the \
-                 hard limit (ulimit -Hn, LimitNOFILE= of systemd, --ulimit nofile= of Docker)"
-            ));
+            let message =
+                format!("{limit} files may be open, enough for {connections} client connections");
+            warnings.push(Problem::new(Code::FewFiles, "", message));
         }
         if server.max_connections.is_some_and(|wanted| wanted > connections) {
-            warnings.push(format!(
-                "server.max_connections: only {connections} while {limit} files may be open"
-            ));
+            let message = format!("only {connections} while {limit} files may be open");
+            let path = "server.max_connections";
+            warnings.push(Problem::new(Code::ConnectionsLowered, path, message));
         }
         let Some(wanted) = server.upstream_pool.filter(|wanted| *wanted != 0) else {
             return warnings;
         };
+        let path = "server.upstream_pool";
         if wanted > pool {
-            warnings
-                .push(format!("server.upstream_pool: only {pool} while {limit} files may be open"));
+            let message = format!("only {pool} while {limit} files may be open");
+            warnings.push(Problem::new(Code::PoolLowered, path, message));
         } else if server.max_connections.is_some_and(|most| most != 0 && most + pool > self.most())
         {
-            warnings.push(format!(
-                "server.upstream_pool: {pool} idle connections and server.max_connections are more \
-                 than the {} that {limit} open files leave for both",
+            let message = format!(
+                "{pool} idle connections and server.max_connections are more than the {} that \
+                 {limit} open files leave for both",
                 self.most()
-            ));
+            );
+            warnings.push(Problem::new(Code::ConnectionsAndPool, path, message));
         } else if pool < connections {
-            warnings.push(format!(
-                "server.upstream_pool: {pool} idle connections are kept for {connections} clients: with \
-                 more of them at work, requests wait for new connections"
-            ));
+            let message = format!(
+                "{pool} idle connections are kept for {connections} clients: with more of them at \
+                 work, requests wait for new connections"
+            );
+            warnings.push(Problem::new(Code::PoolSmall, path, message));
         }
         warnings
     }
 
-    /// Logs how many clients there is room for, and what to do if that is few.
+    /// Logs how many clients there is room for.
     pub fn report(self, server: &Server) {
-        for warning in self.warnings(server) {
-            log::warn!("{warning}");
-        }
         let (connections, pool) = (self.connections(server), self.upstream_pool(server));
         log::info!(
             "at most {connections} client connections, {pool} idle ones to upstreams: {} files may be \
@@ -174,7 +175,10 @@ mod tests {
 
     #[test]
     fn a_pool_that_does_not_fit_is_told() {
-        let told = |server: &Server| of(20_000).warnings(server).join("; ");
+        let told = |server: &Server| {
+            let told = of(20_000).warnings(server).into_iter();
+            told.map(|w| format!("{}: {}", w.path, w.message)).collect::<Vec<_>>().join("; ")
+        };
         for fits in [server(None, None), server(None, Some(0)), server(Some(5000), Some(5000))] {
             assert_eq!(told(&fits), "");
         }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::snapshot::{Authority, Route, Snapshot, UpstreamTarget};
+use crate::config::code::Code;
 use crate::config::load::KeyPath;
 use crate::config::{self, Config, Problem};
 use crate::limits::Store;
@@ -111,7 +112,7 @@ pub(super) fn router(
 
 fn problem(conflict: &Conflict) -> Problem {
     let path = KeyPath::root().key("routes").key(conflict.second.1.as_str()).key("match");
-    Problem::new(path, conflict.to_string())
+    Problem::new(Code::RouteConflict, path, conflict.to_string())
 }
 
 #[cfg(test)]

@@ -22,3 +22,4 @@ mod socket_check;
 pub mod status;
 pub mod tls;
 mod transcoders;
+mod warnings;

@@ -18,15 +18,19 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::Signal;
 
 use super::carry;
+use super::descriptors::Descriptors;
 use super::shared::Shared;
 use super::snapshot::Snapshot;
+use super::warnings;
+use crate::config::code::Code;
 use crate::config::load::apart;
 use crate::config::{Config, Diagnostic, Environment, Problem, Sources};
+use crate::observe::metrics::Metrics;
 use crate::time::Clock;
 use crate::upstream::resolve;
 
@@ -61,13 +65,14 @@ async fn reload(shared: &Arc<Shared>, path: &Path) {
         }
         Err(diagnostics) => {
             shared.metrics.reloads.with_label_values(&["failed"]).inc();
-            for diagnostic in &diagnostics {
+            let errors = diagnostics.iter().filter(|diagnostic| diagnostic.is_error());
+            for diagnostic in errors.clone() {
                 log::error!("{diagnostic}");
             }
             log::error!(
                 "{}: not reloaded, {} in the file; generation {} goes on",
                 path.display(),
-                count(diagnostics.len(), "error"),
+                count(errors.count(), "error"),
                 shared.snapshot.load().generation,
             );
         }
@@ -96,26 +101,21 @@ async fn retire(generation: Arc<Snapshot>) {
 async fn load(shared: &Arc<Shared>, path: &Path) -> Result<Snapshot, Vec<Diagnostic>> {
     // Reading files and compiling keys is blocking work.
     let (shared, path, file) = (shared.clone(), path.to_owned(), path.to_owned());
-    let compile = move || {
+    let load = move || {
         let (config, sources) = Config::load(&path, &Environment::process())?;
         let before = shared.snapshot.load();
         let fixed = unchangeable(&before.config, &config);
         if !fixed.is_empty() {
             return Err(sources.diagnose(fixed));
         }
-        Snapshot::compile(config, Some(&before), &shared.metrics, Clock::now())
-            .map_err(|problems| sources.diagnose(problems))
+        let (snapshot, warnings) = compile(config, &sources, Some(&before), &shared.metrics)?;
+        log_warnings(&warnings);
+        Ok(snapshot)
     };
-    let task = tokio::task::spawn_blocking(move || apart(compile));
+    let task = tokio::task::spawn_blocking(move || apart(load));
     match task.await {
         Ok(result) => result,
-        Err(panic) => Err(vec![Diagnostic {
-            file: file.clone(),
-            line: 1,
-            column: 1,
-            path: String::new(),
-            message: panic.to_string(),
-        }]),
+        Err(panic) => Err(vec![Diagnostic::of_file(Code::Internal, &file, panic.to_string())]),
     }
 }
 
@@ -134,8 +134,7 @@ fn unchangeable(old: &Config, new: &Config) -> Vec<Problem> {
         .into_iter()
         .filter(|(_, changed)| *changed)
         .map(|(key, _)| {
-            let message = "cannot change in a running process: restart it, or take the change back";
-            Problem::new(key, message)
+            Problem::new(Code::RestartNeeded, key, "cannot change in a running process")
         })
         .collect()
 }
@@ -163,14 +162,28 @@ fn count(n: usize, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
-/// Compiles the first generation and locates its problems, for `check` and for the start.
+/// Compiles a generation, and locates its problems and warnings: for `check`, for the start and for a
+/// reload.
 ///
 /// # Errors
-/// All problems found while compiling.
+/// All problems found while compiling, with the warnings.
 pub fn compile(
     config: Config,
     sources: &Sources,
-    metrics: &crate::observe::metrics::Metrics,
-) -> Result<Snapshot, Vec<Diagnostic>> {
-    Snapshot::compile(config, None, metrics, Clock::now()).map_err(|p| sources.diagnose(p))
+    before: Option<&Snapshot>,
+    metrics: &Metrics,
+) -> Result<(Snapshot, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let warnings = warnings::of(&config, Descriptors::current(), SystemTime::now());
+    match Snapshot::compile(config, before, metrics, Clock::now()) {
+        Ok(snapshot) => Ok((snapshot, sources.diagnose(warnings))),
+        // Errors come first, because only so many are shown.
+        Err(problems) => Err(sources.diagnose(problems.into_iter().chain(warnings).collect())),
+    }
+}
+
+/// Logs what is valid but probably not meant.
+pub fn log_warnings(warnings: &[Diagnostic]) {
+    for warning in warnings {
+        log::warn!("{warning}");
+    }
 }

@@ -22,6 +22,8 @@ use rustls::server::{
 use rustls::sign::CertifiedKey;
 
 use crate::config::Problem;
+use crate::config::code::Code;
+use crate::config::load::{KeyPath, Step};
 use crate::config::server::{Tickets, Tls};
 
 /// A hash of the contents of certificates and authorities.
@@ -47,27 +49,37 @@ pub fn compile(
     tls: &Tls,
     before: Option<&Handshakes>,
 ) -> Result<Handshakes, Problem> {
-    let problem =
-        |key: &str, message| Problem::new(format!("listeners.{listener}.tls{key}"), message);
+    let problem = |code, key: &str, message| {
+        let path = KeyPath::root().key("listeners").key(listener).key("tls");
+        let path = KeyPath::from(key).steps().iter().fold(path, |path, step| match step {
+            Step::Key(key) => path.key(key.as_str()),
+            Step::Index(index) => path.index(*index),
+        });
+        Problem::new(code, path, message)
+    };
     let provider = provider();
     let mut keys = Vec::with_capacity(tls.certificates.len());
     for (index, files) in tls.certificates.iter().enumerate() {
         let key = certified_key(&files.certificate, &files.key, &provider);
-        keys.push(Arc::new(key.map_err(|e| problem(&format!(".certificates[{index}]"), e))?));
+        keys.push(Arc::new(key.map_err(|e| {
+            problem(Code::CertificateUnusable, &format!("certificates[{index}]"), e)
+        })?));
     }
     if keys.is_empty() {
-        return Err(problem(".certificates", "at least one certificate is needed".to_owned()));
+        let message = "at least one certificate is needed".to_owned();
+        return Err(problem(Code::NoCertificate, "certificates", message));
     }
     let builder = ServerConfig::builder_with_provider(provider.clone());
-    let builder =
-        builder.with_safe_default_protocol_versions().map_err(|e| problem("", e.to_string()))?;
+    let builder = builder
+        .with_safe_default_protocol_versions()
+        .map_err(|e| problem(Code::Internal, "", e.to_string()))?;
     let authorities = tls.client_ca.as_deref().map(certificates).transpose();
-    let authorities = authorities.map_err(|e| problem(".client_ca", e))?;
+    let authorities = authorities.map_err(|e| problem(Code::ClientCaUnusable, "client_ca", e))?;
     let verified_by = digest(&keys, authorities.as_deref());
     let builder = match (&tls.client_ca, authorities) {
         (Some(file), Some(authorities)) => {
             let verifier = client_verifier(file, authorities, provider);
-            let verifier = verifier.map_err(|e| problem(".client_ca", e))?;
+            let verifier = verifier.map_err(|e| problem(Code::ClientCaUnusable, "client_ca", e))?;
             builder.with_client_cert_verifier(Arc::new(handshake::Clients(verifier)))
         }
         (Some(_), None) | (None, _) => builder.with_no_client_auth(),
@@ -77,7 +89,7 @@ pub fn compile(
     let kept = before.filter(|before| before.verified_by == verified_by);
     let kept = kept.and_then(|kept| kept.own.clone());
     let own = use_tickets(&mut config, &tls.tickets, &verified_by, kept);
-    let own = own.map_err(|(key, message)| problem(key, message))?;
+    let own = own.map_err(|(key, message)| problem(Code::TicketsUnusable, key, message))?;
     Ok(Handshakes { config: Arc::new(config), verified_by, own })
 }
 
@@ -94,14 +106,13 @@ fn use_tickets(
     match wanted {
         Tickets::Off => config.send_tls13_tickets = 0,
         Tickets::On => {
-            let own =
-                kept.map_or_else(tickets::own, Ok).map_err(|e| (".tickets", e.to_string()))?;
+            let own = kept.map_or_else(tickets::own, Ok).map_err(|e| ("tickets", e.to_string()))?;
             config.ticketer = own.clone();
             return Ok(Some(own));
         }
         Tickets::Keys(file) => {
             let shared = tickets::shared(file, verified_by);
-            config.ticketer = shared.map_err(|message| (".tickets.keys", message))?;
+            config.ticketer = shared.map_err(|message| ("tickets.keys", message))?;
         }
     }
     Ok(None)
@@ -142,7 +153,12 @@ fn certified_key(
     let chain = certificates(certificate)?;
     let private = PrivateKeyDer::from_pem_file(key).map_err(|error| of_file(key, &error))?;
     let mut certified =
-        CertifiedKey::from_der(chain, private, provider).map_err(|error| of_file(key, &error))?;
+        CertifiedKey::from_der(chain, private, provider).map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => {
+                of_file(key, &format!("the key is not that of {}", certificate.display()))
+            }
+            other => of_file(key, &other),
+        })?;
     certified.key = Arc::new(handshake::Key(certified.key));
     Ok(certified)
 }
@@ -171,7 +187,10 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
 }
 
 fn of_file(file: &Path, error: &dyn Display) -> String {
-    format!("{}: {error}", file.display())
+    let error = error.to_string();
+    // Without the system's number and the library's category.
+    let error = error.split(" (os error").next().unwrap_or(&error);
+    format!("{}: {}", file.display(), error.trim_start_matches("I/O error: "))
 }
 
 /// A listener's certificates, in the order of the file.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::config::code::Code;
 use crate::config::load::KeyPath;
 use crate::config::{self, Config, Problem};
 use crate::transcode::{Descriptors, Transcoder};
@@ -19,7 +20,8 @@ pub(super) fn descriptors(
             Ok(set) => drop(sets.insert(name.clone(), set)),
             Err(error) => {
                 let path = KeyPath::root().key("descriptors").key(name.as_str()).key("file");
-                problems.push(Problem::new(path, format!("`{}` {error}", file.display())));
+                let message = format!("`{}` {error}", file.display());
+                problems.push(Problem::new(Code::DescriptorsUnusable, path, message));
             }
         }
     }
@@ -37,6 +39,6 @@ pub(super) fn of_route(
     Transcoder::compile(config, descriptors).map(Some).map_err(|mistake| {
         let path = KeyPath::root().key("routes").key(name).key("transcode");
         let path = mistake.key.iter().fold(path, |path, step| path.key(step.as_str()));
-        Problem::new(path, mistake.message)
+        Problem::new(Code::TranscodeUnusable, path, mistake.message)
     })
 }

@@ -150,7 +150,7 @@ pub(super) fn invocations(options: &Options) -> ExitCode {
     let config = match Config::load(&selection.file.config, &Environment::process()) {
         Ok((config, _)) => config,
         Err(diagnostics) => {
-            super::check::report(&diagnostics);
+            super::diagnostics::write(&diagnostics, super::diagnostics::Format::of_stderr());
             return ExitCode::from(super::FAILED);
         }
     };

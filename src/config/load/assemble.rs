@@ -8,12 +8,14 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::environment::Environment;
-use super::file::{decode, read_bounded};
+use super::fault::{Fault, Position};
+use super::file::{decode, read_bounded, read_stdin};
 use super::findings::Findings;
 use super::node::{Entry, Node, Origin, Value};
-use super::parse::{Fault, Position, parse};
+use super::parse::parse;
 use super::path::KeyPath;
 use super::resolve::Resolver;
+use crate::config::code::Code;
 
 const INCLUDE: &str = "include";
 const MAX_FILES: usize = 1000;
@@ -36,7 +38,8 @@ impl<'a> Assembly<'a> {
         Assembly { environment, files: Vec::new(), findings: Findings::default() }
     }
 
-    /// Everything in the file at `path` and its includes; mistakes go to the findings.
+    /// Everything in the file at `path` and its includes; mistakes go to the findings. `-` is the
+    /// standard input, with includes relative to the working directory.
     pub(super) fn assemble(&mut self, path: &Path) -> Node {
         let Some(mut tree) = self.read(path) else {
             return Node { origin: Origin { file: 0, ordinal: 0 }, value: Value::Null };
@@ -46,7 +49,8 @@ impl<'a> Assembly<'a> {
             let Some(mut part) = self.read(&file) else { continue };
             if let Some(nested) = take(&mut part, INCLUDE) {
                 let message = "only the main file can include others";
-                self.findings.record(&KeyPath::root().key(INCLUDE), nested.key_origin, message);
+                let path = KeyPath::root().key(INCLUDE);
+                self.findings.record(&path, nested.key_origin, Code::IncludeNested, message);
             }
             self.merge(&mut tree, part);
         }
@@ -55,10 +59,15 @@ impl<'a> Assembly<'a> {
 
     fn read(&mut self, path: &Path) -> Option<Node> {
         let file = self.files.len();
-        self.files.push(SourceFile { path: path.to_owned(), text: String::new() });
-        let node = read_bounded(path)
-            .map_err(|error| Fault {
+        // Only the main file: one that is included may have any name.
+        let is_stdin = file == 0 && path == Path::new("-");
+        let name = if is_stdin { Path::new("<stdin>") } else { path };
+        self.files.push(SourceFile { path: name.to_owned(), text: String::new() });
+        let node = if is_stdin { read_stdin() } else { read_bounded(path) };
+        let node = node
+            .map_err(|(code, error)| Fault {
                 position: Position::START,
+                code,
                 message: format!("the file {error}"),
             })
             .and_then(|bytes| decode(&bytes))
@@ -70,7 +79,7 @@ impl<'a> Assembly<'a> {
         let mut node = match node {
             Ok(node) => node,
             Err(fault) => {
-                self.findings.record_file(file, fault.position, fault.message);
+                self.findings.record_file(file, fault);
                 return None;
             }
         };
@@ -81,8 +90,10 @@ impl<'a> Assembly<'a> {
             | Value::Float(_)
             | Value::Text(_)
             | Value::Sequence(_) => {
-                let message = "expected a mapping, such as `routes: …`, at the top of the file";
-                self.findings.record_file(file, Position::START, message.to_owned());
+                let message = "expected a mapping at the top of the file".to_owned();
+                let position = Position::START;
+                let fault = Fault { position, code: Code::NotAMapping, message };
+                self.findings.record_file(file, fault);
                 return None;
             }
         }
@@ -101,7 +112,8 @@ impl<'a> Assembly<'a> {
             }
             Value::Bool(_) | Value::Integer(_) | Value::Float(_) | Value::Mapping(_) => {
                 let message = "expected a pattern, or a list of them";
-                self.findings.record(&root, include.node.origin, message);
+                let at = include.node.origin;
+                self.findings.record(&root, at, Code::IncludePattern, message);
                 return Vec::new();
             }
         };
@@ -109,9 +121,9 @@ impl<'a> Assembly<'a> {
         for (path, node) in patterns {
             match matches(directory_of(main), node) {
                 Ok(files) => found.extend(files),
-                Err(message) => {
+                Err((code, message)) => {
                     self.findings.incomplete = true;
-                    self.findings.record(&path, node.origin, node.redact(message));
+                    self.findings.record(&path, node.origin, code, node.redact(message));
                 }
             }
         }
@@ -126,7 +138,8 @@ impl<'a> Assembly<'a> {
         if found.len() > MAX_FILES {
             self.findings.incomplete = true;
             let message = format!("matches {} files; at most {MAX_FILES}", found.len());
-            self.findings.record(&KeyPath::root().key(INCLUDE), include.key_origin, message);
+            let path = KeyPath::root().key(INCLUDE);
+            self.findings.record(&path, include.key_origin, Code::IncludeTooMany, message);
             found.truncate(MAX_FILES);
         }
         found
@@ -174,9 +187,9 @@ fn add_names(names: &mut Vec<Entry>, more: Vec<Entry>, path: &KeyPath, findings:
 }
 
 /// The files that match the pattern in `node`.
-fn matches(directory: &Path, node: &Node) -> Result<Vec<PathBuf>, String> {
+fn matches(directory: &Path, node: &Node) -> Result<Vec<PathBuf>, (Code, String)> {
     let Value::Text(pattern) = &node.value else {
-        return Err("expected a pattern, such as `routes/*.yaml`".to_owned());
+        return Err((Code::IncludePattern, "expected a pattern".to_owned()));
     };
     let pattern = &pattern.value;
     let base = glob::Pattern::escape(&directory.to_string_lossy());
@@ -188,18 +201,19 @@ fn matches(directory: &Path, node: &Node) -> Result<Vec<PathBuf>, String> {
         require_literal_leading_dot: true,
     };
     let paths = glob::glob_with(&full.to_string_lossy(), options)
-        .map_err(|error| format!("not a pattern: {}", error.msg))?;
+        .map_err(|error| (Code::IncludePattern, format!("not a pattern: {}", error.msg)))?;
     let mut files = Vec::new();
     for path in paths {
         let path = path.map_err(|error| {
-            format!("`{}` cannot be searched for files", error.path().display())
+            let folder = error.path().display();
+            (Code::IncludeMissing, format!("`{folder}` cannot be searched for files"))
         })?;
         if !path.is_dir() {
             files.push(path);
         }
     }
     if files.is_empty() && !pattern.contains(['*', '?', '[']) {
-        return Err(format!("there is no file `{pattern}`"));
+        return Err((Code::IncludeMissing, format!("there is no file `{pattern}`")));
     }
     Ok(files)
 }

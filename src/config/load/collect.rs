@@ -40,7 +40,8 @@ fn settle(error: &Error, tree: &mut Node, findings: &mut Findings) -> Option<()>
         settle_key(error, tree, findings);
     } else if !is_consequence(error, findings) {
         let message = message(error, tree, findings);
-        findings.record(&path, tree.spot(&path), message);
+        let kind = (error.kind.code(), message);
+        findings.record_with(&path, tree.spot(&path), kind, error.kind.remedy());
     }
     let removed = tree.remove(&path);
     findings.prune(path);
@@ -55,7 +56,9 @@ fn settle_key(error: &Error, tree: &Node, findings: &mut Findings) {
         .and_then(|key| tree.at(&mapping)?.entry(key))
         .map_or(tree.origin, |entry| entry.key_origin);
     let unknown = matches!(error.kind, Kind::UnknownKey { .. });
-    findings.record(if unknown { &mapping } else { &path }, spot, error.kind.to_string());
+    let kind = (error.kind.code(), error.kind.to_string());
+    let at = if unknown { &mapping } else { &path };
+    findings.record_with(at, spot, kind, error.kind.remedy());
     if let Some(meant) = error.kind.suggestion() {
         // A misspelt key counts as present, so that it is not reported as missing too.
         findings.prune(mapping.key(meant));
@@ -70,7 +73,7 @@ fn is_consequence(error: &Error, findings: &Findings) -> bool {
             [*key, "<<"].iter().any(|key| findings.is_pruned(&path.clone().key(*key)))
                 || (path.is_root() && findings.incomplete)
         }
-        Kind::Message(_) | Kind::UnknownKey { .. } | Kind::UnknownValue { .. } => {
+        Kind::Message(..) | Kind::UnknownKey { .. } | Kind::UnknownValue { .. } => {
             findings.explains(&path)
         }
     }
@@ -93,7 +96,7 @@ fn message(error: &Error, tree: &Node, findings: &Findings) -> String {
             // The error's own text shortens the value, which `redact` would then not recognise.
             Kind::UnknownValue { value: text.origins.concat(), known }.to_string()
         }
-        Kind::Message(_) | Kind::MissingKey(_) | Kind::UnknownKey { .. } => {
+        Kind::Message(..) | Kind::MissingKey(_) | Kind::UnknownKey { .. } => {
             node.redact(error.kind.to_string())
         }
     };

@@ -12,6 +12,7 @@ use serde::{Deserializer, forward_to_deserialize_any};
 use super::error::{Error, Kind, one_of};
 use super::node::{Element, Entry, Node, Value};
 use super::path::Step;
+use crate::config::code::Code;
 use crate::config::load::deserialize::access::{KeyDeserializer, SingleKey, Word};
 
 /// Mappings with more entries than this skip the entries that already fit.
@@ -60,7 +61,7 @@ impl<'a> NodeDeserializer<'a> {
             surplus => {
                 let (taken, all) = (elements.len() - surplus, elements.len());
                 let message = format!("expected a list of {taken}, found {all}");
-                Err(Error::new(Kind::Message(message)))
+                Err(Error::new(Kind::Message(Code::WrongType, message)))
             }
         }
     }
@@ -199,7 +200,7 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'_> {
     ) -> Result<V::Value, Error> {
         let wanted = |found: &str| {
             let names = one_of(known).unwrap_or_else(|| "one of the known names".to_owned());
-            Error::new(Kind::Message(format!("expected {names}, found {found}")))
+            Error::new(Kind::Message(Code::NotOneOf, format!("expected {names}, found {found}")))
         };
         match &self.0.value {
             Value::Text(text) => visitor.visit_enum(Word(&text.value)),

@@ -8,8 +8,12 @@ use std::fmt;
 use serde::de::{Expected, Unexpected};
 
 use super::path::{KeyPath, Step};
+use super::problem::did_you_mean;
 use super::suggest::suggest;
+use crate::config::code::Code;
 
+/// What std only calls a socket address.
+const SOCKET: &str = "an IP address and a port, such as `127.0.0.1:8080` or `[::]:8080`";
 /// Known names are listed if there are at most this many.
 const FEW: usize = 10;
 
@@ -24,7 +28,7 @@ pub(super) struct Error {
 
 #[derive(Debug)]
 pub(super) enum Kind {
-    Message(String),
+    Message(Code, String),
     MissingKey(&'static str),
     UnknownKey { key: String, known: &'static [&'static str] },
     UnknownValue { value: String, known: &'static [&'static str] },
@@ -57,16 +61,38 @@ impl Kind {
             Kind::UnknownKey { key: wrong, known } | Kind::UnknownValue { value: wrong, known } => {
                 suggest(wrong, known.iter().copied())
             }
-            Kind::Message(_) | Kind::MissingKey(_) => None,
+            Kind::Message(..) | Kind::MissingKey(_) => None,
         }
     }
 
-    fn unknown(&self, what: &str, wrong: &str, known: &[&str]) -> String {
-        let wrong = shorten(wrong);
-        if let Some(meant) = self.suggestion() {
-            return format!("unknown {what} `{wrong}`, did you mean `{meant}`?");
+    pub(super) fn code(&self) -> Code {
+        match self {
+            Kind::Message(code, _) => *code,
+            Kind::MissingKey(_) => Code::MissingKey,
+            Kind::UnknownKey { .. } => Code::UnknownKey,
+            Kind::UnknownValue { .. } => Code::UnknownValue,
         }
-        match one_of(known) {
+    }
+
+    /// What to do, if there is more to say than for every mistake of this kind.
+    pub(super) fn remedy(&self) -> Option<String> {
+        if let Kind::UnknownKey { key, known } = self
+            && let Some((name, _)) = key.split_once(':')
+            && known.contains(&name)
+        {
+            // Inside brackets YAML takes it for a key without a value.
+            return Code::YamlSpaceAfterColon.remedy().map(str::to_owned);
+        }
+        self.suggestion().map(did_you_mean)
+    }
+
+    fn unknown(&self, what: &str, wrong: &str, known: &[&str]) -> String {
+        // What follows a colon is a value, which may be a secret.
+        let shown =
+            wrong.split_once(':').map_or_else(|| wrong.into(), |(key, _)| format!("{key}:…"));
+        let wrong = shorten(&shown);
+        // If there is a suggestion, it is the remedy.
+        match one_of(known).filter(|_| self.suggestion().is_none()) {
             Some(list) => format!("unknown {what} `{wrong}`, expected {list}"),
             None => format!("unknown {what} `{wrong}`"),
         }
@@ -76,7 +102,7 @@ impl Kind {
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Kind::Message(message) => f.write_str(message),
+            Kind::Message(_, message) => f.write_str(message),
             Kind::MissingKey(key) => write!(f, "missing key `{key}`"),
             Kind::UnknownKey { key, known } => f.write_str(&self.unknown("key", key, known)),
             Kind::UnknownValue { value, known } => {
@@ -96,46 +122,55 @@ impl std::error::Error for Error {}
 
 impl serde::de::Error for Error {
     fn custom<T: fmt::Display>(message: T) -> Self {
-        let message = message.to_string();
+        let mut message = message.to_string();
+        if message == "invalid socket address syntax" {
+            message = format!("expected {SOCKET}");
+        }
         let untagged = message.starts_with("data did not match any variant");
         let none = "the value has none of the forms that are accepted here".to_owned();
-        Error::new(Kind::Message(if untagged { none } else { message }))
+        Error::new(Kind::Message(Code::InvalidValue, if untagged { none } else { message }))
     }
 
     fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
         let wanted = expected.to_string();
         let is_integer = integer_range(&wanted).is_some();
-        let message = match found {
+        let (code, message) = match found {
             Unexpected::Float(_) if is_integer => {
-                "expected a whole number, found a fraction".to_owned()
+                (Code::WrongType, "expected a whole number, found a fraction".to_owned())
             }
             Unexpected::Bool(_) | Unexpected::Unsigned(_) | Unexpected::Signed(_)
                 if wanted == "a string" =>
             {
-                format!("expected a string, found {}; put it in quotes", kind_of(&found))
+                (Code::UnquotedText, format!("expected a string, found {}", kind_of(&found)))
             }
-            found => format!("expected {}, found {}", in_words(&wanted), kind_of(&found)),
+            found => {
+                let (wanted, found) = (in_words(&wanted), kind_of(&found));
+                (Code::WrongType, format!("expected {wanted}, found {found}"))
+            }
         };
-        Error::new(Kind::Message(message))
+        Error::new(Kind::Message(code, message))
     }
 
     fn invalid_value(_: Unexpected<'_>, expected: &dyn Expected) -> Self {
         let wanted = expected.to_string();
-        let message = match integer_range(&wanted) {
-            Some((least, most)) => format!("expected a whole number from {least} to {most}"),
-            None => format!("expected {}", in_words(&wanted)),
+        let (code, message) = match integer_range(&wanted) {
+            Some((least, most)) => {
+                (Code::OutOfRange, format!("expected a whole number from {least} to {most}"))
+            }
+            None => (Code::InvalidValue, format!("expected {}", in_words(&wanted))),
         };
-        Error::new(Kind::Message(message))
+        Error::new(Kind::Message(code, message))
     }
 
     fn invalid_length(length: usize, expected: &dyn Expected) -> Self {
         let wanted = expected.to_string();
         // "a tuple of size 2", "an array of length 2", "struct X with 2 elements"
         let number = wanted.split(' ').find_map(|word| word.parse::<usize>().ok());
-        Error::new(Kind::Message(match number {
+        let message = match number {
             Some(number) => format!("expected a list of {number}, found {length}"),
             None => format!("expected {}, found {length} elements", in_words(&wanted)),
-        }))
+        };
+        Error::new(Kind::Message(Code::WrongType, message))
     }
 
     fn unknown_variant(value: &str, known: &'static [&'static str]) -> Self {
@@ -152,7 +187,8 @@ impl serde::de::Error for Error {
 
     fn duplicate_field(key: &'static str) -> Self {
         // Keys are unique in the tree, but one field may have two names.
-        Error::new(Kind::Message(format!("`{key}` is given twice, under two names")))
+        let message = format!("`{key}` is given twice, under two names");
+        Error::new(Kind::Message(Code::RepeatedKey, message))
     }
 }
 
@@ -207,6 +243,7 @@ fn in_words(expected: &str) -> &str {
         "a map" | "map" => "a mapping",
         "a sequence" | "sequence" => "a list",
         "unit" | "option" => "nothing",
+        "socket address" => SOCKET,
         _ if begins(&["struct ", "internally tagged ", "adjacently tagged "]) => "a mapping",
         _ if begins(&["tuple ", "a tuple ", "an array ", "an empty array"]) => "a list",
         _ if begins(&["enum ", "struct variant ", "newtype variant "]) => "a mapping with one key",

@@ -6,7 +6,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use super::parse::{Fault, Position};
+use super::fault::{Fault, Position};
+use crate::config::code::Code;
 
 /// The most bytes a file may have.
 pub(super) const MAX_FILE: u64 = 8 * 1024 * 1024;
@@ -22,15 +23,31 @@ const MARK: char = '\u{feff}';
 ///
 /// # Errors
 /// What is wrong with the file, phrased to follow its name.
-pub(super) fn read_bounded(path: &Path) -> Result<Vec<u8>, String> {
-    let unreadable = |error: io::Error| format!("cannot be read: {}", reason(&error));
+pub(super) fn read_bounded(path: &Path) -> Result<Vec<u8>, (Code, String)> {
     let file = File::open(path).map_err(unreadable)?;
+    read_all(file)
+}
+
+/// Reads the standard input.
+///
+/// # Errors
+/// As of [`read_bounded`].
+pub(super) fn read_stdin() -> Result<Vec<u8>, (Code, String)> {
+    read_all(io::stdin().lock())
+}
+
+fn unreadable(error: io::Error) -> (Code, String) {
+    (Code::FileUnreadable, format!("cannot be read: {}", reason(&error)))
+}
+
+fn read_all(file: impl Read) -> Result<Vec<u8>, (Code, String)> {
     let mut bytes = Vec::new();
     // Reads up to the limit instead of trusting the size that the file system reports: a device has
     // none, and never ends.
     file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > MAX_FILE {
-        return Err(format!("is larger than {} MiB", MAX_FILE / (1024 * 1024)));
+        let message = format!("is larger than {} MiB", MAX_FILE / (1024 * 1024));
+        return Err((Code::FileTooLarge, message));
     }
     Ok(bytes)
 }
@@ -49,7 +66,7 @@ pub(super) struct NotText {
 /// The bytes are in another encoding.
 pub(super) fn text_of(bytes: &[u8]) -> Result<&str, NotText> {
     if is_utf16(bytes) {
-        return Err(NotText { good: 0, reason: "is in UTF-16: save it as UTF-8" });
+        return Err(NotText { good: 0, reason: "is in UTF-16" });
     }
     match std::str::from_utf8(bytes) {
         Ok(text) => Ok(text.strip_prefix(MARK).unwrap_or(text)),
@@ -72,20 +89,23 @@ pub(super) fn decode(bytes: &[u8]) -> Result<String, Fault> {
     let text = text_of(bytes).map_err(|NotText { good, reason }| {
         let before = String::from_utf8_lossy(&bytes[..good]);
         let before = before.strip_prefix(MARK).unwrap_or(&before);
-        Fault { position: end_of(before), message: format!("the file {reason}") }
+        let message = format!("the file {reason}");
+        Fault { position: end_of(before), code: Code::FileNotUtf8, message }
     })?;
-    let refused = |at: usize, message: String| Fault { position: end_of(&text[..at]), message };
+    let refused =
+        |at: usize, code, message: String| Fault { position: end_of(&text[..at]), code, message };
     if let Some((at, c)) = text.char_indices().find(|&(_, c)| is_forbidden(c)) {
         let message = format!("control character U+{:04X} is not allowed", u32::from(c));
-        return Err(refused(at, message));
+        return Err(refused(at, Code::ControlCharacter, message));
     }
     if let Some(at) = text.find("\n\u{feff}") {
         // The parser would read it as part of the next key.
         let message = "a byte order mark in the middle of the file: it is two files in one";
-        return Err(refused(at + 1, message.to_owned()));
+        return Err(refused(at + 1, Code::ByteOrderMark, message.to_owned()));
     }
     if let Some(at) = unbalanced(text) {
-        return Err(refused(at, format!("nested more than {MAX_OPEN} levels deep")));
+        let message = format!("nested more than {MAX_OPEN} levels deep");
+        return Err(refused(at, Code::TooDeep, message));
     }
     Ok(text.to_owned())
 }
@@ -130,7 +150,8 @@ mod tests {
         let path = directory.path().join("large");
         let file = File::create(&path).expect("created");
         file.set_len(MAX_FILE + 1).expect("sized");
-        assert_eq!(read_bounded(&path), Err("is larger than 8 MiB".to_owned()));
+        let too_large = (Code::FileTooLarge, "is larger than 8 MiB".to_owned());
+        assert_eq!(read_bounded(&path), Err(too_large));
         file.set_len(MAX_FILE).expect("sized");
         assert!(read_bounded(&path).is_ok());
     }
@@ -139,7 +160,7 @@ mod tests {
     fn a_directory_is_not_a_file() {
         let directory = tempfile::tempdir().expect("a directory");
         let error = read_bounded(directory.path()).expect_err("not a file");
-        assert_eq!(error, "cannot be read: Is a directory");
+        assert_eq!(error.1, "cannot be read: Is a directory");
     }
 
     #[test]
@@ -166,7 +187,7 @@ mod tests {
         let big = |text| units(text).into_iter().flat_map(u16::to_be_bytes).collect::<Vec<_>>();
         for bytes in [little("a: 1"), big("a: 1"), little("\u{feff}a: 1"), big("\u{feff}a: 1")] {
             let fault = decode(&bytes).expect_err("a fault");
-            assert_eq!(fault.message, "the file is in UTF-16: save it as UTF-8");
+            assert_eq!(fault.message, "the file is in UTF-16");
             assert_eq!(fault.position, Position::START);
         }
     }

@@ -6,17 +6,28 @@
 use std::collections::HashSet;
 
 use super::MAX_FINDINGS;
+use super::fault::{Fault, Position};
 use super::node::Origin;
-use super::parse::Position;
 use super::path::{KeyPath, Step};
+use crate::config::code::Code;
 
 #[derive(Clone)]
 pub(super) struct Finding {
     pub(super) path: KeyPath,
     pub(super) spot: Spot,
+    pub(super) code: Code,
     pub(super) message: String,
+    pub(super) remedy: Option<String>,
     /// The place that the end of the message refers to.
     pub(super) first: Option<Origin>,
+}
+
+impl Finding {
+    /// With the remedy of its kind.
+    pub(super) fn new(path: &KeyPath, spot: Spot, code: Code, message: String) -> Self {
+        let remedy = code.remedy().map(str::to_owned);
+        Finding { path: path.clone(), spot, code, message, remedy, first: None }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -42,23 +53,41 @@ impl Findings {
         &self.list
     }
 
-    pub(super) fn record(&mut self, path: &KeyPath, spot: Origin, message: impl Into<String>) {
-        let (spot, message) = (Spot::Value(spot), message.into());
-        self.push(Finding { path: path.clone(), spot, message, first: None });
+    pub(super) fn record(
+        &mut self,
+        path: &KeyPath,
+        spot: Origin,
+        code: Code,
+        message: impl Into<String>,
+    ) {
+        self.push(Finding::new(path, Spot::Value(spot), code, message.into()));
+    }
+
+    /// Records a mistake with a remedy of its own, if there is one.
+    pub(super) fn record_with(
+        &mut self,
+        path: &KeyPath,
+        spot: Origin,
+        (code, message): (Code, String),
+        remedy: Option<String>,
+    ) {
+        let finding = Finding::new(path, Spot::Value(spot), code, message);
+        let remedy = remedy.or_else(|| finding.remedy.clone());
+        self.push(Finding { remedy, ..finding });
     }
 
     /// Records that `key`, the last step of `path`, was already defined.
     pub(super) fn record_repeated(&mut self, path: &KeyPath, key: &str, at: Origin, first: Origin) {
         let message = format!("`{key}` is already defined at ");
-        let spot = Spot::Value(at);
-        self.push(Finding { path: path.clone(), spot, message, first: Some(first) });
+        let finding = Finding::new(path, Spot::Value(at), Code::RepeatedKey, message);
+        self.push(Finding { first: Some(first), ..finding });
     }
 
     /// Records that the file with this index in the sources cannot be used.
-    pub(super) fn record_file(&mut self, file: usize, position: Position, message: String) {
+    pub(super) fn record_file(&mut self, file: usize, fault: Fault) {
         self.incomplete = true;
-        let spot = Spot::File(file, position);
-        self.push(Finding { path: KeyPath::root(), spot, message, first: None });
+        let spot = Spot::File(file, fault.position);
+        self.push(Finding::new(&KeyPath::root(), spot, fault.code, fault.message));
     }
 
     fn push(&mut self, finding: Finding) {

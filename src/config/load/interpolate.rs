@@ -15,6 +15,7 @@ use std::path::Path;
 
 use super::environment::Environment;
 use super::file::{read_bounded, text_of};
+use crate::config::code::Code;
 
 const MAX_NESTING: usize = 16;
 
@@ -36,7 +37,7 @@ pub(super) fn interpolate(
     text: &str,
     environment: &Environment,
     directory: &Path,
-) -> Result<Interpolated, Vec<String>> {
+) -> Result<Interpolated, Vec<ReferenceError>> {
     let mut expansion =
         Expansion { environment, directory, origins: Vec::new(), errors: Vec::new(), nesting: 0 };
     let value = expansion.expand(text);
@@ -47,11 +48,19 @@ pub(super) fn interpolate(
     Ok(Interpolated { value, origins: expansion.origins, absent })
 }
 
+/// A reference that could not be resolved. Its remedy is that of the code if it has none.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ReferenceError {
+    pub(super) code: Code,
+    pub(super) message: String,
+    pub(super) remedy: Option<String>,
+}
+
 struct Expansion<'a> {
     environment: &'a Environment,
     directory: &'a Path,
     origins: Vec<String>,
-    errors: Vec<String>,
+    errors: Vec<ReferenceError>,
     nesting: usize,
 }
 
@@ -72,7 +81,7 @@ impl Expansion<'_> {
                 continue;
             };
             let Some(end) = closing_brace(after) else {
-                self.errors.push("a `${` is not closed; a literal `$` is written `$$`".to_owned());
+                self.fail(Code::ReferenceUnclosed, "a `${` is not closed".to_owned());
                 return expanded;
             };
             expanded.push_str(&self.evaluate(&after[..end]).unwrap_or_default());
@@ -89,17 +98,22 @@ impl Expansion<'_> {
         }
         let (name, rest) = split_name(reference);
         if name.is_empty() {
-            return self.fail(format!("a `${{` needs the name of a variable: {FORMS}"));
+            let message = "a `${` needs the name of a variable".to_owned();
+            return self.fail(Code::ReferenceForm, message);
         }
         let value = match self.environment.lookup(name) {
             Ok(value) => value,
-            Err(error) => return self.fail(error),
+            Err(error) => return self.fail(Code::VariableNotText, error),
         };
         self.origins.push(format!("${{{name}}}"));
         if rest.is_empty() {
             return value.or_else(|| {
-                let remedy = format!("set it or give it a default: ${{{name}:-default}}");
-                self.fail(format!("the environment variable `{name}` is not set; {remedy}"))
+                self.errors.push(ReferenceError {
+                    code: Code::VariableUnset,
+                    message: format!("the environment variable `{name}` is not set"),
+                    remedy: Some(format!("set it or give it a default: ${{{name}:-default}}")),
+                });
+                None
             });
         }
         let value = value.filter(|value| !value.is_empty());
@@ -109,10 +123,12 @@ impl Expansion<'_> {
         if let Some(why) = rest.strip_prefix(":?") {
             let why = if why.is_empty() { "it is required" } else { why };
             return value.or_else(|| {
-                self.fail(format!("the environment variable `{name}` must be set: {why}"))
+                let message = format!("the environment variable `{name}` must be set: {why}");
+                self.fail(Code::VariableRequired, message)
             });
         }
-        self.fail(format!("what follows `${{{name}` is not understood: {FORMS}"))
+        let message = format!("what follows `${{{name}` is not understood");
+        self.fail(Code::ReferenceForm, message)
     }
 
     fn content_of(&mut self, written: &str) -> Option<String> {
@@ -124,7 +140,9 @@ impl Expansion<'_> {
         self.origins.push(format!("${{file:{written}}}"));
         let bytes = match read_bounded(&self.directory.join(&path)) {
             Ok(bytes) => bytes,
-            Err(error) => return self.fail(format!("the file `{written}` {error}")),
+            Err((_, error)) => {
+                return self.fail(Code::ReferencedFile, format!("the file `{written}` {error}"));
+            }
         };
         match text_of(&bytes) {
             Ok(text) => {
@@ -132,13 +150,21 @@ impl Expansion<'_> {
                 let line = line.map(|line| line.strip_suffix('\r').unwrap_or(line));
                 Some(line.unwrap_or(text).to_owned())
             }
-            Err(error) => self.fail(format!("the file `{written}` {}", error.reason)),
+            Err(error) => {
+                self.errors.push(ReferenceError {
+                    code: Code::ReferencedFile,
+                    message: format!("the file `{written}` {}", error.reason),
+                    remedy: Code::FileNotUtf8.remedy().map(str::to_owned),
+                });
+                None
+            }
         }
     }
 
     fn nested(&mut self, text: &str) -> Option<String> {
         if self.nesting == MAX_NESTING {
-            return self.fail(format!("`${{` nested more than {MAX_NESTING} levels deep"));
+            let message = format!("`${{` nested more than {MAX_NESTING} levels deep");
+            return self.fail(Code::ReferenceTooDeep, message);
         }
         self.nesting += 1;
         let expanded = self.expand(text);
@@ -146,13 +172,11 @@ impl Expansion<'_> {
         Some(expanded)
     }
 
-    fn fail(&mut self, error: String) -> Option<String> {
-        self.errors.push(error);
+    fn fail(&mut self, code: Code, message: String) -> Option<String> {
+        self.errors.push(ReferenceError { code, message, remedy: None });
         None
     }
 }
-
-const FORMS: &str = "write ${VAR}, ${VAR:-default}, ${VAR:?why} or ${file:path}";
 
 /// The position of the brace that closes the one just before `text`.
 fn closing_brace(text: &str) -> Option<usize> {
@@ -190,7 +214,7 @@ fn is_one_default(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn run(text: &str) -> Result<Interpolated, Vec<String>> {
+    fn run(text: &str) -> Result<Interpolated, Vec<ReferenceError>> {
         let environment =
             Environment::fixed([("PORT", "8080"), ("EMPTY", ""), ("KEY", "hunter2-${PORT}")]);
         interpolate(text, &environment, Path::new("/nonexistent"))
@@ -201,7 +225,12 @@ mod tests {
     }
 
     fn error(text: &str) -> String {
-        run(text).expect_err("fails").join("; ")
+        let errors = run(text).expect_err("fails");
+        let text = |e: &ReferenceError| {
+            let remedy = e.remedy.as_deref().or_else(|| e.code.remedy());
+            format!("{}; {}", e.message, remedy.unwrap_or_default())
+        };
+        errors.iter().map(text).collect::<Vec<_>>().join("; ")
     }
 
     #[test]
@@ -253,7 +282,7 @@ mod tests {
         );
         assert_eq!(
             error("${EMPTY:?ask the team}"),
-            "the environment variable `EMPTY` must be set: ask the team"
+            "the environment variable `EMPTY` must be set: ask the team; set it"
         );
         assert_eq!(run("${A}${B}").expect_err("fails").len(), 2);
     }
@@ -272,7 +301,7 @@ mod tests {
     #[test]
     fn nesting_is_bounded() {
         let text = format!("{}x{}", "${NO:-".repeat(40), "}".repeat(40));
-        assert_eq!(error(&text), "`${` nested more than 16 levels deep");
+        assert!(error(&text).starts_with("`${` nested more than 16 levels deep; "));
     }
 
     #[test]
@@ -285,13 +314,15 @@ mod tests {
         assert_eq!(run("${file:key}").expect("read").value, "hunter2\n");
         assert_eq!(run("${file:${NAME}}").expect("read").value, "hunter2\n");
         let missing = run("${file:none}").expect_err("fails");
-        assert_eq!(missing, ["the file `none` cannot be read: No such file or directory"]);
+        let why = "the file `none` cannot be read: No such file or directory";
+        assert_eq!((missing.len(), missing[0].message.as_str()), (1, why));
         assert!(run("${file:bad}").is_err());
         std::fs::write(directory.path().join("marked"), "\u{feff}hunter2\r\n").expect("written");
         assert_eq!(run("${file:marked}").expect("read").value, "hunter2");
         std::fs::write(directory.path().join("wide"), b"\xff\xfeh\0").expect("written");
         let wide = run("${file:wide}").expect_err("fails");
-        assert_eq!(wide, ["the file `wide` is in UTF-16: save it as UTF-8"]);
+        assert_eq!(wide[0].message, "the file `wide` is in UTF-16");
+        assert_eq!(wide[0].remedy.as_deref(), Some("save it as UTF-8"));
         assert!(run("${file:}").is_err());
     }
 }

@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! load_partial::<Config>(path, &Environment::process())
-//!     .validate(|config, sources| vec![Problem::new("routes.users.upstream", "…")])
+//!     .validate(|config, sources| vec![Problem::new(Code::UnknownName, "routes.users.upstream", "…")])
 //! ```
 //!
 //! `#[serde(flatten)]` and `#[serde(untagged)]` buffer their input, which loses positions and
@@ -18,6 +18,8 @@ mod collect;
 mod deserialize;
 mod environment;
 mod error;
+mod excerpt;
+mod fault;
 mod file;
 mod findings;
 mod interpolate;
@@ -28,6 +30,7 @@ mod problem;
 mod resolve;
 mod sources;
 mod suggest;
+mod syntax;
 #[cfg(test)]
 mod tests;
 mod written;

@@ -11,26 +11,11 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, EnumAccess, MapAccess, SeqAccess, Visitor};
 
+use super::fault::{Fault, Position};
 use super::node::{Element, Entry, Node, Origin, Text, Value};
+use super::syntax;
 use super::{MAX_DEPTH, MAX_VALUES};
-
-/// Line and column, both from 1; the column counts characters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Position {
-    pub(super) line: usize,
-    pub(super) column: usize,
-}
-
-impl Position {
-    pub(super) const START: Position = Position { line: 1, column: 1 };
-}
-
-/// Why a text is not YAML, or not YAML that the gateway accepts.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Fault {
-    pub(super) position: Position,
-    pub(super) message: String,
-}
+use crate::config::code::Code;
 
 /// Parses the only document in `text`; `file` becomes part of every value's [`Origin`]. An empty
 /// text is null.
@@ -47,8 +32,8 @@ pub(super) fn parse(text: &str, file: usize) -> Result<Node, Fault> {
         .deserialize(document)
         .map_err(|error| fault(text, &error, census.refusal.take()))?;
     let Some(second) = documents.next() else { return Ok(node) };
-    let message = "a second document begins here; one per file".to_owned();
-    Err(Fault { position: beginning(second), message })
+    let message = "a second document begins here".to_owned();
+    Err(Fault { position: beginning(second), code: Code::SecondDocument, message })
 }
 
 /// The positions of the values with these ordinals. A mapping in block style begins at its first
@@ -78,7 +63,7 @@ struct Census {
     depth: usize,
     /// The gateway's own reason for refusing: in the parser's error it would be surrounded by other
     /// text.
-    refusal: Option<String>,
+    refusal: Option<(Code, String)>,
 }
 
 impl Census {
@@ -98,7 +83,8 @@ impl Census {
         let ordinal = self.count;
         self.count += 1;
         if ordinal >= MAX_VALUES {
-            return Err(self.refuse(format!("more than {MAX_VALUES} values, aliases expanded")));
+            let message = format!("more than {MAX_VALUES} values, aliases expanded");
+            return Err(self.refuse(Code::TooManyValues, message));
         }
         Ok(Origin { file: self.file, ordinal })
     }
@@ -106,13 +92,14 @@ impl Census {
     fn descend<E: serde::de::Error>(&mut self) -> Result<(), E> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
-            return Err(self.refuse(format!("nested more than {MAX_DEPTH} levels deep")));
+            let message = format!("nested more than {MAX_DEPTH} levels deep");
+            return Err(self.refuse(Code::TooDeep, message));
         }
         Ok(())
     }
 
-    fn refuse<E: serde::de::Error>(&mut self, why: String) -> E {
-        self.refusal = Some(why);
+    fn refuse<E: serde::de::Error>(&mut self, code: Code, why: String) -> E {
+        self.refusal = Some((code, why));
         E::custom("refused")
     }
 }
@@ -214,7 +201,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
     }
 
     fn visit_enum<A: EnumAccess<'de>>(self, _: A) -> Result<Node, A::Error> {
-        Err(self.0.refuse("YAML tags (!name) are not supported".to_owned()))
+        Err(self.0.refuse(Code::YamlTag, "YAML tags (!name) are not supported".to_owned()))
     }
 }
 
@@ -241,7 +228,8 @@ impl<'de> Visitor<'de> for KeyReader<'_> {
 
     fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<Self::Value, E> {
         if matches!(key, "" | "~" | "null" | "Null" | "NULL") {
-            return Err(self.0.refuse("a key must not be empty or null".to_owned()));
+            let message = "a key must not be empty or null".to_owned();
+            return Err(self.0.refuse(Code::YamlEmptyKey, message));
         }
         Ok((key.to_owned(), self.0.count()?))
     }
@@ -299,32 +287,26 @@ fn position_of(error: &serde_yaml::Error) -> Position {
     })
 }
 
-fn fault(text: &str, error: &serde_yaml::Error, refusal: Option<String>) -> Fault {
+fn fault(text: &str, error: &serde_yaml::Error, refusal: Option<(Code, String)>) -> Fault {
     let position = position_of(error);
-    Fault { position, message: refusal.unwrap_or_else(|| syntax(text, error, position)) }
-}
-
-/// The parser's message without the position, which a diagnostic already shows.
-fn syntax(text: &str, error: &serde_yaml::Error, at: Position) -> String {
-    let message = error.to_string();
-    if message.contains("repetition limit") {
-        return "aliases expand to too many values".to_owned();
+    if let Some((code, message)) = refusal {
+        return Fault { position, code, message };
     }
-    if message.contains("recursion limit") {
-        return format!("nested more than {MAX_DEPTH} levels deep");
+    let said = error.to_string();
+    let limits = [
+        ("repetition limit", Code::TooManyValues, "aliases expand to too many values".to_owned()),
+        ("recursion limit", Code::TooDeep, format!("nested more than {MAX_DEPTH} levels deep")),
+        ("invalid type", Code::YamlKey, "a key must be a string, a number, true or false".into()),
+        ("invalid value", Code::YamlTag, "the value does not fit its YAML tag".to_owned()),
+    ];
+    for (words, code, message) in limits {
+        if said.contains(words) {
+            return Fault { position, code, message };
+        }
     }
-    if message.contains("invalid type") {
-        return "a key must be a string, a number, true or false".to_owned();
-    }
-    if message.contains("invalid value") {
-        return "the value does not fit its YAML tag".to_owned();
-    }
-    let place = format!(" at line {} column {}", at.line, at.column);
-    let mut message = format!("not valid YAML: {}", message.replacen(&place, "", 1));
-    if text.lines().nth(at.line - 1).is_some_and(|line| line.contains("${")) {
-        message.push_str("; inside {} and [] a value with ${…} must be quoted");
-    }
-    message
+    // The parser's message without the position, which a diagnostic already shows.
+    let place = format!(" at line {} column {}", position.line, position.column);
+    syntax::explain(text, position, &said.replacen(&place, "", 1))
 }
 
 #[cfg(test)]
@@ -385,18 +367,16 @@ mod tests {
     #[test]
     fn a_syntax_error_has_its_place_once() {
         let (line, column, message) = faulty("a: 1\nb: [1\nc: 2\n");
-        assert_eq!((line, column), (3, 2));
-        assert!(
-            message.starts_with("not valid YAML: did not find expected ',' or ']'"),
-            "{message}"
-        );
-        assert!(!message.contains("line 3"), "{message}");
+        assert_eq!((line, column), (2, 4));
+        assert_eq!(message, "`[` is opened here and never closed");
+        let (_, _, message) = faulty("? a\n: b\n? {c\n");
+        assert!(!message.contains(" at line "), "{message}");
     }
 
     #[test]
     fn an_unquoted_variable_in_braces_gets_a_hint() {
         let (_, _, message) = faulty("a: {url: ${URL}}\n");
-        assert!(message.contains("must be quoted"), "{message}");
+        assert!(message.contains("the braces of a variable"), "{message}");
     }
 
     #[test]
@@ -405,7 +385,7 @@ mod tests {
         assert_eq!(faulty("a: 1\n~: 1\n"), (2, 1, "a key must not be empty or null".into()));
         let key = "a key must be a string, a number, true or false";
         assert_eq!(faulty("a: 1\n[b]: 1\n"), (2, 1, key.into()));
-        let second = "a second document begins here; one per file";
+        let second = "a second document begins here";
         assert_eq!(faulty("a: 1\n---\nb: 1\n"), (3, 1, second.into()));
     }
 

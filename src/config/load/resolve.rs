@@ -6,9 +6,10 @@ use std::path::Path;
 
 use super::environment::Environment;
 use super::findings::Findings;
-use super::interpolate::interpolate;
+use super::interpolate::{ReferenceError, interpolate};
 use super::node::{Entry, Node, Origin, Text, Value};
 use super::path::{KeyPath, Step};
+use crate::config::code::Code;
 
 /// `<<: *base` adds the entries of the other mapping that this one does not have.
 const MERGE: &str = "<<";
@@ -78,8 +79,8 @@ impl<'a> Resolver<'a> {
                 true
             }
             Err(errors) => {
-                for error in errors {
-                    self.findings.record(&self.path, origin, error);
+                for ReferenceError { code, message, remedy } in errors {
+                    self.findings.record_with(&self.path, origin, (code, message), remedy);
                 }
                 self.findings.prune(self.path.clone());
                 false
@@ -98,7 +99,7 @@ impl<'a> Resolver<'a> {
         let mut add = |resolver: &mut Self, path: KeyPath, node: Node, spot: Origin| {
             let Some(mut more) = mapping(node) else {
                 let message = "expected a mapping such as `<<: *base`, or a list of them";
-                resolver.findings.record(&path, spot, message);
+                resolver.findings.record(&path, spot, Code::MergeKey, message);
                 // Its entries must not be reported as missing too.
                 resolver.findings.prune(resolver.path.clone().key(MERGE));
                 return;

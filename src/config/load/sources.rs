@@ -6,11 +6,14 @@ use std::path::Path;
 
 use super::MAX_FINDINGS;
 use super::assemble::SourceFile;
+use super::excerpt;
+use super::fault::Position;
 use super::findings::{Finding, Findings, Spot};
 use super::node::{Node, Origin, Value};
-use super::parse::{Position, locate};
+use super::parse::locate;
 use super::path::{KeyPath, Step};
 use super::problem::{Diagnostic, Problem};
+use crate::config::code::{Code, Severity};
 
 /// The files that were read. Knows where each part of the configuration is written, and which parts
 /// were removed because they were wrong.
@@ -42,6 +45,14 @@ impl Sources {
         self.findings.names_pruned_from(section)
     }
 
+    /// The file and the line where the value at `path` is written, or its nearest existing ancestor.
+    pub fn place(&self, path: impl Into<KeyPath>) -> (&Path, usize) {
+        let Origin { file, ordinal } = self.tree.spot(&self.as_written(&path.into()));
+        let text = self.files.get(file).map_or("", |file| file.text.as_str());
+        let found = locate(text, BTreeSet::from([ordinal]));
+        (self.name(file), found.get(&ordinal).map_or(1, |position| position.line))
+    }
+
     /// All mistakes found while loading, and those of `problems` that do not follow from them;
     /// sorted by file and place, without repetitions. A problem whose path is not in any file is
     /// shown at its nearest existing ancestor. Interpolated values are not shown.
@@ -54,15 +65,23 @@ impl Sources {
             .take(MAX_FINDINGS + 1)
             .collect();
         let overflow = self.findings.overflow || findings.len() > MAX_FINDINGS;
+        let is_error = |finding: &Finding| finding.code.severity() == Severity::Error;
+        let too_many = match findings.iter().any(is_error) {
+            true => Code::TooManyProblems,
+            false => Code::TooManyWarnings,
+        };
         findings.truncate(MAX_FINDINGS);
         let places = self.places(&findings);
+        let mut lines = BTreeMap::new();
         let mut diagnostics: Vec<_> =
-            findings.iter().map(|f| self.diagnostic(f, &places)).collect();
+            findings.iter().map(|f| self.diagnostic(f, &places, &mut lines)).collect();
         diagnostics.sort_by(|a, b| self.rank(a).cmp(&self.rank(b)).then_with(|| a.cmp(b)));
         diagnostics.dedup();
         if let (true, Some(last)) = (overflow, diagnostics.last()) {
-            let message = format!("more than {MAX_FINDINGS} problems; the others are not shown");
-            diagnostics.push(Diagnostic { path: String::new(), message, ..last.clone() });
+            let message = format!("more than {MAX_FINDINGS} problems: the others are not shown");
+            let (line, column) = (last.line, last.column);
+            let more = Diagnostic::of_file(too_many, &last.file, message);
+            diagnostics.push(Diagnostic { line, column, end: column, ..more });
         }
         diagnostics
     }
@@ -84,11 +103,13 @@ impl Sources {
 
     fn find(&self, problem: Problem) -> Finding {
         let path = self.as_written(&problem.path);
-        let message = match self.tree.at(&path) {
-            Some(node) => node.redact(problem.message),
-            None => problem.message,
+        let redact = |text| match self.tree.at(&path) {
+            Some(node) => node.redact(text),
+            None => text,
         };
-        Finding { spot: Spot::Value(self.tree.spot(&path)), path, message, first: None }
+        let (message, remedy) = (redact(problem.message), problem.remedy.map(redact));
+        let spot = Spot::Value(self.tree.spot(&path));
+        Finding { remedy, ..Finding::new(&path, spot, problem.code, message) }
     }
 
     /// `path` with the indices in the file. A typed list has lost the elements that were removed
@@ -129,7 +150,13 @@ impl Sources {
         located.collect()
     }
 
-    fn diagnostic(&self, finding: &Finding, places: &BTreeMap<Origin, Position>) -> Diagnostic {
+    /// `lines` holds those of the files that were needed so far.
+    fn diagnostic<'a>(
+        &'a self,
+        finding: &Finding,
+        places: &BTreeMap<Origin, Position>,
+        lines: &mut BTreeMap<usize, Vec<&'a str>>,
+    ) -> Diagnostic {
         let place = |origin| places.get(&origin).copied().unwrap_or(Position::START);
         let (file, position) = match finding.spot {
             Spot::File(file, position) => (file, position),
@@ -140,12 +167,19 @@ impl Sources {
             let line = place(first).line;
             message.push_str(&format!("{}:{line}", self.name(first.file).display()));
         }
+        let text = || self.files.get(file).map_or("", |file| file.text.as_str());
+        let lines = lines.entry(file).or_insert_with(|| text().lines().collect());
+        let excerpt = excerpt::at(lines, position);
         Diagnostic {
             file: self.name(file).to_owned(),
             line: position.line,
             column: position.column,
+            end: excerpt.as_ref().map_or(position.column, |excerpt| excerpt.end),
             path: finding.path.to_string(),
             message: on_one_line(&message),
+            remedy: finding.remedy.as_deref().map(on_one_line),
+            code: finding.code,
+            source: excerpt.map(|excerpt| excerpt.line),
         }
     }
 

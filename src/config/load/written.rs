@@ -8,8 +8,9 @@ use std::path::PathBuf;
 
 use serde_json::Value as Json;
 
+use super::fault::Position;
 use super::node::{Node, Origin, Value};
-use super::parse::{Position, locate};
+use super::parse::locate;
 use super::sources::Sources;
 
 /// A value and where it comes from.

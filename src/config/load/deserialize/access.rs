@@ -4,6 +4,7 @@ use serde::de::value::StrDeserializer;
 use serde::de::{DeserializeSeed, EnumAccess, IntoDeserializer, VariantAccess, Visitor};
 use serde::{Deserializer, forward_to_deserialize_any};
 
+use crate::config::code::Code;
 use crate::config::load::deserialize::NodeDeserializer;
 use crate::config::load::error::{Error, Kind};
 use crate::config::load::node::{Entry, Value};
@@ -95,7 +96,8 @@ impl<'de, 'a> EnumAccess<'de> for Word<'a> {
 impl Word<'_> {
     fn needs_settings<T>(self) -> Result<T, Error> {
         let name = self.0;
-        Err(Error::new(Kind::Message(format!("`{name}` needs its settings: `{name}: …`"))))
+        let message = format!("`{name}` needs its settings: `{name}: …`");
+        Err(Error::new(Kind::Message(Code::NoSettings, message)))
     }
 }
 
@@ -137,7 +139,7 @@ impl<'de, 'a> EnumAccess<'de> for SingleKey<'a> {
             Kind::UnknownValue { value, known } => {
                 Error::new(Kind::UnknownKey { key: value, known }).at_key(key)
             }
-            Kind::Message(_) | Kind::MissingKey(_) | Kind::UnknownKey { .. } => error.at_key(key),
+            Kind::Message(..) | Kind::MissingKey(_) | Kind::UnknownKey { .. } => error.at_key(key),
         })?;
         Ok((variant, self))
     }
@@ -171,7 +173,7 @@ impl<'de> VariantAccess<'de> for SingleKey<'_> {
             return Ok(());
         }
         let message = format!("`{name}` takes no settings; write just `{name}`");
-        Err(Error::new(Kind::Message(message)).under(Step::Key(name.clone())))
+        Err(Error::new(Kind::Message(Code::NoSettings, message)).under(Step::Key(name.clone())))
     }
 
     fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, Error> {

@@ -33,8 +33,8 @@ fn a_name_in_two_files_names_both_places() {
     assert_eq!(
         files.load(&[]).expect_err("mistakes"),
         [
-            "1.yaml:2:10: routes.a: `a` is already defined at c:4",
-            "2.yaml:1:1: store: `store` is already defined at c:2",
+            "1.yaml:2:10: routes.a: `a` is already defined at c:4; remove or rename one of the two",
+            "2.yaml:1:1: store: `store` is already defined at c:2; remove or rename one of the two",
         ]
     );
 }
@@ -55,14 +55,23 @@ fn a_mistake_is_shown_in_its_own_file() {
 fn includes_do_not_nest() {
     let files = Files::new(&[("c", "include: a.yaml\n"), ("a.yaml", "include: b.yaml\n")]);
     let found = files.load(&[]).expect_err("mistakes");
-    assert_eq!(found, ["a.yaml:1:1: include: only the main file can include others"]);
+    assert_eq!(
+        found,
+        [
+            "a.yaml:1:1: include: only the main file can include others; name the file in the main file"
+        ]
+    );
 }
 
 #[test]
 fn a_file_named_outright_must_be_there_and_a_pattern_need_not_match() {
     let files = Files::new(&[("c", "include: [none.yaml, 'none/*.yaml', 'a***']\n")]);
     let found = files.load(&[]).expect_err("mistakes");
-    assert_eq!(found[0], "c:1:11: include[0]: there is no file `none.yaml`");
+    assert_eq!(
+        found[0],
+        "c:1:11: include[0]: there is no file `none.yaml`; create it, or correct the path, \
+         which is relative to this file"
+    );
     assert!(found[1].starts_with("c:1:37: include[2]: not a pattern: "), "{found:?}");
     assert_eq!(found.len(), 2);
 }
@@ -80,8 +89,9 @@ fn a_broken_include_hides_no_other_mistake_and_invents_none() {
         ("c", "include: a.yaml\nserver: {threads: x}\nroutes: {r: {path: /, upstream: u}}\n"),
         ("a.yaml", "upstreams: [\n"),
     ]);
-    let found =
-        files.draft(&[]).validate(|_, _| vec![Problem::new("routes.r.upstream", "unknown")]);
+    let found = files
+        .draft(&[])
+        .validate(|_, _| vec![Problem::new(Code::UnknownName, "routes.r.upstream", "unknown")]);
     let found = files.print(&found.expect_err("mistakes"));
     assert_eq!(found.len(), 2, "{found:?}");
     assert!(found[1].starts_with("a.yaml:2:1: not valid YAML"), "{found:?}");

@@ -119,7 +119,10 @@ fn what_cannot_be_merged_is_one_mistake() {
 #[test]
 fn two_merge_keys_in_one_mapping_are_a_mistake() {
     let text = "x-a: &a {threads: 1}\nserver:\n  <<: *a\n  <<: *a\n";
-    assert_eq!(mistakes(text), ["c:4:3: server.\"<<\": `<<` is already defined at c:3"]);
+    assert_eq!(
+        mistakes(text),
+        ["c:4:3: server.\"<<\": `<<` is already defined at c:3; remove or rename one of the two"]
+    );
 }
 
 #[test]
@@ -130,7 +133,7 @@ fn merges_cannot_multiply_without_bound() {
         text.push_str(&format!("x-{level}: &a{level} {{<<: [{above}]}}\n"));
     }
     let found = mistakes(&text);
-    assert!(found[0].ends_with("aliases expand to too many values"), "{found:?}");
+    assert!(found[0].contains("aliases expand to too many values"), "{found:?}");
 }
 
 #[test]

@@ -37,13 +37,15 @@ fn all_mistakes_are_shown_at_once_each_at_its_place() {
             "c:9:42: routes.users.retry.on[2]: expected a whole number from 0 to 65535",
             "c:9:58: routes.users.retry.jitter: expected a percentage from 0% to 100%, such as 50%",
             "c:10:11: routes.users.mode: unknown value `asinc`, did you mean `async`?",
-            "c:11:3: routes.orders: missing key `path`",
+            "c:11:3: routes.orders: missing key `path`; add it",
             "c:13:20: routes.orders.methods[1]: unknown value `PSOT`, did you mean `POST`?",
-            "c:14:5: routes.orders.methods: `methods` is already defined at c:13",
+            "c:14:5: routes.orders.methods: `methods` is already defined at c:13; remove or rename \
+             one of the two",
             "c:17:17: upstreams.users.endpoints[0]: the environment variable `USERS_URL` is not set; \
              set it or give it a default: ${USERS_URL:-default}",
             "c:17:33: upstreams.users.endpoints[1]: `ftp://b` is not an http URL",
-            "c:18:9: store: unknown key `mysql`, expected one of `memory`, `sqlite`, `postgres`",
+            "c:18:9: store: unknown key `mysql`, expected one of `memory`, `sqlite`, `postgres`; \
+             remove it, or correct its name",
         ]
     );
 }
@@ -67,11 +69,17 @@ fn what_validation_finds_is_shown_among_the_rest() {
     let found = files.draft(&[]).validate(|config, _| {
         assert_eq!(config.routes.len(), 1);
         vec![
-            Problem::new("store", "must not be memory"),
-            Problem::new("routes.users.upstream", "no such upstream").suggesting(Some("users")),
-            Problem::new("routes.users.upstream", "no such upstream").suggesting(Some("users")),
-            Problem::new("routes.users.retry.max_retries", "must be at most 10"),
-            Problem::new("server.threads", "must not be 0"),
+            Problem::new(Code::InvalidValue, "store", "must not be memory"),
+            Problem::new(Code::UnknownName, "routes.users.upstream", "no such upstream")
+                .suggesting(Some("users")),
+            Problem::new(Code::UnknownName, "routes.users.upstream", "no such upstream")
+                .suggesting(Some("users")),
+            Problem::new(
+                Code::InvalidValue,
+                "routes.users.retry.max_retries",
+                "must be at most 10",
+            ),
+            Problem::new(Code::InvalidValue, "server.threads", "must not be 0"),
         ]
     });
     assert_eq!(
@@ -91,7 +99,7 @@ fn a_problem_behind_a_removed_element_is_shown_at_its_own() {
     let files = Files::new(&[("c", &text)]);
     let found = files.draft(&[]).validate(|config, _| {
         assert_eq!(config.upstreams["a"].endpoints[1], Endpoint("http://z".into()));
-        vec![Problem::new("upstreams.a.endpoints[1]", "is down")]
+        vec![Problem::new(Code::InvalidValue, "upstreams.a.endpoints[1]", "is down")]
     });
     let found = files.print(&found.expect_err("problems"));
     assert_eq!(found[1], "c:3:38: upstreams.a.endpoints[2]: is down");
@@ -171,10 +179,11 @@ fn messages_speak_of_what_was_written() {
         said("store: {}"),
         "c:1:1: store: expected one of `memory`, `sqlite`, `postgres`, found nothing"
     );
-    assert_eq!(said("store: {postgres: {}}"), "c:1:9: store.postgres: missing key `url`");
+    assert_eq!(said("store: {postgres: {}}"), "c:1:9: store.postgres: missing key `url`; add it");
     assert_eq!(
         said("whatever: 1"),
-        "c:1:1: unknown key `whatever`, expected one of `server`, `routes`, `upstreams`, `keys`, `store`"
+        "c:1:1: unknown key `whatever`, expected one of `server`, `routes`, `upstreams`, `keys`, `store`; \
+         remove it, or correct its name"
     );
 }
 
@@ -182,22 +191,25 @@ fn messages_speak_of_what_was_written() {
 fn a_key_defined_twice_names_both_places() {
     assert_eq!(
         mistakes("upstreams:\n  a: {endpoints: []}\n  b: {endpoints: []}\n  a: {endpoints: []}\n"),
-        ["c:4:3: upstreams.a: `a` is already defined at c:2"]
+        ["c:4:3: upstreams.a: `a` is already defined at c:2; remove or rename one of the two"]
     );
 }
 
 #[test]
 fn a_file_that_is_no_configuration_is_one_problem() {
-    let start = "c:1:1: expected a mapping, such as `routes: …`, at the top of the file";
+    let start =
+        "c:1:1: expected a mapping at the top of the file; begin with a key, such as `routes:`";
     assert_eq!(mistakes("- a\n"), [start]);
     assert_eq!(mistakes("${A}"), [start]);
     assert_eq!(
         mistakes("a: b: c\n"),
-        ["c:1:5: not valid YAML: mapping values are not allowed in this context"]
+        ["c:1:4: the value has a colon, which would make it a key; put the value in quotes, or \
+          begin a new line for the second key"]
     );
     let missing = load::<Config>(Path::new("/nonexistent/c"), &Environment::fixed([("", "")]));
     let found = missing.expect_err("missing").remove(0).to_string();
-    assert_eq!(found, "/nonexistent/c:1:1: the file cannot be read: No such file or directory");
+    let unreadable = "/nonexistent/c:1:1: the file cannot be read: No such file or directory; ";
+    assert!(found.starts_with(unreadable), "{found}");
 }
 
 #[test]
@@ -205,5 +217,6 @@ fn the_number_of_problems_is_bounded() {
     let many: String = (0..500).map(|n| format!("k{n}: 1\n")).collect();
     let found = mistakes(&many);
     assert_eq!(found.len(), 101);
-    assert_eq!(found[100], "c:100:1: more than 100 problems; the others are not shown");
+    let more = "c:100:1: more than 100 problems: the others are not shown; ";
+    assert!(found[100].starts_with(more), "{}", found[100]);
 }

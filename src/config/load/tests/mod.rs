@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::*;
+use crate::config::code::Code;
 use crate::units::{Percent, Secret, Timespan};
 
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]

@@ -43,7 +43,10 @@ fn an_optional_key_can_be_steered_by_the_environment() {
 #[test]
 fn a_required_key_left_empty_says_through_what() {
     let found = mistakes("store: {postgres: {url: '${DATABASE_URL:-}'}}");
-    assert_eq!(found, ["c:1:9: store.postgres: missing key `url` (${DATABASE_URL} is empty)"]);
+    assert_eq!(
+        found,
+        ["c:1:9: store.postgres: missing key `url` (${DATABASE_URL} is empty); add it"]
+    );
 }
 
 #[test]
@@ -92,8 +95,15 @@ fn a_value_from_outside_is_hidden_in_what_validation_says() {
     let files = Files::new(&[("c", "routes: {a: {path: /, upstream: '${A}'}}")]);
     let found = files.draft(&[("A", "hunter2")]).validate(|config, _| {
         let upstream = &config.routes["a"].upstream;
-        vec![Problem::new("routes.a.upstream", format!("no upstream is called `{upstream}`"))]
+        vec![Problem::new(
+            Code::UnknownName,
+            "routes.a.upstream",
+            format!("no upstream is called `{upstream}`"),
+        )]
     });
     let found = files.print(&found.expect_err("a problem"));
-    assert_eq!(found, ["c:1:33: routes.a.upstream: no upstream is called `${A}`"]);
+    assert_eq!(
+        found,
+        ["c:1:33: routes.a.upstream: no upstream is called `${A}`; define it, or correct the name"]
+    );
 }

@@ -1,0 +1,151 @@
+//! What is valid but probably not meant, as far as the configuration alone tells it. Certificates
+//! and the limit on open files are looked at by `runtime::warnings`.
+
+mod times;
+mod unused;
+
+use super::load::{KeyPath, suggest};
+use super::{Config, Problem, Route};
+use crate::config::code::Code;
+use crate::policy::auth;
+use crate::policy::auth::KeySource;
+
+/// Every method of the IANA registry that a client may send, and PURGE of caches.
+const METHODS: [&str; 40] = [
+    "ACL",
+    "BASELINE-CONTROL",
+    "BIND",
+    "CHECKIN",
+    "CHECKOUT",
+    "CONNECT",
+    "COPY",
+    "DELETE",
+    "GET",
+    "HEAD",
+    "LABEL",
+    "LINK",
+    "LOCK",
+    "MERGE",
+    "MKACTIVITY",
+    "MKCALENDAR",
+    "MKCOL",
+    "MKREDIRECTREF",
+    "MKWORKSPACE",
+    "MOVE",
+    "OPTIONS",
+    "ORDERPATCH",
+    "PATCH",
+    "POST",
+    "PROPFIND",
+    "PROPPATCH",
+    "PURGE",
+    "PUT",
+    "QUERY",
+    "REBIND",
+    "REPORT",
+    "SEARCH",
+    "TRACE",
+    "UNBIND",
+    "UNCHECKOUT",
+    "UNLINK",
+    "UNLOCK",
+    "UPDATE",
+    "UPDATEREDIRECTREF",
+    "VERSION-CONTROL",
+];
+/// Fewer characters than this can be guessed: 16 random bytes are 22 in base64.
+const LEAST_KEY: usize = 16;
+/// RFC 7518 section 3.2: a key of at least the size of the hash, which is that of SHA-256 at least.
+const LEAST_SECRET: usize = 32;
+
+/// All warnings about a valid configuration.
+pub fn warnings(config: &Config) -> Vec<Problem> {
+    let mut warnings = unused::warnings(config);
+    exposure(config, &mut warnings);
+    keys(config, &mut warnings);
+    for (name, route) in &config.routes {
+        methods(name, route, &mut warnings);
+        times::attempts(name, route, &mut warnings);
+    }
+    times::breakers(config, &mut warnings);
+    unreachable(config, &mut warnings);
+    warnings
+}
+
+fn exposure(config: &Config, warnings: &mut Vec<Problem>) {
+    let proxies = &config.client_address.trusted_proxies;
+    if proxies.iter().any(|network| network.prefix_len() == 0) {
+        let message = "every peer is trusted, so any client can claim any address";
+        warnings.push(Problem::new(
+            Code::EverybodyTrusted,
+            "client_address.trusted_proxies",
+            message,
+        ));
+    }
+    if !config.admin.address.ip().to_canonical().is_loopback() {
+        let message = "other hosts can reach the admin listener, which asks for no credentials";
+        warnings.push(Problem::new(Code::AdminExposed, "admin.address", message));
+    }
+}
+
+fn keys(config: &Config, warnings: &mut Vec<Problem>) {
+    for (name, authority) in &config.auth {
+        let path = KeyPath::root().key("auth").key(name);
+        match authority {
+            auth::Config::ApiKey(written) => {
+                for (consumer, key) in &written.keys {
+                    if key.key.expose().len() < LEAST_KEY {
+                        let path = path.clone().key("api_key").key("keys");
+                        let path = path.key(consumer.to_string());
+                        let message = format!(
+                            "the key has fewer than {LEAST_KEY} characters: it can be guessed"
+                        );
+                        warnings.push(Problem::new(Code::ShortKey, path, message));
+                    }
+                }
+            }
+            auth::Config::Jwt(jwt) => match &jwt.keys {
+                KeySource::Secret(secret) if secret.expose().len() < LEAST_SECRET => {
+                    let path = path.key("jwt").key("secret");
+                    let message = format!(
+                        "the secret has fewer than {LEAST_SECRET} bytes: RFC 7518 wants as many as the \
+                         hash has"
+                    );
+                    warnings.push(Problem::new(Code::ShortKey, path, message));
+                }
+                KeySource::Secret(_) | KeySource::Jwks(_) | KeySource::PublicKey(_) => {}
+            },
+        }
+    }
+}
+
+fn methods(name: &str, route: &Route, warnings: &mut Vec<Problem>) {
+    let path = KeyPath::root().key("routes").key(name);
+    let verbs = route.matches.methods.values().unwrap_or_default();
+    let matched = verbs.iter().enumerate().map(|(index, verb)| {
+        let methods = path.clone().key("match").key("methods");
+        (if verbs.len() == 1 { methods } else { methods.index(index) }, verb.0.as_str())
+    });
+    let cors = route.cors.as_ref().map_or(&[][..], |cors| &cors.methods);
+    let allowed = cors.iter().filter(|method| *method != "*").enumerate().map(|(index, method)| {
+        (path.clone().key("cors").key("methods").index(index), method.as_str())
+    });
+    for (path, method) in matched.chain(allowed) {
+        if !METHODS.contains(&method) {
+            let message = format!("`{method}` is no registered method: does any client send it?");
+            let problem = Problem::new(Code::UnknownMethod, path, message);
+            warnings.push(problem.suggesting(suggest(method, METHODS.iter().copied())));
+        }
+    }
+}
+
+fn unreachable(config: &Config, warnings: &mut Vec<Problem>) {
+    let routes: Vec<_> =
+        config.routes.iter().map(|(name, route)| (name.as_str(), &route.matches)).collect();
+    for hidden in crate::routing::shadow::hidden(&routes) {
+        let path = KeyPath::root().key("routes").key(hidden.route).key("match");
+        let message =
+            format!("the route is never chosen: routes.{} takes all its requests", hidden.by);
+        warnings.push(Problem::new(Code::UnreachableRoute, path, message));
+    }
+}

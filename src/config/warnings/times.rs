@@ -1,0 +1,76 @@
+//! Time limits that work against each other.
+
+use std::time::Duration;
+
+use super::super::{Config, Problem, Route};
+use crate::config::code::Code;
+use crate::config::load::KeyPath;
+use crate::policy::breaker::{self, Extent};
+use crate::units::Timespan;
+
+/// Attempts and waits may exceed the request's limit by this part of it, because default waits are
+/// only milliseconds.
+const TOLERANCE: f64 = 0.05;
+
+/// The attempts of a route that allows more of them than its request has time for.
+pub(super) fn attempts(name: &str, route: &Route, warnings: &mut Vec<Problem>) {
+    let (attempt, request) = (*route.timeout.attempt, *route.timeout.request);
+    let Some(retry) = route.retry.as_ref().filter(|retry| retry.max_retries > 0) else { return };
+    if attempt.is_zero() || request.is_zero() {
+        return;
+    }
+    let waits: Duration = (1..=retry.max_retries).map(|n| retry.backoff.delay(n, 1.0)).sum();
+    let attempts = retry.max_retries + 1;
+    let longest = attempt.saturating_mul(attempts).saturating_add(waits);
+    if longest > request.mul_f64(1.0 + TOLERANCE) {
+        let path = KeyPath::root().key("routes").key(name).key("retry").key("max_retries");
+        let longest = Timespan(Duration::from_millis(longest.as_millis() as u64));
+        let message = format!(
+            "{attempts} attempts of {} and their waits take up to {longest}, but the request ends \
+             after {}",
+            route.timeout.attempt, route.timeout.request
+        );
+        warnings.push(Problem::new(Code::AttemptsBeyondRequest, path, message));
+    }
+}
+
+/// Circuits that forget a failure before an attempt that began with it can end.
+pub(super) fn breakers(config: &Config, warnings: &mut Vec<Problem>) {
+    for (name, route) in &config.routes {
+        if let Some(breaker) = &route.circuit_breaker {
+            let path = KeyPath::root().key("routes").key(name).key("circuit_breaker");
+            forgetful(path, breaker, *route.timeout.attempt, warnings);
+        }
+    }
+    for (name, upstream) in &config.upstreams {
+        let Some(breaker) = &upstream.circuit_breaker else { continue };
+        let routes = config.routes.values().filter(|r| r.upstream.as_ref() == Some(name));
+        let attempt = routes.map(|route| *route.timeout.attempt).max().unwrap_or_default();
+        let path = KeyPath::root().key("upstreams").key(name).key("circuit_breaker");
+        forgetful(path, breaker, attempt, warnings);
+    }
+}
+
+fn forgetful(
+    path: KeyPath,
+    breaker: &breaker::Config,
+    attempt: Duration,
+    warnings: &mut Vec<Problem>,
+) {
+    let window = breaker.window.as_ref().and_then(|window| match window.extent {
+        Extent::Seconds(seconds) => Some(Duration::from_secs(seconds.into())),
+        Extent::Calls(_) => None,
+    });
+    let consecutive = breaker.consecutive.as_ref().and_then(|c| c.reset_every).map(|every| *every);
+    for (section, key, kept) in
+        [("window", "time", window), ("consecutive", "reset_every", consecutive)]
+    {
+        if let Some(kept) = kept.filter(|kept| *kept < attempt) {
+            let (kept, attempt) = (Timespan(kept), Timespan(attempt));
+            let message =
+                format!("failures are forgotten after {kept}, but an attempt may take {attempt}");
+            let path = path.clone().key(section).key(key);
+            warnings.push(Problem::new(Code::BreakerForgets, path, message));
+        }
+    }
+}

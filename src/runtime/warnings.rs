@@ -1,0 +1,77 @@
+//! What is valid but probably not meant, with what only this host knows: its files, its limits, the
+//! time.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+use super::descriptors::Descriptors;
+use crate::config::code::Code;
+use crate::config::load::KeyPath;
+use crate::config::{Config, Problem, warnings};
+
+/// An operator needs this long to renew a certificate.
+const SOON: Duration = Duration::from_secs(14 * DAY);
+const DAY: u64 = 24 * 60 * 60;
+
+/// All warnings about a valid configuration.
+pub(super) fn of(config: &Config, descriptors: Descriptors, now: SystemTime) -> Vec<Problem> {
+    let mut problems = warnings::warnings(config);
+    problems.extend(descriptors.warnings(&config.server));
+    for (name, listener) in &config.listeners {
+        let Some(tls) = &listener.tls else { continue };
+        let path = KeyPath::root().key("listeners").key(name).key("tls");
+        for (index, files) in tls.certificates.iter().enumerate() {
+            let path = path.clone().key("certificates").index(index).key("certificate");
+            // A chain ends with the first of its certificates.
+            let ends = ends_in(&files.certificate).into_iter().min();
+            problems.extend(expiry(path, &files.certificate, ends, now));
+        }
+        if let Some(file) = &tls.client_ca {
+            let ends = ends_in(file).into_iter().max();
+            problems.extend(expiry(path.key("client_ca"), file, ends, now));
+        }
+    }
+    for (name, upstream) in &config.upstreams {
+        let Some(file) = &upstream.tls.ca else { continue };
+        let path = KeyPath::root().key("upstreams").key(name).key("tls").key("ca");
+        // Any authority of a bundle may be the one that is needed, until the last one ends.
+        let ends = ends_in(file).into_iter().max();
+        problems.extend(expiry(path, file, ends, now));
+    }
+    problems
+}
+
+/// When the certificates in a file end, in seconds since 1970. A file that cannot be read is an
+/// error elsewhere.
+fn ends_in(file: &Path) -> Vec<i64> {
+    let Ok(certificates) = CertificateDer::pem_file_iter(file) else { return Vec::new() };
+    let end = |certificate: CertificateDer<'_>| {
+        let (_, parsed) = x509_parser::parse_x509_certificate(&certificate).ok()?;
+        Some(parsed.validity().not_after.timestamp())
+    };
+    certificates.filter_map(Result::ok).filter_map(end).collect()
+}
+
+fn expiry(path: KeyPath, file: &Path, ends: Option<i64>, now: SystemTime) -> Option<Problem> {
+    let ends = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(ends?).unwrap_or(0));
+    let file = file.display();
+    let days = |span: Duration| match span.as_secs() / DAY {
+        0 => "less than a day".to_owned(),
+        1 => "1 day".to_owned(),
+        days => format!("{days} days"),
+    };
+    match ends.duration_since(now) {
+        Ok(left) if left > SOON => None,
+        Ok(left) => {
+            let message = format!("{file} expires in {}", days(left));
+            Some(Problem::new(Code::CertificateExpiring, path, message))
+        }
+        Err(past) => {
+            let message = format!("{file} expired {} ago", days(past.duration()));
+            Some(Problem::new(Code::CertificateExpired, path, message))
+        }
+    }
+}
