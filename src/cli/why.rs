@@ -13,7 +13,7 @@ use clap::{Args, ValueEnum};
 use serde_json::{Map, Value};
 
 use super::File;
-use crate::config::{Config, Environment, Problem, Sources};
+use crate::config::{Config, Environment, Sources};
 use crate::record::read::{Filter, Reader};
 
 const LIMIT: Duration = Duration::from_secs(2);
@@ -179,13 +179,8 @@ fn in_record(loaded: Option<&(Config, Sources)>, id: &str) -> Result<Found, Stri
 /// The key of the configuration that decided, with its place in the file.
 fn decided(facts: &Map<String, Value>, sources: Option<&Sources>) -> Option<String> {
     let key = story::key_of(facts)?;
-    let place = |sources: &Sources| {
-        // Where a mistake in it would be shown.
-        let problem = Problem::new(key.as_str(), "");
-        sources.diagnose(vec![problem]).into_iter().next()
-    };
-    Some(match sources.and_then(place) {
-        Some(found) => format!("{}:{}: {key}", found.file.display(), found.line),
+    Some(match sources.map(|sources| sources.place(key.as_str())) {
+        Some((file, line)) => format!("{}:{line}: {key}", file.display()),
         None => key,
     })
 }

@@ -72,11 +72,12 @@ pub fn run(path: &Path, logs: &Logs) -> Result<(), StartError> {
     signals::take_others(&runtime);
     let descriptors = Descriptors::raise();
     let metrics = Arc::new(Metrics::new().map_err(|e| StartError::Other(e.to_string()))?);
-    let mut snapshot = load(path, &metrics).map_err(StartError::Config)?;
+    let (mut snapshot, warnings) = load(path, &metrics).map_err(StartError::Config)?;
     snapshot.events = EventLog::start()
         .map_err(|error| StartError::Other(format!("no thread for the log: {error}")))?;
     let config = &snapshot.config;
     logs.apply(&config.log);
+    reload::log_warnings(&warnings);
     check_addresses(config)?;
     descriptors.report(&config.server);
     if config.server.huge_pages {
@@ -136,13 +137,11 @@ pub fn proxy(conf: &Arc<ServerConf>, shared: &Arc<Shared>) -> Acceptors {
     Acceptors::new(Listeners::new(proxy, shared.clone()))
 }
 
-/// Loads the first generation, and frees the text of its files afterwards.
-fn load(path: &Path, metrics: &Metrics) -> Result<Snapshot, Vec<Diagnostic>> {
+/// Loads the first generation with its warnings, and frees the text of its files afterwards.
+fn load(path: &Path, metrics: &Metrics) -> Result<(Snapshot, Vec<Diagnostic>), Vec<Diagnostic>> {
     apart(|| {
         let (config, sources) = Config::load(path, &Environment::process())?;
-        let (snapshot, warnings) = reload::compile(config, &sources, None, metrics)?;
-        reload::log_warnings(&warnings);
-        Ok(snapshot)
+        reload::compile(config, &sources, None, metrics)
     })
 }
 

@@ -45,6 +45,14 @@ impl Sources {
         self.findings.names_pruned_from(section)
     }
 
+    /// The file and the line where the value at `path` is written, or its nearest existing ancestor.
+    pub fn place(&self, path: impl Into<KeyPath>) -> (&Path, usize) {
+        let Origin { file, ordinal } = self.tree.spot(&self.as_written(&path.into()));
+        let text = self.files.get(file).map_or("", |file| file.text.as_str());
+        let found = locate(text, BTreeSet::from([ordinal]));
+        (self.name(file), found.get(&ordinal).map_or(1, |position| position.line))
+    }
+
     /// All mistakes found while loading, and those of `problems` that do not follow from them;
     /// sorted by file and place, without repetitions. A problem whose path is not in any file is
     /// shown at its nearest existing ancestor. Interpolated values are not shown.
