@@ -408,3 +408,11 @@ fn the_line_is_shown_without_colours_off_a_terminal_and_without_secrets() {
     assert!(!finished.stderr.contains('\u{1b}'), "{}", finished.stderr);
     assert!(!finished.stderr.contains("hunter2"), "{}", finished.stderr);
 }
+
+#[test]
+fn what_a_reload_finds_doubtful_is_in_the_log_and_the_reload_goes_on() {
+    let gateway = Plan::route("").start();
+    let budget = "retry_budgets: {few: {token_bucket: {capacity: 2, refill_per_second: 1}}}";
+    assert!(gateway.reload_plan(&Plan::route("").section(budget)), "{}", gateway.log());
+    gateway.wait_for_log("warning: retry_budgets.few: no route uses `few`");
+}

@@ -161,6 +161,10 @@ fn every_message_says_where_it_is_and_what_to_do() {
     for name in names() {
         let text = std::fs::read_to_string(folder().join(format!("{name}.txt"))).expect("golden");
         assert!(text.contains("--> "), "{name}: no place:\n{text}");
-        assert!(text.contains(".yaml:") || name.starts_with("file_"), "{name}: no line:\n{text}");
+        assert!(text.contains(".yaml:"), "{name}: no line:\n{text}");
+        // What is expected is what to write.
+        let told =
+            ["= help: ", "expected ", "must be ", "write ", "use ", "such as ", "begins with "];
+        assert!(told.iter().any(|words| text.contains(words)), "{name}: no remedy:\n{text}");
     }
 }

@@ -281,7 +281,9 @@ impl FromStr for Header {
         const FRAMING: [&str; 6] =
             ["connection", "content-length", "host", "te", "transfer-encoding", "upgrade"];
         if FRAMING.contains(&name.as_str()) {
-            return Err(format!("`{text}` frames the message and cannot be configured"));
+            return Err(format!(
+                "`{text}` frames the message and cannot be configured: use another header"
+            ));
         }
         Ok(Header(name))
     }

@@ -170,7 +170,10 @@ fn messages_speak_of_what_was_written() {
         said("routes: {a: {path: 5, upstream: b}}"),
         "c:1:20: routes.a.path: expected a string, found a number; put it in quotes"
     );
-    assert_eq!(said("store: sqlite"), "c:1:8: store: `sqlite` needs its settings: `sqlite: …`");
+    assert_eq!(
+        said("store: sqlite"),
+        "c:1:8: store: `sqlite` needs its settings: write `sqlite: …`"
+    );
     assert_eq!(
         said("store: {memory: , sqlite: {path: x}}"),
         "c:1:1: store: expected one of `memory`, `sqlite`, `postgres`, found several; keep one"
