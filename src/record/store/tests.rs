@@ -277,7 +277,7 @@ fn two_gateways_may_migrate_an_empty_database_together() {
             assert_eq!(both, (Ok(()), Ok(())));
         });
         let sql = "SELECT version FROM portcullis_schema_version ORDER BY version";
-        assert_eq!(subject.query(sql), "1\n2\n3\n4\n5\n6");
+        assert_eq!(subject.query(sql), "1\n2\n3\n4\n5\n6\n7");
     }
 }
 
