@@ -1,6 +1,12 @@
 //! Bounds on what a row is made of: on text that comes from outside, and on times.
 
+use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The most bytes kept of a path, and of any other text.
+pub(super) const PATH_BYTES: usize = 2048;
+pub(super) const TEXT_BYTES: usize = 256;
 
 /// The end of the year 9999.
 const LAST: Duration = Duration::from_micros(253_402_300_799_999_999);
@@ -26,4 +32,21 @@ pub(crate) fn bound_string(text: &mut String, most: usize) {
 /// digits.
 pub(crate) fn within_text(time: SystemTime) -> SystemTime {
     time.clamp(UNIX_EPOCH, UNIX_EPOCH + LAST)
+}
+
+pub(super) fn bound_shared(text: &mut Arc<str>) {
+    if text.len() <= TEXT_BYTES && !has_nul(text) {
+        return;
+    }
+    let mut owned = text.to_string();
+    bound_string(&mut owned, TEXT_BYTES);
+    *text = owned.into();
+}
+
+/// Usually one of our own constants, unless it was read from a file or a store.
+pub(super) fn bound_word(text: &mut Cow<'static, str>) {
+    match text {
+        Cow::Borrowed(_) => {}
+        Cow::Owned(text) => bound_string(text, TEXT_BYTES),
+    }
 }

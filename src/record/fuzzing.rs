@@ -4,10 +4,11 @@ pub(super) mod rows;
 
 use serde_json::{Value, json};
 
+use super::bound::{PATH_BYTES, TEXT_BYTES};
 use super::capture::captured::CAPTURED_BYTES;
 use super::capture::{Capture, Findings, Tap};
 use super::config::Policy;
-use super::invocation::{Bounded, Invocation, PATH_BYTES, TEXT_BYTES};
+use super::invocation::{Bounded, Invocation};
 use super::query::Query;
 use super::row::value::texts_json;
 use super::row::{binary, json};

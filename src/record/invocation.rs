@@ -10,12 +10,8 @@ use std::time::{Duration, SystemTime};
 use http::Method;
 use uuid::{NoContext, Timestamp, Uuid};
 
-use crate::record::bound::{self, bound_string, has_nul};
+use crate::record::bound::{self, PATH_BYTES, TEXT_BYTES, bound_shared, bound_string, bound_word};
 use crate::record::capture::captured::Captured;
-
-/// The most bytes kept of a path, and of any other text.
-pub(super) const PATH_BYTES: usize = 2048;
-pub(super) const TEXT_BYTES: usize = 256;
 
 /// A unique id for a request that arrived at `time`; ids sort by time.
 pub fn new_id(time: SystemTime) -> Uuid {
@@ -336,23 +332,6 @@ impl Second {
     pub(crate) fn add_to(self, first: &mut Row) {
         drop(self.first);
         first.invocation.ends(*self.ending);
-    }
-}
-
-fn bound_shared(text: &mut Arc<str>) {
-    if text.len() <= TEXT_BYTES && !has_nul(text) {
-        return;
-    }
-    let mut owned = text.to_string();
-    bound_string(&mut owned, TEXT_BYTES);
-    *text = owned.into();
-}
-
-/// Usually one of our own constants, unless it was read from a file or a store.
-fn bound_word(text: &mut Cow<'static, str>) {
-    match text {
-        Cow::Borrowed(_) => {}
-        Cow::Owned(text) => bound_string(text, TEXT_BYTES),
     }
 }
 
