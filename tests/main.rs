@@ -45,6 +45,7 @@ mod idempotency_shared;
 mod invocations;
 mod many_routes;
 mod microservices;
+mod old_conf;
 mod otlp;
 mod outage;
 mod paths;

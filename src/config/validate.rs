@@ -7,6 +7,7 @@ use super::{Config, Route};
 use crate::config::route::Serve;
 use crate::policy::auth;
 use crate::policy::rate_limit::Replays;
+use crate::policy::retry::{BudgetName, budget};
 use crate::record;
 use crate::transcode;
 use crate::units::Timespan;
@@ -25,6 +26,16 @@ pub(super) fn problems(config: &Config, sources: &Sources) -> Vec<Problem> {
     if config.record.default.mode != record::Mode::Off && config.record.store.chosen().is_none() {
         let message = "nothing can be recorded without `record.store`";
         problems.push(Problem::new("record.default.mode", message));
+    }
+    for name in config.retry_budgets.keys() {
+        if name == budget::UNLIMITED || name.starts_with(budget::OF_UPSTREAM) {
+            let message = format!(
+                "`{}` is no name for a budget, nor is what begins with `{}`: they have a meaning",
+                budget::UNLIMITED,
+                budget::OF_UPSTREAM,
+            );
+            problems.push(Problem::new(at(&["retry_budgets", name]), message));
+        }
     }
     let record = &config.record;
     if record.batch.longest_interval() >= *record.commit_timeout {
@@ -172,8 +183,10 @@ impl RouteCheck<'_> {
     }
 
     fn budget(&mut self) {
-        let Some(budget) = self.route.retry.as_ref().and_then(|r| r.budget.as_ref()) else {
-            return;
+        let Some(retry) = &self.route.retry else { return };
+        let budget = match &retry.budget {
+            BudgetName::OfUpstream | BudgetName::Unlimited => return,
+            BudgetName::Named(name) => name,
         };
         self.reference(&["retry", "budget"], "retry_budgets", budget, &self.config.retry_budgets);
     }
@@ -224,6 +237,14 @@ impl RouteCheck<'_> {
                 &["timeout", "attempt"],
                 "an attempt cannot outlast the request it belongs to",
             );
+        }
+        let bounds = [("request", timeout.request), ("attempt", timeout.attempt)];
+        let within = |first_byte: Timespan| {
+            bounds.into_iter().find(|(_, bound)| !bound.is_zero() && first_byte > *bound)
+        };
+        if let Some((bound, _)) = timeout.first_byte.and_then(within) {
+            let message = format!("is never reached: it is longer than `{bound}`");
+            self.report(&["timeout", "first_byte"], message);
         }
     }
 
