@@ -86,4 +86,5 @@ mod transcode_dialects;
 mod transcode_keys;
 mod transcode_reverse;
 mod upstreams;
+mod watch;
 mod websocket;

@@ -1,17 +1,16 @@
 //! `portcullis check`: reports everything wrong with a configuration, and starts nothing.
 
-use std::path::Path;
 use std::process::ExitCode;
 
-use crate::config::{Config, Diagnostic, Environment};
+use crate::config::{Config, Diagnostic, Location};
 use crate::observe::metrics::Metrics;
 use crate::runtime::descriptors::Descriptors;
 use crate::runtime::reload;
 
-pub(super) fn check(path: &Path) -> ExitCode {
-    match errors_in(path) {
+pub(super) fn check(location: &Location) -> ExitCode {
+    match errors_in(location) {
         Ok(()) => {
-            println!("{}: ok", path.display());
+            println!("{}: ok", location.file.display());
             ExitCode::SUCCESS
         }
         Err(diagnostics) => {
@@ -21,11 +20,17 @@ pub(super) fn check(path: &Path) -> ExitCode {
     }
 }
 
-fn errors_in(path: &Path) -> Result<(), Vec<Diagnostic>> {
-    let (config, sources) = Config::load(path, &Environment::process())?;
+fn errors_in(location: &Location) -> Result<(), Vec<Diagnostic>> {
+    let (config, sources) = Config::at(location)?;
     let metrics = Metrics::new().map_err(|error| {
         let message = error.to_string();
-        vec![Diagnostic { file: path.into(), line: 1, column: 1, path: String::new(), message }]
+        vec![Diagnostic {
+            file: location.file.clone(),
+            line: 1,
+            column: 1,
+            path: String::new(),
+            message,
+        }]
     })?;
     // The warnings that the gateway would log at its start, under the present limit on open files.
     let warnings = Descriptors::raise().warnings(&config.server);

@@ -9,7 +9,10 @@ mod why;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand};
+
+use crate::config::Location;
 
 /// A resilience gateway: one binary, one YAML file, in front of your services.
 #[derive(Debug, Parser)]
@@ -50,6 +53,15 @@ struct File {
         default_value = "/etc/portcullis/portcullis.yaml"
     )]
     config: PathBuf,
+    /// Read variables from .env beside the file too; those of the process come first
+    #[arg(long, env = "PORTCULLIS_DOTENV", value_parser = FalseyValueParser::new())]
+    dotenv: bool,
+}
+
+impl File {
+    fn location(&self) -> Location {
+        Location { file: self.config.clone(), dotenv: self.dotenv }
+    }
 }
 
 /// Exit code for an invalid configuration or a failed start.
@@ -59,10 +71,10 @@ const FAILED: u8 = 1;
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
-        None if cli.test => check::check(&cli.file.config),
-        None => run::run(&cli.file.config),
-        Some(Command::Run(file)) => run::run(&file.config),
-        Some(Command::Check(file)) => check::check(&file.config),
+        None if cli.test => check::check(&cli.file.location()),
+        None => run::run(&cli.file.location()),
+        Some(Command::Run(file)) => run::run(&file.location()),
+        Some(Command::Check(file)) => check::check(&file.location()),
         Some(Command::Health(options)) => health::health(&options),
         Some(Command::Invocations(options)) => invocations::invocations(&options),
         Some(Command::Why(options)) => why::why(&options),

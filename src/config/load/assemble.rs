@@ -15,7 +15,7 @@ use super::parse::{Fault, Position, parse};
 use super::path::KeyPath;
 use super::resolve::Resolver;
 
-const INCLUDE: &str = "include";
+pub(super) const INCLUDE: &str = "include";
 const MAX_FILES: usize = 1000;
 
 /// A file that was read, kept to find places in it.
@@ -51,6 +51,11 @@ impl<'a> Assembly<'a> {
             self.merge(&mut tree, part);
         }
         tree
+    }
+
+    /// The main file's `include`, if it has one that can be read.
+    pub(super) fn include_of(&mut self, main: &Path) -> Option<Entry> {
+        take(&mut self.read(main)?, INCLUDE)
     }
 
     fn read(&mut self, path: &Path) -> Option<Node> {
@@ -91,7 +96,7 @@ impl<'a> Assembly<'a> {
     }
 
     /// The files that `include` names: sorted, each once, without the main file.
-    fn included(&mut self, main: &Path, include: &Entry) -> Vec<PathBuf> {
+    pub(super) fn included(&mut self, main: &Path, include: &Entry) -> Vec<PathBuf> {
         let root = KeyPath::root().key(INCLUDE);
         let patterns = match &include.node.value {
             Value::Null => Vec::new(),

@@ -16,11 +16,13 @@
 mod assemble;
 mod collect;
 mod deserialize;
+mod dotenv;
 mod environment;
 mod error;
 mod file;
 mod findings;
 mod interpolate;
+mod location;
 mod node;
 mod parse;
 mod path;
@@ -30,17 +32,20 @@ mod sources;
 mod suggest;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::path::Path;
 
 use assemble::Assembly;
 use collect::collect;
 pub use environment::Environment;
+pub use location::Location;
 pub use path::{KeyPath, Step};
 pub use problem::{Diagnostic, Problem};
 use serde::de::DeserializeOwned;
 pub use sources::Sources;
 pub use suggest::suggest;
+pub use watch::{Seen, Watch};
 
 /// Most levels of nested mappings and lists.
 const MAX_DEPTH: usize = 64;
