@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::support::{Call, Gateway, Issuer, Plan, Response, Upstream, eventually, expired};
 
-const JWKS: &str = "auth: {accounts: {jwt: {issuer: auth-service, algorithms: [RS256], jwks: {url: '${JWKS_URL}'}}}}";
+const JWKS: &str = "auth: {accounts: {jwt: {issuer: auth-service, audience: any, algorithms: [RS256], jwks: {url: '${JWKS_URL}'}}}}";
 const KEYS: &str = "auth: {partners: {api_key: {header: X-Api-Key, keys: {acme: acme-key-0123456789, umbra: {key: umbra-key-0123456789, scopes: [read], role: clerk}}}}}";
 
 fn with_tokens(upstream: &Upstream, issuer: &Issuer, auth: &str) -> Gateway {

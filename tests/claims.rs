@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Call, Gateway, Issuer, Plan, Upstream, eventually};
 
-const AUTH: &str = "auth: {accounts: {jwt: {issuer: auth-service, algorithms: [RS256], jwks: {url: '${JWKS_URL}'}}}, partners: {api_key: {keys: {acme: acme-key-0123456789, umbra: umbra-key-0123456789}}}}";
+const AUTH: &str = "auth: {accounts: {jwt: {issuer: auth-service, audience: any, algorithms: [RS256], jwks: {url: '${JWKS_URL}'}}}, partners: {api_key: {keys: {acme: acme-key-0123456789, umbra: umbra-key-0123456789}}}}";
 
 fn limited_by(key: &str) -> String {
     format!(

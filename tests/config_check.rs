@@ -222,7 +222,7 @@ fn the_version_is_that_of_the_package() {
 #[test]
 fn no_secret_is_shown_in_an_error() {
     let text = GOOD.replace("users:", "users: ") + "
-auth: {a: {api_key: {header: 'X Key', keys: {acme: '${SECRET}'}}}, b: {jwt: {secret: '${SECRET}', algorithms: ['${SECRET}']}}}
+auth: {a: {api_key: {header: 'X Key', keys: {acme: '${SECRET}'}}}, b: {jwt: {audience: any, secret: '${SECRET}', algorithms: ['${SECRET}']}}}
 record: {store: {postgres: {url: '${SECRET}'}}}
 server: {threads: '${SECRET}'}
 ";

@@ -51,7 +51,7 @@ fn an_error_page_becomes_an_error_without_its_markup() {
 #[test]
 fn every_refusal_is_a_connect_error() {
     let (upstream, issuer) = (Upstream::always(503), Issuer::start());
-    let sections = "auth: {accounts: {jwt: {issuer: auth-service, algorithms: [RS256], jwks: {url: '${JWKS_URL}'}}}}";
+    let sections = "auth: {accounts: {jwt: {issuer: auth-service, audience: any, algorithms: [RS256], jwks: {url: '${JWKS_URL}'}}}}";
     let route = "
 errors: connect
 auth: {require: accounts, anonymous: [/open]}

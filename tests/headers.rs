@@ -382,3 +382,23 @@ fn a_length_is_forwarded_as_a_plain_number() {
     let request = upstream.only();
     assert_eq!((request.header("content-length"), request.text().as_str()), (Some("3"), "abc"));
 }
+
+#[test]
+fn a_proxy_that_is_not_trusted_is_pointed_out_once() {
+    let upstream = Upstream::start();
+    let warning = "127.0.0.1, in a private network, sends X-Forwarded-For, and no proxy is trusted";
+    let forwarded = || Call::new("GET /").header("X-Forwarded-For", "203.0.113.9");
+    let gateway = Gateway::route(&upstream, "");
+    gateway.get("/");
+    assert!(!gateway.log().contains(warning), "a client that is no proxy");
+    for _ in 0..3 {
+        assert_eq!(gateway.call(forwarded()).status, 200);
+    }
+    gateway.wait_for_log(warning);
+    assert_eq!(gateway.log().matches(warning).count(), 1);
+
+    let trusting = "client_address: {trusted_proxies: [192.0.2.0/24]}";
+    let gateway = Plan::route("").section(trusting).upstream(&upstream).start();
+    assert_eq!(gateway.call(forwarded()).status, 200);
+    assert!(!gateway.log().contains(warning), "the operator has said who is trusted");
+}

@@ -182,7 +182,7 @@ fn many_reloads_leave_nothing_behind() {
     let yaml = |n: u32| {
         format!("
 upstreams: {{service: {{endpoints: ['${{UPSTREAM}}', 'http://localhost:1'], resolve_every: 1{n}s}}}}
-auth: {{accounts: {{jwt: {{issuer: i, algorithms: [RS256], jwks: {{url: 'http://127.0.0.1:9/{n}'}}}}}}}}
+auth: {{accounts: {{jwt: {{issuer: i, audience: any, algorithms: [RS256], jwks: {{url: 'http://127.0.0.1:9/{n}'}}}}}}}}
 routes: {{all: {{match: {{path: /*}}, upstream: service}}}}")
     };
     let gateway = Plan::new(&yaml(0)).upstream(&upstream).start();

@@ -73,3 +73,51 @@ fn a_retry_that_ended_makes_room_for_the_next() {
     assert_eq!(gateway.get("/a").status, 200);
     assert_eq!(upstream.count(), 4);
 }
+
+/// A request whose retries are counted in this budget; how many attempts the upstream saw of it.
+fn attempts(gateway: &Gateway, upstream: &Upstream, path: &str) -> usize {
+    let before = upstream.count();
+    assert_eq!(gateway.get(path).status, 503);
+    upstream.count() - before
+}
+
+/// `/a` and `/b` go to `service`, `/c` to `other`; `more` is more of their `retry`.
+fn unnamed(more: &str) -> String {
+    let retry = format!("retry: {{max_retries: 3, on: [503], backoff: {{base: 0}}{more}}}");
+    format!(
+        "
+routes:
+  a: {{match: {{path: /a}}, upstream: service, {retry}}}
+  b: {{match: {{path: /b}}, upstream: service, {retry}}}
+  c: {{match: {{path: /c}}, upstream: other, {retry}}}
+upstreams: {{service: {{endpoints: [\"${{UPSTREAM}}\"]}}, other: {{endpoints: [\"${{OTHER}}\"]}}}}
+"
+    )
+}
+
+#[test]
+fn without_a_budget_of_its_own_a_route_shares_that_of_its_upstream() {
+    let [upstream, other] = [Upstream::always(503), Upstream::always(503)];
+    let plan = Plan::new(&unnamed("")).upstream(&upstream).env("OTHER", &other.url());
+    let gateway = plan.start();
+    let begun = std::time::Instant::now();
+    for n in 0..60 {
+        gateway.get(if n % 2 == 0 { "/a" } else { "/b" });
+    }
+    let seconds = begun.elapsed().as_secs() as usize + 1;
+    let retries = upstream.count() - 60;
+    // 20 % of the requests, and 3 a second over ten seconds.
+    assert!((12 + 30..=12 + 30 + 3 * seconds).contains(&retries), "{retries} in {seconds} s");
+    let budget = [("budget", "upstream:service")];
+    let withdrawn = || gateway.metric("portcullis_retry_budget_withdrawn_total", &budget);
+    assert_eq!(withdrawn() as usize, retries);
+    assert_eq!(attempts(&gateway, &other, "/c"), 4, "another upstream has a budget of its own");
+
+    // A reload that changes the routes takes the budget along.
+    assert!(gateway.reload(&unnamed(", max_retry_after: 5s")));
+    gateway.get("/a");
+    assert!(withdrawn() as usize >= retries && withdrawn() as usize <= retries + 3 * seconds + 9);
+
+    assert!(gateway.reload(&unnamed(", budget: unlimited")));
+    assert_eq!([0; 20].map(|_| attempts(&gateway, &upstream, "/b")), [4; 20]);
+}

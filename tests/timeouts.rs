@@ -1,5 +1,6 @@
 //! One attempt's time, one request's time: held to 100 ms however the upstream stalls.
 
+use std::io::{Read, Write};
 use std::time::Duration;
 
 use crate::support::{
@@ -198,4 +199,60 @@ fn an_upload_to_an_upstream_that_does_not_read_ends_at_the_deadline() {
     assert_eq!(gateway.metric("portcullis_requests_cut_total", &[]), 1.0);
     let failed = [("class", "5xx"), ("route", "r")];
     assert_eq!(gateway.metric("portcullis_requests_total", &failed), 1.0);
+}
+
+#[test]
+fn a_response_that_does_not_begin_in_time_is_504_and_another_attempt_has_its_own_time() {
+    let upstream = Upstream::always(Answer::hang());
+    let policies =
+        "timeout: {first_byte: 300ms}\nretry: {max_retries: 1, on: [timeout], backoff: {base: 0}}";
+    let gateway = Gateway::route(&upstream, policies);
+    let (response, took) = timed(|| gateway.get("/"));
+    assert_eq!((response.status, response.code().as_str()), (504, "attempt_timeout"));
+    assert_about(took, Duration::from_millis(600));
+    assert_eq!(upstream.wait_cancelled(2).len(), 2);
+}
+
+#[test]
+fn by_default_a_response_has_15_seconds_to_begin() {
+    let upstream = Upstream::always(Answer::hang());
+    let gateway = Gateway::route(&upstream, "");
+    // Longer than the tests' own client waits.
+    let mut client = std::net::TcpStream::connect(gateway.address).expect("a connection");
+    client.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").expect("sent");
+    let mut response = String::new();
+    let (read, took) = timed(|| client.read_to_string(&mut response));
+    assert!(read.is_ok() && response.starts_with("HTTP/1.1 504"), "{response}");
+    assert!(response.contains("attempt_timeout"), "{response}");
+    assert_about(took, Duration::from_secs(15));
+}
+
+#[test]
+fn a_response_that_has_begun_in_time_may_take_longer() {
+    let answer = Answer::drip_body(DRIP).body("0123456789");
+    let upstream = Upstream::always(answer);
+    let gateway = Gateway::route(&upstream, "timeout: {first_byte: 300ms}");
+    let (response, took) = timed(|| gateway.get("/"));
+    assert_eq!((response.text().as_str(), response.ending), ("0123456789", Ending::Complete));
+    assert!(took > Duration::from_millis(600), "{took:?}");
+}
+
+#[test]
+fn the_wait_for_a_response_begins_when_the_request_is_complete() {
+    for (answer, status) in [(Answer::ok(), 200), (Answer::hang(), 504)] {
+        let upstream = Upstream::always(answer);
+        let gateway = Gateway::route(&upstream, "timeout: {first_byte: 400ms}");
+        let mut client = gateway.connect();
+        client.send(Call::new("POST /").header("Content-Length", "6").bytes());
+        for chunk in ["ab", "cd", "ef"] {
+            crate::support::pass(Duration::from_millis(300));
+            client.send(chunk);
+        }
+        let (response, took) = timed(|| client.receive());
+        assert_eq!(response.status, status);
+        if status == 504 {
+            assert_about(took, Duration::from_millis(400));
+        }
+    }
 }

@@ -8,7 +8,7 @@ use crate::support::{
 };
 use crate::transcode::{hello, mapped};
 
-const JWKS: &str = "auth: {accounts: {jwt: {issuer: auth-service, algorithms: [RS256], jwks: {url: '${JWKS_URL}'}}}}";
+const JWKS: &str = "auth: {accounts: {jwt: {issuer: auth-service, audience: any, algorithms: [RS256], jwks: {url: '${JWKS_URL}'}}}}";
 
 fn with_tokens(upstream: &Upstream, issuer: &Issuer, auth: &str) -> Gateway {
     let route = format!("auth: {auth}");
@@ -34,7 +34,7 @@ fn a_token_of_every_algorithm_is_accepted() {
         let key = Key::new(algorithm, "k");
         let source = if algorithm == Algorithm::Hs256 { "secret" } else { "public_key" };
         let auth = format!(
-            "auth: {{accounts: {{jwt: {{issuer: auth-service, algorithms: [{name}], {source}: '${{file:key}}'}}}}}}"
+            "auth: {{accounts: {{jwt: {{issuer: auth-service, audience: any, algorithms: [{name}], {source}: '${{file:key}}'}}}}}}"
         );
         let upstream = Upstream::start();
         let plan = Plan::route("auth: {require: accounts}").section(&auth);

@@ -1,5 +1,8 @@
 //! Where attempts go: round robin, names, the dead among the living.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::support::{
@@ -178,4 +181,64 @@ fn attempts_are_counted_by_what_became_of_them() {
     for outcome in ["reset", "5xx", "2xx"] {
         assert_eq!(attempts(&[("outcome", outcome)]), 1.0, "{outcome}");
     }
+}
+
+/// Answers the first request of each connection, and only those; each further one it reads, and
+/// closes the connection. Its address, and of each connection how many requests came in on it.
+fn answering_once() -> (std::net::SocketAddr, Arc<Mutex<Vec<usize>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let address = listener.local_addr().expect("an address");
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let counted = seen.clone();
+    std::thread::spawn(move || {
+        for mut connection in listener.incoming().flatten() {
+            counted.lock().expect("counts").push(0);
+            let mut bytes = [0; 4096];
+            while let Ok(1..) = connection.read(&mut bytes) {
+                let mut counts = counted.lock().expect("counts");
+                let count = counts.last_mut().expect("a connection");
+                *count += 1;
+                if *count > 1 {
+                    break;
+                }
+                drop(counts);
+                connection
+                    .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                    .expect("sent");
+            }
+        }
+    });
+    (address, seen)
+}
+
+#[test]
+fn a_connection_lost_in_reuse_has_a_cause_of_its_own_and_costs_only_what_may_not_be_sent_twice() {
+    let (address, seen) = answering_once();
+    let gateway = Plan::route("").env("UPSTREAM", &format!("http://{address}")).start();
+    assert_eq!(gateway.post("/", "").status, 200);
+    let lost = gateway.post("/", "");
+    assert_eq!((lost.status, lost.code().as_str()), (502, "stale_connection"));
+    assert_eq!(*seen.lock().expect("counts"), [2], "it is not sent again");
+    gateway.wait_for_log("cause=stale_connection");
+    for _ in 0..3 {
+        assert_eq!(gateway.get("/").status, 200);
+    }
+    assert_eq!(*seen.lock().expect("counts"), [2, 2, 2, 1], "once on a connection that is new");
+}
+
+#[test]
+fn an_idle_connection_is_closed_after_4_seconds() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let address = listener.local_addr().expect("an address");
+    let idle = std::thread::spawn(move || {
+        let (mut connection, _) = listener.accept().expect("a connection");
+        assert!(connection.read(&mut [0; 4096]).expect("a request") > 0);
+        connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").expect("sent");
+        timed(|| connection.read(&mut [0; 1]).expect("the end"))
+    });
+    let gateway = Plan::route("").env("UPSTREAM", &format!("http://{address}")).start();
+    assert_eq!(gateway.get("/").status, 200);
+    let (bytes, took) = idle.join().expect("no panic");
+    assert_eq!(bytes, 0);
+    assert!((3500..5000).contains(&took.as_millis()), "{took:?}");
 }

@@ -24,6 +24,7 @@ const SUITES = [
   python("grpcio", "test_grpcio"),
   node("curl", "curl"),
   node("ws", "websocket"),
+  node("node-server", "node_server"),
   node("gateway-service", "gateway_service"),
   node("gateway-service-gzip", "gateway_service_gzip"),
   python("gateway-service-grpcio", "test_gateway_service"),

@@ -1,13 +1,12 @@
 //! `portcullis check`: reports everything wrong with a configuration, and starts nothing.
 
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
 
 use super::diagnostics::{self, Format};
 use crate::config::code::Code;
-use crate::config::{Config, Diagnostic, Environment};
+use crate::config::{Config, Diagnostic, Location};
 use crate::observe::metrics::Metrics;
 use crate::runtime::descriptors::Descriptors;
 use crate::runtime::reload;
@@ -31,14 +30,15 @@ pub(super) struct Options {
 
 impl Options {
     /// As for `check -c FILE`.
-    pub(super) fn of(config: PathBuf) -> Self {
-        Options { file: super::File { config }, format: None, deny_warnings: false }
+    pub(super) fn of(file: super::File) -> Self {
+        Options { file, format: None, deny_warnings: false }
     }
 }
 
 pub(super) fn check(options: &Options) -> ExitCode {
-    let path = &options.file.config;
-    let (found, not_enforced) = diagnose(path);
+    let location = options.file.location();
+    let path = &location.file;
+    let (found, not_enforced) = diagnose(&location);
     let format = options.format.unwrap_or_else(Format::of_stderr);
     diagnostics::write(&found, format);
     if format != Format::Json {
@@ -55,12 +55,13 @@ pub(super) fn check(options: &Options) -> ExitCode {
 }
 
 /// Everything found, warnings included; and the paths of the policies that are dry runs.
-fn diagnose(path: &Path) -> (Vec<Diagnostic>, Vec<String>) {
+fn diagnose(location: &Location) -> (Vec<Diagnostic>, Vec<String>) {
     // Warnings are those that the gateway would log at its start, under the limit it would have.
     Descriptors::raise();
-    let compiled = Config::load(path, &Environment::process()).and_then(|(config, sources)| {
-        let metrics = Metrics::new()
-            .map_err(|error| vec![Diagnostic::of_file(Code::Internal, path, error.to_string())])?;
+    let compiled = Config::at(location).and_then(|(config, sources)| {
+        let metrics = Metrics::new().map_err(|error| {
+            vec![Diagnostic::of_file(Code::Internal, &location.file, error.to_string())]
+        })?;
         let not_enforced = config.not_enforced();
         let (_, warnings) = reload::compile(config, &sources, None, &metrics)?;
         Ok((warnings, not_enforced))

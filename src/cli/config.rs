@@ -9,8 +9,8 @@ use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
 use super::File;
+use crate::config::Config;
 use crate::config::effective::{self, Effective, Origin, Shape};
-use crate::config::{Config, Environment};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -32,7 +32,7 @@ enum Format {
 const HIDDEN: &str = "***";
 
 pub(super) fn config(options: &Options) -> ExitCode {
-    let sources = match Config::load(&options.file.config, &Environment::process()) {
+    let sources = match Config::at(&options.file.location()) {
         Ok((_, sources)) => sources,
         Err(diagnostics) => {
             super::diagnostics::write(&diagnostics, super::diagnostics::Format::of_stderr());

@@ -16,7 +16,10 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::FalseyValueParser;
 use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use crate::config::Location;
 
 /// A resilience gateway: one binary, one YAML file, in front of your services.
 #[derive(Debug, Parser)]
@@ -81,6 +84,15 @@ struct File {
         default_value = "/etc/portcullis/portcullis.yaml"
     )]
     config: PathBuf,
+    /// Read variables from .env beside the file too; those of the process come first
+    #[arg(long, env = "PORTCULLIS_DOTENV", value_parser = FalseyValueParser::new())]
+    dotenv: bool,
+}
+
+impl File {
+    fn location(&self) -> Location {
+        Location { file: self.config.clone(), dotenv: self.dotenv }
+    }
 }
 
 /// Exit code for an invalid configuration or a failed start.
@@ -92,9 +104,9 @@ const USAGE: u8 = 2;
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
-        None if cli.test => check::check(&check::Options::of(cli.file.config)),
-        None => run::run(&cli.file.config),
-        Some(Command::Run(file)) => run::run(&file.config),
+        None if cli.test => check::check(&check::Options::of(cli.file)),
+        None => run::run(&cli.file.location()),
+        Some(Command::Run(file)) => run::run(&file.location()),
         Some(Command::Check(options)) => check::check(&options),
         Some(Command::Routes(options)) => routes::routes(&options),
         Some(Command::Config(options)) => config::config(&options),

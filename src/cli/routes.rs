@@ -9,7 +9,7 @@ use serde_json::json;
 use super::File;
 use crate::config::route::Serve;
 use crate::config::steps::{self, Asked};
-use crate::config::{Config, Environment, Route};
+use crate::config::{Config, Route};
 use crate::routing::precedence::{self, Row};
 
 #[derive(Debug, Args)]
@@ -31,7 +31,7 @@ enum Format {
 const COLUMNS: [&str; 6] = ["HOST", "PATH", "METHODS", "ROUTE", "UPSTREAM", "ASKS"];
 
 pub(super) fn routes(options: &Options) -> ExitCode {
-    let config = match Config::load(&options.file.config, &Environment::process()) {
+    let config = match Config::at(&options.file.location()) {
         Ok((config, _)) => config,
         Err(diagnostics) => {
             super::diagnostics::write(&diagnostics, super::diagnostics::Format::of_stderr());

@@ -1,18 +1,18 @@
 //! `portcullis run`: the gateway itself.
 
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use super::diagnostics::{self, Format};
+use crate::config::Location;
 use crate::observe::logs::Logs;
 use crate::runtime::server::{self, StartError};
 
 /// Limit on writing the last lines of the log.
 const FLUSH: Duration = Duration::from_secs(1);
 
-pub(super) fn run(path: &Path) -> ExitCode {
-    if path == Path::new("-") {
+pub(super) fn run(location: &Location) -> ExitCode {
+    if location.file.as_os_str() == "-" {
         eprintln!("portcullis: -c -: a gateway reads its file again at every reload: name a file");
         return ExitCode::from(super::USAGE);
     }
@@ -23,7 +23,7 @@ pub(super) fn run(path: &Path) -> ExitCode {
             return ExitCode::from(super::FAILED);
         }
     };
-    let ended = server::run(path, &logs);
+    let ended = server::run(location, &logs);
     // What was logged comes before why it ended.
     logs.flush(FLUSH);
     match ended {

@@ -13,7 +13,7 @@ use clap::{Args, ValueEnum};
 use serde_json::{Map, Value};
 
 use super::File;
-use crate::config::{Config, Environment, Sources};
+use crate::config::{Config, Sources};
 use crate::record::read::{Filter, Reader};
 
 const LIMIT: Duration = Duration::from_secs(2);
@@ -52,7 +52,7 @@ struct Found {
 
 pub(super) fn why(options: &Options) -> ExitCode {
     // Needed only to say which line of the file decided, and where the record is.
-    let loaded = Config::load(&options.file.config, &Environment::process()).ok();
+    let loaded = Config::at(&options.file.location()).ok();
     let found = match &options.log {
         Some(log) => in_log(log, &options.id),
         None => in_gateway(options.address, &options.id).or_else(|unasked| {

@@ -71,6 +71,7 @@ codes! {
     ByteOrderMark "byte_order_mark" Error "split it into two files, or remove the mark";
     TooDeep "too_deep" Error "look for brackets that are never closed";
     TooManyValues "too_many_values" Error "use fewer aliases, or split the file with `include`";
+    DotenvLine "dotenv_line" Error "write NAME=value, one in each line";
     NotAMapping "not_a_mapping" Error "begin with a key, such as `routes:`";
     SecondDocument "second_document" Error "remove the `---`, or move the document to a file named by `include`";
     TooManyProblems "too_many_problems" Error "correct those shown and check again";
@@ -139,6 +140,8 @@ codes! {
     FallbackOfServe "fallback_of_serve" Error "remove it";
     FallbackToItself "fallback_to_itself" Error "name another one";
     AttemptOutlastsRequest "attempt_outlasts_request" Error "shorten it, or raise `timeout.request`";
+    FirstByteOutlasts "first_byte_outlasts" Error "shorten it, or leave it out";
+    ReservedName "reserved_name" Error "choose another name";
     TranscodeOfServe "transcode_of_serve" Error "remove `transcode`";
     GrpcOverHttp1 "grpc_over_http1" Error "set it to h2, h2c or auto";
     TranscodeAndRewrite "transcode_and_rewrite" Error "remove `rewrite`: `transcode.http` says the path";

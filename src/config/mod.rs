@@ -33,7 +33,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer};
 
-pub use load::{Diagnostic, Environment, Problem, Sources};
+pub use load::{Diagnostic, Environment, Location, Problem, Sources};
 pub use route::Route;
 
 use crate::policy::{auth, rate_limit, retry};
@@ -117,6 +117,14 @@ fn shared<'de, D: Deserializer<'de>>(
 }
 
 impl Config {
+    /// Reads and checks the configuration at `location`, as [`Config::load`] does.
+    ///
+    /// # Errors
+    /// All mistakes; never empty.
+    pub fn at(location: &Location) -> Result<(Config, Sources), Vec<Diagnostic>> {
+        Config::load(&location.file, &location.environment()?)
+    }
+
     /// Reads and checks `path`. All mistakes are reported together, in the order of the file.
     ///
     /// # Errors

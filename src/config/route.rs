@@ -1,5 +1,7 @@
 //! The settings of `routes.NAME`.
 
+use std::time::Duration;
+
 use http::{HeaderName, Method};
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -144,6 +146,11 @@ pub struct Timeouts {
     /// Limit on one attempt, from its start to the last byte of its response; default: none. At
     /// most `request`.
     pub attempt: Timespan,
+    /// Limit on the wait for the head of an attempt's response, once the request has been sent. It
+    /// bounds neither the upload nor the rest of the response. Absent: 15 s, or none where the
+    /// route says what it needs instead, by `attempt`, or by a `request` of 0 or more than 60 s:
+    /// such a route streams, or is known to be slow.
+    pub first_byte: Option<Timespan>,
     /// Limit on the whole request, from its head to the last byte of the response, retries and
     /// waits included; default 60 s. RPC callers may set a shorter one.
     pub request: Timespan,
@@ -156,9 +163,28 @@ impl Default for Timeouts {
         Timeouts {
             connect: Timespan::from_secs(1),
             attempt: Timespan::default(),
-            request: Timespan::from_secs(60),
+            first_byte: None,
+            request: DEFAULT_REQUEST,
             idle: Timespan::from_secs(60),
         }
+    }
+}
+
+/// The default of `request`.
+const DEFAULT_REQUEST: Timespan = Timespan::from_secs(60);
+/// The default of `first_byte`, where there is one.
+const DEFAULT_FIRST_BYTE: Timespan = Timespan::from_secs(15);
+
+impl Timeouts {
+    /// The limit on the wait for the head of a response; `None` means no limit.
+    pub fn first_byte(&self) -> Option<Duration> {
+        let streams = self.request.is_zero() || self.request > DEFAULT_REQUEST;
+        let limit = match self.first_byte {
+            Some(written) => written,
+            None if streams || !self.attempt.is_zero() => return None,
+            None => DEFAULT_FIRST_BYTE,
+        };
+        (!limit.is_zero()).then_some(*limit)
     }
 }
 
@@ -290,5 +316,28 @@ impl schemars::JsonSchema for Fields {
 
     fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
         std::collections::BTreeMap::<Header, Value>::json_schema(generator)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_byte_is_waited_for_15_seconds_unless_the_route_streams() {
+        for (yaml, seconds) in [
+            ("{}", Some(15)),
+            ("{request: 30s}", Some(15)),
+            ("{request: 60s, attempt: 0}", Some(15)),
+            ("{request: 0}", None),
+            ("{request: 61s}", None),
+            ("{attempt: 30s}", None),
+            ("{first_byte: 0}", None),
+            ("{first_byte: 3s, request: 0}", Some(3)),
+            ("{first_byte: 3s, attempt: 5s}", Some(3)),
+        ] {
+            let timeouts: Timeouts = serde_yaml::from_str(yaml).expect("valid");
+            assert_eq!(timeouts.first_byte(), seconds.map(Duration::from_secs), "{yaml}");
+        }
     }
 }

@@ -33,6 +33,8 @@ pub struct Server {
     /// many as there are descriptors for; absent: one for each client connection, at most half of
     /// those.
     pub upstream_pool: Option<usize>,
+    /// Whether the configuration is taken again when its files change, as with SIGHUP; default no.
+    pub watch: bool,
     /// Lets the kernel back memory with huge pages: a little faster, but an idle connection holds
     /// several times as much memory. Default: no.
     pub huge_pages: bool,
@@ -49,6 +51,7 @@ impl Default for Server {
             shutdown_delay: Timespan::default(),
             max_connections: None,
             upstream_pool: None,
+            watch: false,
             huge_pages: false,
             retry_jitter_seed: None,
         }

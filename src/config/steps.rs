@@ -8,6 +8,7 @@ use super::max_body::MaxBody;
 use super::{Config, Route};
 use crate::policy::dry_run::Enforce;
 use crate::policy::order::{self, OfCall, OfCaller};
+use crate::policy::retry::BudgetName;
 use crate::policy::{breaker, bulkhead, idempotency, rate_limit, retry};
 use crate::units::{Percent, Timespan};
 
@@ -113,10 +114,20 @@ pub fn of_call(step: OfCall, config: &Config, name: &str, route: &Route) -> Opti
             )
         }
         OfCall::RetryBudget => {
-            let name = route.retry.as_ref()?.budget.as_ref()?;
-            let budget = config.retry_budgets.get(name)?;
-            let values = vec![format!("{name} ({})", self::budget(budget))];
-            (values, Some(named("retry_budgets", name)), true)
+            let retry = route.retry.as_ref()?;
+            match &retry.budget {
+                BudgetName::Unlimited => return None,
+                BudgetName::OfUpstream => {
+                    let upstream = route.upstream.as_ref()?;
+                    let budget = self::budget(&retry::budget::Config::of_upstream());
+                    (vec![format!("of {upstream} ({budget})")], key("retry"), false)
+                }
+                BudgetName::Named(name) => {
+                    let budget = config.retry_budgets.get(name)?;
+                    let values = vec![format!("{name} ({})", self::budget(budget))];
+                    (values, Some(named("retry_budgets", name)), true)
+                }
+            }
         }
         OfCall::Body => {
             let by = if route.transcode.is_some() { "transcode" } else { "json" };

@@ -8,6 +8,7 @@ use crate::config::code::Code;
 use crate::config::route::Serve;
 use crate::policy::auth;
 use crate::policy::rate_limit::Replays;
+use crate::policy::retry::{BudgetName, budget};
 use crate::record;
 use crate::transcode;
 use crate::units::Timespan;
@@ -30,6 +31,16 @@ pub(super) fn problems(config: &Config, sources: &Sources) -> Vec<Problem> {
     if config.record.default.mode != record::Mode::Off && config.record.store.chosen().is_none() {
         let message = "nothing can be recorded without `record.store`";
         problems.push(Problem::new(Code::RecordWithoutStore, "record.default.mode", message));
+    }
+    for name in config.retry_budgets.keys() {
+        if name == budget::UNLIMITED || name.starts_with(budget::OF_UPSTREAM) {
+            let message = format!(
+                "`{}` is no name for a budget, nor is what begins with `{}`: they have a meaning",
+                budget::UNLIMITED,
+                budget::OF_UPSTREAM,
+            );
+            problems.push(Problem::new(Code::ReservedName, at(&["retry_budgets", name]), message));
+        }
     }
     let record = &config.record;
     if record.batch.longest_interval() >= *record.commit_timeout {
@@ -182,8 +193,10 @@ impl RouteCheck<'_> {
     }
 
     fn budget(&mut self) {
-        let Some(budget) = self.route.retry.as_ref().and_then(|r| r.budget.as_ref()) else {
-            return;
+        let Some(retry) = &self.route.retry else { return };
+        let budget = match &retry.budget {
+            BudgetName::OfUpstream | BudgetName::Unlimited => return,
+            BudgetName::Named(name) => name,
         };
         self.reference(&["retry", "budget"], "retry_budgets", budget, &self.config.retry_budgets);
     }
@@ -234,6 +247,14 @@ impl RouteCheck<'_> {
         if !timeout.request.is_zero() && *timeout.attempt > *timeout.request {
             let message = "an attempt cannot outlast the request it belongs to";
             self.report(Code::AttemptOutlastsRequest, &["timeout", "attempt"], message);
+        }
+        let bounds = [("request", timeout.request), ("attempt", timeout.attempt)];
+        let within = |first_byte: Timespan| {
+            bounds.into_iter().find(|(_, bound)| !bound.is_zero() && first_byte > *bound)
+        };
+        if let Some((bound, _)) = timeout.first_byte.and_then(within) {
+            let message = format!("is never reached: it is longer than `{bound}`");
+            self.report(Code::FirstByteOutlasts, &["timeout", "first_byte"], message);
         }
     }
 

@@ -22,7 +22,8 @@ use crate::policy::breaker::Breaker;
 use crate::policy::bulkhead::Bulkhead;
 use crate::policy::rate_limit::{self, Limiter};
 use crate::policy::retry;
-use crate::policy::retry::budget::Budget;
+use crate::policy::retry::BudgetName;
+use crate::policy::retry::budget::{Budget, OF_UPSTREAM};
 use crate::time::Moment;
 use crate::upstream::{self, Upstream};
 
@@ -65,6 +66,12 @@ pub(super) fn bulkhead(config: &config::Route, old: Option<&Arc<Route>>) -> Opti
     Some(kept.unwrap_or_else(|| Arc::new(Bulkhead::new(wanted))))
 }
 
+/// The name of an upstream's own budget among the others, none of which may have such a name.
+pub(super) fn budget_of(upstream: &str) -> String {
+    format!("{OF_UPSTREAM}{upstream}")
+}
+
+/// Those that are configured, and one for each upstream with a route whose `retry` names none.
 pub(super) fn budgets(
     config: &Config,
     before: Option<&Snapshot>,
@@ -75,7 +82,19 @@ pub(super) fn budgets(
         let kept = kept.filter(|budget| budget.config() == wanted);
         kept.unwrap_or_else(|| Arc::new(Budget::new(wanted.clone(), now)))
     };
-    config.retry_budgets.iter().map(|(name, c)| (name.clone(), keep(name, c))).collect()
+    let named = config.retry_budgets.iter().map(|(name, c)| (name.clone(), keep(name, c)));
+    let mut budgets: BTreeMap<_, _> = named.collect();
+    let of_upstream = retry::budget::Config::of_upstream();
+    let mut done = BTreeSet::new();
+    for route in config.routes.values() {
+        let (Some(retry), Some(upstream)) = (&route.retry, &route.upstream) else { continue };
+        if retry.budget == BudgetName::OfUpstream && done.insert(upstream) {
+            let name = budget_of(upstream);
+            let budget = keep(&name, &of_upstream);
+            budgets.insert(name, budget);
+        }
+    }
+    budgets
 }
 
 /// Opens the configured stores. An entry without a URL counts as no store, and is left out.

@@ -24,6 +24,7 @@ use crate::policy::Policies;
 use crate::policy::auth::Guard;
 use crate::policy::rate_limit;
 use crate::policy::retry;
+use crate::policy::retry::BudgetName;
 use crate::record::Capture;
 use crate::record::Query;
 use crate::time::Moment;
@@ -136,7 +137,16 @@ impl Route {
             })
             .transpose()?;
         let retry = config.retry.as_ref().map(|retry| {
-            let budget = retry.budget.as_ref().and_then(|name| parts.budgets.get(name));
+            let of_upstream;
+            let budget = match &retry.budget {
+                BudgetName::Unlimited => None,
+                BudgetName::Named(name) => Some(name),
+                BudgetName::OfUpstream => {
+                    of_upstream = carry::budget_of(config.upstream.as_deref().unwrap_or_default());
+                    Some(&of_upstream)
+                }
+            };
+            let budget = budget.and_then(|name| parts.budgets.get(name));
             let jitter = retry::Jitter::new(parts.jitter_seed);
             Box::new(Retry { config: (**retry).clone(), budget: budget.cloned(), jitter })
         });

@@ -9,6 +9,7 @@ mod compile;
 pub mod descriptors;
 pub mod drain;
 pub mod flood_guard;
+mod follow;
 pub mod jwks;
 mod kept;
 pub mod lifecycle;

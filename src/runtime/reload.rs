@@ -1,9 +1,9 @@
-//! Reload on SIGHUP: load, validate, compile and swap the configuration. If it is invalid, keep the
-//! current one, and log why.
+//! Reload on SIGHUP, or when the files have changed: load, validate, compile and swap the
+//! configuration. If it is invalid, keep the current one, and log why.
 //!
 //! ```text
 //! generation n in force
-//!       │ SIGHUP
+//!       │ SIGHUP, or `super::follow`
 //!       v
 //!    load ───────> compare ────────> compile ──────────> start ─────────> resize ────> swap ──> n + 1 in force
 //!  files, checks  `unchangeable`   `carry`, `kept`   names, keys,        bulkheads       │
@@ -16,20 +16,21 @@
 //! Up to `resize` nothing that n uses has changed. One reload runs at a time; signals that come meanwhile
 //! are one more reload.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::Signal;
+use tokio::time::MissedTickBehavior;
 
 use super::carry;
 use super::descriptors::Descriptors;
+use super::follow::{self, Follower};
 use super::shared::Shared;
 use super::snapshot::Snapshot;
 use super::warnings;
 use crate::config::code::Code;
 use crate::config::load::apart;
-use crate::config::{Config, Diagnostic, Environment, Problem, Sources};
+use crate::config::{Config, Diagnostic, Location, Problem, Sources};
 use crate::observe::metrics::Metrics;
 use crate::time::Clock;
 use crate::upstream::resolve;
@@ -40,15 +41,42 @@ pub const RESOLVE_WAIT: Duration = Duration::from_secs(2);
 /// How often the gateway checks whether a replaced generation is still in use.
 const RETIRE_POLL: Duration = Duration::from_millis(100);
 
-/// Reloads at each signal, for ever.
-pub async fn on_hangup(shared: Arc<Shared>, path: PathBuf, mut hangups: Signal) {
-    while hangups.recv().await.is_some() {
-        reload(&shared, &path).await;
+/// Reloads at each signal, and when `followed` files change, for ever.
+pub(super) async fn keep_current(
+    shared: Arc<Shared>,
+    location: Location,
+    mut hangups: Signal,
+    mut followed: Option<Follower>,
+) {
+    let mut looks = tokio::time::interval(follow::EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let signalled = tokio::select! {
+            signal = hangups.recv() => match signal {
+                Some(()) => true,
+                None => return,
+            },
+            _ = looks.tick(), if followed.is_some() => false,
+        };
+        let Some(follower) = &mut followed else {
+            reload(&shared, &location).await;
+            continue;
+        };
+        let seen = follower.look().await;
+        let generation = shared.snapshot.load().generation;
+        if signalled || seen.as_ref().is_some_and(|seen| follower.judge(seen, generation)) {
+            let taken = reload(&shared, &location).await;
+            if let Some(seen) = seen {
+                follower.reloaded(seen, taken);
+            }
+        }
     }
 }
 
-async fn reload(shared: &Arc<Shared>, path: &Path) {
-    match load(shared, path).await {
+/// Whether the configuration was taken.
+async fn reload(shared: &Arc<Shared>, location: &Location) -> bool {
+    let path = &location.file;
+    match load(shared, location).await {
         Ok(next) => {
             let generation = next.generation;
             start_background(&next).await;
@@ -62,6 +90,7 @@ async fn reload(shared: &Arc<Shared>, path: &Path) {
             retire(shared.snapshot.swap(next)).await;
             shared.metrics.reloads.with_label_values(&["ok"]).inc();
             log::info!("{}: reloaded, generation {generation}", path.display());
+            true
         }
         Err(diagnostics) => {
             shared.metrics.reloads.with_label_values(&["failed"]).inc();
@@ -75,6 +104,7 @@ async fn reload(shared: &Arc<Shared>, path: &Path) {
                 count(errors.count(), "error"),
                 shared.snapshot.load().generation,
             );
+            false
         }
     }
 }
@@ -98,11 +128,11 @@ async fn retire(generation: Arc<Snapshot>) {
     });
 }
 
-async fn load(shared: &Arc<Shared>, path: &Path) -> Result<Snapshot, Vec<Diagnostic>> {
+async fn load(shared: &Arc<Shared>, location: &Location) -> Result<Snapshot, Vec<Diagnostic>> {
     // Reading files and compiling keys is blocking work.
-    let (shared, path, file) = (shared.clone(), path.to_owned(), path.to_owned());
+    let (shared, from, file) = (shared.clone(), location.clone(), location.file.clone());
     let load = move || {
-        let (config, sources) = Config::load(&path, &Environment::process())?;
+        let (config, sources) = Config::at(&from)?;
         let before = shared.snapshot.load();
         let fixed = unchangeable(&before.config, &config);
         if !fixed.is_empty() {

@@ -1,7 +1,7 @@
 //! Puts the process together, in the order in which things need each other.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::descriptors::Descriptors;
 use super::drain::Drain;
+use super::follow::Follower;
 use super::shared::Shared;
 use super::snapshot::Snapshot;
 use super::{memory, reload, signals, status};
@@ -21,7 +22,7 @@ use crate::admin;
 use crate::config::access_log;
 use crate::config::load::apart;
 use crate::config::otlp::telemetry::Telemetry;
-use crate::config::{Config, Diagnostic, Environment};
+use crate::config::{Config, Diagnostic, Location};
 use crate::idempotency::Keys;
 use crate::observe::access_log::AccessLog;
 use crate::observe::events::EventLog;
@@ -56,12 +57,12 @@ pub enum StartError {
     Other(String),
 }
 
-/// Runs the gateway with the configuration at `path`. Returns only if the gateway could not start:
+/// Runs the gateway with the configuration at `location`. Returns only if the gateway could not start:
 /// after a drain the process exits.
 ///
 /// # Errors
 /// Why the gateway could not start.
-pub fn run(path: &Path, logs: &Logs) -> Result<(), StartError> {
+pub fn run(location: &Location, logs: &Logs) -> Result<(), StartError> {
     // Called before much memory is in use, because pages that exist already keep their kind.
     memory::allow_huge_pages(false);
     // The record has its own runtime, so that a busy proxy does not delay its writes and the record
@@ -72,7 +73,9 @@ pub fn run(path: &Path, logs: &Logs) -> Result<(), StartError> {
     signals::take_others(&runtime);
     let descriptors = Descriptors::raise();
     let metrics = Arc::new(Metrics::new().map_err(|e| StartError::Other(e.to_string()))?);
-    let (mut snapshot, warnings) = load(path, &metrics).map_err(StartError::Config)?;
+    // Before the files are read: a change of theirs meanwhile is noticed later.
+    let follower = Follower::begin(location);
+    let (mut snapshot, warnings) = load(location, &metrics).map_err(StartError::Config)?;
     snapshot.events = EventLog::start()
         .map_err(|error| StartError::Other(format!("no thread for the log: {error}")))?;
     let config = &snapshot.config;
@@ -94,7 +97,7 @@ pub fn run(path: &Path, logs: &Logs) -> Result<(), StartError> {
         .as_ref()
         .map(|d| Recorder::start(d, &config.record, runtime.handle(), meters.clone()));
     let keys = database.as_ref().map(|database| Keys::start(database, runtime.handle()));
-    let (exporting, interval) = export(config)?;
+    let (exporting, interval) = export(config, location)?;
     let tracer = Tracer::start(exporting.traces.as_ref(), config.traces.sample, &metrics);
     let access_log = start_access_log(&config.access_log)?;
     let mut shared =
@@ -116,8 +119,8 @@ pub fn run(path: &Path, logs: &Logs) -> Result<(), StartError> {
         "background",
         Background {
             shared: shared.clone(),
-            path: path.to_owned(),
-            hangups: Mutex::new(Some(hangups)),
+            location: location.clone(),
+            triggers: Mutex::new(Some((hangups, config.server.watch.then_some(follower)))),
         },
     ));
     let proxy = server.add_service(proxy);
@@ -138,9 +141,12 @@ pub fn proxy(conf: &Arc<ServerConf>, shared: &Arc<Shared>) -> Acceptors {
 }
 
 /// Loads the first generation with its warnings, and frees the text of its files afterwards.
-fn load(path: &Path, metrics: &Metrics) -> Result<(Snapshot, Vec<Diagnostic>), Vec<Diagnostic>> {
+fn load(
+    location: &Location,
+    metrics: &Metrics,
+) -> Result<(Snapshot, Vec<Diagnostic>), Vec<Diagnostic>> {
     apart(|| {
-        let (config, sources) = Config::load(path, &Environment::process())?;
+        let (config, sources) = Config::at(location)?;
         reload::compile(config, &sources, None, metrics)
     })
 }
@@ -190,8 +196,9 @@ fn record_runtime() -> Result<tokio::runtime::Runtime, StartError> {
 }
 
 /// The connections to the collectors, and the time between two exports of metrics.
-fn export(config: &Config) -> Result<(Exporting, Duration), StartError> {
-    let telemetry = Telemetry::resolve(config, &Environment::process());
+fn export(config: &Config, location: &Location) -> Result<(Exporting, Duration), StartError> {
+    let environment = location.environment().map_err(StartError::Config)?;
+    let telemetry = Telemetry::resolve(config, &environment);
     for warning in &telemetry.warnings {
         log::warn!("{warning}");
     }
@@ -243,9 +250,10 @@ fn server_conf(config: &Config, descriptors: Descriptors) -> ServerConf {
 /// The background work: name resolution, key sets, reloads.
 struct Background {
     shared: Arc<Shared>,
-    path: PathBuf,
-    /// Taken by the start, of which there is only one.
-    hangups: Mutex<Option<Signal>>,
+    location: Location,
+    /// What makes it reload: signals, and files that change if they are watched. Taken by the start,
+    /// of which there is only one.
+    triggers: Mutex<Option<(Signal, Option<Follower>)>>,
 }
 
 #[async_trait]
@@ -263,9 +271,10 @@ impl BackgroundService for Background {
             self.shared.lifecycle.set_ready();
             log::info!("ready");
         };
-        let hangups = self.hangups.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(hangups) = hangups else { return };
-        let reloads = reload::on_hangup(self.shared.clone(), self.path.clone(), hangups);
+        let triggers = self.triggers.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some((hangups, followed)) = triggers else { return };
+        let (shared, location) = (self.shared.clone(), self.location.clone());
+        let reloads = reload::keep_current(shared, location, hangups, followed);
         tokio::select! {
             ((), ()) = async { tokio::join!(ready, reloads) } => {}
             _ = shutdown.changed() => {}

@@ -1,6 +1,6 @@
 //! The state shared by the request path, the admin listener and the background work.
 
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use arc_swap::ArcSwap;
 
@@ -36,6 +36,8 @@ pub struct Shared {
     pub logs: Option<Logs>,
     /// Metrics of requests that matched no route.
     pub unrouted: RouteMetrics,
+    /// Done once it has been logged that a proxy seems to be there that is not trusted.
+    pub untrusted_proxy: Once,
 }
 
 impl Shared {
@@ -61,6 +63,7 @@ impl Shared {
             tracer,
             access_log,
             logs: None,
+            untrusted_proxy: Once::new(),
         }
     }
 

@@ -35,10 +35,10 @@ pub struct Config {
     /// Which `Host` header the upstream gets; default `endpoint`.
     #[serde(default)]
     pub host_header: HostHeader,
-    /// An unused pooled connection is closed after this long; default 50 s. Keep it below the
-    /// upstream's own timeout.
-    #[serde(default = "default_idle_timeout")]
-    pub idle_timeout: Timespan,
+    /// An unused pooled connection is closed after this long; 0 means never. Keep it below the
+    /// upstream's own timeout. Default: 4 s where the connection may speak HTTP/1 (Node closes it
+    /// after 5 s), else 50 s.
+    pub idle_timeout: Option<Timespan>,
     /// A connection that is silent for this long is probed by TCP, and closed after twice as long
     /// without a reply. 0 means never, else 1 s to 1 h; default 30 s. TCP counts whole seconds.
     #[serde(default = "default_tcp_keepalive", deserialize_with = "tcp_keepalive")]
@@ -133,8 +133,16 @@ fn default_resolve_every() -> Timespan {
     Timespan::from_secs(10)
 }
 
-fn default_idle_timeout() -> Timespan {
-    Timespan::from_secs(50)
+impl Config {
+    /// How long an unused pooled connection is kept. A server may close an HTTP/1 connection in
+    /// the moment in which a request is sent on it, and then only some requests can be sent again.
+    /// HTTP/2 announces the end of a connection, so it can be kept longer.
+    pub fn idle_timeout(&self) -> Timespan {
+        self.idle_timeout.unwrap_or(match self.protocol {
+            Protocol::Http1 | Protocol::Auto => Timespan::from_secs(4),
+            Protocol::H2c | Protocol::H2 => Timespan::from_secs(50),
+        })
+    }
 }
 
 fn default_tcp_keepalive() -> Timespan {
@@ -258,6 +266,22 @@ mod tests {
         }
         for wrong in ["tcp_keepalive: 900ms", "tcp_keepalive: 2h", "h2_ping_interval: 9s"] {
             assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn idle_connections_of_http1_are_closed_before_a_node_server_closes_them() {
+        for (line, seconds) in [
+            ("protocol: http1", 4),
+            ("protocol: auto", 4),
+            ("protocol: h2c", 50),
+            ("protocol: h2", 50),
+            ("protocol: http1, idle_timeout: 9s", 9),
+            ("protocol: h2, idle_timeout: 0", 0),
+        ] {
+            let yaml = format!("{{endpoints: ['http://a:1'], {line}}}");
+            let config: Config = serde_yaml::from_str(&yaml).expect("valid");
+            assert_eq!(config.idle_timeout(), Timespan::from_secs(seconds), "{line}");
         }
     }
 

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use self::print::Printer;
 use super::File;
-use crate::config::{Config, Environment};
+use crate::config::Config;
 use crate::record::read::{Filter, Reader, Stored};
 use crate::units::Timespan;
 
@@ -147,7 +147,7 @@ pub(super) fn invocations(options: &Options) -> ExitCode {
         Some(What::Stats(selection)) => selection,
         None => &options.list.selection,
     };
-    let config = match Config::load(&selection.file.config, &Environment::process()) {
+    let config = match Config::at(&selection.file.location()) {
         Ok((config, _)) => config,
         Err(diagnostics) => {
             super::diagnostics::write(&diagnostics, super::diagnostics::Format::of_stderr());

@@ -17,7 +17,7 @@ use super::path::KeyPath;
 use super::resolve::Resolver;
 use crate::config::code::Code;
 
-const INCLUDE: &str = "include";
+pub(super) const INCLUDE: &str = "include";
 const MAX_FILES: usize = 1000;
 
 /// A file that was read, kept to find places in it.
@@ -55,6 +55,11 @@ impl<'a> Assembly<'a> {
             self.merge(&mut tree, part);
         }
         tree
+    }
+
+    /// The main file's `include`, if it has one that can be read.
+    pub(super) fn include_of(&mut self, main: &Path) -> Option<Entry> {
+        take(&mut self.read(main)?, INCLUDE)
     }
 
     fn read(&mut self, path: &Path) -> Option<Node> {
@@ -102,7 +107,7 @@ impl<'a> Assembly<'a> {
     }
 
     /// The files that `include` names: sorted, each once, without the main file.
-    fn included(&mut self, main: &Path, include: &Entry) -> Vec<PathBuf> {
+    pub(super) fn included(&mut self, main: &Path, include: &Entry) -> Vec<PathBuf> {
         let root = KeyPath::root().key(INCLUDE);
         let patterns = match &include.node.value {
             Value::Null => Vec::new(),

@@ -10,6 +10,7 @@ pub struct Environment(Variables);
 #[derive(Clone)]
 enum Variables {
     Process,
+    ProcessOr(BTreeMap<String, String>),
     Fixed(BTreeMap<String, String>),
 }
 
@@ -17,6 +18,11 @@ impl Environment {
     /// The variables of the process, read at each look-up.
     pub fn process() -> Self {
         Environment(Variables::Process)
+    }
+
+    /// The variables of the process, and these where the process has none of the name.
+    pub(super) fn process_or(variables: BTreeMap<String, String>) -> Self {
+        Environment(Variables::ProcessOr(variables))
     }
 
     /// These variables only.
@@ -34,13 +40,20 @@ impl Environment {
     pub(crate) fn lookup(&self, name: &str) -> Result<Option<String>, String> {
         match &self.0 {
             Variables::Fixed(variables) => Ok(variables.get(name).cloned()),
-            Variables::Process => match std::env::var(name) {
-                Ok(value) => Ok(Some(value)),
-                Err(std::env::VarError::NotPresent) => Ok(None),
-                Err(std::env::VarError::NotUnicode(_)) => {
-                    Err(format!("the value of `{name}` is not valid UTF-8"))
-                }
-            },
+            Variables::Process => of_process(name),
+            Variables::ProcessOr(variables) => {
+                Ok(of_process(name)?.or_else(|| variables.get(name).cloned()))
+            }
+        }
+    }
+}
+
+fn of_process(name: &str) -> Result<Option<String>, String> {
+    match std::env::var(name) {
+        Ok(value) => Ok(Some(value)),
+        Err(std::env::VarError::NotPresent) => Ok(None),
+        Err(std::env::VarError::NotUnicode(_)) => {
+            Err(format!("the value of `{name}` is not valid UTF-8"))
         }
     }
 }
@@ -50,6 +63,7 @@ impl fmt::Debug for Environment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
             Variables::Process => "Environment(process)",
+            Variables::ProcessOr(_) => "Environment(process, .env)",
             Variables::Fixed(_) => "Environment(fixed)",
         })
     }

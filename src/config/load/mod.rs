@@ -16,6 +16,7 @@
 mod assemble;
 mod collect;
 mod deserialize;
+mod dotenv;
 mod environment;
 mod error;
 mod excerpt;
@@ -23,6 +24,7 @@ mod fault;
 mod file;
 mod findings;
 mod interpolate;
+mod location;
 mod node;
 mod parse;
 mod path;
@@ -33,6 +35,7 @@ mod suggest;
 mod syntax;
 #[cfg(test)]
 mod tests;
+mod watch;
 mod written;
 
 use std::path::Path;
@@ -40,11 +43,13 @@ use std::path::Path;
 use assemble::Assembly;
 use collect::collect;
 pub use environment::Environment;
+pub use location::Location;
 pub use path::{KeyPath, Step};
 pub use problem::{Diagnostic, Problem};
 use serde::de::DeserializeOwned;
 pub use sources::Sources;
 pub use suggest::suggest;
+pub use watch::{Seen, Watch};
 pub use written::{Part, Written};
 
 /// Most levels of nested mappings and lists.

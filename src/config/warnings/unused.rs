@@ -18,7 +18,7 @@ pub(super) fn warnings(config: &Config) -> Vec<Problem> {
         routes().flat_map(|route| &route.auth).flat_map(|auth| auth.require.iter()).collect();
     let budgets: BTreeSet<&str> = routes()
         .filter_map(|route| route.retry.as_ref())
-        .filter_map(|retry| retry.budget.as_deref())
+        .filter_map(|retry| retry.budget.name())
         .collect();
     let stores: BTreeSet<&str> = routes()
         .flat_map(|route| &route.rate_limit.0)

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jsonwebtoken::dangerous::insecure_decode_claims;
 use serde_json::{Map, Value};
 
-use super::config::Jwt;
+use super::config::{Audience, Jwt};
 use super::denial::Denial;
 use super::identity::{Consumer, Identity};
 
@@ -19,7 +19,7 @@ const SCOPES: [&str; 3] = ["scope", "scp", "scopes"];
 pub(super) struct Claims {
     authority: Arc<str>,
     issuer: Option<Box<str>>,
-    audience: Box<[String]>,
+    audience: Audience,
     leeway_seconds: u64,
     consumer: Box<str>,
     /// The claim that holds the scopes; if none is configured, the first of [`SCOPES`] that is
@@ -35,7 +35,7 @@ impl Claims {
         Claims {
             authority,
             issuer: config.issuer.as_deref().map(Box::from),
-            audience: config.audience.clone().into(),
+            audience: config.audience.clone(),
             leeway_seconds: config.leeway.as_secs(),
             consumer: config.consumer_claim.as_str().into(),
             scopes: config.scopes_claim.as_deref().map(Box::from),
@@ -67,7 +67,7 @@ impl Claims {
         if self.issuer.is_some() && claims.get("iss").and_then(Value::as_str) != self.issuer() {
             return Err(Denial::Issuer);
         }
-        if !self.audience.is_empty() && !self.is_audience(claims.get("aud")) {
+        if !self.is_audience(claims.get("aud")) {
             return Err(Denial::Audience);
         }
         self.identity(&claims, expires_at)
@@ -97,7 +97,12 @@ impl Claims {
 
     /// `aud` is one string or a list (RFC 7519, section 4.1.3).
     fn is_audience(&self, claim: Option<&Value>) -> bool {
-        words(claim).iter().any(|word| self.audience.iter().any(|a| **a == **word))
+        match &self.audience {
+            Audience::Any => true,
+            Audience::OneOf(names) => {
+                words(claim).iter().any(|word| names.iter().any(|name| **name == **word))
+            }
+        }
     }
 
     fn identity(&self, claims: &Map<String, Value>, expires_at: u64) -> Result<Identity, Denial> {

@@ -30,7 +30,7 @@ const NEXT: u8 = b'\n';
 /// A token is accepted only with the right signature, of this issuer, and in its time.
 pub fn token(input: &[u8]) {
     let verifier = bearer(json!({
-        "issuer": ISSUER, "algorithms": ["HS256"], "secret": SECRET, "cache": {"ttl": "0"},
+        "issuer": ISSUER, "audience": "any", "algorithms": ["HS256"], "secret": SECRET, "cache": {"ttl": "0"},
     }));
     if verify(&verifier, input).is_ok() {
         assert!(is_signed(input), "accepted without a signature");
@@ -56,7 +56,7 @@ pub fn token(input: &[u8]) {
 /// token valid.
 pub fn jwks(input: &[u8]) {
     let verifier = bearer(json!({
-        "issuer": ISSUER, "algorithms": ["RS256", "PS384", "ES256", "ES384", "EdDSA"],
+        "issuer": ISSUER, "audience": "any", "algorithms": ["RS256", "PS384", "ES256", "ES384", "EdDSA"],
         "jwks": {"url": "https://issuer.example/keys"}, "cache": {"ttl": "0"},
     }));
     let minute = Duration::from_secs(60);

@@ -201,7 +201,7 @@ mod tests {
 
     fn find(name: &str) -> Option<Arc<Verifier>> {
         let yaml = match name {
-            "accounts" => format!("jwt: {{algorithms: [HS256], secret: {SECRET}}}"),
+            "accounts" => format!("jwt: {{audience: any, algorithms: [HS256], secret: {SECRET}}}"),
             "partners" => "api_key: {keys: {acme: k-acme}}".to_owned(),
             _ => return None,
         };

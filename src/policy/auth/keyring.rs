@@ -96,8 +96,9 @@ mod tests {
     use serde_json::{Value, json};
 
     fn keyring(algorithms: &str) -> Arc<Keyring> {
-        let yaml =
-            format!("jwt: {{issuer: a, algorithms: {algorithms}, jwks: {{url: 'http://a/'}}}}");
+        let yaml = format!(
+            "jwt: {{issuer: a, audience: any, algorithms: {algorithms}, jwks: {{url: 'http://a/'}}}}"
+        );
         verifier(&yaml).remote_keys().expect("a key set").1.clone()
     }
 

@@ -121,8 +121,9 @@ pub fn bearer(token: &str) -> HeaderMap {
 pub fn by_pem(signer: &Signer, more: &str) -> Verifier {
     let pem = serde_json::to_string(&signer.public_pem).unwrap();
     let algorithm = signer.algorithm;
+    let audience = if more.contains("audience") { "" } else { "audience: any, " };
     verifier(&format!(
-        "jwt: {{issuer: auth-service, algorithms: [{algorithm:?}], public_key: {pem}, {more}}}"
+        "jwt: {{{audience}issuer: auth-service, algorithms: [{algorithm:?}], public_key: {pem}, {more}}}"
     ))
 }
 

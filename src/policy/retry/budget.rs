@@ -20,6 +20,12 @@ use crate::policy::lanes::{Hold, Shared};
 use crate::time::Moment;
 use crate::units::{self, Percent, Timespan};
 
+/// What `retry.budget` says instead of a name where only `max_retries` is to bound retries.
+pub const UNLIMITED: &str = "unlimited";
+
+/// The names of the upstreams' own budgets begin with this, in `/status` and in metrics.
+pub const OF_UPSTREAM: &str = "upstream:";
+
 /// An entry of `retry_budgets:`.
 #[derive(Debug, Clone, PartialEq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -30,6 +36,17 @@ pub enum Config {
     Ratio(Ratio),
     /// Retries are a share of the active requests.
     Concurrency(Concurrency),
+}
+
+impl Config {
+    /// An upstream's own budget, for routes that name none.
+    pub fn of_upstream() -> Self {
+        Config::Ratio(Ratio {
+            share: default_share(),
+            min_per_second: default_min(),
+            ttl: default_ttl(),
+        })
+    }
 }
 
 /// `token_bucket:`. In any span of time, retries ≤ `capacity + refill_per_second × seconds`.

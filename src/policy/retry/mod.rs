@@ -11,6 +11,7 @@ pub mod pushback;
 use std::time::Duration;
 
 use http::Method;
+use serde::{Deserialize, Deserializer};
 
 pub use backoff::Backoff;
 pub use budget::{Budget, Stake};
@@ -19,6 +20,7 @@ pub use pushback::Pushback;
 
 use crate::policy::outcome::{Conditions, Outcome};
 use crate::time::Moment;
+use crate::units::schema::written_as;
 use crate::units::{self, Timespan};
 
 /// `retry:` of a route.
@@ -35,10 +37,10 @@ pub struct Config {
     /// Outcomes that are retried; default connect failures, refused streams, resets, 502, 503, 504.
     #[serde(default = "default_on")]
     pub on: Conditions,
-    /// The name of the budget in `retry_budgets` that retries are taken from. Absent: only
-    /// `max_retries` bounds them.
+    /// The budget that retries are taken from: a name in `retry_budgets`, or `unlimited`. Default:
+    /// that of the route's upstream.
     #[serde(default)]
-    pub budget: Option<String>,
+    pub budget: BudgetName,
     /// The wait before each retry; default: 25 ms, doubled each time up to 250 ms, plus up to half
     /// of it.
     #[serde(default)]
@@ -47,6 +49,41 @@ pub struct Config {
     /// there is no retry, rather than one too early.
     #[serde(default = "default_max_retry_after")]
     pub max_retry_after: Timespan,
+}
+
+/// The budget of a route's retries.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum BudgetName {
+    /// One that all routes of the same upstream share, unless they say otherwise: 20 % of their
+    /// requests, and at least 3 retries per second.
+    #[default]
+    OfUpstream,
+    /// Only `max_retries` bounds retries.
+    Unlimited,
+    /// The budget of this name in `retry_budgets`.
+    Named(String),
+}
+
+impl BudgetName {
+    /// The name in `retry_budgets`; `None` for the upstream's own budget, and for none.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            BudgetName::Named(name) => Some(name),
+            BudgetName::OfUpstream | BudgetName::Unlimited => None,
+        }
+    }
+}
+
+written_as!(BudgetName, "BudgetName", {
+    "description": "A name in `retry_budgets`, or `unlimited`.",
+    "type": "string",
+});
+
+impl<'de> Deserialize<'de> for BudgetName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        Ok(if name == budget::UNLIMITED { BudgetName::Unlimited } else { BudgetName::Named(name) })
+    }
 }
 
 /// Which methods may be sent twice. In any case, a request that was provably not sent may be sent

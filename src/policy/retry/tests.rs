@@ -189,7 +189,7 @@ fn the_defaults_are_one_retry_of_safe_methods() {
     assert_eq!((config.max_retries, config.methods), (1, Methods::Safe));
     let on = "connect_failure, refused_stream, reset, 502, 503, 504";
     assert_eq!(config.on.to_string(), on);
-    assert_eq!((config.budget, config.backoff), (None, Backoff::default()));
+    assert_eq!((config.budget, config.backoff), (BudgetName::OfUpstream, Backoff::default()));
     assert_eq!(config.max_retry_after, Timespan::from_secs(10));
 }
 

@@ -158,7 +158,7 @@ pub fn classify(error: &Error, session: &mut Session, ctx: &Context, now: Moment
 fn timed_out(ctx: &Context, now: Moment) -> Cause {
     if is_expired(ctx, now + EARLY) {
         Cause::DeadlineExceeded
-    } else if ctx.attempt.deadline.is_some_and(|deadline| now + EARLY >= deadline) {
+    } else if ctx.attempt.next_deadline().is_some_and(|deadline| now + EARLY >= deadline) {
         Cause::AttemptTimeout
     } else {
         Cause::IdleTimeout

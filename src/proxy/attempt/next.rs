@@ -72,9 +72,6 @@ pub async fn next_peer(session: &mut Session, ctx: &mut Context) -> Result<Box<H
     if let Some(envelopes) = &mut ctx.body.envelopes {
         envelopes.restart();
     }
-    let deadline = earlier(ctx.attempt.deadline, ctx.deadline);
-    ctx.guard(deadline);
-    let left = deadline.map(|deadline| deadline.since(now));
     let phase = if route.config.websocket.is_some() && session.is_upgrade_req() {
         Phase::Upgrading
     } else if session.as_downstream_mut().is_body_done() {
@@ -82,7 +79,27 @@ pub async fn next_peer(session: &mut Session, ctx: &mut Context) -> Result<Box<H
     } else {
         Phase::Uploading
     };
+    let deadline = earlier(ctx.attempt.deadline, ctx.deadline);
+    let left = deadline.map(|deadline| deadline.since(now));
+    if phase != Phase::Uploading {
+        let limit = route.config.timeout.first_byte();
+        ctx.attempt.first_byte_by = limit.map(|limit| now + limit);
+    }
+    ctx.guard(ctx.next_deadline());
     Ok(attempt::peer::of(&endpoint, target, &route.config.timeout, left, phase))
+}
+
+/// The request's body is on its way: from now on the response's head is waited for, unless it is
+/// waited for already, or is there.
+pub fn uploaded(ctx: &mut Context) {
+    if ctx.attempt.first_byte_by.is_some() || ctx.attempt.head_at.is_some() {
+        return;
+    }
+    let limit = ctx.route.as_ref().and_then(|route| route.config.timeout.first_byte());
+    if let Some(limit) = limit {
+        ctx.attempt.first_byte_by = Some(Clock::now() + limit);
+        ctx.guard(ctx.next_deadline());
+    }
 }
 
 /// The attempt under way has a connection, and its request is sent now.
@@ -118,7 +135,7 @@ async fn back_off(session: &mut Session, ctx: &mut Context, wait: Duration) -> R
         return Ok(());
     }
     // The previous attempt is over, so its deadline no longer applies.
-    ctx.attempt.deadline = None;
+    (ctx.attempt.deadline, ctx.attempt.first_byte_by) = (None, None);
     ctx.guard(ctx.deadline);
     if !session.as_downstream_mut().is_body_done() {
         tokio::time::sleep(wait).await;

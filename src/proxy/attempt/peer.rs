@@ -68,7 +68,7 @@ pub fn of(
     }
     options.tcp_keepalive = limit(*config.tcp_keepalive).map(keepalive);
     options.write_timeout = capped(*timeouts.idle, left);
-    options.idle_timeout = limit(*config.idle_timeout);
+    options.idle_timeout = limit(*config.idle_timeout());
     options.http_upstream_request_policy.h1_upgrade = match phase {
         Phase::Upgrading => H1UpgradePolicy::WebSocketOnly,
         Phase::Waiting | Phase::Uploading => H1UpgradePolicy::Deny,

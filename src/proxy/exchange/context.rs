@@ -138,6 +138,8 @@ pub struct Attempt {
     pub endpoint: Option<Arc<Endpoint>>,
     /// When this attempt must have been answered in full.
     pub deadline: Option<Moment>,
+    /// When its response must have begun; `None` also before the request is sent.
+    pub first_byte_by: Option<Moment>,
     /// When it had a connection.
     pub connected: Option<Moment>,
     /// When its response's head was there.
@@ -154,6 +156,13 @@ pub struct Attempt {
     pub upstream_status: Option<u16>,
     /// From its start to the upstream's head.
     pub upstream_duration: Option<std::time::Duration>,
+}
+
+impl Attempt {
+    /// The earlier of its two deadlines.
+    pub fn next_deadline(&self) -> Option<Moment> {
+        earlier(self.first_byte_by, self.deadline)
+    }
 }
 
 /// What passes through, counted and sometimes changed.
@@ -326,9 +335,9 @@ impl Context {
         self.connection.as_ref().is_some_and(|connection| connection.guard.is_malformed())
     }
 
-    /// The earlier of the attempt's and the request's deadline.
+    /// The earliest of the attempt's and the request's deadlines.
     pub fn next_deadline(&self) -> Option<Moment> {
-        earlier(self.attempt.deadline, self.deadline)
+        earlier(self.attempt.next_deadline(), self.deadline)
     }
 }
 

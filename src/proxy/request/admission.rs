@@ -65,6 +65,9 @@ pub fn receive(shared: &Shared, session: &mut Session, ctx: &mut Context) {
         let headers = &session.req_header().headers;
         ctx.peer_trusted = downstream::address::is_trusted(trusted, peer);
         ctx.client = downstream::address::client_of(trusted, peer, headers);
+        if trusted.is_empty() {
+            request::untrusted::notice(&shared.untrusted_proxy, peer, headers);
+        }
     }
     ctx.asked = report::summary::asked(session.req_header());
     let headers = &session.req_header().headers;

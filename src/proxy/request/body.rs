@@ -236,6 +236,9 @@ pub fn on_request(
     if end && let Some(tap) = ctx.body.request_tap.take() {
         tap.finish(&mut ctx.row.captured);
     }
+    if end {
+        attempt::next::uploaded(ctx);
+    }
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use pingora_http::RequestHeader;
 
 use crate::observe::trace::context::{TRACEPARENT, TRACESTATE};
 use crate::proxy::downstream::address::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
-use crate::proxy::exchange::context::Context;
+use crate::proxy::exchange::context::{Context, earlier};
 use crate::proxy::exchange::fields::{echo, edit, joined, remove_all};
 use crate::proxy::request;
 use crate::runtime::snapshot::Route;
@@ -52,7 +52,8 @@ pub fn prepare_request(
     edit(&route.config.headers.request, headers, ctx);
     identify(headers, ctx);
     request::body::frame(headers, ctx);
-    if let Some(deadline) = ctx.next_deadline() {
+    // Not the time for its first byte: a stream that has begun in time may last longer.
+    if let Some(deadline) = earlier(ctx.attempt.deadline, ctx.deadline) {
         let protocol = ctx.body.call.as_ref().map_or(ctx.protocol, |call| call.protocol());
         request::rpc_timeout::tell(protocol, headers, deadline.since(ctx.attempt.started));
     }

@@ -16,6 +16,7 @@
 //! | [`fault`] | what a client is told of a message that cannot be transcoded |
 //! | [`headers`] | header fields on their way to the upstream |
 //! | [`assertions`] | fields that only the gateway, or a trusted proxy, may assert |
+//! | [`untrusted`] | a warning if a proxy seems to be there that is not trusted |
 
 pub mod admission;
 pub mod assertions;
@@ -31,3 +32,4 @@ pub mod length;
 pub mod nominations;
 pub mod rpc_timeout;
 pub mod transcode;
+pub mod untrusted;

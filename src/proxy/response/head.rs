@@ -47,6 +47,9 @@ pub fn on_head(
     let status = head.status.as_u16();
     let took = now.since(ctx.attempt.started);
     ctx.attempt.head_at = Some(now);
+    if ctx.attempt.first_byte_by.take().is_some() {
+        ctx.guard(ctx.next_deadline());
+    }
     ctx.times.first_byte += now.since(ctx.attempt.connected.unwrap_or(ctx.attempt.started));
     ctx.attempt.upstream_status = Some(status);
     ctx.attempt.upstream_duration = Some(took);

@@ -57,7 +57,7 @@ impl Server {
     /// A verifier with this server's keys, and the task that fetches them.
     fn client(&self, more: &str) -> (Verifier, Jwks) {
         let verifier = verifier(&format!(
-            "jwt: {{issuer: auth-service, algorithms: [RS256], jwks: {{url: 'http://{}/keys', \
+            "jwt: {{issuer: auth-service, audience: any, algorithms: [RS256], jwks: {{url: 'http://{}/keys', \
              {more}}}}}",
             self.address
         ));

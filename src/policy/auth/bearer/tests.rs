@@ -30,7 +30,7 @@ fn by_key_set(algorithms: &str, keys: &[Value]) -> Verifier {
 
 fn empty_key_set(algorithms: &str) -> Verifier {
     verifier(&format!(
-        "jwt: {{issuer: auth-service, algorithms: {algorithms}, jwks: {{url: 'http://keys'}}}}"
+        "jwt: {{issuer: auth-service, audience: any, algorithms: {algorithms}, jwks: {{url: 'http://keys'}}}}"
     ))
 }
 
@@ -77,7 +77,7 @@ fn every_rsa_variant_verifies() {
 #[test]
 fn every_hmac_algorithm_verifies() {
     let verifier = verifier(&format!(
-        "jwt: {{issuer: auth-service, algorithms: [HS256, HS384, HS512], secret: {SECRET}}}"
+        "jwt: {{issuer: auth-service, audience: any, algorithms: [HS256, HS384, HS512], secret: {SECRET}}}"
     ));
     for algorithm in [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512] {
         let key = EncodingKey::from_secret(SECRET.as_bytes());

@@ -1,10 +1,11 @@
 //! `jwt:`: tokens of one issuer. Its key set over HTTP is in `jwks`.
 
+use std::fmt;
 use std::num::NonZeroU32;
 use std::str::FromStr;
 
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
-use serde::de::{self, Deserialize, Deserializer};
+use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 
 use super::jwks::Jwks;
 use crate::units::schema::written_as;
@@ -18,8 +19,9 @@ pub struct Jwt {
     /// The required `iss`; absent: any. Mandatory with `jwks`, because a key server may sign for
     /// more than one issuer.
     pub issuer: Option<String>,
-    /// `aud` must contain one of these; empty, the default: not checked.
-    pub audience: Vec<String>,
+    /// What `aud` must contain. Always written, because a token that is meant for another service
+    /// of the same issuer is otherwise accepted here.
+    pub audience: Audience,
     /// The algorithms a token may be signed with; at least one.
     pub algorithms: Algorithms,
     /// The allowed difference between our clock and the issuer's, for `exp` and `nbf`; may be 0,
@@ -36,6 +38,58 @@ pub struct Jwt {
     pub role_claim: String,
     /// Remembers verified tokens; default: 10,000 for 1 min.
     pub cache: Cache,
+}
+
+/// For whom a token must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Audience {
+    /// `any`: `aud` is not looked at.
+    Any,
+    /// `aud` must contain one of these; at least one.
+    OneOf(Vec<String>),
+}
+
+written_as!(Audience, "Audience", {
+    "description": "Audiences of which a token must name one, or `any`: not checked.",
+    "anyOf": [
+        { "const": "any" },
+        { "type": "array", "items": { "type": "string" }, "minItems": 1 },
+    ],
+});
+
+impl<'de> Deserialize<'de> for Audience {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AudienceVisitor;
+
+        impl<'de> Visitor<'de> for AudienceVisitor {
+            type Value = Audience;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of audiences such as [orders], or any")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Audience, E> {
+                match text {
+                    "any" => Ok(Audience::Any),
+                    _ => Err(E::custom("expected a list of audiences such as [orders], or any")),
+                }
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Audience, A::Error> {
+                let mut names: Vec<String> = Vec::new();
+                while let Some(name) = list.next_element()? {
+                    names.push(name);
+                }
+                if names.is_empty() {
+                    let nothing = "no token fits an empty list: write any to accept every audience";
+                    return Err(de::Error::custom(nothing));
+                }
+                Ok(Audience::OneOf(names))
+            }
+        }
+
+        deserializer.deserialize_any(AudienceVisitor)
+    }
 }
 
 /// Where the key for a token comes from: exactly one of `jwks`, `public_key` and `secret`.
@@ -146,9 +200,8 @@ struct WrittenJwt {
     /// The required `iss`; absent: any. Mandatory with `jwks`, because a key server may sign for
     /// more than one issuer.
     issuer: Option<String>,
-    /// `aud` must contain one of these; empty, the default: not checked.
-    #[serde(default)]
-    audience: Vec<String>,
+    /// `aud` must contain one of these, or `any`: not checked.
+    audience: Option<Audience>,
     /// The algorithms a token may be signed with; at least one.
     algorithms: Algorithms,
     /// The allowed difference between our clock and the issuer's, for `exp` and `nbf`; may be 0,
@@ -186,9 +239,13 @@ impl TryFrom<WrittenJwt> for Jwt {
             _ => return Err("write exactly one of jwks, public_key and secret".to_owned()),
         };
         check_source(&keys, &written.algorithms, written.issuer.as_deref())?;
+        let audience = written.audience.ok_or(
+            "`audience` is missing: name what tokens for this gateway carry in `aud`, or write \
+             `audience: any` to accept those for other services too",
+        )?;
         Ok(Jwt {
             issuer: written.issuer,
-            audience: written.audience,
+            audience,
             algorithms: written.algorithms,
             leeway: written.leeway,
             keys,

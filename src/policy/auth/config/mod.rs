@@ -10,6 +10,7 @@ mod jwt;
 
 pub use api_key::{ApiKey, ApiKeys};
 pub use jwks::{Jwks, KeysUrl};
+pub(super) use jwt::Audience;
 pub use jwt::{Algorithms, Cache, Jwt, KeySource, Pem};
 
 /// One authority.

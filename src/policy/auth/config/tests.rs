@@ -2,6 +2,7 @@
 
 use super::super::Verifier;
 use super::super::testing::{ED25519, RSA, config, try_config};
+use super::Audience;
 use super::{Config, KeySource};
 use crate::units::Timespan;
 
@@ -18,7 +19,8 @@ fn jwt(yaml: &str) -> super::Jwt {
 
 #[test]
 fn the_least_one_can_write_has_safe_defaults() {
-    let jwt = jwt("jwt: {issuer: a, algorithms: [RS256], jwks: {url: 'http://a/keys'}}");
+    let jwt =
+        jwt("jwt: {issuer: a, audience: any, algorithms: [RS256], jwks: {url: 'http://a/keys'}}");
     assert_eq!(jwt.leeway, Timespan::from_secs(60));
     assert_eq!(
         (&*jwt.consumer_claim, jwt.scopes_claim.as_deref(), &*jwt.role_claim),
@@ -38,14 +40,14 @@ fn the_least_one_can_write_has_safe_defaults() {
 fn keys_have_exactly_one_source() {
     let secret = "secret: 0123456789abcdef";
     for keys in ["issuer: a", &format!("issuer: a, {secret}, jwks: {{url: 'http://a/'}}")] {
-        let error = refusal(&format!("jwt: {{algorithms: [HS256], {keys}}}"));
+        let error = refusal(&format!("jwt: {{audience: any, algorithms: [HS256], {keys}}}"));
         assert!(error.contains("exactly one of jwks, public_key and secret"), "{error}");
     }
 }
 
 #[test]
 fn none_is_not_an_algorithm() {
-    let error = refusal("jwt: {algorithms: [none], secret: 0123456789abcdef}");
+    let error = refusal("jwt: {audience: any, algorithms: [none], secret: 0123456789abcdef}");
     assert!(error.contains("unknown variant `none`"), "{error}");
 }
 
@@ -58,41 +60,62 @@ fn secrets_and_public_keys_are_never_mixed() {
         ("[RS256]", "secret: 0123456789abcdef", "jwks or public_key"),
         ("[]", keys, "at least one algorithm"),
     ] {
-        let error = refusal(&format!("jwt: {{algorithms: {algorithms}, {keys}}}"));
+        let error = refusal(&format!("jwt: {{audience: any, algorithms: {algorithms}, {keys}}}"));
         assert!(error.contains(why), "{error}");
     }
 }
 
 #[test]
 fn a_secret_that_can_be_guessed_is_refused_and_not_repeated() {
-    let error = refusal("jwt: {algorithms: [HS256], secret: hunter2}");
+    let error = refusal("jwt: {audience: any, algorithms: [HS256], secret: hunter2}");
     assert!(error.contains("shorter than 16 bytes") && !error.contains("hunter2"), "{error}");
 }
 
 #[test]
+fn tokens_are_for_someone_or_explicitly_for_anyone() {
+    let with = |audience: &str| {
+        format!("jwt: {{algorithms: [HS256], secret: 0123456789abcdef{audience}}}")
+    };
+    let audience = |text: &str| jwt(&with(text)).audience;
+    assert_eq!(audience(", audience: any"), Audience::Any);
+    let named = ["orders", "any"].map(str::to_owned).into();
+    assert_eq!(audience(", audience: [orders, any]"), Audience::OneOf(named));
+    for (wrong, why) in [
+        ("", "or write `audience: any`"),
+        (", audience: []", "write any to accept every audience"),
+        (", audience: orders", "expected a list of audiences such as [orders], or any"),
+    ] {
+        let error = refusal(&with(wrong));
+        assert!(error.contains(why), "{error}");
+    }
+}
+
+#[test]
 fn a_key_set_needs_an_issuer() {
-    let error = refusal("jwt: {algorithms: [RS256], jwks: {url: 'http://a/'}}");
+    let error = refusal("jwt: {audience: any, algorithms: [RS256], jwks: {url: 'http://a/'}}");
     assert!(error.contains("needs an issuer"), "{error}");
 }
 
 #[test]
 fn a_key_set_has_a_plain_web_address() {
     for url in ["file:///etc/keys", "keys.json", "/keys", "ftp://a/", "http://", "http://u:p@a/"] {
-        let yaml = format!("jwt: {{issuer: a, algorithms: [RS256], jwks: {{url: '{url}'}}}}");
+        let yaml = format!(
+            "jwt: {{issuer: a, audience: any, algorithms: [RS256], jwks: {{url: '{url}'}}}}"
+        );
         assert!(try_config(&yaml).is_err(), "{url}");
     }
 }
 
 #[test]
 fn an_address_is_shown_without_its_query() {
-    let yaml = "jwt: {issuer: a, algorithms: [RS256], jwks: {url: 'https://a/keys?token=s3cr3t'}}";
+    let yaml = "jwt: {issuer: a, audience: any, algorithms: [RS256], jwks: {url: 'https://a/keys?token=s3cr3t'}}";
     assert!(!format!("{:?}", config(yaml)).contains("s3cr3t"));
 }
 
 #[test]
 fn good_keys_outlive_the_refresh() {
     let jwks = "jwks: {url: 'http://a/', refresh: 10m, max_stale: 5m}";
-    let error = refusal(&format!("jwt: {{issuer: a, algorithms: [RS256], {jwks}}}"));
+    let error = refusal(&format!("jwt: {{issuer: a, audience: any, algorithms: [RS256], {jwks}}}"));
     assert!(error.contains("max_stale must be at least refresh (10m)"), "{error}");
 }
 
@@ -100,7 +123,7 @@ fn good_keys_outlive_the_refresh() {
 fn a_public_key_is_inline_and_public() {
     let of = |pem: &str| {
         let pem = serde_json::to_string(pem).expect("a string");
-        refusal(&format!("jwt: {{algorithms: [RS256], public_key: {pem}}}"))
+        refusal(&format!("jwt: {{audience: any, algorithms: [RS256], public_key: {pem}}}"))
     };
     assert!(of("keys/public.pem").contains("${file:path}"));
     let private = RSA.public_pem.replace("PUBLIC", "PRIVATE");
@@ -111,7 +134,7 @@ fn a_public_key_is_inline_and_public() {
 fn a_public_key_that_does_not_fit_is_named_when_compiled() {
     let error = |algorithm: &str, pem: &str| {
         let pem = serde_json::to_string(pem).expect("a string");
-        let yaml = format!("jwt: {{algorithms: [{algorithm}], public_key: {pem}}}");
+        let yaml = format!("jwt: {{audience: any, algorithms: [{algorithm}], public_key: {pem}}}");
         Verifier::try_new("a", &config(&yaml)).expect_err("refused").to_string()
     };
     assert!(error("ES256", &RSA.public_pem).contains("algorithms: ES256"));
@@ -156,8 +179,8 @@ fn a_configuration_never_prints_its_secrets() {
 #[test]
 fn unknown_keys_are_refused() {
     for yaml in [
-        "jwt: {algorithms: [HS256], secret: 0123456789abcdef, isuer: a}",
-        "jwt: {algorithms: [HS256], secret: 0123456789abcdef, cache: {size: 1}}",
+        "jwt: {audience: any, algorithms: [HS256], secret: 0123456789abcdef, isuer: a}",
+        "jwt: {audience: any, algorithms: [HS256], secret: 0123456789abcdef, cache: {size: 1}}",
         "api_key: {keys: {a: {key: k, scope: [x]}}}",
         "basic: {}",
     ] {

@@ -1,0 +1,190 @@
+//! `server.watch`: the configuration follows its files, however they are changed; `.env`.
+
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::support::{Gateway, Plan, eventually, pass};
+
+/// A route at `/PATH`.
+fn route(path: &str) -> String {
+    format!("routes: {{{path}: {{match: {{path: /{path}}}, serve: live}}}}\n")
+}
+
+/// Watches its files; `main` is the rest of its main file.
+fn watching(main: &str) -> Plan {
+    Plan::new(&format!("server: {{watch: true, threads: 1, drain_timeout: 5s}}\n{main}"))
+}
+
+fn main_file(gateway: &Gateway) -> PathBuf {
+    gateway.directory().join("portcullis.yaml")
+}
+
+/// Writes into the file that is there, as `cp` and some editors do.
+fn edit(file: &Path, words: &str, others: &str) {
+    let text = std::fs::read_to_string(file).expect("the file");
+    assert!(text.contains(words), "{text}");
+    std::fs::write(file, text.replace(words, others)).expect("written");
+}
+
+/// Writes another file in place of it, as most editors do.
+fn replace(file: &Path, words: &str, others: &str) {
+    let text = std::fs::read_to_string(file).expect("the file").replace(words, others);
+    let beside = file.with_extension("new");
+    std::fs::write(&beside, text).expect("written");
+    std::fs::rename(beside, file).expect("renamed");
+}
+
+#[track_caller]
+fn serves(gateway: &Gateway, path: &str) {
+    eventually(&format!("a route at {path}:\n{}", gateway.log()), || {
+        (gateway.get(path).status == 200).then_some(())
+    });
+}
+
+/// Several looks at the files, and so time for a reload that must not be.
+fn several_looks() {
+    pass(Duration::from_millis(2500));
+}
+
+#[test]
+fn a_file_that_is_written_or_replaced_is_taken() {
+    let gateway = watching(&route("old")).start();
+    edit(&main_file(&gateway), "old", "new");
+    serves(&gateway, "/new");
+    assert_eq!(gateway.get("/old").status, 404);
+    replace(&main_file(&gateway), "new", "newer");
+    serves(&gateway, "/newer");
+    assert_eq!(gateway.generation(), 3, "{}", gateway.log());
+}
+
+#[test]
+fn without_watch_only_a_signal_reloads() {
+    let gateway = Plan::new(&route("old")).start();
+    edit(&main_file(&gateway), "old", "new");
+    several_looks();
+    assert_eq!((gateway.get("/old").status, gateway.generation()), (200, 1));
+}
+
+#[test]
+fn a_signal_reloads_a_watched_file_once() {
+    let gateway = watching(&route("old")).start();
+    edit(&main_file(&gateway), "old", "new");
+    gateway.signal("HUP");
+    serves(&gateway, "/new");
+    several_looks();
+    assert_eq!(gateway.generation(), 2, "{}", gateway.log());
+}
+
+#[test]
+fn a_link_that_kubernetes_swaps_is_followed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    let version = |name: &str, path: &str| {
+        let yaml = "server: {watch: true}\nlisteners: {public: {address: '127.0.0.1:${PORT}'}}\n\
+                    admin: {address: '${ADMIN_ADDRESS}'}\ninclude: [more.yaml]\n";
+        std::fs::create_dir(at(name)).expect("a folder");
+        std::fs::write(at(name).join("portcullis.yaml"), yaml).expect("written");
+        std::fs::write(at(name).join("more.yaml"), route(path)).expect("written");
+    };
+    version("..1", "old");
+    symlink("..1", at("..data")).expect("a link");
+    for file in ["portcullis.yaml", "more.yaml"] {
+        symlink(Path::new("..data").join(file), at(file)).expect("a link");
+    }
+    let gateway = Plan::file(at("portcullis.yaml")).start();
+    serves(&gateway, "/old");
+    version("..2", "new");
+    symlink("..2", at("..data_tmp")).expect("a link");
+    std::fs::rename(at("..data_tmp"), at("..data")).expect("renamed");
+    std::fs::remove_dir_all(at("..1")).expect("removed");
+    serves(&gateway, "/new");
+    assert_eq!(gateway.generation(), 2, "{}", gateway.log());
+}
+
+#[test]
+fn an_invalid_file_is_refused_once_and_the_next_valid_one_taken() {
+    let gateway = watching(&route("old")).start();
+    edit(&main_file(&gateway), "serve: live", "serve: lively");
+    gateway.wait_for_log("not reloaded, 1 error in the file; generation 1 goes on");
+    several_looks();
+    assert_eq!(gateway.log().matches("not reloaded").count(), 1);
+    assert_eq!(gateway.get("/old").status, 200);
+    edit(&main_file(&gateway), "serve: lively", "serve: live");
+    gateway.wait_for_log("the configuration's files are as they were; generation 1 goes on");
+    edit(&main_file(&gateway), "old", "new");
+    serves(&gateway, "/new");
+    assert_eq!(gateway.log().matches("not reloaded").count(), 1);
+}
+
+#[test]
+fn files_that_vanish_leave_the_configuration_as_it_is() {
+    let main = format!("include: ['routes/*.yaml', literal.yaml]\n{}", route("main"));
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    std::fs::create_dir(at("routes")).expect("a folder");
+    std::fs::write(at("routes/a.yaml"), route("a")).expect("written");
+    std::fs::write(at("literal.yaml"), route("b")).expect("written");
+    let yaml = format!(
+        "server: {{watch: true}}\nlisteners: {{public: {{address: '127.0.0.1:${{PORT}}'}}}}\n\
+         admin: {{address: '${{ADMIN_ADDRESS}}'}}\n{main}"
+    );
+    std::fs::write(at("portcullis.yaml"), yaml).expect("written");
+    let gateway = Plan::file(at("portcullis.yaml")).start();
+    let back = "the configuration's files are as they were; generation 1 goes on";
+    for (times, name) in ["routes/a.yaml", "literal.yaml", "portcullis.yaml"].iter().enumerate() {
+        std::fs::rename(at(name), at("away")).expect("renamed");
+        gateway.wait_for_log(&format!("{name}: "));
+        several_looks();
+        assert_eq!(gateway.log().matches(&format!("{name}: ")).count(), 1, "{}", gateway.log());
+        for path in ["/main", "/a", "/b"] {
+            assert_eq!(gateway.get(path).status, 200, "{name} is gone");
+        }
+        std::fs::rename(at("away"), at(name)).expect("renamed");
+        eventually("the end of it in the log", || {
+            (gateway.log().matches(back).count() == times + 1).then_some(())
+        });
+    }
+    assert_eq!((gateway.generation(), gateway.metric("portcullis_reloads_total", &[])), (1, 0.0));
+    // What is there when it comes back is taken; so is a file that is new.
+    std::fs::remove_file(at("literal.yaml")).expect("removed");
+    gateway.wait_for_log("goes on until it is there again");
+    std::fs::write(at("literal.yaml"), route("other")).expect("written");
+    serves(&gateway, "/other");
+    std::fs::write(at("routes/c.yaml"), route("c")).expect("written");
+    serves(&gateway, "/c");
+    // That a file is to be gone is said by a signal.
+    std::fs::remove_file(at("routes/c.yaml")).expect("removed");
+    gateway.signal("HUP");
+    eventually("the route to be gone", || (gateway.get("/c").status == 404).then_some(()));
+}
+
+#[test]
+fn two_quick_changes_are_one_reload() {
+    let gateway = watching(&route("old")).start();
+    edit(&main_file(&gateway), "old", "first");
+    edit(&main_file(&gateway), "first", "second");
+    serves(&gateway, "/second");
+    several_looks();
+    assert_eq!(gateway.generation(), 2, "{}", gateway.log());
+}
+
+#[test]
+fn variables_beside_the_file_are_read_on_request_after_those_of_the_process() {
+    let yaml =
+        "server: {watch: true}\nroutes: {r: {match: {path: '${A}/${B:-unset}'}, serve: live}}\n";
+    let plan = || Plan::new(yaml).env("A", "/process").beside(".env", "A=/file\nB='of-file'\n");
+    let gateway = plan().env("PORTCULLIS_DOTENV", "1").start();
+    serves(&gateway, "/process/of-file");
+    // It is watched as well.
+    let file = gateway.directory().join(".env");
+    std::fs::write(&file, "B=b\n").expect("written");
+    serves(&gateway, "/process/b");
+    std::fs::write(&file, "B=b\nnot a variable, but s3cr3t\n").expect("written");
+    gateway.wait_for_log(".env:2:1: expected NAME=value");
+    assert!(!gateway.log().contains("s3cr3t"));
+    assert_eq!(gateway.get("/process/b").status, 200);
+
+    let gateway = plan().start();
+    assert_eq!(gateway.get("/process/unset").status, 200, "it is not asked for");
+}
