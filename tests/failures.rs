@@ -194,7 +194,7 @@ fn a_retry_goes_to_endpoints_that_were_not_tried() {
     let urls: Vec<_> = upstreams.iter().map(Upstream::url).collect();
     let yaml = format!(
         "upstreams: {{service: {{endpoints: {urls:?}}}}}
-routes: {{all: {{match: {{path: /*}}, upstream: service, retry: {{max_retries: 3, backoff: {{base: 20ms}}}}}}}}"
+routes: {{all: {{match: {{path: /*}}, upstream: service, retry: {{max_retries: 3, budget: unlimited, backoff: {{base: 20ms}}}}}}}}"
     );
     let gateway = Plan::new(&yaml).start();
     // At once, so that each moves the others' turns on between their attempts.

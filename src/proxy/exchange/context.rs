@@ -11,8 +11,6 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Uri};
 
-use crate::coding::Encoding;
-use crate::config::error_codes::ErrorCodes;
 use crate::observe::trace::context::{SpanId, TraceId};
 use crate::observe::trace::{Trace, span};
 use crate::policy::Admission;
@@ -27,7 +25,7 @@ use crate::proxy::exchange::call::Call;
 use crate::proxy::exchange::diverted::Diverted;
 use crate::proxy::exchange::end::End;
 use crate::proxy::exchange::keyed::Keyed;
-use crate::proxy::rejection::RpcError;
+use crate::proxy::exchange::translation::Translation;
 use crate::proxy::request::envelopes::Envelopes;
 use crate::proxy::response::rpc_end::RpcEnd;
 use crate::record::{Bounded, Commit, Expected, Findings, Tap};
@@ -188,36 +186,6 @@ pub struct Body {
     pub rpc_end: Option<RpcEnd>,
     /// Set if the upstream's error is to be rewritten.
     pub translation: Option<Translation>,
-}
-
-/// An upstream's plain error, collected to be written in the caller's protocol.
-pub struct Translation {
-    /// The upstream's, which decides the code.
-    pub status: u16,
-    /// The upstream's `Retry-After`.
-    pub retry_after: Option<std::time::Duration>,
-    /// How `body` is encoded.
-    pub encoding: Encoding,
-    /// What has arrived, up to a limit.
-    pub body: Vec<u8>,
-}
-
-impl Translation {
-    /// Undo how the upstream has encoded it. What cannot be read, or has more than `limit` bytes, says
-    /// nothing.
-    pub fn inflate(&mut self, limit: usize) {
-        self.body = match std::mem::take(&mut self.encoding) {
-            Encoding::Identity => return,
-            Encoding::Coded(coding) => coding.read(&self.body, limit).unwrap_or_default(),
-            Encoding::Unknown => Vec::new(),
-        };
-    }
-
-    /// The error for the client; `message` is the upstream's.
-    pub fn error<'a>(&self, codes: &ErrorCodes, message: &'a str) -> RpcError<'a> {
-        let code = codes.of_status(self.status);
-        RpcError { code, message, retry_after: self.retry_after }
-    }
 }
 
 /// What became of the attempts.

@@ -9,6 +9,7 @@
 //! | [`signal`] | the errors by which the gateway tells Pingora how an attempt goes on |
 //! | [`diverted`] | where a request goes instead of its route's upstream |
 //! | [`keyed`] | a request that is the first with its idempotency key |
+//! | [`translation`] | an upstream's plain error, until it is written in the caller's protocol |
 //! | [`call`] | a transcoded call between its request and its response |
 
 pub mod call;
@@ -19,3 +20,4 @@ pub mod fields;
 pub mod keyed;
 pub mod sent;
 pub mod signal;
+pub mod translation;

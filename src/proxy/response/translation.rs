@@ -13,8 +13,9 @@ use crate::config::error_codes::ErrorCodes;
 use crate::config::rpc_code::RpcCode;
 use crate::policy::failure::Cause;
 use crate::proxy::dialect::{Protocol, Reader, Rendered, Said};
-use crate::proxy::exchange::context::{Context, Translation};
+use crate::proxy::exchange::context::Context;
 use crate::proxy::exchange::signal::REJECTED;
+use crate::proxy::exchange::translation::Translation;
 use crate::proxy::rejection::{Rejection, RpcError};
 use crate::proxy::{dialect, response};
 
