@@ -101,9 +101,6 @@ impl AccessLog {
 
     /// Writes a line about a request, if it is kept. Never waits.
     pub fn tell(&self, config: &Config, summary: &Summary<'_>, rules: Rules<'_>) {
-        if self.sender.is_none() {
-            return;
-        }
         let class = keep::class(summary);
         let slow = keep::is_slow(&config.keep, summary);
         let wanted = config.to != Output::Off
