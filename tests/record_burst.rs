@@ -15,7 +15,7 @@ const STREAMS: usize = 1000;
 
 /// A route that answers by itself, so that nothing but the record takes time.
 fn serving(store: &Store, mode: &str) -> Gateway {
-    // A machine that is busy with other things makes nobody give up.
+    // No request gives up because the machine is busy with other things.
     let section = store.section().replace("record: {", "record: {queue: 50, commit_timeout: 20s, ");
     let yaml = format!(
         "routes: {{all: {{match: {{path: /*}}, serve: live, record: {{mode: {mode}}}}}}}\n\
