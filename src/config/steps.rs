@@ -11,6 +11,7 @@ use crate::policy::order::{self, OfCall, OfCaller};
 use crate::policy::retry::BudgetName;
 use crate::policy::{breaker, bulkhead, idempotency, rate_limit, retry};
 use crate::units::{Percent, Timespan};
+use crate::upstream::config::Place;
 
 /// What one step asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,7 +101,10 @@ pub fn of_call(step: OfCall, config: &Config, name: &str, route: &Route) -> Opti
         }
         OfCall::Endpoint => {
             let (name, upstream) = upstream()?;
-            let values = upstream.endpoints.iter().map(|endpoint| endpoint.authority.clone());
+            let values = upstream.endpoints.iter().map(|entry| match &entry.url.place {
+                Place::Host { .. } => entry.url.authority.clone(),
+                Place::Unix(_) => entry.url.to_string(),
+            });
             (values.collect(), Some(named("upstreams", name).key("endpoints")), false)
         }
         OfCall::Deadline if route.timeout.request.is_zero() => return None,

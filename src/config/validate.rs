@@ -78,8 +78,8 @@ fn addresses(config: &Config, problems: &mut Vec<Problem>) {
 fn protocol(name: &str, upstream: &upstream::Config, problems: &mut Vec<Problem>) {
     let unfit = match upstream.protocol {
         Protocol::Http1 | Protocol::Auto => return,
-        Protocol::H2c => upstream.endpoints.iter().any(|url| url.tls),
-        Protocol::H2 => upstream.endpoints.iter().any(|url| !url.tls),
+        Protocol::H2c => upstream.endpoints.iter().any(|entry| entry.url.tls),
+        Protocol::H2 => upstream.endpoints.iter().any(|entry| !entry.url.tls),
     };
     if unfit {
         let message = "`h2c` is for http:// endpoints, `h2` for https:// ones";

@@ -12,6 +12,8 @@ pub enum Cause {
     Dns,
     /// No endpoint of the upstream is known.
     NoEndpoint,
+    /// Every endpoint has as many connections as `max_connections` allows.
+    EndpointsFull,
     /// Nothing listens at the endpoint's address.
     ConnectRefused,
     /// There is no route to the endpoint's network or host.
@@ -85,6 +87,8 @@ impl Cause {
         match self {
             Cause::Answered(400..=499) => Fault::Client,
             Cause::Grpc(_) if !self.is_server_error() => Fault::Client,
+            // As of a bulkhead.
+            Cause::EndpointsFull => Fault::Gateway,
             Cause::Dns
             | Cause::NoEndpoint
             | Cause::ConnectRefused
@@ -129,7 +133,7 @@ impl Cause {
     /// The outcome that policies see; `None` if nothing was attempted.
     pub const fn outcome(self) -> Option<Outcome> {
         Some(match self {
-            Cause::Dns | Cause::NoEndpoint => return None,
+            Cause::Dns | Cause::NoEndpoint | Cause::EndpointsFull => return None,
             Cause::ConnectRefused | Cause::Unreachable | Cause::ConnectFailed => {
                 Outcome::ConnectFailure
             }
@@ -156,6 +160,7 @@ impl Cause {
         match self {
             Cause::Dns => "dns",
             Cause::NoEndpoint => "no_endpoint",
+            Cause::EndpointsFull => "endpoints_full",
             Cause::ConnectRefused => "connect_refused",
             Cause::Unreachable => "unreachable",
             Cause::ConnectTimeout => "connect_timeout",
@@ -187,6 +192,7 @@ impl Cause {
         match self {
             Cause::Dns => "name not resolved",
             Cause::NoEndpoint => "no endpoint known",
+            Cause::EndpointsFull => "every endpoint has as many connections as it may",
             Cause::ConnectRefused => "connection refused",
             Cause::Unreachable => "no route",
             Cause::ConnectTimeout => "no connection within the connect timeout",
@@ -219,6 +225,7 @@ impl Cause {
             Cause::Grpc(code) => matches!(code, 2 | 4 | 12 | 13 | 14 | 15),
             Cause::Dns
             | Cause::NoEndpoint
+            | Cause::EndpointsFull
             | Cause::ConnectRefused
             | Cause::Unreachable
             | Cause::ConnectTimeout

@@ -100,7 +100,7 @@ impl ProxyHttp for Gateway {
         request: &mut RequestHeader,
         ctx: &mut Reported,
     ) -> Result<()> {
-        if let (Some(route), Some(endpoint)) = (&ctx.route, &ctx.attempt.endpoint) {
+        if let (Some(route), Some(endpoint)) = (&ctx.route, ctx.attempt.endpoint()) {
             request::headers::prepare_request(request, ctx, route, endpoint);
             attempt::next::connected(ctx, Clock::now());
             response::keeping::sending(ctx);

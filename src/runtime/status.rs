@@ -3,6 +3,7 @@
 //! Served by the admin listener, and by routes that ask for it with `serve`.
 
 pub mod circuits;
+mod endpoints;
 mod health;
 mod keys;
 
@@ -129,13 +130,7 @@ struct BulkheadStatus {
 struct UpstreamStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     circuit: Option<CircuitStatus>,
-    endpoints: Vec<EndpointStatus>,
-}
-
-#[derive(Serialize)]
-struct EndpointStatus {
-    address: String,
-    attempts: u64,
+    endpoints: Vec<endpoints::EndpointStatus>,
 }
 
 #[derive(Serialize)]
@@ -219,16 +214,7 @@ pub(super) fn circuit(breaker: &Breaker, now: Moment) -> CircuitStatus {
 fn upstreams(snapshot: &Snapshot, now: Moment) -> BTreeMap<String, UpstreamStatus> {
     let of = |target: &super::snapshot::UpstreamTarget| UpstreamStatus {
         circuit: target.upstream.breaker().map(|breaker| circuit(breaker, now)),
-        endpoints: target
-            .upstream
-            .endpoints()
-            .iter()
-            .map(|endpoint| EndpointStatus {
-                address: endpoint.label.to_string(),
-                // Relaxed: a count for people to read.
-                attempts: endpoint.attempts.load(std::sync::atomic::Ordering::Relaxed),
-            })
-            .collect(),
+        endpoints: endpoints::of(&target.upstream, now),
     };
     snapshot.upstreams.iter().map(|(name, target)| (name.clone(), of(target))).collect()
 }
@@ -275,7 +261,7 @@ fn publish(state: &StateMetrics, shared: &Shared, snapshot: &Snapshot, now: Mome
         if let Some(breaker) = target.upstream.breaker() {
             publish_circuit(state, ["upstream", name], breaker, now);
         }
-        let endpoints = target.upstream.endpoints().len() as u64;
+        let endpoints = target.upstream.set().members().len() as u64;
         state.endpoints.with_label_values(&[name]).set(as_gauge(endpoints));
         let lookups = target.upstream.lookups();
         state.failed_lookups.with_label_values(&[name]).inc_by(lookups.failed());

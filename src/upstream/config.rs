@@ -1,24 +1,40 @@
 //! What the operator configures under `upstreams.NAME`.
 
+mod listed;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
+pub use listed::{Listed, Place, Url};
 use serde::{Deserialize, Deserializer, de};
 
+use super::balance::Policy;
+use super::endpoint::Key;
 use crate::policy::breaker;
-use crate::units::Timespan;
-use crate::units::schema::written_as;
+use crate::units::{self, Timespan};
 
 /// A named group of endpoints that provide the same service.
 #[derive(Debug, Clone, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The URLs of the service: `http://host:port` or `https://…`, by name or address; at least
-    /// one. Requests go to them in turn.
+    /// Where the service is; at least one. Each is a URL, or `{url, weight, backup}`: `http://host:port`
+    /// or `https://…`, by name or address, or `unix:/path`. Each address of a name is an endpoint.
     #[schemars(length(min = 1))]
-    pub endpoints: Vec<Url>,
+    pub endpoints: Vec<Listed>,
+    /// Which endpoint gets a request; default `least_request`.
+    #[serde(default)]
+    pub balance: Policy,
+    /// How long the share of an endpoint that is new or has recovered grows to what its weight says,
+    /// from a tenth of it. 0, the default: it has its share at once. Endpoints that are there when
+    /// the process starts have their share.
+    #[serde(default)]
+    pub slow_start: Timespan,
+    /// How many connections each endpoint may have from this process; 1 to 1,000,000. What is counted
+    /// are attempts in flight: one for each connection, or 100 over HTTP/2. Absent: no limit.
+    #[serde(default, deserialize_with = "max_connections")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_connections: Option<u32>,
     /// The protocol the gateway speaks to it; default `http1`.
     #[serde(default)]
     pub protocol: Protocol,
@@ -143,6 +159,23 @@ impl Config {
             Protocol::H2c | Protocol::H2 => Timespan::from_secs(50),
         })
     }
+
+    /// How many attempts an endpoint may have in flight.
+    pub(super) fn max_in_flight(&self) -> u32 {
+        let for_each = match self.protocol {
+            // What `auto` agrees on is not known before.
+            Protocol::Http1 | Protocol::Auto => 1,
+            Protocol::H2c | Protocol::H2 => MAX_STREAMS,
+        };
+        self.max_connections.map_or(u32::MAX, |most| most.saturating_mul(for_each))
+    }
+}
+
+/// Requests that share one HTTP/2 connection to an upstream, if the upstream allows that many.
+pub const MAX_STREAMS: u32 = 100;
+
+fn max_connections<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
+    units::bounded::<_, 1, 1_000_000>(from).map(Some)
 }
 
 fn default_tcp_keepalive() -> Timespan {
@@ -171,90 +204,19 @@ fn within<'de, D: Deserializer<'de>>(
     }
 }
 
-/// An endpoint's URL: scheme, host, port, and a path that is put before the path of every request.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Url {
-    /// Whether the scheme is `https`.
-    pub tls: bool,
-    /// A name or an address; an IPv6 address is without its brackets.
-    pub host: String,
-    /// If the URL has none, 80, or 443 with TLS; never 0.
-    pub port: u16,
-    /// `host[:port]`, as in the `Host` header.
-    pub authority: String,
-    /// `""` or `/base`, without a trailing slash.
-    pub base_path: String,
-}
-
-impl FromStr for Url {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let uri: http::Uri =
-            text.parse().map_err(|_| "expected a URL such as http://service:3000".to_owned())?;
-        let tls = match uri.scheme_str() {
-            Some("http") => false,
-            Some("https") => true,
-            Some(_) | None => {
-                return Err("expected a URL that begins with http:// or https://".to_owned());
-            }
-        };
-        if uri.query().is_some() {
-            return Err("the URL of an endpoint has no query".to_owned());
-        }
-        let authority = uri.authority().ok_or("the URL of an endpoint names a host")?;
-        if authority.as_str().contains('@') {
-            return Err("the URL of an endpoint carries no user or password".to_owned());
-        }
-        let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-        if host.is_empty() || port == 0 {
-            return Err("the URL of an endpoint names a host, and a port above 0".to_owned());
-        }
-        Ok(Url {
-            tls,
-            host: host.to_owned(),
-            port,
-            authority: authority.as_str().to_owned(),
-            base_path: uri.path().trim_end_matches('/').to_owned(),
-        })
-    }
-}
-
-impl<'de> Deserialize<'de> for Url {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
+/// Whether the endpoint belongs to `url`.
+pub(super) fn is_of(url: &Url, key: &Key) -> bool {
+    key.tls == url.tls
+        && key.authority.as_bytes() == url.authority.as_bytes()
+        && key.base_path == url.base_path
 }
 
 /// The upstreams by name.
 pub type Upstreams = BTreeMap<String, Config>;
 
-written_as!(Url, "EndpointUrl", {
-    "description": "http://host:port or https://host:port, with a base path if there is one.",
-    "type": "string",
-    "pattern": "^[hH][tT][tT][pP][sS]?://",
-});
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_endpoint_is_a_url_with_a_host() {
-        let url: Url = "http://service.internal:3000/base/".parse().expect("a URL");
-        assert_eq!((url.host.as_str(), url.port, url.tls), ("service.internal", 3000, false));
-        assert_eq!(
-            (url.authority.as_str(), url.base_path.as_str()),
-            ("service.internal:3000", "/base")
-        );
-    }
-
-    #[test]
-    fn an_ipv6_address_loses_its_brackets() {
-        let url: Url = "https://[::1]".parse().expect("a URL");
-        assert_eq!((url.host.as_str(), url.port, url.tls), ("::1", 443, true));
-    }
 
     #[test]
     fn probes_that_could_not_work_are_refused() {
@@ -282,15 +244,6 @@ mod tests {
             let yaml = format!("{{endpoints: ['http://a:1'], {line}}}");
             let config: Config = serde_yaml::from_str(&yaml).expect("valid");
             assert_eq!(config.idle_timeout(), Timespan::from_secs(seconds), "{line}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_endpoint_is_refused() {
-        for wrong in
-            ["service:3000", "ftp://x", "http://", "http://u:p@h", "http://h?q", "http://h:0"]
-        {
-            assert!(wrong.parse::<Url>().is_err(), "{wrong}");
         }
     }
 }

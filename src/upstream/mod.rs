@@ -1,43 +1,29 @@
-//! Upstreams: named groups of endpoints, their current addresses, and which endpoint is next.
+//! Upstreams: named groups of endpoints, which of them are available, and which one is next.
 //!
-//! The request path only reads; [`resolve`] replaces the set of endpoints in the background. This
-//! module decides which endpoint gets a request, not what happens to the request.
+//! The request path only reads the [`Set`]; whoever learns of a change replaces it: [`resolve`] the
+//! members. This module decides which endpoint gets a request, not what happens to the request.
 
+pub mod balance;
 pub mod config;
+pub mod endpoint;
 pub mod lookups;
 pub mod resolve;
+pub mod set;
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use http::HeaderValue;
-
+pub use balance::Ask;
+use balance::Limits;
 pub use config::Config;
+pub use endpoint::{Address, Ended, Endpoint, Ticket};
 use lookups::Lookups;
+pub use set::{Member, Set};
 
 use crate::policy::breaker::Breaker;
+use crate::policy::outcome::{Conditions, Outcome};
 use crate::time::Moment;
-
-/// One address that serves an upstream.
-#[derive(Debug)]
-pub struct Endpoint {
-    /// Resolved, with its port.
-    pub address: SocketAddr,
-    /// Whether it is reached over TLS.
-    pub tls: bool,
-    /// The name that the certificate is verified against; empty without TLS.
-    pub server_name: String,
-    /// The `Host` header for this endpoint.
-    pub authority: HeaderValue,
-    /// Put before the path of every request.
-    pub base_path: String,
-    /// The address, as records show it.
-    pub label: Arc<str>,
-    /// Attempts sent here since the endpoint was found.
-    pub attempts: AtomicU64,
-}
 
 /// A named group of endpoints, with the state that outlives a reload.
 #[derive(Debug)]
@@ -45,7 +31,9 @@ pub struct Upstream {
     /// The key under `upstreams`.
     pub name: Arc<str>,
     config: Config,
-    endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
+    set: ArcSwap<Set>,
+    /// Held while a set is replaced, so that two changes at once are both in the last one.
+    changing: Mutex<()>,
     turn: AtomicUsize,
     /// Set while a task resolves the names.
     resolving: AtomicBool,
@@ -53,24 +41,36 @@ pub struct Upstream {
     lookups: Lookups,
 }
 
+/// Why there is no endpoint for a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unavailable {
+    /// None is known.
+    Empty,
+    /// Each has as many connections as `max_connections` allows.
+    Full,
+}
+
 impl Upstream {
     /// An upstream whose names are not resolved yet; endpoints given by address are available at
     /// once.
     pub fn new(name: &str, config: Config, now: Moment) -> Self {
         let breaker = config.circuit_breaker.clone().map(|c| Arc::new(Breaker::new(c, now)));
-        Upstream {
+        let upstream = Upstream {
             name: name.into(),
-            endpoints: ArcSwap::from_pointee(resolve::literal(&config)),
+            set: ArcSwap::from_pointee(Set::new(Vec::new(), config.balance, limits(&config))),
+            changing: Mutex::new(()),
             config,
             turn: AtomicUsize::new(0),
             resolving: AtomicBool::new(false),
             breaker,
             lookups: Lookups::default(),
-        }
+        };
+        upstream.replace(resolve::literal(&upstream.config), now);
+        upstream
     }
 
     /// `old` under a new configuration: `old` itself if nothing changed, else a new upstream that
-    /// keeps the endpoints and the breaker whose configuration is unchanged.
+    /// keeps the state of its endpoints, and the breaker if its configuration is unchanged.
     pub fn reconfigured(old: &Arc<Upstream>, config: &Config, now: Moment) -> Arc<Upstream> {
         if old.config == *config {
             return old.clone();
@@ -79,16 +79,10 @@ impl Upstream {
         if old.config.circuit_breaker == config.circuit_breaker {
             new.breaker.clone_from(&old.breaker);
         }
-        if old.config.tls == config.tls {
-            // Names that remain keep their known addresses until they are looked up again.
-            let stays =
-                |endpoint: &&Arc<Endpoint>| config.endpoints.iter().any(|url| endpoint.is_of(url));
-            let mut known: Vec<_> = old.endpoints().iter().filter(stays).cloned().collect();
-            let fresh = new.endpoints();
-            known.retain(|old| !fresh.iter().any(|new| new.is_same(old)));
-            known.extend(fresh.iter().cloned());
-            new.replace(known);
-        }
+        // Names that remain keep their known addresses until they are looked up again.
+        let known = old.set();
+        let members = resolve::members(config, |entry| known.addresses(&entry.url));
+        new.adopt(&known, members, now);
         Arc::new(new)
     }
 
@@ -107,118 +101,63 @@ impl Upstream {
         &self.lookups
     }
 
-    /// The endpoints known at the moment.
-    pub fn endpoints(&self) -> Arc<Vec<Arc<Endpoint>>> {
-        self.endpoints.load_full()
+    /// The endpoints as they are at the moment.
+    pub fn set(&self) -> Arc<Set> {
+        self.set.load_full()
     }
 
-    /// The next endpoint in turn, among those that this request has `tried` the fewest times. It
-    /// avoids the endpoint tried last if there is another. `None` while no endpoint is known.
-    pub fn pick(&self, tried: &[SocketAddr]) -> Option<Arc<Endpoint>> {
-        let endpoints = self.endpoints.load();
-        let count = endpoints.len();
-        if count == 0 {
-            return None;
+    /// An endpoint for an attempt.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn pick(&self, ask: &Ask<'_>) -> Result<Ticket, Unavailable> {
+        let set = self.set.load();
+        match set.pick(ask, &self.turn) {
+            Some(endpoint) => Ok(Ticket::take(endpoint)),
+            None if set.is_empty() => Err(Unavailable::Empty),
+            None => Err(Unavailable::Full),
         }
-        // Relaxed: turns only need to be spread, not ordered.
-        let mut turn = self.turn.fetch_add(1, Ordering::Relaxed) % count;
-        if !tried.is_empty() {
-            let in_turn = (0..count).map(|step| (turn + step) % count);
-            turn = in_turn
-                .min_by_key(|place| {
-                    let address = endpoints[*place].address;
-                    let times = tried.iter().filter(|tried| **tried == address).count();
-                    (times, tried.last() == Some(&address))
-                })
-                .unwrap_or(turn);
-        }
-        let endpoint = endpoints[turn].clone();
-        endpoint.attempts.fetch_add(1, Ordering::Relaxed);
-        Some(endpoint)
     }
 
-    /// Puts a newly resolved set in place; endpoints that remain keep their counts.
-    fn replace(&self, mut found: Vec<Arc<Endpoint>>) {
-        let known = self.endpoints.load();
-        for endpoint in &mut found {
-            if let Some(same) = known.iter().find(|k| k.is_same(endpoint)) {
-                *endpoint = same.clone();
+    /// Whether there is an endpoint that a request has not been sent to, neither now nor before.
+    pub fn has_other(&self, tried: &[Arc<Endpoint>], now: &Arc<Endpoint>) -> bool {
+        self.set.load().has_other(tried, now)
+    }
+
+    /// Whether no endpoint is known.
+    pub fn is_empty(&self) -> bool {
+        self.set.load().is_empty()
+    }
+
+    /// Whether an attempt with this outcome counts as a failure of its endpoint.
+    pub fn fails(&self, outcome: Outcome) -> bool {
+        Conditions::FAILURES.matches(outcome)
+    }
+
+    /// Puts a new set of members in place. Endpoints that remain keep their state.
+    fn replace(&self, found: Vec<Member>, now: Moment) {
+        self.adopt(&self.set.load(), found, now);
+    }
+
+    /// The same, with the state of endpoints in `known`.
+    fn adopt(&self, known: &Set, mut found: Vec<Member>, now: Moment) {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_first = known.is_empty();
+        for member in &mut found {
+            match known.endpoint(&member.endpoint.key) {
+                Some(same) => member.endpoint = same.clone(),
+                None if is_first || self.config.slow_start.is_zero() => {}
+                None => member.endpoint.warm_up(now),
             }
         }
-        self.endpoints.store(Arc::new(found));
+        let set = Set::new(found, self.config.balance, limits(&self.config));
+        self.set.store(Arc::new(set));
     }
 }
 
-impl Endpoint {
-    /// Whether the endpoint belongs to `url`.
-    fn is_of(&self, url: &config::Url) -> bool {
-        self.tls == url.tls
-            && self.authority.as_bytes() == url.authority.as_bytes()
-            && self.base_path == url.base_path
-    }
-
-    fn is_same(&self, other: &Endpoint) -> bool {
-        self.address == other.address
-            && self.tls == other.tls
-            && self.authority == other.authority
-            && self.base_path == other.base_path
-            && self.server_name == other.server_name
-    }
+fn limits(config: &Config) -> Limits {
+    Limits { in_flight: config.max_in_flight(), slow_start: *config.slow_start }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn upstream(endpoints: &[&str]) -> Upstream {
-        let config = serde_yaml::from_str(&format!("endpoints: {endpoints:?}")).expect("valid");
-        Upstream::new("u", config, Moment::ZERO)
-    }
-
-    #[test]
-    fn endpoints_take_turns() {
-        let upstream = upstream(&["http://127.0.0.1:1", "http://127.0.0.1:2"]);
-        let ports: Vec<_> =
-            (0..4).map(|_| upstream.pick(&[]).expect("an endpoint").address.port()).collect();
-        assert_eq!(ports, [1, 2, 1, 2]);
-    }
-
-    #[test]
-    fn a_retry_gets_another_endpoint_if_there_is_one() {
-        let two = upstream(&["http://127.0.0.1:1", "http://127.0.0.1:2"]);
-        let first = two.pick(&[]).expect("an endpoint").address;
-        for _ in 0..4 {
-            assert_ne!(two.pick(&[first]).expect("an endpoint").address, first);
-        }
-        let one = upstream(&["http://127.0.0.1:1"]);
-        let only = one.pick(&[]).expect("an endpoint").address;
-        assert_eq!(one.pick(&[only]).expect("an endpoint").address, only);
-    }
-
-    #[test]
-    fn endpoints_that_were_tried_are_avoided_while_others_are_left() {
-        let names: Vec<_> = (1..=4).map(|port| format!("http://127.0.0.1:{port}")).collect();
-        let four = upstream(&names.iter().map(String::as_str).collect::<Vec<_>>());
-        // Other requests advance the turn meanwhile.
-        for others in 0..8 {
-            let mut tried = Vec::new();
-            for _ in 0..8 {
-                (0..others).for_each(|_| drop(four.pick(&[])));
-                let picked = four.pick(&tried).expect("an endpoint").address;
-                assert_ne!(tried.last(), Some(&picked));
-                tried.push(picked);
-            }
-            for round in tried.chunks(4) {
-                let mut round = round.to_vec();
-                round.sort_unstable();
-                round.dedup();
-                assert_eq!(round.len(), 4, "{tried:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_name_has_no_endpoint_before_it_is_resolved() {
-        assert!(upstream(&["http://name.invalid:1"]).pick(&[]).is_none());
-    }
-}
+mod tests;

@@ -4,16 +4,17 @@
 //! keeps its addresses, for `empty_after` if that is set. Nothing here runs in the path of a
 //! request.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use http::HeaderValue;
 
-use super::config::{Config, IpFamily, Url};
-use super::{Endpoint, Upstream};
+use super::config::{Config, IpFamily, Listed, Place, Url};
+use super::endpoint::Key;
+use super::{Address, Endpoint, Member, Upstream};
 use crate::time::{Clock, Moment};
 
 /// The longest wait for one lookup. The system's resolver may try for much longer.
@@ -26,7 +27,7 @@ const RETRY_EVERY: Duration = Duration::from_secs(1);
 pub async fn keep_resolved(upstream: &Arc<Upstream>, wait: Duration) {
     // Relaxed: no other memory depends on the flag.
     let begun = upstream.resolving.swap(true, Ordering::Relaxed);
-    if begun || upstream.config.endpoints.iter().all(is_address) {
+    if begun || upstream.config.endpoints.iter().all(|entry| name(&entry.url).is_none()) {
         return;
     }
     let (first, done) = tokio::sync::oneshot::channel();
@@ -62,7 +63,7 @@ async fn refresh(upstream: Weak<Upstream>, first: tokio::sync::oneshot::Sender<(
         errors.sort_unstable();
         let failing_since = names.values().filter_map(|name| name.failing_since).min();
         upstream.lookups.note(&errors, failing_since);
-        upstream.replace(endpoints(&upstream, &names));
+        upstream.replace(resolved(&upstream, &names), now);
         if let Some(first) = first.take() {
             // The start may have stopped waiting for this.
             let _ = first.send(());
@@ -78,10 +79,12 @@ async fn refresh(upstream: Weak<Upstream>, first: tokio::sync::oneshot::Sender<(
 async fn resolve_all(upstream: &Upstream) -> Vec<(Url, Result<Vec<SocketAddr>, String>)> {
     let mut lookups = tokio::task::JoinSet::new();
     let family = upstream.config.ip_family;
-    for url in upstream.config.endpoints.iter().filter(|url| !is_address(url)) {
-        let url = url.clone();
+    let urls: HashSet<&Url> = upstream.config.endpoints.iter().map(|entry| &entry.url).collect();
+    for url in urls {
+        let Some((host, port)) = name(url) else { continue };
+        let (host, url) = (host.to_owned(), url.clone());
         lookups.spawn(async move {
-            let found = lookup(&url, family).await;
+            let found = lookup(&host, port, family).await;
             (url, found)
         });
     }
@@ -98,7 +101,8 @@ impl Name {
         found: Result<Vec<SocketAddr>, String>,
         now: Moment,
     ) -> Option<String> {
-        let (name, host) = (&upstream.name, &url.host);
+        let (host, _) = name(url).unwrap_or_default();
+        let name = &upstream.name;
         let error = match found {
             Ok(addresses) => {
                 if let Some(since) = self.failing_since.take() {
@@ -129,14 +133,11 @@ impl Name {
     }
 }
 
-async fn lookup(url: &Url, family: IpFamily) -> Result<Vec<SocketAddr>, String> {
-    let found = tokio::time::timeout(
-        LOOKUP_TIMEOUT,
-        tokio::net::lookup_host((url.host.as_str(), url.port)),
-    )
-    .await
-    .map_err(|_| format!("no answer within {}s", LOOKUP_TIMEOUT.as_secs()))?
-    .map_err(|error| error.to_string())?;
+async fn lookup(host: &str, port: u16, family: IpFamily) -> Result<Vec<SocketAddr>, String> {
+    let found = tokio::time::timeout(LOOKUP_TIMEOUT, tokio::net::lookup_host((host, port)))
+        .await
+        .map_err(|_| format!("no answer within {}s", LOOKUP_TIMEOUT.as_secs()))?
+        .map_err(|error| error.to_string())?;
     let mut addresses: Vec<SocketAddr> = found.collect();
     let wanted = match family {
         IpFamily::PreferIpv4 => SocketAddr::is_ipv4,
@@ -154,47 +155,69 @@ async fn lookup(url: &Url, family: IpFamily) -> Result<Vec<SocketAddr>, String> 
     Ok(addresses)
 }
 
-/// The endpoints that are given as addresses.
-pub(super) fn literal(config: &Config) -> Vec<Arc<Endpoint>> {
-    let addresses = config.endpoints.iter().filter_map(|url| Some((url, url.host.parse().ok()?)));
-    addresses.map(|(url, ip)| endpoint(config, url, SocketAddr::new(ip, url.port))).collect()
+/// The endpoints that are given as addresses, or as sockets.
+pub(super) fn literal(config: &Config) -> Vec<Member> {
+    members(config, |_| Vec::new())
 }
 
-/// All endpoints, in the order of the file. A name that this task has not resolved yet keeps the
-/// addresses it has, possibly from before a reload.
-fn endpoints(upstream: &Upstream, names: &Names) -> Vec<Arc<Endpoint>> {
-    let config = &upstream.config;
-    let known = upstream.endpoints();
-    let mut all = Vec::new();
-    for url in &config.endpoints {
-        let resolved = names.get(url).and_then(|name| name.addresses.as_ref());
-        match (url.host.parse::<IpAddr>(), resolved) {
-            (Ok(ip), _) => all.push(endpoint(config, url, SocketAddr::new(ip, url.port))),
-            (Err(_), Some(found)) => {
-                all.extend(found.iter().map(|address| endpoint(config, url, *address)));
+/// All endpoints, in the order of the file, with the addresses that `found` has for a name. What is
+/// named twice is one endpoint.
+pub(super) fn members(config: &Config, found: impl Fn(&Listed) -> Vec<Address>) -> Vec<Member> {
+    let mut all: Vec<Member> = Vec::new();
+    let mut keys = HashSet::new();
+    for entry in &config.endpoints {
+        let addresses = match &entry.url.place {
+            Place::Unix(path) => vec![Address::Unix(path.clone())],
+            Place::Host { host, port } => match host.parse::<IpAddr>() {
+                Ok(ip) => vec![SocketAddr::new(ip, *port).into()],
+                Err(_) => found(entry),
+            },
+        };
+        for address in addresses {
+            let key = key(config, &entry.url, address);
+            if keys.insert(key.clone()) {
+                let (weight, backup) = (entry.weight, entry.backup);
+                all.push(Member { endpoint: Arc::new(Endpoint::new(key)), weight, backup });
             }
-            (Err(_), None) => all.extend(known.iter().filter(|e| e.is_of(url)).cloned()),
         }
     }
     all
 }
 
-fn endpoint(config: &Config, url: &Url, address: SocketAddr) -> Arc<Endpoint> {
-    let server_name = config.tls.server_name.clone().unwrap_or_else(|| url.host.clone());
-    Arc::new(Endpoint {
-        address,
-        tls: url.tls,
-        server_name: if url.tls { server_name } else { String::new() },
-        authority: HeaderValue::from_str(&url.authority)
-            .unwrap_or_else(|_| HeaderValue::from_static("invalid")),
-        base_path: url.base_path.clone(),
-        label: address.to_string().into(),
-        attempts: AtomicU64::new(0),
+/// The same, from what the task has found. A name that it has not resolved yet keeps the addresses
+/// that it has, possibly from before a reload.
+fn resolved(upstream: &Upstream, names: &Names) -> Vec<Member> {
+    let known = upstream.set();
+    members(&upstream.config, |entry| {
+        match names.get(&entry.url).and_then(|name| name.addresses.as_ref()) {
+            Some(found) => found.iter().copied().map(Address::from).collect(),
+            None => known.addresses(&entry.url),
+        }
     })
 }
 
-fn is_address(url: &Url) -> bool {
-    url.host.parse::<IpAddr>().is_ok()
+fn key(config: &Config, url: &Url, address: Address) -> Key {
+    let host = match &url.place {
+        Place::Host { host, .. } => host.as_str(),
+        Place::Unix(_) => "",
+    };
+    let server_name = config.tls.server_name.as_deref().unwrap_or(host);
+    Key {
+        address,
+        tls: url.tls,
+        server_name: if url.tls { server_name.to_owned() } else { String::new() },
+        authority: HeaderValue::from_str(&url.authority)
+            .unwrap_or_else(|_| HeaderValue::from_static("invalid")),
+        base_path: url.base_path.clone(),
+    }
+}
+
+/// The name that has to be looked up, and the port.
+fn name(url: &Url) -> Option<(&str, u16)> {
+    match &url.place {
+        Place::Host { host, port } if host.parse::<IpAddr>().is_err() => Some((host, *port)),
+        Place::Host { .. } | Place::Unix(_) => None,
+    }
 }
 
 #[cfg(test)]
@@ -204,7 +227,7 @@ mod tests {
     fn known(config: &str, answers: &[(u64, bool)]) -> Vec<usize> {
         let config = format!("{{endpoints: ['http://a.test:1'], {config}}}");
         let config: Config = serde_yaml::from_str(&config).expect("valid");
-        let url = config.endpoints[0].clone();
+        let url = config.endpoints[0].url.clone();
         let upstream = Upstream::new("u", config, Moment::ZERO);
         let mut names = Names::new();
         let mut counts = Vec::new();
@@ -216,8 +239,8 @@ mod tests {
             let now = Moment::ZERO + Duration::from_secs(*seconds);
             let error = names.entry(url.clone()).or_default().take_in(&upstream, &url, found, now);
             assert_eq!(error.is_none(), *good);
-            upstream.replace(endpoints(&upstream, &names));
-            counts.push(upstream.endpoints().len());
+            upstream.replace(resolved(&upstream, &names), now);
+            counts.push(upstream.set().members().len());
         }
         counts
     }

@@ -19,6 +19,7 @@ pub struct UpstreamMetrics(pub(super) Arc<Entry<Counts>>);
 pub(super) struct Counts {
     attempts: Reasons,
     connects: AtomicU64,
+    moves: AtomicU64,
     duration: Durations,
 }
 
@@ -32,6 +33,11 @@ impl UpstreamMetrics {
     /// connection.
     pub fn connecting(&self) {
         self.0.counts().connects.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts an attempt that took the place of one whose endpoint could not be connected to.
+    pub fn moved_on(&self) {
+        self.0.counts().moves.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a response's head that arrived `took` after its attempt's start.
@@ -55,6 +61,12 @@ impl Counted for Counts {
             labels: &["upstream"],
         },
         Shape {
+            name: "upstream_moves_total",
+            help: "Attempts in place of one whose endpoint could not be connected to",
+            kind: MetricType::COUNTER,
+            labels: &["upstream"],
+        },
+        Shape {
             name: "upstream_duration_seconds",
             help: "From an attempt's start to the head of its answer",
             kind: MetricType::HISTOGRAM,
@@ -63,11 +75,13 @@ impl Counted for Counts {
     ];
 
     fn show(&self, upstream: &str, families: &mut [Vec<Metric>]) {
-        let [attempts, connects, durations] = families else { return };
+        let [attempts, connects, moves, durations] = families else { return };
         let labels = |outcome| [("outcome", outcome), ("upstream", upstream)];
         attempts.extend(self.attempts.counts().map(|(word, n)| counter(&labels(word), n)));
         let begun = self.connects.load(Ordering::Relaxed);
         connects.push(counter(&[("upstream", upstream)], begun));
+        let moved = self.moves.load(Ordering::Relaxed);
+        moves.push(counter(&[("upstream", upstream)], moved));
         durations.push(self.duration.show(&[("upstream", upstream)]));
     }
 }

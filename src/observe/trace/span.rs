@@ -5,7 +5,7 @@
 //! is moved to the exporting thread, and converted to spans there. Spans never contain queries,
 //! headers or bodies.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -17,6 +17,7 @@ use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
 use super::Trace;
 use super::context::SpanId;
+use crate::upstream::Address;
 
 /// A finished request, exported as one server span.
 #[derive(Debug)]
@@ -72,7 +73,7 @@ pub struct Attempt {
     /// The endpoint's authority; `peer` is its address.
     pub authority: HeaderValue,
     /// The address that was called.
-    pub peer: SocketAddr,
+    pub peer: Address,
     /// `None` if there was no head.
     pub status: Option<u16>,
     /// Why the response is missing or incomplete.
@@ -148,15 +149,26 @@ impl Request {
         let mut attributes = vec![
             KeyValue::new("http.request.method", method.to_owned()),
             KeyValue::new("portcullis.upstream", attempt.upstream.clone()),
-            KeyValue::new("network.peer.address", attempt.peer.ip().to_string()),
-            KeyValue::new("network.peer.port", i64::from(attempt.peer.port())),
         ];
+        let port = match &attempt.peer {
+            Address::Tcp(peer) => {
+                attributes.push(KeyValue::new("network.peer.address", peer.ip().to_string()));
+                Some(Value::from(i64::from(peer.port())))
+            }
+            Address::Unix(path) => {
+                let path = path.display().to_string();
+                attributes.push(KeyValue::new("network.peer.address", path));
+                attributes.push(KeyValue::new("network.transport", "unix"));
+                None
+            }
+        };
         let mut add = |key: &'static str, value: Option<Value>| {
             attributes.extend(value.map(|value| KeyValue::new(key, value)));
         };
         let authority = Authority::try_from(attempt.authority.as_bytes()).ok();
         add("server.address", authority.map(|authority| authority.host().to_owned().into()));
-        add("server.port", Some(i64::from(attempt.peer.port()).into()));
+        add("network.peer.port", port.clone());
+        add("server.port", port);
         add("http.response.status_code", attempt.status.and_then(status_code));
         // Only for resent requests, as the conventions require.
         let resent = i64::try_from(number).ok().filter(|number| *number > 0);

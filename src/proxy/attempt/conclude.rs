@@ -18,6 +18,7 @@ use crate::runtime::status::circuits::Scope;
 use crate::summary::attempt::Failure;
 use crate::summary::words::Words;
 use crate::time::Moment;
+use crate::upstream::{Ended, Unavailable};
 
 /// Tells metrics, and the breakers that count attempts, how this attempt ended. Later calls for the
 /// same attempt do nothing.
@@ -30,8 +31,12 @@ pub fn conclude(ctx: &mut Context, outcome: Outcome, now: Moment) {
     ctx.verdict.last_outcome = Some(outcome);
     response::keeping::attempted(ctx, outcome);
     let Some(route) = ctx.route.clone() else { return };
-    if let Some(upstream) = ctx.upstream() {
+    if let Some(upstream) = ctx.upstream().cloned() {
         upstream.metrics.attempted(outcome.as_str());
+        let (failed, latency) = (upstream.upstream.fails(outcome), ctx.attempt.upstream_duration);
+        if let Some(ticket) = &mut ctx.attempt.ticket {
+            ticket.ended(Ended { failed, latency }, now);
+        }
     }
     record(ctx, &route, Count::Attempts, outcome, |_| true, now);
 }
@@ -110,7 +115,7 @@ fn record(
 /// How the upstream has failed the attempt under way.
 pub fn failure(ctx: &Context, cause: Cause, words: Words) -> Option<Arc<Failure>> {
     let upstream = ctx.upstream()?.upstream.name.clone();
-    let endpoint = ctx.attempt.endpoint.as_ref().map(|endpoint| endpoint.label.clone());
+    let endpoint = ctx.attempt.endpoint().map(|endpoint| endpoint.label.clone());
     Some(Arc::new(Failure { cause, words, upstream, endpoint }))
 }
 
@@ -120,11 +125,12 @@ pub fn give_up(ctx: &mut Context, cause: Cause, words: Words) {
 }
 
 /// There is no endpoint to send the request to. Returns the refusal.
-pub fn without_endpoint(ctx: &mut Context) -> Rejection {
+pub fn without_endpoint(ctx: &mut Context, why: Unavailable) -> Rejection {
     let error = ctx.upstream().and_then(|target| target.upstream.lookups().error());
-    let (cause, words) = match error {
-        Some(error) => (Cause::Dns, Words::Shared(error)),
-        None => (Cause::NoEndpoint, Words::None),
+    let (cause, words) = match (why, error) {
+        (Unavailable::Full, _) => (Cause::EndpointsFull, Words::None),
+        (Unavailable::Empty, Some(error)) => (Cause::Dns, Words::Shared(error)),
+        (Unavailable::Empty, None) => (Cause::NoEndpoint, Words::None),
     };
     give_up(ctx, cause, words);
     Rejection::Upstream(cause)

@@ -51,7 +51,7 @@ fn begin(ctx: &mut Context, cause: Cause, instead: Instead<'_>, now: Moment) -> 
     if ctx.diverted.is_some() || expired || !config.covers(cause) {
         return false;
     }
-    if target.upstream.endpoints().is_empty() {
+    if target.upstream.is_empty() {
         return false;
     }
     let permit = match order::leave(target.upstream.breaker(), &ctx.dry_run, now) {

@@ -7,7 +7,7 @@ use crate::policy::failure::Cause;
 use crate::proxy::attempt;
 use crate::proxy::attempt::conclude::{conclude, conclude_request};
 use crate::proxy::attempt::ended::Ended;
-use crate::proxy::attempt::retry::retry;
+use crate::proxy::attempt::retry::{elsewhere, retry};
 use crate::proxy::exchange::context::Context;
 use crate::time::Clock;
 
@@ -23,7 +23,7 @@ pub fn failed(session: &mut Session, ctx: &mut Context, ended: Ended, error: &mu
         .and_then(|cause| attempt::conclude::failure(ctx, cause, attempt::ended::words(error)));
     let of_upstream = ended.outcome().filter(|_| ended != Ended::Upstream(Cause::DeadlineExceeded));
     if let Some(outcome) = of_upstream
-        && retry(session, ctx, outcome, None, now)
+        && (elsewhere(session, ctx, outcome, now) || retry(session, ctx, outcome, None, now))
     {
         ctx.attempt.failure = failure;
         return true;

@@ -14,6 +14,7 @@ use crate::proxy::{attempt, report};
 use crate::summary::attempt::Past;
 use crate::summary::words::Words;
 use crate::time::{Clock, Moment};
+use crate::upstream::Ask;
 
 /// Waits if this is a retry, chooses an endpoint, and starts the attempt's clock.
 ///
@@ -40,16 +41,21 @@ pub async fn next_peer(session: &mut Session, ctx: &mut Context) -> Result<Box<H
         return Err(Error::new_in(REJECTED));
     };
     // The call to a fallback is no retry: the endpoints tried so far belong to another upstream.
-    if let (Some(last), None) = (&ctx.attempt.endpoint, &diverted) {
-        ctx.tried.push(last.address);
+    if let (Some(last), None) = (ctx.attempt.endpoint(), &diverted) {
+        let last = last.clone();
+        ctx.tried.push(last);
     }
     let tried = if diverted.is_some() { &[] } else { &*ctx.tried };
-    let Some(endpoint) = target.upstream.pick(tried) else {
-        let rejection = attempt::conclude::without_endpoint(ctx);
-        ctx.end.refuse(rejection);
-        return Err(Error::new_in(REJECTED));
-    };
     let now = Clock::now();
+    let ticket = match target.upstream.pick(&Ask { tried, random: fastrand::u64(..), now }) {
+        Ok(ticket) => ticket,
+        Err(unavailable) => {
+            let rejection = attempt::conclude::without_endpoint(ctx, unavailable);
+            ctx.end.refuse(rejection);
+            return Err(Error::new_in(REJECTED));
+        }
+    };
+    let endpoint = ticket.endpoint().clone();
     let attempt = *route.config.timeout.attempt;
     match ctx.attempts {
         0 => ctx.times.queue = now.since(ctx.started),
@@ -61,7 +67,7 @@ pub async fn next_peer(session: &mut Session, ctx: &mut Context) -> Result<Box<H
     ctx.attempt = Attempt {
         started: now,
         deadline: (!attempt.is_zero()).then(|| now + attempt),
-        endpoint: Some(endpoint.clone()),
+        ticket: Some(ticket),
         span: Some(SpanId::random()),
         ..Attempt::default()
     };
@@ -86,7 +92,7 @@ pub async fn next_peer(session: &mut Session, ctx: &mut Context) -> Result<Box<H
         ctx.attempt.first_byte_by = limit.map(|limit| now + limit);
     }
     ctx.guard(ctx.next_deadline());
-    Ok(attempt::peer::of(&endpoint, target, &route.config.timeout, left, phase))
+    attempt::peer::of(&endpoint, target, &route.config.timeout, left, phase)
 }
 
 /// The request's body is on its way: from now on the response's head is waited for, unless it is
@@ -111,10 +117,10 @@ pub fn connected(ctx: &mut Context, now: Moment) {
 /// Notes the attempt that another follows.
 fn pass(ctx: &mut Context) {
     let attempt = &mut ctx.attempt;
-    let Some(endpoint) = &attempt.endpoint else { return };
+    let Some(endpoint) = attempt.endpoint().map(|endpoint| endpoint.label.clone()) else { return };
     let ended = attempt.concluded.map_or(attempt.started, |(_, ended)| ended);
     ctx.past.push(Past {
-        endpoint: endpoint.label.clone(),
+        endpoint,
         after: attempt.started.since(ctx.started),
         duration: ended.since(attempt.started),
         status: attempt.upstream_status,

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
+use pingora_core::Result;
 use pingora_core::protocols::{ALPN, TcpKeepalive};
 use pingora_core::upstreams::peer::{H1UpgradePolicy, HttpPeer};
 
 use crate::config::route::Timeouts;
 use crate::runtime::snapshot::UpstreamTarget;
-use crate::upstream::Endpoint;
-use crate::upstream::config::Protocol;
+use crate::upstream::config::{MAX_STREAMS, Protocol};
+use crate::upstream::endpoint::Key;
+use crate::upstream::{Address, Endpoint};
 
-/// Requests that share one HTTP/2 connection to an upstream, if the upstream allows that many.
-const MAX_STREAMS: usize = 100;
 /// Unanswered TCP keep-alive probes in a row after which a connection is given up.
 const PROBES: u32 = 3;
 
@@ -28,14 +28,24 @@ pub enum Phase {
 }
 
 /// The peer for one attempt. Every wait is at most `left`, the time until the deadline.
+///
+/// # Errors
+/// The path of a Unix socket is too long, which the configuration does not allow.
 pub fn of(
     endpoint: &Endpoint,
     target: &UpstreamTarget,
     timeouts: &Timeouts,
     left: Option<Duration>,
     phase: Phase,
-) -> Box<HttpPeer> {
-    let mut peer = HttpPeer::new(endpoint.address, endpoint.tls, endpoint.server_name.clone());
+) -> Result<Box<HttpPeer>> {
+    let Key { address, tls, server_name, .. } = &endpoint.key;
+    let mut peer = match address {
+        Address::Tcp(address) => HttpPeer::new(*address, *tls, server_name.clone()),
+        // A path of the configuration is text.
+        Address::Unix(path) => {
+            HttpPeer::new_uds(&path.to_string_lossy(), *tls, server_name.clone())?
+        }
+    };
     let config = target.upstream.config();
     peer.group_key = target.pool_key;
     let options = &mut peer.options;
@@ -63,10 +73,12 @@ pub fn of(
         (Phase::Upgrading, _) => None,
     };
     if protocol != Protocol::Http1 {
-        options.max_h2_streams = MAX_STREAMS;
+        options.max_h2_streams = MAX_STREAMS as usize;
         options.h2_ping_interval = limit(*config.h2_ping_interval);
     }
-    options.tcp_keepalive = limit(*config.tcp_keepalive).map(keepalive);
+    if let Address::Tcp(_) = address {
+        options.tcp_keepalive = limit(*config.tcp_keepalive).map(keepalive);
+    }
     options.write_timeout = capped(*timeouts.idle, left);
     options.idle_timeout = limit(*config.idle_timeout());
     options.http_upstream_request_policy.h1_upgrade = match phase {
@@ -81,7 +93,7 @@ pub fn of(
     options.verify_cert = config.tls.verify;
     options.verify_hostname = config.tls.verify;
     options.ca = target.authorities.clone();
-    Box::new(peer)
+    Ok(Box::new(peer))
 }
 
 /// Finds upstreams that have vanished silently: the keep-alive probes on an idle connection, the

@@ -37,7 +37,7 @@ pub fn retry(
         outcome,
         method: &session.req_header().method,
         keyed: response::keeping::is_held(ctx),
-        retries_done: ctx.attempts.saturating_sub(1),
+        retries_done: ctx.attempts.saturating_sub(1 + ctx.moves),
         body_replayable: !session.as_ref().retry_buffer_truncated(),
         response_started: is_answered(session),
         client_gone: ctx.end.is_client_gone(),
@@ -67,6 +67,47 @@ pub fn retry(
 fn is_nested(session: &Session, ctx: &Context) -> bool {
     let attempt_count = &ctx.snapshot.config.identifiers.attempt_count.0;
     pushback::is_retry(&session.req_header().headers, attempt_count)
+}
+
+/// Goes to another endpoint in place of one that could not be connected to: nothing was sent. It is no
+/// retry: the policy is not asked, and `max_retries` does not count it. But it is paid from the budget,
+/// where there is one, and takes permits as a retry does. Each endpoint is tried once.
+pub fn elsewhere(session: &Session, ctx: &mut Context, outcome: Outcome, now: Moment) -> bool {
+    let is_unconnected = match outcome {
+        Outcome::ConnectFailure | Outcome::TlsFailure | Outcome::ConnectTimeout => true,
+        Outcome::Response(_)
+        | Outcome::RefusedStream
+        | Outcome::Reset
+        | Outcome::Timeout
+        | Outcome::Protocol
+        | Outcome::Grpc(_) => false,
+    };
+    let Some(route) = ctx.route.clone() else { return false };
+    let (Some(target), Some(last)) = (route.upstream(), ctx.attempt.endpoint()) else {
+        return false;
+    };
+    if !is_unconnected
+        || ctx.diverted.is_some()
+        || !target.upstream.has_other(&ctx.tried, last)
+        || is_answered(session)
+        || ctx.end.is_client_gone()
+        || session.as_ref().retry_buffer_truncated()
+        || ctx.deadline.is_some_and(|deadline| now >= deadline)
+    {
+        return false;
+    }
+    if ctx.stake.as_mut().is_some_and(|stake| !stake.withdraw(now)) {
+        return false;
+    }
+    match order::again(&route.policies, &mut ctx.admission, &mut ctx.dry_run, now) {
+        Again::Granted => {}
+        Again::GrantedDry => attempt::dry_run::would_stop(ctx, outcome, now),
+        Again::Refused => return false,
+    }
+    target.metrics.moved_on();
+    ctx.moves += 1;
+    ctx.backoff = Some(Duration::ZERO);
+    true
 }
 
 /// Replaces a pooled connection that the upstream had already closed, once and without asking the

@@ -85,9 +85,9 @@ impl Call {
     /// Sets the method and target that the upstream expects.
     pub fn address(&self, parts: &mut http::request::Parts, endpoint: &Endpoint) {
         parts.method = self.method.clone();
-        let target = match endpoint.base_path.is_empty() {
+        let target = match endpoint.key.base_path.is_empty() {
             true => self.target.parse(),
-            false => [&endpoint.base_path, &self.target[..]].concat().parse(),
+            false => [&endpoint.key.base_path, &self.target[..]].concat().parse(),
         };
         // Always parses: every field in it is percent-encoded.
         if let Ok(target) = target {

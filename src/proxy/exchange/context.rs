@@ -3,7 +3,7 @@
 //! Dropping a context gives back every permit the request holds; Pingora drops it on every
 //! way out, a panic included.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
@@ -33,7 +33,7 @@ use crate::runtime::lifecycle::InFlight;
 use crate::runtime::snapshot::{Route, Snapshot, UpstreamTarget};
 use crate::summary::attempt::{Failure, Past, Times};
 use crate::time::Moment;
-use crate::upstream::Endpoint;
+use crate::upstream::{Endpoint, Ticket};
 
 /// One request.
 pub struct Context {
@@ -91,11 +91,13 @@ pub struct Context {
     /// The attempt under way, or the last one.
     pub attempt: Attempt,
     /// The endpoints of the attempts before it, in their order; allocates nothing without a retry.
-    pub tried: Vec<SocketAddr>,
+    pub tried: Vec<Arc<Endpoint>>,
     /// What became of them; empty without a retry as well.
     pub past: Vec<Past>,
     /// Attempts begun so far.
     pub attempts: u32,
+    /// Those among them that took the place of one whose endpoint could not be connected to.
+    pub moves: u32,
     /// What took the time; the body is added at the end.
     pub times: Times,
     /// Wait before the next attempt; set when a retry has been granted.
@@ -132,8 +134,8 @@ pub struct Asked {
 pub struct Attempt {
     /// When it was given its endpoint.
     pub started: Moment,
-    /// `None` before the first attempt.
-    pub endpoint: Option<Arc<Endpoint>>,
+    /// Where it goes; `None` before the first attempt.
+    pub ticket: Option<Ticket>,
     /// When this attempt must have been answered in full.
     pub deadline: Option<Moment>,
     /// When its response must have begun; `None` also before the request is sent.
@@ -157,6 +159,11 @@ pub struct Attempt {
 }
 
 impl Attempt {
+    /// Where it goes; `None` before the first attempt.
+    pub fn endpoint(&self) -> Option<&Arc<Endpoint>> {
+        self.ticket.as_ref().map(Ticket::endpoint)
+    }
+
     /// The earlier of its two deadlines.
     pub fn next_deadline(&self) -> Option<Moment> {
         earlier(self.first_byte_by, self.deadline)
@@ -255,6 +262,7 @@ impl Context {
             tried: Vec::new(),
             past: Vec::new(),
             attempts: 0,
+            moves: 0,
             times: Times::default(),
             backoff: None,
             reconnected: false,

@@ -21,7 +21,7 @@ pub fn end_attempt(ctx: &mut Context, now: Moment) {
     if !ctx.trace.recorded {
         return;
     }
-    let (Some(span), Some(endpoint)) = (ctx.attempt.span.take(), &ctx.attempt.endpoint) else {
+    let (Some(span), Some(endpoint)) = (ctx.attempt.span.take(), ctx.attempt.endpoint()) else {
         return;
     };
     let Some(target) = ctx.upstream() else { return };
@@ -35,8 +35,8 @@ pub fn end_attempt(ctx: &mut Context, now: Moment) {
         after: ctx.attempt.started.since(ctx.started),
         duration: ended.since(ctx.attempt.started),
         upstream: target.upstream.name.clone(),
-        authority: endpoint.authority.clone(),
-        peer: endpoint.address,
+        authority: endpoint.key.authority.clone(),
+        peer: endpoint.key.address.clone(),
         status: ctx.attempt.upstream_status,
         error: error(ctx),
     };

@@ -67,7 +67,7 @@ pub fn summary<'a>(ctx: &'a Context, ending: Ending<'a>, sent: Sent, now: Moment
         ending,
         status: sent.status,
         upstream: ctx.upstream().map(|target| &target.upstream.name),
-        endpoint: ctx.attempt.endpoint.as_ref().map(|endpoint| &endpoint.label),
+        endpoint: ctx.attempt.endpoint().map(|endpoint| &endpoint.label),
         upstream_status: ctx.attempt.upstream_status,
         attempts: ctx.attempts,
         would_refuse: ctx.dry_run.would_refuse(),

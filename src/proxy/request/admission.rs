@@ -26,6 +26,7 @@ use crate::runtime::snapshot::{Route, Target};
 use crate::time::{Clock, Moment};
 use crate::transcode::config::Upstream;
 use crate::transcode::wire::Framing;
+use crate::upstream::Unavailable;
 
 /// What an admitted request calls for.
 pub enum Admitted {
@@ -225,8 +226,8 @@ async fn count(
 }
 
 fn find_endpoint(ctx: &mut Context, route: &Route) -> Result<(), Rejection> {
-    match route.upstream().is_some_and(|target| target.upstream.endpoints().is_empty()) {
-        true => Err(attempt::conclude::without_endpoint(ctx)),
+    match route.upstream().is_some_and(|target| target.upstream.is_empty()) {
+        true => Err(attempt::conclude::without_endpoint(ctx, Unavailable::Empty)),
         false => Ok(()),
     }
 }

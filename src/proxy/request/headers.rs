@@ -39,7 +39,7 @@ pub fn prepare_request(
     forwarded(headers, ctx);
     let host = ctx.upstream().map(|target| target.upstream.config().host_header);
     if let None | Some(HostHeader::Endpoint) = host {
-        headers.insert(HOST, endpoint.authority.clone());
+        headers.insert(HOST, endpoint.key.authority.clone());
     }
     for name in route.credential_headers() {
         headers.remove(name);
@@ -116,13 +116,13 @@ pub fn join_cookies(request: &mut RequestHeader) {
 
 /// Forwards the path that was routed, in origin form.
 fn target(request: &mut http::request::Parts, ctx: &Context, endpoint: &Endpoint) {
-    let as_it_came = ctx.path.is_none() && endpoint.base_path.is_empty();
+    let as_it_came = ctx.path.is_none() && endpoint.key.base_path.is_empty();
     if as_it_came && request.uri.scheme().is_none() && request.uri.authority().is_none() {
         return;
     }
     let path = ctx.path.as_deref().unwrap_or_else(|| request.uri.path());
-    let mut target = String::with_capacity(endpoint.base_path.len() + path.len() + 32);
-    target.push_str(&endpoint.base_path);
+    let mut target = String::with_capacity(endpoint.key.base_path.len() + path.len() + 32);
+    target.push_str(&endpoint.key.base_path);
     target.push_str(path);
     if let Some(query) = request.uri.query() {
         target.push('?');

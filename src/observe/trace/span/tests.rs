@@ -38,7 +38,7 @@ fn attempt(status: Option<u16>, error: Option<&'static str>) -> Attempt {
         duration: Duration::from_millis(5),
         upstream: "warehouse".into(),
         authority: HeaderValue::from_static("warehouse.test:8080"),
-        peer: ([10, 0, 0, 1], 8080).into(),
+        peer: std::net::SocketAddr::from(([10, 0, 0, 1], 8080)).into(),
         status,
         error,
     }
