@@ -1,7 +1,8 @@
-//! Where attempts go: round robin, names, the dead among the living.
+//! Where attempts go: turns, names, sockets, the dead among the living.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,7 +22,8 @@ fn two(a: &str, b: &str) -> Plan {
 #[test]
 fn endpoints_take_their_turns() {
     let (a, b) = (Upstream::start(), Upstream::start());
-    let gateway = two(&a.url(), &b.url()).start();
+    let turns = TWO.replace("]}", "], balance: round_robin}");
+    let gateway = Plan::new(&turns).env("A", &a.url()).env("B", &b.url()).start();
     for _ in 0..10 {
         assert_eq!(gateway.get("/").status, 200);
     }
@@ -54,6 +56,108 @@ routes: {all: {match: {path: /*}, upstream: service, retry: {max_retries: 1, on:
         assert_eq!(gateway.get("/").status, 200);
     }
     assert_eq!(alive.count(), 6);
+}
+
+/// Of three endpoints one is dead, and the route has no `retry`.
+#[test]
+fn an_endpoint_that_cannot_be_connected_to_is_left_for_another_without_a_retry() {
+    let (a, b) = (Upstream::start(), Upstream::start());
+    let yaml = format!(
+        "upstreams: {{service: {{endpoints: ['${{A}}', '${{B}}', 'http://{}'], balance: round_robin}}}}
+routes: {{all: {{match: {{path: /*}}, upstream: service}}}}",
+        refused_address()
+    );
+    let gateway = Plan::new(&yaml).env("A", &a.url()).env("B", &b.url()).start();
+    for _ in 0..30 {
+        assert_eq!(gateway.post("/", "{}").status, 200);
+    }
+    assert_eq!(a.count() + b.count(), 30);
+    let moved = gateway.metric("portcullis_upstream_moves_total", &[("upstream", "service")]);
+    assert!(moved >= 5.0, "{moved}");
+    assert_eq!(gateway.metric("portcullis_retries_total", &[("route", "all")]), 0.0);
+}
+
+#[test]
+fn moving_on_from_dead_endpoints_is_paid_from_the_budget() {
+    let alive = Upstream::start();
+    let yaml = format!(
+        "retry_budgets: {{two: {{token_bucket: {{capacity: 2, refill_per_second: 0.001}}}}}}
+upstreams: {{service: {{endpoints: ['${{A}}', 'http://{}'], balance: round_robin}}}}
+routes: {{all: {{match: {{path: /*}}, upstream: service, retry: {{max_retries: 0, budget: two}}}}}}",
+        refused_address()
+    );
+    let gateway = Plan::new(&yaml).env("A", &alive.url()).start();
+    let statuses: Vec<_> = (0..10).map(|_| gateway.get("/").status).collect();
+    assert_eq!(statuses.iter().filter(|status| **status == 502).count(), 4, "{statuses:?}");
+    assert_eq!(alive.count(), 6);
+}
+
+#[test]
+fn a_service_may_listen_on_a_unix_socket() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("app.sock");
+    let listener = UnixListener::bind(&path).expect("a socket");
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        for _ in 0..2 {
+            let mut head = [0; 4096];
+            let read = stream.read(&mut head).expect("a request");
+            let head = String::from_utf8_lossy(&head[..read]).to_lowercase();
+            assert!(head.contains("host: localhost\r\n"), "{head}");
+            stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").expect("written");
+        }
+    });
+    let yaml = format!(
+        "upstreams: {{service: {{endpoints: ['unix:{}']}}}}
+routes: {{all: {{match: {{path: /*}}, upstream: service}}}}",
+        path.display()
+    );
+    let gateway = Plan::new(&yaml).start();
+    assert_eq!((gateway.get("/").status, gateway.get("/").status), (204, 204));
+    server.join().expect("one connection for both");
+    std::fs::remove_file(&path).expect("removed");
+    let response = gateway.get("/");
+    assert_eq!((response.status, response.code().as_str()), (502, "connect_failed"));
+}
+
+#[test]
+fn an_endpoint_with_all_the_connections_it_may_have_gets_no_more() {
+    let upstream = Upstream::script([Answer::hang()]);
+    let yaml = "upstreams: {service: {endpoints: ['${UPSTREAM}'], max_connections: 1}}
+routes: {all: {match: {path: /*}, upstream: service, timeout: {attempt: 2s}}}";
+    let gateway = Plan::new(yaml).env("UPSTREAM", &upstream.url()).start();
+    std::thread::scope(|scope| {
+        let held = scope.spawn(|| gateway.get("/held").status);
+        eventually("the first request is there", || (upstream.count() == 1).then_some(()));
+        let response = gateway.get("/");
+        assert_eq!((response.status, response.code().as_str()), (503, "endpoints_full"));
+        assert_eq!(response.header("retry-after"), Some("1"));
+        assert_eq!(held.join().expect("answered"), 504);
+    });
+    assert_eq!(gateway.get("/").status, 200);
+    assert_eq!(upstream.count(), 2);
+}
+
+#[test]
+fn requests_in_flight_are_none_after_many_have_been_aborted() {
+    let upstream = Upstream::always(Answer::hang());
+    let gateway = Gateway::route(&upstream, "");
+    let aborted = |_: usize| {
+        let mut stream = std::net::TcpStream::connect(gateway.address).expect("connected");
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("sent");
+        stream
+    };
+    for _ in 0..20 {
+        let held: Vec<_> = (0..50).map(aborted).collect();
+        eventually("they are in flight", || (in_flight(&gateway) == 50).then_some(()));
+        drop(held);
+        eventually("none is in flight", || (in_flight(&gateway) == 0).then_some(()));
+    }
+}
+
+fn in_flight(gateway: &Gateway) -> u64 {
+    let status = gateway.status();
+    status["upstreams"]["service"]["endpoints"][0]["in_flight"].as_u64().expect("a number")
 }
 
 #[test]

@@ -8,11 +8,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
 
 use http::HeaderValue;
 
-use super::balance::load::Load;
+use super::balance::load::{Ended, Load};
 use crate::time::Moment;
 
 /// Where an endpoint listens.
@@ -116,15 +115,6 @@ impl Endpoint {
 pub struct Ticket {
     endpoint: Arc<Endpoint>,
     is_open: bool,
-}
-
-/// How an attempt has ended, as far as its endpoint is concerned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ended {
-    /// Whether it counts as a failure of the endpoint.
-    pub failed: bool,
-    /// From its start to the response's head, if there was one.
-    pub latency: Option<Duration>,
 }
 
 impl Ticket {

@@ -16,8 +16,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 pub use balance::Ask;
 use balance::Limits;
+pub use balance::load::Ended;
 pub use config::Config;
-pub use endpoint::{Address, Ended, Endpoint, Ticket};
+pub use endpoint::{Address, Endpoint, Ticket};
 use lookups::Lookups;
 pub use set::{Member, Set};
 

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::time::Moment;
-use crate::upstream::endpoint::Ended;
 
 /// The latency of an endpoint without a sample, as linkerd has it.
 const UNKNOWN: f32 = 30.0;
@@ -24,6 +23,15 @@ const TOLERATED: f32 = 0.25;
 const FORGOTTEN: f32 = 10_000.0;
 /// What an endpoint that always fails counts as, in requests in flight.
 const PENALTY: f32 = 10.0;
+
+/// How an attempt has ended, as far as its endpoint is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// Whether it counts as a failure of the endpoint.
+    pub failed: bool,
+    /// From its start to the response's head, if there was one.
+    pub latency: Option<Duration>,
+}
 
 /// Milliseconds and shares, as of their last change.
 #[derive(Debug, Default)]
