@@ -48,7 +48,8 @@ pub fn retry(
     };
     let reason = match retry::decide(&policy.config, &last, ctx.stake.as_mut(), now) {
         Decision::Retry { after } => {
-            match order::again(&route.policies, &mut ctx.admission, &mut ctx.dry_run, now) {
+            let policies = route.policies(ctx.drawn);
+            match order::again(policies, &mut ctx.admission, &mut ctx.dry_run, now) {
                 Again::Granted => return grant(ctx, &route, after),
                 Again::GrantedDry => {
                     attempt::dry_run::would_stop(ctx, outcome, now);
