@@ -35,9 +35,10 @@
 //! |---|---|---|
 //! | [`time`] | monotonic time as a number | nothing |
 //! | [`units`] | values with their unit, and text with placeholders | nothing |
+//! | [`fields`] | a cookie, a parameter of the query | nothing |
 //! | [`coding`] | gzip and deflate, within bounds | nothing |
-//! | [`policy`] | pure decisions: authentication, rate limits, idempotency, circuits, bulkheads, retries; `now` is an argument | `time`, `units` |
-//! | [`routing`] | the canonical path, the host, the route | `time`, `units` |
+//! | [`policy`] | pure decisions: authentication, rate limits, idempotency, circuits, bulkheads, retries; `now` is an argument | `fields`, `time`, `units` |
+//! | [`routing`] | the canonical path, the host, the route | `fields`, `time`, `units` |
 //! | [`transcode`] | calls of RPC as plain HTTP with JSON, and back; no I/O | `coding`, `time`, `units` |
 //! | [`summary`] | a request as it began and as it ended, from which everything is told | `policy` |
 //! | [`record`] | the row of each request, the recorder, SQLite and PostgreSQL | `coding`, `time`, `units` |
@@ -72,6 +73,7 @@ pub mod admin;
 pub mod cli;
 pub mod coding;
 pub mod config;
+pub mod fields;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;

@@ -76,6 +76,7 @@ mod rpc_input;
 mod schema;
 mod shared_limits;
 mod shutdown;
+mod splitting;
 mod spring_gateway;
 mod streaming;
 mod structure;

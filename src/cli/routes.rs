@@ -123,7 +123,7 @@ fn methods(row: &Row<'_>) -> Vec<String> {
 
 fn target(route: &Route) -> String {
     match (&route.upstream, route.serve) {
-        (Some(upstream), _) => upstream.clone(),
+        (Some(upstream), _) => upstream.to_string(),
         (None, Some(serve)) => format!("({})", serve.as_str()),
         (None, None) => String::new(),
     }

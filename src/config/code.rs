@@ -133,6 +133,8 @@ codes! {
     ProtocolScheme "protocol_scheme" Error "change the protocol or the endpoints' scheme";
     NoTarget "no_target" Error "add one of them";
     TwoTargets "two_targets" Error "remove one of them";
+    SplitOfOne "split_of_one" Error "remove it, or list upstreams with their weights";
+    SplitWithoutConsumer "split_without_consumer" Error "add `auth`, or choose another key";
     UnknownName "unknown_name" Error "define it, or correct the name";
     TwoLimitStores "two_limit_stores" Error "name one store for all of them";
     ReplaysWithoutKeys "replays_without_keys" Error "remove it, or add `idempotency`";

@@ -12,6 +12,7 @@ use super::max_body::MaxBody;
 use super::origin::Origin;
 use super::server::Header;
 use super::status_map::StatusMap;
+use crate::policy::split::{self, Destination};
 use crate::policy::{auth, breaker, bulkhead, fallback, idempotency, rate_limit, retry};
 use crate::record;
 use crate::routing;
@@ -26,8 +27,11 @@ pub struct Route {
     /// Which requests the route takes; absent: all that no more specific route takes.
     #[serde(rename = "match", default)]
     pub matches: routing::Match,
-    /// The upstream's name in `upstreams`. A route has exactly one of `upstream` and `serve`.
-    pub upstream: Option<String>,
+    /// The upstream's name in `upstreams`, or a list of several with their weights, among which
+    /// requests are drawn. A route has exactly one of `upstream` and `serve`.
+    pub upstream: Option<Destination>,
+    /// How requests are drawn among several upstreams; absent: at random, each by itself.
+    pub split: Option<Box<split::Config>>,
     /// What the gateway serves itself, instead of an upstream.
     pub serve: Option<Serve>,
     /// Credentials that a request needs; absent: none, and credentials are not looked at.
@@ -87,6 +91,11 @@ pub struct Route {
 }
 
 impl Route {
+    /// The upstreams that its requests go to; none if the gateway serves them itself.
+    pub fn upstreams(&self) -> impl Iterator<Item = &str> {
+        self.upstream.iter().flat_map(Destination::names)
+    }
+
     /// The keys of the policies that are dry runs.
     pub fn not_enforced(&self) -> Vec<String> {
         let limits = self.rate_limit.0.iter().enumerate();

@@ -9,6 +9,7 @@ use super::{Config, Route};
 use crate::policy::dry_run::Enforce;
 use crate::policy::order::{self, OfCall, OfCaller};
 use crate::policy::retry::BudgetName;
+use crate::policy::split::Destination;
 use crate::policy::{breaker, bulkhead, idempotency, rate_limit, retry};
 use crate::units::{Percent, Timespan};
 use crate::upstream::config::Place;
@@ -80,32 +81,46 @@ pub fn of_caller(step: OfCaller, config: &Config, name: &str, route: &Route) -> 
 /// What a step asks before a call; `None`: nothing.
 pub fn of_call(step: OfCall, config: &Config, name: &str, route: &Route) -> Option<Asked> {
     let key = |key: &str| Some(KeyPath::root().key("routes").key(name).key(key));
-    let upstream = || {
-        let name = route.upstream.as_ref()?;
-        Some((name, config.upstreams.get(name)?))
-    };
+    let upstreams =
+        || route.upstreams().filter_map(|name| Some((name, config.upstreams.get(name)?)));
+    let is_split = matches!(route.upstream, Some(Destination::Split(_)));
     let (values, key, chosen) = match step {
+        OfCall::Split => {
+            route.upstream.as_ref().filter(|_| is_split)?;
+            let by = route.split.as_ref().and_then(|split| split.key.as_ref());
+            let by = by.map_or_else(|| "at random".to_owned(), |key| format!("by {key}"));
+            (vec![by], key("upstream"), true)
+        }
         OfCall::RouteCircuit => {
             let breaker = route.circuit_breaker.as_deref()?;
             (enforced(circuit(breaker), breaker.enforce), key("circuit_breaker"), true)
         }
         OfCall::UpstreamCircuit => {
-            let (name, upstream) = upstream()?;
-            let key = named("upstreams", name).key("circuit_breaker");
-            let breaker = upstream.circuit_breaker.as_ref()?;
-            (enforced(circuit(breaker), breaker.enforce), Some(key), true)
+            let circuits =
+                || upstreams().filter_map(|(name, of)| Some((name, of.circuit_breaker.as_ref()?)));
+            let values = circuits().flat_map(|(name, breaker)| {
+                let mut values = enforced(circuit(breaker), breaker.enforce);
+                if let (true, Some(first)) = (is_split, values.first_mut()) {
+                    first.insert_str(0, &format!("{name}: "));
+                }
+                values
+            });
+            let (first, _) = circuits().next()?;
+            let key = named("upstreams", first).key("circuit_breaker");
+            (values.collect(), Some(key), true)
         }
         OfCall::Bulkhead => {
             let bulkhead = route.bulkhead.as_ref()?;
             (enforced(vec![slots(bulkhead)], bulkhead.enforce), key("bulkhead"), true)
         }
         OfCall::Endpoint => {
-            let (name, upstream) = upstream()?;
-            let values = upstream.endpoints.iter().map(|entry| match &entry.url.place {
+            let entries = upstreams().flat_map(|(_, upstream)| &upstream.endpoints);
+            let values = entries.map(|entry| match &entry.url.place {
                 Place::Host { .. } => entry.url.authority.clone(),
                 Place::Unix(_) => entry.url.to_string(),
             });
-            (values.collect(), Some(named("upstreams", name).key("endpoints")), false)
+            let (first, _) = upstreams().next()?;
+            (values.collect(), Some(named("upstreams", first).key("endpoints")), false)
         }
         OfCall::Deadline if route.timeout.request.is_zero() => return None,
         OfCall::Deadline => {
@@ -122,9 +137,9 @@ pub fn of_call(step: OfCall, config: &Config, name: &str, route: &Route) -> Opti
             match &retry.budget {
                 BudgetName::Unlimited => return None,
                 BudgetName::OfUpstream => {
-                    let upstream = route.upstream.as_ref()?;
                     let budget = self::budget(&retry::budget::Config::of_upstream());
-                    (vec![format!("of {upstream} ({budget})")], key("retry"), false)
+                    let values = route.upstreams().map(|name| format!("of {name} ({budget})"));
+                    (values.collect(), key("retry"), false)
                 }
                 BudgetName::Named(name) => {
                     let budget = config.retry_budgets.get(name)?;

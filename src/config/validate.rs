@@ -1,14 +1,16 @@
 //! Checks the rules that concern several keys: names must exist, and limits must fit together.
 
+mod target;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::load::{KeyPath, MAX_FINDINGS, Problem, Sources, suggest};
 use super::{Config, Route};
 use crate::config::code::Code;
-use crate::config::route::Serve;
 use crate::policy::auth;
 use crate::policy::rate_limit::Replays;
 use crate::policy::retry::{BudgetName, budget};
+use crate::policy::split::Destination;
 use crate::record;
 use crate::transcode;
 use crate::units::Timespan;
@@ -118,31 +120,6 @@ impl RouteCheck<'_> {
         self.problems.push(Problem::new(code, at(&path), message));
     }
 
-    fn target(&mut self) {
-        match (&self.route.upstream, self.route.serve) {
-            (Some(upstream), None) => {
-                self.reference(&["upstream"], "upstreams", upstream, &self.config.upstreams);
-            }
-            (
-                None,
-                Some(
-                    Serve::Health
-                    | Serve::HealthDetails
-                    | Serve::Ready
-                    | Serve::Live
-                    | Serve::Status,
-                ),
-            ) => {}
-            (Some(_), Some(_)) => {
-                let message = "a route has an `upstream` or a `serve`, not both";
-                self.report(Code::TwoTargets, &["serve"], message);
-            }
-            (None, None) => {
-                self.report(Code::NoTarget, &[], "a route needs an `upstream` or a `serve`");
-            }
-        }
-    }
-
     fn credentials(&mut self) {
         let Some(auth) = &self.route.auth else { return };
         for name in auth.require.iter() {
@@ -210,7 +187,7 @@ impl RouteCheck<'_> {
         if self.route.serve.is_some() {
             let message = "the route has no upstream of its own that could fail";
             self.report(Code::FallbackOfServe, &key, message);
-        } else if self.route.upstream.as_ref() == Some(upstream) {
+        } else if self.route.upstream.as_ref().and_then(Destination::only) == Some(upstream) {
             self.report(Code::FallbackToItself, &key, "is the route's own upstream");
         } else {
             self.reference(&key, "upstreams", upstream, &self.config.upstreams);
@@ -225,12 +202,21 @@ impl RouteCheck<'_> {
         name: &str,
         known: &BTreeMap<String, T>,
     ) {
+        self.reference_at(at(&[&["routes", self.name], key].concat()), section, name, known);
+    }
+
+    fn reference_at<T>(
+        &mut self,
+        path: KeyPath,
+        section: &str,
+        name: &str,
+        known: &BTreeMap<String, T>,
+    ) {
         if known.contains_key(name) || self.sources.is_pruned(at(&[section, name])) {
             return;
         }
-        let path = [&["routes", self.name], key].concat();
         let message = format!("nothing in `{section}` is named `{name}`");
-        let problem = Problem::new(Code::UnknownName, at(&path), message);
+        let problem = Problem::new(Code::UnknownName, path, message);
         let found = self.problems.len();
         if found >= MAX_FINDINGS || found * known.len() >= MAX_COMPARED {
             // This problem is not shown, or enough names have been compared already.
@@ -278,13 +264,10 @@ impl RouteCheck<'_> {
             self.report(Code::TranscodeOfServe, &["transcode"], message);
         }
         if transcode.upstream == transcode::config::Upstream::Grpc {
-            let fallback = self.route.fallback.as_ref().and_then(|f| f.upstream.as_ref());
-            let named = [
-                (&["transcode", "upstream"], self.route.upstream.as_ref()),
-                (&["fallback", "upstream"], fallback),
-            ];
-            for (keys, name) in named {
-                let upstream = name.and_then(|name| self.config.upstreams.get(name));
+            let fallback = self.route.fallback.as_ref().and_then(|f| f.upstream.as_deref());
+            let own = self.route.upstreams().map(|name| (&["transcode", "upstream"], name));
+            for (keys, name) in own.chain(fallback.map(|name| (&["fallback", "upstream"], name))) {
+                let upstream = self.config.upstreams.get(name);
                 if upstream.is_some_and(|upstream| upstream.protocol == Protocol::Http1) {
                     let message = "gRPC needs HTTP/2: the upstream's `protocol` is http1";
                     self.report(Code::GrpcOverHttp1, keys, message);

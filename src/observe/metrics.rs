@@ -84,6 +84,10 @@ pub struct StateMetrics {
     pub budget_withdrawn: IntCounterVec,
     /// Retries refused, by budget.
     pub budget_refused: IntCounterVec,
+    /// Requests drawn, by route and upstream; of routes with several upstreams.
+    pub split_requests: IntCounterVec,
+    /// Weights in force, by route and upstream.
+    pub split_weight: IntGaugeVec,
     /// Addresses known, by upstream.
     pub endpoints: IntGaugeVec,
     /// Look-ups of names that found no address, by upstream.
@@ -230,6 +234,18 @@ impl StateMetrics {
                 "Retries the budget refused",
                 &["budget"],
             )?,
+            split_requests: counters(
+                r,
+                "split_requests_total",
+                "Requests drawn among the upstreams of a route",
+                &["route", "upstream"],
+            )?,
+            split_weight: gauges(
+                r,
+                "split_weight",
+                "The upstream's weight in force",
+                &["route", "upstream"],
+            )?,
             endpoints: gauges(r, "upstream_endpoints", "Endpoints known", &["upstream"])?,
             failed_lookups: counters(
                 r,
@@ -286,6 +302,7 @@ impl StateMetrics {
             &self.circuit_state,
             &self.bulkhead_in_flight,
             &self.bulkhead_capacity,
+            &self.split_weight,
             &self.endpoints,
             &self.unresolved_seconds,
             &self.rate_limit_store_up,
@@ -296,6 +313,7 @@ impl StateMetrics {
         self.budget_tokens.reset();
         for counters in [
             &self.circuit_opened,
+            &self.split_requests,
             &self.failed_lookups,
             &self.rate_limit_refused,
             &self.rate_limit_evictions,

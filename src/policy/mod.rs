@@ -15,6 +15,7 @@ pub mod order;
 pub mod outcome;
 pub mod rate_limit;
 pub mod retry;
+pub mod split;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -23,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// The policies of one route, in the order in which they are applied.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Policies {
     /// All of these limits must admit a request.
     pub rate_limits: Vec<Arc<rate_limit::Limiter>>,

@@ -40,6 +40,8 @@ pub enum OfCaller {
 /// A step before the call to the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OfCall {
+    /// To which of the route's upstreams? Draws one if there are several; never refuses.
+    Split,
     /// Does the route's circuit admit a call? Takes a permit.
     RouteCircuit,
     /// Does the upstream's circuit admit a call? Takes a permit.
@@ -76,7 +78,10 @@ pub const CALLER: [OfCaller; 6] = [
 ];
 
 /// The steps before a call is made.
-pub const CALL: [OfCall; 7] = [
+pub const CALL: [OfCall; 8] = [
+    // First, because circuits, endpoints and budgets are those of the upstream that is drawn; after the
+    // caller is known, because it may be drawn by consumer.
+    OfCall::Split,
     // Circuits before the bulkhead: an open one costs no slot. A probe that a later step refuses
     // gives its place back.
     OfCall::RouteCircuit,
@@ -110,6 +115,7 @@ impl OfCall {
     /// The step's name, as `docs/architecture.md` has it.
     pub const fn name(self) -> &'static str {
         match self {
+            OfCall::Split => "split",
             OfCall::RouteCircuit => "route_circuit",
             OfCall::UpstreamCircuit => "upstream_circuit",
             OfCall::Bulkhead => "bulkhead",
@@ -124,7 +130,8 @@ impl OfCall {
     /// another upstream skips it.
     pub const fn is_of_upstream(self) -> bool {
         match self {
-            OfCall::RouteCircuit
+            OfCall::Split
+            | OfCall::RouteCircuit
             | OfCall::UpstreamCircuit
             | OfCall::Bulkhead
             | OfCall::Endpoint => true,
@@ -192,7 +199,11 @@ impl OfCall {
                     }
                 }
             }
-            OfCall::Endpoint | OfCall::Deadline | OfCall::RetryBudget | OfCall::Body => {}
+            OfCall::Split
+            | OfCall::Endpoint
+            | OfCall::Deadline
+            | OfCall::RetryBudget
+            | OfCall::Body => {}
         }
         Ok(())
     }

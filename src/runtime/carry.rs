@@ -10,7 +10,7 @@ use rustls::pki_types::CertificateDer;
 
 use super::descriptors::Descriptors;
 use super::flood_guard::FloodGuard;
-use super::snapshot::{Authority, Route, Snapshot, UpstreamTarget};
+use super::snapshot::{Authority, Route, Snapshot, Target, UpstreamTarget};
 use super::socket_check::socket_check;
 use crate::config::code::Code;
 use crate::config::load::KeyPath;
@@ -24,6 +24,8 @@ use crate::policy::rate_limit::{self, Limiter};
 use crate::policy::retry;
 use crate::policy::retry::BudgetName;
 use crate::policy::retry::budget::{Budget, OF_UPSTREAM};
+use crate::policy::split::Split;
+use crate::policy::split::config::Weighted;
 use crate::time::Moment;
 use crate::upstream::{self, Upstream};
 
@@ -66,6 +68,20 @@ pub(super) fn bulkhead(config: &config::Route, old: Option<&Arc<Route>>) -> Opti
     Some(kept.unwrap_or_else(|| Arc::new(Bulkhead::new(wanted))))
 }
 
+/// Orders and counts of the upstreams that stay in the list are kept.
+pub(super) fn split(
+    config: &config::Route,
+    upstreams: &[Weighted],
+    old: Option<&Arc<Route>>,
+) -> Split {
+    let before = old.and_then(|old| match &old.target {
+        Target::Split(fork) => Some(&fork.split),
+        Target::Upstream(_) | Target::Serve(_) => None,
+    });
+    let key = config.split.as_ref().and_then(|split| split.key.clone());
+    Split::new(upstreams, key, before)
+}
+
 /// The name of an upstream's own budget among the others, none of which may have such a name.
 pub(super) fn budget_of(upstream: &str) -> String {
     format!("{OF_UPSTREAM}{upstream}")
@@ -87,8 +103,11 @@ pub(super) fn budgets(
     let of_upstream = retry::budget::Config::of_upstream();
     let mut done = BTreeSet::new();
     for route in config.routes.values() {
-        let (Some(retry), Some(upstream)) = (&route.retry, &route.upstream) else { continue };
-        if retry.budget == BudgetName::OfUpstream && done.insert(upstream) {
+        let Some(retry) = &route.retry else { continue };
+        if retry.budget != BudgetName::OfUpstream {
+            continue;
+        }
+        for upstream in route.upstreams().filter(|upstream| done.insert(*upstream)) {
             let name = budget_of(upstream);
             let budget = keep(&name, &of_upstream);
             budgets.insert(name, budget);

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use super::carry;
 use super::kept;
 use super::kept::{Kept, Parts};
+use super::snapshot::Branch;
+use super::snapshot::Fork;
 use super::snapshot::Idempotency;
 use super::snapshot::Retry;
 use super::snapshot::Route;
@@ -25,6 +27,8 @@ use crate::policy::auth::Guard;
 use crate::policy::rate_limit;
 use crate::policy::retry;
 use crate::policy::retry::BudgetName;
+use crate::policy::split::Destination;
+use crate::policy::split::config::Weighted;
 use crate::record::Capture;
 use crate::record::Query;
 use crate::time::Moment;
@@ -116,16 +120,11 @@ impl Route {
             let path = KeyPath::root().key("routes").key(name).key(key);
             Problem::new(code, path, message)
         };
-        let target = match (&config.upstream, config.serve) {
-            (_, Some(serve)) => Target::Serve(serve),
-            (upstream, None) => {
-                let upstream = upstream.as_deref().unwrap_or_default();
-                let found = parts.upstreams.get(upstream).cloned();
-                Target::Upstream(found.ok_or_else(|| {
-                    let message = format!("no upstream is named `{upstream}`");
-                    problem(Code::UnknownName, "upstream", message)
-                })?)
-            }
+        let find_upstream = |upstream: &str| {
+            parts.upstreams.get(upstream).cloned().ok_or_else(|| {
+                let message = format!("no upstream is named `{upstream}`");
+                problem(Code::UnknownName, "upstream", message)
+            })
         };
         let guard = config
             .auth
@@ -142,8 +141,9 @@ impl Route {
                 BudgetName::Unlimited => None,
                 BudgetName::Named(name) => Some(name),
                 BudgetName::OfUpstream => {
-                    of_upstream = carry::budget_of(config.upstream.as_deref().unwrap_or_default());
-                    Some(&of_upstream)
+                    let only = config.upstream.as_ref().and_then(Destination::only);
+                    of_upstream = only.map(carry::budget_of);
+                    of_upstream.as_ref()
                 }
             };
             let budget = budget.and_then(|name| parts.budgets.get(name));
@@ -159,9 +159,41 @@ impl Route {
             let lease = idempotency.lease_of(*config.timeout.request, parts.commit_timeout);
             Box::new(Idempotency { config: idempotency.clone(), lease })
         });
-        let upstream_breaker = match &target {
-            Target::Upstream(target) => target.upstream.breaker().cloned(),
-            Target::Serve(_) => None,
+        let mut policies = Policies {
+            rate_limits: carry::limiters(config, old),
+            route_breaker: carry::breaker(config, old, now),
+            upstream_breaker: None,
+            bulkhead: carry::bulkhead(config, old),
+            bulkhead_status: config.bulkhead.as_ref().map(|b| b.status).unwrap_or_default(),
+            bulkhead_enforce: config.bulkhead.as_ref().map(|b| b.enforce).unwrap_or_default(),
+        };
+        let target = match (&config.upstream, config.serve) {
+            (_, Some(serve)) => Target::Serve(serve),
+            (Some(Destination::Split(upstreams)), None) => {
+                let branch = |upstream: &Weighted| {
+                    let target = find_upstream(&upstream.name)?;
+                    let upstream_breaker = target.upstream.breaker().cloned();
+                    let policies = Policies { upstream_breaker, ..policies.clone() };
+                    let budget = config.retry.as_ref().and_then(|retry| match retry.budget {
+                        BudgetName::OfUpstream => {
+                            parts.budgets.get(&carry::budget_of(&upstream.name)).cloned()
+                        }
+                        BudgetName::Named(_) | BudgetName::Unlimited => None,
+                    });
+                    Ok(Branch { target, policies, budget })
+                };
+                let branches = upstreams.iter().map(branch).collect::<Result<_, Problem>>()?;
+                Target::Split(Box::new(Fork {
+                    split: carry::split(config, upstreams, old),
+                    branches,
+                }))
+            }
+            (upstream, None) => {
+                let only = upstream.as_ref().and_then(Destination::only);
+                let target = find_upstream(only.unwrap_or_default())?;
+                policies.upstream_breaker = target.upstream.breaker().cloned();
+                Target::Upstream(target)
+            }
         };
         let name: Arc<str> = name.into();
         Ok(Route {
@@ -170,14 +202,7 @@ impl Route {
                 Some([only]) => Some(only.text().clone()),
                 Some(_) | None => None,
             },
-            policies: Policies {
-                rate_limits: carry::limiters(config, old),
-                route_breaker: carry::breaker(config, old, now),
-                upstream_breaker,
-                bulkhead: carry::bulkhead(config, old),
-                bulkhead_status: config.bulkhead.as_ref().map(|b| b.status).unwrap_or_default(),
-                bulkhead_enforce: config.bulkhead.as_ref().map(|b| b.enforce).unwrap_or_default(),
-            },
+            policies,
             shared_limits,
             limit_fields: rate_limit::Fields::new(&name, &config.rate_limit),
             target,

@@ -29,6 +29,7 @@ use crate::policy::idempotency;
 use crate::policy::rate_limit;
 use crate::policy::retry;
 use crate::policy::retry::budget::Budget;
+use crate::policy::split::Split;
 use crate::record;
 use crate::record::Capture;
 use crate::record::Query;
@@ -109,7 +110,7 @@ impl Authority {
 pub struct Retry {
     /// As configured.
     pub config: retry::Config,
-    /// `None` if only `max_retries` limits retries.
+    /// `None` if only `max_retries` limits retries, and where each [`Branch`] has its own.
     pub budget: Option<Arc<Budget>>,
     /// Jitter for the waits; it starts anew when the route is compiled again.
     pub jitter: retry::Jitter,
@@ -163,8 +164,28 @@ pub struct Route {
 pub enum Target {
     /// An entry of `upstreams`.
     Upstream(Arc<UpstreamTarget>),
+    /// Several entries of `upstreams`.
+    Split(Box<Fork>),
     /// The gateway itself.
     Serve(Serve),
+}
+
+/// Several upstreams among which requests are drawn.
+pub struct Fork {
+    /// Draws; a reload hands on what has been ordered and counted.
+    pub split: Split,
+    /// In the order of `split`.
+    pub branches: Box<[Branch]>,
+}
+
+/// One upstream of several, with what depends on it.
+pub struct Branch {
+    /// The upstream.
+    pub target: Arc<UpstreamTarget>,
+    /// The route's policies, with this upstream's circuit.
+    pub policies: Policies,
+    /// The upstream's own, if the route's retries are paid from it.
+    pub budget: Option<Arc<Budget>>,
 }
 
 /// An upstream as routes refer to it.
@@ -179,6 +200,12 @@ pub struct UpstreamTarget {
     pub pool_key: u64,
     /// Called before a connection to the upstream is opened.
     pub socket_check: SocketCheck,
+}
+
+impl Fork {
+    fn branch(&self, drawn: Option<usize>) -> Option<&Branch> {
+        self.branches.get(drawn?)
+    }
 }
 
 impl Snapshot {
@@ -196,12 +223,32 @@ impl Snapshot {
 }
 
 impl Route {
-    /// `None` for a route that the gateway serves itself.
-    pub fn upstream(&self) -> Option<&Arc<UpstreamTarget>> {
+    /// The upstream of a request, where `drawn` is the place of its branch. `None` for a route that the
+    /// gateway serves itself, and if there are several upstreams and none has been drawn.
+    pub fn upstream(&self, drawn: Option<usize>) -> Option<&Arc<UpstreamTarget>> {
         match &self.target {
             Target::Upstream(target) => Some(target),
+            Target::Split(fork) => Some(&fork.branch(drawn)?.target),
             Target::Serve(_) => None,
         }
+    }
+
+    /// The policies of a request, with the circuit of its upstream.
+    pub fn policies(&self, drawn: Option<usize>) -> &Policies {
+        match &self.target {
+            Target::Split(fork) => fork.branch(drawn).map_or(&self.policies, |b| &b.policies),
+            Target::Upstream(_) | Target::Serve(_) => &self.policies,
+        }
+    }
+
+    /// The budget that a request's retries are paid from.
+    pub fn budget(&self, drawn: Option<usize>) -> Option<&Arc<Budget>> {
+        let retry = self.retry.as_ref()?;
+        let of_branch = match &self.target {
+            Target::Split(fork) => fork.branch(drawn).and_then(|branch| branch.budget.as_ref()),
+            Target::Upstream(_) | Target::Serve(_) => None,
+        };
+        of_branch.or(retry.budget.as_ref())
     }
 
     /// Whether the route makes RPC messages from its upstream's JSON.

@@ -6,6 +6,7 @@ pub mod circuits;
 mod endpoints;
 mod health;
 mod keys;
+mod splits;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
@@ -15,7 +16,6 @@ use http::HeaderValue;
 use prometheus::proto::MetricFamily;
 use serde::Serialize;
 
-use super::jwks::Jwks;
 use super::shared::Shared;
 use super::snapshot::{Route, Snapshot, Target};
 use crate::config::route::Serve;
@@ -94,6 +94,8 @@ struct Status {
 struct RouteStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     upstream: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    split: Vec<splits::ShareStatus>,
     /// The route's own breaker, or its upstream's if the route has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     circuit: Option<CircuitStatus>,
@@ -181,8 +183,9 @@ fn route(route: &Route, now: Moment) -> RouteStatus {
     RouteStatus {
         upstream: match &route.target {
             Target::Upstream(target) => Some(target.upstream.name.to_string()),
-            Target::Serve(_) => None,
+            Target::Split(_) | Target::Serve(_) => None,
         },
+        split: splits::of(route),
         circuit: breaker.map(|breaker| circuit(breaker, now)),
         bulkhead: route.policies.bulkhead.as_ref().map(|bulkhead| BulkheadStatus {
             slots: bulkhead.capacity(),
@@ -251,6 +254,7 @@ fn publish(state: &StateMetrics, shared: &Shared, snapshot: &Snapshot, now: Mome
             state.bulkhead_in_flight.with_label_values(&label).set(bulkhead.in_flight().into());
             state.bulkhead_capacity.with_label_values(&label).set(bulkhead.capacity().into());
         }
+        splits::publish(state, route);
         for (limiter, name) in route.policies.rate_limits.iter().zip(route.limit_fields.names()) {
             let label = [&*route.name, name];
             state.rate_limit_refused.with_label_values(&label).inc_by(limiter.refused());
@@ -284,7 +288,7 @@ fn publish(state: &StateMetrics, shared: &Shared, snapshot: &Snapshot, now: Mome
     if let Some(keys) = &shared.keys {
         publish_idempotency(state, &keys.stats());
     }
-    publish_keys(state, snapshot);
+    keys::publish(state, snapshot);
 }
 
 fn publish_circuit(state: &StateMetrics, labels: [&str; 2], breaker: &Breaker, now: Moment) {
@@ -311,16 +315,6 @@ fn publish_idempotency(state: &StateMetrics, stats: &idempotency::Stats) {
         ("unavailable", stats.unavailable),
     ] {
         state.idempotency_keys.with_label_values(&[result]).inc_by(requests);
-    }
-}
-
-fn publish_keys(state: &StateMetrics, snapshot: &Snapshot) {
-    for (name, authority) in &snapshot.authorities {
-        let Some(status) = authority.jwks().map(Jwks::status) else { continue };
-        state.jwks_keys.with_label_values(&[name]).set(as_gauge(status.keys as u64));
-        for (result, fetches) in [("ok", status.succeeded), ("failed", status.failed)] {
-            state.jwks_fetches.with_label_values(&[name, result]).inc_by(fetches);
-        }
     }
 }
 

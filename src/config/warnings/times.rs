@@ -44,7 +44,7 @@ pub(super) fn breakers(config: &Config, warnings: &mut Vec<Problem>) {
     }
     for (name, upstream) in &config.upstreams {
         let Some(breaker) = &upstream.circuit_breaker else { continue };
-        let routes = config.routes.values().filter(|r| r.upstream.as_ref() == Some(name));
+        let routes = config.routes.values().filter(|route| route.upstreams().any(|of| of == name));
         let attempt = routes.map(|route| *route.timeout.attempt).max().unwrap_or_default();
         let path = KeyPath::root().key("upstreams").key(name).key("circuit_breaker");
         forgetful(path, breaker, attempt, warnings);

@@ -11,7 +11,7 @@ pub(super) fn warnings(config: &Config) -> Vec<Problem> {
     let upstreams: BTreeSet<&str> = routes()
         .flat_map(|route| {
             let fallback = route.fallback.as_ref().and_then(|f| f.upstream.as_deref());
-            route.upstream.as_deref().into_iter().chain(fallback)
+            route.upstreams().chain(fallback)
         })
         .collect();
     let authorities: BTreeSet<&str> =

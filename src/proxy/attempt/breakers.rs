@@ -10,9 +10,10 @@ use crate::runtime::snapshot::Route;
 pub fn breakers<'a>(
     diverted: Option<&'a Diverted>,
     route: &'a Route,
+    drawn: Option<usize>,
 ) -> [Option<&'a Arc<Breaker>>; 2] {
     match diverted {
-        None => route.policies.breakers(),
+        None => route.policies(drawn).breakers(),
         Some(diverted) => [None, diverted.target.upstream.breaker()],
     }
 }

@@ -85,7 +85,7 @@ fn record(
 ) {
     let permits: [&mut Option<Permit>; 2] =
         [&mut ctx.admission.route_permit, &mut ctx.admission.upstream_permit];
-    let breakers = attempt::breakers::breakers(ctx.diverted.as_ref(), route);
+    let breakers = attempt::breakers::breakers(ctx.diverted.as_ref(), route, ctx.drawn);
     let scopes = [Scope::Route, Scope::Upstream];
     for ((permit, breaker), scope) in permits.into_iter().zip(breakers).zip(scopes) {
         let Some(breaker) = breaker else { continue };
@@ -101,7 +101,7 @@ fn record(
             permit.record(breaker.config().judge(outcome), now);
             let diverted = ctx.diverted.as_ref().map(|diverted| &diverted.target);
             for change in breaker.changes() {
-                let name = match (scope, diverted.or(route.upstream())) {
+                let name = match (scope, diverted.or(route.upstream(ctx.drawn))) {
                     (Scope::Upstream, Some(target)) => target.upstream.name.clone(),
                     (Scope::Route, _) | (Scope::Upstream, None) => route.name.clone(),
                 };

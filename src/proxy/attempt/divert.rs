@@ -5,6 +5,8 @@
 //! budget protect the route's own upstream: they are not told of this call.
 //! [`crate::proxy::reply::stand_in`] decides what the client gets if the fallback fails too.
 
+use std::sync::Arc;
+
 use pingora_proxy::Session;
 
 use crate::policy::fallback::Cause;
@@ -52,6 +54,10 @@ fn begin(ctx: &mut Context, cause: Cause, instead: Instead<'_>, now: Moment) -> 
         return false;
     }
     if target.upstream.is_empty() {
+        return false;
+    }
+    // Of several upstreams, one may be what the others fall back on.
+    if route.upstream(ctx.drawn).is_some_and(|own| Arc::ptr_eq(own, target)) {
         return false;
     }
     let permit = match order::leave(target.upstream.breaker(), &ctx.dry_run, now) {

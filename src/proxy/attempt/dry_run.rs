@@ -35,6 +35,6 @@ pub fn would_stop(ctx: &mut Context, outcome: Outcome, now: Moment) {
 
 fn give_back(ctx: &mut Context) {
     let Some(route) = &ctx.route else { return };
-    let breakers = breakers::breakers(ctx.diverted.as_ref(), route);
+    let breakers = breakers::breakers(ctx.diverted.as_ref(), route, ctx.drawn);
     ctx.admission.give_back_dry(breakers, route.policies.bulkhead_enforce);
 }

@@ -2,6 +2,7 @@
 //!
 //! | file | what it is for |
 //! |---|---|
+//! | [`draw`] | which of several upstreams a request goes to |
 //! | [`next`] | where the next attempt goes, and when |
 //! | [`peer`] | an endpoint as Pingora connects to it: address, TLS, time limits |
 //! | [`ended`] | how an attempt without a response ended, read out of Pingora's errors |
@@ -15,6 +16,7 @@
 pub mod breakers;
 pub mod conclude;
 pub mod divert;
+pub mod draw;
 pub mod dry_run;
 pub mod ended;
 pub mod failed;

@@ -37,7 +37,7 @@ pub async fn next_peer(session: &mut Session, ctx: &mut Context) -> Result<Box<H
     }
     let Some(route) = ctx.route.clone() else { return Err(Error::new_in(REJECTED)) };
     let diverted = ctx.diverted.as_ref().map(|diverted| diverted.target.clone());
-    let Some(target) = diverted.as_ref().or(route.upstream()) else {
+    let Some(target) = diverted.as_ref().or(route.upstream(ctx.drawn)) else {
         return Err(Error::new_in(REJECTED));
     };
     // The call to a fallback is no retry: the endpoints tried so far belong to another upstream.

@@ -48,7 +48,8 @@ pub fn retry(
     };
     let reason = match retry::decide(&policy.config, &last, ctx.stake.as_mut(), now) {
         Decision::Retry { after } => {
-            match order::again(&route.policies, &mut ctx.admission, &mut ctx.dry_run, now) {
+            let policies = route.policies(ctx.drawn);
+            match order::again(policies, &mut ctx.admission, &mut ctx.dry_run, now) {
                 Again::Granted => return grant(ctx, &route, after),
                 Again::GrantedDry => {
                     attempt::dry_run::would_stop(ctx, outcome, now);
@@ -83,7 +84,7 @@ pub fn elsewhere(session: &Session, ctx: &mut Context, outcome: Outcome, now: Mo
         | Outcome::Grpc(_) => false,
     };
     let Some(route) = ctx.route.clone() else { return false };
-    let (Some(target), Some(last)) = (route.upstream(), ctx.attempt.endpoint()) else {
+    let (Some(target), Some(last)) = (route.upstream(ctx.drawn), ctx.attempt.endpoint()) else {
         return false;
     };
     if !is_unconnected
@@ -99,7 +100,7 @@ pub fn elsewhere(session: &Session, ctx: &mut Context, outcome: Outcome, now: Mo
     if ctx.stake.as_mut().is_some_and(|stake| !stake.withdraw(now)) {
         return false;
     }
-    match order::again(&route.policies, &mut ctx.admission, &mut ctx.dry_run, now) {
+    match order::again(route.policies(ctx.drawn), &mut ctx.admission, &mut ctx.dry_run, now) {
         Again::Granted => {}
         Again::GrantedDry => attempt::dry_run::would_stop(ctx, outcome, now),
         Again::Refused => return false,

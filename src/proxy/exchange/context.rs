@@ -73,6 +73,8 @@ pub struct Context {
     pub admission: Admission,
     /// What policies that are not enforced say to it.
     pub dry_run: DryRun,
+    /// Which of its route's upstreams was drawn; `None` also if the route has only one.
+    pub drawn: Option<usize>,
     /// Set once the request goes to where its route falls back.
     pub diverted: Option<Diverted>,
     /// Where the requester stands in the route's limits, once they have been asked.
@@ -251,6 +253,7 @@ impl Context {
             identity: None,
             admission: Admission::default(),
             dry_run: DryRun::default(),
+            drawn: None,
             diverted: None,
             standing: None,
             decided: None,
@@ -289,7 +292,7 @@ impl Context {
     pub fn upstream(&self) -> Option<&Arc<UpstreamTarget>> {
         match &self.diverted {
             Some(diverted) => Some(&diverted.target),
-            None => self.route.as_ref().and_then(|route| route.upstream()),
+            None => self.route.as_ref().and_then(|route| route.upstream(self.drawn)),
         }
     }
 

@@ -62,7 +62,7 @@ pub fn render(answer: &Answer, ctx: &Context, rejection: &Rejection) -> Rendered
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let values = Values {
         route: route.map_or("", |route| &route.name),
-        upstream: route.and_then(|r| r.upstream()).map_or("", |u| &u.upstream.name),
+        upstream: route.and_then(|r| r.upstream(ctx.drawn)).map_or("", |u| &u.upstream.name),
         timestamp: &timestamp,
         unix_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
         request_id: ctx.request_id(),

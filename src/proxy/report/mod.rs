@@ -149,9 +149,9 @@ fn tell(shared: &Shared, ctx: &mut Context, sent: Sent, now: Moment) {
 /// What the policies of the request's route hold.
 fn values(ctx: &Context, now: Moment) -> Values {
     let Some(route) = &ctx.route else { return Values::default() };
-    let policies = &route.policies;
+    let policies = route.policies(ctx.drawn);
     let state = |breaker: &Option<Arc<Breaker>>| breaker.as_ref().map(|b| b.state(now));
-    let budget = route.retry.as_ref().and_then(|retry| retry.budget.as_ref());
+    let budget = route.budget(ctx.drawn);
     Values {
         route_circuit: state(&policies.route_breaker),
         upstream_circuit: state(&policies.upstream_breaker),

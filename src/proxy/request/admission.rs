@@ -129,14 +129,19 @@ pub async fn admit(
             continue;
         }
         let allowed = match step {
+            OfCall::Split => {
+                attempt::draw::draw(session, ctx, &route);
+                Ok(())
+            }
             OfCall::RouteCircuit | OfCall::UpstreamCircuit | OfCall::Bulkhead => {
+                let policies = route.policies(ctx.drawn);
                 let (admission, dry_run) = (&mut ctx.admission, &mut ctx.dry_run);
-                step.take(&route.policies, admission, dry_run, now).map_err(Rejection::Policy)
+                step.take(policies, admission, dry_run, now).map_err(Rejection::Policy)
             }
             OfCall::Endpoint => find_endpoint(ctx, &route),
             OfCall::Deadline => check_deadline(ctx, now),
             OfCall::RetryBudget => {
-                let budget = route.retry.as_ref().and_then(|retry| retry.budget.as_ref());
+                let budget = route.budget(ctx.drawn);
                 // A diverted request does not earn its route's upstream any retries.
                 let budget = budget.filter(|_| ctx.diverted.is_none());
                 ctx.stake = budget.map(|budget| budget.enter(now));
@@ -226,7 +231,7 @@ async fn count(
 }
 
 fn find_endpoint(ctx: &mut Context, route: &Route) -> Result<(), Rejection> {
-    match route.upstream().is_some_and(|target| target.upstream.is_empty()) {
+    match route.upstream(ctx.drawn).is_some_and(|target| target.upstream.is_empty()) {
         true => Err(attempt::conclude::without_endpoint(ctx, Unavailable::Empty)),
         false => Ok(()),
     }
@@ -254,8 +259,7 @@ async fn prepare_body(
         watch_bodies(session, ctx, route);
     }
     // HTTP/2 names have no case.
-    if let Target::Upstream(_) = &route.target
-        && session.req_header().version != Version::HTTP_2
+    if !matches!(route.target, Target::Serve(_)) && session.req_header().version != Version::HTTP_2
     {
         request::headers::forget_case(session.req_header_mut());
     }

@@ -261,7 +261,7 @@ pub fn has_body(session: &Session, head: &ResponseHeader) -> bool {
 /// Whether any policy of the route counts the outcome as a failure. Other outcomes are reported
 /// only at the end of the response.
 fn is_failure(ctx: &Context, route: &Route, outcome: Outcome) -> bool {
-    let breakers = attempt::breakers::breakers(ctx.diverted.as_ref(), route);
+    let breakers = attempt::breakers::breakers(ctx.diverted.as_ref(), route, ctx.drawn);
     let counted = breakers.into_iter().flatten().any(|b| b.config().failure_on.matches(outcome));
     let retried = route.retry.as_ref().is_some_and(|retry| retry.config.on.matches(outcome));
     counted || retried || reply::stand_in::replaces(ctx, route, outcome)

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::observe::metrics::StateMetrics;
 use crate::runtime::jwks::Jwks;
 use crate::runtime::snapshot::Snapshot;
 use crate::time::Moment;
@@ -31,4 +32,16 @@ pub(super) fn of(snapshot: &Snapshot, now: Moment) -> BTreeMap<String, KeysStatu
         Some((name.clone(), KeysStatus { keys, confirmed_seconds_ago: confirmed, error }))
     });
     fetched.collect()
+}
+
+/// Copies the state of key sets into the metrics.
+pub(super) fn publish(state: &StateMetrics, snapshot: &Snapshot) {
+    for (name, authority) in &snapshot.authorities {
+        let Some(status) = authority.jwks().map(Jwks::status) else { continue };
+        let keys = i64::try_from(status.keys).unwrap_or(i64::MAX);
+        state.jwks_keys.with_label_values(&[name]).set(keys);
+        for (result, fetches) in [("ok", status.succeeded), ("failed", status.failed)] {
+            state.jwks_fetches.with_label_values(&[name, result]).inc_by(fetches);
+        }
+    }
 }

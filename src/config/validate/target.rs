@@ -1,0 +1,56 @@
+//! Where a route's requests go: one upstream, several, or the gateway itself.
+
+use super::{RouteCheck, at};
+use crate::config::code::Code;
+use crate::config::route::Serve;
+use crate::policy::split::{Destination, Key};
+
+impl RouteCheck<'_> {
+    pub(super) fn target(&mut self) {
+        match (&self.route.upstream, self.route.serve) {
+            (Some(Destination::One(upstream)), None) => {
+                self.reference(&["upstream"], "upstreams", upstream, &self.config.upstreams);
+            }
+            (Some(Destination::Split(upstreams)), None) => {
+                for (place, upstream) in upstreams.iter().enumerate() {
+                    let path = at(&["routes", self.name, "upstream"]).index(place).key("name");
+                    let known = &self.config.upstreams;
+                    self.reference_at(path, "upstreams", &upstream.name, known);
+                }
+            }
+            (
+                None,
+                Some(
+                    Serve::Health
+                    | Serve::HealthDetails
+                    | Serve::Ready
+                    | Serve::Live
+                    | Serve::Status,
+                ),
+            ) => {}
+            (Some(_), Some(_)) => {
+                let message = "a route has an `upstream` or a `serve`, not both";
+                self.report(Code::TwoTargets, &["serve"], message);
+            }
+            (None, None) => {
+                self.report(Code::NoTarget, &[], "a route needs an `upstream` or a `serve`");
+            }
+        }
+        self.split();
+    }
+
+    fn split(&mut self) {
+        let Some(split) = &self.route.split else { return };
+        match &self.route.upstream {
+            Some(Destination::Split(_)) => {}
+            Some(Destination::One(_)) | None => {
+                let message = "nothing is drawn: `upstream` is no list of several";
+                self.report(Code::SplitOfOne, &["split"], message);
+            }
+        }
+        if split.key == Some(Key::Consumer) && self.route.auth.is_none() {
+            let message = "is drawn by consumer, but the route requires no credentials";
+            self.report(Code::SplitWithoutConsumer, &["split", "key"], message);
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Which of a route's upstreams a request goes to, by their weights.
+//!
+//! A request is drawn once, and its retries stay where it was drawn. With a key, requests of one key
+//! go to one upstream, on every replica and after every restart: what decides is the key, the names of
+//! the upstreams and their weights, and nothing else.
+//!
+//! The rule is rendezvous hashing by weight: for each upstream a number is made of the key and the
+//! upstream's name, uniform in (0, 1); the least `-ln(number) / weight` wins. So an upstream whose weight
+//! rises takes keys from the others, one whose weight falls gives keys to them, and no key moves between
+//! two upstreams whose weights stay. With two upstreams, moving 5 % to one of them moves 5 % of the keys.
+//! No rule that knows only the weights moves less for every change of them (Moulton and Jiang, Maximally
+//! Consistent Sampling and the Jaccard Index of Probability Distributions, 2018).
+//!
+//! Weights lie in atomics, apart from the configuration, so that an order can change them while the
+//! process runs; a reload hands them on by name.
+
+pub mod config;
+mod hash;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use config::{Config, Destination, Key};
+
+use self::config::{MAX_UPSTREAMS, MAX_WEIGHT, Weighted};
+use crate::policy::rate_limit::Requester;
+
+/// The upstreams of a route, with what each has drawn.
+#[derive(Debug)]
+pub struct Split {
+    key: Option<Key>,
+    shares: Box<[Share]>,
+}
+
+/// One upstream of a split.
+#[derive(Debug)]
+struct Share {
+    name: Arc<str>,
+    /// Made of the name.
+    seed: u64,
+    configured: u32,
+    /// Shared with the generations before, so that an order given during a reload is not lost.
+    state: Arc<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// The weight that an order has set; `NO_ORDER` if none is in force.
+    ordered: AtomicU64,
+    drawn: AtomicU64,
+}
+
+/// More than any weight.
+const NO_ORDER: u64 = u64::MAX;
+
+impl Default for State {
+    fn default() -> Self {
+        State { ordered: AtomicU64::new(NO_ORDER), drawn: AtomicU64::new(0) }
+    }
+}
+
+/// An upstream of a split, for those who look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// The upstream's name.
+    pub name: Arc<str>,
+    /// The weight in force.
+    pub weight: u32,
+    /// The weight in the configuration.
+    pub configured: u32,
+    /// Requests drawn for it since the process started.
+    pub drawn: u64,
+}
+
+impl Split {
+    /// The split of `upstreams`. Orders and counts are those of `before`, for upstreams that were in it.
+    pub fn new(upstreams: &[Weighted], key: Option<Key>, before: Option<&Split>) -> Self {
+        let kept = |name: &str| {
+            let mut shares = before.into_iter().flat_map(|before| &before.shares);
+            shares.find(|share| *share.name == *name).map(|share| share.state.clone())
+        };
+        let share = |upstream: &Weighted| Share {
+            name: upstream.name.as_str().into(),
+            seed: hash::of(upstream.name.as_bytes()),
+            configured: upstream.weight,
+            state: kept(&upstream.name).unwrap_or_default(),
+        };
+        Split { key, shares: upstreams.iter().map(share).collect() }
+    }
+
+    /// Draws an upstream for a request, and counts it. Returns its place in the list. A request without
+    /// the key is drawn at random. Neither locks nor allocates.
+    pub fn draw(&self, requester: &Requester<'_>) -> usize {
+        let key = self.key.as_ref().and_then(|key| key.hash(requester));
+        let place = match key {
+            Some(key) => self.place_of(key),
+            None => self.place_at(|sum| fastrand::u64(0..sum)),
+        };
+        if let Some(share) = self.shares.get(place) {
+            // Relaxed: no other data depends on the count.
+            share.state.drawn.fetch_add(1, Ordering::Relaxed);
+        }
+        place
+    }
+
+    /// Sets the weight of an upstream until it is set again or reset with `None`. Returns false if there
+    /// is no such upstream, or the weight is more than a configuration may have.
+    pub fn order(&self, name: &str, weight: Option<u32>) -> bool {
+        let share = self.shares.iter().find(|share| *share.name == *name);
+        let Some(share) = share.filter(|_| weight.is_none_or(|weight| weight <= MAX_WEIGHT)) else {
+            return false;
+        };
+        // Relaxed: each weight stands for itself.
+        share.state.ordered.store(weight.map_or(NO_ORDER, u64::from), Ordering::Relaxed);
+        true
+    }
+
+    /// All upstreams, in the order of the list.
+    pub fn standings(&self) -> impl Iterator<Item = Standing> {
+        let weights = self.weights();
+        self.shares.iter().zip(weights).map(|(share, weight)| Standing {
+            name: share.name.clone(),
+            weight,
+            configured: share.configured,
+            drawn: share.state.drawn.load(Ordering::Relaxed),
+        })
+    }
+
+    /// The weights in force; those that are configured if orders have left none above zero.
+    fn weights(&self) -> [u32; MAX_UPSTREAMS] {
+        let mut weights = [0; MAX_UPSTREAMS];
+        for (weight, share) in weights.iter_mut().zip(&self.shares) {
+            let ordered = u32::try_from(share.state.ordered.load(Ordering::Relaxed));
+            *weight = ordered.unwrap_or(share.configured);
+        }
+        if weights == [0; MAX_UPSTREAMS] {
+            for (weight, share) in weights.iter_mut().zip(&self.shares) {
+                *weight = share.configured;
+            }
+        }
+        weights
+    }
+
+    /// Where requests with this key go.
+    fn place_of(&self, key: u64) -> usize {
+        let weights = self.weights();
+        let shares = self.shares.iter().zip(weights).enumerate();
+        let scores =
+            shares.filter(|(_, (_, weight))| *weight > 0).map(|(place, (share, weight))| {
+                let number = hash::uniform(hash::mix(key ^ share.seed));
+                (place, -number.ln() / f64::from(weight))
+            });
+        scores.min_by(|(_, a), (_, b)| a.total_cmp(b)).map_or(0, |(place, _)| place)
+    }
+
+    /// Where the request falls whose number, below the sum of the weights, is drawn by `number`.
+    fn place_at(&self, number: impl FnOnce(u64) -> u64) -> usize {
+        let weights = self.weights();
+        let sum: u64 = weights.iter().copied().map(u64::from).sum();
+        // A configuration has a sum above zero.
+        let mut left = number(sum.max(1));
+        let mut places = weights.iter().take(self.shares.len());
+        let fallen = places.position(|weight| {
+            let falls = left < u64::from(*weight);
+            left = left.saturating_sub(u64::from(*weight));
+            falls
+        });
+        fallen.unwrap_or(0)
+    }
+}
