@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::support::{
-    Answer, Gateway, Plan, Upstream, assert_within, eventually, refused_address, timed,
+    Answer, Call, Gateway, Plan, Upstream, assert_within, eventually, refused_address, timed,
 };
 
 const TWO: &str = "
@@ -345,4 +345,53 @@ fn an_idle_connection_is_closed_after_4_seconds() {
     let (bytes, took) = idle.join().expect("no panic");
     assert_eq!(bytes, 0);
     assert!((3500..5000).contains(&took.as_millis()), "{took:?}");
+}
+
+/// Four endpoints, and requests that are told apart by `key`.
+fn by_key(key: &str, path: &str) -> (Vec<Upstream>, Gateway) {
+    let upstreams: Vec<_> = (0..4).map(|_| Upstream::start()).collect();
+    let urls: Vec<_> = upstreams.iter().map(Upstream::url).collect();
+    let yaml = format!(
+        "upstreams: {{service: {{endpoints: {urls:?}, balance: {{hash: {{key: {key}}}}}}}}}
+routes: {{all: {{match: {{path: {path}}}, upstream: service}}}}"
+    );
+    (upstreams, Plan::new(&yaml).start())
+}
+
+/// Which upstream got all of these calls; several must not.
+fn one_got_all(upstreams: &[Upstream], send: impl Fn()) -> usize {
+    let before: Vec<_> = upstreams.iter().map(Upstream::count).collect();
+    (0..5).for_each(|_| send());
+    let got = |(n, upstream): (usize, &Upstream)| upstream.count() == before[n] + 5;
+    upstreams.iter().enumerate().position(|(n, upstream)| got((n, upstream))).expect("one got all")
+}
+
+#[test]
+fn requests_with_one_key_go_to_one_endpoint_and_stay_there_over_a_reload() {
+    let (upstreams, gateway) = by_key("{cookie: session}", "/*");
+    let send = |user: usize| {
+        let call = Call::new("GET /").header("cookie", &format!("a=b; session=user-{user}"));
+        assert_eq!(gateway.call(call).status, 200);
+    };
+    let places: Vec<_> = (0..12).map(|user| one_got_all(&upstreams, || send(user))).collect();
+    assert!(places.iter().any(|place| *place != places[0]), "{places:?}");
+    gateway.signal("HUP");
+    eventually("reloaded", || (gateway.generation() == 2).then_some(()));
+    for (user, place) in places.iter().enumerate() {
+        assert_eq!(one_got_all(&upstreams, || send(user)), *place);
+    }
+}
+
+#[test]
+fn the_key_may_be_a_parameter_of_the_path() {
+    let (upstreams, gateway) = by_key("{path_parameter: id}", "/users/:id/*");
+    let send = |user: usize, rest: &str| {
+        assert_eq!(gateway.get(&format!("/users/{user}/{rest}")).status, 200);
+    };
+    let places: Vec<_> =
+        (0..12).map(|user| one_got_all(&upstreams, || send(user, "orders"))).collect();
+    assert!(places.iter().any(|place| *place != places[0]), "{places:?}");
+    for (user, place) in places.iter().enumerate() {
+        assert_eq!(one_got_all(&upstreams, || send(user, "carts/7")), *place);
+    }
 }

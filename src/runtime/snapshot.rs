@@ -233,6 +233,18 @@ impl Route {
         }
     }
 
+    /// The path parameter by which the upstream, or the first of several, chooses an endpoint.
+    pub fn hash_parameter(&self) -> Option<&str> {
+        match &self.target {
+            Target::Upstream(target) => target.upstream.config().balance.parameter(),
+            Target::Split(fork) => {
+                let mut branches = fork.branches.iter();
+                branches.find_map(|branch| branch.target.upstream.config().balance.parameter())
+            }
+            Target::Serve(_) => None,
+        }
+    }
+
     /// The policies of a request, with the circuit of its upstream.
     pub fn policies(&self, drawn: Option<usize>) -> &Policies {
         match &self.target {

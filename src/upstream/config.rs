@@ -24,6 +24,7 @@ pub struct Config {
     pub endpoints: Vec<Listed>,
     /// Which endpoint gets a request; default `least_request`.
     #[serde(default)]
+    #[schemars(extend("default" = "least_request"))]
     pub balance: Policy,
     /// How long the share of an endpoint that is new or has recovered grows to what its weight says,
     /// from a tenth of it. 0, the default: it has its share at once. Endpoints that are there when

@@ -114,14 +114,19 @@ impl Endpoint {
 #[derive(Debug)]
 pub struct Ticket {
     endpoint: Arc<Endpoint>,
+    /// What is in flight at all endpoints, where that is counted.
+    in_flight: Option<Arc<AtomicU32>>,
     is_open: bool,
 }
 
 impl Ticket {
-    pub(super) fn take(endpoint: &Arc<Endpoint>) -> Self {
+    pub(super) fn take(endpoint: &Arc<Endpoint>, in_flight: Option<Arc<AtomicU32>>) -> Self {
         endpoint.attempts.fetch_add(1, Ordering::Relaxed);
         endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
-        Ticket { endpoint: endpoint.clone(), is_open: true }
+        if let Some(in_flight) = &in_flight {
+            in_flight.fetch_add(1, Ordering::Relaxed);
+        }
+        Ticket { endpoint: endpoint.clone(), in_flight, is_open: true }
     }
 
     /// Where the attempt goes.
@@ -141,6 +146,9 @@ impl Ticket {
         let was_open = std::mem::replace(&mut self.is_open, false);
         if was_open {
             self.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
+            if let Some(in_flight) = &self.in_flight {
+                in_flight.fetch_sub(1, Ordering::Relaxed);
+            }
         }
         was_open
     }

@@ -10,13 +10,13 @@ pub mod lookups;
 pub mod resolve;
 pub mod set;
 
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 pub use balance::Ask;
-use balance::Limits;
 pub use balance::load::Ended;
+use balance::{Limits, Policy};
 pub use config::Config;
 pub use endpoint::{Address, Endpoint, Ticket};
 use lookups::Lookups;
@@ -36,6 +36,8 @@ pub struct Upstream {
     /// Held while a set is replaced, so that two changes at once are both in the last one.
     changing: Mutex<()>,
     turn: AtomicUsize,
+    /// Attempts in flight at all endpoints, where the policy has a bound by share.
+    in_flight: Option<Arc<AtomicU32>>,
     /// Set while a task resolves the names.
     resolving: AtomicBool,
     breaker: Option<Arc<Breaker>>,
@@ -58,8 +60,9 @@ impl Upstream {
         let breaker = config.circuit_breaker.clone().map(|c| Arc::new(Breaker::new(c, now)));
         let upstream = Upstream {
             name: name.into(),
-            set: ArcSwap::from_pointee(Set::new(Vec::new(), config.balance, limits(&config))),
+            set: ArcSwap::from_pointee(Set::new(Vec::new(), &config.balance, limits(&config))),
             changing: Mutex::new(()),
+            in_flight: is_bounded(&config).then(Arc::default),
             config,
             turn: AtomicUsize::new(0),
             resolving: AtomicBool::new(false),
@@ -79,6 +82,9 @@ impl Upstream {
         let mut new = Upstream::new(&old.name, config.clone(), now);
         if old.config.circuit_breaker == config.circuit_breaker {
             new.breaker.clone_from(&old.breaker);
+        }
+        if let (Some(counted), Some(_)) = (&old.in_flight, &new.in_flight) {
+            new.in_flight = Some(counted.clone());
         }
         // Names that remain keep their known addresses until they are looked up again.
         let known = old.set();
@@ -113,8 +119,11 @@ impl Upstream {
     /// Why there is none.
     pub fn pick(&self, ask: &Ask<'_>) -> Result<Ticket, Unavailable> {
         let set = self.set.load();
+        // Relaxed: a bound that is a moment old is as good.
+        let in_flight = self.in_flight.as_ref().map(|count| count.load(Ordering::Relaxed));
+        let ask = &Ask { in_flight: in_flight.unwrap_or_default(), ..*ask };
         match set.pick(ask, &self.turn) {
-            Some(endpoint) => Ok(Ticket::take(endpoint)),
+            Some(endpoint) => Ok(Ticket::take(endpoint, self.in_flight.clone())),
             None if set.is_empty() => Err(Unavailable::Empty),
             None => Err(Unavailable::Full),
         }
@@ -151,9 +160,13 @@ impl Upstream {
                 None => member.endpoint.warm_up(now),
             }
         }
-        let set = Set::new(found, self.config.balance, limits(&self.config));
+        let set = Set::new(found, &self.config.balance, limits(&self.config));
         self.set.store(Arc::new(set));
     }
+}
+
+fn is_bounded(config: &Config) -> bool {
+    matches!(&config.balance, Policy::Hash(hash) if hash.max_load.is_bounded())
 }
 
 fn limits(config: &Config) -> Limits {

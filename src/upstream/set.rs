@@ -31,7 +31,7 @@ pub struct Set {
 }
 
 impl Set {
-    pub(super) fn new(members: Vec<Member>, policy: Policy, limits: Limits) -> Self {
+    pub(super) fn new(members: Vec<Member>, policy: &Policy, limits: Limits) -> Self {
         let pool = |backup: bool| {
             let chosen = members.iter().filter(|member| member.backup == backup);
             let endpoints = chosen.map(|member| (member.endpoint.clone(), member.weight));

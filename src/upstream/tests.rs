@@ -1,3 +1,4 @@
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::*;
@@ -16,7 +17,11 @@ fn at(seconds: u64) -> Moment {
 
 /// Takes an endpoint for a request that has `tried` others.
 fn taken(upstream: &Upstream, tried: &[Arc<Endpoint>], now: Moment) -> Ticket {
-    upstream.pick(&Ask { tried, random: fastrand::u64(..), now }).expect("an endpoint")
+    upstream.pick(&ask(tried, None, now)).expect("an endpoint")
+}
+
+fn ask(tried: &[Arc<Endpoint>], key: Option<u64>, now: Moment) -> Ask<'_> {
+    Ask { tried, key, random: fastrand::u64(..), in_flight: 0, now }
 }
 
 fn picked(upstream: &Upstream, tried: &[Arc<Endpoint>]) -> Arc<Endpoint> {
@@ -78,8 +83,7 @@ fn endpoints_that_were_tried_are_avoided_while_others_are_left() {
 #[test]
 fn a_name_has_no_endpoint_before_it_is_resolved() {
     let unresolved = upstream("{endpoints: ['http://name.invalid:1']}");
-    let ask = Ask { tried: &[], random: 1, now: Moment::ZERO };
-    assert_eq!(unresolved.pick(&ask).expect_err("none"), Unavailable::Empty);
+    assert_eq!(unresolved.pick(&ask(&[], None, at(0))).expect_err("none"), Unavailable::Empty);
 }
 
 #[test]
@@ -117,8 +121,7 @@ fn no_endpoint_has_more_connections_than_it_may() {
     let urls = "endpoints: ['http://127.0.0.1:1', 'http://127.0.0.1:2'], max_connections: 3";
     let upstream = upstream(&format!("{{{urls}}}"));
     let mut held: Vec<_> = (0..6).map(|_| taken(&upstream, &[], at(0))).collect();
-    let ask = Ask { tried: &[], random: 1, now: at(0) };
-    assert_eq!(upstream.pick(&ask).expect_err("full"), Unavailable::Full);
+    assert_eq!(upstream.pick(&ask(&[], None, at(0))).expect_err("full"), Unavailable::Full);
     let freed = port(held.pop().expect("one").endpoint());
     assert_eq!(port(taken(&upstream, &[], at(0)).endpoint()), freed);
 }
@@ -171,4 +174,48 @@ fn endpoints_keep_their_state_over_changes_of_weight_and_of_other_endpoints() {
 fn an_address_that_stands_twice_is_one_endpoint() {
     let upstream = upstream("{endpoints: ['http://127.0.0.1:1', 'http://127.0.0.1:1']}");
     assert_eq!(upstream.set().members().len(), 1);
+}
+
+fn hashed(count: u16, more: &str) -> Upstream {
+    let urls: Vec<_> = (1..=count).map(|port| format!("http://127.0.0.1:{port}")).collect();
+    let yaml = format!("{{endpoints: {urls:?}, balance: {{hash: {{key: client_address{more}}}}}}}");
+    let from = serde_yaml::Deserializer::from_str(&yaml);
+    let config = serde_yaml::with::singleton_map_recursive::deserialize(from).expect("valid");
+    Upstream::new("u", config, Moment::ZERO)
+}
+
+#[test]
+fn requests_of_one_key_go_to_one_endpoint_and_others_elsewhere() {
+    let upstream = hashed(10, "");
+    let of = |key: u64| port(upstream.pick(&ask(&[], Some(key), at(0))).expect("one").endpoint());
+    let keys: Vec<u64> = (0..100).map(|key| balance::key::of_parameter(&key.to_string())).collect();
+    let ports: HashSet<u16> = keys.iter().map(|key| of(*key)).collect();
+    assert_eq!(ports.len(), 10);
+    keys.iter().for_each(|key| (0..5).for_each(|_| assert_eq!(of(*key), of(*key))));
+}
+
+#[test]
+fn a_key_with_more_than_its_share_goes_elsewhere_too() {
+    for (bound, most) in [(", max_load: 1.25", 14), (", max_load: 0", 100)] {
+        let upstream = hashed(10, bound);
+        let held: Vec<_> =
+            (0..100).map(|_| upstream.pick(&ask(&[], Some(7), at(0))).expect("one")).collect();
+        let mut counts = HashMap::new();
+        held.iter().for_each(|ticket| *counts.entry(port(ticket.endpoint())).or_insert(0) += 1);
+        let fullest = counts.values().max().copied().unwrap_or_default();
+        assert!(fullest <= most && (most < 100 || fullest == 100), "{bound}: {fullest}");
+        drop(held);
+        assert_eq!(upstream.in_flight.as_ref().map_or(0, |count| count.load(Ordering::Relaxed)), 0);
+    }
+}
+
+#[test]
+fn a_retry_of_a_key_goes_to_another_endpoint() {
+    let upstream = hashed(3, "");
+    let first = upstream.pick(&ask(&[], Some(7), at(0))).expect("one").endpoint().clone();
+    let tried = [first.clone()];
+    for _ in 0..20 {
+        let second = upstream.pick(&ask(&tried, Some(7), at(0))).expect("another");
+        assert_ne!(port(second.endpoint()), port(&first));
+    }
 }

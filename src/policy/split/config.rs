@@ -114,15 +114,28 @@ impl serde::Serialize for Destination {
 impl Key {
     /// A hash of the request's key, the same on every replica; `None` if the request has none, or an
     /// empty one.
-    pub(super) fn hash(&self, requester: &Requester<'_>) -> Option<u64> {
-        let key = match self {
-            Key::Consumer => requester.consumer.map(str::as_bytes),
-            Key::ClientAddress => return Some(of_address(requester.address)),
-            Key::Header(name) => requester.headers.get(name).map(|value| value.as_bytes()),
-            Key::Cookie(name) => fields::cookie(requester.headers, name),
-        };
-        key.filter(|key| !key.is_empty()).map(hash::of)
+    pub fn hash(&self, requester: &Requester<'_>) -> Option<u64> {
+        match self {
+            Key::Consumer => present(requester.consumer.map(str::as_bytes)),
+            Key::ClientAddress => Some(of_address(requester.address)),
+            Key::Header(name) => of_header(requester, name),
+            Key::Cookie(name) => of_cookie(requester, name),
+        }
     }
+}
+
+/// A hash of the first field of this name; `None` if there is none, or an empty one.
+pub fn of_header(requester: &Requester<'_>, name: &HeaderName) -> Option<u64> {
+    present(requester.headers.get(name).map(|value| value.as_bytes()))
+}
+
+/// A hash of the first cookie of this name; `None` if there is none, or an empty one.
+pub fn of_cookie(requester: &Requester<'_>, name: &str) -> Option<u64> {
+    present(fields::cookie(requester.headers, name))
+}
+
+fn present(key: Option<&[u8]>) -> Option<u64> {
+    key.filter(|key| !key.is_empty()).map(hash::of)
 }
 
 /// `consumer`, or `cookie=session`.
@@ -224,12 +237,20 @@ fn weight<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     units::bounded::<_, 0, MAX_WEIGHT>(deserializer)
 }
 
-fn header_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HeaderName, D::Error> {
+/// Reads the name of a header.
+///
+/// # Errors
+/// It is no name of a header.
+pub fn header_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HeaderName, D::Error> {
     let name = String::deserialize(deserializer)?;
     name.parse().map_err(|_| de::Error::custom(format_args!("`{name}` is not a header name")))
 }
 
-fn cookie_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Box<str>, D::Error> {
+/// Reads the name of a cookie.
+///
+/// # Errors
+/// It is no name of a cookie.
+pub fn cookie_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Box<str>, D::Error> {
     let name = String::deserialize(deserializer)?;
     match fields::is_cookie_name(&name) {
         true => Ok(name.into()),

@@ -15,7 +15,7 @@
 //! process runs; a reload hands them on by name.
 
 pub mod config;
-mod hash;
+pub mod hash;
 #[cfg(test)]
 mod tests;
 

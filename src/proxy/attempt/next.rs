@@ -7,6 +7,7 @@ use pingora_core::{Error, Result};
 use pingora_proxy::Session;
 
 use crate::observe::trace::context::SpanId;
+use crate::policy::rate_limit::Requester;
 use crate::proxy::attempt::peer::Phase;
 use crate::proxy::exchange::context::{Attempt, Context, earlier};
 use crate::proxy::exchange::signal::REJECTED;
@@ -15,6 +16,7 @@ use crate::summary::attempt::Past;
 use crate::summary::words::Words;
 use crate::time::{Clock, Moment};
 use crate::upstream::Ask;
+use crate::upstream::balance::Policy;
 
 /// Waits if this is a retry, chooses an endpoint, and starts the attempt's clock.
 ///
@@ -47,7 +49,16 @@ pub async fn next_peer(session: &mut Session, ctx: &mut Context) -> Result<Box<H
     }
     let tried = if diverted.is_some() { &[] } else { &*ctx.tried };
     let now = Clock::now();
-    let ticket = match target.upstream.pick(&Ask { tried, random: fastrand::u64(..), now }) {
+    let key = match &target.upstream.config().balance {
+        Policy::Hash(hash) => {
+            let headers = &session.req_header().headers;
+            let requester = Requester::new(ctx.identity.as_deref(), ctx.client, headers);
+            hash.key.of(&requester, ctx.parameter)
+        }
+        Policy::LeastRequest | Policy::RoundRobin | Policy::Random | Policy::PeakEwma => None,
+    };
+    let ask = Ask { tried, key, random: fastrand::u64(..), in_flight: 0, now };
+    let ticket = match target.upstream.pick(&ask) {
         Ok(ticket) => ticket,
         Err(unavailable) => {
             let rejection = attempt::conclude::without_endpoint(ctx, unavailable);

@@ -65,6 +65,8 @@ pub struct Context {
     pub route: Option<Arc<Route>>,
     /// What goes upstream instead of the path that came, where it differs.
     pub path: Option<String>,
+    /// The hash of the path parameter by which its upstream's endpoint is chosen.
+    pub parameter: Option<u64>,
     /// The canonical path, for the record; only kept for routes that record.
     pub recorded_path: Option<String>,
     /// Who the credentials say the client is; `None` on routes that need none.
@@ -249,6 +251,7 @@ impl Context {
             protocol: Protocol::Http,
             route: None,
             path: None,
+            parameter: None,
             recorded_path: None,
             identity: None,
             admission: Admission::default(),

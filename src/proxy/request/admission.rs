@@ -298,6 +298,7 @@ fn find_route(session: &Session, ctx: &mut Context) -> Result<Destination, Rejec
     let route = ctx.snapshot.routes[routed.route].clone();
     ctx.path = routed.forwarded;
     ctx.recorded_path = routed.canonical;
+    ctx.parameter = routed.parameter;
     let transcoder = route.transcoder.as_ref();
     let is_rpc = route.config.errors == Dialect::Connect
         || transcoder.is_some_and(|t| t.upstream() == Upstream::Http);

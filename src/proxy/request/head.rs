@@ -11,6 +11,7 @@ use crate::proxy::rejection::Rejection;
 use crate::routing::path::Ambiguous;
 use crate::routing::{NoRoute, Slashes, host, path};
 use crate::runtime::snapshot::Snapshot;
+use crate::upstream::balance::key;
 
 /// Which route a request takes.
 pub struct Routed {
@@ -20,6 +21,8 @@ pub struct Routed {
     pub forwarded: Option<String>,
     /// The canonical path, if it differs from the client's.
     pub canonical: Option<String>,
+    /// The hash of the path parameter by which an endpoint is chosen, if one is.
+    pub parameter: Option<u64>,
 }
 
 /// Checks the head's sizes against the listener's limits.
@@ -78,8 +81,10 @@ pub fn route(
         // The rewrite may have joined parts that were separate before.
         path::as_sent(rewritten.as_bytes()).map_err(refused)?;
     }
+    let hashed = snapshot.routes[route].hash_parameter();
+    let parameter = hashed.and_then(|name| found.params.value(name)).map(key::of_parameter);
     let canonical = (canonical != raw).then(|| canonical.into_owned());
-    Ok(Routed { route, forwarded: rewritten.or_else(|| canonical.clone()), canonical })
+    Ok(Routed { route, forwarded: rewritten.or_else(|| canonical.clone()), canonical, parameter })
 }
 
 fn refused(ambiguous: Ambiguous) -> Rejection {

@@ -4,6 +4,8 @@
 //! choice reads the table and the state of a few endpoints; it takes no lock, allocates nothing, and
 //! costs the same for three endpoints as for thousands. Randomness and time are arguments.
 
+mod hashed;
+pub mod key;
 pub mod load;
 mod sampler;
 mod turns;
@@ -12,23 +14,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use hashed::Hashed;
+use key::MaxLoad;
 use sampler::Sampler;
 
 use super::endpoint::Endpoint;
 use crate::time::Moment;
 
 /// How an endpoint is chosen.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    Default,
-    PartialEq,
-    Eq,
-    serde::Deserialize,
-    serde::Serialize,
-    schemars::JsonSchema,
-)]
+#[derive(Debug, Clone, Default, PartialEq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Policy {
     /// Of two endpoints drawn by weight, the one with fewer requests in flight for its weight.
@@ -42,6 +36,18 @@ pub enum Policy {
     /// Of two endpoints drawn by weight, the one with the lower product of latency and requests in
     /// flight. A rise of latency counts at once, a fall slowly; a failure counts as 1 s.
     PeakEwma,
+    /// By the request's key.
+    Hash(key::Hash),
+}
+
+impl Policy {
+    /// The path parameter that it needs of a request.
+    pub fn parameter(&self) -> Option<&str> {
+        match self {
+            Policy::Hash(hash) => hash.key.parameter(),
+            Policy::LeastRequest | Policy::RoundRobin | Policy::Random | Policy::PeakEwma => None,
+        }
+    }
 }
 
 /// What is asked for.
@@ -49,8 +55,12 @@ pub enum Policy {
 pub struct Ask<'a> {
     /// The endpoints this request has been sent to, in their order.
     pub tried: &'a [Arc<Endpoint>],
+    /// The hash of its key; `None` if it has none, or the policy needs none.
+    pub key: Option<u64>,
     /// Uniform over all of `u64`.
     pub random: u64,
+    /// Attempts in flight at all endpoints; only needed by a policy with a bound by share.
+    pub in_flight: u32,
     /// The time of the choice.
     pub now: Moment,
 }
@@ -87,6 +97,8 @@ enum Table {
     Drawn(Sampler),
     /// The lower cost of two.
     Compared(Sampler, Cost),
+    /// By key; without one, as by `least_request`.
+    ByKey(Hashed, MaxLoad, Sampler),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -105,7 +117,7 @@ impl Pool {
     /// For endpoints with weights above 0.
     pub(super) fn new(
         endpoints: Vec<(Arc<Endpoint>, u32)>,
-        policy: Policy,
+        policy: &Policy,
         limits: Limits,
     ) -> Self {
         let weights: Vec<u32> = endpoints.iter().map(|(_, weight)| *weight).collect();
@@ -116,6 +128,11 @@ impl Pool {
             Policy::Random => Table::Drawn(Sampler::new(&weights)),
             Policy::LeastRequest => Table::Compared(Sampler::new(&weights), Cost::Requests),
             Policy::PeakEwma => Table::Compared(Sampler::new(&weights), Cost::Latency),
+            Policy::Hash(config) => {
+                let places = endpoints.iter().map(|(endpoint, weight)| (&*endpoint.label, *weight));
+                let hashed = Hashed::new(&places.collect::<Vec<_>>());
+                Table::ByKey(hashed, config.max_load, Sampler::new(&weights))
+            }
         };
         let warm = |(endpoint, _): &(Arc<Endpoint>, u32)| {
             Some(endpoint.warming_since()? + limits.slow_start)
@@ -152,6 +169,11 @@ impl Pool {
     pub(super) fn pick(&self, ask: &Ask<'_>, turn: &AtomicUsize) -> Option<&Arc<Endpoint>> {
         let mut random = ask.random;
         if self.places.len() > 1 {
+            if let (Table::ByKey(table, most, _), Some(key)) = (&self.table, ask.key)
+                && let Some(place) = self.by_key(key, table, *most, ask)
+            {
+                return Some(&place.endpoint);
+            }
             for _ in 0..DRAWS {
                 if let Some(place) = self.draw(ask, &mut random, turn) {
                     return Some(&place.endpoint);
@@ -174,24 +196,47 @@ impl Pool {
                 let place = &self.places[sampler.draw(next(random))];
                 self.admits(place, ask, random).then_some(place)
             }
-            Table::Compared(sampler, cost) => {
-                let one = sampler.draw(next(random));
-                let mut other = sampler.draw(next(random));
-                if one == other {
-                    other = sampler.draw(next(random));
-                }
-                if one == other {
-                    other = (one + 1) % self.places.len();
-                }
-                let (one, other) = (&self.places[one], &self.places[other]);
-                // Where nothing is going on the first one decides: its share must be exact.
-                if !self.admits(one, ask, random) {
-                    return None;
-                }
-                let is_better = || other.cost(*cost, ask.now) < one.cost(*cost, ask.now);
-                Some(if self.admits(other, ask, random) && is_better() { other } else { one })
-            }
+            Table::ByKey(_, _, sampler) => self.compared(sampler, Cost::Requests, ask, random),
+            Table::Compared(sampler, cost) => self.compared(sampler, *cost, ask, random),
         }
+    }
+
+    /// The better one of two.
+    fn compared(
+        &self,
+        sampler: &Sampler,
+        cost: Cost,
+        ask: &Ask<'_>,
+        random: &mut u64,
+    ) -> Option<&Place> {
+        let one = sampler.draw(next(random));
+        let mut other = sampler.draw(next(random));
+        if one == other {
+            other = sampler.draw(next(random));
+        }
+        if one == other {
+            other = (one + 1) % self.places.len();
+        }
+        let (one, other) = (&self.places[one], &self.places[other]);
+        // Where nothing is going on the first one decides: its share must be exact.
+        if !self.admits(one, ask, random) {
+            return None;
+        }
+        let is_better = || other.cost(cost, ask.now) < one.cost(cost, ask.now);
+        Some(if self.admits(other, ask, random) && is_better() { other } else { one })
+    }
+
+    /// The place of a key, or one of those where its keys go instead: it was tried, or has no room, or
+    /// more than its share of what is in flight.
+    fn by_key(&self, key: u64, table: &Hashed, most: MaxLoad, ask: &Ask<'_>) -> Option<&Place> {
+        let share = 1.0 / self.places.len() as f32;
+        (0..DRAWS as u64).map(|attempt| &self.places[table.place(key, attempt)]).find(|place| {
+            let endpoint = &place.endpoint;
+            let most = most.bound(ask.in_flight, share * place.weight);
+            self.has_room(endpoint)
+                && most.is_none_or(|most| endpoint.in_flight() < most)
+                && !is_among(endpoint, ask.tried)
+        })
     }
 
     /// Whether the endpoint may be used: it has room, was not tried, and its share allows it.
