@@ -42,7 +42,7 @@ pub struct Config {
     /// How often names are resolved again, in the background; default 10 s.
     #[serde(default = "default_resolve_every")]
     pub resolve_every: Timespan,
-    /// Which of a name's addresses are used; default `prefer_ipv4`.
+    /// Which of a name's addresses are used; default `both`.
     #[serde(default)]
     pub ip_family: IpFamily,
     /// After this long without a successful lookup, a name loses its addresses; 0, the default,
@@ -117,13 +117,13 @@ pub enum HostHeader {
 )]
 #[serde(rename_all = "snake_case")]
 pub enum IpFamily {
-    /// The IPv4 addresses. A name with both is often a single server that listens on only one of
-    /// them (`localhost`).
-    #[default]
+    /// The IPv4 addresses; the IPv6 ones of a name that has no others.
     PreferIpv4,
     /// The IPv6 addresses; the IPv4 ones of a name that has no others.
     PreferIpv6,
-    /// All addresses, each as an endpoint.
+    /// All addresses. One of each family is an endpoint: which of them answers is found out by
+    /// connecting to both, the second 250 ms after the first (RFC 8305).
+    #[default]
     Both,
 }
 

@@ -4,10 +4,10 @@
 //! reached. It outlives changes of the set and reloads, for as long as the key is in the set.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use http::HeaderValue;
 
@@ -19,14 +19,26 @@ use crate::time::Moment;
 pub enum Address {
     /// An IP address and a port.
     Tcp(SocketAddr),
+    /// One address of each family, of a server that may be reached at either.
+    Pair(Pair),
     /// The path of a Unix socket.
     Unix(PathBuf),
+}
+
+/// An address of each family, with their port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Pair {
+    /// Tried first before anything is known.
+    pub v6: SocketAddrV6,
+    /// Tried soon after.
+    pub v4: SocketAddrV4,
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Address::Tcp(address) => address.fmt(f),
+            Address::Pair(Pair { v6, v4 }) => write!(f, "{v6},{v4}"),
             Address::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -68,6 +80,8 @@ pub struct Endpoint {
     /// Attempts sent here since the endpoint was found.
     attempts: AtomicU64,
     in_flight: AtomicU32,
+    /// Of a pair, the IPv4 address has answered last.
+    answers_v4: AtomicBool,
 }
 
 impl Endpoint {
@@ -80,6 +94,7 @@ impl Endpoint {
             warming_since: AtomicU64::new(0),
             attempts: AtomicU64::new(0),
             in_flight: AtomicU32::new(0),
+            answers_v4: AtomicBool::new(false),
         }
     }
 
@@ -93,6 +108,17 @@ impl Endpoint {
     pub fn in_flight(&self) -> u32 {
         // Relaxed, here and below: a choice by a count that is a moment old is as good.
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// The addresses of a pair, the one that answered last first.
+    pub fn in_order(&self, pair: &Pair) -> [SocketAddr; 2] {
+        let (v6, v4) = (pair.v6.into(), pair.v4.into());
+        if self.answers_v4.load(Ordering::Relaxed) { [v4, v6] } else { [v6, v4] }
+    }
+
+    /// A connection was made to this address of a pair.
+    pub fn answered_at(&self, address: SocketAddr) {
+        self.answers_v4.store(address.is_ipv4(), Ordering::Relaxed);
     }
 
     /// Its share grows from now on, as `slow_start` says.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use super::config::{Config, IpFamily, Listed, Place, Url};
-use super::endpoint::Key;
+use super::endpoint::{Key, Pair};
 use super::{Address, Endpoint, Member, Upstream};
 use crate::time::{Clock, Moment};
 
@@ -40,7 +40,7 @@ pub async fn keep_resolved(upstream: &Arc<Upstream>, wait: Duration) {
 #[derive(Default)]
 struct Name {
     /// The addresses found last; `None` before the first success.
-    addresses: Option<Vec<SocketAddr>>,
+    addresses: Option<Vec<Address>>,
     failing_since: Option<Moment>,
 }
 
@@ -76,7 +76,7 @@ async fn refresh(upstream: Weak<Upstream>, first: tokio::sync::oneshot::Sender<(
 }
 
 /// Looks up all names once, at the same time.
-async fn resolve_all(upstream: &Upstream) -> Vec<(Url, Result<Vec<SocketAddr>, String>)> {
+async fn resolve_all(upstream: &Upstream) -> Vec<(Url, Result<Vec<Address>, String>)> {
     let mut lookups = tokio::task::JoinSet::new();
     let family = upstream.config.ip_family;
     let urls: HashSet<&Url> = upstream.config.endpoints.iter().map(|entry| &entry.url).collect();
@@ -98,7 +98,7 @@ impl Name {
         &mut self,
         upstream: &Upstream,
         url: &Url,
-        found: Result<Vec<SocketAddr>, String>,
+        found: Result<Vec<Address>, String>,
         now: Moment,
     ) -> Option<String> {
         let (host, _) = name(url).unwrap_or_default();
@@ -133,26 +133,40 @@ impl Name {
     }
 }
 
-async fn lookup(host: &str, port: u16, family: IpFamily) -> Result<Vec<SocketAddr>, String> {
+async fn lookup(host: &str, port: u16, family: IpFamily) -> Result<Vec<Address>, String> {
     let found = tokio::time::timeout(LOOKUP_TIMEOUT, tokio::net::lookup_host((host, port)))
         .await
         .map_err(|_| format!("no answer within {}s", LOOKUP_TIMEOUT.as_secs()))?
         .map_err(|error| error.to_string())?;
-    let mut addresses: Vec<SocketAddr> = found.collect();
-    let wanted = match family {
-        IpFamily::PreferIpv4 => SocketAddr::is_ipv4,
-        IpFamily::PreferIpv6 => SocketAddr::is_ipv6,
-        IpFamily::Both => |_: &SocketAddr| true,
-    };
-    if addresses.iter().any(wanted) {
-        addresses.retain(wanted);
+    let addresses = endpoints(found.collect(), family);
+    match addresses.is_empty() {
+        true => Err("the name has no address".to_owned()),
+        false => Ok(addresses),
     }
-    if addresses.is_empty() {
-        return Err("the name has no address".to_owned());
-    }
+}
+
+/// What a name's addresses are as endpoints. Sorted, so that a resolver that rotates its answers
+/// changes nothing.
+fn endpoints(mut addresses: Vec<SocketAddr>, family: IpFamily) -> Vec<Address> {
     addresses.sort_unstable();
     addresses.dedup();
-    Ok(addresses)
+    let (mut v4, mut v6) = (Vec::new(), Vec::new());
+    for address in addresses {
+        match address {
+            SocketAddr::V4(address) => v4.push(address),
+            SocketAddr::V6(address) => v6.push(address),
+        }
+    }
+    match family {
+        IpFamily::PreferIpv4 if !v4.is_empty() => v6.clear(),
+        IpFamily::PreferIpv6 if !v6.is_empty() => v4.clear(),
+        IpFamily::PreferIpv4 | IpFamily::PreferIpv6 | IpFamily::Both => {}
+    }
+    let pairs = v6.iter().zip(&v4).map(|(v6, v4)| Address::Pair(Pair { v6: *v6, v4: *v4 }));
+    let paired = v6.len().min(v4.len());
+    let rest_v6 = v6[paired..].iter().map(|address| Address::Tcp((*address).into()));
+    let rest_v4 = v4[paired..].iter().map(|address| Address::Tcp((*address).into()));
+    pairs.chain(rest_v6).chain(rest_v4).collect()
 }
 
 /// The endpoints that are given as addresses, or as sockets.
@@ -190,7 +204,7 @@ fn resolved(upstream: &Upstream, names: &Names) -> Vec<Member> {
     let known = upstream.set();
     members(&upstream.config, |entry| {
         match names.get(&entry.url).and_then(|name| name.addresses.as_ref()) {
-            Some(found) => found.iter().copied().map(Address::from).collect(),
+            Some(found) => found.clone(),
             None => known.addresses(&entry.url),
         }
     })
@@ -233,7 +247,7 @@ mod tests {
         let mut counts = Vec::new();
         for (seconds, good) in answers {
             let found = match good {
-                true => Ok(vec!["127.0.0.1:1".parse().expect("an address")]),
+                true => Ok(endpoints(parsed(&["127.0.0.1:1"]), IpFamily::Both)),
                 false => Err("no such name".to_owned()),
             };
             let now = Moment::ZERO + Duration::from_secs(*seconds);
@@ -243,6 +257,24 @@ mod tests {
             counts.push(upstream.set().members().len());
         }
         counts
+    }
+
+    fn parsed(addresses: &[&str]) -> Vec<SocketAddr> {
+        addresses.iter().map(|address| address.parse().expect("an address")).collect()
+    }
+
+    #[test]
+    fn addresses_of_two_families_are_pairs() {
+        let both = ["127.0.0.1:1", "[::1]:1", "127.0.0.2:1", "[::2]:1", "[::3]:1", "127.0.0.1:1"];
+        let of = |family| {
+            let found = endpoints(parsed(&both), family);
+            found.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(of(IpFamily::Both), ["[::1]:1,127.0.0.1:1", "[::2]:1,127.0.0.2:1", "[::3]:1"]);
+        assert_eq!(of(IpFamily::PreferIpv4), ["127.0.0.1:1", "127.0.0.2:1"]);
+        assert_eq!(of(IpFamily::PreferIpv6), ["[::1]:1", "[::2]:1", "[::3]:1"]);
+        let only = endpoints(parsed(&["127.0.0.1:1"]), IpFamily::PreferIpv6);
+        assert_eq!(only.len(), 1);
     }
 
     #[test]

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::*;
 
-fn upstream(yaml: &str) -> Upstream {
+pub(super) fn upstream(yaml: &str) -> Upstream {
     Upstream::new("u", serde_yaml::from_str(yaml).expect("valid"), Moment::ZERO)
 }
 
@@ -11,7 +11,7 @@ fn in_turns(endpoints: &[&str]) -> Upstream {
     upstream(&format!("{{endpoints: {endpoints:?}, balance: round_robin}}"))
 }
 
-fn at(seconds: u64) -> Moment {
+pub(super) fn at(seconds: u64) -> Moment {
     Moment::ZERO + Duration::from_secs(seconds)
 }
 
@@ -20,7 +20,7 @@ fn taken(upstream: &Upstream, tried: &[Arc<Endpoint>], now: Moment) -> Ticket {
     upstream.pick(&ask(tried, None, now)).expect("an endpoint")
 }
 
-fn ask(tried: &[Arc<Endpoint>], key: Option<u64>, now: Moment) -> Ask<'_> {
+pub(super) fn ask(tried: &[Arc<Endpoint>], key: Option<u64>, now: Moment) -> Ask<'_> {
     Ask { tried, key, random: fastrand::u64(..), in_flight: 0, now }
 }
 
@@ -28,10 +28,10 @@ fn picked(upstream: &Upstream, tried: &[Arc<Endpoint>]) -> Arc<Endpoint> {
     taken(upstream, tried, Moment::ZERO).endpoint().clone()
 }
 
-fn port(endpoint: &Endpoint) -> u16 {
+pub(super) fn port(endpoint: &Endpoint) -> u16 {
     match &endpoint.key.address {
         Address::Tcp(address) => address.port(),
-        Address::Unix(_) => 0,
+        Address::Pair(_) | Address::Unix(_) => 0,
     }
 }
 

@@ -155,6 +155,8 @@ impl Request {
                 attributes.push(KeyValue::new("network.peer.address", peer.ip().to_string()));
                 Some(Value::from(i64::from(peer.port())))
             }
+            // It is not known here which of them was connected to.
+            Address::Pair(pair) => Some(Value::from(i64::from(pair.v4.port()))),
             Address::Unix(path) => {
                 let path = path.display().to_string();
                 attributes.push(KeyValue::new("network.peer.address", path));

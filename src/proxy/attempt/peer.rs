@@ -1,5 +1,7 @@
 //! An endpoint as Pingora connects to it: address, TLS, timeouts.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pingora_core::Result;
@@ -7,6 +9,7 @@ use pingora_core::protocols::{ALPN, TcpKeepalive};
 use pingora_core::upstreams::peer::{H1UpgradePolicy, HttpPeer};
 
 use crate::config::route::Timeouts;
+use crate::proxy::attempt::race::Race;
 use crate::runtime::snapshot::UpstreamTarget;
 use crate::upstream::config::{MAX_STREAMS, Protocol};
 use crate::upstream::endpoint::Key;
@@ -32,8 +35,8 @@ pub enum Phase {
 /// # Errors
 /// The path of a Unix socket is too long, which the configuration does not allow.
 pub fn of(
-    endpoint: &Endpoint,
-    target: &UpstreamTarget,
+    endpoint: &Arc<Endpoint>,
+    target: &Arc<UpstreamTarget>,
     timeouts: &Timeouts,
     left: Option<Duration>,
     phase: Phase,
@@ -41,6 +44,11 @@ pub fn of(
     let Key { address, tls, server_name, .. } = &endpoint.key;
     let mut peer = match address {
         Address::Tcp(address) => HttpPeer::new(*address, *tls, server_name.clone()),
+        Address::Pair(pair) => {
+            let mut peer = HttpPeer::new(SocketAddr::from(pair.v6), *tls, server_name.clone());
+            peer.options.custom_l4 = Some(Arc::new(Race::new(*pair, endpoint, target)));
+            peer
+        }
         // A path of the configuration is text.
         Address::Unix(path) => {
             HttpPeer::new_uds(&path.to_string_lossy(), *tls, server_name.clone())?
@@ -76,9 +84,10 @@ pub fn of(
         options.max_h2_streams = MAX_STREAMS as usize;
         options.h2_ping_interval = limit(*config.h2_ping_interval);
     }
-    if let Address::Tcp(_) = address {
-        options.tcp_keepalive = limit(*config.tcp_keepalive).map(keepalive);
-    }
+    options.tcp_keepalive = match address {
+        Address::Tcp(_) | Address::Pair(_) => limit(*config.tcp_keepalive).map(keepalive),
+        Address::Unix(_) => None,
+    };
     options.write_timeout = capped(*timeouts.idle, left);
     options.idle_timeout = limit(*config.idle_timeout());
     options.http_upstream_request_policy.h1_upgrade = match phase {

@@ -7,6 +7,8 @@
 mod hashed;
 pub mod key;
 pub mod load;
+#[cfg(test)]
+mod model;
 mod sampler;
 mod turns;
 
