@@ -95,6 +95,7 @@ struct Acceptor {
 impl Acceptor {
     async fn run(self, mut shutdown: ShutdownWatch) {
         let socket = Socket::from(self.listen().await);
+        self.listeners.shared.lifecycle.listens();
         loop {
             let accepted = tokio::select! {
                 accepted = socket.accept() => accepted,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::carry;
+use super::facets;
 use super::kept;
 use super::kept::{Kept, Parts};
 use super::snapshot::Idempotency;
@@ -64,6 +65,7 @@ impl Snapshot {
             limit_stores: &limit_stores,
             record: &config.record.default,
             commit_timeout: *config.record.commit_timeout,
+            metrics: &config.metrics,
         };
         let kept = Kept::new(before, &parts);
         let mut routes = Vec::with_capacity(config.routes.len());
@@ -91,6 +93,7 @@ impl Snapshot {
             generation: before.map_or(1, |before| before.generation + 1),
             flood_guard: carry::flood_guard(&config, before),
             config,
+            digest: 0,
             router,
             routes,
             upstreams,
@@ -163,9 +166,10 @@ impl Route {
             Target::Upstream(target) => target.upstream.breaker().cloned(),
             Target::Serve(_) => None,
         };
+        let facets = facets::of(config, record, parts.metrics, upstream_breaker.as_deref());
         let name: Arc<str> = name.into();
         Ok(Route {
-            metrics: metrics.route(&name),
+            metrics: metrics.route(&name, facets),
             pattern: match config.matches.path.values() {
                 Some([only]) => Some(only.text().clone()),
                 Some(_) | None => None,

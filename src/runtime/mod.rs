@@ -8,6 +8,7 @@ mod carry;
 mod compile;
 pub mod descriptors;
 pub mod drain;
+mod facets;
 pub mod flood_guard;
 mod follow;
 pub mod jwks;

@@ -22,6 +22,7 @@ use pingora_proxy::Session;
 use self::summary::Sent;
 use crate::observe::access_log::Rules;
 use crate::observe::events::FailedRequest;
+use crate::observe::metrics::Finished;
 use crate::policy::breaker::Breaker;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::{attempt, exchange, response};
@@ -189,10 +190,14 @@ fn count(shared: &Shared, ctx: Option<&Context>, summary: &Summary<'_>) {
     }
     let Some(ctx) = ctx else { return };
     let metrics = ctx.route.as_ref().map_or(&shared.unrouted, |route| &route.metrics);
-    // A request that was cut off before its response is the gateway's failure, not its client's.
-    let is_unanswered = matches!(summary.ending, Ending::Cut { .. }) && summary.status == 0;
-    let status = if is_unanswered { 500 } else { summary.status };
-    metrics.answered(ctx.protocol.family(), status, summary.duration);
+    metrics.answered(Finished {
+        family: ctx.protocol.family(),
+        status: summary.status,
+        cut: matches!(summary.ending, Ending::Cut { .. }),
+        took: summary.duration,
+        bytes_in: summary.bytes_in,
+        bytes_out: summary.bytes_out,
+    });
     if let Some(refusal) = summary.ending.refusal() {
         metrics.rejected(refusal.code);
     }
