@@ -14,6 +14,7 @@ use super::reasons::Reasons;
 use super::shown::{counter, gauge};
 use super::statuses::Statuses;
 use super::words::{Facet, Facets};
+use crate::observe::access_log::Refusals;
 
 /// One route's metrics, created with its first request.
 #[derive(Clone)]
@@ -53,6 +54,7 @@ pub(super) struct Counts {
     fallback_calls: Reasons,
     rejections: Reasons,
     would_refuse: Reasons,
+    refusals: Refusals,
 }
 
 impl RouteMetrics {
@@ -114,6 +116,11 @@ impl RouteMetrics {
     /// Counts a response by the route's fallback.
     pub fn fell_back(&self, reason: &'static str) {
         self.0.counts().fallbacks.count(reason);
+    }
+
+    /// What the access log leaves out of the route's refusals.
+    pub fn refusals(&self) -> &Refusals {
+        &self.0.counts().refusals
     }
 
     /// Finished requests so far.
