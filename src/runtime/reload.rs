@@ -23,6 +23,7 @@ use tokio::signal::unix::Signal;
 use tokio::time::MissedTickBehavior;
 
 use super::carry;
+use super::changes;
 use super::descriptors::Descriptors;
 use super::follow::{self, Follower};
 use super::shared::Shared;
@@ -87,7 +88,13 @@ async fn reload(shared: &Arc<Shared>, location: &Location) -> bool {
             if let Some(logs) = &shared.logs {
                 logs.apply(&next.config.log);
             }
-            retire(shared.snapshot.swap(next)).await;
+            let before = shared.snapshot.swap(next.clone());
+            for change in changes::changes(&before, &next) {
+                log::info!("reload: {change}");
+            }
+            // Otherwise this would hold the generation when the next one replaces it.
+            drop(next);
+            retire(before).await;
             shared.metrics.config.reloaded(digest, SystemTime::now());
             log::info!("{}: reloaded, generation {generation}", path.display());
             true

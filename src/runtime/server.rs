@@ -17,7 +17,7 @@ use super::drain::Drain;
 use super::follow::Follower;
 use super::shared::Shared;
 use super::snapshot::Snapshot;
-use super::{memory, reload, signals, status};
+use super::{changes, lasting, memory, reload, signals, status};
 use crate::admin;
 use crate::config::access_log;
 use crate::config::load::apart;
@@ -82,6 +82,9 @@ pub fn run(location: &Location, logs: &Logs) -> Result<(), StartError> {
     logs.apply(&config.log);
     reload::log_warnings(&warnings);
     check_addresses(config)?;
+    for line in changes::started(&location.file, &snapshot) {
+        log::info!("{line}");
+    }
     descriptors.report(&config.server);
     if config.server.huge_pages {
         memory::allow_huge_pages(true);
@@ -271,12 +274,13 @@ impl BackgroundService for Background {
             self.shared.lifecycle.set_ready();
             log::info!("ready");
         };
+        let lasting = lasting::watch(self.shared.clone());
         let triggers = self.triggers.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some((hangups, followed)) = triggers else { return };
         let (shared, location) = (self.shared.clone(), self.location.clone());
         let reloads = reload::keep_current(shared, location, hangups, followed);
         tokio::select! {
-            ((), ()) = async { tokio::join!(ready, reloads) } => {}
+            ((), (), ()) = async { tokio::join!(ready, reloads, lasting) } => {}
             _ = shutdown.changed() => {}
         }
     }

@@ -41,6 +41,13 @@ pub struct Handshakes {
     pub not_after: Vec<(String, i64)>,
 }
 
+impl Handshakes {
+    /// Whether both sides are verified by the same certificates and authorities.
+    pub(super) fn is_same_identity(&self, other: &Handshakes) -> bool {
+        self.verified_by == other.verified_by
+    }
+}
+
 /// Compiles a listener's TLS. Clients may resume the sessions of `before` only if certificates and
 /// authorities are unchanged, because rustls does not verify a resumed session again.
 ///

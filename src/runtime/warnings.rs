@@ -21,6 +21,13 @@ const DAY: u64 = 24 * 60 * 60;
 pub(super) fn of(config: &Config, descriptors: Descriptors, now: SystemTime) -> Vec<Problem> {
     let mut problems = warnings::warnings(config);
     problems.extend(descriptors.warnings(&config.server));
+    problems.extend(certificates(config, now));
+    problems
+}
+
+/// Certificates and authorities that have ended, or will soon. Reads their files.
+pub(super) fn certificates(config: &Config, now: SystemTime) -> Vec<Problem> {
+    let mut problems = Vec::new();
     for (name, listener) in &config.listeners {
         let Some(tls) = &listener.tls else { continue };
         let path = KeyPath::root().key("listeners").key(name).key("tls");

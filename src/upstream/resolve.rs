@@ -62,7 +62,11 @@ async fn refresh(upstream: Weak<Upstream>, first: tokio::sync::oneshot::Sender<(
         errors.sort_unstable();
         let failing_since = names.values().filter_map(|name| name.failing_since).min();
         upstream.lookups.note(&errors, failing_since);
+        let before = upstream.endpoints();
         upstream.replace(endpoints(&upstream, &names));
+        if let Some(change) = change(&before, &upstream.endpoints()) {
+            log::info!("upstreams.{}: {change}", upstream.name);
+        }
         if let Some(first) = first.take() {
             // The start may have stopped waiting for this.
             let _ = first.send(());
@@ -72,6 +76,20 @@ async fn refresh(upstream: Weak<Upstream>, first: tokio::sync::oneshot::Sender<(
         let failing = failing_since.is_some();
         tokio::time::sleep(if failing { every.min(RETRY_EVERY) } else { every }).await;
     }
+}
+
+/// Which endpoints have come and gone with the answers to look-ups, in words.
+fn change(before: &[Arc<Endpoint>], after: &[Arc<Endpoint>]) -> Option<String> {
+    let lacking = |from: &[Arc<Endpoint>], all: &[Arc<Endpoint>]| {
+        let gone = all.iter().filter(|one| !from.iter().any(|other| other.is_same(one)));
+        gone.map(|endpoint| &*endpoint.label).collect::<Vec<_>>().join(", ")
+    };
+    let (came, left) = (lacking(before, after), lacking(after, before));
+    let came = (!came.is_empty()).then(|| format!("{came} came"));
+    let left = (!left.is_empty()).then(|| format!("{left} left"));
+    let words = came.into_iter().chain(left).collect::<Vec<_>>().join("; ");
+    let count = after.len();
+    (!words.is_empty()).then(|| format!("{words}, as its names resolve; {count} endpoints now"))
 }
 
 /// Looks up all names once, at the same time.
@@ -220,6 +238,18 @@ mod tests {
             counts.push(upstream.endpoints().len());
         }
         counts
+    }
+
+    #[test]
+    fn endpoints_that_come_and_go_are_told_by_address() {
+        let config: Config = serde_yaml::from_str("endpoints: ['http://a.test:1']").expect("valid");
+        let of = |port: u16| {
+            endpoint(&config, &config.endpoints[0], SocketAddr::from(([127, 0, 0, 1], port)))
+        };
+        let told = change(&[of(1), of(2)], &[of(2), of(3)]);
+        let expected = "127.0.0.1:3 came; 127.0.0.1:1 left, as its names resolve; 2 endpoints now";
+        assert_eq!(told.as_deref(), Some(expected));
+        assert_eq!(change(&[of(1)], &[of(1)]), None);
     }
 
     #[test]
