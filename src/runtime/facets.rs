@@ -57,6 +57,7 @@ pub(super) fn of(
 }
 
 /// Those of what stands for requests that reached no route.
-pub(super) fn unrouted() -> Facets {
-    Facets::default().with(Facet::None, true)
+pub(super) fn unrouted(metrics: &config::metrics::Metrics) -> Facets {
+    let exact = metrics.status == Status::Exact;
+    Facets::default().with(Facet::None, true).with(Facet::ExactStatus, exact)
 }

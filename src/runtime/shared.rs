@@ -54,7 +54,7 @@ impl Shared {
     ) -> Self {
         Shared {
             // Cannot collide with a route: route names have no parentheses.
-            unrouted: metrics.route(&"(none)".into(), facets::unrouted()),
+            unrouted: metrics.route(&"(none)".into(), facets::unrouted(&snapshot.config.metrics)),
             snapshot: ArcSwap::from_pointee(snapshot),
             lifecycle: Arc::new(Lifecycle::default()),
             metrics,

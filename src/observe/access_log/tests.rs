@@ -12,10 +12,10 @@ use crate::summary::ending::{Cut, Ending, NoRequest, Refusal, Response};
 use crate::summary::words::Words;
 use crate::time::Moment;
 
-const REFUSAL: Refusal<'static> =
+pub(super) const REFUSAL: Refusal<'static> =
     Refusal { code: "rate_limited", fault: Fault::Client, detail: "too many requests" };
 
-fn summary<'a>(ending: Ending<'a>, route: Option<&'a Arc<str>>) -> Summary<'a> {
+pub(super) fn summary<'a>(ending: Ending<'a>, route: Option<&'a Arc<str>>) -> Summary<'a> {
     Summary {
         opening: Opening {
             id: None,

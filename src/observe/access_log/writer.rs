@@ -272,3 +272,42 @@ fn write_all(output: &mut File, mut batch: &[u8]) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+
+    use super::super::tests::{REFUSAL, summary};
+    use super::*;
+    use crate::config::access_log::PerSecond;
+    use crate::observe::access_log::Refusals;
+    use crate::summary::ending::Ending;
+
+    #[test]
+    fn counts_of_what_was_left_out_wait_for_an_output_that_can_be_written() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("logs/access.log");
+        let target = Target::new(Output::File(file.clone()), Format::Json);
+        let (_sender, messages) = sync_channel(1);
+        let (left_out, refusals) = (Arc::new(LeftOut::default()), Refusals::default());
+        let mut writer = Writer::new(messages, Arc::new(target), Arc::default(), left_out.clone());
+        let refuse = || {
+            let refused = summary(Ending::Refused(REFUSAL), None);
+            assert!(!left_out.admits(&refusals, &refused, PerSecond(0), Moment::ZERO));
+        };
+        writer.open();
+        assert!(writer.trouble.is_met(), "its folder is not there");
+        for _ in 0..3 {
+            refuse();
+            writer.tell();
+        }
+        std::fs::create_dir(directory.path().join("logs")).expect("a folder");
+        refuse();
+        writer.tell();
+        writer.tell();
+        let text = std::fs::read_to_string(&file).expect("the log");
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(text.contains("\"portcullis.lines\":4"), "{text}");
+        assert!(!writer.trouble.is_met());
+    }
+}
