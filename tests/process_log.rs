@@ -88,7 +88,7 @@ fn the_start_says_what_runs() {
         "portcullis.yaml".to_owned(),
         format!("listeners.public: {}, without TLS", gateway.address),
         format!("listeners.secure: {}, TLS with one.pem", port.address()),
-        "1 routes, 1 upstreams, 0 authorities; record store: SQLite at ".to_owned(),
+        "routes: 1, upstreams: 1, authorities: 0; record store: SQLite at ".to_owned(),
         "rate limit stores: none".to_owned(),
     ] {
         assert_eq!(times(&gateway, &line), 1, "{line}:\n{}", gateway.log());
@@ -109,7 +109,16 @@ fn a_certificate_near_its_end_is_told_at_start_and_at_each_reload() {
     let gateway = plan.beside("one.pem", &leaf.pem()).beside("one.key", &leaf.key_pem()).start();
     assert_eq!(times(&gateway, "one.pem expires in 3 days"), 1, "{}", gateway.log());
     let config = std::fs::read_to_string(gateway.directory().join("portcullis.yaml"));
-    assert!(gateway.reload(&config.expect("the file")));
+    let config = config.expect("the file");
+    assert!(gateway.reload(&config));
+    assert_eq!(times(&gateway, "one.pem expires in 3 days"), 2, "{}", gateway.log());
+    let others = "reload: listeners.secure.tls: other certificates or authorities";
+    assert_eq!(times(&gateway, others), 0, "{}", gateway.log());
+    let renewed = authority.sign("one.test");
+    std::fs::write(gateway.directory().join("one.pem"), renewed.pem()).expect("written");
+    std::fs::write(gateway.directory().join("one.key"), renewed.key_pem()).expect("written");
+    assert!(gateway.reload(&config));
+    gateway.wait_for_log(others);
     assert_eq!(times(&gateway, "one.pem expires in 3 days"), 2, "{}", gateway.log());
 }
 

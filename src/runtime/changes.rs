@@ -38,7 +38,7 @@ pub(super) fn started(file: &Path, snapshot: &Snapshot) -> Vec<String> {
         false => names(snapshot.limit_stores.keys().cloned()),
     };
     lines.push(format!(
-        "{} routes, {} upstreams, {} authorities; record store: {store}; rate limit stores: {limits}",
+        "routes: {}, upstreams: {}, authorities: {}; record store: {store}; rate limit stores: {limits}",
         snapshot.routes.len(),
         snapshot.upstreams.len(),
         snapshot.authorities.len(),

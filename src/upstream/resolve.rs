@@ -89,7 +89,7 @@ fn change(before: &[Arc<Endpoint>], after: &[Arc<Endpoint>]) -> Option<String> {
     let left = (!left.is_empty()).then(|| format!("{left} left"));
     let words = came.into_iter().chain(left).collect::<Vec<_>>().join("; ");
     let count = after.len();
-    (!words.is_empty()).then(|| format!("{words}, as its names resolve; {count} endpoints now"))
+    (!words.is_empty()).then(|| format!("{words}, as its names resolve; endpoints now: {count}"))
 }
 
 /// Looks up all names once, at the same time.
@@ -247,7 +247,7 @@ mod tests {
             endpoint(&config, &config.endpoints[0], SocketAddr::from(([127, 0, 0, 1], port)))
         };
         let told = change(&[of(1), of(2)], &[of(2), of(3)]);
-        let expected = "127.0.0.1:3 came; 127.0.0.1:1 left, as its names resolve; 2 endpoints now";
+        let expected = "127.0.0.1:3 came; 127.0.0.1:1 left, as its names resolve; endpoints now: 2";
         assert_eq!(told.as_deref(), Some(expected));
         assert_eq!(change(&[of(1)], &[of(1)]), None);
     }

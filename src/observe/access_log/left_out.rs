@@ -19,11 +19,11 @@ pub struct Refusals(OnceLock<Arc<OfRoute>>);
 struct OfRoute {
     /// Empty for requests without a route.
     route: Arc<str>,
-    spells: Mutex<Vec<Spell>>,
+    spells: Mutex<Vec<OfCause>>,
 }
 
 /// One cause on one route.
-struct Spell {
+struct OfCause {
     cause: &'static str,
     tokens: f64,
     filled: Moment,
@@ -91,7 +91,7 @@ impl OfRoute {
         let at = spells.iter().position(|spell| spell.cause == cause);
         let at = at.unwrap_or_else(|| {
             let tokens = f64::from(rate.0);
-            spells.push(Spell { cause, tokens, filled: now, left_out: 0 });
+            spells.push(OfCause { cause, tokens, filled: now, left_out: 0 });
             spells.len() - 1
         });
         let admitted = spells[at].take(rate, now);
@@ -99,12 +99,12 @@ impl OfRoute {
         admitted
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Spell>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<OfCause>> {
         self.spells.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Spell {
+impl OfCause {
     /// A bucket that holds one second's lines.
     fn take(&mut self, rate: PerSecond, now: Moment) -> bool {
         let rate = f64::from(rate.0);

@@ -216,3 +216,47 @@ impl Link {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+
+    use super::*;
+
+    /// Can be reached, and takes no row.
+    struct Reluctant;
+
+    #[async_trait]
+    impl Store for Reluctant {
+        async fn migrate(&self) -> Result<(), Lost> {
+            Ok(())
+        }
+
+        async fn write(&self, _: &Arc<Vec<Row>>, _: Safety) -> Result<Vec<Refusal>, Lost> {
+            Err(Lost("no row today".to_owned()))
+        }
+
+        async fn ping(&self) -> Result<(), Lost> {
+            Ok(())
+        }
+
+        async fn expire(&self, _: SystemTime, _: u32) -> Result<u64, Lost> {
+            Ok(0)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_stays_reachable_is_back_though_nothing_is_written_to_it() {
+        let link = Arc::new(Link::new("store", Arc::new(Reluctant), Meters::unseen()));
+        tokio::spawn(link.clone().supervise());
+        link.ready().await;
+        let is_told = || link.state().failures == 0;
+        assert!(is_told(), "it is ready");
+        assert!(link.write(&Arc::default(), Safety::Process).await.is_err());
+        link.ready().await;
+        sleep(STABLE - Duration::from_secs(1)).await;
+        assert!(!is_told(), "only a write, or time, proves that it is back");
+        sleep(Duration::from_secs(2)).await;
+        assert!(is_told() && link.is_ready());
+    }
+}
