@@ -34,21 +34,22 @@
 //! | module | what it is | may import |
 //! |---|---|---|
 //! | [`time`] | monotonic time as a number | nothing |
+//! | [`condition`] | what lasts is logged when it begins and when it ends | `time` |
 //! | [`units`] | values with their unit, and text with placeholders | nothing |
 //! | [`fields`] | a cookie, a parameter of the query | nothing |
 //! | [`coding`] | gzip and deflate, within bounds | nothing |
 //! | [`policy`] | pure decisions: authentication, rate limits, idempotency, circuits, bulkheads, retries; `now` is an argument | `fields`, `time`, `units` |
 //! | [`routing`] | the canonical path, the host, the route | `fields`, `time`, `units` |
-//! | [`transcode`] | calls of RPC as plain HTTP with JSON, and back; no I/O | `coding`, `time`, `units` |
+//! | [`transcode`] | calls of RPC as plain HTTP with JSON, and back; no I/O | `coding`, `condition`, `time`, `units` |
 //! | [`summary`] | a request as it began and as it ended, from which everything is told | `policy` |
-//! | [`record`] | the row of each request, the recorder, SQLite and PostgreSQL | `coding`, `time`, `units` |
-//! | [`idempotency`] | the keys that requests hold, in the record's database | `policy`, `record` |
+//! | [`record`] | the row of each request, the recorder, SQLite and PostgreSQL | `coding`, `condition`, `time`, `units` |
+//! | [`idempotency`] | the keys that requests hold, in the record's database | `condition`, `policy`, `record`, `time` |
 //! | [`upstream`] | endpoints, whose turn it is, names resolved in the background | `config`, `policy`, `routing`, `time`, `units` |
 //! | [`config`] | what the operator wrote: types, loading, validation | `policy`, `record`, `routing`, `time`, `transcode`, `units`, `upstream` |
-//! | [`observe`] | metrics, traces, the process's log | `config`, `policy`, `record`, `routing`, `summary`, `time`, `units`, `upstream` |
-//! | [`limits`] | rate limits that replicas share, in Redis | `observe`, `policy`, `time`, `units` |
-//! | [`runtime`] | the configuration compiled; reload, drain, status; assembly | `admin`, `config`, `idempotency`, `limits`, `observe`, `policy`, `proxy`, `record`, `routing`, `time`, `transcode`, `units`, `upstream` |
-//! | [`proxy`] | the request path on Pingora | `coding`, `config`, `idempotency`, `observe`, `policy`, `record`, `routing`, `runtime`, `summary`, `time`, `transcode`, `units`, `upstream` |
+//! | [`observe`] | metrics, traces, the process's log | `condition`, `config`, `policy`, `record`, `routing`, `summary`, `time`, `units`, `upstream` |
+//! | [`limits`] | rate limits that replicas share, in Redis | `condition`, `observe`, `policy`, `time`, `units` |
+//! | [`runtime`] | the configuration compiled; reload, drain, status; assembly | `admin`, `condition`, `config`, `idempotency`, `limits`, `observe`, `policy`, `proxy`, `record`, `routing`, `time`, `transcode`, `units`, `upstream` |
+//! | [`proxy`] | the request path on Pingora | `coding`, `condition`, `config`, `idempotency`, `observe`, `policy`, `record`, `routing`, `runtime`, `summary`, `time`, `transcode`, `units`, `upstream` |
 //! | [`admin`] | the admin listener | everything |
 //! | [`cli`] | the command line | everything |
 //! | `fuzzing` | the list of fuzz targets; in tests and under cargo-fuzz only | everything |
@@ -72,6 +73,7 @@
 pub mod admin;
 pub mod cli;
 pub mod coding;
+pub mod condition;
 pub mod config;
 pub mod fields;
 #[cfg(any(test, fuzzing))]

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use allocation_counter::{AllocationInfo, measure};
 use http::{HeaderMap, Method};
-use portcullis::observe::metrics::{Family, Metrics};
+use portcullis::observe::metrics::words::{Facet, Facets};
+use portcullis::observe::metrics::{Family, Finished, Metrics};
 use portcullis::policy::breaker::{Breaker, Verdict};
 use portcullis::policy::bulkhead::Bulkhead;
 use portcullis::policy::dry_run::DryRun;
@@ -137,9 +138,18 @@ fn a_retry_allocates_nothing_in_any_budget() {
 #[test]
 fn requests_after_the_first_are_counted_without_an_allocation() {
     let metrics = Metrics::new().expect("names that are right");
-    let (route, upstream) = (metrics.route(&"a".into()), metrics.upstream(&"u".into()));
+    let facets = Facets::default().with(Facet::ExactStatus, true);
+    let (route, upstream) = (metrics.route(&"a".into(), facets), metrics.upstream(&"u".into()));
     let count = |status| {
-        route.answered(Family::Http, status, Duration::from_millis(1));
+        route.begun();
+        route.answered(Finished {
+            family: Family::Http,
+            status,
+            cut: false,
+            took: Duration::from_millis(1),
+            bytes_in: 7,
+            bytes_out: 7,
+        });
         route.rejected("rate_limited");
         route.rejected("circuit_open");
         route.retried();

@@ -19,8 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::observe::seldom::Seldom;
-use crate::time::Clock;
+use crate::condition::Spell;
 
 /// Pause after a failure to accept that will not pass at once.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -43,8 +42,8 @@ pub(super) struct Connections {
     /// The oldest first. Dropping the sender ends the connection; a connection that has ended by
     /// itself has closed the channel.
     open: VecDeque<oneshot::Sender<Infallible>>,
-    crowded: Seldom,
-    failed: Seldom,
+    crowded: Spell,
+    failed: Spell,
 }
 
 impl Connections {
@@ -53,8 +52,8 @@ impl Connections {
             socket,
             limits,
             open: VecDeque::with_capacity(limits.connections),
-            crowded: Seldom::default(),
-            failed: Seldom::default(),
+            crowded: Spell::default(),
+            failed: Spell::default(),
         }
     }
 
@@ -62,12 +61,13 @@ impl Connections {
         self.open.retain(|connection| !connection.is_closed());
         if self.open.len() >= self.limits.connections
             && self.open.pop_front().is_some()
-            && let Some(left_out) = self.crowded.admit(Clock::now())
+            && let Some(begun) = self.crowded.met()
         {
             let most = self.limits.connections;
             log::warn!(
-                "admin: more than {most} connections: the oldest is closed, {left_out} more before it"
+                "admin: more than {most} connections: for each new one the oldest is closed"
             );
+            begun.until(|over| log::info!("admin: no more connections closed for others {over}"));
         }
         let (end, ended) = oneshot::channel();
         self.open.push_back(end);
@@ -80,8 +80,9 @@ impl Connections {
         if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) {
             return;
         }
-        if let Some(left_out) = self.failed.admit(Clock::now()) {
-            log::error!("admin: cannot accept, {left_out} more before it: {error}");
+        if let Some(begun) = self.failed.met() {
+            log::error!("admin: cannot accept connections: {error}");
+            begun.until(|over| log::info!("admin: accepts connections again {over}"));
         }
         tokio::time::sleep(PAUSE).await;
     }

@@ -15,6 +15,21 @@ pub struct Metrics {
     /// s.
     #[serde(deserialize_with = "interval")]
     pub interval: Option<Timespan>,
+    /// How responses are counted by their status.
+    pub status: Status,
+}
+
+/// How responses are counted by their status.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, serde::Serialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// By its class: `2xx`.
+    #[default]
+    Class,
+    /// Also by the status itself, in a metric of its own.
+    Exact,
 }
 
 fn interval<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timespan>, D::Error> {

@@ -29,6 +29,7 @@ pub(super) struct Health(Mutex<Option<Down>>);
 struct Down {
     since: Instant,
     next_probe: Instant,
+    failures: u64,
 }
 
 impl Health {
@@ -54,15 +55,19 @@ impl Health {
         let mut state = self.lock();
         let down = state.get_or_insert_with(|| {
             warn!("idempotency keys: the store is unavailable: {lost}");
-            Down { since: now, next_probe: now }
+            Down { since: now, next_probe: now, failures: 0 }
         });
+        down.failures += 1;
         down.next_probe = now + PROBE;
     }
 
     pub(super) fn answered(&self) {
         if let Some(down) = self.lock().take() {
             let away = down.since.elapsed().as_secs_f64();
-            info!("idempotency keys: the store is available again after {away:.1} s");
+            let failures = down.failures;
+            info!(
+                "idempotency keys: the store is available again after {away:.1} s ({failures} failures)"
+            );
         }
     }
 

@@ -2,11 +2,11 @@
 
 pub(super) mod lease;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use log::{error, warn};
+use log::{error, info, warn};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
@@ -15,11 +15,13 @@ use super::health::{Advice, Health};
 use super::postgres::PostgresKeys;
 use super::sqlite::SqliteKeys;
 use super::store::{Claim, Insertion, Store};
+use crate::condition::{Condition, Spell};
 use crate::idempotency::keys::lease::Lease;
 use crate::idempotency::tries::{LONGEST_PAUSE, Tries, count};
 use crate::policy::idempotency::{Answer, Decision, OnUndecided, Refusal, decide};
 use crate::record::Database;
 use crate::record::store::error::Lost;
+use crate::time::Clock;
 
 /// How often expired keys are deleted, and how many at a time.
 const SWEEP: Duration = Duration::from_secs(60);
@@ -36,8 +38,10 @@ struct Shared {
     /// Set once the schema is known to be up to date.
     migrated: AtomicBool,
     counters: Counters,
-    /// When a lack of room was last logged. Locked only when room is lacking.
-    told_full: Mutex<Option<Instant>>,
+    /// Room is lacking.
+    full: Spell,
+    /// Answers come when their keys have been given to others.
+    late: Spell,
     runtime: Handle,
 }
 
@@ -106,7 +110,8 @@ impl Keys {
             health: Health::default(),
             migrated: AtomicBool::new(false),
             counters: Counters::default(),
-            told_full: Mutex::default(),
+            full: Spell::default(),
+            late: Spell::default(),
             runtime: runtime.clone(),
         }));
         runtime.spawn(keys.clone().sweep());
@@ -251,15 +256,23 @@ impl Keys {
         Ok(store)
     }
 
-    /// The store has no room for a key. Logged at intervals, because an operator must make room.
+    /// The store has no room for a key.
     fn full(&self) {
         count(&self.0.counters.unavailable);
-        let mut told = self.0.told_full.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.is_none_or(|told| told.elapsed() > SWEEP) {
-            *told = Some(Instant::now());
+        if let Some(begun) = self.0.full.met() {
             error!(
                 "idempotency keys: no room for new ones: record.store.sqlite.max_size or the disk is full"
             );
+            begun.until(|over| info!("idempotency keys: none wants for room any more {over}"));
+        }
+    }
+
+    /// An answer came after its key was given to another request.
+    pub(super) fn late(&self) {
+        count(&self.0.counters.lost);
+        if let Some(begun) = self.0.late.met() {
+            warn!("idempotency keys: an answer came after its key was given to another");
+            begun.until(|over| info!("idempotency keys: no more answers come too late {over}"));
         }
     }
 
@@ -284,6 +297,7 @@ impl Keys {
     /// Deletes expired keys; never returns. An expired key that is claimed before that is taken
     /// over, so nothing depends on this.
     async fn sweep(self) {
+        let mut failing = Condition::default();
         loop {
             sleep(SWEEP).await;
             if !self.0.migrated.load(Ordering::Relaxed) || self.0.health.is_down() {
@@ -292,9 +306,16 @@ impl Keys {
             loop {
                 match self.0.store.expire(PORTION).await {
                     Ok(gone) if gone == u64::from(PORTION) => {}
-                    Ok(_) => break,
+                    Ok(_) => {
+                        if let Some(over) = failing.over(Clock::now()) {
+                            info!("idempotency keys: old ones are deleted again {over}");
+                        }
+                        break;
+                    }
                     Err(lost) => {
-                        warn!("idempotency keys: old ones could not be deleted: {lost}");
+                        if failing.met(Clock::now()) {
+                            warn!("idempotency keys: old ones could not be deleted: {lost}");
+                        }
                         break;
                     }
                 }

@@ -16,10 +16,10 @@ use uuid::Uuid;
 
 use super::store::{Claim, Found, Insertion, Row, Store};
 use crate::policy::idempotency::{Answer, Kept, Scope};
+use crate::record::Database;
 use crate::record::store::error::Lost;
 use crate::record::store::sqlite::Sqlite;
-use crate::record::store::sqlite::room::{is_full, make_room};
-use crate::record::{Database, StoreFull};
+use crate::record::store::sqlite::room::{Room, is_full, make_room};
 
 const INSERT: &str = "INSERT INTO idempotency_keys \
     (scope, fingerprint, route, owner, lease_until, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
@@ -219,10 +219,10 @@ async fn serve(file: Sqlite, mut inbox: mpsc::UnboundedReceiver<Box<dyn Step>>) 
         let steps = Arc::new(Mutex::new(std::mem::take(&mut group)));
         let shared = Arc::clone(&steps);
         let outcome = file
-            .run_for_room(move |connection, when_full| {
+            .run_for_room(move |connection, room| {
                 connection.pragma_update(None, "synchronous", "full")?;
                 let mut steps = shared.lock().unwrap_or_else(PoisonError::into_inner);
-                work_all(connection, &mut steps, when_full)
+                work_all(connection, &mut steps, room)
             })
             .await;
         let steps = std::mem::take(&mut *steps.lock().unwrap_or_else(PoisonError::into_inner));
@@ -235,12 +235,12 @@ async fn serve(file: Sqlite, mut inbox: mpsc::UnboundedReceiver<Box<dyn Step>>) 
 fn work_all(
     connection: &mut Connection,
     steps: &mut [Box<dyn Step>],
-    when_full: StoreFull,
+    room: &Room,
 ) -> rusqlite::Result<()> {
     if work(connection, steps)? {
         return Ok(());
     }
-    if make_room(connection, steps.len(), when_full)? && work(connection, steps)? {
+    if make_room(connection, steps.len(), room)? && work(connection, steps)? {
         return Ok(());
     }
     for step in steps.chunks_mut(1) {

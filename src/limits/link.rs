@@ -14,7 +14,9 @@ use redis::{AsyncConnectionConfig, Client, RedisError, Script};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
+use crate::condition::Condition;
 use crate::limits::call::Call;
+use crate::time::Clock;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -46,7 +48,7 @@ struct State {
     /// Failures since the server was last healthy.
     failures: u32,
     /// The server has failed, which was logged, and has not been healthy since.
-    ailing: bool,
+    ailing: Condition,
     reached: bool,
 }
 
@@ -170,17 +172,19 @@ impl Link {
     fn failed(&self, lost: &Lost) {
         let mut state = self.state();
         state.failures = state.failures.saturating_add(1);
-        if !state.ailing {
+        if state.ailing.met(Clock::now()) {
             warn!("{}: cannot be asked, limits do as their on_failure says: {lost}", self.name);
-            state.ailing = true;
         }
     }
 
     fn reached(&self) {
         let mut state = self.state();
         if !state.reached {
-            info!("{}: reached", self.name);
-            (state.reached, state.ailing) = (true, false);
+            state.reached = true;
+            match state.ailing.over(Clock::now()) {
+                Some(over) => info!("{}: reached {over}", self.name),
+                None => info!("{}: reached", self.name),
+            }
         }
     }
 
@@ -188,9 +192,8 @@ impl Link {
     fn well(&self) {
         let mut state = self.state();
         state.failures = 0;
-        if state.ailing {
-            info!("{}: answers again", self.name);
-            state.ailing = false;
+        if let Some(over) = state.ailing.over(Clock::now()) {
+            info!("{}: answers again {over}", self.name);
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -13,8 +13,10 @@ use arc_swap::ArcSwap;
 use env_logger::{Builder, Logger, Target, WriteStyle};
 use log::{LevelFilter, Log, Metadata, Record};
 
+use crate::condition::{Condition, QUIET};
 use crate::config::log::{Format, Level, Log as Config};
 use crate::observe::json::{Object, TEXT};
+use crate::time::Clock;
 
 /// The most lines that wait for the thread.
 const QUEUE: usize = 4096;
@@ -180,17 +182,29 @@ impl Write for Queue {
 }
 
 fn write(lines: &Receiver<Line>, lost: &AtomicU64) {
-    while let Ok(line) = lines.recv() {
-        match line {
-            Line::Text(text) => {
+    let mut losing = Condition::default();
+    loop {
+        let line = match losing.is_met() {
+            false => lines.recv().map_err(RecvTimeoutError::from),
+            true => lines.recv_timeout(QUIET),
+        };
+        let over = match line {
+            Ok(Line::Text(text)) => {
                 // There is no other place to complain.
                 let _ = io::stderr().write_all(&text);
+                None
             }
-            Line::Flush(_written) => {}
+            // What follows may not be waited for.
+            Ok(Line::Flush(_written)) => losing.stop(),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        let (now, lost) = (Clock::now(), lost.swap(0, Ordering::Relaxed));
+        if lost > 0 && losing.met_times(lost, now) {
+            let _ = writeln!(io::stderr(), "lines come too fast for the log, and are lost");
         }
-        let lost = lost.swap(0, Ordering::Relaxed);
-        if lost > 0 {
-            let _ = writeln!(io::stderr(), "{lost} lines came too fast for the log, and are lost");
+        if let Some(over) = over.or_else(|| losing.over_after(QUIET, now)) {
+            let _ = writeln!(io::stderr(), "no more lines of the log are lost {over}");
         }
     }
 }

@@ -2,34 +2,40 @@
 //!
 //! Names and labels are defined here and nowhere else. Labels come from the configuration, never
 //! from a request. The request path counts in place ([`RouteMetrics`], [`UpstreamMetrics`]), in
-//! counters that a route's or upstream's first request creates. State that lives elsewhere
+//! counters that a route's or upstream's first request creates. Series that are zero are shown before
+//! their first event ([`words`]). State that lives elsewhere
 //! (breakers, bulkheads, budgets, queues) is copied into gauges for each scrape or export.
 
 mod durations;
 mod family;
 mod live;
 pub mod otlp;
+mod process;
 mod reasons;
 mod record;
 mod register;
 mod route;
 mod shown;
+mod state;
+mod statuses;
 mod store;
 mod upstream;
+pub mod words;
 
 use std::sync::{Arc, Mutex};
 
 pub use family::Family;
 use live::Live;
+pub use process::ConfigMetrics;
 use prometheus::proto::MetricFamily;
-use prometheus::{
-    Encoder, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
-};
+use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder};
 use record::RecordMetrics;
-use register::{counter, counters, gauge, gauges, opts, register};
-pub use route::RouteMetrics;
+use register::{counter, counters, gauge, register};
+pub use route::{Finished, RouteMetrics};
+pub use state::StateMetrics;
 pub use store::StoreMetrics;
 pub use upstream::UpstreamMetrics;
+use words::Facets;
 
 /// All metrics; one per process, shared.
 pub struct Metrics {
@@ -60,54 +66,8 @@ pub struct Metrics {
     pub trace_spans: IntCounterVec,
     /// Exports of metrics by result: `exported`, `failed`.
     pub metric_exports: IntCounterVec,
-    /// Reloads by result.
-    pub reloads: IntCounterVec,
-    /// The generation in force: 1 at start, one more with every reload.
-    pub generation: IntGauge,
-}
-
-/// Gauges and counters whose values live in the policies and the recorder. They are reset, then
-/// set, for each scrape or export.
-pub struct StateMetrics {
-    /// 0 closed, 1 half-open, 2 open, 3 forced open, 4 forced closed; by scope (`route`,
-    /// `upstream`) and name, as the next one.
-    pub circuit_state: IntGaugeVec,
-    /// How often the circuit has opened.
-    pub circuit_opened: IntCounterVec,
-    /// Slots taken, by route.
-    pub bulkhead_in_flight: IntGaugeVec,
-    /// Slots in all, by route; it changes if the limit is adaptive.
-    pub bulkhead_capacity: IntGaugeVec,
-    /// Retries that would be granted at once, by budget.
-    pub budget_tokens: GaugeVec,
-    /// Retries granted, by budget.
-    pub budget_withdrawn: IntCounterVec,
-    /// Retries refused, by budget.
-    pub budget_refused: IntCounterVec,
-    /// Requests drawn, by route and upstream; of routes with several upstreams.
-    pub split_requests: IntCounterVec,
-    /// Weights in force, by route and upstream.
-    pub split_weight: IntGaugeVec,
-    /// Addresses known, by upstream.
-    pub endpoints: IntGaugeVec,
-    /// Look-ups of names that found no address, by upstream.
-    pub failed_lookups: IntCounterVec,
-    /// For how many seconds a name of the upstream has not been resolved; 0 while all are.
-    pub unresolved_seconds: IntGaugeVec,
-    /// Requests refused, by route and limit.
-    pub rate_limit_refused: IntCounterVec,
-    /// Keys forgotten before their time because of `max_keys`, by route and limit.
-    pub rate_limit_evictions: IntCounterVec,
-    /// 1 while the store is asked, 0 while it is away; by store.
-    pub rate_limit_store_up: IntGaugeVec,
-    /// Lines of the access log, by what became of them.
-    pub access_log_lines: IntCounterVec,
-    /// Requests with a key, by result.
-    pub idempotency_keys: IntCounterVec,
-    /// Keys that are not too old, by authority.
-    pub jwks_keys: IntGaugeVec,
-    /// Fetches by authority and result.
-    pub jwks_fetches: IntCounterVec,
+    /// The configuration in force, and reloads.
+    pub config: ConfigMetrics,
 }
 
 impl Metrics {
@@ -120,7 +80,8 @@ impl Metrics {
         let r = &registry;
         #[cfg(target_os = "linux")]
         r.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
-        Ok(Metrics {
+        process::build_info(r)?;
+        let metrics = Metrics {
             routes: register(r, Live::new()?)?,
             upstreams: register(r, Live::new()?)?,
             limit_stores: store::Stores::new(r)?,
@@ -163,22 +124,38 @@ impl Metrics {
                 "Exports of metrics to a collector",
                 &["result"],
             )?,
-            reloads: counters(r, "reloads_total", "Reloads of the configuration", &["result"])?,
-            generation: gauge(r, "config_generation", "The configuration in force")?,
+            config: ConfigMetrics::new(r)?,
             registry,
-        })
+        };
+        metrics.begin();
+        Ok(metrics)
+    }
+
+    /// Makes the series of the process that its first events will find, so that they rise from zero.
+    fn begin(&self) {
+        let results = |vec: &IntCounterVec, results: &[&str]| {
+            results.iter().for_each(|result| drop(vec.with_label_values(&[result])));
+        };
+        results(&self.connections_refused, &["listener", "server", "descriptors"]);
+        results(&self.trace_spans, &["exported", "failed", "dropped"]);
+        results(&self.metric_exports, &["exported", "failed"]);
+        for version in ["1.2", "1.3"] {
+            for kind in ["full", "resumed"] {
+                self.tls_handshakes.with_label_values(&[version, kind]);
+            }
+        }
     }
 
     /// The metrics of the route with this name; they continue those of a previous route with the
-    /// name.
-    pub fn route(&self, name: &Arc<str>) -> RouteMetrics {
-        RouteMetrics(self.routes.of(name))
+    /// name. What it does says which of them are shown as zero.
+    pub fn route(&self, name: &Arc<str>, facets: Facets) -> RouteMetrics {
+        RouteMetrics(self.routes.of(name, facets))
     }
 
     /// The metrics of the upstream with this name; they continue those of a previous one with the
     /// name.
     pub fn upstream(&self, name: &Arc<str>) -> UpstreamMetrics {
-        UpstreamMetrics(self.upstreams.of(name))
+        UpstreamMetrics(self.upstreams.of(name, Facets::default()))
     }
 
     /// The metrics of an entry of `rate_limit_stores`.
@@ -199,131 +176,4 @@ pub fn render(families: &[MetricFamily]) -> Vec<u8> {
         log::error!("metrics cannot be rendered: {error}");
     }
     text
-}
-
-impl StateMetrics {
-    fn new(r: &Registry) -> prometheus::Result<Self> {
-        Ok(StateMetrics {
-            circuit_state: gauges(
-                r,
-                "circuit_state",
-                "0 closed, 1 half-open, 2 open, 3 forced open, 4 forced closed",
-                &["scope", "name"],
-            )?,
-            circuit_opened: counters(
-                r,
-                "circuit_opened_total",
-                "How often the circuit has opened",
-                &["scope", "name"],
-            )?,
-            bulkhead_in_flight: gauges(r, "bulkhead_in_flight", "Slots taken", &["route"])?,
-            bulkhead_capacity: gauges(r, "bulkhead_capacity", "Slots in all", &["route"])?,
-            budget_tokens: register(
-                r,
-                GaugeVec::new(opts("retry_budget_tokens", "Retries granted at once"), &["budget"])?,
-            )?,
-            budget_withdrawn: counters(
-                r,
-                "retry_budget_withdrawn_total",
-                "Retries the budget paid for",
-                &["budget"],
-            )?,
-            budget_refused: counters(
-                r,
-                "retry_budget_refused_total",
-                "Retries the budget refused",
-                &["budget"],
-            )?,
-            split_requests: counters(
-                r,
-                "split_requests_total",
-                "Requests drawn among the upstreams of a route",
-                &["route", "upstream"],
-            )?,
-            split_weight: gauges(
-                r,
-                "split_weight",
-                "The upstream's weight in force",
-                &["route", "upstream"],
-            )?,
-            endpoints: gauges(r, "upstream_endpoints", "Endpoints known", &["upstream"])?,
-            failed_lookups: counters(
-                r,
-                "upstream_failed_lookups_total",
-                "Look-ups of names that found no address",
-                &["upstream"],
-            )?,
-            unresolved_seconds: gauges(
-                r,
-                "upstream_unresolved_seconds",
-                "How long a name has not been resolved; 0 while all are",
-                &["upstream"],
-            )?,
-            rate_limit_refused: counters(
-                r,
-                "rate_limit_refused_total",
-                "Requests refused for this limit",
-                &["route", "limit"],
-            )?,
-            rate_limit_evictions: counters(
-                r,
-                "rate_limit_evictions_total",
-                "Keys forgotten before their time: max_keys is too small",
-                &["route", "limit"],
-            )?,
-            rate_limit_store_up: gauges(
-                r,
-                "rate_limit_store_up",
-                "1 while the store is asked, 0 while it is away",
-                &["store"],
-            )?,
-            access_log_lines: counters(
-                r,
-                "access_log_lines_total",
-                "Lines of the access log by what became of them",
-                &["result"],
-            )?,
-            idempotency_keys: counters(
-                r,
-                "idempotency_keys_total",
-                "Requests with an idempotency key by what became of them",
-                &["result"],
-            )?,
-            jwks_keys: gauges(r, "jwks_keys", "Usable keys", &["auth"])?,
-            jwks_fetches: counters(r, "jwks_fetches_total", "Fetches", &["auth", "result"])?,
-        })
-    }
-}
-
-impl StateMetrics {
-    /// Removes all values, so that what a reload has removed is not shown any more.
-    pub fn reset(&self) {
-        for gauges in [
-            &self.circuit_state,
-            &self.bulkhead_in_flight,
-            &self.bulkhead_capacity,
-            &self.split_weight,
-            &self.endpoints,
-            &self.unresolved_seconds,
-            &self.rate_limit_store_up,
-            &self.jwks_keys,
-        ] {
-            gauges.reset();
-        }
-        self.budget_tokens.reset();
-        for counters in [
-            &self.circuit_opened,
-            &self.split_requests,
-            &self.failed_lookups,
-            &self.rate_limit_refused,
-            &self.rate_limit_evictions,
-            &self.budget_withdrawn,
-            &self.budget_refused,
-            &self.access_log_lines,
-            &self.idempotency_keys,
-            &self.jwks_fetches,
-        ] {
-            counters.reset();
-        }
-    }
 }

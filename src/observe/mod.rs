@@ -6,5 +6,4 @@ mod json;
 pub mod logs;
 pub mod metrics;
 pub mod otlp;
-pub mod seldom;
 pub mod trace;

@@ -20,7 +20,7 @@ use pingora_core::services::Service;
 use place::{Full, Place};
 use tokio::net::TcpSocket;
 
-use crate::observe::seldom::Seldom;
+use crate::condition::{Condition, Spell};
 use crate::proxy::listener::{Listener, Listeners};
 use crate::runtime::memory;
 use crate::runtime::memory::Load;
@@ -67,8 +67,8 @@ impl Service for Acceptors {
             .map(|listener| Acceptor {
                 listeners: self.listeners.clone(),
                 listener: listener.clone(),
-                refused: Seldom::default(),
-                failed: Seldom::default(),
+                refused: Default::default(),
+                failed: Spell::default(),
             })
             .map(|acceptor| tokio::spawn(acceptor.run(shutdown.clone())))
             .collect();
@@ -88,13 +88,15 @@ impl Service for Acceptors {
 struct Acceptor {
     listeners: Arc<Listeners>,
     listener: Arc<Listener>,
-    refused: Seldom,
-    failed: Seldom,
+    /// For each limit, by [`Full`].
+    refused: [Spell; 3],
+    failed: Spell,
 }
 
 impl Acceptor {
     async fn run(self, mut shutdown: ShutdownWatch) {
         let socket = Socket::from(self.listen().await);
+        self.listeners.shared.lifecycle.listens();
         loop {
             let accepted = tokio::select! {
                 accepted = socket.accept() => accepted,
@@ -111,13 +113,19 @@ impl Acceptor {
     /// taken it since, and may end.
     async fn listen(&self) -> tokio::net::TcpListener {
         let Listener { name, config, .. } = &*self.listener;
+        let (key, mut failing) = (format!("listeners.{name}.address"), Condition::default());
         loop {
             match listen_on(config.address) {
-                Ok(socket) => return socket,
-                Err(error) => log::error!(
-                    "listeners.{name}.address: cannot listen on {}: {error}",
-                    config.address
-                ),
+                Ok(socket) => {
+                    if let Some(over) = failing.over(Clock::now()) {
+                        log::info!("{key}: listening on {} {over}", config.address);
+                    }
+                    return socket;
+                }
+                Err(error) if failing.met(Clock::now()) => {
+                    log::error!("{key}: cannot listen on {}, trying on: {error}", config.address);
+                }
+                Err(_) => {}
             }
             tokio::time::sleep(LISTEN_AGAIN).await;
         }
@@ -145,8 +153,8 @@ impl Acceptor {
     fn refuse(&self, full: Full) {
         let metrics = &self.listeners.shared.metrics;
         metrics.connections_refused.with_label_values(&[full.as_str()]).inc();
-        let Some(left_out) = self.refused.admit(Clock::now()) else { return };
-        let name = &self.listener.name;
+        let Some(begun) = self.refused[full as usize].met() else { return };
+        let name = self.listener.name.clone();
         let why = match full {
             Full::Listener => format!(
                 "listeners.{name}.max_connections: all {} are open",
@@ -160,9 +168,13 @@ impl Acceptor {
                 "what is left of the limit of open files is not for clients".to_owned()
             }
         };
-        log::warn!(
-            "listener {name}: connection closed on arrival, {left_out} more before it: {why}"
-        );
+        log::warn!("listener {name}: connections are closed on arrival: {why}");
+        let full = full.as_str();
+        begun.until(move |over| {
+            log::info!(
+                "listener {name}: no more connections closed for that limit ({full}) {over}"
+            );
+        });
     }
 
     async fn recover(&self, error: &io::Error) {
@@ -171,9 +183,11 @@ impl Acceptor {
         if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) {
             return;
         }
-        if let Some(left_out) = self.failed.admit(Clock::now()) {
-            let name = &self.listener.name;
-            log::error!("listener {name}: cannot accept, {left_out} more before it: {error}");
+        if let Some(begun) = self.failed.met() {
+            let name = self.listener.name.clone();
+            log::error!("listener {name}: cannot accept connections: {error}");
+            begun
+                .until(move |over| log::info!("listener {name}: accepts connections again {over}"));
         }
         tokio::time::sleep(PAUSE).await;
     }

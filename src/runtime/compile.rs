@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::carry;
+use super::facets;
 use super::kept;
 use super::kept::{Kept, Parts};
 use super::snapshot::Branch;
@@ -68,6 +69,7 @@ impl Snapshot {
             limit_stores: &limit_stores,
             record: &config.record.default,
             commit_timeout: *config.record.commit_timeout,
+            metrics: &config.metrics,
         };
         let kept = Kept::new(before, &parts);
         let mut routes = Vec::with_capacity(config.routes.len());
@@ -95,6 +97,7 @@ impl Snapshot {
             generation: before.map_or(1, |before| before.generation + 1),
             flood_guard: carry::flood_guard(&config, before),
             config,
+            digest: 0,
             router,
             routes,
             upstreams,
@@ -195,9 +198,17 @@ impl Route {
                 Target::Upstream(target)
             }
         };
+        let circuits: Vec<_> = match &target {
+            Target::Upstream(target) => target.upstream.breaker().into_iter().collect(),
+            Target::Split(fork) => {
+                fork.branches.iter().filter_map(|branch| branch.target.upstream.breaker()).collect()
+            }
+            Target::Serve(_) => Vec::new(),
+        };
+        let facets = facets::of(config, record, parts.metrics, &circuits);
         let name: Arc<str> = name.into();
         Ok(Route {
-            metrics: metrics.route(&name),
+            metrics: metrics.route(&name, facets),
             pattern: match config.matches.path.values() {
                 Some([only]) => Some(only.text().clone()),
                 Some(_) | None => None,

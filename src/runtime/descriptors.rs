@@ -4,7 +4,7 @@
 //! upstreams. Together those must not take every descriptor: some are reserved for the admin
 //! listener, the stores and files.
 
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -79,13 +79,25 @@ impl Descriptors {
         (self.kept() / 2).clamp(1, ADMIN)
     }
 
+    /// How many files are open, about: the lowest free number, or the limit if there is none.
+    pub(super) fn open(self) -> usize {
+        let next = std::io::stderr().as_fd().try_clone_to_owned();
+        let number = next.ok().and_then(|next| usize::try_from(next.as_raw_fd()).ok());
+        number.unwrap_or(self.limit)
+    }
+
+    /// From this number on a descriptor is for neither clients nor upstreams.
+    pub(super) fn for_clients(self) -> usize {
+        self.limit - self.kept()
+    }
+
     /// Whether this descriptor is one of the last, which neither clients nor upstreams may use.
     pub fn keeps(self, descriptor: &impl AsRawFd) -> bool {
         self.keeps_number(descriptor.as_raw_fd())
     }
 
     fn keeps_number(self, number: RawFd) -> bool {
-        usize::try_from(number).is_ok_and(|number| number >= self.limit - self.kept())
+        usize::try_from(number).is_ok_and(|number| number >= self.for_clients())
     }
 
     /// How many descriptors are not for clients or upstreams. Half of them are already in use once

@@ -14,6 +14,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use self::fetch::{FetchError, client};
+use crate::condition::Condition;
 use crate::policy::auth::{Jwks as Config, Keyring, Published, Refetch, Wanted};
 use crate::time::{Clock, Moment};
 
@@ -113,6 +114,8 @@ struct State {
     refetch: Refetch,
     failures: u32,
     health: Health,
+    /// Fetches fail.
+    failing: Condition,
     status: Status,
 }
 
@@ -145,6 +148,7 @@ impl State {
             refetch: Refetch::new(*config.min_refetch),
             failures: 0,
             health: Health::Unknown,
+            failing: Condition::default(),
             status: Status::default(),
         }
     }
@@ -191,9 +195,13 @@ impl Fetcher {
 
     fn note_success(&self, state: &mut State, published: Published) -> Duration {
         let Published { usable, skipped, changed } = published;
+        let over = state.failing.over(Clock::now());
         if changed || state.health != Health::Good {
             let (authority, url) = (&self.authority, &self.config.url);
-            log::info!("auth.{authority}: {usable} keys from {url}, {skipped} others passed over");
+            let again = over.map(|over| format!(", again {over}")).unwrap_or_default();
+            log::info!(
+                "auth.{authority}: {usable} keys from {url}, {skipped} others passed over{again}"
+            );
         }
         if changed {
             state.refetch.answered(|kid| kid.is_empty() || self.keyring.contains(kid));
@@ -209,6 +217,7 @@ impl Fetcher {
     /// Warns when fetches begin to fail and when the current keys are given up, not every time.
     fn note_failure(&self, state: &mut State, error: &FetchError) -> Duration {
         let why = error.chain();
+        state.failing.met(Clock::now());
         let usable = self.keyring.is_usable(Clock::now());
         let health = if usable { Health::Failing } else { Health::Refusing };
         if health != state.health {

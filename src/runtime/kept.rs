@@ -29,6 +29,7 @@ pub(super) struct Parts<'a> {
     pub(super) limit_stores: &'a BTreeMap<String, Arc<Store>>,
     pub(super) record: &'a record::Policy,
     pub(super) commit_timeout: Duration,
+    pub(super) metrics: &'a config::metrics::Metrics,
 }
 
 /// The previous generation, as the source of routes to keep.
@@ -68,6 +69,7 @@ fn same_parts(before: &Snapshot, parts: &Parts<'_>) -> bool {
         limit_stores,
         record,
         commit_timeout,
+        metrics,
     } = parts;
     let old = &before.config;
     // Routes refer only to existing parts. The exception are stores, which do not exist while they
@@ -80,6 +82,7 @@ fn same_parts(before: &Snapshot, parts: &Parts<'_>) -> bool {
         && old.server.retry_jitter_seed == *jitter_seed
         && old.record.default == **record
         && *old.record.commit_timeout == *commit_timeout
+        && old.metrics.status == metrics.status
 }
 
 fn all_stay<T>(old: &BTreeMap<String, Arc<T>>, new: &BTreeMap<String, Arc<T>>) -> bool {

@@ -15,6 +15,8 @@ pub struct Lifecycle {
     cut: AtomicBool,
     /// Tells the connections that the requests in flight are cut off.
     cuts: watch::Sender<()>,
+    /// How many listeners accept connections.
+    listening: watch::Sender<usize>,
     in_flight: AtomicUsize,
 }
 
@@ -26,12 +28,24 @@ impl Default for Lifecycle {
             draining: AtomicBool::new(false),
             cut: AtomicBool::new(false),
             cuts: watch::Sender::new(()),
+            listening: watch::Sender::new(0),
             in_flight: AtomicUsize::new(0),
         }
     }
 }
 
 impl Lifecycle {
+    /// One more listener accepts connections.
+    pub fn listens(&self) {
+        self.listening.send_modify(|listeners| *listeners += 1);
+    }
+
+    /// Waits until so many listeners accept connections.
+    pub async fn until_listening(&self, listeners: usize) {
+        // We hold the sender, so it cannot be gone.
+        let _ = self.listening.subscribe().wait_for(|open| *open >= listeners).await;
+    }
+
     /// Everything the first request needs is in place.
     pub fn set_ready(&self) {
         self.ready.store(true, Ordering::Release);

@@ -5,13 +5,16 @@
 //! reload; [`shared`] is the state that all parts hold; [`server`] puts the process together.
 
 mod carry;
+mod changes;
 mod compile;
 pub mod descriptors;
 pub mod drain;
+mod facets;
 pub mod flood_guard;
 mod follow;
 pub mod jwks;
 mod kept;
+mod lasting;
 pub mod lifecycle;
 pub mod memory;
 pub mod reload;

@@ -23,6 +23,7 @@ use tokio::signal::unix::Signal;
 use tokio::time::MissedTickBehavior;
 
 use super::carry;
+use super::changes;
 use super::descriptors::Descriptors;
 use super::follow::{self, Follower};
 use super::shared::Shared;
@@ -78,7 +79,7 @@ async fn reload(shared: &Arc<Shared>, location: &Location) -> bool {
     let path = &location.file;
     match load(shared, location).await {
         Ok(next) => {
-            let generation = next.generation;
+            let (generation, digest) = (next.generation, next.digest);
             start_background(&next).await;
             carry::resize(&next);
             shared.expect(&next);
@@ -87,13 +88,19 @@ async fn reload(shared: &Arc<Shared>, location: &Location) -> bool {
             if let Some(logs) = &shared.logs {
                 logs.apply(&next.config.log);
             }
-            retire(shared.snapshot.swap(next)).await;
-            shared.metrics.reloads.with_label_values(&["ok"]).inc();
+            let before = shared.snapshot.swap(next.clone());
+            for change in changes::changes(&before, &next) {
+                log::info!("reload: {change}");
+            }
+            // Otherwise this would hold the generation when the next one replaces it.
+            drop(next);
+            retire(before).await;
+            shared.metrics.config.reloaded(digest, SystemTime::now());
             log::info!("{}: reloaded, generation {generation}", path.display());
             true
         }
         Err(diagnostics) => {
-            shared.metrics.reloads.with_label_values(&["failed"]).inc();
+            shared.metrics.config.refused();
             let errors = diagnostics.iter().filter(|diagnostic| diagnostic.is_error());
             for diagnostic in errors.clone() {
                 log::error!("{diagnostic}");
@@ -205,7 +212,10 @@ pub fn compile(
 ) -> Result<(Snapshot, Vec<Diagnostic>), Vec<Diagnostic>> {
     let warnings = warnings::of(&config, Descriptors::current(), SystemTime::now());
     match Snapshot::compile(config, before, metrics, Clock::now()) {
-        Ok(snapshot) => Ok((snapshot, sources.diagnose(warnings))),
+        Ok(mut snapshot) => {
+            snapshot.digest = sources.digest();
+            Ok((snapshot, sources.diagnose(warnings)))
+        }
         // Errors come first, because only so many are shown.
         Err(problems) => Err(sources.diagnose(problems.into_iter().chain(warnings).collect())),
     }

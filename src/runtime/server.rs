@@ -1,9 +1,9 @@
 //! Puts the process together, in the order in which things need each other.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use pingora_core::server::configuration::ServerConf;
@@ -17,7 +17,7 @@ use super::drain::Drain;
 use super::follow::Follower;
 use super::shared::Shared;
 use super::snapshot::Snapshot;
-use super::{memory, reload, signals, status};
+use super::{changes, lasting, memory, reload, signals, status};
 use crate::admin;
 use crate::config::access_log;
 use crate::config::load::apart;
@@ -82,6 +82,9 @@ pub fn run(location: &Location, logs: &Logs) -> Result<(), StartError> {
     logs.apply(&config.log);
     reload::log_warnings(&warnings);
     check_addresses(config)?;
+    for line in changes::started(&location.file, &snapshot) {
+        log::info!("{line}");
+    }
     descriptors.report(&config.server);
     if config.server.huge_pages {
         memory::allow_huge_pages(true);
@@ -103,6 +106,8 @@ pub fn run(location: &Location, logs: &Logs) -> Result<(), StartError> {
     let mut shared =
         Shared::new(snapshot, metrics, descriptors, recorder, keys, tracer, access_log);
     shared.logs = Some(logs.clone());
+    let digest = shared.snapshot.load().digest;
+    shared.metrics.config.started(digest, SystemTime::now());
     let shared = Arc::new(shared);
     signals::reopen_on_request(&runtime, shared.clone());
     let push = exporting.metrics.as_ref().map(|channel| {
@@ -262,34 +267,21 @@ impl BackgroundService for Background {
         let snapshot = self.shared.snapshot.load_full();
         reload::start_background(&snapshot).await;
         self.shared.expect(&snapshot);
-        let addresses: Vec<_> = snapshot.config.listeners.values().map(|l| l.address).collect();
+        let listeners = snapshot.config.listeners.len();
         drop(snapshot);
         let ready = async {
-            for address in addresses {
-                until_listening(address).await;
-            }
+            self.shared.lifecycle.until_listening(listeners).await;
             self.shared.lifecycle.set_ready();
             log::info!("ready");
         };
+        let lasting = lasting::watch(self.shared.clone());
         let triggers = self.triggers.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some((hangups, followed)) = triggers else { return };
         let (shared, location) = (self.shared.clone(), self.location.clone());
         let reloads = reload::keep_current(shared, location, hangups, followed);
         tokio::select! {
-            ((), ()) = async { tokio::join!(ready, reloads) } => {}
+            ((), (), ()) = async { tokio::join!(ready, reloads, lasting) } => {}
             _ = shutdown.changed() => {}
         }
-    }
-}
-
-/// Waits until `address` accepts connections. Pingora does not report when it listens.
-async fn until_listening(address: SocketAddr) {
-    let local: IpAddr = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    while tokio::net::TcpStream::connect((local, address.port())).await.is_err() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Once};
 use arc_swap::ArcSwap;
 
 use super::descriptors::Descriptors;
+use super::facets;
 use super::lifecycle::Lifecycle;
 use super::snapshot::Snapshot;
 use crate::idempotency::Keys;
@@ -53,7 +54,7 @@ impl Shared {
     ) -> Self {
         Shared {
             // Cannot collide with a route: route names have no parentheses.
-            unrouted: metrics.route(&"(none)".into()),
+            unrouted: metrics.route(&"(none)".into(), facets::unrouted(&snapshot.config.metrics)),
             snapshot: ArcSwap::from_pointee(snapshot),
             lifecycle: Arc::new(Lifecycle::default()),
             metrics,

@@ -47,6 +47,8 @@ pub struct Snapshot {
     pub generation: u64,
     /// What the rest was compiled from.
     pub config: Config,
+    /// A hash of the files; 0 if it was not read from any.
+    pub digest: u64,
     /// Maps requests to indices of `routes`.
     pub router: Arc<Router>,
     /// Sorted by name, which is the order of the router's indices.

@@ -235,7 +235,7 @@ fn budgets(snapshot: &Snapshot, now: Moment) -> BTreeMap<String, BudgetStatus> {
 pub fn gather(shared: &Shared) -> Vec<MetricFamily> {
     let snapshot = shared.snapshot.load();
     let metrics = &shared.metrics;
-    metrics.generation.set(as_gauge(snapshot.generation));
+    metrics.config.generation.set(as_gauge(snapshot.generation));
     metrics.in_flight.set(as_gauge(shared.lifecycle.in_flight() as u64));
     // Held until everything is gathered, so that two scrapes do not mix.
     let state = metrics.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -289,6 +289,11 @@ fn publish(state: &StateMetrics, shared: &Shared, snapshot: &Snapshot, now: Mome
         publish_idempotency(state, &keys.stats());
     }
     keys::publish(state, snapshot);
+    for (listener, handshakes) in &snapshot.tls {
+        for (file, ends) in &handshakes.not_after {
+            state.certificate_not_after.with_label_values(&[listener.as_str(), file]).set(*ends);
+        }
+    }
 }
 
 fn publish_circuit(state: &StateMetrics, labels: [&str; 2], breaker: &Breaker, now: Moment) {

@@ -37,6 +37,15 @@ pub struct Handshakes {
     verified_by: Digest,
     /// Seals its tickets, if it uses the gateway's own keys.
     own: Option<Arc<dyn ProducesTickets>>,
+    /// The certificates' files, and when the first certificate of each ends, in seconds since 1970.
+    pub not_after: Vec<(String, i64)>,
+}
+
+impl Handshakes {
+    /// Whether both sides are verified by the same certificates and authorities.
+    pub(super) fn is_same_identity(&self, other: &Handshakes) -> bool {
+        self.verified_by == other.verified_by
+    }
 }
 
 /// Compiles a listener's TLS. Clients may resume the sessions of `before` only if certificates and
@@ -59,11 +68,15 @@ pub fn compile(
     };
     let provider = provider();
     let mut keys = Vec::with_capacity(tls.certificates.len());
+    let mut not_after = Vec::with_capacity(tls.certificates.len());
     for (index, files) in tls.certificates.iter().enumerate() {
         let key = certified_key(&files.certificate, &files.key, &provider);
-        keys.push(Arc::new(key.map_err(|e| {
+        let key = key.map_err(|e| {
             problem(Code::CertificateUnusable, &format!("certificates[{index}]"), e)
-        })?));
+        })?;
+        let ends = key.cert.iter().filter_map(end_of).min();
+        not_after.extend(ends.map(|ends| (files.certificate.display().to_string(), ends)));
+        keys.push(Arc::new(key));
     }
     if keys.is_empty() {
         let message = "at least one certificate is needed".to_owned();
@@ -90,7 +103,7 @@ pub fn compile(
     let kept = kept.and_then(|kept| kept.own.clone());
     let own = use_tickets(&mut config, &tls.tickets, &verified_by, kept);
     let own = own.map_err(|(key, message)| problem(Code::TicketsUnusable, key, message))?;
-    Ok(Handshakes { config: Arc::new(config), verified_by, own })
+    Ok(Handshakes { config: Arc::new(config), verified_by, own, not_after })
 }
 
 /// Sets how sessions are resumed. Returns the ticketer if it is the gateway's own: the one that was
@@ -184,6 +197,12 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
         true => Err(of_file(file, &"the file holds no certificate in PEM")),
         false => Ok(found),
     }
+}
+
+/// When a certificate ends, in seconds since 1970.
+pub(super) fn end_of(certificate: &CertificateDer<'_>) -> Option<i64> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    Some(parsed.validity().not_after.timestamp())
 }
 
 fn of_file(file: &Path, error: &dyn Display) -> String {

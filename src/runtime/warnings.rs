@@ -8,6 +8,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use super::descriptors::Descriptors;
+use super::tls::end_of;
 use crate::config::code::Code;
 use crate::config::load::KeyPath;
 use crate::config::{Config, Problem, warnings};
@@ -20,6 +21,13 @@ const DAY: u64 = 24 * 60 * 60;
 pub(super) fn of(config: &Config, descriptors: Descriptors, now: SystemTime) -> Vec<Problem> {
     let mut problems = warnings::warnings(config);
     problems.extend(descriptors.warnings(&config.server));
+    problems.extend(certificates(config, now));
+    problems
+}
+
+/// Certificates and authorities that have ended, or will soon. Reads their files.
+pub(super) fn certificates(config: &Config, now: SystemTime) -> Vec<Problem> {
+    let mut problems = Vec::new();
     for (name, listener) in &config.listeners {
         let Some(tls) = &listener.tls else { continue };
         let path = KeyPath::root().key("listeners").key(name).key("tls");
@@ -48,11 +56,7 @@ pub(super) fn of(config: &Config, descriptors: Descriptors, now: SystemTime) -> 
 /// error elsewhere.
 fn ends_in(file: &Path) -> Vec<i64> {
     let Ok(certificates) = CertificateDer::pem_file_iter(file) else { return Vec::new() };
-    let end = |certificate: CertificateDer<'_>| {
-        let (_, parsed) = x509_parser::parse_x509_certificate(&certificate).ok()?;
-        Some(parsed.validity().not_after.timestamp())
-    };
-    certificates.filter_map(Result::ok).filter_map(end).collect()
+    certificates.filter_map(Result::ok).filter_map(|certificate| end_of(&certificate)).collect()
 }
 
 fn expiry(path: KeyPath, file: &Path, ends: Option<i64>, now: SystemTime) -> Option<Problem> {

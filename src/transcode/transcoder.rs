@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
 use prost_reflect::prost::Message as _;
@@ -15,7 +13,7 @@ use super::message::Codec;
 use super::method::Method;
 use super::wire::Framing;
 use super::{Fault, Mistake, annotation, config, descriptors, message, wire};
-use crate::time::Moment;
+use crate::condition::Spell;
 use crate::transcode::request::HttpRequest;
 
 /// The methods of a route, each with its RPC and its HTTP side.
@@ -29,12 +27,8 @@ pub struct Transcoder {
     refuse_unknown: bool,
     max_message: usize,
     compress_from: usize,
-    /// When the last complaint was logged, in nanoseconds; zero for never.
-    complained: AtomicU64,
+    unreadable: Spell,
 }
-
-/// The least time between two log lines about an upstream's invalid responses.
-const COMPLAINTS: Duration = Duration::from_secs(10);
 
 /// An HTTP request as a gRPC call.
 #[derive(Debug, Clone)]
@@ -72,7 +66,6 @@ impl Transcoder {
         let refuse_unknown = config.unknown_fields == UnknownFields::Refuse;
         let reading = DeserializeOptions::new().deny_unknown_fields(refuse_unknown);
         let upstream = config.upstream;
-        let complained = AtomicU64::new(0);
         Ok(Transcoder {
             upstream,
             methods,
@@ -81,18 +74,13 @@ impl Transcoder {
             refuse_unknown,
             max_message,
             compress_from: config.compress_from.as_usize(),
-            complained,
+            unreadable: Spell::default(),
         })
     }
 
-    /// Whether to log an invalid response of the upstream now; `true` once per interval.
-    pub fn may_complain(&self, now: Moment) -> bool {
-        // Relaxed: no other memory depends on it.
-        let (last, now) = (self.complained.load(Ordering::Relaxed), now.as_nanos().max(1));
-        let due = last == 0 || now.saturating_sub(last) >= COMPLAINTS.as_nanos() as u64;
-        let swap =
-            || self.complained.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed);
-        due && swap().is_ok()
+    /// That the upstream's responses are invalid, so that it is logged once.
+    pub fn unreadable(&self) -> &Spell {
+        &self.unreadable
     }
 
     /// What the upstream speaks.

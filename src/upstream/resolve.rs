@@ -63,7 +63,11 @@ async fn refresh(upstream: Weak<Upstream>, first: tokio::sync::oneshot::Sender<(
         errors.sort_unstable();
         let failing_since = names.values().filter_map(|name| name.failing_since).min();
         upstream.lookups.note(&errors, failing_since);
+        let before = upstream.set();
         upstream.replace(resolved(&upstream, &names), now);
+        if let Some(change) = before.change(&upstream.set()) {
+            log::info!("upstreams.{}: {change}", upstream.name);
+        }
         if let Some(first) = first.take() {
             // The start may have stopped waiting for this.
             let _ = first.send(());

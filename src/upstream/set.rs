@@ -63,6 +63,21 @@ impl Set {
         of_url.map(|member| member.endpoint.key.address.clone()).collect()
     }
 
+    /// Which endpoints have come and gone between this set and `after`, in words.
+    pub(super) fn change(&self, after: &Set) -> Option<String> {
+        let lacking = |from: &Set, all: &Set| {
+            let gone = all.members.iter().filter(|one| from.endpoint(&one.endpoint.key).is_none());
+            gone.map(|member| &*member.endpoint.label).collect::<Vec<_>>().join(", ")
+        };
+        let (came, left) = (lacking(self, after), lacking(after, self));
+        let came = (!came.is_empty()).then(|| format!("{came} came"));
+        let left = (!left.is_empty()).then(|| format!("{left} left"));
+        let words = came.into_iter().chain(left).collect::<Vec<_>>().join("; ");
+        let count = after.members.len();
+        (!words.is_empty())
+            .then(|| format!("{words}, as its names resolve; endpoints now: {count}"))
+    }
+
     /// Whether no endpoint is known.
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()

@@ -219,3 +219,15 @@ fn a_retry_of_a_key_goes_to_another_endpoint() {
         assert_ne!(port(second.endpoint()), port(&first));
     }
 }
+
+#[test]
+fn endpoints_that_come_and_go_are_told_by_address() {
+    let set = |ports: &[u16]| {
+        let urls: Vec<_> = ports.iter().map(|port| format!("http://127.0.0.1:{port}")).collect();
+        in_turns(&urls.iter().map(String::as_str).collect::<Vec<_>>()).set()
+    };
+    let told = set(&[1, 2]).change(&set(&[2, 3]));
+    let expected = "127.0.0.1:3 came; 127.0.0.1:1 left, as its names resolve; endpoints now: 2";
+    assert_eq!(told.as_deref(), Some(expected));
+    assert_eq!(set(&[1]).change(&set(&[1])), None);
+}

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 
+use aws_lc_rs::digest::{self, SHA256};
+
 use super::MAX_FINDINGS;
 use super::assemble::SourceFile;
 use super::excerpt;
@@ -31,6 +33,18 @@ impl Sources {
     /// The main file, then the included ones. Files that could not be read are listed too.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         self.files.iter().map(|file| file.path.as_path())
+    }
+
+    /// A hash of the files' text, the same for the same text in any process. Where files lie, and the
+    /// values of variables, do not count.
+    pub fn digest(&self) -> u64 {
+        let mut context = digest::Context::new(&SHA256);
+        for file in &self.files {
+            context.update(&(file.text.len() as u64).to_be_bytes());
+            context.update(file.text.as_bytes());
+        }
+        let hash = context.finish();
+        hash.as_ref().iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
     }
 
     /// Whether the value at `path`, or one that contains it, was written but removed as wrong. A

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use log::warn;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
@@ -58,10 +57,7 @@ impl Lease {
             };
             match kept {
                 Ok(true) => {}
-                Ok(false) => {
-                    warn!("idempotency keys: an answer came after its key was given to another");
-                    count(&self.keys.counters().lost);
-                }
+                Ok(false) => self.keys.late(),
                 Err(_) => count(&self.keys.counters().lost),
             }
         });

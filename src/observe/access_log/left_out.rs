@@ -1,33 +1,38 @@
 //! Refusals that have no line, because there were too many: a rate and a count for each route and
 //! cause.
+//!
+//! A route carries its own counts ([`Refusals`]), which its first refusal makes. The log knows them
+//! from then on, and tells what they have counted.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::config::access_log::PerSecond;
 use crate::summary::Summary;
 use crate::time::Moment;
 
-/// Routes are spread over this many locks.
-const SHARDS: usize = 16;
+/// A route's refusals. A route that refused nothing has nothing.
+#[derive(Default)]
+pub struct Refusals(OnceLock<Arc<OfRoute>>);
 
-/// What has been left out. Locked only by requests that were refused.
-pub(super) struct LeftOut {
-    shards: [Mutex<HashMap<Arc<str>, Vec<Spell>>>; SHARDS],
-    hasher: RandomState,
-    /// For requests without a route.
-    none: Arc<str>,
+/// Locked only by requests that were refused, and to tell.
+struct OfRoute {
+    /// Empty for requests without a route.
+    route: Arc<str>,
+    spells: Mutex<Vec<OfCause>>,
 }
 
 /// One cause on one route.
-struct Spell {
+struct OfCause {
     cause: &'static str,
     tokens: f64,
     filled: Moment,
     left_out: u64,
 }
+
+/// What has been left out, by all routes that have refused something.
+#[derive(Default)]
+pub(super) struct LeftOut(Mutex<Vec<Arc<OfRoute>>>);
 
 /// How many lines were left out since this was last told.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,26 +43,55 @@ pub(super) struct Count {
     pub(super) lines: u64,
 }
 
-impl Default for LeftOut {
-    fn default() -> Self {
-        LeftOut { shards: Default::default(), hasher: RandomState::new(), none: "".into() }
+impl LeftOut {
+    /// Whether the request may have a line. If not, it is counted among its route's `refusals`.
+    pub(super) fn admits(
+        &self,
+        refusals: &Refusals,
+        summary: &Summary<'_>,
+        rate: PerSecond,
+        now: Moment,
+    ) -> bool {
+        let of_route = refusals.0.get_or_init(|| {
+            let route = summary.opening.route.cloned().unwrap_or_else(|| "".into());
+            let made = Arc::new(OfRoute { route, spells: Mutex::default() });
+            self.lock().push(made.clone());
+            made
+        });
+        let cause = summary.ending.cause().or(summary.would_refuse).unwrap_or("");
+        of_route.admits(cause, rate, now)
+    }
+
+    /// Takes the counts of what was left out, and forgets routes that are gone.
+    pub(super) fn take(&self) -> Vec<Count> {
+        let mut counts = Vec::new();
+        self.lock().retain(|of_route| {
+            // Looked at first: what a route counts before it goes is told.
+            let is_held = Arc::strong_count(of_route) > 1;
+            let mut spells = of_route.lock();
+            for spell in spells.iter_mut().filter(|spell| spell.left_out > 0) {
+                let (route, cause) = (of_route.route.clone(), spell.cause);
+                let lines = std::mem::take(&mut spell.left_out);
+                counts.push(Count { route, cause, lines });
+            }
+            is_held
+        });
+        counts.sort_by(|a, b| (&a.route, a.cause).cmp(&(&b.route, b.cause)));
+        counts
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<OfRoute>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl LeftOut {
-    /// Whether the request may have a line. If not, it is counted.
-    pub(super) fn admits(&self, summary: &Summary<'_>, rate: PerSecond, now: Moment) -> bool {
-        let route = summary.opening.route.unwrap_or(&self.none);
-        let cause = summary.ending.cause().or(summary.would_refuse).unwrap_or("");
-        let mut spells = self.shard(route);
-        if !spells.contains_key(&**route) {
-            spells.insert(Arc::clone(route), Vec::new());
-        }
-        let Some(spells) = spells.get_mut(&**route) else { return true };
+impl OfRoute {
+    fn admits(&self, cause: &'static str, rate: PerSecond, now: Moment) -> bool {
+        let mut spells = self.lock();
         let at = spells.iter().position(|spell| spell.cause == cause);
         let at = at.unwrap_or_else(|| {
             let tokens = f64::from(rate.0);
-            spells.push(Spell { cause, tokens, filled: now, left_out: 0 });
+            spells.push(OfCause { cause, tokens, filled: now, left_out: 0 });
             spells.len() - 1
         });
         let admitted = spells[at].take(rate, now);
@@ -65,29 +99,12 @@ impl LeftOut {
         admitted
     }
 
-    /// Takes the counts of what was left out.
-    pub(super) fn take(&self) -> Vec<Count> {
-        let mut counts = Vec::new();
-        for shard in &self.shards {
-            let mut routes = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            for (route, spells) in routes.iter_mut() {
-                for spell in spells.iter_mut().filter(|spell| spell.left_out > 0) {
-                    let lines = std::mem::take(&mut spell.left_out);
-                    counts.push(Count { route: Arc::clone(route), cause: spell.cause, lines });
-                }
-            }
-        }
-        counts.sort_by(|a, b| (&a.route, a.cause).cmp(&(&b.route, b.cause)));
-        counts
-    }
-
-    fn shard(&self, route: &str) -> MutexGuard<'_, HashMap<Arc<str>, Vec<Spell>>> {
-        let at = self.hasher.hash_one(route) as usize % SHARDS;
-        self.shards[at].lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Vec<OfCause>> {
+        self.spells.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Spell {
+impl OfCause {
     /// A bucket that holds one second's lines.
     fn take(&mut self, rate: PerSecond, now: Moment) -> bool {
         let rate = f64::from(rate.0);
@@ -99,5 +116,16 @@ impl Spell {
             self.tokens -= 1.0;
         }
         admitted
+    }
+}
+
+/// Adds `more` to counts of the same routes and causes.
+pub(super) fn add(counts: &mut Vec<Count>, more: Vec<Count>) {
+    for count in more {
+        let same = |old: &&mut Count| old.route == count.route && old.cause == count.cause;
+        match counts.iter_mut().find(same) {
+            Some(old) => old.lines = old.lines.saturating_add(count.lines),
+            None => counts.push(count),
+        }
     }
 }

@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use self::keep::Class;
 use self::left_out::LeftOut;
+pub use self::left_out::Refusals;
 use self::ring::Ring;
 use self::writer::{Message, Target, Writer};
 use crate::config::access_log::{AccessLog as Config, Format, Output};
@@ -69,8 +70,10 @@ pub struct Lines {
 }
 
 /// What a request's summary does not have, because only its route knows it.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub struct Rules<'a> {
+    /// Those of the route, or those of requests without one.
+    pub refusals: &'a Refusals,
     /// What may be kept of the query; `None` if it is not kept.
     pub query: Option<&'a Query>,
     /// What its policies hold; only asked for a request that failed.
@@ -108,7 +111,8 @@ impl AccessLog {
                 Class::Failure => true,
                 Class::Success => slow || keep::is_drawn(config.keep.success),
                 Class::Refusal => {
-                    slow || self.left_out.admits(summary, config.keep.refusals, Clock::now()) || {
+                    let (refusals, rate) = (rules.refusals, config.keep.refusals);
+                    slow || self.left_out.admits(refusals, summary, rate, Clock::now()) || {
                         self.counts.left_out.fetch_add(1, Ordering::Relaxed);
                         false
                     }

@@ -12,10 +12,10 @@ use crate::summary::ending::{Cut, Ending, NoRequest, Refusal, Response};
 use crate::summary::words::Words;
 use crate::time::Moment;
 
-const REFUSAL: Refusal<'static> =
+pub(super) const REFUSAL: Refusal<'static> =
     Refusal { code: "rate_limited", fault: Fault::Client, detail: "too many requests" };
 
-fn summary<'a>(ending: Ending<'a>, route: Option<&'a Arc<str>>) -> Summary<'a> {
+pub(super) fn summary<'a>(ending: Ending<'a>, route: Option<&'a Arc<str>>) -> Summary<'a> {
     Summary {
         opening: Opening {
             id: None,
@@ -82,20 +82,23 @@ fn failures_are_told_from_refusals_and_from_what_an_upstream_declines() {
 #[test]
 fn each_route_and_cause_has_a_rate_of_its_own_and_an_exact_count() {
     let (orders, users): (Arc<str>, Arc<str>) = ("orders".into(), "users".into());
+    let (of_orders, of_users, of_none) =
+        (Refusals::default(), Refusals::default(), Refusals::default());
     let left_out = LeftOut::default();
     let rate = PerSecond(3);
     let at = |millis| Moment::ZERO + Duration::from_millis(millis);
-    let admitted = |route, code, millis| {
+    let admitted = |refusals, route, code, millis| {
         let refusal = Refusal { code, ..REFUSAL };
-        left_out.admits(&summary(Ending::Refused(refusal), route), rate, at(millis))
+        left_out.admits(refusals, &summary(Ending::Refused(refusal), route), rate, at(millis))
     };
-    let first: Vec<_> = (0..5).map(|_| admitted(Some(&orders), "rate_limited", 0)).collect();
+    let first: Vec<_> =
+        (0..5).map(|_| admitted(&of_orders, Some(&orders), "rate_limited", 0)).collect();
     assert_eq!(first, [true, true, true, false, false]);
-    assert!(admitted(Some(&orders), "bulkhead_full", 0), "another cause");
-    assert!(admitted(Some(&users), "rate_limited", 0), "another route");
-    assert!(admitted(None, "no_route", 0), "no route");
-    assert!(!admitted(Some(&orders), "rate_limited", 300));
-    assert!(admitted(Some(&orders), "rate_limited", 400));
+    assert!(admitted(&of_orders, Some(&orders), "bulkhead_full", 0), "another cause");
+    assert!(admitted(&of_users, Some(&users), "rate_limited", 0), "another route");
+    assert!(admitted(&of_none, None, "no_route", 0), "no route");
+    assert!(!admitted(&of_orders, Some(&orders), "rate_limited", 300));
+    assert!(admitted(&of_orders, Some(&orders), "rate_limited", 400));
     let counts = left_out.take();
     let [count] = &counts[..] else { panic!("{counts:?}") };
     assert_eq!((&*count.route, count.cause, count.lines), ("orders", "rate_limited", 3));
@@ -104,8 +107,24 @@ fn each_route_and_cause_has_a_rate_of_its_own_and_an_exact_count() {
 
 #[test]
 fn a_rate_of_nothing_leaves_everything_out() {
-    let left_out = LeftOut::default();
+    let (left_out, refusals) = (LeftOut::default(), Refusals::default());
     let refused = summary(Ending::Refused(REFUSAL), None);
-    assert!(!left_out.admits(&refused, PerSecond(0), Moment::ZERO));
+    assert!(!left_out.admits(&refusals, &refused, PerSecond(0), Moment::ZERO));
     assert_eq!(left_out.take().len(), 1);
+}
+
+#[test]
+fn what_a_route_has_left_out_is_told_after_a_reload_has_removed_it() {
+    let (left_out, refusals) = (LeftOut::default(), Refusals::default());
+    let refused = summary(Ending::Refused(REFUSAL), None);
+    assert!(!left_out.admits(&refusals, &refused, PerSecond(0), Moment::ZERO));
+    drop(refusals);
+    let mut counts = left_out.take();
+    assert_eq!(counts.iter().map(|count| count.lines).sum::<u64>(), 1);
+    let other = Refusals::default();
+    assert!(!left_out.admits(&other, &refused, PerSecond(0), Moment::ZERO));
+    // As for an output that could not be written in between.
+    left_out::add(&mut counts, left_out.take());
+    let [count] = &counts[..] else { panic!("one route and cause: {counts:?}") };
+    assert_eq!(count.lines, 2);
 }

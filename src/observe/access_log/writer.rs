@@ -8,8 +8,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use super::left_out::LeftOut;
+use super::left_out::{self, Count, LeftOut};
 use super::{Counts, line, text};
+use crate::condition::Condition;
 use crate::config::access_log::{Format, Output};
 use crate::time::{Clock, Moment};
 
@@ -73,8 +74,10 @@ pub(super) struct Writer {
     output: Option<File>,
     /// A file, whose end can be taken back.
     is_file: bool,
-    /// Why lines cannot be written, as the process's log has been told.
-    trouble: Option<String>,
+    /// Lines cannot be written.
+    trouble: Condition,
+    /// Counts of what was left out that could not be written yet.
+    untold: Vec<Count>,
     /// Lines dropped that have been told of.
     told_dropped: u64,
     told: Moment,
@@ -95,7 +98,8 @@ impl Writer {
             format: Format::default(),
             output: None,
             is_file: false,
-            trouble: None,
+            trouble: Condition::default(),
+            untold: Vec::new(),
             told_dropped: 0,
             told: Clock::now(),
         }
@@ -183,7 +187,7 @@ impl Writer {
     }
 
     fn write(&mut self, batch: &[u8]) -> io::Result<()> {
-        if self.output.is_none() && self.trouble.is_some() {
+        if self.output.is_none() && self.trouble.is_met() {
             // The file could not be opened; perhaps it can now.
             self.open();
         }
@@ -205,15 +209,12 @@ impl Writer {
     /// Counts of lines that are not there.
     fn tell(&mut self) {
         let now = SystemTime::now();
-        let mut lines: Vec<Vec<u8>> = self
-            .left_out
-            .take()
-            .iter()
-            .map(|count| match self.format {
-                Format::Json => line::left_out(count, now),
-                Format::Text => text::left_out(count),
-            })
-            .collect();
+        left_out::add(&mut self.untold, self.left_out.take());
+        let counts = self.untold.iter().map(|count| match self.format {
+            Format::Json => line::left_out(count, now),
+            Format::Text => text::left_out(count),
+        });
+        let mut lines: Vec<Vec<u8>> = counts.collect();
         let dropped = self.counts.dropped.load(Ordering::Relaxed);
         let since = dropped - self.told_dropped;
         if since > 0 {
@@ -222,10 +223,12 @@ impl Writer {
                 Format::Text => text::dropped(since),
             });
         }
-        if lines.is_empty() || self.output.is_none() {
+        if lines.is_empty() {
             return;
         }
+        // Otherwise they are told once lines can be written again.
         if self.write(&lines.concat()).is_ok() {
+            self.untold.clear();
             self.told_dropped = dropped;
             self.recovered();
         }
@@ -233,17 +236,20 @@ impl Writer {
 
     /// One line in the process's log when lines begin to be lost.
     fn failed(&mut self, error: &io::Error) {
-        if self.trouble.is_none() {
+        if self.trouble.met(Clock::now()) {
             log::warn!("access log: {error}; lines are dropped, and counted");
-            self.trouble = Some(error.to_string());
         }
     }
 
     /// And one when they are written again.
     fn recovered(&mut self) {
-        if self.trouble.take().is_some() {
-            let dropped = self.counts.dropped.load(Ordering::Relaxed);
-            log::info!("access log: lines are written again; {dropped} have been dropped so far");
+        if let Some(over) = self.trouble.over(Clock::now()) {
+            let (dropped, after) =
+                (self.counts.dropped.load(Ordering::Relaxed), over.lasted.as_secs_f64());
+            log::info!(
+                "access log: lines are written again after {after:.1} s; {dropped} have been dropped \
+                 so far"
+            );
         }
     }
 }
@@ -265,4 +271,43 @@ fn write_all(output: &mut File, mut batch: &[u8]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+
+    use super::super::tests::{REFUSAL, summary};
+    use super::*;
+    use crate::config::access_log::PerSecond;
+    use crate::observe::access_log::Refusals;
+    use crate::summary::ending::Ending;
+
+    #[test]
+    fn counts_of_what_was_left_out_wait_for_an_output_that_can_be_written() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("logs/access.log");
+        let target = Target::new(Output::File(file.clone()), Format::Json);
+        let (_sender, messages) = sync_channel(1);
+        let (left_out, refusals) = (Arc::new(LeftOut::default()), Refusals::default());
+        let mut writer = Writer::new(messages, Arc::new(target), Arc::default(), left_out.clone());
+        let refuse = || {
+            let refused = summary(Ending::Refused(REFUSAL), None);
+            assert!(!left_out.admits(&refusals, &refused, PerSecond(0), Moment::ZERO));
+        };
+        writer.open();
+        assert!(writer.trouble.is_met(), "its folder is not there");
+        for _ in 0..3 {
+            refuse();
+            writer.tell();
+        }
+        std::fs::create_dir(directory.path().join("logs")).expect("a folder");
+        refuse();
+        writer.tell();
+        writer.tell();
+        let text = std::fs::read_to_string(&file).expect("the log");
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(text.contains("\"portcullis.lines\":4"), "{text}");
+        assert!(!writer.trouble.is_met());
+    }
 }

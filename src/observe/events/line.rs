@@ -1,7 +1,8 @@
 //! Events as log lines.
 
-use super::spells::LeftOut;
+use super::spells::Ended;
 use super::{CircuitChange, FailedRequest};
+use crate::condition::Over;
 use crate::policy::breaker::{Change, Why};
 use crate::policy::dry_run::Enforce;
 use crate::summary::attempt::Failure;
@@ -26,14 +27,16 @@ pub(super) fn failure(request: &FailedRequest) {
     log::warn!("{line}");
 }
 
-pub(super) fn left_out(LeftOut { key: (upstream, cause), count }: &LeftOut) {
-    log::warn!("upstreams.{upstream}: {count} more failures left out; cause={cause}");
+pub(super) fn ended(Ended { key: (upstream, cause), over }: &Ended) {
+    log::info!("upstreams.{upstream}: no more of these failures {over}; cause={cause}");
 }
 
-pub(super) fn lost(count: u64) {
-    if count > 0 {
-        log::warn!("{count} failures came too fast for the log, and are not in it");
-    }
+pub(super) fn losing() {
+    log::warn!("failures come too fast for the log, and are not in it");
+}
+
+pub(super) fn lost(over: Over) {
+    log::info!("no more failures come too fast for the log {over}");
 }
 
 pub(super) fn circuit(CircuitChange { scope, name, enforce, change }: &CircuitChange) {

@@ -1,7 +1,8 @@
 //! Log lines about failed requests and circuits, written by a thread of their own.
 //!
 //! Requests hand over what they know and go on, without formatting or waiting. Events that find the
-//! queue full are counted. `spells` limits the lines for each upstream and cause.
+//! queue full are counted. Of each upstream and cause, `spells` lets the first failure have a line, and
+//! counts the others until there are no more.
 
 mod line;
 mod spells;
@@ -14,14 +15,15 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use self::spells::Spells;
+use crate::condition::{Condition, QUIET};
 use crate::policy::breaker::Change;
 use crate::policy::dry_run::Enforce;
 use crate::summary::attempt::Failure;
-use crate::time::Clock;
+use crate::time::{Clock, Moment};
 
 /// The most events that wait for the thread.
 const QUEUE: usize = 1024;
-/// How often the thread checks for counts of omitted lines to log.
+/// How often the thread checks for spells that are over.
 const TICK: Duration = Duration::from_secs(1);
 
 /// A request that an upstream failed.
@@ -78,7 +80,8 @@ impl EventLog {
     pub fn start() -> std::io::Result<Self> {
         let (sender, events) = sync_channel(QUEUE);
         let lost = Arc::new(AtomicU64::new(0));
-        let writer = Writer { events, lost: lost.clone(), spells: Spells::default() };
+        let (spells, losing) = (Spells::default(), Condition::default());
+        let writer = Writer { events, lost: lost.clone(), spells, losing };
         std::thread::Builder::new().name("events".to_owned()).spawn(move || writer.run())?;
         Ok(EventLog(Some(Queue { sender, lost })))
     }
@@ -101,7 +104,7 @@ impl EventLog {
         }
     }
 
-    /// Waits up to `limit` until all events handed over are written, and omitted lines are counted.
+    /// Waits up to `limit` until all events handed over are written, and those without a line counted.
     pub fn flush(&self, limit: Duration) {
         let Some(queue) = &self.0 else { return };
         let (written, done) = sync_channel(0);
@@ -117,29 +120,40 @@ struct Writer {
     events: Receiver<Event>,
     lost: Arc<AtomicU64>,
     spells: Spells,
+    losing: Condition,
 }
 
 impl Writer {
     fn run(mut self) {
         let mut looked = Clock::now();
         loop {
-            let event = match self.spells.is_quiet() {
+            let event = match self.spells.is_quiet() && !self.losing.is_met() {
                 true => self.events.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 false => self.events.recv_timeout(TICK),
             };
             match event {
                 Ok(Event::Failure(failure)) => self.failed(&failure),
                 Ok(Event::Circuit(change)) => line::circuit(&change),
-                Ok(Event::Flush(_written)) => self.spells.all_due().iter().for_each(line::left_out),
+                Ok(Event::Flush(_written)) => self.spells.all().iter().for_each(line::ended),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             let now = Clock::now();
             if now.since(looked) >= TICK {
                 looked = now;
-                self.spells.due(now).iter().for_each(line::left_out);
-                line::lost(self.lost.swap(0, Ordering::Relaxed));
+                self.spells.over(now).iter().for_each(line::ended);
+                self.count_lost(now);
             }
+        }
+    }
+
+    fn count_lost(&mut self, now: Moment) {
+        let lost = self.lost.swap(0, Ordering::Relaxed);
+        if lost > 0 && self.losing.met_times(lost, now) {
+            line::losing();
+        }
+        if let Some(over) = self.losing.over_after(QUIET, now) {
+            line::lost(over);
         }
     }
 

@@ -1,86 +1,61 @@
-//! Limits the lines about one kind of failure: a burst, then one per second, and a count of the
-//! rest.
+//! Which failures have a line: the first of its kind, and a last one that counts the others once there
+//! are no more.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
+use crate::condition::{Condition, Over, QUIET};
 use crate::time::Moment;
-
-/// Lines in a burst.
-const BURST: u32 = 5;
-/// Time after which one more line is allowed.
-const EVERY: Duration = Duration::from_secs(1);
-/// How often omitted lines are counted in a line of their own, while there are any.
-const COUNT_EVERY: Duration = Duration::from_secs(10);
 
 /// The upstream, and the cause.
 pub(super) type Key = (Arc<str>, &'static str);
 
-/// A kind of failure, and how many of its lines were omitted.
-pub(super) struct LeftOut {
+/// A kind of failure that is over.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Ended {
     pub(super) key: Key,
-    pub(super) count: u64,
+    pub(super) over: Over,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Spells(HashMap<Key, Spell>);
-
-#[derive(Debug)]
-struct Spell {
-    /// When the full burst is available again.
-    full_at: Moment,
-    left_out: u64,
-    /// When the first line was omitted.
-    since: Moment,
-}
+pub(super) struct Spells(HashMap<Key, Condition>);
 
 impl Spells {
-    /// Whether this failure gets its own line.
+    /// Whether this failure begins a spell, so that it gets a line.
     pub(super) fn admit(&mut self, key: Key, now: Moment) -> bool {
-        let fresh = Spell { full_at: now, left_out: 0, since: now };
-        let spell = self.0.entry(key).or_insert(fresh);
-        let full_at = spell.full_at.max(now) + EVERY;
-        if full_at.since(now) > EVERY * BURST {
-            if spell.left_out == 0 {
-                spell.since = now;
-            }
-            spell.left_out += 1;
-            return false;
-        }
-        spell.full_at = full_at;
-        true
+        self.0.entry(key).or_default().met(now)
     }
 
-    /// Whether nothing can become due.
+    /// Whether no spell is open.
     pub(super) fn is_quiet(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The counts that have waited long enough. Forgets the kinds without recent failures.
-    pub(super) fn due(&mut self, now: Moment) -> Vec<LeftOut> {
-        let due = self.take(|spell| now.since(spell.since) >= COUNT_EVERY);
-        self.0.retain(|_, spell| spell.left_out > 0 || spell.full_at > now);
-        due
+    /// The spells that are over, and told of more than their first failure. Forgets them.
+    pub(super) fn over(&mut self, now: Moment) -> Vec<Ended> {
+        self.end(|condition| condition.over_after(QUIET, now))
     }
 
-    /// All counts of omitted lines, however recent.
-    pub(super) fn all_due(&mut self) -> Vec<LeftOut> {
-        self.take(|_| true)
+    /// All of them, however recent their last failure.
+    pub(super) fn all(&mut self) -> Vec<Ended> {
+        self.end(Condition::stop)
     }
 
-    fn take(&mut self, due: impl Fn(&Spell) -> bool) -> Vec<LeftOut> {
-        let due = self.0.iter_mut().filter(|(_, spell)| spell.left_out > 0 && due(spell));
-        due.map(|(key, spell)| LeftOut {
-            key: key.clone(),
-            count: std::mem::take(&mut spell.left_out),
-        })
-        .collect()
+    fn end(&mut self, end: impl Fn(&mut Condition) -> Option<Over>) -> Vec<Ended> {
+        let over = self.0.iter_mut().filter_map(|(key, condition)| {
+            end(condition).map(|over| Ended { key: key.clone(), over })
+        });
+        let mut ended: Vec<_> = over.filter(|ended| ended.over.times > 1).collect();
+        ended.sort_by(|a, b| a.key.cmp(&b.key));
+        self.0.retain(|_, condition| condition.is_met());
+        ended
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn key(cause: &'static str) -> Key {
@@ -92,32 +67,36 @@ mod tests {
     }
 
     #[test]
-    fn after_a_burst_of_five_there_is_one_line_a_second() {
+    fn a_thousand_failures_of_a_kind_are_one_line_and_one_that_counts_them() {
         let mut spells = Spells::default();
         // 100 failures a second, for ten seconds.
         let lines = (0..1000).filter(|n| spells.admit(key("reset"), at(n * 10))).count();
-        assert_eq!(lines, 5 + 9);
-    }
-
-    #[test]
-    fn what_is_left_out_is_counted_once_ten_seconds_later() {
-        let mut spells = Spells::default();
-        for _ in 0..12 {
-            spells.admit(key("reset"), at(0));
-        }
-        assert!(spells.due(at(9_999)).is_empty());
-        let due: Vec<_> = spells.due(at(10_000)).iter().map(|left| left.count).collect();
-        assert_eq!(due, [7]);
-        assert!(spells.due(at(30_000)).is_empty());
+        assert_eq!(lines, 1);
+        assert_eq!(spells.over(at(19_989)), []);
+        let over = Over { lasted: Duration::from_millis(9_990), times: 1000 };
+        assert_eq!(spells.over(at(19_990)), [Ended { key: key("reset"), over }]);
         assert!(spells.is_quiet(), "nothing is remembered of what is over");
+        assert!(spells.admit(key("reset"), at(20_000)), "it begins anew");
     }
 
     #[test]
-    fn kinds_do_not_use_up_each_others_lines() {
+    fn a_single_failure_has_no_second_line() {
         let mut spells = Spells::default();
-        for _ in 0..12 {
+        spells.admit(key("reset"), at(0));
+        assert_eq!(spells.over(at(60_000)), []);
+        assert!(spells.is_quiet());
+    }
+
+    #[test]
+    fn kinds_are_told_apart_and_the_rest_is_counted_at_the_end() {
+        let mut spells = Spells::default();
+        for _ in 0..3 {
             spells.admit(key("reset"), at(0));
         }
         assert!(spells.admit(key("connect_refused"), at(0)));
+        let all: Vec<_> =
+            spells.all().iter().map(|ended| (ended.key.1, ended.over.times)).collect();
+        assert_eq!(all, [("reset", 3)]);
+        assert!(spells.is_quiet());
     }
 }

@@ -1,16 +1,18 @@
 //! Counts for named things (routes, upstreams) that a reload can add or remove.
 //!
-//! A thing takes memory and is shown only once it is first counted: if ten of ten thousand routes
-//! are used, a scrape costs as much as for ten. Things that a reload keeps go on counting under
-//! their name. A thing that no generation and no request holds any more is forgotten.
+//! A thing takes memory only once it is first counted, and a route is shown only then: if ten of ten
+//! thousand routes are used, a scrape costs as much as for ten. Things that a reload keeps go on
+//! counting under their name. A thing that no generation and no request holds any more is forgotten.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use prometheus::core::{Collector, Desc, Describer};
 use prometheus::proto::{Metric, MetricFamily, MetricType};
 
 use super::register::opts;
+use super::words::Facets;
 
 /// A family of metrics with one part per thing.
 pub(super) struct Shape {
@@ -24,9 +26,11 @@ pub(super) struct Shape {
 /// The counts of one thing.
 pub(super) trait Counted: Default + Send + Sync + 'static {
     const SHAPES: &'static [Shape];
+    /// Whether a thing is shown before it is first counted, as zero.
+    const FROM_THE_START: bool;
 
     /// Adds the thing's metrics to the families, which are in the order of the shapes.
-    fn show(&self, name: &str, families: &mut [Vec<Metric>]);
+    fn show(&self, name: &str, facets: Facets, families: &mut [Vec<Metric>]);
 }
 
 /// All things of one kind, as a collector of their metrics.
@@ -44,6 +48,8 @@ type Entries<T> = BTreeMap<Arc<str>, Weak<Entry<T>>>;
 pub(super) struct Entry<T: Counted> {
     name: Arc<str>,
     counts: OnceLock<Box<T>>,
+    /// Those of the latest generation.
+    facets: AtomicU32,
     names: Weak<Names<T>>,
 }
 
@@ -58,13 +64,16 @@ impl<T: Counted> Live<T> {
     }
 
     /// The counts under `name`: the existing ones, as long as they are held anywhere.
-    pub(super) fn of(&self, name: &Arc<str>) -> Arc<Entry<T>> {
+    pub(super) fn of(&self, name: &Arc<str>, facets: Facets) -> Arc<Entry<T>> {
         let mut entries = self.0.lock();
         if let Some(entry) = entries.get(name).and_then(Weak::upgrade) {
+            // Relaxed: they only say what is shown.
+            entry.facets.store(facets.to_bits(), Ordering::Relaxed);
             return entry;
         }
         let (counts, names) = (OnceLock::new(), Arc::downgrade(&self.0));
-        let entry = Arc::new(Entry { name: name.clone(), counts, names });
+        let facets = AtomicU32::new(facets.to_bits());
+        let entry = Arc::new(Entry { name: name.clone(), counts, facets, names });
         entries.insert(name.clone(), Arc::downgrade(&entry));
         entry
     }
@@ -85,6 +94,10 @@ impl<T: Counted> Entry<T> {
     /// The counts, if anything was counted.
     pub(super) fn counted(&self) -> Option<&T> {
         self.counts.get().map(|counts| &**counts)
+    }
+
+    pub(super) fn facets(&self) -> Facets {
+        Facets::from_bits(self.facets.load(Ordering::Relaxed))
     }
 }
 
@@ -115,9 +128,11 @@ impl<T: Counted> Collector for Live<T> {
         // reference to an entry takes the lock.
         let entries: Vec<_> = self.0.lock().values().filter_map(Weak::upgrade).collect();
         let mut metrics: Vec<Vec<Metric>> = T::SHAPES.iter().map(|_| Vec::new()).collect();
+        let nothing = T::default();
         for entry in &entries {
-            if let Some(counts) = entry.counted() {
-                counts.show(&entry.name, &mut metrics);
+            let counts = entry.counted().or(T::FROM_THE_START.then_some(&nothing));
+            if let Some(counts) = counts {
+                counts.show(&entry.name, entry.facets(), &mut metrics);
             }
         }
         let shapes = T::SHAPES.iter().zip(&self.0.descriptions);
@@ -150,8 +165,9 @@ mod tests {
             kind: MetricType::COUNTER,
             labels: &["thing"],
         }];
+        const FROM_THE_START: bool = false;
 
-        fn show(&self, name: &str, families: &mut [Vec<Metric>]) {
+        fn show(&self, name: &str, _: Facets, families: &mut [Vec<Metric>]) {
             families[0].push(shown::counter(&[("thing", name)], self.0.load(Ordering::Relaxed)));
         }
     }
@@ -171,6 +187,10 @@ mod tests {
             .collect()
     }
 
+    fn of(live: &Live<Seen>, name: &str) -> Arc<Entry<Seen>> {
+        live.of(&name.into(), Facets::default())
+    }
+
     fn live() -> Live<Seen> {
         Live::new().expect("descriptions that are right")
     }
@@ -178,7 +198,7 @@ mod tests {
     #[test]
     fn what_was_never_counted_is_not_shown() {
         let live = live();
-        let (used, _unused) = (live.of(&"used".into()), live.of(&"unused".into()));
+        let (used, _unused) = (of(&live, "used"), of(&live, "unused"));
         assert_eq!(shown(&live), []);
         used.see();
         assert_eq!(shown(&live), [("used".to_owned(), 1.0)]);
@@ -187,9 +207,9 @@ mod tests {
     #[test]
     fn a_name_that_is_kept_goes_on_counting() {
         let live = live();
-        let before = live.of(&"a".into());
+        let before = of(&live, "a");
         before.see();
-        let after = live.of(&"a".into());
+        let after = of(&live, "a");
         drop(before);
         after.see();
         assert_eq!(shown(&live), [("a".to_owned(), 2.0)]);
@@ -198,9 +218,9 @@ mod tests {
     #[test]
     fn a_name_that_nothing_holds_is_forgotten_and_begins_anew() {
         let live = live();
-        live.of(&"a".into()).see();
+        of(&live, "a").see();
         assert_eq!(live.0.lock().len(), 0);
-        let again = live.of(&"a".into());
+        let again = of(&live, "a");
         assert_eq!(shown(&live), []);
         again.see();
         assert_eq!(shown(&live), [("a".to_owned(), 1.0)]);

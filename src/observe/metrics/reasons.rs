@@ -30,10 +30,18 @@ impl Reasons {
         }
     }
 
-    /// All words with their counts.
-    pub(super) fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let links = iter::successors(self.0.get(), |link| link.next.0.get());
-        links.map(|link| (link.word, link.count.load(Ordering::Relaxed)))
+    /// All words that were counted, with their counts; and zero for those of `others` that were not.
+    pub(super) fn with(
+        &self,
+        others: impl Iterator<Item = &'static str>,
+    ) -> impl Iterator<Item = (&'static str, u64)> {
+        let uncounted = others.filter(|word| self.links().all(|link| link.word != *word));
+        let counted = self.links().map(|link| (link.word, link.count.load(Ordering::Relaxed)));
+        counted.chain(uncounted.map(|word| (word, 0)))
+    }
+
+    fn links(&self) -> impl Iterator<Item = &Link> {
+        iter::successors(self.0.get().map(|link| &**link), |link| link.next.0.get().map(|l| &**l))
     }
 }
 
@@ -63,8 +71,16 @@ mod tests {
                 });
             }
         });
-        let mut counts: Vec<_> = reasons.counts().collect();
+        let mut counts: Vec<_> = reasons.with(iter::empty()).collect();
         counts.sort_unstable();
         assert_eq!(counts, WORDS.map(|word| (word, 1000)));
+    }
+
+    #[test]
+    fn words_that_may_come_are_there_as_zero() {
+        let reasons = Reasons::default();
+        reasons.count("b");
+        let shown: Vec<_> = reasons.with(["a", "b"].into_iter()).collect();
+        assert_eq!(shown, [("b", 1), ("a", 0)]);
     }
 }

@@ -1,7 +1,7 @@
 //! The metrics of a route.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus::proto::{Metric, MetricType};
@@ -11,34 +11,80 @@ use super::durations::Durations;
 use super::family::CLASSES;
 use super::live::{Counted, Entry, Shape};
 use super::reasons::Reasons;
-use super::shown::counter;
+use super::shown::{counter, gauge};
+use super::statuses::Statuses;
+use super::words::{Facet, Facets};
+use crate::observe::access_log::Refusals;
 
 /// One route's metrics, created with its first request.
 #[derive(Clone)]
 pub struct RouteMetrics(pub(super) Arc<Entry<Counts>>);
 
+/// A finished request, as far as its route counts it.
+#[derive(Debug, Clone, Copy)]
+pub struct Finished {
+    /// What its client speaks.
+    pub family: Family,
+    /// What the client got; 0 if nothing was sent.
+    pub status: u16,
+    /// Whether the gateway cut it off.
+    pub cut: bool,
+    /// From its head to its end.
+    pub took: Duration,
+    /// Bytes of its body.
+    pub bytes_in: u64,
+    /// Bytes of the response's body.
+    pub bytes_out: u64,
+}
+
 #[derive(Default)]
 pub(super) struct Counts {
+    /// Those that have ended are in `answered`; the difference is in flight.
+    begun: AtomicU64,
     /// By [`Family`], then by class of status.
     answered: [[AtomicU64; 5]; 4],
+    /// Only where exact statuses are wanted.
+    statuses: OnceLock<Box<Statuses>>,
     duration: Durations,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
     retries: AtomicU64,
     stopped: Reasons,
     fallbacks: Reasons,
     fallback_calls: Reasons,
     rejections: Reasons,
     would_refuse: Reasons,
+    refusals: Refusals,
 }
 
 impl RouteMetrics {
-    /// Counts a finished request. `status` 0 means that nothing was sent, and counts as 4xx like a
-    /// 499.
-    pub fn answered(&self, family: Family, status: u16, took: Duration) {
-        let class = if status == 0 { 4 } else { usize::from(status / 100).clamp(1, 5) };
-        let counts = self.0.counts();
+    /// Counts a request that has begun; [`RouteMetrics::answered`] counts its end.
+    pub fn begun(&self) {
         // Relaxed, here and below: no other data depends on the counts.
+        self.0.counts().begun.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a finished request. If nothing was sent, it counts as 4xx like a 499, or as 5xx if the
+    /// gateway cut it off.
+    pub fn answered(&self, request: Finished) {
+        let Finished { family, status, cut, took, bytes_in, bytes_out } = request;
+        let class = match (status, cut) {
+            (0, true) => 5,
+            (0, false) => 4,
+            (status, _) => usize::from(status / 100).clamp(1, 5),
+        };
+        let counts = self.0.counts();
         counts.answered[family as usize][class - 1].fetch_add(1, Ordering::Relaxed);
         counts.duration.observe(took);
+        if bytes_in > 0 {
+            counts.bytes_in.fetch_add(bytes_in, Ordering::Relaxed);
+        }
+        if bytes_out > 0 {
+            counts.bytes_out.fetch_add(bytes_out, Ordering::Relaxed);
+        }
+        if self.0.facets().has(Facet::ExactStatus) {
+            counts.statuses.get_or_init(Box::default).count(status);
+        }
     }
 
     /// Counts a refusal by its `code`.
@@ -70,6 +116,11 @@ impl RouteMetrics {
     /// Counts a response by the route's fallback.
     pub fn fell_back(&self, reason: &'static str) {
         self.0.counts().fallbacks.count(reason);
+    }
+
+    /// What the access log leaves out of the route's refusals.
+    pub fn refusals(&self) -> &Refusals {
+        &self.0.counts().refusals
     }
 
     /// Finished requests so far.
@@ -105,6 +156,30 @@ impl Counted for Counts {
             help: "Answered requests",
             kind: MetricType::COUNTER,
             labels: &["class", "protocol", "route"],
+        },
+        Shape {
+            name: "responses_total",
+            help: "Answered requests by exact status",
+            kind: MetricType::COUNTER,
+            labels: &["route", "status"],
+        },
+        Shape {
+            name: "route_requests_in_flight",
+            help: "Requests being answered",
+            kind: MetricType::GAUGE,
+            labels: &["route"],
+        },
+        Shape {
+            name: "request_bytes_total",
+            help: "Bytes of the bodies of requests",
+            kind: MetricType::COUNTER,
+            labels: &["route"],
+        },
+        Shape {
+            name: "response_bytes_total",
+            help: "Bytes of the bodies of responses",
+            kind: MetricType::COUNTER,
+            labels: &["route"],
         },
         Shape {
             name: "request_duration_seconds",
@@ -149,10 +224,15 @@ impl Counted for Counts {
             labels: &["code", "route"],
         },
     ];
+    const FROM_THE_START: bool = false;
 
-    fn show(&self, route: &str, families: &mut [Vec<Metric>]) {
+    fn show(&self, route: &str, facets: Facets, families: &mut [Vec<Metric>]) {
         let [
             requests,
+            responses,
+            in_flight,
+            bytes_in,
+            bytes_out,
             durations,
             retries,
             rejections,
@@ -165,25 +245,48 @@ impl Counted for Counts {
             return;
         };
         // All classes of a protocol that was spoken are shown, so that a class that occurs later
-        // rises from zero, as `rate` needs.
-        let spoken = Family::ALL.into_iter().zip(self.answered());
-        for (family, classes) in spoken.filter(|(_, classes)| *classes != [0; 5]) {
+        // rises from zero, as `rate` needs. Plain HTTP counts as spoken: a request may be under way.
+        let answered = self.answered();
+        let spoken = Family::ALL.into_iter().zip(answered);
+        for (family, classes) in
+            spoken.filter(|(family, classes)| *family == Family::Http || *classes != [0; 5])
+        {
             for (class, count) in CLASSES.into_iter().zip(classes) {
                 let labels = [("class", class), ("protocol", family.as_str()), ("route", route)];
                 requests.push(counter(&labels, count));
             }
         }
-        durations.push(self.duration.show(&[("route", route)]));
-        retries.push(counter(&[("route", route)], self.retries.load(Ordering::Relaxed)));
-        for (family, label, reasons) in [
-            (rejections, "code", &self.rejections),
-            (stopped, "reason", &self.stopped),
-            (fallbacks, "reason", &self.fallbacks),
-            (fallback_calls, "reason", &self.fallback_calls),
-            (would_refuse, "code", &self.would_refuse),
-        ] {
-            let counts = reasons.counts();
-            family.extend(counts.map(|(word, n)| counter(&[(label, word), ("route", route)], n)));
+        let statuses = self.statuses.get().into_iter().flat_map(|statuses| statuses.counts());
+        responses.extend(
+            statuses.map(|(status, n)| counter(&[("route", route), ("status", &status)], n)),
+        );
+        let labels = [("route", route)];
+        let count = |count: &AtomicU64| counter(&labels, count.load(Ordering::Relaxed));
+        // Read after the ends, so that it is never less.
+        let begun = self.begun.load(Ordering::Relaxed);
+        let ended: u64 = answered.iter().flatten().sum();
+        in_flight.push(gauge(&labels, begun.saturating_sub(ended) as f64));
+        bytes_in.push(count(&self.bytes_in));
+        bytes_out.push(count(&self.bytes_out));
+        durations.push(self.duration.show(&labels));
+        retries.push(count(&self.retries));
+        let show = |family: &mut Vec<Metric>, label, word, n| {
+            family.push(counter(&[(label, word), ("route", route)], n));
+        };
+        for (word, n) in self.rejections.with(facets.codes()) {
+            show(rejections, "code", word, n);
+        }
+        for (word, n) in self.stopped.with(facets.retry_reasons()) {
+            show(stopped, "reason", word, n);
+        }
+        for (word, n) in self.fallbacks.with(facets.fallbacks(Facet::FallbackBody)) {
+            show(fallbacks, "reason", word, n);
+        }
+        for (word, n) in self.fallback_calls.with(facets.fallbacks(Facet::FallbackUpstream)) {
+            show(fallback_calls, "reason", word, n);
+        }
+        for (word, n) in self.would_refuse.with(facets.dry_codes()) {
+            show(would_refuse, "code", word, n);
         }
     }
 }

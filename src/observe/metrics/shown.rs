@@ -1,6 +1,6 @@
 //! Metrics in the registry's format.
 
-use prometheus::proto::{Bucket, Counter, Histogram, LabelPair, Metric};
+use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric};
 
 /// A counter; `labels` are sorted by name.
 pub(super) fn counter(labels: &[(&str, &str)], value: u64) -> Metric {
@@ -8,6 +8,15 @@ pub(super) fn counter(labels: &[(&str, &str)], value: u64) -> Metric {
     counter.set_value(value as f64);
     let mut metric = labelled(labels);
     metric.set_counter(counter);
+    metric
+}
+
+/// A gauge; `labels` are sorted by name.
+pub(super) fn gauge(labels: &[(&str, &str)], value: f64) -> Metric {
+    let mut gauge = Gauge::default();
+    gauge.set_value(value);
+    let mut metric = labelled(labels);
+    metric.set_gauge(gauge);
     metric
 }
 

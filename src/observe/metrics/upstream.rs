@@ -10,8 +10,9 @@ use super::durations::Durations;
 use super::live::{Counted, Entry, Shape};
 use super::reasons::Reasons;
 use super::shown::counter;
+use super::words::{Facets, OUTCOMES};
 
-/// One upstream's metrics, created with its first attempt.
+/// One upstream's metrics, counted from its first attempt on, and shown from the start.
 #[derive(Clone)]
 pub struct UpstreamMetrics(pub(super) Arc<Entry<Counts>>);
 
@@ -73,11 +74,13 @@ impl Counted for Counts {
             labels: &["upstream"],
         },
     ];
+    const FROM_THE_START: bool = true;
 
-    fn show(&self, upstream: &str, families: &mut [Vec<Metric>]) {
+    fn show(&self, upstream: &str, _: Facets, families: &mut [Vec<Metric>]) {
         let [attempts, connects, moves, durations] = families else { return };
         let labels = |outcome| [("outcome", outcome), ("upstream", upstream)];
-        attempts.extend(self.attempts.counts().map(|(word, n)| counter(&labels(word), n)));
+        let all = self.attempts.with(OUTCOMES.into_iter());
+        attempts.extend(all.map(|(word, n)| counter(&labels(word), n)));
         let begun = self.connects.load(Ordering::Relaxed);
         connects.push(counter(&[("upstream", upstream)], begun));
         let moved = self.moves.load(Ordering::Relaxed);

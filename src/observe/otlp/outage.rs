@@ -7,8 +7,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::sender::{Accepted, Failure, Kind};
+use crate::condition::{Condition, Over};
 use crate::config::otlp::environment::Signal;
 use crate::config::otlp::telemetry::Destination;
+use crate::time::{Clock, Moment};
 
 /// A collector, and its state at the last export.
 pub(super) struct Collector {
@@ -25,13 +27,16 @@ pub(super) struct Reporter {
     signal: Signal,
 }
 
-/// The state of each signal.
+/// What is wrong with the collector.
 #[derive(Debug, Default)]
-struct Seen([State; 2]);
+struct Seen {
+    away: Condition,
+    /// By signal.
+    refusing: [Condition; 2],
+}
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    #[default]
     Taking,
     Refusing,
     Away,
@@ -41,9 +46,9 @@ enum State {
 #[derive(Debug, PartialEq, Eq)]
 enum Line {
     Away,
-    Back,
+    Back(Over),
     Refuses,
-    TakesAgain,
+    TakesAgain(Over),
 }
 
 impl Collector {
@@ -85,7 +90,7 @@ impl Reporter {
         };
         let line = {
             let mut seen = self.collector.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            seen.note(self.signal, state)
+            seen.note(self.signal, state, Clock::now())
         };
         let (name, what) = (&self.collector.name, what(self.signal));
         match line {
@@ -95,11 +100,11 @@ impl Reporter {
                     "otlp: {name} is away, nothing is exported to it until it is back: {why}"
                 );
             }
-            Some(Line::Back) => log::info!("otlp: {name} is back"),
+            Some(Line::Back(over)) => log::info!("otlp: {name} is back {over}"),
             Some(Line::Refuses) => {
                 log::warn!("otlp: {name} refuses {what}, they are lost until it takes them: {why}");
             }
-            Some(Line::TakesAgain) => log::info!("otlp: {name} takes {what} again"),
+            Some(Line::TakesAgain(over)) => log::info!("otlp: {name} takes {what} again {over}"),
         }
     }
 }
@@ -112,38 +117,39 @@ const fn what(signal: Signal) -> &'static str {
 }
 
 impl Seen {
-    fn note(&mut self, signal: Signal, now: State) -> Option<Line> {
-        let was_away = self.0.contains(&State::Away);
-        let own = &mut self.0[signal as usize];
-        let before = std::mem::replace(own, now);
-        if now != State::Away {
-            // A response to one signal shows that the collector is reachable for the other too.
-            for state in self.0.iter_mut().filter(|state| **state == State::Away) {
-                *state = State::Taking;
-            }
+    fn note(&mut self, signal: Signal, state: State, now: Moment) -> Option<Line> {
+        let refusing = &mut self.refusing[signal as usize];
+        if state == State::Away {
+            refusing.stop();
+            return self.away.met(now).then_some(Line::Away);
         }
-        match now {
-            State::Away if was_away => None,
-            State::Away => Some(Line::Away),
-            // A refusal also shows that the collector is back.
-            State::Refusing if before == State::Refusing => None,
-            State::Refusing => Some(Line::Refuses),
-            State::Taking if was_away => Some(Line::Back),
-            State::Taking if before == State::Refusing => Some(Line::TakesAgain),
-            State::Taking => None,
+        // Any response shows that the collector is reachable, for the other signal too.
+        let back = self.away.over(now).map(Line::Back);
+        match state {
+            // Which also shows that it is back.
+            State::Refusing if refusing.met(now) => Some(Line::Refuses),
+            State::Refusing => back,
+            State::Taking | State::Away => back.or(refusing.over(now).map(Line::TakesAgain)),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::Signal::{Metrics, Traces};
     use super::State::{Away, Refusing, Taking};
     use super::*;
 
     fn lines(seen: &[(Signal, State)]) -> Vec<Line> {
         let mut state = Seen::default();
-        seen.iter().filter_map(|(signal, now)| state.note(*signal, *now)).collect()
+        let now = Moment::ZERO;
+        seen.iter().filter_map(|(signal, seen)| state.note(*signal, *seen, now)).collect()
+    }
+
+    fn over(times: u64) -> Over {
+        Over { lasted: Duration::ZERO, times }
     }
 
     #[test]
@@ -155,10 +161,10 @@ mod tests {
     fn an_outage_is_said_once_for_both_signals() {
         let outage = [(Traces, Away), (Metrics, Away), (Traces, Away), (Metrics, Away)];
         assert_eq!(lines(&outage), [Line::Away]);
-        let over = [&outage[..], &[(Metrics, Taking), (Traces, Taking)]].concat();
-        assert_eq!(lines(&over), [Line::Away, Line::Back]);
-        let again = [&over[..], &[(Traces, Away)]].concat();
-        assert_eq!(lines(&again), [Line::Away, Line::Back, Line::Away]);
+        let back = [&outage[..], &[(Metrics, Taking), (Traces, Taking)]].concat();
+        assert_eq!(lines(&back), [Line::Away, Line::Back(over(4))]);
+        let again = [&back[..], &[(Traces, Away)]].concat();
+        assert_eq!(lines(&again), [Line::Away, Line::Back(over(4)), Line::Away]);
     }
 
     #[test]
@@ -166,12 +172,12 @@ mod tests {
         let refused = [(Metrics, Refusing), (Traces, Taking), (Metrics, Refusing)];
         assert_eq!(lines(&refused), [Line::Refuses]);
         let taken = [&refused[..], &[(Metrics, Taking)]].concat();
-        assert_eq!(lines(&taken), [Line::Refuses, Line::TakesAgain]);
+        assert_eq!(lines(&taken), [Line::Refuses, Line::TakesAgain(over(2))]);
     }
 
     #[test]
     fn an_outage_is_said_of_a_collector_that_refused_something_before() {
         let seen = [(Metrics, Refusing), (Traces, Away), (Traces, Taking), (Metrics, Refusing)];
-        assert_eq!(lines(&seen), [Line::Refuses, Line::Away, Line::Back]);
+        assert_eq!(lines(&seen), [Line::Refuses, Line::Away, Line::Back(over(1))]);
     }
 }

@@ -281,6 +281,12 @@ impl Context {
         }
     }
 
+    /// The request's route is found, and counts it as in flight until it is reported.
+    pub fn begin_on(&mut self, route: Arc<Route>) {
+        route.metrics.begun();
+        self.route = Some(route);
+    }
+
     /// The id as text; ids are ASCII by construction.
     pub fn request_id(&self) -> &str {
         self.request_id.to_str().unwrap_or("-")

@@ -291,3 +291,100 @@ fn of_policy(rejection: &policy::Rejection) -> Row<'_> {
         | Of::Idempotency(_) => row,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::metrics::words::{Facet, Facets};
+    use crate::policy::auth::Forbidden;
+
+    const OF_UPSTREAM: [Failed; 25] = [
+        Failed::Dns,
+        Failed::NoEndpoint,
+        Failed::ConnectRefused,
+        Failed::Unreachable,
+        Failed::ConnectTimeout,
+        Failed::ConnectFailed,
+        Failed::TlsExpired,
+        Failed::TlsNotYetValid,
+        Failed::TlsWrongName,
+        Failed::TlsUnknownAuthority,
+        Failed::TlsCertificate,
+        Failed::TlsFailed,
+        Failed::RefusedStream,
+        Failed::StaleConnection,
+        Failed::Reset,
+        Failed::Closed,
+        Failed::AttemptTimeout,
+        Failed::IdleTimeout,
+        Failed::DeadlineExceeded,
+        Failed::InvalidResponse,
+        Failed::AnswerUnreadable,
+        Failed::Answered(404),
+        Failed::Answered(503),
+        Failed::Answered(302),
+        Failed::Grpc(14),
+    ];
+
+    /// One of each kind.
+    fn all() -> Vec<Rejection> {
+        let of_policy = [
+            policy::Rejection::Credentials(Refusal::Unauthenticated(Denial::Missing)),
+            policy::Rejection::Credentials(Refusal::Unauthenticated(Denial::Malformed)),
+            policy::Rejection::Credentials(Refusal::Unauthenticated(Denial::Expired)),
+            policy::Rejection::Credentials(Refusal::Forbidden(Forbidden::Scopes)),
+            policy::Rejection::Credentials(Refusal::Forbidden(Forbidden::Role)),
+            policy::Rejection::LimitStoreUnavailable,
+            policy::Rejection::Idempotency(idempotency::Refusal::Missing),
+            policy::Rejection::Idempotency(idempotency::Refusal::Invalid),
+            policy::Rejection::Idempotency(idempotency::Refusal::InFlight),
+            policy::Rejection::Idempotency(idempotency::Refusal::Mismatch),
+            policy::Rejection::Idempotency(idempotency::Refusal::Undecided),
+            policy::Rejection::Idempotency(idempotency::Refusal::NotKept),
+            policy::Rejection::Idempotency(idempotency::Refusal::Unavailable),
+            policy::Rejection::CircuitOpen { retry_after: Duration::ZERO },
+            policy::Rejection::BulkheadFull { status: 503 },
+        ];
+        let others = [
+            Rejection::BadRequest("".into()),
+            Rejection::PathTooLong,
+            Rejection::HeadersTooLarge,
+            Rejection::TooManyHeaders,
+            Rejection::BodyTooLarge,
+            Rejection::RequestTimeout,
+            Rejection::UnexpectedCompression,
+            Rejection::UnsupportedCompression,
+            Rejection::NoRoute,
+            Rejection::Flood { retry_after: Duration::ZERO },
+            Rejection::DeadlineExceeded,
+            Rejection::RecordUnavailable,
+            Rejection::Internal,
+        ];
+        let of_policy = of_policy.into_iter().map(Rejection::Policy);
+        let of_upstream = OF_UPSTREAM.into_iter().map(Rejection::Upstream);
+        others.into_iter().chain(of_policy).chain(of_upstream).collect()
+    }
+
+    #[test]
+    fn every_code_is_among_the_words_that_metrics_show_as_zero() {
+        let facets = [
+            Facet::Route,
+            Facet::None,
+            Facet::Upstream,
+            Facet::Messages,
+            Facet::Credentials,
+            Facet::RateLimit,
+            Facet::SharedLimit,
+            Facet::Idempotency,
+            Facet::Circuit,
+            Facet::Bulkhead,
+            Facet::BodySize,
+            Facet::Commit,
+        ];
+        let facets = facets.into_iter().fold(Facets::default(), |all, one| all.with(one, true));
+        let words: Vec<_> = facets.codes().collect();
+        for rejection in all() {
+            assert!(words.contains(&rejection.code()), "{}", rejection.code());
+        }
+    }
+}

@@ -22,6 +22,7 @@ use pingora_proxy::Session;
 use self::summary::Sent;
 use crate::observe::access_log::Rules;
 use crate::observe::events::FailedRequest;
+use crate::observe::metrics::{Finished, RouteMetrics};
 use crate::policy::breaker::Breaker;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::{attempt, exchange, response};
@@ -127,7 +128,8 @@ pub fn no_request(shared: &Shared, client: Option<IpAddr>, why: NoRequest, took:
     let snapshot = shared.snapshot.load();
     let summary = summary::no_request(client, snapshot.generation, why, took);
     count(shared, None, &summary);
-    shared.access_log.tell(&snapshot.config.access_log, &summary, Rules::default());
+    let rules = Rules { refusals: shared.unrouted.refusals(), query: None, values: None };
+    shared.access_log.tell(&snapshot.config.access_log, &summary, rules);
 }
 
 /// Tells the record, the trace, the metrics and the logs of a request that has ended.
@@ -141,7 +143,8 @@ fn tell(shared: &Shared, ctx: &mut Context, sent: Sent, now: Moment) {
     }
     count(shared, Some(ctx), &summary);
     let query = ctx.route.as_ref().and_then(|route| route.recorded_query.as_ref());
-    let rules = Rules { query, values: Some(&|| values(ctx, now)) };
+    let refusals = metrics_of(shared, ctx).refusals();
+    let rules = Rules { refusals, query, values: Some(&|| values(ctx, now)) };
     shared.access_log.tell(&ctx.snapshot.config.access_log, &summary, rules);
     log_failure(ctx);
 }
@@ -173,6 +176,11 @@ pub fn log_failure(ctx: &Context) {
     }));
 }
 
+/// Those of the request's route, or those of requests without one.
+fn metrics_of<'a>(shared: &'a Shared, ctx: &'a Context) -> &'a RouteMetrics {
+    ctx.route.as_ref().map_or(&shared.unrouted, |route| &route.metrics)
+}
+
 /// Counts a request, or a connection on which none began.
 fn count(shared: &Shared, ctx: Option<&Context>, summary: &Summary<'_>) {
     match summary.ending {
@@ -188,11 +196,15 @@ fn count(shared: &Shared, ctx: Option<&Context>, summary: &Summary<'_>) {
         | Ending::ClientGone { .. } => {}
     }
     let Some(ctx) = ctx else { return };
-    let metrics = ctx.route.as_ref().map_or(&shared.unrouted, |route| &route.metrics);
-    // A request that was cut off before its response is the gateway's failure, not its client's.
-    let is_unanswered = matches!(summary.ending, Ending::Cut { .. }) && summary.status == 0;
-    let status = if is_unanswered { 500 } else { summary.status };
-    metrics.answered(ctx.protocol.family(), status, summary.duration);
+    let metrics = metrics_of(shared, ctx);
+    metrics.answered(Finished {
+        family: ctx.protocol.family(),
+        status: summary.status,
+        cut: matches!(summary.ending, Ending::Cut { .. }),
+        took: summary.duration,
+        bytes_in: summary.bytes_in,
+        bytes_out: summary.bytes_out,
+    });
     if let Some(refusal) = summary.ending.refusal() {
         metrics.rejected(refusal.code);
     }

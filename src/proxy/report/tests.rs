@@ -55,7 +55,7 @@ async fn a_request_that_ends_by_a_panic_has_its_row_and_is_counted() {
     let shared = shared(directory.path());
     let snapshot = shared.snapshot.load_full();
     let mut ctx = Context::new(snapshot.clone(), None, shared.lifecycle.enter(), Clock::now());
-    ctx.route = Some(snapshot.routes[0].clone());
+    ctx.begin_on(snapshot.routes[0].clone());
     let reported = Reported::new(Box::new(ctx), shared.clone());
     let ended = tokio::spawn(async move {
         tokio::task::yield_now().await;

@@ -291,7 +291,7 @@ fn find_route(session: &Session, ctx: &mut Context) -> Result<Destination, Rejec
         && let Ok(routed) = request::head::route(&ctx.snapshot, request, method)
         && ctx.snapshot.routes[routed.route].config.cors.is_some()
     {
-        ctx.route = Some(ctx.snapshot.routes[routed.route].clone());
+        ctx.begin_on(ctx.snapshot.routes[routed.route].clone());
         return Ok(Destination::Preflight);
     }
     let routed = request::head::route(&ctx.snapshot, request, &request.method)?;
@@ -305,7 +305,7 @@ fn find_route(session: &Session, ctx: &mut Context) -> Result<Destination, Rejec
     if ctx.protocol == Protocol::Http && is_rpc {
         ctx.protocol = Protocol::Connect;
     }
-    ctx.route = Some(route.clone());
+    ctx.begin_on(route.clone());
     Ok(Destination::Route(route))
 }
 

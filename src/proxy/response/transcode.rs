@@ -24,7 +24,6 @@ use crate::proxy::exchange::signal::{REJECTED, UNREADABLE};
 use crate::proxy::exchange::translation::Translation;
 use crate::proxy::rejection::Rejection;
 use crate::proxy::{exchange, request, response};
-use crate::time::Clock;
 use crate::transcode::config::Upstream;
 use crate::transcode::wire::Framing;
 use crate::transcode::{Codec, Fault, Method, wire};
@@ -162,9 +161,13 @@ fn unreadable(ctx: &Context, why: &str) -> Box<Error> {
 
 fn complain(ctx: &Context, why: &str) {
     let (Some(route), Some(target)) = (&ctx.route, ctx.upstream()) else { return };
-    if route.transcoder.as_ref().is_some_and(|transcoder| transcoder.may_complain(Clock::now())) {
-        let (route, upstream) = (&route.name, &target.upstream.name);
+    let Some(transcoder) = &route.transcoder else { return };
+    if let Some(begun) = transcoder.unreadable().met() {
+        let (route, upstream) = (route.name.clone(), &target.upstream.name);
         log::warn!("routes.{route}: an answer of upstream {upstream} cannot be transcoded: {why}");
+        begun.until(move |over| {
+            log::info!("routes.{route}: no more answers that cannot be transcoded {over}");
+        });
     }
 }
 

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::ErrorCode;
 
+use crate::condition::Condition;
 use crate::record::outcome::Unavailable;
 use crate::record::store::error::chain;
+use crate::time::Clock;
 
 pub(super) const UNKNOWN_VERSION: &str = "the file is of an unknown version";
 
@@ -28,6 +30,28 @@ impl Failure {
             Failure::Full(_) => Unavailable::Full(self.to_string()),
             Failure::Damaged(..) | Failure::Other(..) => Unavailable::Down(self.to_string()),
         }
+    }
+}
+
+/// That the journal fails, logged when it begins and when it works again.
+#[derive(Debug, Default)]
+pub(super) struct Trouble(Condition);
+
+impl Trouble {
+    pub(super) fn met(&mut self, failure: &Failure) {
+        if self.0.met(Clock::now()) {
+            log::error!("record journal: {failure}");
+        }
+    }
+
+    pub(super) fn over(&mut self) {
+        if let Some(over) = self.0.over(Clock::now()) {
+            log::info!("record journal: works again {over}");
+        }
+    }
+
+    pub(super) fn is_met(&self) -> bool {
+        self.0.is_met()
     }
 }
 

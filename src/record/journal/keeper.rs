@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::entry::Entry;
 use super::expected::Expecting;
-use super::failure::Failure;
+use super::failure::{Failure, Trouble};
 use super::file::File;
 use super::job::{Job, Parcel};
 use super::later::Later;
@@ -66,8 +66,10 @@ pub(super) struct Keeper {
     /// Reads that the shipper has asked for. They are served once all shipped entries are
     /// forgotten.
     pub(super) reads: Vec<usize>,
-    /// Set once a failure has been logged, until the next success.
-    pub(super) failing: bool,
+    /// Writing fails, until the next success.
+    pub(super) failing: Trouble,
+    /// Reading fails.
+    pub(super) unreadable: Trouble,
 }
 
 /// What requests, or a flush, wait for.
@@ -238,18 +240,13 @@ impl Keeper {
         match &outcome {
             Ok(_) => {
                 self.later.forgotten(forgotten.len());
-                self.failing = false;
+                self.failing.over();
                 self.progress.advance();
                 let answered = rows.iter().filter(|row| row.stage == Stage::Answered).count();
                 self.counters.journaled.add(answered as u64);
                 self.meters.journal_commit(begun.elapsed());
             }
-            Err(failure) => {
-                if !self.failing {
-                    log::error!("record journal: {failure}");
-                }
-                self.failing = true;
-            }
+            Err(failure) => self.failing.met(failure),
         }
         self.publish();
         outcome
@@ -282,7 +279,7 @@ impl Keeper {
     fn read_if_asked(&mut self) {
         // Wait until the shipped entries are deleted, or this would read them again. Not after a
         // failure: deleting may fail for a while, and `read` leaves them out.
-        if self.later.is_forgetting() && !self.failing {
+        if self.later.is_forgetting() && !self.failing.is_met() {
             return;
         }
         for most in std::mem::take(&mut self.reads) {
@@ -298,12 +295,13 @@ impl Keeper {
         let Some(file) = &mut self.file else { return (Vec::new(), true) };
         match file.oldest(most) {
             Ok((mut entries, all)) => {
+                self.unreadable.over();
                 let done = self.later.unforgotten();
                 entries.retain(|entry| !done.contains(&entry.number));
                 (entries, all)
             }
             Err(failure) => {
-                log::error!("record journal: {failure}");
+                self.unreadable.met(&failure);
                 self.file = None;
                 (Vec::new(), true)
             }
@@ -378,7 +376,8 @@ mod tests {
             behind: false,
             later: Later::default(),
             reads: Vec::new(),
-            failing: false,
+            failing: Trouble::default(),
+            unreadable: Trouble::default(),
         };
         (keeper, jobs)
     }

@@ -253,7 +253,8 @@ impl Journal {
             behind: true,
             later: Later::default(),
             reads: Vec::new(),
-            failing: false,
+            failing: Default::default(),
+            unreadable: Default::default(),
         };
         std::thread::Builder::new().name("record-journal".to_owned()).spawn(|| keeper.run())?;
         let shipper = Shipper {

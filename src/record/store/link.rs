@@ -1,16 +1,17 @@
 //! Whether a store can be reached, and reconnecting to it.
 //!
 //! All writes go through the [`Link`]. A write that fails takes it down, for all lanes at once; a
-//! single task then retries with growing pauses until the store can be migrated again. Changes are
-//! logged, repetitions are not. The lanes decide what a request does meanwhile.
+//! single task then retries with growing pauses until the store can be migrated again. That it is away,
+//! and that it is back, is one line each. The lanes decide what a request does meanwhile.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use log::{info, warn};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
+use crate::condition::Spell;
 use crate::record::invocation::Row;
 use crate::record::meters::Meters;
 use crate::record::store::contract::Store;
@@ -19,7 +20,7 @@ use crate::record::store::safety::Safety;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// A store that has stayed reachable for this long, even without a write, counts as healthy.
+/// A store that has stayed reachable for this long, even without a write, counts as back.
 const STABLE: Duration = Duration::from_secs(30);
 
 /// A store, and what is known about its state.
@@ -29,6 +30,8 @@ pub(crate) struct Link {
     store: Arc<dyn Store>,
     meters: Meters,
     ready: watch::Sender<bool>,
+    /// Rows are refused by the store.
+    refusing: Spell,
     /// Locked once per batch, and by a commit while the store is down; never across an await.
     state: Mutex<State>,
 }
@@ -38,8 +41,6 @@ struct State {
     failures: u32,
     /// The store can be reached, but a write has failed: only a write proves that it is back.
     unproven: bool,
-    /// When it was last migrated.
-    reached_at: Option<Instant>,
     down_since: Option<Instant>,
     error: Option<String>,
 }
@@ -52,10 +53,10 @@ impl Link {
             store,
             meters,
             ready: watch::Sender::new(false),
+            refusing: Spell::default(),
             state: Mutex::new(State {
                 failures: 0,
                 unproven: false,
-                reached_at: None,
                 down_since: Some(Instant::now()),
                 error: None,
             }),
@@ -70,6 +71,9 @@ impl Link {
             match self.store.migrate().await {
                 Ok(()) => self.reached(),
                 Err(lost) => self.failed(&lost),
+            }
+            if timeout(STABLE, ready.wait_for(|ready| !ready)).await.is_err() {
+                self.stayed();
             }
             if ready.wait_for(|ready| !ready).await.is_err() {
                 return;
@@ -141,10 +145,6 @@ impl Link {
 
     fn failed(&self, lost: &Lost) {
         let mut state = self.state();
-        if state.reached_at.take().is_some_and(|at| at.elapsed() > STABLE) {
-            state.failures = 0;
-            state.down_since = None;
-        }
         state.failures = state.failures.saturating_add(1);
         state.error = Some(lost.to_string());
         state.down_since.get_or_insert_with(Instant::now);
@@ -159,7 +159,6 @@ impl Link {
         if !state.unproven {
             self.recover(&mut state);
         }
-        state.reached_at = Some(Instant::now());
         self.ready.send_replace(true);
     }
 
@@ -170,12 +169,21 @@ impl Link {
         }
     }
 
+    /// It has been reachable for a while.
+    fn stayed(&self) {
+        let mut state = self.state();
+        if state.unproven && self.is_ready() {
+            self.recover(&mut state);
+        }
+    }
+
     fn recover(&self, state: &mut State) {
         let away = state.down_since.take().map(|since| since.elapsed()).unwrap_or_default();
         if state.failures == 0 {
             info!("{}: ready", self.name);
         } else {
-            info!("{}: available again after {:.1} s", self.name, away.as_secs_f64());
+            let (name, away, failures) = (self.name, away.as_secs_f64(), state.failures);
+            info!("{name}: available again after {away:.1} s ({failures} failures)");
         }
         state.failures = 0;
         state.unproven = false;
@@ -184,10 +192,13 @@ impl Link {
 
     fn report(&self, rows: &[Row], refusals: &[Refusal]) {
         let Some(first) = refusals.first() else { return };
-        // One line per batch: what is wrong with one row is usually wrong with many.
+        let Some(begun) = self.refusing.met() else { return };
+        // What is wrong with one row is usually wrong with many.
         let id = rows.get(first.index).map(|row| row.invocation.id).unwrap_or_default();
         let n = refusals.len();
-        warn!("{}: refused {n} of {} rows; row {id}: {}", self.name, rows.len(), first.reason);
+        let name = self.name;
+        warn!("{name}: refused {n} of {} rows; row {id}: {}", rows.len(), first.reason);
+        begun.until(move |over| info!("{name}: refuses no more rows {over}"));
     }
 
     fn pause(&self) -> Duration {
@@ -203,5 +214,49 @@ impl Link {
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         // Every change leaves the state consistent, so a panic elsewhere does no harm.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+
+    use super::*;
+
+    /// Can be reached, and takes no row.
+    struct Reluctant;
+
+    #[async_trait]
+    impl Store for Reluctant {
+        async fn migrate(&self) -> Result<(), Lost> {
+            Ok(())
+        }
+
+        async fn write(&self, _: &Arc<Vec<Row>>, _: Safety) -> Result<Vec<Refusal>, Lost> {
+            Err(Lost("no row today".to_owned()))
+        }
+
+        async fn ping(&self) -> Result<(), Lost> {
+            Ok(())
+        }
+
+        async fn expire(&self, _: SystemTime, _: u32) -> Result<u64, Lost> {
+            Ok(0)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_stays_reachable_is_back_though_nothing_is_written_to_it() {
+        let link = Arc::new(Link::new("store", Arc::new(Reluctant), Meters::unseen()));
+        tokio::spawn(link.clone().supervise());
+        link.ready().await;
+        let is_told = || link.state().failures == 0;
+        assert!(is_told(), "it is ready");
+        assert!(link.write(&Arc::default(), Safety::Process).await.is_err());
+        link.ready().await;
+        sleep(STABLE - Duration::from_secs(1)).await;
+        assert!(!is_told(), "only a write, or time, proves that it is back");
+        sleep(Duration::from_secs(2)).await;
+        assert!(is_told() && link.is_ready());
     }
 }

@@ -11,23 +11,25 @@ mod dead;
 mod schema;
 mod value;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use deadpool_postgres::{Hook, HookError, Manager, Object, Pool, Runtime};
-use log::error;
+use log::{error, info, warn};
 use tokio::time::timeout;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Error, NoTls};
 
 use super::tls;
+use crate::condition::{Condition, Spell};
 use crate::record::config::{Postgres as Config, PostgresUrl};
 use crate::record::invocation::{Row, Stage, first_id};
 use crate::record::store::contract::Store;
 use crate::record::store::error::{Lost, Refusal, chain, one_line};
 use crate::record::store::safety::Safety;
+use crate::time::Clock;
 
 /// Time beyond the server's own limit, for a server that does not respond at all.
 const GRACE: Duration = Duration::from_secs(1);
@@ -35,6 +37,10 @@ const GRACE: Duration = Duration::from_secs(1);
 pub struct Postgres {
     pool: Pool,
     statement_timeout: Duration,
+    /// Rows that are refused cannot be set aside.
+    losing: Spell,
+    /// Partitions cannot be made. Locked once for each connection to the server.
+    unpartitioned: Mutex<Condition>,
 }
 
 impl Postgres {
@@ -63,7 +69,12 @@ impl Postgres {
             .post_create(limit_statements(*config.statement_timeout))
             .build()
             .map_err(|error| error.to_string())?;
-        Ok(Postgres { pool, statement_timeout: *config.statement_timeout })
+        Ok(Postgres {
+            pool,
+            statement_timeout: *config.statement_timeout,
+            losing: Spell::default(),
+            unpartitioned: Mutex::default(),
+        })
     }
 
     /// Whether all rows were copied; if not, none was.
@@ -118,8 +129,11 @@ impl Postgres {
             match dead::insert(client, row, reason).await {
                 // A failure of this table must not hold anything up either.
                 Err(error) if error.as_db_error().is_some() && !error.is_closed() => {
-                    let id = row.invocation.id;
-                    error!("record store: row {id} could not be set aside: {}", describe(&error));
+                    if let Some(begun) = self.losing.met() {
+                        let (id, why) = (row.invocation.id, describe(&error));
+                        error!("record store: row {id} could not be set aside: {why}");
+                        begun.until(|over| info!("record store: all rows set aside again {over}"));
+                    }
                     Ok(())
                 }
                 outcome => outcome,
@@ -159,7 +173,21 @@ impl Postgres {
 impl Store for Postgres {
     async fn migrate(&self) -> Result<(), Lost> {
         self.ping().await?;
-        self.with_client(schema::TIMEOUT, schema::migrate).await
+        let partitioned = self.with_client(schema::TIMEOUT, schema::migrate).await?;
+        let now = Clock::now();
+        let mut state = self.unpartitioned.lock().unwrap_or_else(PoisonError::into_inner);
+        match partitioned {
+            Err(why) if state.met(now) => {
+                warn!("record store: partitions could not be made: {why}");
+            }
+            Err(_) => {}
+            Ok(()) => {
+                if let Some(over) = state.over(now) {
+                    info!("record store: partitions can be made again {over}");
+                }
+            }
+        }
+        Ok(())
     }
 
     async fn write(&self, rows: &Arc<Vec<Row>>, _safety: Safety) -> Result<Vec<Refusal>, Lost> {

@@ -7,9 +7,11 @@ use std::time::{Duration, SystemTime};
 use log::{info, warn};
 use tokio::time::sleep;
 
+use crate::condition::Condition;
 use crate::record::stats::Counters;
 use crate::record::store::error::Lost;
 use crate::record::store::link::Link;
+use crate::time::Clock;
 
 /// Rows deleted in one transaction.
 const PORTION: u32 = 1000;
@@ -24,24 +26,37 @@ pub(crate) async fn keep(link: Arc<Link>, retention: Duration, counters: Arc<Cou
         Duration::ZERO => LONGEST_INTERVAL,
         retention => (retention / 100).clamp(Duration::from_secs(1), LONGEST_INTERVAL),
     };
+    let (mut unprepared, mut undeleted) = (Condition::default(), Condition::default());
     loop {
         link.ready().await;
-        if let Err(lost) = link.prepare().await {
-            warn!("record store: not prepared for what is to come: {lost}");
-        }
+        let prepared = link.prepare().await;
+        let what = "not prepared for what is to come";
+        tell(&mut unprepared, what, prepared.as_ref().err());
         // A retention that reaches back too far to represent deletes nothing.
         let before = SystemTime::now().checked_sub(retention).filter(|_| !retention.is_zero());
         if let Some(before) = before {
-            match expire(&link, before).await {
-                Ok(0) => {}
-                Ok(rows) => {
-                    counters.expired.add(rows);
-                    info!("record store: deleted {rows} rows that were old enough");
-                }
-                Err(lost) => warn!("record store: old rows could not be deleted: {lost}"),
+            let expired = expire(&link, before).await;
+            tell(&mut undeleted, "old rows could not be deleted", expired.as_ref().err());
+            if let Ok(rows @ 1..) = expired {
+                counters.expired.add(rows);
+                info!("record store: deleted {rows} rows that were old enough");
             }
         }
         sleep(interval).await;
+    }
+}
+
+/// Logs that upkeep begins to fail, and that it succeeds again.
+fn tell(condition: &mut Condition, what: &str, failure: Option<&Lost>) {
+    let now = Clock::now();
+    match failure {
+        Some(lost) if condition.met(now) => warn!("record store: {what}: {lost}"),
+        Some(_) => {}
+        None => {
+            if let Some(over) = condition.over(now) {
+                info!("record store: over {over}: {what}");
+            }
+        }
     }
 }
 

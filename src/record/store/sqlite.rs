@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior, params};
 use tokio::sync::oneshot;
 
-use self::room::{is_full, make_room};
+use self::room::{Room, is_full, make_room};
 use super::Migration;
 use crate::record::config::StoreFull;
 use crate::record::invocation::{Row, Stage, first_id};
@@ -60,7 +60,8 @@ impl Sqlite {
     /// Starts the thread. The file is opened by the first `migrate`.
     pub(crate) fn start(path: &Path, limit: Limit) -> std::io::Result<Self> {
         let (jobs, inbox) = mpsc::channel::<Job>();
-        let mut worker = Worker { path: path.to_owned(), limit, connection: None };
+        let room = Room::new(limit.when_full);
+        let mut worker = Worker { path: path.to_owned(), limit, room, connection: None };
         std::thread::Builder::new()
             .name("record-sqlite".to_owned())
             .spawn(move || inbox.iter().for_each(|job| job(&mut worker)))?;
@@ -91,11 +92,11 @@ impl Sqlite {
     /// file is full.
     pub(crate) async fn run_for_room<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Connection, StoreFull) -> rusqlite::Result<T> + Send + 'static,
+        work: impl FnOnce(&mut Connection, &Room) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Lost> {
         self.hand_over(move |worker| {
-            let when_full = worker.limit.when_full;
-            worker.with_connection(|connection| work(connection, when_full))
+            let room = worker.room.clone();
+            worker.with_connection(|connection| work(connection, &room))
         })
         .await
     }
@@ -127,8 +128,8 @@ impl Store for Sqlite {
 
     async fn write(&self, rows: &Arc<Vec<Row>>, safety: Safety) -> Result<Vec<Refusal>, Lost> {
         let rows = Arc::clone(rows);
-        self.run_for_room(move |connection, when_full| match write(connection, &rows, safety) {
-            Err(error) if is_full(&error) => match make_room(connection, rows.len(), when_full)? {
+        self.run_for_room(move |connection, room| match write(connection, &rows, safety) {
+            Err(error) if is_full(&error) => match make_room(connection, rows.len(), room)? {
                 true => write(connection, &rows, safety),
                 false => Err(error),
             },
@@ -165,6 +166,7 @@ impl Store for Sqlite {
 struct Worker {
     path: PathBuf,
     limit: Limit,
+    room: Room,
     connection: Option<Connection>,
 }
 

@@ -56,7 +56,7 @@ fn holding(snapshot: &Arc<Snapshot>, lifecycle: &Arc<Lifecycle>, now: Moment) ->
     let mut stake = snapshot.budgets["shared"].enter(now);
     assert!(stake.withdraw(now));
     context.stake = Some(stake);
-    context.route = Some(Arc::clone(route));
+    context.begin_on(Arc::clone(route));
     context
 }
 

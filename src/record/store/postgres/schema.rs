@@ -4,7 +4,7 @@
 use std::time::{Duration, SystemTime};
 
 use deadpool_postgres::{GenericClient, Object};
-use log::{info, warn};
+use log::info;
 use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
 
@@ -37,8 +37,9 @@ pub(super) const TIMEOUT: Duration = Duration::from_secs(60);
 /// How many months ahead partitions are made.
 const MONTHS_AHEAD: i32 = 2;
 
-/// Brings the schema up to date, and makes the partitions that should exist by now.
-pub(super) async fn migrate(client: &mut Object) -> Result<(), Error> {
+/// Brings the schema up to date, and makes the partitions that should exist by now; or says why it
+/// cannot.
+pub(super) async fn migrate(client: &mut Object) -> Result<Result<(), String>, Error> {
     if version(client).await? < MIGRATIONS.last().map_or(0, |last| last.version) {
         apply(client).await?;
     }
@@ -46,10 +47,9 @@ pub(super) async fn migrate(client: &mut Object) -> Result<(), Error> {
         // Not fatal: rows of a month without a partition go to the default one, also if the gateway
         // has no right to create partitions.
         Err(error) if error.as_db_error().is_some() && !error.is_closed() => {
-            warn!("record store: partitions could not be made: {}", describe(&error));
-            Ok(())
+            Ok(Err(describe(&error)))
         }
-        outcome => outcome,
+        outcome => outcome.map(Ok),
     }
 }
 
