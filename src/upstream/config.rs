@@ -45,9 +45,9 @@ pub struct Config {
     /// Which of a name's addresses are used; default `both`.
     #[serde(default)]
     pub ip_family: IpFamily,
-    /// After this long without a successful lookup, a name loses its addresses; 0, the default,
-    /// means never.
-    #[serde(default)]
+    /// A name of which the resolver says for this long that it does not exist, or has no address, loses
+    /// the addresses known so far; 0 means never, default 30 s. A resolver that fails changes nothing.
+    #[serde(default = "default_empty_after")]
     pub empty_after: Timespan,
     /// Which `Host` header the upstream gets; default `endpoint`.
     #[serde(default)]
@@ -144,6 +144,10 @@ impl Default for Tls {
     fn default() -> Self {
         Tls { server_name: None, verify: true, ca: None }
     }
+}
+
+fn default_empty_after() -> Timespan {
+    Timespan::from_secs(30)
 }
 
 fn default_resolve_every() -> Timespan {

@@ -5,6 +5,7 @@
 
 pub mod balance;
 pub mod config;
+pub mod discovery;
 pub mod endpoint;
 pub mod lookups;
 pub mod resolve;

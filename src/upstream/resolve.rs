@@ -13,6 +13,7 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use super::config::{Config, IpFamily, Listed, Place, Url};
+use super::discovery::known::{Edge, Known, Said};
 use super::endpoint::{Key, Pair};
 use super::{Address, Endpoint, Member, Upstream};
 use crate::time::{Clock, Moment};
@@ -36,15 +37,8 @@ pub async fn keep_resolved(upstream: &Arc<Upstream>, wait: Duration) {
     let _ = tokio::time::timeout(wait, done).await;
 }
 
-/// What is known about one name.
-#[derive(Default)]
-struct Name {
-    /// The addresses found last; `None` before the first success.
-    addresses: Option<Vec<Address>>,
-    failing_since: Option<Moment>,
-}
-
-type Names = HashMap<Url, Name>;
+/// What is known about each name.
+type Names = HashMap<Url, Known<Vec<Address>>>;
 
 async fn refresh(upstream: Weak<Upstream>, first: tokio::sync::oneshot::Sender<()>) {
     let mut names = Names::new();
@@ -58,10 +52,10 @@ async fn refresh(upstream: Weak<Upstream>, first: tokio::sync::oneshot::Sender<(
         let mut errors = Vec::new();
         for (url, found) in found {
             let name = names.entry(url.clone()).or_default();
-            errors.extend(name.take_in(&upstream, &url, found, now));
+            errors.extend(take_in(name, &upstream, &url, found, now));
         }
         errors.sort_unstable();
-        let failing_since = names.values().filter_map(|name| name.failing_since).min();
+        let failing_since = names.values().filter_map(Known::lacking_since).min();
         upstream.lookups.note(&errors, failing_since);
         let before = upstream.set();
         upstream.replace(resolved(&upstream, &names), now);
@@ -80,7 +74,7 @@ async fn refresh(upstream: Weak<Upstream>, first: tokio::sync::oneshot::Sender<(
 }
 
 /// Looks up all names once, at the same time.
-async fn resolve_all(upstream: &Upstream) -> Vec<(Url, Result<Vec<Address>, String>)> {
+async fn resolve_all(upstream: &Upstream) -> Vec<(Url, Said<Vec<Address>>)> {
     let mut lookups = tokio::task::JoinSet::new();
     let family = upstream.config.ip_family;
     let urls: HashSet<&Url> = upstream.config.endpoints.iter().map(|entry| &entry.url).collect();
@@ -95,58 +89,67 @@ async fn resolve_all(upstream: &Upstream) -> Vec<(Url, Result<Vec<Address>, Stri
     lookups.join_all().await
 }
 
-impl Name {
-    /// Records the result of a lookup, and returns its error in words if it failed. Logs one line
-    /// when a name stops resolving, one when its addresses are given up, and one when it is back.
-    fn take_in(
-        &mut self,
-        upstream: &Upstream,
-        url: &Url,
-        found: Result<Vec<Address>, String>,
-        now: Moment,
-    ) -> Option<String> {
-        let (host, _) = name(url).unwrap_or_default();
-        let name = &upstream.name;
-        let error = match found {
-            Ok(addresses) => {
-                if let Some(since) = self.failing_since.take() {
-                    let after = now.since(since).as_secs();
-                    log::info!("upstreams.{name}: {host} is resolved again, after {after}s");
-                }
-                self.addresses = Some(addresses);
-                return None;
-            }
-            Err(error) => error,
-        };
-        let since = *self.failing_since.get_or_insert_with(|| {
-            log::warn!(
-                "upstreams.{name}: cannot resolve {host}: {error}; keeping the addresses known so far"
-            );
-            now
-        });
-        let empty_after = *upstream.config.empty_after;
-        let is_empty = self.addresses.as_ref().is_some_and(Vec::is_empty);
-        if !empty_after.is_zero() && now.since(since) >= empty_after && !is_empty {
-            log::warn!(
-                "upstreams.{name}: {host} has not been resolved for {empty_after:?}; giving its \
-                 addresses up"
-            );
-            self.addresses = Some(Vec::new());
+/// Takes in the answer to a lookup, and returns its error in words if there is none. Logs one line when
+/// a name stops resolving, one when its addresses are given up, and one when it is back.
+fn take_in(
+    known: &mut Known<Vec<Address>>,
+    upstream: &Upstream,
+    url: &Url,
+    found: Said<Vec<Address>>,
+    now: Moment,
+) -> Option<String> {
+    let (host, _) = name(url).unwrap_or_default();
+    let name = &upstream.name;
+    let error = match &found {
+        Said::These(_) => None,
+        Said::Nothing(error) | Said::Failed(error) => Some(format!("{host}: {error}")),
+    };
+    let empty_after = *upstream.config.empty_after;
+    match known.take_in(found, empty_after, now) {
+        Some(Edge::Back(after)) => {
+            log::info!("upstreams.{name}: {host} is resolved again, after {}s", after.as_secs());
         }
-        Some(format!("{host}: {error}"))
+        Some(Edge::Lost(error)) => log::warn!(
+            "upstreams.{name}: cannot resolve {host}: {error}; keeping the addresses known so far"
+        ),
+        Some(Edge::Emptied) => log::warn!(
+            "upstreams.{name}: {host} has had no address for {empty_after:?}; giving up those \
+             known so far"
+        ),
+        None => {}
+    }
+    error
+}
+
+async fn lookup(host: &str, port: u16, family: IpFamily) -> Said<Vec<Address>> {
+    let found = tokio::time::timeout(LOOKUP_TIMEOUT, tokio::net::lookup_host((host, port))).await;
+    let Ok(found) = found else {
+        return Said::Failed(format!("no answer within {}s", LOOKUP_TIMEOUT.as_secs()));
+    };
+    match found.map(|found| endpoints(found.collect(), family)) {
+        Ok(addresses) if addresses.is_empty() => {
+            Said::Nothing("the name has no address".to_owned())
+        }
+        Ok(addresses) => Said::These(addresses),
+        Err(error) => {
+            let words = error.to_string();
+            if is_absent(&words) { Said::Nothing(words) } else { Said::Failed(words) }
+        }
     }
 }
 
-async fn lookup(host: &str, port: u16, family: IpFamily) -> Result<Vec<Address>, String> {
-    let found = tokio::time::timeout(LOOKUP_TIMEOUT, tokio::net::lookup_host((host, port)))
-        .await
-        .map_err(|_| format!("no answer within {}s", LOOKUP_TIMEOUT.as_secs()))?
-        .map_err(|error| error.to_string())?;
-    let addresses = endpoints(found.collect(), family);
-    match addresses.is_empty() {
-        true => Err("the name has no address".to_owned()),
-        false => Ok(addresses),
-    }
+/// Whether the resolver says that there is no such name, or no address of it. Its code is lost on the
+/// way; these are the words for `EAI_NONAME` and `EAI_NODATA` of glibc and musl. Other words are taken
+/// for a resolver that fails.
+fn is_absent(words: &str) -> bool {
+    [
+        "Name or service not known",
+        "No address associated with hostname",
+        "Name does not resolve",
+        "Name has no usable address",
+    ]
+    .iter()
+    .any(|absent| words.ends_with(absent))
 }
 
 /// What a name's addresses are as endpoints. Sorted, so that a resolver that rotates its answers
@@ -206,11 +209,9 @@ pub(super) fn members(config: &Config, found: impl Fn(&Listed) -> Vec<Address>) 
 /// that it has, possibly from before a reload.
 fn resolved(upstream: &Upstream, names: &Names) -> Vec<Member> {
     let known = upstream.set();
-    members(&upstream.config, |entry| {
-        match names.get(&entry.url).and_then(|name| name.addresses.as_ref()) {
-            Some(found) => found.clone(),
-            None => known.addresses(&entry.url),
-        }
+    members(&upstream.config, |entry| match names.get(&entry.url) {
+        Some(name) if name.is_decided() => name.last().cloned().unwrap_or_default(),
+        Some(_) | None => known.addresses(&entry.url),
     })
 }
 
@@ -242,21 +243,24 @@ fn name(url: &Url) -> Option<(&str, u16)> {
 mod tests {
     use super::*;
 
-    fn known(config: &str, answers: &[(u64, bool)]) -> Vec<usize> {
+    /// How many endpoints there are after each answer: with an address, without one, or none at all.
+    fn known(config: &str, answers: &[(u64, Option<bool>)]) -> Vec<usize> {
         let config = format!("{{endpoints: ['http://a.test:1'], {config}}}");
         let config: Config = serde_yaml::from_str(&config).expect("valid");
         let url = config.endpoints[0].url.clone();
         let upstream = Upstream::new("u", config, Moment::ZERO);
         let mut names = Names::new();
         let mut counts = Vec::new();
-        for (seconds, good) in answers {
-            let found = match good {
-                true => Ok(endpoints(parsed(&["127.0.0.1:1"]), IpFamily::Both)),
-                false => Err("no such name".to_owned()),
+        for (seconds, answer) in answers {
+            let found = match answer {
+                Some(true) => Said::These(endpoints(parsed(&["127.0.0.1:1"]), IpFamily::Both)),
+                Some(false) => Said::Nothing("no such name".to_owned()),
+                None => Said::Failed("no answer".to_owned()),
             };
             let now = Moment::ZERO + Duration::from_secs(*seconds);
-            let error = names.entry(url.clone()).or_default().take_in(&upstream, &url, found, now);
-            assert_eq!(error.is_none(), *good);
+            let name = names.entry(url.clone()).or_default();
+            let error = take_in(name, &upstream, &url, found, now);
+            assert_eq!(error.is_none(), *answer == Some(true));
             upstream.replace(resolved(&upstream, &names), now);
             counts.push(upstream.set().members().len());
         }
@@ -282,16 +286,27 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_not_resolved_any_more_keeps_its_addresses() {
-        let answers = [(0, true), (10, false), (100_000, false), (100_010, true)];
+    fn a_name_keeps_its_addresses_while_the_resolver_fails() {
+        let answers = [(0, Some(true)), (10, None), (100_000, None), (100_010, Some(true))];
         assert_eq!(known("", &answers), [1, 1, 1, 1]);
     }
 
     #[test]
-    fn a_name_loses_its_addresses_after_so_long_if_that_is_configured() {
-        let answers = [(0, true), (10, false), (69, false), (70, false), (71, false), (80, true)];
-        assert_eq!(known("empty_after: 60s", &answers), [1, 1, 1, 0, 0, 1]);
-        let short = [(0, true), (10, false), (20, true), (75, false), (80, false)];
-        assert_eq!(known("empty_after: 60s", &short), [1, 1, 1, 1, 1], "counted anew each time");
+    fn a_name_that_does_not_exist_any_more_loses_its_addresses() {
+        let gone = |seconds| (seconds, Some(false));
+        let answers = [(0, Some(true)), gone(10), gone(39), gone(40), gone(41), (50, Some(true))];
+        assert_eq!(known("", &answers), [1, 1, 1, 0, 0, 1]);
+        assert_eq!(known("empty_after: 31s", &answers), [1, 1, 1, 1, 0, 1]);
+        assert_eq!(known("empty_after: 0s", &answers), [1, 1, 1, 1, 1, 1]);
+    }
+
+    #[test]
+    fn the_words_for_a_name_that_does_not_exist_are_known() {
+        for absent in ["Name or service not known", "No address associated with hostname"] {
+            assert!(is_absent(&format!("failed to lookup address information: {absent}")));
+        }
+        for failing in ["Temporary failure in name resolution", "Try again"] {
+            assert!(!is_absent(&format!("failed to lookup address information: {failing}")));
+        }
     }
 }

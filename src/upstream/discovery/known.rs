@@ -1,0 +1,179 @@
+//! The one rule for what a source says: the last good answer is kept.
+//!
+//! A source that cannot be asked changes nothing, for ever. One that says that there is nothing is
+//! believed only after some time: registries and resolvers say so when they have just been started, or
+//! are cut off themselves.
+//!
+//! ```text
+//!            an answer                        nothing, for `empty_after`
+//! nothing ──────────────> Good ────────────────────────────────────────> Emptied
+//! known                    ^ │ nothing, or a failure: kept                  │
+//!                          │ └──> Good                                      │
+//!                          └──────────────── an answer ────────────────────┘
+//! ```
+
+use std::time::Duration;
+
+use crate::time::Moment;
+
+/// What a source says when it is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said<T> {
+    /// These, at least one.
+    These(T),
+    /// It says that there is nothing, in these words.
+    Nothing(String),
+    /// It could not be asked, or its answer could not be read, for this reason.
+    Failed(String),
+}
+
+/// What is known from a source.
+#[derive(Debug)]
+pub struct Known<T> {
+    last: Option<T>,
+    /// When the last good answer came.
+    confirmed: Option<Moment>,
+    /// Since when there has been none.
+    lacking_since: Option<Moment>,
+    /// Since when the source says that there is nothing. Failures meanwhile neither end this nor count.
+    empty_since: Option<Moment>,
+}
+
+/// What has changed with an answer: for a line in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Edge {
+    /// There is an answer again, after this long.
+    Back(Duration),
+    /// There is none from now on, for this reason; what is known is kept.
+    Lost(String),
+    /// The source has said for so long that there is nothing that this is believed.
+    Emptied,
+}
+
+impl<T> Default for Known<T> {
+    fn default() -> Self {
+        Known { last: None, confirmed: None, lacking_since: None, empty_since: None }
+    }
+}
+
+impl<T> Known<T> {
+    /// What the source said last, if it said anything; `None` also after it was emptied.
+    pub fn last(&self) -> Option<&T> {
+        self.last.as_ref()
+    }
+
+    /// Whether it has answered, or was emptied: before, what others know is as good.
+    pub fn is_decided(&self) -> bool {
+        self.confirmed.is_some()
+    }
+
+    /// Since when the source has not answered.
+    pub fn lacking_since(&self) -> Option<Moment> {
+        self.lacking_since
+    }
+
+    /// Takes in what the source said at `now`. It is emptied once it has said for `empty_after` that
+    /// there is nothing; zero: never.
+    pub fn take_in(&mut self, said: Said<T>, empty_after: Duration, now: Moment) -> Option<Edge> {
+        let (reason, is_nothing) = match said {
+            Said::These(these) => {
+                self.last = Some(these);
+                self.confirmed = Some(now);
+                self.empty_since = None;
+                return self.lacking_since.take().map(|since| Edge::Back(now.since(since)));
+            }
+            Said::Nothing(reason) => (reason, true),
+            Said::Failed(reason) => (reason, false),
+        };
+        if is_nothing {
+            let since = *self.empty_since.get_or_insert(now);
+            let is_over = !empty_after.is_zero() && now.since(since) >= empty_after;
+            if is_over && self.last.take().is_some() {
+                self.lacking_since.get_or_insert(now);
+                return Some(Edge::Emptied);
+            }
+        }
+        match self.lacking_since {
+            Some(_) => None,
+            None => {
+                self.lacking_since = Some(now);
+                Some(Edge::Lost(reason))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AFTER: Duration = Duration::from_secs(30);
+
+    fn at(seconds: u64) -> Moment {
+        Moment::ZERO + Duration::from_secs(seconds)
+    }
+
+    fn nothing() -> Said<u32> {
+        Said::Nothing("no such name".to_owned())
+    }
+
+    fn failed() -> Said<u32> {
+        Said::Failed("no answer".to_owned())
+    }
+
+    /// What is known after each of these.
+    fn known(story: &[(u64, Said<u32>)]) -> Vec<Option<u32>> {
+        let mut known = Known::default();
+        let told = story.iter().map(|(seconds, said)| {
+            known.take_in(said.clone(), AFTER, at(*seconds));
+            known.last().copied()
+        });
+        told.collect()
+    }
+
+    #[test]
+    fn a_source_that_cannot_be_asked_changes_nothing_for_ever() {
+        let story = [(0, Said::These(7)), (10, failed()), (100_000, failed())];
+        assert_eq!(known(&story), [Some(7), Some(7), Some(7)]);
+    }
+
+    #[test]
+    fn nothing_is_believed_after_some_time() {
+        let story = [(0, Said::These(7)), (10, nothing()), (39, nothing()), (40, nothing())];
+        assert_eq!(known(&story), [Some(7), Some(7), Some(7), None]);
+    }
+
+    #[test]
+    fn an_answer_ends_the_time() {
+        let story = [(0, Said::These(7)), (10, nothing()), (20, Said::These(8)), (45, nothing())];
+        assert_eq!(known(&story), [Some(7), Some(7), Some(8), Some(8)]);
+    }
+
+    #[test]
+    fn failures_meanwhile_do_not_empty_but_do_not_hide_it_either() {
+        let story = [(0, Said::These(7)), (10, nothing()), (50, failed()), (60, nothing())];
+        assert_eq!(known(&story), [Some(7), Some(7), Some(7), None]);
+    }
+
+    #[test]
+    fn each_edge_is_told_once() {
+        let mut source = Known::default();
+        let mut tell = |seconds, said| source.take_in(said, AFTER, at(seconds));
+        assert_eq!(tell(0, Said::These(7)), None);
+        assert_eq!(tell(10, nothing()), Some(Edge::Lost("no such name".to_owned())));
+        assert_eq!(tell(20, failed()), None);
+        assert_eq!(tell(40, nothing()), Some(Edge::Emptied));
+        assert_eq!(tell(50, nothing()), None);
+        assert_eq!(tell(60, Said::These(8)), Some(Edge::Back(Duration::from_secs(50))));
+        assert_eq!(tell(70, Said::These(8)), None);
+    }
+
+    #[test]
+    fn with_zero_nothing_is_never_believed() {
+        let mut source = Known::default();
+        source.take_in(Said::These(7), Duration::ZERO, at(0));
+        source.take_in(nothing(), Duration::ZERO, at(10));
+        source.take_in(nothing(), Duration::ZERO, at(1_000_000));
+        assert_eq!(source.last(), Some(&7));
+    }
+}
