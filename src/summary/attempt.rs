@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::policy::failure::Cause;
 use crate::summary::words::Words;
 
-/// What took a request's time, over all of its attempts. What is not in here is waiting for the
-/// client, or for what the response's head was withheld for.
+/// What took a request's time, over all of its attempts. No two of these overlap. What is in none of
+/// them is what the response's head was withheld for, such as the commit of a row.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Times {
     /// From the head to the first attempt: stores that were asked, a body that had to be read.
@@ -20,6 +20,10 @@ pub struct Times {
     pub body: Duration,
     /// Waiting between attempts.
     pub backoff: Duration,
+    /// Waiting for the client: for more of the request's body, until the response's head is there,
+    /// and then for room to write to a client that reads slowly. What the sockets' buffers take at
+    /// once costs nothing of it, and a tunnel has none.
+    pub client: Duration,
 }
 
 /// How an upstream failed an attempt.

@@ -156,8 +156,9 @@ fn took(facts: &Facts) -> Option<String> {
     let micros = |name: &str| facts.get(name).and_then(Value::as_u64);
     let shown = |micros: u64| format!("{:.1} ms", micros as f64 / 1000.0);
     let mut took = shown(micros("portcullis.duration_us")?);
-    let parts =
-        ["queue", "connect", "first_byte", "body", "backoff"].into_iter().filter_map(|part| {
+    let parts = ["queue", "connect", "first_byte", "body", "backoff", "client"]
+        .into_iter()
+        .filter_map(|part| {
             let micros = micros(&format!("portcullis.{part}_us"))?;
             Some(format!("{} {}", part.replace('_', " "), shown(micros)))
         });

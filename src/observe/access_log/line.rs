@@ -118,6 +118,7 @@ fn times(line: &mut Object, summary: &Summary<'_>) {
         ("portcullis.first_byte_us", times.first_byte),
         ("portcullis.body_us", times.body),
         ("portcullis.backoff_us", times.backoff),
+        ("portcullis.client_us", times.client),
     ] {
         if !time.is_zero() {
             line.micros(name, time);

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use pingora_core::protocols::Stream;
 
+use crate::proxy::downstream::client_time::ClientTime;
 use crate::proxy::downstream::detachment::Detachment;
 use crate::proxy::downstream::head::Fault;
 use crate::time::{Clock, Moment};
@@ -38,6 +39,8 @@ pub struct Guard {
     tunnel: AtomicBool,
     /// How far the request under way depends on its client.
     pub detachment: Detachment,
+    /// How long that has waited for its client.
+    pub client_time: ClientTime,
     idle_timeout: Duration,
     header_timeout: Duration,
     /// Milliseconds without traffic in either direction that a tunnel may last; zero means no
@@ -98,6 +101,7 @@ impl Guard {
             malformed: AtomicBool::new(false),
             tunnel: AtomicBool::new(false),
             detachment: Detachment::default(),
+            client_time: ClientTime::default(),
             idle_timeout,
             header_timeout,
             tunnel_idle: AtomicU32::new(0),
@@ -120,6 +124,7 @@ impl Guard {
             malformed: AtomicBool::new(false),
             tunnel: AtomicBool::new(false),
             detachment: Detachment::default(),
+            client_time: ClientTime::default(),
             idle_timeout: Duration::ZERO,
             header_timeout: Duration::ZERO,
             tunnel_idle: AtomicU32::new(0),
@@ -141,6 +146,7 @@ impl Guard {
     pub fn begin(&self) {
         self.idle.store(false, Ordering::Relaxed);
         self.begun.store(true, Ordering::Relaxed);
+        self.client_time.restart();
         self.set_deadline(None);
     }
 

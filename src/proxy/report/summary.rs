@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use http::header::HOST;
 
 use crate::policy::failure::Cause;
+use crate::proxy::exchange;
 use crate::proxy::exchange::context::{Asked, Context};
 use crate::proxy::exchange::end::{Delivery, Response};
 use crate::proxy::rejection::{Rejection, row};
@@ -74,16 +75,21 @@ pub fn summary<'a>(ctx: &'a Context, ending: Ending<'a>, sent: Sent, now: Moment
         no_retry: ctx.verdict.retry_stopped,
         failure: ctx.verdict.failure.as_deref(),
         past: &ctx.past,
-        times: Times {
-            body: ctx.attempt.head_at.map_or(Duration::ZERO, |head| now.since(head)),
-            ..ctx.times
-        },
+        times: times(ctx, now),
         error: ctx.row.error.as_deref(),
         duration: now.since(ctx.started),
         upstream_duration: ctx.attempt.upstream_duration,
         bytes_in: ctx.body.request_bytes,
         bytes_out: sent.body_bytes,
     }
+}
+
+/// What took the time until `now`.
+fn times(ctx: &Context, now: Moment) -> Times {
+    let client = exchange::times::of_client(ctx, now);
+    let since_head = ctx.attempt.head_at.map_or(Duration::ZERO, |head| now.since(head));
+    let body = since_head.saturating_sub(client.saturating_sub(ctx.times.client));
+    Times { body, client, ..ctx.times }
 }
 
 /// How a request ended whose client got `status`.
