@@ -7,7 +7,7 @@ use crate::policy::failure::Cause;
 use crate::summary::words::Words;
 
 /// What took a request's time, over all of its attempts. No two of these overlap. What is in none of
-/// them is what the response's head was withheld for, such as the commit of a row.
+/// them is what the gateway did itself, such as to decide on a retry.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Times {
     /// From the head to the first attempt: stores that were asked, a body that had to be read.
@@ -16,7 +16,8 @@ pub struct Times {
     pub connect: Duration,
     /// From there to the heads of responses, or to the ends of attempts without one.
     pub first_byte: Duration,
-    /// From the last response's head to its end.
+    /// From the last response's head to its end, with what that was withheld for, such as the
+    /// commit of its row.
     pub body: Duration,
     /// Waiting between attempts.
     pub backoff: Duration,
@@ -24,6 +25,20 @@ pub struct Times {
     /// and then for room to write to a client that reads slowly. What the sockets' buffers take at
     /// once costs nothing of it, and a tunnel has none.
     pub client: Duration,
+}
+
+/// A time limit that a request has reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// The key that sets it, of its route or its listener; or [`Limit::OF_CALLER`].
+    pub key: &'static str,
+    /// How long it is.
+    pub time: Duration,
+}
+
+impl Limit {
+    /// Stands for a key where the caller itself has set the limit, as callers of RPC may.
+    pub const OF_CALLER: &'static str = "caller";
 }
 
 /// How an upstream failed an attempt.

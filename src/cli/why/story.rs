@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value};
 
+use crate::summary::attempt::Limit;
+
 type Facts = Map<String, Value>;
 
 const RED: &str = "\u{1b}[31m";
@@ -58,16 +60,24 @@ pub(super) fn key_of(facts: &Facts) -> Option<String> {
     let is_open = |circuit: &str| {
         text(facts, circuit).is_some_and(|state| !matches!(state, "closed" | "forced_closed"))
     };
+    match text(facts, "portcullis.limit") {
+        // The caller gave less time than the route, which no key decides.
+        Some(Limit::OF_CALLER) => return None,
+        Some(limit) if limit.starts_with("timeout.") => return of_route(limit),
+        Some(_) | None => {}
+    }
     match cause {
         "no_route" | "method_not_allowed" => Some("routes".to_owned()),
         "flood" => Some("flood_guard".to_owned()),
         "body_too_large" => of_route("max_body"),
-        "headers_too_large" | "path_too_long" | "request_timeout" => Some("listeners".to_owned()),
+        "headers_too_large" | "path_too_long" | "header_timeout" | "head_cut_off"
+        | "http2_violation" | "tls_handshake" => Some("listeners".to_owned()),
+        "request_timeout" => of_route("timeout.idle"),
         "rate_limited" | "limit_store_unavailable" => of_route("rate_limit"),
         "circuit_open" if is_open("portcullis.route_circuit") => of_route("circuit_breaker"),
         "circuit_open" => of_upstream().map(|upstream| format!("{upstream}.circuit_breaker")),
         "bulkhead_full" => of_route("bulkhead"),
-        "deadline_exceeded" => of_route("timeout.request"),
+        "deadline_exceeded" | "overdue" => of_route("timeout.request"),
         "attempt_timeout" => of_route("timeout.attempt"),
         "idle_timeout" => of_route("timeout.idle"),
         "connect_timeout" => of_route("timeout.connect"),
@@ -106,6 +116,7 @@ pub(super) fn tell(facts: &Facts, from: &str, decided: Option<&str>, coloured: b
     line("consumer", shown(facts, "portcullis.consumer"));
     line("trace", shown(facts, "trace_id"));
     line("took", took(facts));
+    line("limit", limit(facts));
     line("attempts", attempts(facts));
     for attempt in earlier(facts) {
         line("", Some(attempt));
@@ -168,6 +179,13 @@ fn took(facts: &Facts) -> Option<String> {
         took.push_str(&parts.join(", "));
     }
     Some(took)
+}
+
+/// The time limit that was reached.
+fn limit(facts: &Facts) -> Option<String> {
+    let (key, micros) = (text(facts, "portcullis.limit")?, facts.get("portcullis.limit_us")?);
+    let key = if key == Limit::OF_CALLER { "the caller's own" } else { key };
+    Some(format!("{key}, {:.1} ms", micros.as_f64()? / 1000.0))
 }
 
 fn attempts(facts: &Facts) -> Option<String> {

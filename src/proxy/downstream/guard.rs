@@ -113,12 +113,13 @@ impl Guard {
         guard
     }
 
-    /// For an HTTP/2 stream. Its head is already complete, and its connection bounds the rest.
+    /// For an HTTP/2 stream, whose head is already complete and whose connection bounds the rest;
+    /// or for a handshake.
     pub fn of_stream() -> Self {
         Guard {
             deadline: AtomicU64::new(NEVER),
             overdue: AtomicBool::new(false),
-            idle: AtomicBool::new(false),
+            idle: AtomicBool::new(true),
             begun: AtomicBool::new(true),
             fault: AtomicU8::new(0),
             malformed: AtomicBool::new(false),
@@ -154,6 +155,11 @@ impl Guard {
     pub fn set_deadline(&self, deadline: Option<Moment>) {
         self.deadline.store(deadline.map_or(NEVER, Moment::as_nanos), Ordering::Relaxed);
         self.overdue.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether not a byte has come from the client: of a handshake, or since the last request.
+    pub fn is_silent(&self) -> bool {
+        self.idle.load(Ordering::Relaxed)
     }
 
     /// Notes that the deadline has passed.
@@ -241,8 +247,11 @@ impl Guard {
 
     /// Bytes of a head have arrived. The first of them start the head's time limit.
     pub fn on_head(&self) {
-        if self.idle.swap(false, Ordering::Relaxed) {
+        if self.idle.swap(false, Ordering::Relaxed) && !self.has_begun() {
             self.limit(self.header_timeout, Clock::now());
         }
     }
 }
+
+/// Kept small: an idle connection holds one of these, and little else besides its buffers.
+const _: () = assert!(std::mem::size_of::<Guard>() <= 120);

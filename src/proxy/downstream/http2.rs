@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use h2::Reason;
 use pingora_core::protocols::http::v2::server;
 use pingora_core::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora_core::protocols::{
@@ -42,7 +43,8 @@ fn options(config: &Config) -> H2Options {
 
 /// Serves the streams of `io` until the client disconnects or stays idle for too long, or the
 /// gateway ends the connection because of a `shutdown` or at the moment `until`. `begin` gets each
-/// stream, with a mark to keep until the stream has ended.
+/// stream, with a mark to keep until the stream has ended. `broken` is told how the client has broken
+/// the rules of HTTP/2, if it has.
 pub async fn serve(
     io: GuardedIo,
     guard: &Guard,
@@ -50,6 +52,7 @@ pub async fn serve(
     shutdown: ShutdownWatch,
     until: Option<Moment>,
     mut begin: impl FnMut(H2Stream, StreamMark),
+    broken: impl Fn(&str),
 ) {
     let digest = Arc::new(Digest {
         ssl_digest: io.get_ssl_digest(),
@@ -101,12 +104,19 @@ pub async fn serve(
                 begin(stream, streams.mark());
             }
             Ok(Some(Accepted::Malformed)) => {
+                broken("a malformed request");
                 malformed += 1;
                 if malformed >= MAX_MALFORMED {
                     return;
                 }
             }
-            Ok(None) | Err(_) => return,
+            Ok(None) => return,
+            Err(error) => {
+                if !error.is_io() && error.reason() != Some(Reason::NO_ERROR) {
+                    broken(&error.to_string());
+                }
+                return;
+            }
         }
     }
 }
