@@ -91,6 +91,7 @@ mod transcode;
 mod transcode_dialects;
 mod transcode_keys;
 mod transcode_reverse;
+mod troubleshooting;
 mod upstreams;
 mod watch;
 mod websocket;
