@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use crate::causes::words;
+use crate::support::Gateway;
 
 /// Members that every line has, and that say nothing about its cause.
 const COMMON: [&str; 5] = [
@@ -121,6 +122,53 @@ fn a_section_shows_the_line_that_an_operator_sees() {
     }
     if write {
         std::fs::write(path, &text).expect("written");
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// The keys that a section names, as they are in a file whose route and upstream are named so.
+fn keys(section: &str) -> Vec<String> {
+    let line = section.lines().find_map(|line| line.strip_prefix("- Key: ")).expect("a key");
+    let keys = line.split('`').skip(1).step_by(2).filter(|_| !line.starts_with("none"));
+    let named = |key: &str| {
+        key.replace("routes.NAME", "routes.all").replace("upstreams.NAME", "upstreams.service")
+    };
+    keys.map(named).collect()
+}
+
+/// What `portcullis why` says that decided, from the golden line of this file.
+fn decided(directory: &Path, golden: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(golden).expect("a golden line");
+    let mut line: Value = serde_json::from_str(&text).expect("JSON");
+    line["portcullis.request_id"] = "req-1".into();
+    std::fs::write(directory.join("access.log"), format!("{line}\n")).expect("written");
+    let arguments = ["why", "req-1", "-c", "none.yaml", "--log", "access.log"];
+    let finished = Gateway::finish(&arguments, directory, &[]);
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    let told = finished.stdout.lines().find_map(|line| line.trim().strip_prefix("decided by"));
+    told.map(|key| key.trim().to_owned())
+}
+
+#[test]
+fn why_names_the_key_that_the_page_names() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let sections: BTreeMap<_, _> = sections(&page().1).into_iter().collect();
+    let folder = std::fs::read_dir(root().join("tests/golden/causes")).expect("golden files");
+    let mut wrong = Vec::new();
+    for path in folder.map(|entry| entry.expect("an entry").path()) {
+        let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
+        let keys = keys(&sections[name.split('.').next().expect("a cause")]);
+        let decided = decided(directory.path(), &path);
+        let fits = match &decided {
+            // The caller's own time is in no file.
+            None => keys.is_empty() || name.ends_with(".of_the_caller"),
+            // Which of several it was is not known.
+            Some(route) if route == "routes.all" => keys.len() != 1,
+            Some(decided) => keys.iter().any(|key| key.starts_with(decided.as_str())),
+        };
+        if !fits {
+            wrong.push(format!("{name}: {decided:?}, but the page has {keys:?}"));
+        }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }

@@ -56,7 +56,8 @@ pub(super) fn of_row(mut row: Facts) -> Facts {
 pub(super) fn key_of(facts: &Facts) -> Option<String> {
     let cause = text(facts, "portcullis.cause")?;
     let of_route = |key: &str| Some(format!("routes.{}.{key}", text(facts, "portcullis.route")?));
-    let of_upstream = || Some(format!("upstreams.{}", text(facts, "portcullis.upstream")?));
+    let upstream = || Some(format!("upstreams.{}", text(facts, "portcullis.upstream")?));
+    let of_upstream = |key: &str| Some(format!("{}.{key}", upstream()?));
     let is_open = |circuit: &str| {
         text(facts, circuit).is_some_and(|state| !matches!(state, "closed" | "forced_closed"))
     };
@@ -70,12 +71,13 @@ pub(super) fn key_of(facts: &Facts) -> Option<String> {
         "no_route" | "method_not_allowed" => Some("routes".to_owned()),
         "flood" => Some("flood_guard".to_owned()),
         "body_too_large" => of_route("max_body"),
-        "headers_too_large" | "path_too_long" | "header_timeout" | "head_cut_off"
-        | "http2_violation" | "tls_handshake" => Some("listeners".to_owned()),
+        "headers_too_large" | "path_too_long" | "header_timeout" | "tls_handshake" => {
+            Some("listeners".to_owned())
+        }
         "request_timeout" => of_route("timeout.idle"),
         "rate_limited" | "limit_store_unavailable" => of_route("rate_limit"),
         "circuit_open" if is_open("portcullis.route_circuit") => of_route("circuit_breaker"),
-        "circuit_open" => of_upstream().map(|upstream| format!("{upstream}.circuit_breaker")),
+        "circuit_open" => of_upstream("circuit_breaker"),
         "bulkhead_full" => of_route("bulkhead"),
         "deadline_exceeded" | "overdue" => of_route("timeout.request"),
         "attempt_timeout" => of_route("timeout.attempt"),
@@ -83,14 +85,17 @@ pub(super) fn key_of(facts: &Facts) -> Option<String> {
         "connect_timeout" => of_route("timeout.connect"),
         "record_unavailable" => of_route("record"),
         "shutdown" => Some("server.drain_timeout".to_owned()),
-        "keys_unavailable" => of_route("auth"),
+        "keys_unavailable" | "scope_missing" | "role_missing" => of_route("auth"),
         cause if cause.starts_with("idempotency") => of_route("idempotency"),
         cause if cause.starts_with("credentials") || cause.starts_with("token") => of_route("auth"),
-        cause if cause.starts_with("upstream_") || cause.starts_with("grpc_") => of_route("retry"),
-        cause if cause.starts_with("tls_") => of_upstream(),
-        "dns" | "no_endpoint" | "connect_refused" | "unreachable" | "connect_failed" | "reset"
-        | "closed" | "refused_stream" | "stale_connection" | "invalid_response"
-        | "answer_unreadable" => of_upstream(),
+        "upstream_5xx" | "grpc_status" => of_route("retry"),
+        "dns" | "no_endpoint" | "connect_refused" | "unreachable" | "connect_failed"
+        | "tls_failed" => of_upstream("endpoints"),
+        cause if cause.starts_with("tls_") => of_upstream("tls"),
+        "stale_connection" => of_upstream("idle_timeout"),
+        "invalid_response" => of_upstream("protocol"),
+        "reset" | "closed" | "refused_stream" => upstream(),
+        "answer_unreadable" | "unsupported_media_type" => of_route("transcode"),
         _ => text(facts, "portcullis.route").map(|route| format!("routes.{route}")),
     }
 }
