@@ -31,8 +31,16 @@ impl Words {
         let said = match (cause, self) {
             (Cause::Answered(status), _) => return Some(format!("status {status}")),
             (Cause::Grpc(code), _) => return Some(format!("grpc-status {code}")),
-            // The system's error message would repeat the cause.
-            (Cause::ConnectRefused, _) | (_, Words::None) => return None,
+            // The error's message would repeat the cause; of a timer, which of several fired.
+            (
+                Cause::ConnectRefused
+                | Cause::ConnectTimeout
+                | Cause::AttemptTimeout
+                | Cause::IdleTimeout
+                | Cause::DeadlineExceeded,
+                _,
+            )
+            | (_, Words::None) => return None,
             (_, Words::Text(text)) => text.to_string(),
             (_, Words::Shared(text)) => text.to_string(),
             (_, Words::Error(error)) => innermost(&**error).to_string(),
