@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use h2::Reason;
 use pingora_core::protocols::http::v2::server;
 use pingora_core::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora_core::protocols::{
@@ -112,7 +111,8 @@ pub async fn serve(
             }
             Ok(None) => return,
             Err(error) => {
-                if !error.is_io() && error.reason() != Some(Reason::NO_ERROR) {
+                // Not what the client complains of, nor that it is gone.
+                if error.is_library() {
                     broken(&error.to_string());
                 }
                 return;
