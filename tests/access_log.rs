@@ -377,3 +377,55 @@ fn why_says_what_it_could_not_find_and_where_it_looked() {
     let (_, _, errors) = why(&gateway, &["unknown", "--log", "portcullis.yaml"]);
     assert!(errors.contains("is not an access log in JSON"), "{errors}");
 }
+
+#[test]
+fn why_names_the_time_limit_that_ended_an_attempt() {
+    for (timeout, key) in [
+        ("{first_byte: 300ms}", "timeout.first_byte"),
+        ("{first_byte: 300ms, attempt: 5s}", "timeout.first_byte"),
+        ("{attempt: 300ms}", "timeout.attempt"),
+        ("{idle: 300ms}", "timeout.idle"),
+        ("{request: 300ms}", "timeout.request"),
+    ] {
+        let upstream = Upstream::always(Answer::hang());
+        let route = format!("timeout: {timeout}\nrecord: {{mode: sync}}");
+        let plan = Plan::route(&route).section(&Store::Sqlite.section());
+        let mut gateway = plan.upstream(&upstream).start();
+        let call = Call::new("GET /orders/7").header("X-Request-Id", "req-1");
+        assert_eq!(gateway.call(call).status, 504);
+        Store::Sqlite.wait_for_rows(&gateway, 1);
+        let line = &gateway.wait_for_access_lines(1)[0];
+        assert_eq!(word(line, "portcullis.limit"), Some(key), "{line:#}");
+        assert_eq!(line["portcullis.limit_us"], 300_000, "{line:#}");
+        let (_, story, errors) = why(&gateway, &["req-1"]);
+        assert!(story.contains(&format!(": routes.all.{key}\n")), "{timeout}: {story}{errors}");
+        assert!(story.contains(&format!("limit        {key}, 300.0 ms")), "{timeout}: {story}");
+        // The record has no column for it: there it follows from the configuration.
+        gateway.kill();
+        let (_, story, errors) = why(&gateway, &["req-1"]);
+        assert!(story.contains(&format!(": routes.all.{key}\n")), "{timeout}: {story}{errors}");
+        assert!(story.contains("told by      the record"), "{story}");
+    }
+}
+
+#[test]
+fn why_reads_no_log_that_is_none_and_says_so_in_one_line() {
+    let gateway = Plan::route("").start();
+    let directory = gateway.directory().to_owned();
+    let write = |name: &str, bytes: &[u8]| std::fs::write(directory.join(name), bytes).unwrap();
+    write("binary.log", &[0xff, 0, 0x1b, b'\n', 0xc3, b'{']);
+    write("other.log", b"{\"level\":\"info\",\"msg\":\"unknown\"}\n");
+    write("empty.log", b"");
+    for (log, said) in [
+        ("binary.log", "binary.log is not an access log in JSON"),
+        ("other.log", "it is not in other.log"),
+        ("empty.log", "it is not in empty.log"),
+        (".", ". cannot be read"),
+    ] {
+        let (code, story, errors) = why(&gateway, &["unknown", "--log", log]);
+        assert_eq!((code, story.as_str()), (Some(1), ""), "{log}: {errors}");
+        assert!(errors.starts_with("portcullis: request unknown was not found: "), "{errors}");
+        assert!(errors.contains(said), "{log}: {errors}");
+        assert_eq!(errors.lines().count(), 1, "{errors}");
+    }
+}

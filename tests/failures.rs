@@ -147,7 +147,7 @@ fn a_circuit_says_when_it_opens_and_closes_and_why() {
 }
 
 /// Requests to an upstream that shows `leaf`, from a gateway that trusts `trusted`.
-fn over_tls(leaf: &Leaf, trusted: &Authority) -> (Gateway, Gateway) {
+pub(crate) fn over_tls(leaf: &Leaf, trusted: &Authority) -> (Gateway, Gateway) {
     let listener = "listeners: {public: {address: \"127.0.0.1:${PORT}\", tls: {certificates: [{certificate: one.pem, key: one.key}]}}}";
     let behind = Plan::new("routes: {all: {match: {path: /*}, serve: live}}").section(listener);
     let behind = behind.beside("one.pem", &leaf.pem()).beside("one.key", &leaf.key_pem()).start();

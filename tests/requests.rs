@@ -161,6 +161,26 @@ fn a_head_that_never_ends_is_cut_in_time() {
         assert_about(took, Duration::from_millis(400));
     }
     assert_eq!(upstream.count(), 0);
+    eventually("each of them counted", || {
+        let labels = [("cause", "header_timeout")];
+        (gateway.metric("portcullis_incomplete_requests_total", &labels) == 3.0).then_some(())
+    });
+}
+
+/// Load balancers look whether a port is open; browsers connect before they have anything to ask.
+#[test]
+fn a_connection_that_ends_before_its_first_byte_is_nothing_to_tell_of() {
+    let gateway = Plan::route("").start();
+    for _ in 0..3 {
+        drop(gateway.connect());
+    }
+    let mut client = gateway.connect();
+    client.send("GET / HTTP/1.1\r\nHos");
+    drop(client);
+    // The line that is there came after those that are not.
+    let line = &gateway.wait_for_access_lines(1)[0];
+    assert_eq!(line["portcullis.cause"], "head_cut_off", "{line:#}");
+    assert_eq!(gateway.metric("portcullis_incomplete_requests_total", &[]), 1.0);
 }
 
 #[test]

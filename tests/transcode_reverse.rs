@@ -57,7 +57,7 @@ fn annotated(upstream: &H2Upstream) -> Gateway {
 }
 
 /// Plain HTTP in, gRPC to the upstream.
-fn bound(http: &str, policies: &str) -> Plan {
+pub(crate) fn bound(http: &str, policies: &str) -> Plan {
     let transcode = format!(
         "transcode: {{descriptors: gateway, method: gateway.v1.GatewayService/InvokeCustom, upstream: grpc, http: {http}}}"
     );

@@ -289,7 +289,7 @@ fn attempts_are_counted_by_what_became_of_them() {
 
 /// Answers the first request of each connection, and only those; each further one it reads, and
 /// closes the connection. Its address, and of each connection how many requests came in on it.
-fn answering_once() -> (std::net::SocketAddr, Arc<Mutex<Vec<usize>>>) {
+pub(crate) fn answering_once() -> (std::net::SocketAddr, Arc<Mutex<Vec<usize>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
     let address = listener.local_addr().expect("an address");
     let seen = Arc::new(Mutex::new(Vec::new()));

@@ -74,8 +74,7 @@ pub(super) fn why(options: &Options) -> ExitCode {
         Format::Json => writeln!(out, "{}", Value::Object(found.facts)),
         Format::Text => {
             let coloured = io::stdout().is_terminal();
-            let sources = loaded.as_ref().map(|(_, sources)| sources);
-            let decided = decided(&found.facts, sources);
+            let decided = decided(&found.facts, loaded.as_ref());
             out.write_all(
                 story::tell(&found.facts, &found.from, decided.as_deref(), coloured).as_bytes(),
             )
@@ -177,10 +176,26 @@ fn in_record(loaded: Option<&(Config, Sources)>, id: &str) -> Result<Found, Stri
 }
 
 /// The key of the configuration that decided, with its place in the file.
-fn decided(facts: &Map<String, Value>, sources: Option<&Sources>) -> Option<String> {
-    let key = story::key_of(facts)?;
-    Some(match sources.map(|sources| sources.place(key.as_str())) {
+fn decided(facts: &Map<String, Value>, loaded: Option<&(Config, Sources)>) -> Option<String> {
+    let mut key = story::key_of(facts)?;
+    if let Some((config, _)) = loaded
+        && was_first_byte(facts, config)
+    {
+        key = key.replace("timeout.attempt", "timeout.first_byte");
+    }
+    Some(match loaded.map(|(_, sources)| sources.place(key.as_str())) {
         Some((file, line)) => format!("{}:{line}: {key}", file.display()),
         None => key,
     })
+}
+
+/// Whether an attempt ended because its response had not begun in time. The log says which limit
+/// that was; the record does not, and there it follows from the status that never came.
+fn was_first_byte(facts: &Map<String, Value>, config: &Config) -> bool {
+    let is_absent = |name: &str| facts.get(name).is_none_or(Value::is_null);
+    let route = facts.get("portcullis.route").and_then(Value::as_str);
+    let timeout = route.and_then(|route| config.routes.get(route)).map(|route| &route.timeout);
+    is_absent("portcullis.limit")
+        && is_absent("portcullis.upstream_status")
+        && timeout.is_some_and(|timeout| timeout.first_byte().is_some())
 }

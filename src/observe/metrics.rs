@@ -60,6 +60,8 @@ pub struct Metrics {
     pub tls_handshakes: IntCounterVec,
     /// Client connections closed because the handshake failed or took too long.
     pub tls_failed: IntCounter,
+    /// Requests that clients sent only in part, and connections that broke HTTP/2, by cause.
+    pub no_requests: IntCounterVec,
     /// State copied on demand. Locked, so that two scrapes do not mix.
     pub state: Mutex<StateMetrics>,
     /// Spans by result: `exported`, `failed`, `dropped`.
@@ -105,6 +107,12 @@ impl Metrics {
                 "tls_handshakes_total",
                 "Client connections that have agreed on TLS",
                 &["version", "kind"],
+            )?,
+            no_requests: counters(
+                r,
+                "incomplete_requests_total",
+                "Requests that clients sent only in part, and connections that broke HTTP/2, by cause",
+                &["cause"],
             )?,
             tls_failed: counter(
                 r,

@@ -3,6 +3,8 @@
 //! Bounds what one connection may use: how many connections there are, how long they stay idle, how
 //! long a head may take. [`super::gateway`] decides what a request may do.
 
+mod lost;
+
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -16,6 +18,7 @@ use pingora_core::listeners::tls::Acceptor;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::{ALPN, Ssl, Stream};
 use pingora_core::server::ShutdownWatch;
+use pingora_core::{Error, ErrorType};
 use pingora_proxy::HttpProxy;
 
 use crate::config::server::Listener as Config;
@@ -32,10 +35,8 @@ use crate::proxy::downstream::limits::Limits;
 use crate::proxy::downstream::orders::Orders;
 use crate::proxy::downstream::sniff::{Protocol, sniff};
 use crate::proxy::gateway::Gateway;
-use crate::proxy::report;
 use crate::runtime::shared::Shared;
 use crate::runtime::tls::handshake;
-use crate::summary::ending::NoRequest;
 use crate::time::{Clock, Moment};
 
 /// A request that is this far past its deadline is cut off: the phase that was to notice has not.
@@ -119,16 +120,15 @@ impl Listeners {
         let guard = Arc::new(Guard::new(**idle_timeout, **header_timeout, Clock::now()));
         guard.set_deadline((!first.is_zero()).then(|| Clock::now() + first));
         let (peer, accepted) = (peer_of(&stream), Clock::now());
+        let client = |peer| lost::Client { shared: &self.shared, peer, since: accepted };
         let (stream, protocol, until) = match &listener.config.tls {
             None => (stream, None, None),
             // Boxed, as for HTTP/2 below, so that a plain HTTP/1 connection does not carry this
             // state.
             Some(_) => match Box::pin(self.agree(stream, listener, first)).await {
-                Some((stream, protocol, until)) => (stream, Some(protocol), until),
-                None => {
-                    let client = peer.map(|peer| peer.address);
-                    let took = Clock::now().since(accepted);
-                    return report::no_request(&self.shared, client, NoRequest::Handshake, took);
+                Ok((stream, protocol, until)) => (stream, Some(protocol), until),
+                Err((error, silent)) => {
+                    return client(peer.as_ref()).handshake(error, silent, first);
                 }
             },
         };
@@ -138,7 +138,7 @@ impl Listeners {
             Some(agreed) => agreed,
             None => match sniff(&mut io).await {
                 Ok(seen) => seen,
-                Err(_) => return,
+                Err(error) => return client(peer.as_ref()).head(&io, &error, **header_timeout),
             },
         };
         let limits = listener.limits.clone();
@@ -146,7 +146,7 @@ impl Listeners {
         match protocol {
             Protocol::Http1 => {
                 let connection = Arc::new(connection);
-                let requests = self.serve_h1(io, &connection, shutdown);
+                let requests = self.serve_h1(io, &connection, listener, accepted, shutdown);
                 OF_TASK.scope(connection.clone(), requests).await
             }
             Protocol::Http2 => Box::pin(self.serve_h2(io, connection, listener, shutdown)).await,
@@ -154,19 +154,26 @@ impl Listeners {
     }
 
     /// The TLS handshake, by the configuration in force. Also returns when the client's certificate
-    /// expires, if it presented one. `None` if the handshake fails or takes longer than `limit`.
+    /// expires, if it presented one.
+    ///
+    /// # Errors
+    /// Why the handshake failed, also if it takes longer than `limit`; and whether the client has
+    /// said nothing.
     async fn agree(
         &self,
         stream: Stream,
         listener: &Listener,
         limit: Duration,
-    ) -> Option<(Stream, Protocol, Option<Moment>)> {
-        let config = self.shared.snapshot.load().tls.get(&listener.name)?.config.clone();
+    ) -> Result<(Stream, Protocol, Option<Moment>), (Box<Error>, bool)> {
+        let snapshot = self.shared.snapshot.load_full();
+        let config = snapshot.tls.get(&listener.name).map(|tls| tls.config.clone());
+        let config = config.ok_or_else(|| (Error::new(ErrorType::InternalError), false))?;
         let guard = Arc::new(Guard::of_stream());
         guard.set_deadline((!limit.is_zero()).then(|| Clock::now() + limit));
         let io = GuardedIo::new(stream, guard.clone());
         let acceptor = Acceptor::from_server_config(config);
-        let (stream, agreed) = handshake::noted(acceptor.tls_handshake(io)).await.ok()?;
+        let agreed = handshake::noted(acceptor.tls_handshake(io)).await;
+        let (stream, agreed) = agreed.map_err(|error| (error, guard.is_silent()))?;
         guard.set_deadline(None);
         let version = stream.get_ssl().and_then(|tls| tls.version());
         let labels = [version.map_or("", version_label), agreed.kind()];
@@ -175,12 +182,19 @@ impl Listeners {
             Some(ALPN::H2) => Protocol::Http2,
             _ => Protocol::Http1,
         };
-        Some((Box::new(stream), protocol, agreed.terms.client_until.map(end_of)))
+        Ok((Box::new(stream), protocol, agreed.terms.client_until.map(end_of)))
     }
 
     /// Serves one request after the other. The gateway reads each head before Pingora does.
-    async fn serve_h1(&self, io: GuardedIo, connection: &Connection, shutdown: &ShutdownWatch) {
-        let Connection { guard, limits, .. } = connection;
+    async fn serve_h1(
+        &self,
+        io: GuardedIo,
+        connection: &Connection,
+        listener: &Listener,
+        mut since: Moment,
+        shutdown: &ShutdownWatch,
+    ) {
+        let Connection { guard, limits, peer, .. } = connection;
         let mut shutdown_seen = shutdown.clone();
         let mut stop = std::pin::pin!(shutdown_seen.wait_for(|stops| *stops));
         let lifecycle = &self.shared.lifecycle;
@@ -202,7 +216,11 @@ impl Listeners {
                 head
             });
             // A connection usually ends here: closed between two requests, or at its time limit.
-            if head.await.is_err() || connection.is_over() {
+            if let Err(error) = head.await {
+                let client = lost::Client { shared: &self.shared, peer: peer.as_ref(), since };
+                return client.head(&io, &error, *listener.config.header_timeout);
+            }
+            if connection.is_over() {
                 return;
             }
             let (stream, kept) = loop {
@@ -227,7 +245,8 @@ impl Listeners {
                     None => return,
                 }
             };
-            guard.rest(Clock::now());
+            since = Clock::now();
+            guard.rest(since);
             let Ok(stream) = stream.into_any().downcast::<GuardedIo>() else { return };
             (io, settings) = (stream, kept);
         }
@@ -242,6 +261,7 @@ impl Listeners {
         shutdown: &ShutdownWatch,
     ) {
         let Connection { guard, limits, peer, secure, until, .. } = connection;
+        let since = Clock::now();
         let alarms = Arc::new(Alarms::default());
         downstream::http2::serve(
             io,
@@ -274,6 +294,7 @@ impl Listeners {
                     alarms.give_back(alarm);
                 }));
             },
+            |said| lost::Client { shared: &self.shared, peer: peer.as_ref(), since }.http2(said),
         )
         .await;
     }
@@ -325,6 +346,3 @@ pub fn check_free(address: SocketAddr) -> std::io::Result<()> {
     drop(listener);
     Ok(())
 }
-
-/// Kept small: an idle connection holds one of these, and little else besides its buffers.
-const _: () = assert!(std::mem::size_of::<Guard>() <= 104);

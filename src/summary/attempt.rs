@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::policy::failure::Cause;
 use crate::summary::words::Words;
 
-/// What took a request's time, over all of its attempts. What is not in here is waiting for the
-/// client, or for what the response's head was withheld for.
+/// What took a request's time, over all of its attempts. No two of these overlap. What is in none of
+/// them is what the gateway did itself, such as to decide on a retry.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Times {
     /// From the head to the first attempt: stores that were asked, a body that had to be read.
@@ -16,10 +16,29 @@ pub struct Times {
     pub connect: Duration,
     /// From there to the heads of responses, or to the ends of attempts without one.
     pub first_byte: Duration,
-    /// From the last response's head to its end.
+    /// From the last response's head to its end, with what that was withheld for, such as the
+    /// commit of its row.
     pub body: Duration,
     /// Waiting between attempts.
     pub backoff: Duration,
+    /// Waiting for the client: for more of the request's body, until the response's head is there,
+    /// and then for room to write to a client that reads slowly. What the sockets' buffers take at
+    /// once costs nothing of it, and a tunnel has none.
+    pub client: Duration,
+}
+
+/// A time limit that a request has reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// The key that sets it, of its route or its listener; or [`Limit::OF_CALLER`].
+    pub key: &'static str,
+    /// How long it is.
+    pub time: Duration,
+}
+
+impl Limit {
+    /// Stands for a key where the caller itself has set the limit, as callers of RPC may.
+    pub const OF_CALLER: &'static str = "caller";
 }
 
 /// How an upstream failed an attempt.

@@ -43,7 +43,7 @@ pub enum Ending<'a> {
         /// Whether the response's head had been sent.
         midway: bool,
     },
-    /// The connection ended before a request began on it.
+    /// What came from the client was no request, or only part of one.
     NoRequest(NoRequest),
 }
 
@@ -102,11 +102,17 @@ impl Cut {
     }
 }
 
-/// Why no request began on a connection.
+/// Why there is no request, though a client was there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoRequest {
     /// The TLS handshake failed, or took too long.
     Handshake,
+    /// Part of a head came, and the rest not within the listener's `header_timeout`.
+    HeadLate,
+    /// The connection ended in the middle of a head.
+    HeadCutOff,
+    /// What came over HTTP/2 breaks its rules.
+    Http2,
 }
 
 impl NoRequest {
@@ -114,6 +120,9 @@ impl NoRequest {
     pub const fn as_str(self) -> &'static str {
         match self {
             NoRequest::Handshake => "tls_handshake",
+            NoRequest::HeadLate => "header_timeout",
+            NoRequest::HeadCutOff => "head_cut_off",
+            NoRequest::Http2 => "http2_violation",
         }
     }
 }

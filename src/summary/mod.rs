@@ -25,7 +25,7 @@ use std::time::{Duration, SystemTime};
 use http::Method;
 use uuid::Uuid;
 
-use self::attempt::{Failure, Past, Times};
+use self::attempt::{Failure, Limit, Past, Times};
 use self::ending::Ending;
 
 /// What is known of a request before it is answered, and does not change any more.
@@ -96,6 +96,11 @@ pub struct Summary<'a> {
     /// How the upstream failed the request, or its last attempt. Also of a request that a fallback
     /// saved.
     pub failure: Option<&'a Failure>,
+    /// The time limit that ended it; `None` if it was something else.
+    pub limit: Option<Limit>,
+    /// What the operator is told of a refusal, or of what was no request, besides what the client
+    /// is: which check failed, what a store said.
+    pub said: Option<&'a str>,
     /// The attempts before the last.
     pub past: &'a [Past],
     /// What took the time.

@@ -1,5 +1,7 @@
 //! What an error said, in its own words.
 
+mod certificate;
+
 use std::borrow::Cow;
 use std::error::Error;
 use std::sync::Arc;
@@ -29,13 +31,22 @@ impl Words {
         let said = match (cause, self) {
             (Cause::Answered(status), _) => return Some(format!("status {status}")),
             (Cause::Grpc(code), _) => return Some(format!("grpc-status {code}")),
-            // The system's error message would repeat the cause.
-            (Cause::ConnectRefused, _) | (_, Words::None) => return None,
+            // The error's message would repeat the cause; of a timer, which of several fired.
+            (
+                Cause::ConnectRefused
+                | Cause::ConnectTimeout
+                | Cause::AttemptTimeout
+                | Cause::IdleTimeout
+                | Cause::DeadlineExceeded,
+                _,
+            )
+            | (_, Words::None) => return None,
             (_, Words::Text(text)) => text.to_string(),
             (_, Words::Shared(text)) => text.to_string(),
             (_, Words::Error(error)) => innermost(&**error).to_string(),
         };
-        let said = plain(without_chain(&said));
+        let told = certificate::told(cause, &said);
+        let said = plain(told.as_deref().unwrap_or_else(|| without_chain(&said)));
         (!said.is_empty()).then_some(said)
     }
 }
@@ -51,7 +62,11 @@ fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) 
 /// Pingora reports a TLS error in one text with its whole context; the error itself comes last.
 fn without_chain(text: &str) -> &str {
     let text = text.rsplit_once(", SNI: ").map_or(text, |(before, _)| before);
-    text.rsplit_once(" cause: ").map_or(text, |(_, last)| last).trim()
+    let text = match (text.rsplit_once(" cause: "), text.rsplit_once(" context: ")) {
+        (Some((_, last)), _) | (None, Some((_, last))) => last,
+        (None, None) => text,
+    };
+    text.trim_start_matches("tls connect error: ").trim()
 }
 
 /// One line of bounded length, without control characters.
@@ -68,6 +83,9 @@ mod tests {
         let chain = "TLS connect() failed:  TLSHandshakeFailure context: tls connect error cause: \
                      invalid peer certificate: UnknownIssuer, SNI: one.test";
         assert_eq!(without_chain(chain), "invalid peer certificate: UnknownIssuer");
+        let chain = "TLS accept() failed:  TLSHandshakeFailure context: tls connect error: tls \
+                     handshake eof";
+        assert_eq!(without_chain(chain), "tls handshake eof");
     }
 
     #[test]

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+};
 use rustls::client::Resumption;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, HandshakeKind, RootCertStore, SupportedProtocolVersion};
@@ -54,6 +56,25 @@ impl Authority {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a time");
         let until = Duration::from_secs(now.as_secs() + seconds);
         params.not_after = rcgen::date_time_ymd(1970, 1, 1) + until;
+        self.signed(params)
+    }
+
+    /// One that is good between these numbers of seconds from now.
+    pub fn sign_between(&self, name: &str, from: i64, until: i64) -> Leaf {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a time");
+        let at = |seconds: i64| {
+            let since_1970 = now.as_secs().saturating_add_signed(seconds);
+            rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(since_1970)
+        };
+        (params.not_before, params.not_after) = (at(from), at(until));
+        self.signed(params)
+    }
+
+    /// One that is good for clients, and not for servers.
+    pub fn sign_for_clients(&self, name: &str) -> Leaf {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         self.signed(params)
     }
 

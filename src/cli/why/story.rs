@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value};
 
+use crate::summary::attempt::Limit;
+
 type Facts = Map<String, Value>;
 
 const RED: &str = "\u{1b}[31m";
@@ -54,33 +56,47 @@ pub(super) fn of_row(mut row: Facts) -> Facts {
 pub(super) fn key_of(facts: &Facts) -> Option<String> {
     let cause = text(facts, "portcullis.cause")?;
     let of_route = |key: &str| Some(format!("routes.{}.{key}", text(facts, "portcullis.route")?));
-    let of_upstream = || Some(format!("upstreams.{}", text(facts, "portcullis.upstream")?));
+    let upstream = || Some(format!("upstreams.{}", text(facts, "portcullis.upstream")?));
+    let of_upstream = |key: &str| Some(format!("{}.{key}", upstream()?));
     let is_open = |circuit: &str| {
         text(facts, circuit).is_some_and(|state| !matches!(state, "closed" | "forced_closed"))
     };
+    match text(facts, "portcullis.limit") {
+        // The caller gave less time than the route, which no key decides.
+        Some(Limit::OF_CALLER) => return None,
+        Some(limit) if limit.starts_with("timeout.") => return of_route(limit),
+        Some(_) | None => {}
+    }
     match cause {
         "no_route" | "method_not_allowed" => Some("routes".to_owned()),
         "flood" => Some("flood_guard".to_owned()),
         "body_too_large" => of_route("max_body"),
-        "headers_too_large" | "path_too_long" | "request_timeout" => Some("listeners".to_owned()),
+        "headers_too_large" | "path_too_long" | "header_timeout" | "tls_handshake" => {
+            Some("listeners".to_owned())
+        }
+        "request_timeout" => of_route("timeout.idle"),
         "rate_limited" | "limit_store_unavailable" => of_route("rate_limit"),
         "circuit_open" if is_open("portcullis.route_circuit") => of_route("circuit_breaker"),
-        "circuit_open" => of_upstream().map(|upstream| format!("{upstream}.circuit_breaker")),
+        "circuit_open" => of_upstream("circuit_breaker"),
         "bulkhead_full" => of_route("bulkhead"),
-        "deadline_exceeded" => of_route("timeout.request"),
+        "deadline_exceeded" | "overdue" => of_route("timeout.request"),
         "attempt_timeout" => of_route("timeout.attempt"),
         "idle_timeout" => of_route("timeout.idle"),
         "connect_timeout" => of_route("timeout.connect"),
         "record_unavailable" => of_route("record"),
         "shutdown" => Some("server.drain_timeout".to_owned()),
-        "keys_unavailable" => of_route("auth"),
+        "keys_unavailable" | "scope_missing" | "role_missing" => of_route("auth"),
         cause if cause.starts_with("idempotency") => of_route("idempotency"),
         cause if cause.starts_with("credentials") || cause.starts_with("token") => of_route("auth"),
-        cause if cause.starts_with("upstream_") || cause.starts_with("grpc_") => of_route("retry"),
-        cause if cause.starts_with("tls_") => of_upstream(),
-        "dns" | "no_endpoint" | "connect_refused" | "unreachable" | "connect_failed" | "reset"
-        | "closed" | "refused_stream" | "stale_connection" | "invalid_response"
-        | "answer_unreadable" => of_upstream(),
+        "upstream_5xx" | "grpc_status" => of_route("retry"),
+        "dns" | "no_endpoint" | "connect_refused" | "unreachable" | "connect_failed"
+        | "tls_failed" => of_upstream("endpoints"),
+        cause if cause.starts_with("tls_") => of_upstream("tls"),
+        "endpoints_full" => of_upstream("max_connections"),
+        "stale_connection" => of_upstream("idle_timeout"),
+        "invalid_response" => of_upstream("protocol"),
+        "reset" | "closed" | "refused_stream" => upstream(),
+        "answer_unreadable" | "unsupported_media_type" => of_route("transcode"),
         _ => text(facts, "portcullis.route").map(|route| format!("routes.{route}")),
     }
 }
@@ -106,6 +122,7 @@ pub(super) fn tell(facts: &Facts, from: &str, decided: Option<&str>, coloured: b
     line("consumer", shown(facts, "portcullis.consumer"));
     line("trace", shown(facts, "trace_id"));
     line("took", took(facts));
+    line("limit", limit(facts));
     line("attempts", attempts(facts));
     for attempt in earlier(facts) {
         line("", Some(attempt));
@@ -156,8 +173,9 @@ fn took(facts: &Facts) -> Option<String> {
     let micros = |name: &str| facts.get(name).and_then(Value::as_u64);
     let shown = |micros: u64| format!("{:.1} ms", micros as f64 / 1000.0);
     let mut took = shown(micros("portcullis.duration_us")?);
-    let parts =
-        ["queue", "connect", "first_byte", "body", "backoff"].into_iter().filter_map(|part| {
+    let parts = ["queue", "connect", "first_byte", "body", "backoff", "client"]
+        .into_iter()
+        .filter_map(|part| {
             let micros = micros(&format!("portcullis.{part}_us"))?;
             Some(format!("{} {}", part.replace('_', " "), shown(micros)))
         });
@@ -167,6 +185,13 @@ fn took(facts: &Facts) -> Option<String> {
         took.push_str(&parts.join(", "));
     }
     Some(took)
+}
+
+/// The time limit that was reached.
+fn limit(facts: &Facts) -> Option<String> {
+    let (key, micros) = (text(facts, "portcullis.limit")?, facts.get("portcullis.limit_us")?);
+    let key = if key == Limit::OF_CALLER { "the caller's own" } else { key };
+    Some(format!("{key}, {:.1} ms", micros.as_f64()? / 1000.0))
 }
 
 fn attempts(facts: &Facts) -> Option<String> {

@@ -12,13 +12,18 @@ use crate::units::Timespan;
 /// only milliseconds.
 const TOLERANCE: f64 = 0.05;
 
+/// How long an attempt can take that gets no response: `timeout.attempt`, or the time within which
+/// a response has to begin, which is only part of an attempt that succeeds.
+fn longest_failure(route: &Route) -> Option<Duration> {
+    let attempt = Some(*route.timeout.attempt).filter(|attempt| !attempt.is_zero());
+    attempt.or_else(|| route.timeout.first_byte())
+}
+
 /// The attempts of a route that allows more of them than its request has time for.
 pub(super) fn attempts(name: &str, route: &Route, warnings: &mut Vec<Problem>) {
-    let (attempt, request) = (*route.timeout.attempt, *route.timeout.request);
+    let request = *route.timeout.request;
     let Some(retry) = route.retry.as_ref().filter(|retry| retry.max_retries > 0) else { return };
-    if attempt.is_zero() || request.is_zero() {
-        return;
-    }
+    let Some(attempt) = longest_failure(route).filter(|_| !request.is_zero()) else { return };
     let waits: Duration = (1..=retry.max_retries).map(|n| retry.backoff.delay(n, 1.0)).sum();
     let attempts = retry.max_retries + 1;
     let longest = attempt.saturating_mul(attempts).saturating_add(waits);
@@ -28,7 +33,8 @@ pub(super) fn attempts(name: &str, route: &Route, warnings: &mut Vec<Problem>) {
         let message = format!(
             "{attempts} attempts of {} and their waits take up to {longest}, but the request ends \
              after {}",
-            route.timeout.attempt, route.timeout.request
+            Timespan(attempt),
+            route.timeout.request
         );
         warnings.push(Problem::new(Code::AttemptsBeyondRequest, path, message));
     }

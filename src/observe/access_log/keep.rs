@@ -36,7 +36,9 @@ pub(super) fn class(summary: &Summary<'_>) -> Class {
 
 pub(super) fn is_slow(keep: &Keep, summary: &Summary<'_>) -> bool {
     let limit = *keep.slower_than;
-    !limit.is_zero() && summary.duration >= limit
+    // Clients that are slow to begin a request may be many.
+    let began = summary.opening.head.is_some();
+    began && !limit.is_zero() && summary.duration >= limit
 }
 
 /// Whether one of the requests that are drawn by lot, `share` of all.

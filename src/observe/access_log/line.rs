@@ -14,7 +14,7 @@ use crate::config::access_log::{AccessLog as Config, Mask};
 use crate::observe::json::{Object, TEXT};
 use crate::policy::rate_limit::Standing;
 use crate::summary::Summary;
-use crate::summary::attempt::{Failure, Past};
+use crate::summary::attempt::{Failure, Limit, Past};
 use crate::summary::values::{Values, circuit};
 
 /// The most bytes of a path or a query.
@@ -59,7 +59,7 @@ pub(super) fn json(config: &Config, summary: &Summary<'_>, rules: Rules<'_>) -> 
     line.word("portcullis.would_refuse", summary.would_refuse);
     if !masks(Mask::Error) {
         let said = summary.failure.and_then(|failure| failure.words.of(failure.cause));
-        line.word("portcullis.error", said.as_deref());
+        line.word("portcullis.error", summary.said.or(said.as_deref()));
         line.word("portcullis.detail", summary.ending.refusal().map(|refusal| refusal.detail));
     }
     upstream(&mut line, summary);
@@ -108,6 +108,10 @@ fn upstream(line: &mut Object, summary: &Summary<'_>) {
     }
     line.number("portcullis.attempts", summary.attempts.into());
     line.word("portcullis.no_retry", summary.no_retry);
+    if let Some(Limit { key, time }) = summary.limit {
+        line.text("portcullis.limit", key, TEXT);
+        line.micros("portcullis.limit_us", time);
+    }
 }
 
 fn times(line: &mut Object, summary: &Summary<'_>) {
@@ -118,6 +122,7 @@ fn times(line: &mut Object, summary: &Summary<'_>) {
         ("portcullis.first_byte_us", times.first_byte),
         ("portcullis.body_us", times.body),
         ("portcullis.backoff_us", times.backoff),
+        ("portcullis.client_us", times.client),
     ] {
         if !time.is_zero() {
             line.micros(name, time);

@@ -38,6 +38,8 @@ pub(super) fn summary<'a>(ending: Ending<'a>, route: Option<&'a Arc<str>>) -> Su
         upstream_status: None,
         attempts: 0,
         no_retry: None,
+        limit: None,
+        said: None,
         would_refuse: None,
         failure: None,
         past: &[],
@@ -103,6 +105,19 @@ fn each_route_and_cause_has_a_rate_of_its_own_and_an_exact_count() {
     let [count] = &counts[..] else { panic!("{counts:?}") };
     assert_eq!((&*count.route, count.cause, count.lines), ("orders", "rate_limited", 3));
     assert!(left_out.take().is_empty(), "told once");
+}
+
+/// They would be slow by the listener's limit, all of them, and push failures out of the log.
+#[test]
+fn a_client_that_is_slow_to_begin_is_not_kept_for_being_slow() {
+    let keep = crate::config::access_log::Keep::default();
+    let late = summary(Ending::NoRequest(NoRequest::HeadLate), None);
+    let late = Summary { duration: Duration::from_secs(20), ..late };
+    assert!(!keep::is_slow(&keep, &late));
+    let (method, path) = (http::Method::GET, "/");
+    let head = crate::summary::Head { method: &method, path, query: None, host: None };
+    let opening = Opening { head: Some(head), ..late.opening };
+    assert!(keep::is_slow(&keep, &Summary { opening, ..late }));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A request as a line of text, for people.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::net::IpAddr;
 
@@ -49,15 +50,16 @@ pub(super) fn text(config: &Config, summary: &Summary<'_>, coloured: bool) -> Ve
         let _ = write!(line, " attempts={}", summary.attempts);
     }
     pair(&mut line, "no_retry", summary.no_retry);
+    pair(&mut line, "limit", summary.limit.map(|limit| limit.key));
     if !masks(Mask::Consumer) {
         pair(&mut line, "consumer", opening.consumer);
     }
     let client: IpAddr = shown_address(opening.client, masks(Mask::ClientAddress));
     let _ = write!(line, " client={client} request_id=");
     push(&mut line, opening.request_id, TEXT);
-    if !masks(Mask::Error)
-        && let Some(said) = summary.failure.and_then(|failure| failure.words.of(failure.cause))
-    {
+    let words = || summary.failure.and_then(|failure| failure.words.of(failure.cause));
+    let said = summary.said.map(Cow::Borrowed).or_else(|| words().map(Cow::Owned));
+    if let Some(said) = said.filter(|_| !masks(Mask::Error)) {
         line.push_str(": ");
         push(&mut line, &said, TEXT);
     }

@@ -3,6 +3,7 @@
 //! These must not help an attacker: they do not say which check failed on an unproven credential.
 //! The request path chooses the status.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -86,6 +87,37 @@ impl Denial {
     /// One sentence for the client.
     pub fn detail(&self) -> &'static str {
         self.told().1
+    }
+
+    /// Which check failed, for the operator alone: it would help who guesses credentials. `None` if
+    /// the client is told as much.
+    fn reason(&self) -> Option<Cow<'static, str>> {
+        Some(Cow::Borrowed(match self {
+            Denial::Missing | Denial::Expired => return None,
+            Denial::Malformed => "the credentials are malformed, or there is more than one",
+            Denial::Algorithm => "the token's algorithm is not allowed, or does not fit its key",
+            Denial::Critical => "the token requires an extension (`crit`), and none is supported",
+            Denial::UnknownKey { authority, .. } => {
+                let said = format!("the token's key is not in the set of auth.{authority}");
+                return Some(Cow::Owned(said));
+            }
+            Denial::BadSignature => "no key verifies the token's signature",
+            Denial::NotVerified { authority, .. } => {
+                let said = format!("no key of auth.{authority} verifies the token's signature");
+                return Some(Cow::Owned(said));
+            }
+            Denial::Claims => "a claim of the token is missing or of the wrong type",
+            Denial::NotYetValid => "the token is not valid yet (`nbf`)",
+            Denial::Issuer => "the token is from another issuer (`iss`)",
+            Denial::Audience => "the token is for another audience (`aud`)",
+            Denial::Consumer => "the claim that names the consumer is missing or cannot be used",
+            Denial::KeysUnavailable { authority, .. } => {
+                let said =
+                    format!("auth.{authority} has no keys: none were fetched, or too long ago");
+                return Some(Cow::Owned(said));
+            }
+            Denial::UnknownApiKey => "no consumer has this API key",
+        }))
     }
 
     /// The authority whose keys should be fetched again before this denial is final, and which keys
@@ -190,6 +222,14 @@ impl Refusal {
         match self {
             Refusal::Unauthenticated(denial) => denial.code(),
             Refusal::Forbidden(forbidden) => forbidden.code(),
+        }
+    }
+
+    /// Which check failed, for the operator alone. `None` if the client is told as much.
+    pub fn reason(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Refusal::Unauthenticated(denial) => denial.reason(),
+            Refusal::Forbidden(_) => None,
         }
     }
 

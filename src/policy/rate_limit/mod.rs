@@ -30,7 +30,7 @@ pub use config::{
 use crossbeam_utils::CachePadded;
 pub use fields::{Fields, Headers, On};
 pub use part::Part;
-pub use shared::{Heard, StoreUnavailable, check_shared, refused_here};
+pub use shared::{Heard, StoreUnavailable, check_shared, closed_without, refused_here};
 use table::Table;
 
 use crate::time::Moment;

@@ -4,6 +4,7 @@
 //! and what happens if it does not respond. A request must be within all limits, and counts in all
 //! or none.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{
@@ -75,6 +76,15 @@ pub fn check_shared(
         limiters[refusal.limit].note_refusal();
     }
     Ok(standing)
+}
+
+/// What the operator is told: the stores without which these limits refuse are unavailable.
+pub fn closed_without(limiters: &[Arc<Limiter>]) -> String {
+    let shared = limiters.iter().filter_map(|limiter| limiter.config().shared.as_ref());
+    let closed = shared.filter(|shared| shared.on_failure == OnFailure::Closed);
+    let names: BTreeSet<_> = closed.map(|s| format!("rate_limit_stores.{}", s.store)).collect();
+    let names: Vec<_> = names.into_iter().collect();
+    format!("{}: away, or did not answer in time", names.join(", "))
 }
 
 fn together(

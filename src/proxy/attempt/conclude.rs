@@ -11,6 +11,7 @@ use crate::policy::breaker::{Breaker, Count, Permit};
 use crate::policy::failure::Cause;
 use crate::policy::outcome::Outcome;
 use crate::proxy::exchange::context::Context;
+use crate::proxy::exchange::times;
 use crate::proxy::rejection::Rejection;
 use crate::proxy::{attempt, response};
 use crate::runtime::snapshot::Route;
@@ -43,11 +44,13 @@ pub fn conclude(ctx: &mut Context, outcome: Outcome, now: Moment) {
 
 /// The attempt has ended without a response's head: that is where its time went.
 fn timed(ctx: &mut Context, now: Moment) {
-    let (attempt, times) = (&ctx.attempt, &mut ctx.times);
-    match (attempt.connected, attempt.head_at) {
+    match (ctx.attempt.connected, ctx.attempt.head_at) {
         (_, Some(_)) => {}
-        (Some(connected), None) => times.first_byte += now.since(connected),
-        (None, None) => times.connect += now.since(attempt.started),
+        (Some(connected), None) => {
+            let waited = times::apart(ctx, now.since(connected), now);
+            ctx.times.first_byte += waited;
+        }
+        (None, None) => ctx.times.connect += now.since(ctx.attempt.started),
     }
 }
 

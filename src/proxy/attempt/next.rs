@@ -11,6 +11,7 @@ use crate::policy::rate_limit::Requester;
 use crate::proxy::attempt::peer::Phase;
 use crate::proxy::exchange::context::{Attempt, Context, earlier};
 use crate::proxy::exchange::signal::REJECTED;
+use crate::proxy::exchange::times;
 use crate::proxy::{attempt, report};
 use crate::summary::attempt::Past;
 use crate::summary::words::Words;
@@ -69,9 +70,10 @@ pub async fn next_peer(session: &mut Session, ctx: &mut Context) -> Result<Box<H
     let endpoint = ticket.endpoint().clone();
     let attempt = *route.config.timeout.attempt;
     match ctx.attempts {
-        0 => ctx.times.queue = now.since(ctx.started),
+        0 => ctx.times.queue = times::apart(ctx, now.since(ctx.started), now),
         _ => pass(ctx),
     }
+    times::attempt(ctx);
     ctx.attempts += 1;
     ctx.verdict.last_outcome = None;
     ctx.sent = None;

@@ -126,7 +126,8 @@ pub fn reconnect(session: &Session, ctx: &mut Context, refused: bool, now: Momen
         return false;
     }
     ctx.reconnected = true;
-    ctx.attempt.failure = failure(ctx, Cause::StaleConnection, Words::None);
+    let cause = if refused { Cause::RefusedStream } else { Cause::StaleConnection };
+    ctx.attempt.failure = failure(ctx, cause, Words::None);
     ctx.backoff = Some(Duration::ZERO);
     true
 }

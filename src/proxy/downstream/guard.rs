@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use pingora_core::protocols::Stream;
 
+use crate::proxy::downstream::client_time::ClientTime;
 use crate::proxy::downstream::detachment::Detachment;
 use crate::proxy::downstream::head::Fault;
 use crate::time::{Clock, Moment};
@@ -38,6 +39,8 @@ pub struct Guard {
     tunnel: AtomicBool,
     /// How far the request under way depends on its client.
     pub detachment: Detachment,
+    /// How long that has waited for its client.
+    pub client_time: ClientTime,
     idle_timeout: Duration,
     header_timeout: Duration,
     /// Milliseconds without traffic in either direction that a tunnel may last; zero means no
@@ -98,6 +101,7 @@ impl Guard {
             malformed: AtomicBool::new(false),
             tunnel: AtomicBool::new(false),
             detachment: Detachment::default(),
+            client_time: ClientTime::default(),
             idle_timeout,
             header_timeout,
             tunnel_idle: AtomicU32::new(0),
@@ -109,17 +113,19 @@ impl Guard {
         guard
     }
 
-    /// For an HTTP/2 stream. Its head is already complete, and its connection bounds the rest.
+    /// For an HTTP/2 stream, whose head is already complete and whose connection bounds the rest;
+    /// or for a handshake.
     pub fn of_stream() -> Self {
         Guard {
             deadline: AtomicU64::new(NEVER),
             overdue: AtomicBool::new(false),
-            idle: AtomicBool::new(false),
+            idle: AtomicBool::new(true),
             begun: AtomicBool::new(true),
             fault: AtomicU8::new(0),
             malformed: AtomicBool::new(false),
             tunnel: AtomicBool::new(false),
             detachment: Detachment::default(),
+            client_time: ClientTime::default(),
             idle_timeout: Duration::ZERO,
             header_timeout: Duration::ZERO,
             tunnel_idle: AtomicU32::new(0),
@@ -141,6 +147,7 @@ impl Guard {
     pub fn begin(&self) {
         self.idle.store(false, Ordering::Relaxed);
         self.begun.store(true, Ordering::Relaxed);
+        self.client_time.restart();
         self.set_deadline(None);
     }
 
@@ -148,6 +155,11 @@ impl Guard {
     pub fn set_deadline(&self, deadline: Option<Moment>) {
         self.deadline.store(deadline.map_or(NEVER, Moment::as_nanos), Ordering::Relaxed);
         self.overdue.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether not a byte has come from the client: of a handshake, or since the last request.
+    pub fn is_silent(&self) -> bool {
+        self.idle.load(Ordering::Relaxed)
     }
 
     /// Notes that the deadline has passed.
@@ -235,8 +247,11 @@ impl Guard {
 
     /// Bytes of a head have arrived. The first of them start the head's time limit.
     pub fn on_head(&self) {
-        if self.idle.swap(false, Ordering::Relaxed) {
+        if self.idle.swap(false, Ordering::Relaxed) && !self.has_begun() {
             self.limit(self.header_timeout, Clock::now());
         }
     }
 }
+
+/// Kept small: an idle connection holds one of these, and little else besides its buffers.
+const _: () = assert!(std::mem::size_of::<Guard>() <= 120);

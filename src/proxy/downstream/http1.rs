@@ -290,6 +290,7 @@ impl AsyncRead for GuardedIo {
                 if buf.filled().len() > before {
                     self.guard.on_head();
                     self.guard.on_traffic();
+                    self.guard.client_time.read(false);
                     self.on_body(buf, before)?;
                 } else if self.guard.detachment.ignores_leaving() {
                     return self.expire(cx);
@@ -298,6 +299,10 @@ impl AsyncRead for GuardedIo {
             }
             Poll::Pending => {
                 self.flush_idle(cx);
+                // Of other protocols than HTTP/1, and of tunnels, it is not known who waits for whom.
+                if self.framing != Framing::Tunnel {
+                    self.guard.client_time.read(true);
+                }
                 self.expire(cx)
             }
         }

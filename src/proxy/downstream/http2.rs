@@ -42,7 +42,8 @@ fn options(config: &Config) -> H2Options {
 
 /// Serves the streams of `io` until the client disconnects or stays idle for too long, or the
 /// gateway ends the connection because of a `shutdown` or at the moment `until`. `begin` gets each
-/// stream, with a mark to keep until the stream has ended.
+/// stream, with a mark to keep until the stream has ended. `broken` is told how the client has broken
+/// the rules of HTTP/2, if it has.
 pub async fn serve(
     io: GuardedIo,
     guard: &Guard,
@@ -50,6 +51,7 @@ pub async fn serve(
     shutdown: ShutdownWatch,
     until: Option<Moment>,
     mut begin: impl FnMut(H2Stream, StreamMark),
+    broken: impl Fn(&str),
 ) {
     let digest = Arc::new(Digest {
         ssl_digest: io.get_ssl_digest(),
@@ -101,12 +103,20 @@ pub async fn serve(
                 begin(stream, streams.mark());
             }
             Ok(Some(Accepted::Malformed)) => {
+                broken("a malformed request");
                 malformed += 1;
                 if malformed >= MAX_MALFORMED {
                     return;
                 }
             }
-            Ok(None) | Err(_) => return,
+            Ok(None) => return,
+            Err(error) => {
+                // Not what the client complains of, nor that it is gone.
+                if error.is_library() {
+                    broken(&error.to_string());
+                }
+                return;
+            }
         }
     }
 }

@@ -113,18 +113,19 @@ impl Session for GuardedStream {
 
     async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
         let GuardedStream { inner, connection, .. } = self;
-        read_in_time(&connection.guard, inner.read_body_bytes()).await
+        read_in_time(&connection.guard, true, inner.read_body_bytes()).await
     }
 
     async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
         let GuardedStream { inner, connection, .. } = self;
+        let of_body = !no_body_expected && !inner.is_body_done();
         let read = inner.read_body_or_idle(no_body_expected);
-        read_in_time(&connection.guard, read).await
+        read_in_time(&connection.guard, of_body, read).await
     }
 
     async fn drain_request_body(&mut self) -> Result<()> {
         let GuardedStream { inner, connection, .. } = self;
-        read_in_time(&connection.guard, inner.drain_request_body()).await
+        read_in_time(&connection.guard, true, inner.drain_request_body()).await
     }
 
     async fn write_response_header(&mut self, head: Box<ResponseHeader>, end: bool) -> Result<()> {

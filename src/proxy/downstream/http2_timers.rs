@@ -11,19 +11,28 @@ use pingora_core::{Error, ErrorType, Result};
 use crate::proxy::downstream::guard::Guard;
 
 /// Runs `work`, unless the guard's deadline passes first. If the request goes on without its
-/// client, a disconnect is not reported.
+/// client, a disconnect is not reported. `of_body`: it is the request's body that is read, and not
+/// only the client's leaving that is waited for.
 ///
 /// # Errors
 /// Those of `work`, and a read error once the deadline has passed.
-pub async fn read_in_time<T>(guard: &Guard, work: impl Future<Output = Result<T>>) -> Result<T> {
+pub async fn read_in_time<T>(
+    guard: &Guard,
+    of_body: bool,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
     let mut work = std::pin::pin!(work);
     let mut left = false;
     std::future::poll_fn(|cx| {
         if !left && let Poll::Ready(done) = work.as_mut().poll(cx) {
             left = done.is_err() && guard.detachment.ignores_leaving();
             if !left {
+                guard.client_time.read(false);
                 return Poll::Ready(done);
             }
+        }
+        if of_body {
+            guard.client_time.read(true);
         }
         unless_late(guard, ErrorType::ReadError)
     })
@@ -36,9 +45,13 @@ pub async fn read_in_time<T>(guard: &Guard, work: impl Future<Output = Result<T>
 /// Those of `work`, and a write error once the deadline has passed.
 pub async fn written_in_time<T>(guard: &Guard, work: impl Future<Output = Result<T>>) -> Result<T> {
     let mut work = std::pin::pin!(work);
-    std::future::poll_fn(|cx| match work.as_mut().poll(cx) {
-        Poll::Pending => unless_late(guard, ErrorType::WriteError),
-        done => done,
+    std::future::poll_fn(|cx| {
+        let polled = work.as_mut().poll(cx);
+        guard.client_time.write(polled.is_pending());
+        match polled {
+            Poll::Pending => unless_late(guard, ErrorType::WriteError),
+            done => done,
+        }
     })
     .await
 }

@@ -19,6 +19,7 @@
 //! |---|---|
 //! | [`connection`] | what each request knows of its connection |
 //! | [`guard`] | the one deadline of a connection, moved by the request path |
+//! | [`client_time`] | how long a request has waited for its client |
 //! | [`alarm`] | waiting for that deadline with few timers |
 //! | [`changed`] | waiting for a change that concerns every connection |
 //! | [`detachment`] | requests that go on without their client, and writes that are held back |
@@ -38,6 +39,7 @@
 pub mod address;
 pub mod alarm;
 pub mod changed;
+pub mod client_time;
 pub mod connection;
 pub mod date;
 pub mod detachment;

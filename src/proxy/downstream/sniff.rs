@@ -24,15 +24,17 @@ pub enum Protocol {
     Http2,
 }
 
-/// Reads the first bytes of `io` and puts them back.
+/// Reads the first bytes of `io` and puts them back, also where it fails.
 ///
 /// # Errors
 /// The connection ended, or its deadline passed, before the protocol was clear.
 pub async fn sniff(io: &mut GuardedIo) -> io::Result<Protocol> {
     let mut seen = Vec::with_capacity(FIRST_READ);
     loop {
-        if io.read_buf(&mut seen).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        let read = io.read_buf(&mut seen).await;
+        if !matches!(read, Ok(1..)) {
+            io.unread(seen);
+            return Err(read.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into()));
         }
         let compared = seen.len().min(PREFACE.len());
         let alike = seen[..compared] == PREFACE[..compared];

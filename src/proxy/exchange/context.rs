@@ -3,6 +3,7 @@
 //! Dropping a context gives back every permit the request holds; Pingora drops it on every
 //! way out, a panic included.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -208,6 +209,8 @@ pub struct Verdict {
     pub failure: Option<Arc<Failure>>,
     /// Why a failed attempt was not tried again.
     pub retry_stopped: Option<&'static str>,
+    /// Why the gateway refuses, as only the operator may know it.
+    pub said: Option<Cow<'static, str>>,
 }
 
 /// The request's row in the record.

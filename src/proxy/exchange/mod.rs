@@ -8,6 +8,7 @@
 //! | [`sent`] | what has gone to the client, as Pingora's session knows it |
 //! | [`signal`] | the errors by which the gateway tells Pingora how an attempt goes on |
 //! | [`diverted`] | where a request goes instead of its route's upstream |
+//! | [`times`] | what of its time went into waiting for the client |
 //! | [`keyed`] | a request that is the first with its idempotency key |
 //! | [`translation`] | an upstream's plain error, until it is written in the caller's protocol |
 //! | [`call`] | a transcoded call between its request and its response |
@@ -20,4 +21,5 @@ pub mod fields;
 pub mod keyed;
 pub mod sent;
 pub mod signal;
+pub mod times;
 pub mod translation;

@@ -5,8 +5,10 @@
 //! |---|---|
 //! | [`summary`] | the two values that the rest is told from: a request's opening, and its summary |
 //! | [`recording`] | the row: what it says, and at which of two moments it is written |
+//! | [`limit`] | which time limit ended a request |
 //! | [`spans`] | the trace: a span for each attempt, and one for the request |
 
+pub mod limit;
 pub mod recording;
 pub mod spans;
 pub mod summary;
@@ -15,11 +17,10 @@ use std::net::IpAddr;
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
 
 use pingora_proxy::Session;
 
-use self::summary::Sent;
+use self::summary::{Lost, Sent};
 use crate::observe::access_log::Rules;
 use crate::observe::events::FailedRequest;
 use crate::observe::metrics::{Finished, RouteMetrics};
@@ -123,10 +124,10 @@ pub fn ended(session: &Session, reported: &mut Reported, well: bool) {
     tell(&shared, ctx, Sent { status, body_bytes }, now);
 }
 
-/// No request began on a connection that was accepted `took` ago.
-pub fn no_request(shared: &Shared, client: Option<IpAddr>, why: NoRequest, took: Duration) {
+/// What came from `client` is no request. Never waits.
+pub fn no_request(shared: &Shared, client: Option<IpAddr>, lost: &Lost<'_>) {
     let snapshot = shared.snapshot.load();
-    let summary = summary::no_request(client, snapshot.generation, why, took);
+    let summary = summary::no_request(client, snapshot.generation, lost);
     count(shared, None, &summary);
     let rules = Rules { refusals: shared.unrouted.refusals(), query: None, values: None };
     shared.access_log.tell(&snapshot.config.access_log, &summary, rules);
@@ -172,7 +173,7 @@ pub fn log_failure(ctx: &Context) {
         route: route.name.clone(),
         request_id: ctx.request_id.clone(),
         attempts: ctx.attempts,
-        no_retry: ctx.verdict.retry_stopped,
+        no_retry: summary::no_retry(ctx),
     }));
 }
 
@@ -185,6 +186,11 @@ fn metrics_of<'a>(shared: &'a Shared, ctx: &'a Context) -> &'a RouteMetrics {
 fn count(shared: &Shared, ctx: Option<&Context>, summary: &Summary<'_>) {
     match summary.ending {
         Ending::NoRequest(NoRequest::Handshake) => return shared.metrics.tls_failed.inc(),
+        Ending::NoRequest(
+            why @ (NoRequest::HeadLate | NoRequest::HeadCutOff | NoRequest::Http2),
+        ) => {
+            return shared.metrics.no_requests.with_label_values(&[why.as_str()]).inc();
+        }
         Ending::Cut { why: Cut::Overdue, .. } => shared.metrics.requests_cut.inc(),
         Ending::Cut { why: Cut::Panic | Cut::Shutdown, .. }
         | Ending::Answered

@@ -81,8 +81,9 @@ pub async fn commit(
             ctx.row.commit = Commit::Made(committed);
             Ok(())
         }
-        Err(_) => {
+        Err(error) => {
             ctx.row.commit = Commit::Failed;
+            ctx.verdict.said = Some(error.to_string().into());
             Err(Rejection::RecordUnavailable)
         }
     }

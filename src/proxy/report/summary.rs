@@ -6,10 +6,12 @@ use std::time::{Duration, SystemTime};
 use http::header::HOST;
 
 use crate::policy::failure::Cause;
+use crate::proxy::exchange;
 use crate::proxy::exchange::context::{Asked, Context};
 use crate::proxy::exchange::end::{Delivery, Response};
 use crate::proxy::rejection::{Rejection, row};
-use crate::summary::attempt::Times;
+use crate::proxy::report::limit;
+use crate::summary::attempt::{Limit, Times};
 use crate::summary::ending::{self, Cut, Ending, NoRequest, Refusal};
 use crate::summary::{Head, Opening, Summary};
 use crate::time::Moment;
@@ -30,6 +32,19 @@ pub fn asked(head: &http::request::Parts) -> Asked {
         uri: head.uri.clone(),
         host: head.headers.get(HOST).cloned(),
     }
+}
+
+/// What came instead of a request.
+#[derive(Debug, Clone, Copy)]
+pub struct Lost<'a> {
+    /// In one word.
+    pub why: NoRequest,
+    /// The error's own words.
+    pub said: Option<&'a str>,
+    /// The time limit that was reached.
+    pub limit: Option<Limit>,
+    /// Since the client connected, or had its last response.
+    pub took: Duration,
 }
 
 /// What is known of a request once its route and its client are.
@@ -71,19 +86,52 @@ pub fn summary<'a>(ctx: &'a Context, ending: Ending<'a>, sent: Sent, now: Moment
         upstream_status: ctx.attempt.upstream_status,
         attempts: ctx.attempts,
         would_refuse: ctx.dry_run.would_refuse(),
-        no_retry: ctx.verdict.retry_stopped,
+        no_retry: no_retry(ctx),
+        limit: limit::reached(ctx, now),
+        said: ctx.end.rejection().and(ctx.verdict.said.as_deref()),
         failure: ctx.verdict.failure.as_deref(),
         past: &ctx.past,
-        times: Times {
-            body: ctx.attempt.head_at.map_or(Duration::ZERO, |head| now.since(head)),
-            ..ctx.times
-        },
+        times: times(ctx, now),
         error: ctx.row.error.as_deref(),
         duration: now.since(ctx.started),
         upstream_duration: ctx.attempt.upstream_duration,
         bytes_in: ctx.body.request_bytes,
         bytes_out: sent.body_bytes,
     }
+}
+
+/// Why there was no other attempt after one that failed: as the policy decided, or without it.
+pub fn no_retry(ctx: &Context) -> Option<&'static str> {
+    let route = ctx.route.as_ref()?;
+    let failure = ctx.verdict.failure.as_ref().filter(|_| ctx.attempts > 0);
+    ctx.verdict.retry_stopped.or_else(|| {
+        Some(match (failure?.cause, ctx.end.delivery()) {
+            (Cause::DeadlineExceeded, _) => "deadline",
+            (_, Delivery::BrokenOff(_)) => "response_started",
+            _ if ctx.diverted.is_some() => "fallback",
+            _ if route.retry.is_none() => "not_configured",
+            _ => return None,
+        })
+    })
+}
+
+/// What took the time until `now`.
+fn times(ctx: &Context, now: Moment) -> Times {
+    let client = exchange::times::of_client(ctx, now);
+    let since_head = ctx.attempt.head_at.map_or(Duration::ZERO, |head| now.since(head));
+    let body = since_head.saturating_sub(client.saturating_sub(ctx.times.client));
+    let mut times = Times { body, client, ..ctx.times };
+    // Whoever ended the request did so in the middle of an attempt.
+    let attempt = &ctx.attempt;
+    if attempt.concluded.is_none() && attempt.head_at.is_none() && attempt.endpoint().is_some() {
+        let waited = now.since(attempt.connected.unwrap_or(attempt.started));
+        let waited = waited.saturating_sub(client.saturating_sub(ctx.times.client));
+        match attempt.connected {
+            Some(_) => times.first_byte += waited,
+            None => times.connect += waited,
+        }
+    }
+    times
 }
 
 /// How a request ended whose client got `status`.
@@ -124,13 +172,9 @@ pub fn ending(ctx: &Context, status: u16) -> Ending<'_> {
     }
 }
 
-/// What is told of a connection from `client` on which no request began, accepted `took` ago.
-pub fn no_request<'a>(
-    client: Option<IpAddr>,
-    generation: u64,
-    why: NoRequest,
-    took: Duration,
-) -> Summary<'a> {
+/// What is told of `client`, from which no whole request came.
+pub fn no_request<'a>(client: Option<IpAddr>, generation: u64, lost: &'a Lost<'_>) -> Summary<'a> {
+    let Lost { why, said, limit, took } = *lost;
     Summary {
         opening: Opening {
             id: None,
@@ -154,6 +198,8 @@ pub fn no_request<'a>(
         attempts: 0,
         would_refuse: None,
         no_retry: None,
+        limit,
+        said,
         failure: None,
         past: &[],
         times: Times::default(),

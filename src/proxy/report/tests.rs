@@ -16,6 +16,7 @@ use crate::runtime::descriptors::Descriptors;
 use crate::runtime::snapshot::Snapshot;
 use crate::time::Moment;
 use crate::units::Percent;
+use std::time::Duration;
 
 const YAML: &str = "
 listeners: {public: {address: '127.0.0.1:0'}}

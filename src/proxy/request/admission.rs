@@ -13,7 +13,7 @@ use crate::config::route::Dialect;
 use crate::policy;
 use crate::policy::idempotency::Answer;
 use crate::policy::order::{self, OfCall, OfCaller};
-use crate::policy::rate_limit::{Heard, Requester};
+use crate::policy::rate_limit::{self, Heard, Requester};
 use crate::policy::{Admission, auth};
 use crate::proxy::dialect::Protocol;
 use crate::proxy::exchange::context::Context;
@@ -108,7 +108,10 @@ pub async fn admit(
                 Err(refusal) if route.config.auth.as_ref().is_some_and(|a| a.enforce.is_dry()) => {
                     attempt::dry_run::would_refuse(ctx, refusal.code());
                 }
-                Err(refusal) => return Err(policy::Rejection::Credentials(refusal).into()),
+                Err(refusal) => {
+                    ctx.verdict.said = refusal.reason();
+                    return Err(policy::Rejection::Credentials(refusal).into());
+                }
             },
             OfCaller::RateLimits => now = count(session, ctx, &route, now).await?,
             OfCaller::IdempotencyKey if route.idempotency.is_some() => {
@@ -226,7 +229,11 @@ async fn count(
         ctx.limit_keys = limits.map(|limit| limit.config().key.digest(&requester) as u64).collect();
     }
     let (standing, dry_run) = (&mut ctx.standing, &mut ctx.dry_run);
-    order::count(&route.policies, &requester, &heard, standing, dry_run, now)?;
+    let counted = order::count(&route.policies, &requester, &heard, standing, dry_run, now);
+    if let Err(policy::Rejection::LimitStoreUnavailable) = counted {
+        ctx.verdict.said = Some(rate_limit::closed_without(&route.policies.rate_limits).into());
+    }
+    counted?;
     Ok(now)
 }
 

@@ -10,6 +10,7 @@
 //! [`policy::idempotency`] decides what follows from a key's state; the store is
 //! [`crate::idempotency`].
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use http::Version;
@@ -95,8 +96,14 @@ pub async fn look_up(
         }
         Ok(Claimed::Replay(answer)) => Ok(Some(answer)),
         Ok(Claimed::Refused(refusal)) => Err(refused(refusal)),
-        Ok(Claimed::NoRoom) | Err(_) => match config.on_failure {
-            OnFailure::Reject => Err(refused(Refusal::Unavailable)),
+        unavailable @ (Ok(Claimed::NoRoom) | Err(_)) => match config.on_failure {
+            OnFailure::Reject => {
+                ctx.verdict.said = Some(Cow::Borrowed(match unavailable {
+                    Ok(_) => "record.store is full",
+                    Err(_) => "record.store is away, or did not answer in time",
+                }));
+                Err(refused(Refusal::Unavailable))
+            }
             OnFailure::Pass => Ok(None),
         },
     }

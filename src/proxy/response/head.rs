@@ -50,7 +50,10 @@ pub fn on_head(
     if ctx.attempt.first_byte_by.take().is_some() {
         ctx.guard(ctx.next_deadline());
     }
-    ctx.times.first_byte += now.since(ctx.attempt.connected.unwrap_or(ctx.attempt.started));
+    exchange::times::answer(ctx, now);
+    let waited = now.since(ctx.attempt.connected.unwrap_or(ctx.attempt.started));
+    let waited = exchange::times::apart(ctx, waited, now);
+    ctx.times.first_byte += waited;
     ctx.attempt.upstream_status = Some(status);
     ctx.attempt.upstream_duration = Some(took);
     if let Some(upstream) = ctx.upstream() {

@@ -23,7 +23,8 @@ use crate::proxy::exchange::context::Context;
 use crate::proxy::exchange::signal::{REJECTED, UNREADABLE};
 use crate::proxy::exchange::translation::Translation;
 use crate::proxy::rejection::Rejection;
-use crate::proxy::{exchange, request, response};
+use crate::proxy::{attempt, exchange, request, response};
+use crate::summary::words::Words;
 use crate::transcode::config::Upstream;
 use crate::transcode::wire::Framing;
 use crate::transcode::{Codec, Fault, Method, wire};
@@ -156,7 +157,7 @@ fn of_json(
 /// rarely: the upstream, or the descriptors, must be corrected.
 fn unreadable(ctx: &Context, why: &str) -> Box<Error> {
     complain(ctx, why);
-    Error::new_up(UNREADABLE)
+    Error::explain(UNREADABLE, why.to_owned()).into_up()
 }
 
 fn complain(ctx: &Context, why: &str) {
@@ -172,7 +173,9 @@ fn complain(ctx: &Context, why: &str) {
 }
 
 fn too_large(ctx: &mut Context) -> Box<Error> {
-    complain(ctx, "it is larger than max_message");
+    const WHY: &str = "it is larger than max_message";
+    complain(ctx, WHY);
+    attempt::conclude::give_up(ctx, Cause::AnswerUnreadable, Words::Text(WHY.into()));
     ctx.end.refuse(Rejection::Upstream(Cause::AnswerUnreadable));
     Error::new_up(REJECTED)
 }

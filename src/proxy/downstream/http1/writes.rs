@@ -26,6 +26,12 @@ impl GuardedIo {
         self.guard.keep_date(0);
         written
     }
+
+    /// The client has no room for what is to be written.
+    fn wait<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        self.guard.client_time.write(true);
+        self.expire(cx)
+    }
 }
 
 impl AsyncWrite for GuardedIo {
@@ -40,11 +46,12 @@ impl AsyncWrite for GuardedIo {
         ready!(self.guard.detachment.poll_let_go(cx));
         self.unflushed = true;
         match self.write_dated(cx, buf) {
-            Poll::Pending => self.expire(cx),
+            Poll::Pending => self.wait(cx),
             Poll::Ready(Err(_)) if self.guard.detachment.ignores_leaving() => {
                 Poll::Ready(Ok(buf.len()))
             }
             ready => {
+                self.guard.client_time.write(false);
                 self.guard.on_traffic();
                 ready
             }
@@ -63,11 +70,12 @@ impl AsyncWrite for GuardedIo {
         self.unflushed = true;
         let GuardedIo { inner, outbox, .. } = &mut *self;
         match outbox.poll_write(inner, cx, bufs) {
-            Poll::Pending => self.expire(cx),
+            Poll::Pending => self.wait(cx),
             Poll::Ready(Err(_)) if self.guard.detachment.ignores_leaving() => {
                 Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()))
             }
             ready => {
+                self.guard.client_time.write(false);
                 self.guard.on_traffic();
                 ready
             }
@@ -81,9 +89,10 @@ impl AsyncWrite for GuardedIo {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let GuardedIo { inner, outbox, .. } = &mut *self;
         match outbox.poll_flush(inner, cx) {
-            Poll::Pending => self.expire(cx),
+            Poll::Pending => self.wait(cx),
             Poll::Ready(Err(_)) if self.guard.detachment.ignores_leaving() => Poll::Ready(Ok(())),
             ready => {
+                self.guard.client_time.write(false);
                 self.unflushed = false;
                 ready
             }

@@ -1,0 +1,34 @@
+//! What of a request's time was spent waiting for its client, which is told apart from the rest.
+
+use std::time::Duration;
+
+use crate::proxy::exchange::context::Context;
+use crate::time::Moment;
+
+/// The time for which the request has waited for its client so far.
+pub fn of_client(ctx: &Context, now: Moment) -> Duration {
+    ctx.connection.as_ref().map_or(Duration::ZERO, |c| c.guard.client_time.so_far(now))
+}
+
+/// `span`, which ends at `now`, without what of it was spent waiting for the client. That is noted:
+/// each span begins where the one before it has ended.
+pub fn apart(ctx: &mut Context, span: Duration, now: Moment) -> Duration {
+    let so_far = of_client(ctx, now);
+    let waited = so_far.saturating_sub(ctx.times.client);
+    ctx.times.client = so_far;
+    span.saturating_sub(waited)
+}
+
+/// An attempt begins.
+pub fn attempt(ctx: &Context) {
+    if let Some(connection) = &ctx.connection {
+        connection.guard.client_time.attempt();
+    }
+}
+
+/// The head of the attempt's response is there.
+pub fn answer(ctx: &Context, now: Moment) {
+    if let Some(connection) = &ctx.connection {
+        connection.guard.client_time.answer(now);
+    }
+}

@@ -1,0 +1,66 @@
+//! What a client sent that is no request: it is told of, as a request is, so that an operator sees
+//! who cannot get through, and why.
+
+use std::io;
+use std::time::Duration;
+
+use pingora_core::Error;
+
+use crate::policy::failure::Cause;
+use crate::proxy::downstream::address::Peer;
+use crate::proxy::downstream::http1::GuardedIo;
+use crate::proxy::report::summary::Lost;
+use crate::proxy::{attempt, report};
+use crate::runtime::shared::Shared;
+use crate::summary::attempt::Limit;
+use crate::summary::ending::NoRequest;
+use crate::time::{Clock, Moment};
+
+/// A client that has not sent a whole request since the given moment.
+pub(super) struct Client<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) peer: Option<&'a Peer>,
+    pub(super) since: Moment,
+}
+
+impl Client<'_> {
+    /// The TLS handshake failed, or took longer than `limit`. A client that leaves `silent` has not
+    /// begun one: it may only have looked whether someone listens, as load balancers do.
+    pub(super) fn handshake(&self, mut error: Box<Error>, silent: bool, limit: Duration) {
+        let is_late = !limit.is_zero() && Clock::now().since(self.since) >= limit;
+        if silent && !is_late {
+            return;
+        }
+        // The cause decides how the words are found, not what they are.
+        let said = attempt::ended::words(&mut error).of(Cause::TlsFailed);
+        self.tell(NoRequest::Handshake, said.as_deref(), None);
+    }
+
+    /// The connection has ended with `error`. If part of a head had come by then, that is told;
+    /// otherwise the client just left, or was idle for too long.
+    pub(super) fn head(&self, io: &GuardedIo, error: &io::Error, header_timeout: Duration) {
+        if !io.has_begun_head() {
+            return;
+        }
+        match error.kind() {
+            // The drain is over, and waits for no client.
+            io::ErrorKind::ConnectionAborted => {}
+            io::ErrorKind::TimedOut => {
+                let limit = Limit { key: "header_timeout", time: header_timeout };
+                self.tell(NoRequest::HeadLate, None, Some(limit));
+            }
+            _ => self.tell(NoRequest::HeadCutOff, Some(&error.to_string()), None),
+        }
+    }
+
+    /// The client has broken the rules of HTTP/2.
+    pub(super) fn http2(&self, said: &str) {
+        self.tell(NoRequest::Http2, Some(said), None);
+    }
+
+    fn tell(&self, why: NoRequest, said: Option<&str>, limit: Option<Limit>) {
+        let client = self.peer.map(|peer| peer.address);
+        let took = Clock::now().since(self.since);
+        report::no_request(self.shared, client, &Lost { why, said, limit, took });
+    }
+}

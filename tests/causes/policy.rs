@@ -1,0 +1,228 @@
+//! Policies that refuse, and the stores that they and the record ask.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::{Scenario, call, line};
+use crate::support::{
+    Answer, Call, Gateway, Issuer, Plan, Postgres, Store, Upstream, eventually, expired,
+    refused_address,
+};
+
+pub const REFUSALS: &[Scenario] = &[
+    ("credentials_missing", no_key),
+    ("credentials_invalid", wrong_key),
+    ("token_expired", old_token),
+    ("keys_unavailable", no_keys),
+    ("scope_missing", no_scope),
+    ("role_missing", no_role),
+    ("rate_limited", too_often),
+    ("circuit_open", open_circuit),
+    ("circuit_open.of_the_upstream", open_circuit_of_the_upstream),
+    ("bulkhead_full", too_many),
+    ("endpoints_full", too_many_connections),
+    ("idempotency_key_missing", keyless),
+    ("idempotency_key_invalid", key_of_two_words),
+    ("idempotency_in_flight", still_running),
+    ("idempotency_key_reused", another_request),
+    ("idempotency_answer_not_kept", large_answer),
+    ("idempotency_undecided", undecided),
+];
+
+pub const STORES: &[Scenario] = &[
+    ("limit_store_unavailable", no_redis),
+    ("record_unavailable", no_record),
+    ("idempotency_unavailable", no_keys_of_idempotency),
+];
+
+/// The line about `cause`, after `calls` of which the last is refused.
+fn after(plan: Plan, calls: &[Call], cause: &str) -> Option<Value> {
+    let upstream = Upstream::start();
+    let gateway = plan.upstream(&upstream).start();
+    for call in calls {
+        gateway.call(call.clone());
+    }
+    assert_eq!(upstream.count(), calls.len() - 1, "{cause}");
+    Some(line(&gateway, cause))
+}
+
+fn orders() -> Call {
+    call("GET /orders")
+}
+
+const KEYS: &str = "auth: {partners: {api_key: {header: X-Api-Key, keys: {umbra: {key: umbra-key-0123456789, role: clerk}}}}}";
+
+fn no_key() -> Option<Value> {
+    after(
+        Plan::route("auth: {require: partners}").section(KEYS),
+        &[orders()],
+        "credentials_missing",
+    )
+}
+
+fn wrong_key() -> Option<Value> {
+    let guess = orders().header("X-Api-Key", "a-guess-0123456789");
+    after(Plan::route("auth: {require: partners}").section(KEYS), &[guess], "credentials_invalid")
+}
+
+fn no_role() -> Option<Value> {
+    let plan = Plan::route("auth: {require: partners, role: admin}").section(KEYS);
+    after(plan, &[orders().header("X-Api-Key", "umbra-key-0123456789")], "role_missing")
+}
+
+/// A gateway that knows the keys of `issuer`, or has tried to.
+fn with_tokens(issuer: &Issuer, auth: &str) -> Plan {
+    let jwt =
+        "{issuer: auth-service, audience: any, algorithms: [RS256], jwks: {url: '${JWKS_URL}'}}";
+    let section = format!("auth: {{accounts: {{jwt: {jwt}}}}}");
+    Plan::route(&format!("auth: {auth}")).section(&section).env("JWKS_URL", &issuer.url())
+}
+
+fn old_token() -> Option<Value> {
+    let issuer = Issuer::start();
+    let token = issuer.token_with("ada", expired());
+    after(with_tokens(&issuer, "{require: accounts}"), &[orders().bearer(&token)], "token_expired")
+}
+
+fn no_scope() -> Option<Value> {
+    let issuer = Issuer::start();
+    let token = issuer.token_with("ada", json!({"scope": "read"}));
+    let plan = with_tokens(&issuer, "{require: accounts, scopes: [write]}");
+    after(plan, &[orders().bearer(&token)], "scope_missing")
+}
+
+fn no_keys() -> Option<Value> {
+    let issuer = Issuer::start();
+    issuer.publish(500.into());
+    let call = orders().bearer(&issuer.token("ada"));
+    after(with_tokens(&issuer, "{require: accounts}"), &[call], "keys_unavailable")
+}
+
+fn too_often() -> Option<Value> {
+    let plan = Plan::route("rate_limit: {fixed_window: {requests: 1, per: 1h}, key: route}");
+    after(plan, &[orders(), orders()], "rate_limited")
+}
+
+const BREAKER: &str = "circuit_breaker: {consecutive: {failures: 1}, open_for: 1h}";
+
+fn open_circuit() -> Option<Value> {
+    let upstream = Upstream::always(500);
+    let gateway = Gateway::route(&upstream, BREAKER);
+    assert_eq!(gateway.get("/orders").status, 500);
+    gateway.call(orders());
+    Some(line(&gateway, "circuit_open"))
+}
+
+fn open_circuit_of_the_upstream() -> Option<Value> {
+    let upstream = Upstream::always(500);
+    let service = format!("upstreams: {{service: {{endpoints: ['${{UPSTREAM}}'], {BREAKER}}}}}");
+    let gateway = Plan::route("").section(&service).upstream(&upstream).start();
+    assert_eq!(gateway.get("/orders").status, 500);
+    gateway.call(orders());
+    Some(line(&gateway, "circuit_open"))
+}
+
+fn too_many() -> Option<Value> {
+    let upstream = Upstream::script([Answer::ok().held()]);
+    let gateway = Gateway::route(&upstream, "bulkhead: {max_in_flight: 1}");
+    let mut first = gateway.connect();
+    first.send(Call::new("GET /orders").bytes());
+    upstream.wait_for(1);
+    gateway.call(orders());
+    Some(line(&gateway, "bulkhead_full"))
+}
+
+fn too_many_connections() -> Option<Value> {
+    let upstream = Upstream::script([Answer::ok().held()]);
+    let service = "upstreams: {service: {endpoints: ['${UPSTREAM}'], max_connections: 1}}";
+    let gateway = Plan::route("").section(service).upstream(&upstream).start();
+    let mut first = gateway.connect();
+    first.send(Call::new("GET /orders").bytes());
+    upstream.wait_for(1);
+    gateway.call(orders());
+    Some(line(&gateway, "endpoints_full"))
+}
+
+fn pay(key: &str) -> Call {
+    call("POST /pay").header("Idempotency-Key", key).json("{\"amount\":10}")
+}
+
+fn keyless() -> Option<Value> {
+    let plan = Plan::route("idempotency: {required: true}");
+    after(plan, &[call("POST /pay").json("{}")], "idempotency_key_missing")
+}
+
+fn key_of_two_words() -> Option<Value> {
+    after(Plan::route("idempotency: {}"), &[pay("two words")], "idempotency_key_invalid")
+}
+
+fn another_request() -> Option<Value> {
+    let plan = Plan::route("idempotency: {}");
+    after(plan, &[pay("k"), pay("k").header("X", "y").json("{}")], "idempotency_key_reused")
+}
+
+fn still_running() -> Option<Value> {
+    let upstream = Upstream::always(Answer::ok().held());
+    let gateway = Gateway::route(&upstream, "idempotency: {}");
+    let mut first = gateway.connect();
+    first.send(pay("k").bytes());
+    upstream.wait_for(1);
+    gateway.call(pay("k"));
+    Some(line(&gateway, "idempotency_in_flight"))
+}
+
+fn large_answer() -> Option<Value> {
+    let upstream = Upstream::script([Answer::ok().body(&"x".repeat(3000))]);
+    let gateway = Gateway::route(&upstream, "idempotency: {max_answer: 2KiB}");
+    assert_eq!(gateway.call(pay("k")).status, 200);
+    gateway.call(pay("k"));
+    Some(line(&gateway, "idempotency_answer_not_kept"))
+}
+
+/// The first request breaks off, and nobody will ever know what it has done.
+fn undecided() -> Option<Value> {
+    let store = "record: {store: {sqlite: {path: \"${PORTCULLIS_DATA}/portcullis.db\"}}, commit_timeout: 1s}";
+    let upstream = Upstream::always(Answer::hang());
+    let plan = Plan::route("timeout: {request: 300ms}\nidempotency: {lease: 0}").section(store);
+    let gateway = plan.upstream(&upstream).start();
+    assert_eq!(gateway.call(pay("k")).status, 504);
+    eventually("the end of the lease", || {
+        let code = gateway.call(pay("k")).code();
+        (code == "idempotency_undecided").then_some(())
+    });
+    Some(line(&gateway, "idempotency_undecided"))
+}
+
+fn no_redis() -> Option<Value> {
+    let store = format!("{{redis: {{url: 'redis://{}'}}}}", refused_address());
+    let limit = "rate_limit: {fixed_window: {requests: 9, per: 1h}, shared: {store: shared, on_failure: closed}}";
+    let plan = Plan::route(limit).section(&format!("rate_limit_stores: {{shared: {store}}}"));
+    after(plan, &[orders()], "limit_store_unavailable")
+}
+
+/// A store whose server has gone, and that is not waited for long.
+fn stopped() -> Option<String> {
+    let server = Arc::new(Postgres::start()?);
+    let store = Store::on(server.clone());
+    let section = store.section().replace("record: {", "record: {commit_timeout: 500ms, ");
+    server.stop();
+    Some(section)
+}
+
+fn no_record() -> Option<Value> {
+    let plan = Plan::route("record: {mode: sync, on_failure: reject}").section(&stopped()?);
+    let upstream = Upstream::start();
+    let gateway = plan.upstream(&upstream).start();
+    gateway.call(orders());
+    assert_eq!(upstream.count(), 1, "it was asked, and its response withheld");
+    Some(line(&gateway, "record_unavailable"))
+}
+
+fn no_keys_of_idempotency() -> Option<Value> {
+    after(
+        Plan::route("idempotency: {}").section(&stopped()?),
+        &[pay("k")],
+        "idempotency_unavailable",
+    )
+}
