@@ -20,7 +20,7 @@ use portcullis::policy::dry_run::DryRun;
 use portcullis::policy::rate_limit::{self, Heard, Limiter, Requester};
 use portcullis::policy::retry::{self, Attempt, Budget};
 use portcullis::policy::{Admission, Policies, auth, order, outcome::Outcome};
-use portcullis::routing::{Match, Router, path};
+use portcullis::routing::{Asked, Match, Router, path};
 use portcullis::runtime::flood_guard::FloodGuard;
 use portcullis::time::{Clock, Moment};
 use portcullis::transcode::wire::{self, Framing};
@@ -246,9 +246,11 @@ fn routing(c: &mut Criterion) {
         let named = matches.iter().enumerate().map(|(n, (name, m))| (n, name.as_str(), m));
         let router = Router::try_new(named).expect("no conflicts");
         let path = format!("/api/v1/service-{}/42", routes / 2);
+        let headers = HeaderMap::new();
+        let asked = Asked { method: &Method::GET, headers: Some(&headers), query: None };
         c.bench_function(&format!("route/{routes}"), |b| {
             b.iter(|| {
-                let found = router.find("api.example.com", &Method::GET, black_box(&path));
+                let found = router.find("api.example.com", black_box(&path), &asked);
                 found.map(|found| found.route).ok()
             });
         });

@@ -47,6 +47,7 @@ mod idempotency_full;
 mod idempotency_shared;
 mod invocations;
 mod many_routes;
+mod matching;
 mod microservices;
 mod old_conf;
 mod otlp;

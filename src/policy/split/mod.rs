@@ -20,12 +20,12 @@ mod hash;
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use config::{Config, Destination, Key};
 
 use self::config::{MAX_UPSTREAMS, MAX_WEIGHT, Weighted};
 use crate::policy::rate_limit::Requester;
+use crate::policy::sync::{AtomicU64, Ordering};
 
 /// The upstreams of a route, with what each has drawn.
 #[derive(Debug)]
