@@ -63,7 +63,7 @@ impl Default for State {
     }
 }
 
-/// An upstream of a split, for those who look.
+/// The state of one upstream of a split, for status and metrics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
     /// The upstream's name.
