@@ -10,7 +10,7 @@ use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderValue, Method};
 use portcullis::coding::{Coding, Encoding};
 use portcullis::config::server;
 use portcullis::policy::auth::{Guard, Now, Verifier};
@@ -19,8 +19,9 @@ use portcullis::policy::bulkhead::Bulkhead;
 use portcullis::policy::dry_run::DryRun;
 use portcullis::policy::rate_limit::{self, Heard, Limiter, Requester};
 use portcullis::policy::retry::{self, Attempt, Budget};
+use portcullis::policy::split::{Destination, Key, Split};
 use portcullis::policy::{Admission, Policies, auth, order, outcome::Outcome};
-use portcullis::routing::{Match, Router, path};
+use portcullis::routing::{Asked, Match, Router, path};
 use portcullis::runtime::flood_guard::FloodGuard;
 use portcullis::time::{Clock, Moment};
 use portcullis::transcode::wire::{self, Framing};
@@ -246,11 +247,39 @@ fn routing(c: &mut Criterion) {
         let named = matches.iter().enumerate().map(|(n, (name, m))| (n, name.as_str(), m));
         let router = Router::try_new(named).expect("no conflicts");
         let path = format!("/api/v1/service-{}/42", routes / 2);
+        let headers = HeaderMap::new();
+        let asked = Asked { method: &Method::GET, headers: Some(&headers), query: None };
         c.bench_function(&format!("route/{routes}"), |b| {
             b.iter(|| {
-                let found = router.find("api.example.com", &Method::GET, black_box(&path));
+                let found = router.find("api.example.com", black_box(&path), &asked);
                 found.map(|found| found.route).ok()
             });
+        });
+    }
+}
+
+/// What a route with conditions, and one with several upstreams, ask of a request besides.
+fn splitting(c: &mut Criterion) {
+    let matches: [Match; 3] = [
+        parsed(r#"{"path": "/a"}"#),
+        parsed(r#"{"path": "/a", "headers": {"X-Version": {"prefix": "2."}}}"#),
+        parsed(r#"{"path": "/a", "cookies": {"canary": {"present": true}}}"#),
+    ];
+    let routes = matches.iter().enumerate().map(|(n, criteria)| (n, "route", criteria));
+    let router = Router::try_new(routes).expect("no conflicts");
+    let cookie = HeaderValue::from_static("theme=dark; session=0123456789abcdef; lang=en");
+    let headers = HeaderMap::from_iter([(http::header::COOKIE, cookie)]);
+    let asked = Asked { method: &Method::GET, headers: Some(&headers), query: None };
+    c.bench_function("route/two_conditions_not_met", |b| {
+        b.iter(|| router.find("api.example.com", black_box("/a"), &asked).is_ok());
+    });
+    let upstreams = r#"[{"name": "stable", "weight": 95}, {"name": "canary", "weight": 5}]"#;
+    let Destination::Split(upstreams) = parsed(upstreams) else { panic!("a list") };
+    let requester = Requester::new(None, IpAddr::V4(Ipv4Addr::LOCALHOST), &headers);
+    for (name, key) in [("random", None), ("cookie", Some(Key::Cookie("session".into())))] {
+        let split = Split::new(&upstreams, key, None);
+        c.bench_function(&format!("split/{name}"), |b| {
+            b.iter(|| split.draw(black_box(&requester)))
         });
     }
 }
@@ -348,6 +377,7 @@ criterion_group!(
     retries,
     admission,
     routing,
+    splitting,
     credentials,
     transcoding,
     codings

@@ -148,7 +148,28 @@ mod tests {
         assert_eq!(parameter("=1", ""), Some(Encoded("1")));
     }
 
+    /// The rule in other words, by strings.
+    fn model(lines: &[String], name: &str) -> Option<String> {
+        let joined = lines.join(";");
+        let pairs = joined.split(';').filter_map(|pair| pair.split_once('='));
+        let blank = |c: char| c.is_ascii_whitespace();
+        let mut named =
+            pairs.map(|(key, value)| (key.trim_matches(blank), value.trim_matches(blank)));
+        let value = named.find(|(key, _)| *key == name)?.1;
+        let quoted = value.len() > 1 && value.starts_with('"') && value.ends_with('"');
+        Some(if quoted { &value[1..value.len() - 1] } else { value }.to_owned())
+    }
+
     proptest! {
+        #[test]
+        fn any_lines_of_cookies_are_read_by_the_same_rule(
+            lines in proptest::collection::vec("[ab=;\" ,\t]{0,12}", 0..4),
+            name in "[ab]{1,2}",
+        ) {
+            let borrowed: Vec<&str> = lines.iter().map(String::as_str).collect();
+            prop_assert_eq!(in_lines(&borrowed, &name), model(&lines, &name));
+        }
+
         #[test]
         fn a_value_is_compared_as_it_would_be_decoded(
             sent in "[a%+ 0-9A-Fé]{0,12}",

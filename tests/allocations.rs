@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use allocation_counter::{AllocationInfo, measure};
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderValue, Method};
 use portcullis::observe::metrics::words::{Facet, Facets};
 use portcullis::observe::metrics::{Family, Finished, Metrics};
 use portcullis::policy::breaker::{Breaker, Verdict};
@@ -16,7 +16,9 @@ use portcullis::policy::order::OfCall;
 use portcullis::policy::outcome::Outcome;
 use portcullis::policy::rate_limit::{Heard, Limiter, Requester};
 use portcullis::policy::retry::{self, Attempt, Budget, Decision};
+use portcullis::policy::split::{Destination, Key, Split};
 use portcullis::policy::{Admission, Policies, order};
+use portcullis::routing::{Asked, Match, Router};
 use portcullis::time::Moment;
 use serde::de::DeserializeOwned;
 
@@ -84,6 +86,50 @@ fn an_admitted_request_allocates_nothing_in_any_policy() {
     // Its key is known from then on.
     serve(&policies, &headers);
     assert_none(&measure(|| (0..ATTEMPTS).for_each(|_| serve(&policies, &headers))));
+}
+
+#[test]
+fn a_route_is_found_by_its_conditions_without_an_allocation() {
+    let matches: [Match; 3] = [
+        parsed(r#"{"path": "/a"}"#),
+        parsed(r#"{"path": "/a", "headers": {"X-A": "1"}, "cookies": {"b": {"prefix": "2"}}}"#),
+        parsed(r#"{"path": "/a", "query": {"c": "a b"}, "cookies": {"b": {"present": true}}}"#),
+    ];
+    let routes = matches.iter().enumerate().map(|(n, criteria)| (n, "route", criteria));
+    let router = Router::try_new(routes).expect("no conflicts");
+    let cookie = HeaderValue::from_static("a=1; b=\"23\"");
+    let headers = HeaderMap::from_iter([(http::header::COOKIE, cookie)]);
+    let query = Some("b=1&c=a%20b");
+    let asked = Asked { method: &Method::GET, headers: Some(&headers), query };
+    let find = || router.find("a.example", "/a", &asked).ok().map(|found| found.route);
+    assert_eq!(find(), Some(2));
+    assert_none(&measure(|| {
+        for _ in 0..ATTEMPTS {
+            std::hint::black_box(find());
+        }
+    }));
+}
+
+#[test]
+fn a_request_is_drawn_without_an_allocation() {
+    let Destination::Split(upstreams) =
+        parsed(r#"[{"name": "stable", "weight": 95}, {"name": "canary", "weight": 5}]"#)
+    else {
+        panic!("a list");
+    };
+    let cookie = HeaderValue::from_static("a=1; session=s7");
+    let headers = HeaderMap::from_iter([(http::header::COOKIE, cookie)]);
+    let requester = Requester::new(None, IpAddr::V4(Ipv4Addr::LOCALHOST), &headers);
+    for key in [None, Some(Key::Cookie("session".into())), Some(Key::ClientAddress)] {
+        let split = Split::new(&upstreams, key, None);
+        // The generator of this thread is made with its first number.
+        split.draw(&requester);
+        assert_none(&measure(|| {
+            for _ in 0..ATTEMPTS {
+                std::hint::black_box(split.draw(&requester));
+            }
+        }));
+    }
 }
 
 #[test]

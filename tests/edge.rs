@@ -230,3 +230,24 @@ fn a_service_gets_the_id_of_the_request_and_a_client_nothing_internal() {
     let row = &Store::Sqlite.wait_for_rows(&gateway, 1)[0];
     assert_eq!(row.text("client_address"), Some("203.0.113.9"));
 }
+
+#[test]
+fn the_next_version_gets_its_share_and_those_who_ask_for_it() {
+    let (edge, next) = (Edge::new(), Upstream::start());
+    let plan = |present: &str, share: &str| {
+        let plan = edge.plan().env("CATALOG_NEXT_URL", &next.url());
+        plan.env("CATALOG_WEIGHT", present).env("CATALOG_NEXT_WEIGHT", share).start()
+    };
+    let get = |gateway: &Gateway, path: &str, accept: &str| {
+        let call = Call::new(&format!("GET /api/v1/catalog/{path}")).header("Accept", accept);
+        assert_eq!(gateway.call(call).status, 200);
+        (edge.catalog.count(), next.count())
+    };
+    let gateway = plan("100", "0");
+    assert_eq!(get(&gateway, "1", "application/json"), (1, 0));
+    assert_eq!(get(&gateway, "1", "application/vnd.api.v2+json"), (1, 1));
+    assert_eq!(get(&gateway, "1?version=2", "application/json"), (1, 2));
+    assert_eq!(get(&gateway, "1?version=2", "application/vnd.api.v2+json"), (1, 3));
+    assert_eq!(next.requests()[1].target, "/catalog/1?version=2");
+    assert_eq!(get(&plan("0", "100"), "1", "application/json"), (1, 4));
+}

@@ -49,6 +49,7 @@ mod idempotency_full;
 mod idempotency_shared;
 mod invocations;
 mod many_routes;
+mod matching;
 mod metrics;
 mod microservices;
 mod old_conf;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::support::{Answer, Call, Client, Gateway, Plan, Upstream, eventually};
+use crate::support::{Answer, Call, Client, Gateway, Plan, Store, Upstream, eventually};
 
 const USERS: usize = 1000;
 
@@ -138,11 +138,31 @@ fn a_request_without_its_key_is_drawn_at_random() {
     let fleet = Fleet::new();
     let gateway = fleet.plan(&route(1, 1, "split: {key: {cookie: session}}")).start();
     let mut client = gateway.connect();
+    client.call(&of_user(1));
     eventually("both upstreams", || {
         client.call(&Call::new("GET /a").header("Cookie", "theme=dark; session="));
         let (stable, canary) = fleet.counts();
         (stable > 0 && canary > 0).then_some(())
     });
+    let (stable, canary) = fleet.counts();
+    let unkeyed = gateway.metric("portcullis_split_unkeyed_total", &[("route", "all")]);
+    assert_eq!(unkeyed, (stable + canary - 1) as f64, "all but the first");
+}
+
+#[test]
+fn the_record_names_the_upstream_that_was_drawn() {
+    let fleet = Fleet::new();
+    let rest = "split: {key: {cookie: session}}\nrecord: {mode: sync}";
+    let gateway = fleet.plan(&route(1, 1, rest)).start();
+    let mut client = gateway.connect();
+    let mut answered: Vec<_> = (0..20).map(|user| client.call(&of_user(user)).text()).collect();
+    let rows = Store::Sqlite.wait_for_rows(&gateway, 20);
+    let mut recorded: Vec<_> =
+        rows.iter().map(|row| row.text("upstream").expect("an upstream").to_owned()).collect();
+    answered.sort_unstable();
+    recorded.sort_unstable();
+    assert_eq!(recorded, answered);
+    assert!(answered.first() != answered.last(), "{answered:?}");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use client::Client;
 use gungraun::prelude::*;
 use gungraun::{Callgrind, main};
 use http::Method;
-use portcullis::routing::{Match, Router};
+use portcullis::routing::{Asked, Match, Router};
 use tokio::runtime::Runtime;
 
 /// As in the gateway's binary: what it allocates is a part of what is counted.
@@ -122,8 +122,9 @@ fn routes(count: usize) -> (Router, String) {
 #[bench::of_10(args = (10), setup = routes)]
 #[bench::of_10000(args = (10_000), setup = routes)]
 fn route((router, path): (Router, String)) -> Router {
+    let asked = Asked { method: &Method::GET, headers: None, query: None };
     for _ in 0..REQUESTS {
-        let found = router.find("api.example.com", &Method::GET, black_box(&path));
+        let found = router.find("api.example.com", black_box(&path), &asked);
         black_box(found.map(|found| found.route).ok());
     }
     router

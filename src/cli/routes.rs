@@ -4,12 +4,13 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::File;
 use crate::config::route::Serve;
 use crate::config::steps::{self, Asked};
 use crate::config::{Config, Route};
+use crate::routing::conditions::{Condition, Test};
 use crate::routing::precedence::{self, Row};
 
 #[derive(Debug, Args)]
@@ -28,7 +29,8 @@ enum Format {
     Json,
 }
 
-const COLUMNS: [&str; 6] = ["HOST", "PATH", "METHODS", "ROUTE", "UPSTREAM", "ASKS"];
+/// `WHEN` is left out if no route has conditions.
+const COLUMNS: [&str; 7] = ["HOST", "PATH", "METHODS", "WHEN", "ROUTE", "UPSTREAM", "ASKS"];
 
 pub(super) fn routes(options: &Options) -> ExitCode {
     let config = match Config::at(&options.file.location()) {
@@ -57,11 +59,14 @@ type Shown<'a> = (&'a Row<'a>, &'a str, &'a Route);
 
 fn table<'a>(config: &Config, rows: impl Iterator<Item = Shown<'a>>) -> io::Result<()> {
     let mut lines = vec![COLUMNS.map(str::to_owned)];
+    let mut are_conditional = false;
     lines.extend(rows.map(|(row, name, route)| {
+        are_conditional |= !row.conditions.is_empty();
         [
             host(row),
             path(row),
             methods(row).join(","),
+            conditions(row),
             name.to_owned(),
             target(route),
             asks(config, name, route),
@@ -76,7 +81,9 @@ fn table<'a>(config: &Config, rows: impl Iterator<Item = Shown<'a>>) -> io::Resu
     }
     let mut out = io::stdout().lock();
     for line in lines {
-        let cells = line.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        let shown = line.iter().zip(widths).enumerate();
+        let shown = shown.filter(|(column, _)| are_conditional || COLUMNS[*column] != "WHEN");
+        let cells = shown.map(|(_, (cell, width))| format!("{cell:width$}"));
         writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
     }
     Ok(())
@@ -96,6 +103,7 @@ fn lines<'a>(config: &Config, rows: impl Iterator<Item = Shown<'a>>) -> io::Resu
             "host": row.host.map(ToString::to_string),
             "path": path(row),
             "methods": row.methods.values().map(|_| methods(row)),
+            "conditions": row.conditions.iter().map(condition).collect::<Vec<_>>(),
             "route": name,
             "upstream": route.upstream,
             "serve": route.serve.map(Serve::as_str),
@@ -119,6 +127,24 @@ fn methods(row: &Row<'_>) -> Vec<String> {
         None => vec!["*".to_owned()],
         Some(verbs) => verbs.iter().map(ToString::to_string).collect(),
     }
+}
+
+/// What else a request must have: `header x-version = 2 and cookie beta`.
+fn conditions(row: &Row<'_>) -> String {
+    match row.conditions.is_empty() {
+        true => "*".to_owned(),
+        false => row.conditions.iter().map(Condition::to_string).collect::<Vec<_>>().join(" and "),
+    }
+}
+
+fn condition(Condition { place, test }: &Condition) -> Value {
+    let (test, value) = match test {
+        Test::Exact(text) => ("exact", json!(text)),
+        Test::Prefix(text) => ("prefix", json!(text)),
+        Test::Present => ("present", json!(true)),
+        Test::Absent => ("present", json!(false)),
+    };
+    json!({ "in": place.kind(), "name": place.name(), test: value })
 }
 
 fn target(route: &Route) -> String {

@@ -163,7 +163,7 @@ codes! {
     UpstreamCaUnusable "upstream_ca_unusable" Error "name a PEM file of certificates";
     LimitStoreUnusable "limit_store_unusable" Error "correct its `url` or its `ca`";
     AuthorityUnusable "authority_unusable" Error "correct its keys";
-    RouteConflict "route_conflict" Error "change the host, the path or the methods of one";
+    RouteConflict "route_conflict" Error "change the host, the path, the methods or the conditions of one";
     DescriptorsUnusable "descriptors_unusable" Error "write it with `protoc --include_imports --descriptor_set_out`";
     TranscodeUnusable "transcode_unusable" Error "compare it with the .proto file";
     RestartNeeded "restart_needed" Error "restart it, or take the change back";
@@ -182,7 +182,7 @@ codes! {
     EverybodyTrusted "everybody_trusted" Warning "list the networks of your load balancers";
     AdminExposed "admin_exposed" Warning "use 127.0.0.1, or let only your own network reach it";
     ShortKey "short_key" Warning "use a random one, such as `openssl rand -hex 32` makes";
-    UnreachableRoute "unreachable_route" Warning "remove it, or change the host, the path or the methods of one";
+    UnreachableRoute "unreachable_route" Warning "remove it, or change the host, the path, the methods or the conditions of one";
     AttemptsBeyondRequest "attempts_beyond_request" Warning "shorten the attempts, allow fewer, or raise `timeout.request`";
     BreakerForgets "breaker_forgets" Warning "make it longer than `timeout.attempt`";
     FewFiles "few_files" Warning "raise the hard limit (ulimit -Hn, LimitNOFILE= of systemd, --ulimit nofile= of Docker)";

@@ -19,13 +19,22 @@ pub struct Conflict {
     /// A host that both match; `None` if both take any.
     pub host: Option<HostPattern>,
     pub(super) methods: Methods,
+    /// Both have conditions, of one rank.
+    pub(super) are_conditional: bool,
 }
 
 /// Says what the later route shares with the first. The caller puts the place in the file in front,
 /// because it knows the names.
 impl fmt::Display for Conflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Conflict { first: (index, first), second: (other, _), pattern, host, methods } = self;
+        let Conflict {
+            first: (index, first),
+            second: (other, _),
+            pattern,
+            host,
+            methods,
+            are_conditional,
+        } = self;
         match index == other {
             true => write!(f, "`{pattern}` stands here twice")?,
             false => write!(f, "`{pattern}` is matched by routes.{first} already")?,
@@ -36,6 +45,9 @@ impl fmt::Display for Conflict {
         if let Choice::Of(verbs) = methods {
             let verbs: Vec<String> = verbs.iter().map(ToString::to_string).collect();
             write!(f, " for {}", verbs.join(", "))?;
+        }
+        if *are_conditional {
+            f.write_str(", and one request can meet the conditions of both")?;
         }
         Ok(())
     }

@@ -6,11 +6,13 @@ use std::marker::PhantomData;
 use http::Method;
 use serde::de::{self, Deserialize, Deserializer, IntoDeserializer, SeqAccess, Visitor};
 
+use super::conditions::{Cookie, Header, Parameter, Tests};
 use super::host::HostPattern;
 use super::pattern::Pattern;
 use crate::units::schema::{self, written_as};
 
-/// Which requests a route takes: those that match one value of each key. An absent key matches all.
+/// Which requests a route takes: those that match one value of `host`, `path` and `methods` each, and meet
+/// all conditions of `headers`, `query` and `cookies`. An absent key matches all.
 #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Match {
@@ -23,6 +25,13 @@ pub struct Match {
     /// route that names `HEAD` itself takes precedence over one with the same pattern that names
     /// only `GET`.
     pub methods: Choice<Verb>,
+    /// What headers must be, by name: `X-Version: v2` (the whole value), or one of `{exact: v2}`,
+    /// `{prefix: v2.}`, `{present: true}` and `{present: false}`. Of several fields of a name the first counts.
+    pub headers: Tests<Header>,
+    /// The same of parameters of the query, decoded.
+    pub query: Tests<Parameter>,
+    /// The same of cookies, over all `Cookie` fields of the request.
+    pub cookies: Tests<Cookie>,
     /// Whether the path may have encoded slashes and empty segments; default `strict`.
     pub slashes: Slashes,
 }
@@ -147,6 +156,11 @@ impl Methods {
             Choice::Any => true,
             Choice::Of(verbs) => verbs.iter().any(|verb| verb.0 == *method),
         }
+    }
+
+    /// Whether a request with `method` is taken: `GET` includes `HEAD`.
+    pub(super) fn serve(&self, method: &Method) -> bool {
+        self.name(method) || (*method == Method::HEAD && self.name(&Method::GET))
     }
 
     /// A method that both accept; `Any` if both accept all.

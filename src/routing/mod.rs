@@ -1,13 +1,15 @@
 //! Finds the route of a request, by one canonical path.
 //!
 //! [`path`] and [`host`] bring what a client sent into the one form that everything else uses, or
-//! refuse it. A [`Match`] is what the operator configures: hosts, path patterns and methods. The
+//! refuse it. A [`Match`] is what the operator configures: hosts, path patterns, methods, and
+//! [`Conditions`] on headers, query and cookies. The
 //! [`Router`] is compiled from all of them, refuses two that cannot be told apart, and finds the
 //! route of a request. A [`Rewrite`] makes the path that is forwarded.
 //!
 //! A route is an index here; its name occurs in conflicts only. This module knows nothing of
 //! policies, upstreams and HTTP. Bounds on the length of a path belong to the listener.
 
+pub mod conditions;
 mod conflict;
 mod criteria;
 #[cfg(any(test, fuzzing))]
@@ -25,6 +27,7 @@ pub mod shadow;
 mod template;
 mod tree;
 
+pub use conditions::{Asked, Conditions};
 pub use conflict::Conflict;
 pub use criteria::{Choice, Match, Slashes, Verb};
 pub use pattern::{Params, Pattern};

@@ -4,12 +4,12 @@
 
 use std::collections::BTreeSet;
 
-use http::Method;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use super::precedence::{self, Row};
-use super::{Match, NoRoute, Router};
+use super::{Asked, Match, NoRoute, Router};
 
 /// A route as text; empty lists are absent keys.
 #[derive(Clone, Debug)]
@@ -17,6 +17,28 @@ struct Route {
     host: Option<&'static str>,
     path: String,
     methods: Vec<&'static str>,
+    /// By header: what its value must be, as YAML.
+    headers: Vec<(&'static str, &'static str)>,
+}
+
+const HEADERS: [&str; 2] = ["x-a", "x-b"];
+const TESTS: [&str; 6] =
+    ["'1'", "'2'", "{prefix: '1'}", "{prefix: '12'}", "{present: true}", "{present: false}"];
+/// Every value of a header that tells two tests apart.
+const VALUES: [Option<&str>; 5] = [None, Some("1"), Some("12"), Some("123"), Some("2")];
+
+/// A value for each header.
+type Given = [Option<&'static str>; 2];
+
+fn passes(test: &str, value: Option<&str>) -> bool {
+    match (test, value) {
+        ("{present: true}", value) => value.is_some(),
+        ("{present: false}", value) => value.is_none(),
+        (_, None) => false,
+        ("{prefix: '1'}", Some(value)) => value.starts_with('1'),
+        ("{prefix: '12'}", Some(value)) => value.starts_with("12"),
+        (exact, Some(value)) => exact.trim_matches('\'') == value,
+    }
 }
 
 const HOSTS: [Option<&str>; 7] =
@@ -35,7 +57,26 @@ impl Route {
         if !self.methods.is_empty() {
             yaml.push_str(&format!("methods: {}\n", list(&self.methods)));
         }
+        for (place, (name, test)) in self.headers.iter().enumerate() {
+            let title = if place == 0 { "headers:\n" } else { "" };
+            yaml.push_str(&format!("{title}  {name}: {test}\n"));
+        }
         serde_yaml::from_str(&yaml).expect("generated matches are valid")
+    }
+
+    fn meets(&self, given: &Given) -> bool {
+        let value = |name: &str| given[usize::from(name == "x-b")];
+        self.headers.iter().all(|(name, test)| passes(test, value(name)))
+    }
+
+    /// The rank of the route's conditions, the better one smaller.
+    fn conditions_rank(&self) -> (usize, usize, usize, usize) {
+        let count = |is: fn(&str) -> bool| self.headers.iter().filter(|(_, t)| is(t)).count();
+        let (exact, prefixes) =
+            (count(|test| test.starts_with('\'')), count(|test| test.starts_with("{prefix")));
+        let longer = count(|test| test == "{prefix: '12'}");
+        let below = |count: usize| usize::MAX - count;
+        (below(self.headers.len()), below(exact), below(prefixes), below(longer))
     }
 
     /// The rank of the route's host for `host`, the better one smaller, if it matches at all.
@@ -88,13 +129,26 @@ impl Route {
         let methods = self.methods.is_empty()
             || other.methods.is_empty()
             || self.methods.iter().any(|method| other.methods.contains(method));
-        self.host == other.host && shape(self) == shape(other) && methods
+        let requests = VALUES.iter().flat_map(|a| VALUES.iter().map(|b| [*a, *b]));
+        let meet = requests.into_iter().any(|given| self.meets(&given) && other.meets(&given));
+        self.host == other.host
+            && shape(self) == shape(other)
+            && methods
+            && self.conditions_rank() == other.conditions_rank()
+            && meet
     }
 }
 
+/// What is asked: host, method, path and headers.
+type Request = (&'static str, &'static str, String, Given);
+
 /// The model's result: a route, or the methods that would have had one.
-fn expected(routes: &[Route], host: &str, method: &str, path: &str) -> Result<usize, Vec<String>> {
-    let fits = |route: &Route| Some((route.host_rank(host)?, route.path_rank(path)?));
+fn expected(routes: &[Route], request: &Request) -> Result<usize, Vec<String>> {
+    let (host, method, path, given) = request;
+    let fits = |route: &Route| {
+        let ranks = (route.host_rank(host)?, route.path_rank(path)?, route.conditions_rank());
+        route.meets(given).then_some(ranks)
+    };
     let best = routes
         .iter()
         .enumerate()
@@ -113,9 +167,16 @@ fn expected(routes: &[Route], host: &str, method: &str, path: &str) -> Result<us
     Err(allow.into_iter().map(str::to_owned).collect())
 }
 
-fn actual(router: &Router, host: &str, method: &str, path: &str) -> Result<usize, Vec<String>> {
+fn actual(router: &Router, request: &Request) -> Result<usize, Vec<String>> {
+    let (host, method, path, given) = request;
     let method = Method::from_bytes(method.as_bytes()).expect("generated methods are valid");
-    match router.find(host, &method, path) {
+    let lines = HEADERS.into_iter().zip(given);
+    let line = |(name, value): (&'static str, &Option<&'static str>)| {
+        Some((HeaderName::from_static(name), HeaderValue::from_static((*value)?)))
+    };
+    let headers: HeaderMap = lines.filter_map(line).collect();
+    let asked = Asked { method: &method, headers: Some(&headers), query: None };
+    match router.find(host, path, &asked) {
         Ok(found) => Ok(found.route),
         Err(NoRoute::NotFound) => Err(Vec::new()),
         Err(NoRoute::MethodNotAllowed { allow }) => {
@@ -134,14 +195,22 @@ fn route() -> impl Strategy<Value = Route> {
     let middle = proptest::collection::vec(select(vec!["a", "b", ":x", ":y", "*"]), 0..4);
     let end = select(vec!["", "*", "**", "a", "b", ":z"]);
     let methods = prop_oneof![Just(Vec::new()), subsequence(METHODS.to_vec(), 1..=2)];
-    (select(HOSTS.to_vec()), middle, end, methods).prop_map(|(host, mut segments, end, methods)| {
+    let test = || select(TESTS.to_vec());
+    let headers = prop_oneof![
+        2 => Just(Vec::new()),
+        1 => test().prop_map(|a| vec![(HEADERS[0], a)]),
+        1 => test().prop_map(|b| vec![(HEADERS[1], b)]),
+        1 => (test(), test()).prop_map(|(a, b)| vec![(HEADERS[0], a), (HEADERS[1], b)]),
+    ];
+    let parts = (select(HOSTS.to_vec()), middle, end, methods, headers);
+    parts.prop_map(|(host, mut segments, end, methods, headers)| {
         // A name may occur only once in a pattern.
         for name in [":x", ":y"] {
             let mut seen = false;
             segments.retain(|segment| *segment != name || !std::mem::replace(&mut seen, true));
         }
         segments.push(end);
-        Route { host, path: format!("/{}", segments.join("/")), methods }
+        Route { host, path: format!("/{}", segments.join("/")), methods, headers }
     })
 }
 
@@ -159,12 +228,14 @@ fn without_conflicts(routes: Vec<Route>) -> Vec<Route> {
     })
 }
 
-fn request() -> impl Strategy<Value = (&'static str, &'static str, String)> {
+fn request() -> impl Strategy<Value = Request> {
     let host = select(vec!["", "a.b.com", "b.com", "c.b.com", "x.a.b.com", "com", "d.com"]);
     let path = proptest::collection::vec(select(vec!["a", "b", "c"]), 0..5);
-    (host, select(METHODS.to_vec()), path, any::<bool>()).prop_map(|(host, method, path, slash)| {
+    let value = || select(VALUES.to_vec());
+    let parts = (host, select(METHODS.to_vec()), path, any::<bool>(), value(), value());
+    parts.prop_map(|(host, method, path, slash, a, b)| {
         let slash = if slash && !path.is_empty() { "/" } else { "" };
-        (host, method, format!("/{}{slash}", path.join("/")))
+        (host, method, format!("/{}{slash}", path.join("/")), [a, b])
     })
 }
 
@@ -175,12 +246,9 @@ proptest! {
         requests in proptest::collection::vec(request(), 32),
     ) {
         let router = compile(&routes).expect("the model found no conflict");
-        for (host, method, path) in requests {
-            prop_assert_eq!(
-                actual(&router, host, method, &path),
-                expected(&routes, host, method, &path),
-                "{} {} {}", host, method, path
-            );
+        for request in requests {
+            let found = (actual(&router, &request), expected(&routes, &request));
+            prop_assert_eq!(found.0, found.1, "{:?}", request);
         }
     }
 
@@ -192,18 +260,17 @@ proptest! {
         let router = compile(&routes).expect("the model found no conflict");
         let matches: Vec<Match> = routes.iter().map(Route::criteria).collect();
         let rows = precedence::rows(matches.iter().enumerate());
-        for (host, method, path) in requests {
+        for request in requests {
+            let (host, method, path, given) = &request;
             let fits = |row: &&Row<'_>| {
                 let route = &routes[row.route];
                 route.host_rank(host).is_some()
-                    && route.path_rank(&path).is_some()
+                    && route.path_rank(path).is_some()
                     && route.method_rank(method).is_some()
+                    && route.meets(given)
             };
-            prop_assert_eq!(
-                actual(&router, host, method, &path).ok(),
-                rows.iter().find(fits).map(|row| row.route),
-                "{} {} {}", host, method, path
-            );
+            let first = rows.iter().find(fits).map(|row| row.route);
+            prop_assert_eq!(actual(&router, &request).ok(), first, "{:?}", request);
         }
     }
 

@@ -6,6 +6,7 @@ use std::cmp::Ordering;
 
 use http::Method;
 
+use super::conditions::Conditions;
 use super::criteria::{Match, Methods};
 use super::host::HostPattern;
 use super::pattern::{Pattern, Segment};
@@ -21,6 +22,8 @@ pub struct Row<'a> {
     pub path: Option<&'a Pattern>,
     /// `Any`: all methods.
     pub methods: &'a Methods,
+    /// What else a request must have.
+    pub conditions: Conditions,
 }
 
 /// The rows of all routes, in the order of precedence.
@@ -29,7 +32,8 @@ pub fn rows<'a>(routes: impl IntoIterator<Item = (usize, &'a Match)>) -> Vec<Row
     for (route, criteria) in routes {
         for host in each(criteria.host.values()) {
             for path in each(criteria.path.values()) {
-                rows.push(Row { route, host, path, methods: &criteria.methods });
+                let conditions = Conditions::of(criteria);
+                rows.push(Row { route, host, path, methods: &criteria.methods, conditions });
             }
         }
     }
@@ -48,6 +52,7 @@ fn precedence(a: &Row<'_>, b: &Row<'_>) -> Ordering {
     let segments = |row: &Row<'_>| row.path.unwrap_or(&everything).segments().to_vec();
     hosts(a.host, b.host)
         .then_with(|| paths(&segments(a), &segments(b)))
+        .then_with(|| a.conditions.rank().cmp(&b.conditions.rank()))
         // A route that names HEAD goes before one that only has GET.
         .then_with(|| names_head(b.methods).cmp(&names_head(a.methods)))
 }

@@ -2,8 +2,9 @@
 //!
 //! The more specific route wins. First the host: exact, then `*.` with the longer suffix, then any.
 //! Within a host, paths are compared segment by segment from the left: literal before `:name`
-//! before `*`, and the end of the path before a `*` that would match nothing. A route whose method
-//! does not match is passed over for a less specific one. If only methods do not match, the result
+//! before `*`, and the end of the path before a `*` that would match nothing. Of routes with the same
+//! host and path, the one with more [`Conditions`] goes first. A route whose method or conditions
+//! do not match is passed over for a less specific one. If only methods do not match, the result
 //! is a 405 with those that would. `OPTIONS` is a method like others: to find the route that a CORS
 //! preflight asks about, look up `Access-Control-Request-Method`.
 
@@ -12,6 +13,7 @@ use std::slice;
 
 use http::Method;
 
+use super::conditions::{Asked, Conditions};
 use super::conflict::Conflict;
 use super::criteria::{Match, Methods};
 use super::hash::Table;
@@ -56,7 +58,7 @@ impl Router {
     ///
     /// # Errors
     /// Every [`Conflict`]: two routes with the same host, the same path pattern except for names of
-    /// parameters, and a method in common.
+    /// parameters, a method in common, and conditions of one rank that one request can meet.
     pub fn try_new<'a>(
         routes: impl IntoIterator<Item = (usize, &'a str, &'a Match)>,
     ) -> Result<Router, Vec<Conflict>> {
@@ -66,17 +68,22 @@ impl Router {
         for (route, name, criteria) in routes {
             names.insert(route, name);
             let everything = [Pattern::everything()];
+            let conditions = Conditions::of(criteria);
             for host in hosts(criteria) {
                 for pattern in criteria.path.values().unwrap_or(&everything) {
                     let methods = criteria.methods.clone();
-                    let entry = Entry { route, methods, pattern: pattern.clone() };
-                    let rival = add(router.tree(host).leaf(pattern), entry);
+                    let (conditions, pattern) = (conditions.clone(), pattern.clone());
+                    let are_conditional = !conditions.is_empty();
+                    let leaf = router.tree(host).leaf(&pattern);
+                    let rival =
+                        add(leaf, Entry { route, methods, conditions, pattern: pattern.clone() });
                     conflicts.extend(rival.map(|(first, methods)| Conflict {
                         first: (first, names[&first].to_owned()),
                         second: (route, name.to_owned()),
-                        pattern: pattern.clone(),
+                        pattern,
                         host: host.cloned(),
                         methods,
+                        are_conditional,
                     }));
                 }
             }
@@ -84,7 +91,7 @@ impl Router {
         if conflicts.is_empty() { Ok(router) } else { Err(conflicts) }
     }
 
-    /// The route for `method` on `path` at `host`.
+    /// The route for `path` at `host`, and what else the request says.
     ///
     /// `host` comes from [`host::normalize`](super::host::normalize), or is empty if the request
     /// has none; `path` comes from [`path::canonicalize`](super::path::canonicalize).
@@ -94,13 +101,13 @@ impl Router {
     pub fn find<'a>(
         &'a self,
         host: &str,
-        method: &Method,
         path: &'a str,
+        asked: &Asked<'_>,
     ) -> Result<Found<'a>, NoRoute> {
         self.trees(host)
-            .find_map(|tree| tree.search(path, &mut |leaf| pick(leaf, method)))
+            .find_map(|tree| tree.search(path, &mut |leaf| pick(leaf, asked)))
             .map(|entry| Found { route: entry.route, params: Params::new(&entry.pattern, path) })
-            .ok_or_else(|| self.explain(host, path))
+            .ok_or_else(|| self.explain(host, path, asked))
     }
 
     /// The trees that hold routes for `host`, in order of preference.
@@ -122,11 +129,12 @@ impl Router {
 
     /// Why no route was found.
     #[cold]
-    fn explain(&self, host: &str, path: &str) -> NoRoute {
+    fn explain(&self, host: &str, path: &str, asked: &Asked<'_>) -> NoRoute {
         let mut allowed = BTreeSet::new();
         for tree in self.trees(host) {
             tree.search(path, &mut |leaf| {
-                let verbs = leaf.iter().filter_map(|entry| entry.methods.values()).flatten();
+                let met = leaf.iter().filter(|entry| entry.conditions.hold(asked));
+                let verbs = met.filter_map(|entry| entry.methods.values()).flatten();
                 allowed.extend(verbs.map(|verb| verb.0.as_str()));
                 None::<()>
             });
@@ -149,28 +157,34 @@ fn hosts(criteria: &Match) -> impl Iterator<Item = Option<&HostPattern>> {
     any.into_iter().chain(named.map(Some))
 }
 
-/// Adds `entry`, unless another entry conflicts: then returns its route and the methods of both.
+/// Adds `entry` at its place, unless another entry conflicts: then returns its route and the methods of
+/// both.
 fn add(leaf: &mut Leaf, entry: Entry) -> Option<(usize, Methods)> {
+    let rank = entry.conditions.rank();
+    let meet = |other: &&Entry| {
+        other.conditions.rank() == rank && other.conditions.overlap(&entry.conditions)
+    };
     let overlap = |other: &Entry| Some((other.route, other.methods.overlap(&entry.methods)?));
-    let rival = leaf.iter().find_map(overlap);
+    let rival = leaf.iter().filter(meet).find_map(overlap);
     if rival.is_none() {
-        leaf.push(entry);
+        let order = |entry: &Entry| (entry.conditions.rank(), !entry.methods.name(&Method::HEAD));
+        let place = leaf.partition_point(|other| order(other) <= order(&entry));
+        leaf.insert(place, entry);
     }
     rival
 }
 
-/// The entry for `method`. One that names `HEAD` takes precedence over one that names only `GET`.
-fn pick<'a>(leaf: &'a Leaf, method: &Method) -> Option<&'a Entry> {
-    let named = leaf.iter().find(|entry| entry.methods.name(method));
-    if named.is_some() || *method != Method::HEAD {
-        return named;
-    }
-    leaf.iter().find(|entry| entry.methods.name(&Method::GET))
+/// The first entry that takes the request. Of one rank, those that name `HEAD` stand before those that name
+/// only `GET`.
+fn pick<'a>(leaf: &'a Leaf, asked: &Asked<'_>) -> Option<&'a Entry> {
+    leaf.iter().find(|entry| entry.methods.serve(asked.method) && entry.conditions.hold(asked))
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "the YAML is literal")]
 mod tests {
+    use http::{HeaderMap, HeaderName, HeaderValue};
+
     use super::*;
 
     fn compile(matches: &[&str]) -> Result<Router, Vec<Conflict>> {
@@ -184,13 +198,30 @@ mod tests {
 
     /// The index of the route that serves `GET path` at `host`.
     fn get(matches: &[&str], host: &str, path: &str) -> Option<usize> {
-        compile(matches).unwrap().find(host, &Method::GET, path).ok().map(|found| found.route)
+        let headers = HeaderMap::new();
+        let asked = Asked { method: &Method::GET, headers: Some(&headers), query: None };
+        compile(matches).unwrap().find(host, path, &asked).ok().map(|found| found.route)
     }
 
     fn find(matches: &[&str], method: &str, path: &str) -> Result<usize, String> {
+        find_with(matches, method, path, &[])
+    }
+
+    fn find_with(
+        matches: &[&str],
+        method: &str,
+        target: &str,
+        lines: &[(&'static str, &'static str)],
+    ) -> Result<usize, String> {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
+        let line = |(name, value): &(&'static str, &'static str)| {
+            (HeaderName::from_static(name), HeaderValue::from_static(value))
+        };
+        let headers: HeaderMap = lines.iter().map(line).collect();
+        let (path, query) = target.split_once('?').map_or((target, None), |(p, q)| (p, Some(q)));
+        let asked = Asked { method: &method, headers: Some(&headers), query };
         let router = compile(matches).unwrap();
-        match router.find("", &method, path) {
+        match router.find("", path, &asked) {
             Ok(found) => Ok(found.route),
             Err(NoRoute::NotFound) => Err("404".to_owned()),
             Err(NoRoute::MethodNotAllowed { allow }) => Err(allow),
@@ -294,6 +325,95 @@ mod tests {
         assert_eq!(find(&["{path: /a, methods: [POST]}"], "HEAD", "/a"), Err("POST".to_owned()));
         let wider = ["{path: /a, methods: [GET]}", "{path: /*, methods: [HEAD]}"];
         assert_eq!(find(&wider, "HEAD", "/a"), Ok(0));
+    }
+
+    #[test]
+    fn headers_query_and_cookies_choose_among_routes_with_one_path() {
+        let rules = [
+            "{path: /a}",
+            "{path: /a, headers: {X-Version: {prefix: '2.'}}}",
+            "{path: /a, headers: {X-Version: '2.1'}}",
+            "{path: /a, query: {version: {prefix: '2'}}}",
+            "{path: /a, cookies: {beta: {present: true}}}",
+            "{path: /a, cookies: {beta: yes}, headers: {X-Version: {present: false}}}",
+            "{path: /*, headers: {X-Version: '2.1'}}",
+        ];
+        for (target, lines, route) in [
+            ("/a", &[][..], 0),
+            ("/a", &[("x-version", "2.0")], 1),
+            ("/a", &[("x-version", "2.1")], 2),
+            ("/a", &[("x-version", "2.0"), ("x-version", "2.1")], 1),
+            ("/a", &[("x-version", "1")], 0),
+            ("/a?version=%32&version=1", &[], 3),
+            ("/a?version=1&version=2", &[], 0),
+            ("/a", &[("cookie", "beta=no")], 4),
+            ("/a", &[("cookie", "beta=yes")], 5),
+            ("/a", &[("cookie", "a=1"), ("cookie", "beta=yes")], 5),
+            ("/a", &[("cookie", "beta=yes"), ("x-version", "1")], 4),
+            ("/b", &[("x-version", "2.1")], 6),
+        ] {
+            assert_eq!(find_with(&rules, "GET", target, lines), Ok(route), "{target} {lines:?}");
+        }
+        assert_eq!(find_with(&rules, "GET", "/b", &[]), Err("404".to_owned()));
+    }
+
+    #[test]
+    fn a_method_counts_after_the_conditions_and_is_told_where_they_are_met() {
+        let rules = [
+            "{path: /a, methods: GET, headers: {X-A: {present: true}}}",
+            "{path: /a, methods: [HEAD, PUT]}",
+            "{path: /a, methods: DELETE, query: {force: {present: true}}}",
+        ];
+        let given = [("x-a", "")];
+        assert_eq!(find_with(&rules, "HEAD", "/a", &given), Ok(0), "more conditions go first");
+        assert_eq!(find_with(&rules, "HEAD", "/a", &[]), Ok(1));
+        assert_eq!(find_with(&rules, "GET", "/a", &[]), Err("HEAD, PUT".to_owned()));
+        let all = "DELETE, GET, HEAD, PUT".to_owned();
+        assert_eq!(find_with(&rules, "POST", "/a?force", &given), Err(all));
+        assert_eq!(find_with(&rules[..1], "GET", "/a", &[]), Err("404".to_owned()));
+    }
+
+    #[test]
+    fn a_preflight_finds_a_route_whatever_it_asks_of_headers_and_cookies() {
+        let router = compile(&[
+            "{path: /a, headers: {X-A: '1'}, cookies: {b: '2'}}",
+            "{path: /a, query: {v: '1'}, headers: {X-A: '1'}, cookies: {b: '2'}}",
+        ]);
+        let router = router.unwrap();
+        let find = |query| {
+            let asked = Asked { method: &Method::GET, headers: None, query };
+            router.find("", "/a", &asked).ok().map(|found| found.route)
+        };
+        assert_eq!((find(None), find(Some("v=1")), find(Some("v=2"))), (Some(0), Some(1), Some(0)));
+    }
+
+    #[test]
+    fn routes_of_one_rank_that_can_meet_are_in_conflict() {
+        let conflict = |a: &str, b: &str| {
+            let rules = [format!("{{path: /a, {a}}}"), format!("{{path: /a, {b}}}")];
+            compile(&[&rules[0], &rules[1]]).err().map(|conflicts| conflicts[0].to_string())
+        };
+        let both =
+            "`/a` is matched by routes.r0 already, and one request can meet the conditions of both";
+        for (a, b) in [
+            ("headers: {X-A: '1'}", "headers: {X-B: '1'}"),
+            ("headers: {X-A: '1'}", "headers: {x-a: '1'}"),
+            ("headers: {a: '1'}", "cookies: {a: '1'}"),
+            ("query: {a: {prefix: ab}}", "query: {b: {prefix: cd}}"),
+            ("query: {a: {present: true}}", "cookies: {a: {present: false}}"),
+        ] {
+            assert_eq!(conflict(a, b).as_deref(), Some(both), "{a} {b}");
+        }
+        for (a, b) in [
+            ("headers: {X-A: '1'}", "headers: {X-A: '2'}"),
+            ("headers: {X-A: '1'}", "headers: {X-B: {prefix: '1'}}"),
+            ("query: {a: {prefix: ab}}", "query: {a: {prefix: ac}}"),
+            ("query: {a: {prefix: ab}}", "query: {a: {prefix: abc}}"),
+            ("cookies: {a: {present: true}}", "cookies: {a: {present: false}}"),
+            ("cookies: {a: x}, query: {b: x}", "cookies: {a: x}"),
+        ] {
+            assert_eq!(conflict(a, b), None, "{a} {b}");
+        }
     }
 
     #[test]

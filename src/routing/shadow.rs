@@ -9,6 +9,7 @@ use std::fmt::Write;
 
 use http::Method;
 
+use super::conditions::Conditions;
 use super::criteria::{Choice, Match, Methods};
 use super::host::HostPattern;
 use super::pattern::{Pattern, Segment};
@@ -27,6 +28,7 @@ struct Entry<'a> {
     name: &'a str,
     pattern: &'a Pattern,
     methods: &'a Methods,
+    conditions: Conditions,
 }
 
 /// Entries of a host that have a parameter after this prefix.
@@ -41,8 +43,13 @@ pub fn hidden<'a>(routes: &[(&'a str, &'a Match)]) -> Vec<Hidden<'a>> {
                 let segments = pattern.segments();
                 for at in (0..segments.len()).filter(|at| segments[*at].is_param()) {
                     let key = (host, prefix(&segments[..at]));
-                    let methods = &criteria.methods;
-                    index.entry(key).or_default().push(Entry { name, pattern, methods });
+                    let (methods, conditions) = (&criteria.methods, Conditions::of(criteria));
+                    index.entry(key).or_default().push(Entry {
+                        name,
+                        pattern,
+                        methods,
+                        conditions,
+                    });
                 }
             }
         }
@@ -52,7 +59,7 @@ pub fn hidden<'a>(routes: &[(&'a str, &'a Match)]) -> Vec<Hidden<'a>> {
         for host in hosts(criteria) {
             // Without a path, the route takes the rest of everything.
             for pattern in criteria.path.values()? {
-                by = Some(hider(&index, host, pattern, &criteria.methods)?);
+                by = Some(hider(&index, host, pattern, criteria)?);
             }
         }
         by.map(|by| Hidden { route, by })
@@ -65,13 +72,16 @@ fn hider<'a>(
     index: &Index<'a>,
     host: Option<&'a HostPattern>,
     pattern: &Pattern,
-    methods: &Methods,
+    criteria: &Match,
 ) -> Option<&'a str> {
+    let conditions = Conditions::of(criteria);
     let segments = pattern.segments();
     let takes = |at: usize, wanted: &[Segment]| {
         let entries = index.get(&(host, prefix(&segments[..at])))?;
         let mut fitting = entries.iter().filter(|e| {
-            contains(&e.pattern.segments()[at..], wanted) && allows(e.methods, methods)
+            contains(&e.pattern.segments()[at..], wanted)
+                && allows(e.methods, &criteria.methods)
+                && conditions.imply(&e.conditions)
         });
         fitting.next().map(|entry| entry.name)
     };
@@ -172,6 +182,16 @@ mod tests {
             ["{}", "{path: '/:x'}"],
         ] {
             assert_eq!(hidden_among(&routes), [], "{routes:?}");
+        }
+        let version = |version: &str| format!("headers: {{X-Version: '{version}'}}");
+        let hidden = format!("{{path: '/a/*/b', {}}}", version("2"));
+        for other in ["headers: {X-Version: {present: true}}".to_owned(), version("2")] {
+            let other = format!("{{path: '/a/:x/b', {other}}}");
+            assert_eq!(hidden_among(&[&hidden, &other]), [(0, 1)], "{other}");
+        }
+        for other in [version("1"), "cookies: {beta: '1'}".to_owned()] {
+            let other = format!("{{path: '/a/:x/b', {other}}}");
+            assert_eq!(hidden_among(&[&hidden, &other]), [], "{other}");
         }
         let methods =
             ["{path: '/a/*/b', methods: POST}", "{path: '/a/:x/b', methods: [GET, POST]}"];

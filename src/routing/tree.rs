@@ -4,6 +4,7 @@
 //! one way, so a search never visits a node twice, and literal segments are hashed. So the cost of
 //! a search depends on the segments of the path, not on the number of routes.
 
+use super::conditions::Conditions;
 use super::criteria::Methods;
 use super::hash::Table;
 use super::pattern::{Pattern, Segment};
@@ -19,11 +20,12 @@ pub(super) struct Tree {
 pub(super) struct Entry {
     pub(super) route: usize,
     pub(super) methods: Methods,
+    pub(super) conditions: Conditions,
     pub(super) pattern: Pattern,
 }
 
-/// The entries at one place in the tree: their patterns differ only in the names of parameters. No
-/// two name the same method.
+/// The entries at one place in the tree, the better ones first: their patterns differ only in the names of
+/// parameters. No two of one rank name the same method and can be met by the same request.
 pub(super) type Leaf = Vec<Entry>;
 
 #[derive(Debug, Default)]

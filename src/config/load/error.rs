@@ -138,7 +138,10 @@ impl serde::de::Error for Error {
             Unexpected::Float(_) if is_integer => {
                 (Code::WrongType, "expected a whole number, found a fraction".to_owned())
             }
-            Unexpected::Bool(_) | Unexpected::Unsigned(_) | Unexpected::Signed(_)
+            Unexpected::Bool(_)
+            | Unexpected::Unsigned(_)
+            | Unexpected::Signed(_)
+            | Unexpected::Float(_)
                 if wanted == "a string" =>
             {
                 (Code::UnquotedText, format!("expected a string, found {}", kind_of(&found)))

@@ -44,7 +44,7 @@ impl RouteCheck<'_> {
         match &self.route.upstream {
             Some(Destination::Split(_)) => {}
             Some(Destination::One(_)) | None => {
-                let message = "nothing is drawn: `upstream` is no list of several";
+                let message = "has no effect: `upstream` is not a list";
                 self.report(Code::SplitOfOne, &["split"], message);
             }
         }

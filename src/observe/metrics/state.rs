@@ -24,6 +24,8 @@ pub struct StateMetrics {
     pub budget_refused: IntCounterVec,
     /// Requests drawn, by route and upstream; of routes with several upstreams.
     pub split_requests: IntCounterVec,
+    /// Of those, requests without the key that they are drawn by, by route.
+    pub split_unkeyed: IntCounterVec,
     /// Weights in force, by route and upstream.
     pub split_weight: IntGaugeVec,
     /// Addresses known, by upstream.
@@ -88,6 +90,12 @@ impl StateMetrics {
                 "split_requests_total",
                 "Requests drawn among the upstreams of a route",
                 &["route", "upstream"],
+            )?,
+            split_unkeyed: counters(
+                r,
+                "split_unkeyed_total",
+                "Requests drawn at random because they had no key",
+                &["route"],
             )?,
             split_weight: gauges(
                 r,
@@ -168,6 +176,7 @@ impl StateMetrics {
         for counters in [
             &self.circuit_opened,
             &self.split_requests,
+            &self.split_unkeyed,
             &self.failed_lookups,
             &self.rate_limit_refused,
             &self.rate_limit_evictions,

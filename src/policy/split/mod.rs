@@ -20,18 +20,20 @@ pub mod hash;
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use config::{Config, Destination, Key};
 
 use self::config::{MAX_UPSTREAMS, MAX_WEIGHT, Weighted};
 use crate::policy::rate_limit::Requester;
+use crate::policy::sync::{AtomicU64, Ordering};
 
 /// The upstreams of a route, with what each has drawn.
 #[derive(Debug)]
 pub struct Split {
     key: Option<Key>,
     shares: Box<[Share]>,
+    /// Requests without the key; shared as the counts of each upstream are.
+    unkeyed: Arc<AtomicU64>,
 }
 
 /// One upstream of a split.
@@ -61,7 +63,7 @@ impl Default for State {
     }
 }
 
-/// An upstream of a split, for those who look.
+/// The state of one upstream of a split, for status and metrics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
     /// The upstream's name.
@@ -87,7 +89,8 @@ impl Split {
             configured: upstream.weight,
             state: kept(&upstream.name).unwrap_or_default(),
         };
-        Split { key, shares: upstreams.iter().map(share).collect() }
+        let unkeyed = before.map(|before| before.unkeyed.clone()).unwrap_or_default();
+        Split { key, shares: upstreams.iter().map(share).collect(), unkeyed }
     }
 
     /// Draws an upstream for a request, and counts it. Returns its place in the list. A request without
@@ -98,8 +101,11 @@ impl Split {
             Some(key) => self.place_of(key),
             None => self.place_at(|sum| fastrand::u64(0..sum)),
         };
+        // Relaxed, here and below: no other data depends on the counts.
+        if self.key.is_some() && key.is_none() {
+            self.unkeyed.fetch_add(1, Ordering::Relaxed);
+        }
         if let Some(share) = self.shares.get(place) {
-            // Relaxed: no other data depends on the count.
             share.state.drawn.fetch_add(1, Ordering::Relaxed);
         }
         place
@@ -115,6 +121,11 @@ impl Split {
         // Relaxed: each weight stands for itself.
         share.state.ordered.store(weight.map_or(NO_ORDER, u64::from), Ordering::Relaxed);
         true
+    }
+
+    /// Requests drawn at random because they had no key, since the process started.
+    pub fn unkeyed(&self) -> u64 {
+        self.unkeyed.load(Ordering::Relaxed)
     }
 
     /// All upstreams, in the order of the list.

@@ -293,15 +293,19 @@ fn find_route(session: &Session, ctx: &mut Context) -> Result<Destination, Rejec
         request::head::host_of(request)?;
         return Ok(Destination::Server);
     }
-    let asked = response::cors::preflight(&request.method, &request.headers);
-    if let Some(method) = &asked
-        && let Ok(routed) = request::head::route(&ctx.snapshot, request, method)
-        && ctx.snapshot.routes[routed.route].config.cors.is_some()
-    {
-        ctx.begin_on(ctx.snapshot.routes[routed.route].clone());
-        return Ok(Destination::Preflight);
+    let headers = Some(&request.headers);
+    if let Some(method) = response::cors::preflight(&request.method, &request.headers) {
+        // First as if the request that follows had no headers of its own, then whatever they will be.
+        let routed = [headers, None].into_iter().filter_map(|headers| {
+            request::head::route(&ctx.snapshot, request, &method, headers).ok()
+        });
+        let mut routes = routed.map(|routed| &ctx.snapshot.routes[routed.route]);
+        if let Some(route) = routes.find(|route| route.config.cors.is_some()).cloned() {
+            ctx.begin_on(route);
+            return Ok(Destination::Preflight);
+        }
     }
-    let routed = request::head::route(&ctx.snapshot, request, &request.method)?;
+    let routed = request::head::route(&ctx.snapshot, request, &request.method, headers)?;
     let route = ctx.snapshot.routes[routed.route].clone();
     ctx.path = routed.forwarded;
     ctx.recorded_path = routed.canonical;

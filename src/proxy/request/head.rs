@@ -3,13 +3,13 @@
 //! Everything after this works on one canonical path and one host.
 
 use http::header::HOST;
-use http::{HeaderValue, Method, Version};
+use http::{HeaderMap, HeaderValue, Method, Version};
 use pingora_http::RequestHeader;
 
 use crate::proxy::downstream::limits::Limits;
 use crate::proxy::rejection::Rejection;
 use crate::routing::path::Ambiguous;
-use crate::routing::{NoRoute, Slashes, host, path};
+use crate::routing::{Asked, NoRoute, Slashes, host, path};
 use crate::runtime::snapshot::Snapshot;
 use crate::upstream::balance::key;
 
@@ -42,7 +42,7 @@ pub fn check_size(request: &RequestHeader, limits: &Limits) -> Result<(), Reject
     Ok(())
 }
 
-/// Finds the route of `request` as if its method were `method`.
+/// Finds the route of `request`, or of the one that it is a preflight for, by what is known of that.
 ///
 /// # Errors
 /// The rejection of an invalid host or path, or of a request without a route.
@@ -50,7 +50,9 @@ pub fn route(
     snapshot: &Snapshot,
     request: &RequestHeader,
     method: &Method,
+    headers: Option<&HeaderMap>,
 ) -> Result<Routed, Rejection> {
+    let asked = Asked { method, headers, query: request.uri.query() };
     let host = host_of(request)?;
     let raw = request.uri.path();
     let (canonical, ambiguous) = match path::canonicalize(raw.as_bytes()) {
@@ -61,7 +63,7 @@ pub fn route(
         }
         Err(ambiguous) => return Err(refused(ambiguous)),
     };
-    let found = snapshot.router.find(&host, method, &canonical);
+    let found = snapshot.router.find(&host, &canonical, &asked);
     let found = found.map_err(|none| match (ambiguous, none) {
         (Some(ambiguous), _) => refused(ambiguous),
         (None, NoRoute::NotFound) => Rejection::NoRoute,
@@ -71,7 +73,7 @@ pub fn route(
     })?;
     let route = found.route;
     if let Some(ambiguous) = ambiguous
-        && !tells_slashes_apart(snapshot, &host, method, route, &canonical)
+        && !tells_slashes_apart(snapshot, &host, &asked, route, &canonical)
     {
         return Err(refused(ambiguous));
     }
@@ -99,14 +101,14 @@ fn refused(ambiguous: Ambiguous) -> Rejection {
 fn tells_slashes_apart(
     snapshot: &Snapshot,
     host: &str,
-    method: &Method,
+    asked: &Asked<'_>,
     route: usize,
     path: &str,
 ) -> bool {
     let config = |route: usize| &snapshot.routes[route].config;
     config(route).matches.slashes == Slashes::AsSent
         && path::other_readings(path).all(|reading| {
-            match snapshot.router.find(host, method, &reading) {
+            match snapshot.router.find(host, &reading, asked) {
                 Ok(other) if other.route == route => true,
                 Ok(other) => {
                     let other = config(other.route);

@@ -40,6 +40,7 @@ pub(super) fn of(route: &Route) -> Vec<ShareStatus> {
 /// Copies the counts of a route's upstreams into the metrics.
 pub(super) fn publish(state: &StateMetrics, route: &Route) {
     let Some(fork) = fork(route) else { return };
+    state.split_unkeyed.with_label_values(&[&*route.name]).inc_by(fork.split.unkeyed());
     for standing in fork.split.standings() {
         let labels = [&*route.name, &*standing.name];
         state.split_weight.with_label_values(&labels).set(standing.weight.into());

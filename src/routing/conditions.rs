@@ -1,0 +1,227 @@
+//! What else a route asks of a request: of its headers, its query and its cookies.
+//!
+//! A request must meet every condition of a route. Of the routes with the same host and path, those with
+//! more conditions go first; of as many, those with more exact values, then with more prefixes, then with
+//! the longer prefixes ([`Rank`]). So a route whose requests are a part of another's always goes
+//! before it. Two routes of one rank must not meet in a request: see [`Conditions::overlap`].
+//!
+//! Of several values under one name the first counts. Names of headers have no case, all else does.
+
+mod written;
+
+use std::cmp::Reverse;
+use std::fmt;
+
+use http::{HeaderMap, HeaderName, Method};
+
+pub use self::written::{Cookie, Header, Parameter, Tests};
+use super::criteria::Match;
+use crate::fields::{self, Encoded};
+
+/// What a request says of itself, apart from its host and path.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// As sent, or as a preflight asks about it.
+    pub method: &'a Method,
+    /// `None` for a preflight (Fetch, section 4.8), which carries neither headers nor cookies of the request
+    /// it is for: conditions on them count as met.
+    pub headers: Option<&'a HeaderMap>,
+    /// As sent.
+    pub query: Option<&'a str>,
+}
+
+/// All conditions of a route; usually none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Conditions(Box<[Condition]>);
+
+/// One value of a request, and what it must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Condition {
+    /// Which value.
+    pub place: Place,
+    /// What it must be.
+    pub test: Test,
+}
+
+/// Where a value lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// The first field of this name.
+    Header(HeaderName),
+    /// The first parameter of this name, decoded: `%` begins an octet, `+` is a blank.
+    Query(Box<str>),
+    /// The first cookie of this name, without quotes around it; see [`fields::cookie`].
+    Cookie(Box<str>),
+}
+
+/// What a value must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Test {
+    /// This, as a whole.
+    Exact(Box<str>),
+    /// Something that begins with this, which is not empty.
+    Prefix(Box<str>),
+    /// Anything, even empty.
+    Present,
+    /// There is none.
+    Absent,
+}
+
+/// How specific conditions are; the more specific are less, so that they come first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Rank([Reverse<usize>; 4]);
+
+impl Conditions {
+    /// Those of a route.
+    pub fn of(criteria: &Match) -> Self {
+        let Match { headers, query, cookies, host: _, path: _, methods: _, slashes: _ } = criteria;
+        let condition = |place, test: &Test| Condition { place, test: test.clone() };
+        let headers = headers.iter().map(|(name, t)| condition(Place::Header(name.0.clone()), t));
+        let query = query.iter().map(|(name, t)| condition(Place::Query(name.0.clone()), t));
+        let cookies = cookies.iter().map(|(name, t)| condition(Place::Cookie(name.0.clone()), t));
+        Conditions(headers.chain(query).chain(cookies).collect())
+    }
+
+    /// One by one: headers, query, cookies.
+    pub fn iter(&self) -> impl Iterator<Item = &Condition> {
+        self.0.iter()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether a request meets all.
+    pub(super) fn hold(&self, asked: &Asked<'_>) -> bool {
+        self.0.iter().all(|condition| condition.holds(asked))
+    }
+
+    pub(super) fn rank(&self) -> Rank {
+        let count = |is: fn(&Test) -> bool| self.0.iter().filter(|one| is(&one.test)).count();
+        let prefixes = self.0.iter().map(|condition| match &condition.test {
+            Test::Prefix(text) => text.len(),
+            Test::Exact(_) | Test::Present | Test::Absent => 0,
+        });
+        let exact = count(|test| matches!(test, Test::Exact(_)));
+        let begun = count(|test| matches!(test, Test::Prefix(_)));
+        Rank([self.0.len(), exact, begun, prefixes.sum()].map(Reverse))
+    }
+
+    /// Whether a request can meet these and `other`: no value is asked to be two things at once.
+    pub(super) fn overlap(&self, other: &Conditions) -> bool {
+        let meet = |ours: &Condition| {
+            let same = other.0.iter().find(|theirs| theirs.place == ours.place);
+            same.is_none_or(|theirs| ours.test.meets(&theirs.test))
+        };
+        self.0.iter().all(meet)
+    }
+
+    /// Whether every request that meets these meets `other`.
+    pub(super) fn imply(&self, other: &Conditions) -> bool {
+        other.0.iter().all(|theirs| {
+            let same = self.0.iter().find(|ours| ours.place == theirs.place);
+            same.is_some_and(|ours| ours.test.implies(&theirs.test))
+        })
+    }
+}
+
+impl Condition {
+    fn holds(&self, asked: &Asked<'_>) -> bool {
+        let test = &self.test;
+        match (&self.place, asked.headers) {
+            (Place::Header(_) | Place::Cookie(_), None) => true,
+            (Place::Header(name), Some(headers)) => {
+                test.octets(headers.get(name).map(|value| value.as_bytes()))
+            }
+            (Place::Cookie(name), Some(headers)) => test.octets(fields::cookie(headers, name)),
+            (Place::Query(name), _) => {
+                test.encoded(asked.query.and_then(|query| fields::parameter(query, name)))
+            }
+        }
+    }
+}
+
+impl Test {
+    fn octets(&self, value: Option<&[u8]>) -> bool {
+        match (self, value) {
+            (Test::Exact(text), Some(value)) => value == text.as_bytes(),
+            (Test::Prefix(text), Some(value)) => value.starts_with(text.as_bytes()),
+            (Test::Present, value) => value.is_some(),
+            (Test::Absent, value) => value.is_none(),
+            (Test::Exact(_) | Test::Prefix(_), None) => false,
+        }
+    }
+
+    fn encoded(&self, value: Option<Encoded<'_>>) -> bool {
+        match (self, value) {
+            (Test::Exact(text), Some(value)) => value.is(text.as_bytes()),
+            (Test::Prefix(text), Some(value)) => value.begins_with(text.as_bytes()),
+            (Test::Present, value) => value.is_some(),
+            (Test::Absent, value) => value.is_none(),
+            (Test::Exact(_) | Test::Prefix(_), None) => false,
+        }
+    }
+
+    /// Whether a value can pass both.
+    fn meets(&self, other: &Test) -> bool {
+        match (self, other) {
+            (Test::Absent, other) => *other == Test::Absent,
+            (_, Test::Absent) => false,
+            (Test::Present, _) | (_, Test::Present) => true,
+            (Test::Prefix(a), Test::Prefix(b)) => a.starts_with(&**b) || b.starts_with(&**a),
+            _ => self.implies(other) || other.implies(self),
+        }
+    }
+
+    /// Whether every value that passes this passes `other`.
+    fn implies(&self, other: &Test) -> bool {
+        match (self, other) {
+            (Test::Exact(ours), Test::Exact(theirs)) => ours == theirs,
+            (Test::Exact(ours) | Test::Prefix(ours), Test::Prefix(theirs)) => {
+                ours.starts_with(&**theirs)
+            }
+            (Test::Exact(_) | Test::Prefix(_) | Test::Present, Test::Present) => true,
+            (Test::Absent, Test::Absent) => true,
+            (Test::Prefix(_) | Test::Present, Test::Exact(_))
+            | (Test::Present, Test::Prefix(_)) => false,
+            (Test::Absent, _) | (_, Test::Absent) => false,
+        }
+    }
+}
+
+/// `header x-version = 2`, `no cookie beta`, `query v begins with 2.`
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Condition { place, test } = self;
+        let (kind, name) = (place.kind(), place.name());
+        match test {
+            Test::Exact(text) => write!(f, "{kind} {name} = {text}"),
+            Test::Prefix(text) => write!(f, "{kind} {name} begins with {text}"),
+            Test::Present => write!(f, "{kind} {name}"),
+            Test::Absent => write!(f, "no {kind} {name}"),
+        }
+    }
+}
+
+impl Place {
+    /// `header`, `query` or `cookie`.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Place::Header(_) => "header",
+            Place::Query(_) => "query",
+            Place::Cookie(_) => "cookie",
+        }
+    }
+
+    /// The name of the value.
+    pub fn name(&self) -> &str {
+        match self {
+            Place::Header(name) => name.as_str(),
+            Place::Query(name) | Place::Cookie(name) => name,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
