@@ -179,8 +179,7 @@ fn in_record(loaded: Option<&(Config, Sources)>, id: &str) -> Result<Found, Stri
 /// The key of the configuration that decided, with its place in the file.
 fn decided(facts: &Map<String, Value>, sources: Option<&Sources>) -> Option<String> {
     let key = story::key_of(facts)?;
-    Some(match sources.map(|sources| sources.place(key.as_str())) {
-        Some((file, line)) => format!("{}:{line}: {key}", file.display()),
-        None => key,
-    })
+    let Some(sources) = sources else { return Some(key) };
+    let decided = sources.decided(&[key.as_str().into()]);
+    decided.first().map(|decided| format!("{}: {}", decided.place, decided.key))
 }

@@ -20,7 +20,7 @@ use crate::units::Timespan;
 
 /// Which requests a route takes, what they must pass, and where they go. Large settings that are
 /// rarely used are boxed, because there may be ten thousand routes.
-#[derive(Debug, Clone, PartialEq, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
     /// Which requests the route takes; absent: all that no more specific route takes.
@@ -87,6 +87,17 @@ pub struct Route {
 }
 
 impl Route {
+    /// Whether both have the same policy under a key of [`Route::not_enforced`].
+    pub(super) fn agrees(&self, other: &Route, key: &str) -> bool {
+        match key {
+            "auth" => self.auth == other.auth,
+            "circuit_breaker" => self.circuit_breaker == other.circuit_breaker,
+            "bulkhead" => self.bulkhead == other.bulkhead,
+            "max_body" => self.max_body == other.max_body,
+            _ => self.rate_limit == other.rate_limit,
+        }
+    }
+
     /// The keys of the policies that are dry runs.
     pub fn not_enforced(&self) -> Vec<String> {
         let limits = self.rate_limit.0.iter().enumerate();

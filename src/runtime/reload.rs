@@ -203,7 +203,7 @@ pub fn compile(
     before: Option<&Snapshot>,
     metrics: &Metrics,
 ) -> Result<(Snapshot, Vec<Diagnostic>), Vec<Diagnostic>> {
-    let warnings = warnings::of(&config, Descriptors::current(), SystemTime::now());
+    let warnings = warnings::of(&config, sources, Descriptors::current(), SystemTime::now());
     match Snapshot::compile(config, before, metrics, Clock::now()) {
         Ok(snapshot) => Ok((snapshot, sources.diagnose(warnings))),
         // Errors come first, because only so many are shown.

@@ -15,6 +15,7 @@
 
 mod assemble;
 mod collect;
+mod decided;
 mod deserialize;
 mod dotenv;
 mod environment;
@@ -24,6 +25,8 @@ mod fault;
 mod file;
 mod findings;
 mod interpolate;
+mod layer;
+mod layering;
 mod location;
 mod node;
 mod parse;
@@ -42,7 +45,9 @@ use std::path::Path;
 
 use assemble::Assembly;
 use collect::collect;
+pub use decided::Decided;
 pub use environment::Environment;
+pub use layering::{Key, Layering, Meets, Off};
 pub use location::Location;
 pub use path::{KeyPath, Step};
 pub use problem::{Diagnostic, Problem};
@@ -71,11 +76,33 @@ pub struct Draft<T> {
 /// Reads the configuration at `path` and the files it includes. It is valid only after
 /// [`Draft::validate`].
 pub fn load_partial<T: DeserializeOwned>(path: &Path, environment: &Environment) -> Draft<T> {
+    read(path, environment, |_, _| ())
+}
+
+/// The same, where the things of one section have defaults in another, which are read as `D`.
+pub fn load_layered<T: DeserializeOwned, D: DeserializeOwned>(
+    path: &Path,
+    environment: &Environment,
+    layering: &'static Layering,
+) -> Draft<T> {
+    read(path, environment, |tree, findings| {
+        findings.layering = Some(layering);
+        // What is right is read again with the rest.
+        layering.lay(tree, findings, |tree, findings| drop(collect::<D>(tree, findings)));
+    })
+}
+
+fn read<T: DeserializeOwned>(
+    path: &Path,
+    environment: &Environment,
+    prepare: impl FnOnce(&mut node::Node, &mut findings::Findings),
+) -> Draft<T> {
     let (files, mut tree, mut findings) = apart(|| {
         let mut assembly = Assembly::new(environment);
         let tree = assembly.assemble(path);
         (assembly.files, tree, assembly.findings)
     });
+    prepare(&mut tree, &mut findings);
     let nothing_read = findings.incomplete && matches!(tree.value, node::Value::Null);
     let value = if nothing_read { None } else { collect(&mut tree, &mut findings) };
     Draft { value, sources: Sources::new(files, tree, findings) }
