@@ -3,7 +3,7 @@
 mod story;
 
 use std::fs::File as LogFile;
-use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 
 use super::File;
 use crate::config::{Config, Sources};
+use crate::observe::colour;
 use crate::record::read::{Filter, Reader};
 
 const LIMIT: Duration = Duration::from_secs(2);
@@ -73,7 +74,7 @@ pub(super) fn why(options: &Options) -> ExitCode {
     let written = match options.format {
         Format::Json => writeln!(out, "{}", Value::Object(found.facts)),
         Format::Text => {
-            let coloured = io::stdout().is_terminal();
+            let coloured = colour::is_wanted(&io::stdout());
             let sources = loaded.as_ref().map(|(_, sources)| sources);
             let decided = decided(&found.facts, sources);
             out.write_all(

@@ -28,8 +28,8 @@ pub mod traces;
 mod validate;
 pub mod warnings;
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer};
@@ -149,6 +149,33 @@ impl Config {
             descriptors.file = folder.join(&descriptors.file);
         }
         Ok((config, sources))
+    }
+
+    fn draft(path: &Path, environment: &Environment) -> load::Draft<Config> {
+        load::load_layered::<Config, defaults::Alone>(path, environment, &defaults::LAYERING)
+    }
+
+    /// The files that the configuration at `location` names, and that a reload reads again:
+    /// certificates, keys, authorities, descriptor sets, `${file:…}`. Of a configuration that is not
+    /// valid, those of its valid parts.
+    pub fn named_files(location: &Location) -> BTreeSet<PathBuf> {
+        let Ok(environment) = location.environment() else { return BTreeSet::new() };
+        let draft = Config::draft(&location.file, &environment);
+        let (config, sources) = draft.parts();
+        let mut files: BTreeSet<PathBuf> = sources.referenced().map(Path::to_owned).collect();
+        let Some(config) = config else { return files };
+        for tls in config.listeners.values().filter_map(|listener| listener.tls.as_ref()) {
+            let pairs = tls.certificates.iter().flat_map(|pair| [&pair.certificate, &pair.key]);
+            files.extend(pairs.chain(&tls.client_ca).cloned());
+            match &tls.tickets {
+                server::Tickets::Keys(file) => drop(files.insert(file.clone())),
+                server::Tickets::Off | server::Tickets::On => {}
+            }
+        }
+        files.extend(config.upstreams.values().filter_map(|upstream| upstream.tls.ca.clone()));
+        let folder = location.file.parent().unwrap_or(Path::new(""));
+        files.extend(config.descriptors.values().map(|set| folder.join(&set.file)));
+        files
     }
 
     /// The paths of the policies that are dry runs.

@@ -76,8 +76,10 @@ impl Upstream {
             return old.clone();
         }
         let mut new = Upstream::new(&old.name, config.clone(), now);
-        if old.config.circuit_breaker == config.circuit_breaker {
-            new.breaker.clone_from(&old.breaker);
+        if let (Some(old), Some(wanted)) = (&old.breaker, &config.circuit_breaker)
+            && let Some(kept) = Breaker::continued(old, wanted)
+        {
+            new.breaker = Some(kept);
         }
         if old.config.tls == config.tls {
             // Names that remain keep their known addresses until they are looked up again.

@@ -4,6 +4,7 @@
 //! it is dropped here.
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 
 use super::MAX_FINDINGS;
 use super::fault::{Fault, Position};
@@ -47,6 +48,8 @@ pub(super) struct Findings {
     pub(super) overflow: bool,
     /// A file could not be read, so anything may be missing.
     pub(super) incomplete: bool,
+    /// The files of `${file:…}`, whether they could be read or not.
+    pub(super) referenced: Vec<PathBuf>,
     /// Where values come from that a named thing does not have itself.
     pub(super) layering: Option<&'static Layering>,
 }

@@ -54,7 +54,7 @@ pub use problem::{Diagnostic, Problem};
 use serde::de::DeserializeOwned;
 pub use sources::Sources;
 pub use suggest::suggest;
-pub use watch::{Seen, Watch};
+pub use watch::{Named, Seen, Watch};
 pub use written::{Part, Written};
 
 /// Most levels of nested mappings and lists.
@@ -124,6 +124,11 @@ pub fn apart<R: Send>(work: impl Fn() -> R + Sync) -> R {
 }
 
 impl<T> Draft<T> {
+    /// What is valid so far, and where it comes from.
+    pub fn parts(&self) -> (Option<&T>, &Sources) {
+        (self.value.as_ref(), &self.sources)
+    }
+
     /// Gives the valid parts to `check`, and joins its problems with those found while reading.
     /// `check` does not run if a file is missing, or if nothing valid is left. It can ask the
     /// sources whether an unknown name was [removed as wrong](Sources::is_pruned).

@@ -34,6 +34,11 @@ impl Sources {
         self.files.iter().map(|file| file.path.as_path())
     }
 
+    /// The files that `${file:…}` refers to. Files that could not be read are listed too.
+    pub fn referenced(&self) -> impl Iterator<Item = &Path> {
+        self.findings.referenced.iter().map(|file| file.as_path())
+    }
+
     /// Whether the value at `path`, or one that contains it, was written but removed as wrong. A
     /// name that was removed is not unknown.
     pub fn is_pruned(&self, path: impl Into<KeyPath>) -> bool {
