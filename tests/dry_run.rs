@@ -258,11 +258,11 @@ fn invoke(dialect: Dialect, name: &str) -> Call {
 
 #[test]
 fn a_message_beyond_a_dry_limit_is_transcoded_whole_in_every_form() {
-    let limit = "max_body: {size: 1KiB, enforce: ENFORCE}
+    let limit = "max_body: {size: 64B, enforce: ENFORCE}
         bulkhead: {max_in_flight: 1, enforce: ENFORCE}";
     let twins = Twins::start(&format!("{TRANSCODE}\n{limit}"), &descriptors());
     twins.upstreams_answer(Answer::json(200, "{\"message\":\"Hello!\"}"));
-    let large = "x".repeat(3000);
+    let large = "x".repeat(120);
     let json = format!("{{\"name\":\"{large}\"}}");
     let typed = Call::new(&format!("POST {INVOKE}")).header("Content-Type", "application/json");
     let packed =
@@ -293,9 +293,9 @@ fn a_message_beyond_a_dry_limit_is_transcoded_whole_in_every_form() {
 
 #[test]
 fn a_grpc_web_message_beyond_a_dry_limit_passes_unchanged() {
-    let limit = "max_body: {size: 1KiB, enforce: ENFORCE}";
+    let limit = "max_body: {size: 64B, enforce: ENFORCE}";
     let twins = Twins::start(limit, "");
-    let large = "x".repeat(3000);
+    let large = "x".repeat(120);
     for (n, dialect) in [Dialect::GrpcWeb, Dialect::GrpcWebText].into_iter().enumerate() {
         twins.call(invoke(dialect, &large));
         twins.assert_refused("body_too_large", n as u32 + 1);
@@ -309,14 +309,14 @@ fn a_grpc_web_message_beyond_a_dry_limit_passes_unchanged() {
 
 #[test]
 fn a_body_that_only_the_record_reads_is_not_measured() {
-    let policies = "max_body: {size: 1KiB, enforce: ENFORCE}
+    let policies = "max_body: {size: 64B, enforce: ENFORCE}
         rate_limit: {fixed_window: {requests: 1, per: 1h}, key: route}
         record: {mode: sync, capture: {name: request.name}}";
     let twins = Twins::start(&format!("{TRANSCODE}\n{policies}"), &descriptors());
     twins.upstreams_answer(Answer::json(200, "{\"message\":\"Hello!\"}"));
     twins.call(invoke(Dialect::GrpcWeb, "Ada"));
     // The limit refuses it before anyone knows how long its message is.
-    twins.call(invoke(Dialect::GrpcWeb, &"x".repeat(3000)));
+    twins.call(invoke(Dialect::GrpcWeb, &"x".repeat(120)));
     let rows = twins.both().map(|(gateway, _)| Store::Sqlite.wait_for_rows(gateway, 2));
     for rows in &rows {
         let refused: Vec<_> = rows.iter().filter_map(|row| row.text("rejection")).collect();

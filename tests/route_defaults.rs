@@ -120,8 +120,12 @@ fn the_configuration_in_force_names_the_default_of_each_value() {
     }
     assert!(part.1.contains("    auth: null  # c.yaml:15"), "{}", part.1);
     assert!(!text.contains("\ndefaults:"), "each route says them: {text}");
-    let again =
-        output(&text.replace("127.0.0.1:3000", "127.0.0.1:3001"), &["config", "-c", "c.yaml"]);
+    // Read again, it is the same without defaults: nothing comes back that was switched off.
+    let directory = tempfile::tempdir().expect("a directory");
+    std::fs::write(directory.path().join("c.yaml"), text.replace("'***'", "again-0123456789"))
+        .unwrap();
+    let again = Gateway::finish(&["config", "-c", "c.yaml"], directory.path(), &[]).stdout;
+    assert!(again.contains("auth: null") && again.contains("X-Gate: "), "{again}");
     assert!(!again.contains("defaults."), "{again}");
 }
 
