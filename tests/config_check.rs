@@ -416,3 +416,54 @@ fn what_a_reload_finds_doubtful_is_in_the_log_and_the_reload_goes_on() {
     assert!(gateway.reload_plan(&Plan::route("").section(budget)), "{}", gateway.log());
     gateway.wait_for_log("warning: retry_budgets.few: no route uses `few`");
 }
+
+/// What a command prints in a terminal of its own, or `None` where there is no `script` of util-linux.
+fn in_terminal(directory: &Path, variables: &[(&str, &str)]) -> Option<String> {
+    let binary = env!("CARGO_BIN_EXE_portcullis");
+    let command = format!("'{binary}' check -c c.yaml");
+    let output = std::process::Command::new("script")
+        .args(["--quiet", "--return", "--command", &command, "/dev/null"])
+        .current_dir(directory)
+        .env_remove("NO_COLOR")
+        .env("TERM", "xterm")
+        .envs(variables.iter().copied())
+        .stdin(std::process::Stdio::null())
+        .output();
+    match output {
+        Ok(output) => Some(String::from_utf8_lossy(&output.stdout).into_owned()),
+        Err(error) if std::env::var_os("CI").is_some() => panic!("`script` is needed: {error}"),
+        Err(error) => {
+            eprintln!("SKIPPED: `script` of util-linux does not start: {error}");
+            None
+        }
+    }
+}
+
+#[test]
+fn mistakes_are_coloured_on_a_terminal_unless_colours_are_refused() {
+    let directory = tempfile::tempdir().expect("a directory");
+    std::fs::write(directory.path().join("c.yaml"), "listeners: {}\n").expect("a file");
+    let colour = '\u{1b}';
+    let Some(shown) = in_terminal(directory.path(), &[]) else { return };
+    assert!(shown.contains("at least one listener is needed"), "{shown}");
+    assert!(shown.contains(&format!("{colour}[")), "no colours: {shown}");
+    for variables in [("NO_COLOR", "1"), ("TERM", "dumb")] {
+        let shown = in_terminal(directory.path(), &[variables]).expect("as before");
+        assert!(shown.contains("at least one listener is needed"), "{shown}");
+        assert!(shown.contains("1 | listeners: {}"), "the line is shown all the same: {shown}");
+        assert!(!shown.contains(colour), "{variables:?}: {shown}");
+    }
+    // An empty variable refuses nothing.
+    let shown = in_terminal(directory.path(), &[("NO_COLOR", "")]).expect("as before");
+    assert!(shown.contains(colour), "{shown}");
+}
+
+#[test]
+fn mistakes_in_a_pipe_have_no_colours() {
+    for format in ["full", "line", "json"] {
+        let finished = check("listeners: {}\n", &["check", "-c", "c.yaml", "--format", format]);
+        let said = finished.stderr + &finished.stdout;
+        assert!(said.contains("at least one listener is needed"), "{said}");
+        assert!(!said.contains('\u{1b}'), "{format}: {said}");
+    }
+}

@@ -1,10 +1,12 @@
 //! `enforce: false`: a gateway that only counts is compared with its twin, which enforces, on the same
 //! requests. Nothing is refused by the one, and it counts exactly what the other refuses.
 
+use std::path::Path;
 use std::time::Duration;
 
 use crate::support::{
-    Answer, Call, Gateway, Plan, Redis, Response, Store, Upstream, eventually, frame, pass,
+    Answer, Call, Dialect, Gateway, INVOKE, Plan, Redis, Response, Store, Upstream, compress,
+    eventually, frame, pass,
 };
 
 const KEYS: &str = "auth: {partners: {api_key: {header: X-Api-Key, keys: {acme: {key: acme-key-0123456789, scopes: [read]}, umbra: {key: umbra-key-0123456789}}}}}";
@@ -239,6 +241,155 @@ fn a_message_of_a_stream_and_a_body_that_is_read_first_are_measured_too() {
         assert!(got[0].text().len() > 2000, "{policies}: {}", got[0].text().len());
         assert!(twins.enforcing.1.requests().iter().all(|got| !got.complete), "{policies}");
     }
+}
+
+const TRANSCODE: &str = "transcode: {descriptors: gateway, method: gateway.v1.GatewayService/InvokeCustom, http: {path: /invoke, body: '*'}}";
+
+fn descriptors() -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/gateway.binpb");
+    format!("descriptors: {{gateway: {{file: '{}'}}}}", file.display())
+}
+
+/// A call of RPC that asks for `name`.
+fn invoke(dialect: Dialect, name: &str) -> Call {
+    let call = Call::new(&format!("POST {INVOKE}"));
+    call.header("Content-Type", dialect.content_type()).body(dialect.body(name))
+}
+
+#[test]
+fn a_message_beyond_a_dry_limit_is_transcoded_whole_in_every_form() {
+    let limit = "max_body: {size: 64B, enforce: ENFORCE}
+        bulkhead: {max_in_flight: 1, enforce: ENFORCE}";
+    let twins = Twins::start(&format!("{TRANSCODE}\n{limit}"), &descriptors());
+    twins.upstreams_answer(Answer::json(200, "{\"message\":\"Hello!\"}"));
+    let large = "x".repeat(120);
+    let json = format!("{{\"name\":\"{large}\"}}");
+    let typed = Call::new(&format!("POST {INVOKE}")).header("Content-Type", "application/json");
+    let packed =
+        typed.clone().header("Content-Encoding", "gzip").body(compress("gzip", json.as_bytes()));
+    let calls = [
+        invoke(Dialect::ConnectProto, &large),
+        invoke(Dialect::GrpcWeb, &large),
+        invoke(Dialect::GrpcWebText, &large),
+        typed.body(&json),
+        // Small as it is sent, large once it is unpacked.
+        packed,
+    ];
+    for (n, call) in calls.into_iter().enumerate() {
+        let [enforcing, dry] = twins.call(call);
+        assert!(!enforcing.text().contains("Hello!"), "{n}: {}", enforcing.text());
+        assert_eq!(dry.status, 200, "{n}: {}", dry.text());
+        twins.assert_refused("body_too_large", n as u32 + 1);
+        let got = twins.dry.1.wait_complete(n + 1);
+        assert_eq!(got[n].text(), json, "{n}");
+    }
+    assert_eq!(twins.enforcing.1.requests().len(), 0, "no part of a message was sent");
+    for dialect in [Dialect::ConnectProto, Dialect::GrpcWeb, Dialect::GrpcWebText] {
+        assert_eq!(twins.statuses(invoke(dialect, "Ada")), [200, 200]);
+    }
+    twins.assert_refused("body_too_large", 5);
+    assert_eq!(twins.both().map(|(_, upstream)| upstream.requests().len()), [3, 8]);
+}
+
+#[test]
+fn a_grpc_web_message_beyond_a_dry_limit_passes_unchanged() {
+    let limit = "max_body: {size: 64B, enforce: ENFORCE}";
+    let twins = Twins::start(limit, "");
+    let large = "x".repeat(120);
+    for (n, dialect) in [Dialect::GrpcWeb, Dialect::GrpcWebText].into_iter().enumerate() {
+        twins.call(invoke(dialect, &large));
+        twins.assert_refused("body_too_large", n as u32 + 1);
+        let got = twins.dry.1.wait_complete(n + 1);
+        assert_eq!(got[n].body_length, dialect.body(&large).len() as u64, "{n}");
+    }
+    assert!(twins.enforcing.1.requests().iter().all(|got| !got.complete));
+    twins.call(invoke(Dialect::GrpcWeb, "Ada"));
+    twins.assert_refused("body_too_large", 2);
+}
+
+#[test]
+fn a_body_that_only_the_record_reads_is_not_measured() {
+    let policies = "max_body: {size: 64B, enforce: ENFORCE}
+        rate_limit: {fixed_window: {requests: 1, per: 1h}, key: route}
+        record: {mode: sync, capture: {name: request.name}}";
+    let twins = Twins::start(&format!("{TRANSCODE}\n{policies}"), &descriptors());
+    twins.upstreams_answer(Answer::json(200, "{\"message\":\"Hello!\"}"));
+    twins.call(invoke(Dialect::GrpcWeb, "Ada"));
+    // The limit refuses it before anyone knows how long its message is.
+    twins.call(invoke(Dialect::GrpcWeb, &"x".repeat(120)));
+    let rows = twins.both().map(|(gateway, _)| Store::Sqlite.wait_for_rows(gateway, 2));
+    for rows in &rows {
+        let refused: Vec<_> = rows.iter().filter_map(|row| row.text("rejection")).collect();
+        assert_eq!(refused, ["rate_limited"]);
+        assert!(rows.iter().all(|row| row.text("would_refuse").is_none()));
+    }
+    assert_eq!(twins.dry.0.metric("portcullis_would_refuse_total", &[]), 0.0);
+}
+
+#[test]
+fn a_reload_that_only_begins_or_ceases_to_enforce_keeps_what_was_counted() {
+    let policies = |enforce: bool| {
+        format!(
+            "rate_limit: {{fixed_window: {{requests: 3, per: 1h}}, key: route, enforce: {enforce}}}"
+        )
+    };
+    let upstream = Upstream::start();
+    let gateway = Gateway::route(&upstream, &policies(false));
+    assert_eq!([(); 4].map(|()| gateway.get("/").status), [200; 4]);
+    assert!(gateway.reload_route(&policies(true)));
+    assert_eq!(gateway.get("/").status, 429, "three were counted");
+    assert!(gateway.reload_route(&policies(false)));
+    assert_eq!(gateway.get("/").status, 200);
+    eventually("two that would have been refused", || {
+        (gateway.metric("portcullis_would_refuse_total", &[]) == 2.0).then_some(())
+    });
+    assert!(gateway.reload_route(&policies(true).replace("3,", "4,")));
+    assert_eq!(gateway.get("/").status, 200, "another limit begins anew");
+}
+
+#[test]
+fn a_reload_that_only_enforces_a_circuit_keeps_it_open() {
+    let route = |enforce: bool| {
+        format!(
+            "circuit_breaker: {{consecutive: {{failures: 2}}, open_for: 1h, enforce: {enforce}}}"
+        )
+    };
+    let upstream = Upstream::always(503);
+    let gateway = Gateway::route(&upstream, &route(false));
+    assert_eq!([(); 3].map(|()| gateway.get("/").status), [503; 3]);
+    assert_eq!(upstream.requests().len(), 3);
+    assert!(gateway.reload_route(&route(true)));
+    assert_eq!(gateway.get("/").status, 503);
+    assert_eq!(upstream.requests().len(), 3, "the open circuit refuses");
+    assert!(gateway.reload_route(&route(false)));
+    gateway.get("/");
+    assert_eq!(upstream.requests().len(), 4);
+
+    // The same of an upstream's circuit.
+    let upstream = Upstream::always(503);
+    let of_upstream = |enforce: bool| {
+        let service =
+            format!("upstreams: {{service: {{endpoints: ['${{UPSTREAM}}'], {}}}}}", route(enforce));
+        Plan::route("").section(&service)
+    };
+    let gateway = of_upstream(false).upstream(&upstream).start();
+    (0..3).for_each(|_| drop(gateway.get("/")));
+    assert!(gateway.reload_plan(&of_upstream(true)));
+    gateway.get("/");
+    assert_eq!(upstream.requests().len(), 3, "the open circuit refuses");
+}
+
+#[test]
+fn a_reload_that_only_enforces_the_flood_guard_keeps_its_counts() {
+    let upstream = Upstream::start();
+    let plan = |enforce: bool| {
+        Plan::route("")
+            .section(&format!("flood_guard: {{requests: 20, per: 1h, enforce: {enforce}}}"))
+    };
+    let gateway = plan(false).upstream(&upstream).start();
+    (0..30).for_each(|_| assert_eq!(gateway.get("/").status, 200));
+    assert!(gateway.reload_plan(&plan(true)));
+    assert_eq!(gateway.get("/").status, 429);
 }
 
 #[test]

@@ -48,6 +48,7 @@ fn surroundings() -> TempDir {
     std::fs::copy(conf, directory.path().join("gateway.binpb")).expect("copied");
     write("empty.pem", b"");
     write("latin1.txt", b"caf\xe9");
+    write("defaults.yaml", b"defaults: {max_body: 1KiB}\n");
     write("nested.yaml", b"include: other.yaml\n");
     let dangling = directory.path().join("dangling.yaml");
     std::os::unix::fs::symlink("gone.yaml", dangling).expect("a link");

@@ -74,6 +74,7 @@ mod responses;
 mod retry;
 mod retry_budget;
 mod retry_signals;
+mod route_defaults;
 mod routing;
 mod rpc_end;
 mod rpc_input;

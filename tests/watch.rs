@@ -1,10 +1,13 @@
 //! `server.watch`: the configuration follows its files, however they are changed; `.env`.
 
+use std::cell::Cell;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::support::{Gateway, Plan, eventually, pass};
+use tempfile::TempDir;
+
+use crate::support::{Authority, Gateway, Leaf, Plan, Upstream, connect_tls, eventually, pass};
 
 /// A route at `/PATH`.
 fn route(path: &str) -> String {
@@ -100,6 +103,130 @@ fn a_link_that_kubernetes_swaps_is_followed() {
     std::fs::remove_dir_all(at("..1")).expect("removed");
     serves(&gateway, "/new");
     assert_eq!(gateway.generation(), 2, "{}", gateway.log());
+}
+
+/// Files in a folder, as Kubernetes mounts them: links that lead through one that is swapped.
+struct Mount {
+    folder: TempDir,
+    version: Cell<u32>,
+}
+
+impl Mount {
+    fn new(files: &[(&str, &str)]) -> Self {
+        let mount = Mount { folder: tempfile::tempdir().expect("a folder"), version: Cell::new(0) };
+        mount.swap(files);
+        for (name, _) in files {
+            symlink(Path::new("..data").join(name), mount.at(name)).expect("a link");
+        }
+        mount
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn swap(&self, files: &[(&str, &str)]) {
+        let last = self.version.get();
+        self.version.set(last + 1);
+        let next = format!("..{}", last + 1);
+        std::fs::create_dir(self.at(&next)).expect("a folder");
+        for (name, text) in files {
+            std::fs::write(self.at(&next).join(name), text).expect("written");
+        }
+        symlink(&next, self.at("..data_tmp")).expect("a link");
+        std::fs::rename(self.at("..data_tmp"), self.at("..data")).expect("renamed");
+        if last > 0 {
+            std::fs::remove_dir_all(self.at(&format!("..{last}"))).expect("removed");
+        }
+    }
+}
+
+#[test]
+fn a_certificate_that_kubernetes_renews_is_taken() {
+    let authority = Authority::new();
+    let files = |leaf: &Leaf| [("tls.crt", leaf.pem()), ("tls.key", leaf.key_pem())];
+    let mounted = |files: &[(&str, String); 2]| {
+        let [a, b] = files;
+        Mount::new(&[(a.0, &a.1), (b.0, &b.1)])
+    };
+    let mount = mounted(&files(&authority.sign("one.test")));
+    let listeners = format!(
+        "listeners: {{public: {{address: '127.0.0.1:${{PORT}}', tls: {{certificates: [{{certificate: '{}', key: '{}'}}]}}}}}}\n",
+        mount.at("tls.crt").display(),
+        mount.at("tls.key").display(),
+    );
+    let gateway = watching(&format!("{listeners}{}", route("old"))).start();
+    let shown = || {
+        let stream =
+            connect_tls(gateway.address, "one.test", &authority, None, "http/1.1").expect("TLS");
+        let (_, session) = stream.get_ref();
+        session.peer_certificates().expect("a chain")[0].to_vec()
+    };
+    let before = shown();
+    let renewed = files(&authority.sign("one.test"));
+    mount.swap(&[(renewed[0].0, &renewed[0].1), (renewed[1].0, &renewed[1].1)]);
+    eventually(&format!("the new certificate:\n{}", gateway.log()), || {
+        (shown() != before).then_some(())
+    });
+    assert_eq!(gateway.generation(), 2, "{}", gateway.log());
+    // A certificate that does not go with its key is refused, and the key that follows is taken.
+    let next = authority.sign("one.test");
+    mount.swap(&[("tls.crt", &next.pem()), ("tls.key", &renewed[1].1)]);
+    gateway.wait_for_log("not reloaded");
+    let before = shown();
+    mount.swap(&[("tls.crt", &next.pem()), ("tls.key", &next.key_pem())]);
+    eventually("the next certificate", || (shown() != before).then_some(()));
+}
+
+#[test]
+fn a_value_that_is_read_from_a_file_follows_it() {
+    let upstream = Upstream::start();
+    let mount = Mount::new(&[("token", "first\n")]);
+    let main = format!(
+        "routes: {{all: {{match: {{path: /*}}, upstream: service, headers: {{request: {{set: {{X-Token: '${{file:{}}}'}}}}}}}}}}\n",
+        mount.at("token").display(),
+    );
+    let gateway = watching(&main).upstream(&upstream).start();
+    let token = || {
+        gateway.get("/");
+        upstream.requests().pop().and_then(|got| got.header("x-token").map(str::to_owned))
+    };
+    assert_eq!(token().as_deref(), Some("first"));
+    mount.swap(&[("token", "second\n")]);
+    eventually("the new token", || (token().as_deref() == Some("second")).then_some(()));
+    assert_eq!(gateway.generation(), 2, "{}", gateway.log());
+    // The same content in another file is no change.
+    mount.swap(&[("token", "second\n")]);
+    several_looks();
+    assert_eq!(gateway.generation(), 2, "{}", gateway.log());
+    // A secret that is gone leaves the configuration as it is.
+    std::fs::remove_file(mount.at("token")).expect("removed");
+    gateway.wait_for_log("generation 2 goes on until it is there again");
+    assert_eq!(token().as_deref(), Some("second"));
+}
+
+#[test]
+fn a_file_that_the_configuration_names_later_is_watched_from_then_on() {
+    let upstream = Upstream::start();
+    let folder = tempfile::tempdir().expect("a folder");
+    let token = folder.path().join("token");
+    let main = "routes: {all: {match: {path: /*}, upstream: service, headers: {request: {set: {X-Token: none}}}}}\n";
+    let gateway = watching(main).upstream(&upstream).start();
+    let seen = || {
+        gateway.get("/");
+        upstream.requests().pop().and_then(|got| got.header("x-token").map(str::to_owned))
+    };
+    // It is not there yet.
+    edit(
+        &main_file(&gateway),
+        "X-Token: none",
+        &format!("X-Token: '${{file:{}}}'", token.display()),
+    );
+    gateway.wait_for_log("not reloaded");
+    for text in ["first", "second"] {
+        std::fs::write(&token, text).expect("written");
+        eventually(text, || (seen().as_deref() == Some(text)).then_some(()));
+    }
 }
 
 #[test]

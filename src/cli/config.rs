@@ -62,9 +62,12 @@ fn tree(part: &Effective) -> Value {
                 Origin::Default => {
                     leaf.insert("origin".to_owned(), json!("default"));
                 }
-                Origin::File { path, line, references } => {
+                Origin::File { path, line, references, default } => {
                     let place = format!("{}:{line}", path.display());
                     leaf.insert("origin".to_owned(), place.into());
+                    if let Some(default) = default {
+                        leaf.insert("default".to_owned(), default.to_string().into());
+                    }
                     if !references.is_empty() {
                         leaf.insert("references".to_owned(), json!(references));
                     }

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::config::Diagnostic;
 use crate::config::code::Severity;
+use crate::observe::colour;
 
 /// How diagnostics are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -56,11 +57,8 @@ pub(super) fn write(diagnostics: &[Diagnostic], format: Format) {
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
-/// Colours are for terminals only, and for those who have not refused them (no-color.org).
 fn renderer() -> Renderer {
-    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
-        || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-    match std::io::stderr().is_terminal() && !refused {
+    match colour::is_wanted(&std::io::stderr()) {
         true => Renderer::styled(),
         false => Renderer::plain(),
     }

@@ -7,9 +7,10 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use super::File;
+use crate::config::load::KeyPath;
 use crate::config::route::Serve;
 use crate::config::steps::{self, Asked};
-use crate::config::{Config, Route};
+use crate::config::{Config, Route, Sources};
 use crate::routing::conditions::{Condition, Test};
 use crate::routing::precedence::{self, Row};
 
@@ -33,8 +34,8 @@ enum Format {
 const COLUMNS: [&str; 7] = ["HOST", "PATH", "METHODS", "WHEN", "ROUTE", "UPSTREAM", "ASKS"];
 
 pub(super) fn routes(options: &Options) -> ExitCode {
-    let config = match Config::at(&options.file.location()) {
-        Ok((config, _)) => config,
+    let (config, sources) = match Config::at(&options.file.location()) {
+        Ok(loaded) => loaded,
         Err(diagnostics) => {
             super::diagnostics::write(&diagnostics, super::diagnostics::Format::of_stderr());
             return ExitCode::from(super::FAILED);
@@ -50,7 +51,7 @@ pub(super) fn routes(options: &Options) -> ExitCode {
     });
     let printed = match options.format {
         Format::Table => table(&config, shown),
-        Format::Json => lines(&config, shown),
+        Format::Json => lines(&config, &sources, shown),
     };
     super::written(printed)
 }
@@ -89,14 +90,26 @@ fn table<'a>(config: &Config, rows: impl Iterator<Item = Shown<'a>>) -> io::Resu
     Ok(())
 }
 
-fn lines<'a>(config: &Config, rows: impl Iterator<Item = Shown<'a>>) -> io::Result<()> {
+fn lines<'a>(
+    config: &Config,
+    sources: &Sources,
+    rows: impl Iterator<Item = Shown<'a>>,
+) -> io::Result<()> {
+    let rows: Vec<_> = rows
+        .map(|(row, name, route)| (row, name, route, steps::of_route(config, name, route)))
+        .collect();
+    let keys: Vec<KeyPath> =
+        rows.iter().flat_map(|(.., steps)| steps).filter_map(|asked| asked.key.clone()).collect();
+    // In the order of the steps that have a key.
+    let mut decided = sources.decided(&keys).into_iter();
     let mut out = io::stdout().lock();
-    for (row, name, route) in rows {
-        let steps: Vec<_> = steps::of_route(config, name, route)
+    for (row, name, route, steps) in rows {
+        let steps: Vec<_> = steps
             .into_iter()
             .map(|Asked { step, values, key, chosen }| {
-                let key = key.map(|key| key.to_string());
-                json!({ "step": step, "values": values, "key": key, "chosen": chosen })
+                let decided = key.and_then(|_| decided.next());
+                let (key, place) = decided.map(|d| (d.key.to_string(), d.place)).unzip();
+                json!({ "step": step, "values": values, "key": key, "place": place, "chosen": chosen })
             })
             .collect();
         let line = json!({

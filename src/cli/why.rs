@@ -3,7 +3,7 @@
 mod story;
 
 use std::fs::File as LogFile;
-use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 
 use super::File;
 use crate::config::{Config, Sources};
+use crate::observe::colour;
 use crate::record::read::{Filter, Reader};
 
 const LIMIT: Duration = Duration::from_secs(2);
@@ -73,7 +74,7 @@ pub(super) fn why(options: &Options) -> ExitCode {
     let written = match options.format {
         Format::Json => writeln!(out, "{}", Value::Object(found.facts)),
         Format::Text => {
-            let coloured = io::stdout().is_terminal();
+            let coloured = colour::is_wanted(&io::stdout());
             let decided = decided(&found.facts, loaded.as_ref());
             out.write_all(
                 story::tell(&found.facts, &found.from, decided.as_deref(), coloured).as_bytes(),
@@ -178,15 +179,12 @@ fn in_record(loaded: Option<&(Config, Sources)>, id: &str) -> Result<Found, Stri
 /// The key of the configuration that decided, with its place in the file.
 fn decided(facts: &Map<String, Value>, loaded: Option<&(Config, Sources)>) -> Option<String> {
     let mut key = story::key_of(facts)?;
-    if let Some((config, _)) = loaded
-        && was_first_byte(facts, config)
-    {
+    let Some((config, sources)) = loaded else { return Some(key) };
+    if was_first_byte(facts, config) {
         key = key.replace("timeout.attempt", "timeout.first_byte");
     }
-    Some(match loaded.map(|(_, sources)| sources.place(key.as_str())) {
-        Some((file, line)) => format!("{}:{line}: {key}", file.display()),
-        None => key,
-    })
+    let decided = sources.decided(&[key.as_str().into()]);
+    decided.first().map(|decided| format!("{}: {}", decided.place, decided.key))
 }
 
 /// Whether an attempt ended because its response had not begun in time. The log says which limit

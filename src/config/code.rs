@@ -116,6 +116,8 @@ codes! {
     IncludeNested "include_nested" Error "name the file in the main file";
     IncludeTooMany "include_too_many" Error "use fewer, larger files";
     MergeKey "merge_key" Error "";
+    NoDefault "no_default" Error "write it in each route";
+    EmptyOverDefault "empty_over_default" Error "";
     VariableUnset "variable_unset" Error "";
     VariableRequired "variable_required" Error "set it";
     VariableNotText "variable_not_text" Error "set it to text in UTF-8";

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
-use super::load::{Part, Sources, Written};
-use super::schema;
+use super::load::{KeyPath, Part, Sources, Written};
+use super::{defaults, schema};
 
 /// A value in force.
 pub struct Effective {
@@ -41,16 +41,23 @@ pub enum Origin {
         line: usize,
         /// The `${…}` in it.
         references: Vec<String>,
+        /// The path it is written at, if that is not its own: `defaults.timeout.request`.
+        default: Option<KeyPath>,
     },
     /// It is written nowhere.
     Default,
 }
 
-/// The configuration that `sources` were read from.
+/// The configuration that `sources` were read from. The defaults of routes are told where they are
+/// in force, and not once more by themselves.
 pub fn effective(sources: &Sources) -> Effective {
     let schema = schema::derived();
     let reader = Reader { definitions: &schema["$defs"] };
-    reader.written(&schema, sources.written(), false)
+    let mut all = reader.written(&schema, sources.written(), false);
+    if let Shape::Map(sections) = &mut all.value {
+        sections.retain(|(name, _)| name != defaults::SECTION);
+    }
+    all
 }
 
 struct Reader<'a> {
@@ -86,8 +93,8 @@ impl<'a> Reader<'a> {
                 Shape::Map(entries)
             }
         };
-        let ((path, line), references) = (written.place, written.references);
-        Effective { value, origin: Origin::File { path, line, references }, hidden }
+        let Written { place: (path, line), references, default, value: _ } = written;
+        Effective { value, origin: Origin::File { path, line, references, default }, hidden }
     }
 
     /// The keys of `schema` that have defaults, without those that are `written`.

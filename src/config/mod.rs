@@ -6,6 +6,7 @@
 
 pub mod access_log;
 pub mod code;
+pub mod defaults;
 pub mod effective;
 pub mod error_codes;
 #[cfg(any(test, fuzzing))]
@@ -27,8 +28,8 @@ pub mod traces;
 mod validate;
 pub mod warnings;
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer};
@@ -102,6 +103,12 @@ pub struct Config {
     /// to; default: none.
     #[serde(default)]
     pub descriptors: BTreeMap<String, transcode::config::DescriptorFile>,
+    /// What a route does not say, for the routes of all files; one file alone may have it. Of two
+    /// mappings, at any depth, the route's own has what it lacks from here; any other value of the
+    /// route replaces the default. So do `auth`, `rate_limit`, `bulkhead` and `fallback` as a whole.
+    /// `off` switches a policy off. A route with `serve` has no defaults of what concerns upstreams.
+    #[serde(default)]
+    pub defaults: defaults::Defaults,
     /// The routes by name. The name is the label in metrics, log and record. Each is shared with
     /// the route compiled from it.
     #[serde(default, deserialize_with = "shared")]
@@ -133,7 +140,9 @@ impl Config {
         path: &Path,
         environment: &Environment,
     ) -> Result<(Config, Sources), Vec<Diagnostic>> {
-        let loaded = load::load_partial::<Config>(path, environment).validate(validate::problems);
+        let draft =
+            load::load_layered::<Config, defaults::Alone>(path, environment, &defaults::LAYERING);
+        let loaded = draft.validate(validate::problems);
         let (mut config, sources) = loaded?;
         let folder = path.parent().unwrap_or(Path::new(""));
         for descriptors in config.descriptors.values_mut() {
@@ -142,17 +151,49 @@ impl Config {
         Ok((config, sources))
     }
 
+    fn draft(path: &Path, environment: &Environment) -> load::Draft<Config> {
+        load::load_layered::<Config, defaults::Alone>(path, environment, &defaults::LAYERING)
+    }
+
+    /// The files that the configuration at `location` names, and that a reload reads again:
+    /// certificates, keys, authorities, descriptor sets, `${file:…}`. Of a configuration that is not
+    /// valid, those of its valid parts.
+    pub fn named_files(location: &Location) -> BTreeSet<PathBuf> {
+        let Ok(environment) = location.environment() else { return BTreeSet::new() };
+        let draft = Config::draft(&location.file, &environment);
+        let (config, sources) = draft.parts();
+        let mut files: BTreeSet<PathBuf> = sources.referenced().map(Path::to_owned).collect();
+        let Some(config) = config else { return files };
+        for tls in config.listeners.values().filter_map(|listener| listener.tls.as_ref()) {
+            let pairs = tls.certificates.iter().flat_map(|pair| [&pair.certificate, &pair.key]);
+            files.extend(pairs.chain(&tls.client_ca).cloned());
+            match &tls.tickets {
+                server::Tickets::Keys(file) => drop(files.insert(file.clone())),
+                server::Tickets::Off | server::Tickets::On => {}
+            }
+        }
+        files.extend(config.upstreams.values().filter_map(|upstream| upstream.tls.ca.clone()));
+        let folder = location.file.parent().unwrap_or(Path::new(""));
+        files.extend(config.descriptors.values().map(|set| folder.join(&set.file)));
+        files
+    }
+
     /// The paths of the policies that are dry runs.
     pub fn not_enforced(&self) -> Vec<String> {
         let guard = self.flood_guard.as_ref().filter(|guard| guard.enforce.is_dry());
         let upstreams = self.upstreams.iter().filter(|(_, upstream)| {
             upstream.circuit_breaker.as_ref().is_some_and(|breaker| breaker.enforce.is_dry())
         });
+        let all = self.defaults.0.not_enforced();
         let routes = self.routes.iter().flat_map(|(name, route)| {
-            route.not_enforced().into_iter().map(move |key| format!("routes.{name}.{key}"))
+            let own = route.not_enforced().into_iter();
+            // What the defaults have is named once.
+            let own = own.filter(|key| !all.contains(key) || !self.defaults.0.agrees(route, key));
+            own.map(move |key| format!("routes.{name}.{key}")).collect::<Vec<_>>()
         });
+        let all_routes = all.iter().map(|key| format!("{}.{key}", defaults::SECTION));
         let guard = guard.map(|_| "flood_guard".to_owned());
         let upstreams = upstreams.map(|(name, _)| format!("upstreams.{name}.circuit_breaker"));
-        guard.into_iter().chain(upstreams).chain(routes).collect()
+        guard.into_iter().chain(upstreams).chain(all_routes).chain(routes).collect()
     }
 }

@@ -21,7 +21,7 @@ use crate::units::Timespan;
 
 /// Which requests a route takes, what they must pass, and where they go. Large settings that are
 /// rarely used are boxed, because there may be ten thousand routes.
-#[derive(Debug, Clone, PartialEq, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
     /// Which requests the route takes; absent: all that no more specific route takes.
@@ -94,6 +94,17 @@ impl Route {
     /// The upstreams that its requests go to; none if the gateway serves them itself.
     pub fn upstreams(&self) -> impl Iterator<Item = &str> {
         self.upstream.iter().flat_map(Destination::names)
+    }
+
+    /// Whether both have the same policy under a key of [`Route::not_enforced`].
+    pub(super) fn agrees(&self, other: &Route, key: &str) -> bool {
+        match key {
+            "auth" => self.auth == other.auth,
+            "circuit_breaker" => self.circuit_breaker == other.circuit_breaker,
+            "bulkhead" => self.bulkhead == other.bulkhead,
+            "max_body" => self.max_body == other.max_body,
+            _ => self.rate_limit == other.rate_limit,
+        }
     }
 
     /// The keys of the policies that are dry runs.

@@ -8,7 +8,7 @@
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use super::Config;
+use super::{Config, defaults};
 
 /// Schemas below these keys are for parts of the value.
 const BY_NAME: [&str; 3] = ["$defs", "properties", "patternProperties"];
@@ -42,6 +42,13 @@ pub fn for_editors() -> Value {
     // A file that is included has no listeners, and neither has one that includes them.
     root.remove("required");
     root.insert("patternProperties".to_owned(), json!({ "^x-": true }));
+    for section in ["Route", "RouteDefaults"] {
+        for key in defaults::switched_off() {
+            if let Some(schema) = root["$defs"][section]["properties"].get_mut(key) {
+                admit_off(schema);
+            }
+        }
+    }
     insert(
         root,
         "properties",
@@ -146,6 +153,19 @@ fn admit_nothing(members: &mut Map<String, Value>) {
     if let (Some(kind), false) = (kind, needs.iter().any(|key| members.contains_key(*key))) {
         members.insert("type".to_owned(), json!([kind, "null"]));
     }
+}
+
+/// `off` switches a default of routes off.
+fn admit_off(schema: &mut Value) {
+    let off = json!({ "const": "off" });
+    let Value::Object(members) = schema else { return };
+    if let Some(Value::Array(choices)) = members.get_mut("anyOf") {
+        choices.push(off);
+        return;
+    }
+    let about = ABOUT.iter().filter_map(|key| members.remove_entry(*key)).collect();
+    let other = std::mem::replace(members, about);
+    members.insert("anyOf".to_owned(), json!([other, off]));
 }
 
 /// A comment as text: one line for each paragraph, and no links into the code.

@@ -1,18 +1,19 @@
 //! Checks the rules that concern several keys: names must exist, and limits must fit together.
 
 mod target;
+mod transcode;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::load::{KeyPath, MAX_FINDINGS, Problem, Sources, suggest};
-use super::{Config, Route};
+use super::load::{KeyPath, Problem, Sources, suggest};
+use super::{Config, Route, defaults};
 use crate::config::code::Code;
 use crate::policy::auth;
 use crate::policy::rate_limit::Replays;
 use crate::policy::retry::{BudgetName, budget};
 use crate::policy::split::Destination;
 use crate::record;
-use crate::transcode;
 use crate::units::Timespan;
 use crate::upstream::{self, config::Protocol};
 
@@ -57,10 +58,16 @@ pub(super) fn problems(config: &Config, sources: &Sources) -> Vec<Problem> {
         }
         protocol(name, upstream, &mut problems);
     }
-    for (name, route) in &config.routes {
-        let mut check = RouteCheck { config, sources, name, route, problems: &mut problems };
+    let compared = Cell::new(0);
+    problems.extend(defaults::problems(config, sources, |name, route| {
+        let (at, compared) = (defaults::path_of(name), &compared);
+        let mut check = RouteCheck { config, sources, at, route, compared, problems: Vec::new() };
+        if name.is_some() {
+            check.target();
+        }
         check.all();
-    }
+        check.problems
+    }));
     problems
 }
 
@@ -93,14 +100,16 @@ fn protocol(name: &str, upstream: &upstream::Config, problems: &mut Vec<Problem>
 struct RouteCheck<'a> {
     config: &'a Config,
     sources: &'a Sources,
-    name: &'a str,
+    /// The route's path, or that of the defaults.
+    at: KeyPath,
     route: &'a Route,
-    problems: &'a mut Vec<Problem>,
+    /// How many names were compared so far, for all routes.
+    compared: &'a Cell<usize>,
+    problems: Vec<Problem>,
 }
 
 impl RouteCheck<'_> {
     fn all(&mut self) {
-        self.target();
         self.credentials();
         self.limits();
         self.claims();
@@ -116,8 +125,16 @@ impl RouteCheck<'_> {
     }
 
     fn report(&mut self, code: Code, keys: &[&str], message: impl Into<String>) {
-        let path = [&["routes", self.name], keys].concat();
-        self.problems.push(Problem::new(code, at(&path), message));
+        self.problems.push(Problem::new(code, self.key(keys), message));
+    }
+
+    /// The same of a key that does not fit together with another one of the route.
+    fn report_pair(&mut self, code: Code, [keys, with]: [&[&str]; 2], message: impl Into<String>) {
+        self.problems.push(Problem::new(code, self.key(keys), message).with(self.key(with)));
+    }
+
+    fn key(&self, keys: &[&str]) -> KeyPath {
+        keys.iter().fold(self.at.clone(), |path, key| path.key(*key))
     }
 
     fn credentials(&mut self) {
@@ -165,7 +182,7 @@ impl RouteCheck<'_> {
             .any(|name| !matches!(self.config.auth.get(name), Some(auth::Config::ApiKey(_))));
         if !verified {
             let message = "counts by a claim, but the route requires no tokens";
-            self.report(Code::ClaimWithoutToken, &["rate_limit"], message);
+            self.report_pair(Code::ClaimWithoutToken, [&["rate_limit"], &["auth"]], message);
         }
     }
 
@@ -202,7 +219,7 @@ impl RouteCheck<'_> {
         name: &str,
         known: &BTreeMap<String, T>,
     ) {
-        self.reference_at(at(&[&["routes", self.name], key].concat()), section, name, known);
+        self.reference_at(self.key(key), section, name, known);
     }
 
     fn reference_at<T>(
@@ -217,12 +234,12 @@ impl RouteCheck<'_> {
         }
         let message = format!("nothing in `{section}` is named `{name}`");
         let problem = Problem::new(Code::UnknownName, path, message);
-        let found = self.problems.len();
-        if found >= MAX_FINDINGS || found * known.len() >= MAX_COMPARED {
-            // This problem is not shown, or enough names have been compared already.
+        let compared = self.compared.get() + known.len();
+        if compared > MAX_COMPARED {
             self.problems.push(problem);
             return;
         }
+        self.compared.set(compared);
         let candidates =
             known.keys().map(String::as_str).chain(self.sources.names_pruned_from(section));
         self.problems.push(problem.suggesting(suggest(name, candidates)));
@@ -232,7 +249,8 @@ impl RouteCheck<'_> {
         let timeout = &self.route.timeout;
         if !timeout.request.is_zero() && *timeout.attempt > *timeout.request {
             let message = "an attempt cannot outlast the request it belongs to";
-            self.report(Code::AttemptOutlastsRequest, &["timeout", "attempt"], message);
+            let keys: [&[&str]; 2] = [&["timeout", "attempt"], &["timeout", "request"]];
+            self.report_pair(Code::AttemptOutlastsRequest, keys, message);
         }
         let bounds = [("request", timeout.request), ("attempt", timeout.attempt)];
         let within = |first_byte: Timespan| {
@@ -240,7 +258,8 @@ impl RouteCheck<'_> {
         };
         if let Some((bound, _)) = timeout.first_byte.and_then(within) {
             let message = format!("is never reached: it is longer than `{bound}`");
-            self.report(Code::FirstByteOutlasts, &["timeout", "first_byte"], message);
+            let keys: [&[&str]; 2] = [&["timeout", "first_byte"], &["timeout", bound]];
+            self.report_pair(Code::FirstByteOutlasts, keys, message);
         }
     }
 
@@ -251,36 +270,6 @@ impl RouteCheck<'_> {
         {
             let message = "nothing can be recorded without `record.store`";
             self.report(Code::RecordWithoutStore, &["record", "mode"], message);
-        }
-    }
-
-    /// No two settings may determine the same part of the upstream's request.
-    fn transcode(&mut self) {
-        let Some(transcode) = &self.route.transcode else { return };
-        let (set, known) = (&transcode.descriptors, &self.config.descriptors);
-        self.reference(&["transcode", "descriptors"], "descriptors", set, known);
-        if self.route.serve.is_some() {
-            let message = "a route with `serve` has no upstream to transcode for";
-            self.report(Code::TranscodeOfServe, &["transcode"], message);
-        }
-        if transcode.upstream == transcode::config::Upstream::Grpc {
-            let fallback = self.route.fallback.as_ref().and_then(|f| f.upstream.as_deref());
-            let own = self.route.upstreams().map(|name| (&["transcode", "upstream"], name));
-            for (keys, name) in own.chain(fallback.map(|name| (&["fallback", "upstream"], name))) {
-                let upstream = self.config.upstreams.get(name);
-                if upstream.is_some_and(|upstream| upstream.protocol == Protocol::Http1) {
-                    let message = "gRPC needs HTTP/2: the upstream's `protocol` is http1";
-                    self.report(Code::GrpcOverHttp1, keys, message);
-                }
-            }
-        }
-        if self.route.rewrite.is_some() {
-            let message = "the path is that of `transcode.http` already";
-            self.report(Code::TranscodeAndRewrite, &["rewrite"], message);
-        }
-        if self.route.json.is_some() {
-            let message = "the fields are those of `transcode` already";
-            self.report(Code::TranscodeAndJson, &["json"], message);
         }
     }
 
@@ -307,13 +296,15 @@ impl RouteCheck<'_> {
         }
         if self.route.timeout.request.is_zero() {
             let message = "keys are leased for as long as a request may take: it needs a limit";
-            self.report(Code::KeysWithoutDeadline, &["timeout", "request"], message);
+            let keys: [&[&str]; 2] = [&["timeout", "request"], &["idempotency"]];
+            self.report_pair(Code::KeysWithoutDeadline, keys, message);
         }
         let commit = *self.config.record.commit_timeout;
         let lease = Timespan(idempotency.lease_of(*self.route.timeout.request, commit));
         if idempotency.ttl < lease {
             let message = format!("a key must outlast the lease of its request, which is {lease}");
-            self.report(Code::KeysTooShort, &["idempotency", "ttl"], message);
+            let keys: [&[&str]; 2] = [&["idempotency", "ttl"], &["timeout", "request"]];
+            self.report_pair(Code::KeysTooShort, keys, message);
         }
     }
 

@@ -5,7 +5,7 @@ mod times;
 mod unused;
 
 use super::load::{KeyPath, suggest};
-use super::{Config, Problem, Route};
+use super::{Config, Problem, Route, Sources, defaults};
 use crate::config::code::Code;
 use crate::policy::auth;
 use crate::policy::auth::KeySource;
@@ -59,15 +59,18 @@ const LEAST_KEY: usize = 16;
 const LEAST_SECRET: usize = 32;
 
 /// All warnings about a valid configuration.
-pub fn warnings(config: &Config) -> Vec<Problem> {
+pub fn warnings(config: &Config, sources: &Sources) -> Vec<Problem> {
     let mut warnings = unused::warnings(config);
     exposure(config, &mut warnings);
     keys(config, &mut warnings);
-    for (name, route) in &config.routes {
-        methods(name, route, &mut warnings);
-        times::attempts(name, route, &mut warnings);
-    }
-    times::breakers(config, &mut warnings);
+    warnings.extend(defaults::problems(config, sources, |name, route| {
+        let (path, mut warnings) = (defaults::path_of(name), Vec::new());
+        methods(&path, route, &mut warnings);
+        times::attempts(&path, route, &mut warnings);
+        times::breaker(&path, route, &mut warnings);
+        warnings
+    }));
+    times::upstream_breakers(config, &mut warnings);
     unreachable(config, &mut warnings);
     warnings
 }
@@ -119,8 +122,7 @@ fn keys(config: &Config, warnings: &mut Vec<Problem>) {
     }
 }
 
-fn methods(name: &str, route: &Route, warnings: &mut Vec<Problem>) {
-    let path = KeyPath::root().key("routes").key(name);
+fn methods(path: &KeyPath, route: &Route, warnings: &mut Vec<Problem>) {
     let verbs = route.matches.methods.values().unwrap_or_default();
     let matched = verbs.iter().enumerate().map(|(index, verb)| {
         let methods = path.clone().key("match").key("methods");

@@ -3,7 +3,7 @@
 //! Only the life cycle and what is wrong; nothing for a successful request. A thread of its own
 //! writes the lines: a terminal or a pipe that takes nothing more holds no request up.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +15,7 @@ use log::{LevelFilter, Log, Metadata, Record};
 
 use crate::condition::{Condition, QUIET};
 use crate::config::log::{Format, Level, Log as Config};
+use crate::observe::colour;
 use crate::observe::json::{Object, TEXT};
 use crate::time::Clock;
 
@@ -140,8 +141,8 @@ fn logger(settings: &Config, sender: &SyncSender<Line>, lost: &Arc<AtomicU64>) -
     builder.filter_module("pingora_core::connectors", LevelFilter::Error);
     builder.filter_module("pingora_core::protocols", LevelFilter::Error);
     builder.parse_filters(settings.level.as_str());
-    let is_terminal = io::stderr().is_terminal();
-    builder.write_style(if is_terminal { WriteStyle::Always } else { WriteStyle::Never });
+    let coloured = colour::is_wanted(&io::stderr());
+    builder.write_style(if coloured { WriteStyle::Always } else { WriteStyle::Never });
     builder.target(Target::Pipe(Box::new(Queue { sender: sender.clone(), lost: lost.clone() })));
     match settings.format {
         Format::Text => {}

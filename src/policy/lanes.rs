@@ -62,6 +62,13 @@ struct Place<T> {
 #[derive(Debug)]
 pub(super) struct Hold<T>(Arc<Place<T>>);
 
+/// The same object, held in the same lanes.
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        Shared { object: self.object.clone(), lanes: self.lanes.clone() }
+    }
+}
+
 impl<T> Shared<T> {
     pub(super) fn new(object: T) -> Self {
         let object = Arc::new(object);

@@ -61,7 +61,7 @@ impl Admission {
         bulkhead: dry_run::Enforce,
     ) {
         let is_dry = |breaker: Option<&Arc<breaker::Breaker>>| {
-            breaker.is_some_and(|breaker| breaker.config().enforce.is_dry())
+            breaker.is_some_and(|breaker| breaker.enforce().is_dry())
         };
         let [of_route, of_upstream] = breakers.map(is_dry);
         if of_route {

@@ -261,7 +261,7 @@ pub enum Leave {
 /// Asks a circuit for leave to make a call.
 pub fn leave(breaker: Option<&Arc<Breaker>>, dry_run: &DryRun, now: Moment) -> Leave {
     let Some(breaker) = breaker else { return Leave::Given(None) };
-    let is_dry = breaker.config().enforce.is_dry();
+    let is_dry = breaker.enforce().is_dry();
     if is_dry && dry_run.is_over() {
         return Leave::Given(None);
     }

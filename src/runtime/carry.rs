@@ -31,23 +31,39 @@ use crate::upstream::{self, Upstream};
 
 pub(super) fn flood_guard(config: &Config, before: Option<&Snapshot>) -> Option<Arc<FloodGuard>> {
     let wanted = config.flood_guard.as_ref()?;
-    let kept = before.and_then(|before| before.flood_guard.clone());
-    let kept = kept.filter(|guard| guard.config() == wanted);
+    let old = before.and_then(|before| before.flood_guard.as_ref());
+    let kept = old.filter(|guard| guard.config() == wanted).cloned();
+    let kept = kept.or_else(|| Some(Arc::new(old?.continued(wanted)?)));
     Some(kept.unwrap_or_else(|| Arc::new(FloodGuard::new(wanted.clone()))))
 }
 
 /// Limits are identified by their configuration, wherever they stand in the list. Each old limiter
-/// is reused at most once: of two equal limits, each keeps its own count.
+/// is reused at most once: of two equal limits, each keeps its own count. One that only begins or
+/// ceases to be enforced goes on counting, unless the list has it as it was, too.
 pub(super) fn limiters(config: &config::Route, old: Option<&Arc<Route>>) -> Vec<Arc<Limiter>> {
     let mut old = old.map(|old| old.policies.rate_limits.clone()).unwrap_or_default();
-    let mut keep = |wanted: &rate_limit::Config| match old
+    let wanted = &config.rate_limit.0;
+    let mut limiters: Vec<Option<Arc<Limiter>>> = wanted
         .iter()
-        .position(|limiter| limiter.config() == wanted)
-    {
-        Some(place) => old.remove(place),
-        None => Arc::new(Limiter::new(wanted.clone())),
+        .map(|wanted| {
+            let same = old.iter().position(|limiter| limiter.config() == wanted)?;
+            Some(old.remove(same))
+        })
+        .collect();
+    for (limiter, wanted) in limiters.iter_mut().zip(wanted) {
+        if limiter.is_none() {
+            let continued =
+                |(place, old): (usize, &Arc<Limiter>)| Some((place, old.continued(wanted)?));
+            if let Some((place, continued)) = old.iter().enumerate().find_map(continued) {
+                old.remove(place);
+                *limiter = Some(Arc::new(continued));
+            }
+        }
+    }
+    let new = |(limiter, wanted): (Option<Arc<Limiter>>, &rate_limit::Config)| {
+        limiter.unwrap_or_else(|| Arc::new(Limiter::new(wanted.clone())))
     };
-    config.rate_limit.0.iter().map(&mut keep).collect()
+    limiters.into_iter().zip(wanted).map(new).collect()
 }
 
 pub(super) fn breaker(
@@ -56,8 +72,8 @@ pub(super) fn breaker(
     now: Moment,
 ) -> Option<Arc<Breaker>> {
     let wanted = config.circuit_breaker.as_deref()?;
-    let kept = old.and_then(|old| old.policies.route_breaker.clone());
-    let kept = kept.filter(|breaker| breaker.config() == wanted);
+    let old = old.and_then(|old| old.policies.route_breaker.as_ref());
+    let kept = old.and_then(|old| Breaker::continued(old, wanted));
     Some(kept.unwrap_or_else(|| Arc::new(Breaker::new(wanted.clone(), now))))
 }
 

@@ -86,6 +86,8 @@ fn sections(old: &Config, new: &Config) -> Vec<String> {
         retry_budgets,
         upstreams,
         descriptors,
+        // Its routes have what it says.
+        defaults: _,
         routes,
     } = new;
     let named = [

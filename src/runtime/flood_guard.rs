@@ -4,6 +4,7 @@
 //! Exact limits, for verified callers, are in [`crate::policy::rate_limit`].
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -26,6 +27,11 @@ const SLOTS: usize = 16 * 1024;
 /// others: about one for every 16,384 that arrive in the interval, fewer if traffic is uneven.
 pub struct FloodGuard {
     config: server::FloodGuard,
+    /// Shared with the guards that count the same.
+    counts: Arc<Counts>,
+}
+
+struct Counts {
     /// For even and for odd intervals: the one not in use is already cleared for the next.
     sketches: [Estimator; 2],
     /// The number of the latest interval in which a request was counted.
@@ -36,7 +42,15 @@ impl FloodGuard {
     /// Takes its memory, 1 MiB, at once.
     pub fn new(config: server::FloodGuard) -> Self {
         let sketches = [(); 2].map(|()| Estimator::new(ROWS, SLOTS));
-        FloodGuard { config, sketches, latest: AtomicU64::new(0) }
+        let counts = Arc::new(Counts { sketches, latest: AtomicU64::new(0) });
+        FloodGuard { config, counts }
+    }
+
+    /// A guard for `wanted` that goes on with what this one has counted, and shares it with this
+    /// one. `None` if they differ in more than `enforce`.
+    pub fn continued(&self, wanted: &server::FloodGuard) -> Option<FloodGuard> {
+        let config = server::FloodGuard { enforce: wanted.enforce, ..self.config.clone() };
+        (config == *wanted).then(|| FloodGuard { config, counts: self.counts.clone() })
     }
 
     /// The configuration it was made from. A reload keeps the guard if that is unchanged.
@@ -52,12 +66,14 @@ impl FloodGuard {
     pub fn observe(&self, address: IpAddr, now: Moment) -> Result<(), Duration> {
         let per = u64::try_from(self.config.per.as_nanos()).unwrap_or(u64::MAX);
         let interval = now.as_nanos() / per;
-        self.begin(interval);
-        let seen = self.sketch(interval).incr(Subject::address(address), 1);
+        self.counts.begin(interval);
+        let seen = self.counts.sketch(interval).incr(Subject::address(address), 1);
         let within = u32::try_from(seen).is_ok_and(|seen| seen <= self.config.requests);
         if within { Ok(()) } else { Err(Duration::from_nanos(per - now.as_nanos() % per)) }
     }
+}
 
+impl Counts {
     /// The first request of an interval, and only that one, clears the sketch for the next; after a
     /// pause, its own as well.
     fn begin(&self, interval: u64) {

@@ -14,8 +14,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::config::Location;
-use crate::config::load::{Seen, Watch};
+use crate::config::load::{Seen, Watch, apart};
+use crate::config::{Config, Location};
 
 /// Time between two looks at the files.
 pub(super) const EVERY: Duration = Duration::from_millis(500);
@@ -46,7 +46,8 @@ enum Trouble {
 impl Follower {
     /// Looks at the files, which are about to be loaded.
     pub(super) fn begin(location: &Location) -> Self {
-        let mut watch = Watch::new(location.clone());
+        let mut watch =
+            Watch::new(location.clone(), |location| apart(|| Config::named_files(location)));
         let seen = watch.look();
         Follower {
             watch: Arc::new(Mutex::new(watch)),

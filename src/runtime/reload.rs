@@ -210,7 +210,7 @@ pub fn compile(
     before: Option<&Snapshot>,
     metrics: &Metrics,
 ) -> Result<(Snapshot, Vec<Diagnostic>), Vec<Diagnostic>> {
-    let warnings = warnings::of(&config, Descriptors::current(), SystemTime::now());
+    let warnings = warnings::of(&config, sources, Descriptors::current(), SystemTime::now());
     match Snapshot::compile(config, before, metrics, Clock::now()) {
         Ok(mut snapshot) => {
             snapshot.digest = sources.digest();

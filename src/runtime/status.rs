@@ -210,7 +210,7 @@ pub(super) fn circuit(breaker: &Breaker, now: Moment) -> CircuitStatus {
         next_probe_in_ms,
         probes_in_flight,
         opened: breaker.transitions().opened,
-        enforced: breaker.config().enforce.is_dry().then_some(false),
+        enforced: breaker.enforce().is_dry().then_some(false),
     }
 }
 

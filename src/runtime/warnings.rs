@@ -11,15 +11,20 @@ use super::descriptors::Descriptors;
 use super::tls::end_of;
 use crate::config::code::Code;
 use crate::config::load::KeyPath;
-use crate::config::{Config, Problem, warnings};
+use crate::config::{Config, Problem, Sources, warnings};
 
 /// An operator needs this long to renew a certificate.
 const SOON: Duration = Duration::from_secs(14 * DAY);
 const DAY: u64 = 24 * 60 * 60;
 
 /// All warnings about a valid configuration.
-pub(super) fn of(config: &Config, descriptors: Descriptors, now: SystemTime) -> Vec<Problem> {
-    let mut problems = warnings::warnings(config);
+pub(super) fn of(
+    config: &Config,
+    sources: &Sources,
+    descriptors: Descriptors,
+    now: SystemTime,
+) -> Vec<Problem> {
+    let mut problems = warnings::warnings(config, sources);
     problems.extend(descriptors.warnings(&config.server));
     problems.extend(certificates(config, now));
     problems

@@ -81,8 +81,10 @@ impl Upstream {
             return old.clone();
         }
         let mut new = Upstream::new(&old.name, config.clone(), now);
-        if old.config.circuit_breaker == config.circuit_breaker {
-            new.breaker.clone_from(&old.breaker);
+        if let (Some(old), Some(wanted)) = (&old.breaker, &config.circuit_breaker)
+            && let Some(kept) = Breaker::continued(old, wanted)
+        {
+            new.breaker = Some(kept);
         }
         if let (Some(counted), Some(_)) = (&old.in_flight, &new.in_flight) {
             new.in_flight = Some(counted.clone());

@@ -62,8 +62,9 @@ fn line(text: &mut String, value: &str, origin: &Origin) {
     // Writing to a string does not fail.
     let _ = match origin {
         Origin::Default => writeln!(text, " {value}  # default"),
-        Origin::File { path, line, references } => {
-            let place = format!("{}:{line}", path.display());
+        Origin::File { path, line, references, default } => {
+            let default = default.as_ref().map(|default| format!("{default}, "));
+            let place = format!("{}{}:{line}", default.unwrap_or_default(), path.display());
             let from = references.join(" ");
             let from = if from.is_empty() { from } else { format!(", from {from}") };
             // A path may hold anything, and a comment ends with its line.
@@ -128,6 +129,8 @@ mod tests {
             for (name, descriptors) in &mut read.descriptors {
                 descriptors.file = config.descriptors[name].file.clone();
             }
+            // They are written out in each route.
+            read.defaults = config.defaults.clone();
             assert_eq!(read, config, "{text}");
             files += 1;
         }

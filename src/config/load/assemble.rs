@@ -18,6 +18,9 @@ use super::resolve::Resolver;
 use crate::config::code::Code;
 
 pub(super) const INCLUDE: &str = "include";
+/// A mapping at the top that one file alone may have: it concerns all others, and would be hard to
+/// find in parts.
+const UNDIVIDED: &str = "defaults";
 const MAX_FILES: usize = 1000;
 
 /// A file that was read, kept to find places in it.
@@ -42,7 +45,7 @@ impl<'a> Assembly<'a> {
     /// standard input, with includes relative to the working directory.
     pub(super) fn assemble(&mut self, path: &Path) -> Node {
         let Some(mut tree) = self.read(path) else {
-            return Node { origin: Origin { file: 0, ordinal: 0 }, value: Value::Null };
+            return Node::new(Origin { file: 0, ordinal: 0 }, Value::Null);
         };
         let Some(include) = take(&mut tree, INCLUDE) else { return tree };
         for file in self.included(path, &include) {
@@ -153,7 +156,7 @@ impl<'a> Assembly<'a> {
     fn merge(&mut self, tree: &mut Node, part: Node) {
         let Value::Mapping(additions) = part.value else { return };
         let Value::Mapping(entries) = &mut tree.value else {
-            *tree = Node { origin: part.origin, value: Value::Mapping(additions) };
+            *tree = Node::new(part.origin, Value::Mapping(additions));
             return;
         };
         for added in additions {
@@ -165,7 +168,7 @@ impl<'a> Assembly<'a> {
             match (&mut present.node.value, added.node.value) {
                 (_, Value::Null) => {}
                 (nothing @ Value::Null, value) => *nothing = value,
-                (Value::Mapping(names), Value::Mapping(more)) => {
+                (Value::Mapping(names), Value::Mapping(more)) if added.key != UNDIVIDED => {
                     add_names(names, more, &path, &mut self.findings);
                 }
                 (_, _) => {

@@ -10,7 +10,8 @@ use serde::de::DeserializeOwned;
 use super::deserialize::NodeDeserializer;
 use super::error::{Error, Kind};
 use super::findings::Findings;
-use super::node::{Node, Value};
+use super::node::{Node, Origin, Value};
+use super::path::KeyPath;
 
 /// The typed value of `tree` without its wrong parts, which are removed and recorded. `None` if
 /// nothing fits.
@@ -39,13 +40,27 @@ fn settle(error: &Error, tree: &mut Node, findings: &mut Findings) -> Option<()>
     if error.on_key {
         settle_key(error, tree, findings);
     } else if !is_consequence(error, findings) {
-        let message = message(error, tree, findings);
-        let kind = (error.kind.code(), message);
-        findings.record_with(&path, tree.spot(&path), kind, error.kind.remedy());
+        let (message, remedy) = (message(error, tree, findings), error.kind.remedy());
+        let kind = |message| (error.kind.code(), message);
+        match default_in(&path, tree, findings) {
+            None => findings.record_with(&path, tree.spot(&path), kind(message), remedy),
+            Some((default, origin)) => {
+                let message = format!("{message}; a part of it is `{default}` at ");
+                findings.record_beside(&path, tree.spot(&path), kind(message), remedy, origin);
+            }
+        }
     }
     let removed = tree.remove(&path);
     findings.prune(path);
     removed.then_some(())
+}
+
+/// The default that a wrong mapping has parts of, and its place.
+fn default_in(path: &KeyPath, tree: &Node, findings: &Findings) -> Option<(KeyPath, Origin)> {
+    tree.at(path)?.beneath.as_ref()?;
+    let default = findings.layering?.default_of(path)?;
+    let origin = tree.spot(&default);
+    Some((default, origin))
 }
 
 fn settle_key(error: &Error, tree: &Node, findings: &mut Findings) {

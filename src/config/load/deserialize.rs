@@ -78,7 +78,7 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'_> {
             Value::Float(value) => visitor.visit_f64(*value),
             Value::Text(text) => visitor.visit_str(&text.value),
             Value::Sequence(elements) => NodeDeserializer::elements(elements, visitor),
-            Value::Mapping(entries) => visitor.visit_map(Entries::new(entries)),
+            Value::Mapping(_) => visitor.visit_map(Entries::new(self.0)),
         }
     }
 
@@ -172,8 +172,8 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'_> {
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match &self.0.value {
-            Value::Null => visitor.visit_map(Entries::new(&[])),
-            Value::Mapping(entries) => visitor.visit_map(Entries::of_names(entries)),
+            Value::Null => visitor.visit_map(Entries::new(self.0)),
+            Value::Mapping(_) => visitor.visit_map(Entries::of_names(self.0)),
             _ => self.deserialize_any(visitor),
         }
     }
@@ -204,6 +204,7 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'_> {
         };
         match &self.0.value {
             Value::Text(text) => visitor.visit_enum(Word(&text.value)),
+            // Of two variants, one of them from beneath, the mapping's own one counts.
             Value::Mapping(entries) => match entries.as_slice() {
                 [entry] => visitor.visit_enum(SingleKey(entry)),
                 [] => Err(wanted("nothing")),
@@ -250,21 +251,32 @@ impl<'de> SeqAccess<'de> for Elements<'_> {
 }
 
 struct Entries<'a> {
+    own: &'a [Entry],
     rest: std::slice::Iter<'a, Entry>,
+    /// Read after its own, without those that it has itself.
+    beneath: std::slice::Iter<'a, Entry>,
     value: Option<&'a Entry>,
     /// Skips entries that have [fitted](Entry::fits) before.
     only_unread: bool,
 }
 
 impl<'a> Entries<'a> {
-    fn new(entries: &'a [Entry]) -> Self {
-        Entries { rest: entries.iter(), value: None, only_unread: false }
+    fn new(mapping: &'a Node) -> Self {
+        let own = mapping.own_entries();
+        let beneath = mapping.beneath.as_deref().map_or(&[][..], Node::own_entries);
+        Entries { own, rest: own.iter(), beneath: beneath.iter(), value: None, only_unread: false }
     }
 
     /// For a type that takes any key. Only large mappings skip entries: a type with few entries may
     /// count them, and reading those again costs nothing.
-    fn of_names(entries: &'a [Entry]) -> Self {
-        Entries { only_unread: entries.len() > MANY, ..Entries::new(entries) }
+    fn of_names(mapping: &'a Node) -> Self {
+        let entries = Entries::new(mapping);
+        Entries { only_unread: entries.own.len() > MANY, ..entries }
+    }
+
+    fn next(&mut self) -> Option<&'a Entry> {
+        let lacks = |entry: &&Entry| self.own.iter().all(|own| own.key != entry.key);
+        self.rest.next().or_else(|| self.beneath.find(lacks))
     }
 }
 
@@ -276,7 +288,7 @@ impl<'de> MapAccess<'de> for Entries<'_> {
         seed: S,
     ) -> Result<Option<S::Value>, Error> {
         let entry = loop {
-            let Some(entry) = self.rest.next() else { return Ok(None) };
+            let Some(entry) = self.next() else { return Ok(None) };
             // The last one is read in any case: a type may want one entry at least.
             let is_last = self.rest.as_slice().is_empty();
             if is_last || !(self.only_unread && entry.fits.get()) {

@@ -4,9 +4,11 @@
 //! it is dropped here.
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 
 use super::MAX_FINDINGS;
 use super::fault::{Fault, Position};
+use super::layering::Layering;
 use super::node::Origin;
 use super::path::{KeyPath, Step};
 use crate::config::code::Code;
@@ -46,6 +48,10 @@ pub(super) struct Findings {
     pub(super) overflow: bool,
     /// A file could not be read, so anything may be missing.
     pub(super) incomplete: bool,
+    /// The files of `${file:…}`, whether they could be read or not.
+    pub(super) referenced: Vec<PathBuf>,
+    /// Where values come from that a named thing does not have itself.
+    pub(super) layering: Option<&'static Layering>,
 }
 
 impl Findings {
@@ -76,11 +82,24 @@ impl Findings {
         self.push(Finding { remedy, ..finding });
     }
 
+    /// Records a mistake whose message ends with another place.
+    pub(super) fn record_beside(
+        &mut self,
+        path: &KeyPath,
+        spot: Origin,
+        (code, message): (Code, String),
+        remedy: Option<String>,
+        other: Origin,
+    ) {
+        let finding = Finding::new(path, Spot::Value(spot), code, message);
+        let remedy = remedy.or_else(|| finding.remedy.clone());
+        self.push(Finding { remedy, first: Some(other), ..finding });
+    }
+
     /// Records that `key`, the last step of `path`, was already defined.
     pub(super) fn record_repeated(&mut self, path: &KeyPath, key: &str, at: Origin, first: Origin) {
         let message = format!("`{key}` is already defined at ");
-        let finding = Finding::new(path, Spot::Value(at), Code::RepeatedKey, message);
-        self.push(Finding { first: Some(first), ..finding });
+        self.record_beside(path, at, (Code::RepeatedKey, message), None, first);
     }
 
     /// Records that the file with this index in the sources cannot be used.
@@ -121,10 +140,13 @@ impl Findings {
         })
     }
 
-    /// Whether `path`, or a value that contains it, was removed.
+    /// Whether `path`, or a value that contains it, was removed, or its default was.
     pub(super) fn is_pruned(&self, path: &KeyPath) -> bool {
         if self.pruned.is_empty() {
             return false;
+        }
+        if self.default_of(path).is_some_and(|default| self.is_pruned(&default)) {
+            return true;
         }
         let mut above = Some(path.clone());
         while let Some(path) = above {
@@ -137,10 +159,24 @@ impl Findings {
     }
 
     /// Whether a complaint about `path` may only follow from what was removed: it, or something
-    /// directly in it. Every mistake at the top level removes something from the root, so
-    /// complaints about the root are kept.
+    /// directly in it, or in its default. Every mistake at the top level removes something from the
+    /// root, so complaints about the root are kept.
     pub(super) fn explains(&self, path: &KeyPath) -> bool {
-        let lost = |pruned: &KeyPath| pruned.parent().as_ref() == Some(path);
-        self.is_pruned(path) || (!path.is_root() && self.pruned.iter().any(lost))
+        let lost = |path: &KeyPath| {
+            !path.is_root() && self.pruned.iter().any(|p| p.parent().as_ref() == Some(path))
+        };
+        self.is_pruned(path) || lost(path) || self.default_of(path).is_some_and(|path| lost(&path))
+    }
+
+    /// The same for what concerns several keys: it may miss any default that was removed.
+    pub(super) fn explains_together(&self, path: &KeyPath) -> bool {
+        let is_default =
+            |pruned: &KeyPath| self.layering.is_some_and(|layering| layering.is_default(pruned));
+        self.explains(path)
+            || (self.default_of(path).is_some() && self.pruned.iter().any(is_default))
+    }
+
+    fn default_of(&self, path: &KeyPath) -> Option<KeyPath> {
+        self.layering?.default_of(path)
     }
 }

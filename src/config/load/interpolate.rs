@@ -11,7 +11,7 @@
 //! A default and a path may contain further `${…}`; an inserted value is not expanded again. A `$`
 //! before anything else stands for itself. No error here quotes a value.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::environment::Environment;
 use super::file::{read_bounded, text_of};
@@ -29,7 +29,8 @@ pub(super) struct Interpolated {
     pub(super) absent: bool,
 }
 
-/// Replaces the references in `text`. Paths of files are relative to `directory`.
+/// Replaces the references in `text`. Paths of files are relative to `directory`; `files` gets each
+/// that is referred to, whether it can be read or not.
 ///
 /// # Errors
 /// Every reference that could not be resolved, and what to do about it.
@@ -37,9 +38,16 @@ pub(super) fn interpolate(
     text: &str,
     environment: &Environment,
     directory: &Path,
+    files: &mut Vec<PathBuf>,
 ) -> Result<Interpolated, Vec<ReferenceError>> {
-    let mut expansion =
-        Expansion { environment, directory, origins: Vec::new(), errors: Vec::new(), nesting: 0 };
+    let mut expansion = Expansion {
+        environment,
+        directory,
+        files,
+        origins: Vec::new(),
+        errors: Vec::new(),
+        nesting: 0,
+    };
     let value = expansion.expand(text);
     if !expansion.errors.is_empty() {
         return Err(expansion.errors);
@@ -59,6 +67,7 @@ pub(super) struct ReferenceError {
 struct Expansion<'a> {
     environment: &'a Environment,
     directory: &'a Path,
+    files: &'a mut Vec<PathBuf>,
     origins: Vec<String>,
     errors: Vec<ReferenceError>,
     nesting: usize,
@@ -138,7 +147,10 @@ impl Expansion<'_> {
             return None;
         }
         self.origins.push(format!("${{file:{written}}}"));
-        let bytes = match read_bounded(&self.directory.join(&path)) {
+        let file = self.directory.join(&path);
+        let read = read_bounded(&file);
+        self.files.push(file);
+        let bytes = match read {
             Ok(bytes) => bytes,
             Err((_, error)) => {
                 return self.fail(Code::ReferencedFile, format!("the file `{written}` {error}"));
@@ -217,7 +229,7 @@ mod tests {
     fn run(text: &str) -> Result<Interpolated, Vec<ReferenceError>> {
         let environment =
             Environment::fixed([("PORT", "8080"), ("EMPTY", ""), ("KEY", "hunter2-${PORT}")]);
-        interpolate(text, &environment, Path::new("/nonexistent"))
+        interpolate(text, &environment, Path::new("/nonexistent"), &mut Vec::new())
     }
 
     fn value(text: &str) -> String {
@@ -310,7 +322,7 @@ mod tests {
         std::fs::write(directory.path().join("key"), "hunter2\n\n").expect("written");
         std::fs::write(directory.path().join("bad"), b"\xff").expect("written");
         let environment = Environment::fixed([("NAME", "key")]);
-        let run = |text| interpolate(text, &environment, directory.path());
+        let run = |text| interpolate(text, &environment, directory.path(), &mut Vec::new());
         assert_eq!(run("${file:key}").expect("read").value, "hunter2\n");
         assert_eq!(run("${file:${NAME}}").expect("read").value, "hunter2\n");
         let missing = run("${file:none}").expect_err("fails");

@@ -15,6 +15,7 @@
 
 mod assemble;
 mod collect;
+mod decided;
 mod deserialize;
 mod dotenv;
 mod environment;
@@ -24,6 +25,8 @@ mod fault;
 mod file;
 mod findings;
 mod interpolate;
+mod layer;
+mod layering;
 mod location;
 mod node;
 mod parse;
@@ -42,14 +45,16 @@ use std::path::Path;
 
 use assemble::Assembly;
 use collect::collect;
+pub use decided::Decided;
 pub use environment::Environment;
+pub use layering::{Key, Layering, Meets, Off};
 pub use location::Location;
 pub use path::{KeyPath, Step};
 pub use problem::{Diagnostic, Problem};
 use serde::de::DeserializeOwned;
 pub use sources::Sources;
 pub use suggest::suggest;
-pub use watch::{Seen, Watch};
+pub use watch::{Named, Seen, Watch};
 pub use written::{Part, Written};
 
 /// Most levels of nested mappings and lists.
@@ -71,11 +76,33 @@ pub struct Draft<T> {
 /// Reads the configuration at `path` and the files it includes. It is valid only after
 /// [`Draft::validate`].
 pub fn load_partial<T: DeserializeOwned>(path: &Path, environment: &Environment) -> Draft<T> {
+    read(path, environment, |_, _| ())
+}
+
+/// The same, where the things of one section have defaults in another, which are read as `D`.
+pub fn load_layered<T: DeserializeOwned, D: DeserializeOwned>(
+    path: &Path,
+    environment: &Environment,
+    layering: &'static Layering,
+) -> Draft<T> {
+    read(path, environment, |tree, findings| {
+        findings.layering = Some(layering);
+        // What is right is read again with the rest.
+        layering.lay(tree, findings, |tree, findings| drop(collect::<D>(tree, findings)));
+    })
+}
+
+fn read<T: DeserializeOwned>(
+    path: &Path,
+    environment: &Environment,
+    prepare: impl FnOnce(&mut node::Node, &mut findings::Findings),
+) -> Draft<T> {
     let (files, mut tree, mut findings) = apart(|| {
         let mut assembly = Assembly::new(environment);
         let tree = assembly.assemble(path);
         (assembly.files, tree, assembly.findings)
     });
+    prepare(&mut tree, &mut findings);
     let nothing_read = findings.incomplete && matches!(tree.value, node::Value::Null);
     let value = if nothing_read { None } else { collect(&mut tree, &mut findings) };
     Draft { value, sources: Sources::new(files, tree, findings) }
@@ -97,6 +124,11 @@ pub fn apart<R: Send>(work: impl Fn() -> R + Sync) -> R {
 }
 
 impl<T> Draft<T> {
+    /// What is valid so far, and where it comes from.
+    pub fn parts(&self) -> (Option<&T>, &Sources) {
+        (self.value.as_ref(), &self.sources)
+    }
+
     /// Gives the valid parts to `check`, and joins its problems with those found while reading.
     /// `check` does not run if a file is missing, or if nothing valid is left. It can ask the
     /// sources whether an unknown name was [removed as wrong](Sources::is_pruned).

@@ -2,7 +2,8 @@
 //!
 //! Nothing in this file implements `Debug`, because after interpolation a tree holds secrets.
 
-use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::path::{KeyPath, Step};
 
@@ -18,6 +19,9 @@ pub(super) struct Origin {
 pub(super) struct Node {
     pub(super) origin: Origin,
     pub(super) value: Value,
+    /// A mapping that gives this one the entries which it lacks: see [`super::layer`]. Shared by
+    /// all mappings that lack them.
+    pub(super) beneath: Option<Arc<Node>>,
 }
 
 #[derive(Clone)]
@@ -52,13 +56,84 @@ pub(super) struct Entry {
     pub(super) key_origin: Origin,
     pub(super) node: Node,
     /// Was read without a mistake, so the next round need not read it again.
-    pub(super) fits: Cell<bool>,
+    pub(super) fits: Fits,
+}
+
+/// Whether an entry has been read without a mistake. One that several mappings share never has,
+/// because each of them reads it.
+pub(super) struct Fits(Option<AtomicBool>);
+
+impl Fits {
+    pub(super) fn not_yet() -> Self {
+        Fits(Some(AtomicBool::new(false)))
+    }
+
+    pub(super) fn never() -> Self {
+        Fits(None)
+    }
+
+    // Relaxed: one thread reads a tree; it is atomic only because threads hand trees over.
+    pub(super) fn get(&self) -> bool {
+        self.0.as_ref().is_some_and(|fits| fits.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set(&self, fits: bool) {
+        if let Some(kept) = &self.0 {
+            kept.store(fits, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Clone for Fits {
+    fn clone(&self) -> Self {
+        Fits(self.0.as_ref().map(|_| AtomicBool::new(self.get())))
+    }
 }
 
 impl Node {
+    /// A value with nothing beneath it.
+    pub(super) fn new(origin: Origin, value: Value) -> Self {
+        Node { origin, value, beneath: None }
+    }
+
     pub(super) fn entry(&self, key: &str) -> Option<&Entry> {
-        let Value::Mapping(entries) = &self.value else { return None };
-        entries.iter().find(|entry| entry.key == key)
+        let own = self.own_entries().iter().find(|own| own.key == key);
+        own.or_else(|| self.beneath.as_ref()?.entry(key))
+    }
+
+    /// The entries of a mapping: its own, then those of what is beneath it that it lacks.
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        let (own, beneath) = (self.own_entries(), self.beneath.as_deref());
+        let beneath = beneath.map_or(&[][..], Node::own_entries).iter();
+        own.iter().chain(beneath.filter(|entry| own.iter().all(|own| own.key != entry.key)))
+    }
+
+    /// The entries that a mapping has itself; none if it is no mapping.
+    pub(super) fn own_entries(&self) -> &[Entry] {
+        match &self.value {
+            Value::Mapping(entries) => entries,
+            Value::Null
+            | Value::Bool(_)
+            | Value::Integer(_)
+            | Value::Float(_)
+            | Value::Text(_)
+            | Value::Sequence(_) => &[],
+        }
+    }
+
+    /// Whether the value at `path` comes from beneath one of the mappings on the way.
+    pub(super) fn is_beneath(&self, path: &[Step]) -> bool {
+        let mut node = self;
+        for step in path {
+            if let Step::Key(key) = step
+                && !node.own_entries().iter().any(|entry| entry.key == *key)
+            {
+                return node.entry(key).is_some();
+            }
+            let Some(child) = node.child(step) else { return false };
+            node = child;
+        }
+        false
     }
 
     pub(super) fn child(&self, step: &Step) -> Option<&Node> {
@@ -78,11 +153,32 @@ impl Node {
     /// The position to report for `path`, or for its nearest existing ancestor. That is the scalar
     /// or element itself, but the key of a mapping, a list or an empty value.
     pub(super) fn spot(&self, path: &KeyPath) -> Origin {
-        let (mut node, mut spot) = (self, self.origin);
-        for step in path.steps() {
+        self.spot_among(self.origin, path.steps(), Node::entry)
+    }
+
+    /// The same of what is `below` this node, which is at `spot` itself.
+    pub(super) fn spot_below(&self, spot: Origin, below: &[Step]) -> Origin {
+        self.spot_among(spot, below, Node::entry)
+    }
+
+    /// The same, without what comes from beneath.
+    pub(super) fn own_spot(&self, path: &KeyPath) -> Origin {
+        self.spot_among(self.origin, path.steps(), |node, key| {
+            node.own_entries().iter().find(|own| own.key == key)
+        })
+    }
+
+    fn spot_among<'a>(
+        &'a self,
+        spot: Origin,
+        path: &[Step],
+        entry: impl Fn(&'a Node, &str) -> Option<&'a Entry>,
+    ) -> Origin {
+        let (mut node, mut spot) = (self, spot);
+        for step in path {
             match (&node.value, step) {
                 (Value::Mapping(_), Step::Key(key)) => {
-                    let Some(entry) = node.entry(key) else { break };
+                    let Some(entry) = entry(node, key) else { break };
                     node = &entry.node;
                     spot = match node.value {
                         Value::Null | Value::Sequence(_) | Value::Mapping(_) => entry.key_origin,
@@ -173,8 +269,8 @@ impl Node {
             Value::Sequence(elements) => {
                 elements.iter().for_each(|element| element.node.each_interpolated(see));
             }
-            Value::Mapping(entries) => {
-                entries.iter().for_each(|entry| entry.node.each_interpolated(see));
+            Value::Mapping(_) => {
+                self.entries().for_each(|entry| entry.node.each_interpolated(see));
             }
         }
     }

@@ -5,14 +5,13 @@
 //! before each value whose position is needed. Both readings use the same code, so they count
 //! values alike.
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::de::{DeserializeSeed, EnumAccess, MapAccess, SeqAccess, Visitor};
 
 use super::fault::{Fault, Position};
-use super::node::{Element, Entry, Node, Origin, Text, Value};
+use super::node::{Element, Entry, Fits, Node, Origin, Text, Value};
 use super::syntax;
 use super::{MAX_DEPTH, MAX_VALUES};
 use crate::config::code::Code;
@@ -26,7 +25,7 @@ pub(super) fn parse(text: &str, file: usize) -> Result<Node, Fault> {
     let mut documents = serde_yaml::Deserializer::from_str(text);
     let mut census = Census::new(file);
     let Some(document) = documents.next() else {
-        return Ok(Node { origin: Origin { file, ordinal: 0 }, value: Value::Null });
+        return Ok(Node::new(Origin { file, ordinal: 0 }, Value::Null));
     };
     let node = Reader(&mut census)
         .deserialize(document)
@@ -116,7 +115,7 @@ impl<'de> DeserializeSeed<'de> for Reader<'_> {
 
 impl Reader<'_> {
     fn scalar<E: serde::de::Error>(self, value: Value) -> Result<Node, E> {
-        Ok(Node { origin: self.0.count()?, value })
+        Ok(Node::new(self.0.count()?, value))
     }
 }
 
@@ -176,7 +175,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
             elements.push(Element { index: elements.len(), node });
         }
         self.0.depth -= 1;
-        Ok(Node { origin, value: Value::Sequence(elements) })
+        Ok(Node::new(origin, Value::Sequence(elements)))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut mapping: A) -> Result<Node, A::Error> {
@@ -194,10 +193,10 @@ impl<'de> Visitor<'de> for Reader<'_> {
                 mapping.next_value_seed(Place(&mut *self.0))?;
             }
             let node = mapping.next_value_seed(Reader(&mut *self.0))?;
-            entries.push(Entry { key, key_origin, node, fits: Cell::new(false) });
+            entries.push(Entry { key, key_origin, node, fits: Fits::not_yet() });
         }
         self.0.depth -= 1;
-        Ok(Node { origin, value: Value::Mapping(entries) })
+        Ok(Node::new(origin, Value::Mapping(entries)))
     }
 
     fn visit_enum<A: EnumAccess<'de>>(self, _: A) -> Result<Node, A::Error> {

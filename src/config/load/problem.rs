@@ -20,6 +20,8 @@ pub struct Problem {
     pub message: String,
     /// What to do about it; `None` if there is nothing to say.
     pub remedy: Option<String>,
+    /// What it does not fit together with: told if one of the two is a default, and so far away.
+    pub with: Vec<KeyPath>,
 }
 
 impl Problem {
@@ -27,7 +29,14 @@ impl Problem {
     /// `message` is in lower case without a full stop. The remedy is that of `code`.
     pub fn new(code: Code, path: impl Into<KeyPath>, message: impl Into<String>) -> Self {
         let remedy = code.remedy().map(str::to_owned);
-        Problem { path: path.into(), code, message: message.into(), remedy }
+        Problem { path: path.into(), code, message: message.into(), remedy, with: Vec::new() }
+    }
+
+    /// Names one more value that it does not fit together with.
+    #[must_use]
+    pub fn with(mut self, other: impl Into<KeyPath>) -> Self {
+        self.with.push(other.into());
+        self
     }
 
     /// Asks "did you mean" if there is a name to suggest; see [`super::suggest()`].

@@ -69,7 +69,8 @@ impl<'a> Resolver<'a> {
         if !text.value.contains('$') {
             return true;
         }
-        match interpolate(&text.value, self.environment, self.directory) {
+        let files = &mut self.findings.referenced;
+        match interpolate(&text.value, self.environment, self.directory, files) {
             Ok(interpolated) if interpolated.absent => {
                 self.findings.leave_out(self.path.clone(), &interpolated.origins);
                 false

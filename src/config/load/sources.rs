@@ -11,6 +11,7 @@ use super::assemble::SourceFile;
 use super::excerpt;
 use super::fault::Position;
 use super::findings::{Finding, Findings, Spot};
+use super::layering::Layering;
 use super::node::{Node, Origin, Value};
 use super::parse::locate;
 use super::path::{KeyPath, Step};
@@ -47,6 +48,11 @@ impl Sources {
         hash.as_ref().iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
     }
 
+    /// The files that `${file:…}` refers to. Files that could not be read are listed too.
+    pub fn referenced(&self) -> impl Iterator<Item = &Path> {
+        self.findings.referenced.iter().map(|file| file.as_path())
+    }
+
     /// Whether the value at `path`, or one that contains it, was written but removed as wrong. A
     /// name that was removed is not unknown.
     pub fn is_pruned(&self, path: impl Into<KeyPath>) -> bool {
@@ -59,21 +65,13 @@ impl Sources {
         self.findings.names_pruned_from(section)
     }
 
-    /// The file and the line where the value at `path` is written, or its nearest existing ancestor.
-    pub fn place(&self, path: impl Into<KeyPath>) -> (&Path, usize) {
-        let Origin { file, ordinal } = self.tree.spot(&self.as_written(&path.into()));
-        let text = self.files.get(file).map_or("", |file| file.text.as_str());
-        let found = locate(text, BTreeSet::from([ordinal]));
-        (self.name(file), found.get(&ordinal).map_or(1, |position| position.line))
-    }
-
     /// All mistakes found while loading, and those of `problems` that do not follow from them;
     /// sorted by file and place, without repetitions. A problem whose path is not in any file is
     /// shown at its nearest existing ancestor. Interpolated values are not shown.
     pub fn diagnose(&self, problems: Vec<Problem>) -> Vec<Diagnostic> {
         let found = problems.into_iter().map(|problem| self.find(problem));
         let mut findings: Vec<Finding> = found
-            .filter(|finding| !self.findings.explains(&finding.path))
+            .filter(|finding| !self.findings.explains_together(&finding.path))
             .chain(self.findings.list().iter().cloned())
             // Those beyond the limit are not shown, so they need not be located.
             .take(MAX_FINDINGS + 1)
@@ -105,6 +103,10 @@ impl Sources {
         &self.tree
     }
 
+    pub(super) fn layering(&self) -> Option<&'static Layering> {
+        self.findings.layering
+    }
+
     /// The text of a file.
     pub(super) fn text(&self, file: usize) -> &str {
         self.files.get(file).map_or("", |file| &file.text)
@@ -121,14 +123,36 @@ impl Sources {
             Some(node) => node.redact(text),
             None => text,
         };
-        let (message, remedy) = (redact(problem.message), problem.remedy.map(redact));
-        let spot = Spot::Value(self.tree.spot(&path));
-        Finding { remedy, ..Finding::new(&path, spot, problem.code, message) }
+        let (mut message, remedy) = (redact(problem.message), problem.remedy.map(redact));
+        let with: Vec<_> = problem.with.iter().map(|with| self.as_written(with)).collect();
+        let default = std::iter::once(&path).chain(&with).find_map(|path| self.default_of(path));
+        let is_own =
+            |path: &&KeyPath| self.tree.at(path).is_some() && !self.tree.is_beneath(path.steps());
+        let spot = match &default {
+            // In the thing that does not go with the default: others may well do so.
+            Some(_) => std::iter::once(&path)
+                .chain(&with)
+                .find(is_own)
+                .map_or_else(|| self.tree.own_spot(&path), |own| self.tree.spot(own)),
+            None => self.tree.spot(&path),
+        };
+        if let Some(default) = &default {
+            message.push_str(&format!("; `{default}` is at "));
+        }
+        let first = default.map(|default| self.tree.spot(&default));
+        let finding = Finding::new(&path, Spot::Value(spot), problem.code, message);
+        Finding { remedy, first, ..finding }
+    }
+
+    /// The place of the default that is in force at `path`; `None` if none is.
+    pub(super) fn default_of(&self, path: &KeyPath) -> Option<KeyPath> {
+        let default = self.layering()?.default_of(path)?;
+        self.tree.is_beneath(path.steps()).then_some(default)
     }
 
     /// `path` with the indices in the file. A typed list has lost the elements that were removed
     /// before this one.
-    fn as_written(&self, path: &KeyPath) -> KeyPath {
+    pub(super) fn as_written(&self, path: &KeyPath) -> KeyPath {
         let mut node = Some(&self.tree);
         let mut written = KeyPath::root();
         for step in path.steps() {

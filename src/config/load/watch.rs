@@ -5,7 +5,7 @@
 //! configuration by renaming a link two folders away. A file whose metadata is as it was is not
 //! read again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::Metadata;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::MetadataExt;
@@ -22,9 +22,17 @@ use super::node::Entry;
 /// systems.
 const UNSETTLED: Duration = Duration::from_secs(3);
 
-/// The files of one configuration: the main file, those it includes, and `.env`.
+/// Finds the files that the values of a configuration name.
+pub type Named = fn(&Location) -> BTreeSet<PathBuf>;
+
+/// The files of one configuration: the main file, those it includes, `.env`, and those that are
+/// named in them.
 pub struct Watch {
     location: Location,
+    find_named: Named,
+    /// The files that are named, and those they were found in, with their contents then.
+    named: BTreeSet<PathBuf>,
+    named_by: BTreeMap<PathBuf, Result<u64, String>>,
     /// The main file's content when `include` was read from it.
     main: Option<u64>,
     include: Option<Entry>,
@@ -70,8 +78,16 @@ impl Seen {
 
 impl Watch {
     /// Has seen nothing yet.
-    pub fn new(location: Location) -> Self {
-        Watch { location, main: None, include: None, known: BTreeMap::new() }
+    pub fn new(location: Location, find_named: Named) -> Self {
+        Watch {
+            location,
+            find_named,
+            named: BTreeSet::new(),
+            named_by: BTreeMap::new(),
+            main: None,
+            include: None,
+            known: BTreeMap::new(),
+        }
     }
 
     /// The files as they are now. Blocks.
@@ -101,6 +117,18 @@ impl Watch {
         if let Some(file) = self.location.dotenv_file().filter(|file| file.exists()) {
             let content = self.content(&file);
             seen.insert(file, content);
+        }
+        // They are looked for only when they may be others: that is as much work as to load all. While a
+        // file is missing, they are not known.
+        if seen != self.named_by && seen.values().all(Result::is_ok) {
+            self.named = (self.find_named)(&self.location);
+            self.named_by.clone_from(&seen);
+        }
+        for file in self.named.clone() {
+            if !seen.contains_key(&file) {
+                let content = self.content(&file);
+                seen.insert(file, content);
+            }
         }
         self.known.retain(|file, _| seen.contains_key(file));
         Seen(seen)

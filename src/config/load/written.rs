@@ -9,8 +9,9 @@ use std::path::PathBuf;
 use serde_json::Value as Json;
 
 use super::fault::Position;
-use super::node::{Node, Origin, Value};
+use super::node::{Entry, Node, Origin, Value};
 use super::parse::locate;
+use super::path::{KeyPath, Step};
 use super::sources::Sources;
 
 /// A value and where it comes from.
@@ -21,6 +22,8 @@ pub struct Written {
     pub place: (PathBuf, usize),
     /// `${NAME}` without its default, and `${file:path}`. Empty for plain values.
     pub references: Vec<String>,
+    /// The path it is written at, if that is one for several things: `defaults.timeout.request`.
+    pub default: Option<KeyPath>,
 }
 
 /// The value itself.
@@ -34,7 +37,7 @@ pub enum Part {
 }
 
 impl Sources {
-    /// Everything that is in force, except defaults.
+    /// Everything that is in force, except the gateway's own defaults.
     pub fn written(&self) -> Written {
         let mut sought: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
         collect(self.tree(), &mut sought);
@@ -44,10 +47,22 @@ impl Sources {
                 places.insert(Origin { file, ordinal }, position);
             }
         }
-        self.written_at(self.tree(), &places)
+        self.written_at(self.tree(), &mut KeyPath::root(), &places, false)
     }
 
-    fn written_at(&self, node: &Node, places: &BTreeMap<Origin, Position>) -> Written {
+    fn written_at(
+        &self,
+        node: &Node,
+        path: &mut KeyPath,
+        places: &BTreeMap<Origin, Position>,
+        is_default: bool,
+    ) -> Written {
+        let mut below = |step: Step, node: &Node, is_default: bool| {
+            path.push(step);
+            let written = self.written_at(node, path, places, is_default);
+            path.pop();
+            written
+        };
         let mut references = Vec::new();
         let value = match &node.value {
             Value::Null => Part::Scalar(Json::Null),
@@ -59,17 +74,23 @@ impl Sources {
                 Part::Scalar(text.value.as_str().into())
             }
             Value::Sequence(elements) => {
-                let parts = elements.iter().map(|e| self.written_at(&e.node, places));
+                let parts =
+                    elements.iter().map(|e| below(Step::Index(e.index), &e.node, is_default));
                 Part::List(parts.collect())
             }
-            Value::Mapping(entries) => {
-                let part = |node: &Node| self.written_at(node, places);
-                Part::Map(entries.iter().map(|e| (e.key.clone(), part(&e.node))).collect())
+            Value::Mapping(_) => {
+                let own = node.own_entries();
+                let parts = node.entries().map(|Entry { key, node, .. }| {
+                    let is_default = is_default || own.iter().all(|own| own.key != *key);
+                    (key.clone(), below(Step::Key(key.clone()), node, is_default))
+                });
+                Part::Map(parts.collect())
             }
         };
         let line = places.get(&node.origin).map_or(1, |position| position.line);
         let place = (self.name(node.origin.file).to_owned(), line);
-        Written { value, place, references }
+        let default = if is_default { self.default_of(path) } else { None };
+        Written { value, place, references, default }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Where a route's requests go: one upstream, several, or the gateway itself.
 
-use super::{RouteCheck, at};
+use super::RouteCheck;
 use crate::config::code::Code;
 use crate::config::route::Serve;
 use crate::policy::split::{Destination, Key};
@@ -13,7 +13,7 @@ impl RouteCheck<'_> {
             }
             (Some(Destination::Split(upstreams)), None) => {
                 for (place, upstream) in upstreams.iter().enumerate() {
-                    let path = at(&["routes", self.name, "upstream"]).index(place).key("name");
+                    let path = self.key(&["upstream"]).index(place).key("name");
                     let known = &self.config.upstreams;
                     self.reference_at(path, "upstreams", &upstream.name, known);
                 }

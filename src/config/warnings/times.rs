@@ -20,7 +20,7 @@ fn longest_failure(route: &Route) -> Option<Duration> {
 }
 
 /// The attempts of a route that allows more of them than its request has time for.
-pub(super) fn attempts(name: &str, route: &Route, warnings: &mut Vec<Problem>) {
+pub(super) fn attempts(path: &KeyPath, route: &Route, warnings: &mut Vec<Problem>) {
     let request = *route.timeout.request;
     let Some(retry) = route.retry.as_ref().filter(|retry| retry.max_retries > 0) else { return };
     let Some(attempt) = longest_failure(route).filter(|_| !request.is_zero()) else { return };
@@ -28,7 +28,8 @@ pub(super) fn attempts(name: &str, route: &Route, warnings: &mut Vec<Problem>) {
     let attempts = retry.max_retries + 1;
     let longest = attempt.saturating_mul(attempts).saturating_add(waits);
     if longest > request.mul_f64(1.0 + TOLERANCE) {
-        let path = KeyPath::root().key("routes").key(name).key("retry").key("max_retries");
+        let timeout = path.clone().key("timeout");
+        let path = path.clone().key("retry").key("max_retries");
         let longest = Timespan(Duration::from_millis(longest.as_millis() as u64));
         let message = format!(
             "{attempts} attempts of {} and their waits take up to {longest}, but the request ends \
@@ -36,18 +37,25 @@ pub(super) fn attempts(name: &str, route: &Route, warnings: &mut Vec<Problem>) {
             Timespan(attempt),
             route.timeout.request
         );
-        warnings.push(Problem::new(Code::AttemptsBeyondRequest, path, message));
+        let problem = Problem::new(Code::AttemptsBeyondRequest, path, message);
+        warnings.push(problem.with(timeout.clone().key("attempt")).with(timeout.key("request")));
     }
 }
 
 /// Circuits that forget a failure before an attempt that began with it can end.
-pub(super) fn breakers(config: &Config, warnings: &mut Vec<Problem>) {
-    for (name, route) in &config.routes {
-        if let Some(breaker) = &route.circuit_breaker {
-            let path = KeyPath::root().key("routes").key(name).key("circuit_breaker");
-            forgetful(path, breaker, *route.timeout.attempt, warnings);
+pub(super) fn breaker(path: &KeyPath, route: &Route, warnings: &mut Vec<Problem>) {
+    if let Some(breaker) = &route.circuit_breaker {
+        let found = warnings.len();
+        let attempt = path.clone().key("timeout").key("attempt");
+        forgetful(path.clone().key("circuit_breaker"), breaker, *route.timeout.attempt, warnings);
+        for warning in warnings.split_off(found) {
+            warnings.push(warning.with(attempt.clone()));
         }
     }
+}
+
+/// The same of upstreams, and the attempts of all their routes.
+pub(super) fn upstream_breakers(config: &Config, warnings: &mut Vec<Problem>) {
     for (name, upstream) in &config.upstreams {
         let Some(breaker) = &upstream.circuit_breaker else { continue };
         let routes = config.routes.values().filter(|route| route.upstreams().any(|of| of == name));

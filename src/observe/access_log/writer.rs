@@ -1,7 +1,7 @@
 //! The thread that writes lines.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
@@ -12,6 +12,7 @@ use super::left_out::{self, Count, LeftOut};
 use super::{Counts, line, text};
 use crate::condition::Condition;
 use crate::config::access_log::{Format, Output};
+use crate::observe::colour;
 use crate::time::{Clock, Moment};
 
 /// Lines are written together up to this many bytes.
@@ -48,8 +49,8 @@ impl Target {
 
     pub(super) fn set(&self, output: Output, format: Format) {
         let is_terminal = match output {
-            Output::Stdout => io::stdout().is_terminal(),
-            Output::Stderr => io::stderr().is_terminal(),
+            Output::Stdout => colour::is_wanted(&io::stdout()),
+            Output::Stderr => colour::is_wanted(&io::stderr()),
             Output::Off | Output::File(_) => false,
         };
         // Relaxed: colours only.

@@ -20,6 +20,7 @@ mod tests;
 mod trial;
 mod window;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use change::{Change, Why};
@@ -30,12 +31,16 @@ pub use config::{
 pub use machine::Transitions;
 use machine::{Machine, Ticket};
 
+use super::dry_run::Enforce;
 use super::lanes::{Hold, Shared};
 use crate::time::Moment;
 
 /// A circuit breaker, shared by all calls to one upstream or of one route.
 #[derive(Debug)]
-pub struct Breaker(Shared<Circuit>);
+pub struct Breaker {
+    circuit: Shared<Circuit>,
+    enforce: Enforce,
+}
 
 /// The state that is reported on `/status` and in metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,13 +79,31 @@ pub struct Open {
 impl Breaker {
     /// A closed circuit with nothing counted.
     pub fn new(config: Config, now: Moment) -> Self {
-        Breaker(Shared::new(Circuit::new(config, now)))
+        Breaker { enforce: config.enforce, circuit: Shared::new(Circuit::new(config, now)) }
     }
 
-    /// The configuration it was made from. A reload keeps a breaker whose configuration is
-    /// unchanged.
+    /// `old` under the configuration `wanted`: `old` itself if nothing changed; if only `enforce`
+    /// did, another breaker of the same circuit. `None` if it must be a new circuit.
+    pub fn continued(old: &Arc<Breaker>, wanted: &Config) -> Option<Arc<Breaker>> {
+        let enforce = wanted.enforce;
+        let config = Config { enforce, ..old.config().clone() };
+        if config != *wanted {
+            return None;
+        }
+        Some(match old.enforce == enforce {
+            true => old.clone(),
+            false => Arc::new(Breaker { circuit: old.circuit.clone(), enforce }),
+        })
+    }
+
+    /// The configuration that its circuit was made from; [`Breaker::enforce`] may have changed since.
     pub fn config(&self) -> &Config {
-        &self.0.config
+        &self.circuit.config
+    }
+
+    /// Whether the circuit refuses.
+    pub fn enforce(&self) -> Enforce {
+        self.enforce
     }
 
     /// Asks for permission to make a call.
@@ -88,40 +111,40 @@ impl Breaker {
     /// # Errors
     /// [`Open`], with the time left, while the circuit refuses.
     pub fn acquire(&self, now: Moment) -> Result<Permit, Open> {
-        let ticket = self.0.admit(now)?;
-        Ok(Permit { circuit: self.0.hold(), ticket, begun: now, settled: false })
+        let ticket = self.circuit.admit(now)?;
+        Ok(Permit { circuit: self.circuit.hold(), ticket, begun: now, settled: false })
     }
 
     /// The state as of `now`. Takes the lock: for pages and metrics, not for the request path.
     pub fn state(&self, now: Moment) -> State {
-        self.0.state(now)
+        self.circuit.state(now)
     }
 
     /// How often the circuit changed. Takes the lock, as `state` does. A circuit counts as
     /// half-opened with its first probe.
     pub fn transitions(&self) -> Transitions {
-        self.0.transitions()
+        self.circuit.transitions()
     }
 
     /// The changes since the last call of this, oldest first. Costs one load if there are none, so
     /// it can be called after every result. Orders of an operator are not included.
     pub fn changes(&self) -> Vec<Change> {
-        self.0.changes()
+        self.circuit.changes()
     }
 
     /// Refuses every call until `force_closed` or `reset`.
     pub fn force_open(&self) {
-        self.0.consult(Machine::force_open);
+        self.circuit.consult(Machine::force_open);
     }
 
     /// Admits every call and counts none until `force_open` or `reset`.
     pub fn force_closed(&self) {
-        self.0.consult(Machine::force_closed);
+        self.circuit.consult(Machine::force_closed);
     }
 
     /// Closes the circuit, forgets all results, and ends a forced state.
     pub fn reset(&self, now: Moment) {
-        self.0.consult(|machine| machine.reset(&self.0.config, now));
+        self.circuit.consult(|machine| machine.reset(&self.circuit.config, now));
     }
 }
 

@@ -279,7 +279,7 @@ fn an_outcome_is_judged_by_the_configuration() {
 fn while_nothing_fails_no_call_waits_for_the_lock() {
     for config in ["{consecutive: {failures: 5, reset_every: 10s}}", "{window: {calls: 100}}"] {
         let bench = Bench::new(config);
-        let _held = bench.breaker.0.machine.lock();
+        let _held = bench.breaker.circuit.machine.lock();
         bench.succeed(200);
         drop(bench.permit());
     }
@@ -289,7 +289,7 @@ fn while_nothing_fails_no_call_waits_for_the_lock() {
 fn a_refusal_of_an_open_circuit_does_not_wait_for_the_lock() {
     let bench = Bench::rolling();
     bench.fail(5);
-    let _held = bench.breaker.0.machine.lock();
+    let _held = bench.breaker.circuit.machine.lock();
     assert!(bench.refusal().is_some());
 }
 

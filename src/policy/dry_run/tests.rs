@@ -141,7 +141,7 @@ impl Gateway {
             match order::again(policies, admission, dry_run, now) {
                 Again::Granted => return self.requests[id] = Some(request),
                 Again::GrantedDry => {
-                    let is_dry = |breaker: &Breaker| breaker.config().enforce.is_dry();
+                    let is_dry = |breaker: &Breaker| breaker.enforce().is_dry();
                     record(policies, admission, Count::Requests, outcome, is_dry, now);
                     if let Some(slot) = admission.slot.take() {
                         slot.release(now);

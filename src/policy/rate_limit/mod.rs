@@ -41,12 +41,14 @@ pub struct Limiter {
     rule: Rule,
     /// Keyed at random, so that a client cannot choose keys that collide.
     hasher: RandomState,
-    table: Table,
+    /// Shared with the limiters that count the same.
+    table: Arc<Table>,
     /// On a cache line apart from what every request reads.
-    refused: CachePadded<AtomicU64>,
+    refused: Arc<CachePadded<AtomicU64>>,
 }
 
 /// The algorithm, compiled.
+#[derive(Clone, Copy)]
 enum Rule {
     FixedWindow(fixed_window::Rule),
     SlidingWindow(sliding_window::Rule),
@@ -96,8 +98,21 @@ impl Limiter {
                 Rule::TokenBucket(token_bucket::Rule::new(limit, cost))
             }
         };
-        let table = Table::new(config.max_keys);
-        Limiter { config, rule, hasher: RandomState::new(), table, refused: CachePadded::default() }
+        let table = Arc::new(Table::new(config.max_keys));
+        Limiter { config, rule, hasher: RandomState::new(), table, refused: Arc::default() }
+    }
+
+    /// A limiter for `wanted` that goes on with what this one has counted, and shares it with this
+    /// one. `None` if they differ in more than `enforce`.
+    pub fn continued(&self, wanted: &Config) -> Option<Limiter> {
+        let config = Config { enforce: wanted.enforce, ..self.config.clone() };
+        (config == *wanted).then(|| Limiter {
+            config,
+            rule: self.rule,
+            hasher: self.hasher.clone(),
+            table: self.table.clone(),
+            refused: self.refused.clone(),
+        })
     }
 
     /// The configuration it was made from. A reload keeps a limiter whose configuration is

@@ -74,7 +74,7 @@ pub fn conclude_request(ctx: &mut Context, outcome: Outcome, now: Moment) {
 /// Tells the dry breakers among them that the request would have ended now.
 pub fn conclude_dry_request(ctx: &mut Context, outcome: Outcome, now: Moment) {
     let Some(route) = ctx.route.clone() else { return };
-    let is_dry = |breaker: &Breaker| breaker.config().enforce.is_dry();
+    let is_dry = |breaker: &Breaker| breaker.enforce().is_dry();
     record(ctx, &route, Count::Requests, outcome, is_dry, now);
 }
 
@@ -108,7 +108,7 @@ fn record(
                     (Scope::Upstream, Some(target)) => target.upstream.name.clone(),
                     (Scope::Route, _) | (Scope::Upstream, None) => route.name.clone(),
                 };
-                let (scope, enforce) = (scope.as_str(), breaker.config().enforce);
+                let (scope, enforce) = (scope.as_str(), breaker.enforce());
                 ctx.snapshot.events.circuit(CircuitChange { scope, name, enforce, change });
             }
         }

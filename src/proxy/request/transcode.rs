@@ -167,10 +167,13 @@ pub async fn look(
             Ok(Err(_)) | Err(_) => return,
         }
     }
-    // A malformed message does not change why the request was refused.
+    // A malformed message does not change why the request was refused, and one that is too large for
+    // a dry limit would not have been looked at by it.
+    let dry_run = ctx.dry_run;
     if begin(session, ctx, route, transcoder).await.is_ok() {
         request::body::read_unforwarded(session, ctx).await;
     }
+    ctx.dry_run = dry_run;
 }
 
 /// The body, which has already been read if the request has an idempotency key.

@@ -1,6 +1,7 @@
 //! The loader's interface, tested with a small configuration of its own.
 #![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
 
+mod defaults;
 mod include;
 mod merge;
 mod mistakes;
