@@ -242,18 +242,18 @@ impl Smuggler {
     }
 }
 
-fn serve(mut stream: TcpStream, first: Option<(String, Receiver<Sender<()>>)>, behind: &str) {
-    let mut next = || {
+fn serve(stream: TcpStream, first: Option<(String, Receiver<Sender<()>>)>, behind: &str) {
+    let next = || {
         let (mut head, mut byte) = (Vec::new(), [0]);
         while !head.ends_with(b"\r\n\r\n") {
-            if stream.read(&mut byte).unwrap_or(0) == 0 {
+            if (&stream).read(&mut byte).unwrap_or(0) == 0 {
                 return false;
             }
             head.push(byte[0]);
         }
         true
     };
-    let mut own = stream.try_clone().expect("a socket");
+    let mut own = &stream;
     if let Some((first, told)) = first {
         if !next() {
             return;
