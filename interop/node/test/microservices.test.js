@@ -15,6 +15,7 @@ import { assertCode, check, errorOf, eventually, resetCircuit, stack, unique } f
 const { traefik } = stack;
 const nextAddress = addressesOf("100.64");
 const BAD = "no.such.token";
+const RAW_WITHIN_MS = 1_000;
 
 // By the name that both services fail for; see stack/greeter.js and stack/plain.js.
 const FAILURES = {
@@ -190,21 +191,23 @@ describe("the auth service, as REST", () => {
     assert.equal((await answer.json()).keys.length, 1);
   });
 
-  // Traefik passes a query on as it came, and speaks h2c to the gateway, whose library refuses such
-  // characters in a target: see the limitations in README.md.
-  check("JSON in a query: served if it is encoded, else Traefik's 502 and no row", async () => {
+  // Traefik passes a query on as it came, and speaks h2c to the gateway, whose library resets a stream
+  // with such characters in its target. Traefik then tries again, on a new connection each time, for as
+  // long as its client waits: see the limitations in README.md.
+  check("JSON in a query: served if it is encoded, else there is neither a response nor a row", async () => {
     const statusOf = (from, query) =>
-      new Promise((resolve, reject) => {
+      new Promise((resolve) => {
         const options = { headers: headersOf(from, token), path: `/auth/verify?filter=${query}` };
-        request(traefik.services, options, (answer) => {
+        const asked = request(traefik.services, options, (answer) => {
           answer.resume().once("end", () => resolve(answer.statusCode));
-        })
-          .once("error", reject)
-          .end();
+        });
+        asked.once("error", () => resolve(undefined));
+        asked.setTimeout(RAW_WITHIN_MS, () => asked.destroy());
+        asked.end();
       });
     const [token, json] = [await login(), '{"x":[1]}'];
     const [raw, encoded] = [nextAddress(), nextAddress()];
-    assert.equal(await statusOf(raw, json), 502);
+    assert.ok([undefined, 502].includes(await statusOf(raw, json)));
     assert.equal(await statusOf(encoded, encodeURIComponent(json)), 200);
     assertRow(await rowOf(traefik.microservices, encoded), { route: "auth", status: 200 });
     await assertNoRows(raw);
