@@ -16,3 +16,10 @@ fi
 objcopy --only-keep-debug portcullis portcullis.debug
 objcopy --strip-all --add-gnu-debuglink=portcullis.debug portcullis portcullis.stripped
 mv portcullis.stripped portcullis
+
+# Checked here, since CI builds no release: it would take as long as everything else.
+sections=$(readelf --sections --wide portcullis) symbols=$(readelf --sections --wide portcullis.debug)
+if [[ $sections == *.symtab* || $sections == *.debug_* || $sections != *.gnu_debuglink* || $symbols != *.debug_line* ]]; then
+    echo "release: the binary is not stripped, or its symbols are not beside it" >&2
+    exit 1
+fi

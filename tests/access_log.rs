@@ -186,6 +186,34 @@ fn a_full_disk_costs_lines_which_are_counted() {
 }
 
 #[test]
+fn a_limit_on_the_size_of_files_costs_lines_as_a_full_disk_does() {
+    let upstream = Upstream::start();
+    let log = "access_log: {to: {file: access.log}, keep: {success: 100%}}";
+    // Room for a few lines: `ulimit -f` counts in units of 512 bytes.
+    const LIMIT: usize = 4096 * 512;
+    let earlier = "{}\n".repeat((LIMIT - 8192) / 3);
+    let plan = Plan::route("").section(log).beside("access.log", &earlier).upstream(&upstream);
+    let gateway = plan.limited("ulimit -f 4096").start();
+    gateway.wait_for_log("2097152 bytes (ulimit -f)");
+    let mut client = gateway.connect();
+    for _ in 0..50 {
+        assert_eq!(client.call(&"GET /".into()).status, 200);
+    }
+    let lines = |result| gateway.metric("portcullis_access_log_lines_total", &[("result", result)]);
+    eventually("50 lines to be counted", || {
+        (lines("written") + lines("dropped") == 50.0).then_some(())
+    });
+    assert!(lines("written") > 0.0 && lines("dropped") > 20.0, "{} written", lines("written"));
+    let complaints = gateway.log().matches("lines are dropped").count();
+    assert_eq!(complaints, 1, "one line for the whole time: {}", gateway.log());
+    // No line is cut in two.
+    let file = gateway.directory().join("access.log");
+    let kept = lines_in(&file).iter().filter(|line| line.get("url.path").is_some()).count();
+    assert_eq!(kept as f64, lines("written"));
+    assert_eq!(client.call(&"GET /".into()).status, 200);
+}
+
+#[test]
 fn a_pipe_that_is_not_read_stops_nothing_and_each_line_is_accounted_for() {
     let upstream = Upstream::start();
     let log = "access_log: {to: {file: pipe}, keep: {success: 100%}}";

@@ -204,6 +204,63 @@ fn a_full_disk_withholds_answers_until_the_journal_is_shipped() {
 }
 
 #[test]
+fn a_journal_at_the_limit_on_the_size_of_files_is_full_and_shipped_all_the_same() {
+    let Some((server, store)) = own_server() else { return };
+    let upstream = Upstream::start();
+    // 8.5 MiB: the reserve takes 8, as on a disk; the file of rows ends at the same size.
+    let section = section(&store).replace("journal:", "fsync: false, journal:");
+    let plan = Plan::route(DURABLE).section(&section).upstream(&upstream);
+    let gateway = plan.limited("ulimit -f 17408").start();
+    server.stop();
+    let mut client = gateway.connect();
+    let call = Call::new(&format!("GET /{}", "x".repeat(1900)));
+    let mut kept = 0;
+    while kept < 8000 && client.call(&call).status == 200 {
+        kept += 1;
+    }
+    assert!((1000..8000).contains(&kept), "{kept} answers before the file was full");
+    let refused = gateway.call(call.clone());
+    assert_eq!((refused.status, refused.code().as_str()), (503, "record_unavailable"));
+    let most = std::fs::metadata(journal(&gateway)).expect("the journal").len();
+    assert!(most <= 17408 * 512, "{most}");
+    server.restart();
+    eventually("room again", || (gateway.call(call.clone()).status == 200).then_some(()));
+    eventually("an empty journal", || {
+        (gateway.metric("portcullis_record_journal_depth", &[]) == 0.0).then_some(())
+    });
+    let Store::Postgres { url, .. } = &store else { unreachable!("it is PostgreSQL") };
+    let stored = server
+        .query(url, "SELECT count(*), count(DISTINCT id) FROM invocations WHERE status = 200");
+    let stored: Vec<usize> = stored.split('|').map(|n| n.parse().expect("a number")).collect();
+    assert!(stored[0] > kept && stored[0] == stored[1], "{stored:?}, {kept} answered");
+}
+
+#[test]
+fn an_embedded_store_at_the_limit_on_the_size_of_files_goes_on_with_the_latest_rows() {
+    let upstream = Upstream::start();
+    // 2 MiB.
+    let section = "record: {store: {sqlite: {path: \"${PORTCULLIS_DATA}/portcullis.db\"}}, \
+                   commit_timeout: 10s, fsync: false}";
+    let plan = Plan::route("record: {mode: sync}").section(section).upstream(&upstream);
+    let mut gateway = plan.limited("ulimit -f 4096").start();
+    let mut client = gateway.connect();
+    const CALLS: usize = 2000;
+    for n in 0..CALLS {
+        let path = format!("/{n}-{}", "x".repeat(1900));
+        let response = client.call(&Call::new(&format!("GET {path}")));
+        assert_eq!(response.status, 200, "{n}: {}", response.text());
+    }
+    let most = std::fs::metadata(gateway.store()).expect("the store").len();
+    assert!(most <= 4096 * 512, "{most}");
+    gateway.signal("TERM");
+    assert_eq!(gateway.exit().code(), Some(0));
+    let kept = Store::rows_in(&gateway.store());
+    let last = kept.last().and_then(|row| row.text("path")).expect("rows");
+    assert!(last.starts_with(&format!("/{}-", CALLS - 1)), "{last}");
+    assert!((100..CALLS).contains(&kept.len()), "{} rows", kept.len());
+}
+
+#[test]
 fn a_row_the_database_refuses_is_set_aside_and_holds_up_no_other() {
     let Some((server, store)) = own_server() else { return };
     let Store::Postgres { url, .. } = &store else { unreachable!("it is PostgreSQL") };

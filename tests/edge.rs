@@ -4,6 +4,7 @@ use serde_json::json;
 
 use crate::support::{
     Answer, Call, Gateway, Issuer, Plan, Response, Store, Upstream, eventually, timed,
+    wait_for_spans,
 };
 
 use std::path::Path;
@@ -116,6 +117,10 @@ fn every_answer_says_what_is_left_and_a_refusal_when_to_come_back() {
     assert_eq!(remaining, [Some("1"), Some("0"), Some("0")]);
     assert!(answers.iter().all(|answer| answer.header("x-ratelimit-limit") == Some("2")));
     assert!((1..=7200).contains(&answers[2].retry_after()));
+    for answer in &answers {
+        let reset = answer.header("x-ratelimit-reset").and_then(|reset| reset.parse::<u64>().ok());
+        assert!(reset.is_some_and(|seconds| (1..=7200).contains(&seconds)), "{reset:?}");
+    }
     // Another user, another route.
     let ben = edge.issuer.token("ben");
     assert_eq!(gateway.call(Call::new("GET /api/v1/users/me").bearer(&ben)).status, 200);
@@ -250,4 +255,13 @@ fn the_next_version_gets_its_share_and_those_who_ask_for_it() {
     assert_eq!(get(&gateway, "1?version=2", "application/vnd.api.v2+json"), (1, 3));
     assert_eq!(next.requests()[1].target, "/catalog/1?version=2");
     assert_eq!(get(&plan("0", "100"), "1", "application/json"), (1, 4));
+}
+
+#[test]
+fn a_request_is_traced() {
+    let (edge, collector) = (Edge::new(), Upstream::start());
+    let gateway = edge.plan().env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url()).start();
+    assert_eq!(gateway.get("/api/v1/catalog/1").status, 200);
+    let spans = wait_for_spans(&collector, "edge-gateway", 2);
+    assert!(spans.iter().any(|span| span.name.contains("/api/v1/catalog/*")), "{spans:#?}");
 }

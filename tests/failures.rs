@@ -146,6 +146,24 @@ fn a_circuit_says_when_it_opens_and_closes_and_why() {
     assert_eq!(gateway.log().matches("the circuit of").count(), 2);
 }
 
+#[test]
+fn a_circuit_that_opens_by_its_rate_says_of_how_many_calls_how_many_failed() {
+    let upstream = Upstream::script([500, 200, 500, 500]);
+    let window = "circuit_breaker: {window: {calls: 10, minimum_calls: 4, failure_rate: 75%}, \
+                  open_for: 1m}";
+    let gateway = Gateway::route(&upstream, window);
+    for _ in 0..3 {
+        gateway.get("/");
+    }
+    assert!(!gateway.log().contains("the circuit of"));
+    gateway.get("/");
+    let line = "the circuit of route all opened: of 4 calls 3 failed and 0 were slow; calls are \
+                refused for 60s";
+    gateway.wait_for_log(line);
+    assert_eq!(gateway.get("/").status, 503);
+    assert_eq!(gateway.log().matches("the circuit of").count(), 1);
+}
+
 /// Requests to an upstream that shows `leaf`, from a gateway that trusts `trusted`.
 pub(crate) fn over_tls(leaf: &Leaf, trusted: &Authority) -> (Gateway, Gateway) {
     let listener = "listeners: {public: {address: \"127.0.0.1:${PORT}\", tls: {certificates: [{certificate: one.pem, key: one.key}]}}}";

@@ -338,3 +338,90 @@ fn a_client_that_opens_and_resets_without_end_is_cut_off() {
     upstream.answer_always(200);
     assert_eq!(gateway.get("/").status, 200);
 }
+
+/// A connection whose frames the test writes itself: the library's client refuses such targets.
+struct Frames {
+    stream: TcpStream,
+    id: u32,
+}
+
+impl Frames {
+    fn connect(gateway: &Gateway) -> Self {
+        let mut stream = TcpStream::connect(gateway.address).expect("a connection");
+        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("an option");
+        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+        stream.write_all(preface).expect("a preface");
+        Frames { stream, id: 1 }
+    }
+
+    /// Sends `GET target`; the type and the payload of the first frame of its stream: HEADERS (1)
+    /// or RST_STREAM (3).
+    fn get(&mut self, target: &str) -> (u8, Vec<u8>) {
+        // `:method`, `:scheme`, `:authority` and `:path`, the latter two as literals.
+        let length = u8::try_from(target.len()).expect("a short target");
+        assert!(length < 127, "an integer of one byte");
+        let block = [b"\x82\x86\x01\x01a\x04", &[length][..], target.as_bytes()].concat();
+        let length = u8::try_from(block.len()).expect("a short head");
+        let head = [&[0, 0, length, 1, 5][..], &self.id.to_be_bytes(), &block].concat();
+        self.stream.write_all(&head).expect("a request");
+        let id = self.id;
+        self.id += 2;
+        loop {
+            let mut head = [0; 9];
+            self.stream.read_exact(&mut head).expect("a frame");
+            let [a, b, c, kind, _, id_of @ ..] = head;
+            let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+            self.stream.read_exact(&mut payload).expect("its payload");
+            if u32::from_be_bytes(id_of) == id && [1, 3].contains(&kind) {
+                return (kind, payload);
+            }
+        }
+    }
+}
+
+/// A limitation, which README.md states: the library refuses them before the gateway sees them.
+#[test]
+fn targets_that_no_uri_may_hold_are_reset_and_the_connection_goes_on() {
+    const PROTOCOL_ERROR: &[u8] = &[0, 0, 0, 1];
+    let upstream = Upstream::start();
+    let gateway = Gateway::route(&upstream, "");
+    let mut client = Frames::connect(&gateway);
+    let mut accepted = 0;
+    for target in ["/p<", "/p>q`r", "/p?a=<d>", "/p?a={\"x\":[1]}", "/a b", "p", ""] {
+        let (kind, payload) = client.get(target);
+        assert_eq!((kind, &payload[..]), (3, PROTOCOL_ERROR), "{target}");
+        let (kind, payload) = client.get("/fine");
+        // `:status: 200` has an index of its own.
+        assert_eq!((kind, payload[0]), (1, 0x88), "behind {target}");
+        accepted += 1;
+        assert_eq!(upstream.count(), accepted, "{target}");
+    }
+    // The same characters encoded, as clients send them.
+    assert_eq!(client.get("/p%3C?a=%7B%22x%22:[1]%7D").0, 1);
+    let seen = upstream.requests().pop().map(|request| request.target);
+    assert_eq!(seen.as_deref(), Some("/p%3C?a=%7B%22x%22:[1]%7D"));
+    // The library drops a fragment.
+    assert_eq!(client.get("/a#b").0, 1);
+    assert_eq!(upstream.requests().pop().map(|request| request.target).as_deref(), Some("/a"));
+}
+
+#[test]
+fn the_size_of_a_head_is_bounded_and_not_the_number_of_its_fields() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::route(&upstream, "");
+    let h2 = H2Client::connect(gateway.address);
+    let with = |fields: usize, value: &str| {
+        let head =
+            (0..fields).fold(request("GET", "/"), |head, n| head.header(format!("x-{n}"), value));
+        head.body(&b""[..]).expect("a request")
+    };
+    assert_eq!(h2.call(with(300, "a")).status, 200);
+    assert_eq!(
+        upstream.only().headers.iter().filter(|(name, _)| name.starts_with("x-")).count() / 100,
+        3
+    );
+    let refused = h2.call(with(300, &"a".repeat(250)));
+    assert_eq!(refused.status, 431);
+    assert_eq!(upstream.count(), 1);
+    assert_eq!(h2.get("/").status, 200);
+}

@@ -59,6 +59,7 @@ mod paths;
 mod permits;
 mod problem;
 mod process_log;
+mod profile_heads;
 mod profiles;
 mod rate_limit;
 mod readme;

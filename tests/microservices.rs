@@ -2,11 +2,11 @@
 //! variables alone.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::support::{
-    Call, Client, Gateway, H2Client, H2Upstream, Issuer, Plan, Reply, Response, Store, Upstream,
-    eventually, request,
+    Answer, Call, Client, Gateway, H2Client, H2Upstream, Issuer, Plan, Reply, Response, Store,
+    Upstream, eventually, refused_address, request,
 };
 
 /// The three services the profile is in front of, and the keys of the third.
@@ -31,20 +31,25 @@ impl Services {
     }
 
     fn start(&self) -> Gateway {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/microservices.yaml");
-        Plan::file(file)
-            .env("GREETER_URL", &self.greeter.url())
+        self.plan(Plan::file(profile())).start()
+    }
+
+    fn plan(&self, plan: Plan) -> Plan {
+        plan.env("GREETER_URL", &self.greeter.url())
             .env("GATEWAY_URL", &self.gateway.url())
             .env("AUTH_URL", &self.auth.url())
             .env("JWKS_URL", &self.issuer.url())
             .env("CORS_ORIGIN", "http://shop.test")
             .env("TRUSTED_PROXIES", "10.0.0.0/8, 127.0.0.0/8")
-            .start()
     }
 
     fn call(&self, line: &str) -> Call {
         Call::new(line).bearer(&self.issuer.token("ada")).json("{}")
     }
+}
+
+fn profile() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/microservices.yaml")
 }
 
 fn counts(services: &Services) -> [usize; 3] {
@@ -201,6 +206,54 @@ fn health_is_public() {
     let gateway = services.start();
     eventually("a healthy store", || (gateway.get("/healthz").status == 200).then_some(()));
     assert_eq!(gateway.get("/livez").status, 200);
+}
+
+#[test]
+fn health_is_503_while_the_database_is_away_and_requests_are_served() {
+    let services = Services::willing();
+    let url = format!("postgres://portcullis@{}/rows", refused_address());
+    let gateway = services.plan(Plan::file(profile())).env("DATABASE_URL", &url).start();
+    eventually("503", || (gateway.get("/healthz").status == 503).then_some(()));
+    assert_eq!(gateway.get("/livez").status, 200);
+    for path in [GREET, INVOKE, "/auth/login"] {
+        assert_eq!(gateway.call(services.call(&format!("POST {path}"))).status, 200, "{path}");
+    }
+    assert_eq!(gateway.get("/healthz").status, 503);
+}
+
+/// The profile with the route for the caller service that its head shows.
+fn with_caller() -> String {
+    let text = std::fs::read_to_string(profile()).expect("the profile");
+    let shown = text.lines().skip_while(|line| *line != "#   caller:");
+    let shown =
+        shown.map_while(|line| line.strip_prefix("# ").filter(|rest| rest.starts_with(' ')));
+    let route: String = shown.map(|line| format!("{line}\n")).collect();
+    assert!(route.contains("upstream: caller-service"), "{route}");
+    let upstream = "upstreams:\n  caller-service: {endpoints: [\"${CALLER_URL}\"]}\n";
+    let text = text.replacen("\nupstreams:\n", &format!("\n{upstream}"), 1);
+    text.replacen("\nroutes:\n", &format!("\nroutes:\n{route}"), 1)
+}
+
+#[test]
+fn the_route_shown_for_the_caller_keeps_what_that_service_keeps() {
+    for answer in
+        [r#"{"statusCode":204,"bodyLength":"1042"}"#, r#"{"status_code":204,"body_length":1042}"#]
+    {
+        let caller = Upstream::always(Answer::json(200, answer));
+        let services = Services::willing();
+        let plan = services.plan(Plan::new(&with_caller())).env("CALLER_URL", &caller.url());
+        let gateway = plan.start();
+        let call = services.call("POST /caller.v1.CallerService/Call");
+        assert_eq!(gateway.call(call.json(r#"{"url":"http://shop.test/a?b=1"}"#)).status, 200);
+        let row = &Store::Sqlite.wait_for_rows(&gateway, 1)[0];
+        assert_eq!(row.text("route"), Some("caller"));
+        let captured = row.text("captured").expect("captured columns");
+        let captured: serde_json::Value = serde_json::from_str(captured).expect("JSON");
+        let url = "http://shop.test/a?b=1";
+        let expected = serde_json::json!({"url": url, "status_code": "204", "body_length": "1042"});
+        assert_eq!(captured, expected);
+        assert_eq!(caller.count(), 1);
+    }
 }
 
 /// No container runs in a test: what the gateway's own are told must be what their profiles read.

@@ -1,5 +1,8 @@
 //! Traces and metrics to a collector, as OpenTelemetry's variables say: over gRPC and over HTTP.
 
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
@@ -11,8 +14,8 @@ use opentelemetry_proto::tonic::metrics::v1::{Metric, number_data_point};
 use prost::Message;
 
 use crate::support::{
-    Answer, Gateway, H2Received, H2Upstream, Plan, Received, Reply, Upstream, decompress,
-    eventually, frame, refused_address, timed,
+    Answer, Authority, Call, Gateway, H2Received, H2Upstream, Issuer, Plan, Received, Reply,
+    Upstream, decompress, eventually, frame, refused_address, timed,
 };
 
 const POLICIES: &str = "
@@ -181,6 +184,137 @@ fn traces_and_metrics_arrive_over_http_compressed_if_asked_for() {
         let gateway = plan.start();
         watched(&gateway, || over_http(&collector, coding));
     }
+}
+
+#[test]
+fn the_gateway_service_as_deployed_tells_a_collector_on_its_grpc_port() {
+    // The port says that it is gRPC. An address of this process's own: others run the same test.
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let address = SocketAddr::from((Ipv4Addr::new(127, high | 1, low, 9), 4317));
+    let collector = H2Upstream::listen(address, Reply::grpc(&[], 0).body(&frame(&[])));
+    let upstream = Upstream::always(Answer::json(200, r#"{"message":"Hello"}"#));
+    let issuer = Issuer::start();
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/gateway-service.yaml");
+    let gateway = Plan::file(file)
+        .env("CUSTOM_LANG_BASE_URL", &upstream.url())
+        .env("JWKS_URL", &issuer.url())
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", &format!("http://{address}"))
+        .env("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
+        .env("OTEL_SERVICE_NAME", "orders")
+        .env("OTEL_METRIC_EXPORT_INTERVAL", "200")
+        .start();
+    let call = Call::new("POST /gateway.v1.GatewayService/InvokeCustom").json("{}");
+    let call = call.header("Connect-Protocol-Version", "1").bearer(&issuer.token("ada"));
+    assert_eq!(gateway.call(call).status, 200);
+    for (name, label, expected) in [
+        ("portcullis_circuit_state", ("name", "custom-lang-service"), 0.0),
+        ("portcullis_retry_budget_tokens", ("budget", "custom-lang"), 20.0),
+        ("portcullis_requests_total", ("route", "invoke-custom"), 1.0),
+        ("portcullis_request_duration_seconds", ("route", "invoke-custom"), 1.0),
+    ] {
+        eventually(&format!("{name} to be {expected}"), || {
+            (sum(&latest(&over_grpc(&collector))?, name, label)? == expected).then_some(())
+        });
+    }
+    // The call and its attempt.
+    eventually("spans", || (spans(&over_grpc(&collector)) >= 2).then_some(()));
+}
+
+#[test]
+fn a_collector_behind_tls_is_told_if_its_certificate_is_good() {
+    let (ours, theirs) = (Authority::new(), Authority::new());
+    let leaf = ours.sign("localhost");
+    for (trusted, is_told) in [(&ours, true), (&theirs, false)] {
+        let collector = Upstream::always(Answer::ok().body(""));
+        let listener = "listeners: {public: {address: \"127.0.0.1:${PORT}\", tls: {certificates: \
+                        [{certificate: one.pem, key: one.key}]}}}";
+        let front = Plan::route("").section(listener).upstream(&collector);
+        let front = front.beside("one.pem", &leaf.pem()).beside("one.key", &leaf.key_pem()).start();
+        let upstream = Upstream::start();
+        let url = format!("https://localhost:{}", front.address.port());
+        let gateway = plan(&upstream, &url)
+            .env("OTEL_EXPORTER_OTLP_CERTIFICATE", "collector-ca.pem")
+            .beside("collector-ca.pem", &trusted.pem())
+            .start();
+        gateway.get("/");
+        if is_told {
+            eventually("metrics", || latest(&over_http(&collector, None)));
+            eventually("spans", || (spans(&over_http(&collector, None)) >= 2).then_some(()));
+        } else {
+            gateway.wait_for_log("is away");
+            assert!(gateway.log().contains("certificate"), "{}", gateway.log());
+            assert_eq!(collector.count(), 0);
+        }
+    }
+}
+
+/// Each family at `/metrics`: its series (of a histogram, its counts), and the sum of their values.
+fn shown(gateway: &Gateway) -> BTreeMap<String, (usize, f64)> {
+    let text = gateway.admin("GET /metrics").text();
+    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    let family = |(name, kind): (&str, &str)| {
+        let counted = if kind == "histogram" { format!("{name}_count") } else { name.to_owned() };
+        let values = text.lines().filter_map(|line| {
+            let rest = line.strip_prefix(&counted)?;
+            let is_it = rest.starts_with('{') || rest.starts_with(' ');
+            is_it.then(|| rest.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok()))?
+        });
+        let values: Vec<f64> = values.collect();
+        (name.to_owned(), (values.len(), values.iter().sum()))
+    };
+    types.map(family).collect()
+}
+
+/// The same of an export.
+fn exported(metrics: &[Metric]) -> BTreeMap<String, (usize, f64)> {
+    let number = |value: &Option<number_data_point::Value>| match value {
+        Some(number_data_point::Value::AsDouble(value)) => *value,
+        other => panic!("{other:?}"),
+    };
+    let family = |metric: &Metric| {
+        let values: Vec<f64> = match metric.data.as_ref().expect("data") {
+            Data::Gauge(gauge) => gauge.data_points.iter().map(|p| number(&p.value)).collect(),
+            Data::Sum(sum) => sum.data_points.iter().map(|p| number(&p.value)).collect(),
+            Data::Histogram(data) => data.data_points.iter().map(|p| p.count as f64).collect(),
+            other => panic!("{}: {other:?}", metric.name),
+        };
+        (metric.name.clone(), (values.len(), values.iter().sum()))
+    };
+    metrics.iter().map(family).collect()
+}
+
+/// What changes between an export and a look at `/metrics`, besides what is said of the process.
+const MOVING: [&str; 3] = [
+    "portcullis_metric_exports_total",
+    "portcullis_retry_budget_tokens",
+    "portcullis_trace_spans_total",
+];
+
+#[test]
+fn every_family_that_is_shown_is_exported_with_the_same_series_and_values() {
+    let collector = Upstream::always(Answer::ok().body(""));
+    let upstream = Upstream::script([503, 503, 200]);
+    let policies = format!("{POLICIES}\nbulkhead: {{max_in_flight: 9}}\nrecord: {{mode: async}}");
+    let gateway = Plan::route(&policies)
+        .section(SECTION)
+        .upstream(&upstream)
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url())
+        .env("OTEL_SERVICE_NAME", "orders")
+        .env("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
+        .env("OTEL_METRIC_EXPORT_INTERVAL", "200")
+        .start();
+    for path in ["/a", "/b", "/%zz"] {
+        gateway.get(path);
+    }
+    eventually("an export of what is shown", || {
+        let exported = exported(&latest(&over_http(&collector, None))?);
+        let mut shown = shown(&gateway);
+        assert!(shown.len() > 30, "{:?}", shown.keys());
+        let is_same = exported.keys().eq(shown.keys());
+        shown.retain(|name, value| exported.get(name) != Some(value));
+        shown.retain(|name, _| !name.starts_with("process_") && !MOVING.contains(&name.as_str()));
+        (is_same && shown.is_empty()).then_some(())
+    });
 }
 
 #[test]

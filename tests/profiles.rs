@@ -255,6 +255,34 @@ mod gateway_service {
         assert_eq!(store.wait_for_rows(&gateway, 1)[0].text("name"), Some("Ada"));
         assert!(Store::Sqlite.rows(&gateway).is_empty());
     }
+
+    #[test]
+    fn with_its_database_stopped_calls_are_served_and_their_rows_arrive_later() {
+        let Some(server) = Postgres::start() else { return };
+        let server = std::sync::Arc::new(server);
+        let store = Store::on(server.clone());
+        let Store::Postgres { url, .. } = &store else { return };
+        let upstream = Upstream::always(hello());
+        let issuer = Issuer::start();
+        let gateway = plan(&upstream, &issuer).env("DATABASE_URL", url).start();
+        let healthz = |status| {
+            eventually(&format!("{status} at /healthz"), || {
+                (gateway.get("/healthz").status == status).then_some(())
+            });
+        };
+        healthz(200);
+        server.stop();
+        assert_eq!(call(&gateway, &issuer, "{\"name\":\"Ada\"}").status, 200);
+        healthz(503);
+        assert_eq!(gateway.get("/livez").status, 200);
+        assert_eq!(call(&gateway, &issuer, "{\"name\":\"Grace\"}").status, 200);
+        server.restart();
+        let rows = store.wait_for_rows(&gateway, 2);
+        let names: Vec<_> = rows.iter().map(|row| row.text("name")).collect();
+        assert_eq!(names, [Some("Ada"), Some("Grace")]);
+        healthz(200);
+        assert_eq!(upstream.count(), 2);
+    }
 }
 
 mod mini_gateway {
@@ -319,6 +347,21 @@ mod mini_gateway {
         assert_eq!(gateway.call(call).header("x-correlation-id"), Some("c-1"));
         assert!(get(&gateway, "/api/a/x").header("x-correlation-id").is_some());
         assert_eq!(a.requests()[0].header("x-correlation-id"), Some("c-1"));
+    }
+
+    #[test]
+    fn a_row_behind_a_trusted_proxy_holds_the_client() {
+        let (a, b) = (Upstream::start(), Upstream::start());
+        for (trusted, expected) in
+            [("127.0.0.1/32, 10.0.0.0/8", "203.0.113.9"), ("10.0.0.0/8", "127.0.0.1")]
+        {
+            let gateway = plan(&a, &b).env("TRUSTED_PROXIES", trusted).start();
+            let call = Call::new("GET /api/a/x").header("X-Api-Key", KEY);
+            let call = call.header("X-Forwarded-For", "203.0.113.9, 10.1.2.3");
+            assert_eq!(gateway.call(call).status, 200);
+            let row = &Store::Sqlite.wait_for_rows(&gateway, 1)[0];
+            assert_eq!(row.text("client_address"), Some(expected), "{trusted}");
+        }
     }
 
     #[test]

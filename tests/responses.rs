@@ -1,5 +1,8 @@
 //! Heads of upstreams' responses that two clients may read in two ways: made one, or refused.
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use crate::support::{Answer, Call, Gateway, H2Client, H2Upstream, Plan, Reply, Upstream};
@@ -209,4 +212,93 @@ fn the_upstreams_date_is_kept_between_http_2() {
     let response = h2.get("/");
     assert_eq!(response.headers.get_all("date").iter().count(), 1);
     assert_eq!(response.header("date"), Some(DATE));
+}
+
+/// An upstream whose first response has a malformed body and another response behind it, either at
+/// once or when it is told. To every other request it says `own`.
+struct Smuggler {
+    address: SocketAddr,
+    /// Sends what is behind, and returns when it is sent.
+    goes_on: Sender<Sender<()>>,
+}
+
+impl Smuggler {
+    fn start(body: &str, behind: &'static str, at_once: bool) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let mut first = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
+        if at_once {
+            first += behind;
+        }
+        let (goes_on, told) = channel();
+        std::thread::spawn(move || {
+            let mut unsent = Some((first, told));
+            for stream in listener.incoming().map_while(Result::ok) {
+                let first = unsent.take();
+                std::thread::spawn(move || serve(stream, first, behind));
+            }
+        });
+        Smuggler { address, goes_on }
+    }
+}
+
+fn serve(stream: TcpStream, first: Option<(String, Receiver<Sender<()>>)>, behind: &str) {
+    let next = || {
+        let (mut head, mut byte) = (Vec::new(), [0]);
+        while !head.ends_with(b"\r\n\r\n") {
+            if (&stream).read(&mut byte).unwrap_or(0) == 0 {
+                return false;
+            }
+            head.push(byte[0]);
+        }
+        true
+    };
+    let mut own = &stream;
+    if let Some((first, told)) = first {
+        if !next() {
+            return;
+        }
+        own.write_all(first.as_bytes()).ok();
+        if let Ok(done) = told.recv() {
+            own.write_all(behind.as_bytes()).ok();
+            done.send(()).ok();
+        }
+    }
+    while next() {
+        own.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nown").ok();
+    }
+}
+
+/// A limitation, which README.md states: Pingora takes these for the end of a body. What is behind it
+/// goes with its connection, and is part of no response.
+#[test]
+fn what_is_behind_a_malformed_chunk_of_a_response_is_part_of_no_other() {
+    let foreign = "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nforeign";
+    for body in [
+        "3\r\nabc\r\n\r\n\r\n",
+        "3\r\nabc\r\n;x\r\n\r\n",
+        "3 \r\nabc\r\n0\r\n\r\n",
+        "3;a\nb\r\nabc\r\n0\r\n\r\n",
+        // As it should be: the same holds for it.
+        "3\r\nabc\r\n0\r\n\r\n",
+    ] {
+        for at_once in [true, false] {
+            let smuggler = Smuggler::start(body, foreign, at_once);
+            let url = format!("http://{}", smuggler.address);
+            let gateway = Plan::route("").env("UPSTREAM", &url).start();
+            let mut client = gateway.connect();
+            let response = client.call(&"GET /".into());
+            let text = (response.status, response.text());
+            assert_eq!(text, (200, "abc".to_owned()), "{body:?}, at once: {at_once}");
+            if !at_once {
+                let (done, sent) = channel();
+                smuggler.goes_on.send(done).expect("an upstream");
+                sent.recv_timeout(Duration::from_secs(10)).expect("sent");
+            }
+            for _ in 0..3 {
+                let text = client.call(&"GET /".into()).text();
+                assert_eq!(text, "own", "{body:?}, at once: {at_once}");
+            }
+        }
+    }
 }

@@ -542,3 +542,37 @@ fn a_server_behind_tls_is_asked_if_its_certificate_is_good() {
     assert!(!is_up(&gateway));
     assert_eq!(gateway.get("/").status, 200);
 }
+
+#[test]
+fn a_renewed_file_of_authorities_counts_from_the_next_reload_under_the_same_path() {
+    let own =
+        |name: &str| rcgen::generate_simple_self_signed([name.to_owned()]).expect("a certificate");
+    let (server, other) = (own("127.0.0.1"), own("127.0.0.1"));
+    let tls = Redis::with_tls(&server.cert.pem(), &server.signing_key.serialize_pem());
+    let Some(redis) = tls else { return };
+    let upstream = Upstream::start();
+    let url = redis.url();
+    let store = format!(
+        "rate_limit_stores: {{shared: {{redis: {{url: '{url}', timeout: 1s, ca: ca.pem}}}}}}"
+    );
+    let policies = limit("fixed_window: {requests: 1, per: 1h}", "open");
+    let plan = || Plan::route(&policies).section(&store);
+    let gateway = plan().upstream(&upstream).beside("ca.pem", &server.cert.pem()).start();
+    wait_for_store(&gateway, true);
+    let reload_with = |authority: &str| {
+        std::fs::write(gateway.directory().join("ca.pem"), authority).expect("a file");
+        gateway.reload_plan(&plan())
+    };
+    let reached = || gateway.log().matches(": reached").count();
+    assert!(reload_with(&server.cert.pem()));
+    assert_eq!([(); 2].map(|()| gateway.get("/").status), [200, 429]);
+    assert_eq!(reached(), 1, "what is unchanged keeps its connection");
+    // The connection that the old authorities verified is not used any more.
+    assert!(reload_with(&other.cert.pem()));
+    gateway.wait_for_log("certificate");
+    assert_eq!(gateway.get("/").status, 200);
+    assert!(!reload_with("nothing"), "{}", gateway.log());
+    assert!(reload_with(&server.cert.pem()));
+    wait_for_store(&gateway, true);
+    assert_eq!((gateway.get("/").status, reached()), (429, 2));
+}

@@ -222,17 +222,41 @@ fn sigquit_is_as_graceful_as_sigterm() {
 }
 
 #[test]
+fn what_systemd_stops_containers_with_and_the_limit_on_cpu_time_drain() {
+    for signal in ["37", "XCPU", "QUIT"] {
+        let upstream = Upstream::script([Answer::ok().held()]);
+        let mut gateway = patient(&upstream);
+        let mut client = gateway.connect();
+        client.send(Call::new("GET /").bytes());
+        upstream.wait_for(1);
+        gateway.signal(signal);
+        gateway.wait_for_log("draining, 1 in flight");
+        // The kernel repeats it each second until the hard limit.
+        gateway.signal("XCPU");
+        upstream.release();
+        assert_eq!(client.receive().status, 200, "{signal}");
+        assert_eq!(gateway.exit().code(), Some(0), "{signal}");
+    }
+}
+
+#[test]
 fn signals_that_are_not_meant_to_end_the_gateway_cut_nothing() {
     let upstream = Upstream::script([Answer::ok().held()]);
     let gateway = patient(&upstream);
     let mut client = gateway.connect();
     client.send(Call::new("GET /").bytes());
     upstream.wait_for(1);
-    for signal in ["USR1", "USR2", "ALRM", "PIPE", "IO"] {
+    let taken = ["USR1", "USR2", "ALRM", "IO", "VTALRM", "PROF", "PWR", "STKFLT"];
+    // Numbers of real-time signals; 37 is an order to end.
+    let real_time = [34, 35, 36, 38, 50, 62, 63].map(|number: i32| number.to_string());
+    for signal in taken.into_iter().chain(["PIPE", "XFSZ"]).chain(real_time.iter().map(|n| &**n)) {
         gateway.signal(signal);
     }
-    for signal in ["SIGUSR1", "SIGUSR2", "SIGALRM", "SIGIO"] {
-        gateway.wait_for_log(signal);
+    for signal in taken {
+        gateway.wait_for_log(&format!("SIG{signal}: "));
+    }
+    for number in &real_time {
+        gateway.wait_for_log(&format!("signal {number}: "));
     }
     upstream.release();
     assert_eq!(client.receive().status, 200);

@@ -3,8 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::support::{
-    Answer, Call, Gateway, Issuer, Plan, Redis, Response, Upstream, eventually, timed, unix_now,
+    Answer, Call, Gateway, Issuer, Plan, Redis, Response, Store, Upstream, eventually, timed,
+    unix_now, wait_for_spans,
 };
 
 /// Every service that the tests call is this upstream.
@@ -17,13 +20,20 @@ fn plan(upstream: &Upstream, issuer: &Issuer) -> Plan {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/spring-gateway.yaml");
     Plan::file(file)
         .env("USER_SERVICE_URL", &upstream.url())
+        .env("ORDER_SERVICE_URL", &upstream.url())
+        .env("PRODUCT_SERVICE_URL", &upstream.url())
         .env("AUTH_SERVICE_URL", &upstream.url())
         .env("NOTIFICATION_SERVICE_URL", &upstream.url())
         .env("JWKS_URL", &issuer.url())
 }
 
+/// Of the issuer that the profile names.
+fn token(issuer: &Issuer, user: &str) -> String {
+    issuer.token_with(user, json!({"iss": "http://auth-service"}))
+}
+
 fn call(gateway: &Gateway, issuer: &Issuer, line: &str) -> Response {
-    gateway.call(Call::new(line).bearer(&issuer.token("ada")))
+    gateway.call(Call::new(line).bearer(&token(issuer, "ada")))
 }
 
 #[track_caller]
@@ -41,7 +51,7 @@ fn a_path_goes_to_its_service_without_its_first_two_segments() {
     let upstream = Upstream::start();
     let (gateway, issuer) = start(&upstream);
     let spoofed = Call::new("GET /api/v1/users/7?full=1").header("X-User-ID", "root");
-    let response = gateway.call(spoofed.bearer(&issuer.token("ada")));
+    let response = gateway.call(spoofed.bearer(&token(&issuer, "ada")));
     assert_eq!(response.status, 200);
     assert_eq!(response.header("x-response-user-service"), Some("Gateway"));
     let request = upstream.only();
@@ -57,7 +67,7 @@ fn each_side_is_told_the_gateway_s_time() {
     let (gateway, issuer) = start(&upstream);
     let before = unix_now();
     let spoofed = Call::new("GET /api/v1/users/7").header("X-Gateway-Timestamp", "0");
-    let response = gateway.call(spoofed.bearer(&issuer.token("ada")));
+    let response = gateway.call(spoofed.bearer(&token(&issuer, "ada")));
     let sent: u64 = upstream
         .only()
         .header("x-gateway-timestamp")
@@ -131,7 +141,7 @@ fn a_user_has_a_burst_of_twenty_and_every_answer_says_what_is_left() {
         assert!(left < 20 && (response.status == 200 || left == 0), "{left}");
         assert_eq!(header("limit"), None);
     }
-    let other = Call::new("GET /api/v1/notifications").bearer(&issuer.token("grace"));
+    let other = Call::new("GET /api/v1/notifications").bearer(&token(&issuer, "grace"));
     assert_eq!(gateway.call(other).status, 200);
 }
 
@@ -142,7 +152,7 @@ fn a_service_gets_no_more_than_its_own_limit_whoever_asks() {
     let (statuses, took) = timed(|| {
         let call = |n: usize| {
             let user = if n.is_multiple_of(2) { "ada" } else { "grace" };
-            gateway.call(Call::new("GET /api/v1/users/7").bearer(&issuer.token(user))).status
+            gateway.call(Call::new("GET /api/v1/users/7").bearer(&token(&issuer, user))).status
         };
         (0..40).map(call).collect::<Vec<_>>()
     });
@@ -151,6 +161,100 @@ fn a_service_gets_no_more_than_its_own_limit_whoever_asks() {
     let most = 10 * (2 + took.as_secs() as usize);
     assert!((10..=most).contains(&admitted), "{admitted} in {took:?}");
     assert!(statuses.iter().all(|status| [200, 429].contains(status)), "{statuses:?}");
+}
+
+/// How many requests of different users a service gets in a second that has just begun.
+fn in_one_second(gateway: &Gateway, issuer: &Issuer, path: &str, limit: usize) -> usize {
+    let mut user = 0;
+    let mut admitted = || {
+        user += 1;
+        let call = Call::new(&format!("GET {path}")).bearer(&token(issuer, &format!("u-{user}")));
+        gateway.call(call).status == 200
+    };
+    eventually("a second that was not over before its requests were", || {
+        let count = (0..).take_while(|_| admitted()).count();
+        // None: the second before is not over. More: another second has begun meanwhile.
+        assert!(count == 0 || count >= limit, "{path}: {count}");
+        (count == limit).then_some(count)
+    })
+}
+
+#[test]
+fn orders_have_twenty_a_second_products_fifteen_and_users_ten() {
+    let upstream = Upstream::start();
+    let (gateway, issuer) = start(&upstream);
+    for (path, limit) in
+        [("/api/v1/orders/7", 20), ("/api/v1/products/7", 15), ("/api/v1/users/7", 10)]
+    {
+        assert_eq!(in_one_second(&gateway, &issuer, path, limit), limit, "{path}");
+    }
+}
+
+#[test]
+fn a_token_of_another_issuer_is_refused_unless_it_is_the_configured_one() {
+    let upstream = Upstream::start();
+    let issuer = Issuer::start();
+    let by_default = plan(&upstream, &issuer).start();
+    let configured = plan(&upstream, &issuer).env("JWT_ISSUER", "auth-service").start();
+    let call = |gateway: &Gateway, iss: &str| {
+        let token = issuer.token_with("ada", json!({ "iss": iss }));
+        gateway.call(Call::new("GET /api/v1/users/7").bearer(&token)).status
+    };
+    for (issuer, expected) in [("http://auth-service", (200, 401)), ("auth-service", (401, 200))] {
+        assert_eq!((call(&by_default, issuer), call(&configured, issuer)), expected, "{issuer}");
+    }
+    assert_eq!(upstream.count(), 2);
+}
+
+#[test]
+fn every_request_has_a_line_with_method_path_id_user_and_status() {
+    let upstream = Upstream::start();
+    let (gateway, issuer) = start(&upstream);
+    let named = Call::new("POST /api/v1/users/7?full=1").header("X-Request-ID", "r-1").json("{}");
+    assert_eq!(gateway.call(named.bearer(&token(&issuer, "ada"))).status, 200);
+    assert_eq!(
+        gateway.call(Call::new("GET /api/v1/orders").header("X-Request-ID", "r-2")).status,
+        401
+    );
+    assert_eq!(
+        gateway.call(Call::new("GET /health/users").header("X-Request-ID", "r-3")).status,
+        200
+    );
+    let lines = gateway.wait_for_access_lines(3);
+    let expected = [
+        ("r-1", "POST", "/api/v1/users/7", Some("ada"), 200),
+        ("r-2", "GET", "/api/v1/orders", None, 401),
+        ("r-3", "GET", "/health/users", None, 200),
+    ];
+    for (id, method, path, user, status) in expected {
+        let line = lines.iter().find(|line| line["portcullis.request_id"] == id);
+        let line = line.unwrap_or_else(|| panic!("no line of {id}: {lines:#?}"));
+        assert_eq!(line["http.request.method"], method, "{line:#}");
+        assert_eq!(line["url.path"], path, "{line:#}");
+        assert_eq!(line["portcullis.consumer"].as_str(), user, "{line:#}");
+        assert_eq!(line["http.response.status_code"], status, "{line:#}");
+        assert!(line["portcullis.duration_us"].is_u64(), "{line:#}");
+    }
+}
+
+#[test]
+fn a_request_is_recorded_with_its_client_and_traced() {
+    let (upstream, collector) = (Upstream::start(), Upstream::start());
+    let issuer = Issuer::start();
+    let gateway = plan(&upstream, &issuer)
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url())
+        .env("TRUSTED_PROXIES", "127.0.0.1/32")
+        .start();
+    let call = Call::new("GET /api/v1/orders/7").header("X-Forwarded-For", "203.0.113.9");
+    assert_eq!(gateway.call(call.bearer(&token(&issuer, "ada"))).status, 200);
+    let row = &Store::Sqlite.wait_for_rows(&gateway, 1)[0];
+    assert_eq!((row.text("route"), row.text("consumer")), (Some("orders"), Some("ada")));
+    assert_eq!((row.text("path"), row.number("status")), (Some("/api/v1/orders/7"), 200));
+    assert_eq!(row.text("client_address"), Some("203.0.113.9"));
+    // The request, and its one attempt.
+    let spans = wait_for_spans(&collector, "api-gateway", 2);
+    assert!(spans.iter().any(|span| span.name.contains("/api/v1/orders/*")), "{spans:#?}");
+    assert!(spans.iter().all(|span| span.trace_id == spans[0].trace_id));
 }
 
 #[test]
@@ -213,7 +317,7 @@ fn a_browser_may_call_from_anywhere_with_its_credentials() {
         gateway.call(
             Call::new("GET /api/v1/users/7")
                 .header("Origin", "https://shop.test")
-                .bearer(&issuer.token("ada")),
+                .bearer(&token(&issuer, "ada")),
         ),
     ] {
         let allowed = response.header("access-control-allow-origin");

@@ -74,7 +74,12 @@ impl SqliteKeys {
         &self,
         work: impl Fn(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Lost> {
-        let full = || Lost("the SQLite file is full: the disk, or its max_size".to_owned());
+        let full = || {
+            Lost(
+                "the SQLite file is full: the disk, its max_size or the limit on the size of files"
+                    .to_owned(),
+            )
+        };
         self.try_run(work).await?.ok_or_else(full)
     }
 }

@@ -1,9 +1,12 @@
 //! An entry of `rate_limit_stores`: the script, and a server that runs it.
 
+use std::fmt::Display;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use redis::{Client, RedisError, TlsCertificates};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use tokio::task::JoinHandle;
 
 use super::link::Link;
@@ -16,6 +19,8 @@ use crate::time::Clock;
 /// One server. Dropping it closes its connection.
 pub struct Store {
     config: rate_limit::Redis,
+    /// The content of `config.ca`: another one can be under the same path later.
+    authorities: Option<Vec<u8>>,
     link: Arc<Link>,
     metrics: StoreMetrics,
     /// Set once the configuration is in force: one that is only checked does not connect.
@@ -34,10 +39,17 @@ impl Store {
         metrics: StoreMetrics,
     ) -> Result<Option<Self>, String> {
         let Some(url) = &config.url else { return Ok(None) };
-        let client = client(url, config)?;
+        let authorities = authorities(config)?;
+        let client = client(url, config, authorities.clone())?;
         let name = format!("rate_limit_stores.{name}: {url}");
         let link = Arc::new(Link::new(name, client, *config.timeout, probe(&config.prefix)));
-        Ok(Some(Store { config: config.clone(), link, metrics, task: OnceLock::new() }))
+        Ok(Some(Store {
+            config: config.clone(),
+            authorities,
+            link,
+            metrics,
+            task: OnceLock::new(),
+        }))
     }
 
     /// Starts to connect, unless it has already. Must be called within a Tokio runtime.
@@ -45,9 +57,11 @@ impl Store {
         self.task.get_or_init(|| tokio::spawn(self.link.clone().supervise()));
     }
 
-    /// The configuration it was made from. A reload keeps a store whose configuration is unchanged.
-    pub fn config(&self) -> &rate_limit::Redis {
-        &self.config
+    /// Whether `config` describes this store, down to the content of its file of authorities. If so, a
+    /// reload keeps it.
+    pub fn is_as(&self, config: &rate_limit::Redis) -> bool {
+        // A file that cannot be read is a mistake, which `try_new` reports.
+        self.config == *config && authorities(config).is_ok_and(|now| now == self.authorities)
     }
 
     /// Whether requests use it at the moment.
@@ -95,7 +109,25 @@ fn probe(prefix: &str) -> Call {
     Call { keys: vec![format!("{prefix}:probe")], arguments: arguments.into() }
 }
 
-fn client(url: &RedisUrl, config: &rate_limit::Redis) -> Result<Client, String> {
+/// The content of the file of authorities. The driver would take one without a certificate, and then trust
+/// no server.
+fn authorities(config: &rate_limit::Redis) -> Result<Option<Vec<u8>>, String> {
+    let Some(path) = &config.ca else { return Ok(None) };
+    let unusable = |why: &dyn Display| format!("ca: {}: {why}", path.display());
+    let content = std::fs::read(path).map_err(|error| unusable(&error))?;
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&content).collect();
+    match certificates {
+        Ok(found) if found.is_empty() => Err(unusable(&"the file holds no certificate in PEM")),
+        Ok(_) => Ok(Some(content)),
+        Err(error) => Err(unusable(&error)),
+    }
+}
+
+fn client(
+    url: &RedisUrl,
+    config: &rate_limit::Redis,
+    authorities: Option<Vec<u8>>,
+) -> Result<Client, String> {
     // Requests of many clients share the connection, so none must wait for the reply to another.
     let nodelay = redis::io::tcp::TcpSettings::default().set_nodelay(true);
     let unusable = |error: RedisError| error.to_string();
@@ -104,8 +136,7 @@ fn client(url: &RedisUrl, config: &rate_limit::Redis) -> Result<Client, String> 
     if !url.is_encrypted() {
         return Err("ca: is of use with rediss:// only".to_owned());
     }
-    let file = |error: &dyn std::fmt::Display| format!("ca: {}: {error}", path.display());
-    let root_cert = Some(std::fs::read(path).map_err(|error| file(&error))?);
-    let certificates = TlsCertificates { client_tls: None, root_cert };
-    Client::build_with_tls(info, certificates).map_err(|error| file(&error))
+    let certificates = TlsCertificates { client_tls: None, root_cert: authorities };
+    let unusable = |error: RedisError| format!("ca: {}: {error}", path.display());
+    Client::build_with_tls(info, certificates).map_err(unusable)
 }

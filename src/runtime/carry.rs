@@ -142,7 +142,7 @@ pub(super) fn limit_stores(
     let mut stores = BTreeMap::new();
     for (name, wanted) in &config.rate_limit_stores {
         let kept = before.and_then(|before| before.limit_stores.get(name));
-        if let Some(kept) = kept.filter(|store| *store.config() == wanted.redis) {
+        if let Some(kept) = kept.filter(|store| store.is_as(&wanted.redis)) {
             stores.insert(name.clone(), kept.clone());
             continue;
         }

@@ -158,6 +158,12 @@ impl Descriptors {
              open",
             self.limit
         );
+        if let Some(bytes) = getrlimit(Resource::Fsize).current {
+            log::warn!(
+                "no file may have more than {bytes} bytes (ulimit -f): the access log, the journal and \
+                 the embedded store end there"
+            );
+        }
     }
 }
 

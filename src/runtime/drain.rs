@@ -70,7 +70,7 @@ fn finish(shared: Arc<Shared>, push: Option<Push>, limit: Duration) {
         Ok(runtime) => runtime.block_on(async {
             let cut = tokio::select! {
                 cut = idle(&shared, limit) => cut,
-                which = signals::ending() => {
+                which = signals::ordered_again() => {
                     log::warn!("{which} again: not waiting any longer");
                     shared.lifecycle.in_flight()
                 }

@@ -2,33 +2,85 @@
 //!
 //! [`super::reload`] handles SIGHUP.
 
+use std::future::poll_fn;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::task::Poll;
 
+use rustix::process::Signal as Known;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::shared::Shared;
+use crate::observe::seldom::Seldom;
+use crate::time::Clock;
 
 /// Other signals that are sent to servers, and would end the process by default.
-const TAKEN: [(SignalKind, &str); 4] = [
+const TAKEN: [(SignalKind, &str); 8] = [
     (SignalKind::user_defined1(), "SIGUSR1: the access log is opened anew, if it is a file"),
     (SignalKind::user_defined2(), "SIGUSR2: nothing is done on it"),
     (SignalKind::alarm(), "SIGALRM: nothing is done on it"),
     (SignalKind::io(), "SIGIO: nothing is done on it"),
+    (kind(Known::VTALARM), "SIGVTALRM: nothing is done on it"),
+    (kind(Known::PROF), "SIGPROF: nothing is done on it"),
+    (kind(Known::POWER), "SIGPWR: nothing is done on it"),
+    (kind(Known::STKFLT), "SIGSTKFLT: nothing is done on it"),
 ];
+
+/// The real-time signals. glibc begins at 34 and musl at 35; the runtime cannot receive the last, 64.
+const REAL_TIME: RangeInclusive<i32> = 34..=63;
+/// `SIGRTMIN+3` as glibc counts: what systemd's containers are stopped with, and so the `STOPSIGNAL`
+/// of images built on theirs.
+const HALT: i32 = 37;
+
+/// Signals by which the gateway is told to end.
+const ORDERS: [(SignalKind, &str); 4] = [
+    (SignalKind::terminate(), "SIGTERM"),
+    (SignalKind::interrupt(), "SIGINT"),
+    (SignalKind::quit(), "SIGQUIT"),
+    (SignalKind::from_raw(HALT), "SIGRTMIN+3"),
+];
+/// The limit on CPU time is reached: the kernel repeats this each second, and kills at the hard limit.
+const OUT_OF_TIME: (SignalKind, &str) = (kind(Known::XCPU), "SIGXCPU");
+
+const fn kind(signal: Known) -> SignalKind {
+    SignalKind::from_raw(signal.as_raw())
+}
 
 /// Handles every signal that must not end the gateway, for as long as `runtime` runs.
 pub(super) fn take_others(runtime: &Runtime) {
     let _inside = runtime.enter();
     for (kind, what) in TAKEN {
-        match signal(kind) {
-            Ok(mut signals) => drop(runtime.spawn(async move {
-                while signals.recv().await.is_some() {
+        take(runtime, kind, what.to_owned());
+    }
+    for number in REAL_TIME.filter(|number| *number != HALT) {
+        take(
+            runtime,
+            SignalKind::from_raw(number),
+            format!("signal {number}: nothing is done on it"),
+        );
+    }
+    // A file has reached the limit on its size. The write fails, and what wrote it says so. A line about
+    // the signal could be such a write itself, and cause the next signal.
+    if let Err(error) = signal(kind(Known::XFSZ)) {
+        log::error!("SIGXFSZ cannot be received: {error}");
+    }
+}
+
+/// Logs `what` at each signal of this kind, but at most once a second: timers send some of them.
+fn take(runtime: &Runtime, kind: SignalKind, what: String) {
+    match signal(kind) {
+        Ok(mut signals) => drop(runtime.spawn(async move {
+            let seldom = Seldom::default();
+            while signals.recv().await.is_some() {
+                if seldom.admit(Clock::now()).is_some() {
                     log::info!("{what}");
                 }
-            })),
-            Err(error) => log::error!("{what}; it cannot be received: {error}"),
-        }
+            }
+        })),
+        // The C library keeps some of the real-time signals to itself.
+        Err(_) if REAL_TIME.contains(&kind.as_raw_value()) => {}
+        Err(error) => log::error!("{what}; it cannot be received: {error}"),
     }
 }
 
@@ -46,20 +98,30 @@ pub(super) fn reopen_on_request(runtime: &Runtime, shared: Arc<Shared>) {
 
 /// Waits for a signal that ends the gateway; returns its name.
 pub(super) async fn ending() -> &'static str {
-    let [terminate, interrupt, quit] =
-        [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::quit()].map(signal);
-    match (terminate, interrupt, quit) {
-        (Ok(mut terminate), Ok(mut interrupt), Ok(mut quit)) => tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-            _ = quit.recv() => "SIGQUIT",
-        },
-        (terminate, interrupt, quit) => {
-            // Without a handler the signals keep their default, which ends the process.
-            for error in [terminate.err(), interrupt.err(), quit.err()].into_iter().flatten() {
-                log::error!("signals cannot be received, there will be no drain: {error}");
-            }
-            std::future::pending().await
+    any(ORDERS.into_iter().chain([OUT_OF_TIME])).await
+}
+
+/// Waits for another order to end; returns its name.
+pub(super) async fn ordered_again() -> &'static str {
+    any(ORDERS).await
+}
+
+async fn any(signals: impl IntoIterator<Item = (SignalKind, &'static str)>) -> &'static str {
+    let mut received = Vec::new();
+    for (kind, name) in signals {
+        match signal(kind) {
+            Ok(signal) => received.push((signal, name)),
+            // Without a handler the signal keeps its default, which ends the process.
+            Err(error) => log::error!("{name} cannot be received, it will not drain: {error}"),
         }
     }
+    poll_fn(|cx| {
+        for (signal, name) in &mut received {
+            if signal.poll_recv(cx).is_ready() {
+                return Poll::Ready(*name);
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }

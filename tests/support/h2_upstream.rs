@@ -2,7 +2,7 @@
 //! as its script says; when the script is used up, `200 ok`.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -19,6 +19,9 @@ use tokio::task::JoinHandle;
 
 use super::h2_client::{RUNTIME, wait};
 use super::wait::eventually;
+
+/// Any free port.
+const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// Stops when dropped.
 pub struct H2Upstream {
@@ -182,17 +185,26 @@ pub fn frame(message: &[u8]) -> Vec<u8> {
 
 impl H2Upstream {
     pub fn always(reply: Reply) -> Self {
-        H2Upstream::start([], Some(reply))
+        H2Upstream::start(ANY, [], Some(reply))
+    }
+
+    /// The same at an address of the test's choice.
+    pub fn listen(address: SocketAddr, reply: Reply) -> Self {
+        H2Upstream::start(address, [], Some(reply))
     }
 
     pub fn script(replies: impl IntoIterator<Item = Reply>) -> Self {
-        H2Upstream::start(replies, None)
+        H2Upstream::start(ANY, replies, None)
     }
 
-    fn start(replies: impl IntoIterator<Item = Reply>, afterwards: Option<Reply>) -> Self {
+    fn start(
+        address: SocketAddr,
+        replies: impl IntoIterator<Item = Reply>,
+        afterwards: Option<Reply>,
+    ) -> Self {
         let state = State { script: replies.into_iter().collect(), afterwards, ..State::default() };
         let state = Arc::new(Mutex::new(state));
-        let listener = wait("a listener", TcpListener::bind("127.0.0.1:0")).expect("a port");
+        let listener = wait("a listener", TcpListener::bind(address)).expect("a port");
         let address = listener.local_addr().expect("its address");
         let shared = state.clone();
         let (released, release) = watch::channel(false);

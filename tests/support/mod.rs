@@ -3,6 +3,7 @@
 mod answer;
 mod client;
 mod coding;
+mod collector;
 mod connection;
 mod gateway;
 mod h2_client;
@@ -22,6 +23,7 @@ mod wait;
 pub use answer::Answer;
 pub use client::{Call, Client, Ending, Response};
 pub use coding::{compress, decompress, gzip_at};
+pub use collector::wait_for_spans;
 pub use gateway::{Finished, Gateway, parsed};
 pub use h2_client::{H2Client, H2Response, request, wait};
 pub use h2_upstream::{H2Received, H2Upstream, Reply, frame};

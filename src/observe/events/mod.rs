@@ -134,7 +134,10 @@ impl Writer {
             match event {
                 Ok(Event::Failure(failure)) => self.failed(&failure),
                 Ok(Event::Circuit(change)) => line::circuit(&change),
-                Ok(Event::Flush(_written)) => self.spells.all().iter().for_each(line::ended),
+                Ok(Event::Flush(_written)) => {
+                    self.spells.all().iter().for_each(line::ended);
+                    line::lost(self.lost.swap(0, Ordering::Relaxed));
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -162,5 +165,32 @@ impl Writer {
         if self.spells.admit((upstream.clone(), cause.as_str()), Clock::now()) {
             line::failure(request);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn closed() -> CircuitChange {
+        let change = Change::Closed { after: Duration::from_secs(1), failed_trials: 0 };
+        CircuitChange { scope: "route", name: "a".into(), enforce: Enforce::Yes, change }
+    }
+
+    #[test]
+    fn events_that_find_the_queue_full_are_counted_and_nothing_waits() {
+        let (sender, events) = sync_channel(QUEUE);
+        let lost = Arc::new(AtomicU64::new(0));
+        let log = EventLog(Some(Queue { sender, lost: lost.clone() }));
+        // The thread does not run yet.
+        (0..QUEUE + 7).for_each(|_| log.circuit(closed()));
+        assert_eq!(lost.load(Ordering::Relaxed), 7);
+        let writer = Writer { events, lost: lost.clone(), spells: Spells::default() };
+        let thread = std::thread::spawn(move || writer.run());
+        while lost.load(Ordering::Relaxed) > 0 {
+            log.flush(Duration::from_millis(10));
+        }
+        drop(log);
+        thread.join().expect("the thread ends with the last handle");
     }
 }

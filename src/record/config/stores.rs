@@ -65,7 +65,7 @@ pub struct Postgres {
     #[serde(default = "statement_timeout", deserialize_with = "positive")]
     pub statement_timeout: Timespan,
     /// PEM file of the authorities that may have signed the server's certificate. Absent: `sslmode`
-    /// `prefer` and `require` encrypt and do not verify, as libpq does.
+    /// `prefer` and `require` encrypt and do not verify, as libpq does. Read at the start only.
     #[serde(default, deserialize_with = "text_or_nothing")]
     pub ca: Option<PathBuf>,
 }

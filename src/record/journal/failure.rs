@@ -15,7 +15,9 @@ pub(super) const UNKNOWN_VERSION: &str = "the file is of an unknown version";
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
-    #[error("{0}: no room for more rows: the disk or record.journal.max_size is full")]
+    #[error(
+        "{0}: no room for more rows: the disk is full, or record.journal.max_size or the limit on the size of files is reached"
+    )]
     Full(PathBuf),
     #[error("{0}: {1}")]
     Damaged(PathBuf, String),

@@ -16,6 +16,7 @@ use super::salvage;
 use super::wal::Log;
 use crate::record::invocation::Row;
 use crate::record::journal::page::PAGE;
+use crate::record::store::file_limit::{file_limit, pages};
 use crate::record::store::safety::Safety;
 use crate::record::store::sqlite;
 
@@ -107,11 +108,8 @@ impl File {
                 connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get(1))?;
             connection.pragma_update(None, "synchronous", sqlite::synchronous(safety))?;
             connection.pragma_update(None, "cell_size_check", true)?;
-            let pages = if max_size == 0 {
-                i64::from(u32::MAX - 1)
-            } else {
-                i64::try_from(max_size / u64::from(PAGE)).unwrap_or(i64::MAX)
-            };
+            let pages = pages(max_size, u64::from(PAGE), file_limit());
+            let pages = pages.unwrap_or(u64::from(u32::MAX - 1));
             connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))?;
             // A damaged name would be a table that no code reads, and its rows would be lost.
             let strange: i64 = connection.query_row(STRANGE_TABLES, [], |row| row.get(0))?;

@@ -4,6 +4,7 @@
 
 pub(crate) mod contract;
 pub(crate) mod error;
+pub(crate) mod file_limit;
 pub(crate) mod link;
 pub(crate) mod postgres;
 pub(crate) mod retention;

@@ -22,6 +22,7 @@ use crate::record::invocation::{Row, Stage, first_id};
 use crate::record::row::json;
 use crate::record::store::contract::Store;
 use crate::record::store::error::{Lost, Refusal};
+use crate::record::store::file_limit::{file_limit, pages};
 use crate::record::store::safety::Safety;
 
 const MIGRATIONS: &[Migration] = &[
@@ -39,6 +40,9 @@ const MIGRATIONS: &[Migration] = &[
 
 /// How long to wait while another process writes to the file, before the batch is retried later.
 const BUSY: Duration = Duration::from_secs(2);
+
+/// Pages of the write-ahead log at which it is checkpointed.
+const LOG_PAGES: u64 = 4000;
 
 /// A handle. Dropping the last one ends the thread, which closes the file.
 #[derive(Clone, Debug)]
@@ -211,12 +215,14 @@ fn connect(path: &Path, max_size: u64) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "synchronous", "normal")?;
     // Otherwise the log stays at the largest size it ever had.
     connection.pragma_update(None, "journal_size_limit", 16 * 1024 * 1024)?;
+    let page: u32 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
+    let (page, limit) = (u64::from(page), file_limit());
     // Hot pages are written to the log repeatedly: the longer it is, the fewer copies reach the
-    // file.
-    connection.pragma_update(None, "wal_autocheckpoint", 4000)?;
-    if max_size > 0 {
-        let page: u32 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
-        let limit = format!("PRAGMA max_page_count = {}", max_size / u64::from(page.max(1)));
+    // file. Half of a limit on files leaves room for the transaction that makes it too long.
+    let log = limit.map_or(LOG_PAGES, |limit| LOG_PAGES.min(limit / 2 / page)).max(1);
+    connection.execute_batch(&format!("PRAGMA wal_autocheckpoint = {log}"))?;
+    if let Some(pages) = pages(max_size, page, limit) {
+        let limit = format!("PRAGMA max_page_count = {pages}");
         connection.query_row(&limit, [], |_| Ok(()))?;
     }
     Ok(connection)

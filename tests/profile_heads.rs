@@ -1,0 +1,95 @@
+//! The head of each shipped profile tells of every variable that the file reads, with its default.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Read by the gateway itself, not by the file.
+const OWN: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+
+/// Variables that the file reads, with their defaults; `None` is one that must be set.
+fn read(text: &str) -> BTreeMap<String, Option<String>> {
+    let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+    let mut found = BTreeMap::new();
+    for line in lines {
+        for reference in line.split("${").skip(1) {
+            let (inside, _) = reference.split_once('}').expect("its end");
+            let end = inside.find(':').unwrap_or(inside.len());
+            let (name, rest) = inside.split_at(end);
+            let default = rest.strip_prefix(":-").map(str::to_owned);
+            assert!(default.is_some() || rest.starts_with(":?"), "{line}");
+            let before = found.insert(name.to_owned(), default.clone());
+            assert!(before.is_none_or(|before| before == default), "{name} has two defaults");
+        }
+    }
+    found
+}
+
+/// Variables that the head tells of, with the word behind each. `RATE_API_x` stands for A and B, and
+/// `SERVICE_A, _B` for both, with a default for each.
+fn told(text: &str) -> BTreeMap<String, String> {
+    let head = text.lines().take_while(|line| line.starts_with('#'));
+    let mut found = BTreeMap::new();
+    for line in head.filter_map(|line| line.strip_prefix("#   ")) {
+        let line = line.replace(", _", ",_");
+        let Some((name, rest)) = line.split_once(' ') else { continue };
+        let is_variable = |c: char| c.is_ascii_uppercase() || "_,x".contains(c);
+        if !name.starts_with(|c: char| c.is_ascii_uppercase()) || !name.chars().all(is_variable) {
+            continue;
+        }
+        let word = |at: usize| {
+            let word = rest.split_whitespace().nth(at).unwrap_or_default();
+            word.trim_end_matches([',', ';']).to_owned()
+        };
+        if let Some((first, end)) = name.split_once(",_") {
+            let second = format!("{}{end}", &first[..first.len() - end.len()]);
+            found.extend([(first.to_owned(), word(0)), (second, word(1))]);
+        } else if name.contains('x') {
+            found.extend(["A", "B"].map(|one| (name.replace('x', one), word(0))));
+        } else {
+            found.insert(name.to_owned(), word(0));
+        }
+    }
+    found
+}
+
+#[test]
+fn every_variable_of_a_profile_is_in_its_head_with_the_default_it_has() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
+    let profiles = ["gateway-service", "microservices", "spring-gateway", "mini-gateway", "edge"];
+    for profile in profiles {
+        let path = folder.join(format!("{profile}.yaml"));
+        let text = std::fs::read_to_string(path).expect("a profile");
+        let (read, mut told) = (read(&text), told(&text));
+        assert!(read.len() > 7, "{profile}: {read:?}");
+        assert!(told.remove(OWN).is_some(), "{profile}: {OWN} is read as well");
+        let names = |map: Vec<&String>| map.into_iter().cloned().collect::<Vec<_>>();
+        assert_eq!(
+            names(told.keys().collect()),
+            names(read.keys().collect()),
+            "{profile}: told and read"
+        );
+        for (name, default) in read {
+            let said = &told[&name];
+            match default.as_deref() {
+                None => assert_eq!(said, "required", "{profile}: {name}"),
+                // What it may look like; that it may be absent is said in words.
+                Some("") => assert!(said.contains("://"), "{profile}: {name}: {said}"),
+                Some(default) => assert_eq!(said, default, "{profile}: {name}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn the_readme_names_the_variables_of_each_profile() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = std::fs::read_to_string(root.join("README.md")).expect("README.md");
+    for profile in ["gateway-service", "microservices"] {
+        let text = std::fs::read_to_string(root.join(format!("conf/{profile}.yaml")));
+        let row = format!("| `conf/{profile}.yaml` |");
+        let row = readme.lines().find(|line| line.starts_with(&row)).expect("its row");
+        for name in read(&text.expect("a profile")).keys() {
+            assert!(row.contains(&format!("`{name}`")), "{profile}: {name}");
+        }
+    }
+}
