@@ -123,6 +123,9 @@ pub(super) struct CircuitStatus {
 struct BulkheadStatus {
     slots: u32,
     free: u32,
+    /// Only where requests may wait.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting: Option<usize>,
 }
 
 #[derive(Serialize)]
@@ -192,6 +195,7 @@ fn route(route: &Route, now: Moment) -> RouteStatus {
         bulkhead: route.policies.bulkhead.as_ref().map(|bulkhead| BulkheadStatus {
             slots: bulkhead.capacity(),
             free: bulkhead.capacity().saturating_sub(bulkhead.in_flight()),
+            waiting: route.has_queue().then(|| bulkhead.waiting()),
         }),
         requests: route.metrics.requests(),
         errors: route.metrics.errors(),
@@ -264,6 +268,10 @@ fn publish(state: &StateMetrics, shared: &Shared, snapshot: &Snapshot, now: Mome
         if let Some(bulkhead) = &route.policies.bulkhead {
             state.bulkhead_in_flight.with_label_values(&label).set(bulkhead.in_flight().into());
             state.bulkhead_capacity.with_label_values(&label).set(bulkhead.capacity().into());
+            if route.has_queue() {
+                let waiting = as_gauge(bulkhead.waiting() as u64);
+                state.bulkhead_waiting.with_label_values(&label).set(waiting);
+            }
         }
         for (limiter, name) in route.policies.rate_limits.iter().zip(route.limit_fields.names()) {
             let label = [&*route.name, name];

@@ -28,6 +28,8 @@ pub(super) struct Counts {
     fallback_calls: Reasons,
     rejections: Reasons,
     would_refuse: Reasons,
+    waits: Durations,
+    given_up: Reasons,
 }
 
 impl RouteMetrics {
@@ -50,6 +52,16 @@ impl RouteMetrics {
     /// `code`.
     pub fn would_refuse(&self, code: &'static str) {
         self.0.counts().would_refuse.count(code);
+    }
+
+    /// Notes how long a request has waited for a slot of the bulkhead, with success or without.
+    pub fn waited(&self, wait: Duration) {
+        self.0.counts().waits.observe(wait);
+    }
+
+    /// Counts a request that has waited for a slot and got none, by the reason.
+    pub fn waited_in_vain(&self, reason: &'static str) {
+        self.0.counts().given_up.count(reason);
     }
 
     /// Counts an attempt after the first.
@@ -148,6 +160,18 @@ impl Counted for Counts {
             kind: MetricType::COUNTER,
             labels: &["code", "route"],
         },
+        Shape {
+            name: "bulkhead_wait_seconds",
+            help: "How long requests have waited for a slot",
+            kind: MetricType::HISTOGRAM,
+            labels: &["route"],
+        },
+        Shape {
+            name: "bulkhead_given_up_total",
+            help: "Requests that have waited for a slot and got none",
+            kind: MetricType::COUNTER,
+            labels: &["reason", "route"],
+        },
     ];
 
     fn show(&self, route: &str, families: &mut [Vec<Metric>]) {
@@ -160,6 +184,8 @@ impl Counted for Counts {
             fallbacks,
             fallback_calls,
             would_refuse,
+            waits,
+            given_up,
         ] = families
         else {
             return;
@@ -174,6 +200,10 @@ impl Counted for Counts {
             }
         }
         durations.push(self.duration.show(&[("route", route)]));
+        // Few routes have a queue.
+        if !self.waits.is_empty() {
+            waits.push(self.waits.show(&[("route", route)]));
+        }
         retries.push(counter(&[("route", route)], self.retries.load(Ordering::Relaxed)));
         for (family, label, reasons) in [
             (rejections, "code", &self.rejections),
@@ -181,6 +211,7 @@ impl Counted for Counts {
             (fallbacks, "reason", &self.fallbacks),
             (fallback_calls, "reason", &self.fallback_calls),
             (would_refuse, "code", &self.would_refuse),
+            (given_up, "reason", &self.given_up),
         ] {
             let counts = reasons.counts();
             family.extend(counts.map(|(word, n)| counter(&[(label, word), ("route", route)], n)));
