@@ -213,7 +213,7 @@ fn slots(config: &bulkhead::Config) -> Vec<String> {
         }
     };
     let queue = config.queue.as_ref();
-    let queue = queue.map(|queue| format!("{} wait, up to {}", queue.max, queue.max_wait));
+    let queue = queue.map(|queue| format!("queue of {}, up to {}", queue.max, queue.max_wait));
     [slots].into_iter().chain(queue).collect()
 }
 
