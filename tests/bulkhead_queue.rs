@@ -149,14 +149,18 @@ fn a_body_arrives_whole_after_the_wait() {
     let (upstream, gateway, mut first) = held(PATIENT);
     let large = "0123456789".repeat(30_000);
     let chunked = Call::new("POST /chunked").header("Transfer-Encoding", "chunked");
-    let mut clients = [
-        sends(&gateway, Call::new("POST /small").body("a small body")),
-        sends(&gateway, Call::new("POST /large").body(&large)),
-        sends(&gateway, chunked.body("5\r\nhello\r\n0\r\n\r\n")),
+    let calls = [
+        Call::new("POST /small").body("a small body"),
+        Call::new("POST /large").body(&large),
+        chunked.body("5\r\nhello\r\n0\r\n\r\n"),
         // The rest of it comes when the request has its slot.
-        sends(&gateway, Call::new("POST /halves").header("Content-Length", "8").body("half")),
+        Call::new("POST /halves").header("Content-Length", "8").body("half"),
     ];
-    wait_until(&gateway, 4);
+    let mut clients = Vec::new();
+    for (n, call) in (1..).zip(calls) {
+        clients.push(sends(&gateway, call));
+        wait_until(&gateway, n);
+    }
     upstream.release();
     upstream.wait_for(4);
     clients[3].send("half");
