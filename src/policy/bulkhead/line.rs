@@ -116,6 +116,7 @@ impl<W> Line<W> {
             let verdict = if expired { Verdict::Expired } else { Verdict::Admitted(now) };
             self.decide(number, verdict, waiting.wake, wakes);
             if !expired {
+                self.note_empty();
                 return true;
             }
         }
@@ -136,9 +137,7 @@ impl<W> Line<W> {
     /// heard of that.
     pub(super) fn leave(&mut self, number: u64) -> Option<Verdict> {
         if self.waiting.remove(&number).is_some() {
-            if self.waiting.is_empty() {
-                self.codel.drained();
-            }
+            self.note_empty();
             return None;
         }
         self.decided.remove(&number)
@@ -153,6 +152,13 @@ impl<W> Line<W> {
         };
         if self.codel.judge(now.since(oldest.since), terms, now) {
             self.give_up_oldest(wakes);
+        }
+    }
+
+    /// What comes after an empty queue is another queue.
+    fn note_empty(&mut self) {
+        if self.waiting.is_empty() {
+            self.codel.drained();
         }
     }
 

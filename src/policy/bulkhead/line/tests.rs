@@ -177,6 +177,24 @@ fn an_empty_queue_stands_no_more() {
 }
 
 #[test]
+fn a_queue_whose_last_requests_are_given_up_and_served_stands_no_more() {
+    let mut queued = Queued::new("{max: 4}");
+    for name in ['a', 'b', 'c'] {
+        queued.enter(name, None, at(0)).expect("room");
+    }
+    assert_eq!(queued.turn(at(10)), Some('a'));
+    // The first of the two is given up, and the other served.
+    assert_eq!(queued.turn(at(110)), Some('c'));
+    assert_eq!(queued.hear('b'), Some(Verdict::GivenUp));
+    // A second later, a burst begins anew.
+    for name in ['d', 'e', 'f'] {
+        queued.enter(name, None, at(1110)).expect("room");
+    }
+    assert_eq!(queued.turn(at(1120)), Some('d'));
+    assert_eq!(queued.line.len(), 2);
+}
+
+#[test]
 fn a_slot_that_tells_an_old_time_does_not_turn_it_back() {
     let mut queued = Queued::new("{max: 4}");
     queued.enter('a', Some(at(50)), at(0)).expect("room");
