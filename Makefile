@@ -8,7 +8,7 @@ TEST_THREADS = $(or $(RUST_TEST_THREADS),$(shell expr 2 \* $$(getconf _NPROCESSO
 export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test interop loom soak fuzz check build bench instructions records load descriptors
+.PHONY: help demo test interop loom soak fuzz check build bench instructions records load overload descriptors
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,3 +75,7 @@ load: ## what limits, bulkheads and circuits do under load; see bench/README.md
 	@scripts/setup.sh --bench
 	@scripts/oha.sh
 	bench/load.sh
+
+overload: ## an upstream that sixteen times as many clients want as it can take; see bench/README.md
+	@scripts/setup.sh --bench
+	bench/overload.sh

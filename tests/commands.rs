@@ -110,7 +110,7 @@ routes:
     rate_limit:
       - {sliding_window: {requests: 10, per: 1s}, key: [client_address, {header: X-Tenant}], cost: 2}
       - {token_bucket: {rate: 50, burst: 100}, key: consumer, shared: {store: replicas}}
-    bulkhead: {adaptive: {max: 200}}
+    bulkhead: {adaptive: {max: 200}, queue: {max: 50, max_wait: 2s}}
     retry: {budget: of-requests}
     max_body: 0
   b: {match: {path: /b}, upstream: users, retry: {budget: of-active}, timeout: {request: 0}}
@@ -137,7 +137,10 @@ fn every_form_of_a_policy_says_its_values() {
         values(0, "upstream_circuit").expect("a circuit"),
         ["50% failures or 80% slower than 2s of 60s", "open for 30s"]
     );
-    assert_eq!(values(0, "bulkhead").expect("a bulkhead"), ["10 to 200 by latency"]);
+    assert_eq!(
+        values(0, "bulkhead").expect("a bulkhead"),
+        ["10 to 200 by latency", "queue of 50, up to 2s"]
+    );
     assert_eq!(values(0, "endpoint").expect("endpoints"), ["a.example:3000", "b.example:3000"]);
     let budget = |row| values(row, "retry_budget").expect("a budget").concat();
     assert_eq!(budget(0), "of-requests (10% of requests, at least 3/s)");

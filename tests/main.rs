@@ -15,6 +15,7 @@ mod auth;
 mod breaker;
 mod breaker_window;
 mod bulkhead;
+mod bulkhead_queue;
 mod causes;
 mod circuits;
 mod claims;

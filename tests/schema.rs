@@ -188,6 +188,7 @@ const WRONG: &[(&str, &str)] = &[
     ("routes: {r: {idempotency: {release_on: [200]}}}", "/routes/r/idempotency"),
     ("routes: {r: {bulkhead: {max_in_flight: 0}}}", "/routes/r/bulkhead"),
     ("routes: {r: {bulkhead: {max_in_flight: 1, status: 500}}}", "/routes/r/bulkhead"),
+    ("routes: {r: {bulkhead: {max_in_flight: 1, queue: {max: 0}}}}", "/routes/r/bulkhead"),
     ("routes: {r: {timeout: {total: 1s}}}", "/routes/r/timeout"),
     ("routes: {r: {retry: {max_retries: 11}}}", "/routes/r/retry"),
     ("routes: {r: {retry: {on: []}}}", "/routes/r/retry"),

@@ -111,7 +111,7 @@ pub fn of_call(step: OfCall, config: &Config, name: &str, route: &Route) -> Opti
         }
         OfCall::Bulkhead => {
             let bulkhead = route.bulkhead.as_ref()?;
-            (enforced(vec![slots(bulkhead)], bulkhead.enforce), key("bulkhead"), true)
+            (enforced(slots(bulkhead), bulkhead.enforce), key("bulkhead"), true)
         }
         OfCall::Endpoint => {
             let entries = upstreams().flat_map(|(_, upstream)| &upstream.endpoints);
@@ -224,13 +224,16 @@ fn circuit(config: &breaker::Config) -> Vec<String> {
     consecutive.into_iter().chain(window).chain([open]).collect()
 }
 
-fn slots(config: &bulkhead::Config) -> String {
-    match &config.limit {
+fn slots(config: &bulkhead::Config) -> Vec<String> {
+    let slots = match &config.limit {
         bulkhead::Limit::Fixed(slots) => slots.to_string(),
         bulkhead::Limit::Adaptive(adaptive) => {
             format!("{} to {} by latency", adaptive.min(), adaptive.max)
         }
-    }
+    };
+    let queue = config.queue.as_ref();
+    let queue = queue.map(|queue| format!("queue of {}, up to {}", queue.max, queue.max_wait));
+    [slots].into_iter().chain(queue).collect()
 }
 
 fn budget(config: &retry::budget::Config) -> String {

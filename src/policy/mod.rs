@@ -97,6 +97,11 @@ pub enum Rejection {
         /// 429 or 503.
         status: u16,
     },
+    /// The same status, for a request that has waited for a slot and got none.
+    BulkheadWaitExceeded {
+        /// 429 or 503.
+        status: u16,
+    },
 }
 
 impl Rejection {
@@ -109,6 +114,7 @@ impl Rejection {
             Rejection::Idempotency(refusal) => refusal.code(),
             Rejection::CircuitOpen { .. } => "circuit_open",
             Rejection::BulkheadFull { .. } => "bulkhead_full",
+            Rejection::BulkheadWaitExceeded { .. } => "bulkhead_wait_exceeded",
         }
     }
 
@@ -121,6 +127,9 @@ impl Rejection {
             Rejection::Idempotency(refusal) => refusal.detail(),
             Rejection::CircuitOpen { .. } => "the circuit to the upstream is open",
             Rejection::BulkheadFull { .. } => "too many requests are in flight",
+            Rejection::BulkheadWaitExceeded { .. } => {
+                "too many requests are in flight, and waiting did not help"
+            }
         }
     }
 
@@ -133,7 +142,7 @@ impl Rejection {
             Rejection::CircuitOpen { retry_after } => Some(*retry_after),
             Rejection::LimitStoreUnavailable => Some(Duration::from_secs(1)),
             Rejection::Credentials(refusal) => refusal.retry_after(),
-            Rejection::BulkheadFull { .. } => None,
+            Rejection::BulkheadFull { .. } | Rejection::BulkheadWaitExceeded { .. } => None,
         }
     }
 }

@@ -46,7 +46,7 @@ pub enum OfCall {
     RouteCircuit,
     /// Does the upstream's circuit admit a call? Takes a permit.
     UpstreamCircuit,
-    /// Is a slot free? Takes it.
+    /// Is a slot free? Takes it, or waits for one.
     Bulkhead,
     /// Is an address of the upstream known?
     Endpoint,
@@ -83,7 +83,8 @@ pub const CALL: [OfCall; 8] = [
     // caller is known, because it may be drawn by consumer.
     OfCall::Split,
     // Circuits before the bulkhead: an open one costs no slot. A probe that a later step refuses
-    // gives its place back.
+    // gives its place back. A request that waits for a slot does so, too, and asks the circuits
+    // again once it has one: `after_wait`.
     OfCall::RouteCircuit,
     OfCall::UpstreamCircuit,
     OfCall::Bulkhead,
@@ -207,6 +208,21 @@ impl OfCall {
         }
         Ok(())
     }
+}
+
+/// Asks the circuits again, for a request that has waited for its slot: it held no permit meanwhile,
+/// and they may have opened.
+///
+/// # Errors
+/// As [`OfCall::take`].
+pub fn after_wait(
+    policies: &Policies,
+    admission: &mut Admission,
+    dry_run: &mut DryRun,
+    now: Moment,
+) -> Result<(), Rejection> {
+    let mut circuits = [OfCall::RouteCircuit, OfCall::UpstreamCircuit].into_iter();
+    circuits.try_for_each(|circuit| circuit.take(policies, admission, dry_run, now))
 }
 
 /// Counts a request of `requester` in all limits of a route, or in none.

@@ -282,10 +282,10 @@ fn keyed_claims(config: &Config, authority: &str) -> Arc<[Arc<str>]> {
 
 /// Gives kept bulkheads the size that a generation wants. Called only once it is in force: until
 /// then, compiling it may still fail.
-pub(super) fn resize(snapshot: &Snapshot) {
+pub(super) fn resize(snapshot: &Snapshot, now: Moment) {
     for route in &snapshot.routes {
         if let (Some(bulkhead), Some(wanted)) = (&route.policies.bulkhead, &route.config.bulkhead) {
-            bulkhead.reconfigure(wanted);
+            bulkhead.reconfigure(wanted, now);
         }
     }
 }

@@ -81,7 +81,7 @@ async fn reload(shared: &Arc<Shared>, location: &Location) -> bool {
         Ok(next) => {
             let (generation, digest) = (next.generation, next.digest);
             start_background(&next).await;
-            carry::resize(&next);
+            carry::resize(&next, Clock::now());
             shared.expect(&next);
             let next = Arc::new(next);
             shared.access_log.reopen(&next.config.access_log);

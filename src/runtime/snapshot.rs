@@ -265,6 +265,12 @@ impl Route {
         of_branch.or(retry.budget.as_ref())
     }
 
+    /// Whether a request that finds no free slot may wait for one. In a dry run it passes.
+    pub fn has_queue(&self) -> bool {
+        let bulkhead = self.config.bulkhead.as_ref();
+        bulkhead.is_some_and(|bulkhead| bulkhead.queue.is_some() && !bulkhead.enforce.is_dry())
+    }
+
     /// Whether the route makes RPC messages from its upstream's JSON.
     pub fn makes_messages(&self) -> bool {
         self.transcoder.as_ref().is_some_and(|t| t.upstream() == transcode::config::Upstream::Http)

@@ -2,6 +2,7 @@
 //!
 //! Served by the admin listener, and by routes that ask for it with `serve`.
 
+mod bulkheads;
 pub mod circuits;
 mod endpoints;
 mod health;
@@ -100,7 +101,7 @@ struct RouteStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     circuit: Option<CircuitStatus>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    bulkhead: Option<BulkheadStatus>,
+    bulkhead: Option<bulkheads::BulkheadStatus>,
     requests: u64,
     errors: u64,
     average_latency_ms: f64,
@@ -120,12 +121,6 @@ pub(super) struct CircuitStatus {
     /// Only of a circuit that refuses nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     enforced: Option<bool>,
-}
-
-#[derive(Serialize)]
-struct BulkheadStatus {
-    slots: u32,
-    free: u32,
 }
 
 #[derive(Serialize)]
@@ -187,10 +182,7 @@ fn route(route: &Route, now: Moment) -> RouteStatus {
         },
         split: splits::of(route),
         circuit: breaker.map(|breaker| circuit(breaker, now)),
-        bulkhead: route.policies.bulkhead.as_ref().map(|bulkhead| BulkheadStatus {
-            slots: bulkhead.capacity(),
-            free: bulkhead.capacity().saturating_sub(bulkhead.in_flight()),
-        }),
+        bulkhead: bulkheads::of(route),
         requests: route.metrics.requests(),
         errors: route.metrics.errors(),
         average_latency_ms: route.metrics.mean_duration().as_secs_f64() * 1000.0,
@@ -246,14 +238,10 @@ pub fn gather(shared: &Shared) -> Vec<MetricFamily> {
 
 fn publish(state: &StateMetrics, shared: &Shared, snapshot: &Snapshot, now: Moment) {
     for route in &snapshot.routes {
-        let label = [&*route.name];
         if let Some(breaker) = &route.policies.route_breaker {
             publish_circuit(state, ["route", &route.name], breaker, now);
         }
-        if let Some(bulkhead) = &route.policies.bulkhead {
-            state.bulkhead_in_flight.with_label_values(&label).set(bulkhead.in_flight().into());
-            state.bulkhead_capacity.with_label_values(&label).set(bulkhead.capacity().into());
-        }
+        bulkheads::publish(state, route);
         splits::publish(state, route);
         for (limiter, name) in route.policies.rate_limits.iter().zip(route.limit_fields.names()) {
             let label = [&*route.name, name];

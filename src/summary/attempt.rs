@@ -10,7 +10,8 @@ use crate::summary::words::Words;
 /// them is what the gateway did itself, such as to decide on a retry.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Times {
-    /// From the head to the first attempt: stores that were asked, a body that had to be read.
+    /// From the head to the first attempt: stores that were asked, a body that had to be read, the
+    /// wait for a slot. Of a request that waited for a slot in vain, up to then.
     pub queue: Duration,
     /// Waiting for connections, new or pooled, TLS included.
     pub connect: Duration,

@@ -21,6 +21,7 @@ pub const REFUSALS: &[Scenario] = &[
     ("circuit_open", open_circuit),
     ("circuit_open.of_the_upstream", open_circuit_of_the_upstream),
     ("bulkhead_full", too_many),
+    ("bulkhead_wait_exceeded", waited_too_long),
     ("endpoints_full", too_many_connections),
     ("idempotency_key_missing", keyless),
     ("idempotency_key_invalid", key_of_two_words),
@@ -131,6 +132,17 @@ fn too_many() -> Option<Value> {
     upstream.wait_for(1);
     gateway.call(orders());
     Some(line(&gateway, "bulkhead_full"))
+}
+
+fn waited_too_long() -> Option<Value> {
+    let upstream = Upstream::script([Answer::ok().held()]);
+    let queue = "bulkhead: {max_in_flight: 1, queue: {max: 10, max_wait: 100ms}}";
+    let gateway = Gateway::route(&upstream, queue);
+    let mut first = gateway.connect();
+    first.send(Call::new("GET /orders").bytes());
+    upstream.wait_for(1);
+    gateway.call(orders());
+    Some(line(&gateway, "bulkhead_wait_exceeded"))
 }
 
 fn too_many_connections() -> Option<Value> {

@@ -90,6 +90,7 @@ words! {
         policy::Rejection::Idempotency(_) => of_idempotency(),
         policy::Rejection::CircuitOpen { .. } => ["circuit_open"],
         policy::Rejection::BulkheadFull { .. } => ["bulkhead_full"],
+        policy::Rejection::BulkheadWaitExceeded { .. } => ["bulkhead_wait_exceeded"],
     }
     of_credentials of Refusal {
         Refusal::Unauthenticated(_) => of_denial(),

@@ -78,7 +78,7 @@ pub(super) fn key_of(facts: &Facts) -> Option<String> {
         "rate_limited" | "limit_store_unavailable" => of_route("rate_limit"),
         "circuit_open" if is_open("portcullis.route_circuit") => of_route("circuit_breaker"),
         "circuit_open" => of_upstream("circuit_breaker"),
-        "bulkhead_full" => of_route("bulkhead"),
+        "bulkhead_full" | "bulkhead_wait_exceeded" => of_route("bulkhead"),
         "deadline_exceeded" | "overdue" => of_route("timeout.request"),
         "attempt_timeout" => of_route("timeout.attempt"),
         "idle_timeout" => of_route("timeout.idle"),

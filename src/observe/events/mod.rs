@@ -136,7 +136,10 @@ impl Writer {
                 Ok(Event::Circuit(change)) => line::circuit(&change),
                 Ok(Event::Flush(_written)) => {
                     self.spells.all().iter().for_each(line::ended);
-                    line::lost(self.lost.swap(0, Ordering::Relaxed));
+                    self.count_lost(Clock::now());
+                    if let Some(over) = self.losing.stop() {
+                        line::lost(over);
+                    }
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,

@@ -33,6 +33,10 @@ impl Durations {
         self.microseconds.fetch_add(microseconds, Ordering::Relaxed);
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.counts() == [0; BUCKETS]
+    }
+
     pub(super) fn mean(&self) -> Duration {
         let count = self.counts().iter().sum::<u64>();
         Duration::from_micros(self.microseconds().checked_div(count).unwrap_or_default())

@@ -55,6 +55,8 @@ pub(super) struct Counts {
     rejections: Reasons,
     would_refuse: Reasons,
     refusals: Refusals,
+    waits: Durations,
+    given_up: Reasons,
 }
 
 impl RouteMetrics {
@@ -96,6 +98,16 @@ impl RouteMetrics {
     /// `code`.
     pub fn would_refuse(&self, code: &'static str) {
         self.0.counts().would_refuse.count(code);
+    }
+
+    /// Notes how long a request has waited for a slot of the bulkhead, with success or without.
+    pub fn waited(&self, wait: Duration) {
+        self.0.counts().waits.observe(wait);
+    }
+
+    /// Counts a request that has waited for a slot and got none, by the reason.
+    pub fn waited_in_vain(&self, reason: &'static str) {
+        self.0.counts().given_up.count(reason);
     }
 
     /// Counts an attempt after the first.
@@ -223,6 +235,18 @@ impl Counted for Counts {
             kind: MetricType::COUNTER,
             labels: &["code", "route"],
         },
+        Shape {
+            name: "bulkhead_wait_seconds",
+            help: "How long requests have waited for a slot",
+            kind: MetricType::HISTOGRAM,
+            labels: &["route"],
+        },
+        Shape {
+            name: "bulkhead_given_up_total",
+            help: "Requests that have waited for a slot and got none",
+            kind: MetricType::COUNTER,
+            labels: &["reason", "route"],
+        },
     ];
     const FROM_THE_START: bool = false;
 
@@ -240,6 +264,8 @@ impl Counted for Counts {
             fallbacks,
             fallback_calls,
             would_refuse,
+            waits,
+            given_up,
         ] = families
         else {
             return;
@@ -269,10 +295,17 @@ impl Counted for Counts {
         bytes_in.push(count(&self.bytes_in));
         bytes_out.push(count(&self.bytes_out));
         durations.push(self.duration.show(&labels));
+        // Few routes have a queue.
+        if !self.waits.is_empty() {
+            waits.push(self.waits.show(&labels));
+        }
         retries.push(count(&self.retries));
         let show = |family: &mut Vec<Metric>, label, word, n| {
             family.push(counter(&[(label, word), ("route", route)], n));
         };
+        for (word, n) in self.given_up.counts() {
+            show(given_up, "reason", word, n);
+        }
         for (word, n) in self.rejections.with(facets.codes()) {
             show(rejections, "code", word, n);
         }

@@ -16,6 +16,8 @@ pub struct StateMetrics {
     pub bulkhead_in_flight: IntGaugeVec,
     /// Slots in all, by route; it changes if the limit is adaptive.
     pub bulkhead_capacity: IntGaugeVec,
+    /// Requests that wait for a slot, by route; only of routes with a queue.
+    pub bulkhead_waiting: IntGaugeVec,
     /// Retries that would be granted at once, by budget.
     pub budget_tokens: GaugeVec,
     /// Retries granted, by budget.
@@ -69,6 +71,12 @@ impl StateMetrics {
             )?,
             bulkhead_in_flight: gauges(r, "bulkhead_in_flight", "Slots taken", &["route"])?,
             bulkhead_capacity: gauges(r, "bulkhead_capacity", "Slots in all", &["route"])?,
+            bulkhead_waiting: gauges(
+                r,
+                "bulkhead_waiting",
+                "Requests that wait for a slot",
+                &["route"],
+            )?,
             budget_tokens: register(
                 r,
                 GaugeVec::new(opts("retry_budget_tokens", "Retries granted at once"), &["budget"])?,
@@ -163,6 +171,7 @@ impl StateMetrics {
             &self.circuit_state,
             &self.bulkhead_in_flight,
             &self.bulkhead_capacity,
+            &self.bulkhead_waiting,
             &self.split_weight,
             &self.endpoints,
             &self.unresolved_seconds,

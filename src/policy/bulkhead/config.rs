@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 
 use crate::policy::dry_run::Enforce;
 use crate::units::schema::written_as;
+use crate::units::{self, Timespan};
 
 /// `bulkhead:` of a route.
 #[derive(Debug, Clone, PartialEq, serde::Deserialize, schemars::JsonSchema)]
@@ -15,6 +17,8 @@ use crate::units::schema::written_as;
 pub struct Config {
     /// The most requests in flight.
     pub limit: Limit,
+    /// Where requests wait that find no free slot. `None`: they are refused at once.
+    pub queue: Option<Queue>,
     /// The status of the response to a refused client; default 429.
     pub status: Status,
     /// `false`: requests that find no free slot are counted in `would_refuse_total`, and pass
@@ -59,6 +63,29 @@ impl Adaptive {
     }
 }
 
+/// `queue:`. A request that finds no free slot waits for one, instead of being refused at once. It
+/// is served in the order of arrival while the queue keeps draining; [`super::codel`] says what
+/// happens once it does not.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[serde(remote = "Self", deny_unknown_fields)]
+#[schemars(rename = "Queue")]
+pub struct Queue {
+    /// The most requests that wait at once, at least 1.
+    pub max: NonZeroU32,
+    /// How long a request waits at most, and never beyond its own deadline; default 1s.
+    #[serde(default = "default_max_wait", deserialize_with = "units::positive")]
+    pub max_wait: Timespan,
+    /// A wait that is no cause for concern; less than `interval`, default 5ms. With slow calls,
+    /// about the time of one call divided by the number of slots.
+    #[serde(default = "default_target", deserialize_with = "units::positive")]
+    pub target: Timespan,
+    /// When the longest wait has not been below `target` for this long, waiting does not help any
+    /// more: new requests go first, and those that have waited longest are given up. Default 100ms,
+    /// at most 1m.
+    #[serde(default = "default_interval", deserialize_with = "units::positive")]
+    pub interval: Timespan,
+}
+
 /// The status of a refusal.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Status {
@@ -89,6 +116,9 @@ struct Written {
     /// A number of slots that follows the measured latency, between two bounds.
     #[serde(default)]
     adaptive: Option<Adaptive>,
+    /// Where requests wait that find no free slot. Default: none, they are refused at once.
+    #[serde(default)]
+    queue: Option<Queue>,
     /// The status of the response to a refused client; default 429.
     #[serde(default)]
     #[schemars(extend("default" = 429))]
@@ -101,14 +131,14 @@ impl TryFrom<Written> for Config {
     type Error = &'static str;
 
     fn try_from(written: Written) -> Result<Self, Self::Error> {
-        let Written { max_in_flight, adaptive, status, enforce } = written;
+        let Written { max_in_flight, adaptive, queue, status, enforce } = written;
         let limit = match (max_in_flight, adaptive) {
             (Some(slots), None) => Limit::Fixed(slots),
             (None, Some(adaptive)) => Limit::Adaptive(adaptive),
             (None, None) => return Err("needs `max_in_flight: 100` or `adaptive: {max: 100}`"),
             (Some(_), Some(_)) => return Err("has either `max_in_flight` or `adaptive`, not both"),
         };
-        Ok(Config { limit, status, enforce })
+        Ok(Config { limit, queue, status, enforce })
     }
 }
 
@@ -121,6 +151,19 @@ impl<'de> Deserialize<'de> for Adaptive {
             return Err(de::Error::custom("max: must not be below min"));
         }
         Ok(adaptive)
+    }
+}
+
+impl<'de> Deserialize<'de> for Queue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let queue = Queue::deserialize(deserializer)?;
+        if queue.target >= queue.interval {
+            return Err(de::Error::custom("target: must be below interval"));
+        }
+        if *queue.interval > MAX_INTERVAL {
+            return Err(de::Error::custom("interval: must be at most 1m"));
+        }
+        Ok(queue)
     }
 }
 
@@ -148,6 +191,8 @@ impl Visitor<'_> for StatusVisitor {
     }
 }
 
+/// A queue that has stood for longer does not stand by accident.
+const MAX_INTERVAL: Duration = Duration::from_secs(60);
 const DEFAULT_MIN: NonZeroU32 = NonZeroU32::new(10).expect("not 0");
 const DEFAULT_INITIAL: NonZeroU32 = NonZeroU32::new(20).expect("not 0");
 
@@ -169,6 +214,20 @@ fn default_initial() -> NonZeroU32 {
 
 fn default_tolerance() -> f64 {
     1.5
+}
+
+fn default_max_wait() -> Timespan {
+    Timespan::from_secs(1)
+}
+
+// Both as in RFC 8289, section 4.2.
+
+fn default_target() -> Timespan {
+    Timespan::from_millis(5)
+}
+
+fn default_interval() -> Timespan {
+    Timespan::from_millis(100)
 }
 
 written_as!(Status, "BulkheadStatus", { "type": "integer", "enum": [429, 503] });
@@ -198,6 +257,17 @@ mod tests {
     }
 
     #[test]
+    fn a_request_waits_only_where_a_queue_is_configured() {
+        let queue = |text: &str| parse(text).map(|config| config.queue);
+        assert_eq!(queue("{max_in_flight: 1}"), Ok(None));
+        let millis = Timespan::from_millis;
+        let max = NonZeroU32::new(9).expect("not 0");
+        let (max_wait, target, interval) = (millis(1000), millis(5), millis(100));
+        let defaults = Queue { max, max_wait, target, interval };
+        assert_eq!(queue("{max_in_flight: 1, queue: {max: 9}}"), Ok(Some(defaults)));
+    }
+
+    #[test]
     fn values_that_could_not_work_are_refused() {
         for text in [
             "{}",
@@ -210,6 +280,14 @@ mod tests {
             "{adaptive: {max: 10, tolerance: 0.5}}",
             "{adaptive: {max: 10, tolerance: .nan}}",
             "{adaptive: {max: 10, target: 1s}}",
+            "{max_in_flight: 1, queue: {}}",
+            "{max_in_flight: 1, queue: {max: 0}}",
+            "{max_in_flight: 1, queue: {max: 1, max_wait: 0}}",
+            "{max_in_flight: 1, queue: {max: 1, target: 0}}",
+            "{max_in_flight: 1, queue: {max: 1, target: 100ms}}",
+            "{max_in_flight: 1, queue: {max: 1, interval: 5ms}}",
+            "{max_in_flight: 1, queue: {max: 1, interval: 61s}}",
+            "{max_in_flight: 1, queue: {max: 1, timeout: 5ms}}",
         ] {
             assert!(parse(text).is_err(), "{text}");
         }

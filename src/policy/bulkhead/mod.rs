@@ -1,18 +1,26 @@
 //! Bulkhead: how many requests may be in flight at once.
 //!
-//! No queue: a request that finds no free slot is refused at once, so that a slow upstream takes a
-//! bounded share of the gateway. The caller holds the slot until the last byte of the response has
-//! left. The number of slots is fixed, or follows latency.
+//! A request that finds no free slot is refused at once, so that a slow upstream takes a bounded
+//! share of the gateway; or it [waits](Bulkhead::wait), where a queue is configured. The caller holds
+//! the slot until the last byte of the response has left. The number of slots is fixed, or follows
+//! latency.
 
+mod codel;
 mod config;
 mod gradient;
+mod line;
+mod queue;
 mod samples;
 mod slots;
 #[cfg(test)]
 mod tests;
 
-pub use config::{Adaptive, Config, Limit, Status};
+use std::task::Waker;
+
+pub use config::{Adaptive, Config, Limit, Queue, Status};
 use gradient::Gradient;
+use line::Line;
+pub use queue::{InVain, Ticket};
 use samples::Samples;
 use slots::Slots;
 
@@ -33,6 +41,9 @@ struct State {
     /// Present with an adaptive limit. A plain lock, held for a few instructions: once per window
     /// by a thread that finds it free, and by a reload.
     gradient: Mutex<Option<Gradient>>,
+    /// The requests that wait. A plain lock, held for a few instructions: by requests that find no
+    /// free slot, and by those that give one back meanwhile.
+    line: Mutex<Line<Waker>>,
 }
 
 impl Bulkhead {
@@ -42,21 +53,23 @@ impl Bulkhead {
             slots: Slots::default(),
             samples: Samples::default(),
             gradient: Mutex::new(None),
+            line: Mutex::new(Line::default()),
         }));
-        bulkhead.reconfigure(config);
+        // No request waits yet.
+        bulkhead.reconfigure(config, Moment::ZERO);
         bulkhead
     }
 
-    /// Takes a slot, if one is free.
+    /// Takes a slot, if one is free and no request waits for it.
     ///
     /// # Errors
-    /// [`Full`] if `capacity` slots are taken, or more after it shrank.
+    /// [`Full`] if `capacity` slots are taken, or more after it shrank; or if requests wait.
     pub fn acquire(&self, now: Moment) -> Result<Slot, Full> {
         let lane = lane();
         if !self.0.slots.take(lane) {
             return Err(Full);
         }
-        Ok(Slot { bulkhead: self.0.hold_in(lane), acquired: now })
+        Ok(Slot { bulkhead: self.0.hold_in(lane), at: now })
     }
 
     /// Slots taken now. May exceed the capacity for a while after that shrank.
@@ -70,8 +83,9 @@ impl Bulkhead {
     }
 
     /// Changes the limit. Requests in flight are not cut off: a lower limit takes effect as they
-    /// end. An adaptive limit continues from the current number of slots.
-    pub fn reconfigure(&self, config: &Config) {
+    /// end. Requests that wait get the slots of a higher one. An adaptive limit continues from the
+    /// current number of slots.
+    pub fn reconfigure(&self, config: &Config, now: Moment) {
         // A panic may leave the limit half-changed, but going on does less harm than failing.
         let mut gradient = self.0.gradient.lock().unwrap_or_else(PoisonError::into_inner);
         let slots = match &config.limit {
@@ -89,7 +103,10 @@ impl Bulkhead {
             }
         };
         self.0.samples.set_wanted(gradient.is_some());
-        self.0.slots.resize(slots);
+        self.0.line().set_terms(config.queue.clone());
+        if self.0.slots.resize(slots) {
+            self.0.serve(lane(), now);
+        }
     }
 }
 
@@ -112,7 +129,15 @@ impl State {
         };
         if let (Some(gradient), Some(window)) = (gradient.as_mut(), self.samples.take(now)) {
             gradient.update(window.mean, window.peak);
+            // The slot that was measured is about to come back: then those that wait are served.
             self.slots.resize(gradient.slots());
+        }
+    }
+
+    /// A slot that is free since `now` goes to a request that waits, if there is one.
+    fn give_back(&self, lane: usize, now: Moment) {
+        if self.slots.give_back(lane) {
+            self.serve(lane, now);
         }
     }
 }
@@ -122,21 +147,23 @@ impl State {
 #[derive(Debug)]
 pub struct Slot {
     bulkhead: Hold<State>,
-    acquired: Moment,
+    /// When it was taken; when it was given back, if that was said.
+    at: Moment,
 }
 
 impl Slot {
     /// Gives the slot back once the request has been served, so that an adaptive limit learns how
     /// long that took. A slot that is only dropped is not measured: use that for requests whose
     /// time says nothing about the upstream.
-    pub fn release(self, now: Moment) {
-        self.bulkhead.measure(self.bulkhead.lane(), self.acquired, now);
+    pub fn release(mut self, now: Moment) {
+        self.bulkhead.measure(self.bulkhead.lane(), self.at, now);
+        self.at = now;
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.bulkhead.slots.give_back(self.bulkhead.lane());
+        self.bulkhead.give_back(self.bulkhead.lane(), self.at);
     }
 }
 

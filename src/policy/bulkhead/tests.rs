@@ -15,7 +15,12 @@ const NOW: Moment = Moment::ZERO;
 
 fn fixed(slots: u32) -> Config {
     let slots = NonZeroU32::new(slots).expect("at least 1");
-    Config { limit: Limit::Fixed(slots), status: Status::default(), enforce: Enforce::Yes }
+    Config {
+        limit: Limit::Fixed(slots),
+        queue: None,
+        status: Status::default(),
+        enforce: Enforce::Yes,
+    }
 }
 
 fn bulkhead(slots: u32) -> Arc<Bulkhead> {
@@ -47,7 +52,7 @@ fn a_dropped_slot_is_free_again() {
 fn a_shrunk_bulkhead_refuses_until_enough_requests_have_ended() {
     let bulkhead = bulkhead(3);
     let mut slots: Vec<_> = (0..3).map(|_| bulkhead.acquire(NOW).expect("free")).collect();
-    bulkhead.reconfigure(&fixed(1));
+    bulkhead.reconfigure(&fixed(1), NOW);
     for _ in 0..3 {
         assert!(bulkhead.acquire(NOW).is_err());
         slots.pop();
@@ -59,7 +64,7 @@ fn a_shrunk_bulkhead_refuses_until_enough_requests_have_ended() {
 fn a_grown_bulkhead_admits_more_at_once() {
     let bulkhead = bulkhead(1);
     let _first = bulkhead.acquire(NOW).expect("free");
-    bulkhead.reconfigure(&fixed(2));
+    bulkhead.reconfigure(&fixed(2), NOW);
     assert!(bulkhead.acquire(NOW).is_ok());
 }
 
@@ -133,14 +138,14 @@ fn a_slot_that_is_only_dropped_says_nothing_about_latency() {
 #[test]
 fn an_adaptive_limit_goes_on_from_the_slots_there_are() {
     let bulkhead = bulkhead(50);
-    bulkhead.reconfigure(&adaptive());
+    bulkhead.reconfigure(&adaptive(), NOW);
     assert_eq!(bulkhead.capacity(), 50);
     let now = saturate(&bulkhead, NOW, Duration::from_millis(100));
     saturate(&bulkhead, now, Duration::from_millis(100));
     assert!(bulkhead.capacity() > 50);
-    bulkhead.reconfigure(&adaptive());
+    bulkhead.reconfigure(&adaptive(), NOW);
     assert!(bulkhead.capacity() > 50, "an unchanged limit starts over");
-    bulkhead.reconfigure(&fixed(5));
+    bulkhead.reconfigure(&fixed(5), NOW);
     assert_eq!(bulkhead.capacity(), 5);
 }
 
@@ -165,7 +170,7 @@ proptest! {
                 0 if !inside.is_empty() => drop(inside.swap_remove(nth % inside.len())),
                 1 => {
                     limit = nth + 1;
-                    bulkhead.reconfigure(&fixed(nth as u32 + 1));
+                    bulkhead.reconfigure(&fixed(nth as u32 + 1), NOW);
                 }
                 _ => {
                     let slot = bulkhead.acquire(NOW);

@@ -82,7 +82,7 @@ impl TryFrom<Written> for Config {
 pub enum Cause {
     /// The route's circuit, or that of its upstream, refuses calls.
     CircuitOpen,
-    /// Every slot of the bulkhead is taken.
+    /// Every slot of the bulkhead is taken, and waiting for one was not possible or in vain.
     BulkheadFull,
     /// The last attempt failed, with a retryable response or without one, and there will be no
     /// other; or there is no endpoint to try.

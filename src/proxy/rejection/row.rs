@@ -275,7 +275,7 @@ fn of_policy(rejection: &policy::Rejection) -> Row<'_> {
         Of::CircuitOpen { .. } => {
             (Http::SERVICE_UNAVAILABLE, Rpc::Unavailable, Some(Cause::CircuitOpen))
         }
-        Of::BulkheadFull { status } => {
+        Of::BulkheadFull { status } | Of::BulkheadWaitExceeded { status } => {
             let status = Http::from_u16(*status).unwrap_or(Http::TOO_MANY_REQUESTS);
             (status, Rpc::ResourceExhausted, Some(Cause::BulkheadFull))
         }
@@ -284,7 +284,7 @@ fn of_policy(rejection: &policy::Rejection) -> Row<'_> {
     let row = Row { fallback, ..row.after(rejection.retry_after()) };
     match rejection {
         Of::CircuitOpen { .. } => row.by(Fault::Upstream),
-        Of::BulkheadFull { .. } => row.by(Fault::Gateway),
+        Of::BulkheadFull { .. } | Of::BulkheadWaitExceeded { .. } => row.by(Fault::Gateway),
         Of::Credentials(_)
         | Of::RateLimited(_)
         | Of::LimitStoreUnavailable

@@ -29,6 +29,7 @@ pub async fn refuse(
     }
     if let Rejection::Policy(policy::Rejection::CircuitOpen { .. })
     | Rejection::Policy(policy::Rejection::BulkheadFull { .. })
+    | Rejection::Policy(policy::Rejection::BulkheadWaitExceeded { .. })
     | Rejection::Policy(policy::Rejection::RateLimited(_))
     | Rejection::Policy(policy::Rejection::LimitStoreUnavailable)
     | Rejection::Policy(policy::Rejection::Idempotency(_)) = &rejection

@@ -139,7 +139,13 @@ pub async fn admit(
             OfCall::RouteCircuit | OfCall::UpstreamCircuit | OfCall::Bulkhead => {
                 let policies = route.policies(ctx.drawn);
                 let (admission, dry_run) = (&mut ctx.admission, &mut ctx.dry_run);
-                step.take(policies, admission, dry_run, now).map_err(Rejection::Policy)
+                match step.take(policies, admission, dry_run, now) {
+                    // Boxed: few requests wait.
+                    Err(_) if step == OfCall::Bulkhead && route.has_queue() => {
+                        Box::pin(request::waiting::for_slot(session, ctx, &route, &mut now)).await
+                    }
+                    taken => taken.map_err(Rejection::Policy),
+                }
             }
             OfCall::Endpoint => find_endpoint(ctx, &route),
             OfCall::Deadline => check_deadline(ctx, now),

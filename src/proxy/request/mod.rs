@@ -8,6 +8,7 @@
 //! | [`nominations`] | what a client's `Connection` header may name |
 //! | [`identifiers`] | request id and correlation id: kept if safe, else made |
 //! | [`rpc_timeout`] | how long a caller of RPC waits, and how long an upstream may take |
+//! | [`waiting`] | requests that wait for a slot of the bulkhead |
 //! | [`key`] | requests with an idempotency key: looked up before they are executed |
 //! | [`body`] | bodies on their way: counted, limited, captured, sometimes rewritten |
 //! | [`envelopes`] | messages in a stream of RPC: checked, never changed |
@@ -33,3 +34,4 @@ pub mod nominations;
 pub mod rpc_timeout;
 pub mod transcode;
 pub mod untrusted;
+pub mod waiting;

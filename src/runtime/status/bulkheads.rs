@@ -1,0 +1,36 @@
+//! The routes' bulkheads in `/status` and in the metrics.
+
+use serde::Serialize;
+
+use super::as_gauge;
+use crate::observe::metrics::StateMetrics;
+use crate::runtime::snapshot::Route;
+
+#[derive(Serialize)]
+pub(super) struct BulkheadStatus {
+    slots: u32,
+    free: u32,
+    /// Only where requests may wait.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting: Option<usize>,
+}
+
+/// `None` for a route without a bulkhead.
+pub(super) fn of(route: &Route) -> Option<BulkheadStatus> {
+    route.policies.bulkhead.as_ref().map(|bulkhead| BulkheadStatus {
+        slots: bulkhead.capacity(),
+        free: bulkhead.capacity().saturating_sub(bulkhead.in_flight()),
+        waiting: route.has_queue().then(|| bulkhead.waiting()),
+    })
+}
+
+pub(super) fn publish(state: &StateMetrics, route: &Route) {
+    let Some(bulkhead) = &route.policies.bulkhead else { return };
+    let label = [&*route.name];
+    state.bulkhead_in_flight.with_label_values(&label).set(bulkhead.in_flight().into());
+    state.bulkhead_capacity.with_label_values(&label).set(bulkhead.capacity().into());
+    if route.has_queue() {
+        let waiting = as_gauge(bulkhead.waiting() as u64);
+        state.bulkhead_waiting.with_label_values(&label).set(waiting);
+    }
+}
