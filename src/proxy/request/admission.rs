@@ -18,6 +18,7 @@ use crate::policy::{Admission, auth};
 use crate::proxy::dialect::Protocol;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::rejection::Rejection;
+use crate::proxy::request::destination::Destination;
 use crate::proxy::request::envelopes::Envelopes;
 use crate::proxy::{attempt, downstream, exchange, report, request, response};
 use crate::record::{Mode, new_id};
@@ -38,15 +39,6 @@ pub enum Admitted {
     Ping,
     /// Replay the stored response to an earlier request with the same key.
     Replay(Answer),
-}
-
-/// Where a request goes, by its head.
-enum Destination {
-    Route(Arc<Route>),
-    /// A preflight, which the gateway handles for every route with CORS.
-    Preflight,
-    /// No route: `OPTIONS *` asks about the server itself (RFC 9110, section 9.3.7).
-    Server,
 }
 
 /// The head is complete: lifts its time limit, identifies the client, gives the request its ids.
@@ -90,7 +82,7 @@ pub async fn admit(
     session: &mut Session,
     ctx: &mut Context,
 ) -> Result<Admitted, Rejection> {
-    let route = match find_route(session, ctx)? {
+    let route = match request::destination::find(session, ctx)? {
         Destination::Route(route) => route,
         Destination::Preflight => return Ok(Admitted::Preflight),
         Destination::Server => return Ok(Admitted::Ping),
@@ -277,53 +269,6 @@ async fn prepare_body(
         request::headers::forget_case(session.req_header_mut());
     }
     Ok(())
-}
-
-/// Finds where a request goes, once its head is known to be well formed.
-fn find_route(session: &Session, ctx: &mut Context) -> Result<Destination, Rejection> {
-    let request = session.req_header();
-    ctx.protocol = Protocol::of(request);
-    if let Some(connection) = &ctx.connection {
-        if let Some(fault) = connection.guard.fault() {
-            return Err(fault.rejection());
-        }
-        request::head::check_size(request, &connection.limits)?;
-        if request.version != Version::HTTP_2 {
-            request::nominations::check(&request.headers)?;
-        }
-    }
-    if request.method == Method::TRACE {
-        return Err(Rejection::MethodNotAllowed(http::HeaderValue::from_static("")));
-    }
-    if request.method == Method::OPTIONS && request.uri.path() == "*" {
-        request::head::host_of(request)?;
-        return Ok(Destination::Server);
-    }
-    let headers = Some(&request.headers);
-    if let Some(method) = response::cors::preflight(&request.method, &request.headers) {
-        // First as if the request that follows had no headers of its own, then whatever they will be.
-        let routed = [headers, None].into_iter().filter_map(|headers| {
-            request::head::route(&ctx.snapshot, request, &method, headers).ok()
-        });
-        let mut routes = routed.map(|routed| &ctx.snapshot.routes[routed.route]);
-        if let Some(route) = routes.find(|route| route.config.cors.is_some()).cloned() {
-            ctx.begin_on(route);
-            return Ok(Destination::Preflight);
-        }
-    }
-    let routed = request::head::route(&ctx.snapshot, request, &request.method, headers)?;
-    let route = ctx.snapshot.routes[routed.route].clone();
-    ctx.path = routed.forwarded;
-    ctx.recorded_path = routed.canonical;
-    ctx.parameter = routed.parameter;
-    let transcoder = route.transcoder.as_ref();
-    let is_rpc = route.config.errors == Dialect::Connect
-        || transcoder.is_some_and(|t| t.upstream() == Upstream::Http);
-    if ctx.protocol == Protocol::Http && is_rpc {
-        ctx.protocol = Protocol::Connect;
-    }
-    ctx.begin_on(route.clone());
-    Ok(Destination::Route(route))
 }
 
 /// Identifies the caller. If no known key verifies its token, the keys are fetched anew, as often

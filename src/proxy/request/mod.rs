@@ -3,6 +3,7 @@
 //! | file | what it is for |
 //! |---|---|
 //! | [`admission`] | from a head to its admission: the route, then each step of [`crate::policy::order`] |
+//! | [`destination`] | from a complete head to where the request goes |
 //! | [`head`] | from a head to its route: malformed, ambiguous and too large ones end here |
 //! | [`length`] | `Content-Length`, made one plain number |
 //! | [`nominations`] | what a client's `Connection` header may name |
@@ -23,6 +24,7 @@ pub mod admission;
 pub mod assertions;
 pub mod body;
 pub mod compression;
+pub mod destination;
 pub mod envelopes;
 pub mod fault;
 pub mod head;
