@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::shared::Shared;
-use crate::observe::seldom::Seldom;
+use crate::condition::{Condition, QUIET};
 use crate::time::Clock;
 
 /// Other signals that are sent to servers, and would end the process by default.
@@ -71,9 +71,12 @@ pub(super) fn take_others(runtime: &Runtime) {
 fn take(runtime: &Runtime, kind: SignalKind, what: String) {
     match signal(kind) {
         Ok(mut signals) => drop(runtime.spawn(async move {
-            let seldom = Seldom::default();
+            // A signal that comes again and again is told once.
+            let mut repeated = Condition::default();
             while signals.recv().await.is_some() {
-                if seldom.admit(Clock::now()).is_some() {
+                let now = Clock::now();
+                repeated.over_after(QUIET, now);
+                if repeated.met(now) {
                     log::info!("{what}");
                 }
             }

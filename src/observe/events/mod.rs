@@ -188,7 +188,8 @@ mod tests {
         // The thread does not run yet.
         (0..QUEUE + 7).for_each(|_| log.circuit(closed()));
         assert_eq!(lost.load(Ordering::Relaxed), 7);
-        let writer = Writer { events, lost: lost.clone(), spells: Spells::default() };
+        let (spells, losing) = (Spells::default(), Condition::default());
+        let writer = Writer { events, lost: lost.clone(), spells, losing };
         let thread = std::thread::spawn(move || writer.run());
         while lost.load(Ordering::Relaxed) > 0 {
             log.flush(Duration::from_millis(10));

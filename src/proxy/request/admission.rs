@@ -6,16 +6,14 @@
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use http::{Method, Version};
+use http::Version;
 use pingora_proxy::Session;
 
-use crate::config::route::Dialect;
 use crate::policy;
 use crate::policy::idempotency::Answer;
 use crate::policy::order::{self, OfCall, OfCaller};
 use crate::policy::rate_limit::{self, Heard, Requester};
 use crate::policy::{Admission, auth};
-use crate::proxy::dialect::Protocol;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::rejection::Rejection;
 use crate::proxy::request::destination::Destination;
@@ -25,7 +23,6 @@ use crate::record::{Mode, new_id};
 use crate::runtime::shared::Shared;
 use crate::runtime::snapshot::{Route, Target};
 use crate::time::{Clock, Moment};
-use crate::transcode::config::Upstream;
 use crate::transcode::wire::Framing;
 use crate::upstream::Unavailable;
 
