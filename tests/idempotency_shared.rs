@@ -87,6 +87,10 @@ fn a_key_is_undecided_everywhere_when_its_gateway_is_killed() {
     killed.kill();
     let undecided = eventually("the end of the lease", || {
         let response = other.call(pay("k"));
+        // A slow machine's store may not answer within the request's time.
+        if response.code() == "idempotency_unavailable" {
+            return None;
+        }
         assert_eq!(response.status, 409);
         (response.code() != "idempotency_in_flight").then_some(response)
     });

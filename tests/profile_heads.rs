@@ -11,11 +11,17 @@ fn read(text: &str) -> BTreeMap<String, Option<String>> {
     let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
     let mut found = BTreeMap::new();
     for line in lines {
-        for reference in line.split("${").skip(1) {
-            let (inside, _) = reference.split_once('}').expect("its end");
+        let mut references = line.split("${").skip(1).peekable();
+        while let Some(reference) = references.next() {
+            let inside = reference.split_once('}').map_or(reference, |(inside, _)| inside);
             let end = inside.find(':').unwrap_or(inside.len());
             let (name, rest) = inside.split_at(end);
-            let default = rest.strip_prefix(":-").map(str::to_owned);
+            let mut default = rest.strip_prefix(":-").map(str::to_owned);
+            // The default of one may be another.
+            if !reference.contains('}') {
+                let other = references.peek().and_then(|other| other.split(':').next());
+                default = other.map(str::to_owned);
+            }
             assert!(default.is_some() || rest.starts_with(":?"), "{line}");
             let before = found.insert(name.to_owned(), default.clone());
             assert!(before.is_none_or(|before| before == default), "{name} has two defaults");

@@ -5,7 +5,7 @@
 //! configuration by renaming a link two folders away. A file whose metadata is as it was is not
 //! read again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::fs::Metadata;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::MetadataExt;
@@ -125,9 +125,9 @@ impl Watch {
             self.named_by.clone_from(&seen);
         }
         for file in self.named.clone() {
-            if !seen.contains_key(&file) {
-                let content = self.content(&file);
-                seen.insert(file, content);
+            if let btree_map::Entry::Vacant(unseen) = seen.entry(file) {
+                let content = self.content(unseen.key());
+                unseen.insert(content);
             }
         }
         self.known.retain(|file, _| seen.contains_key(file));

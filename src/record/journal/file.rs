@@ -6,10 +6,12 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rusqlite::{Connection, MAIN_DB, OptionalExtension};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OptionalExtension};
 
+use super::check;
 use super::entry::{Entry, forget, insert_next, pack};
-use super::failure::{Failure, UNKNOWN_VERSION, failure, has_unknown_version};
+use super::failure::{Failure, failure};
 use super::frame::{self, Found, Head};
 use super::reserve::Reserve;
 use super::salvage;
@@ -24,9 +26,6 @@ use crate::record::store::sqlite;
 const PORTION: usize = 256;
 /// An empty file with more pages than this is shrunk.
 const SHRINK_FROM: u64 = 256;
-/// Tables that are neither ours nor SQLite's own.
-const STRANGE_TABLES: &str = "SELECT count(*) FROM sqlite_schema \
-    WHERE tbl_name <> 'entries' AND tbl_name NOT LIKE 'sqlite\\_%' ESCAPE '\\'";
 /// How long to wait for a writer in another process.
 const BUSY: Duration = Duration::from_secs(2);
 
@@ -96,23 +95,30 @@ impl File {
         Ok((file, repaired))
     }
 
-    /// Also returns the number of sound pages in the log.
+    /// Also returns the number of sound pages in the log. A damaged file is left as it is, so that
+    /// all that is good in it can be found.
     fn connect(path: &Path, max_size: u64, safety: Safety) -> Result<(Self, u64), Failure> {
         let connect = || -> rusqlite::Result<_> {
             let connection = Connection::open(path)?;
+            // Closing it would otherwise write the log into a damaged file.
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
             connection.busy_timeout(BUSY)?;
             connection.pragma_update(None, "page_size", PAGE)?;
             sqlite::write_ahead(&connection)?;
+            connection.pragma_update(None, "cell_size_check", true)?;
+            if let Some(damage) = check::damage(&connection, path)? {
+                return Ok(Err(damage));
+            }
             // If another process has the log in use, this writes only what was there already.
             let sound: i64 =
                 connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get(1))?;
+            if sound <= 0 && check::goes_on(&connection, path)? {
+                return Ok(Err("the file goes on after its last page".to_owned()));
+            }
             connection.pragma_update(None, "synchronous", sqlite::synchronous(safety))?;
-            connection.pragma_update(None, "cell_size_check", true)?;
             let pages = pages(max_size, u64::from(PAGE), file_limit());
             let pages = pages.unwrap_or(u64::from(u32::MAX - 1));
             connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))?;
-            // A damaged name would be a table that no code reads, and its rows would be lost.
-            let strange: i64 = connection.query_row(STRANGE_TABLES, [], |row| row.get(0))?;
             connection.execute_batch(
                 "CREATE TABLE IF NOT EXISTS entries (
                      number INTEGER PRIMARY KEY NOT NULL,
@@ -120,24 +126,17 @@ impl File {
                      body   BLOB NOT NULL
                  )",
             )?;
-            let check: String =
-                connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
             // Names every column, so that a column whose name is damaged is noticed here.
             let sql = "SELECT coalesce(max(number), 0), coalesce(sum(rows), 0), count(body) \
                        FROM entries";
             let (last, depth): (i64, i64) =
                 connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-            let check = if strange == 0 { check } else { "a table has a wrong name".to_owned() };
-            // Nothing has been written yet that would have found out.
-            let is_readable_only = connection.is_readonly(MAIN_DB)? && has_unknown_version(path);
-            let check = if is_readable_only { UNKNOWN_VERSION.to_owned() } else { check };
-            Ok((connection, sound, check, last, depth))
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+            Ok(Ok((connection, sound, last, depth)))
         };
-        let (mut connection, sound, check, last, depth) =
-            connect().map_err(|error| failure(path, &error))?;
-        if check != "ok" {
-            return Err(Failure::Damaged(path.to_owned(), check));
-        }
+        let (mut connection, sound, last, depth) = connect()
+            .map_err(|error| failure(path, &error))?
+            .map_err(|damage| Failure::Damaged(path.to_owned(), damage))?;
         let log = Log::of(&mut connection).map_err(|error| failure(path, &error))?;
         let depth = u64::try_from(depth).unwrap_or(0);
         let reserve = Reserve::beside(path);

@@ -7,6 +7,7 @@
 //! Builds may use one file after each other. What a row of another build is to this one, [`super::row`]
 //! says; an entry of a form that is unknown here stays in the file.
 
+mod check;
 mod entry;
 mod expected;
 mod failure;

@@ -9,6 +9,7 @@ use rusqlite::Connection;
 
 use super::file::File;
 use super::frame::tests::of_another_build;
+use super::page::PAGE;
 use crate::record::invocation::tests::invocation;
 use crate::record::invocation::{Row, Stage};
 use crate::record::store::safety::Safety;
@@ -143,6 +144,61 @@ fn after_a_flipped_bit_in_the_file_every_row_is_there_or_counted() {
         lost += damaged;
     }
     assert!(lost > 0, "some of the bits are in rows");
+}
+
+/// The file has lost its schema and the true number of its pages. To SQLite the pages after that
+/// number are free: it would make a new table there, over rows that are whole.
+#[test]
+fn a_file_that_seems_to_hold_no_table_keeps_every_row() {
+    let bytes = Bytes::settled();
+    let pages = (bytes.file.len() / PAGE as usize) as u32;
+    assert!(pages > 2);
+    for count in 0..=pages + 1 {
+        let mut emptied = bytes.clone();
+        // How many cells the first page has: its entries in the schema.
+        emptied.file[103..105].fill(0);
+        emptied.file[28..32].copy_from_slice(&count.to_be_bytes());
+        assert_eq!(emptied.opened(), (ROWS, 0), "{count} of {pages} pages");
+        // As a new file begins: no free pages, and in the first page nothing but room. With one
+        // page it looks sound.
+        emptied.file[32..40].fill(0);
+        emptied.file[100..108].copy_from_slice(&[0x0d, 0, 0, 0, 0, 0x10, 0, 0]);
+        assert_eq!(emptied.opened(), (ROWS, 0), "{count} of {pages} pages, none free");
+    }
+}
+
+#[test]
+fn a_damaged_file_is_set_aside_as_it_was_and_its_log_too() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("journal.db");
+    Bytes::settled().write(directory.path());
+    let (mut file, _) = File::open(&path, 0, Safety::Power).expect("opened");
+    file.append(&[Row::new(invocation("row in the log"), Stage::Answered)], &[]).expect("written");
+    let log_path = directory.path().join("journal.db-wal");
+    let (mut damaged, log) = (fs::read(&path).expect("a file"), fs::read(log_path).expect("a log"));
+    drop(file);
+    let in_log =
+        |page: u32| log[32..].chunks(24 + PAGE as usize).any(|at| at[..4] == page.to_be_bytes());
+    let page = (1..).find(|page| !in_log(*page)).expect("a page of the file alone");
+    let kind = if page == 1 { 100 } else { (page as usize - 1) * PAGE as usize };
+    damaged[kind] = u8::MAX;
+    let bytes = Bytes { file: damaged, log };
+    assert_eq!(bytes.opened(), (ROWS + 1, 0));
+    let directory = tempfile::tempdir().expect("a directory");
+    bytes.write(directory.path());
+    File::open(&directory.path().join("journal.db"), 0, Safety::Power).expect("it starts");
+    let aside = |is_log: bool| {
+        let found = fs::read_dir(directory.path()).expect("a directory").flatten();
+        let mut names = found.map(|file| file.path()).filter(|path| {
+            let name = path.to_string_lossy();
+            name.contains(".damaged-")
+                && name.ends_with("-wal") == is_log
+                && !name.ends_with("-shm")
+        });
+        fs::read(names.next().expect("it is kept")).expect("a file")
+    };
+    assert!(aside(false) == bytes.file, "the file was written to");
+    assert!(aside(true) == bytes.log, "the log was written to");
 }
 
 #[test]
