@@ -13,6 +13,7 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use super::balance::load::Load;
+use super::standing::Standing;
 use crate::time::Moment;
 
 /// Where an endpoint listens.
@@ -63,6 +64,8 @@ pub struct Endpoint {
     pub label: Arc<str>,
     /// How much it has to do, and how well it does it.
     pub load: Load,
+    /// Why it is not available, if it is not.
+    pub standing: Standing,
     /// When it may be given its full share, counted from when it came into the set, in nanoseconds;
     /// 0: at once.
     warming_since: AtomicU64,
@@ -78,6 +81,7 @@ impl Endpoint {
             label: key.address.to_string().into(),
             key,
             load: Load::default(),
+            standing: Standing::default(),
             warming_since: AtomicU64::new(0),
             attempts: AtomicU64::new(0),
             in_flight: AtomicU32::new(0),

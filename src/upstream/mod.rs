@@ -9,9 +9,10 @@ pub mod endpoint;
 pub mod lookups;
 pub mod resolve;
 pub mod set;
+pub mod standing;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use arc_swap::ArcSwap;
 pub use balance::Ask;
@@ -20,6 +21,7 @@ pub use config::Config;
 pub use endpoint::{Address, Ended, Endpoint, Ticket};
 use lookups::Lookups;
 pub use set::{Member, Set};
+pub use standing::Absence;
 
 use crate::policy::breaker::Breaker;
 use crate::policy::outcome::{Conditions, Outcome};
@@ -33,12 +35,19 @@ pub struct Upstream {
     config: Config,
     set: ArcSwap<Set>,
     /// Held while a set is replaced, so that two changes at once are both in the last one.
-    changing: Mutex<()>,
+    changing: Mutex<Changing>,
     turn: AtomicUsize,
     /// Set while a task resolves the names.
     resolving: AtomicBool,
     breaker: Option<Arc<Breaker>>,
     lookups: Lookups,
+}
+
+#[derive(Debug, Default)]
+struct Changing {
+    /// The upstream that a reload has put in this one's place. Requests that began before the reload
+    /// still learn here of endpoints that both have.
+    successor: Weak<Upstream>,
 }
 
 /// Why there is no endpoint for a request.
@@ -58,7 +67,7 @@ impl Upstream {
         let upstream = Upstream {
             name: name.into(),
             set: ArcSwap::from_pointee(Set::new(Vec::new(), config.balance, limits(&config))),
-            changing: Mutex::new(()),
+            changing: Mutex::default(),
             config,
             turn: AtomicUsize::new(0),
             resolving: AtomicBool::new(false),
@@ -82,8 +91,11 @@ impl Upstream {
         // Names that remain keep their known addresses until they are looked up again.
         let known = old.set();
         let members = resolve::members(config, |entry| known.addresses(&entry.url));
+        let new = Arc::new(new);
+        // Before the endpoints are taken over: from here on, the new one hears of every change.
+        old.changing().successor = Arc::downgrade(&new);
         new.adopt(&known, members, now);
-        Arc::new(new)
+        new
     }
 
     /// As configured; a reload that changes it makes another upstream.
@@ -134,6 +146,41 @@ impl Upstream {
         Conditions::FAILURES.matches(outcome)
     }
 
+    /// Notes whether `reason` keeps requests from the endpoint. If that changes whether it is
+    /// available, a new set is put in place. The share of one that becomes available grows, as
+    /// `slow_start` says. Returns whether anything has changed.
+    pub fn stand(&self, endpoint: &Endpoint, reason: Absence, holds: bool, now: Moment) -> bool {
+        let changing = self.changing();
+        let was_available = endpoint.standing.is_available();
+        if !endpoint.standing.set(reason, holds) {
+            return false;
+        }
+        let is_available = endpoint.standing.is_available();
+        if is_available && !was_available && !self.config.slow_start.is_zero() {
+            endpoint.warm_up(now);
+        }
+        self.rebuild(changing);
+        true
+    }
+
+    /// Makes the set anew, of the same members, here and in the upstream of the next reload.
+    fn rebuild(&self, changing: MutexGuard<'_, Changing>) {
+        self.set.store(Arc::new(self.of(self.set.load().members().to_vec())));
+        let successor = changing.successor.upgrade();
+        drop(changing);
+        if let Some(successor) = successor {
+            successor.rebuild(successor.changing());
+        }
+    }
+
+    fn of(&self, members: Vec<Member>) -> Set {
+        Set::new(members, self.config.balance, limits(&self.config))
+    }
+
+    fn changing(&self) -> MutexGuard<'_, Changing> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Puts a new set of members in place. Endpoints that remain keep their state.
     fn replace(&self, found: Vec<Member>, now: Moment) {
         self.adopt(&self.set.load(), found, now);
@@ -141,7 +188,7 @@ impl Upstream {
 
     /// The same, with the state of endpoints in `known`.
     fn adopt(&self, known: &Set, mut found: Vec<Member>, now: Moment) {
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _changing = self.changing();
         let is_first = known.is_empty();
         for member in &mut found {
             match known.endpoint(&member.endpoint.key) {
@@ -150,8 +197,7 @@ impl Upstream {
                 None => member.endpoint.warm_up(now),
             }
         }
-        let set = Set::new(found, self.config.balance, limits(&self.config));
-        self.set.store(Arc::new(set));
+        self.set.store(Arc::new(self.of(found)));
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicUsize;
 use super::balance::{Ask, Limits, Policy, Pool};
 use super::config::{Url, is_of};
 use super::endpoint::{Address, Endpoint, Key};
+use super::standing::Absence;
 
 /// An endpoint and its part in the set.
 #[derive(Debug, Clone)]
@@ -19,6 +20,13 @@ pub struct Member {
     pub weight: u32,
     /// It gets requests only while no other endpoint is available.
     pub backup: bool,
+}
+
+impl Member {
+    /// Whether it is taken out, and not to be used in any case.
+    pub(super) fn is_drained(&self) -> bool {
+        self.endpoint.standing.has(Absence::Drained)
+    }
 }
 
 /// All endpoints, and those that are to be used.
@@ -32,16 +40,20 @@ pub struct Set {
 
 impl Set {
     pub(super) fn new(members: Vec<Member>, policy: Policy, limits: Limits) -> Self {
-        let pool = |backup: bool| {
-            let chosen = members.iter().filter(|member| member.backup == backup);
+        let pool = |chosen: &dyn Fn(&Member) -> bool| {
+            let chosen = members.iter().filter(|member| chosen(member));
             let endpoints = chosen.map(|member| (member.endpoint.clone(), member.weight));
             Pool::new(endpoints.collect(), policy, limits)
         };
-        let (primary, backup) = (pool(false), pool(true));
+        let is_available = |member: &Member| member.endpoint.standing.is_available();
+        let primary = pool(&|member| !member.backup && is_available(member));
+        let backup = pool(&|member| member.backup && is_available(member));
         let (used, spare) = match (primary.is_empty(), backup.is_empty()) {
             (false, false) => (primary, Some(backup)),
             (false, true) => (primary, None),
-            (true, _) => (backup, None),
+            (true, false) => (backup, None),
+            // None is available. Any may have recovered, so all get their share.
+            (true, true) => (pool(&|member| !member.is_drained()), None),
         };
         Set { members: members.into(), used, spare }
     }
