@@ -33,6 +33,7 @@ mod dialects;
 mod dry_run;
 mod durable;
 mod edge;
+mod ejection;
 mod failures;
 mod fallback;
 mod fallback_upstream;
