@@ -17,6 +17,8 @@ mod kept;
 mod lasting;
 pub mod lifecycle;
 pub mod memory;
+pub mod peer;
+mod race;
 pub mod reload;
 pub mod server;
 pub mod shared;
