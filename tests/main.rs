@@ -44,6 +44,7 @@ mod grpc;
 mod grpc_keys;
 mod h2;
 mod headers;
+mod health_checks;
 mod http1;
 mod idempotency;
 mod idempotency_full;

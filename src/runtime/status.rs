@@ -24,7 +24,6 @@ use crate::observe::access_log::Lines;
 use crate::observe::metrics::{StateMetrics, render};
 use crate::policy::breaker::{Breaker, State};
 use crate::time::{Clock, Moment};
-use crate::upstream::config::Use;
 
 /// A small, complete response.
 pub struct Answer {
@@ -266,14 +265,7 @@ fn publish(state: &StateMetrics, shared: &Shared, snapshot: &Snapshot, now: Mome
         if let Some(breaker) = target.upstream.breaker() {
             publish_circuit(state, ["upstream", name], breaker, now);
         }
-        let set = target.upstream.set();
-        let endpoints = set.members().len() as u64;
-        state.endpoints.with_label_values(&[name]).set(as_gauge(endpoints));
-        state.ejected.with_label_values(&[name]).set(as_gauge(set.counts.ejected as u64));
-        for (reason, ejections) in target.upstream.news().ejections() {
-            state.ejections.with_label_values(&[reason, name]).inc_by(ejections);
-        }
-        state.all_used.with_label_values(&[name]).set((set.usage == Use::All).into());
+        endpoints::publish(state, name, &target.upstream);
         let lookups = target.upstream.lookups();
         state.failed_lookups.with_label_values(&[name]).inc_by(lookups.failed());
         let unresolved = as_gauge(lookups.unresolved_for(now).as_secs());

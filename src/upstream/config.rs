@@ -15,6 +15,7 @@ use super::balance::Policy;
 use super::ejection;
 use super::ejection::config::Ejection;
 use super::endpoint::Key;
+use super::health;
 use crate::policy::breaker;
 use crate::units::{self, Timespan};
 
@@ -81,6 +82,9 @@ pub struct Config {
     /// How `https://` endpoints are verified; default: by the system's authorities.
     #[serde(default)]
     pub tls: Tls,
+    /// Active checks of each endpoint; absent: none. An endpoint that fails them gets no requests, and
+    /// one that appears later gets none before its first pass.
+    pub health: Option<health::Config>,
     /// The breaker, shared by every route to this upstream; absent: none.
     pub circuit_breaker: Option<breaker::Config>,
 }

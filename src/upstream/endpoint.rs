@@ -13,6 +13,7 @@ use http::HeaderValue;
 
 use super::balance::load::{Ended, Load};
 use super::ejection::{Due, Ejection, Pass};
+use super::health::Health;
 use super::standing::Standing;
 use crate::time::Moment;
 
@@ -76,6 +77,8 @@ pub struct Endpoint {
     pub label: Arc<str>,
     /// How much it has to do, and how well it does it.
     pub load: Load,
+    /// What its active checks have found.
+    pub health: Health,
     /// Whether its attempts fail.
     pub ejection: Ejection,
     /// Why it is not available, if it is not.
@@ -99,6 +102,7 @@ impl Endpoint {
             label: key.address.to_string().into(),
             key,
             load: Load::default(),
+            health: Health::default(),
             ejection: Ejection::default(),
             standing: Standing::default(),
             warming_since: AtomicU64::new(0),

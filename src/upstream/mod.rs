@@ -9,6 +9,7 @@ pub mod config;
 pub mod discovery;
 pub mod ejection;
 pub mod endpoint;
+pub mod health;
 pub mod lookups;
 pub mod news;
 pub mod resolve;
@@ -31,6 +32,7 @@ use news::{Change, News};
 use set::Rules;
 pub use set::{Member, Set};
 pub use standing::Absence;
+use tokio::sync::Notify;
 
 use crate::policy::breaker::Breaker;
 use crate::time::Moment;
@@ -52,6 +54,11 @@ pub struct Upstream {
     in_flight: Option<Arc<AtomicU32>>,
     /// Set while a task resolves the names.
     resolving: AtomicBool,
+    /// Set once a health check of any endpoint has passed: from then on, those without a pass get no
+    /// requests.
+    has_passed: AtomicBool,
+    /// Told of every change of the members.
+    changes: Arc<Notify>,
     breaker: Option<Arc<Breaker>>,
     lookups: Lookups,
     /// When endpoints are ejected, if they are.
@@ -94,6 +101,8 @@ impl Upstream {
             config,
             turn: AtomicUsize::new(0),
             resolving: AtomicBool::new(false),
+            has_passed: AtomicBool::new(false),
+            changes: Arc::default(),
             breaker,
             lookups: Lookups::default(),
         };
@@ -123,6 +132,10 @@ impl Upstream {
             });
         }
         (new.due, new.news, new.latest) = (old.due.clone(), old.news.clone(), old.latest.clone());
+        if config.health.is_some() {
+            // Relaxed: no other memory depends on the flag.
+            new.has_passed = old.has_passed.load(Ordering::Relaxed).into();
+        }
         if let (Some(counted), Some(_)) = (&old.in_flight, &new.in_flight) {
             new.in_flight = Some(counted.clone());
         }
@@ -189,6 +202,11 @@ impl Upstream {
     pub fn is_empty(&self) -> bool {
         let set = self.set.load();
         set.counts.known == 0 || set.usage == Use::None
+    }
+
+    /// Told of every change of the members: one task can wait for it, and misses none.
+    fn changes(&self) -> Arc<Notify> {
+        self.changes.clone()
     }
 
     /// Notes whether `reason` keeps requests from the endpoint. If that changes whether it is
@@ -272,15 +290,20 @@ impl Upstream {
         let _changing = self.changing();
         let is_first = known.is_empty();
         for member in &mut found {
-            match known.endpoint(&member.endpoint.key) {
-                Some(same) => member.endpoint = same.clone(),
-                None if is_first || self.config.slow_start.is_zero() => {}
-                None => member.endpoint.warm_up(now),
+            if let Some(same) = known.endpoint(&member.endpoint.key) {
+                member.endpoint = same.clone();
+                continue;
+            }
+            let endpoint = &member.endpoint;
+            endpoint.standing.set(Absence::Unhealthy, self.keeps_from(endpoint));
+            if !is_first && !self.config.slow_start.is_zero() {
+                endpoint.warm_up(now);
             }
         }
         self.put(self.of(found), known.usage, true);
         // An ejected endpoint of another set may be among them.
         self.due.note(now);
+        self.changes.notify_one();
     }
 }
 

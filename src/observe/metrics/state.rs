@@ -30,6 +30,8 @@ pub struct StateMetrics {
     pub split_weight: IntGaugeVec,
     /// Addresses known, by upstream.
     pub endpoints: IntGaugeVec,
+    /// Endpoints whose health checks pass, by upstream; absent for upstreams without checks.
+    pub healthy_endpoints: IntGaugeVec,
     /// Ejections of endpoints, by reason and upstream.
     pub ejections: IntCounterVec,
     /// Endpoints that are ejected, by upstream.
@@ -110,6 +112,12 @@ impl StateMetrics {
                 &["route", "upstream"],
             )?,
             endpoints: gauges(r, "upstream_endpoints", "Endpoints known", &["upstream"])?,
+            healthy_endpoints: gauges(
+                r,
+                "upstream_endpoints_healthy",
+                "Endpoints whose health checks pass",
+                &["upstream"],
+            )?,
             ejections: counters(
                 r,
                 "upstream_ejections_total",
@@ -184,6 +192,7 @@ impl StateMetrics {
             &self.bulkhead_capacity,
             &self.split_weight,
             &self.endpoints,
+            &self.healthy_endpoints,
             &self.ejected,
             &self.all_used,
             &self.unresolved_seconds,
