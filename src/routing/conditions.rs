@@ -2,8 +2,8 @@
 //!
 //! A request must meet every condition of a route. Of the routes with the same host and path, those with
 //! more conditions go first; of as many, those with more exact values, then with more prefixes, then with
-//! the longer prefixes ([`Rank`]). So a route whose requests are a part of another's always goes
-//! before it. Two routes of one rank must not meet in a request: see [`Conditions::overlap`].
+//! the longer prefixes (`Rank`). So a route whose requests are a part of another's always goes
+//! before it. Two routes of one rank must not meet in a request: see `Conditions::overlap`.
 //!
 //! Of several values under one name the first counts. Names of headers have no case, all else does.
 

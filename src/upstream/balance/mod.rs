@@ -1,6 +1,6 @@
 //! Which of the available endpoints gets a request.
 //!
-//! A [`Pool`] is made when the set of available endpoints changes, with a table for its policy. A
+//! A `Pool` is made when the set of available endpoints changes, with a table for its policy. A
 //! choice reads the table and the state of a few endpoints; it takes no lock, allocates nothing, and
 //! costs the same for three endpoints as for thousands. Randomness and time are arguments.
 
