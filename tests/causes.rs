@@ -22,7 +22,7 @@ use crate::support::{Call, Gateway, eventually};
 type Scenario = (&'static str, fn() -> Option<Value>);
 
 /// Causes that cannot be provoked from outside, and why.
-const NOT_FROM_OUTSIDE: [(&str, &str); 4] = [
+const NOT_FROM_OUTSIDE: [(&str, &str); 5] = [
     ("internal", "a fault of the gateway itself, and none is known"),
     (
         "panic",
@@ -32,6 +32,7 @@ const NOT_FROM_OUTSIDE: [(&str, &str); 4] = [
         "no_endpoint",
         "only for the moment before a name was ever looked up: a failed look-up is `dns`",
     ),
+    ("none_available", "only by health checks: the last available endpoint is never ejected"),
     ("upstream_status", "a final status below 400 is no failure by itself"),
 ];
 

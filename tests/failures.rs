@@ -208,7 +208,7 @@ fn a_retry_goes_to_endpoints_that_were_not_tried() {
     let upstreams: Vec<_> = (0..4).map(|_| Upstream::always(503)).collect();
     let urls: Vec<_> = upstreams.iter().map(Upstream::url).collect();
     let yaml = format!(
-        "upstreams: {{service: {{endpoints: {urls:?}}}}}
+        "upstreams: {{service: {{endpoints: {urls:?}, ejection: off}}}}
 routes: {{all: {{match: {{path: /*}}, upstream: service, retry: {{max_retries: 3, budget: unlimited, backoff: {{base: 20ms}}}}}}}}"
     );
     let gateway = Plan::new(&yaml).start();

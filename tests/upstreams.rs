@@ -82,7 +82,7 @@ fn moving_on_from_dead_endpoints_is_paid_from_the_budget() {
     let alive = Upstream::start();
     let yaml = format!(
         "retry_budgets: {{two: {{token_bucket: {{capacity: 2, refill_per_second: 0.001}}}}}}
-upstreams: {{service: {{endpoints: ['${{A}}', 'http://{}'], balance: round_robin}}}}
+upstreams: {{service: {{endpoints: ['${{A}}', 'http://{}'], balance: round_robin, ejection: off}}}}
 routes: {{all: {{match: {{path: /*}}, upstream: service, retry: {{max_retries: 0, budget: two}}}}}}",
         refused_address()
     );

@@ -23,6 +23,7 @@ const SUITES = [
   node("connect-node", "connect_node"),
   node("connect-web", "connect_web"),
   python("grpcio", "test_grpcio"),
+  python("grpcio-health", "test_health_checks"),
   node("curl", "curl"),
   node("ws", "websocket"),
   node("node-server", "node_server"),

@@ -187,6 +187,7 @@ codes! {
     UnreachableRoute "unreachable_route" Warning "remove it, or change the host, the path, the methods or the conditions of one";
     AttemptsBeyondRequest "attempts_beyond_request" Warning "shorten the attempts, allow fewer, or raise `timeout.request`";
     BreakerForgets "breaker_forgets" Warning "make it longer than `timeout.attempt`";
+    EjectionOfOne "ejection_of_one" Warning "remove it, or give the upstream another endpoint";
     FewFiles "few_files" Warning "raise the hard limit (ulimit -Hn, LimitNOFILE= of systemd, --ulimit nofile= of Docker)";
     ConnectionsLowered "connections_lowered" Warning "lower it, or raise the limit on open files";
     PoolLowered "pool_lowered" Warning "lower it, or raise the limit on open files";

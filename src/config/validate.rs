@@ -2,6 +2,7 @@
 
 mod target;
 mod transcode;
+mod upstream;
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +16,6 @@ use crate::policy::retry::{BudgetName, budget};
 use crate::policy::split::Destination;
 use crate::record;
 use crate::units::Timespan;
-use crate::upstream::{self, config::Protocol};
 
 /// Limit on the names compared to find suggestions, over all problems: a fraction of a second.
 const MAX_COMPARED: usize = 100_000;
@@ -56,7 +56,8 @@ pub(super) fn problems(config: &Config, sources: &Sources) -> Vec<Problem> {
             let path = at(&["upstreams", name, "endpoints"]);
             problems.push(Problem::new(Code::NoEndpoint, path, "at least one endpoint is needed"));
         }
-        protocol(name, upstream, &mut problems);
+        upstream::protocol(name, upstream, &mut problems);
+        upstream::health(name, upstream, &mut problems);
     }
     let compared = Cell::new(0);
     problems.extend(defaults::problems(config, sources, |name, route| {
@@ -80,20 +81,6 @@ fn addresses(config: &Config, problems: &mut Vec<Problem>) {
             let path = at(&["listeners", name, "address"]);
             problems.push(Problem::new(Code::AddressTaken, path, message));
         }
-    }
-}
-
-/// TLS negotiates HTTP/2; without TLS it must be known beforehand.
-fn protocol(name: &str, upstream: &upstream::Config, problems: &mut Vec<Problem>) {
-    let unfit = match upstream.protocol {
-        Protocol::Http1 | Protocol::Auto => return,
-        Protocol::H2c => upstream.endpoints.iter().any(|entry| entry.url.tls),
-        Protocol::H2 => upstream.endpoints.iter().any(|entry| !entry.url.tls),
-    };
-    if unfit {
-        let message = "`h2c` is for http:// endpoints, `h2` for https:// ones";
-        let path = at(&["upstreams", name, "protocol"]);
-        problems.push(Problem::new(Code::ProtocolScheme, path, message));
     }
 }
 

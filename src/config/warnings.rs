@@ -71,6 +71,7 @@ pub fn warnings(config: &Config, sources: &Sources) -> Vec<Problem> {
         warnings
     }));
     times::upstream_breakers(config, &mut warnings);
+    ejections(config, &mut warnings);
     unreachable(config, &mut warnings);
     warnings
 }
@@ -88,6 +89,20 @@ fn exposure(config: &Config, warnings: &mut Vec<Problem>) {
     if !config.admin.address.ip().to_canonical().is_loopback() {
         let message = "other hosts can reach the admin listener, which asks for no credentials";
         warnings.push(Problem::new(Code::AdminExposed, "admin.address", message));
+    }
+}
+
+/// The only endpoint is never ejected. A name may have several addresses.
+fn ejections(config: &Config, warnings: &mut Vec<Problem>) {
+    for (name, upstream) in &config.upstreams {
+        let rules = upstream.ejection.as_ref().and_then(|ejection| ejection.rules());
+        if let ([only], Some(_)) = (&upstream.endpoints[..], rules)
+            && only.url.is_one_address()
+        {
+            let path = KeyPath::root().key("upstreams").key(name).key("ejection");
+            let message = "the upstream's only address is never ejected";
+            warnings.push(Problem::new(Code::EjectionOfOne, path, message));
+        }
     }
 }
 

@@ -14,6 +14,8 @@ pub enum Cause {
     NoEndpoint,
     /// Every endpoint has as many connections as `max_connections` allows.
     EndpointsFull,
+    /// No endpoint is available, and `when_none_available` is `refuse`.
+    NoneAvailable,
     /// Nothing listens at the endpoint's address.
     ConnectRefused,
     /// There is no route to the endpoint's network or host.
@@ -91,6 +93,7 @@ impl Cause {
             Cause::EndpointsFull => Fault::Gateway,
             Cause::Dns
             | Cause::NoEndpoint
+            | Cause::NoneAvailable
             | Cause::ConnectRefused
             | Cause::Unreachable
             | Cause::ConnectTimeout
@@ -133,7 +136,9 @@ impl Cause {
     /// The outcome that policies see; `None` if nothing was attempted.
     pub const fn outcome(self) -> Option<Outcome> {
         Some(match self {
-            Cause::Dns | Cause::NoEndpoint | Cause::EndpointsFull => return None,
+            Cause::Dns | Cause::NoEndpoint | Cause::EndpointsFull | Cause::NoneAvailable => {
+                return None;
+            }
             Cause::ConnectRefused | Cause::Unreachable | Cause::ConnectFailed => {
                 Outcome::ConnectFailure
             }
@@ -161,6 +166,7 @@ impl Cause {
             Cause::Dns => "dns",
             Cause::NoEndpoint => "no_endpoint",
             Cause::EndpointsFull => "endpoints_full",
+            Cause::NoneAvailable => "none_available",
             Cause::ConnectRefused => "connect_refused",
             Cause::Unreachable => "unreachable",
             Cause::ConnectTimeout => "connect_timeout",
@@ -193,6 +199,7 @@ impl Cause {
             Cause::Dns => "name not resolved",
             Cause::NoEndpoint => "no endpoint known",
             Cause::EndpointsFull => "every endpoint has as many connections as it may",
+            Cause::NoneAvailable => "no endpoint available",
             Cause::ConnectRefused => "connection refused",
             Cause::Unreachable => "no route",
             Cause::ConnectTimeout => "no connection within the connect timeout",
@@ -226,6 +233,7 @@ impl Cause {
             Cause::Dns
             | Cause::NoEndpoint
             | Cause::EndpointsFull
+            | Cause::NoneAvailable
             | Cause::ConnectRefused
             | Cause::Unreachable
             | Cause::ConnectTimeout

@@ -16,7 +16,7 @@ pub mod outcome;
 pub mod rate_limit;
 pub mod retry;
 pub mod split;
-mod sync;
+pub(crate) mod sync;
 #[cfg(test)]
 mod tests;
 

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use pingora_core::utils::tls::{WrappedX509, parse_x509};
 use rustls::pki_types::CertificateDer;
@@ -195,7 +195,14 @@ pub(super) fn upstreams(
         });
         let metrics = metrics.upstream(&upstream.name);
         let socket_check = socket_check(descriptors, metrics.clone());
-        let target = UpstreamTarget { upstream, metrics, authorities, pool_key, socket_check };
+        let target = UpstreamTarget {
+            upstream,
+            metrics,
+            authorities,
+            pool_key,
+            socket_check,
+            checks: OnceLock::new(),
+        };
         targets.insert(name.clone(), Arc::new(target));
     }
     targets

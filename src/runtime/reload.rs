@@ -7,13 +7,13 @@
 //!       v
 //!    load ───────> compare ────────> compile ──────────> start ─────────> resize ────> swap ──> n + 1 in force
 //!  files, checks  `unchangeable`   `carry`, `kept`   names, keys,        bulkheads       │
-//!       │              │                 │           stores of limits                    v
+//!       │              │                 │           stores, checks                      v
 //!       └── mistakes ──┴─────────────────┘                                     n retires: dropped when
 //!                 v                                                            its last request ends
 //!       logged, counted; n goes on
 //! ```
 //!
-//! Up to `resize` nothing that n uses has changed. One reload runs at a time; signals that come meanwhile
+//! Up to `resize` nothing that n uses has changed, but that health checks tell n + 1 what they find. One reload runs at a time; signals that come meanwhile
 //! are one more reload.
 
 use std::sync::Arc;
@@ -26,6 +26,8 @@ use super::carry;
 use super::changes;
 use super::descriptors::Descriptors;
 use super::follow::{self, Follower};
+use super::health;
+use super::health::Checker;
 use super::shared::Shared;
 use super::snapshot::Snapshot;
 use super::warnings;
@@ -46,6 +48,7 @@ const RETIRE_POLL: Duration = Duration::from_millis(100);
 pub(super) async fn keep_current(
     shared: Arc<Shared>,
     location: Location,
+    checker: Arc<Checker>,
     mut hangups: Signal,
     mut followed: Option<Follower>,
 ) {
@@ -60,13 +63,13 @@ pub(super) async fn keep_current(
             _ = looks.tick(), if followed.is_some() => false,
         };
         let Some(follower) = &mut followed else {
-            reload(&shared, &location).await;
+            reload(&shared, &location, &checker).await;
             continue;
         };
         let seen = follower.look().await;
         let generation = shared.snapshot.load().generation;
         if signalled || seen.as_ref().is_some_and(|seen| follower.judge(seen, generation)) {
-            let taken = reload(&shared, &location).await;
+            let taken = reload(&shared, &location, &checker).await;
             if let Some(seen) = seen {
                 follower.reloaded(seen, taken);
             }
@@ -75,12 +78,12 @@ pub(super) async fn keep_current(
 }
 
 /// Whether the configuration was taken.
-async fn reload(shared: &Arc<Shared>, location: &Location) -> bool {
+async fn reload(shared: &Arc<Shared>, location: &Location, checker: &Arc<Checker>) -> bool {
     let path = &location.file;
     match load(shared, location).await {
         Ok(next) => {
             let (generation, digest) = (next.generation, next.digest);
-            start_background(&next).await;
+            start_background(&next, Some(&shared.snapshot.load_full()), checker).await;
             carry::resize(&next, Clock::now());
             shared.expect(&next);
             let next = Arc::new(next);
@@ -176,8 +179,13 @@ fn unchangeable(old: &Config, new: &Config) -> Vec<Problem> {
         .collect()
 }
 
-/// Starts the background work that a new generation needs.
-pub async fn start_background(snapshot: &Snapshot) {
+/// Starts the background work that a new generation needs, and ends health checks of the one before
+/// that it does not.
+pub(super) async fn start_background(
+    snapshot: &Snapshot,
+    before: Option<&Snapshot>,
+    checker: &Arc<Checker>,
+) {
     let names = snapshot.upstreams.values().map(|target| {
         let upstream = target.upstream.clone();
         tokio::spawn(async move { resolve::keep_resolved(&upstream, RESOLVE_WAIT).await })
@@ -193,6 +201,7 @@ pub async fn start_background(snapshot: &Snapshot) {
         // The runtime logs a panic in it; the upstream then just has no addresses yet.
         let _ = name.await;
     }
+    health::begin(checker, snapshot, before).await;
 }
 
 fn count(n: usize, what: &str) -> String {

@@ -15,6 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::descriptors::Descriptors;
 use super::drain::Drain;
 use super::follow::Follower;
+use super::health::Checker;
 use super::shared::Shared;
 use super::snapshot::Snapshot;
 use super::{changes, lasting, memory, reload, signals, status};
@@ -125,6 +126,7 @@ pub fn run(location: &Location, logs: &Logs) -> Result<(), StartError> {
         Background {
             shared: shared.clone(),
             location: location.clone(),
+            checker: Arc::new(Checker::new(descriptors)),
             triggers: Mutex::new(Some((hangups, config.server.watch.then_some(follower)))),
         },
     ));
@@ -252,10 +254,11 @@ fn server_conf(config: &Config, descriptors: Descriptors) -> ServerConf {
     }
 }
 
-/// The background work: name resolution, key sets, reloads.
+/// The background work: name resolution, health checks, key sets, reloads.
 struct Background {
     shared: Arc<Shared>,
     location: Location,
+    checker: Arc<Checker>,
     /// What makes it reload: signals, and files that change if they are watched. Taken by the start,
     /// of which there is only one.
     triggers: Mutex<Option<(Signal, Option<Follower>)>>,
@@ -265,7 +268,7 @@ struct Background {
 impl BackgroundService for Background {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         let snapshot = self.shared.snapshot.load_full();
-        reload::start_background(&snapshot).await;
+        reload::start_background(&snapshot, None, &self.checker).await;
         self.shared.expect(&snapshot);
         let listeners = snapshot.config.listeners.len();
         drop(snapshot);
@@ -278,7 +281,8 @@ impl BackgroundService for Background {
         let triggers = self.triggers.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some((hangups, followed)) = triggers else { return };
         let (shared, location) = (self.shared.clone(), self.location.clone());
-        let reloads = reload::keep_current(shared, location, hangups, followed);
+        let checker = self.checker.clone();
+        let reloads = reload::keep_current(shared, location, checker, hangups, followed);
         tokio::select! {
             ((), (), ()) = async { tokio::join!(ready, reloads, lasting) } => {}
             _ = shutdown.changed() => {}

@@ -13,6 +13,7 @@ use pingora_core::utils::tls::WrappedX509;
 use super::flood_guard::FloodGuard;
 use super::jwks::Jwks;
 use super::socket_check::SocketCheck;
+use super::task::Task;
 use super::tls;
 use crate::config;
 use crate::config::Config;
@@ -202,6 +203,9 @@ pub struct UpstreamTarget {
     pub pool_key: u64,
     /// Called before a connection to the upstream is opened.
     pub socket_check: SocketCheck,
+    /// Checks the endpoints. Set once the generation is in force: a configuration that is only
+    /// compared checks nothing.
+    pub checks: OnceLock<Task>,
 }
 
 impl Fork {

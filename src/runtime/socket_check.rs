@@ -26,3 +26,15 @@ pub(super) fn socket_check(descriptors: Descriptors, metrics: UpstreamMetrics) -
         }
     })
 }
+
+/// The same for health checks, whose connections are not counted. A refusal is told apart from a
+/// failure of the upstream.
+pub(super) fn for_checks(descriptors: Descriptors) -> SocketCheck {
+    Arc::new(move |socket| match descriptors.keeps(socket) {
+        true => {
+            let why = "what is left of the limit of open files is not for health checks";
+            Error::e_explain(ErrorType::InternalError, why)
+        }
+        false => Ok(()),
+    })
+}

@@ -253,8 +253,7 @@ fn publish(state: &StateMetrics, shared: &Shared, snapshot: &Snapshot, now: Mome
         if let Some(breaker) = target.upstream.breaker() {
             publish_circuit(state, ["upstream", name], breaker, now);
         }
-        let endpoints = target.upstream.set().members().len() as u64;
-        state.endpoints.with_label_values(&[name]).set(as_gauge(endpoints));
+        endpoints::publish(state, name, &target.upstream);
         let lookups = target.upstream.lookups();
         state.failed_lookups.with_label_values(&[name]).inc_by(lookups.failed());
         let unresolved = as_gauge(lookups.unresolved_for(now).as_secs());

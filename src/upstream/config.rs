@@ -1,16 +1,21 @@
 //! What the operator configures under `upstreams.NAME`.
 
 mod listed;
+mod none_available;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub use listed::{Listed, Place, Url};
+pub use none_available::{NoneAvailable, Use};
 use serde::{Deserialize, Deserializer, de};
 
 use super::balance::Policy;
+use super::ejection;
+use super::ejection::config::Ejection;
 use super::endpoint::Key;
+use super::health;
 use crate::policy::breaker;
 use crate::units::{self, Timespan};
 
@@ -31,6 +36,15 @@ pub struct Config {
     /// the process starts have their share.
     #[serde(default)]
     pub slow_start: Timespan,
+    /// Endpoints whose attempts fail are not used for a time; `off`: never. Default: after 5 failures
+    /// in a row, for 10 s. The only endpoint of an upstream is never ejected.
+    #[serde(default)]
+    pub ejection: Option<Ejection>,
+    /// What is used when no endpoint is available: `all` of them that are known and not drained, the
+    /// default; none (`refuse`: 503); or, with a share such as `50%`, all as soon as fewer than that
+    /// are available.
+    #[serde(default)]
+    pub when_none_available: NoneAvailable,
     /// How many connections each endpoint may have from this process; 1 to 1,000,000. What is counted
     /// are attempts in flight: one for each connection, or 100 over HTTP/2. Absent: no limit.
     #[serde(default, deserialize_with = "max_connections")]
@@ -68,6 +82,9 @@ pub struct Config {
     /// How `https://` endpoints are verified; default: by the system's authorities.
     #[serde(default)]
     pub tls: Tls,
+    /// Active checks of each endpoint; absent: none. An endpoint that fails them gets no requests, and
+    /// one that appears later gets none before its first pass.
+    pub health: Option<health::Config>,
     /// The breaker, shared by every route to this upstream; absent: none.
     pub circuit_breaker: Option<breaker::Config>,
 }
@@ -163,6 +180,14 @@ impl Config {
             Protocol::Http1 | Protocol::Auto => Timespan::from_secs(4),
             Protocol::H2c | Protocol::H2 => Timespan::from_secs(50),
         })
+    }
+
+    /// When endpoints are ejected; `None`: never.
+    pub(super) fn ejection_rules(&self) -> Option<ejection::config::Config> {
+        match &self.ejection {
+            None => Some(ejection::config::Config::default()),
+            Some(written) => written.rules().cloned(),
+        }
     }
 
     /// How many attempts an endpoint may have in flight.

@@ -12,6 +12,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use http::HeaderValue;
 
 use super::balance::load::{Ended, Load};
+use super::ejection::{Due, Ejection, Pass};
+use super::health::Health;
+use super::standing::Standing;
 use crate::time::Moment;
 
 /// Where an endpoint listens.
@@ -74,12 +77,20 @@ pub struct Endpoint {
     pub label: Arc<str>,
     /// How much it has to do, and how well it does it.
     pub load: Load,
+    /// What its active checks have found.
+    pub health: Health,
+    /// Whether its attempts fail.
+    pub ejection: Ejection,
+    /// Why it is not available, if it is not.
+    pub standing: Standing,
     /// When it may be given its full share, counted from when it came into the set, in nanoseconds;
     /// 0: at once.
     warming_since: AtomicU64,
     /// Attempts sent here since the endpoint was found.
     attempts: AtomicU64,
     in_flight: AtomicU32,
+    /// Attempts that have ended without a result: their client left.
+    without_result: AtomicU64,
     /// Of a pair, the IPv4 address has answered last.
     answers_v4: AtomicBool,
 }
@@ -91,9 +102,13 @@ impl Endpoint {
             label: key.address.to_string().into(),
             key,
             load: Load::default(),
+            health: Health::default(),
+            ejection: Ejection::default(),
+            standing: Standing::default(),
             warming_since: AtomicU64::new(0),
             attempts: AtomicU64::new(0),
             in_flight: AtomicU32::new(0),
+            without_result: AtomicU64::new(0),
             answers_v4: AtomicBool::new(false),
         }
     }
@@ -108,6 +123,13 @@ impl Endpoint {
     pub fn in_flight(&self) -> u32 {
         // Relaxed, here and below: a choice by a count that is a moment old is as good.
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Attempts that have ended with a result. What has begun is counted in any case, so that a
+    /// success need not be counted once more.
+    pub(super) fn ended(&self) -> u64 {
+        let others = u64::from(self.in_flight()) + self.without_result.load(Ordering::Relaxed);
+        self.attempts().saturating_sub(others)
     }
 
     /// The addresses of a pair, the one that answered last first.
@@ -143,16 +165,35 @@ pub struct Ticket {
     /// What is in flight at all endpoints, where that is counted.
     in_flight: Option<Arc<AtomicU32>>,
     is_open: bool,
+    pass: Pass,
+    /// Of a probe: where it is noted that another one is due, if this one has no result.
+    due: Option<Arc<Due>>,
 }
 
 impl Ticket {
     pub(super) fn take(endpoint: &Arc<Endpoint>, in_flight: Option<Arc<AtomicU32>>) -> Self {
+        Ticket::begin(endpoint, in_flight, endpoint.ejection.pass())
+    }
+
+    /// An attempt that decides about an ejected endpoint.
+    pub(super) fn probe(
+        endpoint: &Arc<Endpoint>,
+        in_flight: Option<Arc<AtomicU32>>,
+        pass: Pass,
+        due: Arc<Due>,
+    ) -> Self {
+        let mut ticket = Ticket::begin(endpoint, in_flight, pass);
+        ticket.due = Some(due);
+        ticket
+    }
+
+    fn begin(endpoint: &Arc<Endpoint>, in_flight: Option<Arc<AtomicU32>>, pass: Pass) -> Self {
         endpoint.attempts.fetch_add(1, Ordering::Relaxed);
         endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
         if let Some(in_flight) = &in_flight {
             in_flight.fetch_add(1, Ordering::Relaxed);
         }
-        Ticket { endpoint: endpoint.clone(), in_flight, is_open: true }
+        Ticket { endpoint: endpoint.clone(), in_flight, is_open: true, pass, due: None }
     }
 
     /// Where the attempt goes.
@@ -160,15 +201,23 @@ impl Ticket {
         &self.endpoint
     }
 
-    /// The attempt is over, and says this about its endpoint. Later calls do nothing.
-    pub fn ended(&mut self, ended: Ended, now: Moment) {
-        if self.release() {
-            self.endpoint.load.note(ended, now);
+    /// The attempt is over, and says this about its endpoint. Returns what it counts for; `None` if
+    /// it was over before.
+    pub(super) fn ended(&mut self, ended: Ended, now: Moment) -> Option<Pass> {
+        if !self.close() {
+            return None;
         }
+        self.endpoint.load.note(ended, now);
+        Some(self.pass)
     }
 
-    /// The attempt is over, and says nothing about its endpoint. Whether it was not over before.
-    pub fn release(&mut self) -> bool {
+    /// Whether it is the probe of an ejected endpoint.
+    pub fn is_probe(&self) -> bool {
+        matches!(self.pass, Pass::Probe(_))
+    }
+
+    /// The attempt is over. Whether it was not over before.
+    fn close(&mut self) -> bool {
         let was_open = std::mem::replace(&mut self.is_open, false);
         if was_open {
             self.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
@@ -182,6 +231,13 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.release();
+        if self.close() {
+            self.endpoint.without_result.fetch_add(1, Ordering::Relaxed);
+        }
+        if let (Pass::Probe(epoch), Some(due)) = (self.pass, self.due.take())
+            && let Some(at) = self.endpoint.ejection.drop_probe(epoch)
+        {
+            due.note(at);
+        }
     }
 }

@@ -59,6 +59,7 @@ async fn refresh(upstream: Weak<Upstream>, first: tokio::sync::oneshot::Sender<(
         upstream.lookups.note(&errors, failing_since);
         let before = upstream.set();
         upstream.replace(resolved(&upstream, &names), now);
+        upstream.tell();
         if let Some(change) = before.change(&upstream.set()) {
             log::info!("upstreams.{}: {change}", upstream.name);
         }

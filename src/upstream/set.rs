@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use super::balance::{Ask, Limits, Policy, Pool};
-use super::config::{Url, is_of};
+use super::config::{NoneAvailable, Url, Use, is_of};
+use super::ejection;
 use super::endpoint::{Address, Endpoint, Key};
+use super::standing::Absence;
 
 /// An endpoint and its part in the set.
 #[derive(Debug, Clone)]
@@ -21,29 +23,106 @@ pub struct Member {
     pub backup: bool,
 }
 
+impl Member {
+    /// Whether it is taken out, and not to be used in any case.
+    pub(super) fn is_drained(&self) -> bool {
+        self.endpoint.standing.has(Absence::Drained)
+    }
+}
+
+/// What holds for the sets of an upstream.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rules<'a> {
+    pub(super) policy: &'a Policy,
+    pub(super) limits: Limits,
+    pub(super) none_available: NoneAvailable,
+    pub(super) ejection: Option<&'a ejection::config::Config>,
+}
+
+/// Numbers of endpoints, of those that are not drained.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// All of them.
+    pub known: usize,
+    /// Those that are available.
+    pub available: usize,
+    /// Those that are ejected.
+    pub ejected: usize,
+}
+
 /// All endpoints, and those that are to be used.
 #[derive(Debug)]
 pub struct Set {
     members: Box<[Member]>,
+    /// What is used, and of how many.
+    pub usage: Use,
+    /// How many there are.
+    pub counts: Counts,
+    /// Whether another endpoint may be ejected.
+    may_eject: bool,
+    /// Whether backups stand in for the others.
+    backups: bool,
     used: Pool,
     /// The available backups, while other endpoints are used: for requests that have tried them all.
     spare: Option<Pool>,
 }
 
 impl Set {
-    pub(super) fn new(members: Vec<Member>, policy: &Policy, limits: Limits) -> Self {
-        let pool = |backup: bool| {
-            let chosen = members.iter().filter(|member| member.backup == backup);
+    pub(super) fn new(members: Vec<Member>, rules: Rules<'_>) -> Self {
+        let pool = |chosen: &dyn Fn(&Member) -> bool| {
+            let chosen = members.iter().filter(|member| chosen(member));
             let endpoints = chosen.map(|member| (member.endpoint.clone(), member.weight));
-            Pool::new(endpoints.collect(), policy, limits)
+            Pool::new(endpoints.collect(), rules.policy, rules.limits)
         };
-        let (primary, backup) = (pool(false), pool(true));
-        let (used, spare) = match (primary.is_empty(), backup.is_empty()) {
-            (false, false) => (primary, Some(backup)),
-            (false, true) => (primary, None),
-            (true, _) => (backup, None),
+        let count = |of: &dyn Fn(&Member) -> bool| members.iter().filter(|m| of(m)).count();
+        let is_available = |member: &Member| member.endpoint.standing.is_available();
+        let counts = Counts {
+            known: count(&|member| !member.is_drained()),
+            available: count(&is_available),
+            ejected: count(&|member| {
+                !member.is_drained() && member.endpoint.standing.has(Absence::Ejected)
+            }),
         };
-        Set { members: members.into(), used, spare }
+        // Backups stand in for the others only if none of these is available.
+        let backups = counts.available > 0 && count(&|m| !m.backup && is_available(m)) == 0;
+        let alike = count(&|member| member.backup == backups && !member.is_drained());
+        let left = count(&|member| member.backup == backups && is_available(member));
+        let usage = match counts.available {
+            0 => rules.none_available.usage(0, counts.known),
+            _ => rules.none_available.usage(left, alike),
+        };
+        let used = match usage {
+            Use::Available => pool(&|member| member.backup == backups && is_available(member)),
+            // Any may have recovered, so all get their share; without one, the backups too.
+            Use::All => pool(&|member| {
+                !member.is_drained() && (counts.available == 0 || member.backup == backups)
+            }),
+            Use::None => pool(&|_| false),
+        };
+        let spare = (!backups).then(|| pool(&|member| member.backup && is_available(member)));
+        let spare = spare.filter(|spare| !spare.is_empty() && !used.is_empty());
+        let room = |config: &ejection::config::Config| {
+            counts.ejected < config.most_ejected(counts.known) && counts.available > 1
+        };
+        let may_eject = rules.ejection.is_some_and(room);
+        Set { members: members.into(), usage, counts, may_eject, backups, used, spare }
+    }
+
+    /// Whether this endpoint may be ejected: it is here and available, another one is, and not too
+    /// many are ejected.
+    pub(super) fn may_eject(&self, endpoint: &Endpoint) -> bool {
+        let is_here = |member: &Member| std::ptr::eq(&*member.endpoint, endpoint);
+        self.may_eject && endpoint.standing.is_available() && self.members.iter().any(is_here)
+    }
+
+    /// Whether another endpoint may be ejected at all.
+    pub(super) fn may_eject_any(&self) -> bool {
+        self.may_eject
+    }
+
+    /// Whether endpoints of this kind are used, as far as they are available.
+    pub(super) fn uses(&self, member: &Member) -> bool {
+        member.backup == self.backups || self.counts.available == 0
     }
 
     /// Every endpoint, whether or not it is used.

@@ -1,3 +1,6 @@
+mod ejection;
+mod fleet;
+
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
@@ -92,8 +95,8 @@ fn an_attempt_is_in_flight_until_it_ends_or_is_dropped() {
     let (mut one, other) = (taken(&upstream, &[], at(0)), taken(&upstream, &[], at(0)));
     let endpoint = one.endpoint().clone();
     assert_eq!(endpoint.in_flight(), 2);
-    one.ended(Ended { failed: false, latency: None }, at(1));
-    one.ended(Ended { failed: false, latency: None }, at(1));
+    assert!(one.ended(Ended { failed: false, latency: None }, at(1)).is_some());
+    assert!(one.ended(Ended { failed: false, latency: None }, at(1)).is_none());
     assert_eq!(endpoint.in_flight(), 1);
     drop((one, other));
     assert_eq!((endpoint.in_flight(), endpoint.attempts()), (0, 2));
@@ -230,4 +233,47 @@ fn endpoints_that_come_and_go_are_told_by_address() {
     let expected = "127.0.0.1:3 came; 127.0.0.1:1 left, as its names resolve; endpoints now: 2";
     assert_eq!(told.as_deref(), Some(expected));
     assert_eq!(set(&[1]).change(&set(&[1])), None);
+}
+
+fn ports_used(upstream: &Upstream) -> Vec<u16> {
+    let mut ports: Vec<_> = (0..200).map(|_| port(&picked(upstream, &[]))).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}
+
+fn stand(upstream: &Upstream, place: usize, reason: Absence, holds: bool) {
+    let endpoint = upstream.set().members()[place].endpoint.clone();
+    upstream.stand(&endpoint, reason, holds, Moment::ZERO);
+}
+
+#[test]
+fn an_endpoint_is_used_again_once_no_reason_against_it_is_left() {
+    let upstream = upstream("{endpoints: ['http://127.0.0.1:1', 'http://127.0.0.1:2']}");
+    stand(&upstream, 0, Absence::Ejected, true);
+    stand(&upstream, 0, Absence::Unhealthy, true);
+    stand(&upstream, 0, Absence::Ejected, false);
+    assert_eq!(ports_used(&upstream), [2]);
+    stand(&upstream, 0, Absence::Unhealthy, false);
+    assert_eq!(ports_used(&upstream), [1, 2]);
+}
+
+#[test]
+fn with_none_available_all_are_used_that_are_not_drained() {
+    let names: Vec<_> = (1..=3).map(|port| format!("http://127.0.0.1:{port}")).collect();
+    let three = upstream(&format!("{{endpoints: {names:?}}}"));
+    stand(&three, 0, Absence::Drained, true);
+    (1..3).for_each(|place| stand(&three, place, Absence::Unhealthy, true));
+    assert_eq!(ports_used(&three), [2, 3]);
+    stand(&three, 2, Absence::Unhealthy, false);
+    assert_eq!(ports_used(&three), [3]);
+}
+
+#[test]
+fn what_an_old_request_learns_of_an_endpoint_holds_after_the_reload() {
+    let old = Arc::new(upstream("{endpoints: ['http://127.0.0.1:1', 'http://127.0.0.1:2']}"));
+    let yaml = "{endpoints: ['http://127.0.0.1:1', 'http://127.0.0.1:2'], balance: random}";
+    let new = Upstream::reconfigured(&old, &serde_yaml::from_str(yaml).expect("valid"), at(1));
+    stand(&old, 0, Absence::Ejected, true);
+    assert_eq!((ports_used(&old), ports_used(&new)), (vec![2], vec![2]));
 }

@@ -39,6 +39,7 @@ words! {
         Cause::Dns => ["dns"],
         Cause::NoEndpoint => ["no_endpoint"],
         Cause::EndpointsFull => ["endpoints_full"],
+        Cause::NoneAvailable => ["none_available"],
         Cause::ConnectRefused => ["connect_refused"],
         Cause::Unreachable => ["unreachable"],
         Cause::ConnectTimeout => ["connect_timeout"],

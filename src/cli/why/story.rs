@@ -93,6 +93,7 @@ pub(super) fn key_of(facts: &Facts) -> Option<String> {
         | "tls_failed" => of_upstream("endpoints"),
         cause if cause.starts_with("tls_") => of_upstream("tls"),
         "endpoints_full" => of_upstream("max_connections"),
+        "none_available" => of_upstream("when_none_available"),
         "stale_connection" => of_upstream("idle_timeout"),
         "invalid_response" => of_upstream("protocol"),
         "reset" | "closed" | "refused_stream" => upstream(),

@@ -20,6 +20,7 @@ use crate::policy::breaker::Change;
 use crate::policy::dry_run::Enforce;
 use crate::summary::attempt::Failure;
 use crate::time::{Clock, Moment};
+use crate::upstream::news;
 
 /// The most events that wait for the thread.
 const QUEUE: usize = 1024;
@@ -57,6 +58,7 @@ pub struct CircuitChange {
 enum Event {
     Failure(Box<FailedRequest>),
     Circuit(CircuitChange),
+    Endpoints(Arc<str>, news::Change),
     /// Its sender is dropped once all earlier events are written.
     Flush(#[allow(dead_code, reason = "dropping it is the answer")] SyncSender<()>),
 }
@@ -94,6 +96,11 @@ impl EventLog {
     /// Logs a change of a circuit. Never waits.
     pub fn circuit(&self, change: CircuitChange) {
         self.submit(Event::Circuit(change));
+    }
+
+    /// Logs a change of what is used of an upstream. Never waits.
+    pub fn endpoints(&self, upstream: Arc<str>, change: news::Change) {
+        self.submit(Event::Endpoints(upstream, change));
     }
 
     fn submit(&self, event: Event) {
@@ -134,6 +141,7 @@ impl Writer {
             match event {
                 Ok(Event::Failure(failure)) => self.failed(&failure),
                 Ok(Event::Circuit(change)) => line::circuit(&change),
+                Ok(Event::Endpoints(upstream, change)) => change.log(&upstream),
                 Ok(Event::Flush(_written)) => {
                     self.spells.all().iter().for_each(line::ended);
                     self.count_lost(Clock::now());

@@ -17,17 +17,25 @@ struct Link {
 
 impl Reasons {
     pub(super) fn count(&self, word: &'static str) {
+        // Relaxed: no other data depends on the count.
+        self.link(word).count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn link(&self, word: &'static str) -> &Link {
         let mut chain = self;
         loop {
             // If two words arrive at once, one gets the place, and the other goes on to the next.
             let link = chain.0.get_or_init(|| Box::new(Link::new(word)));
             if link.word == word {
-                // Relaxed: no other data depends on the count.
-                link.count.fetch_add(1, Ordering::Relaxed);
-                return;
+                return link;
             }
             chain = &link.next;
         }
+    }
+
+    /// The word is shown from now on.
+    pub(super) fn expect(&self, word: &'static str) {
+        self.link(word);
     }
 
     /// All words that were counted, with their counts; and zero for those of `others` that were not.

@@ -32,6 +32,14 @@ pub struct StateMetrics {
     pub split_weight: IntGaugeVec,
     /// Addresses known, by upstream.
     pub endpoints: IntGaugeVec,
+    /// Endpoints whose health checks pass, by upstream; absent for upstreams without checks.
+    pub healthy_endpoints: IntGaugeVec,
+    /// Ejections of endpoints, by reason and upstream.
+    pub ejections: IntCounterVec,
+    /// Endpoints that are ejected, by upstream.
+    pub ejected: IntGaugeVec,
+    /// 1 while all endpoints are used because too few are available, by upstream.
+    pub all_used: IntGaugeVec,
     /// Look-ups of names that found no address, by upstream.
     pub failed_lookups: IntCounterVec,
     /// For how many seconds a name of the upstream has not been resolved; 0 while all are.
@@ -112,6 +120,25 @@ impl StateMetrics {
                 &["route", "upstream"],
             )?,
             endpoints: gauges(r, "upstream_endpoints", "Endpoints known", &["upstream"])?,
+            healthy_endpoints: gauges(
+                r,
+                "upstream_endpoints_healthy",
+                "Endpoints whose health checks pass",
+                &["upstream"],
+            )?,
+            ejections: counters(
+                r,
+                "upstream_ejections_total",
+                "Endpoints taken out of use for a time, by what they had done",
+                &["reason", "upstream"],
+            )?,
+            ejected: gauges(r, "upstream_ejected", "Endpoints ejected", &["upstream"])?,
+            all_used: gauges(
+                r,
+                "upstream_all_used",
+                "1 while all endpoints are used because too few are available",
+                &["upstream"],
+            )?,
             failed_lookups: counters(
                 r,
                 "upstream_failed_lookups_total",
@@ -174,6 +201,9 @@ impl StateMetrics {
             &self.bulkhead_waiting,
             &self.split_weight,
             &self.endpoints,
+            &self.healthy_endpoints,
+            &self.ejected,
+            &self.all_used,
             &self.unresolved_seconds,
             &self.rate_limit_store_up,
             &self.jwks_keys,
@@ -185,6 +215,7 @@ impl StateMetrics {
         for counters in [
             &self.circuit_opened,
             &self.split_requests,
+            &self.ejections,
             &self.split_unkeyed,
             &self.failed_lookups,
             &self.rate_limit_refused,

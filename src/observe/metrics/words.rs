@@ -48,6 +48,30 @@ pub struct Facets {
     dry: u16,
 }
 
+/// How a health check can end.
+pub(super) const CHECK_RESULTS: [&str; 20] = [
+    "passed",
+    "status",
+    "redirect",
+    "timeout",
+    "not_serving",
+    "unimplemented",
+    "grpc_status",
+    "protocol",
+    "invalid_response",
+    "closed",
+    "reset",
+    "connect_refused",
+    "connect_failed",
+    "unreachable",
+    "tls_expired",
+    "tls_not_yet_valid",
+    "tls_wrong_name",
+    "tls_unknown_authority",
+    "tls_certificate",
+    "tls_failed",
+];
+
 /// The codes with which each facet refuses.
 const CODES: [(Facet, &[&str]); 11] = [
     (

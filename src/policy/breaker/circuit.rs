@@ -9,7 +9,7 @@ use arc_swap::ArcSwapOption;
 use super::change::Change;
 use super::config::{Config, Transition, Verdict};
 use super::machine::{Machine, Phase, Report, Ticket, Transitions};
-use super::{Open, State, window};
+use super::{Open, Receipt, State, window};
 use crate::policy::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering, PoisonError};
 use crate::time::Moment;
 
@@ -101,14 +101,39 @@ impl Circuit {
         machine.changes.take()
     }
 
-    /// Records the result of a call.
-    pub(super) fn settle(&self, ticket: Ticket, begun: Moment, verdict: Verdict, now: Moment) {
+    /// Records the result of a call. Returns where it is counted, if it is a failure and no probe.
+    pub(super) fn settle(
+        &self,
+        ticket: Ticket,
+        begun: Moment,
+        verdict: Verdict,
+        now: Moment,
+    ) -> Option<Receipt> {
         let is_probe = ticket.round.is_some();
         let slow = self.is_slow(now.since(begun));
-        let tripped = if is_probe { None } else { self.trips(ticket, verdict, slow, now) };
+        let recorded = if is_probe { None } else { self.in_window(ticket, verdict, slow, now) };
+        let tripped = recorded.and_then(|recorded| recorded.reached);
         if is_probe || tripped.is_some() || self.concerns_run(verdict) {
             let report = Report { verdict, slow, tripped };
             self.consult(|machine| machine.settle(&self.config, ticket, report, now));
+        }
+        let place = recorded.map(|recorded| recorded.place);
+        let is_failure = verdict == Verdict::Failure && !is_probe;
+        is_failure.then_some(Receipt { generation: ticket.generation, at: now, slow, place })
+    }
+
+    /// See `Breaker::retract`.
+    pub(super) fn retract(&self, receipts: &[Receipt]) {
+        if let Some(window) = self.window.load().as_ref() {
+            let of_this_phase = receipts.iter().filter(|r| r.generation >= window.since);
+            for Receipt { slow, place, .. } in of_this_phase {
+                if let Some(place) = *place {
+                    window.retract(window::Call { failed: true, slow: *slow }, place);
+                }
+            }
+        }
+        if self.config.consecutive.is_some() && !receipts.is_empty() {
+            self.consult(|machine| machine.retract(receipts));
         }
     }
 
@@ -117,15 +142,14 @@ impl Circuit {
         slow_calls.is_some_and(|slow| took > *slow.longer_than)
     }
 
-    /// Records in the window a call that was admitted while closed. Returns the counts if they
-    /// reach a rate.
-    fn trips(
+    /// Records in the window a call that was admitted while closed.
+    fn in_window(
         &self,
         ticket: Ticket,
         verdict: Verdict,
         slow: bool,
         now: Moment,
-    ) -> Option<window::Count> {
+    ) -> Option<window::Recorded> {
         let failed = match verdict {
             Verdict::Success => false,
             Verdict::Failure | Verdict::Throttled => true,
@@ -134,7 +158,7 @@ impl Circuit {
         self.config.window.as_ref()?;
         let window = self.window.load();
         let of_this_phase = window.as_ref().filter(|window| ticket.generation >= window.since);
-        of_this_phase.and_then(|window| window.record(window::Call { failed, slow }, now))
+        of_this_phase.map(|window| window.record(window::Call { failed, slow }, now))
     }
 
     /// Whether the result of a call admitted while closed can change the failures in a row.

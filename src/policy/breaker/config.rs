@@ -169,12 +169,10 @@ pub enum Verdict {
     Neutral,
 }
 
-impl Config {
-    /// Judges an outcome. Outcomes in `failure_on` are failures. Other responses are successes,
-    /// except a 429 (in gRPC resource_exhausted), which is throttled. Other transport errors are
-    /// neutral: they prove nothing.
-    pub const fn judge(&self, outcome: Outcome) -> Verdict {
-        if self.failure_on.matches(outcome) {
+impl Verdict {
+    /// Of an outcome, where those in `failure_on` are failures.
+    pub const fn of(outcome: Outcome, failure_on: &Conditions) -> Self {
+        if failure_on.matches(outcome) {
             return Verdict::Failure;
         }
         match outcome {
@@ -190,6 +188,15 @@ impl Config {
             | Outcome::Protocol => Verdict::Neutral,
             Outcome::Response(_) | Outcome::Grpc(_) => Verdict::Success,
         }
+    }
+}
+
+impl Config {
+    /// Judges an outcome. Outcomes in `failure_on` are failures. Other responses are successes,
+    /// except a 429 (in gRPC resource_exhausted), which is throttled. Other transport errors are
+    /// neutral: they prove nothing.
+    pub const fn judge(&self, outcome: Outcome) -> Verdict {
+        Verdict::of(outcome, &self.failure_on)
     }
 
     /// How probes decide: as configured; by default by successes if there is a `consecutive` mode,

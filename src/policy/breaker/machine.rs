@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::Receipt;
 use super::change::{Changes, Why};
 use super::config::{CloseOn, Config, Consecutive, Reset, Verdict};
 use super::trial::{Round, Trial};
@@ -169,6 +170,16 @@ impl Machine {
             Phase::HalfOpen(_) => self.settle_probe(config, ticket, report, now),
             // No ticket has the generation of an open circuit, and a forced one counts nothing.
             Phase::Open { .. } | Phase::ForcedOpen | Phase::ForcedClosed => {}
+        }
+    }
+
+    /// Takes failures out of the run, unless they belong to another phase.
+    pub(super) fn retract(&mut self, receipts: &[Receipt]) {
+        for receipt in receipts.iter().filter(|receipt| receipt.generation >= self.since) {
+            // Of two failures at the same moment, either will do.
+            if let Some(place) = self.run.iter().position(|failed| *failed == receipt.at) {
+                self.run.remove(place);
+            }
         }
     }
 

@@ -101,6 +101,11 @@ impl Breaker {
         &self.circuit.config
     }
 
+    /// Whether both are breakers of the same circuit.
+    pub fn shares_circuit(&self, other: &Breaker) -> bool {
+        std::ptr::eq(&*self.circuit, &*other.circuit)
+    }
+
     /// Whether the circuit refuses.
     pub fn enforce(&self) -> Enforce {
         self.enforce
@@ -132,6 +137,13 @@ impl Breaker {
         self.circuit.changes()
     }
 
+    /// Takes failures back, as if their calls had not been made. Those that are not counted any
+    /// more, because they are too old or the circuit has changed since, change nothing: a circuit
+    /// that they have opened stays open. What a success has ended is not restored.
+    pub fn retract(&self, receipts: &[Receipt]) {
+        self.circuit.retract(receipts);
+    }
+
     /// Refuses every call until `force_closed` or `reset`.
     pub fn force_open(&self) {
         self.circuit.consult(Machine::force_open);
@@ -146,6 +158,17 @@ impl Breaker {
     pub fn reset(&self, now: Moment) {
         self.circuit.consult(|machine| machine.reset(&self.circuit.config, now));
     }
+}
+
+/// Where a failure was counted, so that it can be taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    generation: u64,
+    /// When, as the run of failures has it.
+    at: Moment,
+    slow: bool,
+    /// In the window, if there is one.
+    place: Option<window::Place>,
 }
 
 impl State {
@@ -175,9 +198,14 @@ pub struct Permit {
 impl Permit {
     /// Records the call's verdict. It is ignored if the circuit has changed since. The call lasted
     /// from its permit, or from [`Permit::begun`], until `now`.
-    pub fn record(mut self, verdict: Verdict, now: Moment) {
+    pub fn record(self, verdict: Verdict, now: Moment) {
+        self.settle(verdict, now);
+    }
+
+    /// The same. Returns where it is counted, if it is a failure of a closed circuit.
+    pub fn settle(mut self, verdict: Verdict, now: Moment) -> Option<Receipt> {
         self.settled = true;
-        self.circuit.settle(self.ticket, self.begun, verdict, now);
+        self.circuit.settle(self.ticket, self.begun, verdict, now)
     }
 
     /// The call begins only now, so that a wait after the permit does not make it slow.

@@ -2,6 +2,7 @@
 
 mod oracles;
 mod reset;
+mod retract;
 mod window;
 
 use std::sync::Arc;

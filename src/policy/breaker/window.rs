@@ -55,18 +55,41 @@ impl Window {
         Window { since, rule: Rule::new(config), calls }
     }
 
-    /// Records a call. Returns the counts if the circuit must open because of them.
-    pub(super) fn record(&self, call: Call, now: Moment) -> Option<Count> {
-        let judgement = match &self.calls {
+    /// Records a call.
+    pub(super) fn record(&self, call: Call, now: Moment) -> Recorded {
+        let (judgement, place) = match &self.calls {
             Calls::Ring(ring) => ring.record(call, self.rule),
             Calls::Seconds(seconds) => seconds.record(call, self.rule, now),
         };
-        match judgement? {
-            Judgement::Reached(count) => Some(count),
-            Judgement::Below => None,
+        let reached = match judgement {
+            Some(Judgement::Reached(count)) => Some(count),
+            Some(Judgement::Below) | None => None,
+        };
+        Recorded { reached, place }
+    }
+
+    /// Takes a bad call back that was recorded at `place`, if it is still in the window. Another
+    /// thread that judges at this moment may see the call gone and its failure still there, and so
+    /// a rate that is too high by this call.
+    pub(super) fn retract(&self, call: Call, place: Place) {
+        match &self.calls {
+            Calls::Ring(ring) => ring.retract(call, place),
+            Calls::Seconds(seconds) => seconds.retract(call, place),
         }
     }
 }
+
+/// What recording a call has led to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Recorded {
+    /// The counts, if the circuit must open because of them.
+    pub(super) reached: Option<Count>,
+    pub(super) place: Place,
+}
+
+/// Where a call is in the window: its turn in the ring, or its second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place(u64);
 
 impl Call {
     fn is_bad(self) -> bool {

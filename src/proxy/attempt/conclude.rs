@@ -19,7 +19,8 @@ use crate::runtime::status::circuits::Scope;
 use crate::summary::attempt::Failure;
 use crate::summary::words::Words;
 use crate::time::Moment;
-use crate::upstream::{Ended, Unavailable};
+use crate::upstream::Unavailable;
+use crate::upstream::ejection::Counted;
 
 /// Tells metrics, and the breakers that count attempts, how this attempt ended. Later calls for the
 /// same attempt do nothing.
@@ -32,14 +33,22 @@ pub fn conclude(ctx: &mut Context, outcome: Outcome, now: Moment) {
     ctx.verdict.last_outcome = Some(outcome);
     response::keeping::attempted(ctx, outcome);
     let Some(route) = ctx.route.clone() else { return };
-    if let Some(upstream) = ctx.upstream().cloned() {
-        upstream.metrics.attempted(outcome.as_str());
-        let (failed, latency) = (upstream.upstream.fails(outcome), ctx.attempt.upstream_duration);
-        if let Some(ticket) = &mut ctx.attempt.ticket {
-            ticket.ended(Ended { failed, latency }, now);
-        }
+    let counted = endpoint_concluded(ctx, outcome, now);
+    let told = Told { count: Count::Attempts, outcome, counted };
+    record(ctx, &route, told, |_| true, now);
+}
+
+/// Tells the endpoint. Returns how the attempt counts for its upstream's breaker.
+fn endpoint_concluded(ctx: &mut Context, outcome: Outcome, now: Moment) -> Counted {
+    let Some(target) = ctx.upstream().cloned() else { return Counted::Yes };
+    target.metrics.attempted(outcome.as_str());
+    let latency = ctx.attempt.upstream_duration;
+    let Some(ticket) = &mut ctx.attempt.ticket else { return Counted::Yes };
+    let counted = target.upstream.ended(ticket, outcome, latency, now);
+    for change in target.upstream.news().take() {
+        ctx.snapshot.events.endpoints(target.upstream.name.clone(), change);
     }
-    record(ctx, &route, Count::Attempts, outcome, |_| true, now);
+    counted
 }
 
 /// The attempt has ended without a response's head: that is where its time went.
@@ -68,21 +77,36 @@ pub fn answered(ctx: &mut Context, now: Moment) {
 /// permits are used up.
 pub fn conclude_request(ctx: &mut Context, outcome: Outcome, now: Moment) {
     let Some(route) = ctx.route.clone() else { return };
-    record(ctx, &route, Count::Requests, outcome, |_| true, now);
+    record(ctx, &route, Told::of_request(outcome), |_| true, now);
 }
 
 /// Tells the dry breakers among them that the request would have ended now.
 pub fn conclude_dry_request(ctx: &mut Context, outcome: Outcome, now: Moment) {
     let Some(route) = ctx.route.clone() else { return };
     let is_dry = |breaker: &Breaker| breaker.enforce().is_dry();
-    record(ctx, &route, Count::Requests, outcome, is_dry, now);
+    record(ctx, &route, Told::of_request(outcome), is_dry, now);
+}
+
+/// What breakers are told.
+struct Told {
+    /// Which of them.
+    count: Count,
+    outcome: Outcome,
+    /// How it counts for the breaker of the upstream.
+    counted: Counted,
+}
+
+impl Told {
+    /// An ejection takes attempts out of a breaker's count, and no requests.
+    fn of_request(outcome: Outcome) -> Self {
+        Told { count: Count::Requests, outcome, counted: Counted::Yes }
+    }
 }
 
 fn record(
     ctx: &mut Context,
     route: &Route,
-    count: Count,
-    outcome: Outcome,
+    Told { count, outcome, counted }: Told,
     concerns: impl Fn(&Breaker) -> bool,
     now: Moment,
 ) {
@@ -96,13 +120,23 @@ fn record(
             && concerns(breaker)
             && let Some(permit) = permit.take()
         {
+            if scope == Scope::Upstream && counted == Counted::No {
+                // Dropped: the attempt was one more of an endpoint that is out.
+                continue;
+            }
             let permit = match count {
                 // The permit was taken before the wait for a retry.
                 Count::Attempts => permit.begun(ctx.attempt.started),
                 Count::Requests => permit,
             };
-            permit.record(breaker.config().judge(outcome), now);
+            let receipt = permit.settle(breaker.config().judge(outcome), now);
             let diverted = ctx.diverted.as_ref().map(|diverted| &diverted.target);
+            if scope == Scope::Upstream
+                && let (Some(target), Some(endpoint)) =
+                    (diverted.or(route.upstream(ctx.drawn)), ctx.attempt.endpoint())
+            {
+                target.upstream.remember(endpoint, counted, receipt);
+            }
             for change in breaker.changes() {
                 let name = match (scope, diverted.or(route.upstream(ctx.drawn))) {
                     (Scope::Upstream, Some(target)) => target.upstream.name.clone(),
@@ -132,6 +166,7 @@ pub fn without_endpoint(ctx: &mut Context, why: Unavailable) -> Rejection {
     let error = ctx.upstream().and_then(|target| target.upstream.lookups().error());
     let (cause, words) = match (why, error) {
         (Unavailable::Full, _) => (Cause::EndpointsFull, Words::None),
+        (Unavailable::Refused, _) => (Cause::NoneAvailable, Words::None),
         (Unavailable::Empty, Some(error)) => (Cause::Dns, Words::Shared(error)),
         (Unavailable::Empty, None) => (Cause::NoEndpoint, Words::None),
     };

@@ -74,7 +74,8 @@ pub fn classify_connect(error: &Error, ctx: &Context, now: Moment) -> Ended {
     }
 }
 
-fn connect_cause(error: &Error) -> Cause {
+/// Why no connection could be made.
+pub fn connect_cause(error: &Error) -> Cause {
     match error.etype() {
         ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Cause::ConnectTimeout,
         ErrorType::ConnectRefused => Cause::ConnectRefused,

@@ -5,7 +5,6 @@
 //! | [`draw`] | which of several upstreams a request goes to |
 //! | [`next`] | where the next attempt goes, and when |
 //! | [`peer`] | an endpoint as Pingora connects to it: address, TLS, time limits |
-//! | `race` | connecting to an endpoint that has addresses of both families |
 //! | [`ended`] | how an attempt without a response ended, read out of Pingora's errors |
 //! | [`failed`] | an attempt that ended without a response: retry, fall back, or refuse |
 //! | [`conclude`] | circuits, metrics and the log are told what became of an attempt |
@@ -23,5 +22,4 @@ pub mod ended;
 pub mod failed;
 pub mod next;
 pub mod peer;
-mod race;
 pub mod retry;

@@ -203,6 +203,10 @@ fn of_upstream(cause: Failed) -> Row<'static> {
             let detail = "every endpoint of the upstream has as many connections as it may";
             Row::new(word, Http::SERVICE_UNAVAILABLE, unavailable, detail).after(SECOND)
         }
+        Failed::NoneAvailable => {
+            let detail = "no endpoint of the upstream is available";
+            Row::new(word, Http::SERVICE_UNAVAILABLE, unavailable, detail).after(SECOND)
+        }
         Failed::AttemptTimeout | Failed::IdleTimeout | Failed::DeadlineExceeded => Row::new(
             word,
             Http::GATEWAY_TIMEOUT,

@@ -71,6 +71,7 @@ fn of_upstream(ctx: &Context, cause: Cause) -> Option<Limit> {
         Cause::Dns
         | Cause::NoEndpoint
         | Cause::EndpointsFull
+        | Cause::NoneAvailable
         | Cause::ConnectRefused
         | Cause::Unreachable
         | Cause::ConnectFailed

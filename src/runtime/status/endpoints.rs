@@ -2,8 +2,13 @@
 
 use serde::Serialize;
 
+use super::as_gauge;
+use crate::observe::metrics::StateMetrics;
 use crate::time::Moment;
-use crate::upstream::{Member, Upstream};
+use crate::upstream::config::Use;
+use crate::upstream::ejection::{Reason, Shown};
+use crate::upstream::health::{Failure, Report, Verdict};
+use crate::upstream::{Absence, Member, Upstream};
 
 #[derive(Serialize)]
 pub(super) struct EndpointStatus {
@@ -16,16 +21,73 @@ pub(super) struct EndpointStatus {
     /// The average; absent before the first response.
     #[serde(skip_serializing_if = "Option::is_none")]
     latency_ms: Option<f64>,
+    /// `available`, `ejected` or `probing`; `unhealthy` or `drained`, whatever its attempts say.
+    state: &'static str,
+    /// Of the latest ejection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ejection: Option<EjectionStatus>,
     /// The share of failures among the latest results, from 0 to 1.
     failing: f32,
+    /// Absent without health checks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    health: Option<HealthStatus>,
+}
+
+/// What its health checks have found.
+#[derive(Serialize)]
+struct HealthStatus {
+    /// `unknown` before the first pass, `healthy` or `unhealthy`.
+    state: &'static str,
+    for_seconds: f64,
+    checks: u64,
+    /// `passed`, or why the last check failed; absent before the first one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_seconds_ago: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct EjectionStatus {
+    reason: &'static str,
+    /// What it counted: failures in a row, or failures and attempts in the window.
+    failures: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempts: Option<u64>,
+    seconds_ago: f64,
+    /// Until the next probe; absent if the endpoint is not ejected, or being probed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    probe_in_seconds: Option<f64>,
+    /// Since the endpoint was found; a probe that failed counts as well.
+    times: u64,
 }
 
 pub(super) fn of(upstream: &Upstream, now: Moment) -> Vec<EndpointStatus> {
-    upstream.set().members().iter().map(|member| status(member, now)).collect()
+    let is_checked = upstream.config().health.is_some();
+    let set = upstream.set();
+    set.members().iter().map(|member| status(member, is_checked, now)).collect()
 }
 
-fn status(member: &Member, now: Moment) -> EndpointStatus {
+/// Copies the state of the endpoints into the metrics.
+pub(super) fn publish(state: &StateMetrics, name: &str, upstream: &Upstream) {
+    let set = upstream.set();
+    let members = set.members();
+    state.endpoints.with_label_values(&[name]).set(as_gauge(members.len() as u64));
+    state.ejected.with_label_values(&[name]).set(as_gauge(set.counts.ejected as u64));
+    for (reason, ejections) in upstream.news().ejections() {
+        state.ejections.with_label_values(&[reason, name]).inc_by(ejections);
+    }
+    state.all_used.with_label_values(&[name]).set((set.usage == Use::All).into());
+    if upstream.config().health.is_some() {
+        let is_healthy = |member: &&Member| member.endpoint.health.verdict() == Verdict::Healthy;
+        let healthy = members.iter().filter(is_healthy).count() as u64;
+        state.healthy_endpoints.with_label_values(&[name]).set(as_gauge(healthy));
+    }
+}
+
+fn status(member: &Member, is_checked: bool, now: Moment) -> EndpointStatus {
     let Member { endpoint, weight, backup } = member;
+    let shown = endpoint.ejection.shown();
     EndpointStatus {
         address: endpoint.label.to_string(),
         weight: *weight,
@@ -34,5 +96,41 @@ fn status(member: &Member, now: Moment) -> EndpointStatus {
         in_flight: endpoint.in_flight(),
         latency_ms: endpoint.load.latency(now).map(|latency| latency.as_secs_f64() * 1000.0),
         failing: endpoint.load.failing(now),
+        state: match endpoint.standing {
+            ref standing if standing.has(Absence::Drained) => "drained",
+            ref standing if standing.has(Absence::Unhealthy) => "unhealthy",
+            _ => shown.state,
+        },
+        ejection: shown.last.map(|(reason, since)| ejection(&shown, reason, since, now)),
+        health: is_checked.then(|| health(&endpoint.health.report(), now)),
+    }
+}
+
+fn health(report: &Report, now: Moment) -> HealthStatus {
+    let words = |result: &Result<(), Failure>| match result {
+        Ok(()) => "passed".to_owned(),
+        Err(failure) => failure.words.to_string(),
+    };
+    HealthStatus {
+        state: report.verdict.as_str(),
+        for_seconds: now.since(report.since).as_secs_f64(),
+        checks: report.checks,
+        last: report.last.as_ref().map(|(result, _)| words(result)),
+        last_seconds_ago: report.last.as_ref().map(|(_, at)| now.since(*at).as_secs_f64()),
+    }
+}
+
+fn ejection(shown: &Shown, reason: Reason, since: Moment, now: Moment) -> EjectionStatus {
+    let (failures, attempts) = match reason {
+        Reason::Consecutive { failures } => (failures.into(), None),
+        Reason::Share { ended, failed } => (failed, Some(ended)),
+    };
+    EjectionStatus {
+        reason: reason.as_str(),
+        failures,
+        attempts,
+        seconds_ago: now.since(since).as_secs_f64(),
+        probe_in_seconds: shown.until.map(|until| until.since(now).as_secs_f64()),
+        times: shown.times,
     }
 }

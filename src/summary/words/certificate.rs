@@ -30,6 +30,7 @@ pub(super) fn told(cause: Cause, text: &str) -> Option<String> {
         Cause::Dns
         | Cause::NoEndpoint
         | Cause::EndpointsFull
+        | Cause::NoneAvailable
         | Cause::ConnectRefused
         | Cause::Unreachable
         | Cause::ConnectTimeout

@@ -123,6 +123,16 @@ pub enum Place {
     Unix(PathBuf),
 }
 
+impl Url {
+    /// Whether it is one address, and no name, which may have several.
+    pub fn is_one_address(&self) -> bool {
+        match &self.place {
+            Place::Host { host, .. } => host.parse::<std::net::IpAddr>().is_ok(),
+            Place::Unix(_) => true,
+        }
+    }
+}
+
 impl FromStr for Url {
     type Err = String;
 

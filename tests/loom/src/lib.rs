@@ -6,12 +6,81 @@
 //! what is shown here holds there.
 #![allow(dead_code, unused_imports, reason = "of the included files, not all is used here")]
 
-pub use product::{policy, time, units};
+pub use product::{policy, time, units, upstream};
 
 #[path = "../../../src"]
 mod product {
     pub mod time;
     pub mod units;
+
+    pub mod upstream {
+        //! An endpoint's ejection, with the steps that an upstream makes around it.
+
+        pub mod ejection;
+
+        use ejection::config::Config;
+        use ejection::{Due, Ejection, Mark, Pass, Reason};
+
+        use crate::policy::breaker::{Breaker, Receipt, Verdict};
+        use crate::time::Moment;
+
+        /// The only one of its upstream that is ejected.
+        #[derive(Default)]
+        pub struct Endpoint {
+            ejection: Ejection,
+            due: Due,
+        }
+
+        impl Endpoint {
+            /// Ejects it, and takes its failures back.
+            pub fn eject(&self, breaker: Option<&Breaker>, now: Moment) {
+                let reason = Reason::Consecutive { failures: 5 };
+                let ejected = self.ejection.eject(reason, &Config::default(), now, 0.0);
+                let Some((time, receipts)) = ejected else { return };
+                self.due.note(now + time);
+                breaker.into_iter().for_each(|breaker| breaker.retract(&receipts));
+            }
+
+            /// As `Upstream::probe`: the epoch of the probe.
+            pub fn probe(&self, now: Moment) -> Option<u64> {
+                if !self.due.is_over(now) {
+                    return None;
+                }
+                self.due.begin();
+                let until = self.ejection.due()?;
+                if now < until {
+                    self.due.note(until);
+                    return None;
+                }
+                match self.ejection.probe(now)? {
+                    Pass::Probe(epoch) => Some(epoch),
+                    Pass::Counts(_) | Pass::Aside => None,
+                }
+            }
+
+            /// As the end of a ticket.
+            pub fn drop_probe(&self, epoch: u64) {
+                if let Some(at) = self.ejection.drop_probe(epoch) {
+                    self.due.note(at);
+                }
+            }
+
+            /// A failure that began before; `None` if it is late.
+            pub fn failed(&self) -> Option<Mark> {
+                self.ejection.failed(0)
+            }
+
+            /// Counts it in the breaker, as the request path does.
+            pub fn count(&self, mark: Mark, breaker: &Breaker, now: Moment) {
+                let permit = breaker.acquire(now).expect("closed");
+                let receipt: Option<Receipt> = permit.settle(Verdict::Failure, now);
+                let receipt = receipt.expect("a failure");
+                if !self.ejection.remember(mark, receipt, &Config::default()) {
+                    breaker.retract(&[receipt]);
+                }
+            }
+        }
+    }
 
     pub mod policy {
         pub mod breaker;

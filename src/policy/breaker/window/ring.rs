@@ -3,7 +3,7 @@
 
 use crossbeam_utils::CachePadded;
 
-use super::{Call, Count, Judgement, Rule};
+use super::{Call, Count, Judgement, Place, Rule};
 use crate::policy::sync::{AtomicI64, AtomicU8, AtomicUsize, Ordering};
 
 #[derive(Debug)]
@@ -32,20 +32,41 @@ impl Ring {
         Ring { results, sum: CachePadded::default() }
     }
 
-    /// Records a call. Returns what the rates are with it.
-    pub(super) fn record(&self, call: Call, rule: Rule) -> Option<Judgement> {
+    /// Records a call. Returns what the rates are with it, and its turn.
+    pub(super) fn record(&self, call: Call, rule: Rule) -> (Option<Judgement>, Place) {
         if !call.is_bad() && self.is_all_good() {
-            // A success replaces a success: the ring does not change.
-            return Some(Judgement::Below);
+            // A success replaces a success: the ring does not change. It is never taken back.
+            return (Some(Judgement::Below), Place(0));
         }
         let sum = &*self.sum;
         shift(&sum.bad, call.is_bad().into());
         // Relaxed: any order of places will do.
-        let place = sum.turn.fetch_add(1, Ordering::Relaxed) % self.results.len();
+        let turn = sum.turn.fetch_add(1, Ordering::Relaxed);
+        let place = turn % self.results.len();
         // AcqRel: a thread that sees the sum without this call sees the ring without it.
         let before = decode(self.results[place].swap(encode(call), Ordering::AcqRel));
         sum.replace(before, call);
-        rule.judge(sum.read())
+        (rule.judge(sum.read()), Place(turn as u64))
+    }
+
+    /// Takes a bad call out of the ring, unless another has its place by now. The place stays empty
+    /// until its next turn, so that the window holds a call less until then.
+    pub(super) fn retract(&self, call: Call, Place(turn): Place) {
+        let sum = &*self.sum;
+        let turns_since = sum.turn.load(Ordering::Relaxed).wrapping_sub(turn as usize);
+        if turns_since > self.results.len() {
+            return;
+        }
+        let place = &self.results[turn as usize % self.results.len()];
+        // AcqRel, as in `record`. If the place was taken a moment ago by a call that is as bad, then
+        // that one is taken out: the counts are the same.
+        let (mine, empty) = (encode(call), EMPTY);
+        if place.compare_exchange(mine, empty, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            shift(&sum.failed, -i64::from(call.failed));
+            shift(&sum.slow, -i64::from(call.slow));
+            sum.calls.fetch_sub(1, Ordering::Release);
+            shift(&sum.bad, -i64::from(call.is_bad()));
+        }
     }
 
     fn is_all_good(&self) -> bool {

@@ -7,7 +7,7 @@
 
 use crossbeam_utils::CachePadded;
 
-use super::{Call, Count, Judgement, Rule};
+use super::{Call, Count, Judgement, Place, Rule};
 use crate::policy::lanes::Lanes;
 use crate::policy::sync::{AtomicI64, AtomicU64, Mutex, MutexGuard, Ordering, PoisonError, fence};
 use crate::time::Moment;
@@ -50,8 +50,8 @@ impl Seconds {
     }
 
     /// Records a call. Returns what the rates are, if the call can have raised them above their
-    /// limits.
-    pub(super) fn record(&self, call: Call, rule: Rule, now: Moment) -> Option<Judgement> {
+    /// limits, and its second.
+    pub(super) fn record(&self, call: Call, rule: Rule, now: Moment) -> (Option<Judgement>, Place) {
         let second = now.as_nanos() / NANOS_PER_SECOND;
         // Acquire pairs with the Release in `turn_to`. An older clock reading counts as the newest
         // one. If another thread begins the next second meanwhile, this call counts there.
@@ -67,7 +67,25 @@ impl Seconds {
         if decode(before).calls >= FULL {
             self.put_away(&mut self.past());
         }
-        if begins || call.is_bad() || self.is_in_doubt() { self.judge(rule) } else { None }
+        let is_judged = begins || call.is_bad() || self.is_in_doubt();
+        let judgement = if is_judged { self.judge(rule) } else { None };
+        (judgement, Place(self.newest.load(Ordering::Relaxed)))
+    }
+
+    /// Takes a bad call back that was counted in this second, if the second is in the window. If
+    /// another second began while it was counted, the call may be in the one before. Then it is
+    /// missing for a second longer.
+    pub(super) fn retract(&self, call: Call, Place(second): Place) {
+        let mut past = self.past();
+        // Relaxed: only changed under the lock.
+        if self.newest.load(Ordering::Relaxed).saturating_sub(second) >= past.buckets.len() as u64 {
+            return;
+        }
+        let (failed, slow) = (i64::from(call.failed), i64::from(call.slow));
+        past.put(second, Count::default() - Count { calls: 1, failed, slow });
+        self.bad.fetch_sub(call.faults(), Ordering::Relaxed);
+        // With fewer calls, the share of slow ones may be higher than it was.
+        self.judged.store(NEVER, Ordering::Relaxed);
     }
 
     /// Whether this success can be the call that makes a rate reach its limit.

@@ -14,10 +14,10 @@ use async_trait::async_trait;
 use pingora_core::connectors::l4::Connect;
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::protocols::l4::stream::Stream;
-use pingora_core::{Error, ErrorType, Result};
+use pingora_core::{Error, ErrorType, OrErr, Result};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::runtime::snapshot::UpstreamTarget;
+use super::socket_check::SocketCheck;
 use crate::upstream::Endpoint;
 use crate::upstream::endpoint::Pair;
 
@@ -28,13 +28,13 @@ const HEAD_START: Duration = Duration::from_millis(250);
 pub(super) struct Race {
     pair: Pair,
     endpoint: Arc<Endpoint>,
-    target: Arc<UpstreamTarget>,
+    check: SocketCheck,
 }
 
 impl Race {
-    /// For an endpoint with both addresses of `pair`.
-    pub(super) fn new(pair: Pair, endpoint: &Arc<Endpoint>, target: &Arc<UpstreamTarget>) -> Self {
-        Race { pair, endpoint: endpoint.clone(), target: target.clone() }
+    /// For an endpoint with both addresses of `pair`. `check` is called before each connection.
+    pub(super) fn new(pair: Pair, endpoint: &Arc<Endpoint>, check: &SocketCheck) -> Self {
+        Race { pair, endpoint: endpoint.clone(), check: check.clone() }
     }
 
     async fn connect_to(&self, address: net::SocketAddr) -> Result<TcpStream> {
@@ -42,8 +42,9 @@ impl Race {
             net::SocketAddr::V4(_) => TcpSocket::new_v4(),
             net::SocketAddr::V6(_) => TcpSocket::new_v6(),
         };
-        let socket = socket.map_err(|error| failed(error, address))?;
-        (self.target.socket_check)(&socket)?;
+        // The gateway's own fault, as Pingora has it.
+        let socket = socket.or_err(ErrorType::InternalError, "no socket can be made")?;
+        (self.check)(&socket)?;
         socket.connect(address).await.map_err(|error| failed(error, address))
     }
 }
