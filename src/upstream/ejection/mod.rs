@@ -1,7 +1,7 @@
 //! Passive health: an endpoint whose attempts fail is ejected for a time, and comes back by one real
 //! request that succeeds.
 //!
-//! [`Ejection`] is the state of one endpoint; an upstream asks its [`machine`] under a lock, and only
+//! [`Ejection`] is the state of one endpoint; an upstream asks its `machine` under a lock, and only
 //! after a failure, or for the success that ends a run of failures. It decides by failures in a row,
 //! as linkerd's failure accrual, and by the share of failures in a window against the other
 //! endpoints. Envoy compares with the mean less 1.9 standard deviations
