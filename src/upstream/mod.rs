@@ -1,6 +1,6 @@
 //! Upstreams: named groups of endpoints, which of them are available, and which one is next.
 //!
-//! The request path only reads the [`Set`]; whoever learns of a change replaces it: [`resolve`] the
+//! The request path only reads the [`Set`]; what learns of a change replaces it: [`resolve`] the
 //! members. This module decides which endpoint gets a request, not what happens to the request.
 
 mod attempts;

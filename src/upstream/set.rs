@@ -1,6 +1,6 @@
 //! The endpoints of an upstream at one moment.
 //!
-//! A set is immutable and replaced as a whole, by whoever changes the members or what is available
+//! A set is immutable and replaced as a whole, by what changes the members or what is available
 //! of them; a request only reads it.
 
 use std::sync::Arc;

@@ -121,7 +121,7 @@ fn times(ctx: &Context, now: Moment) -> Times {
     let since_head = ctx.attempt.head_at.map_or(Duration::ZERO, |head| now.since(head));
     let body = since_head.saturating_sub(client.saturating_sub(ctx.times.client));
     let mut times = Times { body, client, ..ctx.times };
-    // Whoever ended the request did so in the middle of an attempt.
+    // The request was ended in the middle of an attempt.
     let attempt = &ctx.attempt;
     if attempt.concluded.is_none() && attempt.head_at.is_none() && attempt.endpoint().is_some() {
         let waited = now.since(attempt.connected.unwrap_or(attempt.started));

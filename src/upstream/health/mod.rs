@@ -63,7 +63,7 @@ pub struct Failure {
 /// The state of an endpoint's checks.
 #[derive(Debug, Default)]
 pub struct Health(
-    /// Locked by checks, and by whoever shows or rebuilds the set, not by requests.
+    /// Locked by checks, and where the set is shown or rebuilt, not by requests.
     Mutex<State>,
 );
 
