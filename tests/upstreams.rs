@@ -320,14 +320,23 @@ fn a_connection_lost_in_reuse_has_a_cause_of_its_own_and_costs_only_what_may_not
     let (address, seen) = answering_once();
     let gateway = Plan::route("").env("UPSTREAM", &format!("http://{address}")).start();
     assert_eq!(gateway.post("/", "").status, 200);
+    pooled(&gateway);
     let lost = gateway.post("/", "");
     assert_eq!((lost.status, lost.code().as_str()), (502, "stale_connection"));
     assert_eq!(*seen.lock().expect("counts"), [2], "it is not sent again");
     gateway.wait_for_log("cause=stale_connection");
     for _ in 0..3 {
         assert_eq!(gateway.get("/").status, 200);
+        pooled(&gateway);
     }
     assert_eq!(*seen.lock().expect("counts"), [2, 2, 2, 1], "once on a connection that is new");
+}
+
+/// A client may have its response before the connection to the upstream is back in the pool.
+fn pooled(gateway: &Gateway) {
+    eventually("no request is in flight", || {
+        (gateway.status()["requests_in_flight"] == 0).then_some(())
+    });
 }
 
 #[test]
