@@ -3,8 +3,9 @@
 //! Both come in forms that servers read in different ways. Here the first one of a name counts, and
 //! names are compared exactly.
 
-use http::HeaderMap;
 use http::header::COOKIE;
+use http::{HeaderMap, HeaderName};
+use serde::de::{self, Deserialize, Deserializer};
 
 /// The value of the first cookie of this name, without the quotes that may enclose it.
 ///
@@ -89,6 +90,15 @@ impl<'a> Encoded<'a> {
 fn escaped(text: &[u8]) -> Option<u8> {
     let digit = |at: usize| text.get(at).and_then(|&byte| char::from(byte).to_digit(16));
     u8::try_from(digit(0)? * 16 + digit(1)?).ok()
+}
+
+/// Reads the name of a header in a configuration.
+///
+/// # Errors
+/// It is not the name of a header.
+pub fn header_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HeaderName, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    name.parse().map_err(|_| de::Error::custom(format_args!("`{name}` is not a header name")))
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@
 //! | [`summary`] | a request as it began and as it ended, from which everything is told | `policy` |
 //! | [`record`] | the row of each request, the recorder, SQLite and PostgreSQL | `coding`, `condition`, `time`, `units` |
 //! | [`idempotency`] | the keys that requests hold, in the record's database | `condition`, `policy`, `record`, `time` |
-//! | [`upstream`] | endpoints, whose turn it is, what health checks and attempts say of them, names resolved in the background | `config`, `policy`, `routing`, `time`, `units` |
+//! | [`upstream`] | endpoints, whose turn it is, what health checks and attempts say of them, names resolved in the background | `config`, `fields`, `policy`, `routing`, `time`, `units` |
 //! | [`config`] | what the operator wrote: types, loading, validation | `policy`, `record`, `routing`, `time`, `transcode`, `units`, `upstream` |
 //! | [`observe`] | metrics, traces, the process's log | `condition`, `config`, `policy`, `record`, `routing`, `summary`, `time`, `units`, `upstream` |
 //! | [`limits`] | rate limits that replicas share, in Redis | `condition`, `observe`, `policy`, `time`, `units` |

@@ -192,7 +192,7 @@ fn large_answer() -> Option<Value> {
     Some(line(&gateway, "idempotency_answer_not_kept"))
 }
 
-/// The first request breaks off, and nobody will ever know what it has done.
+/// The first request breaks off, and what it has done will never be known.
 fn undecided() -> Option<Value> {
     let store = "record: {store: {sqlite: {path: \"${PORTCULLIS_DATA}/portcullis.db\"}}, commit_timeout: 1s}";
     let upstream = Upstream::always(Answer::hang());

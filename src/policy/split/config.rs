@@ -58,7 +58,7 @@ pub enum Key {
     /// The client address; of IPv6 its /64.
     ClientAddress,
     /// The first value of this request header.
-    #[serde(deserialize_with = "header_name")]
+    #[serde(deserialize_with = "fields::header_name")]
     #[schemars(with = "String")]
     Header(HeaderName),
     /// The first cookie of this name.
@@ -235,15 +235,6 @@ fn one() -> u32 {
 
 fn weight<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     units::bounded::<_, 0, MAX_WEIGHT>(deserializer)
-}
-
-/// Reads the name of a header.
-///
-/// # Errors
-/// It is no name of a header.
-pub fn header_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HeaderName, D::Error> {
-    let name = String::deserialize(deserializer)?;
-    name.parse().map_err(|_| de::Error::custom(format_args!("`{name}` is not a header name")))
 }
 
 /// Reads the name of a cookie.

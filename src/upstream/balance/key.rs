@@ -5,6 +5,7 @@ use std::fmt;
 use http::HeaderName;
 use serde::de::{self, Deserialize, Deserializer};
 
+use crate::fields;
 use crate::policy::rate_limit::Requester;
 use crate::policy::split::{self, config as names, hash};
 
@@ -41,7 +42,7 @@ pub enum Key {
     /// The client address; of IPv6 its /64.
     ClientAddress,
     /// The first value of this request header.
-    #[serde(deserialize_with = "names::header_name")]
+    #[serde(deserialize_with = "fields::header_name")]
     #[schemars(with = "String")]
     Header(HeaderName),
     /// The first cookie of this name.

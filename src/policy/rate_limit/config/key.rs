@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName};
 use serde::de::value::{MapAccessDeserializer, StrDeserializer};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
+use crate::fields;
 use crate::policy::auth::{Identity, KeptClaims};
 use crate::units::schema;
 
@@ -29,7 +30,7 @@ pub enum KeySource {
     Route,
     /// The first value of this request header; the client address for requests without it. If
     /// clients may choose the value, they choose their count.
-    #[serde(deserialize_with = "header_name")]
+    #[serde(deserialize_with = "fields::header_name")]
     #[schemars(with = "String")]
     Header(HeaderName),
     /// This claim of the verified token, by its name or by a path of names separated by dots. The
@@ -224,11 +225,6 @@ impl<'de> Visitor<'de> for KeyVisitor {
         }
         Ok(Key(sources.into()))
     }
-}
-
-fn header_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HeaderName, D::Error> {
-    let name = String::deserialize(deserializer)?;
-    name.parse().map_err(|_| de::Error::custom(format_args!("`{name}` is not a header name")))
 }
 
 fn claim_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Box<str>, D::Error> {
