@@ -31,6 +31,7 @@ mod deadlines;
 mod defaults;
 mod descriptors;
 mod dialects;
+mod discovery;
 mod dry_run;
 mod durable;
 mod edge;

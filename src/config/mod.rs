@@ -41,6 +41,7 @@ use crate::policy::{auth, rate_limit, retry};
 use crate::record;
 use crate::transcode;
 use crate::upstream;
+use crate::upstream::discovery::config::Source;
 
 /// The main file with the files it includes.
 #[derive(Debug, Clone, PartialEq, Deserialize, schemars::JsonSchema)]
@@ -147,6 +148,11 @@ impl Config {
         let folder = path.parent().unwrap_or(Path::new(""));
         for descriptors in config.descriptors.values_mut() {
             descriptors.file = folder.join(&descriptors.file);
+        }
+        for discover in config.upstreams.values_mut().filter_map(|up| up.discover.as_mut()) {
+            match &mut discover.source {
+                Source::File(file) => file.path = folder.join(&file.path),
+            }
         }
         Ok((config, sources))
     }

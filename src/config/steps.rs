@@ -115,10 +115,12 @@ pub fn of_call(step: OfCall, config: &Config, name: &str, route: &Route) -> Opti
         }
         OfCall::Endpoint => {
             let entries = upstreams().flat_map(|(_, upstream)| &upstream.endpoints);
-            let values = entries.map(|entry| match &entry.url.place {
+            let listed = entries.map(|entry| match &entry.url.place {
                 Place::Host { .. } => entry.url.authority.clone(),
                 Place::Unix(_) => entry.url.to_string(),
             });
+            let sources = upstreams().filter_map(|(_, upstream)| upstream.discover.as_ref());
+            let values = listed.chain(sources.map(|discover| discover.source.words()));
             let (first, _) = upstreams().next()?;
             (values.collect(), Some(named("upstreams", first).key("endpoints")), false)
         }

@@ -52,9 +52,10 @@ pub(super) fn problems(config: &Config, sources: &Sources) -> Vec<Problem> {
         problems.push(Problem::new(Code::CommitInterval, "record.batch.commit_interval", message));
     }
     for (name, upstream) in &config.upstreams {
-        if upstream.endpoints.is_empty() {
+        if upstream.endpoints.is_empty() && upstream.discover.is_none() {
             let path = at(&["upstreams", name, "endpoints"]);
-            problems.push(Problem::new(Code::NoEndpoint, path, "at least one endpoint is needed"));
+            let message = "at least one endpoint is needed, or a source to `discover` them";
+            problems.push(Problem::new(Code::NoEndpoint, path, message));
         }
         upstream::protocol(name, upstream, &mut problems);
         upstream::health(name, upstream, &mut problems);

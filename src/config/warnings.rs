@@ -98,6 +98,7 @@ fn ejections(config: &Config, warnings: &mut Vec<Problem>) {
         let rules = upstream.ejection.as_ref().and_then(|ejection| ejection.rules());
         if let ([only], Some(_)) = (&upstream.endpoints[..], rules)
             && only.url.is_one_address()
+            && upstream.discover.is_none()
         {
             let path = KeyPath::root().key("upstreams").key(name).key("ejection");
             let message = "the upstream's only address is never ejected";

@@ -202,6 +202,7 @@ pub(super) fn upstreams(
             pool_key,
             socket_check,
             checks: OnceLock::new(),
+            source: OnceLock::new(),
         };
         targets.insert(name.clone(), Arc::new(target));
     }

@@ -8,6 +8,7 @@ mod carry;
 mod changes;
 mod compile;
 pub mod descriptors;
+mod discovery;
 pub mod drain;
 mod facets;
 pub mod flood_guard;

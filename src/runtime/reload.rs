@@ -25,6 +25,7 @@ use tokio::time::MissedTickBehavior;
 use super::carry;
 use super::changes;
 use super::descriptors::Descriptors;
+use super::discovery;
 use super::follow::{self, Follower};
 use super::health;
 use super::health::Checker;
@@ -179,13 +180,15 @@ fn unchangeable(old: &Config, new: &Config) -> Vec<Problem> {
         .collect()
 }
 
-/// Starts the background work that a new generation needs, and ends health checks of the one before
-/// that it does not.
+/// Starts the background work that a new generation needs, and ends health checks and questions to
+/// sources of the one before that it does not.
 pub(super) async fn start_background(
     snapshot: &Snapshot,
     before: Option<&Snapshot>,
     checker: &Arc<Checker>,
 ) {
+    // First: what a source knows may be a name.
+    discovery::begin(snapshot, before).await;
     let names = snapshot.upstreams.values().map(|target| {
         let upstream = target.upstream.clone();
         tokio::spawn(async move { resolve::keep_resolved(&upstream, RESOLVE_WAIT).await })

@@ -206,6 +206,8 @@ pub struct UpstreamTarget {
     /// Checks the endpoints. Set once the generation is in force: a configuration that is only
     /// compared checks nothing.
     pub checks: OnceLock<Task>,
+    /// Asks the source that knows the endpoints. Set as `checks` is.
+    pub source: OnceLock<Task>,
 }
 
 impl Fork {

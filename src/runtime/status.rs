@@ -127,6 +127,8 @@ pub(super) struct CircuitStatus {
 struct UpstreamStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     circuit: Option<CircuitStatus>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    discovery: Option<endpoints::SourceStatus>,
     endpoints: Vec<endpoints::EndpointStatus>,
 }
 
@@ -209,6 +211,7 @@ pub(super) fn circuit(breaker: &Breaker, now: Moment) -> CircuitStatus {
 fn upstreams(snapshot: &Snapshot, now: Moment) -> BTreeMap<String, UpstreamStatus> {
     let of = |target: &super::snapshot::UpstreamTarget| UpstreamStatus {
         circuit: target.upstream.breaker().map(|breaker| circuit(breaker, now)),
+        discovery: endpoints::source(&target.upstream, now),
         endpoints: endpoints::of(&target.upstream, now),
     };
     snapshot.upstreams.iter().map(|(name, target)| (name.clone(), of(target))).collect()

@@ -12,6 +12,7 @@ pub use none_available::{NoneAvailable, Use};
 use serde::{Deserialize, Deserializer, de};
 
 use super::balance::Policy;
+use super::discovery::config::Discover;
 use super::ejection;
 use super::ejection::config::Ejection;
 use super::endpoint::Key;
@@ -23,10 +24,14 @@ use crate::units::{self, Timespan};
 #[derive(Debug, Clone, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Where the service is; at least one. Each is a URL, or `{url, weight, backup}`: `http://host:port`
-    /// or `https://…`, by name or address, or `unix:/path`. Each address of a name is an endpoint.
+    /// Where the service is; at least one, unless `discover` finds them. Each is a URL, or
+    /// `{url, weight, backup}`: `http://host:port` or `https://…`, by name or address, or
+    /// `unix:/path`. Each address of a name is an endpoint.
+    #[serde(default)]
     #[schemars(length(min = 1))]
     pub endpoints: Vec<Listed>,
+    /// A source that knows further endpoints, and tells of changes; absent: none.
+    pub discover: Option<Discover>,
     /// Which endpoint gets a request; default `least_request`.
     #[serde(default)]
     #[schemars(extend("default" = "least_request"))]
@@ -60,9 +65,18 @@ pub struct Config {
     #[serde(default)]
     pub ip_family: IpFamily,
     /// A name of which the resolver says for this long that it does not exist, or has no address, loses
-    /// the addresses known so far; 0 means never, default 30 s. A resolver that fails changes nothing.
+    /// the addresses known so far, and a source that has no endpoint for this long those that it named;
+    /// 0 means never, default 30 s. A resolver or source that fails changes nothing.
     #[serde(default = "default_empty_after")]
     pub empty_after: Timespan,
+    /// The most endpoints that are taken from `discover`, and the most addresses from a name; 1 to
+    /// 100,000, default 5,000. An answer with more is a mistake: what is known stays.
+    #[serde(
+        default = "default_max_endpoints",
+        deserialize_with = "units::bounded::<_, 1, 100_000>"
+    )]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub max_endpoints: u32,
     /// Which `Host` header the upstream gets; default `endpoint`.
     #[serde(default)]
     pub host_header: HostHeader,
@@ -167,11 +181,26 @@ fn default_empty_after() -> Timespan {
     Timespan::from_secs(30)
 }
 
+fn default_max_endpoints() -> u32 {
+    5_000
+}
+
 fn default_resolve_every() -> Timespan {
     Timespan::from_secs(10)
 }
 
 impl Config {
+    /// Why the upstream's protocol cannot be spoken at `url`, if it cannot. TLS negotiates HTTP/2;
+    /// without TLS it must be known beforehand.
+    pub fn unfit(&self, url: &Url) -> Option<&'static str> {
+        let unfit = match self.protocol {
+            Protocol::Http1 | Protocol::Auto => false,
+            Protocol::H2c => url.tls,
+            Protocol::H2 => !url.tls,
+        };
+        unfit.then_some("`h2c` is for http:// endpoints, `h2` for https:// ones")
+    }
+
     /// How long an unused pooled connection is kept. A server may close an HTTP/1 connection in
     /// the moment in which a request is sent on it, and then only some requests can be sent again.
     /// HTTP/2 announces the end of a connection, so it can be kept longer.

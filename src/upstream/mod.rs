@@ -1,7 +1,7 @@
 //! Upstreams: named groups of endpoints, which of them are available, and which one is next.
 //!
-//! The request path only reads the [`Set`]; what learns of a change replaces it: [`resolve`] the
-//! members. This module decides which endpoint gets a request, not what happens to the request.
+//! The request path only reads the [`Set`]; what learns of a change replaces it: [`resolve`] and
+//! [`discovery`] the members. This module decides which endpoint gets a request, not what happens to the request.
 
 mod attempts;
 pub mod balance;
@@ -10,6 +10,7 @@ pub mod discovery;
 pub mod ejection;
 pub mod endpoint;
 pub mod health;
+pub mod learn;
 pub mod lookups;
 pub mod news;
 pub mod resolve;
@@ -25,6 +26,7 @@ pub use balance::load::Ended;
 use balance::{Limits, Policy};
 pub use config::Config;
 use config::Use;
+use discovery::directory::Directory;
 use ejection::Due;
 pub use endpoint::{Address, Endpoint, Ticket};
 use lookups::Lookups;
@@ -54,6 +56,10 @@ pub struct Upstream {
     in_flight: Option<Arc<AtomicU32>>,
     /// Set while a task resolves the names.
     resolving: AtomicBool,
+    /// What is known of its endpoints.
+    directory: Mutex<Directory>,
+    /// Told when there may be other names to resolve.
+    asked: Arc<Notify>,
     /// Set once a health check of any endpoint has passed: from then on, those without a pass get no
     /// requests.
     has_passed: AtomicBool,
@@ -101,12 +107,16 @@ impl Upstream {
             config,
             turn: AtomicUsize::new(0),
             resolving: AtomicBool::new(false),
+            directory: Mutex::default(),
+            asked: Arc::default(),
             has_passed: AtomicBool::new(false),
             changes: Arc::default(),
             breaker,
             lookups: Lookups::default(),
         };
-        upstream.replace(resolve::literal(&upstream.config), now);
+        // Endpoints that are given as addresses, or as sockets; names are not looked up yet.
+        let members = upstream.directory().members(&upstream.config, &upstream.set());
+        upstream.replace(members, now);
         upstream
     }
 
@@ -139,9 +149,14 @@ impl Upstream {
         if let (Some(counted), Some(_)) = (&old.in_flight, &new.in_flight) {
             new.in_flight = Some(counted.clone());
         }
+        if let (Some(before), Some(wanted)) = (&old.config.discover, &config.discover)
+            && wanted.has_same_endpoints(before)
+        {
+            new.directory = old.directory().found_only().into();
+        }
         // Names that remain keep their known addresses until they are looked up again.
         let known = old.set();
-        let members = resolve::members(config, |entry| known.addresses(&entry.url));
+        let members = new.directory().members(config, &known);
         let new = Arc::new(new);
         // Before the endpoints are taken over: from here on, the new one hears of every change.
         *new.latest.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&new);
@@ -159,7 +174,7 @@ impl Upstream {
         self.breaker.as_ref()
     }
 
-    /// The state of its DNS lookups.
+    /// Whether its names are resolved, and its source answers.
     pub fn lookups(&self) -> &Lookups {
         &self.lookups
     }
@@ -289,9 +304,10 @@ impl Upstream {
     fn adopt(&self, known: &Set, mut found: Vec<Member>, now: Moment) {
         let _changing = self.changing();
         let is_first = known.is_empty();
+        let known_keys = known.by_key();
         for member in &mut found {
-            if let Some(same) = known.endpoint(&member.endpoint.key) {
-                member.endpoint = same.clone();
+            if let Some(same) = known_keys.get(&member.endpoint.key) {
+                member.endpoint = Arc::clone(same);
                 continue;
             }
             let endpoint = &member.endpoint;

@@ -3,6 +3,7 @@
 //! A set is immutable and replaced as a whole, by what changes the members or what is available
 //! of them; a request only reads it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
@@ -11,6 +12,9 @@ use super::config::{NoneAvailable, Url, Use, is_of};
 use super::ejection;
 use super::endpoint::{Address, Endpoint, Key};
 use super::standing::Absence;
+
+/// The most endpoints that a line of the log names.
+const MOST_NAMED: usize = 10;
 
 /// An endpoint and its part in the set.
 #[derive(Debug, Clone)]
@@ -130,10 +134,9 @@ impl Set {
         &self.members
     }
 
-    /// The endpoint with this key.
-    pub(super) fn endpoint(&self, key: &Key) -> Option<&Arc<Endpoint>> {
-        let same = |member: &&Member| member.endpoint.key == *key;
-        self.members.iter().find(same).map(|member| &member.endpoint)
+    /// The endpoints by their key.
+    pub(super) fn by_key(&self) -> HashMap<&Key, &Arc<Endpoint>> {
+        self.members.iter().map(|member| (&member.endpoint.key, &member.endpoint)).collect()
     }
 
     /// The addresses that are known of `url`.
@@ -145,16 +148,20 @@ impl Set {
     /// Which endpoints have come and gone between this set and `after`, in words.
     pub(super) fn change(&self, after: &Set) -> Option<String> {
         let lacking = |from: &Set, all: &Set| {
-            let gone = all.members.iter().filter(|one| from.endpoint(&one.endpoint.key).is_none());
-            gone.map(|member| &*member.endpoint.label).collect::<Vec<_>>().join(", ")
+            let from = from.by_key();
+            let gone = all.members.iter().filter(|one| !from.contains_key(&one.endpoint.key));
+            let gone: Vec<_> = gone.map(|member| &*member.endpoint.label).collect();
+            match gone.len().checked_sub(MOST_NAMED) {
+                None | Some(0) => gone.join(", "),
+                Some(more) => format!("{} and {more} more", gone[..MOST_NAMED].join(", ")),
+            }
         };
         let (came, left) = (lacking(self, after), lacking(after, self));
         let came = (!came.is_empty()).then(|| format!("{came} came"));
         let left = (!left.is_empty()).then(|| format!("{left} left"));
         let words = came.into_iter().chain(left).collect::<Vec<_>>().join("; ");
         let count = after.members.len();
-        (!words.is_empty())
-            .then(|| format!("{words}, as its names resolve; endpoints now: {count}"))
+        (!words.is_empty()).then(|| format!("{words}; endpoints now: {count}"))
     }
 
     /// Whether no endpoint is known.

@@ -230,7 +230,7 @@ fn endpoints_that_come_and_go_are_told_by_address() {
         in_turns(&urls.iter().map(String::as_str).collect::<Vec<_>>()).set()
     };
     let told = set(&[1, 2]).change(&set(&[2, 3]));
-    let expected = "127.0.0.1:3 came; 127.0.0.1:1 left, as its names resolve; endpoints now: 2";
+    let expected = "127.0.0.1:3 came; 127.0.0.1:1 left; endpoints now: 2";
     assert_eq!(told.as_deref(), Some(expected));
     assert_eq!(set(&[1]).change(&set(&[1])), None);
 }

@@ -142,13 +142,13 @@ impl StateMetrics {
             failed_lookups: counters(
                 r,
                 "upstream_failed_lookups_total",
-                "Look-ups of names that found no address",
+                "Look-ups of names that found no address, and questions to sources that found no endpoint",
                 &["upstream"],
             )?,
             unresolved_seconds: gauges(
                 r,
                 "upstream_unresolved_seconds",
-                "How long a name has not been resolved; 0 while all are",
+                "How long a name has not been resolved, or the source has named no endpoint; 0 while all is known",
                 &["upstream"],
             )?,
             rate_limit_refused: counters(

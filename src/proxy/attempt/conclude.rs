@@ -21,6 +21,7 @@ use crate::summary::words::Words;
 use crate::time::Moment;
 use crate::upstream::Unavailable;
 use crate::upstream::ejection::Counted;
+use crate::upstream::lookups::Lookups;
 
 /// Tells metrics, and the breakers that count attempts, how this attempt ended. Later calls for the
 /// same attempt do nothing.
@@ -163,12 +164,16 @@ pub fn give_up(ctx: &mut Context, cause: Cause, words: Words) {
 
 /// There is no endpoint to send the request to. Returns the refusal.
 pub fn without_endpoint(ctx: &mut Context, why: Unavailable) -> Rejection {
-    let error = ctx.upstream().and_then(|target| target.upstream.lookups().error());
+    let lookups = ctx.upstream().map(|target| target.upstream.lookups());
+    let error = lookups.and_then(Lookups::error);
     let (cause, words) = match (why, error) {
         (Unavailable::Full, _) => (Cause::EndpointsFull, Words::None),
         (Unavailable::Refused, _) => (Cause::NoneAvailable, Words::None),
         (Unavailable::Empty, Some(error)) => (Cause::Dns, Words::Shared(error)),
-        (Unavailable::Empty, None) => (Cause::NoEndpoint, Words::None),
+        (Unavailable::Empty, None) => {
+            let error = lookups.and_then(Lookups::source_error);
+            (Cause::NoEndpoint, error.map_or(Words::None, Words::Shared))
+        }
     };
     give_up(ctx, cause, words);
     Rejection::Upstream(cause)

@@ -62,6 +62,34 @@ struct EjectionStatus {
     times: u64,
 }
 
+/// What the source knows that endpoints are discovered from.
+#[derive(Serialize)]
+pub(super) struct SourceStatus {
+    source: String,
+    /// How many endpoints it named last.
+    endpoints: usize,
+    /// Since it named them; absent before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    confirmed_seconds_ago: Option<f64>,
+    /// How long it has not answered, or has said that there is nothing, and why; absent while it answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failing_for_seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+pub(super) fn source(upstream: &Upstream, now: Moment) -> Option<SourceStatus> {
+    let report = upstream.source()?;
+    let ago = |since: Moment| now.since(since).as_secs_f64();
+    Some(SourceStatus {
+        source: report.source,
+        endpoints: report.endpoints,
+        confirmed_seconds_ago: report.confirmed.map(ago),
+        failing_for_seconds: report.failing_since.map(ago),
+        error: report.error.map(|error| error.to_string()),
+    })
+}
+
 pub(super) fn of(upstream: &Upstream, now: Moment) -> Vec<EndpointStatus> {
     let is_checked = upstream.config().health.is_some();
     let set = upstream.set();

@@ -1,6 +1,7 @@
 //! An entry of an upstream's `endpoints`.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -123,7 +124,37 @@ pub enum Place {
     Unix(PathBuf),
 }
 
+impl Place {
+    /// Whether it is a Unix socket.
+    pub fn is_socket(&self) -> bool {
+        match self {
+            Place::Unix(_) => true,
+            Place::Host { .. } => false,
+        }
+    }
+}
+
 impl Url {
+    /// The URL of an endpoint at `address`: with scheme, host, and base path of `form`, or with
+    /// `http://` and the address itself as host.
+    pub fn at(address: SocketAddr, form: Option<&Url>) -> Self {
+        Url {
+            tls: form.is_some_and(|form| form.tls),
+            place: Place::Host { host: address.ip().to_string(), port: address.port() },
+            authority: form.map_or_else(|| address.to_string(), |form| form.authority.clone()),
+            base_path: form.map(|form| form.base_path.clone()).unwrap_or_default(),
+        }
+    }
+
+    /// The host that is named in the `Host` header, and in the certificate; without brackets.
+    pub fn host(&self) -> &str {
+        let authority = self.authority.as_str();
+        match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((address, _)) => address,
+            None => authority.split_once(':').map_or(authority, |(host, _)| host),
+        }
+    }
+
     /// Whether it is one address, and no name, which may have several.
     pub fn is_one_address(&self) -> bool {
         match &self.place {

@@ -27,8 +27,30 @@ pub enum Said<T> {
     Failed(String),
 }
 
+impl<T> Said<Vec<T>> {
+    /// These, or that there is nothing, in these words.
+    pub fn of(these: Vec<T>, nothing: &str) -> Self {
+        match these.is_empty() {
+            true => Said::Nothing(nothing.to_owned()),
+            false => Said::These(these),
+        }
+    }
+
+    /// The same, unless there are more than `most`: that is a mistake of the source.
+    #[must_use]
+    pub fn at_most(self, most: u32, what: &str) -> Self {
+        match self {
+            Said::These(these) if these.len() > most as usize => Said::Failed(format!(
+                "{} {what}, of which `max_endpoints` allows {most}",
+                these.len()
+            )),
+            said => said,
+        }
+    }
+}
+
 /// What is known from a source.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Known<T> {
     last: Option<T>,
     /// When the last good answer came.
@@ -65,6 +87,11 @@ impl<T> Known<T> {
     /// Whether it has answered, or was emptied: before, what others know is as good.
     pub fn is_decided(&self) -> bool {
         self.confirmed.is_some()
+    }
+
+    /// When the last good answer came.
+    pub fn confirmed(&self) -> Option<Moment> {
+        self.confirmed
     }
 
     /// Since when the source has not answered.

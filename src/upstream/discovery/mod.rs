@@ -1,3 +1,9 @@
 //! Where endpoints are known from, and the one rule for all sources.
+//!
+//! What asks a source is in `runtime::discovery`; here is what its answers mean, and what is kept of
+//! them.
 
+pub mod config;
+pub mod directory;
+pub mod file;
 pub mod known;

@@ -1,0 +1,109 @@
+//! Watches a file that lists endpoints.
+//!
+//! It is looked at again and again, as the configuration's files are: notifications of the system do not
+//! come from every file system. A file that is being written is left alone until it has stayed the same
+//! from one look to the next.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::Asked;
+use crate::upstream::config::Listed;
+use crate::upstream::discovery::config::File;
+use crate::upstream::discovery::file::read;
+use crate::upstream::discovery::known::Said;
+
+/// Time between two looks.
+const EVERY: Duration = Duration::from_millis(500);
+/// Limit on the file: 100,000 endpoints take about 10 MiB.
+const LARGEST: u64 = 16 * 1024 * 1024;
+
+/// What is known of the file.
+pub(super) struct FileSource {
+    path: PathBuf,
+    /// What was said last.
+    told: Option<Content>,
+    /// Seen once, and not told: it may be about to change again.
+    seen: Option<Content>,
+}
+
+/// The file's text, or why it cannot be read.
+type Content = Result<String, String>;
+
+impl FileSource {
+    pub(super) fn new(config: &File) -> Self {
+        FileSource { path: config.path.clone(), told: None, seen: None }
+    }
+
+    /// What is to be told, if anything is.
+    fn judge(&mut self, content: Content) -> Option<&Content> {
+        let is_first = self.told.is_none();
+        let has_settled = self.seen.as_ref() == Some(&content);
+        if self.told.as_ref() == Some(&content) {
+            self.seen = None;
+            return None;
+        }
+        if is_first || has_settled {
+            self.seen = None;
+            return Some(self.told.insert(content));
+        }
+        self.seen = Some(content);
+        None
+    }
+}
+
+impl Asked for FileSource {
+    async fn next(&mut self) -> Said<Vec<Listed>> {
+        loop {
+            if self.told.is_some() {
+                tokio::time::sleep(EVERY).await;
+            }
+            let path = self.path.clone();
+            let content = tokio::task::spawn_blocking(move || content(&path)).await;
+            // A panic, which the runtime logs: nothing is known of the file.
+            let content = content.unwrap_or_else(|_| Err("cannot be read".to_owned()));
+            match self.judge(content) {
+                Some(Ok(text)) => return read(text),
+                Some(Err(error)) => return Said::Failed(error.clone()),
+                None => {}
+            }
+        }
+    }
+}
+
+fn content(path: &Path) -> Content {
+    let unreadable = |error: std::io::Error| format!("cannot be read: {error}");
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    let mut text = String::new();
+    file.take(LARGEST + 1).read_to_string(&mut text).map_err(unreadable)?;
+    match text.len() as u64 > LARGEST {
+        true => Err(format!("is larger than {} MiB", LARGEST / (1024 * 1024))),
+        false => Ok(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_told_once_it_has_stayed_the_same_from_one_look_to_the_next() {
+        let mut source = FileSource::new(&File { path: "e.yaml".into() });
+        let mut look = |text: Result<&str, &str>| {
+            let content = text.map(str::to_owned).map_err(str::to_owned);
+            source.judge(content).is_some()
+        };
+        assert!(look(Ok("a")), "the first is told at once");
+        assert!(!look(Ok("a")));
+        assert!(!look(Ok("b")));
+        assert!(!look(Ok("c")), "it has changed again");
+        assert!(look(Ok("c")));
+        assert!(!look(Err("gone")));
+        assert!(!look(Ok("c")), "it is back before it was missed");
+        assert!(!look(Err("gone")));
+        assert!(look(Err("gone")));
+        assert!(!look(Ok("c")));
+        assert!(look(Ok("c")), "back, though it is what was told before it was gone");
+    }
+}

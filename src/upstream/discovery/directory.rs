@@ -1,0 +1,130 @@
+//! What is known of an upstream's endpoints: the addresses of each name, and what its source has said.
+
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+
+use super::known::{Edge, Known, Said};
+use crate::time::Moment;
+use crate::upstream::config::{Config, Listed, Place, Url};
+use crate::upstream::endpoint::Key;
+use crate::upstream::set::Set;
+use crate::upstream::{Address, Endpoint, Member};
+
+/// Of one upstream. Changed by the tasks that ask, and never by a request.
+#[derive(Debug, Default)]
+pub struct Directory {
+    names: HashMap<Url, Known<Vec<Address>>>,
+    found: Known<Vec<Listed>>,
+}
+
+impl Directory {
+    /// What a reload keeps: the source's endpoints, if they are the same source's.
+    pub(in crate::upstream) fn found_only(&self) -> Self {
+        Directory { names: HashMap::new(), found: self.found.clone() }
+    }
+
+    /// The names that are to be looked up, with their port.
+    pub(in crate::upstream) fn names(&self, config: &Config) -> HashSet<Url> {
+        self.listed(config)
+            .map(|entry| &entry.url)
+            .filter(|url| name(url).is_some())
+            .cloned()
+            .collect()
+    }
+
+    /// Takes in the answer to the lookup of a name.
+    pub(in crate::upstream) fn look_up(
+        &mut self,
+        url: &Url,
+        said: Said<Vec<Address>>,
+        empty_after: Duration,
+        now: Moment,
+    ) -> Option<Edge> {
+        self.names.entry(url.clone()).or_default().take_in(said, empty_after, now)
+    }
+
+    /// Forgets names that are not among those wanted.
+    pub(in crate::upstream) fn keep(&mut self, wanted: &HashSet<Url>) {
+        self.names.retain(|url, _| wanted.contains(url));
+    }
+
+    /// Takes in what the source said.
+    pub(in crate::upstream) fn discover(
+        &mut self,
+        said: Said<Vec<Listed>>,
+        empty_after: Duration,
+        now: Moment,
+    ) -> Option<Edge> {
+        self.found.take_in(said, empty_after, now)
+    }
+
+    /// What the source has said.
+    pub(in crate::upstream) fn found(&self) -> &Known<Vec<Listed>> {
+        &self.found
+    }
+
+    /// Since when a name cannot be resolved.
+    pub(in crate::upstream) fn unresolved_since(&self) -> Option<Moment> {
+        self.names.values().filter_map(Known::lacking_since).min()
+    }
+
+    /// All endpoints: those of the configuration in its order, then those of the source. A name that
+    /// has not been looked up yet keeps the addresses that it has in `known`, possibly from before a
+    /// reload. What is named twice is one endpoint.
+    pub(in crate::upstream) fn members(&self, config: &Config, known: &Set) -> Vec<Member> {
+        let mut all: Vec<Member> = Vec::new();
+        let mut keys = HashSet::new();
+        for entry in self.listed(config) {
+            let addresses = match &entry.url.place {
+                Place::Unix(path) => vec![Address::Unix(path.clone())],
+                Place::Host { host, port } => match host.parse::<IpAddr>() {
+                    Ok(ip) => vec![SocketAddr::new(ip, *port).into()],
+                    Err(_) => self.addresses(&entry.url, known),
+                },
+            };
+            for address in addresses {
+                let key = key(config, &entry.url, address);
+                if keys.insert(key.clone()) {
+                    let (weight, backup) = (entry.weight, entry.backup);
+                    all.push(Member { endpoint: Arc::new(Endpoint::new(key)), weight, backup });
+                }
+            }
+        }
+        all
+    }
+
+    fn addresses(&self, url: &Url, known: &Set) -> Vec<Address> {
+        match self.names.get(url) {
+            Some(name) if name.is_decided() => name.last().cloned().unwrap_or_default(),
+            Some(_) | None => known.addresses(url),
+        }
+    }
+
+    fn listed<'a>(&'a self, config: &'a Config) -> impl Iterator<Item = &'a Listed> {
+        config.endpoints.iter().chain(self.found.last().into_iter().flatten())
+    }
+}
+
+fn key(config: &Config, url: &Url, address: Address) -> Key {
+    let server_name = config.tls.server_name.as_deref().unwrap_or(url.host());
+    Key {
+        address,
+        tls: url.tls,
+        server_name: if url.tls { server_name.to_owned() } else { String::new() },
+        authority: HeaderValue::from_str(&url.authority)
+            .unwrap_or_else(|_| HeaderValue::from_static("invalid")),
+        base_path: url.base_path.clone(),
+    }
+}
+
+/// The name that has to be looked up, and the port.
+pub(in crate::upstream) fn name(url: &Url) -> Option<(&str, u16)> {
+    match &url.place {
+        Place::Host { host, port } if host.parse::<IpAddr>().is_err() => Some((host, *port)),
+        Place::Host { .. } | Place::Unix(_) => None,
+    }
+}

@@ -1,0 +1,157 @@
+//! What an upstream makes of the answers of resolvers and sources: it keeps them, tells what has
+//! changed, and puts another set in place.
+
+use std::collections::HashSet;
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use super::config::{Listed, Url};
+use super::discovery::directory::{Directory, name};
+use super::discovery::known::{Edge, Said};
+use super::{Address, Upstream};
+use crate::time::Moment;
+
+/// What is known of the source of endpoints.
+pub struct SourceReport {
+    /// What it is.
+    pub source: String,
+    /// How many endpoints it named last.
+    pub endpoints: usize,
+    /// When it named them; `None` before.
+    pub confirmed: Option<Moment>,
+    /// Since when it has not answered, or says that there is nothing; `None` while it answers.
+    pub failing_since: Option<Moment>,
+    /// Why.
+    pub error: Option<Arc<str>>,
+}
+
+impl Upstream {
+    /// What is known of its source; `None` if it has none.
+    pub fn source(&self) -> Option<SourceReport> {
+        let discover = self.config.discover.as_ref()?;
+        let directory = self.directory();
+        let found = directory.found();
+        Some(SourceReport {
+            source: discover.source.words(),
+            endpoints: found.last().map_or(0, Vec::len),
+            confirmed: found.confirmed(),
+            failing_since: found.lacking_since(),
+            error: self.lookups.source_error(),
+        })
+    }
+
+    /// What is known of its endpoints.
+    pub(super) fn directory(&self) -> MutexGuard<'_, Directory> {
+        self.directory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The names that are to be looked up.
+    pub(super) fn names(&self) -> HashSet<Url> {
+        self.directory().names(&self.config)
+    }
+
+    /// Takes in what the source said. Logs one line when it stops answering, one when its endpoints are
+    /// given up, and one when it is back.
+    pub fn discovered(&self, said: Said<Vec<Listed>>, now: Moment) {
+        let Some(discover) = &self.config.discover else { return };
+        let said = self.fitting(said.at_most(self.config.max_endpoints, "endpoints"));
+        let error = match &said {
+            Said::These(_) => None,
+            Said::Nothing(error) | Said::Failed(error) => Some(error.clone()),
+        };
+        let (name, source) = (&self.name, discover.source.words());
+        let empty_after = *self.config.empty_after;
+        let mut directory = self.directory();
+        match directory.discover(said, empty_after, now) {
+            Some(Edge::Back(after)) => {
+                log::info!("upstreams.{name}: {source} answers again, after {}s", after.as_secs());
+            }
+            Some(Edge::Lost(error)) => {
+                log::warn!(
+                    "upstreams.{name}: {source}: {error}; keeping the endpoints known so far"
+                );
+            }
+            Some(Edge::Emptied) => log::warn!(
+                "upstreams.{name}: {source} has had no endpoint for {empty_after:?}; giving up those \
+                 known so far"
+            ),
+            None => {}
+        }
+        let errors = error.map(|error| format!("{source}: {error}"));
+        self.lookups.source.note(errors.as_slice(), directory.found().lacking_since());
+        self.rearrange(&directory, "its source says", now);
+        drop(directory);
+        // There may be a name among them.
+        self.asked.notify_one();
+    }
+
+    /// The same, if each endpoint can be spoken to.
+    fn fitting(&self, said: Said<Vec<Listed>>) -> Said<Vec<Listed>> {
+        let Said::These(these) = said else { return said };
+        let unfit =
+            these.iter().find_map(|entry| Some((&entry.url, self.config.unfit(&entry.url)?)));
+        match unfit {
+            Some((url, why)) => Said::Failed(format!("{url}: {why}")),
+            None => Said::These(these),
+        }
+    }
+
+    /// Takes in the answers to a round of lookups. Logs one line when a name stops resolving, one when
+    /// its addresses are given up, and one when it is back.
+    pub(super) fn resolved(&self, found: Vec<(Url, Said<Vec<Address>>)>, now: Moment) {
+        let mut errors = Vec::new();
+        let mut directory = self.directory();
+        for (url, said) in found {
+            errors.extend(self.take_in(&mut directory, &url, said, now));
+        }
+        let wanted = directory.names(&self.config);
+        directory.keep(&wanted);
+        errors.sort_unstable();
+        self.lookups.names.note(&errors, directory.unresolved_since());
+        self.rearrange(&directory, "its names resolve", now);
+    }
+
+    /// Returns the error in words if there is one.
+    fn take_in(
+        &self,
+        directory: &mut Directory,
+        url: &Url,
+        said: Said<Vec<Address>>,
+        now: Moment,
+    ) -> Option<String> {
+        let said = said.at_most(self.config.max_endpoints, "addresses");
+        let (host, _) = name(url).unwrap_or_default();
+        let name = &self.name;
+        let error = match &said {
+            Said::These(_) => None,
+            Said::Nothing(error) | Said::Failed(error) => Some(format!("{host}: {error}")),
+        };
+        let empty_after = *self.config.empty_after;
+        match directory.look_up(url, said, empty_after, now) {
+            Some(Edge::Back(after)) => {
+                log::info!(
+                    "upstreams.{name}: {host} is resolved again, after {}s",
+                    after.as_secs()
+                );
+            }
+            Some(Edge::Lost(error)) => log::warn!(
+                "upstreams.{name}: cannot resolve {host}: {error}; keeping the addresses known so far"
+            ),
+            Some(Edge::Emptied) => log::warn!(
+                "upstreams.{name}: {host} has had no address for {empty_after:?}; giving up those \
+                 known so far"
+            ),
+            None => {}
+        }
+        error
+    }
+
+    /// Puts the endpoints in place that are known now, and tells what that changes.
+    fn rearrange(&self, directory: &Directory, why: &str, now: Moment) {
+        let before = self.set();
+        self.replace(directory.members(&self.config, &before), now);
+        self.tell();
+        if let Some(change) = before.change(&self.set()) {
+            log::info!("upstreams.{}: {change}, as {why}", self.name);
+        }
+    }
+}
