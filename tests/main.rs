@@ -10,6 +10,7 @@ mod support;
 
 mod access_log;
 mod admin;
+mod admin_access;
 mod amplification;
 mod auth;
 mod breaker;

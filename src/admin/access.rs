@@ -1,4 +1,9 @@
-//! Refuses requests that a web page may have sent through a visitor's browser.
+//! Decides which requests are served: those with the token, if there is one, and none that a web page
+//! may have sent through a visitor's browser.
+//!
+//! Over the Unix socket no token is asked for: who may open its file is decided by the system, which
+//! lets in the gateway's own user and root. Nor does `Host` matter there, because no browser can be led
+//! to it.
 //!
 //! A page can make its own name resolve to this listener (DNS rebinding), and then read the
 //! responses as if they came from the page's own server. The browser still sends the page's name in
@@ -8,40 +13,95 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::digest::{SHA256, digest};
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::header::{CONTENT_TYPE, HOST, ORIGIN};
-use http::{HeaderMap, StatusCode, Uri};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 
+use crate::config::admin::Token;
 use crate::routing::host::{HostPattern, normalize};
 use crate::runtime::shared::Shared;
 
-/// Served for any `Host`: probes and scrapes use a service's name, and read only health and counts.
+/// Read for any `Host` and without a token: probes and scrapes use a service's name, and get only health
+/// and counts.
 const OPEN: [&str; 4] = ["/livez", "/readyz", "/healthz", "/metrics"];
 /// How a browser came to send a request; `none` if its user typed the address.
 const FETCH_SITE: &str = "sec-fetch-site";
 
+/// How a request has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Over {
+    /// Over the network, or loopback.
+    Address,
+    /// Over the Unix socket.
+    Socket,
+}
+
+/// What requests of one listener are checked by.
+#[derive(Clone)]
+pub(super) struct Gate {
+    pub(super) shared: Arc<Shared>,
+    pub(super) over: Over,
+}
+
 /// Passes a request on, or responds with the reason for refusing it.
-pub(super) async fn check(
-    State(shared): State<Arc<Shared>>,
-    request: Request,
-    next: Next,
-) -> Response {
+pub(super) async fn check(State(gate): State<Gate>, request: Request, next: Next) -> Response {
     if !request.method().is_safe() && is_of_page(request.headers()) {
         let detail =
             "orders are not taken from web pages: send it without Origin and Sec-Fetch-Site";
         return refusal(StatusCode::FORBIDDEN, "cross_origin", detail);
     }
+    match gate.over {
+        Over::Socket => next.run(request).await,
+        Over::Address => match refused(&gate.shared, &request) {
+            Some(refusal) => refusal,
+            None => next.run(request).await,
+        },
+    }
+}
+
+fn refused(shared: &Shared, request: &Request) -> Option<Response> {
     let open = OPEN.contains(&request.uri().path());
     let snapshot = shared.snapshot.load();
-    if !open && !is_addressed(request.uri(), request.headers(), &snapshot.config.admin.hosts) {
+    let admin = &snapshot.config.admin;
+    if !open && !is_addressed(request.uri(), request.headers(), &admin.hosts) {
         let detail = "this listener goes by its IP address and by localhost: use one of them in Host, \
                       or add the name to admin.hosts";
-        return refusal(StatusCode::MISDIRECTED_REQUEST, "unknown_host", detail);
+        return Some(refusal(StatusCode::MISDIRECTED_REQUEST, "unknown_host", detail));
     }
-    drop(snapshot);
-    next.run(request).await
+    if (open && request.method().is_safe()) || admin.token.is_empty() {
+        return None;
+    }
+    let (detail, challenge) = match token(request.headers()) {
+        Some(token) if is_known(token, &admin.token) => return None,
+        Some(_) => ("the token is none of those in admin.token", "Bearer error=\"invalid_token\""),
+        None => ("send `Authorization: Bearer` with the token of admin.token", "Bearer"),
+    };
+    let mut response = refusal(StatusCode::UNAUTHORIZED, "unauthenticated", detail);
+    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+    Some(response)
+}
+
+/// The token that a request shows: RFC 6750, section 2.1. `None` if it shows none, or several.
+fn token(headers: &HeaderMap) -> Option<&[u8]> {
+    let mut fields = headers.get_all(AUTHORIZATION).iter();
+    let (Some(field), None) = (fields.next(), fields.next()) else { return None };
+    let (scheme, token) = field.as_bytes().split_at_checked("Bearer".len())?;
+    let token = token.strip_prefix(b" ")?.trim_ascii();
+    (scheme.eq_ignore_ascii_case(b"Bearer") && !token.is_empty()).then_some(token)
+}
+
+/// Digests are compared, each as a whole and all of them, so that the time says nothing about a token:
+/// neither its bytes, nor its length, nor which one it is.
+fn is_known(token: &[u8], tokens: &[Token]) -> bool {
+    let token = digest(&SHA256, token);
+    tokens.iter().fold(false, |known, one| {
+        let one = digest(&SHA256, one.expose().as_bytes());
+        verify_slices_are_equal(token.as_ref(), one.as_ref()).is_ok() | known
+    })
 }
 
 fn is_of_page(headers: &HeaderMap) -> bool {
@@ -81,9 +141,26 @@ pub(super) fn refusal(status: StatusCode, code: &str, detail: &str) -> Response 
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
+
+    #[test]
+    fn a_token_is_shown_once_and_by_its_scheme() {
+        let shown = |fields: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for field in fields {
+                headers.append(AUTHORIZATION, HeaderValue::from_static(field));
+            }
+            token(&headers).map(<[u8]>::to_vec)
+        };
+        for field in ["Bearer abc", "bearer abc", "BEARER   abc "] {
+            assert_eq!(shown(&[field]).as_deref(), Some(&b"abc"[..]), "{field}");
+        }
+        for field in ["", "Bearer", "Bearer ", "Bearerabc", "Basic abc", "abc", "Bear abc"] {
+            assert_eq!(shown(&[field]), None, "{field}");
+        }
+        assert_eq!(shown(&[]), None);
+        assert_eq!(shown(&["Bearer abc", "Bearer abc"]), None);
+    }
 
     fn hosts() -> Vec<HostPattern> {
         ["gateway.internal", "*.svc.cluster.local"].map(|h| h.parse().expect("a host")).into()

@@ -6,16 +6,16 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -35,9 +35,50 @@ pub(super) struct Limits {
     pub(super) idle: Duration,
 }
 
+/// What accepts connections.
+pub(super) trait Accepts: Send + Sync + 'static {
+    /// A connection.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    /// Where it comes from.
+    type Address: fmt::Debug + Send;
+
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Self::Address)>> + Send;
+
+    fn local_address(&self) -> io::Result<Self::Address>;
+}
+
+impl Accepts for TcpListener {
+    type Stream = TcpStream;
+    type Address = std::net::SocketAddr;
+
+    async fn accept(&self) -> io::Result<(Self::Stream, Self::Address)> {
+        let (stream, peer) = TcpListener::accept(self).await?;
+        // Fails if the client has already disconnected, which the first read then reports.
+        let _ = stream.set_nodelay(true);
+        Ok((stream, peer))
+    }
+
+    fn local_address(&self) -> io::Result<Self::Address> {
+        self.local_addr()
+    }
+}
+
+impl Accepts for UnixListener {
+    type Stream = UnixStream;
+    type Address = tokio::net::unix::SocketAddr;
+
+    async fn accept(&self) -> io::Result<(Self::Stream, Self::Address)> {
+        UnixListener::accept(self).await
+    }
+
+    fn local_address(&self) -> io::Result<Self::Address> {
+        self.local_addr()
+    }
+}
+
 /// Accepts connections, and limits their number.
-pub(super) struct Connections {
-    socket: TcpListener,
+pub(super) struct Connections<L> {
+    socket: L,
     limits: Limits,
     /// The oldest first. Dropping the sender ends the connection; a connection that has ended by
     /// itself has closed the channel.
@@ -46,8 +87,8 @@ pub(super) struct Connections {
     failed: Spell,
 }
 
-impl Connections {
-    pub(super) fn new(socket: TcpListener, limits: Limits) -> Self {
+impl<L: Accepts> Connections<L> {
+    pub(super) fn new(socket: L, limits: Limits) -> Self {
         Connections {
             socket,
             limits,
@@ -57,7 +98,7 @@ impl Connections {
         }
     }
 
-    fn admit(&mut self, stream: TcpStream) -> Limited<TcpStream> {
+    fn admit(&mut self, stream: L::Stream) -> Limited<L::Stream> {
         self.open.retain(|connection| !connection.is_closed());
         if self.open.len() >= self.limits.connections
             && self.open.pop_front().is_some()
@@ -88,26 +129,21 @@ impl Connections {
     }
 }
 
-impl Listener for Connections {
-    type Io = Limited<TcpStream>;
-    type Addr = SocketAddr;
+impl<L: Accepts> Listener for Connections<L> {
+    type Io = Limited<L::Stream>;
+    type Addr = L::Address;
 
-    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         loop {
             match self.socket.accept().await {
-                Ok((stream, peer)) => {
-                    // Fails if the client has already disconnected, which the first read then
-                    // reports.
-                    let _ = stream.set_nodelay(true);
-                    return (self.admit(stream), peer);
-                }
+                Ok((stream, peer)) => return (self.admit(stream), peer),
                 Err(error) => self.recover(&error).await,
             }
         }
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        self.socket.local_address()
     }
 }
 

@@ -1,13 +1,14 @@
-//! The admin listener: health, metrics, state, and commands to circuits.
+//! The admin listener: health, metrics, state, and orders. It has an address, a Unix socket, or both.
 //!
 //! GET never changes anything; POST does. `access` decides which requests are served, `connections`
-//! limits their time and number.
+//! limits their time and number, `socket` takes the socket's file.
 
 mod access;
 mod connections;
+pub mod socket;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,9 +21,10 @@ use http::header::CONTENT_TYPE;
 use percent_encoding::percent_decode_str;
 use pingora_core::server::ShutdownWatch;
 use pingora_core::services::background::BackgroundService;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 
-use self::connections::{Connections, Limits};
+use self::access::{Gate, Over};
+use self::connections::{Accepts, Connections, Limits};
 use crate::config::log::Level;
 use crate::config::route::Serve;
 use crate::runtime::shared::Shared;
@@ -35,19 +37,61 @@ const REQUEST: Duration = Duration::from_secs(5);
 /// Scrapes usually come every 15 s to 60 s.
 const IDLE: Duration = Duration::from_secs(75);
 
-/// Serves one address until the process ends, so that it also responds during the drain.
+/// Serves until the process ends, so that it also responds during the drain.
 pub struct Admin {
     shared: Arc<Shared>,
-    address: SocketAddr,
+    address: Option<SocketAddr>,
+    /// Taken by the start, of which there is only one.
+    socket: Mutex<Option<std::os::unix::net::UnixListener>>,
 }
 
 impl Admin {
-    /// `address` is bound when the runtime starts it.
-    pub fn new(shared: Arc<Shared>, address: SocketAddr) -> Self {
-        Admin { shared, address }
+    /// `address` is bound when the runtime starts it; `socket` listens already.
+    pub fn new(
+        shared: Arc<Shared>,
+        address: Option<SocketAddr>,
+        socket: Option<std::os::unix::net::UnixListener>,
+    ) -> Self {
+        Admin { shared, address, socket: Mutex::new(socket) }
     }
 
-    fn router(&self) -> Router {
+    async fn serve(&self, listener: impl Accepts, over: Over, connections: usize) {
+        let limits = Limits { connections, request: REQUEST, idle: IDLE };
+        let listener = Connections::new(listener, limits);
+        if let Err(error) = axum::serve(listener, self.router(over)).await {
+            log::error!("admin listener: {error}");
+        }
+    }
+
+    async fn serve_address(&self, address: SocketAddr, connections: usize) {
+        let listener = match TcpListener::bind(address).await {
+            Ok(listener) => listener,
+            Err(error) => {
+                log::error!("admin.address: cannot listen on {address}: {error}");
+                return;
+            }
+        };
+        log::info!("admin on http://{address}");
+        self.serve(listener, Over::Address, connections).await;
+    }
+
+    async fn serve_socket(&self, socket: std::os::unix::net::UnixListener, connections: usize) {
+        let address = socket.local_addr();
+        let listener = match UnixListener::from_std(socket) {
+            Ok(listener) => listener,
+            Err(error) => {
+                log::error!("admin.socket: {error}");
+                return;
+            }
+        };
+        if let Some(path) = address.as_ref().ok().and_then(|address| address.as_pathname()) {
+            log::info!("admin on unix:{}", path.display());
+        }
+        self.serve(listener, Over::Socket, connections).await;
+    }
+
+    fn router(&self, over: Over) -> Router {
+        let gate = Gate { shared: self.shared.clone(), over };
         let answer = |what: Serve| {
             get(move |State(shared): State<Arc<Shared>>| async move {
                 into_response(status::answer(&shared, what).await)
@@ -63,7 +107,7 @@ impl Admin {
             .route("/requests/{id}", get(request))
             .route("/log", post(level))
             .route("/circuits/{scope}/{name}/{order}", post(order))
-            .layer(middleware::from_fn_with_state(self.shared.clone(), access::check))
+            .layer(middleware::from_fn_with_state(gate, access::check))
             .with_state(self.shared.clone())
     }
 }
@@ -71,20 +115,22 @@ impl Admin {
 #[async_trait]
 impl BackgroundService for Admin {
     async fn start(&self, _: ShutdownWatch) {
-        let listener = match TcpListener::bind(self.address).await {
-            Ok(listener) => listener,
-            Err(error) => {
-                log::error!("admin.address: cannot listen on {}: {error}", self.address);
-                return;
+        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let connections = self.shared.descriptors.admin_connections();
+        // Each has its own, so that a crowd at one of them leaves the other free.
+        let (both, half) = (self.address.is_some() && socket.is_some(), connections.div_ceil(2));
+        let connections = if both { half } else { connections };
+        let address = async {
+            if let Some(address) = self.address {
+                self.serve_address(address, connections).await;
             }
         };
-        log::info!("admin on http://{}", self.address);
-        let connections = self.shared.descriptors.admin_connections();
-        let limits = Limits { connections, request: REQUEST, idle: IDLE };
-        let listener = Connections::new(listener, limits);
-        if let Err(error) = axum::serve(listener, self.router()).await {
-            log::error!("admin listener: {error}");
-        }
+        let socket = async {
+            if let Some(socket) = socket {
+                self.serve_socket(socket, connections).await;
+            }
+        };
+        tokio::join!(address, socket);
     }
 }
 

@@ -5,10 +5,12 @@ mod completions;
 mod config;
 mod diagnostics;
 mod examples;
+
 mod health;
 mod invocations;
 mod routes;
 mod run;
+mod running;
 mod schema;
 mod why;
 

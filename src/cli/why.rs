@@ -3,23 +3,18 @@
 mod story;
 
 use std::fs::File as LogFile;
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value};
 
 use super::File;
+use super::running::{Place, Running, encoded};
 use crate::config::{Config, Sources};
 use crate::observe::colour;
 use crate::record::read::{Filter, Reader};
-
-const LIMIT: Duration = Duration::from_secs(2);
-/// The most that a gateway is expected to say of one request.
-const ANSWER: u64 = 1024 * 1024;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -31,9 +26,8 @@ pub(super) struct Options {
     /// Look in this access log (JSON), and nowhere else; `-` reads standard input
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
-    /// The admin address of the running gateway
-    #[arg(long, env = "ADMIN_ADDRESS", default_value = "127.0.0.1:9901")]
-    address: SocketAddr,
+    #[command(flatten)]
+    place: Place,
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 }
@@ -56,12 +50,14 @@ pub(super) fn why(options: &Options) -> ExitCode {
     let loaded = Config::at(&options.file.location()).ok();
     let found = match &options.log {
         Some(log) => in_log(log, &options.id),
-        None => in_gateway(options.address, &options.id).or_else(|unasked| {
-            match in_record(loaded.as_ref(), &options.id) {
+        None => {
+            let gateway = options.place.running(loaded.as_ref().map(|(config, _)| &config.admin));
+            let found = gateway.and_then(|gateway| in_gateway(&gateway, &options.id));
+            found.or_else(|unasked| match in_record(loaded.as_ref(), &options.id) {
                 Ok(found) => Ok(found),
                 Err(unread) => Err(format!("{unasked}; {unread}")),
-            }
-        }),
+            })
+        }
     };
     let found = match found {
         Ok(found) => found,
@@ -88,41 +84,14 @@ pub(super) fn why(options: &Options) -> ExitCode {
 }
 
 /// The running gateway remembers the latest failures and slow requests.
-fn in_gateway(address: SocketAddr, id: &str) -> Result<Found, String> {
-    let unasked = |error: io::Error| format!("the gateway at {address} cannot be asked: {error}");
-    let body = ask(address, id).map_err(unasked)?;
-    let Some(body) = body else {
-        return Err(format!("the gateway at {address} does not remember it"));
-    };
-    let facts = serde_json::from_slice(&body)
-        .map_err(|_| format!("what answers at {address} is not a gateway's admin listener"))?;
-    Ok(Found { facts, from: format!("the running gateway, {address}") })
-}
-
-/// `None` if the gateway does not know the request.
-fn ask(address: SocketAddr, id: &str) -> io::Result<Option<Vec<u8>>> {
-    let mut stream = TcpStream::connect_timeout(&address, LIMIT)?;
-    stream.set_read_timeout(Some(LIMIT))?;
-    stream.set_write_timeout(Some(LIMIT))?;
-    let id: String = id.bytes().map(encoded).collect();
-    // HTTP/1.0: the body ends with the connection.
-    write!(stream, "GET /requests/{id} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
-    let mut answer = Vec::new();
-    stream.take(ANSWER).read_to_end(&mut answer)?;
-    let no_http = || io::Error::other("the answer is not HTTP");
-    let head = memchr::memmem::find(&answer, b"\r\n\r\n").ok_or_else(no_http)?;
-    let status = answer.get(9..12).ok_or_else(no_http)?;
-    let is_known = status == b"200";
-    Ok(is_known.then(|| answer.split_off(head + 4)))
-}
-
-fn encoded(byte: u8) -> String {
-    match byte {
-        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-            char::from(byte).to_string()
-        }
-        other => format!("%{other:02X}"),
+fn in_gateway(gateway: &Running, id: &str) -> Result<Found, String> {
+    let answer = gateway.ask("GET", &format!("/requests/{}", encoded(id)))?;
+    if answer.status != 200 {
+        return Err(format!("the gateway at {gateway} does not remember it"));
     }
+    let facts = serde_json::from_slice(&answer.body)
+        .map_err(|_| format!("what answers at {gateway} is not a gateway's admin listener"))?;
+    Ok(Found { facts, from: format!("the running gateway, {gateway}") })
 }
 
 fn in_log(path: &Path, id: &str) -> Result<Found, String> {

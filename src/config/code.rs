@@ -129,6 +129,7 @@ codes! {
     // Values that do not fit together.
     NoListener "no_listener" Error "add one, such as `public: {address: 0.0.0.0:8080}`";
     AddressTaken "address_taken" Error "choose another port";
+    AdminNowhere "admin_nowhere" Error "set `admin.socket`, or an address such as 127.0.0.1:9901";
     RecordWithoutStore "record_without_store" Error "add `record.store`, or set the mode to `off`";
     CommitInterval "commit_interval" Error "shorten it, or raise `record.commit_timeout`";
     NoEndpoint "no_endpoint" Error "add one, such as `http://127.0.0.1:3000`";
@@ -182,7 +183,7 @@ codes! {
     CertificateExpired "certificate_expired" Warning "renew it";
     CertificateExpiring "certificate_expiring" Warning "renew it";
     EverybodyTrusted "everybody_trusted" Warning "list the networks of your load balancers";
-    AdminExposed "admin_exposed" Warning "use 127.0.0.1, or let only your own network reach it";
+    AdminExposed "admin_exposed" Warning "set `admin.token`, or use 127.0.0.1 or `admin.socket`";
     ShortKey "short_key" Warning "use a random one, such as `openssl rand -hex 32` makes";
     UnreachableRoute "unreachable_route" Warning "remove it, or change the host, the path, the methods or the conditions of one";
     AttemptsBeyondRequest "attempts_beyond_request" Warning "shorten the attempts, allow fewer, or raise `timeout.request`";

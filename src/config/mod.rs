@@ -5,6 +5,7 @@
 //! are compiled into.
 
 pub mod access_log;
+pub mod admin;
 pub mod code;
 pub mod defaults;
 pub mod effective;
@@ -52,9 +53,9 @@ pub struct Config {
     pub server: server::Server,
     /// The addresses that clients connect to, by names of the operator's choice; at least one.
     pub listeners: BTreeMap<String, server::Listener>,
-    /// The listener for health, metrics, state and commands to circuits.
+    /// The listener for health, metrics, state and orders.
     #[serde(default)]
-    pub admin: server::Admin,
+    pub admin: admin::Admin,
     /// Which peers are trusted to name the client's address.
     #[serde(default)]
     pub client_address: server::ClientAddress,

@@ -1,4 +1,4 @@
-//! Settings of the whole process: listeners, the admin address, trusted proxies.
+//! Settings of the whole process: listeners, trusted proxies. `admin` has its own file.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -10,7 +10,6 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 
 use crate::policy::dry_run::Enforce;
-use crate::routing::host::HostPattern;
 use crate::units::schema::written_as;
 use crate::units::{self, Size, Timespan};
 
@@ -163,23 +162,6 @@ fn max_header_bytes() -> Size {
 
 fn max_path_bytes() -> Size {
     Size::kib(8)
-}
-
-/// The listener for health, metrics and state.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Admin {
-    /// IP address and port; default 127.0.0.1:9901. It must not be exposed to the public.
-    pub address: SocketAddr,
-    /// Host names, besides `localhost` and IP addresses, under which state and commands are served;
-    /// 421 for others. Default: none.
-    pub hosts: Vec<HostPattern>,
-}
-
-impl Default for Admin {
-    fn default() -> Self {
-        Admin { address: SocketAddr::from(([127, 0, 0, 1], 9901)), hosts: Vec::new() }
-    }
 }
 
 /// How the client's address is determined.

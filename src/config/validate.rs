@@ -31,6 +31,10 @@ pub(super) fn problems(config: &Config, sources: &Sources) -> Vec<Problem> {
         ));
     }
     addresses(config, &mut problems);
+    if config.admin.address.is_none() && config.admin.socket.is_none() {
+        let message = "the admin listener has neither an address nor a socket";
+        problems.push(Problem::new(Code::AdminNowhere, "admin.address", message));
+    }
     if config.record.default.mode != record::Mode::Off && config.record.store.chosen().is_none() {
         let message = "nothing can be recorded without `record.store`";
         problems.push(Problem::new(Code::RecordWithoutStore, "record.default.mode", message));
@@ -75,7 +79,8 @@ pub(super) fn problems(config: &Config, sources: &Sources) -> Vec<Problem> {
 
 /// No two listeners, the admin listener included, may have the same address.
 fn addresses(config: &Config, problems: &mut Vec<Problem>) {
-    let mut taken = BTreeMap::from([(config.admin.address, "admin".to_owned())]);
+    let admin = config.admin.address.map(|address| (address, "admin".to_owned()));
+    let mut taken: BTreeMap<_, _> = admin.into_iter().collect();
     for (name, listener) in &config.listeners {
         if let Some(other) = taken.insert(listener.address, format!("listeners.{name}")) {
             let message = format!("the address is that of {other} already");

@@ -86,7 +86,8 @@ fn exposure(config: &Config, warnings: &mut Vec<Problem>) {
             message,
         ));
     }
-    if !config.admin.address.ip().to_canonical().is_loopback() {
+    let address = config.admin.address.filter(|_| config.admin.token.is_empty());
+    if address.is_some_and(|address| !address.ip().to_canonical().is_loopback()) {
         let message = "other hosts can reach the admin listener, which asks for no credentials";
         warnings.push(Problem::new(Code::AdminExposed, "admin.address", message));
     }

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::shared::Shared;
 use super::signals;
+use crate::admin::socket::SocketFile;
 use crate::config::server::Server;
 use crate::observe::otlp::push::Push;
 
@@ -31,13 +32,20 @@ pub struct Drain {
     /// Taken by the shutdown, of which there is only one.
     push: Mutex<Option<Push>>,
     server: Server,
+    /// The admin listener's, removed at the end. Taken as `push` is.
+    socket: Mutex<Option<SocketFile>>,
 }
 
 impl Drain {
     /// `push` exports metrics a last time; `None` if they are not exported. `server` has the limits
     /// on time.
-    pub fn new(shared: Arc<Shared>, push: Option<Push>, server: Server) -> Self {
-        Drain { shared, push: Mutex::new(push), server }
+    pub fn new(
+        shared: Arc<Shared>,
+        push: Option<Push>,
+        server: Server,
+        socket: Option<SocketFile>,
+    ) -> Self {
+        Drain { shared, push: Mutex::new(push), server, socket: Mutex::new(socket) }
     }
 
     /// Seconds, longer than the drain can take: Pingora sleeps this long, and the process exits
@@ -58,18 +66,24 @@ impl ShutdownSignalWatch for Drain {
         let (shared, limit) = (self.shared.clone(), *self.server.drain_timeout);
         // Needs its own thread: Pingora stops the runtime this future runs on.
         let push = self.push.lock().unwrap_or_else(PoisonError::into_inner).take();
-        std::thread::spawn(move || finish(shared, push, limit));
+        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner).take();
+        std::thread::spawn(move || {
+            let code = finish(&shared, push, limit);
+            // The admin listener responds until now.
+            drop(socket);
+            std::process::exit(code);
+        });
         ShutdownSignal::GracefulTerminate
     }
 }
 
-/// Waits for the requests in flight, writes the record, exits.
-fn finish(shared: Arc<Shared>, push: Option<Push>, limit: Duration) {
+/// Waits for the requests in flight and writes the record. Returns the exit code.
+fn finish(shared: &Shared, push: Option<Push>, limit: Duration) -> i32 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let code = match runtime {
+    match runtime {
         Ok(runtime) => runtime.block_on(async {
             let cut = tokio::select! {
-                cut = idle(&shared, limit) => cut,
+                cut = idle(shared, limit) => cut,
                 which = signals::ordered_again() => {
                     log::warn!("{which} again: not waiting any longer");
                     shared.lifecycle.in_flight()
@@ -79,9 +93,9 @@ fn finish(shared: Arc<Shared>, push: Option<Push>, limit: Duration) {
                 log::warn!("{cut} requests cut off");
                 shared.lifecycle.cut_off();
                 // Each is reported as it ends, which the record must not miss.
-                idle(&shared, CUT_LIMIT).await;
+                idle(shared, CUT_LIMIT).await;
             }
-            tokio::join!(close_record(&shared), close_traces(&shared), close_metrics(push));
+            tokio::join!(close_record(shared), close_traces(shared), close_metrics(push));
             shared.snapshot.load().events.flush(LOG_LIMIT);
             shared.access_log.flush(LOG_LIMIT);
             log::info!("stopped");
@@ -94,8 +108,7 @@ fn finish(shared: Arc<Shared>, push: Option<Push>, limit: Duration) {
             log::error!("cannot drain: {error}");
             1
         }
-    };
-    std::process::exit(code);
+    }
 }
 
 async fn close_record(shared: &Shared) {

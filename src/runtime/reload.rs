@@ -165,7 +165,8 @@ fn unchangeable(old: &Config, new: &Config) -> Vec<Problem> {
     let fixed = [
         ("server", old.server != new.server),
         ("listeners", old.listeners != new.listeners),
-        ("admin", old.admin.address != new.admin.address),
+        ("admin.address", old.admin.address != new.admin.address),
+        ("admin.socket", old.admin.socket != new.admin.socket),
         ("record", old.record.of_process() != new.record.of_process()),
         ("otlp", old.otlp != new.otlp),
         ("traces", old.traces != new.traces),

@@ -1,6 +1,5 @@
 //! Puts the process together, in the order in which things need each other.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -20,6 +19,7 @@ use super::shared::Shared;
 use super::snapshot::Snapshot;
 use super::{changes, lasting, memory, reload, signals, status};
 use crate::admin;
+use crate::admin::socket::Claim;
 use crate::config::access_log;
 use crate::config::load::apart;
 use crate::config::otlp::telemetry::Telemetry;
@@ -49,7 +49,7 @@ pub enum StartError {
         /// The key with the address, such as `listeners.public.address`.
         name: String,
         /// As configured.
-        address: SocketAddr,
+        address: String,
         /// What the system said, such as that the address is in use.
         source: std::io::Error,
     },
@@ -86,6 +86,8 @@ pub fn run(location: &Location, logs: &Logs) -> Result<(), StartError> {
     for line in changes::started(&location.file, &snapshot) {
         log::info!("{line}");
     }
+    let socket = admin_socket(config, &runtime)?;
+    let (socket, socket_file) = socket.map(Claim::parts).unzip();
     descriptors.report(&config.server);
     if config.server.huge_pages {
         memory::allow_huge_pages(true);
@@ -132,9 +134,9 @@ pub fn run(location: &Location, logs: &Logs) -> Result<(), StartError> {
     ));
     let proxy = server.add_service(proxy);
     proxy.add_dependency(&background);
-    let admin = admin::Admin::new(shared.clone(), config.admin.address);
+    let admin = admin::Admin::new(shared.clone(), config.admin.address, socket);
     server.add_service(background_service("admin", admin));
-    let drain = Drain::new(shared, push, config.server.clone());
+    let drain = Drain::new(shared, push, config.server.clone(), socket_file);
     // Otherwise the first generation would never be freed.
     drop(started);
     server.run(RunArgs { shutdown_signal: Box::new(drain) });
@@ -230,10 +232,28 @@ fn hangups(runtime: &tokio::runtime::Runtime) -> Result<Signal, StartError> {
 fn check_addresses(config: &Config) -> Result<(), StartError> {
     let listeners = config.listeners.iter();
     let named = listeners.map(|(name, l)| (format!("listeners.{name}.address"), l.address));
-    for (name, address) in named.chain([("admin.address".to_owned(), config.admin.address)]) {
-        check_free(address).map_err(|source| StartError::Listen { name, address, source })?;
+    let admin = config.admin.address.map(|address| ("admin.address".to_owned(), address));
+    for (name, address) in named.chain(admin) {
+        check_free(address).map_err(|source| {
+            let address = address.to_string();
+            StartError::Listen { name, address, source }
+        })?;
     }
     Ok(())
+}
+
+/// Takes the admin listener's socket, if it has one: from now on, clients that come wait there.
+fn admin_socket(
+    config: &Config,
+    runtime: &tokio::runtime::Runtime,
+) -> Result<Option<Claim>, StartError> {
+    let Some(path) = &config.admin.socket else { return Ok(None) };
+    let _inside = runtime.enter();
+    let claim = Claim::take(path).map_err(|source| {
+        let (name, address) = ("admin.socket".to_owned(), path.display().to_string());
+        StartError::Listen { name, address, source }
+    })?;
+    Ok(Some(claim))
 }
 
 fn server_conf(config: &Config, descriptors: Descriptors) -> ServerConf {

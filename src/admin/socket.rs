@@ -1,0 +1,136 @@
+//! The file of the admin listener's Unix socket: taken at the start, removed at the end.
+//!
+//! A file that a process left behind when it was killed is replaced; one that a process listens at is
+//! not. Nothing can be sent before the file has its mode: until the socket listens, connections to it
+//! are refused.
+
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use tokio::net::UnixSocket;
+
+/// The owner reads and writes, which is what connecting needs.
+const MODE: u32 = 0o600;
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 128;
+
+/// A socket that listens, with its file.
+#[derive(Debug)]
+pub struct Claim {
+    listener: UnixListener,
+    file: SocketFile,
+}
+
+/// Removed when dropped, unless another file has taken its place.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    /// Device and number: what tells it from another file at the same path.
+    identity: (u64, u64),
+}
+
+impl Claim {
+    /// Listens at `path`, with mode 0600. Must be called inside a runtime.
+    ///
+    /// # Errors
+    /// If a process listens there, another file is there, or the system refuses it.
+    pub fn take(path: &Path) -> io::Result<Self> {
+        remove_stale(path)?;
+        let socket = UnixSocket::new_stream()?;
+        socket.bind(path)?;
+        let metadata = path.symlink_metadata()?;
+        let file = SocketFile { path: path.to_owned(), identity: (metadata.dev(), metadata.ino()) };
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE))?;
+        Ok(Claim { listener: socket.listen(BACKLOG)?.into_std()?, file })
+    }
+
+    /// The socket, and its file.
+    pub fn parts(self) -> (UnixListener, SocketFile) {
+        (self.listener, self.file)
+    }
+}
+
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let metadata = match path.symlink_metadata() {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if !metadata.file_type().is_socket() {
+        let words = "there is a file that is not a socket; move it, or choose another path";
+        return Err(io::Error::new(ErrorKind::AlreadyExists, words));
+    }
+    match UnixStream::connect(path) {
+        Ok(_) => {
+            let words = "another process listens there; end it, or choose another path";
+            Err(io::Error::new(ErrorKind::AddrInUse, words))
+        }
+        // The process is gone that listened there.
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => std::fs::remove_file(path),
+        Err(error) => Err(error),
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let metadata = self.path.symlink_metadata();
+        if metadata.is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.identity) {
+            // If it cannot be removed, the next start replaces it.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place() -> (tempfile::TempDir, PathBuf) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("admin.sock");
+        (directory, path)
+    }
+
+    #[tokio::test]
+    async fn a_socket_is_its_owner_s_alone_and_gone_at_the_end() {
+        let (_directory, path) = place();
+        let claim = Claim::take(&path).expect("taken");
+        let mode = path.metadata().expect("a file").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        drop(claim);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn the_file_of_a_dead_process_is_replaced_and_a_live_one_is_not() {
+        let (_directory, path) = place();
+        drop(UnixListener::bind(&path).expect("bound"));
+        assert!(path.exists(), "left behind");
+        let claim = Claim::take(&path).expect("replaced");
+        let second = Claim::take(&path).expect_err("it is taken");
+        assert_eq!(second.kind(), ErrorKind::AddrInUse);
+        assert!(UnixStream::connect(&path).is_ok(), "the first is where it was");
+        drop(claim);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_socket_is_left_alone() {
+        let (_directory, path) = place();
+        std::fs::write(&path, "text").expect("written");
+        assert!(Claim::take(&path).is_err());
+        assert_eq!(std::fs::read_to_string(&path).expect("still there"), "text");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_another_has_put_in_its_place_stays() {
+        let (_directory, path) = place();
+        let claim = Claim::take(&path).expect("taken");
+        // Kept for the moment, so that its number is not used again.
+        std::fs::rename(&path, path.with_extension("old")).expect("moved");
+        let _other = UnixListener::bind(&path).expect("bound");
+        drop(claim);
+        assert!(path.exists());
+    }
+}
