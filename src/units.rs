@@ -2,6 +2,7 @@
 //!
 //! Each type parses itself, so that an invalid value is reported at its place in the file.
 
+pub mod networks;
 pub mod placeholder;
 pub mod schema;
 

@@ -74,6 +74,7 @@ mod record_crash;
 mod record_outage;
 mod record_reasons;
 mod record_start;
+mod registry;
 mod reload;
 mod requests;
 mod responses;

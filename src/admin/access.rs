@@ -19,11 +19,14 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use percent_encoding::percent_decode_str;
 
 use crate::config::admin::Token;
 use crate::routing::host::{HostPattern, normalize};
 use crate::runtime::shared::Shared;
+use crate::runtime::snapshot::Snapshot;
+use crate::upstream::discovery::config::Source;
 
 /// Read for any `Host` and without a token: probes and scrapes use a service's name, and get only health
 /// and counts.
@@ -67,22 +70,55 @@ fn refused(shared: &Shared, request: &Request) -> Option<Response> {
     let open = OPEN.contains(&request.uri().path());
     let snapshot = shared.snapshot.load();
     let admin = &snapshot.config.admin;
+    let shown = token(request.headers());
+    // It may do nothing else, and no page of another site knows it: `Host` does not matter.
+    let registry = registry_tokens(&snapshot, request);
+    if shown.is_some_and(|token| is_known(token, registry)) {
+        return None;
+    }
     if !open && !is_addressed(request.uri(), request.headers(), &admin.hosts) {
         let detail = "this listener goes by its IP address and by localhost: use one of them in Host, \
                       or add the name to admin.hosts";
         return Some(refusal(StatusCode::MISDIRECTED_REQUEST, "unknown_host", detail));
     }
-    if (open && request.method().is_safe()) || admin.token.is_empty() {
+    let asks = !admin.token.is_empty() || !registry.is_empty();
+    if (open && request.method().is_safe()) || !asks {
         return None;
     }
-    let (detail, challenge) = match token(request.headers()) {
+    let (detail, challenge) = match shown {
         Some(token) if is_known(token, &admin.token) => return None,
-        Some(_) => ("the token is none of those in admin.token", "Bearer error=\"invalid_token\""),
-        None => ("send `Authorization: Bearer` with the token of admin.token", "Bearer"),
+        Some(_) if registry.is_empty() => {
+            ("the token is none of those in admin.token", "Bearer error=\"invalid_token\"")
+        }
+        Some(_) => {
+            let detail = "the token is none of those of the registry, nor of those in admin.token";
+            (detail, "Bearer error=\"invalid_token\"")
+        }
+        None if registry.is_empty() => {
+            ("send `Authorization: Bearer` with the token of admin.token", "Bearer")
+        }
+        None => ("send `Authorization: Bearer` with the token of the registry", "Bearer"),
     };
     let mut response = refusal(StatusCode::UNAUTHORIZED, "unauthenticated", detail);
     response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
     Some(response)
+}
+
+/// The tokens with which a request may be sent, if it is one to a register: those that the upstream has
+/// of its own. An order that an operator gives is a POST, and not for instances.
+fn registry_tokens<'a>(snapshot: &'a Snapshot, request: &Request) -> &'a [Token] {
+    if ![Method::GET, Method::PUT, Method::DELETE].contains(request.method()) {
+        return &[];
+    }
+    let path = request.uri().path().strip_prefix("/upstreams/");
+    let name = path.and_then(|path| path.split_once("/endpoints")).map(|(name, _)| name);
+    let name = name.and_then(|name| percent_decode_str(name).decode_utf8().ok());
+    let target = name.and_then(|name| snapshot.upstreams.get(&*name));
+    let discover = target.and_then(|target| target.upstream.config().discover.as_ref());
+    match discover.map(|discover| &discover.source) {
+        Some(Source::Registry(registry)) => &registry.token,
+        Some(_) | None => &[],
+    }
 }
 
 /// The token that a request shows: RFC 6750, section 2.1. `None` if it shows none, or several.

@@ -1,10 +1,12 @@
 //! The admin listener: health, metrics, state, and orders. It has an address, a Unix socket, or both.
 //!
 //! GET never changes anything; POST does. `access` decides which requests are served, `connections`
-//! limits their time and number, `socket` takes the socket's file.
+//! limits their time and number, `socket` takes the socket's file; `registry` is where instances of
+//! services register.
 
 mod access;
 mod connections;
+mod registry;
 pub mod socket;
 
 use std::net::SocketAddr;
@@ -15,7 +17,7 @@ use async_trait::async_trait;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Router, middleware};
 use http::header::CONTENT_TYPE;
 use percent_encoding::percent_decode_str;
@@ -107,6 +109,11 @@ impl Admin {
             .route("/requests/{id}", get(request))
             .route("/log", post(level))
             .route("/circuits/{scope}/{name}/{order}", post(order))
+            .route("/upstreams/{name}/endpoints", get(registry::list))
+            .route(
+                "/upstreams/{name}/endpoints/{id}",
+                put(registry::register).delete(registry::deregister),
+            )
             .layer(middleware::from_fn_with_state(gate, access::check))
             .with_state(self.shared.clone())
     }

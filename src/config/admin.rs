@@ -76,7 +76,7 @@ impl<'de> Deserialize<'de> for Token {
         }
         if secret.expose().len() < LEAST_TOKEN {
             return Err(de::Error::custom(format_args!(
-                "a token has at least {LEAST_TOKEN} bytes, or it could be guessed; `openssl rand -hex 32` \
+                "a token must be at least {LEAST_TOKEN} bytes long, or it could be guessed; `openssl rand -hex 32` \
                  makes one"
             )));
         }
@@ -91,7 +91,11 @@ written_as!(Token, "Token", {
     "writeOnly": true,
 });
 
-fn tokens<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Token>, D::Error> {
+/// One token, or a list of them.
+///
+/// # Errors
+/// Says what a token looks like, without the token.
+pub fn tokens<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Token>, D::Error> {
     struct OneOrMany;
 
     impl<'de> Visitor<'de> for OneOrMany {

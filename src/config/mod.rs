@@ -153,6 +153,7 @@ impl Config {
         for discover in config.upstreams.values_mut().filter_map(|up| up.discover.as_mut()) {
             match &mut discover.source {
                 Source::File(file) => file.path = folder.join(&file.path),
+                Source::Registry(_) => {}
             }
         }
         Ok((config, sources))

@@ -1,7 +1,7 @@
 //! Settings of the whole process: listeners, trusted proxies. `admin` has its own file.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 
 use crate::policy::dry_run::Enforce;
+use crate::units::networks::networks;
 use crate::units::schema::written_as;
 use crate::units::{self, Size, Timespan};
 
@@ -174,26 +175,6 @@ pub struct ClientAddress {
     #[serde(deserialize_with = "networks")]
     #[schemars(with = "Vec<String>")]
     pub trusted_proxies: Vec<IpNet>,
-}
-
-/// `10.0.0.0/8`, a single address, or several of them.
-fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
-    struct Networks(Vec<IpNet>);
-
-    impl<'de> Deserialize<'de> for Networks {
-        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-            let text = String::deserialize(deserializer)?;
-            text.split(',').map(|part| network(part.trim())).collect::<Result<_, _>>().map(Networks)
-        }
-    }
-
-    fn network<E: serde::de::Error>(text: &str) -> Result<IpNet, E> {
-        let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-        network.map_err(|_| E::custom("expected a network such as 10.0.0.0/8, or an address"))
-    }
-
-    let networks = Vec::<Networks>::deserialize(deserializer)?;
-    Ok(networks.into_iter().flat_map(|networks| networks.0).collect())
 }
 
 /// Limit on the requests of one client address to the whole gateway, whichever caller sends them.

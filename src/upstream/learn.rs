@@ -5,8 +5,10 @@ use std::collections::HashSet;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::config::{Listed, Url};
+use super::discovery::config::{self, Source};
 use super::discovery::directory::{Directory, name};
 use super::discovery::known::{Edge, Said};
+use super::discovery::registry::Registry;
 use super::{Address, Upstream};
 use crate::time::Moment;
 
@@ -82,6 +84,24 @@ impl Upstream {
         drop(directory);
         // There may be a name among them.
         self.asked.notify_one();
+    }
+
+    /// Changes the register that is its source, and takes in what it then says, if `change` says that
+    /// this is something else. `None` if the source is another one.
+    pub fn register<T>(
+        &self,
+        now: Moment,
+        change: impl FnOnce(&mut Registry, &config::Registry) -> (T, bool),
+    ) -> Option<T> {
+        let discover = self.config.discover.as_ref()?;
+        let Source::Registry(rules) = &discover.source else { return None };
+        // Held to the end, so that what is taken in last is what the register says.
+        let mut registry = self.register.lock().unwrap_or_else(PoisonError::into_inner);
+        let (result, has_changed) = change(&mut registry, rules);
+        if has_changed {
+            self.discovered(registry.said(discover.form.as_ref()), now);
+        }
+        Some(result)
     }
 
     /// The same, if each endpoint can be spoken to.

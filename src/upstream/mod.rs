@@ -27,6 +27,7 @@ use balance::{Limits, Policy};
 pub use config::Config;
 use config::Use;
 use discovery::directory::Directory;
+use discovery::registry::Registry;
 use ejection::Due;
 pub use endpoint::{Address, Endpoint, Ticket};
 use lookups::Lookups;
@@ -58,6 +59,8 @@ pub struct Upstream {
     resolving: AtomicBool,
     /// What is known of its endpoints.
     directory: Mutex<Directory>,
+    /// The instances that have registered themselves; a reload goes on with them.
+    register: Arc<Mutex<Registry>>,
     /// Told when there may be other names to resolve.
     asked: Arc<Notify>,
     /// Set once a health check of any endpoint has passed: from then on, those without a pass get no
@@ -108,6 +111,7 @@ impl Upstream {
             turn: AtomicUsize::new(0),
             resolving: AtomicBool::new(false),
             directory: Mutex::default(),
+            register: Arc::default(),
             asked: Arc::default(),
             has_passed: AtomicBool::new(false),
             changes: Arc::default(),
@@ -153,6 +157,7 @@ impl Upstream {
             && wanted.has_same_endpoints(before)
         {
             new.directory = old.directory().found_only().into();
+            new.register = old.register.clone();
         }
         // Names that remain keep their known addresses until they are looked up again.
         let known = old.set();

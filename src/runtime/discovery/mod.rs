@@ -5,6 +5,7 @@
 //! endpoints that the old one knew, if it asks the same source for them.
 
 mod file;
+mod registry;
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -66,6 +67,7 @@ fn spawn(discover: &Discover, target: &UpstreamTarget, first: oneshot::Sender<()
     let upstream = Arc::downgrade(&target.upstream);
     match &discover.source {
         Source::File(config) => Task::spawn(ask(file::FileSource::new(config), upstream, first)),
+        Source::Registry(_) => Task::spawn(registry::keep(upstream, first)),
     }
 }
 

@@ -2,8 +2,12 @@
 
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use ipnet::IpNet;
+use serde::{Deserialize, Deserializer, de};
 
+use crate::config::admin::{Token, tokens};
+use crate::units::schema::one_or_many;
+use crate::units::{self, Timespan};
 use crate::upstream::config::Url;
 
 /// A source of endpoints, and how those that it gives as addresses are reached.
@@ -23,6 +27,8 @@ pub struct Discover {
 pub enum Source {
     /// A list of endpoints in a file.
     File(File),
+    /// Instances that register themselves at the admin listener.
+    Registry(Registry),
 }
 
 /// `file:`, a list of endpoints in YAML or JSON, written as under `endpoints`.
@@ -35,6 +41,52 @@ pub struct File {
     pub path: PathBuf,
 }
 
+/// `registry:`, a register that instances enter themselves in: `PUT /upstreams/NAME/endpoints/ID` at the
+/// admin listener, again before their lease is over.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "RegistrySource")]
+pub struct Registry {
+    /// Where instances may be: networks such as 10.0.0.0/8, or addresses; at least one. An element may
+    /// hold several, separated by commas.
+    #[serde(deserialize_with = "networks")]
+    #[schemars(with = "Vec<String>", length(min = 1))]
+    pub allow: Vec<IpNet>,
+    /// What an instance shows as `Authorization: Bearer`, besides what `admin.token` says: with it, it may
+    /// register for this upstream, and nothing else. One, or a list of which each is valid. At least
+    /// 16 bytes, visible ASCII without spaces. Default: none.
+    #[serde(default, deserialize_with = "tokens")]
+    #[schemars(schema_with = "one_or_many::<Token>")]
+    pub token: Vec<Token>,
+    /// After this long an instance is forgotten that has not registered again, unless it asks for
+    /// another time; 1 s to 1 h, default 30 s.
+    #[serde(default = "default_lease", deserialize_with = "lease")]
+    pub lease: Timespan,
+}
+
+/// The least and the longest lease.
+pub const LEASES: (Timespan, Timespan) = (Timespan::from_secs(1), Timespan::from_secs(60 * 60));
+
+fn default_lease() -> Timespan {
+    Timespan::from_secs(30)
+}
+
+fn lease<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timespan, D::Error> {
+    let lease = Timespan::deserialize(deserializer)?;
+    match (LEASES.0..=LEASES.1).contains(&lease) {
+        true => Ok(lease),
+        false => Err(de::Error::custom("must be from 1s to 1h")),
+    }
+}
+
+fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let networks = units::networks::networks(deserializer)?;
+    match networks.is_empty() {
+        true => Err(de::Error::custom("name at least one network, such as 10.0.0.0/8")),
+        false => Ok(networks),
+    }
+}
+
 /// The keys as in the file, before one kind is picked.
 #[derive(Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -42,6 +94,9 @@ struct Written {
     /// A list of endpoints in a file.
     #[serde(default)]
     file: Option<File>,
+    /// Instances that register themselves at the admin listener.
+    #[serde(default)]
+    registry: Option<Registry>,
     /// How endpoints are reached that the source gives as addresses, such as `https://orders.internal/api`:
     /// scheme, `Host` header, name of the certificate, and base path. Default: `http://` and the address.
     #[serde(default, rename = "as")]
@@ -52,8 +107,8 @@ impl TryFrom<Written> for Discover {
     type Error = String;
 
     fn try_from(written: Written) -> Result<Self, Self::Error> {
-        let Written { file, form } = written;
-        let sources = [file.map(Source::File)];
+        let Written { file, registry, form } = written;
+        let sources = [file.map(Source::File), registry.map(Source::Registry)];
         let mut sources = sources.into_iter().flatten();
         let source = sources.next().ok_or("needs a source, such as `file: {path: orders.yaml}`")?;
         if sources.next().is_some() {
@@ -78,6 +133,8 @@ impl Source {
     fn is_same(&self, other: &Source) -> bool {
         match (self, other) {
             (Source::File(one), Source::File(other)) => one.path == other.path,
+            (Source::Registry(_), Source::Registry(_)) => true,
+            (Source::File(_) | Source::Registry(_), _) => false,
         }
     }
 
@@ -85,6 +142,7 @@ impl Source {
     pub fn as_str(&self) -> &'static str {
         match self {
             Source::File(_) => "file",
+            Source::Registry(_) => "registry",
         }
     }
 
@@ -92,6 +150,7 @@ impl Source {
     pub fn words(&self) -> String {
         match self {
             Source::File(file) => format!("file {}", file.path.display()),
+            Source::Registry(_) => "registry".to_owned(),
         }
     }
 }

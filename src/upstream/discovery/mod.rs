@@ -7,3 +7,4 @@ pub mod config;
 pub mod directory;
 pub mod file;
 pub mod known;
+pub mod registry;
