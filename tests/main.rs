@@ -53,6 +53,7 @@ mod idempotency;
 mod idempotency_full;
 mod idempotency_shared;
 mod invocations;
+mod locating;
 mod many_routes;
 mod matching;
 mod metrics;

@@ -47,6 +47,18 @@ fn assert_fallback(response: &Response) {
 }
 
 #[test]
+fn a_service_is_found_by_its_id_and_by_none_that_is_not_listed() {
+    let upstream = Upstream::start();
+    let (gateway, issuer) = start(&upstream);
+    assert_eq!(call(&gateway, &issuer, "GET /order-service/orders/7?full=1").status, 200);
+    assert_eq!(upstream.only().target, "/orders/7?full=1");
+    assert_eq!(gateway.get("/order-service/orders/7").status, 401);
+    let unknown = call(&gateway, &issuer, "GET /billing-service/bills/7");
+    assert_eq!((unknown.status, unknown.code().as_str()), (404, "no_route"));
+    assert_eq!(upstream.count(), 1);
+}
+
+#[test]
 fn a_path_goes_to_its_service_without_its_first_two_segments() {
     let upstream = Upstream::start();
     let (gateway, issuer) = start(&upstream);

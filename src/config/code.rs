@@ -156,6 +156,7 @@ codes! {
     KeysOfServe "keys_of_serve" Error "remove `idempotency`";
     KeysWithoutDeadline "keys_without_deadline" Error "set it to more than 0";
     KeysTooShort "keys_too_short" Error "raise it, or shorten the route's timeouts";
+    UpstreamParameter "upstream_parameter" Error "name a parameter that each pattern of `match.path` has";
     RewriteParameter "rewrite_parameter" Error "name a parameter that each pattern of `match.path` has";
 
     // What only compiling finds.

@@ -36,6 +36,16 @@ pub struct Match {
     pub slashes: Slashes,
 }
 
+impl Match {
+    /// The first pattern of a path that has no parameter of this name.
+    pub fn without(&self, parameter: &str) -> Option<String> {
+        let everything = [Pattern::everything()];
+        let mut patterns = self.path.values().unwrap_or(&everything).iter();
+        let lacks = |pattern: &&Pattern| pattern.names().all(|name| name != parameter);
+        patterns.find(lacks).map(|pattern| pattern.text().to_string())
+    }
+}
+
 /// Whether a path may contain `%2F`, or nothing between two slashes. Servers interpret both in
 /// different ways, so only a route whose upstream distinguishes them should accept them.
 #[derive(

@@ -91,7 +91,7 @@ pub(super) fn split(
     old: Option<&Arc<Route>>,
 ) -> Split {
     let before = old.and_then(|old| match &old.target {
-        Target::Split(fork) => Some(&fork.split),
+        Target::Fork(fork) => fork.split(),
         Target::Upstream(_) | Target::Serve(_) => None,
     });
     let key = config.split.as_ref().and_then(|split| split.key.clone());

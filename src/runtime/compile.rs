@@ -8,6 +8,7 @@ use super::facets;
 use super::kept;
 use super::kept::{Kept, Parts};
 use super::snapshot::Branch;
+use super::snapshot::Choice;
 use super::snapshot::Fork;
 use super::snapshot::Idempotency;
 use super::snapshot::Retry;
@@ -29,7 +30,6 @@ use crate::policy::rate_limit;
 use crate::policy::retry;
 use crate::policy::retry::BudgetName;
 use crate::policy::split::Destination;
-use crate::policy::split::config::Weighted;
 use crate::record::Capture;
 use crate::record::Query;
 use crate::time::Moment;
@@ -170,25 +170,30 @@ impl Route {
             bulkhead_status: config.bulkhead.as_ref().map(|b| b.status).unwrap_or_default(),
             bulkhead_enforce: config.bulkhead.as_ref().map(|b| b.enforce).unwrap_or_default(),
         };
+        let branch = |upstream: &str| {
+            let target = find_upstream(upstream)?;
+            let upstream_breaker = target.upstream.breaker().cloned();
+            let policies = Policies { upstream_breaker, ..policies.clone() };
+            let budget = config.retry.as_ref().and_then(|retry| match retry.budget {
+                BudgetName::OfUpstream => parts.budgets.get(&carry::budget_of(upstream)).cloned(),
+                BudgetName::Named(_) | BudgetName::Unlimited => None,
+            });
+            Ok(Branch { target, policies, budget })
+        };
         let target = match (&config.upstream, config.serve) {
             (_, Some(serve)) => Target::Serve(serve),
             (Some(Destination::Split(upstreams)), None) => {
-                let branch = |upstream: &Weighted| {
-                    let target = find_upstream(&upstream.name)?;
-                    let upstream_breaker = target.upstream.breaker().cloned();
-                    let policies = Policies { upstream_breaker, ..policies.clone() };
-                    let budget = config.retry.as_ref().and_then(|retry| match retry.budget {
-                        BudgetName::OfUpstream => {
-                            parts.budgets.get(&carry::budget_of(&upstream.name)).cloned()
-                        }
-                        BudgetName::Named(_) | BudgetName::Unlimited => None,
-                    });
-                    Ok(Branch { target, policies, budget })
-                };
-                let branches = upstreams.iter().map(branch).collect::<Result<_, Problem>>()?;
-                Target::Split(Box::new(Fork {
-                    split: carry::split(config, upstreams, old),
-                    branches,
+                let names = upstreams.iter().map(|upstream| upstream.name.as_str());
+                Target::Fork(Box::new(Fork {
+                    choice: Choice::Drawn(carry::split(config, upstreams, old)),
+                    branches: names.map(branch).collect::<Result<_, Problem>>()?,
+                }))
+            }
+            (Some(Destination::Named(named)), None) => {
+                let names = named.among.iter().map(String::as_str);
+                Target::Fork(Box::new(Fork {
+                    choice: Choice::Named(named.clone()),
+                    branches: names.map(branch).collect::<Result<_, Problem>>()?,
                 }))
             }
             (upstream, None) => {
@@ -200,7 +205,7 @@ impl Route {
         };
         let circuits: Vec<_> = match &target {
             Target::Upstream(target) => target.upstream.breaker().into_iter().collect(),
-            Target::Split(fork) => {
+            Target::Fork(fork) => {
                 fork.branches.iter().filter_map(|branch| branch.target.upstream.breaker()).collect()
             }
             Target::Serve(_) => Vec::new(),

@@ -31,6 +31,7 @@ use crate::policy::rate_limit;
 use crate::policy::retry;
 use crate::policy::retry::budget::Budget;
 use crate::policy::split::Split;
+use crate::policy::split::config::Named;
 use crate::record;
 use crate::record::Capture;
 use crate::record::Query;
@@ -167,18 +168,26 @@ pub struct Route {
 pub enum Target {
     /// An entry of `upstreams`.
     Upstream(Arc<UpstreamTarget>),
-    /// Several entries of `upstreams`.
-    Split(Box<Fork>),
+    /// Several entries of `upstreams`, of which a request goes to one.
+    Fork(Box<Fork>),
     /// The gateway itself.
     Serve(Serve),
 }
 
-/// Several upstreams among which requests are drawn.
+/// Several upstreams, and how one of them is chosen.
 pub struct Fork {
-    /// Draws; a reload hands on what has been ordered and counted.
-    pub split: Split,
-    /// In the order of `split`.
+    /// How a request's branch is found.
+    pub choice: Choice,
+    /// In the order of `choice`.
     pub branches: Box<[Branch]>,
+}
+
+/// How one upstream of several is chosen for a request.
+pub enum Choice {
+    /// It is drawn, by weight; a reload hands on what has been ordered and counted.
+    Drawn(Split),
+    /// The path names it.
+    Named(Named),
 }
 
 /// One upstream of several, with what depends on it.
@@ -211,6 +220,14 @@ pub struct UpstreamTarget {
 }
 
 impl Fork {
+    /// What draws, unless the path names the upstream.
+    pub fn split(&self) -> Option<&Split> {
+        match &self.choice {
+            Choice::Drawn(split) => Some(split),
+            Choice::Named(_) => None,
+        }
+    }
+
     fn branch(&self, drawn: Option<usize>) -> Option<&Branch> {
         self.branches.get(drawn?)
     }
@@ -236,8 +253,19 @@ impl Route {
     pub fn upstream(&self, drawn: Option<usize>) -> Option<&Arc<UpstreamTarget>> {
         match &self.target {
             Target::Upstream(target) => Some(target),
-            Target::Split(fork) => Some(&fork.branch(drawn)?.target),
+            Target::Fork(fork) => Some(&fork.branch(drawn)?.target),
             Target::Serve(_) => None,
+        }
+    }
+
+    /// By which parameter of its path a request names its upstream, if it does.
+    pub fn named(&self) -> Option<&Named> {
+        match &self.target {
+            Target::Fork(fork) => match &fork.choice {
+                Choice::Named(named) => Some(named),
+                Choice::Drawn(_) => None,
+            },
+            Target::Upstream(_) | Target::Serve(_) => None,
         }
     }
 
@@ -245,7 +273,7 @@ impl Route {
     pub fn hash_parameter(&self) -> Option<&str> {
         match &self.target {
             Target::Upstream(target) => target.upstream.config().balance.parameter(),
-            Target::Split(fork) => {
+            Target::Fork(fork) => {
                 let mut branches = fork.branches.iter();
                 branches.find_map(|branch| branch.target.upstream.config().balance.parameter())
             }
@@ -256,7 +284,7 @@ impl Route {
     /// The policies of a request, with the circuit of its upstream.
     pub fn policies(&self, drawn: Option<usize>) -> &Policies {
         match &self.target {
-            Target::Split(fork) => fork.branch(drawn).map_or(&self.policies, |b| &b.policies),
+            Target::Fork(fork) => fork.branch(drawn).map_or(&self.policies, |b| &b.policies),
             Target::Upstream(_) | Target::Serve(_) => &self.policies,
         }
     }
@@ -265,7 +293,7 @@ impl Route {
     pub fn budget(&self, drawn: Option<usize>) -> Option<&Arc<Budget>> {
         let retry = self.retry.as_ref()?;
         let of_branch = match &self.target {
-            Target::Split(fork) => fork.branch(drawn).and_then(|branch| branch.budget.as_ref()),
+            Target::Fork(fork) => fork.branch(drawn).and_then(|branch| branch.budget.as_ref()),
             Target::Upstream(_) | Target::Serve(_) => None,
         };
         of_branch.or(retry.budget.as_ref())

@@ -97,6 +97,9 @@ struct RouteStatus {
     upstream: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     split: Vec<splits::ShareStatus>,
+    /// The upstreams that a path may name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    among: Vec<String>,
     /// The route's own breaker, or its upstream's if the route has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     circuit: Option<CircuitStatus>,
@@ -180,9 +183,10 @@ fn route(route: &Route, now: Moment) -> RouteStatus {
     RouteStatus {
         upstream: match &route.target {
             Target::Upstream(target) => Some(target.upstream.name.to_string()),
-            Target::Split(_) | Target::Serve(_) => None,
+            Target::Fork(_) | Target::Serve(_) => None,
         },
         split: splits::of(route),
+        among: route.named().map(|named| named.among.clone()).unwrap_or_default(),
         circuit: breaker.map(|breaker| circuit(breaker, now)),
         bulkhead: bulkheads::of(route),
         requests: route.metrics.requests(),

@@ -18,6 +18,16 @@ impl RouteCheck<'_> {
                     self.reference_at(path, "upstreams", &upstream.name, known);
                 }
             }
+            (Some(Destination::Named(named)), None) => {
+                for (place, upstream) in named.among.iter().enumerate() {
+                    let path = self.key(&["upstream", "among"]).index(place);
+                    self.reference_at(path, "upstreams", upstream, &self.config.upstreams);
+                }
+                if let Some(pattern) = self.route.matches.without(&named.parameter) {
+                    let message = format!("`{pattern}` has no parameter `:{}`", named.parameter);
+                    self.report(Code::UpstreamParameter, &["upstream", "parameter"], message);
+                }
+            }
             (
                 None,
                 Some(
@@ -43,7 +53,7 @@ impl RouteCheck<'_> {
         let Some(split) = &self.route.split else { return };
         match &self.route.upstream {
             Some(Destination::Split(_)) => {}
-            Some(Destination::One(_)) | None => {
+            Some(Destination::One(_) | Destination::Named(_)) | None => {
                 let message = "has no effect: `upstream` is not a list";
                 self.report(Code::SplitOfOne, &["split"], message);
             }

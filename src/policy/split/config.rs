@@ -4,7 +4,8 @@ use std::fmt;
 use std::net::IpAddr;
 
 use http::HeaderName;
-use serde::de::{self, Deserialize, Deserializer, SeqAccess, Unexpected, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Unexpected, Visitor};
 
 use super::hash;
 use crate::fields;
@@ -23,6 +24,39 @@ pub enum Destination {
     One(String),
     /// Never empty, without repetitions, and with a weight above zero.
     Split(Vec<Weighted>),
+    /// The path of the request names one.
+    Named(Named),
+}
+
+/// Upstreams of which the path names one.
+#[derive(
+    Debug, Clone, PartialEq, Eq, serde::Deserialize, serde::Serialize, schemars::JsonSchema,
+)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "NamedUpstream")]
+pub struct Named {
+    /// The parameter of `match.path` whose value is the upstream's name.
+    pub parameter: String,
+    /// The upstreams that may be named, by their names in `upstreams`; 404 for others. At least one, at
+    /// most 1,000.
+    #[serde(deserialize_with = "among")]
+    #[schemars(length(min = 1, max = 1000))]
+    pub among: Vec<String>,
+}
+
+/// The most upstreams that a path may name.
+const MAX_NAMED: usize = 1000;
+
+fn among<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let names = Vec::<String>::deserialize(deserializer)?;
+    if names.is_empty() || names.len() > MAX_NAMED {
+        return Err(de::Error::custom(format_args!("must be 1 to {MAX_NAMED} names of upstreams")));
+    }
+    let mut known = std::collections::BTreeSet::new();
+    match names.iter().find(|name| !known.insert(name.as_str())) {
+        Some(twice) => Err(de::Error::custom(format_args!("`{twice}` is listed twice"))),
+        None => Ok(names),
+    }
 }
 
 /// An upstream of several, with its share in the requests.
@@ -70,28 +104,33 @@ pub enum Key {
 impl Destination {
     /// The upstreams, whatever their weights.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        let (one, several) = match self {
-            Destination::One(name) => (Some(name.as_str()), &[][..]),
-            Destination::Split(upstreams) => (None, &**upstreams),
+        let (one, several, named) = match self {
+            Destination::One(name) => (Some(name.as_str()), &[][..], &[][..]),
+            Destination::Split(upstreams) => (None, &**upstreams, &[][..]),
+            Destination::Named(named) => (None, &[][..], &*named.among),
         };
-        one.into_iter().chain(several.iter().map(|upstream| upstream.name.as_str()))
+        let several = several.iter().map(|upstream| upstream.name.as_str());
+        one.into_iter().chain(several).chain(named.iter().map(String::as_str))
     }
 
     /// The only upstream; `None` if there are several.
     pub fn only(&self) -> Option<&str> {
         match self {
             Destination::One(name) => Some(name),
-            Destination::Split(_) => None,
+            Destination::Split(_) | Destination::Named(_) => None,
         }
     }
 }
 
-/// `users`, or `stable 95, canary 5`.
+/// `users`, `stable 95, canary 5`, or `users, orders by :service`.
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let upstreams = match self {
             Destination::One(name) => return f.write_str(name),
             Destination::Split(upstreams) => upstreams,
+            Destination::Named(Named { parameter, among }) => {
+                return write!(f, "{} by :{parameter}", among.join(", "));
+            }
         };
         for (place, Weighted { name, weight }) in upstreams.iter().enumerate() {
             let comma = if place == 0 { "" } else { ", " };
@@ -107,6 +146,7 @@ impl serde::Serialize for Destination {
         match self {
             Destination::One(name) => serializer.serialize_str(name),
             Destination::Split(upstreams) => upstreams.serialize(serializer),
+            Destination::Named(named) => named.serialize(serializer),
         }
     }
 }
@@ -176,7 +216,10 @@ impl<'de> Visitor<'de> for DestinationVisitor {
     type Value = Destination;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the name of an upstream, or a list such as [{name: stable, weight: 95}]")
+        f.write_str(
+            "the name of an upstream, a list such as [{name: stable, weight: 95}], or \
+             {parameter: service, among: [users, orders]}",
+        )
     }
 
     fn visit_str<E: de::Error>(self, name: &str) -> Result<Destination, E> {
@@ -211,6 +254,10 @@ impl<'de> Visitor<'de> for DestinationVisitor {
         }
         Ok(Destination::Split(upstreams))
     }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Destination, A::Error> {
+        Named::deserialize(MapAccessDeserializer::new(map)).map(Destination::Named)
+    }
 }
 
 impl schemars::JsonSchema for Destination {
@@ -220,10 +267,12 @@ impl schemars::JsonSchema for Destination {
 
     fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
         let one = generator.subschema_for::<Weighted>();
+        let named = generator.subschema_for::<Named>();
         schemars::json_schema!({
             "anyOf": [
                 { "type": "string" },
                 { "type": "array", "items": one, "minItems": 1, "maxItems": MAX_UPSTREAMS },
+                named,
             ],
         })
     }
@@ -259,11 +308,13 @@ mod tests {
     }
 
     #[test]
-    fn an_upstream_stands_alone_or_in_a_list_with_its_weight() {
+    fn an_upstream_stands_alone_in_a_list_with_its_weight_or_is_named_by_the_path() {
         let shown = |text: &str| parse(text).map(|d: Destination| d.to_string());
         assert_eq!(shown("users").as_deref(), Ok("users"));
         let list = "[{name: stable, weight: 95}, {name: next, weight: 0}, {name: canary}]";
         assert_eq!(shown(list).as_deref(), Ok("stable 95, next 0, canary 1"));
+        let named = "{parameter: service, among: [users, orders]}";
+        assert_eq!(shown(named).as_deref(), Ok("users, orders by :service"));
         let names: Vec<_> =
             parse::<Destination>(list).expect("valid").names().map(str::to_owned).collect();
         assert_eq!(names, ["stable", "next", "canary"]);
@@ -280,7 +331,10 @@ mod tests {
             ("[{name: a, share: 1}]", "unknown field `share`"),
             ("[{weight: 1}]", "name"),
             ("7", "expected a string"),
-            ("{name: a}", "the name of an upstream, or a list"),
+            ("{name: a}", "unknown field `name`"),
+            ("{parameter: service}", "among"),
+            ("{parameter: service, among: []}", "1 to 1000"),
+            ("{parameter: service, among: [a, b, a]}", "`a` is listed twice"),
             (&format!("[{}]", many.join(", ")), "at most 16"),
         ] {
             let error = parse::<Destination>(text).expect_err(text);

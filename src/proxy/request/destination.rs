@@ -63,6 +63,7 @@ pub fn find(session: &Session, ctx: &mut Context) -> Result<Destination, Rejecti
     ctx.path = routed.forwarded;
     ctx.recorded_path = routed.canonical;
     ctx.parameter = routed.parameter;
+    ctx.drawn = routed.named;
     let transcoder = route.transcoder.as_ref();
     let is_rpc = route.config.errors == Dialect::Connect
         || transcoder.is_some_and(|t| t.upstream() == Upstream::Http);

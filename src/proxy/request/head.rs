@@ -23,6 +23,8 @@ pub struct Routed {
     pub canonical: Option<String>,
     /// The hash of the path parameter by which an endpoint is chosen, if one is.
     pub parameter: Option<u64>,
+    /// The place of the upstream that the path names, if the route asks for one.
+    pub named: Option<usize>,
 }
 
 /// Checks the head's sizes against the listener's limits.
@@ -83,10 +85,19 @@ pub fn route(
         // The rewrite may have joined parts that were separate before.
         path::as_sent(rewritten.as_bytes()).map_err(refused)?;
     }
+    let named = match snapshot.routes[route].named() {
+        None => None,
+        Some(named) => {
+            let value = found.params.value(&named.parameter).ok_or(Rejection::NoRoute)?;
+            let place = named.among.iter().position(|name| name == value);
+            Some(place.ok_or(Rejection::NoRoute)?)
+        }
+    };
     let hashed = snapshot.routes[route].hash_parameter();
     let parameter = hashed.and_then(|name| found.params.value(name)).map(key::of_parameter);
     let canonical = (canonical != raw).then(|| canonical.into_owned());
-    Ok(Routed { route, forwarded: rewritten.or_else(|| canonical.clone()), canonical, parameter })
+    let forwarded = rewritten.or_else(|| canonical.clone());
+    Ok(Routed { route, forwarded, canonical, parameter, named })
 }
 
 fn refused(ambiguous: Ambiguous) -> Rejection {

@@ -3,7 +3,8 @@
 use serde::Serialize;
 
 use crate::observe::metrics::StateMetrics;
-use crate::runtime::snapshot::{Fork, Route, Target};
+use crate::policy::split::Split;
+use crate::runtime::snapshot::{Route, Target};
 
 /// One upstream of a route with several.
 #[derive(Serialize)]
@@ -18,16 +19,16 @@ pub(super) struct ShareStatus {
     requests: u64,
 }
 
-fn fork(route: &Route) -> Option<&Fork> {
+fn split(route: &Route) -> Option<&Split> {
     match &route.target {
-        Target::Split(fork) => Some(fork),
+        Target::Fork(fork) => fork.split(),
         Target::Upstream(_) | Target::Serve(_) => None,
     }
 }
 
-/// The upstreams of a route; none if it has only one.
+/// The upstreams that a route draws among; none if it does not.
 pub(super) fn of(route: &Route) -> Vec<ShareStatus> {
-    let standings = fork(route).into_iter().flat_map(|fork| fork.split.standings());
+    let standings = split(route).into_iter().flat_map(Split::standings);
     let status = standings.map(|standing| ShareStatus {
         upstream: standing.name.to_string(),
         weight: standing.weight,
@@ -39,9 +40,9 @@ pub(super) fn of(route: &Route) -> Vec<ShareStatus> {
 
 /// Copies the counts of a route's upstreams into the metrics.
 pub(super) fn publish(state: &StateMetrics, route: &Route) {
-    let Some(fork) = fork(route) else { return };
-    state.split_unkeyed.with_label_values(&[&*route.name]).inc_by(fork.split.unkeyed());
-    for standing in fork.split.standings() {
+    let Some(split) = split(route) else { return };
+    state.split_unkeyed.with_label_values(&[&*route.name]).inc_by(split.unkeyed());
+    for standing in split.standings() {
         let labels = [&*route.name, &*standing.name];
         state.split_weight.with_label_values(&labels).set(standing.weight.into());
         state.split_requests.with_label_values(&labels).inc_by(standing.drawn);
