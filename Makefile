@@ -32,7 +32,7 @@ loom: ## the policies under every interleaving of a few threads; see tests/loom
 	@scripts/setup.sh
 	cargo test --locked --manifest-path tests/loom/Cargo.toml --target-dir $(or $(CARGO_TARGET_DIR),target)/loom
 
-soak: ## set-up, then the record's proofs at full length, in about a quarter of an hour
+soak: ## set-up, then the proofs of the record and of fleets at full length, in about a quarter of an hour
 	@scripts/setup.sh --tests
 	scripts/soak.sh
 

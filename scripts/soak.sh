@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The record's proofs at full length: fifty kills in each mode and on each store, and each trouble of
-# the database for thirty seconds, after thirty without it to compare with. Takes a quarter of an hour;
-# prints the figures. `make soak`. RECORD_OUTAGE_FAULT=stopped (or another) chooses one trouble,
+# the database for thirty seconds, after thirty without it to compare with. Then a thousand endpoints of
+# which ten change each second, for a minute. Takes a quarter of an hour; prints the figures. `make soak`.
+# RECORD_OUTAGE_FAULT=stopped (or another) chooses one trouble,
 # RECORD_OUTAGE_ROUNDS=5 repeats each and compares the medians, RECORD_OUTAGE_RATE=1500 sets the requests
 # a second, RECORD_OUTAGE_CLIENTS=64 the connections. The database's files are in memory, where there is
 # room for them: else its disk is the journal's, which in production it is not. With TMPDIR=/dev/shm the
@@ -18,4 +19,5 @@ if [ -w /dev/cpu_dma_latency ] && exec 3>/dev/cpu_dma_latency; then
     printf '\0\0\0\0' >&3 || true
 fi
 # One after the other: the figures are latencies.
-cargo test --locked --test integration -- record_crash record_outage --test-threads 1 --nocapture
+export FLEET_ENDPOINTS=${FLEET_ENDPOINTS:-1000} FLEET_SECONDS=${FLEET_SECONDS:-60}
+cargo test --locked --test integration -- record_crash record_outage fleet --test-threads 1 --nocapture

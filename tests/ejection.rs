@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Answer, Gateway, Load, Plan, Upstream, assert_within_since, eventually, quantile, watched,
+    Answer, Call, Gateway, Load, Plan, Upstream, assert_within_since, eventually, quantile, watched,
 };
 
 /// Three endpoints in turn, with short times.
@@ -231,4 +231,63 @@ fn if_all_fail_most_are_used_and_all_recover() {
         all.iter().all(|upstream| is_available(&gateway, upstream)).then_some(())
     });
     assert!((0..30).all(|_| gateway.get("/").status == 200));
+}
+
+#[test]
+fn a_caller_in_a_hurry_ejects_nothing_but_one_that_was_left_hanging_does() {
+    let slow = || Upstream::always(Answer::ok().after(Duration::from_millis(300)));
+    let [a, b, c] = [slow(), slow(), slow()];
+    let gateway = three([&a, &b, &c], LONG, "errors: connect");
+    let call = |milliseconds: &str| {
+        let call = Call::new("POST /").header("Connect-Timeout-Ms", milliseconds).json("{}");
+        gateway.call(call.header("Connect-Protocol-Version", "1")).status
+    };
+    // Their average latency is known.
+    for _ in 0..3 {
+        assert_eq!(call("5000"), 200);
+    }
+    for _ in 0..30 {
+        assert_eq!(call("20"), 504);
+    }
+    assert!([&a, &b, &c].iter().all(|upstream| is_available(&gateway, upstream)));
+    let status = gateway.status();
+    let endpoints = status["upstreams"]["service"]["endpoints"].as_array().expect("a list");
+    assert!(endpoints.iter().all(|one| one["failing"] == 0.0), "{endpoints:?}");
+    a.answer_always(Answer::hang());
+    for _ in 0..15 {
+        call("900");
+    }
+    assert!(!is_available(&gateway, &a), "{}", endpoint(&gateway, &a));
+    assert!(is_available(&gateway, &b) && is_available(&gateway, &c));
+}
+
+#[test]
+fn an_endpoint_that_fails_more_often_than_the_others_is_ejected_by_its_share() {
+    let [a, b, c] = [Upstream::start(), Upstream::start(), Upstream::start()];
+    let window = "ejection: {consecutive_failures: 0, eject_for: 1h, max_eject_for: 1h, \
+                  window: {time: 1s, failure_rate: 40%, minimum_calls: 20}}";
+    let gateway = three([&a, &b, &c], &format!("balance: round_robin, {window}"), "");
+    // Every second one fails, so that there are never two in a row.
+    let begun = a.count();
+    eventually("the ejection", || {
+        for _ in 0..6 {
+            a.answer_always(if (a.count() - begun).is_multiple_of(2) { 503 } else { 200 });
+            (0..3).for_each(|_| drop(gateway.get("/")));
+        }
+        (!is_available(&gateway, &a)).then_some(())
+    });
+    let ejection = endpoint(&gateway, &a)["ejection"].clone();
+    assert_eq!(ejection["reason"], "failure_rate", "{ejection}");
+    let (failed, all) = (ejection["failures"].as_u64(), ejection["attempts"].as_u64());
+    let (failed, all) = (failed.expect("a count"), all.expect("a count"));
+    assert!(all >= 20 && failed * 100 >= all * 40, "{ejection}");
+    assert!(is_available(&gateway, &b) && is_available(&gateway, &c));
+    // All three may fail: what they have in common is no fault of one of them.
+    b.answer_always(503);
+    c.answer_always(503);
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_millis(2500) {
+        gateway.get("/");
+    }
+    assert!(is_available(&gateway, &b) && is_available(&gateway, &c));
 }

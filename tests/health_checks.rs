@@ -388,6 +388,27 @@ fn when_no_endpoint_is_healthy_all_are_used_and_the_gateway_is_ready() {
 }
 
 #[test]
+fn when_no_endpoint_is_healthy_and_none_may_be_used_the_client_is_told_to_come_back() {
+    let (one, other) = (Service::start(status(503)), Service::start(status(503)));
+    let urls = [one.url(), other.url()];
+    let health = format!("health: {{http: {{path: /health}}, {FAST}}}");
+    let refuse = format!("{health}, when_none_available: refuse");
+    let gateway = Plan::route("").section(&upstream(&urls, &refuse)).start();
+    wait_until(&gateway, one.address, "unhealthy");
+    wait_until(&gateway, other.address, "unhealthy");
+    let refused = gateway.get("/");
+    assert_eq!((refused.status, refused.code().as_str()), (503, "none_available"));
+    assert!(refused.retry_after() >= 1);
+    assert_eq!(one.requests() + other.requests(), 0);
+    gateway.wait_for_log("none of 2 endpoints is available; requests are refused");
+    other.state().health = status(200);
+    wait_until(&gateway, other.address, "healthy");
+    assert_eq!(gateway.get("/").status, 200);
+    assert_eq!((one.requests(), other.requests()), (0, 1));
+    gateway.wait_for_log("1 of 2 endpoints are available again; only these are used");
+}
+
+#[test]
 fn a_reload_that_removes_an_endpoint_ends_its_checks_even_while_a_request_is_under_way() {
     let (one, other) = (Service::healthy(), Service::healthy());
     let gateway = start(&[&one, &other], "");

@@ -40,6 +40,7 @@ mod ejection;
 mod failures;
 mod fallback;
 mod fallback_upstream;
+mod fleet;
 mod flood_guard;
 mod framing;
 mod golden_check;

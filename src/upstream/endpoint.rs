@@ -231,6 +231,13 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
+        self.end_without_result();
+    }
+}
+
+impl Ticket {
+    /// The attempt is over, and says nothing about its endpoint. Does nothing if it was over before.
+    pub fn end_without_result(&mut self) {
         if self.close() {
             self.endpoint.without_result.fetch_add(1, Ordering::Relaxed);
         }

@@ -205,11 +205,7 @@ impl Upstream {
         }
         match set.pick(ask, &self.turn) {
             Some(endpoint) => Ok(Ticket::take(endpoint, self.in_flight.clone())),
-            None if set.counts.known == 0 => Err(Unavailable::Empty),
-            None => Err(match set.usage {
-                Use::None => Unavailable::Refused,
-                Use::Available | Use::All => Unavailable::Full,
-            }),
+            None => Err(self.lack().unwrap_or(Unavailable::Full)),
         }
     }
 
@@ -218,10 +214,14 @@ impl Upstream {
         self.set.load().has_other(tried, now)
     }
 
-    /// Whether there is no endpoint to send a request to.
-    pub fn is_empty(&self) -> bool {
+    /// Why there is no endpoint to send a request to, whichever request it is.
+    pub fn lack(&self) -> Option<Unavailable> {
         let set = self.set.load();
-        set.counts.known == 0 || set.usage == Use::None
+        match set.usage {
+            _ if set.counts.known == 0 => Some(Unavailable::Empty),
+            Use::None => Some(Unavailable::Refused),
+            Use::Available | Use::All => None,
+        }
     }
 
     /// Told of every change of the members: one task can wait for it, and misses none.

@@ -44,12 +44,29 @@ fn endpoint_concluded(ctx: &mut Context, outcome: Outcome, now: Moment) -> Count
     let Some(target) = ctx.upstream().cloned() else { return Counted::Yes };
     target.metrics.attempted(outcome.as_str());
     let latency = ctx.attempt.upstream_duration;
+    let is_hurried = is_hurried(ctx, outcome, now);
     let Some(ticket) = &mut ctx.attempt.ticket else { return Counted::Yes };
+    if is_hurried {
+        ticket.end_without_result();
+        return Counted::Yes;
+    }
     let counted = target.upstream.ended(ticket, outcome, latency, now);
     for change in target.upstream.news().take() {
         ctx.snapshot.events.endpoints(target.upstream.name.clone(), change);
     }
     counted
+}
+
+/// Whether the caller's own deadline has ended the attempt sooner than this endpoint's responses usually
+/// begin. One that has hung for longer than that has failed, whoever stopped waiting.
+fn is_hurried(ctx: &Context, outcome: Outcome, now: Moment) -> bool {
+    let (Outcome::Timeout, Some(deadline)) = (outcome, ctx.deadline) else { return false };
+    let of_route = ctx.route.as_ref().and_then(|route| route.timeout());
+    if now < deadline || of_route.is_some_and(|limit| deadline >= ctx.started + limit) {
+        return false;
+    }
+    let typical = ctx.attempt.endpoint().and_then(|endpoint| endpoint.load.typical());
+    typical.is_some_and(|typical| now.since(ctx.attempt.started) < typical)
 }
 
 /// The attempt has ended without a response's head: that is where its time went.

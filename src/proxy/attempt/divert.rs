@@ -53,7 +53,7 @@ fn begin(ctx: &mut Context, cause: Cause, instead: Instead<'_>, now: Moment) -> 
     if ctx.diverted.is_some() || expired || !config.covers(cause) {
         return false;
     }
-    if target.upstream.is_empty() {
+    if target.upstream.lack().is_some() {
         return false;
     }
     // Of several upstreams, one may be what the others fall back on.

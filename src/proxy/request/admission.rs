@@ -24,7 +24,6 @@ use crate::runtime::shared::Shared;
 use crate::runtime::snapshot::{Route, Target};
 use crate::time::{Clock, Moment};
 use crate::transcode::wire::Framing;
-use crate::upstream::Unavailable;
 
 /// What an admitted request calls for.
 pub enum Admitted {
@@ -233,9 +232,9 @@ async fn count(
 }
 
 fn find_endpoint(ctx: &mut Context, route: &Route) -> Result<(), Rejection> {
-    match route.upstream(ctx.drawn).is_some_and(|target| target.upstream.is_empty()) {
-        true => Err(attempt::conclude::without_endpoint(ctx, Unavailable::Empty)),
-        false => Ok(()),
+    match route.upstream(ctx.drawn).and_then(|target| target.upstream.lack()) {
+        Some(why) => Err(attempt::conclude::without_endpoint(ctx, why)),
+        None => Ok(()),
     }
 }
 

@@ -3,7 +3,7 @@
 //! Each is a number and the time of its last change in one atomic. Threads that write at the same
 //! moment may lose one of their samples, which changes an average little.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::time::Moment;
@@ -15,7 +15,7 @@ const DECAY: f32 = 10_000.0;
 /// The latency that a failure counts as, at least. Else an endpoint that fails fast attracts.
 const FAILURE: f32 = 1_000.0;
 
-/// How much one result moves the share of failures.
+/// How much one result moves the share of failures, or the typical time of a response.
 const STEP: f32 = 1.0 / 8.0;
 /// A smaller share is not held against the endpoint: single failures happen to all.
 const TOLERATED: f32 = 0.25;
@@ -38,6 +38,9 @@ pub struct Ended {
 pub struct Load {
     latency: Stamped,
     failures: Stamped,
+    /// How long it takes to respond, in milliseconds as the bits of an `f32`; 0 before the first response.
+    /// Unlike `latency`, it knows no failures and no peaks.
+    typical: AtomicU32,
 }
 
 impl Load {
@@ -54,6 +57,11 @@ impl Load {
             (latency, true) => latency.unwrap_or_default().max(FAILURE),
             (None, false) => return,
         };
+        if !ended.failed {
+            let typical = f32::from_bits(self.typical.load(Ordering::Relaxed));
+            let next = if typical == 0.0 { sample } else { typical + (sample - typical) * STEP };
+            self.typical.store(next.to_bits(), Ordering::Relaxed);
+        }
         // The peak EWMA of finagle: a higher sample is believed at once, a lower one slowly.
         let average = match self.latency.read(now) {
             Some((average, age)) if sample < average => {
@@ -65,7 +73,13 @@ impl Load {
         self.latency.write(average, now);
     }
 
-    /// The average latency; `None` without a sample.
+    /// How long it takes to respond, of late; `None` before the first response.
+    pub fn typical(&self) -> Option<Duration> {
+        let typical = f32::from_bits(self.typical.load(Ordering::Relaxed));
+        (typical > 0.0).then(|| Duration::from_secs_f32(typical / 1000.0))
+    }
+
+    /// The average latency, in which failures count as slow; `None` without a sample.
     pub fn latency(&self, now: Moment) -> Option<Duration> {
         self.latency.read(now).map(|(millis, _)| Duration::from_secs_f32(millis / 1000.0))
     }

@@ -78,6 +78,7 @@ impl Directory {
     pub(in crate::upstream) fn members(&self, config: &Config, known: &Set) -> Vec<Member> {
         let mut all: Vec<Member> = Vec::new();
         let mut keys = HashSet::new();
+        let endpoints = known.by_key();
         for entry in self.listed(config) {
             let addresses = match &entry.url.place {
                 Place::Unix(path) => vec![Address::Unix(path.clone())],
@@ -90,7 +91,9 @@ impl Directory {
                 let key = key(config, &entry.url, address);
                 if keys.insert(key.clone()) {
                     let (weight, backup) = (entry.weight, entry.backup);
-                    all.push(Member { endpoint: Arc::new(Endpoint::new(key)), weight, backup });
+                    let same = endpoints.get(&key).map(|same| Arc::clone(same));
+                    let endpoint = same.unwrap_or_else(|| Arc::new(Endpoint::new(key)));
+                    all.push(Member { endpoint, weight, backup });
                 }
             }
         }
