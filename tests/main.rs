@@ -41,6 +41,7 @@ mod failures;
 mod fallback;
 mod fallback_upstream;
 mod fleet;
+mod fleet_profile;
 mod flood_guard;
 mod framing;
 mod golden_check;

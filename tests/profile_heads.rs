@@ -61,7 +61,8 @@ fn told(text: &str) -> BTreeMap<String, String> {
 #[test]
 fn every_variable_of_a_profile_is_in_its_head_with_the_default_it_has() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
-    let profiles = ["gateway-service", "microservices", "spring-gateway", "mini-gateway", "edge"];
+    let profiles =
+        ["gateway-service", "microservices", "spring-gateway", "mini-gateway", "edge", "fleet"];
     for profile in profiles {
         let path = folder.join(format!("{profile}.yaml"));
         let text = std::fs::read_to_string(path).expect("a profile");

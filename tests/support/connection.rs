@@ -30,6 +30,10 @@ impl Connection {
     pub(super) fn serve(&mut self) -> io::Result<()> {
         self.reader.get_ref().set_nodelay(true)?;
         while let Some(request) = self.read_head()? {
+            if self.state.is_check(&request) {
+                self.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")?;
+                continue;
+            }
             let (index, answer) = self.state.note(request.clone());
             if matches!(answer.manner, Manner::Early) {
                 self.write(&whole(&answer, &request.method))?;

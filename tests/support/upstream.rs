@@ -52,6 +52,8 @@ struct Inner {
     /// By number, to be shut down with the upstream.
     connections: BTreeMap<usize, TcpStream>,
     released: bool,
+    /// Where health checks are answered, apart from everything else.
+    checked_at: Option<&'static str>,
     stopped: bool,
 }
 
@@ -99,6 +101,12 @@ impl Upstream {
     /// From now on, when the script is used up.
     pub fn answer_always(&self, answer: impl Into<Answer>) {
         self.state.lock().afterwards = Some(answer.into());
+    }
+
+    /// Requests for this path are health checks: they pass, and are not kept.
+    pub fn checked_at(self, path: &'static str) -> Self {
+        self.state.lock().checked_at = Some(path);
+        self
     }
 
     /// Let go of every answer that is held, and hold none any more.
@@ -214,6 +222,10 @@ impl State {
         let answer = inner.script.pop_front().or_else(|| inner.afterwards.clone());
         self.changed.notify_all();
         (index, answer.unwrap_or_else(Answer::ok))
+    }
+
+    pub(super) fn is_check(&self, request: &Received) -> bool {
+        self.lock().checked_at.is_some_and(|path| request.target == path)
     }
 
     pub(super) fn is_released(&self) -> bool {
