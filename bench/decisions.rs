@@ -26,6 +26,7 @@ use portcullis::runtime::flood_guard::FloodGuard;
 use portcullis::time::{Clock, Moment};
 use portcullis::transcode::wire::{self, Framing};
 use portcullis::transcode::{Codec, Descriptors, Transcoder};
+use portcullis::upstream::{Ask, Upstream};
 use serde::de::DeserializeOwned;
 
 /// Of the callers, one for each thread.
@@ -284,6 +285,36 @@ fn splitting(c: &mut Criterion) {
     }
 }
 
+/// An endpoint for an attempt, and the end of the attempt without a result.
+fn balancing(c: &mut Criterion) {
+    let policies = [
+        ("least_request", r#""least_request""#),
+        ("round_robin", r#""round_robin""#),
+        ("random", r#""random""#),
+        ("peak_ewma", r#""peak_ewma""#),
+        ("hash", r#"{"hash": {"key": "client_address", "max_load": 0}}"#),
+        ("hash_bounded", r#"{"hash": {"key": "client_address", "max_load": 1.25}}"#),
+    ];
+    for (name, balance) in policies {
+        for count in [3, 30, 300, 3000] {
+            let endpoint = |n| format!(r#"{{"url": "http://10.0.{}.{}:80"}}"#, n / 250, n % 250);
+            let endpoints: Vec<String> = (0..count).map(endpoint).collect();
+            let endpoints = endpoints.join(", ");
+            let config = format!(r#"{{"endpoints": [{endpoints}], "balance": {balance}}}"#);
+            let upstream = Upstream::new("service", parsed(&config), Moment::ZERO);
+            let (mut random, now) = (fastrand::Rng::with_seed(7), Moment::ZERO);
+            c.bench_function(&format!("pick/{name}/{count}"), |b| {
+                b.iter(|| {
+                    let random = random.u64(..);
+                    let key = Some(random);
+                    let ask = Ask { tried: &[], key, random, in_flight: 0, now: black_box(now) };
+                    black_box(&upstream).pick(&ask).is_ok()
+                });
+            });
+        }
+    }
+}
+
 fn credentials(c: &mut Criterion) {
     let config: auth::Config =
         parsed(r#"{"api_key": {"keys": {"acme": "a-key-of-some-length-0123456789"}}}"#);
@@ -378,6 +409,7 @@ criterion_group!(
     admission,
     routing,
     splitting,
+    balancing,
     credentials,
     transcoding,
     codings

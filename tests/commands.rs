@@ -195,7 +195,8 @@ fn a_wrong_file_has_its_errors_and_no_routes() {
 }
 
 /// What files of `conf` require.
-const NEEDED: [(&str, &str); 1] = [("API_KEY", "key-0123456789abcdef")];
+const NEEDED: [(&str, &str); 2] =
+    [("API_KEY", "key-0123456789abcdef"), ("REGISTRY_TOKEN", "token-0123456789abcdef")];
 
 #[test]
 fn the_routes_of_every_file_of_conf_can_be_listed() {

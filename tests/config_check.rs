@@ -280,7 +280,10 @@ fn every_shipped_configuration_is_good() {
     assert!(files.len() >= 3, "{files:?}");
     for file in files {
         let path = file.to_string_lossy().into_owned();
-        let key = [("API_KEY", "a-key-for-the-check-0123456789")];
+        let key = [
+            ("API_KEY", "a-key-for-the-check-0123456789"),
+            ("REGISTRY_TOKEN", "a-token-for-the-check-0123456789"),
+        ];
         let finished = Gateway::finish(&["check", "-c", &path], directory.path(), &key);
         assert_eq!(finished.code, Some(0), "{path}: {}", finished.stderr);
         assert_eq!(finished.stderr, "", "{path} has warnings");

@@ -171,7 +171,7 @@ fn key_sets_and_collectors_that_go_and_come_back_are_one_line_at_each_edge() {
         .env("JWKS_URL", &issuer.url())
         .env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url())
         .env("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
-        .env("OTEL_EXPORTER_OTLP_TIMEOUT", "200")
+        .env("OTEL_EXPORTER_OTLP_TIMEOUT", "5000")
         .env("OTEL_TRACES_EXPORTER", "none")
         .env("OTEL_METRIC_EXPORT_INTERVAL", "50")
         .upstream(&upstream)
@@ -204,7 +204,10 @@ fn key_sets_and_collectors_that_go_and_come_back_are_one_line_at_each_edge() {
 fn a_redis_that_goes_and_comes_back_is_one_line_at_each_edge() {
     let Some(mut redis) = Redis::start() else { return };
     let upstream = Upstream::start();
-    let store = format!("rate_limit_stores: {{shared: {{redis: {{url: '{}'}}}}}}", redis.url());
+    let store = format!(
+        "rate_limit_stores: {{shared: {{redis: {{url: '{}', timeout: 1s}}}}}}",
+        redis.url()
+    );
     let limit = "rate_limit: {fixed_window: {requests: 1000000, per: 1h}, \
                  shared: {store: shared, on_failure: open}}";
     let gateway = Plan::route(limit).section(&store).upstream(&upstream).start();

@@ -105,7 +105,8 @@ mod tests {
     use crate::config::{Config, Environment};
 
     /// What the files require.
-    const NEEDED: [(&str, &str); 1] = [("API_KEY", "key-0123456789abcdef")];
+    const NEEDED: [(&str, &str); 2] =
+        [("API_KEY", "key-0123456789abcdef"), ("REGISTRY_TOKEN", "token-0123456789abcdef")];
 
     /// Every value is written out, so a default that the schema has wrong would be another value.
     #[test]
@@ -128,6 +129,9 @@ mod tests {
             // Relative to their files.
             for (name, descriptors) in &mut read.descriptors {
                 descriptors.file = config.descriptors[name].file.clone();
+            }
+            for (name, upstream) in &mut read.upstreams {
+                upstream.discover = config.upstreams[name].discover.clone();
             }
             // They are written out in each route.
             read.defaults = config.defaults.clone();
