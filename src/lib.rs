@@ -44,7 +44,7 @@
 //! | [`summary`] | a request as it began and as it ended, from which everything is told | `policy` |
 //! | [`record`] | the row of each request, the recorder, SQLite and PostgreSQL | `coding`, `condition`, `time`, `units` |
 //! | [`idempotency`] | the keys that requests hold, in the record's database | `condition`, `policy`, `record`, `time` |
-//! | [`upstream`] | endpoints, whose turn it is, what health checks and attempts say of them, names resolved in the background | `config`, `fields`, `policy`, `routing`, `time`, `units` |
+//! | [`upstream`] | endpoints, whose turn it is, what health checks and attempts say of them, what names resolve to and sources know | `config`, `fields`, `policy`, `routing`, `time`, `units` |
 //! | [`config`] | what the operator wrote: types, loading, validation | `policy`, `record`, `routing`, `time`, `transcode`, `units`, `upstream` |
 //! | [`observe`] | metrics, traces, the process's log | `condition`, `config`, `policy`, `record`, `routing`, `summary`, `time`, `units`, `upstream` |
 //! | [`limits`] | rate limits that replicas share, in Redis | `condition`, `observe`, `policy`, `time`, `units` |
@@ -54,7 +54,7 @@
 //! | [`cli`] | the command line | everything |
 //! | `fuzzing` | the list of fuzz targets; in tests and under cargo-fuzz only | everything |
 //!
-//! Rooms that are to come have their place: discovery in `upstream`, who a peer is in `identity` beside
+//! Rooms that are to come have their place: who a peer is in `identity` beside
 //! `policy`, kept responses in `cache` between the two lists of [`policy::order`], and `explain` in `cli`,
 //! which walks those lists.
 //!
