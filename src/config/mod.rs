@@ -154,6 +154,10 @@ impl Config {
             match &mut discover.source {
                 Source::File(file) => file.path = folder.join(&file.path),
                 Source::Registry(_) => {}
+                Source::Kubernetes(kubernetes) => {
+                    let files = [&mut kubernetes.token_file, &mut kubernetes.ca];
+                    files.into_iter().flatten().for_each(|file| *file = folder.join(&*file));
+                }
             }
         }
         Ok((config, sources))

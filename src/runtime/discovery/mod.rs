@@ -5,6 +5,7 @@
 //! endpoints that the old one knew, if it asks the same source for them.
 
 mod file;
+mod kubernetes;
 mod registry;
 
 use std::sync::{Arc, Weak};
@@ -68,6 +69,11 @@ fn spawn(discover: &Discover, target: &UpstreamTarget, first: oneshot::Sender<()
     match &discover.source {
         Source::File(config) => Task::spawn(ask(file::FileSource::new(config), upstream, first)),
         Source::Registry(_) => Task::spawn(registry::keep(upstream, first)),
+        Source::Kubernetes(config) => {
+            let form = discover.form.as_ref();
+            let source = kubernetes::KubernetesSource::new(config, form);
+            Task::spawn(ask(source, upstream, first))
+        }
     }
 }
 

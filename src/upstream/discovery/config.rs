@@ -1,8 +1,11 @@
 //! What the operator configures under `upstreams.NAME.discover`.
 
+mod kubernetes;
+
 use std::path::PathBuf;
 
 use ipnet::IpNet;
+pub use kubernetes::{Kubernetes, Label, Port};
 use serde::{Deserialize, Deserializer, de};
 
 use crate::config::admin::{Token, tokens};
@@ -29,6 +32,8 @@ pub enum Source {
     File(File),
     /// Instances that register themselves at the admin listener.
     Registry(Registry),
+    /// The EndpointSlices of a service of Kubernetes.
+    Kubernetes(Kubernetes),
 }
 
 /// `file:`, a list of endpoints in YAML or JSON, written as under `endpoints`.
@@ -97,6 +102,9 @@ struct Written {
     /// Instances that register themselves at the admin listener.
     #[serde(default)]
     registry: Option<Registry>,
+    /// The EndpointSlices of a service of Kubernetes.
+    #[serde(default)]
+    kubernetes: Option<Kubernetes>,
     /// How endpoints are reached that the source gives as addresses, such as `https://orders.internal/api`:
     /// scheme, `Host` header, name of the certificate, and base path. Default: `http://` and the address.
     #[serde(default, rename = "as")]
@@ -107,8 +115,12 @@ impl TryFrom<Written> for Discover {
     type Error = String;
 
     fn try_from(written: Written) -> Result<Self, Self::Error> {
-        let Written { file, registry, form } = written;
-        let sources = [file.map(Source::File), registry.map(Source::Registry)];
+        let Written { file, registry, kubernetes, form } = written;
+        let sources = [
+            file.map(Source::File),
+            registry.map(Source::Registry),
+            kubernetes.map(Source::Kubernetes),
+        ];
         let mut sources = sources.into_iter().flatten();
         let source = sources.next().ok_or("needs a source, such as `file: {path: orders.yaml}`")?;
         if sources.next().is_some() {
@@ -134,7 +146,8 @@ impl Source {
         match (self, other) {
             (Source::File(one), Source::File(other)) => one.path == other.path,
             (Source::Registry(_), Source::Registry(_)) => true,
-            (Source::File(_) | Source::Registry(_), _) => false,
+            (Source::Kubernetes(one), Source::Kubernetes(other)) => one.has_same_endpoints(other),
+            (Source::File(_) | Source::Registry(_) | Source::Kubernetes(_), _) => false,
         }
     }
 
@@ -143,6 +156,7 @@ impl Source {
         match self {
             Source::File(_) => "file",
             Source::Registry(_) => "registry",
+            Source::Kubernetes(_) => "kubernetes",
         }
     }
 
@@ -151,6 +165,7 @@ impl Source {
         match self {
             Source::File(file) => format!("file {}", file.path.display()),
             Source::Registry(_) => "registry".to_owned(),
+            Source::Kubernetes(kubernetes) => kubernetes.words(),
         }
     }
 }

@@ -7,4 +7,5 @@ pub mod config;
 pub mod directory;
 pub mod file;
 pub mod known;
+pub mod kubernetes;
 pub mod registry;
