@@ -55,6 +55,7 @@ mod idempotency;
 mod idempotency_full;
 mod idempotency_shared;
 mod invocations;
+mod kubernetes;
 mod locating;
 mod many_routes;
 mod matching;

@@ -99,6 +99,8 @@ const RIGHT: &[&str] = &[
     "auth: {p: {jwt: {audience: any, algorithms: [HS256], secret: 0123456789abcdef, cache: {ttl: 0}}}}",
     "retry_budgets: {b: {ratio: {}}, c: {token_bucket: {capacity: 1, refill_per_second: 0.5}}}",
     "upstreams: {u: {endpoints: ['HTTP://127.0.0.1:3000/base'], tls: {verify: false}}}",
+    "upstreams: {u: {discover: {kubernetes: {service: orders, port: 8080, namespace: '${NS:-shop}'}}}}",
+    "upstreams: {u: {discover: {kubernetes: {service: orders, port: http, api: 'https://a', watch_timeout: 1m}}}}",
     "upstreams: {u: {endpoints: ['http://a:1'], circuit_breaker: {window: {time: 60s}}}}",
     "upstreams: {u: {endpoints: ['http://a:1'], health: {http: {path: '/h?a=1', expect: [2xx, 301]}, interval: 5s}}}",
     "upstreams: {u: {endpoints: ['http://a:1'], protocol: h2c, health: {grpc: {}, jitter: 0%, healthy: 1}}}",
@@ -166,6 +168,8 @@ const WRONG: &[(&str, &str)] = &[
     ("retry_budgets: {b: {share: 20%}}", "/retry_budgets/b"),
     ("upstreams: {u: {endpoints: []}}", "/upstreams/u/endpoints"),
     ("upstreams: {u: {endpoints: [a:3000]}}", "/upstreams/u/endpoints/0"),
+    ("upstreams: {u: {discover: {kubernetes: {service: Orders}}}}", "/upstreams/u/discover"),
+    ("upstreams: {u: {discover: {kubernetes: {service: a, port: 0}}}}", "/upstreams/u/discover"),
     ("upstreams: {u: {endpoints: ['http://a'], protocol: http3}}", "/upstreams/u/protocol"),
     (
         "upstreams: {u: {endpoints: ['http://a'], circuit_breaker: {failure_on: [3xx]}}}",

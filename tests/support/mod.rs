@@ -9,6 +9,7 @@ mod gateway;
 mod h2_client;
 mod h2_upstream;
 mod jwt;
+pub mod kubernetes;
 mod ledger;
 mod load;
 mod plan;
