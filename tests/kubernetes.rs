@@ -491,6 +491,36 @@ fn an_endpoint_that_is_replaced_by_another_fails_no_request() {
 }
 
 #[test]
+fn a_thousand_endpoints_that_come_and_go_fail_no_request() {
+    const CHANGES: u16 = 40;
+    // On all addresses of the loopback network.
+    let all = Upstream::listen((Ipv4Addr::UNSPECIFIED, 0).into());
+    let hundred = |tenth: u8, turn: u16| {
+        let ip = |n: u8| Ipv4Addr::new(127, tenth + 1, (turn % 250) as u8, n + 1).into();
+        slice(all.address().port(), &(0..100).map(|n| (ip(n), ready())).collect::<Vec<_>>())
+    };
+    let name = |tenth: u8| format!("orders-{tenth}");
+    let api = ApiServer::start();
+    (0..10).for_each(|tenth| api.put(&name(tenth), hundred(tenth, 0)));
+    let gateway = plan(&api).start();
+    api.wait_for_watch(0);
+    let load = Load::start(gateway.address, 4, "churn");
+    for change in 0..CHANGES {
+        let goal = load.answers() + 20;
+        eventually("some answers", || (load.answers() >= goal).then_some(()));
+        // A tenth of them leaves, and as many others come.
+        api.put(&name((change % 10) as u8), hundred((change % 10) as u8, change + 1));
+    }
+    let last = format!("127.{}.{CHANGES}.100:", (CHANGES - 1) % 10 + 1);
+    eventually("the last change", || gateway.status().to_string().contains(&last).then_some(()));
+    assert_eq!(source(&gateway)["endpoints"], 1000);
+    let answered = load.finish();
+    let failed: Vec<_> = answered.iter().filter(|answer| answer.status != 200).collect();
+    assert!(failed.is_empty() && answered.len() >= 20 * CHANGES as usize, "{failed:?}");
+    assert_eq!([api.lists().len(), api.watches().len()], [1, 1]);
+}
+
+#[test]
 fn a_port_that_is_not_there_or_not_chosen_is_told_by_its_name() {
     let one = Upstream::start();
     let api = ApiServer::start();

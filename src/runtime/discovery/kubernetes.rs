@@ -115,7 +115,7 @@ impl KubernetesSource {
         let news = match &said {
             Said::These(all) => Said::These(all.iter().copied().map(listed).collect()),
             Said::Nothing(words) => Said::Nothing(words.clone()),
-            Said::Failed(error) => Said::Failed(error.clone()),
+            Said::Failed(error) => Said::Failed(api::shown(error)),
         };
         self.told = Some(said);
         Some(news)

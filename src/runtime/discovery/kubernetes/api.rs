@@ -172,7 +172,7 @@ async fn checked(response: Response) -> Result<Response, Failure> {
 }
 
 /// What comes from outside, for a line of the log.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(LONGEST_MESSAGE).collect()
 }
 

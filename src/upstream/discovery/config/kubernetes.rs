@@ -41,9 +41,8 @@ pub struct Kubernetes {
 impl Kubernetes {
     /// Whether `other` means the same endpoints.
     pub fn has_same_endpoints(&self, other: &Kubernetes) -> bool {
-        let place = |one: &Kubernetes| (one.api.clone(), one.namespace.clone());
-        let what = |one: &Kubernetes| (one.service.clone(), one.port.clone());
-        place(self) == place(other) && what(self) == what(other)
+        (&self.api, &self.namespace, &self.service, &self.port)
+            == (&other.api, &other.namespace, &other.service, &other.port)
     }
 
     /// In words, for log lines and `/status`.

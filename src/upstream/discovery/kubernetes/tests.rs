@@ -1,5 +1,6 @@
 //! Slices as the API server writes them.
 
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
@@ -278,4 +279,53 @@ fn three_thousand_endpoints_in_slices_of_a_thousand_are_one_list() {
     };
     let slices = listed(&[thousand(1), thousand(2), thousand(3)]);
     assert_eq!(used(&slices, None).map(|all| all.len()), Ok(3000));
+}
+
+/// Slices of a few names with a few addresses; without any, the slice is removed.
+fn history() -> impl Strategy<Value = Vec<(u8, Vec<(u8, u8)>)>> {
+    let endpoints = proptest::collection::vec((0..6u8, 0..4u8), 0..4);
+    proptest::collection::vec((0..4u8, endpoints), 0..20)
+}
+
+proptest! {
+    #[test]
+    fn whatever_happened_the_changes_lead_to_what_a_list_says(history in history()) {
+        let mut watched = listed(&[]);
+        let mut cluster = BTreeMap::new();
+        for (version, (name, endpoints)) in history.into_iter().enumerate() {
+            let address = |(ip, state): &(u8, u8)| {
+                let conditions = [ready(), unready(), draining(), json!({})];
+                (format!("10.0.0.{ip}"), conditions[usize::from(*state)].clone())
+            };
+            let endpoints: Vec<_> = endpoints.iter().map(address).collect();
+            let endpoints: Vec<_> = endpoints.iter().map(|(ip, c)| (ip.as_str(), c.clone())).collect();
+            let mut object = slice(&format!("s{name}"), &endpoints);
+            object["metadata"]["resourceVersion"] = json!((100 + version).to_string());
+            let kind = match (endpoints.is_empty(), cluster.contains_key(&name)) {
+                (true, true) => "DELETED",
+                (true, false) => continue,
+                (false, true) => "MODIFIED",
+                (false, false) => "ADDED",
+            };
+            watched.take_change(&change(kind, &object)).expect("a change");
+            match kind {
+                "DELETED" => drop(cluster.remove(&name)),
+                _ => drop(cluster.insert(name, object)),
+            }
+            let all: Vec<_> = cluster.values().cloned().collect();
+            prop_assert_eq!(watched.said(None), listed(&all).said(None));
+        }
+    }
+
+    #[test]
+    fn a_damaged_line_is_refused_or_read_and_never_more(at in 0..400usize, byte: u8) {
+        let mut line = change("MODIFIED", &slice("a", &[("10.0.0.1", ready())]));
+        let at = at % line.len();
+        line[at] = byte;
+        let mut slices = listed(&[slice("a", &[("10.0.0.2", ready())])]);
+        // A damaged name is another slice.
+        if slices.take_change(&line).is_err() {
+            prop_assert_eq!(used(&slices, None), Ok(vec!["10.0.0.2:80".to_owned()]));
+        }
+    }
 }
