@@ -33,16 +33,16 @@ use crate::upstream::discovery::kubernetes::Slices;
 /// version that is known, such as one whose database was set back.
 const LISTED_AGAIN: u32 = 3;
 
-/// What is known of the service.
+/// Follows the slices of one service.
 pub(super) struct KubernetesSource {
     config: Kubernetes,
     form: Option<Url>,
-    /// `None`: they are to be listed.
+    /// `None`: they have to be listed first.
     slices: Option<Slices>,
     /// The watch that is open.
     changes: Option<Changes>,
     pace: Pace,
-    /// What was said last; `None`: whatever it is, it is to be said.
+    /// What was said last; `None`: the next answer is said even if it is the same.
     told: Option<Said<Vec<SocketAddr>>>,
     has_warned: bool,
 }
@@ -96,7 +96,7 @@ impl KubernetesSource {
         Ok(())
     }
 
-    /// What is to be said, if it is something else than last time.
+    /// The answer for the upstream, if it differs from the last one.
     fn news(&mut self) -> Option<Said<Vec<Listed>>> {
         let slices = self.slices.as_ref()?;
         if slices.has_names() && !self.has_warned {
@@ -121,7 +121,7 @@ impl KubernetesSource {
         Some(news)
     }
 
-    /// Prepares for the next try. Returns what is to be said of this one.
+    /// Prepares for the next try. Returns what the upstream is told: nothing if the version is too old.
     fn fail(&mut self, failure: Failure) -> Option<Said<Vec<Listed>>> {
         self.changes = None;
         match failure {

@@ -35,7 +35,7 @@ pub(super) enum Failure {
         why: String,
         /// How long the server wants to be left alone.
         wait: Option<Duration>,
-        /// It answered, and what it knows is to be asked anew.
+        /// It answered with something unusable, so all is listed anew.
         is_nonsense: bool,
     },
 }
@@ -171,7 +171,7 @@ async fn checked(response: Response) -> Result<Response, Failure> {
     Err(Failure::Failed { why, wait, is_nonsense: false })
 }
 
-/// What comes from outside, for a line of the log.
+/// A text of the API server, cut and without control characters, for a line of the log.
 pub(super) fn shown(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(LONGEST_MESSAGE).collect()
 }

@@ -12,7 +12,7 @@ const LONGEST: Duration = Duration::from_secs(30);
 pub(super) struct Pace {
     in_vain: u32,
     failures: u32,
-    /// All was listed, or was to be, and nothing was heard since.
+    /// A list was asked for, and no change or long watch has followed yet.
     has_just_listed: bool,
     pause: Duration,
 }
