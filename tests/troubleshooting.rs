@@ -11,7 +11,8 @@ use crate::causes::words;
 use crate::support::Gateway;
 
 /// Members that every line has, and that say nothing about its cause.
-const COMMON: [&str; 5] = [
+const COMMON: [&str; 6] = [
+    "portcullis.listener",
     "portcullis.request_id",
     "portcullis.generation",
     "portcullis.outcome",
@@ -53,7 +54,7 @@ fn golden(cause: &str) -> Option<Map<String, Value>> {
     let line: Map<String, Value> = serde_json::from_str(&text).expect("a golden line");
     let tells = |name: &str, value: &Value| {
         name == "http.response.status_code"
-            || (name.starts_with("portcullis.")
+            || ((name.starts_with("portcullis.") || name.starts_with("rpc."))
                 && !COMMON.contains(&name)
                 && value != "MICROSECONDS"
                 && name != "portcullis.earlier_attempts")

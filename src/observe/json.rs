@@ -48,6 +48,11 @@ impl Object {
         let _ = write!(self.out, "{number}");
     }
 
+    pub(super) fn truth(&mut self, name: &str, truth: bool) {
+        self.name(name);
+        self.out.extend_from_slice(if truth { b"true" } else { b"false" });
+    }
+
     /// With one decimal.
     pub(super) fn tenths(&mut self, name: &str, number: f64) {
         self.name(name);

@@ -76,6 +76,15 @@ impl Admission {
     }
 }
 
+/// Whose circuit a circuit breaker is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CircuitOf {
+    /// The route's own: other routes to the same upstream have theirs.
+    Route,
+    /// The upstream's, which all routes to it share.
+    Upstream,
+}
+
 /// A policy has refused the request.
 #[derive(Debug, Clone)]
 pub enum Rejection {
@@ -87,8 +96,10 @@ pub enum Rejection {
     LimitStoreUnavailable,
     /// 400, 409, 422 or 503.
     Idempotency(idempotency::Refusal),
-    /// 503, from the route's circuit or its upstream's.
+    /// 503.
     CircuitOpen {
+        /// Whose circuit it is.
+        of: CircuitOf,
         /// Until the circuit admits probes; zero if it is half-open.
         retry_after: Duration,
     },
@@ -99,6 +110,8 @@ pub enum Rejection {
     },
     /// The same status, for a request that has waited for a slot and got none.
     BulkheadWaitExceeded {
+        /// What ended the wait.
+        why: bulkhead::InVain,
         /// 429 or 503.
         status: u16,
     },
@@ -125,7 +138,12 @@ impl Rejection {
             Rejection::RateLimited(_) => "the rate limit is used up",
             Rejection::LimitStoreUnavailable => "the store of the rate limit cannot be asked",
             Rejection::Idempotency(refusal) => refusal.detail(),
-            Rejection::CircuitOpen { .. } => "the circuit to the upstream is open",
+            Rejection::CircuitOpen { of: CircuitOf::Route, .. } => {
+                "the circuit of the route is open"
+            }
+            Rejection::CircuitOpen { of: CircuitOf::Upstream, .. } => {
+                "the circuit to the upstream is open"
+            }
             Rejection::BulkheadFull { .. } => "too many requests are in flight",
             Rejection::BulkheadWaitExceeded { .. } => {
                 "too many requests are in flight, and waiting did not help"
@@ -139,7 +157,7 @@ impl Rejection {
         match self {
             Rejection::RateLimited(verdict) => Some(verdict.retry_after),
             Rejection::Idempotency(refusal) => refusal.retry_after(),
-            Rejection::CircuitOpen { retry_after } => Some(*retry_after),
+            Rejection::CircuitOpen { retry_after, .. } => Some(*retry_after),
             Rejection::LimitStoreUnavailable => Some(Duration::from_secs(1)),
             Rejection::Credentials(refusal) => refusal.retry_after(),
             Rejection::BulkheadFull { .. } | Rejection::BulkheadWaitExceeded { .. } => None,

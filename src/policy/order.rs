@@ -22,7 +22,7 @@ pub use circuits::{Again, Leave, again, leave};
 use super::breaker::Breaker;
 use super::dry_run::DryRun;
 use super::rate_limit::{self, Heard, Part, Requester, Standing};
-use super::{Admission, Policies, Rejection};
+use super::{Admission, CircuitOf, Policies, Rejection};
 use crate::time::Moment;
 
 /// A step that checks the client and what it sent.
@@ -184,10 +184,11 @@ impl OfCall {
         } = policies;
         match self {
             OfCall::RouteCircuit => {
-                admission.route_permit = through(route_breaker, dry_run, now)?;
+                admission.route_permit = through(route_breaker, CircuitOf::Route, dry_run, now)?;
             }
             OfCall::UpstreamCircuit => {
-                admission.upstream_permit = through(upstream_breaker, dry_run, now)?;
+                admission.upstream_permit =
+                    through(upstream_breaker, CircuitOf::Upstream, dry_run, now)?;
             }
             OfCall::Bulkhead => {
                 let Some(bulkhead) = bulkhead else { return Ok(()) };

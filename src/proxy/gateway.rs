@@ -39,6 +39,7 @@ use crate::proxy::report::Reported;
 use crate::proxy::request::admission::Admitted;
 use crate::proxy::{attempt, downstream, exchange, reply, report, request, response};
 use crate::runtime::shared::Shared;
+use crate::summary::attempt::Connection as Connected;
 use crate::time::Clock;
 
 /// The gateway, as Pingora sees it.
@@ -217,6 +218,8 @@ impl ProxyHttp for Gateway {
     ) -> Box<Error> {
         // Pingora leaves this undecided for reused connections, and panics if it stays so.
         error.retry.decide_reuse(reused);
+        let connection = if reused { Connected::Reused } else { Connected::New };
+        ctx.attempt.connection = Some(connection);
         let stale = error.retry();
         let refused = attempt::ended::is_refused(&error);
         if *error.etype() == RETRY {

@@ -3,6 +3,7 @@
 //! Bounds what one connection may use: how many connections there are, how long they stay idle, how
 //! long a head may take. [`super::gateway`] decides what a request may do.
 
+mod agreed;
 mod lost;
 
 use std::future::Future;
@@ -11,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use pingora_core::apps::{HttpPersistentSettings, HttpServerApp};
 use pingora_core::listeners::tls::Acceptor;
@@ -21,6 +22,7 @@ use pingora_core::server::ShutdownWatch;
 use pingora_core::{Error, ErrorType};
 use pingora_proxy::HttpProxy;
 
+use self::agreed::{end_of, version_label};
 use crate::config::server::Listener as Config;
 use crate::proxy::downstream;
 use crate::proxy::downstream::address::Peer;
@@ -59,7 +61,7 @@ pub struct Listeners {
 /// One entry of `listeners`.
 pub struct Listener {
     /// Its key there.
-    pub name: String,
+    pub name: Arc<str>,
     /// As at the start; a reload does not change it, except for certificates.
     pub config: Config,
     limits: Arc<Limits>,
@@ -73,7 +75,7 @@ impl Listeners {
         let snapshot = shared.snapshot.load_full();
         let listeners = snapshot.config.listeners.iter().map(|(name, config)| {
             Arc::new(Listener {
-                name: name.clone(),
+                name: name.as_str().into(),
                 limits: Arc::new(Limits {
                     max_header_bytes: config.max_header_bytes.as_usize(),
                     max_path_bytes: config.max_path_bytes.as_usize(),
@@ -120,7 +122,9 @@ impl Listeners {
         let guard = Arc::new(Guard::new(**idle_timeout, **header_timeout, Clock::now()));
         guard.set_deadline((!first.is_zero()).then(|| Clock::now() + first));
         let (peer, accepted) = (peer_of(&stream), Clock::now());
-        let client = |peer| lost::Client { shared: &self.shared, peer, since: accepted };
+        let name = &listener.name;
+        let client =
+            |peer| lost::Client { shared: &self.shared, listener: name, peer, since: accepted };
         let (stream, protocol, until) = match &listener.config.tls {
             None => (stream, None, None),
             // Boxed, as for HTTP/2 below, so that a plain HTTP/1 connection does not carry this
@@ -141,8 +145,16 @@ impl Listeners {
                 Err(error) => return client(peer.as_ref()).head(&io, &error, **header_timeout),
             },
         };
-        let limits = listener.limits.clone();
-        let connection = Connection { guard, limits, peer, secure, until, orders: None };
+        let (listener_name, limits) = (name.clone(), listener.limits.clone());
+        let connection = Connection {
+            guard,
+            listener: listener_name,
+            limits,
+            peer,
+            secure,
+            until,
+            orders: None,
+        };
         match protocol {
             Protocol::Http1 => {
                 let connection = Arc::new(connection);
@@ -166,7 +178,7 @@ impl Listeners {
         limit: Duration,
     ) -> Result<(Stream, Protocol, Option<Moment>), (Box<Error>, bool)> {
         let snapshot = self.shared.snapshot.load_full();
-        let config = snapshot.tls.get(&listener.name).map(|tls| tls.config.clone());
+        let config = snapshot.tls.get(&*listener.name).map(|tls| tls.config.clone());
         let config = config.ok_or_else(|| (Error::new(ErrorType::InternalError), false))?;
         let guard = Arc::new(Guard::of_stream());
         guard.set_deadline((!limit.is_zero()).then(|| Clock::now() + limit));
@@ -217,7 +229,8 @@ impl Listeners {
             });
             // A connection usually ends here: closed between two requests, or at its time limit.
             if let Err(error) = head.await {
-                let client = lost::Client { shared: &self.shared, peer: peer.as_ref(), since };
+                let (shared, peer) = (&self.shared, peer.as_ref());
+                let client = lost::Client { shared, listener: &listener.name, peer, since };
                 return client.head(&io, &error, *listener.config.header_timeout);
             }
             if connection.is_over() {
@@ -238,7 +251,7 @@ impl Listeners {
                     Some(Some(reused)) => break reused.consume(),
                     Some(None) => match guard.take_refused() {
                         Some(refused) if guard.fault().is_none() => {
-                            io = Box::new(GuardedIo::refusing(*refused, guard.clone()));
+                            io = Box::new(GuardedIo::refusing(refused, guard.clone()));
                         }
                         Some(_) | None => return,
                     },
@@ -260,7 +273,7 @@ impl Listeners {
         listener: &Listener,
         shutdown: &ShutdownWatch,
     ) {
-        let Connection { guard, limits, peer, secure, until, .. } = connection;
+        let Connection { guard, listener: name, limits, peer, secure, until, .. } = connection;
         let since = Clock::now();
         let alarms = Arc::new(Alarms::default());
         downstream::http2::serve(
@@ -272,6 +285,7 @@ impl Listeners {
             |stream, mark| {
                 let connection = Arc::new(Connection {
                     guard: Arc::new(Guard::of_stream()),
+                    listener: name.clone(),
                     limits: limits.clone(),
                     peer: peer.clone(),
                     secure,
@@ -294,7 +308,10 @@ impl Listeners {
                     alarms.give_back(alarm);
                 }));
             },
-            |said| lost::Client { shared: &self.shared, peer: peer.as_ref(), since }.http2(said),
+            |said| {
+                let (shared, peer) = (&self.shared, peer.as_ref());
+                lost::Client { shared, listener: &name, peer, since }.http2(said)
+            },
         )
         .await;
     }
@@ -319,21 +336,6 @@ impl Listeners {
 fn peer_of(stream: &Stream) -> Option<Peer> {
     let digest = stream.get_socket_digest()?;
     Some(Peer::new(digest.peer_addr()?.as_inet()?.ip()))
-}
-
-/// The value of the metric's label.
-fn version_label(version: &'static str) -> &'static str {
-    match version {
-        "TLSv1_2" => "1.2",
-        "TLSv1_3" => "1.3",
-        other => other,
-    }
-}
-
-/// The moment at which the given second of Unix time ends; now, if it has passed.
-fn end_of(second: u64) -> Moment {
-    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Clock::now() + Duration::from_secs(second.saturating_add(1)).saturating_sub(since_1970)
 }
 
 /// Checks that no other process listens on `address`. Pingora would retry for half a minute and

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::policy::failure::Cause;
+use crate::policy::failure::{Cause, Fault};
 use crate::summary::words::Words;
 
 /// What took a request's time, over all of its attempts. No two of these overlap. What is in none of
@@ -28,18 +28,33 @@ pub struct Times {
     pub client: Duration,
 }
 
-/// A time limit that a request has reached.
+/// A limit that a request has reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limit {
     /// The key that sets it, of its route or its listener; or [`Limit::OF_CALLER`].
     pub key: &'static str,
-    /// How long it is.
-    pub time: Duration,
+    /// How much it allows.
+    pub bound: Bound,
+}
+
+/// What a limit allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bound {
+    /// A time.
+    Time(Duration),
+    /// A number of bytes.
+    Bytes(u64),
+    /// A number of requests, connections or fields.
+    Count(u64),
+    /// A number of requests within a time.
+    Rate(u64, Duration),
 }
 
 impl Limit {
     /// Stands for a key where the caller itself has set the limit, as callers of RPC may.
     pub const OF_CALLER: &'static str = "caller";
+    /// The same for a limit that no key sets, because it is part of the program.
+    pub const BUILT_IN: &'static str = "built_in";
 }
 
 /// How an upstream failed an attempt.
@@ -53,6 +68,39 @@ pub struct Failure {
     pub upstream: Arc<str>,
     /// Its address, as the configuration has it; `None` if there was none to ask.
     pub endpoint: Option<Arc<str>>,
+    /// The connection that the request was sent on; `None` if there was none.
+    pub connection: Option<Connection>,
+}
+
+impl Failure {
+    /// Whose fault it was. The gateway's, if its own system did not even try to connect.
+    pub fn fault(&self) -> Fault {
+        match self.cause {
+            Cause::ConnectFailed | Cause::Unreachable if self.words.is_of_own_system() => {
+                Fault::Gateway
+            }
+            cause => cause.fault(),
+        }
+    }
+}
+
+/// A connection to an upstream, when a request is sent on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Connection {
+    /// It was opened for the request.
+    New,
+    /// It has served another request before.
+    Reused,
+}
+
+impl Connection {
+    /// The stable name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Connection::New => "new",
+            Connection::Reused => "reused",
+        }
+    }
 }
 
 /// An attempt that was followed by another.

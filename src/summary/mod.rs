@@ -27,6 +27,7 @@ use uuid::Uuid;
 
 use self::attempt::{Failure, Limit, Past, Times};
 use self::ending::Ending;
+use crate::policy::failure::Fault;
 
 /// What is known of a request before it is answered, and does not change any more.
 #[derive(Debug, Clone, Copy)]
@@ -39,6 +40,8 @@ pub struct Opening<'a> {
     pub request_id: &'a str,
     /// The W3C trace it belongs to.
     pub trace_id: u128,
+    /// The listener that it came through; `None` only where no listener has taken it, as in tests.
+    pub listener: Option<&'a str>,
     /// `None` if no request began on the connection.
     pub head: Option<Head<'a>>,
     /// `None` if no route matched, or none was looked for.
@@ -61,10 +64,10 @@ pub struct Opening<'a> {
 /// What the client asked for. Nothing of it is bounded here.
 #[derive(Debug, Clone, Copy)]
 pub struct Head<'a> {
-    /// As the client sent it.
-    pub method: &'a Method,
-    /// In canonical form where that is known, otherwise as it came.
-    pub path: &'a str,
+    /// As the client sent it; `None` if it cannot be read.
+    pub method: Option<&'a Method>,
+    /// In canonical form where that is known, otherwise as it came; `None` if it cannot be read.
+    pub path: Option<&'a str>,
     /// As it came, secrets included: the reader removes them.
     pub query: Option<&'a str>,
     /// The host that the client named, as it came.
@@ -78,6 +81,9 @@ pub struct Summary<'a> {
     pub opening: Opening<'a>,
     /// How it ended.
     pub ending: Ending<'a>,
+    /// Whose fault the failure was; `None` for a success. As [`Ending::fault`], unless more is known
+    /// than the cause says.
+    pub fault: Option<Fault>,
     /// The status the client got; 499 if it left before it got one; 0 if nothing was sent.
     pub status: u16,
     /// Where it went last, the fallback included.
@@ -96,7 +102,7 @@ pub struct Summary<'a> {
     /// How the upstream failed the request, or its last attempt. Also of a request that a fallback
     /// saved.
     pub failure: Option<&'a Failure>,
-    /// The time limit that ended it; `None` if it was something else.
+    /// The limit that ended it; `None` if it was something else.
     pub limit: Option<Limit>,
     /// What the operator is told of a refusal, or of what was no request, besides what the client
     /// is: which check failed, what a store said.
@@ -111,8 +117,9 @@ pub struct Summary<'a> {
     pub duration: Duration,
     /// From the last attempt's start to its response's head.
     pub upstream_duration: Option<Duration>,
-    /// Body bytes from and to the client.
-    pub bytes_in: u64,
+    /// Bytes of the request's body that came from the client; `None` if it was refused before any
+    /// was read.
+    pub bytes_in: Option<u64>,
     /// Bytes of the response's body.
     pub bytes_out: u64,
 }

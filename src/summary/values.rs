@@ -1,10 +1,12 @@
-//! What the policies of a route held when a request ended.
+//! What the policies of a route held when a request ended, and what else its line says of a failure.
+
+use std::borrow::Cow;
 
 use crate::policy::breaker::State;
 use crate::policy::rate_limit::Standing;
 
 /// The state of a route's policies; `None` for those it does not have.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Values {
     /// The route's own circuit.
     pub route_circuit: Option<State>,
@@ -16,6 +18,30 @@ pub struct Values {
     pub limit: Option<Standing>,
     /// Retries that the budget would grant.
     pub budget: Option<f64>,
+    /// What only some causes have.
+    pub facts: Vec<Fact>,
+}
+
+/// One more member of a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fact {
+    /// OpenTelemetry's name, or one that begins with `portcullis.`.
+    pub name: &'static str,
+    /// Never a credential.
+    pub value: Value,
+}
+
+/// The value of a [`Fact`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// Of any length, with any characters.
+    Text(Cow<'static, str>),
+    /// The same, of an error: left out where errors are masked.
+    Error(String),
+    /// In the unit that the name ends in, if it has one.
+    Number(u64),
+    /// Yes or no.
+    Truth(bool),
 }
 
 /// A circuit's state in one word.

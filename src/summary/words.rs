@@ -4,6 +4,7 @@ mod certificate;
 
 use std::borrow::Cow;
 use std::error::Error;
+use std::io;
 use std::sync::Arc;
 
 use crate::policy::failure::Cause;
@@ -25,11 +26,32 @@ pub enum Words {
     Error(Box<dyn Error + Send + Sync>),
 }
 
+/// Errors by which Linux says that it cannot open a connection, whatever the peer does: EPERM and
+/// EACCES (a firewall of this host), EINVAL (an address that needs a link), EMFILE and ENFILE,
+/// ENOMEM and ENOBUFS, EAFNOSUPPORT, EADDRINUSE and EADDRNOTAVAIL (no free port), ENETDOWN and
+/// ENETUNREACH.
+const OF_OWN_SYSTEM: [i32; 12] = [1, 12, 13, 22, 23, 24, 97, 98, 99, 100, 101, 105];
+
 impl Words {
+    /// Whether the gateway's own system could not open a connection.
+    pub fn is_of_own_system(&self) -> bool {
+        match self {
+            Words::None | Words::Text(_) | Words::Shared(_) => false,
+            Words::Error(error) => innermost(&**error)
+                .downcast_ref::<io::Error>()
+                .and_then(io::Error::raw_os_error)
+                .is_some_and(|number| OF_OWN_SYSTEM.contains(&number)),
+        }
+    }
+
     /// What the error says besides `cause`: one line of bounded length, without control characters.
     pub fn of(&self, cause: Cause) -> Option<String> {
         let said = match (cause, self) {
             (Cause::Answered(status), _) => return Some(format!("status {status}")),
+            // The upstream's own: nothing in it is a chain of errors.
+            (Cause::Grpc(code), Words::Text(message)) => {
+                return Some(plain(&format!("grpc-status {code}: {message}")));
+            }
             (Cause::Grpc(code), _) => return Some(format!("grpc-status {code}")),
             // The error's message would repeat the cause; of a timer, which of several fired.
             (
@@ -86,6 +108,15 @@ mod tests {
         let chain = "TLS accept() failed:  TLSHandshakeFailure context: tls connect error: tls \
                      handshake eof";
         assert_eq!(without_chain(chain), "tls handshake eof");
+    }
+
+    #[test]
+    fn what_the_own_system_refuses_is_told_from_what_a_peer_refuses() {
+        let words = |number| Words::Error(Box::new(io::Error::from_raw_os_error(number)));
+        for (number, own) in [(24, true), (99, true), (101, true), (111, false), (113, false)] {
+            assert_eq!(words(number).is_of_own_system(), own, "{number}");
+        }
+        assert!(!Words::Text("os error 24".into()).is_of_own_system());
     }
 
     #[test]

@@ -61,6 +61,11 @@ impl Method {
         })
     }
 
+    /// `/package.Service/Method`.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
     /// The largest message, in bytes, in any encoding.
     pub fn max_message(&self) -> usize {
         self.max_message

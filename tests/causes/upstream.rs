@@ -52,6 +52,7 @@ pub const TIMES: &[Scenario] = &[
     ("deadline_exceeded.waiting", deadline_while_waiting),
     ("deadline_exceeded.receiving", deadline_while_receiving),
     ("deadline_exceeded.in_a_retry", deadline_in_a_retry),
+    ("deadline_exceeded.in_the_queue.of_the_caller", deadline_in_the_queue),
     ("deadline_exceeded.of_the_caller", deadline_of_the_caller),
     ("overdue", deadline_while_sending),
 ];
@@ -220,7 +221,8 @@ fn fails_without_budget() -> Option<Value> {
 }
 
 fn fails_in_grpc() -> Option<Value> {
-    let upstream = H2Upstream::always(Reply::trailers_only(14));
+    let upstream =
+        H2Upstream::always(Reply::trailers_only(14).header("grpc-message", "no%20connection"));
     let gateway = Plan::route("").h2_upstream(&upstream).start();
     grpc(&gateway, None);
     Some(line(&gateway, "grpc_status"))
@@ -273,6 +275,32 @@ fn deadline_of_the_caller() -> Option<Value> {
     let gateway = Plan::route("").h2_upstream(&upstream).start();
     grpc(&gateway, Some("300m"));
     Some(line(&gateway, "deadline_exceeded"))
+}
+
+/// The time passes before the upstream is asked: the gateway's fault.
+fn deadline_in_the_queue() -> Option<Value> {
+    let upstream = Upstream::script([Answer::ok().held()]);
+    let queue = "bulkhead: {max_in_flight: 1, queue: {max: 10, max_wait: 30s, interval: 20s}}";
+    let gateway = Gateway::route(&upstream, queue);
+    let mut first = gateway.connect();
+    first.send(Call::new("GET /orders").bytes());
+    upstream.wait_for(1);
+    let call = call("POST /s.S/M").header("Connect-Protocol-Version", "1");
+    gateway.call(call.header("Connect-Timeout-Ms", "300").json("{}"));
+    Some(line(&gateway, "deadline_exceeded"))
+}
+
+#[test]
+fn a_caller_that_leaves_no_time_is_at_fault_itself() {
+    let upstream = H2Upstream::always(Reply::hang());
+    let gateway = Plan::route("").h2_upstream(&upstream).start();
+    grpc(&gateway, Some("1u"));
+    let line = line(&gateway, "deadline_exceeded");
+    assert_eq!(line["portcullis.fault"], "client", "{line:#}");
+    assert_eq!(
+        (&line["portcullis.limit"], &line["portcullis.limit_us"]),
+        (&"caller".into(), &1.into())
+    );
 }
 
 /// The upstream does not read, and so the gateway does not read the client.

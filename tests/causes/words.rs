@@ -99,7 +99,7 @@ words! {
     }
     of_denial of Denial {
         Denial::Missing => ["credentials_missing"],
-        Denial::Expired => ["token_expired"],
+        Denial::Expired { .. } => ["token_expired"],
         Denial::KeysUnavailable { .. } => ["keys_unavailable"],
         Denial::Malformed
         | Denial::Algorithm

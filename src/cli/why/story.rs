@@ -65,6 +65,12 @@ pub(super) fn key_of(facts: &Facts) -> Option<String> {
         // The caller gave less time than the route, which no key decides.
         Some(Limit::OF_CALLER) => return None,
         Some(limit) if limit.starts_with("timeout.") => return of_route(limit),
+        Some(
+            limit @ ("max_body"
+            | "idempotency.max_body"
+            | "transcode.max_message"
+            | "bulkhead.queue.max_wait"),
+        ) => return of_route(limit),
         Some(_) | None => {}
     }
     match cause {
@@ -188,11 +194,24 @@ fn took(facts: &Facts) -> Option<String> {
     Some(took)
 }
 
-/// The time limit that was reached.
+/// The limit that was reached.
 fn limit(facts: &Facts) -> Option<String> {
-    let (key, micros) = (text(facts, "portcullis.limit")?, facts.get("portcullis.limit_us")?);
-    let key = if key == Limit::OF_CALLER { "the caller's own" } else { key };
-    Some(format!("{key}, {:.1} ms", micros.as_f64()? / 1000.0))
+    let key = match text(facts, "portcullis.limit")? {
+        Limit::OF_CALLER => "the caller's own",
+        Limit::BUILT_IN => "built in",
+        key => key,
+    };
+    let number = |name| facts.get(name).and_then(Value::as_u64);
+    let millis = number("portcullis.limit_us").map(|micros| micros as f64 / 1000.0);
+    let count = number("portcullis.limit_count");
+    let bytes = number("portcullis.limit_bytes");
+    Some(match (count, bytes, millis) {
+        (Some(count), _, Some(millis)) => format!("{key}, {count} in {millis:.1} ms"),
+        (Some(count), _, None) => format!("{key}, {count}"),
+        (None, Some(bytes), _) => format!("{key}, {bytes} bytes"),
+        (None, None, Some(millis)) => format!("{key}, {millis:.1} ms"),
+        (None, None, None) => key.to_owned(),
+    })
 }
 
 fn attempts(facts: &Facts) -> Option<String> {
@@ -214,7 +233,7 @@ fn earlier(facts: &Facts) -> Vec<String> {
             millis("after_us"),
             millis("duration_us"),
         );
-        for name in ["status", "cause", "error"] {
+        for name in ["status", "cause", "connection", "error"] {
             match &attempt[name] {
                 Value::Null => {}
                 Value::String(text) => line.push_str(&format!(", {text}")),

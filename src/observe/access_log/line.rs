@@ -8,14 +8,17 @@
 use std::net::IpAddr;
 use std::time::SystemTime;
 
+use http::Method;
+
 use super::Rules;
 use super::left_out::Count;
 use crate::config::access_log::{AccessLog as Config, Mask};
 use crate::observe::json::{Object, TEXT};
+use crate::policy::failure::Fault;
 use crate::policy::rate_limit::Standing;
 use crate::summary::Summary;
-use crate::summary::attempt::{Failure, Limit, Past};
-use crate::summary::values::{Values, circuit};
+use crate::summary::attempt::{Bound, Connection, Failure, Limit, Past};
+use crate::summary::values::{Fact, Value, Values, circuit};
 
 /// The most bytes of a path or a query.
 const PATH: usize = 2048;
@@ -34,9 +37,12 @@ pub(super) fn json(config: &Config, summary: &Summary<'_>, rules: Rules<'_>) -> 
     }
     line.shown("client.address", shown_address(opening.client, masks(Mask::ClientAddress)));
     line.text("network.protocol.name", opening.protocol, TEXT);
+    line.word("portcullis.listener", opening.listener);
     if let Some(head) = opening.head {
-        line.text("http.request.method", head.method.as_str(), TEXT);
-        line.text("url.path", head.path, PATH);
+        line.word("http.request.method", head.method.map(Method::as_str));
+        if let Some(path) = head.path {
+            line.text("url.path", path, PATH);
+        }
         if let (Some(kept), Some(query)) = (rules.query, head.query) {
             line.text("url.query", &kept.redacted(query), PATH);
         }
@@ -55,7 +61,7 @@ pub(super) fn json(config: &Config, summary: &Summary<'_>, rules: Rules<'_>) -> 
         TEXT,
     );
     line.word("portcullis.cause", summary.ending.cause());
-    line.word("portcullis.fault", summary.ending.fault().map(|fault| fault.as_str()));
+    line.word("portcullis.fault", summary.fault.map(Fault::as_str));
     line.word("portcullis.would_refuse", summary.would_refuse);
     if !masks(Mask::Error) {
         let said = summary.failure.and_then(|failure| failure.words.of(failure.cause));
@@ -65,20 +71,22 @@ pub(super) fn json(config: &Config, summary: &Summary<'_>, rules: Rules<'_>) -> 
     upstream(&mut line, summary);
     line.micros("portcullis.duration_us", summary.duration);
     times(&mut line, summary);
-    line.number("http.request.body.size", summary.bytes_in);
+    if let Some(bytes) = summary.bytes_in {
+        line.number("http.request.body.size", bytes);
+    }
     line.number("http.response.body.size", summary.bytes_out);
     line.number("portcullis.generation", opening.generation);
     past(&mut line, summary.past, masks(Mask::Error));
     if !summary.ending.is_success()
         && let Some(values) = rules.values
     {
-        policies(&mut line, &values());
+        policies(&mut line, &values(), masks(Mask::Error));
     }
     line.end()
 }
 
-fn policies(line: &mut Object, values: &Values) {
-    let Values { route_circuit, upstream_circuit, bulkhead, limit, budget } = values;
+fn policies(line: &mut Object, values: &Values, masked: bool) {
+    let Values { route_circuit, upstream_circuit, bulkhead, limit, budget, facts } = values;
     line.word("portcullis.route_circuit", route_circuit.map(circuit));
     line.word("portcullis.upstream_circuit", upstream_circuit.map(circuit));
     if let Some((taken, slots)) = *bulkhead {
@@ -94,6 +102,15 @@ fn policies(line: &mut Object, values: &Values) {
     if let Some(tokens) = *budget {
         line.tenths("portcullis.retry_budget_tokens", tokens);
     }
+    for Fact { name, value } in facts {
+        match value {
+            Value::Text(text) => line.text(name, text, TEXT),
+            Value::Error(_) if masked => {}
+            Value::Error(error) => line.text(name, error, TEXT),
+            Value::Number(number) => line.number(name, *number),
+            Value::Truth(truth) => line.truth(name, *truth),
+        }
+    }
 }
 
 fn upstream(line: &mut Object, summary: &Summary<'_>) {
@@ -108,9 +125,19 @@ fn upstream(line: &mut Object, summary: &Summary<'_>) {
     }
     line.number("portcullis.attempts", summary.attempts.into());
     line.word("portcullis.no_retry", summary.no_retry);
-    if let Some(Limit { key, time }) = summary.limit {
+    let connection = failed.and_then(|failure| failure.connection);
+    line.word("portcullis.connection", connection.map(Connection::as_str));
+    if let Some(Limit { key, bound }) = summary.limit {
         line.text("portcullis.limit", key, TEXT);
-        line.micros("portcullis.limit_us", time);
+        match bound {
+            Bound::Time(time) => line.micros("portcullis.limit_us", time),
+            Bound::Bytes(bytes) => line.number("portcullis.limit_bytes", bytes),
+            Bound::Count(count) => line.number("portcullis.limit_count", count),
+            Bound::Rate(count, time) => {
+                line.number("portcullis.limit_count", count);
+                line.micros("portcullis.limit_us", time);
+            }
+        }
     }
 }
 
@@ -147,8 +174,9 @@ fn past(line: &mut Object, attempts: &[Past], masked: bool) {
         if let Some(status) = attempt.status {
             object.number("status", status.into());
         }
-        if let Some(Failure { cause, words, .. }) = attempt.failure.as_deref() {
+        if let Some(Failure { cause, words, connection, .. }) = attempt.failure.as_deref() {
             object.text("cause", cause.as_str(), TEXT);
+            object.word("connection", connection.map(Connection::as_str));
             if !masked {
                 object.word("error", words.of(*cause).as_deref());
             }

@@ -129,7 +129,7 @@ impl AccessLog {
         if wanted {
             let line = match config.format {
                 Format::Json => line,
-                Format::Text => text::text(config, summary, self.target.is_terminal()),
+                Format::Text => text::text(config, summary, rules, self.target.is_terminal()),
             };
             self.submit(line);
         }

@@ -22,6 +22,7 @@ pub(super) fn summary<'a>(ending: Ending<'a>, route: Option<&'a Arc<str>>) -> Su
             received_at: SystemTime::UNIX_EPOCH,
             request_id: "req-1",
             trace_id: 0,
+            listener: None,
             head: None,
             route,
             consumer: None,
@@ -32,6 +33,7 @@ pub(super) fn summary<'a>(ending: Ending<'a>, route: Option<&'a Arc<str>>) -> Su
             limit_keys: &[],
         },
         ending,
+        fault: ending.fault(),
         status: 200,
         upstream: None,
         endpoint: None,
@@ -47,7 +49,7 @@ pub(super) fn summary<'a>(ending: Ending<'a>, route: Option<&'a Arc<str>>) -> Su
         error: None,
         duration: Duration::ZERO,
         upstream_duration: None,
-        bytes_in: 0,
+        bytes_in: None,
         bytes_out: 0,
     }
 }
@@ -76,6 +78,7 @@ fn failures_are_told_from_refusals_and_from_what_an_upstream_declines() {
         words: Words::None,
         upstream: "orders".into(),
         endpoint: None,
+        connection: None,
     };
     let failed = Summary { failure: Some(&failure), ..summary(Ending::Refused(REFUSAL), None) };
     assert_eq!(keep::class(&failed), Class::Failure);
@@ -115,7 +118,8 @@ fn a_client_that_is_slow_to_begin_is_not_kept_for_being_slow() {
     let late = Summary { duration: Duration::from_secs(20), ..late };
     assert!(!keep::is_slow(&keep, &late));
     let (method, path) = (http::Method::GET, "/");
-    let head = crate::summary::Head { method: &method, path, query: None, host: None };
+    let head =
+        crate::summary::Head { method: Some(&method), path: Some(path), query: None, host: None };
     let opening = Opening { head: Some(head), ..late.opening };
     assert!(keep::is_slow(&keep, &Summary { opening, ..late }));
 }

@@ -4,12 +4,17 @@ use std::borrow::Cow;
 use std::fmt::Write;
 use std::net::IpAddr;
 
+use http::Method;
+
+use super::Rules;
 use super::left_out::Count;
 use super::line::shown_address;
 use crate::config::access_log::{AccessLog as Config, Mask};
 use crate::observe::json::{cut, is_unsafe, within_years};
 use crate::policy::failure::Fault;
 use crate::summary::Summary;
+use crate::summary::attempt::{Bound, Connection};
+use crate::summary::values::{Fact, Value};
 
 /// The most bytes of a path, and of other texts.
 const PATH: usize = 512;
@@ -20,7 +25,12 @@ const YELLOW: &str = "\u{1b}[33m";
 const PLAIN: &str = "\u{1b}[0m";
 
 /// `2026-11-29T16:30:00.123Z 502 GET /orders/7 route=checkout cause=connect_refused …`
-pub(super) fn text(config: &Config, summary: &Summary<'_>, coloured: bool) -> Vec<u8> {
+pub(super) fn text(
+    config: &Config,
+    summary: &Summary<'_>,
+    rules: Rules<'_>,
+    coloured: bool,
+) -> Vec<u8> {
     let masks = |mask| config.mask.contains(&mask);
     let opening = &summary.opening;
     let mut line = String::with_capacity(256);
@@ -32,14 +42,14 @@ pub(super) fn text(config: &Config, summary: &Summary<'_>, coloured: bool) -> Ve
     line.push_str(if colour.is_some() { PLAIN } else { "" });
     if let Some(head) = opening.head {
         line.push(' ');
-        push(&mut line, head.method.as_str(), TEXT);
+        push(&mut line, head.method.map_or("-", Method::as_str), TEXT);
         line.push(' ');
-        push(&mut line, head.path, PATH);
+        push(&mut line, head.path.unwrap_or("-"), PATH);
     }
     let _ = write!(line, " {:.1}ms", summary.duration.as_secs_f64() * 1000.0);
     pair(&mut line, "route", opening.route.map(|route| &**route));
     pair(&mut line, "cause", summary.ending.cause());
-    pair(&mut line, "fault", summary.ending.fault().map(Fault::as_str));
+    pair(&mut line, "fault", summary.fault.map(Fault::as_str));
     pair(&mut line, "would_refuse", summary.would_refuse);
     let failed = summary.failure.filter(|_| !summary.ending.is_success());
     let upstream = failed.map(|failure| &failure.upstream).or(summary.upstream);
@@ -50,7 +60,32 @@ pub(super) fn text(config: &Config, summary: &Summary<'_>, coloured: bool) -> Ve
         let _ = write!(line, " attempts={}", summary.attempts);
     }
     pair(&mut line, "no_retry", summary.no_retry);
+    let connection = failed.and_then(|failure| failure.connection);
+    pair(&mut line, "connection", connection.map(Connection::as_str));
     pair(&mut line, "limit", summary.limit.map(|limit| limit.key));
+    match summary.limit.map(|limit| limit.bound) {
+        Some(Bound::Time(time)) => number(&mut line, "limit_us", time.as_micros()),
+        Some(Bound::Bytes(bytes)) => number(&mut line, "limit_bytes", bytes.into()),
+        Some(Bound::Count(count)) => number(&mut line, "limit_count", count.into()),
+        Some(Bound::Rate(count, time)) => {
+            number(&mut line, "limit_count", count.into());
+            number(&mut line, "limit_us", time.as_micros());
+        }
+        None => {}
+    }
+    if let Some(values) = rules.values.filter(|_| !summary.ending.is_success()) {
+        for Fact { name, value } in values().facts {
+            let name = name.trim_start_matches("portcullis.");
+            match value {
+                Value::Text(text) => pair(&mut line, name, Some(&text)),
+                Value::Error(_) if masks(Mask::Error) => {}
+                Value::Error(error) => pair(&mut line, name, Some(&error)),
+                Value::Number(value) => number(&mut line, name, value.into()),
+                Value::Truth(truth) => pair(&mut line, name, Some(&truth.to_string())),
+            }
+        }
+    }
+    pair(&mut line, "listener", opening.listener);
     if !masks(Mask::Consumer) {
         pair(&mut line, "consumer", opening.consumer);
     }
@@ -80,7 +115,7 @@ pub(super) fn dropped(lines: u64) -> Vec<u8> {
 }
 
 fn colour(summary: &Summary<'_>) -> Option<&'static str> {
-    match summary.ending.fault()? {
+    match summary.fault? {
         Fault::Gateway | Fault::Upstream => Some(RED),
         Fault::Client => Some(YELLOW),
     }
@@ -93,6 +128,11 @@ fn pair(line: &mut String, name: &str, value: Option<&str>) {
         line.push('=');
         push(line, value, TEXT);
     }
+}
+
+fn number(line: &mut String, name: &str, number: u128) {
+    // Writing into memory does not fail.
+    let _ = write!(line, " {name}={number}");
 }
 
 /// Appends `text`; of characters that a terminal would obey, a mark is left.

@@ -58,7 +58,7 @@ impl Claims {
             insecure_decode_claims(token).map_err(|_| Denial::Claims)?;
         let expires_at = numeric_date(&claims, "exp")?.ok_or(Denial::Claims)?;
         if self.is_over(expires_at, unix_seconds) {
-            return Err(Denial::Expired);
+            return Err(Denial::Expired { at: expires_at });
         }
         let starts_at = numeric_date(&claims, "nbf")?.unwrap_or(0);
         if unix_seconds.saturating_add(self.leeway_seconds) < starts_at {

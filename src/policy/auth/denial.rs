@@ -5,7 +5,10 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
+
+/// The last second that can be written with a year of four digits.
+const LATEST: u64 = 253_402_300_799;
 
 /// The keys that could make a denied token valid, if the issuer has others by now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +61,10 @@ pub enum Denial {
     /// The signature is valid, but claims are not of the types of RFC 7519, or `exp` is absent.
     Claims,
     /// `exp` has passed, by more than the leeway.
-    Expired,
+    Expired {
+        /// It, in seconds since 1970.
+        at: u64,
+    },
     /// `nbf` lies ahead, by more than the leeway.
     NotYetValid,
     /// `iss` is not the configured one.
@@ -93,7 +99,12 @@ impl Denial {
     /// the client is told as much.
     fn reason(&self) -> Option<Cow<'static, str>> {
         Some(Cow::Borrowed(match self {
-            Denial::Missing | Denial::Expired => return None,
+            Denial::Missing => return None,
+            Denial::Expired { at } => {
+                let at = UNIX_EPOCH + Duration::from_secs((*at).min(LATEST));
+                let at = humantime::format_rfc3339_seconds(at);
+                return Some(Cow::Owned(format!("the token has expired at {at} (`exp`)")));
+            }
             Denial::Malformed => "the credentials are malformed, or there is more than one",
             Denial::Algorithm => "the token's algorithm is not allowed, or does not fit its key",
             Denial::Critical => "the token requires an extension (`crit`), and none is supported",
@@ -135,7 +146,7 @@ impl Denial {
             | Denial::Critical
             | Denial::BadSignature
             | Denial::Claims
-            | Denial::Expired
+            | Denial::Expired { .. }
             | Denial::NotYetValid
             | Denial::Issuer
             | Denial::Audience
@@ -160,7 +171,7 @@ impl Denial {
             Denial::Missing => {
                 ("credentials_missing", "this route needs credentials and the request has none")
             }
-            Denial::Expired => ("token_expired", "the token has expired"),
+            Denial::Expired { .. } => ("token_expired", "the token has expired"),
             Denial::KeysUnavailable { .. } => {
                 ("keys_unavailable", "the keys that tokens are checked with are not available")
             }

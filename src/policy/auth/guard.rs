@@ -301,7 +301,7 @@ mod tests {
             "Bearer realm=\"portcullis\", ApiKey realm=\"portcullis\", header=\"x-api-key\""
         );
         assert_eq!(
-            said(Refusal::Unauthenticated(Denial::Expired)),
+            said(Refusal::Unauthenticated(Denial::Expired { at: 1 })),
             "Bearer realm=\"portcullis\", error=\"invalid_token\", ApiKey realm=\"portcullis\", \
              header=\"x-api-key\""
         );

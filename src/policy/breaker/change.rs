@@ -3,6 +3,7 @@
 //!
 //! A failed trial is not reported as a change: a circuit that is open for hours is reported once.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::window::Count;
@@ -30,6 +31,15 @@ pub enum Change {
     },
 }
 
+/// Since when a circuit is open, failed trials included, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opening {
+    /// When it opened.
+    pub at: Moment,
+    /// The counts that did it.
+    pub why: Why,
+}
+
 /// The counts that opened a circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
@@ -46,6 +56,18 @@ pub enum Why {
     },
 }
 
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Why::InARow(1) => f.write_str("1 failure in a row"),
+            Why::InARow(failures) => write!(f, "{failures} failures in a row"),
+            Why::Rate { calls, failed, slow } => {
+                write!(f, "of {calls} calls {failed} failed and {slow} were slow")
+            }
+        }
+    }
+}
+
 impl From<Count> for Why {
     fn from(count: Count) -> Self {
         let [calls, failed, slow] =
@@ -58,13 +80,13 @@ impl From<Count> for Why {
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     waiting: Vec<Change>,
-    opened_at: Option<Moment>,
+    opened: Option<Opening>,
     failed_trials: u32,
 }
 
 impl Changes {
     pub(super) fn opened(&mut self, why: Why, for_now: Duration, now: Moment) {
-        self.opened_at = Some(now);
+        self.opened = Some(Opening { at: now, why });
         self.failed_trials = 0;
         self.add(Change::Opened { why, for_now });
     }
@@ -75,14 +97,19 @@ impl Changes {
 
     pub(super) fn closed(&mut self, now: Moment) {
         // An operator opened the circuit; that is reported elsewhere.
-        let Some(opened_at) = self.opened_at.take() else { return };
-        let (after, failed_trials) = (now.since(opened_at), self.failed_trials);
+        let Some(opened) = self.opened.take() else { return };
+        let (after, failed_trials) = (now.since(opened.at), self.failed_trials);
         self.add(Change::Closed { after, failed_trials });
     }
 
     /// An operator has taken over, so the end of this opening is not reported.
     pub(super) fn forget(&mut self) {
-        self.opened_at = None;
+        self.opened = None;
+    }
+
+    /// When and why it opened; `None` if it is closed, or forced open.
+    pub(super) fn opening(&self) -> Option<Opening> {
+        self.opened
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 
-use super::change::Change;
+use super::change::{Change, Opening};
 use super::config::{Config, Transition, Verdict};
 use super::machine::{Machine, Phase, Report, Ticket, Transitions};
 use super::{Open, Receipt, State, window};
@@ -84,6 +84,10 @@ impl Circuit {
             Phase::ForcedOpen => State::ForcedOpen,
             Phase::ForcedClosed => State::ForcedClosed,
         }
+    }
+
+    pub(super) fn opening(&self) -> Option<Opening> {
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner).changes.opening()
     }
 
     pub(super) fn transitions(&self) -> Transitions {

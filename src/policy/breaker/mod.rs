@@ -23,7 +23,7 @@ mod window;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use change::{Change, Why};
+pub use change::{Change, Opening, Why};
 use circuit::Circuit;
 pub use config::{
     CloseOn, Config, Consecutive, Count, Extent, Reset, SlowCalls, Transition, Verdict, Window,
@@ -123,6 +123,12 @@ impl Breaker {
     /// The state as of `now`. Takes the lock: for pages and metrics, not for the request path.
     pub fn state(&self, now: Moment) -> State {
         self.circuit.state(now)
+    }
+
+    /// Since when the circuit is open, and why; `None` if it is closed, or forced open. Takes the
+    /// lock, as `state` does.
+    pub fn opening(&self) -> Option<Opening> {
+        self.circuit.opening()
     }
 
     /// How often the circuit changed. Takes the lock, as `state` does. A circuit counts as

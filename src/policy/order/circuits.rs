@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::policy::breaker::{Breaker, Count, Permit};
 use crate::policy::dry_run::DryRun;
-use crate::policy::{Admission, Policies, Rejection};
+use crate::policy::{Admission, CircuitOf, Policies, Rejection};
 use crate::time::Moment;
 
 /// What a circuit says to a call.
@@ -20,7 +20,12 @@ pub enum Leave {
 }
 
 /// Asks a circuit for leave to make a call.
-pub fn leave(breaker: Option<&Arc<Breaker>>, dry_run: &DryRun, now: Moment) -> Leave {
+pub fn leave(
+    breaker: Option<&Arc<Breaker>>,
+    of: CircuitOf,
+    dry_run: &DryRun,
+    now: Moment,
+) -> Leave {
     let Some(breaker) = breaker else { return Leave::Given(None) };
     let is_dry = breaker.enforce().is_dry();
     if is_dry && dry_run.is_over() {
@@ -28,17 +33,18 @@ pub fn leave(breaker: Option<&Arc<Breaker>>, dry_run: &DryRun, now: Moment) -> L
     }
     let open = match breaker.acquire(now) {
         Ok(permit) => return Leave::Given(Some(permit)),
-        Err(open) => Rejection::CircuitOpen { retry_after: open.retry_after },
+        Err(open) => Rejection::CircuitOpen { of, retry_after: open.retry_after },
     };
     if is_dry { Leave::Passed(open) } else { Leave::Refused(open) }
 }
 
 pub(super) fn through(
     breaker: &Option<Arc<Breaker>>,
+    of: CircuitOf,
     dry_run: &mut DryRun,
     now: Moment,
 ) -> Result<Option<Permit>, Rejection> {
-    match leave(breaker.as_ref(), dry_run, now) {
+    match leave(breaker.as_ref(), of, dry_run, now) {
         Leave::Given(permit) => Ok(permit),
         Leave::Passed(open) => {
             dry_run.refuse(open.code());
@@ -71,7 +77,11 @@ pub fn again(
 ) -> Again {
     let of_attempts = |breaker: &&Arc<Breaker>| breaker.config().count == Count::Attempts;
     // Both are asked, whatever the first says.
-    let asked = policies.breakers().map(|b| leave(b.filter(of_attempts), dry_run, now));
+    let [of_route, of_upstream] = policies.breakers().map(|b| b.filter(of_attempts));
+    let asked = [
+        leave(of_route, CircuitOf::Route, dry_run, now),
+        leave(of_upstream, CircuitOf::Upstream, dry_run, now),
+    ];
     let mut prevented = false;
     let mut permits = [None, None];
     for (permit, asked) in permits.iter_mut().zip(asked) {

@@ -171,7 +171,8 @@ fn record(
 pub fn failure(ctx: &Context, cause: Cause, words: Words) -> Option<Arc<Failure>> {
     let upstream = ctx.upstream()?.upstream.name.clone();
     let endpoint = ctx.attempt.endpoint().map(|endpoint| endpoint.label.clone());
-    Some(Arc::new(Failure { cause, words, upstream, endpoint }))
+    let connection = ctx.attempt.connection;
+    Some(Arc::new(Failure { cause, words, upstream, endpoint, connection }))
 }
 
 /// The upstream has failed the request.
@@ -197,10 +198,15 @@ pub fn without_endpoint(ctx: &mut Context, why: Unavailable) -> Rejection {
 }
 
 /// This is the upstream's final response to the request. If it is a server error, that is why the
-/// request failed.
-pub fn answered_last(ctx: &mut Context, outcome: Outcome) {
+/// request failed; in RPC, with what the upstream says of it.
+pub fn answered_last(
+    ctx: &mut Context,
+    outcome: Outcome,
+    message: impl FnOnce() -> Option<String>,
+) {
     let Some(cause) = Cause::of_answer(outcome) else { return };
     if cause.is_server_error() {
-        give_up(ctx, cause, Words::None);
+        let words = message().map_or(Words::None, |message| Words::Text(message.into()));
+        give_up(ctx, cause, words);
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use pingora_proxy::Session;
 
+use crate::policy::CircuitOf;
 use crate::policy::fallback::Cause;
 use crate::policy::order::{self, Leave};
 use crate::policy::outcome::Outcome;
@@ -60,21 +61,22 @@ fn begin(ctx: &mut Context, cause: Cause, instead: Instead<'_>, now: Moment) -> 
     if route.upstream(ctx.drawn).is_some_and(|own| Arc::ptr_eq(own, target)) {
         return false;
     }
-    let permit = match order::leave(target.upstream.breaker(), &ctx.dry_run, now) {
-        Leave::Given(permit) => permit,
-        Leave::Passed(_) => {
-            // If that circuit were enforced, this is how the request would have ended.
-            match instead {
-                Instead::Of(rejection) => attempt::dry_run::would_refuse(ctx, rejection.code()),
-                Instead::After(outcome) => {
-                    ctx.dry_run.end();
-                    attempt::dry_run::would_stop(ctx, outcome, now);
+    let permit =
+        match order::leave(target.upstream.breaker(), CircuitOf::Upstream, &ctx.dry_run, now) {
+            Leave::Given(permit) => permit,
+            Leave::Passed(_) => {
+                // If that circuit were enforced, this is how the request would have ended.
+                match instead {
+                    Instead::Of(rejection) => attempt::dry_run::would_refuse(ctx, rejection.code()),
+                    Instead::After(outcome) => {
+                        ctx.dry_run.end();
+                        attempt::dry_run::would_stop(ctx, outcome, now);
+                    }
                 }
+                None
             }
-            None
-        }
-        Leave::Refused(_) => return false,
-    };
+            Leave::Refused(_) => return false,
+        };
     // Told now: of another upstream's failure, the request may tell later.
     report::log_failure(ctx);
     ctx.attempt.failure = ctx.verdict.failure.take();

@@ -68,7 +68,10 @@ pub fn of(
     Ok(peer)
 }
 
+/// At least a millisecond: Pingora's timers count in these, and in a build with checks the first
+/// timer of a process panics if it is shorter. The guard enforces what is left more exactly.
 fn capped(timeout: Duration, left: Option<Duration>) -> Option<Duration> {
+    let left = left.map(|left| left.max(Duration::from_millis(1)));
     match (limit(timeout), left) {
         (Some(timeout), Some(left)) => Some(timeout.min(left)),
         (one, other) => one.or(other),

@@ -8,7 +8,7 @@ use crate::policy::failure::Cause;
 use crate::policy::order::{self, Again};
 use crate::policy::outcome::Outcome;
 use crate::policy::retry;
-use crate::policy::retry::{Decision, Pushback, pushback};
+use crate::policy::retry::{Decision, Pushback, Reason, pushback};
 use crate::proxy::attempt;
 use crate::proxy::attempt::conclude::failure;
 use crate::proxy::exchange::context::Context;
@@ -113,16 +113,30 @@ pub fn elsewhere(session: &Session, ctx: &mut Context, outcome: Outcome, now: Mo
 
 /// Replaces a pooled connection that the upstream had already closed, once and without asking the
 /// retry policy. This is only for requests that may be sent twice or were `refused` unprocessed,
-/// and only if the budget, where there is one, allows it.
+/// and only if the budget, where there is one, allows it. If not, that is noted, and stands unless
+/// the retry policy has something to say.
 pub fn reconnect(session: &Session, ctx: &mut Context, refused: bool, now: Moment) -> bool {
     let may_resend = refused || session.req_header().method.is_idempotent();
-    if !may_resend || ctx.reconnected || ctx.diverted.is_some() || is_answered(session) {
+    let obstacle = if is_answered(session) {
+        Some(Reason::ResponseStarted)
+    } else if !may_resend {
+        Some(Reason::Method)
+    } else if ctx.reconnected {
+        Some(Reason::Exhausted)
+    } else if session.as_ref().retry_buffer_truncated() {
+        Some(Reason::BodyTooLarge)
+    } else {
+        None
+    };
+    if ctx.diverted.is_some() {
         return false;
     }
-    if session.as_ref().retry_buffer_truncated() {
-        return false;
-    }
-    if ctx.stake.as_mut().is_some_and(|stake| !stake.withdraw(now)) {
+    let stop = obstacle.or_else(|| {
+        let is_spent = ctx.stake.as_mut().is_some_and(|stake| !stake.withdraw(now));
+        is_spent.then_some(Reason::Budget)
+    });
+    if let Some(reason) = stop {
+        ctx.verdict.retry_stopped = Some(reason.as_str());
         return false;
     }
     ctx.reconnected = true;

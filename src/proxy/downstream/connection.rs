@@ -17,6 +17,8 @@ tokio::task_local! {
 pub struct Connection {
     /// Its deadline, and what was found about the request under way; of a stream, its own.
     pub guard: Arc<Guard>,
+    /// The name of its listener.
+    pub listener: Arc<str>,
     /// Those of its listener.
     pub limits: Arc<Limits>,
     /// `None` if the socket has no peer address.

@@ -5,7 +5,7 @@
 //! and decide what its expiry means.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pingora_core::protocols::Stream;
@@ -13,6 +13,7 @@ use pingora_core::protocols::Stream;
 use crate::proxy::downstream::client_time::ClientTime;
 use crate::proxy::downstream::detachment::Detachment;
 use crate::proxy::downstream::head::Fault;
+use crate::proxy::downstream::legible::Legible;
 use crate::time::{Clock, Moment};
 
 const NEVER: u64 = u64::MAX;
@@ -51,8 +52,16 @@ pub struct Guard {
     /// The `Date` of the response whose head is written next, in seconds since 1970; zero if the
     /// current date will do.
     date: AtomicU32,
-    /// Locked only if Pingora has refused a head by itself.
-    refused: Mutex<Option<Box<Refused>>>,
+    /// Locked only if a head was refused.
+    refused: Mutex<Option<Box<Aside>>>,
+}
+
+/// What is kept of a refused head.
+enum Aside {
+    /// Pingora has refused it: the gateway is to do that again.
+    Connection(Refused),
+    /// The gateway refuses it.
+    Legible(Legible),
 }
 
 /// A connection that Pingora gave up before the gateway saw the request.
@@ -63,9 +72,12 @@ pub struct Refused {
     pub head: Vec<u8>,
 }
 
-impl std::fmt::Debug for Refused {
+impl std::fmt::Debug for Aside {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Refused").finish_non_exhaustive()
+        match self {
+            Aside::Connection(_) => f.debug_struct("Refused").finish_non_exhaustive(),
+            Aside::Legible(legible) => legible.fmt(f),
+        }
     }
 }
 
@@ -195,9 +207,19 @@ impl Guard {
         self.begun.load(Ordering::Relaxed)
     }
 
-    /// Refuses the request whose head comes next.
-    pub fn set_fault(&self, fault: Fault) {
+    /// Refuses the request whose head comes next, of which this can be read.
+    pub fn set_fault(&self, fault: Fault, legible: Legible) {
         self.fault.store(fault as u8, Ordering::Relaxed);
+        *self.aside() = Some(Box::new(Aside::Legible(legible)));
+    }
+
+    /// What can be read of the head of the request under way; `None` if its head is not refused.
+    pub fn take_legible(&self) -> Option<Legible> {
+        self.fault()?;
+        match *self.aside().take()? {
+            Aside::Legible(legible) => Some(legible),
+            Aside::Connection(_) => None,
+        }
     }
 
     /// Why the request under way is refused because of its head. The connection ends with it.
@@ -225,12 +247,19 @@ impl Guard {
 
     /// Called when Pingora lets go of the connection before the request path saw its request.
     pub fn give_back(&self, refused: Refused) {
-        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(refused));
+        *self.aside() = Some(Box::new(Aside::Connection(refused)));
     }
 
     /// The connection, if Pingora has refused its request by itself.
-    pub fn take_refused(&self) -> Option<Box<Refused>> {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner).take()
+    pub fn take_refused(&self) -> Option<Refused> {
+        match *self.aside().take()? {
+            Aside::Connection(refused) => Some(refused),
+            Aside::Legible(_) => None,
+        }
+    }
+
+    fn aside(&self) -> MutexGuard<'_, Option<Box<Aside>>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// When the connection's I/O fails; `None` means never.

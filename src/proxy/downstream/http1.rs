@@ -24,6 +24,7 @@ use crate::proxy::downstream::date::Overlay;
 use crate::proxy::downstream::framing::{Framing, Malformed};
 use crate::proxy::downstream::guard::{Guard, Refused};
 use crate::proxy::downstream::head::{Fault, Head, Scanner};
+use crate::proxy::downstream::legible::Legible;
 use crate::proxy::downstream::limits::Limits;
 
 /// Limit in bytes on what a client sends ahead of its turn.
@@ -163,7 +164,7 @@ impl GuardedIo {
 
     /// Gives Pingora a replacement head, for a request that is refused.
     fn refuse(&mut self, fault: Fault) {
-        self.guard.set_fault(fault);
+        self.guard.set_fault(fault, Legible::of(&self.ahead));
         let (head, framing) = downstream::head::stand_in(&self.ahead);
         (self.ahead, self.framing) = (head, framing);
         (self.at, self.readable) = (0, self.ahead.len());

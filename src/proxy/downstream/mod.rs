@@ -28,6 +28,7 @@
 //! | [`sniff`] | HTTP/1 or HTTP/2, by the first bytes |
 //! | [`http1`] | the I/O of HTTP/1: one request at a time for Pingora |
 //! | [`head`] | heads of HTTP/1, checked before Pingora parses them |
+//! | [`legible`] | what can be read of a head that is refused |
 //! | [`framing`] | where the body of a request of HTTP/1 ends |
 //! | [`date`] | the upstream's `Date`, kept over Pingora's |
 //! | [`http2`] | a connection of HTTP/2: its streams, its idle time, its end |
@@ -51,6 +52,7 @@ pub mod http2;
 pub mod http2_session;
 pub mod http2_stream;
 pub mod http2_timers;
+pub mod legible;
 pub mod limits;
 pub mod orders;
 pub mod sniff;

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Uri};
+use http::HeaderValue;
 
 use crate::observe::trace::context::{SpanId, TraceId};
 use crate::observe::trace::{Trace, span};
@@ -22,6 +22,7 @@ use crate::policy::rate_limit::Standing;
 use crate::policy::retry::Stake;
 use crate::proxy::dialect::Protocol;
 use crate::proxy::downstream::connection::Connection;
+use crate::proxy::exchange::asked::Asked;
 use crate::proxy::exchange::call::Call;
 use crate::proxy::exchange::diverted::Diverted;
 use crate::proxy::exchange::end::End;
@@ -32,7 +33,7 @@ use crate::proxy::response::rpc_end::RpcEnd;
 use crate::record::{Bounded, Commit, Expected, Findings, Tap};
 use crate::runtime::lifecycle::InFlight;
 use crate::runtime::snapshot::{Route, Snapshot, UpstreamTarget};
-use crate::summary::attempt::{Failure, Past, Times};
+use crate::summary::attempt::{self, Failure, Past, Times};
 use crate::time::Moment;
 use crate::upstream::{Endpoint, Ticket};
 
@@ -122,18 +123,6 @@ pub struct Context {
     _in_flight: InFlight,
 }
 
-/// What the client asked for, as its head has it. Cheap copies: the session, which has the head, does
-/// not outlive the request's future.
-#[derive(Default)]
-pub struct Asked {
-    /// As sent; it does not change with transcoding.
-    pub method: Method,
-    /// As Pingora parsed it.
-    pub uri: Uri,
-    /// From `:authority`, the target or `Host`.
-    pub host: Option<HeaderValue>,
-}
-
 /// The attempt under way.
 #[derive(Default)]
 pub struct Attempt {
@@ -147,6 +136,8 @@ pub struct Attempt {
     pub first_byte_by: Option<Moment>,
     /// When it had a connection.
     pub connected: Option<Moment>,
+    /// That connection; only known of an attempt that broke off on it.
+    pub connection: Option<attempt::Connection>,
     /// When its response's head was there.
     pub head_at: Option<Moment>,
     /// How the upstream failed it.
@@ -180,6 +171,10 @@ impl Attempt {
 pub struct Body {
     /// Bytes of the request's body seen in this attempt.
     pub request_bytes: u64,
+    /// Bytes that came from the client before the first attempt; `None` if that waited for none.
+    pub received: Option<u64>,
+    /// The limit in bytes that it was too large for, if that was before the first attempt.
+    pub too_large: Option<usize>,
     /// Bytes of the response's body, on their way to the client.
     pub response_bytes: u64,
     /// The request's body, read and perhaps rewritten before the first attempt.

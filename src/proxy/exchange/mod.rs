@@ -3,6 +3,7 @@
 //! | file | what it is for |
 //! |---|---|
 //! | [`context`] | everything the gateway remembers about one request; what it holds falls with it |
+//! | [`asked`] | what the client asked for, as its head has it |
 //! | [`end`] | how it is going to end, as far as is known |
 //! | [`fields`] | header fields that requests and responses have in common |
 //! | [`sent`] | what has gone to the client, as Pingora's session knows it |
@@ -13,6 +14,7 @@
 //! | [`translation`] | an upstream's plain error, until it is written in the caller's protocol |
 //! | [`call`] | a transcoded call between its request and its response |
 
+pub mod asked;
 pub mod call;
 pub mod context;
 pub mod diverted;

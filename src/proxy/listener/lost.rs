@@ -12,13 +12,14 @@ use crate::proxy::downstream::http1::GuardedIo;
 use crate::proxy::report::summary::Lost;
 use crate::proxy::{attempt, report};
 use crate::runtime::shared::Shared;
-use crate::summary::attempt::Limit;
+use crate::summary::attempt::{Bound, Limit};
 use crate::summary::ending::NoRequest;
 use crate::time::{Clock, Moment};
 
 /// A client that has not sent a whole request since the given moment.
 pub(super) struct Client<'a> {
     pub(super) shared: &'a Shared,
+    pub(super) listener: &'a str,
     pub(super) peer: Option<&'a Peer>,
     pub(super) since: Moment,
 }
@@ -46,7 +47,7 @@ impl Client<'_> {
             // The drain is over, and waits for no client.
             io::ErrorKind::ConnectionAborted => {}
             io::ErrorKind::TimedOut => {
-                let limit = Limit { key: "header_timeout", time: header_timeout };
+                let limit = Limit { key: "header_timeout", bound: Bound::Time(header_timeout) };
                 self.tell(NoRequest::HeadLate, None, Some(limit));
             }
             _ => self.tell(NoRequest::HeadCutOff, Some(&error.to_string()), None),
@@ -61,6 +62,7 @@ impl Client<'_> {
     fn tell(&self, why: NoRequest, said: Option<&str>, limit: Option<Limit>) {
         let client = self.peer.map(|peer| peer.address);
         let took = Clock::now().since(self.since);
-        report::no_request(self.shared, client, &Lost { why, said, limit, took });
+        let listener = self.listener;
+        report::no_request(self.shared, client, &Lost { listener, why, said, limit, took });
     }
 }

@@ -279,7 +279,7 @@ fn of_policy(rejection: &policy::Rejection) -> Row<'_> {
         Of::CircuitOpen { .. } => {
             (Http::SERVICE_UNAVAILABLE, Rpc::Unavailable, Some(Cause::CircuitOpen))
         }
-        Of::BulkheadFull { status } | Of::BulkheadWaitExceeded { status } => {
+        Of::BulkheadFull { status } | Of::BulkheadWaitExceeded { status, .. } => {
             let status = Http::from_u16(*status).unwrap_or(Http::TOO_MANY_REQUESTS);
             (status, Rpc::ResourceExhausted, Some(Cause::BulkheadFull))
         }
@@ -289,10 +289,20 @@ fn of_policy(rejection: &policy::Rejection) -> Row<'_> {
     match rejection {
         Of::CircuitOpen { .. } => row.by(Fault::Upstream),
         Of::BulkheadFull { .. } | Of::BulkheadWaitExceeded { .. } => row.by(Fault::Gateway),
+        // The client has kept to the rules: it is the gateway that lacks the first response.
+        Of::Idempotency(idempotency::Refusal::Undecided | idempotency::Refusal::NotKept) => {
+            row.by(Fault::Gateway)
+        }
         Of::Credentials(_)
         | Of::RateLimited(_)
         | Of::LimitStoreUnavailable
-        | Of::Idempotency(_) => row,
+        | Of::Idempotency(
+            idempotency::Refusal::Missing
+            | idempotency::Refusal::Invalid
+            | idempotency::Refusal::InFlight
+            | idempotency::Refusal::Mismatch
+            | idempotency::Refusal::Unavailable,
+        ) => row,
     }
 }
 
@@ -335,7 +345,7 @@ mod tests {
         let of_policy = [
             policy::Rejection::Credentials(Refusal::Unauthenticated(Denial::Missing)),
             policy::Rejection::Credentials(Refusal::Unauthenticated(Denial::Malformed)),
-            policy::Rejection::Credentials(Refusal::Unauthenticated(Denial::Expired)),
+            policy::Rejection::Credentials(Refusal::Unauthenticated(Denial::Expired { at: 1 })),
             policy::Rejection::Credentials(Refusal::Forbidden(Forbidden::Scopes)),
             policy::Rejection::Credentials(Refusal::Forbidden(Forbidden::Role)),
             policy::Rejection::LimitStoreUnavailable,
@@ -346,7 +356,10 @@ mod tests {
             policy::Rejection::Idempotency(idempotency::Refusal::Undecided),
             policy::Rejection::Idempotency(idempotency::Refusal::NotKept),
             policy::Rejection::Idempotency(idempotency::Refusal::Unavailable),
-            policy::Rejection::CircuitOpen { retry_after: Duration::ZERO },
+            policy::Rejection::CircuitOpen {
+                of: policy::CircuitOf::Route,
+                retry_after: Duration::ZERO,
+            },
             policy::Rejection::BulkheadFull { status: 503 },
         ];
         let others = [

@@ -1,10 +1,15 @@
-//! Which time limit ended a request, where one did: several keys end a request for the same cause.
+//! Which limit ended a request, where one did: several keys end a request for the same cause.
 
+use crate::policy;
+use crate::policy::bulkhead::InVain;
 use crate::policy::failure::Cause;
+use crate::policy::rate_limit::Algorithm;
+use crate::proxy::downstream::head::MAX_FIELDS;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::exchange::end::{Delivery, Response};
 use crate::proxy::rejection::Rejection;
-use crate::summary::attempt::Limit;
+use crate::proxy::request;
+use crate::summary::attempt::{Bound, Limit};
 use crate::summary::ending::Cut;
 use crate::time::Moment;
 
@@ -25,19 +30,32 @@ pub fn reached(ctx: &Context, now: Moment) -> Option<Limit> {
             Response::Upstream { .. } | Response::Replay { .. } | Response::Unforwarded,
         ) => return None,
     };
-    let timeout = &ctx.route.as_ref()?.config.timeout;
     match rejection {
         Rejection::DeadlineExceeded => of_request(ctx),
         Rejection::RequestTimeout if ctx.deadline.is_some_and(|deadline| now >= deadline) => {
             of_request(ctx)
         }
-        Rejection::RequestTimeout => limit("timeout.idle", *timeout.idle),
+        Rejection::RequestTimeout => {
+            limit("timeout.idle", *ctx.route.as_ref()?.config.timeout.idle)
+        }
+        Rejection::PathTooLong => {
+            bytes("max_path_bytes", ctx.connection.as_ref()?.limits.max_path_bytes as u64)
+        }
+        Rejection::HeadersTooLarge => {
+            bytes("max_header_bytes", ctx.connection.as_ref()?.limits.max_header_bytes as u64)
+        }
+        Rejection::TooManyHeaders => {
+            Some(Limit { key: Limit::BUILT_IN, bound: Bound::Count(MAX_FIELDS as u64) })
+        }
+        Rejection::BodyTooLarge => of_body(ctx),
+        Rejection::Flood { .. } => {
+            let guard = ctx.snapshot.flood_guard.as_ref()?.config();
+            let bound = Bound::Rate(guard.requests.into(), *guard.per);
+            Some(Limit { key: "flood_guard", bound })
+        }
+        Rejection::Policy(rejection) => of_policy(ctx, rejection),
         Rejection::Upstream(cause) => of_upstream(ctx, *cause),
         Rejection::BadRequest(_)
-        | Rejection::PathTooLong
-        | Rejection::HeadersTooLarge
-        | Rejection::TooManyHeaders
-        | Rejection::BodyTooLarge
         | Rejection::InvalidBody(_)
         | Rejection::InvalidRpc(_)
         | Rejection::UnexpectedCompression
@@ -45,8 +63,6 @@ pub fn reached(ctx: &Context, now: Moment) -> Option<Limit> {
         | Rejection::UnsupportedMediaType(_)
         | Rejection::NoRoute
         | Rejection::MethodNotAllowed(_)
-        | Rejection::Flood { .. }
-        | Rejection::Policy(_)
         | Rejection::MalformedResponse(_)
         | Rejection::RecordUnavailable
         | Rejection::Internal => None,
@@ -68,9 +84,12 @@ fn of_upstream(ctx: &Context, cause: Cause) -> Option<Limit> {
                 None => limit("timeout.attempt", *timeout.attempt),
             }
         }
+        Cause::EndpointsFull => {
+            let most = ctx.upstream()?.upstream.config().max_connections?;
+            Some(Limit { key: "max_connections", bound: Bound::Count(most.into()) })
+        }
         Cause::Dns
         | Cause::NoEndpoint
-        | Cause::EndpointsFull
         | Cause::NoneAvailable
         | Cause::ConnectRefused
         | Cause::Unreachable
@@ -101,5 +120,56 @@ fn of_request(ctx: &Context) -> Option<Limit> {
 }
 
 fn limit(key: &'static str, time: std::time::Duration) -> Option<Limit> {
-    Some(Limit { key, time })
+    Some(Limit { key, bound: Bound::Time(time) })
+}
+
+fn of_policy(ctx: &Context, rejection: &policy::Rejection) -> Option<Limit> {
+    match rejection {
+        policy::Rejection::RateLimited(_) => {
+            let limits = &ctx.route.as_ref()?.policies.rate_limits;
+            let config = limits.get(ctx.standing?.limit)?.config();
+            let (requests, per) = match &config.algorithm {
+                Algorithm::FixedWindow(window) => (window.requests, *window.per),
+                Algorithm::SlidingWindow(window) => (window.requests, *window.per),
+                Algorithm::TokenBucket(bucket) => (bucket.rate, *bucket.per),
+            };
+            Some(Limit { key: "rate_limit", bound: Bound::Rate(requests.into(), per) })
+        }
+        policy::Rejection::BulkheadWaitExceeded { why: InVain::Expired, .. } => {
+            let queue = ctx.route.as_ref()?.config.bulkhead.as_ref()?.queue.as_ref()?;
+            limit("bulkhead.queue.max_wait", *queue.max_wait)
+        }
+        policy::Rejection::Credentials(_)
+        | policy::Rejection::LimitStoreUnavailable
+        | policy::Rejection::Idempotency(_)
+        | policy::Rejection::CircuitOpen { .. }
+        | policy::Rejection::BulkheadFull { .. }
+        | policy::Rejection::BulkheadWaitExceeded { why: InVain::Overload, .. } => None,
+    }
+}
+
+/// The limit on the body, or on a message of it: `max_body`, or what a step can hold.
+fn of_body(ctx: &Context) -> Option<Limit> {
+    let route = ctx.route.as_ref()?;
+    let max_body = route.config.max_body.enforced().0;
+    let of_message = || {
+        let transcoder = route.transcoder.as_ref()?;
+        Some(request::transcode::max_message(route, transcoder) as u64)
+    };
+    let most = ctx.body.too_large.map(|most| most as u64).or_else(of_message).unwrap_or(max_body);
+    if most == max_body {
+        return bytes("max_body", most);
+    }
+    let of_keys = route.idempotency.as_ref().map(|keys| keys.config.max_body.0);
+    let key = match &route.transcoder {
+        _ if of_keys == Some(most) => "idempotency.max_body",
+        Some(_) => "transcode.max_message",
+        None => Limit::BUILT_IN,
+    };
+    bytes(key, most)
+}
+
+/// Zero is no limit of the operator's, but one that is built in.
+fn bytes(key: &'static str, bytes: u64) -> Option<Limit> {
+    (bytes > 0).then_some(Limit { key, bound: Bound::Bytes(bytes) })
 }

@@ -5,9 +5,13 @@
 //! |---|---|
 //! | [`summary`] | the two values that the rest is told from: a request's opening, and its summary |
 //! | [`recording`] | the row: what it says, and at which of two moments it is written |
-//! | [`limit`] | which time limit ended a request |
+//! | [`limit`] | which limit ended a request |
+//! | [`fault`] | whose fault it was, where the cause alone does not say it |
+//! | [`facts`] | what else the line of a failure says |
 //! | [`spans`] | the trace: a span for each attempt, and one for the request |
 
+pub mod facts;
+pub mod fault;
 pub mod limit;
 pub mod recording;
 pub mod spans;
@@ -152,7 +156,8 @@ fn tell(shared: &Shared, ctx: &mut Context, sent: Sent, now: Moment) {
 
 /// What the policies of the request's route hold.
 fn values(ctx: &Context, now: Moment) -> Values {
-    let Some(route) = &ctx.route else { return Values::default() };
+    let facts = facts::of(ctx, now);
+    let Some(route) = &ctx.route else { return Values { facts, ..Values::default() } };
     let policies = route.policies(ctx.drawn);
     let state = |breaker: &Option<Arc<Breaker>>| breaker.as_ref().map(|b| b.state(now));
     let budget = route.budget(ctx.drawn);
@@ -162,6 +167,7 @@ fn values(ctx: &Context, now: Moment) -> Values {
         bulkhead: policies.bulkhead.as_ref().map(|b| (b.in_flight(), b.capacity())),
         limit: ctx.standing,
         budget: budget.map(|budget| budget.tokens(now)),
+        facts,
     }
 }
 
@@ -208,7 +214,7 @@ fn count(shared: &Shared, ctx: Option<&Context>, summary: &Summary<'_>) {
         status: summary.status,
         cut: matches!(summary.ending, Ending::Cut { .. }),
         took: summary.duration,
-        bytes_in: summary.bytes_in,
+        bytes_in: summary.bytes_in.unwrap_or(0),
         bytes_out: summary.bytes_out,
     });
     if let Some(refusal) = summary.ending.refusal() {

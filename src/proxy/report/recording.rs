@@ -147,6 +147,8 @@ fn begun(ctx: &Context, opening: &Opening<'_>) -> Invocation {
         received_at,
         request_id,
         trace_id,
+        // No column has it.
+        listener: _,
         head,
         route,
         consumer,
@@ -158,7 +160,9 @@ fn begun(ctx: &Context, opening: &Opening<'_>) -> Invocation {
         limit_keys,
     } = *opening;
     let (method, path, query, host) = match head {
-        Some(Head { method, path, query, host }) => (method.clone(), path.to_owned(), query, host),
+        Some(Head { method, path, query, host }) => {
+            (method.cloned().unwrap_or_default(), path.unwrap_or_default().to_owned(), query, host)
+        }
         None => Default::default(),
     };
     let route = route.cloned().unwrap_or_else(|| "".into());
@@ -203,7 +207,7 @@ fn completion(ctx: &Context, summary: &Summary<'_>) -> Completion {
         would_refuse: summary.would_refuse.map(Cow::Borrowed),
         duration: summary.duration,
         upstream_duration: summary.upstream_duration,
-        bytes_in: summary.bytes_in,
+        bytes_in: summary.bytes_in.unwrap_or(0),
         bytes_out: summary.bytes_out,
         captured: captured(ctx, summary),
     }

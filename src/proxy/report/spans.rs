@@ -85,8 +85,9 @@ pub fn finish(tracer: &Tracer, ctx: &Context, summary: &Summary<'_>, attempts: V
         trace: ctx.trace,
         started: summary.opening.received_at,
         duration: summary.duration,
-        method: head.method.clone(),
-        path: bounded(head.path).to_owned(),
+        // Of a head that cannot be read, as if it asked for nothing.
+        method: head.method.cloned().unwrap_or_default(),
+        path: bounded(head.path.unwrap_or("/")).to_owned(),
         host: host.map(|host| bounded(&host).to_owned()),
         client: summary.opening.client,
         route: ctx

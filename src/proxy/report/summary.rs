@@ -3,14 +3,14 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, SystemTime};
 
-use http::header::HOST;
+use http::Uri;
 
 use crate::policy::failure::Cause;
 use crate::proxy::exchange;
-use crate::proxy::exchange::context::{Asked, Context};
+use crate::proxy::exchange::context::Context;
 use crate::proxy::exchange::end::{Delivery, Response};
 use crate::proxy::rejection::{Rejection, row};
-use crate::proxy::report::limit;
+use crate::proxy::report::{fault, limit};
 use crate::summary::attempt::{Limit, Times};
 use crate::summary::ending::{self, Cut, Ending, NoRequest, Refusal};
 use crate::summary::{Head, Opening, Summary};
@@ -25,18 +25,11 @@ pub struct Sent {
     pub body_bytes: u64,
 }
 
-/// What the client asked for, noted from a request's head.
-pub fn asked(head: &http::request::Parts) -> Asked {
-    Asked {
-        method: head.method.clone(),
-        uri: head.uri.clone(),
-        host: head.headers.get(HOST).cloned(),
-    }
-}
-
 /// What came instead of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Lost<'a> {
+    /// The listener that it came through.
+    pub listener: &'a str,
     /// In one word.
     pub why: NoRequest,
     /// The error's own words.
@@ -50,20 +43,17 @@ pub struct Lost<'a> {
 /// What is known of a request once its route and its client are.
 pub fn opening(ctx: &Context) -> Opening<'_> {
     let asked = &ctx.asked;
-    let host = match asked.uri.authority() {
-        Some(authority) => Some(authority.as_str().as_bytes()),
-        None => asked.host.as_ref().map(|host| host.as_bytes()),
-    };
     Opening {
         id: ctx.row.id,
         received_at: ctx.received_at,
         request_id: ctx.request_id(),
         trace_id: ctx.trace_id().as_u128(),
+        listener: ctx.connection.as_ref().map(|connection| &*connection.listener),
         head: Some(Head {
-            method: &asked.method,
-            path: ctx.recorded_path.as_deref().unwrap_or_else(|| asked.uri.path()),
-            query: asked.uri.query(),
-            host,
+            method: asked.method.as_ref(),
+            path: ctx.recorded_path.as_deref().or_else(|| asked.path()),
+            query: asked.uri.as_ref().and_then(Uri::query),
+            host: asked.host(),
         }),
         route: ctx.route.as_ref().map(|route| &route.name),
         consumer: ctx.identity.as_ref().map(|identity| identity.consumer()),
@@ -77,9 +67,11 @@ pub fn opening(ctx: &Context) -> Opening<'_> {
 
 /// What has become of a request by `now`, of which `sent` has gone to the client.
 pub fn summary<'a>(ctx: &'a Context, ending: Ending<'a>, sent: Sent, now: Moment) -> Summary<'a> {
+    let times = times(ctx, now);
     Summary {
         opening: opening(ctx),
         ending,
+        fault: fault::of(ctx, &ending, &times, now),
         status: sent.status,
         upstream: ctx.upstream().map(|target| &target.upstream.name),
         endpoint: ctx.attempt.endpoint().map(|endpoint| &endpoint.label),
@@ -91,13 +83,19 @@ pub fn summary<'a>(ctx: &'a Context, ending: Ending<'a>, sent: Sent, now: Moment
         said: ctx.end.rejection().and(ctx.verdict.said.as_deref()),
         failure: ctx.verdict.failure.as_deref(),
         past: &ctx.past,
-        times: times(ctx, now),
+        times,
         error: ctx.row.error.as_deref(),
         duration: now.since(ctx.started),
         upstream_duration: ctx.attempt.upstream_duration,
-        bytes_in: ctx.body.request_bytes,
+        bytes_in: bytes_in(ctx),
         bytes_out: sent.body_bytes,
     }
+}
+
+/// What has come of the request's body: as it was read before the first attempt, or as it passed in
+/// the last one.
+fn bytes_in(ctx: &Context) -> Option<u64> {
+    ctx.body.received.or((ctx.attempts > 0).then_some(ctx.body.request_bytes))
 }
 
 /// Why there was no other attempt after one that failed: as the policy decided, or without it.
@@ -174,13 +172,14 @@ pub fn ending(ctx: &Context, status: u16) -> Ending<'_> {
 
 /// What is told of `client`, from which no whole request came.
 pub fn no_request<'a>(client: Option<IpAddr>, generation: u64, lost: &'a Lost<'_>) -> Summary<'a> {
-    let Lost { why, said, limit, took } = *lost;
+    let Lost { listener, why, said, limit, took } = *lost;
     Summary {
         opening: Opening {
             id: None,
             received_at: SystemTime::now().checked_sub(took).unwrap_or(SystemTime::UNIX_EPOCH),
             request_id: "-",
             trace_id: 0,
+            listener: Some(listener),
             head: None,
             route: None,
             consumer: None,
@@ -191,6 +190,7 @@ pub fn no_request<'a>(client: Option<IpAddr>, generation: u64, lost: &'a Lost<'_
             limit_keys: &[],
         },
         ending: Ending::NoRequest(why),
+        fault: Ending::NoRequest(why).fault(),
         status: 0,
         upstream: None,
         endpoint: None,
@@ -206,7 +206,7 @@ pub fn no_request<'a>(client: Option<IpAddr>, generation: u64, lost: &'a Lost<'_
         error: None,
         duration: took,
         upstream_duration: None,
-        bytes_in: 0,
+        bytes_in: None,
         bytes_out: 0,
     }
 }

@@ -14,11 +14,12 @@ use crate::policy::idempotency::Answer;
 use crate::policy::order::{self, OfCall, OfCaller};
 use crate::policy::rate_limit::{self, Heard, Requester};
 use crate::policy::{Admission, auth};
+use crate::proxy::exchange::asked::Asked;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::rejection::Rejection;
 use crate::proxy::request::destination::Destination;
 use crate::proxy::request::envelopes::Envelopes;
-use crate::proxy::{attempt, downstream, exchange, report, request, response};
+use crate::proxy::{attempt, downstream, exchange, request, response};
 use crate::record::{Mode, new_id};
 use crate::runtime::shared::Shared;
 use crate::runtime::snapshot::{Route, Target};
@@ -58,7 +59,8 @@ pub fn receive(shared: &Shared, session: &mut Session, ctx: &mut Context) {
             request::untrusted::notice(&shared.untrusted_proxy, peer, headers);
         }
     }
-    ctx.asked = report::summary::asked(session.req_header());
+    let legible = ctx.connection.as_ref().and_then(|connection| connection.guard.take_legible());
+    ctx.asked = legible.map_or_else(|| Asked::of(session.req_header()), Asked::from);
     let headers = &session.req_header().headers;
     ctx.trace = shared.tracer.begin(headers);
     let names = &config.identifiers;
@@ -98,6 +100,7 @@ pub async fn admit(
                 }
                 Err(refusal) => {
                     ctx.verdict.said = refusal.reason();
+                    ctx.identity = identified(session, ctx, &route, &refusal);
                     return Err(policy::Rejection::Credentials(refusal).into());
                 }
             },
@@ -193,6 +196,7 @@ fn check_size(session: &Session, ctx: &mut Context, route: &Route) -> Result<(),
     ctx.body.envelopes = Envelopes::of(ctx.protocol, headers, max_body);
     let Some(length) = length.filter(|_| ctx.body.envelopes.is_none()) else { return Ok(()) };
     if max_body != 0 && length > max_body {
+        ctx.verdict.said = Some(format!("the head announces {length} bytes").into());
         return Err(Rejection::BodyTooLarge);
     }
     attempt::dry_run::measured(ctx, length);
@@ -290,6 +294,25 @@ async fn authenticate(
     match Box::pin(tokio::time::timeout(left, jwks.refresh_for(wanted))).await {
         Ok(true) => check(Clock::now()),
         Ok(false) | Err(_) => Err(refusal),
+    }
+}
+
+/// Who was refused, if it is known: a caller that is not authorized. Its credentials have just been
+/// verified, and are not verified for the first time here.
+fn identified(
+    session: &Session,
+    ctx: &Context,
+    route: &Route,
+    refusal: &auth::Refusal,
+) -> Option<Arc<auth::Identity>> {
+    match refusal {
+        auth::Refusal::Unauthenticated(_) => None,
+        auth::Refusal::Forbidden(_) => {
+            let unix_seconds =
+                ctx.received_at.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+            let now = auth::Now { unix_seconds, moment: ctx.started };
+            route.guard.as_ref()?.authenticate(&session.req_header().headers, now).ok()
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! request body back (at most 64 KiB), and only the translation of an upstream's error holds back a
 //! response body. Transcoding holds both back, in [`super::transcode`].
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,7 +13,9 @@ use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
 use pingora_core::{Error, Result};
 use pingora_proxy::Session;
+use serde::de::IgnoredAny;
 use serde_json::Value;
+use serde_json::error::Category;
 
 use crate::coding::Encoding;
 use crate::config::route::Json;
@@ -59,7 +62,10 @@ pub async fn prepare(
             fault => request::fault::rejected(fault),
         })?;
     attempt::dry_run::measured(ctx, plain.len() as u64);
-    ctx.body.prepared = Some(with_defaults(&plain, json)?);
+    let complete = with_defaults(&plain, json).inspect_err(|_| {
+        ctx.verdict.said = flaw(&plain);
+    });
+    ctx.body.prepared = Some(complete?);
     ctx.body.inflated |= encoding != Encoding::Identity;
     Ok(())
 }
@@ -80,6 +86,7 @@ pub async fn read_whole(
     let length =
         content_length(headers).map(|length| usize::try_from(length).unwrap_or(usize::MAX));
     if length.is_some_and(|length| length > limit) {
+        ctx.body.too_large = Some(limit);
         return Err(Rejection::BodyTooLarge);
     }
     let chunked = headers.contains_key(TRANSFER_ENCODING);
@@ -103,6 +110,7 @@ pub async fn read_whole(
     let idle = ctx.route.as_ref().map(|route| *route.config.timeout.idle).unwrap_or_default();
     let idle = (!idle.is_zero()).then(|| Clock::now() + idle);
     ctx.guard(earlier(idle, ctx.deadline));
+    ctx.body.received = Some(0);
     let mut body = Vec::with_capacity(length.unwrap_or(0).min(PREPARED_LIMIT));
     loop {
         if length.is_none_or(|length| length.saturating_sub(body.len()) <= PREPARED_LIMIT) {
@@ -111,7 +119,10 @@ pub async fn read_whole(
             session.as_downstream_mut().enable_retry_buffering();
         }
         match session.as_downstream_mut().read_request_body().await {
-            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(Some(chunk)) => {
+                body.extend_from_slice(&chunk);
+                ctx.body.received = Some(body.len() as u64);
+            }
             Ok(None) => break,
             Err(_) if idle.is_some_and(|limit| Clock::now() >= limit) => {
                 return Err(Rejection::RequestTimeout);
@@ -127,6 +138,7 @@ pub async fn read_whole(
             }
         }
         if body.len() > limit {
+            ctx.body.too_large = Some(limit);
             return Err(Rejection::BodyTooLarge);
         }
     }
@@ -136,7 +148,8 @@ pub async fn read_whole(
 /// Handles an HTTP/1 request without a body. Over HTTP/2 Pingora would send no body at all, even if
 /// the gateway has one to send. So the request gets a body of one placeholder byte, which the
 /// gateway replaces.
-async fn read_nothing(session: &mut Session, ctx: &Context) -> Result<Bytes, Rejection> {
+async fn read_nothing(session: &mut Session, ctx: &mut Context) -> Result<Bytes, Rejection> {
+    ctx.body.received = Some(0);
     let Some(connection) = &ctx.connection else { return Ok(Bytes::new()) };
     let length = session.req_header_mut().insert_header(CONTENT_LENGTH, 1);
     length.map_err(|_| Rejection::Internal)?;
@@ -146,6 +159,17 @@ async fn read_nothing(session: &mut Session, ctx: &Context) -> Result<Bytes, Rej
     let read = downstream.read_request_body().await;
     connection.guard.stand_in(false);
     read.map(|_| Bytes::new()).map_err(|_| Rejection::RequestTimeout)
+}
+
+/// Where `body` is not JSON, for the operator; `None` if it is JSON.
+pub fn flaw(body: &[u8]) -> Option<Cow<'static, str>> {
+    let error = serde_json::from_slice::<IgnoredAny>(body).err()?;
+    let what = match error.classify() {
+        Category::Eof => "the body ends too early",
+        Category::Io | Category::Syntax | Category::Data => "the body is not JSON",
+    };
+    let (line, column) = (error.line(), error.column());
+    Some(format!("{what}: line {line}, column {column}, of {} bytes", body.len()).into())
 }
 
 /// Fills in the defaults; an empty body counts as an empty object.

@@ -131,6 +131,11 @@ async fn to_rpc(
     let request = session.req_header();
     let path = ctx.path.as_deref().unwrap_or_else(|| request.uri.path());
     let call = transcoder.to_rpc(&request.method, path, request.uri.query(), &body);
+    let call = call.inspect_err(|fault| {
+        if let Fault::Malformed(_) = fault {
+            ctx.verdict.said = request::body::flaw(&body);
+        }
+    });
     let (method, call) = call.map_err(refused)?;
     // The record gets what the client sent, not what it was converted to.
     ctx.body.request_tap = None;
@@ -179,7 +184,10 @@ pub async fn look(
 /// The body, which has already been read if the request has an idempotency key.
 async fn read(session: &mut Session, ctx: &mut Context, limit: usize) -> Result<Bytes, Rejection> {
     let body = match ctx.body.prepared.take() {
-        Some(body) if body.len() > limit => return Err(Rejection::BodyTooLarge),
+        Some(body) if body.len() > limit => {
+            ctx.body.too_large = Some(limit);
+            return Err(Rejection::BodyTooLarge);
+        }
         Some(body) => body,
         None => request::body::read_whole(session, ctx, limit).await?,
     };

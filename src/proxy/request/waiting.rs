@@ -60,7 +60,12 @@ pub async fn for_slot(
     ctx.times.queue = now.since(ctx.started);
     route.metrics.waited_in_vain(in_vain.reason());
     Err(match in_vain {
-        Why::Overload | Why::MaxWait => policy::Rejection::BulkheadWaitExceeded { status }.into(),
+        Why::Overload => {
+            policy::Rejection::BulkheadWaitExceeded { why: InVain::Overload, status }.into()
+        }
+        Why::MaxWait => {
+            policy::Rejection::BulkheadWaitExceeded { why: InVain::Expired, status }.into()
+        }
         Why::Deadline => Rejection::DeadlineExceeded,
         Why::Client(rejection) => rejection,
     })

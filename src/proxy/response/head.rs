@@ -131,7 +131,7 @@ pub fn on_trailers(
     {
         call_failed(ctx, outcome, || grpc_message(trailers), now);
         retry_call(session, ctx, &route, outcome, trailers, now)?;
-        attempt::conclude::answered_last(ctx, outcome);
+        attempt::conclude::answered_last(ctx, outcome, || grpc_message(trailers));
     }
     response::transcode::end(trailers, ctx)?;
     response::keeping::end_with(ctx, trailers);
@@ -152,11 +152,11 @@ pub fn on_body(session: &mut Session, ctx: &mut Context, piece: Option<&Bytes>) 
     };
     let now = Clock::now();
     let Failure { outcome, message, trailers, late } = failure;
-    call_failed(ctx, outcome, || message, now);
+    call_failed(ctx, outcome, || message.clone(), now);
     if !late {
         retry_call(session, ctx, &route, outcome, &trailers, now)?;
     }
-    attempt::conclude::answered_last(ctx, outcome);
+    attempt::conclude::answered_last(ctx, outcome, || message);
     attempt::conclude::answered(ctx, now);
     Ok(())
 }
@@ -209,12 +209,11 @@ pub fn judge(
     ctx.attempt.answered = Some(outcome);
     let grpc_failed = matches!(outcome, Outcome::Grpc(_));
     ctx.end.judge_rpc(grpc_failed);
-    report::recording::note_error(ctx, || {
-        grpc_failed.then(|| grpc_message(&head.headers)).flatten()
-    });
+    let message = || grpc_failed.then(|| grpc_message(&head.headers)).flatten();
+    report::recording::note_error(ctx, message);
     response::keeping::attempted(ctx, outcome);
     if !is_failure(ctx, route, outcome) {
-        attempt::conclude::answered_last(ctx, outcome);
+        attempt::conclude::answered_last(ctx, outcome, message);
         return Ok(());
     }
     attempt::conclude::conclude(ctx, outcome, now);
@@ -226,7 +225,7 @@ pub fn judge(
         return Err(Error::new_up(RETRY));
     }
     attempt::conclude::conclude_request(ctx, outcome, now);
-    attempt::conclude::answered_last(ctx, outcome);
+    attempt::conclude::answered_last(ctx, outcome, message);
     if !reply::stand_in::replaces(ctx, route, outcome) {
         return Ok(());
     }

@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
+use tokio_postgres::config::Host;
 
 use crate::units::schema::SecretText;
 use crate::units::{Secret, Size, Timespan};
@@ -90,6 +91,34 @@ impl PostgresUrl {
     /// The parsed URL, as the driver's configuration.
     pub(crate) fn parsed(&self) -> Result<tokio_postgres::Config, tokio_postgres::Error> {
         self.0.expose().parse()
+    }
+}
+
+/// Prints the servers' addresses only.
+impl fmt::Display for PostgresUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Ok(parsed) = self.parsed() else { return f.write_str("[redacted]") };
+        for (n, host) in parsed.get_hosts().iter().enumerate() {
+            f.write_str(if n > 0 { "," } else { "" })?;
+            match host {
+                Host::Tcp(name) => f.write_str(name)?,
+                Host::Unix(path) => write!(f, "{}", path.display())?,
+            }
+            let ports = parsed.get_ports();
+            // One port may stand for all hosts.
+            write!(f, ":{}", ports.get(n).or(ports.first()).unwrap_or(&5432))?;
+        }
+        Ok(())
+    }
+}
+
+/// Prints the kind of database, and where it is.
+impl fmt::Display for Chosen<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Chosen::Postgres(_, url) => write!(f, "postgres {url}"),
+            Chosen::Sqlite(_, path) => write!(f, "sqlite {}", path.display()),
+        }
     }
 }
 

@@ -16,7 +16,7 @@ fn with_claims(changes: Value) -> Result<Arc<Identity>, Denial> {
 fn an_expired_token_passes_within_the_leeway_only() {
     let outcome = |exp: u64| with_claims(json!({ "exp": exp })).map(|_| ());
     assert_eq!(outcome(TODAY - 59), Ok(()));
-    assert_eq!(outcome(TODAY - 60), Err(Denial::Expired));
+    assert_eq!(outcome(TODAY - 60), Err(Denial::Expired { at: TODAY - 60 }));
 }
 
 #[test]
@@ -24,7 +24,7 @@ fn without_leeway_a_token_ends_on_its_second() {
     let verifier = by_pem(&RSA, "leeway: 0s");
     let outcome = |exp: u64| verify(&verifier, &RSA.sign(&claims_with(json!({ "exp": exp }))));
     assert!(outcome(TODAY + 1).is_ok());
-    assert_eq!(outcome(TODAY), Err(Denial::Expired));
+    assert_eq!(outcome(TODAY), Err(Denial::Expired { at: TODAY }));
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn times_that_are_not_numbers_are_refused() {
         assert_eq!(with_claims(json!({"exp": time})), Err(Denial::Claims), "{time}");
         assert_eq!(with_claims(json!({"nbf": time})), Err(Denial::Claims), "{time}");
     }
-    assert_eq!(with_claims(json!({"exp": -1e300})), Err(Denial::Expired));
+    assert_eq!(with_claims(json!({"exp": -1e300})), Err(Denial::Expired { at: 0 }));
     assert_eq!(with_claims(json!({"nbf": 1e300})), Err(Denial::NotYetValid));
     assert!(with_claims(json!({"exp": TODAY as f64 + 0.5})).is_ok());
 }

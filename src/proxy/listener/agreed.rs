@@ -1,0 +1,20 @@
+//! What a TLS handshake says to the rest.
+
+use std::time::{Duration, SystemTime};
+
+use crate::time::{Clock, Moment};
+
+/// The value of the metric's label.
+pub(super) fn version_label(version: &'static str) -> &'static str {
+    match version {
+        "TLSv1_2" => "1.2",
+        "TLSv1_3" => "1.3",
+        other => other,
+    }
+}
+
+/// The moment at which the given second of Unix time ends; now, if it has passed.
+pub(super) fn end_of(second: u64) -> Moment {
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Clock::now() + Duration::from_secs(second.saturating_add(1)).saturating_sub(since_1970)
+}
