@@ -100,6 +100,7 @@ fn steady_member(name: &str, value: Value) -> Option<Value> {
         "time" => Some("TIME".into()),
         "portcullis.store" => Some(without_directories(value)),
         "trace_id" => Some("TRACE".into()),
+        "portcullis.first_request" => Some("UUID".into()),
         // As it is configured.
         "portcullis.limit_us" => Some(value),
         "portcullis.client_us" | "portcullis.queue_us" if is_short(&value) => None,

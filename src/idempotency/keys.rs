@@ -10,6 +10,7 @@ use log::{error, info, warn};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
+use uuid::Uuid;
 
 use super::health::{Advice, Health};
 use super::postgres::PostgresKeys;
@@ -53,7 +54,12 @@ pub enum Claimed {
     /// It is not the first, and gets the response that the first one got.
     Replay(Answer),
     /// It is not the first, and is refused.
-    Refused(Refusal),
+    Refused {
+        /// Why.
+        refusal: Refusal,
+        /// The owner of the claim of the first.
+        first: Uuid,
+    },
     /// It may be the first, but the store has no room for its key.
     NoRoom,
 }
@@ -239,7 +245,7 @@ impl Keys {
                 }
                 Decision::Refuse(refusal) => {
                     count(&self.0.counters.refused);
-                    return Ok(Some(Claimed::Refused(refusal)));
+                    return Ok(Some(Claimed::Refused { refusal, first: found.owner }));
                 }
             }
         }

@@ -144,7 +144,7 @@ fn first(claimed: Claimed) -> Lease {
 
 #[track_caller]
 fn refused(claimed: Claimed) -> Refusal {
-    let Claimed::Refused(refusal) = claimed else { panic!("not refused: {claimed:?}") };
+    let Claimed::Refused { refusal, .. } = claimed else { panic!("not refused: {claimed:?}") };
     refusal
 }
 

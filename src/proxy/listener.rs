@@ -22,7 +22,7 @@ use pingora_core::server::ShutdownWatch;
 use pingora_core::{Error, ErrorType};
 use pingora_proxy::HttpProxy;
 
-use self::agreed::{end_of, version_label};
+use self::agreed::{end_of, limit_of_handshake, version_label};
 use crate::config::server::Listener as Config;
 use crate::proxy::downstream;
 use crate::proxy::downstream::address::Peer;
@@ -121,7 +121,7 @@ impl Listeners {
         let first = limits.into_iter().filter(|l| !l.is_zero()).min().unwrap_or_default();
         let guard = Arc::new(Guard::new(**idle_timeout, **header_timeout, Clock::now()));
         guard.set_deadline((!first.is_zero()).then(|| Clock::now() + first));
-        let (peer, accepted) = (peer_of(&stream), Clock::now());
+        let (peer, accepted) = (Peer::of(&stream), Clock::now());
         let name = &listener.name;
         let client =
             |peer| lost::Client { shared: &self.shared, listener: name, peer, since: accepted };
@@ -132,7 +132,8 @@ impl Listeners {
             Some(_) => match Box::pin(self.agree(stream, listener, first)).await {
                 Ok((stream, protocol, until)) => (stream, Some(protocol), until),
                 Err((error, silent)) => {
-                    return client(peer.as_ref()).handshake(error, silent, first);
+                    let limit = limit_of_handshake(&listener.config, first);
+                    return client(peer.as_ref()).handshake(error, silent, limit);
                 }
             },
         };
@@ -331,11 +332,6 @@ impl Listeners {
         let is_cut = |cx: &mut Context<'_>| cut.as_mut().poll(cx).is_ready();
         let _ = unless_overdue(guard, alarm, GRACE, is_cut, request).await;
     }
-}
-
-fn peer_of(stream: &Stream) -> Option<Peer> {
-    let digest = stream.get_socket_digest()?;
-    Some(Peer::new(digest.peer_addr()?.as_inet()?.ip()))
 }
 
 /// Checks that no other process listens on `address`. Pingora would retry for half a minute and

@@ -206,6 +206,20 @@ fn undecided() -> Option<Value> {
     Some(line(&gateway, "idempotency_undecided"))
 }
 
+#[test]
+fn a_refused_key_names_the_row_of_the_first_request() {
+    let upstream = Upstream::start();
+    let policies = "idempotency: {}\nrecord: {mode: sync}";
+    let gateway = Gateway::route(&upstream, policies);
+    assert_eq!(gateway.call(pay("k")).status, 200);
+    assert_eq!(gateway.call(pay("k").json("{}")).status, 422);
+    let line = line(&gateway, "idempotency_key_reused");
+    let rows = Store::Sqlite.wait_for_rows(&gateway, 2);
+    let first = rows.iter().find(|row| row.text("status") == Some("200")).expect("the first");
+    assert_eq!(line["portcullis.first_request"].as_str(), first.text("id"), "{line:#}");
+    assert!(line["portcullis.first_request_before_us"].as_u64() < Some(60_000_000), "{line:#}");
+}
+
 fn no_redis() -> Option<Value> {
     let store = format!("{{redis: {{url: 'redis://{}'}}}}", refused_address());
     let limit = "rate_limit: {fixed_window: {requests: 9, per: 1h}, shared: {store: shared, on_failure: closed}}";

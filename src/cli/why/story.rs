@@ -36,6 +36,36 @@ const COLUMNS: [(&str, &str); 20] = [
     ("upstream_duration_us", "portcullis.upstream_duration_us"),
 ];
 
+/// What only some causes have, in the order in which it is told.
+const PARTICULARS: [&str; 26] = [
+    "portcullis.listener",
+    "rpc.method",
+    "rpc.response.status_code",
+    "portcullis.phase",
+    "portcullis.connection",
+    "portcullis.retry_budget",
+    "portcullis.auth",
+    "portcullis.scopes_needed",
+    "portcullis.scopes_match",
+    "portcullis.role_needed",
+    "portcullis.keys_url",
+    "portcullis.keys_error",
+    "portcullis.keys_age_us",
+    "portcullis.rate_limit_key",
+    "portcullis.circuit_open_for_us",
+    "portcullis.circuit_reason",
+    "portcullis.bulkhead_waiting",
+    "portcullis.gave_up",
+    "portcullis.endpoints",
+    "portcullis.connections_in_use",
+    "portcullis.store",
+    "portcullis.upstream_answered",
+    "portcullis.first_request",
+    "portcullis.first_request_before_us",
+    "portcullis.allowed_methods",
+    "portcullis.accepted_types",
+];
+
 /// A row of the record, in the access log's words.
 pub(super) fn of_row(mut row: Facts) -> Facts {
     let mut facts = Facts::new();
@@ -135,6 +165,11 @@ pub(super) fn tell(facts: &Facts, from: &str, decided: Option<&str>, coloured: b
         line("", Some(attempt));
     }
     line("policies", policies(facts));
+    for name in PARTICULARS {
+        let value = shown(facts, name);
+        let name = name.trim_start_matches("portcullis.");
+        line("", value.map(|value| format!("{name} {value}")));
+    }
     line("generation", shown(facts, "portcullis.generation"));
     line("decided by", decided.map(str::to_owned));
     line("told by", Some(from.to_owned()));

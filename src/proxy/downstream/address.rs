@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
+use pingora_core::protocols::Stream;
 
 /// The client, then each proxy but the last one.
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -30,6 +31,12 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// The peer of a client's connection; `None` if its socket has no IP address.
+    pub fn of(stream: &Stream) -> Option<Self> {
+        let digest = stream.get_socket_digest()?;
+        Some(Peer::new(digest.peer_addr()?.as_inet()?.ip()))
+    }
+
     /// The peer with this address.
     pub fn new(address: IpAddr) -> Self {
         let address = address.to_canonical();

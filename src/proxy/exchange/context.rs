@@ -206,6 +206,8 @@ pub struct Verdict {
     pub retry_stopped: Option<&'static str>,
     /// Why the gateway refuses, as only the operator may know it.
     pub said: Option<Cow<'static, str>>,
+    /// Of a refusal because of its idempotency key: the first request with it.
+    pub first_request: Option<uuid::Uuid>,
 }
 
 /// The request's row in the record.

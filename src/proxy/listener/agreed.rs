@@ -1,8 +1,16 @@
-//! What a TLS handshake says to the rest.
+//! What follows from a TLS handshake, or from its failure.
 
 use std::time::{Duration, SystemTime};
 
+use crate::config::server::Listener as Config;
+use crate::summary::attempt::{Bound, Limit};
 use crate::time::{Clock, Moment};
+
+/// How long a handshake may take: `time`, by the listener's shorter limit; `None` if that is zero.
+pub(super) fn limit_of_handshake(config: &Config, time: Duration) -> Option<Limit> {
+    let key = if time == *config.header_timeout { "header_timeout" } else { "idle_timeout" };
+    (!time.is_zero()).then_some(Limit { key, bound: Bound::Time(time) })
+}
 
 /// The value of the metric's label.
 pub(super) fn version_label(version: &'static str) -> &'static str {

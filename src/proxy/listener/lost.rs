@@ -25,16 +25,19 @@ pub(super) struct Client<'a> {
 }
 
 impl Client<'_> {
-    /// The TLS handshake failed, or took longer than `limit`. A client that leaves `silent` has not
+    /// The TLS handshake failed, or took as long as `limit` allows. A client that leaves `silent` has not
     /// begun one: it may only have looked whether someone listens, as load balancers do.
-    pub(super) fn handshake(&self, mut error: Box<Error>, silent: bool, limit: Duration) {
-        let is_late = !limit.is_zero() && Clock::now().since(self.since) >= limit;
+    pub(super) fn handshake(&self, mut error: Box<Error>, silent: bool, limit: Option<Limit>) {
+        let took = Clock::now().since(self.since);
+        let is_past = |limit: &Limit| matches!(limit.bound, Bound::Time(time) if took >= time);
+        let reached = limit.filter(is_past);
+        let is_late = reached.is_some();
         if silent && !is_late {
             return;
         }
         // The cause decides how the words are found, not what they are.
         let said = attempt::ended::words(&mut error).of(Cause::TlsFailed);
-        self.tell(NoRequest::Handshake, said.as_deref(), None);
+        self.tell(NoRequest::Handshake, said.as_deref(), reached);
     }
 
     /// The connection has ended with `error`. If part of a head had come by then, that is told;

@@ -3,9 +3,10 @@
 //! Gathered only for a line that is written.
 
 use std::borrow::Cow;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use http::HeaderValue;
+use uuid::Uuid;
 
 use crate::config::rpc_code::RpcCode;
 use crate::observe::metrics::Family;
@@ -158,7 +159,11 @@ fn of_policy(facts: &mut Facts, ctx: &Context, rejection: &policy::Rejection, no
             | policy::idempotency::Refusal::Mismatch
             | policy::idempotency::Refusal::Undecided
             | policy::idempotency::Refusal::NotKept,
-        ) => {}
+        ) => {
+            if let Some(first) = ctx.verdict.first_request {
+                first_request(facts, ctx, first);
+            }
+        }
         policy::Rejection::CircuitOpen { of, .. } => {
             let policies = route.policies(ctx.drawn);
             let breaker = match of {
@@ -220,6 +225,18 @@ fn credentials(facts: &mut Facts, ctx: &Context, route: &Route, refused: &Refusa
             | Denial::Consumer
             | Denial::UnknownApiKey,
         ) => {}
+    }
+}
+
+/// The first request with an idempotency key: the id of its row in the record, and how long before
+/// this one it came. The id has its time, by the clock of the gateway that got it.
+fn first_request(facts: &mut Facts, ctx: &Context, first: Uuid) {
+    facts.text("portcullis.first_request", first.to_string());
+    let came = first.get_timestamp().map(|time| time.to_unix());
+    if let Some((seconds, nanos)) = came {
+        let came = UNIX_EPOCH + Duration::new(seconds, nanos);
+        let before = ctx.received_at.duration_since(came).unwrap_or_default();
+        facts.micros("portcullis.first_request_before_us", before);
     }
 }
 

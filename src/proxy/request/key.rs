@@ -79,7 +79,8 @@ pub async fn look_up(
         route: route.name.clone(),
         lease: *lease,
         ttl: *config.ttl,
-        owner: new_id(ctx.received_at),
+        // Also the id of its row, if it is recorded: that is where others find it.
+        owner: *ctx.row.id.get_or_insert_with(|| new_id(ctx.received_at)),
     };
     ctx.body.request_bytes = body.len() as u64;
     ctx.body.prepared = inflated.filter(|_| ctx.body.inflated).or(Some(body));
@@ -95,7 +96,10 @@ pub async fn look_up(
             Ok(None)
         }
         Ok(Claimed::Replay(answer)) => Ok(Some(answer)),
-        Ok(Claimed::Refused(refusal)) => Err(refused(refusal)),
+        Ok(Claimed::Refused { refusal, first }) => {
+            ctx.verdict.first_request = Some(first);
+            Err(refused(refusal))
+        }
         unavailable @ (Ok(Claimed::NoRoom) | Err(_)) => match config.on_failure {
             OnFailure::Reject => {
                 ctx.verdict.said = Some(Cow::Borrowed(match unavailable {
