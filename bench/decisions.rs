@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderValue, Method};
 use portcullis::coding::{Coding, Encoding};
+use portcullis::config::access_log::AccessLog as Config;
 use portcullis::config::server;
+use portcullis::observe::access_log::AccessLog;
 use portcullis::policy::auth::{Guard, Now, Verifier};
 use portcullis::policy::breaker::{Breaker, Verdict};
 use portcullis::policy::bulkhead::Bulkhead;
@@ -28,6 +30,11 @@ use portcullis::transcode::wire::{self, Framing};
 use portcullis::transcode::{Codec, Descriptors, Transcoder};
 use portcullis::upstream::{Ask, Upstream};
 use serde::de::DeserializeOwned;
+
+#[path = "../tests/support/told.rs"]
+mod told;
+
+use told::{End, Told};
 
 /// Of the callers, one for each thread.
 const ADDRESSES: [IpAddr; 2] =
@@ -401,6 +408,48 @@ fn codings(c: &mut Criterion) {
     }
 }
 
+/// Lines that are timed before the log's thread gets to write them: as many as its queue holds.
+const LINES: u64 = 8000;
+
+/// What the log costs a request, until its thread has the line; and what it costs one without a line.
+fn access_log(c: &mut Criterion) {
+    let told = Told::default();
+    for (name, end, config) in [
+        ("failure", End::TimedOut, r#"{"to": {"file": "/dev/null"}}"#),
+        ("success", End::Answered, r#"{"to": {"file": "/dev/null"}, "keep": {"success": "100%"}}"#),
+        ("text", End::TimedOut, r#"{"to": {"file": "/dev/null"}, "format": "text"}"#),
+    ] {
+        let config: Config = parsed(config);
+        let log = AccessLog::start(&config).expect("a thread");
+        c.bench_function(&format!("access_log/{name}"), |b| {
+            b.iter_custom(|lines| {
+                let mut took = Duration::ZERO;
+                let mut left = lines;
+                while left > 0 {
+                    let now = left.min(LINES);
+                    let begun = Instant::now();
+                    for _ in 0..now {
+                        log.tell(&config, black_box(&told.summary(end)), told.rules());
+                    }
+                    took += begun.elapsed();
+                    log.flush(Duration::from_secs(10));
+                    left -= now;
+                }
+                took
+            });
+        });
+        assert_eq!(log.lines().dropped, 0, "{name}: every line was written");
+    }
+    let config: Config = parsed(r#"{"keep": {"refusals": "0/s"}}"#);
+    let log = AccessLog::default();
+    for (name, end) in [("no_line", End::Answered), ("left_out", End::Refused)] {
+        c.bench_function(&format!("access_log/{name}"), |b| {
+            b.iter(|| log.tell(&config, black_box(&told.summary(end)), told.rules()));
+        });
+    }
+    assert_eq!(log.latest().len(), 0, "no line was made");
+}
+
 criterion_group!(
     benches,
     policies,
@@ -412,6 +461,7 @@ criterion_group!(
     balancing,
     credentials,
     transcoding,
-    codings
+    codings,
+    access_log
 );
 criterion_main!(benches);

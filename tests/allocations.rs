@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use allocation_counter::{AllocationInfo, measure};
 use http::{HeaderMap, HeaderValue, Method};
+use portcullis::observe::access_log::AccessLog;
 use portcullis::observe::metrics::words::{Facet, Facets};
 use portcullis::observe::metrics::{Family, Finished, Metrics};
 use portcullis::policy::breaker::{Breaker, Verdict};
@@ -21,6 +22,11 @@ use portcullis::policy::{Admission, Policies, order};
 use portcullis::routing::{Asked, Match, Router};
 use portcullis::time::Moment;
 use serde::de::DeserializeOwned;
+
+#[path = "support/told.rs"]
+mod told;
+
+use told::{End, Told};
 
 const NOW: Moment = Moment::ZERO;
 const ATTEMPTS: u64 = 1000;
@@ -210,6 +216,20 @@ fn requests_after_the_first_are_counted_without_an_allocation() {
     assert!(measure(|| count(200)).count_total > 0);
     assert_none(&measure(|| (0..ATTEMPTS).for_each(|_| count(503))));
     assert_eq!((route.requests(), route.errors()), (ATTEMPTS + 1, ATTEMPTS));
+}
+
+#[test]
+fn a_request_without_a_line_in_the_log_allocates_nothing_for_it() {
+    let config = parsed(r#"{"keep": {"refusals": "0/s"}}"#);
+    let (log, told) = (AccessLog::default(), Told::default());
+    let tell = |end| log.tell(&config, &told.summary(end), told.rules());
+    assert_none(&measure(|| (0..ATTEMPTS).for_each(|_| tell(End::Answered))));
+    // A refusal is counted, in a place that the first one of its cause makes.
+    tell(End::Refused);
+    assert_none(&measure(|| (0..ATTEMPTS).for_each(|_| tell(End::Refused))));
+    assert_eq!(log.lines().left_out, ATTEMPTS + 1);
+    // A line is more than nothing, or nothing was measured.
+    assert!(measure(|| tell(End::TimedOut)).count_total > 0);
 }
 
 #[test]
