@@ -8,7 +8,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::support::{
-    Answer, Call, Gateway, Plan, Store, Upstream, eventually, parsed, refused_address, timed,
+    Answer, Call, Gateway, Issuer, Plan, Store, Upstream, eventually, parsed, refused_address,
+    timed,
 };
 
 const ALL: &str = "access_log: {keep: {success: 100%}}";
@@ -134,6 +135,65 @@ fn every_line_parses_whatever_a_client_sends() {
     let is_safe = |c: char| c == '\n' || !c.is_control() && !('\u{202a}'..='\u{202e}').contains(&c);
     assert!(text.chars().all(is_safe), "{text}");
     assert!(text.lines().all(|line| line.len() < 8192), "texts are cut");
+}
+
+#[test]
+fn a_head_that_cannot_be_read_is_shown_without_inventions() {
+    let gateway = Plan::route("").start();
+    let heads: [(&[u8], [Option<&str>; 3]); 5] = [
+        (b"\x16\x03\x01\x02\x00\x01 nonsense\r\n\r\n", [None, None, None]),
+        (b"GET /a\r\n\r\n", [Some("GET"), Some("/a"), None]),
+        (
+            b"PUT /b?token=s3cret HTTP/1.1\r\nHost: b.test\nX: y\r\n\r\n",
+            [Some("PUT"), Some("/b"), None],
+        ),
+        (
+            b"CONNECT c.test:443 HTTP/1.1\r\nHost: c.test\r\n\r\n",
+            [Some("CONNECT"), None, Some("c.test")],
+        ),
+        (
+            b"POST http://d.test/d HTTP/1.1\r\nHost: d.test\r\nContent-Length: x\r\n\r\n",
+            [Some("POST"), Some("/d"), Some("d.test")],
+        ),
+    ];
+    for (n, (head, expected)) in heads.into_iter().enumerate() {
+        let mut client = gateway.connect();
+        client.send(head);
+        assert!(client.receive().status >= 400);
+        let line = gateway.wait_for_access_lines(n + 1).remove(n);
+        let names = ["http.request.method", "url.path", "server.address"];
+        assert_eq!(names.map(|name| word(&line, name)), expected, "{line:#}");
+        assert!(line["http.request.body.size"].is_null(), "{line:#}");
+        assert_eq!(word(&line, "portcullis.listener"), Some("public"));
+    }
+    assert!(!gateway.access().contains("s3cret"));
+}
+
+#[test]
+fn a_refused_head_leaves_nothing_to_the_next_request_of_its_connection() {
+    let upstream = Upstream::always(Answer::from(503));
+    let gateway = Gateway::route(&upstream, "");
+    let mut client = gateway.connect();
+    // A head that only the gateway's own parser refuses, after one that is well.
+    assert_eq!(client.call(&"GET /well".into()).status, 503);
+    client.send("GET /ill HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n");
+    assert_eq!(client.receive().status, 400);
+    let paths: Vec<_> = gateway
+        .wait_for_access_lines(2)
+        .iter()
+        .map(|line| word(line, "url.path").map(str::to_owned))
+        .collect();
+    assert_eq!(paths, [Some("/well".to_owned()), Some("/ill".to_owned())]);
+}
+
+#[test]
+fn what_a_converted_body_had_is_told_in_bytes_of_the_client() {
+    let upstream = Upstream::always(Answer::from(503));
+    let gateway = Gateway::route(&upstream, "json: {defaults: {name: World}}");
+    gateway.call(Call::new("POST /").json("{}"));
+    assert_eq!(upstream.only().text(), "{\"name\":\"World\"}");
+    let line = &gateway.wait_for_access_lines(1)[0];
+    assert_eq!(line["http.request.body.size"], 2, "{line:#}");
 }
 
 /// Replaces the file as `logrotate` does, while requests come in.
@@ -266,6 +326,32 @@ fn what_is_masked_is_not_there() {
 }
 
 #[test]
+fn what_only_some_causes_have_is_masked_too() {
+    let issuer = Issuer::start();
+    let jwt =
+        "{issuer: auth-service, audience: any, algorithms: [RS256], jwks: {url: '${JWKS_URL}'}}";
+    let plan = || {
+        Plan::route("auth: {require: accounts, role: admin}")
+            .section(&format!("auth: {{accounts: {{jwt: {jwt}}}}}"))
+            .section("access_log: {mask: [consumer, error]}")
+            .env("JWKS_URL", &issuer.url())
+    };
+    let bearer = || Call::new("GET /").bearer(&issuer.token("ada"));
+    let upstream = Upstream::start();
+    let gateway = plan().upstream(&upstream).start();
+    assert_eq!(gateway.call(bearer()).code(), "role_missing");
+    let line = &gateway.wait_for_access_lines(1)[0];
+    assert_eq!(word(line, "portcullis.role_needed"), Some("admin"));
+    assert!(!line.to_string().contains("ada"), "{line:#}");
+    issuer.publish(500.into());
+    let gateway = plan().upstream(&upstream).start();
+    assert_eq!(gateway.call(bearer()).code(), "keys_unavailable");
+    let line = &gateway.wait_for_access_lines(1)[0];
+    assert!(word(line, "portcullis.keys_url").is_some(), "{line:#}");
+    assert!(line["portcullis.keys_error"].is_null(), "{line:#}");
+}
+
+#[test]
 fn text_is_for_people_and_obeys_no_one() {
     let upstream = Upstream::always(Answer::from(503));
     let gateway = Plan::route("").section("access_log: {format: text}").upstream(&upstream).start();
@@ -282,6 +368,17 @@ fn text_is_for_people_and_obeys_no_one() {
         "request_id=req-1",
     ] {
         assert!(line.contains(part), "{part} in {line}");
+    }
+    let late = Upstream::always(Answer::hang());
+    let plan = Plan::route("timeout: {attempt: 300ms}").section("access_log: {format: text}");
+    let gateway = plan.upstream(&late).start();
+    assert_eq!(gateway.get("/").status, 504);
+    let told = eventually("a line", || gateway.access().lines().next().map(str::to_owned));
+    for part in [
+        " connection=new limit=timeout.attempt limit_us=300000 phase=first_byte",
+        " listener=public",
+    ] {
+        assert!(told.contains(part), "{part} in {told}");
     }
     assert!(!line.contains('\u{1b}'), "no colours where there is no terminal: {line}");
 }
@@ -362,6 +459,8 @@ fn why_tells_the_story_from_the_running_gateway_the_log_or_the_record() {
         "attempts     2, and no more: not_retryable",
         ", 503, upstream_5xx",
         "the route's circuit closed",
+        "connection new",
+        "retry_budget upstreams.service",
         "portcullis.yaml:",
         ": upstreams.service",
         "told by      the running gateway",

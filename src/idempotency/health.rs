@@ -30,6 +30,8 @@ struct Down {
     since: Instant,
     next_probe: Instant,
     failures: u64,
+    /// What the last of them was.
+    last_error: String,
 }
 
 impl Health {
@@ -51,13 +53,19 @@ impl Health {
         self.lock().is_some()
     }
 
+    /// Why the store is down; `None` if it is not known to be.
+    pub(super) fn error(&self) -> Option<String> {
+        self.lock().as_ref().map(|down| down.last_error.clone())
+    }
+
     pub(super) fn failed(&self, lost: &Lost, now: Instant) {
         let mut state = self.lock();
         let down = state.get_or_insert_with(|| {
             warn!("idempotency keys: the store is unavailable: {lost}");
-            Down { since: now, next_probe: now, failures: 0 }
+            Down { since: now, next_probe: now, failures: 0, last_error: String::new() }
         });
         down.failures += 1;
+        down.last_error = lost.to_string();
         down.next_probe = now + PROBE;
     }
 

@@ -174,6 +174,11 @@ impl Keys {
         }
     }
 
+    /// Why the store cannot be asked; `None` if it is not known to be down.
+    pub fn error(&self) -> Option<String> {
+        self.0.health.error()
+    }
+
     async fn settle(
         &self,
         claim: &Claim,

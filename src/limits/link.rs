@@ -47,6 +47,8 @@ pub(super) struct Link {
 struct State {
     /// Failures since the server was last healthy.
     failures: u32,
+    /// What the last of them was; kept when it is healthy again.
+    last_error: Option<String>,
     /// The server has failed, which was logged, and has not been healthy since.
     ailing: Condition,
     reached: bool,
@@ -69,6 +71,11 @@ impl Link {
 
     pub(super) fn is_up(&self) -> bool {
         self.line.load().is_some()
+    }
+
+    /// Why it is down; `None` if it is up, or nothing is known yet.
+    pub(super) fn error(&self) -> Option<String> {
+        if self.is_up() { None } else { self.state().last_error.clone() }
     }
 
     /// The script's reply to `call`; `None` if it does not arrive in time.
@@ -172,6 +179,7 @@ impl Link {
     fn failed(&self, lost: &Lost) {
         let mut state = self.state();
         state.failures = state.failures.saturating_add(1);
+        state.last_error = Some(lost.to_string());
         if state.ailing.met(Clock::now()) {
             warn!("{}: cannot be asked, limits do as their on_failure says: {lost}", self.name);
         }

@@ -69,6 +69,11 @@ impl Store {
         self.link.is_up()
     }
 
+    /// Why requests do not use it; `None` if they do, or if it has not been reached yet.
+    pub fn error(&self) -> Option<String> {
+        self.link.error()
+    }
+
     pub(crate) fn prefix(&self) -> &str {
         &self.config.prefix
     }

@@ -37,7 +37,7 @@ const COLUMNS: [(&str, &str); 20] = [
 ];
 
 /// What only some causes have, in the order in which it is told.
-const PARTICULARS: [&str; 26] = [
+const PARTICULARS: [&str; 27] = [
     "portcullis.listener",
     "rpc.method",
     "rpc.response.status_code",
@@ -59,6 +59,7 @@ const PARTICULARS: [&str; 26] = [
     "portcullis.endpoints",
     "portcullis.connections_in_use",
     "portcullis.store",
+    "portcullis.store_error",
     "portcullis.upstream_answered",
     "portcullis.first_request",
     "portcullis.first_request_before_us",

@@ -102,10 +102,11 @@ pub async fn look_up(
         }
         unavailable @ (Ok(Claimed::NoRoom) | Err(_)) => match config.on_failure {
             OnFailure::Reject => {
-                ctx.verdict.said = Some(Cow::Borrowed(match unavailable {
-                    Ok(_) => "record.store is full",
-                    Err(_) => "record.store is away, or did not answer in time",
-                }));
+                ctx.verdict.said = Some(match (unavailable, keys.error()) {
+                    (Ok(_), _) => Cow::Borrowed("record.store is full"),
+                    (Err(_), Some(error)) => format!("record.store is away: {error}").into(),
+                    (Err(_), None) => Cow::Borrowed("record.store did not answer in time"),
+                });
                 Err(refused(Refusal::Unavailable))
             }
             OnFailure::Pass => Ok(None),
