@@ -158,6 +158,7 @@ impl Config {
                     let files = [&mut kubernetes.token_file, &mut kubernetes.ca];
                     files.into_iter().flatten().for_each(|file| *file = folder.join(&*file));
                 }
+                Source::Srv(_) => {}
             }
         }
         Ok((config, sources))

@@ -116,7 +116,7 @@ pub fn of_call(step: OfCall, config: &Config, name: &str, route: &Route) -> Opti
         OfCall::Endpoint => {
             let entries = upstreams().flat_map(|(_, upstream)| &upstream.endpoints);
             let listed = entries.map(|entry| match &entry.url.place {
-                Place::Host { .. } => entry.url.authority.clone(),
+                Place::Host { .. } | Place::Pair(_) => entry.url.authority.clone(),
                 Place::Unix(_) => entry.url.to_string(),
             });
             let sources = upstreams().filter_map(|(_, upstream)| upstream.discover.as_ref());

@@ -193,10 +193,15 @@ impl Config {
     /// Why the upstream's protocol cannot be spoken at `url`, if it cannot. TLS negotiates HTTP/2;
     /// without TLS it must be known beforehand.
     pub fn unfit(&self, url: &Url) -> Option<&'static str> {
+        self.unfit_for(url.tls)
+    }
+
+    /// The same for every URL with TLS, or every one without.
+    pub fn unfit_for(&self, is_tls: bool) -> Option<&'static str> {
         let unfit = match self.protocol {
             Protocol::Http1 | Protocol::Auto => false,
-            Protocol::H2c => url.tls,
-            Protocol::H2 => !url.tls,
+            Protocol::H2c => is_tls,
+            Protocol::H2 => !is_tls,
         };
         unfit.then_some("`h2c` is for http:// endpoints, `h2` for https:// ones")
     }

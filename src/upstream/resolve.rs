@@ -118,7 +118,7 @@ fn is_absent(words: &str) -> bool {
 
 /// What a name's addresses are as endpoints. Sorted, so that a resolver that rotates its answers
 /// changes nothing.
-fn endpoints(mut addresses: Vec<SocketAddr>, family: IpFamily) -> Vec<Address> {
+pub(super) fn endpoints(mut addresses: Vec<SocketAddr>, family: IpFamily) -> Vec<Address> {
     addresses.sort_unstable();
     addresses.dedup();
     let (mut v4, mut v6) = (Vec::new(), Vec::new());

@@ -4,21 +4,22 @@ use super::at;
 use crate::config::code::Code;
 use crate::config::load::Problem;
 use crate::upstream::Config;
-use crate::upstream::config::{Protocol, Url};
+use crate::upstream::config::Protocol;
+use crate::upstream::discovery::config::Discover;
 use crate::upstream::health::config::Check;
 
 /// TLS negotiates HTTP/2; without TLS it must be known beforehand.
 pub(super) fn protocol(name: &str, upstream: &Config, problems: &mut Vec<Problem>) {
-    if let Some(message) = urls(upstream).find_map(|url| upstream.unfit(url)) {
+    if let Some(message) = schemes(upstream).find_map(|is_tls| upstream.unfit_for(is_tls)) {
         let path = at(&["upstreams", name, "protocol"]);
         problems.push(Problem::new(Code::ProtocolScheme, path, message));
     }
 }
 
-/// Those of the endpoints, and the one that tells how discovered endpoints are reached.
-fn urls(upstream: &Config) -> impl Iterator<Item = &Url> {
-    let form = upstream.discover.as_ref().and_then(|discover| discover.form.as_ref());
-    upstream.endpoints.iter().map(|entry| &entry.url).chain(form)
+/// Whether there is TLS to each of the endpoints, and to those of the source as far as that is known.
+fn schemes(upstream: &Config) -> impl Iterator<Item = bool> {
+    let source = upstream.discover.as_ref().and_then(Discover::is_tls);
+    upstream.endpoints.iter().map(|entry| entry.url.tls).chain(source)
 }
 
 /// The health service of gRPC needs HTTP/2, as all of gRPC.
@@ -31,7 +32,7 @@ pub(super) fn health(name: &str, upstream: &Config, problems: &mut Vec<Problem>)
         Protocol::H2c | Protocol::H2 => return,
         Protocol::Http1 => "the upstream's `protocol` is http1",
         // Without TLS there is no agreement on HTTP/2.
-        Protocol::Auto if urls(upstream).any(|url| !url.tls) => {
+        Protocol::Auto if schemes(upstream).any(|is_tls| !is_tls) => {
             "`auto` is HTTP/1.1 for http:// endpoints, for which `h2c` is HTTP/2"
         }
         Protocol::Auto => return,

@@ -4,9 +4,11 @@
 //! ends with the upstream, or when a reload puts another in its place. The new one starts with the
 //! endpoints that the old one knew, if it asks the same source for them.
 
+mod dns;
 mod file;
 mod kubernetes;
 mod registry;
+mod srv;
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -72,6 +74,10 @@ fn spawn(discover: &Discover, target: &UpstreamTarget, first: oneshot::Sender<()
         Source::Kubernetes(config) => {
             let form = discover.form.as_ref();
             let source = kubernetes::KubernetesSource::new(config, form);
+            Task::spawn(ask(source, upstream, first))
+        }
+        Source::Srv(config) => {
+            let source = srv::SrvSource::new(config, discover, &target.upstream);
             Task::spawn(ask(source, upstream, first))
         }
     }

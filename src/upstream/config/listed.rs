@@ -10,6 +10,7 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 
 use crate::units;
 use crate::units::schema::written_as;
+use crate::upstream::endpoint::{Address, Pair};
 
 /// The longest path of a Unix socket, one byte less than `sun_path` of Linux holds.
 const LONGEST_PATH: usize = 107;
@@ -120,6 +121,8 @@ pub enum Place {
         /// If the URL has none, 80, or 443 with TLS; never 0.
         port: u16,
     },
+    /// An address of each family, of one server. Written by no operator: sources find it.
+    Pair(Pair),
     /// The path of a Unix socket.
     Unix(PathBuf),
 }
@@ -129,7 +132,17 @@ impl Place {
     pub fn is_socket(&self) -> bool {
         match self {
             Place::Unix(_) => true,
-            Place::Host { .. } => false,
+            Place::Host { .. } | Place::Pair(_) => false,
+        }
+    }
+}
+
+impl From<Address> for Place {
+    fn from(address: Address) -> Self {
+        match address {
+            Address::Tcp(at) => Place::Host { host: at.ip().to_string(), port: at.port() },
+            Address::Pair(pair) => Place::Pair(pair),
+            Address::Unix(path) => Place::Unix(path),
         }
     }
 }
@@ -159,7 +172,7 @@ impl Url {
     pub fn is_one_address(&self) -> bool {
         match &self.place {
             Place::Host { host, .. } => host.parse::<std::net::IpAddr>().is_ok(),
-            Place::Unix(_) => true,
+            Place::Pair(_) | Place::Unix(_) => true,
         }
     }
 }
@@ -222,7 +235,7 @@ fn of_socket(path: &str) -> Result<Url, String> {
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
-            Place::Host { .. } => {
+            Place::Host { .. } | Place::Pair(_) => {
                 let scheme = if self.tls { "https" } else { "http" };
                 write!(f, "{scheme}://{}{}", self.authority, self.base_path)
             }

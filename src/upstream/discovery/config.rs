@@ -1,12 +1,15 @@
 //! What the operator configures under `upstreams.NAME.discover`.
 
 mod kubernetes;
+mod srv;
 
 use std::path::PathBuf;
 
 use ipnet::IpNet;
 pub use kubernetes::{Kubernetes, Label, Port};
 use serde::{Deserialize, Deserializer, de};
+pub(super) use srv::is_host;
+pub use srv::{Server, Srv};
 
 use crate::config::admin::{Token, tokens};
 use crate::units::schema::one_or_many;
@@ -34,6 +37,8 @@ pub enum Source {
     Registry(Registry),
     /// The EndpointSlices of a service of Kubernetes.
     Kubernetes(Kubernetes),
+    /// The SRV records of a name.
+    Srv(Srv),
 }
 
 /// `file:`, a list of endpoints in YAML or JSON, written as under `endpoints`.
@@ -105,6 +110,9 @@ struct Written {
     /// The EndpointSlices of a service of Kubernetes.
     #[serde(default)]
     kubernetes: Option<Kubernetes>,
+    /// The SRV records of a name.
+    #[serde(default)]
+    srv: Option<Srv>,
     /// How endpoints are reached that the source gives as addresses, such as `https://orders.internal/api`:
     /// scheme, `Host` header, name of the certificate, and base path. Default: `http://` and the address.
     #[serde(default, rename = "as")]
@@ -115,11 +123,12 @@ impl TryFrom<Written> for Discover {
     type Error = String;
 
     fn try_from(written: Written) -> Result<Self, Self::Error> {
-        let Written { file, registry, kubernetes, form } = written;
+        let Written { file, registry, kubernetes, srv, form } = written;
         let sources = [
             file.map(Source::File),
             registry.map(Source::Registry),
             kubernetes.map(Source::Kubernetes),
+            srv.map(Source::Srv),
         ];
         let mut sources = sources.into_iter().flatten();
         let source = sources.next().ok_or("needs a source, such as `file: {path: orders.yaml}`")?;
@@ -129,11 +138,27 @@ impl TryFrom<Written> for Discover {
         if form.as_ref().is_some_and(|form| form.place.is_socket()) {
             return Err("as: is http:// or https:// with a host, not a socket".to_owned());
         }
+        let scheme = match &source {
+            Source::File(_) | Source::Registry(_) => None,
+            Source::Srv(srv) => srv.scheme,
+        };
+        if scheme.is_some() && form.is_some() {
+            return Err("scheme: is for endpoints without `as`, which has one".to_owned());
+        }
         Ok(Discover { source, form })
     }
 }
 
 impl Discover {
+    /// Whether its endpoints are reached over TLS, as far as that is known before it is asked.
+    pub fn is_tls(&self) -> Option<bool> {
+        let form = self.form.as_ref().map(|form| form.tls);
+        match &self.source {
+            Source::File(_) | Source::Registry(_) => form,
+            Source::Srv(srv) => Some(form.unwrap_or(srv.is_tls())),
+        }
+    }
+
     /// Whether `other` asks the same source for the same endpoints, so that they are kept until it
     /// answers anew.
     pub fn has_same_endpoints(&self, other: &Discover) -> bool {
@@ -147,7 +172,11 @@ impl Source {
             (Source::File(one), Source::File(other)) => one.path == other.path,
             (Source::Registry(_), Source::Registry(_)) => true,
             (Source::Kubernetes(one), Source::Kubernetes(other)) => one.has_same_endpoints(other),
-            (Source::File(_) | Source::Registry(_) | Source::Kubernetes(_), _) => false,
+            (Source::Srv(one), Source::Srv(other)) => one == other,
+            (
+                Source::File(_) | Source::Registry(_) | Source::Kubernetes(_) | Source::Srv(_),
+                _,
+            ) => false,
         }
     }
 
@@ -157,6 +186,7 @@ impl Source {
             Source::File(_) => "file",
             Source::Registry(_) => "registry",
             Source::Kubernetes(_) => "kubernetes",
+            Source::Srv(_) => "srv",
         }
     }
 
@@ -166,6 +196,7 @@ impl Source {
             Source::File(file) => format!("file {}", file.path.display()),
             Source::Registry(_) => "registry".to_owned(),
             Source::Kubernetes(kubernetes) => kubernetes.words(),
+            Source::Srv(srv) => format!("SRV records of {}", srv.name.as_str()),
         }
     }
 }

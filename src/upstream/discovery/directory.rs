@@ -82,6 +82,7 @@ impl Directory {
         for entry in self.listed(config) {
             let addresses = match &entry.url.place {
                 Place::Unix(path) => vec![Address::Unix(path.clone())],
+                Place::Pair(pair) => vec![Address::Pair(*pair)],
                 Place::Host { host, port } => match host.parse::<IpAddr>() {
                     Ok(ip) => vec![SocketAddr::new(ip, *port).into()],
                     Err(_) => self.addresses(&entry.url, known),
@@ -128,6 +129,6 @@ fn key(config: &Config, url: &Url, address: Address) -> Key {
 pub(in crate::upstream) fn name(url: &Url) -> Option<(&str, u16)> {
     match &url.place {
         Place::Host { host, port } if host.parse::<IpAddr>().is_err() => Some((host, *port)),
-        Place::Host { .. } | Place::Unix(_) => None,
+        Place::Host { .. } | Place::Pair(_) | Place::Unix(_) => None,
     }
 }

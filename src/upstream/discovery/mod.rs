@@ -9,3 +9,4 @@ pub mod file;
 pub mod known;
 pub mod kubernetes;
 pub mod registry;
+pub mod srv;
