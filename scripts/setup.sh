@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what a build needs and the machine lacks: a C compiler, make, cmake.
-#   --tests   also curl and the servers the tests run privately: PostgreSQL, Redis
+#   --tests   also curl and the servers the tests run privately: PostgreSQL, Redis, BIND, dnsmasq
 #   --bench   also curl and the load generators, wrk and h2load
 #   --interop also curl, Python with venv, Chromium
 #   --instructions also valgrind
@@ -39,6 +39,9 @@ has_postgres() {
 
 has_redis() { has redis-server || has valkey-server; }
 
+# Servers are out of the path of users in some distributions.
+has_server() { has "$1" || [ -x "/usr/sbin/$1" ] || [ -x "/usr/local/sbin/$1" ]; }
+
 has_chromium() {
     [ -n "${CHROMIUM:-}" ] || has chromium || has chromium-browser || has google-chrome
 }
@@ -70,6 +73,9 @@ missing() {
     if [ "$tests" = yes ]; then
         has_postgres || echo postgresql
         has_redis || echo redis
+        has_server named || echo bind
+        has nsupdate || echo nsupdate
+        has_server dnsmasq || echo dnsmasq
     fi
     if [ "$bench" = yes ]; then
         has wrk || echo wrk
@@ -105,6 +111,12 @@ package() {
         apt-get:h2load) echo nghttp2-client ;;
         apk:h2load | dnf:h2load | pacman:h2load | brew:h2load) echo nghttp2 ;;
         dnf:postgresql) echo postgresql-server ;;
+        apt-get:bind) echo bind9 ;;
+        apt-get:nsupdate) echo bind9-dnsutils ;;
+        dnf:nsupdate) echo bind-utils ;;
+        apk:nsupdate) echo bind-tools ;;
+        pacman:nsupdate | brew:nsupdate) echo bind ;;
+        apt-get:dnsmasq) echo dnsmasq-base ;;
         *) echo "$2" ;;
     esac
 }

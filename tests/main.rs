@@ -94,6 +94,7 @@ mod shared_limits;
 mod shutdown;
 mod splitting;
 mod spring_gateway;
+mod srv;
 mod streaming;
 mod structure;
 mod threads;

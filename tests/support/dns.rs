@@ -1,0 +1,268 @@
+//! DNS servers of a test: BIND and dnsmasq, each with its own port and its own files, and one of our own
+//! that says what no real server would.
+
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::wait::{DEADLINE, eventually};
+
+/// Another process may take a port between our finding it and the server's listening on it.
+const PORTS_TRIED: usize = 5;
+
+/// A real server, which knows the zone `internal`; killed on drop.
+pub struct Dns {
+    kind: Kind,
+    program: PathBuf,
+    directory: tempfile::TempDir,
+    port: u16,
+    child: Option<Child>,
+}
+
+enum Kind {
+    Bind,
+    Dnsmasq(Vec<String>),
+}
+
+impl Dns {
+    /// BIND with these records, whose names are relative to `internal`. `None`, said loudly, if the
+    /// machine has none; in CI that is a failure.
+    pub fn bind(records: &str) -> Option<Self> {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let zone = format!(
+            "$ORIGIN internal.\n$TTL 1\n@ SOA ns host 1 60 60 60 1\n@ NS ns\nns A 127.0.0.1\n{records}\n"
+        );
+        std::fs::write(directory.path().join("zone"), zone).expect("a file");
+        Dns::start(Kind::Bind, directory, "named")
+    }
+
+    /// dnsmasq with these arguments.
+    pub fn dnsmasq(arguments: &[String]) -> Option<Self> {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        Dns::start(Kind::Dnsmasq(arguments.to_vec()), directory, "dnsmasq")
+    }
+
+    fn start(kind: Kind, directory: tempfile::TempDir, name: &str) -> Option<Self> {
+        let program = program(name)?;
+        let mut server = Dns { kind, program, directory, port: 0, child: None };
+        for _ in 0..PORTS_TRIED {
+            server.port = free_port();
+            if server.launch() {
+                return Some(server);
+            }
+        }
+        panic!("{name} did not start");
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    pub fn stop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("a child of ours");
+            child.wait().expect("a child of ours");
+        }
+    }
+
+    /// Starts the stopped server again, on its old port, with what it knew.
+    pub fn restart(&mut self) {
+        assert!(self.launch(), "the server did not start again");
+    }
+
+    /// Changes records of BIND, as nsupdate(1) is told: `delete NAME SRV`, `add NAME TTL SRV …`. All at
+    /// once.
+    pub fn update(&self, changes: &[String]) {
+        let mut script = format!("server 127.0.0.1 {}\nzone internal\n", self.port);
+        changes.iter().for_each(|change| script += &format!("update {change}\n"));
+        script += "send\n";
+        let nsupdate = program("nsupdate").expect("BIND's tools are where BIND is");
+        let mut child = Command::new(nsupdate)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("nsupdate runs");
+        child.stdin.take().expect("a pipe").write_all(script.as_bytes()).expect("it reads");
+        let output = child.wait_with_output().expect("nsupdate ends");
+        assert!(output.status.success(), "{script}{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    fn launch(&mut self) -> bool {
+        let directory = self.directory.path();
+        let mut command = Command::new(&self.program);
+        match &self.kind {
+            Kind::Bind => {
+                let configuration = directory.join("named.conf");
+                std::fs::write(&configuration, self.configuration()).expect("a file");
+                command.args(["-f", "-4", "-n", "1", "-c"]).arg(configuration);
+            }
+            Kind::Dnsmasq(arguments) => {
+                command.args(["--keep-in-foreground", "--conf-file=/dev/null", "--pid-file="]);
+                command.args(["--no-resolv", "--no-hosts", "--bind-interfaces", "--user=root"]);
+                command.args(["--listen-address=127.0.0.1", "--local=/internal/"]);
+                command.arg(format!("--port={}", self.port)).args(arguments);
+            }
+        }
+        let output = Stdio::null;
+        let child = command.stdin(output()).stdout(output()).stderr(output()).spawn();
+        self.child = Some(child.expect("the server is started"));
+        eventually("a DNS server that answers, or has ended", || {
+            let child = self.child.as_mut().expect("just started");
+            match child.try_wait().expect("a child of ours") {
+                Some(_) => Some(false),
+                None => answers(self.port).then_some(true),
+            }
+        })
+    }
+
+    fn configuration(&self) -> String {
+        let (directory, port) = (self.directory.path().display(), self.port);
+        format!(
+            "options {{
+                directory \"{directory}\"; listen-on port {port} {{ 127.0.0.1; }};
+                listen-on-v6 {{ none; }}; pid-file none; lock-file none; session-keyfile none;
+                recursion no; dnssec-validation no; notify no; minimal-responses no;
+            }};
+            controls {{ }};
+            zone \"internal\" {{
+                type primary; file \"zone\"; allow-update {{ 127.0.0.1; }};
+            }};"
+        )
+    }
+}
+
+impl Drop for Dns {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Distributions keep servers out of the path of users.
+fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let places = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
+    let found = places.map(|place| place.join(name)).find(|program| program.exists());
+    if found.is_none() {
+        let missing = format!("{name} is neither in PATH nor in /usr/sbin");
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "{missing}");
+        eprintln!("SKIPPED: a test that needs a DNS server: {missing}");
+    }
+    found
+}
+
+/// Of both protocols.
+fn free_port() -> u16 {
+    loop {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let port = listener.local_addr().expect("its address").port();
+        if UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// Whether it answers a question of its zone, over UDP, and listens on TCP.
+fn answers(port: u16) -> bool {
+    let mut query = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0".to_vec();
+    query.extend(b"\x05ready\x08internal\0\0\x01\0\x01");
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
+    socket.set_read_timeout(Some(Duration::from_millis(200))).expect("a socket option");
+    let mut answer = [0; 512];
+    let sent = socket.send_to(&query, (Ipv4Addr::LOCALHOST, port));
+    // No error, or no such name: the zone is loaded.
+    let is_ready = sent.and_then(|_| socket.recv(&mut answer)).is_ok() && {
+        let code = answer[3] & 0xf;
+        code == 0 || code == 3
+    };
+    is_ready && TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
+}
+
+/// A server that answers each question with what `answer` makes of it, over UDP alone.
+pub struct OddDns {
+    address: SocketAddr,
+    answer: Arc<Mutex<Odd>>,
+}
+
+type Odd = Box<dyn Fn(&Question) -> Vec<u8> + Send>;
+
+/// What was asked.
+pub struct Question(Vec<u8>);
+
+impl Question {
+    fn end(&self) -> usize {
+        let name = self.0[12..].iter().position(|byte| *byte == 0).expect("the end of the name");
+        12 + name + 1 + 4
+    }
+
+    pub fn id(&self) -> [u8; 2] {
+        [self.0[0], self.0[1]]
+    }
+
+    /// An answer without records.
+    pub fn code(&self, code: u8) -> Vec<u8> {
+        self.answer(code, 0, &[])
+    }
+
+    /// An answer with `count` records, written out by the caller.
+    pub fn answer(&self, code: u8, count: u16, records: &[u8]) -> Vec<u8> {
+        let mut bytes = self.id().to_vec();
+        bytes.extend([0x85, 0x80 | code, 0, 1]);
+        bytes.extend(count.to_be_bytes());
+        bytes.extend([0; 4]);
+        bytes.extend(&self.0[12..self.end()]);
+        bytes.extend(records);
+        bytes
+    }
+
+    /// One SRV record with a target in these labels, or the address of a target.
+    pub fn srv(&self, port: u16, labels: &[&str]) -> Vec<u8> {
+        let kind = &self.0[self.end() - 4..self.end() - 2];
+        if kind == [0, 1] {
+            return self.answer(0, 1, b"\xc0\x0c\0\x01\0\x01\0\0\0\x01\0\x04\x7f\0\0\x01");
+        }
+        let mut data = b"\0\0\0\0".to_vec();
+        data.extend(port.to_be_bytes());
+        for label in labels {
+            data.push(label.len() as u8);
+            data.extend(label.as_bytes());
+        }
+        data.push(0);
+        let mut record = b"\xc0\x0c\0\x21\0\x01\0\0\0\x01".to_vec();
+        record.extend((data.len() as u16).to_be_bytes());
+        record.extend(data);
+        self.answer(0, 1, &record)
+    }
+}
+
+impl OddDns {
+    pub fn start(answer: impl Fn(&Question) -> Vec<u8> + Send + 'static) -> Self {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let address = socket.local_addr().expect("its address");
+        let answer: Arc<Mutex<Odd>> = Arc::new(Mutex::new(Box::new(answer)));
+        let odd = Arc::downgrade(&answer);
+        socket.set_read_timeout(Some(DEADLINE)).expect("a socket option");
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Some(odd) = odd.upgrade() {
+                let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
+                let answer = odd.lock().expect("the answer")(&Question(buffer[..length].to_vec()));
+                // Nobody may be waiting for it any more.
+                let _ = socket.send_to(&answer, from);
+            }
+        });
+        OddDns { address, answer }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// From now on.
+    pub fn answer(&self, answer: impl Fn(&Question) -> Vec<u8> + Send + 'static) {
+        *self.answer.lock().expect("the answer") = Box::new(answer);
+    }
+}
