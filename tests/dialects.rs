@@ -22,6 +22,7 @@ fn name(number: &str) -> String {
         ("5", "not_found"),
         ("6", "already_exists"),
         ("8", "resource_exhausted"),
+        ("9", "failed_precondition"),
         ("12", "unimplemented"),
         ("13", "internal"),
         ("14", "unavailable"),
@@ -145,6 +146,18 @@ fn what_has_no_route_is_unimplemented() {
     let routes = "routes: {only: {match: {path: /elsewhere}, serve: live}}";
     for error in in_all_dialects(&Plan::new(routes).start()) {
         assert_eq!(error.code, "unimplemented");
+    }
+}
+
+#[test]
+fn a_request_that_comes_back_is_refused_in_the_callers_protocol() {
+    let gateway = Gateway::route(&Upstream::start(), "");
+    // Both lead to each other; what the second one says passes through the first one as it is.
+    let other = Plan::route("").env("UPSTREAM", &format!("http://{}", gateway.address)).start();
+    let section = format!("upstreams: {{service: {{endpoints: ['http://{}']}}}}", other.address);
+    assert!(gateway.reload_plan(&Plan::route("").section(&section)));
+    for error in in_all_dialects(&gateway) {
+        assert_eq!(error.code, "failed_precondition");
     }
 }
 

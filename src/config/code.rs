@@ -133,6 +133,7 @@ codes! {
     RecordWithoutStore "record_without_store" Error "add `record.store`, or set the mode to `off`";
     CommitInterval "commit_interval" Error "shorten it, or raise `record.commit_timeout`";
     NoEndpoint "no_endpoint" Error "add one, such as `http://127.0.0.1:3000`";
+    OwnAddress "own_address" Error "name the address of the service";
     ProtocolScheme "protocol_scheme" Error "change the protocol or the endpoints' scheme";
     NoTarget "no_target" Error "add one of them";
     TwoTargets "two_targets" Error "remove one of them";

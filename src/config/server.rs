@@ -38,6 +38,9 @@ pub struct Server {
     /// Lets the kernel back memory with huge pages: a little faster, but an idle connection holds
     /// several times as much memory. Default: no.
     pub huge_pages: bool,
+    /// Whether the process names itself in `Via` of requests that go upstream, and refuses one with 508
+    /// that comes back with that name; default yes.
+    pub via: bool,
     /// Seed that makes the jitter of retries the same in every run, per route; for tests of whole
     /// systems. Replicas with the same seed would retry in step. Absent: random.
     pub retry_jitter_seed: Option<u64>,
@@ -53,6 +56,7 @@ impl Default for Server {
             upstream_pool: None,
             watch: false,
             huge_pages: false,
+            via: true,
             retry_jitter_seed: None,
         }
     }

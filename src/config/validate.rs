@@ -61,6 +61,7 @@ pub(super) fn problems(config: &Config, sources: &Sources) -> Vec<Problem> {
             let message = "at least one endpoint is needed, or a source to `discover` them";
             problems.push(Problem::new(Code::NoEndpoint, path, message));
         }
+        upstream::addresses(name, upstream, config, &mut problems);
         upstream::protocol(name, upstream, &mut problems);
         upstream::health(name, upstream, &mut problems);
     }

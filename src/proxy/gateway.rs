@@ -102,7 +102,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut Reported,
     ) -> Result<()> {
         if let (Some(route), Some(endpoint)) = (&ctx.route, ctx.attempt.endpoint()) {
-            request::headers::prepare_request(request, ctx, route, endpoint);
+            request::headers::prepare_request(&self.shared.via, request, ctx, route, endpoint);
             attempt::next::connected(ctx, Clock::now());
             response::keeping::sending(ctx);
         }

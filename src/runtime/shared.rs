@@ -13,6 +13,7 @@ use crate::observe::access_log::AccessLog;
 use crate::observe::logs::Logs;
 use crate::observe::metrics::{Metrics, RouteMetrics};
 use crate::observe::trace::Tracer;
+use crate::proxy::request::via::Via;
 use crate::record::{Mode, Recorder, Stats};
 
 /// The shared state; one per process.
@@ -39,6 +40,8 @@ pub struct Shared {
     pub unrouted: RouteMetrics,
     /// Done once it has been logged that a proxy seems to be there that is not trusted.
     pub untrusted_proxy: Once,
+    /// The name of this process among proxies.
+    pub via: Via,
 }
 
 impl Shared {
@@ -65,6 +68,7 @@ impl Shared {
             access_log,
             logs: None,
             untrusted_proxy: Once::new(),
+            via: Via::default(),
         }
     }
 

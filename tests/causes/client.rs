@@ -20,6 +20,7 @@ pub const REQUESTS: &[Scenario] = &[
     ("unsupported_compression", unknown_compression),
     ("unsupported_media_type", form),
     ("no_route", elsewhere),
+    ("loop", circle),
     ("method_not_allowed", other_method),
     ("flood", flood),
 ];
@@ -114,6 +115,17 @@ fn unknown_compression() -> Option<Value> {
 
 fn elsewhere() -> Option<Value> {
     of(Plan::route("").replacing("path: /*", "path: /users"), call("GET /orders"), "no_route")
+}
+
+/// What it sent upstream comes back.
+fn circle() -> Option<Value> {
+    let upstream = Upstream::start();
+    let gateway = Plan::route("").upstream(&upstream).start();
+    gateway.get("/");
+    let via = upstream.only().header("via").expect("its name").to_owned();
+    gateway.call(call("GET /orders").header("Via", &via));
+    assert_eq!(upstream.count(), 1, "nothing was asked of it");
+    Some(line(&gateway, "loop"))
 }
 
 fn other_method() -> Option<Value> {

@@ -76,6 +76,7 @@ words! {
         Rejection::UnsupportedCompression => ["unsupported_compression"],
         Rejection::UnsupportedMediaType(_) => ["unsupported_media_type"],
         Rejection::NoRoute => ["no_route"],
+        Rejection::Loop => ["loop"],
         Rejection::MethodNotAllowed(_) => ["method_not_allowed"],
         Rejection::Flood { .. } => ["flood"],
         Rejection::Policy(_) => of_policy(),

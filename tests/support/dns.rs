@@ -18,6 +18,7 @@ pub struct Dns {
     kind: Kind,
     program: PathBuf,
     directory: tempfile::TempDir,
+    ip: Ipv4Addr,
     port: u16,
     child: Option<Child>,
 }
@@ -45,9 +46,45 @@ impl Dns {
         Dns::start(Kind::Dnsmasq(arguments.to_vec()), directory, "dnsmasq")
     }
 
+    /// dnsmasq at the port that `/etc/resolv.conf` cannot change, with these lines of `/etc/hosts`.
+    /// `None`, said loudly, also where that port may not be taken.
+    pub fn for_resolver(hosts: &str) -> Option<Self> {
+        let program = program("dnsmasq")?;
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("hosts");
+        std::fs::write(&path, hosts).expect("a file");
+        let kind = Kind::Dnsmasq(vec![format!("--addn-hosts={}", path.display())]);
+        let [.., high, low] = std::process::id().to_be_bytes();
+        // Of loopback, an address of its own.
+        let ip = Ipv4Addr::new(127, 53, high, low | 1);
+        if let Err(error) = UdpSocket::bind((ip, 53)) {
+            eprintln!("SKIPPED: a test that needs port 53 of {ip}: {error}");
+            return None;
+        }
+        let mut server = Dns { kind, program, directory, ip, port: 53, child: None };
+        assert!(server.launch(), "dnsmasq did not start");
+        Some(server)
+    }
+
+    /// Lets dnsmasq have other lines of `/etc/hosts`.
+    pub fn hosts(&self, hosts: &str) {
+        std::fs::write(self.directory.path().join("hosts"), hosts).expect("a file");
+        let id = self.child.as_ref().expect("a running server").id().to_string();
+        assert!(Command::new("kill").args(["-HUP", &id]).status().expect("kill").success());
+    }
+
+    /// What `/etc/resolv.conf` says of it.
+    pub fn resolv_conf(&self) -> PathBuf {
+        let path = self.directory.path().join("resolv.conf");
+        let text = format!("nameserver {}\noptions timeout:1 attempts:1\n", self.ip);
+        std::fs::write(&path, text).expect("a file");
+        path
+    }
+
     fn start(kind: Kind, directory: tempfile::TempDir, name: &str) -> Option<Self> {
         let program = program(name)?;
-        let mut server = Dns { kind, program, directory, port: 0, child: None };
+        let ip = Ipv4Addr::LOCALHOST;
+        let mut server = Dns { kind, program, directory, ip, port: 0, child: None };
         for _ in 0..PORTS_TRIED {
             server.port = free_port();
             if server.launch() {
@@ -58,7 +95,7 @@ impl Dns {
     }
 
     pub fn address(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.port).into()
+        (self.ip, self.port).into()
     }
 
     pub fn stop(&mut self) {
@@ -103,7 +140,7 @@ impl Dns {
             Kind::Dnsmasq(arguments) => {
                 command.args(["--keep-in-foreground", "--conf-file=/dev/null", "--pid-file="]);
                 command.args(["--no-resolv", "--no-hosts", "--bind-interfaces", "--user=root"]);
-                command.args(["--listen-address=127.0.0.1", "--local=/internal/"]);
+                command.arg(format!("--listen-address={}", self.ip)).arg("--local=/internal/");
                 command.arg(format!("--port={}", self.port)).args(arguments);
             }
         }
@@ -114,7 +151,7 @@ impl Dns {
             let child = self.child.as_mut().expect("just started");
             match child.try_wait().expect("a child of ours") {
                 Some(_) => Some(false),
-                None => answers(self.port).then_some(true),
+                None => answers(self.address()).then_some(true),
             }
         })
     }
@@ -166,19 +203,19 @@ fn free_port() -> u16 {
 }
 
 /// Whether it answers a question of its zone, over UDP, and listens on TCP.
-fn answers(port: u16) -> bool {
+fn answers(server: SocketAddr) -> bool {
     let mut query = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0".to_vec();
     query.extend(b"\x05ready\x08internal\0\0\x01\0\x01");
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
     socket.set_read_timeout(Some(Duration::from_millis(200))).expect("a socket option");
     let mut answer = [0; 512];
-    let sent = socket.send_to(&query, (Ipv4Addr::LOCALHOST, port));
+    let sent = socket.send_to(&query, server);
     // No error, or no such name: the zone is loaded.
     let is_ready = sent.and_then(|_| socket.recv(&mut answer)).is_ok() && {
         let code = answer[3] & 0xf;
         code == 0 || code == 3
     };
-    is_ready && TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
+    is_ready && TcpStream::connect(server).is_ok()
 }
 
 /// A server that answers each question with what `answer` makes of it, over UDP alone.

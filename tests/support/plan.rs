@@ -36,7 +36,8 @@ pub struct Plan {
     pub(super) yaml: String,
     environment: Vec<(String, String)>,
     files: Vec<(String, Vec<u8>)>,
-    limits: Option<String>,
+    /// What a shell does before it becomes the executable, or runs it by.
+    shell: Option<String>,
 }
 
 impl Plan {
@@ -100,8 +101,22 @@ impl Plan {
 
     /// Started by a shell with these limits: `ulimit -n 128`.
     pub fn limited(mut self, ulimit: &str) -> Self {
-        self.limits = Some(ulimit.to_owned());
+        self.shell = Some(format!("{ulimit} && exec"));
         self
+    }
+
+    /// Its resolver reads this file instead of `/etc/resolv.conf`. Where [`Plan::can_resolve_by`] says so.
+    pub fn resolving_by(mut self, resolv_conf: &Path) -> Self {
+        self.shell = Some(by_resolver(resolv_conf));
+        self
+    }
+
+    /// Whether this machine lets a process have an `/etc/resolv.conf` of its own.
+    pub fn can_resolve_by(resolv_conf: &Path) -> bool {
+        let script = format!("{} true", by_resolver(resolv_conf));
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script]).stderr(Stdio::null());
+        shell.status().is_ok_and(|status| status.success())
     }
 
     /// Start it and wait until it is ready.
@@ -134,11 +149,11 @@ impl Plan {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let file = self.write(directory.path());
         let ports = [Port::reserve(), Port::reserve()];
-        let mut command = match &self.limits {
+        let mut command = match &self.shell {
             None => command(directory.path()),
-            Some(ulimit) => {
+            Some(first) => {
                 let mut shell = prepared(Command::new("sh"), directory.path());
-                shell.args(["-c", &format!("{ulimit} && exec \"$0\" \"$@\"")]).arg(binary());
+                shell.args(["-c", &format!("{first} \"$0\" \"$@\"")]).arg(binary());
                 shell
             }
         };
@@ -170,6 +185,12 @@ impl Plan {
         std::fs::write(&file, complete(&self.yaml)).expect("the configuration is written");
         file
     }
+}
+
+/// A mount that no other process sees.
+fn by_resolver(resolv_conf: &Path) -> String {
+    let file = resolv_conf.display();
+    format!("exec unshare -rm sh -c 'mount --bind {file} /etc/resolv.conf && exec \"$0\" \"$@\"'")
 }
 
 /// The executable in `directory`, without the environment of whoever runs the tests.

@@ -1,15 +1,53 @@
 //! Whether the settings of an upstream fit together.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
 use super::at;
+use crate::config::Config;
 use crate::config::code::Code;
 use crate::config::load::Problem;
-use crate::upstream::Config;
-use crate::upstream::config::Protocol;
+use crate::upstream::config::{Config as Upstream, Place, Protocol, Url};
 use crate::upstream::discovery::config::Discover;
 use crate::upstream::health::config::Check;
 
+/// An endpoint at which this gateway listens would be a request to itself, which asks it again.
+pub(super) fn addresses(
+    name: &str,
+    upstream: &Upstream,
+    config: &Config,
+    problems: &mut Vec<Problem>,
+) {
+    let listeners = config.listeners.iter();
+    let listeners = listeners.map(|(name, of)| (format!("listeners.{name}"), of.address));
+    let own: Vec<_> = listeners.chain([("admin".to_owned(), config.admin.address)]).collect();
+    for (place, entry) in upstream.endpoints.iter().enumerate() {
+        if let Some((whose, _)) = own.iter().find(|(_, address)| is_at(&entry.url, *address)) {
+            let message = format!("the endpoint is this gateway itself: {whose} has the address");
+            let path = at(&["upstreams", name, "endpoints"]).index(place);
+            problems.push(Problem::new(Code::OwnAddress, path, message));
+        }
+    }
+}
+
+/// Whether `listener` can be connected to at `url`. Which addresses other than those of loopback the
+/// machine has is not known here.
+fn is_at(url: &Url, listener: SocketAddr) -> bool {
+    let Place::Host { host, port } = &url.place else { return false };
+    let loopback = "localhost".eq_ignore_ascii_case(host).then_some(Ipv4Addr::LOCALHOST.into());
+    let Some(address) = host.parse().ok().or(loopback).map(|ip: IpAddr| ip.to_canonical()) else {
+        return false;
+    };
+    let own = listener.ip().to_canonical();
+    let is_same = own == address
+        // Either end of `localhost`.
+        || (loopback.is_some() && own.is_loopback())
+        || (own.is_unspecified() && address.is_loopback())
+        || address.is_unspecified() && (own.is_loopback() || own.is_unspecified());
+    *port == listener.port() && is_same
+}
+
 /// TLS negotiates HTTP/2; without TLS it must be known beforehand.
-pub(super) fn protocol(name: &str, upstream: &Config, problems: &mut Vec<Problem>) {
+pub(super) fn protocol(name: &str, upstream: &Upstream, problems: &mut Vec<Problem>) {
     if let Some(message) = schemes(upstream).find_map(|is_tls| upstream.unfit_for(is_tls)) {
         let path = at(&["upstreams", name, "protocol"]);
         problems.push(Problem::new(Code::ProtocolScheme, path, message));
@@ -17,13 +55,13 @@ pub(super) fn protocol(name: &str, upstream: &Config, problems: &mut Vec<Problem
 }
 
 /// Whether there is TLS to each of the endpoints, and to those of the source as far as that is known.
-fn schemes(upstream: &Config) -> impl Iterator<Item = bool> {
+fn schemes(upstream: &Upstream) -> impl Iterator<Item = bool> {
     let source = upstream.discover.as_ref().and_then(Discover::is_tls);
     upstream.endpoints.iter().map(|entry| entry.url.tls).chain(source)
 }
 
 /// The health service of gRPC needs HTTP/2, as all of gRPC.
-pub(super) fn health(name: &str, upstream: &Config, problems: &mut Vec<Problem>) {
+pub(super) fn health(name: &str, upstream: &Upstream, problems: &mut Vec<Problem>) {
     let is_grpc = upstream.health.as_ref().is_some_and(|health| match health.check {
         Check::Grpc(_) => true,
         Check::Http(_) | Check::Tcp => false,
@@ -41,5 +79,40 @@ pub(super) fn health(name: &str, upstream: &Config, problems: &mut Vec<Problem>)
         let message = format!("gRPC needs HTTP/2: {without}");
         let path = at(&["upstreams", name, "health", "grpc"]);
         problems.push(Problem::new(Code::GrpcOverHttp1, path, message));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_the_gateway_itself_where_that_listens() {
+        let is_own = |listener: &str, url: &str| {
+            is_at(&url.parse().expect("a URL"), listener.parse().expect("an address"))
+        };
+        for (listener, url) in [
+            ("10.0.0.1:80", "http://10.0.0.1"),
+            ("127.0.0.1:80", "https://localhost:80"),
+            ("[::1]:80", "http://localhost"),
+            ("0.0.0.0:80", "http://127.9.9.9"),
+            ("0.0.0.0:80", "http://LOCALHOST:80/base"),
+            ("[::]:80", "http://127.0.0.1"),
+            ("[::]:80", "http://[::1]"),
+            ("127.0.0.1:80", "http://0.0.0.0"),
+        ] {
+            assert!(is_own(listener, url), "{listener} {url}");
+        }
+        for (listener, url) in [
+            ("10.0.0.1:80", "http://10.0.0.2"),
+            ("10.0.0.1:80", "http://10.0.0.1:81"),
+            ("10.0.0.1:80", "http://localhost"),
+            ("0.0.0.0:80", "http://10.0.0.2"),
+            ("127.0.0.1:80", "http://127.0.0.2"),
+            ("0.0.0.0:80", "http://gateway.internal"),
+            ("0.0.0.0:80", "unix:/run/app.sock"),
+        ] {
+            assert!(!is_own(listener, url), "{listener} {url}");
+        }
     }
 }

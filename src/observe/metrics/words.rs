@@ -82,6 +82,7 @@ const CODES: [(Facet, &[&str]); 11] = [
             "invalid_body",
             "deadline_exceeded",
             "flood",
+            "loop",
             "internal",
         ],
     ),

@@ -211,6 +211,10 @@ impl Reason {
     }
 }
 
+/// The request has gone in a circle: another attempt would go round once more, and where each gateway on
+/// the way retries, several times.
+const LOOP_DETECTED: Outcome = Outcome::Response(508);
+
 /// Decides whether `attempt` is retried. The budget is asked last, so that only a retry that will
 /// be made is charged.
 pub fn decide(
@@ -241,7 +245,7 @@ fn obstacle(config: &Config, attempt: &Attempt<'_>) -> Option<Reason> {
         Some(Reason::ClientGone)
     } else if attempt.response_started {
         Some(Reason::ResponseStarted)
-    } else if !config.on.matches(attempt.outcome) {
+    } else if !config.on.matches(attempt.outcome) || attempt.outcome == LOOP_DETECTED {
         Some(Reason::NotRetryable)
     } else if attempt.nested {
         Some(Reason::Nested)

@@ -70,6 +70,15 @@ fn each_obstacle_stops_a_retry_and_is_named() {
     }
 }
 
+/// Retried at each gateway of a circle, a request would go round again and again.
+#[test]
+fn a_request_that_went_in_a_circle_is_not_sent_again() {
+    let of = |status| Attempt { outcome: Outcome::Response(status), ..attempt() };
+    let config = config("{on: [5xx, 508]}");
+    assert_eq!(stopped_by(&config, of(508)), Some(Reason::NotRetryable));
+    assert_eq!(stopped_by(&config, of(507)), None);
+}
+
 #[test]
 fn methods_open_from_safe_over_idempotent_to_any() {
     let allowed = |methods: Methods| {

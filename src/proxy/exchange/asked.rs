@@ -1,7 +1,7 @@
 //! What the client asked for, as its head has it.
 
 use http::header::HOST;
-use http::{HeaderValue, Method, Uri};
+use http::{HeaderValue, Method, Uri, Version};
 
 use crate::proxy::downstream::legible::Legible;
 
@@ -13,6 +13,8 @@ pub struct Asked {
     pub method: Option<Method>,
     /// As Pingora parsed it; `None` if the head is refused before that.
     pub uri: Option<Uri>,
+    /// In which it was sent.
+    pub version: Version,
     /// From `:authority`, the target or `Host`.
     pub host: Option<HeaderValue>,
     /// The path of a head that is refused, as far as it can be read.
@@ -25,6 +27,7 @@ impl Asked {
         Asked {
             method: Some(head.method.clone()),
             uri: Some(head.uri.clone()),
+            version: head.version,
             host: head.headers.get(HOST).cloned(),
             legible_path: None,
         }
@@ -47,6 +50,6 @@ impl Asked {
 impl From<Legible> for Asked {
     /// What a refused head asked for. The head that Pingora got in its place asks for nothing.
     fn from(Legible { method, path, host }: Legible) -> Asked {
-        Asked { method, uri: None, host, legible_path: path }
+        Asked { method, host, legible_path: path, ..Asked::default() }
     }
 }

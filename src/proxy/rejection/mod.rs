@@ -45,6 +45,8 @@ pub enum Rejection {
     UnsupportedMediaType(&'static str),
     /// No route takes the host and the path.
     NoRoute,
+    /// This process has sent the request itself.
+    Loop,
     /// The methods that would have been allowed.
     MethodNotAllowed(HeaderValue),
     /// The client's address sends too much, whatever its credentials.

@@ -141,6 +141,12 @@ pub fn of(rejection: &Rejection) -> Row<'_> {
             Rpc::Unimplemented,
             "no route matches this request",
         ),
+        Rejection::Loop => Row::new(
+            "loop",
+            Http::LOOP_DETECTED,
+            Rpc::FailedPrecondition,
+            "the request has come back to the gateway that it has passed through before",
+        ),
         Rejection::MethodNotAllowed(_) => Row::new(
             "method_not_allowed",
             Http::METHOD_NOT_ALLOWED,
@@ -372,6 +378,7 @@ mod tests {
             Rejection::UnexpectedCompression,
             Rejection::UnsupportedCompression,
             Rejection::NoRoute,
+            Rejection::Loop,
             Rejection::Flood { retry_after: Duration::ZERO },
             Rejection::DeadlineExceeded,
             Rejection::RecordUnavailable,

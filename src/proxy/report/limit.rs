@@ -62,6 +62,7 @@ pub fn reached(ctx: &Context, now: Moment) -> Option<Limit> {
         | Rejection::UnsupportedCompression
         | Rejection::UnsupportedMediaType(_)
         | Rejection::NoRoute
+        | Rejection::Loop
         | Rejection::MethodNotAllowed(_)
         | Rejection::MalformedResponse(_)
         | Rejection::RecordUnavailable

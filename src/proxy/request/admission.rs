@@ -85,6 +85,7 @@ pub async fn admit(
         Destination::Preflight => return Ok(Admitted::Preflight),
         Destination::Server => return Ok(Admitted::Ping),
     };
+    shared.via.check(ctx, &session.req_header().headers)?;
     // Nothing has waited yet, so the clock need not be read again until a step does.
     let mut now = ctx.started;
     for step in order::CALLER {

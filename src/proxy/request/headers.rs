@@ -13,15 +13,17 @@ use crate::proxy::downstream::address::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FOR
 use crate::proxy::exchange::context::{Context, earlier};
 use crate::proxy::exchange::fields::{echo, edit, joined, remove_all};
 use crate::proxy::request;
+use crate::proxy::request::via::Via;
 use crate::runtime::snapshot::Route;
 use crate::upstream::Endpoint;
 use crate::upstream::config::HostHeader;
 
 /// The most fields that the gateway adds to a request, besides the route's own edits.
-const ADDED: usize = 9;
+const ADDED: usize = 10;
 
 /// Rewrites the request into the form in which the upstream gets it.
 pub fn prepare_request(
+    via: &Via,
     request: &mut RequestHeader,
     ctx: &Context,
     route: &Route,
@@ -44,6 +46,7 @@ pub fn prepare_request(
     for name in route.credential_headers() {
         headers.remove(name);
     }
+    via.add(ctx, headers);
     trace(headers, ctx);
     match &ctx.body.call {
         Some(call) => call.describe(headers),

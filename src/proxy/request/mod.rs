@@ -18,6 +18,7 @@
 //! | [`fault`] | what a client is told of a message that cannot be transcoded |
 //! | [`headers`] | header fields on their way to the upstream |
 //! | [`assertions`] | fields that only the gateway, or a trusted proxy, may assert |
+//! | [`via`] | this process among the proxies of a request; one that comes back is refused |
 //! | [`untrusted`] | a warning if a proxy seems to be there that is not trusted |
 
 pub mod admission;
@@ -36,4 +37,5 @@ pub mod nominations;
 pub mod rpc_timeout;
 pub mod transcode;
 pub mod untrusted;
+pub mod via;
 pub mod waiting;
