@@ -15,15 +15,12 @@ use crate::time::Clock;
 use crate::upstream::config::{IpFamily, Listed};
 use crate::upstream::discovery::config::{Discover, Srv};
 use crate::upstream::discovery::known::{Edge, Said};
+use crate::upstream::discovery::pace::{Learned, Pace};
 use crate::upstream::discovery::srv::{
     Form, Looked, Service, Target, address, brought_along, targets,
 };
 use crate::upstream::{Config, Upstream};
 
-/// An answer is asked for again after this time at the earliest, whatever its TTL.
-const LEAST: Duration = Duration::from_secs(1);
-/// The longest pause before a question is repeated that had no answer.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Questions after addresses that are open at the same time.
 const MOST_AT_ONCE: usize = 16;
 
@@ -32,16 +29,13 @@ pub(super) struct SrvSource {
     upstream: Arc<str>,
     config: Srv,
     form: Form,
-    /// The longest time between two questions.
-    every: Duration,
+    pace: Pace,
     empty_after: Duration,
     most: usize,
     dns: Option<Dns>,
     service: Service,
     /// How long to wait before the next question; `None` before the first one.
     pause: Option<Duration>,
-    /// The pause after a question without an answer, which grows.
-    retry: Duration,
 }
 
 /// Targets and what was said about the addresses of each, and for how long that holds.
@@ -59,46 +53,38 @@ impl SrvSource {
             upstream: upstream.name.clone(),
             config: config.clone(),
             form: Form { is_tls: config.is_tls(), form, family: *ip_family },
-            every: (**resolve_every).max(LEAST),
+            pace: Pace::new(**resolve_every),
             empty_after: **empty_after,
             most: *max_endpoints as usize,
             dns: None,
             service: Service::default(),
             pause: None,
-            retry: LEAST,
         }
     }
 
     async fn ask(&mut self) -> Said<Vec<Listed>> {
-        let round = match self.round().await {
-            Said::These(round) => round,
-            Said::Nothing(words) => return self.without(Said::Nothing(words)),
-            Said::Failed(words) => return self.without(Said::Failed(words)),
+        let (said, learned) = match self.round().await {
+            Said::These(round) => self.take_in(round),
+            Said::Nothing(words) => (Said::Nothing(words), Learned::Nothing),
+            Said::Failed(words) => (Said::Failed(words), Learned::Nothing),
         };
+        self.pause = Some(self.pace.after(learned));
+        said
+    }
+
+    fn take_in(&mut self, round: Round) -> (Said<Vec<Listed>>, Learned) {
         let Round { targets, addresses, ttl } = round;
         let is_whole = addresses.values().all(Looked::is_whole);
         let now = Clock::now();
         let (said, news) =
             self.service.take_in(targets, addresses, &self.form, self.empty_after, now);
         news.into_iter().for_each(|(host, edge)| self.tell(&host, edge));
-        let is_good = matches!(said, Said::These(_));
-        if is_good && is_whole {
-            self.retry = LEAST;
-            self.pause = Some(ttl.clamp(LEAST, self.every));
-            return said;
-        }
-        let said = self.without(said);
-        if is_good {
-            self.pause = self.pause.min(Some(ttl.max(LEAST)));
-        }
-        said
-    }
-
-    /// Not everything is known: it is asked for again soon.
-    fn without(&mut self, said: Said<Vec<Listed>>) -> Said<Vec<Listed>> {
-        self.pause = Some(self.retry.min(self.every));
-        self.retry = (self.retry * 2).min(LONGEST_PAUSE);
-        said
+        let learned = match &said {
+            Said::These(_) if is_whole => Learned::All(ttl),
+            Said::These(_) => Learned::Part(ttl),
+            Said::Nothing(_) | Said::Failed(_) => Learned::Nothing,
+        };
+        (said, learned)
     }
 
     async fn round(&mut self) -> Said<Round> {

@@ -8,5 +8,6 @@ pub mod directory;
 pub mod file;
 pub mod known;
 pub mod kubernetes;
+pub mod pace;
 pub mod registry;
 pub mod srv;
