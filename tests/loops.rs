@@ -47,7 +47,7 @@ fn a_circle_of_gateways_ends_after_one_turn() {
 }
 
 #[test]
-fn without_via_a_circle_ends_by_the_deadline_only() {
+fn with_via_off_that_of_others_passes_as_it_is() {
     let off = "server: {threads: 2, via: false}";
     let upstream = Upstream::start();
     let plan = Plan::route("").section(off).upstream(&upstream);

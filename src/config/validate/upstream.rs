@@ -19,9 +19,15 @@ pub(super) fn addresses(
 ) {
     let listeners = config.listeners.iter();
     let listeners = listeners.map(|(name, of)| (format!("listeners.{name}"), of.address));
-    let own: Vec<_> = listeners.chain([("admin".to_owned(), config.admin.address)]).collect();
+    let admin = config.admin.address.map(|address| ("admin".to_owned(), address));
+    let own: Vec<_> = listeners.chain(admin).collect();
+    // What comes over it needs no token.
+    let socket = config.admin.socket.clone().map(Place::Unix);
     for (place, entry) in upstream.endpoints.iter().enumerate() {
-        if let Some((whose, _)) = own.iter().find(|(_, address)| is_at(&entry.url, *address)) {
+        let whose = own.iter().find(|(_, address)| is_at(&entry.url, *address));
+        let whose = whose.map(|(whose, _)| whose.as_str());
+        let is_socket = socket.as_ref() == Some(&entry.url.place);
+        if let Some(whose) = whose.or(is_socket.then_some("admin.socket")) {
             let message = format!("the endpoint is this gateway itself: {whose} has the address");
             let path = at(&["upstreams", name, "endpoints"]).index(place);
             problems.push(Problem::new(Code::OwnAddress, path, message));
