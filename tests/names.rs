@@ -92,6 +92,7 @@ fn a_server_that_is_away_changes_nothing_and_one_that_knows_no_such_name_does() 
     gateway.wait_for_log("orders.internal is resolved again");
     dns.hosts("127.0.0.1 others.internal\n");
     gateway.wait_for_log("orders.internal has had no address for 1s");
+    wait_for_endpoints(&gateway, &[]);
     assert_eq!(gateway.get("/").code(), "dns");
     dns.hosts("127.0.0.1 orders.internal\n");
     wait_for_endpoints(&gateway, &[upstream.address()]);

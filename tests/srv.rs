@@ -179,6 +179,7 @@ fn a_name_that_does_not_exist_any_more_is_believed_after_a_time() {
     gateway.wait_for_log("the name does not exist; keeping the endpoints known so far");
     assert_eq!(gateway.get("/").status, 200);
     gateway.wait_for_log("has had no endpoint for 2s");
+    wait_for_endpoints(&gateway, &[]);
     let refused = gateway.get("/");
     assert_eq!((refused.status, refused.code().as_str()), (503, "no_endpoint"));
     dns.update(&[added(&service)]);
@@ -196,6 +197,7 @@ fn a_target_without_a_name_says_that_there_is_no_such_service() {
     gateway.wait_for_log("its target is `.`: there is no such service; keeping");
     assert_eq!(gateway.get("/").status, 200);
     gateway.wait_for_log("has had no endpoint for 2s");
+    wait_for_endpoints(&gateway, &[]);
     assert_eq!(gateway.get("/").code(), "no_endpoint");
 }
 
