@@ -64,6 +64,7 @@ mod metrics;
 mod microservices;
 mod names;
 mod old_conf;
+mod orders;
 mod otlp;
 mod outage;
 mod paths;

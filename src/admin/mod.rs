@@ -6,6 +6,7 @@
 
 mod access;
 mod connections;
+mod orders;
 mod registry;
 pub mod socket;
 
@@ -112,8 +113,11 @@ impl Admin {
             .route("/upstreams/{name}/endpoints", get(registry::list))
             .route(
                 "/upstreams/{name}/endpoints/{id}",
-                put(registry::register).delete(registry::deregister),
+                put(registry::register).delete(registry::deregister).post(orders::endpoint),
             )
+            .route("/orders", get(orders::list))
+            .route("/routes/{name}/split", post(orders::split))
+            .route("/routes/{name}/split/restore", post(orders::restore_split))
             .layer(middleware::from_fn_with_state(gate, access::check))
             .with_state(self.shared.clone())
     }

@@ -41,7 +41,8 @@ Examples:
 pub(super) const HEALTH: &str = "\
 Examples:
   portcullis health
-  portcullis health --address 127.0.0.1:9901 --path /readyz";
+  portcullis health --address 127.0.0.1:9901 --path /readyz
+  portcullis health --socket /run/portcullis/admin.sock";
 
 pub(super) const INVOCATIONS: &str = "\
 Examples:
@@ -57,3 +58,45 @@ pub(super) const WHY: &str = "\
 Examples:
   portcullis why 0193f2a1-7c11-7e02-9d5e-2f6b8c0a4e11 -c portcullis.yaml
   portcullis why 0193f2a1-7c11-7e02-9d5e-2f6b8c0a4e11 --log access.log --format json";
+
+pub(super) const ORDER: &str = "\
+Examples:
+  portcullis order drain users 10.0.0.7:8080 --for 10m --reason maintenance
+  portcullis order split shop stable=90 canary=10
+
+An order lasts until it is withdrawn or its time is over. It survives a reload, but no restart.";
+
+pub(super) const ORDER_DRAIN: &str = "\
+Examples:
+  portcullis order drain users 10.0.0.7:8080 -c portcullis.yaml
+  portcullis order drain users unix:/run/app.sock --for 10m --socket /run/portcullis/admin.sock";
+
+pub(super) const ORDER_EJECT: &str = "\
+Examples:
+  portcullis order eject users 10.0.0.7:8080 --for 1h
+  portcullis order eject users [::1]:8080 --author anna --reason slow";
+
+pub(super) const ORDER_WEIGHT: &str = "\
+Examples:
+  portcullis order weight users 10.0.0.7:8080 5
+  portcullis order weight users 10.0.0.7:8080 1 --for 30m --format json";
+
+pub(super) const ORDER_READMIT: &str = "\
+Examples:
+  portcullis order readmit users 10.0.0.7:8080
+  portcullis order readmit users 10.0.0.7:8080 --reason repaired";
+
+pub(super) const ORDER_RESTORE: &str = "\
+Examples:
+  portcullis order restore users 10.0.0.7:8080
+  portcullis order restore users unix:/run/app.sock -c portcullis.yaml";
+
+pub(super) const ORDER_SPLIT: &str = "\
+Examples:
+  portcullis order split shop stable=90 canary=10 --for 1h
+  portcullis order split shop --restore";
+
+pub(super) const ORDER_LIST: &str = "\
+Examples:
+  portcullis order list
+  portcullis order list --format json | jq -r '.[].endpoint'";

@@ -8,6 +8,7 @@ mod examples;
 
 mod health;
 mod invocations;
+mod order;
 mod routes;
 mod run;
 mod running;
@@ -66,6 +67,9 @@ enum Command {
     /// Tell why a request failed: each attempt, the policies then, the line that decided
     #[command(after_help = examples::WHY)]
     Why(Box<why::Options>),
+    /// Give a running gateway orders about endpoints and splits
+    #[command(after_help = examples::ORDER)]
+    Order(Box<order::Options>),
     /// Print the completions of a shell
     #[command(after_help = examples::COMPLETIONS)]
     Completions(completions::Completions),
@@ -116,6 +120,7 @@ pub fn main() -> ExitCode {
         Some(Command::Health(options)) => health::health(&options),
         Some(Command::Invocations(options)) => invocations::invocations(&options),
         Some(Command::Why(options)) => why::why(&options),
+        Some(Command::Order(options)) => order::order(&options),
         Some(Command::Completions(options)) => completions::completions(&options, Cli::command()),
         Some(Command::Man(options)) => completions::man(&options, Cli::command()),
     }

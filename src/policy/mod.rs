@@ -17,6 +17,7 @@ pub mod rate_limit;
 pub mod retry;
 pub mod split;
 pub(crate) mod sync;
+pub mod terms;
 #[cfg(test)]
 mod tests;
 

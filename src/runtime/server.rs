@@ -17,7 +17,7 @@ use super::follow::Follower;
 use super::health::Checker;
 use super::shared::Shared;
 use super::snapshot::Snapshot;
-use super::{changes, lasting, memory, reload, signals, status};
+use super::{changes, lasting, memory, orders, reload, signals, status};
 use crate::admin;
 use crate::admin::socket::Claim;
 use crate::config::access_log;
@@ -298,13 +298,14 @@ impl BackgroundService for Background {
             log::info!("ready");
         };
         let lasting = lasting::watch(self.shared.clone());
+        let orders = orders::keep(self.shared.clone());
         let triggers = self.triggers.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some((hangups, followed)) = triggers else { return };
         let (shared, location) = (self.shared.clone(), self.location.clone());
         let checker = self.checker.clone();
         let reloads = reload::keep_current(shared, location, checker, hangups, followed);
         tokio::select! {
-            ((), (), ()) = async { tokio::join!(ready, reloads, lasting) } => {}
+            ((), (), (), ()) = async { tokio::join!(ready, reloads, lasting, orders) } => {}
             _ = shutdown.changed() => {}
         }
     }

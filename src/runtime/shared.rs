@@ -5,6 +5,7 @@ use std::sync::{Arc, Once};
 use arc_swap::ArcSwap;
 
 use super::descriptors::Descriptors;
+use super::desk::Desk;
 use super::facets;
 use super::lifecycle::Lifecycle;
 use super::snapshot::Snapshot;
@@ -38,6 +39,8 @@ pub struct Shared {
     pub logs: Option<Logs>,
     /// Metrics of requests that matched no route.
     pub unrouted: RouteMetrics,
+    /// What operators have ordered of endpoints and splits.
+    pub orders: Desk,
     /// Done once it has been logged that a proxy seems to be there that is not trusted.
     pub untrusted_proxy: Once,
     /// The name of this process among proxies.
@@ -67,6 +70,7 @@ impl Shared {
             tracer,
             access_log,
             logs: None,
+            orders: Desk::default(),
             untrusted_proxy: Once::new(),
             via: Via::default(),
         }

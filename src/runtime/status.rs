@@ -4,10 +4,11 @@
 
 mod bulkheads;
 pub mod circuits;
-mod endpoints;
+pub mod endpoints;
 mod health;
 mod keys;
-mod splits;
+pub mod orders;
+pub mod splits;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
@@ -87,6 +88,8 @@ struct Status {
     routes: BTreeMap<String, RouteStatus>,
     upstreams: BTreeMap<String, UpstreamStatus>,
     retry_budgets: BTreeMap<String, BudgetStatus>,
+    /// Of operators, about endpoints and splits.
+    orders: Vec<orders::Listed>,
     auth: BTreeMap<String, keys::KeysStatus>,
     record: RecordStatus,
 }
@@ -165,6 +168,7 @@ fn status(shared: &Shared) -> Status {
         routes: snapshot.routes.iter().map(|r| (r.name.to_string(), route(r, now))).collect(),
         upstreams: upstreams(&snapshot, now),
         retry_budgets: budgets(&snapshot, now),
+        orders: orders::all(&snapshot, now),
         auth: keys::of(&snapshot, now),
         record: RecordStatus {
             written: stats.written,
@@ -250,6 +254,7 @@ fn publish(state: &StateMetrics, shared: &Shared, snapshot: &Snapshot, now: Mome
         }
         bulkheads::publish(state, route);
         splits::publish(state, route);
+        orders::publish_route(state, route);
         for (limiter, name) in route.policies.rate_limits.iter().zip(route.limit_fields.names()) {
             let label = [&*route.name, name];
             state.rate_limit_refused.with_label_values(&label).inc_by(limiter.refused());
@@ -261,6 +266,7 @@ fn publish(state: &StateMetrics, shared: &Shared, snapshot: &Snapshot, now: Mome
             publish_circuit(state, ["upstream", name], breaker, now);
         }
         endpoints::publish(state, name, &target.upstream);
+        orders::publish_upstream(state, name, &target.upstream);
         let lookups = target.upstream.lookups();
         state.failed_lookups.with_label_values(&[name]).inc_by(lookups.failed());
         let unresolved = as_gauge(lookups.unresolved_for(now).as_secs());

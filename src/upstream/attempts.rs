@@ -221,5 +221,8 @@ impl Upstream {
 
 /// Whether something else than its ejection keeps requests from it.
 fn is_kept_out(endpoint: &Endpoint) -> bool {
-    endpoint.standing.has(Absence::Unhealthy) || endpoint.standing.has(Absence::Drained)
+    let Endpoint { standing, .. } = endpoint;
+    standing.has(Absence::Unhealthy)
+        || standing.has(Absence::EjectedByOrder)
+        || standing.is_drained()
 }

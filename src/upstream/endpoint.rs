@@ -14,6 +14,7 @@ use http::HeaderValue;
 use super::balance::load::{Ended, Load};
 use super::ejection::{Due, Ejection, Pass};
 use super::health::Health;
+use super::orders::Orders;
 use super::standing::Standing;
 use crate::time::Moment;
 
@@ -81,6 +82,8 @@ pub struct Endpoint {
     pub health: Health,
     /// Whether its attempts fail.
     pub ejection: Ejection,
+    /// What an operator has ordered of it.
+    pub orders: Orders,
     /// Why it is not available, if it is not.
     pub standing: Standing,
     /// When it may be given its full share, counted from when it came into the set, in nanoseconds;
@@ -104,6 +107,7 @@ impl Endpoint {
             load: Load::default(),
             health: Health::default(),
             ejection: Ejection::default(),
+            orders: Orders::default(),
             standing: Standing::default(),
             warming_since: AtomicU64::new(0),
             attempts: AtomicU64::new(0),

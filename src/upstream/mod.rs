@@ -13,6 +13,8 @@ pub mod health;
 pub mod learn;
 pub mod lookups;
 pub mod news;
+pub mod ordering;
+pub mod orders;
 pub mod resolve;
 pub mod set;
 pub mod standing;
@@ -242,12 +244,16 @@ impl Upstream {
         if reason == Absence::Unhealthy && !holds {
             self.clear(endpoint, now);
         }
-        let is_available = endpoint.standing.is_available();
-        if is_available && !was_available && !self.config.slow_start.is_zero() {
-            endpoint.warm_up(now);
-        }
+        self.warm_up_if_back(endpoint, was_available, now);
         self.rebuild(changing, now);
         true
+    }
+
+    fn warm_up_if_back(&self, endpoint: &Endpoint, was_available: bool, now: Moment) {
+        let is_back = endpoint.standing.is_available() && !was_available;
+        if is_back && !self.config.slow_start.is_zero() {
+            endpoint.warm_up(now);
+        }
     }
 
     /// What has changed and was not told yet.

@@ -11,7 +11,6 @@ use super::balance::{Ask, Limits, Policy, Pool};
 use super::config::{NoneAvailable, Url, Use, is_of};
 use super::ejection;
 use super::endpoint::{Address, Endpoint, Key};
-use super::standing::Absence;
 
 /// The most endpoints that a line of the log names.
 const MOST_NAMED: usize = 10;
@@ -21,7 +20,8 @@ const MOST_NAMED: usize = 10;
 pub struct Member {
     /// Kept for as long as its key is in the set.
     pub endpoint: Arc<Endpoint>,
-    /// Its share of the requests is its weight divided by the sum of all; above 0.
+    /// Its share of the requests is its weight divided by the sum of all; above 0. An operator may
+    /// have ordered another one.
     pub weight: u32,
     /// It gets requests only while no other endpoint is available.
     pub backup: bool,
@@ -30,7 +30,12 @@ pub struct Member {
 impl Member {
     /// Whether it is taken out, and not to be used in any case.
     pub(super) fn is_drained(&self) -> bool {
-        self.endpoint.standing.has(Absence::Drained)
+        self.endpoint.standing.is_drained()
+    }
+
+    /// Its weight, or the one that an operator has ordered.
+    pub fn weight_in_force(&self) -> u32 {
+        self.endpoint.orders.weight().unwrap_or(self.weight)
     }
 }
 
@@ -75,7 +80,8 @@ impl Set {
     pub(super) fn new(members: Vec<Member>, rules: Rules<'_>) -> Self {
         let pool = |chosen: &dyn Fn(&Member) -> bool| {
             let chosen = members.iter().filter(|member| chosen(member));
-            let endpoints = chosen.map(|member| (member.endpoint.clone(), member.weight));
+            let endpoints =
+                chosen.map(|member| (member.endpoint.clone(), member.weight_in_force()));
             Pool::new(endpoints.collect(), rules.policy, rules.limits)
         };
         let count = |of: &dyn Fn(&Member) -> bool| members.iter().filter(|m| of(m)).count();
@@ -83,9 +89,7 @@ impl Set {
         let counts = Counts {
             known: count(&|member| !member.is_drained()),
             available: count(&is_available),
-            ejected: count(&|member| {
-                !member.is_drained() && member.endpoint.standing.has(Absence::Ejected)
-            }),
+            ejected: count(&|member| !member.is_drained() && member.endpoint.standing.is_ejected()),
         };
         // Backups stand in for the others only if none of these is available.
         let backups = counts.available > 0 && count(&|m| !m.backup && is_available(m)) == 0;

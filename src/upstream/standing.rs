@@ -13,8 +13,13 @@ pub enum Absence {
     Ejected,
     /// Its health checks fail, or none has passed yet.
     Unhealthy,
-    /// An operator or its registry takes it out. It is never used, not even if no other is left.
+    /// Its registry takes it out. It is never used, not even if no other is left.
     Drained,
+    /// An operator has ejected it. No attempt probes it.
+    EjectedByOrder,
+    /// An operator takes it out, and it is never used either. Apart from what its registry says, so
+    /// that neither of them puts back what the other has taken out.
+    DrainedByOrder,
 }
 
 /// The reasons that hold.
@@ -33,6 +38,16 @@ impl Standing {
         self.0.load(Ordering::Relaxed) & reason.bit() != 0
     }
 
+    /// Whether it is taken out, and not to be used in any case.
+    pub fn is_drained(&self) -> bool {
+        self.has(Absence::Drained) || self.has(Absence::DrainedByOrder)
+    }
+
+    /// Whether it is ejected, for its failures or by an operator.
+    pub fn is_ejected(&self) -> bool {
+        self.has(Absence::Ejected) || self.has(Absence::EjectedByOrder)
+    }
+
     /// Sets or withdraws a reason. Returns whether that is a change.
     pub(super) fn set(&self, reason: Absence, holds: bool) -> bool {
         let before = match holds {
@@ -49,6 +64,8 @@ impl Absence {
             Absence::Ejected => 1,
             Absence::Unhealthy => 1 << 1,
             Absence::Drained => 1 << 2,
+            Absence::EjectedByOrder => 1 << 3,
+            Absence::DrainedByOrder => 1 << 4,
         }
     }
 }

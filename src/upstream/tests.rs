@@ -1,5 +1,6 @@
 mod ejection;
 mod fleet;
+mod orders;
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;

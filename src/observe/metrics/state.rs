@@ -38,6 +38,8 @@ pub struct StateMetrics {
     pub ejections: IntCounterVec,
     /// Endpoints that are ejected, by upstream.
     pub ejected: IntGaugeVec,
+    /// Orders of operators in force, by kind, scope (`route`, `upstream`) and name.
+    pub orders_in_force: IntGaugeVec,
     /// 1 while all endpoints are used because too few are available, by upstream.
     pub all_used: IntGaugeVec,
     /// Look-ups of names that found no address, by upstream.
@@ -133,6 +135,12 @@ impl StateMetrics {
                 &["reason", "upstream"],
             )?,
             ejected: gauges(r, "upstream_ejected", "Endpoints ejected", &["upstream"])?,
+            orders_in_force: gauges(
+                r,
+                "orders_in_force",
+                "Orders of operators in force",
+                &["kind", "scope", "name"],
+            )?,
             all_used: gauges(
                 r,
                 "upstream_all_used",
@@ -203,6 +211,7 @@ impl StateMetrics {
             &self.endpoints,
             &self.healthy_endpoints,
             &self.ejected,
+            &self.orders_in_force,
             &self.all_used,
             &self.unresolved_seconds,
             &self.rate_limit_store_up,

@@ -12,10 +12,11 @@
 //! Consistent Sampling and the Jaccard Index of Probability Distributions, 2018).
 //!
 //! Weights lie in atomics, apart from the configuration, so that an order can change them while the
-//! process runs; a reload hands them on by name.
+//! process runs (`orders`); a reload hands them on by name.
 
 pub mod config;
 pub mod hash;
+pub mod orders;
 #[cfg(test)]
 mod tests;
 
@@ -23,9 +24,10 @@ use std::sync::Arc;
 
 pub use config::{Config, Destination, Key};
 
-use self::config::{MAX_UPSTREAMS, MAX_WEIGHT, Weighted};
+use self::config::{MAX_UPSTREAMS, Weighted};
 use crate::policy::rate_limit::Requester;
-use crate::policy::sync::{AtomicU64, Ordering};
+use crate::policy::sync::{AtomicU64, Mutex, Ordering};
+use crate::policy::terms::Terms;
 
 /// The upstreams of a route, with what each has drawn.
 #[derive(Debug)]
@@ -34,6 +36,8 @@ pub struct Split {
     shares: Box<[Share]>,
     /// Requests without the key; shared as the counts of each upstream are.
     unkeyed: Arc<AtomicU64>,
+    /// Those of the order in force. Shared as the weights are that it has set.
+    terms: Arc<Mutex<Option<Terms>>>,
 }
 
 /// One upstream of a split.
@@ -45,6 +49,13 @@ struct Share {
     configured: u32,
     /// Shared with the generations before, so that an order given during a reload is not lost.
     state: Arc<State>,
+}
+
+impl Share {
+    /// The weight that an order has set.
+    fn ordered(&self) -> Option<u32> {
+        u32::try_from(self.state.ordered.load(Ordering::Relaxed)).ok()
+    }
 }
 
 #[derive(Debug)]
@@ -89,8 +100,12 @@ impl Split {
             configured: upstream.weight,
             state: kept(&upstream.name).unwrap_or_default(),
         };
+        let shares: Box<[Share]> = upstreams.iter().map(share).collect();
         let unkeyed = before.map(|before| before.unkeyed.clone()).unwrap_or_default();
-        Split { key, shares: upstreams.iter().map(share).collect(), unkeyed }
+        // An order whose upstreams are all gone has ended.
+        let goes_on = shares.iter().any(|share| share.ordered().is_some());
+        let terms = before.filter(|_| goes_on).map(|before| before.terms.clone());
+        Split { key, shares, unkeyed, terms: terms.unwrap_or_default() }
     }
 
     /// Draws an upstream for a request, and counts it. Returns its place in the list. A request without
@@ -109,18 +124,6 @@ impl Split {
             share.state.drawn.fetch_add(1, Ordering::Relaxed);
         }
         place
-    }
-
-    /// Sets the weight of an upstream until it is set again or reset with `None`. Returns false if there
-    /// is no such upstream, or the weight is more than a configuration may have.
-    pub fn order(&self, name: &str, weight: Option<u32>) -> bool {
-        let share = self.shares.iter().find(|share| *share.name == *name);
-        let Some(share) = share.filter(|_| weight.is_none_or(|weight| weight <= MAX_WEIGHT)) else {
-            return false;
-        };
-        // Relaxed: each weight stands for itself.
-        share.state.ordered.store(weight.map_or(NO_ORDER, u64::from), Ordering::Relaxed);
-        true
     }
 
     /// Requests drawn at random because they had no key, since the process started.
@@ -143,8 +146,7 @@ impl Split {
     fn weights(&self) -> [u32; MAX_UPSTREAMS] {
         let mut weights = [0; MAX_UPSTREAMS];
         for (weight, share) in weights.iter_mut().zip(&self.shares) {
-            let ordered = u32::try_from(share.state.ordered.load(Ordering::Relaxed));
-            *weight = ordered.unwrap_or(share.configured);
+            *weight = share.ordered().unwrap_or(share.configured);
         }
         if weights == [0; MAX_UPSTREAMS] {
             for (weight, share) in weights.iter_mut().zip(&self.shares) {

@@ -1,11 +1,15 @@
 //! What keys do when weights change, and how evenly they fall.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::*;
 
+use super::config::MAX_WEIGHT;
+use super::orders::Refused;
 use super::*;
+use crate::time::Moment;
 
 /// Keys of one run; their shares are off by three parts in a thousand at most.
 const KEYS: u32 = 100_000;
@@ -152,29 +156,80 @@ fn a_key_is_what_the_request_has_under_its_name_and_an_empty_one_is_none() {
     assert_eq!(of_address("::ffff:192.0.2.1"), of_address("192.0.2.1"));
 }
 
+fn terms(seconds: Option<u64>) -> Terms {
+    let until = seconds.map(|seconds| Moment::ZERO + Duration::from_secs(seconds));
+    Terms { since: Moment::ZERO, until, author: None, reason: None }
+}
+
+fn order(split: &Split, weights: &[(&str, u32)]) -> Result<(), Refused> {
+    let weights: Vec<_> = weights.iter().map(|(name, w)| ((*name).to_owned(), *w)).collect();
+    split.order(&weights, terms(None))
+}
+
+fn weights(split: &Split) -> Vec<(u32, u32)> {
+    split.standings().map(|s| (s.weight, s.configured)).collect()
+}
+
 #[test]
-fn an_order_sets_a_weight_until_it_is_reset_and_survives_a_reload() {
+fn an_order_sets_weights_until_it_is_withdrawn_and_survives_a_reload() {
     let before = split(&[("stable", 95), ("canary", 5)]);
-    let weights =
-        |split: &Split| split.standings().map(|s| (s.weight, s.configured)).collect::<Vec<_>>();
-    assert!(before.order("canary", Some(0)));
+    assert_eq!(order(&before, &[("canary", 0)]), Ok(()));
     assert_eq!(weights(&before), [(95, 95), (0, 5)]);
-    assert!(!before.order("other", Some(1)) && !before.order("stable", Some(MAX_WEIGHT + 1)));
     let upstreams = weighted(&[("canary", 20), ("next", 1), ("stable", 80)]);
     let after = Split::new(&upstreams, None, Some(&before));
     assert_eq!(weights(&after), [(0, 20), (1, 1), (80, 80)]);
     // Given to the generation that is about to be replaced.
-    assert!(before.order("canary", Some(30)));
+    assert_eq!(order(&before, &[("canary", 30)]), Ok(()));
     assert_eq!(weights(&after), [(30, 20), (1, 1), (80, 80)]);
-    assert!(after.order("canary", None));
+    assert_eq!(after.ordered().map(|order| order.weights), Some(vec![("canary".into(), 30)]));
+    assert!(after.withdraw().is_some() && after.withdraw().is_none());
     assert_eq!(weights(&after), [(20, 20), (1, 1), (80, 80)]);
 }
 
 #[test]
-fn orders_that_leave_no_weight_count_for_nothing() {
+fn an_order_takes_the_place_of_the_one_before_as_a_whole() {
     let split = split(&[("stable", 95), ("canary", 5)]);
-    assert!(split.order("stable", Some(0)) && split.order("canary", Some(0)));
-    assert_eq!(split.standings().map(|s| s.weight).collect::<Vec<_>>(), [95, 5]);
+    assert_eq!(order(&split, &[("canary", 50)]), Ok(()));
+    assert_eq!(order(&split, &[("stable", 10)]), Ok(()));
+    assert_eq!(weights(&split), [(10, 95), (5, 5)]);
+}
+
+#[test]
+fn an_order_that_cannot_be_carried_out_changes_nothing() {
+    let split = split(&[("stable", 95), ("canary", 5)]);
+    assert_eq!(order(&split, &[("canary", 6)]), Ok(()));
+    for (wrong, why) in [
+        (&[][..], Refused::Empty),
+        (&[("stable", 1), ("other", 1)], Refused::Unknown("other".to_owned())),
+        (&[("stable", 1), ("stable", 2)], Refused::Twice("stable".to_owned())),
+        (&[("stable", MAX_WEIGHT + 1)], Refused::TooMuch("stable".to_owned())),
+        (&[("stable", 0), ("canary", 0)], Refused::NothingLeft),
+    ] {
+        assert_eq!(order(&split, wrong), Err(why));
+    }
+    assert_eq!(weights(&split), [(95, 95), (6, 5)]);
+}
+
+#[test]
+fn an_order_ends_with_its_time_or_with_its_last_upstream() {
+    let split = split(&[("stable", 95), ("canary", 5)]);
+    split.order(&[("canary".to_owned(), 50)], terms(Some(10))).expect("in order");
+    assert_eq!(split.end_order(Moment::ZERO + Duration::from_secs(9)), None);
+    assert_eq!(weights(&split), [(95, 95), (50, 5)]);
+    let without = Split::new(&weighted(&[("stable", 9), ("next", 1)]), None, Some(&split));
+    assert_eq!(without.ordered(), None);
+    let with_it_again = Split::new(&weighted(&[("canary", 9)]), None, Some(&without));
+    assert_eq!((with_it_again.ordered(), weights(&with_it_again)), (None, vec![(9, 9)]));
+    assert!(split.end_order(Moment::ZERO + Duration::from_secs(10)).is_some());
+    assert_eq!((split.ordered(), weights(&split)), (None, vec![(95, 95), (5, 5)]));
+}
+
+#[test]
+fn orders_that_a_reload_leaves_no_weight_count_for_nothing() {
+    let before = split(&[("stable", 95), ("canary", 5)]);
+    assert_eq!(order(&before, &[("canary", 0)]), Ok(()));
+    let after = Split::new(&weighted(&[("stable", 0), ("canary", 5)]), None, Some(&before));
+    assert_eq!(weights(&after), [(0, 0), (5, 5)]);
 }
 
 fn upstreams() -> impl Strategy<Value = Vec<u32>> {

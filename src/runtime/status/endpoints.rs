@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::as_gauge;
+use super::orders::OrderStatus;
+use super::{as_gauge, orders};
 use crate::observe::metrics::StateMetrics;
 use crate::time::Moment;
 use crate::upstream::config::Use;
@@ -10,10 +11,15 @@ use crate::upstream::ejection::{Reason, Shown};
 use crate::upstream::health::{Failure, Report, Verdict};
 use crate::upstream::{Absence, Member, Upstream};
 
+/// One endpoint.
 #[derive(Serialize)]
-pub(super) struct EndpointStatus {
+pub struct EndpointStatus {
     address: String,
+    /// In force.
     weight: u32,
+    /// That of the configuration or its source, where an order has set another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    configured_weight: Option<u32>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     backup: bool,
     attempts: u64,
@@ -23,6 +29,9 @@ pub(super) struct EndpointStatus {
     latency_ms: Option<f64>,
     /// `available`, `ejected` or `probing`; `unhealthy` or `drained`, whatever its attempts say.
     state: &'static str,
+    /// Those of operators that are in force.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    orders: Vec<OrderStatus>,
     /// Of the latest ejection.
     #[serde(skip_serializing_if = "Option::is_none")]
     ejection: Option<EjectionStatus>,
@@ -90,10 +99,25 @@ pub(super) fn source(upstream: &Upstream, now: Moment) -> Option<SourceStatus> {
     })
 }
 
-pub(super) fn of(upstream: &Upstream, now: Moment) -> Vec<EndpointStatus> {
+/// All endpoints of an upstream.
+pub fn of(upstream: &Upstream, now: Moment) -> Vec<EndpointStatus> {
+    of_those(upstream, now, |_| true)
+}
+
+/// Those at this address.
+pub fn at(upstream: &Upstream, address: &str, now: Moment) -> Vec<EndpointStatus> {
+    of_those(upstream, now, |member| *member.endpoint.label == *address)
+}
+
+fn of_those(
+    upstream: &Upstream,
+    now: Moment,
+    shown: impl Fn(&Member) -> bool,
+) -> Vec<EndpointStatus> {
     let is_checked = upstream.config().health.is_some();
     let set = upstream.set();
-    set.members().iter().map(|member| status(member, is_checked, now)).collect()
+    let members = set.members().iter().filter(|member| shown(member));
+    members.map(|member| status(member, is_checked, now)).collect()
 }
 
 /// Copies the state of the endpoints into the metrics.
@@ -115,20 +139,24 @@ pub(super) fn publish(state: &StateMetrics, name: &str, upstream: &Upstream) {
 
 fn status(member: &Member, is_checked: bool, now: Moment) -> EndpointStatus {
     let Member { endpoint, weight, backup } = member;
+    let in_force = member.weight_in_force();
     let shown = endpoint.ejection.shown();
     EndpointStatus {
         address: endpoint.label.to_string(),
-        weight: *weight,
+        weight: in_force,
+        configured_weight: (in_force != *weight).then_some(*weight),
         backup: *backup,
         attempts: endpoint.attempts(),
         in_flight: endpoint.in_flight(),
         latency_ms: endpoint.load.latency(now).map(|latency| latency.as_secs_f64() * 1000.0),
         failing: endpoint.load.failing(now),
         state: match endpoint.standing {
-            ref standing if standing.has(Absence::Drained) => "drained",
+            ref standing if standing.is_drained() => "drained",
             ref standing if standing.has(Absence::Unhealthy) => "unhealthy",
+            ref standing if standing.has(Absence::EjectedByOrder) => "ejected",
             _ => shown.state,
         },
+        orders: orders::of_endpoint(endpoint, now),
         ejection: shown.last.map(|(reason, since)| ejection(&shown, reason, since, now)),
         health: is_checked.then(|| health(&endpoint.health.report(), now)),
     }

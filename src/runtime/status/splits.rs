@@ -8,7 +8,7 @@ use crate::runtime::snapshot::{Route, Target};
 
 /// One upstream of a route with several.
 #[derive(Serialize)]
-pub(super) struct ShareStatus {
+pub struct ShareStatus {
     upstream: String,
     /// In force.
     weight: u32,
@@ -19,7 +19,8 @@ pub(super) struct ShareStatus {
     requests: u64,
 }
 
-fn split(route: &Route) -> Option<&Split> {
+/// What draws among the upstreams of a route; `None` if nothing is drawn.
+pub fn split(route: &Route) -> Option<&Split> {
     match &route.target {
         Target::Fork(fork) => fork.split(),
         Target::Upstream(_) | Target::Serve(_) => None,
@@ -27,7 +28,7 @@ fn split(route: &Route) -> Option<&Split> {
 }
 
 /// The upstreams that a route draws among; none if it does not.
-pub(super) fn of(route: &Route) -> Vec<ShareStatus> {
+pub fn of(route: &Route) -> Vec<ShareStatus> {
     let standings = split(route).into_iter().flat_map(Split::standings);
     let status = standings.map(|standing| ShareStatus {
         upstream: standing.name.to_string(),

@@ -1,0 +1,307 @@
+//! What operators order of endpoints and splits: carried out, told, and ended when its time is over.
+//!
+//! What is ordered is kept with the endpoint and with the split, and so survives what they survive: a
+//! reload, but no restart. The [`desk`](super::desk) remembers only which orders have been told of, so that
+//! the end of one whose endpoint is gone is told, too.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::desk::Key;
+use super::shared::Shared;
+use super::snapshot::Route;
+use super::status::circuits::Scope;
+use super::status::orders::Listed;
+use super::status::{Answer, endpoints, orders, splits};
+use crate::policy::split;
+use crate::policy::split::Split;
+use crate::policy::split::config::MAX_WEIGHT;
+use crate::policy::terms::Terms;
+use crate::time::{Clock, Moment};
+use crate::upstream::Upstream;
+use crate::upstream::ordering::{Ended, Refused};
+use crate::upstream::orders::{Order, Wanted};
+
+/// How often it is looked whether endpoints with orders are still there.
+const LOOK: Duration = Duration::from_secs(1);
+/// The most addresses that are named to somebody who asked for another one.
+const FEW: usize = 10;
+
+/// What is ordered of an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// An order that lasts.
+    Put(Wanted),
+    /// It is used again: ends what takes it out, be it an order or an ejection.
+    Readmit,
+    /// All orders about it are withdrawn.
+    Restore,
+}
+
+/// What is said with an order. Printable, and short.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Said {
+    /// How long it lasts; `None`: until it is withdrawn.
+    pub time: Option<Duration>,
+    /// Who gives it.
+    pub author: Option<Arc<str>>,
+    /// Why.
+    pub reason: Option<Arc<str>>,
+}
+
+/// Why an order is not carried out.
+#[derive(Debug)]
+pub struct Refusal {
+    /// The HTTP status.
+    pub status: u16,
+    /// For programs.
+    pub code: &'static str,
+    /// For people.
+    pub detail: String,
+}
+
+impl Said {
+    fn terms(&self, now: Moment) -> Terms {
+        let until = self.time.map(|time| now + time);
+        Terms { since: now, until, author: self.author.clone(), reason: self.reason.clone() }
+    }
+}
+
+/// Carries out an order about the endpoints of `upstream` at `address`. Responds with their new state.
+///
+/// # Errors
+/// Why it is not carried out.
+pub fn endpoint(
+    shared: &Shared,
+    name: &str,
+    address: &str,
+    command: Command,
+    said: &Said,
+) -> Result<Answer, Refusal> {
+    let mut told = shared.orders.lock();
+    let snapshot = shared.snapshot.load();
+    let Some(target) = snapshot.upstreams.get(name) else {
+        let detail = "no upstream has this name".to_owned();
+        return Err(Refusal { status: 404, code: "unknown_upstream", detail });
+    };
+    let (upstream, now) = (&target.upstream, Clock::now());
+    let terms = said.terms(now);
+    let done = match command {
+        Command::Put(wanted) => {
+            let order = Order { wanted, terms: terms.clone() };
+            upstream.order(address, &order, now).map(|()| format!("{wanted} {terms}"))
+        }
+        Command::Readmit => {
+            upstream.readmit(address, now).map(|ended| withdrawn("readmit", &ended, said))
+        }
+        Command::Restore => {
+            upstream.restore(address, now).map(|ended| withdrawn("restore", &ended, said))
+        }
+    };
+    let done = done.map_err(|refused| in_words(refused, upstream))?;
+    // Safe to write as they are: both were found among what is configured.
+    log::warn!("upstreams.{name}: {address}: ordered: {done}");
+    *told = keys(orders::all(&snapshot, now));
+    shared.orders.changed.notify_one();
+    let endpoints = endpoints::at(upstream, address, now);
+    Ok(Answer::json(200, &json!({"upstream": name, "endpoints": endpoints})))
+}
+
+/// Orders the weights of a route's upstreams; those it does not name have the configured ones. Responds
+/// with the new state.
+///
+/// # Errors
+/// Why it is not carried out.
+pub fn split(
+    shared: &Shared,
+    name: &str,
+    weights: &[(String, u32)],
+    said: &Said,
+) -> Result<Answer, Refusal> {
+    of_split(shared, name, |split, now| {
+        let terms = said.terms(now);
+        let order = split.order(weights, terms.clone());
+        order.map_err(|refused| split_in_words(refused, split))?;
+        let weights = weights.iter().map(|(name, weight)| format!("{name} {weight}"));
+        Ok(format!("{} {terms}", weights.collect::<Vec<_>>().join(", ")))
+    })
+}
+
+/// Puts back the configured weights of a route's upstreams. Responds with the new state.
+///
+/// # Errors
+/// Why it is not carried out.
+pub fn restore_split(shared: &Shared, name: &str, said: &Said) -> Result<Answer, Refusal> {
+    of_split(shared, name, |split, _| {
+        let what = if split.withdraw().is_some() { "weights as configured" } else { "nothing new" };
+        Ok(format!("restore{}: {what}", by(said)))
+    })
+}
+
+fn of_split(
+    shared: &Shared,
+    name: &str,
+    order: impl FnOnce(&Split, Moment) -> Result<String, Refusal>,
+) -> Result<Answer, Refusal> {
+    let mut told = shared.orders.lock();
+    let (snapshot, now) = (shared.snapshot.load(), Clock::now());
+    let refused = |code, detail: &str| Refusal { status: 404, code, detail: detail.to_owned() };
+    let route = snapshot.route(name);
+    let route = route.ok_or_else(|| refused("unknown_route", "no route has this name"))?;
+    let split = splits::split(route);
+    let split = split.ok_or_else(|| refused("no_split", "nothing is drawn among its upstreams"))?;
+    let done = order(split, now)?;
+    log::warn!("routes.{name}: split ordered: {done}");
+    *told = keys(orders::all(&snapshot, now));
+    shared.orders.changed.notify_one();
+    let (split, order) = (splits::of(route), orders::of_split(route, now));
+    Ok(Answer::json(200, &json!({"route": name, "split": split, "order": order})))
+}
+
+/// Every order in force.
+pub fn list(shared: &Shared) -> Answer {
+    Answer::json(200, &orders::all(&shared.snapshot.load(), Clock::now()))
+}
+
+fn keys(listed: Vec<Listed>) -> BTreeSet<Key> {
+    let key = |one: Listed| (one.scope, one.name, one.endpoint, one.order.kind);
+    listed.into_iter().map(key).collect()
+}
+
+/// Ends the orders whose time is over, and tells of those that have ended with their endpoint. Costs
+/// nothing while there are none. Never returns.
+pub(super) async fn keep(shared: Arc<Shared>) {
+    loop {
+        let next = look(&shared);
+        match next {
+            None => shared.orders.changed.notified().await,
+            Some(wait) => {
+                tokio::select! {
+                    () = shared.orders.changed.notified() => {}
+                    () = tokio::time::sleep(wait.min(LOOK)) => {}
+                }
+            }
+        }
+    }
+}
+
+/// Returns the time until it is to be done again; `None` while there are no orders.
+fn look(shared: &Shared) -> Option<Duration> {
+    let mut told = shared.orders.lock();
+    if told.is_empty() {
+        return None;
+    }
+    let (snapshot, now) = (shared.snapshot.load(), Clock::now());
+    let mut next = None;
+    for (name, target) in &snapshot.upstreams {
+        let (ended, end) = target.upstream.end_orders(now);
+        next = next.into_iter().chain(end).min();
+        for Ended { endpoint, orders } in ended {
+            for order in orders {
+                let wanted = order.wanted;
+                log::info!(
+                    "upstreams.{name}: {endpoint}: no longer ordered: {wanted}; its time is over"
+                );
+                let kind = wanted.as_str();
+                told.remove(&(
+                    Scope::Upstream.as_str(),
+                    name.clone(),
+                    Some(endpoint.to_string()),
+                    kind,
+                ));
+            }
+        }
+    }
+    for route in &snapshot.routes {
+        let Some(split) = splits::split(route) else { continue };
+        next = next.into_iter().chain(end_of_split(route, split, &mut told, now)).min();
+    }
+    *told = tell_of_gone(&told, keys(orders::all(&snapshot, now)));
+    (!told.is_empty()).then(|| next.map_or(LOOK, |next| next.since(now)))
+}
+
+fn end_of_split(
+    route: &Route,
+    split: &Split,
+    told: &mut BTreeSet<Key>,
+    now: Moment,
+) -> Option<Moment> {
+    if split.end_order(now).is_some() {
+        let name = &route.name;
+        log::info!("routes.{name}: split no longer ordered; its time is over");
+        told.remove(&(Scope::Route.as_str(), name.to_string(), None, orders::SPLIT));
+    }
+    split.order_ends()
+}
+
+/// Logs what was in force and is not any more without having ended. Returns what is in force.
+fn tell_of_gone(told: &BTreeSet<Key>, in_force: BTreeSet<Key>) -> BTreeSet<Key> {
+    for (scope, name, endpoint, kind) in told.difference(&in_force) {
+        match endpoint {
+            Some(endpoint) => log::info!(
+                "{scope}s.{name}: {endpoint}: no longer ordered: {kind}; the endpoint is gone"
+            ),
+            None => log::info!("{scope}s.{name}: split no longer ordered; its upstreams are gone"),
+        }
+    }
+    in_force
+}
+
+fn withdrawn(command: &str, ended: &[Order], said: &Said) -> String {
+    let what = match ended {
+        [] => "no order was in force".to_owned(),
+        ended => {
+            let wanted: Vec<_> = ended.iter().map(|order| order.wanted.to_string()).collect();
+            format!("withdrawn: {}", wanted.join(", "))
+        }
+    };
+    format!("{command}{}; {what}", by(said))
+}
+
+fn by(said: &Said) -> String {
+    let author = said.author.iter().map(|author| format!(", by {author}"));
+    author.chain(said.reason.iter().map(|reason| format!(" ({reason})"))).collect()
+}
+
+fn in_words(refused: Refused, upstream: &Upstream) -> Refusal {
+    match refused {
+        Refused::UnknownAddress => {
+            let set = upstream.set();
+            let known = set.members().iter().map(|member| &*member.endpoint.label);
+            let known: Vec<_> = known.take(FEW).collect();
+            let more = set.members().len().saturating_sub(FEW);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let detail = match &known[..] {
+                [] => "the upstream has no endpoints at the moment".to_owned(),
+                known => {
+                    format!("no endpoint has this address; there are {}{more}", known.join(", "))
+                }
+            };
+            Refusal { status: 404, code: "unknown_endpoint", detail }
+        }
+        Refused::LastOne => Refusal {
+            status: 409,
+            code: "last_endpoint",
+            detail: "no other endpoint is available: the last one is not ejected; to stop all requests, \
+                     drain it"
+                .to_owned(),
+        },
+    }
+}
+
+fn split_in_words(refused: split::orders::Refused, split: &Split) -> Refusal {
+    use split::orders::Refused;
+
+    let names = || split.standings().map(|s| s.name.to_string()).collect::<Vec<_>>().join(", ");
+    let detail = match refused {
+        Refused::Empty => format!("name upstreams with their weights; there are {}", names()),
+        Refused::Unknown(_) => format!("the route has these upstreams: {}", names()),
+        Refused::Twice(name) => format!("`{name}` is named twice"),
+        Refused::TooMuch(name) => format!("the weight of `{name}` is more than {MAX_WEIGHT}"),
+        Refused::NothingLeft => "the weight must be above 0 for at least one upstream".to_owned(),
+    };
+    Refusal { status: 400, code: "invalid_order", detail }
+}

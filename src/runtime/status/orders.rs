@@ -1,0 +1,133 @@
+//! The orders of operators about endpoints and splits that are in force.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::splits;
+use crate::observe::metrics::StateMetrics;
+use crate::policy::split;
+use crate::policy::terms::Terms;
+use crate::runtime::snapshot::{Route, Snapshot};
+use crate::runtime::status::circuits::Scope;
+use crate::time::Moment;
+use crate::upstream::orders::{Order, Wanted};
+use crate::upstream::{Endpoint, Upstream};
+
+/// The kind of an order about a split.
+pub const SPLIT: &str = "split";
+/// The kinds of orders about endpoints.
+const KINDS: [&str; 3] =
+    [Wanted::Drain.as_str(), Wanted::Eject.as_str(), Wanted::Weight(1).as_str()];
+
+/// An order.
+#[derive(Debug, Serialize)]
+pub struct OrderStatus {
+    /// `drain`, `eject`, `weight` or `split`.
+    pub kind: &'static str,
+    /// That of an endpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    weight: Option<u32>,
+    /// Those of a split, by upstream.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    weights: BTreeMap<String, u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    author: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    seconds_ago: f64,
+    /// Until it ends by itself; absent if it lasts until it is withdrawn.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seconds_left: Option<f64>,
+}
+
+/// An order, and what it is about.
+#[derive(Debug, Serialize)]
+pub struct Listed {
+    /// `upstream` or `route`.
+    pub scope: &'static str,
+    /// The upstream's or the route's name.
+    pub name: String,
+    /// The endpoint's address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// What is ordered.
+    #[serde(flatten)]
+    pub order: OrderStatus,
+}
+
+/// All of them, by upstream and route.
+pub fn all(snapshot: &Snapshot, now: Moment) -> Vec<Listed> {
+    let mut listed = Vec::new();
+    for (name, target) in &snapshot.upstreams {
+        for member in target.upstream.set().members() {
+            let endpoint = &member.endpoint;
+            listed.extend(of_endpoint(endpoint, now).into_iter().map(|order| Listed {
+                scope: Scope::Upstream.as_str(),
+                name: name.clone(),
+                endpoint: Some(endpoint.label.to_string()),
+                order,
+            }));
+        }
+    }
+    for route in &snapshot.routes {
+        listed.extend(of_split(route, now).map(|order| Listed {
+            scope: Scope::Route.as_str(),
+            name: route.name.to_string(),
+            endpoint: None,
+            order,
+        }));
+    }
+    listed
+}
+
+pub(super) fn of_endpoint(endpoint: &Endpoint, now: Moment) -> Vec<OrderStatus> {
+    let status = |Order { wanted, terms }: &Order| OrderStatus {
+        weight: match wanted {
+            Wanted::Weight(weight) => Some(*weight),
+            Wanted::Drain | Wanted::Eject => None,
+        },
+        ..of(wanted.as_str(), terms, now)
+    };
+    endpoint.orders.in_force().iter().map(status).collect()
+}
+
+/// The order about a route's split.
+pub fn of_split(route: &Route, now: Moment) -> Option<OrderStatus> {
+    let split::orders::Order { weights, terms } = splits::split(route)?.ordered()?;
+    let weights = weights.into_iter().map(|(name, weight)| (name.to_string(), weight)).collect();
+    Some(OrderStatus { weights, ..of(SPLIT, &terms, now) })
+}
+
+fn of(kind: &'static str, terms: &Terms, now: Moment) -> OrderStatus {
+    let text = |text: &Option<std::sync::Arc<str>>| text.as_ref().map(ToString::to_string);
+    OrderStatus {
+        kind,
+        weight: None,
+        weights: BTreeMap::new(),
+        author: text(&terms.author),
+        reason: text(&terms.reason),
+        seconds_ago: now.since(terms.since).as_secs_f64(),
+        seconds_left: terms.until.map(|until| until.since(now).as_secs_f64()),
+    }
+}
+
+pub(super) fn publish_upstream(state: &StateMetrics, name: &str, upstream: &Upstream) {
+    let set = upstream.set();
+    let mut counts = [0; KINDS.len()];
+    for order in set.members().iter().flat_map(|member| member.endpoint.orders.in_force()) {
+        let place = KINDS.iter().position(|kind| *kind == order.wanted.as_str());
+        counts[place.unwrap_or_default()] += 1;
+    }
+    for (kind, count) in KINDS.into_iter().zip(counts) {
+        let labels = [kind, Scope::Upstream.as_str(), name];
+        state.orders_in_force.with_label_values(&labels).set(count);
+    }
+}
+
+pub(super) fn publish_route(state: &StateMetrics, route: &Route) {
+    let Some(split) = splits::split(route) else { return };
+    let labels = [SPLIT, Scope::Route.as_str(), &*route.name];
+    let is_ordered = split.ordered().is_some();
+    state.orders_in_force.with_label_values(&labels).set(is_ordered.into());
+}

@@ -1,0 +1,121 @@
+//! What follows from an operator's orders, for the endpoints and for what else takes them out.
+
+use super::super::ordering::Refused;
+use super::super::orders::{Order, Wanted};
+use super::*;
+use crate::policy::terms::Terms;
+
+fn order(wanted: Wanted, seconds: Option<u64>) -> Order {
+    let terms = Terms { since: at(0), until: seconds.map(at), author: None, reason: None };
+    Order { wanted, terms }
+}
+
+fn give(upstream: &Upstream, port: u16, wanted: Wanted) -> Result<(), Refused> {
+    upstream.order(&format!("127.0.0.1:{port}"), &order(wanted, None), at(1))
+}
+
+fn two() -> Upstream {
+    in_turns(&["http://127.0.0.1:1", "http://127.0.0.1:2"])
+}
+
+#[test]
+fn neither_an_operator_nor_a_registry_puts_back_what_the_other_has_taken_out() {
+    let upstream = two();
+    stand(&upstream, 0, Absence::Drained, true);
+    give(&upstream, 1, Wanted::Drain).expect("carried out");
+    stand(&upstream, 0, Absence::Drained, false);
+    assert_eq!(ports_used(&upstream), [2]);
+    stand(&upstream, 0, Absence::Drained, true);
+    upstream.restore("127.0.0.1:1", at(2)).expect("known");
+    assert_eq!(ports_used(&upstream), [2]);
+    stand(&upstream, 0, Absence::Drained, false);
+    assert_eq!(ports_used(&upstream), [1, 2]);
+}
+
+#[test]
+fn a_check_that_passes_ends_no_order() {
+    let upstream = two();
+    give(&upstream, 1, Wanted::Eject).expect("carried out");
+    stand(&upstream, 0, Absence::Unhealthy, true);
+    stand(&upstream, 0, Absence::Unhealthy, false);
+    assert_eq!(ports_used(&upstream), [2]);
+}
+
+#[test]
+fn readmitting_does_not_overrule_a_check() {
+    let upstream = two();
+    stand(&upstream, 0, Absence::Unhealthy, true);
+    give(&upstream, 1, Wanted::Eject).expect("carried out");
+    upstream.readmit("127.0.0.1:1", at(2)).expect("known");
+    assert_eq!(ports_used(&upstream), [2]);
+}
+
+#[test]
+fn the_last_available_endpoint_is_not_ejected_whatever_took_the_others_out() {
+    for reason in [Absence::Unhealthy, Absence::Ejected, Absence::Drained] {
+        let upstream = two();
+        stand(&upstream, 1, reason, true);
+        assert_eq!(give(&upstream, 1, Wanted::Eject), Err(Refused::LastOne), "{reason:?}");
+        assert_eq!(give(&upstream, 2, Wanted::Eject), Ok(()), "the other one may be: {reason:?}");
+        assert_eq!(ports_used(&upstream), [1], "{reason:?}");
+    }
+    let one = in_turns(&["http://127.0.0.1:1"]);
+    assert_eq!(give(&one, 1, Wanted::Eject), Err(Refused::LastOne));
+    assert_eq!(give(&one, 3, Wanted::Drain), Err(Refused::UnknownAddress));
+}
+
+/// The bound on endpoints that are ejected at a time holds for all of them together.
+#[test]
+fn an_endpoint_ejected_by_order_counts_among_those_that_are_ejected() {
+    let names: Vec<_> = (1..=4).map(|port| format!("http://127.0.0.1:{port}")).collect();
+    let four = upstream(&format!("{{endpoints: {names:?}, ejection: {{max_ejected: 25%}}}}"));
+    assert!(four.set().may_eject_any());
+    give(&four, 1, Wanted::Eject).expect("carried out");
+    assert_eq!(four.set().counts.ejected, 1);
+    assert!(!four.set().may_eject_any());
+}
+
+#[test]
+fn an_order_given_during_a_reload_holds_after_it_and_a_weight_outlives_a_new_configuration() {
+    let old = Arc::new(two());
+    give(&old, 1, Wanted::Weight(3)).expect("carried out");
+    let yaml = "{endpoints: [{url: 'http://127.0.0.1:1', weight: 2}, 'http://127.0.0.1:2', \
+                'http://127.0.0.1:3'], balance: round_robin}";
+    let new = Upstream::reconfigured(&old, &serde_yaml::from_str(yaml).expect("valid"), at(1));
+    // The new one is not in force yet.
+    give(&old, 2, Wanted::Drain).expect("carried out");
+    let ports: Vec<_> = (0..40).map(|_| port(&picked(&new, &[]))).collect();
+    let count = |wanted| ports.iter().filter(|port| **port == wanted).count();
+    assert_eq!((count(1), count(2), count(3)), (30, 0, 10));
+    new.restore("127.0.0.1:1", at(2)).expect("known");
+    let set = new.set();
+    assert_eq!(set.members()[0].weight_in_force(), 2, "as it is configured now");
+}
+
+#[test]
+fn an_order_ends_at_its_time_and_not_before() {
+    let upstream = two();
+    upstream.order("127.0.0.1:1", &order(Wanted::Drain, Some(10)), at(1)).expect("carried out");
+    upstream.order("127.0.0.1:2", &order(Wanted::Weight(3), Some(20)), at(1)).expect("carried out");
+    let (ended, next) = upstream.end_orders(at(9));
+    assert!(ended.is_empty() && next == Some(at(10)), "{ended:?}, {next:?}");
+    assert_eq!(ports_used(&upstream), [2]);
+    let (ended, next) = upstream.end_orders(at(10));
+    assert_eq!((ended.len(), next), (1, Some(at(20))));
+    assert_eq!((&*ended[0].endpoint, ended[0].orders[0].wanted), ("127.0.0.1:1", Wanted::Drain));
+    assert_eq!(ports_used(&upstream), [1, 2]);
+    assert_eq!(upstream.end_orders(at(20)).1, None);
+    assert_eq!(upstream.set().members()[1].weight_in_force(), 1);
+}
+
+#[test]
+fn an_endpoint_that_comes_back_from_a_drain_starts_slowly() {
+    let upstream = upstream(
+        "{endpoints: ['http://127.0.0.1:1', 'http://127.0.0.1:2'], balance: round_robin, slow_start: 10s}",
+    );
+    let warming = || upstream.set().members()[0].endpoint.warming_since();
+    give(&upstream, 1, Wanted::Drain).expect("carried out");
+    assert_eq!(warming(), None);
+    upstream.readmit("127.0.0.1:1", at(7)).expect("known");
+    assert_eq!(warming(), Some(at(7)));
+}
