@@ -134,6 +134,8 @@ fn a_drained_endpoint_is_not_used_even_if_none_is_left() {
     let refused = gateway.get("/");
     assert_eq!((refused.status, refused.code().as_str()), (503, "no_endpoint"));
     assert_eq!((a.count(), b.count()), (0, 0));
+    let line = gateway.wait_for_access_lines(1).remove(0).to_string();
+    assert!(line.contains("all endpoints are drained"), "{line}");
     carried_out(order(&gateway, "readmit", b, ""));
     assert_eq!(shares(&gateway, [a, b], 4), [0, 4]);
 }
@@ -297,9 +299,10 @@ fn an_order_that_cannot_be_carried_out_says_why_and_changes_nothing() {
     assert!(gateway.admin(unknown).text().contains(&a.address().to_string()), "those there are");
     let zero = order(&gateway, "weight", a, "&weight=0");
     assert!(zero.json()["detail"].as_str().is_some_and(|words| words.contains("drain it")));
-    for method in ["GET", "HEAD", "PUT", "DELETE"] {
+    // PUT and DELETE are for instances that register themselves.
+    for (method, status) in [("GET", 405), ("HEAD", 405), ("PUT", 400), ("DELETE", 404)] {
         let line = format!("{method} /upstreams/service/endpoints/drain?{known}");
-        assert_eq!(gateway.admin(Call::new(&line)).status, 405, "{method}");
+        assert_eq!(gateway.admin(Call::new(&line)).status, status, "{method}");
     }
     let line = format!("POST /upstreams/service/endpoints/drain?{known}");
     assert_eq!(gateway.admin(Call::new(&line).header("Origin", "null")).status, 403);
@@ -331,6 +334,49 @@ routes: {all: {match: {path: /*}, upstream: service}}
     }
     assert_eq!(in_force(&gateway, "drain"), 4.0);
     assert_eq!(gateway.get("/").code(), "no_endpoint");
+}
+
+#[test]
+fn an_order_holds_for_an_instance_that_renews_its_lease_and_instances_give_none() {
+    let yaml = "
+admin: {address: '${ADMIN_ADDRESS}', token: an-admin-token-0001}
+upstreams:
+  service: {discover: {registry: {allow: [127.0.0.1], token: registry-token-0001}}, balance: round_robin}
+routes: {all: {match: {path: /*}, upstream: service}}
+";
+    let ends = pair();
+    let [a, b] = &ends;
+    let gateway = Plan::new(yaml).start();
+    let send = |line: &str, token: &str, body: String| {
+        gateway.admin(Call::new(line).bearer(token).body(body)).status
+    };
+    let register = |id: &str, upstream: &Upstream, weight: u32| {
+        let body = serde_json::json!({"address": upstream.address().to_string(), "weight": weight});
+        let line = format!("PUT /upstreams/service/endpoints/{id}");
+        send(&line, "registry-token-0001", body.to_string())
+    };
+    assert_eq!((register("a", a, 1), register("b", b, 1)), (201, 201));
+    let order = |verb: &str, rest: &str, token: &str| {
+        let address = a.address();
+        let line = format!("POST /upstreams/service/endpoints/{verb}?address={address}{rest}");
+        send(&line, token, String::new())
+    };
+    assert_eq!(order("drain", "", "registry-token-0001"), 401, "not for instances");
+    assert_eq!(shares(&gateway, [a, b], 4), [2, 2]);
+    assert_eq!(order("weight", "&weight=3", "an-admin-token-0001"), 200);
+    assert_eq!(register("a", a, 9), 200);
+    assert_eq!(shares(&gateway, [a, b], 8), [6, 2]);
+    assert_eq!(order("restore", "", "an-admin-token-0001"), 200);
+    assert_eq!(shares(&gateway, [a, b], 10), [9, 1], "as it has registered");
+    assert_eq!(order("drain", "", "an-admin-token-0001"), 200);
+    assert_eq!(register("a", a, 9), 200);
+    assert_eq!(shares(&gateway, [a, b], 4), [0, 4]);
+    assert_eq!(
+        send("DELETE /upstreams/service/endpoints/a", "registry-token-0001", String::new()),
+        204
+    );
+    gateway.wait_for_log("no longer ordered: drain; the endpoint is gone");
+    assert_eq!(in_force(&gateway, "drain"), 0.0);
 }
 
 const USERS: usize = 400;

@@ -102,10 +102,9 @@ impl Split {
         };
         let shares: Box<[Share]> = upstreams.iter().map(share).collect();
         let unkeyed = before.map(|before| before.unkeyed.clone()).unwrap_or_default();
-        // An order whose upstreams are all gone has ended.
-        let goes_on = shares.iter().any(|share| share.ordered().is_some());
-        let terms = before.filter(|_| goes_on).map(|before| before.terms.clone());
-        Split { key, shares, unkeyed, terms: terms.unwrap_or_default() }
+        // Of an order whose upstreams are all gone nothing is left but these, which then say nothing.
+        let terms = before.map(|before| before.terms.clone()).unwrap_or_default();
+        Split { key, shares, unkeyed, terms }
     }
 
     /// Draws an upstream for a request, and counts it. Returns its place in the list. A request without

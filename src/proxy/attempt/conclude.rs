@@ -184,9 +184,13 @@ pub fn give_up(ctx: &mut Context, cause: Cause, words: Words) {
 pub fn without_endpoint(ctx: &mut Context, why: Unavailable) -> Rejection {
     let lookups = ctx.upstream().map(|target| target.upstream.lookups());
     let error = lookups.and_then(Lookups::error);
+    let is_known = ctx.upstream().is_some_and(|target| !target.upstream.set().is_empty());
     let (cause, words) = match (why, error) {
         (Unavailable::Full, _) => (Cause::EndpointsFull, Words::None),
         (Unavailable::Refused, _) => (Cause::NoneAvailable, Words::None),
+        (Unavailable::Empty, _) if is_known => {
+            (Cause::NoEndpoint, Words::Text("all endpoints are drained".into()))
+        }
         (Unavailable::Empty, Some(error)) => (Cause::Dns, Words::Shared(error)),
         (Unavailable::Empty, None) => {
             let error = lookups.and_then(Lookups::source_error);

@@ -125,6 +125,7 @@ fn refusal(facts: &mut Facts, ctx: &Context, rejection: &Rejection, now: Moment)
         | Rejection::UnexpectedCompression
         | Rejection::UnsupportedCompression
         | Rejection::NoRoute
+        | Rejection::Loop
         | Rejection::Flood { .. }
         | Rejection::Upstream(_)
         | Rejection::MalformedResponse(_)

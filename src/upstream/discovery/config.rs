@@ -139,7 +139,7 @@ impl TryFrom<Written> for Discover {
             return Err("as: is http:// or https:// with a host, not a socket".to_owned());
         }
         let scheme = match &source {
-            Source::File(_) | Source::Registry(_) => None,
+            Source::File(_) | Source::Registry(_) | Source::Kubernetes(_) => None,
             Source::Srv(srv) => srv.scheme,
         };
         if scheme.is_some() && form.is_some() {
@@ -154,7 +154,9 @@ impl Discover {
     pub fn is_tls(&self) -> Option<bool> {
         let form = self.form.as_ref().map(|form| form.tls);
         match &self.source {
-            Source::File(_) | Source::Registry(_) => form,
+            Source::File(_) => form,
+            // They give addresses.
+            Source::Registry(_) | Source::Kubernetes(_) => Some(form.unwrap_or(false)),
             Source::Srv(srv) => Some(form.unwrap_or(srv.is_tls())),
         }
     }

@@ -3,6 +3,7 @@
 use super::super::ordering::Refused;
 use super::super::orders::{Order, Wanted};
 use super::*;
+use crate::policy::outcome::Outcome;
 use crate::policy::terms::Terms;
 
 fn order(wanted: Wanted, seconds: Option<u64>) -> Order {
@@ -62,6 +63,24 @@ fn the_last_available_endpoint_is_not_ejected_whatever_took_the_others_out() {
     let one = in_turns(&["http://127.0.0.1:1"]);
     assert_eq!(give(&one, 1, Wanted::Eject), Err(Refused::LastOne));
     assert_eq!(give(&one, 3, Wanted::Drain), Err(Refused::UnknownAddress));
+}
+
+#[test]
+fn an_endpoint_ejected_by_order_is_not_probed_though_its_own_ejection_is_over() {
+    let upstream = upstream(
+        "{endpoints: ['http://127.0.0.1:1', 'http://127.0.0.1:2'], balance: round_robin, \
+         ejection: {consecutive_failures: 1, eject_for: 10s}}",
+    );
+    let mut first = taken(&upstream, &[], at(1));
+    upstream.ended(&mut first, Outcome::Response(503), None, at(1));
+    let out = port(first.endpoint());
+    give(&upstream, out, Wanted::Eject).expect("carried out");
+    for _ in 0..20 {
+        let ticket = taken(&upstream, &[], at(1000));
+        assert!(port(ticket.endpoint()) != out && !ticket.is_probe());
+    }
+    upstream.restore(&format!("127.0.0.1:{out}"), at(1000)).expect("known");
+    assert!((0..20).any(|_| taken(&upstream, &[], at(1001)).is_probe()));
 }
 
 /// The bound on endpoints that are ejected at a time holds for all of them together.
