@@ -80,7 +80,7 @@ fn a_claim_without_tokens_is_refused() {
         let plan = Plan::route(route).section(AUTH).env("JWKS_URL", "http://127.0.0.1:9");
         let (code, log) = plan.fails();
         assert_eq!(code, Some(1));
-        assert!(log.contains("routes.all.rate_limit: counts by a claim"), "{log}");
+        assert!(log.contains("routes.all.rate_limit.key: a limit counts by a claim"), "{log}");
     }
 }
 

@@ -52,7 +52,7 @@ fn commits_that_come_too_late_for_those_who_wait_are_a_mistake() {
                 listeners: {public: {address: '127.0.0.1:8080'}}\n";
     let finished = check(text, &["check", "-c", "c.yaml"]);
     assert_eq!(finished.code, Some(1));
-    let mistake = "record.batch.commit_interval: must be shorter than a third";
+    let mistake = "record.batch.commit_interval: must be shorter than 333ms, a third";
     assert!(finished.stderr.contains(mistake), "{}", finished.stderr);
 }
 
@@ -331,6 +331,65 @@ fn warnings_are_told_and_fail_only_who_denies_them() {
 }
 
 #[test]
+fn a_circuit_that_forgets_a_failure_before_an_attempt_can_fail_is_told() {
+    for (timeout, least) in [
+        ("", "15s"),
+        ("attempt: 20s", "20s"),
+        ("attempt: 20s, first_byte: 5s", "20s"),
+        ("first_byte: 5s", "5s"),
+        ("first_byte: 0", "60s"),
+        ("request: 10s", "10s"),
+        ("request: 0", "60s"),
+        ("request: 5m, idle: 20s", "20s"),
+    ] {
+        let seconds: u32 = least.trim_end_matches('s').parse().expect("a number");
+        for (time, is_told) in [(seconds - 1, true), (seconds, false)] {
+            let breaker = format!("circuit_breaker: {{window: {{time: {time}s}}}}");
+            let route = format!("timeout: {{{timeout}}}, {breaker}");
+            let stderr = checked_with(&route, "", "");
+            let words = format!("failures are forgotten after {time}s, but an attempt may take ");
+            assert_eq!(stderr.contains(&words), is_told, "{route}: {stderr}");
+            assert_eq!(stderr.is_empty(), !is_told, "{route}: {stderr}");
+        }
+    }
+    // Nothing ends such an attempt, so that no time would be enough.
+    let endless = "timeout: {request: 0, idle: 0}, circuit_breaker: {window: {time: 1s}}";
+    assert_eq!(checked_with(endless, "", ""), "");
+}
+
+#[test]
+fn an_upstream_s_circuit_is_compared_with_the_attempts_of_all_who_use_it() {
+    let breaker = "circuit_breaker: {consecutive: {failures: 5, reset_every: 40s}}";
+    for (other, told) in [
+        ("upstream: users", ""),
+        ("upstream: users, timeout: {attempt: 45s}", "routes.other.timeout.attempt"),
+        ("upstream: spare, timeout: {attempt: 45s}", ""),
+        (
+            "upstream: spare, timeout: {attempt: 45s}, fallback: {upstream: users}",
+            "routes.other.timeout.attempt",
+        ),
+    ] {
+        let other = format!("other: {{match: {{path: /other}}, {other}}}");
+        let stderr = checked_with("fallback: {upstream: spare}", breaker, &other);
+        assert_eq!(stderr.is_empty(), told.is_empty(), "{other}: {stderr}");
+        assert!(stderr.contains(told), "{other}: {stderr}");
+    }
+}
+
+/// What is said of a route with `policies` to the upstream `users`, which has `settings`, and of
+/// another route.
+fn checked_with(policies: &str, settings: &str, other: &str) -> String {
+    let text = format!(
+        "listeners: {{public: {{address: '127.0.0.1:8080'}}}}\n\
+         upstreams:\n  users: {{endpoints: ['http://127.0.0.1:3000'], {settings}}}\n\
+         \x20 spare: {{endpoints: ['http://127.0.0.1:3001']}}\n\
+         routes:\n  users: {{match: {{path: /users}}, upstream: users, {policies}}}\n\
+         \x20 ready: {{match: {{path: /ready}}, upstream: spare}}\n  {other}\n"
+    );
+    check(&text, &["check", "-c", "c.yaml"]).stderr
+}
+
+#[test]
 fn errors_and_warnings_are_told_together_in_the_order_of_the_file() {
     let conflict = "routes: {a: {match: {path: /users}, upstream: users}, users:";
     let text = with_a_warning().replace("routes: {users:", conflict);
@@ -338,7 +397,7 @@ fn errors_and_warnings_are_told_together_in_the_order_of_the_file() {
     assert_eq!(finished.code, Some(1));
     let lines: Vec<&str> = finished.stderr.lines().collect();
     assert!(lines[0].contains("warning: upstreams.spare: "), "{}", finished.stderr);
-    assert!(lines[1].contains(": routes.users.match: "), "{}", finished.stderr);
+    assert!(lines[1].contains(": routes.users.match.path: "), "{}", finished.stderr);
     assert_eq!(lines[2..], ["1 error, 1 warning"]);
 }
 

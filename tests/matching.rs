@@ -134,7 +134,10 @@ fn two_routes_that_one_request_can_meet_are_told_at_a_reload_and_the_old_ones_go
     assert!(!gateway.reload(&VERSIONS.replace(canary, "cookies: {canary: '1'}")));
     gateway.wait_for_log("one request can meet the conditions of both");
     let log = gateway.log();
-    assert!(log.contains("routes.v3.match: `/a` is matched by routes.canary already"), "{log}");
+    assert!(
+        log.contains("routes.v3.match.path: `/a` is matched by routes.canary already"),
+        "{log}"
+    );
     let response = gateway.call(Call::new("GET /a").header("Cookie", "canary=1"));
     assert_eq!(route_of(&response), "canary");
 }

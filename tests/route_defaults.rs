@@ -198,7 +198,7 @@ fn what_is_wrong_with_the_defaults_alone_is_told_once() {
         ),
         (
             "timeout: {attempt: 9s, request: 5s}",
-            "c.yaml:1:31: defaults.timeout.attempt: an attempt cannot outlast",
+            "c.yaml:1:31: defaults.timeout.attempt: an attempt may take 9s",
         ),
         ("idempotency: {ttl: 1s}", "c.yaml:1:31: defaults.idempotency.ttl: a key must outlast"),
         (
@@ -224,7 +224,8 @@ auth: {tokens: {jwt: {issuer: i, audience: any, algorithms: [HS256], secret: 012
 ";
     assert_eq!(check(text), Vec::<String>::new());
     let said = check(&text.replace("auth: {require: tokens}", "auth: off"));
-    let told = "defaults.rate_limit: counts by a claim, but the route requires no tokens";
+    let told =
+        "defaults.rate_limit.key: a limit counts by a claim, but the route requires no tokens";
     assert!(said.iter().any(|line| line.contains(told)), "{said:#?}");
 }
 

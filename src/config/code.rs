@@ -96,7 +96,7 @@ codes! {
     YamlTag "yaml_tag" Error "put the value in quotes, or remove the tag";
     YamlKey "yaml_key" Error "put the key in quotes";
     YamlEmptyKey "yaml_empty_key" Error "name the key, or put it in quotes";
-    YamlSyntax "yaml_syntax" Error "compare it with the lines of conf/portcullis.yaml";
+    YamlSyntax "yaml_syntax" Error "look at this line and the one above for a quote, a bracket or a colon too many or too few";
 
     // Keys and values by themselves.
     RepeatedKey "repeated_key" Error "remove or rename one of the two";
@@ -134,29 +134,29 @@ codes! {
     CommitInterval "commit_interval" Error "shorten it, or raise `record.commit_timeout`";
     NoEndpoint "no_endpoint" Error "add one, such as `http://127.0.0.1:3000`";
     OwnAddress "own_address" Error "name the address of the service";
-    ProtocolScheme "protocol_scheme" Error "change the protocol or the endpoints' scheme";
+    ProtocolScheme "protocol_scheme" Error "";
     NoTarget "no_target" Error "add one of them";
     TwoTargets "two_targets" Error "remove one of them";
     SplitOfOne "split_of_one" Error "remove it, or list upstreams with their weights";
-    SplitWithoutConsumer "split_without_consumer" Error "add `auth`, or choose another key";
+    SplitWithoutConsumer "split_without_consumer" Error "require credentials with `auth: {require: NAME}`, or write another key, such as `{cookie: session}` or `client_address`";
     UnknownName "unknown_name" Error "define it, or correct the name";
     TwoLimitStores "two_limit_stores" Error "name one store for all of them";
     ReplaysWithoutKeys "replays_without_keys" Error "remove it, or add `idempotency`";
     ClaimWithoutToken "claim_without_token" Error "name an entry of `auth` with `jwt` in `auth.require`";
-    FallbackOfServe "fallback_of_serve" Error "remove it";
-    FallbackToItself "fallback_to_itself" Error "name another one";
-    AttemptOutlastsRequest "attempt_outlasts_request" Error "shorten it, or raise `timeout.request`";
-    FirstByteOutlasts "first_byte_outlasts" Error "shorten it, or leave it out";
+    FallbackOfServe "fallback_of_serve" Error "remove `fallback.upstream`";
+    FallbackToItself "fallback_to_itself" Error "name another upstream, or answer with `status`";
+    AttemptOutlastsRequest "attempt_outlasts_request" Error "shorten `timeout.attempt`, or raise `timeout.request`";
+    FirstByteOutlasts "first_byte_outlasts" Error "shorten `first_byte`, or leave it out";
     ReservedName "reserved_name" Error "choose another name";
     TranscodeOfServe "transcode_of_serve" Error "remove `transcode`";
-    GrpcOverHttp1 "grpc_over_http1" Error "set it to h2, h2c or auto";
+    GrpcOverHttp1 "grpc_over_http1" Error "";
     TranscodeAndRewrite "transcode_and_rewrite" Error "remove `rewrite`: `transcode.http` says the path";
     TranscodeAndJson "transcode_and_json" Error "remove `json`: `transcode.defaults` fills fields in";
-    HeaderOfResponse "header_of_response" Error "move it to `headers.response`";
+    HeaderOfResponse "header_of_response" Error "write the header in `headers.response` instead";
     KeysWithoutStore "keys_without_store" Error "add `record.store`, or remove `idempotency`";
     KeysOfServe "keys_of_serve" Error "remove `idempotency`";
-    KeysWithoutDeadline "keys_without_deadline" Error "set it to more than 0";
-    KeysTooShort "keys_too_short" Error "raise it, or shorten the route's timeouts";
+    KeysWithoutDeadline "keys_without_deadline" Error "set `timeout.request` to more than 0";
+    KeysTooShort "keys_too_short" Error "";
     UpstreamParameter "upstream_parameter" Error "name a parameter that each pattern of `match.path` has";
     RewriteParameter "rewrite_parameter" Error "name a parameter that each pattern of `match.path` has";
 
@@ -164,11 +164,11 @@ codes! {
     CertificateUnusable "certificate_unusable" Error "name PEM files of a certificate and its key";
     NoCertificate "no_certificate" Error "add one, or remove `tls`";
     ClientCaUnusable "client_ca_unusable" Error "name a PEM file of certificates";
-    TicketsUnusable "tickets_unusable" Error "write one key per line, as `openssl rand -hex 32` makes them";
+    TicketsUnusable "tickets_unusable" Error "write one key per line, as `openssl rand -base64 32` makes them; the first one seals";
     UpstreamCaUnusable "upstream_ca_unusable" Error "name a PEM file of certificates";
-    LimitStoreUnusable "limit_store_unusable" Error "correct its `url` or its `ca`";
-    AuthorityUnusable "authority_unusable" Error "correct its keys";
-    RouteConflict "route_conflict" Error "change the host, the path, the methods or the conditions of one";
+    LimitStoreUnusable "limit_store_unusable" Error "";
+    AuthorityUnusable "authority_unusable" Error "write the public key as `openssl pkey -in KEY -pubout` prints it, and the algorithms that it is for";
+    RouteConflict "route_conflict" Error "give one of them another host, path or method, or a condition: the route with more conditions goes first";
     DescriptorsUnusable "descriptors_unusable" Error "write it with `protoc --include_imports --descriptor_set_out`";
     TranscodeUnusable "transcode_unusable" Error "compare it with the .proto file";
     RestartNeeded "restart_needed" Error "restart it, or take the change back";
@@ -187,14 +187,14 @@ codes! {
     EverybodyTrusted "everybody_trusted" Warning "list the networks of your load balancers";
     AdminExposed "admin_exposed" Warning "set `admin.token`, or use 127.0.0.1 or `admin.socket`";
     ShortKey "short_key" Warning "use a random one, such as `openssl rand -hex 32` makes";
-    UnreachableRoute "unreachable_route" Warning "remove it, or change the host, the path, the methods or the conditions of one";
+    UnreachableRoute "unreachable_route" Warning "remove it, or give one of them another host, path, method or condition";
     AttemptsBeyondRequest "attempts_beyond_request" Warning "shorten the attempts, allow fewer, or raise `timeout.request`";
-    BreakerForgets "breaker_forgets" Warning "make it longer than `timeout.attempt`";
+    BreakerForgets "breaker_forgets" Warning "make it longer than an attempt may take";
     EjectionOfOne "ejection_of_one" Warning "remove it, or give the upstream another endpoint";
-    FewFiles "few_files" Warning "raise the hard limit (ulimit -Hn, LimitNOFILE= of systemd, --ulimit nofile= of Docker)";
-    ConnectionsLowered "connections_lowered" Warning "lower it, or raise the limit on open files";
-    PoolLowered "pool_lowered" Warning "lower it, or raise the limit on open files";
-    ConnectionsAndPool "connections_and_pool" Warning "lower one of them, or raise the limit on open files";
+    FewFiles "few_files" Warning "raise the hard limit on open files to 65536 (ulimit -Hn, LimitNOFILE= of systemd, --ulimit nofile= of Docker)";
+    ConnectionsLowered "connections_lowered" Warning "lower it, or raise the hard limit on open files";
+    PoolLowered "pool_lowered" Warning "lower it, or raise the hard limit on open files";
+    ConnectionsAndPool "connections_and_pool" Warning "lower one of them, or raise the hard limit on open files";
     PoolSmall "pool_small" Warning "raise it, or lower `server.max_connections`";
 }
 

@@ -1,20 +1,21 @@
 //! Checks the rules that concern several keys: names must exist, and limits must fit together.
 
+mod limits;
 mod target;
 mod transcode;
 mod upstream;
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::load::{KeyPath, Problem, Sources, suggest};
 use super::{Config, Route, defaults};
 use crate::config::code::Code;
-use crate::policy::auth;
-use crate::policy::rate_limit::Replays;
 use crate::policy::retry::{BudgetName, budget};
 use crate::policy::split::Destination;
 use crate::record;
+use crate::routing::Unfit;
 use crate::units::Timespan;
 
 /// Limit on the names compared to find suggestions, over all problems: a fraction of a second.
@@ -42,7 +43,7 @@ pub(super) fn problems(config: &Config, sources: &Sources) -> Vec<Problem> {
     for name in config.retry_budgets.keys() {
         if name == budget::UNLIMITED || name.starts_with(budget::OF_UPSTREAM) {
             let message = format!(
-                "`{}` is no name for a budget, nor is what begins with `{}`: they have a meaning",
+                "`{}` and names that begin with `{}` have a meaning of their own, and name no budget",
                 budget::UNLIMITED,
                 budget::OF_UPSTREAM,
             );
@@ -51,8 +52,10 @@ pub(super) fn problems(config: &Config, sources: &Sources) -> Vec<Problem> {
     }
     let record = &config.record;
     if record.batch.longest_interval() >= *record.commit_timeout {
-        let message =
-            "must be shorter than a third of `record.commit_timeout`, or requests wait in vain";
+        let most = Timespan(Duration::from_millis(record.commit_timeout.as_millis() as u64 / 3));
+        let message = format!(
+            "must be shorter than {most}, a third of `record.commit_timeout`, or requests wait in vain"
+        );
         problems.push(Problem::new(Code::CommitInterval, "record.batch.commit_interval", message));
     }
     for (name, upstream) in &config.upstreams {
@@ -80,13 +83,15 @@ pub(super) fn problems(config: &Config, sources: &Sources) -> Vec<Problem> {
 
 /// No two listeners, the admin listener included, may have the same address.
 fn addresses(config: &Config, problems: &mut Vec<Problem>) {
-    let admin = config.admin.address.map(|address| (address, "admin".to_owned()));
+    let admin = config.admin.address.map(|address| (address, at(&["admin"])));
     let mut taken: BTreeMap<_, _> = admin.into_iter().collect();
     for (name, listener) in &config.listeners {
-        if let Some(other) = taken.insert(listener.address, format!("listeners.{name}")) {
+        let own = at(&["listeners", name]);
+        if let Some(other) = taken.insert(listener.address, own.clone()) {
             let message = format!("the address is that of {other} already");
-            let path = at(&["listeners", name, "address"]);
-            problems.push(Problem::new(Code::AddressTaken, path, message));
+            let problem = Problem::new(Code::AddressTaken, own.key("address"), message);
+            // The admin listener has this address even if the file does not say so.
+            problems.push(problem.beside(other.key("address")));
         }
     }
 }
@@ -133,50 +138,9 @@ impl RouteCheck<'_> {
 
     fn credentials(&mut self) {
         let Some(auth) = &self.route.auth else { return };
-        for name in auth.require.iter() {
-            self.reference(&["auth", "require"], "auth", name, &self.config.auth);
-        }
-    }
-
-    /// All limits of a route must use one store, because they are checked in one round trip.
-    fn limits(&mut self) {
-        let limits = self.route.rate_limit.0.iter().filter_map(|limit| limit.shared.as_ref());
-        let stores: BTreeSet<&str> = limits.map(|shared| shared.store.as_str()).collect();
-        for store in &stores {
-            let known = &self.config.rate_limit_stores;
-            self.reference(&["rate_limit"], "rate_limit_stores", store, known);
-        }
-        if let (Some(one), Some(other)) = (stores.first(), stores.last())
-            && one != other
-        {
-            let message =
-                format!("the limits of a route share one store, not `{one}` and `{other}`");
-            self.report(Code::TwoLimitStores, &["rate_limit"], message);
-        }
-    }
-
-    /// `replays` refers to responses stored for an idempotency key.
-    fn replays(&mut self) {
-        let free = self.route.rate_limit.0.iter().any(|limit| limit.replays == Replays::Free);
-        if free && self.route.idempotency.is_none() {
-            let message = "`replays` has no meaning without `idempotency`";
-            self.report(Code::ReplaysWithoutKeys, &["rate_limit"], message);
-        }
-    }
-
-    /// A limit by claim needs an authority that verifies tokens.
-    fn claims(&mut self) {
-        let keyed = self.route.rate_limit.0.iter().any(|limit| limit.key.claims().next().is_some());
-        if !keyed {
-            return;
-        }
-        let mut required = self.route.auth.iter().flat_map(|auth| auth.require.iter());
-        // A missing or invalid authority is reported elsewhere.
-        let verified = required
-            .any(|name| !matches!(self.config.auth.get(name), Some(auth::Config::ApiKey(_))));
-        if !verified {
-            let message = "counts by a claim, but the route requires no tokens";
-            self.report_pair(Code::ClaimWithoutToken, [&["rate_limit"], &["auth"]], message);
+        for (index, name) in auth.require.iter().enumerate() {
+            let path = self.sources.element(&self.key(&["auth", "require"]), index);
+            self.reference_at(path, "auth", name, &self.config.auth);
         }
     }
 
@@ -199,7 +163,9 @@ impl RouteCheck<'_> {
             let message = "the route has no upstream of its own that could fail";
             self.report(Code::FallbackOfServe, &key, message);
         } else if self.route.upstream.as_ref().and_then(Destination::only) == Some(upstream) {
-            self.report(Code::FallbackToItself, &key, "is the route's own upstream");
+            let message =
+                format!("`{upstream}` is the route's own upstream, which has just failed");
+            self.report(Code::FallbackToItself, &key, message);
         } else {
             self.reference(&key, "upstreams", upstream, &self.config.upstreams);
         }
@@ -242,7 +208,10 @@ impl RouteCheck<'_> {
     fn timeouts(&mut self) {
         let timeout = &self.route.timeout;
         if !timeout.request.is_zero() && *timeout.attempt > *timeout.request {
-            let message = "an attempt cannot outlast the request it belongs to";
+            let message = format!(
+                "an attempt may take {}, but its whole request only {}",
+                timeout.attempt, timeout.request
+            );
             let keys: [&[&str]; 2] = [&["timeout", "attempt"], &["timeout", "request"]];
             self.report_pair(Code::AttemptOutlastsRequest, keys, message);
         }
@@ -250,8 +219,10 @@ impl RouteCheck<'_> {
         let within = |first_byte: Timespan| {
             bounds.into_iter().find(|(_, bound)| !bound.is_zero() && first_byte > *bound)
         };
-        if let Some((bound, _)) = timeout.first_byte.and_then(within) {
-            let message = format!("is never reached: it is longer than `{bound}`");
+        if let Some((bound, ends)) = timeout.first_byte.and_then(within) {
+            let message = format!(
+                "`first_byte` is never reached: `timeout.{bound}` ends the wait after {ends}"
+            );
             let keys: [&[&str]; 2] = [&["timeout", "first_byte"], &["timeout", bound]];
             self.report_pair(Code::FirstByteOutlasts, keys, message);
         }
@@ -272,8 +243,9 @@ impl RouteCheck<'_> {
         let edits = &self.route.headers.request;
         for (key, fields) in [("set", &edits.set), ("add", &edits.add)] {
             for (name, _) in fields.0.iter().filter(|(_, value)| value.is_of_response()) {
-                let message = format!("`{name}`: only headers of the response know its duration");
-                self.report(Code::HeaderOfResponse, &["headers", "request", key], message);
+                let message = "the duration is known only once there is a response";
+                let keys = ["headers", "request", key, name.as_str()];
+                self.report(Code::HeaderOfResponse, &keys, message);
             }
         }
     }
@@ -293,12 +265,26 @@ impl RouteCheck<'_> {
             let keys: [&[&str]; 2] = [&["timeout", "request"], &["idempotency"]];
             self.report_pair(Code::KeysWithoutDeadline, keys, message);
         }
-        let commit = *self.config.record.commit_timeout;
-        let lease = Timespan(idempotency.lease_of(*self.route.timeout.request, commit));
+        let (request, commit) = (self.route.timeout.request, self.config.record.commit_timeout);
+        let lease = Timespan(idempotency.lease_of(*request, *commit));
         if idempotency.ttl < lease {
-            let message = format!("a key must outlast the lease of its request, which is {lease}");
-            let keys: [&[&str]; 2] = [&["idempotency", "ttl"], &["timeout", "request"]];
-            self.report_pair(Code::KeysTooShort, keys, message);
+            let (made_of, part) = if lease == idempotency.lease {
+                ("`idempotency.lease`".to_owned(), "idempotency.lease")
+            } else {
+                let rest = Timespan(lease.saturating_sub(*request + *commit));
+                let parts =
+                    format!("`timeout.request` {request}, `record.commit_timeout` {commit}");
+                (format!("{parts} and {rest}"), "timeout.request")
+            };
+            let message =
+                format!("a key must outlast the lease of its request: {lease} ({made_of})");
+            let path = self.key(&["idempotency", "ttl"]);
+            let problem = Problem::new(Code::KeysTooShort, path, message)
+                .with(self.key(&["timeout", "request"]))
+                .remedied(format!(
+                    "set `idempotency.ttl` to at least {lease}, or shorten `{part}`"
+                ));
+            self.problems.push(problem);
         }
     }
 
@@ -306,7 +292,11 @@ impl RouteCheck<'_> {
     fn rewrite(&mut self) {
         let Some(rewrite) = &self.route.rewrite else { return };
         if let Err(unfit) = rewrite.check(&self.route.matches) {
-            self.report(Code::RewriteParameter, &["rewrite"], unfit.to_string());
+            let key = match unfit {
+                Unfit::Placeholder { .. } => "path",
+                Unfit::Prefix { .. } => "strip_prefix",
+            };
+            self.report(Code::RewriteParameter, &["rewrite", key], unfit.to_string());
         }
     }
 }

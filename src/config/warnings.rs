@@ -78,13 +78,10 @@ pub fn warnings(config: &Config, sources: &Sources) -> Vec<Problem> {
 
 fn exposure(config: &Config, warnings: &mut Vec<Problem>) {
     let proxies = &config.client_address.trusted_proxies;
-    if proxies.iter().any(|network| network.prefix_len() == 0) {
+    if let Some(index) = proxies.iter().position(|network| network.prefix_len() == 0) {
         let message = "every peer is trusted, so any client can claim any address";
-        warnings.push(Problem::new(
-            Code::EverybodyTrusted,
-            "client_address.trusted_proxies",
-            message,
-        ));
+        let path = KeyPath::root().key("client_address").key("trusted_proxies").index(index);
+        warnings.push(Problem::new(Code::EverybodyTrusted, path, message));
     }
     let address = config.admin.address.filter(|_| config.admin.token.is_empty());
     if address.is_some_and(|address| !address.ip().to_canonical().is_loopback()) {
@@ -162,9 +159,10 @@ fn unreachable(config: &Config, warnings: &mut Vec<Problem>) {
     let routes: Vec<_> =
         config.routes.iter().map(|(name, route)| (name.as_str(), &route.matches)).collect();
     for hidden in crate::routing::shadow::hidden(&routes) {
-        let path = KeyPath::root().key("routes").key(hidden.route).key("match");
+        let path = |name: &str| KeyPath::root().key("routes").key(name).key("match");
         let message =
             format!("the route is never chosen: routes.{} takes all its requests", hidden.by);
-        warnings.push(Problem::new(Code::UnreachableRoute, path, message));
+        let problem = Problem::new(Code::UnreachableRoute, path(hidden.route), message);
+        warnings.push(problem.beside(path(hidden.by)));
     }
 }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use call::Call;
-pub use store::Store;
+pub use store::{Store, Unusable};
 use terms::{Intent, Terms};
 
 use crate::policy::dry_run::DryRun;

@@ -1,6 +1,5 @@
 //! An entry of `rate_limit_stores`: the script, and a server that runs it.
 
-use std::fmt::Display;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -27,6 +26,17 @@ pub struct Store {
     task: OnceLock<JoinHandle<()>>,
 }
 
+/// Why no store can be made.
+#[derive(Debug)]
+pub struct Unusable {
+    /// The key below `redis` that is wrong.
+    pub key: &'static str,
+    /// In lower case, without a full stop.
+    pub message: String,
+    /// What to do about it.
+    pub remedy: &'static str,
+}
+
 impl Store {
     /// The store that `config` describes; `None` if it has no URL. Does not connect before
     /// [`Store::start`].
@@ -37,7 +47,7 @@ impl Store {
         name: &str,
         config: &rate_limit::Redis,
         metrics: StoreMetrics,
-    ) -> Result<Option<Self>, String> {
+    ) -> Result<Option<Self>, Unusable> {
         let Some(url) = &config.url else { return Ok(None) };
         let authorities = authorities(config)?;
         let client = client(url, config, authorities.clone())?;
@@ -116,15 +126,26 @@ fn probe(prefix: &str) -> Call {
 
 /// The content of the file of authorities. The driver would take one without a certificate, and then trust
 /// no server.
-fn authorities(config: &rate_limit::Redis) -> Result<Option<Vec<u8>>, String> {
+fn authorities(config: &rate_limit::Redis) -> Result<Option<Vec<u8>>, Unusable> {
     let Some(path) = &config.ca else { return Ok(None) };
-    let unusable = |why: &dyn Display| format!("ca: {}: {why}", path.display());
-    let content = std::fs::read(path).map_err(|error| unusable(&error))?;
+    let file = path.display();
+    let unusable = |message| Unusable {
+        key: "ca",
+        message,
+        remedy: "name a PEM file of certificates that the gateway may read; its path is relative to the \
+                 directory that the gateway is started in",
+    };
+    let content = std::fs::read(path)
+        .map_err(|error| unusable(format!("the file `{file}` cannot be read: {error}")))?;
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&content).collect();
     match certificates {
-        Ok(found) if found.is_empty() => Err(unusable(&"the file holds no certificate in PEM")),
+        Ok(found) if found.is_empty() => {
+            Err(unusable(format!("the file `{file}` holds no certificate in PEM")))
+        }
         Ok(_) => Ok(Some(content)),
-        Err(error) => Err(unusable(&error)),
+        Err(error) => {
+            Err(unusable(format!("the file `{file}` holds no certificate in PEM: {error}")))
+        }
     }
 }
 
@@ -132,16 +153,29 @@ fn client(
     url: &RedisUrl,
     config: &rate_limit::Redis,
     authorities: Option<Vec<u8>>,
-) -> Result<Client, String> {
+) -> Result<Client, Unusable> {
     // Requests of many clients share the connection, so none must wait for the reply to another.
     let nodelay = redis::io::tcp::TcpSettings::default().set_nodelay(true);
-    let unusable = |error: RedisError| error.to_string();
+    let unusable = |error: RedisError| Unusable {
+        key: "url",
+        message: error.to_string(),
+        remedy: "write it as in redis://user:password@host:6379/0, or rediss:// for TLS",
+    };
     let info = url.parsed().map_err(unusable)?.set_tcp_settings(nodelay);
     let Some(path) = &config.ca else { return Client::open(info).map_err(unusable) };
     if !url.is_encrypted() {
-        return Err("ca: is of use with rediss:// only".to_owned());
+        return Err(Unusable {
+            key: "ca",
+            message: "`url` begins with redis://, without TLS: there is no certificate to verify"
+                .to_owned(),
+            remedy: "write rediss:// in `url` if the server has TLS, or remove `ca`",
+        });
     }
     let certificates = TlsCertificates { client_tls: None, root_cert: authorities };
-    let unusable = |error: RedisError| format!("ca: {}: {error}", path.display());
+    let unusable = |error: RedisError| Unusable {
+        key: "ca",
+        message: format!("the file `{}`: {error}", path.display()),
+        remedy: "name a PEM file of certificates",
+    };
     Client::build_with_tls(info, certificates).map_err(unusable)
 }

@@ -23,6 +23,13 @@ pub struct Conflict {
     pub(super) are_conditional: bool,
 }
 
+impl Conflict {
+    /// Whether both routes have conditions, none of which decides between them.
+    pub fn is_conditional(&self) -> bool {
+        self.are_conditional
+    }
+}
+
 /// Says what the later route shares with the first. The caller puts the place in the file in front,
 /// because it knows the names.
 impl fmt::Display for Conflict {

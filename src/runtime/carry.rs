@@ -12,10 +12,11 @@ use super::descriptors::Descriptors;
 use super::flood_guard::FloodGuard;
 use super::snapshot::{Authority, Route, Snapshot, Target, UpstreamTarget};
 use super::socket_check::socket_check;
+use super::tls;
 use crate::config::code::Code;
 use crate::config::load::KeyPath;
 use crate::config::{self, Config, Problem};
-use crate::limits::Store;
+use crate::limits::{Store, Unusable};
 use crate::observe::metrics::Metrics;
 use crate::policy::auth::{self, Verifier};
 use crate::policy::breaker::Breaker;
@@ -148,9 +149,11 @@ pub(super) fn limit_stores(
         }
         match Store::try_new(name, &wanted.redis, metrics.limit_store(name)) {
             Ok(store) => stores.extend(store.map(|store| (name.clone(), Arc::new(store)))),
-            Err(message) => {
-                let path = KeyPath::root().key("rate_limit_stores").key(name.as_str()).key("redis");
-                problems.push(Problem::new(Code::LimitStoreUnusable, path, message));
+            Err(Unusable { key, message, remedy }) => {
+                let store = KeyPath::root().key("rate_limit_stores").key(name.as_str());
+                let path = store.key("redis").key(key);
+                let problem = Problem::new(Code::LimitStoreUnusable, path, message);
+                problems.push(problem.remedied(remedy));
             }
         }
     }
@@ -174,10 +177,10 @@ pub(super) fn upstreams(
         };
         let certificates = match wanted.tls.ca.as_deref().map(read_authorities).transpose() {
             Ok(certificates) => certificates,
-            Err(message) => {
+            Err(mistake) => {
                 let upstream = KeyPath::root().key("upstreams").key(name.as_str());
                 let path = upstream.key("tls").key("ca");
-                problems.push(Problem::new(Code::UpstreamCaUnusable, path, message));
+                problems.push(mistake.told(Code::UpstreamCaUnusable, path));
                 None
             }
         };
@@ -226,19 +229,12 @@ fn pool_key(name: &str, config: &upstream::Config, ca: Option<&[CertificateDer<'
 
 /// Reads a file of PEM certificates. They are checked here, because Pingora panics on an invalid
 /// one.
-fn read_authorities(path: &std::path::Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    use rustls::pki_types::pem::PemObject;
-
-    let unreadable = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let certificates = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| unreadable(&error))?;
-    if certificates.is_empty() {
-        return Err(format!("{}: the file holds no certificate in PEM", path.display()));
-    }
+fn read_authorities(path: &std::path::Path) -> Result<Vec<CertificateDer<'static>>, tls::Mistake> {
+    let certificates = tls::certificates(path)?;
     let mut store = rustls::RootCertStore::empty();
     for certificate in &certificates {
-        store.add(certificate.clone()).map_err(|error| unreadable(&error))?;
+        let added = store.add(certificate.clone());
+        added.map_err(|error| tls::Mistake::new(format!("`{}`: {error}", path.display())))?;
     }
     Ok(certificates)
 }
@@ -267,6 +263,10 @@ pub(super) fn authorities(
             }
             Err(error) => {
                 let path = KeyPath::root().key("auth").key(name.as_str());
+                let path = path.key(match wanted {
+                    auth::Config::Jwt(_) => "jwt",
+                    auth::Config::ApiKey(_) => "api_key",
+                });
                 problems.push(Problem::new(Code::AuthorityUnusable, path, error.to_string()));
             }
         }

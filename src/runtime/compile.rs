@@ -56,7 +56,7 @@ impl Snapshot {
             let compiled = listener.tls.as_ref().map(|wanted| tls::compile(name, wanted, before));
             match compiled.transpose() {
                 Ok(compiled) => tls.extend(compiled.map(|compiled| (name.clone(), compiled))),
-                Err(problem) => problems.push(problem),
+                Err(unusable) => problems.extend(unusable),
             }
         }
         let descriptors = transcoders::descriptors(&config, &mut problems);

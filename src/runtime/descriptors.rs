@@ -110,36 +110,58 @@ impl Descriptors {
         self.reserve() / 2
     }
 
+    /// The least limit with which clients and upstreams may have so many connections together.
+    fn for_connections(wanted: usize) -> usize {
+        let (least, most) = RESERVE;
+        // A tenth of the limit is reserved, which is a ninth of the rest.
+        wanted.saturating_add(wanted.div_ceil(9).clamp(least, most))
+    }
+
     /// What the operator should know about `server` under this limit.
     pub fn warnings(self, server: &Server) -> Vec<Problem> {
         let Descriptors { limit } = self;
         let (connections, pool) = (self.connections(server), self.upstream_pool(server));
         let mut warnings = Vec::new();
         if limit < FEW {
-            let message =
-                format!("{limit} files may be open, enough for {connections} client connections");
+            let message = format!(
+                "this process may have only {limit} files open, enough for {connections} client connections"
+            );
             warnings.push(Problem::new(Code::FewFiles, "", message));
         }
         if server.max_connections.is_some_and(|wanted| wanted > connections) {
-            let message = format!("only {connections} while {limit} files may be open");
+            let message = format!(
+                "no more than {connections} connections are accepted: this process may have only \
+                 {limit} files open"
+            );
             let path = "server.max_connections";
-            warnings.push(Problem::new(Code::ConnectionsLowered, path, message));
+            let problem = Problem::new(Code::ConnectionsLowered, path, message);
+            let least = Descriptors::for_connections(server.max_connections.unwrap_or_default());
+            warnings.push(problem.remedied(raise_to(least, connections)));
         }
         let Some(wanted) = server.upstream_pool.filter(|wanted| *wanted != 0) else {
             return warnings;
         };
         let path = "server.upstream_pool";
         if wanted > pool {
-            let message = format!("only {pool} while {limit} files may be open");
-            warnings.push(Problem::new(Code::PoolLowered, path, message));
-        } else if server.max_connections.is_some_and(|most| most != 0 && most + pool > self.most())
+            let message = format!(
+                "no more than {pool} idle connections are kept: this process may have only {limit} \
+                 files open"
+            );
+            let problem = Problem::new(Code::PoolLowered, path, message);
+            let least = Descriptors::for_connections(wanted);
+            warnings.push(problem.remedied(raise_to(least, pool)));
+        } else if let Some(most) =
+            server.max_connections.filter(|most| *most != 0 && most + pool > self.most())
         {
             let message = format!(
-                "{pool} idle connections and server.max_connections are more than the {} that \
-                 {limit} open files leave for both",
+                "`max_connections` and {pool} idle connections take up to {} files, and the {limit} \
+                 that this process may have open leave {} for both",
+                most + pool,
                 self.most()
             );
-            warnings.push(Problem::new(Code::ConnectionsAndPool, path, message));
+            let problem = Problem::new(Code::ConnectionsAndPool, path, message);
+            let least = Descriptors::for_connections(most + pool);
+            warnings.push(problem.remedied(raise_to(least, self.most().saturating_sub(most))));
         } else if pool < connections {
             let message = format!(
                 "{pool} idle connections are kept for {connections} clients: with more of them at \
@@ -165,6 +187,14 @@ impl Descriptors {
             );
         }
     }
+}
+
+/// What to do where `fitting` connections fit, and all those wanted with a limit of `least`.
+fn raise_to(least: usize, fitting: usize) -> String {
+    format!(
+        "write at most {fitting}, or raise the hard limit on open files to {least} (ulimit -Hn, \
+         LimitNOFILE= of systemd, --ulimit nofile= of Docker)"
+    )
 }
 
 #[cfg(test)]
@@ -201,12 +231,22 @@ mod tests {
             assert_eq!(told(&fits), "");
         }
         for (server, about) in [
-            (server(None, Some(30_000)), "only 18976 while 20000"),
+            (server(None, Some(30_000)), "no more than 18976 idle connections"),
             (server(Some(10_000), Some(10_000)), "18976"),
             (server(Some(5000), Some(100)), "100 idle connections are kept for 5000"),
         ] {
             let told = told(&server);
             assert!(told.starts_with("server.upstream_pool: ") && told.contains(about), "{told}");
+        }
+    }
+
+    #[test]
+    fn the_limit_that_is_advised_is_enough_and_no_larger_than_needed() {
+        for wanted in [100, 575, 576, 577, 3000, 9215, 9216, 9217, 100_000] {
+            let advised = Descriptors::for_connections(wanted);
+            assert!(of(advised).most() >= wanted, "{wanted}: {advised}");
+            let less = of(advised - advised.div_ceil(50)).most();
+            assert!(less < wanted, "{wanted}: {advised} is more than is needed");
         }
     }
 

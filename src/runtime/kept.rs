@@ -110,12 +110,31 @@ pub(super) fn router(
     let routes = config.routes.iter().enumerate();
     let routes = routes.map(|(index, (name, route))| (index, name.as_str(), &route.matches));
     let router = Router::try_new(routes).map(Arc::new);
-    router.map_err(|conflicts| conflicts.iter().map(problem).collect())
+    router.map_err(|conflicts| conflicts.iter().map(|one| problem(config, one)).collect())
 }
 
-fn problem(conflict: &Conflict) -> Problem {
-    let path = KeyPath::root().key("routes").key(conflict.second.1.as_str()).key("match");
-    Problem::new(Code::RouteConflict, path, conflict.to_string())
+fn problem(config: &Config, conflict: &Conflict) -> Problem {
+    let path = |name: &str| KeyPath::root().key("routes").key(name).key("match");
+    let written = config.routes.get(&conflict.second.1).and_then(|r| r.matches.path.values());
+    let second = match written {
+        None => path(&conflict.second.1),
+        Some([_]) => path(&conflict.second.1).key("path"),
+        Some(several) => {
+            let index = several.iter().rposition(|pattern| *pattern == conflict.pattern);
+            path(&conflict.second.1).key("path").index(index.unwrap_or_default())
+        }
+    };
+    let problem = Problem::new(Code::RouteConflict, second, conflict.to_string());
+    let problem = match conflict.is_conditional() {
+        true => problem.remedied(
+            "let their conditions exclude each other, or give one route more of them, so that it goes first",
+        ),
+        false => problem,
+    };
+    match conflict.first.0 == conflict.second.0 {
+        true => problem,
+        false => problem.beside(path(&conflict.first.1)),
+    }
 }
 
 #[cfg(test)]

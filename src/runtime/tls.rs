@@ -1,6 +1,7 @@
 //! TLS on the listeners: certificates and authorities, read and checked when a configuration is
 //! compiled. `proxy::listener` runs the handshakes.
 
+mod files;
 pub mod handshake;
 mod tickets;
 
@@ -12,8 +13,7 @@ use aws_lc_rs::digest::{self, SHA256, SHA256_OUTPUT_LEN};
 use rustls::RootCertStore;
 use rustls::client::verify_server_name;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{
     ClientHello, NoServerSessionStorage, ParsedCertificate, ProducesTickets, ResolvesServerCert,
@@ -21,9 +21,11 @@ use rustls::server::{
 };
 use rustls::sign::CertifiedKey;
 
+use self::files::private_key;
+pub(super) use self::files::{Mistake, certificates};
 use crate::config::Problem;
 use crate::config::code::Code;
-use crate::config::load::{KeyPath, Step};
+use crate::config::load::KeyPath;
 use crate::config::server::{Tickets, Tls};
 
 /// A hash of the contents of certificates and authorities.
@@ -57,42 +59,48 @@ pub fn compile(
     listener: &str,
     tls: &Tls,
     before: Option<&Handshakes>,
-) -> Result<Handshakes, Problem> {
-    let problem = |code, key: &str, message| {
-        let path = KeyPath::root().key("listeners").key(listener).key("tls");
-        let path = KeyPath::from(key).steps().iter().fold(path, |path, step| match step {
-            Step::Key(key) => path.key(key.as_str()),
-            Step::Index(index) => path.index(*index),
-        });
-        Problem::new(code, path, message)
+) -> Result<Handshakes, Vec<Problem>> {
+    let section = KeyPath::root().key("listeners").key(listener).key("tls");
+    let problem = |code, keys: &[&str], mistake: Mistake| {
+        let path = keys.iter().fold(section.clone(), |path, key| path.key(*key));
+        vec![mistake.told(code, path)]
     };
     let provider = provider();
     let mut keys = Vec::with_capacity(tls.certificates.len());
     let mut not_after = Vec::with_capacity(tls.certificates.len());
+    let mut unusable = Vec::new();
     for (index, files) in tls.certificates.iter().enumerate() {
-        let key = certified_key(&files.certificate, &files.key, &provider);
-        let key = key.map_err(|e| {
-            problem(Code::CertificateUnusable, &format!("certificates[{index}]"), e)
-        })?;
+        let key = match certified_key(&files.certificate, &files.key, &provider) {
+            Ok(key) => key,
+            Err((key, mistake)) => {
+                let path = section.clone().key("certificates").index(index).key(key);
+                unusable.push(mistake.told(Code::CertificateUnusable, path));
+                continue;
+            }
+        };
         let ends = key.cert.iter().filter_map(end_of).min();
         not_after.extend(ends.map(|ends| (files.certificate.display().to_string(), ends)));
         keys.push(Arc::new(key));
     }
+    if !unusable.is_empty() {
+        return Err(unusable);
+    }
     if keys.is_empty() {
-        let message = "at least one certificate is needed".to_owned();
-        return Err(problem(Code::NoCertificate, "certificates", message));
+        let mistake = Mistake::new("at least one certificate is needed");
+        return Err(problem(Code::NoCertificate, &["certificates"], mistake));
     }
     let builder = ServerConfig::builder_with_provider(provider.clone());
     let builder = builder
         .with_safe_default_protocol_versions()
-        .map_err(|e| problem(Code::Internal, "", e.to_string()))?;
+        .map_err(|e| problem(Code::Internal, &[], Mistake::new(e.to_string())))?;
     let authorities = tls.client_ca.as_deref().map(certificates).transpose();
-    let authorities = authorities.map_err(|e| problem(Code::ClientCaUnusable, "client_ca", e))?;
+    let refused = |mistake| problem(Code::ClientCaUnusable, &["client_ca"], mistake);
+    let authorities = authorities.map_err(refused)?;
     let verified_by = digest(&keys, authorities.as_deref());
     let builder = match (&tls.client_ca, authorities) {
         (Some(file), Some(authorities)) => {
             let verifier = client_verifier(file, authorities, provider);
-            let verifier = verifier.map_err(|e| problem(Code::ClientCaUnusable, "client_ca", e))?;
+            let verifier = verifier.map_err(refused)?;
             builder.with_client_cert_verifier(Arc::new(handshake::Clients(verifier)))
         }
         (Some(_), None) | (None, _) => builder.with_no_client_auth(),
@@ -102,7 +110,8 @@ pub fn compile(
     let kept = before.filter(|before| before.verified_by == verified_by);
     let kept = kept.and_then(|kept| kept.own.clone());
     let own = use_tickets(&mut config, &tls.tickets, &verified_by, kept);
-    let own = own.map_err(|(key, message)| problem(Code::TicketsUnusable, key, message))?;
+    let own =
+        own.map_err(|(keys, message)| problem(Code::TicketsUnusable, keys, Mistake::new(message)))?;
     Ok(Handshakes { config: Arc::new(config), verified_by, own, not_after })
 }
 
@@ -113,19 +122,20 @@ fn use_tickets(
     wanted: &Tickets,
     verified_by: &Digest,
     kept: Option<Arc<dyn ProducesTickets>>,
-) -> Result<Option<Arc<dyn ProducesTickets>>, (&'static str, String)> {
+) -> Result<Option<Arc<dyn ProducesTickets>>, (&'static [&'static str], String)> {
     // Clients keep their sessions in tickets; the gateway stores none.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     match wanted {
         Tickets::Off => config.send_tls13_tickets = 0,
         Tickets::On => {
-            let own = kept.map_or_else(tickets::own, Ok).map_err(|e| ("tickets", e.to_string()))?;
+            let own = kept.map_or_else(tickets::own, Ok);
+            let own = own.map_err(|e| (&["tickets"][..], e.to_string()))?;
             config.ticketer = own.clone();
             return Ok(Some(own));
         }
         Tickets::Keys(file) => {
             let shared = tickets::shared(file, verified_by);
-            config.ticketer = shared.map_err(|message| ("tickets.keys", message))?;
+            config.ticketer = shared.map_err(|message| (&["tickets", "keys"][..], message))?;
         }
     }
     Ok(None)
@@ -158,20 +168,30 @@ fn provider() -> Arc<CryptoProvider> {
     installed.unwrap_or_else(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
 }
 
+/// A certificate with its key. The error names which of the two files is wrong.
 fn certified_key(
     certificate: &Path,
     key: &Path,
     provider: &CryptoProvider,
-) -> Result<CertifiedKey, String> {
-    let chain = certificates(certificate)?;
-    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| of_file(key, &error))?;
-    let mut certified =
-        CertifiedKey::from_der(chain, private, provider).map_err(|error| match error {
+) -> Result<CertifiedKey, (&'static str, Mistake)> {
+    let chain = certificates(certificate).map_err(|mistake| ("certificate", mistake))?;
+    let private = private_key(key).map_err(|mistake| ("key", mistake))?;
+    let mut certified = CertifiedKey::from_der(chain, private, provider).map_err(|error| {
+        let (file, key) = (certificate.display(), key.display());
+        match error {
             rustls::Error::InconsistentKeys(_) => {
-                of_file(key, &format!("the key is not that of {}", certificate.display()))
+                let mistake = Mistake::new(format!("`{key}` is not the key of `{file}`"));
+                ("key", mistake.remedied(format!(
+                    "name the key that the certificate was issued for: `openssl pkey -in {key} -pubout` \
+                     prints the same as `openssl x509 -in {file} -noout -pubkey`"
+                )))
             }
-            other => of_file(key, &other),
-        })?;
+            rustls::Error::InvalidCertificate(_) => {
+                ("certificate", Mistake::new(format!("`{file}`: {error}")))
+            }
+            other => ("key", Mistake::new(format!("`{key}`: {other}"))),
+        }
+    })?;
     certified.key = Arc::new(handshake::Key(certified.key));
     Ok(certified)
 }
@@ -180,36 +200,20 @@ fn client_verifier(
     file: &Path,
     authorities: Vec<CertificateDer<'static>>,
     provider: Arc<CryptoProvider>,
-) -> Result<Arc<dyn ClientCertVerifier>, String> {
+) -> Result<Arc<dyn ClientCertVerifier>, Mistake> {
+    let of_file = |error: &dyn Display| Mistake::new(format!("`{}`: {error}", file.display()));
     let mut roots = RootCertStore::empty();
     for certificate in authorities {
-        roots.add(certificate).map_err(|error| of_file(file, &error))?;
+        roots.add(certificate).map_err(|error| of_file(&error))?;
     }
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-    verifier.map_err(|error| of_file(file, &error))
-}
-
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let found = CertificateDer::pem_file_iter(file)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| of_file(file, &error))?;
-    match found.is_empty() {
-        true => Err(of_file(file, &"the file holds no certificate in PEM")),
-        false => Ok(found),
-    }
+    verifier.map_err(|error| of_file(&error))
 }
 
 /// When a certificate ends, in seconds since 1970.
 pub(super) fn end_of(certificate: &CertificateDer<'_>) -> Option<i64> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
     Some(parsed.validity().not_after.timestamp())
-}
-
-fn of_file(file: &Path, error: &dyn Display) -> String {
-    let error = error.to_string();
-    // Without the system's number and the library's category.
-    let error = error.split(" (os error").next().unwrap_or(&error);
-    format!("{}: {}", file.display(), error.trim_start_matches("I/O error: "))
 }
 
 /// A listener's certificates, in the order of the file.

@@ -198,12 +198,11 @@ impl Config {
 
     /// The same for every URL with TLS, or every one without.
     pub fn unfit_for(&self, is_tls: bool) -> Option<&'static str> {
-        let unfit = match self.protocol {
-            Protocol::Http1 | Protocol::Auto => false,
-            Protocol::H2c => is_tls,
-            Protocol::H2 => !is_tls,
-        };
-        unfit.then_some("`h2c` is for http:// endpoints, `h2` for https:// ones")
+        match self.protocol {
+            Protocol::Http1 | Protocol::Auto => None,
+            Protocol::H2c => is_tls.then_some("`h2c` is HTTP/2 without TLS, not for https://"),
+            Protocol::H2 => (!is_tls).then_some("`h2` is HTTP/2 with TLS, only for https://"),
+        }
     }
 
     /// How long an unused pooled connection is kept. A server may close an HTTP/1 connection in

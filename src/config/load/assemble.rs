@@ -73,11 +73,7 @@ impl<'a> Assembly<'a> {
         self.files.push(SourceFile { path: name.to_owned(), text: String::new() });
         let node = if is_stdin { read_stdin() } else { read_bounded(path) };
         let node = node
-            .map_err(|(code, error)| Fault {
-                position: Position::START,
-                code,
-                message: format!("the file {error}"),
-            })
+            .map_err(|(code, error)| Fault::new(Position::START, code, format!("the file {error}")))
             .and_then(|bytes| decode(&bytes))
             .and_then(|text| {
                 let node = parse(&text, file);
@@ -100,7 +96,7 @@ impl<'a> Assembly<'a> {
             | Value::Sequence(_) => {
                 let message = "expected a mapping at the top of the file".to_owned();
                 let position = Position::START;
-                let fault = Fault { position, code: Code::NotAMapping, message };
+                let fault = Fault::new(position, Code::NotAMapping, message);
                 self.findings.record_file(file, fault);
                 return None;
             }
@@ -129,9 +125,10 @@ impl<'a> Assembly<'a> {
         for (path, node) in patterns {
             match matches(directory_of(main), node) {
                 Ok(files) => found.extend(files),
-                Err((code, message)) => {
+                Err(Unusable { code, message, remedy }) => {
                     self.findings.incomplete = true;
-                    self.findings.record(&path, node.origin, code, node.redact(message));
+                    let (kind, remedy) = ((code, node.redact(message)), remedy.map(str::to_owned));
+                    self.findings.record_with(&path, node.origin, kind, remedy);
                 }
             }
         }
@@ -147,7 +144,9 @@ impl<'a> Assembly<'a> {
             self.findings.incomplete = true;
             let message = format!("matches {} files; at most {MAX_FILES}", found.len());
             let path = KeyPath::root().key(INCLUDE);
-            self.findings.record(&path, include.key_origin, Code::IncludeTooMany, message);
+            let is_one = matches!(include.node.value, Value::Text(_));
+            let at = if is_one { include.node.origin } else { include.key_origin };
+            self.findings.record(&path, at, Code::IncludeTooMany, message);
             found.truncate(MAX_FILES);
         }
         found
@@ -194,10 +193,24 @@ fn add_names(names: &mut Vec<Entry>, more: Vec<Entry>, path: &KeyPath, findings:
     }
 }
 
+/// Why a pattern names no files.
+struct Unusable {
+    code: Code,
+    message: String,
+    /// What to do, if there is more to say than for every mistake of this kind.
+    remedy: Option<&'static str>,
+}
+
+impl Unusable {
+    fn new(code: Code, message: impl Into<String>) -> Self {
+        Unusable { code, message: message.into(), remedy: None }
+    }
+}
+
 /// The files that match the pattern in `node`.
-fn matches(directory: &Path, node: &Node) -> Result<Vec<PathBuf>, (Code, String)> {
+fn matches(directory: &Path, node: &Node) -> Result<Vec<PathBuf>, Unusable> {
     let Value::Text(pattern) = &node.value else {
-        return Err((Code::IncludePattern, "expected a pattern".to_owned()));
+        return Err(Unusable::new(Code::IncludePattern, "expected a pattern"));
     };
     let pattern = &pattern.value;
     let base = glob::Pattern::escape(&directory.to_string_lossy());
@@ -209,21 +222,36 @@ fn matches(directory: &Path, node: &Node) -> Result<Vec<PathBuf>, (Code, String)
         require_literal_leading_dot: true,
     };
     let paths = glob::glob_with(&full.to_string_lossy(), options)
-        .map_err(|error| (Code::IncludePattern, format!("not a pattern: {}", error.msg)))?;
+        .map_err(|error| not_a_pattern(error.msg))?;
     let mut files = Vec::new();
     for path in paths {
         let path = path.map_err(|error| {
             let folder = error.path().display();
-            (Code::IncludeMissing, format!("`{folder}` cannot be searched for files"))
+            let message = format!("`{folder}` cannot be searched for files");
+            Unusable::new(Code::IncludeMissing, message)
         })?;
         if !path.is_dir() {
             files.push(path);
         }
     }
     if files.is_empty() && !pattern.contains(['*', '?', '[']) {
-        return Err((Code::IncludeMissing, format!("there is no file `{pattern}`")));
+        return Err(Unusable::new(Code::IncludeMissing, format!("there is no file `{pattern}`")));
     }
     Ok(files)
+}
+
+/// What the crate says of a pattern, in words that tell what to change.
+fn not_a_pattern(said: &str) -> Unusable {
+    let (message, remedy) = if said.contains("range") {
+        let message = "`[` begins a set of characters, which nothing closes";
+        (message.to_owned(), Some("write `[[]` for a bracket in a name, or close the set with `]`"))
+    } else if said.contains("wildcard") {
+        let message = "`**` stands for any folders and must be alone between two slashes";
+        (message.to_owned(), Some("write it as in `routes/**/*.yaml`, or use `*` for one name"))
+    } else {
+        (format!("not a pattern: {said}"), None)
+    };
+    Unusable { remedy, ..Unusable::new(Code::IncludePattern, message) }
 }
 
 fn take(tree: &mut Node, key: &str) -> Option<Entry> {

@@ -7,6 +7,7 @@
 
 use serde::de::DeserializeOwned;
 
+use super::aimed::aim;
 use super::deserialize::NodeDeserializer;
 use super::error::{Error, Kind};
 use super::findings::Findings;
@@ -41,12 +42,13 @@ fn settle(error: &Error, tree: &mut Node, findings: &mut Findings) -> Option<()>
         settle_key(error, tree, findings);
     } else if !is_consequence(error, findings) {
         let (message, remedy) = (message(error, tree, findings), error.kind.remedy());
-        let kind = |message| (error.kind.code(), message);
+        let (aimed, message) = aim(tree, path.clone(), message);
+        let (spot, kind) = (tree.spot(&aimed), |message| (error.kind.code(), message));
         match default_in(&path, tree, findings) {
-            None => findings.record_with(&path, tree.spot(&path), kind(message), remedy),
+            None => findings.record_with(&aimed, spot, kind(message), remedy),
             Some((default, origin)) => {
                 let message = format!("{message}; a part of it is `{default}` at ");
-                findings.record_beside(&path, tree.spot(&path), kind(message), remedy, origin);
+                findings.record_beside(&aimed, spot, kind(message), remedy, origin);
             }
         }
     }

@@ -181,14 +181,14 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'_> {
     fn deserialize_struct<V: Visitor<'de>>(
         self,
         _: &'static str,
-        _: &'static [&'static str],
+        known: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
         // serde would accept a list of the fields in order, but operators write a mapping.
         match self.0.value {
             Value::Sequence(_) => Err(Error::invalid_type(Unexpected::Seq, &"a mapping")),
             Value::Null => self.deserialize_map(visitor),
-            _ => self.deserialize_any(visitor),
+            _ => self.deserialize_any(visitor).map_err(|error| error.with_keys(known)),
         }
     }
 

@@ -49,6 +49,21 @@ impl Error {
         self.under(Step::Key(key.to_owned()))
     }
 
+    /// Says which keys a mapping has, where there is something else than a mapping.
+    pub(super) fn with_keys(mut self, known: &[&str]) -> Self {
+        const FIRST: usize = 3;
+        let keys = known.iter().take(FIRST).map(|key| format!("`{key}`")).collect::<Vec<_>>();
+        if let Kind::Message(Code::WrongType, message) = &mut self.kind
+            && let Some(found) = message.strip_prefix("expected a mapping, ")
+            && self.steps.is_empty()
+            && !keys.is_empty()
+        {
+            let such = if keys.len() < known.len() { "keys such as" } else { "the keys" };
+            *message = format!("expected a mapping with {such} {}, {found}", keys.join(", "));
+        }
+        self
+    }
+
     pub(super) fn path(&self) -> KeyPath {
         self.steps.iter().rev().cloned().collect()
     }
@@ -157,6 +172,10 @@ impl serde::de::Error for Error {
     fn invalid_value(_: Unexpected<'_>, expected: &dyn Expected) -> Self {
         let wanted = expected.to_string();
         let (code, message) = match integer_range(&wanted) {
+            // An upper bound that is not the value's own.
+            Some((least, most)) if most >= u64::MAX.into() => {
+                (Code::OutOfRange, format!("expected a whole number that is at least {least}"))
+            }
             Some((least, most)) => {
                 (Code::OutOfRange, format!("expected a whole number from {least} to {most}"))
             }

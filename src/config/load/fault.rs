@@ -19,4 +19,17 @@ pub(super) struct Fault {
     pub(super) position: Position,
     pub(super) code: Code,
     pub(super) message: String,
+    /// What to do about it, if there is more to say than for every fault of this kind.
+    pub(super) remedy: Option<&'static str>,
+}
+
+impl Fault {
+    /// With the remedy of its kind.
+    pub(super) fn new(position: Position, code: Code, message: impl Into<String>) -> Self {
+        Fault { position, code, message: message.into(), remedy: None }
+    }
+
+    pub(super) fn remedied(self, remedy: &'static str) -> Self {
+        Fault { remedy: Some(remedy), ..self }
+    }
 }

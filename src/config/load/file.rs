@@ -90,10 +90,9 @@ pub(super) fn decode(bytes: &[u8]) -> Result<String, Fault> {
         let before = String::from_utf8_lossy(&bytes[..good]);
         let before = before.strip_prefix(MARK).unwrap_or(&before);
         let message = format!("the file {reason}");
-        Fault { position: end_of(before), code: Code::FileNotUtf8, message }
+        Fault::new(end_of(before), Code::FileNotUtf8, message)
     })?;
-    let refused =
-        |at: usize, code, message: String| Fault { position: end_of(&text[..at]), code, message };
+    let refused = |at: usize, code, message: String| Fault::new(end_of(&text[..at]), code, message);
     if let Some((at, c)) = text.char_indices().find(|&(_, c)| is_forbidden(c)) {
         let message = format!("control character U+{:04X} is not allowed", u32::from(c));
         return Err(refused(at, Code::ControlCharacter, message));

@@ -106,7 +106,9 @@ impl Findings {
     pub(super) fn record_file(&mut self, file: usize, fault: Fault) {
         self.incomplete = true;
         let spot = Spot::File(file, fault.position);
-        self.push(Finding::new(&KeyPath::root(), spot, fault.code, fault.message));
+        let finding = Finding::new(&KeyPath::root(), spot, fault.code, fault.message);
+        let remedy = fault.remedy.map(str::to_owned).or_else(|| finding.remedy.clone());
+        self.push(Finding { remedy, ..finding });
     }
 
     fn push(&mut self, finding: Finding) {

@@ -13,6 +13,7 @@
 //! `#[serde(flatten)]` and `#[serde(untagged)]` buffer their input, which loses positions and
 //! references. Types that an operator writes should not use them.
 
+mod aimed;
 mod assemble;
 mod collect;
 mod decided;

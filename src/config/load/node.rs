@@ -101,6 +101,12 @@ impl Node {
         own.or_else(|| self.beneath.as_ref()?.entry(key))
     }
 
+    /// The same for names that a type has written in lower case, such as those of headers.
+    pub(super) fn entry_in_any_case(&self, key: &str) -> Option<&Entry> {
+        let alike = || self.entries().find(|entry| entry.key.eq_ignore_ascii_case(key));
+        self.entry(key).or_else(alike)
+    }
+
     /// The entries of a mapping: its own, then those of what is beneath it that it lacks.
     pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
         let (own, beneath) = (self.own_entries(), self.beneath.as_deref());

@@ -32,7 +32,7 @@ pub(super) fn parse(text: &str, file: usize) -> Result<Node, Fault> {
         .map_err(|error| fault(text, &error, census.refusal.take()))?;
     let Some(second) = documents.next() else { return Ok(node) };
     let message = "a second document begins here".to_owned();
-    Err(Fault { position: beginning(second), code: Code::SecondDocument, message })
+    Err(Fault::new(beginning(second), Code::SecondDocument, message))
 }
 
 /// The positions of the values with these ordinals. A mapping in block style begins at its first
@@ -289,7 +289,7 @@ fn position_of(error: &serde_yaml::Error) -> Position {
 fn fault(text: &str, error: &serde_yaml::Error, refusal: Option<(Code, String)>) -> Fault {
     let position = position_of(error);
     if let Some((code, message)) = refusal {
-        return Fault { position, code, message };
+        return Fault::new(position, code, message);
     }
     let said = error.to_string();
     let limits = [
@@ -300,7 +300,7 @@ fn fault(text: &str, error: &serde_yaml::Error, refusal: Option<(Code, String)>)
     ];
     for (words, code, message) in limits {
         if said.contains(words) {
-            return Fault { position, code, message };
+            return Fault::new(position, code, message);
         }
     }
     // The parser's message without the position, which a diagnostic already shows.

@@ -22,14 +22,37 @@ pub struct Problem {
     pub remedy: Option<String>,
     /// What it does not fit together with: told if one of the two is a default, and so far away.
     pub with: Vec<KeyPath>,
+    /// A value elsewhere whose place the message ends with.
+    pub beside: Option<KeyPath>,
 }
 
 impl Problem {
     /// `path` is text (`"routes.users.retry"`, names with dots quoted) or built with [`KeyPath`].
-    /// `message` is in lower case without a full stop. The remedy is that of `code`.
+    /// `message` is in lower case without a full stop; one that begins with `KEY: ` is about the value
+    /// of this key below `path`. The remedy is that of `code`.
     pub fn new(code: Code, path: impl Into<KeyPath>, message: impl Into<String>) -> Self {
-        let remedy = code.remedy().map(str::to_owned);
-        Problem { path: path.into(), code, message: message.into(), remedy, with: Vec::new() }
+        Problem {
+            path: path.into(),
+            code,
+            message: message.into(),
+            remedy: code.remedy().map(str::to_owned),
+            with: Vec::new(),
+            beside: None,
+        }
+    }
+
+    /// Says what to do instead of what `code` says.
+    #[must_use]
+    pub fn remedied(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = Some(remedy.into());
+        self
+    }
+
+    /// Tells where the other value is that the message speaks of.
+    #[must_use]
+    pub fn beside(mut self, other: impl Into<KeyPath>) -> Self {
+        self.beside = Some(other.into());
+        self
     }
 
     /// Names one more value that it does not fit together with.

@@ -7,6 +7,7 @@ use std::path::Path;
 use aws_lc_rs::digest::{self, SHA256};
 
 use super::MAX_FINDINGS;
+use super::aimed::aim;
 use super::assemble::SourceFile;
 use super::excerpt;
 use super::fault::Position;
@@ -69,9 +70,11 @@ impl Sources {
     /// sorted by file and place, without repetitions. A problem whose path is not in any file is
     /// shown at its nearest existing ancestor. Interpolated values are not shown.
     pub fn diagnose(&self, problems: Vec<Problem>) -> Vec<Diagnostic> {
-        let found = problems.into_iter().map(|problem| self.find(problem));
+        let follows =
+            |problem: &Problem| self.findings.explains_together(&self.as_written(&problem.path));
+        let found = problems.into_iter().filter(|problem| !follows(problem));
         let mut findings: Vec<Finding> = found
-            .filter(|finding| !self.findings.explains_together(&finding.path))
+            .map(|problem| self.find(problem))
             .chain(self.findings.list().iter().cloned())
             // Those beyond the limit are not shown, so they need not be located.
             .take(MAX_FINDINGS + 1)
@@ -123,25 +126,36 @@ impl Sources {
             Some(node) => node.redact(text),
             None => text,
         };
-        let (mut message, remedy) = (redact(problem.message), problem.remedy.map(redact));
+        let (message, remedy) = (redact(problem.message), problem.remedy.map(redact));
+        let (path, mut message) = aim(&self.tree, path, message);
         let with: Vec<_> = problem.with.iter().map(|with| self.as_written(with)).collect();
         let default = std::iter::once(&path).chain(&with).find_map(|path| self.default_of(path));
         let is_own =
             |path: &&KeyPath| self.tree.at(path).is_some() && !self.tree.is_beneath(path.steps());
-        let spot = match &default {
+        let (path, spot) = match &default {
             // In the thing that does not go with the default: others may well do so.
-            Some(_) => std::iter::once(&path)
-                .chain(&with)
-                .find(is_own)
-                .map_or_else(|| self.tree.own_spot(&path), |own| self.tree.spot(own)),
-            None => self.tree.spot(&path),
+            Some(_) => match std::iter::once(&path).chain(&with).find(is_own) {
+                Some(own) => (own.clone(), self.tree.spot(own)),
+                None => (path.clone(), self.tree.own_spot(&path)),
+            },
+            None => (path.clone(), self.tree.spot(&path)),
         };
-        if let Some(default) = &default {
-            message.push_str(&format!("; `{default}` is at "));
+        let beside = problem.beside.map(|other| self.as_written(&other));
+        let other = default.or(beside).filter(|other| *other != path);
+        if let Some(other) = &other {
+            message.push_str(&format!("; `{other}` is at "));
         }
-        let first = default.map(|default| self.tree.spot(&default));
+        let first = other.map(|other| self.tree.spot(&other));
         let finding = Finding::new(&path, Spot::Value(spot), problem.code, message);
         Finding { remedy, first, ..finding }
+    }
+
+    /// The place of one of several values, of which a single one may be written without a list.
+    pub fn element(&self, values: &KeyPath, index: usize) -> KeyPath {
+        match self.tree.at(&self.as_written(values)).map(|node| &node.value) {
+            Some(Value::Sequence(_)) => values.clone().index(index),
+            _ => values.clone(),
+        }
     }
 
     /// The place of the default that is in force at `path`; `None` if none is.
@@ -150,8 +164,8 @@ impl Sources {
         self.tree.is_beneath(path.steps()).then_some(default)
     }
 
-    /// `path` with the indices in the file. A typed list has lost the elements that were removed
-    /// before this one.
+    /// `path` with the indices and keys of the file. A typed list has lost the elements that were
+    /// removed before this one, and the typed name of a header its capitals.
     pub(super) fn as_written(&self, path: &KeyPath) -> KeyPath {
         let mut node = Some(&self.tree);
         let mut written = KeyPath::root();
@@ -159,6 +173,10 @@ impl Sources {
             let step = match (node.map(|node| &node.value), step) {
                 (Some(Value::Sequence(elements)), Step::Index(index)) => {
                     Step::Index(elements.get(*index).map_or(*index, |element| element.index))
+                }
+                (_, Step::Key(key)) => {
+                    let entry = node.and_then(|node| node.entry_in_any_case(key));
+                    Step::Key(entry.map_or(key, |entry| &entry.key).clone())
                 }
                 (_, step) => step.clone(),
             };
@@ -207,7 +225,15 @@ impl Sources {
         }
         let text = || self.files.get(file).map_or("", |file| file.text.as_str());
         let lines = lines.entry(file).or_insert_with(|| text().lines().collect());
-        let excerpt = excerpt::at(lines, position);
+        // What is missing at the top is on no line.
+        let nowhere = match finding.spot {
+            Spot::Value(origin) => origin == self.tree.origin,
+            // The parser does not say where aliases expand too far.
+            Spot::File(_, position) => {
+                finding.code == Code::TooManyValues && position == Position::START
+            }
+        };
+        let excerpt = if nowhere { None } else { excerpt::at(lines, position) };
         Diagnostic {
             file: self.name(file).to_owned(),
             line: position.line,

@@ -14,6 +14,7 @@ pub(super) fn explain(text: &str, at: Position, said: &str) -> Fault {
     let reader = Reader { lines: text.lines().collect(), at, said };
     let fault = reader.without_second_opinion();
     let fault = fault.or_else(|| found.and_then(|error| reader.named(&error)));
+    let fault = fault.or_else(|| reader.last_resort());
     fault.unwrap_or_else(|| reader.fault(at, Code::YamlSyntax, format!("not valid YAML: {said}")))
 }
 
@@ -26,7 +27,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn fault(&self, position: Position, code: Code, message: impl Into<String>) -> Fault {
-        Fault { position, code, message: message.into() }
+        Fault::new(position, code, message)
     }
 
     fn line(&self, number: usize) -> &str {
@@ -40,20 +41,81 @@ impl Reader<'_> {
     /// What serde_yaml's error and the place say by themselves.
     fn without_second_opinion(&self) -> Option<Fault> {
         let at = self.at;
-        if self.said.contains("scanning a directive") {
+        let says = |words: &str| self.said.contains(words);
+        if says("scanning a directive") {
             let start = Position { line: at.line, column: 1 };
             let message = "`%` at the start of a line begins a directive";
             return Some(self.fault(start, Code::YamlReserved, message));
         }
+        if says("incompatible YAML document") {
+            let message = "the file says that it is in another version of YAML than 1.1 or 1.2";
+            let fault = self.fault(at, Code::YamlSyntax, message);
+            return Some(fault.remedied("remove the line, or write `%YAML 1.2`"));
+        }
+        if says("duplicate %") {
+            let message = "this directive stands above already";
+            return Some(self.fault(at, Code::YamlSyntax, message).remedied("remove this line"));
+        }
+        if says("undefined tag handle") || says("scanning a tag") || says("parsing a tag") {
+            let tag = self.before(at, '!')?;
+            return Some(self.fault(tag, Code::YamlTag, "YAML tags (!name) are not supported"));
+        }
+        if says("scanning an anchor") {
+            let message = "`&` begins the name of an anchor";
+            return Some(self.fault(self.before(at, '&')?, Code::YamlAnchor, message));
+        }
+        let reserved = |message: &str| Some(self.fault(at, Code::YamlReserved, message));
         match self.char_at(at)? {
-            ',' if self.said.contains("expected node content") => {
-                Some(self.fault(at, Code::YamlReserved, "no value can begin with `,`"))
+            '\t' if says("cannot start any token") => Some(self.tab(at)),
+            ',' if says("expected node content") => reserved("no value can begin with `,`"),
+            '-' if says("block sequence entries") => {
+                reserved("no value can begin with `-` and a space")
             }
-            '-' if self.said.contains("block sequence entries") => {
-                Some(self.fault(at, Code::YamlReserved, "no value can begin with `-` and a space"))
+            '-' if says("parsing a flow node") => {
+                let fault = reserved("no entry inside brackets can begin with `-` and a space")?;
+                Some(fault.remedied("separate the entries with commas, or remove the brackets"))
+            }
+            '?' if says("mapping keys are not allowed") => {
+                reserved("no value can begin with `?` and a space")
+            }
+            ':' if says("expected node content") || says("expected key") => {
+                let message = "there is no key before the colon";
+                Some(self.fault(at, Code::YamlEmptyKey, message))
             }
             _ => None,
         }
+    }
+
+    /// What is left when neither parser names the fault.
+    fn last_resort(&self) -> Option<Fault> {
+        if self.char_at(self.at).is_none() && self.said.contains("parsing a flow") {
+            return self.never_closed();
+        }
+        self.said.contains("did not find expected key").then(|| self.indentation())
+    }
+
+    /// The last bracket that is still open at the end of the text. Brackets in quotes count too.
+    fn never_closed(&self) -> Option<Fault> {
+        let mut open = Vec::new();
+        for (index, line) in self.lines.iter().enumerate() {
+            for (column, c) in line.chars().enumerate() {
+                match c {
+                    '[' | '{' => open.push((Position { line: index + 1, column: column + 1 }, c)),
+                    ']' | '}' => drop(open.pop()),
+                    _ => {}
+                }
+            }
+        }
+        let (position, bracket) = open.pop()?;
+        let message = format!("`{bracket}` is opened here and never closed");
+        Some(self.fault(position, Code::YamlUnclosedBracket, message))
+    }
+
+    /// Where `sign` is last on the line, up to `at`.
+    fn before(&self, at: Position, sign: char) -> Option<Position> {
+        let line: Vec<char> = self.line(at.line).chars().take(at.column).collect();
+        let index = line.iter().rposition(|c| *c == sign)?;
+        Some(Position { column: index + 1, ..at })
     }
 
     fn named(&self, error: &ScanError) -> Option<Fault> {
@@ -297,6 +359,20 @@ mod tests {
             ("a:\n  b: 1\n c: 2\n", (3, 2, Code::YamlIndentation)),
             ("a:\n  b: 1\n   c: 2\n", (3, 4, Code::YamlIndentation)),
             ("a: {url: ${URL}}\n", (1, 10, Code::YamlVariable)),
+            ("%YAML 3.0\n---\na: 1\n", (1, 1, Code::YamlSyntax)),
+            ("%YAML 1.2\n%YAML 1.2\n---\na: 1\n", (2, 1, Code::YamlSyntax)),
+            ("a: !x!y 1\n", (1, 4, Code::YamlTag)),
+            ("a: !<x 1\n", (1, 4, Code::YamlTag)),
+            ("a: !<>\n", (1, 4, Code::YamlTag)),
+            ("&: 1\n", (1, 1, Code::YamlAnchor)),
+            ("\ta: 1\n", (1, 1, Code::YamlTab)),
+            ("a: ? b\n", (1, 4, Code::YamlReserved)),
+            ("a: [\n- b\n]\n", (2, 1, Code::YamlReserved)),
+            ("a: {b: 1, : c}\n", (1, 11, Code::YamlEmptyKey)),
+            (": a\n", (1, 1, Code::YamlEmptyKey)),
+            ("a: {\n", (1, 4, Code::YamlUnclosedBracket)),
+            ("a: {b: [\n", (1, 8, Code::YamlUnclosedBracket)),
+            ("a: b # c\n  d: e\n", (2, 3, Code::YamlIndentation)),
         ] {
             assert_eq!(fault(text), place, "{text:?}");
         }

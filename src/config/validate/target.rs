@@ -59,7 +59,7 @@ impl RouteCheck<'_> {
             }
         }
         if split.key == Some(Key::Consumer) && self.route.auth.is_none() {
-            let message = "is drawn by consumer, but the route requires no credentials";
+            let message = "the route requires no credentials, so its requests have no consumer";
             self.report(Code::SplitWithoutConsumer, &["split", "key"], message);
         }
     }

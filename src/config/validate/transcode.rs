@@ -1,9 +1,9 @@
 //! Checks what `transcode` of a route refers to, and what it excludes.
 
 use super::RouteCheck;
+use super::upstream::grpc;
 use crate::config::code::Code;
 use crate::transcode;
-use crate::upstream::config::Protocol;
 
 impl RouteCheck<'_> {
     /// No two settings may determine the same part of the upstream's request.
@@ -20,10 +20,8 @@ impl RouteCheck<'_> {
             let own = self.route.upstreams().map(|name| (&["transcode", "upstream"], name));
             for (keys, name) in own.chain(fallback.map(|name| (&["fallback", "upstream"], name))) {
                 let upstream = self.config.upstreams.get(name);
-                if upstream.is_some_and(|upstream| upstream.protocol == Protocol::Http1) {
-                    let message = "gRPC needs HTTP/2: the upstream's `protocol` is http1";
-                    self.report(Code::GrpcOverHttp1, keys, message);
-                }
+                let unfit = upstream.and_then(|upstream| grpc(name, upstream, self.key(keys)));
+                self.problems.extend(unfit);
             }
         }
         if self.route.rewrite.is_some() {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use super::at;
 use crate::config::Config;
 use crate::config::code::Code;
-use crate::config::load::Problem;
+use crate::config::load::{KeyPath, Problem};
 use crate::upstream::config::{Config as Upstream, Place, Protocol, Url};
 use crate::upstream::discovery::config::Discover;
 use crate::upstream::health::config::Check;
@@ -54,9 +54,20 @@ fn is_at(url: &Url, listener: SocketAddr) -> bool {
 
 /// TLS negotiates HTTP/2; without TLS it must be known beforehand.
 pub(super) fn protocol(name: &str, upstream: &Upstream, problems: &mut Vec<Problem>) {
-    if let Some(message) = schemes(upstream).find_map(|is_tls| upstream.unfit_for(is_tls)) {
+    let remedy = match upstream.protocol {
+        Protocol::Http1 | Protocol::Auto => return,
+        Protocol::H2c => "write `h2`, or http:// in every endpoint",
+        Protocol::H2 => "write `h2c`, or https:// in every endpoint",
+    };
+    let mut schemes = schemes(upstream).enumerate();
+    let found = schemes.find_map(|(index, is_tls)| Some((index, upstream.unfit_for(is_tls)?)));
+    if let Some((index, message)) = found {
         let path = at(&["upstreams", name, "protocol"]);
-        problems.push(Problem::new(Code::ProtocolScheme, path, message));
+        let problem = Problem::new(Code::ProtocolScheme, path, message).remedied(remedy);
+        problems.push(match index < upstream.endpoints.len() {
+            true => problem.beside(at(&["upstreams", name, "endpoints"]).index(index)),
+            false => problem.beside(at(&["upstreams", name, "discover"])),
+        });
     }
 }
 
@@ -72,20 +83,26 @@ pub(super) fn health(name: &str, upstream: &Upstream, problems: &mut Vec<Problem
         Check::Grpc(_) => true,
         Check::Http(_) | Check::Tcp => false,
     });
-    let without = match upstream.protocol {
-        Protocol::H2c | Protocol::H2 => return,
-        Protocol::Http1 => "the upstream's `protocol` is http1",
-        // Without TLS there is no agreement on HTTP/2.
-        Protocol::Auto if schemes(upstream).any(|is_tls| !is_tls) => {
-            "`auto` is HTTP/1.1 for http:// endpoints, for which `h2c` is HTTP/2"
-        }
-        Protocol::Auto => return,
-    };
     if is_grpc {
-        let message = format!("gRPC needs HTTP/2: {without}");
         let path = at(&["upstreams", name, "health", "grpc"]);
-        problems.push(Problem::new(Code::GrpcOverHttp1, path, message));
+        problems.extend(grpc(name, upstream, path));
     }
+}
+
+/// That what is at `path` needs HTTP/2, if the upstream does not have it.
+pub(super) fn grpc(name: &str, upstream: &Upstream, path: KeyPath) -> Option<Problem> {
+    let is_clear = schemes(upstream).any(|is_tls| !is_tls);
+    let is = match upstream.protocol {
+        Protocol::H2c | Protocol::H2 => return None,
+        Protocol::Http1 => "http1",
+        // Without TLS there is no agreement on HTTP/2.
+        Protocol::Auto if is_clear => "auto, which is HTTP/1.1 without TLS",
+        Protocol::Auto => return None,
+    };
+    let message = format!("gRPC needs HTTP/2, and `protocol` of the upstream `{name}` is {is}");
+    let protocol = if is_clear { "`h2c`" } else { "`h2` or `auto`" };
+    let problem = Problem::new(Code::GrpcOverHttp1, path, message);
+    Some(problem.remedied(format!("set `upstreams.{name}.protocol` to {protocol}")))
 }
 
 #[cfg(test)]

@@ -42,15 +42,39 @@ pub(super) fn attempts(path: &KeyPath, route: &Route, warnings: &mut Vec<Problem
     }
 }
 
+/// How long an attempt of a route may take that fails because its upstream is silent.
+struct Slowest {
+    lasts: Duration,
+    /// What ends it, below `timeout`.
+    ended_by: &'static str,
+}
+
+impl Slowest {
+    /// `None` if nothing ends such an attempt. One that streams has only the limit on silence.
+    fn of(route: &Route) -> Option<Slowest> {
+        let timeout = &route.timeout;
+        let limits = [
+            ("attempt", Some(*timeout.attempt)),
+            ("first_byte", timeout.first_byte()),
+            ("idle", Some(*timeout.idle)),
+        ];
+        let limit = |(ended_by, limit): (&'static str, Option<Duration>)| {
+            let lasts = limit.filter(|limit| !limit.is_zero())?;
+            Some(Slowest { lasts, ended_by })
+        };
+        let own = limits.into_iter().find_map(limit);
+        let whole = limit(("request", Some(*timeout.request)));
+        own.into_iter().chain(whole).min_by_key(|slowest| slowest.lasts)
+    }
+}
+
 /// Circuits that forget a failure before an attempt that began with it can end.
 pub(super) fn breaker(path: &KeyPath, route: &Route, warnings: &mut Vec<Problem>) {
-    if let Some(breaker) = &route.circuit_breaker {
-        let found = warnings.len();
-        let attempt = path.clone().key("timeout").key("attempt");
-        forgetful(path.clone().key("circuit_breaker"), breaker, *route.timeout.attempt, warnings);
-        for warning in warnings.split_off(found) {
-            warnings.push(warning.with(attempt.clone()));
-        }
+    let Some(breaker) = &route.circuit_breaker else { return };
+    let Some(slowest) = Slowest::of(route) else { return };
+    let key = slowest.ended_by;
+    for problem in forgetful(path.clone().key("circuit_breaker"), breaker, &slowest, None) {
+        warnings.push(problem.with(path.clone().key("timeout").key(key)));
     }
 }
 
@@ -58,33 +82,49 @@ pub(super) fn breaker(path: &KeyPath, route: &Route, warnings: &mut Vec<Problem>
 pub(super) fn upstream_breakers(config: &Config, warnings: &mut Vec<Problem>) {
     for (name, upstream) in &config.upstreams {
         let Some(breaker) = &upstream.circuit_breaker else { continue };
-        let routes = config.routes.values().filter(|route| route.upstreams().any(|of| of == name));
-        let attempt = routes.map(|route| *route.timeout.attempt).max().unwrap_or_default();
+        let uses = |route: &Route| {
+            let fallback = route.fallback.as_ref().and_then(|of| of.upstream.as_deref());
+            route.upstreams().chain(fallback).any(|of| of == name)
+        };
+        let routes = config.routes.iter().filter(|(_, route)| uses(route));
+        let slowest = routes
+            .filter_map(|(route, of)| Some((route.as_str(), Slowest::of(of)?)))
+            .max_by_key(|(_, slowest)| slowest.lasts);
+        let Some((route, slowest)) = slowest else { continue };
         let path = KeyPath::root().key("upstreams").key(name).key("circuit_breaker");
-        forgetful(path, breaker, attempt, warnings);
+        warnings.extend(forgetful(path, breaker, &slowest, Some(route)));
     }
 }
 
 fn forgetful(
     path: KeyPath,
     breaker: &breaker::Config,
-    attempt: Duration,
-    warnings: &mut Vec<Problem>,
-) {
+    slowest: &Slowest,
+    route: Option<&str>,
+) -> Vec<Problem> {
     let window = breaker.window.as_ref().and_then(|window| match window.extent {
         Extent::Seconds(seconds) => Some(Duration::from_secs(seconds.into())),
         Extent::Calls(_) => None,
     });
     let consecutive = breaker.consecutive.as_ref().and_then(|c| c.reset_every).map(|every| *every);
-    for (section, key, kept) in
-        [("window", "time", window), ("consecutive", "reset_every", consecutive)]
-    {
-        if let Some(kept) = kept.filter(|kept| *kept < attempt) {
-            let (kept, attempt) = (Timespan(kept), Timespan(attempt));
-            let message =
-                format!("failures are forgotten after {kept}, but an attempt may take {attempt}");
-            let path = path.clone().key(section).key(key);
-            warnings.push(Problem::new(Code::BreakerForgets, path, message));
-        }
-    }
+    let kept = [("window", "time", window), ("consecutive", "reset_every", consecutive)];
+    let too_short = kept.into_iter().filter_map(|(section, key, kept)| {
+        let kept = kept.filter(|kept| *kept < slowest.lasts)?;
+        Some((section, key, kept))
+    });
+    let lasts = Timespan(slowest.lasts);
+    let ended_by = match route {
+        None => format!("`timeout.{}`", slowest.ended_by),
+        Some(route) => format!("`routes.{route}.timeout.{}`", slowest.ended_by),
+    };
+    let problem = |(section, key, kept)| {
+        let message = format!(
+            "failures are forgotten after {}, but an attempt may take {lasts} to fail ({ended_by})",
+            Timespan(kept)
+        );
+        let remedy = format!("make `{section}.{key}` at least {lasts}, or shorten {ended_by}");
+        let path = path.clone().key(section).key(key);
+        Problem::new(Code::BreakerForgets, path, message).remedied(remedy)
+    };
+    too_short.map(problem).collect()
 }

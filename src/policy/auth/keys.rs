@@ -65,12 +65,17 @@ impl KeySet {
         let decoding = DecodingKey::from_rsa_pem(pem)
             .or_else(|_| DecodingKey::from_ec_pem(pem))
             .or_else(|_| DecodingKey::from_ed_pem(pem))
-            .map_err(|_| wrong("public_key: not an RSA, P-256, P-384 or Ed25519 key in PEM"))?;
+            .map_err(|_| {
+                wrong("public_key: the text is not an RSA, P-256, P-384 or Ed25519 key in PEM")
+            })?;
         let Some(usable) = usable_with(&decoding) else {
             return Err(wrong("public_key: the key is damaged, or an RSA key below 2048 bits"));
         };
         if let Some(stray) = algorithms.iter().find(|a| !usable.contains(a)) {
-            return Err(wrong(&format!("algorithms: {stray:?} cannot be verified with this key")));
+            return Err(wrong(&format!(
+                "algorithms: {stray:?} cannot be verified with this key, which is for {}",
+                usable.iter().map(|one| format!("{one:?}")).collect::<Vec<_>>().join(", ")
+            )));
         }
         Ok(KeySet::fixed(Key { kid: None, algorithms: algorithms.iter().collect(), decoding }))
     }

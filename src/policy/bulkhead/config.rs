@@ -148,7 +148,7 @@ impl<'de> Deserialize<'de> for Adaptive {
         // checked.
         let adaptive = Adaptive::deserialize(deserializer)?;
         if adaptive.min() > adaptive.max.get() {
-            return Err(de::Error::custom("max: must not be below min"));
+            return Err(de::Error::custom("max: must not be below `min`"));
         }
         Ok(adaptive)
     }
@@ -158,7 +158,7 @@ impl<'de> Deserialize<'de> for Queue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let queue = Queue::deserialize(deserializer)?;
         if queue.target >= queue.interval {
-            return Err(de::Error::custom("target: must be below interval"));
+            return Err(de::Error::custom("target: must be below `interval`"));
         }
         if *queue.interval > MAX_INTERVAL {
             return Err(de::Error::custom("interval: must be at most 1m"));

@@ -62,7 +62,7 @@ impl<'de> Deserialize<'de> for Backoff {
         // checked.
         let backoff = Backoff::deserialize(deserializer)?;
         if backoff.max() < *backoff.base {
-            return Err(de::Error::custom("max: must be at least as long as base"));
+            return Err(de::Error::custom("max: must be at least as long as `base`"));
         }
         Ok(backoff)
     }

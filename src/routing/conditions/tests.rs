@@ -39,7 +39,7 @@ fn what_no_request_can_meet_is_refused_with_a_remedy() {
         ("headers: {X-A: ' a'}", "no blanks around it"),
         ("headers: {X-A: {exact: a, prefix: a}}", "one of `exact`"),
         ("headers: {X-A: {}}", "one of `exact`"),
-        ("headers: {X-A: {prefix: ''}}", "write {present: true}"),
+        ("headers: {X-A: {prefix: ''}}", "write `{present: true}`"),
         ("headers: {X-A: {regex: a}}", "unknown field `regex`"),
         ("headers: {X-A: 2}", "expected a string"),
         ("headers: {X-A: 2.1}", "expected a string"),

@@ -158,7 +158,7 @@ impl<'de, N: Name> Visitor<'de> for TestsVisitor<N> {
             if let Test::Exact(text) | Test::Prefix(text) = &test {
                 let long = (text.len() > MAX_TEXT).then_some("must be at most 1024 bytes");
                 if let Some(mistake) = N::mistake(text).or(long) {
-                    return Err(de::Error::custom(format_args!("`{name}`: the value {mistake}")));
+                    return Err(de::Error::custom(format_args!("{name}: the value {mistake}")));
                 }
             }
             tests.push((name, test));
@@ -239,7 +239,10 @@ impl<'de> Visitor<'de> for TestedVisitor {
             (Some(text), None, None) => Test::Exact(text.into()),
             (None, Some(text), None) if !text.is_empty() => Test::Prefix(text.into()),
             (None, Some(_), None) => {
-                return Err(de::Error::custom("every value begins so: write {present: true}"));
+                return Err(de::Error::custom(
+                    "prefix: an empty prefix fits every value: write `{present: true}` instead, or \
+                     the text that values begin with",
+                ));
             }
             (None, None, Some(true)) => Test::Present,
             (None, None, Some(false)) => Test::Absent,

@@ -52,9 +52,11 @@ pub(super) fn shared(
     file: &Path,
     verified_by: &Digest,
 ) -> Result<Arc<dyn ProducesTickets>, String> {
-    let named = |message: &dyn fmt::Display| format!("{}: {message}", file.display());
-    let text = std::fs::read_to_string(file).map_err(|error| named(&error))?;
-    let keys = keys(&text, verified_by).map_err(|message| named(&message))?;
+    let name = file.display();
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| format!("the file `{name}` cannot be read: {error}"))?;
+    let keys =
+        keys(&text, verified_by).map_err(|message| format!("the file `{name}` {message}"))?;
     Ok(Arc::new(Shared(keys)))
 }
 
@@ -65,20 +67,19 @@ fn keys(text: &str, verified_by: &Digest) -> Result<Vec<Key>, String> {
     for (number, secret) in lines {
         if secret.len() < SHORTEST {
             return Err(format!(
-                "line {number}: a key of {} characters, at least {SHORTEST} are needed, as \
-                 `openssl rand -base64 32` makes them",
+                "has a key of {} characters in line {number}, which needs at least {SHORTEST}",
                 secret.len()
             ));
         }
         let key = Key::derive(secret.as_bytes(), verified_by)
-            .ok_or_else(|| format!("line {number}: no key can be derived from it"))?;
+            .ok_or_else(|| format!("has a key in line {number} that cannot be used"))?;
         if let Some((first, _)) = keys.iter().find(|(_, other)| other.name == key.name) {
-            return Err(format!("line {number}: the key of line {first} again: take one away"));
+            return Err(format!("has the key of line {first} in line {number} again"));
         }
         keys.push((number, key));
     }
     if keys.is_empty() {
-        return Err("there is no key in it: one to a line, the first one seals".to_owned());
+        return Err("holds no key".to_owned());
     }
     Ok(keys.into_iter().map(|(_, key)| key).collect())
 }
@@ -288,9 +289,14 @@ mod tests {
         let long = "k".repeat(32);
         let refused = |text: &str| keys(text, &[1; 32]).expect_err("no keys");
         let short = refused(&format!("{long}\nsecret"));
-        assert!(short.starts_with("line 2: a key of 6 characters, at least 32"), "{short}");
+        assert!(
+            short.contains("a key of 6 characters in line 2, which needs at least 32"),
+            "{short}"
+        );
         assert!(!short.contains("secret"), "{short}");
-        assert!(refused(&format!("{long}\n\n{long}")).starts_with("line 3: the key of line 1"));
+        assert!(
+            refused(&format!("{long}\n\n{long}")).contains("the key of line 1 in line 3 again")
+        );
         assert!(refused(" \n").contains("no key"));
     }
 

@@ -223,7 +223,7 @@ fn headers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HeaderMap, D::E
         let parsed: HeaderName =
             name.parse().map_err(|_| format!("`{name}` is not a header's name"))?;
         if FRAMING.contains(&parsed.as_str()) {
-            return Err(format!("`{name}` frames the request: use another header"));
+            return Err(format!("{name}: `{name}` frames the request: use another header"));
         }
         let mut value: HeaderValue =
             value.parse().map_err(|_| format!("the value of `{name}` is not one for a header"))?;

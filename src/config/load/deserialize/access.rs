@@ -96,7 +96,7 @@ impl<'de, 'a> EnumAccess<'de> for Word<'a> {
 impl Word<'_> {
     fn needs_settings<T>(self) -> Result<T, Error> {
         let name = self.0;
-        let message = format!("`{name}` needs its settings: write `{name}: …`");
+        let message = format!("`{name}` needs its settings: write `{{{name}: …}}`");
         Err(Error::new(Kind::Message(Code::NoSettings, message)))
     }
 }

@@ -233,8 +233,8 @@ routes:
     assert_eq!(
         files.print(&found),
         [
+            format!("c:3:20: routes.a.methods: {}", default("retry.max_retries")),
             format!("c:3:20: routes.a.methods: {}", default("retry")),
-            format!("c:3:20: routes.a.retry.max_retries: {}", default("retry.max_retries")),
             "c:4:45: routes.b.methods: too many".to_owned(),
         ]
     );

@@ -132,7 +132,10 @@ fn a_wrong_value_is_not_missing_as_well() {
 fn messages_speak_of_what_was_written() {
     let said = |text: &str| mistakes(text).remove(0);
     let route = |rest: &str| said(&format!("routes: {{a: {{path: /, upstream: b, {rest}}}}}"));
-    assert_eq!(said("server: 1"), "c:1:9: server: expected a mapping, found a number");
+    assert_eq!(
+        said("server: 1"),
+        "c:1:9: server: expected a mapping with keys such as `threads`, `drain_timeout`, `verbose`, found a number"
+    );
     assert_eq!(said("server: [1]"), "c:1:1: server: expected a mapping, found a list");
     assert_eq!(
         said("server: {verbose: 1}"),
@@ -172,7 +175,7 @@ fn messages_speak_of_what_was_written() {
     );
     assert_eq!(
         said("store: sqlite"),
-        "c:1:8: store: `sqlite` needs its settings: write `sqlite: …`"
+        "c:1:8: store: `sqlite` needs its settings: write `{sqlite: …}`"
     );
     assert_eq!(
         said("store: {memory: , sqlite: {path: x}}"),
@@ -222,4 +225,42 @@ fn the_number_of_problems_is_bounded() {
     assert_eq!(found.len(), 101);
     let more = "c:100:1: more than 100 problems: the others are not shown; ";
     assert!(found[100].starts_with(more), "{}", found[100]);
+}
+
+#[test]
+fn a_message_that_begins_with_a_key_is_shown_at_the_value_of_that_key() {
+    let files = Files::new(&[(
+        "c",
+        "server: {drain_timeout: 5s}\nroutes: {Ada: {path: /, upstream: u}}\n",
+    )]);
+    for (path, message, told) in [
+        ("server", "drain_timeout: must be more", "c:1:25: server.drain_timeout: must be more"),
+        ("", "server.drain_timeout: must be more", "c:1:25: server.drain_timeout: must be more"),
+        // A type may have changed the case of a name.
+        ("routes", "ada.path: too short", "c:2:22: routes.Ada.path: too short"),
+        ("routes.ada", "path: too short", "c:2:22: routes.Ada.path: too short"),
+        ("server", "threads: must be more", "c:1:1: server: threads: must be more"),
+        ("server", "drain_timeout.x: no", "c:1:1: server: drain_timeout.x: no"),
+        ("server", "drain_timeout", "c:1:1: server: drain_timeout"),
+    ] {
+        let check = |_: &Config, _: &Sources| vec![Problem::new(Code::InvalidValue, path, message)];
+        let found = files.draft(&[]).validate(check).expect_err("a problem");
+        assert_eq!(files.print(&found), [told], "{path}: {message}");
+    }
+}
+
+#[test]
+fn a_problem_beside_another_value_says_where_that_is() {
+    let files =
+        Files::new(&[("c", "server: {drain_timeout: 5s}\nroutes: {a: {path: /, upstream: u}}\n")]);
+    for (beside, told) in [
+        ("routes.a.path", "c:1:25: server.drain_timeout: no; `routes.a.path` is at c:2"),
+        ("server.drain_timeout", "c:1:25: server.drain_timeout: no"),
+    ] {
+        let check = |_: &Config, _: &Sources| {
+            vec![Problem::new(Code::InvalidValue, "server.drain_timeout", "no").beside(beside)]
+        };
+        let found = files.draft(&[]).validate(check).expect_err("a problem");
+        assert_eq!(files.print(&found), [told]);
+    }
 }

@@ -264,17 +264,18 @@ fn check_source(
 ) -> Result<(), String> {
     let wrong = match keys {
         KeySource::Secret(_) if !algorithms.are_symmetric() => {
-            "a secret verifies HS256, HS384 and HS512 only: for the algorithms named, write jwks \
-             or public_key"
+            "algorithms: a `secret` verifies only HS256, HS384 and HS512: write one of them, or give \
+             `jwks` or a `public_key`"
         }
         KeySource::Secret(secret) if secret.expose().len() < 16 => {
-            "the secret is shorter than 16 bytes and can be guessed: use 32 random ones"
+            "secret: the secret is shorter than 16 bytes and can be guessed: use 32 random ones, as \
+             `openssl rand -hex 32` makes them"
         }
         KeySource::Jwks(_) | KeySource::PublicKey(_) if algorithms.are_symmetric() => {
-            "HS256, HS384 and HS512 need a secret: public keys cannot verify them"
+            "algorithms: HS256, HS384 and HS512 need a `secret`: public keys cannot verify them"
         }
         KeySource::Jwks(_) if issuer.is_none() => {
-            "jwks needs an issuer: name what the tokens carry in `iss`"
+            "jwks: needs an `issuer`: write what the tokens carry in `iss`"
         }
         KeySource::Jwks(_) | KeySource::PublicKey(_) | KeySource::Secret(_) => return Ok(()),
     };

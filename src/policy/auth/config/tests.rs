@@ -56,8 +56,8 @@ fn secrets_and_public_keys_are_never_mixed() {
     let keys = "issuer: a, jwks: {url: 'http://a/'}";
     for (algorithms, keys, why) in [
         ("[RS256, HS256]", keys, "two authorities"),
-        ("[HS256]", keys, "need a secret"),
-        ("[RS256]", "secret: 0123456789abcdef", "jwks or public_key"),
+        ("[HS256]", keys, "need a `secret`"),
+        ("[RS256]", "secret: 0123456789abcdef", "`jwks` or a `public_key`"),
         ("[]", keys, "at least one algorithm"),
     ] {
         let error = refusal(&format!("jwt: {{audience: any, algorithms: {algorithms}, {keys}}}"));
@@ -93,7 +93,7 @@ fn tokens_are_for_someone_or_explicitly_for_anyone() {
 #[test]
 fn a_key_set_needs_an_issuer() {
     let error = refusal("jwt: {audience: any, algorithms: [RS256], jwks: {url: 'http://a/'}}");
-    assert!(error.contains("needs an issuer"), "{error}");
+    assert!(error.contains("needs an `issuer`"), "{error}");
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn a_public_key_that_does_not_fit_is_named_when_compiled() {
     assert!(error("ES256", &RSA.public_pem).contains("algorithms: ES256"));
     assert!(error("RS256", &ED25519.public_pem).contains("algorithms: RS256"));
     let damaged = "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n";
-    assert!(error("RS256", damaged).contains("public_key: not an RSA"));
+    assert!(error("RS256", damaged).contains("public_key: the text is not an RSA"));
 }
 
 #[test]
