@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # What unused routes cost, beside ten of them; then once all are used. See bench/README.md.
 #
-#   ROUTES=10000 RELOADS=100 WINDOWS=9 PROFILE=release BEFORE=FILE bench/routes.sh
+#   ROUTES=10000 RELOADS=100 WINDOWS=9 POLICIES="none written defaults" PROFILE=release BEFORE=FILE bench/routes.sh
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 ROUTES=${ROUTES:-10000}
 RELOADS=${RELOADS:-100}
 WINDOWS=${WINDOWS:-9}
+POLICIES=${POLICIES:-none}   # of each route: none; written, in each of them; defaults, in one place
 PROFILE=${PROFILE:-release}
 THREADS=1
 
@@ -15,18 +16,39 @@ THREADS=1
 . bench/rounds.sh
 issuer=none
 
-# routes COUNT: a file with COUNT routes and nothing on them, on standard output.
+# policies INDENT: what a route of a public API has, each line after INDENT.
+policies() {
+    sed "s/^/$1/" <<'EOF'
+timeout: {attempt: 1s, request: 5s}
+retry: {max_retries: 2, methods: idempotent, on: [502, 503, 504, timeout, connect_failure, reset]}
+max_body: 1MiB
+circuit_breaker: {consecutive: {failures: 5}}
+headers:
+  request: {set: {X-Gateway: edge}, remove: [Cookie]}
+  response: {set: {X-Edge: portcullis}, remove: [Server, X-Powered-By]}
+cors: {origins: ["https://shop.example"], methods: [GET, POST], request_headers: [Content-Type], max_age: 1h}
+EOF
+}
+
+# routes COUNT POLICIES: a file with COUNT routes to one upstream, on standard output.
 routes() {
+    local each=""
     cat <<EOF
 server: {threads: 1}
 listeners: {public: {address: "127.0.0.1:\${PORT}"}}
 admin: {address: "\${ADMIN_ADDRESS}"}
 upstreams: {bench: {endpoints: ["$upstream"]}}
-routes:
 EOF
-    awk -v count="$1" 'BEGIN {
+    case $2 in
+    none) ;;
+    written) each=$(policies '    ') ;;
+    defaults) echo defaults:; policies '  ' ;;
+    *) fail "POLICIES is none, written or defaults, not $2" ;;
+    esac
+    echo routes:
+    awk -v count="$1" -v each="${each:+$each\n}" 'BEGIN {
         for (i = 0; i < count; i++)
-            printf "  service-%d:\n    match:\n      path: /service-%d/*\n    upstream: bench\n", i, i
+            printf "  service-%d:\n    match:\n      path: /service-%d/*\n    upstream: bench\n%s", i, i, each
     }'
 }
 
@@ -101,10 +123,10 @@ EOF
 declare -A row
 put() { row["$1"]+=" $2 |"; }
 
-# measure NAME BINARY COUNT: fills one column.
+# measure NAME BINARY COUNT POLICIES: fills one column.
 measure() {
     local name=$1 count=$3 file=$work/$1.yaml from idle first
-    routes "$count" >"$file"
+    routes "$count" "$4" >"$file"
     binary=$2
     printf '%s\n' "$name" >&2
     from=$(now)
@@ -113,6 +135,8 @@ measure() {
     from=$(now)
     gateway "$name" "$file" off
     put start "$(since "$from")"
+    put start_cpu "$(awk -v hertz="$(getconf CLK_TCK)" '{ printf "%.2f", ($14 + $15) / hertz }' "/proc/$pid/stat")"
+    put peak "$(awk '/^VmHWM/ { printf "%.1f", $2 / 1024 }' "/proc/$pid/status")"
     idle=$(settled)
     put memory "$idle"
     [ "$count" = 10 ] && few=$idle
@@ -151,15 +175,23 @@ column() {
     head+=" $1 |" rule+='---|'
     measure "${@:2}"
 }
-column "10 routes" few "$built/portcullis" 10
-if [ -n "${BEFORE-}" ]; then column "$ROUTES routes, before" before "$BEFORE" "$ROUTES"; fi
-column "$ROUTES routes" many "$built/portcullis" "$ROUTES"
+column "10 routes" few "$built/portcullis" 10 none
+for policies in $POLICIES; do
+    title="$ROUTES routes"
+    [ "$POLICIES" = none ] || title+=", policies: $policies"
+    if [ -n "${BEFORE-}" ]; then
+        column "$title, before" "before-$policies" "$BEFORE" "$ROUTES" "$policies"
+    fi
+    column "$title" "many-$policies" "$built/portcullis" "$ROUTES" "$policies"
+done
 
 printf '%s, %s cores, %s\n\n%s to reach |\n%s---|\n' "$(uname -sm)" "$(getconf _NPROCESSORS_ONLN)" \
     "$PROFILE" "$head" "$rule"
 line() { printf '| %s |%s %s |\n' "$2" "${row[$1]}" "$3"; }
 line check '`check`, s' 1
 line start 'start until ready, s' 1
+line start_cpu 'CPU of that, s' ''
+line peak 'most resident until then, MiB' ''
 line memory 'resident, MiB' ''
 line each 'more than ten routes, KiB a route' 6
 line scrape 'scrape, s' 0.5
