@@ -35,7 +35,7 @@
 //! |---|---|---|
 //! | [`time`] | monotonic time as a number | nothing |
 //! | [`condition`] | what lasts is logged when it begins and when it ends | `time` |
-//! | [`units`] | values with their unit, and text with placeholders | nothing |
+//! | [`units`] | values with their unit, text with placeholders, the words of system errors | nothing |
 //! | [`fields`] | a cookie, a parameter of the query | nothing |
 //! | [`coding`] | gzip and deflate, within bounds | nothing |
 //! | [`policy`] | pure decisions: authentication, rate limits, idempotency, circuits, bulkheads, retries; `now` is an argument | `fields`, `time`, `units` |

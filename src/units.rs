@@ -4,6 +4,7 @@
 
 pub mod networks;
 pub mod placeholder;
+mod reason;
 pub mod schema;
 
 use std::fmt;
@@ -11,6 +12,7 @@ use std::ops::Deref;
 use std::str::FromStr;
 use std::time::Duration;
 
+pub use reason::reason;
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 

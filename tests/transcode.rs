@@ -300,7 +300,7 @@ fn what_cannot_be_transcoded_is_said_at_load_with_its_place() {
         .beside("no.binpb", "syntax")
         .section("descriptors: {gateway: {file: no.binpb}}");
     let (_, log) = broken.env("UPSTREAM", "http://127.0.0.1:9").fails();
-    assert!(log.contains("is no complete descriptor set"), "{log}");
+    assert!(log.contains("is not a complete descriptor set"), "{log}");
 }
 
 #[test]

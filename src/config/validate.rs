@@ -257,7 +257,7 @@ impl RouteCheck<'_> {
             self.report(Code::KeysWithoutStore, &["idempotency"], message);
         }
         if self.route.serve.is_some() {
-            let message = "only a route with an `upstream` executes anything";
+            let message = "a route with `serve` has no upstream whose responses could be kept";
             self.report(Code::KeysOfServe, &["idempotency"], message);
         }
         if self.route.timeout.request.is_zero() {

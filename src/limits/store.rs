@@ -14,6 +14,7 @@ use crate::observe::metrics::StoreMetrics;
 use crate::policy::rate_limit;
 use crate::policy::rate_limit::RedisUrl;
 use crate::time::Clock;
+use crate::units::reason;
 
 /// One server. Dropping it closes its connection.
 pub struct Store {
@@ -135,8 +136,9 @@ fn authorities(config: &rate_limit::Redis) -> Result<Option<Vec<u8>>, Unusable> 
         remedy: "name a PEM file of certificates that the gateway may read; its path is relative to the \
                  directory that the gateway is started in",
     };
-    let content = std::fs::read(path)
-        .map_err(|error| unusable(format!("the file `{file}` cannot be read: {error}")))?;
+    let content = std::fs::read(path).map_err(|error| {
+        unusable(format!("the file `{file}` cannot be read: {}", reason(&error)))
+    })?;
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&content).collect();
     match certificates {
         Ok(found) if found.is_empty() => {

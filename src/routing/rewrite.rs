@@ -51,7 +51,7 @@ pub struct Prefix(Box<str>);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
     /// `known` are the placeholders that the pattern does have.
-    #[error("`{{{placeholder}}}` has no value: `{pattern}` does not have it")]
+    #[error("`{{{placeholder}}}` has no value: the pattern `{pattern}` has no such parameter")]
     Placeholder {
         /// Its name, without braces.
         placeholder: String,
@@ -308,7 +308,10 @@ mod tests {
         let error = check("{path: '/{id}'}", "{path: ['/u/:id', '/v/:user/*']}").unwrap_err();
         let Unfit::Placeholder { known, .. } = &error else { panic!("{error}") };
         assert_eq!(known, &["user", "*"]);
-        assert_eq!(error.to_string(), "`{id}` has no value: `/v/:user/*` does not have it");
+        assert_eq!(
+            error.to_string(),
+            "`{id}` has no value: the pattern `/v/:user/*` has no such parameter"
+        );
         for criteria in ["{path: /api}", "{path: /b/a/*}", "{path: /api/}"] {
             let refused = check("{strip_prefix: /api/a}", criteria);
             assert!(matches!(refused, Err(Unfit::Prefix { .. })), "{criteria}");

@@ -6,6 +6,7 @@ use crate::config::code::Code;
 use crate::config::load::KeyPath;
 use crate::config::{self, Config, Problem};
 use crate::transcode::{Descriptors, Transcoder};
+use crate::units::reason;
 
 /// All sets that can be read; for each of the others, a problem.
 pub(super) fn descriptors(
@@ -15,13 +16,20 @@ pub(super) fn descriptors(
     let mut sets = BTreeMap::new();
     for (name, descriptors) in &config.descriptors {
         let file = &descriptors.file;
-        let read = std::fs::read(file).map_err(|error| format!("cannot be read: {error}"));
-        match read.and_then(|bytes| Descriptors::parse(&bytes)) {
-            Ok(set) => drop(sets.insert(name.clone(), set)),
+        let path = KeyPath::root().key("descriptors").key(name.as_str()).key("file");
+        let problem = |message: String| {
+            let message = format!("the file `{}` {message}", file.display());
+            Problem::new(Code::DescriptorsUnusable, path, message)
+        };
+        match std::fs::read(file).map(|bytes| Descriptors::parse(&bytes)) {
+            Ok(Ok(set)) => drop(sets.insert(name.clone(), set)),
+            Ok(Err(error)) => problems.push(problem(error)),
             Err(error) => {
-                let path = KeyPath::root().key("descriptors").key(name.as_str()).key("file");
-                let message = format!("`{}` {error}", file.display());
-                problems.push(Problem::new(Code::DescriptorsUnusable, path, message));
+                let problem = problem(format!("cannot be read: {}", reason(&error)));
+                problems.push(problem.remedied(
+                    "check the path, which is relative to the configuration file, and that the \
+                     gateway's user may read the file",
+                ));
             }
         }
     }

@@ -13,9 +13,8 @@ impl Descriptors {
     /// # Errors
     /// Why it is invalid, in words for the operator.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
-        let pool = DescriptorPool::decode(bytes).map_err(|error| {
-            format!("is no complete descriptor set (protoc needs --include_imports): {error}")
-        })?;
+        let pool = DescriptorPool::decode(bytes)
+            .map_err(|error| format!("is not a complete descriptor set: {error}"))?;
         if pool.services().len() == 0 {
             return Err("describes no service".to_owned());
         }

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use super::fault::{Fault, Position};
 use crate::config::code::Code;
+use crate::units::reason;
 
 /// The most bytes a file may have.
 pub(super) const MAX_FILE: u64 = 8 * 1024 * 1024;
@@ -126,12 +127,6 @@ fn unbalanced(text: &str) -> Option<usize> {
         }
         open > MAX_OPEN
     })
-}
-
-/// The system's error message without the number at its end.
-fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or(&text).to_owned()
 }
 
 fn end_of(text: &str) -> Position {

@@ -117,12 +117,11 @@ impl<'a> Resolver<'a> {
                     add(self, path.clone().index(element.index), element.node, spot);
                 }
             }
-            Value::Mapping(_)
-            | Value::Null
-            | Value::Bool(_)
-            | Value::Integer(_)
-            | Value::Float(_)
-            | Value::Text(_) => add(self, path, node, key_origin),
+            Value::Mapping(_) | Value::Null => add(self, path, node, key_origin),
+            Value::Bool(_) | Value::Integer(_) | Value::Float(_) | Value::Text(_) => {
+                let spot = node.origin;
+                add(self, path, node, spot);
+            }
         }
     }
 

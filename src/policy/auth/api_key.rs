@@ -30,9 +30,11 @@ impl Holders {
             .map_err(|_| InvalidKeys("the system gave no random bytes; try again".to_owned()))?;
         let mut by_digest = HashMap::with_capacity(config.keys.len());
         for (consumer, entry) in &config.keys {
-            let header = consumer
-                .to_header()
-                .map_err(|_| InvalidKeys(format!("keys.{consumer}: not a header value")))?;
+            let header = consumer.to_header().map_err(|_| {
+                InvalidKeys(format!(
+                    "keys.{consumer}: the name of the consumer cannot be sent in a header"
+                ))
+            })?;
             let identity = Identity {
                 authority: authority.clone(),
                 consumer: consumer.clone(),

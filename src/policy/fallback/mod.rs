@@ -65,7 +65,9 @@ impl TryFrom<Written> for Config {
         match (&upstream, status, &json) {
             (None, _, None) => return Err("needs an `upstream`, an answer (`json`), or both"),
             (Some(_), Some(_), None) => {
-                return Err("status: is that of an answer, and there is no `json`");
+                return Err(
+                    "status: the status has no effect without `json`, the body of the answer",
+                );
             }
             (Some(_), None, None) | (_, _, Some(_)) => {}
         }

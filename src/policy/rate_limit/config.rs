@@ -200,7 +200,9 @@ impl TryFrom<Written> for Config {
             (_, _, _) => return Err("has more than one algorithm; write a list of limits"),
         };
         if cost > algorithm.most() {
-            return Err("cost: is more than the limit ever has, so that no request could pass");
+            return Err(
+                "cost: the cost is more than the limit ever has, so that no request could pass",
+            );
         }
         if replays == Replays::Free && shared.is_some() {
             return Err("replays: a limit that replicas share takes back nothing; write `counted`");
@@ -233,7 +235,7 @@ impl TryFrom<WrittenBucket> for TokenBucket {
         let bucket = TokenBucket { rate, per, burst: burst.unwrap_or(rate) };
         let full = Duration::from_nanos(bucket.per_token()).checked_mul(bucket.burst);
         if full.is_none_or(|full| full > LONGEST_WINDOW) {
-            return Err("burst: takes longer than 366days to come back at this rate");
+            return Err("burst: the burst takes longer than 366days to come back at this rate");
         }
         Ok(bucket)
     }

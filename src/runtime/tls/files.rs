@@ -8,6 +8,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use crate::config::Problem;
 use crate::config::code::Code;
 use crate::config::load::KeyPath;
+use crate::units::reason;
 
 /// What is wrong with a file, and what to do about it.
 #[derive(Debug)]
@@ -58,9 +59,7 @@ fn unusable(file: &Path, what: &str, error: &pem::Error) -> Mistake {
     let file = file.display();
     match error {
         pem::Error::Io(error) => {
-            let reason = error.to_string();
-            // Without the system's number.
-            let reason = reason.split(" (os error").next().unwrap_or(&reason);
+            let reason = reason(error);
             Mistake::new(format!("the file `{file}` cannot be read: {reason}")).remedied(
                 "check the path, which is relative to the directory that the gateway is started in, and \
                  that the gateway's user may read the file",

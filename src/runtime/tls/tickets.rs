@@ -18,6 +18,7 @@ use rustls::ticketer::TicketRotator;
 
 use super::Digest;
 use super::handshake::{self, Terms};
+use crate::units::reason;
 
 /// Seconds after its full handshake for which a session can be resumed.
 const LIFETIME: u32 = 12 * 60 * 60;
@@ -54,7 +55,7 @@ pub(super) fn shared(
 ) -> Result<Arc<dyn ProducesTickets>, String> {
     let name = file.display();
     let text = std::fs::read_to_string(file)
-        .map_err(|error| format!("the file `{name}` cannot be read: {error}"))?;
+        .map_err(|error| format!("the file `{name}` cannot be read: {}", reason(&error)))?;
     let keys =
         keys(&text, verified_by).map_err(|message| format!("the file `{name}` {message}"))?;
     Ok(Arc::new(Shared(keys)))

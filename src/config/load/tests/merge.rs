@@ -108,8 +108,11 @@ fn what_cannot_be_merged_is_one_mistake() {
     let expected = "expected a mapping such as `<<: *base`, or a list of them";
     for wrong in ["base", "1", "~", "", "[[]]"] {
         let text = format!("routes:\n  a:\n    <<: {wrong}\n    path: /\n");
-        let at =
-            if wrong == "[[]]" { "c:3:10: routes.a.\"<<\"[0]" } else { "c:3:5: routes.a.\"<<\"" };
+        let at = match wrong {
+            "[[]]" => "c:3:10: routes.a.\"<<\"[0]",
+            "~" | "" => "c:3:5: routes.a.\"<<\"",
+            _ => "c:3:9: routes.a.\"<<\"",
+        };
         assert_eq!(mistakes(&text), [format!("{at}: {expected}")], "{wrong}");
     }
     let text = "x-a: &a {path: /}\nroutes: {a: {<<: [*a, 7], upstream: u}}\n";

@@ -73,7 +73,7 @@ impl TryFrom<WrittenApiKeys> for ApiKeys {
         let header = written
             .header
             .parse()
-            .map_err(|_| "header: not a header name; write one such as X-Api-Key".to_owned())?;
+            .map_err(|_| "header: expected a header name, such as X-Api-Key".to_owned())?;
         let mut owners = BTreeMap::new();
         for (consumer, entry) in &written.keys {
             if let Some(other) = owners.insert(entry.key.expose(), consumer) {
