@@ -66,7 +66,7 @@ impl TryFrom<Written> for Config {
             (None, _, None) => return Err("needs an `upstream`, an answer (`json`), or both"),
             (Some(_), Some(_), None) => {
                 return Err(
-                    "status: the status has no effect without `json`, the body of the answer",
+                    "status: only an answer has a status: write its `json` too, or leave `status` out",
                 );
             }
             (Some(_), None, None) | (_, _, Some(_)) => {}

@@ -200,9 +200,7 @@ impl TryFrom<Written> for Config {
             (_, _, _) => return Err("has more than one algorithm; write a list of limits"),
         };
         if cost > algorithm.most() {
-            return Err(
-                "cost: the cost is more than the limit ever has, so that no request could pass",
-            );
+            return Err("cost: must be at most what the limit ever has, or no request could pass");
         }
         if replays == Replays::Free && shared.is_some() {
             return Err("replays: a limit that replicas share takes back nothing; write `counted`");
