@@ -31,6 +31,9 @@ use crate::config::server::{Tickets, Tls};
 /// A hash of the contents of certificates and authorities.
 type Digest = [u8; SHA256_OUTPUT_LEN];
 
+/// A path below `tls`, and what is wrong with the value there.
+type WrongKey = (&'static [&'static str], String);
+
 /// What a listener's handshakes need.
 pub struct Handshakes {
     /// For one listener; a reload that changes it makes another one.
@@ -122,7 +125,7 @@ fn use_tickets(
     wanted: &Tickets,
     verified_by: &Digest,
     kept: Option<Arc<dyn ProducesTickets>>,
-) -> Result<Option<Arc<dyn ProducesTickets>>, (&'static [&'static str], String)> {
+) -> Result<Option<Arc<dyn ProducesTickets>>, WrongKey> {
     // Clients keep their sessions in tickets; the gateway stores none.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     match wanted {

@@ -23,7 +23,7 @@ pub struct Problem {
     /// What it does not fit together with: told if one of the two is a default, and so far away.
     pub with: Vec<KeyPath>,
     /// A value elsewhere whose place the message ends with.
-    pub beside: Option<KeyPath>,
+    pub beside: Option<Box<KeyPath>>,
 }
 
 impl Problem {
@@ -51,7 +51,7 @@ impl Problem {
     /// Tells where the other value is that the message speaks of.
     #[must_use]
     pub fn beside(mut self, other: impl Into<KeyPath>) -> Self {
-        self.beside = Some(other.into());
+        self.beside = Some(Box::new(other.into()));
         self
     }
 
