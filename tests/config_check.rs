@@ -67,7 +67,7 @@ fn keys_that_could_not_be_kept_are_mistakes() {
         ("routes.book.idempotency: ", "without `record.store`"),
         ("routes.book.timeout.request: ", "needs a limit"),
         ("routes.order.idempotency.ttl: ", "1m 1s 500ms"),
-        ("routes.health.idempotency: ", "only a route with an `upstream`"),
+        ("routes.health.idempotency: ", "a route with `serve` has no upstream"),
     ] {
         let said = lines.iter().any(|line| line.contains(path) && line.contains(about));
         assert!(said, "{path}{about}\n{}", finished.stderr);
