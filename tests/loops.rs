@@ -80,6 +80,18 @@ fn an_honest_chain_is_kept_in_its_order() {
 }
 
 #[test]
+fn a_retry_names_the_gateway_once() {
+    let upstream = Upstream::script([503, 200]);
+    let retry = "retry: {max_retries: 1, on: [503], budget: unlimited}";
+    let gateway = Gateway::route(&upstream, retry);
+    assert_eq!(gateway.call(Call::new("GET /").header("Via", "1.1 a")).status, 200);
+    let seen = upstream.requests();
+    let via: Vec<_> = seen.iter().map(|request| request.all("via")).collect();
+    assert_eq!((via.len(), via[0].len(), via[0][0]), (2, 2, "1.1 a"), "{via:?}");
+    assert_eq!(via[0], via[1], "the same in both attempts");
+}
+
+#[test]
 fn a_route_says_what_its_upstream_sees_of_it() {
     let upstream = Upstream::always(Answer::from(200));
     let gateway = Gateway::route(&upstream, "headers: {request: {remove: [Via]}}");
