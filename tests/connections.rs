@@ -56,7 +56,7 @@ fn the_pool_keeps_as_many_as_the_operator_wants_and_the_start_says_they_are_few(
 fn check_tells_a_pool_that_the_limit_of_open_files_has_no_room_for() {
     let directory = tempfile::tempdir().expect("a directory");
     for (pool, about) in [
-        (100_000_000_000_u64, "warning: server.upstream_pool: only "),
+        (100_000_000_000_u64, "warning: server.upstream_pool: no more than "),
         (1, "warning: server.upstream_pool: 1 idle connections are kept for "),
     ] {
         let listeners = "listeners: {public: {address: '127.0.0.1:0'}}";

@@ -152,7 +152,10 @@ fn an_answer_that_is_too_large_or_of_the_wrong_scheme_is_a_mistake_of_the_source
     replace(&gateway, "- https://127.0.0.1:1\n");
     eventually("the scheme is told", || {
         let source = &gateway.status()["upstreams"]["service"]["discovery"];
-        source["error"].as_str().filter(|error| error.contains("`h2c` is for http://")).map(drop)
+        source["error"]
+            .as_str()
+            .filter(|error| error.contains("`h2c` is HTTP/2 without TLS"))
+            .map(drop)
     });
     assert_eq!(addresses(&gateway), [one.address().to_string()]);
 }

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Answer, Call, Gateway, Load, Plan, Upstream, assert_within_since, eventually, quantile, watched,
+    Answer, Call, Gateway, Load, Plan, Upstream, assert_within_since, eventually, quantile,
+    refused_address, watched,
 };
 
 /// Three endpoints in turn, with short times.
@@ -93,7 +94,9 @@ fn an_endpoint_that_recovers_is_used_again_after_one_probe() {
 
 #[test]
 fn an_endpoint_that_is_killed_and_restarted_costs_no_request_with_a_retry() {
-    let [a, b, c] = [Upstream::start(), Upstream::start(), Upstream::start()];
+    // At a port that no other test takes meanwhile.
+    let a = Upstream::listen(refused_address());
+    let [b, c] = [Upstream::start(), Upstream::start()];
     let address = a.address();
     let gateway = three([&a, &b, &c], QUICK, "retry: {max_retries: 1, budget: unlimited}");
     let load = Load::paced(gateway.address, 4, "killed", Duration::from_millis(5));

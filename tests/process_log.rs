@@ -171,7 +171,7 @@ fn key_sets_and_collectors_that_go_and_come_back_are_one_line_at_each_edge() {
         .env("JWKS_URL", &issuer.url())
         .env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url())
         .env("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
-        .env("OTEL_EXPORTER_OTLP_TIMEOUT", "5000")
+        .env("OTEL_EXPORTER_OTLP_TIMEOUT", "1000")
         .env("OTEL_TRACES_EXPORTER", "none")
         .env("OTEL_METRIC_EXPORT_INTERVAL", "50")
         .upstream(&upstream)

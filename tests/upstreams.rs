@@ -191,7 +191,8 @@ fn an_upstream_that_comes_back_is_used_at_once() {
 
 #[test]
 fn a_connection_the_upstream_has_closed_meanwhile_fails_no_get() {
-    let upstream = Upstream::start();
+    // At a port that no other test takes meanwhile.
+    let upstream = Upstream::listen(refused_address());
     let address = upstream.address();
     let gateway =
         Gateway::route(&upstream, "retry: {max_retries: 1, on: [connect_failure, reset]}");

@@ -63,7 +63,13 @@ impl Upstream {
         let (name, source) = (&self.name, discover.source.words());
         let empty_after = *self.config.empty_after;
         let mut directory = self.directory();
-        match directory.discover(said, empty_after, now) {
+        let edge = directory.discover(said, empty_after, now);
+        let errors = error.map(|error| format!("{source}: {error}"));
+        self.lookups.source.note(errors.as_slice(), directory.found().lacking_since());
+        self.rearrange(&directory, "its source says", now);
+        drop(directory);
+        // What a line says is so once it is written.
+        match edge {
             Some(Edge::Back(after)) => {
                 log::info!("upstreams.{name}: {source} answers again, after {}s", after.as_secs());
             }
@@ -78,10 +84,6 @@ impl Upstream {
             ),
             None => {}
         }
-        let errors = error.map(|error| format!("{source}: {error}"));
-        self.lookups.source.note(errors.as_slice(), directory.found().lacking_since());
-        self.rearrange(&directory, "its source says", now);
-        drop(directory);
         // There may be a name among them.
         self.asked.notify_one();
     }

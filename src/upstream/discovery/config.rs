@@ -175,10 +175,9 @@ impl Source {
             (Source::Registry(_), Source::Registry(_)) => true,
             (Source::Kubernetes(one), Source::Kubernetes(other)) => one.has_same_endpoints(other),
             (Source::Srv(one), Source::Srv(other)) => one == other,
-            (
-                Source::File(_) | Source::Registry(_) | Source::Kubernetes(_) | Source::Srv(_),
-                _,
-            ) => false,
+            (Source::File(_) | Source::Registry(_) | Source::Kubernetes(_) | Source::Srv(_), _) => {
+                false
+            }
         }
     }
 
