@@ -20,9 +20,9 @@ struct Edge {
 impl Edge {
     fn new() -> Self {
         Edge {
-            users: Upstream::start(),
-            orders: Upstream::start(),
-            catalog: Upstream::start(),
+            users: Upstream::start().checked_at("/health"),
+            orders: Upstream::start().checked_at("/health"),
+            catalog: Upstream::start().checked_at("/health"),
             issuer: Issuer::start(),
         }
     }
@@ -264,4 +264,33 @@ fn a_request_is_traced() {
     assert_eq!(gateway.get("/api/v1/catalog/1").status, 200);
     let spans = wait_for_spans(&collector, "edge-gateway", 2);
     assert!(spans.iter().any(|span| span.name.contains("/api/v1/catalog/*")), "{spans:#?}");
+}
+
+#[test]
+fn instances_register_themselves_with_weights_and_get_requests_after_a_check_has_passed() {
+    let edge = Edge::new();
+    let gateway = edge.start();
+    let other = Upstream::start().checked_at("/health");
+    let path = "/upstreams/catalog-service/endpoints/catalog-2";
+    let body = json!({ "address": other.address().to_string(), "weight": 3 });
+    let registered = gateway.admin(Call::new(&format!("PUT {path}")).body(body.to_string()));
+    assert_eq!(registered.status, 201);
+    eventually("it gets requests", || {
+        assert_eq!(gateway.get("/api/v1/catalog/7").status, 200);
+        (other.count() > 0).then_some(())
+    });
+    let before = (edge.catalog.count(), other.count());
+    for _ in 0..8 {
+        assert_eq!(gateway.get("/api/v1/catalog/7").status, 200);
+    }
+    let shares = (edge.catalog.count() - before.0, other.count() - before.1);
+    assert_eq!(shares, (2, 6), "by weight");
+    assert_eq!(gateway.admin(Call::new(&format!("DELETE {path}"))).status, 204);
+    let before = other.count();
+    for _ in 0..4 {
+        assert_eq!(gateway.get("/api/v1/catalog/7").status, 200);
+    }
+    assert_eq!(other.count(), before);
+    let log = gateway.log();
+    assert!(!log.contains("no instance is registered"), "they need not register: {log}");
 }

@@ -21,13 +21,16 @@ pub(super) async fn keep(upstream: Weak<Upstream>, first: oneshot::Sender<()>) {
         let Some(upstream) = upstream.upgrade() else { return };
         let now = Clock::now();
         let is_first = first.is_some();
+        let is_needed = upstream.config().endpoints.is_empty();
         let over = upstream.register(now, |registry, rules| {
             // A reload may have narrowed where instances may be.
             let narrowed = is_first && registry.keep_allowed(&rules.allow);
             let over = expire(registry, now);
-            // That there is nothing is believed once it has been said for a while.
+            // That there is nothing is believed once it has been said for a while. Where there are
+            // other endpoints, none needs to register.
             let is_empty = registry.entries().next().is_none();
-            let says = is_first || narrowed || !over.is_empty() || is_empty;
+            let matters = is_needed || upstream.source().is_some_and(|source| source.endpoints > 0);
+            let says = narrowed || !over.is_empty() || if is_empty { matters } else { is_first };
             (over, says)
         });
         for (id, address) in over.unwrap_or_default() {
