@@ -219,7 +219,8 @@ fn bodies_are_bounded() {
 #[test]
 fn a_service_gets_the_id_of_the_request_and_a_client_nothing_internal() {
     let mut edge = Edge::new();
-    edge.users = Upstream::always(Answer::ok().header("X-Internal-Trace", "a.b.c"));
+    let users = Upstream::always(Answer::ok().header("X-Internal-Trace", "a.b.c"));
+    edge.users = users.checked_at("/health");
     let gateway = edge.plan().env("TRUSTED_PROXIES", "127.0.0.1/32, 10.0.0.0/8").start();
     let token = edge.issuer.token_with("ada", json!({ "scopes": ["users:read"] }));
     let call = Call::new("GET /api/v1/users/7").header("X-Forwarded-For", "203.0.113.9");
@@ -238,7 +239,7 @@ fn a_service_gets_the_id_of_the_request_and_a_client_nothing_internal() {
 
 #[test]
 fn the_next_version_gets_its_share_and_those_who_ask_for_it() {
-    let (edge, next) = (Edge::new(), Upstream::start());
+    let (edge, next) = (Edge::new(), Upstream::start().checked_at("/health"));
     let plan = |present: &str, share: &str| {
         let plan = edge.plan().env("CATALOG_NEXT_URL", &next.url());
         plan.env("CATALOG_WEIGHT", present).env("CATALOG_NEXT_WEIGHT", share).start()

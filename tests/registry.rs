@@ -64,6 +64,10 @@ fn an_instance_gets_requests_once_it_is_registered_and_none_once_it_is_not() {
     }
     assert_eq!([one.count(), two.count()], [6, 4]);
     gateway.wait_for_log("the instance one deregistered");
+    // It says so itself: there is nothing to wait for, though it is the last one.
+    assert_eq!(send(&gateway, "DELETE", "two", &json!({})).status, 204);
+    let refused = gateway.get("/");
+    assert_eq!((refused.status, refused.code().as_str()), (503, "no_endpoint"));
 }
 
 #[test]

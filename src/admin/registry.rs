@@ -20,7 +20,7 @@ use crate::time::{Clock, Moment};
 use crate::units::Timespan;
 use crate::upstream::Upstream;
 use crate::upstream::discovery::config::LEASES;
-use crate::upstream::discovery::registry::{Bounds, Entry, Instance, Put, Refused};
+use crate::upstream::discovery::registry::{Bounds, Entry, Instance, News, Put, Refused};
 
 /// What an instance sends.
 #[derive(Deserialize)]
@@ -71,7 +71,7 @@ pub(super) async fn list(
     let now = Clock::now();
     let body = upstream.register(now, |registry, _| {
         let all = registry.entries().map(|(id, entry)| Registered::new(id, entry, now));
-        (serde_json::json!({ "instances": all.collect::<Vec<_>>() }), false)
+        (serde_json::json!({ "instances": all.collect::<Vec<_>>() }), News::None)
     });
     body.map_or_else(no_registry, |body| axum::Json(body).into_response())
 }
@@ -105,8 +105,11 @@ pub(super) async fn register(
         let put = registry.put(&id, instance, *lease, bounds, now);
         let entry = registry.get(&id).map(|entry| Registered::new(&id, entry, now));
         let body = entry.and_then(|entry| serde_json::to_value(entry).ok()).unwrap_or_default();
-        let is_news = matches!(put, Ok(Put::Added | Put::Changed));
-        (put.map(|put| (put, body)), is_news)
+        let news = match put {
+            Ok(Put::Added | Put::Changed) => News::Says,
+            Ok(Put::Renewed) | Err(_) => News::None,
+        };
+        (put.map(|put| (put, body)), news)
     });
     let name = &upstream.name;
     match put {
@@ -139,7 +142,7 @@ pub(super) async fn deregister(
     let Some((upstream, id)) = named(&shared, path) else { return unknown_upstream() };
     let removed = upstream.register(Clock::now(), |registry, _| {
         let removed = registry.remove(&id);
-        (removed, removed)
+        (removed, if removed { News::Left } else { News::None })
     });
     match removed {
         None => no_registry(),

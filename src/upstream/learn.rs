@@ -8,7 +8,7 @@ use super::config::{Listed, Url};
 use super::discovery::config::{self, Source};
 use super::discovery::directory::{Directory, name};
 use super::discovery::known::{Edge, Said};
-use super::discovery::registry::Registry;
+use super::discovery::registry::{News, Registry};
 use super::{Address, Upstream};
 use crate::time::Moment;
 
@@ -89,21 +89,33 @@ impl Upstream {
     }
 
     /// Changes the register that is its source, and takes in what it then says, if `change` says that
-    /// this is something else. `None` if the source is another one.
+    /// this is something else. `None` if the source is another one. An instance that deregisters says so
+    /// itself: nothing is waited for, even if it was the last one.
     pub fn register<T>(
         &self,
         now: Moment,
-        change: impl FnOnce(&mut Registry, &config::Registry) -> (T, bool),
+        change: impl FnOnce(&mut Registry, &config::Registry) -> (T, News),
     ) -> Option<T> {
         let discover = self.config.discover.as_ref()?;
         let Source::Registry(rules) = &discover.source else { return None };
         // Held to the end, so that what is taken in last is what the register says.
         let mut registry = self.register.lock().unwrap_or_else(PoisonError::into_inner);
-        let (result, has_changed) = change(&mut registry, rules);
-        if has_changed {
-            self.discovered(registry.said(discover.form.as_ref()), now);
+        let (result, news) = change(&mut registry, rules);
+        let said = registry.said(discover.form.as_ref());
+        match (news, said) {
+            (News::None, _) => {}
+            (News::Left, Said::Nothing(words)) => self.emptied(&words, now),
+            (News::Says | News::Left, said) => self.discovered(said, now),
         }
         Some(result)
+    }
+
+    /// The source has certainly no endpoint any more.
+    fn emptied(&self, words: &str, now: Moment) {
+        let mut directory = self.directory();
+        directory.forget_found(now);
+        self.lookups.source.note(&[words.to_owned()], directory.found().lacking_since());
+        self.rearrange(&directory, "its source says", now);
     }
 
     /// The same, if each endpoint can be spoken to.

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use crate::time::{Clock, Moment};
 use crate::upstream::Upstream;
-use crate::upstream::discovery::registry::Registry;
+use crate::upstream::discovery::registry::{News, Registry};
 
 /// Time between two looks: a lease is over at most this late.
 const EVERY: Duration = Duration::from_millis(500);
@@ -31,7 +31,7 @@ pub(super) async fn keep(upstream: Weak<Upstream>, first: oneshot::Sender<()>) {
             let is_empty = registry.entries().next().is_none();
             let matters = is_needed || upstream.source().is_some_and(|source| source.endpoints > 0);
             let says = narrowed || !over.is_empty() || if is_empty { matters } else { is_first };
-            (over, says)
+            (over, if says { News::Says } else { News::None })
         });
         for (id, address) in over.unwrap_or_default() {
             log::warn!(

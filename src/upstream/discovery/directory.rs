@@ -62,6 +62,11 @@ impl Directory {
         self.found.take_in(said, empty_after, now)
     }
 
+    /// The source has certainly nothing any more.
+    pub(in crate::upstream) fn forget_found(&mut self, now: Moment) {
+        self.found.forget(now);
+    }
+
     /// What the source has said.
     pub(in crate::upstream) fn found(&self) -> &Known<Vec<Listed>> {
         &self.found

@@ -99,6 +99,13 @@ impl<T> Known<T> {
         self.lacking_since
     }
 
+    /// Forgets the last answer: there is certainly nothing any more.
+    pub fn forget(&mut self, now: Moment) {
+        self.last = None;
+        self.empty_since.get_or_insert(now);
+        self.lacking_since.get_or_insert(now);
+    }
+
     /// Takes in what the source said at `now`. It is emptied once it has said for `empty_after` that
     /// there is nothing; zero: never.
     pub fn take_in(&mut self, said: Said<T>, empty_after: Duration, now: Moment) -> Option<Edge> {
@@ -180,6 +187,20 @@ mod tests {
     fn failures_meanwhile_do_not_empty_but_do_not_hide_it_either() {
         let story = [(0, Said::These(7)), (10, nothing()), (50, failed()), (60, nothing())];
         assert_eq!(known(&story), [Some(7), Some(7), Some(7), None]);
+    }
+
+    #[test]
+    fn what_is_forgotten_is_not_waited_for() {
+        let mut source = Known::default();
+        source.take_in(Said::These(7), AFTER, at(0));
+        source.forget(at(10));
+        assert_eq!((source.last(), source.lacking_since()), (None, Some(at(10))));
+        assert_eq!(source.take_in(nothing(), AFTER, at(11)), None);
+        let back = Some(Edge::Back(Duration::from_secs(2)));
+        assert_eq!(
+            (source.take_in(Said::These(8), AFTER, at(12)), source.last()),
+            (back, Some(&8))
+        );
     }
 
     #[test]

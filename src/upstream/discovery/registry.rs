@@ -65,6 +65,17 @@ pub enum Put {
     Renewed,
 }
 
+/// What a change of the register is to the upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News {
+    /// Nothing: the endpoints are the same.
+    None,
+    /// Other endpoints, or the lack of them.
+    Says,
+    /// An instance has left by its own word.
+    Left,
+}
+
 /// An instance with its lease.
 #[derive(Debug, Clone)]
 pub struct Entry {
