@@ -223,7 +223,7 @@ fn an_order_ends_when_its_time_is_over_though_no_request_comes() {
     ));
     assert_eq!(shown(&gateway, a)["state"], "available");
     assert_eq!((in_force(&gateway, "drain"), in_force(&gateway, "weight")), (0.0, 1.0));
-    assert_eq!((a.count(), b.count()), (0, 0), "nobody asked for anything");
+    assert_eq!((a.count(), b.count()), (0, 0), "no client asked for anything");
     assert_eq!(gateway.log().matches("no longer ordered").count(), 1);
 }
 

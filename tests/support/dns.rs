@@ -287,7 +287,7 @@ impl OddDns {
             while let Some(odd) = odd.upgrade() {
                 let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
                 let answer = odd.lock().expect("the answer")(&Question(buffer[..length].to_vec()));
-                // Nobody may be waiting for it any more.
+                // The client may have left.
                 let _ = socket.send_to(&answer, from);
             }
         });

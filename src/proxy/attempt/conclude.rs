@@ -58,7 +58,7 @@ fn endpoint_concluded(ctx: &mut Context, outcome: Outcome, now: Moment) -> Count
 }
 
 /// Whether the caller's own deadline has ended the attempt sooner than this endpoint's responses usually
-/// begin. One that has hung for longer than that has failed, whoever stopped waiting.
+/// begin. One that has hung for longer than that has failed, also where the caller stopped waiting.
 fn is_hurried(ctx: &Context, outcome: Outcome, now: Moment) -> bool {
     let (Outcome::Timeout, Some(deadline)) = (outcome, ctx.deadline) else { return false };
     let of_route = ctx.route.as_ref().and_then(|route| route.timeout());
