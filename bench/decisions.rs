@@ -337,7 +337,7 @@ fn credentials(c: &mut Criterion) {
 
     let secret = "a-secret-of-at-least-thirty-two-bytes";
     let config: auth::Config = parsed(&format!(
-        r#"{{"jwt": {{"algorithms": ["HS256"], "secret": "{secret}", "issuer": "i"}}}}"#
+        r#"{{"jwt": {{"algorithms": ["HS256"], "secret": "{secret}", "issuer": "i", "audience": "any"}}}}"#
     ));
     let verifier = Arc::new(Verifier::try_new("accounts", &config).expect("valid keys"));
     let guard = Guard::try_new(&parsed(r#"{"require": "accounts"}"#), |_| Some(verifier.clone()))

@@ -57,6 +57,12 @@ pub(super) async fn check(State(gate): State<Gate>, request: Request, next: Next
             "orders are not taken from web pages: send it without Origin and Sec-Fetch-Site";
         return refusal(StatusCode::FORBIDDEN, "cross_origin", detail);
     }
+    // An endpoint may be this listener's own address, and then clients would give orders.
+    if gate.shared.via.is_own(request.headers()) {
+        let detail =
+            "the request comes from this gateway itself: an endpoint is its admin listener";
+        return refusal(StatusCode::LOOP_DETECTED, "loop", detail);
+    }
     match gate.over {
         Over::Socket => next.run(request).await,
         Over::Address => match refused(&gate.shared, &request) {
@@ -81,7 +87,12 @@ fn refused(shared: &Shared, request: &Request) -> Option<Response> {
                       or add the name to admin.hosts";
         return Some(refusal(StatusCode::MISDIRECTED_REQUEST, "unknown_host", detail));
     }
-    let asks = !admin.token.is_empty() || !registry.is_empty();
+    // With instances that are let in by a token, others would be let in without one.
+    let is_exposed =
+        admin.address.is_some_and(|address| !address.ip().to_canonical().is_loopback());
+    let asks = !admin.token.is_empty()
+        || !registry.is_empty()
+        || (is_exposed && has_registry_tokens(&snapshot));
     if (open && request.method().is_safe()) || !asks {
         return None;
     }
@@ -94,6 +105,10 @@ fn refused(shared: &Shared, request: &Request) -> Option<Response> {
             let detail = "the token is none of those of the registry, nor of those in admin.token";
             (detail, "Bearer error=\"invalid_token\"")
         }
+        None if registry.is_empty() && admin.token.is_empty() => (
+            "set admin.token: a registry has a token, and other hosts reach this listener",
+            "Bearer",
+        ),
         None if registry.is_empty() => {
             ("send `Authorization: Bearer` with the token of admin.token", "Bearer")
         }
@@ -104,10 +119,20 @@ fn refused(shared: &Shared, request: &Request) -> Option<Response> {
     Some(response)
 }
 
+fn has_registry_tokens(snapshot: &Snapshot) -> bool {
+    snapshot.upstreams.values().any(|target| {
+        let discover = target.upstream.config().discover.as_ref();
+        match discover.map(|discover| &discover.source) {
+            Some(Source::Registry(registry)) => !registry.token.is_empty(),
+            Some(_) | None => false,
+        }
+    })
+}
+
 /// The tokens with which a request may be sent, if it is one to a register: those that the upstream has
 /// of its own. An order that an operator gives is a POST, and not for instances.
 fn registry_tokens<'a>(snapshot: &'a Snapshot, request: &Request) -> &'a [Token] {
-    if ![Method::GET, Method::PUT, Method::DELETE].contains(request.method()) {
+    if ![Method::GET, Method::HEAD, Method::PUT, Method::DELETE].contains(request.method()) {
         return &[];
     }
     let path = request.uri().path().strip_prefix("/upstreams/");

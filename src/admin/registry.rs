@@ -105,11 +105,7 @@ pub(super) async fn register(
         let put = registry.put(&id, instance, *lease, bounds, now);
         let entry = registry.get(&id).map(|entry| Registered::new(&id, entry, now));
         let body = entry.and_then(|entry| serde_json::to_value(entry).ok()).unwrap_or_default();
-        let news = match put {
-            Ok(Put::Added | Put::Changed) => News::Says,
-            Ok(Put::Renewed) | Err(_) => News::None,
-        };
-        (put.map(|put| (put, body)), news)
+        (put.map(|put| (put, body)), News::None)
     });
     let name = &upstream.name;
     match put {

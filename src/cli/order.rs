@@ -230,7 +230,18 @@ fn written(query: &[(&str, &str)]) -> String {
 
 fn ask(asking: &Asking, method: &str, target: &str) -> Result<Value, String> {
     // Needed only to say where the gateway is, and its token.
-    let loaded = Config::at(&asking.file.location()).ok();
+    let loaded = match Config::at(&asking.file.location()) {
+        Ok(loaded) => Some(loaded),
+        Err(_) if asking.place.is_named() => None,
+        // Another gateway might get the order.
+        Err(problems) => {
+            let first = problems.first().map(ToString::to_string).unwrap_or_default();
+            return Err(format!(
+                "the configuration, which says where the gateway is, cannot be loaded: {first}; \
+                 name the gateway with --address or --socket"
+            ));
+        }
+    };
     let running = asking.place.running(loaded.as_ref().map(|(config, _)| &config.admin))?;
     let answer = running.ask(method, target)?;
     let body: Value = serde_json::from_slice(&answer.body)

@@ -66,6 +66,11 @@ pub(super) struct Answer {
 }
 
 impl Place {
+    /// Whether the command line says where the gateway is.
+    pub(super) fn is_named(&self) -> bool {
+        self.socket.is_some() || matches!(self.address, Some(Reach::At(_)))
+    }
+
     /// What the command line does not say is taken from `config`, if there is one.
     pub(super) fn running(&self, config: Option<&Admin>) -> Result<Running, String> {
         let configured = || match config {

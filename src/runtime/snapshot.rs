@@ -269,9 +269,14 @@ impl Route {
         }
     }
 
-    /// The path parameter by which the upstream, or the first of several, chooses an endpoint.
-    pub fn hash_parameter(&self) -> Option<&str> {
+    /// The path parameter by which the upstream chooses an endpoint: the one at the place `named`, or the
+    /// first of several that has one.
+    pub fn hash_parameter(&self, named: Option<usize>) -> Option<&str> {
         match &self.target {
+            Target::Fork(fork) if named.is_some() => {
+                let branch = fork.branch(named)?;
+                branch.target.upstream.config().balance.parameter()
+            }
             Target::Upstream(target) => target.upstream.config().balance.parameter(),
             Target::Fork(fork) => {
                 let mut branches = fork.branches.iter();

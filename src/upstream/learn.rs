@@ -2,6 +2,7 @@
 //! changed, and puts another set in place.
 
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::config::{Listed, Url};
@@ -63,10 +64,14 @@ impl Upstream {
         let (name, source) = (&self.name, discover.source.words());
         let empty_after = *self.config.empty_after;
         let mut directory = self.directory();
-        let edge = directory.discover(said, empty_after, now);
+        let names = directory.names(&self.config);
+        let (edge, has_changed) = directory.discover(said, empty_after, now);
         let errors = error.map(|error| format!("{source}: {error}"));
         self.lookups.source.note(errors.as_slice(), directory.found().lacking_since());
-        self.rearrange(&directory, "its source says", now);
+        if has_changed {
+            self.rearrange(&directory, "its source says", now);
+        }
+        let has_other_names = directory.names(&self.config) != names;
         drop(directory);
         // What a line says is so once it is written.
         match edge {
@@ -84,13 +89,15 @@ impl Upstream {
             ),
             None => {}
         }
-        // There may be a name among them.
-        self.asked.notify_one();
+        if has_other_names {
+            self.asked.notify_one();
+        }
     }
 
-    /// Changes the register that is its source, and takes in what it then says, if `change` says that
-    /// this is something else. `None` if the source is another one. An instance that deregisters says so
-    /// itself: nothing is waited for, even if it was the last one.
+    /// Changes the register that is its source, and takes in what it then says if that is something else
+    /// than this upstream knows: after a reload, instances may have come through the one before. `None` if
+    /// the source is another one. An instance that deregisters says so itself: nothing is waited for, even
+    /// if it was the last one.
     pub fn register<T>(
         &self,
         now: Moment,
@@ -101,11 +108,18 @@ impl Upstream {
         // Held to the end, so that what is taken in last is what the register says.
         let mut registry = self.register.lock().unwrap_or_else(PoisonError::into_inner);
         let (result, news) = change(&mut registry, rules);
-        let said = registry.said(discover.form.as_ref());
-        match (news, said) {
-            (News::None, _) => {}
+        let revision = registry.revision();
+        // Relaxed: the lock orders it.
+        let is_known = self.registered.swap(revision, Ordering::Relaxed) == revision;
+        if is_known && news == News::None {
+            return Some(result);
+        }
+        let knows_some = self.directory().found().last().is_some();
+        match (news, registry.said(discover.form.as_ref())) {
             (News::Left, Said::Nothing(words)) => self.emptied(&words, now),
-            (News::Says | News::Left, said) => self.discovered(said, now),
+            // Where there are other endpoints, none needs to register.
+            (_, Said::Nothing(_)) if !knows_some && !self.config.endpoints.is_empty() => {}
+            (_, said) => self.discovered(said, now),
         }
         Some(result)
     }
@@ -182,7 +196,15 @@ impl Upstream {
     /// Puts the endpoints in place that are known now, and tells what that changes.
     fn rearrange(&self, directory: &Directory, why: &str, now: Moment) {
         let before = self.set();
-        self.replace(directory.members(&self.config, &before), now);
+        let mut members = directory.members(&self.config, &before);
+        if directory.is_waiting(&before) {
+            // What a source has named is not known yet: until then, what it named before is.
+            let keys: HashSet<_> = members.iter().map(|member| &member.endpoint.key).collect();
+            let left = before.members().iter().filter(|one| !keys.contains(&one.endpoint.key));
+            let left: Vec<_> = left.cloned().collect();
+            members.extend(left);
+        }
+        self.replace(members, now);
         self.tell();
         if let Some(change) = before.change(&self.set()) {
             log::info!("upstreams.{}: {change}, as {why}", self.name);

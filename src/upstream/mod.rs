@@ -63,6 +63,8 @@ pub struct Upstream {
     directory: Mutex<Directory>,
     /// The instances that have registered themselves; a reload goes on with them.
     register: Arc<Mutex<Registry>>,
+    /// The revision of the register that has been taken in.
+    registered: AtomicU64,
     /// Told when there may be other names to resolve.
     asked: Arc<Notify>,
     /// Set once a health check of any endpoint has passed: from then on, those without a pass get no
@@ -114,6 +116,7 @@ impl Upstream {
             resolving: AtomicBool::new(false),
             directory: Mutex::default(),
             register: Arc::default(),
+            registered: AtomicU64::new(u64::MAX),
             asked: Arc::default(),
             has_passed: AtomicBool::new(false),
             changes: Arc::default(),

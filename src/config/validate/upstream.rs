@@ -47,7 +47,7 @@ fn is_at(url: &Url, listener: SocketAddr) -> bool {
     let is_same = own == address
         // Either end of `localhost`.
         || (loopback.is_some() && own.is_loopback())
-        || (own.is_unspecified() && address.is_loopback())
+        || (own.is_unspecified() && address.is_loopback() && (own.is_ipv6() || address.is_ipv4()))
         || address.is_unspecified() && (own.is_loopback() || own.is_unspecified());
     *port == listener.port() && is_same
 }
@@ -134,6 +134,8 @@ mod tests {
             ("127.0.0.1:80", "http://127.0.0.2"),
             ("0.0.0.0:80", "http://gateway.internal"),
             ("0.0.0.0:80", "unix:/run/app.sock"),
+            // An IPv4 wildcard does not take the port of IPv6.
+            ("0.0.0.0:80", "http://[::1]"),
         ] {
             assert!(!is_own(listener, url), "{listener} {url}");
         }

@@ -93,7 +93,7 @@ pub fn route(
             Some(place.ok_or(Rejection::NoRoute)?)
         }
     };
-    let hashed = snapshot.routes[route].hash_parameter();
+    let hashed = snapshot.routes[route].hash_parameter(named);
     let parameter = hashed.and_then(|name| found.params.value(name)).map(key::of_parameter);
     let canonical = (canonical != raw).then(|| canonical.into_owned());
     let forwarded = rewritten.or_else(|| canonical.clone());

@@ -48,8 +48,7 @@ impl Via {
     /// # Errors
     /// [`Rejection::Loop`].
     pub fn check(&self, ctx: &Context, headers: &HeaderMap) -> Result<(), Rejection> {
-        let mut lines = headers.get_all(VIA).iter().filter_map(|line| line.to_str().ok());
-        let Some(line) = lines.find(|line| names(line, &self.name)) else { return Ok(()) };
+        let Some(line) = self.own_line(headers) else { return Ok(()) };
         if !ctx.snapshot.config.server.via {
             return Ok(());
         }
@@ -57,7 +56,7 @@ impl Via {
             let route = ctx.route.as_ref().map_or("(none)", |route| &route.name);
             let peer = ctx.connection.as_ref().and_then(|connection| connection.peer.as_ref());
             let from = peer.map_or_else(|| "-".to_owned(), |peer| peer.address.to_string());
-            let shown: String = line.chars().take(SHOWN).collect();
+            let shown: String = String::from_utf8_lossy(line).chars().take(SHOWN).collect();
             log::warn!(
                 "routes.{route}: a request has come back to this gateway, by way of {from}: an upstream \
                  leads here again; via={shown:?} cause=loop request_id={}",
@@ -69,6 +68,16 @@ impl Via {
             });
         }
         Err(Rejection::Loop)
+    }
+
+    /// Whether this process has sent the request itself.
+    pub fn is_own(&self, headers: &HeaderMap) -> bool {
+        self.own_line(headers).is_some()
+    }
+
+    fn own_line<'a>(&self, headers: &'a HeaderMap) -> Option<&'a [u8]> {
+        let mut lines = headers.get_all(VIA).iter().map(HeaderValue::as_bytes);
+        lines.find(|line| names(line, self.name.as_bytes()))
     }
 
     /// Adds this process after those that the request has passed through, with the version of HTTP in
@@ -87,8 +96,12 @@ impl Via {
 }
 
 /// Whether an entry of the list was received by `name`: `1.1 name`, `HTTP/1.1 name (comment)`.
-fn names(line: &str, name: &str) -> bool {
-    line.split(',').any(|entry| entry.split_whitespace().nth(1) == Some(name))
+fn names(line: &[u8], name: &[u8]) -> bool {
+    let words = |entry: &[u8]| {
+        let mut words = entry.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+        words.nth(1) == Some(name)
+    };
+    line.split(|byte| *byte == b',').any(words)
 }
 
 #[cfg(test)]
@@ -98,10 +111,10 @@ mod tests {
     #[test]
     fn a_name_counts_where_a_proxy_is_named_and_nowhere_else() {
         for line in ["1.1 one", "1.0 a, HTTP/2 one", "1.1 a (one)\t,2  one (x)"] {
-            assert!(names(line, "one"), "{line}");
+            assert!(names(line.as_bytes(), b"one"), "{line}");
         }
         for line in ["", "one", "1.1 one-more", "1.1 a (one)", "one a", "1.1 a one", "1.1 One"] {
-            assert!(!names(line, "one"), "{line}");
+            assert!(!names(line.as_bytes(), b"one"), "{line}");
         }
     }
 
@@ -110,6 +123,7 @@ mod tests {
         let (one, other) = (Via::default(), Via::default());
         assert_ne!(one.name, other.name);
         assert_eq!(one.http1_1.to_str().ok(), Some(format!("1.1 {}", one.name).as_str()));
-        assert!(names(other.http2.to_str().expect("text"), &other.name));
+        assert!(names(other.http2.as_bytes(), other.name.as_bytes()));
+        assert!(names(&[b"1.1 \xff, ", other.http2.as_bytes()].concat(), other.name.as_bytes()));
     }
 }

@@ -26,19 +26,22 @@ pub(super) struct FileSource {
     told: Option<Content>,
     /// Seen once, and not told: it may be about to change again.
     seen: Option<Content>,
+    /// There is nothing else to use: the first content is told at once.
+    is_needed: bool,
 }
 
 /// The file's text, or why it cannot be read.
 type Content = Result<String, String>;
 
 impl FileSource {
-    pub(super) fn new(config: &File) -> Self {
-        FileSource { path: config.path.clone(), told: None, seen: None }
+    /// `is_known`: what the file said before a reload is used meanwhile.
+    pub(super) fn new(config: &File, is_known: bool) -> Self {
+        FileSource { path: config.path.clone(), told: None, seen: None, is_needed: !is_known }
     }
 
     /// What is to be told, if anything is.
     fn judge(&mut self, content: Content) -> Option<&Content> {
-        let is_first = self.told.is_none();
+        let is_first = self.told.is_none() && self.is_needed;
         let has_settled = self.seen.as_ref() == Some(&content);
         if self.told.as_ref() == Some(&content) {
             self.seen = None;
@@ -56,7 +59,7 @@ impl FileSource {
 impl Asked for FileSource {
     async fn next(&mut self) -> Said<Vec<Listed>> {
         loop {
-            if self.told.is_some() {
+            if self.told.is_some() || self.seen.is_some() {
                 tokio::time::sleep(EVERY).await;
             }
             let path = self.path.clone();
@@ -64,7 +67,12 @@ impl Asked for FileSource {
             // A panic, which the runtime logs: nothing is known of the file.
             let content = content.unwrap_or_else(|_| Err("cannot be read".to_owned()));
             match self.judge(content) {
-                Some(Ok(text)) => return read(text),
+                Some(Ok(text)) => {
+                    // A large one takes a while.
+                    let text = text.clone();
+                    let read = tokio::task::spawn_blocking(move || read(&text)).await;
+                    return read.unwrap_or_else(|_| Said::Failed("cannot be read".to_owned()));
+                }
                 Some(Err(error)) => return Said::Failed(error.clone()),
                 None => {}
             }
@@ -89,7 +97,7 @@ mod tests {
 
     #[test]
     fn a_file_is_told_once_it_has_stayed_the_same_from_one_look_to_the_next() {
-        let mut source = FileSource::new(&File { path: "e.yaml".into() });
+        let mut source = FileSource::new(&File { path: "e.yaml".into() }, false);
         let mut look = |text: Result<&str, &str>| {
             let content = text.map(str::to_owned).map_err(str::to_owned);
             source.judge(content).is_some()
@@ -105,5 +113,8 @@ mod tests {
         assert!(look(Err("gone")));
         assert!(!look(Ok("c")));
         assert!(look(Ok("c")), "back, though it is what was told before it was gone");
+        let mut after_reload = FileSource::new(&File { path: "e.yaml".into() }, true);
+        let looks = [(); 2].map(|()| after_reload.judge(Ok("a".to_owned())).is_some());
+        assert_eq!(looks, [false, true], "what was known serves until it has settled");
     }
 }

@@ -68,8 +68,12 @@ pub(super) async fn begin(next: &Snapshot, before: Option<&Snapshot>) {
 
 fn spawn(discover: &Discover, target: &UpstreamTarget, first: oneshot::Sender<()>) -> Task {
     let upstream = Arc::downgrade(&target.upstream);
+    // From before a reload.
+    let is_known = target.upstream.source().is_some_and(|source| source.endpoints > 0);
     match &discover.source {
-        Source::File(config) => Task::spawn(ask(file::FileSource::new(config), upstream, first)),
+        Source::File(config) => {
+            Task::spawn(ask(file::FileSource::new(config, is_known), upstream, first))
+        }
         Source::Registry(_) => Task::spawn(registry::keep(upstream, first)),
         Source::Kubernetes(config) => {
             let form = discover.form.as_ref();
@@ -95,7 +99,8 @@ async fn ask(mut source: impl Asked, upstream: Weak<Upstream>, first: oneshot::S
                     said = &mut next => break said,
                     () = tokio::time::sleep(REPEAT), if nothing.is_some() => {
                         let Some(upstream) = upstream.upgrade() else { return };
-                        if let Some(words) = nothing.clone() {
+                        let knows_some = upstream.source().is_some_and(|known| known.endpoints > 0);
+                        if let Some(words) = nothing.clone().filter(|_| knows_some) {
                             upstream.discovered(Said::Nothing(words), Clock::now());
                         }
                     }

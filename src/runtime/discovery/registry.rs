@@ -20,18 +20,15 @@ pub(super) async fn keep(upstream: Weak<Upstream>, first: oneshot::Sender<()>) {
     loop {
         let Some(upstream) = upstream.upgrade() else { return };
         let now = Clock::now();
-        let is_first = first.is_some();
-        let is_needed = upstream.config().endpoints.is_empty();
+        let knows_some = upstream.source().is_some_and(|source| source.endpoints > 0);
         let over = upstream.register(now, |registry, rules| {
-            // A reload may have narrowed where instances may be.
-            let narrowed = is_first && registry.keep_allowed(&rules.allow);
+            // A reload may have narrowed where instances may be, and one may have come through the
+            // upstream of before.
+            registry.keep_allowed(&rules.allow);
             let over = expire(registry, now);
-            // That there is nothing is believed once it has been said for a while. Where there are
-            // other endpoints, none needs to register.
+            // That there is nothing is believed once it has been said for a while.
             let is_empty = registry.entries().next().is_none();
-            let matters = is_needed || upstream.source().is_some_and(|source| source.endpoints > 0);
-            let says = narrowed || !over.is_empty() || if is_empty { matters } else { is_first };
-            (over, if says { News::Says } else { News::None })
+            (over, if is_empty && knows_some { News::Nothing } else { News::None })
         });
         for (id, address) in over.unwrap_or_default() {
             log::warn!(

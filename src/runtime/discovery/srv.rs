@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use super::Asked;
 use super::dns::{Answer, Dns};
-use crate::time::Clock;
+use crate::time::{Clock, Moment};
 use crate::upstream::config::{IpFamily, Listed};
 use crate::upstream::discovery::config::{Discover, Srv};
 use crate::upstream::discovery::known::{Edge, Said};
@@ -34,6 +34,8 @@ pub(super) struct SrvSource {
     most: usize,
     dns: Option<Dns>,
     service: Service,
+    /// What was known before a reload serves until then, or until all is known of each target.
+    known_until: Option<Moment>,
     /// How long to wait before the next question; `None` before the first one.
     pause: Option<Duration>,
 }
@@ -58,6 +60,10 @@ impl SrvSource {
             most: *max_endpoints as usize,
             dns: None,
             service: Service::default(),
+            known_until: upstream
+                .source()
+                .filter(|source| source.endpoints > 0)
+                .map(|_| Clock::now() + **empty_after),
             pause: None,
         }
     }
@@ -79,6 +85,13 @@ impl SrvSource {
         let (said, news) =
             self.service.take_in(targets, addresses, &self.form, self.empty_after, now);
         news.into_iter().for_each(|(host, edge)| self.tell(&host, edge));
+        self.known_until = self.known_until.filter(|until| !is_whole && now < *until);
+        let said = match said {
+            Said::These(_) if self.known_until.is_some() => {
+                Said::Failed("not all of its targets have answered since the reload".to_owned())
+            }
+            said => said,
+        };
         let learned = match &said {
             Said::These(_) if is_whole => Learned::All(ttl),
             Said::These(_) => Learned::Part(ttl),

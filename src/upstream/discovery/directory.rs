@@ -52,14 +52,30 @@ impl Directory {
         self.names.retain(|url, _| wanted.contains(url));
     }
 
-    /// Takes in what the source said.
+    /// Takes in what the source said. Returns whether it has named something else.
     pub(in crate::upstream) fn discover(
         &mut self,
         said: Said<Vec<Listed>>,
         empty_after: Duration,
         now: Moment,
-    ) -> Option<Edge> {
-        self.found.take_in(said, empty_after, now)
+    ) -> (Option<Edge>, bool) {
+        let may_differ = match &said {
+            Said::These(these) => self.found.last() != Some(these),
+            Said::Nothing(_) | Said::Failed(_) => false,
+        };
+        let edge = self.found.take_in(said, empty_after, now);
+        let has_changed = may_differ || edge == Some(Edge::Emptied);
+        (edge, has_changed)
+    }
+
+    /// Whether the source has named something of which no address is known yet.
+    pub(in crate::upstream) fn is_waiting(&self, known: &Set) -> bool {
+        let is_unknown = |entry: &Listed| {
+            name(&entry.url).is_some()
+                && !self.names.get(&entry.url).is_some_and(Known::is_decided)
+                && known.addresses(&entry.url).is_empty()
+        };
+        self.found.last().into_iter().flatten().any(is_unknown)
     }
 
     /// The source has certainly nothing any more.

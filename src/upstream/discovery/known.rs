@@ -57,8 +57,12 @@ pub struct Known<T> {
     confirmed: Option<Moment>,
     /// Since when there has been none.
     lacking_since: Option<Moment>,
-    /// Since when the source says that there is nothing. Failures meanwhile neither end this nor count.
+    /// Since when the source says that there is nothing, without the time in which it failed.
     empty_since: Option<Moment>,
+    /// Since when it fails, while it does.
+    failing_since: Option<Moment>,
+    /// That there is nothing has been believed, and it has said nothing else since.
+    is_emptied: bool,
 }
 
 /// What has changed with an answer: for a line in the log.
@@ -74,7 +78,14 @@ pub enum Edge {
 
 impl<T> Default for Known<T> {
     fn default() -> Self {
-        Known { last: None, confirmed: None, lacking_since: None, empty_since: None }
+        Known {
+            last: None,
+            confirmed: None,
+            lacking_since: None,
+            empty_since: None,
+            failing_since: None,
+            is_emptied: false,
+        }
     }
 }
 
@@ -86,7 +97,7 @@ impl<T> Known<T> {
 
     /// Whether it has answered, or was emptied: before, what others know is as good.
     pub fn is_decided(&self) -> bool {
-        self.confirmed.is_some()
+        self.confirmed.is_some() || self.is_emptied
     }
 
     /// When the last good answer came.
@@ -102,6 +113,7 @@ impl<T> Known<T> {
     /// Forgets the last answer: there is certainly nothing any more.
     pub fn forget(&mut self, now: Moment) {
         self.last = None;
+        self.is_emptied = true;
         self.empty_since.get_or_insert(now);
         self.lacking_since.get_or_insert(now);
     }
@@ -113,19 +125,26 @@ impl<T> Known<T> {
             Said::These(these) => {
                 self.last = Some(these);
                 self.confirmed = Some(now);
-                self.empty_since = None;
+                (self.empty_since, self.failing_since, self.is_emptied) = (None, None, false);
                 return self.lacking_since.take().map(|since| Edge::Back(now.since(since)));
             }
             Said::Nothing(reason) => (reason, true),
             Said::Failed(reason) => (reason, false),
         };
         if is_nothing {
-            let since = *self.empty_since.get_or_insert(now);
-            let is_over = !empty_after.is_zero() && now.since(since) >= empty_after;
-            if is_over && self.last.take().is_some() {
-                self.lacking_since.get_or_insert(now);
-                return Some(Edge::Emptied);
+            let failed = self.failing_since.take().map(|since| now.since(since));
+            let since = self.empty_since.map(|since| since + failed.unwrap_or_default());
+            let since = since.unwrap_or(now);
+            self.empty_since = Some(since);
+            if !empty_after.is_zero() && now.since(since) >= empty_after {
+                self.is_emptied = true;
+                if self.last.take().is_some() {
+                    self.lacking_since.get_or_insert(now);
+                    return Some(Edge::Emptied);
+                }
             }
+        } else {
+            self.failing_since.get_or_insert(now);
         }
         match self.lacking_since {
             Some(_) => None,
@@ -190,6 +209,23 @@ mod tests {
     }
 
     #[test]
+    fn the_time_in_which_it_failed_does_not_count() {
+        let story = [(0, Said::These(7)), (10, nothing()), (11, failed()), (600, failed())];
+        let later = [(601, nothing()), (629, nothing()), (630, nothing())];
+        let known = known(&[&story[..], &later[..]].concat());
+        assert_eq!(known[4..], [Some(7), Some(7), None]);
+    }
+
+    #[test]
+    fn what_has_said_nothing_else_for_long_enough_is_decided() {
+        let mut source = Known::<u32>::default();
+        source.take_in(nothing(), AFTER, at(0));
+        assert!(!source.is_decided());
+        source.take_in(nothing(), AFTER, at(30));
+        assert!(source.is_decided());
+    }
+
+    #[test]
     fn what_is_forgotten_is_not_waited_for() {
         let mut source = Known::default();
         source.take_in(Said::These(7), AFTER, at(0));
@@ -210,10 +246,11 @@ mod tests {
         assert_eq!(tell(0, Said::These(7)), None);
         assert_eq!(tell(10, nothing()), Some(Edge::Lost("no such name".to_owned())));
         assert_eq!(tell(20, failed()), None);
-        assert_eq!(tell(40, nothing()), Some(Edge::Emptied));
-        assert_eq!(tell(50, nothing()), None);
-        assert_eq!(tell(60, Said::These(8)), Some(Edge::Back(Duration::from_secs(50))));
-        assert_eq!(tell(70, Said::These(8)), None);
+        assert_eq!(tell(40, nothing()), None);
+        assert_eq!(tell(60, nothing()), Some(Edge::Emptied));
+        assert_eq!(tell(70, nothing()), None);
+        assert_eq!(tell(80, Said::These(8)), Some(Edge::Back(Duration::from_secs(70))));
+        assert_eq!(tell(90, Said::These(8)), None);
     }
 
     #[test]

@@ -68,10 +68,10 @@ pub enum Put {
 /// What a change of the register is to the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum News {
-    /// Nothing: the endpoints are the same.
+    /// Nothing, or what the register's revision tells.
     None,
-    /// Other endpoints, or the lack of them.
-    Says,
+    /// That there is still nothing.
+    Nothing,
     /// An instance has left by its own word.
     Left,
 }
@@ -87,7 +87,10 @@ pub struct Entry {
 
 /// The instances by id.
 #[derive(Debug, Default)]
-pub struct Registry(BTreeMap<String, Entry>);
+pub struct Registry {
+    entries: BTreeMap<String, Entry>,
+    revision: u64,
+}
 
 impl Registry {
     /// Registers an instance, or renews its lease.
@@ -102,62 +105,74 @@ impl Registry {
         bounds: Bounds<'_>,
         now: Moment,
     ) -> Result<Put, Refused> {
-        check(id, &instance)?;
         instance.address.set_ip(instance.address.ip().to_canonical());
+        check(id, &instance)?;
         if !is_allowed(instance.address.ip(), bounds.allow) {
             return Err(Refused::Outside);
         }
         let until = now + lease;
-        if let Some(entry) = self.0.get_mut(id) {
+        if let Some(entry) = self.entries.get_mut(id) {
             let put = if entry.instance == instance { Put::Renewed } else { Put::Changed };
             *entry = Entry { instance, until };
+            self.revision += u64::from(put == Put::Changed);
             return Ok(put);
         }
-        if self.0.len() >= bounds.most as usize {
+        if self.entries.len() >= bounds.most as usize {
             return Err(Refused::Full);
         }
-        self.0.insert(id.to_owned(), Entry { instance, until });
+        self.entries.insert(id.to_owned(), Entry { instance, until });
+        self.revision += 1;
         Ok(Put::Added)
     }
 
     /// Forgets an instance. Whether there was one with this id.
     pub fn remove(&mut self, id: &str) -> bool {
-        self.0.remove(id).is_some()
+        let was_there = self.entries.remove(id).is_some();
+        self.revision += u64::from(was_there);
+        was_there
     }
 
     /// Forgets the instances whose lease is over, and returns them.
     pub fn expire(&mut self, now: Moment) -> Vec<(String, Entry)> {
         let is_over = |entry: &Entry| entry.until <= now;
-        if !self.0.values().any(is_over) {
+        if !self.entries.values().any(is_over) {
             return Vec::new();
         }
-        let all = std::mem::take(&mut self.0);
+        let all = std::mem::take(&mut self.entries);
         let (over, left) = all.into_iter().partition(|(_, entry)| is_over(entry));
-        self.0 = left;
+        self.entries = left;
+        self.revision += 1;
         let over: BTreeMap<_, _> = over;
         over.into_iter().collect()
     }
 
     /// Forgets the instances that are not where they may be. Whether there were any.
     pub fn keep_allowed(&mut self, allow: &[IpNet]) -> bool {
-        let before = self.0.len();
-        self.0.retain(|_, entry| is_allowed(entry.instance.address.ip(), allow));
-        self.0.len() < before
+        let before = self.entries.len();
+        self.entries.retain(|_, entry| is_allowed(entry.instance.address.ip(), allow));
+        let has_changed = self.entries.len() < before;
+        self.revision += u64::from(has_changed);
+        has_changed
+    }
+
+    /// A number that is another one after each change of the endpoints.
+    pub fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// The instances by id.
     pub fn entries(&self) -> impl Iterator<Item = (&String, &Entry)> {
-        self.0.iter()
+        self.entries.iter()
     }
 
     /// The instance with this id.
     pub fn get(&self, id: &str) -> Option<&Entry> {
-        self.0.get(id)
+        self.entries.get(id)
     }
 
     /// The same as endpoints that are reached as `form` says.
     pub fn said(&self, form: Option<&Url>) -> Said<Vec<Listed>> {
-        let listed = self.0.values().map(|Entry { instance, .. }| Listed {
+        let listed = self.entries.values().map(|Entry { instance, .. }| Listed {
             url: Url::at(instance.address, form),
             weight: instance.weight,
             backup: instance.backup,
@@ -276,6 +291,8 @@ mod tests {
             ("a", Instance { weight: 1001, ..good.clone() }),
             ("a", instance("10.0.0.1:0")),
             ("a", instance("0.0.0.0:80")),
+            ("a", instance("[::ffff:0.0.0.0]:80")),
+            ("a", instance("[::ffff:224.0.0.1]:80")),
             ("a", metadata("", 1)),
             ("a", metadata("version", LONGEST_VALUE + 1)),
         ] {
