@@ -159,3 +159,17 @@ fn an_answer_that_is_too_large_or_of_the_wrong_scheme_is_a_mistake_of_the_source
     });
     assert_eq!(addresses(&gateway), [one.address().to_string()]);
 }
+
+#[test]
+fn a_name_that_is_not_known_yet_takes_nothing_away() {
+    let one = Upstream::start();
+    let gateway = Plan::new(FROM_FILE).beside("endpoints.yaml", &listed(&[&one])).start();
+    replace(&gateway, "- http://no-such-host.invalid:80\n");
+    gateway.wait_for_log("cannot resolve no-such-host.invalid");
+    assert_eq!(gateway.get("/").status, 200, "what was named before serves until then");
+    eventually("that there is no such host is believed", || {
+        (gateway.get("/").status == 503).then_some(())
+    });
+    replace(&gateway, &listed(&[&one]));
+    wait_for_addresses(&gateway, &[&one]);
+}

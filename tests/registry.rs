@@ -1,8 +1,10 @@
 //! Instances that register themselves at the admin listener, each until its lease is over.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
-use crate::support::{Call, Gateway, Plan, Response, Upstream, eventually};
+use crate::support::{Call, Gateway, Plan, Response, Upstream, eventually, pass};
 
 const YAML: &str = "
 upstreams:
@@ -173,4 +175,41 @@ fn a_reload_goes_on_with_the_register_and_drops_what_may_not_be_there_any_more()
     eventually("it is dropped", || instances(&gateway).is_empty().then_some(()));
     let refused = register(&gateway, "one", &one, &json!({}));
     assert_eq!((refused.status, refused.code().as_str()), (403, "address_not_allowed"));
+}
+
+#[test]
+fn what_comes_during_a_reload_is_not_lost() {
+    let (one, two) = (Upstream::start(), Upstream::start());
+    // A server that never answers, so that the reload takes as long as it waits for sources.
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let resolver = silent.local_addr().expect("an address");
+    let gateway = Plan::new(YAML).start();
+    assert_eq!(register(&gateway, "one", &one, &json!({})).status, 201);
+    let slow = format!(
+        "upstreams:\n  slow: {{discover: {{srv: {{name: _a._tcp.slow.test, resolver: ['{resolver}']}}}}}}"
+    );
+    let yaml = YAML.replace("upstreams:", &slow).replace("round_robin", "random");
+    std::thread::scope(|scope| {
+        let reload = scope.spawn(|| gateway.reload(&yaml));
+        pass(Duration::from_millis(400));
+        assert_eq!(register(&gateway, "two", &two, &json!({})).status, 201);
+        assert_eq!(send(&gateway, "DELETE", "one", &json!({})).status, 204);
+        assert!(reload.join().expect("no panic"));
+    });
+    eventually("the second one alone", || {
+        let endpoints = &gateway.status()["upstreams"]["service"]["endpoints"];
+        let is_two = endpoints[0]["address"] == two.address().to_string().as_str();
+        (endpoints.as_array().is_some_and(|all| all.len() == 1) && is_two).then_some(())
+    });
+    assert_eq!(gateway.get("/").status, 200);
+}
+
+#[test]
+fn an_instance_that_is_the_gateways_own_admin_listener_gives_clients_nothing() {
+    let gateway = Plan::new(YAML).start();
+    let body = json!({ "address": gateway.admin.to_string() });
+    assert_eq!(send(&gateway, "PUT", "own", &body).status, 201);
+    let refused = gateway.get("/status");
+    assert_eq!((refused.status, refused.code().as_str()), (508, "loop"));
+    assert_eq!(gateway.call(Call::new("POST /circuits/upstream/service/open")).status, 508);
 }
