@@ -2,7 +2,6 @@
 //!
 //! Each type parses itself, so that an invalid value is reported at its place in the file.
 
-pub mod networks;
 pub mod placeholder;
 mod reason;
 pub mod schema;

@@ -17,6 +17,7 @@ pub mod load;
 pub mod log;
 pub mod max_body;
 pub mod metrics;
+pub mod networks;
 pub mod origin;
 pub mod otlp;
 pub mod route;

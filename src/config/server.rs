@@ -9,8 +9,8 @@ use http::HeaderName;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 
+use super::networks::networks;
 use crate::policy::dry_run::Enforce;
-use crate::units::networks::networks;
 use crate::units::schema::written_as;
 use crate::units::{self, Size, Timespan};
 

@@ -12,8 +12,8 @@ pub(super) use srv::is_host;
 pub use srv::{Server, Srv};
 
 use crate::config::admin::{Token, tokens};
+use crate::units::Timespan;
 use crate::units::schema::one_or_many;
-use crate::units::{self, Timespan};
 use crate::upstream::config::Url;
 
 /// A source of endpoints, and how those that it gives as addresses are reached.
@@ -90,7 +90,7 @@ fn lease<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timespan, D::Erro
 }
 
 fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
-    let networks = units::networks::networks(deserializer)?;
+    let networks = crate::config::networks::networks(deserializer)?;
     match networks.is_empty() {
         true => Err(de::Error::custom("name at least one network, such as 10.0.0.0/8")),
         false => Ok(networks),
