@@ -92,6 +92,9 @@ fn steady(value: Value) -> Value {
         Value::String(text) if text == "record.store did not answer in time" => {
             "record.store is away: WORDS OF THE STORE".into()
         }
+        Value::String(text) if text.starts_with("via: 1.1 portcullis-") => {
+            "via: 1.1 portcullis-OF THIS PROCESS".into()
+        }
         Value::String(text) if text.starts_with("no-such-host.invalid: ") => {
             "no-such-host.invalid: WORDS OF THE RESOLVER".into()
         }
@@ -107,7 +110,7 @@ fn steady_member(name: &str, value: Value) -> Option<Value> {
         "time" => Some("TIME".into()),
         "portcullis.store" => Some(without_directories(value)),
         "trace_id" => Some("TRACE".into()),
-        "portcullis.first_request" => Some("UUID".into()),
+        "portcullis.first_request" | "portcullis.record_id" => Some("UUID".into()),
         // As it is configured.
         "portcullis.limit_us" => Some(value),
         "portcullis.client_us" | "portcullis.queue_us" if is_short(&value) => None,

@@ -4,7 +4,10 @@
 //! and characters that turn the direction of text, are escaped.
 
 use std::io::Write;
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
+
+use crate::observe::append;
 
 /// The most bytes of a text that has no limit of its own.
 pub(super) const TEXT: usize = 256;
@@ -44,8 +47,7 @@ impl Object {
 
     pub(super) fn number(&mut self, name: &str, number: u64) {
         self.name(name);
-        // Writing into memory does not fail.
-        let _ = write!(self.out, "{number}");
+        append::number(&mut self.out, number);
     }
 
     pub(super) fn truth(&mut self, name: &str, truth: bool) {
@@ -53,14 +55,20 @@ impl Object {
         self.out.extend_from_slice(if truth { b"true" } else { b"false" });
     }
 
-    /// With one decimal.
+    /// With one decimal, rounded. Below 0 is 0.
     pub(super) fn tenths(&mut self, name: &str, number: f64) {
         self.name(name);
-        let _ = write!(self.out, "{number:.1}");
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "rounded, and the cast saturates"
+        )]
+        let tenths = (number * 10.0).round() as u64;
+        append::tenths(&mut self.out, tenths);
     }
 
     pub(super) fn micros(&mut self, name: &str, time: Duration) {
-        self.number(name, u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
+        self.number(name, append::micros(time));
     }
 
     pub(super) fn text(&mut self, name: &str, text: &str, limit: usize) {
@@ -82,9 +90,31 @@ impl Object {
         let _ = write!(self.out, "\"{value}\"");
     }
 
+    /// In 32 hexadecimal digits.
+    pub(super) fn hex(&mut self, name: &str, number: u128) {
+        self.name(name);
+        self.out.push(b'"');
+        append::hex(&mut self.out, number);
+        self.out.push(b'"');
+    }
+
+    pub(super) fn address(&mut self, name: &str, address: IpAddr) {
+        self.name(name);
+        self.out.push(b'"');
+        append::address(&mut self.out, address);
+        self.out.push(b'"');
+    }
+
     pub(super) fn time(&mut self, name: &str, time: SystemTime) {
         self.shown(name, humantime::format_rfc3339_micros(within_years(time)));
     }
+}
+
+/// The member as it stands in every object that has it.
+pub(super) fn member(name: &str, text: &str) -> Vec<u8> {
+    let mut object = Object { out: Vec::new(), is_empty: true };
+    object.text(name, text, TEXT);
+    object.out
 }
 
 /// Times that can be written with a year of four digits.
@@ -97,7 +127,8 @@ pub(super) fn within_years(time: SystemTime) -> SystemTime {
 fn escape(out: &mut Vec<u8>, text: &str, limit: usize) {
     let (text, is_cut) = cut(text, limit);
     let mut plain = 0;
-    for (at, character) in text.char_indices() {
+    let suspect = if is_plain(text) { "" } else { text };
+    for (at, character) in suspect.char_indices() {
         if !must_escape(character) {
             continue;
         }
@@ -116,6 +147,13 @@ fn escape(out: &mut Vec<u8>, text: &str, limit: usize) {
     if is_cut {
         out.extend_from_slice("…".as_bytes());
     }
+}
+
+/// Whether `text` is of ASCII that is written as it is, in JSON and to a terminal. Nearly all texts
+/// are; so all bytes are looked at, without a branch, which the compiler does many at a time.
+pub(super) fn is_plain(text: &str) -> bool {
+    let plain = |byte: u8| matches!(byte, b' '..=b'~') & (byte != b'"') & (byte != b'\\');
+    text.bytes().fold(true, |all, byte| all & plain(byte))
 }
 
 fn must_escape(character: char) -> bool {

@@ -254,7 +254,7 @@ impl ProxyHttp for Gateway {
         let gone = reused && ended.outcome() == Some(Outcome::Reset);
         if stale
             && (refused || gone)
-            && attempt::retry::reconnect(session, ctx, refused, Clock::now())
+            && attempt::retry::reconnect(session, ctx, refused, &mut error, Clock::now())
         {
             error.set_retry(true);
             return error;

@@ -68,7 +68,12 @@ impl Words {
             (_, Words::Error(error)) => innermost(&**error).to_string(),
         };
         let told = certificate::told(cause, &said);
-        let said = plain(told.as_deref().unwrap_or_else(|| without_chain(&said)));
+        let said = told.as_deref().unwrap_or_else(|| without_chain(&said));
+        // rustls's words for a record that is none: what the peer sends is text.
+        let said = match said.ends_with("corrupt message of type InvalidContentType") {
+            true => plain("the peer does not speak TLS"),
+            false => plain(said),
+        };
         (!said.is_empty()).then_some(said)
     }
 }

@@ -37,8 +37,9 @@ const COLUMNS: [(&str, &str); 20] = [
 ];
 
 /// What only some causes have, in the order in which it is told.
-const PARTICULARS: [&str; 27] = [
+const PARTICULARS: [&str; 30] = [
     "portcullis.listener",
+    "portcullis.truncated",
     "rpc.method",
     "rpc.response.status_code",
     "portcullis.phase",
@@ -52,7 +53,8 @@ const PARTICULARS: [&str; 27] = [
     "portcullis.keys_error",
     "portcullis.keys_age_us",
     "portcullis.rate_limit_key",
-    "portcullis.circuit_open_for_us",
+    "portcullis.circuit_opened_before_us",
+    "portcullis.circuit_retry_in_us",
     "portcullis.circuit_reason",
     "portcullis.bulkhead_waiting",
     "portcullis.gave_up",
@@ -65,6 +67,7 @@ const PARTICULARS: [&str; 27] = [
     "portcullis.first_request_before_us",
     "portcullis.allowed_methods",
     "portcullis.accepted_types",
+    "portcullis.accepted_encodings",
 ];
 
 /// A row of the record, in the access log's words.
@@ -99,6 +102,8 @@ pub(super) fn key_of(facts: &Facts) -> Option<String> {
         Some(
             limit @ ("max_body"
             | "idempotency.max_body"
+            | "idempotency.max_answer"
+            | "bulkhead.max_in_flight"
             | "transcode.max_message"
             | "bulkhead.queue.max_wait"),
         ) => return of_route(limit),

@@ -10,14 +10,15 @@ use std::time::SystemTime;
 
 use http::Method;
 
-use super::Rules;
 use super::left_out::Count;
 use crate::config::access_log::{AccessLog as Config, Mask};
 use crate::observe::json::{Object, TEXT};
 use crate::policy::failure::Fault;
 use crate::policy::rate_limit::Standing;
+use crate::record::Query;
 use crate::summary::Summary;
 use crate::summary::attempt::{Bound, Connection, Failure, Limit, Past};
+use crate::summary::ending::{Cut, Ending};
 use crate::summary::values::{Fact, Value, Values, circuit};
 
 /// The most bytes of a path or a query.
@@ -25,17 +26,30 @@ const PATH: usize = 2048;
 /// Attempts that are told of one by one.
 const ATTEMPTS: usize = 16;
 
-/// The line, its end included.
-pub(super) fn json(config: &Config, summary: &Summary<'_>, rules: Rules<'_>) -> Vec<u8> {
+/// The member that a line is found by.
+pub(super) const REQUEST_ID: &str = "portcullis.request_id";
+/// Bytes of nearly every line.
+const SIZE: usize = 1280;
+
+/// The line, its end included. `values` are those of a failure.
+pub(super) fn json(
+    config: &Config,
+    summary: &Summary<'_>,
+    query: Option<&Query>,
+    values: Option<&Values>,
+) -> Vec<u8> {
     let masks = |mask| config.mask.contains(&mask);
     let opening = &summary.opening;
-    let mut line = Object::begin(Vec::with_capacity(768));
+    let mut line = Object::begin(Vec::with_capacity(SIZE));
     line.time("time", opening.received_at);
-    line.text("portcullis.request_id", opening.request_id, TEXT);
-    if opening.trace_id != 0 {
-        line.shown("trace_id", format_args!("{:032x}", opening.trace_id));
+    line.text(REQUEST_ID, opening.request_id, TEXT);
+    if let Some(id) = opening.id {
+        line.shown("portcullis.record_id", id);
     }
-    line.shown("client.address", shown_address(opening.client, masks(Mask::ClientAddress)));
+    if opening.trace_id != 0 {
+        line.hex("trace_id", opening.trace_id);
+    }
+    line.address("client.address", shown_address(opening.client, masks(Mask::ClientAddress)));
     line.text("network.protocol.name", opening.protocol, TEXT);
     line.word("portcullis.listener", opening.listener);
     if let Some(head) = opening.head {
@@ -43,7 +57,7 @@ pub(super) fn json(config: &Config, summary: &Summary<'_>, rules: Rules<'_>) -> 
         if let Some(path) = head.path {
             line.text("url.path", path, PATH);
         }
-        if let (Some(kept), Some(query)) = (rules.query, head.query) {
+        if let (Some(kept), Some(query)) = (query, head.query) {
             line.text("url.query", &kept.redacted(query), PATH);
         }
         if let Some(host) = head.host {
@@ -66,7 +80,7 @@ pub(super) fn json(config: &Config, summary: &Summary<'_>, rules: Rules<'_>) -> 
     if !masks(Mask::Error) {
         let said = summary.failure.and_then(|failure| failure.words.of(failure.cause));
         line.word("portcullis.error", summary.said.or(said.as_deref()));
-        line.word("portcullis.detail", summary.ending.refusal().map(|refusal| refusal.detail));
+        line.word("portcullis.detail", detail(&summary.ending));
     }
     upstream(&mut line, summary);
     line.micros("portcullis.duration_us", summary.duration);
@@ -75,14 +89,21 @@ pub(super) fn json(config: &Config, summary: &Summary<'_>, rules: Rules<'_>) -> 
         line.number("http.request.body.size", bytes);
     }
     line.number("http.response.body.size", summary.bytes_out);
+    if summary.ending.is_truncated() {
+        line.truth("portcullis.truncated", true);
+    }
     line.number("portcullis.generation", opening.generation);
     past(&mut line, summary.past, masks(Mask::Error));
-    if !summary.ending.is_success()
-        && let Some(values) = rules.values
-    {
-        policies(&mut line, &values(), masks(Mask::Error));
+    if let Some(values) = values {
+        policies(&mut line, values, masks(Mask::Error));
     }
     line.end()
+}
+
+/// What happened, for a person.
+fn detail<'a>(ending: &Ending<'a>) -> Option<&'a str> {
+    let refusal = ending.refusal().map(|refusal| refusal.detail);
+    refusal.or_else(|| ending.cut().map(Cut::phrase))
 }
 
 fn policies(line: &mut Object, values: &Values, masked: bool) {
@@ -94,7 +115,7 @@ fn policies(line: &mut Object, values: &Values, masked: bool) {
         line.number("portcullis.bulkhead_slots", slots.into());
     }
     if let Some(Standing { limit, verdict, .. }) = *limit {
-        line.number("portcullis.rate_limit", limit as u64);
+        line.number("portcullis.rate_limit_index", limit as u64);
         line.number("portcullis.rate_limit_size", verdict.limit.into());
         line.number("portcullis.rate_limit_remaining", verdict.remaining.into());
         line.micros("portcullis.rate_limit_reset_us", verdict.reset_after);

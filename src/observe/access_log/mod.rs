@@ -122,20 +122,25 @@ impl AccessLog {
         if !wanted && !remembered {
             return;
         }
-        let line = line::json(config, summary, rules);
-        if remembered {
-            self.ring.push(summary.opening.request_id, &line);
+        let values = rules.values.filter(|_| !summary.ending.is_success()).map(|values| values());
+        let values = values.as_ref();
+        let json = (remembered || config.format == Format::Json)
+            .then(|| Arc::from(line::json(config, summary, rules.query, values)));
+        if let Some(json) = json.as_ref().filter(|_| remembered) {
+            self.ring.push(Arc::clone(json));
         }
         if wanted {
-            let line = match config.format {
-                Format::Json => line,
-                Format::Text => text::text(config, summary, rules, self.target.is_terminal()),
-            };
-            self.submit(line);
+            let coloured = self.target.is_terminal();
+            self.submit(match (config.format, json) {
+                (Format::Json, Some(json)) => json,
+                (Format::Json | Format::Text, _) => {
+                    text::text(config, summary, values, coloured).into()
+                }
+            });
         }
     }
 
-    fn submit(&self, line: Vec<u8>) {
+    fn submit(&self, line: Arc<[u8]>) {
         let Some(sender) = &self.sender else { return };
         if sender.try_send(Message::Line(line)).is_err() {
             self.counts.dropped.fetch_add(1, Ordering::Relaxed);

@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// What the thread is handed.
 pub(super) enum Message {
-    Line(Vec<u8>),
+    Line(Arc<[u8]>),
     /// The target may have changed.
     Look,
     /// Its sender is dropped once everything handed over before is written.

@@ -29,28 +29,28 @@ fn what_is_no_key_is_told_apart_from_no_key() {
     let longest = [b'k'; 255];
     assert_eq!(some(&longest).as_bytes(), longest);
     let too_long = [b'k'; 256];
-    let wrong: [&[u8]; 13] = [
-        b"",
-        b"\"\"",
-        b"\"open",
-        b"open\"",
-        b"a b",
-        b"a,b",
-        b"\"a\"b",
-        b"\"a\"; p=1",
-        b"\"\\n\"",
-        b"\"\\",
-        b"caf\xc3\xa9",
-        b"\"caf\xe9\"",
-        &too_long,
+    let wrong: [(&[u8], InvalidKey); 13] = [
+        (b"", InvalidKey::Empty),
+        (b"\"\"", InvalidKey::Empty),
+        (b"\"open", InvalidKey::Quoting),
+        (b"open\"", InvalidKey::Character),
+        (b"a b", InvalidKey::Character),
+        (b"a,b", InvalidKey::Character),
+        (b"\"a\"b", InvalidKey::Quoting),
+        (b"\"a\"; p=1", InvalidKey::Quoting),
+        (b"\"\\n\"", InvalidKey::Quoting),
+        (b"\"\\", InvalidKey::Quoting),
+        (b"caf\xc3\xa9", InvalidKey::Character),
+        (b"\"caf\xe9\"", InvalidKey::Quoting),
+        (&too_long, InvalidKey::Long),
     ];
-    for value in wrong {
-        assert_eq!(key(value), Err(InvalidKey), "{}", String::from_utf8_lossy(value));
+    for (value, why) in wrong {
+        assert_eq!(key(value), Err(why), "{}", String::from_utf8_lossy(value));
     }
     let mut two = HeaderMap::new();
     two.append(HEADER, HeaderValue::from_static("a"));
     two.append(HEADER, HeaderValue::from_static("a"));
-    assert_eq!(Key::of(&two), Err(InvalidKey));
+    assert_eq!(Key::of(&two), Err(InvalidKey::Repeated));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use pingora_core::Error;
 use pingora_proxy::Session;
 
 use crate::policy::failure::Cause;
@@ -15,7 +16,6 @@ use crate::proxy::exchange::context::Context;
 use crate::proxy::exchange::sent::is_answered;
 use crate::proxy::response;
 use crate::runtime::snapshot::Route;
-use crate::summary::words::Words;
 use crate::time::Moment;
 
 /// The one decision on another attempt. It takes into account what the upstream's response, if
@@ -115,7 +115,13 @@ pub fn elsewhere(session: &Session, ctx: &mut Context, outcome: Outcome, now: Mo
 /// retry policy. This is only for requests that may be sent twice or were `refused` unprocessed,
 /// and only if the budget, where there is one, allows it. If not, that is noted, and stands unless
 /// the retry policy has something to say.
-pub fn reconnect(session: &Session, ctx: &mut Context, refused: bool, now: Moment) -> bool {
+pub fn reconnect(
+    session: &Session,
+    ctx: &mut Context,
+    refused: bool,
+    error: &mut Error,
+    now: Moment,
+) -> bool {
     let may_resend = refused || session.req_header().method.is_idempotent();
     let obstacle = if is_answered(session) {
         Some(Reason::ResponseStarted)
@@ -136,12 +142,16 @@ pub fn reconnect(session: &Session, ctx: &mut Context, refused: bool, now: Momen
         is_spent.then_some(Reason::Budget)
     });
     if let Some(reason) = stop {
-        ctx.verdict.retry_stopped = Some(reason.as_str());
+        // Where there is no policy, it is not one that is used up.
+        let has_policy = ctx.route.as_ref().is_some_and(|route| route.retry.is_some());
+        if has_policy || reason != Reason::Exhausted {
+            ctx.verdict.retry_stopped = Some(reason.as_str());
+        }
         return false;
     }
     ctx.reconnected = true;
     let cause = if refused { Cause::RefusedStream } else { Cause::StaleConnection };
-    ctx.attempt.failure = failure(ctx, cause, Words::None);
+    ctx.attempt.failure = failure(ctx, cause, attempt::ended::words(error));
     ctx.backoff = Some(Duration::ZERO);
     true
 }

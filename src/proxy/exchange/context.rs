@@ -138,6 +138,8 @@ pub struct Attempt {
     pub connected: Option<Moment>,
     /// That connection; only known of an attempt that broke off on it.
     pub connection: Option<attempt::Connection>,
+    /// A part of the request's body has been sent, and more is to come.
+    pub is_uploading: bool,
     /// When its response's head was there.
     pub head_at: Option<Moment>,
     /// How the upstream failed it.

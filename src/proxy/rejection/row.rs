@@ -121,7 +121,7 @@ pub fn of(rejection: &Rejection) -> Row<'_> {
             "unexpected_compression",
             Http::BAD_REQUEST,
             Rpc::Internal,
-            "a message is compressed, though no encoding was agreed on",
+            "a message of the request is compressed, and its head names no encoding",
         ),
         Rejection::UnsupportedCompression => Row::new(
             "unsupported_compression",

@@ -36,8 +36,7 @@ const OF_UPSTREAM: [HeaderName; 12] = [
 
 /// Writes the response to a call whose attempt is over, if none has been written.
 pub async fn answer_call(shared: &Arc<Shared>, session: &mut Session, ctx: &mut Context) {
-    let Some(call) = ctx.body.call.take() else { return };
-    let Some(answer) = call.answer else { return };
+    let Some(answer) = ctx.body.call.as_mut().and_then(|call| call.answer.take()) else { return };
     let refused = ctx.end.rejection().is_some();
     if refused || ctx.end.is_client_gone() || exchange::sent::is_answered(session) {
         return;
@@ -45,7 +44,10 @@ pub async fn answer_call(shared: &Arc<Shared>, session: &mut Session, ctx: &mut 
     // Before the first byte goes out. For a response without a body, no other place reports this.
     attempt::conclude::answered(ctx, Clock::now());
     ctx.end.judge_rpc(answer.good.is_none());
+    let Some(call) = ctx.body.call.take() else { return };
     let (head, mut rendered) = answer.render(session, ctx, &call.way);
+    // The log names its method.
+    ctx.body.call = Some(call);
     let Ok(mut head) = rewritten(head, &rendered) else {
         return reply::choose::refuse(shared, session, ctx, Rejection::Internal).await;
     };

@@ -42,6 +42,10 @@ pub async fn refuse(
             None => request::body::read_unforwarded(session, ctx).await,
         }
     }
+    if ctx.verdict.said.is_none() {
+        let headers = &session.req_header().headers;
+        ctx.verdict.said = request::evidence::of(ctx.protocol, headers, &rejection);
+    }
     let mut rejection = rejection;
     let mut rendered = reply::wire::render(session, ctx, &rejection);
     ctx.end.refuse(rejection.clone());

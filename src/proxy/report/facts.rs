@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
+use crate::coding;
 use crate::config::rpc_code::RpcCode;
 use crate::observe::metrics::Family;
 use crate::policy::failure::Cause;
@@ -51,9 +52,7 @@ pub fn of(ctx: &Context, now: Moment) -> Vec<Fact> {
     if let Some(phase) = phase(ctx, rejection) {
         facts.text("portcullis.phase", phase);
     }
-    if ctx.verdict.retry_stopped.is_some() {
-        budget(&mut facts, ctx);
-    }
+    budget(&mut facts, ctx);
     facts.0
 }
 
@@ -100,6 +99,16 @@ fn refusal(facts: &mut Facts, ctx: &Context, rejection: &Rejection, now: Moment)
         }
         Rejection::UnsupportedMediaType(types) => facts.text("portcullis.accepted_types", *types),
         Rejection::Policy(rejection) => policy::of_policy(facts, ctx, rejection, now),
+        Rejection::UnsupportedCompression => {
+            if let Some(accepted) = text_of(&coding::READ) {
+                facts.text("portcullis.accepted_encodings", accepted);
+            }
+        }
+        Rejection::DeadlineExceeded if ctx.attempts == 0 => {
+            if let Some(route) = &ctx.route {
+                policy::waiting(facts, ctx, route);
+            }
+        }
         Rejection::Upstream(Cause::EndpointsFull) => {
             if let Some(target) = ctx.upstream() {
                 let set = target.upstream.set();
@@ -123,7 +132,6 @@ fn refusal(facts: &mut Facts, ctx: &Context, rejection: &Rejection, now: Moment)
         | Rejection::InvalidBody(_)
         | Rejection::InvalidRpc(_)
         | Rejection::UnexpectedCompression
-        | Rejection::UnsupportedCompression
         | Rejection::NoRoute
         | Rejection::Loop
         | Rejection::Flood { .. }
@@ -135,7 +143,7 @@ fn refusal(facts: &mut Facts, ctx: &Context, rejection: &Rejection, now: Moment)
 }
 
 /// What the request was waiting for when it was ended; `None` if it was not ended while it waited.
-/// In the words of the times, and `request_body` for the client's.
+/// In the words of the times, and `request_body` while that had not all gone to the upstream.
 fn phase(ctx: &Context, rejection: Option<&Rejection>) -> Option<&'static str> {
     if !was_waiting(ctx, rejection) {
         return None;
@@ -144,6 +152,8 @@ fn phase(ctx: &Context, rejection: Option<&Rejection>) -> Option<&'static str> {
         (Some(_), _) => "body",
         (None, _) if matches!(rejection, Some(Rejection::RequestTimeout)) => "request_body",
         _ if ctx.attempts == 0 => "queue",
+        // The upstream does not read, or its client does not send.
+        (None, Some(_)) if ctx.attempt.is_uploading => "request_body",
         (None, Some(_)) => "first_byte",
         (None, None) => "connect",
     })

@@ -136,6 +136,14 @@ fn of_policy(ctx: &Context, rejection: &policy::Rejection) -> Option<Limit> {
             };
             Some(Limit { key: "rate_limit", bound: Bound::Rate(requests.into(), per) })
         }
+        policy::Rejection::BulkheadFull { .. } => {
+            let most = ctx.route.as_ref()?.policies(ctx.drawn).bulkhead.as_ref()?.capacity();
+            Some(Limit { key: "bulkhead.max_in_flight", bound: Bound::Count(most.into()) })
+        }
+        policy::Rejection::Idempotency(policy::idempotency::Refusal::NotKept) => {
+            let keys = ctx.route.as_ref()?.idempotency.as_ref()?;
+            bytes("idempotency.max_answer", keys.config.max_answer.0)
+        }
         policy::Rejection::BulkheadWaitExceeded { why: InVain::Expired, .. } => {
             let queue = ctx.route.as_ref()?.config.bulkhead.as_ref()?.queue.as_ref()?;
             limit("bulkhead.queue.max_wait", *queue.max_wait)
@@ -144,7 +152,6 @@ fn of_policy(ctx: &Context, rejection: &policy::Rejection) -> Option<Limit> {
         | policy::Rejection::LimitStoreUnavailable
         | policy::Rejection::Idempotency(_)
         | policy::Rejection::CircuitOpen { .. }
-        | policy::Rejection::BulkheadFull { .. }
         | policy::Rejection::BulkheadWaitExceeded { why: InVain::Overload, .. } => None,
     }
 }

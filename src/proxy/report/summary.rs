@@ -104,8 +104,8 @@ pub fn no_retry(ctx: &Context) -> Option<&'static str> {
     let failure = ctx.verdict.failure.as_ref().filter(|_| ctx.attempts > 0);
     ctx.verdict.retry_stopped.or_else(|| {
         Some(match (failure?.cause, ctx.end.delivery()) {
-            (Cause::DeadlineExceeded, _) => "deadline",
             (_, Delivery::BrokenOff(_)) => "response_started",
+            (Cause::DeadlineExceeded, _) => "deadline",
             _ if ctx.diverted.is_some() => "fallback",
             _ if route.retry.is_none() => "not_configured",
             _ => return None,

@@ -260,6 +260,7 @@ pub fn on_request(
     if end && let Some(tap) = ctx.body.request_tap.take() {
         tap.finish(&mut ctx.row.captured);
     }
+    ctx.attempt.is_uploading = !end;
     if end {
         attempt::next::uploaded(ctx);
     }

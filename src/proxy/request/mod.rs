@@ -27,6 +27,7 @@ pub mod body;
 pub mod compression;
 pub mod destination;
 pub mod envelopes;
+pub mod evidence;
 pub mod fault;
 pub mod head;
 pub mod headers;

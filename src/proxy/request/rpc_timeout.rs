@@ -35,6 +35,11 @@ pub fn of_caller(protocol: Protocol, headers: &HeaderMap) -> Result<Option<Durat
     }
 }
 
+/// The field that holds the timeout of a caller, if that cannot be read.
+pub fn malformed(protocol: Protocol, headers: &HeaderMap) -> Option<HeaderName> {
+    of_caller(protocol, headers).is_err().then(|| header(protocol))?
+}
+
 /// Tells the upstream that `left` is all the time that remains.
 pub fn tell(protocol: Protocol, headers: &mut HeaderMap, left: Duration) {
     let Some(name) = header(protocol) else { return };

@@ -22,11 +22,14 @@ pub(super) fn told(cause: Cause, text: &str) -> Option<String> {
             format!("{of_name} becomes valid in {}", span(said, " seconds in future)")?)
         }
         Cause::TlsUnknownAuthority => {
-            format!("{of_name} is not signed by an authority that the gateway trusts: {said}")
+            format!(
+                "{of_name} is not signed by an authority that the gateway trusts: {}",
+                signer(said)
+            )
         }
         Cause::TlsCertificate => format!("{of_name} is not accepted: {said}"),
         // rustls names both the name that was expected and those that the certificate has.
-        Cause::TlsWrongName => said.to_owned(),
+        Cause::TlsWrongName => said.replace("DnsName(\"", "").replace("\")", ""),
         Cause::Dns
         | Cause::NoEndpoint
         | Cause::EndpointsFull
@@ -48,6 +51,15 @@ pub(super) fn told(cause: Cause, text: &str) -> Option<String> {
         | Cause::Answered(_)
         | Cause::Grpc(_) => return None,
     })
+}
+
+/// What rustls means by the names of its variants.
+fn signer(said: &str) -> &str {
+    match said {
+        "UnknownIssuer" => "its issuer is not known",
+        "BadSignature" => "an authority of the issuer's name is trusted, and has another key",
+        other => other,
+    }
 }
 
 /// The number of seconds before `unit`, in the largest unit that fits.

@@ -59,7 +59,7 @@ fn each_fault_is_named() {
             Fault::TwoFramings,
         ),
         ("GET / HTTP/1.1\r\nContent-Length: +1\r\n", Fault::Length),
-        ("GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n", Fault::Length),
+        ("GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n", Fault::TwoLengths),
         ("GET / HTTP/1.1\r\nContent-Length:\r\n", Fault::Length),
         (&long, Fault::TargetTooLong),
         (&unending, Fault::TargetTooLong),

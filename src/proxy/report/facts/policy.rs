@@ -48,7 +48,7 @@ pub(super) fn of_policy(
                 first_request(facts, ctx, first);
             }
         }
-        policy::Rejection::CircuitOpen { of, .. } => {
+        policy::Rejection::CircuitOpen { of, retry_after } => {
             let policies = route.policies(ctx.drawn);
             let breaker = match of {
                 CircuitOf::Route => &policies.route_breaker,
@@ -56,6 +56,7 @@ pub(super) fn of_policy(
             };
             if let Some(breaker) = breaker {
                 circuit(facts, breaker, now);
+                facts.micros("portcullis.circuit_retry_in_us", *retry_after);
             }
         }
         policy::Rejection::BulkheadFull { .. } => waiting(facts, ctx, route),
@@ -166,13 +167,13 @@ fn limit_stores(facts: &mut Facts, ctx: &Context, route: &Route) {
 
 fn circuit(facts: &mut Facts, breaker: &Breaker, now: Moment) {
     if let Some(opening) = breaker.opening() {
-        facts.micros("portcullis.circuit_open_for_us", now.since(opening.at));
+        facts.micros("portcullis.circuit_opened_before_us", now.since(opening.at));
         facts.text("portcullis.circuit_reason", opening.why.to_string());
     }
 }
 
 /// Requests that wait for a slot.
-fn waiting(facts: &mut Facts, ctx: &Context, route: &Route) {
+pub(super) fn waiting(facts: &mut Facts, ctx: &Context, route: &Route) {
     let bulkhead = route.policies(ctx.drawn).bulkhead.as_ref().filter(|_| route.has_queue());
     if let Some(bulkhead) = bulkhead {
         facts.number("portcullis.bulkhead_waiting", bulkhead.waiting() as u64);
