@@ -1,7 +1,7 @@
 //! Which limit ended a request, where one did: several keys end a request for the same cause.
 
 use crate::policy;
-use crate::policy::bulkhead::InVain;
+use crate::policy::bulkhead::{self, InVain};
 use crate::policy::failure::Cause;
 use crate::policy::rate_limit::Algorithm;
 use crate::proxy::downstream::head::MAX_FIELDS;
@@ -137,8 +137,14 @@ fn of_policy(ctx: &Context, rejection: &policy::Rejection) -> Option<Limit> {
             Some(Limit { key: "rate_limit", bound: Bound::Rate(requests.into(), per) })
         }
         policy::Rejection::BulkheadFull { .. } => {
-            let most = ctx.route.as_ref()?.policies(ctx.drawn).bulkhead.as_ref()?.capacity();
-            Some(Limit { key: "bulkhead.max_in_flight", bound: Bound::Count(most.into()) })
+            match ctx.route.as_ref()?.config.bulkhead.as_ref()?.limit {
+                bulkhead::Limit::Fixed(most) => {
+                    let bound = Bound::Count(most.get().into());
+                    Some(Limit { key: "bulkhead.max_in_flight", bound })
+                }
+                // It moves; the line has what it was.
+                bulkhead::Limit::Adaptive(_) => None,
+            }
         }
         policy::Rejection::Idempotency(policy::idempotency::Refusal::NotKept) => {
             let keys = ctx.route.as_ref()?.idempotency.as_ref()?;
