@@ -34,6 +34,7 @@ loom: ## the policies under every interleaving of a few threads; see tests/loom
 
 soak: ## set-up, then the proofs of the record and of fleets at full length, in about a quarter of an hour
 	@scripts/setup.sh --tests
+	@scripts/oha.sh
 	scripts/soak.sh
 
 fuzz: ## each fuzz target, until it has run an hour in all (HOURS=1); see fuzz/README.md

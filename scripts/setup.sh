@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what a build needs and the machine lacks: a C compiler, make, cmake.
-#   --tests   also curl and the servers the tests run privately: PostgreSQL, Redis, BIND, dnsmasq
+#   --tests   also curl and the servers the tests run privately: PostgreSQL, Redis, BIND,
+#             dnsmasq, HAProxy, NGINX
 #   --bench   also curl and the load generators, wrk and h2load
 #   --interop also curl, Python with venv, Chromium
 #   --instructions also valgrind
@@ -76,6 +77,8 @@ missing() {
         has_server named || echo bind
         has nsupdate || echo nsupdate
         has_server dnsmasq || echo dnsmasq
+        has_server haproxy || echo haproxy
+        has_server nginx || echo nginx
     fi
     if [ "$bench" = yes ]; then
         has wrk || echo wrk

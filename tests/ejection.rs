@@ -111,17 +111,19 @@ fn an_endpoint_that_is_killed_and_restarted_costs_no_request_with_a_retry() {
     assert!(answered.len() > 100, "{}", answered.len());
 }
 
-/// One of three hangs: after it is ejected, the route is as fast as without it.
+/// One of three hangs: after it is ejected, which takes less than two sweeps of 10 s, the 99th percentile of
+/// the route is at most 1.3 times what it was. Slow enough that this is more than the noise of a machine.
 #[test]
 fn an_endpoint_that_hangs_does_not_slow_the_route_down() {
-    let slow = || Upstream::always(Answer::ok().after(Duration::from_millis(20)));
+    let slow = || Upstream::always(Answer::ok().after(Duration::from_millis(100)));
     let [a, b, c] = [slow(), slow(), slow()];
+    let pace = Duration::from_millis(160);
     let route =
         "timeout: {attempt: 500ms}, retry: {max_retries: 1, on: [timeout], budget: unlimited}";
     let gateway = three([&a, &b, &c], LONG, route);
     let measure = |name: &str| {
-        let load = Load::paced(gateway.address, 4, name, Duration::from_millis(20));
-        eventually("answers", || (load.answers() > 300).then_some(()));
+        let load = Load::paced(gateway.address, 12, name, pace);
+        eventually("answers", || (load.answers() > 200).then_some(()));
         load.finish()
     };
     let timeouts = || {
@@ -131,16 +133,18 @@ fn an_endpoint_that_hangs_does_not_slow_the_route_down() {
     let started = watched();
     let before = quantile(&measure("before"), 0.99);
     a.answer_always(Answer::hang());
-    let load = Load::paced(gateway.address, 4, "sweep", Duration::from_millis(20));
+    let (hung, load) = (Instant::now(), Load::paced(gateway.address, 12, "sweep", pace));
     gateway.wait_for_log(&format!("{} is ejected for ", a.address()));
+    assert!(hung.elapsed() < 2 * Duration::from_secs(10), "{:?}", hung.elapsed());
     load.finish();
     let (seen, timed_out) = (a.count(), timeouts());
     let answered = measure("after");
     assert!(answered.iter().all(|answer| answer.status == 200));
     assert_eq!((a.count(), timeouts()), (seen, timed_out), "it gets nothing more");
     // Two endpoints do what three did.
-    let limit = before.mul_f64(1.3) + Duration::from_millis(20);
-    assert_within_since(started, quantile(&answered, 0.99), limit);
+    let after = quantile(&answered, 0.99);
+    println!("p99 before {before:?}, after {after:?}");
+    assert_within_since(started, after, before.mul_f64(1.3));
 }
 
 #[test]

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::support::{
-    Answer, Call, Gateway, Load, Plan, Response, Upstream, assert_within_since, at_once,
-    eventually, pass, watched,
+    Answer, Call, Gateway, Load, Oha, Plan, Response, Upstream, assert_within_since, at_once,
+    eventually, pass, refused_address, watched,
 };
 
 /// Address number `n` of the loopback network.
@@ -106,6 +106,45 @@ fn an_endpoint_that_moves_under_load_fails_no_request() {
     eventually("more answers", || (load.answers() > so_far + 200).then_some(()));
     let answered = load.finish();
     assert!(answered.iter().all(|answer| answer.status == 200), "{answered:?}");
+}
+
+/// The same by oha, which is not ours. Of three endpoints one is killed, comes back, and one moves.
+#[test]
+fn under_load_of_oha_only_what_is_in_flight_can_fail_and_nothing_with_a_retry() {
+    const REQUESTS: u32 = 6000;
+    const CONNECTIONS: u32 = 8;
+    let slow = || Answer::ok().after(Duration::from_millis(3));
+    for (policies, allowed) in
+        [("", CONNECTIONS), ("retry: {max_retries: 1, budget: unlimited}", 0)]
+    {
+        let killed = Upstream::listen(refused_address());
+        let [moved, other] = [Upstream::start(), Upstream::start()];
+        let address = killed.address();
+        [&killed, &moved, &other].iter().for_each(|upstream| upstream.answer_always(slow()));
+        let rules = "ejection: {eject_for: 200ms, max_eject_for: 400ms}, balance: round_robin}}";
+        let yaml = REGISTRY.replace("lease: 1h}}}}", &format!("lease: 1h}}}}, {rules}"));
+        let yaml = yaml.replace("upstream: service}", &format!("upstream: service, {policies}}}"));
+        let gateway = Plan::new(&yaml).start();
+        for (id, upstream) in [&killed, &moved, &other].into_iter().enumerate() {
+            assert_eq!(put(&gateway, id, upstream.address()).status, 201);
+        }
+        let Some(oha) = Oha::start(gateway.address, REQUESTS, 1500, CONNECTIONS) else { return };
+        eventually("traffic", || (killed.count() > 100).then_some(()));
+        drop(killed);
+        let so_far = other.count();
+        eventually("traffic without it", || (other.count() > so_far + 100).then_some(()));
+        let again = Upstream::listen(address);
+        again.answer_always(slow());
+        eventually("its share again", || (again.count() > 50).then_some(()));
+        let new = Upstream::start();
+        new.answer_always(slow());
+        assert_eq!(put(&gateway, 1, new.address()).status, 200);
+        eventually("the new address is used", || (new.count() > 50).then_some(()));
+        let counted = oha.finish();
+        assert_eq!(counted.good + counted.failed, u64::from(REQUESTS), "{:#}", counted.report);
+        println!("{policies:?}: {} good, {} failed", counted.good, counted.failed);
+        assert!(counted.failed <= u64::from(allowed), "{:#}", counted.report);
+    }
 }
 
 /// Two gateways that do not know of each other, and an endpoint that both begin to use again.

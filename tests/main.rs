@@ -8,6 +8,7 @@
 
 mod support;
 
+mod aborted;
 mod access_log;
 mod admin;
 mod admin_access;
@@ -75,6 +76,7 @@ mod profile_heads;
 mod profiles;
 mod rate_limit;
 mod readme;
+mod real_servers;
 mod record;
 mod record_burst;
 mod record_crash;

@@ -139,28 +139,6 @@ routes: {all: {match: {path: /*}, upstream: service, timeout: {attempt: 2s}}}";
 }
 
 #[test]
-fn requests_in_flight_are_none_after_many_have_been_aborted() {
-    let upstream = Upstream::always(Answer::hang());
-    let gateway = Gateway::route(&upstream, "");
-    let aborted = |_: usize| {
-        let mut stream = std::net::TcpStream::connect(gateway.address).expect("connected");
-        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("sent");
-        stream
-    };
-    for _ in 0..20 {
-        let held: Vec<_> = (0..50).map(aborted).collect();
-        eventually("they are in flight", || (in_flight(&gateway) == 50).then_some(()));
-        drop(held);
-        eventually("none is in flight", || (in_flight(&gateway) == 0).then_some(()));
-    }
-}
-
-fn in_flight(gateway: &Gateway) -> u64 {
-    let status = gateway.status();
-    status["upstreams"]["service"]["endpoints"][0]["in_flight"].as_u64().expect("a number")
-}
-
-#[test]
 fn an_upstream_that_refuses_is_502_within_50_milliseconds() {
     let url = format!("http://{}", refused_address());
     let gateway = Plan::route("").env("UPSTREAM", &url).start();

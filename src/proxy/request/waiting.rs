@@ -4,6 +4,7 @@
 
 use std::future::{pending, poll_fn};
 use std::pin::pin;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::EXPECT;
@@ -14,6 +15,7 @@ use crate::policy;
 use crate::policy::bulkhead::{InVain, Slot, Ticket};
 use crate::policy::{Admission, order};
 use crate::proxy::attempt::ended;
+use crate::proxy::downstream::detachment::Detachment;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::exchange::fields::content_length;
 use crate::proxy::exchange::signal::REJECTED;
@@ -23,8 +25,13 @@ use crate::runtime::snapshot::Route;
 use crate::time::{Clock, Moment};
 
 /// The largest body in bytes that is read while its request waits. As long as the body of a request
-/// over HTTP/1 is not read, the gateway cannot notice that the client leaves.
+/// over HTTP/1 is not read, no read tells that the client has left.
 const READ: usize = 16 * 1024;
+/// How often the socket is asked then.
+const LOOK: Duration = Duration::from_millis(200);
+/// `TCP_ESTABLISHED` of Linux: in any other state of a connection that was accepted, its client has closed
+/// its side, or reset it.
+const ESTABLISHED: u8 = 1;
 
 /// Waits for a slot, for a request that found none, and asks the circuits again. Sets `now` to the
 /// end of the wait.
@@ -160,11 +167,31 @@ fn keep(ctx: &mut Context, body: Bytes) {
     ctx.body.prepared = Some(body);
 }
 
+/// Ends only once the client has left, with its body unread. Never, where the system does not tell.
+async fn disconnected(session: &mut Session, ctx: &Context) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let digest = session.as_downstream().digest();
+        let socket = digest.and_then(|digest| digest.socket_digest.as_ref());
+        match socket.and_then(|socket| socket.tcp_info()).map(|info| info.tcpi_state) {
+            Some(ESTABLISHED) => {}
+            Some(_) => break,
+            None => return pending().await,
+        }
+    }
+    let detachment = ctx.connection.as_ref().map(|connection| &connection.guard.detachment);
+    if detachment.is_some_and(Detachment::ignores_leaving) {
+        pending().await
+    }
+}
+
 /// Ends only once the client has left, or the request's time is over.
 async fn left(session: &mut Session, ctx: &mut Context) -> Why {
     if !is_stream(ctx) && !session.as_downstream_mut().is_body_done() {
-        // Nothing can be noticed: the next byte is one of the body.
-        return pending().await;
+        // The next byte is one of the body, which is not to be read yet. The socket knows all the same.
+        disconnected(session, ctx).await;
+        ctx.end.client_left();
+        return Why::Client(Rejection::RequestTimeout);
     }
     let read = session.as_downstream_mut().read_body_or_idle(true).await;
     let error = read.err().unwrap_or_else(|| Error::new_down(REJECTED)).into_down();
