@@ -3,9 +3,13 @@
 //! The gateway has an `/etc/resolv.conf` of its own, by a mount that no other process sees. Where a
 //! machine allows no such mount, or nothing on port 53, these tests say so loudly and are left out.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener};
+use std::time::Duration;
 
-use crate::support::{Dns, Gateway, Load, Plan, Upstream, eventually};
+use crate::support::{
+    Answer, Blackhole, Call, Dns, Gateway, Load, Plan, Upstream, assert_within, at_once,
+    eventually, timed,
+};
 
 const NAMED: &str = "
 upstreams:
@@ -37,7 +41,15 @@ fn plan(dns: &Dns, upstream: &Upstream) -> Option<Plan> {
     Some(Plan::new(NAMED).env("SERVICE", &port).resolving_by(&resolv_conf))
 }
 
-fn wait_for_endpoints(gateway: &Gateway, expected: &[SocketAddr]) {
+fn has_ipv6() -> bool {
+    let has = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
+    if !has {
+        eprintln!("SKIPPED: a test that needs the address ::1");
+    }
+    has
+}
+
+fn wait_for_endpoints(gateway: &Gateway, expected: &[impl ToString]) {
     let expected: Vec<_> = expected.iter().map(ToString::to_string).collect();
     eventually(&format!("{expected:?}"), || {
         let status = gateway.status();
@@ -92,9 +104,72 @@ fn a_server_that_is_away_changes_nothing_and_one_that_knows_no_such_name_does() 
     gateway.wait_for_log("orders.internal is resolved again");
     dns.hosts("127.0.0.1 others.internal\n");
     gateway.wait_for_log("orders.internal has had no address for 1s");
-    wait_for_endpoints(&gateway, &[]);
+    wait_for_endpoints(&gateway, &[] as &[SocketAddr]);
     assert_eq!(gateway.get("/").code(), "dns");
     dns.hosts("127.0.0.1 orders.internal\n");
     wait_for_endpoints(&gateway, &[upstream.address()]);
     assert_eq!(gateway.get("/").status, 200);
+}
+
+/// RFC 8305, section 5: the second family is tried 250 ms after the first, which is not heard of.
+#[test]
+fn a_family_that_leads_nowhere_costs_250_milliseconds_once_and_is_no_failure() {
+    let hosts = "::1 orders.internal\n127.0.0.1 orders.internal\n";
+    let Some(dns) = Dns::for_resolver(hosts).filter(|_| has_ipv6()) else { return };
+    let nowhere = Blackhole::at((Ipv6Addr::LOCALHOST, 0).into());
+    let port = nowhere.address().port();
+    let upstream = Upstream::listen(SocketAddr::from(([127, 0, 0, 1], port)));
+    let Some(plan) = plan(&dns, &upstream) else { return };
+    let gateway = plan.start();
+    wait_for_endpoints(&gateway, &[format!("[::1]:{port},127.0.0.1:{port}")]);
+    let (response, took) = timed(|| gateway.get("/"));
+    assert_eq!(response.status, 200, "{}", response.text());
+    assert!(took >= Duration::from_millis(240), "{took:?}: has ::1 answered?");
+    assert_within(took, Duration::from_millis(400));
+    // The family that answered is the first from then on, for each new connection.
+    upstream.answer_always(Answer::ok().after(Duration::from_millis(20)));
+    at_once(0..4, |_| {
+        let (response, took) = timed(|| gateway.get("/"));
+        assert_eq!(response.status, 200);
+        assert_within(took, Duration::from_millis(200));
+    });
+    let attempts = |outcome| {
+        let labels = [("upstream", "service"), ("outcome", outcome)];
+        gateway.metric("portcullis_upstream_attempts_total", &labels)
+    };
+    assert_eq!(attempts("2xx"), 5.0);
+    assert_eq!(gateway.metric("portcullis_upstream_attempts_total", &[]), 5.0);
+    let endpoint = &gateway.status()["upstreams"]["service"]["endpoints"][0];
+    assert_eq!(endpoint["state"], "available", "{endpoint}");
+}
+
+/// A name whose answer grows: what is known of a pair stays with it.
+#[test]
+fn an_order_about_a_pair_survives_another_address_of_its_name() {
+    let hosts = "::1 orders.internal\n127.0.0.2 orders.internal\n";
+    let Some(dns) = Dns::for_resolver(hosts).filter(|_| has_ipv6()) else { return };
+    let [first, second] = two();
+    let Some(plan) = plan(&dns, &first) else { return };
+    let gateway = plan.start();
+    let port = first.address().port();
+    let pair = format!("[::1]:{port},127.0.0.2:{port}");
+    wait_for_endpoints(&gateway, &[&pair]);
+    let path = format!("POST /upstreams/service/endpoints/drain?address={pair}");
+    assert_eq!(gateway.admin(Call::new(&path)).status, 200);
+    assert_eq!(gateway.get("/").code(), "no_endpoint");
+    // By its number, the new one comes before the one of the pair.
+    dns.hosts(&format!("{hosts}127.0.0.1 orders.internal\n"));
+    wait_for_endpoints(&gateway, &[pair.clone(), first.address().to_string()]);
+    for _ in 0..10 {
+        assert_eq!(gateway.get("/").status, 200);
+    }
+    assert_eq!((first.count(), second.count()), (10, 0));
+    // One of its addresses leaves: the other one is still drained.
+    dns.hosts("127.0.0.2 orders.internal\n127.0.0.1 orders.internal\n");
+    wait_for_endpoints(&gateway, &[first.address(), second.address()]);
+    for _ in 0..10 {
+        assert_eq!(gateway.get("/").status, 200);
+    }
+    assert_eq!((first.count(), second.count()), (20, 0));
+    gateway.wait_for_log(&format!("ordered: drain, as it was of {pair}"));
 }

@@ -15,7 +15,7 @@ use super::balance::load::{Ended, Load};
 use super::ejection::{Due, Ejection, Pass};
 use super::health::Health;
 use super::orders::Orders;
-use super::standing::Standing;
+use super::standing::{Absence, Standing};
 use crate::time::Moment;
 
 /// Where an endpoint listens.
@@ -145,6 +145,20 @@ impl Endpoint {
     /// A connection was made to this address of a pair.
     pub fn answered_at(&self, address: SocketAddr) {
         self.answers_v4.store(address.is_ipv4(), Ordering::Relaxed);
+    }
+
+    /// It takes the place of `before`, at an address of which it is: what is known of that one, and is
+    /// ordered of it, holds for it. To be called before it gets any request.
+    pub(super) fn succeed(&self, before: &Endpoint) {
+        self.load.succeed(&before.load);
+        self.health.succeed(&before.health);
+        self.ejection.succeed(&before.ejection);
+        before.orders.in_force().into_iter().for_each(|order| self.orders.put(order));
+        for absence in [Absence::Ejected, Absence::EjectedByOrder, Absence::DrainedByOrder] {
+            self.standing.set(absence, before.standing.has(absence));
+        }
+        let warming_since = before.warming_since.load(Ordering::Relaxed);
+        self.warming_since.store(warming_since, Ordering::Relaxed);
     }
 
     /// Its share grows from now on, as `slow_start` says.

@@ -2,15 +2,18 @@
 //! changed, and puts another set in place.
 
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
+use super::Upstream;
 use super::config::{Listed, Url};
 use super::discovery::config::{self, Source};
 use super::discovery::directory::{Directory, name};
 use super::discovery::known::{Edge, Said};
 use super::discovery::registry::{News, Registry};
-use super::{Address, Upstream};
+use super::endpoint::Pair;
+use super::resolve::{endpoints, pairs};
 use crate::time::Moment;
 
 /// What is known of the source of endpoints.
@@ -45,6 +48,12 @@ impl Upstream {
     /// What is known of its endpoints.
     pub(super) fn directory(&self) -> MutexGuard<'_, Directory> {
         self.directory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The endpoints that are an address of each family.
+    pub fn pairs(&self) -> Vec<Pair> {
+        let set = self.set();
+        pairs(set.members().iter().map(|member| &member.endpoint.key.address))
     }
 
     /// The names that are to be looked up.
@@ -145,7 +154,7 @@ impl Upstream {
 
     /// Takes in the answers to a round of lookups. Logs one line when a name stops resolving, one when
     /// its addresses are given up, and one when it is back.
-    pub(super) fn resolved(&self, found: Vec<(Url, Said<Vec<Address>>)>, now: Moment) {
+    pub(super) fn resolved(&self, found: Vec<(Url, Said<Vec<SocketAddr>>)>, now: Moment) {
         let mut errors = Vec::new();
         let mut directory = self.directory();
         for (url, said) in found {
@@ -163,9 +172,11 @@ impl Upstream {
         &self,
         directory: &mut Directory,
         url: &Url,
-        said: Said<Vec<Address>>,
+        said: Said<Vec<SocketAddr>>,
         now: Moment,
     ) -> Option<String> {
+        let known = pairs(&directory.addresses(url, &self.set()));
+        let said = said.map(|found| endpoints(found, self.config.ip_family, &known));
         let said = said.at_most(self.config.max_endpoints, "addresses");
         let (host, _) = name(url).unwrap_or_default();
         let name = &self.name;

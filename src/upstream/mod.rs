@@ -18,6 +18,7 @@ pub mod orders;
 pub mod resolve;
 pub mod set;
 pub mod standing;
+mod succession;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -307,33 +308,6 @@ impl Upstream {
 
     fn changing(&self) -> MutexGuard<'_, ()> {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Puts a new set of members in place. Endpoints that remain keep their state.
-    fn replace(&self, found: Vec<Member>, now: Moment) {
-        self.adopt(&self.set.load(), found, now);
-    }
-
-    /// The same, with the state of endpoints in `known`.
-    fn adopt(&self, known: &Set, mut found: Vec<Member>, now: Moment) {
-        let _changing = self.changing();
-        let is_first = known.is_empty();
-        let known_keys = known.by_key();
-        for member in &mut found {
-            if let Some(same) = known_keys.get(&member.endpoint.key) {
-                member.endpoint = Arc::clone(same);
-                continue;
-            }
-            let endpoint = &member.endpoint;
-            endpoint.standing.set(Absence::Unhealthy, self.keeps_from(endpoint));
-            if !is_first && !self.config.slow_start.is_zero() {
-                endpoint.warm_up(now);
-            }
-        }
-        self.put(self.of(found), known.usage, true);
-        // An ejected endpoint of another set may be among them.
-        self.due.note(now);
-        self.changes.notify_one();
     }
 }
 

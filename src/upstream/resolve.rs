@@ -52,7 +52,7 @@ async fn refresh(
         };
         let names = upstream.names();
         if !names.is_empty() {
-            let found = resolve_all(names, upstream.config.ip_family).await;
+            let found = resolve_all(names).await;
             upstream.resolved(found, Clock::now());
         }
         if let Some(first) = first.take() {
@@ -72,29 +72,26 @@ async fn refresh(
 }
 
 /// Looks up all names once, at the same time.
-async fn resolve_all(urls: HashSet<Url>, family: IpFamily) -> Vec<(Url, Said<Vec<Address>>)> {
+async fn resolve_all(urls: HashSet<Url>) -> Vec<(Url, Said<Vec<SocketAddr>>)> {
     let mut lookups = tokio::task::JoinSet::new();
     for url in urls {
         let Some((host, port)) = name(&url) else { continue };
         let host = host.to_owned();
         lookups.spawn(async move {
-            let found = lookup(&host, port, family).await;
+            let found = lookup(&host, port).await;
             (url, found)
         });
     }
     lookups.join_all().await
 }
 
-async fn lookup(host: &str, port: u16, family: IpFamily) -> Said<Vec<Address>> {
+async fn lookup(host: &str, port: u16) -> Said<Vec<SocketAddr>> {
     let found = tokio::time::timeout(LOOKUP_TIMEOUT, tokio::net::lookup_host((host, port))).await;
     let Ok(found) = found else {
         return Said::Failed(format!("no answer within {}s", LOOKUP_TIMEOUT.as_secs()));
     };
-    match found.map(|found| endpoints(found.collect(), family)) {
-        Ok(addresses) if addresses.is_empty() => {
-            Said::Nothing("the name has no address".to_owned())
-        }
-        Ok(addresses) => Said::These(addresses),
+    match found {
+        Ok(found) => Said::of(found.collect(), "the name has no address"),
         Err(error) => {
             let words = error.to_string();
             if is_absent(&words) { Said::Nothing(words) } else { Said::Failed(words) }
@@ -117,8 +114,13 @@ fn is_absent(words: &str) -> bool {
 }
 
 /// What a name's addresses are as endpoints. Sorted, so that a resolver that rotates its answers
-/// changes nothing.
-pub(super) fn endpoints(mut addresses: Vec<SocketAddr>, family: IpFamily) -> Vec<Address> {
+/// changes nothing; pairs that are known stay together, so that an address that comes or goes changes
+/// nothing for the others.
+pub(super) fn endpoints(
+    mut addresses: Vec<SocketAddr>,
+    family: IpFamily,
+    known: &[Pair],
+) -> Vec<Address> {
     addresses.sort_unstable();
     addresses.dedup();
     let (mut v4, mut v6) = (Vec::new(), Vec::new());
@@ -133,11 +135,28 @@ pub(super) fn endpoints(mut addresses: Vec<SocketAddr>, family: IpFamily) -> Vec
         IpFamily::PreferIpv6 if !v6.is_empty() => v4.clear(),
         IpFamily::PreferIpv4 | IpFamily::PreferIpv6 | IpFamily::Both => {}
     }
-    let pairs = v6.iter().zip(&v4).map(|(v6, v4)| Address::Pair(Pair { v6: *v6, v4: *v4 }));
+    let mut pairs = Vec::new();
+    for Pair { v6: one, v4: other } in known {
+        if let (Ok(one), Ok(other)) = (v6.binary_search(one), v4.binary_search(other)) {
+            pairs.push(Pair { v6: v6.remove(one), v4: v4.remove(other) });
+        }
+    }
     let paired = v6.len().min(v4.len());
-    let rest_v6 = v6[paired..].iter().map(|address| Address::Tcp((*address).into()));
-    let rest_v4 = v4[paired..].iter().map(|address| Address::Tcp((*address).into()));
+    pairs.extend(v6.drain(..paired).zip(v4.drain(..paired)).map(|(v6, v4)| Pair { v6, v4 }));
+    pairs.sort_unstable_by_key(|pair| pair.v6);
+    let pairs = pairs.into_iter().map(Address::Pair);
+    let rest_v6 = v6.into_iter().map(|address| Address::Tcp(address.into()));
+    let rest_v4 = v4.into_iter().map(|address| Address::Tcp(address.into()));
     pairs.chain(rest_v6).chain(rest_v4).collect()
+}
+
+/// The pairs among these.
+pub(super) fn pairs<'a>(addresses: impl IntoIterator<Item = &'a Address>) -> Vec<Pair> {
+    let pair = |address: &Address| match address {
+        Address::Pair(pair) => Some(*pair),
+        Address::Tcp(_) | Address::Unix(_) => None,
+    };
+    addresses.into_iter().filter_map(pair).collect()
 }
 
 #[cfg(test)]
@@ -155,7 +174,7 @@ mod tests {
         let mut counts = Vec::new();
         for (seconds, answer) in answers {
             let found = match answer {
-                Some(true) => Said::These(endpoints(parsed(&["127.0.0.1:1"]), IpFamily::Both)),
+                Some(true) => Said::These(parsed(&["127.0.0.1:1"])),
                 Some(false) => Said::Nothing("no such name".to_owned()),
                 None => Said::Failed("no answer".to_owned()),
             };
@@ -176,14 +195,39 @@ mod tests {
     fn addresses_of_two_families_are_pairs() {
         let both = ["127.0.0.1:1", "[::1]:1", "127.0.0.2:1", "[::2]:1", "[::3]:1", "127.0.0.1:1"];
         let of = |family| {
-            let found = endpoints(parsed(&both), family);
+            let found = endpoints(parsed(&both), family, &[]);
             found.iter().map(ToString::to_string).collect::<Vec<_>>()
         };
         assert_eq!(of(IpFamily::Both), ["[::1]:1,127.0.0.1:1", "[::2]:1,127.0.0.2:1", "[::3]:1"]);
         assert_eq!(of(IpFamily::PreferIpv4), ["127.0.0.1:1", "127.0.0.2:1"]);
         assert_eq!(of(IpFamily::PreferIpv6), ["[::1]:1", "[::2]:1", "[::3]:1"]);
-        let only = endpoints(parsed(&["127.0.0.1:1"]), IpFamily::PreferIpv6);
+        let only = endpoints(parsed(&["127.0.0.1:1"]), IpFamily::PreferIpv6, &[]);
         assert_eq!(only.len(), 1);
+    }
+
+    #[test]
+    fn a_pair_that_is_known_stays_together_while_others_come_and_go() {
+        let mut known = Vec::new();
+        let mut answer = |addresses: &[&str]| {
+            let found = endpoints(parsed(addresses), IpFamily::Both, &pairs(&known));
+            known = found.clone();
+            found.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(answer(&["[::5]:1", "127.0.0.5:1"]), ["[::5]:1,127.0.0.5:1"]);
+        // Both would be sorted before those that are known.
+        let more = ["[::5]:1", "127.0.0.5:1", "[::1]:1", "127.0.0.1:1"];
+        assert_eq!(answer(&more), ["[::1]:1,127.0.0.1:1", "[::5]:1,127.0.0.5:1"]);
+        let other = ["[::5]:1", "127.0.0.5:1", "[::1]:1", "127.0.0.9:1"];
+        assert_eq!(answer(&other), ["[::1]:1,127.0.0.9:1", "[::5]:1,127.0.0.5:1"]);
+        let less = ["[::5]:1", "127.0.0.5:1", "127.0.0.9:1"];
+        assert_eq!(answer(&less), ["[::5]:1,127.0.0.5:1", "127.0.0.9:1"]);
+        // Known pairs of another port, or of another family's choice, are none.
+        let others = pairs(&[Address::Pair(Pair {
+            v6: "[::5]:2".parse().expect("an address"),
+            v4: "127.0.0.5:1".parse().expect("an address"),
+        })]);
+        let found = endpoints(parsed(&more), IpFamily::PreferIpv4, &others);
+        assert_eq!(found.len(), 2);
     }
 
     #[test]

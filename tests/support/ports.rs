@@ -60,8 +60,12 @@ pub struct Blackhole {
 
 impl Blackhole {
     pub fn start() -> Self {
-        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        let any: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 0));
+        Blackhole::at(SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    /// At a port of this address that the system chooses.
+    pub fn at(any: SocketAddr) -> Self {
+        let listener = Socket::new(Domain::for_address(any), Type::STREAM, None).expect("a socket");
         listener.bind(&any.into()).expect("a port");
         listener.listen(0).expect("a listener");
         let address =
@@ -73,6 +77,10 @@ impl Blackhole {
             assert!(queue.len() < 64, "the queue of {address} does not fill");
         }
         Blackhole { address, _listener: listener, _queue: queue }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     pub fn url(&self) -> String {

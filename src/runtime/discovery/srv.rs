@@ -59,7 +59,7 @@ impl SrvSource {
             empty_after: **empty_after,
             most: *max_endpoints as usize,
             dns: None,
-            service: Service::default(),
+            service: Service::new(upstream.pairs()),
             known_until: upstream
                 .source()
                 .filter(|source| source.endpoints > 0)

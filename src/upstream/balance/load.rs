@@ -73,6 +73,15 @@ impl Load {
         self.latency.write(average, now);
     }
 
+    /// It goes on with what `before` has taken in.
+    pub(in crate::upstream) fn succeed(&self, before: &Load) {
+        for (mine, other) in [(&self.latency, &before.latency), (&self.failures, &before.failures)]
+        {
+            mine.0.store(other.0.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        self.typical.store(before.typical.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
     /// How long it takes to respond, of late; `None` before the first response.
     pub fn typical(&self) -> Option<Duration> {
         let typical = f32::from_bits(self.typical.load(Ordering::Relaxed));

@@ -122,7 +122,8 @@ impl Directory {
         all
     }
 
-    fn addresses(&self, url: &Url, known: &Set) -> Vec<Address> {
+    /// The addresses of a name, with which they are pairs.
+    pub(in crate::upstream) fn addresses(&self, url: &Url, known: &Set) -> Vec<Address> {
         match self.names.get(url) {
             Some(name) if name.is_decided() => name.last().cloned().unwrap_or_default(),
             Some(_) | None => known.addresses(url),

@@ -36,6 +36,15 @@ impl<T> Said<Vec<T>> {
         }
     }
 
+    /// The same of what these are taken for.
+    pub(in crate::upstream) fn map<U>(self, of: impl FnOnce(Vec<T>) -> Vec<U>) -> Said<Vec<U>> {
+        match self {
+            Said::These(these) => Said::These(of(these)),
+            Said::Nothing(words) => Said::Nothing(words),
+            Said::Failed(words) => Said::Failed(words),
+        }
+    }
+
     /// The same, unless there are more than `most`: that is a mistake of the source.
     #[must_use]
     pub fn at_most(self, most: u32, what: &str) -> Self {

@@ -14,6 +14,7 @@ use super::config::is_host;
 use super::known::{Edge, Known, Said};
 use crate::time::Moment;
 use crate::upstream::config::{IpFamily, Listed, Place, Url};
+use crate::upstream::endpoint::Pair;
 use crate::upstream::resolve::endpoints;
 
 /// The largest weight of an endpoint. Those of SRV records go up to 65,535.
@@ -159,9 +160,16 @@ pub struct Form {
 #[derive(Debug, Default)]
 pub struct Service {
     addresses: HashMap<String, Known<Vec<IpAddr>>>,
+    /// As they were when it was last asked.
+    pairs: Vec<Pair>,
 }
 
 impl Service {
+    /// Of an upstream that knows these pairs, from before a reload.
+    pub fn new(pairs: Vec<Pair>) -> Self {
+        Service { addresses: HashMap::new(), pairs }
+    }
+
     /// Takes in what was said about the addresses of each target. Returns the endpoints, and of which
     /// target there is news.
     pub fn take_in(
@@ -195,6 +203,7 @@ impl Service {
             return (Said::Nothing(words), edges);
         }
         let listed = self.listed(targets, form);
+        self.pairs = listed.iter().filter_map(pair).collect();
         match failure {
             Some(words) if listed.is_empty() => (Said::Failed(words), edges),
             Some(_) | None => (Said::of(listed, "its targets have no address"), edges),
@@ -240,8 +249,15 @@ impl Service {
         let known = self.addresses.get(&target.host).and_then(Known::last);
         let addresses = known.into_iter().flatten();
         let addresses = addresses.map(|ip| SocketAddr::new(*ip, target.port)).collect();
-        let places = endpoints(addresses, form.family).into_iter();
+        let places = endpoints(addresses, form.family, &self.pairs).into_iter();
         places.map(|address| Url { place: address.into(), ..url(target, form) }).collect()
+    }
+}
+
+fn pair(entry: &Listed) -> Option<Pair> {
+    match &entry.url.place {
+        Place::Pair(pair) => Some(*pair),
+        Place::Host { .. } | Place::Unix(_) => None,
     }
 }
 

@@ -230,6 +230,18 @@ impl Machine {
         tally
     }
 
+    /// As another endpoint has it that takes the place of this one. Its attempts are counted from the
+    /// start, and the result of a probe under way is not its own.
+    pub(super) fn inherited(&mut self) -> Machine {
+        let phase = match self.phase {
+            Phase::Probing { until } => Phase::Ejected { until },
+            phase @ (Phase::Available | Phase::Ejected { .. }) => phase,
+        };
+        let recent = std::mem::take(&mut self.recent);
+        let last = self.last;
+        Machine { phase, window: Tally::default(), failed: 0, recent, last, ..*self }
+    }
+
     /// Another breaker counts from now on.
     pub(super) fn forget(&mut self) {
         self.recent.clear();

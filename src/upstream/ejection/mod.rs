@@ -216,6 +216,12 @@ impl Ejection {
         self.consult(|machine| machine.readmit(now))
     }
 
+    /// It goes on with the ejection of `before`, and its failures in a row.
+    pub(super) fn succeed(&self, before: &Ejection) {
+        let before = before.lock().inherited();
+        self.consult(|machine| *machine = before);
+    }
+
     /// See `Machine::turn`.
     pub(super) fn turn(&self, ended: u64) -> Tally {
         self.lock().turn(ended)

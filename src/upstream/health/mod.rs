@@ -130,6 +130,12 @@ impl Health {
         (state.in_a_row, state.due) = (0, None);
     }
 
+    /// What was found of `before` holds until checks decide otherwise, beginning at once.
+    pub(super) fn succeed(&self, before: &Health) {
+        let before = before.state().clone();
+        *self.state() = State { in_a_row: 0, due: None, ..before };
+    }
+
     /// The endpoint is not checked any more.
     pub fn forget(&self) {
         *self.state() = State::default();

@@ -1,5 +1,6 @@
 //! What follows from an operator's orders, for the endpoints and for what else takes them out.
 
+use super::super::discovery::known::Said;
 use super::super::ordering::Refused;
 use super::super::orders::{Order, Wanted};
 use super::*;
@@ -137,4 +138,75 @@ fn an_endpoint_that_comes_back_from_a_drain_starts_slowly() {
     assert_eq!(warming(), None);
     upstream.readmit("127.0.0.1:1", at(7)).expect("known");
     assert_eq!(warming(), Some(at(7)));
+}
+
+fn pair_at(v6: &str, v4: &str) -> Vec<std::net::SocketAddr> {
+    [format!("[{v6}]:1"), format!("{v4}:1")].map(|at| at.parse().expect("an address")).to_vec()
+}
+
+/// What a name's answer says, which changes while an operator wants something of an endpoint.
+#[test]
+fn an_order_about_a_pair_goes_on_at_the_address_that_stays() {
+    let named = upstream("{endpoints: ['http://a.test:1'], ip_family: both}");
+    let url = named.config().endpoints[0].url.clone();
+    let mut clock = 0;
+    let mut answer = |addresses: Vec<std::net::SocketAddr>| {
+        clock += 1;
+        named.resolved(vec![(url.clone(), Said::These(addresses))], at(clock));
+        let set = named.set();
+        let shown = set.members().iter().map(|member| {
+            let endpoint = &member.endpoint;
+            (endpoint.label.to_string(), endpoint.standing.is_drained())
+        });
+        shown.collect::<Vec<_>>()
+    };
+    let stated = |label: &str, is_drained| (label.to_owned(), is_drained);
+    assert_eq!(answer(pair_at("::5", "127.0.0.5")), [stated("[::5]:1,127.0.0.5:1", false)]);
+    named.order("[::5]:1,127.0.0.5:1", &order(Wanted::Drain, None), at(1)).expect("drained");
+    // Others come that would be sorted before it: the pair stays as it is.
+    let both = [pair_at("::1", "127.0.0.1"), pair_at("::5", "127.0.0.5")].concat();
+    assert_eq!(
+        answer(both),
+        [stated("[::1]:1,127.0.0.1:1", false), stated("[::5]:1,127.0.0.5:1", true)]
+    );
+    // One of its addresses is another one, then there is only one, then one more.
+    assert_eq!(answer(pair_at("::5", "127.0.0.7")), [stated("[::5]:1,127.0.0.7:1", true)]);
+    assert_eq!(answer(pair_at("::5", "127.0.0.7")[..1].to_vec()), [stated("[::5]:1", true)]);
+    assert_eq!(answer(pair_at("::5", "127.0.0.8")), [stated("[::5]:1,127.0.0.8:1", true)]);
+    let orders = named.set().members()[0].endpoint.orders.in_force();
+    assert_eq!(orders.len(), 1, "{orders:?}");
+    // Nothing of it is left.
+    assert_eq!(answer(pair_at("::6", "127.0.0.6")), [stated("[::6]:1,127.0.0.6:1", false)]);
+}
+
+#[test]
+fn an_ejected_pair_stays_ejected_at_the_address_that_stays() {
+    let named = upstream("{endpoints: ['http://a.test:1'], ip_family: both, balance: round_robin}");
+    let url = named.config().endpoints[0].url.clone();
+    let answer = |addresses: Vec<std::net::SocketAddr>, now| {
+        named.resolved(vec![(url.clone(), Said::These(addresses))], now);
+    };
+    answer([pair_at("::5", "127.0.0.5"), pair_at("::6", "127.0.0.6")].concat(), at(1));
+    let is_bad = |endpoint: &Endpoint| endpoint.label.starts_with("[::5]");
+    for _ in 0..20 {
+        let mut ticket = taken(&named, &[], at(2));
+        let outcome = Outcome::Response(if is_bad(ticket.endpoint()) { 503 } else { 200 });
+        named.ended(&mut ticket, outcome, Some(Duration::from_millis(1)), at(2));
+    }
+    let state = || {
+        let set = named.set();
+        let bad = set.members().iter().find(|member| is_bad(&member.endpoint)).expect("there");
+        let endpoint = &bad.endpoint;
+        (endpoint.standing.is_available(), endpoint.ejection.shown(), endpoint.load.latency(at(2)))
+    };
+    let (is_available, shown, latency) = state();
+    assert!(!is_available && latency.is_some(), "{shown:?}");
+    answer([pair_at("::5", "127.0.0.4"), pair_at("::6", "127.0.0.6")].concat(), at(3));
+    assert_eq!(state(), (false, shown, latency));
+    // It is probed when its time has come.
+    let until = shown.until.expect("ejected");
+    let mut probe = taken(&named, &[], until);
+    assert!(probe.is_probe() && is_bad(probe.endpoint()));
+    named.ended(&mut probe, Outcome::Response(200), Some(Duration::from_millis(1)), until);
+    assert!(state().0, "used again");
 }
