@@ -16,12 +16,14 @@ use portcullis::config::access_log::AccessLog as Config;
 use portcullis::config::server;
 use portcullis::observe::access_log::AccessLog;
 use portcullis::policy::auth::{Guard, Now, Verifier};
+use portcullis::policy::breaker::orders::{Forced, Order};
 use portcullis::policy::breaker::{Breaker, Verdict};
 use portcullis::policy::bulkhead::Bulkhead;
 use portcullis::policy::dry_run::DryRun;
 use portcullis::policy::rate_limit::{self, Heard, Limiter, Requester};
 use portcullis::policy::retry::{self, Attempt, Budget};
 use portcullis::policy::split::{Destination, Key, Split};
+use portcullis::policy::terms::Terms;
 use portcullis::policy::{Admission, Policies, auth, order, outcome::Outcome};
 use portcullis::routing::{Asked, Match, Router, path};
 use portcullis::runtime::flood_guard::FloodGuard;
@@ -115,7 +117,8 @@ fn policies(c: &mut Criterion) {
         });
     }
     let open = breaker();
-    open.force_open();
+    let terms = Terms { since: Moment::ZERO, until: None, author: None, reason: None };
+    open.order(Order { wanted: Forced::Open, terms });
     on_threads(c, "breaker/open", |_, now| assert!(open.acquire(now).is_err()));
 
     for (name, config) in [

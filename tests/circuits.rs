@@ -109,3 +109,94 @@ fn only_a_post_that_no_web_page_made_is_an_order() {
     assert_eq!(gateway.admin(page).status, 403);
     assert_eq!(shown(&gateway), ("closed".into(), 0.0));
 }
+
+fn in_force(gateway: &Gateway, kind: &str) -> f64 {
+    gateway.metric("portcullis_orders_in_force", &[("kind", kind), ("name", "service")])
+}
+
+#[test]
+fn an_order_about_a_circuit_says_for_how_long_by_whom_and_why_and_ends_by_itself() {
+    let upstream = Upstream::start();
+    let gateway = start(&upstream);
+    let answer = order(&gateway, "upstream/service/open?for=1s&author=anna&reason=the%20disk");
+    let given = &answer.json()["order"];
+    assert_eq!((&given["kind"], &given["author"]), (&"circuit_open".into(), &"anna".into()));
+    assert!(given["seconds_left"].as_f64().is_some_and(|left| left <= 1.0), "{given}");
+    gateway.wait_for_log("is forced_open by order of an operator, for 1s, by anna: the disk");
+    let listed = &gateway.admin("GET /orders").json()[0];
+    assert_eq!((&listed["scope"], &listed["name"]), (&"upstream".into(), &"service".into()));
+    assert_eq!((&listed["kind"], &listed["reason"]), (&"circuit_open".into(), &"the disk".into()));
+    assert_eq!(gateway.get("/").code(), "circuit_open");
+    gateway.wait_for_log("the circuit of upstream service is no longer ordered; its time is over");
+    assert_eq!(gateway.get("/").status, 200);
+    assert_eq!(shown(&gateway), ("closed".into(), 0.0));
+    assert_eq!(gateway.admin("GET /orders").json(), serde_json::json!([]));
+    assert_eq!(
+        (in_force(&gateway, "circuit_open"), in_force(&gateway, "circuit_close")),
+        (0.0, 0.0)
+    );
+}
+
+#[test]
+fn the_next_order_about_a_circuit_takes_the_place_of_the_one_before_and_a_reset_ends_it() {
+    let upstream = Upstream::start();
+    let gateway = start(&upstream);
+    order(&gateway, "upstream/service/open?for=1h");
+    order(&gateway, "upstream/service/close");
+    assert_eq!(
+        (in_force(&gateway, "circuit_open"), in_force(&gateway, "circuit_close")),
+        (0.0, 1.0)
+    );
+    let status = gateway.status();
+    assert_eq!(status["orders"].as_array().map(Vec::len), Some(1), "{}", status["orders"]);
+    // What survives a reload is the circuit, with what is ordered of it.
+    assert!(gateway.reload(
+        &YAML.replace("path: /own", "path: /other").replace("${UPSTREAM}", &upstream.url())
+    ));
+    assert_eq!(in_force(&gateway, "circuit_close"), 1.0);
+    let answer = order(&gateway, "upstream/service/reset?author=anna");
+    assert_eq!((answer.status, &answer.json()["order"]), (200, &serde_json::Value::Null));
+    gateway.wait_for_log("is closed by order of an operator, by anna");
+    assert_eq!(in_force(&gateway, "circuit_close"), 0.0);
+    order(&gateway, "route/own/open");
+    assert!(gateway.reload(
+        &YAML.replace("failures: 9", "failures: 8").replace("${UPSTREAM}", &upstream.url())
+    ));
+    gateway.wait_for_log("the circuit of route own is no longer ordered; a reload has put another");
+}
+
+#[test]
+fn an_order_about_a_circuit_that_is_misspelt_is_none() {
+    let upstream = Upstream::start();
+    let gateway = start(&upstream);
+    for query in ["four=1m", "for=0s", "for=10", "reason=a%0Ab", "author=a&author=b"] {
+        let refused = order(&gateway, &format!("upstream/service/open?{query}"));
+        assert_eq!((refused.status, refused.code().as_str()), (400, "invalid_order"), "{query}");
+    }
+    assert_eq!(order(&gateway, "upstream/service/reset?for=1m").status, 400);
+    assert_eq!(shown(&gateway), ("closed".into(), 0.0));
+}
+
+#[test]
+fn the_command_orders_circuits() {
+    let upstream = Upstream::start();
+    let gateway = start(&upstream);
+    let address = gateway.admin.to_string();
+    let command = |arguments: &[&str]| {
+        let more = ["--address", &address];
+        let arguments = [&["order", "circuit"], arguments, &more].concat();
+        let ended = Gateway::finish(&arguments, gateway.directory(), &[("USER", "anna")]);
+        (ended.code, ended.stdout + &ended.stderr)
+    };
+    let open = ["open", "upstream", "service", "--for", "10m", "--reason", "the disk"];
+    let (code, text) = command(&open);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.starts_with("the circuit is forced_open; ordered: circuit_open, "), "{text}");
+    assert!(text.contains("by anna: the disk"), "{text}");
+    assert_eq!(gateway.get("/").code(), "circuit_open");
+    let (code, text) = command(&["reset", "upstream", "service"]);
+    assert_eq!((code, text.as_str()), (Some(0), "the circuit is closed; no orders\n"));
+    let (code, text) = command(&["open", "route", "all"]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("no route with a circuit_breaker has this name"), "{text}");
+}

@@ -227,6 +227,33 @@ fn an_order_ends_when_its_time_is_over_though_no_request_comes() {
     assert_eq!(gateway.log().matches("no longer ordered").count(), 1);
 }
 
+/// The next order is given before it is looked whether endpoints with orders are still there.
+#[test]
+fn the_end_of_an_order_is_told_though_another_follows_at_once() {
+    let [a, b] = pair();
+    let list = |upstreams: &[&Upstream]| {
+        upstreams.iter().map(|upstream| format!("- {}\n", upstream.url())).collect::<String>()
+    };
+    let yaml = "
+upstreams: {service: {discover: {file: {path: endpoints.yaml}}}}
+routes: {all: {match: {path: /*}, upstream: service}}
+";
+    let gateway = Plan::new(yaml).beside("endpoints.yaml", &list(&[&a, &b])).start();
+    carried_out(order(&gateway, "drain", &a, ""));
+    let new = gateway.directory().join("endpoints.new");
+    std::fs::write(&new, list(&[&b])).expect("written");
+    std::fs::rename(new, gateway.directory().join("endpoints.yaml")).expect("renamed");
+    eventually("only one of them", || {
+        let status = gateway.status();
+        let endpoints = status["upstreams"]["service"]["endpoints"].as_array()?.len();
+        (endpoints == 1).then_some(())
+    });
+    carried_out(order(&gateway, "weight", &b, "&weight=5"));
+    let gone = format!("{}: no longer ordered: drain; the endpoint is gone", a.address());
+    gateway.wait_for_log(&gone);
+    assert_eq!(gateway.log().matches(&gone).count(), 1);
+}
+
 #[test]
 fn orders_survive_a_reload_while_their_endpoint_does() {
     let ends = pair();

@@ -32,8 +32,7 @@ use crate::config::log::Level;
 use crate::config::route::Serve;
 use crate::runtime::shared::Shared;
 use crate::runtime::status;
-use crate::runtime::status::circuits::{Order, Scope};
-use crate::runtime::status::{Answer, circuits};
+use crate::runtime::status::Answer;
 
 /// Limit on a request. The check of the store for `/healthz` gives up sooner.
 const REQUEST: Duration = Duration::from_secs(5);
@@ -109,7 +108,7 @@ impl Admin {
             .route("/requests", get(requests))
             .route("/requests/{id}", get(request))
             .route("/log", post(level))
-            .route("/circuits/{scope}/{name}/{order}", post(order))
+            .route("/circuits/{scope}/{name}/{order}", post(orders::circuit))
             .route("/upstreams/{name}/endpoints", get(registry::list))
             .route(
                 "/upstreams/{name}/endpoints/{id}",
@@ -202,17 +201,6 @@ async fn level(State(shared): State<Arc<Shared>>, uri: http::Uri) -> Response {
 fn lines(body: Vec<u8>) -> Response {
     let jsonl = http::HeaderValue::from_static("application/jsonl");
     ([(CONTENT_TYPE, jsonl)], body).into_response()
-}
-
-async fn order(
-    State(shared): State<Arc<Shared>>,
-    path: Result<Path<(Scope, String, Order)>, PathRejection>,
-) -> Response {
-    let Ok(Path((scope, name, order))) = path else {
-        const KNOWN: &str = "expected /circuits/{route|upstream}/NAME/{open|close|reset}";
-        return into_response(circuits::no_circuit(KNOWN));
-    };
-    into_response(circuits::command(&shared, scope, &name, order))
 }
 
 fn into_response(answer: Answer) -> Response {

@@ -1,4 +1,4 @@
-//! Orders about endpoints and splits, as they come over HTTP: everything is in the path and the query.
+//! Orders about endpoints, splits and circuits, as they come over HTTP: everything is in the path and the query.
 //!
 //! A query holds what a path cannot: addresses such as `[::1]:8080` and `unix:/run/app.sock`. It is read
 //! strictly, because a parameter that is misspelt would make another order of it.
@@ -17,7 +17,8 @@ use super::into_response;
 use crate::fields::Encoded;
 use crate::runtime::orders::{self, Command, Refusal, Said};
 use crate::runtime::shared::Shared;
-use crate::runtime::status::Answer;
+use crate::runtime::status::circuits::{Order, Scope};
+use crate::runtime::status::{Answer, circuits};
 use crate::units::Timespan;
 use crate::upstream::orders::{MAX_WEIGHT, Wanted};
 
@@ -69,6 +70,25 @@ pub(super) async fn restore_split(
     let Ok(Path(name)) = path else { return unknown_route() };
     let said = Query::read(uri.query(), &["author", "reason"]).and_then(|mut query| query.said());
     respond(said.map_err(invalid).and_then(|said| orders::restore_split(&shared, &name, &said)))
+}
+
+/// `POST /circuits/SCOPE/NAME/ORDER`
+pub(super) async fn circuit(
+    State(shared): State<Arc<Shared>>,
+    path: Named<(Scope, String, Order)>,
+    uri: Uri,
+) -> Response {
+    let Ok(Path((scope, name, order))) = path else {
+        const KNOWN: &str = "expected /circuits/{route|upstream}/NAME/{open|close|reset}";
+        return into_response(circuits::no_circuit(KNOWN));
+    };
+    let known: &[&str] = match order {
+        Order::Open | Order::Close => &["author", "reason", "for"],
+        Order::Reset => &["author", "reason"],
+    };
+    let said = Query::read(uri.query(), known).and_then(|mut query| query.said());
+    let answer = said.map_err(invalid);
+    respond(answer.map(|said| orders::circuit(&shared, scope, &name, order, &said)))
 }
 
 /// `GET /orders`

@@ -1,13 +1,16 @@
 //! The file of the admin listener's Unix socket: taken at the start, removed at the end.
 //!
 //! A file that a process left behind when it was killed is replaced; one that a process listens at is
-//! not. Nothing can be sent before the file has its mode: until the socket listens, connections to it
+//! not. The directory is locked meanwhile: else another start, too, could take a socket that does not listen
+//! yet for one that was left behind. Nothing can be sent before the file has its mode: until the socket listens, connections to it
 //! are refused.
 
+use std::fs::{File, TryLockError};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio::net::UnixSocket;
 
@@ -15,6 +18,10 @@ use tokio::net::UnixSocket;
 const MODE: u32 = 0o600;
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 128;
+
+/// How often another start is waited for, and how long each time. It needs the lock for a moment.
+const TRIES: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// A socket that listens, with its file.
 #[derive(Debug)]
@@ -35,8 +42,11 @@ impl Claim {
     /// Listens at `path`, with mode 0600. Must be called inside a runtime.
     ///
     /// # Errors
-    /// If a process listens there, another file is there, or the system refuses it.
+    /// If a process listens there, another file is there, another process holds the lock on the directory for
+    /// long, or the system refuses it.
     pub fn take(path: &Path) -> io::Result<Self> {
+        // Held until the socket listens, and given back by the system if this process is killed.
+        let _lock = lock(path)?;
         remove_stale(path)?;
         let socket = UnixSocket::new_stream()?;
         socket.bind(path)?;
@@ -50,6 +60,25 @@ impl Claim {
     pub fn parts(self) -> (UnixListener, SocketFile) {
         (self.listener, self.file)
     }
+}
+
+/// `None` where the directory cannot be opened to be locked, or its file system knows no locks.
+fn lock(path: &Path) -> io::Result<Option<File>> {
+    let directory = match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => return Ok(None),
+    };
+    let Ok(directory) = File::open(directory) else { return Ok(None) };
+    for _ in 0..TRIES {
+        match directory.try_lock() {
+            Ok(()) => return Ok(Some(directory)),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(PAUSE),
+            Err(TryLockError::Error(_)) => return Ok(None),
+        }
+    }
+    let words = "another process has locked the directory; end it, or choose another path";
+    Err(io::Error::new(ErrorKind::ResourceBusy, words))
 }
 
 fn remove_stale(path: &Path) -> io::Result<()> {
@@ -113,6 +142,31 @@ mod tests {
         assert_eq!(second.kind(), ErrorKind::AddrInUse);
         assert!(UnixStream::connect(&path).is_ok(), "the first is where it was");
         drop(claim);
+    }
+
+    /// Two starts at once, after one was killed: without the lock, the second may remove what the first has
+    /// bound and does not listen at yet.
+    #[test]
+    fn of_many_that_start_at_once_one_gets_the_socket() {
+        for _ in 0..20 {
+            let (_directory, path) = place();
+            drop(UnixListener::bind(&path).expect("bound"));
+            let start = std::sync::Barrier::new(8);
+            let claims: Vec<_> = std::thread::scope(|scope| {
+                let take = || {
+                    let runtime =
+                        tokio::runtime::Builder::new_current_thread().enable_all().build();
+                    let runtime = runtime.expect("a runtime");
+                    let _inside = runtime.enter();
+                    start.wait();
+                    Claim::take(&path)
+                };
+                let starts: Vec<_> = (0..8).map(|_| scope.spawn(take)).collect();
+                starts.into_iter().map(|start| start.join().expect("ended")).collect()
+            });
+            assert_eq!(claims.iter().filter(|claim| claim.is_ok()).count(), 1, "{claims:?}");
+            assert!(UnixStream::connect(&path).is_ok(), "it listens where its clients look for it");
+        }
     }
 
     #[tokio::test]

@@ -96,6 +96,11 @@ Examples:
   portcullis order split shop stable=90 canary=10 --for 1h
   portcullis order split shop --restore";
 
+pub(super) const ORDER_CIRCUIT: &str = "\
+Examples:
+  portcullis order circuit open upstream users --for 10m --reason maintenance
+  portcullis order circuit reset route shop";
+
 pub(super) const ORDER_LIST: &str = "\
 Examples:
   portcullis order list

@@ -1,4 +1,4 @@
-//! `portcullis order`: orders to a running gateway about endpoints and splits, and those in force.
+//! `portcullis order`: orders to a running gateway about endpoints, splits and circuits, and those in force.
 
 mod print;
 
@@ -38,6 +38,9 @@ enum Order {
     /// Give the upstreams of a route other weights
     #[command(after_help = examples::ORDER_SPLIT)]
     Split(Split),
+    /// Open or close a circuit, or let it decide by itself again
+    #[command(after_help = examples::ORDER_CIRCUIT)]
+    Circuit(Circuit),
     /// Show the orders that are in force
     #[command(after_help = examples::ORDER_LIST)]
     List(Asking),
@@ -140,6 +143,41 @@ struct Split {
     asking: Asking,
 }
 
+#[derive(Debug, Args)]
+struct Circuit {
+    /// What it is to do
+    #[arg(value_enum, value_name = "ORDER")]
+    order: Forced,
+    /// Whose circuit it is
+    #[arg(value_enum, value_name = "SCOPE")]
+    scope: Scope,
+    /// The route's or the upstream's name
+    #[arg(value_name = "NAME")]
+    name: String,
+    #[command(flatten)]
+    timed: Timed,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Forced {
+    /// Refuse every call
+    Open,
+    /// Let every call through, whatever becomes of it
+    Close,
+    /// Withdraw the order: the circuit begins closed, and decides by itself
+    Reset,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Scope {
+    /// A route's own circuit
+    Route,
+    /// The circuit of an upstream
+    Upstream,
+}
+
 /// As the admin listener reads it.
 fn weight(pair: &str) -> Result<String, String> {
     match pair.rsplit_once('=') {
@@ -202,6 +240,19 @@ fn request(order: &Order) -> (&Asking, &'static str, String) {
             };
             (asking, "POST", target)
         }
+        Order::Circuit(Circuit { order, scope, name, timed, asking }) => {
+            let scope = match scope {
+                Scope::Route => "route",
+                Scope::Upstream => "upstream",
+            };
+            let order = match order {
+                Forced::Open => "open",
+                Forced::Close => "close",
+                Forced::Reset => "reset",
+            };
+            let query = written(&timed.query());
+            (asking, "POST", format!("/circuits/{scope}/{}/{order}{query}", encoded(name)))
+        }
         Order::List(asking) => (asking, "GET", "/orders".to_owned()),
     }
 }
@@ -249,7 +300,7 @@ fn ask(asking: &Asking, method: &str, target: &str) -> Result<Value, String> {
     match answer.status {
         200 => Ok(body),
         status => {
-            let detail = body.get("detail").and_then(Value::as_str);
+            let detail = body.get("detail").or(body.get("error")).and_then(Value::as_str);
             Err(detail.map_or_else(|| format!("the gateway answered {status}"), str::to_owned))
         }
     }

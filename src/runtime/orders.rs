@@ -1,18 +1,22 @@
-//! What operators order of endpoints and splits: carried out, told, and ended when its time is over.
+//! What operators order of endpoints, splits and circuits: carried out, told, and ended when its time is
+//! over.
 //!
-//! What is ordered is kept with the endpoint and with the split, and so survives what they survive: a
+//! What is ordered is kept with the endpoint, the split and the circuit, and so survives what they survive: a
 //! reload, but no restart. The [`desk`](super::desk) remembers only which orders have been told of, so that
 //! the end of one whose endpoint is gone is told, too.
+
+mod circuits;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use circuits::circuit;
 use serde_json::json;
 
 use super::desk::Key;
 use super::shared::Shared;
-use super::snapshot::Route;
+use super::snapshot::{Route, Snapshot};
 use super::status::circuits::Scope;
 use super::status::orders::Listed;
 use super::status::{Answer, endpoints, orders, splits};
@@ -88,6 +92,7 @@ pub fn endpoint(
         return Err(Refusal { status: 404, code: "unknown_upstream", detail });
     };
     let (upstream, now) = (&target.upstream, Clock::now());
+    settle(&mut told, &snapshot, now);
     let terms = said.terms(now);
     let done = match command {
         Command::Put(wanted) => {
@@ -153,6 +158,7 @@ fn of_split(
     let route = route.ok_or_else(|| refused("unknown_route", "no route has this name"))?;
     let split = splits::split(route);
     let split = split.ok_or_else(|| refused("no_split", "nothing is drawn among its upstreams"))?;
+    settle(&mut told, &snapshot, now);
     let done = order(split, now)?;
     log::warn!("routes.{name}: split ordered: {done}");
     *told = keys(orders::all(&snapshot, now));
@@ -195,7 +201,15 @@ fn look(shared: &Shared) -> Option<Duration> {
         return None;
     }
     let (snapshot, now) = (shared.snapshot.load(), Clock::now());
-    let mut next = None;
+    let next = settle(&mut told, &snapshot, now);
+    (!told.is_empty()).then(|| next.map_or(LOOK, |next| next.since(now)))
+}
+
+/// Ends the orders whose time is over, and tells of all that have ended by themselves. Before another order
+/// is carried out, too: it may take the place of one whose end has not been told. Returns when the next one
+/// ends.
+fn settle(told: &mut BTreeSet<Key>, snapshot: &Snapshot, now: Moment) -> Option<Moment> {
+    let mut next = circuits::end(told, snapshot, now);
     for (name, target) in &snapshot.upstreams {
         let (ended, end) = target.upstream.end_orders(now);
         next = next.into_iter().chain(end).min();
@@ -217,10 +231,10 @@ fn look(shared: &Shared) -> Option<Duration> {
     }
     for route in &snapshot.routes {
         let Some(split) = splits::split(route) else { continue };
-        next = next.into_iter().chain(end_of_split(route, split, &mut told, now)).min();
+        next = next.into_iter().chain(end_of_split(route, split, told, now)).min();
     }
-    *told = tell_of_gone(&told, keys(orders::all(&snapshot, now)));
-    (!told.is_empty()).then(|| next.map_or(LOOK, |next| next.since(now)))
+    *told = tell_of_gone(told, keys(orders::all(snapshot, now)));
+    next
 }
 
 fn end_of_split(
@@ -244,7 +258,12 @@ fn tell_of_gone(told: &BTreeSet<Key>, in_force: BTreeSet<Key>) -> BTreeSet<Key> 
             Some(endpoint) => log::info!(
                 "{scope}s.{name}: {endpoint}: no longer ordered: {kind}; the endpoint is gone"
             ),
-            None => log::info!("{scope}s.{name}: split no longer ordered; its upstreams are gone"),
+            None if *kind == orders::SPLIT => {
+                log::info!("{scope}s.{name}: split no longer ordered; its upstreams are gone");
+            }
+            None => log::info!(
+                "the circuit of {scope} {name} is no longer ordered; a reload has put another in its place"
+            ),
         }
     }
     in_force

@@ -15,6 +15,7 @@ pub(super) fn text(answer: &Value) -> String {
             Some(endpoints) => {
                 endpoints.iter().map(|one| endpoint(&answer["upstream"], one)).collect()
             }
+            None if answer["state"].is_string() => vec![circuit(answer)],
             None => vec![split(answer)],
         },
     };
@@ -56,6 +57,15 @@ fn split(answer: &Value) -> String {
         order => format!("ordered: {}", terms(order)),
     };
     format!("routes.{}: {shares}; {order}", plain(&answer["route"]))
+}
+
+/// `the circuit is forced_open; ordered: circuit_open, 10m left`
+fn circuit(answer: &Value) -> String {
+    let order = match &answer["order"] {
+        Value::Null => "no orders".to_owned(),
+        order => format!("ordered: {}", terms(order)),
+    };
+    format!("the circuit is {}; {order}", plain(&answer["state"]))
 }
 
 fn terms(order: &Value) -> String {

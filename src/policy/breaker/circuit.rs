@@ -9,6 +9,7 @@ use arc_swap::ArcSwapOption;
 use super::change::{Change, Opening};
 use super::config::{Config, Transition, Verdict};
 use super::machine::{Machine, Phase, Report, Ticket, Transitions};
+use super::orders::Orders;
 use super::{Open, Receipt, State, window};
 use crate::policy::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering, PoisonError};
 use crate::time::Moment;
@@ -29,6 +30,7 @@ pub(super) struct Circuit {
     changed: AtomicBool,
     /// A plain lock, held for a few instructions and never across an await.
     pub(super) machine: Mutex<Machine>,
+    pub(super) orders: Orders,
 }
 
 impl Circuit {
@@ -42,6 +44,7 @@ impl Circuit {
             window: ArcSwapOption::new(fresh_window(&config, &machine)),
             config,
             machine: Mutex::new(machine),
+            orders: Orders::default(),
         }
     }
 

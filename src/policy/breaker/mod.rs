@@ -15,6 +15,7 @@ mod config;
 mod machine;
 #[cfg(test)]
 mod model;
+pub mod orders;
 #[cfg(test)]
 mod tests;
 mod trial;
@@ -148,21 +149,6 @@ impl Breaker {
     /// that they have opened stays open. What a success has ended is not restored.
     pub fn retract(&self, receipts: &[Receipt]) {
         self.circuit.retract(receipts);
-    }
-
-    /// Refuses every call until `force_closed` or `reset`.
-    pub fn force_open(&self) {
-        self.circuit.consult(Machine::force_open);
-    }
-
-    /// Admits every call and counts none until `force_open` or `reset`.
-    pub fn force_closed(&self) {
-        self.circuit.consult(Machine::force_closed);
-    }
-
-    /// Closes the circuit, forgets all results, and ends a forced state.
-    pub fn reset(&self, now: Moment) {
-        self.circuit.consult(|machine| machine.reset(&self.circuit.config, now));
     }
 }
 

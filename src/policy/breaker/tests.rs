@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use super::orders::{Forced, forced};
 use super::*;
 use crate::policy::outcome::Outcome;
 
@@ -361,7 +362,7 @@ fn an_operators_order_is_no_change_of_the_circuits_own() {
     let mut bench = Bench::rolling();
     bench.fail(5);
     drop(bench.breaker.changes());
-    bench.breaker.force_open();
+    bench.breaker.order(forced(Forced::Open));
     bench.breaker.reset(bench.now);
     bench.pass(OPEN_FOR);
     assert_eq!(bench.breaker.changes(), []);

@@ -11,23 +11,24 @@
 //! No rule that knows only the weights moves less for every change of them (Moulton and Jiang, Maximally
 //! Consistent Sampling and the Jaccard Index of Probability Distributions, 2018).
 //!
-//! Weights lie in atomics, apart from the configuration, so that an order can change them while the
-//! process runs (`orders`); a reload hands them on by name.
+//! Weights that an operator orders take the place of the configured ones all at once (`orders`), so that
+//! each request is drawn by the weights of one order. A reload hands them on by name.
 
 pub mod config;
 pub mod hash;
+pub mod named;
 pub mod orders;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 pub use config::{Config, Destination, Key};
 
 use self::config::{MAX_UPSTREAMS, Weighted};
 use crate::policy::rate_limit::Requester;
 use crate::policy::sync::{AtomicU64, Mutex, Ordering};
-use crate::policy::terms::Terms;
 
 /// The upstreams of a route, with what each has drawn.
 #[derive(Debug)]
@@ -36,8 +37,11 @@ pub struct Split {
     shares: Box<[Share]>,
     /// Requests without the key; shared as the counts of each upstream are.
     unkeyed: Arc<AtomicU64>,
-    /// Those of the order in force. Shared as the weights are that it has set.
-    terms: Arc<Mutex<Option<Terms>>>,
+    /// The order in force. Shared with the generations before, so that an order given during a reload is
+    /// not lost.
+    ordered: Arc<ArcSwapOption<orders::Ordered>>,
+    /// Held while an order takes the place of another.
+    ordering: Arc<Mutex<()>>,
 }
 
 /// One upstream of a split.
@@ -47,31 +51,14 @@ struct Share {
     /// Made of the name.
     seed: u64,
     configured: u32,
-    /// Shared with the generations before, so that an order given during a reload is not lost.
+    /// Shared with the generations before, in which it was in the list without a break: an order names it
+    /// by this.
     state: Arc<State>,
 }
 
-impl Share {
-    /// The weight that an order has set.
-    fn ordered(&self) -> Option<u32> {
-        u32::try_from(self.state.ordered.load(Ordering::Relaxed)).ok()
-    }
-}
-
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
-    /// The weight that an order has set; `NO_ORDER` if none is in force.
-    ordered: AtomicU64,
     drawn: AtomicU64,
-}
-
-/// More than any weight.
-const NO_ORDER: u64 = u64::MAX;
-
-impl Default for State {
-    fn default() -> Self {
-        State { ordered: AtomicU64::new(NO_ORDER), drawn: AtomicU64::new(0) }
-    }
 }
 
 /// The state of one upstream of a split, for status and metrics.
@@ -102,9 +89,10 @@ impl Split {
         };
         let shares: Box<[Share]> = upstreams.iter().map(share).collect();
         let unkeyed = before.map(|before| before.unkeyed.clone()).unwrap_or_default();
-        // Of an order whose upstreams are all gone nothing is left but these, which then say nothing.
-        let terms = before.map(|before| before.terms.clone()).unwrap_or_default();
-        Split { key, shares, unkeyed, terms }
+        // An order whose upstreams are all gone sets nothing any more.
+        let ordered = before.map(|before| before.ordered.clone()).unwrap_or_default();
+        let ordering = before.map(|before| before.ordering.clone()).unwrap_or_default();
+        Split { key, shares, unkeyed, ordered, ordering }
     }
 
     /// Draws an upstream for a request, and counts it. Returns its place in the list. A request without
@@ -143,9 +131,11 @@ impl Split {
 
     /// The weights in force; those that are configured if orders have left none above zero.
     fn weights(&self) -> [u32; MAX_UPSTREAMS] {
+        let ordered = self.ordered.load();
         let mut weights = [0; MAX_UPSTREAMS];
         for (weight, share) in weights.iter_mut().zip(&self.shares) {
-            *weight = share.ordered().unwrap_or(share.configured);
+            let of_order = ordered.as_ref().and_then(|ordered| ordered.weight(share));
+            *weight = of_order.unwrap_or(share.configured);
         }
         if weights == [0; MAX_UPSTREAMS] {
             for (weight, share) in weights.iter_mut().zip(&self.shares) {

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use super::config::MAX_WEIGHT;
-use super::{NO_ORDER, Share, Split};
-use crate::policy::sync::{MutexGuard, Ordering, PoisonError};
+use super::{Share, Split, State};
+use crate::policy::sync::{MutexGuard, PoisonError};
 use crate::policy::terms::Terms;
 use crate::time::Moment;
 
@@ -18,6 +18,21 @@ pub struct Order {
     pub weights: Vec<(Arc<str>, u32)>,
     /// On what terms.
     pub terms: Terms,
+}
+
+/// An order as requests read it, put in place as a whole.
+#[derive(Debug)]
+pub(super) struct Ordered {
+    weights: Vec<(Arc<State>, u32)>,
+    terms: Terms,
+}
+
+impl Ordered {
+    /// The weight that it sets, if it concerns this upstream. There are few of them.
+    pub(super) fn weight(&self, share: &Share) -> Option<u32> {
+        let mut weights = self.weights.iter();
+        weights.find(|(state, _)| Arc::ptr_eq(state, &share.state)).map(|(_, weight)| *weight)
+    }
 }
 
 /// Why an order is not carried out.
@@ -42,7 +57,7 @@ impl Split {
     /// # Errors
     /// Why it does not.
     pub fn order(&self, weights: &[(String, u32)], terms: Terms) -> Result<(), Refused> {
-        let mut ordered = self.terms();
+        let _ordering = self.ordering();
         for (place, (name, weight)) in weights.iter().enumerate() {
             if !self.shares.iter().any(|share| *share.name == **name) {
                 return Err(Refused::Unknown(name.clone()));
@@ -63,20 +78,19 @@ impl Split {
         if self.shares.iter().all(|share| wanted(share).unwrap_or(share.configured) == 0) {
             return Err(Refused::NothingLeft);
         }
-        self.set(wanted);
-        *ordered = Some(terms);
+        let of = |share: &Share| Some((share.state.clone(), wanted(share)?));
+        let weights = self.shares.iter().filter_map(of).collect();
+        self.ordered.store(Some(Arc::new(Ordered { weights, terms })));
         Ok(())
     }
 
     /// The order that is in force.
     pub fn ordered(&self) -> Option<Order> {
-        self.with(self.terms().clone())
-    }
-
-    fn with(&self, terms: Option<Terms>) -> Option<Order> {
-        let weight = |share: &Share| Some((share.name.clone(), share.ordered()?));
+        let ordered = self.ordered.load();
+        let ordered = ordered.as_ref()?;
+        let weight = |share: &Share| Some((share.name.clone(), ordered.weight(share)?));
         let weights: Vec<_> = self.shares.iter().filter_map(weight).collect();
-        terms.filter(|_| !weights.is_empty()).map(|terms| Order { weights, terms })
+        (!weights.is_empty()).then(|| Order { weights, terms: ordered.terms.clone() })
     }
 
     /// Puts the configured weights back. Returns the order that was in force.
@@ -91,34 +105,21 @@ impl Split {
 
     /// When the order ends by itself.
     pub fn order_ends(&self) -> Option<Moment> {
-        self.terms().as_ref()?.until
+        self.ordered.load().as_ref()?.terms.until
     }
 
     fn end_if(&self, ends: impl Fn(&Terms) -> bool) -> Option<Order> {
-        let mut ordered = self.terms();
-        let order = self.with(ordered.take_if(|terms| ends(terms)))?;
-        self.set(|_| None);
-        Some(order)
-    }
-
-    /// Sets the weight of each upstream; `None` is the configured one. Weights that rise are set first,
-    /// so that there is one above zero at any moment.
-    fn set(&self, wanted: impl Fn(&Share) -> Option<u32>) {
-        let change = |share: &'_ Share| {
-            let before = i64::from(share.ordered().unwrap_or(share.configured));
-            i64::from(wanted(share).unwrap_or(share.configured)) - before
-        };
-        let mut shares: Vec<_> = self.shares.iter().map(|share| (share, change(share))).collect();
-        shares.sort_by_key(|(_, rise)| std::cmp::Reverse(*rise));
-        for (share, _) in shares {
-            // Relaxed: each weight stands for itself.
-            let ordered = wanted(share).map_or(NO_ORDER, u64::from);
-            share.state.ordered.store(ordered, Ordering::Relaxed);
+        let _ordering = self.ordering();
+        if !self.ordered.load().as_ref().is_some_and(|ordered| ends(&ordered.terms)) {
+            return None;
         }
+        let order = self.ordered();
+        self.ordered.store(None);
+        order
     }
 
-    /// Held while weights are set, so that two orders do not mix.
-    fn terms(&self) -> MutexGuard<'_, Option<Terms>> {
-        self.terms.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Held while an order takes the place of another, so that each ends once.
+    fn ordering(&self) -> MutexGuard<'_, ()> {
+        self.ordering.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

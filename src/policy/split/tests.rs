@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::config::MAX_WEIGHT;
 use super::orders::Refused;
 use super::*;
+use crate::policy::terms::Terms;
 use crate::time::Moment;
 
 /// Keys of one run; their shares are off by three parts in a thousand at most.
@@ -192,6 +193,26 @@ fn an_order_takes_the_place_of_the_one_before_as_a_whole() {
     assert_eq!(order(&split, &[("canary", 50)]), Ok(()));
     assert_eq!(order(&split, &[("stable", 10)]), Ok(()));
     assert_eq!(weights(&split), [(10, 95), (5, 5)]);
+}
+
+/// Each request is drawn by the weights of one order, never by some of one and some of the next.
+#[test]
+fn an_order_takes_effect_at_once() {
+    let split = split(&[("stable", 1), ("canary", 1)]);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 0..20_000 {
+                let (stable, canary) = if n % 2 == 0 { (100, 0) } else { (0, 100) };
+                order(&split, &[("stable", stable), ("canary", canary)]).expect("in order");
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        while !done.load(std::sync::atomic::Ordering::Relaxed) {
+            let [stable, canary] = [0, 1].map(|place| split.weights()[place]);
+            assert!([(1, 1), (100, 0), (0, 100)].contains(&(stable, canary)), "{stable}, {canary}");
+        }
+    });
 }
 
 #[test]

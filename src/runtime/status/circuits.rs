@@ -1,7 +1,4 @@
-//! Circuits by name, and the commands an operator gives them.
-//!
-//! A command holds until the next one, or until a reload changes the circuit's configuration. The
-//! admin listener decides who may give one.
+//! Circuits by name, and what an operator may order of them; `runtime::orders` carries it out.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +7,7 @@ use crate::policy::breaker::Breaker;
 use crate::runtime::shared::Shared;
 use crate::runtime::snapshot::Snapshot;
 use crate::runtime::status::{Answer, CircuitStatus, circuit};
-use crate::time::Clock;
+use crate::time::{Clock, Moment};
 
 /// Whether the circuit is a route's or an upstream's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
@@ -26,31 +23,17 @@ pub enum Scope {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
-    /// From now on, every call is refused.
+    /// Every call is refused, while the order lasts.
     Open,
-    /// From now on, every call is let through, whatever its outcome.
+    /// Every call is let through, whatever its outcome, while the order lasts.
     Close,
     /// The circuit decides again, starting closed and with nothing counted.
     Reset,
 }
 
-/// Carries out `order`. Responds 200 with the circuit's new state, or 404 if there is no such
-/// circuit.
-pub fn command(shared: &Shared, scope: Scope, name: &str, order: Order) -> Answer {
-    let snapshot = shared.snapshot.load();
-    let now = Clock::now();
-    let Some(breaker) = find(&snapshot, scope, name) else {
-        return no_circuit(&format!("no {} with a circuit_breaker has this name", scope.as_str()));
-    };
-    match order {
-        Order::Open => breaker.force_open(),
-        Order::Close => breaker.force_closed(),
-        Order::Reset => breaker.reset(now),
-    }
-    // Safe to write as it is: it was found in the configuration.
-    let state = breaker.state(now).as_str();
-    log::info!("the circuit of {} {name} is {state} by order of an operator", scope.as_str());
-    Answer::json(200, &circuit(&breaker, now))
+/// The circuit's state, after an order.
+pub(in crate::runtime) fn answer(breaker: &Breaker, now: Moment) -> Answer {
+    Answer::json(200, &circuit(breaker, now))
 }
 
 /// Every circuit, by scope and name.
@@ -80,7 +63,11 @@ pub fn no_circuit(error: &str) -> Answer {
     Answer::json(404, &serde_json::json!({ "error": error }))
 }
 
-fn find(snapshot: &Snapshot, scope: Scope, name: &str) -> Option<Arc<Breaker>> {
+pub(in crate::runtime) fn find(
+    snapshot: &Snapshot,
+    scope: Scope,
+    name: &str,
+) -> Option<Arc<Breaker>> {
     match scope {
         Scope::Route => snapshot.route(name)?.policies.route_breaker.clone(),
         Scope::Upstream => snapshot.upstreams.get(name)?.upstream.breaker().cloned(),

@@ -1,5 +1,6 @@
 //! Rates in a window, as resilience4j counts them, and the operator's orders.
 
+use super::super::orders::{Forced, forced};
 use super::*;
 
 /// The settings of a common resilience4j service: 10 calls, at least 5, half of them failed; open
@@ -246,7 +247,7 @@ fn half_open_shows_at_once_or_with_the_first_call() {
 #[test]
 fn a_circuit_forced_open_refuses_until_it_is_reset() {
     let mut bench = Bench::new(SERVICE);
-    bench.breaker.force_open();
+    bench.breaker.order(forced(Forced::Open));
     bench.pass(Duration::from_secs(86_400));
     assert_eq!(bench.state(), State::ForcedOpen);
     assert_eq!(bench.refusal(), Some(Open { retry_after: OPEN_FOR }));
@@ -258,7 +259,7 @@ fn a_circuit_forced_open_refuses_until_it_is_reset() {
 fn a_circuit_forced_closed_admits_whatever_happens() {
     let mut bench = Bench::new(SERVICE);
     bench.play("fffff");
-    bench.breaker.force_closed();
+    bench.breaker.order(forced(Forced::Closed));
     assert_eq!(bench.play("ffffffffff"), State::ForcedClosed);
     assert!(bench.refusal().is_none());
 }
@@ -266,7 +267,7 @@ fn a_circuit_forced_closed_admits_whatever_happens() {
 #[test]
 fn results_of_a_forced_circuit_do_not_count_after_a_reset() {
     let bench = Bench::new("{consecutive: {failures: 1}, window: {calls: 1}}");
-    bench.breaker.force_closed();
+    bench.breaker.order(forced(Forced::Closed));
     let late = bench.permit();
     bench.breaker.reset(bench.now);
     late.record(Verdict::Failure, bench.now);
