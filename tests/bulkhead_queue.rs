@@ -144,6 +144,38 @@ fn a_client_that_leaves_frees_its_place() {
     assert_eq!(upstream.count(), 1, "none of them was sent");
 }
 
+/// Its body is not read while it waits, so no read says that it has left.
+#[test]
+fn a_client_that_leaves_in_the_middle_of_a_large_body_frees_its_place() {
+    let (upstream, gateway, mut first) = held(&queue(1, "60s"));
+    let large = || Call::new("POST /").header("Content-Length", "1000000").body([b'x'; 100_000]);
+    let chunked = || {
+        let call = Call::new("POST /").header("Transfer-Encoding", "chunked");
+        call.body(format!("8000\r\n{}\r\n", "x".repeat(0x8000)))
+    };
+    let calls = [(large(), true), (large(), false), (chunked(), true), (chunked(), false)];
+    for (n, (call, resets)) in calls.into_iter().enumerate() {
+        let client = sends(&gateway, call);
+        wait_until(&gateway, 1);
+        match resets {
+            true => client.vanish(),
+            false => drop(client),
+        }
+        wait_until(&gateway, 0);
+        eventually("it to be counted", || {
+            (given_up(&gateway, "client") == n as f64 + 1.0).then_some(())
+        });
+    }
+    // One that stays is served all the same.
+    let mut stays = sends(&gateway, Call::new("POST /").body("x".repeat(100_000)));
+    wait_until(&gateway, 1);
+    crate::support::pass(Duration::from_millis(500));
+    upstream.release();
+    assert_eq!((first.receive().status, stays.receive().status), (200, 200));
+    assert_empty(&gateway);
+    assert_eq!(upstream.count(), 2);
+}
+
 #[test]
 fn a_body_arrives_whole_after_the_wait() {
     let (upstream, gateway, mut first) = held(PATIENT);
@@ -316,14 +348,50 @@ fn in_a_dry_run_no_request_waits() {
     let dry = PATIENT.replace("max_in_flight: 1,", "max_in_flight: 1, enforce: false,");
     let (upstream, gateway, mut first) = held(&dry);
     assert_eq!(gateway.get("/").status, 200);
-    eventually("it is counted, once its response is there", || {
-        let code = [("code", "bulkhead_full")];
-        (gateway.metric("portcullis_would_refuse_total", &code) == 1.0).then_some(())
-    });
     assert_eq!(gateway.metric("portcullis_bulkhead_wait_seconds_count", &[]), 0.0);
     assert_eq!(gateway.status()["routes"]["all"]["bulkhead"]["waiting"], serde_json::Value::Null);
     upstream.release();
     assert_eq!(first.receive().status, 200);
+    eventually("both to be over, in the mind too", || {
+        (gateway.metric("portcullis_bulkhead_in_flight", &[]) == 0.0).then_some(())
+    });
+    // It would have been served after the first.
+    assert_eq!(gateway.metric("portcullis_would_refuse_total", &[]), 0.0);
+}
+
+/// Five at once at one slot with two places: one is served, one waits for 250 ms and is served, one waits
+/// in vain, and two are refused.
+#[test]
+fn a_dry_run_counts_what_its_twin_refuses_of_the_same_traffic() {
+    let rules = queue(2, "400ms");
+    let dry = rules.replace("max_in_flight: 1,", "max_in_flight: 1, enforce: false,");
+    let slow = || Upstream::always(Answer::ok().after(Duration::from_millis(250)));
+    let upstreams = [slow(), slow()];
+    let [twin, dry] = [Gateway::route(&upstreams[0], &rules), Gateway::route(&upstreams[1], &dry)];
+    let mut clients: Vec<_> = [(); 5]
+        .iter()
+        .flat_map(|()| {
+            crate::support::pass(Duration::from_millis(10));
+            [sends(&twin, "GET /"), sends(&dry, "GET /")]
+        })
+        .collect();
+    let answers: Vec<_> = clients.iter_mut().map(Client::receive).collect();
+    let of_dry = answers.iter().skip(1).step_by(2);
+    assert!(of_dry.clone().all(|answer| answer.status == 200), "{answers:?}");
+    let counted = |gateway: &Gateway, metric: &str, code: &str| {
+        gateway.metric(&format!("portcullis_{metric}_total"), &[("code", code)])
+    };
+    for (code, count) in [("bulkhead_full", 2.0), ("bulkhead_wait_exceeded", 1.0)] {
+        let refused = answers.iter().step_by(2).filter(|answer| answer.status == 429);
+        let of_twin = refused.filter(|answer| answer.code() == code).count();
+        assert_eq!(of_twin as f64, count, "{code}: {answers:?}");
+        eventually(&format!("{code} to be counted"), || {
+            (counted(&dry, "would_refuse", code) == count).then_some(())
+        });
+    }
+    assert_eq!(dry.metric("portcullis_would_refuse_total", &[]), 3.0);
+    let seen = upstreams.map(|upstream| upstream.count());
+    assert_eq!(seen, [2, 5]);
 }
 
 fn pay(key: &str) -> Call {

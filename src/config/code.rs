@@ -139,6 +139,7 @@ codes! {
     TwoTargets "two_targets" Error "remove one of them";
     SplitOfOne "split_of_one" Error "remove it, or list upstreams with their weights";
     SplitWithoutConsumer "split_without_consumer" Error "require credentials with `auth: {require: NAME}`, or write another key, such as `{cookie: session}` or `client_address`";
+    SplitHashParameters "split_hash_parameters" Warning "let `balance` of all of them name the same parameter, or hash by something that a request has wherever it is drawn, such as a header";
     UnknownName "unknown_name" Error "define it, or correct the name";
     TwoLimitStores "two_limit_stores" Error "name one store for all of them";
     ReplaysWithoutKeys "replays_without_keys" Error "remove it, or add `idempotency`";

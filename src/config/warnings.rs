@@ -1,6 +1,7 @@
 //! What is valid but probably not meant, as far as the configuration alone tells it. Certificates
 //! and the limit on open files are looked at by `runtime::warnings`.
 
+mod splits;
 mod times;
 mod unused;
 
@@ -66,6 +67,7 @@ pub fn warnings(config: &Config, sources: &Sources) -> Vec<Problem> {
     warnings.extend(defaults::problems(config, sources, |name, route| {
         let (path, mut warnings) = (defaults::path_of(name), Vec::new());
         methods(&path, route, &mut warnings);
+        splits::parameters(&path, route, config, &mut warnings);
         times::attempts(&path, route, &mut warnings);
         times::breaker(&path, route, &mut warnings);
         warnings

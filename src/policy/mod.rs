@@ -51,6 +51,8 @@ pub struct Admission {
     pub route_permit: Option<breaker::Permit>,
     /// `None` if the route has no bulkhead.
     pub slot: Option<bulkhead::Slot>,
+    /// Its part in the queue of a bulkhead that is not enforced.
+    pub rehearsal: Option<bulkhead::Rehearsal>,
 }
 
 impl Admission {
@@ -72,7 +74,7 @@ impl Admission {
             self.upstream_permit = None;
         }
         if bulkhead.is_dry() {
-            self.slot = None;
+            (self.slot, self.rehearsal) = (None, None);
         }
     }
 }

@@ -30,6 +30,7 @@ use crate::policy::rate_limit;
 use crate::policy::retry;
 use crate::policy::retry::BudgetName;
 use crate::policy::split::Destination;
+use crate::policy::split::named::Locator;
 use crate::record::Capture;
 use crate::record::Query;
 use crate::time::Moment;
@@ -192,7 +193,7 @@ impl Route {
             (Some(Destination::Named(named)), None) => {
                 let names = named.among.iter().map(String::as_str);
                 Target::Fork(Box::new(Fork {
-                    choice: Choice::Named(named.clone()),
+                    choice: Choice::Named(Locator::new(named.clone())),
                     branches: names.map(branch).collect::<Result<_, Problem>>()?,
                 }))
             }

@@ -31,7 +31,7 @@ use crate::policy::rate_limit;
 use crate::policy::retry;
 use crate::policy::retry::budget::Budget;
 use crate::policy::split::Split;
-use crate::policy::split::config::Named;
+use crate::policy::split::named::Locator;
 use crate::record;
 use crate::record::Capture;
 use crate::record::Query;
@@ -187,7 +187,7 @@ pub enum Choice {
     /// It is drawn, by weight; a reload hands on what has been ordered and counted.
     Drawn(Split),
     /// The path names it.
-    Named(Named),
+    Named(Locator),
 }
 
 /// One upstream of several, with what depends on it.
@@ -259,7 +259,7 @@ impl Route {
     }
 
     /// By which parameter of its path a request names its upstream, if it does.
-    pub fn named(&self) -> Option<&Named> {
+    pub fn named(&self) -> Option<&Locator> {
         match &self.target {
             Target::Fork(fork) => match &fork.choice {
                 Choice::Named(named) => Some(named),
@@ -308,6 +308,12 @@ impl Route {
     pub fn has_queue(&self) -> bool {
         let bulkhead = self.config.bulkhead.as_ref();
         bulkhead.is_some_and(|bulkhead| bulkhead.queue.is_some() && !bulkhead.enforce.is_dry())
+    }
+
+    /// Whether requests would wait if its bulkhead were enforced.
+    pub fn rehearses_queue(&self) -> bool {
+        let bulkhead = self.config.bulkhead.as_ref();
+        bulkhead.is_some_and(|bulkhead| bulkhead.queue.is_some() && bulkhead.enforce.is_dry())
     }
 
     /// Whether the route makes RPC messages from its upstream's JSON.

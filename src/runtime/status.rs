@@ -127,6 +127,9 @@ pub(super) struct CircuitStatus {
     /// Only of a circuit that refuses nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     enforced: Option<bool>,
+    /// What an operator has ordered of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    order: Option<orders::OrderStatus>,
 }
 
 #[derive(Serialize)]
@@ -190,7 +193,7 @@ fn route(route: &Route, now: Moment) -> RouteStatus {
             Target::Fork(_) | Target::Serve(_) => None,
         },
         split: splits::of(route),
-        among: route.named().map(|named| named.among.clone()).unwrap_or_default(),
+        among: route.named().map(|named| named.config().among.clone()).unwrap_or_default(),
         circuit: breaker.map(|breaker| circuit(breaker, now)),
         bulkhead: bulkheads::of(route),
         requests: route.metrics.requests(),
@@ -213,6 +216,7 @@ pub(super) fn circuit(breaker: &Breaker, now: Moment) -> CircuitStatus {
         probes_in_flight,
         opened: breaker.transitions().opened,
         enforced: breaker.enforce().is_dry().then_some(false),
+        order: orders::of_circuit(breaker, now),
     }
 }
 
@@ -252,7 +256,7 @@ fn publish(state: &StateMetrics, shared: &Shared, snapshot: &Snapshot, now: Mome
         if let Some(breaker) = &route.policies.route_breaker {
             publish_circuit(state, ["route", &route.name], breaker, now);
         }
-        bulkheads::publish(state, route);
+        bulkheads::publish(state, route, now);
         splits::publish(state, route);
         orders::publish_route(state, route);
         for (limiter, name) in route.policies.rate_limits.iter().zip(route.limit_fields.names()) {

@@ -10,7 +10,9 @@ mod config;
 mod gradient;
 mod line;
 mod queue;
+mod rehearsal;
 mod samples;
+mod shadow;
 mod slots;
 #[cfg(test)]
 mod tests;
@@ -21,9 +23,13 @@ pub use config::{Adaptive, Config, Limit, Queue, Status};
 use gradient::Gradient;
 use line::Line;
 pub use queue::{InVain, Ticket};
+pub use rehearsal::Rehearsal;
 use samples::Samples;
+use shadow::Shadow;
+pub use shadow::{Late, Over, Vain};
 use slots::Slots;
 
+use super::dry_run::Enforce;
 use super::lanes::{Hold, Shared};
 use super::sync::{Mutex, PoisonError, TryLockError, lane};
 use crate::time::Moment;
@@ -44,6 +50,9 @@ struct State {
     /// The requests that wait. A plain lock, held for a few instructions: by requests that find no
     /// free slot, and by those that give one back meanwhile.
     line: Mutex<Line<Waker>>,
+    /// The same of requests that only would wait, where the bulkhead is a dry run with a queue. A plain
+    /// lock, too, which each of them takes twice.
+    shadow: Mutex<Shadow>,
 }
 
 impl Bulkhead {
@@ -54,6 +63,7 @@ impl Bulkhead {
             samples: Samples::default(),
             gradient: Mutex::new(None),
             line: Mutex::new(Line::default()),
+            shadow: Mutex::new(Shadow::default()),
         }));
         // No request waits yet.
         bulkhead.reconfigure(config, Moment::ZERO);
@@ -72,9 +82,10 @@ impl Bulkhead {
         Ok(Slot { bulkhead: self.0.hold_in(lane), at: now })
     }
 
-    /// Slots taken now. May exceed the capacity for a while after that shrank.
+    /// Slots taken now, or that would be in a dry run with a queue. May exceed the capacity for a while
+    /// after that shrank.
     pub fn in_flight(&self) -> u32 {
-        self.0.slots.taken()
+        self.0.slots.taken() + self.0.shadow().held()
     }
 
     /// Slots in all, as of now.
@@ -104,6 +115,11 @@ impl Bulkhead {
         };
         self.0.samples.set_wanted(gradient.is_some());
         self.0.line().set_terms(config.queue.clone());
+        match (config.enforce, &config.queue) {
+            (Enforce::No, Some(queue)) => self.0.shadow().set_terms(Some(queue.clone())),
+            // Its requests end without a slot.
+            (Enforce::Yes, _) | (Enforce::No, None) => self.0.shadow().clear(),
+        }
         if self.0.slots.resize(slots) {
             self.0.serve(lane(), now);
         }
@@ -111,12 +127,12 @@ impl Bulkhead {
 }
 
 impl State {
-    /// Records how long a request has held its slot.
-    fn measure(&self, lane: usize, acquired: Moment, now: Moment) {
+    /// Records how long a request has held its slot. `besides`: slots that are held in the mind.
+    fn measure(&self, lane: usize, acquired: Moment, besides: u32, now: Moment) {
         if !self.samples.are_wanted() {
             return;
         }
-        let in_flight = || self.slots.taken();
+        let in_flight = || self.slots.taken() + besides;
         let window_is_full = self.samples.add(lane, now.since(acquired), in_flight, now);
         if !window_is_full {
             return;
@@ -156,7 +172,7 @@ impl Slot {
     /// long that took. A slot that is only dropped is not measured: use that for requests whose
     /// time says nothing about the upstream.
     pub fn release(mut self, now: Moment) {
-        self.bulkhead.measure(self.bulkhead.lane(), self.at, now);
+        self.bulkhead.measure(self.bulkhead.lane(), self.at, 0, now);
         self.at = now;
     }
 }

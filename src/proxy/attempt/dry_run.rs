@@ -1,16 +1,53 @@
 //! What a request holds of dry policies, once they would have refused it. What that means is said in
 //! [`crate::policy::dry_run`].
 
+use crate::policy;
+use crate::policy::bulkhead::Over;
 use crate::policy::outcome::Outcome;
 use crate::proxy::attempt::{breakers, conclude};
 use crate::proxy::exchange::context::Context;
 use crate::proxy::rejection::Rejection;
+use crate::runtime::snapshot::Route;
 use crate::time::Moment;
 
 /// A dry policy would have refused the request, with `code`.
 pub fn would_refuse(ctx: &mut Context, code: &'static str) {
     if ctx.dry_run.refuse(code) {
         give_back(ctx);
+    }
+}
+
+/// The route's bulkhead is a dry run with a queue: the request takes its part in that, and goes on.
+pub fn rehearse(ctx: &mut Context, route: &Route, now: Moment) {
+    let Some(bulkhead) = &route.policies(ctx.drawn).bulkhead else { return };
+    if ctx.dry_run.is_over() {
+        return;
+    }
+    match bulkhead.rehearse(ctx.deadline, now) {
+        Ok(rehearsal) => ctx.admission.rehearsal = Some(rehearsal),
+        Err(_) => {
+            let status = route.policies.bulkhead_status.code();
+            would_refuse(ctx, policy::Rejection::BulkheadFull { status }.code());
+        }
+    }
+}
+
+/// The request is over, or is for dry policies: what has become of its part in a queue?
+pub fn rehearsed(ctx: &mut Context, over: Over, now: Moment) {
+    let Some(rehearsal) = ctx.admission.rehearsal.take() else { return };
+    if let Some(vain) = rehearsal.end(over, now) {
+        would_refuse(ctx, vain.code());
+    }
+}
+
+/// How the request that ends takes its leave of such a queue.
+pub fn over(ctx: &Context) -> Over {
+    let verdict = ctx.verdict.last_outcome.or(ctx.attempt.answered);
+    match ctx.end.is_client_gone() {
+        true => Over::Left,
+        // What another upstream took says nothing about this one.
+        false if verdict.is_some() && ctx.diverted.is_none() => Over::Served,
+        false => Over::Unmeasured,
     }
 }
 
@@ -30,6 +67,7 @@ pub fn would_stop(ctx: &mut Context, outcome: Outcome, now: Moment) {
     if is_dry && let Some(slot) = ctx.admission.slot.take() {
         slot.release(now);
     }
+    rehearsed(ctx, Over::Served, now);
     give_back(ctx);
 }
 

@@ -102,6 +102,10 @@ pub fn ended(session: &Session, reported: &mut Reported, well: bool) {
     let ctx = &mut *reported.ctx;
     response::keeping::ended(ctx, well);
     let now = Clock::now();
+    if ctx.admission.rehearsal.is_some() {
+        let over = attempt::dry_run::over(ctx);
+        attempt::dry_run::rehearsed(ctx, over, now);
+    }
     if ctx.end.rejection().is_none()
         && !ctx.end.is_client_gone()
         && let Some(outcome) = ctx.attempt.answered

@@ -128,6 +128,10 @@ pub async fn admit(
                 attempt::draw::draw(session, ctx, &route);
                 Ok(())
             }
+            OfCall::Bulkhead if route.rehearses_queue() => {
+                attempt::dry_run::rehearse(ctx, &route, now);
+                Ok(())
+            }
             OfCall::RouteCircuit | OfCall::UpstreamCircuit | OfCall::Bulkhead => {
                 let policies = route.policies(ctx.drawn);
                 let (admission, dry_run) = (&mut ctx.admission, &mut ctx.dry_run);

@@ -88,9 +88,8 @@ pub fn route(
     let named = match snapshot.routes[route].named() {
         None => None,
         Some(named) => {
-            let value = found.params.value(&named.parameter).ok_or(Rejection::NoRoute)?;
-            let place = named.among.iter().position(|name| name == value);
-            Some(place.ok_or(Rejection::NoRoute)?)
+            let value = found.params.value(&named.config().parameter).ok_or(Rejection::NoRoute)?;
+            Some(named.place(value).ok_or(Rejection::NoRoute)?)
         }
     };
     let hashed = snapshot.routes[route].hash_parameter(named);

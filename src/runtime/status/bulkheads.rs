@@ -4,7 +4,9 @@ use serde::Serialize;
 
 use super::as_gauge;
 use crate::observe::metrics::StateMetrics;
+use crate::policy::bulkhead::{Late, Vain};
 use crate::runtime::snapshot::Route;
+use crate::time::Moment;
 
 #[derive(Serialize)]
 pub(super) struct BulkheadStatus {
@@ -24,8 +26,13 @@ pub(super) fn of(route: &Route) -> Option<BulkheadStatus> {
     })
 }
 
-pub(super) fn publish(state: &StateMetrics, route: &Route) {
+pub(super) fn publish(state: &StateMetrics, route: &Route, now: Moment) {
     let Some(bulkhead) = &route.policies.bulkhead else { return };
+    if route.rehearses_queue() {
+        let Late { wait, deadline } = bulkhead.late_refusals(now);
+        (0..wait).for_each(|_| route.metrics.would_refuse(Vain::Wait.code()));
+        (0..deadline).for_each(|_| route.metrics.would_refuse(Vain::Deadline.code()));
+    }
     let label = [&*route.name];
     state.bulkhead_in_flight.with_label_values(&label).set(bulkhead.in_flight().into());
     state.bulkhead_capacity.with_label_values(&label).set(bulkhead.capacity().into());
