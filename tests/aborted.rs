@@ -8,10 +8,11 @@ const OF_EACH: usize = 1_700;
 /// How many at once.
 const BATCH: usize = 100;
 
-const ROUTE: &str = "bulkhead: {max_in_flight: 200}";
-/// One slot, and a queue that does not stand however slow the machine is.
-const QUEUE: &str =
-    "bulkhead: {max_in_flight: 1, queue: {max: 200, max_wait: 60s, target: 30s, interval: 1m}}";
+/// Nothing but its client ends a request, however slow the machine is.
+const ROUTE: &str = "timeout: {attempt: 10m, request: 10m}\nbulkhead: {max_in_flight: 200}";
+/// The same with one slot, and a queue that does not stand.
+const QUEUE: &str = "timeout: {attempt: 10m, request: 10m}
+bulkhead: {max_in_flight: 1, queue: {max: 200, max_wait: 10m, target: 30s, interval: 1m}}";
 
 /// What is in flight: at the endpoint, in the bulkhead, in its queue, and in the gateway.
 fn in_flight(gateway: &Gateway) -> [u64; 4] {

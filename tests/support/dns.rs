@@ -5,6 +5,7 @@ use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,6 +13,8 @@ use super::wait::{DEADLINE, eventually};
 
 /// Another process may take a port between our finding it and the server's listening on it.
 const PORTS_TRIED: usize = 5;
+/// Tells apart the addresses of servers that run at the same time.
+static NEXT: AtomicU8 = AtomicU8::new(0);
 
 /// A real server, which knows the zone `internal`; killed on drop.
 pub struct Dns {
@@ -55,8 +58,9 @@ impl Dns {
         std::fs::write(&path, hosts).expect("a file");
         let kind = Kind::Dnsmasq(vec![format!("--addn-hosts={}", path.display())]);
         let [.., high, low] = std::process::id().to_be_bytes();
-        // Of loopback, an address of its own.
-        let ip = Ipv4Addr::new(127, 53, high, low | 1);
+        // Of loopback, an address of its own, which no other test has at the same time.
+        let nth = NEXT.fetch_add(1, Ordering::Relaxed) % 100;
+        let ip = Ipv4Addr::new(127, 53 + nth, high, low | 1);
         if let Err(error) = UdpSocket::bind((ip, 53)) {
             eprintln!("SKIPPED: a test that needs port 53 of {ip}: {error}");
             return None;

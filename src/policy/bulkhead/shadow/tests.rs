@@ -161,18 +161,18 @@ fn rehearsed(text: &str, arrivals: &[Arrival]) -> Counts {
 
 fn arrivals(leave: bool) -> impl Strategy<Value = Vec<Arrival>> {
     let even = |range: std::ops::Range<u64>| range.prop_map(|n| n * 2);
-    let leaves = if leave { 0.2 } else { 0.0 };
     let one = (
         even(0..3_000),
         even(1..10_000),
         proptest::option::weighted(0.3, even(1..20_000)),
-        proptest::option::weighted(leaves, 0.0..1.0),
+        proptest::option::weighted(0.2, 0.0..1.0),
     );
-    proptest::collection::vec(one, 1..120).prop_map(|all| {
+    proptest::collection::vec(one, 1..120).prop_map(move |all| {
         let mut time = 0;
         let arrival = |(gap, takes, deadline, leaves): (u64, u64, Option<u64>, Option<f64>)| {
             time += gap;
-            let leaves = leaves.map(|share| (takes as f64 / 2.0 * share) as u64 * 2 + 1);
+            let leaves =
+                leaves.filter(|_| leave).map(|share| (takes as f64 / 2.0 * share) as u64 * 2 + 1);
             Arrival { at: time, takes, deadline, leaves }
         };
         all.into_iter().map(arrival).collect()
