@@ -180,20 +180,28 @@ impl Writer {
         }
     }
 
-    /// Writes `lines` lines: all of them, or none.
+    /// Writes `lines` lines: as many of them as the output takes, each whole or not at all.
     fn put(&mut self, batch: &[u8], lines: u64) {
         if lines == 0 {
             return;
         }
-        match self.write(batch) {
-            Ok(()) => {
-                self.counts.written.fetch_add(lines, Ordering::Relaxed);
-                self.recovered();
+        let mut written = self.write(batch);
+        let mut count = if written.is_ok() { lines } else { 0 };
+        if written.is_err() && self.is_file && lines > 1 {
+            // The file may have room for some of them.
+            for line in batch.split_inclusive(|byte| *byte == b'\n') {
+                written = self.write(line);
+                if written.is_err() {
+                    break;
+                }
+                count += 1;
             }
-            Err(error) => {
-                self.counts.dropped.fetch_add(lines, Ordering::Relaxed);
-                self.failed(&error);
-            }
+        }
+        self.counts.written.fetch_add(count, Ordering::Relaxed);
+        self.counts.dropped.fetch_add(lines - count, Ordering::Relaxed);
+        match written {
+            Ok(()) => self.recovered(),
+            Err(error) => self.failed(&error),
         }
     }
 
