@@ -202,7 +202,7 @@ fn an_order_takes_effect_at_once() {
     let done = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            for n in 0..20_000 {
+            for n in 0..2_000 {
                 let (stable, canary) = if n % 2 == 0 { (100, 0) } else { (0, 100) };
                 order(&split, &[("stable", stable), ("canary", canary)]).expect("in order");
             }

@@ -186,6 +186,8 @@ const FIXED: [&str; 3] = [
 ];
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
     #[test]
     fn a_dry_run_with_a_queue_counts_what_its_twin_refuses(
         arrivals in arrivals(true),
