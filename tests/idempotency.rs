@@ -302,7 +302,7 @@ fn bodies_in_chunks_and_no_body_at_all_are_bodies_too() {
 fn an_answer_that_is_too_large_reaches_its_client_and_is_not_executed_again() {
     for big in [Answer::ok().body(&"x".repeat(3000)), Answer::chunked(&"x".repeat(3000), 500)] {
         let upstream = Upstream::script([big]);
-        let gateway = gateway(&upstream, "{max_answer: 2KiB}");
+        let gateway = gateway(&upstream, "{max_response: 2KiB}");
         assert_eq!(gateway.call(pay("k")).body_length, 3000);
         assert_refused(&gateway.call(pay("k")), 409, "idempotency_answer_not_kept");
         assert_eq!(upstream.count(), 1);

@@ -177,6 +177,7 @@ codes! {
 
     // Accepted, but probably not meant.
     TooManyWarnings "too_many_warnings" Warning "heed those shown and check again";
+    RenamedKey "renamed_key" Warning "write the new name";
     UnusedUpstream "unused_upstream" Warning "remove it, or name it in a route";
     UnusedAuthority "unused_authority" Warning "remove it, or name it in `auth.require` of a route";
     UnusedRetryBudget "unused_retry_budget" Warning "remove it, or name it in `retry.budget` of a route";
@@ -192,6 +193,7 @@ codes! {
     AttemptsBeyondRequest "attempts_beyond_request" Warning "shorten the attempts, allow fewer, or raise `timeout.request`";
     BreakerForgets "breaker_forgets" Warning "make it longer than an attempt may take";
     EjectionOfOne "ejection_of_one" Warning "remove it, or give the upstream another endpoint";
+    EphemeralFolder "ephemeral_folder" Warning "put it on a volume or a disk that outlives the process: a named volume of Docker, a volume claim of a StatefulSet, a directory of the machine";
     FewFiles "few_files" Warning "raise the hard limit on open files to 65536 (ulimit -Hn, LimitNOFILE= of systemd, --ulimit nofile= of Docker)";
     ConnectionsLowered "connections_lowered" Warning "lower it, or raise the hard limit on open files";
     PoolLowered "pool_lowered" Warning "lower it, or raise the hard limit on open files";

@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod networks;
 pub mod origin;
 pub mod otlp;
+mod renamed;
 pub mod route;
 pub mod rpc_code;
 pub mod schema;
@@ -143,9 +144,7 @@ impl Config {
         path: &Path,
         environment: &Environment,
     ) -> Result<(Config, Sources), Vec<Diagnostic>> {
-        let draft =
-            load::load_layered::<Config, defaults::Alone>(path, environment, &defaults::LAYERING);
-        let loaded = draft.validate(validate::problems);
+        let loaded = Config::draft(path, environment).validate(validate::problems);
         let (mut config, sources) = loaded?;
         let folder = path.parent().unwrap_or(Path::new(""));
         for descriptors in config.descriptors.values_mut() {
@@ -166,7 +165,8 @@ impl Config {
     }
 
     fn draft(path: &Path, environment: &Environment) -> load::Draft<Config> {
-        load::load_layered::<Config, defaults::Alone>(path, environment, &defaults::LAYERING)
+        let (layering, renamed) = (&defaults::LAYERING, renamed::RENAMED);
+        load::load_layered::<Config, defaults::Alone>(path, environment, layering, renamed)
     }
 
     /// The files that the configuration at `location` names, and that a reload reads again:

@@ -63,6 +63,7 @@ const LEAST_SECRET: usize = 32;
 pub fn warnings(config: &Config, sources: &Sources) -> Vec<Problem> {
     let mut warnings = unused::warnings(config);
     exposure(config, &mut warnings);
+    renamed(sources, &mut warnings);
     keys(config, &mut warnings);
     warnings.extend(defaults::problems(config, sources, |name, route| {
         let (path, mut warnings) = (defaults::path_of(name), Vec::new());
@@ -89,6 +90,14 @@ fn exposure(config: &Config, warnings: &mut Vec<Problem>) {
     if address.is_some_and(|address| !address.ip().to_canonical().is_loopback()) {
         let message = "other hosts can reach the admin listener, which asks for no credentials";
         warnings.push(Problem::new(Code::AdminExposed, "admin.address", message));
+    }
+}
+
+fn renamed(sources: &Sources, warnings: &mut Vec<Problem>) {
+    for (path, key) in sources.renamed() {
+        let (old, new, until) = (key.old, key.new, key.until);
+        let message = format!("`{old}` is called `{new}` now; version {until} will not read it");
+        warnings.push(Problem::new(Code::RenamedKey, path.clone(), message));
     }
 }
 

@@ -186,7 +186,7 @@ fn still_running() -> Option<Value> {
 
 fn large_answer() -> Option<Value> {
     let upstream = Upstream::script([Answer::ok().body(&"x".repeat(3000))]);
-    let gateway = Gateway::route(&upstream, "idempotency: {max_answer: 2KiB}");
+    let gateway = Gateway::route(&upstream, "idempotency: {max_response: 2KiB}");
     assert_eq!(gateway.call(pay("k")).status, 200);
     gateway.call(pay("k"));
     Some(line(&gateway, "idempotency_answer_not_kept"))

@@ -11,6 +11,7 @@ use super::fault::{Fault, Position};
 use super::layering::Layering;
 use super::node::Origin;
 use super::path::{KeyPath, Step};
+use super::renamed::Renamed;
 use crate::config::code::Code;
 
 #[derive(Clone)]
@@ -52,6 +53,8 @@ pub(super) struct Findings {
     pub(super) referenced: Vec<PathBuf>,
     /// Where values come from that a named thing does not have itself.
     pub(super) layering: Option<&'static Layering>,
+    /// Keys that were written under an earlier name, by their present path.
+    pub(super) renamed: Vec<(KeyPath, &'static Renamed)>,
 }
 
 impl Findings {

@@ -33,6 +33,7 @@ mod node;
 mod parse;
 mod path;
 mod problem;
+mod renamed;
 mod resolve;
 mod sources;
 mod suggest;
@@ -52,6 +53,7 @@ pub use layering::{Key, Layering, Meets, Off};
 pub use location::Location;
 pub use path::{KeyPath, Step};
 pub use problem::{Diagnostic, Problem};
+pub use renamed::Renamed;
 use serde::de::DeserializeOwned;
 pub use sources::Sources;
 pub use suggest::suggest;
@@ -80,13 +82,16 @@ pub fn load_partial<T: DeserializeOwned>(path: &Path, environment: &Environment)
     read(path, environment, |_, _| ())
 }
 
-/// The same, where the things of one section have defaults in another, which are read as `D`.
+/// The same, where the things of one section have defaults in another, which are read as `D`, and keys
+/// have had other names.
 pub fn load_layered<T: DeserializeOwned, D: DeserializeOwned>(
     path: &Path,
     environment: &Environment,
     layering: &'static Layering,
+    renamed: &'static [Renamed],
 ) -> Draft<T> {
     read(path, environment, |tree, findings| {
+        findings.renamed = renamed::rename(tree, renamed);
         findings.layering = Some(layering);
         // What is right is read again with the rest.
         layering.lay(tree, findings, |tree, findings| drop(collect::<D>(tree, findings)));

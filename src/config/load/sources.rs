@@ -17,6 +17,7 @@ use super::node::{Node, Origin, Value};
 use super::parse::locate;
 use super::path::{KeyPath, Step};
 use super::problem::{Diagnostic, Problem};
+use super::renamed::Renamed;
 use crate::config::code::{Code, Severity};
 
 /// The files that were read. Knows where each part of the configuration is written, and which parts
@@ -52,6 +53,11 @@ impl Sources {
     /// The files that `${file:…}` refers to. Files that could not be read are listed too.
     pub fn referenced(&self) -> impl Iterator<Item = &Path> {
         self.findings.referenced.iter().map(|file| file.as_path())
+    }
+
+    /// The keys that are written under a name which they had before, by their present path.
+    pub fn renamed(&self) -> &[(KeyPath, &'static Renamed)] {
+        &self.findings.renamed
     }
 
     /// Whether the value at `path`, or one that contains it, was written but removed as wrong. A

@@ -37,7 +37,7 @@ pub struct Config {
     /// The largest body in bytes of a response that is kept; more than 0, at most 8 MiB, default
     /// 256 KiB.
     #[serde(deserialize_with = "up_to_largest_answer")]
-    pub max_answer: Size,
+    pub max_response: Size,
     /// What happens while the store is down; default `reject`.
     pub on_failure: OnFailure,
     /// What happens to a key whose request was sent, after its lease has ended without a response;
@@ -60,7 +60,7 @@ impl Default for Config {
             ttl: Timespan::from_secs(24 * 60 * 60),
             lease: Timespan::from_secs(30),
             max_body: LARGEST_BODY,
-            max_answer: Size::kib(256),
+            max_response: Size::kib(256),
             on_failure: OnFailure::default(),
             on_undecided: OnUndecided::default(),
             anonymous: Anonymous::default(),

@@ -241,10 +241,10 @@ fn the_defaults_are_the_safe_ones() {
 #[test]
 fn sizes_and_statuses_are_bounded() {
     for wrong in
-        ["max_body: 65KiB", "max_body: 0", "max_answer: 9MiB", "ttl: 0", "release_on: [200]"]
+        ["max_body: 65KiB", "max_body: 0", "max_response: 9MiB", "ttl: 0", "release_on: [200]"]
     {
         assert!(config(wrong).is_err(), "{wrong}");
     }
-    assert!(config("{max_body: 64KiB, max_answer: 8MiB, release_on: []}").is_ok());
+    assert!(config("{max_body: 64KiB, max_response: 8MiB, release_on: []}").is_ok());
     assert!(config("methods: [GET]").is_err());
 }

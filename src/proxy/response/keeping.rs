@@ -117,7 +117,7 @@ pub fn ended(ctx: &mut Context, well: bool) {
 
 fn largest(route: Option<&Route>) -> u64 {
     let idempotency = route.and_then(|route| route.idempotency.as_ref());
-    idempotency.map_or(0, |idempotency| idempotency.config.max_answer.0)
+    idempotency.map_or(0, |idempotency| idempotency.config.max_response.0)
 }
 
 /// How long the store may take. This time does not count against the upstream or the client, so the

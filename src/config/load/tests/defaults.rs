@@ -43,7 +43,7 @@ static LAYERING: Layering = Layering {
 };
 
 fn draft(files: &Files) -> Draft<Whole> {
-    load_layered::<Whole, Alone>(&files.1, &Environment::fixed([("TWO", "2")]), &LAYERING)
+    load_layered::<Whole, Alone>(&files.1, &Environment::fixed([("TWO", "2")]), &LAYERING, &[])
 }
 
 #[track_caller]
