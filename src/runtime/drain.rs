@@ -54,6 +54,13 @@ impl Drain {
         let all = *server.drain_timeout + FLUSH_LIMIT + Duration::from_secs(5);
         all.as_secs()
     }
+
+    /// The longest time from the signal to the end of the process. What supervises the gateway must wait
+    /// longer before it kills it.
+    pub fn longest(server: &Server) -> Duration {
+        let logs = 3 * LOG_LIMIT;
+        *server.shutdown_delay + *server.drain_timeout + CUT_LIMIT + FLUSH_LIMIT + logs
+    }
 }
 
 #[async_trait]
@@ -62,6 +69,7 @@ impl ShutdownSignalWatch for Drain {
         let which = signals::ending().await;
         log::info!("{which}: draining, {} in flight", self.shared.lifecycle.in_flight());
         self.shared.lifecycle.set_draining();
+        self.shared.manager.stopping(Self::longest(&self.server));
         tokio::time::sleep(*self.server.shutdown_delay).await;
         let (shared, limit) = (self.shared.clone(), *self.server.drain_timeout);
         // Needs its own thread: Pingora stops the runtime this future runs on.

@@ -4,6 +4,7 @@
 //! [`snapshot`] says what a configuration is compiled into, `carry` and `kept` what survives a
 //! reload; [`shared`] is the state that all parts hold; [`server`] puts the process together.
 
+mod authorities;
 mod carry;
 mod changes;
 mod compile;
@@ -20,6 +21,8 @@ mod kept;
 mod lasting;
 pub mod lifecycle;
 pub mod memory;
+mod mounts;
+pub mod notify;
 pub mod orders;
 pub mod peer;
 mod race;

@@ -81,6 +81,7 @@ pub(super) async fn keep_current(
 /// Whether the configuration was taken.
 async fn reload(shared: &Arc<Shared>, location: &Location, checker: &Arc<Checker>) -> bool {
     let path = &location.file;
+    shared.manager.reloading();
     match load(shared, location).await {
         Ok(next) => {
             let (generation, digest) = (next.generation, next.digest);
@@ -101,6 +102,7 @@ async fn reload(shared: &Arc<Shared>, location: &Location, checker: &Arc<Checker
             retire(before).await;
             shared.metrics.config.reloaded(digest, SystemTime::now());
             log::info!("{}: reloaded, generation {generation}", path.display());
+            shared.manager.reloaded(generation);
             true
         }
         Err(diagnostics) => {
@@ -115,6 +117,7 @@ async fn reload(shared: &Arc<Shared>, location: &Location, checker: &Arc<Checker
                 count(errors.count(), "error"),
                 shared.snapshot.load().generation,
             );
+            shared.manager.refused(shared.snapshot.load().generation);
             false
         }
     }

@@ -15,9 +15,10 @@ use super::descriptors::Descriptors;
 use super::drain::Drain;
 use super::follow::Follower;
 use super::health::Checker;
+use super::notify::Notify;
 use super::shared::Shared;
 use super::snapshot::Snapshot;
-use super::{changes, lasting, memory, orders, reload, signals, status};
+use super::{authorities, changes, lasting, memory, orders, reload, signals, status};
 use crate::admin;
 use crate::admin::socket::Claim;
 use crate::config::access_log;
@@ -83,6 +84,7 @@ pub fn run(location: &Location, logs: &Logs) -> Result<(), StartError> {
     logs.apply(&config.log);
     reload::log_warnings(&warnings);
     check_addresses(config)?;
+    authorities::check().map_err(StartError::Other)?;
     for line in changes::started(&location.file, &snapshot) {
         log::info!("{line}");
     }
@@ -109,6 +111,7 @@ pub fn run(location: &Location, logs: &Logs) -> Result<(), StartError> {
     let mut shared =
         Shared::new(snapshot, metrics, descriptors, recorder, keys, tracer, access_log);
     shared.logs = Some(logs.clone());
+    shared.manager = Notify::from_environment();
     let digest = shared.snapshot.load().digest;
     shared.metrics.config.started(digest, SystemTime::now());
     let shared = Arc::new(shared);
@@ -296,6 +299,7 @@ impl BackgroundService for Background {
             self.shared.lifecycle.until_listening(listeners).await;
             self.shared.lifecycle.set_ready();
             log::info!("ready");
+            self.shared.manager.ready(self.shared.snapshot.load().generation);
         };
         let lasting = lasting::watch(self.shared.clone());
         let orders = orders::keep(self.shared.clone());

@@ -8,6 +8,7 @@ use super::descriptors::Descriptors;
 use super::desk::Desk;
 use super::facets;
 use super::lifecycle::Lifecycle;
+use super::notify::Notify;
 use super::snapshot::Snapshot;
 use crate::idempotency::Keys;
 use crate::observe::access_log::AccessLog;
@@ -37,6 +38,8 @@ pub struct Shared {
     pub access_log: AccessLog,
     /// The process's own log; `None` where another logs, as in tests.
     pub logs: Option<Logs>,
+    /// The service manager; told nothing unless it asked, nor in tests.
+    pub manager: Notify,
     /// Metrics of requests that matched no route.
     pub unrouted: RouteMetrics,
     /// What operators have ordered of endpoints and splits.
@@ -70,6 +73,7 @@ impl Shared {
             tracer,
             access_log,
             logs: None,
+            manager: Notify::default(),
             orders: Desk::default(),
             untrusted_proxy: Once::new(),
             via: Via::default(),

@@ -1,5 +1,5 @@
-//! What is valid but probably not meant, with what only this host knows: its files, its limits, the
-//! time.
+//! What is valid but probably not meant, with what only this host knows: its files, its mounts, its
+//! limits, the time.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -8,10 +8,12 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use super::descriptors::Descriptors;
+use super::mounts;
 use super::tls::end_of;
 use crate::config::code::Code;
 use crate::config::load::KeyPath;
 use crate::config::{Config, Problem, Sources, warnings};
+use crate::record::{Chosen, Mode};
 
 /// An operator needs this long to renew a certificate.
 const SOON: Duration = Duration::from_secs(14 * DAY);
@@ -27,7 +29,29 @@ pub(super) fn of(
     let mut problems = warnings::warnings(config, sources);
     problems.extend(descriptors.warnings(&config.server));
     problems.extend(certificates(config, now));
+    problems.extend(rows(config));
     problems
+}
+
+/// Rows that are committed on the local disk before their responses, and that will go with it.
+fn rows(config: &Config) -> Option<Problem> {
+    let record = &config.record;
+    let mut policies =
+        config.routes.values().map(|route| route.record.as_ref().unwrap_or(&record.default));
+    let (path, file, lost) = match record.store.chosen()? {
+        Chosen::Postgres(..) => policies.any(|policy| record.needs_journal(policy)).then_some((
+            "record.journal.path",
+            record.journal.path.as_path(),
+            "rows that PostgreSQL does not have yet are lost with it",
+        )),
+        Chosen::Sqlite(_, file) => policies
+            .any(|policy| matches!(policy.mode, Mode::Durable | Mode::Sync))
+            .then_some(("record.store.sqlite.path", file, "the record is lost with it")),
+    }?;
+    let folder = file.parent()?;
+    let kind = mounts::of(folder)?;
+    let message = format!("{} is {kind}: {lost}", folder.display());
+    Some(Problem::new(Code::EphemeralFolder, path, message))
 }
 
 /// Certificates and authorities that have ended, or will soon. Reads their files.
