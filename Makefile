@@ -8,10 +8,10 @@ TEST_THREADS = $(or $(RUST_TEST_THREADS),$(shell expr 2 \* $$(getconf _NPROCESSO
 export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test interop loom soak fuzz check build bench instructions records load overload descriptors
+.PHONY: help demo test interop loom soak fuzz check build dist install deploy-check first-answer bench instructions records load overload descriptors
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # Not by `cargo run`: for one package alone it would build the dependencies with fewer features.
 demo: ## the gateway, an upstream and a few calls; DEMO_ONCE=1 ends after them
@@ -53,6 +53,23 @@ check: ## what CI denies: formatting, warnings, broken documentation, licences a
 build: ## the gateway, optimised: target/release/portcullis, its symbols in portcullis.debug
 	@scripts/setup.sh
 	scripts/release.sh
+
+dist: ## what is released, in dist/: archive, Debian package, symbols, SBOM, licences, checksums
+	@scripts/setup.sh --dist
+	scripts/dist.sh
+
+PREFIX = /usr/local
+install: ## the gateway with its manual, completions and unit in DESTDIR and PREFIX (/usr/local)
+	@[ -n "$(BINARY)" ] || { scripts/setup.sh && scripts/release.sh; }
+	scripts/install.sh $(or $(BINARY),$(or $(CARGO_TARGET_DIR),target)/release/portcullis) "$(DESTDIR)" $(PREFIX)
+
+first-answer: ## from the archive in dist/ to the first 200, on a bare Debian
+	@scripts/setup.sh --dist
+	scripts/first-answer.sh
+
+deploy-check: ## every file of deploy/, by the tools of the systems that it is for
+	@scripts/setup.sh --deploy
+	deploy/check/run.sh
 
 descriptors: ## conf/gateway.binpb from conf/gateway.proto
 	@scripts/setup.sh

@@ -5,6 +5,8 @@
 #   --bench   also curl and the load generators, wrk and h2load
 #   --interop also curl, Python with venv, Chromium
 #   --instructions also valgrind
+#   --deploy  also Python with venv, docker-compose, promtool, systemd-analyze
+#   --dist    also curl, Python, mmdebstrap, and what takes symbols from a binary
 #   --fuzz    also cargo-fuzz, in a fixed version, where this repository ignores it
 # Says one line per thing it does, nothing when all is there. Where it cannot install
 # (no root, no known package manager) it names what is missing and exits 1.
@@ -87,6 +89,19 @@ missing() {
     if [ "$instructions" = yes ]; then
         has valgrind || echo valgrind
     fi
+    if [ "$deploy" = yes ]; then
+        python3 -c 'import ensurepip, venv' 2>/dev/null || echo venv
+        has docker-compose || docker compose version >/dev/null 2>&1 || echo compose
+        has promtool || echo promtool
+        has systemd-analyze || echo systemd
+    fi
+    if [ "$dist" = yes ]; then
+        has curl || echo curl
+        has python3 || echo python3
+        has objcopy || echo objcopy
+        has dpkg-shlibdeps || echo dpkg-dev
+        has mmdebstrap || echo mmdebstrap
+    fi
     if [ "$interop" = yes ]; then
         # Debian keeps this part of Python apart.
         python3 -c 'import ensurepip, venv' 2>/dev/null || echo venv
@@ -111,6 +126,11 @@ package() {
         apt-get:venv) echo python3-venv ;;
         pacman:venv | brew:venv) echo python ;;
         *:venv) echo python3 ;;
+        apt-get:compose | dnf:compose | pacman:compose | brew:compose) echo docker-compose ;;
+        apk:compose) echo docker-cli-compose ;;
+        dnf:promtool) echo golang-github-prometheus ;;
+        *:promtool) echo prometheus ;;
+        *:objcopy) echo binutils ;;
         apt-get:h2load) echo nghttp2-client ;;
         apk:h2load | dnf:h2load | pacman:h2load | brew:h2load) echo nghttp2 ;;
         dnf:postgresql) echo postgresql-server ;;
@@ -187,6 +207,8 @@ bench=no
 interop=no
 instructions=no
 fuzz=no
+deploy=no
+dist=no
 for argument in "$@"; do
     case $argument in
         --tests) tests=yes ;;
@@ -194,7 +216,9 @@ for argument in "$@"; do
         --interop) interop=yes ;;
         --instructions) instructions=yes ;;
         --fuzz) fuzz=yes ;;
-        *) printf 'usage: %s [--tests] [--bench] [--interop] [--instructions] [--fuzz]\n' "$0" >&2; exit 2 ;;
+        --deploy) deploy=yes ;;
+        --dist) dist=yes ;;
+        *) printf 'usage: %s [--tests] [--bench] [--interop] [--instructions] [--fuzz] [--deploy] [--dist]\n' "$0" >&2; exit 2 ;;
     esac
 done
 
