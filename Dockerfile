@@ -33,6 +33,16 @@ RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin port
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /build/target/release/portcullis /usr/local/bin/portcullis
 COPY conf /etc/portcullis
+COPY LICENSE /usr/share/doc/portcullis/
+
+ARG VERSION=0.1.0 REVISION= CREATED=
+LABEL org.opencontainers.image.title="Portcullis" \
+      org.opencontainers.image.description="A resilience gateway: one binary, one YAML file, in front of your services" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$REVISION" \
+      org.opencontainers.image.created="$CREATED" \
+      org.opencontainers.image.base.name="docker.io/library/debian:bookworm-slim"
 
 # The number, so that an orchestrator can see it is not root.
 USER 10001
