@@ -49,7 +49,7 @@ archive() { # FILE, and what to pack of the stage
 
 scripts/install.sh "$BINARY" "$stage/$name" /
 if [ "$what" = all ]; then
-    # Without optimisation it would read licences for a quarter of an hour.
+    # Without optimisation it would take half an hour.
     tool cargo-about 0.9.3 --features cli --config 'profile.dev.package.spdx.opt-level=3' \
         --config 'profile.dev.package.cargo-about.opt-level=2'
     tool cargo-cyclonedx 0.5.9
@@ -58,7 +58,15 @@ if [ "$what" = all ]; then
     accepted() { sed -n "/^$1 = \[/,/^\]/p" "$2" | grep '^    "' || true; }
     [ "$(accepted accepted about.toml)" = "$(accepted allow deny.toml)" ] \
         || fail "about.toml and deny.toml accept different licences"
-    cargo-about generate --locked --offline --fail -c about.toml about.hbs -o "$stage/$name/THIRD-PARTY-LICENSES.txt"
+    # Reading every file of every crate takes some minutes, and what it finds depends on these files alone.
+    licences=$tools/licences-$(cat Cargo.lock about.toml about.hbs | sha256sum | cut -c 1-16).txt
+    if ! [ -e "$licences" ]; then
+        echo "dist: reading the licences of the crates; this takes some minutes"
+        cargo fetch --locked --quiet
+        cargo-about generate --locked --offline --fail -c about.toml about.hbs -o "$licences.part"
+        mv "$licences.part" "$licences"
+    fi
+    cp "$licences" "$stage/$name/THIRD-PARTY-LICENSES.txt"
 
     # It writes beside each Cargo.toml of the workspace.
     sbom=portcullis-sbom

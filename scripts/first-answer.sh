@@ -84,7 +84,7 @@ chroot "$folder/root" dpkg --install /portcullis.deb >"$folder/dpkg.log" 2>&1 \
     || fail "the package cannot be installed: $(cat "$folder/dpkg.log")"
 chroot "$folder/root" getent passwd portcullis >/dev/null || fail "the package made no user"
 chroot "$folder/root" portcullis check || fail "the file of the package is not valid"
-for file in /lib/systemd/system/portcullis.service /usr/share/man/man1/portcullis.1.gz \
+for file in /lib/systemd/system/portcullis.service /usr/share/man/man1/portcullis.1 \
     /usr/share/doc/portcullis/THIRD-PARTY-LICENSES.txt; do
     chroot "$folder/root" dpkg --listfiles portcullis | grep -qxE "(/usr)?$file" || fail "the package has no $file"
 done

@@ -46,4 +46,4 @@ for folder in conf deploy docs; do
     find "$folder" -type f | while read -r path; do file "$path" "$examples/$path"; done
 done
 sed "s#/usr/bin/portcullis#$program#" deploy/systemd/portcullis.service | made "$unit/portcullis.service" cat
-file deploy/systemd/portcullis.sysusers "$users/$([ -z "$prefix" ] && echo portcullis.sysusers || echo portcullis.conf)"
+file deploy/systemd/sysusers.conf "$users/$([ -z "$prefix" ] && echo sysusers.conf || echo portcullis.conf)"
