@@ -102,7 +102,7 @@ pub(super) fn key_of(facts: &Facts) -> Option<String> {
         Some(
             limit @ ("max_body"
             | "idempotency.max_body"
-            | "idempotency.max_answer"
+            | "idempotency.max_response"
             | "bulkhead.max_in_flight"
             | "transcode.max_message"
             | "bulkhead.queue.max_wait"),

@@ -148,7 +148,7 @@ fn of_policy(ctx: &Context, rejection: &policy::Rejection) -> Option<Limit> {
         }
         policy::Rejection::Idempotency(policy::idempotency::Refusal::NotKept) => {
             let keys = ctx.route.as_ref()?.idempotency.as_ref()?;
-            bytes("idempotency.max_answer", keys.config.max_answer.0)
+            bytes("idempotency.max_response", keys.config.max_response.0)
         }
         policy::Rejection::BulkheadWaitExceeded { why: InVain::Expired, .. } => {
             let queue = ctx.route.as_ref()?.config.bulkhead.as_ref()?.queue.as_ref()?;
