@@ -159,6 +159,13 @@ impl Config {
                     files.into_iter().flatten().for_each(|file| *file = folder.join(&*file));
                 }
                 Source::Srv(_) => {}
+                Source::Consul(consul) => {
+                    let files = [&mut consul.token_file, &mut consul.ca];
+                    files.into_iter().flatten().for_each(|file| *file = folder.join(&*file));
+                }
+                Source::Eureka(eureka) => {
+                    eureka.ca.iter_mut().for_each(|file| *file = folder.join(&*file));
+                }
             }
         }
         Ok((config, sources))

@@ -13,6 +13,7 @@ pub mod desk;
 mod discovery;
 pub mod drain;
 mod facets;
+mod fetch;
 pub mod flood_guard;
 mod follow;
 mod health;

@@ -4,8 +4,13 @@
 //! ends with the upstream, or when a reload puts another in its place. The new one starts with the
 //! endpoints that the old one knew, if it asks the same source for them.
 
+mod backoff;
+mod consul;
 mod dns;
+mod eureka;
 mod file;
+mod files;
+mod http;
 mod kubernetes;
 mod registry;
 mod srv;
@@ -34,6 +39,27 @@ trait Asked: Send + 'static {
     /// The next thing it says. It paces itself: the first answer comes as soon as it can, the next one
     /// once there may be something new, or it is time to ask again.
     fn next(&mut self) -> impl Future<Output = Said<Vec<Listed>>> + Send;
+}
+
+/// Tells of instances that a registry names, and that cannot be used: once, until there is another one.
+struct Unusable {
+    upstream: Arc<str>,
+    source: String,
+    told: Option<String>,
+}
+
+impl Unusable {
+    fn new(upstream: &Arc<str>, source: String) -> Self {
+        Unusable { upstream: upstream.clone(), source, told: None }
+    }
+
+    fn tell(&mut self, unusable: Option<String>) {
+        if let Some(unusable) = unusable.as_ref().filter(|_| unusable != self.told) {
+            let Unusable { upstream, source, .. } = self;
+            log::warn!("upstreams.{upstream}: {source}: {unusable}; not used");
+        }
+        self.told = unusable;
+    }
 }
 
 /// Begins to ask the sources that `next` has, and ends to ask those of `before` that it does not.
@@ -82,6 +108,14 @@ fn spawn(discover: &Discover, target: &UpstreamTarget, first: oneshot::Sender<()
         }
         Source::Srv(config) => {
             let source = srv::SrvSource::new(config, discover, &target.upstream);
+            Task::spawn(ask(source, upstream, first))
+        }
+        Source::Consul(config) => {
+            let source = consul::ConsulSource::new(config, discover, &target.upstream.name);
+            Task::spawn(ask(source, upstream, first))
+        }
+        Source::Eureka(config) => {
+            let source = eureka::EurekaSource::new(config, discover, &target.upstream.name);
             Task::spawn(ask(source, upstream, first))
         }
     }

@@ -1,12 +1,18 @@
 //! What the operator configures under `upstreams.NAME.discover`.
 
+mod consul;
+mod eureka;
 mod kubernetes;
+mod name;
 mod srv;
 
 use std::path::PathBuf;
 
+pub use consul::Consul;
+pub use eureka::{Eureka, Login, Port as EurekaPort, Prefer, Server as EurekaServer};
 use ipnet::IpNet;
 pub use kubernetes::{Kubernetes, Label, Port};
+pub use name::Name;
 use serde::{Deserialize, Deserializer, de};
 pub(super) use srv::is_host;
 pub use srv::{Server, Srv};
@@ -39,6 +45,10 @@ pub enum Source {
     Kubernetes(Kubernetes),
     /// The SRV records of a name.
     Srv(Srv),
+    /// The instances of a service in Consul.
+    Consul(Consul),
+    /// The instances of an application in Eureka.
+    Eureka(Eureka),
 }
 
 /// `file:`, a list of endpoints in YAML or JSON, written as under `endpoints`.
@@ -97,6 +107,18 @@ fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D:
     }
 }
 
+/// Where a source answers over HTTP.
+fn server<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Url, D::Error> {
+    over_http(Url::deserialize(deserializer)?)
+}
+
+fn over_http<E: de::Error>(url: Url) -> Result<Url, E> {
+    match url.place.is_socket() {
+        true => Err(E::custom("expected http:// or https:// with a host, not a socket")),
+        false => Ok(url),
+    }
+}
+
 /// The keys as in the file, before one kind is picked.
 #[derive(Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -113,6 +135,12 @@ struct Written {
     /// The SRV records of a name.
     #[serde(default)]
     srv: Option<Srv>,
+    /// The instances of a service in Consul.
+    #[serde(default)]
+    consul: Option<Consul>,
+    /// The instances of an application in Eureka.
+    #[serde(default)]
+    eureka: Option<Eureka>,
     /// How endpoints are reached that the source gives as addresses, such as `https://orders.internal/api`:
     /// scheme, `Host` header, name of the certificate, and base path. Default: `http://` and the address.
     #[serde(default, rename = "as")]
@@ -123,12 +151,17 @@ impl TryFrom<Written> for Discover {
     type Error = String;
 
     fn try_from(written: Written) -> Result<Self, Self::Error> {
-        let Written { file, registry, kubernetes, srv, form } = written;
+        let Written { file, registry, kubernetes, srv, consul, eureka, form } = written;
+        if let Some(mistake) = consul.as_ref().and_then(Consul::mistake) {
+            return Err(mistake.to_owned());
+        }
         let sources = [
             file.map(Source::File),
             registry.map(Source::Registry),
             kubernetes.map(Source::Kubernetes),
             srv.map(Source::Srv),
+            consul.map(Source::Consul),
+            eureka.map(Source::Eureka),
         ];
         let mut sources = sources.into_iter().flatten();
         let source = sources.next().ok_or("needs a source, such as `file: {path: orders.yaml}`")?;
@@ -139,7 +172,11 @@ impl TryFrom<Written> for Discover {
             return Err("as: is http:// or https:// with a host, not a socket".to_owned());
         }
         let scheme = match &source {
-            Source::File(_) | Source::Registry(_) | Source::Kubernetes(_) => None,
+            Source::File(_)
+            | Source::Registry(_)
+            | Source::Kubernetes(_)
+            | Source::Consul(_)
+            | Source::Eureka(_) => None,
             Source::Srv(srv) => srv.scheme,
         };
         if scheme.is_some() && form.is_some() {
@@ -156,7 +193,10 @@ impl Discover {
         match &self.source {
             Source::File(_) => form,
             // They give addresses.
-            Source::Registry(_) | Source::Kubernetes(_) => Some(form.unwrap_or(false)),
+            Source::Registry(_) | Source::Kubernetes(_) | Source::Consul(_) => {
+                Some(form.unwrap_or(false))
+            }
+            Source::Eureka(eureka) => form.or(eureka.is_tls()),
             Source::Srv(srv) => Some(form.unwrap_or(srv.is_tls())),
         }
     }
@@ -175,9 +215,17 @@ impl Source {
             (Source::Registry(_), Source::Registry(_)) => true,
             (Source::Kubernetes(one), Source::Kubernetes(other)) => one.has_same_endpoints(other),
             (Source::Srv(one), Source::Srv(other)) => one == other,
-            (Source::File(_) | Source::Registry(_) | Source::Kubernetes(_) | Source::Srv(_), _) => {
-                false
-            }
+            (Source::Consul(one), Source::Consul(other)) => one.has_same_endpoints(other),
+            (Source::Eureka(one), Source::Eureka(other)) => one.has_same_endpoints(other),
+            (
+                Source::File(_)
+                | Source::Registry(_)
+                | Source::Kubernetes(_)
+                | Source::Srv(_)
+                | Source::Consul(_)
+                | Source::Eureka(_),
+                _,
+            ) => false,
         }
     }
 
@@ -188,6 +236,8 @@ impl Source {
             Source::Registry(_) => "registry",
             Source::Kubernetes(_) => "kubernetes",
             Source::Srv(_) => "srv",
+            Source::Consul(_) => "consul",
+            Source::Eureka(_) => "eureka",
         }
     }
 
@@ -198,6 +248,8 @@ impl Source {
             Source::Registry(_) => "registry".to_owned(),
             Source::Kubernetes(kubernetes) => kubernetes.words(),
             Source::Srv(srv) => format!("SRV records of {}", srv.name.as_str()),
+            Source::Consul(consul) => consul.words(),
+            Source::Eureka(eureka) => eureka.words(),
         }
     }
 }

@@ -4,8 +4,11 @@
 //! them.
 
 pub mod config;
+pub mod consul;
 pub mod directory;
+pub mod eureka;
 pub mod file;
+pub mod instance;
 pub mod known;
 pub mod kubernetes;
 pub mod pace;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::time::Moment;
+
 /// An answer is asked for again after this time at the earliest, however short it holds.
 const LEAST: Duration = Duration::from_secs(1);
 /// The longest pause before a question is repeated that had no answer.
@@ -51,6 +53,23 @@ impl Pace {
     }
 }
 
+/// Keeps apart questions whose answers come at once, however often: two may follow each other, then there
+/// is one in each [`LEAST`].
+#[derive(Debug, Default)]
+pub struct Spacing {
+    /// When the time of the questions so far is over.
+    due: Moment,
+}
+
+impl Spacing {
+    /// How long to wait before the question that is due now.
+    pub fn pause(&mut self, now: Moment) -> Duration {
+        let begins = self.due.max(now);
+        self.due = begins + LEAST;
+        begins.since(now).saturating_sub(LEAST)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,5 +103,20 @@ mod tests {
         let mut pace = Pace::new(seconds(60));
         let pauses = [9, 9, 9, 9, 2].map(|ttl| pace.after(Learned::Part(seconds(ttl))).as_secs());
         assert_eq!(pauses, [1, 2, 4, 5, 2]);
+    }
+
+    #[test]
+    fn two_questions_may_follow_each_other_and_then_there_is_one_a_second() {
+        let mut spacing = Spacing::default();
+        let mut now = Moment::ZERO + seconds(100);
+        let mut pauses = Vec::new();
+        for _ in 0..5 {
+            let pause = spacing.pause(now);
+            pauses.push(pause.as_secs());
+            // It is answered at once.
+            now = now + pause;
+        }
+        assert_eq!(pauses, [0, 0, 1, 1, 1]);
+        assert_eq!(spacing.pause(now + seconds(60)), Duration::ZERO, "after a silence");
     }
 }

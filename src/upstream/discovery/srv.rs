@@ -11,14 +11,13 @@ use hickory_resolver::proto::op::Message;
 use hickory_resolver::proto::rr::{Name, RData, Record};
 
 use super::config::is_host;
+use super::instance::{named, weights};
 use super::known::{Edge, Known, Said};
 use crate::time::Moment;
 use crate::upstream::config::{IpFamily, Listed, Place, Url};
 use crate::upstream::endpoint::Pair;
 use crate::upstream::resolve::endpoints;
 
-/// The largest weight of an endpoint. Those of SRV records go up to 65,535.
-const MOST_WEIGHT: u32 = 1000;
 /// Names that lead to another, in one answer: more are a circle, or a mistake.
 const MOST_ALIASES: usize = 8;
 
@@ -223,7 +222,7 @@ impl Service {
     }
 
     /// A target's addresses share its weight. What is not whole then, or beyond what endpoints may have,
-    /// is scaled so that the largest is [`MOST_WEIGHT`].
+    /// is scaled.
     fn weighed(&self, targets: &[&Target], form: &Form, backup: bool) -> Vec<Listed> {
         let mut shares = Vec::new();
         for target in targets {
@@ -232,17 +231,9 @@ impl Service {
             let share = f64::from(target.weight.max(1)) / urls.len().max(1) as f64;
             shares.extend(urls.into_iter().map(|url| (url, share)));
         }
-        let most = shares.iter().map(|(_, share)| *share).fold(0.0, f64::max);
-        let fits = |share: f64| share.fract() == 0.0 && share <= f64::from(MOST_WEIGHT);
-        let scale = match shares.iter().all(|(_, share)| fits(*share)) {
-            true => 1.0,
-            false => f64::from(MOST_WEIGHT) / most,
-        };
-        let listed = shares.into_iter().map(|(url, share)| {
-            let weight = (share * scale).round().clamp(1.0, f64::from(MOST_WEIGHT));
-            Listed { url, weight: weight as u32, backup }
-        });
-        listed.collect()
+        let (urls, shares): (Vec<_>, Vec<_>) = shares.into_iter().unzip();
+        let weighed = urls.into_iter().zip(weights(&shares));
+        weighed.map(|(url, weight)| Listed { url, weight, backup }).collect()
     }
 
     fn urls(&self, target: &Target, form: &Form) -> Vec<Url> {
@@ -250,7 +241,9 @@ impl Service {
         let addresses = known.into_iter().flatten();
         let addresses = addresses.map(|ip| SocketAddr::new(*ip, target.port)).collect();
         let places = endpoints(addresses, form.family, &self.pairs).into_iter();
-        places.map(|address| Url { place: address.into(), ..url(target, form) }).collect()
+        let Target { host, port, .. } = target;
+        let url = named(host.clone(), *port, form.is_tls, form.form.as_ref());
+        places.map(|address| Url { place: address.into(), ..url.clone() }).collect()
     }
 }
 
@@ -259,17 +252,6 @@ fn pair(entry: &Listed) -> Option<Pair> {
         Place::Pair(pair) => Some(*pair),
         Place::Host { .. } | Place::Unix(_) => None,
     }
-}
-
-fn url(target: &Target, form: &Form) -> Url {
-    if let Some(form) = &form.form {
-        return form.clone();
-    }
-    let Target { host, port, .. } = target;
-    let standard = if form.is_tls { 443 } else { 80 };
-    let authority = if *port == standard { host.clone() } else { format!("{host}:{port}") };
-    let place = Place::Host { host: host.clone(), port: *port };
-    Url { tls: form.is_tls, place, authority, base_path: String::new() }
 }
 
 #[cfg(test)]

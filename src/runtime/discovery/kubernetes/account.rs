@@ -1,18 +1,16 @@
 //! What a pod is given to reach the API server: its address, a token, authorities, a namespace.
 
-use std::io::Read;
 use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 
 use reqwest::Certificate;
 use reqwest::header::HeaderValue;
 
+use crate::runtime::discovery::files::{authorities, text, token};
 use crate::upstream::discovery::config::{Kubernetes, Label};
 
 /// Where a pod finds its service account.
 const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-/// Limit on its files; a token has about 1 KiB.
-const LARGEST: u64 = 1024 * 1024;
 
 /// The configuration, and what it leaves to the pod's environment.
 pub(super) struct Account {
@@ -51,14 +49,10 @@ impl Account {
     /// The file cannot be read, or holds something else.
     pub(super) async fn token(&self) -> Result<Option<HeaderValue>, String> {
         let Some(path) = &self.token else { return Ok(None) };
-        let token = text(path).await.map_err(|error| format!("token_file: {error}"))?;
-        match HeaderValue::from_str(&format!("Bearer {token}")) {
-            Ok(mut value) if !token.is_empty() => {
-                value.set_sensitive(true);
-                Ok(Some(value))
-            }
-            Ok(_) | Err(_) => Err(format!("token_file: {} holds no token", path.display())),
-        }
+        let mut value = HeaderValue::from_str(&format!("Bearer {}", token(path).await?))
+            .map_err(|_| format!("token_file: {} holds no token", path.display()))?;
+        value.set_sensitive(true);
+        Ok(Some(value))
     }
 
     /// Those that sign the API server's certificate; without TLS none.
@@ -67,13 +61,7 @@ impl Account {
     /// The file cannot be read, or holds something else.
     pub(super) async fn authorities(&self) -> Result<Vec<Certificate>, String> {
         let Some(path) = &self.authorities else { return Ok(Vec::new()) };
-        let pem = text(path).await.map_err(|error| format!("ca: {error}"))?;
-        let found = Certificate::from_pem_bundle(pem.as_bytes())
-            .map_err(|error| format!("ca: {}: {error}", path.display()))?;
-        match found.is_empty() {
-            true => Err(format!("ca: {} holds no certificate", path.display())),
-            false => Ok(found),
-        }
+        authorities(path).await
     }
 }
 
@@ -97,17 +85,4 @@ async fn namespace() -> Result<Label, String> {
         format!("{error}, as outside a pod: say which `namespace` the service is in")
     })?;
     name.parse().map_err(|error| format!("{}: {error}", path.display()))
-}
-
-async fn text(path: &Path) -> Result<String, String> {
-    let path = path.to_owned();
-    let read = tokio::task::spawn_blocking(move || {
-        let unreadable = |error| format!("{} cannot be read: {error}", path.display());
-        let file = std::fs::File::open(&path).map_err(unreadable)?;
-        let mut text = String::new();
-        file.take(LARGEST).read_to_string(&mut text).map_err(unreadable)?;
-        Ok(text.trim().to_owned())
-    });
-    // A panic, which the runtime logs.
-    read.await.unwrap_or_else(|_| Err("the file cannot be read".to_owned()))
 }

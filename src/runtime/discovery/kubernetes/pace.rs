@@ -2,15 +2,13 @@
 
 use std::time::Duration;
 
-/// The first pause after a failure; each one after it is twice as long.
-const FIRST: Duration = Duration::from_secs(1);
-const LONGEST: Duration = Duration::from_secs(30);
+use crate::runtime::discovery::backoff::{Backoff, LONGEST};
 
 /// Counts what brought nothing in a row: a failure, a watch that ended at once, a version that was too
 /// old although it had just been listed.
 #[derive(Default)]
 pub(super) struct Pace {
-    in_vain: u32,
+    backoff: Backoff,
     failures: u32,
     /// A list was asked for, and no change or long watch has followed yet.
     has_just_listed: bool,
@@ -30,7 +28,8 @@ impl Pace {
 
     /// The server has told something new.
     pub(super) fn heard(&mut self) {
-        (self.in_vain, self.failures, self.has_just_listed) = (0, 0, false);
+        self.backoff.reset();
+        (self.failures, self.has_just_listed) = (0, false);
     }
 
     /// All was listed: the watch comes at once. That it succeeds is not known yet.
@@ -62,11 +61,7 @@ impl Pace {
     }
 
     fn wait(&mut self, least: Duration) {
-        let doubled = FIRST.saturating_mul(1 << self.in_vain.min(10)).min(LONGEST);
-        self.in_vain = self.in_vain.saturating_add(1);
-        // From half of it: those who lost the server at the same moment come back at different ones.
-        let pause = doubled.mul_f64(1.0 - 0.5 * fastrand::f64());
-        self.pause = pause.max(least.min(LONGEST));
+        self.pause = self.backoff.pause(least);
     }
 }
 

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, de};
 
+use super::over_http;
 use crate::units::Timespan;
 use crate::units::schema::written_as;
 use crate::upstream::config::Url;
@@ -170,11 +171,7 @@ written_as!(Port, "KubernetesPort", {
 });
 
 fn api<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Url>, D::Error> {
-    let Some(url) = Option::<Url>::deserialize(deserializer)? else { return Ok(None) };
-    match url.place.is_socket() {
-        true => Err(de::Error::custom("expected http:// or https:// with a host, not a socket")),
-        false => Ok(Some(url)),
-    }
+    Option::<Url>::deserialize(deserializer)?.map(over_http).transpose()
 }
 
 fn default_watch_timeout() -> Timespan {

@@ -1,0 +1,137 @@
+//! Asks Eureka for the instances of an application, again and again.
+//!
+//! Of several servers the one is asked that answered last. The next ones are asked if it does not answer, and
+//! also if it knows of no instance: it may just have been started.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::header::{ACCEPT, HeaderValue};
+use reqwest::{Client, StatusCode};
+
+use super::backoff::Backoff;
+use super::http::{Failure, Http};
+use super::{Asked, Unusable};
+use crate::upstream::config::{Listed, Url};
+use crate::upstream::discovery::config::{Discover, Eureka, EurekaServer};
+use crate::upstream::discovery::eureka::read;
+use crate::upstream::discovery::known::Said;
+
+/// How long an answer may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What is known of one application.
+pub(super) struct EurekaSource {
+    config: Arc<Eureka>,
+    form: Option<Url>,
+    http: Http,
+    /// The server that answered last.
+    current: usize,
+    backoff: Backoff,
+    /// How long to wait before the next question; `None` before the first one.
+    pause: Option<Duration>,
+    unusable: Unusable,
+}
+
+impl EurekaSource {
+    pub(super) fn new(config: &Eureka, discover: &Discover, upstream: &Arc<str>) -> Self {
+        let is_tls = config.address.iter().any(|server| server.url.tls);
+        EurekaSource {
+            config: Arc::new(config.clone()),
+            form: discover.form.clone(),
+            http: Http::new("Eureka", config.ca.as_ref(), is_tls),
+            current: 0,
+            backoff: Backoff::default(),
+            pause: None,
+            unusable: Unusable::new(upstream, config.words()),
+        }
+    }
+
+    /// What the first server says that knows instances; else that there is nothing, if one says so.
+    async fn ask(&mut self) -> Result<Said<Vec<Listed>>, Failure> {
+        let client = self.http.client().await?;
+        let config = self.config.clone();
+        let servers = config.address.len();
+        let (mut nothing, mut failures, mut wait) = (None, Vec::new(), Duration::ZERO);
+        for turn in 0..servers {
+            let at = (self.current + turn) % servers;
+            let server = &config.address[at];
+            match self.ask_server(&client, server).await {
+                Ok(Said::These(these)) => {
+                    self.current = at;
+                    return Ok(Said::These(these));
+                }
+                Ok(Said::Nothing(words)) => nothing = nothing.or(Some(words)),
+                Ok(Said::Failed(why)) => failures.push(why),
+                Err(failure) => {
+                    wait = wait.max(failure.wait);
+                    failures.push(match servers {
+                        1 => failure.why,
+                        _ => format!("{}: {}", server.url, failure.why),
+                    });
+                }
+            }
+        }
+        match nothing {
+            Some(words) => Ok(Said::Nothing(words)),
+            None => Err(Failure { why: failures.join("; "), wait }),
+        }
+    }
+
+    async fn ask_server(
+        &mut self,
+        client: &Client,
+        server: &EurekaServer,
+    ) -> Result<Said<Vec<Listed>>, Failure> {
+        let application = self.config.application();
+        let name = utf8_percent_encode(&application, NON_ALPHANUMERIC);
+        let mut request = client.get(format!("{}/apps/{name}", server.url));
+        if let Some(login) = &server.login {
+            request = request.basic_auth(&login.user, Some(login.password.expose()));
+        }
+        let json = HeaderValue::from_static("application/json");
+        let request = request.header(ACCEPT, json).build();
+        let request = request.map_err(|error| format!("address: {}", error.without_url()))?;
+        let answer = self.http.ask(client, request, TIMEOUT).await?;
+        match answer.status {
+            StatusCode::OK => {}
+            StatusCode::NOT_FOUND => {
+                return Ok(Said::Nothing("Eureka does not know this application".to_owned()));
+            }
+            _ => return Err(self.http.refusal(&answer)),
+        }
+        let (config, form, body) = (self.config.clone(), self.form.clone(), answer.body);
+        // A large one takes a while.
+        let read = move || read(&body, &config, form.as_ref());
+        let found = tokio::task::spawn_blocking(read).await;
+        // A panic, which the runtime logs.
+        let found = found.map_err(|_| "the answer cannot be read".to_owned())?;
+        self.unusable.tell(found.unusable);
+        match found.said {
+            Said::Failed(why) => Err(why.into()),
+            said => Ok(said),
+        }
+    }
+}
+
+impl Asked for EurekaSource {
+    async fn next(&mut self) -> Said<Vec<Listed>> {
+        if let Some(pause) = self.pause {
+            tokio::time::sleep(pause).await;
+        }
+        let every = *self.config.every;
+        match self.ask().await {
+            Ok(said) => {
+                self.backoff.reset();
+                // Of those that were started at once, not all ask at once.
+                self.pause = Some(every.mul_f64(1.0 - 0.1 * fastrand::f64()));
+                said
+            }
+            Err(Failure { why, wait }) => {
+                self.pause = Some(self.backoff.pause(wait));
+                Said::Failed(why)
+            }
+        }
+    }
+}
