@@ -5,6 +5,9 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use serde_json::{Value, json};
 
+use crate::support::discovered::{
+    outlast, source, wait_for_endpoints as wait_for, wait_for_error, wait_for_recovery,
+};
 use crate::support::kubernetes::{ApiServer, Mood, conditions, slice};
 use crate::support::{Authority, Gateway, Load, Plan, Upstream, eventually, watched};
 
@@ -43,38 +46,6 @@ fn api_of(upstreams: &[&Upstream]) -> ApiServer {
         api.put(&format!("orders-{number}"), of(upstream, ready()));
     }
     api
-}
-
-fn wait_for(gateway: &Gateway, expected: &[&Upstream]) {
-    let sorted = |mut all: Vec<String>| {
-        all.sort();
-        all
-    };
-    let expected = sorted(expected.iter().map(|up| up.address().to_string()).collect());
-    eventually("these endpoints", || {
-        let status = gateway.status();
-        let all = status["upstreams"]["service"]["endpoints"].as_array().expect("a list").clone();
-        let all = all.iter().map(|one| one["address"].as_str().expect("an address").to_owned());
-        (sorted(all.collect()) == expected).then_some(())
-    });
-}
-
-fn source(gateway: &Gateway) -> Value {
-    gateway.status()["upstreams"]["service"]["discovery"].clone()
-}
-
-/// Waits until the source's failure is shown in these words, and sees that requests are served all the same.
-#[track_caller]
-fn wait_for_error(gateway: &Gateway, says: &str) {
-    eventually(&format!("the failure is shown: {says}\n{}", gateway.log()), || {
-        source(gateway)["error"].as_str().filter(|error| error.contains(says)).map(drop)
-    });
-    assert_eq!(gateway.get("/").status, 200, "{says}");
-}
-
-#[track_caller]
-fn wait_for_recovery(gateway: &Gateway) {
-    eventually("the source answers again", || source(gateway)["error"].is_null().then_some(()));
 }
 
 /// Waits until the source answers again and a watch is open, and lets it bring something: what fails
@@ -404,11 +375,7 @@ fn a_server_that_is_away_changes_nothing_and_is_left_alone() {
     api.mood(Mood::Away);
     api.cut();
     wait_for_error(&gateway, "the API server cannot be asked");
-    // Longer than `empty_after`, which is for sources that say that there is nothing.
-    eventually("it has been away for a while", || {
-        let labels = [("upstream", "service")];
-        (gateway.metric("portcullis_upstream_unresolved_seconds", &labels) >= 4.0).then_some(())
-    });
+    outlast(&gateway);
     let tries = api.connections() - before;
     // After pauses of at least 0.5, 0.5, 1, 2, 4 … s.
     let most = 3 + started.elapsed().as_secs_f64().log2() as usize;

@@ -11,8 +11,6 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use percent_encoding::percent_decode_str;
-use rustls::pki_types::PrivateKeyDer;
-use rustls::pki_types::pem::PemObject;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
@@ -118,18 +116,7 @@ impl ApiServer {
 
     /// Behind TLS, with this certificate.
     pub fn start_tls(leaf: &Leaf) -> Self {
-        let key = PrivateKeyDer::from_pem_slice(leaf.key_pem().as_bytes()).expect("a key");
-        let chain = rustls::pki_types::CertificateDer::pem_slice_iter(leaf.pem().as_bytes())
-            .collect::<std::result::Result<Vec<_>, _>>()
-            .expect("a certificate");
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .expect("a server's certificate");
-        ApiServer::serve("https", Some(Arc::new(config)))
+        ApiServer::serve("https", Some(Arc::new(leaf.server_config())))
     }
 
     pub fn port(&self) -> u16 {

@@ -89,7 +89,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrSeveral<T> {
     fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Vec<T>, A::Error> {
         let values = Vec::deserialize(SeqAccessDeserializer::new(list))?;
         match values.is_empty() {
-            true => Err(de::Error::custom("expected at least one; leave the key out for none")),
+            true => Err(de::Error::custom("expected at least one")),
             false => Ok(values),
         }
     }
