@@ -2,6 +2,7 @@ use hickory_resolver::proto::op::OpCode;
 use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, SRV};
 
 use super::*;
+use crate::upstream::config::Place;
 
 const AFTER: Duration = Duration::from_secs(30);
 
@@ -211,7 +212,9 @@ fn a_target_that_cannot_be_asked_for_keeps_its_addresses() {
 
 #[test]
 fn an_endpoint_is_named_as_its_target_unless_its_form_is_given() {
-    let url = |form: &Form, port| url(&target(0, 0, port, "a.test."), form).to_string();
+    let url = |form: &Form, port| {
+        named("a.test".to_owned(), port, form.is_tls, form.form.as_ref()).to_string()
+    };
     let tls = Form { is_tls: true, ..plain() };
     let given = Form { form: Some("https://orders.test/api".parse().expect("a URL")), ..plain() };
     assert_eq!(url(&plain(), 80), "http://a.test");
