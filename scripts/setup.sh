@@ -49,6 +49,15 @@ has_chromium() {
     [ -n "${CHROMIUM:-}" ] || has chromium || has chromium-browser || has google-chrome
 }
 
+# Distributions keep the module for connections of TCP apart from the server, or build it in.
+has_nginx_stream() {
+    has_server nginx || return
+    for module in /usr/lib/nginx/modules /usr/lib64/nginx/modules; do
+        [ -e "$module/ngx_stream_module.so" ] && return
+    done
+    PATH=$PATH:/usr/sbin:/usr/local/sbin nginx -V 2>&1 | grep -Eq -- '--with-stream( |$)'
+}
+
 # The clients' packages need this version; which way to get it is the developer's to choose.
 require_interop() {
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -106,6 +115,10 @@ missing() {
         # Debian keeps this part of Python apart.
         python3 -c 'import ensurepip, venv' 2>/dev/null || echo venv
         has_chromium || echo chromium
+        has openssl || echo openssl
+        has_server haproxy || echo haproxy
+        has_nginx_stream || echo nginx
+        has stunnel || has stunnel4 || echo stunnel
     fi
 }
 
@@ -139,6 +152,7 @@ package() {
         dnf:nsupdate) echo bind-utils ;;
         apk:nsupdate) echo bind-tools ;;
         pacman:nsupdate | brew:nsupdate) echo bind ;;
+        apt-get:stunnel) echo stunnel4 ;;
         apt-get:dnsmasq) echo dnsmasq-base ;;
         *) echo "$2" ;;
     esac
@@ -149,6 +163,9 @@ packages() {
     for thing in $2; do
         package "$1" "$thing"
         if [ "$1:$thing" = apt-get:cc ]; then echo libc6-dev; fi
+        if [ "$1:$thing" = apt-get:nginx ]; then echo libnginx-mod-stream; fi
+        if [ "$1:$thing" = dnf:nginx ]; then echo nginx-mod-stream; fi
+        if [ "$1:$thing" = apk:nginx ]; then echo nginx-mod-stream; fi
     done
 }
 

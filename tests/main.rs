@@ -77,6 +77,7 @@ mod problem;
 mod process_log;
 mod profile_heads;
 mod profiles;
+mod proxy_protocol;
 mod rate_limit;
 mod readme;
 mod real_servers;

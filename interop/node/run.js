@@ -27,6 +27,7 @@ const SUITES = [
   node("curl", "curl"),
   node("ws", "websocket"),
   node("node-server", "node_server"),
+  node("proxy-protocol", "proxy_protocol"),
   node("gateway-service", "gateway_service"),
   node("gateway-service-gzip", "gateway_service_gzip"),
   python("gateway-service-grpcio", "test_gateway_service"),

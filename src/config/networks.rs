@@ -28,3 +28,15 @@ pub fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>
     let networks = Vec::<Networks>::deserialize(deserializer)?;
     Ok(networks.into_iter().flat_map(|networks| networks.0).collect())
 }
+
+/// The same with at least one network.
+///
+/// # Errors
+/// As [`networks`]; also if there is none.
+pub fn some_networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let networks = networks(deserializer)?;
+    if networks.is_empty() {
+        return Err(serde::de::Error::custom("expected at least one network, such as 10.0.0.0/8"));
+    }
+    Ok(networks)
+}

@@ -9,7 +9,7 @@ use http::HeaderName;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 
-use super::networks::networks;
+use super::networks::{networks, some_networks};
 use crate::policy::dry_run::Enforce;
 use crate::units::schema::written_as;
 use crate::units::{self, Size, Timespan};
@@ -68,8 +68,8 @@ impl Default for Server {
 pub struct Listener {
     /// IP address and port to listen on. No two listeners have the same.
     pub address: SocketAddr,
-    /// Limit on a request's head from its first byte to its last, and on the TLS handshake; default
-    /// 10 s.
+    /// Limit on a request's head from its first byte to its last, on the TLS handshake, and on the
+    /// header of `proxy_protocol`; default 10 s.
     #[serde(default = "header_timeout")]
     pub header_timeout: Timespan,
     /// A connection without a request is closed after this long; default 75 s.
@@ -89,6 +89,21 @@ pub struct Listener {
     pub http2: Http2,
     /// Certificates; absent: the listener has no TLS.
     pub tls: Option<Tls>,
+    /// Load balancers in front that announce whose connection they relay, by the PROXY protocol;
+    /// absent: such a header is not understood.
+    pub proxy_protocol: Option<ProxyProtocol>,
+}
+
+/// The PROXY protocol of versions 1 and 2, from peers that are trusted to announce clients.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProxyProtocol {
+    /// Peers that begin each connection with a PROXY header, before TLS: networks such as
+    /// 10.0.0.0/8, or addresses. Connections of theirs without one are closed; from any other peer
+    /// a header is not parsed. The announced address is that of the connection's peer.
+    #[serde(deserialize_with = "some_networks")]
+    #[schemars(with = "Vec<String>", length(min = 1))]
+    pub from: Vec<IpNet>,
 }
 
 /// TLS for clients. They choose HTTP/2 or HTTP/1.1 in the handshake. A reload reads the files

@@ -86,6 +86,17 @@ fn exposure(config: &Config, warnings: &mut Vec<Problem>) {
         let path = KeyPath::root().key("client_address").key("trusted_proxies").index(index);
         warnings.push(Problem::new(Code::EverybodyTrusted, path, message));
     }
+    for (name, listener) in &config.listeners {
+        let Some(proxy_protocol) = &listener.proxy_protocol else { continue };
+        let from = &proxy_protocol.from;
+        if let Some(index) = from.iter().position(|network| network.prefix_len() == 0) {
+            let message = "any client can announce any address, and those without a PROXY header \
+                           are closed";
+            let path = KeyPath::root().key("listeners").key(name).key("proxy_protocol");
+            let path = path.key("from").index(index);
+            warnings.push(Problem::new(Code::EverybodyTrusted, path, message));
+        }
+    }
     let address = config.admin.address.filter(|_| config.admin.token.is_empty());
     if address.is_some_and(|address| !address.ip().to_canonical().is_loopback()) {
         let message = "other hosts can reach the admin listener, which asks for no credentials";

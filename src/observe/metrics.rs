@@ -56,6 +56,9 @@ pub struct Metrics {
     pub requests_cut: IntCounter,
     /// Rows written, dropped and waiting.
     pub record: RecordMetrics,
+    /// Client connections closed because they did not begin with the PROXY header that they must
+    /// have, by what was wrong.
+    pub proxy_headers_refused: IntCounterVec,
     /// Successful handshakes, by version (`1.2`, `1.3`) and kind (`full`, `resumed`).
     pub tls_handshakes: IntCounterVec,
     /// Client connections closed because the handshake failed or took too long.
@@ -102,6 +105,12 @@ impl Metrics {
                 "Requests dropped with their connection at their deadline",
             )?,
             record: RecordMetrics::new(r)?,
+            proxy_headers_refused: counters(
+                r,
+                "proxy_headers_refused_total",
+                "Client connections closed for want of a valid PROXY header",
+                &["reason"],
+            )?,
             tls_handshakes: counters(
                 r,
                 "tls_handshakes_total",
@@ -145,6 +154,10 @@ impl Metrics {
             results.iter().for_each(|result| drop(vec.with_label_values(&[result])));
         };
         results(&self.connections_refused, &["listener", "server", "descriptors"]);
+        results(
+            &self.proxy_headers_refused,
+            &["absent", "malformed", "unsupported", "too_long", "late", "cut_off"],
+        );
         results(&self.trace_spans, &["exported", "failed", "dropped"]);
         results(&self.metric_exports, &["exported", "failed"]);
         for version in ["1.2", "1.3"] {

@@ -4,6 +4,8 @@
 //! long a head may take. [`super::gateway`] decides what a request may do.
 
 mod agreed;
+mod announced;
+mod arrival;
 mod lost;
 
 use std::future::Future;
@@ -15,14 +17,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use pingora_core::apps::{HttpPersistentSettings, HttpServerApp};
-use pingora_core::listeners::tls::Acceptor;
+use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
-use pingora_core::protocols::{ALPN, Ssl, Stream};
 use pingora_core::server::ShutdownWatch;
-use pingora_core::{Error, ErrorType};
 use pingora_proxy::HttpProxy;
 
-use self::agreed::{end_of, limit_of_handshake, version_label};
+use self::agreed::{agree, limit_of_handshake};
+use self::arrival::Arrived;
+use crate::condition::Spell;
 use crate::config::server::Listener as Config;
 use crate::proxy::downstream;
 use crate::proxy::downstream::address::Peer;
@@ -38,7 +40,6 @@ use crate::proxy::downstream::orders::Orders;
 use crate::proxy::downstream::sniff::{Protocol, sniff};
 use crate::proxy::gateway::Gateway;
 use crate::runtime::shared::Shared;
-use crate::runtime::tls::handshake;
 use crate::time::{Clock, Moment};
 
 /// A request that is this far past its deadline is cut off: the phase that was to notice has not.
@@ -67,6 +68,8 @@ pub struct Listener {
     limits: Arc<Limits>,
     /// Its client connections open now.
     pub open: AtomicUsize,
+    /// Load balancers do not announce whose connections they relay.
+    unannounced: Spell,
 }
 
 impl Listeners {
@@ -82,6 +85,7 @@ impl Listeners {
                 }),
                 config: config.clone(),
                 open: AtomicUsize::new(0),
+                unannounced: Spell::default(),
             })
         });
         let max_connections = shared.descriptors.connections(&snapshot.config.server);
@@ -107,11 +111,11 @@ impl Listeners {
         self.proxy.http_cleanup().await;
     }
 
-    /// Serves `stream` to its end: TLS, then the protocol that the client speaks. `shutdown` tells
-    /// that the process drains.
+    /// Serves `stream` to its end: whose it is, TLS, then the protocol that the client speaks.
+    /// `shutdown` tells that the process drains.
     pub async fn serve(
         self: &Arc<Self>,
-        stream: Stream,
+        mut stream: Stream,
         listener: &Arc<Listener>,
         shutdown: &ShutdownWatch,
     ) {
@@ -121,24 +125,40 @@ impl Listeners {
         let first = limits.into_iter().filter(|l| !l.is_zero()).min().unwrap_or_default();
         let guard = Arc::new(Guard::new(**idle_timeout, **header_timeout, Clock::now()));
         guard.set_deadline((!first.is_zero()).then(|| Clock::now() + first));
-        let (peer, accepted) = (Peer::of(&stream), Clock::now());
+        let (peer, accepted) = (Peer::of(&*stream), Clock::now());
         let name = &listener.name;
         let client =
             |peer| lost::Client { shared: &self.shared, listener: name, peer, since: accepted };
-        let (stream, protocol, until) = match &listener.config.tls {
-            None => (stream, None, None),
-            // Boxed, as for HTTP/2 below, so that a plain HTTP/1 connection does not carry this
-            // state.
-            Some(_) => match Box::pin(self.agree(stream, listener, first)).await {
-                Ok((stream, protocol, until)) => (stream, Some(protocol), until),
-                Err((error, silent)) => {
-                    let limit = limit_of_handshake(&listener.config, first);
-                    return client(peer.as_ref()).handshake(error, silent, limit);
+        let limit_before = || limit_of_handshake(&listener.config, first);
+        let Arrived { peer, ahead } = match peer {
+            Some(balancer) if listener.is_announced_by(&balancer) => {
+                let (shared, peer) = (&*self.shared, Some(&balancer));
+                let client = lost::Client { shared, listener: name, peer, since: accepted };
+                let limit = (first, limit_before());
+                let arrived = self.announced(&mut stream, listener, client, limit);
+                // Boxed, as for TLS and HTTP/2 below, so that a plain HTTP/1 connection does not
+                // carry this state.
+                let Some(arrived) = Box::pin(arrived).await else { return };
+                arrived
+            }
+            peer => Arrived { peer, ahead: Vec::new() },
+        };
+        let (stream, ahead, protocol, until) = match &listener.config.tls {
+            None => (stream, ahead, None, None),
+            Some(_) => {
+                match Box::pin(agree(&self.shared, (stream, ahead), listener, first)).await {
+                    Ok((stream, protocol, until)) => (stream, Vec::new(), Some(protocol), until),
+                    Err((error, silent)) => {
+                        return client(peer.as_ref()).handshake(error, silent, limit_before());
+                    }
                 }
-            },
+            }
         };
         let secure = protocol.is_some();
         let mut io = GuardedIo::new(stream, guard.clone());
+        if !ahead.is_empty() {
+            io.unread(ahead);
+        }
         let protocol = match protocol {
             Some(agreed) => agreed,
             None => match sniff(&mut io).await {
@@ -164,38 +184,6 @@ impl Listeners {
             }
             Protocol::Http2 => Box::pin(self.serve_h2(io, connection, listener, shutdown)).await,
         }
-    }
-
-    /// The TLS handshake, by the configuration in force. Also returns when the client's certificate
-    /// expires, if it presented one.
-    ///
-    /// # Errors
-    /// Why the handshake failed, also if it takes longer than `limit`; and whether the client has
-    /// said nothing.
-    async fn agree(
-        &self,
-        stream: Stream,
-        listener: &Listener,
-        limit: Duration,
-    ) -> Result<(Stream, Protocol, Option<Moment>), (Box<Error>, bool)> {
-        let snapshot = self.shared.snapshot.load_full();
-        let config = snapshot.tls.get(&*listener.name).map(|tls| tls.config.clone());
-        let config = config.ok_or_else(|| (Error::new(ErrorType::InternalError), false))?;
-        let guard = Arc::new(Guard::of_stream());
-        guard.set_deadline((!limit.is_zero()).then(|| Clock::now() + limit));
-        let io = GuardedIo::new(stream, guard.clone());
-        let acceptor = Acceptor::from_server_config(config);
-        let agreed = handshake::noted(acceptor.tls_handshake(io)).await;
-        let (stream, agreed) = agreed.map_err(|error| (error, guard.is_silent()))?;
-        guard.set_deadline(None);
-        let version = stream.get_ssl().and_then(|tls| tls.version());
-        let labels = [version.map_or("", version_label), agreed.kind()];
-        self.shared.metrics.tls_handshakes.with_label_values(&labels).inc();
-        let protocol = match stream.selected_alpn_proto() {
-            Some(ALPN::H2) => Protocol::Http2,
-            _ => Protocol::Http1,
-        };
-        Ok((Box::new(stream), protocol, agreed.terms.client_until.map(end_of)))
     }
 
     /// Serves one request after the other. The gateway reads each head before Pingora does.

@@ -105,6 +105,8 @@ impl Cut {
 /// Why there is no request, though a client was there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoRequest {
+    /// A load balancer did not announce, as it must, whose connection it relays.
+    ProxyHeader,
     /// The TLS handshake failed, or took too long.
     Handshake,
     /// Part of a head came, and the rest not within the listener's `header_timeout`.
@@ -119,6 +121,7 @@ impl NoRequest {
     /// The stable name.
     pub const fn as_str(self) -> &'static str {
         match self {
+            NoRequest::ProxyHeader => "proxy_header",
             NoRequest::Handshake => "tls_handshake",
             NoRequest::HeadLate => "header_timeout",
             NoRequest::HeadCutOff => "head_cut_off",

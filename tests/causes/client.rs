@@ -30,6 +30,7 @@ pub const ENDS: &[Scenario] = &[
     ("client_gone.receiving", leaves_midway),
     ("request_timeout.idle", stalls),
     ("request_timeout.deadline", uploads_too_slowly),
+    ("proxy_header", no_proxy_header),
     ("tls_handshake", no_tls),
     ("header_timeout", slow_head),
     ("head_cut_off", half_a_head),
@@ -186,6 +187,11 @@ fn no_tls() -> Option<Value> {
     let plan = listener("tls: {certificates: [{certificate: one.pem, key: one.key}]}");
     let plan = plan.beside("one.pem", &leaf.pem()).beside("one.key", &leaf.key_pem());
     after(plan.start(), b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "tls_handshake")
+}
+
+fn no_proxy_header() -> Option<Value> {
+    let plan = listener("proxy_protocol: {from: [127.0.0.1]}");
+    after(plan.start(), b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "proxy_header")
 }
 
 /// The line of a client that sends these bytes and no more.

@@ -134,6 +134,7 @@ words! {
         Cut::Shutdown => ["shutdown"],
     }
     of_no_request of NoRequest {
+        NoRequest::ProxyHeader => ["proxy_header"],
         NoRequest::Handshake => ["tls_handshake"],
         NoRequest::HeadLate => ["header_timeout"],
         NoRequest::HeadCutOff => ["head_cut_off"],

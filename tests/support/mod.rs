@@ -44,7 +44,7 @@ pub use postgres::Postgres;
 pub use redis::Redis;
 pub use rpc::{CODES_OF_STATUS, Dialect, INVOKE, message};
 pub use servers::{Oha, Server};
-pub use tls::{Authority, Leaf, Returning, connect_tls};
+pub use tls::{Authority, Leaf, Returning, connect_tls, connect_tls_after};
 pub use upstream::{Received, Upstream};
 pub use wait::{
     assert_about, assert_within, assert_within_since, at_once, eventually, pass, timed, watched,

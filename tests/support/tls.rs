@@ -139,11 +139,24 @@ pub fn connect_tls(
     own: Option<&Leaf>,
     protocol: &str,
 ) -> std::io::Result<TlsStream<TcpStream>> {
+    connect_tls_after(b"", address, name, authority, own, protocol)
+}
+
+/// The same over a connection that begins with `first`, and not with the handshake.
+pub fn connect_tls_after(
+    first: &[u8],
+    address: SocketAddr,
+    name: &str,
+    authority: &Authority,
+    own: Option<&Leaf>,
+    protocol: &str,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut config = client_config(authority, own, rustls::DEFAULT_VERSIONS);
     config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
     let name = ServerName::try_from(name.to_owned()).expect("a name");
     wait("a handshake", async {
-        let stream = TcpStream::connect(address).await.expect("the gateway accepts");
+        let mut stream = TcpStream::connect(address).await.expect("the gateway accepts");
+        stream.write_all(first).await?;
         TlsConnector::from(Arc::new(config)).connect(name, stream).await
     })
 }

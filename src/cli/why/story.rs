@@ -114,9 +114,8 @@ pub(super) fn key_of(facts: &Facts) -> Option<String> {
         "loop" => of_route("upstream"),
         "flood" => Some("flood_guard".to_owned()),
         "body_too_large" => of_route("max_body"),
-        "headers_too_large" | "path_too_long" | "header_timeout" | "tls_handshake" => {
-            Some("listeners".to_owned())
-        }
+        "headers_too_large" | "path_too_long" | "header_timeout" | "tls_handshake"
+        | "proxy_header" => Some("listeners".to_owned()),
         "request_timeout" => of_route("timeout.idle"),
         "rate_limited" | "limit_store_unavailable" => of_route("rate_limit"),
         "circuit_open" if is_open("portcullis.route_circuit") => of_route("circuit_breaker"),

@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
-use pingora_core::protocols::Stream;
+use pingora_core::protocols::GetSocketDigest;
 
 /// The client, then each proxy but the last one.
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -24,7 +24,8 @@ const MAX_HOPS: usize = 32;
 /// The peer at the other end of a connection.
 #[derive(Debug, Clone)]
 pub struct Peer {
-    /// Of the socket; an IPv4 address even if it was mapped into IPv6.
+    /// Of the socket, or as a load balancer announced it; an IPv4 address even if it was mapped
+    /// into IPv6.
     pub address: IpAddr,
     /// The address as written to `X-Forwarded-For`, formatted once per connection.
     pub text: HeaderValue,
@@ -32,7 +33,7 @@ pub struct Peer {
 
 impl Peer {
     /// The peer of a client's connection; `None` if its socket has no IP address.
-    pub fn of(stream: &Stream) -> Option<Self> {
+    pub fn of(stream: &(impl GetSocketDigest + ?Sized)) -> Option<Self> {
         let digest = stream.get_socket_digest()?;
         Some(Peer::new(digest.peer_addr()?.as_inet()?.ip()))
     }

@@ -87,8 +87,9 @@ impl GuardedIo {
 
     /// Puts back the bytes read last: they are read again first.
     pub fn unread(&mut self, bytes: Vec<u8>) {
-        self.readable = bytes.len();
-        self.ahead = bytes;
+        let rest = std::mem::replace(&mut self.ahead, bytes);
+        self.ahead.extend_from_slice(&rest[self.at..]);
+        (self.at, self.readable) = (0, self.ahead.len());
     }
 
     /// Waits for the head of the next request. If the head is invalid, the fault is stored in the

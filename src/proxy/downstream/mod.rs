@@ -24,6 +24,7 @@
 //! | [`changed`] | waiting for a change that concerns every connection |
 //! | [`detachment`] | requests that go on without their client, and writes that are held back |
 //! | [`address`] | the client's address, behind trusted proxies |
+//! | [`proxy_header`] | whose connection a load balancer relays |
 //! | [`limits`] | what a listener allows of a head |
 //! | [`sniff`] | HTTP/1 or HTTP/2, by the first bytes |
 //! | [`http1`] | the I/O of HTTP/1: one request at a time for Pingora |
@@ -55,4 +56,5 @@ pub mod http2_timers;
 pub mod legible;
 pub mod limits;
 pub mod orders;
+pub mod proxy_header;
 pub mod sniff;

@@ -9,6 +9,7 @@ use pingora_core::Error;
 use crate::policy::failure::Cause;
 use crate::proxy::downstream::address::Peer;
 use crate::proxy::downstream::http1::GuardedIo;
+use crate::proxy::listener::announced::Failed;
 use crate::proxy::report::summary::Lost;
 use crate::proxy::{attempt, report};
 use crate::runtime::shared::Shared;
@@ -25,6 +26,21 @@ pub(super) struct Client<'a> {
 }
 
 impl Client<'_> {
+    /// A load balancer did not announce whose connection it relays, or not within `limit`. Returns
+    /// what was wrong; `None` if it has sent nothing, and left.
+    pub(super) fn unannounced(&self, failed: &Failed, limit: Option<Limit>) -> Option<String> {
+        let reason = failed.as_str()?;
+        self.shared.metrics.proxy_headers_refused.with_label_values(&[reason]).inc();
+        let (said, limit) = match failed {
+            Failed::Silent => return None,
+            Failed::Fault(fault) => (fault.phrase().to_owned(), None),
+            Failed::Late => ("the PROXY header is late".to_owned(), limit),
+            Failed::CutOff(error) => (format!("the PROXY header is cut off: {error}"), None),
+        };
+        self.tell(NoRequest::ProxyHeader, Some(&said), limit);
+        Some(said)
+    }
+
     /// The TLS handshake failed, or took as long as `limit` allows. A client that leaves `silent` has not
     /// begun one: it may only have looked whether someone listens, as load balancers do.
     pub(super) fn handshake(&self, mut error: Box<Error>, silent: bool, limit: Option<Limit>) {

@@ -195,6 +195,8 @@ fn metrics_of<'a>(shared: &'a Shared, ctx: &'a Context) -> &'a RouteMetrics {
 /// Counts a request, or a connection on which none began.
 fn count(shared: &Shared, ctx: Option<&Context>, summary: &Summary<'_>) {
     match summary.ending {
+        // Counted by what was wrong with it, where that is known.
+        Ending::NoRequest(NoRequest::ProxyHeader) => return,
         Ending::NoRequest(NoRequest::Handshake) => return shared.metrics.tls_failed.inc(),
         Ending::NoRequest(
             why @ (NoRequest::HeadLate | NoRequest::HeadCutOff | NoRequest::Http2),
