@@ -6,6 +6,7 @@
 
 pub use crate::config::fuzzing::yaml;
 pub use crate::policy::auth::fuzzing::{jwks, token};
+pub use crate::proxy::fuzzing::announced::proxy_header;
 pub use crate::proxy::fuzzing::rpc::{envelopes, web_text};
 pub use crate::proxy::fuzzing::{body, head};
 pub use crate::record::fuzzing::{frames, journal, row_text, salvage};
@@ -15,9 +16,10 @@ pub use crate::routing::fuzzing::path;
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its binary and of its corpus.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("head", head),
     ("body", body),
+    ("proxy_header", proxy_header),
     ("path", path),
     ("envelopes", envelopes),
     ("web_text", web_text),
@@ -76,7 +78,7 @@ mod tests {
         };
     }
 
-    replays! { head body path envelopes web_text yaml jwks token row_text frames salvage journal }
+    replays! { head body proxy_header path envelopes web_text yaml jwks token row_text frames salvage journal }
 
     #[test]
     fn every_target_has_a_binary_a_corpus_and_a_replay_and_nothing_else_has() {

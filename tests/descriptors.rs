@@ -58,6 +58,33 @@ fn more_clients_than_descriptors_hold_up_neither_probes_nor_those_who_came_first
 }
 
 #[test]
+fn a_thousand_clients_that_all_ask_are_served_or_closed_and_leave_the_gateway_well() {
+    let upstream = Upstream::always(Answer::ok().after(Duration::from_millis(20)));
+    let gateway = Plan::route("").upstream(&upstream).limited("ulimit -n 128").start();
+    for round in 0..2 {
+        let call = Call::new("GET /").bytes();
+        let clients = (0..1000).filter_map(|_| Client::try_connect(gateway.address));
+        let mut clients: Vec<_> = clients.collect();
+        assert!(clients.len() > 900, "the kernel takes them: {}", clients.len());
+        for client in &mut clients {
+            // Fails where the connection has been closed already.
+            let _ = client.try_send(&call);
+        }
+        assert_administrable(&gateway);
+        let answers: Vec<_> = clients.iter_mut().map(|client| client.try_receive("GET")).collect();
+        let served = answers.iter().flatten().filter(|answer| answer.status == 200).count();
+        assert!(served >= 16, "{served} are served in round {round}");
+        for answer in answers.into_iter().flatten() {
+            assert!([200, 502, 503].contains(&answer.status), "{answer:?}");
+        }
+        assert_administrable(&gateway);
+        drop(clients);
+        eventually("an answer once they have left", || self::answers(&gateway).then_some(()));
+    }
+    assert!(!gateway.log().contains("Too many open files"), "{}", gateway.log());
+}
+
+#[test]
 fn a_burst_of_refused_connections_is_one_line_of_the_log() {
     let upstream = Upstream::start();
     let gateway = Plan::route("").upstream(&upstream).limited("ulimit -n 128").start();

@@ -67,6 +67,7 @@ mod matching;
 mod metrics;
 mod microservices;
 mod names;
+mod networks;
 mod old_conf;
 mod orders;
 mod otlp;

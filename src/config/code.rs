@@ -187,6 +187,8 @@ codes! {
     CertificateExpired "certificate_expired" Warning "renew it";
     CertificateExpiring "certificate_expiring" Warning "renew it";
     EverybodyTrusted "everybody_trusted" Warning "list the networks of your load balancers";
+    RepeatedNetwork "repeated_network" Warning "remove it, or the larger network";
+    UselessNetwork "useless_network" Warning "remove it, or change the other list";
     AdminExposed "admin_exposed" Warning "set `admin.token`, or use 127.0.0.1 or `admin.socket`";
     ShortKey "short_key" Warning "use a random one, such as `openssl rand -hex 32` makes";
     UnreachableRoute "unreachable_route" Warning "remove it, or give one of them another host, path, method or condition";

@@ -26,6 +26,7 @@ pub(super) static LAYERING: Layering = Layering {
     defaults: SECTION,
     things: "routes",
     keys: &[
+        key("networks", Meets::Replaces, None, Off::WordAlone),
         key("auth", Meets::Replaces, None, Off::WordAlone),
         key("rate_limit", Meets::Replaces, None, Off::Word),
         key("idempotency", Meets::Merges, UPSTREAM, Off::Word),

@@ -17,7 +17,6 @@ pub mod load;
 pub mod log;
 pub mod max_body;
 pub mod metrics;
-pub mod networks;
 pub mod origin;
 pub mod otlp;
 mod renamed;
@@ -214,7 +213,17 @@ impl Config {
         });
         let all_routes = all.iter().map(|key| format!("{}.{key}", defaults::SECTION));
         let guard = guard.map(|_| "flood_guard".to_owned());
+        let listeners = self.listeners.iter().filter(|(_, listener)| {
+            listener.networks.as_ref().is_some_and(|networks| networks.enforce.is_dry())
+        });
+        let listeners = listeners.map(|(name, _)| format!("listeners.{name}.networks"));
         let upstreams = upstreams.map(|(name, _)| format!("upstreams.{name}.circuit_breaker"));
-        guard.into_iter().chain(upstreams).chain(all_routes).chain(routes).collect()
+        guard
+            .into_iter()
+            .chain(listeners)
+            .chain(upstreams)
+            .chain(all_routes)
+            .chain(routes)
+            .collect()
     }
 }

@@ -13,7 +13,7 @@ use super::origin::Origin;
 use super::server::Header;
 use super::status_map::StatusMap;
 use crate::policy::split::{self, Destination};
-use crate::policy::{auth, breaker, bulkhead, fallback, idempotency, rate_limit, retry};
+use crate::policy::{auth, breaker, bulkhead, fallback, idempotency, networks, rate_limit, retry};
 use crate::record;
 use crate::routing;
 use crate::transcode;
@@ -34,6 +34,8 @@ pub struct Route {
     pub split: Option<Box<split::Config>>,
     /// What the gateway serves itself, instead of an upstream.
     pub serve: Option<Serve>,
+    /// Which clients may use the route, by their address; absent: all.
+    pub networks: Option<Box<networks::Config>>,
     /// Credentials that a request needs; absent: none, and credentials are not looked at.
     pub auth: Option<auth::Requirement>,
     /// One rate limit, or a list: a request must be within all of them. Default: none.
@@ -99,6 +101,7 @@ impl Route {
     /// Whether both have the same policy under a key of [`Route::not_enforced`].
     pub(super) fn agrees(&self, other: &Route, key: &str) -> bool {
         match key {
+            "networks" => self.networks == other.networks,
             "auth" => self.auth == other.auth,
             "circuit_breaker" => self.circuit_breaker == other.circuit_breaker,
             "bulkhead" => self.bulkhead == other.bulkhead,
@@ -115,6 +118,7 @@ impl Route {
             _ => (format!("rate_limit[{n}]"), limit.enforce),
         });
         let others = [
+            ("networks", self.networks.as_ref().map(|networks| networks.enforce)),
             ("auth", self.auth.as_ref().map(|auth| auth.enforce)),
             ("circuit_breaker", self.circuit_breaker.as_ref().map(|breaker| breaker.enforce)),
             ("bulkhead", self.bulkhead.as_ref().map(|bulkhead| bulkhead.enforce)),

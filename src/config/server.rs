@@ -9,8 +9,9 @@ use http::HeaderName;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 
-use super::networks::{networks, some_networks};
 use crate::policy::dry_run::Enforce;
+use crate::policy::networks;
+use crate::policy::networks::{networks, some_networks};
 use crate::units::schema::written_as;
 use crate::units::{self, Size, Timespan};
 
@@ -78,6 +79,11 @@ pub struct Listener {
     /// Limit on this listener's connections; further ones are closed on arrival. Default 10,000.
     #[serde(default = "max_connections")]
     pub max_connections: usize,
+    /// Limit on this listener's connections of one address (of IPv6, one /64 network); further ones
+    /// are closed on arrival. With `proxy_protocol`, addresses are those that are announced. 0, the
+    /// default, means no limit.
+    #[serde(default)]
+    pub max_connections_per_address: usize,
     /// The most bytes of a request's header fields together, 431 beyond it; default 64 KiB.
     #[serde(default = "max_header_bytes")]
     pub max_header_bytes: Size,
@@ -92,6 +98,9 @@ pub struct Listener {
     /// Load balancers in front that announce whose connection they relay, by the PROXY protocol;
     /// absent: such a header is not understood.
     pub proxy_protocol: Option<ProxyProtocol>,
+    /// Which peers may connect, by their address, before anything is read of them; absent: all.
+    /// With `proxy_protocol`, addresses are those that are announced.
+    pub networks: Option<Box<networks::Config>>,
 }
 
 /// The PROXY protocol of versions 1 and 2, from peers that are trusted to announce clients.

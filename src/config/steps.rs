@@ -3,6 +3,8 @@
 //! The matches are exhaustive: a step that is added does not compile until it says here what it
 //! does. `routes` prints it for all routes; whatever explains a single request walks the same lists.
 
+use ipnet::IpNet;
+
 use super::load::KeyPath;
 use super::max_body::MaxBody;
 use super::{Config, Route};
@@ -40,6 +42,16 @@ pub fn of_route(config: &Config, name: &str, route: &Route) -> Vec<Asked> {
 pub fn of_caller(step: OfCaller, config: &Config, name: &str, route: &Route) -> Option<Asked> {
     let key = |key: &str| Some(KeyPath::root().key("routes").key(name).key(key));
     let (values, key, chosen) = match step {
+        OfCaller::Networks => {
+            let networks = route.networks.as_deref()?;
+            let list = |label: &str, networks: &[IpNet]| {
+                let names: Vec<_> = networks.iter().map(IpNet::to_string).collect();
+                (!names.is_empty()).then(|| format!("{label} {}", names.join(", ")))
+            };
+            let values = [list("deny", &networks.deny), list("allow", &networks.allow)];
+            let values = values.into_iter().flatten().collect();
+            (enforced(values, networks.enforce), key("networks"), true)
+        }
         OfCaller::FloodGuard => {
             let guard = config.flood_guard.as_ref()?;
             let values = vec![format!("{}/{} by address", guard.requests, guard.per)];

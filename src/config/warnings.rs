@@ -1,6 +1,7 @@
 //! What is valid but probably not meant, as far as the configuration alone tells it. Certificates
 //! and the limit on open files are looked at by `runtime::warnings`.
 
+mod networks;
 mod splits;
 mod times;
 mod unused;
@@ -67,6 +68,9 @@ pub fn warnings(config: &Config, sources: &Sources) -> Vec<Problem> {
     keys(config, &mut warnings);
     warnings.extend(defaults::problems(config, sources, |name, route| {
         let (path, mut warnings) = (defaults::path_of(name), Vec::new());
+        if let Some(lists) = &route.networks {
+            networks::overlaps(&path.clone().key("networks"), lists, &mut warnings);
+        }
         methods(&path, route, &mut warnings);
         splits::parameters(&path, route, config, &mut warnings);
         times::attempts(&path, route, &mut warnings);
@@ -87,13 +91,16 @@ fn exposure(config: &Config, warnings: &mut Vec<Problem>) {
         warnings.push(Problem::new(Code::EverybodyTrusted, path, message));
     }
     for (name, listener) in &config.listeners {
+        let listener_path = KeyPath::root().key("listeners").key(name);
+        if let Some(lists) = &listener.networks {
+            networks::overlaps(&listener_path.clone().key("networks"), lists, warnings);
+        }
         let Some(proxy_protocol) = &listener.proxy_protocol else { continue };
         let from = &proxy_protocol.from;
         if let Some(index) = from.iter().position(|network| network.prefix_len() == 0) {
             let message = "any client can announce any address, and those without a PROXY header \
                            are closed";
-            let path = KeyPath::root().key("listeners").key(name).key("proxy_protocol");
-            let path = path.key("from").index(index);
+            let path = listener_path.key("proxy_protocol").key("from").index(index);
             warnings.push(Problem::new(Code::EverybodyTrusted, path, message));
         }
     }

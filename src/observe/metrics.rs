@@ -49,8 +49,10 @@ pub struct Metrics {
     pub connections: IntGauge,
     /// Limit on the client connections of all listeners together.
     pub connections_max: IntGauge,
-    /// Client connections closed on arrival, by the limit that was reached.
+    /// Client connections closed on arrival, by why there was no place for them.
     pub connections_refused: IntCounterVec,
+    /// Client connections that a dry run would have closed on arrival.
+    pub connections_would_refuse: IntCounter,
     /// Requests dropped with their connection at their deadline, because an upload waited for an
     /// upstream that did not read.
     pub requests_cut: IntCounter,
@@ -98,6 +100,11 @@ impl Metrics {
                 "connections_refused_total",
                 "Client connections closed on arrival, by the bound that was reached",
                 &["reason"],
+            )?,
+            connections_would_refuse: counter(
+                r,
+                "connections_would_refuse_total",
+                "Client connections that `networks` of a listener would have closed, were it enforced",
             )?,
             requests_cut: counter(
                 r,
@@ -153,7 +160,10 @@ impl Metrics {
         let results = |vec: &IntCounterVec, results: &[&str]| {
             results.iter().for_each(|result| drop(vec.with_label_values(&[result])));
         };
-        results(&self.connections_refused, &["listener", "server", "descriptors"]);
+        results(
+            &self.connections_refused,
+            &["listener", "server", "descriptors", "address", "network"],
+        );
         results(
             &self.proxy_headers_refused,
             &["absent", "malformed", "unsupported", "too_long", "late", "cut_off"],

@@ -11,6 +11,7 @@ pub mod failure;
 pub mod fallback;
 pub mod idempotency;
 mod lanes;
+pub mod networks;
 pub mod order;
 pub mod outcome;
 pub mod rate_limit;
@@ -91,6 +92,8 @@ pub enum CircuitOf {
 /// A policy has refused the request.
 #[derive(Debug, Clone)]
 pub enum Rejection {
+    /// 403: the client's address may not use the route.
+    Address(networks::Refusal),
     /// 401, 403, or 503 while keys are unavailable.
     Credentials(auth::Refusal),
     /// 429, with the verdict of the strictest limit.
@@ -124,6 +127,7 @@ impl Rejection {
     /// The stable name of the refusal.
     pub fn code(&self) -> &'static str {
         match self {
+            Rejection::Address(_) => "address_denied",
             Rejection::Credentials(refusal) => refusal.code(),
             Rejection::RateLimited(_) => "rate_limited",
             Rejection::LimitStoreUnavailable => "limit_store_unavailable",
@@ -137,6 +141,7 @@ impl Rejection {
     /// What went wrong, in words.
     pub fn detail(&self) -> &'static str {
         match self {
+            Rejection::Address(_) => "this address may not use this route",
             Rejection::Credentials(refusal) => refusal.detail(),
             Rejection::RateLimited(_) => "the rate limit is used up",
             Rejection::LimitStoreUnavailable => "the store of the rate limit cannot be asked",
@@ -163,7 +168,9 @@ impl Rejection {
             Rejection::CircuitOpen { retry_after, .. } => Some(*retry_after),
             Rejection::LimitStoreUnavailable => Some(Duration::from_secs(1)),
             Rejection::Credentials(refusal) => refusal.retry_after(),
-            Rejection::BulkheadFull { .. } | Rejection::BulkheadWaitExceeded { .. } => None,
+            Rejection::Address(_)
+            | Rejection::BulkheadFull { .. }
+            | Rejection::BulkheadWaitExceeded { .. } => None,
         }
     }
 }

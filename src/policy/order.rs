@@ -28,6 +28,8 @@ use crate::time::Moment;
 /// A step that checks the client and what it sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OfCaller {
+    /// May the client's address use this route?
+    Networks,
     /// Are there too many requests from this address?
     FloodGuard,
     /// Is the request well-formed in its own protocol?
@@ -64,7 +66,9 @@ pub enum OfCall {
 }
 
 /// The steps that check the client, once the route is known.
-pub const CALLER: [OfCaller; 6] = [
+pub const CALLER: [OfCaller; 7] = [
+    // The cheapest: it looks at the address alone, and counts nothing.
+    OfCaller::Networks,
     // A flood must cost next to nothing: it is counted by address alone, before anything is read.
     OfCaller::FloodGuard,
     // No later step can interpret a request that violates its own protocol. The client's own
@@ -107,6 +111,7 @@ impl OfCaller {
     /// The step's name, as `docs/architecture.md` has it.
     pub const fn name(self) -> &'static str {
         match self {
+            OfCaller::Networks => "networks",
             OfCaller::FloodGuard => "flood_guard",
             OfCaller::Form => "form",
             OfCaller::BodySize => "body_size",

@@ -17,11 +17,11 @@ use pingora_core::protocols::l4::listener::Listener as Socket;
 use pingora_core::protocols::l4::stream::Stream;
 use pingora_core::server::{ListenFds, ShutdownWatch};
 use pingora_core::services::Service;
-use place::{Full, Place};
+use place::Place;
 use tokio::net::TcpSocket;
 
 use crate::condition::{Condition, Spell};
-use crate::proxy::listener::{Listener, Listeners};
+use crate::proxy::listener::{Full, Listener, Listeners};
 use crate::runtime::memory;
 use crate::runtime::memory::Load;
 use crate::time::Clock;
@@ -67,7 +67,6 @@ impl Service for Acceptors {
             .map(|listener| Acceptor {
                 listeners: self.listeners.clone(),
                 listener: listener.clone(),
-                refused: Default::default(),
                 failed: Spell::default(),
             })
             .map(|acceptor| tokio::spawn(acceptor.run(shutdown.clone())))
@@ -88,8 +87,6 @@ impl Service for Acceptors {
 struct Acceptor {
     listeners: Arc<Listeners>,
     listener: Arc<Listener>,
-    /// For each limit, by [`Full`].
-    refused: [Spell; 3],
     failed: Spell,
 }
 
@@ -136,6 +133,10 @@ impl Acceptor {
             Ok(place) => place,
             Err(full) => return self.refuse(full),
         };
+        let arrival = match self.listeners.arrival(&self.listener, &stream) {
+            Ok(arrival) => arrival,
+            Err(full) => return self.refuse(full),
+        };
         // Fails if the client has already disconnected.
         if stream.set_nodelay().is_err() {
             return;
@@ -144,37 +145,12 @@ impl Acceptor {
         let shutdown = shutdown.clone();
         tokio::spawn(async move {
             let _place = place;
-            listeners.serve(Box::new(stream), &listener, &shutdown).await;
+            listeners.serve(Box::new(stream), arrival, &listener, &shutdown).await;
         });
     }
 
-    /// Closes the connection at once, so that the client, or the load balancer in front, learns it
-    /// now and can go elsewhere. In the kernel's queue it would wait for its own timeout.
     fn refuse(&self, full: Full) {
-        let metrics = &self.listeners.shared.metrics;
-        metrics.connections_refused.with_label_values(&[full.as_str()]).inc();
-        let Some(begun) = self.refused[full as usize].met() else { return };
-        let name = self.listener.name.clone();
-        let why = match full {
-            Full::Listener => format!(
-                "listeners.{name}.max_connections: all {} are open",
-                self.listener.config.max_connections
-            ),
-            Full::Server => format!(
-                "server.max_connections: all {} of the listeners are open",
-                self.listeners.max_connections
-            ),
-            Full::Descriptors => {
-                "what is left of the limit of open files is not for clients".to_owned()
-            }
-        };
-        log::warn!("listener {name}: connections are closed on arrival: {why}");
-        let full = full.as_str();
-        begun.until(move |over| {
-            log::info!(
-                "listener {name}: no more connections closed for that limit ({full}) {over}"
-            );
-        });
+        self.listeners.refused(&self.listener, full);
     }
 
     async fn recover(&self, error: &io::Error) {
@@ -204,4 +180,15 @@ fn listen_on(address: SocketAddr) -> io::Result<tokio::net::TcpListener> {
 /// Also returns when the server that would announce the shutdown is gone.
 async fn until_stopped(shutdown: &mut ShutdownWatch) {
     let _stopped = shutdown.wait_for(|stops| *stops).await.is_ok();
+}
+
+/// Checks that no other process listens on `address`. Pingora would retry for half a minute and
+/// then panic.
+///
+/// # Errors
+/// The error of binding the address.
+pub fn check_free(address: SocketAddr) -> std::io::Result<()> {
+    let listener = std::net::TcpListener::bind(address)?;
+    drop(listener);
+    Ok(())
 }

@@ -1,6 +1,7 @@
 //! Fuzz targets for HTTP/1: how the gateway reads a head and a body, and how Pingora reads the same
 //! bytes. Where the two disagree about the end of a request, requests can be smuggled.
 
+pub mod announced;
 pub mod rpc;
 
 use std::future::Future;

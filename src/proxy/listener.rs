@@ -3,14 +3,15 @@
 //! Bounds what one connection may use: how many connections there are, how long they stay idle, how
 //! long a head may take. [`super::gateway`] decides what a request may do.
 
+mod addresses;
 mod agreed;
 mod announced;
 mod arrival;
 mod lost;
+mod refused;
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll};
@@ -22,12 +23,15 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_core::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 
+use self::addresses::Addresses;
 use self::agreed::{agree, limit_of_handshake};
-use self::arrival::Arrived;
+pub use self::arrival::Arrival;
+pub use self::refused::Full;
+use self::refused::Spells;
 use crate::condition::Spell;
 use crate::config::server::Listener as Config;
+use crate::policy::networks::Networks;
 use crate::proxy::downstream;
-use crate::proxy::downstream::address::Peer;
 use crate::proxy::downstream::alarm::{Alarms, Overdue, unless_overdue};
 use crate::proxy::downstream::changed::changed;
 use crate::proxy::downstream::connection::{Connection, OF_TASK};
@@ -68,6 +72,10 @@ pub struct Listener {
     limits: Arc<Limits>,
     /// Its client connections open now.
     pub open: AtomicUsize,
+    networks: Option<Networks>,
+    /// Open connections by address, where their number is limited.
+    addresses: Arc<Addresses>,
+    refused: Spells,
     /// Load balancers do not announce whose connections they relay.
     unannounced: Spell,
 }
@@ -85,6 +93,9 @@ impl Listeners {
                 }),
                 config: config.clone(),
                 open: AtomicUsize::new(0),
+                networks: config.networks.as_deref().map(Networks::new),
+                addresses: Arc::default(),
+                refused: Spells::default(),
                 unannounced: Spell::default(),
             })
         });
@@ -116,6 +127,7 @@ impl Listeners {
     pub async fn serve(
         self: &Arc<Self>,
         mut stream: Stream,
+        arrival: Arrival,
         listener: &Arc<Listener>,
         shutdown: &ShutdownWatch,
     ) {
@@ -125,14 +137,15 @@ impl Listeners {
         let first = limits.into_iter().filter(|l| !l.is_zero()).min().unwrap_or_default();
         let guard = Arc::new(Guard::new(**idle_timeout, **header_timeout, Clock::now()));
         guard.set_deadline((!first.is_zero()).then(|| Clock::now() + first));
-        let (peer, accepted) = (Peer::of(&*stream), Clock::now());
+        let accepted = Clock::now();
         let name = &listener.name;
         let client =
             |peer| lost::Client { shared: &self.shared, listener: name, peer, since: accepted };
         let limit_before = || limit_of_handshake(&listener.config, first);
-        let Arrived { peer, ahead } = match peer {
-            Some(balancer) if listener.is_announced_by(&balancer) => {
-                let (shared, peer) = (&*self.shared, Some(&balancer));
+        let (place, ahead) = match arrival {
+            Arrival::Known(place) => (place, Vec::new()),
+            Arrival::Announced { by } => {
+                let (shared, peer) = (&*self.shared, Some(&by));
                 let client = lost::Client { shared, listener: name, peer, since: accepted };
                 let limit = (first, limit_before());
                 let arrived = self.announced(&mut stream, listener, client, limit);
@@ -141,8 +154,8 @@ impl Listeners {
                 let Some(arrived) = Box::pin(arrived).await else { return };
                 arrived
             }
-            peer => Arrived { peer, ahead: Vec::new() },
         };
+        let (peer, _counted) = place.into_parts();
         let (stream, ahead, protocol, until) = match &listener.config.tls {
             None => (stream, ahead, None, None),
             Some(_) => {
@@ -320,15 +333,4 @@ impl Listeners {
         let is_cut = |cx: &mut Context<'_>| cut.as_mut().poll(cx).is_ready();
         let _ = unless_overdue(guard, alarm, GRACE, is_cut, request).await;
     }
-}
-
-/// Checks that no other process listens on `address`. Pingora would retry for half a minute and
-/// then panic.
-///
-/// # Errors
-/// The error of binding the address.
-pub fn check_free(address: SocketAddr) -> std::io::Result<()> {
-    let listener = std::net::TcpListener::bind(address)?;
-    drop(listener);
-    Ok(())
 }

@@ -26,6 +26,7 @@ use crate::limits::SharedLimits;
 use crate::observe::metrics::Metrics;
 use crate::policy::Policies;
 use crate::policy::auth::Guard;
+use crate::policy::networks::Networks;
 use crate::policy::rate_limit;
 use crate::policy::retry;
 use crate::policy::retry::BudgetName;
@@ -223,6 +224,7 @@ impl Route {
             shared_limits,
             limit_fields: rate_limit::Fields::new(&name, &config.rate_limit),
             target,
+            networks: config.networks.as_deref().map(|lists| Box::new(Networks::new(lists))),
             guard,
             retry,
             fallback: config

@@ -47,6 +47,7 @@ pub(super) fn of(
             .with(Facet::FallbackUpstream, fallback.upstream.is_some());
     }
     let own = [
+        (Facet::Networks, route.networks.as_ref().map(|networks| networks.enforce)),
         (Facet::Credentials, route.auth.as_ref().map(|auth| auth.enforce)),
         (Facet::Bulkhead, route.bulkhead.as_ref().map(|bulkhead| bulkhead.enforce)),
         (Facet::Circuit, route.circuit_breaker.as_ref().map(|breaker| breaker.enforce)),

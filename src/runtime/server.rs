@@ -33,9 +33,9 @@ use crate::observe::metrics::Metrics;
 use crate::observe::otlp::Exporting;
 use crate::observe::otlp::push::Push;
 use crate::observe::trace::Tracer;
-use crate::proxy::acceptor::Acceptors;
+use crate::proxy::acceptor::{Acceptors, check_free};
 use crate::proxy::gateway::Gateway;
-use crate::proxy::listener::{Listeners, check_free};
+use crate::proxy::listener::Listeners;
 use crate::record::{Database, Recorder};
 
 /// Why the process could not start.

@@ -27,6 +27,7 @@ use crate::policy::Policies;
 use crate::policy::auth::Guard;
 use crate::policy::auth::Verifier;
 use crate::policy::idempotency;
+use crate::policy::networks::Networks;
 use crate::policy::rate_limit;
 use crate::policy::retry;
 use crate::policy::retry::budget::Budget;
@@ -138,6 +139,8 @@ pub struct Route {
     pub config: Arc<config::Route>,
     /// Where its requests go.
     pub target: Target,
+    /// `None` if the route is for every address.
+    pub networks: Option<Box<Networks>>,
     /// `None` if the route needs no credentials.
     pub guard: Option<Box<Guard>>,
     /// With the state that survives reloads.

@@ -11,6 +11,7 @@ use crate::support::{
 };
 
 pub const REFUSALS: &[Scenario] = &[
+    ("address_denied", denied_address),
     ("credentials_missing", no_key),
     ("credentials_invalid", wrong_key),
     ("token_expired", old_token),
@@ -53,6 +54,10 @@ fn orders() -> Call {
 }
 
 const KEYS: &str = "auth: {partners: {api_key: {header: X-Api-Key, keys: {umbra: {key: umbra-key-0123456789, role: clerk}}}}}";
+
+fn denied_address() -> Option<Value> {
+    after(Plan::route("networks: {allow: [10.0.0.0/8]}"), &[orders()], "address_denied")
+}
 
 fn no_key() -> Option<Value> {
     after(

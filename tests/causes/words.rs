@@ -86,6 +86,7 @@ words! {
         Rejection::Internal => ["internal"],
     }
     of_policy of policy::Rejection {
+        policy::Rejection::Address(_) => ["address_denied"],
         policy::Rejection::Credentials(_) => of_credentials(),
         policy::Rejection::RateLimited(_) => ["rate_limited"],
         policy::Rejection::LimitStoreUnavailable => ["limit_store_unavailable"],

@@ -118,6 +118,11 @@ impl Client {
         bytes
     }
 
+    /// The same where the connection may end first.
+    pub fn try_read(&mut self, bytes: &mut [u8]) -> io::Result<()> {
+        self.reader.read_exact(bytes)
+    }
+
     /// Whether the gateway closes the connection, and sends nothing more before it does.
     pub fn is_closed(&mut self) -> bool {
         match self.reader.read(&mut [0]) {

@@ -112,6 +112,7 @@ pub(super) fn key_of(facts: &Facts) -> Option<String> {
     match cause {
         "no_route" | "method_not_allowed" => Some("routes".to_owned()),
         "loop" => of_route("upstream"),
+        "address_denied" => of_route("networks"),
         "flood" => Some("flood_guard".to_owned()),
         "body_too_large" => of_route("max_body"),
         "headers_too_large" | "path_too_long" | "header_timeout" | "tls_handshake"

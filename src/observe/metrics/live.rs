@@ -5,7 +5,7 @@
 //! counting under their name. A thing that no generation and no request holds any more is forgotten.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use prometheus::core::{Collector, Desc, Describer};
@@ -49,7 +49,7 @@ pub(super) struct Entry<T: Counted> {
     name: Arc<str>,
     counts: OnceLock<Box<T>>,
     /// Those of the latest generation.
-    facets: AtomicU32,
+    facets: AtomicU64,
     names: Weak<Names<T>>,
 }
 
@@ -72,7 +72,7 @@ impl<T: Counted> Live<T> {
             return entry;
         }
         let (counts, names) = (OnceLock::new(), Arc::downgrade(&self.0));
-        let facets = AtomicU32::new(facets.to_bits());
+        let facets = AtomicU64::new(facets.to_bits());
         let entry = Arc::new(Entry { name: name.clone(), counts, facets, names });
         entries.insert(name.clone(), Arc::downgrade(&entry));
         entry

@@ -15,6 +15,8 @@ pub enum Facet {
     Upstream,
     /// It reads or writes messages of RPC or JSON.
     Messages,
+    /// It looks at the client's address.
+    Networks,
     /// It needs credentials.
     Credentials,
     /// It has a rate limit.
@@ -44,8 +46,8 @@ pub enum Facet {
 /// What a route does, and which of that is a dry run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Facets {
-    has: u16,
-    dry: u16,
+    has: u32,
+    dry: u32,
 }
 
 /// How a health check can end.
@@ -73,7 +75,7 @@ pub(super) const CHECK_RESULTS: [&str; 20] = [
 ];
 
 /// The codes with which each facet refuses.
-const CODES: [(Facet, &[&str]); 11] = [
+const CODES: [(Facet, &[&str]); 12] = [
     (
         Facet::Route,
         &[
@@ -136,6 +138,7 @@ const CODES: [(Facet, &[&str]); 11] = [
             "grpc_status",
         ],
     ),
+    (Facet::Networks, &["address_denied"]),
     (
         Facet::Credentials,
         &[
@@ -208,29 +211,29 @@ impl Facets {
     /// The same with `facet`, if `has`.
     #[must_use]
     pub const fn with(self, facet: Facet, has: bool) -> Self {
-        Facets { has: self.has | ((has as u16) << facet as u16), ..self }
+        Facets { has: self.has | ((has as u32) << facet as u32), ..self }
     }
 
     /// The same where `facet` only decides and counts, if `dry`.
     #[must_use]
     pub const fn dry(self, facet: Facet, dry: bool) -> Self {
-        Facets { dry: self.dry | ((dry as u16) << facet as u16), ..self }
+        Facets { dry: self.dry | ((dry as u32) << facet as u32), ..self }
     }
 
     pub(super) const fn has(self, facet: Facet) -> bool {
-        self.has & 1 << facet as u16 != 0
+        self.has & 1 << facet as u32 != 0
     }
 
     const fn is_dry(self, facet: Facet) -> bool {
-        self.dry & 1 << facet as u16 != 0
+        self.dry & 1 << facet as u32 != 0
     }
 
-    pub(super) const fn to_bits(self) -> u32 {
-        (self.dry as u32) << 16 | self.has as u32
+    pub(super) const fn to_bits(self) -> u64 {
+        (self.dry as u64) << 32 | self.has as u64
     }
 
-    pub(super) const fn from_bits(bits: u32) -> Self {
-        Facets { has: bits as u16, dry: (bits >> 16) as u16 }
+    pub(super) const fn from_bits(bits: u64) -> Self {
+        Facets { has: bits as u32, dry: (bits >> 32) as u32 }
     }
 
     /// The codes of its refusals.

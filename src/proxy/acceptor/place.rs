@@ -4,24 +4,13 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::proxy::listener::{Listener, Listeners};
+use crate::proxy::listener::{Full, Listener, Listeners};
 
 /// A client connection's place among those of its listener and of the gateway, given back on drop.
 #[must_use]
 pub(super) struct Place {
     listeners: Arc<Listeners>,
     listener: Arc<Listener>,
-}
-
-/// Why there is no place for a client connection.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Full {
-    /// The listener's `max_connections` are open.
-    Listener,
-    /// `server.max_connections` are open, over all listeners.
-    Server,
-    /// The remaining file descriptors are reserved for other uses.
-    Descriptors,
 }
 
 impl Place {
@@ -59,16 +48,5 @@ impl Drop for Place {
         self.listener.open.fetch_sub(1, Ordering::Relaxed);
         self.listeners.open.fetch_sub(1, Ordering::Relaxed);
         self.listeners.shared.metrics.connections.dec();
-    }
-}
-
-impl Full {
-    /// The value of the metric's label.
-    pub(super) const fn as_str(self) -> &'static str {
-        match self {
-            Full::Listener => "listener",
-            Full::Server => "server",
-            Full::Descriptors => "descriptors",
-        }
     }
 }

@@ -1,50 +1,126 @@
-//! Whose connection it is, before anything else is read of it.
+//! Whose connection it is, before anything else is read of it, and whether there is a place for it
+//! among those of its address.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
-use pingora_core::protocols::Stream;
+use pingora_core::protocols::{GetSocketDigest, Stream};
 
+use super::addresses::Counted;
 use super::announced;
 use super::lost::Client;
+use super::refused::Full;
 use super::{Listener, Listeners};
 use crate::proxy::downstream::address::{Peer, is_trusted};
 use crate::proxy::downstream::proxy_header::Source;
 use crate::summary::attempt::Limit;
 
-/// A connection of which that is known.
-pub(super) struct Arrived {
-    /// `None` if the socket has no peer address.
-    pub(super) peer: Option<Peer>,
-    /// What the client has sent meanwhile.
-    pub(super) ahead: Vec<u8>,
+/// What the socket says of a new connection.
+pub enum Arrival {
+    /// It is its peer's.
+    Known(Arrived),
+    /// Its peer is to announce whose it is.
+    Announced {
+        /// The load balancer.
+        by: Peer,
+    },
 }
 
-impl Listener {
-    /// Whether `peer` must announce whose connection it relays.
-    pub(super) fn is_announced_by(&self, peer: &Peer) -> bool {
-        let proxy_protocol = self.config.proxy_protocol.as_ref();
-        proxy_protocol.is_some_and(|proxy_protocol| is_trusted(&proxy_protocol.from, peer.address))
+/// A connection of which it is known whose it is.
+pub struct Arrived {
+    /// `None` if the socket has no peer address.
+    pub(super) peer: Option<Peer>,
+    /// Held to the end of the connection.
+    counted: Option<Counted>,
+}
+
+impl Listeners {
+    /// Who has connected to `listener` by `socket`.
+    ///
+    /// # Errors
+    /// There is no place for that address.
+    pub fn arrival(
+        &self,
+        listener: &Listener,
+        socket: &impl GetSocketDigest,
+    ) -> Result<Arrival, Full> {
+        let proxy_protocol = listener.config.proxy_protocol.as_ref();
+        let from = proxy_protocol.map_or(&[][..], |proxy_protocol| &proxy_protocol.from);
+        match Peer::of(socket) {
+            Some(by) if is_trusted(from, by.address) => Ok(Arrival::Announced { by }),
+            peer => self.admit(listener, peer).map(Arrival::Known),
+        }
+    }
+
+    fn admit(&self, listener: &Listener, peer: Option<Peer>) -> Result<Arrived, Full> {
+        let Some(address) = peer.as_ref().map(|peer| peer.address) else {
+            return Ok(Arrived { peer, counted: None });
+        };
+        self.check_network(listener, address)?;
+        let most = listener.config.max_connections_per_address;
+        let counted = match most {
+            0 => None,
+            _ => Some(listener.addresses.count(address, most).ok_or(Full::Address(address))?),
+        };
+        Ok(Arrived { peer, counted })
+    }
+
+    fn check_network(&self, listener: &Listener, address: IpAddr) -> Result<(), Full> {
+        let Some(networks) = &listener.networks else { return Ok(()) };
+        let Err(refusal) = networks.check(address) else { return Ok(()) };
+        if networks.enforce().is_dry() {
+            self.shared.metrics.connections_would_refuse.inc();
+            return Ok(());
+        }
+        Err(Full::Network(address, refusal))
+    }
+}
+
+impl Arrived {
+    /// A connection with the balancer's own address, for which it is not counted.
+    fn of(balancer: &Peer) -> Self {
+        Arrived { peer: Some(balancer.clone()), counted: None }
+    }
+
+    /// The peer, and what is to be held to the end of the connection.
+    pub(super) fn into_parts(self) -> (Option<Peer>, Option<Counted>) {
+        (self.peer, self.counted)
     }
 }
 
 impl Listeners {
-    /// Reads whose connection the balancer of `client` relays over `stream`, within `limit`. `None` if
-    /// it did not say so; that has been reported then.
+    /// Reads whose connection the balancer of `client` relays over `stream`, within `limit`. Also
+    /// returns what has come of the client's own bytes. `None` if the connection ends here; that has
+    /// been told then.
     pub(super) async fn announced(
         &self,
         stream: &mut Stream,
         listener: &Listener,
         client: Client<'_>,
         limit: (Duration, Option<Limit>),
-    ) -> Option<Arrived> {
+    ) -> Option<(Arrived, Vec<u8>)> {
         let balancer = client.peer?;
         match announced::read(stream, limit.0).await {
             Ok(announced) => {
-                let peer = match announced.source {
-                    Source::Client(address) => Peer::new(address),
-                    Source::Unknown | Source::Balancer => balancer.clone(),
+                let arrived = match announced.source {
+                    Source::Client(address) if address.to_canonical() != balancer.address => {
+                        self.admit(listener, Some(Peer::new(address)))
+                    }
+                    // Clients that are not known are as many as there may be.
+                    Source::Unknown => self
+                        .check_network(listener, balancer.address)
+                        .map(|()| Arrived::of(balancer)),
+                    // Its health checks must not fail because `networks` are those of clients. In
+                    // version 1, which has no LOCAL, HAProxy announces itself for them.
+                    Source::Balancer | Source::Client(_) => Ok(Arrived::of(balancer)),
                 };
-                Some(Arrived { peer: Some(peer), ahead: announced.ahead })
+                match arrived {
+                    Ok(arrived) => Some((arrived, announced.ahead)),
+                    Err(full) => {
+                        self.refused(listener, full);
+                        None
+                    }
+                }
             }
             Err(failed) => {
                 let said = client.unannounced(&failed, limit.1)?;

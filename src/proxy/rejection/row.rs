@@ -264,7 +264,9 @@ fn of_policy(rejection: &policy::Rejection) -> Row<'_> {
         Of::Credentials(Refusal::Unauthenticated(_)) => {
             (Http::UNAUTHORIZED, Rpc::Unauthenticated, None)
         }
-        Of::Credentials(Refusal::Forbidden(_)) => (Http::FORBIDDEN, Rpc::PermissionDenied, None),
+        Of::Address(_) | Of::Credentials(Refusal::Forbidden(_)) => {
+            (Http::FORBIDDEN, Rpc::PermissionDenied, None)
+        }
         Of::RateLimited(_) => (Http::TOO_MANY_REQUESTS, Rpc::ResourceExhausted, None),
         Of::LimitStoreUnavailable => (Http::SERVICE_UNAVAILABLE, Rpc::Unavailable, None),
         // The statuses of the IETF draft on the `Idempotency-Key` header.
@@ -299,7 +301,8 @@ fn of_policy(rejection: &policy::Rejection) -> Row<'_> {
         Of::Idempotency(idempotency::Refusal::Undecided | idempotency::Refusal::NotKept) => {
             row.by(Fault::Gateway)
         }
-        Of::Credentials(_)
+        Of::Address(_)
+        | Of::Credentials(_)
         | Of::RateLimited(_)
         | Of::LimitStoreUnavailable
         | Of::Idempotency(
@@ -349,6 +352,7 @@ mod tests {
     /// One of each kind.
     fn all() -> Vec<Rejection> {
         let of_policy = [
+            policy::Rejection::Address(policy::networks::Refusal::Denied),
             policy::Rejection::Credentials(Refusal::Unauthenticated(Denial::Missing)),
             policy::Rejection::Credentials(Refusal::Unauthenticated(Denial::Malformed)),
             policy::Rejection::Credentials(Refusal::Unauthenticated(Denial::Expired { at: 1 })),
@@ -396,6 +400,7 @@ mod tests {
             Facet::None,
             Facet::Upstream,
             Facet::Messages,
+            Facet::Networks,
             Facet::Credentials,
             Facet::RateLimit,
             Facet::SharedLimit,

@@ -154,7 +154,8 @@ fn of_policy(ctx: &Context, rejection: &policy::Rejection) -> Option<Limit> {
             let queue = ctx.route.as_ref()?.config.bulkhead.as_ref()?.queue.as_ref()?;
             limit("bulkhead.queue.max_wait", *queue.max_wait)
         }
-        policy::Rejection::Credentials(_)
+        policy::Rejection::Address(_)
+        | policy::Rejection::Credentials(_)
         | policy::Rejection::LimitStoreUnavailable
         | policy::Rejection::Idempotency(_)
         | policy::Rejection::CircuitOpen { .. }

@@ -90,6 +90,7 @@ pub async fn admit(
     let mut now = ctx.started;
     for step in order::CALLER {
         match step {
+            OfCaller::Networks => check_address(ctx, &route)?,
             OfCaller::FloodGuard => observe(ctx)?,
             OfCaller::Form => check_form(session, ctx, &route)?,
             OfCaller::BodySize => check_size(session, ctx, &route)?,
@@ -165,6 +166,19 @@ pub async fn admit(
         }
     }
     Ok(Admitted::Call)
+}
+
+/// Whether the client's address may use the route.
+fn check_address(ctx: &mut Context, route: &Route) -> Result<(), Rejection> {
+    let Some(networks) = &route.networks else { return Ok(()) };
+    let Err(refusal) = networks.check(ctx.client) else { return Ok(()) };
+    let refused = policy::Rejection::Address(refusal);
+    if networks.enforce().is_dry() {
+        attempt::dry_run::would_refuse(ctx, refused.code());
+        return Ok(());
+    }
+    ctx.verdict.said = Some(refusal.phrase().into());
+    Err(refused.into())
 }
 
 /// The flood guard: limits the requests of one client address, whichever caller sends them.

@@ -100,7 +100,7 @@ fn lease<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timespan, D::Erro
 }
 
 fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
-    let networks = crate::config::networks::networks(deserializer)?;
+    let networks = crate::policy::networks::networks(deserializer)?;
     match networks.is_empty() {
         true => Err(de::Error::custom("name at least one network, such as 10.0.0.0/8")),
         false => Ok(networks),

@@ -25,6 +25,8 @@ pub(super) fn of_policy(
 ) {
     let Some(route) = &ctx.route else { return };
     match rejection {
+        // The line has the client's address.
+        policy::Rejection::Address(_) => {}
         policy::Rejection::Credentials(refused) => credentials(facts, ctx, route, refused, now),
         policy::Rejection::RateLimited(_) => {
             let limits = &route.policies.rate_limits;
