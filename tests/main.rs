@@ -13,6 +13,7 @@ mod access_log;
 mod admin;
 mod admin_access;
 mod amplification;
+mod answers;
 mod auth;
 mod breaker;
 mod breaker_window;

@@ -113,6 +113,7 @@ fn lines<'a>(
             })
             .collect();
         let line = json!({
+            "scheme": row.scheme,
             "host": row.host.map(ToString::to_string),
             "path": path(row),
             "methods": row.methods.values().map(|_| methods(row)),
@@ -120,6 +121,8 @@ fn lines<'a>(
             "route": name,
             "upstream": route.upstream,
             "serve": route.serve.map(Serve::as_str),
+            "respond": route.respond.as_ref().map(|respond| respond.status),
+            "redirect": route.redirect.as_ref().map(|redirect| redirect.status),
             "steps": steps,
         });
         writeln!(out, "{line}")?;
@@ -127,8 +130,13 @@ fn lines<'a>(
     Ok(())
 }
 
+/// With its scheme, if the route names one: `http://*`.
 fn host(row: &Row<'_>) -> String {
-    row.host.map_or_else(|| "*".to_owned(), ToString::to_string)
+    let host = row.host.map_or_else(|| "*".to_owned(), ToString::to_string);
+    match row.scheme {
+        Some(scheme) => format!("{}://{host}", scheme.as_str()),
+        None => host,
+    }
 }
 
 fn path(row: &Row<'_>) -> String {
@@ -161,10 +169,16 @@ fn condition(Condition { place, test }: &Condition) -> Value {
 }
 
 fn target(route: &Route) -> String {
-    match (&route.upstream, route.serve) {
-        (Some(upstream), _) => upstream.to_string(),
-        (None, Some(serve)) => format!("({})", serve.as_str()),
-        (None, None) => String::new(),
+    let own = || {
+        let page = route.serve.map(|serve| format!("({})", serve.as_str()));
+        let respond = route.respond.as_ref().map(|respond| format!("(respond {})", respond.status));
+        let redirect = route.redirect.as_ref();
+        page.or(respond)
+            .or_else(|| redirect.map(|redirect| format!("(redirect {})", redirect.status)))
+    };
+    match &route.upstream {
+        Some(upstream) => upstream.to_string(),
+        None => own().unwrap_or_default(),
     }
 }
 

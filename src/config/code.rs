@@ -137,6 +137,8 @@ codes! {
     ProtocolScheme "protocol_scheme" Error "";
     NoTarget "no_target" Error "add one of them";
     TwoTargets "two_targets" Error "remove one of them";
+    RedirectToItself "redirect_to_itself" Error "";
+    RewriteOfRedirect "rewrite_of_redirect" Error "write its keys in `redirect`";
     SplitOfOne "split_of_one" Error "remove it, or list upstreams with their weights";
     SplitWithoutConsumer "split_without_consumer" Error "require credentials with `auth: {require: NAME}`, or write another key, such as `{cookie: session}` or `client_address`";
     SplitHashParameters "split_hash_parameters" Warning "let `balance` of all of them name the same parameter, or hash by something that a request has wherever it is drawn, such as a header";

@@ -45,7 +45,17 @@ pub(super) static LAYERING: Layering = Layering {
         key("websocket", Meets::Merges, UPSTREAM, Off::Word),
         key("record", Meets::Merges, None, Off::Value),
     ],
-    own: &["match", "upstream", "split", "serve", "rewrite", "json", "transcode"],
+    own: &[
+        "match",
+        "upstream",
+        "split",
+        "serve",
+        "respond",
+        "redirect",
+        "rewrite",
+        "json",
+        "transcode",
+    ],
 };
 
 /// What a route does not say, as a route that says nothing else.

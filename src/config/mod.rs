@@ -12,7 +12,7 @@ pub mod effective;
 pub mod error_codes;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
-mod header_value;
+pub mod header_value;
 pub mod load;
 pub mod log;
 pub mod max_body;
@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod origin;
 pub mod otlp;
 mod renamed;
+pub mod respond;
 pub mod route;
 pub mod rpc_code;
 pub mod schema;

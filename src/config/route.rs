@@ -10,12 +10,14 @@ use super::error_codes::ErrorCodes;
 use super::header_value::Value;
 use super::max_body::MaxBody;
 use super::origin::Origin;
+use super::respond::Respond;
 use super::server::Header;
 use super::status_map::StatusMap;
 use crate::policy::split::{self, Destination};
 use crate::policy::{auth, breaker, bulkhead, fallback, idempotency, networks, rate_limit, retry};
 use crate::record;
 use crate::routing;
+use crate::routing::Redirect;
 use crate::transcode;
 use crate::units::Timespan;
 
@@ -28,7 +30,7 @@ pub struct Route {
     #[serde(rename = "match", default)]
     pub matches: routing::Match,
     /// The upstream's name in `upstreams`, or a list of several with their weights, among which
-    /// requests are drawn. A route has exactly one of `upstream` and `serve`.
+    /// requests are drawn. A route has exactly one of `upstream`, `serve`, `respond` and `redirect`.
     pub upstream: Option<Destination>,
     /// How requests are drawn among several upstreams; absent: at random, each by itself.
     pub split: Option<Box<split::Config>>,
@@ -36,6 +38,10 @@ pub struct Route {
     pub serve: Option<Serve>,
     /// Which clients may use the route, by their address; absent: all.
     pub networks: Option<Box<networks::Config>>,
+    /// The same response to every request, instead of an upstream's.
+    pub respond: Option<Box<Respond>>,
+    /// The URL that clients are sent to, instead of an upstream's response.
+    pub redirect: Option<Box<Redirect>>,
     /// Credentials that a request needs; absent: none, and credentials are not looked at.
     pub auth: Option<auth::Requirement>,
     /// One rate limit, or a list: a request must be within all of them. Default: none.
@@ -96,6 +102,22 @@ impl Route {
     /// The upstreams that its requests go to; none if the gateway serves them itself.
     pub fn upstreams(&self) -> impl Iterator<Item = &str> {
         self.upstream.iter().flat_map(Destination::names)
+    }
+
+    /// The key by which the gateway answers its requests itself; `None`: an upstream does.
+    pub fn own_answer(&self) -> Option<&'static str> {
+        let keys = [
+            ("serve", self.serve.is_some()),
+            ("respond", self.respond.is_some()),
+            ("redirect", self.redirect.is_some()),
+        ];
+        keys.into_iter().find(|(_, is_written)| *is_written).map(|(key, _)| key)
+    }
+
+    /// How the path changes before the request goes on: to the upstream, or elsewhere.
+    pub fn rewrite(&self) -> Option<&routing::Rewrite> {
+        let redirect = self.redirect.as_ref();
+        redirect.map_or(self.rewrite.as_ref(), |redirect| redirect.path.as_ref())
     }
 
     /// Whether both have the same policy under a key of [`Route::not_enforced`].

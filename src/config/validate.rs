@@ -159,7 +159,7 @@ impl RouteCheck<'_> {
             return;
         };
         let key = ["fallback", "upstream"];
-        if self.route.serve.is_some() {
+        if self.route.own_answer().is_some() {
             let message = "the route has no upstream of its own that could fail";
             self.report(Code::FallbackOfServe, &key, message);
         } else if self.route.upstream.as_ref().and_then(Destination::only) == Some(upstream) {
@@ -256,8 +256,9 @@ impl RouteCheck<'_> {
             let message = "no key can be kept without `record.store`";
             self.report(Code::KeysWithoutStore, &["idempotency"], message);
         }
-        if self.route.serve.is_some() {
-            let message = "a route with `serve` has no upstream whose responses could be kept";
+        if let Some(key) = self.route.own_answer() {
+            let message =
+                format!("a route with `{key}` has no upstream whose responses could be kept");
             self.report(Code::KeysOfServe, &["idempotency"], message);
         }
         if self.route.timeout.request.is_zero() {
@@ -290,14 +291,16 @@ impl RouteCheck<'_> {
 
     /// Every pattern of the route must capture the parameters that the rewrite names.
     fn rewrite(&mut self) {
-        let Some(rewrite) = &self.route.rewrite else { return };
-        if let Err(unfit) = rewrite.check(&self.route.matches) {
-            let key = match unfit {
-                Unfit::Placeholder { .. } => "path",
-                Unfit::Prefix { .. } => "strip_prefix",
-            };
-            self.report(Code::RewriteParameter, &["rewrite", key], unfit.to_string());
-        }
+        let Some(rewrite) = self.route.rewrite() else { return };
+        let Err(unfit) = rewrite.check(&self.route.matches) else { return };
+        let keys: &[&str] = match (&self.route.redirect, &unfit) {
+            (None, Unfit::Placeholder { .. }) => &["rewrite", "path"],
+            (None, Unfit::Prefix { .. }) => &["rewrite", "strip_prefix"],
+            // Its path may be that of `to`.
+            (Some(_), Unfit::Placeholder { .. }) => &["redirect"],
+            (Some(_), Unfit::Prefix { .. }) => &["redirect", "strip_prefix"],
+        };
+        self.report(Code::RewriteParameter, keys, unfit.to_string());
     }
 }
 

@@ -298,7 +298,8 @@ impl ProxyHttp for Gateway {
             Box::pin(reply::call::answer_call(&self.shared, session, ctx)).await;
         }
         report::ended(session, ctx, e.is_none());
-        if ctx.end.rejection().is_some() && !ctx.end.is_client_gone() {
+        let is_own = ctx.end.rejection().is_some() || ctx.upstream().is_none();
+        if is_own && !ctx.end.is_client_gone() {
             // Release what the request holds before lingering for the client.
             ctx.admission = Default::default();
             reply::linger::linger(session).await;

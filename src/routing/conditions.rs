@@ -15,7 +15,7 @@ use std::fmt;
 use http::{HeaderMap, HeaderName, Method};
 
 pub use self::written::{Cookie, Header, Parameter, Tests};
-use super::criteria::Match;
+use super::criteria::{Match, Scheme};
 use crate::fields::{self, Encoded};
 
 /// What a request says of itself, apart from its host and path.
@@ -28,6 +28,8 @@ pub struct Asked<'a> {
     pub headers: Option<&'a HeaderMap>,
     /// As sent.
     pub query: Option<&'a str>,
+    /// `None` if it is not known: then only routes without a scheme match.
+    pub scheme: Option<Scheme>,
 }
 
 /// All conditions of a route; usually none.
@@ -74,7 +76,8 @@ pub(super) struct Rank([Reverse<usize>; 4]);
 impl Conditions {
     /// Those of a route.
     pub fn of(criteria: &Match) -> Self {
-        let Match { headers, query, cookies, host: _, path: _, methods: _, slashes: _ } = criteria;
+        let Match { headers, query, cookies, scheme: _, host: _, path: _, methods: _, slashes: _ } =
+            criteria;
         let condition = |place, test: &Test| Condition { place, test: test.clone() };
         let headers = headers.iter().map(|(name, t)| condition(Place::Header(name.0.clone()), t));
         let query = query.iter().map(|(name, t)| condition(Place::Query(name.0.clone()), t));

@@ -16,6 +16,10 @@ use crate::units::schema::{self, written_as};
 #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Match {
+    /// `http` or `https`: how the client reached the gateway, or the trusted proxy in front of it, by
+    /// `X-Forwarded-Proto`. Default: either. Routes that name a scheme go before all others, whatever
+    /// their host and path.
+    pub scheme: Option<Scheme>,
     /// `api.example.com`, or `*.example.com` for every name below it; default: any host, or none.
     pub host: Choice<HostPattern>,
     /// Literals, `:name` for one segment, `*` for one or, at the end, for the rest; default: any
@@ -43,6 +47,44 @@ impl Match {
         let mut patterns = self.path.values().unwrap_or(&everything).iter();
         let lacks = |pattern: &&Pattern| pattern.names().all(|name| name != parameter);
         patterns.find(lacks).map(|pattern| pattern.text().to_string())
+    }
+}
+
+/// How a client reached the gateway, or the trusted proxy in front of it.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    serde::Deserialize,
+    serde::Serialize,
+    schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Scheme {
+    /// In the clear.
+    Http,
+    /// Over TLS.
+    Https,
+}
+
+impl Scheme {
+    /// As in a URL.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        }
+    }
+
+    /// The port that a URL need not name.
+    pub const fn port(self) -> u16 {
+        match self {
+            Scheme::Http => 80,
+            Scheme::Https => 443,
+        }
     }
 }
 

@@ -9,11 +9,12 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use super::precedence::{self, Row};
-use super::{Asked, Match, NoRoute, Router};
+use super::{Asked, Match, NoRoute, Router, Scheme};
 
 /// A route as text; empty lists are absent keys.
 #[derive(Clone, Debug)]
 struct Route {
+    scheme: Option<&'static str>,
     host: Option<&'static str>,
     path: String,
     methods: Vec<&'static str>,
@@ -53,6 +54,7 @@ impl Route {
     fn criteria(&self) -> Match {
         let list = |items: &[&str]| format!("['{}']", items.join("', '"));
         let mut yaml = format!("path: '{}'\n", self.path);
+        yaml.extend(self.scheme.map(|scheme| format!("scheme: {scheme}\n")));
         yaml.extend(self.host.map(|host| format!("host: '{host}'\n")));
         if !self.methods.is_empty() {
             yaml.push_str(&format!("methods: {}\n", list(&self.methods)));
@@ -77,6 +79,15 @@ impl Route {
         let longer = count(|test| test == "{prefix: '12'}");
         let below = |count: usize| usize::MAX - count;
         (below(self.headers.len()), below(exact), below(prefixes), below(longer))
+    }
+
+    /// The rank of the route's scheme for `scheme`, the better one smaller, if it matches at all.
+    fn scheme_rank(&self, scheme: Option<Scheme>) -> Option<u8> {
+        match (self.scheme, scheme) {
+            (None, _) => Some(1),
+            (Some(wanted), Some(scheme)) if wanted == scheme.as_str() => Some(0),
+            (Some(_), _) => None,
+        }
     }
 
     /// The rank of the route's host for `host`, the better one smaller, if it matches at all.
@@ -131,7 +142,8 @@ impl Route {
             || self.methods.iter().any(|method| other.methods.contains(method));
         let requests = VALUES.iter().flat_map(|a| VALUES.iter().map(|b| [*a, *b]));
         let meet = requests.into_iter().any(|given| self.meets(&given) && other.meets(&given));
-        self.host == other.host
+        self.scheme == other.scheme
+            && self.host == other.host
             && shape(self) == shape(other)
             && methods
             && self.conditions_rank() == other.conditions_rank()
@@ -139,14 +151,19 @@ impl Route {
     }
 }
 
-/// What is asked: host, method, path and headers.
-type Request = (&'static str, &'static str, String, Given);
+/// What is asked: scheme, host, method, path and headers.
+type Request = (Option<Scheme>, &'static str, &'static str, String, Given);
 
 /// The model's result: a route, or the methods that would have had one.
 fn expected(routes: &[Route], request: &Request) -> Result<usize, Vec<String>> {
-    let (host, method, path, given) = request;
+    let (scheme, host, method, path, given) = request;
     let fits = |route: &Route| {
-        let ranks = (route.host_rank(host)?, route.path_rank(path)?, route.conditions_rank());
+        let ranks = (
+            route.scheme_rank(*scheme)?,
+            route.host_rank(host)?,
+            route.path_rank(path)?,
+            route.conditions_rank(),
+        );
         route.meets(given).then_some(ranks)
     };
     let best = routes
@@ -168,14 +185,14 @@ fn expected(routes: &[Route], request: &Request) -> Result<usize, Vec<String>> {
 }
 
 fn actual(router: &Router, request: &Request) -> Result<usize, Vec<String>> {
-    let (host, method, path, given) = request;
+    let (scheme, host, method, path, given) = request;
     let method = Method::from_bytes(method.as_bytes()).expect("generated methods are valid");
     let lines = HEADERS.into_iter().zip(given);
     let line = |(name, value): (&'static str, &Option<&'static str>)| {
         Some((HeaderName::from_static(name), HeaderValue::from_static((*value)?)))
     };
     let headers: HeaderMap = lines.filter_map(line).collect();
-    let asked = Asked { method: &method, headers: Some(&headers), query: None };
+    let asked = Asked { method: &method, headers: Some(&headers), query: None, scheme: *scheme };
     match router.find(host, path, &asked) {
         Ok(found) => Ok(found.route),
         Err(NoRoute::NotFound) => Err(Vec::new()),
@@ -202,15 +219,16 @@ fn route() -> impl Strategy<Value = Route> {
         1 => test().prop_map(|b| vec![(HEADERS[1], b)]),
         1 => (test(), test()).prop_map(|(a, b)| vec![(HEADERS[0], a), (HEADERS[1], b)]),
     ];
-    let parts = (select(HOSTS.to_vec()), middle, end, methods, headers);
-    parts.prop_map(|(host, mut segments, end, methods, headers)| {
+    let scheme = prop_oneof![2 => Just(None), 1 => select(vec![Some("http"), Some("https")])];
+    let parts = (scheme, select(HOSTS.to_vec()), middle, end, methods, headers);
+    parts.prop_map(|(scheme, host, mut segments, end, methods, headers)| {
         // A name may occur only once in a pattern.
         for name in [":x", ":y"] {
             let mut seen = false;
             segments.retain(|segment| *segment != name || !std::mem::replace(&mut seen, true));
         }
         segments.push(end);
-        Route { host, path: format!("/{}", segments.join("/")), methods, headers }
+        Route { scheme, host, path: format!("/{}", segments.join("/")), methods, headers }
     })
 }
 
@@ -232,10 +250,11 @@ fn request() -> impl Strategy<Value = Request> {
     let host = select(vec!["", "a.b.com", "b.com", "c.b.com", "x.a.b.com", "com", "d.com"]);
     let path = proptest::collection::vec(select(vec!["a", "b", "c"]), 0..5);
     let value = || select(VALUES.to_vec());
-    let parts = (host, select(METHODS.to_vec()), path, any::<bool>(), value(), value());
-    parts.prop_map(|(host, method, path, slash, a, b)| {
+    let scheme = select(vec![None, Some(Scheme::Http), Some(Scheme::Https)]);
+    let parts = (scheme, host, select(METHODS.to_vec()), path, any::<bool>(), value(), value());
+    parts.prop_map(|(scheme, host, method, path, slash, a, b)| {
         let slash = if slash && !path.is_empty() { "/" } else { "" };
-        (host, method, format!("/{}{slash}", path.join("/")), [a, b])
+        (scheme, host, method, format!("/{}{slash}", path.join("/")), [a, b])
     })
 }
 
@@ -261,10 +280,11 @@ proptest! {
         let matches: Vec<Match> = routes.iter().map(Route::criteria).collect();
         let rows = precedence::rows(matches.iter().enumerate());
         for request in requests {
-            let (host, method, path, given) = &request;
+            let (scheme, host, method, path, given) = &request;
             let fits = |row: &&Row<'_>| {
                 let route = &routes[row.route];
-                route.host_rank(host).is_some()
+                route.scheme_rank(*scheme).is_some()
+                    && route.host_rank(host).is_some()
                     && route.path_rank(path).is_some()
                     && route.method_rank(method).is_some()
                     && route.meets(given)

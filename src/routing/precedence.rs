@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 use http::Method;
 
 use super::conditions::Conditions;
-use super::criteria::{Match, Methods};
+use super::criteria::{Match, Methods, Scheme};
 use super::host::HostPattern;
 use super::pattern::{Pattern, Segment};
 
@@ -16,6 +16,8 @@ use super::pattern::{Pattern, Segment};
 pub struct Row<'a> {
     /// The index that was passed to [`rows`].
     pub route: usize,
+    /// `None`: either.
+    pub scheme: Option<Scheme>,
     /// `None`: any, or none.
     pub host: Option<&'a HostPattern>,
     /// `None`: any.
@@ -33,7 +35,8 @@ pub fn rows<'a>(routes: impl IntoIterator<Item = (usize, &'a Match)>) -> Vec<Row
         for host in each(criteria.host.values()) {
             for path in each(criteria.path.values()) {
                 let conditions = Conditions::of(criteria);
-                rows.push(Row { route, host, path, methods: &criteria.methods, conditions });
+                let (scheme, methods) = (criteria.scheme, &criteria.methods);
+                rows.push(Row { route, scheme, host, path, methods, conditions });
             }
         }
     }
@@ -50,11 +53,22 @@ fn each<T>(values: Option<&[T]>) -> impl Iterator<Item = Option<&T>> {
 fn precedence(a: &Row<'_>, b: &Row<'_>) -> Ordering {
     let everything = Pattern::everything();
     let segments = |row: &Row<'_>| row.path.unwrap_or(&everything).segments().to_vec();
-    hosts(a.host, b.host)
+    schemes(a.scheme, b.scheme)
+        .then_with(|| hosts(a.host, b.host))
         .then_with(|| paths(&segments(a), &segments(b)))
         .then_with(|| a.conditions.rank().cmp(&b.conditions.rank()))
         // A route that names HEAD goes before one that only has GET.
         .then_with(|| names_head(b.methods).cmp(&names_head(a.methods)))
+}
+
+/// A scheme goes before either.
+fn schemes(a: Option<Scheme>, b: Option<Scheme>) -> Ordering {
+    let rank = |scheme| match scheme {
+        Some(Scheme::Http) => 0,
+        Some(Scheme::Https) => 1,
+        None => 2,
+    };
+    rank(a).cmp(&rank(b))
 }
 
 /// Exact hosts, then the longer suffixes, then any host.

@@ -71,6 +71,16 @@ pub enum Unfit {
 }
 
 impl Rewrite {
+    /// By the keys of which it is made, where not every combination is valid.
+    pub(super) fn of(
+        path: Option<Template>,
+        strip_prefix: Option<Prefix>,
+        strip_segments: Option<NonZeroU32>,
+        add_prefix: Option<Prefix>,
+    ) -> Result<Rewrite, &'static str> {
+        Written { path, strip_prefix, strip_segments, add_prefix }.try_into()
+    }
+
     /// The path to forward for a path that was matched. Canonical. Does not allocate if it is a
     /// part of that path or of the configuration, as after a strip alone.
     pub fn apply<'a>(&'a self, params: &Params<'a>) -> Cow<'a, str> {

@@ -1,6 +1,6 @@
 //! The router: compiled from every route's `match`, it maps host, method and path to a route.
 //!
-//! The more specific route wins. First the host: exact, then `*.` with the longer suffix, then any.
+//! The more specific route wins. A route that names the scheme goes before all that do not. Then the host: exact, then `*.` with the longer suffix, then any.
 //! Within a host, paths are compared segment by segment from the left: literal before `:name`
 //! before `*`, and the end of the path before a `*` that would match nothing. Of routes with the same
 //! host and path, the one with more [`Conditions`] goes first. A route whose method or conditions
@@ -15,7 +15,7 @@ use http::Method;
 
 use super::conditions::{Asked, Conditions};
 use super::conflict::Conflict;
-use super::criteria::{Match, Methods};
+use super::criteria::{Match, Methods, Scheme};
 use super::hash::Table;
 use super::host::HostPattern;
 use super::pattern::{Params, Pattern};
@@ -24,6 +24,14 @@ use super::tree::{Entry, Leaf, Tree};
 /// All routes. Immutable; a search takes no lock and does not allocate unless it ends in 405.
 #[derive(Debug, Default)]
 pub struct Router {
+    http: Option<Box<Hosts>>,
+    https: Option<Box<Hosts>>,
+    any: Hosts,
+}
+
+/// The routes of one scheme, or of either.
+#[derive(Debug, Default)]
+struct Hosts {
     exact: Table<Tree>,
     below: Table<Tree>,
     any: Tree,
@@ -74,7 +82,7 @@ impl Router {
                     let methods = criteria.methods.clone();
                     let (conditions, pattern) = (conditions.clone(), pattern.clone());
                     let are_conditional = !conditions.is_empty();
-                    let leaf = router.tree(host).leaf(&pattern);
+                    let leaf = router.hosts(criteria.scheme).tree(host).leaf(&pattern);
                     let rival =
                         add(leaf, Entry { route, methods, conditions, pattern: pattern.clone() });
                     conflicts.extend(rival.map(|(first, methods)| Conflict {
@@ -104,10 +112,61 @@ impl Router {
         path: &'a str,
         asked: &Asked<'_>,
     ) -> Result<Found<'a>, NoRoute> {
-        self.trees(host)
-            .find_map(|tree| tree.search(path, &mut |leaf| pick(leaf, asked)))
+        let of_scheme = self.of_scheme(asked.scheme);
+        of_scheme
+            .and_then(|hosts| hosts.find(host, path, asked))
+            .or_else(|| self.any.find(host, path, asked))
             .map(|entry| Found { route: entry.route, params: Params::new(&entry.pattern, path) })
             .ok_or_else(|| self.explain(host, path, asked))
+    }
+
+    /// Whether a route names a scheme.
+    pub fn names_schemes(&self) -> bool {
+        self.http.is_some() || self.https.is_some()
+    }
+
+    fn of_scheme(&self, scheme: Option<Scheme>) -> Option<&Hosts> {
+        match scheme? {
+            Scheme::Http => self.http.as_deref(),
+            Scheme::Https => self.https.as_deref(),
+        }
+    }
+
+    fn hosts(&mut self, scheme: Option<Scheme>) -> &mut Hosts {
+        match scheme {
+            None => &mut self.any,
+            Some(Scheme::Http) => self.http.get_or_insert_default(),
+            Some(Scheme::Https) => self.https.get_or_insert_default(),
+        }
+    }
+
+    /// Why no route was found.
+    #[cold]
+    fn explain(&self, host: &str, path: &str, asked: &Asked<'_>) -> NoRoute {
+        let mut allowed = BTreeSet::new();
+        let of_scheme = self.of_scheme(asked.scheme).into_iter();
+        for tree in of_scheme.chain([&self.any]).flat_map(|hosts| hosts.trees(host)) {
+            tree.search(path, &mut |leaf| {
+                let met = leaf.iter().filter(|entry| entry.conditions.hold(asked));
+                let verbs = met.filter_map(|entry| entry.methods.values()).flatten();
+                allowed.extend(verbs.map(|verb| verb.0.as_str()));
+                None::<()>
+            });
+        }
+        if allowed.is_empty() {
+            return NoRoute::NotFound;
+        }
+        if allowed.contains("GET") {
+            allowed.insert("HEAD");
+        }
+        let allow: Vec<&str> = allowed.into_iter().collect();
+        NoRoute::MethodNotAllowed { allow: allow.join(", ") }
+    }
+}
+
+impl Hosts {
+    fn find<'a>(&'a self, host: &str, path: &str, asked: &Asked<'_>) -> Option<&'a Entry> {
+        self.trees(host).find_map(|tree| tree.search(path, &mut |leaf| pick(leaf, asked)))
     }
 
     /// The trees that hold routes for `host`, in order of preference.
@@ -125,28 +184,6 @@ impl Router {
             Some(HostPattern::Exact(name)) => self.exact.entry(name.clone()).or_default(),
             Some(HostPattern::Below(suffix)) => self.below.entry(suffix.clone()).or_default(),
         }
-    }
-
-    /// Why no route was found.
-    #[cold]
-    fn explain(&self, host: &str, path: &str, asked: &Asked<'_>) -> NoRoute {
-        let mut allowed = BTreeSet::new();
-        for tree in self.trees(host) {
-            tree.search(path, &mut |leaf| {
-                let met = leaf.iter().filter(|entry| entry.conditions.hold(asked));
-                let verbs = met.filter_map(|entry| entry.methods.values()).flatten();
-                allowed.extend(verbs.map(|verb| verb.0.as_str()));
-                None::<()>
-            });
-        }
-        if allowed.is_empty() {
-            return NoRoute::NotFound;
-        }
-        if allowed.contains("GET") {
-            allowed.insert("HEAD");
-        }
-        let allow: Vec<&str> = allowed.into_iter().collect();
-        NoRoute::MethodNotAllowed { allow: allow.join(", ") }
     }
 }
 
@@ -199,7 +236,8 @@ mod tests {
     /// The index of the route that serves `GET path` at `host`.
     fn get(matches: &[&str], host: &str, path: &str) -> Option<usize> {
         let headers = HeaderMap::new();
-        let asked = Asked { method: &Method::GET, headers: Some(&headers), query: None };
+        let asked =
+            Asked { method: &Method::GET, headers: Some(&headers), query: None, scheme: None };
         compile(matches).unwrap().find(host, path, &asked).ok().map(|found| found.route)
     }
 
@@ -219,7 +257,7 @@ mod tests {
         };
         let headers: HeaderMap = lines.iter().map(line).collect();
         let (path, query) = target.split_once('?').map_or((target, None), |(p, q)| (p, Some(q)));
-        let asked = Asked { method: &method, headers: Some(&headers), query };
+        let asked = Asked { method: &method, headers: Some(&headers), query, scheme: None };
         let router = compile(matches).unwrap();
         match router.find("", path, &asked) {
             Ok(found) => Ok(found.route),
@@ -381,7 +419,7 @@ mod tests {
         ]);
         let router = router.unwrap();
         let find = |query| {
-            let asked = Asked { method: &Method::GET, headers: None, query };
+            let asked = Asked { method: &Method::GET, headers: None, query, scheme: None };
             router.find("", "/a", &asked).ok().map(|found| found.route)
         };
         assert_eq!((find(None), find(Some("v=1")), find(Some("v=2"))), (Some(0), Some(1), Some(0)));

@@ -10,7 +10,7 @@ use std::fmt::Write;
 use http::Method;
 
 use super::conditions::Conditions;
-use super::criteria::{Choice, Match, Methods};
+use super::criteria::{Choice, Match, Methods, Scheme};
 use super::host::HostPattern;
 use super::pattern::{Pattern, Segment};
 
@@ -32,7 +32,7 @@ struct Entry<'a> {
 }
 
 /// Entries of a host that have a parameter after this prefix.
-type Index<'a> = HashMap<(Option<&'a HostPattern>, String), Vec<Entry<'a>>>;
+type Index<'a> = HashMap<(Option<Scheme>, Option<&'a HostPattern>, String), Vec<Entry<'a>>>;
 
 /// The hidden routes among these, which have no conflicts.
 pub fn hidden<'a>(routes: &[(&'a str, &'a Match)]) -> Vec<Hidden<'a>> {
@@ -42,7 +42,7 @@ pub fn hidden<'a>(routes: &[(&'a str, &'a Match)]) -> Vec<Hidden<'a>> {
             for pattern in criteria.path.values().unwrap_or_default() {
                 let segments = pattern.segments();
                 for at in (0..segments.len()).filter(|at| segments[*at].is_param()) {
-                    let key = (host, prefix(&segments[..at]));
+                    let key = (criteria.scheme, host, prefix(&segments[..at]));
                     let (methods, conditions) = (&criteria.methods, Conditions::of(criteria));
                     index.entry(key).or_default().push(Entry {
                         name,
@@ -77,7 +77,7 @@ fn hider<'a>(
     let conditions = Conditions::of(criteria);
     let segments = pattern.segments();
     let takes = |at: usize, wanted: &[Segment]| {
-        let entries = index.get(&(host, prefix(&segments[..at])))?;
+        let entries = index.get(&(criteria.scheme, host, prefix(&segments[..at])))?;
         let mut fitting = entries.iter().filter(|e| {
             contains(&e.pattern.segments()[at..], wanted)
                 && allows(e.methods, &criteria.methods)

@@ -13,6 +13,7 @@ use super::snapshot::Fork;
 use super::snapshot::Idempotency;
 use super::snapshot::Retry;
 use super::snapshot::Route;
+use super::snapshot::Served;
 use super::snapshot::Snapshot;
 use super::snapshot::Target;
 use super::tls;
@@ -182,8 +183,12 @@ impl Route {
             });
             Ok(Branch { target, policies, budget })
         };
-        let target = match (&config.upstream, config.serve) {
-            (_, Some(serve)) => Target::Serve(serve),
+        let page = config.serve.map(Served::Page);
+        let served = page
+            .or_else(|| config.respond.clone().map(Served::Respond))
+            .or_else(|| config.redirect.clone().map(Served::Redirect));
+        let target = match (&config.upstream, served) {
+            (_, Some(served)) => Target::Serve(served),
             (Some(Destination::Split(upstreams)), None) => {
                 let names = upstreams.iter().map(|upstream| upstream.name.as_str());
                 Target::Fork(Box::new(Fork {

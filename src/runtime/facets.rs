@@ -22,6 +22,8 @@ pub(super) fn of(
     let has_upstream = route.upstream.is_some();
     let reads = route.json.is_some()
         || route.transcode.is_some()
+        || route.respond.is_some()
+        || route.redirect.is_some()
         || matches!(route.errors, Dialect::Connect);
     let commits = match record.mode {
         Mode::Off | Mode::Async => false,

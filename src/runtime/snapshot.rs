@@ -17,6 +17,7 @@ use super::task::Task;
 use super::tls;
 use crate::config;
 use crate::config::Config;
+use crate::config::respond::Respond;
 use crate::config::route::Serve;
 use crate::limits::SharedLimits;
 use crate::limits::Store;
@@ -36,7 +37,7 @@ use crate::policy::split::named::Locator;
 use crate::record;
 use crate::record::Capture;
 use crate::record::Query;
-use crate::routing::Router;
+use crate::routing::{Redirect, Router};
 use crate::transcode;
 use crate::transcode::Transcoder;
 use crate::upstream::Upstream;
@@ -174,7 +175,17 @@ pub enum Target {
     /// Several entries of `upstreams`, of which a request goes to one.
     Fork(Box<Fork>),
     /// The gateway itself.
-    Serve(Serve),
+    Serve(Served),
+}
+
+/// What the gateway answers by itself.
+pub enum Served {
+    /// What it reports about itself.
+    Page(Serve),
+    /// Always the same.
+    Respond(Box<Respond>),
+    /// The URL that the client is sent to.
+    Redirect(Box<Redirect>),
 }
 
 /// Several upstreams, and how one of them is chosen.

@@ -5,7 +5,8 @@ use crate::policy::failure::{Cause, Fault};
 /// How a request ended: one of these, and each says why in its own way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending<'a> {
-    /// The client has a whole response that is not an error; or it had a tunnel, whichever side
+    /// The client has a whole response that is not an error, or the one that its route's `respond` writes,
+    /// whatever its status; or it had a tunnel, whichever side
     /// ended that.
     Answered,
     /// The client has an error that is not the gateway's refusal: the upstream's response, for

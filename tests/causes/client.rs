@@ -19,6 +19,7 @@ pub const REQUESTS: &[Scenario] = &[
     ("unexpected_compression", undeclared_compression),
     ("unsupported_compression", unknown_compression),
     ("unsupported_media_type", form),
+    ("not_for_rpc", redirected_call),
     ("no_route", elsewhere),
     ("loop", circle),
     ("method_not_allowed", other_method),
@@ -112,6 +113,13 @@ fn undeclared_compression() -> Option<Value> {
 fn unknown_compression() -> Option<Value> {
     let call = call("POST /orders").header("Content-Encoding", "br").json("{}");
     of(Plan::route("json: {defaults: {name: World}}"), call, "unsupported_compression")
+}
+
+/// No client of RPC follows a redirect.
+fn redirected_call() -> Option<Value> {
+    let call = call("POST /s.S/M").header("Connect-Protocol-Version", "1").json("{}");
+    let plan = Plan::route("redirect: {path: /new}").replacing("    upstream: service\n", "");
+    of(plan, call, "not_for_rpc")
 }
 
 fn elsewhere() -> Option<Value> {

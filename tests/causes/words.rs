@@ -75,6 +75,7 @@ words! {
         Rejection::UnexpectedCompression => ["unexpected_compression"],
         Rejection::UnsupportedCompression => ["unsupported_compression"],
         Rejection::UnsupportedMediaType(_) => ["unsupported_media_type"],
+        Rejection::NotForRpc => ["not_for_rpc"],
         Rejection::NoRoute => ["no_route"],
         Rejection::Loop => ["loop"],
         Rejection::MethodNotAllowed(_) => ["method_not_allowed"],

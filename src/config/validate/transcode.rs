@@ -11,8 +11,8 @@ impl RouteCheck<'_> {
         let Some(transcode) = &self.route.transcode else { return };
         let (set, known) = (&transcode.descriptors, &self.config.descriptors);
         self.reference(&["transcode", "descriptors"], "descriptors", set, known);
-        if self.route.serve.is_some() {
-            let message = "a route with `serve` has no upstream to transcode for";
+        if let Some(key) = self.route.own_answer() {
+            let message = format!("a route with `{key}` has no upstream to transcode for");
             self.report(Code::TranscodeOfServe, &["transcode"], message);
         }
         if transcode.upstream == transcode::config::Upstream::Grpc {

@@ -131,6 +131,7 @@ const CODES: [(Facet, &[&str]); 12] = [
             "unexpected_compression",
             "unsupported_compression",
             "unsupported_media_type",
+            "not_for_rpc",
             "answer_unreadable",
             "upstream_4xx",
             "upstream_5xx",

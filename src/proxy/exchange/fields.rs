@@ -1,8 +1,9 @@
 //! Header fields that requests and responses have in common.
 
-use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, HeaderName};
+use http::{HeaderMap, HeaderValue};
 
+use crate::config::header_value::Value;
 use crate::config::route::Edits;
 use crate::proxy::exchange::context::Context;
 use crate::time::Clock;
@@ -38,16 +39,20 @@ pub fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
 
 /// Apply a route's edits: remove, set, add.
 pub fn edit(edits: &Edits, headers: &mut HeaderMap, ctx: &Context) {
-    let elapsed = || Clock::now().since(ctx.started);
     for name in &edits.remove {
         headers.remove(&name.0);
     }
     for (name, value) in &edits.set.0 {
-        headers.insert(name.clone(), value.fill(&ctx.request_id, ctx.received_at, elapsed));
+        headers.insert(name.clone(), fill(value, ctx));
     }
     for (name, value) in &edits.add.0 {
-        headers.append(name.clone(), value.fill(&ctx.request_id, ctx.received_at, elapsed));
+        headers.append(name.clone(), fill(value, ctx));
     }
+}
+
+/// A value that a route writes, for this request.
+pub fn fill(value: &Value, ctx: &Context) -> HeaderValue {
+    value.fill(&ctx.request_id, ctx.received_at, || Clock::now().since(ctx.started))
 }
 
 /// The declared length of the body, unless it is in chunks.

@@ -43,6 +43,8 @@ pub enum Rejection {
     UnsupportedCompression,
     /// This route does not read the body's content type, but these.
     UnsupportedMediaType(&'static str),
+    /// The caller speaks RPC, and the route answers in a way that only plain HTTP has.
+    NotForRpc,
     /// No route takes the host and the path.
     NoRoute,
     /// This process has sent the request itself.

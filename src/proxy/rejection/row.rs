@@ -135,6 +135,12 @@ pub fn of(rejection: &Rejection) -> Row<'_> {
             Rpc::Unimplemented,
             "the content type is none that this route reads",
         ),
+        Rejection::NotForRpc => Row::new(
+            "not_for_rpc",
+            Http::NOT_FOUND,
+            Rpc::Unimplemented,
+            "this route has no response for callers of RPC",
+        ),
         Rejection::NoRoute => Row::new(
             "no_route",
             Http::NOT_FOUND,
@@ -381,6 +387,7 @@ mod tests {
             Rejection::RequestTimeout,
             Rejection::UnexpectedCompression,
             Rejection::UnsupportedCompression,
+            Rejection::NotForRpc,
             Rejection::NoRoute,
             Rejection::Loop,
             Rejection::Flood { retry_after: Duration::ZERO },

@@ -13,7 +13,7 @@ use crate::proxy::rejection::Rejection;
 use crate::proxy::request::admission::Admitted;
 use crate::proxy::{exchange, reply, report, request, response};
 use crate::runtime::shared::Shared;
-use crate::runtime::snapshot::Target;
+use crate::runtime::snapshot::{Served, Target};
 use crate::runtime::status;
 
 /// Refuses a request. A `durable` or `sync` row is committed first; if that fails, the client gets
@@ -119,15 +119,22 @@ pub async fn answer(
 
 /// Serves a route that has no upstream.
 async fn serve(shared: &Arc<Shared>, session: &mut Session, ctx: &mut Context) {
-    let Some(Target::Serve(what)) = ctx.route.as_ref().map(|route| &route.target) else {
-        return;
+    let Some(route) = ctx.route.clone() else { return };
+    let Target::Serve(served) = &route.target else { return };
+    let rendered = match served {
+        Served::Page(what) => Ok(reply::own::page(status::answer(shared, *what).await)),
+        Served::Respond(respond) => reply::own::respond(session, ctx, respond),
+        Served::Redirect(redirect) => reply::own::redirect(session, ctx, redirect),
     };
-    let answer = status::answer(shared, *what).await;
+    let rendered = match rendered {
+        Ok(rendered) => rendered,
+        Err(rejection) => return refuse(shared, session, ctx, rejection).await,
+    };
     if let Err(rejection) =
-        report::recording::commit(shared.recorder.as_ref(), session, ctx, answer.status).await
+        report::recording::commit(shared.recorder.as_ref(), session, ctx, rendered.status).await
     {
         refuse(shared, session, ctx, rejection).await;
-    } else if reply::wire::reply(session, ctx, answer).await.is_err() {
+    } else if reply::wire::reply(session, ctx, rendered).await.is_err() {
         ctx.end.client_left();
     }
 }

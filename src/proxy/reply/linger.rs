@@ -1,4 +1,4 @@
-//! The end of a connection whose request was refused before it was complete.
+//! The end of a connection whose request was answered here before it was complete.
 
 use pingora_proxy::Session;
 
@@ -9,7 +9,7 @@ const LINGER_LIMIT: usize = 1024 * 1024;
 
 /// Closes the sending side at once, but the connection only after the client has sent its request,
 /// within bounds. A connection closed with unread bytes is reset, and a client that writes into it
-/// may never read why it was refused (RFC 9112, section 9.6). An HTTP/2 stream is reset as well. By
+/// may never read its response (RFC 9112, section 9.6). An HTTP/2 stream is reset as well. By
 /// RFC 9113, section 8.1, a client must not discard the response for that, but clients in use do.
 pub async fn linger(session: &mut Session) {
     let downstream = session.as_downstream_mut();
@@ -21,7 +21,7 @@ pub async fn linger(session: &mut Session) {
     }
     let mut left = LINGER_LIMIT;
     let sent = tokio::time::timeout(DRAIN_TIME, async {
-        // A client that reads to the end gets the refusal now, though it has not sent everything.
+        // A client that reads to the end gets the response now, though it has not sent everything.
         if is_http1 {
             downstream.shutdown().await;
         }

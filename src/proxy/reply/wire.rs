@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{
-    ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE,
-};
+use http::header::{ALLOW, CONTENT_LENGTH, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use pingora_core::Result;
 use pingora_core::protocols::http::HttpTask;
@@ -18,7 +16,6 @@ use crate::proxy::exchange::context::Context;
 use crate::proxy::rejection::Rejection;
 use crate::proxy::response::translation::{codes, reader};
 use crate::proxy::{dialect, downstream, exchange, reply, request, response};
-use crate::runtime::status::Answer;
 use crate::time::Clock;
 use crate::units::retry_after_seconds;
 use crate::{coding, policy};
@@ -108,7 +105,8 @@ pub async fn deliver(
 ) -> Result<()> {
     keep_or_close(session, false);
     let over_h2 = session.req_header().version == Version::HTTP_2;
-    if !(rendered.bare && over_h2) {
+    // RFC 9110, section 8.6: a 204 has no length.
+    if !(rendered.bare && over_h2) && rendered.status != 204 {
         head.insert_header(CONTENT_LENGTH, rendered.body.len())?;
     }
     send(session, ctx, head, rendered.body).await
@@ -118,12 +116,9 @@ pub async fn deliver(
 ///
 /// # Errors
 /// The client cannot be written to.
-pub async fn reply(session: &mut Session, ctx: &mut Context, answer: Answer) -> Result<()> {
-    let content_type = answer.content_type.map(|value| (CONTENT_TYPE, value));
-    let mut head = head(answer.status, content_type)?;
-    head.insert_header(CONTENT_LENGTH, answer.body.len())?;
-    keep_or_close(session, false);
-    send(session, ctx, head, answer.body).await
+pub async fn reply(session: &mut Session, ctx: &mut Context, mut rendered: Rendered) -> Result<()> {
+    let head = head(rendered.status, std::mem::take(&mut rendered.headers))?;
+    deliver(session, ctx, head, rendered).await
 }
 
 /// Writes a response that an earlier request has received before.

@@ -132,6 +132,7 @@ fn refusal(facts: &mut Facts, ctx: &Context, rejection: &Rejection, now: Moment)
         | Rejection::InvalidBody(_)
         | Rejection::InvalidRpc(_)
         | Rejection::UnexpectedCompression
+        | Rejection::NotForRpc
         | Rejection::NoRoute
         | Rejection::Loop
         | Rejection::Flood { .. }

@@ -61,6 +61,7 @@ pub fn reached(ctx: &Context, now: Moment) -> Option<Limit> {
         | Rejection::UnexpectedCompression
         | Rejection::UnsupportedCompression
         | Rejection::UnsupportedMediaType(_)
+        | Rejection::NotForRpc
         | Rejection::NoRoute
         | Rejection::Loop
         | Rejection::MethodNotAllowed(_)

@@ -11,6 +11,7 @@ use crate::proxy::exchange::context::Context;
 use crate::proxy::exchange::end::{Delivery, Response};
 use crate::proxy::rejection::{Rejection, row};
 use crate::proxy::report::{fault, limit};
+use crate::runtime::snapshot::{Served, Target};
 use crate::summary::attempt::{Limit, Times};
 use crate::summary::ending::{self, Cut, Ending, NoRequest, Refusal};
 use crate::summary::{Head, Opening, Summary};
@@ -158,7 +159,7 @@ pub fn ending(ctx: &Context, status: u16) -> Ending<'_> {
         }
         (Response::Unforwarded, Delivery::Whole | Delivery::BrokenOff(_)) => Ending::Unforwarded,
         (Response::Upstream { rpc_failed: false }, Delivery::Whole)
-            if (100..400).contains(&status) =>
+            if (100..400).contains(&status) || is_written(ctx) =>
         {
             Ending::Answered
         }
@@ -209,6 +210,12 @@ pub fn no_request<'a>(client: Option<IpAddr>, generation: u64, lost: &'a Lost<'_
         bytes_in: None,
         bytes_out: 0,
     }
+}
+
+/// Whether the operator wrote the response: then it is no error, whatever its status.
+fn is_written(ctx: &Context) -> bool {
+    let target = ctx.route.as_ref().map(|route| &route.target);
+    matches!(target, Some(Target::Serve(Served::Respond(_) | Served::Redirect(_))))
 }
 
 /// What the client was being sent.

@@ -6,10 +6,12 @@ use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method, Version};
 use pingora_http::RequestHeader;
 
+use crate::proxy::downstream::address::X_FORWARDED_PROTO;
 use crate::proxy::downstream::limits::Limits;
+use crate::proxy::exchange::context::Context;
 use crate::proxy::rejection::Rejection;
 use crate::routing::path::Ambiguous;
-use crate::routing::{Asked, NoRoute, Slashes, host, path};
+use crate::routing::{Asked, NoRoute, Scheme, Slashes, host, path};
 use crate::runtime::snapshot::Snapshot;
 use crate::upstream::balance::key;
 
@@ -53,8 +55,9 @@ pub fn route(
     request: &RequestHeader,
     method: &Method,
     headers: Option<&HeaderMap>,
+    scheme: Option<Scheme>,
 ) -> Result<Routed, Rejection> {
-    let asked = Asked { method, headers, query: request.uri.query() };
+    let asked = Asked { method, headers, query: request.uri.query(), scheme };
     let host = host_of(request)?;
     let raw = request.uri.path();
     let (canonical, ambiguous) = match path::canonicalize(raw.as_bytes()) {
@@ -79,7 +82,7 @@ pub fn route(
     {
         return Err(refused(ambiguous));
     }
-    let rewrite = snapshot.routes[route].config.rewrite.as_ref();
+    let rewrite = snapshot.routes[route].config.rewrite();
     let rewritten = rewrite.map(|rewrite| rewrite.apply(&found.params).into_owned());
     if let (Some(_), Some(rewritten)) = (ambiguous, &rewritten) {
         // The rewrite may have joined parts that were separate before.
@@ -127,6 +130,16 @@ fn tells_slashes_apart(
                 Err(_) => true,
             }
         })
+}
+
+/// How the client reached the gateway, or the trusted proxy in front of it.
+pub fn scheme(ctx: &Context, headers: &HeaderMap) -> Scheme {
+    let said = headers.get(X_FORWARDED_PROTO).filter(|_| ctx.peer_trusted);
+    let secure = match said.and_then(|said| said.to_str().ok()?.split(',').next()) {
+        Some(said) => ["https", "wss"].iter().any(|name| said.trim().eq_ignore_ascii_case(name)),
+        None => ctx.connection.as_ref().is_some_and(|connection| connection.secure),
+    };
+    if secure { Scheme::Https } else { Scheme::Http }
 }
 
 /// The host of a request, in lower case and without its port. HTTP/1.0 requests need not name one;

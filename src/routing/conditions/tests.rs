@@ -65,8 +65,12 @@ fn a_value_is_looked_for_where_the_condition_says() {
         (HeaderName::from_static("x-a"), HeaderValue::from_static("two")),
         (COOKIE, HeaderValue::from_static("c=\"one\"; c=two")),
     ]);
-    let asked =
-        Asked { method: &Method::GET, headers: Some(&headers), query: Some("q=on%65&q=two&e") };
+    let asked = Asked {
+        method: &Method::GET,
+        headers: Some(&headers),
+        query: Some("q=on%65&q=two&e"),
+        scheme: None,
+    };
     let holds = |yaml: &str| parse(&format!("{{{yaml}}}")).expect("valid").hold(&asked);
     for name in ["headers: {X-A:", "query: {q:", "cookies: {c:"] {
         for test in ["one", "{prefix: on}", "{prefix: one}", "{present: true}"] {
@@ -120,7 +124,12 @@ fn requests() -> impl Iterator<Item = String> {
 }
 
 fn meets(conditions: &Conditions, query: &str) -> bool {
-    conditions.hold(&Asked { method: &Method::GET, headers: None, query: Some(query) })
+    conditions.hold(&Asked {
+        method: &Method::GET,
+        headers: None,
+        query: Some(query),
+        scheme: None,
+    })
 }
 
 proptest! {
