@@ -221,3 +221,23 @@ fn without_a_host_only_a_written_one_is_named() {
     let refused = client.receive();
     assert_eq!((refused.status, refused.header("location")), (400, None));
 }
+
+#[test]
+fn the_table_of_routes_begins_with_those_of_a_scheme_and_names_who_answers() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let listeners = "listeners: {public: {address: '127.0.0.1:8080'}}\n";
+    let routes = "routes:
+  a: {match: {path: /a}, respond: {status: 503}}
+  b: {match: {scheme: http}, redirect: {scheme: https}}\n";
+    std::fs::write(directory.path().join("c.yaml"), [listeners, routes].concat()).expect("a file");
+    let finished = Gateway::finish(&["routes", "-c", "c.yaml"], directory.path(), &[]);
+    let lines: Vec<&str> = finished.stdout.lines().skip(1).collect();
+    assert_eq!(lines.len(), 2, "{finished:?}");
+    assert!(lines[0].starts_with("http://*") && lines[0].contains("(redirect 308)"), "{lines:?}");
+    assert!(lines[1].starts_with('*') && lines[1].contains("(respond 503)"), "{lines:?}");
+    let json =
+        Gateway::finish(&["routes", "-c", "c.yaml", "--format", "json"], directory.path(), &[]);
+    let first: serde_json::Value =
+        serde_json::from_str(json.stdout.lines().next().expect("a line")).expect("JSON");
+    assert_eq!((&first["scheme"], &first["redirect"]), (&"http".into(), &308.into()));
+}

@@ -41,6 +41,7 @@ const STATED: &[(&str, Option<&str>, &str)] = &[
     ("routes.invoke-custom.timeout.attempt", Some("0s"), "default: none"),
     ("routes.invoke-custom.timeout.first_byte", None, "Default: 15s, or none where"),
     ("routes.invoke-custom.timeout.request", Some("60s"), "default 60s"),
+    ("routes.invoke-custom.timeout.min_upload_rate", None, "Default: 256B for bodies"),
     ("routes.invoke-custom.retry.methods", Some("safe"), "safe (default)"),
     (
         "routes.invoke-custom.retry.on",

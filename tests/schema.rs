@@ -114,6 +114,11 @@ const RIGHT: &[&str] = &[
     "routes: {r: {serve: live, headers: {response: {set: {X-A: '{request.id}'}, remove: [Server]}}}}",
     "routes: {r: {serve: live, cors: {origins: ['*'], methods: ['*']}}}",
     "routes: {r: {serve: live, fallback: {json: null, status: 503}}}",
+    "routes: {r: {match: {scheme: http}, redirect: {scheme: https, port: '${PORT:-8443}'}}}",
+    "routes: {r: {match: {path: '/a/:id/*'}, redirect: {to: 'https://[::1]:8443/b/{id}/{*}', query: drop, status: 303}}}",
+    "routes: {r: {redirect: {strip_prefix: /a, add_prefix: /b, host: a.example}}}",
+    "routes: {r: {respond: {}, timeout: {min_upload_rate: 0, upload_grace: 1s, min_download_rate: 1KiB}}}",
+    "routes: {r: {respond: {status: 503, body: '<p>', content_type: text/html, headers: {Retry-After: '1'}}}}",
 ];
 
 #[test]
@@ -201,6 +206,11 @@ const WRONG: &[(&str, &str)] = &[
     ("upstreams: {u: {endpoints: ['http://a'], health: {tcp: {port: 1}}}}", "/upstreams/u/health"),
     ("descriptors: {d: a.binpb}", "/descriptors/d"),
     ("routes: {r: {serve: everything}}", "/routes/r/serve"),
+    ("routes: {r: {redirect: {to: /new}}}", "/routes/r/redirect"),
+    ("routes: {r: {redirect: {path: /new, status: 304}}}", "/routes/r/redirect"),
+    ("routes: {r: {match: {scheme: ftp}, serve: live}}", "/routes/r/match/scheme"),
+    ("routes: {r: {respond: {status: 99}}}", "/routes/r/respond"),
+    ("routes: {r: {respond: {content_type: html}}}", "/routes/r/respond"),
     ("routes: {r: {reties: {}}}", "/routes/r"),
     ("routes: {r: {match: {path: users}}}", "/routes/r/match/path"),
     ("routes: {r: {match: {path: []}}}", "/routes/r/match/path"),

@@ -12,6 +12,7 @@ pub mod effective;
 pub mod error_codes;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+pub mod header_fields;
 pub mod header_value;
 pub mod load;
 pub mod log;
@@ -27,6 +28,7 @@ pub mod schema;
 pub mod server;
 pub mod status_map;
 pub mod steps;
+pub mod timeouts;
 pub mod traces;
 mod validate;
 pub mod warnings;

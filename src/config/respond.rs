@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 
-use super::route::Fields;
+use super::header_fields::Fields;
 use crate::units;
 use crate::units::schema::written_as;
 

@@ -1,18 +1,16 @@
 //! The settings of `routes.NAME`.
 
-use std::time::Duration;
-
-use http::{HeaderName, Method};
-use serde::de::{MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use http::Method;
+use serde::Deserialize;
 
 use super::error_codes::ErrorCodes;
-use super::header_value::Value;
+pub use super::header_fields::Fields;
 use super::max_body::MaxBody;
 use super::origin::Origin;
 use super::respond::Respond;
 use super::server::Header;
 use super::status_map::StatusMap;
+pub use super::timeouts::Timeouts;
 use crate::policy::split::{self, Destination};
 use crate::policy::{auth, breaker, bulkhead, fallback, idempotency, networks, rate_limit, retry};
 use crate::record;
@@ -183,57 +181,6 @@ impl Serve {
     }
 }
 
-/// Time limits. Zero means no limit.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Timeouts {
-    /// Limit on establishing one attempt's TCP and TLS connection; default 1 s.
-    pub connect: Timespan,
-    /// Limit on one attempt, from its start to the last byte of its response; default: none. At
-    /// most `request`.
-    pub attempt: Timespan,
-    /// Limit on the wait for the head of an attempt's response, once the request has been sent. It
-    /// bounds neither the upload nor the rest of the response. Absent: 15 s, or none where the
-    /// route says what it needs instead, by `attempt`, or by a `request` of 0 or more than 60 s:
-    /// such a route streams, or is known to be slow.
-    pub first_byte: Option<Timespan>,
-    /// Limit on the whole request, from its head to the last byte of the response, retries and
-    /// waits included; default 60 s. RPC callers may set a shorter one.
-    pub request: Timespan,
-    /// Limit on the silence of the upstream, or of a client that is sending a body; default 60 s.
-    pub idle: Timespan,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Timeouts {
-            connect: Timespan::from_secs(1),
-            attempt: Timespan::default(),
-            first_byte: None,
-            request: DEFAULT_REQUEST,
-            idle: Timespan::from_secs(60),
-        }
-    }
-}
-
-/// The default of `request`.
-const DEFAULT_REQUEST: Timespan = Timespan::from_secs(60);
-/// The default of `first_byte`, where there is one.
-const DEFAULT_FIRST_BYTE: Timespan = Timespan::from_secs(15);
-
-impl Timeouts {
-    /// The limit on the wait for the head of a response; `None` means no limit.
-    pub fn first_byte(&self) -> Option<Duration> {
-        let streams = self.request.is_zero() || self.request > DEFAULT_REQUEST;
-        let limit = match self.first_byte {
-            Some(written) => written,
-            None if streams || !self.attempt.is_zero() => return None,
-            None => DEFAULT_FIRST_BYTE,
-        };
-        (!limit.is_zero()).then_some(*limit)
-    }
-}
-
 /// Edits of request and response headers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -254,34 +201,6 @@ pub struct Edits {
     pub add: Fields,
     /// Removes all fields of the name; default: none.
     pub remove: Vec<Header>,
-}
-
-/// Header fields with their values.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Fields(pub Vec<(HeaderName, Value)>);
-
-impl<'de> Deserialize<'de> for Fields {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct FieldsVisitor;
-
-        impl<'de> Visitor<'de> for FieldsVisitor {
-            type Value = Fields;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("header names with their values")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
-                let mut fields = Vec::new();
-                while let Some(name) = map.next_key::<Header>()? {
-                    fields.push((name.0, map.next_value()?));
-                }
-                Ok(Fields(fields))
-            }
-        }
-
-        deserializer.deserialize_map(FieldsVisitor)
-    }
 }
 
 /// Changes to a request's JSON object.
@@ -353,37 +272,4 @@ fn cors_methods() -> Vec<String> {
 
 fn cors_max_age() -> Timespan {
     Timespan::from_secs(7200)
-}
-
-impl schemars::JsonSchema for Fields {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Fields".into()
-    }
-
-    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        std::collections::BTreeMap::<Header, Value>::json_schema(generator)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_byte_is_waited_for_15_seconds_unless_the_route_streams() {
-        for (yaml, seconds) in [
-            ("{}", Some(15)),
-            ("{request: 30s}", Some(15)),
-            ("{request: 60s, attempt: 0}", Some(15)),
-            ("{request: 0}", None),
-            ("{request: 61s}", None),
-            ("{attempt: 30s}", None),
-            ("{first_byte: 0}", None),
-            ("{first_byte: 3s, request: 0}", Some(3)),
-            ("{first_byte: 3s, attempt: 5s}", Some(3)),
-        ] {
-            let timeouts: Timeouts = serde_yaml::from_str(yaml).expect("valid");
-            assert_eq!(timeouts.first_byte(), seconds.map(Duration::from_secs), "{yaml}");
-        }
-    }
 }

@@ -90,6 +90,14 @@ pub struct Listener {
     /// The largest path in bytes, with its query, 414 beyond it; default 8 KiB.
     #[serde(default = "max_path_bytes")]
     pub max_path_bytes: Size,
+    /// Requests after which a connection ends, by `Connection: close` or GOAWAY, so that the client comes
+    /// back by another one; default 0, no limit: a busy client of HTTP/2 would open one after the other.
+    #[serde(default)]
+    pub max_requests_per_connection: u32,
+    /// The first request after this time is the connection's last; up to a tenth is taken off by chance.
+    /// What is under way is not cut. Default 1 h.
+    #[serde(default = "max_age")]
+    pub max_connection_age: Timespan,
     /// Limits of connections that speak HTTP/2, which every listener accepts.
     #[serde(default)]
     pub http2: Http2,
@@ -183,6 +191,10 @@ fn idle_timeout() -> Timespan {
 
 fn max_connections() -> usize {
     10_000
+}
+
+fn max_age() -> Timespan {
+    Timespan::from_secs(3600)
 }
 
 fn max_header_bytes() -> Size {

@@ -42,6 +42,7 @@ use crate::proxy::downstream::http2_session::GuardedStream;
 use crate::proxy::downstream::limits::Limits;
 use crate::proxy::downstream::orders::Orders;
 use crate::proxy::downstream::sniff::{Protocol, sniff};
+use crate::proxy::downstream::turnover::Turnover;
 use crate::proxy::gateway::Gateway;
 use crate::runtime::shared::Shared;
 use crate::time::{Clock, Moment};
@@ -187,6 +188,7 @@ impl Listeners {
             peer,
             secure,
             until,
+            turnover: (protocol == Protocol::Http1).then(|| Turnover::of(&listener.config)),
             orders: None,
         };
         match protocol {
@@ -292,6 +294,7 @@ impl Listeners {
                     peer: peer.clone(),
                     secure,
                     until,
+                    turnover: None,
                     orders: Some(Orders::default()),
                 });
                 // The stream was opened before the client learned that the connection is closing.

@@ -10,6 +10,7 @@ use super::facets;
 use super::lifecycle::Lifecycle;
 use super::notify::Notify;
 use super::snapshot::Snapshot;
+use crate::condition::Spell;
 use crate::idempotency::Keys;
 use crate::observe::access_log::AccessLog;
 use crate::observe::logs::Logs;
@@ -46,6 +47,8 @@ pub struct Shared {
     pub orders: Desk,
     /// Done once it has been logged that a proxy seems to be there that is not trusted.
     pub untrusted_proxy: Once,
+    /// Clients flood their connections with control frames of HTTP/2.
+    pub control_floods: Spell,
     /// The name of this process among proxies.
     pub via: Via,
 }
@@ -76,6 +79,7 @@ impl Shared {
             manager: Notify::default(),
             orders: Desk::default(),
             untrusted_proxy: Once::new(),
+            control_floods: Spell::default(),
             via: Via::default(),
         }
     }

@@ -116,7 +116,7 @@ fn tls_cause(words: &str) -> Cause {
 /// The exchange broke off while the request or its response was being forwarded.
 pub fn classify(error: &Error, session: &mut Session, ctx: &Context, now: Moment) -> Ended {
     let body_done = session.as_downstream_mut().is_body_done();
-    let expired = ctx.next_deadline().is_some_and(|deadline| now >= deadline);
+    let expired = ctx.is_slow() || ctx.next_deadline().is_some_and(|deadline| now >= deadline);
     match error.esource() {
         ErrorSource::Downstream if ctx.is_malformed() => Ended::ClientMalformed,
         ErrorSource::Downstream => match error.etype() {

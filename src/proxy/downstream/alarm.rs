@@ -80,14 +80,17 @@ pub async fn unless_overdue<T>(
         if is_cut(cx) {
             return Poll::Ready(None);
         }
-        let Some(deadline) = guard.deadline() else { return Poll::Pending };
         let overdue = guard.is_overdue();
+        let due = if overdue { guard.deadline() } else { guard.due() };
+        let Some(deadline) = due else { return Poll::Pending };
         let until = if overdue { deadline + grace } else { deadline };
         std::task::ready!(alarm.0.poll(Some(until), cx));
         if overdue {
             return Poll::Ready(None);
         }
-        guard.expire();
+        if guard.is_due(Clock::now()) {
+            guard.expire();
+        }
         cx.waker().wake_by_ref();
         Poll::Pending
     })

@@ -77,6 +77,13 @@ impl ClientTime {
         self.spent.load(Ordering::Relaxed) + now.as_nanos().saturating_sub(since)
     }
 
+    /// When the wait under way will have made it `so_far` in all; `None` if nothing is waited for.
+    pub fn reaches(&self, so_far: Duration) -> Option<Moment> {
+        let since = self.since.load(Ordering::Relaxed);
+        let spent = Duration::from_nanos(self.spent.load(Ordering::Relaxed));
+        (since != 0).then(|| Moment::from_nanos(since) + so_far.saturating_sub(spent))
+    }
+
     /// The time so far, with that of the wait under way.
     pub fn so_far(&self, now: Moment) -> Duration {
         Duration::from_nanos(match self.since.load(Ordering::Relaxed) {

@@ -6,6 +6,7 @@ use crate::proxy::downstream::address::Peer;
 use crate::proxy::downstream::guard::Guard;
 use crate::proxy::downstream::limits::Limits;
 use crate::proxy::downstream::orders::Orders;
+use crate::proxy::downstream::turnover::Turnover;
 use crate::time::{Clock, Moment};
 
 tokio::task_local! {
@@ -27,6 +28,8 @@ pub struct Connection {
     pub secure: bool,
     /// When the client's certificate expires: no request is served after that.
     pub until: Option<Moment>,
+    /// When it gives way to another one; `None` for an HTTP/2 stream, whose connection knows.
+    pub turnover: Option<Turnover>,
     /// Only for an HTTP/2 stream.
     pub orders: Option<Orders>,
 }
@@ -36,6 +39,11 @@ impl Connection {
     /// place to store it, and a separate one in each would cost an allocation.
     pub fn of_task() -> Option<Arc<Connection>> {
         OF_TASK.try_with(Arc::clone).ok()
+    }
+
+    /// Whether the request that begins at `now` is its last.
+    pub fn is_last(&self, now: Moment) -> bool {
+        self.turnover.as_ref().is_some_and(|turnover| turnover.is_last(now))
     }
 
     /// Whether the client's certificate has expired.

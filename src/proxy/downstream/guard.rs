@@ -14,6 +14,7 @@ use crate::proxy::downstream::client_time::ClientTime;
 use crate::proxy::downstream::detachment::Detachment;
 use crate::proxy::downstream::head::Fault;
 use crate::proxy::downstream::legible::Legible;
+use crate::proxy::downstream::pace::{Pace, Verdict};
 use crate::time::{Clock, Moment};
 
 const NEVER: u64 = u64::MAX;
@@ -42,6 +43,10 @@ pub struct Guard {
     pub detachment: Detachment,
     /// How long that has waited for its client.
     pub client_time: ClientTime,
+    /// How fast its client must be.
+    pub pace: Pace,
+    /// Its client was slower.
+    slow: AtomicBool,
     idle_timeout: Duration,
     header_timeout: Duration,
     /// Milliseconds without traffic in either direction that a tunnel may last; zero means no
@@ -114,6 +119,8 @@ impl Guard {
             tunnel: AtomicBool::new(false),
             detachment: Detachment::default(),
             client_time: ClientTime::default(),
+            pace: Pace::default(),
+            slow: AtomicBool::new(false),
             idle_timeout,
             header_timeout,
             tunnel_idle: AtomicU32::new(0),
@@ -138,6 +145,8 @@ impl Guard {
             tunnel: AtomicBool::new(false),
             detachment: Detachment::default(),
             client_time: ClientTime::default(),
+            pace: Pace::default(),
+            slow: AtomicBool::new(false),
             idle_timeout: Duration::ZERO,
             header_timeout: Duration::ZERO,
             tunnel_idle: AtomicU32::new(0),
@@ -152,6 +161,7 @@ impl Guard {
         self.idle.store(true, Ordering::Relaxed);
         self.begun.store(false, Ordering::Relaxed);
         self.detachment.end();
+        self.pace.rest();
         self.limit(self.idle_timeout, now);
     }
 
@@ -160,6 +170,8 @@ impl Guard {
         self.idle.store(false, Ordering::Relaxed);
         self.begun.store(true, Ordering::Relaxed);
         self.client_time.restart();
+        self.pace.rest();
+        self.slow.store(false, Ordering::Relaxed);
         self.set_deadline(None);
     }
 
@@ -167,6 +179,37 @@ impl Guard {
     pub fn set_deadline(&self, deadline: Option<Moment>) {
         self.deadline.store(deadline.map_or(NEVER, Moment::as_nanos), Ordering::Relaxed);
         self.overdue.store(false, Ordering::Relaxed);
+    }
+
+    /// When to ask [`Guard::is_due`]: at the deadline, or once the client can be judged by its pace.
+    pub fn due(&self) -> Option<Moment> {
+        let deadline = self.deadline();
+        match self.pace.over_after().and_then(|waited| self.client_time.reaches(waited)) {
+            None => deadline,
+            Some(judged) => Some(deadline.map_or(judged, |deadline| deadline.min(judged))),
+        }
+    }
+
+    /// Whether the connection's I/O fails at `now`. If that is because the client is too slow, this is the
+    /// deadline.
+    pub fn is_due(&self, now: Moment) -> bool {
+        if self.deadline().is_some_and(|deadline| now >= deadline) {
+            return true;
+        }
+        match self.pace.judge(self.client_time.so_far(now)) {
+            Verdict::Open | Verdict::Fast => false,
+            Verdict::Slow => {
+                self.slow.store(true, Ordering::Relaxed);
+                self.pace.rest();
+                self.set_deadline(Some(now));
+                true
+            }
+        }
+    }
+
+    /// Whether the client of the request under way was slower than [`Guard::pace`] asks for.
+    pub fn is_slow(&self) -> bool {
+        self.slow.load(Ordering::Relaxed)
     }
 
     /// Whether not a byte has come from the client: of a handshake, or since the last request.
@@ -191,6 +234,7 @@ impl Guard {
         let millis = u32::try_from(idle.as_millis()).unwrap_or(u32::MAX);
         self.tunnel_idle.store(millis, Ordering::Relaxed);
         self.tunnel.store(true, Ordering::Relaxed);
+        self.pace.rest();
         self.limit(idle, now);
     }
 
@@ -283,4 +327,4 @@ impl Guard {
 }
 
 /// Kept small: an idle connection holds one of these, and little else besides its buffers.
-const _: () = assert!(std::mem::size_of::<Guard>() <= 120);
+const _: () = assert!(std::mem::size_of::<Guard>() <= 160);

@@ -24,8 +24,10 @@ use crate::proxy::downstream::date::Overlay;
 use crate::proxy::downstream::framing::{Framing, Malformed};
 use crate::proxy::downstream::guard::{Guard, Refused};
 use crate::proxy::downstream::head::{Fault, Head, Scanner};
+use crate::proxy::downstream::http2_frames::{Flood, Frames};
 use crate::proxy::downstream::legible::Legible;
 use crate::proxy::downstream::limits::Limits;
+use crate::time::Clock;
 
 /// Limit in bytes on what a client sends ahead of its turn.
 const AHEAD_LIMIT: usize = 64 * 1024;
@@ -54,6 +56,8 @@ pub struct GuardedIo {
     /// The part of a response's date that is not written yet. Boxed: a head nearly always goes out
     /// in one write.
     late: Option<Box<Overlay>>,
+    /// Only over HTTP/2.
+    frames: Option<Box<Frames>>,
 }
 
 impl GuardedIo {
@@ -71,6 +75,7 @@ impl GuardedIo {
             framing: Framing::Tunnel,
             unseen: false,
             late: None,
+            frames: None,
         }
     }
 
@@ -83,6 +88,12 @@ impl GuardedIo {
         io.ahead = head;
         io.refuse(fault);
         io
+    }
+
+    /// Reads frames of HTTP/2 from now on, and fails if too many of them are control frames: the guard says
+    /// so, by [`Guard::is_malformed`].
+    pub fn count_frames(&mut self) {
+        self.frames = Some(Box::new(Frames::new(Clock::now())));
     }
 
     /// Puts back the bytes read last: they are read again first.
@@ -244,8 +255,12 @@ impl GuardedIo {
     }
 
     fn expire<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
-        let expired = self.alarm.poll(self.guard.deadline(), cx);
-        expired.map(|()| Err(io::ErrorKind::TimedOut.into()))
+        loop {
+            ready!(self.alarm.poll(self.guard.due(), cx));
+            if self.guard.is_due(Clock::now()) {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+        }
     }
 }
 
@@ -267,6 +282,22 @@ impl AsyncRead for GuardedIo {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(self.poll_bytes(cx, buf))?;
+        let GuardedIo { frames, guard, .. } = &mut *self;
+        let frames = frames.as_mut();
+        match frames.map(|frames| frames.receive(&buf.filled()[before..], Clock::now)) {
+            None | Some(Ok(())) => Poll::Ready(Ok(())),
+            Some(Err(Flood)) => {
+                guard.set_malformed();
+                Poll::Ready(Err(io::ErrorKind::InvalidData.into()))
+            }
+        }
+    }
+}
+
+impl GuardedIo {
+    fn poll_bytes(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.at < self.readable {
             self.read_ahead(buf);
             return Poll::Ready(Ok(()));
@@ -293,6 +324,7 @@ impl AsyncRead for GuardedIo {
                     self.guard.on_head();
                     self.guard.on_traffic();
                     self.guard.client_time.read(false);
+                    self.guard.pace.pass(buf.filled().len() - before);
                     self.on_body(buf, before)?;
                 } else if self.guard.detachment.ignores_leaving() {
                     return self.expire(cx);

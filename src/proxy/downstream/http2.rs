@@ -21,12 +21,21 @@ use crate::proxy::downstream::changed::changed;
 use crate::proxy::downstream::guard::Guard;
 use crate::proxy::downstream::http1::GuardedIo;
 use crate::proxy::downstream::http2_stream::{Accepted, H2Stream};
+use crate::proxy::downstream::turnover::Turnover;
 use crate::time::{Clock, Moment};
 
 /// Time a client has to close the connection after it is told to.
 const CLOSING: Duration = Duration::from_secs(1);
 /// Limit on malformed requests per connection; a client that sends that many is hostile.
 const MAX_MALFORMED: u32 = 32;
+
+/// How a client breaks the rules of HTTP/2.
+pub enum Broken<'a> {
+    /// What it sent is not allowed. The words say what.
+    Rules(&'a str),
+    /// Nothing but the number of its control frames.
+    Flood,
+}
 
 /// The HTTP/2 settings of a connection.
 fn options(config: &Config) -> H2Options {
@@ -45,13 +54,13 @@ fn options(config: &Config) -> H2Options {
 /// stream, with a mark to keep until the stream has ended. `broken` is told how the client has broken
 /// the rules of HTTP/2, if it has.
 pub async fn serve(
-    io: GuardedIo,
+    mut io: GuardedIo,
     guard: &Guard,
     config: &Config,
     shutdown: ShutdownWatch,
     until: Option<Moment>,
     mut begin: impl FnMut(H2Stream, StreamMark),
-    broken: impl Fn(&str),
+    broken: impl Fn(Broken<'_>),
 ) {
     let digest = Arc::new(Digest {
         ssl_digest: io.get_ssl_digest(),
@@ -59,6 +68,7 @@ pub async fn serve(
         proxy_digest: io.get_proxy_digest(),
         socket_digest: io.get_socket_digest(),
     });
+    io.count_frames();
     let io: Stream = Box::new(io);
     let Ok(mut connection) = server::handshake(io, Some(options(config))).await else { return };
     guard.begin();
@@ -67,6 +77,7 @@ pub async fn serve(
     if going {
         connection.graceful_shutdown();
     }
+    let turnover = Turnover::of(config);
     let mut malformed = 0;
     // Kept for the connection's lifetime, so that requests need not set them up again.
     let mut told = std::pin::pin!(changed(shutdown));
@@ -100,10 +111,14 @@ pub async fn serve(
             Ok(Some(Accepted::Stream(stream))) => {
                 // Also serves a stream that was opened before the client learned of the shutdown.
                 guard.begin();
+                if !going && turnover.is_last(Clock::now()) {
+                    going = true;
+                    connection.graceful_shutdown();
+                }
                 begin(stream, streams.mark());
             }
             Ok(Some(Accepted::Malformed)) => {
-                broken("a malformed request");
+                broken(Broken::Rules("a malformed request"));
                 malformed += 1;
                 if malformed >= MAX_MALFORMED {
                     return;
@@ -112,8 +127,10 @@ pub async fn serve(
             Ok(None) => return,
             Err(error) => {
                 // Not what the client complains of, nor that it is gone.
-                if error.is_library() {
-                    broken(&error.to_string());
+                if guard.is_malformed() {
+                    broken(Broken::Flood);
+                } else if error.is_library() {
+                    broken(Broken::Rules(&error.to_string()));
                 }
                 return;
             }

@@ -23,6 +23,7 @@ use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use crate::proxy::downstream::connection::Connection;
+use crate::proxy::downstream::guard::Guard;
 use crate::proxy::downstream::http2_stream::H2Stream;
 use crate::proxy::downstream::http2_timers::{let_go, read_in_time, unless_alone, written_in_time};
 
@@ -101,6 +102,13 @@ impl GuardedStream {
     }
 }
 
+/// Counts what has come of the request's body.
+fn passed(guard: &Guard, read: &Result<Option<Bytes>>) {
+    if let Ok(Some(bytes)) = read {
+        guard.pace.pass(bytes.len());
+    }
+}
+
 #[async_trait]
 impl Session for GuardedStream {
     fn req_header(&self) -> &RequestHeader {
@@ -113,14 +121,18 @@ impl Session for GuardedStream {
 
     async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
         let GuardedStream { inner, connection, .. } = self;
-        read_in_time(&connection.guard, true, inner.read_body_bytes()).await
+        let read = read_in_time(&connection.guard, true, inner.read_body_bytes()).await;
+        passed(&connection.guard, &read);
+        read
     }
 
     async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
         let GuardedStream { inner, connection, .. } = self;
         let of_body = !no_body_expected && !inner.is_body_done();
         let read = inner.read_body_or_idle(no_body_expected);
-        read_in_time(&connection.guard, of_body, read).await
+        let read = read_in_time(&connection.guard, of_body, read).await;
+        passed(&connection.guard, &read);
+        read
     }
 
     async fn drain_request_body(&mut self) -> Result<()> {

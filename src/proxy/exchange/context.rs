@@ -325,6 +325,11 @@ impl Context {
         self.connection.as_ref().is_some_and(|connection| connection.guard.is_malformed())
     }
 
+    /// Whether the client sends, or reads, more slowly than its route asks for.
+    pub fn is_slow(&self) -> bool {
+        self.connection.as_ref().is_some_and(|connection| connection.guard.is_slow())
+    }
+
     /// The earliest of the attempt's and the request's deadlines.
     pub fn next_deadline(&self) -> Option<Moment> {
         earlier(self.attempt.next_deadline(), self.deadline)

@@ -26,9 +26,16 @@ pub fn attempt(ctx: &Context) {
     }
 }
 
-/// The head of the attempt's response is there.
+/// The head of the attempt's response is there: from now on its reader is waited for. Callers of RPC that stream may
+/// stop reading for as long as they like.
 pub fn answer(ctx: &Context, now: Moment) {
     if let Some(connection) = &ctx.connection {
         connection.guard.client_time.answer(now);
+        let route = ctx.route.as_ref().filter(|_| ctx.protocol.reads_json());
+        // Over HTTP/2 only whole pieces are seen to pass, which may be large.
+        if let Some(route) = route.filter(|_| connection.orders.is_none()) {
+            let (rate, window) = route.config.timeout.download_pace();
+            connection.guard.pace.ask(rate, window, window, of_client(ctx, now));
+        }
     }
 }

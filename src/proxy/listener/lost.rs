@@ -9,6 +9,7 @@ use pingora_core::Error;
 use crate::policy::failure::Cause;
 use crate::proxy::downstream::address::Peer;
 use crate::proxy::downstream::http1::GuardedIo;
+use crate::proxy::downstream::http2::Broken;
 use crate::proxy::listener::announced::Failed;
 use crate::proxy::report::summary::Lost;
 use crate::proxy::{attempt, report};
@@ -74,8 +75,25 @@ impl Client<'_> {
     }
 
     /// The client has broken the rules of HTTP/2.
-    pub(super) fn http2(&self, said: &str) {
+    pub(super) fn http2(&self, broken: Broken<'_>) {
+        let said = match broken {
+            Broken::Rules(said) => said,
+            Broken::Flood => {
+                self.warn_of_flood();
+                "more control frames than go with what was asked for and sent"
+            }
+        };
         self.tell(NoRequest::Http2, Some(said), None);
+    }
+
+    fn warn_of_flood(&self) {
+        let Some(begun) = self.shared.control_floods.met() else { return };
+        let (listener, peer) = (self.listener, self.peer.map(|peer| peer.address));
+        let peer = peer.map_or_else(|| "a client".to_owned(), |address| address.to_string());
+        log::warn!(
+            "listener {listener}: {peer} floods it with control frames of HTTP/2: connection closed"
+        );
+        begun.until(|over| log::info!("no more floods of control frames {over}"));
     }
 
     fn tell(&self, why: NoRequest, said: Option<&str>, limit: Option<Limit>) {

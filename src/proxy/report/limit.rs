@@ -35,6 +35,17 @@ pub fn reached(ctx: &Context, now: Moment) -> Option<Limit> {
         Rejection::RequestTimeout if ctx.deadline.is_some_and(|deadline| now >= deadline) => {
             of_request(ctx)
         }
+        Rejection::RequestTimeout if ctx.is_slow() => {
+            let timeout = &ctx.route.as_ref()?.config.timeout;
+            match ctx.end.delivery() {
+                Delivery::BrokenOff(_) => {
+                    bytes("timeout.min_download_rate", timeout.download_pace().0)
+                }
+                Delivery::Whole | Delivery::ClientGone { .. } | Delivery::Cut { .. } => {
+                    bytes("timeout.min_upload_rate", timeout.upload_pace(true).0)
+                }
+            }
+        }
         Rejection::RequestTimeout => {
             limit("timeout.idle", *ctx.route.as_ref()?.config.timeout.idle)
         }

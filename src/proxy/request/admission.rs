@@ -43,7 +43,8 @@ pub fn receive(shared: &Shared, session: &mut Session, ctx: &mut Context) {
     if let Some(connection) = &ctx.connection {
         connection.guard.begin();
     }
-    if shared.lifecycle.is_draining() {
+    let is_last = ctx.connection.as_ref().is_some_and(|connection| connection.is_last(ctx.started));
+    if is_last || shared.lifecycle.is_draining() {
         session.set_keepalive(None);
     }
     request::headers::join_cookies(session.req_header_mut());
@@ -213,6 +214,10 @@ fn check_size(session: &Session, ctx: &mut Context, route: &Route) -> Result<(),
     let length = exchange::fields::content_length(headers);
     let max_body = route.config.max_body.enforced().0;
     ctx.body.envelopes = Envelopes::of(ctx.protocol, headers, max_body);
+    if let Some(connection) = ctx.connection.as_ref().filter(|_| ctx.protocol.reads_json()) {
+        let (rate, first, next) = route.config.timeout.upload_pace(length.is_some());
+        connection.guard.pace.ask(rate, first, next, Duration::ZERO);
+    }
     let Some(length) = length.filter(|_| ctx.body.envelopes.is_none()) else { return Ok(()) };
     if max_body != 0 && length > max_body {
         ctx.verdict.said = Some(format!("the head announces {length} bytes").into());

@@ -27,6 +27,16 @@ impl GuardedIo {
         written
     }
 
+    fn wrote(&mut self, written: &Poll<io::Result<usize>>) {
+        self.guard.client_time.write(false);
+        self.guard.on_traffic();
+        let Poll::Ready(Ok(bytes)) = written else { return };
+        self.guard.pace.pass(*bytes);
+        if let Some(frames) = &mut self.frames {
+            frames.send(*bytes);
+        }
+    }
+
     /// The client has no room for what is to be written.
     fn wait<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         self.guard.client_time.write(true);
@@ -51,8 +61,7 @@ impl AsyncWrite for GuardedIo {
                 Poll::Ready(Ok(buf.len()))
             }
             ready => {
-                self.guard.client_time.write(false);
-                self.guard.on_traffic();
+                self.wrote(&ready);
                 ready
             }
         }
@@ -75,8 +84,7 @@ impl AsyncWrite for GuardedIo {
                 Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()))
             }
             ready => {
-                self.guard.client_time.write(false);
-                self.guard.on_traffic();
+                self.wrote(&ready);
                 ready
             }
         }
