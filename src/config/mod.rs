@@ -115,8 +115,8 @@ pub struct Config {
     /// `off` switches a policy off. A route with `serve` has no defaults of what concerns upstreams.
     #[serde(default)]
     pub defaults: defaults::Defaults,
-    /// The routes by name. The name is the label in metrics, log and record. Each is shared with
-    /// the route compiled from it.
+    /// The routes by name. The name is the label in metrics, log and record.
+    // Each is shared with the route compiled from it.
     #[serde(default, deserialize_with = "shared")]
     #[schemars(with = "BTreeMap<String, Route>")]
     pub routes: BTreeMap<String, Arc<Route>>,

@@ -19,8 +19,8 @@ use crate::routing::Redirect;
 use crate::transcode;
 use crate::units::Timespan;
 
-/// Which requests a route takes, what they must pass, and where they go. Large settings that are
-/// rarely used are boxed, because there may be ten thousand routes.
+/// Which requests a route takes, what they must pass, and where they go.
+// Large settings that are rarely used are boxed, because there may be ten thousand routes.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Route {

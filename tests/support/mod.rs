@@ -14,6 +14,7 @@ mod gateway;
 mod h2_client;
 mod h2_upstream;
 mod jwt;
+pub mod keys;
 pub mod kubernetes;
 mod ledger;
 mod load;
