@@ -655,3 +655,27 @@ fn every_key_that_is_named_exists() {
     assert!(seen > 80, "{seen}");
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
+
+#[test]
+fn every_path_of_the_admin_listener_is_in_its_page() {
+    let source = std::fs::read_to_string(root().join("src/admin/mod.rs")).expect("the source");
+    let page = Page::read(root().join("docs/admin.md"));
+    let strings = source.split('"').skip(1).step_by(2);
+    let paths: Vec<&str> = strings.filter(|text| text.starts_with('/') && text.len() > 1).collect();
+    assert!(paths.len() > 10, "{paths:?}");
+    for path in paths {
+        let fixed = || path.split('/').filter(|part| !part.is_empty() && !part.starts_with('{'));
+        // All of it that is no name, in one line and in this order.
+        let is_there = page.text.lines().any(|line| {
+            let mut rest = line;
+            fixed().all(|part| match rest.find(&format!("/{part}")) {
+                Some(at) => {
+                    rest = &rest[at + 1 + part.len()..];
+                    true
+                }
+                None => false,
+            })
+        });
+        assert!(is_there, "{path} is not in {}", page.name());
+    }
+}
