@@ -679,3 +679,23 @@ fn every_path_of_the_admin_listener_is_in_its_page() {
         assert!(is_there, "{path} is not in {}", page.name());
     }
 }
+
+#[test]
+fn every_concept_says_its_default_its_refusals_its_metrics_and_its_keys() {
+    let concepts = docs().into_iter().filter(|page| {
+        page.path.parent().is_some_and(|folder| folder.ends_with("concepts"))
+            && !page.path.ends_with("README.md")
+    });
+    let index = Page::read(root().join("docs/concepts/README.md"));
+    let mut seen = 0;
+    for page in concepts {
+        let anchors = anchors(&page);
+        for heading in ["by-default", "what-it-refuses", "metrics", "keys"] {
+            assert!(anchors.contains(heading), "{} has no {heading}", page.name());
+        }
+        let file = page.path.file_name().expect("a name").to_string_lossy().into_owned();
+        assert!(index.text.contains(&format!("({file})")), "{file} is not in {}", index.name());
+        seen += 1;
+    }
+    assert!(seen > 12, "{seen}");
+}
