@@ -14,7 +14,6 @@ use crate::units::schema::written_as;
 #[serde(deny_unknown_fields)]
 pub struct DescriptorFile {
     /// Relative to the configuration file. Every reload reads the file again.
-    /// Relative to the configuration file.
     pub file: PathBuf,
 }
 

@@ -86,7 +86,11 @@ struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     fn key(&mut self, path: &str, name: &str, schema: &'a Value, required: bool) -> Key {
-        let about = text(schema, "description");
+        let mut about = text(schema, "description");
+        if let (true, Some(reference)) = (about.is_empty(), schema["$ref"].as_str()) {
+            let name = reference.rsplit('/').next().expect("a name");
+            about = text(&self.schema["$defs"][name], "description");
+        }
         // Its keys are those of a route.
         if path.is_empty() && name == "defaults" {
             let kind = "keys of a [route](#routesname)".to_owned();
@@ -109,14 +113,22 @@ impl<'a> Walk<'a> {
         if !several.is_empty() {
             kinds.push(self.section(path, schema, several));
         }
-        kinds.dedup();
         let mut unique: Vec<String> = Vec::new();
-        kinds.into_iter().for_each(|kind| {
+        for kind in kinds {
             if !unique.contains(&kind) {
                 unique.push(kind);
             }
-        });
-        unique
+        }
+        // One of them, or a list: `off` is never in a list.
+        let (lists, mut alone): (Vec<String>, Vec<String>) =
+            unique.into_iter().partition(|kind| kind.starts_with("list of "));
+        let single: Vec<&str> =
+            alone.iter().map(String::as_str).filter(|kind| *kind != "`off`").collect();
+        let of_these = format!("list of {}", single.join(" or "));
+        let said = |list: String| if list == of_these { "list of these".to_owned() } else { list };
+        let lists: Vec<String> = lists.into_iter().map(said).collect();
+        alone.extend(lists);
+        alone
     }
 
     /// `name` is that of the definition that `schema` comes from.
@@ -188,11 +200,8 @@ impl<'a> Walk<'a> {
                 "boolean" | "integer" if has_text => {}
                 "array" => {
                     let items = self.kinds(path, &schema["items"]);
-                    let of = if items.len() > 8 { "these".to_owned() } else { items.join(" or ") };
-                    if items.len() > 8 {
-                        kinds.extend(items);
-                    }
-                    kinds.push(format!("list of {of}"));
+                    let between = if items.len() > 8 { ", " } else { " or " };
+                    kinds.push(format!("list of {}", items.join(between)));
                 }
                 "object" => kinds.push("mapping".to_owned()),
                 "integer" | "number" => kinds.push("number".to_owned()),

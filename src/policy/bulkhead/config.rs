@@ -64,8 +64,8 @@ impl Adaptive {
 }
 
 /// `queue:`. A request that finds no free slot waits for one, instead of being refused at once. It
-/// is served in the order of arrival while the queue keeps draining; `super::codel` says what
-/// happens once it does not.
+/// is served in the order of arrival while the queue keeps draining; `interval` says what happens
+/// once it does not.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(remote = "Self", deny_unknown_fields)]
 #[schemars(rename = "Queue")]
