@@ -219,7 +219,7 @@ fn row<'a>(taken: &BTreeMap<&str, bool>, path: &'a str) -> Option<(&'a str, bool
 }
 
 fn cell(text: &str) -> String {
-    text.replace('|', "\\|").replace("\n", " ")
+    text.replace('|', "\\|").replace('\n', " ")
 }
 
 const HEAD: &str = "\
@@ -273,7 +273,7 @@ fn page(sections: &[Section], taken: &BTreeMap<&str, bool>) -> String {
                 None => "",
             };
             let key = [&format!("`{}`", key.name), &key.kind, &key.default, reload, &key.about];
-            writeln!(page, "| {} |", key.map(|text| cell(text)).join(" | ")).expect("text");
+            writeln!(page, "| {} |", key.map(cell).join(" | ")).expect("text");
         }
         page += "\n";
     }

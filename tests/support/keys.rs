@@ -109,9 +109,8 @@ impl<'a> Walk<'a> {
         let mut kinds = Vec::new();
         let mut objects = Vec::new();
         self.collect(path, schema, None, &mut kinds, &mut objects);
-        let several: Vec<_> = objects.into_iter().collect();
-        if !several.is_empty() {
-            kinds.push(self.section(path, schema, several));
+        if !objects.is_empty() {
+            kinds.push(self.section(path, schema, objects));
         }
         let mut unique: Vec<String> = Vec::new();
         for kind in kinds {
