@@ -697,3 +697,21 @@ fn every_concept_says_its_default_its_refusals_its_metrics_and_its_keys() {
     }
     assert!(seen > 12, "{seen}");
 }
+
+#[test]
+fn every_warning_of_the_check_is_in_the_page_of_the_configuration() {
+    let source = std::fs::read_to_string(root().join("src/config/code.rs")).expect("the source");
+    let page = Page::read(root().join("docs/configuration.md"));
+    // As the table of codes has it: Name "name" Warning "what to do";
+    let names = source.lines().filter_map(|line| {
+        let (_, rest) = line.split_once(" \"")?;
+        let (name, rest) = rest.split_once('"')?;
+        rest.trim_start().starts_with("Warning \"").then_some(name)
+    });
+    let known: BTreeSet<&str> = names.collect();
+    assert!(known.len() > 15, "{known:?}");
+    let rows = rows(&page);
+    let cells = rows.iter().filter_map(|(_, row)| row.iter().find(|(title, _)| title == "warning"));
+    let shown: BTreeSet<&str> = cells.flat_map(|(_, cell)| spans(cell)).collect();
+    assert_eq!(shown, known);
+}
