@@ -26,11 +26,6 @@ impl Section {
     pub fn at(&self, key: &Key) -> String {
         join(&self.path, &key.name)
     }
-
-    /// Where its heading is in the reference.
-    pub fn anchor(&self) -> String {
-        anchor(&self.path)
-    }
 }
 
 /// A path as the forge makes an anchor of it.
