@@ -51,7 +51,7 @@ pub struct Route {
     /// The route's own circuit, in addition to its upstream's; absent: none.
     pub circuit_breaker: Option<Box<breaker::Config>>,
     /// Limit on the route's requests in flight; absent: none.
-    pub bulkhead: Option<bulkhead::Config>,
+    pub bulkhead: Option<Box<bulkhead::Config>>,
     /// Limits on the time of a request and its attempts.
     #[serde(default)]
     pub timeout: Timeouts,
