@@ -92,6 +92,65 @@ fn a_header_of_an_untrusted_peer_does_not_pass_for_tls() {
     assert_eq!(upstream.count(), 0);
 }
 
+#[test]
+fn of_several_schemes_the_one_that_the_trusted_proxy_appended_counts() {
+    let upstream = Upstream::start();
+    let gateway = Plan::new(SECURED).upstream(&upstream).start();
+    let call = || Call::new("GET /users/7").to("shop.test");
+    let secured = (308, Some("https://shop.test/users/7".to_owned()));
+    // The first is what the client wrote, in front of the proxy.
+    let appended = call().header("X-Forwarded-Proto", "https, http");
+    assert_eq!(location(&gateway, appended), secured);
+    let added =
+        call().header("X-Forwarded-Proto", "https").header("X-Forwarded-Proto", "wss , http");
+    assert_eq!(location(&gateway, added), secured);
+    assert_eq!(upstream.count(), 0);
+    let over_tls =
+        call().header("X-Forwarded-Proto", "http").header("X-Forwarded-Proto", "http, https");
+    assert_eq!(gateway.call(over_tls).status, 200);
+}
+
+/// What `check` says of a route with these keys, on a listener without TLS.
+fn checked(route: &str) -> (Option<i32>, String) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let text = format!(
+        "listeners: {{public: {{address: '127.0.0.1:8080'}}}}\nroutes: {{a: {{{route}}}}}\n"
+    );
+    std::fs::write(directory.path().join("c.yaml"), text).expect("a file");
+    let finished = Gateway::finish(&["check", "-c", "c.yaml"], directory.path(), &[]);
+    (finished.code, [finished.stdout, finished.stderr].concat())
+}
+
+#[test]
+fn only_a_redirect_that_its_own_route_may_take_again_is_refused() {
+    for sent_on in [
+        "match: {scheme: http}, redirect: {scheme: https, port: 443}",
+        "match: {scheme: http}, redirect: {port: 443}",
+        // Nothing comes over TLS.
+        "redirect: {port: 443}",
+        "match: {host: a.test, scheme: http}, redirect: {to: 'https://a.test'}",
+        "match: {host: a.test}, redirect: {to: 'https://a.test:8443'}",
+        "match: {host: a.test}, redirect: {host: a.test, path: /x}",
+        // The host itself may have a route.
+        "match: {host: '*.a.test'}, redirect: {host: www.a.test}",
+        "redirect: {host: a.test}",
+    ] {
+        let (code, told) = checked(sent_on);
+        assert_eq!(code, Some(0), "{sent_on}: {told}");
+    }
+    for circle in [
+        "redirect: {scheme: https, port: 443}",
+        "match: {scheme: https}, redirect: {port: 443}",
+        "redirect: {port: 80}",
+        "match: {host: [b.test, a.test]}, redirect: {host: A.test}",
+        "match: {host: a.test}, redirect: {to: 'https://a.test'}",
+        "match: {host: a.test, scheme: https}, redirect: {to: 'https://a.test:443'}",
+    ] {
+        let (_, told) = checked(circle);
+        assert!(told.contains("redirect_to_itself"), "{circle}: {told}");
+    }
+}
+
 const RESPONSES: &str = "
 auth: {partners: {api_key: {keys: {acme: acme-key-0123456789}}}}
 routes:
@@ -150,7 +209,8 @@ fn the_connection_stays_in_order_whatever_the_client_sends() {
 #[test]
 fn a_route_that_answers_itself_has_its_policies_and_its_row_and_is_no_failure() {
     let store = Store::Sqlite;
-    let gateway = responses().section(&store.section()).start();
+    let log = "access_log: {keep: {success: 100%}}";
+    let gateway = responses().section(&store.section()).section(log).start();
     let call = || Call::new("POST /gateway.v1.GatewayService/X").header("X-Request-Id", "r-1");
     let refused = gateway.call(call());
     assert_eq!((refused.status, refused.code().as_str()), (401, "credentials_missing"));

@@ -106,6 +106,39 @@ fn a_large_download_may_be_acknowledged_in_small_pieces() {
     }
 }
 
+/// As clients of gRPC in Go do it.
+#[test]
+fn each_small_message_of_a_stream_may_be_acknowledged_by_itself() {
+    const MESSAGE: usize = 30;
+    const BYTES: usize = 4_000 * MESSAGE;
+    let upstream = Upstream::always(Answer::stream(BYTES as u64));
+    let gateway = Plan::route("timeout: {request: 0}").upstream(&upstream).start();
+    let mut stream = TcpStream::connect(gateway.address).expect("a connection");
+    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("an option");
+    stream.set_nodelay(true).expect("an option");
+    let mut reader = BufReader::new(stream.try_clone().expect("a clone"));
+    // A window of one message for the stream, and a large one for the connection.
+    let window = frame(4, 0, &[0, 4, 0, 0, 0, MESSAGE as u8]);
+    let large = frame(8, 0, &(1_u32 << 30).to_be_bytes());
+    let mut head = frame(1, 1, b"\x82\x86\x84\x41\x01a");
+    head[4] = 5;
+    stream.write_all(&[PREFACE, &window, &large, &head].concat()).expect("a request");
+    let mut received = 0;
+    while received < BYTES {
+        let mut head = [0; 9];
+        reader.read_exact(&mut head).unwrap_or_else(|e| panic!("cut after {received}: {e}"));
+        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+        reader.read_exact(&mut payload).expect("its payload");
+        if head[3] != 0 || payload.is_empty() {
+            continue;
+        }
+        received += payload.len();
+        let increment = u32::try_from(payload.len()).expect("small").to_be_bytes();
+        let acknowledged = [frame(8, 1, &increment), frame(6, 0, &[0; 8])].concat();
+        stream.write_all(&acknowledged).expect("an open connection");
+    }
+}
+
 #[test]
 fn a_stream_that_is_kept_alive_by_pings_is_not_cut() {
     let upstream = Upstream::always(Answer::ok().held());

@@ -4,6 +4,8 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use socket2::{Domain, Socket, Type};
+
 use crate::support::{Answer, Call, Gateway, H2Client, Plan, Upstream, eventually, pass, request};
 
 const SHORT: &str = "timeout: {request: 0, upload_grace: 500ms, min_upload_rate: 10KiB}";
@@ -56,15 +58,15 @@ fn an_upload_that_only_trickles_is_refused_as_slow() {
 }
 
 #[test]
-fn an_upload_a_little_above_the_rate_is_served_however_long_it_takes() {
+fn an_upload_above_the_rate_is_served_however_long_it_takes() {
     let upstream = Upstream::start();
     let route = "timeout: {request: 0, upload_grace: 2s, min_upload_rate: 4KiB}";
     let gateway = Plan::route(route).upstream(&upstream).start();
     let mut stream = TcpStream::connect(gateway.address).expect("a connection");
-    let body = vec![b'x'; 40_000];
+    let body = vec![b'x'; 130_000];
     stream.write_all(&head(body.len())).expect("a head");
-    // For three windows.
-    send(&mut stream, &body, 6_500);
+    // For three windows, and fast enough for a machine that is busy.
+    send(&mut stream, &body, 20_000);
     let heard = response(&mut stream);
     assert!(heard.starts_with("HTTP/1.1 200"), "{heard}");
     assert_eq!(upstream.only().body.len(), body.len());
@@ -110,6 +112,36 @@ fn an_upload_is_not_slow_while_the_gateway_waits_for_its_upstream() {
     assert_eq!((response.status, response.text().as_str()), (200, "ok"));
 }
 
+/// Sends a small body over HTTP/2, and reads nothing of a response of this length for several windows of an upload.
+fn read_late(gateway: &Gateway, length: usize) {
+    let h2 = H2Client::connect(gateway.address);
+    let head = request("POST", "/").header("content-length", "5").body(()).expect("a head");
+    let mut exchange = h2.open(head, false);
+    exchange.send(b"small", true);
+    assert_eq!(exchange.head().status(), 200);
+    pass(Duration::from_millis(1500));
+    let response = exchange.finish();
+    assert_eq!((response.reset, response.body.len()), (None, length));
+}
+
+#[test]
+fn a_response_over_http2_that_is_read_slowly_is_not_taken_for_a_slow_upload() {
+    const BYTES: usize = 1 << 20;
+    let upstream = Upstream::always(Answer::stream(BYTES as u64));
+    let route = "timeout: {request: 0, upload_grace: 200ms}";
+    read_late(&Plan::route(route).upstream(&upstream).start(), BYTES);
+}
+
+#[test]
+fn neither_is_one_that_the_gateway_gives_by_itself() {
+    // One more than fits into the window of a stream.
+    const BYTES: usize = 64 * 1024;
+    let routes = "routes:
+  all: {respond: {body: '${file:large.txt}'}, timeout: {upload_grace: 200ms}}\n";
+    let plan = Plan::new(routes).beside("large.txt", &"x".repeat(BYTES));
+    read_late(&plan.start(), BYTES);
+}
+
 const READING: &str = "timeout: {request: 0, idle: 1s, min_download_rate: 200KiB}";
 
 #[test]
@@ -145,4 +177,29 @@ fn a_client_that_reads_steadily_is_not_cut_however_long_it_takes() {
             pass(Duration::from_millis(5));
         }
     }
+}
+
+#[test]
+fn a_client_that_reads_above_the_rate_is_not_cut_however_much_the_system_takes() {
+    let upstream = Upstream::always(Answer::stream(1 << 30));
+    let route = "timeout: {request: 0, idle: 2s, min_download_rate: 64KiB}";
+    let gateway = Plan::route(route).upstream(&upstream).start();
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    // Else the client's system would take megabytes too.
+    socket.set_recv_buffer_size(32 * 1024).expect("an option");
+    socket.connect(&gateway.address.into()).expect("a connection");
+    let mut stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(Duration::from_secs(10))).expect("an option");
+    stream.write_all(&Call::new("GET /").bytes()).expect("a request");
+    let (begun, mut read, mut buffer) = (Instant::now(), 0, vec![0; 16 * 1024]);
+    // Four windows, in which less is read than a system may take at once.
+    while begun.elapsed() < Duration::from_secs(9) {
+        if begun.elapsed().as_millis() as usize * 256 > read {
+            read += stream.read(&mut buffer).expect("more of it");
+        } else {
+            pass(Duration::from_millis(5));
+        }
+    }
+    // What the system has taken would be read even if the gateway had closed the connection.
+    assert_eq!(gateway.metric("portcullis_requests_in_flight", &[]), 1.0, "after {read} bytes");
 }

@@ -32,7 +32,8 @@ pub struct Timeouts {
     /// How long a client may be waited for before `min_upload_rate` applies; default 10 s.
     pub upload_grace: Timespan,
     /// The same for a client that reads a response over HTTP/1 more slowly than it comes, on average over
-    /// `idle`; the connection is closed below it. 0: no limit. Default 256 B.
+    /// `idle`; the connection is closed below it. What counts is what the gateway's system has taken, in pieces of
+    /// about 64 KiB, and a client's system may take more at once than its program reads. 0: no limit. Default 256 B.
     pub min_download_rate: Size,
 }
 

@@ -28,6 +28,9 @@ use crate::time::Clock;
 
 /// Connections that wait to be accepted; the kernel may allow fewer.
 const BACKLOG: u32 = 65_535;
+/// Bytes that the system takes of a response before it has sent those before them.
+#[cfg(target_os = "linux")]
+const UNSENT: u32 = 128 * 1024;
 /// Pause between two attempts to listen on an address.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 /// Pause after a failure to accept that will not pass at once, such as running out of descriptors.
@@ -173,6 +176,10 @@ fn listen_on(address: SocketAddr) -> io::Result<tokio::net::TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     // Connections of a previous process that are still closing must not keep the port.
     socket.set_reuseaddr(true)?;
+    // Connections inherit it. The system would take megabytes that are not sent yet, and then none for as long as
+    // it takes to send a third of them: a client that reads steadily would seem not to read (`min_download_rate`).
+    #[cfg(target_os = "linux")]
+    socket2::SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }

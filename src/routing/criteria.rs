@@ -16,9 +16,9 @@ use crate::units::schema::{self, written_as};
 #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Match {
-    /// `http` or `https`: how the client reached the gateway, or the trusted proxy in front of it, by
-    /// `X-Forwarded-Proto`. Default: either. Routes that name a scheme go before all others, whatever
-    /// their host and path.
+    /// `http` or `https`: how the client reached the gateway, or the trusted proxy in front of it, by the
+    /// last value of `X-Forwarded-Proto`, which that proxy wrote. Default: either. Routes that name a scheme go before
+    /// all others, whatever their host and path.
     pub scheme: Option<Scheme>,
     /// `api.example.com`, or `*.example.com` for every name below it; default: any host, or none.
     pub host: Choice<HostPattern>,

@@ -114,6 +114,14 @@ pub enum HostPattern {
 }
 
 impl HostPattern {
+    /// Whether it matches `host`, which is in normal form, and nothing else.
+    pub fn is_exactly(&self, host: &str) -> bool {
+        match self {
+            HostPattern::Exact(exact) => host == &**exact,
+            HostPattern::Below(_) => false,
+        }
+    }
+
     /// Whether the pattern matches `host`, which is in normal form.
     pub fn covers(&self, host: &str) -> bool {
         match self {

@@ -82,10 +82,24 @@ impl Redirect {
         Some(url)
     }
 
-    /// Whether only the scheme is changed, to this one: a request that has it already would be sent to itself.
-    pub fn only_scheme(&self) -> Option<Scheme> {
-        let stays = self.host.is_none() && self.port.is_none() && self.path.is_none();
-        self.scheme.filter(|_| stays && self.query == Query::Keep)
+    /// Whether a request over `scheme`, on its own port, would be sent to itself. A host that is written is a
+    /// request's own if `is_matched` holds.
+    pub fn repeats(&self, scheme: Scheme, is_matched: impl Fn(&str) -> bool) -> bool {
+        self.scheme.is_none_or(|to| to == scheme)
+            && self.port.is_none_or(|to| to.get() == scheme.port())
+            && self.host.as_deref().is_none_or(is_matched)
+            && self.path.is_none()
+            && self.query == Query::Keep
+    }
+
+    /// The scheme to which clients are sent; `None`: the request's.
+    pub fn scheme(&self) -> Option<Scheme> {
+        self.scheme
+    }
+
+    /// The host to which clients are sent; `None`: the request's.
+    pub fn host(&self) -> Option<&str> {
+        self.host.as_deref()
     }
 
     /// Whether the URL names a scheme and a host.
@@ -136,8 +150,8 @@ struct Written {
     /// What becomes of the query; default `keep`.
     #[serde(default)]
     query: Query,
-    /// 301, 302, 303, 307 or 308. Default: 308, for good, where no more than the scheme and the port change; else
-    /// 307, for now. Both keep method and body.
+    /// 301, 302, 303, 307 or 308. Default: 308, for good, where no more than the scheme and the port change, and the
+    /// query stays; else 307, for now. Both keep method and body.
     status: Option<Status>,
 }
 
@@ -162,7 +176,8 @@ impl TryFrom<Written> for Redirect {
             true => Some(Rewrite::of(path, strip_prefix, strip_segments, add_prefix)?),
             false => None,
         };
-        let is_secured = scheme.is_some() && host.is_none() && path.is_none();
+        let is_whole = path.is_none() && query == Query::Keep;
+        let is_secured = scheme.is_some() && host.is_none() && is_whole;
         let status = status.map_or(if is_secured { 308 } else { 307 }, |status| status.0);
         let host = host.map(|host| host.0);
         let redirect = Redirect { status, scheme, host, port, path, query };

@@ -118,7 +118,7 @@ pub(super) fn check(text: &str, path: &str) -> Result<(), String> {
             "`{text}`: percent-encode what is not a plain URL character, and only that, with \
              upper-case digits"
         )),
-        Err(why) => Err(format!("`{text}`: {why}")),
+        Err(why) => Err(format!("`{text}`: {why}; write one that a request could have")),
     }
 }
 

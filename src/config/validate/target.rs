@@ -4,6 +4,7 @@ use super::RouteCheck;
 use crate::config::code::Code;
 use crate::config::load::Problem;
 use crate::policy::split::{Destination, Key};
+use crate::routing::Scheme;
 
 impl RouteCheck<'_> {
     pub(super) fn target(&mut self) {
@@ -66,19 +67,49 @@ impl RouteCheck<'_> {
             let message = "nothing is forwarded, and the redirect has a path of its own";
             self.report(Code::RewriteOfRedirect, &["rewrite"], message);
         }
-        let matched = self.route.matches.scheme;
-        if let Some(scheme) =
-            redirect.only_scheme().filter(|to| matched.is_none_or(|from| from == *to))
-        {
-            let scheme = scheme.as_str();
-            let other = if scheme == "https" { "http" } else { "https" };
-            let message = format!("a request over {scheme} would be sent to itself for ever");
-            let path = self.key(&["redirect"]);
-            let problem = Problem::new(Code::RedirectToItself, path, message);
-            let remedy = format!(
-                "write `match: {{scheme: {other}}}`, or send clients to another `host`, `port` or path"
-            );
-            self.problems.push(problem.remedied(remedy));
+        let hosts = self.route.matches.host.values().unwrap_or_default();
+        // One that covers more than the host may leave the host itself to another route.
+        let is_matched = |host: &str| hosts.iter().any(|matched| matched.is_exactly(host));
+        let repeats = |scheme: &Scheme| redirect.repeats(*scheme, is_matched);
+        let mut schemes = [Scheme::Https, Scheme::Http].into_iter();
+        let written = redirect.scheme();
+        let Some(scheme) = schemes.find(|scheme| repeats(scheme) && self.has(*scheme, written))
+        else {
+            return;
+        };
+        let (scheme, other) = match scheme {
+            Scheme::Http => ("http", Scheme::Https),
+            Scheme::Https => ("https", Scheme::Http),
+        };
+        let (message, remedy) = match redirect.host().filter(|_| repeats(&other)) {
+            None => (
+                format!("a request over {scheme} would be sent to itself for ever"),
+                format!(
+                    "write `match: {{scheme: {}}}`, or send clients to another `host`, `port` or path",
+                    other.as_str()
+                ),
+            ),
+            Some(host) => (
+                format!("a request for {host} would be sent to itself for ever"),
+                "match other hosts only, or send clients to another `scheme`, `host`, `port` or path"
+                    .to_owned(),
+            ),
+        };
+        let problem = Problem::new(Code::RedirectToItself, self.key(&["redirect"]), message);
+        self.problems.push(problem.remedied(remedy));
+    }
+
+    /// Whether the route, which redirects to the scheme that is `written`, has requests over `scheme`.
+    fn has(&self, scheme: Scheme, written: Option<Scheme>) -> bool {
+        match self.route.matches.scheme {
+            Some(matched) => matched == scheme,
+            // That one is expected to have a listener, here or at a proxy in front, which may have any.
+            None if written.is_some() => true,
+            None if !self.config.client_address.trusted_proxies.is_empty() => true,
+            None => self.config.listeners.values().any(|listener| match scheme {
+                Scheme::Http => listener.tls.is_none(),
+                Scheme::Https => listener.tls.is_some(),
+            }),
         }
     }
 

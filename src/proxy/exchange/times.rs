@@ -31,11 +31,21 @@ pub fn attempt(ctx: &Context) {
 pub fn answer(ctx: &Context, now: Moment) {
     if let Some(connection) = &ctx.connection {
         connection.guard.client_time.answer(now);
+        // That of the upload: only the reader is waited for now.
+        connection.guard.pace.rest();
         let route = ctx.route.as_ref().filter(|_| ctx.protocol.reads_json());
         // Over HTTP/2 only whole pieces are seen to pass, which may be large.
         if let Some(route) = route.filter(|_| connection.orders.is_none()) {
             let (rate, window) = route.config.timeout.download_pace();
             connection.guard.pace.ask(rate, window, window, of_client(ctx, now));
         }
+    }
+}
+
+/// The gateway answers by itself. How fast the request's body was sent no longer counts, and the time to read the
+/// response has a limit of its own.
+pub fn own_answer(ctx: &Context) {
+    if let Some(connection) = &ctx.connection {
+        connection.guard.pace.rest();
     }
 }

@@ -197,6 +197,7 @@ async fn write(
     trailers: Option<Box<HeaderMap>>,
 ) -> Result<()> {
     ctx.guard(Some(Clock::now() + WRITE_LIMIT));
+    exchange::times::own_answer(ctx);
     downstream::date::keep(ctx, &head);
     ctx.sent = Some(head.status.as_u16());
     let without_body = session.req_header().method == Method::HEAD || body.is_empty();

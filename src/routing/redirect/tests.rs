@@ -80,6 +80,9 @@ fn a_move_to_tls_is_for_good_and_all_else_for_now() {
         ("{scheme: https, status: 301}", 301),
         ("{scheme: https, host: b.example}", 307),
         ("{scheme: https, path: /x}", 307),
+        // A client that remembered this would lose every query.
+        ("{scheme: https, query: drop}", 307),
+        ("{scheme: https, query: keep}", 308),
         ("{to: 'https://b.example'}", 307),
         ("{path: /x}", 307),
         ("{path: /x, status: 303}", 303),
@@ -89,11 +92,27 @@ fn a_move_to_tls_is_for_good_and_all_else_for_now() {
 }
 
 #[test]
-fn only_a_change_of_the_scheme_could_send_a_request_to_itself() {
-    let only = |yaml: &str| parse(yaml).expect("valid").only_scheme();
-    assert_eq!(only("{scheme: https}"), Some(Scheme::Https));
-    for other in ["{scheme: https, port: 8443}", "{to: 'https://b.example'}", "{path: /x}"] {
-        assert_eq!(only(other), None, "{other}");
+fn a_request_that_is_where_it_would_be_sent_is_sent_to_itself() {
+    let (http, https) = (Scheme::Http, Scheme::Https);
+    for (yaml, over_http, over_https) in [
+        ("{scheme: https}", false, true),
+        ("{scheme: http}", true, false),
+        ("{scheme: https, port: 443}", false, true),
+        ("{scheme: https, port: 80}", false, false),
+        ("{scheme: https, port: 8443}", false, false),
+        ("{port: 443}", false, true),
+        ("{port: 80}", true, false),
+        ("{host: a.example}", true, true),
+        ("{host: a.example, port: 443}", false, true),
+        ("{host: b.example}", false, false),
+        ("{to: 'https://A.example:443'}", false, true),
+        ("{to: 'https://a.example/x'}", false, false),
+        ("{scheme: https, query: drop}", false, false),
+        ("{path: /x}", false, false),
+    ] {
+        let redirect = parse(yaml).expect("valid");
+        let repeats = |scheme| redirect.repeats(scheme, |host| host == "a.example");
+        assert_eq!((repeats(http), repeats(https)), (over_http, over_https), "{yaml}");
     }
 }
 

@@ -27,13 +27,18 @@ impl GuardedIo {
         written
     }
 
-    fn wrote(&mut self, written: &Poll<io::Result<usize>>) {
+    /// So much of `bufs` has been `written`.
+    fn wrote(&mut self, written: &Poll<io::Result<usize>>, bufs: &[io::IoSlice<'_>]) {
         self.guard.client_time.write(false);
         self.guard.on_traffic();
         let Poll::Ready(Ok(bytes)) = written else { return };
         self.guard.pace.pass(*bytes);
-        if let Some(frames) = &mut self.frames {
-            frames.send(*bytes);
+        let Some(frames) = &mut self.frames else { return };
+        let mut left = *bytes;
+        for buf in bufs {
+            let sent = left.min(buf.len());
+            frames.send(&buf[..sent]);
+            left -= sent;
         }
     }
 
@@ -61,7 +66,7 @@ impl AsyncWrite for GuardedIo {
                 Poll::Ready(Ok(buf.len()))
             }
             ready => {
-                self.wrote(&ready);
+                self.wrote(&ready, &[io::IoSlice::new(buf)]);
                 ready
             }
         }
@@ -84,7 +89,7 @@ impl AsyncWrite for GuardedIo {
                 Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()))
             }
             ready => {
-                self.wrote(&ready);
+                self.wrote(&ready, bufs);
                 ready
             }
         }
