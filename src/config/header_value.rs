@@ -85,7 +85,7 @@ impl FromStr for Value {
     fn from_str(text: &str) -> Result<Self, String> {
         let fixed = |text: &str| {
             HeaderValue::from_str(text)
-                .map_err(|_| "a header's value is one line of text".to_owned())
+                .map_err(|_| "a header's value must be one line of text".to_owned())
         };
         let parts = placeholder::parse(text)?;
         match &*parts {

@@ -80,7 +80,9 @@ impl TryFrom<Written> for Respond {
             ));
         }
         if matches!(status, 204 | 205) && !body.is_empty() {
-            return Err(format!("body: a response with {status} has no body"));
+            return Err(format!(
+                "body: a response with {status} has no body; use another status, or leave it out"
+            ));
         }
         if body.len() > MAX_BODY {
             return Err(format!(

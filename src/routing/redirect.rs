@@ -19,6 +19,9 @@ use super::rewrite::{Prefix, Rewrite};
 use super::template::Template;
 use crate::units::schema::written_as;
 
+/// The remedy for a host that is not valid.
+const WRITE_HOST: &str = "write one such as `www.example.com` or `[2001:db8::1]`";
+
 /// Where clients are sent, and how.
 #[derive(Clone, Debug, PartialEq, serde::Deserialize, schemars::JsonSchema)]
 #[schemars(with = "Written")]
@@ -183,7 +186,7 @@ impl TryFrom<Written> for Redirect {
         let redirect = Redirect { status, scheme, host, port, path, query };
         if !redirect.is_elsewhere() && redirect.path.is_none() {
             return Err(
-                "give `to`, `scheme`, `host`, `port` or a path to send clients to".to_owned()
+                "write `to`, `scheme`, `host`, `port` or a path to send clients to".to_owned()
             );
         }
         Ok(redirect)
@@ -216,7 +219,7 @@ impl TryFrom<String> for Target {
         };
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let normal = host::normalize(authority.as_bytes());
-        let host = normal.map_err(|error| format!("`{text}`: {error}"))?;
+        let host = normal.map_err(|error| format!("`{text}`: {error}; {WRITE_HOST}"))?;
         // What follows the last colon outside of brackets is a number, because the host was accepted.
         let port = authority.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
         let path = (!path.is_empty()).then(|| path.parse()).transpose()?;
@@ -233,8 +236,8 @@ impl TryFrom<String> for Host {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let host =
-            host::normalize(text.as_bytes()).map_err(|error| format!("`{text}`: {error}"))?;
+        let host = host::normalize(text.as_bytes())
+            .map_err(|error| format!("`{text}`: {error}; {WRITE_HOST}"))?;
         let has_port = match text.rsplit_once(']') {
             Some((_, after)) => !after.is_empty(),
             None => text.contains(':'),

@@ -119,9 +119,9 @@ fn a_request_that_is_where_it_would_be_sent_is_sent_to_itself() {
 #[test]
 fn what_leads_nowhere_is_refused_with_a_remedy() {
     for (yaml, remedy) in [
-        ("{}", "give `to`"),
-        ("{status: 301}", "give `to`"),
-        ("{query: drop}", "give `to`"),
+        ("{}", "write `to`"),
+        ("{status: 301}", "write `to`"),
+        ("{query: drop}", "write `to`"),
         ("{to: /new}", "write `path`"),
         ("{to: //evil.example}", "begins with `http://`"),
         ("{to: 'ftp://a.example'}", "begins with `http://`"),
