@@ -86,24 +86,28 @@ fn an_address_that_takes_all_it_may_keeps_no_other_out() {
 #[test]
 fn places_of_an_address_are_given_back_however_its_connections_end() {
     let upstream = Upstream::start();
-    let gateway = gateway(&upstream, "max_connections_per_address: 1, header_timeout: 300ms");
-    for round in 0..4 {
-        eventually("the place of the connection before", || {
+    let gateway = gateway(&upstream, "max_connections_per_address: 1, header_timeout: 2s");
+    // An answer and an orderly end, an answer and a reset, nothing, half a head, a late one.
+    for round in 0..5 {
+        let mut client = eventually("the place of the connection before", || {
+            let before = refused(&gateway, "address");
             let mut client = gateway.connect();
-            match round {
-                // An answer and an orderly end, an answer and a reset, nothing, half a head.
-                0 | 1 => {
-                    client.try_send(Call::new("GET /").bytes()).ok()?;
-                    client.try_receive("GET").ok()?;
-                    if round == 1 {
-                        client.vanish();
-                    }
-                    Some(())
-                }
-                2 => client.try_send("").ok(),
-                _ => client.try_send("GET / HT").ok(),
+            if round < 2 {
+                client.try_send(Call::new("GET /").bytes()).ok()?;
+                client.try_receive("GET").ok()?;
+            } else if round > 2 {
+                client.try_send("GET / HT").ok()?;
             }
+            // It is counted: the next one is closed, and it is not.
+            let mut next = gateway.connect();
+            let is_counted = next.is_closed() && client.is_open();
+            (is_counted && refused(&gateway, "address") > before).then_some(client)
         });
+        match round {
+            1 => client.vanish(),
+            4 => assert!(client.is_closed(), "its head is late"),
+            _ => drop(client),
+        }
     }
     eventually("the last place", || {
         let mut client = gateway.connect();
@@ -194,6 +198,62 @@ fn a_listeners_networks_judge_announced_clients_and_never_a_balancers_own_checks
     assert_eq!(refused(&gateway, "network"), 2.0);
 }
 
+/// What a balancer sends for a client that it does not know: `UNKNOWN`, no family, a Unix socket.
+fn unknown_clients() -> [Vec<u8>; 4] {
+    let v2 = |rest: &[u8]| [b"\r\n\r\n\0\r\nQUIT\n\x21", rest].concat();
+    let unix = v2(&[&[0x31, 0, 216][..], &[b'/'; 216]].concat());
+    [b"PROXY UNKNOWN\r\n".to_vec(), v2(&[0, 0, 0]), v2(&[0, 0, 3, 9, 9, 9]), unix]
+}
+
+/// `LOCAL` of version 2, and what HAProxy sends for its own checks in version 1.
+const BALANCERS_OWN: [&[u8]; 2] =
+    [b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0", b"PROXY TCP4 127.0.0.1 127.0.0.1 44364 443\r\n"];
+
+#[test]
+fn a_listener_that_allows_a_balancer_does_not_let_in_whom_the_balancer_does_not_know() {
+    let upstream = Upstream::start();
+    let keys = "networks: {allow: [127.0.0.1]}, proxy_protocol: {from: [127.0.0.1]}";
+    let gateway = gateway(&upstream, keys);
+    for header in unknown_clients() {
+        let mut client = gateway.connect();
+        client.send(&header);
+        assert!(client.is_closed(), "{header:?}");
+    }
+    assert_eq!(refused(&gateway, "network"), 4.0);
+    gateway.wait_for_log("listeners.public.networks: 127.0.0.1: the client's address is not known");
+    for header in BALANCERS_OWN {
+        let mut client = gateway.connect();
+        client.send(header);
+        assert_eq!(client.call(&"GET /".into()).status, 200, "a check of its own");
+    }
+    assert_eq!(upstream.count(), 2);
+}
+
+#[test]
+fn a_route_that_allows_a_balancer_refuses_whom_the_balancer_does_not_know() {
+    let upstream = Upstream::start();
+    let listener = listener("proxy_protocol: {from: [127.0.0.1]}");
+    let plan = Plan::route("networks: {allow: [127.0.0.0/8]}").section(&listener);
+    let gateway = plan.section(TRUSTED).upstream(&upstream).start();
+    let ask = |header: &[u8], call: &Call| {
+        let mut client = gateway.connect();
+        client.send(header);
+        client.call(call)
+    };
+    let plain = Call::new("GET /");
+    let claims = Call::new("GET /").header("X-Forwarded-For", "127.0.0.9");
+    for header in unknown_clients() {
+        for call in [&plain, &claims] {
+            let refused = ask(&header, call);
+            assert_eq!((refused.status, refused.code().as_str()), (403, "address_denied"));
+        }
+    }
+    assert_eq!(upstream.count(), 0);
+    for header in BALANCERS_OWN {
+        assert_eq!(ask(header, &plain).status, 200, "a check of its own");
+    }
+}
+
 #[test]
 fn networks_of_a_listener_that_are_not_enforced_count_and_close_nothing() {
     let upstream = Upstream::start();
@@ -230,6 +290,27 @@ fn a_route_refuses_clients_by_the_address_that_trusted_proxies_tell() {
     assert_eq!(upstream.count(), 3);
     let labels = [("route", "all"), ("code", "address_denied")];
     assert_eq!(gateway.metric("portcullis_rejections_total", &labels), 3.0);
+}
+
+#[test]
+fn bytes_that_are_no_text_do_not_make_a_client_the_proxy_that_relays_it() {
+    let upstream = Upstream::start();
+    let ask = |gateway: &Gateway, forwarded: &[u8]| {
+        let mut client = gateway.connect();
+        let head = b"GET / HTTP/1.1\r\nHost: gateway.test\r\nX-Forwarded-For: ";
+        client.send([head, forwarded, b"\r\n\r\n"].concat());
+        client.receive().status
+    };
+    let proxies = route("{allow: [127.0.0.0/8]}", &upstream);
+    assert_eq!(ask(&proxies, b"\xff, 203.0.113.9"), 403);
+    assert_eq!(ask(&proxies, b"\xff\r\nX-Forwarded-For: 203.0.113.9, 127.0.0.5"), 403);
+    assert_eq!(upstream.count(), 0);
+    let clients = route("{allow: [203.0.113.9]}", &upstream);
+    assert_eq!(ask(&clients, b"\xff, 203.0.113.9"), 200);
+    // The upstream is not told either that the client is the proxy.
+    let told = upstream.only();
+    let told = told.header("x-forwarded-for").expect("a list");
+    assert!(told.ends_with(", 203.0.113.9, 127.0.0.1"), "{told}");
 }
 
 #[test]

@@ -15,6 +15,8 @@ routes:
   admin: {match: {path: /admin/*}, upstream: service, auth: {require: partners}}
   hidden: {match: {path: /hidden/*, slashes: as_sent}, upstream: service, auth: {require: partners}}
   half: {match: {path: /half/*, slashes: as_sent}, upstream: service, auth: {require: partners, anonymous: [/half/open]}}
+  inside: {match: {path: /inside/*, slashes: as_sent}, upstream: service, networks: {allow: [192.0.2.0/24]}}
+  pages: {match: {path: /pages/*, slashes: as_sent}, upstream: service, cors: {origins: ['https://own.test']}}
   rest: {match: {path: /*, slashes: as_sent}, upstream: service, headers: {response: {set: {X-Route: rest}}}}
 ";
 
@@ -74,6 +76,10 @@ fn no_path_reaches_one_route_by_one_reading_and_another_by_the_upstreams() {
         "//hidden/x",
         "/hidden%2Fx",
         "/%2F%2Fhidden%2F/x",
+        // Nor below what only some addresses may use, or some origins.
+        "//inside/users",
+        "/inside%2Fusers",
+        "//pages/x",
         // Nothing is let out of its place.
         "/files/..%2Fadmin",
         "/files/%2e%2e%2fadmin",

@@ -143,6 +143,8 @@ fn what_a_balancer_says_of_itself_or_does_not_know_leaves_the_sockets_address() 
         v2(0x20, 0x00, &[]),
         v2(0x20, 0x11, &[192, 0, 2, 7, 192, 0, 2, 7, 0, 1, 0, 2]),
         v2(0x21, 0x31, &[b'/'; 216]),
+        // Without a family, what follows has no form.
+        v2(0x21, 0x00, &[1]),
     ];
     for header in &headers {
         assert_eq!(get(&gateway, header), 200);
@@ -207,6 +209,78 @@ fn x_forwarded_for_is_believed_of_the_announced_peer_and_not_of_its_balancer() {
         assert_eq!(status, 200);
     }
     assert_eq!(clients(&gateway, 2), ["203.0.113.9", "198.51.100.7"]);
+}
+
+#[test]
+fn nothing_is_believed_of_an_unknown_client_because_its_balancer_is_trusted() {
+    let upstream = Upstream::start();
+    let listeners = listeners("proxy_protocol: {from: [127.0.0.0/8]}");
+    let trusted = "client_address: {trusted_proxies: [127.0.0.0/8]}";
+    let plan = Plan::route("").section(&format!("{listeners}\n{trusted}\n{LOG}"));
+    let gateway = plan.upstream(&upstream).start();
+    let call = Call::new("GET /").header("X-Forwarded-For", "203.0.113.9");
+    let call = call.header("X-Forwarded-Proto", "https").header("X-Forwarded-Host", "inside.test");
+    let unix = v2(0x21, 0x31, &[b'/'; 216]);
+    let unknown = [b"PROXY UNKNOWN\r\n".to_vec(), v2(0x21, 0, &[]), unix];
+    for header in &unknown {
+        assert_eq!(connect(gateway.address, header).call(&call).status, 200);
+    }
+    let (address, header) = (gateway.address, unknown[0].clone());
+    let h2 = H2Client::over(async move {
+        let mut stream = tokio::net::TcpStream::connect(address).await.expect("accepts");
+        stream.write_all(&header).await.expect("room");
+        stream
+    });
+    let head = crate::support::request("GET", "/").header("x-forwarded-for", "203.0.113.9");
+    let head = head.header("x-forwarded-proto", "https").header("x-forwarded-host", "inside.test");
+    assert_eq!(h2.call(head.body(&b""[..]).expect("a request")).status, 200);
+    assert_eq!(clients(&gateway, 4), ["127.0.0.1"; 4]);
+    for told in upstream.requests() {
+        assert_eq!(told.header("x-forwarded-for"), Some("127.0.0.1"));
+        assert_eq!(told.header("x-forwarded-proto"), Some("http"));
+        assert_ne!(told.header("x-forwarded-host"), Some("inside.test"));
+    }
+    // Its own connections are a trusted peer's.
+    assert_eq!(connect(gateway.address, &v2(0x20, 0, &[])).call(&call).status, 200);
+    assert_eq!(clients(&gateway, 5)[4], "203.0.113.9");
+}
+
+#[test]
+fn a_balancer_that_ends_tls_tells_the_scheme_and_its_client_does_not() {
+    let upstream = Upstream::start();
+    let gateway = behind(&upstream, "");
+    let of = |family: u8, addresses: &[u8], bits: Option<u8>| {
+        let ssl = bits.map_or_else(Vec::new, |bits| vec![0x20, 0, 5, bits, 0, 0, 0, 0]);
+        v2(0x21, family, &[addresses, &ssl[..]].concat())
+    };
+    let v4 = [192, 0, 2, 7, 10, 0, 0, 1, 0xad, 0x4c, 1, 0xbb];
+    let local = v2(0x20, 0x11, &[&v4[..], &[0x20, 0, 5, 1, 0, 0, 0, 0]].concat());
+    let cases = [
+        (of(0x11, &v4, Some(1)), "http", "https"),
+        (of(0x31, &[b'/'; 216], Some(7)), "http", "https"),
+        (of(0x11, &v4, Some(6)), "https", "http"),
+        (of(0x11, &v4, None), "https", "http"),
+        (V1.to_vec(), "https", "http"),
+        (local, "https", "http"),
+    ];
+    for (header, claimed, told) in &cases {
+        let mut client = connect(gateway.address, header);
+        for _ in 0..2 {
+            let call = Call::new("GET /").header("X-Forwarded-Proto", claimed);
+            assert_eq!(client.call(&call).status, 200);
+            let last = upstream.requests().pop().expect("a request");
+            assert_eq!(last.header("x-forwarded-proto"), Some(*told), "{header:?}");
+        }
+    }
+    let (address, header) = (gateway.address, cases[0].0.clone());
+    let h2 = H2Client::over(async move {
+        let mut stream = tokio::net::TcpStream::connect(address).await.expect("accepts");
+        stream.write_all(&header).await.expect("room");
+        stream
+    });
+    assert_eq!(h2.get("/").status, 200);
+    let last = upstream.requests().pop().expect("a request");
+    assert_eq!(last.header("x-forwarded-proto"), Some("https"), "over HTTP/2");
 }
 
 #[test]

@@ -118,6 +118,11 @@ impl Route {
         redirect.map_or(self.rewrite.as_ref(), |redirect| redirect.path.as_ref())
     }
 
+    /// Whether both are open to the same clients.
+    pub fn is_open_as(&self, other: &Route) -> bool {
+        self.networks == other.networks && self.auth == other.auth && self.cors == other.cors
+    }
+
     /// Whether both have the same policy under a key of [`Route::not_enforced`].
     pub(super) fn agrees(&self, other: &Route, key: &str) -> bool {
         match key {

@@ -38,6 +38,8 @@ pub enum Refusal {
     Denied,
     /// No network of `allow` has it.
     NotAllowed,
+    /// There is `allow`, and the address is not known.
+    Unknown,
 }
 
 impl Refusal {
@@ -46,6 +48,7 @@ impl Refusal {
         match self {
             Refusal::Denied => "the address is in `networks.deny`",
             Refusal::NotAllowed => "the address is not in `networks.allow`",
+            Refusal::Unknown => "the client's address is not known, so `networks.allow` has it not",
         }
     }
 }
@@ -78,6 +81,19 @@ impl Networks {
         match &self.allow {
             Some(allow) if !allow.contains(address) => Err(Refusal::NotAllowed),
             Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Whether a client may of which only the address of its `balancer` is known. No network of `allow`
+    /// is known to have it, not even one that has the balancer.
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn check_unknown(&self, balancer: IpAddr) -> Result<(), Refusal> {
+        match (self.check(balancer), &self.allow) {
+            (Err(Refusal::Denied), _) => Err(Refusal::Denied),
+            (_, Some(_)) => Err(Refusal::Unknown),
+            (checked, None) => checked,
         }
     }
 

@@ -156,6 +156,7 @@ impl Listeners {
                 arrived
             }
         };
+        let secure = place.secure;
         let (peer, _counted) = place.into_parts();
         let (stream, ahead, protocol, until) = match &listener.config.tls {
             None => (stream, ahead, None, None),
@@ -168,7 +169,8 @@ impl Listeners {
                 }
             }
         };
-        let secure = protocol.is_some();
+        // A client that is behind a balancer may have its TLS with either.
+        let secure = secure || protocol.is_some();
         let mut io = GuardedIo::new(stream, guard.clone());
         if !ahead.is_empty() {
             io.unread(ahead);

@@ -132,6 +132,15 @@ impl Client {
         }
     }
 
+    /// Whether the gateway has neither closed the connection so far, nor sent anything more.
+    pub fn is_open(&self) -> bool {
+        let socket = self.reader.get_ref();
+        socket.set_nonblocking(true).expect("a socket option");
+        let seen = socket.peek(&mut [0]);
+        socket.set_nonblocking(false).expect("a socket option");
+        seen.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
     /// Leave without a word: the connection is reset.
     pub fn vanish(self) {
         let socket = socket2::SockRef::from(self.reader.get_ref());

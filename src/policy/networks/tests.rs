@@ -36,6 +36,18 @@ fn with_allow_only_those_pass_that_it_has() {
 }
 
 #[test]
+fn an_unknown_client_is_not_allowed_where_its_balancer_is() {
+    let check = |networks: Networks, balancer: &str| {
+        networks.check_unknown(balancer.parse().expect("an address"))
+    };
+    assert_eq!(check(of(&["10.0.0.0/8"], &[]), "10.0.0.1"), Err(Refusal::Unknown));
+    assert_eq!(check(of(&["0.0.0.0/0", "::/0"], &[]), "10.0.0.1"), Err(Refusal::Unknown));
+    assert_eq!(check(of(&["192.0.2.0/24"], &[]), "10.0.0.1"), Err(Refusal::Unknown));
+    assert_eq!(check(of(&[], &["192.0.2.0/24"]), "10.0.0.1"), Ok(()));
+    assert_eq!(check(of(&[], &["10.0.0.0/8"]), "10.0.0.1"), Err(Refusal::Denied));
+}
+
+#[test]
 fn deny_wins_whichever_network_is_smaller() {
     let smaller = of(&["10.0.0.0/8"], &["10.6.6.0/24"]);
     assert_eq!(check(&smaller, "10.6.6.6"), Err(Refusal::Denied));

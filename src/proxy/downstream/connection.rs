@@ -24,7 +24,8 @@ pub struct Connection {
     pub limits: Arc<Limits>,
     /// `None` if the socket has no peer address.
     pub peer: Option<Peer>,
-    /// Whether it is over TLS.
+    /// Whether the client's side is over TLS: to the gateway, or, as the load balancer announces, to
+    /// the balancer.
     pub secure: bool,
     /// When the client's certificate expires: no request is served after that.
     pub until: Option<Moment>,

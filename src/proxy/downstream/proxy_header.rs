@@ -15,8 +15,12 @@ const V1: &[u8] = b"PROXY ";
 const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// The signature, version and command, family, and length of version 2.
 const FIXED: usize = V2.len() + 4;
-/// The kind and the length of an extension (TLV).
-const TLV: usize = 3;
+/// The extension about the client's TLS (PP2_TYPE_SSL).
+const SSL: u8 = 0x20;
+/// Its bit for TLS between client and balancer (PP2_CLIENT_SSL); without it, there is none.
+const CLIENT_SSL: u8 = 0x01;
+/// The bits, and the result of the certificate's verification; what follows is not needed here.
+const SSL_FIXED: usize = 5;
 
 /// A complete header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +29,8 @@ pub struct ProxyHeader {
     pub length: usize,
     /// Whose connection it is.
     pub source: Source,
+    /// Whether the client has a TLS connection to the balancer.
+    pub secure: bool,
 }
 
 /// Whose connection a header announces.
@@ -97,7 +103,7 @@ fn parse_v1(bytes: &[u8]) -> Result<Option<ProxyHeader>, Fault> {
     };
     let text = line[..end].strip_suffix(b"\r").and_then(|text| text.strip_prefix(V1));
     let source = text.and_then(source_v1).ok_or(Fault::Malformed)?;
-    Ok(Some(ProxyHeader { length: end + 1, source }))
+    Ok(Some(ProxyHeader { length: end + 1, source, secure: false }))
 }
 
 /// What follows `PROXY `: `TCP4 source destination port port`, or `UNKNOWN` and anything.
@@ -136,29 +142,38 @@ fn parse_v2(bytes: &[u8]) -> Result<Option<ProxyHeader>, Fault> {
         return Err(Fault::TooLong);
     }
     let Some(body) = rest.get(..length) else { return Ok(None) };
-    let source = if is_local { Source::Balancer } else { source_v2(*family, body)? };
-    Ok(Some(ProxyHeader { length: FIXED + length, source }))
+    let (source, secure) =
+        if is_local { (Source::Balancer, false) } else { source_v2(*family, body)? };
+    Ok(Some(ProxyHeader { length: FIXED + length, source, secure }))
 }
 
-/// The source of a relayed connection: two addresses and two ports, then extensions, which are
-/// skipped. Their form is checked all the same: bytes that do not fit are not what was meant.
-fn source_v2(family: u8, body: &[u8]) -> Result<Source, Fault> {
+/// The source of a relayed connection, and whether it is over TLS: two addresses and two ports, then
+/// extensions, of which only that about TLS is read. The form of all is checked: bytes that do not
+/// fit are not what was meant.
+fn source_v2(family: u8, body: &[u8]) -> Result<(Source, bool), Fault> {
     let (source, addresses) = match family {
-        // Without a family there is no address; with a Unix socket there is none of a network.
-        0x00 => (Source::Unknown, 0),
+        // Without a family the body has no form, and "the receiver must ignore" what it holds.
+        0x00 => return Ok((Source::Unknown, false)),
         0x11 => (Source::Client(Ipv4Addr::from(start::<4>(body)?).into()), 12),
         0x21 => (Source::Client(Ipv6Addr::from(start::<16>(body)?).into()), 36),
+        // A Unix socket has no address of a network.
         0x31 => (Source::Unknown, 216),
         // Datagrams among them: this is a connection.
         _ => return Err(Fault::Unsupported),
     };
     let mut extensions = body.get(addresses..).ok_or(Fault::Malformed)?;
+    let mut secure = false;
     while !extensions.is_empty() {
-        let [_, high, low, ..] = extensions else { return Err(Fault::Malformed) };
-        let length = TLV + usize::from(u16::from_be_bytes([*high, *low]));
-        extensions = extensions.get(length..).ok_or(Fault::Malformed)?;
+        let [kind, high, low, rest @ ..] = extensions else { return Err(Fault::Malformed) };
+        let length = usize::from(u16::from_be_bytes([*high, *low]));
+        let (value, next) = rest.split_at_checked(length).ok_or(Fault::Malformed)?;
+        if *kind == SSL {
+            let bits = value.first_chunk::<SSL_FIXED>().ok_or(Fault::Malformed)?[0];
+            secure |= bits & CLIENT_SSL != 0;
+        }
+        extensions = next;
     }
-    Ok(source)
+    Ok((source, secure))
 }
 
 fn start<const N: usize>(body: &[u8]) -> Result<[u8; N], Fault> {

@@ -26,13 +26,13 @@ pub fn remove_all(headers: &mut HeaderMap, names: &[HeaderName]) {
     }
 }
 
-/// All lines of a header as one list.
-pub fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
-    let mut lines = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+/// All lines of a header as one list. Not as text: one element that is none must not hide the others.
+pub fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<Vec<u8>> {
+    let mut lines = headers.get_all(name).iter().map(|value| value.as_bytes());
     let mut all = lines.next()?.to_owned();
     for line in lines {
-        all.push_str(", ");
-        all.push_str(line);
+        all.extend_from_slice(b", ");
+        all.extend_from_slice(line);
     }
     Some(all)
 }

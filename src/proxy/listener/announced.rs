@@ -9,7 +9,7 @@ use std::time::Duration;
 use pingora_core::protocols::Stream;
 use tokio::io::AsyncReadExt;
 
-use crate::proxy::downstream::proxy_header::{Fault, Source, parse};
+use crate::proxy::downstream::proxy_header::{Fault, ProxyHeader, Source, parse};
 
 /// Bytes of the first read: the header, and mostly what the client sends first as well.
 const FIRST_READ: usize = 1024;
@@ -17,6 +17,8 @@ const FIRST_READ: usize = 1024;
 /// Whose connection it is, and what the client has already sent.
 pub(super) struct Announced {
     pub(super) source: Source,
+    /// Whether the client has a TLS connection to the balancer.
+    pub(super) secure: bool,
     pub(super) ahead: Vec<u8>,
 }
 
@@ -66,7 +68,8 @@ async fn read_header(stream: &mut Stream) -> Result<Announced, Failed> {
         }
         if let Some(header) = parse(&seen).map_err(Failed::Fault)? {
             seen.drain(..header.length);
-            return Ok(Announced { source: header.source, ahead: seen });
+            let ProxyHeader { source, secure, length: _ } = header;
+            return Ok(Announced { source, secure, ahead: seen });
         }
     }
 }

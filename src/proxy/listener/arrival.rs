@@ -11,7 +11,7 @@ use super::announced;
 use super::lost::Client;
 use super::refused::Full;
 use super::{Listener, Listeners};
-use crate::proxy::downstream::address::{Peer, is_trusted};
+use crate::proxy::downstream::address::{Peer, Whose, is_trusted};
 use crate::proxy::downstream::proxy_header::Source;
 use crate::summary::attempt::Limit;
 
@@ -30,6 +30,8 @@ pub enum Arrival {
 pub struct Arrived {
     /// `None` if the socket has no peer address.
     pub(super) peer: Option<Peer>,
+    /// Whether it is over TLS to the balancer that has announced it.
+    pub(super) secure: bool,
     /// Held to the end of the connection.
     counted: Option<Counted>,
 }
@@ -54,20 +56,25 @@ impl Listeners {
 
     fn admit(&self, listener: &Listener, peer: Option<Peer>) -> Result<Arrived, Full> {
         let Some(address) = peer.as_ref().map(|peer| peer.address) else {
-            return Ok(Arrived { peer, counted: None });
+            return Ok(Arrived { peer, secure: false, counted: None });
         };
-        self.check_network(listener, address)?;
+        self.check_network(listener, address, Whose::Own)?;
         let most = listener.config.max_connections_per_address;
         let counted = match most {
             0 => None,
             _ => Some(listener.addresses.count(address, most).ok_or(Full::Address(address))?),
         };
-        Ok(Arrived { peer, counted })
+        Ok(Arrived { peer, secure: false, counted })
     }
 
-    fn check_network(&self, listener: &Listener, address: IpAddr) -> Result<(), Full> {
+    fn check_network(
+        &self,
+        listener: &Listener,
+        address: IpAddr,
+        whose: Whose,
+    ) -> Result<(), Full> {
         let Some(networks) = &listener.networks else { return Ok(()) };
-        let Err(refusal) = networks.check(address) else { return Ok(()) };
+        let Err(refusal) = whose.check(networks, address) else { return Ok(()) };
         if networks.enforce().is_dry() {
             self.shared.metrics.connections_would_refuse.inc();
             return Ok(());
@@ -77,9 +84,9 @@ impl Listeners {
 }
 
 impl Arrived {
-    /// A connection with the balancer's own address, for which it is not counted.
-    fn of(balancer: &Peer) -> Self {
-        Arrived { peer: Some(balancer.clone()), counted: None }
+    /// A connection with the address of a balancer, for which it is not counted.
+    fn uncounted(peer: Peer) -> Self {
+        Arrived { peer: Some(peer), secure: false, counted: None }
     }
 
     /// The peer, and what is to be held to the end of the connection.
@@ -108,14 +115,18 @@ impl Listeners {
                     }
                     // Clients that are not known are as many as there may be.
                     Source::Unknown => self
-                        .check_network(listener, balancer.address)
-                        .map(|()| Arrived::of(balancer)),
+                        .check_network(listener, balancer.address, Whose::Balancers)
+                        .map(|()| Arrived::uncounted(Peer::behind(balancer))),
                     // Its health checks must not fail because `networks` are those of clients. In
                     // version 1, which has no LOCAL, HAProxy announces itself for them.
-                    Source::Balancer | Source::Client(_) => Ok(Arrived::of(balancer)),
+                    Source::Balancer | Source::Client(_) => {
+                        Ok(Arrived::uncounted(balancer.clone()))
+                    }
                 };
                 match arrived {
-                    Ok(arrived) => Some((arrived, announced.ahead)),
+                    Ok(arrived) => {
+                        Some((Arrived { secure: announced.secure, ..arrived }, announced.ahead))
+                    }
                     Err(full) => {
                         self.refused(listener, full);
                         None

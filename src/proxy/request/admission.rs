@@ -14,6 +14,7 @@ use crate::policy::idempotency::Answer;
 use crate::policy::order::{self, OfCall, OfCaller};
 use crate::policy::rate_limit::{self, Heard, Requester};
 use crate::policy::{Admission, auth};
+use crate::proxy::downstream::address::Whose;
 use crate::proxy::exchange::asked::Asked;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::rejection::Rejection;
@@ -51,13 +52,12 @@ pub fn receive(shared: &Shared, session: &mut Session, ctx: &mut Context) {
     let snapshot = ctx.snapshot.clone();
     let config = &snapshot.config;
     if let Some(peer) = ctx.connection.as_ref().and_then(|connection| connection.peer.as_ref()) {
-        let peer = peer.address;
-        let trusted = &config.client_address.trusted_proxies;
+        let trusted = peer.trusted_by(&config.client_address.trusted_proxies);
         let headers = &session.req_header().headers;
-        ctx.peer_trusted = downstream::address::is_trusted(trusted, peer);
-        ctx.client = downstream::address::client_of(trusted, peer, headers);
-        if trusted.is_empty() {
-            request::untrusted::notice(&shared.untrusted_proxy, peer, headers);
+        ctx.peer_trusted = downstream::address::is_trusted(trusted, peer.address);
+        ctx.client = downstream::address::client_of(trusted, peer.address, headers);
+        if config.client_address.trusted_proxies.is_empty() && peer.whose == Whose::Own {
+            request::untrusted::notice(&shared.untrusted_proxy, peer.address, headers);
         }
     }
     let legible = ctx.connection.as_ref().and_then(|connection| connection.guard.take_legible());
@@ -172,7 +172,9 @@ pub async fn admit(
 /// Whether the client's address may use the route.
 fn check_address(ctx: &mut Context, route: &Route) -> Result<(), Rejection> {
     let Some(networks) = &route.networks else { return Ok(()) };
-    let Err(refusal) = networks.check(ctx.client) else { return Ok(()) };
+    let peer = ctx.connection.as_ref().and_then(|connection| connection.peer.as_ref());
+    let whose = peer.map_or(Whose::Own, |peer| peer.whose);
+    let Err(refusal) = whose.check(networks, ctx.client) else { return Ok(()) };
     let refused = policy::Rejection::Address(refusal);
     if networks.enforce().is_dry() {
         attempt::dry_run::would_refuse(ctx, refused.code());

@@ -108,7 +108,8 @@ fn refused(ambiguous: Ambiguous) -> Rejection {
 
 /// Whether `path`, which holds encoded slashes or empty segments, may take `route`. The route must
 /// declare that its upstream tells slashes apart. So must every route that `path` would take if it
-/// were read in another way, and those must require the same credentials. Otherwise a client could
+/// were read in another way, and those must be open to the same clients: the same addresses,
+/// credentials and pages of other origins. Otherwise a client could
 /// evade a route's protection with a path that the upstream behind another route reads as the
 /// protected one.
 fn tells_slashes_apart(
@@ -124,8 +125,8 @@ fn tells_slashes_apart(
             match snapshot.router.find(host, &reading, asked) {
                 Ok(other) if other.route == route => true,
                 Ok(other) => {
-                    let other = config(other.route);
-                    other.matches.slashes == Slashes::AsSent && other.auth == config(route).auth
+                    let (other, own) = (config(other.route), config(route));
+                    other.matches.slashes == Slashes::AsSent && other.is_open_as(own)
                 }
                 Err(_) => true,
             }

@@ -142,7 +142,11 @@ fn forwarded(headers: &mut HeaderMap, ctx: &Context) {
     let peer = ctx.connection.as_ref().and_then(|connection| connection.peer.as_ref());
     let known = ctx.peer_trusted.then(|| joined(headers, &X_FORWARDED_FOR)).flatten();
     let hops = match (known, peer) {
-        (Some(known), Some(peer)) => HeaderValue::try_from(format!("{known}, {peer}")).ok(),
+        (Some(mut known), Some(peer)) => {
+            known.extend_from_slice(b", ");
+            known.extend_from_slice(peer.text.as_bytes());
+            HeaderValue::try_from(known).ok()
+        }
         (Some(known), None) => HeaderValue::try_from(known).ok(),
         (None, peer) => peer.map(|peer| peer.text.clone()),
     };

@@ -2,7 +2,7 @@
 //! added.
 
 use http::header::{
-    CONNECTION, HeaderName, PROXY_AUTHENTICATE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, HeaderName, PROXY_AUTHENTICATE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderValue, StatusCode, Version};
 use pingora_core::Result;
@@ -79,12 +79,31 @@ fn strip_hop_by_hop(headers: &mut HeaderMap, status: StatusCode) {
         return;
     }
     if let Some(nominated) = joined(headers, &CONNECTION) {
-        for name in nominated.split(',') {
-            let name = name.trim().to_ascii_lowercase();
-            if name != TRANSFER_ENCODING.as_str() && name != "content-length" {
-                headers.remove(name.as_str());
+        for name in nominated.split(|byte| *byte == b',') {
+            let Ok(name) = HeaderName::from_bytes(name.trim_ascii()) else { continue };
+            if name != TRANSFER_ENCODING && name != CONTENT_LENGTH {
+                headers.remove(name);
             }
         }
     }
     remove_all(headers, &HOP_BY_HOP);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_that_connection_nominates_are_removed_whatever_else_it_holds() {
+        let mut headers = HeaderMap::new();
+        let nominated = HeaderValue::from_bytes(b"\xff, X-Hop").expect("a value");
+        headers.append(CONNECTION, nominated);
+        headers.append(CONNECTION, HeaderValue::from_static("x-other , Content-Length"));
+        for name in ["x-hop", "x-other", "x-end", "content-length"] {
+            headers.append(name, HeaderValue::from_static("1"));
+        }
+        strip_hop_by_hop(&mut headers, StatusCode::OK);
+        let left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(left, ["x-end", "content-length"]);
+    }
 }

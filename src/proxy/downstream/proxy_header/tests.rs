@@ -30,7 +30,12 @@ fn in_pieces(
 
 #[track_caller]
 fn assert_source(bytes: &[u8], source: Source) {
-    let header = ProxyHeader { length: bytes.len(), source };
+    assert_header(bytes, source, false);
+}
+
+#[track_caller]
+fn assert_header(bytes: &[u8], source: Source, secure: bool) {
+    let header = ProxyHeader { length: bytes.len(), source, secure };
     assert_eq!(parse(bytes), Ok(Some(header)));
     for cut in 0..bytes.len() {
         assert_eq!(parse(&bytes[..cut]), Ok(None), "the first {cut} bytes");
@@ -81,13 +86,17 @@ fn a_header_of_version_2_names_the_client_of_each_family() {
     assert_source(&v2(0x21, 0x21, &v6), client("2001:db8::7"));
     assert_source(&v2(0x21, 0x31, &[b'/'; 216]), Source::Unknown);
     assert_source(&v2(0x21, 0, &[]), Source::Unknown);
+    // Whatever it holds: not even what looks like an extension is one.
+    for body in [&[1][..], &[0xff; 12], &[9; 216], &ssl(CLIENT_SSL)] {
+        assert_source(&v2(0x21, 0, body), Source::Unknown);
+    }
     // What a balancer says of its own connection is not read.
     assert_source(&v2(0x20, 0x11, &[1; 5]), Source::Balancer);
 }
 
 #[test]
 fn extensions_are_skipped_if_they_fit() {
-    let most = MAX_V2 - FIXED - 12 - TLV;
+    let most = MAX_V2 - FIXED - 12 - 3;
     let long = [&[0xe0][..], &u16::try_from(most).expect("short").to_be_bytes(), &vec![0; most]];
     let header = v4(&long.concat());
     assert_eq!(header.len(), MAX_V2);
@@ -97,6 +106,29 @@ fn extensions_are_skipped_if_they_fit() {
         [&[0x04][..], &[0x04, 0], &[0x04, 0, 1], &[0x04, 0xff, 0xff, 0], &[0x04, 0, 0, 1]]
     {
         assert_eq!(parse(&v4(overrun)), Err(Fault::Malformed), "{overrun:?}");
+    }
+}
+
+/// The extension that says of the client's TLS what `bits` do.
+fn ssl(bits: u8) -> Vec<u8> {
+    // As HAProxy writes it: the certificate's verification, then the version (PP2_SUBTYPE_SSL_VERSION).
+    [&[SSL, 0, 15, bits, 0, 0, 0, 0, 0x21, 0, 7][..], b"TLSv1.3"].concat()
+}
+
+#[test]
+fn a_client_is_secure_if_the_extension_says_so_and_the_connection_is_its_own() {
+    assert_header(&v4(&ssl(CLIENT_SSL)), client("192.0.2.7"), true);
+    let others = [&[3, 0, 4, 9, 9, 9, 9][..], &ssl(0x07), &[4, 0, 0]].concat();
+    assert_header(&v4(&others), client("192.0.2.7"), true);
+    let unix = v2(0x21, 0x31, &[&[b'/'; 216][..], &ssl(CLIENT_SSL)].concat());
+    assert_header(&unix, Source::Unknown, true);
+    // Certificates of a connection or session, and no TLS.
+    assert_header(&v4(&ssl(0x06)), client("192.0.2.7"), false);
+    assert_header(&v4(&ssl(0)), client("192.0.2.7"), false);
+    let v4 = v4(&ssl(CLIENT_SSL));
+    assert_header(&v2(0x20, 0x11, &v4[FIXED..]), Source::Balancer, false);
+    for short in [&[SSL, 0, 0][..], &[SSL, 0, 4, 1, 0, 0, 0]] {
+        assert_eq!(parse(&self::v4(short)), Err(Fault::Malformed), "{short:?}");
     }
 }
 
