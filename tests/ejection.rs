@@ -166,7 +166,7 @@ fn open(gateway: &Gateway) -> bool {
     gateway.status()["upstreams"]["service"]["circuit"]["state"] == "open"
 }
 
-/// The table of the README, over the wire.
+/// The table of docs/concepts/balancing.md, over the wire.
 #[test]
 fn failures_that_led_to_an_ejection_do_not_count_for_the_circuit() {
     let breaker = "circuit_breaker: {consecutive: {failures: 6}, open_for: 1h}";

@@ -379,7 +379,7 @@ impl Frames {
     }
 }
 
-/// A limitation, which README.md states: the library refuses them before the gateway sees them.
+/// A limitation, which docs/limitations.md states: the library refuses them before the gateway sees them.
 #[test]
 fn targets_that_no_uri_may_hold_are_reset_and_the_connection_goes_on() {
     const PROTOCOL_ERROR: &[u8] = &[0, 0, 0, 1];

@@ -88,13 +88,13 @@ fn every_variable_of_a_profile_is_in_its_head_with_the_default_it_has() {
 }
 
 #[test]
-fn the_readme_names_the_variables_of_each_profile() {
+fn the_page_of_profiles_names_the_variables_of_each() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let readme = std::fs::read_to_string(root.join("README.md")).expect("README.md");
+    let page = std::fs::read_to_string(root.join("docs/profiles.md")).expect("the page");
     for profile in ["gateway-service", "microservices"] {
         let text = std::fs::read_to_string(root.join(format!("conf/{profile}.yaml")));
-        let row = format!("| `conf/{profile}.yaml` |");
-        let row = readme.lines().find(|line| line.starts_with(&row)).expect("its row");
+        let row = format!("| [`conf/{profile}.yaml`]");
+        let row = page.lines().find(|line| line.starts_with(&row)).expect("its row");
         for name in read(&text.expect("a profile")).keys() {
             assert!(row.contains(&format!("`{name}`")), "{profile}: {name}");
         }

@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use crate::support::{Plan, Upstream, refused_address};
-
 fn read(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
     std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{name}: {e}"))
@@ -60,19 +58,9 @@ fn every_file_of_the_readme_exists() {
     assert!(found > 0, "the README names files");
 }
 
+/// It leads to the pages; what they say is not repeated here.
 #[test]
-fn every_metric_is_in_the_readme() {
-    let readme = read("README.md");
-    let upstream = Upstream::start();
-    let policies = "bulkhead: {max_in_flight: 5}\ncircuit_breaker: {consecutive: {failures: 5}}";
-    let store = format!("{{shared: {{redis: {{url: 'redis://{}'}}}}}}", refused_address());
-    let sections = format!("rate_limit_stores: {store}");
-    let gateway = Plan::route(policies).section(&sections).upstream(&upstream).start();
-    gateway.get("/");
-    let metrics = gateway.admin("GET /metrics").text();
-    let names = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE portcullis_"));
-    let names: Vec<&str> = names.filter_map(|line| line.split(' ').next()).collect();
-    assert!(names.len() > 10, "{names:?}");
-    let missing = names.iter().filter(|name| !readme.contains(&format!("`{name}`")));
-    assert_eq!(missing.collect::<Vec<_>>(), Vec::<&&str>::new());
+fn the_readme_stays_short() {
+    let lines = read("README.md").lines().count();
+    assert!(lines < 150, "{lines} lines");
 }

@@ -269,7 +269,7 @@ fn serve(stream: TcpStream, first: Option<(String, Receiver<Sender<()>>)>, behin
     }
 }
 
-/// A limitation, which README.md states: Pingora takes these for the end of a body. What is behind it
+/// A limitation, which docs/limitations.md states: Pingora takes these for the end of a body. What is behind it
 /// goes with its connection, and is part of no response.
 #[test]
 fn what_is_behind_a_malformed_chunk_of_a_response_is_part_of_no_other() {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::config::timeouts::Timeouts;
 use crate::proxy::exchange::context::Context;
 use crate::time::Moment;
 
@@ -17,6 +18,15 @@ pub fn apart(ctx: &mut Context, span: Duration, now: Moment) -> Duration {
     let waited = so_far.saturating_sub(ctx.times.client);
     ctx.times.client = so_far;
     span.saturating_sub(waited)
+}
+
+/// The request's body, of a length that `is_known` or not, is to come as fast as its route asks. Streams of RPC may be
+/// as slow as they like.
+pub fn uploading(ctx: &Context, timeouts: &Timeouts, is_known: bool) {
+    if let Some(connection) = ctx.connection.as_ref().filter(|_| ctx.protocol.reads_json()) {
+        let (rate, first, next) = timeouts.upload_pace(is_known);
+        connection.guard.pace.ask(rate, first, next, Duration::ZERO);
+    }
 }
 
 /// An attempt begins.

@@ -216,10 +216,7 @@ fn check_size(session: &Session, ctx: &mut Context, route: &Route) -> Result<(),
     let length = exchange::fields::content_length(headers);
     let max_body = route.config.max_body.enforced().0;
     ctx.body.envelopes = Envelopes::of(ctx.protocol, headers, max_body);
-    if let Some(connection) = ctx.connection.as_ref().filter(|_| ctx.protocol.reads_json()) {
-        let (rate, first, next) = route.config.timeout.upload_pace(length.is_some());
-        connection.guard.pace.ask(rate, first, next, Duration::ZERO);
-    }
+    exchange::times::uploading(ctx, &route.config.timeout, length.is_some());
     let Some(length) = length.filter(|_| ctx.body.envelopes.is_none()) else { return Ok(()) };
     if max_body != 0 && length > max_body {
         ctx.verdict.said = Some(format!("the head announces {length} bytes").into());
