@@ -137,7 +137,7 @@ fn what_leads_nowhere_is_refused_with_a_remedy() {
         ("{path: x}", "begins with `/`"),
         ("{host: 'a.example:81'}", "as `port`"),
         ("{host: '[::1]:81'}", "as `port`"),
-        ("{host: \"a\\r\\nX: 1\"}", "neither a name nor an address"),
+        ("{host: \"a\\r\\nX: 1\"}", "the port is not a number"),
         ("{port: 0}", "nonzero"),
         ("{scheme: ftp}", "unknown variant"),
         ("{scheme: https, status: 200}", "does not redirect"),
