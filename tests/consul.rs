@@ -13,7 +13,7 @@ use crate::support::{Authority, Gateway, Plan, Upstream, eventually, watched};
 const ORDERS: &str = "
 upstreams:
   service:
-    discover: {consul: {service: orders, address: \"${CONSUL}\", wait: 10m}}
+    discover: {consul: {service: orders, address: \"${CONSUL}\", allow: [127.0.0.0/8], wait: 10m}}
     empty_after: 2s
     balance: round_robin
 routes:
@@ -308,6 +308,36 @@ fn an_address_may_be_a_name_or_that_of_the_node_and_is_reached_as_is_written() {
         let request = upstream.only();
         assert_eq!(request.target, "/api/x");
         assert_eq!(request.header("host"), Some("orders.internal"));
+    }
+}
+
+#[test]
+fn an_instance_at_the_gateways_own_machine_is_used_only_where_that_is_allowed() {
+    let (one, two) = (Upstream::start(), Upstream::start());
+    let consul = Consul::of(&[&one]);
+    let mut named = instance(&two);
+    named["Service"]["Address"] = json!("localhost");
+    consul.put("orders-1", named);
+    let gateway = plan(&consul).replacing("allow: [127.0.0.0/8], ", "").start();
+    gateway.wait_for_log("the instance `orders-0`: 127.0.0.1 is a loopback or link-local address");
+    gateway.wait_for_log("upstreams.service: cannot resolve localhost: ");
+    let refused = gateway.get("/");
+    assert_eq!((refused.status, one.count(), two.count()), (503, 0, 0), "{}", refused.text());
+    assert!(gateway.reload(ORDERS));
+    wait_for_endpoints(&gateway, &[&one, &two]);
+}
+
+#[test]
+fn an_instance_that_names_the_gateway_itself_is_left_out() {
+    let one = Upstream::start();
+    let consul = Consul::of(&[&one]);
+    let gateway = plan(&consul).start();
+    for own in [gateway.admin, gateway.address] {
+        let mut itself = instance(&one);
+        itself["Service"]["Port"] = json!(own.port());
+        consul.put("orders-1", itself);
+        gateway.wait_for_log(&format!("the instance `orders-1`: {own} is this gateway itself: "));
+        wait_for_endpoints(&gateway, &[&one]);
     }
 }
 

@@ -12,7 +12,7 @@ use crate::support::{Authority, Gateway, Plan, Upstream, eventually, watched};
 const ORDERS: &str = "
 upstreams:
   service:
-    discover: {eureka: {service: orders, address: \"${EUREKA}\", every: 1s}}
+    discover: {eureka: {service: orders, address: \"${EUREKA}\", allow: [127.0.0.0/8], every: 1s}}
     empty_after: 2s
     balance: round_robin
 routes:
@@ -135,7 +135,7 @@ fn the_second_server_is_asked_when_the_first_is_away_or_knows_of_nothing() {
     second.wait_for_questions();
     assert_eq!(first.asked().len(), count, "the second one answers");
     // It was started anew, and no instance has found it yet.
-    second.mood(Mood::Refuses(404, ""));
+    second.mood(Mood::Empty);
     wait_for_endpoints(&gateway, &[&one]);
     assert!(!gateway.log().contains("keeping the endpoints known so far"), "{}", gateway.log());
     first.mood(Mood::Refuses(503, ""));
@@ -144,9 +144,37 @@ fn the_second_server_is_asked_when_the_first_is_away_or_knows_of_nothing() {
         &gateway,
         &format!("{}: Eureka answers 503; {}: Eureka answers 403", first.url(), second.url()),
     );
-    // One that says so is believed; the other one cannot say anything else.
-    second.mood(Mood::Refuses(404, ""));
+    // The one that is away may know instances.
+    let before = second.asked().len();
+    second.mood(Mood::Empty);
+    eventually("its 404 is checked twice", || {
+        let all = second.asked().into_iter().skip(before);
+        (all.filter(|asked| asked.path == "/eureka/apps").count() >= 2).then_some(())
+    });
+    wait_for_error(&gateway, &format!("{}: Eureka answers 503", first.url()));
+    assert!(!gateway.log().contains("giving up"), "{}", gateway.log());
+    first.mood(Mood::Well);
+    wait_for_recovery(&gateway);
+    first.mood(Mood::Empty);
     gateway.wait_for_log("has had no endpoint for 2s");
+}
+
+#[test]
+fn a_404_is_believed_only_of_a_server_that_answers_as_eureka_does() {
+    let one = Upstream::start();
+    let eureka = Eureka::of(&[&one]);
+    let gateway = plan(&eureka).start();
+    // A proxy before it, or another path.
+    eureka.mood(Mood::Refuses(404, "<html>"));
+    wait_for_error(&gateway, "Eureka answers 404, also when asked for all applications");
+    outlast(&gateway);
+    assert!(eureka.asked().iter().any(|asked| asked.path == "/eureka/apps"));
+    eureka.mood(Mood::Well);
+    wait_for_recovery(&gateway);
+    let asked = eureka.asked().len();
+    eureka.wait_for_questions();
+    let after = &eureka.asked()[asked..];
+    assert!(after.iter().all(|asked| asked.path != "/eureka/apps"), "while it knows instances");
 }
 
 #[test]

@@ -152,7 +152,9 @@ impl Config {
         for descriptors in config.descriptors.values_mut() {
             descriptors.file = folder.join(&descriptors.file);
         }
+        let own = validate::own(&config);
         for discover in config.upstreams.values_mut().filter_map(|up| up.discover.as_mut()) {
+            discover.own.clone_from(&own);
             match &mut discover.source {
                 Source::File(file) => file.path = folder.join(&file.path),
                 Source::Registry(_) => {}

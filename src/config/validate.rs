@@ -9,6 +9,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+pub(super) use self::upstream::own;
 use super::load::{KeyPath, Problem, Sources, suggest};
 use super::{Config, Route, defaults};
 use crate::config::code::Code;

@@ -251,9 +251,11 @@ fn end_of_split(
     split.order_ends()
 }
 
-/// Logs what was in force and is not any more without having ended. Returns what is in force.
+/// Logs what was in force and is not any more without having ended; what another endpoint has inherited is
+/// in force, and told of by then. Returns what is in force.
 fn tell_of_gone(told: &BTreeSet<Key>, in_force: BTreeSet<Key>) -> BTreeSet<Key> {
-    for (scope, name, endpoint, kind) in told.difference(&in_force) {
+    let gone = told.difference(&in_force);
+    for (scope, name, endpoint, kind) in gone.filter(|gone| !is_handed_on(gone, told, &in_force)) {
         match endpoint {
             Some(endpoint) => log::info!(
                 "{scope}s.{name}: {endpoint}: no longer ordered: {kind}; the endpoint is gone"
@@ -267,6 +269,17 @@ fn tell_of_gone(told: &BTreeSet<Key>, in_force: BTreeSet<Key>) -> BTreeSet<Key> 
         }
     }
     in_force
+}
+
+/// Whether the order goes on at an endpoint that has an address in common with the one that is gone, as those
+/// of a pair have.
+fn is_handed_on(gone: &Key, told: &BTreeSet<Key>, in_force: &BTreeSet<Key>) -> bool {
+    let (scope, name, Some(before), kind) = gone else { return false };
+    let shares = |after: &str| after.split(',').any(|one| before.split(',').any(|it| it == one));
+    let mut new = in_force.difference(told);
+    new.any(|(of, at, after, what)| {
+        (of, at, what) == (scope, name, kind) && after.as_deref().is_some_and(shares)
+    })
 }
 
 fn withdrawn(command: &str, ended: &[Order], said: &Said) -> String {
@@ -323,4 +336,37 @@ fn split_in_words(refused: split::orders::Refused, split: &Split) -> Refusal {
         Refused::NothingLeft => "the weight must be above 0 for at least one upstream".to_owned(),
     };
     Refusal { status: 400, code: "invalid_order", detail }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(orders: &[(&str, &'static str)]) -> BTreeSet<Key> {
+        let key =
+            |(at, kind): &(&str, _)| ("upstream", "u".to_owned(), Some((*at).to_owned()), *kind);
+        orders.iter().map(key).collect()
+    }
+
+    #[test]
+    fn an_order_that_goes_on_at_an_address_of_a_pair_has_not_ended() {
+        let pair = "[::5]:1,127.0.0.5:1";
+        for (before, after, is_handed_on) in [
+            ((pair, "drain"), ("127.0.0.5:1", "drain"), true),
+            (("[::5]:1", "drain"), (pair, "drain"), true),
+            ((pair, "drain"), ("[::5]:1,127.0.0.7:1", "drain"), true),
+            ((pair, "drain"), ("127.0.0.5:1", "weight"), false),
+            ((pair, "drain"), ("127.0.0.5:11", "drain"), false),
+            ((pair, "drain"), ("127.0.0.6:1", "drain"), false),
+        ] {
+            let (told, in_force) = (all(&[before]), all(&[after]));
+            let gone = told.first().expect("one");
+            assert_eq!(super::is_handed_on(gone, &told, &in_force), is_handed_on, "{after:?}");
+        }
+        // What was in force there before has not taken its place.
+        let told = all(&[(pair, "drain"), ("127.0.0.5:1", "drain")]);
+        let gone = all(&[(pair, "drain")]);
+        let in_force = all(&[("127.0.0.5:1", "drain")]);
+        assert!(!is_handed_on(gone.first().expect("one"), &told, &in_force));
+    }
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::Upstream;
 use super::config::{Listed, Url};
-use super::discovery::config::{self, Source};
+use super::discovery::config::{self, Discover, Source};
 use super::discovery::directory::{Directory, name};
 use super::discovery::known::{Edge, Said};
 use super::discovery::registry::{News, Registry};
@@ -66,13 +66,14 @@ impl Upstream {
     pub fn discovered(&self, said: Said<Vec<Listed>>, now: Moment) {
         let Some(discover) = &self.config.discover else { return };
         let said = self.fitting(said.at_most(self.config.max_endpoints, "endpoints"));
+        let (name, source) = (&self.name, discover.source.words());
+        let empty_after = *self.config.empty_after;
+        let mut directory = self.directory();
+        let said = self.without_refused(&mut directory, discover, said);
         let error = match &said {
             Said::These(_) => None,
             Said::Nothing(error) | Said::Failed(error) => Some(error.clone()),
         };
-        let (name, source) = (&self.name, discover.source.words());
-        let empty_after = *self.config.empty_after;
-        let mut directory = self.directory();
         let names = directory.names(&self.config);
         let (edge, has_changed) = directory.discover(said, empty_after, now);
         let errors = error.map(|error| format!("{source}: {error}"));
@@ -152,6 +153,62 @@ impl Upstream {
         }
     }
 
+    /// The same without endpoints that are given by an address at which none may be. Each is told once.
+    fn without_refused(
+        &self,
+        directory: &mut Directory,
+        discover: &Discover,
+        said: Said<Vec<Listed>>,
+    ) -> Said<Vec<Listed>> {
+        let Said::These(these) = said else { return said };
+        directory.forget_refused(&these);
+        let mut why = String::new();
+        let is_used = |entry: &Listed| {
+            let refusal = discover.refuses_url(&entry.url);
+            if let Some(refusal) = &refusal {
+                refusal.clone_into(&mut why);
+            }
+            // Names are told of when they are looked up.
+            if name(&entry.url).is_none() && directory.refuse(&entry.url, refusal.is_some()) {
+                let (name, source) = (&self.name, discover.source.words());
+                log::warn!("upstreams.{name}: {source}: {why}; not used");
+            }
+            refusal.is_none()
+        };
+        let used: Vec<_> = these.into_iter().filter(is_used).collect();
+        match used.is_empty() {
+            true => Said::Failed(why),
+            false => Said::These(used),
+        }
+    }
+
+    /// The addresses of a name at which an endpoint may be. The operator's own names may be anywhere.
+    fn allowed(
+        &self,
+        directory: &mut Directory,
+        url: &Url,
+        said: Said<Vec<SocketAddr>>,
+    ) -> Said<Vec<SocketAddr>> {
+        let is_written = || self.config.endpoints.iter().any(|entry| entry.url == *url);
+        let (said, discover) = match (said, &self.config.discover) {
+            (Said::These(these), Some(discover)) if !is_written() => (these, discover),
+            (said, _) => return said,
+        };
+        let refusal = said.iter().find_map(|address| discover.refusal(*address));
+        let is_news = directory.refuse(url, refusal.is_some());
+        let Some(why) = refusal else { return Said::These(said) };
+        let used: Vec<_> =
+            said.into_iter().filter(|address| discover.refusal(*address).is_none()).collect();
+        if used.is_empty() {
+            return Said::Failed(why);
+        }
+        if is_news {
+            let (name, host) = (&self.name, url.host());
+            log::warn!("upstreams.{name}: {host}: {why}; not used");
+        }
+        Said::These(used)
+    }
+
     /// Takes in the answers to a round of lookups. Logs one line when a name stops resolving, one when
     /// its addresses are given up, and one when it is back.
     pub(super) fn resolved(&self, found: Vec<(Url, Said<Vec<SocketAddr>>)>, now: Moment) {
@@ -175,6 +232,7 @@ impl Upstream {
         said: Said<Vec<SocketAddr>>,
         now: Moment,
     ) -> Option<String> {
+        let said = self.allowed(directory, url, said);
         let known = pairs(&directory.addresses(url, &self.set()));
         let said = said.map(|found| endpoints(found, self.config.ip_family, &known));
         let said = said.at_most(self.config.max_endpoints, "addresses");
@@ -207,15 +265,15 @@ impl Upstream {
     /// Puts the endpoints in place that are known now, and tells what that changes.
     fn rearrange(&self, directory: &Directory, why: &str, now: Moment) {
         let before = self.set();
-        let mut members = directory.members(&self.config, &before);
+        let members = directory.members(&self.config, &before);
+        let mut stay = Vec::new();
         if directory.is_waiting(&before) {
             // What a source has named is not known yet: until then, what it named before is.
             let keys: HashSet<_> = members.iter().map(|member| &member.endpoint.key).collect();
             let left = before.members().iter().filter(|one| !keys.contains(&one.endpoint.key));
-            let left: Vec<_> = left.cloned().collect();
-            members.extend(left);
+            stay.extend(left.cloned());
         }
-        self.replace(members, now);
+        self.replace_beside(members, stay, now);
         self.tell();
         if let Some(change) = before.change(&self.set()) {
             log::info!("upstreams.{}: {change}, as {why}", self.name);

@@ -159,10 +159,11 @@ impl Upstream {
         if let (Some(counted), Some(_)) = (&old.in_flight, &new.in_flight) {
             new.in_flight = Some(counted.clone());
         }
+        new.directory = old.directory().names_only().into();
         if let (Some(before), Some(wanted)) = (&old.config.discover, &config.discover)
             && wanted.has_same_endpoints(before)
         {
-            new.directory = old.directory().found_only().into();
+            new.directory = old.directory().kept().into();
             new.register = old.register.clone();
         }
         // Names that remain keep their known addresses until they are looked up again.

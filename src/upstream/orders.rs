@@ -92,11 +92,6 @@ impl Orders {
         self.lock().clone()
     }
 
-    /// Whether nothing is ordered.
-    pub(super) fn is_empty(&self) -> bool {
-        self.lock().is_empty()
-    }
-
     /// Whether there is an order for this.
     pub(super) fn has(&self, wanted: Wanted) -> bool {
         self.lock().iter().any(|order| order.wanted == wanted)

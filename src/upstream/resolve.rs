@@ -1,7 +1,8 @@
 //! Resolves URLs to addresses, in the background.
 //!
 //! Names are looked up through the operating system, periodically. A name that cannot be resolved
-//! keeps its addresses, for `empty_after` if that is set. Nothing here runs in the path of a
+//! keeps its addresses, for `empty_after` if that is set, and is tried again sooner than the others are,
+//! after pauses that grow. Nothing here runs in the path of a
 //! request.
 
 use std::collections::HashSet;
@@ -15,14 +16,15 @@ use tokio::sync::Notify;
 use super::config::{IpFamily, Url};
 use super::discovery::directory::name;
 use super::discovery::known::Said;
+use super::discovery::pace::{Learned, Pace};
 use super::endpoint::Pair;
 use super::{Address, Upstream};
-use crate::time::Clock;
+use crate::time::{Clock, Moment};
 
 /// The longest wait for one lookup. The system's resolver may try for much longer.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
-/// How soon a name that could not be resolved is tried again.
-const RETRY_EVERY: Duration = Duration::from_secs(1);
+/// The most names that are looked up at once: each takes a thread of the system's resolver.
+const MOST_AT_ONCE: usize = 16;
 
 /// Resolves the names of `upstream` until it is dropped. Returns after the first round of lookups,
 /// or after `wait`, whichever is first; the rest happens in the background.
@@ -46,11 +48,17 @@ async fn refresh(
     first: tokio::sync::oneshot::Sender<()>,
 ) {
     let mut first = Some(first);
+    let mut rounds = None;
     loop {
         let Some(upstream) = upstream.upgrade() else {
             return;
         };
+        let rounds = rounds.get_or_insert_with(|| Rounds::new(*upstream.config.resolve_every));
         let names = upstream.names();
+        let names = match rounds.is_whole(Clock::now()) {
+            true => names,
+            false => upstream.directory().lacking(names),
+        };
         if !names.is_empty() {
             let found = resolve_all(names).await;
             upstream.resolved(found, Clock::now());
@@ -59,10 +67,10 @@ async fn refresh(
             // The start may have stopped waiting for this.
             let _ = first.send(());
         }
-        let every = *upstream.config.resolve_every;
-        let failing = upstream.directory().unresolved_since().is_some();
+        let names = upstream.names();
+        let lacks_some = !upstream.directory().lacking(names).is_empty();
         drop(upstream);
-        let pause = if failing { every.min(RETRY_EVERY) } else { every };
+        let pause = rounds.pause(lacks_some, Clock::now());
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             // A source may have named another one.
@@ -71,18 +79,73 @@ async fn refresh(
     }
 }
 
-/// Looks up all names once, at the same time.
-async fn resolve_all(urls: HashSet<Url>) -> Vec<(Url, Said<Vec<SocketAddr>>)> {
-    let mut lookups = tokio::task::JoinSet::new();
-    for url in urls {
-        let Some((host, port)) = name(&url) else { continue };
-        let host = host.to_owned();
-        lookups.spawn(async move {
-            let found = lookup(&host, port).await;
-            (url, found)
-        });
+/// When all names are looked up, and when only those that have no answer.
+struct Rounds {
+    every: Duration,
+    /// When the next one is about all names.
+    next: Moment,
+    pace: Pace,
+}
+
+impl Rounds {
+    fn new(every: Duration) -> Self {
+        Rounds { every, next: Moment::ZERO, pace: Pace::new(every) }
     }
-    lookups.join_all().await
+
+    /// Whether the round that begins is about all names.
+    fn is_whole(&mut self, now: Moment) -> bool {
+        let is_whole = now >= self.next;
+        if is_whole {
+            self.next = now + self.every;
+        }
+        is_whole
+    }
+
+    /// How long to wait before the next round; after one in which names had no answer for less long.
+    fn pause(&mut self, lacks_some: bool, now: Moment) -> Duration {
+        let left = self.next.since(now);
+        match lacks_some {
+            true => self.pace.after(Learned::Nothing).min(left),
+            false => {
+                self.pace.after(Learned::All(self.every));
+                left
+            }
+        }
+    }
+}
+
+/// Looks up all these names once, some at the same time.
+async fn resolve_all(urls: HashSet<Url>) -> Vec<(Url, Said<Vec<SocketAddr>>)> {
+    each(urls, |url| async move {
+        let (host, port) = name(&url)?;
+        let found = lookup(host, port).await;
+        Some((url, found))
+    })
+    .await
+}
+
+/// What `ask` makes of each, [`MOST_AT_ONCE`] at a time.
+async fn each<T, F>(all: HashSet<Url>, ask: impl Fn(Url) -> F) -> Vec<T>
+where
+    T: Send + 'static,
+    F: Future<Output = Option<T>> + Send + 'static,
+{
+    let mut waiting = all.into_iter();
+    let mut asking = tokio::task::JoinSet::new();
+    let mut found = Vec::new();
+    loop {
+        while asking.len() < MOST_AT_ONCE
+            && let Some(one) = waiting.next()
+        {
+            asking.spawn(ask(one));
+        }
+        match asking.join_next().await {
+            Some(Ok(answer)) => found.extend(answer),
+            // A panic, which the runtime logs.
+            Some(Err(_)) => {}
+            None => return found,
+        }
+    }
 }
 
 async fn lookup(host: &str, port: u16) -> Said<Vec<SocketAddr>> {
@@ -161,8 +224,9 @@ pub(super) fn pairs<'a>(addresses: impl IntoIterator<Item = &'a Address>) -> Vec
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
     use super::*;
-    use crate::time::Moment;
     use crate::upstream::Config;
 
     /// How many endpoints there are after each answer: with an address, without one, or none at all.
@@ -243,6 +307,59 @@ mod tests {
         assert_eq!(known("", &answers), [1, 1, 1, 0, 0, 1]);
         assert_eq!(known("empty_after: 31s", &answers), [1, 1, 1, 1, 0, 1]);
         assert_eq!(known("empty_after: 0s", &answers), [1, 1, 1, 1, 1, 1]);
+    }
+
+    #[test]
+    fn a_name_without_an_answer_is_retried_alone_after_pauses_that_grow() {
+        let mut rounds = Rounds::new(Duration::from_secs(10));
+        let mut now = Moment::ZERO + Duration::from_secs(100);
+        let mut story = Vec::new();
+        for _ in 0..6 {
+            let is_whole = rounds.is_whole(now);
+            let pause = rounds.pause(true, now);
+            story.push((is_whole, pause.as_secs()));
+            now = now + pause;
+        }
+        let (all, lacking) = (true, false);
+        let grown = [(all, 1), (lacking, 2), (lacking, 4), (lacking, 3), (all, 5), (lacking, 5)];
+        assert_eq!(story, grown);
+        assert!(rounds.is_whole(now));
+        assert_eq!(rounds.pause(false, now).as_secs(), 10);
+        now = now + Duration::from_secs(4);
+        assert!(!rounds.is_whole(now), "a source has named another one");
+        assert_eq!(rounds.pause(true, now).as_secs(), 1, "from the beginning");
+    }
+
+    #[test]
+    fn only_names_without_an_answer_are_lacking() {
+        let config = "{endpoints: ['http://a.test:1', 'http://b.test:1', 'http://c.test:1']}";
+        let config: Config = serde_yaml::from_str(config).expect("valid");
+        let urls: Vec<_> = config.endpoints.iter().map(|entry| entry.url.clone()).collect();
+        let upstream = Upstream::new("u", config, Moment::ZERO);
+        let answers = vec![
+            (urls[0].clone(), Said::These(parsed(&["127.0.0.1:1"]))),
+            (urls[1].clone(), Said::Failed("no answer".to_owned())),
+        ];
+        upstream.resolved(answers, Moment::ZERO);
+        let lacking = upstream.directory().lacking(upstream.names());
+        assert_eq!(lacking, HashSet::from([urls[1].clone(), urls[2].clone()]));
+    }
+
+    #[tokio::test]
+    async fn lookups_at_once_are_bounded() {
+        let url = |port: u16| format!("http://a.test:{port}").parse().expect("a URL");
+        let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let found = each((1..=100).map(url).collect(), |url: Url| {
+            let (now, most) = (now.clone(), most.clone());
+            async move {
+                most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                tokio::task::yield_now().await;
+                now.fetch_sub(1, Ordering::SeqCst);
+                Some(url)
+            }
+        });
+        assert_eq!(found.await.len(), 100);
+        assert_eq!(most.load(Ordering::SeqCst), MOST_AT_ONCE);
     }
 
     #[test]

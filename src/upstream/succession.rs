@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::endpoint::{Address, Endpoint, Key};
-use super::orders::Order;
+use super::orders::{Order, Wanted};
 use super::set::{Member, Set};
 use super::{Absence, Upstream};
 use crate::time::Moment;
@@ -21,8 +21,17 @@ impl Upstream {
         self.adopt(&self.set.load(), found, now);
     }
 
-    /// The same, with the state of endpoints in `known`.
-    pub(super) fn adopt(&self, known: &Set, mut found: Vec<Member>, now: Moment) {
+    /// The same, beside members of before that still stay, unless one that is found takes their place.
+    pub(super) fn replace_beside(&self, found: Vec<Member>, stay: Vec<Member>, now: Moment) {
+        self.put_in_place(&self.set.load(), found, stay, now);
+    }
+
+    /// Puts a new set of members in place, with the state of endpoints in `known`.
+    pub(super) fn adopt(&self, known: &Set, found: Vec<Member>, now: Moment) {
+        self.put_in_place(known, found, Vec::new(), now);
+    }
+
+    fn put_in_place(&self, known: &Set, mut found: Vec<Member>, stay: Vec<Member>, now: Moment) {
         let _changing = self.changing();
         let is_first = known.is_empty();
         let known_keys = known.by_key();
@@ -43,6 +52,9 @@ impl Upstream {
                 endpoint.warm_up(now);
             }
         }
+        let is_inherited =
+            |one: &Member| left.values().any(|before| Arc::ptr_eq(before, &one.endpoint));
+        found.extend(stay.into_iter().filter(|one| !is_inherited(one)));
         self.put(self.of(found), known.usage, true);
         // An ejected endpoint of another set may be among them.
         self.due.note(now);
@@ -75,12 +87,22 @@ fn left_of_pairs(known: &Set, found: &[Member]) -> HashMap<Key, Arc<Endpoint>> {
         found.iter().map(|member| &member.endpoint.key).filter(|key| !known.contains_key(key));
     let heirs = new.filter_map(|key| {
         let mut before = alone(key).filter_map(|alone| left.get(&alone));
-        // Of two, the one that an operator wants something of.
         let first = before.next()?;
-        let ordered = before.find(|other| first.orders.is_empty() && !other.orders.is_empty());
-        Some((key.clone(), Arc::clone(ordered.unwrap_or(first))))
+        let other = before.find(|other| gravity(other) > gravity(first));
+        Some((key.clone(), Arc::clone(other.unwrap_or(first))))
     });
     heirs.collect()
+}
+
+/// How much an operator wants of an endpoint. Of two that become one, what takes one of them out must
+/// hold on: a weight that is lost costs less.
+fn gravity(endpoint: &Endpoint) -> u8 {
+    let of = |order: &Order| match order.wanted {
+        Wanted::Drain => 3,
+        Wanted::Eject => 2,
+        Wanted::Weight(_) => 1,
+    };
+    endpoint.orders.in_force().iter().map(of).max().unwrap_or(0)
 }
 
 /// The key that each address of an endpoint would have alone.

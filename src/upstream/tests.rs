@@ -1,5 +1,6 @@
 mod ejection;
 mod fleet;
+mod learning;
 mod orders;
 
 use std::collections::{HashMap, HashSet};

@@ -27,6 +27,8 @@ pub enum Mood {
     Refuses(u16, &'static str),
     /// With this document instead.
     Says(&'static str),
+    /// It was started anew, and no instance has found it yet.
+    Empty,
     /// Without an end.
     Babbles,
 }
@@ -160,7 +162,7 @@ fn answer(asked: Asked, inner: &mut Inner) -> Reply {
         }
         Mood::Says(text) => return Reply::of(200, text),
         Mood::Babbles => return Reply::Endless,
-        Mood::Well => {}
+        Mood::Well | Mood::Empty => {}
     }
     if !is_let_in {
         return Reply::of(401, "{\"status\":401,\"error\":\"Unauthorized\"}");
@@ -168,8 +170,13 @@ fn answer(asked: Asked, inner: &mut Inner) -> Reply {
     if !is_json {
         return Reply::of(200, "<application><name>ORDERS</name></application>");
     }
+    let is_empty = matches!(inner.mood, Mood::Empty) || inner.instances.is_empty();
+    if path == "/eureka/apps" {
+        let all = json!({"versions__delta": "1", "apps__hashcode": "", "application": []});
+        return Reply::of(200, &json!({"applications": all}).to_string());
+    }
     // Names are in capital letters here, and an application without instances is not known.
-    if path != "/eureka/apps/ORDERS" || inner.instances.is_empty() {
+    if path != "/eureka/apps/ORDERS" || is_empty {
         return Reply::of(404, "");
     }
     let instances: Vec<_> = inner.instances.values().collect();

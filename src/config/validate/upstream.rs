@@ -8,6 +8,7 @@ use crate::config::code::Code;
 use crate::config::load::{KeyPath, Problem};
 use crate::upstream::config::{Config as Upstream, Place, Protocol, Url};
 use crate::upstream::discovery::config::Discover;
+use crate::upstream::discovery::place::Own;
 use crate::upstream::health::config::Check;
 
 /// An endpoint at which this gateway listens would be a request to itself, which asks it again.
@@ -17,15 +18,12 @@ pub(super) fn addresses(
     config: &Config,
     problems: &mut Vec<Problem>,
 ) {
-    let listeners = config.listeners.iter();
-    let listeners = listeners.map(|(name, of)| (format!("listeners.{name}"), of.address));
-    let admin = config.admin.address.map(|address| ("admin".to_owned(), address));
-    let own: Vec<_> = listeners.chain(admin).collect();
+    let own = own(config);
     // What comes over it needs no token.
     let socket = config.admin.socket.clone().map(Place::Unix);
     for (place, entry) in upstream.endpoints.iter().enumerate() {
-        let whose = own.iter().find(|(_, address)| is_at(&entry.url, *address));
-        let whose = whose.map(|(whose, _)| whose.as_str());
+        let whose = own.iter().find(|own| is_at(&entry.url, own));
+        let whose = whose.map(|own| own.whose.as_str());
         let is_socket = socket.as_ref() == Some(&entry.url.place);
         if let Some(whose) = whose.or(is_socket.then_some("admin.socket")) {
             let message = format!("the endpoint is this gateway itself: {whose} has the address");
@@ -35,21 +33,24 @@ pub(super) fn addresses(
     }
 }
 
-/// Whether `listener` can be connected to at `url`. Which addresses other than those of loopback the
-/// machine has is not known here.
-fn is_at(url: &Url, listener: SocketAddr) -> bool {
+/// Where this gateway listens for requests.
+pub(in crate::config) fn own(config: &Config) -> Vec<Own> {
+    let listeners = config.listeners.iter();
+    let listeners = listeners.map(|(name, of)| (format!("listeners.{name}"), of.address));
+    let admin = config.admin.address.map(|address| ("admin".to_owned(), address));
+    listeners.chain(admin).map(|(whose, address)| Own { whose, address }).collect()
+}
+
+/// Whether `own` can be connected to at `url`, as far as that is known before names are looked up.
+fn is_at(url: &Url, own: &Own) -> bool {
     let Place::Host { host, port } = &url.place else { return false };
+    if "localhost".eq_ignore_ascii_case(host) && own.address.ip().to_canonical().is_loopback() {
+        // Either end of it.
+        return *port == own.address.port();
+    }
     let loopback = "localhost".eq_ignore_ascii_case(host).then_some(Ipv4Addr::LOCALHOST.into());
-    let Some(address) = host.parse().ok().or(loopback).map(|ip: IpAddr| ip.to_canonical()) else {
-        return false;
-    };
-    let own = listener.ip().to_canonical();
-    let is_same = own == address
-        // Either end of `localhost`.
-        || (loopback.is_some() && own.is_loopback())
-        || (own.is_unspecified() && address.is_loopback() && (own.is_ipv6() || address.is_ipv4()))
-        || address.is_unspecified() && (own.is_loopback() || own.is_unspecified());
-    *port == listener.port() && is_same
+    let ip: Option<IpAddr> = host.parse().ok().or(loopback);
+    ip.is_some_and(|ip| own.is_at(SocketAddr::new(ip, *port)))
 }
 
 /// TLS negotiates HTTP/2; without TLS it must be known beforehand.
@@ -112,7 +113,8 @@ mod tests {
     #[test]
     fn an_endpoint_is_the_gateway_itself_where_that_listens() {
         let is_own = |listener: &str, url: &str| {
-            is_at(&url.parse().expect("a URL"), listener.parse().expect("an address"))
+            let address = listener.parse().expect("an address");
+            is_at(&url.parse().expect("a URL"), &Own { whose: String::new(), address })
         };
         for (listener, url) in [
             ("10.0.0.1:80", "http://10.0.0.1"),

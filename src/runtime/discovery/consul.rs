@@ -16,9 +16,11 @@ use super::files::token;
 use super::http::{Answer, Failure, Http};
 use super::{Asked, Unusable};
 use crate::time::Clock;
-use crate::upstream::config::{Listed, Url};
-use crate::upstream::discovery::config::{Consul, Discover};
+use crate::upstream::Upstream;
+use crate::upstream::config::Listed;
+use crate::upstream::discovery::config::Consul;
 use crate::upstream::discovery::consul::{Index, Told, read};
+use crate::upstream::discovery::instance::Terms;
 use crate::upstream::discovery::known::Said;
 use crate::upstream::discovery::pace::Spacing;
 
@@ -28,7 +30,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// What is known of one service.
 pub(super) struct ConsulSource {
     config: Arc<Consul>,
-    form: Option<Url>,
+    terms: Terms,
     http: Http,
     index: Index,
     spacing: Spacing,
@@ -39,16 +41,16 @@ pub(super) struct ConsulSource {
 }
 
 impl ConsulSource {
-    pub(super) fn new(config: &Consul, discover: &Discover, upstream: &Arc<str>) -> Self {
+    pub(super) fn new(config: &Consul, upstream: &Upstream) -> Self {
         ConsulSource {
             config: Arc::new(config.clone()),
-            form: discover.form.clone(),
+            terms: Terms::of(upstream.config()),
             http: Http::new("Consul", config.ca.as_ref(), config.address.tls),
             index: Index::default(),
             spacing: Spacing::default(),
             backoff: Backoff::default(),
             pause: Duration::ZERO,
-            unusable: Unusable::new(upstream, config.words()),
+            unusable: Unusable::new(&upstream.name, config.words()),
         }
     }
 
@@ -63,9 +65,9 @@ impl ConsulSource {
             is_filtered: header("x-consul-results-filtered-by-acls") == Some("true"),
             is_leaderless: header("x-consul-knownleader") == Some("false"),
         };
-        let (config, form, body) = (self.config.clone(), self.form.clone(), answer.body);
+        let (config, terms, body) = (self.config.clone(), self.terms.clone(), answer.body);
         // A large one takes a while.
-        let read = move || read(&body, &told, &config, form.as_ref());
+        let read = move || read(&body, &told, &config, &terms);
         let found = tokio::task::spawn_blocking(read).await;
         // A panic, which the runtime logs.
         let found = found.map_err(|_| "the answer cannot be read".to_owned())?;

@@ -1,7 +1,9 @@
 //! Asks Eureka for the instances of an application, again and again.
 //!
 //! Of several servers the one is asked that answered last. The next ones are asked if it does not answer, and
-//! also if it knows of no instance: it may just have been started.
+//! also if it knows of no instance: it may just have been started. So that there is none is believed only if
+//! all of them say so; and of a 404, only from a server that otherwise answers as Eureka does: a proxy before
+//! it, or a wrong path, has a 404 for everything.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,11 +13,13 @@ use reqwest::header::{ACCEPT, HeaderValue};
 use reqwest::{Client, StatusCode};
 
 use super::backoff::Backoff;
-use super::http::{Failure, Http};
+use super::http::{Answer, Failure, Http};
 use super::{Asked, Unusable};
-use crate::upstream::config::{Listed, Url};
-use crate::upstream::discovery::config::{Discover, Eureka, EurekaServer};
-use crate::upstream::discovery::eureka::read;
+use crate::upstream::Upstream;
+use crate::upstream::config::Listed;
+use crate::upstream::discovery::config::{Eureka, EurekaServer};
+use crate::upstream::discovery::eureka::{is_registry, read};
+use crate::upstream::discovery::instance::Terms;
 use crate::upstream::discovery::known::Said;
 
 /// How long an answer may take.
@@ -24,7 +28,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// What is known of one application.
 pub(super) struct EurekaSource {
     config: Arc<Eureka>,
-    form: Option<Url>,
+    terms: Terms,
     http: Http,
     /// The server that answered last.
     current: usize,
@@ -35,20 +39,20 @@ pub(super) struct EurekaSource {
 }
 
 impl EurekaSource {
-    pub(super) fn new(config: &Eureka, discover: &Discover, upstream: &Arc<str>) -> Self {
+    pub(super) fn new(config: &Eureka, upstream: &Upstream) -> Self {
         let is_tls = config.address.iter().any(|server| server.url.tls);
         EurekaSource {
             config: Arc::new(config.clone()),
-            form: discover.form.clone(),
+            terms: Terms::of(upstream.config()),
             http: Http::new("Eureka", config.ca.as_ref(), is_tls),
             current: 0,
             backoff: Backoff::default(),
             pause: None,
-            unusable: Unusable::new(upstream, config.words()),
+            unusable: Unusable::new(&upstream.name, config.words()),
         }
     }
 
-    /// What the first server says that knows instances; else that there is nothing, if one says so.
+    /// What the first server says that knows instances; else that there is nothing, if all say so.
     async fn ask(&mut self) -> Result<Said<Vec<Listed>>, Failure> {
         let client = self.http.client().await?;
         let config = self.config.clone();
@@ -73,10 +77,39 @@ impl EurekaSource {
                 }
             }
         }
-        match nothing {
+        match nothing.filter(|_| failures.is_empty()) {
             Some(words) => Ok(Said::Nothing(words)),
+            // Those that are away may know instances.
             None => Err(Failure { why: failures.join("; "), wait }),
         }
+    }
+
+    /// Whether it lists applications, as Eureka does even if there is none.
+    async fn is_eureka(&self, client: &Client, server: &EurekaServer) -> Result<bool, Failure> {
+        let answer = self.answer(client, server, "apps").await?;
+        match answer.status {
+            StatusCode::OK => Ok(tokio::task::spawn_blocking(move || is_registry(&answer.body))
+                .await
+                .unwrap_or(false)),
+            StatusCode::NOT_FOUND => Ok(false),
+            _ => Err(self.http.refusal(&answer)),
+        }
+    }
+
+    async fn answer(
+        &self,
+        client: &Client,
+        server: &EurekaServer,
+        path: &str,
+    ) -> Result<Answer, Failure> {
+        let mut request = client.get(format!("{}/{path}", server.url));
+        if let Some(login) = &server.login {
+            request = request.basic_auth(&login.user, Some(login.password.expose()));
+        }
+        let json = HeaderValue::from_static("application/json");
+        let request = request.header(ACCEPT, json).build();
+        let request = request.map_err(|error| format!("address: {}", error.without_url()))?;
+        self.http.ask(client, request, TIMEOUT).await
     }
 
     async fn ask_server(
@@ -86,24 +119,24 @@ impl EurekaSource {
     ) -> Result<Said<Vec<Listed>>, Failure> {
         let application = self.config.application();
         let name = utf8_percent_encode(&application, NON_ALPHANUMERIC);
-        let mut request = client.get(format!("{}/apps/{name}", server.url));
-        if let Some(login) = &server.login {
-            request = request.basic_auth(&login.user, Some(login.password.expose()));
-        }
-        let json = HeaderValue::from_static("application/json");
-        let request = request.header(ACCEPT, json).build();
-        let request = request.map_err(|error| format!("address: {}", error.without_url()))?;
-        let answer = self.http.ask(client, request, TIMEOUT).await?;
+        let answer = self.answer(client, server, &format!("apps/{name}")).await?;
         match answer.status {
             StatusCode::OK => {}
             StatusCode::NOT_FOUND => {
-                return Ok(Said::Nothing("Eureka does not know this application".to_owned()));
+                let refusal = self.http.refusal(&answer);
+                return match self.is_eureka(client, server).await? {
+                    true => Ok(Said::Nothing("Eureka does not know this application".to_owned())),
+                    false => Err(Failure {
+                        why: format!("{}, also when asked for all applications", refusal.why),
+                        ..refusal
+                    }),
+                };
             }
             _ => return Err(self.http.refusal(&answer)),
         }
-        let (config, form, body) = (self.config.clone(), self.form.clone(), answer.body);
+        let (config, terms, body) = (self.config.clone(), self.terms.clone(), answer.body);
         // A large one takes a while.
-        let read = move || read(&body, &config, form.as_ref());
+        let read = move || read(&body, &config, &terms);
         let found = tokio::task::spawn_blocking(read).await;
         // A panic, which the runtime logs.
         let found = found.map_err(|_| "the answer cannot be read".to_owned())?;

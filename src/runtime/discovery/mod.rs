@@ -111,11 +111,11 @@ fn spawn(discover: &Discover, target: &UpstreamTarget, first: oneshot::Sender<()
             Task::spawn(ask(source, upstream, first))
         }
         Source::Consul(config) => {
-            let source = consul::ConsulSource::new(config, discover, &target.upstream.name);
+            let source = consul::ConsulSource::new(config, &target.upstream);
             Task::spawn(ask(source, upstream, first))
         }
         Source::Eureka(config) => {
-            let source = eureka::EurekaSource::new(config, discover, &target.upstream.name);
+            let source = eureka::EurekaSource::new(config, &target.upstream);
             Task::spawn(ask(source, upstream, first))
         }
     }

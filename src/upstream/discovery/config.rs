@@ -17,6 +17,7 @@ use serde::{Deserialize, Deserializer, de};
 pub(super) use srv::is_host;
 pub use srv::{Server, Srv};
 
+use super::place::Own;
 use crate::config::admin::{Token, tokens};
 use crate::units::Timespan;
 use crate::units::schema::one_or_many;
@@ -32,6 +33,8 @@ pub struct Discover {
     /// Scheme, `Host` header, certificate's name and base path of endpoints that the source gives as
     /// addresses; `None`: `http://` and the address.
     pub form: Option<Url>,
+    /// Where this gateway listens, which no endpoint may be. Set once the configuration is whole.
+    pub own: Vec<Own>,
 }
 
 /// The kinds of source.
@@ -182,7 +185,7 @@ impl TryFrom<Written> for Discover {
         if scheme.is_some() && form.is_some() {
             return Err("scheme: is for endpoints without `as`, which has one".to_owned());
         }
-        Ok(Discover { source, form })
+        Ok(Discover { source, form, own: Vec::new() })
     }
 }
 

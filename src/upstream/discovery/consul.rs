@@ -4,8 +4,7 @@
 use serde::Deserialize;
 
 use super::config::Consul;
-use super::instance::{Found, Instance, shown, url};
-use crate::upstream::config::Url;
+use super::instance::{Found, Instance, Terms, shown, url};
 
 /// What is told beside the instances.
 #[derive(Debug, Default)]
@@ -17,7 +16,7 @@ pub struct Told {
 }
 
 /// The instances that are used.
-pub fn read(body: &[u8], told: &Told, config: &Consul, form: Option<&Url>) -> Found {
+pub fn read(body: &[u8], told: &Told, config: &Consul, terms: &Terms) -> Found {
     let entries: Vec<Entry> = match serde_json::from_slice(body) {
         Ok(entries) => entries,
         Err(error) => return Found::nonsense(format!("the answer cannot be read: {error}")),
@@ -44,7 +43,7 @@ pub fn read(body: &[u8], told: &Told, config: &Consul, form: Option<&Url>) -> Fo
             own => own,
         };
         let port = u16::try_from(entry.service.port).unwrap_or(0);
-        let url = url(host, port, false, form);
+        let url = url(host, port, false, terms);
         url.map(|url| Instance { url, share })
             .map_err(|why| format!("the instance `{}`: {why}", shown(&entry.service.id)))
     };

@@ -19,12 +19,19 @@ use crate::upstream::{Address, Endpoint, Member};
 pub struct Directory {
     names: HashMap<Url, Known<Vec<Address>>>,
     found: Known<Vec<Listed>>,
+    /// What has an address that is not used, and was told of.
+    refused: HashSet<Url>,
 }
 
 impl Directory {
-    /// What a reload keeps: the source's endpoints, if they are the same source's.
-    pub(in crate::upstream) fn found_only(&self) -> Self {
-        Directory { names: HashMap::new(), found: self.found.clone() }
+    /// What a reload keeps: the addresses of names, until they are looked up again.
+    pub(in crate::upstream) fn names_only(&self) -> Self {
+        Directory { names: self.names.clone(), ..Directory::default() }
+    }
+
+    /// The same, and the endpoints of a source that stays.
+    pub(in crate::upstream) fn kept(&self) -> Self {
+        Directory { found: self.found.clone(), ..self.names_only() }
     }
 
     /// The names that are to be looked up, with their port.
@@ -34,6 +41,13 @@ impl Directory {
             .filter(|url| name(url).is_some())
             .cloned()
             .collect()
+    }
+
+    /// Those of these names that were not looked up yet, or had no answer the last time.
+    pub(in crate::upstream) fn lacking(&self, mut names: HashSet<Url>) -> HashSet<Url> {
+        let lacks = |name: &Known<_>| !name.is_asked() || name.lacking_since().is_some();
+        names.retain(|url| self.names.get(url).is_none_or(lacks));
+        names
     }
 
     /// Takes in the answer to the lookup of a name.
@@ -52,6 +66,22 @@ impl Directory {
         self.names.retain(|url, _| wanted.contains(url));
     }
 
+    /// Notes whether an address at `url` is not used. Whether that is to be told.
+    pub(in crate::upstream) fn refuse(&mut self, url: &Url, is_refused: bool) -> bool {
+        match is_refused {
+            true => self.refused.insert(url.clone()),
+            false => {
+                self.refused.remove(url);
+                false
+            }
+        }
+    }
+
+    /// Forgets what was told of entries that are not among those named.
+    pub(in crate::upstream) fn forget_refused(&mut self, named: &[Listed]) {
+        self.refused.retain(|url| named.iter().any(|entry| entry.url == *url));
+    }
+
     /// Takes in what the source said. Returns whether it has named something else.
     pub(in crate::upstream) fn discover(
         &mut self,
@@ -68,14 +98,19 @@ impl Directory {
         (edge, has_changed)
     }
 
-    /// Whether the source has named something of which no address is known yet.
+    /// Whether what the source named before is still used: until each name has been looked up once,
+    /// with whatever result, and after that while nothing that it names has an address. One name that
+    /// cannot be resolved does not keep what the source has removed.
     pub(in crate::upstream) fn is_waiting(&self, known: &Set) -> bool {
-        let is_unknown = |entry: &Listed| {
-            name(&entry.url).is_some()
-                && !self.names.get(&entry.url).is_some_and(Known::is_decided)
-                && known.addresses(&entry.url).is_empty()
+        let lacks = |entry: &Listed| {
+            name(&entry.url).is_some() && self.addresses(&entry.url, known).is_empty()
         };
-        self.found.last().into_iter().flatten().any(is_unknown)
+        let is =
+            |entry: &Listed, of: fn(&Known<_>) -> bool| self.names.get(&entry.url).is_some_and(of);
+        let named = || self.found.last().into_iter().flatten();
+        let mut lacking = named().filter(|entry| lacks(entry));
+        lacking.clone().any(|entry| !is(entry, Known::is_asked))
+            || (named().all(lacks) && lacking.any(|entry| !is(entry, Known::is_decided)))
     }
 
     /// The source has certainly nothing any more.
@@ -100,7 +135,8 @@ impl Directory {
         let mut all: Vec<Member> = Vec::new();
         let mut keys = HashSet::new();
         let endpoints = known.by_key();
-        for entry in self.listed(config) {
+        let written = config.endpoints.len();
+        for (place, entry) in self.listed(config).enumerate() {
             let addresses = match &entry.url.place {
                 Place::Unix(path) => vec![Address::Unix(path.clone())],
                 Place::Pair(pair) => vec![Address::Pair(*pair)],
@@ -109,7 +145,10 @@ impl Directory {
                     Err(_) => self.addresses(&entry.url, known),
                 },
             };
-            for address in addresses {
+            // A reload may have narrowed where they may be.
+            let discover = config.discover.as_ref().filter(|_| place >= written);
+            let is_refused = |at: &Address| discover.is_some_and(|of| of.refuses(at).is_some());
+            for address in addresses.into_iter().filter(|address| !is_refused(address)) {
                 let key = key(config, &entry.url, address);
                 if keys.insert(key.clone()) {
                     let (weight, backup) = (entry.weight, entry.backup);
@@ -125,7 +164,7 @@ impl Directory {
     /// The addresses of a name, with which they are pairs.
     pub(in crate::upstream) fn addresses(&self, url: &Url, known: &Set) -> Vec<Address> {
         match self.names.get(url) {
-            Some(name) if name.is_decided() => name.last().cloned().unwrap_or_default(),
+            Some(name) if name.is_asked() => name.last().cloned().unwrap_or_default(),
             Some(_) | None => known.addresses(url),
         }
     }

@@ -5,14 +5,14 @@ use serde::de::{self, Deserializer, Visitor};
 use serde_json::Value;
 
 use super::config::{Eureka, EurekaPort, Prefer};
-use super::instance::{Found, Instance, shown, url};
-use crate::upstream::config::Url;
+use super::instance::{Found, Instance, Terms, shown, url};
 
 /// The key of an instance's metadata that holds its weight, as other clients have it.
 const WEIGHT: &str = "weight";
+const NO_PORT: &str = "neither of its ports is enabled";
 
 /// The instances that are used: those that are `UP`.
-pub fn read(body: &[u8], config: &Eureka, form: Option<&Url>) -> Found {
+pub fn read(body: &[u8], config: &Eureka, terms: &Terms) -> Found {
     let application = match serde_json::from_slice(body) {
         Ok(Document { application }) => application,
         Err(error) => return Found::nonsense(format!("the answer cannot be read: {error}")),
@@ -24,7 +24,7 @@ pub fn read(body: &[u8], config: &Eureka, form: Option<&Url>) -> Found {
     };
     let up = entries.iter().filter(|entry| entry.status == "UP");
     let instance = |entry: &Entry| {
-        instance(entry, config, form).map_err(|why| {
+        instance(entry, config, terms).map_err(|why| {
             let id = entry.id.as_deref().unwrap_or(&entry.host);
             format!("the instance `{}`: {why}", shown(id))
         })
@@ -36,7 +36,12 @@ pub fn read(body: &[u8], config: &Eureka, form: Option<&Url>) -> Found {
     Found::of(up.map(instance).collect(), &nothing)
 }
 
-fn instance(entry: &Entry, config: &Eureka, form: Option<&Url>) -> Result<Instance, String> {
+/// Whether this is what Eureka says of all applications, whatever they are: it is Eureka that answers.
+pub fn is_registry(body: &[u8]) -> bool {
+    serde_json::from_slice(body).is_ok_and(|Registry { applications: Applications {} }| true)
+}
+
+fn instance(entry: &Entry, config: &Eureka, terms: &Terms) -> Result<Instance, String> {
     let host = match config.prefer {
         Prefer::Address => &entry.address,
         Prefer::Host => &entry.host,
@@ -47,16 +52,29 @@ fn instance(entry: &Entry, config: &Eureka, form: Option<&Url>) -> Result<Instan
     let found = match config.port {
         EurekaPort::Plain => plain.last().ok_or("its `port` is not enabled"),
         EurekaPort::Secure => secure.last().ok_or("its `securePort` is not enabled"),
-        EurekaPort::Any => match form.is_some_and(|form| form.tls) {
-            true => secure.chain(plain).next(),
-            false => plain.chain(secure).next(),
-        }
-        .ok_or("neither of its ports is enabled"),
+        EurekaPort::Any => match (terms.form().is_some(), terms.prefers_tls()) {
+            // The other one speaks what `as` does not say.
+            (true, true) => {
+                secure.last().ok_or("`as` is https://, and its `securePort` is not enabled")
+            }
+            (true, false) => plain.last().ok_or("`as` is http://, and its `port` is not enabled"),
+            (false, true) => secure.chain(plain).next().ok_or(NO_PORT),
+            (false, false) => plain.chain(secure).next().ok_or(NO_PORT),
+        },
     };
     let (port, is_tls) = found?;
-    let url = url(host, port, is_tls, form)?;
+    let url = url(host, port, is_tls, terms)?;
     Ok(Instance { url, share: entry.weight().into() })
 }
+
+#[derive(Deserialize)]
+struct Registry {
+    applications: Applications,
+}
+
+/// Not looked into.
+#[derive(Deserialize)]
+struct Applications {}
 
 #[derive(Deserialize)]
 struct Document {

@@ -1,10 +1,11 @@
 //! What sources have in common that know instances by a host, a port and a share.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use super::config::is_host;
 use super::known::Said;
-use crate::upstream::config::{Listed, Place, Url};
+use crate::upstream::config::{Config, Listed, Place, Protocol, Url};
 
 /// The largest weight of an endpoint. Other systems have larger ones.
 const MOST_WEIGHT: u32 = 1000;
@@ -20,11 +21,37 @@ pub struct Found {
     pub unusable: Option<String>,
 }
 
+/// How instances are reached, and what keeps one from being used: what their upstream says.
+#[derive(Debug, Clone)]
+pub struct Terms(Arc<Config>);
+
 /// An instance that is to get requests.
 pub(super) struct Instance {
     pub(super) url: Url,
     /// Above 0.
     pub(super) share: f64,
+}
+
+impl Terms {
+    /// Of the instances of this upstream.
+    pub fn of(config: &Config) -> Self {
+        Terms(Arc::new(config.clone()))
+    }
+
+    /// Scheme, `Host` header, certificate's name and base path, if they are written.
+    pub(super) fn form(&self) -> Option<&Url> {
+        self.0.discover.as_ref()?.form.as_ref()
+    }
+
+    /// Whether an instance that can be reached with TLS and without is reached with it.
+    pub(super) fn prefers_tls(&self) -> bool {
+        self.form().map_or(self.0.protocol == Protocol::H2, |form| form.tls)
+    }
+
+    fn mistake(&self, url: &Url) -> Option<String> {
+        let refusal = self.0.discover.as_ref().and_then(|discover| discover.refuses_url(url));
+        refusal.or_else(|| self.0.unfit(url).map(str::to_owned))
+    }
 }
 
 impl Found {
@@ -75,12 +102,17 @@ pub(super) fn weights(shares: &[f64]) -> Vec<u32> {
     shares.iter().map(weight).collect()
 }
 
-/// The URL of an instance at an address, or at a name that is looked up: as `form` says, else over TLS if
+/// The URL of an instance at an address, or at a name that is looked up: as `as` says, else over TLS if
 /// `is_tls`, with its own name and port.
 ///
 /// # Errors
-/// Nothing can be reached there.
-pub(super) fn url(host: &str, port: u16, is_tls: bool, form: Option<&Url>) -> Result<Url, String> {
+/// Nothing can be reached there, or nothing is to be.
+pub(super) fn url(host: &str, port: u16, is_tls: bool, terms: &Terms) -> Result<Url, String> {
+    let url = reached(host, port, is_tls, terms.form())?;
+    terms.mistake(&url).map_or(Ok(url), Err)
+}
+
+fn reached(host: &str, port: u16, is_tls: bool, form: Option<&Url>) -> Result<Url, String> {
     let is_tls = form.map_or(is_tls, |form| form.tls);
     if port == 0 {
         return Err(format!("`{}` has no port", shown(host)));
@@ -150,7 +182,7 @@ mod tests {
             ("10.0.0.1", 80, false, Some(&form), "https://orders.internal/api", "10.0.0.1:80"),
             ("a.internal", 81, false, Some(&form), "https://orders.internal/api", "a.internal:81"),
         ] {
-            let url = url(host, port, is_tls, form).expect(host);
+            let url = reached(host, port, is_tls, form).expect(host);
             assert_eq!((url.to_string().as_str(), place(&url).as_str()), (expected, at));
         }
     }
@@ -165,7 +197,7 @@ mod tests {
             ("a b", 80, "`a b` is no address"),
             ("a/b\n", 80, "`a/b` is no address"),
         ] {
-            let error = url(host, port, false, None).expect_err(host);
+            let error = reached(host, port, false, None).expect_err(host);
             assert!(error.contains(says), "{error}");
         }
     }

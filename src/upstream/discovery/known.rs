@@ -109,6 +109,11 @@ impl<T> Known<T> {
         self.confirmed.is_some() || self.is_emptied
     }
 
+    /// Whether it was asked at all, whatever came of it.
+    pub fn is_asked(&self) -> bool {
+        self.is_decided() || self.lacking_since.is_some()
+    }
+
     /// When the last good answer came.
     pub fn confirmed(&self) -> Option<Moment> {
         self.confirmed

@@ -12,5 +12,6 @@ pub mod instance;
 pub mod known;
 pub mod kubernetes;
 pub mod pace;
+pub mod place;
 pub mod registry;
 pub mod srv;

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de};
 
 use super::name::{Name, names};
-use super::server;
+use super::{networks, server};
 use crate::config::admin::Token;
 use crate::units::Timespan;
 use crate::units::schema::one_or_many;
@@ -49,6 +50,11 @@ pub struct Consul {
     /// `true`: a server that is not the leader may answer, with what it knows; default `false`.
     #[serde(default)]
     pub stale: bool,
+    /// Where instances may be: networks such as 10.0.0.0/8, or addresses; others are not used. Default:
+    /// everywhere but at loopback (127.0.0.0/8, ::1) and link-local addresses (169.254.0.0/16, fe80::/10).
+    #[serde(default, deserialize_with = "networks")]
+    #[schemars(with = "Vec<String>", length(min = 1))]
+    pub allow: Vec<IpNet>,
     /// How long a query waits for a change before the next one takes over, in whole seconds; 1 s to
     /// 10 min, default 1 min.
     #[serde(default = "default_wait", deserialize_with = "wait")]

@@ -4,10 +4,12 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use ipnet::IpNet;
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Deserializer, de};
 
 use super::name::{Name, one_or_several};
+use super::networks;
 use crate::units::schema::{one_or_many, written_as};
 use crate::units::{Secret, Timespan};
 use crate::upstream::config::Url;
@@ -21,7 +23,8 @@ pub struct Eureka {
     /// The name of the application, in small or capital letters.
     pub service: Name,
     /// Where Eureka answers, such as `http://127.0.0.1:8761/eureka`: one server, or a list. One that does
-    /// not answer, or knows of no instance, is left for the next. A user and a password may be part of
+    /// not answer, or knows of no instance, is left for the next; that there is none is believed only of
+    /// all of them. A user and a password may be part of
     /// it: `http://user:${EUREKA_PASSWORD}@eureka.internal:8761/eureka`.
     #[serde(deserialize_with = "servers")]
     #[schemars(schema_with = "one_or_many::<Server>")]
@@ -30,13 +33,18 @@ pub struct Eureka {
     #[serde(default)]
     pub prefer: Prefer,
     /// Which of its ports: `plain` or `secure`, where instances without that one are not used, or `any`
-    /// (the default): the plain one if it is enabled, else the secure one; the other way round if `as` is
-    /// `https://`. Without `as` the secure one is spoken to over TLS.
+    /// (the default): with `as` the one that fits its scheme; without, the plain one if it is enabled, else
+    /// the secure one, over TLS; with `protocol: h2` the other way round.
     #[serde(default)]
     pub port: Port,
     /// A PEM file with the authorities that sign the certificate of an `https://` address; default
     /// those of the system.
     pub ca: Option<PathBuf>,
+    /// Where instances may be: networks such as 10.0.0.0/8, or addresses; others are not used. Default:
+    /// everywhere but at loopback (127.0.0.0/8, ::1) and link-local addresses (169.254.0.0/16, fe80::/10).
+    #[serde(default, deserialize_with = "networks")]
+    #[schemars(with = "Vec<String>", length(min = 1))]
+    pub allow: Vec<IpNet>,
     /// How often it is asked; 1 s to 10 min, default 10 s. Eureka answers from a copy that is up to 30 s old.
     #[serde(default = "default_every", deserialize_with = "every")]
     pub every: Timespan,
@@ -142,7 +150,9 @@ impl FromStr for Server {
             None => (None, authority),
         };
         let url = format!("{scheme}://{host}{path}").parse().ok();
-        let url = url.filter(|url: &Url| !url.place.is_socket()).ok_or(
+        // A password with a slash in it would be host and path.
+        let is_whole = |url: &Url| !url.place.is_socket() && !path.contains('@');
+        let url = url.filter(is_whole).ok_or(
             "expected a URL such as http://user:password@eureka.internal:8761/eureka, with special \
              characters in the password percent-encoded",
         )?;
@@ -212,6 +222,8 @@ mod tests {
             ("'ftp://u:geheim@a'", "expected a URL"),
             ("'u:geheim@a:8761'", "expected a URL"),
             ("'http://u:geheim@'", "expected a URL"),
+            ("'http://u:80/geheim@a:8761/eureka'", "expected a URL"),
+            ("'http://u/geheim@a:8761/eureka'", "expected a URL"),
             ("unix:/run/a.sock", "expected a URL"),
             ("unix:///run/a.sock", "expected a URL"),
             ("[]", "at least one"),

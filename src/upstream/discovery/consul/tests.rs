@@ -10,6 +10,12 @@ fn config(rest: &str) -> Consul {
     serde_yaml::from_str(&format!("{{service: orders{rest}}}")).expect("valid")
 }
 
+/// Those of an upstream with these keys.
+fn terms(rest: &str) -> Terms {
+    let yaml = format!("{{discover: {{consul: {{service: orders}}}}{rest}}}");
+    Terms::of(&serde_yaml::from_str(&yaml).expect("valid"))
+}
+
 fn entry(id: &str, address: &str, port: u16, statuses: &[&str]) -> Value {
     let check =
         |status: &&str| json!({"Node": "n1", "CheckID": "c", "Status": status, "Output": ""});
@@ -24,7 +30,7 @@ fn entry(id: &str, address: &str, port: u16, statuses: &[&str]) -> Value {
 }
 
 fn used(entries: &[Value], config: &Consul) -> Result<Vec<(String, u32)>, String> {
-    let found = read(json!(entries).to_string().as_bytes(), &Told::default(), config, None);
+    let found = read(json!(entries).to_string().as_bytes(), &Told::default(), config, &terms(""));
     match found.said {
         Said::These(all) => {
             Ok(all.into_iter().map(|one| (one.url.authority, one.weight)).collect())
@@ -78,7 +84,7 @@ fn a_weight_of_nothing_gets_nothing_and_large_ones_are_scaled() {
 fn one_instance_that_cannot_be_reached_leaves_the_others_in_use() {
     let entries = [entry("a", "10.0.0.1", 80, &[]), entry("b\n", "10.0.0.2", 0, &[])];
     let read = |entries: &[Value]| {
-        read(json!(entries).to_string().as_bytes(), &Told::default(), &config(""), None)
+        read(json!(entries).to_string().as_bytes(), &Told::default(), &config(""), &terms(""))
     };
     let found = read(&entries);
     assert!(matches!(found.said, Said::These(these) if these.len() == 1));
@@ -91,8 +97,20 @@ fn one_instance_that_cannot_be_reached_leaves_the_others_in_use() {
 }
 
 #[test]
+fn an_instance_that_the_gateway_may_not_or_cannot_speak_to_leaves_the_others_in_use() {
+    let entries = [entry("a", "10.0.0.1", 80, &[]), entry("b", "127.0.0.1", 9901, &[])];
+    let body = json!(entries).to_string();
+    let found = read(body.as_bytes(), &Told::default(), &config(""), &terms(""));
+    assert!(matches!(found.said, Said::These(these) if these.len() == 1));
+    let unusable = found.unusable.expect("one");
+    assert!(unusable.starts_with("the instance `b`: 127.0.0.1 is a loopback"), "{unusable}");
+    let all = read(body.as_bytes(), &Told::default(), &config(""), &terms(", protocol: h2"));
+    assert!(matches!(all.said, Said::Failed(why) if why.contains("only for https://")));
+}
+
+#[test]
 fn an_empty_list_is_nothing_unless_it_was_emptied() {
-    let read = |told: &Told, config: &Consul| read(b"[]", told, config, None).said;
+    let read = |told: &Told, config: &Consul| read(b"[]", told, config, &terms("")).said;
     let nothing = |words: &str| Said::Nothing(words.to_owned());
     let well = Told::default();
     let passing = nothing("no instance of this service is passing its checks");
@@ -129,7 +147,7 @@ fn nonsense_is_told() {
     for wrong in
         ["", "{}", "null", "[{}]", "[[]]", "[{\"Node\": {}, \"Service\": {\"ID\": \"a\"}}]"]
     {
-        let found = read(wrong.as_bytes(), &Told::default(), &config(""), None);
+        let found = read(wrong.as_bytes(), &Told::default(), &config(""), &terms(""));
         let Said::Failed(why) = found.said else { panic!("{wrong}") };
         assert!(why.starts_with("the answer cannot be read: "), "{wrong}: {why}");
     }
@@ -138,7 +156,7 @@ fn nonsense_is_told() {
 proptest! {
     #[test]
     fn no_answer_makes_it_panic(body in prop::collection::vec(any::<u8>(), 0..200)) {
-        read(&body, &Told::default(), &config(""), None);
+        read(&body, &Told::default(), &config(""), &terms(""));
     }
 
     #[test]
@@ -149,7 +167,7 @@ proptest! {
         one["Service"]["Port"] = json!(port);
         one["Service"]["Weights"]["Passing"] = json!(passing);
         let body = json!([one, entry("b", "10.0.0.2", 80, &[])]).to_string();
-        if let Said::These(these) = read(body.as_bytes(), &Told::default(), &config(""), None).said {
+        if let Said::These(these) = read(body.as_bytes(), &Told::default(), &config(""), &terms("")).said {
             prop_assert!(these.iter().all(|one| (1..=1000).contains(&one.weight)));
         }
     }

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::super::known::Said;
 use super::*;
+use crate::upstream::config::Url;
 
 fn config(rest: &str) -> Eureka {
     serde_yaml::from_str(&format!("{{service: orders, address: 'http://a'{rest}}}")).expect("valid")
@@ -22,9 +23,17 @@ fn entry(address: &str, status: &str) -> Value {
     })
 }
 
+/// Those of an upstream with `as`, and with these keys.
+fn terms(form: Option<&Url>, rest: &str) -> Terms {
+    let form = form.map(|form| format!(", as: '{form}'")).unwrap_or_default();
+    let source = "eureka: {service: orders, address: 'http://a'}";
+    let yaml = format!("{{discover: {{{source}{form}}}{rest}}}");
+    Terms::of(&serde_yaml::from_str(&yaml).expect("valid"))
+}
+
 fn found(instance: Value, config: &Eureka, form: Option<&Url>) -> Found {
     let body = json!({"application": {"name": "ORDERS", "instance": instance}}).to_string();
-    read(body.as_bytes(), config, form)
+    read(body.as_bytes(), config, &terms(form, ""))
 }
 
 fn used(instance: Value, config: &Eureka, form: Option<&Url>) -> Result<Vec<String>, String> {
@@ -59,7 +68,7 @@ fn one_instance_may_be_without_its_list_and_none_may_be_missing() {
         assert_eq!(used(none, &config(""), None), nothing);
     }
     let body = b"{\"application\": {\"name\": \"ORDERS\"}}";
-    assert!(matches!(read(body, &config(""), None).said, Said::Nothing(_)));
+    assert!(matches!(read(body, &config(""), &terms(None, "")).said, Said::Nothing(_)));
 }
 
 #[test]
@@ -96,6 +105,65 @@ fn the_port_is_the_one_that_is_enabled_or_chosen() {
 }
 
 #[test]
+fn with_as_only_the_port_is_used_that_fits_its_scheme() {
+    let ports = |plain: bool, secure: bool| {
+        let mut one = entry("10.0.0.1", "UP");
+        one["port"] = json!({"$": 8080, "@enabled": plain});
+        one["securePort"] = json!({"$": 8443, "@enabled": secure});
+        one
+    };
+    for (form, instance, says) in [
+        ("http://orders.internal", ports(false, true), "its `port` is not enabled"),
+        ("https://orders.internal", ports(true, false), "its `securePort` is not enabled"),
+    ] {
+        let form: Url = form.parse().expect("a URL");
+        let error = used(instance, &config(""), Some(&form)).expect_err(says);
+        assert!(error.contains(says), "{error}");
+        assert!(used(ports(true, true), &config(""), Some(&form)).is_ok());
+    }
+}
+
+#[test]
+fn one_instance_of_the_wrong_scheme_or_place_leaves_the_others_in_use() {
+    let mut secure = entry("10.0.0.2", "UP");
+    secure["port"]["@enabled"] = json!("false");
+    secure["securePort"]["@enabled"] = json!("true");
+    let body = |all: Value| json!({"application": {"instance": all}}).to_string();
+    for (other, rest, says) in [
+        (
+            secure,
+            ", protocol: h2c",
+            "the instance `10.0.0.2:orders:8080`: `h2c` is HTTP/2 without TLS",
+        ),
+        (entry("169.254.169.254", "UP"), "", "169.254.169.254 is a loopback or link-local address"),
+    ] {
+        let body = body(json!([entry("10.0.0.1", "UP"), other]));
+        let found = read(body.as_bytes(), &config(""), &terms(None, rest));
+        assert!(matches!(found.said, Said::These(these) if these.len() == 1));
+        assert!(found.unusable.is_some_and(|why| why.contains(says)), "{says}");
+    }
+    let mut both = entry("10.0.0.1", "UP");
+    both["securePort"]["@enabled"] = json!("true");
+    let found = read(body(both).as_bytes(), &config(""), &terms(None, ", protocol: h2"));
+    assert!(
+        matches!(found.said, Said::These(these) if these[0].url.tls),
+        "of both, the one that fits"
+    );
+}
+
+#[test]
+fn what_eureka_says_of_all_applications_is_told_from_what_others_say() {
+    let all =
+        json!({"applications": {"versions__delta": "1", "apps__hashcode": "", "application": []}});
+    assert!(is_registry(all.to_string().as_bytes()));
+    assert!(is_registry(br#"{"applications": {"apps__hashcode": ""}}"#));
+    for other in ["", "{}", "<applications/>", "[]", "{\"applications\": []}", "{\"status\": 404}"]
+    {
+        assert!(!is_registry(other.as_bytes()), "{other}");
+    }
+}
+
+#[test]
 fn the_host_may_be_the_name() {
     let expected = Ok(vec!["http://orders.internal:8080".to_owned()]);
     assert_eq!(used(entry("10.0.0.1", "UP"), &config(", prefer: host"), None), expected);
@@ -129,7 +197,7 @@ fn nonsense_is_told() {
         "{\"application\": {\"instance\": [{}]}}",
         "{\"application\": {\"instance\": 7}}",
     ] {
-        let Said::Failed(why) = read(wrong.as_bytes(), &config(""), None).said else {
+        let Said::Failed(why) = read(wrong.as_bytes(), &config(""), &terms(None, "")).said else {
             panic!("{wrong}")
         };
         assert!(why.starts_with("the answer cannot be read: "), "{wrong}: {why}");
@@ -139,7 +207,7 @@ fn nonsense_is_told() {
 proptest! {
     #[test]
     fn no_answer_makes_it_panic(body in prop::collection::vec(any::<u8>(), 0..200)) {
-        read(&body, &config(""), None);
+        read(&body, &config(""), &terms(None, ""));
     }
 
     #[test]
