@@ -341,7 +341,8 @@ mod tests {
             (urls[1].clone(), Said::Failed("no answer".to_owned())),
         ];
         upstream.resolved(answers, Moment::ZERO);
-        let lacking = upstream.directory().lacking(upstream.names());
+        let names = upstream.names();
+        let lacking = upstream.directory().lacking(names);
         assert_eq!(lacking, HashSet::from([urls[1].clone(), urls[2].clone()]));
     }
 

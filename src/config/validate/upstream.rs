@@ -7,8 +7,7 @@ use crate::config::Config;
 use crate::config::code::Code;
 use crate::config::load::{KeyPath, Problem};
 use crate::upstream::config::{Config as Upstream, Place, Protocol, Url};
-use crate::upstream::discovery::config::Discover;
-use crate::upstream::discovery::place::Own;
+use crate::upstream::discovery::config::{Discover, Own};
 use crate::upstream::health::config::Check;
 
 /// An endpoint at which this gateway listens would be a request to itself, which asks it again.

@@ -4,6 +4,7 @@ mod consul;
 mod eureka;
 mod kubernetes;
 mod name;
+mod own;
 mod srv;
 
 use std::path::PathBuf;
@@ -13,11 +14,11 @@ pub use eureka::{Eureka, Login, Port as EurekaPort, Prefer, Server as EurekaServ
 use ipnet::IpNet;
 pub use kubernetes::{Kubernetes, Label, Port};
 pub use name::Name;
+pub use own::Own;
 use serde::{Deserialize, Deserializer, de};
 pub(super) use srv::is_host;
 pub use srv::{Server, Srv};
 
-use super::place::Own;
 use crate::config::admin::{Token, tokens};
 use crate::units::Timespan;
 use crate::units::schema::one_or_many;

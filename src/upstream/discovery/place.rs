@@ -11,27 +11,6 @@ use super::config::{Discover, Source};
 use crate::upstream::Address;
 use crate::upstream::config::{Place, Url};
 
-/// Where this gateway listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Own {
-    /// The key that says so.
-    pub whose: String,
-    /// The address.
-    pub address: SocketAddr,
-}
-
-impl Own {
-    /// Whether it can be connected to at `address`. Which addresses other than those of loopback the
-    /// machine has is not known here.
-    pub fn is_at(&self, address: SocketAddr) -> bool {
-        let (own, ip) = (self.address.ip().to_canonical(), address.ip().to_canonical());
-        let is_same = own == ip
-            || (own.is_unspecified() && ip.is_loopback() && (own.is_ipv6() || ip.is_ipv4()))
-            || (ip.is_unspecified() && (own.is_loopback() || own.is_unspecified()));
-        is_same && self.address.port() == address.port()
-    }
-}
-
 impl Discover {
     /// Why an endpoint of the source is not used that is at `address`; `None`: it is.
     pub fn refusal(&self, address: SocketAddr) -> Option<String> {
@@ -89,6 +68,7 @@ fn outside(ip: IpAddr, allow: &[IpNet]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::config::Own;
     use super::*;
 
     fn refusal(source: &str, address: &str) -> Option<String> {

@@ -142,7 +142,7 @@ fn an_address_at_which_no_instance_may_be_is_not_used_of_a_name_either() {
 #[test]
 fn the_gateway_itself_is_left_out_of_every_source() {
     let mut config: Config = serde_yaml::from_str(FILE).expect("valid");
-    let own = discovery::place::Own {
+    let own = discovery::config::Own {
         whose: "admin".to_owned(),
         address: "127.0.0.1:9901".parse().expect("an address"),
     };
