@@ -46,18 +46,21 @@ fn instance(entry: &Entry, config: &Eureka, terms: &Terms) -> Result<Instance, S
         Prefer::Address => &entry.address,
         Prefer::Host => &entry.host,
     };
-    let plain = entry.port.iter().filter(|port| port.is_enabled).map(|port| (port.number, false));
+    let mut plain =
+        entry.port.iter().filter(|port| port.is_enabled).map(|port| (port.number, false));
     let secure = entry.secure_port.iter().filter(|port| port.is_enabled);
-    let secure = secure.map(|port| (port.number, true));
+    let mut secure = secure.map(|port| (port.number, true));
     let found = match config.port {
-        EurekaPort::Plain => plain.last().ok_or("its `port` is not enabled"),
-        EurekaPort::Secure => secure.last().ok_or("its `securePort` is not enabled"),
+        EurekaPort::Plain => plain.next_back().ok_or("its `port` is not enabled"),
+        EurekaPort::Secure => secure.next_back().ok_or("its `securePort` is not enabled"),
         EurekaPort::Any => match (terms.form().is_some(), terms.prefers_tls()) {
             // The other one speaks what `as` does not say.
             (true, true) => {
-                secure.last().ok_or("`as` is https://, and its `securePort` is not enabled")
+                secure.next_back().ok_or("`as` is https://, and its `securePort` is not enabled")
             }
-            (true, false) => plain.last().ok_or("`as` is http://, and its `port` is not enabled"),
+            (true, false) => {
+                plain.next_back().ok_or("`as` is http://, and its `port` is not enabled")
+            }
             (false, true) => secure.chain(plain).next().ok_or(NO_PORT),
             (false, false) => plain.chain(secure).next().ok_or(NO_PORT),
         },

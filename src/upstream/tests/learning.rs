@@ -68,7 +68,7 @@ fn what_a_source_named_before_stays_while_nothing_that_it_names_has_an_address()
     let upstream = upstream(FILE);
     let (old, new) = (url("http://10.0.0.1:1"), url("http://new.test:1"));
     says(&upstream, &[old], 1);
-    says(&upstream, &[new.clone()], 2);
+    says(&upstream, std::slice::from_ref(&new), 2);
     assert_eq!(known(&upstream), ["10.0.0.1:1"], "it was not looked up yet");
     upstream.resolved(vec![(new.clone(), failed())], at(3));
     assert_eq!(known(&upstream), ["10.0.0.1:1"], "the resolver is away");
@@ -80,7 +80,7 @@ fn what_a_source_named_before_stays_while_nothing_that_it_names_has_an_address()
 fn a_reload_keeps_the_addresses_of_names_though_the_resolver_fails_from_then_on() {
     let old = Arc::new(upstream(FILE));
     let name = url("http://a.test:1");
-    says(&old, &[name.clone()], 1);
+    says(&old, std::slice::from_ref(&name), 1);
     old.resolved(vec![(name.clone(), addresses(&["10.0.0.1:1"]))], at(2));
     let config = serde_yaml::from_str("{discover: {file: {path: a}}, balance: random}");
     let new = Upstream::reconfigured(&old, &config.expect("valid"), at(3));
@@ -102,7 +102,7 @@ fn drained(upstream: &Upstream) -> Vec<(String, bool)> {
 fn a_drained_pair_stays_drained_at_the_address_that_stays_while_another_name_is_waited_for() {
     let upstream = upstream(FILE);
     let (name, other) = (url("http://a.test:1"), url("http://b.test:1"));
-    says(&upstream, &[name.clone()], 1);
+    says(&upstream, std::slice::from_ref(&name), 1);
     upstream.resolved(vec![(name.clone(), addresses(&["[::5]:1", "127.0.0.5:1"]))], at(2));
     upstream.order("[::5]:1,127.0.0.5:1", &order(Wanted::Drain), at(3)).expect("drained");
     says(&upstream, &[name.clone(), other], 4);
@@ -129,7 +129,7 @@ fn of_two_endpoints_that_become_a_pair_a_drain_holds_on_whatever_is_ordered_of_t
 fn an_address_at_which_no_instance_may_be_is_not_used_of_a_name_either() {
     let upstream = upstream("{discover: {consul: {service: a}}}");
     let name = url("http://a.test:1");
-    says(&upstream, &[name.clone()], 1);
+    says(&upstream, std::slice::from_ref(&name), 1);
     let some = addresses(&["127.0.0.1:1", "169.254.169.254:1", "10.0.0.1:1"]);
     upstream.resolved(vec![(name.clone(), some)], at(2));
     assert_eq!(known(&upstream), ["10.0.0.1:1"]);
