@@ -6,14 +6,14 @@
 //! it in pieces, by WINDOW_UPDATE. Clients of gRPC in Go answer each message, however small, by a WINDOW_UPDATE and
 //! a PING. The gateway's own control frames, such as acknowledgements of a PING, pay for nothing.
 //!
-//! A client that is further in debt than [`MOST`] frames has [`SPELL`] to be so again: one that only keeps its
+//! A client that is further in debt than [`MOST`] frames has `SPELL` to be so again: one that only keeps its
 //! connection alive takes longer than that.
 
 use std::time::Duration;
 
 use crate::time::Moment;
 
-/// Control frames that nothing pays for, within [`SPELL`].
+/// Control frames that nothing pays for, within `SPELL`.
 pub const MOST: i32 = 1000;
 /// Debts older than this are forgiven.
 const SPELL: Duration = Duration::from_secs(10);

@@ -54,7 +54,7 @@ impl Pace {
 }
 
 /// Keeps apart questions whose answers come at once, however often: two may follow each other, then there
-/// is one in each [`LEAST`].
+/// is one in each `LEAST`.
 #[derive(Debug, Default)]
 pub struct Spacing {
     /// When the time of the questions so far is over.
