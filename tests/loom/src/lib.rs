@@ -87,6 +87,7 @@ mod product {
         pub mod bulkhead;
         pub mod dry_run;
         pub mod outcome;
+        pub mod terms;
 
         pub mod retry {
             pub mod budget;
