@@ -118,11 +118,11 @@ fn in_force(gateway: &Gateway, kind: &str) -> f64 {
 fn an_order_about_a_circuit_says_for_how_long_by_whom_and_why_and_ends_by_itself() {
     let upstream = Upstream::start();
     let gateway = start(&upstream);
-    let answer = order(&gateway, "upstream/service/open?for=1s&author=anna&reason=the%20disk");
+    let answer = order(&gateway, "upstream/service/open?for=5s&author=anna&reason=the%20disk");
     let given = &answer.json()["order"];
     assert_eq!((&given["kind"], &given["author"]), (&"circuit_open".into(), &"anna".into()));
-    assert!(given["seconds_left"].as_f64().is_some_and(|left| left <= 1.0), "{given}");
-    gateway.wait_for_log("is forced_open by order of an operator, for 1s, by anna: the disk");
+    assert!(given["seconds_left"].as_f64().is_some_and(|left| left <= 5.0), "{given}");
+    gateway.wait_for_log("is forced_open by order of an operator, for 5s, by anna: the disk");
     let listed = &gateway.admin("GET /orders").json()[0];
     assert_eq!((&listed["scope"], &listed["name"]), (&"upstream".into(), &"service".into()));
     assert_eq!((&listed["kind"], &listed["reason"]), (&"circuit_open".into(), &"the disk".into()));

@@ -69,7 +69,7 @@ impl Words {
         };
         let told = certificate::told(cause, &said);
         let said = told.as_deref().unwrap_or_else(|| without_chain(&said));
-        // rustls's words for a record that is none: what the peer sends is text.
+        // rustls's words for what is no TLS record, such as text.
         let said = match said.ends_with("corrupt message of type InvalidContentType") {
             true => plain("the peer does not speak TLS"),
             false => plain(said),

@@ -26,7 +26,7 @@ pub fn remove_all(headers: &mut HeaderMap, names: &[HeaderName]) {
     }
 }
 
-/// All lines of a header as one list. Not as text: one element that is none must not hide the others.
+/// All lines of a header as one list. Not as text: an element that cannot be read must not hide the others.
 pub fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<Vec<u8>> {
     let mut lines = headers.get_all(name).iter().map(|value| value.as_bytes());
     let mut all = lines.next()?.to_owned();

@@ -1,6 +1,6 @@
 //! Where the endpoints may be that a source names.
 //!
-//! Whoever may register an instance says where requests go. So an endpoint is never this gateway itself, and
+//! Those who may register an instance say where requests go. So an endpoint is never this gateway itself, and
 //! of a registry that takes any address, not what only the gateway's own machine can reach.
 
 use std::net::{IpAddr, SocketAddr};
