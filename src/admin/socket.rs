@@ -2,8 +2,9 @@
 //!
 //! A file that a process left behind when it was killed is replaced; one that a process listens at is
 //! not. The directory is locked meanwhile: else another start, too, could take a socket that does not listen
-//! yet for one that was left behind. Nothing can be sent before the file has its mode: until the socket listens, connections to it
-//! are refused.
+//! yet for one that was left behind. Everyone who can read the directory can lock it, so a lock that is held for
+//! long does not keep the gateway from starting. Nothing can be sent before the file has its mode: until the
+//! socket listens, connections to it are refused.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, ErrorKind};
@@ -42,11 +43,10 @@ impl Claim {
     /// Listens at `path`, with mode 0600. Must be called inside a runtime.
     ///
     /// # Errors
-    /// If a process listens there, another file is there, another process holds the lock on the directory for
-    /// long, or the system refuses it.
+    /// If a process listens there, another file is there, or the system refuses it.
     pub fn take(path: &Path) -> io::Result<Self> {
         // Held until the socket listens, and given back by the system if this process is killed.
-        let _lock = lock(path)?;
+        let _lock = lock(path);
         remove_stale(path)?;
         let socket = UnixSocket::new_stream()?;
         socket.bind(path)?;
@@ -62,23 +62,21 @@ impl Claim {
     }
 }
 
-/// `None` where the directory cannot be opened to be locked, or its file system knows no locks.
-fn lock(path: &Path) -> io::Result<Option<File>> {
-    let directory = match path.parent() {
-        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
-        Some(parent) => parent,
-        None => return Ok(None),
-    };
-    let Ok(directory) = File::open(directory) else { return Ok(None) };
+/// `None` where the directory cannot be opened to be locked, its file system knows no locks, or another
+/// process keeps the lock.
+fn lock(path: &Path) -> Option<File> {
+    let parent = path.parent()?;
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    let directory = File::open(parent).ok()?;
     for _ in 0..TRIES {
         match directory.try_lock() {
-            Ok(()) => return Ok(Some(directory)),
+            Ok(()) => return Some(directory),
             Err(TryLockError::WouldBlock) => std::thread::sleep(PAUSE),
-            Err(TryLockError::Error(_)) => return Ok(None),
+            Err(TryLockError::Error(_)) => return None,
         }
     }
-    let words = "another process has locked the directory; end it, or choose another path";
-    Err(io::Error::new(ErrorKind::ResourceBusy, words))
+    log::warn!("admin.socket: another process keeps {} locked; going on without", parent.display());
+    None
 }
 
 fn remove_stale(path: &Path) -> io::Result<()> {
@@ -142,6 +140,16 @@ mod tests {
         assert_eq!(second.kind(), ErrorKind::AddrInUse);
         assert!(UnixStream::connect(&path).is_ok(), "the first is where it was");
         drop(claim);
+    }
+
+    /// Any local user may hold it.
+    #[tokio::test]
+    async fn a_lock_that_another_process_keeps_does_not_prevent_a_start() {
+        let (directory, path) = place();
+        let other = File::open(directory.path()).expect("the directory");
+        other.try_lock().expect("free");
+        assert!(Claim::take(&path).is_ok());
+        drop(other);
     }
 
     /// Two starts at once, after one was killed: without the lock, the second may remove what the first has
