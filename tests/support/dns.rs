@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::servers::program;
 use super::wait::{DEADLINE, eventually};
 
 /// Another process may take a port between our finding it and the server's listening on it.
@@ -180,19 +181,6 @@ impl Drop for Dns {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-/// Distributions keep servers out of the path of users.
-fn program(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let places = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
-    let found = places.map(|place| place.join(name)).find(|program| program.exists());
-    if found.is_none() {
-        let missing = format!("{name} is neither in PATH nor in /usr/sbin");
-        assert!(std::env::var("CI").as_deref() != Ok("true"), "{missing}");
-        eprintln!("SKIPPED: a test that needs a DNS server: {missing}");
-    }
-    found
 }
 
 /// Of both protocols.

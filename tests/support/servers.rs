@@ -161,7 +161,7 @@ fn directory() -> tempfile::TempDir {
 }
 
 /// Distributions keep servers out of the path of users.
-fn program(name: &str) -> Option<PathBuf> {
+pub(super) fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let places = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
     let found = places.map(|place| place.join(name)).find(|program| program.exists());
