@@ -7,7 +7,6 @@
 mod place;
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -18,7 +17,6 @@ use pingora_core::protocols::l4::stream::Stream;
 use pingora_core::server::{ListenFds, ShutdownWatch};
 use pingora_core::services::Service;
 use place::Place;
-use tokio::net::TcpSocket;
 
 use crate::condition::{Condition, Spell};
 use crate::proxy::listener::{Full, Listener, Listeners};
@@ -26,11 +24,6 @@ use crate::runtime::memory;
 use crate::runtime::memory::Load;
 use crate::time::Clock;
 
-/// Connections that wait to be accepted; the kernel may allow fewer.
-const BACKLOG: u32 = 65_535;
-/// Bytes that the system takes of a response before it has sent those before them.
-#[cfg(target_os = "linux")]
-const UNSENT: u32 = 128 * 1024;
 /// Pause between two attempts to listen on an address.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 /// Pause after a failure to accept that will not pass at once, such as running out of descriptors.
@@ -100,7 +93,11 @@ impl Acceptor {
         loop {
             let accepted = tokio::select! {
                 accepted = socket.accept() => accepted,
-                () = until_stopped(&mut shutdown) => return,
+                () = until_stopped(&mut shutdown) => {
+                    // Otherwise clients would go on to connect, and wait.
+                    self.listeners.shared.sockets.close(self.listener.config.address);
+                    return;
+                }
             };
             match accepted {
                 Ok(stream) => self.take(stream, &shutdown),
@@ -114,8 +111,9 @@ impl Acceptor {
     async fn listen(&self) -> tokio::net::TcpListener {
         let Listener { name, config, .. } = &*self.listener;
         let (key, mut failing) = (format!("listeners.{name}.address"), Condition::default());
+        let sockets = &self.listeners.shared.sockets;
         loop {
-            match listen_on(config.address) {
+            match sockets.listen(config.address).and_then(tokio::net::TcpListener::from_std) {
                 Ok(socket) => {
                     if let Some(over) = failing.over(Clock::now()) {
                         log::info!("{key}: listening on {} {over}", config.address);
@@ -172,30 +170,7 @@ impl Acceptor {
     }
 }
 
-fn listen_on(address: SocketAddr) -> io::Result<tokio::net::TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // Connections of a previous process that are still closing must not keep the port.
-    socket.set_reuseaddr(true)?;
-    // Connections inherit it. The system would take megabytes that are not sent yet, and then none for as long as
-    // it takes to send a third of them: a client that reads steadily would seem not to read (`min_download_rate`).
-    #[cfg(target_os = "linux")]
-    socket2::SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
-}
-
 /// Also returns when the server that would announce the shutdown is gone.
 async fn until_stopped(shutdown: &mut ShutdownWatch) {
     let _stopped = shutdown.wait_for(|stops| *stops).await.is_ok();
-}
-
-/// Checks that no other process listens on `address`. Pingora would retry for half a minute and
-/// then panic.
-///
-/// # Errors
-/// The error of binding the address.
-pub fn check_free(address: SocketAddr) -> std::io::Result<()> {
-    let listener = std::net::TcpListener::bind(address)?;
-    drop(listener);
-    Ok(())
 }

@@ -33,6 +33,7 @@ pub mod shared;
 mod signals;
 pub mod snapshot;
 mod socket_check;
+pub mod sockets;
 pub mod status;
 pub mod task;
 pub mod tls;

@@ -18,6 +18,7 @@ use super::health::Checker;
 use super::notify::Notify;
 use super::shared::Shared;
 use super::snapshot::Snapshot;
+use super::sockets::Sockets;
 use super::{authorities, changes, lasting, memory, orders, reload, signals, status};
 use crate::admin;
 use crate::admin::socket::Claim;
@@ -33,7 +34,7 @@ use crate::observe::metrics::Metrics;
 use crate::observe::otlp::Exporting;
 use crate::observe::otlp::push::Push;
 use crate::observe::trace::Tracer;
-use crate::proxy::acceptor::{Acceptors, check_free};
+use crate::proxy::acceptor::Acceptors;
 use crate::proxy::gateway::Gateway;
 use crate::proxy::listener::Listeners;
 use crate::record::{Database, Recorder};
@@ -83,7 +84,8 @@ pub fn run(location: &Location, logs: &Logs) -> Result<(), StartError> {
     let config = &snapshot.config;
     logs.apply(&config.log);
     reload::log_warnings(&warnings);
-    check_addresses(config)?;
+    let sockets = Sockets::default();
+    check_addresses(config, &sockets)?;
     authorities::check().map_err(StartError::Other)?;
     for line in changes::started(&location.file, &snapshot) {
         log::info!("{line}");
@@ -111,6 +113,7 @@ pub fn run(location: &Location, logs: &Logs) -> Result<(), StartError> {
     let mut shared =
         Shared::new(snapshot, metrics, descriptors, recorder, keys, tracer, access_log);
     shared.logs = Some(logs.clone());
+    shared.sockets = sockets;
     shared.manager = Notify::from_environment();
     let digest = shared.snapshot.load().digest;
     shared.metrics.config.started(digest, SystemTime::now());
@@ -232,12 +235,12 @@ fn hangups(runtime: &tokio::runtime::Runtime) -> Result<Signal, StartError> {
 }
 
 /// Checks that all addresses are free, before any is taken.
-fn check_addresses(config: &Config) -> Result<(), StartError> {
+fn check_addresses(config: &Config, sockets: &Sockets) -> Result<(), StartError> {
     let listeners = config.listeners.iter();
     let named = listeners.map(|(name, l)| (format!("listeners.{name}.address"), l.address));
     let admin = config.admin.address.map(|address| ("admin.address".to_owned(), address));
     for (name, address) in named.chain(admin) {
-        check_free(address).map_err(|source| {
+        sockets.check_free(address).map_err(|source| {
             let address = address.to_string();
             StartError::Listen { name, address, source }
         })?;

@@ -10,6 +10,7 @@ use super::facets;
 use super::lifecycle::Lifecycle;
 use super::notify::Notify;
 use super::snapshot::Snapshot;
+use super::sockets::Sockets;
 use crate::condition::Spell;
 use crate::idempotency::Keys;
 use crate::observe::access_log::AccessLog;
@@ -51,6 +52,8 @@ pub struct Shared {
     pub control_floods: Spell,
     /// The name of this process among proxies.
     pub via: Via,
+    /// What clients connect to.
+    pub sockets: Sockets,
 }
 
 impl Shared {
@@ -81,6 +84,7 @@ impl Shared {
             untrusted_proxy: Once::new(),
             control_floods: Spell::default(),
             via: Via::default(),
+            sockets: Sockets::default(),
         }
     }
 
