@@ -2,6 +2,7 @@
 // what the record holds of each call.
 
 import assert from "node:assert/strict";
+import http from "node:http";
 import { describe } from "node:test";
 
 import { Code, createClient } from "@connectrpc/connect";
@@ -238,5 +239,20 @@ describe("a browser's preflight", () => {
   check("another origin is allowed nothing", async () => {
     const answer = await ask(stack.strangePage);
     assert.equal(answer.headers.get("access-control-allow-origin"), null);
+  });
+});
+
+describe("a target that no URI may hold, through Traefik's h2c", () => {
+  // Traefik takes a stream that is only reset for a fault of the connection, and tries again for ever.
+  check("is answered with 400, once", async () => {
+    const status = await new Promise((resolve, reject) => {
+      const request = http.get(`${traefik.front}`, { path: `${PATH}?a=<d>&b={"x":"y"}`, timeout: 5000 }, (response) => {
+        response.resume();
+        resolve(response.statusCode);
+      });
+      request.on("timeout", () => request.destroy(new Error("no answer within 5 s")));
+      request.on("error", reject);
+    });
+    assert.equal(status, 400);
   });
 });

@@ -24,7 +24,7 @@ use crate::proxy::downstream::date::Overlay;
 use crate::proxy::downstream::framing::{Framing, Malformed};
 use crate::proxy::downstream::guard::{Guard, Refused};
 use crate::proxy::downstream::head::{Fault, Head, Scanner};
-use crate::proxy::downstream::http2_frames::{Flood, Frames};
+use crate::proxy::downstream::http2_frames::{Flood, Frames, Streams};
 use crate::proxy::downstream::legible::Legible;
 use crate::proxy::downstream::limits::Limits;
 use crate::time::Clock;
@@ -92,8 +92,8 @@ impl GuardedIo {
 
     /// Reads frames of HTTP/2 from now on, and fails if too many of them are control frames: the guard says
     /// so, by [`Guard::is_malformed`].
-    pub fn count_frames(&mut self) {
-        self.frames = Some(Box::new(Frames::new(Clock::now())));
+    pub fn count_frames(&mut self) -> Arc<Streams> {
+        self.frames.insert(Box::new(Frames::new(Clock::now()))).streams()
     }
 
     /// Puts back the bytes read last: they are read again first.

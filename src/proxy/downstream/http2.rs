@@ -6,6 +6,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use pingora_core::protocols::http::v2::server;
@@ -68,7 +69,7 @@ pub async fn serve(
         proxy_digest: io.get_proxy_digest(),
         socket_digest: io.get_socket_digest(),
     });
-    io.count_frames();
+    let heads = io.count_frames();
     let io: Stream = Box::new(io);
     let Ok(mut connection) = server::handshake(io, Some(options(config))).await else { return };
     guard.begin();
@@ -99,7 +100,19 @@ pub async fn serve(
                 connection.graceful_shutdown();
                 continue;
             }
-            accepted = H2Stream::accept(&mut connection, &digest) => accepted,
+            accepted = H2Stream::accept(&mut connection, &digest, |stream| heads.accepted(stream)) => accepted,
+            // Asked after the connection, whose turn it is that makes it so.
+            refused = std::future::poll_fn(|_| match heads.take_refused() {
+                0 => Poll::Pending,
+                refused => Poll::Ready(refused),
+            }) => {
+                broken(Broken::Rules("a malformed request"));
+                malformed += refused;
+                if malformed >= MAX_MALFORMED {
+                    return;
+                }
+                continue;
+            }
             () = &mut idle, if !going => {
                 going = true;
                 connection.graceful_shutdown();

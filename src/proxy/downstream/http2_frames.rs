@@ -8,7 +8,15 @@
 //!
 //! A client that is further in debt than [`MOST`] frames has `SPELL` to be so again: one that only keeps its
 //! connection alive takes longer than that.
+//!
+//! The library also resets each stream whose head is not one of HTTP, such as one with a `"` in its path, and tells
+//! the gateway nothing of it. Some clients, Traefik among them, take a reset for a fault of the connection and try
+//! again for as long as they can. So a response with the status 400 goes out before such a reset (RFC 9113, section
+//! 8.1.1).
 
+use std::io::IoSlice;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::time::Moment;
@@ -26,6 +34,11 @@ const PREFACE: u32 = 24;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const END_STREAM: u8 = 1;
+const RST_STREAM: u8 = 3;
+const PROTOCOL_ERROR: [u8; 4] = [0, 0, 0, 1];
+/// A head of a response that is whole: END_STREAM and END_HEADERS, and `:status: 400` by its index of the static
+/// table (RFC 7541), which changes no state of the compression. Its stream's number is left out.
+const BAD_REQUEST: [u8; 10] = [0, 0, 1, HEADERS, 5, 0, 0, 0, 0, 0x8c];
 
 /// More control frames than an honest client sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,13 +53,54 @@ pub struct Frames {
     debt: i32,
     /// When the debt began.
     since: Moment,
+    /// Bytes that were looked at and not sent yet.
+    ahead: usize,
+    /// The reset that comes next has its response already.
+    answered: bool,
+    /// What the connection's loop says and is told.
+    streams: Arc<Streams>,
+}
+
+/// The streams that a client has opened on its connection.
+#[derive(Debug, Default)]
+pub struct Streams {
+    // Relaxed: the connection runs in one task.
+    latest: AtomicU32,
+    refused: AtomicU32,
+}
+
+/// What may be sent.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    /// So many bytes.
+    Bytes(usize),
+    /// These first.
+    Response([u8; 10]),
+}
+
+impl Streams {
+    /// The library has handed on this stream.
+    pub fn accepted(&self, stream: u32) {
+        self.latest.store(stream, Ordering::Relaxed);
+    }
+
+    /// How many streams were refused by the library since this was last asked.
+    pub fn take_refused(&self) -> u32 {
+        self.refused.swap(0, Ordering::Relaxed)
+    }
 }
 
 impl Frames {
     /// Of a connection that begins at `now` with the preface.
     pub fn new(now: Moment) -> Self {
         let (received, sent) = (Heads::after(PREFACE), Heads::after(0));
-        Frames { received, sent, debt: 0, since: now }
+        let streams = Arc::default();
+        Frames { received, sent, debt: 0, since: now, ahead: 0, answered: false, streams }
+    }
+
+    /// Shared with the connection's loop.
+    pub fn streams(&self) -> Arc<Streams> {
+        self.streams.clone()
     }
 
     /// `bytes` come next from the client. `now` is called only if it is in debt.
@@ -63,14 +117,59 @@ impl Frames {
         Ok(())
     }
 
-    /// `bytes` have been sent to the client.
-    pub fn send(&mut self, mut bytes: &[u8]) {
-        while let Some(frame) = self.sent.next(&mut bytes) {
-            if frame.is_of_message() {
-                let kib = frame.length / 1024;
-                self.pay(1 + i32::try_from(kib).unwrap_or(i32::MAX - 1));
+    /// Looks at `bufs`, which are to be sent to the client: bytes that were not sent when they were last looked at,
+    /// and what follows them.
+    pub fn look(&mut self, bufs: &[IoSlice<'_>]) -> Next {
+        let mut begins = 0;
+        for buf in bufs {
+            let seen = self.ahead.saturating_sub(begins).min(buf.len());
+            let mut rest = &buf[seen..];
+            loop {
+                // Begins at the head of a frame, if any begins in what is left.
+                self.ahead += self.sent.pass(&mut rest);
+                if let Some(response) = self.response_before(rest) {
+                    return match self.ahead {
+                        0 => {
+                            self.answered = true;
+                            self.streams.refused.fetch_add(1, Ordering::Relaxed);
+                            Next::Response(response)
+                        }
+                        before => Next::Bytes(before),
+                    };
+                }
+                let left = rest.len();
+                let frame = self.sent.next(&mut rest);
+                self.ahead += left - rest.len();
+                let Some(frame) = frame else { break };
+                self.answered = false;
+                if frame.is_of_message() {
+                    let kib = frame.length / 1024;
+                    self.pay(1 + i32::try_from(kib).unwrap_or(i32::MAX - 1));
+                }
             }
+            begins += buf.len();
         }
+        Next::Bytes(begins)
+    }
+
+    /// So many of the bytes that were looked at have been sent.
+    pub fn sent(&mut self, bytes: usize) {
+        self.ahead = self.ahead.saturating_sub(bytes);
+    }
+
+    /// The response that is lacking before `bytes`, if these begin with the reset of a stream that was not handed on.
+    fn response_before(&self, bytes: &[u8]) -> Option<[u8; 10]> {
+        let [0, 0, 4, RST_STREAM, _, a, b, c, d, code @ ..] = bytes else { return None };
+        let stream = u32::from_be_bytes([*a, *b, *c, *d]);
+        let is_refused = self.sent.passed == 0
+            && !self.answered
+            && code.starts_with(&PROTOCOL_ERROR)
+            && stream > self.streams.latest.load(Ordering::Relaxed);
+        is_refused.then(|| {
+            let mut response = BAD_REQUEST;
+            response[5..9].copy_from_slice(&[*a, *b, *c, *d]);
+            response
+        })
     }
 
     fn owe(&mut self, now: &impl Fn() -> Moment) -> Result<(), Flood> {
@@ -115,11 +214,18 @@ impl Heads {
         Heads { head: [0; 9], passed: 0, skip }
     }
 
-    /// The next frame that begins in `bytes`, which are taken as far as it needs; `None` once they are all taken.
-    fn next(&mut self, bytes: &mut &[u8]) -> Option<Frame> {
+    /// Takes what is left of a payload, and returns how many bytes that were.
+    fn pass(&mut self, bytes: &mut &[u8]) -> usize {
         let skipped = bytes.len().min(usize::try_from(self.skip).unwrap_or(usize::MAX));
         self.skip -= u32::try_from(skipped).unwrap_or(self.skip);
-        let rest = &bytes[skipped..];
+        *bytes = &bytes[skipped..];
+        skipped
+    }
+
+    /// The next frame that begins in `bytes`, which are taken as far as it needs; `None` once they are all taken.
+    fn next(&mut self, bytes: &mut &[u8]) -> Option<Frame> {
+        self.pass(bytes);
+        let rest = *bytes;
         let taken = rest.len().min(self.head.len() - self.passed);
         self.head[self.passed..self.passed + taken].copy_from_slice(&rest[..taken]);
         self.passed += taken;
@@ -157,6 +263,12 @@ mod tests {
         let mut frame = vec![0, 0, length, kind, flags, 0, 0, 0, 1];
         frame.extend(std::iter::repeat_n(0xff, length.into()));
         frame
+    }
+
+    /// All of these bytes are sent at once.
+    fn send(frames: &mut Frames, bytes: &[u8]) {
+        assert_eq!(frames.look(&[IoSlice::new(bytes)]), Next::Bytes(bytes.len()));
+        frames.sent(bytes.len());
     }
 
     /// After the preface.
@@ -228,7 +340,7 @@ mod tests {
         // 64 MiB, and only then a WINDOW_UPDATE for the stream and the connection for each 256 bytes.
         let large = data(16 * 1024);
         for _ in 0..4096 {
-            frames.send(&large);
+            send(&mut frames, &large);
         }
         let both = frame(WINDOW_UPDATE, 0, 4).repeat(2);
         for _ in 0..64 * 4096 {
@@ -237,7 +349,7 @@ mod tests {
         assert!(taken(&mut frames, &both, now) < 100_000, "what is saved up has an end");
         let (mut frames, small) = (begun(now), data(256));
         for _ in 0..1_000_000 {
-            frames.send(&small);
+            send(&mut frames, &small);
             assert_eq!(frames.receive(&both, || now), Ok(()));
         }
     }
@@ -251,7 +363,7 @@ mod tests {
             let (mut frames, sent) = (begun(now), data(30).repeat(10_000));
             for piece in sent.chunks(size * 39) {
                 for part in piece.chunks(size) {
-                    frames.send(part);
+                    send(&mut frames, part);
                 }
                 for _ in 0..size {
                     assert_eq!(frames.receive(&acknowledged, || now), Ok(()), "by {size}");
@@ -261,7 +373,7 @@ mod tests {
         for head in [frame(HEADERS, 0, 4), frame(DATA, END_STREAM, 0)] {
             let mut frames = begun(now);
             for _ in 0..10_000 {
-                frames.send(&head);
+                send(&mut frames, &head);
                 assert_eq!(frames.receive(&acknowledged, || now), Ok(()));
             }
         }
@@ -274,10 +386,61 @@ mod tests {
         for (kind, length) in [(PING, 8), (4, 0), (3, 4), (WINDOW_UPDATE, 4), (DATA, 0)] {
             let (mut frames, answer) = (begun(now), frame(kind, 0, length));
             let answered = (0..100_000).take_while(|_| {
-                frames.send(&answer);
+                send(&mut frames, &answer);
                 frames.receive(&ping, || now).is_ok()
             });
             assert_eq!(answered.count(), 1000, "{kind}");
+        }
+    }
+
+    /// What the client gets of `all`, given `of` bytes at a time, of which it takes `taken`.
+    fn received(frames: &mut Frames, all: &[u8], of: usize, taken: usize) -> Vec<u8> {
+        let (mut rest, mut received) = (all, Vec::new());
+        while !rest.is_empty() {
+            let given = &rest[..rest.len().min(of.max(taken))];
+            match frames.look(&[IoSlice::new(&[]), IoSlice::new(given)]) {
+                Next::Response(response) => received.extend(response),
+                Next::Bytes(most) => {
+                    let bytes = most.min(taken);
+                    assert!(bytes > 0, "it goes on");
+                    frames.sent(bytes);
+                    received.extend(&rest[..bytes]);
+                    rest = &rest[bytes..];
+                }
+            }
+        }
+        received
+    }
+
+    fn reset(stream: u8, code: u8) -> Vec<u8> {
+        vec![0, 0, 4, RST_STREAM, 0, 0, 0, 0, stream, 0, 0, 0, code]
+    }
+
+    #[test]
+    fn a_stream_that_was_not_handed_on_gets_a_response_before_its_reset() {
+        let now = Clock::now();
+        let before = [data(300), frame(PING, 1, 8)].concat();
+        let after = [reset(3, 1), reset(9, 7), data(40)].concat();
+        let all = [before.clone(), reset(5, 1), reset(7, 1), after.clone()].concat();
+        let (mut fifth, mut seventh) = (BAD_REQUEST, BAD_REQUEST);
+        (fifth[8], seventh[8]) = (5, 7);
+        let expected = [&before[..], &fifth, &reset(5, 1), &seventh, &reset(7, 1), &after].concat();
+        // A reset that is given in two parts is let be; the library does not do so.
+        for of in [64, 1000] {
+            for taken in [1, 3, 9, 13, 26, 27, 400, 1000] {
+                let mut frames = begun(now);
+                frames.streams().accepted(3);
+                let got = received(&mut frames, &all, of, taken);
+                let resets = |bytes: &[u8]| {
+                    bytes.windows(4).filter(|bytes| *bytes == [0, 0, 4, RST_STREAM]).count()
+                };
+                assert_eq!(resets(&got), 4);
+                if of == 1000 {
+                    assert!(got == expected, "{taken}: {got:?}");
+                    assert_eq!(frames.streams().take_refused(), 2);
+                    assert_eq!(frames.streams().take_refused(), 0);
+                }
+            }
         }
     }
 }

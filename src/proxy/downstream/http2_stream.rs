@@ -54,16 +54,19 @@ pub enum Accepted {
 
 impl H2Stream {
     /// The next stream of `connection`; `None` once it closes. The connection makes progress only
-    /// while this is polled. Cancelling it loses nothing.
+    /// while this is polled. Cancelling it loses nothing. `accepted` is told the number of each that the library
+    /// hands on.
     ///
     /// # Errors
     /// The connection has failed.
     pub async fn accept(
         connection: &mut Connection<Stream, Bytes>,
         digest: &Arc<Digest>,
+        accepted: impl FnOnce(u32),
     ) -> Result<Option<Accepted>, h2::Error> {
         let Some(opened) = connection.accept().await else { return Ok(None) };
         let (request, mut respond) = opened?;
+        accepted(respond.stream_id().as_u32());
         let (head, body) = request.into_parts();
         let request = RequestHeader::from(head);
         if !form::is_framed(&request) {

@@ -35,6 +35,11 @@ impl Outbox {
         self.written == self.waiting.len()
     }
 
+    /// Has a few more bytes wait, behind those that do.
+    pub(super) fn append(&mut self, bytes: &[u8]) {
+        self.waiting.extend_from_slice(bytes);
+    }
+
     /// Keeps `bufs`, or writes as much of them as `stream` takes.
     pub(super) fn poll_write(
         &mut self,

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::AsyncWrite;
 
 use super::super::date::Overlay;
+use super::super::http2_frames::Next;
 use super::GuardedIo;
 
 impl GuardedIo {
@@ -27,18 +28,25 @@ impl GuardedIo {
         written
     }
 
-    /// So much of `bufs` has been `written`.
-    fn wrote(&mut self, written: &Poll<io::Result<usize>>, bufs: &[io::IoSlice<'_>]) {
+    /// So much has been `written`.
+    fn wrote(&mut self, written: &Poll<io::Result<usize>>) {
         self.guard.client_time.write(false);
         self.guard.on_traffic();
         let Poll::Ready(Ok(bytes)) = written else { return };
         self.guard.pace.pass(*bytes);
-        let Some(frames) = &mut self.frames else { return };
-        let mut left = *bytes;
-        for buf in bufs {
-            let sent = left.min(buf.len());
-            frames.send(&buf[..sent]);
-            left -= sent;
+        if let Some(frames) = &mut self.frames {
+            frames.sent(*bytes);
+        }
+    }
+
+    /// How many bytes of `bufs` may be written before the gateway has a word of its own to say.
+    fn may_write(&mut self, bufs: &[io::IoSlice<'_>]) -> usize {
+        loop {
+            match self.frames.as_mut().map(|frames| frames.look(bufs)) {
+                None => return usize::MAX,
+                Some(Next::Bytes(bytes)) => return bytes,
+                Some(Next::Response(response)) => self.outbox.append(&response),
+            }
         }
     }
 
@@ -60,13 +68,15 @@ impl AsyncWrite for GuardedIo {
         }
         ready!(self.guard.detachment.poll_let_go(cx));
         self.unflushed = true;
+        let most = self.may_write(&[io::IoSlice::new(buf)]).min(buf.len());
+        let buf = &buf[..most];
         match self.write_dated(cx, buf) {
             Poll::Pending => self.wait(cx),
             Poll::Ready(Err(_)) if self.guard.detachment.ignores_leaving() => {
                 Poll::Ready(Ok(buf.len()))
             }
             ready => {
-                self.wrote(&ready, &[io::IoSlice::new(buf)]);
+                self.wrote(&ready);
                 ready
             }
         }
@@ -82,14 +92,24 @@ impl AsyncWrite for GuardedIo {
         }
         ready!(self.guard.detachment.poll_let_go(cx));
         self.unflushed = true;
+        let length = bufs.iter().map(|buf| buf.len()).sum();
+        let most = self.may_write(bufs);
         let GuardedIo { inner, outbox, .. } = &mut *self;
-        match outbox.poll_write(inner, cx, bufs) {
+        let written = match most < length {
+            false => outbox.poll_write(inner, cx, bufs),
+            // Up to there, as far as one piece goes.
+            true => {
+                let first = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| buf);
+                outbox.poll_write(inner, cx, &[io::IoSlice::new(&first[..most.min(first.len())])])
+            }
+        };
+        match written {
             Poll::Pending => self.wait(cx),
             Poll::Ready(Err(_)) if self.guard.detachment.ignores_leaving() => {
                 Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()))
             }
             ready => {
-                self.wrote(&ready, bufs);
+                self.wrote(&ready);
                 ready
             }
         }
