@@ -246,7 +246,9 @@ describe("a target that no URI may hold, through Traefik's h2c", () => {
   // Traefik takes a stream that is only reset for a fault of the connection, and tries again for ever.
   check("is answered with 400, once", async () => {
     const status = await new Promise((resolve, reject) => {
-      const request = http.get(`${traefik.front}`, { path: `${PATH}?a=<d>&b={"x":"y"}`, timeout: 5000 }, (response) => {
+      const path = `${PATH}?a=<d>&b={"x":"y"}`;
+      const options = { path, headers: headersOf(nextAddress()), timeout: 5000 };
+      const request = http.get(traefik.front, options, (response) => {
         response.resume();
         resolve(response.statusCode);
       });
