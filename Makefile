@@ -8,7 +8,7 @@ TEST_THREADS = $(or $(RUST_TEST_THREADS),$(shell expr 2 \* $$(getconf _NPROCESSO
 export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test interop loom soak fuzz check build dist install deploy-check first-answer bench instructions records load overload descriptors
+.PHONY: help demo test interop loom soak fuzz check build dist install deploy-check first-answer bench peers instructions records load overload descriptors
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -79,6 +79,10 @@ bench: ## side by side with a bare Pingora; see bench/README.md
 	@scripts/setup.sh --bench
 	bench/run.sh
 	bench/grpc.sh
+
+peers: ## beside NGINX, HAProxy, Envoy, Traefik, Caddy and a bare Pingora; see bench/README.md
+	@scripts/setup.sh --bench --peers
+	bench/peers.sh
 
 instructions: ## counts them for each request, under valgrind, and compares; see bench/README.md
 	@scripts/setup.sh --instructions

