@@ -8,7 +8,7 @@ TEST_THREADS = $(or $(RUST_TEST_THREADS),$(shell expr 2 \* $$(getconf _NPROCESSO
 export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test interop loom soak fuzz check build dist install deploy-check first-answer bench peers instructions records load overload descriptors
+.PHONY: help demo test interop loom soak two-versions fuzz check build dist install deploy-check first-answer bench peers instructions records load overload descriptors
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,10 @@ soak: ## set-up, then the proofs of the record and of fleets at full length, in 
 	@scripts/setup.sh --tests
 	@scripts/oha.sh
 	scripts/soak.sh
+
+two-versions: ## this version and an earlier one share their stores, forwards and back; BEFORE=COMMIT
+	@scripts/setup.sh --tests
+	scripts/two-versions.sh $(BEFORE)
 
 fuzz: ## each fuzz target, until it has run an hour in all (HOURS=1); see fuzz/README.md
 	@scripts/setup.sh --fuzz

@@ -125,6 +125,7 @@ mod transcode_keys;
 mod transcode_reverse;
 mod troubleshooting;
 mod turnover;
+mod two_versions;
 mod upstreams;
 mod watch;
 mod websocket;

@@ -38,6 +38,8 @@ pub struct Plan {
     files: Vec<(String, Vec<u8>)>,
     /// What a shell does before it becomes the executable, or runs it by.
     shell: Option<String>,
+    /// Instead of the one under test.
+    executable: Option<PathBuf>,
 }
 
 impl Plan {
@@ -99,6 +101,12 @@ impl Plan {
         self
     }
 
+    /// Another version, if one is given.
+    pub fn executable(mut self, path: Option<&Path>) -> Self {
+        self.executable = path.map(Path::to_owned);
+        self
+    }
+
     /// Started by a shell with these limits: `ulimit -n 128`.
     pub fn limited(mut self, ulimit: &str) -> Self {
         self.shell = Some(format!("{ulimit} && exec"));
@@ -150,7 +158,10 @@ impl Plan {
         let file = self.write(directory.path());
         let ports = [Port::reserve(), Port::reserve()];
         let mut command = match &self.shell {
-            None => command(directory.path()),
+            None => {
+                let executable = self.executable.clone().unwrap_or_else(binary);
+                prepared(Command::new(executable), directory.path())
+            }
             Some(first) => {
                 let mut shell = prepared(Command::new("sh"), directory.path());
                 shell.args(["-c", &format!("{first} \"$0\" \"$@\"")]).arg(binary());

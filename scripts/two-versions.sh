@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# This version and an earlier one, on one PostgreSQL and one Redis, under load: rolled forward and back (see
+# tests/two_versions.rs). scripts/two-versions.sh [COMMIT] builds the earlier one from COMMIT of this repository.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# Before the first release: a build that wrote the journal as it is written now.
+commit=$(git rev-parse --verify "${1:-91aff1c}^{commit}")
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+tree=$target/before/$commit
+binary=$tree/portcullis
+
+if [ ! -x "$binary" ]; then
+    echo "two-versions: building $(git log -1 --format='%h, %cs' "$commit")"
+    mkdir -p "$tree/source"
+    git archive "$commit" | tar -x -C "$tree/source"
+    # What both depend on is built once.
+    cargo build --locked --bin portcullis --manifest-path "$tree/source/Cargo.toml" --target-dir "$target"
+    mv "$target/debug/portcullis" "$binary"
+    rm -rf "$tree/source"
+fi
+PORTCULLIS_BEFORE=$binary exec cargo test --locked --test integration -- two_versions --nocapture
