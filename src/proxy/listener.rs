@@ -7,13 +7,14 @@ mod addresses;
 mod agreed;
 mod announced;
 mod arrival;
+mod entry;
 mod lost;
 mod refused;
 
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -23,14 +24,11 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_core::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 
-use self::addresses::Addresses;
 use self::agreed::{agree, limit_of_handshake};
 pub use self::arrival::Arrival;
+pub use self::entry::Listener;
 pub use self::refused::Full;
-use self::refused::Spells;
-use crate::condition::Spell;
 use crate::config::server::Listener as Config;
-use crate::policy::networks::Networks;
 use crate::proxy::downstream;
 use crate::proxy::downstream::alarm::{Alarms, Overdue, unless_overdue};
 use crate::proxy::downstream::changed::changed;
@@ -39,83 +37,68 @@ use crate::proxy::downstream::guard::Guard;
 use crate::proxy::downstream::head::Scanner;
 use crate::proxy::downstream::http1::GuardedIo;
 use crate::proxy::downstream::http2_session::GuardedStream;
-use crate::proxy::downstream::limits::Limits;
 use crate::proxy::downstream::orders::Orders;
 use crate::proxy::downstream::sniff::{Protocol, sniff};
 use crate::proxy::downstream::turnover::Turnover;
 use crate::proxy::gateway::Gateway;
 use crate::runtime::shared::Shared;
+use crate::runtime::snapshot::Snapshot;
 use crate::time::{Clock, Moment};
 
 /// A request that is this far past its deadline is cut off: the phase that was to notice has not.
 const GRACE: Duration = Duration::from_millis(80);
 
-/// All listeners. They share one proxy, and with it one pool of upstream connections.
+/// What all listeners share: one proxy, and with it one pool of upstream connections.
 pub struct Listeners {
     proxy: Arc<HttpProxy<Gateway>>,
-    listeners: Vec<Arc<Listener>>,
     /// That of the process.
     pub shared: Arc<Shared>,
     /// Limit on the client connections of all listeners together.
-    pub max_connections: usize,
+    pub max_connections: AtomicUsize,
     /// Client connections open now, of all listeners.
     pub open: AtomicUsize,
     /// The highest number open at once since this was last read.
     pub most_open: AtomicUsize,
 }
 
-/// One entry of `listeners`.
-pub struct Listener {
-    /// Its key there.
-    pub name: Arc<str>,
-    /// As at the start; a reload does not change it, except for certificates.
-    pub config: Config,
-    limits: Arc<Limits>,
-    /// Its client connections open now.
-    pub open: AtomicUsize,
-    networks: Option<Networks>,
-    /// Open connections by address, where their number is limited.
-    addresses: Arc<Addresses>,
-    refused: Spells,
-    /// Load balancers do not announce whose connections they relay.
-    unannounced: Spell,
-}
-
 impl Listeners {
-    /// The listeners of the configuration in force, which a reload does not change.
+    /// Without a listener yet.
     pub fn new(proxy: HttpProxy<Gateway>, shared: Arc<Shared>) -> Self {
-        let snapshot = shared.snapshot.load_full();
-        let listeners = snapshot.config.listeners.iter().map(|(name, config)| {
-            Arc::new(Listener {
-                name: name.as_str().into(),
-                limits: Arc::new(Limits {
-                    max_header_bytes: config.max_header_bytes.as_usize(),
-                    max_path_bytes: config.max_path_bytes.as_usize(),
-                }),
-                config: config.clone(),
-                open: AtomicUsize::new(0),
-                networks: config.networks.as_deref().map(Networks::new),
-                addresses: Arc::default(),
-                refused: Spells::default(),
-                unannounced: Spell::default(),
-            })
-        });
-        let max_connections = shared.descriptors.connections(&snapshot.config.server);
-        let listeners = listeners.collect();
-        let (proxy, open) = (Arc::new(proxy), AtomicUsize::new(0));
-        Listeners {
-            proxy,
-            listeners,
+        let listeners = Listeners {
+            proxy: Arc::new(proxy),
             shared,
-            max_connections,
-            open,
+            max_connections: AtomicUsize::new(0),
+            open: AtomicUsize::new(0),
             most_open: AtomicUsize::new(0),
-        }
+        };
+        listeners.limit(&listeners.shared.snapshot.load());
+        listeners
     }
 
-    /// In the order of their names.
-    pub fn all(&self) -> impl Iterator<Item = &Arc<Listener>> {
-        self.listeners.iter()
+    /// Limits the connections of all listeners as `snapshot` says. Those that are open stay.
+    pub fn limit(&self, snapshot: &Snapshot) {
+        let most = self.shared.descriptors.connections(&snapshot.config.server);
+        self.max_connections.store(most, Ordering::Relaxed);
+        self.shared.metrics.connections_max.set(i64::try_from(most).unwrap_or(i64::MAX));
+    }
+
+    /// The listeners of `snapshot`, of which those go on that are among `before`: first of the same
+    /// name, else at the same address.
+    pub fn of(snapshot: &Snapshot, before: &[Arc<Listener>]) -> Vec<Arc<Listener>> {
+        let wanted = &snapshot.config.listeners;
+        let listeners = wanted.iter().map(|(name, config)| {
+            let new = Listener::new(name, config, snapshot.tls.get(name));
+            let same_name = before.iter().find(|old| *old.name == **name);
+            let same_address = || {
+                let mut others = before.iter().filter(|old| !wanted.contains_key(&*old.name));
+                others.find(|old| old.config.address == config.address)
+            };
+            Arc::new(match same_name.or_else(same_address) {
+                Some(old) => new.continuing(old),
+                None => new,
+            })
+        });
+        listeners.collect()
     }
 
     /// Ends background work that belongs to no client connection.
@@ -124,14 +107,13 @@ impl Listeners {
     }
 
     /// Serves `stream` to its end: whose it is, TLS, then the protocol that the client speaks.
-    /// `shutdown` tells that the process drains.
     pub async fn serve(
         self: &Arc<Self>,
         mut stream: Stream,
         arrival: Arrival,
         listener: &Arc<Listener>,
-        shutdown: &ShutdownWatch,
     ) {
+        let drains = listener.drains();
         let Config { idle_timeout, header_timeout, .. } = &listener.config;
         // A new connection has no idle time: the client connected to send a request.
         let limits = [**idle_timeout, **header_timeout];
@@ -158,16 +140,14 @@ impl Listeners {
         };
         let secure = place.secure;
         let (peer, _counted) = place.into_parts();
-        let (stream, ahead, protocol, until) = match &listener.config.tls {
+        let (stream, ahead, protocol, until) = match &listener.tls {
             None => (stream, ahead, None, None),
-            Some(_) => {
-                match Box::pin(agree(&self.shared, (stream, ahead), listener, first)).await {
-                    Ok((stream, protocol, until)) => (stream, Vec::new(), Some(protocol), until),
-                    Err((error, silent)) => {
-                        return client(peer.as_ref()).handshake(error, silent, limit_before());
-                    }
+            Some(tls) => match Box::pin(agree(&self.shared, (stream, ahead), tls, first)).await {
+                Ok((stream, protocol, until)) => (stream, Vec::new(), Some(protocol), until),
+                Err((error, silent)) => {
+                    return client(peer.as_ref()).handshake(error, silent, limit_before());
                 }
-            }
+            },
         };
         // A client that is behind a balancer may have its TLS with either.
         let secure = secure || protocol.is_some();
@@ -190,16 +170,17 @@ impl Listeners {
             peer,
             secure,
             until,
-            turnover: (protocol == Protocol::Http1).then(|| Turnover::of(&listener.config)),
+            turnover: (protocol == Protocol::Http1)
+                .then(|| Turnover::of(&listener.config, drains.clone())),
             orders: None,
         };
         match protocol {
             Protocol::Http1 => {
                 let connection = Arc::new(connection);
-                let requests = self.serve_h1(io, &connection, listener, accepted, shutdown);
+                let requests = self.serve_h1(io, &connection, listener, accepted, &drains);
                 OF_TASK.scope(connection.clone(), requests).await
             }
-            Protocol::Http2 => Box::pin(self.serve_h2(io, connection, listener, shutdown)).await,
+            Protocol::Http2 => Box::pin(self.serve_h2(io, connection, listener, &drains)).await,
         }
     }
 

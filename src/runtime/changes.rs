@@ -67,9 +67,9 @@ pub(super) fn changes(old: &Snapshot, new: &Snapshot) -> Vec<String> {
 /// Lists every section by name, so that a new one does not compile until it is compared.
 fn sections(old: &Config, new: &Config) -> Vec<String> {
     let Config {
+        server,
+        listeners,
         // A reload refuses to change these.
-        server: _,
-        listeners: _,
         otlp: _,
         traces: _,
         metrics: _,
@@ -91,6 +91,7 @@ fn sections(old: &Config, new: &Config) -> Vec<String> {
         routes,
     } = new;
     let named = [
+        ("listeners", difference(&old.listeners, listeners)),
         ("rate_limit_stores", difference(&old.rate_limit_stores, rate_limit_stores)),
         ("auth", difference(&old.auth, auth)),
         ("retry_budgets", difference(&old.retry_budgets, retry_budgets)),
@@ -99,6 +100,7 @@ fn sections(old: &Config, new: &Config) -> Vec<String> {
         ("routes", difference(&old.routes, routes)),
     ];
     let plain = [
+        ("server", old.server != *server),
         ("admin", old.admin != *admin),
         ("client_address", old.client_address != *client_address),
         ("identifiers", old.identifiers != *identifiers),

@@ -25,34 +25,24 @@ const CUT_LIMIT: Duration = Duration::from_millis(500);
 /// Limit on writing the last log lines about requests.
 const LOG_LIMIT: Duration = Duration::from_secs(1);
 
+/// How long Pingora sleeps once it has stopped listening. Longer than any drain: the process exits
+/// first.
+pub const GRACE_SECONDS: u64 = 100 * 365 * 24 * 60 * 60;
+
 /// Tells Pingora when to stop listening. Ends the process as soon as it is idle, which Pingora does
 /// not do.
 pub struct Drain {
     shared: Arc<Shared>,
     /// Taken by the shutdown, of which there is only one.
     push: Mutex<Option<Push>>,
-    server: Server,
     /// The admin listener's, removed at the end. Taken as `push` is.
     socket: Mutex<Option<SocketFile>>,
 }
 
 impl Drain {
-    /// `push` exports metrics a last time; `None` if they are not exported. `server` has the limits
-    /// on time.
-    pub fn new(
-        shared: Arc<Shared>,
-        push: Option<Push>,
-        server: Server,
-        socket: Option<SocketFile>,
-    ) -> Self {
-        Drain { shared, push: Mutex::new(push), server, socket: Mutex::new(socket) }
-    }
-
-    /// Seconds, longer than the drain can take: Pingora sleeps this long, and the process exits
-    /// first.
-    pub fn grace_seconds(server: &Server) -> u64 {
-        let all = *server.drain_timeout + FLUSH_LIMIT + Duration::from_secs(5);
-        all.as_secs()
+    /// `push` exports metrics a last time; `None` if they are not exported.
+    pub fn new(shared: Arc<Shared>, push: Option<Push>, socket: Option<SocketFile>) -> Self {
+        Drain { shared, push: Mutex::new(push), socket: Mutex::new(socket) }
     }
 
     /// The longest time from the signal to the end of the process. What supervises the gateway must wait
@@ -69,9 +59,11 @@ impl ShutdownSignalWatch for Drain {
         let which = signals::ending().await;
         log::info!("{which}: draining, {} in flight", self.shared.lifecycle.in_flight());
         self.shared.lifecycle.set_draining();
-        self.shared.manager.stopping(Self::longest(&self.server));
-        tokio::time::sleep(*self.server.shutdown_delay).await;
-        let (shared, limit) = (self.shared.clone(), *self.server.drain_timeout);
+        // As they are in force now: that is what the service manager is told.
+        let server = self.shared.snapshot.load().config.server.clone();
+        self.shared.manager.stopping(Self::longest(&server));
+        tokio::time::sleep(*server.shutdown_delay).await;
+        let (shared, limit) = (self.shared.clone(), *server.drain_timeout);
         // Needs its own thread: Pingora stops the runtime this future runs on.
         let push = self.push.lock().unwrap_or_else(PoisonError::into_inner).take();
         let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -99,7 +91,7 @@ fn finish(shared: &Shared, push: Option<Push>, limit: Duration) -> i32 {
             };
             if cut > 0 {
                 log::warn!("{cut} requests cut off");
-                shared.lifecycle.cut_off();
+                shared.lifecycle.cut_off(limit);
                 // Each is reported as it ends, which the record must not miss.
                 idle(shared, CUT_LIMIT).await;
             }

@@ -1,8 +1,8 @@
 //! The state of the process: starting, ready or draining; and the number of requests in flight.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -12,7 +12,8 @@ pub struct Lifecycle {
     started: Instant,
     ready: AtomicBool,
     draining: AtomicBool,
-    cut: AtomicBool,
+    /// How long the requests in flight had, once they are cut off.
+    cut: OnceLock<Duration>,
     /// Tells the connections that the requests in flight are cut off.
     cuts: watch::Sender<()>,
     /// How many listeners accept connections.
@@ -26,7 +27,7 @@ impl Default for Lifecycle {
             started: Instant::now(),
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
-            cut: AtomicBool::new(false),
+            cut: OnceLock::new(),
             cuts: watch::Sender::new(()),
             listening: watch::Sender::new(0),
             in_flight: AtomicUsize::new(0),
@@ -68,15 +69,16 @@ impl Lifecycle {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// The drain's time is over: requests that are still in flight are cut off.
-    pub fn cut_off(&self) {
-        self.cut.store(true, Ordering::Release);
+    /// The drain's time, `limit`, is over: requests that are still in flight are cut off.
+    pub fn cut_off(&self, limit: Duration) {
+        // Only the first call counts, and there is only one drain.
+        let _ = self.cut.set(limit);
         self.cuts.send_replace(());
     }
 
     /// Whether requests in flight are cut off: the drain's time is over.
     pub fn is_cut(&self) -> bool {
-        self.cut.load(Ordering::Acquire)
+        self.cut.get().is_some()
     }
 
     /// Changes when the requests in flight are cut off.
@@ -92,7 +94,7 @@ impl Lifecycle {
     }
 
     /// Since the process was set up.
-    pub fn uptime(&self) -> std::time::Duration {
+    pub fn uptime(&self) -> Duration {
         self.started.elapsed()
     }
 
@@ -107,6 +109,18 @@ impl Lifecycle {
 #[must_use = "dropping it says the request has ended"]
 #[derive(Debug)]
 pub struct InFlight(Arc<Lifecycle>);
+
+impl InFlight {
+    /// Whether the process drains, and this is one of its last requests.
+    pub fn is_draining(&self) -> bool {
+        self.0.is_draining()
+    }
+
+    /// How long it had before it was cut off, if it was.
+    pub fn cut_after(&self) -> Option<Duration> {
+        self.0.cut.get().copied()
+    }
+}
 
 impl Drop for InFlight {
     fn drop(&mut self) {

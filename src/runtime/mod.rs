@@ -21,6 +21,7 @@ pub mod jwks;
 mod kept;
 mod lasting;
 pub mod lifecycle;
+pub mod listening;
 pub mod memory;
 mod mounts;
 pub mod notify;

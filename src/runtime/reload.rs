@@ -5,20 +5,25 @@
 //! generation n in force
 //!       │ SIGHUP, or `super::follow`
 //!       v
-//!    load ───────> compare ────────> compile ──────────> start ─────────> resize ────> swap ──> n + 1 in force
-//!  files, checks  `unchangeable`   `carry`, `kept`   names, keys,        bulkheads       │
-//!       │              │                 │           stores, checks                      v
-//!       └── mistakes ──┴─────────────────┘                                     n retires: dropped when
-//!                 v                                                            its last request ends
+//!    load ───────> compare ────────> compile ───────> bind ───────> start ─────────> resize ────> swap ──> n + 1 in force
+//!  files, checks  `unchangeable`   `carry`, `kept`   addresses    names, keys,     bulkheads       │
+//!       │              │                 │            of new      stores, checks             listeners: as n + 1 has them
+//!       │              │                 │           listeners                                     v
+//!       └── mistakes ──┴─────────────────┴───────────────┘                               n retires: dropped when
+//!                 v                                                                      its last request ends
 //!       logged, counted; n goes on
 //! ```
 //!
-//! Up to `resize` nothing that n uses has changed, but that health checks tell n + 1 what they find. One reload runs at a time; signals that come meanwhile
+//! Up to `resize` nothing that n uses has changed, but that health checks tell n + 1 what they find. Clients of a
+//! new address wait in its queue until n + 1 is in force. One reload runs at a time; signals that come meanwhile
 //! are one more reload.
 
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::runtime::Handle;
 use tokio::signal::unix::Signal;
 use tokio::time::MissedTickBehavior;
 
@@ -29,11 +34,14 @@ use super::discovery;
 use super::follow::{self, Follower};
 use super::health;
 use super::health::Checker;
+use super::listening::Draining;
 use super::shared::Shared;
 use super::snapshot::Snapshot;
+use super::sockets::Sockets;
 use super::warnings;
 use crate::config::code::Code;
-use crate::config::load::apart;
+use crate::config::load::{KeyPath, apart};
+use crate::config::server::Server;
 use crate::config::{Config, Diagnostic, Location, Problem, Sources};
 use crate::observe::metrics::Metrics;
 use crate::time::Clock;
@@ -45,13 +53,14 @@ pub const RESOLVE_WAIT: Duration = Duration::from_secs(2);
 /// How often the gateway checks whether a replaced generation is still in use.
 const RETIRE_POLL: Duration = Duration::from_millis(100);
 
-/// Reloads at each signal, and when `followed` files change, for ever.
+/// Reloads at each signal, and when the files change if the configuration in force has them watched,
+/// for ever.
 pub(super) async fn keep_current(
     shared: Arc<Shared>,
     location: Location,
     checker: Arc<Checker>,
     mut hangups: Signal,
-    mut followed: Option<Follower>,
+    mut follower: Follower,
 ) {
     let mut looks = tokio::time::interval(follow::EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -61,12 +70,12 @@ pub(super) async fn keep_current(
                 Some(()) => true,
                 None => return,
             },
-            _ = looks.tick(), if followed.is_some() => false,
+            _ = looks.tick() => false,
         };
-        let Some(follower) = &mut followed else {
-            reload(&shared, &location, &checker).await;
+        if !signalled && !shared.snapshot.load().config.server.watch {
             continue;
-        };
+        }
+        // Also if they are not watched, since this reload may have them watched.
         let seen = follower.look().await;
         let generation = shared.snapshot.load().generation;
         if signalled || seen.as_ref().is_some_and(|seen| follower.judge(seen, generation)) {
@@ -83,7 +92,7 @@ async fn reload(shared: &Arc<Shared>, location: &Location, checker: &Arc<Checker
     let path = &location.file;
     shared.manager.reloading();
     match load(shared, location).await {
-        Ok(next) => {
+        Ok((next, sockets)) => {
             let (generation, digest) = (next.generation, next.digest);
             start_background(&next, Some(&shared.snapshot.load_full()), checker).await;
             carry::resize(&next, Clock::now());
@@ -99,6 +108,7 @@ async fn reload(shared: &Arc<Shared>, location: &Location, checker: &Arc<Checker
             }
             // Otherwise this would hold the generation when the next one replaces it.
             drop(next);
+            listen(shared, sockets).await;
             retire(before).await;
             shared.metrics.config.reloaded(digest, SystemTime::now());
             log::info!("{}: reloaded, generation {generation}", path.display());
@@ -123,6 +133,18 @@ async fn reload(shared: &Arc<Shared>, location: &Location, checker: &Arc<Checker
     }
 }
 
+/// Has the acceptors take over the listeners in force, and logs which connections drain for that.
+async fn listen(shared: &Shared, sockets: BTreeMap<SocketAddr, TcpListener>) {
+    let added: Vec<_> = sockets.keys().copied().collect();
+    let Some(draining) = shared.listening.change(sockets).await else {
+        // The process ends: clients must not wait for it.
+        return added.into_iter().for_each(|address| shared.sockets.close(address));
+    };
+    for Draining { listener, connections } in draining {
+        log::info!("reload: listeners.{listener}: {} drain", count(connections, "connection"));
+    }
+}
+
 /// Drops a generation when its last request has ended, on a thread where that delays no request:
 /// freeing ten thousand routes takes milliseconds. If no request holds it, it is gone when this
 /// returns, so that the next generation can reuse its memory.
@@ -142,9 +164,14 @@ async fn retire(generation: Arc<Snapshot>) {
     });
 }
 
-async fn load(shared: &Arc<Shared>, location: &Location) -> Result<Snapshot, Vec<Diagnostic>> {
+/// The next generation, and the sockets of addresses that the one before does not have.
+async fn load(
+    shared: &Arc<Shared>,
+    location: &Location,
+) -> Result<(Snapshot, BTreeMap<SocketAddr, TcpListener>), Vec<Diagnostic>> {
     // Reading files and compiling keys is blocking work.
     let (shared, from, file) = (shared.clone(), location.clone(), location.file.clone());
+    let runtime = Handle::current();
     let load = move || {
         let (config, sources) = Config::at(&from)?;
         let before = shared.snapshot.load();
@@ -153,8 +180,12 @@ async fn load(shared: &Arc<Shared>, location: &Location) -> Result<Snapshot, Vec
             return Err(sources.diagnose(fixed));
         }
         let (snapshot, warnings) = compile(config, &sources, Some(&before), &shared.metrics)?;
+        let _inside = runtime.enter();
+        // Last: nothing fails once they are bound.
+        let sockets = bind(&shared.sockets, &before.config, &snapshot.config)
+            .map_err(|unusable| sources.diagnose(unusable))?;
         log_warnings(&warnings);
-        Ok(snapshot)
+        Ok((snapshot, sockets))
     };
     let task = tokio::task::spawn_blocking(move || apart(load));
     match task.await {
@@ -163,11 +194,47 @@ async fn load(shared: &Arc<Shared>, location: &Location) -> Result<Snapshot, Vec
     }
 }
 
+/// Binds the addresses of `new` that `old` has no listener at: all of them, or none.
+fn bind(
+    sockets: &Sockets,
+    old: &Config,
+    new: &Config,
+) -> Result<BTreeMap<SocketAddr, TcpListener>, Vec<Problem>> {
+    let bound: Vec<_> = old.listeners.values().map(|listener| listener.address).collect();
+    let added = new.listeners.iter().map(|(name, listener)| (listener.address, name.as_str()));
+    let added: BTreeMap<_, _> = added.filter(|(address, _)| !bound.contains(address)).collect();
+    sockets.listen_all(added.keys().copied()).map_err(|failed| {
+        let problem = |(address, error): (SocketAddr, std::io::Error)| {
+            let name = added.get(&address).copied().unwrap_or_default();
+            let path = KeyPath::root().key("listeners").key(name).key("address");
+            Problem::new(
+                Code::AddressUnusable,
+                path,
+                format!("cannot listen on {address}: {error}"),
+            )
+        };
+        failed.into_iter().map(problem).collect()
+    })
+}
+
 /// The settings that cannot change while the process runs.
 fn unchangeable(old: &Config, new: &Config) -> Vec<Problem> {
+    let Server {
+        threads,
+        upstream_pool,
+        huge_pages,
+        // Those in force count.
+        drain_timeout: _,
+        shutdown_delay: _,
+        max_connections: _,
+        watch: _,
+        via: _,
+        retry_jitter_seed: _,
+    } = &new.server;
     let fixed = [
-        ("server", old.server != new.server),
-        ("listeners", old.listeners != new.listeners),
+        ("server.threads", old.server.threads != *threads),
+        ("server.upstream_pool", old.server.upstream_pool != *upstream_pool),
+        ("server.huge_pages", old.server.huge_pages != *huge_pages),
         ("admin.address", old.admin.address != new.admin.address),
         ("admin.socket", old.admin.socket != new.admin.socket),
         ("record", old.record.of_process() != new.record.of_process()),

@@ -12,7 +12,7 @@ use pingora_proxy::http_proxy;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::descriptors::Descriptors;
-use super::drain::Drain;
+use super::drain::{Drain, GRACE_SECONDS};
 use super::follow::Follower;
 use super::health::Checker;
 use super::notify::Notify;
@@ -135,14 +135,14 @@ pub fn run(location: &Location, logs: &Logs) -> Result<(), StartError> {
             shared: shared.clone(),
             location: location.clone(),
             checker: Arc::new(Checker::new(descriptors)),
-            triggers: Mutex::new(Some((hangups, config.server.watch.then_some(follower)))),
+            triggers: Mutex::new(Some((hangups, follower))),
         },
     ));
     let proxy = server.add_service(proxy);
     proxy.add_dependency(&background);
     let admin = admin::Admin::new(shared.clone(), config.admin.address, socket);
     server.add_service(background_service("admin", admin));
-    let drain = Drain::new(shared, push, config.server.clone(), socket_file);
+    let drain = Drain::new(shared, push, socket_file);
     // Otherwise the first generation would never be freed.
     drop(started);
     server.run(RunArgs { shutdown_signal: Box::new(drain) });
@@ -274,7 +274,7 @@ fn server_conf(config: &Config, descriptors: Descriptors) -> ServerConf {
         work_stealing: threads > 1,
         // Pingora's size is per thread, and covers the connections to all upstreams.
         upstream_keepalive_pool_size: descriptors.upstream_pool(&config.server).div_ceil(threads),
-        grace_period_seconds: Some(Drain::grace_seconds(&config.server)),
+        grace_period_seconds: Some(GRACE_SECONDS),
         graceful_shutdown_timeout_seconds: Some(1),
         ..ServerConf::default()
     }
@@ -287,7 +287,7 @@ struct Background {
     checker: Arc<Checker>,
     /// What makes it reload: signals, and files that change if they are watched. Taken by the start,
     /// of which there is only one.
-    triggers: Mutex<Option<(Signal, Option<Follower>)>>,
+    triggers: Mutex<Option<(Signal, Follower)>>,
 }
 
 #[async_trait]
@@ -307,10 +307,10 @@ impl BackgroundService for Background {
         let lasting = lasting::watch(self.shared.clone());
         let orders = orders::keep(self.shared.clone());
         let triggers = self.triggers.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some((hangups, followed)) = triggers else { return };
+        let Some((hangups, follower)) = triggers else { return };
         let (shared, location) = (self.shared.clone(), self.location.clone());
         let checker = self.checker.clone();
-        let reloads = reload::keep_current(shared, location, checker, hangups, followed);
+        let reloads = reload::keep_current(shared, location, checker, hangups, follower);
         tokio::select! {
             ((), (), (), ()) = async { tokio::join!(ready, reloads, lasting, orders) } => {}
             _ = shutdown.changed() => {}

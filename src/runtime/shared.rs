@@ -8,6 +8,7 @@ use super::descriptors::Descriptors;
 use super::desk::Desk;
 use super::facets;
 use super::lifecycle::Lifecycle;
+use super::listening::Listening;
 use super::notify::Notify;
 use super::snapshot::Snapshot;
 use super::sockets::Sockets;
@@ -54,6 +55,8 @@ pub struct Shared {
     pub via: Via,
     /// What clients connect to.
     pub sockets: Sockets,
+    /// Tells the acceptors of other listeners.
+    pub listening: Listening,
 }
 
 impl Shared {
@@ -85,6 +88,7 @@ impl Shared {
             control_floods: Spell::default(),
             via: Via::default(),
             sockets: Sockets::default(),
+            listening: Listening::default(),
         }
     }
 

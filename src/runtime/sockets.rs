@@ -67,6 +67,28 @@ impl Sockets {
         Ok(socket)
     }
 
+    /// Sockets for all of `addresses`, or for none of them. Must be called inside a runtime.
+    ///
+    /// # Errors
+    /// Each address for which there is none, with the error of the system.
+    pub fn listen_all(
+        &self,
+        addresses: impl IntoIterator<Item = SocketAddr>,
+    ) -> Result<BTreeMap<SocketAddr, TcpListener>, Vec<(SocketAddr, io::Error)>> {
+        let (mut sockets, mut failed) = (BTreeMap::new(), Vec::new());
+        for address in addresses {
+            match self.listen(address) {
+                Ok(socket) => drop(sockets.insert(address, socket)),
+                Err(error) => failed.push((address, error)),
+            }
+        }
+        if failed.is_empty() {
+            return Ok(sockets);
+        }
+        sockets.keys().for_each(|address| self.close(*address));
+        Err(failed)
+    }
+
     /// Lets go of the socket for `address`.
     pub fn close(&self, address: SocketAddr) {
         self.table().open.remove(&address);

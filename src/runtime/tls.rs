@@ -40,6 +40,8 @@ pub struct Handshakes {
     pub config: Arc<ServerConfig>,
     /// Hash of the certificates and authorities by which both sides of its sessions were verified.
     verified_by: Digest,
+    /// Hash of the authorities that clients must have a certificate of; `None` if they need none.
+    pub client_authorities: Option<[u8; SHA256_OUTPUT_LEN]>,
     /// Seals its tickets, if it uses the gateway's own keys.
     own: Option<Arc<dyn ProducesTickets>>,
     /// The certificates' files, and when the first certificate of each ends, in seconds since 1970.
@@ -100,6 +102,7 @@ pub fn compile(
     let refused = |mistake| problem(Code::ClientCaUnusable, &["client_ca"], mistake);
     let authorities = authorities.map_err(refused)?;
     let verified_by = digest(&keys, authorities.as_deref());
+    let client_authorities = authorities.as_deref().map(|all| digest(&[], Some(all)));
     let builder = match (&tls.client_ca, authorities) {
         (Some(file), Some(authorities)) => {
             let verifier = client_verifier(file, authorities, provider);
@@ -115,7 +118,7 @@ pub fn compile(
     let own = use_tickets(&mut config, &tls.tickets, &verified_by, kept);
     let own =
         own.map_err(|(keys, message)| problem(Code::TicketsUnusable, keys, Mistake::new(message)))?;
-    Ok(Handshakes { config: Arc::new(config), verified_by, own, not_after })
+    Ok(Handshakes { config: Arc::new(config), verified_by, client_authorities, own, not_after })
 }
 
 /// Sets how sessions are resumed. Returns the ticketer if it is the gateway's own: the one that was

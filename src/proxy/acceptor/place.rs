@@ -24,7 +24,7 @@ impl Place {
         stream: &impl AsRawFd,
     ) -> Result<Self, Full> {
         // Relaxed: counts, nothing is published with them.
-        let of_listener = listener.open.fetch_add(1, Ordering::Relaxed);
+        let of_listener = listener.opened();
         let of_all = listeners.open.fetch_add(1, Ordering::Relaxed);
         listeners.most_open.fetch_max(of_all + 1, Ordering::Relaxed);
         listeners.shared.metrics.connections.inc();
@@ -33,7 +33,7 @@ impl Place {
         if max != 0 && of_listener >= max {
             return Err(Full::Listener);
         }
-        if of_all >= listeners.max_connections {
+        if of_all >= listeners.max_connections.load(Ordering::Relaxed) {
             return Err(Full::Server);
         }
         if listeners.shared.descriptors.keeps(stream) {
@@ -45,7 +45,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.listener.open.fetch_sub(1, Ordering::Relaxed);
+        self.listener.closed();
         self.listeners.open.fetch_sub(1, Ordering::Relaxed);
         self.listeners.shared.metrics.connections.dec();
     }

@@ -47,6 +47,12 @@ impl Connection {
         self.turnover.as_ref().is_some_and(|turnover| turnover.is_last(now))
     }
 
+    /// Whether it ends with the request under way, because its listener is gone or admits others, or
+    /// the process ends.
+    pub fn is_ordered_to_end(&self) -> bool {
+        self.turnover.as_ref().is_some_and(Turnover::is_ordered)
+    }
+
     /// Whether the client's certificate has expired.
     pub fn is_over(&self) -> bool {
         self.until.is_some_and(|until| Clock::now() >= until)

@@ -78,7 +78,7 @@ pub async fn serve(
     if going {
         connection.graceful_shutdown();
     }
-    let turnover = Turnover::of(config);
+    let turnover = Turnover::of(config, shutdown.clone());
     let mut malformed = 0;
     // Kept for the connection's lifetime, so that requests need not set them up again.
     let mut told = std::pin::pin!(changed(shutdown));

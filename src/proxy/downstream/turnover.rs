@@ -8,6 +8,8 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use pingora_core::server::ShutdownWatch;
+
 use crate::config::server::Listener;
 use crate::time::{Clock, Moment};
 
@@ -22,20 +24,27 @@ pub struct Turnover {
     left: AtomicU32,
     /// `None`: no limit.
     until: Option<Moment>,
+    /// Whether all connections of its listener are to end.
+    drains: ShutdownWatch,
 }
 
 impl Turnover {
-    /// A new connection of `listener`.
-    pub fn of(listener: &Listener) -> Self {
+    /// A new connection of `listener`, whose connections are to end once `drains` is true.
+    pub fn of(listener: &Listener, drains: ShutdownWatch) -> Self {
         let (requests, age) = (listener.max_requests_per_connection, *listener.max_connection_age);
-        Turnover::new(requests, age, fastrand::f64(), Clock::now())
+        Turnover::new(requests, age, drains, fastrand::f64(), Clock::now())
     }
 
     /// A connection that begins at `now`. Zero means no limit; `drawn` is from 0 to 1.
-    fn new(requests: u32, age: Duration, drawn: f64, now: Moment) -> Self {
+    fn new(requests: u32, age: Duration, drains: ShutdownWatch, drawn: f64, now: Moment) -> Self {
         let left = if requests == 0 { u32::MAX } else { requests };
         let age = age.mul_f64(1.0 - JITTER * drawn);
-        Turnover { left: AtomicU32::new(left), until: (!age.is_zero()).then(|| now + age) }
+        Turnover { left: AtomicU32::new(left), until: (!age.is_zero()).then(|| now + age), drains }
+    }
+
+    /// Whether it ends with the request under way, because all connections of its listener are to end.
+    pub fn is_ordered(&self) -> bool {
+        *self.drains.borrow()
     }
 
     /// Counts the request that begins at `now`: whether it is to be the last.
@@ -54,33 +63,35 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3600);
 
+    fn turnover(requests: u32, age: Duration, drawn: f64, now: Moment) -> Turnover {
+        let (_, drains) = tokio::sync::watch::channel(false);
+        Turnover::new(requests, age, drains, drawn, now)
+    }
+
     #[test]
     fn the_last_request_is_the_one_that_uses_up_the_count() {
         let now = Clock::now();
-        let turnover = Turnover::new(3, Duration::ZERO, 0.5, now);
-        let last: Vec<bool> = (0..5).map(|_| turnover.is_last(now + HOUR)).collect();
+        let one = turnover(3, Duration::ZERO, 0.5, now);
+        let last: Vec<bool> = (0..5).map(|_| one.is_last(now + HOUR)).collect();
         // Streams that a client opened before it knew are served, too.
         assert_eq!(last, [false, false, true, true, true]);
-        assert!(Turnover::new(1, Duration::ZERO, 0.0, now).is_last(now));
+        assert!(turnover(1, Duration::ZERO, 0.0, now).is_last(now));
     }
 
     #[test]
     fn zero_is_no_limit() {
         let now = Clock::now();
-        let turnover = Turnover::new(0, Duration::ZERO, 1.0, now);
-        assert!((0..1000).all(|_| !turnover.is_last(now + HOUR * 24 * 365)));
+        let one = turnover(0, Duration::ZERO, 1.0, now);
+        assert!((0..1000).all(|_| !one.is_last(now + HOUR * 24 * 365)));
     }
 
     #[test]
     fn an_age_is_shortened_by_up_to_a_tenth() {
         let now = Clock::now();
         for (drawn, ends) in [(0.0, HOUR), (0.5, HOUR.mul_f64(0.95)), (1.0, HOUR.mul_f64(0.9))] {
-            let turnover = Turnover::new(0, HOUR, drawn, now);
-            assert!(
-                !turnover.is_last(now + ends.saturating_sub(Duration::from_millis(1))),
-                "{drawn}"
-            );
-            assert!(turnover.is_last(now + ends + Duration::from_millis(1)), "{drawn}");
+            let one = turnover(0, HOUR, drawn, now);
+            assert!(!one.is_last(now + ends.saturating_sub(Duration::from_millis(1))), "{drawn}");
+            assert!(one.is_last(now + ends + Duration::from_millis(1)), "{drawn}");
         }
     }
 }

@@ -120,7 +120,8 @@ pub struct Context {
     pub sent: Option<u16>,
     /// Its row, as far as that is known.
     pub row: Row,
-    _in_flight: InFlight,
+    /// Counts it among those in flight.
+    pub in_flight: InFlight,
 }
 
 /// The attempt under way.
@@ -279,7 +280,7 @@ impl Context {
             end: End::default(),
             sent: None,
             row: Row::default(),
-            _in_flight: in_flight,
+            in_flight,
         }
     }
 

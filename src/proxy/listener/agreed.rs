@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use pingora_core::Error;
 use pingora_core::listeners::tls::Acceptor;
 use pingora_core::protocols::{ALPN, Ssl, Stream};
-use pingora_core::{Error, ErrorType};
+use rustls::ServerConfig;
 
-use super::Listener;
 use crate::config::server::Listener as Config;
 use crate::proxy::downstream::guard::Guard;
 use crate::proxy::downstream::http1::GuardedIo;
@@ -17,7 +17,7 @@ use crate::runtime::tls::handshake;
 use crate::summary::attempt::{Bound, Limit};
 use crate::time::{Clock, Moment};
 
-/// The TLS handshake, by the configuration in force, over a stream of which `ahead` has been read.
+/// The TLS handshake, by `config`, over a stream of which `ahead` has been read.
 /// Also returns when the client's certificate expires, if it presented one.
 ///
 /// # Errors
@@ -26,12 +26,9 @@ use crate::time::{Clock, Moment};
 pub(super) async fn agree(
     shared: &Shared,
     (stream, ahead): (Stream, Vec<u8>),
-    listener: &Listener,
+    config: &Arc<ServerConfig>,
     limit: Duration,
 ) -> Result<(Stream, Protocol, Option<Moment>), (Box<Error>, bool)> {
-    let snapshot = shared.snapshot.load_full();
-    let config = snapshot.tls.get(&*listener.name).map(|tls| tls.config.clone());
-    let config = config.ok_or_else(|| (Error::new(ErrorType::InternalError), false))?;
     let guard = Arc::new(Guard::of_stream());
     guard.set_deadline((!limit.is_zero()).then(|| Clock::now() + limit));
     let mut io = GuardedIo::new(stream, guard.clone());
@@ -39,7 +36,7 @@ pub(super) async fn agree(
         guard.on_head();
         io.unread(ahead);
     }
-    let acceptor = Acceptor::from_server_config(config);
+    let acceptor = Acceptor::from_server_config(config.clone());
     let agreed = handshake::noted(acceptor.tls_handshake(io)).await;
     let (stream, agreed) = agreed.map_err(|error| (error, guard.is_silent()))?;
     guard.set_deadline(None);

@@ -62,7 +62,9 @@ impl Listeners {
         let most = listener.config.max_connections_per_address;
         let counted = match most {
             0 => None,
-            _ => Some(listener.addresses.count(address, most).ok_or(Full::Address(address))?),
+            _ => Some(
+                listener.lasting.addresses.count(address, most).ok_or(Full::Address(address))?,
+            ),
         };
         Ok(Arrived { peer, secure: false, counted })
     }
@@ -135,7 +137,7 @@ impl Listeners {
             }
             Err(failed) => {
                 let said = client.unannounced(&failed, limit.1)?;
-                if let Some(begun) = listener.unannounced.met() {
+                if let Some(begun) = listener.lasting.unannounced.met() {
                     let name = listener.name.clone();
                     log::warn!("listener {name}: connections of {balancer} are closed: {said}");
                     begun.until(move |over| {

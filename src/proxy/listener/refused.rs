@@ -1,6 +1,7 @@
 //! Client connections that are closed on arrival, and what is told of them.
 
 use std::net::IpAddr;
+use std::sync::atomic::Ordering;
 
 use super::{Listener, Listeners};
 use crate::condition::Spell;
@@ -60,7 +61,7 @@ impl Listeners {
     /// wait for its own timeout.
     pub fn refused(&self, listener: &Listener, full: Full) {
         self.shared.metrics.connections_refused.with_label_values(&[full.as_str()]).inc();
-        let Some(begun) = full.spell(&listener.refused).met() else { return };
+        let Some(begun) = full.spell(&listener.lasting.refused).met() else { return };
         let name = listener.name.clone();
         let why = match full {
             Full::Listener => {
@@ -68,7 +69,7 @@ impl Listeners {
                 format!("listeners.{name}.max_connections: all {most} are open")
             }
             Full::Server => {
-                let most = self.max_connections;
+                let most = self.max_connections.load(Ordering::Relaxed);
                 format!("server.max_connections: all {most} of the listeners are open")
             }
             Full::Descriptors => {

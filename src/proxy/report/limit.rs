@@ -18,8 +18,7 @@ pub fn reached(ctx: &Context, now: Moment) -> Option<Limit> {
     let rejection = match (ctx.end.delivery(), ctx.end.response()) {
         (Delivery::Cut { why: Cut::Overdue, .. }, _) => return of_request(ctx),
         (Delivery::Cut { why: Cut::Shutdown, .. }, _) => {
-            let server = &ctx.snapshot.config.server;
-            return limit("server.drain_timeout", *server.drain_timeout);
+            return limit("server.drain_timeout", ctx.in_flight.cut_after()?);
         }
         (Delivery::Cut { why: Cut::Panic, .. } | Delivery::ClientGone { .. }, _) => return None,
         (Delivery::BrokenOff(rejection), _) | (Delivery::Whole, Response::Refusal(rejection)) => {

@@ -29,6 +29,11 @@ pub fn prepare_response(
     response: &mut ResponseHeader,
     ctx: &Context,
 ) -> Result<()> {
+    let ends = ctx.connection.as_ref().is_some_and(|connection| connection.is_ordered_to_end());
+    if ends || ctx.in_flight.is_draining() {
+        // That was decided while the request was under way: the client must not send another one.
+        session.set_keepalive(None);
+    }
     let old = session.req_header().version == Version::HTTP_10;
     if old && response.remove_header(&TRANSFER_ENCODING).is_some() {
         // HTTP/1.0 has no chunks: its bodies end with the connection (RFC 9112, section 6.1).
