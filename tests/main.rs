@@ -63,6 +63,7 @@ mod idempotency_full;
 mod idempotency_shared;
 mod invocations;
 mod kubernetes;
+mod listeners;
 mod locating;
 mod loops;
 mod many_routes;

@@ -10,7 +10,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::support::keys::{self, Section};
-use crate::support::{Authority, Gateway, Plan, eventually};
+use crate::support::{Authority, Gateway, Plan, Port, eventually};
 
 /// What the reloads begin with.
 const BASE: &str = "
@@ -36,8 +36,11 @@ const CHANGES: &[(&str, &str)] = &[
     ("server.huge_pages", "true"),
     ("server.via", "false"),
     ("server.retry_jitter_seed", "42"),
-    ("listeners", "{public: {address: '127.0.0.1:${PORT}'}, other: {address: '127.0.0.1:1'}}"),
-    ("listeners.NAME.address", "127.0.0.1:1"),
+    (
+        "listeners",
+        "{public: {address: '127.0.0.1:${PORT}'}, other: {address: '127.0.0.1:${OTHER_PORT}'}}",
+    ),
+    ("listeners.NAME.address", "127.0.0.1:${OTHER_PORT}"),
     ("listeners.NAME.header_timeout", "7s"),
     ("listeners.NAME.idle_timeout", "7s"),
     ("listeners.NAME.max_connections", "70"),
@@ -99,6 +102,14 @@ const OF_THE_PROCESS: [&str; 6] = ["server", "listeners", "admin", "record", "tr
 
 /// What a reload does beyond taking a section.
 const KEPT: &[(&str, &str)] = &[
+    (
+        "server",
+        "The times of the drain are those in force when it begins. `max_connections` ends no connection that is open.",
+    ),
+    (
+        "listeners.NAME",
+        "New connections have the new settings, those that are open keep theirs. They drain if the listener is gone or moves, or if `tls` is switched on or off, the authorities of `client_ca` are others, or `networks` or `proxy_protocol` is. Counts go on.",
+    ),
     (
         "listeners.NAME.tls",
         "The files that are named here are read again. TLS tickets stay valid if certificates and `client_ca` are the same.",
@@ -189,7 +200,9 @@ fn changed(path: &str, value: &str) -> String {
 fn taken() -> BTreeMap<&'static str, bool> {
     let edge = Authority::new().sign("edge.test");
     let descriptors = std::fs::read(root().join("conf/gateway.binpb")).expect("descriptors");
+    let other = Port::reserve();
     let plan = Plan::new(BASE)
+        .env("OTHER_PORT", &other.number.to_string())
         .beside("edge.pem", &edge.pem())
         .beside("edge.key", &edge.key_pem())
         .beside("gateway.binpb", &descriptors)

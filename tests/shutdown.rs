@@ -261,3 +261,83 @@ fn signals_that_are_not_meant_to_end_the_gateway_cut_nothing() {
     upstream.release();
     assert_eq!(client.receive().status, 200);
 }
+
+#[test]
+fn the_last_response_of_a_connection_says_that_it_closes() {
+    let upstream = Upstream::script([Answer::ok().held(), Answer::ok().held()]);
+    let mut gateway = patient(&upstream);
+    let mut clients = [gateway.connect(), gateway.connect()];
+    for client in &mut clients {
+        client.send(Call::new("GET /").bytes());
+    }
+    upstream.wait_for(2);
+    gateway.signal("TERM");
+    eventually("not to be ready", || (gateway.admin("GET /readyz").status == 503).then_some(()));
+    upstream.release();
+    for client in &mut clients {
+        let response = client.receive();
+        assert_eq!((response.status, response.header("connection")), (200, Some("close")));
+        assert!(client.is_closed());
+    }
+    assert_eq!(gateway.exit().code(), Some(0));
+}
+
+#[test]
+fn a_refusal_that_was_under_way_says_it_too() {
+    let upstream = Upstream::always(Answer::hang());
+    let route = "timeout: {attempt: 600ms}";
+    let mut gateway = Plan::route(route).section(PATIENT).upstream(&upstream).start();
+    let mut client = gateway.connect();
+    client.send(Call::new("GET /").bytes());
+    upstream.wait_for(1);
+    gateway.signal("TERM");
+    let response = client.receive();
+    assert_eq!((response.status, response.header("connection")), (504, Some("close")));
+    assert_eq!(gateway.exit().code(), Some(0));
+}
+
+#[test]
+fn the_times_of_the_drain_are_those_of_the_last_reload() {
+    let upstream = Upstream::always(Answer::hang());
+    let plan = |server: &str| {
+        let store = Store::Sqlite.section();
+        Plan::route("record: {mode: async}")
+            .section(&format!("server: {{{server}}}"))
+            .section(&store)
+    };
+    let gateway = plan("shutdown_delay: 0s, drain_timeout: 60s").upstream(&upstream).start();
+    let mut client = gateway.connect();
+    client.send(Call::new("GET /orders").bytes());
+    upstream.wait_for(1);
+    let wanted = plan("shutdown_delay: 600ms, drain_timeout: 300ms");
+    assert!(gateway.reload_plan(&wanted), "{}", gateway.log());
+    gateway.wait_for_log("reload: server: changed");
+    let (address, mut gateway) = (gateway.address, gateway);
+    let (_, took) = timed(|| {
+        gateway.signal("TERM");
+        eventually("not to be ready", || {
+            (gateway.admin("GET /readyz").status == 503).then_some(())
+        });
+        assert!(Client::try_connect(address).is_some(), "it waits for those who have not noticed");
+        assert_eq!(gateway.exit().code(), Some(0));
+    });
+    assert!(took >= Duration::from_millis(850), "took {took:?}");
+    assert_within(took, Duration::from_secs(3));
+    let rows = Store::rows_in(&gateway.store());
+    assert_eq!(rows.len(), 1, "{rows:#?}");
+    assert_cut(&rows[0], 0);
+}
+
+#[test]
+fn a_longer_drain_by_reload_is_not_cut_short() {
+    let upstream = Upstream::always(Answer::ok().after(Duration::from_secs(2)));
+    let gateway = Plan::route("").section("server: {drain_timeout: 100ms}");
+    let mut gateway = gateway.upstream(&upstream).start();
+    let mut client = gateway.connect();
+    client.send(Call::new("GET /").bytes());
+    upstream.wait_for(1);
+    assert!(gateway.reload_plan(&Plan::route("").section(PATIENT)), "{}", gateway.log());
+    gateway.signal("TERM");
+    assert_eq!(client.receive().status, 200);
+    assert_eq!(gateway.exit().code(), Some(0));
+}

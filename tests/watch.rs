@@ -70,6 +70,24 @@ fn without_watch_only_a_signal_reloads() {
 }
 
 #[test]
+fn a_reload_switches_it_on_and_off() {
+    let with = |watch: bool, path: &str| {
+        format!("server: {{watch: {watch}, threads: 1, drain_timeout: 5s}}\n{}", route(path))
+    };
+    let gateway = Plan::new(&with(false, "one")).start();
+    assert!(gateway.reload(&with(true, "two")), "{}", gateway.log());
+    edit(&main_file(&gateway), "two", "three");
+    serves(&gateway, "/three");
+    edit(&main_file(&gateway), "watch: true", "watch: false");
+    eventually("the reload that ends it", || (gateway.generation() == 4).then_some(()));
+    edit(&main_file(&gateway), "three", "four");
+    several_looks();
+    assert_eq!((gateway.get("/three").status, gateway.generation()), (200, 4));
+    gateway.signal("HUP");
+    serves(&gateway, "/four");
+}
+
+#[test]
 fn a_signal_reloads_a_watched_file_once() {
     let gateway = watching(&route("old")).start();
     edit(&main_file(&gateway), "old", "new");
