@@ -127,6 +127,7 @@ mod transcode_reverse;
 mod troubleshooting;
 mod turnover;
 mod two_versions;
+mod upgrade;
 mod upstreams;
 mod watch;
 mod websocket;

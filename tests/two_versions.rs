@@ -76,7 +76,12 @@ routes:
 "
         );
         let before = std::env::var("PORTCULLIS_BEFORE").ok().filter(|_| version == Before);
-        let gateway = Plan::new(&yaml).executable(before.as_deref().map(Path::new)).start();
+        let plan = Plan::new(&yaml);
+        let gateway = match &before {
+            Some(before) => plan.program(Path::new(before)),
+            None => plan,
+        };
+        let gateway = gateway.start();
         gateway.wait_for_log("record store: ready");
         eventually("the store of limits", || {
             let up = gateway.metric("portcullis_rate_limit_store_up", &[("store", "shared")]);

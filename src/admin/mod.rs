@@ -1,16 +1,13 @@
 //! The admin listener: health, metrics, state, and orders. It has an address, a Unix socket, or both.
 //!
 //! GET never changes anything; POST does. `access` decides which requests are served, `connections`
-//! limits their time and number, `socket` takes the socket's file; `registry` is where instances of
-//! services register.
+//! limits their time and number; `registry` is where instances of services register.
 
 mod access;
 mod connections;
 mod orders;
 mod registry;
-pub mod socket;
 
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -39,41 +36,50 @@ const REQUEST: Duration = Duration::from_secs(5);
 /// Scrapes usually come every 15 s to 60 s.
 const IDLE: Duration = Duration::from_secs(75);
 
-/// Serves until the process ends, so that it also responds during the drain.
+/// Serves until the process ends, so that it also responds during the drain; or until another process has
+/// taken over.
 pub struct Admin {
     shared: Arc<Shared>,
-    address: Option<SocketAddr>,
     /// Taken by the start, of which there is only one.
-    socket: Mutex<Option<std::os::unix::net::UnixListener>>,
+    sockets: Mutex<Sockets>,
 }
 
+/// The listening ones: that of the address, and the Unix socket.
+type Sockets = (Option<std::net::TcpListener>, Option<std::os::unix::net::UnixListener>);
+
 impl Admin {
-    /// `address` is bound when the runtime starts it; `socket` listens already.
+    /// Both listen already.
     pub fn new(
         shared: Arc<Shared>,
-        address: Option<SocketAddr>,
+        address: Option<std::net::TcpListener>,
         socket: Option<std::os::unix::net::UnixListener>,
     ) -> Self {
-        Admin { shared, address, socket: Mutex::new(socket) }
+        Admin { shared, sockets: Mutex::new((address, socket)) }
     }
 
     async fn serve(&self, listener: impl Accepts, over: Over, connections: usize) {
         let limits = Limits { connections, request: REQUEST, idle: IDLE };
         let listener = Connections::new(listener, limits);
-        if let Err(error) = axum::serve(listener, self.router(over)).await {
+        let lifecycle = self.shared.lifecycle.clone();
+        let succeeded = async move { drop(lifecycle.until_succeeded().await) };
+        let served = axum::serve(listener, self.router(over)).with_graceful_shutdown(succeeded);
+        if let Err(error) = served.await {
             log::error!("admin listener: {error}");
         }
     }
 
-    async fn serve_address(&self, address: SocketAddr, connections: usize) {
-        let listener = match TcpListener::bind(address).await {
+    async fn serve_address(&self, socket: std::net::TcpListener, connections: usize) {
+        let address = socket.local_addr();
+        let listener = match TcpListener::from_std(socket) {
             Ok(listener) => listener,
             Err(error) => {
-                log::error!("admin.address: cannot listen on {address}: {error}");
+                log::error!("admin.address: {error}");
                 return;
             }
         };
-        log::info!("admin on http://{address}");
+        if let Ok(address) = address {
+            log::info!("admin on http://{address}");
+        }
         self.serve(listener, Over::Address, connections).await;
     }
 
@@ -125,13 +131,15 @@ impl Admin {
 #[async_trait]
 impl BackgroundService for Admin {
     async fn start(&self, _: ShutdownWatch) {
-        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (address, socket) =
+            std::mem::take(&mut *self.sockets.lock().unwrap_or_else(PoisonError::into_inner));
+        self.shared.lifecycle.until_accepting().await;
         let connections = self.shared.descriptors.admin_connections();
         // Each has its own, so that a crowd at one of them leaves the other free.
-        let (both, half) = (self.address.is_some() && socket.is_some(), connections.div_ceil(2));
+        let (both, half) = (address.is_some() && socket.is_some(), connections.div_ceil(2));
         let connections = if both { half } else { connections };
         let address = async {
-            if let Some(address) = self.address {
+            if let Some(address) = address {
                 self.serve_address(address, connections).await;
             }
         };

@@ -6,7 +6,9 @@ use std::time::Duration;
 use super::diagnostics::{self, Format};
 use crate::config::Location;
 use crate::observe::logs::Logs;
-use crate::runtime::server::{self, StartError};
+use crate::runtime::server;
+use crate::runtime::start_error::StartError;
+use crate::runtime::upgrade::activation::Activated;
 
 /// Limit on writing the last lines of the log.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -16,6 +18,8 @@ pub(super) fn run(location: &Location) -> ExitCode {
         eprintln!("portcullis: -c -: a gateway reads its file again at every reload: name a file");
         return ExitCode::from(super::USAGE);
     }
+    // Logs are written by a thread.
+    let activated = Activated::from_environment();
     let logs = match Logs::start() {
         Ok(logs) => logs,
         Err(error) => {
@@ -23,7 +27,7 @@ pub(super) fn run(location: &Location) -> ExitCode {
             return ExitCode::from(super::FAILED);
         }
     };
-    let ended = server::run(location, &logs);
+    let ended = server::run(location, &logs, activated);
     // What was logged comes before why it ended.
     logs.flush(FLUSH);
     match ended {

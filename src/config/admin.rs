@@ -8,14 +8,13 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 
+use crate::config::socket_path::socket_path;
 use crate::routing::host::HostPattern;
 use crate::units::Secret;
 use crate::units::schema::{one_or_many, written_as};
 
 /// Written instead of an address where there is to be none.
 const OFF: &str = "off";
-/// The longest path of a Unix socket, one byte less than `sun_path` of Linux holds.
-const LONGEST_PATH: usize = 107;
 /// A token of fewer bytes can be guessed: 16 random bytes are 22 in base64.
 const LEAST_TOKEN: usize = 16;
 
@@ -141,17 +140,6 @@ fn address_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string" })
 }
 
-fn socket_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
-    let path = String::deserialize(deserializer)?;
-    if !path.starts_with('/') || path.len() > LONGEST_PATH || path.contains('\0') {
-        return Err(de::Error::custom(format_args!(
-            "expected an absolute path of at most {LONGEST_PATH} bytes, such as \
-             /run/portcullis/admin.sock"
-        )));
-    }
-    Ok(Some(path.into()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,7 +183,7 @@ mod tests {
     #[test]
     fn a_socket_has_an_absolute_path_that_fits() {
         assert!(read("socket: /run/portcullis/admin.sock").is_ok());
-        for wrong in ["admin.sock", "''", &format!("/{}", "a".repeat(LONGEST_PATH))] {
+        for wrong in ["admin.sock", "''", &format!("/{}", "a".repeat(107))] {
             assert!(read(&format!("socket: {wrong}")).is_err(), "{wrong}");
         }
     }

@@ -129,6 +129,7 @@ codes! {
     // Values that do not fit together.
     NoListener "no_listener" Error "add one, such as `public: {address: 0.0.0.0:8080}`";
     AddressTaken "address_taken" Error "choose another port";
+    SocketTaken "socket_taken" Error "choose another path";
     AdminNowhere "admin_nowhere" Error "set `admin.socket`, or an address such as 127.0.0.1:9901";
     RecordWithoutStore "record_without_store" Error "add `record.store`, or set the mode to `off`";
     CommitInterval "commit_interval" Error "shorten it, or raise `record.commit_timeout`";

@@ -26,6 +26,7 @@ pub mod route;
 pub mod rpc_code;
 pub mod schema;
 pub mod server;
+mod socket_path;
 pub mod status_map;
 pub mod steps;
 pub mod timeouts;

@@ -9,6 +9,7 @@ use http::HeaderName;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 
+use crate::config::socket_path::socket_path;
 use crate::policy::dry_run::Enforce;
 use crate::policy::networks;
 use crate::policy::networks::{networks, some_networks};
@@ -42,6 +43,14 @@ pub struct Server {
     /// Whether the process names itself in `Via` of requests that go upstream, and refuses one with 508
     /// that comes back with that name; default yes.
     pub via: bool,
+    /// Absolute path of a Unix socket by which a new process takes over from this one: it gets the listening
+    /// sockets, and this one drains once it serves. Only processes of the gateway's own user, and root's, can
+    /// (mode 0600). Default: none, and an upgrade is a restart.
+    #[serde(deserialize_with = "socket_path")]
+    pub upgrade_socket: Option<PathBuf>,
+    /// How long a new process may take until it can serve, once it has the sockets; after that this one goes
+    /// on, and the new one ends. Default 60 s.
+    pub upgrade_timeout: Timespan,
     /// Seed that makes the jitter of retries the same in every run, per route; for tests of whole
     /// systems. Replicas with the same seed would retry in step. Absent: random.
     pub retry_jitter_seed: Option<u64>,
@@ -58,6 +67,8 @@ impl Default for Server {
             watch: false,
             huge_pages: false,
             via: true,
+            upgrade_socket: None,
+            upgrade_timeout: Timespan::from_secs(60),
             retry_jitter_seed: None,
         }
     }

@@ -33,6 +33,11 @@ pub(super) fn problems(config: &Config, sources: &Sources) -> Vec<Problem> {
         ));
     }
     addresses(config, &mut problems);
+    let upgrade = config.server.upgrade_socket.as_ref();
+    if upgrade.is_some_and(|path| config.admin.socket.as_ref() == Some(path)) {
+        let message = "the path is that of `admin.socket` already";
+        problems.push(Problem::new(Code::SocketTaken, "server.upgrade_socket", message));
+    }
     if config.admin.address.is_none() && config.admin.socket.is_none() {
         let message = "the admin listener has neither an address nor a socket";
         problems.push(Problem::new(Code::AdminNowhere, "admin.address", message));

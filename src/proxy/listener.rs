@@ -195,8 +195,12 @@ impl Listeners {
     ) {
         let Connection { guard, limits, peer, .. } = connection;
         let mut shutdown_seen = shutdown.clone();
-        let mut stop = std::pin::pin!(shutdown_seen.wait_for(|stops| *stops));
         let lifecycle = &self.shared.lifecycle;
+        let mut stop = std::pin::pin!(async {
+            let _ = shutdown_seen.wait_for(|stops| *stops).await;
+            // Boxed: it is needed once, at the end.
+            Box::pin(lifecycle.until_idle_are_closed()).await;
+        });
         let mut cut = std::pin::pin!(changed(lifecycle.cuts()));
         let mut overdue = Overdue::default();
         let mut io = Box::new(io);

@@ -8,9 +8,10 @@ use async_trait::async_trait;
 use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::time::Instant;
 
+use super::lifecycle::Successor;
 use super::shared::Shared;
 use super::signals;
-use crate::admin::socket::SocketFile;
+use super::socket_file::SocketFile;
 use crate::config::server::Server;
 use crate::observe::otlp::push::Push;
 
@@ -18,6 +19,11 @@ use crate::observe::otlp::push::Push;
 const POLL: Duration = Duration::from_millis(10);
 /// Limit on writing the rest of the record, and on sending the last spans and metrics meanwhile.
 const FLUSH_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long idle connections of HTTP/1 stay open once another process has taken over: a client that sends a
+/// request while its connection is being closed would see it fail. What comes over them is served, and is
+/// the connection's last.
+const SPARE_IDLE: Duration = Duration::from_secs(5);
 
 /// Limit on the end of requests that are cut off.
 const CUT_LIMIT: Duration = Duration::from_millis(500);
@@ -35,14 +41,14 @@ pub struct Drain {
     shared: Arc<Shared>,
     /// Taken by the shutdown, of which there is only one.
     push: Mutex<Option<Push>>,
-    /// The admin listener's, removed at the end. Taken as `push` is.
-    socket: Mutex<Option<SocketFile>>,
+    /// Those of Unix sockets, removed at the end. Taken as `push` is.
+    files: Mutex<Vec<SocketFile>>,
 }
 
 impl Drain {
     /// `push` exports metrics a last time; `None` if they are not exported.
-    pub fn new(shared: Arc<Shared>, push: Option<Push>, socket: Option<SocketFile>) -> Self {
-        Drain { shared, push: Mutex::new(push), socket: Mutex::new(socket) }
+    pub fn new(shared: Arc<Shared>, push: Option<Push>, files: Vec<SocketFile>) -> Self {
+        Drain { shared, push: Mutex::new(push), files: Mutex::new(files) }
     }
 
     /// The longest time from the signal to the end of the process. What supervises the gateway must wait
@@ -56,25 +62,62 @@ impl Drain {
 #[async_trait]
 impl ShutdownSignalWatch for Drain {
     async fn recv(&self) -> ShutdownSignal {
-        let which = signals::ending().await;
-        log::info!("{which}: draining, {} in flight", self.shared.lifecycle.in_flight());
-        self.shared.lifecycle.set_draining();
+        let lifecycle = &self.shared.lifecycle;
+        let successor = tokio::select! {
+            which = signals::ending() => {
+                log::info!("{which}: draining, {} in flight", lifecycle.in_flight());
+                None
+            }
+            successor = lifecycle.until_succeeded() => {
+                let (process, in_flight) = (successor.process, lifecycle.in_flight());
+                log::info!("process {process} has taken over: draining, {in_flight} in flight");
+                Some(successor)
+            }
+        };
+        lifecycle.set_draining();
         // As they are in force now: that is what the service manager is told.
         let server = self.shared.snapshot.load().config.server.clone();
-        self.shared.manager.stopping(Self::longest(&server));
-        tokio::time::sleep(*server.shutdown_delay).await;
+        let mut files =
+            std::mem::take(&mut *self.files.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some(successor) = &successor {
+            // The new process is what the service manager and the load balancer look at.
+            lifecycle.spare_idle();
+            files = not_of(successor, files);
+        } else {
+            // From now on a new process begins as if this one were not there.
+            self.withdraw(&mut files);
+            self.shared.manager.stopping(Self::longest(&server));
+            tokio::time::sleep(*server.shutdown_delay).await;
+        }
         let (shared, limit) = (self.shared.clone(), *server.drain_timeout);
         // Needs its own thread: Pingora stops the runtime this future runs on.
         let push = self.push.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner).take();
         std::thread::spawn(move || {
             let code = finish(&shared, push, limit);
             // The admin listener responds until now.
-            drop(socket);
+            drop(files);
             std::process::exit(code);
         });
         ShutdownSignal::GracefulTerminate
     }
+}
+
+impl Drain {
+    /// Removes the upgrade socket.
+    fn withdraw(&self, files: &mut Vec<SocketFile>) {
+        if let Some(path) = &self.server.upgrade_socket {
+            files.retain(|file| file.path() != path);
+            self.shared.sockets.close_at(path);
+        }
+    }
+}
+
+/// The files that the other process does not use.
+fn not_of(successor: &Successor, files: Vec<SocketFile>) -> Vec<SocketFile> {
+    let (theirs, ours): (Vec<_>, Vec<_>) =
+        files.into_iter().partition(|file| successor.files.iter().any(|path| path == file.path()));
+    theirs.into_iter().for_each(SocketFile::leave);
+    ours
 }
 
 /// Waits for the requests in flight and writes the record. Returns the exit code.
@@ -83,7 +126,7 @@ fn finish(shared: &Shared, push: Option<Push>, limit: Duration) -> i32 {
     match runtime {
         Ok(runtime) => runtime.block_on(async {
             let cut = tokio::select! {
-                cut = idle(shared, limit) => cut,
+                cut = ended(shared, limit) => cut,
                 which = signals::ordered_again() => {
                     log::warn!("{which} again: not waiting any longer");
                     shared.lifecycle.in_flight()
@@ -132,6 +175,19 @@ async fn close_metrics(push: Option<Push>) {
     if !push.close(FLUSH_LIMIT).await {
         log::warn!("metrics: the last ones were not sent in time");
     }
+}
+
+/// Waits until no request is in flight and no idle connection is spared, or for `limit`. Returns how many
+/// requests are left.
+async fn ended(shared: &Shared, limit: Duration) -> usize {
+    let begun = Instant::now();
+    if shared.lifecycle.has_successor() {
+        while shared.metrics.connections.get() > 0 && begun.elapsed() < SPARE_IDLE.min(limit) {
+            tokio::time::sleep(POLL).await;
+        }
+        shared.lifecycle.close_idle();
+    }
+    idle(shared, limit.saturating_sub(begun.elapsed())).await
 }
 
 /// Waits until no request is in flight, or for `limit`. Returns how many are left.

@@ -1,5 +1,6 @@
 //! The state of the process: starting, ready or draining; and the number of requests in flight.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -10,10 +11,18 @@ use tokio::sync::watch;
 #[derive(Debug)]
 pub struct Lifecycle {
     started: Instant,
-    ready: AtomicBool,
+    ready: watch::Sender<bool>,
     draining: AtomicBool,
     /// How long the requests in flight had, once they are cut off.
     cut: OnceLock<Duration>,
+    /// Changes when the drain begins.
+    drains: watch::Sender<bool>,
+    /// Whether connections are accepted: from the start, or once another process has given up its sockets.
+    accepting: watch::Sender<bool>,
+    /// The process that serves from now on.
+    successor: watch::Sender<Option<Successor>>,
+    /// Whether the drain leaves idle connections of HTTP/1 open.
+    sparing: watch::Sender<bool>,
     /// Tells the connections that the requests in flight are cut off.
     cuts: watch::Sender<()>,
     /// How many listeners accept connections.
@@ -21,13 +30,26 @@ pub struct Lifecycle {
     in_flight: AtomicUsize,
 }
 
+/// The process that has taken over from this one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Successor {
+    /// Its number.
+    pub process: i32,
+    /// The files of Unix sockets that are its own now.
+    pub files: Vec<PathBuf>,
+}
+
 impl Default for Lifecycle {
     fn default() -> Self {
         Lifecycle {
             started: Instant::now(),
-            ready: AtomicBool::new(false),
+            ready: watch::Sender::new(false),
             draining: AtomicBool::new(false),
             cut: OnceLock::new(),
+            drains: watch::Sender::new(false),
+            accepting: watch::Sender::new(true),
+            successor: watch::Sender::new(None),
+            sparing: watch::Sender::new(false),
             cuts: watch::Sender::new(()),
             listening: watch::Sender::new(0),
             in_flight: AtomicUsize::new(0),
@@ -43,23 +65,83 @@ impl Lifecycle {
 
     /// Waits until so many listeners accept connections.
     pub async fn until_listening(&self, listeners: usize) {
-        // We hold the sender, so it cannot be gone.
-        let _ = self.listening.subscribe().wait_for(|open| *open >= listeners).await;
+        until(&self.listening, |open| *open >= listeners).await;
+    }
+
+    /// No connection is accepted until [`Self::accept`]: the process before this one still does.
+    pub fn hold(&self) {
+        self.accepting.send_replace(false);
+    }
+
+    /// Connections are accepted from now on.
+    pub fn accept(&self) {
+        self.accepting.send_replace(true);
+    }
+
+    /// Waits until connections are accepted: not at all, unless the process takes over from another.
+    pub async fn until_accepting(&self) {
+        until(&self.accepting, |accepting| *accepting).await;
+    }
+
+    /// Another process serves from now on.
+    pub fn succeed(&self, successor: Successor) {
+        self.successor.send_replace(Some(successor));
+    }
+
+    /// Whether another process has taken over.
+    pub fn has_successor(&self) -> bool {
+        self.successor.borrow().is_some()
+    }
+
+    /// Waits until another process has taken over.
+    pub async fn until_succeeded(&self) -> Successor {
+        loop {
+            until(&self.successor, Option::is_some).await;
+            if let Some(successor) = &*self.successor.borrow() {
+                return successor.clone();
+            }
+        }
+    }
+
+    /// The drain leaves idle connections of HTTP/1 open until [`Self::close_idle`].
+    pub fn spare_idle(&self) {
+        self.sparing.send_replace(true);
+    }
+
+    /// The drain closes idle connections.
+    pub fn close_idle(&self) {
+        self.sparing.send_replace(false);
+    }
+
+    /// Waits until the drain may close idle connections.
+    pub async fn until_idle_are_closed(&self) {
+        until(&self.sparing, |sparing| !*sparing).await;
     }
 
     /// Everything the first request needs is in place.
     pub fn set_ready(&self) {
-        self.ready.store(true, Ordering::Release);
+        self.ready.send_replace(true);
+    }
+
+    /// Waits until everything is in place.
+    pub async fn until_ready(&self) {
+        until(&self.ready, |ready| *ready).await;
     }
 
     /// The process takes no more requests; those in flight are finished.
     pub fn set_draining(&self) {
         self.draining.store(true, Ordering::Release);
+        self.drains.send_replace(true);
+    }
+
+    /// Waits until the shutdown begins.
+    pub async fn until_draining(&self) {
+        until(&self.drains, |drains| *drains).await;
     }
 
     /// Whether `/readyz` reports ready: started, and not draining.
     pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Acquire) && !self.is_draining()
+        *self.ready.borrow() && !self.is_draining()
     }
 
     /// Whether the shutdown has begun; it is never taken back.
@@ -103,6 +185,11 @@ impl Lifecycle {
         self.in_flight.fetch_add(1, Ordering::SeqCst);
         InFlight(self.clone())
     }
+}
+
+/// Waits until `is` what is watched. The sender is ours, so it cannot be gone.
+async fn until<T>(watched: &watch::Sender<T>, is: impl FnMut(&T) -> bool) {
+    let _ = watched.subscribe().wait_for(is).await;
 }
 
 /// A request in flight.

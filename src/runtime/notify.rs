@@ -37,6 +37,13 @@ impl Notify {
         self.tell(&format!("READY=1\nSTATUS=serving, generation {generation}"));
     }
 
+    /// The same, and the service's main process is this one from now on: it has taken over from the one that
+    /// was.
+    pub fn took_over(&self, generation: u64) {
+        let process = std::process::id();
+        self.tell(&format!("MAINPID={process}\nREADY=1\nSTATUS=serving, generation {generation}"));
+    }
+
     /// A reload begins. [`Self::reloaded`] or [`Self::refused`] follows.
     pub fn reloading(&self) {
         // Lets the manager tell this reload from one before its own request.

@@ -1,6 +1,6 @@
 //! Puts the process together, in the order in which things need each other.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -11,6 +11,7 @@ use pingora_core::services::background::{BackgroundService, background_service};
 use pingora_proxy::http_proxy;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::claims::Claims;
 use super::descriptors::Descriptors;
 use super::drain::{Drain, GRACE_SECONDS};
 use super::follow::Follower;
@@ -19,9 +20,14 @@ use super::notify::Notify;
 use super::shared::Shared;
 use super::snapshot::Snapshot;
 use super::sockets::Sockets;
+use super::start_error::StartError;
+use super::upgrade::activation::Activated;
+use super::upgrade::begin;
+use super::upgrade::launch::Launcher;
+use super::upgrade::offer::offer;
+use super::upgrade::takeover::Takeover;
 use super::{authorities, changes, lasting, memory, orders, reload, signals, status};
 use crate::admin;
-use crate::admin::socket::Claim;
 use crate::config::access_log;
 use crate::config::load::apart;
 use crate::config::otlp::telemetry::Telemetry;
@@ -39,33 +45,12 @@ use crate::proxy::gateway::Gateway;
 use crate::proxy::listener::Listeners;
 use crate::record::{Database, Recorder};
 
-/// Why the process could not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// Every mistake, in the order of the files.
-    #[error("the configuration has errors")]
-    Config(Vec<Diagnostic>),
-    /// An address cannot be bound.
-    #[error("{name}: cannot listen on {address}: {source}")]
-    Listen {
-        /// The key with the address, such as `listeners.public.address`.
-        name: String,
-        /// As configured.
-        address: String,
-        /// What the system said, such as that the address is in use.
-        source: std::io::Error,
-    },
-    /// One line that names what is missing: a store, a thread, a signal.
-    #[error("{0}")]
-    Other(String),
-}
-
-/// Runs the gateway with the configuration at `location`. Returns only if the gateway could not start:
+/// Runs the gateway with the configuration at `location`, and the sockets it was started with. Returns only if the gateway could not start:
 /// after a drain the process exits.
 ///
 /// # Errors
 /// Why the gateway could not start.
-pub fn run(location: &Location, logs: &Logs) -> Result<(), StartError> {
+pub fn run(location: &Location, logs: &Logs, activated: Activated) -> Result<(), StartError> {
     // Called before much memory is in use, because pages that exist already keep their kind.
     memory::allow_huge_pages(false);
     // The record has its own runtime, so that a busy proxy does not delay its writes and the record
@@ -74,6 +59,7 @@ pub fn run(location: &Location, logs: &Logs) -> Result<(), StartError> {
     // As early as possible: without a handler, SIGHUP ends the process.
     let hangups = hangups(&runtime)?;
     signals::take_others(&runtime);
+    let launcher = Launcher::of_this_process();
     let descriptors = Descriptors::raise();
     let metrics = Arc::new(Metrics::new().map_err(|e| StartError::Other(e.to_string()))?);
     // Before the files are read: a change of theirs meanwhile is noticed later.
@@ -85,13 +71,11 @@ pub fn run(location: &Location, logs: &Logs) -> Result<(), StartError> {
     logs.apply(&config.log);
     reload::log_warnings(&warnings);
     let sockets = Sockets::default();
-    check_addresses(config, &sockets)?;
+    let mut claims = Claims::take(config, activated, &sockets, &runtime)?;
     authorities::check().map_err(StartError::Other)?;
     for line in changes::started(&location.file, &snapshot) {
         log::info!("{line}");
     }
-    let socket = admin_socket(config, &runtime)?;
-    let (socket, socket_file) = socket.map(Claim::parts).unzip();
     descriptors.report(&config.server);
     if config.server.huge_pages {
         memory::allow_huge_pages(true);
@@ -119,6 +103,10 @@ pub fn run(location: &Location, logs: &Logs) -> Result<(), StartError> {
     shared.metrics.config.started(digest, SystemTime::now());
     let shared = Arc::new(shared);
     signals::reopen_on_request(&runtime, shared.clone());
+    let takeover = claims.takeover.take().map(|takeover| (takeover, claims.paths()));
+    if takeover.is_some() {
+        shared.lifecycle.hold();
+    }
     let push = exporting.metrics.as_ref().map(|channel| {
         let (exports, shared) = (shared.metrics.metric_exports.clone(), shared.clone());
         Push::start(channel.clone(), interval, exports, move || status::gather(&shared))
@@ -126,6 +114,11 @@ pub fn run(location: &Location, logs: &Logs) -> Result<(), StartError> {
 
     let started = shared.snapshot.load_full();
     let config = &started.config;
+    launcher.start_on_request(&runtime, shared.clone(), claims.upgrade.is_some());
+    if let Some(socket) = claims.upgrade {
+        offer(&runtime, shared.clone(), socket, *config.server.upgrade_timeout)
+            .map_err(|error| StartError::Other(format!("server.upgrade_socket: {error}")))?;
+    }
     let mut server = Server::new_with_opt_and_conf(None, server_conf(config, descriptors));
     server.bootstrap();
     let proxy = proxy(&server.configuration, &shared);
@@ -136,13 +129,14 @@ pub fn run(location: &Location, logs: &Logs) -> Result<(), StartError> {
             location: location.clone(),
             checker: Arc::new(Checker::new(descriptors)),
             triggers: Mutex::new(Some((hangups, follower))),
+            takeover: Mutex::new(takeover),
         },
     ));
     let proxy = server.add_service(proxy);
     proxy.add_dependency(&background);
-    let admin = admin::Admin::new(shared.clone(), config.admin.address, socket);
+    let admin = admin::Admin::new(shared.clone(), claims.admin_address, claims.admin_socket);
     server.add_service(background_service("admin", admin));
-    let drain = Drain::new(shared, push, socket_file);
+    let drain = Drain::new(shared, push, claims.files);
     // Otherwise the first generation would never be freed.
     drop(started);
     server.run(RunArgs { shutdown_signal: Box::new(drain) });
@@ -234,34 +228,6 @@ fn hangups(runtime: &tokio::runtime::Runtime) -> Result<Signal, StartError> {
         .map_err(|error| StartError::Other(format!("SIGHUP cannot be received: {error}")))
 }
 
-/// Checks that all addresses are free, before any is taken.
-fn check_addresses(config: &Config, sockets: &Sockets) -> Result<(), StartError> {
-    let listeners = config.listeners.iter();
-    let named = listeners.map(|(name, l)| (format!("listeners.{name}.address"), l.address));
-    let admin = config.admin.address.map(|address| ("admin.address".to_owned(), address));
-    for (name, address) in named.chain(admin) {
-        sockets.check_free(address).map_err(|source| {
-            let address = address.to_string();
-            StartError::Listen { name, address, source }
-        })?;
-    }
-    Ok(())
-}
-
-/// Takes the admin listener's socket, if it has one: from now on, clients that come wait there.
-fn admin_socket(
-    config: &Config,
-    runtime: &tokio::runtime::Runtime,
-) -> Result<Option<Claim>, StartError> {
-    let Some(path) = &config.admin.socket else { return Ok(None) };
-    let _inside = runtime.enter();
-    let claim = Claim::take(path).map_err(|source| {
-        let (name, address) = ("admin.socket".to_owned(), path.display().to_string());
-        StartError::Listen { name, address, source }
-    })?;
-    Ok(Some(claim))
-}
-
 fn server_conf(config: &Config, descriptors: Descriptors) -> ServerConf {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = if config.server.threads == 0 { cores } else { config.server.threads };
@@ -288,22 +254,26 @@ struct Background {
     /// What makes it reload: signals, and files that change if they are watched. Taken by the start,
     /// of which there is only one.
     triggers: Mutex<Option<(Signal, Follower)>>,
+    /// The process to take over from, and the files of sockets that are this one's then. Taken as
+    /// `triggers` is.
+    takeover: Mutex<Option<(Takeover, Vec<PathBuf>)>>,
 }
 
 #[async_trait]
 impl BackgroundService for Background {
     async fn start(&self, mut shutdown: ShutdownWatch) {
+        let takeover = self.takeover.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (takeover, files) = takeover.unzip();
         let snapshot = self.shared.snapshot.load_full();
-        reload::start_background(&snapshot, None, &self.checker).await;
-        self.shared.expect(&snapshot);
         let listeners = snapshot.config.listeners.len();
-        drop(snapshot);
-        let ready = async {
+        begin::prepare(&self.shared, takeover.as_ref(), async {
+            reload::start_background(&snapshot, None, &self.checker).await;
+            self.shared.expect(&snapshot);
+            drop(snapshot);
             self.shared.lifecycle.until_listening(listeners).await;
-            self.shared.lifecycle.set_ready();
-            log::info!("ready");
-            self.shared.manager.ready(self.shared.snapshot.load().generation);
-        };
+        })
+        .await;
+        let ready = begin::begin(&self.shared, takeover, files.unwrap_or_default());
         let lasting = lasting::watch(self.shared.clone());
         let orders = orders::keep(self.shared.clone());
         let triggers = self.triggers.lock().unwrap_or_else(PoisonError::into_inner).take();

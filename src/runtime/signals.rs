@@ -16,9 +16,8 @@ use crate::condition::{Condition, QUIET};
 use crate::time::Clock;
 
 /// Other signals that are sent to servers, and would end the process by default.
-const TAKEN: [(SignalKind, &str); 8] = [
+const TAKEN: [(SignalKind, &str); 7] = [
     (SignalKind::user_defined1(), "SIGUSR1: the access log is opened anew, if it is a file"),
-    (SignalKind::user_defined2(), "SIGUSR2: nothing is done on it"),
     (SignalKind::alarm(), "SIGALRM: nothing is done on it"),
     (SignalKind::io(), "SIGIO: nothing is done on it"),
     (kind(Known::VTALARM), "SIGVTALRM: nothing is done on it"),
@@ -59,6 +58,10 @@ pub(super) fn take_others(runtime: &Runtime) {
             SignalKind::from_raw(number),
             format!("signal {number}: nothing is done on it"),
         );
+    }
+    // `upgrade::launch` acts on it once there is something to take over.
+    if let Err(error) = signal(SignalKind::user_defined2()) {
+        log::error!("SIGUSR2 cannot be received: {error}");
     }
     // A file has reached the limit on its size. The write fails, and what wrote it says so. A line about
     // the signal could be such a write itself, and cause the next signal.

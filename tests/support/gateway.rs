@@ -28,9 +28,11 @@ pub struct Gateway {
     access: Arc<Mutex<String>>,
     readers: Vec<JoinHandle<()>>,
     file: PathBuf,
-    directory: TempDir,
+    pub(super) directory: Arc<TempDir>,
     /// Given back after the child's end.
-    _ports: [Port; 2],
+    pub(super) ports: Arc<[Port; 2]>,
+    /// Which process serves: the child, or one that has taken over from it.
+    process: u32,
 }
 
 /// A gateway that has ended by itself.
@@ -51,9 +53,9 @@ impl Gateway {
     /// Start what [`Plan`] has put together; it is not ready yet.
     pub(super) fn launch(
         mut command: Command,
-        ports: [Port; 2],
+        ports: Arc<[Port; 2]>,
         file: PathBuf,
-        directory: TempDir,
+        directory: Arc<TempDir>,
     ) -> Self {
         let [address, admin] = [ports[0].address(), ports[1].address()];
         let mut child = command.spawn().expect("the executable starts");
@@ -61,7 +63,8 @@ impl Gateway {
         let access = Arc::new(Mutex::new(String::new()));
         let readers =
             vec![collect(child.stderr.take(), &log), collect(child.stdout.take(), &access)];
-        Gateway { address, admin, child, log, access, readers, file, directory, _ports: ports }
+        let process = child.id();
+        Gateway { address, admin, child, log, access, readers, file, directory, ports, process }
     }
 
     /// Run the executable with these arguments to its end, in a directory of its own.
@@ -166,7 +169,7 @@ impl Gateway {
     /// `HUP`, `TERM`, `KILL`, `STOP`, `CONT`.
     pub fn signal(&self, name: &str) {
         let status = Command::new("kill")
-            .args([format!("-{name}"), self.child.id().to_string()])
+            .args([format!("-{name}"), self.process.to_string()])
             .status()
             .expect("kill runs");
         assert!(status.success(), "the gateway is there to be signalled");
@@ -212,8 +215,41 @@ impl Gateway {
 
     /// End it without giving it a chance to do anything about it.
     pub fn kill(&mut self) {
+        if self.process != self.child.id() {
+            let _ = Command::new("kill").args(["-KILL", &self.process.to_string()]).status();
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+
+    /// The number of the process that serves.
+    pub fn process(&self) -> u32 {
+        self.process
+    }
+
+    /// Tells it to start its successor, and waits until that one has taken over. Returns the number of the
+    /// process that served before, which drains. The log is that of all of them.
+    #[track_caller]
+    pub fn upgrade(&mut self) -> u32 {
+        let before = self.process;
+        self.signal("USR2");
+        self.process = eventually(&format!("a successor of {before}"), || {
+            let log = self.log();
+            let line = log.lines().rev().find(|line| line.contains(" has taken over: "))?;
+            let process = line.split("process ").nth(1)?.split(' ').next()?.parse().ok()?;
+            // Not the one of an upgrade before.
+            let started = log.lines().rev().find(|line| line.contains(" is to take over"))?;
+            let is_latest = started.contains(&format!("process {process} "));
+            (process != before && is_latest).then_some(process)
+        });
+        before
+    }
+
+    /// Waits until the child ends by itself; successors of it go on, and write to the same log.
+    #[track_caller]
+    pub fn ends(&mut self) -> ExitStatus {
+        let child = &mut self.child;
+        eventually("the gateway's end", || child.try_wait().expect("our child"))
     }
 
     /// Its working directory; the store is `data` in it.

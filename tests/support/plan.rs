@@ -5,7 +5,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
+
+use tempfile::TempDir;
 
 use super::gateway::Gateway;
 use super::h2_upstream::H2Upstream;
@@ -24,7 +26,7 @@ const SECTIONS: [(&str, &str); 5] = [
 ];
 
 /// The executable under test: the one built with the tests, or another on request.
-fn binary() -> PathBuf {
+pub fn binary() -> PathBuf {
     let built = env!("CARGO_BIN_EXE_portcullis");
     std::env::var_os("PORTCULLIS_UNDER_TEST").map_or_else(|| built.into(), PathBuf::from)
 }
@@ -38,8 +40,8 @@ pub struct Plan {
     files: Vec<(String, Vec<u8>)>,
     /// What a shell does before it becomes the executable, or runs it by.
     shell: Option<String>,
-    /// Instead of the one under test.
-    executable: Option<PathBuf>,
+    /// The executable, if it is not the one under test.
+    program: Option<PathBuf>,
 }
 
 impl Plan {
@@ -101,15 +103,21 @@ impl Plan {
         self
     }
 
-    /// Another version, if one is given.
-    pub fn executable(mut self, path: Option<&Path>) -> Self {
-        self.executable = path.map(Path::to_owned);
-        self
-    }
-
     /// Started by a shell with these limits: `ulimit -n 128`.
     pub fn limited(mut self, ulimit: &str) -> Self {
         self.shell = Some(format!("{ulimit} && exec"));
+        self
+    }
+
+    /// Started from this path.
+    pub fn program(mut self, path: &Path) -> Self {
+        self.program = Some(path.to_owned());
+        self
+    }
+
+    /// Started by a shell that runs these commands first, with `$PORT` and the like.
+    pub fn after(mut self, script: &str) -> Self {
+        self.shell = Some(format!("{script}; exec"));
         self
     }
 
@@ -155,14 +163,21 @@ impl Plan {
 
     fn spawn(&self) -> Gateway {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let file = self.write(directory.path());
         let ports = [Port::reserve(), Port::reserve()];
-        let mut command = match &self.shell {
-            None => {
-                let executable = self.executable.clone().unwrap_or_else(binary);
-                prepared(Command::new(executable), directory.path())
-            }
-            Some(first) => {
+        self.spawn_in(Arc::new(directory), Arc::new(ports), "portcullis.yaml")
+    }
+
+    /// Starts it beside a gateway, in its directory and with its ports, from a file of its own.
+    pub fn spawn_beside(&self, gateway: &Gateway) -> Gateway {
+        self.spawn_in(gateway.directory.clone(), gateway.ports.clone(), "beside.yaml")
+    }
+
+    fn spawn_in(&self, directory: Arc<TempDir>, ports: Arc<[Port; 2]>, name: &str) -> Gateway {
+        let file = self.write(directory.path(), name);
+        let mut command = match (&self.shell, &self.program) {
+            (None, None) => command(directory.path()),
+            (None, Some(program)) => prepared(Command::new(program), directory.path()),
+            (Some(first), _) => {
                 let mut shell = prepared(Command::new("sh"), directory.path());
                 shell.args(["-c", &format!("{first} \"$0\" \"$@\"")]).arg(binary());
                 shell
@@ -185,14 +200,14 @@ impl Plan {
         (code, gateway.log())
     }
 
-    fn write(&self, directory: &Path) -> PathBuf {
+    fn write(&self, directory: &Path, name: &str) -> PathBuf {
         for (name, content) in &self.files {
             std::fs::write(directory.join(name), content).expect("a file is written");
         }
         if let Some(file) = &self.file {
             return file.clone();
         }
-        let file = directory.join("portcullis.yaml");
+        let file = directory.join(name);
         std::fs::write(&file, complete(&self.yaml)).expect("the configuration is written");
         file
     }

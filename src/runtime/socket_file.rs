@@ -1,4 +1,4 @@
-//! The file of the admin listener's Unix socket: taken at the start, removed at the end.
+//! The file of a Unix socket that the gateway listens at: taken at the start, removed at the end.
 //!
 //! A file that a process left behind when it was killed is replaced; one that a process listens at is
 //! not. The directory is locked meanwhile: else another start, too, could take a socket that does not listen
@@ -26,7 +26,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// A socket that listens, with its file.
 #[derive(Debug)]
-pub struct Claim {
+pub(super) struct Claim {
     listener: UnixListener,
     file: SocketFile,
 }
@@ -44,21 +44,53 @@ impl Claim {
     ///
     /// # Errors
     /// If a process listens there, another file is there, or the system refuses it.
-    pub fn take(path: &Path) -> io::Result<Self> {
+    pub(super) fn take(path: &Path) -> io::Result<Self> {
         // Held until the socket listens, and given back by the system if this process is killed.
         let _lock = lock(path);
         remove_stale(path)?;
         let socket = UnixSocket::new_stream()?;
         socket.bind(path)?;
-        let metadata = path.symlink_metadata()?;
-        let file = SocketFile { path: path.to_owned(), identity: (metadata.dev(), metadata.ino()) };
+        let file = SocketFile::at(path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE))?;
         Ok(Claim { listener: socket.listen(BACKLOG)?.into_std()?, file })
     }
 
     /// The socket, and its file.
-    pub fn parts(self) -> (UnixListener, SocketFile) {
+    pub(super) fn parts(self) -> (UnixListener, SocketFile) {
         (self.listener, self.file)
+    }
+}
+
+impl SocketFile {
+    /// The file that is there now.
+    ///
+    /// # Errors
+    /// There is none, or it is not a socket's.
+    pub fn at(path: &Path) -> io::Result<Self> {
+        let metadata = path.symlink_metadata()?;
+        if !metadata.file_type().is_socket() {
+            return Err(io::Error::new(ErrorKind::AlreadyExists, "the file is not a socket"));
+        }
+        Ok(SocketFile { path: path.to_owned(), identity: (metadata.dev(), metadata.ino()) })
+    }
+
+    /// As configured.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether only its owner may open it.
+    ///
+    /// # Errors
+    /// The file is gone.
+    pub fn is_private(&self) -> io::Result<bool> {
+        Ok(self.path.symlink_metadata()?.permissions().mode() & 0o077 == 0)
+    }
+
+    /// Leaves the file where it is: another process removes it.
+    pub fn leave(mut self) {
+        // No file has this identity.
+        self.identity = (0, 0);
     }
 }
 
@@ -75,7 +107,11 @@ fn lock(path: &Path) -> Option<File> {
             Err(TryLockError::Error(_)) => return None,
         }
     }
-    log::warn!("admin.socket: another process keeps {} locked; going on without", parent.display());
+    log::warn!(
+        "{}: another process keeps {} locked; going on without",
+        path.display(),
+        parent.display()
+    );
     None
 }
 
