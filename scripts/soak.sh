@@ -2,6 +2,8 @@
 # The record's proofs at full length: fifty kills in each mode and on each store, and each trouble of
 # the database for thirty seconds, after thirty without it to compare with. Then a thousand endpoints of
 # which ten change each second, for a minute. Takes a quarter of an hour; prints the figures. `make soak`.
+# UPGRADES=100 makes a hundred upgrades in a row, under load over HTTP/1, HTTP/2, TLS, WebSockets and with uploads of
+# UPGRADE_UPLOAD=20 seconds, UPGRADE_PAUSE=1000 milliseconds apart.
 # RECORD_OUTAGE_FAULT=stopped (or another) chooses one trouble,
 # RECORD_OUTAGE_ROUNDS=5 repeats each and compares the medians, RECORD_OUTAGE_RATE=1500 sets the requests
 # a second, RECORD_OUTAGE_CLIENTS=64 the connections. The database's files are in memory, where there is
@@ -19,5 +21,6 @@ if [ -w /dev/cpu_dma_latency ] && exec 3>/dev/cpu_dma_latency; then
     printf '\0\0\0\0' >&3 || true
 fi
 # One after the other: the figures are latencies.
+export UPGRADES=${UPGRADES:-100} UPGRADE_UPLOAD=${UPGRADE_UPLOAD:-20} UPGRADE_PAUSE=${UPGRADE_PAUSE:-1000}
 export FLEET_ENDPOINTS=${FLEET_ENDPOINTS:-1000} FLEET_SECONDS=${FLEET_SECONDS:-60}
-cargo test --locked --test integration -- record_crash record_outage fleet --test-threads 1 --nocapture
+cargo test --locked --test integration -- record_crash record_outage fleet upgrade::nothing_fails --test-threads 1 --nocapture

@@ -35,6 +35,8 @@ const CHANGES: &[(&str, &str)] = &[
     ("server.watch", "true"),
     ("server.huge_pages", "true"),
     ("server.via", "false"),
+    ("server.upgrade_socket", "/tmp/portcullis-upgrade-of-the-reference.sock"),
+    ("server.upgrade_timeout", "7s"),
     ("server.retry_jitter_seed", "42"),
     (
         "listeners",

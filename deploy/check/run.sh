@@ -48,6 +48,9 @@ done
 sed "s#/usr/bin/portcullis#$gateway#; /^Documentation=/d" deploy/systemd/portcullis.service >"$folder/portcullis.service"
 passes "the unit is valid" systemd-analyze verify "$folder/portcullis.service"
 grep -q . "$folder/log" && { cat "$folder/log" >&2; fail "the unit: see above"; }
+cp deploy/systemd/portcullis.socket "$folder/"
+passes "the socket unit is valid" systemd-analyze verify "$folder/portcullis.socket"
+grep -q . "$folder/log" && { cat "$folder/log" >&2; fail "the socket unit: see above"; }
 passes "the unit is hardened" systemd-analyze security --offline=yes --threshold=20 "$folder/portcullis.service"
 
 cp deploy/compose/prometheus.yaml deploy/prometheus/alerts.yaml "$folder/"

@@ -181,6 +181,8 @@ async fn close_metrics(push: Option<Push>) {
 /// requests are left.
 async fn ended(shared: &Shared, limit: Duration) -> usize {
     let begun = Instant::now();
+    // What is accepted until then has come before the end.
+    let _ = tokio::time::timeout(limit, shared.lifecycle.until_closed()).await;
     if shared.lifecycle.has_successor() {
         while shared.metrics.connections.get() > 0 && begun.elapsed() < SPARE_IDLE.min(limit) {
             tokio::time::sleep(POLL).await;

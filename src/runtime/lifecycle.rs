@@ -25,8 +25,10 @@ pub struct Lifecycle {
     sparing: watch::Sender<bool>,
     /// Tells the connections that the requests in flight are cut off.
     cuts: watch::Sender<()>,
-    /// How many listeners accept connections.
+    /// How many listeners of the start listen.
     listening: watch::Sender<usize>,
+    /// How many sockets clients can connect to.
+    open: watch::Sender<usize>,
     in_flight: AtomicUsize,
 }
 
@@ -52,18 +54,34 @@ impl Default for Lifecycle {
             sparing: watch::Sender::new(false),
             cuts: watch::Sender::new(()),
             listening: watch::Sender::new(0),
+            open: watch::Sender::new(0),
             in_flight: AtomicUsize::new(0),
         }
     }
 }
 
 impl Lifecycle {
-    /// One more listener accepts connections.
+    /// One more listener of the start listens, or is gone before it could.
     pub fn listens(&self) {
         self.listening.send_modify(|listeners| *listeners += 1);
     }
 
-    /// Waits until so many listeners accept connections.
+    /// One more socket is open for clients.
+    pub fn opened(&self) {
+        self.open.send_modify(|sockets| *sockets += 1);
+    }
+
+    /// A socket that was [`Self::opened`] is closed.
+    pub fn closed(&self) {
+        self.open.send_modify(|sockets| *sockets = sockets.saturating_sub(1));
+    }
+
+    /// Waits until no socket is open for clients.
+    pub async fn until_closed(&self) {
+        until(&self.open, |open| *open == 0).await;
+    }
+
+    /// Waits until so many listeners listen.
     pub async fn until_listening(&self, listeners: usize) {
         until(&self.listening, |open| *open >= listeners).await;
     }

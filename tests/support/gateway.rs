@@ -175,6 +175,12 @@ impl Gateway {
         assert!(status.success(), "the gateway is there to be signalled");
     }
 
+    /// Replaces the configuration, which is not read before the next reload or start.
+    #[track_caller]
+    pub fn write(&self, plan: &Plan) {
+        std::fs::write(&self.file, complete(&plan.yaml)).expect("the configuration is written");
+    }
+
     /// Replace the configuration and wait until it was taken or refused; whether it was taken.
     #[track_caller]
     pub fn reload(&self, yaml: &str) -> bool {

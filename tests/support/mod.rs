@@ -24,6 +24,7 @@ mod postgres;
 mod redis;
 mod rpc;
 mod servers;
+mod steady;
 mod tls;
 mod upstream;
 mod wait;
@@ -45,6 +46,7 @@ pub use postgres::Postgres;
 pub use redis::Redis;
 pub use rpc::{CODES_OF_STATUS, Dialect, INVOKE, message};
 pub use servers::{Oha, Server};
+pub use steady::Steady;
 pub use tls::{Authority, Leaf, Returning, connect_tls, connect_tls_after};
 pub use upstream::{Received, Upstream};
 pub use wait::{

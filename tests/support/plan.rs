@@ -3,6 +3,7 @@
 //! A test writes the sections it is about; what every gateway needs besides (addresses,
 //! store) is appended, so that the line numbers of a test's own lines are its own.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, LazyLock};
@@ -42,6 +43,8 @@ pub struct Plan {
     shell: Option<String>,
     /// The executable, if it is not the one under test.
     program: Option<PathBuf>,
+    /// Its standard input, if it is not empty.
+    stdin: Option<OwnedFd>,
 }
 
 impl Plan {
@@ -112,6 +115,12 @@ impl Plan {
     /// Started from this path.
     pub fn program(mut self, path: &Path) -> Self {
         self.program = Some(path.to_owned());
+        self
+    }
+
+    /// Started with this as its standard input.
+    pub fn stdin(mut self, stdin: OwnedFd) -> Self {
+        self.stdin = Some(stdin);
         self
     }
 
@@ -189,6 +198,9 @@ impl Plan {
             .env("PORT", ports[0].number.to_string())
             .env("ADMIN_ADDRESS", ports[1].address().to_string())
             .envs(self.environment.iter().cloned());
+        if let Some(stdin) = &self.stdin {
+            command.stdin(stdin.try_clone().expect("a descriptor"));
+        }
         Gateway::launch(command, ports, file, directory)
     }
 

@@ -94,21 +94,41 @@ impl Acceptor {
             }
         };
         let Some(socket) = socket.map(Socket::from) else { return };
+        shared.lifecycle.opened();
+        self.accept(&socket, &mut stopped).await;
+        // Otherwise clients would go on to connect, and wait.
+        shared.sockets.close(address);
+        // Another process that has the socket serves those in its queue.
+        if !shared.lifecycle.has_successor() {
+            self.empty_queue(&socket).await;
+        }
+        drop(socket);
+        shared.lifecycle.closed();
+    }
+
+    /// Accepts connections until it is `stopped`.
+    async fn accept(&self, socket: &Socket, stopped: &mut oneshot::Receiver<()>) {
+        tokio::select! {
+            () = self.listeners.shared.lifecycle.until_accepting() => {}
+            _ = &mut *stopped => return,
+        }
         loop {
             let accepted = tokio::select! {
                 accepted = socket.accept() => accepted,
-                _ = &mut stopped => break,
+                _ = &mut *stopped => return,
             };
             match accepted {
                 Ok(stream) => self.take(stream),
                 Err(error) => tokio::select! {
                     () = self.recover(&error) => {}
-                    _ = &mut stopped => break,
+                    _ = &mut *stopped => return,
                 },
             }
         }
-        // Otherwise clients would go on to connect, and wait.
-        shared.sockets.close(address);
+    }
+
+    /// Takes those who are connected already.
+    async fn empty_queue(&self, socket: &Socket) {
         // The runtime looks at the socket once more.
         tokio::task::yield_now().await;
         for _ in 0..QUEUE {

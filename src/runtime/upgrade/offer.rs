@@ -101,7 +101,8 @@ async fn hand_over(
         let mut portions = sockets.chunks(DESCRIPTORS).peekable();
         while let Some(portion) = portions.next() {
             let names = portion.iter().map(|(name, file, _)| (name.clone(), *file)).collect();
-            let message = Message::Sockets { sockets: names, more: portions.peek().is_some() };
+            let (process, more) = (std::process::id(), portions.peek().is_some());
+            let message = Message::Sockets { process, sockets: names, more };
             let descriptors: Vec<_> = portion.iter().map(|(.., socket)| socket.as_fd()).collect();
             send(stream, &message, &descriptors).await?;
         }

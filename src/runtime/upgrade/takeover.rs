@@ -1,6 +1,7 @@
 //! The new process's part: it asks for the sockets of the one that runs, and says when it can serve.
 
 use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// The connection to the process that serves until this one can.
 pub(in crate::runtime) struct Takeover {
     stream: UnixStream,
-    process: i32,
+    process: u32,
 }
 
 impl Takeover {
@@ -50,36 +51,16 @@ impl Takeover {
                 let why = format!("user {} listens there, which is not this gateway's", peer.uid());
                 return Err(Fault::Unwilling(why));
             }
-            let takeover = Takeover { stream, process: peer.pid().unwrap_or(0) };
-            takeover.take(sockets).await.map(|()| Some(takeover))
+            let process = take(&stream, sockets).await?;
+            Ok(Some(Takeover { stream, process }))
         });
         begun.map_err(|fault| {
             format!("server.upgrade_socket: cannot take over at {}: {fault}", path.display())
         })
     }
 
-    async fn take(&self, sockets: &Sockets) -> Result<(), Fault> {
-        let version = env!("CARGO_PKG_VERSION").to_owned();
-        send(&self.stream, &Message::Take { version }, &[]).await?;
-        loop {
-            let (message, descriptors) = self.answer().await?;
-            let Message::Sockets { sockets: names, more } = message else {
-                return Err(Fault::Strange("it does not answer with its sockets"));
-            };
-            if names.len() != descriptors.len() {
-                return Err(Fault::Strange("a socket has no descriptor"));
-            }
-            for ((name, file), socket) in names.into_iter().zip(descriptors) {
-                sockets.inherit(name, socket, file);
-            }
-            if !more {
-                return Ok(());
-            }
-        }
-    }
-
     /// Which process has served until now.
-    pub(in crate::runtime) fn process(&self) -> i32 {
+    pub(in crate::runtime) fn process(&self) -> u32 {
         self.process
     }
 
@@ -99,7 +80,7 @@ impl Takeover {
     pub(in crate::runtime) async fn ready(&self, files: Vec<PathBuf>) -> Result<(), String> {
         let asked = async {
             send(&self.stream, &Message::Ready { files }, &[]).await?;
-            match self.answer().await?.0 {
+            match answer(&self.stream).await?.0 {
                 Message::Go => Ok(()),
                 _ => Err(Fault::Strange("it does not say that this process may serve")),
             }
@@ -113,9 +94,30 @@ impl Takeover {
             log::warn!("upgrade: process {} cannot be told to end: {fault}", self.process);
         }
     }
+}
 
-    async fn answer(&self) -> Result<(Message, Vec<std::os::fd::OwnedFd>), Fault> {
-        let silent = || Fault::Unwilling("the gateway there does not answer in time".to_owned());
-        timeout(ANSWER, receive(&self.stream)).await.map_err(|_| silent())?
+/// Puts the other process's sockets in, and returns its number.
+async fn take(stream: &UnixStream, sockets: &Sockets) -> Result<u32, Fault> {
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    send(stream, &Message::Take { version }, &[]).await?;
+    loop {
+        let (message, descriptors) = answer(stream).await?;
+        let Message::Sockets { process, sockets: names, more } = message else {
+            return Err(Fault::Strange("it does not answer with its sockets"));
+        };
+        if names.len() != descriptors.len() {
+            return Err(Fault::Strange("a socket has no descriptor"));
+        }
+        for ((name, file), socket) in names.into_iter().zip(descriptors) {
+            sockets.inherit(name, socket, file);
+        }
+        if !more {
+            return Ok(process);
+        }
     }
+}
+
+async fn answer(stream: &UnixStream) -> Result<(Message, Vec<OwnedFd>), Fault> {
+    let silent = || Fault::Unwilling("the gateway there does not answer in time".to_owned());
+    timeout(ANSWER, receive(stream)).await.map_err(|_| silent())?
 }

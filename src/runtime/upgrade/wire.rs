@@ -40,6 +40,8 @@ pub(super) enum Message {
     },
     /// The sockets, in the order of the descriptors.
     Sockets {
+        /// The number of the old process: the system names the one that has made the upgrade socket.
+        process: u32,
         /// Where each listens, and whose its file is.
         sockets: Vec<(Name, File)>,
         /// Another such message follows.
@@ -244,7 +246,7 @@ mod tests {
         let (old, new) = UnixStream::pair().expect("a pair");
         let path = |n| Name::Path(format!("/{}{n}", "a".repeat(100)).into());
         let sockets: Vec<_> = (0..DESCRIPTORS).map(|n| (path(n), File::Own)).collect();
-        let message = Message::Sockets { sockets, more: true };
+        let message = Message::Sockets { process: 1, sockets, more: true };
         let (sent, received) = tokio::join!(send(&old, &message, &[]), receive(&new));
         sent.expect("sent");
         assert_eq!(received.expect("received").0, message);
