@@ -1,6 +1,7 @@
 //! The shutdown: report not ready, stop accepting connections, wait for the requests in flight,
 //! write what is left to write, exit.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -85,7 +86,7 @@ impl ShutdownSignalWatch for Drain {
             files = not_of(successor, files);
         } else {
             // From now on a new process begins as if this one were not there.
-            self.withdraw(&mut files);
+            self.withdraw(&mut files, server.upgrade_socket.as_deref());
             self.shared.manager.stopping(Self::longest(&server));
             tokio::time::sleep(*server.shutdown_delay).await;
         }
@@ -104,8 +105,8 @@ impl ShutdownSignalWatch for Drain {
 
 impl Drain {
     /// Removes the upgrade socket.
-    fn withdraw(&self, files: &mut Vec<SocketFile>) {
-        if let Some(path) = &self.server.upgrade_socket {
+    fn withdraw(&self, files: &mut Vec<SocketFile>, upgrade_socket: Option<&Path>) {
+        if let Some(path) = upgrade_socket {
             files.retain(|file| file.path() != path);
             self.shared.sockets.close_at(path);
         }

@@ -223,6 +223,7 @@ fn unchangeable(old: &Config, new: &Config) -> Vec<Problem> {
         threads,
         upstream_pool,
         huge_pages,
+        upgrade_socket,
         // Those in force count.
         drain_timeout: _,
         shutdown_delay: _,
@@ -230,11 +231,13 @@ fn unchangeable(old: &Config, new: &Config) -> Vec<Problem> {
         watch: _,
         via: _,
         retry_jitter_seed: _,
+        upgrade_timeout: _,
     } = &new.server;
     let fixed = [
         ("server.threads", old.server.threads != *threads),
         ("server.upstream_pool", old.server.upstream_pool != *upstream_pool),
         ("server.huge_pages", old.server.huge_pages != *huge_pages),
+        ("server.upgrade_socket", old.server.upgrade_socket != *upgrade_socket),
         ("admin.address", old.admin.address != new.admin.address),
         ("admin.socket", old.admin.socket != new.admin.socket),
         ("record", old.record.of_process() != new.record.of_process()),

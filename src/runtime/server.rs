@@ -116,7 +116,7 @@ pub fn run(location: &Location, logs: &Logs, activated: Activated) -> Result<(),
     let config = &started.config;
     launcher.start_on_request(&runtime, shared.clone(), claims.upgrade.is_some());
     if let Some(socket) = claims.upgrade {
-        offer(&runtime, shared.clone(), socket, *config.server.upgrade_timeout)
+        offer(&runtime, shared.clone(), socket)
             .map_err(|error| StartError::Other(format!("server.upgrade_socket: {error}")))?;
     }
     let mut server = Server::new_with_opt_and_conf(None, server_conf(config, descriptors));

@@ -19,13 +19,11 @@ use crate::runtime::shared::Shared;
 const MESSAGE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Answers new processes at the upgrade socket from when this one is ready until it drains. `patience` is
-/// the time that one may take to be ready.
+/// Answers new processes at the upgrade socket from when this one is ready until it drains.
 pub(in crate::runtime) fn offer(
     runtime: &Runtime,
     shared: Arc<Shared>,
     socket: UnixListener,
-    patience: Duration,
 ) -> std::io::Result<()> {
     let _inside = runtime.enter();
     let listener = tokio::net::UnixListener::from_std(socket)?;
@@ -33,14 +31,14 @@ pub(in crate::runtime) fn offer(
         shared.lifecycle.until_ready().await;
         let lifecycle = shared.lifecycle.clone();
         tokio::select! {
-            () = answer(&listener, shared, patience) => {}
+            () = answer(&listener, shared) => {}
             () = lifecycle.until_draining() => {}
         }
     });
     Ok(())
 }
 
-async fn answer(listener: &tokio::net::UnixListener, shared: Arc<Shared>, patience: Duration) {
+async fn answer(listener: &tokio::net::UnixListener, shared: Arc<Shared>) {
     // Held by the one process that is taking over.
     let turn = Arc::new(Mutex::new(()));
     loop {
@@ -56,7 +54,7 @@ async fn answer(listener: &tokio::net::UnixListener, shared: Arc<Shared>, patien
         tokio::spawn(async move {
             let process = stream.peer_cred().ok().and_then(|peer| peer.pid()).unwrap_or(0);
             let outcome = match turn.try_lock() {
-                Ok(_held) => hand_over(&stream, &shared, process, patience).await,
+                Ok(_held) => hand_over(&stream, &shared, process).await,
                 Err(_) => Err(Fault::Unwilling("another process is taking over".to_owned())),
             };
             let Err(fault) = outcome else { return };
@@ -71,16 +69,12 @@ async fn answer(listener: &tokio::net::UnixListener, shared: Arc<Shared>, patien
 }
 
 /// Hands the sockets to the other process, and waits until it serves.
-async fn hand_over(
-    stream: &UnixStream,
-    shared: &Shared,
-    process: i32,
-    patience: Duration,
-) -> Result<(), Fault> {
+async fn hand_over(stream: &UnixStream, shared: &Shared, process: i32) -> Result<(), Fault> {
     let user = stream.peer_cred()?.uid();
     if !is_trusted(user) {
         return Err(Fault::Unwilling(format!("it belongs to user {user}, not to this gateway's")));
     }
+    let patience = *shared.snapshot.load().config.server.upgrade_timeout;
     let until = tokio::time::Instant::now() + patience;
     let late = || {
         let patience = patience.as_secs_f32();
