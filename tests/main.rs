@@ -64,6 +64,7 @@ mod idempotency_shared;
 mod invocations;
 mod kubernetes;
 mod listeners;
+mod listeners_load;
 mod locating;
 mod loops;
 mod many_routes;

@@ -2,6 +2,7 @@
 //! among those of its address.
 
 use std::net::IpAddr;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use pingora_core::protocols::{GetSocketDigest, Stream};
@@ -149,5 +150,45 @@ impl Listeners {
                 None
             }
         }
+    }
+}
+
+impl Listeners {
+    /// Tells that a connection to `listener` is closed. It is closed at once, so that the client, or
+    /// the load balancer in front, learns it now and can go elsewhere. In the kernel's queue it would
+    /// wait for its own timeout.
+    pub fn refused(&self, listener: &Listener, full: Full) {
+        self.shared.metrics.connections_refused.with_label_values(&[full.as_str()]).inc();
+        let Some(begun) = full.spell(&listener.lasting.refused).met() else { return };
+        let name = listener.name.clone();
+        let why = match full {
+            Full::Listener => {
+                let most = listener.config.max_connections;
+                format!("listeners.{name}.max_connections: all {most} are open")
+            }
+            Full::Server => {
+                let most = self.max_connections.load(Ordering::Relaxed);
+                format!("server.max_connections: all {most} of the listeners are open")
+            }
+            Full::Descriptors => {
+                "what is left of the limit of open files is not for clients".to_owned()
+            }
+            Full::Address(address) => {
+                let most = listener.config.max_connections_per_address;
+                format!(
+                    "listeners.{name}.max_connections_per_address: {address} has all {most} open"
+                )
+            }
+            Full::Network(address, refusal) => {
+                format!("listeners.{name}.networks: {address}: {}", refusal.phrase())
+            }
+        };
+        log::warn!("listener {name}: connections are closed on arrival: {why}");
+        let full = full.as_str();
+        begun.until(move |over| {
+            log::info!(
+                "listener {name}: no more connections closed for that reason ({full}) {over}"
+            );
+        });
     }
 }
