@@ -22,7 +22,7 @@ fn each_line_is_an_object_where_that_is_wanted() {
     let ready = ready.expect("the line that says ready");
     assert_eq!(
         (&ready["level"], &ready["target"]),
-        (&"INFO".into(), &"portcullis::runtime::server".into())
+        (&"INFO".into(), &"portcullis::runtime::upgrade::begin".into())
     );
     assert!(ready["time"].as_str().is_some_and(|time| time.ends_with('Z')), "{ready}");
 }

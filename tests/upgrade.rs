@@ -163,6 +163,9 @@ routes:
         assert!(seen.failed.is_empty(), "{kind}: {:?}", seen.failed);
         assert!(seen.served > 0, "{kind}");
     }
+    // None was lost on its way back, either: what was refused has not been looked at.
+    let served: usize = all.iter().map(|(_, seen)| seen.served).sum();
+    assert_eq!(upstream.count(), served);
 }
 
 #[test]

@@ -216,8 +216,12 @@ async fn h2_call(send: SendRequest<Bytes>) -> Result<Option<()>, String> {
     let answer = tokio::time::timeout(DEADLINE, answer).await.map_err(|_| "no answer")?;
     let answer = match answer {
         Ok(answer) => answer,
-        // The gateway says that it has not looked at it.
+        // The gateway says that it has not looked at it: a client may send it again (RFC 9113, section 8.7). That
+        // this is true is for the test to see at the upstream.
         Err(error) if error.reason() == Some(h2::Reason::REFUSED_STREAM) => return Ok(None),
+        Err(error) if error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR) => {
+            return Ok(None);
+        }
         Err(error) => return Err(error.to_string()),
     };
     let status = answer.status();
