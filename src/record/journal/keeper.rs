@@ -286,6 +286,8 @@ impl Keeper {
             let (entries, all) = self.read(most);
             self.behind &= !all;
             self.parcels.send(Parcel::Read(entries, all)).ok();
+            // Another process may have taken entries out of the file.
+            self.publish();
         }
     }
 
