@@ -357,6 +357,12 @@ impl Frames {
     /// Sends `GET target`; the type and the payload of the first frame of its stream: HEADERS (1)
     /// or RST_STREAM (3).
     fn get(&mut self, target: &str) -> (u8, Vec<u8>) {
+        let id = self.send(target);
+        self.receive(id)
+    }
+
+    /// Sends `GET target`; the number of its stream.
+    fn send(&mut self, target: &str) -> u32 {
         // `:method`, `:scheme`, `:authority` and `:path`, the latter two as literals.
         let length = u8::try_from(target.len()).expect("a short target");
         assert!(length < 127, "an integer of one byte");
@@ -366,6 +372,10 @@ impl Frames {
         self.stream.write_all(&head).expect("a request");
         let id = self.id;
         self.id += 2;
+        id
+    }
+
+    fn receive(&mut self, id: u32) -> (u8, Vec<u8>) {
         loop {
             let mut head = [0; 9];
             self.stream.read_exact(&mut head).expect("a frame");
@@ -375,6 +385,14 @@ impl Frames {
             if u32::from_be_bytes(id_of) == id && [1, 3].contains(&kind) {
                 return (kind, payload);
             }
+        }
+    }
+
+    /// Waits until the gateway ends the connection.
+    fn ends(&mut self) {
+        let mut rest = Vec::new();
+        if let Err(error) = self.stream.read_to_end(&mut rest) {
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
         }
     }
 }
@@ -408,15 +426,42 @@ fn targets_that_no_uri_may_hold_are_refused_and_the_connection_goes_on() {
 }
 
 #[test]
-fn malformed_heads_without_end_end_the_connection() {
-    let upstream = Upstream::start();
+fn after_malformed_heads_a_connection_takes_no_more_and_finishes_what_it_has() {
+    let upstream = Upstream::always(Answer::ok().held());
     let gateway = Gateway::route(&upstream, "");
     let mut client = Frames::connect(&gateway);
-    for _ in 0..31 {
+    let first = client.send("/held");
+    upstream.wait_for(1);
+    for _ in 0..32 {
         assert_eq!(client.get("/<"), (1, vec![0x8c]));
     }
-    let last = std::panic::catch_unwind(move || client.get("/<").0 + client.get("/").0);
-    assert!(last.is_err(), "it is closed");
+    // RST_STREAM with REFUSED_STREAM.
+    assert_eq!(client.get("/"), (3, vec![0, 0, 0, 7]));
+    upstream.release();
+    let (kind, head) = client.receive(first);
+    assert_eq!((kind, head[0]), (1, 0x88));
+    assert_eq!(upstream.count(), 1);
+}
+
+/// A client that never acknowledges the PING that goes with GOAWAY.
+#[test]
+fn a_connection_that_was_told_to_go_is_not_served_for_ever() {
+    let upstream = Upstream::start();
+    let gateway = Plan::route("")
+        .section(
+            "listeners: {public: {address: '127.0.0.1:${PORT}', max_requests_per_connection: 1}}",
+        )
+        .upstream(&upstream)
+        .start();
+    let mut client = Frames::connect(&gateway);
+    assert_eq!(client.get("/").0, 1);
+    // It may not have heard yet.
+    assert_eq!(client.get("/").0, 1);
+    pass(Duration::from_millis(1100));
+    assert_eq!(client.get("/"), (3, vec![0, 0, 0, 7]));
+    assert_eq!(upstream.count(), 2);
+    let (_, took) = timed(|| client.ends());
+    assert_within(took, Duration::from_secs(5));
 }
 
 #[test]

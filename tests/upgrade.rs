@@ -495,8 +495,6 @@ fn no_row_is_lost_or_doubled_over_upgrades() {
         (gateway.metric("portcullis_record_journal_depth", &[]) == 0.0).then_some(())
     });
     assert_eq!(gateway.metric("portcullis_record_rows_total", &[("result", "damaged")]), 0.0);
-    let log = gateway.log();
-    assert!(!log.contains("rows recovered"), "what another process has open is not damaged: {log}");
 }
 
 #[test]

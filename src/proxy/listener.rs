@@ -207,13 +207,16 @@ impl Listeners {
         let mut settings: Option<HttpPersistentSettings> = None;
         loop {
             let mut scanner = Scanner::default();
+            // A client that has just connected has come to send a request, which the guard waits for.
+            let was_used = settings.is_some();
             let head = std::future::poll_fn(|cx| {
                 // This also registers the task, so that it is woken for a request that is cut.
                 if cut.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
                 }
                 let head = io.poll_head(&mut scanner, limits, cx);
-                if head.is_pending() && !io.has_begun_head() && stop.as_mut().poll(cx).is_ready() {
+                let rests = was_used && head.is_pending() && !io.has_begun_head();
+                if rests && stop.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
                 }
                 head

@@ -93,6 +93,8 @@ async fn reload(shared: &Arc<Shared>, location: &Location, checker: &Arc<Checker
     shared.manager.reloading();
     match load(shared, location).await {
         Ok((next, sockets)) => {
+            // The shutdown may end this at any await.
+            let opened = Opened::new(shared, &sockets);
             let (generation, digest) = (next.generation, next.digest);
             start_background(&next, Some(&shared.snapshot.load_full()), checker).await;
             carry::resize(&next, Clock::now());
@@ -108,7 +110,7 @@ async fn reload(shared: &Arc<Shared>, location: &Location, checker: &Arc<Checker
             }
             // Otherwise this would hold the generation when the next one replaces it.
             drop(next);
-            listen(shared, sockets).await;
+            listen(shared, sockets, opened).await;
             retire(before).await;
             shared.metrics.config.reloaded(digest, SystemTime::now());
             log::info!("{}: reloaded, generation {generation}", path.display());
@@ -134,14 +136,34 @@ async fn reload(shared: &Arc<Shared>, location: &Location, checker: &Arc<Checker
 }
 
 /// Has the acceptors take over the listeners in force, and logs which connections drain for that.
-async fn listen(shared: &Shared, sockets: BTreeMap<SocketAddr, TcpListener>) {
-    let added: Vec<_> = sockets.keys().copied().collect();
-    let Some(draining) = shared.listening.change(sockets).await else {
-        // The process ends: clients must not wait for it.
-        return added.into_iter().for_each(|address| shared.sockets.close(address));
-    };
+async fn listen(shared: &Shared, sockets: BTreeMap<SocketAddr, TcpListener>, opened: Opened<'_>) {
+    // Otherwise the process ends.
+    let Some(draining) = shared.listening.change(sockets).await else { return };
+    opened.are_accepted_from();
     for Draining { listener, connections } in draining {
         log::info!("reload: listeners.{listener}: {} drain", count(connections, "connection"));
+    }
+}
+
+/// Addresses that a reload has bound: closed if it does not come to its end, for clients must not wait there.
+struct Opened<'a> {
+    sockets: &'a Sockets,
+    addresses: Vec<SocketAddr>,
+}
+
+impl<'a> Opened<'a> {
+    fn new(shared: &'a Shared, sockets: &BTreeMap<SocketAddr, TcpListener>) -> Self {
+        Opened { sockets: &shared.sockets, addresses: sockets.keys().copied().collect() }
+    }
+
+    fn are_accepted_from(mut self) {
+        self.addresses.clear();
+    }
+}
+
+impl Drop for Opened<'_> {
+    fn drop(&mut self) {
+        self.addresses.iter().for_each(|address| self.sockets.close(*address));
     }
 }
 

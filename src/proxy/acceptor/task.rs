@@ -98,10 +98,8 @@ impl Acceptor {
         self.accept(&socket, &mut stopped).await;
         // Otherwise clients would go on to connect, and wait.
         shared.sockets.close(address);
-        // Another process that has the socket serves those in its queue.
-        if !shared.lifecycle.has_successor() {
-            self.empty_queue(&socket).await;
-        }
+        // Also where another process has the socket: it need not have use for it.
+        self.empty_queue(&socket).await;
         drop(socket);
         shared.lifecycle.closed();
     }
@@ -149,7 +147,12 @@ impl Acceptor {
             let listener = self.listener.load_full();
             let (key, address) =
                 (format!("listeners.{}.address", listener.name), listener.config.address);
-            match sockets.listen(address).and_then(tokio::net::TcpListener::from_std) {
+            let socket = sockets.listen(address).and_then(|socket| {
+                // Otherwise the table would keep the address from the next try.
+                let accepts = tokio::net::TcpListener::from_std(socket);
+                accepts.inspect_err(|_| sockets.close(address))
+            });
+            match socket {
                 Ok(socket) => {
                     if let Some(over) = failing.over(Clock::now()) {
                         log::info!("{key}: listening on {address} {over}");

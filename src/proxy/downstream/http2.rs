@@ -27,7 +27,8 @@ use crate::time::{Clock, Moment};
 
 /// Time a client has to close the connection after it is told to.
 const CLOSING: Duration = Duration::from_secs(1);
-/// Limit on malformed requests per connection; a client that sends that many is hostile.
+/// Malformed requests after which a connection takes no more. Others may share it, behind a proxy, so what
+/// they have under way is finished.
 const MAX_MALFORMED: u32 = 32;
 
 /// How a client breaks the rules of HTTP/2.
@@ -51,7 +52,8 @@ fn options(config: &Config) -> H2Options {
 }
 
 /// Serves the streams of `io` until the client disconnects or stays idle for too long, or the
-/// gateway ends the connection because of a `shutdown` or at the moment `until`. `begin` gets each
+/// gateway ends the connection because of a `shutdown` or at the moment `until`. A client that goes on to open
+/// streams `CLOSING` after it was told to go is refused them. `begin` gets each
 /// stream, with a mark to keep until the stream has ended. `broken` is told how the client has broken
 /// the rules of HTTP/2, if it has.
 pub async fn serve(
@@ -74,9 +76,10 @@ pub async fn serve(
     let Ok(mut connection) = server::handshake(io, Some(options(config))).await else { return };
     guard.begin();
     let streams = Arc::new(Streams::new());
-    let mut going = *shutdown.borrow();
-    if going {
+    let mut going: Option<Going<'_>> = None;
+    if *shutdown.borrow() {
         connection.graceful_shutdown();
+        going = Some(Going::new(&streams, CLOSING));
     }
     let turnover = Turnover::of(config, shutdown.clone());
     let mut malformed = 0;
@@ -90,14 +93,14 @@ pub async fn serve(
     loop {
         let accepted = tokio::select! {
             biased;
-            () = &mut told, if !going => {
-                going = true;
+            () = &mut told, if going.is_none() => {
                 connection.graceful_shutdown();
+                going = Some(Going::new(&streams, CLOSING));
                 continue;
             }
-            () = ended(&mut over), if !going => {
-                going = true;
+            () = ended(&mut over), if going.is_none() => {
                 connection.graceful_shutdown();
+                going = Some(Going::new(&streams, CLOSING));
                 continue;
             }
             accepted = H2Stream::accept(&mut connection, &digest, |stream| heads.accepted(stream)) => accepted,
@@ -108,33 +111,43 @@ pub async fn serve(
             }) => {
                 broken(Broken::Rules("a malformed request"));
                 malformed += refused;
-                if malformed >= MAX_MALFORMED {
-                    return;
+                if malformed >= MAX_MALFORMED && going.is_none() {
+                    connection.graceful_shutdown();
+                    going = Some(Going::new(&streams, Duration::ZERO));
                 }
                 continue;
             }
-            () = &mut idle, if !going => {
-                going = true;
+            () = &mut idle, if going.is_none() => {
                 connection.graceful_shutdown();
+                going = Some(Going::new(&streams, CLOSING));
+                guard.set_deadline(Some(Clock::now() + CLOSING));
+                continue;
+            }
+            () = quiet(&mut going) => {
                 guard.set_deadline(Some(Clock::now() + CLOSING));
                 continue;
             }
         };
         match accepted {
             Ok(Some(Accepted::Stream(stream))) => {
+                if going.as_ref().is_some_and(|going| Clock::now() >= going.refuses) {
+                    stream.refuse();
+                    continue;
+                }
                 // Also serves a stream that was opened before the client learned of the shutdown.
                 guard.begin();
-                if !going && turnover.is_last(Clock::now()) {
-                    going = true;
+                if going.is_none() && turnover.is_last(Clock::now()) {
                     connection.graceful_shutdown();
+                    going = Some(Going::new(&streams, CLOSING));
                 }
                 begin(stream, streams.mark());
             }
             Ok(Some(Accepted::Malformed)) => {
                 broken(Broken::Rules("a malformed request"));
                 malformed += 1;
-                if malformed >= MAX_MALFORMED {
-                    return;
+                if malformed >= MAX_MALFORMED && going.is_none() {
+                    connection.graceful_shutdown();
+                    going = Some(Going::new(&streams, Duration::ZERO));
                 }
             }
             Ok(None) => return,
@@ -156,6 +169,34 @@ async fn ended(timer: &mut Option<Pin<Box<Sleep>>>) {
     match timer {
         Some(timer) => timer.await,
         None => std::future::pending().await,
+    }
+}
+
+/// A connection whose client has been told to go. The client need not say that it has heard so, without which the
+/// library would serve it for ever.
+struct Going<'a> {
+    /// From then on new streams are refused.
+    refuses: Moment,
+    /// Until there has been no stream for a while. `None`: there has been none.
+    quiet: Option<Pin<Box<dyn Future<Output = ()> + Send + 'a>>>,
+}
+
+impl<'a> Going<'a> {
+    /// Streams are refused `after` this time.
+    fn new(streams: &'a Streams, after: Duration) -> Self {
+        let refuses = Clock::now() + after;
+        Going { refuses, quiet: Some(Box::pin(streams.idle(CLOSING))) }
+    }
+}
+
+/// Waits until nothing happens any more on a connection that is `going`; once.
+async fn quiet(going: &mut Option<Going<'_>>) {
+    match going.as_mut().and_then(|going| going.quiet.as_mut()) {
+        Some(quiet) => quiet.as_mut().await,
+        None => return std::future::pending().await,
+    }
+    if let Some(going) = going {
+        going.quiet = None;
     }
 }
 

@@ -57,6 +57,8 @@ pub struct Frames {
     ahead: usize,
     /// The reset that comes next has its response already.
     answered: bool,
+    /// The stream whose head of a response was sent last: the library answers heads that are too large itself.
+    headed: u32,
     /// What the connection's loop says and is told.
     streams: Arc<Streams>,
 }
@@ -95,7 +97,16 @@ impl Frames {
     pub fn new(now: Moment) -> Self {
         let (received, sent) = (Heads::after(PREFACE), Heads::after(0));
         let streams = Arc::default();
-        Frames { received, sent, debt: 0, since: now, ahead: 0, answered: false, streams }
+        Frames {
+            received,
+            sent,
+            debt: 0,
+            since: now,
+            ahead: 0,
+            answered: false,
+            headed: 0,
+            streams,
+        }
     }
 
     /// Shared with the connection's loop.
@@ -142,6 +153,9 @@ impl Frames {
                 self.ahead += left - rest.len();
                 let Some(frame) = frame else { break };
                 self.answered = false;
+                if frame.kind == HEADERS {
+                    self.headed = frame.stream;
+                }
                 if frame.is_of_message() {
                     let kib = frame.length / 1024;
                     self.pay(1 + i32::try_from(kib).unwrap_or(i32::MAX - 1));
@@ -164,6 +178,7 @@ impl Frames {
         let is_refused = self.sent.passed == 0
             && !self.answered
             && code.starts_with(&PROTOCOL_ERROR)
+            && stream != self.headed
             && stream > self.streams.latest.load(Ordering::Relaxed);
         is_refused.then(|| {
             let mut response = BAD_REQUEST;
@@ -206,6 +221,7 @@ struct Frame {
     length: u32,
     kind: u8,
     flags: u8,
+    stream: u32,
 }
 
 impl Heads {
@@ -234,9 +250,9 @@ impl Heads {
             return None;
         }
         self.passed = 0;
-        let [a, b, c, kind, flags, ..] = self.head;
+        let [a, b, c, kind, flags, stream @ ..] = self.head;
         self.skip = u32::from_be_bytes([0, a, b, c]);
-        Some(Frame { length: self.skip, kind, flags })
+        Some(Frame { length: self.skip, kind, flags, stream: u32::from_be_bytes(stream) })
     }
 }
 
@@ -414,6 +430,16 @@ mod tests {
 
     fn reset(stream: u8, code: u8) -> Vec<u8> {
         vec![0, 0, 4, RST_STREAM, 0, 0, 0, 0, stream, 0, 0, 0, code]
+    }
+
+    #[test]
+    fn a_stream_that_has_a_response_gets_no_second_one() {
+        let now = Clock::now();
+        let all = [vec![0, 0, 1, HEADERS, 5, 0, 0, 0, 5, 0x8d], reset(5, 1), reset(7, 1)].concat();
+        let mut frames = begun(now);
+        let got = received(&mut frames, &all, 1000, 1000);
+        assert_eq!(got.len(), all.len() + BAD_REQUEST.len());
+        assert_eq!(frames.streams().take_refused(), 1);
     }
 
     #[test]

@@ -95,6 +95,11 @@ impl H2Stream {
         })))
     }
 
+    /// Says that nothing has been done for it: the client may send it again.
+    pub fn refuse(mut self) {
+        self.respond.send_reset(Reason::REFUSED_STREAM);
+    }
+
     /// The head of the request; its pseudo-header fields are method and URI.
     pub fn req_header(&self) -> &RequestHeader {
         &self.request
