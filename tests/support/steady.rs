@@ -216,10 +216,14 @@ async fn h2_call(send: SendRequest<Bytes>) -> Result<Option<()>, String> {
     let answer = tokio::time::timeout(DEADLINE, answer).await.map_err(|_| "no answer")?;
     let answer = match answer {
         Ok(answer) => answer,
-        // The gateway says that it has not looked at it: a client may send it again (RFC 9113, section 8.7). That
-        // this is true is for the test to see at the upstream.
+        // The gateway says that it has not looked at it, and another connection may be tried: RFC 9113,
+        // sections 6.8 and 8.7. The client's own library sends what crosses with a GOAWAY.
         Err(error) if error.reason() == Some(h2::Reason::REFUSED_STREAM) => return Ok(None),
-        Err(error) if error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR) => {
+        Err(error)
+            if error.is_go_away()
+                && error.is_remote()
+                && error.reason() == Some(h2::Reason::NO_ERROR) =>
+        {
             return Ok(None);
         }
         Err(error) => return Err(error.to_string()),
