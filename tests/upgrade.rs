@@ -300,7 +300,7 @@ fn a_new_process_that_is_started_by_hand_takes_over_too() {
 fn a_new_process_whose_configuration_is_wrong_ends_and_the_old_one_serves_on() {
     let (_place, path) = place();
     let upstream = Upstream::start();
-    let old = plan(&path, &upstream).start();
+    let mut old = plan(&path, &upstream).start();
     let mut new = plan(&path, &upstream).section("nonsense: true").spawn_beside(&old);
     assert_eq!(new.exit().code(), Some(1));
     assert!(!old.log().contains("listening sockets"), "it has not even been asked");
@@ -314,6 +314,14 @@ fn a_new_process_whose_configuration_is_wrong_ends_and_the_old_one_serves_on() {
     old.wait_for_log("this gateway goes on");
     assert_eq!(old.get("/").status, 200);
     assert!(path.exists());
+    // Later still: the files of the sockets stay those of the one that serves.
+    let log = "access_log: {to: {file: /proc/no/such/place}}";
+    let mut new = plan(&path, &upstream).section(log).spawn_beside(&old);
+    assert_eq!(new.exit().code(), Some(1));
+    assert!(new.log().contains("access_log"), "{}", new.log());
+    assert!(path.exists());
+    old.upgrade();
+    assert_eq!(old.get("/").status, 200);
 }
 
 /// It waits for a source of endpoints that does not answer, for 2 s.
@@ -336,6 +344,20 @@ fn a_new_process_that_is_killed_before_it_is_ready_has_taken_nothing() {
     assert!(!new.log().contains("] ready"), "{}", new.log());
     new.kill();
     old.wait_for_log("has not taken over: the other process has ended, or given up");
+    assert_eq!(old.get("/").status, 200);
+    // The same by an order to end.
+    let slow = Plan::new(&more).section(&server(&path, "")).upstream(&upstream);
+    let mut new = slow.spawn_beside(&old);
+    eventually("another one", || {
+        (old.log().matches("listening sockets").count() == 2).then_some(())
+    });
+    // Before it listens for signals they end it, too.
+    new.wait_for_log("record store: ready");
+    pass(Duration::from_millis(300));
+    new.signal("TERM");
+    assert_eq!(new.exit().code(), Some(1));
+    assert!(new.log().contains("before this process has taken over"), "{}", new.log());
+    assert!(path.exists());
     assert_eq!(old.get("/").status, 200);
     assert_eq!(old.admin("GET /readyz").status, 200);
 }

@@ -4,6 +4,8 @@
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use tokio::runtime::Runtime;
 
@@ -65,8 +67,10 @@ impl Claims {
         check_addresses(config, sockets)?;
         let _inside = runtime.enter();
         let mut files = Vec::new();
+        let ours = takeover.as_ref().map(Takeover::files_are_ours);
         let mut at = |key: &str, path: Option<&Path>| {
-            let listening = path.map(|path| listen_at(path, sockets, &mut files)).transpose();
+            let listening = path.map(|path| listen_at(path, sockets, &mut files, ours.as_ref()));
+            let listening = listening.transpose();
             listening.map_err(|source| {
                 let address = path.unwrap_or(Path::new("")).display().to_string();
                 StartError::Listen { name: key.to_owned(), address, source }
@@ -91,11 +95,12 @@ impl Claims {
 }
 
 /// Listens at `path`: at the socket that was inherited, or at a new one. Its file is added to `files`
-/// if this process is to remove it.
+/// if this process is to remove it; one that was handed over, once `ours` says that it is this process's.
 fn listen_at(
     path: &Path,
     sockets: &Sockets,
     files: &mut Vec<SocketFile>,
+    ours: Option<&Arc<AtomicBool>>,
 ) -> std::io::Result<UnixListener> {
     let (socket, whose) = match sockets.take_inherited(path) {
         Some((socket, whose)) => {
@@ -107,7 +112,10 @@ fn listen_at(
                 ));
             }
             match whose {
-                File::Own => files.push(file),
+                File::Own => files.push(match ours {
+                    Some(ours) => file.once(ours.clone()),
+                    None => file,
+                }),
                 File::NotOwn => file.leave(),
             }
             (socket, whose)

@@ -66,6 +66,9 @@ impl ShutdownSignalWatch for Drain {
         let lifecycle = &self.shared.lifecycle;
         let successor = tokio::select! {
             which = signals::ending() => {
+                if lifecycle.is_held() {
+                    self.give_up(which);
+                }
                 log::info!("{which}: draining, {} in flight", lifecycle.in_flight());
                 None
             }
@@ -78,19 +81,28 @@ impl ShutdownSignalWatch for Drain {
         lifecycle.set_draining();
         // As they are in force now: that is what the service manager is told.
         let server = self.shared.snapshot.load().config.server.clone();
+        let mut limit = *server.drain_timeout;
         let mut files =
             std::mem::take(&mut *self.files.lock().unwrap_or_else(PoisonError::into_inner));
         if let Some(successor) = &successor {
             // The new process is what the service manager and the load balancer look at.
             lifecycle.spare_idle();
             files = not_of(successor, files);
+            // Otherwise the next process would find addresses in use.
+            self.shared.sockets.close_all();
         } else {
             // From now on a new process begins as if this one were not there.
             self.withdraw(&mut files, server.upgrade_socket.as_deref());
             self.shared.manager.stopping(Self::longest(&server));
-            tokio::time::sleep(*server.shutdown_delay).await;
+            tokio::select! {
+                () = tokio::time::sleep(*server.shutdown_delay) => {}
+                which = signals::ordered_again() => {
+                    log::warn!("{which} again: not waiting any longer");
+                    limit = Duration::ZERO;
+                }
+            }
         }
-        let (shared, limit) = (self.shared.clone(), *server.drain_timeout);
+        let shared = self.shared.clone();
         // Needs its own thread: Pingora stops the runtime this future runs on.
         let push = self.push.lock().unwrap_or_else(PoisonError::into_inner).take();
         std::thread::spawn(move || {
@@ -104,6 +116,18 @@ impl ShutdownSignalWatch for Drain {
 }
 
 impl Drain {
+    /// Ends a process that has not served yet. The one that serves keeps the sockets and their files, and the
+    /// service manager has nothing to learn.
+    fn give_up(&self, which: &str) -> ! {
+        log::warn!(
+            "upgrade: {which} before this process has taken over: it ends, and the other one goes on"
+        );
+        if let Some(logs) = &self.shared.logs {
+            logs.flush(LOG_LIMIT);
+        }
+        std::process::exit(1)
+    }
+
     /// Removes the upgrade socket.
     fn withdraw(&self, files: &mut Vec<SocketFile>, upgrade_socket: Option<&Path>) {
         if let Some(path) = upgrade_socket {
@@ -128,7 +152,7 @@ fn finish(shared: &Shared, push: Option<Push>, limit: Duration) -> i32 {
         Ok(runtime) => runtime.block_on(async {
             let cut = tokio::select! {
                 cut = ended(shared, limit) => cut,
-                which = signals::ordered_again() => {
+                which = hurried(shared) => {
                     log::warn!("{which} again: not waiting any longer");
                     shared.lifecycle.in_flight()
                 }
@@ -153,6 +177,16 @@ fn finish(shared: &Shared, push: Option<Push>, limit: Duration) -> i32 {
             1
         }
     }
+}
+
+/// Waits for another order to end; returns its name.
+async fn hurried(shared: &Shared) -> &'static str {
+    if shared.lifecycle.has_successor() {
+        // It drains without having been told to: this is its first order, and changes nothing.
+        let which = signals::ordered_again().await;
+        log::info!("{which}: draining already");
+    }
+    signals::ordered_again().await
 }
 
 async fn close_record(shared: &Shared) {

@@ -91,6 +91,11 @@ impl Lifecycle {
         self.accepting.send_replace(false);
     }
 
+    /// Whether another process still serves, from which this one is to take over.
+    pub fn is_held(&self) -> bool {
+        !*self.accepting.borrow()
+    }
+
     /// Connections are accepted from now on.
     pub fn accept(&self) {
         self.accepting.send_replace(true);

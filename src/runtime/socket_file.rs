@@ -11,6 +11,8 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::net::UnixSocket;
@@ -37,6 +39,8 @@ pub struct SocketFile {
     path: PathBuf,
     /// Device and number: what tells it from another file at the same path.
     identity: (u64, u64),
+    /// Another process's until this says otherwise: `None`, this one's.
+    ours: Option<Arc<AtomicBool>>,
 }
 
 impl Claim {
@@ -71,7 +75,17 @@ impl SocketFile {
         if !metadata.file_type().is_socket() {
             return Err(io::Error::new(ErrorKind::AlreadyExists, "the file is not a socket"));
         }
-        Ok(SocketFile { path: path.to_owned(), identity: (metadata.dev(), metadata.ino()) })
+        Ok(SocketFile {
+            path: path.to_owned(),
+            identity: (metadata.dev(), metadata.ino()),
+            ours: None,
+        })
+    }
+
+    /// It is another process's, which removes it, until `ours` becomes true.
+    pub fn once(mut self, ours: Arc<AtomicBool>) -> Self {
+        self.ours = Some(ours);
+        self
     }
 
     /// As configured.
@@ -138,6 +152,9 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
+        if self.ours.as_ref().is_some_and(|ours| !ours.load(Ordering::Acquire)) {
+            return;
+        }
         let metadata = self.path.symlink_metadata();
         if metadata.is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.identity) {
             // If it cannot be removed, the next start replaces it.

@@ -167,6 +167,11 @@ impl Sockets {
         self.table().open.remove(&Name::Path(path.to_owned()));
     }
 
+    /// Lets go of all sockets: what accepts from them has its own descriptors.
+    pub fn close_all(&self) {
+        self.table().open.clear();
+    }
+
     /// Duplicates of all sockets that are in use, to be handed on.
     ///
     /// # Errors

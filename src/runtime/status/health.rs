@@ -26,7 +26,9 @@ pub(super) fn live() -> Answer {
 }
 
 pub(super) fn ready(shared: &Shared) -> Answer {
-    match (shared.lifecycle.is_ready(), shared.lifecycle.is_draining()) {
+    // With a successor there is a gateway that is ready, and the next connection is its.
+    let is_ready = shared.lifecycle.is_ready() || shared.lifecycle.has_successor();
+    match (is_ready, shared.lifecycle.is_draining()) {
         (true, _) => Answer::json(200, &Health::of("ready")),
         (false, true) => Answer::json(503, &Health::of("draining")),
         (false, false) => Answer::json(503, &Health::of("starting")),

@@ -81,7 +81,10 @@ impl Launcher {
             reap(started, &shared);
             running.store(false, Ordering::Release);
         });
-        waited.map(drop).map_err(|error| format!("no thread that waits for its end: {error}"))
+        waited.map(drop).map_err(|error| {
+            self.running.store(false, Ordering::Release);
+            format!("no thread that waits for its end: {error}")
+        })
     }
 
     fn spawn(&self) -> Result<Child, String> {

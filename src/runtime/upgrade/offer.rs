@@ -82,6 +82,7 @@ async fn hand_over(stream: &UnixStream, shared: &Shared, process: i32) -> Result
             "it did not become ready within {patience} s (server.upgrade_timeout)"
         ))
     };
+    let generation = shared.snapshot.load().generation;
     let lifecycle = &shared.lifecycle;
     let readied = async {
         let Message::Take { version } = receive(stream).await?.0 else {
@@ -100,6 +101,7 @@ async fn hand_over(stream: &UnixStream, shared: &Shared, process: i32) -> Result
             let descriptors: Vec<_> = portion.iter().map(|(.., socket)| socket.as_fd()).collect();
             send(stream, &message, &descriptors).await?;
         }
+        drop(sockets);
         match receive(stream).await?.0 {
             Message::Ready { files } => Ok(files),
             _ => Err(Fault::Strange("it does not say that it is ready")),
@@ -111,6 +113,12 @@ async fn hand_over(stream: &UnixStream, shared: &Shared, process: i32) -> Result
             return Err(Fault::Unwilling("this gateway has been told to end".to_owned()));
         }
     };
+    if shared.snapshot.load().generation != generation {
+        return Err(Fault::Unwilling(
+            "the configuration was reloaded meanwhile, which the new process may not have read; start it again"
+                .to_owned(),
+        ));
+    }
     timeout(MESSAGE, send(stream, &Message::Go, &[])).await.map_err(|_| late())??;
     // Without a limit: it has been told to serve, and says that it does unless it ends, which ends this
     // connection.

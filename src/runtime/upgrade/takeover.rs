@@ -3,6 +3,8 @@
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::net::UnixStream;
@@ -20,6 +22,8 @@ const ANSWER: Duration = Duration::from_secs(10);
 pub(in crate::runtime) struct Takeover {
     stream: UnixStream,
     process: u32,
+    /// Whether the files of the sockets are this process's: the other one has said that it may serve.
+    ours: Arc<AtomicBool>,
 }
 
 impl Takeover {
@@ -52,11 +56,16 @@ impl Takeover {
                 return Err(Fault::Unwilling(why));
             }
             let process = take(&stream, sockets).await?;
-            Ok(Some(Takeover { stream, process }))
+            Ok(Some(Takeover { stream, process, ours: Arc::default() }))
         });
         begun.map_err(|fault| {
             format!("server.upgrade_socket: cannot take over at {}: {fault}", path.display())
         })
+    }
+
+    /// Becomes true once the files of the sockets that were handed over are this process's to remove.
+    pub(in crate::runtime) fn files_are_ours(&self) -> Arc<AtomicBool> {
+        self.ours.clone()
     }
 
     /// Which process has served until now.
@@ -81,7 +90,10 @@ impl Takeover {
         let asked = async {
             send(&self.stream, &Message::Ready { files }, &[]).await?;
             match answer(&self.stream).await?.0 {
-                Message::Go => Ok(()),
+                Message::Go => {
+                    self.ours.store(true, Ordering::Release);
+                    Ok(())
+                }
                 _ => Err(Fault::Strange("it does not say that this process may serve")),
             }
         };
