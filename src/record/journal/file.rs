@@ -112,9 +112,7 @@ impl File {
             // If another process has the log in use, this writes only what was there already.
             let sound: i64 =
                 connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get(1))?;
-            // Another process is checkpointing: it has the log open, and what it commits is no damage.
-            let sound = if sound < 0 { i64::MAX } else { sound };
-            if sound == 0 && check::goes_on(&connection, path)? {
+            if sound <= 0 && check::goes_on(&connection, path)? {
                 return Ok(Err("the file goes on after its last page".to_owned()));
             }
             connection.pragma_update(None, "synchronous", sqlite::synchronous(safety))?;
