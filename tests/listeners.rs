@@ -384,23 +384,3 @@ fn an_address_in_use_refuses_the_whole_reload_and_nothing_changes() {
         assert_eq!(response.status, 200);
     }
 }
-
-#[test]
-fn what_waits_in_the_queue_of_a_socket_that_closes_is_served() {
-    let (upstream, port) = (Upstream::start(), Port::reserve());
-    let gateway = start(&[PUBLIC, &entry("other", &port, "")], &upstream);
-    // While the gateway stands still, clients connect, send, and a reload is ordered.
-    gateway.signal("STOP");
-    let mut waiting: Vec<_> = (0..20).map(|_| Client::connect(port.address())).collect();
-    waiting.iter_mut().for_each(|client| client.send(Call::new("GET /").bytes()));
-    let yaml = std::fs::read_to_string(gateway.directory().join("portcullis.yaml")).expect("yaml");
-    let without = yaml.replace(&format!(", {}", entry("other", &port, "")), "");
-    assert_ne!(yaml, without);
-    std::fs::write(gateway.directory().join("portcullis.yaml"), without).expect("written");
-    gateway.signal("HUP");
-    gateway.signal("CONT");
-    for client in &mut waiting {
-        assert_eq!(client.receive().status, 200);
-    }
-    eventually("the end of the listener", || refuses(port.address()).then_some(()));
-}

@@ -283,16 +283,19 @@ fn the_last_response_of_a_connection_says_that_it_closes() {
 }
 
 #[test]
-fn a_refusal_that_was_under_way_says_it_too() {
-    let upstream = Upstream::always(Answer::hang());
-    let route = "timeout: {attempt: 600ms}";
-    let mut gateway = Plan::route(route).section(PATIENT).upstream(&upstream).start();
-    let mut client = gateway.connect();
-    client.send(Call::new("GET /").bytes());
-    upstream.wait_for(1);
+fn clients_that_have_connected_and_wait_to_be_accepted_are_served() {
+    let upstream = Upstream::start();
+    let mut gateway = patient(&upstream);
+    // They connect, and send, while it stands still: more than it can accept before it obeys the signal.
+    gateway.signal("STOP");
+    let mut clients: Vec<_> = (0..800).map(|_| gateway.connect()).collect();
+    let call = Call::new("GET /").bytes();
+    clients.iter_mut().for_each(|client| client.send(&call));
     gateway.signal("TERM");
-    let response = client.receive();
-    assert_eq!((response.status, response.header("connection")), (504, Some("close")));
+    gateway.signal("CONT");
+    let served = clients.iter_mut().filter_map(|client| client.try_receive("GET").ok());
+    let statuses: Vec<_> = served.map(|response| response.status).collect();
+    assert_eq!(statuses, vec![200; 800]);
     assert_eq!(gateway.exit().code(), Some(0));
 }
 

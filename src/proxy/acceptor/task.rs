@@ -24,6 +24,8 @@ const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(100);
 /// The most clients that are still taken out of the queue of a socket that closes.
 const QUEUE: usize = 65_535;
+/// So many of them are accepted before the first of them are served.
+const TURN: usize = 32;
 
 /// A socket, and the task that accepts from it.
 pub(super) struct Accepting {
@@ -129,11 +131,15 @@ impl Acceptor {
     async fn empty_queue(&self, socket: &Socket) {
         // The runtime looks at the socket once more.
         tokio::task::yield_now().await;
-        for _ in 0..QUEUE {
+        for taken in 1..QUEUE {
             let mut waiting = pin!(tokio::task::unconstrained(socket.accept()));
             let next = std::future::poll_fn(|cx| Poll::Ready(waiting.as_mut().poll(cx))).await;
             let Poll::Ready(Ok(stream)) = next else { return };
             self.take(stream);
+            if taken % TURN == 0 {
+                // The drain must see that there is something to wait for.
+                tokio::task::yield_now().await;
+            }
         }
     }
 
