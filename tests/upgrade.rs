@@ -343,6 +343,9 @@ fn a_new_process_that_is_killed_before_it_is_ready_has_taken_nothing() {
     }
     assert!(!new.log().contains("] ready"), "{}", new.log());
     new.kill();
+    eventually("all of them in the old one", || {
+        (old.metric("portcullis_requests_total", &[]) == 20.0).then_some(())
+    });
     old.wait_for_log("has not taken over: the other process has ended, or given up");
     assert_eq!(old.get("/").status, 200);
     // The same by an order to end.
