@@ -5,7 +5,7 @@ work=$(mktemp -d)
 started=()
 stop() {
     # Not a request to end: a bare Pingora takes five minutes over one.
-    for pid in "${started[@]}"; do kill -KILL "$pid" || continue; done
+    for pid in "${started[@]}"; do kill -KILL "$pid" $(children "$pid") || continue; done
     wait
     rm -rf "$work"
 } 2>/dev/null
@@ -13,6 +13,9 @@ trap stop EXIT
 trap 'exit 130' INT TERM
 
 fail() { printf 'bench: %s\n' "$*" >&2; exit 1; }
+
+# The processes that a process has started, such as the workers of NGINX, which would outlive it.
+children() { cat "/proc/$1/task/$1/children"; } 2>/dev/null
 
 # Starts a program in the background and leaves its process id in $pid.
 start() {

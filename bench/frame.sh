@@ -59,16 +59,9 @@ row() {
 
 build --workspace --bin demo_upstream --example bare_proxy --example bench_upstream
 
-openssl req -x509 -nodes -newkey ec -pkeyopt ec_paramgen_curve:P-256 -subj /CN=localhost \
-    -keyout "$work/key.pem" -out "$work/certificate.pem" 2>"$work/openssl.log" || fail "$(cat "$work/openssl.log")"
-export TLS_PORT BENCH_CERTIFICATE=$work/certificate.pem BENCH_KEY=$work/key.pem
-start issuer "$built/demo_upstream"
-listening issuer; issuer=$url
-start calls "$built/examples/bench_upstream" grpc
-listening calls; calls=$url
-start upstream "$built/examples/bench_upstream"
-listening upstream; upstream=$url
-a_call
+servers
+upstream=$plain
+export TLS_PORT
 
 for build in '' ${BEFORE:+"$BEFORE"}; do
     before=${build:+before-}
@@ -77,7 +70,7 @@ for build in '' ${BEFORE:+"$BEFORE"}; do
     ours "${before}full" bench/full-chain.yaml "$build"
     upstream=$calls PROTOCOL=h2c
     ours "${before}grpc" bench/plain.yaml "$build"
-    upstream=$url
+    upstream=$plain
 done
 bare bare
 bare bare-tls "$BENCH_CERTIFICATE" "$BENCH_KEY"

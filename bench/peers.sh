@@ -27,16 +27,7 @@ export GOMAXPROCS=$THREADS
 build --workspace --bin demo_upstream --example bare_proxy --example bench_upstream
 peers_installed
 
-openssl req -x509 -nodes -newkey ec -pkeyopt ec_paramgen_curve:P-256 -subj /CN=localhost \
-    -keyout "$work/key.pem" -out "$work/certificate.pem" 2>"$work/openssl.log" || fail "$(cat "$work/openssl.log")"
-export BENCH_CERTIFICATE=$work/certificate.pem BENCH_KEY=$work/key.pem
-start issuer "$built/demo_upstream"
-listening issuer; issuer=$url
-start calls "$built/examples/bench_upstream" grpc
-listening calls; calls=$url
-start upstream "$built/examples/bench_upstream"
-listening upstream; plain=$url
-a_call
+servers
 
 machine="$(uname -sm), $(getconf _NPROCESSORS_ONLN) cores, one proxy thread, $ROUNDS rounds of ${SECONDS_EACH}s, $PROFILE"
 printf '%s\n\n' "$machine"

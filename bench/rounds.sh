@@ -2,6 +2,22 @@
 # ROUNDS, SECONDS_EACH, CONNECTIONS and THREADS, PROTOCOL where the upstream does not speak HTTP/1.1, STREAMS
 # and CALLS_PER_SECOND where it speaks gRPC, and leave $upstream, $issuer and, where requests have one, $token.
 
+# servers: a certificate for gateways that speak TLS, an issuer of tokens, and the upstreams; leaves $issuer, $calls, which
+# speaks gRPC, and $plain.
+servers() {
+    openssl req -x509 -nodes -newkey ec -pkeyopt ec_paramgen_curve:P-256 -subj /CN=localhost \
+        -keyout "$work/key.pem" -out "$work/certificate.pem" 2>"$work/openssl.log" \
+        || fail "$(cat "$work/openssl.log")"
+    export BENCH_CERTIFICATE=$work/certificate.pem BENCH_KEY=$work/key.pem
+    start issuer "$built/demo_upstream"
+    listening issuer; issuer=$url
+    start calls "$built/examples/bench_upstream" grpc
+    listening calls; calls=$url
+    start upstream "$built/examples/bench_upstream"
+    listening upstream; plain=$url
+    a_call
+}
+
 # gateway NAME CONFIGURATION RECORD [DATABASE]: starts Portcullis, or $binary in its place; leaves $pid,
 # $port and $admin.
 gateway() {

@@ -46,10 +46,9 @@ versions() {
 
 # The process that does the work of the one that was started: its child, if it has one.
 worker() {
-    local children
-    children=$(cat "/proc/$1/task/$1/children" 2>/dev/null) || children=
-    read -r children _ <<<"$children"
-    echo "${children:-$1}"
+    local first
+    read -r first _ <<<"$(children "$1")"
+    echo "${first:-$1}"
 }
 
 start_bare() {
