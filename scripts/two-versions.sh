@@ -4,8 +4,13 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# Before the first release: a build that wrote the journal as it is written now.
-commit=$(git rev-parse --verify "${1:-91aff1c}^{commit}")
+# Before the first release: the first build that leaves rows of a journal alone that it does not know. It lacks four of
+# the columns that there are now.
+wanted=${1:-4cbc3d2}
+commit=$(git rev-parse --quiet --verify "$wanted^{commit}") || {
+    echo "two-versions: this clone has no commit $wanted: fetch it (git fetch --unshallow), or name another one" >&2
+    exit 1
+}
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 tree=$target/before/$commit
 binary=$tree/portcullis

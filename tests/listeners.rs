@@ -1,12 +1,11 @@
 //! A reload may change listeners: those that stay lose nothing, those that go finish what is under way.
 
-use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::client::TlsStream;
 
+use crate::support::websocket::{self, echo, echoes};
 use crate::support::{
     Answer, Authority, Call, Client, Gateway, H2Client, Plan, Port, Upstream, connect_tls,
     eventually, request, wait,
@@ -115,57 +114,20 @@ fn one_that_is_removed_takes_no_more_streams_and_finishes_those_that_are_open() 
     assert_eq!(stays.get("/").status, 200, "that of the listener that stays goes on");
 }
 
-/// Agrees to an upgrade, then says back what it is told.
-fn echo() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("its address");
-    std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().expect("a connection");
-        read_head(&mut stream);
-        let agreed = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
-        stream.write_all(agreed).expect("an upgrade");
-        let mut buffer = [0; 1024];
-        while let Ok(read @ 1..) = stream.read(&mut buffer) {
-            stream.write_all(&buffer[..read]).expect("an open tunnel");
-        }
-    });
-    address
-}
-
-fn read_head(stream: &mut TcpStream) -> String {
-    let (mut head, mut byte) = (Vec::new(), [0]);
-    while !head.ends_with(b"\r\n\r\n") {
-        stream.read_exact(&mut byte).expect("a head");
-        head.push(byte[0]);
-    }
-    String::from_utf8(head).expect("text")
-}
-
 #[test]
 fn a_websocket_goes_on_without_its_listener() {
-    let (upstream, port) = (echo(), Port::reserve());
+    let ((upstream, _), port) = (echo(), Port::reserve());
     let with = |entries: &[&str]| {
         let upstreams = format!("upstreams: {{service: {{endpoints: ['http://{upstream}']}}}}");
         let listeners = format!("listeners: {{{}}}", entries.join(", "));
         Plan::route("websocket: {}").section(&upstreams).section(&listeners)
     };
     let gateway = with(&[PUBLIC, &entry("other", &port, "")]).start();
-    let mut stream = TcpStream::connect(port.address()).expect("a connection");
-    stream.set_read_timeout(Some(Duration::from_secs(10))).expect("an option");
-    let call = Call::new("GET /")
-        .header("Connection", "Upgrade")
-        .header("Upgrade", "websocket")
-        .header("Sec-WebSocket-Version", "13")
-        .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==");
-    stream.write_all(&call.bytes()).expect("a handshake");
-    assert!(read_head(&mut stream).starts_with("HTTP/1.1 101"));
+    let mut stream = websocket::open(port.address(), "/");
     assert!(gateway.reload_plan(&with(&[PUBLIC])));
     assert!(refuses(port.address()));
     for _ in 0..3 {
-        stream.write_all(b"still here").expect("an open tunnel");
-        let mut heard = [0; 10];
-        stream.read_exact(&mut heard).expect("an echo");
-        assert_eq!(&heard, b"still here");
+        assert!(echoes(&mut stream, "still here"));
     }
 }
 

@@ -1,10 +1,9 @@
 //! Connections that give way to new ones: nothing that is under way is cut for it.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::support::websocket::{self, echo, echoes};
 use crate::support::{
     Answer, Call, Client, Gateway, H2Client, Plan, Upstream, eventually, pass, request,
 };
@@ -69,56 +68,19 @@ fn the_first_request_after_the_age_is_the_last_over_either_protocol() {
     h2.wait_closed();
 }
 
-/// Says back what it is told, after an upgrade.
-fn echo() -> std::net::SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("its address");
-    std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().expect("a connection");
-        let (mut head, mut buffer) = (Vec::new(), [0; 1024]);
-        while !head.ends_with(b"\r\n\r\n") {
-            let read = stream.read(&mut buffer).expect("a head");
-            head.extend_from_slice(&buffer[..read]);
-        }
-        let agreed = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
-        stream.write_all(agreed).expect("an upgrade");
-        while let Ok(read @ 1..) = stream.read(&mut buffer) {
-            stream.write_all(&buffer[..read]).expect("an open tunnel");
-        }
-    });
-    address
-}
-
 #[test]
 fn a_websocket_outlives_the_age_and_the_last_request_may_open_one() {
-    let upstream = echo();
+    let (upstream, _) = echo();
     let settings = "max_connection_age: 300ms, max_requests_per_connection: 1";
     let section = format!(
         "listeners: {{public: {{address: '127.0.0.1:${{PORT}}', {settings}}}}}\n\
          upstreams: {{service: {{endpoints: ['http://{upstream}']}}}}"
     );
     let gateway = Plan::route("websocket: {}").section(&section).start();
-    let mut stream = TcpStream::connect(gateway.address).expect("a connection");
-    stream.set_read_timeout(Some(Duration::from_secs(10))).expect("an option");
-    let call = Call::new("GET /")
-        .header("Connection", "Upgrade")
-        .header("Upgrade", "websocket")
-        .header("Sec-WebSocket-Version", "13")
-        .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==");
-    stream.write_all(&call.bytes()).expect("a handshake");
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).expect("a head");
-        head.push(byte[0]);
-    }
-    assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
+    let mut stream = websocket::open(gateway.address, "/");
     for _ in 0..10 {
         pass(Duration::from_millis(100));
-        stream.write_all(b"still here").expect("an open tunnel");
-        let mut heard = [0; 10];
-        stream.read_exact(&mut heard).expect("an echo");
-        assert_eq!(&heard, b"still here");
+        assert!(echoes(&mut stream, "still here"));
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::support::websocket::{self, echo, echoes};
 use crate::support::{
     Answer, Authority, Blackhole, Call, Client, Plan, Port, Steady, Store, Upstream, assert_within,
     binary, eventually, pass, timed,
@@ -37,57 +38,6 @@ fn variable<T: std::str::FromStr>(name: &str, default: T) -> T {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
 }
 
-/// What says everything back after the head, as a WebSocket server that agrees.
-fn echo() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("its address");
-    std::thread::spawn(move || {
-        for mut stream in listener.incoming().map_while(Result::ok) {
-            std::thread::spawn(move || {
-                read_head(&mut stream);
-                let agreed = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\n";
-                let _ = stream.write_all(agreed.as_bytes());
-                let mut buffer = [0; 1024];
-                while let Ok(read @ 1..) = stream.read(&mut buffer) {
-                    if stream.write_all(&buffer[..read]).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-    });
-    address
-}
-
-fn read_head(stream: &mut TcpStream) -> String {
-    let mut head = Vec::new();
-    let mut byte = [0];
-    while !head.ends_with(b"\r\n\r\n") {
-        stream.read_exact(&mut byte).expect("a head");
-        head.push(byte[0]);
-    }
-    String::from_utf8(head).expect("text")
-}
-
-fn websocket(address: SocketAddr) -> TcpStream {
-    let mut stream = TcpStream::connect(address).expect("a connection");
-    stream.set_read_timeout(Some(Duration::from_secs(10))).expect("an option");
-    let call = Call::new("GET /chat")
-        .header("Connection", "Upgrade")
-        .header("Upgrade", "websocket")
-        .header("Sec-WebSocket-Version", "13")
-        .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==");
-    stream.write_all(&call.bytes()).expect("a handshake");
-    assert!(read_head(&mut stream).starts_with("HTTP/1.1 101"));
-    stream
-}
-
-fn echoes(stream: &mut TcpStream, text: &str) -> bool {
-    let mut heard = vec![0; text.len()];
-    let said = stream.write_all(text.as_bytes());
-    said.and_then(|()| stream.read_exact(&mut heard)).is_ok() && heard == text.as_bytes()
-}
-
 /// Whether the process runs, or has ended and is only kept for its parent.
 fn runs(process: u32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
@@ -103,7 +53,7 @@ fn nothing_fails_while_one_process_takes_over_from_another() {
     let (_place, path) = place();
     let authority = Arc::new(Authority::new());
     let leaf = authority.sign("one.test");
-    let (upstream, echo, tls) = (Upstream::start(), echo(), Port::reserve());
+    let (upstream, echo, tls) = (Upstream::start(), echo().0, Port::reserve());
     let yaml = format!(
         "server: {{threads: 2, drain_timeout: {}s, upgrade_socket: {}}}
 listeners:
@@ -133,7 +83,7 @@ routes:
     for _ in 0..upgrades {
         // One in some hundred ends right after its 101, also where there is no upgrade.
         let mut socket = eventually("an open WebSocket", || {
-            let mut socket = websocket(gateway.address);
+            let mut socket = websocket::open(gateway.address, "/chat");
             echoes(&mut socket, "before").then_some(socket)
         });
         let served = load.served();

@@ -1,75 +1,22 @@
 //! WebSockets where a route allows them, and streams of events.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::mpsc::{Receiver, channel};
+use std::io::{ErrorKind, Read};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use crate::support::websocket::{self, echo, echoes, handshake};
 use crate::support::{
     Answer, Call, Gateway, H2Client, Plan, Store, Upstream, assert_about, eventually, pass,
     request, timed,
 };
 
-/// Agrees to every upgrade, then says everything back that it is told; what it was sent first, the
-/// heads, arrive at the receiver.
-fn echo() -> (SocketAddr, Receiver<String>) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("its address");
-    let (heads, received) = channel();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.expect("a connection");
-            let heads = heads.clone();
-            std::thread::spawn(move || {
-                let head = read_head(&mut stream);
-                let agreed = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\n";
-                let _ = stream.write_all(agreed.as_bytes());
-                let _ = heads.send(head);
-                let mut buffer = [0; 1024];
-                while let Ok(read @ 1..) = stream.read(&mut buffer) {
-                    if stream.write_all(&buffer[..read]).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-    });
-    (address, received)
-}
-
-fn read_head(stream: &mut TcpStream) -> String {
-    let mut head = Vec::new();
-    let mut byte = [0];
-    while !head.ends_with(b"\r\n\r\n") {
-        stream.read_exact(&mut byte).expect("a head");
-        head.push(byte[0]);
-    }
-    String::from_utf8(head).expect("text")
-}
-
-fn handshake() -> Call {
-    Call::new("GET /chat")
-        .header("Connection", "Upgrade")
-        .header("Upgrade", "websocket")
-        .header("Sec-WebSocket-Version", "13")
-        .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
-}
-
 fn open(gateway: &Gateway) -> TcpStream {
-    let mut stream = TcpStream::connect(gateway.address).expect("a connection");
-    stream.set_read_timeout(Some(Duration::from_secs(10))).expect("an option");
-    stream.write_all(&handshake().bytes()).expect("a handshake");
-    let head = read_head(&mut stream);
-    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
-    stream
+    websocket::open(gateway.address, "/chat")
 }
 
 #[track_caller]
 fn assert_echo(stream: &mut TcpStream, text: &str) {
-    stream.write_all(text.as_bytes()).expect("an open socket");
-    let mut heard = vec![0; text.len()];
-    stream.read_exact(&mut heard).expect("an echo");
-    assert_eq!(heard, text.as_bytes());
+    assert!(echoes(stream, text), "{text}");
 }
 
 fn start(address: SocketAddr, policies: &str) -> Gateway {
@@ -114,7 +61,7 @@ fn a_websocket_that_the_drain_ends_has_not_failed() {
 fn elsewhere_a_handshake_is_an_ordinary_request() {
     let upstream = Upstream::start();
     let gateway = Gateway::route(&upstream, "");
-    assert_eq!(gateway.call(handshake()).status, 200);
+    assert_eq!(gateway.call(handshake("/chat")).status, 200);
     let seen = upstream.only();
     assert_eq!((seen.header("upgrade"), seen.header("connection")), (None, None));
 }
@@ -133,7 +80,7 @@ fn an_upstream_that_declines_is_passed_on_and_the_connection_stays() {
     let upstream = Upstream::script([Answer::from(426), Answer::ok()]);
     let gateway = Gateway::route(&upstream, "websocket: {}");
     let mut client = gateway.connect();
-    assert_eq!(client.call(&handshake()).status, 426);
+    assert_eq!(client.call(&handshake("/chat")).status, 426);
     assert_eq!(client.call(&Call::new("GET /")).status, 200);
 }
 
@@ -173,7 +120,7 @@ fn a_websocket_holds_its_slot_and_counts_as_a_success() {
     // The slot is free, the circuit closed: an idle end is nobody's failure.
     eventually("another websocket", || {
         let mut client = gateway.connect();
-        client.send(handshake().bytes());
+        client.send(handshake("/chat").bytes());
         (client.receive_head().status == 101).then_some(())
     });
     let attempts = gateway.metric("portcullis_upstream_attempts_total", &[("outcome", "1xx")]);

@@ -28,6 +28,7 @@ mod steady;
 mod tls;
 mod upstream;
 mod wait;
+pub mod websocket;
 
 pub use answer::Answer;
 pub use client::{Call, Client, Ending, Response};

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
+use h2::server::Connection;
 use pingora_core::protocols::http::v2::server;
 use pingora_core::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora_core::protocols::{
@@ -52,10 +54,10 @@ fn options(config: &Config) -> H2Options {
 }
 
 /// Serves the streams of `io` until the client disconnects or stays idle for too long, or the
-/// gateway ends the connection because of a `shutdown` or at the moment `until`. A client that goes on to open
-/// streams `CLOSING` after it was told to go is refused them. `begin` gets each
-/// stream, with a mark to keep until the stream has ended. `broken` is told how the client has broken
-/// the rules of HTTP/2, if it has.
+/// gateway ends the connection because of a `shutdown` or at the moment `until`. A client that goes on to
+/// open streams `CLOSING` after it was told to go is refused them. `begin` gets each stream, with a mark to
+/// keep until the stream has ended. `broken` is told how the client has broken the rules of HTTP/2, if it
+/// has.
 pub async fn serve(
     mut io: GuardedIo,
     guard: &Guard,
@@ -78,8 +80,7 @@ pub async fn serve(
     let streams = Arc::new(Streams::new());
     let mut going: Option<Going<'_>> = None;
     if *shutdown.borrow() {
-        connection.graceful_shutdown();
-        going = Some(Going::new(&streams, CLOSING));
+        going = Some(Going::told(&mut connection, &streams, CLOSING));
     }
     let turnover = Turnover::of(config, shutdown.clone());
     let mut malformed = 0;
@@ -94,13 +95,11 @@ pub async fn serve(
         let accepted = tokio::select! {
             biased;
             () = &mut told, if going.is_none() => {
-                connection.graceful_shutdown();
-                going = Some(Going::new(&streams, CLOSING));
+                going = Some(Going::told(&mut connection, &streams, CLOSING));
                 continue;
             }
             () = ended(&mut over), if going.is_none() => {
-                connection.graceful_shutdown();
-                going = Some(Going::new(&streams, CLOSING));
+                going = Some(Going::told(&mut connection, &streams, CLOSING));
                 continue;
             }
             accepted = H2Stream::accept(&mut connection, &digest, |stream| heads.accepted(stream)) => accepted,
@@ -112,14 +111,12 @@ pub async fn serve(
                 broken(Broken::Rules("a malformed request"));
                 malformed += refused;
                 if malformed >= MAX_MALFORMED && going.is_none() {
-                    connection.graceful_shutdown();
-                    going = Some(Going::new(&streams, Duration::ZERO));
+                    going = Some(Going::told(&mut connection, &streams, Duration::ZERO));
                 }
                 continue;
             }
             () = &mut idle, if going.is_none() => {
-                connection.graceful_shutdown();
-                going = Some(Going::new(&streams, CLOSING));
+                going = Some(Going::told(&mut connection, &streams, CLOSING));
                 guard.set_deadline(Some(Clock::now() + CLOSING));
                 continue;
             }
@@ -137,8 +134,7 @@ pub async fn serve(
                 // Also serves a stream that was opened before the client learned of the shutdown.
                 guard.begin();
                 if going.is_none() && turnover.is_last(Clock::now()) {
-                    connection.graceful_shutdown();
-                    going = Some(Going::new(&streams, CLOSING));
+                    going = Some(Going::told(&mut connection, &streams, CLOSING));
                 }
                 begin(stream, streams.mark());
             }
@@ -146,8 +142,7 @@ pub async fn serve(
                 broken(Broken::Rules("a malformed request"));
                 malformed += 1;
                 if malformed >= MAX_MALFORMED && going.is_none() {
-                    connection.graceful_shutdown();
-                    going = Some(Going::new(&streams, Duration::ZERO));
+                    going = Some(Going::told(&mut connection, &streams, Duration::ZERO));
                 }
             }
             Ok(None) => return,
@@ -182,8 +177,13 @@ struct Going<'a> {
 }
 
 impl<'a> Going<'a> {
-    /// Streams are refused `after` this time.
-    fn new(streams: &'a Streams, after: Duration) -> Self {
+    /// Tells the client of `connection`. New streams are refused `after` this time.
+    fn told(
+        connection: &mut Connection<Stream, Bytes>,
+        streams: &'a Streams,
+        after: Duration,
+    ) -> Self {
+        connection.graceful_shutdown();
         let refuses = Clock::now() + after;
         Going { refuses, quiet: Some(Box::pin(streams.idle(CLOSING))) }
     }
