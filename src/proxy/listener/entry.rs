@@ -90,8 +90,10 @@ impl Listener {
 
     /// Its connections end as soon as nothing is under way on them. Returns how many there are.
     pub fn drain(&self) -> usize {
+        // Before they are told: some end at once.
+        let open = self.lasting.open.load(Ordering::Relaxed);
         self.drains.send_replace(true);
-        self.lasting.open.load(Ordering::Relaxed)
+        open
     }
 
     /// Becomes true when its connections are to end.
