@@ -63,7 +63,8 @@ fn of_fifty_requests_over_two_gateways_the_upstream_sees_one() {
         calls.into_iter().map(|call| call.join().expect("an answer")).collect::<Vec<_>>()
     });
     let (first, others): (Vec<_>, Vec<_>) = answers.into_iter().partition(|a| a.status != 409);
-    assert_eq!((first.len(), others.len()), (1, 49));
+    let statuses: Vec<_> = first.iter().map(|answer| answer.status).collect();
+    assert_eq!((first.len(), others.len()), (1, 49), "{statuses:?}");
     assert!(others.iter().all(|other| other.code() == "idempotency_in_flight"));
     for gateway in &gateways {
         let again = gateway.call(pay("k"));
