@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs each fuzz target until it has run HOURS (1) in all, and goes on where it stopped: how long each has
-# run stands in README.md beside this, which is the ledger. One target at a time, for SLICE (300) seconds,
-# always the one that has run least; niced. Names of targets as arguments: these alone.
+# run, in seconds of a processor, stands in README.md beside this, which is the ledger. One target at a time,
+# for SLICE (300) seconds by the clock, always the one that has run least; niced. Names of targets as
+# arguments: these alone.
 #
 # Ends with 0 once all have run their time without a finding that is left. A finding is an input in artifacts/TARGET;
 # its target waits until it is mended. What holds by the next run moves into corpus/TARGET, where
@@ -54,20 +55,29 @@ has_finding() {
     return 1
 }
 
+# Seconds that a processor has worked for this script's children that have ended: on a busy machine, that is
+# less than the clock says.
+worked() {
+    local fields
+    read -r -a fields <"/proc/$$/stat"
+    echo $(((fields[15] + fields[16]) / $(getconf CLK_TCK)))
+}
+
 # run TARGET SECONDS: one slice; fails on a finding.
 run() {
-    local name=$1 seconds=$2 start=$SECONDS inputs status=0 dictionary=()
+    local name=$1 seconds=$2 before inputs status=0 dictionary=()
+    before=$(worked)
     mkdir -p "$found/$name" "artifacts/$name"
     [ -e "dict/$name" ] && dictionary=("-dict=dict/$name")
     # What is new goes into the first folder; the second is the committed corpus, and only read.
     nice -n 19 "$binaries/$name" "${dictionary[@]}" -max_total_time="$seconds" -max_len=4096 \
         -timeout=20 -rss_limit_mb=2048 -print_final_stats=1 -artifact_prefix="artifacts/$name/" \
         "$found/$name" "corpus/$name" >"$scratch/log" 2>&1 &
-    job=$! job_target=$name job_start=$start
+    job=$! job_target=$name job_before=$before
     wait "$job" || status=$?
     job=
     inputs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$scratch/log" | tail -n 1)
-    account "$name" "$((SECONDS - start))" "${inputs:-0}"
+    account "$name" "$(($(worked) - before))" "${inputs:-0}"
     rm -rf "${scratch:?}"/portcullis-*
     if [ "$status" != 0 ]; then
         tail -n 40 "$scratch/log" >&2
@@ -82,7 +92,8 @@ stop() {
     trap - INT TERM
     if [ -n "$job" ]; then
         kill "$job" 2>/dev/null || true
-        account "$job_target" "$((SECONDS - job_start))" 0
+        wait "$job" || true
+        account "$job_target" "$(($(worked) - job_before))" 0
     fi
     exit 130
 }
