@@ -156,6 +156,7 @@ fn first_configuration() -> String {
 const VARIABLES: [(&str, &str); 4] = [
     ("DATABASE_URL", "postgres://127.0.0.1:1/none"),
     ("REDIS_URL", "redis://127.0.0.1:1"),
+    ("INTROSPECTION_SECRET", "s3cret-of-the-gateway"),
     ("ACME_KEY", "acme-key-0123456789"),
     ("REGISTRY_TOKEN", "token-0123456789abcdef"),
 ];

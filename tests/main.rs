@@ -15,6 +15,7 @@ mod admin_access;
 mod amplification;
 mod answers;
 mod auth;
+mod auth_services;
 mod breaker;
 mod breaker_window;
 mod bulkhead;

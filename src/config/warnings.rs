@@ -161,6 +161,7 @@ fn keys(config: &Config, warnings: &mut Vec<Problem>) {
                 }
                 KeySource::Secret(_) | KeySource::Jwks(_) | KeySource::PublicKey(_) => {}
             },
+            auth::Config::Introspection(_) | auth::Config::Forward(_) => {}
         }
     }
 }

@@ -8,9 +8,10 @@ use std::sync::{Arc, OnceLock};
 use pingora_core::utils::tls::{WrappedX509, parse_x509};
 use rustls::pki_types::CertificateDer;
 
+use super::authority::Authority;
 use super::descriptors::Descriptors;
 use super::flood_guard::FloodGuard;
-use super::snapshot::{Authority, Route, Snapshot, Target, UpstreamTarget};
+use super::snapshot::{Route, Snapshot, Target, UpstreamTarget};
 use super::socket_check::socket_check;
 use super::tls;
 use crate::config::code::Code;
@@ -266,6 +267,8 @@ pub(super) fn authorities(
                 let path = path.key(match wanted {
                     auth::Config::Jwt(_) => "jwt",
                     auth::Config::ApiKey(_) => "api_key",
+                    auth::Config::Introspection(_) => "introspection",
+                    auth::Config::Forward(_) => "forward",
                 });
                 problems.push(Problem::new(Code::AuthorityUnusable, path, error.to_string()));
             }
@@ -277,7 +280,7 @@ pub(super) fn authorities(
 /// The claims that key any limit which tokens of this authority can meet; sorted, without
 /// repetitions.
 fn keyed_claims(config: &Config, authority: &str) -> Arc<[Arc<str>]> {
-    if let Some(auth::Config::ApiKey(_)) = config.auth.get(authority) {
+    if let Some(auth::Config::ApiKey(_) | auth::Config::Forward(_)) = config.auth.get(authority) {
         return Arc::default();
     }
     let requires = |route: &&Arc<config::Route>| {

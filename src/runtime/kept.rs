@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::snapshot::{Authority, Route, Snapshot, UpstreamTarget};
+use super::authority::Authority;
+use super::snapshot::{Route, Snapshot, UpstreamTarget};
 use crate::config::code::Code;
 use crate::config::load::KeyPath;
 use crate::config::{self, Config, Problem};

@@ -5,6 +5,7 @@
 //! reload; [`shared`] is the state that all parts hold; [`server`] puts the process together.
 
 mod authorities;
+pub mod authority;
 mod carry;
 mod changes;
 mod claims;
@@ -18,6 +19,7 @@ mod fetch;
 pub mod flood_guard;
 mod follow;
 mod health;
+pub mod inquiry;
 pub mod jwks;
 mod kept;
 mod lasting;

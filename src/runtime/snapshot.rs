@@ -10,7 +10,9 @@ use std::time::Duration;
 use http::HeaderName;
 use pingora_core::utils::tls::WrappedX509;
 
+use super::authority::Authority;
 use super::flood_guard::FloodGuard;
+use super::inquiry::Service;
 use super::jwks::Jwks;
 use super::socket_check::SocketCheck;
 use super::task::Task;
@@ -26,7 +28,6 @@ use crate::observe::metrics::RouteMetrics;
 use crate::observe::metrics::UpstreamMetrics;
 use crate::policy::Policies;
 use crate::policy::auth::Guard;
-use crate::policy::auth::Verifier;
 use crate::policy::idempotency;
 use crate::policy::networks::Networks;
 use crate::policy::rate_limit;
@@ -71,45 +72,6 @@ pub struct Snapshot {
     pub tls: BTreeMap<String, tls::Handshakes>,
     /// Where failed requests are reported; discards the reports until the process runs.
     pub events: EventLog,
-}
-
-/// An entry of `auth`, with the task that keeps its keys fresh.
-pub struct Authority {
-    /// Kept by a reload that leaves the entry unchanged, with its keys and verified tokens.
-    pub verifier: Arc<Verifier>,
-    /// Set once the generation is in force: a configuration that is only checked fetches nothing.
-    jwks: Arc<OnceLock<Jwks>>,
-}
-
-impl Authority {
-    pub(super) fn new(verifier: Verifier) -> Self {
-        Authority { verifier: Arc::new(verifier), jwks: Arc::default() }
-    }
-
-    /// A copy that keeps other claims, but shares the keys and the task that fetches them.
-    pub(super) fn keeping(&self, claims: Arc<[Arc<str>]>) -> Self {
-        let verifier = Arc::new(self.verifier.keeping(claims));
-        Authority { verifier, jwks: self.jwks.clone() }
-    }
-
-    /// Starts to fetch the keys, if this authority has a key set to fetch and has not started yet.
-    pub fn start(&self) {
-        let Some((config, keyring)) = self.verifier.remote_keys() else { return };
-        if self.jwks.get().is_some() {
-            return;
-        }
-        let name = self.verifier.authority();
-        match Jwks::spawn(name, config, keyring.clone()) {
-            // Generations are started one at a time, so it is still empty.
-            Ok(jwks) => drop(self.jwks.set(jwks)),
-            Err(error) => log::error!("auth.{name}: keys cannot be fetched: {error}"),
-        }
-    }
-
-    /// The task that fetches the keys; `None` if none is needed, or the generation is not in force.
-    pub fn jwks(&self) -> Option<&Jwks> {
-        self.jwks.get()
-    }
 }
 
 /// A route's `retry`, with its budget.
@@ -248,6 +210,11 @@ impl Fork {
 }
 
 impl Snapshot {
+    /// The service that an entry of `auth` asks; `None` if it asks none.
+    pub fn service(&self, authority: &str) -> Option<&Service> {
+        self.authorities.get(authority)?.service()
+    }
+
     /// The fetched keys of an entry of `auth`; `None` if it fetches none.
     pub fn jwks(&self, authority: &str) -> Option<&Jwks> {
         self.authorities.get(authority)?.jwks()

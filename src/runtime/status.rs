@@ -90,7 +90,7 @@ struct Status {
     retry_budgets: BTreeMap<String, BudgetStatus>,
     /// Of operators, about endpoints and splits.
     orders: Vec<orders::Listed>,
-    auth: BTreeMap<String, keys::KeysStatus>,
+    auth: BTreeMap<String, keys::AuthorityStatus>,
     record: RecordStatus,
 }
 

@@ -16,6 +16,9 @@ pub const REFUSALS: &[Scenario] = &[
     ("credentials_invalid", wrong_key),
     ("token_expired", old_token),
     ("keys_unavailable", no_keys),
+    ("auth_unavailable", no_service),
+    ("auth_denied", denied_by_service),
+    ("auth_redirect", redirected_by_service),
     ("scope_missing", no_scope),
     ("role_missing", no_role),
     ("rate_limited", too_often),
@@ -103,6 +106,26 @@ fn no_keys() -> Option<Value> {
     issuer.publish(500.into());
     let call = orders().bearer(&issuer.token("ada"));
     after(with_tokens(&issuer, "{require: accounts}"), &[call], "keys_unavailable")
+}
+
+/// A gateway that asks a service which gives this answer.
+fn by_service(answer: impl Into<Answer>, cause: &str) -> Option<Value> {
+    let service = Upstream::always(answer);
+    let auth = format!("auth: {{portal: {{forward: {{url: '{}/check'}}}}}}", service.url());
+    after(Plan::route("auth: {require: portal}").section(&auth), &[orders()], cause)
+}
+
+fn no_service() -> Option<Value> {
+    by_service(500, "auth_unavailable")
+}
+
+fn denied_by_service() -> Option<Value> {
+    by_service(403, "auth_denied")
+}
+
+fn redirected_by_service() -> Option<Value> {
+    let answer = Answer::from(302).header("Location", "https://login.example/");
+    by_service(answer, "auth_redirect")
 }
 
 fn too_often() -> Option<Value> {

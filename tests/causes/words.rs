@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use portcullis::policy;
-use portcullis::policy::auth::{Denial, Forbidden, Refusal};
+use portcullis::policy::auth::{Denial, Forbidden, Refusal, Verdict};
 use portcullis::policy::failure::Cause;
 use portcullis::policy::idempotency;
 use portcullis::proxy::rejection::Rejection;
@@ -115,7 +115,15 @@ words! {
         | Denial::Issuer
         | Denial::Audience
         | Denial::Consumer
-        | Denial::UnknownApiKey => ["credentials_invalid"],
+        | Denial::UnknownApiKey
+        | Denial::Inactive { .. } => ["credentials_invalid"],
+        Denial::Said(_) => of_verdict(),
+        Denial::Unanswered { .. } => ["auth_unavailable"],
+    }
+    of_verdict of Verdict {
+        Verdict::Unauthorized => ["credentials_invalid"],
+        Verdict::Forbidden => ["auth_denied"],
+        Verdict::Redirect { .. } => ["auth_redirect"],
     }
     of_forbidden of Forbidden {
         Forbidden::Scopes => ["scope_missing"],

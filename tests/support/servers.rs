@@ -20,11 +20,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// NGINX before `behind`; its responses say so in `X-Server`. `None`, said loudly, if the machine has
+    /// NGINX before `behind`; its responses say so in `X-Server`. At `/guarded` it admits `ada`, whose
+    /// password is `secret`, and says who came in `X-User`. `None`, said loudly, if the machine has
     /// none; in CI that is a failure.
     pub fn nginx(behind: SocketAddr) -> Option<Self> {
         let (program, directory) = (program("nginx")?, directory());
         let (port, at) = (Port::reserve(), directory.path().display().to_string());
+        std::fs::write(directory.path().join("users"), "ada:{PLAIN}secret\n").expect("a file");
         let mut temporary = String::new();
         for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
             writeln!(temporary, "{kind}_temp_path {at}/{kind};").expect("text");
@@ -39,6 +41,10 @@ impl Server {
                 server {{
                     listen {}; add_header X-Server nginx always;
                     location = /health {{ return 200 healthy; }}
+                    location = /guarded {{
+                        auth_basic shop; auth_basic_user_file {at}/users;
+                        add_header X-User $remote_user; empty_gif;
+                    }}
                     location / {{
                         proxy_pass http://behind; proxy_http_version 1.1;
                         proxy_set_header Connection ''; proxy_set_header Host $http_host;

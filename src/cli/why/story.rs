@@ -128,7 +128,8 @@ pub(super) fn key_of(facts: &Facts) -> Option<String> {
         "connect_timeout" => of_route("timeout.connect"),
         "record_unavailable" => of_route("record"),
         "shutdown" => Some("server.drain_timeout".to_owned()),
-        "keys_unavailable" | "scope_missing" | "role_missing" => of_route("auth"),
+        "keys_unavailable" | "auth_unavailable" | "auth_denied" | "auth_redirect"
+        | "scope_missing" | "role_missing" => of_route("auth"),
         cause if cause.starts_with("idempotency") => of_route("idempotency"),
         cause if cause.starts_with("credentials") || cause.starts_with("token") => of_route("auth"),
         "upstream_5xx" | "grpc_status" => of_route("retry"),

@@ -60,6 +60,10 @@ pub struct StateMetrics {
     pub jwks_keys: IntGaugeVec,
     /// Fetches by authority and result.
     pub jwks_fetches: IntCounterVec,
+    /// Questions to services by authority and result.
+    pub auth_questions: IntCounterVec,
+    /// Questions to services that are under way, by authority.
+    pub auth_questions_in_flight: IntGaugeVec,
     /// When certificates end, in seconds since 1970; by listener and file.
     pub certificate_not_after: IntGaugeVec,
 }
@@ -191,6 +195,18 @@ impl StateMetrics {
             )?,
             jwks_keys: gauges(r, "jwks_keys", "Usable keys", &["auth"])?,
             jwks_fetches: counters(r, "jwks_fetches_total", "Fetches", &["auth", "result"])?,
+            auth_questions: counters(
+                r,
+                "auth_questions_total",
+                "Questions to the services of auth, and requests that needed none",
+                &["auth", "result"],
+            )?,
+            auth_questions_in_flight: gauges(
+                r,
+                "auth_questions_in_flight",
+                "Questions to the services of auth that are under way",
+                &["auth"],
+            )?,
             certificate_not_after: gauges(
                 r,
                 "tls_certificate_not_after_seconds",
@@ -216,6 +232,7 @@ impl StateMetrics {
             &self.unresolved_seconds,
             &self.rate_limit_store_up,
             &self.jwks_keys,
+            &self.auth_questions_in_flight,
             &self.certificate_not_after,
         ] {
             gauges.reset();
@@ -234,6 +251,7 @@ impl StateMetrics {
             &self.access_log_lines,
             &self.idempotency_keys,
             &self.jwks_fetches,
+            &self.auth_questions,
         ] {
             counters.reset();
         }

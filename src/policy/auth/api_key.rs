@@ -43,6 +43,7 @@ impl Holders {
                 roles: entry.role.iter().map(|role| role.as_str().into()).collect(),
                 expires_at: None,
                 claims: KeptClaims::default(),
+                passed: Box::default(),
             };
             by_digest.insert(salted(&salt, entry.key.expose().as_bytes()), Arc::new(identity));
         }

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use jsonwebtoken::{Header, crypto, decode_header};
@@ -16,6 +15,7 @@ use super::Now;
 use super::claims::Claims;
 use super::config::{self, Algorithms, Jwt, KeySource};
 use super::denial::Denial;
+use super::digest::Digest;
 use super::identity::Identity;
 use super::keyring::Keyring;
 use super::keys::{InvalidKeys, Key, KeySet};
@@ -88,7 +88,7 @@ impl Bearer {
         let Some(verified) = &self.verified else {
             return self.examine(token, &keys, now.unix_seconds).map(Arc::new);
         };
-        let digest = Digest::of(token);
+        let digest = Digest::of([token]);
         if let Some(seen) = verified.tokens.get(&digest)
             && seen.generation == keys.generation
             && now.moment < seen.until
@@ -201,20 +201,8 @@ impl Verified {
     }
 }
 
-/// SHA-256 of a token. Two tokens with the same digest cannot be constructed.
-#[derive(PartialEq, Eq, Hash)]
-struct Digest([u8; 32]);
-
-impl Digest {
-    fn of(token: &[u8]) -> Self {
-        let mut bytes = [0; 32];
-        bytes.copy_from_slice(digest(&SHA256, token).as_ref());
-        Digest(bytes)
-    }
-}
-
 /// The one bearer token of a request. Credentials of another scheme are ignored.
-fn token(headers: &HeaderMap) -> Result<&[u8], Denial> {
+pub(super) fn token(headers: &HeaderMap) -> Result<&[u8], Denial> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let Some(value) = values.next() else { return Err(Denial::Missing) };
     if values.next().is_some() {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jsonwebtoken::dangerous::insecure_decode_claims;
 use serde_json::{Map, Value};
 
-use super::config::{Audience, Jwt};
+use super::config::{Audience, Introspection, Jwt};
 use super::denial::Denial;
 use super::identity::{Consumer, Identity};
 
@@ -44,6 +44,20 @@ impl Claims {
         }
     }
 
+    /// Those of the answers of an authorization server.
+    pub(super) fn of_answers(authority: Arc<str>, config: &Introspection) -> Self {
+        Claims {
+            authority,
+            issuer: config.issuer.as_deref().map(Box::from),
+            audience: config.audience.clone(),
+            leeway_seconds: config.leeway.as_secs(),
+            consumer: config.consumer_claim.as_str().into(),
+            scopes: config.scopes_claim.as_deref().map(Box::from),
+            role: config.role_claim.as_str().into(),
+            kept: Arc::default(),
+        }
+    }
+
     pub(super) fn keeping(&self, kept: Arc<[Arc<str>]>) -> Self {
         Claims { kept, ..self.clone() }
     }
@@ -57,10 +71,29 @@ impl Claims {
         let claims: Map<String, Value> =
             insecure_decode_claims(token).map_err(|_| Denial::Claims)?;
         let expires_at = numeric_date(&claims, "exp")?.ok_or(Denial::Claims)?;
-        if self.is_over(expires_at, unix_seconds) {
-            return Err(Denial::Expired { at: expires_at });
+        self.check(&claims, Some(expires_at), unix_seconds)
+    }
+
+    /// Reads what an authorization server says of an active token, which need not have an `exp`.
+    pub(super) fn read_answer(
+        &self,
+        claims: &Map<String, Value>,
+        unix_seconds: u64,
+    ) -> Result<Identity, Denial> {
+        let expires_at = numeric_date(claims, "exp")?;
+        self.check(claims, expires_at, unix_seconds)
+    }
+
+    fn check(
+        &self,
+        claims: &Map<String, Value>,
+        expires_at: Option<u64>,
+        unix_seconds: u64,
+    ) -> Result<Identity, Denial> {
+        if let Some(at) = expires_at.filter(|at| self.is_over(*at, unix_seconds)) {
+            return Err(Denial::Expired { at });
         }
-        let starts_at = numeric_date(&claims, "nbf")?.unwrap_or(0);
+        let starts_at = numeric_date(claims, "nbf")?.unwrap_or(0);
         if unix_seconds.saturating_add(self.leeway_seconds) < starts_at {
             return Err(Denial::NotYetValid);
         }
@@ -70,7 +103,7 @@ impl Claims {
         if !self.is_audience(claims.get("aud")) {
             return Err(Denial::Audience);
         }
-        self.identity(&claims, expires_at)
+        self.identity(claims, expires_at)
     }
 
     /// Whether a token with this `exp` has expired: it is not accepted on or after that second (RFC
@@ -105,7 +138,11 @@ impl Claims {
         }
     }
 
-    fn identity(&self, claims: &Map<String, Value>, expires_at: u64) -> Result<Identity, Denial> {
+    fn identity(
+        &self,
+        claims: &Map<String, Value>,
+        expires_at: Option<u64>,
+    ) -> Result<Identity, Denial> {
         let name = match find(claims, &self.consumer) {
             Some(Value::String(name)) => name.parse(),
             Some(Value::Number(number)) if number.is_u64() => number.to_string().parse(),
@@ -127,7 +164,8 @@ impl Claims {
             consumer,
             scopes,
             roles: words(find(claims, &self.role)).into_iter().map(Box::from).collect(),
-            expires_at: Some(expires_at),
+            expires_at,
+            passed: Box::default(),
             claims: self
                 .kept
                 .iter()

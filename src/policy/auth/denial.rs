@@ -7,8 +7,13 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
+use http::{HeaderValue, StatusCode};
+
 /// The last second that can be written with a year of four digits.
 const LATEST: u64 = 253_402_300_799;
+
+/// For credentials of which no more is told.
+const INVALID: (&str, &str) = ("credentials_invalid", "the credentials are not valid");
 
 /// The keys that could make a denied token valid, if the issuer has others by now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +87,49 @@ pub enum Denial {
     },
     /// No consumer has this API key.
     UnknownApiKey,
+    /// The authorization server says that the token is not active.
+    Inactive {
+        /// The entry of `auth` that has asked.
+        authority: Arc<str>,
+    },
+    /// A service that was asked about the request does not let it pass.
+    Said(Arc<Said>),
+    /// A service could not be asked, or its answer makes no sense.
+    Unanswered {
+        /// The entry of `auth` that has asked.
+        authority: Arc<str>,
+        /// What went wrong, for the operator.
+        why: Arc<str>,
+    },
+}
+
+/// How a service has refused a request.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Said {
+    /// The entry of `auth` that has asked.
+    pub authority: Arc<str>,
+    /// In short.
+    pub verdict: Verdict,
+    /// Its `WWW-Authenticate` fields.
+    pub challenges: Box<[HeaderValue]>,
+    /// Its `Set-Cookie` fields, such as the state of a login.
+    pub cookies: Box<[HeaderValue]>,
+}
+
+/// What a service has said of a request that may not pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// 401: the credentials are missing or invalid.
+    Unauthorized,
+    /// 403: the client is known, and may not.
+    Forbidden,
+    /// The client should go elsewhere first, such as to a login page.
+    Redirect {
+        /// One of 301, 302, 303, 307, 308.
+        status: StatusCode,
+        /// Where.
+        location: HeaderValue,
+    },
 }
 
 impl Denial {
@@ -97,7 +145,7 @@ impl Denial {
 
     /// Which check failed, for the operator alone: it would help who guesses credentials. `None` if
     /// the client is told as much.
-    fn reason(&self) -> Option<Cow<'static, str>> {
+    pub(super) fn reason(&self) -> Option<Cow<'static, str>> {
         Some(Cow::Borrowed(match self {
             Denial::Missing => return None,
             Denial::Expired { at } => {
@@ -128,6 +176,23 @@ impl Denial {
                 return Some(Cow::Owned(said));
             }
             Denial::UnknownApiKey => "no consumer has this API key",
+            Denial::Inactive { authority } => {
+                let said =
+                    format!("auth.{authority}: the server says that the token is not active");
+                return Some(Cow::Owned(said));
+            }
+            Denial::Said(said) => {
+                let status = match &said.verdict {
+                    Verdict::Unauthorized => "401".to_owned(),
+                    Verdict::Forbidden => "403".to_owned(),
+                    Verdict::Redirect { status, .. } => format!("a redirect ({})", status.as_u16()),
+                };
+                let said = format!("auth.{}: the service has answered {status}", said.authority);
+                return Some(Cow::Owned(said));
+            }
+            Denial::Unanswered { authority, why } => {
+                return Some(Cow::Owned(format!("auth.{authority}: {why}")));
+            }
         }))
     }
 
@@ -151,14 +216,27 @@ impl Denial {
             | Denial::Issuer
             | Denial::Audience
             | Denial::Consumer
-            | Denial::UnknownApiKey => None,
+            | Denial::UnknownApiKey
+            | Denial::Inactive { .. }
+            | Denial::Said(_)
+            | Denial::Unanswered { .. } => None,
         }
+    }
+
+    /// Whether the same credentials would be denied again, so that the denial may be remembered.
+    pub(super) fn is_final(&self) -> bool {
+        !matches!(self, Denial::Unanswered { .. } | Denial::NotYetValid)
+    }
+
+    /// Whether it says more than `other`, of another authority.
+    pub fn outweighs(&self, other: &Denial) -> bool {
+        self.weight() > other.weight()
     }
 
     /// How much this denial says, to choose among those of several authorities. One that a fetch
     /// may still overturn comes first; missing credentials say least.
     pub(super) fn weight(&self) -> u8 {
-        if self.wanted_keys().is_some() {
+        if self.wanted_keys().is_some() || matches!(self, Denial::Unanswered { .. }) {
             return 2;
         }
         u8::from(*self != Denial::Missing)
@@ -186,87 +264,21 @@ impl Denial {
             | Denial::Issuer
             | Denial::Audience
             | Denial::Consumer
-            | Denial::UnknownApiKey => ("credentials_invalid", "the credentials are not valid"),
-        }
-    }
-}
-
-/// The client is authenticated, but not authorized.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Forbidden {
-    /// Scopes that the route requires are missing.
-    Scopes,
-    /// The route's role is missing.
-    Role,
-}
-
-impl Forbidden {
-    /// The `code` of the refusal, and the metric's label.
-    pub fn code(self) -> &'static str {
-        match self {
-            Forbidden::Scopes => "scope_missing",
-            Forbidden::Role => "role_missing",
-        }
-    }
-
-    /// One sentence for the client.
-    pub fn detail(self) -> &'static str {
-        match self {
-            Forbidden::Scopes => "the credentials do not carry the scopes this route needs",
-            Forbidden::Role => "the credentials do not carry the role this route needs",
-        }
-    }
-}
-
-/// Why a route refuses a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// 401; or 503 for [`Denial::KeysUnavailable`], which is not the client's fault.
-    Unauthenticated(Denial),
-    /// 403.
-    Forbidden(Forbidden),
-}
-
-impl Refusal {
-    /// As [`Denial::code`] and [`Forbidden::code`].
-    pub fn code(&self) -> &'static str {
-        match self {
-            Refusal::Unauthenticated(denial) => denial.code(),
-            Refusal::Forbidden(forbidden) => forbidden.code(),
-        }
-    }
-
-    /// Which check failed, for the operator alone. `None` if the client is told as much.
-    pub fn reason(&self) -> Option<Cow<'static, str>> {
-        match self {
-            Refusal::Unauthenticated(denial) => denial.reason(),
-            Refusal::Forbidden(_) => None,
-        }
-    }
-
-    /// As [`Denial::detail`] and [`Forbidden::detail`].
-    pub fn detail(&self) -> &'static str {
-        match self {
-            Refusal::Unauthenticated(denial) => denial.detail(),
-            Refusal::Forbidden(forbidden) => forbidden.detail(),
-        }
-    }
-
-    /// When to retry with the same credentials; known only if they could not be checked.
-    pub fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Refusal::Unauthenticated(Denial::KeysUnavailable { retry_after, .. }) => {
-                Some(*retry_after)
-            }
-            Refusal::Unauthenticated(_) | Refusal::Forbidden(_) => None,
-        }
-    }
-
-    /// As [`Denial::wanted_keys`].
-    pub fn wanted_keys(&self) -> Option<(&str, Wanted<'_>)> {
-        match self {
-            Refusal::Unauthenticated(denial) => denial.wanted_keys(),
-            Refusal::Forbidden(_) => None,
+            | Denial::UnknownApiKey
+            | Denial::Inactive { .. } => INVALID,
+            Denial::Said(said) => match said.verdict {
+                Verdict::Unauthorized => INVALID,
+                Verdict::Forbidden => {
+                    ("auth_denied", "the authorization service does not allow this request")
+                }
+                Verdict::Redirect { .. } => {
+                    ("auth_redirect", "the authorization service asks to go elsewhere first")
+                }
+            },
+            Denial::Unanswered { .. } => (
+                "auth_unavailable",
+                "the service that credentials are checked with is not available",
+            ),
         }
     }
 }

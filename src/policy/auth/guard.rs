@@ -5,8 +5,9 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::Now;
-use super::denial::{Denial, Forbidden, Refusal};
+use super::denial::{Denial, Verdict};
 use super::identity::Identity;
+use super::refusal::{Forbidden, Refusal};
 use super::requirement::{Prefix, Requirement, Scope, ScopesMatch};
 use super::verifier::Verifier;
 
@@ -14,6 +15,7 @@ use super::verifier::Verifier;
 #[derive(Debug)]
 pub struct Guard {
     verifiers: Box<[Arc<Verifier>]>,
+    asks: bool,
     scopes: Box<[Scope]>,
     scopes_match: ScopesMatch,
     role: Option<Box<str>>,
@@ -45,15 +47,19 @@ impl Guard {
             .map(|name| find(name).ok_or_else(|| UnknownAuthority { name: name.to_owned() }))
             .collect::<Result<_, _>>()?;
         let mut stripped: Vec<HeaderName> = Vec::new();
+        let keeps = config.forward_credentials || config.enforce.is_dry();
         for verifier in &verifiers {
-            let header = verifier.credential_header();
-            let keeps = config.forward_credentials || config.enforce.is_dry();
-            if !keeps && !stripped.contains(header) {
-                stripped.push(header.clone());
+            let credentials: &[HeaderName] =
+                if keeps { &[] } else { verifier.credential_headers() };
+            for header in credentials.iter().chain(verifier.asserted_headers()) {
+                if !stripped.contains(header) {
+                    stripped.push(header.clone());
+                }
             }
         }
         Ok(Guard {
             challenges: Challenges::new(&verifiers, &config.scopes),
+            asks: verifiers.iter().any(|verifier| verifier.inquiry().is_some()),
             verifiers,
             scopes: config.scopes.clone().into(),
             scopes_match: config.scopes_match,
@@ -61,6 +67,16 @@ impl Guard {
             anonymous: config.anonymous.clone().into(),
             stripped: stripped.into(),
         })
+    }
+
+    /// The authorities in the order in which they are tried.
+    pub fn verifiers(&self) -> &[Arc<Verifier>] {
+        &self.verifiers
+    }
+
+    /// Whether one of them has to ask a service, which [`Guard::check`] cannot.
+    pub fn asks(&self) -> bool {
+        self.asks
     }
 
     /// Whether the request may pass, and with which identity; `None` if the path is open and
@@ -93,7 +109,7 @@ impl Guard {
         for verifier in &self.verifiers {
             match verifier.verify(headers, now) {
                 Ok(identity) => return Ok(identity),
-                Err(denial) if denial.weight() > told.weight() => told = denial,
+                Err(denial) if denial.outweighs(&told) => told = denial,
                 Err(_) => {}
             }
         }
@@ -130,12 +146,19 @@ impl Guard {
         &self.stripped
     }
 
-    /// The `WWW-Authenticate` field for a refusal. A 401 always has one (RFC 9110, section 11.6.1),
+    /// The `WWW-Authenticate` field for a refusal, if no service has said it. A 401 always has one (RFC 9110, section 11.6.1),
     /// a 403 only if tokens are accepted (RFC 6750, section 3.1), and a 503 none, because other
     /// credentials would not help.
     pub fn challenge(&self, refusal: &Refusal) -> Option<&HeaderValue> {
         match refusal {
-            Refusal::Unauthenticated(Denial::KeysUnavailable { .. }) => None,
+            Refusal::Unauthenticated(
+                Denial::KeysUnavailable { .. } | Denial::Unanswered { .. },
+            ) => None,
+            Refusal::Unauthenticated(Denial::Said(said))
+                if said.verdict != Verdict::Unauthorized =>
+            {
+                None
+            }
             // Missing credentials are not invalid ones.
             Refusal::Unauthenticated(Denial::Missing) => Some(&self.challenges.plain),
             Refusal::Unauthenticated(_) => Some(&self.challenges.invalid),
@@ -170,15 +193,14 @@ impl Challenges {
 /// One challenge per scheme and header; `error` is added for tokens only.
 fn challenge(verifiers: &[Arc<Verifier>], error: &str) -> HeaderValue {
     let mut challenges: Vec<String> = Vec::new();
-    for verifier in verifiers {
-        let challenge = if verifier.takes_tokens() {
-            format!("Bearer realm=\"portcullis\"{error}")
-        } else {
-            format!("ApiKey realm=\"portcullis\", header=\"{}\"", verifier.credential_header())
-        };
+    for challenge in verifiers.iter().filter_map(|verifier| verifier.challenge(error)) {
         if !challenges.contains(&challenge) {
             challenges.push(challenge);
         }
+    }
+    if challenges.is_empty() {
+        // The service knows what it takes, and has not said it; a 401 needs a challenge all the same.
+        challenges.push("Bearer realm=\"portcullis\"".to_owned());
     }
     HeaderValue::from_str(&challenges.join(", "))
         .expect("scopes and header names are visible ASCII by their types")

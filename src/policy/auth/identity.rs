@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::units::schema::written_as;
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 use serde::de::{self, Deserialize, Deserializer};
 
 /// A verified client. Shared by all requests with the same credential.
@@ -19,9 +19,11 @@ pub struct Identity {
     pub(super) header: HeaderValue,
     pub(super) scopes: Box<[Box<str>]>,
     pub(super) roles: Box<[Box<str>]>,
-    /// The token's `exp`, in Unix seconds, without leeway; `None` for an API key.
+    /// The token's `exp`, in Unix seconds, without leeway; `None` if the credentials have none.
     pub(super) expires_at: Option<u64>,
     pub(super) claims: KeptClaims,
+    /// What a service says of the client, for the upstream.
+    pub(super) passed: Box<[(HeaderName, HeaderValue)]>,
 }
 
 /// The claims of a verified token that some route needs, by their names in the token.
@@ -66,6 +68,11 @@ impl Identity {
     /// Whether the credentials carry `role`, compared exactly.
     pub fn has_role(&self, role: &str) -> bool {
         self.roles.iter().any(|held| **held == *role)
+    }
+
+    /// The header fields that the upstream gets because a service has answered with them.
+    pub fn passed(&self) -> &[(HeaderName, HeaderValue)] {
+        &self.passed
     }
 
     /// Empty for an API key.

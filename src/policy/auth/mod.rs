@@ -6,32 +6,48 @@
 //! verifiers it accepts, the scopes and the role it requires, and the paths it leaves open.
 //!
 //! Everything here decides on values that are passed in. `runtime::jwks` fetches key sets over HTTP
-//! and publishes them into a [`Keyring`]; the request path writes the 401, 403 or 503.
+//! and publishes them into a [`Keyring`]; `runtime::inquiry` asks the services of an [`Inquiry`]; the
+//! request path writes the 401, 403 or 503.
 
 mod api_key;
 mod bearer;
 mod claims;
 mod config;
 mod denial;
+mod digest;
+mod forward;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod guard;
 mod identity;
+mod inquiry;
+mod introspection;
 mod keyring;
 mod keys;
+mod memory;
 mod refetch;
+mod refusal;
 mod requirement;
 #[cfg(test)]
 pub(crate) mod testing;
 mod verifier;
 
-pub use config::{Algorithms, ApiKey, ApiKeys, Cache, Config, Jwks, Jwt, KeySource, KeysUrl, Pem};
-pub use denial::{Denial, Forbidden, Refusal, Wanted};
+pub use config::{
+    Algorithms, ApiKey, ApiKeys, Cache, Config, Forward, ForwardCache, Introspection, Jwks, Jwt,
+    KeySource, Login, Pem, ServiceUrl,
+};
+pub use denial::{Denial, Said, Verdict, Wanted};
+pub use digest::Digest;
+pub use forward::{Answer, Forwarder};
 pub use guard::{Guard, UnknownAuthority};
 pub use identity::{Consumer, Identity, KeptClaims};
+pub use inquiry::Inquiry;
+pub use introspection::Introspector;
 pub use keyring::{Keyring, Published};
 pub use keys::InvalidKeys;
+pub use memory::Turn;
 pub use refetch::Refetch;
+pub use refusal::{Forbidden, Refusal};
 pub use requirement::{Authorities, Prefix, Requirement, Scope, ScopesMatch};
 pub use verifier::Verifier;
 

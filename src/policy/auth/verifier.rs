@@ -11,7 +11,10 @@ use super::api_key::Holders;
 use super::bearer::Bearer;
 use super::config::{Config, Jwks, KeySource};
 use super::denial::Denial;
+use super::forward::Forwarder;
 use super::identity::Identity;
+use super::inquiry::Inquiry;
+use super::introspection::Introspector;
 use super::keyring::Keyring;
 use super::keys::InvalidKeys;
 
@@ -26,7 +29,11 @@ pub struct Verifier {
 enum Scheme {
     Bearer(Box<Bearer>),
     ApiKey(Holders),
+    Asked(Arc<Inquiry>),
 }
+
+/// Where tokens are.
+static OF_TOKENS: [HeaderName; 1] = [AUTHORIZATION];
 
 impl Verifier {
     /// `authority` is the entry's name.
@@ -45,6 +52,12 @@ impl Verifier {
                 Scheme::Bearer(Box::new(Bearer::try_new(&authority, jwt)?))
             }
             Config::ApiKey(keys) => Scheme::ApiKey(Holders::try_new(&authority, keys)?),
+            Config::Introspection(config) => Scheme::Asked(Arc::new(Inquiry::Introspection(
+                Introspector::new(&authority, config),
+            ))),
+            Config::Forward(config) => {
+                Scheme::Asked(Arc::new(Inquiry::Forward(Forwarder::new(&authority, config))))
+            }
         };
         Ok(Verifier { authority, scheme, jwks })
     }
@@ -55,6 +68,12 @@ impl Verifier {
         let scheme = match &self.scheme {
             Scheme::Bearer(bearer) => Scheme::Bearer(Box::new(bearer.keeping(claims))),
             Scheme::ApiKey(holders) => Scheme::ApiKey(holders.clone()),
+            Scheme::Asked(inquiry) => Scheme::Asked(match &**inquiry {
+                Inquiry::Introspection(introspector) => {
+                    Arc::new(Inquiry::Introspection(introspector.keeping(claims)))
+                }
+                Inquiry::Forward(_) => inquiry.clone(),
+            }),
         };
         Verifier { authority: self.authority.clone(), scheme, jwks: self.jwks.clone() }
     }
@@ -64,6 +83,10 @@ impl Verifier {
         match &self.scheme {
             Scheme::Bearer(bearer) => bearer.kept_claims(),
             Scheme::ApiKey(_) => &[],
+            Scheme::Asked(inquiry) => match &**inquiry {
+                Inquiry::Introspection(introspector) => introspector.kept_claims(),
+                Inquiry::Forward(_) => &[],
+            },
         }
     }
 
@@ -72,14 +95,25 @@ impl Verifier {
         &self.authority
     }
 
+    /// The service that has to be asked before [`Verifier::verify`] can tell anything; `None` if it
+    /// decides by itself.
+    pub fn inquiry(&self) -> Option<&Arc<Inquiry>> {
+        match &self.scheme {
+            Scheme::Asked(inquiry) => Some(inquiry),
+            Scheme::Bearer(_) | Scheme::ApiKey(_) => None,
+        }
+    }
+
     /// The identity behind a request. Allocates only for a token not seen before.
     ///
     /// # Errors
-    /// A [`Denial`]. If it has [`Denial::wanted_keys`], try again after a fetch.
+    /// A [`Denial`]. If it has [`Denial::wanted_keys`], try again after a fetch. Where a service has
+    /// to be asked, [`Denial::Missing`].
     pub fn verify(&self, headers: &HeaderMap, now: Now) -> Result<Arc<Identity>, Denial> {
         match &self.scheme {
             Scheme::Bearer(bearer) => bearer.verify(headers, now),
             Scheme::ApiKey(holders) => holders.verify(headers),
+            Scheme::Asked(_) => Err(Denial::Missing),
         }
     }
 
@@ -87,20 +121,53 @@ impl Verifier {
     pub fn remote_keys(&self) -> Option<(&Jwks, &Arc<Keyring>)> {
         match &self.scheme {
             Scheme::Bearer(bearer) => self.jwks.as_ref().map(|jwks| (jwks, &bearer.keyring)),
-            Scheme::ApiKey(_) => None,
+            Scheme::ApiKey(_) | Scheme::Asked(_) => None,
         }
     }
 
-    /// The header that holds the credentials.
-    pub fn credential_header(&self) -> &HeaderName {
+    /// The headers that hold the credentials.
+    pub fn credential_headers(&self) -> &[HeaderName] {
         match &self.scheme {
-            Scheme::Bearer(_) => &AUTHORIZATION,
-            Scheme::ApiKey(holders) => &holders.header,
+            Scheme::Bearer(_) => &OF_TOKENS,
+            Scheme::ApiKey(holders) => std::slice::from_ref(&holders.header),
+            Scheme::Asked(inquiry) => match &**inquiry {
+                Inquiry::Introspection(_) => &OF_TOKENS,
+                Inquiry::Forward(forwarder) => &forwarder.config.credentials,
+            },
+        }
+    }
+
+    /// The headers that the upstream believes to come from the authority. A client must not set them.
+    pub fn asserted_headers(&self) -> &[HeaderName] {
+        match &self.scheme {
+            Scheme::Bearer(_) | Scheme::ApiKey(_) => &[],
+            Scheme::Asked(inquiry) => match &**inquiry {
+                Inquiry::Introspection(_) => &[],
+                Inquiry::Forward(forwarder) => &forwarder.config.response_headers,
+            },
+        }
+    }
+
+    /// How it asks for credentials in `WWW-Authenticate`; `None` if only a service knows.
+    pub(super) fn challenge(&self, error: &str) -> Option<String> {
+        match &self.scheme {
+            Scheme::Bearer(_) => Some(format!("Bearer realm=\"portcullis\"{error}")),
+            Scheme::ApiKey(holders) => {
+                Some(format!("ApiKey realm=\"portcullis\", header=\"{}\"", holders.header))
+            }
+            Scheme::Asked(inquiry) => match &**inquiry {
+                Inquiry::Introspection(_) => Some(format!("Bearer realm=\"portcullis\"{error}")),
+                Inquiry::Forward(_) => None,
+            },
         }
     }
 
     pub(super) fn takes_tokens(&self) -> bool {
-        matches!(self.scheme, Scheme::Bearer(_))
+        match &self.scheme {
+            Scheme::Bearer(_) => true,
+            Scheme::ApiKey(_) => false,
+            Scheme::Asked(inquiry) => matches!(**inquiry, Inquiry::Introspection(_)),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use http::StatusCode;
 use super::Rejection;
 use crate::config::rpc_code::RpcCode;
 use crate::policy;
-use crate::policy::auth::{Denial, Refusal};
+use crate::policy::auth::{Denial, Refusal, Verdict};
 use crate::policy::failure::{Cause as Failed, Fault};
 use crate::policy::fallback::Cause;
 use crate::policy::idempotency;
@@ -264,9 +264,15 @@ fn of_policy(rejection: &policy::Rejection) -> Row<'_> {
     use policy::Rejection as Of;
     use {RpcCode as Rpc, StatusCode as Http};
     let (status, rpc, fallback) = match rejection {
-        Of::Credentials(Refusal::Unauthenticated(Denial::KeysUnavailable { .. })) => {
-            (Http::SERVICE_UNAVAILABLE, Rpc::Unavailable, None)
-        }
+        Of::Credentials(Refusal::Unauthenticated(
+            Denial::KeysUnavailable { .. } | Denial::Unanswered { .. },
+        )) => (Http::SERVICE_UNAVAILABLE, Rpc::Unavailable, None),
+        Of::Credentials(Refusal::Unauthenticated(Denial::Said(said))) => match &said.verdict {
+            Verdict::Unauthorized => (Http::UNAUTHORIZED, Rpc::Unauthenticated, None),
+            Verdict::Forbidden => (Http::FORBIDDEN, Rpc::PermissionDenied, None),
+            // A caller of RPC is not sent elsewhere.
+            Verdict::Redirect { status, .. } => (*status, Rpc::Unauthenticated, None),
+        },
         Of::Credentials(Refusal::Unauthenticated(_)) => {
             (Http::UNAUTHORIZED, Rpc::Unauthenticated, None)
         }

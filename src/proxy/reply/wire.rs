@@ -3,13 +3,16 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_LENGTH, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{
+    ALLOW, CONTENT_LENGTH, HeaderName, LOCATION, RETRY_AFTER, SET_COOKIE, WWW_AUTHENTICATE,
+};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use pingora_core::Result;
 use pingora_core::protocols::http::HttpTask;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
+use crate::policy::auth::{Said, Verdict};
 use crate::policy::idempotency;
 use crate::proxy::dialect::{Protocol, Rendered};
 use crate::proxy::exchange::context::Context;
@@ -72,11 +75,34 @@ pub async fn refuse(
             if let Some(challenge) = guard.and_then(|guard| guard.challenge(refusal)) {
                 head.insert_header(WWW_AUTHENTICATE, challenge.clone())?;
             }
+            if let Some(said) = refusal.said() {
+                pass_on(said, ctx, &mut head)?;
+            }
         }
         _ => {}
     }
     keep_or_close(session, rejection.closes_connection());
     send(session, ctx, head, body).await
+}
+
+/// What a service has answered besides its status. Callers of RPC know no redirects and no cookies.
+fn pass_on(said: &Said, ctx: &Context, head: &mut ResponseHeader) -> Result<()> {
+    if !said.challenges.is_empty() {
+        head.remove_header(&WWW_AUTHENTICATE);
+    }
+    for challenge in &said.challenges {
+        head.append_header(WWW_AUTHENTICATE, challenge.clone())?;
+    }
+    if ctx.protocol != Protocol::Http {
+        return Ok(());
+    }
+    for cookie in &said.cookies {
+        head.append_header(SET_COOKIE, cookie.clone())?;
+    }
+    if let Verdict::Redirect { location, .. } = &said.verdict {
+        head.insert_header(LOCATION, location.clone())?;
+    }
+    Ok(())
 }
 
 /// A response broke off after its head. gRPC can still report why, in trailers; other clients see

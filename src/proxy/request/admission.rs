@@ -3,17 +3,16 @@
 //! First come the form and size of the head, its host, path and route; then the steps of [`order`],
 //! in that order.
 
-use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use http::Version;
 use pingora_proxy::Session;
 
 use crate::policy;
+use crate::policy::Admission;
 use crate::policy::idempotency::Answer;
 use crate::policy::order::{self, OfCall, OfCaller};
 use crate::policy::rate_limit::{self, Heard, Requester};
-use crate::policy::{Admission, auth};
 use crate::proxy::downstream::address::Whose;
 use crate::proxy::exchange::asked::Asked;
 use crate::proxy::exchange::context::Context;
@@ -95,16 +94,18 @@ pub async fn admit(
             OfCaller::FloodGuard => observe(ctx)?,
             OfCaller::Form => check_form(session, ctx, &route)?,
             OfCaller::BodySize => check_size(session, ctx, &route)?,
-            OfCaller::Credentials => match authenticate(session, ctx, &route, now).await {
+            OfCaller::Credentials => match request::authentication::of(session, ctx, &route, now)
+                .await
+            {
                 Ok(identity) => ctx.identity = identity,
                 // It goes on without an identity.
-                Err(refusal) if route.config.auth.as_ref().is_some_and(|a| a.enforce.is_dry()) => {
-                    attempt::dry_run::would_refuse(ctx, refusal.code());
+                Err(refused) if route.config.auth.as_ref().is_some_and(|a| a.enforce.is_dry()) => {
+                    attempt::dry_run::would_refuse(ctx, refused.refusal.code());
                 }
-                Err(refusal) => {
-                    ctx.verdict.said = refusal.reason();
-                    ctx.identity = identified(session, ctx, &route, &refusal);
-                    return Err(policy::Rejection::Credentials(refusal).into());
+                Err(refused) => {
+                    ctx.verdict.said = refused.refusal.reason();
+                    ctx.identity = refused.who;
+                    return Err(policy::Rejection::Credentials(refused.refusal).into());
                 }
             },
             OfCaller::RateLimits => now = count(session, ctx, &route, now).await?,
@@ -292,51 +293,6 @@ async fn prepare_body(
         request::headers::forget_case(session.req_header_mut());
     }
     Ok(())
-}
-
-/// Identifies the caller. If no known key verifies its token, the keys are fetched anew, as often
-/// as the authority's limit allows. A client that sends garbage delays only itself.
-async fn authenticate(
-    session: &Session,
-    ctx: &Context,
-    route: &Route,
-    now: Moment,
-) -> Result<Option<Arc<auth::Identity>>, auth::Refusal> {
-    let Some(guard) = &route.guard else { return Ok(None) };
-    let request = session.req_header();
-    let path = ctx.recorded_path.as_deref().unwrap_or_else(|| request.uri.path());
-    let unix_seconds = ctx.received_at.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    let check = |moment| guard.check(path, &request.headers, auth::Now { unix_seconds, moment });
-    let refusal = match check(now) {
-        Ok(identity) => return Ok(identity),
-        Err(refusal) => refusal,
-    };
-    let Some((authority, wanted)) = refusal.wanted_keys() else { return Err(refusal) };
-    let Some(jwks) = ctx.snapshot.jwks(authority) else { return Err(refusal) };
-    let left = ctx.deadline.map_or(Duration::MAX, |deadline| deadline.since(Clock::now()));
-    match Box::pin(tokio::time::timeout(left, jwks.refresh_for(wanted))).await {
-        Ok(true) => check(Clock::now()),
-        Ok(false) | Err(_) => Err(refusal),
-    }
-}
-
-/// Who was refused, if it is known: a caller that is not authorized. Its credentials have just been
-/// verified, and are not verified for the first time here.
-fn identified(
-    session: &Session,
-    ctx: &Context,
-    route: &Route,
-    refusal: &auth::Refusal,
-) -> Option<Arc<auth::Identity>> {
-    match refusal {
-        auth::Refusal::Unauthenticated(_) => None,
-        auth::Refusal::Forbidden(_) => {
-            let unix_seconds =
-                ctx.received_at.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-            let now = auth::Now { unix_seconds, moment: ctx.started };
-            route.guard.as_ref()?.authenticate(&session.req_header().headers, now).ok()
-        }
-    }
 }
 
 /// Starts to copy the request's body, if the route records it.

@@ -46,6 +46,9 @@ pub fn prepare_request(
     for name in route.credential_headers() {
         headers.remove(name);
     }
+    for (name, value) in ctx.identity.iter().flat_map(|identity| identity.passed()) {
+        headers.append(name.clone(), value.clone());
+    }
     via.add(ctx, headers);
     trace(headers, ctx);
     match &ctx.body.call {
@@ -138,7 +141,7 @@ fn target(request: &mut http::request::Parts, ctx: &Context, endpoint: &Endpoint
 }
 
 /// `X-Forwarded-*`: extended for a trusted peer, replaced for any other.
-fn forwarded(headers: &mut HeaderMap, ctx: &Context) {
+pub fn forwarded(headers: &mut HeaderMap, ctx: &Context) {
     let peer = ctx.connection.as_ref().and_then(|connection| connection.peer.as_ref());
     let known = ctx.peer_trusted.then(|| joined(headers, &X_FORWARDED_FOR)).flatten();
     let hops = match (known, peer) {
@@ -190,6 +193,12 @@ fn identify(headers: &mut HeaderMap, ctx: &Context) {
         None => headers.remove(&names.consumer.0),
     };
     headers.insert(names.attempt_count.0.clone(), number(ctx.attempts));
+}
+
+/// Gives a question about the request its ids, and makes it a part of its trace.
+pub fn identify_question(headers: &mut HeaderMap, ctx: &Context) {
+    echo(headers, ctx);
+    trace(headers, ctx);
 }
 
 /// Most requests have one attempt, whose number needs no formatting.

@@ -3,6 +3,8 @@
 //! | file | what it is for |
 //! |---|---|
 //! | [`admission`] | from a head to its admission: the route, then each step of [`crate::policy::order`] |
+//! | [`authentication`] | who sends a request: by the route's authorities, in their order |
+//! | [`inquiry`] | what a service of forward auth is told of a request |
 //! | [`destination`] | from a complete head to where the request goes |
 //! | [`head`] | from a head to its route: malformed, ambiguous and too large ones end here |
 //! | [`length`] | `Content-Length`, made one plain number |
@@ -23,6 +25,7 @@
 
 pub mod admission;
 pub mod assertions;
+pub mod authentication;
 pub mod body;
 pub mod compression;
 pub mod destination;
@@ -32,6 +35,7 @@ pub mod fault;
 pub mod head;
 pub mod headers;
 pub mod identifiers;
+pub mod inquiry;
 pub mod key;
 pub mod length;
 pub mod nominations;

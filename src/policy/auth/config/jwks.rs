@@ -1,12 +1,7 @@
 //! `jwks:`: a key set over HTTP.
 
-use std::fmt;
-use std::str::FromStr;
-
-use serde::de::{self, Deserialize, Deserializer};
-
+use super::ServiceUrl;
 use crate::units::Timespan;
-use crate::units::schema::written_as;
 
 /// A key set over HTTP (RFC 7517).
 #[derive(Debug, Clone, PartialEq, serde::Deserialize, schemars::JsonSchema)]
@@ -14,7 +9,7 @@ use crate::units::schema::written_as;
 #[serde(try_from = "WrittenJwks")]
 pub struct Jwks {
     /// Where the set is fetched from.
-    pub url: KeysUrl,
+    pub url: ServiceUrl,
     /// The time from one successful fetch to the next; longer than 0, default 5 min.
     pub refresh: Timespan,
     /// How long the last good keys are used while fetching fails; at least `refresh`, default 1 h.
@@ -27,68 +22,11 @@ pub struct Jwks {
     pub min_refetch: Timespan,
 }
 
-/// The address of a key set: `http` or `https`, without credentials in it.
-#[derive(Clone, PartialEq)]
-pub struct KeysUrl(http::Uri);
-
-impl KeysUrl {
-    /// The whole address, for fetching. Its query may contain a token, so do not print it.
-    pub fn expose(&self) -> String {
-        self.0.to_string()
-    }
-
-    /// Whether the scheme is `https`.
-    pub fn is_encrypted(&self) -> bool {
-        self.0.scheme() == Some(&http::uri::Scheme::HTTPS)
-    }
-}
-
-/// Prints the address without the query.
-impl fmt::Display for KeysUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = self.0.scheme_str().unwrap_or_default();
-        let authority = self.0.authority().map_or("", http::uri::Authority::as_str);
-        write!(f, "{scheme}://{authority}{}", self.0.path())
-    }
-}
-
-impl fmt::Debug for KeysUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl FromStr for KeysUrl {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong =
-            || "expected an address such as https://issuer/.well-known/jwks.json".to_owned();
-        let uri: http::Uri = text.trim().parse().map_err(|_| wrong())?;
-        let (Some("http" | "https"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-            return Err(wrong());
-        };
-        if authority.host().is_empty() {
-            return Err(wrong());
-        }
-        if authority.as_str().contains('@') {
-            return Err("a key set's address must not hold a user name or password".to_owned());
-        }
-        Ok(KeysUrl(uri))
-    }
-}
-
-impl<'de> Deserialize<'de> for KeysUrl {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
-    }
-}
-
 #[derive(serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct WrittenJwks {
     /// Where the set is fetched from.
-    url: KeysUrl,
+    url: ServiceUrl,
     /// The time from one successful fetch to the next; longer than 0, default 5 min.
     #[serde(default = "five_minutes")]
     refresh: Timespan,
@@ -132,11 +70,3 @@ fn one_hour() -> Timespan {
 fn five_seconds() -> Timespan {
     Timespan::from_secs(5)
 }
-
-// Its query may hold a token.
-written_as!(KeysUrl, "KeysUrl", {
-    "description": "http:// or https://, without user name and password.",
-    "type": "string",
-    "pattern": "^\\s*[hH][tT][tT][pP][sS]?://",
-    "writeOnly": true,
-});

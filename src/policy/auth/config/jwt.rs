@@ -282,15 +282,15 @@ fn check_source(
     Err(wrong.to_owned())
 }
 
-fn one_minute() -> Timespan {
+pub(super) fn one_minute() -> Timespan {
     Timespan::from_secs(60)
 }
 
-fn sub() -> String {
+pub(super) fn sub() -> String {
     "sub".to_owned()
 }
 
-fn role() -> String {
+pub(super) fn role() -> String {
     "role".to_owned()
 }
 

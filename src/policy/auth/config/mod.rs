@@ -4,12 +4,19 @@
 //! Whatever can be checked while parsing is refused here, so that the error has a line. Whether a
 //! PEM contains a usable key is found when a `Verifier` is made from it.
 
+mod address;
 mod api_key;
+mod asked;
+mod forward;
+mod introspection;
 mod jwks;
 mod jwt;
 
+pub use address::ServiceUrl;
 pub use api_key::{ApiKey, ApiKeys};
-pub use jwks::{Jwks, KeysUrl};
+pub use forward::{Forward, ForwardCache};
+pub use introspection::{Introspection, Login};
+pub use jwks::Jwks;
 pub(super) use jwt::Audience;
 pub use jwt::{Algorithms, Cache, Jwt, KeySource, Pem};
 
@@ -21,6 +28,11 @@ pub enum Config {
     Jwt(Box<Jwt>),
     /// A shared secret in a header.
     ApiKey(ApiKeys),
+    /// Bearer tokens that an authorization server is asked about (RFC 7662).
+    Introspection(Box<Introspection>),
+    /// An HTTP service that is asked about each request, as Traefik's `forwardAuth` and NGINX's
+    /// `auth_request` do.
+    Forward(Box<Forward>),
 }
 
 #[cfg(test)]

@@ -13,7 +13,9 @@ fn refusal(yaml: &str) -> String {
 fn jwt(yaml: &str) -> super::Jwt {
     match config(yaml) {
         Config::Jwt(jwt) => *jwt,
-        Config::ApiKey(_) => panic!("not a jwt: {yaml}"),
+        Config::ApiKey(_) | Config::Introspection(_) | Config::Forward(_) => {
+            panic!("not a jwt: {yaml}")
+        }
     }
 }
 
@@ -185,5 +187,42 @@ fn unknown_keys_are_refused() {
         "basic: {}",
     ] {
         assert!(refusal(yaml).contains("unknown"), "{yaml}");
+    }
+}
+
+#[test]
+fn an_authorization_server_is_asked_with_one_proof_of_who_asks() {
+    let url = "url: 'https://a/introspect'";
+    for login in ["client_id: g", "client_secret: s", "client_id: g, client_secret: s, token: t"] {
+        let error = refusal(&format!("introspection: {{{url}, {login}}}"));
+        assert!(error.contains("client_id and client_secret together, or token alone"), "{error}");
+    }
+    for login in ["", ", token: t", ", client_id: g, client_secret: s"] {
+        assert!(try_config(&format!("introspection: {{{url}{login}}}")).is_ok(), "{login}");
+    }
+    let error = refusal(&format!("introspection: {{{url}, token: \"a b\"}}"));
+    assert!(error.contains("visible ASCII"), "{error}");
+    let error = refusal(&format!("introspection: {{{url}, timeout: '0'}}"));
+    assert!(error.contains("timeout must be more than 0"), "{error}");
+    let error = refusal("introspection: {url: 'https://g:s@a/introspect'}");
+    assert!(error.contains("must not hold a user name or password"), "{error}");
+}
+
+#[test]
+fn what_forward_auth_cannot_do_is_refused() {
+    for (written, why) in [
+        ("timeout: '0'", "timeout must be more than 0"),
+        ("response_headers: [Set-Cookie]", "`set-cookie` belongs to the service's own response"),
+        ("response_headers: ['X User']", "response_headers: `X User` is not the name of a header"),
+        ("consumer_header: ''", "consumer_header: `` is not the name of a header"),
+        ("cache: {by: [], ttl: 1s}", "name at least one header field"),
+        ("cache: {by: [Cookie], ttl: '0'}", "cache.ttl must be more than 0"),
+        (
+            "request_headers: [Authorization], cache: {by: [Cookie], ttl: 1s}",
+            "the service does not get `cookie`: add it to request_headers",
+        ),
+    ] {
+        let error = refusal(&format!("forward: {{url: 'http://a/check', {written}}}"));
+        assert!(error.contains(why), "{error}");
     }
 }

@@ -110,7 +110,10 @@ fn credentials(facts: &mut Facts, ctx: &Context, route: &Route, refused: &Refusa
             | Denial::Issuer
             | Denial::Audience
             | Denial::Consumer
-            | Denial::UnknownApiKey,
+            | Denial::UnknownApiKey
+            | Denial::Inactive { .. }
+            | Denial::Said(_)
+            | Denial::Unanswered { .. },
         ) => {}
     }
 }

@@ -1,0 +1,111 @@
+//! What services have said of credentials, for as long as that may be believed.
+//!
+//! Those who may pass and those who may not have tables of their own, so that a flood of bad
+//! credentials drives no good ones out.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quick_cache::sync::{Cache, PlaceholderGuard};
+use quick_cache::{DefaultHashBuilder, UnitWeighter};
+
+use super::Now;
+use super::denial::Denial;
+use super::digest::Digest;
+use super::identity::Identity;
+use crate::time::Moment;
+
+/// Earlier answers of one service.
+pub(super) struct Memory {
+    ttl: Duration,
+    refused_ttl: Duration,
+    passed: Cache<Digest, Passed>,
+    refused: Cache<Digest, Refused>,
+}
+
+#[derive(Clone)]
+struct Passed {
+    identity: Arc<Identity>,
+    until: Moment,
+}
+
+#[derive(Clone)]
+struct Refused {
+    denial: Denial,
+    until: Moment,
+}
+
+/// The right to ask about credentials, which one request has at a time. Others with the same
+/// credentials wait for its answer; if it is dropped without one, the next of them asks.
+pub struct Turn<'a>(
+    PlaceholderGuard<
+        'a,
+        Digest,
+        Passed,
+        UnitWeighter,
+        DefaultHashBuilder,
+        quick_cache::sync::DefaultLifecycle<Digest, Passed>,
+    >,
+);
+
+impl Memory {
+    /// Remembers at most `most` of each kind; who is refused, not at all if `refused_ttl` is zero.
+    pub(super) fn new(most: NonZeroU32, ttl: Duration, refused_ttl: Duration) -> Self {
+        let most = usize::try_from(most.get()).unwrap_or(usize::MAX);
+        let refused = if refused_ttl.is_zero() { 0 } else { most };
+        Memory { ttl, refused_ttl, passed: Cache::new(most), refused: Cache::new(refused) }
+    }
+
+    /// What was said, if it may still be believed. `is_over` tells of an identity's `exp`.
+    pub(super) fn recall(
+        &self,
+        key: &Digest,
+        now: Now,
+        is_over: impl Fn(&Identity) -> bool,
+    ) -> Option<Result<Arc<Identity>, Denial>> {
+        if let Some(passed) = self.passed.get(key)
+            && now.moment < passed.until
+            && !is_over(&passed.identity)
+        {
+            return Some(Ok(passed.identity));
+        }
+        let refused = self.refused.get(key).filter(|refused| now.moment < refused.until)?;
+        Some(Err(refused.denial))
+    }
+
+    /// Waits for the right to ask, or for another request's answer; `None` with the latter.
+    pub(super) async fn turn(
+        &self,
+        key: &Digest,
+        now: Now,
+        is_over: impl Fn(&Identity) -> bool,
+    ) -> Option<Turn<'_>> {
+        // An old answer would be taken for a new one.
+        self.passed
+            .remove_if(key, |passed| now.moment >= passed.until || is_over(&passed.identity));
+        self.passed.get_value_or_guard_async(key).await.err().map(Turn)
+    }
+
+    /// Remembers an answer. What cannot be answered is asked again.
+    pub(super) fn keep(
+        &self,
+        key: Digest,
+        turn: Turn<'_>,
+        answer: &Result<Arc<Identity>, Denial>,
+        now: Moment,
+    ) {
+        match answer {
+            Ok(identity) => {
+                let passed = Passed { identity: identity.clone(), until: now + self.ttl };
+                // Fails if the entry was removed meanwhile; then it is asked again.
+                let _ = turn.0.insert(passed);
+            }
+            Err(denial) if denial.is_final() && !self.refused_ttl.is_zero() => {
+                let refused = Refused { denial: denial.clone(), until: now + self.refused_ttl };
+                self.refused.insert(key, refused);
+            }
+            Err(_) => {}
+        }
+    }
+}
