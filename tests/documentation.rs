@@ -153,7 +153,7 @@ fn first_configuration() -> String {
     first.text.clone()
 }
 
-const VARIABLES: [(&str, &str); 4] = [
+const VARIABLES: [(&str, &str); 5] = [
     ("DATABASE_URL", "postgres://127.0.0.1:1/none"),
     ("REDIS_URL", "redis://127.0.0.1:1"),
     ("INTROSPECTION_SECRET", "s3cret-of-the-gateway"),
