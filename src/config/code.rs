@@ -168,6 +168,8 @@ codes! {
     CertificateUnusable "certificate_unusable" Error "name PEM files of a certificate and its key";
     NoCertificate "no_certificate" Error "add one, or remove `tls`";
     ClientCaUnusable "client_ca_unusable" Error "name a PEM file of certificates";
+    NamelessConsumer "nameless_consumer" Error "set `consumer_header` to the header in which the service names the client";
+    ClientCrlUnusable "client_crl_unusable" Error "name a PEM file of revocation lists (`-----BEGIN X509 CRL-----`), beside `client_ca`";
     TicketsUnusable "tickets_unusable" Error "write one key per line, as `openssl rand -base64 32` makes them; the first one seals";
     UpstreamCaUnusable "upstream_ca_unusable" Error "name a PEM file of certificates";
     LimitStoreUnusable "limit_store_unusable" Error "";

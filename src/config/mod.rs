@@ -193,7 +193,7 @@ impl Config {
         let Some(config) = config else { return files };
         for tls in config.listeners.values().filter_map(|listener| listener.tls.as_ref()) {
             let pairs = tls.certificates.iter().flat_map(|pair| [&pair.certificate, &pair.key]);
-            files.extend(pairs.chain(&tls.client_ca).cloned());
+            files.extend(pairs.chain(&tls.client_ca).chain(&tls.client_crl).cloned());
             match &tls.tickets {
                 tls::Tickets::Keys(file) => drop(files.insert(file.clone())),
                 tls::Tickets::Off | tls::Tickets::On => {}

@@ -243,6 +243,9 @@ pub struct Identifiers {
     pub correlation_id: Option<Header>,
     /// Carries the consumer's name to the upstream; clients cannot set it. Default `X-Consumer`.
     pub consumer: Header,
+    /// Tells the upstream of the client's certificate, if it has shown one to the gateway; clients cannot
+    /// set it, and trusted proxies can. Default `X-Forwarded-Client-Cert`.
+    pub client_certificate: Header,
     /// Carries the number of the attempt to the upstream, from 1. From a trusted caller, it says
     /// whether the request is already a retry. Default `X-Envoy-Attempt-Count`.
     pub attempt_count: Header,
@@ -254,6 +257,7 @@ impl Default for Identifiers {
             request_id: Header(HeaderName::from_static("x-request-id")),
             correlation_id: None,
             consumer: Header(HeaderName::from_static("x-consumer")),
+            client_certificate: Header(HeaderName::from_static("x-forwarded-client-cert")),
             attempt_count: Header(HeaderName::from_static("x-envoy-attempt-count")),
         }
     }

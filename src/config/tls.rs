@@ -20,6 +20,14 @@ pub struct Tls {
     /// PEM file of authorities. A client without a certificate of theirs is refused, and one with
     /// it is served only until it expires. Absent: clients need no certificate.
     pub client_ca: Option<PathBuf>,
+    /// With `client_ca`: whether every client must have a certificate (`required`, the default), or one
+    /// without may connect as well (`optional`), so that routes decide. A certificate that is not
+    /// accepted is refused in both cases.
+    #[serde(default)]
+    pub client_auth: ClientAuth,
+    /// PEM file of revocation lists. A client whose own certificate is in one of them is refused; an
+    /// authority without a list here has revoked nothing. Needs `client_ca`.
+    pub client_crl: Option<PathBuf>,
     /// What a client gets that asks for a name which no certificate has: `default`, the first
     /// certificate (the default), or `refuse`, the alert `unrecognized_name`. A client that asks for
     /// no name gets the certificate of the address it has connected to, or the first one.
@@ -40,6 +48,19 @@ pub struct Tls {
     /// Whether returning clients resume their sessions; default `on`.
     #[serde(default)]
     pub tickets: Tickets,
+}
+
+/// Whether clients must have a certificate.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientAuth {
+    /// A client without one is refused.
+    #[default]
+    Required,
+    /// A client may have one.
+    Optional,
 }
 
 /// What a client gets that asks for a name which no certificate has.

@@ -118,6 +118,7 @@ impl RouteCheck<'_> {
         self.credentials();
         self.limits();
         self.claims();
+        self.nameless();
         self.replays();
         self.budget();
         self.fallback();

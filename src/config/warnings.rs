@@ -161,7 +161,9 @@ fn keys(config: &Config, warnings: &mut Vec<Problem>) {
                 }
                 KeySource::Secret(_) | KeySource::Jwks(_) | KeySource::PublicKey(_) => {}
             },
-            auth::Config::Introspection(_) | auth::Config::Forward(_) => {}
+            auth::Config::ClientCertificate(_)
+            | auth::Config::Introspection(_)
+            | auth::Config::Forward(_) => {}
         }
     }
 }

@@ -147,12 +147,16 @@ impl Listeners {
         };
         let secure = place.secure;
         let (peer, _counted) = place.into_parts();
-        let (stream, ahead, protocol, until) = match &listener.tls {
-            None => (stream, ahead, None, None),
+        let (mut until, mut certified) = (None, None);
+        let (stream, ahead, protocol) = match &listener.tls {
+            None => (stream, ahead, None),
             Some(tls) => {
                 let agreed = agree(&self.shared, (stream, ahead), listener, tls, first);
                 match Box::pin(agreed).await {
-                    Ok((stream, protocol, until)) => (stream, Vec::new(), Some(protocol), until),
+                    Ok(agreed) => {
+                        (until, certified) = (agreed.until, agreed.client);
+                        (agreed.stream, Vec::new(), Some(agreed.protocol))
+                    }
                     Err(failed) => {
                         return client(peer.as_ref()).handshake(&failed, limit_before());
                     }
@@ -180,6 +184,7 @@ impl Listeners {
             peer,
             secure,
             until,
+            certified,
             turnover: (protocol == Protocol::Http1)
                 .then(|| Turnover::of(&listener.config, drains.clone())),
             orders: None,
@@ -277,7 +282,8 @@ impl Listeners {
         listener: &Listener,
         shutdown: &ShutdownWatch,
     ) {
-        let Connection { guard, listener: name, limits, peer, secure, until, .. } = connection;
+        let Connection { guard, listener: name, limits, peer, secure, until, certified, .. } =
+            connection;
         let since = Clock::now();
         let alarms = Arc::new(Alarms::default());
         downstream::http2::serve(
@@ -294,6 +300,7 @@ impl Listeners {
                     peer: peer.clone(),
                     secure,
                     until,
+                    certified: certified.clone(),
                     turnover: None,
                     orders: Some(Orders::default()),
                 });

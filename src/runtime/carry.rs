@@ -232,6 +232,7 @@ pub(super) fn authorities(
                 let path = path.key(match wanted {
                     auth::Config::Jwt(_) => "jwt",
                     auth::Config::ApiKey(_) => "api_key",
+                    auth::Config::ClientCertificate(_) => "client_certificate",
                     auth::Config::Introspection(_) => "introspection",
                     auth::Config::Forward(_) => "forward",
                 });
@@ -245,7 +246,7 @@ pub(super) fn authorities(
 /// The claims that key any limit which tokens of this authority can meet; sorted, without
 /// repetitions.
 fn keyed_claims(config: &Config, authority: &str) -> Arc<[Arc<str>]> {
-    if let Some(auth::Config::ApiKey(_) | auth::Config::Forward(_)) = config.auth.get(authority) {
+    if config.auth.get(authority).is_some_and(|authority| !authority.has_claims()) {
         return Arc::default();
     }
     let requires = |route: &&Arc<config::Route>| {

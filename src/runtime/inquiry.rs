@@ -4,7 +4,7 @@
 //! Requests with the same credentials ask once: the first asks, the others wait for its answer.
 //! `policy::auth` decides what is remembered and what an answer means.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +24,11 @@ use crate::time::{Clock, Moment};
 const MAX_ANSWER_BYTES: usize = 256 * 1024;
 /// How much of an unused body is read, so that its connection can be used again.
 const MAX_UNUSED_BYTES: usize = 64 * 1024;
+/// How long it may take.
+const MAX_UNUSED_TIME: Duration = Duration::from_millis(50);
+/// How long a connection is kept for later questions: Node closes them after 5 s, and a question that is
+/// sent in that moment is lost.
+const IDLE_TIME: Duration = Duration::from_secs(4);
 /// The most connections that are kept for later questions.
 const IDLE_CONNECTIONS: usize = 32;
 
@@ -103,7 +108,8 @@ impl Service {
             Inquiry::Introspection(introspector) => &introspector.config.url,
             Inquiry::Forward(forwarder) => &forwarder.config.url,
         };
-        let builder = fetch::builder().pool_max_idle_per_host(IDLE_CONNECTIONS);
+        let builder =
+            fetch::builder().pool_max_idle_per_host(IDLE_CONNECTIONS).pool_idle_timeout(IDLE_TIME);
         // Without TLS, the client must also work on a system without root certificates.
         let builder = if url.is_encrypted() { builder } else { builder.tls_certs_only([]) };
         let most = inquiry.max_in_flight().min(Semaphore::MAX_PERMITS);
@@ -152,19 +158,25 @@ impl Service {
             return known;
         }
         let limit = inquiry.timeout().min(left);
-        let answered = self.answer_in_turn(inquiry, key, now, question);
-        match tokio::time::timeout(limit, answered).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                let why = if left < inquiry.timeout() {
-                    "the request's deadline came before an answer".to_owned()
-                } else {
-                    let limit = humantime::format_duration(limit);
-                    format!("{} has not answered within {limit}", self.url)
-                };
-                Err(self.note_failure(inquiry, why))
-            }
+        let sent = AtomicBool::new(false);
+        let answered = self.answer_in_turn(inquiry, key, now, question, &sent);
+        if let Ok(answer) = tokio::time::timeout(limit, answered).await {
+            return answer;
         }
+        let within = humantime::format_duration(limit);
+        if left < inquiry.timeout() {
+            // A client in a hurry says nothing about the service.
+            return Err(inquiry.unanswered("the request's deadline came before an answer"));
+        }
+        if sent.into_inner() {
+            let why = format!("{} has not answered within {within}", self.url);
+            return Err(self.note_failure(inquiry, why));
+        }
+        let most = self.most;
+        Err(inquiry.unanswered(format!(
+            "no turn to ask came within {within}: another request asks about the same, or \
+             {most} questions are under way"
+        )))
     }
 
     async fn answer_in_turn<'a>(
@@ -173,24 +185,32 @@ impl Service {
         key: Option<Digest>,
         now: Now,
         question: impl Fn() -> Question<'a>,
+        sent: &AtomicBool,
     ) -> Result<Arc<Identity>, Denial> {
-        let Some(key) = key else { return self.ask(inquiry, question(), now).await.verdict };
+        let Some(key) = key else { return self.ask(inquiry, question(), now, sent).await.verdict };
         let turn = inquiry.turn(&key, now).await;
-        // Whoever had the turn before may have been answered meanwhile.
+        // Another request may have been answered meanwhile.
         if let Some(known) = inquiry.recall(&key, later(now)) {
             self.remembered.fetch_add(1, Ordering::Relaxed);
             return known;
         }
-        let Answer { verdict, may_be_kept } = self.ask(inquiry, question(), now).await;
-        if let (Some(turn), true) = (turn, may_be_kept) {
-            inquiry.keep(key, turn, &verdict, later(now));
+        let Answer { verdict, may_be_kept } = self.ask(inquiry, question(), now, sent).await;
+        if let Some(turn) = turn {
+            inquiry.keep(key, turn, &verdict, may_be_kept, later(now));
         }
         verdict
     }
 
-    async fn ask(&self, inquiry: &Inquiry, question: Question<'_>, now: Now) -> Answer {
+    async fn ask(
+        &self,
+        inquiry: &Inquiry,
+        question: Question<'_>,
+        now: Now,
+        sent: &AtomicBool,
+    ) -> Answer {
         // Never closed.
         let _slot = self.slots.acquire().await;
+        sent.store(true, Ordering::Relaxed);
         let answer = match question {
             Question::Token { by, form } => self.ask_of_token(inquiry, by, form, now).await,
             Question::Request { by, headers } => self.ask_of_request(inquiry, by, headers).await,
@@ -260,8 +280,9 @@ impl Service {
             }
         };
         let answer = by.judge(response.status(), response.headers());
-        // Dropped unread, the connection could not be used again.
-        let _ = fetch::body(response, MAX_UNUSED_BYTES).await;
+        // Dropped unread, the connection could not be used again. The verdict does not wait for long.
+        let unused = fetch::body(response, MAX_UNUSED_BYTES);
+        let _ = tokio::time::timeout(MAX_UNUSED_TIME, unused).await;
         answer
     }
 

@@ -1,6 +1,7 @@
 //! TLS on the listeners: certificates and authorities, read and checked when a configuration is
 //! compiled. `proxy::listener` runs the handshakes.
 
+pub mod clients;
 mod doubts;
 mod files;
 pub mod handshake;
@@ -8,16 +9,13 @@ mod material;
 mod names;
 mod tickets;
 
-use std::fmt::Display;
 use std::path::Path;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{self, SHA256, SHA256_OUTPUT_LEN};
-use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{NoServerSessionStorage, ProducesTickets, ServerConfig, WebPkiClientVerifier};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::server::{NoServerSessionStorage, ProducesTickets, ServerConfig};
 use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
 use rustls::{DEFAULT_VERSIONS, SupportedProtocolVersion};
@@ -129,12 +127,20 @@ pub fn compile(
     let authorities = tls.client_ca.as_deref().map(certificates).transpose();
     let refused = |mistake| problem(Code::ClientCaUnusable, &["client_ca"], mistake);
     let authorities = authorities.map_err(refused)?;
-    let verified_by = digest(&keys, authorities.as_deref());
-    let client_authorities = authorities.as_deref().map(|all| digest(&[], Some(all)));
+    let lists = clients::revoked(tls);
+    let unread = |mistake| problem(Code::ClientCrlUnusable, &["client_crl"], mistake);
+    let lists = lists.map_err(unread)?;
+    let verified_by = digest(&keys, authorities.as_deref(), &lists);
+    let client_authorities = authorities
+        .as_deref()
+        .map(|all| clients::digest(tls.client_auth, digest(&[], Some(all), &lists)));
     let builder = match (&tls.client_ca, authorities) {
         (Some(file), Some(authorities)) => {
-            let verifier = client_verifier(file, authorities, provider);
-            let verifier = verifier.map_err(refused)?;
+            let verifier = clients::verifier(file, authorities, tls.client_auth, lists, provider);
+            let verifier = verifier.map_err(|wrong| match wrong {
+                clients::Wrong::Authorities(mistake) => refused(mistake),
+                clients::Wrong::Lists(mistake) => unread(mistake),
+            })?;
             builder.with_client_cert_verifier(Arc::new(handshake::Clients(verifier)))
         }
         (Some(_), None) | (None, _) => builder.with_no_client_auth(),
@@ -187,7 +193,11 @@ fn use_tickets(
 
 /// Hashes everything that proves an identity. Each part is preceded by its length, so that parts
 /// cannot run into each other.
-fn digest(keys: &[Arc<CertifiedKey>], authorities: Option<&[CertificateDer<'_>]>) -> Digest {
+fn digest(
+    keys: &[Arc<CertifiedKey>],
+    authorities: Option<&[CertificateDer<'_>]>,
+    revoked: &[CertificateRevocationListDer<'_>],
+) -> Digest {
     let mut context = digest::Context::new(&SHA256);
     let mut add = |bytes: &[u8]| {
         context.update(&(bytes.len() as u64).to_be_bytes());
@@ -200,6 +210,10 @@ fn digest(keys: &[Arc<CertifiedKey>], authorities: Option<&[CertificateDer<'_>]>
     if let Some(authorities) = authorities {
         add(b"client authorities");
         authorities.iter().for_each(|authority| add(authority));
+    }
+    for list in revoked {
+        add(b"revoked");
+        add(list);
     }
     let mut digest = Digest::default();
     digest.copy_from_slice(context.finish().as_ref());
@@ -264,20 +278,6 @@ fn place_of(
         CertifiedKey::from_der(vec![one.clone()], private.clone_key(), provider).is_ok()
     };
     chain.iter().position(is_of).map(|place| place + 1)
-}
-
-fn client_verifier(
-    file: &Path,
-    authorities: Vec<CertificateDer<'static>>,
-    provider: Arc<CryptoProvider>,
-) -> Result<Arc<dyn ClientCertVerifier>, Mistake> {
-    let of_file = |error: &dyn Display| Mistake::new(format!("`{}`: {error}", file.display()));
-    let mut roots = RootCertStore::empty();
-    for certificate in authorities {
-        roots.add(certificate).map_err(|error| of_file(&error))?;
-    }
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-    verifier.map_err(|error| of_file(&error))
 }
 
 /// When a certificate ends, in seconds since 1970.

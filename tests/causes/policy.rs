@@ -18,6 +18,7 @@ pub const REFUSALS: &[Scenario] = &[
     ("keys_unavailable", no_keys),
     ("auth_unavailable", no_service),
     ("auth_denied", denied_by_service),
+    ("caller_denied", other_caller),
     ("auth_redirect", redirected_by_service),
     ("scope_missing", no_scope),
     ("role_missing", no_role),
@@ -121,6 +122,16 @@ fn no_service() -> Option<Value> {
 
 fn denied_by_service() -> Option<Value> {
     by_service(403, "auth_denied")
+}
+
+/// The name is told by a proxy, which needs no handshake.
+fn other_caller() -> Option<Value> {
+    let auth =
+        "auth: {mesh: {client_certificate: {allow: ['spiffe://prod/*'], from_proxies: true}}}";
+    let server = "trusted_proxies: [127.0.0.0/8]";
+    let plan = Plan::route("auth: {require: mesh}").section(auth).section(server);
+    let call = orders().header("X-Forwarded-Client-Cert", "URI=spiffe://test/web");
+    after(plan, &[call], "caller_denied")
 }
 
 fn redirected_by_service() -> Option<Value> {

@@ -116,7 +116,9 @@ words! {
         | Denial::Audience
         | Denial::Consumer
         | Denial::UnknownApiKey
+        | Denial::Unnamed { .. }
         | Denial::Inactive { .. } => ["credentials_invalid"],
+        Denial::NotAllowed { .. } => ["caller_denied"],
         Denial::Said(_) => of_verdict(),
         Denial::Unanswered { .. } => ["auth_unavailable"],
     }

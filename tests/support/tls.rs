@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer,
+    DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair,
+    KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
 };
 use rustls::client::Resumption;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -25,6 +26,12 @@ pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 pub struct Leaf {
     certificate: rcgen::Certificate,
     key: KeyPair,
+    serial: SerialNumber,
+}
+
+fn rand_serial() -> u64 {
+    // The first bit is that of the sign.
+    fastrand::u64(1..u64::MAX / 2)
 }
 
 impl Authority {
@@ -38,6 +45,7 @@ impl Authority {
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate().expect("a key");
         Authority(CertifiedIssuer::self_signed(params, key).expect("a certificate"))
     }
@@ -92,10 +100,46 @@ impl Authority {
         self.signed(params)
     }
 
-    fn signed(&self, params: CertificateParams) -> Leaf {
+    /// One for a client with these names: URIs, DNS names, and a common name if it is not empty.
+    pub fn sign_client(&self, uris: &[&str], dns: &[&str], common_name: &str) -> Leaf {
+        let dns: Vec<_> = dns.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(dns).expect("names");
+        let uris = uris.iter().map(|uri| SanType::URI((*uri).try_into().expect("ASCII")));
+        params.subject_alt_names.extend(uris);
+        params.distinguished_name = DistinguishedName::new();
+        if !common_name.is_empty() {
+            params.distinguished_name.push(DnType::CommonName, common_name);
+        }
+        self.signed(params)
+    }
+
+    /// A list of what it has revoked, in PEM.
+    pub fn revoke(&self, leaves: &[&Leaf]) -> String {
+        let day = |day: u64| rcgen::date_time_ymd(2020, 1, 1) + Duration::from_secs(day * 86_400);
+        let revoked = leaves.iter().map(|leaf| RevokedCertParams {
+            serial_number: leaf.serial.clone(),
+            revocation_time: day(1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let params = CertificateRevocationListParams {
+            this_update: day(1),
+            next_update: day(36_500),
+            crl_number: SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.0).expect("a list").pem().expect("PEM")
+    }
+
+    fn signed(&self, mut params: CertificateParams) -> Leaf {
+        let serial = params.serial_number.clone();
+        let serial = serial.unwrap_or_else(|| SerialNumber::from(rand_serial()));
+        params.serial_number = Some(serial.clone());
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.0).expect("a certificate");
-        Leaf { certificate, key }
+        Leaf { certificate, key, serial }
     }
 }
 

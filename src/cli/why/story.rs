@@ -129,7 +129,7 @@ pub(super) fn key_of(facts: &Facts) -> Option<String> {
         "record_unavailable" => of_route("record"),
         "shutdown" => Some("server.drain_timeout".to_owned()),
         "keys_unavailable" | "auth_unavailable" | "auth_denied" | "auth_redirect"
-        | "scope_missing" | "role_missing" => of_route("auth"),
+        | "caller_denied" | "scope_missing" | "role_missing" => of_route("auth"),
         cause if cause.starts_with("idempotency") => of_route("idempotency"),
         cause if cause.starts_with("credentials") || cause.starts_with("token") => of_route("auth"),
         "upstream_5xx" | "grpc_status" => of_route("retry"),

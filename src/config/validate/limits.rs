@@ -50,12 +50,32 @@ impl RouteCheck<'_> {
         let mut required = self.route.auth.iter().flat_map(|auth| auth.require.iter());
         // A missing or invalid authority is reported elsewhere.
         let verified = required
-            .any(|name| !matches!(self.config.auth.get(name), Some(auth::Config::ApiKey(_))));
+            .any(|name| self.config.auth.get(name).is_none_or(|authority| authority.has_claims()));
         if !verified {
             let message = "a limit counts by a claim, but the route requires no tokens";
             let path = self.limit(index).key("key");
             let problem = Problem::new(Code::ClaimWithoutToken, path, message);
             self.problems.push(problem.with(self.key(&["auth"])));
+        }
+    }
+
+    /// Keys of clients that a service accepts without naming them would be one client's.
+    pub(super) fn nameless(&mut self) {
+        if self.route.idempotency.is_none() {
+            return;
+        }
+        let mut required = self.route.auth.iter().flat_map(|auth| auth.require.iter());
+        let nameless = required.find(|name| match self.config.auth.get(*name) {
+            Some(auth::Config::Forward(forward)) => forward.consumer_header.is_none(),
+            _ => false,
+        });
+        if let Some(name) = nameless {
+            let message = format!(
+                "keys belong to consumers, and clients that `auth.{name}` accepts have no names of their own"
+            );
+            let problem = Problem::new(Code::NamelessConsumer, self.key(&["idempotency"]), message);
+            let path = KeyPath::root().key("auth").key(name).key("forward");
+            self.problems.push(problem.with(path));
         }
     }
 

@@ -148,6 +148,7 @@ const CODES: [(Facet, &[&str]); 12] = [
             "token_expired",
             "keys_unavailable",
             "auth_unavailable",
+            "caller_denied",
             "auth_denied",
             "auth_redirect",
             "scope_missing",

@@ -87,6 +87,16 @@ pub enum Denial {
     },
     /// No consumer has this API key.
     UnknownApiKey,
+    /// The client's certificate has none of the names that are allowed.
+    NotAllowed {
+        /// The entry of `auth` that allows others.
+        authority: Arc<str>,
+    },
+    /// The client's certificate has no name that counts.
+    Unnamed {
+        /// The entry of `auth` that has looked for one.
+        authority: Arc<str>,
+    },
     /// The authorization server says that the token is not active.
     Inactive {
         /// The entry of `auth` that has asked.
@@ -176,6 +186,15 @@ impl Denial {
                 return Some(Cow::Owned(said));
             }
             Denial::UnknownApiKey => "no consumer has this API key",
+            Denial::NotAllowed { authority } => {
+                let said = format!("auth.{authority} allows no name of the client's certificate");
+                return Some(Cow::Owned(said));
+            }
+            Denial::Unnamed { authority } => {
+                let said =
+                    format!("auth.{authority}: the client's certificate has no name that counts");
+                return Some(Cow::Owned(said));
+            }
             Denial::Inactive { authority } => {
                 let said =
                     format!("auth.{authority}: the server says that the token is not active");
@@ -217,6 +236,8 @@ impl Denial {
             | Denial::Audience
             | Denial::Consumer
             | Denial::UnknownApiKey
+            | Denial::NotAllowed { .. }
+            | Denial::Unnamed { .. }
             | Denial::Inactive { .. }
             | Denial::Said(_)
             | Denial::Unanswered { .. } => None,
@@ -265,7 +286,11 @@ impl Denial {
             | Denial::Audience
             | Denial::Consumer
             | Denial::UnknownApiKey
+            | Denial::Unnamed { .. }
             | Denial::Inactive { .. } => INVALID,
+            Denial::NotAllowed { .. } => {
+                ("caller_denied", "the client's certificate is not for a caller of this route")
+            }
             Denial::Said(said) => match said.verdict {
                 Verdict::Unauthorized => INVALID,
                 Verdict::Forbidden => {

@@ -18,6 +18,8 @@ pub struct Forwarder {
     pub(super) authority: Arc<str>,
     /// As configured.
     pub config: Forward,
+    /// What only the service may say of a client.
+    pub(super) asserted: Box<[HeaderName]>,
     /// The consumer of services that name none.
     own: Option<(Consumer, HeaderValue)>,
     pub(super) memory: Option<Memory>,
@@ -38,8 +40,10 @@ impl Forwarder {
         let remembered = |cache: &super::config::ForwardCache| {
             Memory::new(cache.max_entries, *cache.ttl, Duration::ZERO)
         };
+        let asserted = config.response_headers.iter().chain(&config.consumer_header);
         Forwarder {
             authority: authority.clone(),
+            asserted: asserted.cloned().collect(),
             own,
             memory: config.cache.as_ref().map(remembered),
             config: config.clone(),

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 
-use super::Now;
 use super::denial::{Denial, Verdict};
 use super::identity::Identity;
 use super::refusal::{Forbidden, Refusal};
 use super::requirement::{Prefix, Requirement, Scope, ScopesMatch};
 use super::verifier::Verifier;
+use super::{Now, Presented};
 
 /// Authenticates and authorizes the requests of one route.
 #[derive(Debug)]
@@ -51,7 +51,11 @@ impl Guard {
         for verifier in &verifiers {
             let credentials: &[HeaderName] =
                 if keeps { &[] } else { verifier.credential_headers() };
-            for header in credentials.iter().chain(verifier.asserted_headers()) {
+            // A dry run changes nothing for the upstream, except that a client cannot speak for a service.
+            let asserted = verifier.asserted_headers().iter().filter(|header| {
+                !(config.enforce.is_dry() && verifier.credential_headers().contains(header))
+            });
+            for header in credentials.iter().chain(asserted) {
                 if !stripped.contains(header) {
                     stripped.push(header.clone());
                 }
@@ -85,16 +89,16 @@ impl Guard {
     /// # Errors
     /// The [`Refusal`]. If it has [`Refusal::wanted_keys`], the caller may have them fetched and
     /// check once more.
-    pub fn check(
+    pub fn check<'a>(
         &self,
         path: &str,
-        headers: &HeaderMap,
+        presented: impl Into<Presented<'a>>,
         now: Now,
     ) -> Result<Option<Arc<Identity>>, Refusal> {
         if self.is_anonymous(path) {
             return Ok(None);
         }
-        let identity = self.authenticate(headers, now).map_err(Refusal::Unauthenticated)?;
+        let identity = self.authenticate(presented, now).map_err(Refusal::Unauthenticated)?;
         self.authorize(&identity).map_err(Refusal::Forbidden)?;
         Ok(Some(identity))
     }
@@ -104,10 +108,15 @@ impl Guard {
     ///
     /// # Errors
     /// The most telling denial, if no authority accepts them.
-    pub fn authenticate(&self, headers: &HeaderMap, now: Now) -> Result<Arc<Identity>, Denial> {
+    pub fn authenticate<'a>(
+        &self,
+        presented: impl Into<Presented<'a>>,
+        now: Now,
+    ) -> Result<Arc<Identity>, Denial> {
+        let presented = presented.into();
         let mut told = Denial::Missing;
         for verifier in &self.verifiers {
-            match verifier.verify(headers, now) {
+            match verifier.verify(presented, now) {
                 Ok(identity) => return Ok(identity),
                 Err(denial) if denial.outweighs(&told) => told = denial,
                 Err(_) => {}
@@ -152,7 +161,9 @@ impl Guard {
     pub fn challenge(&self, refusal: &Refusal) -> Option<&HeaderValue> {
         match refusal {
             Refusal::Unauthenticated(
-                Denial::KeysUnavailable { .. } | Denial::Unanswered { .. },
+                Denial::KeysUnavailable { .. }
+                | Denial::Unanswered { .. }
+                | Denial::NotAllowed { .. },
             ) => None,
             Refusal::Unauthenticated(Denial::Said(said))
                 if said.verdict != Verdict::Unauthorized =>
@@ -199,7 +210,7 @@ fn challenge(verifiers: &[Arc<Verifier>], error: &str) -> HeaderValue {
         }
     }
     if challenges.is_empty() {
-        // The service knows what it takes, and has not said it; a 401 needs a challenge all the same.
+        // It is the service's to say, or the connection's; a 401 needs a challenge all the same.
         challenges.push("Bearer realm=\"portcullis\"".to_owned());
     }
     HeaderValue::from_str(&challenges.join(", "))
@@ -208,6 +219,8 @@ fn challenge(verifiers: &[Arc<Verifier>], error: &str) -> HeaderValue {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
+
     use super::super::testing::{bearer, claims, config, headers, now};
     use super::*;
     use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};

@@ -58,16 +58,17 @@ impl Inquiry {
         self.memory()?.turn(key, now, |identity| self.is_over(identity, now)).await
     }
 
-    /// Remembers an answer for those who wait and those who come.
+    /// Remembers an answer for those who come, if it `may_be_kept`, and lets those who wait go on.
     pub fn keep(
         &self,
         key: Digest,
         turn: Turn<'_>,
         answer: &Result<Arc<Identity>, Denial>,
+        may_be_kept: bool,
         now: Now,
     ) {
         if let Some(memory) = self.memory() {
-            memory.keep(key, turn, answer, now.moment);
+            memory.keep(key, turn, answer, may_be_kept, now.moment);
         }
     }
 

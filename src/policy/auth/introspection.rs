@@ -5,7 +5,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderValue};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value};
 
 use super::bearer::token;
@@ -106,11 +106,15 @@ impl Introspector {
 
 fn memory(config: &Introspection) -> Option<Memory> {
     let cache = &config.cache;
-    (!cache.ttl.is_zero()).then(|| Memory::new(cache.max_tokens, *cache.ttl, *config.refused_ttl))
+    let is_kept = !cache.ttl.is_zero() || !config.refused_ttl.is_zero();
+    is_kept.then(|| Memory::new(cache.max_tokens, *cache.ttl, *config.refused_ttl))
 }
 
+/// What a form encodes (RFC 6749, appendix B).
+const IN_FORMS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'*');
+
 fn encoded(text: &str) -> impl std::fmt::Display + '_ {
-    utf8_percent_encode(text, NON_ALPHANUMERIC)
+    utf8_percent_encode(text, IN_FORMS)
 }
 
 #[cfg(test)]

@@ -26,7 +26,8 @@ pub(super) struct Memory {
 
 #[derive(Clone)]
 struct Passed {
-    identity: Arc<Identity>,
+    /// `None` only tells those who wait that each may ask.
+    identity: Option<Arc<Identity>>,
     until: Moment,
 }
 
@@ -36,8 +37,8 @@ struct Refused {
     until: Moment,
 }
 
-/// The right to ask about credentials, which one request has at a time. Others with the same
-/// credentials wait for its answer; if it is dropped without one, the next of them asks.
+/// The right to ask about credentials. Others with the same credentials wait for the answer; if it is not
+/// kept, each of them asks. If the right is dropped without an answer, the next of them has it.
 pub struct Turn<'a>(
     PlaceholderGuard<
         'a,
@@ -66,9 +67,10 @@ impl Memory {
     ) -> Option<Result<Arc<Identity>, Denial>> {
         if let Some(passed) = self.passed.get(key)
             && now.moment < passed.until
-            && !is_over(&passed.identity)
+            && let Some(identity) = passed.identity
+            && !is_over(&identity)
         {
-            return Some(Ok(passed.identity));
+            return Some(Ok(identity));
         }
         let refused = self.refused.get(key).filter(|refused| now.moment < refused.until)?;
         Some(Err(refused.denial))
@@ -82,30 +84,36 @@ impl Memory {
         is_over: impl Fn(&Identity) -> bool,
     ) -> Option<Turn<'_>> {
         // An old answer would be taken for a new one.
-        self.passed
-            .remove_if(key, |passed| now.moment >= passed.until || is_over(&passed.identity));
+        self.passed.remove_if(key, |passed| {
+            now.moment >= passed.until || passed.identity.as_deref().is_none_or(&is_over)
+        });
         self.passed.get_value_or_guard_async(key).await.err().map(Turn)
     }
 
-    /// Remembers an answer. What cannot be answered is asked again.
+    /// Remembers an answer, if it `may_be_kept`, and lets those who wait go on.
     pub(super) fn keep(
         &self,
         key: Digest,
         turn: Turn<'_>,
         answer: &Result<Arc<Identity>, Denial>,
+        may_be_kept: bool,
         now: Moment,
     ) {
         match answer {
-            Ok(identity) => {
-                let passed = Passed { identity: identity.clone(), until: now + self.ttl };
+            Ok(identity) if may_be_kept && !self.ttl.is_zero() => {
+                let passed = Passed { identity: Some(identity.clone()), until: now + self.ttl };
                 // Fails if the entry was removed meanwhile; then it is asked again.
                 let _ = turn.0.insert(passed);
+                return;
             }
-            Err(denial) if denial.is_final() && !self.refused_ttl.is_zero() => {
+            Err(denial) if may_be_kept && denial.is_final() && !self.refused_ttl.is_zero() => {
                 let refused = Refused { denial: denial.clone(), until: now + self.refused_ttl };
                 self.refused.insert(key, refused);
             }
-            Err(_) => {}
+            Ok(_) | Err(_) => {}
         }
+        // Dropped, the right would go to one of them after the other, each for the time of a question.
+        let _ = turn.0.insert(Passed { identity: None, until: now });
+        self.passed.remove_if(&key, |passed| passed.identity.is_none());
     }
 }

@@ -11,6 +11,7 @@
 
 mod api_key;
 mod bearer;
+mod certificate;
 mod claims;
 mod config;
 mod denial;
@@ -25,6 +26,7 @@ mod introspection;
 mod keyring;
 mod keys;
 mod memory;
+pub mod peer;
 mod refetch;
 mod refusal;
 mod requirement;
@@ -33,8 +35,8 @@ pub(crate) mod testing;
 mod verifier;
 
 pub use config::{
-    Algorithms, ApiKey, ApiKeys, Cache, Config, Forward, ForwardCache, Introspection, Jwks, Jwt,
-    KeySource, Login, Pem, ServiceUrl,
+    Algorithms, ApiKey, ApiKeys, Cache, ClientCertificate, Config, Forward, ForwardCache,
+    Introspection, Jwks, Jwt, KeySource, Login, Pem, ServiceUrl,
 };
 pub use denial::{Denial, Said, Verdict, Wanted};
 pub use digest::Digest;
@@ -51,7 +53,28 @@ pub use refusal::{Forbidden, Refusal};
 pub use requirement::{Authorities, Prefix, Requirement, Scope, ScopesMatch};
 pub use verifier::Verifier;
 
+use http::HeaderMap;
+
+use self::peer::Peer;
 use crate::time::Moment;
+
+/// What a client presents of itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Presented<'a> {
+    /// Tokens, keys and whatever else is in the request's head.
+    pub headers: &'a HeaderMap,
+    /// The client, by the certificate of its connection; `None` if it has none.
+    pub peer: Option<&'a Peer>,
+    /// The client, by what a trusted proxy says of its certificate; `None` if none says anything.
+    pub told: Option<&'a Peer>,
+}
+
+impl<'a> From<&'a HeaderMap> for Presented<'a> {
+    /// Without a certificate.
+    fn from(headers: &'a HeaderMap) -> Self {
+        Presented { headers, peer: None, told: None }
+    }
+}
 
 /// The two clocks that verification needs, read once by the caller. Tokens use wall-clock time. Our
 /// own bounds (cache, stale keys) use the monotonic clock, which is never set.

@@ -3,12 +3,12 @@
 use std::fmt;
 use std::sync::Arc;
 
+use http::HeaderName;
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, HeaderName};
 
-use super::Now;
 use super::api_key::Holders;
 use super::bearer::Bearer;
+use super::certificate;
 use super::config::{Config, Jwks, KeySource};
 use super::denial::Denial;
 use super::forward::Forwarder;
@@ -17,6 +17,7 @@ use super::inquiry::Inquiry;
 use super::introspection::Introspector;
 use super::keyring::Keyring;
 use super::keys::InvalidKeys;
+use super::{Now, Presented};
 
 /// Turns a request's headers into an identity. A reload keeps it while its configuration is
 /// unchanged, because it holds the fetched keys and the verified tokens.
@@ -29,6 +30,7 @@ pub struct Verifier {
 enum Scheme {
     Bearer(Box<Bearer>),
     ApiKey(Holders),
+    Certificate(certificate::Holders),
     Asked(Arc<Inquiry>),
 }
 
@@ -52,6 +54,9 @@ impl Verifier {
                 Scheme::Bearer(Box::new(Bearer::try_new(&authority, jwt)?))
             }
             Config::ApiKey(keys) => Scheme::ApiKey(Holders::try_new(&authority, keys)?),
+            Config::ClientCertificate(config) => {
+                Scheme::Certificate(certificate::Holders::new(&authority, config))
+            }
             Config::Introspection(config) => Scheme::Asked(Arc::new(Inquiry::Introspection(
                 Introspector::new(&authority, config),
             ))),
@@ -68,6 +73,7 @@ impl Verifier {
         let scheme = match &self.scheme {
             Scheme::Bearer(bearer) => Scheme::Bearer(Box::new(bearer.keeping(claims))),
             Scheme::ApiKey(holders) => Scheme::ApiKey(holders.clone()),
+            Scheme::Certificate(holders) => Scheme::Certificate(holders.clone()),
             Scheme::Asked(inquiry) => Scheme::Asked(match &**inquiry {
                 Inquiry::Introspection(introspector) => {
                     Arc::new(Inquiry::Introspection(introspector.keeping(claims)))
@@ -82,7 +88,7 @@ impl Verifier {
     pub fn kept_claims(&self) -> &[Arc<str>] {
         match &self.scheme {
             Scheme::Bearer(bearer) => bearer.kept_claims(),
-            Scheme::ApiKey(_) => &[],
+            Scheme::ApiKey(_) | Scheme::Certificate(_) => &[],
             Scheme::Asked(inquiry) => match &**inquiry {
                 Inquiry::Introspection(introspector) => introspector.kept_claims(),
                 Inquiry::Forward(_) => &[],
@@ -100,7 +106,7 @@ impl Verifier {
     pub fn inquiry(&self) -> Option<&Arc<Inquiry>> {
         match &self.scheme {
             Scheme::Asked(inquiry) => Some(inquiry),
-            Scheme::Bearer(_) | Scheme::ApiKey(_) => None,
+            Scheme::Bearer(_) | Scheme::ApiKey(_) | Scheme::Certificate(_) => None,
         }
     }
 
@@ -109,10 +115,16 @@ impl Verifier {
     /// # Errors
     /// A [`Denial`]. If it has [`Denial::wanted_keys`], try again after a fetch. Where a service has
     /// to be asked, [`Denial::Missing`].
-    pub fn verify(&self, headers: &HeaderMap, now: Now) -> Result<Arc<Identity>, Denial> {
+    pub fn verify<'a>(
+        &self,
+        presented: impl Into<Presented<'a>>,
+        now: Now,
+    ) -> Result<Arc<Identity>, Denial> {
+        let presented = presented.into();
         match &self.scheme {
-            Scheme::Bearer(bearer) => bearer.verify(headers, now),
-            Scheme::ApiKey(holders) => holders.verify(headers),
+            Scheme::Bearer(bearer) => bearer.verify(presented.headers, now),
+            Scheme::ApiKey(holders) => holders.verify(presented.headers),
+            Scheme::Certificate(holders) => holders.verify(presented.peer, presented.told),
             Scheme::Asked(_) => Err(Denial::Missing),
         }
     }
@@ -121,7 +133,7 @@ impl Verifier {
     pub fn remote_keys(&self) -> Option<(&Jwks, &Arc<Keyring>)> {
         match &self.scheme {
             Scheme::Bearer(bearer) => self.jwks.as_ref().map(|jwks| (jwks, &bearer.keyring)),
-            Scheme::ApiKey(_) | Scheme::Asked(_) => None,
+            Scheme::ApiKey(_) | Scheme::Certificate(_) | Scheme::Asked(_) => None,
         }
     }
 
@@ -130,6 +142,7 @@ impl Verifier {
         match &self.scheme {
             Scheme::Bearer(_) => &OF_TOKENS,
             Scheme::ApiKey(holders) => std::slice::from_ref(&holders.header),
+            Scheme::Certificate(_) => &[],
             Scheme::Asked(inquiry) => match &**inquiry {
                 Inquiry::Introspection(_) => &OF_TOKENS,
                 Inquiry::Forward(forwarder) => &forwarder.config.credentials,
@@ -140,21 +153,23 @@ impl Verifier {
     /// The headers that the upstream believes to come from the authority. A client must not set them.
     pub fn asserted_headers(&self) -> &[HeaderName] {
         match &self.scheme {
-            Scheme::Bearer(_) | Scheme::ApiKey(_) => &[],
+            Scheme::Bearer(_) | Scheme::ApiKey(_) | Scheme::Certificate(_) => &[],
             Scheme::Asked(inquiry) => match &**inquiry {
                 Inquiry::Introspection(_) => &[],
-                Inquiry::Forward(forwarder) => &forwarder.config.response_headers,
+                Inquiry::Forward(forwarder) => &forwarder.asserted,
             },
         }
     }
 
-    /// How it asks for credentials in `WWW-Authenticate`; `None` if only a service knows.
+    /// How it asks for credentials in `WWW-Authenticate`; `None` if only a service knows, or they are no
+    /// part of a request.
     pub(super) fn challenge(&self, error: &str) -> Option<String> {
         match &self.scheme {
             Scheme::Bearer(_) => Some(format!("Bearer realm=\"portcullis\"{error}")),
             Scheme::ApiKey(holders) => {
                 Some(format!("ApiKey realm=\"portcullis\", header=\"{}\"", holders.header))
             }
+            Scheme::Certificate(_) => None,
             Scheme::Asked(inquiry) => match &**inquiry {
                 Inquiry::Introspection(_) => Some(format!("Bearer realm=\"portcullis\"{error}")),
                 Inquiry::Forward(_) => None,
@@ -165,7 +180,7 @@ impl Verifier {
     pub(super) fn takes_tokens(&self) -> bool {
         match &self.scheme {
             Scheme::Bearer(_) => true,
-            Scheme::ApiKey(_) => false,
+            Scheme::ApiKey(_) | Scheme::Certificate(_) => false,
             Scheme::Asked(inquiry) => matches!(**inquiry, Inquiry::Introspection(_)),
         }
     }

@@ -15,6 +15,8 @@ use crate::policy::networks::{Networks, Refusal};
 
 /// The client, then each proxy but the last one.
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// What proxies say of the certificates of clients, as Envoy has made it common.
+pub const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 /// `http` or `https`: what the client spoke to the first trusted proxy.
 pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// The host that the client named to it.

@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use http::HeaderValue;
+
+use crate::policy::auth::peer as auth;
 use crate::proxy::downstream::address::Peer;
 use crate::proxy::downstream::guard::Guard;
 use crate::proxy::downstream::limits::Limits;
@@ -12,6 +15,22 @@ use crate::time::{Clock, Moment};
 tokio::task_local! {
     /// The connection of the request that the current task serves.
     pub static OF_TASK: Arc<Connection>;
+}
+
+/// A client that has proved who it is by a certificate.
+pub struct Certified {
+    /// Whom the certificate names.
+    pub peer: auth::Peer,
+    /// The same for upstreams, made once and not for every request.
+    pub field: HeaderValue,
+}
+
+impl Certified {
+    /// `None` if the names fit no header, which those that are read here always do.
+    pub fn new(peer: auth::Peer) -> Option<Self> {
+        let field = HeaderValue::try_from(peer.to_field()).ok()?;
+        Some(Certified { peer, field })
+    }
 }
 
 /// What each request knows of its connection.
@@ -29,6 +48,8 @@ pub struct Connection {
     pub secure: bool,
     /// When the client's certificate expires: no request is served after that.
     pub until: Option<Moment>,
+    /// Whom the client's certificate names, which was verified.
+    pub certified: Option<Arc<Certified>>,
     /// When it gives way to another one; `None` for an HTTP/2 stream, whose connection knows.
     pub turnover: Option<Turnover>,
     /// Only for an HTTP/2 stream.

@@ -28,12 +28,13 @@ use super::Listener;
 use super::plain;
 use super::unagreed::{Reason, Unagreed};
 use crate::config::server::Listener as Config;
+use crate::proxy::downstream::connection::Certified;
 use crate::proxy::downstream::guard::Guard;
 use crate::proxy::downstream::http1::GuardedIo;
 use crate::proxy::downstream::secure::Secure;
 use crate::proxy::downstream::sniff::Protocol;
 use crate::runtime::shared::Shared;
-use crate::runtime::tls::{Handshakes, handshake};
+use crate::runtime::tls::{Handshakes, clients, handshake};
 use crate::summary::attempt::{Bound, Limit};
 use crate::time::{Clock, Moment};
 
@@ -42,7 +43,6 @@ use crate::time::{Clock, Moment};
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 
 /// The TLS handshake, as `tls` of `listener` has it, over a stream of which `ahead` has been read.
-/// Also returns when the client's certificate expires, if it presented one.
 ///
 /// # Errors
 /// Why the handshake failed, also if it takes longer than `limit`.
@@ -52,7 +52,7 @@ pub(super) async fn agree(
     listener: &Listener,
     tls: &Handshakes,
     limit: Duration,
-) -> Result<(Stream, Protocol, Option<Moment>), Unagreed> {
+) -> Result<Agreed, Unagreed> {
     let guard = Arc::new(Guard::of_stream());
     let until = (!limit.is_zero()).then(|| Clock::now() + limit);
     guard.set_deadline(until);
@@ -74,7 +74,21 @@ pub(super) async fn agree(
         Some(b"h2") => Protocol::Http2,
         _ => Protocol::Http1,
     };
-    Ok((Box::new(Secure(stream)), protocol, agreed.terms.client_until.map(end_of)))
+    let leaf = session.peer_certificates().and_then(|chain| chain.first());
+    // It was read before, in the handshake whose session this is.
+    let client = leaf.and_then(|leaf| Certified::new(clients::peer(leaf).ok()?)).map(Arc::new);
+    let until = agreed.terms.client_until.map(end_of);
+    Ok(Agreed { stream: Box::new(Secure(stream)), protocol, until, client })
+}
+
+/// A connection over TLS.
+pub(super) struct Agreed {
+    pub(super) stream: Stream,
+    pub(super) protocol: Protocol,
+    /// When the client's certificate expires, if it presented one.
+    pub(super) until: Option<Moment>,
+    /// Whom that certificate names.
+    pub(super) client: Option<Arc<Certified>>,
 }
 
 async fn handshake(

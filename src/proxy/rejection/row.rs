@@ -267,6 +267,9 @@ fn of_policy(rejection: &policy::Rejection) -> Row<'_> {
         Of::Credentials(Refusal::Unauthenticated(
             Denial::KeysUnavailable { .. } | Denial::Unanswered { .. },
         )) => (Http::SERVICE_UNAVAILABLE, Rpc::Unavailable, None),
+        Of::Credentials(Refusal::Unauthenticated(Denial::NotAllowed { .. })) => {
+            (Http::FORBIDDEN, Rpc::PermissionDenied, None)
+        }
         Of::Credentials(Refusal::Unauthenticated(Denial::Said(said))) => match &said.verdict {
             Verdict::Unauthorized => (Http::UNAUTHORIZED, Rpc::Unauthenticated, None),
             Verdict::Forbidden => (Http::FORBIDDEN, Rpc::PermissionDenied, None),

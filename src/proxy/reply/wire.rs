@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CONTENT_LENGTH, HeaderName, LOCATION, RETRY_AFTER, SET_COOKIE, WWW_AUTHENTICATE,
+    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, HeaderName, LOCATION, RETRY_AFTER, SET_COOKIE,
+    WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use pingora_core::Result;
@@ -101,6 +102,8 @@ fn pass_on(said: &Said, ctx: &Context, head: &mut ResponseHeader) -> Result<()> 
     }
     if let Verdict::Redirect { location, .. } = &said.verdict {
         head.insert_header(LOCATION, location.clone())?;
+        // It is for this client and this moment.
+        head.insert_header(CACHE_CONTROL, "no-store")?;
     }
     Ok(())
 }

@@ -97,11 +97,18 @@ pub async fn admit(
             OfCaller::Credentials => match request::authentication::of(session, ctx, &route, now)
                 .await
             {
-                Ok(identity) => ctx.identity = identity,
+                Ok(identity) => {
+                    ctx.identity = identity;
+                    if route.guard.as_ref().is_some_and(|guard| guard.asks()) {
+                        now = Clock::now();
+                    }
+                }
                 // It goes on without an identity.
                 Err(refused) if route.config.auth.as_ref().is_some_and(|a| a.enforce.is_dry()) => {
                     attempt::dry_run::would_refuse(ctx, refused.refusal.code());
+                    now = Clock::now();
                 }
+                Err(refused) if refused.is_late => return Err(Rejection::DeadlineExceeded),
                 Err(refused) => {
                     ctx.verdict.said = refused.refusal.reason();
                     ctx.identity = refused.who;

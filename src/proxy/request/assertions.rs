@@ -83,15 +83,20 @@ fn is_lookalike(name: &HeaderName, ctx: &Context, route: &Route) -> bool {
     let names = &ctx.snapshot.config.identifiers;
     let edits = &route.config.headers.request;
     let correlation = names.correlation_id.as_ref().map(|name| &name.0);
-    let mut asserted = [&names.request_id.0, &names.consumer.0, &names.attempt_count.0]
-        .into_iter()
-        .chain(correlation)
-        .chain(edits.set.0.iter().map(|(name, _)| name))
-        .chain(edits.add.0.iter().map(|(name, _)| name))
-        .chain(edits.remove.iter().map(|name| &name.0))
-        .chain(route.credential_headers())
-        .map(HeaderName::as_str)
-        .chain(OTHERS);
+    let mut asserted = [
+        &names.request_id.0,
+        &names.consumer.0,
+        &names.client_certificate.0,
+        &names.attempt_count.0,
+    ]
+    .into_iter()
+    .chain(correlation)
+    .chain(edits.set.0.iter().map(|(name, _)| name))
+    .chain(edits.add.0.iter().map(|(name, _)| name))
+    .chain(edits.remove.iter().map(|name| &name.0))
+    .chain(route.credential_headers())
+    .map(HeaderName::as_str)
+    .chain(OTHERS);
     let spelled = name.as_str();
     let family = as_variable(spelled).take(X_FORWARDED.len()).eq(X_FORWARDED.bytes());
     family || asserted.any(|ours| spelled != ours && is_alike(spelled, ours))

@@ -6,7 +6,9 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use pingora_proxy::Session;
 
-use crate::policy::auth::{self, Denial, Guard, Identity, Inquiry, Refusal};
+use crate::policy::auth::peer::Peer;
+use crate::policy::auth::{self, Denial, Guard, Identity, Inquiry, Presented, Refusal};
+use crate::proxy::downstream::address::X_FORWARDED_CLIENT_CERT;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::request;
 use crate::runtime::inquiry::Question;
@@ -19,11 +21,13 @@ pub struct Refused {
     pub refusal: Refusal,
     /// The caller, if it is known, and not authorized.
     pub who: Option<Arc<Identity>>,
+    /// The request's deadline came before it was known whether it may pass.
+    pub is_late: bool,
 }
 
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
-        Refused { refusal, who: None }
+        Refused { refusal, who: None, is_late: false }
     }
 }
 
@@ -42,8 +46,9 @@ pub async fn of(
         // Boxed: few routes need this future's state.
         return Box::pin(by_asking(session, ctx, route, guard, now)).await;
     }
-    let headers = &session.req_header().headers;
-    let check = |moment| guard.check(path(session, ctx), headers, clocks(ctx, moment));
+    let told = told(session, ctx);
+    let presented = presented(session, ctx, &told);
+    let check = |moment| guard.check(path(session, ctx), presented, clocks(ctx, moment));
     let mut refusal = match check(now) {
         Ok(identity) => return Ok(identity),
         Err(refusal) => refusal,
@@ -57,9 +62,9 @@ pub async fn of(
     let who = match refusal {
         Refusal::Unauthenticated(_) => None,
         // The credentials have just been verified, and are not verified for the first time here.
-        Refusal::Forbidden(_) => guard.authenticate(headers, clocks(ctx, ctx.started)).ok(),
+        Refusal::Forbidden(_) => guard.authenticate(presented, clocks(ctx, ctx.started)).ok(),
     };
-    Err(Refused { refusal, who })
+    Err(Refused { refusal, who, is_late: false })
 }
 
 /// The same where an authority has to ask a service. Each authority is tried, and its service asked, in
@@ -74,12 +79,13 @@ async fn by_asking(
     if guard.is_anonymous(path(session, ctx)) {
         return Ok(None);
     }
-    let headers = &session.req_header().headers;
+    let by_proxy = told(session, ctx);
+    let presented = presented(session, ctx, &by_proxy);
     let mut told = Denial::Missing;
     let mut found = None;
     for verifier in guard.verifiers() {
         let verdict = match verifier.inquiry() {
-            None => verifier.verify(headers, clocks(ctx, now)),
+            None => verifier.verify(presented, clocks(ctx, now)),
             Some(inquiry) => ask(session, ctx, route, inquiry).await,
         };
         match verdict {
@@ -96,15 +102,20 @@ async fn by_asking(
         None => {
             let refusal = Refusal::Unauthenticated(told);
             if !has_other_keys(ctx, &refusal).await {
-                return Err(refusal.into());
+                let is_unanswered =
+                    matches!(refusal, Refusal::Unauthenticated(Denial::Unanswered { .. }));
+                return Err(Refused {
+                    is_late: is_unanswered && left(ctx).is_zero(),
+                    ..refusal.into()
+                });
             }
-            let again = guard.authenticate(headers, clocks(ctx, Clock::now()));
+            let again = guard.authenticate(presented, clocks(ctx, Clock::now()));
             again.map_err(Refusal::Unauthenticated)?
         }
     };
     match guard.authorize(&identity) {
         Ok(()) => Ok(Some(identity)),
-        Err(lack) => Err(Refused { refusal: Refusal::Forbidden(lack), who: Some(identity) }),
+        Err(lack) => Err(Refused { who: Some(identity), ..Refusal::Forbidden(lack).into() }),
     }
 }
 
@@ -143,6 +154,23 @@ async fn has_other_keys(ctx: &Context, refusal: &Refusal) -> bool {
     let Some(jwks) = ctx.snapshot.jwks(authority) else { return false };
     let fetched = Box::pin(tokio::time::timeout(left(ctx), jwks.refresh_for(wanted))).await;
     fetched.unwrap_or(false)
+}
+
+fn presented<'a>(session: &'a Session, ctx: &'a Context, told: &'a Option<Peer>) -> Presented<'a> {
+    let certified = ctx.connection.as_ref().and_then(|connection| connection.certified.as_ref());
+    let peer = certified.map(|certified| &certified.peer);
+    Presented { headers: &session.req_header().headers, peer, told: told.as_ref() }
+}
+
+/// What a trusted proxy says of the client's certificate.
+fn told(session: &Session, ctx: &Context) -> Option<Peer> {
+    let headers = &session.req_header().headers;
+    if !ctx.peer_trusted {
+        return None;
+    }
+    // The last line is the nearest proxy's.
+    let field = headers.get_all(X_FORWARDED_CLIENT_CERT).iter().next_back()?;
+    Peer::from_field(field.to_str().ok()?)
 }
 
 fn path<'a>(session: &'a Session, ctx: &'a Context) -> &'a str {

@@ -160,3 +160,12 @@ pub fn host_of(request: &RequestHeader) -> Result<std::borrow::Cow<'_, str>, Rej
     };
     host::normalize(raw).map_err(|bad| Rejection::BadRequest(bad.to_string().into()))
 }
+
+/// The port that the request names; `None` if it names none.
+pub fn port_of(request: &RequestHeader) -> Option<u16> {
+    let named: http::uri::Authority = match request.uri.authority() {
+        Some(authority) => authority.clone(),
+        None => request.headers.get(HOST)?.to_str().ok()?.parse().ok()?,
+    };
+    named.port_u16()
+}

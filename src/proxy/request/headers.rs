@@ -39,6 +39,7 @@ pub fn prepare_request(
     request::assertions::remove_forged(headers, ctx, route);
     headers.reserve(ADDED);
     forwarded(headers, ctx);
+    certified(headers, ctx);
     let host = ctx.upstream().map(|target| target.upstream.config().host_header);
     if let None | Some(HostHeader::Endpoint) = host {
         headers.insert(HOST, endpoint.key.authority.clone());
@@ -167,6 +168,19 @@ pub fn forwarded(headers: &mut HeaderMap, ctx: &Context) {
             Some(host) => headers.insert(X_FORWARDED_HOST, host),
             None => headers.remove(&X_FORWARDED_HOST),
         };
+    }
+}
+
+/// What the upstream is told of the client's certificate: nothing that the client says itself. A trusted
+/// proxy says it of its own clients, and has added to what it says here that of its own certificate.
+pub fn certified(headers: &mut HeaderMap, ctx: &Context) {
+    let name = &ctx.snapshot.config.identifiers.client_certificate.0;
+    let own = ctx.connection.as_ref().and_then(|connection| connection.certified.as_ref());
+    if !ctx.peer_trusted {
+        headers.remove(name);
+    }
+    if let Some(own) = own {
+        headers.append(name.clone(), own.field.clone());
     }
 }
 

@@ -20,6 +20,8 @@ use rustls::{
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
+use super::clients;
+
 tokio::task_local! {
     static UNDER_WAY: Notes;
 }
@@ -160,6 +162,8 @@ impl ClientCertVerifier for Clients {
         let (_, parsed) =
             X509Certificate::from_der(leaf).map_err(|_| CertificateError::BadEncoding)?;
         let until = parsed.validity().not_after.timestamp();
+        // What it would be called is not known: so it is as if it were of another.
+        clients::peer(leaf).map_err(|_| CertificateError::ApplicationVerificationFailure)?;
         note(|notes| notes.verified.set(Some(u64::try_from(until).unwrap_or_default())));
         Ok(verified)
     }

@@ -36,5 +36,5 @@ pub(in crate::runtime) fn files(tls: &Tls) -> impl Iterator<Item = &Path> {
         Tickets::Keys(file) => Some(file),
         Tickets::On | Tickets::Off => None,
     };
-    pairs.chain(&tls.client_ca).chain(keys).map(|file| file.as_path())
+    pairs.chain(&tls.client_ca).chain(&tls.client_crl).chain(keys).map(|file| file.as_path())
 }

@@ -3,8 +3,11 @@
 use std::num::NonZeroU32;
 
 use http::HeaderName;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, SET_COOKIE, TRANSFER_ENCODING};
-use http::header::{CONNECTION, TE, TRAILER, UPGRADE};
+use http::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, IF_MATCH,
+    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, RANGE, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
 
 use super::ServiceUrl;
 use super::asked::{in_flight, name, names, two_seconds};
@@ -13,6 +16,29 @@ use crate::units::Timespan;
 /// Header fields that belong to one message or connection, and cannot come from another.
 const OF_MESSAGES: [HeaderName; 8] =
     [CONNECTION, CONTENT_LENGTH, HOST, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
+
+/// Fields that are about the client's message or connection, or that would make the service answer with
+/// something other than its verdict.
+const NEVER_SENT: [HeaderName; 18] = [
+    ACCEPT_ENCODING,
+    CONNECTION,
+    CONTENT_LENGTH,
+    EXPECT,
+    HOST,
+    IF_MATCH,
+    IF_MODIFIED_SINCE,
+    IF_NONE_MATCH,
+    IF_RANGE,
+    IF_UNMODIFIED_SINCE,
+    HeaderName::from_static("keep-alive"),
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    RANGE,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
 
 /// An HTTP service that is asked about each request: a status of 2xx lets it pass.
 #[derive(Debug, Clone, PartialEq, serde::Deserialize, schemars::JsonSchema)]
@@ -79,7 +105,7 @@ struct WrittenForward {
     /// The time limit of one question, including the connect; longer than 0, default 2 s.
     #[serde(default = "two_seconds")]
     timeout: Timespan,
-    /// The most questions under way at once; a request beyond it gets 503. At least 1, default 128.
+    /// The most questions under way at once; further ones wait. At least 1, default 128.
     #[serde(default = "in_flight")]
     max_in_flight: NonZeroU32,
     /// Remembers that requests may pass; absent: each request is asked about.
@@ -122,15 +148,8 @@ impl TryFrom<WrittenForward> for Forward {
         let cache = written.cache.map(ForwardCache::try_from).transpose()?;
         let request_headers =
             request.map(|request| names("request_headers", request)).transpose()?;
-        if let (Some(cache), Some(sent)) = (&cache, &request_headers)
-            && let Some(unsent) = cache.by.iter().find(|name| !sent.contains(name))
-        {
-            return Err(format!(
-                "cache.by: the service does not get `{unsent}`: add it to request_headers"
-            ));
-        }
         let consumer = written.consumer_header.as_deref();
-        Ok(Forward {
+        let forward = Forward {
             url: written.url,
             request_headers,
             response_headers,
@@ -140,7 +159,27 @@ impl TryFrom<WrittenForward> for Forward {
             timeout: written.timeout,
             max_in_flight: written.max_in_flight,
             cache,
-        })
+        };
+        let mut by = forward.cache.iter().flat_map(|cache| &cache.by);
+        if let Some(unsent) = by.find(|name| !forward.tells(name)) {
+            return Err(format!(
+                "cache.by: the service does not get `{unsent}`, so callers that differ in it would be \
+                 alike: add it to request_headers, or take it out"
+            ));
+        }
+        Ok(forward)
+    }
+}
+
+impl Forward {
+    /// Whether the service gets the request's field `name`. What the service itself is to say it gets only
+    /// where that is a credential or chosen: it might say what it was told.
+    pub fn tells(&self, name: &HeaderName) -> bool {
+        let is_chosen = self.request_headers.as_ref().map(|only| only.contains(name));
+        let is_its_own =
+            self.response_headers.contains(name) || self.consumer_header.as_ref() == Some(name);
+        let is_wanted = is_chosen.unwrap_or_else(|| !is_its_own || self.credentials.contains(name));
+        is_wanted && !NEVER_SENT.contains(name)
     }
 }
 

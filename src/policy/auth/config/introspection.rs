@@ -87,10 +87,10 @@ struct WrittenIntrospection {
     /// The time limit of one question, including the connect; longer than 0, default 2 s.
     #[serde(default = "two_seconds")]
     timeout: Timespan,
-    /// The most questions under way at once; a request beyond it gets 503. At least 1, default 128.
+    /// The most questions under way at once; further ones wait. At least 1, default 128.
     #[serde(default = "in_flight")]
     max_in_flight: NonZeroU32,
-    /// Remembers active tokens: 10,000 for 1 min by default, never beyond their `exp`.
+    /// Remembers active tokens: 10,000 for 1 min by default, never beyond their `exp` and the leeway.
     #[serde(default)]
     cache: Cache,
     /// How long a token that is not active is refused without asking again; 0: not at all, default

@@ -13,7 +13,10 @@ fn refusal(yaml: &str) -> String {
 fn jwt(yaml: &str) -> super::Jwt {
     match config(yaml) {
         Config::Jwt(jwt) => *jwt,
-        Config::ApiKey(_) | Config::Introspection(_) | Config::Forward(_) => {
+        Config::ApiKey(_)
+        | Config::ClientCertificate(_)
+        | Config::Introspection(_)
+        | Config::Forward(_) => {
             panic!("not a jwt: {yaml}")
         }
     }
@@ -219,8 +222,13 @@ fn what_forward_auth_cannot_do_is_refused() {
         ("cache: {by: [Cookie], ttl: '0'}", "cache.ttl must be more than 0"),
         (
             "request_headers: [Authorization], cache: {by: [Cookie], ttl: 1s}",
-            "the service does not get `cookie`: add it to request_headers",
+            "the service does not get `cookie`",
         ),
+        (
+            "response_headers: [X-User], cache: {by: [X-User], ttl: 1s}",
+            "the service does not get `x-user`",
+        ),
+        ("cache: {by: [Range], ttl: 1s}", "the service does not get `range`"),
     ] {
         let error = refusal(&format!("forward: {{url: 'http://a/check', {written}}}"));
         assert!(error.contains(why), "{error}");

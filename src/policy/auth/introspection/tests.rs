@@ -66,10 +66,10 @@ fn nonsense_is_the_servers_failure_and_not_the_clients() {
 
 #[test]
 fn a_question_is_a_form_and_says_who_asks() {
-    let asks = introspector(", client_id: 'a:b', client_secret: 'p&q'");
+    let asks = introspector(", client_id: 'a:b-c._*d', client_secret: 'p&q'");
     assert_eq!(asks.form("a+b/c="), "token=a%2Bb%2Fc%3D&token_type_hint=access_token");
     let basic = asks.authorization().expect("a login");
-    assert_eq!(basic, format!("Basic {}", STANDARD.encode("a%3Ab:p%26q")));
+    assert_eq!(basic, format!("Basic {}", STANDARD.encode("a%3Ab-c._*d:p%26q")));
     assert!(basic.is_sensitive());
     let bearer = introspector(", token: secret").authorization();
     assert_eq!(bearer.expect("a login"), "Bearer secret");

@@ -111,6 +111,8 @@ fn credentials(facts: &mut Facts, ctx: &Context, route: &Route, refused: &Refusa
             | Denial::Audience
             | Denial::Consumer
             | Denial::UnknownApiKey
+            | Denial::NotAllowed { .. }
+            | Denial::Unnamed { .. }
             | Denial::Inactive { .. }
             | Denial::Said(_)
             | Denial::Unanswered { .. },

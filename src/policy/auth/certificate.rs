@@ -1,0 +1,135 @@
+//! Clients that a certificate names: who is accepted, and as which consumer.
+
+use std::sync::Arc;
+
+use quick_cache::sync::Cache;
+
+use super::config::ClientCertificate;
+use super::denial::Denial;
+use super::digest::Digest;
+use super::identity::{Consumer, Identity, KeptClaims};
+use super::peer::Peer;
+
+/// The most identities that are kept ready; those of others are made for each request.
+const READY: usize = 10_000;
+
+/// Accepts peers by their names.
+pub(super) struct Holders {
+    authority: Arc<str>,
+    config: ClientCertificate,
+    /// Identities by the digest of the consumer's name.
+    ready: Arc<Cache<Digest, Arc<Identity>>>,
+}
+
+impl Holders {
+    pub(super) fn new(authority: &Arc<str>, config: &ClientCertificate) -> Self {
+        Holders {
+            authority: authority.clone(),
+            config: config.clone(),
+            ready: Arc::new(Cache::new(READY)),
+        }
+    }
+
+    /// `peer` is the client as its own certificate names it; `told` as a trusted proxy does.
+    pub(super) fn verify(
+        &self,
+        peer: Option<&Peer>,
+        told: Option<&Peer>,
+    ) -> Result<Arc<Identity>, Denial> {
+        let told = told.filter(|_| self.config.from_proxies);
+        let peer = told.or(peer).ok_or(Denial::Missing)?;
+        let mut named = false;
+        for name in peer.names(self.config.common_name) {
+            named = true;
+            let allow = &self.config.allow;
+            if allow.is_empty() || allow.iter().any(|pattern| pattern.matches(name)) {
+                return self.identity(name.as_str());
+            }
+        }
+        let authority = self.authority.clone();
+        Err(if named { Denial::NotAllowed { authority } } else { Denial::Unnamed { authority } })
+    }
+
+    fn identity(&self, name: &str) -> Result<Arc<Identity>, Denial> {
+        let digest = Digest::of([name.as_bytes()]);
+        if let Some(ready) = self.ready.get(&digest) {
+            return Ok(ready);
+        }
+        let consumer: Consumer = name.parse().map_err(|_| Denial::Consumer)?;
+        let identity = Arc::new(Identity {
+            authority: self.authority.clone(),
+            header: consumer.to_header().map_err(|_| Denial::Consumer)?,
+            consumer,
+            scopes: Box::default(),
+            roles: Box::default(),
+            expires_at: None,
+            claims: KeptClaims::default(),
+            passed: Box::default(),
+        });
+        self.ready.insert(digest, identity.clone());
+        Ok(identity)
+    }
+}
+
+impl Clone for Holders {
+    fn clone(&self) -> Self {
+        Holders {
+            authority: self.authority.clone(),
+            config: self.config.clone(),
+            ready: self.ready.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Config;
+    use super::super::testing::config;
+    use super::*;
+
+    fn holders(more: &str) -> Holders {
+        let Config::ClientCertificate(config) = config(&format!("client_certificate: {{{more}}}"))
+        else {
+            panic!("{more}")
+        };
+        Holders::new(&"mesh".into(), &config)
+    }
+
+    fn of(uri: &str) -> Peer {
+        Peer::try_new([uri].into_iter(), [].into_iter(), None, &[]).expect("a peer")
+    }
+
+    fn who(holders: &Holders, peer: Option<&Peer>, told: Option<&Peer>) -> Result<String, Denial> {
+        holders.verify(peer, told).map(|identity| identity.consumer().to_owned())
+    }
+
+    #[test]
+    fn the_allowed_name_is_the_consumer() {
+        let dns = ["a.shop", "b.internal"].into_iter();
+        let peer = Peer::try_new([].into_iter(), dns, None, &[]).expect("a peer");
+        assert_eq!(who(&holders(""), Some(&peer), None).as_deref(), Ok("a.shop"));
+        let second = holders("allow: ['*.internal']");
+        assert_eq!(who(&second, Some(&peer), None).as_deref(), Ok("b.internal"));
+        let denied = Err(Denial::NotAllowed { authority: "mesh".into() });
+        assert_eq!(who(&holders("allow: ['spiffe://prod/*']"), Some(&peer), None), denied);
+        assert_eq!(who(&second, None, None), Err(Denial::Missing));
+        let nameless =
+            Peer::try_new([].into_iter(), [].into_iter(), Some("a"), &[]).expect("a peer");
+        let unnamed = Err(Denial::Unnamed { authority: "mesh".into() });
+        assert_eq!(who(&holders(""), Some(&nameless), None), unnamed);
+        assert_eq!(who(&holders("common_name: true"), Some(&nameless), None).as_deref(), Ok("a"));
+    }
+
+    #[test]
+    fn a_proxy_is_believed_only_where_that_is_said() {
+        let (proxy, client) = (of("spiffe://prod/proxy"), of("spiffe://prod/client"));
+        let (deaf, hearing) = (holders(""), holders("from_proxies: true"));
+        assert_eq!(who(&deaf, Some(&proxy), Some(&client)).as_deref(), Ok("spiffe://prod/proxy"));
+        assert_eq!(who(&deaf, None, Some(&client)), Err(Denial::Missing));
+        assert_eq!(
+            who(&hearing, Some(&proxy), Some(&client)).as_deref(),
+            Ok("spiffe://prod/client")
+        );
+        assert_eq!(who(&hearing, Some(&proxy), None).as_deref(), Ok("spiffe://prod/proxy"));
+    }
+}

@@ -1,0 +1,294 @@
+//! Clients that prove by a certificate who they are: what they are called, where they may go, and what
+//! upstreams are told.
+
+use std::time::Duration;
+
+use rustls::version::{TLS12, TLS13};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::support::{
+    Authority, Call, Gateway, Leaf, Plan, Upstream, client_config, connect_tls, eventually, wait,
+};
+
+const WEB: &str = "spiffe://prod/ns/shop/sa/web";
+
+struct Mesh {
+    ours: Authority,
+    server: Leaf,
+}
+
+impl Mesh {
+    fn new() -> Self {
+        let ours = Authority::new();
+        let server = ours.sign("one.test");
+        Mesh { ours, server }
+    }
+
+    /// A gateway whose listener takes clients of `ours` by the settings `tls`.
+    fn plan(&self, tls: &str, auth: &str, route: &str) -> Plan {
+        let listener = format!(
+            "listeners: {{public: {{address: \"127.0.0.1:${{PORT}}\", tls: {{certificates: [{{certificate: one.pem, key: one.key}}], client_ca: ca.pem{tls}}}}}}}"
+        );
+        let auth = format!("auth: {{mesh: {{client_certificate: {{{auth}}}}}}}");
+        Plan::route(route)
+            .section(&auth)
+            .section(&listener)
+            .beside("one.pem", &self.server.pem())
+            .beside("one.key", &self.server.key_pem())
+            .beside("ca.pem", &self.ours.pem())
+    }
+
+    /// What a request over a connection of its own is answered, as text; an error without a handshake.
+    fn call(
+        &self,
+        gateway: &Gateway,
+        own: Option<&Leaf>,
+        headers: &str,
+    ) -> std::io::Result<String> {
+        let stream = connect_tls(gateway.address, "one.test", &self.ours, own, "http/1.1")?;
+        ask(stream, headers)
+    }
+
+    fn of(&self, uri: &str) -> Leaf {
+        self.ours.sign_client(&[uri], &[], "")
+    }
+}
+
+fn ask(
+    mut stream: tokio_rustls::client::TlsStream<tokio::net::TcpStream>,
+    headers: &str,
+) -> std::io::Result<String> {
+    wait("an answer", async {
+        let request =
+            format!("GET /orders HTTP/1.1\r\nHost: one.test\r\n{headers}Connection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await?;
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    })
+}
+
+fn status(answer: &str) -> &str {
+    answer.split(' ').nth(1).unwrap_or_default()
+}
+
+#[test]
+fn the_upstream_learns_who_calls_and_a_forged_name_never() {
+    let (mesh, upstream) = (Mesh::new(), Upstream::start());
+    let plan = mesh.plan("", "allow: ['spiffe://prod/ns/shop/*']", "auth: {require: mesh}");
+    let gateway = plan.upstream(&upstream).start();
+    let forged = "X-Consumer: root\r\nX-Forwarded-Client-Cert: URI=spiffe://prod/root\r\n\
+                  X_Forwarded_Client_Cert: URI=spiffe://prod/root\r\n";
+    let answer = mesh.call(&gateway, Some(&mesh.of(WEB)), forged).expect("an answer");
+    assert_eq!(status(&answer), "200", "{answer}");
+    let received = upstream.only();
+    assert_eq!(received.all("x-consumer"), [WEB]);
+    let told = received.all("x-forwarded-client-cert");
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].starts_with("Hash=") && told[0].ends_with(&format!(";URI={WEB}")), "{told:?}");
+    assert_eq!(received.header("x_forwarded_client_cert"), None);
+}
+
+#[test]
+fn a_caller_that_is_not_allowed_is_told_so_and_named_in_the_log() {
+    let (mesh, upstream) = (Mesh::new(), Upstream::start());
+    let plan = mesh.plan("", "allow: ['spiffe://prod/ns/shop/*']", "auth: {require: mesh}");
+    let gateway = plan.upstream(&upstream).start();
+    for (own, code) in [
+        (mesh.of("spiffe://prod/ns/shopping/sa/web"), "caller_denied"),
+        (mesh.of("spiffe://test/ns/shop/sa/web"), "caller_denied"),
+        (mesh.ours.sign_client(&[], &["web.shop"], ""), "caller_denied"),
+        (mesh.ours.sign_client(&[], &[], "spiffe-less"), "credentials_invalid"),
+    ] {
+        let answer = mesh.call(&gateway, Some(&own), "").expect("an answer");
+        assert!(answer.contains(code), "{code}: {answer}");
+        let expected = if code == "caller_denied" { "403" } else { "401" };
+        assert_eq!(status(&answer), expected, "{answer}");
+    }
+    assert_eq!(upstream.count(), 0);
+    let lines = gateway.wait_for_access_lines(4);
+    assert_eq!(
+        lines[0]["portcullis.error"],
+        "auth.mesh allows no name of the client's certificate"
+    );
+}
+
+#[test]
+fn who_may_have_a_certificate_is_decided_by_the_route() {
+    let (mesh, upstream) = (Mesh::new(), Upstream::start());
+    let route = "auth: {require: mesh, anonymous: [/public]}";
+    let plan = mesh.plan(", client_auth: optional", "", route);
+    let gateway = plan.upstream(&upstream).start();
+    let missing = mesh.call(&gateway, None, "").expect("an answer");
+    assert!(missing.contains("credentials_missing"), "{missing}");
+    let named = mesh.call(&gateway, Some(&mesh.of(WEB)), "").expect("an answer");
+    assert_eq!(status(&named), "200", "{named}");
+    // A certificate that is not good is no better than with `required`.
+    let stranger = Authority::new().sign_client(&[WEB], &[], "");
+    assert!(mesh.call(&gateway, Some(&stranger), "").is_err());
+    let expired = mesh.ours.sign_expired("one.test");
+    assert!(mesh.call(&gateway, Some(&expired), "").is_err());
+    assert_eq!(upstream.count(), 1);
+}
+
+#[test]
+fn a_certificate_that_breaks_the_rules_of_spiffe_gets_no_connection() {
+    let (mesh, upstream) = (Mesh::new(), Upstream::start());
+    let gateway = mesh.plan("", "", "auth: {require: mesh}").upstream(&upstream).start();
+    for uris in [
+        &[WEB, "spiffe://prod/ns/shop/sa/root"][..],
+        &[WEB, "https://shop.internal/"],
+        &["spiffe://prod/a/../b"],
+        &["spiffe://prod:8080/a"],
+    ] {
+        let own = mesh.ours.sign_client(uris, &["web.shop"], "");
+        assert!(mesh.call(&gateway, Some(&own), "").is_err(), "{uris:?}");
+    }
+    eventually("failures by their reason", || {
+        let labels = [("listener", "public"), ("reason", "client_certificate")];
+        (gateway.metric("portcullis_tls_handshake_failures_total", &labels) >= 4.0).then_some(())
+    });
+    let good = mesh.call(&gateway, Some(&mesh.of(WEB)), "").expect("an answer");
+    assert_eq!((status(&good), upstream.count()), ("200", 1));
+}
+
+#[test]
+fn names_come_in_their_order_and_a_common_name_only_where_it_is_allowed() {
+    let (mesh, upstream) = (Mesh::new(), Upstream::start());
+    let gateway = mesh.plan("", "common_name: true", "auth: {require: mesh}");
+    let gateway = gateway.upstream(&upstream).start();
+    for (own, name) in [
+        (mesh.ours.sign_client(&[WEB], &["web.shop"], "Web"), WEB),
+        (mesh.ours.sign_client(&["https://web.shop/"], &["Web.shop", "b"], "Web"), "web.shop"),
+        (mesh.ours.sign_client(&[], &[], "Web"), "Web"),
+    ] {
+        let answer = mesh.call(&gateway, Some(&own), "").expect("an answer");
+        assert_eq!(status(&answer), "200", "{answer}");
+        let received = upstream.requests().pop().expect("a request");
+        assert_eq!(received.header("x-consumer"), Some(name));
+    }
+}
+
+#[test]
+fn limits_and_keys_count_by_the_name_in_the_certificate() {
+    let (mesh, upstream) = (Mesh::new(), Upstream::start());
+    let route =
+        "auth: {require: mesh}\nrate_limit: {fixed_window: {requests: 2, per: 1h}, key: consumer}";
+    let gateway = mesh.plan("", "", route).upstream(&upstream).start();
+    let (web, other) = (mesh.of(WEB), mesh.of("spiffe://prod/ns/shop/sa/other"));
+    // Another certificate of the same name is the same caller.
+    let renewed = mesh.of(WEB);
+    let statuses: Vec<String> = [&web, &renewed, &web, &other]
+        .map(|own| mesh.call(&gateway, Some(own), "").expect("an answer"))
+        .iter()
+        .map(|answer| status(answer).to_owned())
+        .collect();
+    assert_eq!(statuses, ["200", "200", "429", "200"]);
+}
+
+#[test]
+fn a_resumed_session_has_the_name_of_its_certificate() {
+    let (mesh, upstream) = (Mesh::new(), Upstream::start());
+    let gateway = mesh.plan("", "", "auth: {require: mesh}").upstream(&upstream).start();
+    for version in [&TLS12, &TLS13] {
+        let client = crate::support::Returning::new(&mesh.ours, Some(&mesh.of(WEB)), version);
+        client.visit(gateway.address).expect("a first visit");
+        let again = client.visit(gateway.address).expect("a second visit");
+        assert_eq!(again, rustls::HandshakeKind::Resumed);
+        let received = upstream.requests().pop().expect("a request");
+        assert_eq!(received.header("x-consumer"), Some(WEB));
+    }
+}
+
+#[test]
+fn streams_of_http2_have_the_name_of_their_connection() {
+    let (mesh, upstream) = (Mesh::new(), Upstream::start());
+    let gateway = mesh.plan("", "", "auth: {require: mesh}").upstream(&upstream).start();
+    let own = mesh.of(WEB);
+    let stream = connect_tls(gateway.address, "one.test", &mesh.ours, Some(&own), "h2");
+    let client = crate::support::H2Client::over(async { stream.expect("a handshake") });
+    for _ in 0..2 {
+        let answer =
+            client.call(crate::support::request("GET", "/orders").body(&b""[..]).expect("a call"));
+        assert_eq!(answer.status, 200);
+    }
+    for received in upstream.wait_for(2) {
+        assert_eq!(received.header("x-consumer"), Some(WEB));
+    }
+}
+
+#[test]
+fn what_is_revoked_is_refused_and_a_new_list_counts_at_once() {
+    let (mesh, upstream) = (Mesh::new(), Upstream::start());
+    let (good, bad) = (mesh.of(WEB), mesh.of("spiffe://prod/ns/shop/sa/bad"));
+    let tls = ", client_crl: crl.pem";
+    let plan =
+        mesh.plan(tls, "", "auth: {require: mesh}").beside("crl.pem", &mesh.ours.revoke(&[]));
+    let plan = plan.section("server: {threads: 2, drain_timeout: 5s, watch_certificates: 100ms}");
+    let gateway = plan.upstream(&upstream).start();
+    for own in [&good, &bad] {
+        assert_eq!(status(&mesh.call(&gateway, Some(own), "").expect("an answer")), "200");
+    }
+    // Sessions of before are not resumed.
+    let client = crate::support::Returning::new(&mesh.ours, Some(&bad), &TLS13);
+    client.visit(gateway.address).expect("a first visit");
+    std::fs::write(gateway.directory().join("crl.pem"), mesh.ours.revoke(&[&bad])).expect("a file");
+    eventually("the list is in force", || {
+        mesh.call(&gateway, Some(&bad), "").is_err().then_some(())
+    });
+    assert!(client.visit(gateway.address).is_err());
+    assert_eq!(status(&mesh.call(&gateway, Some(&good), "").expect("an answer")), "200");
+}
+
+#[test]
+fn a_trusted_proxy_that_ended_tls_is_believed_only_where_that_is_said() {
+    let upstream = Upstream::start();
+    let start = |more: &str, auth: &str| {
+        let auth = format!("auth: {{mesh: {{client_certificate: {{{auth}}}}}}}");
+        let plan = Plan::route("auth: {require: mesh}").section(&auth);
+        plan.section(more).upstream(&upstream).start()
+    };
+    let trusting = "trusted_proxies: [127.0.0.0/8]";
+    let call = |gateway: &Gateway| {
+        let field = format!("By=spiffe://prod/edge;URI=spiffe://prod/first,URI={WEB}");
+        gateway.call(Call::new("GET /orders").header("X-Forwarded-Client-Cert", &field))
+    };
+    for (server, auth) in [("", ""), ("", "from_proxies: true"), (trusting, "")] {
+        let refused = call(&start(server, auth));
+        assert_eq!(
+            (refused.status, &*refused.code()),
+            (401, "credentials_missing"),
+            "{server} {auth}"
+        );
+    }
+    assert_eq!(upstream.count(), 0);
+    assert_eq!(call(&start(trusting, "from_proxies: true")).status, 200);
+    let received = upstream.only();
+    assert_eq!(received.all("x-consumer"), [WEB]);
+    assert!(received.header("x-forwarded-client-cert").is_some_and(|told| told.ends_with(WEB)));
+}
+
+#[test]
+fn an_expired_certificate_ends_what_it_began() {
+    let (mesh, upstream) = (Mesh::new(), Upstream::start());
+    let gateway = mesh.plan("", "common_name: true", "auth: {require: mesh}");
+    let gateway = gateway.upstream(&upstream).start();
+    let own = mesh.ours.sign_until("web.shop", 3);
+    let config = client_config(&mesh.ours, Some(&own), &[&TLS13]);
+    let mut stream = crate::support::connect_tls_by(config, b"", gateway.address, "one.test")
+        .expect("a handshake");
+    let request = "GET /orders HTTP/1.1\r\nHost: one.test\r\n\r\n";
+    let mut answer = [0; 1024];
+    let first = wait("an answer", async {
+        stream.write_all(request.as_bytes()).await?;
+        stream.read(&mut answer).await
+    });
+    assert!(answer[..first.expect("an answer")].starts_with(b"HTTP/1.1 200"));
+    std::thread::sleep(Duration::from_secs(5));
+    let second = wait("the end", async {
+        stream.write_all(request.as_bytes()).await?;
+        stream.read(&mut answer).await
+    });
+    assert!(matches!(second, Ok(0) | Err(_)), "{second:?}");
+    assert_eq!(upstream.count(), 1);
+}
