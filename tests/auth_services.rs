@@ -454,7 +454,7 @@ fn a_service_is_asked_about_what_the_client_asked_for_and_not_what_the_route_mak
 fn the_host_that_is_asked_about_is_the_one_that_was_routed() {
     let (upstream, service) = (Upstream::start(), Upstream::always(Answer::ok()));
     let plan = forwarding(&service, "");
-    let plan = plan.section("trusted_proxies: [127.0.0.0/8]");
+    let plan = plan.section("client_address: {trusted_proxies: [127.0.0.0/8]}");
     let gateway = plan.upstream(&upstream).start();
     let call = Call::new("GET /a")
         .to("Admin.Example.:8443")

@@ -146,7 +146,7 @@ fn a_certificate_that_breaks_the_rules_of_spiffe_gets_no_connection() {
     }
     eventually("failures by their reason", || {
         let labels = [("listener", "public"), ("reason", "client_certificate")];
-        (gateway.metric("portcullis_tls_handshake_failures_total", &labels) >= 4.0).then_some(())
+        (gateway.metric("portcullis_tls_handshakes_failed_total", &labels) >= 4.0).then_some(())
     });
     let good = mesh.call(&gateway, Some(&mesh.of(WEB)), "").expect("an answer");
     assert_eq!((status(&good), upstream.count()), ("200", 1));
@@ -248,7 +248,7 @@ fn a_trusted_proxy_that_ended_tls_is_believed_only_where_that_is_said() {
         let plan = Plan::route("auth: {require: mesh}").section(&auth);
         plan.section(more).upstream(&upstream).start()
     };
-    let trusting = "trusted_proxies: [127.0.0.0/8]";
+    let trusting = "client_address: {trusted_proxies: [127.0.0.0/8]}";
     let call = |gateway: &Gateway| {
         let field = format!("By=spiffe://prod/edge;URI=spiffe://prod/first,URI={WEB}");
         gateway.call(Call::new("GET /orders").header("X-Forwarded-Client-Cert", &field))
@@ -291,4 +291,55 @@ fn an_expired_certificate_ends_what_it_began() {
     });
     assert!(matches!(second, Ok(0) | Err(_)), "{second:?}");
     assert_eq!(upstream.count(), 1);
+}
+
+/// A gateway that is a client of `inner`, by the certificate in `own.pem`.
+fn beside(mesh: &Mesh, inner: &Gateway, own: &Leaf, protocol: &str) -> Plan {
+    let tls = "{server_name: one.test, ca: ca.pem, client_certificate: {certificate: own.pem, key: own.key}}";
+    let service =
+        format!("{{endpoints: [\"https://{}\"], protocol: {protocol}, tls: {tls}}}", inner.address);
+    Plan::route("")
+        .section(&format!("upstreams: {{service: {service}}}"))
+        .section("server: {threads: 2, drain_timeout: 5s, watch_certificates: 100ms}")
+        .beside("ca.pem", &mesh.ours.pem())
+        .beside("own.pem", &own.pem())
+        .beside("own.key", &own.key_pem())
+}
+
+#[test]
+fn a_gateway_proves_to_its_upstream_who_it_is_and_a_renewed_certificate_counts_by_itself() {
+    let (mesh, upstream) = (Mesh::new(), Upstream::start());
+    let inner = mesh.plan("", "allow: ['spiffe://prod/*']", "auth: {require: mesh}");
+    let inner = inner.upstream(&upstream).start();
+    for protocol in ["http1", "h2", "auto"] {
+        let outer = beside(&mesh, &inner, &mesh.of(WEB), protocol).start();
+        let who = || {
+            assert_eq!(outer.get("/orders").status, 200, "{protocol}");
+            let received = upstream.requests().pop().expect("a request");
+            received.header("x-consumer").map(str::to_owned)
+        };
+        assert_eq!(who().as_deref(), Some(WEB), "{protocol}");
+        let renewed = mesh.of("spiffe://prod/renewed");
+        let write = |name: &str, text: String| {
+            std::fs::write(outer.directory().join(name), text).expect("a file");
+        };
+        write("own.pem", renewed.pem());
+        outer.wait_for_log("upstreams.service.tls");
+        // A certificate without its key is not taken.
+        assert_eq!(who().as_deref(), Some(WEB), "{protocol}");
+        write("own.key", renewed.key_pem());
+        eventually("the renewed certificate is shown", || {
+            (who().as_deref() == Some("spiffe://prod/renewed")).then_some(())
+        });
+    }
+}
+
+#[test]
+fn an_upstream_that_wants_a_certificate_refuses_who_has_none_or_another() {
+    let (mesh, upstream) = (Mesh::new(), Upstream::start());
+    let inner = mesh.plan("", "", "auth: {require: mesh}").upstream(&upstream).start();
+    let stranger = Authority::new().sign_client(&[WEB], &[], "");
+    let outer = beside(&mesh, &inner, &stranger, "http1").start();
+    assert_eq!(outer.get("/orders").status, 502);
+    assert_eq!(upstream.count(), 0);
 }

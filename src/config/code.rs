@@ -169,6 +169,7 @@ codes! {
     NoCertificate "no_certificate" Error "add one, or remove `tls`";
     ClientCaUnusable "client_ca_unusable" Error "name a PEM file of certificates";
     NamelessConsumer "nameless_consumer" Error "set `consumer_header` to the header in which the service names the client";
+    UpstreamCertificateUnusable "upstream_certificate_unusable" Error "name a PEM file of certificates, the gateway's own first, and the PEM file of its key";
     ClientCrlUnusable "client_crl_unusable" Error "name a PEM file of revocation lists (`-----BEGIN X509 CRL-----`), beside `client_ca`";
     TicketsUnusable "tickets_unusable" Error "write one key per line, as `openssl rand -base64 32` makes them; the first one seals";
     UpstreamCaUnusable "upstream_ca_unusable" Error "name a PEM file of certificates";

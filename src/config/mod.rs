@@ -199,7 +199,7 @@ impl Config {
                 tls::Tickets::Off | tls::Tickets::On => {}
             }
         }
-        files.extend(config.upstreams.values().filter_map(|upstream| upstream.tls.ca.clone()));
+        files.extend(config.upstreams.values().flat_map(|upstream| upstream.tls.files().cloned()));
         let folder = location.file.parent().unwrap_or(Path::new(""));
         files.extend(config.descriptors.values().map(|set| folder.join(&set.file)));
         files

@@ -44,6 +44,7 @@ pub fn of(
     let config = target.upstream.config();
     let trust = target.trust.load();
     peer.group_key = trust.pool_key;
+    peer.client_cert_key = trust.identity.clone();
     let options = &mut peer.options;
     options.alpn = match config.protocol {
         Protocol::Http1 => ALPN::H1,

@@ -200,7 +200,7 @@ impl Known {
         }
         for (name, target) in &snapshot.upstreams {
             let config = target.upstream.config();
-            if config.tls.ca.is_none() {
+            if config.tls.files().next().is_none() {
                 continue;
             }
             let place = of_upstream(name).to_string();

@@ -226,6 +226,25 @@ fn provider() -> Arc<CryptoProvider> {
     installed.unwrap_or_else(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
 }
 
+/// A chain of certificates, and the key of the first.
+type Chain = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+/// A certificate by which the gateway itself is a client, with its key. The error names which of the two
+/// files is wrong.
+pub(super) fn identity(certificate: &Path, key: &Path) -> Result<Chain, (&'static str, Mistake)> {
+    certified_key(certificate, key, &provider())?;
+    let chain = certificates(certificate).map_err(|mistake| ("certificate", mistake))?;
+    let unreadable = |_| {
+        let file = certificate.display();
+        ("certificate", Mistake::new(format!("a certificate of `{file}` cannot be read")))
+    };
+    // Pingora reads all of them with this parser, and panics if that fails.
+    for certificate in &chain {
+        x509_parser::parse_x509_certificate(certificate).map_err(unreadable)?;
+    }
+    Ok((chain, private_key(key).map_err(|mistake| ("key", mistake))?))
+}
+
 /// A certificate with its key. The error names which of the two files is wrong.
 fn certified_key(
     certificate: &Path,

@@ -105,8 +105,15 @@ fn authorities(config: &Config, now: SystemTime) -> Vec<Problem> {
         }
     }
     for (name, upstream) in &config.upstreams {
+        let path = KeyPath::root().key("upstreams").key(name).key("tls");
+        if let Some(own) = &upstream.tls.client_certificate {
+            let file = &own.certificate;
+            let ends = ends_in(file).into_iter().min();
+            let path = path.clone().key("client_certificate").key("certificate");
+            problems.extend(expiry(path, file, ends, now));
+        }
         let Some(file) = &upstream.tls.ca else { continue };
-        let path = KeyPath::root().key("upstreams").key(name).key("tls").key("ca");
+        let path = path.key("ca");
         // Any authority of a bundle may be the one that is needed, until the last one ends.
         let ends = ends_in(file).into_iter().max();
         problems.extend(expiry(path, file, ends, now));

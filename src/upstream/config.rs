@@ -169,11 +169,32 @@ pub struct Tls {
     pub verify: bool,
     /// A PEM file with the authorities to trust instead of the system's; absent: the system's.
     pub ca: Option<PathBuf>,
+    /// The certificate by which the gateway proves to the endpoints who it is; absent: none.
+    pub client_certificate: Option<ClientCertificate>,
+}
+
+/// The gateway's certificate for an upstream and its key, in two PEM files.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClientCertificate {
+    /// The certificate, followed by the intermediate certificates, each of which has signed the one
+    /// before it.
+    pub certificate: PathBuf,
+    /// The private key of `certificate`.
+    pub key: PathBuf,
+}
+
+impl Tls {
+    /// All files that are named here.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        let own = self.client_certificate.iter();
+        self.ca.iter().chain(own.flat_map(|own| [&own.certificate, &own.key]))
+    }
 }
 
 impl Default for Tls {
     fn default() -> Self {
-        Tls { server_name: None, verify: true, ca: None }
+        Tls { server_name: None, verify: true, ca: None, client_certificate: None }
     }
 }
 

@@ -128,7 +128,7 @@ fn denied_by_service() -> Option<Value> {
 fn other_caller() -> Option<Value> {
     let auth =
         "auth: {mesh: {client_certificate: {allow: ['spiffe://prod/*'], from_proxies: true}}}";
-    let server = "trusted_proxies: [127.0.0.0/8]";
+    let server = "client_address: {trusted_proxies: [127.0.0.0/8]}";
     let plan = Plan::route("auth: {require: mesh}").section(auth).section(server);
     let call = orders().header("X-Forwarded-Client-Cert", "URI=spiffe://test/web");
     after(plan, &[call], "caller_denied")
