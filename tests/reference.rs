@@ -73,6 +73,7 @@ const CHANGES: &[(&str, &str)] = &[
     ("record.queue", "70"),
     ("record.fsync", "false"),
     ("record.commit_timeout", "7s"),
+    ("record.drain_timeout", "7s"),
     ("record.batch.max_rows", "7"),
     ("record.batch.max_delay", "7ms"),
     ("record.batch.commit_interval", "2ms"),

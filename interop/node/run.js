@@ -25,6 +25,7 @@ const SUITES = [
   python("grpcio", "test_grpcio"),
   python("grpcio-health", "test_health_checks"),
   node("curl", "curl"),
+  node("slow-clients", "slow_clients"),
   node("ws", "websocket"),
   node("node-server", "node_server"),
   node("proxy-protocol", "proxy_protocol"),

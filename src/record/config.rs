@@ -38,6 +38,10 @@ pub struct Config {
     /// Whether a commit to the local disk before a response survives a crash of the machine, and
     /// not only of the process; default: yes.
     pub fsync: bool,
+    /// How long the end of the process waits for the store to take the rows that are left, those in the
+    /// journal too; default 5 s. What the journal holds then, the next process with its file ships; `async`
+    /// rows in memory are dropped and counted.
+    pub drain_timeout: Timespan,
     /// Where rows wait for the store.
     pub journal: Journal,
     /// For routes without a `record` of their own; default: nothing is recorded.
@@ -53,6 +57,7 @@ impl Default for Config {
             commit_timeout: Timespan::from_secs(1),
             batch: Batch::default(),
             fsync: true,
+            drain_timeout: Timespan::from_secs(5),
             journal: Journal::default(),
             default: Policy::default(),
         }
@@ -82,9 +87,10 @@ impl Config {
         if self.fsync { Safety::Power } else { Safety::Process }
     }
 
-    /// The settings of the process as a whole, without those of routes.
+    /// The settings of the process as a whole that it keeps until its end.
     pub fn of_process(&self) -> Self {
-        Config { default: Policy::default(), ..self.clone() }
+        let (default, drain_timeout) = (Policy::default(), Timespan::default());
+        Config { default, drain_timeout, ..self.clone() }
     }
 }
 

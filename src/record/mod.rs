@@ -54,7 +54,7 @@ pub use config::{
     StoreFull, Stores, WhenFull,
 };
 pub use invocation::{Bounded, Completion, Invocation, new_id};
-pub use journal::Expected;
+pub use journal::{Expected, Left};
 pub use meters::Meters;
 pub use outcome::{Commit, Committed, Unavailable};
 pub use patience::Patience;

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 
 use super::config::{Chosen, Config, Mode, OnFailure};
 use super::invocation::{Bounded, Completion, Invocation, Row, Second, Stage};
-use super::journal::{Expected, Journal};
+use super::journal::{self, Expected, Journal, Left};
 use super::meters::Meters;
 use super::patience::Patience;
 use super::stats::{Counters, Stats};
@@ -234,9 +234,13 @@ impl Recorder {
         }
     }
 
+    /// How much longer than it is told the end of the recorder may take: what is left goes to the disk, and
+    /// is counted.
+    pub const LEAVE: Duration = journal::LEAVE;
+
     /// Takes no more rows, writes those it has, and returns when that is done or `within` is over.
     /// Rows left in memory then are counted as dropped; rows in the journal stay for the next
-    /// start.
+    /// start, and [`Recorder::left`] says how many there are.
     pub async fn close(&self, within: Duration) -> Stats {
         let deadline = Instant::now() + within;
         self.0.closing.send_if_modified(|closing| {
@@ -246,12 +250,27 @@ impl Recorder {
         });
         let lanes =
             std::mem::take(&mut *self.0.lanes.lock().unwrap_or_else(PoisonError::into_inner));
-        for lane in lanes {
-            // A panic in a lane has been reported already.
-            lane.await.ok();
-        }
-        self.0.journal.close(deadline).await;
+        let lanes = async {
+            for lane in lanes {
+                // A panic in a lane has been reported already.
+                lane.await.ok();
+            }
+        };
+        // At the same time: a queue that waits for the store must not take the journal's time.
+        tokio::join!(lanes, self.0.journal.close(Closing(self.0.closing.subscribe())));
         self.stats()
+    }
+
+    /// Ends the wait for the store of a [`Recorder::close`] that is under way.
+    pub fn hurry(&self) {
+        let now = Instant::now();
+        self.0.closing.send_modify(|closing| *closing = closing.map(|deadline| deadline.min(now)));
+    }
+
+    /// The rows that [`Recorder::close`] has left in the journal; `None` if that was not in use, or cannot
+    /// be read.
+    pub async fn left(&self) -> Option<Left> {
+        self.0.journal.left().await
     }
 
     /// The counters, now.

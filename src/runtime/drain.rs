@@ -2,6 +2,7 @@
 //! write what is left to write, exit.
 
 use std::path::Path;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,12 +14,13 @@ use super::lifecycle::Successor;
 use super::shared::Shared;
 use super::signals;
 use super::socket_file::SocketFile;
-use crate::config::server::Server;
+use crate::config::Config;
 use crate::observe::otlp::push::Push;
+use crate::record::{Left, Recorder};
 
 /// How often the drain checks whether the last request has ended.
 const POLL: Duration = Duration::from_millis(10);
-/// Limit on writing the rest of the record, and on sending the last spans and metrics meanwhile.
+/// Limit on sending the last spans and metrics, while the rest of the record is written.
 const FLUSH_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long idle connections of HTTP/1 stay open once another process has taken over: a client that sends a
@@ -54,9 +56,13 @@ impl Drain {
 
     /// The longest time from the signal to the end of the process. What supervises the gateway must wait
     /// longer before it kills it.
-    pub fn longest(server: &Server) -> Duration {
-        let logs = 3 * LOG_LIMIT;
-        *server.shutdown_delay + *server.drain_timeout + CUT_LIMIT + FLUSH_LIMIT + logs
+    pub fn longest(config: &Config) -> Duration {
+        let (server, logs) = (&config.server, 3 * LOG_LIMIT);
+        let record = match config.record.store.chosen() {
+            Some(_) => *config.record.drain_timeout + Recorder::LEAVE,
+            None => Duration::ZERO,
+        };
+        *server.shutdown_delay + *server.drain_timeout + CUT_LIMIT + FLUSH_LIMIT.max(record) + logs
     }
 }
 
@@ -80,8 +86,12 @@ impl ShutdownSignalWatch for Drain {
         };
         lifecycle.set_draining();
         // As they are in force now: that is what the service manager is told.
-        let server = self.shared.snapshot.load().config.server.clone();
-        let mut limit = *server.drain_timeout;
+        let snapshot = self.shared.snapshot.load_full();
+        let server = &snapshot.config.server;
+        let mut limits = Limits {
+            requests: *server.drain_timeout,
+            record: *snapshot.config.record.drain_timeout,
+        };
         let mut files =
             std::mem::take(&mut *self.files.lock().unwrap_or_else(PoisonError::into_inner));
         if let Some(successor) = &successor {
@@ -93,12 +103,12 @@ impl ShutdownSignalWatch for Drain {
         } else {
             // From now on a new process begins as if this one were not there.
             self.withdraw(&mut files, server.upgrade_socket.as_deref());
-            self.shared.manager.stopping(Self::longest(&server));
+            self.shared.manager.stopping(Self::longest(&snapshot.config));
             tokio::select! {
                 () = tokio::time::sleep(*server.shutdown_delay) => {}
                 which = signals::ordered_again() => {
                     log::warn!("{which} again: not waiting any longer");
-                    limit = Duration::ZERO;
+                    limits.requests = Duration::ZERO;
                 }
             }
         }
@@ -106,7 +116,7 @@ impl ShutdownSignalWatch for Drain {
         // Needs its own thread: Pingora stops the runtime this future runs on.
         let push = self.push.lock().unwrap_or_else(PoisonError::into_inner).take();
         std::thread::spawn(move || {
-            let code = finish(&shared, push, limit);
+            let code = finish(&shared, push, limits);
             // The admin listener responds until now.
             drop(files);
             std::process::exit(code);
@@ -145,13 +155,21 @@ fn not_of(successor: &Successor, files: Vec<SocketFile>) -> Vec<SocketFile> {
     ours
 }
 
+/// How long what is under way is waited for.
+struct Limits {
+    /// For the requests in flight.
+    requests: Duration,
+    /// For the store, which rows are left for.
+    record: Duration,
+}
+
 /// Waits for the requests in flight and writes the record. Returns the exit code.
-fn finish(shared: &Shared, push: Option<Push>, limit: Duration) -> i32 {
+fn finish(shared: &Shared, push: Option<Push>, limits: Limits) -> i32 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime {
         Ok(runtime) => runtime.block_on(async {
             let cut = tokio::select! {
-                cut = ended(shared, limit) => cut,
+                cut = ended(shared, limits.requests) => cut,
                 which = hurried(shared) => {
                     log::warn!("{which} again: not waiting any longer");
                     shared.lifecycle.in_flight()
@@ -159,11 +177,12 @@ fn finish(shared: &Shared, push: Option<Push>, limit: Duration) -> i32 {
             };
             if cut > 0 {
                 log::warn!("{cut} requests cut off");
-                shared.lifecycle.cut_off(limit);
+                shared.lifecycle.cut_off(limits.requests);
                 // Each is reported as it ends, which the record must not miss.
                 idle(shared, CUT_LIMIT).await;
             }
-            tokio::join!(close_record(shared), close_traces(shared), close_metrics(push));
+            let record = close_record(shared, limits.record);
+            tokio::join!(record, close_traces(shared), close_metrics(push));
             shared.snapshot.load().events.flush(LOG_LIMIT);
             shared.access_log.flush(LOG_LIMIT);
             log::info!("stopped");
@@ -189,14 +208,38 @@ async fn hurried(shared: &Shared) -> &'static str {
     signals::ordered_again().await
 }
 
-async fn close_record(shared: &Shared) {
+/// Writes what is left of the record, and says what stays in the journal.
+async fn close_record(shared: &Shared, limit: Duration) {
     let Some(recorder) = &shared.recorder else { return };
-    let stats = recorder.close(FLUSH_LIMIT).await;
-    let written = stats.written + stats.committed + stats.shipped;
-    let (dropped, left) = (stats.dropped, stats.journal_depth);
-    log::info!(
-        "record closed: {written} rows written, {dropped} dropped, {left} left in the journal"
-    );
+    let mut closed = pin!(recorder.close(limit));
+    let stats = tokio::select! {
+        stats = &mut closed => stats,
+        which = hurried(shared) => {
+            log::warn!("{which} again: not waiting for the record's store any longer");
+            recorder.hurry();
+            closed.await
+        }
+    };
+    let (written, dropped) = (stats.written + stats.committed + stats.shipped, stats.dropped);
+    let done = format!("record closed: {written} rows written, {dropped} dropped");
+    if stats.journal_depth == 0 {
+        log::info!("{done}, none left in the journal");
+        return;
+    }
+    match recorder.left().await {
+        Some(Left { rows: 0, .. }) => log::info!("{done}, none left in the journal"),
+        Some(Left { rows, all, path }) => {
+            let rows = if all { rows.to_string() } else { format!("more than {rows}") };
+            log::warn!(
+                "{done}, {rows} left in {}: the next start with this file ships them",
+                path.display()
+            );
+        }
+        None => log::warn!(
+            "{done}, some left in the journal ({} writes): the next start with its file ships them",
+            stats.journal_depth
+        ),
+    }
 }
 
 async fn close_traces(shared: &Shared) {

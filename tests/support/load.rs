@@ -22,6 +22,7 @@ pub struct Answered {
 pub struct Load {
     stop: Arc<AtomicBool>,
     answers: Arc<AtomicUsize>,
+    broken: Arc<AtomicUsize>,
     clients: Vec<JoinHandle<Vec<Answered>>>,
 }
 
@@ -37,21 +38,28 @@ impl Load {
     /// even intervals the same clients would meet all the time, or never. In the same way in each load.
     pub fn paced(address: SocketAddr, clients: usize, name: &str, every: Duration) -> Self {
         let (stop, answers) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let broken = Arc::new(AtomicUsize::new(0));
         let started = (0..clients).map(|number| {
             let (stop, answers) = (Arc::clone(&stop), Arc::clone(&answers));
+            let broken = Arc::clone(&broken);
             let name = format!("{}-{number}", name.replace(' ', "-"));
             // Not all at once.
             let offset = every.mul_f64(number as f64 / clients as f64);
             let pace = (offset, every, fastrand::Rng::with_seed(number as u64));
-            std::thread::spawn(move || call_on(address, &name, pace, &stop, &answers))
+            std::thread::spawn(move || call_on(address, &name, pace, &stop, (&answers, &broken)))
         });
         let clients = started.collect();
-        Load { stop, answers, clients }
+        Load { stop, answers, broken, clients }
     }
 
     /// Answers so far.
     pub fn answers(&self) -> usize {
         self.answers.load(Ordering::Relaxed)
+    }
+
+    /// Clients so far whose connection broke.
+    pub fn broken(&self) -> usize {
+        self.broken.load(Ordering::Relaxed)
     }
 
     /// No more requests; what was answered.
@@ -66,7 +74,7 @@ fn call_on(
     name: &str,
     (offset, every, mut chance): (Duration, Duration, fastrand::Rng),
     stop: &AtomicBool,
-    answers: &AtomicUsize,
+    (answers, broken): (&AtomicUsize, &AtomicUsize),
 ) -> Vec<Answered> {
     let mut answered = Vec::new();
     let mut client = Client::connect(address);
@@ -88,9 +96,11 @@ fn call_on(
         due += every.mul_f64(0.5 + chance.f64());
         let Ok(response) = client.try_send(call.bytes()).and_then(|()| client.try_receive("GET"))
         else {
+            broken.fetch_add(1, Ordering::Relaxed);
             break;
         };
         if response.ending == Ending::Truncated {
+            broken.fetch_add(1, Ordering::Relaxed);
             break;
         }
         answered.push(Answered { id, status: response.status, took: begun.elapsed() });

@@ -42,6 +42,31 @@ impl Postgres {
             eprintln!("SKIPPED: a test that needs PostgreSQL: {missing}");
             return None;
         };
+        let server = Postgres::new(programs);
+        server.initialise();
+        Some(server.begin())
+    }
+
+    /// A server that has all of this one, from now on before a client is told that it is committed. Reads only,
+    /// until it is promoted.
+    pub fn standby(&self) -> Self {
+        let standby = Postgres::new(self.programs.clone());
+        let output = standby
+            .command("pg_basebackup")
+            .args(["--no-sync", "-c", "fast", "-R", "-U", "postgres", "-h", "127.0.0.1"])
+            .args(["-p", &self.port.to_string(), "-D"])
+            .arg(standby.data())
+            .output()
+            .expect("pg_basebackup");
+        succeeded("pg_basebackup", &output);
+        let standby = standby.begin();
+        self.query("postgres", "ALTER SYSTEM SET synchronous_standby_names = '*'");
+        self.query("postgres", "SELECT pg_reload_conf()");
+        standby
+    }
+
+    /// A place for a server, without data.
+    fn new(programs: PathBuf) -> Self {
         // Where the figures are latencies, its disk should not be the gateway's.
         let directory = match env::var_os("TEST_POSTGRES_DIRECTORY") {
             Some(parent) => tempfile::tempdir_in(parent),
@@ -55,14 +80,17 @@ impl Postgres {
         let databases = AtomicU32::new(0);
         let mut server = Postgres { programs, directory, user, port: 0, databases, keeper: None };
         server.keep();
-        server.initialise();
+        server
+    }
+
+    fn begin(mut self) -> Self {
         for _ in 0..PORTS_TRIED {
-            server.port = free_port();
-            if server.launch().is_ok() {
-                return Some(server);
+            self.port = free_port();
+            if self.launch().is_ok() {
+                return self;
             }
         }
-        panic!("PostgreSQL did not start:\n{}", server.log());
+        panic!("PostgreSQL did not start:\n{}", self.log());
     }
 
     /// The server that all tests of one process share; give each its own `database()`.
@@ -100,6 +128,21 @@ impl Postgres {
     /// Stops the server; open connections are cut.
     pub fn stop(&self) {
         self.control(&["stop", "-m", "fast"]).expect("the server stops");
+    }
+
+    /// Stops it as a crash does: nothing is finished.
+    pub fn crash(&self) {
+        self.control(&["stop", "-m", "immediate"]).expect("the server stops");
+    }
+
+    /// Makes a standby the server that takes writes.
+    pub fn promote(&self) {
+        self.control(&["promote"]).expect("the standby is promoted");
+    }
+
+    /// Where it listens.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Starts the stopped server again, on its old port.

@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension};
@@ -13,6 +13,7 @@ use super::check;
 use super::entry::{Entry, forget, insert_next, pack};
 use super::failure::{Failure, failure};
 use super::frame::{self, Found, Head};
+use super::left::{self, Left};
 use super::reserve::Reserve;
 use super::salvage;
 use super::wal::Log;
@@ -300,6 +301,11 @@ impl File {
         };
         let known = read().map_err(|error| failure(&self.path, &error))?;
         Ok(found.forget_known(&known))
+    }
+
+    /// What waits in the file beside the entries `done`, as far as it is counted by `until`.
+    pub(super) fn left(&self, done: &HashSet<i64>, until: Instant) -> Option<Left> {
+        left::count(&self.connection, &self.path, done, until).ok()
     }
 
     /// Since when the oldest entry has been waiting.

@@ -1,8 +1,11 @@
 //! What the journal's thread and the shipper tell each other.
 
+use std::time::Instant;
+
 use tokio::sync::oneshot;
 
 use super::entry::Entry;
+use super::left::Left;
 use crate::record::invocation::{Row, Second};
 use crate::record::lane::answers::Answer;
 
@@ -16,6 +19,8 @@ pub(super) enum Job {
     Read(usize),
     /// Replies once everything before it is on disk.
     Flush(oneshot::Sender<()>),
+    /// Replies with what waits in the file, as far as that can be counted by then.
+    Count(Instant, oneshot::Sender<Option<Left>>),
 }
 
 /// What the journal's thread tells the shipper.

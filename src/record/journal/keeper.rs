@@ -200,6 +200,10 @@ impl Keeper {
             Job::Forget(entries) => self.later.forget(entries),
             Job::Read(most) => self.reads.push(most),
             Job::Flush(reply) => group.flushes.push(reply),
+            Job::Count(until, reply) => {
+                let file = self.file.as_ref();
+                reply.send(file.and_then(|f| f.left(&self.later.unforgotten(), until))).ok();
+            }
         }
     }
 

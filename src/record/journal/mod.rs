@@ -18,6 +18,7 @@ pub(super) mod fuzzing;
 mod job;
 mod keeper;
 mod later;
+mod left;
 mod reserve;
 mod salvage;
 mod seconds;
@@ -36,13 +37,14 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout};
 
 pub use self::expected::Expected;
 use self::expected::Expecting;
 use self::job::{Job, Parcel};
 use self::keeper::Keeper;
 use self::later::Later;
+pub use self::left::Left;
 use self::seconds::Seconds;
 use self::shipper::Shipper;
 use super::config;
@@ -52,12 +54,19 @@ use super::meters::Meters;
 use super::patience::{Patience, Progress};
 use super::stats::Counters;
 use crate::record::lane::answers::Answer;
+use crate::record::lane::closing::Closing;
 use crate::record::outcome::{Committed, Unavailable};
 use crate::record::store::link::Link;
 use crate::record::store::safety::Safety;
 
 /// How often `close` checks whether everything has been shipped.
 const POLL: Duration = Duration::from_millis(5);
+/// How long rows in memory may take to the disk once there is no more time for the store.
+const SETTLE: Duration = Duration::from_millis(500);
+/// How long rows that are left may be counted.
+const COUNT: Duration = Duration::from_millis(500);
+/// How much longer than its time the end of the journal may take.
+pub(super) const LEAVE: Duration = SETTLE.saturating_add(COUNT);
 
 pub(crate) struct Journal {
     config: config::Journal,
@@ -193,23 +202,45 @@ impl Journal {
         }
     }
 
-    /// Waits until every row handed over is on disk, and in the store if that is reachable, or
-    /// until `deadline`.
-    pub(crate) async fn close(&self, deadline: Instant) {
+    /// Waits until every row handed over is on disk and in the store, or until the time of `closing` is
+    /// over; what is in memory then has [`SETTLE`] to get to the disk. Nothing is shipped after that.
+    pub(crate) async fn close(&self, mut closing: Closing) {
         let Some(Ok(open)) = self.open.get() else { return };
         open.seconds.close();
         let now = Instant::now();
-        open.hurry.send_replace(Some(now + deadline.saturating_duration_since(now) / 2));
-        let (reply, flushed) = oneshot::channel();
-        if open.jobs.send(Job::Flush(reply)).is_err() {
-            return;
+        let time = closing.deadline().unwrap_or(now).saturating_duration_since(now);
+        open.hurry.send_replace(Some(now + time / 2));
+        let settled = async || {
+            while open.seconds.count() > 0 {
+                sleep(POLL).await;
+            }
+            open.flush().await;
+        };
+        let shipped = async {
+            open.flush().await;
+            while self.counters.journal_depth.value() > 0 || open.seconds.count() > 0 {
+                sleep(POLL).await;
+            }
+        };
+        tokio::select! {
+            () = shipped => {}
+            () = closing.expired() => {
+                open.hurry.send_replace(Some(Instant::now()));
+                timeout(SETTLE, settled()).await.ok();
+            }
         }
-        timeout_at(deadline, flushed).await.ok();
-        let is_left = || self.counters.journal_depth.value() > 0 || open.seconds.count() > 0;
-        while is_left() && Instant::now() < deadline {
-            sleep(POLL).await;
-        }
+        open.shipper.abort();
         self.counters.completions_dropped.add(open.seconds.count() as u64);
+    }
+
+    /// The rows that [`Journal::close`] has left; `None` if the journal was not in use, or cannot be read.
+    pub(crate) async fn left(&self) -> Option<Left> {
+        let Some(Ok(open)) = self.open.get() else { return None };
+        let (reply, counted) = oneshot::channel();
+        let until = std::time::Instant::now() + COUNT;
+        open.jobs.send(Job::Count(until, reply)).ok()?;
+        // The thread may be in a transaction with a slow disk.
+        timeout(COUNT, counted).await.ok()?.ok()?
     }
 
     fn open(&self) -> Result<&Open, Unavailable> {
@@ -264,7 +295,7 @@ impl Journal {
             held,
             away,
             seconds: Arc::clone(&seconds),
-            hurry: hurried,
+            hurry: Closing(hurried),
             destination: Arc::clone(&self.destination),
             counters: Arc::clone(&self.counters),
             safety: self.safety,
@@ -272,6 +303,16 @@ impl Journal {
         };
         let shipper = self.runtime.spawn(shipper.run()).abort_handle();
         Ok(Open { jobs, places, progress, parcels, seconds, hurry, shipper })
+    }
+}
+
+impl Open {
+    /// Waits until everything so far is on disk.
+    async fn flush(&self) {
+        let (reply, flushed) = oneshot::channel();
+        if self.jobs.send(Job::Flush(reply)).is_ok() {
+            flushed.await.ok();
+        }
     }
 }
 

@@ -10,14 +10,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use super::entry::Entry;
 use super::job::{Job, Parcel};
 use super::seconds::Seconds;
 use crate::record::invocation::{Row, Second, Stage};
+use crate::record::lane::closing::Closing;
 use crate::record::stats::Counters;
 use crate::record::store::link::Link;
 use crate::record::store::safety::Safety;
@@ -36,7 +37,7 @@ pub(super) struct Shipper {
     pub(super) away: Arc<AtomicBool>,
     pub(super) seconds: Arc<Seconds>,
     /// The time from which no row may wait in memory for the store.
-    pub(super) hurry: watch::Receiver<Option<Instant>>,
+    pub(super) hurry: Closing,
     pub(super) destination: Arc<Link>,
     pub(super) counters: Arc<Counters>,
     /// What the store's commit has to survive before the journal forgets.
@@ -167,10 +168,7 @@ impl Shipper {
     /// Resolves when the end is so near that second writes must no longer wait in memory. Never
     /// resolves if there are none.
     async fn hurried(&self) {
-        let mut hurry = self.hurry.clone();
-        if let Some(end) = hurry.wait_for(Option::is_some).await.ok().and_then(|end| *end) {
-            sleep_until(end).await;
-        }
+        self.hurry.clone().expired().await;
         if self.seconds.count() == 0 {
             std::future::pending().await
         }

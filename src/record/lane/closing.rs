@@ -13,14 +13,27 @@ impl Closing {
         self.0.wait_for(Option::is_some).await.ok();
     }
 
-    /// Resolves when the time to finish is over: at once, if the recorder was dropped unclosed.
+    /// Resolves when the time to finish is over: at once, if the recorder was dropped unclosed. The time
+    /// may be shortened meanwhile.
     pub(crate) async fn expired(&mut self) {
-        let deadline = match self.0.wait_for(Option::is_some).await {
-            Ok(deadline) => *deadline,
-            Err(_) => None,
-        };
-        if let Some(deadline) = deadline {
-            sleep_until(deadline).await;
+        if self.0.wait_for(Option::is_some).await.is_err() {
+            return;
         }
+        loop {
+            let Some(deadline) = *self.0.borrow_and_update() else { return };
+            let changed = tokio::select! {
+                () = sleep_until(deadline) => return,
+                changed = self.0.changed() => changed,
+            };
+            if changed.is_err() {
+                // It stays as it is.
+                return sleep_until(deadline).await;
+            }
+        }
+    }
+
+    /// When the time to finish is over; `None` before it has begun.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        *self.0.borrow()
     }
 }

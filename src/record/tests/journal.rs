@@ -5,14 +5,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use uuid::Uuid;
 
 use super::{DURABLE, FALL_BACK, Fake, LONG, SHORT, eventually, recorder};
 use crate::record::invocation::tests::{ending, invocation};
-use crate::record::{Commit, Committed, Mode, Recorder, Unavailable};
+use crate::record::{Commit, Committed, Left, Mode, Recorder, Unavailable};
 
 /// For requests that first try the store in vain; long enough for writing a file.
 const A_WHILE: Duration = Duration::from_secs(1);
@@ -171,6 +171,52 @@ async fn what_a_journal_holds_is_shipped_by_the_next_run() {
     let second = journalled(&store, directory.path(), "");
     eventually(|| second.stats().shipped > 0).await;
     assert_eq!(store.names(), ["kept"]);
+}
+
+#[tokio::test]
+async fn an_end_says_how_many_rows_it_leaves_however_many_writes_they_have() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = Fake::down();
+    let recorder = journalled(&store, directory.path(), "");
+    for n in 0..30 {
+        let row = invocation(&format!("row {n}"));
+        let commit =
+            recorder.commit(row.clone().into(), None, LONG, DURABLE).await.expect("journalled");
+        if n % 3 == 0 {
+            let made = Commit::Made(commit);
+            recorder.complete(row.clone().into(), ending(&row), Mode::Durable, made);
+        }
+    }
+    let stats = recorder.close(SHORT).await;
+    assert_eq!((stats.journal_depth, stats.completions_dropped), (40, 0));
+    let left = recorder.left().await.expect("a journal");
+    assert_eq!(left, Left { rows: 30, all: true, path: path(directory.path()) });
+}
+
+#[tokio::test]
+async fn an_end_that_has_no_time_for_the_store_loses_nothing_in_memory() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = Fake::with_gate(1);
+    let (recorder, _) = completed_while_shipped(&store, directory.path()).await;
+    let stats = recorder.close(Duration::ZERO).await;
+    assert_eq!((stats.journal_depth, stats.completions_dropped), (2, 0));
+    assert_eq!(recorder.left().await.map(|left| left.rows), Some(1));
+}
+
+#[tokio::test]
+async fn an_end_that_is_hurried_waits_for_the_store_no_longer() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = Fake::with_gate(1);
+    let (recorder, _) = completed_while_shipped(&store, directory.path()).await;
+    // A row for the queue, too, which the store does not take either.
+    recorder.enqueue(invocation("queued"));
+    let begun = Instant::now();
+    let (stats, ()) = tokio::join!(recorder.close(LONG), async {
+        tokio::time::sleep(SHORT).await;
+        recorder.hurry();
+    });
+    assert!(begun.elapsed() < LONG / 2, "{:?}", begun.elapsed());
+    assert_eq!((stats.journal_depth, stats.completions_dropped, stats.dropped), (2, 0, 1));
 }
 
 #[tokio::test]
