@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::carry;
+use super::exports::Exports;
 use super::facets;
 use super::kept;
 use super::kept::{Kept, Parts};
@@ -108,6 +109,7 @@ impl Snapshot {
             authorities,
             limit_stores,
             tls,
+            exports: Exports::default(),
             events: before.map(|before| before.events.clone()).unwrap_or_default(),
         })
     }

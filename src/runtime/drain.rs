@@ -13,8 +13,8 @@ use super::lifecycle::Successor;
 use super::shared::Shared;
 use super::signals;
 use super::socket_file::SocketFile;
+use crate::config::otlp::environment::Signal;
 use crate::config::server::Server;
-use crate::observe::otlp::push::Push;
 
 /// How often the drain checks whether the last request has ended.
 const POLL: Duration = Duration::from_millis(10);
@@ -40,16 +40,14 @@ pub const GRACE_SECONDS: u64 = 100 * 365 * 24 * 60 * 60;
 /// not do.
 pub struct Drain {
     shared: Arc<Shared>,
-    /// Taken by the shutdown, of which there is only one.
-    push: Mutex<Option<Push>>,
-    /// Those of Unix sockets, removed at the end. Taken as `push` is.
+    /// Those of Unix sockets, removed at the end. Taken by the shutdown, of which there is only one.
     files: Mutex<Vec<SocketFile>>,
 }
 
 impl Drain {
-    /// `push` exports metrics a last time; `None` if they are not exported.
-    pub fn new(shared: Arc<Shared>, push: Option<Push>, files: Vec<SocketFile>) -> Self {
-        Drain { shared, push: Mutex::new(push), files: Mutex::new(files) }
+    /// `files` are those of the Unix sockets.
+    pub fn new(shared: Arc<Shared>, files: Vec<SocketFile>) -> Self {
+        Drain { shared, files: Mutex::new(files) }
     }
 
     /// The longest time from the signal to the end of the process. What supervises the gateway must wait
@@ -104,9 +102,8 @@ impl ShutdownSignalWatch for Drain {
         }
         let shared = self.shared.clone();
         // Needs its own thread: Pingora stops the runtime this future runs on.
-        let push = self.push.lock().unwrap_or_else(PoisonError::into_inner).take();
         std::thread::spawn(move || {
-            let code = finish(&shared, push, limit);
+            let code = finish(&shared, limit);
             // The admin listener responds until now.
             drop(files);
             std::process::exit(code);
@@ -146,7 +143,7 @@ fn not_of(successor: &Successor, files: Vec<SocketFile>) -> Vec<SocketFile> {
 }
 
 /// Waits for the requests in flight and writes the record. Returns the exit code.
-fn finish(shared: &Shared, push: Option<Push>, limit: Duration) -> i32 {
+fn finish(shared: &Shared, limit: Duration) -> i32 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime {
         Ok(runtime) => runtime.block_on(async {
@@ -163,7 +160,7 @@ fn finish(shared: &Shared, push: Option<Push>, limit: Duration) -> i32 {
                 // Each is reported as it ends, which the record must not miss.
                 idle(shared, CUT_LIMIT).await;
             }
-            tokio::join!(close_record(shared), close_traces(shared), close_metrics(push));
+            tokio::join!(close_record(shared), close_traces(shared), close_metrics(shared));
             shared.snapshot.load().events.flush(LOG_LIMIT);
             shared.access_log.flush(LOG_LIMIT);
             log::info!("stopped");
@@ -200,14 +197,13 @@ async fn close_record(shared: &Shared) {
 }
 
 async fn close_traces(shared: &Shared) {
-    if !shared.tracer.close(FLUSH_LIMIT).await {
+    if !shared.exporting.close(Signal::Traces, FLUSH_LIMIT).await {
         log::warn!("traces: not all spans were sent in time");
     }
 }
 
-async fn close_metrics(push: Option<Push>) {
-    let Some(push) = push else { return };
-    if !push.close(FLUSH_LIMIT).await {
+async fn close_metrics(shared: &Shared) {
+    if !shared.exporting.close(Signal::Metrics, FLUSH_LIMIT).await {
         log::warn!("metrics: the last ones were not sent in time");
     }
 }

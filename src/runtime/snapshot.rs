@@ -11,6 +11,7 @@ use http::HeaderName;
 use pingora_core::utils::tls::WrappedX509;
 
 use super::authority::Authority;
+use super::exports::Exports;
 use super::flood_guard::FloodGuard;
 use super::inquiry::Service;
 use super::jwks::Jwks;
@@ -21,11 +22,9 @@ use crate::config;
 use crate::config::Config;
 use crate::config::respond::Respond;
 use crate::config::route::Serve;
-use crate::limits::SharedLimits;
-use crate::limits::Store;
+use crate::limits::{SharedLimits, Store};
 use crate::observe::events::EventLog;
-use crate::observe::metrics::RouteMetrics;
-use crate::observe::metrics::UpstreamMetrics;
+use crate::observe::metrics::{RouteMetrics, UpstreamMetrics};
 use crate::policy::Policies;
 use crate::policy::auth::Guard;
 use crate::policy::idempotency;
@@ -70,6 +69,8 @@ pub struct Snapshot {
     pub limit_stores: BTreeMap<String, Arc<Store>>,
     /// For the listeners with TLS, by name.
     pub tls: BTreeMap<String, tls::Handshakes>,
+    /// Where its spans and the metrics are sent; nowhere, unless the environment was asked too.
+    pub exports: Exports,
     /// Where failed requests are reported; discards the reports until the process runs.
     pub events: EventLog,
 }
