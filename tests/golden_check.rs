@@ -147,7 +147,7 @@ fn each_mistake_is_told_as_it_was_read_and_approved() {
 
 /// Kinds that `check` never reports.
 fn is_beyond_check(code: Code) -> bool {
-    // It compares with no running gateway: `traces` and `reload` test that. Only a reload takes addresses and
+    // It compares with no running gateway: `listeners` and `reload` test that. Only a reload takes addresses and
     // reports it so: `listeners` tests that. `.env` is read by option: `watch` tests that. The last is a fault
     // of the gateway itself.
     matches!(code, Code::RestartNeeded | Code::AddressUnusable | Code::DotenvLine | Code::Internal)

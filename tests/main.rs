@@ -78,6 +78,7 @@ mod networks;
 mod old_conf;
 mod orders;
 mod otlp;
+mod otlp_reload;
 mod outage;
 mod paths;
 mod permits;

@@ -119,6 +119,15 @@ const KEPT: &[(&str, &str)] = &[
         "The files that are named here are read again; `server.watch_certificates` does so without a reload. TLS tickets stay valid if certificates and `client_ca` are the same.",
     ),
     ("admin", "A new `token` counts at once."),
+    ("otlp", "Exports that stay the same keep their queue and connection; `ca` is read again."),
+    (
+        "traces",
+        "A request ends with the collector that it began with; what waits for one that is left is sent.",
+    ),
+    (
+        "metrics",
+        "Counts go on. A collector that is left gets the last values, a new one the first ones at once.",
+    ),
     ("flood_guard", "Counts go on if `requests` and `per` are the same."),
     ("rate_limit_stores.NAME", "An unchanged store keeps its connection; `ca` is read again."),
     ("record.default", "Rows under way are not affected."),

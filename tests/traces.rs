@@ -268,15 +268,6 @@ fn a_dead_collector_costs_a_warning() {
 }
 
 #[test]
-fn where_traces_go_does_not_change_in_a_running_process() {
-    let upstream = Upstream::start();
-    let gateway = Gateway::route(&upstream, "");
-    let yaml = "traces: {sample: 50%}\nroutes: {all: {match: {path: /*}, upstream: service}}";
-    assert!(!gateway.reload(yaml));
-    assert!(gateway.log().contains("traces: cannot change in a running process"));
-}
-
-#[test]
 fn the_gateway_service_is_traced_by_its_environment() {
     for (set, named) in [(None, "gateway-service"), (Some("renamed"), "renamed")] {
         let collector = collector();

@@ -15,7 +15,6 @@ use pingora_proxy::http_proxy;
 use portcullis::config::{Config, Environment};
 use portcullis::observe::access_log::AccessLog;
 use portcullis::observe::metrics::Metrics;
-use portcullis::observe::trace::Tracer;
 use portcullis::runtime::descriptors::Descriptors;
 use portcullis::runtime::reload;
 use portcullis::runtime::server;
@@ -52,18 +51,16 @@ pub async fn gateway(
     let metrics = Arc::new(Metrics::new().expect("names that are right"));
     let (config, sources) =
         Config::load(Path::new(file), &environment).expect("a valid configuration");
-    let sample = config.traces.sample;
-    let (snapshot, _) =
-        reload::compile(config, &sources, None, &metrics).expect("a valid configuration");
+    let (snapshot, _) = reload::compile(config, &sources, &environment, None, &metrics)
+        .expect("a valid configuration");
     for authority in snapshot.authorities.values() {
         let (config, keyring) = authority.verifier.remote_keys().expect("a key set");
         let keys = issuer.expect("an issuer").keys();
         keyring.publish(&keys, Clock::now(), *config.max_stale).expect("a key set");
     }
-    let tracer = Tracer::start(None, sample, &metrics);
     let descriptors = Descriptors::current();
     let log = AccessLog::default();
-    let shared = Shared::new(snapshot, metrics, descriptors, None, None, tracer, log);
+    let shared = Shared::new(snapshot, metrics, descriptors, None, None, log);
     let mut acceptors = server::proxy(&Arc::new(conf()), &Arc::new(shared));
     tokio::spawn(async move { acceptors.start_service(None, running(), 1).await });
     until_listening(address).await;

@@ -58,12 +58,13 @@ pub(super) fn check(options: &Options) -> ExitCode {
 fn diagnose(location: &Location) -> (Vec<Diagnostic>, Vec<String>) {
     // Warnings are those that the gateway would log at its start, under the limit it would have.
     Descriptors::raise();
-    let compiled = Config::at(location).and_then(|(config, sources)| {
+    let compiled = location.environment().and_then(|environment| {
+        let (config, sources) = Config::load(&location.file, &environment)?;
         let metrics = Metrics::new().map_err(|error| {
             vec![Diagnostic::of_file(Code::Internal, &location.file, error.to_string())]
         })?;
         let not_enforced = config.not_enforced();
-        let (_, warnings) = reload::compile(config, &sources, None, &metrics)?;
+        let (_, warnings) = reload::compile(config, &sources, &environment, None, &metrics)?;
         Ok((warnings, not_enforced))
     });
     compiled.unwrap_or_else(|diagnostics| (diagnostics, Vec::new()))

@@ -173,6 +173,7 @@ codes! {
     ClientCrlUnusable "client_crl_unusable" Error "name a PEM file of revocation lists (`-----BEGIN X509 CRL-----`), beside `client_ca`";
     TicketsUnusable "tickets_unusable" Error "write one key per line, as `openssl rand -base64 32` makes them; the first one seals";
     UpstreamCaUnusable "upstream_ca_unusable" Error "name a PEM file of certificates";
+    CollectorUnusable "collector_unusable" Error "give the system certificates of authorities, or name a PEM file of them in `ca`";
     LimitStoreUnusable "limit_store_unusable" Error "";
     AuthorityUnusable "authority_unusable" Error "write the public key as `openssl pkey -in KEY -pubout` prints it, and the algorithms that it is for";
     RouteConflict "route_conflict" Error "give one of them another host, path or method, or a condition: the route with more conditions goes first";

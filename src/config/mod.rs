@@ -200,6 +200,9 @@ impl Config {
             }
         }
         files.extend(config.upstreams.values().flat_map(|upstream| upstream.tls.files().cloned()));
+        let telemetry = otlp::telemetry::Telemetry::resolve(config, &environment);
+        let collectors = telemetry.traces.into_iter().chain(telemetry.metrics);
+        files.extend(collectors.filter(|to| to.is_encrypted()).filter_map(|to| to.ca));
         let folder = location.file.parent().unwrap_or(Path::new(""));
         files.extend(config.descriptors.values().map(|set| folder.join(&set.file)));
         files

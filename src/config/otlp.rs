@@ -39,7 +39,7 @@ pub struct Otlp {
     pub timeout: Option<Timespan>,
     /// Compression of exports; default `none`.
     pub compression: Option<Compression>,
-    /// PEM file of authorities for the collector's certificate; absent: the system's. Read at the start only.
+    /// PEM file of authorities for the collector's certificate; absent: the system's.
     pub ca: Option<PathBuf>,
 }
 

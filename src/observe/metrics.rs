@@ -212,7 +212,7 @@ impl Metrics {
     /// The metrics of the route with this name; they continue those of a previous route with the
     /// name. What it does says which of them are shown as zero.
     pub fn route(&self, name: &Arc<str>, facets: Facets) -> RouteMetrics {
-        RouteMetrics(self.routes.of(name, facets))
+        RouteMetrics(self.routes.of(name, facets), facets)
     }
 
     /// The metrics of the upstream with this name; they continue those of a previous one with the

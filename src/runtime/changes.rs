@@ -43,6 +43,7 @@ pub(super) fn started(file: &Path, snapshot: &Snapshot) -> Vec<String> {
         snapshot.upstreams.len(),
         snapshot.authorities.len(),
     ));
+    lines.extend(snapshot.exports.lines());
     lines
 }
 
@@ -55,6 +56,7 @@ pub(super) fn changes(old: &Snapshot, new: &Snapshot) -> Vec<String> {
             lines.push(format!("listeners.{name}.tls: other certificates or authorities"));
         }
     }
+    lines.extend(new.exports.changes(&old.exports));
     let anew = begin_anew(old, new);
     if !anew.is_empty() {
         lines.push(format!("state that begins anew: {}", names(anew.into_iter())));
@@ -70,10 +72,9 @@ fn sections(old: &Config, new: &Config) -> Vec<String> {
     let Config {
         server,
         listeners,
-        // A reload refuses to change these.
-        otlp: _,
-        traces: _,
-        metrics: _,
+        otlp,
+        traces,
+        metrics,
         admin,
         client_address,
         identifiers,
@@ -102,6 +103,9 @@ fn sections(old: &Config, new: &Config) -> Vec<String> {
     ];
     let plain = [
         ("server", old.server != *server),
+        ("otlp", old.otlp != *otlp),
+        ("traces", old.traces != *traces),
+        ("metrics", old.metrics != *metrics),
         ("admin", old.admin != *admin),
         ("client_address", old.client_address != *client_address),
         ("identifiers", old.identifiers != *identifiers),

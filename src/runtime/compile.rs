@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::carry;
+use super::exports::Exports;
 use super::facets;
 use super::kept;
 use super::kept::{Kept, Parts};
@@ -113,6 +114,7 @@ impl Snapshot {
             authorities,
             limit_stores,
             tls: ArcSwap::from_pointee(tls),
+            exports: Exports::default(),
             events: before.map(|before| before.events.clone()).unwrap_or_default(),
         })
     }

@@ -15,7 +15,7 @@ use super::shared::Shared;
 use super::signals;
 use super::socket_file::SocketFile;
 use crate::config::Config;
-use crate::observe::otlp::push::Push;
+use crate::config::otlp::environment::Signal;
 use crate::record::{Left, Recorder};
 
 /// How often the drain checks whether the last request has ended.
@@ -42,16 +42,14 @@ pub const GRACE_SECONDS: u64 = 100 * 365 * 24 * 60 * 60;
 /// not do.
 pub struct Drain {
     shared: Arc<Shared>,
-    /// Taken by the shutdown, of which there is only one.
-    push: Mutex<Option<Push>>,
-    /// Those of Unix sockets, removed at the end. Taken as `push` is.
+    /// Those of Unix sockets, removed at the end. Taken by the shutdown, of which there is only one.
     files: Mutex<Vec<SocketFile>>,
 }
 
 impl Drain {
-    /// `push` exports metrics a last time; `None` if they are not exported.
-    pub fn new(shared: Arc<Shared>, push: Option<Push>, files: Vec<SocketFile>) -> Self {
-        Drain { shared, push: Mutex::new(push), files: Mutex::new(files) }
+    /// `files` are those of the Unix sockets.
+    pub fn new(shared: Arc<Shared>, files: Vec<SocketFile>) -> Self {
+        Drain { shared, files: Mutex::new(files) }
     }
 
     /// The longest time from the signal to the end of the process. What supervises the gateway must wait
@@ -114,9 +112,8 @@ impl ShutdownSignalWatch for Drain {
         }
         let shared = self.shared.clone();
         // Needs its own thread: Pingora stops the runtime this future runs on.
-        let push = self.push.lock().unwrap_or_else(PoisonError::into_inner).take();
         std::thread::spawn(move || {
-            let code = finish(&shared, push, limits);
+            let code = finish(&shared, limits);
             // The admin listener responds until now.
             drop(files);
             std::process::exit(code);
@@ -164,7 +161,7 @@ struct Limits {
 }
 
 /// Waits for the requests in flight and writes the record. Returns the exit code.
-fn finish(shared: &Shared, push: Option<Push>, limits: Limits) -> i32 {
+fn finish(shared: &Shared, limits: Limits) -> i32 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime {
         Ok(runtime) => runtime.block_on(async {
@@ -182,7 +179,7 @@ fn finish(shared: &Shared, push: Option<Push>, limits: Limits) -> i32 {
                 idle(shared, CUT_LIMIT).await;
             }
             let record = close_record(shared, limits.record);
-            tokio::join!(record, close_traces(shared), close_metrics(push));
+            tokio::join!(record, close_traces(shared), close_metrics(shared));
             shared.snapshot.load().events.flush(LOG_LIMIT);
             shared.access_log.flush(LOG_LIMIT);
             log::info!("stopped");
@@ -243,14 +240,13 @@ async fn close_record(shared: &Shared, limit: Duration) {
 }
 
 async fn close_traces(shared: &Shared) {
-    if !shared.tracer.close(FLUSH_LIMIT).await {
+    if !shared.exporting.close(Signal::Traces, FLUSH_LIMIT).await {
         log::warn!("traces: not all spans were sent in time");
     }
 }
 
-async fn close_metrics(push: Option<Push>) {
-    let Some(push) = push else { return };
-    if !push.close(FLUSH_LIMIT).await {
+async fn close_metrics(shared: &Shared) {
+    if !shared.exporting.close(Signal::Metrics, FLUSH_LIMIT).await {
         log::warn!("metrics: the last ones were not sent in time");
     }
 }

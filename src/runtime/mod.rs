@@ -4,6 +4,7 @@
 //! [`snapshot`] says what a configuration is compiled into, `carry` and `kept` what survives a
 //! reload; [`shared`] is the state that all parts hold; [`server`] puts the process together.
 
+mod added;
 mod authorities;
 pub mod authority;
 mod carry;
@@ -14,6 +15,7 @@ pub mod descriptors;
 pub mod desk;
 mod discovery;
 pub mod drain;
+pub mod exports;
 mod facets;
 mod fetch;
 pub mod flood_guard;

@@ -27,10 +27,12 @@ use tokio::runtime::Handle;
 use tokio::signal::unix::Signal;
 use tokio::time::MissedTickBehavior;
 
+use super::added::{Opened, bind};
 use super::carry;
 use super::changes;
 use super::descriptors::Descriptors;
 use super::discovery;
+use super::exports::Exports;
 use super::follow::{self, Follower};
 use super::health;
 use super::health::Checker;
@@ -38,12 +40,13 @@ use super::listening::Draining;
 use super::rotate::Rotator;
 use super::shared::Shared;
 use super::snapshot::Snapshot;
-use super::sockets::Sockets;
+use super::status;
 use super::warnings;
 use crate::config::code::Code;
-use crate::config::load::{KeyPath, apart};
+use crate::config::load::apart;
+use crate::config::otlp::telemetry::Telemetry;
 use crate::config::server::Server;
-use crate::config::{Config, Diagnostic, Location, Problem, Sources};
+use crate::config::{Config, Diagnostic, Environment, Location, Problem, Sources};
 use crate::observe::metrics::Metrics;
 use crate::time::Clock;
 use crate::upstream::resolve;
@@ -112,6 +115,8 @@ async fn reload(shared: &Arc<Shared>, location: &Location, checker: &Arc<Checker
                 logs.apply(&next.config.log);
             }
             let before = shared.snapshot.swap(next.clone());
+            in_force(shared, &next);
+            begin_exports(shared, &next, Some(&before));
             for change in changes::changes(&before, &next) {
                 log::info!("reload: {change}");
             }
@@ -142,6 +147,20 @@ async fn reload(shared: &Arc<Shared>, location: &Location, checker: &Arc<Checker
     }
 }
 
+/// What the metrics have to know of a generation that is in force.
+fn in_force(shared: &Shared, snapshot: &Snapshot) {
+    snapshot.routes.iter().for_each(|route| route.metrics.in_force());
+    shared.unrouted(&snapshot.config.metrics).in_force();
+}
+
+/// Sends spans and metrics as `snapshot` says, which is in force, and no longer as `before` did.
+pub(super) fn begin_exports(shared: &Arc<Shared>, snapshot: &Snapshot, before: Option<&Snapshot>) {
+    let before = before.map(|before| &before.exports);
+    let gathered = shared.clone();
+    let gather = move || status::gather(&gathered);
+    snapshot.exports.begin(before, &shared.exporting, &shared.metrics, gather);
+}
+
 /// Has the acceptors take over the listeners in force, and logs which connections drain for that.
 async fn listen(shared: &Shared, sockets: BTreeMap<SocketAddr, TcpListener>, opened: Opened<'_>) {
     // Otherwise the process ends.
@@ -149,28 +168,6 @@ async fn listen(shared: &Shared, sockets: BTreeMap<SocketAddr, TcpListener>, ope
     opened.are_accepted_from();
     for Draining { listener, connections } in draining {
         log::info!("reload: listeners.{listener}: {} drain", count(connections, "connection"));
-    }
-}
-
-/// Addresses that a reload has bound: closed if it does not come to its end, for clients must not wait there.
-struct Opened<'a> {
-    sockets: &'a Sockets,
-    addresses: Vec<SocketAddr>,
-}
-
-impl<'a> Opened<'a> {
-    fn new(shared: &'a Shared, sockets: &BTreeMap<SocketAddr, TcpListener>) -> Self {
-        Opened { sockets: &shared.sockets, addresses: sockets.keys().copied().collect() }
-    }
-
-    fn are_accepted_from(mut self) {
-        self.addresses.clear();
-    }
-}
-
-impl Drop for Opened<'_> {
-    fn drop(&mut self) {
-        self.addresses.iter().for_each(|address| self.sockets.close(*address));
     }
 }
 
@@ -202,13 +199,19 @@ async fn load(
     let (shared, from, file) = (shared.clone(), location.clone(), location.file.clone());
     let runtime = Handle::current();
     let load = move || {
-        let (config, sources) = Config::at(&from)?;
+        let environment = from.environment()?;
+        let (config, sources) = Config::load(&from.file, &environment)?;
         let before = shared.snapshot.load();
         let fixed = unchangeable(&before.config, &config);
         if !fixed.is_empty() {
             return Err(sources.diagnose(fixed));
         }
-        let (snapshot, warnings) = compile(config, &sources, Some(&before), &shared.metrics)?;
+        let (snapshot, warnings) =
+            compile(config, &sources, &environment, Some(&before), &shared.metrics)?;
+        snapshot.exports.prepare(&shared.exporting).map_err(|error| {
+            let message = format!("there is no thread to export from: {error}");
+            sources.diagnose(vec![Problem::new(Code::CollectorUnusable, "otlp", message)])
+        })?;
         let _inside = runtime.enter();
         // Last: nothing fails once they are bound.
         let sockets = bind(&shared.sockets, &before.config, &snapshot.config)
@@ -221,29 +224,6 @@ async fn load(
         Ok(result) => result,
         Err(panic) => Err(vec![Diagnostic::of_file(Code::Internal, &file, panic.to_string())]),
     }
-}
-
-/// Binds the addresses of `new` that `old` has no listener at: all of them, or none.
-fn bind(
-    sockets: &Sockets,
-    old: &Config,
-    new: &Config,
-) -> Result<BTreeMap<SocketAddr, TcpListener>, Vec<Problem>> {
-    let bound: Vec<_> = old.listeners.values().map(|listener| listener.address).collect();
-    let added = new.listeners.iter().map(|(name, listener)| (listener.address, name.as_str()));
-    let added: BTreeMap<_, _> = added.filter(|(address, _)| !bound.contains(address)).collect();
-    sockets.listen_all(added.keys().copied()).map_err(|failed| {
-        let problem = |(address, error): (SocketAddr, std::io::Error)| {
-            let name = added.get(&address).copied().unwrap_or_default();
-            let path = KeyPath::root().key("listeners").key(name).key("address");
-            Problem::new(
-                Code::AddressUnusable,
-                path,
-                format!("cannot listen on {address}: {error}"),
-            )
-        };
-        failed.into_iter().map(problem).collect()
-    })
 }
 
 /// The settings that cannot change while the process runs.
@@ -271,9 +251,6 @@ fn unchangeable(old: &Config, new: &Config) -> Vec<Problem> {
         ("admin.address", old.admin.address != new.admin.address),
         ("admin.socket", old.admin.socket != new.admin.socket),
         ("record", old.record.of_process() != new.record.of_process()),
-        ("otlp", old.otlp != new.otlp),
-        ("traces", old.traces != new.traces),
-        ("metrics", old.metrics != new.metrics),
     ];
     fixed
         .into_iter()
@@ -323,17 +300,25 @@ fn count(n: usize, what: &str) -> String {
 pub fn compile(
     config: Config,
     sources: &Sources,
+    environment: &Environment,
     before: Option<&Snapshot>,
     metrics: &Metrics,
 ) -> Result<(Snapshot, Vec<Diagnostic>), Vec<Diagnostic>> {
     let warnings = warnings::of(&config, sources, Descriptors::current(), SystemTime::now());
-    match Snapshot::compile(config, before, metrics, Clock::now()) {
-        Ok(mut snapshot) => {
+    let telemetry = Telemetry::resolve(&config, environment);
+    let exports_before = before.map(|before| &before.exports);
+    let exports = Exports::compile(&config, telemetry, exports_before, metrics);
+    match (Snapshot::compile(config, before, metrics, Clock::now()), exports) {
+        (Ok(mut snapshot), Ok(exports)) => {
             snapshot.digest = sources.digest();
+            snapshot.exports = exports;
             Ok((snapshot, sources.diagnose(warnings)))
         }
-        // Errors come first, because only so many are shown.
-        Err(problems) => Err(sources.diagnose(problems.into_iter().chain(warnings).collect())),
+        (compiled, exports) => {
+            let problems = [compiled.err(), exports.err()].into_iter().flatten().flatten();
+            // Errors come first, because only so many are shown.
+            Err(sources.diagnose(problems.chain(warnings).collect()))
+        }
     }
 }
 

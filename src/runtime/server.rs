@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use pingora_core::server::configuration::ServerConf;
@@ -26,20 +26,16 @@ use super::upgrade::begin;
 use super::upgrade::launch::Launcher;
 use super::upgrade::offer::offer;
 use super::upgrade::takeover::Takeover;
-use super::{authorities, changes, lasting, memory, orders, reload, signals, status};
+use super::{authorities, changes, lasting, memory, orders, reload, signals};
 use crate::admin;
 use crate::config::access_log;
 use crate::config::load::apart;
-use crate::config::otlp::telemetry::Telemetry;
 use crate::config::{Config, Diagnostic, Location};
 use crate::idempotency::Keys;
 use crate::observe::access_log::AccessLog;
 use crate::observe::events::EventLog;
 use crate::observe::logs::Logs;
 use crate::observe::metrics::Metrics;
-use crate::observe::otlp::Exporting;
-use crate::observe::otlp::push::Push;
-use crate::observe::trace::Tracer;
 use crate::proxy::acceptor::Acceptors;
 use crate::proxy::gateway::Gateway;
 use crate::proxy::listener::Listeners;
@@ -91,11 +87,8 @@ pub fn run(location: &Location, logs: &Logs, activated: Activated) -> Result<(),
         .as_ref()
         .map(|d| Recorder::start(d, &config.record, runtime.handle(), meters.clone()));
     let keys = database.as_ref().map(|database| Keys::start(database, runtime.handle()));
-    let (exporting, interval) = export(config, location)?;
-    let tracer = Tracer::start(exporting.traces.as_ref(), config.traces.sample, &metrics);
     let access_log = start_access_log(&config.access_log)?;
-    let mut shared =
-        Shared::new(snapshot, metrics, descriptors, recorder, keys, tracer, access_log);
+    let mut shared = Shared::new(snapshot, metrics, descriptors, recorder, keys, access_log);
     shared.logs = Some(logs.clone());
     shared.sockets = sockets;
     shared.manager = Notify::from_environment();
@@ -107,12 +100,10 @@ pub fn run(location: &Location, logs: &Logs, activated: Activated) -> Result<(),
     if takeover.is_some() {
         shared.lifecycle.hold();
     }
-    let push = exporting.metrics.as_ref().map(|channel| {
-        let (exports, shared) = (shared.metrics.metric_exports.clone(), shared.clone());
-        Push::start(channel.clone(), interval, exports, move || status::gather(&shared))
-    });
-
     let started = shared.snapshot.load_full();
+    let no_thread = |error| StartError::Other(format!("otlp: no thread to export from: {error}"));
+    started.exports.prepare(&shared.exporting).map_err(no_thread)?;
+    reload::begin_exports(&shared, &started, None);
     let config = &started.config;
     launcher.start_on_request(&runtime, shared.clone(), claims.upgrade.is_some());
     if let Some(socket) = claims.upgrade {
@@ -136,7 +127,7 @@ pub fn run(location: &Location, logs: &Logs, activated: Activated) -> Result<(),
     proxy.add_dependency(&background);
     let admin = admin::Admin::new(shared.clone(), claims.admin_address, claims.admin_socket);
     server.add_service(background_service("admin", admin));
-    let drain = Drain::new(shared, push, claims.files);
+    let drain = Drain::new(shared, claims.files);
     // Otherwise the first generation would never be freed.
     drop(started);
     server.run(RunArgs { shutdown_signal: Box::new(drain) });
@@ -155,8 +146,9 @@ fn load(
     metrics: &Metrics,
 ) -> Result<(Snapshot, Vec<Diagnostic>), Vec<Diagnostic>> {
     apart(|| {
-        let (config, sources) = Config::at(location)?;
-        reload::compile(config, &sources, None, metrics)
+        let environment = location.environment()?;
+        let (config, sources) = Config::load(&location.file, &environment)?;
+        reload::compile(config, &sources, &environment, None, metrics)
     })
 }
 
@@ -202,24 +194,6 @@ fn record_runtime() -> Result<tokio::runtime::Runtime, StartError> {
         .enable_all()
         .build()
         .map_err(|error| StartError::Other(format!("no runtime for the record: {error}")))
-}
-
-/// The connections to the collectors, and the time between two exports of metrics.
-fn export(config: &Config, location: &Location) -> Result<(Exporting, Duration), StartError> {
-    let environment = location.environment().map_err(StartError::Config)?;
-    let telemetry = Telemetry::resolve(config, &environment);
-    for warning in &telemetry.warnings {
-        log::warn!("{warning}");
-    }
-    let exporting = Exporting::start(&telemetry)
-        .map_err(|error| StartError::Other(format!("otlp: {error}")))?;
-    if let Some(to) = &telemetry.traces {
-        log::info!("traces to {to}");
-    }
-    if let Some(to) = &telemetry.metrics {
-        log::info!("metrics to {to} every {}", telemetry.interval);
-    }
-    Ok((exporting, *telemetry.interval))
 }
 
 fn hangups(runtime: &tokio::runtime::Runtime) -> Result<Signal, StartError> {

@@ -13,11 +13,12 @@ use super::notify::Notify;
 use super::snapshot::Snapshot;
 use super::sockets::Sockets;
 use crate::condition::Spell;
+use crate::config;
 use crate::idempotency::Keys;
 use crate::observe::access_log::AccessLog;
 use crate::observe::logs::Logs;
 use crate::observe::metrics::{Metrics, RouteMetrics};
-use crate::observe::trace::Tracer;
+use crate::observe::otlp::Exporting;
 use crate::proxy::request::via::Via;
 use crate::record::{Mode, Recorder, Stats};
 
@@ -35,8 +36,8 @@ pub struct Shared {
     pub recorder: Option<Recorder>,
     /// The idempotency keys of requests; in the same store as the record.
     pub keys: Option<Keys>,
-    /// Samples requests, and takes their spans.
-    pub tracer: Tracer,
+    /// Sends spans and metrics; the generations say where.
+    pub exporting: Exporting,
     /// A line for each request that it keeps.
     pub access_log: AccessLog,
     /// The process's own log; `None` where another logs, as in tests.
@@ -67,19 +68,17 @@ impl Shared {
         descriptors: Descriptors,
         recorder: Option<Recorder>,
         keys: Option<Keys>,
-        tracer: Tracer,
         access_log: AccessLog,
     ) -> Self {
         Shared {
-            // Cannot collide with a route: route names have no parentheses.
-            unrouted: metrics.route(&"(none)".into(), facets::unrouted(&snapshot.config.metrics)),
+            unrouted: unrouted(&metrics, &snapshot.config.metrics),
             snapshot: ArcSwap::from_pointee(snapshot),
             lifecycle: Arc::new(Lifecycle::default()),
             metrics,
             descriptors,
             recorder,
             keys,
-            tracer,
+            exporting: Exporting::default(),
             access_log,
             logs: None,
             manager: Notify::default(),
@@ -90,6 +89,11 @@ impl Shared {
             sockets: Sockets::default(),
             listening: Listening::default(),
         }
+    }
+
+    /// The metrics of requests that match no route, as `config` has them counted.
+    pub(super) fn unrouted(&self, config: &config::metrics::Metrics) -> RouteMetrics {
+        unrouted(&self.metrics, config)
     }
 
     /// Prepares what requests of this generation will need first.
@@ -104,4 +108,9 @@ impl Shared {
     pub fn record_stats(&self) -> Stats {
         self.recorder.as_ref().map(Recorder::stats).unwrap_or_default()
     }
+}
+
+fn unrouted(metrics: &Metrics, config: &config::metrics::Metrics) -> RouteMetrics {
+    // Cannot collide with a route: route names have no parentheses.
+    metrics.route(&"(none)".into(), facets::unrouted(config))
 }

@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use http::HeaderName;
 
 use super::authority::Authority;
+use super::exports::Exports;
 use super::flood_guard::FloodGuard;
 use super::inquiry::Service;
 use super::jwks::Jwks;
@@ -22,11 +23,9 @@ use crate::config;
 use crate::config::Config;
 use crate::config::respond::Respond;
 use crate::config::route::Serve;
-use crate::limits::SharedLimits;
-use crate::limits::Store;
+use crate::limits::{SharedLimits, Store};
 use crate::observe::events::EventLog;
-use crate::observe::metrics::RouteMetrics;
-use crate::observe::metrics::UpstreamMetrics;
+use crate::observe::metrics::{RouteMetrics, UpstreamMetrics};
 use crate::policy::Policies;
 use crate::policy::auth::Guard;
 use crate::policy::idempotency;
@@ -68,6 +67,8 @@ pub struct Snapshot {
     pub limit_stores: BTreeMap<String, Arc<Store>>,
     /// For the listeners with TLS, by name. `rotate` exchanges it, and each upstream's `trust`; nothing else changes.
     pub tls: ArcSwap<BTreeMap<String, Arc<tls::Handshakes>>>,
+    /// Where its spans and the metrics are sent; nowhere, unless the environment was asked too.
+    pub exports: Exports,
     /// Where failed requests are reported; discards the reports until the process runs.
     pub events: EventLog,
 }

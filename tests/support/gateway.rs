@@ -276,6 +276,12 @@ impl Gateway {
         kib.expect("an amount of memory") * 1024
     }
 
+    /// How many threads it has.
+    pub fn threads(&self) -> usize {
+        let path = format!("/proc/{}/task", self.child.id());
+        std::fs::read_dir(path).expect("the gateway's threads in /proc").count()
+    }
+
     /// How many files and sockets it holds open.
     pub fn descriptors(&self) -> usize {
         let path = format!("/proc/{}/fd", self.child.id());

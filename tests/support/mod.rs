@@ -34,7 +34,7 @@ pub mod websocket;
 pub use answer::Answer;
 pub use client::{Call, Client, Ending, Response};
 pub use coding::{compress, decompress, gzip_at};
-pub use collector::wait_for_spans;
+pub use collector::{counted, pushed, traced_paths, wait_for_spans};
 pub use dns::{Dns, OddDns, Question};
 pub use gateway::{Finished, Gateway, parsed};
 pub use h2_client::{Exchange, H2Client, H2Response, request, wait};

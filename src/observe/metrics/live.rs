@@ -48,7 +48,7 @@ type Entries<T> = BTreeMap<Arc<str>, Weak<Entry<T>>>;
 pub(super) struct Entry<T: Counted> {
     name: Arc<str>,
     counts: OnceLock<Box<T>>,
-    /// Those of the latest generation.
+    /// Those of the generation in force.
     facets: AtomicU64,
     names: Weak<Names<T>>,
 }
@@ -63,12 +63,11 @@ impl<T: Counted> Live<T> {
         Ok(Live(Arc::new(Names { descriptions, entries: Mutex::default() })))
     }
 
-    /// The counts under `name`: the existing ones, as long as they are held anywhere.
+    /// The counts under `name`: the existing ones, as long as they are held anywhere; else new ones with
+    /// these `facets`.
     pub(super) fn of(&self, name: &Arc<str>, facets: Facets) -> Arc<Entry<T>> {
         let mut entries = self.0.lock();
         if let Some(entry) = entries.get(name).and_then(Weak::upgrade) {
-            // Relaxed: they only say what is shown.
-            entry.facets.store(facets.to_bits(), Ordering::Relaxed);
             return entry;
         }
         let (counts, names) = (OnceLock::new(), Arc::downgrade(&self.0));
@@ -94,6 +93,12 @@ impl<T: Counted> Entry<T> {
     /// The counts, if anything was counted.
     pub(super) fn counted(&self) -> Option<&T> {
         self.counts.get().map(|counts| &**counts)
+    }
+
+    /// The generation with these facets is in force.
+    pub(super) fn set_facets(&self, facets: Facets) {
+        // Relaxed: they only say what is counted and shown.
+        self.facets.store(facets.to_bits(), Ordering::Relaxed);
     }
 
     pub(super) fn facets(&self) -> Facets {

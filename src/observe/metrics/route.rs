@@ -16,9 +16,9 @@ use super::statuses::Statuses;
 use super::words::{Facet, Facets};
 use crate::observe::access_log::Refusals;
 
-/// One route's metrics, created with its first request.
+/// One route's metrics, created with its first request; and what the route does, once it is in force.
 #[derive(Clone)]
-pub struct RouteMetrics(pub(super) Arc<Entry<Counts>>);
+pub struct RouteMetrics(pub(super) Arc<Entry<Counts>>, pub(super) Facets);
 
 /// A finished request, as far as its route counts it.
 #[derive(Debug, Clone, Copy)]
@@ -60,6 +60,11 @@ pub(super) struct Counts {
 }
 
 impl RouteMetrics {
+    /// The route is in force: from now on its counts are those that it wants.
+    pub fn in_force(&self) {
+        self.0.set_facets(self.1);
+    }
+
     /// Counts a request that has begun; [`RouteMetrics::answered`] counts its end.
     pub fn begun(&self) {
         // Relaxed, here and below: no other data depends on the counts.

@@ -1,17 +1,18 @@
 //! The connection to a collector, for spans and metrics: OTLP over gRPC or HTTP.
 //!
 //! Everything here runs on a thread of its own, never on the request path. [`super::trace`] and
-//! [`super::metrics`] provide what is sent; `sender` sends it; `outage` logs when a collector does
-//! not accept it.
+//! [`super::metrics`] provide what is sent; `target` says where to; `sender` sends it; `outage` logs when a
+//! collector does not accept it. [`Exporting`] is what outlives a reload.
 
 mod grpc;
 mod outage;
 pub mod push;
 mod resource;
-mod sender;
+pub mod sender;
+pub mod target;
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, SystemTime};
 
 use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
 use prost::Message;
@@ -20,46 +21,31 @@ use tokio::sync::watch;
 
 use self::outage::{Collector, Reporter};
 use self::sender::Sender;
+use self::target::Target;
 use crate::config::otlp::environment::Signal;
-use crate::config::otlp::telemetry::{Destination, Telemetry};
+use crate::observe::metrics::otlp::Converter;
 
-/// Why exporting could not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The settings of TLS, in most cases.
-    #[error("no HTTP client for the collector: {0}")]
-    Client(#[from] reqwest::Error),
-    /// The file of `ca` does not help.
-    #[error("the authorities of the collector's certificate: {path}: {why}")]
-    Authorities {
-        /// The file that `ca` names.
-        path: String,
-        /// That it cannot be read, or holds no certificate.
-        why: String,
-    },
-    /// The system's limit on threads.
-    #[error("no thread to export from: {0}")]
-    Thread(#[from] std::io::Error),
-}
-
-/// The exporting thread, with a channel for each signal. Dropping it ends all exports.
+/// All exports of the process, those of generations before among them. One per process; it outlives every
+/// reload.
 pub struct Exporting {
-    /// `None` if no spans are exported.
-    pub traces: Option<Channel>,
-    /// `None` if no metrics are exported.
-    pub metrics: Option<Channel>,
-    /// `None` if nothing is exported.
-    _runtime: Option<Runtime>,
+    /// The exporting thread. Started for the first export, and there from then on.
+    runtime: Mutex<Option<Runtime>>,
+    /// The `service.instance.id` of this process.
+    instance: String,
+    /// Those that are exported to, so that what is known of one survives a reload.
+    collectors: Mutex<Vec<Weak<Collector>>>,
+    /// Of all work that is not over.
+    endings: Mutex<Vec<(Signal, Ending)>>,
+    /// Remembers since when each series counts, whichever collector it is sent to.
+    converter: Arc<Mutex<Converter>>,
 }
 
-/// One signal's channel to its collector.
-#[derive(Clone)]
+/// One signal's way to its collector.
 pub struct Channel {
-    runtime: Handle,
-    sender: Arc<Sender>,
+    sender: Sender,
     reporter: Reporter,
     /// Attributes of the exporting process, sent with every export.
-    pub resource: Arc<ResourceAttributesWithSchema>,
+    pub resource: ResourceAttributesWithSchema,
 }
 
 /// The result of an export.
@@ -74,36 +60,86 @@ pub enum Sent {
     Failed,
 }
 
+impl Default for Exporting {
+    fn default() -> Self {
+        Exporting {
+            runtime: Mutex::default(),
+            instance: resource::instance(),
+            collectors: Mutex::default(),
+            endings: Mutex::default(),
+            converter: Arc::new(Mutex::new(Converter::new(SystemTime::now()))),
+        }
+    }
+}
+
 impl Exporting {
-    /// Starts the exporting thread, if anything is exported.
+    /// The exporting thread, which is started if there is none.
     ///
     /// # Errors
-    /// No client can be built, for example on a system without root certificates, or no thread can
-    /// be started.
-    pub fn start(telemetry: &Telemetry) -> Result<Self, StartError> {
-        let Telemetry { traces, metrics, .. } = telemetry;
-        if traces.is_none() && metrics.is_none() {
-            return Ok(Exporting { traces: None, metrics: None, _runtime: None });
+    /// The system's limit on threads.
+    pub fn thread(&self) -> std::io::Result<Handle> {
+        let mut runtime = lock(&self.runtime);
+        if let Some(runtime) = &*runtime {
+            return Ok(runtime.handle().clone());
         }
-        let runtime = Builder::new_multi_thread()
+        let started = Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("telemetry")
             .enable_all()
             .build()?;
-        let resource = Arc::new(resource::of(&telemetry.resource));
-        let shared = Collector::shared(traces.as_ref(), metrics.as_ref());
-        let channel = |signal: Signal, destination: &Destination| {
-            let collector = shared.clone().unwrap_or_else(|| Collector::of(destination));
-            Ok::<_, StartError>(Channel {
-                runtime: runtime.handle().clone(),
-                sender: Arc::new(Sender::new(destination)?),
-                reporter: Reporter::new(collector, signal),
-                resource: resource.clone(),
-            })
+        Ok(runtime.insert(started).handle().clone())
+    }
+
+    /// Runs `work` on the exporting thread, where it is to end when the receiver says so.
+    ///
+    /// # Errors
+    /// As [`Exporting::thread`].
+    pub fn spawn<W: Future<Output = ()> + Send + 'static>(
+        &self,
+        signal: Signal,
+        work: impl FnOnce(watch::Receiver<bool>) -> W,
+    ) -> std::io::Result<Ending> {
+        let thread = self.thread()?;
+        let (ending, closing) = Ending::new();
+        let mut endings = lock(&self.endings);
+        endings.retain(|(_, ending)| !ending.is_over());
+        endings.push((signal, ending.clone()));
+        // [`Ending`] tells when it has ended, so the handle is not needed.
+        drop(thread.spawn(work(closing)));
+        Ok(ending)
+    }
+
+    /// The way to `target` for a signal.
+    pub fn channel(&self, sender: Sender, target: &Target, signal: Signal) -> Channel {
+        let name = outage::name(&target.destination);
+        let mut collectors = lock(&self.collectors);
+        collectors.retain(|collector| collector.strong_count() > 0);
+        let mut known = collectors.iter().filter_map(Weak::upgrade);
+        let known = known.find(|collector| collector.name() == name);
+        let collector = known.unwrap_or_else(|| {
+            let new = Arc::new(Collector::new(name));
+            collectors.push(Arc::downgrade(&new));
+            new
+        });
+        Channel {
+            sender,
+            reporter: Reporter::new(collector, signal),
+            resource: resource::of(&target.attributes, &self.instance),
+        }
+    }
+
+    /// Has all of a signal that waits sent, within `limit`. Returns whether that was attempted.
+    pub async fn close(&self, signal: Signal, limit: Duration) -> bool {
+        let endings: Vec<_> =
+            lock(&self.endings).iter().filter(|(of, _)| *of == signal).cloned().collect();
+        // All are told before the first is waited for.
+        endings.iter().for_each(|(_, ending)| ending.begin());
+        let all = async {
+            for (_, ending) in &endings {
+                ending.over().await;
+            }
         };
-        let traces = traces.as_ref().map(|to| channel(Signal::Traces, to)).transpose()?;
-        let metrics = metrics.as_ref().map(|to| channel(Signal::Metrics, to)).transpose()?;
-        Ok(Exporting { traces, metrics, _runtime: Some(runtime) })
+        tokio::time::timeout(limit, all).await.is_ok()
     }
 }
 
@@ -118,27 +154,35 @@ impl Channel {
             Err(_) => Sent::Failed,
         }
     }
-
-    /// Runs `work` on the exporting thread. It ends with the thread at the latest.
-    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        // [`Ending`] tells when it has ended, so the handle is not needed.
-        drop(self.runtime.spawn(work));
-    }
 }
 
-/// Tells background work to finish, and waits for it.
-pub struct Ending(watch::Sender<bool>);
+/// Tells background work to finish, and when it has.
+#[derive(Clone)]
+pub struct Ending(Arc<watch::Sender<bool>>);
 
 impl Ending {
     /// The work holds the receiver, and drops it when it ends.
     pub fn new() -> (Self, watch::Receiver<bool>) {
         let (sender, receiver) = watch::channel(false);
-        (Ending(sender), receiver)
+        (Ending(Arc::new(sender)), receiver)
     }
 
-    /// Asks the work to finish. Returns whether it ended within `limit`.
-    pub async fn close(&self, limit: Duration) -> bool {
+    /// Asks the work to finish.
+    pub fn begin(&self) {
         self.0.send_replace(true);
-        tokio::time::timeout(limit, self.0.closed()).await.is_ok()
     }
+
+    /// Waits until the work has ended.
+    pub async fn over(&self) {
+        self.0.closed().await;
+    }
+
+    fn is_over(&self) -> bool {
+        self.0.is_closed()
+    }
+}
+
+/// Nothing panics while it holds one of these locks.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -52,23 +52,17 @@ enum Line {
 }
 
 impl Collector {
-    pub(super) fn of(destination: &Destination) -> Arc<Self> {
-        let name = name(destination);
-        Arc::new(Collector { name, seen: Mutex::default() })
+    pub(super) fn new(name: String) -> Self {
+        Collector { name, seen: Mutex::default() }
     }
 
-    /// The common collector of both signals, if they have the same one.
-    pub(super) fn shared(
-        traces: Option<&Destination>,
-        metrics: Option<&Destination>,
-    ) -> Option<Arc<Self>> {
-        let (traces, metrics) = (traces?, metrics?);
-        (name(traces) == name(metrics)).then(|| Collector::of(traces))
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 }
 
-/// Omits the path, which differs between signals.
-fn name(destination: &Destination) -> String {
+/// A collector's name. Omits the path, which differs between signals.
+pub(super) fn name(destination: &Destination) -> String {
     let scheme = destination.uri.scheme_str().unwrap_or_default();
     let authority = destination.uri.authority().map_or("", |authority| authority.as_str());
     format!("{scheme}://{authority} ({})", destination.protocol)

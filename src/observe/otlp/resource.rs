@@ -5,13 +5,17 @@ use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::resource::TelemetryResourceDetector;
 
-/// `attributes`, with what every process can add about itself. The operator's attributes win.
-pub(super) fn of(attributes: &[(String, String)]) -> ResourceAttributesWithSchema {
-    // Random at each start, so that replicas and successors can be told apart.
-    let instance = uuid::Builder::from_random_bytes(fastrand::u128(..).to_be_bytes()).into_uuid();
+/// A `service.instance.id`. Random at each start, so that replicas and successors can be told apart.
+pub(super) fn instance() -> String {
+    uuid::Builder::from_random_bytes(fastrand::u128(..).to_be_bytes()).into_uuid().to_string()
+}
+
+/// `attributes`, with what every process can add about itself: it is the `instance` of its service. The
+/// operator's attributes win.
+pub(super) fn of(attributes: &[(String, String)], instance: &str) -> ResourceAttributesWithSchema {
     let own = [
         KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
-        KeyValue::new("service.instance.id", instance.to_string()),
+        KeyValue::new("service.instance.id", instance.to_owned()),
     ];
     let said = attributes.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
     let resource = Resource::builder_empty()
@@ -45,7 +49,7 @@ mod tests {
     fn what_the_operator_says_replaces_what_the_process_says() {
         let said = [("service.instance.id", "pod-1"), ("service.name", "shop")];
         let said = said.map(|(key, value)| (key.to_owned(), value.to_owned()));
-        let resource = of(&said);
+        let resource = of(&said, "random");
         assert_eq!(value(&resource, "service.instance.id"), ["pod-1"]);
         assert_eq!(value(&resource, "service.name"), ["shop"]);
         assert_eq!(value(&resource, "service.version"), [env!("CARGO_PKG_VERSION")]);
@@ -53,7 +57,7 @@ mod tests {
 
     #[test]
     fn every_start_is_an_instance_of_its_own() {
-        let id = || value(&of(&[]), "service.instance.id");
+        let id = || value(&of(&[], &instance()), "service.instance.id");
         assert_eq!(id().len(), 1);
         assert_ne!(id(), id());
     }

@@ -14,9 +14,8 @@ use prost::Message;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::StartError;
 use super::grpc::{self, Status};
-use crate::config::otlp::telemetry::Destination;
+use super::target::{Authorities, Target, Unusable};
 use crate::config::otlp::{Compression, Protocol};
 
 /// The first pause between attempts; each next one is twice as long.
@@ -26,7 +25,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const ANSWER_LIMIT: usize = 64 * 1024;
 
 /// Posts the messages of one signal.
-pub(super) struct Sender {
+pub struct Sender {
     client: reqwest::Client,
     url: String,
     headers: HeaderMap,
@@ -61,7 +60,12 @@ pub(super) enum Kind {
 }
 
 impl Sender {
-    pub(super) fn new(to: &Destination) -> Result<Self, StartError> {
+    /// Opens no connection.
+    ///
+    /// # Errors
+    /// The authorities are no certificates, or the system has none.
+    pub fn new(target: &Target) -> Result<Self, Unusable> {
+        let to = &target.destination;
         let mut headers = to.headers.clone();
         let mut set =
             |name: HeaderName, value| headers.insert(name, HeaderValue::from_static(value));
@@ -81,7 +85,7 @@ impl Sender {
             }
         }
         Ok(Sender {
-            client: client(to)?,
+            client: client(target)?,
             url: to.uri.to_string(),
             headers,
             protocol: to.protocol,
@@ -200,7 +204,8 @@ fn compress(message: &[u8]) -> Vec<u8> {
     written.unwrap_or_default()
 }
 
-fn client(to: &Destination) -> Result<reqwest::Client, StartError> {
+fn client(target: &Target) -> Result<reqwest::Client, Unusable> {
+    let to = &target.destination;
     // Building a client panics if no provider is installed. If another one is installed already,
     // that is fine.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -220,21 +225,28 @@ fn client(to: &Destination) -> Result<reqwest::Client, StartError> {
             .http2_keep_alive_timeout(third),
         Protocol::HttpProtobuf => builder,
     };
-    let builder = match (&to.ca, to.is_encrypted()) {
+    let builder = match (&target.authorities, to.is_encrypted()) {
         // Without TLS, the client must also work on a system without root certificates.
         (_, false) => builder.tls_certs_only([]),
         (None, true) => builder,
-        (Some(path), true) => {
-            let wrong =
-                |why: String| StartError::Authorities { path: path.display().to_string(), why };
-            let pem = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
-            let authorities = reqwest::Certificate::from_pem_bundle(&pem)
-                .map_err(|error| wrong(error.to_string()))?;
+        (Some(Authorities { file, pem }), true) => {
+            let wrong = |why: String| Unusable::NoAuthorities { file: file.clone(), why };
+            let unusable = |error: reqwest::Error| wrong(format!(": {}", innermost(&error)));
+            let authorities = reqwest::Certificate::from_pem_bundle(pem).map_err(unusable)?;
             if authorities.is_empty() {
-                return Err(wrong("holds no certificate".to_owned()));
+                return Err(wrong(String::new()));
             }
-            builder.tls_certs_only(authorities)
+            // What is in them is looked at only here.
+            return builder.tls_certs_only(authorities).build().map_err(unusable);
         }
     };
-    Ok(builder.build()?)
+    builder.build().map_err(|error| Unusable::Client(innermost(&error)))
+}
+
+/// The outer errors say only that there is one.
+fn innermost(mut error: &(dyn Error + 'static)) -> String {
+    while let Some(cause) = error.source() {
+        error = cause;
+    }
+    error.to_string()
 }

@@ -1,9 +1,12 @@
 //! Sends spans to the collector: a bounded queue, and a task that empties it.
 //!
+//! The queue's sending end is held by the generations that send there. When the last of them is dropped, the
+//! task sends what waits, and ends: a request hands its spans over before it lets go of its generation.
+//!
 //! The request path never waits for room. If the collector is slow or unreachable, the queue fills
 //! up, and further requests are dropped and counted.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use opentelemetry::InstrumentationScope;
@@ -15,8 +18,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
 use super::span::Request;
+use crate::config::otlp::environment::Signal;
 use crate::observe::metrics::Metrics;
-use crate::observe::otlp::{Channel, Ending, Sent};
+use crate::observe::otlp::sender::Sender;
+use crate::observe::otlp::target::{Target, Unusable};
+use crate::observe::otlp::{Exporting, Sent};
 
 /// The most requests that wait; about 2 MiB.
 const QUEUE: usize = 2048;
@@ -25,54 +31,88 @@ const BATCH: usize = 512;
 /// How long a span may wait for more to fill its batch.
 const DELAY: Duration = Duration::from_secs(1);
 
+/// Sends spans to one target. A reload that does not change the target goes on with it.
+pub struct Exporter {
+    /// Where they are sent to.
+    pub target: Target,
+    queue: Queue,
+    /// Until it is started: a configuration that is only checked sends nothing.
+    unstarted: Mutex<Option<(Sender, Worker)>>,
+}
+
 /// The queue's sending end, held by the request path.
-pub(super) struct Exporter {
+struct Queue {
     sender: mpsc::Sender<Box<Request>>,
-    ending: Ending,
     dropped: IntCounter,
 }
 
 impl Exporter {
-    pub(super) fn start(channel: Channel, metrics: &Metrics) -> Self {
-        let (exporter, worker) = Exporter::new(QUEUE, DELAY, Counts::of(metrics));
-        let (channel, closing) = (Arc::new(channel), worker.closing.clone());
-        let sending = channel.clone();
-        let send = move |spans| {
-            let (channel, closing) = (sending.clone(), closing.clone());
-            async move {
-                let resource_spans = group_spans_by_resource_and_scope(spans, &channel.resource);
-                channel.send(&ExportTraceServiceRequest { resource_spans }, closing).await
-            }
-        };
-        channel.spawn(worker.run(send));
-        exporter
+    /// Sends nothing yet.
+    ///
+    /// # Errors
+    /// As [`Sender::new`].
+    pub fn new(target: Target, metrics: &Metrics) -> Result<Self, Unusable> {
+        let sender = Sender::new(&target)?;
+        let (queue, worker) = Queue::new(QUEUE, DELAY, Counts::of(metrics));
+        Ok(Exporter { target, queue, unstarted: Mutex::new(Some((sender, worker))) })
     }
 
-    fn new(queue: usize, delay: Duration, counts: Counts) -> (Self, Worker) {
-        let (sender, requests) = mpsc::channel(queue);
-        let (ending, closing) = Ending::new();
-        let dropped = counts.dropped.clone();
-        let scope = InstrumentationScope::builder("portcullis")
-            .with_version(env!("CARGO_PKG_VERSION"))
-            .build();
-        let worker = Worker { requests, closing, delay, counts, scope };
-        (Exporter { sender, ending, dropped }, worker)
+    /// Starts to send, unless that has been done.
+    ///
+    /// # Errors
+    /// As [`Exporting::thread`].
+    pub fn start(&self, exporting: &Exporting) -> std::io::Result<()> {
+        let unstarted = self.unstarted.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some((sender, worker)) = unstarted else { return Ok(()) };
+        let channel = Arc::new(exporting.channel(sender, &self.target, Signal::Traces));
+        exporting.spawn(Signal::Traces, |closing| {
+            let told = closing.clone();
+            let send = move |spans| {
+                let (channel, closing) = (channel.clone(), told.clone());
+                async move {
+                    let resource_spans =
+                        group_spans_by_resource_and_scope(spans, &channel.resource);
+                    channel.send(&ExportTraceServiceRequest { resource_spans }, closing).await
+                }
+            };
+            worker.run(closing, send)
+        })?;
+        Ok(())
+    }
+
+    pub(super) fn submit(&self, request: Box<Request>) {
+        self.queue.submit(request);
     }
 
     /// An exporter whose spans are discarded.
     #[cfg(test)]
     pub(super) fn discarding() -> Self {
-        Exporter::new(1, DELAY, Counts::of(&Metrics::new().expect("metrics"))).0
+        use crate::config::otlp::telemetry::Telemetry;
+        use crate::config::{Config, Environment};
+        let config =
+            "{listeners: {public: {address: '127.0.0.1:1'}}, otlp: {endpoint: 'http://h:1'}}";
+        let config: Config = serde_yaml::from_str(config).expect("valid");
+        let environment = Environment::fixed([("", ""); 0]);
+        let traces = Telemetry::resolve(&config, &environment).traces.expect("a destination");
+        let target = Target::read(&traces, &[]).expect("no file is read");
+        Exporter::new(target, &Metrics::new().expect("metrics")).expect("a client")
+    }
+}
+
+impl Queue {
+    fn new(queue: usize, delay: Duration, counts: Counts) -> (Self, Worker) {
+        let (sender, requests) = mpsc::channel(queue);
+        let dropped = counts.dropped.clone();
+        let scope = InstrumentationScope::builder("portcullis")
+            .with_version(env!("CARGO_PKG_VERSION"))
+            .build();
+        (Queue { sender, dropped }, Worker { requests, delay, counts, scope })
     }
 
-    pub(super) fn submit(&self, request: Box<Request>) {
+    fn submit(&self, request: Box<Request>) {
         if let Err(refused) = self.sender.try_send(request) {
             self.dropped.inc_by(refused.into_inner().span_count() as u64);
         }
-    }
-
-    pub(super) async fn close(&self, limit: Duration) -> bool {
-        self.ending.close(limit).await
     }
 }
 
@@ -93,19 +133,23 @@ impl Counts {
 /// The queue's receiving end, held by the exporting thread.
 struct Worker {
     requests: mpsc::Receiver<Box<Request>>,
-    closing: watch::Receiver<bool>,
     delay: Duration,
     counts: Counts,
     scope: InstrumentationScope,
 }
 
 impl Worker {
-    /// Runs until the queue is closed; `send` posts a batch.
-    async fn run<F: Future<Output = Sent>>(mut self, mut send: impl FnMut(Vec<SpanData>) -> F) {
+    /// Runs until the queue is closed, which `closing` does too; `send` posts a batch.
+    async fn run<F: Future<Output = Sent>>(
+        mut self,
+        mut closing: watch::Receiver<bool>,
+        mut send: impl FnMut(Vec<SpanData>) -> F,
+    ) {
         loop {
             let mut batch = Vec::new();
-            let open = self.gather(&mut batch).await;
-            let closing = !open || *self.closing.borrow();
+            let open = self.gather(&mut batch, &mut closing).await;
+            // Whether by `closing`, or because no generation sends here any more.
+            let closing = self.requests.is_closed();
             let mut sent = true;
             if !batch.is_empty() {
                 let spans = batch.len() as u64;
@@ -124,7 +168,11 @@ impl Worker {
 
     /// Waits until a batch is full or has waited long enough. Returns `false` when no more can
     /// come.
-    async fn gather(&mut self, batch: &mut Vec<SpanData>) -> bool {
+    async fn gather(
+        &mut self,
+        batch: &mut Vec<SpanData>,
+        closing: &mut watch::Receiver<bool>,
+    ) -> bool {
         let mut delay = std::pin::pin!(None);
         while batch.len() < BATCH {
             let wait = async {
@@ -137,7 +185,7 @@ impl Worker {
                 // The order matters: first the end, then waiting requests, then the delay.
                 biased;
                 // Closes the queue, so that the remaining requests are received without waiting.
-                _ = self.closing.wait_for(|closing| *closing), if !self.requests.is_closed() => {
+                _ = closing.wait_for(|closing| *closing), if !self.requests.is_closed() => {
                     self.requests.close();
                     delay.set(None);
                 }

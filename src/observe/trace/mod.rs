@@ -6,18 +6,16 @@
 //! thread, and `proxy::report::spans` collects the facts of a request.
 
 pub mod context;
-mod export;
+pub mod export;
 pub mod span;
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use http::HeaderMap;
 
 use self::context::{SpanId, TraceId, TraceParent};
 use self::export::Exporter;
 use self::span::Request;
-use super::metrics::Metrics;
-use super::otlp::Channel;
 use crate::units::Percent;
 
 /// The bits of a trace id that decide about sampling: those that are random in every way of
@@ -58,23 +56,24 @@ impl Trace {
     }
 }
 
-/// Decides which requests are sampled, and takes their spans. One per process.
+/// Decides which requests are sampled, and takes their spans. One per generation; those that send to the
+/// same target share the exporter.
+#[derive(Default)]
 pub struct Tracer {
     /// Trace ids whose random bits are below this are sampled; zero if nothing is exported.
     threshold: u128,
-    exporter: Option<Exporter>,
+    exporter: Option<Arc<Exporter>>,
 }
 
 impl Tracer {
-    /// Starts tracing. Without a `channel` nothing is sampled or exported.
-    pub fn start(channel: Option<&Channel>, sample: Percent, metrics: &Metrics) -> Self {
-        match channel {
-            None => Tracer { threshold: 0, exporter: None },
-            Some(channel) => Tracer {
-                threshold: threshold(sample),
-                exporter: Some(Exporter::start(channel.clone(), metrics)),
-            },
-        }
+    /// Without an `exporter` nothing is sampled or exported.
+    pub fn new(exporter: Option<Arc<Exporter>>, sample: Percent) -> Self {
+        Tracer { threshold: exporter.as_ref().map_or(0, |_| threshold(sample)), exporter }
+    }
+
+    /// `None` if nothing is exported.
+    pub fn exporter(&self) -> Option<&Arc<Exporter>> {
+        self.exporter.as_ref()
     }
 
     /// The trace of a request with these headers. The caller's sampling decision is followed.
@@ -102,14 +101,6 @@ impl Tracer {
             exporter.submit(request);
         }
     }
-
-    /// Sends the waiting spans, within `limit`. Returns whether all of them were attempted.
-    pub async fn close(&self, limit: Duration) -> bool {
-        match &self.exporter {
-            Some(exporter) => exporter.close(limit).await,
-            None => true,
-        }
-    }
 }
 
 fn threshold(sample: Percent) -> u128 {
@@ -127,13 +118,12 @@ mod tests {
     const UNSAMPLED: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
 
     fn off() -> Tracer {
-        Tracer { threshold: 0, exporter: None }
+        Tracer::default()
     }
 
     fn on(sample: &str) -> Tracer {
-        let exporter = Exporter::discarding();
-        let threshold = threshold(sample.parse().expect("a percentage"));
-        Tracer { threshold, exporter: Some(exporter) }
+        let exporter = Arc::new(Exporter::discarding());
+        Tracer::new(Some(exporter), sample.parse().expect("a percentage"))
     }
 
     fn begin(tracer: &Tracer, traceparent: Option<&'static str>) -> Trace {

@@ -148,7 +148,7 @@ fn tell(shared: &Shared, ctx: &mut Context, sent: Sent, now: Moment) {
     let summary = summary::summary(ctx, summary::ending(ctx, sent.status), sent, now);
     recording::finish(shared.recorder.as_ref(), ctx, &summary, finished);
     if let Some(attempts) = attempts {
-        spans::finish(&shared.tracer, ctx, &summary, attempts);
+        spans::finish(ctx, &summary, attempts);
     }
     count(shared, Some(ctx), &summary);
     let query = ctx.route.as_ref().and_then(|route| route.recorded_query.as_ref());

@@ -3,7 +3,6 @@
 //! Only of requests that are recorded; for all others every function here returns at once.
 //! What a span says of them is decided in `observe::trace::span`.
 
-use crate::observe::trace::Tracer;
 use crate::observe::trace::span::{Attempt, Request, Route};
 use crate::policy::outcome::Outcome;
 use crate::proxy::exchange::context::Context;
@@ -77,11 +76,12 @@ pub fn of_attempts(ctx: &mut Context, now: Moment) -> Option<Vec<Attempt>> {
     Some(std::mem::take(&mut ctx.spans))
 }
 
-/// Hands the finished request over to the exporter, with the spans of its `attempts`. Never waits.
-pub fn finish(tracer: &Tracer, ctx: &Context, summary: &Summary<'_>, attempts: Vec<Attempt>) {
+/// Hands the finished request over to its generation's exporter, with the spans of its `attempts`. Never
+/// waits.
+pub fn finish(ctx: &Context, summary: &Summary<'_>, attempts: Vec<Attempt>) {
     let Some(head) = summary.opening.head else { return };
     let host = head.host.and_then(|host| host::normalize(host).ok());
-    tracer.submit(Box::new(Request {
+    ctx.snapshot.exports.tracer.submit(Box::new(Request {
         trace: ctx.trace,
         started: summary.opening.received_at,
         duration: summary.duration,

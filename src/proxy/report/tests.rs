@@ -10,12 +10,10 @@ use crate::config::Config;
 use crate::config::load::Environment;
 use crate::observe::access_log::AccessLog;
 use crate::observe::metrics::Metrics;
-use crate::observe::trace::Tracer;
 use crate::record::{Database, Recorder};
 use crate::runtime::descriptors::Descriptors;
 use crate::runtime::snapshot::Snapshot;
 use crate::time::Moment;
-use crate::units::Percent;
 use std::time::Duration;
 
 const YAML: &str = "
@@ -36,7 +34,6 @@ fn shared(directory: &std::path::Path) -> Arc<Shared> {
     let metrics = Arc::new(Metrics::new().expect("metrics"));
     let meters = metrics.record.meters.clone();
     let recorder = Recorder::start(&database, &config.record, &Handle::current(), meters);
-    let tracer = Tracer::start(None, Percent::default(), &metrics);
     let snapshot = Snapshot::compile(config, None, &metrics, Moment::ZERO).expect("compiles");
     let descriptors = Descriptors::raise();
     Arc::new(Shared::new(
@@ -45,7 +42,6 @@ fn shared(directory: &std::path::Path) -> Arc<Shared> {
         descriptors,
         Some(recorder),
         None,
-        tracer,
         AccessLog::default(),
     ))
 }

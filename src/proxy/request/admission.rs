@@ -62,7 +62,7 @@ pub fn receive(shared: &Shared, session: &mut Session, ctx: &mut Context) {
     let legible = ctx.connection.as_ref().and_then(|connection| connection.guard.take_legible());
     ctx.asked = legible.map_or_else(|| Asked::of(session.req_header()), Asked::from);
     let headers = &session.req_header().headers;
-    ctx.trace = shared.tracer.begin(headers);
+    ctx.trace = snapshot.exports.tracer.begin(headers);
     let names = &config.identifiers;
     ctx.request_id = request::identifiers::kept(headers, &names.request_id.0)
         .unwrap_or_else(|| request::identifiers::made(new_id(ctx.received_at)));

@@ -6,6 +6,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::super::span::tests::request;
 use super::*;
+use crate::observe::otlp::Ending;
 
 const LONG: Duration = Duration::from_secs(10);
 const ALL: Sent = Sent::Taken { rejected: 0 };
@@ -19,24 +20,36 @@ fn same(counts: &Counts) -> Counts {
     Counts { exported: exported.clone(), failed: failed.clone(), dropped: dropped.clone() }
 }
 
+struct Started {
+    queue: Queue,
+    ending: Ending,
+    _runtime: Runtime,
+}
+
 /// `send` may block, because it has a thread of its own.
 fn start(
     queue: usize,
     counts: &Counts,
     mut send: impl FnMut(Vec<SpanData>) -> Sent + Send + 'static,
-) -> (Exporter, Runtime) {
+) -> Started {
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.expect("a runtime");
-    let (exporter, worker) = Exporter::new(queue, Duration::ZERO, same(counts));
-    runtime.spawn(worker.run(move |spans| std::future::ready(send(spans))));
-    (exporter, runtime)
+    let (queue, worker) = Queue::new(queue, Duration::ZERO, same(counts));
+    let (ending, closing) = Ending::new();
+    runtime.spawn(worker.run(closing, move |spans| std::future::ready(send(spans))));
+    Started { queue, ending, _runtime: runtime }
 }
 
 /// Closes from another runtime, as the process does: while `send` blocks, the first runtime's clock
 /// stands still.
-fn close((exporter, _runtime): &(Exporter, Runtime), limit: Duration) -> bool {
+fn close(started: &Started, limit: Duration) -> bool {
+    started.ending.begin();
+    is_over(&started.ending, limit)
+}
+
+fn is_over(ending: &Ending, limit: Duration) -> bool {
     let own = Builder::new_current_thread().enable_time().build().expect("a runtime");
-    own.block_on(exporter.close(limit))
+    own.block_on(async { tokio::time::timeout(limit, ending.over()).await.is_ok() })
 }
 
 #[test]
@@ -48,7 +61,7 @@ fn what_waits_is_sent_before_the_end() {
         ALL
     });
     for _ in 0..3 {
-        started.0.submit(Box::new(request()));
+        started.queue.submit(Box::new(request()));
     }
     assert!(close(&started, LONG));
     assert_eq!(received.try_iter().sum::<usize>(), 3);
@@ -60,7 +73,7 @@ fn what_comes_after_the_end_is_counted_as_dropped() {
     let counts = counts();
     let started = start(10, &counts, |_| ALL);
     assert!(close(&started, LONG));
-    started.0.submit(Box::new(request()));
+    started.queue.submit(Box::new(request()));
     assert_eq!((counts.exported.get(), counts.dropped.get()), (0, 1));
 }
 
@@ -72,7 +85,7 @@ fn a_batch_is_bounded() {
         ALL
     });
     for _ in 0..2 * BATCH {
-        started.0.submit(Box::new(request()));
+        started.queue.submit(Box::new(request()));
     }
     assert!(close(&started, LONG));
     assert!(received.try_iter().all(|batch| batch <= BATCH));
@@ -89,10 +102,10 @@ fn what_finds_no_room_is_dropped_and_counted() {
         let _ = released.recv();
         ALL
     });
-    started.0.submit(Box::new(request()));
+    started.queue.submit(Box::new(request()));
     begun.recv().expect("a first batch");
     for _ in 0..5 {
-        started.0.submit(Box::new(request()));
+        started.queue.submit(Box::new(request()));
     }
     assert_eq!(counts.dropped.get(), 3);
     drop(release);
@@ -109,7 +122,7 @@ fn closing_does_not_wait_longer_than_it_may() {
         let _ = released.recv();
         ALL
     });
-    started.0.submit(Box::new(request()));
+    started.queue.submit(Box::new(request()));
     begun.recv().expect("a first batch");
     assert!(!close(&started, Duration::from_millis(1)));
     drop(release);
@@ -126,10 +139,10 @@ fn at_the_end_a_dead_collector_is_tried_once() {
         let _ = released.recv();
         Sent::Failed
     });
-    started.0.submit(Box::new(request()));
+    started.queue.submit(Box::new(request()));
     let under_way = begun.recv().expect("a first batch");
     for _ in 0..3 * BATCH {
-        started.0.submit(Box::new(request()));
+        started.queue.submit(Box::new(request()));
     }
     assert!(!close(&started, Duration::from_millis(1)), "the first batch is still under way");
     drop(release);
@@ -148,9 +161,39 @@ fn a_failed_batch_is_counted_and_the_next_one_tried() {
         answers.next().unwrap_or(ALL)
     });
     for _ in 0..3 {
-        started.0.submit(Box::new(request()));
+        started.queue.submit(Box::new(request()));
         received.recv_timeout(LONG).expect("a batch");
     }
     assert!(close(&started, LONG));
     assert_eq!((counts.failed.get(), counts.exported.get()), (2, 1));
+}
+
+#[test]
+fn when_no_generation_sends_there_any_more_what_waits_is_sent_and_it_ends() {
+    let (sent, received) = channel();
+    let counts = counts();
+    let Started { queue, ending, _runtime } = start(10, &counts, move |spans| {
+        sent.send(spans.len()).expect("it is counted");
+        ALL
+    });
+    for _ in 0..3 {
+        queue.submit(Box::new(request()));
+    }
+    drop(queue);
+    assert!(is_over(&ending, LONG));
+    assert_eq!(received.try_iter().sum::<usize>(), 3);
+    assert_eq!((counts.exported.get(), counts.dropped.get()), (3, 0));
+}
+
+#[test]
+fn a_dead_collector_of_before_is_tried_until_it_fails_once() {
+    let counts = counts();
+    let Started { queue, ending, _runtime } = start(4 * BATCH, &counts, |_| Sent::Failed);
+    for _ in 0..4 * BATCH {
+        queue.submit(Box::new(request()));
+    }
+    drop(queue);
+    assert!(is_over(&ending, LONG));
+    let (failed, dropped) = (counts.failed.get(), counts.dropped.get());
+    assert_eq!((failed + dropped, counts.exported.get()), (4 * BATCH as u64, 0));
 }
