@@ -58,8 +58,10 @@ answers() {
     fail "$name does not answer at $url: $(tail -n 20 "$work/$name.log")"
 }
 
-# build [cargo options]: the gateway and what else is asked for, by $PROFILE; leaves $built.
+# build [cargo options]: the gateway and what else is asked for, by $PROFILE; leaves $built. With BUILT=FOLDER it
+# is all in that folder, as in target/release, and nothing is built.
 build() {
+    if [ -n "${BUILT-}" ]; then built=$BUILT; return; fi
     if [ "$PROFILE" = dev ]; then
         built=${CARGO_TARGET_DIR:-target}/debug
         cargo build --locked --bin portcullis "$@"
