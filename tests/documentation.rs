@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::causes::words;
 use crate::reference;
 use crate::support::keys::anchor;
-use crate::support::{Finished, Gateway, Plan, Upstream, at_once, refused_address};
+use crate::support::{Authority, Finished, Gateway, Plan, Upstream, at_once, refused_address};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -134,6 +134,12 @@ fn prepared() -> TempDir {
     let descriptors = std::fs::read(root().join("conf/gateway.binpb")).expect("descriptors");
     std::fs::create_dir(at("conf")).expect("a folder");
     std::fs::copy(root().join("conf/portcullis.yaml"), at("conf/portcullis.yaml")).expect("a copy");
+    let authority = Authority::new();
+    for name in ["shop", "wild"] {
+        let leaf = authority.sign(&format!("{name}.example.com"));
+        std::fs::write(at(&format!("{name}.pem")), leaf.pem()).expect("a file");
+        std::fs::write(at(&format!("{name}.key")), leaf.key_pem()).expect("a file");
+    }
     for (name, content) in [
         ("conf/gateway.binpb", &*descriptors),
         ("gateway.binpb", &*descriptors),

@@ -44,6 +44,10 @@ fn surroundings() -> TempDir {
         write(&format!("{name}.pem"), leaf.pem().as_bytes());
         write(&format!("{name}.key"), leaf.key_pem().as_bytes());
     }
+    let (good, stranger) = (authority.sign("a.example"), Authority::named("a stranger"));
+    write("key.key", good.key_pem().as_bytes());
+    write("issuer-first.pem", format!("{}{}", authority.pem(), good.pem()).as_bytes());
+    write("stranger-next.pem", format!("{}{}", good.pem(), stranger.pem()).as_bytes());
     let conf = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/gateway.binpb");
     std::fs::copy(conf, directory.path().join("gateway.binpb")).expect("copied");
     write("empty.pem", b"");

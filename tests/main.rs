@@ -121,6 +121,7 @@ mod structure;
 mod threads;
 mod timeouts;
 mod tls;
+mod tls_listeners;
 mod tls_resumption;
 mod tokens;
 mod traces;

@@ -190,6 +190,8 @@ codes! {
     UnknownMethod "unknown_method" Warning "correct it if it is misspelt";
     CertificateExpired "certificate_expired" Warning "renew it";
     CertificateExpiring "certificate_expiring" Warning "renew it";
+    CertificateChain "certificate_chain" Warning "put the server's own certificate first, then the one that has issued it, and so on; leave out what does not belong to it";
+    CertificateName "certificate_name" Warning "remove one of them, or renew it without the name";
     EverybodyTrusted "everybody_trusted" Warning "list the networks of your load balancers";
     RepeatedNetwork "repeated_network" Warning "remove it, or the larger network";
     UselessNetwork "useless_network" Warning "remove it, or change the other list";

@@ -30,6 +30,7 @@ mod socket_path;
 pub mod status_map;
 pub mod steps;
 pub mod timeouts;
+pub mod tls;
 pub mod traces;
 mod validate;
 pub mod warnings;
@@ -194,8 +195,8 @@ impl Config {
             let pairs = tls.certificates.iter().flat_map(|pair| [&pair.certificate, &pair.key]);
             files.extend(pairs.chain(&tls.client_ca).cloned());
             match &tls.tickets {
-                server::Tickets::Keys(file) => drop(files.insert(file.clone())),
-                server::Tickets::Off | server::Tickets::On => {}
+                tls::Tickets::Keys(file) => drop(files.insert(file.clone())),
+                tls::Tickets::Off | tls::Tickets::On => {}
             }
         }
         files.extend(config.upstreams.values().filter_map(|upstream| upstream.tls.ca.clone()));

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 
 use crate::config::socket_path::socket_path;
+use crate::config::tls::Tls;
 use crate::policy::dry_run::Enforce;
 use crate::policy::networks;
 use crate::policy::networks::{networks, some_networks};
@@ -132,48 +133,6 @@ pub struct ProxyProtocol {
     #[serde(deserialize_with = "some_networks")]
     #[schemars(with = "Vec<String>", length(min = 1))]
     pub from: Vec<IpNet>,
-}
-
-/// TLS for clients. They choose HTTP/2 or HTTP/1.1 in the handshake. A reload reads the files
-/// again.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Tls {
-    /// At least one. The first one that fits the name the client asks for is used; otherwise the
-    /// first of all.
-    #[schemars(length(min = 1))]
-    pub certificates: Vec<Certificate>,
-    /// PEM file of authorities. A client without a certificate of theirs is refused, and one with
-    /// it is served only until it expires. Absent: clients need no certificate.
-    pub client_ca: Option<PathBuf>,
-    /// Whether returning clients resume their sessions; default `on`.
-    #[serde(default)]
-    pub tickets: Tickets,
-}
-
-/// How returning clients resume their sessions, which saves both sides the expensive part of a
-/// handshake.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Tickets {
-    /// Sessions cannot be resumed.
-    Off,
-    /// With tickets that only this process can open.
-    #[default]
-    On,
-    /// With tickets that every replica with a key of this file can open. One key per line: the
-    /// first one seals, all of them open.
-    Keys(PathBuf),
-}
-
-/// A certificate and its key, in two PEM files.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Certificate {
-    /// The certificate, followed by the intermediate certificates.
-    pub certificate: PathBuf,
-    /// The private key of `certificate`.
-    pub key: PathBuf,
 }
 
 /// Limits of connections that speak HTTP/2.

@@ -63,8 +63,10 @@ pub struct Metrics {
     pub proxy_headers_refused: IntCounterVec,
     /// Successful handshakes, by version (`1.2`, `1.3`) and kind (`full`, `resumed`).
     pub tls_handshakes: IntCounterVec,
-    /// Client connections closed because the handshake failed or took too long.
-    pub tls_failed: IntCounter,
+    /// Client connections closed because the handshake failed or took too long, by listener and reason.
+    pub tls_failed: IntCounterVec,
+    /// Client connections that wait until another handshake may be under way.
+    pub tls_waiting: IntGauge,
     /// Requests that clients sent only in part, and connections that broke HTTP/2, by cause.
     pub no_requests: IntCounterVec,
     /// State copied on demand. Locked, so that two scrapes do not mix.
@@ -130,10 +132,16 @@ impl Metrics {
                 "Requests that clients sent only in part, and connections that broke HTTP/2, by cause",
                 &["cause"],
             )?,
-            tls_failed: counter(
+            tls_failed: counters(
                 r,
                 "tls_handshakes_failed_total",
                 "Client connections without an agreement on TLS",
+                &["listener", "reason"],
+            )?,
+            tls_waiting: gauge(
+                r,
+                "tls_handshakes_waiting",
+                "Client connections that wait for their turn to agree on TLS",
             )?,
             state: Mutex::new(StateMetrics::new(r)?),
             trace_spans: counters(
@@ -174,6 +182,13 @@ impl Metrics {
             for kind in ["full", "resumed"] {
                 self.tls_handshakes.with_label_values(&[version, kind]);
             }
+        }
+    }
+
+    /// Makes the series of the handshakes that can fail at `listener`, so that they rise from zero.
+    pub fn begin_tls<const N: usize>(&self, listener: &str, reasons: [&str; N]) {
+        for reason in reasons {
+            self.tls_failed.with_label_values(&[listener, reason]);
         }
     }
 

@@ -9,7 +9,9 @@ mod announced;
 mod arrival;
 mod entry;
 mod lost;
+mod plain;
 mod refused;
+mod unagreed;
 
 use std::future::Future;
 use std::io;
@@ -28,6 +30,7 @@ use self::agreed::{agree, limit_of_handshake};
 pub use self::arrival::Arrival;
 pub use self::entry::Listener;
 pub use self::refused::Full;
+use self::unagreed::Reason;
 use crate::config::server::Listener as Config;
 use crate::proxy::downstream;
 use crate::proxy::downstream::alarm::{Alarms, Overdue, unless_overdue};
@@ -75,8 +78,12 @@ impl Listeners {
         listeners
     }
 
-    /// Limits the connections of all listeners as `snapshot` says. Those that are open stay.
+    /// Limits the connections of all listeners as `snapshot` says. Those that are open stay. Begins the
+    /// series of its listeners.
     pub fn limit(&self, snapshot: &Snapshot) {
+        for listener in snapshot.tls.keys() {
+            self.shared.metrics.begin_tls(listener, Reason::ALL.map(Reason::as_str));
+        }
         let most = self.shared.descriptors.connections(&snapshot.config.server);
         self.max_connections.store(most, Ordering::Relaxed);
         self.shared.metrics.connections_max.set(i64::try_from(most).unwrap_or(i64::MAX));
@@ -142,12 +149,15 @@ impl Listeners {
         let (peer, _counted) = place.into_parts();
         let (stream, ahead, protocol, until) = match &listener.tls {
             None => (stream, ahead, None, None),
-            Some(tls) => match Box::pin(agree(&self.shared, (stream, ahead), tls, first)).await {
-                Ok((stream, protocol, until)) => (stream, Vec::new(), Some(protocol), until),
-                Err((error, silent)) => {
-                    return client(peer.as_ref()).handshake(error, silent, limit_before());
+            Some(tls) => {
+                let agreed = agree(&self.shared, (stream, ahead), listener, tls, first);
+                match Box::pin(agreed).await {
+                    Ok((stream, protocol, until)) => (stream, Vec::new(), Some(protocol), until),
+                    Err(failed) => {
+                        return client(peer.as_ref()).handshake(&failed, limit_before());
+                    }
                 }
-            },
+            }
         };
         // A client that is behind a balancer may have its TLS with either.
         let secure = secure || protocol.is_some();

@@ -55,10 +55,12 @@ impl Snapshot {
         let limit_stores = carry::limit_stores(&config, before, metrics, &mut problems);
         let mut tls = BTreeMap::new();
         for (name, listener) in &config.listeners {
-            let before = before.and_then(|before| before.tls.get(name));
+            let before = before.and_then(|before| before.tls.get(name)).map(Arc::as_ref);
             let compiled = listener.tls.as_ref().map(|wanted| tls::compile(name, wanted, before));
             match compiled.transpose() {
-                Ok(compiled) => tls.extend(compiled.map(|compiled| (name.clone(), compiled))),
+                Ok(compiled) => {
+                    tls.extend(compiled.map(|compiled| (name.clone(), Arc::new(compiled))))
+                }
                 Err(unusable) => problems.extend(unusable),
             }
         }

@@ -69,7 +69,7 @@ pub struct Snapshot {
     /// The stores that have a URL.
     pub limit_stores: BTreeMap<String, Arc<Store>>,
     /// For the listeners with TLS, by name.
-    pub tls: BTreeMap<String, tls::Handshakes>,
+    pub tls: BTreeMap<String, Arc<tls::Handshakes>>,
     /// Where failed requests are reported; discards the reports until the process runs.
     pub events: EventLog,
 }

@@ -1,8 +1,10 @@
 //! TLS on the listeners: certificates and authorities, read and checked when a configuration is
 //! compiled. `proxy::listener` runs the handshakes.
 
+mod doubts;
 mod files;
 pub mod handshake;
+mod names;
 mod tickets;
 
 use std::fmt::Display;
@@ -11,22 +13,25 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{self, SHA256, SHA256_OUTPUT_LEN};
 use rustls::RootCertStore;
-use rustls::client::verify_server_name;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{
-    ClientHello, NoServerSessionStorage, ParsedCertificate, ProducesTickets, ResolvesServerCert,
-    ServerConfig, WebPkiClientVerifier,
-};
+use rustls::server::{NoServerSessionStorage, ProducesTickets, ServerConfig, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
+use rustls::version::TLS13;
+use rustls::{DEFAULT_VERSIONS, SupportedProtocolVersion};
 
+pub(super) use self::doubts::doubts;
 use self::files::private_key;
 pub(super) use self::files::{Mistake, certificates};
+use self::names::Certificates;
 use crate::config::Problem;
 use crate::config::code::Code;
 use crate::config::load::KeyPath;
-use crate::config::server::{Tickets, Tls};
+use crate::config::tls::{Tickets, Tls, UnknownName, Version};
+
+/// Without TLS 1.2.
+const ONLY_TLS13: &[&SupportedProtocolVersion] = &[&TLS13];
 
 /// A hash of the contents of certificates and authorities.
 type Digest = [u8; SHA256_OUTPUT_LEN];
@@ -44,6 +49,9 @@ pub struct Handshakes {
     pub client_authorities: Option<[u8; SHA256_OUTPUT_LEN]>,
     /// Seals its tickets, if it uses the gateway's own keys.
     own: Option<Arc<dyn ProducesTickets>>,
+    certificates: Arc<Certificates>,
+    /// Whether a client that asks for a name which no certificate has is refused.
+    refuses_unknown: bool,
     /// The certificates' files, and when the first certificate of each ends, in seconds since 1970.
     pub not_after: Vec<(String, i64)>,
 }
@@ -52,6 +60,17 @@ impl Handshakes {
     /// Whether both sides are verified by the same certificates and authorities.
     pub(super) fn is_same_identity(&self, other: &Handshakes) -> bool {
         self.verified_by == other.verified_by
+    }
+
+    /// Whether a client that asks for `name` is let in.
+    pub fn admits(&self, name: Option<&str>) -> bool {
+        let is_known = |name| self.certificates.of_name(name).is_some();
+        !self.refuses_unknown || name.is_none_or(is_known)
+    }
+
+    /// Whether the address that a client has connected to may choose its certificate.
+    pub fn asks_for_address(&self) -> bool {
+        self.certificates.has_addresses()
     }
 }
 
@@ -96,7 +115,10 @@ pub fn compile(
     }
     let builder = ServerConfig::builder_with_provider(provider.clone());
     let builder = builder
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(match tls.min_version {
+            Version::Tls12 => DEFAULT_VERSIONS,
+            Version::Tls13 => ONLY_TLS13,
+        })
         .map_err(|e| problem(Code::Internal, &[], Mistake::new(e.to_string())))?;
     let authorities = tls.client_ca.as_deref().map(certificates).transpose();
     let refused = |mistake| problem(Code::ClientCaUnusable, &["client_ca"], mistake);
@@ -111,14 +133,23 @@ pub fn compile(
         }
         (Some(_), None) | (None, _) => builder.with_no_client_auth(),
     };
-    let mut config = builder.with_cert_resolver(Arc::new(Certificates(keys)));
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let certificates = Arc::new(Certificates::new(keys));
+    let mut config = builder.with_cert_resolver(certificates.clone());
+    config.alpn_protocols = tls.alpn.iter().map(|protocol| protocol.wire().to_vec()).collect();
     let kept = before.filter(|before| before.verified_by == verified_by);
     let kept = kept.and_then(|kept| kept.own.clone());
     let own = use_tickets(&mut config, &tls.tickets, &verified_by, kept);
     let own =
         own.map_err(|(keys, message)| problem(Code::TicketsUnusable, keys, Mistake::new(message)))?;
-    Ok(Handshakes { config: Arc::new(config), verified_by, client_authorities, own, not_after })
+    Ok(Handshakes {
+        config: Arc::new(config),
+        verified_by,
+        client_authorities,
+        own,
+        certificates,
+        refuses_unknown: tls.unknown_name == UnknownName::Refuse,
+        not_after,
+    })
 }
 
 /// Sets how sessions are resumed. Returns the ticketer if it is the gateway's own: the one that was
@@ -182,16 +213,30 @@ fn certified_key(
 ) -> Result<CertifiedKey, (&'static str, Mistake)> {
     let chain = certificates(certificate).map_err(|mistake| ("certificate", mistake))?;
     let private = private_key(key).map_err(|mistake| ("key", mistake))?;
-    let mut certified = CertifiedKey::from_der(chain, private, provider).map_err(|error| {
+    let other = || place_of(&chain, &private, provider);
+    let certified = CertifiedKey::from_der(chain.clone(), private.clone_key(), provider);
+    let mut certified = certified.map_err(|error| {
         let (file, key) = (certificate.display(), key.display());
         match error {
-            rustls::Error::InconsistentKeys(_) => {
-                let mistake = Mistake::new(format!("`{key}` is not the key of `{file}`"));
-                ("key", mistake.remedied(format!(
-                    "name the key that the certificate was issued for: `openssl pkey -in {key} -pubout` \
-                     prints the same as `openssl x509 -in {file} -noout -pubkey`"
-                )))
-            }
+            rustls::Error::InconsistentKeys(_) => match other() {
+                Some(place) => {
+                    let mistake = Mistake::new(format!(
+                        "`{file}` is out of order: `{key}` is the key of its certificate {place}, \
+                         not of its first"
+                    ));
+                    ("certificate", mistake.remedied(
+                        "put the server's own certificate first, then the one that has issued it, \
+                         and so on",
+                    ))
+                }
+                None => {
+                    let mistake = Mistake::new(format!("`{key}` is not the key of `{file}`"));
+                    ("key", mistake.remedied(format!(
+                        "name the key that the certificate was issued for: `openssl pkey -in {key} -pubout` \
+                         prints the same as `openssl x509 -in {file} -noout -pubkey`"
+                    )))
+                }
+            },
             rustls::Error::InvalidCertificate(_) => {
                 ("certificate", Mistake::new(format!("`{file}`: {error}")))
             }
@@ -200,6 +245,18 @@ fn certified_key(
     })?;
     certified.key = Arc::new(handshake::Key(certified.key));
     Ok(certified)
+}
+
+/// Which certificate of `chain` `private` is the key of, counted from 1.
+fn place_of(
+    chain: &[CertificateDer<'static>],
+    private: &PrivateKeyDer<'static>,
+    provider: &CryptoProvider,
+) -> Option<usize> {
+    let is_of = |one: &CertificateDer<'static>| {
+        CertifiedKey::from_der(vec![one.clone()], private.clone_key(), provider).is_ok()
+    };
+    chain.iter().position(is_of).map(|place| place + 1)
 }
 
 fn client_verifier(
@@ -220,21 +277,4 @@ fn client_verifier(
 pub(super) fn end_of(certificate: &CertificateDer<'_>) -> Option<i64> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
     Some(parsed.validity().not_after.timestamp())
-}
-
-/// A listener's certificates, in the order of the file.
-#[derive(Debug)]
-struct Certificates(Vec<Arc<CertifiedKey>>);
-
-impl ResolvesServerCert for Certificates {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let asked = hello.server_name().and_then(|name| ServerName::try_from(name).ok());
-        let named = asked.and_then(|name| self.0.iter().find(|key| is_for(key, &name)));
-        named.or_else(|| self.0.first()).cloned()
-    }
-}
-
-fn is_for(key: &CertifiedKey, name: &ServerName<'_>) -> bool {
-    let parsed = key.cert.first().and_then(|leaf| ParsedCertificate::try_from(leaf).ok());
-    parsed.is_some_and(|leaf| verify_server_name(&leaf, name).is_ok())
 }

@@ -9,7 +9,7 @@ use rustls::pki_types::pem::PemObject;
 
 use super::descriptors::Descriptors;
 use super::mounts;
-use super::tls::end_of;
+use super::tls::{doubts, end_of};
 use crate::config::code::Code;
 use crate::config::load::KeyPath;
 use crate::config::{Config, Problem, Sources, warnings};
@@ -29,6 +29,7 @@ pub(super) fn of(
     let mut problems = warnings::warnings(config, sources);
     problems.extend(descriptors.warnings(&config.server));
     problems.extend(certificates(config, now));
+    problems.extend(doubts(config));
     problems.extend(rows(config));
     problems
 }

@@ -50,7 +50,10 @@ pub use redis::Redis;
 pub use rpc::{CODES_OF_STATUS, Dialect, INVOKE, message};
 pub use servers::{Oha, Server};
 pub use steady::Steady;
-pub use tls::{Authority, Leaf, Returning, connect_tls, connect_tls_after};
+pub use tls::{
+    Authority, Leaf, Returning, client_config, client_hello, connect_tls, connect_tls_after,
+    connect_tls_by,
+};
 pub use upstream::{Received, Upstream};
 pub use wait::{
     assert_about, assert_within, assert_within_since, at_once, eventually, pass, timed, watched,

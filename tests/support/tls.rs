@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyPair,
 };
 use rustls::client::Resumption;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -28,7 +29,14 @@ pub struct Leaf {
 
 impl Authority {
     pub fn new() -> Self {
+        Authority::named("authority of the tests")
+    }
+
+    /// One whose certificate has this name.
+    pub fn named(name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("a key");
         Authority(CertifiedIssuer::self_signed(params, key).expect("a certificate"))
@@ -40,6 +48,12 @@ impl Authority {
 
     pub fn sign(&self, name: &str) -> Leaf {
         self.signed(CertificateParams::new(vec![name.to_owned()]).expect("a name"))
+    }
+
+    /// One for several names, which may be addresses.
+    pub fn sign_all(&self, names: &[&str]) -> Leaf {
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        self.signed(CertificateParams::new(names).expect("names"))
     }
 
     /// One that was good for a day, long ago.
@@ -90,6 +104,10 @@ impl Leaf {
         self.certificate.pem()
     }
 
+    pub fn der(&self) -> &[u8] {
+        self.certificate.der()
+    }
+
     pub fn key_pem(&self) -> String {
         self.key.serialize_pem()
     }
@@ -109,7 +127,7 @@ impl Leaf {
 }
 
 /// What a client goes by.
-fn client_config(
+pub fn client_config(
     authority: &Authority,
     own: Option<&Leaf>,
     versions: &[&'static SupportedProtocolVersion],
@@ -153,12 +171,31 @@ pub fn connect_tls_after(
 ) -> std::io::Result<TlsStream<TcpStream>> {
     let mut config = client_config(authority, own, rustls::DEFAULT_VERSIONS);
     config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+    connect_tls_by(config, first, address, name)
+}
+
+/// The same of a client that goes by `config`. One that asks for an address names none in its hello.
+pub fn connect_tls_by(
+    config: ClientConfig,
+    first: &[u8],
+    address: SocketAddr,
+    name: &str,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let name = ServerName::try_from(name.to_owned()).expect("a name");
     wait("a handshake", async {
         let mut stream = TcpStream::connect(address).await.expect("the gateway accepts");
         stream.write_all(first).await?;
         TlsConnector::from(Arc::new(config)).connect(name, stream).await
     })
+}
+
+/// What a client of `name` sends first.
+pub fn client_hello(config: ClientConfig, name: &str) -> Vec<u8> {
+    let name = ServerName::try_from(name.to_owned()).expect("a name");
+    let client = rustls::ClientConnection::new(Arc::new(config), name);
+    let mut hello = Vec::new();
+    client.expect("a client").write_tls(&mut hello).expect("a hello");
+    hello
 }
 
 /// A client of `one.test` that keeps its sessions.

@@ -62,5 +62,6 @@ pub mod limits;
 pub mod orders;
 pub mod pace;
 pub mod proxy_header;
+pub mod secure;
 pub mod sniff;
 pub mod turnover;

@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pingora_core::server::ShutdownWatch;
-use rustls::ServerConfig;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::addresses::Addresses;
 use super::refused::Spells;
@@ -25,9 +24,9 @@ pub struct Listener {
     pub(super) limits: Arc<Limits>,
     pub(super) networks: Option<Networks>,
     /// What handshakes are made by; `None` without TLS.
-    pub(super) tls: Option<Arc<ServerConfig>>,
-    /// A hash of the authorities of `client_ca`.
-    client_authorities: Option<[u8; 32]>,
+    pub(super) tls: Option<Arc<Handshakes>>,
+    /// A permit for each handshake that may be under way; `None` without a limit.
+    pub(super) turns: Option<Arc<Semaphore>>,
     pub(super) lasting: Arc<Lasting>,
     /// Whether connections end as soon as nothing is under way on them.
     drains: Arc<watch::Sender<bool>>,
@@ -47,7 +46,7 @@ pub(super) struct Lasting {
 
 impl Listener {
     /// The entry `name`, which begins anew. `tls` is compiled from the same configuration.
-    pub(super) fn new(name: &str, config: &Config, tls: Option<&Handshakes>) -> Self {
+    pub(super) fn new(name: &str, config: &Config, tls: Option<&Arc<Handshakes>>) -> Self {
         Listener {
             name: name.into(),
             limits: Arc::new(Limits {
@@ -55,8 +54,8 @@ impl Listener {
                 max_path_bytes: config.max_path_bytes.as_usize(),
             }),
             networks: config.networks.as_deref().map(Networks::new),
-            tls: tls.map(|tls| tls.config.clone()),
-            client_authorities: tls.and_then(|tls| tls.client_authorities),
+            tls: tls.cloned(),
+            turns: most_handshakes(config).map(|most| Arc::new(Semaphore::new(most))),
             config: config.clone(),
             lasting: Arc::default(),
             drains: Arc::new(watch::Sender::new(false)),
@@ -70,7 +69,12 @@ impl Listener {
             true => before.drains.clone(),
             false => self.drains,
         };
-        Listener { lasting: before.lasting.clone(), drains, ..self }
+        let turns = match most_handshakes(&self.config) == most_handshakes(&before.config) {
+            true => before.turns.clone(),
+            // Those under way end with the number of before.
+            false => self.turns,
+        };
+        Listener { lasting: before.lasting.clone(), drains, turns, ..self }
     }
 
     /// Whether clients connect as they do to `other`, and the same ones may.
@@ -80,7 +84,11 @@ impl Listener {
             && ours.networks == theirs.networks
             && ours.proxy_protocol == theirs.proxy_protocol
             && self.tls.is_some() == other.tls.is_some()
-            && self.client_authorities == other.client_authorities
+            && self.client_authorities() == other.client_authorities()
+    }
+
+    fn client_authorities(&self) -> Option<[u8; 32]> {
+        self.tls.as_ref().and_then(|tls| tls.client_authorities)
     }
 
     /// Whether connections of `other` go on with this one.
@@ -111,4 +119,12 @@ impl Listener {
     pub fn closed(&self) {
         self.lasting.open.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// How many handshakes may be under way at once; `None` if there is no limit.
+fn most_handshakes(config: &Config) -> Option<usize> {
+    let most = config.tls.as_ref()?.max_handshakes;
+    (most > 0).then(|| {
+        usize::try_from(most).unwrap_or(Semaphore::MAX_PERMITS).min(Semaphore::MAX_PERMITS)
+    })
 }

@@ -4,15 +4,13 @@
 use std::io;
 use std::time::Duration;
 
-use pingora_core::Error;
-
-use crate::policy::failure::Cause;
 use crate::proxy::downstream::address::Peer;
 use crate::proxy::downstream::http1::GuardedIo;
 use crate::proxy::downstream::http2::Broken;
 use crate::proxy::listener::announced::Failed;
+use crate::proxy::listener::unagreed::Unagreed;
+use crate::proxy::report;
 use crate::proxy::report::summary::Lost;
-use crate::proxy::{attempt, report};
 use crate::runtime::shared::Shared;
 use crate::summary::attempt::{Bound, Limit};
 use crate::summary::ending::NoRequest;
@@ -44,17 +42,17 @@ impl Client<'_> {
 
     /// The TLS handshake failed, or took as long as `limit` allows. A client that leaves `silent` has not
     /// begun one: it may only have looked whether someone listens, as load balancers do.
-    pub(super) fn handshake(&self, mut error: Box<Error>, silent: bool, limit: Option<Limit>) {
+    pub(super) fn handshake(&self, failed: &Unagreed, limit: Option<Limit>) {
         let took = Clock::now().since(self.since);
         let is_past = |limit: &Limit| matches!(limit.bound, Bound::Time(time) if took >= time);
         let reached = limit.filter(is_past);
         let is_late = reached.is_some();
-        if silent && !is_late {
+        if failed.silent && !is_late {
             return;
         }
-        // The cause decides how the words are found, not what they are.
-        let said = attempt::ended::words(&mut error).of(Cause::TlsFailed);
-        self.tell(NoRequest::Handshake, said.as_deref(), reached);
+        let labels = [self.listener, failed.reason.as_str()];
+        self.shared.metrics.tls_failed.with_label_values(&labels).inc();
+        self.tell(NoRequest::Handshake, failed.said().as_deref(), reached);
     }
 
     /// The connection has ended with `error`. If part of a head had come by then, that is told;

@@ -196,8 +196,7 @@ fn metrics_of<'a>(shared: &'a Shared, ctx: &'a Context) -> &'a RouteMetrics {
 fn count(shared: &Shared, ctx: Option<&Context>, summary: &Summary<'_>) {
     match summary.ending {
         // Counted by what was wrong with it, where that is known.
-        Ending::NoRequest(NoRequest::ProxyHeader) => return,
-        Ending::NoRequest(NoRequest::Handshake) => return shared.metrics.tls_failed.inc(),
+        Ending::NoRequest(NoRequest::ProxyHeader | NoRequest::Handshake) => return,
         Ending::NoRequest(
             why @ (NoRequest::HeadLate | NoRequest::HeadCutOff | NoRequest::Http2),
         ) => {

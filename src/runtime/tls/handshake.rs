@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustls::client::danger::HandshakeSignatureValid;
@@ -32,6 +33,8 @@ struct Notes {
     verified: Cell<Option<u64>>,
     /// The terms of the session that the client asks to resume.
     offered: Cell<Option<Terms>>,
+    /// The address that the client has connected to, where that chooses a certificate.
+    local: Option<IpAddr>,
 }
 
 /// Limits of a session, in seconds since 1970.
@@ -65,15 +68,17 @@ impl Agreement {
     }
 }
 
-/// Runs `handshake`, and returns with its result what was agreed on.
+/// Runs `handshake` with a client that has connected to the address `local`, and returns with its
+/// result what was agreed on. `None`: the address makes no difference.
 ///
 /// # Errors
 /// Those of `handshake`.
 pub async fn noted<T, E>(
+    local: Option<IpAddr>,
     handshake: impl Future<Output = Result<T, E>>,
 ) -> Result<(T, Agreement), E> {
     UNDER_WAY
-        .scope(Notes::default(), async {
+        .scope(Notes { local, ..Notes::default() }, async {
             let stream = handshake.await?;
             let agreement = UNDER_WAY.with(|notes| Agreement {
                 resumed: !notes.signed.get(),
@@ -82,6 +87,11 @@ pub async fn noted<T, E>(
             Ok((stream, agreement))
         })
         .await
+}
+
+/// The address that the client of the current handshake has connected to, if it was noted.
+pub(super) fn local_address() -> Option<IpAddr> {
+    UNDER_WAY.try_with(|notes| notes.local).ok().flatten()
 }
 
 /// The terms of the session that the current handshake leads to.
