@@ -123,6 +123,7 @@ mod timeouts;
 mod tls;
 mod tls_listeners;
 mod tls_resumption;
+mod tls_rotation;
 mod tokens;
 mod traces;
 mod transcode;

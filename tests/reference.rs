@@ -33,6 +33,7 @@ const CHANGES: &[(&str, &str)] = &[
     ("server.max_connections", "50"),
     ("server.upstream_pool", "50"),
     ("server.watch", "true"),
+    ("server.watch_certificates", "7s"),
     ("server.huge_pages", "true"),
     ("server.via", "false"),
     ("server.upgrade_socket", "/tmp/portcullis-upgrade-of-the-reference.sock"),
@@ -115,7 +116,7 @@ const KEPT: &[(&str, &str)] = &[
     ),
     (
         "listeners.NAME.tls",
-        "The files that are named here are read again. TLS tickets stay valid if certificates and `client_ca` are the same.",
+        "The files that are named here are read again; `server.watch_certificates` does so without a reload. TLS tickets stay valid if certificates and `client_ca` are the same.",
     ),
     ("admin", "A new `token` counts at once."),
     ("flood_guard", "Counts go on if `requests` and `per` are the same."),

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use http::HeaderName;
 use ipnet::IpNet;
@@ -38,6 +39,11 @@ pub struct Server {
     pub upstream_pool: Option<usize>,
     /// Whether the configuration is taken again when its files change, as with SIGHUP; default no.
     pub watch: bool,
+    /// How often the files of certificates, keys and authorities of listeners and upstreams are looked at. What has
+    /// changed in them is put in force by itself, without a reload; what cannot be used leaves the one before in
+    /// force. At least 100 ms, default 10 s; 0: only a reload reads them again.
+    #[serde(deserialize_with = "look_every")]
+    pub watch_certificates: Timespan,
     /// Lets the kernel back memory with huge pages: a little faster, but an idle connection holds
     /// several times as much memory. Default: no.
     pub huge_pages: bool,
@@ -66,6 +72,7 @@ impl Default for Server {
             max_connections: None,
             upstream_pool: None,
             watch: false,
+            watch_certificates: Timespan::from_secs(10),
             huge_pages: false,
             via: true,
             upgrade_socket: None,
@@ -149,6 +156,14 @@ impl Default for Http2 {
     fn default() -> Self {
         Http2 { max_streams: 100 }
     }
+}
+
+fn look_every<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timespan, D::Error> {
+    let every = Timespan::deserialize(deserializer)?;
+    if !every.is_zero() && *every < Duration::from_millis(100) {
+        return Err(serde::de::Error::custom("must be 0, or at least 100ms"));
+    }
+    Ok(every)
 }
 
 fn header_timeout() -> Timespan {

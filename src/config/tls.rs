@@ -8,8 +8,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::units::schema::written_as;
 
-/// TLS for clients. They choose HTTP/2 or HTTP/1.1 in the handshake. A reload reads the files
-/// again.
+/// TLS for clients. They choose HTTP/2 or HTTP/1.1 in the handshake. Files that change are read
+/// again: see `server.watch_certificates`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {

@@ -67,6 +67,11 @@ pub struct Metrics {
     pub tls_failed: IntCounterVec,
     /// Client connections that wait until another handshake may be under way.
     pub tls_waiting: IntGauge,
+    /// Changes of the files of certificates, keys and authorities that were seen without a reload, by
+    /// result: `ok`, `failed`.
+    pub tls_rotations: IntCounterVec,
+    /// Listeners and upstreams whose files have changed and cannot be used.
+    pub tls_files_refused: IntGauge,
     /// Requests that clients sent only in part, and connections that broke HTTP/2, by cause.
     pub no_requests: IntCounterVec,
     /// State copied on demand. Locked, so that two scrapes do not mix.
@@ -143,6 +148,17 @@ impl Metrics {
                 "tls_handshakes_waiting",
                 "Client connections that wait for their turn to agree on TLS",
             )?,
+            tls_rotations: counters(
+                r,
+                "tls_rotations_total",
+                "Changed files of certificates, keys and authorities, by what became of them",
+                &["result"],
+            )?,
+            tls_files_refused: gauge(
+                r,
+                "tls_files_refused",
+                "Listeners and upstreams whose files have changed and cannot be used",
+            )?,
             state: Mutex::new(StateMetrics::new(r)?),
             trace_spans: counters(
                 r,
@@ -178,6 +194,7 @@ impl Metrics {
         );
         results(&self.trace_spans, &["exported", "failed", "dropped"]);
         results(&self.metric_exports, &["exported", "failed"]);
+        results(&self.tls_rotations, &["ok", "failed"]);
         for version in ["1.2", "1.3"] {
             for kind in ["full", "resumed"] {
                 self.tls_handshakes.with_label_values(&[version, kind]);

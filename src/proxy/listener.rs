@@ -81,7 +81,7 @@ impl Listeners {
     /// Limits the connections of all listeners as `snapshot` says. Those that are open stay. Begins the
     /// series of its listeners.
     pub fn limit(&self, snapshot: &Snapshot) {
-        for listener in snapshot.tls.keys() {
+        for listener in snapshot.tls.load().keys() {
             self.shared.metrics.begin_tls(listener, Reason::ALL.map(Reason::as_str));
         }
         let most = self.shared.descriptors.connections(&snapshot.config.server);
@@ -92,9 +92,9 @@ impl Listeners {
     /// The listeners of `snapshot`, of which those go on that are among `before`: first of the same
     /// name, else at the same address.
     pub fn of(snapshot: &Snapshot, before: &[Arc<Listener>]) -> Vec<Arc<Listener>> {
-        let wanted = &snapshot.config.listeners;
+        let (wanted, tls) = (&snapshot.config.listeners, snapshot.tls.load());
         let listeners = wanted.iter().map(|(name, config)| {
-            let new = Listener::new(name, config, snapshot.tls.get(name));
+            let new = Listener::new(name, config, tls.get(name));
             let same_name = before.iter().find(|old| *old.name == **name);
             let same_address = || {
                 let mut others = before.iter().filter(|old| !wanted.contains_key(&*old.name));

@@ -2,18 +2,16 @@
 //! resized where that is possible, otherwise made anew.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{Hash, Hasher};
 use std::sync::{Arc, OnceLock};
 
-use pingora_core::utils::tls::{WrappedX509, parse_x509};
-use rustls::pki_types::CertificateDer;
+use arc_swap::ArcSwap;
 
 use super::authority::Authority;
 use super::descriptors::Descriptors;
 use super::flood_guard::FloodGuard;
 use super::snapshot::{Route, Snapshot, Target, UpstreamTarget};
 use super::socket_check::socket_check;
-use super::tls;
+use super::trust::Trust;
 use crate::config::code::Code;
 use crate::config::load::KeyPath;
 use crate::config::{self, Config, Problem};
@@ -29,7 +27,7 @@ use crate::policy::retry::budget::{Budget, OF_UPSTREAM};
 use crate::policy::split::Split;
 use crate::policy::split::config::Weighted;
 use crate::time::Moment;
-use crate::upstream::{self, Upstream};
+use crate::upstream::Upstream;
 
 pub(super) fn flood_guard(config: &Config, before: Option<&Snapshot>) -> Option<Arc<FloodGuard>> {
     let wanted = config.flood_guard.as_ref()?;
@@ -176,34 +174,28 @@ pub(super) fn upstreams(
             Some(old) => Upstream::reconfigured(&old.upstream, wanted, now),
             None => Arc::new(Upstream::new(name, wanted.clone(), now)),
         };
-        let certificates = match wanted.tls.ca.as_deref().map(read_authorities).transpose() {
-            Ok(certificates) => certificates,
-            Err(mistake) => {
-                let upstream = KeyPath::root().key("upstreams").key(name.as_str());
-                let path = upstream.key("tls").key("ca");
-                problems.push(mistake.told(Code::UpstreamCaUnusable, path));
-                None
+        let trust = match Trust::of(name, wanted) {
+            Ok(trust) => trust,
+            Err(problem) => {
+                problems.push(problem);
+                continue;
             }
         };
-        let pool_key = pool_key(name, wanted, certificates.as_deref());
         let as_it_was = |old: &&Arc<UpstreamTarget>| {
-            Arc::ptr_eq(&old.upstream, &upstream) && old.pool_key == pool_key
+            Arc::ptr_eq(&old.upstream, &upstream) && old.trust.load().pool_key == trust.pool_key
         };
         if let Some(old) = old.filter(as_it_was) {
+            // The file may hold the same in other words.
+            old.trust.store(Arc::new(trust));
             targets.insert(name.clone(), old.clone());
             continue;
         }
-        let authorities = certificates.map(|certificates| {
-            let wrapped = certificates.iter().map(|c| WrappedX509::new(c.to_vec(), parse_x509));
-            wrapped.collect()
-        });
         let metrics = metrics.upstream(&upstream.name);
         let socket_check = socket_check(descriptors, metrics.clone());
         let target = UpstreamTarget {
             upstream,
             metrics,
-            authorities,
-            pool_key,
+            trust: ArcSwap::from_pointee(trust),
             socket_check,
             checks: OnceLock::new(),
             source: OnceLock::new(),
@@ -211,33 +203,6 @@ pub(super) fn upstreams(
         targets.insert(name.clone(), Arc::new(target));
     }
     targets
-}
-
-/// Hashes what must be equal for a pooled connection to be reused: everything that a connection is
-/// made and verified by, as far as Pingora's own key leaves it out. Authorities count by their
-/// content, not by the path of their file: a connection verified by other authorities is not
-/// reused.
-fn pool_key(name: &str, config: &upstream::Config, ca: Option<&[CertificateDer<'_>]>) -> u64 {
-    let mut hasher = std::hash::DefaultHasher::new();
-    let upstream::config::Tls { server_name, verify, ca: _ } = &config.tls;
-    (name, config.protocol, server_name, verify).hash(&mut hasher);
-    ca.map(|certificates| certificates.iter().map(|c| c.as_ref()).collect::<Vec<&[u8]>>())
-        .hash(&mut hasher);
-    // A connection keeps the keep-alive settings it was made with.
-    (*config.tcp_keepalive, *config.h2_ping_interval).hash(&mut hasher);
-    hasher.finish()
-}
-
-/// Reads a file of PEM certificates. They are checked here, because Pingora panics on an invalid
-/// one.
-fn read_authorities(path: &std::path::Path) -> Result<Vec<CertificateDer<'static>>, tls::Mistake> {
-    let certificates = tls::certificates(path)?;
-    let mut store = rustls::RootCertStore::empty();
-    for certificate in &certificates {
-        let added = store.add(certificate.clone());
-        added.map_err(|error| tls::Mistake::new(format!("`{}`: {error}", path.display())))?;
-    }
-    Ok(certificates)
 }
 
 pub(super) fn authorities(

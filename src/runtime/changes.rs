@@ -49,8 +49,9 @@ pub(super) fn started(file: &Path, snapshot: &Snapshot) -> Vec<String> {
 /// One line for each section that differs, and one for the state that begins anew.
 pub(super) fn changes(old: &Snapshot, new: &Snapshot) -> Vec<String> {
     let mut lines = sections(&old.config, &new.config);
-    for (name, tls) in &new.tls {
-        if old.tls.get(name).is_some_and(|old| !old.is_same_identity(tls)) {
+    let before = old.tls.load();
+    for (name, tls) in new.tls.load().iter() {
+        if before.get(name).is_some_and(|old| !old.is_same_identity(tls)) {
             lines.push(format!("listeners.{name}.tls: other certificates or authorities"));
         }
     }

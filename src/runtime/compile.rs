@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+
 use super::carry;
 use super::facets;
 use super::kept;
@@ -55,7 +57,8 @@ impl Snapshot {
         let limit_stores = carry::limit_stores(&config, before, metrics, &mut problems);
         let mut tls = BTreeMap::new();
         for (name, listener) in &config.listeners {
-            let before = before.and_then(|before| before.tls.get(name)).map(Arc::as_ref);
+            let before = before.and_then(|before| before.tls.load().get(name).cloned());
+            let before = before.as_deref();
             let compiled = listener.tls.as_ref().map(|wanted| tls::compile(name, wanted, before));
             match compiled.transpose() {
                 Ok(compiled) => {
@@ -109,7 +112,7 @@ impl Snapshot {
             budgets,
             authorities,
             limit_stores,
-            tls,
+            tls: ArcSwap::from_pointee(tls),
             events: before.map(|before| before.events.clone()).unwrap_or_default(),
         })
     }

@@ -35,7 +35,7 @@ pub(super) async fn watch(shared: Arc<Shared>) {
         if now.since(told) >= CERTIFICATES {
             told = now;
             let read = tokio::task::spawn_blocking(move || {
-                warnings::certificates(&snapshot.config, SystemTime::now())
+                warnings::in_force(&snapshot, SystemTime::now())
             });
             // The runtime logs a panic in it.
             for problem in read.await.unwrap_or_default() {

@@ -42,7 +42,8 @@ pub fn of(
         }
     });
     let config = target.upstream.config();
-    peer.group_key = target.pool_key;
+    let trust = target.trust.load();
+    peer.group_key = trust.pool_key;
     let options = &mut peer.options;
     options.alpn = match config.protocol {
         Protocol::Http1 => ALPN::H1,
@@ -61,7 +62,7 @@ pub fn of(
     options.upstream_tcp_sock_tweak_hook = Some(check.clone());
     options.verify_cert = config.tls.verify;
     options.verify_hostname = config.tls.verify;
-    options.ca = target.authorities.clone();
+    options.ca = trust.authorities.clone();
     Ok(peer)
 }
 

@@ -35,6 +35,7 @@ use super::follow::{self, Follower};
 use super::health;
 use super::health::Checker;
 use super::listening::Draining;
+use super::rotate::Rotator;
 use super::shared::Shared;
 use super::snapshot::Snapshot;
 use super::sockets::Sockets;
@@ -62,15 +63,21 @@ pub(super) async fn keep_current(
     mut hangups: Signal,
     mut follower: Follower,
 ) {
+    let mut rotator = Rotator::new();
     let mut looks = tokio::time::interval(follow::EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        let every = shared.snapshot.load().config.server.watch_certificates;
         let signalled = tokio::select! {
             signal = hangups.recv() => match signal {
                 Some(()) => true,
                 None => return,
             },
             _ = looks.tick() => false,
+            () = rotator.due(every) => {
+                rotator.look(&shared).await;
+                continue;
+            }
         };
         if !signalled && !shared.snapshot.load().config.server.watch {
             continue;
@@ -251,6 +258,7 @@ fn unchangeable(old: &Config, new: &Config) -> Vec<Problem> {
         shutdown_delay: _,
         max_connections: _,
         watch: _,
+        watch_certificates: _,
         via: _,
         retry_jitter_seed: _,
         upgrade_timeout: _,

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use http::HeaderName;
-use pingora_core::utils::tls::WrappedX509;
 
 use super::authority::Authority;
 use super::flood_guard::FloodGuard;
@@ -17,6 +17,7 @@ use super::jwks::Jwks;
 use super::socket_check::SocketCheck;
 use super::task::Task;
 use super::tls;
+use super::trust::Trust;
 use crate::config;
 use crate::config::Config;
 use crate::config::respond::Respond;
@@ -43,9 +44,6 @@ use crate::transcode;
 use crate::transcode::Transcoder;
 use crate::upstream::Upstream;
 
-/// The authorities that may have issued an upstream's certificate.
-pub type Authorities = Arc<[WrappedX509]>;
-
 /// One generation of the configuration.
 pub struct Snapshot {
     /// 1 at start, one more with every reload.
@@ -68,8 +66,8 @@ pub struct Snapshot {
     pub authorities: BTreeMap<String, Arc<Authority>>,
     /// The stores that have a URL.
     pub limit_stores: BTreeMap<String, Arc<Store>>,
-    /// For the listeners with TLS, by name.
-    pub tls: BTreeMap<String, Arc<tls::Handshakes>>,
+    /// For the listeners with TLS, by name. `rotate` exchanges it, and each upstream's `trust`; nothing else changes.
+    pub tls: ArcSwap<BTreeMap<String, Arc<tls::Handshakes>>>,
     /// Where failed requests are reported; discards the reports until the process runs.
     pub events: EventLog,
 }
@@ -182,10 +180,8 @@ pub struct UpstreamTarget {
     pub upstream: Arc<Upstream>,
     /// Those under the upstream's name; a reload continues them.
     pub metrics: UpstreamMetrics,
-    /// Parsed from `tls.ca`; `None`: the system's.
-    pub authorities: Option<Authorities>,
-    /// Attempts reuse only connections with the same key: see `carry::pool_key`.
-    pub pool_key: u64,
+    /// What its connections are verified by.
+    pub trust: ArcSwap<Trust>,
     /// Called before a connection to the upstream is opened.
     pub socket_check: SocketCheck,
     /// Checks the endpoints. Set once the generation is in force: a configuration that is only

@@ -293,7 +293,7 @@ fn publish(state: &StateMetrics, shared: &Shared, snapshot: &Snapshot, now: Mome
         publish_idempotency(state, &keys.stats());
     }
     keys::publish(state, snapshot);
-    for (listener, handshakes) in &snapshot.tls {
+    for (listener, handshakes) in snapshot.tls.load().iter() {
         for (file, ends) in &handshakes.not_after {
             state.certificate_not_after.with_label_values(&[listener.as_str(), file]).set(*ends);
         }

@@ -4,6 +4,7 @@
 mod doubts;
 mod files;
 pub mod handshake;
+mod material;
 mod names;
 mod tickets;
 
@@ -24,10 +25,11 @@ use rustls::{DEFAULT_VERSIONS, SupportedProtocolVersion};
 pub(super) use self::doubts::doubts;
 use self::files::private_key;
 pub(super) use self::files::{Mistake, certificates};
+pub(super) use self::material::Material;
 use self::names::Certificates;
 use crate::config::Problem;
 use crate::config::code::Code;
-use crate::config::load::KeyPath;
+use crate::config::load::{Contents, KeyPath};
 use crate::config::tls::{Tickets, Tls, UnknownName, Version};
 
 /// Without TLS 1.2.
@@ -50,6 +52,8 @@ pub struct Handshakes {
     /// Seals its tickets, if it uses the gateway's own keys.
     own: Option<Arc<dyn ProducesTickets>>,
     certificates: Arc<Certificates>,
+    /// What the files held that it was made of.
+    pub(super) material: Material,
     /// Whether a client that asks for a name which no certificate has is refused.
     refuses_unknown: bool,
     /// The certificates' files, and when the first certificate of each ends, in seconds since 1970.
@@ -89,6 +93,8 @@ pub fn compile(
         let path = keys.iter().fold(section.clone(), |path, key| path.key(*key));
         vec![mistake.told(code, path)]
     };
+    // Before they are read: what changes meanwhile is seen at the next look.
+    let material = Material::of_listener(tls, &mut Contents::default());
     let provider = provider();
     let mut keys = Vec::with_capacity(tls.certificates.len());
     let mut not_after = Vec::with_capacity(tls.certificates.len());
@@ -147,6 +153,7 @@ pub fn compile(
         client_authorities,
         own,
         certificates,
+        material,
         refuses_unknown: tls.unknown_name == UnknownName::Refuse,
         not_after,
     })

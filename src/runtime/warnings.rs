@@ -9,6 +9,7 @@ use rustls::pki_types::pem::PemObject;
 
 use super::descriptors::Descriptors;
 use super::mounts;
+use super::snapshot::Snapshot;
 use super::tls::{doubts, end_of};
 use crate::config::code::Code;
 use crate::config::load::KeyPath;
@@ -56,17 +57,48 @@ fn rows(config: &Config) -> Option<Problem> {
 }
 
 /// Certificates and authorities that have ended, or will soon. Reads their files.
-pub(super) fn certificates(config: &Config, now: SystemTime) -> Vec<Problem> {
+fn certificates(config: &Config, now: SystemTime) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (name, listener) in &config.listeners {
+        let Some(tls) = &listener.tls else { continue };
+        for (index, files) in tls.certificates.iter().enumerate() {
+            // A chain ends with the first of its certificates.
+            let ends = ends_in(&files.certificate).into_iter().min();
+            problems.extend(expiry(certificate(name, index), &files.certificate, ends, now));
+        }
+    }
+    problems.extend(authorities(config, now));
+    problems
+}
+
+/// The same of what `snapshot` has in force, which may be older than the files of its listeners.
+pub(super) fn in_force(snapshot: &Snapshot, now: SystemTime) -> Vec<Problem> {
+    let listeners = snapshot.config.listeners.keys();
+    let shown = listeners.flat_map(|name| of_listener(snapshot, name, now));
+    shown.chain(authorities(&snapshot.config, now)).collect()
+}
+
+/// Certificates that the listener `name` shows and that have ended, or will soon.
+pub(super) fn of_listener(snapshot: &Snapshot, name: &str, now: SystemTime) -> Vec<Problem> {
+    let all = snapshot.tls.load();
+    let shown = all.get(name).map(|tls| &tls.not_after[..]).unwrap_or_default();
+    let warning = |(index, (file, ends)): (usize, &(String, i64))| {
+        expiry(certificate(name, index), Path::new(file), Some(*ends), now)
+    };
+    shown.iter().enumerate().filter_map(warning).collect()
+}
+
+fn certificate(listener: &str, index: usize) -> KeyPath {
+    let tls = KeyPath::root().key("listeners").key(listener).key("tls");
+    tls.key("certificates").index(index).key("certificate")
+}
+
+/// Authorities of clients and of upstreams that have ended, or will soon. Reads their files.
+fn authorities(config: &Config, now: SystemTime) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (name, listener) in &config.listeners {
         let Some(tls) = &listener.tls else { continue };
         let path = KeyPath::root().key("listeners").key(name).key("tls");
-        for (index, files) in tls.certificates.iter().enumerate() {
-            let path = path.clone().key("certificates").index(index).key("certificate");
-            // A chain ends with the first of its certificates.
-            let ends = ends_in(&files.certificate).into_iter().min();
-            problems.extend(expiry(path, &files.certificate, ends, now));
-        }
         if let Some(file) = &tls.client_ca {
             let ends = ends_in(file).into_iter().max();
             problems.extend(expiry(path.key("client_ca"), file, ends, now));

@@ -16,6 +16,7 @@
 mod aimed;
 mod assemble;
 mod collect;
+mod contents;
 mod decided;
 mod deserialize;
 mod dotenv;
@@ -47,6 +48,7 @@ use std::path::Path;
 
 use assemble::Assembly;
 use collect::collect;
+pub use contents::Contents;
 pub use decided::Decided;
 pub use environment::Environment;
 pub use layering::{Key, Layering, Meets, Off};

@@ -6,21 +6,13 @@
 //! read again.
 
 use std::collections::{BTreeMap, BTreeSet, btree_map};
-use std::fs::Metadata;
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::path::PathBuf;
 
 use super::assemble::{Assembly, INCLUDE};
+use super::contents::Contents;
 use super::file::read_bounded;
 use super::location::Location;
 use super::node::Entry;
-
-/// A file that was changed less long ago than this may be changed again without a difference in
-/// its times, because the system's clock for them advances in steps, of a second on some file
-/// systems.
-const UNSETTLED: Duration = Duration::from_secs(3);
 
 /// Finds the files that the values of a configuration name.
 pub type Named = fn(&Location) -> BTreeSet<PathBuf>;
@@ -37,21 +29,7 @@ pub struct Watch {
     main: Option<u64>,
     include: Option<Entry>,
     /// What is known of each file's content.
-    known: BTreeMap<PathBuf, Known>,
-}
-
-struct Known {
-    stamp: Stamp,
-    content: u64,
-}
-
-/// Metadata that changes when the content does, unless the change is unsettled.
-#[derive(PartialEq, Eq)]
-struct Stamp {
-    file: (u64, u64),
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
+    known: Contents,
 }
 
 /// The files as they were at one moment: of each a digest of its content, or why it cannot be read.
@@ -86,7 +64,7 @@ impl Watch {
             named_by: BTreeMap::new(),
             main: None,
             include: None,
-            known: BTreeMap::new(),
+            known: Contents::default(),
         }
     }
 
@@ -94,7 +72,7 @@ impl Watch {
     pub fn look(&mut self) -> Seen {
         let mut seen = BTreeMap::new();
         let main = self.location.file.clone();
-        let content = self.content(&main);
+        let content = self.known.of(&main);
         if let Ok(content) = content
             && self.main != Some(content)
             && let Ok(environment) = self.location.environment()
@@ -109,13 +87,13 @@ impl Watch {
         if let Some(include) = self.include.take() {
             let environment = super::Environment::process();
             for file in Assembly::new(&environment).included(&main, &include) {
-                let content = self.content(&file);
+                let content = self.known.of(&file);
                 seen.insert(file, content);
             }
             self.include = Some(include);
         }
         if let Some(file) = self.location.dotenv_file().filter(|file| file.exists()) {
-            let content = self.content(&file);
+            let content = self.known.of(&file);
             seen.insert(file, content);
         }
         // They are looked for only when they may be others: that is as much work as to load all. While a
@@ -126,53 +104,15 @@ impl Watch {
         }
         for file in self.named.clone() {
             if let btree_map::Entry::Vacant(unseen) = seen.entry(file) {
-                let content = self.content(unseen.key());
+                let content = self.known.of(unseen.key());
                 unseen.insert(content);
             }
         }
-        self.known.retain(|file, _| seen.contains_key(file));
+        self.known.retain(|file| seen.contains_key(file));
         Seen(seen)
-    }
-
-    fn content(&mut self, file: &Path) -> Result<u64, String> {
-        let stamp = std::fs::metadata(file).ok().map(Stamp::from);
-        if let (Some(stamp), Some(known)) = (&stamp, self.known.get(file))
-            && known.stamp == *stamp
-        {
-            return Ok(known.content);
-        }
-        let bytes = read_bounded(file).map_err(|(_, error)| error)?;
-        let mut hasher = DefaultHasher::new();
-        bytes.hash(&mut hasher);
-        let content = hasher.finish();
-        match stamp.filter(Stamp::is_settled) {
-            Some(stamp) => drop(self.known.insert(file.to_owned(), Known { stamp, content })),
-            None => drop(self.known.remove(file)),
-        }
-        Ok(content)
     }
 }
 
 fn mentions_include(text: &[u8]) -> bool {
     text.windows(INCLUDE.len()).any(|window| window == INCLUDE.as_bytes())
-}
-
-impl From<Metadata> for Stamp {
-    fn from(metadata: Metadata) -> Self {
-        Stamp {
-            file: (metadata.dev(), metadata.ino()),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
-}
-
-impl Stamp {
-    /// Whether a change after now is certain to show. A time in the future never is.
-    fn is_settled(&self) -> bool {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let settled = now.saturating_sub(UNSETTLED).as_secs();
-        u64::try_from(self.changed.0.max(self.modified.0)).is_ok_and(|changed| changed < settled)
-    }
 }
