@@ -582,9 +582,9 @@ const NO_KEYS: [&str; 12] = [
     "server.address",
     "grpc.",
 ];
-const FILES: [&str; 20] = [
+const FILES: [&str; 23] = [
     "yaml", "md", "rs", "sh", "db", "pem", "key", "keys", "log", "json", "binpb", "proto", "debug",
-    "crt", "internal", "example", "com", "conf", "org", "toml",
+    "crt", "internal", "example", "com", "conf", "org", "toml", "txt", "jsonl", "gz",
 ];
 
 #[test]

@@ -20,6 +20,7 @@ mod breaker;
 mod breaker_window;
 mod bulkhead;
 mod bulkhead_queue;
+mod bundle;
 mod callers;
 mod causes;
 mod circuits;

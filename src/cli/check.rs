@@ -55,7 +55,7 @@ pub(super) fn check(options: &Options) -> ExitCode {
 }
 
 /// Everything found, warnings included; and the paths of the policies that are dry runs.
-fn diagnose(location: &Location) -> (Vec<Diagnostic>, Vec<String>) {
+pub(super) fn diagnose(location: &Location) -> (Vec<Diagnostic>, Vec<String>) {
     // Warnings are those that the gateway would log at its start, under the limit it would have.
     Descriptors::raise();
     let compiled = location.environment().and_then(|environment| {

@@ -1,6 +1,6 @@
 //! `portcullis config`: what is in force, and where each value comes from.
 
-mod yaml;
+pub(super) mod yaml;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

@@ -115,7 +115,8 @@ struct Written<'a> {
     remedy: Option<&'a str>,
 }
 
-fn json(diagnostics: &[Diagnostic]) -> String {
+/// One JSON array.
+pub(super) fn json(diagnostics: &[Diagnostic]) -> String {
     let written: Vec<_> = diagnostics
         .iter()
         .map(|diagnostic| Written {

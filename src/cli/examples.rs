@@ -105,3 +105,11 @@ pub(super) const ORDER_LIST: &str = "\
 Examples:
   portcullis order list
   portcullis order list --format json | jq -r '.[].endpoint'";
+
+pub(super) const BUNDLE: &str = "\
+Exit codes: 0 if the archive is written, also where parts of it are missing, 1 if it is not, 2 for a
+wrong command line.
+
+Examples:
+  portcullis bundle -c portcullis.yaml
+  portcullis bundle --socket /run/portcullis/admin.sock --output - | ssh desk 'cat > bundle.tar.gz'";

@@ -1,5 +1,6 @@
 //! The command line: parsed here, one file for each subcommand.
 
+mod bundle;
 mod check;
 mod completions;
 mod config;
@@ -70,6 +71,9 @@ enum Command {
     /// Give a running gateway orders about endpoints and splits
     #[command(after_help = examples::ORDER)]
     Order(Box<order::Options>),
+    /// Pack what helps to find a fault into one archive, without secrets: to be sent to those who help
+    #[command(after_help = examples::BUNDLE)]
+    Bundle(Box<bundle::Options>),
     /// Print the completions of a shell
     #[command(after_help = examples::COMPLETIONS)]
     Completions(completions::Completions),
@@ -121,6 +125,7 @@ pub fn main() -> ExitCode {
         Some(Command::Invocations(options)) => invocations::invocations(&options),
         Some(Command::Why(options)) => why::why(&options),
         Some(Command::Order(options)) => order::order(&options),
+        Some(Command::Bundle(options)) => bundle::bundle(&options),
         Some(Command::Completions(options)) => completions::completions(&options, Cli::command()),
         Some(Command::Man(options)) => completions::man(&options, Cli::command()),
     }

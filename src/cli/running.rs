@@ -106,6 +106,11 @@ fn in_file(file: &Path) -> Result<String, String> {
 }
 
 impl Running {
+    /// What it is shown to be let in.
+    pub(super) fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
     /// Sends a request and reads the response. `target` is a path, encoded, with its query.
     pub(super) fn ask(&self, method: &str, target: &str) -> Result<Answer, String> {
         let answer = match &self.at {

@@ -81,6 +81,8 @@ async fn apart(shared: &Arc<Shared>, write: fn(&Shared) -> Answer) -> Answer {
 #[derive(Serialize)]
 struct Status {
     version: &'static str,
+    /// Its number, as the process itself sees it.
+    process: u32,
     generation: u64,
     uptime_seconds: f64,
     ready: bool,
@@ -164,6 +166,7 @@ fn status(shared: &Shared) -> Status {
     let stats = shared.record_stats();
     Status {
         version: env!("CARGO_PKG_VERSION"),
+        process: std::process::id(),
         generation: snapshot.generation,
         uptime_seconds: shared.lifecycle.uptime().as_secs_f64(),
         ready: shared.lifecycle.is_ready(),

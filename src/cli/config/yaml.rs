@@ -9,7 +9,7 @@ use crate::config::effective::{Effective, Origin, Shape};
 
 /// Whether secrets are written out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Secrets {
+pub(in crate::cli) enum Secrets {
     Hidden,
     /// For the test that reads the file again.
     #[cfg(test)]
@@ -17,7 +17,7 @@ pub(super) enum Secrets {
 }
 
 /// The whole file, with the origin of each value as a comment.
-pub(super) fn file(all: &Effective, secrets: Secrets) -> String {
+pub(in crate::cli) fn file(all: &Effective, secrets: Secrets) -> String {
     let mut text = String::new();
     if let Shape::Map(entries) = &all.value {
         map(&mut text, entries, 0, secrets);
