@@ -273,7 +273,7 @@ fn an_expired_certificate_ends_what_it_began() {
     let (mesh, upstream) = (Mesh::new(), Upstream::start());
     let gateway = mesh.plan("", "common_name: true", "auth: {require: mesh}");
     let gateway = gateway.upstream(&upstream).start();
-    let own = mesh.ours.sign_until("web.shop", 3);
+    let own = mesh.ours.sign_until("web.shop", 6);
     let config = client_config(&mesh.ours, Some(&own), &[&TLS13]);
     let mut stream = crate::support::connect_tls_by(config, b"", gateway.address, "one.test")
         .expect("a handshake");
@@ -284,7 +284,7 @@ fn an_expired_certificate_ends_what_it_began() {
         stream.read(&mut answer).await
     });
     assert!(answer[..first.expect("an answer")].starts_with(b"HTTP/1.1 200"));
-    std::thread::sleep(Duration::from_secs(5));
+    std::thread::sleep(Duration::from_secs(8));
     let second = wait("the end", async {
         stream.write_all(request.as_bytes()).await?;
         stream.read(&mut answer).await
@@ -342,4 +342,45 @@ fn an_upstream_that_wants_a_certificate_refuses_who_has_none_or_another() {
     let outer = beside(&mesh, &inner, &stranger, "http1").start();
     assert_eq!(outer.get("/orders").status, 502);
     assert_eq!(upstream.count(), 0);
+}
+
+#[test]
+fn a_session_that_was_begun_without_a_certificate_ends_where_one_is_wanted() {
+    let (mesh, upstream) = (Mesh::new(), Upstream::start());
+    let plan = mesh.plan(", client_auth: optional", "", "").upstream(&upstream);
+    let (yaml, gateway) = (plan.yaml(), plan.start());
+    let clients: Vec<_> = [&TLS12, &TLS13]
+        .into_iter()
+        .map(|version| crate::support::Returning::new(&mesh.ours, None, version))
+        .collect();
+    for client in &clients {
+        client.visit(gateway.address).expect("a first visit");
+    }
+    assert!(gateway.reload(&yaml.replace(", client_auth: optional", "")));
+    for client in &clients {
+        assert!(client.visit(gateway.address).is_err());
+    }
+    assert_eq!(upstream.count(), 2);
+}
+
+#[test]
+fn a_client_cannot_hide_what_a_believed_proxy_says_of_it() {
+    let upstream = Upstream::start();
+    let auth = "auth: {mesh: {client_certificate: {from_proxies: true}}}";
+    let plan = Plan::route("auth: {require: mesh}").section(auth);
+    let plan = plan.section("client_address: {trusted_proxies: [127.0.0.0/8]}");
+    let gateway = plan.upstream(&upstream).start();
+    let appended = ",By=spiffe://prod/edge;Hash=ab;URI=spiffe://prod/evil";
+    for (field, code) in [
+        (format!("URI=spiffe://prod/root;X=a\"{appended}"), "credentials_invalid"),
+        (format!("URI=spiffe://prod/root;Subject=\"CN=a{appended}"), "credentials_invalid"),
+        ("By=spiffe://prod/edge;Hash=ab".to_owned(), "credentials_invalid"),
+    ] {
+        let call = Call::new("GET /orders").header("X-Forwarded-Client-Cert", &field);
+        assert_eq!(gateway.call(call).code(), code, "{field}");
+    }
+    let honest = format!("URI=spiffe://prod/root{appended}");
+    let call = Call::new("GET /orders").header("X-Forwarded-Client-Cert", &honest);
+    assert_eq!(gateway.call(call).status, 200);
+    assert_eq!(upstream.only().all("x-consumer"), ["spiffe://prod/evil"]);
 }

@@ -168,7 +168,7 @@ fn of_listener(name: &str) -> KeyPath {
 }
 
 fn of_upstream(name: &str) -> KeyPath {
-    KeyPath::root().key("upstreams").key(name).key("tls").key("ca")
+    KeyPath::root().key("upstreams").key(name).key("tls")
 }
 
 impl Known {

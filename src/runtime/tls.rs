@@ -130,7 +130,10 @@ pub fn compile(
     let lists = clients::revoked(tls);
     let unread = |mistake| problem(Code::ClientCrlUnusable, &["client_crl"], mistake);
     let lists = lists.map_err(unread)?;
-    let verified_by = digest(&keys, authorities.as_deref(), &lists);
+    // rustls does not ask for a certificate when a session is resumed: one that was begun without it is no
+    // session of a listener that wants one.
+    let verified_by =
+        clients::digest(tls.client_auth, digest(&keys, authorities.as_deref(), &lists));
     let client_authorities = authorities
         .as_deref()
         .map(|all| clients::digest(tls.client_auth, digest(&[], Some(all), &lists)));
@@ -242,7 +245,13 @@ pub(super) fn identity(certificate: &Path, key: &Path) -> Result<Chain, (&'stati
     for certificate in &chain {
         x509_parser::parse_x509_certificate(certificate).map_err(unreadable)?;
     }
-    Ok((chain, private_key(key).map_err(|mistake| ("key", mistake))?))
+    let private = private_key(key).map_err(|mistake| ("key", mistake))?;
+    // They have been read once more, and may have changed meanwhile.
+    CertifiedKey::from_der(chain.clone(), private.clone_key(), &provider()).map_err(|_| {
+        let (file, key) = (certificate.display(), key.display());
+        ("key", Mistake::new(format!("`{key}` is not the key of `{file}`")))
+    })?;
+    Ok((chain, private))
 }
 
 /// A certificate with its key. The error names which of the two files is wrong.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use quick_cache::sync::Cache;
 
+use super::Told;
 use super::config::ClientCertificate;
 use super::denial::Denial;
 use super::digest::Digest;
@@ -30,24 +31,37 @@ impl Holders {
         }
     }
 
-    /// `peer` is the client as its own certificate names it; `told` as a trusted proxy does.
+    /// `peer` is the client as its own certificate names it; `told` as a trusted proxy does. Of a client
+    /// that a believed proxy does not name, the proxy's own certificate says nothing.
     pub(super) fn verify(
         &self,
         peer: Option<&Peer>,
-        told: Option<&Peer>,
+        told: Option<Told<'_>>,
     ) -> Result<Arc<Identity>, Denial> {
-        let told = told.filter(|_| self.config.from_proxies);
-        let peer = told.or(peer).ok_or(Denial::Missing)?;
+        let unnamed = || Denial::Unnamed { authority: self.authority.clone() };
+        let peer = match told.filter(|_| self.config.from_proxies) {
+            None => peer,
+            Some(Told::Nothing) => None,
+            Some(Told::Nonsense) => return Err(unnamed()),
+            Some(Told::Peer(told)) => Some(told),
+        };
+        let peer = peer.ok_or(Denial::Missing)?;
         let mut named = false;
         for name in peer.names(self.config.common_name) {
             named = true;
             let allow = &self.config.allow;
             if allow.is_empty() || allow.iter().any(|pattern| pattern.matches(name)) {
-                return self.identity(name.as_str());
+                if let Ok(identity) = self.identity(name.as_str()) {
+                    return Ok(identity);
+                }
+                // Too long to be sent in a header.
+                named = false;
             }
         }
-        let authority = self.authority.clone();
-        Err(if named { Denial::NotAllowed { authority } } else { Denial::Unnamed { authority } })
+        if !named {
+            return Err(unnamed());
+        }
+        Err(Denial::NotAllowed { authority: self.authority.clone() })
     }
 
     fn identity(&self, name: &str) -> Result<Arc<Identity>, Denial> {
@@ -99,7 +113,11 @@ mod tests {
         Peer::try_new([uri].into_iter(), [].into_iter(), None, &[]).expect("a peer")
     }
 
-    fn who(holders: &Holders, peer: Option<&Peer>, told: Option<&Peer>) -> Result<String, Denial> {
+    fn who(
+        holders: &Holders,
+        peer: Option<&Peer>,
+        told: Option<Told<'_>>,
+    ) -> Result<String, Denial> {
         holders.verify(peer, told).map(|identity| identity.consumer().to_owned())
     }
 
@@ -124,12 +142,16 @@ mod tests {
     fn a_proxy_is_believed_only_where_that_is_said() {
         let (proxy, client) = (of("spiffe://prod/proxy"), of("spiffe://prod/client"));
         let (deaf, hearing) = (holders(""), holders("from_proxies: true"));
-        assert_eq!(who(&deaf, Some(&proxy), Some(&client)).as_deref(), Ok("spiffe://prod/proxy"));
-        assert_eq!(who(&deaf, None, Some(&client)), Err(Denial::Missing));
-        assert_eq!(
-            who(&hearing, Some(&proxy), Some(&client)).as_deref(),
-            Ok("spiffe://prod/client")
-        );
-        assert_eq!(who(&hearing, Some(&proxy), None).as_deref(), Ok("spiffe://prod/proxy"));
+        let told = Some(Told::Peer(&client));
+        let edge: Result<&str, &Denial> = Ok("spiffe://prod/proxy");
+        assert_eq!(who(&deaf, Some(&proxy), told).as_deref(), edge);
+        assert_eq!(who(&deaf, None, told), Err(Denial::Missing));
+        assert_eq!(who(&hearing, Some(&proxy), told).as_deref(), Ok("spiffe://prod/client"));
+        // Its client is never the proxy itself.
+        assert_eq!(who(&hearing, Some(&proxy), Some(Told::Nothing)), Err(Denial::Missing));
+        let unnamed = Err(Denial::Unnamed { authority: "mesh".into() });
+        assert_eq!(who(&hearing, Some(&proxy), Some(Told::Nonsense)), unnamed);
+        // Who is no proxy is named by its own certificate.
+        assert_eq!(who(&hearing, Some(&proxy), None).as_deref(), edge);
     }
 }

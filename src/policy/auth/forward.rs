@@ -51,13 +51,20 @@ impl Forwarder {
     }
 
     /// The key under which an answer is remembered; `None` if each such request is asked about.
-    /// `target` is what was asked for: method, scheme, host, and path with query.
-    pub fn key(&self, target: [&str; 4], headers: &HeaderMap) -> Option<Digest> {
+    /// `target` is what was asked for: method, scheme, host, and path with query; `certificate` what is known
+    /// of the client's certificate.
+    pub fn key(
+        &self,
+        target: [&str; 4],
+        certificate: &[u8],
+        headers: &HeaderMap,
+    ) -> Option<Digest> {
         let cache = self.config.cache.as_ref()?;
         if !cache.by.iter().any(|name| headers.contains_key(name)) {
             return None;
         }
         let mut parts: Vec<&[u8]> = Vec::with_capacity(16);
+        parts.push(certificate);
         for name in &cache.by {
             parts.push(name.as_str().as_bytes());
             parts.extend(headers.get_all(name).iter().map(HeaderValue::as_bytes));

@@ -65,8 +65,19 @@ pub struct Presented<'a> {
     pub headers: &'a HeaderMap,
     /// The client, by the certificate of its connection; `None` if it has none.
     pub peer: Option<&'a Peer>,
-    /// The client, by what a trusted proxy says of its certificate; `None` if none says anything.
-    pub told: Option<&'a Peer>,
+    /// The same by what a trusted proxy says; `None` if the connection is not a proxy's.
+    pub told: Option<Told<'a>>,
+}
+
+/// What a trusted proxy says of its client's certificate.
+#[derive(Clone, Copy, Debug)]
+pub enum Told<'a> {
+    /// Nothing: the client has none.
+    Nothing,
+    /// Something that names no one.
+    Nonsense,
+    /// Whom it names.
+    Peer(&'a Peer),
 }
 
 impl<'a> From<&'a HeaderMap> for Presented<'a> {

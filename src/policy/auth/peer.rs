@@ -82,8 +82,12 @@ impl Peer {
         }
         Ok(Peer {
             spiffe,
-            dns: dns.map(|name| name.to_ascii_lowercase().into()).collect(),
             // One that looks like a name of another kind is none.
+            dns: dns
+                .filter(|name| pattern::is_dns(name.strip_prefix("*.").unwrap_or(name)))
+                .map(|name| name.to_ascii_lowercase().into())
+                .collect(),
+            // The same.
             common_name: common_name
                 .filter(|name| !name.is_empty() && !name.contains("://"))
                 .map(Box::from),

@@ -7,7 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use pingora_proxy::Session;
 
 use crate::policy::auth::peer::Peer;
-use crate::policy::auth::{self, Denial, Guard, Identity, Inquiry, Presented, Refusal};
+use crate::policy::auth::{self, Denial, Guard, Identity, Inquiry, Presented, Refusal, Told};
 use crate::proxy::downstream::address::X_FORWARDED_CLIENT_CERT;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::request;
@@ -46,8 +46,8 @@ pub async fn of(
         // Boxed: few routes need this future's state.
         return Box::pin(by_asking(session, ctx, route, guard, now)).await;
     }
-    let told = told(session, ctx);
-    let presented = presented(session, ctx, &told);
+    let said = said(session, ctx);
+    let presented = presented(session, ctx, &said);
     let check = |moment| guard.check(path(session, ctx), presented, clocks(ctx, moment));
     let mut refusal = match check(now) {
         Ok(identity) => return Ok(identity),
@@ -79,8 +79,8 @@ async fn by_asking(
     if guard.is_anonymous(path(session, ctx)) {
         return Ok(None);
     }
-    let by_proxy = told(session, ctx);
-    let presented = presented(session, ctx, &by_proxy);
+    let said = said(session, ctx);
+    let presented = presented(session, ctx, &said);
     let mut told = Denial::Missing;
     let mut found = None;
     for verifier in guard.verifiers() {
@@ -140,7 +140,7 @@ async fn ask(
         }
         Inquiry::Forward(forwarder) => {
             let about = request::inquiry::about(session, ctx, route);
-            let key = forwarder.key(about.target(), &about.headers);
+            let key = forwarder.key(about.target(), about.certificate(ctx), &about.headers);
             let question = || Question::of_request(forwarder, about.to_send(forwarder, ctx));
             service.answer(inquiry, key, now, left, question).await
         }
@@ -156,21 +156,36 @@ async fn has_other_keys(ctx: &Context, refusal: &Refusal) -> bool {
     fetched.unwrap_or(false)
 }
 
-fn presented<'a>(session: &'a Session, ctx: &'a Context, told: &'a Option<Peer>) -> Presented<'a> {
+fn presented<'a>(session: &'a Session, ctx: &'a Context, said: &'a Said) -> Presented<'a> {
     let certified = ctx.connection.as_ref().and_then(|connection| connection.certified.as_ref());
     let peer = certified.map(|certified| &certified.peer);
-    Presented { headers: &session.req_header().headers, peer, told: told.as_ref() }
+    let told = match said {
+        Said::ByNoProxy => None,
+        Said::Nothing => Some(Told::Nothing),
+        Said::Nonsense => Some(Told::Nonsense),
+        Said::Of(peer) => Some(Told::Peer(peer)),
+    };
+    Presented { headers: &session.req_header().headers, peer, told }
 }
 
-/// What a trusted proxy says of the client's certificate.
-fn told(session: &Session, ctx: &Context) -> Option<Peer> {
-    let headers = &session.req_header().headers;
+/// What is said of the client's certificate in the request's head.
+enum Said {
+    /// The connection is not a trusted proxy's: whatever is there is the client's.
+    ByNoProxy,
+    Nothing,
+    Nonsense,
+    Of(Peer),
+}
+
+fn said(session: &Session, ctx: &Context) -> Said {
     if !ctx.peer_trusted {
-        return None;
+        return Said::ByNoProxy;
     }
     // The last line is the nearest proxy's.
-    let field = headers.get_all(X_FORWARDED_CLIENT_CERT).iter().next_back()?;
-    Peer::from_field(field.to_str().ok()?)
+    let lines = session.req_header().headers.get_all(X_FORWARDED_CLIENT_CERT);
+    let Some(line) = lines.iter().next_back() else { return Said::Nothing };
+    let peer = line.to_str().ok().and_then(Peer::from_field);
+    peer.map_or(Said::Nonsense, Said::Of)
 }
 
 fn path<'a>(session: &'a Session, ctx: &'a Context) -> &'a str {

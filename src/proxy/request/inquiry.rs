@@ -54,6 +54,13 @@ impl About {
         [&self.method, self.scheme, &self.host, &self.uri]
     }
 
+    /// What the service is told of the client's certificate; empty if it has none.
+    pub fn certificate(&self, ctx: &Context) -> &[u8] {
+        let name = &ctx.snapshot.config.identifiers.client_certificate.0;
+        let told = self.headers.get_all(name).iter().next_back();
+        told.map(|value| value.as_bytes()).unwrap_or_default()
+    }
+
     /// The header fields of the question.
     pub fn to_send(&self, forwarder: &Forwarder, ctx: &Context) -> HeaderMap {
         let named_by_connection = |name: &HeaderName| {

@@ -66,7 +66,7 @@ fn every_other_status_is_the_services_failure() {
 #[test]
 fn requests_are_alike_by_the_fields_named_and_their_target() {
     let cached = forwarder(", cache: {by: [Authorization, Cookie], ttl: 1s}");
-    let key = |target, pairs: &[_]| cached.key(target, &headers(pairs));
+    let key = |target, pairs: &[_]| cached.key(target, b"", &headers(pairs));
     let cookie = [("cookie", "a")];
     let one = key(TARGET, &cookie).expect("a key");
     assert_eq!(key(TARGET, &[("cookie", "a"), ("x-other", "b")]), Some(one));
@@ -82,10 +82,12 @@ fn requests_are_alike_by_the_fields_named_and_their_target() {
         let other = key(target, pairs);
         assert!(other.is_some_and(|other| other != one), "{target:?} {pairs:?}");
     }
+    let other = cached.key(TARGET, b"URI=spiffe://prod/a", &headers(&cookie));
+    assert!(other.is_some_and(|other| other != one), "another certificate");
     assert_eq!(key(TARGET, &[("x-other", "b")]), None, "none of the fields");
-    assert_eq!(forwarder("").key(TARGET, &headers(&cookie)), None, "no cache");
+    assert_eq!(forwarder("").key(TARGET, b"", &headers(&cookie)), None, "no cache");
     let any = forwarder(", cache: {by: [Cookie], per_target: false, ttl: 1s}");
-    let key = |target| any.key(target, &headers(&cookie)).expect("a key");
+    let key = |target| any.key(target, b"", &headers(&cookie)).expect("a key");
     assert_eq!(key(TARGET), key(["POST", "http", "else", "/"]));
 }
 

@@ -158,15 +158,12 @@ fn a_peer_is_told_of_in_a_field_and_read_from_it() {
     for (peer, field) in [
         (peer(&["spiffe://prod/a"], &[], None), format!("Hash={hash};URI=spiffe://prod/a")),
         (peer(&[], &["a", "b"], None), format!("Hash={hash};DNS=a;DNS=b")),
-        (
-            peer(&[], &["a"], Some("A \"B\", \\C")),
-            format!(r#"Hash={hash};Subject="CN=A \"B\", \\C";DNS=a"#),
-        ),
+        (peer(&[], &[], Some("Web 1")), format!(r#"Hash={hash};Subject="CN=Web 1""#)),
     ] {
         let peer = peer.expect("a peer");
         assert_eq!(peer.to_field(), field);
         let read = Peer::from_field(&field).expect("a peer");
-        assert_eq!(names(&read, false), names(&peer, false));
+        assert_eq!(names(&read, true), names(&peer, true));
         assert_eq!(read.hash(), hash);
     }
 }
@@ -181,7 +178,7 @@ fn only_what_the_nearest_proxy_has_added_is_read() {
     assert_eq!(names(&read, true), ["spiffe://lyft/frontend"]);
     let first = two.split(",By=spiffe").next().expect("an element");
     let read = Peer::from_field(first).expect("a peer");
-    assert_eq!(names(&read, true), ["Test Client"]);
+    assert!(names(&read, true).is_empty(), "a subject with slashes can be read in several ways");
     let quoted = r#"URI=spiffe://prod/a,Subject="CN=a,URI=spiffe://prod/b;x";DNS=c"#;
     assert_eq!(names(&Peer::from_field(quoted).expect("a peer"), true), ["c"]);
 }
@@ -197,10 +194,42 @@ fn a_field_that_says_nothing_or_nonsense_names_no_one() {
         "URI=",
         "Subject=\"CN=a",
         "Subject=\"CN=a\"b",
+        // A client's own, to which a proxy has appended.
+        "URI=spiffe://prod/root;X=a\",By=spiffe://prod/edge;Hash=ab;URI=spiffe://prod/evil",
+        "URI=spiffe://prod/root;Subject=\"CN=a,By=spiffe://prod/edge;URI=spiffe://prod/evil",
         "URI=spiffe://prod/a;URI=spiffe://prod/b",
         "URI=spiffe://prod/a,",
         "URI=spiffe://prod/a/../b",
     ] {
         assert_eq!(Peer::from_field(field), None, "{field}");
     }
+}
+
+#[test]
+fn a_common_name_that_can_be_read_in_several_ways_is_not_believed() {
+    for subject in [
+        "CN=evil,O=x/CN=admin",
+        "/O=x/CN=admin",
+        "CN=evil,CN=admin",
+        r"O=x\\,CN=admin",
+        "CN=evil+CN=admin",
+        "CN=",
+        "CN=a;b",
+    ] {
+        let read = Peer::from_field(&format!("Subject=\"{subject}\"")).expect("an element");
+        assert!(names(&read, true).is_empty(), "{subject}");
+    }
+    let odd = peer(&[], &["a"], Some("web,CN=admin")).expect("a peer");
+    assert!(!odd.to_field().contains("admin"), "{}", odd.to_field());
+}
+
+#[test]
+fn a_dns_name_that_is_none_names_no_one() {
+    for name in ["spiffe://prod/root", "a b", "", "a..b", "a/b", "ä.internal"] {
+        assert!(names(&peer(&[], &[name], None).expect("a peer"), false).is_empty(), "{name}");
+    }
+    assert_eq!(
+        names(&peer(&[], &["*.a.internal", "b"], None).expect("a peer"), false),
+        ["*.a.internal", "b"]
+    );
 }

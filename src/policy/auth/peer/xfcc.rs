@@ -41,7 +41,8 @@ pub(super) fn write(peer: &Peer) -> String {
         let separator = if element.is_empty() { "" } else { ";" };
         let _ = write!(element, "{separator}{key}={}", quoted(value));
     };
-    if let Some(name) = &peer.common_name {
+    // Escapes in subjects are read in many ways: a name that would need one is not told.
+    if let Some(name) = peer.common_name.as_deref().filter(|name| is_plain(name)) {
         pair("Subject", &format!("CN={name}"));
     }
     for name in peer.names(false) {
@@ -73,9 +74,12 @@ fn split(text: &str, separator: u8) -> Vec<&str> {
     parts
 }
 
-/// `None` if a quote does not end.
+/// `None` if a quote does not end, or stands within a value: what follows it might be another's, to which a
+/// proxy has added its own.
 fn unquoted(value: &str) -> Option<String> {
-    let Some(inner) = value.strip_prefix('"') else { return Some(value.to_owned()) };
+    let Some(inner) = value.strip_prefix('"') else {
+        return (!value.contains('"')).then(|| value.to_owned());
+    };
     let (mut text, mut escaped) = (String::with_capacity(inner.len()), false);
     for (at, letter) in inner.char_indices() {
         match letter {
@@ -102,8 +106,16 @@ fn quoted(value: &str) -> String {
     format!("\"{}\"", plain.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-/// Of a subject as RFC 4514 writes it, or with slashes as older software does.
+/// Of a subject as RFC 4514 writes it. `None` if it has none or several, or could be read in another way.
 fn common_name(subject: &str) -> Option<&str> {
-    let attributes = subject.split(['/', ',']).map(str::trim);
-    attributes.filter_map(|attribute| attribute.strip_prefix("CN=")).next_back()
+    if subject.contains(['\\', '"', '+', '/']) {
+        return None;
+    }
+    let mut names = subject.split(',').filter_map(|part| part.trim().strip_prefix("CN="));
+    names.next().filter(|name| is_plain(name) && names.next().is_none())
+}
+
+fn is_plain(name: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b" .-_@:".contains(&byte);
+    name.trim() == name && !name.is_empty() && name.bytes().all(fits)
 }
