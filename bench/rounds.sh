@@ -34,11 +34,12 @@ gateway() {
 }
 
 # full_before CONFIGURATION: where BEFORE names another build of Portcullis, the full chain by it, for
-# comparison: leaves $before, the names to report, and $before_at, an entry of the rounds.
+# comparison: leaves $before, the names to report, and $before_at, an entry of the rounds. By BEFORE_CONFIGURATION,
+# where that build does not know all keys.
 full_before() {
     before=() before_at=()
     if [ -z "${BEFORE-}" ]; then return; fi
-    binary=$BEFORE gateway before "$1" off
+    binary=$BEFORE gateway before "${BEFORE_CONFIGURATION:-$1}" off
     before=(before) before_at=("before|$pid|http://127.0.0.1:$port/$path")
 }
 

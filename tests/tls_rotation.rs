@@ -223,7 +223,7 @@ fn an_upstreams_authorities_follow_their_file() {
     let path = outer.directory().join("ca.pem");
     std::fs::write(&path, after.pem()).expect("a file");
     eventually("what it does not trust", || (outer.get("/").status == 502).then_some(()));
-    outer.wait_for_log("upstreams.service.tls.ca: its files have changed, and are in force");
+    outer.wait_for_log("upstreams.service.tls: its files have changed, and are in force");
     std::fs::write(&path, "nothing").expect("a file");
     outer.wait_for_log("cannot be used: the file `ca.pem` holds no certificate in PEM");
     assert_eq!(outer.get("/").status, 502, "what was in force goes on");
