@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The record's proofs at full length: fifty kills in each mode and on each store, and each trouble of
 # the database for thirty seconds, after thirty without it to compare with. Then a thousand endpoints of
-# which ten change each second, for a minute, and a thousand reloads that change listeners under load. Takes a
-# quarter of an hour; prints the figures. `make soak`.
+# which ten change each second, for a minute, a thousand reloads that change listeners, and a thousand renewals of a certificate, under load.
+# Takes twenty minutes; prints the figures. `make soak`.
 # UPGRADES=100 makes a hundred upgrades in a row, under load over HTTP/1, HTTP/2, TLS, WebSockets and with uploads of
 # UPGRADE_UPLOAD=20 seconds, UPGRADE_PAUSE=1000 milliseconds apart.
 # RECORD_OUTAGE_FAULT=stopped (or another) chooses one trouble,
@@ -24,4 +24,5 @@ fi
 # One after the other: the figures are latencies.
 export UPGRADES=${UPGRADES:-100} UPGRADE_UPLOAD=${UPGRADE_UPLOAD:-20} UPGRADE_PAUSE=${UPGRADE_PAUSE:-1000}
 export FLEET_ENDPOINTS=${FLEET_ENDPOINTS:-1000} FLEET_SECONDS=${FLEET_SECONDS:-60} LISTENERS_RELOADS=${LISTENERS_RELOADS:-1000}
-cargo test --locked --test integration -- record_crash record_outage fleet listeners_load upgrade::nothing_fails --test-threads 1 --nocapture
+export ROTATIONS=${ROTATIONS:-1000}
+cargo test --locked --test integration -- record_crash record_outage fleet listeners_load tls_rotation::rotations_under_load upgrade::nothing_fails --test-threads 1 --nocapture

@@ -11,12 +11,13 @@ pub use crate::proxy::fuzzing::rpc::{envelopes, web_text};
 pub use crate::proxy::fuzzing::{body, head};
 pub use crate::record::fuzzing::{frames, journal, row_text, salvage};
 pub use crate::routing::fuzzing::path;
+pub use crate::runtime::tls::fuzzing::certificate;
 
 /// Panics where a property does not hold.
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its binary and of its corpus.
-pub const TARGETS: [(&str, Target); 13] = [
+pub const TARGETS: [(&str, Target); 14] = [
     ("head", head),
     ("body", body),
     ("proxy_header", proxy_header),
@@ -26,6 +27,7 @@ pub const TARGETS: [(&str, Target); 13] = [
     ("yaml", yaml),
     ("jwks", jwks),
     ("token", token),
+    ("certificate", certificate),
     ("row_text", row_text),
     ("frames", frames),
     ("salvage", salvage),
@@ -78,7 +80,7 @@ mod tests {
         };
     }
 
-    replays! { head body proxy_header path envelopes web_text yaml jwks token row_text frames salvage journal }
+    replays! { head body proxy_header path envelopes web_text yaml jwks token certificate row_text frames salvage journal }
 
     #[test]
     fn every_target_has_a_binary_a_corpus_and_a_replay_and_nothing_else_has() {

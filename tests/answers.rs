@@ -108,6 +108,8 @@ fn of_several_schemes_the_one_that_the_trusted_proxy_appended_counts() {
     let over_tls =
         call().header("X-Forwarded-Proto", "http").header("X-Forwarded-Proto", "http, https");
     assert_eq!(gateway.call(over_tls).status, 200);
+    // The upstream is told what counted, and no more.
+    assert_eq!(upstream.only().all("x-forwarded-proto"), ["https"]);
 }
 
 /// What `check` says of a route with these keys, on a listener without TLS.

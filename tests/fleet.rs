@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::support::{
     Answer, Call, Gateway, Load, Oha, Plan, Response, Upstream, assert_within_since, at_once,
-    eventually, pass, refused_address, watched,
+    eventually, from_environment, pass, refused_address, watched,
 };
 
 /// Address number `n` of the loopback network.
@@ -19,10 +19,6 @@ fn address(n: usize, port: u16) -> SocketAddr {
 /// A server at every address of the loopback network.
 fn everywhere() -> Upstream {
     Upstream::listen(SocketAddr::from(([0, 0, 0, 0], 0)))
-}
-
-fn from_environment(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
 }
 
 const REGISTRY: &str = "

@@ -11,7 +11,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::support::{
     Authority, Client, Ending, Gateway, H2Client, Plan, Port, Returning, Upstream, connect_tls,
-    eventually, wait,
+    eventually, from_environment, wait,
 };
 
 const MIB: u64 = 1024 * 1024;
@@ -78,8 +78,7 @@ fn memory(gateway: &Gateway) -> u64 {
 
 #[test]
 fn reloads_that_change_listeners_fail_no_request_and_leave_nothing_behind() {
-    let reloads = std::env::var("LISTENERS_RELOADS").ok().and_then(|number| number.parse().ok());
-    let reloads: usize = reloads.unwrap_or(30);
+    let reloads = from_environment("LISTENERS_RELOADS", 30_usize);
     let (authority, upstream) = (Authority::new(), Upstream::start());
     let (secure, other) = (Port::reserve(), Port::reserve());
     let (secure, other) = (secure.address(), other.address());

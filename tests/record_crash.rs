@@ -5,10 +5,12 @@
 
 use std::time::Duration;
 
-use crate::support::{Gateway, Load, Plan, Proof, Row, Store, Upstream, eventually, pass};
+use crate::support::{
+    Gateway, Load, Plan, Proof, Row, Store, Upstream, eventually, from_environment, pass,
+};
 
 fn kills() -> usize {
-    std::env::var("RECORD_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(5)
+    from_environment("RECORD_KILLS", 5)
 }
 
 #[test]

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::{
-    Answer, Gateway, Load, Plan, Postgres, Proof, Store, Upstream, eventually, refused_address,
+    Answer, Gateway, Load, Plan, Postgres, Proof, Store, Upstream, eventually, from_environment,
+    refused_address,
 };
 
 fn is_shipped(gateway: &Gateway) -> Option<()> {
@@ -17,7 +18,7 @@ fn is_shipped(gateway: &Gateway) -> Option<()> {
 #[test]
 fn endpoints_that_die_under_load_fail_no_request_and_lose_no_row() {
     let Some(store) = Store::postgres() else { return };
-    let deaths = std::env::var("ENDPOINT_DEATHS").ok().and_then(|n| n.parse().ok()).unwrap_or(3);
+    let deaths = from_environment("ENDPOINT_DEATHS", 3);
     let listen = |address| {
         let upstream = Upstream::listen(address);
         // So that there is always something in flight.

@@ -9,7 +9,8 @@ use rustls::HandshakeKind;
 use rustls::version::{TLS12, TLS13};
 
 use crate::support::{
-    Authority, Gateway, H2Client, Leaf, Plan, Returning, Upstream, connect_tls, eventually, pass,
+    Authority, Gateway, H2Client, Leaf, Plan, Returning, Upstream, connect_tls, eventually,
+    from_environment, pass,
 };
 
 /// How often the files are looked at here.
@@ -142,8 +143,8 @@ fn a_link_that_kubernetes_swaps_is_followed() {
 }
 
 #[test]
-fn fifty_rotations_under_load_fail_no_request() {
-    const ROTATIONS: usize = 50;
+fn rotations_under_load_fail_no_request() {
+    let times = from_environment("ROTATIONS", 50_usize);
     let (authority, upstream) = (Authority::new(), Upstream::start());
     let gateway = plan(EVERY, &authority.sign("one.test"), "").upstream(&upstream).start();
     let (over, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
@@ -161,7 +162,7 @@ fn fifty_rotations_under_load_fail_no_request() {
             });
         }
         let rotate = || {
-            for _ in 0..ROTATIONS {
+            for _ in 0..times {
                 let renewed = authority.sign("one.test");
                 renew(&gateway, &renewed);
                 shows(&gateway, &authority, &renewed);
@@ -172,9 +173,9 @@ fn fifty_rotations_under_load_fail_no_request() {
         rotated.expect("all of them");
     });
     let answered = answered.into_inner();
-    assert!(answered > 2 * ROTATIONS, "{answered}");
+    assert!(answered > 2 * times, "{answered}");
     assert_eq!(gateway.metric("portcullis_tls_handshakes_failed_total", &[]), 0.0);
-    assert_eq!(rotations(&gateway, "ok"), ROTATIONS as f64, "{}", gateway.log());
+    assert_eq!(rotations(&gateway, "ok"), times as f64, "{}", gateway.log());
 }
 
 #[test]

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::support::websocket::{self, echo, echoes};
 use crate::support::{
     Answer, Authority, Blackhole, Call, Client, Plan, Port, Steady, Store, Upstream, assert_within,
-    binary, eventually, pass, timed,
+    binary, eventually, from_environment, pass, timed,
 };
 
 /// A directory for sockets, whose paths must be short.
@@ -34,10 +34,6 @@ fn plan(path: &Path, upstream: &Upstream) -> Plan {
     Plan::route("").section(&server(path, "")).upstream(upstream)
 }
 
-fn variable<T: std::str::FromStr>(name: &str, default: T) -> T {
-    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
-}
-
 /// Whether the process runs, or has ended and is only kept for its parent.
 fn runs(process: u32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
@@ -48,8 +44,8 @@ fn runs(process: u32) -> bool {
 /// `UPGRADES=100 UPGRADE_UPLOAD=20 UPGRADE_PAUSE=1000` is the long proof of `scripts/soak.sh`.
 #[test]
 fn nothing_fails_while_one_process_takes_over_from_another() {
-    let upgrades: u32 = variable("UPGRADES", 3);
-    let long = Duration::from_secs(variable("UPGRADE_UPLOAD", 3));
+    let upgrades: u32 = from_environment("UPGRADES", 3);
+    let long = Duration::from_secs(from_environment("UPGRADE_UPLOAD", 3));
     let (_place, path) = place();
     let authority = Arc::new(Authority::new());
     let leaf = authority.sign("one.test");
@@ -90,7 +86,7 @@ routes:
         drop(socket);
         eventually("the next requests", || (load.served() > served + 50).then_some(()));
         // Idle connections of HTTP/1 are not closed while they may be used.
-        pass(Duration::from_millis(variable("UPGRADE_PAUSE", 100)));
+        pass(Duration::from_millis(from_environment("UPGRADE_PAUSE", 100)));
     }
     if upgrades < 10 {
         pass(long.saturating_sub(begun.elapsed()));
@@ -316,14 +312,19 @@ struct Stranger(UnixStream);
 
 impl Stranger {
     fn says(path: &Path, version: u8, body: &str) -> Self {
-        let mut stream = UnixStream::connect(path).expect("the socket listens");
+        let stream = UnixStream::connect(path).expect("the socket listens");
         stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a limit");
+        let mut stranger = Stranger(stream);
+        stranger.goes_on(version, body);
+        stranger
+    }
+
+    fn goes_on(&mut self, version: u8, body: &str) {
         let mut bytes = b"PCU".to_vec();
         bytes.push(version);
         bytes.extend((body.len() as u32).to_be_bytes());
         bytes.extend(body.as_bytes());
-        stream.write_all(&bytes).expect("sent");
-        Stranger(stream)
+        self.0.write_all(&bytes).expect("sent");
     }
 
     fn hears(&mut self) -> String {
@@ -367,6 +368,33 @@ fn a_process_that_does_not_become_ready_gets_nothing_and_holds_nothing_up() {
     // None of this stands in the way of the right one.
     gateway.upgrade();
     assert_eq!(gateway.get("/").status, 200);
+}
+
+#[test]
+fn one_that_is_told_to_end_while_another_begins_to_serve_leaves_it_the_sockets() {
+    for serves in [true, false] {
+        let (place, path) = place();
+        let socket = place.path().join("admin.sock");
+        let upstream = Upstream::start();
+        let admin =
+            format!("admin: {{address: \"${{ADMIN_ADDRESS}}\", socket: {}}}", socket.display());
+        let mut old = plan(&path, &upstream).section(&admin).start();
+        let mut new = Stranger::says(&path, 1, "{\"take\":{\"version\":\"9\"}}");
+        assert!(new.hears().contains("sockets"));
+        let files = serde_json::json!({"ready": {"files": [&socket, &path]}});
+        new.goes_on(1, &files.to_string());
+        assert_eq!(new.hears(), "\"go\"");
+        old.signal("TERM");
+        // Longer than the signal takes to arrive.
+        pass(Duration::from_millis(200));
+        assert!(socket.exists());
+        if serves {
+            new.goes_on(1, "\"serving\"");
+        }
+        drop(new);
+        assert_eq!(old.exit().code(), Some(0));
+        assert_eq!((socket.exists(), path.exists()), (serves, serves));
+    }
 }
 
 #[test]

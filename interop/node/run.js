@@ -24,6 +24,7 @@ const SUITES = [
   node("connect-web", "connect_web"),
   python("grpcio", "test_grpcio"),
   python("grpcio-health", "test_health_checks"),
+  python("certificates", "test_certificates"),
   node("curl", "curl"),
   node("slow-clients", "slow_clients"),
   node("ws", "websocket"),

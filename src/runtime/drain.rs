@@ -28,6 +28,9 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(5);
 /// the connection's last.
 const SPARE_IDLE: Duration = Duration::from_secs(5);
 
+/// How long a process that is told to end waits for one that has been told to serve. That takes milliseconds.
+const HANDOVER_LIMIT: Duration = Duration::from_secs(1);
+
 /// Limit on the end of requests that are cut off.
 const CUT_LIMIT: Duration = Duration::from_millis(500);
 
@@ -73,8 +76,11 @@ impl ShutdownSignalWatch for Drain {
                 if lifecycle.is_held() {
                     self.give_up(which);
                 }
+                // Files of sockets belong to a process that has been told to serve, as soon as it does.
+                let decided = lifecycle.until_handed_over();
+                let successor = tokio::time::timeout(HANDOVER_LIMIT, decided).await.ok().flatten();
                 log::info!("{which}: draining, {} in flight", lifecycle.in_flight());
-                None
+                successor
             }
             successor = lifecycle.until_succeeded() => {
                 let (process, in_flight) = (successor.process, lifecycle.in_flight());

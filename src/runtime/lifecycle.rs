@@ -19,6 +19,8 @@ pub struct Lifecycle {
     drains: watch::Sender<bool>,
     /// Whether connections are accepted: from the start, or once another process has given up its sockets.
     accepting: watch::Sender<bool>,
+    /// Whether another process has been told to serve, and has not said yet that it does.
+    handing_over: watch::Sender<bool>,
     /// The process that serves from now on.
     successor: watch::Sender<Option<Successor>>,
     /// Whether the drain leaves idle connections of HTTP/1 open.
@@ -50,6 +52,7 @@ impl Default for Lifecycle {
             cut: OnceLock::new(),
             drains: watch::Sender::new(false),
             accepting: watch::Sender::new(true),
+            handing_over: watch::Sender::new(false),
             successor: watch::Sender::new(None),
             sparing: watch::Sender::new(false),
             cuts: watch::Sender::new(()),
@@ -104,6 +107,19 @@ impl Lifecycle {
     /// Waits until connections are accepted: not at all, unless the process takes over from another.
     pub async fn until_accepting(&self) {
         until(&self.accepting, |accepting| *accepting).await;
+    }
+
+    /// Another process has been told to serve: it says that it does before the guard is dropped, or it has failed.
+    pub fn hand_over(self: &Arc<Self>) -> HandingOver {
+        self.handing_over.send_replace(true);
+        HandingOver(self.clone())
+    }
+
+    /// Waits until a process that has been told to serve does or has failed. Returns the one that has
+    /// taken over, if any.
+    pub async fn until_handed_over(&self) -> Option<Successor> {
+        until(&self.handing_over, |handing_over| !*handing_over).await;
+        self.successor.borrow().clone()
     }
 
     /// Another process serves from now on.
@@ -213,6 +229,17 @@ impl Lifecycle {
 /// Waits until `is` what is watched. The sender is ours, so it cannot be gone.
 async fn until<T>(watched: &watch::Sender<T>, is: impl FnMut(&T) -> bool) {
     let _ = watched.subscribe().wait_for(is).await;
+}
+
+/// Another process is told to serve.
+#[must_use = "dropping it says that this is over"]
+#[derive(Debug)]
+pub struct HandingOver(Arc<Lifecycle>);
+
+impl Drop for HandingOver {
+    fn drop(&mut self) {
+        self.0.handing_over.send_replace(false);
+    }
 }
 
 /// A request in flight.

@@ -4,6 +4,8 @@
 pub mod clients;
 mod doubts;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 pub mod handshake;
 mod material;
 mod names;

@@ -42,7 +42,7 @@ pub use h2_upstream::{H2Received, H2Upstream, Reply, frame};
 pub use jwt::{Algorithm, Issuer, Key, expired, unix_now};
 pub use ledger::{Row, Store};
 pub use load::{Answered, Load, quantile};
-pub use plan::{Plan, binary};
+pub use plan::{Plan, binary, from_environment};
 pub use ports::{Blackhole, Port, refused_address};
 pub use postgres::Postgres;
 pub use proof::Proof;

@@ -26,6 +26,11 @@ const SECTIONS: [(&str, &str); 5] = [
     ("upstreams", "{service: {endpoints: [\"${UPSTREAM:-http://127.0.0.1:9}\"]}}"),
 ];
 
+/// The value of an environment variable with which a proof runs longer, or in another way, than by `default`.
+pub fn from_environment<T: std::str::FromStr>(name: &str, default: T) -> T {
+    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+}
+
 /// The executable under test: the one built with the tests, or another on request.
 pub fn binary() -> PathBuf {
     let built = env!("CARGO_BIN_EXE_portcullis");

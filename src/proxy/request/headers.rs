@@ -141,6 +141,12 @@ fn target(request: &mut http::request::Parts, ctx: &Context, endpoint: &Endpoint
     }
 }
 
+/// Of several, the upstream might read another than the one by which the request was routed.
+fn has_one_scheme(headers: &HeaderMap) -> bool {
+    let mut said = headers.get_all(X_FORWARDED_PROTO).iter();
+    said.next().is_some_and(|one| !one.as_bytes().contains(&b',')) && said.next().is_none()
+}
+
 /// `X-Forwarded-*`: extended for a trusted peer, replaced for any other.
 pub fn forwarded(headers: &mut HeaderMap, ctx: &Context) {
     let peer = ctx.connection.as_ref().and_then(|connection| connection.peer.as_ref());
@@ -158,9 +164,8 @@ pub fn forwarded(headers: &mut HeaderMap, ctx: &Context) {
         Some(hops) => headers.insert(X_FORWARDED_FOR, hops),
         None => headers.remove(X_FORWARDED_FOR),
     };
-    if !ctx.peer_trusted || !headers.contains_key(X_FORWARDED_PROTO) {
-        let secure = ctx.connection.as_ref().is_some_and(|connection| connection.secure);
-        let scheme = if secure { "https" } else { "http" };
+    if !ctx.peer_trusted || !has_one_scheme(headers) {
+        let scheme = request::head::scheme(ctx, headers).as_str();
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
     }
     if !ctx.peer_trusted || !headers.contains_key(X_FORWARDED_HOST) {

@@ -119,6 +119,8 @@ async fn hand_over(stream: &UnixStream, shared: &Shared, process: i32) -> Result
                 .to_owned(),
         ));
     }
+    // Told to end from here on, this process waits until the other one serves or has failed.
+    let _decided = lifecycle.hand_over();
     timeout(MESSAGE, send(stream, &Message::Go, &[])).await.map_err(|_| late())??;
     // Without a limit: it has been told to serve, and says that it does unless it ends, which ends this
     // connection.
