@@ -256,13 +256,23 @@ fn a_changed_store_takes_over_without_a_failed_request() {
     });
 }
 
+/// Ends the load, also when what goes on beside it fails.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        // Relaxed: a flag that orders nothing.
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Requests go on while the server is stopped and started; what they were answered.
 fn through_an_outage(gateway: &Gateway, redis: &mut Redis) -> Vec<u16> {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let over = Over(&done);
         let load = scope.spawn(|| {
             let mut statuses = vec![];
-            // Relaxed: a flag that orders nothing.
             while !done.load(Ordering::Relaxed) {
                 statuses.extend(hammer(&[gateway], 2, 20));
             }
@@ -280,7 +290,7 @@ fn through_an_outage(gateway: &Gateway, redis: &mut Redis) -> Vec<u16> {
         eventually("requests with a store", || {
             (decisions(gateway, "shared") > shared + 100.0).then_some(())
         });
-        done.store(true, Ordering::Relaxed);
+        drop(over);
         load.join().expect("the load")
     })
 }

@@ -115,7 +115,10 @@ async fn make_partition(
 ) -> Result<(), Error> {
     let transaction = client.transaction().await?;
     transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
-    let sql = "SELECT to_regclass($1) IS NOT NULL";
+    // Not by `to_regclass`, which may still remember that there was none before the lock was held.
+    let sql = "SELECT EXISTS (
+                   SELECT FROM pg_class WHERE relname = $1 AND relnamespace =
+                       (SELECT relnamespace FROM pg_class WHERE oid = 'invocations'::regclass))";
     if transaction.query_one(sql, &[&name]).await?.try_get(0)? {
         return transaction.commit().await;
     }

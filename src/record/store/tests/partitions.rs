@@ -59,6 +59,27 @@ fn rows_that_came_before_their_partition_move_into_it() {
 }
 
 #[test]
+fn gateways_that_begin_at_once_make_each_partition_once() {
+    on(Subject::postgres(), async |subject: Subject| {
+        let months = [0, 31].map(|days| month(&subject, days));
+        for _ in 0..10 {
+            for month in &months {
+                subject.query(&format!("DROP TABLE invocations_{month}"));
+            }
+            let store = &subject.store;
+            let made = tokio::join!(
+                store.prepare(),
+                store.prepare(),
+                store.prepare(),
+                store.prepare(),
+            );
+            assert_eq!(made, (Ok(()), Ok(()), Ok(()), Ok(())));
+        }
+        assert_eq!(subject.query(PARTITIONS), "4");
+    });
+}
+
+#[test]
 fn a_row_is_stored_once_in_whatever_partition_it_is() {
     on(Subject::postgres(), async |subject: Subject| {
         let rows: Vec<Row> =
