@@ -54,9 +54,8 @@
 //! | [`cli`] | the command line | everything |
 //! | `fuzzing` | the list of fuzz targets; in tests and under cargo-fuzz only | everything |
 //!
-//! Rooms that are to come have their place: who a peer is in `identity` beside
-//! `policy`, kept responses in `cache` between the two lists of [`policy::order`], and `explain` in `cli`,
-//! which walks those lists.
+//! Rooms that are to come have their place: kept responses in `cache` between the two lists of
+//! [`policy::order`], and `explain` in `cli`, which walks those lists.
 //!
 //! # Five questions, one file each
 //!

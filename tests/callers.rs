@@ -151,6 +151,25 @@ fn a_certificate_that_breaks_the_rules_of_spiffe_gets_no_connection() {
 }
 
 #[test]
+fn a_certificate_that_rustls_takes_and_the_reader_of_names_does_not_gets_no_connection() {
+    let (mesh, upstream) = (Mesh::new(), Upstream::start());
+    let plan = mesh.plan("", "common_name: true", "auth: {require: mesh}");
+    let gateway = plan.upstream(&upstream).start();
+    // Its common name would do, if the names before it could be passed over.
+    for names in [&b""[..], b"\x30\x03\x82\x05a", b"no DER"] {
+        let own = mesh.ours.sign_unreadable(names, "root");
+        assert!(mesh.call(&gateway, Some(&own), "").is_err(), "{names:?}");
+    }
+    let labels = [("listener", "public"), ("reason", "client_certificate")];
+    eventually("failures by their reason", || {
+        (gateway.metric("portcullis_tls_handshakes_failed_total", &labels) >= 3.0).then_some(())
+    });
+    let good = mesh.call(&gateway, Some(&mesh.of(WEB)), "").expect("an answer");
+    assert_eq!((status(&good), upstream.count()), ("200", 1));
+    assert!(!gateway.log().contains("panicked"), "{}", gateway.log());
+}
+
+#[test]
 fn names_come_in_their_order_and_a_common_name_only_where_it_is_allowed() {
     let (mesh, upstream) = (Mesh::new(), Upstream::start());
     let gateway = mesh.plan("", "common_name: true", "auth: {require: mesh}");

@@ -336,6 +336,7 @@ fn plain_http_is_answered_in_words() {
     counted(&gateway, "not_tls", count as f64);
     let line = first_line(&gateway);
     assert_eq!(line["portcullis.error"], "plain HTTP on a port that takes HTTPS", "{line}");
+    assert_eq!(line["http.response.status_code"], 400, "{line}");
     connect_tls(gateway.address, "one.test", &authority, None, "h2").expect("TLS");
 }
 

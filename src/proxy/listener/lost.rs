@@ -8,7 +8,7 @@ use crate::proxy::downstream::address::Peer;
 use crate::proxy::downstream::http1::GuardedIo;
 use crate::proxy::downstream::http2::Broken;
 use crate::proxy::listener::announced::Failed;
-use crate::proxy::listener::unagreed::Unagreed;
+use crate::proxy::listener::unagreed::{Reason, Unagreed};
 use crate::proxy::report;
 use crate::proxy::report::summary::Lost;
 use crate::runtime::shared::Shared;
@@ -52,7 +52,9 @@ impl Client<'_> {
         }
         let labels = [self.listener, failed.reason.as_str()];
         self.shared.metrics.tls_failed.with_label_values(&labels).inc();
-        self.tell(NoRequest::Handshake, failed.said().as_deref(), reached);
+        // Of all that may be wrong, only this is answered in HTTP.
+        let status = if failed.reason == Reason::NotTls { 400 } else { 0 };
+        self.tell_answered(status, NoRequest::Handshake, failed.said().as_deref(), reached);
     }
 
     /// The connection has ended with `error`. If part of a head had come by then, that is told;
@@ -95,9 +97,13 @@ impl Client<'_> {
     }
 
     fn tell(&self, why: NoRequest, said: Option<&str>, limit: Option<Limit>) {
+        self.tell_answered(0, why, said, limit);
+    }
+
+    fn tell_answered(&self, status: u16, why: NoRequest, said: Option<&str>, limit: Option<Limit>) {
         let client = self.peer.map(|peer| peer.address);
         let took = Clock::now().since(self.since);
         let listener = self.listener;
-        report::no_request(self.shared, client, &Lost { listener, why, said, limit, took });
+        report::no_request(self.shared, client, &Lost { listener, why, status, said, limit, took });
     }
 }

@@ -33,6 +33,8 @@ pub struct Lost<'a> {
     pub listener: &'a str,
     /// In one word.
     pub why: NoRequest,
+    /// The status that the client was answered all the same; 0 if none was.
+    pub status: u16,
     /// The error's own words.
     pub said: Option<&'a str>,
     /// The time limit that was reached.
@@ -173,7 +175,7 @@ pub fn ending(ctx: &Context, status: u16) -> Ending<'_> {
 
 /// What is told of `client`, from which no whole request came.
 pub fn no_request<'a>(client: Option<IpAddr>, generation: u64, lost: &'a Lost<'_>) -> Summary<'a> {
-    let Lost { listener, why, said, limit, took } = *lost;
+    let Lost { listener, why, status, said, limit, took } = *lost;
     Summary {
         opening: Opening {
             id: None,
@@ -192,7 +194,7 @@ pub fn no_request<'a>(client: Option<IpAddr>, generation: u64, lost: &'a Lost<'_
         },
         ending: Ending::NoRequest(why),
         fault: Ending::NoRequest(why).fault(),
-        status: 0,
+        status,
         upstream: None,
         endpoint: None,
         upstream_status: None,

@@ -67,12 +67,8 @@ fn gateways_that_begin_at_once_make_each_partition_once() {
                 subject.query(&format!("DROP TABLE invocations_{month}"));
             }
             let store = &subject.store;
-            let made = tokio::join!(
-                store.prepare(),
-                store.prepare(),
-                store.prepare(),
-                store.prepare(),
-            );
+            let made =
+                tokio::join!(store.prepare(), store.prepare(), store.prepare(), store.prepare(),);
             assert_eq!(made, (Ok(()), Ok(()), Ok(()), Ok(())));
         }
         assert_eq!(subject.query(PARTITIONS), "4");
