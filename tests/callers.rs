@@ -156,7 +156,8 @@ fn a_certificate_that_rustls_takes_and_the_reader_of_names_does_not_gets_no_conn
     let plan = mesh.plan("", "common_name: true", "auth: {require: mesh}");
     let gateway = plan.upstream(&upstream).start();
     // Its common name would do, if the names before it could be passed over.
-    for names in [&b""[..], b"\x30\x03\x82\x05a", b"no DER"] {
+    // A length beyond the end, a length without an end, and a DNS name that is no text.
+    for names in [&b"\x30\x03\x82\x05a"[..], b"\x30\x02\x86\x80", b"\x30\x03\x82\x01\xff"] {
         let own = mesh.ours.sign_unreadable(names, "root");
         assert!(mesh.call(&gateway, Some(&own), "").is_err(), "{names:?}");
     }

@@ -300,7 +300,7 @@ fn an_outage_under_load_fails_no_request_of_an_open_limit() {
     let Some(mut redis) = Redis::start() else { return };
     let upstream = Upstream::start();
     let policies = limit("fixed_window: {requests: 1000000, per: 1h}", "open");
-    let gateway = start(&upstream, &store(&redis.url(), DEFAULT), &policies);
+    let gateway = start(&upstream, &store(&redis.url(), PATIENT), &policies);
     let statuses = through_an_outage(&gateway, &mut redis);
     assert_eq!(count(&statuses, 200), statuses.len());
     gateway.wait_for_log("answers again");
@@ -446,7 +446,8 @@ fn a_store_that_was_never_there_costs_nothing_and_is_named() {
         let gateway =
             Plan::route(&policies).section(&store(&url, DEFAULT)).upstream(&upstream).start();
         let [took, base] = medians_in_turn([&gateway, &without]);
-        assert!(took <= base + Duration::from_millis(2), "{url}: {took:?}, {base:?} without");
+        // Less than the store's timeout, also on a busy machine.
+        assert!(took <= 2 * base + Duration::from_millis(2), "{url}: {took:?}, {base:?} without");
         gateway.wait_for_log(why);
         assert!(gateway.log().contains("rate_limit_stores.shared"), "{}", gateway.log());
         assert!(!is_up(&gateway));
