@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 
 use crate::condition::Condition;
 use crate::policy::auth::{
-    Answer, Denial, Digest, Forwarder, Identity, Inquiry, Introspector, Now, ServiceUrl,
+    Answer, Denial, Digest, Forwarder, Identity, Inquiry, Introspector, Now, ServiceUrl, Waited,
 };
 use crate::runtime::fetch::{self, Unread};
 use crate::time::{Clock, Moment};
@@ -188,8 +188,15 @@ impl Service {
         sent: &AtomicBool,
     ) -> Result<Arc<Identity>, Denial> {
         let Some(key) = key else { return self.ask(inquiry, question(), now, sent).await.verdict };
-        let turn = inquiry.turn(&key, now).await;
-        // Another request may have been answered meanwhile.
+        let turn = match inquiry.turn(&key, now).await {
+            Waited::Turn(turn) => Some(turn),
+            Waited::Passed(identity) => {
+                self.remembered.fetch_add(1, Ordering::Relaxed);
+                return Ok(identity);
+            }
+            Waited::Each => None,
+        };
+        // Another request may have been refused meanwhile.
         if let Some(known) = inquiry.recall(&key, later(now)) {
             self.remembered.fetch_add(1, Ordering::Relaxed);
             return known;

@@ -11,7 +11,7 @@ use super::digest::Digest;
 use super::forward::Forwarder;
 use super::identity::Identity;
 use super::introspection::Introspector;
-use super::memory::{Memory, Turn};
+use super::memory::{Memory, Turn, Waited};
 
 /// How an authority asks a service.
 pub enum Inquiry {
@@ -52,10 +52,10 @@ impl Inquiry {
         self.memory()?.recall(key, now, |identity| self.is_over(identity, now))
     }
 
-    /// Waits for the right to ask about the credentials. `None` if another request has been answered
-    /// meanwhile, or nothing is remembered, so that each may ask.
-    pub async fn turn(&self, key: &Digest, now: Now) -> Option<Turn<'_>> {
-        self.memory()?.turn(key, now, |identity| self.is_over(identity, now)).await
+    /// Waits for the right to ask about the credentials, or for the answer of another request.
+    pub async fn turn(&self, key: &Digest, now: Now) -> Waited<'_> {
+        let Some(memory) = self.memory() else { return Waited::Each };
+        memory.turn(key, now, |identity| self.is_over(identity, now)).await
     }
 
     /// Remembers an answer for those who come, if it `may_be_kept`, and lets those who wait go on.

@@ -50,6 +50,16 @@ pub struct Turn<'a>(
     >,
 );
 
+/// What came of waiting for the right to ask.
+pub enum Waited<'a> {
+    /// It is this request's.
+    Turn(Turn<'a>),
+    /// Another request has been answered meanwhile: this one may pass, too.
+    Passed(Arc<Identity>),
+    /// Another request has been answered, which says nothing about this one, or nothing is remembered: each may ask.
+    Each,
+}
+
 impl Memory {
     /// Remembers at most `most` of each kind; who is refused, not at all if `refused_ttl` is zero.
     pub(super) fn new(most: NonZeroU32, ttl: Duration, refused_ttl: Duration) -> Self {
@@ -76,18 +86,23 @@ impl Memory {
         Some(Err(refused.denial))
     }
 
-    /// Waits for the right to ask, or for another request's answer; `None` with the latter.
+    /// Waits for the right to ask, or for another request's answer. That is not in the table yet when those who wait
+    /// hear of it.
     pub(super) async fn turn(
         &self,
         key: &Digest,
         now: Now,
         is_over: impl Fn(&Identity) -> bool,
-    ) -> Option<Turn<'_>> {
+    ) -> Waited<'_> {
         // An old answer would be taken for a new one.
         self.passed.remove_if(key, |passed| {
             now.moment >= passed.until || passed.identity.as_deref().is_none_or(&is_over)
         });
-        self.passed.get_value_or_guard_async(key).await.err().map(Turn)
+        match self.passed.get_value_or_guard_async(key).await {
+            Err(guard) => Waited::Turn(Turn(guard)),
+            Ok(Passed { identity: Some(identity), .. }) => Waited::Passed(identity),
+            Ok(Passed { identity: None, .. }) => Waited::Each,
+        }
     }
 
     /// Remembers an answer, if it `may_be_kept`, and lets those who wait go on.

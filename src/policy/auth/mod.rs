@@ -47,7 +47,7 @@ pub use inquiry::Inquiry;
 pub use introspection::Introspector;
 pub use keyring::{Keyring, Published};
 pub use keys::InvalidKeys;
-pub use memory::Turn;
+pub use memory::{Turn, Waited};
 pub use refetch::Refetch;
 pub use refusal::{Forbidden, Refusal};
 pub use requirement::{Authorities, Prefix, Requirement, Scope, ScopesMatch};
