@@ -21,6 +21,7 @@ mod breaker_window;
 mod bulkhead;
 mod bulkhead_queue;
 mod bundle;
+mod by_listener;
 mod callers;
 mod causes;
 mod circuits;

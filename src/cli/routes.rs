@@ -30,8 +30,9 @@ enum Format {
     Json,
 }
 
-/// `WHEN` is left out if no route has conditions.
-const COLUMNS: [&str; 7] = ["HOST", "PATH", "METHODS", "WHEN", "ROUTE", "UPSTREAM", "ASKS"];
+/// `LISTENER` is left out if no route names one, and `WHEN` if no route has conditions.
+const COLUMNS: [&str; 8] =
+    ["LISTENER", "HOST", "PATH", "METHODS", "WHEN", "ROUTE", "UPSTREAM", "ASKS"];
 
 pub(super) fn routes(options: &Options) -> ExitCode {
     let (config, sources) = match Config::at(&options.file.location()) {
@@ -60,10 +61,12 @@ type Shown<'a> = (&'a Row<'a>, &'a str, &'a Route);
 
 fn table<'a>(config: &Config, rows: impl Iterator<Item = Shown<'a>>) -> io::Result<()> {
     let mut lines = vec![COLUMNS.map(str::to_owned)];
-    let mut are_conditional = false;
+    let (mut are_conditional, mut name_listeners) = (false, false);
     lines.extend(rows.map(|(row, name, route)| {
         are_conditional |= !row.conditions.is_empty();
+        name_listeners |= row.listener.is_some();
         [
+            row.listener.unwrap_or("*").to_owned(),
             host(row),
             path(row),
             methods(row).join(","),
@@ -83,7 +86,11 @@ fn table<'a>(config: &Config, rows: impl Iterator<Item = Shown<'a>>) -> io::Resu
     let mut out = io::stdout().lock();
     for line in lines {
         let shown = line.iter().zip(widths).enumerate();
-        let shown = shown.filter(|(column, _)| are_conditional || COLUMNS[*column] != "WHEN");
+        let shown = shown.filter(|(column, _)| match COLUMNS[*column] {
+            "LISTENER" => name_listeners,
+            "WHEN" => are_conditional,
+            _ => true,
+        });
         let cells = shown.map(|(_, (cell, width))| format!("{cell:width$}"));
         writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
     }
@@ -113,6 +120,7 @@ fn lines<'a>(
             })
             .collect();
         let line = json!({
+            "listener": row.listener,
             "scheme": row.scheme,
             "host": row.host.map(ToString::to_string),
             "path": path(row),

@@ -79,6 +79,7 @@ pub(super) fn problems(config: &Config, sources: &Sources) -> Vec<Problem> {
         let (at, compared) = (defaults::path_of(name), &compared);
         let mut check = RouteCheck { config, sources, at, route, compared, problems: Vec::new() };
         if name.is_some() {
+            check.listeners();
             check.target();
         }
         check.all();
@@ -148,6 +149,14 @@ impl RouteCheck<'_> {
         for (index, name) in auth.require.iter().enumerate() {
             let path = self.sources.element(&self.key(&["auth", "require"]), index);
             self.reference_at(path, "auth", name, &self.config.auth);
+        }
+    }
+
+    fn listeners(&mut self) {
+        for (index, name) in self.route.matches.listener.values().into_iter().flatten().enumerate()
+        {
+            let path = self.sources.element(&self.key(&["match", "listener"]), index);
+            self.reference_at(path, "listeners", name, &self.config.listeners);
         }
     }
 

@@ -30,6 +30,16 @@ pub struct Asked<'a> {
     pub query: Option<&'a str>,
     /// `None` if it is not known: then only routes without a scheme match.
     pub scheme: Option<Scheme>,
+    /// The name of the listener it has come in by. `None` if it is not known: then only routes without one
+    /// match.
+    pub listener: Option<&'a str>,
+}
+
+impl<'a> Asked<'a> {
+    /// A request of which nothing but the method is known.
+    pub fn of(method: &'a Method) -> Self {
+        Asked { method, headers: None, query: None, scheme: None, listener: None }
+    }
 }
 
 /// All conditions of a route; usually none.
@@ -76,8 +86,17 @@ pub(super) struct Rank([Reverse<usize>; 4]);
 impl Conditions {
     /// Those of a route.
     pub fn of(criteria: &Match) -> Self {
-        let Match { headers, query, cookies, scheme: _, host: _, path: _, methods: _, slashes: _ } =
-            criteria;
+        let Match {
+            listener: _,
+            headers,
+            query,
+            cookies,
+            scheme: _,
+            host: _,
+            path: _,
+            methods: _,
+            slashes: _,
+        } = criteria;
         let condition = |place, test: &Test| Condition { place, test: test.clone() };
         let headers = headers.iter().map(|(name, t)| condition(Place::Header(name.0.clone()), t));
         let query = query.iter().map(|(name, t)| condition(Place::Query(name.0.clone()), t));

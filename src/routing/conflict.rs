@@ -16,6 +16,8 @@ pub struct Conflict {
     pub second: (usize, String),
     /// A pattern that both match.
     pub pattern: Pattern,
+    /// A listener that both belong to; `None` if both take any.
+    pub listener: Option<String>,
     /// A host that both match; `None` if both take any.
     pub host: Option<HostPattern>,
     pub(super) methods: Methods,
@@ -38,6 +40,7 @@ impl fmt::Display for Conflict {
             first: (index, first),
             second: (other, _),
             pattern,
+            listener,
             host,
             methods,
             are_conditional,
@@ -45,6 +48,9 @@ impl fmt::Display for Conflict {
         match index == other {
             true => write!(f, "`{pattern}` stands here twice")?,
             false => write!(f, "`{pattern}` is matched by routes.{first} already")?,
+        }
+        if let Some(listener) = listener {
+            write!(f, " on the listener {listener}")?;
         }
         if let Some(host) = host {
             write!(f, " at {host}")?;

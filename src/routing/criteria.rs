@@ -11,11 +11,15 @@ use super::host::HostPattern;
 use super::pattern::Pattern;
 use crate::units::schema::{self, written_as};
 
-/// Which requests a route takes: those that match one value of `host`, `path` and `methods` each, and meet
-/// all conditions of `headers`, `query` and `cookies`. An absent key matches all.
+/// Which requests a route takes: those that match one value of `listener`, `host`, `path` and `methods` each,
+/// and meet all conditions of `headers`, `query` and `cookies`. An absent key matches all.
 #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Match {
+    /// The listener that a request has come in by, or a list, by their names in `listeners`: other requests
+    /// never take the route. Default: any. Routes that name a listener go before all others, whatever else
+    /// they match.
+    pub listener: Choice<String>,
     /// `http` or `https`: how the client reached the gateway, or the trusted proxy in front of it, by the
     /// last value of `X-Forwarded-Proto`, which that proxy wrote. Default: either. Routes that name a scheme go before
     /// all others, whatever their host and path.

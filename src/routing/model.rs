@@ -14,6 +14,7 @@ use super::{Asked, Match, NoRoute, Router, Scheme};
 /// A route as text; empty lists are absent keys.
 #[derive(Clone, Debug)]
 struct Route {
+    listeners: Vec<&'static str>,
     scheme: Option<&'static str>,
     host: Option<&'static str>,
     path: String,
@@ -54,6 +55,9 @@ impl Route {
     fn criteria(&self) -> Match {
         let list = |items: &[&str]| format!("['{}']", items.join("', '"));
         let mut yaml = format!("path: '{}'\n", self.path);
+        if !self.listeners.is_empty() {
+            yaml.push_str(&format!("listener: {}\n", list(&self.listeners)));
+        }
         yaml.extend(self.scheme.map(|scheme| format!("scheme: {scheme}\n")));
         yaml.extend(self.host.map(|host| format!("host: '{host}'\n")));
         if !self.methods.is_empty() {
@@ -79,6 +83,15 @@ impl Route {
         let longer = count(|test| test == "{prefix: '12'}");
         let below = |count: usize| usize::MAX - count;
         (below(self.headers.len()), below(exact), below(prefixes), below(longer))
+    }
+
+    /// The rank of the route's listeners for `listener`, the better one smaller, if one matches at all.
+    fn listener_rank(&self, listener: Option<&str>) -> Option<u8> {
+        match (self.listeners.is_empty(), listener) {
+            (true, _) => Some(1),
+            (false, Some(name)) => self.listeners.contains(&name).then_some(0),
+            (false, None) => None,
+        }
     }
 
     /// The rank of the route's scheme for `scheme`, the better one smaller, if it matches at all.
@@ -142,7 +155,12 @@ impl Route {
             || self.methods.iter().any(|method| other.methods.contains(method));
         let requests = VALUES.iter().flat_map(|a| VALUES.iter().map(|b| [*a, *b]));
         let meet = requests.into_iter().any(|given| self.meets(&given) && other.meets(&given));
-        self.scheme == other.scheme
+        let same_listener = match (self.listeners.is_empty(), other.listeners.is_empty()) {
+            (false, false) => self.listeners.iter().any(|one| other.listeners.contains(one)),
+            (ours, theirs) => ours && theirs,
+        };
+        same_listener
+            && self.scheme == other.scheme
             && self.host == other.host
             && shape(self) == shape(other)
             && methods
@@ -151,14 +169,17 @@ impl Route {
     }
 }
 
-/// What is asked: scheme, host, method, path and headers.
-type Request = (Option<Scheme>, &'static str, &'static str, String, Given);
+/// How a request came in: by which listener, and by which scheme.
+type Entrance = (Option<&'static str>, Option<Scheme>);
+/// What is asked: entrance, host, method, path and headers.
+type Request = (Entrance, &'static str, &'static str, String, Given);
 
 /// The model's result: a route, or the methods that would have had one.
 fn expected(routes: &[Route], request: &Request) -> Result<usize, Vec<String>> {
-    let (scheme, host, method, path, given) = request;
+    let ((listener, scheme), host, method, path, given) = request;
     let fits = |route: &Route| {
         let ranks = (
+            route.listener_rank(*listener)?,
             route.scheme_rank(*scheme)?,
             route.host_rank(host)?,
             route.path_rank(path)?,
@@ -185,14 +206,15 @@ fn expected(routes: &[Route], request: &Request) -> Result<usize, Vec<String>> {
 }
 
 fn actual(router: &Router, request: &Request) -> Result<usize, Vec<String>> {
-    let (scheme, host, method, path, given) = request;
+    let ((listener, scheme), host, method, path, given) = request;
     let method = Method::from_bytes(method.as_bytes()).expect("generated methods are valid");
     let lines = HEADERS.into_iter().zip(given);
     let line = |(name, value): (&'static str, &Option<&'static str>)| {
         Some((HeaderName::from_static(name), HeaderValue::from_static((*value)?)))
     };
     let headers: HeaderMap = lines.filter_map(line).collect();
-    let asked = Asked { method: &method, headers: Some(&headers), query: None, scheme: *scheme };
+    let (listener, scheme) = (*listener, *scheme);
+    let asked = Asked { headers: Some(&headers), scheme, listener, ..Asked::of(&method) };
     match router.find(host, path, &asked) {
         Ok(found) => Ok(found.route),
         Err(NoRoute::NotFound) => Err(Vec::new()),
@@ -220,15 +242,23 @@ fn route() -> impl Strategy<Value = Route> {
         1 => (test(), test()).prop_map(|(a, b)| vec![(HEADERS[0], a), (HEADERS[1], b)]),
     ];
     let scheme = prop_oneof![2 => Just(None), 1 => select(vec![Some("http"), Some("https")])];
-    let parts = (scheme, select(HOSTS.to_vec()), middle, end, methods, headers);
-    parts.prop_map(|(scheme, host, mut segments, end, methods, headers)| {
+    let listeners = prop_oneof![2 => Just(Vec::new()), 1 => subsequence(vec!["in", "out"], 1..=2)];
+    let parts = (listeners, scheme, select(HOSTS.to_vec()), middle, end, methods, headers);
+    parts.prop_map(|(listeners, scheme, host, mut segments, end, methods, headers)| {
         // A name may occur only once in a pattern.
         for name in [":x", ":y"] {
             let mut seen = false;
             segments.retain(|segment| *segment != name || !std::mem::replace(&mut seen, true));
         }
         segments.push(end);
-        Route { scheme, host, path: format!("/{}", segments.join("/")), methods, headers }
+        Route {
+            listeners,
+            scheme,
+            host,
+            path: format!("/{}", segments.join("/")),
+            methods,
+            headers,
+        }
     })
 }
 
@@ -251,10 +281,11 @@ fn request() -> impl Strategy<Value = Request> {
     let path = proptest::collection::vec(select(vec!["a", "b", "c"]), 0..5);
     let value = || select(VALUES.to_vec());
     let scheme = select(vec![None, Some(Scheme::Http), Some(Scheme::Https)]);
-    let parts = (scheme, host, select(METHODS.to_vec()), path, any::<bool>(), value(), value());
-    parts.prop_map(|(scheme, host, method, path, slash, a, b)| {
+    let entrance = (select(vec![None, Some("in"), Some("out")]), scheme);
+    let parts = (entrance, host, select(METHODS.to_vec()), path, any::<bool>(), value(), value());
+    parts.prop_map(|(entrance, host, method, path, slash, a, b)| {
         let slash = if slash && !path.is_empty() { "/" } else { "" };
-        (scheme, host, method, format!("/{}{slash}", path.join("/")), [a, b])
+        (entrance, host, method, format!("/{}{slash}", path.join("/")), [a, b])
     })
 }
 
@@ -280,10 +311,11 @@ proptest! {
         let matches: Vec<Match> = routes.iter().map(Route::criteria).collect();
         let rows = precedence::rows(matches.iter().enumerate());
         for request in requests {
-            let (scheme, host, method, path, given) = &request;
+            let ((listener, scheme), host, method, path, given) = &request;
             let fits = |row: &&Row<'_>| {
                 let route = &routes[row.route];
-                route.scheme_rank(*scheme).is_some()
+                row.listener.is_none_or(|name| Some(name) == *listener)
+                    && route.scheme_rank(*scheme).is_some()
                     && route.host_rank(host).is_some()
                     && route.path_rank(path).is_some()
                     && route.method_rank(method).is_some()

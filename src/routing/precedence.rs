@@ -16,6 +16,8 @@ use super::pattern::{Pattern, Segment};
 pub struct Row<'a> {
     /// The index that was passed to [`rows`].
     pub route: usize,
+    /// `None`: any.
+    pub listener: Option<&'a str>,
     /// `None`: either.
     pub scheme: Option<Scheme>,
     /// `None`: any, or none.
@@ -32,11 +34,14 @@ pub struct Row<'a> {
 pub fn rows<'a>(routes: impl IntoIterator<Item = (usize, &'a Match)>) -> Vec<Row<'a>> {
     let mut rows = Vec::new();
     for (route, criteria) in routes {
-        for host in each(criteria.host.values()) {
-            for path in each(criteria.path.values()) {
-                let conditions = Conditions::of(criteria);
-                let (scheme, methods) = (criteria.scheme, &criteria.methods);
-                rows.push(Row { route, scheme, host, path, methods, conditions });
+        for listener in each(criteria.listener.values()) {
+            let listener = listener.map(String::as_str);
+            for host in each(criteria.host.values()) {
+                for path in each(criteria.path.values()) {
+                    let conditions = Conditions::of(criteria);
+                    let (scheme, methods) = (criteria.scheme, &criteria.methods);
+                    rows.push(Row { route, listener, scheme, host, path, methods, conditions });
+                }
             }
         }
     }
@@ -53,12 +58,18 @@ fn each<T>(values: Option<&[T]>) -> impl Iterator<Item = Option<&T>> {
 fn precedence(a: &Row<'_>, b: &Row<'_>) -> Ordering {
     let everything = Pattern::everything();
     let segments = |row: &Row<'_>| row.path.unwrap_or(&everything).segments().to_vec();
-    schemes(a.scheme, b.scheme)
+    listeners(a.listener, b.listener)
+        .then_with(|| schemes(a.scheme, b.scheme))
         .then_with(|| hosts(a.host, b.host))
         .then_with(|| paths(&segments(a), &segments(b)))
         .then_with(|| a.conditions.rank().cmp(&b.conditions.rank()))
         // A route that names HEAD goes before one that only has GET.
         .then_with(|| names_head(b.methods).cmp(&names_head(a.methods)))
+}
+
+/// A listener goes before any.
+fn listeners(a: Option<&str>, b: Option<&str>) -> Ordering {
+    a.is_none().cmp(&b.is_none()).then_with(|| a.cmp(&b))
 }
 
 /// A scheme goes before either.

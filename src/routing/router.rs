@@ -1,6 +1,7 @@
 //! The router: compiled from every route's `match`, it maps host, method and path to a route.
 //!
-//! The more specific route wins. A route that names the scheme goes before all that do not. Then the host: exact, then `*.` with the longer suffix, then any.
+//! The more specific route wins. A route that names a listener goes before all that do not; then one that
+//! names the scheme. Then the host: exact, then `*.` with the longer suffix, then any.
 //! Within a host, paths are compared segment by segment from the left: literal before `:name`
 //! before `*`, and the end of the path before a `*` that would match nothing. Of routes with the same
 //! host and path, the one with more [`Conditions`] goes first. A route whose method or conditions
@@ -15,7 +16,7 @@ use http::Method;
 
 use super::conditions::{Asked, Conditions};
 use super::conflict::Conflict;
-use super::criteria::{Match, Methods, Scheme};
+use super::criteria::{Choice, Match, Methods, Scheme};
 use super::hash::Table;
 use super::host::HostPattern;
 use super::pattern::{Params, Pattern};
@@ -24,6 +25,14 @@ use super::tree::{Entry, Leaf, Tree};
 /// All routes. Immutable; a search takes no lock and does not allocate unless it ends in 405.
 #[derive(Debug, Default)]
 pub struct Router {
+    /// Those of one listener, by its name; usually none.
+    listeners: Table<Schemes>,
+    any: Schemes,
+}
+
+/// The routes of one listener, or of any.
+#[derive(Debug, Default)]
+struct Schemes {
     http: Option<Box<Hosts>>,
     https: Option<Box<Hosts>>,
     any: Hosts,
@@ -65,8 +74,8 @@ impl Router {
     /// Compiles routes, each given with its index and its name.
     ///
     /// # Errors
-    /// Every [`Conflict`]: two routes with the same host, the same path pattern except for names of
-    /// parameters, a method in common, and conditions of one rank that one request can meet.
+    /// Every [`Conflict`]: two routes with the same host at the same listener, the same path pattern except
+    /// for names of parameters, a method in common, and conditions of one rank that one request can meet.
     pub fn try_new<'a>(
         routes: impl IntoIterator<Item = (usize, &'a str, &'a Match)>,
     ) -> Result<Router, Vec<Conflict>> {
@@ -77,18 +86,22 @@ impl Router {
             names.insert(route, name);
             let everything = [Pattern::everything()];
             let conditions = Conditions::of(criteria);
-            for host in hosts(criteria) {
+            let places = each(&criteria.listener)
+                .flat_map(|listener| each(&criteria.host).map(move |host| (listener, host)));
+            for (listener, host) in places {
                 for pattern in criteria.path.values().unwrap_or(&everything) {
                     let methods = criteria.methods.clone();
                     let (conditions, pattern) = (conditions.clone(), pattern.clone());
                     let are_conditional = !conditions.is_empty();
-                    let leaf = router.hosts(criteria.scheme).tree(host).leaf(&pattern);
+                    let schemes = router.schemes(listener.map(String::as_str));
+                    let leaf = schemes.hosts(criteria.scheme).tree(host).leaf(&pattern);
                     let rival =
                         add(leaf, Entry { route, methods, conditions, pattern: pattern.clone() });
                     conflicts.extend(rival.map(|(first, methods)| Conflict {
                         first: (first, names[&first].to_owned()),
                         second: (route, name.to_owned()),
                         pattern,
+                        listener: listener.cloned(),
                         host: host.cloned(),
                         methods,
                         are_conditional,
@@ -112,9 +125,9 @@ impl Router {
         path: &'a str,
         asked: &Asked<'_>,
     ) -> Result<Found<'a>, NoRoute> {
-        let of_scheme = self.of_scheme(asked.scheme);
-        of_scheme
-            .and_then(|hosts| hosts.find(host, path, asked))
+        let of_listener = self.of_listener(asked.listener);
+        of_listener
+            .and_then(|schemes| schemes.find(host, path, asked))
             .or_else(|| self.any.find(host, path, asked))
             .map(|entry| Found { route: entry.route, params: Params::new(&entry.pattern, path) })
             .ok_or_else(|| self.explain(host, path, asked))
@@ -122,21 +135,19 @@ impl Router {
 
     /// Whether a route names a scheme.
     pub fn names_schemes(&self) -> bool {
-        self.http.is_some() || self.https.is_some()
+        let mut all = self.listeners.values().chain([&self.any]);
+        all.any(|schemes| schemes.http.is_some() || schemes.https.is_some())
     }
 
-    fn of_scheme(&self, scheme: Option<Scheme>) -> Option<&Hosts> {
-        match scheme? {
-            Scheme::Http => self.http.as_deref(),
-            Scheme::Https => self.https.as_deref(),
-        }
+    fn of_listener(&self, listener: Option<&str>) -> Option<&Schemes> {
+        // Most configurations name none, and then there is nothing to look up.
+        if self.listeners.is_empty() { None } else { self.listeners.get(listener?) }
     }
 
-    fn hosts(&mut self, scheme: Option<Scheme>) -> &mut Hosts {
-        match scheme {
+    fn schemes(&mut self, listener: Option<&str>) -> &mut Schemes {
+        match listener {
             None => &mut self.any,
-            Some(Scheme::Http) => self.http.get_or_insert_default(),
-            Some(Scheme::Https) => self.https.get_or_insert_default(),
+            Some(name) => self.listeners.entry(name.into()).or_default(),
         }
     }
 
@@ -144,8 +155,11 @@ impl Router {
     #[cold]
     fn explain(&self, host: &str, path: &str, asked: &Asked<'_>) -> NoRoute {
         let mut allowed = BTreeSet::new();
-        let of_scheme = self.of_scheme(asked.scheme).into_iter();
-        for tree in of_scheme.chain([&self.any]).flat_map(|hosts| hosts.trees(host)) {
+        let of_listener = self.of_listener(asked.listener).into_iter();
+        let hosts = of_listener
+            .chain([&self.any])
+            .flat_map(|schemes| schemes.of_scheme(asked.scheme).into_iter().chain([&schemes.any]));
+        for tree in hosts.flat_map(|hosts| hosts.trees(host)) {
             tree.search(path, &mut |leaf| {
                 let met = leaf.iter().filter(|entry| entry.conditions.hold(asked));
                 let verbs = met.filter_map(|entry| entry.methods.values()).flatten();
@@ -161,6 +175,30 @@ impl Router {
         }
         let allow: Vec<&str> = allowed.into_iter().collect();
         NoRoute::MethodNotAllowed { allow: allow.join(", ") }
+    }
+}
+
+impl Schemes {
+    fn find<'a>(&'a self, host: &str, path: &str, asked: &Asked<'_>) -> Option<&'a Entry> {
+        let of_scheme = self.of_scheme(asked.scheme);
+        of_scheme
+            .and_then(|hosts| hosts.find(host, path, asked))
+            .or_else(|| self.any.find(host, path, asked))
+    }
+
+    fn of_scheme(&self, scheme: Option<Scheme>) -> Option<&Hosts> {
+        match scheme? {
+            Scheme::Http => self.http.as_deref(),
+            Scheme::Https => self.https.as_deref(),
+        }
+    }
+
+    fn hosts(&mut self, scheme: Option<Scheme>) -> &mut Hosts {
+        match scheme {
+            None => &mut self.any,
+            Some(Scheme::Http) => self.http.get_or_insert_default(),
+            Some(Scheme::Https) => self.https.get_or_insert_default(),
+        }
     }
 }
 
@@ -187,10 +225,10 @@ impl Hosts {
     }
 }
 
-/// The hosts of a route; `None` stands for any.
-fn hosts(criteria: &Match) -> impl Iterator<Item = Option<&HostPattern>> {
-    let any = criteria.host.values().is_none().then_some(None);
-    let named: slice::Iter<'_, HostPattern> = criteria.host.values().unwrap_or_default().iter();
+/// The values of a key; `None` stands for any.
+fn each<T>(choice: &Choice<T>) -> impl Iterator<Item = Option<&T>> {
+    let any = choice.values().is_none().then_some(None);
+    let named: slice::Iter<'_, T> = choice.values().unwrap_or_default().iter();
     any.into_iter().chain(named.map(Some))
 }
 
@@ -236,8 +274,7 @@ mod tests {
     /// The index of the route that serves `GET path` at `host`.
     fn get(matches: &[&str], host: &str, path: &str) -> Option<usize> {
         let headers = HeaderMap::new();
-        let asked =
-            Asked { method: &Method::GET, headers: Some(&headers), query: None, scheme: None };
+        let asked = Asked { headers: Some(&headers), ..Asked::of(&Method::GET) };
         compile(matches).unwrap().find(host, path, &asked).ok().map(|found| found.route)
     }
 
@@ -257,7 +294,7 @@ mod tests {
         };
         let headers: HeaderMap = lines.iter().map(line).collect();
         let (path, query) = target.split_once('?').map_or((target, None), |(p, q)| (p, Some(q)));
-        let asked = Asked { method: &method, headers: Some(&headers), query, scheme: None };
+        let asked = Asked { headers: Some(&headers), query, ..Asked::of(&method) };
         let router = compile(matches).unwrap();
         match router.find("", path, &asked) {
             Ok(found) => Ok(found.route),
@@ -419,7 +456,7 @@ mod tests {
         ]);
         let router = router.unwrap();
         let find = |query| {
-            let asked = Asked { method: &Method::GET, headers: None, query, scheme: None };
+            let asked = Asked { query, ..Asked::of(&Method::GET) };
             router.find("", "/a", &asked).ok().map(|found| found.route)
         };
         assert_eq!((find(None), find(Some("v=1")), find(Some("v=2"))), (Some(0), Some(1), Some(0)));

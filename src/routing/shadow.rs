@@ -31,18 +31,21 @@ struct Entry<'a> {
     conditions: Conditions,
 }
 
-/// Entries of a host that have a parameter after this prefix.
-type Index<'a> = HashMap<(Option<Scheme>, Option<&'a HostPattern>, String), Vec<Entry<'a>>>;
+/// Where a route is looked for: a listener, a scheme and a host.
+type Place<'a> = (Option<&'a str>, Option<Scheme>, Option<&'a HostPattern>);
+
+/// Entries of a place that have a parameter after this prefix.
+type Index<'a> = HashMap<(Place<'a>, String), Vec<Entry<'a>>>;
 
 /// The hidden routes among these, which have no conflicts.
 pub fn hidden<'a>(routes: &[(&'a str, &'a Match)]) -> Vec<Hidden<'a>> {
     let mut index = Index::new();
     for (name, criteria) in routes {
-        for host in hosts(criteria) {
+        for place in places(criteria) {
             for pattern in criteria.path.values().unwrap_or_default() {
                 let segments = pattern.segments();
                 for at in (0..segments.len()).filter(|at| segments[*at].is_param()) {
-                    let key = (criteria.scheme, host, prefix(&segments[..at]));
+                    let key = (place, prefix(&segments[..at]));
                     let (methods, conditions) = (&criteria.methods, Conditions::of(criteria));
                     index.entry(key).or_default().push(Entry {
                         name,
@@ -56,10 +59,10 @@ pub fn hidden<'a>(routes: &[(&'a str, &'a Match)]) -> Vec<Hidden<'a>> {
     }
     let hidden = routes.iter().filter_map(|(route, criteria)| {
         let mut by = None;
-        for host in hosts(criteria) {
+        for place in places(criteria) {
             // Without a path, the route takes the rest of everything.
             for pattern in criteria.path.values()? {
-                by = Some(hider(&index, host, pattern, criteria)?);
+                by = Some(hider(&index, place, pattern, criteria)?);
             }
         }
         by.map(|by| Hidden { route, by })
@@ -70,14 +73,14 @@ pub fn hidden<'a>(routes: &[(&'a str, &'a Match)]) -> Vec<Hidden<'a>> {
 /// A route that takes all requests of `pattern`.
 fn hider<'a>(
     index: &Index<'a>,
-    host: Option<&'a HostPattern>,
+    place: Place<'a>,
     pattern: &Pattern,
     criteria: &Match,
 ) -> Option<&'a str> {
     let conditions = Conditions::of(criteria);
     let segments = pattern.segments();
     let takes = |at: usize, wanted: &[Segment]| {
-        let entries = index.get(&(criteria.scheme, host, prefix(&segments[..at])))?;
+        let entries = index.get(&(place, prefix(&segments[..at])))?;
         let mut fitting = entries.iter().filter(|e| {
             contains(&e.pattern.segments()[at..], wanted)
                 && allows(e.methods, &criteria.methods)
@@ -122,11 +125,14 @@ fn allows(ours: &Methods, theirs: &Methods) -> bool {
     }
 }
 
-fn hosts(criteria: &Match) -> Vec<Option<&HostPattern>> {
-    match criteria.host.values() {
-        None => vec![None],
-        Some(hosts) => hosts.iter().map(Some).collect(),
+fn places(criteria: &Match) -> Vec<Place<'_>> {
+    fn each<T>(choice: &Choice<T>) -> Vec<Option<&T>> {
+        choice.values().map_or_else(|| vec![None], |values| values.iter().map(Some).collect())
     }
+    let hosts = each(&criteria.host);
+    let listeners = each(&criteria.listener).into_iter().map(|name| name.map(String::as_str));
+    let at = |listener| hosts.iter().map(move |host| (listener, criteria.scheme, *host));
+    listeners.flat_map(at).collect()
 }
 
 /// The segments as text, in which all parameters are the same.
@@ -193,6 +199,10 @@ mod tests {
             let other = format!("{{path: '/a/:x/b', {other}}}");
             assert_eq!(hidden_among(&[&hidden, &other]), [], "{other}");
         }
+        let of = |listener: &str| format!("{{path: '/a/:x/b', listener: {listener}}}");
+        let inbound = "{path: '/a/*/b', listener: [in, out]}";
+        assert_eq!(hidden_among(&[inbound, &of("[out, in]")]), [(0, 1)]);
+        assert_eq!(hidden_among(&[inbound, &of("in")]), []);
         let methods =
             ["{path: '/a/*/b', methods: POST}", "{path: '/a/:x/b', methods: [GET, POST]}"];
         assert_eq!(hidden_among(&methods), [(0, 1)]);

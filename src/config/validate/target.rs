@@ -106,9 +106,13 @@ impl RouteCheck<'_> {
             // That one is expected to have a listener, here or at a proxy in front, which may have any.
             None if written.is_some() => true,
             None if !self.config.client_address.trusted_proxies.is_empty() => true,
-            None => self.config.listeners.values().any(|listener| match scheme {
-                Scheme::Http => listener.tls.is_none(),
-                Scheme::Https => listener.tls.is_some(),
+            None => self.config.listeners.iter().any(|(name, listener)| {
+                let own = self.route.matches.listener.values();
+                own.is_none_or(|own| own.contains(name))
+                    && match scheme {
+                        Scheme::Http => listener.tls.is_none(),
+                        Scheme::Https => listener.tls.is_some(),
+                    }
             }),
         }
     }

@@ -47,13 +47,14 @@ pub fn find(session: &Session, ctx: &mut Context) -> Result<Destination, Rejecti
         return Ok(Destination::Server);
     }
     let headers = Some(&request.headers);
-    // Few configurations ask for it.
+    // Few configurations ask for the scheme.
     let scheme =
         ctx.snapshot.router.names_schemes().then(|| request::head::scheme(ctx, &request.headers));
+    let entrance = (scheme, ctx.connection.as_ref().map(|connection| &*connection.listener));
     if let Some(method) = response::cors::preflight(&request.method, &request.headers) {
         // First as if the request that follows had no headers of its own, then whatever they will be.
         let routed = [headers, None].into_iter().filter_map(|headers| {
-            request::head::route(&ctx.snapshot, request, &method, headers, scheme).ok()
+            request::head::route(&ctx.snapshot, request, &method, headers, entrance).ok()
         });
         let mut routes = routed.map(|routed| &ctx.snapshot.routes[routed.route]);
         if let Some(route) = routes.find(|route| route.config.cors.is_some()).cloned() {
@@ -61,7 +62,7 @@ pub fn find(session: &Session, ctx: &mut Context) -> Result<Destination, Rejecti
             return Ok(Destination::Preflight);
         }
     }
-    let routed = request::head::route(&ctx.snapshot, request, &request.method, headers, scheme)?;
+    let routed = request::head::route(&ctx.snapshot, request, &request.method, headers, entrance)?;
     let route = ctx.snapshot.routes[routed.route].clone();
     ctx.path = routed.forwarded;
     ctx.recorded_path = routed.canonical;

@@ -15,6 +15,9 @@ use crate::routing::{Asked, NoRoute, Scheme, Slashes, host, path};
 use crate::runtime::snapshot::Snapshot;
 use crate::upstream::balance::key;
 
+/// How a request came in, as far as a route asks for it: by which scheme, and by which listener.
+pub type Entrance<'a> = (Option<Scheme>, Option<&'a str>);
+
 /// Which route a request takes.
 pub struct Routed {
     /// Index into the snapshot's routes.
@@ -55,9 +58,9 @@ pub fn route(
     request: &RequestHeader,
     method: &Method,
     headers: Option<&HeaderMap>,
-    scheme: Option<Scheme>,
+    (scheme, listener): Entrance<'_>,
 ) -> Result<Routed, Rejection> {
-    let asked = Asked { method, headers, query: request.uri.query(), scheme };
+    let asked = Asked { method, headers, query: request.uri.query(), scheme, listener };
     let host = host_of(request)?;
     let raw = request.uri.path();
     let (canonical, ambiguous) = match path::canonicalize(raw.as_bytes()) {
