@@ -6,7 +6,8 @@ use crate::policy::auth::peer::pattern::Pattern;
 #[derive(Debug, Clone, PartialEq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClientCertificate {
-    /// The names that are accepted, of which a certificate must have one; default: every name.
+    /// The names that are accepted, of which a certificate must have one; an element may hold several,
+    /// separated by commas. Default: every name.
     #[serde(default, deserialize_with = "some_patterns")]
     #[schemars(length(min = 1))]
     pub allow: Vec<Pattern>,
@@ -20,10 +21,29 @@ pub struct ClientCertificate {
     pub from_proxies: bool,
 }
 
+/// Of one element.
+#[derive(serde::Deserialize)]
+#[serde(try_from = "String")]
+struct Patterns(Vec<Pattern>);
+
+impl TryFrom<String> for Patterns {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        // Blanks beside a comma are no part of a name, but those at the ends are refused.
+        let parts = text.split_inclusive(',').enumerate().map(|(place, part)| {
+            let part = if place == 0 { part } else { part.trim_start() };
+            part.strip_suffix(',').map_or(part, str::trim_end).parse()
+        });
+        parts.collect::<Result<_, _>>().map(Patterns)
+    }
+}
+
 fn some_patterns<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<Pattern>, D::Error> {
-    let patterns: Vec<Pattern> = serde::Deserialize::deserialize(deserializer)?;
+    let elements: Vec<Patterns> = serde::Deserialize::deserialize(deserializer)?;
+    let patterns: Vec<Pattern> = elements.into_iter().flat_map(|element| element.0).collect();
     if patterns.is_empty() {
         let empty = "an empty list allows no one: leave `allow` out to accept every name";
         return Err(serde::de::Error::custom(empty));
