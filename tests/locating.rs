@@ -1,6 +1,6 @@
-//! The path names the upstream, among those that the route lists.
+//! The path or the host names the upstream, among those that the route lists.
 
-use crate::support::{Plan, Upstream, eventually};
+use crate::support::{Answer, Call, Plan, Upstream, eventually};
 
 const YAML: &str = "
 upstreams:
@@ -52,4 +52,41 @@ fn what_is_not_listed_is_not_found_however_it_is_written() {
     assert_eq!(gateway.get("/svc/%75sers/7").status, 200, "the same name in another encoding");
     let lines = gateway.wait_for_access_lines(5);
     assert!(lines.iter().any(|line| line.to_string().contains("no_route")), "{lines:?}");
+}
+
+const EACH: &str = "
+upstreams:
+  services:
+    each: ['one, two']
+    endpoints: ['${UPSTREAM}/{name}']
+    circuit_breaker: {consecutive: {failures: 1}, open_for: 60s}
+routes:
+  services: {match: {path: /*}, upstream: {host: {suffixes: [.internal]}, among: services}}
+";
+
+#[test]
+fn upstreams_made_of_a_list_are_named_by_the_host_and_stay_when_a_name_is_added() {
+    let upstream = Upstream::start();
+    let plan = Plan::new(EACH).upstream(&upstream);
+    let text = plan.yaml();
+    let gateway = plan.start();
+    let status = |host: &str| gateway.call(Call::new("GET /7").header("Host", host)).status;
+    assert_eq!([status("one"), status("two.internal"), status("three")], [200, 200, 404]);
+    let targets: Vec<_> = upstream.requests().into_iter().map(|received| received.target).collect();
+    assert_eq!(targets, ["/one/7", "/two/7"]);
+    upstream.answer_always(Answer::json(500, "{}"));
+    assert_eq!([status("one"), status("one")], [500, 503], "its circuit is open");
+    upstream.answer_always(200);
+    assert!(gateway.reload(&text.replace("'one, two'", "one, two, three")));
+    assert_eq!([status("one"), status("two"), status("three")], [503, 200, 200], "it still is");
+    let shown = gateway.status();
+    let among = &shown["routes"]["services"]["among"];
+    assert_eq!(among, &serde_json::json!(["one", "two", "three"]), "{shown}");
+    eventually("each is counted under its name", || {
+        let labels = |name| [("upstream", name), ("outcome", "2xx")];
+        let attempts = |name| gateway.metric("portcullis_upstream_attempts_total", &labels(name));
+        (attempts("two") == 2.0 && attempts("three") == 1.0).then_some(())
+    });
+    assert!(gateway.reload(&text.replace("'one, two'", "")));
+    assert_eq!([status("one"), status("two")], [404, 404], "none are left");
 }

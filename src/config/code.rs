@@ -118,6 +118,7 @@ codes! {
     MergeKey "merge_key" Error "";
     NoDefault "no_default" Error "write it in each route";
     EmptyOverDefault "empty_over_default" Error "";
+    TemplateNames "template_names" Error "write names as hosts have them, in lower case, such as orders or orders-2, at most 1,000";
     VariableUnset "variable_unset" Error "";
     VariableRequired "variable_required" Error "set it";
     VariableNotText "variable_not_text" Error "set it to text in UTF-8";
@@ -162,6 +163,7 @@ codes! {
     KeysWithoutDeadline "keys_without_deadline" Error "set `timeout.request` to more than 0";
     KeysTooShort "keys_too_short" Error "";
     UpstreamParameter "upstream_parameter" Error "name a parameter that each pattern of `match.path` has";
+    UpstreamHost "upstream_host" Error "name the upstream in lower case, by letters, digits, `-` and `.`, and in no other form than hosts have";
     RewriteParameter "rewrite_parameter" Error "name a parameter that each pattern of `match.path` has";
 
     // What only compiling finds.

@@ -50,6 +50,13 @@ use crate::transcode;
 use crate::upstream;
 use crate::upstream::discovery::config::Source;
 
+/// Upstreams may be written once for several names.
+static TEMPLATES: load::Templates = load::Templates {
+    section: "upstreams",
+    list: "each",
+    uses: &["routes", "*", "upstream", "among"],
+};
+
 /// The main file with the files it includes.
 #[derive(Debug, Clone, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -179,7 +186,13 @@ impl Config {
 
     fn draft(path: &Path, environment: &Environment) -> load::Draft<Config> {
         let (layering, renamed) = (&defaults::LAYERING, renamed::RENAMED);
-        load::load_layered::<Config, defaults::Alone>(path, environment, layering, renamed)
+        load::load_layered::<Config, defaults::Alone>(
+            path,
+            environment,
+            &TEMPLATES,
+            layering,
+            renamed,
+        )
     }
 
     /// The files that the configuration at `location` names, and that a reload reads again:

@@ -27,8 +27,8 @@ pub struct Route {
     /// Which requests the route takes; absent: all that no more specific route takes.
     #[serde(rename = "match", default)]
     pub matches: routing::Match,
-    /// The upstream's name in `upstreams`, or a list of several with their weights, among which
-    /// requests are drawn. A route has exactly one of `upstream`, `serve`, `respond` and `redirect`.
+    /// The upstream's name in `upstreams`; or a list of several with their weights, among which
+    /// requests are drawn; or those of which the path or the host of a request names one. A route has exactly one of `upstream`, `serve`, `respond` and `redirect`.
     pub upstream: Option<Destination>,
     /// How requests are drawn among several upstreams; absent: at random, each by itself.
     pub split: Option<Box<split::Config>>,

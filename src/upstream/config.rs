@@ -24,6 +24,12 @@ use crate::units::{self, Timespan};
 #[derive(Debug, Clone, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// Names, each of an upstream that is made of this entry, with the name in the place of `{name}` in every
+    /// text; an element may hold several, separated by commas. They are names of hosts in lower case, at most
+    /// 1,000; none at all makes none. `among` of a route takes the name of the entry for all of them. Absent:
+    /// the entry is an upstream itself.
+    // Always absent here: the upstreams are made before they are read.
+    pub each: Option<Each>,
     /// Where the service is; at least one, unless `discover` finds them. Each is a URL, or
     /// `{url, weight, backup}`: `http://host:port` or `https://…`, by name or address, or
     /// `unix:/path`. Each address of a name is an endpoint.
@@ -102,6 +108,10 @@ pub struct Config {
     /// The breaker, shared by every route to this upstream; absent: none.
     pub circuit_breaker: Option<breaker::Config>,
 }
+
+/// The names that an entry makes upstreams of.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Each(Vec<String>);
 
 /// Which version of HTTP an upstream speaks.
 #[derive(
@@ -293,6 +303,17 @@ pub(super) fn is_of(url: &Url, key: &Key) -> bool {
     key.tls == url.tls
         && key.authority.as_bytes() == url.authority.as_bytes()
         && key.base_path == url.base_path
+}
+
+impl schemars::JsonSchema for Each {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "UpstreamNames".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let one = generator.subschema_for::<String>();
+        schemars::json_schema!({ "anyOf": [one, { "type": "array", "items": one }] })
+    }
 }
 
 /// The upstreams by name.

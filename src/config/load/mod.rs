@@ -39,6 +39,7 @@ mod resolve;
 mod sources;
 mod suggest;
 mod syntax;
+mod template;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -59,6 +60,7 @@ pub use renamed::Renamed;
 use serde::de::DeserializeOwned;
 pub use sources::Sources;
 pub use suggest::suggest;
+pub use template::Templates;
 pub use watch::{Named, Seen, Watch};
 pub use written::{Part, Written};
 
@@ -84,15 +86,17 @@ pub fn load_partial<T: DeserializeOwned>(path: &Path, environment: &Environment)
     read(path, environment, |_, _| ())
 }
 
-/// The same, where the things of one section have defaults in another, which are read as `D`, and keys
-/// have had other names.
+/// The same, where things of a section may be written once for several names, the things of one section have
+/// defaults in another, which are read as `D`, and keys have had other names.
 pub fn load_layered<T: DeserializeOwned, D: DeserializeOwned>(
     path: &Path,
     environment: &Environment,
+    templates: &'static Templates,
     layering: &'static Layering,
     renamed: &'static [Renamed],
 ) -> Draft<T> {
     read(path, environment, |tree, findings| {
+        templates.expand(tree, findings);
         findings.renamed = renamed::rename(tree, renamed);
         findings.layering = Some(layering);
         // What is right is read again with the rest.

@@ -242,6 +242,11 @@ impl Node {
         }
     }
 
+    /// The value of an entry that a mapping has itself.
+    pub(super) fn own_mut(&mut self, key: &str) -> Option<&mut Node> {
+        self.child_mut(&Step::Key(key.to_owned()))
+    }
+
     fn child_mut(&mut self, step: &Step) -> Option<&mut Node> {
         match (&mut self.value, step) {
             (Value::Mapping(entries), Step::Key(key)) => {

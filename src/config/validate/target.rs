@@ -3,8 +3,9 @@
 use super::RouteCheck;
 use crate::config::code::Code;
 use crate::config::load::Problem;
+use crate::policy::split::named::{By, Named};
 use crate::policy::split::{Destination, Key};
-use crate::routing::Scheme;
+use crate::routing::{Scheme, host};
 
 impl RouteCheck<'_> {
     pub(super) fn target(&mut self) {
@@ -25,15 +26,34 @@ impl RouteCheck<'_> {
                     let path = self.key(&["upstream", "among"]).index(place);
                     self.reference_at(path, "upstreams", upstream, &self.config.upstreams);
                 }
-                if let Some(pattern) = self.route.matches.without(&named.parameter) {
-                    let message = format!("`{pattern}` has no parameter `:{}`", named.parameter);
-                    self.report(Code::UpstreamParameter, &["upstream", "parameter"], message);
-                }
+                self.can_be_named(named);
             }
             None => {}
         }
         self.redirect();
         self.split();
+    }
+
+    /// There must be requests that name each of these.
+    fn can_be_named(&mut self, named: &Named) {
+        match &named.by {
+            By::Parameter(parameter) => {
+                if let Some(pattern) = self.route.matches.without(parameter) {
+                    let message = format!("`{pattern}` has no parameter `:{parameter}`");
+                    self.report(Code::UpstreamParameter, &["upstream", "parameter"], message);
+                }
+            }
+            By::Host(_) => {
+                let is_host =
+                    |name: &str| host::normalize(name.as_bytes()).is_ok_and(|n| n == name);
+                let mut names = named.among.iter().enumerate();
+                if let Some((place, name)) = names.find(|(_, name)| !is_host(name)) {
+                    let path = self.key(&["upstream", "among"]).index(place);
+                    let message = format!("`{name}` is not a host as requests name it");
+                    self.problems.push(Problem::new(Code::UpstreamHost, path, message));
+                }
+            }
+        }
     }
 
     /// A route has exactly one of the keys that say who answers.

@@ -8,6 +8,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Unexpected, Visitor};
 
 use super::hash;
+use super::named::Named;
 use crate::fields;
 use crate::policy::rate_limit::{Requester, Subject};
 use crate::units;
@@ -24,39 +25,8 @@ pub enum Destination {
     One(String),
     /// Never empty, without repetitions, and with a weight above zero.
     Split(Vec<Weighted>),
-    /// The path of the request names one.
+    /// The path or the host of the request names one.
     Named(Named),
-}
-
-/// Upstreams of which the path names one.
-#[derive(
-    Debug, Clone, PartialEq, Eq, serde::Deserialize, serde::Serialize, schemars::JsonSchema,
-)]
-#[serde(deny_unknown_fields)]
-#[schemars(rename = "NamedUpstream")]
-pub struct Named {
-    /// The parameter of `match.path` whose value is the upstream's name.
-    pub parameter: String,
-    /// The upstreams that may be named, by their names in `upstreams`; 404 for others. At least one, at
-    /// most 1,000.
-    #[serde(deserialize_with = "among")]
-    #[schemars(length(min = 1, max = 1000))]
-    pub among: Vec<String>,
-}
-
-/// The most upstreams that a path may name.
-const MAX_NAMED: usize = 1000;
-
-fn among<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    let names = Vec::<String>::deserialize(deserializer)?;
-    if names.is_empty() || names.len() > MAX_NAMED {
-        return Err(de::Error::custom(format_args!("must be 1 to {MAX_NAMED} names of upstreams")));
-    }
-    let mut known = std::collections::BTreeSet::new();
-    match names.iter().find(|name| !known.insert(name.as_str())) {
-        Some(twice) => Err(de::Error::custom(format_args!("`{twice}` is listed twice"))),
-        None => Ok(names),
-    }
 }
 
 /// An upstream of several, with its share in the requests.
@@ -122,15 +92,13 @@ impl Destination {
     }
 }
 
-/// `users`, `stable 95, canary 5`, or `users, orders by :service`.
+/// `users`, `stable 95, canary 5`, `users, orders by :service`, or `users, orders by host`.
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let upstreams = match self {
             Destination::One(name) => return f.write_str(name),
             Destination::Split(upstreams) => upstreams,
-            Destination::Named(Named { parameter, among }) => {
-                return write!(f, "{} by :{parameter}", among.join(", "));
-            }
+            Destination::Named(named) => return named.fmt(f),
         };
         for (place, Weighted { name, weight }) in upstreams.iter().enumerate() {
             let comma = if place == 0 { "" } else { ", " };
@@ -217,8 +185,8 @@ impl<'de> Visitor<'de> for DestinationVisitor {
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
-            "the name of an upstream, a list such as [{name: stable, weight: 95}], or \
-             {parameter: service, among: [users, orders]}",
+            "the name of an upstream, a list such as [{name: stable, weight: 95}], \
+             {parameter: service, among: [users, orders]}, or {host: {}, among: [users, orders]}",
         )
     }
 
@@ -315,6 +283,9 @@ mod tests {
         assert_eq!(shown(list).as_deref(), Ok("stable 95, next 0, canary 1"));
         let named = "{parameter: service, among: [users, orders]}";
         assert_eq!(shown(named).as_deref(), Ok("users, orders by :service"));
+        let by_host = "{host: {suffixes: [.internal]}, among: [users, orders]}";
+        assert_eq!(shown(by_host).as_deref(), Ok("users, orders by host"));
+        assert_eq!(shown("{host: {}, among: []}").as_deref(), Ok("none by host"));
         let names: Vec<_> =
             parse::<Destination>(list).expect("valid").names().map(str::to_owned).collect();
         assert_eq!(names, ["stable", "next", "canary"]);
@@ -335,6 +306,12 @@ mod tests {
             ("{parameter: service}", "among"),
             ("{parameter: service, among: []}", "1 to 1000"),
             ("{parameter: service, among: [a, b, a]}", "`a` is listed twice"),
+            ("{among: [a]}", "`parameter` or `host`"),
+            ("{parameter: service, host: {}, among: [a]}", "not both"),
+            ("{host: {suffix: a}, among: [a]}", "unknown field `suffix`"),
+            ("{host: {suffixes: [internal]}, among: [a]}", "begins with `.`"),
+            ("{host: {suffixes: [.Internal]}, among: [a]}", "lower case"),
+            ("{host: {suffixes: [.a, .a]}, among: [a]}", "`.a` is listed twice"),
             (&format!("[{}]", many.join(", ")), "at most 16"),
         ] {
             let error = parse::<Destination>(text).expect_err(text);

@@ -28,7 +28,7 @@ pub struct Routed {
     pub canonical: Option<String>,
     /// The hash of the path parameter by which an endpoint is chosen, if one is.
     pub parameter: Option<u64>,
-    /// The place of the upstream that the path names, if the route asks for one.
+    /// The place of the upstream that the path or the host names, if the route asks for one.
     pub named: Option<usize>,
 }
 
@@ -94,8 +94,8 @@ pub fn route(
     let named = match snapshot.routes[route].named() {
         None => None,
         Some(named) => {
-            let value = found.params.value(&named.config().parameter).ok_or(Rejection::NoRoute)?;
-            Some(named.place(value).ok_or(Rejection::NoRoute)?)
+            let place = named.find(&host, |parameter| found.params.value(parameter));
+            Some(place.ok_or(Rejection::NoRoute)?)
         }
     };
     let hashed = snapshot.routes[route].hash_parameter(named);

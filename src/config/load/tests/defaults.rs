@@ -42,8 +42,16 @@ static LAYERING: Layering = Layering {
     own: &["path", "upstream"],
 };
 
+static NO_TEMPLATES: Templates = Templates { section: "", list: "", uses: &[] };
+
 fn draft(files: &Files) -> Draft<Whole> {
-    load_layered::<Whole, Alone>(&files.1, &Environment::fixed([("TWO", "2")]), &LAYERING, &[])
+    load_layered::<Whole, Alone>(
+        &files.1,
+        &Environment::fixed([("TWO", "2")]),
+        &NO_TEMPLATES,
+        &LAYERING,
+        &[],
+    )
 }
 
 #[track_caller]

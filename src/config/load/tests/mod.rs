@@ -6,6 +6,7 @@ mod include;
 mod merge;
 mod mistakes;
 mod robustness;
+mod templates;
 mod values;
 
 use std::collections::BTreeMap;
