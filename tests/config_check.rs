@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use crate::support::{Finished, Gateway, Plan, Port, eventually};
+use crate::support::{Authority, Finished, Gateway, Plan, Port, eventually};
 
 /// Every kind of mistake, in one file.
 const MISTAKES: &str = "\
@@ -276,13 +276,16 @@ fn shipped() -> Vec<PathBuf> {
 #[test]
 fn every_shipped_configuration_is_good() {
     let directory = tempfile::tempdir().expect("a directory");
-    let files = shipped();
+    let (authority, files) = (Authority::new(), shipped());
     assert!(files.len() >= 3, "{files:?}");
+    authority.put(&authority.sign("orders"), directory.path());
     for file in files {
         let path = file.to_string_lossy().into_owned();
         let key = [
             ("API_KEY", "a-key-for-the-check-0123456789"),
             ("REGISTRY_TOKEN", "a-token-for-the-check-0123456789"),
+            // What it names lies elsewhere where it is used.
+            ("SIDECAR_CERTIFICATES", directory.path().to_str().expect("a path")),
         ];
         let finished = Gateway::finish(&["check", "-c", &path], directory.path(), &key);
         assert_eq!(finished.code, Some(0), "{path}: {}", finished.stderr);

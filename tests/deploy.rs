@@ -88,6 +88,34 @@ fn a_pod_is_given_longer_to_end_than_its_gateway_takes() {
 }
 
 #[test]
+fn a_sidecar_in_a_pod_runs_the_profile_with_variables_that_it_reads_and_has_time_to_end() {
+    let file = folder().join("kubernetes/sidecar/sidecar.yaml");
+    let profile = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/sidecar.yaml");
+    let texts = [&file, &profile].map(|path| std::fs::read_to_string(path).expect("a file"));
+    assert_eq!(texts[0], texts[1], "a copy: kustomize reads no file outside of its folder");
+    let pod = &yaml("kubernetes/sidecar/deployment.yaml")["spec"]["template"]["spec"];
+    let sidecar = &pod["initContainers"][0];
+    assert_eq!(sidecar["restartPolicy"], "Always");
+    let grace = seconds(&pod["terminationGracePeriodSeconds"]);
+    let (longest, _) = longest(&file);
+    assert!(grace > longest, "{grace:?} is no more than {longest:?}");
+    let (authority, here) = (Authority::new(), tempfile::tempdir().expect("a folder"));
+    authority.put(&authority.sign("orders"), here.path());
+    let variables = sidecar["env"].as_sequence().expect("variables").iter().map(|one| {
+        let name = one["name"].as_str().expect("a name");
+        let value = match name {
+            "SIDECAR_CERTIFICATES" => here.path().to_str(),
+            "ADMIN_TOKEN" => Some("a-token-of-16-characters"),
+            _ => one["value"].as_str(),
+        };
+        (name, value.expect("a value"))
+    });
+    let check = ["check", "-c", file.to_str().expect("text"), "--deny-warnings"];
+    let finished = Gateway::finish(&check, here.path(), &variables.collect::<Vec<_>>());
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+}
+
+#[test]
 fn a_container_is_given_longer_to_end_than_its_gateway_takes() {
     let grace = seconds(&yaml("compose/compose.yaml")["services"]["gateway"]["stop_grace_period"]);
     let (longest, delay) = longest(&folder().join("compose/gateway/gateway.yaml"));

@@ -116,6 +116,7 @@ mod schema;
 mod service_manager;
 mod shared_limits;
 mod shutdown;
+mod sidecar;
 mod slow_clients;
 mod splitting;
 mod spring_gateway;

@@ -1,4 +1,5 @@
-"""Whether the objects of a rendered kustomization fit together, and, with --schemas, each by itself.
+"""Whether the objects of a rendered kustomization fit together (with --sidecar: those of a service with a gateway
+beside it), and, with --schemas, each by itself.
 
 A selector that selects nothing, or everything, is valid by every schema.
 """
@@ -81,12 +82,58 @@ def fit(objects):
         assert {end["port"] for end in monitor["spec"]["endpoints"]} <= names
 
 
+def beside(objects):
+    kinds = {}
+    for thing in objects:
+        kinds.setdefault(thing["kind"], []).append(thing)
+    (work,) = kinds["Deployment"]
+    template = work["spec"]["template"]
+    labels, pod = template["metadata"]["labels"], template["spec"]
+    (sidecar,) = pod["initContainers"]
+    assert sidecar["restartPolicy"] == "Always", "an init container that ends"
+    ports = {port["name"]: port["containerPort"] for port in sidecar["ports"]}
+    assert selects(work["spec"]["selector"]["matchLabels"], labels)
+
+    (service,) = kinds["Service"]
+    assert selects(service["spec"]["selector"], labels)
+    (port,) = service["spec"]["ports"]
+    assert port["targetPort"] == "mesh" and port["port"] == ports["mesh"], port
+    (budget,) = kinds["PodDisruptionBudget"]
+    assert selects(budget["spec"]["selector"]["matchLabels"], labels)
+    assert work["spec"]["replicas"] > budget["spec"]["minAvailable"], "no node could be drained"
+    (policy,) = kinds["NetworkPolicy"]
+    assert selects(policy["spec"]["podSelector"]["matchLabels"], labels)
+    for rule in policy["spec"]["ingress"]:
+        for port in rule["ports"]:
+            assert port["port"] in ports, port
+            assert port["port"] != "admin" or rule.get("from"), "anyone may reach the admin port"
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert sidecar[probe]["httpGet"]["port"] == "admin", probe
+
+    (config,) = kinds["ConfigMap"]
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert volumes["config"]["configMap"]["name"] == config["metadata"]["name"]
+    mounts = {mount["name"]: mount["mountPath"] for mount in sidecar["volumeMounts"]}
+    assert mounts.keys() == volumes.keys(), mounts
+    (file,) = config["data"]
+    assert sidecar["args"][-1] == f"{mounts['config']}/{file}", sidecar["args"]
+    values = {one["name"]: one.get("value") for one in sidecar["env"]}
+    text = config["data"][file]
+    unknown = [name for name in values if not name.startswith("OTEL_") and f"${{{name}:" not in text]
+    assert not unknown, f"the file reads no {unknown}"
+    assert values["SIDECAR_CERTIFICATES"] == mounts["certificates"]
+    gateway = yaml.safe_load(text)
+    assert f":-0.0.0.0:{ports['mesh']}}}" in gateway["listeners"]["inbound"]["address"]
+    assert values["ADMIN_ADDRESS"].endswith(f":{ports['admin']}")
+
+
 def main():
     *options, file = sys.argv[1:]
     with open(file, encoding="utf-8") as text:
         objects = [thing for thing in yaml.safe_load_all(text) if thing]
-    assert len(objects) >= 6, objects
-    (by_schemas if options else fit)(objects)
+    assert len(objects) >= 5, objects
+    checks = {"--schemas": by_schemas, "--sidecar": beside}
+    (checks[options[0]] if options else fit)(objects)
 
 
 main()

@@ -44,6 +44,11 @@ for overlay in base durable example; do
     passes "kubernetes/$overlay: valid by the schemas" "$python" deploy/check/kubernetes.py --schemas "$file"
 done
 
+file=$folder/sidecar.yaml
+"$folder/venv/bin/kubectl" kustomize deploy/kubernetes/sidecar >"$file" || fail "kustomize: sidecar (above)"
+passes "kubernetes/sidecar: parts fit together" "$python" deploy/check/kubernetes.py --sidecar "$file"
+passes "kubernetes/sidecar: valid by the schemas" "$python" deploy/check/kubernetes.py --schemas "$file"
+
 # The program and its manual are not where the package puts them.
 sed "s#/usr/bin/portcullis#$gateway#; /^Documentation=/d" deploy/systemd/portcullis.service >"$folder/portcullis.service"
 passes "the unit is valid" systemd-analyze verify "$folder/portcullis.service"

@@ -1,6 +1,7 @@
 //! Authorities, certificates, and clients that trust them.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -122,6 +123,17 @@ impl Authority {
         let names = CustomExtension::from_oid_content(ALTERNATIVE_NAMES, names.to_vec());
         params.custom_extensions.push(names);
         self.signed(params)
+    }
+
+    /// Puts a certificate, its key and this authority's own into a folder, by the names that Kubernetes has for
+    /// them; each takes the place of the file before as a whole.
+    pub fn put(&self, leaf: &Leaf, folder: &Path) {
+        let files = [("tls.crt", leaf.pem()), ("tls.key", leaf.key_pem()), ("ca.crt", self.pem())];
+        for (name, text) in files {
+            let new = folder.join("new");
+            std::fs::write(&new, text).expect("written");
+            std::fs::rename(new, folder.join(name)).expect("renamed");
+        }
     }
 
     /// A list of what it has revoked, in PEM.
