@@ -1,6 +1,7 @@
 //! What is valid but probably not meant, as far as the configuration alone tells it. Certificates
 //! and the limit on open files are looked at by `runtime::warnings`.
 
+mod grants;
 mod networks;
 mod splits;
 mod times;
@@ -73,6 +74,7 @@ pub fn warnings(config: &Config, sources: &Sources) -> Vec<Problem> {
         }
         methods(&path, route, &mut warnings);
         splits::parameters(&path, route, config, &mut warnings);
+        grants::scopes(&path, route, config, &mut warnings);
         times::attempts(&path, route, &mut warnings);
         times::breaker(&path, route, &mut warnings);
         warnings
