@@ -403,3 +403,38 @@ fn a_client_cannot_hide_what_a_believed_proxy_says_of_it() {
     assert_eq!(gateway.call(call).status, 200);
     assert_eq!(upstream.only().all("x-consumer"), ["spiffe://prod/evil"]);
 }
+
+#[test]
+fn logs_name_the_clients_certificate_whatever_the_route_asks_for() {
+    let (mesh, upstream) = (Mesh::new(), Upstream::script([200, 500]));
+    let access = "access_log: {keep: {success: 100%}}";
+    let start = |tls: &str, access: &str| {
+        let plan = mesh.plan(tls, "", "").section(access);
+        plan.upstream(&upstream).start()
+    };
+    let gateway = start(", client_auth: optional", access);
+    let long = format!("spiffe://prod/{}", "a/".repeat(500) + "b");
+    for own in
+        [Some(mesh.of(WEB)), Some(mesh.of(&long)), None, Some(mesh.ours.sign_client(&[], &[], ""))]
+    {
+        mesh.call(&gateway, own.as_ref(), "").expect("an answer");
+    }
+    let lines = gateway.wait_for_access_lines(4);
+    let named = |n: usize| lines[n]["portcullis.client_certificate"].as_str();
+    assert_eq!((named(0), lines[0]["portcullis.outcome"].as_str()), (Some(WEB), Some("success")));
+    assert_eq!(lines[0]["portcullis.consumer"], serde_json::Value::Null, "nothing was asked for");
+    assert_eq!(lines[1]["http.response.status_code"], 500);
+    assert!(
+        named(1)
+            .is_some_and(|name| name.len() < 300 && long.starts_with(name.trim_end_matches('…'))),
+        "{:?}",
+        named(1)
+    );
+    assert_eq!(named(2), None);
+    // It has no name: its digest tells it from others.
+    assert_eq!(named(3).map(str::len), Some(64));
+    let masked = start("", "access_log: {keep: {success: 100%}, mask: [consumer]}");
+    mesh.call(&masked, Some(&mesh.of(WEB)), "").expect("an answer");
+    let line = &masked.wait_for_access_lines(1)[0];
+    assert_eq!(line["portcullis.client_certificate"], serde_json::Value::Null);
+}
