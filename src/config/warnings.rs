@@ -81,6 +81,7 @@ pub fn warnings(config: &Config, sources: &Sources) -> Vec<Problem> {
     }));
     times::upstream_breakers(config, &mut warnings);
     ejections(config, &mut warnings);
+    pins(config, &mut warnings);
     unreachable(config, &mut warnings);
     warnings
 }
@@ -132,6 +133,25 @@ fn ejections(config: &Config, warnings: &mut Vec<Problem>) {
             let path = KeyPath::root().key("upstreams").key(name).key("ejection");
             let message = "the upstream's only address is never ejected";
             warnings.push(Problem::new(Code::EjectionOfOne, path, message));
+        }
+    }
+}
+
+/// Without TLS there is no certificate.
+fn pins(config: &Config, warnings: &mut Vec<Problem>) {
+    for (name, upstream) in &config.upstreams {
+        if !upstream.tls.pins.is_empty()
+            && let Some(place) = upstream.schemes().position(|is_tls| !is_tls)
+        {
+            let path = KeyPath::root().key("upstreams").key(name);
+            let plain = match upstream.endpoints.len() {
+                listed if place < listed => path.clone().key("endpoints").index(place),
+                _ => path.clone().key("discover"),
+            };
+            let message =
+                "an endpoint without TLS shows no certificate, and gets requests all the same";
+            let problem = Problem::new(Code::PinsWithoutTls, path.key("tls").key("pins"), message);
+            warnings.push(problem.beside(plain));
         }
     }
 }
