@@ -259,8 +259,13 @@ fn routing(c: &mut Criterion) {
         let router = Router::try_new(named).expect("no conflicts");
         let path = format!("/api/v1/service-{}/42", routes / 2);
         let headers = HeaderMap::new();
-        let asked =
-            Asked { method: &Method::GET, headers: Some(&headers), query: None, scheme: None };
+        let asked = Asked {
+            method: &Method::GET,
+            headers: Some(&headers),
+            query: None,
+            scheme: None,
+            certificate: None,
+        };
         c.bench_function(&format!("route/{routes}"), |b| {
             b.iter(|| {
                 let found = router.find("api.example.com", black_box(&path), &asked);
@@ -281,7 +286,13 @@ fn splitting(c: &mut Criterion) {
     let router = Router::try_new(routes).expect("no conflicts");
     let cookie = HeaderValue::from_static("theme=dark; session=0123456789abcdef; lang=en");
     let headers = HeaderMap::from_iter([(http::header::COOKIE, cookie)]);
-    let asked = Asked { method: &Method::GET, headers: Some(&headers), query: None, scheme: None };
+    let asked = Asked {
+        method: &Method::GET,
+        headers: Some(&headers),
+        query: None,
+        scheme: None,
+        certificate: None,
+    };
     c.bench_function("route/two_conditions_not_met", |b| {
         b.iter(|| router.find("api.example.com", black_box("/a"), &asked).is_ok());
     });

@@ -106,7 +106,13 @@ fn a_route_is_found_by_its_conditions_without_an_allocation() {
     let cookie = HeaderValue::from_static("a=1; b=\"23\"");
     let headers = HeaderMap::from_iter([(http::header::COOKIE, cookie)]);
     let query = Some("b=1&c=a%20b");
-    let asked = Asked { method: &Method::GET, headers: Some(&headers), query, scheme: None };
+    let asked = Asked {
+        method: &Method::GET,
+        headers: Some(&headers),
+        query,
+        scheme: None,
+        certificate: None,
+    };
     let find = || router.find("a.example", "/a", &asked).ok().map(|found| found.route);
     assert_eq!(find(), Some(2));
     assert_none(&measure(|| {

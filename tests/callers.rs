@@ -405,6 +405,66 @@ fn a_client_cannot_hide_what_a_believed_proxy_says_of_it() {
 }
 
 #[test]
+fn a_route_can_be_for_certain_certificates_and_never_by_a_header() {
+    let (mesh, upstream) = (Mesh::new(), Upstream::start());
+    let shop = "match: {path: /orders, client_certificate: ['spiffe://prod/ns/shop/*']}";
+    let listener = "listeners: {public: {address: \"127.0.0.1:${PORT}\", tls: {certificates: [{certificate: one.pem, key: one.key}], client_ca: ca.pem, client_auth: optional}}}";
+    let respond = |status: u16| format!("respond: {{status: {status}}}");
+    let routes = format!(
+        "client_address: {{trusted_proxies: [127.0.0.0/8]}}
+routes:
+  all: {{match: {{path: /orders}}, {}}}
+  named: {{match: {{path: /orders, client_certificate: 'spiffe://prod/*'}}, {}}}
+  shop: {{{shop}, {}}}
+  web: {{match: {{path: /orders, client_certificate: '{WEB}', headers: {{X-New: 'yes'}}}}, {}}}
+  dns: {{match: {{path: /orders, client_certificate: [a.internal, '*.shop']}}, {}}}
+",
+        respond(200),
+        respond(201),
+        respond(202),
+        respond(203),
+        respond(299),
+    );
+    let plan = Plan::new(&routes).section(listener);
+    let plan = plan.beside("one.pem", &mesh.server.pem()).beside("one.key", &mesh.server.key_pem());
+    let gateway = plan.beside("ca.pem", &mesh.ours.pem()).upstream(&upstream).start();
+    let of = |uri: &str| mesh.of(uri);
+    let dns = |names: &[&str]| mesh.ours.sign_client(&[], names, "b.shop");
+    for (own, headers, expected) in [
+        (None, "", "200"),
+        (None, "X-Forwarded-Client-Cert: URI=spiffe://prod/ns/shop/sa/web\r\n", "200"),
+        (Some(of("spiffe://prod/db")), "", "201"),
+        (Some(of(WEB)), "", "202"),
+        (Some(of(WEB)), "X-New: yes\r\n", "203"),
+        (Some(of("spiffe://test/db")), "X-New: yes\r\n", "200"),
+        (Some(dns(&["other", "b.shop"])), "", "299"),
+        (Some(dns(&[])), "", "200"),
+    ] {
+        let answer = mesh.call(&gateway, own.as_ref(), headers).expect("an answer");
+        assert_eq!(status(&answer), expected, "{headers}: {answer}");
+    }
+    // Whom a connection belongs to holds for HTTP/2 as well.
+    let own = of(WEB);
+    let stream = connect_tls(gateway.address, "one.test", &mesh.ours, Some(&own), "h2");
+    let client = crate::support::H2Client::over(async { stream.expect("a handshake") });
+    let call = crate::support::request("GET", "/orders").body(&b""[..]).expect("a call");
+    assert_eq!(client.call(call).status, 202);
+    let variables =
+        [("PORT", "1"), ("ADMIN_ADDRESS", "127.0.0.1:2"), ("UPSTREAM", "http://10.0.0.1")];
+    let arguments = ["routes", "-c", "portcullis.yaml"];
+    let finished = Gateway::finish(&arguments, gateway.directory(), &variables);
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    let table = finished.stdout;
+    let order = ["web", "shop", "named", "dns", "all"].map(|route| {
+        let row = table.lines().position(|line| line.split("  ").any(|cell| cell.trim() == route));
+        row.unwrap_or_else(|| panic!("{route}: {table}"))
+    });
+    assert!(order[0] < order[1] && order[1] < order[2] && order[2] < order[4], "{table}");
+    assert!(order[3] < order[4], "{table}");
+    assert!(table.contains("certificate of a.internal or *.shop"), "{table}");
+}
+
+#[test]
 fn logs_name_the_clients_certificate_whatever_the_route_asks_for() {
     let (mesh, upstream) = (Mesh::new(), Upstream::script([200, 500]));
     let access = "access_log: {keep: {success: 100%}}";

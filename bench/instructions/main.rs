@@ -122,7 +122,8 @@ fn routes(count: usize) -> (Router, String) {
 #[bench::of_10(args = (10), setup = routes)]
 #[bench::of_10000(args = (10_000), setup = routes)]
 fn route((router, path): (Router, String)) -> Router {
-    let asked = Asked { method: &Method::GET, headers: None, query: None, scheme: None };
+    let asked =
+        Asked { method: &Method::GET, headers: None, query: None, scheme: None, certificate: None };
     for _ in 0..REQUESTS {
         let found = router.find("api.example.com", black_box(&path), &asked);
         black_box(found.map(|found| found.route).ok());

@@ -192,7 +192,13 @@ fn actual(router: &Router, request: &Request) -> Result<usize, Vec<String>> {
         Some((HeaderName::from_static(name), HeaderValue::from_static((*value)?)))
     };
     let headers: HeaderMap = lines.filter_map(line).collect();
-    let asked = Asked { method: &method, headers: Some(&headers), query: None, scheme: *scheme };
+    let asked = Asked {
+        method: &method,
+        headers: Some(&headers),
+        query: None,
+        scheme: *scheme,
+        certificate: None,
+    };
     match router.find(host, path, &asked) {
         Ok(found) => Ok(found.route),
         Err(NoRoute::NotFound) => Err(Vec::new()),

@@ -236,8 +236,13 @@ mod tests {
     /// The index of the route that serves `GET path` at `host`.
     fn get(matches: &[&str], host: &str, path: &str) -> Option<usize> {
         let headers = HeaderMap::new();
-        let asked =
-            Asked { method: &Method::GET, headers: Some(&headers), query: None, scheme: None };
+        let asked = Asked {
+            method: &Method::GET,
+            headers: Some(&headers),
+            query: None,
+            scheme: None,
+            certificate: None,
+        };
         compile(matches).unwrap().find(host, path, &asked).ok().map(|found| found.route)
     }
 
@@ -257,7 +262,13 @@ mod tests {
         };
         let headers: HeaderMap = lines.iter().map(line).collect();
         let (path, query) = target.split_once('?').map_or((target, None), |(p, q)| (p, Some(q)));
-        let asked = Asked { method: &method, headers: Some(&headers), query, scheme: None };
+        let asked = Asked {
+            method: &method,
+            headers: Some(&headers),
+            query,
+            scheme: None,
+            certificate: None,
+        };
         let router = compile(matches).unwrap();
         match router.find("", path, &asked) {
             Ok(found) => Ok(found.route),
@@ -419,7 +430,13 @@ mod tests {
         ]);
         let router = router.unwrap();
         let find = |query| {
-            let asked = Asked { method: &Method::GET, headers: None, query, scheme: None };
+            let asked = Asked {
+                method: &Method::GET,
+                headers: None,
+                query,
+                scheme: None,
+                certificate: None,
+            };
             router.find("", "/a", &asked).ok().map(|found| found.route)
         };
         assert_eq!((find(None), find(Some("v=1")), find(Some("v=2"))), (Some(0), Some(1), Some(0)));

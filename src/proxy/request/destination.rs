@@ -6,6 +6,7 @@ use http::{Method, Version};
 use pingora_proxy::Session;
 
 use crate::config::route::Dialect;
+use crate::policy::auth::peer::Peer;
 use crate::proxy::dialect::Protocol;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::rejection::Rejection;
@@ -52,8 +53,9 @@ pub fn find(session: &Session, ctx: &mut Context) -> Result<Destination, Rejecti
         ctx.snapshot.router.names_schemes().then(|| request::head::scheme(ctx, &request.headers));
     if let Some(method) = response::cors::preflight(&request.method, &request.headers) {
         // First as if the request that follows had no headers of its own, then whatever they will be.
+        let shown = shown(ctx);
         let routed = [headers, None].into_iter().filter_map(|headers| {
-            request::head::route(&ctx.snapshot, request, &method, headers, scheme).ok()
+            request::head::route(&ctx.snapshot, request, &method, headers, scheme, shown).ok()
         });
         let mut routes = routed.map(|routed| &ctx.snapshot.routes[routed.route]);
         if let Some(route) = routes.find(|route| route.config.cors.is_some()).cloned() {
@@ -61,7 +63,8 @@ pub fn find(session: &Session, ctx: &mut Context) -> Result<Destination, Rejecti
             return Ok(Destination::Preflight);
         }
     }
-    let routed = request::head::route(&ctx.snapshot, request, &request.method, headers, scheme)?;
+    let method = &request.method;
+    let routed = request::head::route(&ctx.snapshot, request, method, headers, scheme, shown(ctx))?;
     let route = ctx.snapshot.routes[routed.route].clone();
     ctx.path = routed.forwarded;
     ctx.recorded_path = routed.canonical;
@@ -75,4 +78,9 @@ pub fn find(session: &Session, ctx: &mut Context) -> Result<Destination, Rejecti
     }
     ctx.begin_on(route.clone());
     Ok(Destination::Route(route))
+}
+
+/// Whom the certificate of the connection names.
+fn shown(ctx: &Context) -> Option<&Peer> {
+    ctx.connection.as_ref().and_then(|connection| connection.certificate())
 }

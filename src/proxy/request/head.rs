@@ -6,6 +6,7 @@ use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method, Version};
 use pingora_http::RequestHeader;
 
+use crate::policy::auth::peer::Peer;
 use crate::proxy::downstream::address::X_FORWARDED_PROTO;
 use crate::proxy::downstream::limits::Limits;
 use crate::proxy::exchange::context::Context;
@@ -56,8 +57,9 @@ pub fn route(
     method: &Method,
     headers: Option<&HeaderMap>,
     scheme: Option<Scheme>,
+    certificate: Option<&Peer>,
 ) -> Result<Routed, Rejection> {
-    let asked = Asked { method, headers, query: request.uri.query(), scheme };
+    let asked = Asked { method, headers, query: request.uri.query(), scheme, certificate };
     let host = host_of(request)?;
     let raw = request.uri.path();
     let (canonical, ambiguous) = match path::canonicalize(raw.as_bytes()) {
