@@ -39,7 +39,7 @@
 //! | [`fields`] | a cookie, a parameter of the query | nothing |
 //! | [`coding`] | gzip and deflate, within bounds | nothing |
 //! | [`policy`] | pure decisions: authentication, rate limits, idempotency, circuits, bulkheads, retries; `now` is an argument | `fields`, `time`, `units` |
-//! | [`routing`] | the canonical path, the host, the route | `fields`, `time`, `units` |
+//! | [`routing`] | the canonical path, the host, the route | `fields`, `policy`, `time`, `units` |
 //! | [`transcode`] | calls of RPC as plain HTTP with JSON, and back; no I/O | `coding`, `condition`, `time`, `units` |
 //! | [`summary`] | a request as it began and as it ended, from which everything is told | `policy` |
 //! | [`record`] | the row of each request, the recorder, SQLite and PostgreSQL | `coding`, `condition`, `time`, `units` |

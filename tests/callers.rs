@@ -403,3 +403,98 @@ fn a_client_cannot_hide_what_a_believed_proxy_says_of_it() {
     assert_eq!(gateway.call(call).status, 200);
     assert_eq!(upstream.only().all("x-consumer"), ["spiffe://prod/evil"]);
 }
+
+#[test]
+fn a_route_can_be_for_certain_certificates_and_never_by_a_header() {
+    let (mesh, upstream) = (Mesh::new(), Upstream::start());
+    let shop = "match: {path: /orders, client_certificate: ['spiffe://prod/ns/shop/*']}";
+    let listener = "listeners: {public: {address: \"127.0.0.1:${PORT}\", tls: {certificates: [{certificate: one.pem, key: one.key}], client_ca: ca.pem, client_auth: optional}}}";
+    let respond = |status: u16| format!("respond: {{status: {status}}}");
+    let routes = format!(
+        "client_address: {{trusted_proxies: [127.0.0.0/8]}}
+routes:
+  all: {{match: {{path: /orders}}, {}}}
+  named: {{match: {{path: /orders, client_certificate: 'spiffe://prod/*'}}, {}}}
+  shop: {{{shop}, {}}}
+  web: {{match: {{path: /orders, client_certificate: '{WEB}', headers: {{X-New: 'yes'}}}}, {}}}
+  dns: {{match: {{path: /orders, client_certificate: [a.internal, '*.shop']}}, {}}}
+",
+        respond(200),
+        respond(201),
+        respond(202),
+        respond(203),
+        respond(299),
+    );
+    let plan = Plan::new(&routes).section(listener);
+    let plan = plan.beside("one.pem", &mesh.server.pem()).beside("one.key", &mesh.server.key_pem());
+    let gateway = plan.beside("ca.pem", &mesh.ours.pem()).upstream(&upstream).start();
+    let of = |uri: &str| mesh.of(uri);
+    let dns = |names: &[&str]| mesh.ours.sign_client(&[], names, "b.shop");
+    for (own, headers, expected) in [
+        (None, "", "200"),
+        (None, "X-Forwarded-Client-Cert: URI=spiffe://prod/ns/shop/sa/web\r\n", "200"),
+        (Some(of("spiffe://prod/db")), "", "201"),
+        (Some(of(WEB)), "", "202"),
+        (Some(of(WEB)), "X-New: yes\r\n", "203"),
+        (Some(of("spiffe://test/db")), "X-New: yes\r\n", "200"),
+        (Some(dns(&["other", "b.shop"])), "", "299"),
+        (Some(dns(&[])), "", "200"),
+    ] {
+        let answer = mesh.call(&gateway, own.as_ref(), headers).expect("an answer");
+        assert_eq!(status(&answer), expected, "{headers}: {answer}");
+    }
+    // Whom a connection belongs to holds for HTTP/2 as well.
+    let own = of(WEB);
+    let stream = connect_tls(gateway.address, "one.test", &mesh.ours, Some(&own), "h2");
+    let client = crate::support::H2Client::over(async { stream.expect("a handshake") });
+    let call = crate::support::request("GET", "/orders").body(&b""[..]).expect("a call");
+    assert_eq!(client.call(call).status, 202);
+    let variables =
+        [("PORT", "1"), ("ADMIN_ADDRESS", "127.0.0.1:2"), ("UPSTREAM", "http://10.0.0.1")];
+    let arguments = ["routes", "-c", "portcullis.yaml"];
+    let finished = Gateway::finish(&arguments, gateway.directory(), &variables);
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    let table = finished.stdout;
+    let order = ["web", "shop", "named", "dns", "all"].map(|route| {
+        let row = table.lines().position(|line| line.split("  ").any(|cell| cell.trim() == route));
+        row.unwrap_or_else(|| panic!("{route}: {table}"))
+    });
+    assert!(order[0] < order[1] && order[1] < order[2] && order[2] < order[4], "{table}");
+    assert!(order[3] < order[4], "{table}");
+    assert!(table.contains("certificate of a.internal or *.shop"), "{table}");
+}
+
+#[test]
+fn logs_name_the_clients_certificate_whatever_the_route_asks_for() {
+    let (mesh, upstream) = (Mesh::new(), Upstream::script([200, 500]));
+    let access = "access_log: {keep: {success: 100%}}";
+    let start = |tls: &str, access: &str| {
+        let plan = mesh.plan(tls, "", "").section(access);
+        plan.upstream(&upstream).start()
+    };
+    let gateway = start(", client_auth: optional", access);
+    let long = format!("spiffe://prod/{}", "a/".repeat(500) + "b");
+    for own in
+        [Some(mesh.of(WEB)), Some(mesh.of(&long)), None, Some(mesh.ours.sign_client(&[], &[], ""))]
+    {
+        mesh.call(&gateway, own.as_ref(), "").expect("an answer");
+    }
+    let lines = gateway.wait_for_access_lines(4);
+    let named = |n: usize| lines[n]["portcullis.client_certificate"].as_str();
+    assert_eq!((named(0), lines[0]["portcullis.outcome"].as_str()), (Some(WEB), Some("success")));
+    assert_eq!(lines[0]["portcullis.consumer"], serde_json::Value::Null, "nothing was asked for");
+    assert_eq!(lines[1]["http.response.status_code"], 500);
+    assert!(
+        named(1)
+            .is_some_and(|name| name.len() < 300 && long.starts_with(name.trim_end_matches('…'))),
+        "{:?}",
+        named(1)
+    );
+    assert_eq!(named(2), None);
+    // It has no name: its digest tells it from others.
+    assert_eq!(named(3).map(str::len), Some(64));
+    let masked = start("", "access_log: {keep: {success: 100%}, mask: [consumer]}");
+    mesh.call(&masked, Some(&mesh.of(WEB)), "").expect("an answer");
+    let line = &masked.wait_for_access_lines(1)[0];
+    assert_eq!(line["portcullis.client_certificate"], serde_json::Value::Null);
+}

@@ -84,6 +84,7 @@ mod otlp_reload;
 mod outage;
 mod paths;
 mod permits;
+mod pins;
 mod problem;
 mod process_log;
 mod profile_heads;

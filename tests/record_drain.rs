@@ -81,14 +81,9 @@ fn shipping(record: &str) -> Gateway {
     gateway
 }
 
-fn depth(gateway: &Gateway) -> f64 {
-    gateway.metric("portcullis_record_journal_depth", &[])
-}
-
 /// Ends it; how many rows it says to have left in the journal at `path`.
 fn ended(gateway: &mut Gateway, path: &str) -> usize {
-    gateway.signal("TERM");
-    assert!(gateway.exit().success(), "{}", gateway.log());
+    gateway.end();
     left(gateway, path)
 }
 
@@ -135,7 +130,7 @@ fn replicas_that_are_scaled_away_while_the_database_is_lose_no_row() {
     });
     place.server.stop();
     eventually("rows in each journal", || {
-        replicas.iter().all(|gateway| depth(gateway) > 40.0).then_some(())
+        replicas.iter().all(|gateway| gateway.journal_depth() > 40.0).then_some(())
     });
 
     // From three to one, while clients call.
@@ -165,7 +160,7 @@ fn replicas_that_are_scaled_away_while_the_database_is_lose_no_row() {
     let load = loads.pop().expect("a load");
     let broken = load.broken();
     let mut answered = load.finish();
-    eventually("an empty journal", || (depth(&stays) == 0.0).then_some(()));
+    eventually("an empty journal", || (stays.journal_depth() == 0.0).then_some(()));
     let rows = place.rows(&stays);
     answered.extend(of_second.into_iter().chain(of_third));
     assert_eq!(lacking(&answered, &rows), BTreeSet::new());
@@ -207,7 +202,7 @@ fn a_database_that_is_away_is_waited_for_until_the_time_is_over_or_another_signa
     place.server.stop();
     at_once(gateways, |(number, mut gateway)| {
         assert_eq!(gateway.get("/").status, 200);
-        eventually("both writes in the journal", || (depth(&gateway) == 2.0).then_some(()));
+        eventually("both writes in the journal", || (gateway.journal_depth() == 2.0).then_some(()));
         let path = place.journal(number);
         let (rows, took) = if number == 0 {
             let shorter = Plan::route(DURABLE).section(&place.record(number, "200ms"));

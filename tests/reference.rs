@@ -33,6 +33,7 @@ const CHANGES: &[(&str, &str)] = &[
     ("server.max_connections", "50"),
     ("server.upstream_pool", "50"),
     ("server.watch", "true"),
+    ("server.watch_secrets", "7s"),
     ("server.watch_certificates", "7s"),
     ("server.huge_pages", "true"),
     ("server.via", "false"),

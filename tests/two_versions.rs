@@ -101,12 +101,6 @@ fn pay(gateway: &Gateway, key: &str) -> (u16, bool) {
     (answer.status, answer.header("idempotency-replayed") == Some("true"))
 }
 
-/// `SIGTERM`, and wait for the end.
-fn end(mut gateway: Gateway) {
-    gateway.signal("TERM");
-    assert!(gateway.exit().success(), "{}", gateway.log());
-}
-
 #[test]
 fn two_versions_share_their_stores_and_roll_forward_and_back() {
     let Some(place) = Place::new() else { return };
@@ -127,7 +121,7 @@ fn two_versions_share_their_stores_and_roll_forward_and_back() {
                     kills += 1;
                 } else {
                     ends += 1;
-                    end(gateway);
+                    gateway.end();
                 }
                 answered.extend(load.finish());
                 running[number] = Some(place.start(number, wanted));
@@ -161,9 +155,7 @@ fn two_versions_share_their_stores_and_roll_forward_and_back() {
         }
         // Rows that PostgreSQL could not take are in the journal when the version changes.
         place.server.stop();
-        let depth = || -> f64 {
-            both.iter().map(|gateway| gateway.metric("portcullis_record_journal_depth", &[])).sum()
-        };
+        let depth = || -> f64 { both.iter().map(|gateway| gateway.journal_depth()).sum() };
         eventually("rows in the journals", || (depth() > 20.0).then_some(()));
         answered.extend(loads.into_iter().flat_map(Load::finish));
         if step % 2 == 0 {

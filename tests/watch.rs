@@ -223,6 +223,89 @@ fn a_value_that_is_read_from_a_file_follows_it() {
     assert_eq!(token().as_deref(), Some("second"));
 }
 
+/// A gateway that sends the text of `token` in a header, and looks at it by `server`.
+fn with_token(server: &str, mount: &Mount, upstream: &Upstream) -> Gateway {
+    let main = format!(
+        "server: {{threads: 1, drain_timeout: 5s{server}}}\nroutes: {{all: {{match: {{path: /*}}, upstream: service, headers: {{request: {{set: {{X-Token: '${{file:{}}}'}}}}}}}}}}\n",
+        mount.at("token").display(),
+    );
+    Plan::new(&main).upstream(upstream).start()
+}
+
+#[track_caller]
+fn sends(gateway: &Gateway, upstream: &Upstream, token: &str) {
+    eventually(&format!("the token {token}:\n{}", gateway.log()), || {
+        gateway.get("/");
+        let got =
+            upstream.requests().pop().and_then(|got| got.header("x-token").map(str::to_owned));
+        (got.as_deref() == Some(token)).then_some(())
+    });
+}
+
+#[test]
+fn a_secret_follows_its_file_without_a_signal_and_nothing_else_does() {
+    let upstream = Upstream::start();
+    let mount = Mount::new(&[("token", "first\n")]);
+    let gateway = with_token(", watch_secrets: 1s", &mount, &upstream);
+    sends(&gateway, &upstream, "first");
+    mount.swap(&[("token", "second\n")]);
+    sends(&gateway, &upstream, "second");
+    gateway.wait_for_log("token: has changed; the configuration is reloaded");
+    assert_eq!(gateway.generation(), 2, "{}", gateway.log());
+    // The configuration itself waits for a signal, also where a secret has changed with it.
+    edit(&main_file(&gateway), "X-Token", "X-Other");
+    several_looks();
+    assert_eq!(gateway.generation(), 2, "{}", gateway.log());
+    mount.swap(&[("token", "third\n")]);
+    gateway
+        .wait_for_log("portcullis.yaml, which is not watched; generation 2 goes on until SIGHUP");
+    several_looks();
+    sends(&gateway, &upstream, "second");
+    assert_eq!(gateway.log().matches("which is not watched").count(), 1, "{}", gateway.log());
+    // Once it is as it was, the secret is taken.
+    edit(&main_file(&gateway), "X-Other", "X-Token");
+    sends(&gateway, &upstream, "third");
+    assert_eq!(gateway.generation(), 3, "{}", gateway.log());
+}
+
+#[test]
+fn a_secret_that_is_empty_gone_or_refused_leaves_the_one_in_force_and_says_so_once() {
+    let upstream = Upstream::start();
+    let mount = Mount::new(&[("token", "first\n")]);
+    let gateway = with_token(", watch_secrets: 1s", &mount, &upstream);
+    let secret = mount.at("token");
+    mount.swap(&[("token", "")]);
+    gateway.wait_for_log("token: is empty; generation 1 goes on");
+    several_looks();
+    sends(&gateway, &upstream, "first");
+    assert_eq!(gateway.log().matches("is empty").count(), 1, "{}", gateway.log());
+    // A header has no control characters.
+    mount.swap(&[("token", "a\u{1}b\n")]);
+    gateway.wait_for_log("not reloaded, 1 error");
+    several_looks();
+    assert_eq!(gateway.log().matches("not reloaded").count(), 1, "{}", gateway.log());
+    mount.swap(&[("token", "first\n")]);
+    gateway.wait_for_log("the files of values are as they were; generation 1 goes on");
+    std::fs::remove_file(&secret).expect("removed");
+    gateway.wait_for_log("generation 1 goes on until it is there again");
+    std::fs::write(&secret, "second\n").expect("written");
+    sends(&gateway, &upstream, "second");
+    assert_eq!(gateway.generation(), 2, "{}", gateway.log());
+}
+
+#[test]
+fn with_0_only_a_signal_reads_secrets_again_and_it_takes_all() {
+    let upstream = Upstream::start();
+    let mount = Mount::new(&[("token", "first\n")]);
+    let gateway = with_token(", watch_secrets: 0", &mount, &upstream);
+    mount.swap(&[("token", "second\n")]);
+    several_looks();
+    sends(&gateway, &upstream, "first");
+    gateway.signal("HUP");
+    sends(&gateway, &upstream, "second");
+    assert_eq!(gateway.generation(), 2, "{}", gateway.log());
+}
+
 #[test]
 fn a_file_that_the_configuration_names_later_is_watched_from_then_on() {
     let upstream = Upstream::start();

@@ -172,6 +172,10 @@ fn condition(Condition { place, test }: &Condition) -> Value {
         Test::Prefix(text) => ("prefix", json!(text)),
         Test::Present => ("present", json!(true)),
         Test::Absent => ("present", json!(false)),
+        Test::Named(names) => {
+            let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+            return json!({ "in": place.kind(), "any_of": names });
+        }
     };
     json!({ "in": place.kind(), "name": place.name(), test: value })
 }

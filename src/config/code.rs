@@ -202,6 +202,8 @@ codes! {
     RepeatedNetwork "repeated_network" Warning "remove it, or the larger network";
     UselessNetwork "useless_network" Warning "remove it, or change the other list";
     AdminExposed "admin_exposed" Warning "set `admin.token`, or use 127.0.0.1 or `admin.socket`";
+    PinsWithoutTls "pins_without_tls" Warning "write https://, or remove the pins";
+    UngrantableScope "ungrantable_scope" Warning "require an authority that grants them (`jwt`, `introspection`, `api_key`), or remove them";
     ShortKey "short_key" Warning "use a random one, such as `openssl rand -hex 32` makes";
     UnreachableRoute "unreachable_route" Warning "remove it, or give one of them another host, path, method or condition";
     AttemptsBeyondRequest "attempts_beyond_request" Warning "shorten the attempts, allow fewer, or raise `timeout.request`";

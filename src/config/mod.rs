@@ -36,11 +36,12 @@ mod validate;
 pub mod warnings;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer};
 
+use load::NamedFiles;
 pub use load::{Diagnostic, Environment, Location, Problem, Sources};
 pub use route::Route;
 
@@ -198,12 +199,13 @@ impl Config {
     /// The files that the configuration at `location` names, and that a reload reads again:
     /// certificates, keys, authorities, descriptor sets, `${file:…}`. Of a configuration that is not
     /// valid, those of its valid parts.
-    pub fn named_files(location: &Location) -> BTreeSet<PathBuf> {
-        let Ok(environment) = location.environment() else { return BTreeSet::new() };
+    pub fn named_files(location: &Location) -> NamedFiles {
+        let Ok(environment) = location.environment() else { return NamedFiles::default() };
         let draft = Config::draft(&location.file, &environment);
         let (config, sources) = draft.parts();
-        let mut files: BTreeSet<PathBuf> = sources.referenced().map(Path::to_owned).collect();
-        let Some(config) = config else { return files };
+        let values = sources.referenced().map(Path::to_owned).collect();
+        let mut files = BTreeSet::new();
+        let Some(config) = config else { return NamedFiles { values, others: files } };
         for tls in config.listeners.values().filter_map(|listener| listener.tls.as_ref()) {
             let pairs = tls.certificates.iter().flat_map(|pair| [&pair.certificate, &pair.key]);
             files.extend(pairs.chain(&tls.client_ca).chain(&tls.client_crl).cloned());
@@ -218,7 +220,7 @@ impl Config {
         files.extend(collectors.filter(|to| to.is_encrypted()).filter_map(|to| to.ca));
         let folder = location.file.parent().unwrap_or(Path::new(""));
         files.extend(config.descriptors.values().map(|set| folder.join(&set.file)));
-        files
+        NamedFiles { values, others: files }
     }
 
     /// The paths of the policies that are dry runs.

@@ -39,6 +39,11 @@ pub struct Server {
     pub upstream_pool: Option<usize>,
     /// Whether the configuration is taken again when its files change, as with SIGHUP; default no.
     pub watch: bool,
+    /// How often the files that `${file:…}` names are looked at, such as API keys and passwords. When their content has
+    /// changed, the configuration is reloaded, as with SIGHUP, unless its own files have changed as well: those
+    /// wait for the signal. At least 1 s, default 10 s; 0: only a reload reads them again. Part of `watch` where that is on.
+    #[serde(deserialize_with = "look_for_secrets_every")]
+    pub watch_secrets: Timespan,
     /// How often the files of certificates, keys and authorities of listeners and upstreams are looked at. What has
     /// changed in them is put in force by itself, without a reload; what cannot be used leaves the one before in
     /// force. At least 100 ms, default 10 s; 0: only a reload reads them again.
@@ -72,6 +77,7 @@ impl Default for Server {
             max_connections: None,
             upstream_pool: None,
             watch: false,
+            watch_secrets: Timespan::from_secs(10),
             watch_certificates: Timespan::from_secs(10),
             huge_pages: false,
             via: true,
@@ -159,9 +165,21 @@ impl Default for Http2 {
 }
 
 fn look_every<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timespan, D::Error> {
+    never_or_from(deserializer, Duration::from_millis(100), "must be 0, or at least 100ms")
+}
+
+fn look_for_secrets_every<'de, D: Deserializer<'de>>(from: D) -> Result<Timespan, D::Error> {
+    never_or_from(from, Duration::from_secs(1), "must be 0, or at least 1s")
+}
+
+fn never_or_from<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    least: Duration,
+    why: &str,
+) -> Result<Timespan, D::Error> {
     let every = Timespan::deserialize(deserializer)?;
-    if !every.is_zero() && *every < Duration::from_millis(100) {
-        return Err(serde::de::Error::custom("must be 0, or at least 100ms"));
+    if !every.is_zero() && *every < least {
+        return Err(serde::de::Error::custom(why));
     }
     Ok(every)
 }

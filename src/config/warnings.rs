@@ -1,6 +1,7 @@
 //! What is valid but probably not meant, as far as the configuration alone tells it. Certificates
 //! and the limit on open files are looked at by `runtime::warnings`.
 
+mod grants;
 mod networks;
 mod splits;
 mod times;
@@ -73,12 +74,14 @@ pub fn warnings(config: &Config, sources: &Sources) -> Vec<Problem> {
         }
         methods(&path, route, &mut warnings);
         splits::parameters(&path, route, config, &mut warnings);
+        grants::scopes(&path, route, config, &mut warnings);
         times::attempts(&path, route, &mut warnings);
         times::breaker(&path, route, &mut warnings);
         warnings
     }));
     times::upstream_breakers(config, &mut warnings);
     ejections(config, &mut warnings);
+    pins(config, &mut warnings);
     unreachable(config, &mut warnings);
     warnings
 }
@@ -130,6 +133,25 @@ fn ejections(config: &Config, warnings: &mut Vec<Problem>) {
             let path = KeyPath::root().key("upstreams").key(name).key("ejection");
             let message = "the upstream's only address is never ejected";
             warnings.push(Problem::new(Code::EjectionOfOne, path, message));
+        }
+    }
+}
+
+/// Without TLS there is no certificate.
+fn pins(config: &Config, warnings: &mut Vec<Problem>) {
+    for (name, upstream) in &config.upstreams {
+        if !upstream.tls.pins.is_empty()
+            && let Some(place) = upstream.schemes().position(|is_tls| !is_tls)
+        {
+            let path = KeyPath::root().key("upstreams").key(name);
+            let plain = match upstream.endpoints.len() {
+                listed if place < listed => path.clone().key("endpoints").index(place),
+                _ => path.clone().key("discover"),
+            };
+            let message =
+                "an endpoint without TLS shows no certificate, and gets requests all the same";
+            let problem = Problem::new(Code::PinsWithoutTls, path.key("tls").key("pins"), message);
+            warnings.push(problem.beside(plain));
         }
     }
 }

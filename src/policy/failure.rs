@@ -32,6 +32,8 @@ pub enum Cause {
     TlsWrongName,
     /// The certificate is from an authority that the gateway does not trust.
     TlsUnknownAuthority,
+    /// The certificate is none of those that `tls.pins` names.
+    TlsUnpinned,
     /// The certificate is invalid for another reason: revoked, not for servers, malformed.
     TlsCertificate,
     /// The handshake failed for another reason.
@@ -102,6 +104,7 @@ impl Cause {
             | Cause::TlsNotYetValid
             | Cause::TlsWrongName
             | Cause::TlsUnknownAuthority
+            | Cause::TlsUnpinned
             | Cause::TlsCertificate
             | Cause::TlsFailed
             | Cause::RefusedStream
@@ -147,6 +150,7 @@ impl Cause {
             | Cause::TlsNotYetValid
             | Cause::TlsWrongName
             | Cause::TlsUnknownAuthority
+            | Cause::TlsUnpinned
             | Cause::TlsCertificate
             | Cause::TlsFailed => Outcome::TlsFailure,
             Cause::RefusedStream => Outcome::RefusedStream,
@@ -175,6 +179,7 @@ impl Cause {
             Cause::TlsNotYetValid => "tls_not_yet_valid",
             Cause::TlsWrongName => "tls_wrong_name",
             Cause::TlsUnknownAuthority => "tls_unknown_authority",
+            Cause::TlsUnpinned => "tls_unpinned",
             Cause::TlsCertificate => "tls_certificate",
             Cause::TlsFailed => "tls_failed",
             Cause::RefusedStream => "refused_stream",
@@ -208,6 +213,7 @@ impl Cause {
             Cause::TlsNotYetValid => "certificate not yet valid",
             Cause::TlsWrongName => "certificate for another name",
             Cause::TlsUnknownAuthority => "certificate of an unknown authority",
+            Cause::TlsUnpinned => "certificate is not pinned",
             Cause::TlsCertificate => "certificate not accepted",
             Cause::TlsFailed => "TLS handshake failed",
             Cause::RefusedStream => "stream refused",
@@ -242,6 +248,7 @@ impl Cause {
             | Cause::TlsNotYetValid
             | Cause::TlsWrongName
             | Cause::TlsUnknownAuthority
+            | Cause::TlsUnpinned
             | Cause::TlsCertificate
             | Cause::TlsFailed
             | Cause::RefusedStream

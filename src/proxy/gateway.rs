@@ -5,6 +5,7 @@
 //! | `early_request_filter` | request | the head is complete: lift its time limit, identify the client, give the request its ids |
 //! | `request_filter` | request | route; then flood guard, credentials, rate limits, idempotency key, breakers, bulkhead; or the refusal |
 //! | `upstream_peer` | attempt | wait before a retry (watching the client), choose an endpoint, set its timeouts |
+//! | `connected_to_upstream` | attempt | look at the upstream's certificate, if it is pinned |
 //! | `upstream_request_filter` | attempt | write the headers of the upstream request |
 //! | `request_body_filter` | attempt | limit, count and copy the request body |
 //! | `upstream_response_filter` | attempt | classify; retry, fall back or pass on |
@@ -16,6 +17,7 @@
 //! This file only connects Pingora's phases to the modules that do the work. The gateway's own
 //! responses are written in [`super::reply`].
 
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +25,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::HeaderMap;
 use pingora_core::modules::http::HttpModules;
+use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -38,6 +41,7 @@ use crate::proxy::rejection::Rejection;
 use crate::proxy::report::Reported;
 use crate::proxy::request::admission::Admitted;
 use crate::proxy::{attempt, downstream, exchange, reply, report, request, response};
+use crate::runtime::pins::UNPINNED;
 use crate::runtime::shared::Shared;
 use crate::summary::attempt::Connection as Connected;
 use crate::time::Clock;
@@ -93,6 +97,18 @@ impl ProxyHttp for Gateway {
         ctx: &mut Reported,
     ) -> Result<Box<HttpPeer>> {
         attempt::next::next_peer(session, ctx).await
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _: &mut Session,
+        _: bool,
+        _: &HttpPeer,
+        _: RawFd,
+        digest: Option<&Digest>,
+        ctx: &mut Reported,
+    ) -> Result<()> {
+        attempt::next::pinned(ctx, digest)
     }
 
     async fn upstream_request_filter(
@@ -232,6 +248,10 @@ impl ProxyHttp for Gateway {
         }
         let ended = match refused {
             true => Ended::Upstream(Cause::RefusedStream),
+            // Nothing was sent: it is as if there had been no connection.
+            false if *error.etype() == UNPINNED => {
+                attempt::ended::classify_connect(&error, ctx, Clock::now())
+            }
             false => attempt::ended::classify(&error, session, ctx, Clock::now()),
         };
         if session.was_upgraded() {

@@ -1,4 +1,5 @@
-//! What else a route asks of a request: of its headers, its query and its cookies.
+//! What else a route asks of a request: of its headers, its query and its cookies, and of the client's
+//! certificate.
 //!
 //! A request must meet every condition of a route. Of the routes with the same host and path, those with
 //! more conditions go first; of as many, those with more exact values, then with more prefixes, then with
@@ -17,6 +18,7 @@ use http::{HeaderMap, HeaderName, Method};
 pub use self::written::{Cookie, Header, Parameter, Tests};
 use super::criteria::{Match, Scheme};
 use crate::fields::{self, Encoded};
+use crate::policy::auth::peer::{Peer, pattern as peer};
 
 /// What a request says of itself, apart from its host and path.
 #[derive(Debug, Clone, Copy)]
@@ -33,12 +35,22 @@ pub struct Asked<'a> {
     /// The name of the listener it has come in by. `None` if it is not known: then only routes without one
     /// match.
     pub listener: Option<&'a str>,
+    /// Whom the certificate of the connection names; `None` if there is none, or it has expired. It plays no part in a
+    /// preflight, which carries none.
+    pub certificate: Option<&'a Peer>,
 }
 
 impl<'a> Asked<'a> {
     /// A request of which nothing but the method is known.
     pub fn of(method: &'a Method) -> Self {
-        Asked { method, headers: None, query: None, scheme: None, listener: None }
+        Asked {
+            method,
+            headers: None,
+            query: None,
+            scheme: None,
+            listener: None,
+            certificate: None,
+        }
     }
 }
 
@@ -64,6 +76,8 @@ pub enum Place {
     Query(Box<str>),
     /// The first cookie of this name, without quotes around it; see [`fields::cookie`].
     Cookie(Box<str>),
+    /// The client's certificate; its names are the values.
+    Certificate,
 }
 
 /// What a value must be.
@@ -77,6 +91,8 @@ pub enum Test {
     Present,
     /// There is none.
     Absent,
+    /// Of a certificate: one of its names matches one of these.
+    Named(Box<[peer::Pattern]>),
 }
 
 /// How specific conditions are; the more specific are less, so that they come first.
@@ -91,6 +107,7 @@ impl Conditions {
             headers,
             query,
             cookies,
+            client_certificate,
             scheme: _,
             host: _,
             path: _,
@@ -101,10 +118,13 @@ impl Conditions {
         let headers = headers.iter().map(|(name, t)| condition(Place::Header(name.0.clone()), t));
         let query = query.iter().map(|(name, t)| condition(Place::Query(name.0.clone()), t));
         let cookies = cookies.iter().map(|(name, t)| condition(Place::Cookie(name.0.clone()), t));
-        Conditions(headers.chain(query).chain(cookies).collect())
+        let named = client_certificate
+            .values()
+            .map(|names| Condition { place: Place::Certificate, test: Test::Named(names.into()) });
+        Conditions(headers.chain(query).chain(cookies).chain(named).collect())
     }
 
-    /// One by one: headers, query, cookies.
+    /// One by one: headers, query, cookies, the certificate.
     pub fn iter(&self) -> impl Iterator<Item = &Condition> {
         self.0.iter()
     }
@@ -123,9 +143,12 @@ impl Conditions {
         let count = |is: fn(&Test) -> bool| self.0.iter().filter(|one| is(&one.test)).count();
         let prefixes = self.0.iter().map(|condition| match &condition.test {
             Test::Prefix(text) => text.len(),
-            Test::Exact(_) | Test::Present | Test::Absent => 0,
+            Test::Named(names) if !condition.test.is_exact() => {
+                names.iter().map(peer::Pattern::specificity).min().unwrap_or_default()
+            }
+            Test::Exact(_) | Test::Present | Test::Absent | Test::Named(_) => 0,
         });
-        let exact = count(|test| matches!(test, Test::Exact(_)));
+        let exact = count(Test::is_exact);
         let begun = count(|test| matches!(test, Test::Prefix(_)));
         Rank([self.0.len(), exact, begun, prefixes.sum()].map(Reverse))
     }
@@ -152,7 +175,10 @@ impl Condition {
     fn holds(&self, asked: &Asked<'_>) -> bool {
         let test = &self.test;
         match (&self.place, asked.headers) {
-            (Place::Header(_) | Place::Cookie(_), None) => true,
+            (Place::Header(_) | Place::Cookie(_) | Place::Certificate, None) => true,
+            (Place::Certificate, Some(_)) => {
+                asked.certificate.is_some_and(|certificate| test.names(certificate))
+            }
             (Place::Header(name), Some(headers)) => {
                 test.octets(headers.get(name).map(|value| value.as_bytes()))
             }
@@ -171,7 +197,27 @@ impl Test {
             (Test::Prefix(text), Some(value)) => value.starts_with(text.as_bytes()),
             (Test::Present, value) => value.is_some(),
             (Test::Absent, value) => value.is_none(),
-            (Test::Exact(_) | Test::Prefix(_), None) => false,
+            (Test::Exact(_) | Test::Prefix(_), None) | (Test::Named(_), _) => false,
+        }
+    }
+
+    /// Whether one of the names of `certificate` is meant. A common name is none: authorities differ in who
+    /// may choose it.
+    fn names(&self, certificate: &Peer) -> bool {
+        match self {
+            Test::Named(patterns) => {
+                certificate.names(false).any(|name| patterns.iter().any(|p| p.matches(name)))
+            }
+            Test::Exact(_) | Test::Prefix(_) | Test::Present | Test::Absent => false,
+        }
+    }
+
+    /// Whether it says the whole value, or all of the names.
+    fn is_exact(&self) -> bool {
+        match self {
+            Test::Exact(_) => true,
+            Test::Named(names) => names.iter().all(peer::Pattern::is_exact),
+            Test::Prefix(_) | Test::Present | Test::Absent => false,
         }
     }
 
@@ -181,13 +227,18 @@ impl Test {
             (Test::Prefix(text), Some(value)) => value.begins_with(text.as_bytes()),
             (Test::Present, value) => value.is_some(),
             (Test::Absent, value) => value.is_none(),
-            (Test::Exact(_) | Test::Prefix(_), None) => false,
+            (Test::Exact(_) | Test::Prefix(_), None) | (Test::Named(_), _) => false,
         }
     }
 
     /// Whether a value can pass both.
     fn meets(&self, other: &Test) -> bool {
         match (self, other) {
+            // Of several names that a certificate may have, one is looked at.
+            (Test::Named(ours), Test::Named(theirs)) => {
+                ours.iter().any(|a| theirs.iter().any(|b| a.meets(b)))
+            }
+            (Test::Named(_), _) | (_, Test::Named(_)) => false,
             (Test::Absent, other) => *other == Test::Absent,
             (_, Test::Absent) => false,
             (Test::Present, _) | (_, Test::Present) => true,
@@ -199,6 +250,10 @@ impl Test {
     /// Whether every value that passes this passes `other`.
     fn implies(&self, other: &Test) -> bool {
         match (self, other) {
+            (Test::Named(ours), Test::Named(theirs)) => {
+                ours.iter().all(|a| theirs.iter().any(|b| a.implies(b)))
+            }
+            (Test::Named(_), _) | (_, Test::Named(_)) => false,
             (Test::Exact(ours), Test::Exact(theirs)) => ours == theirs,
             (Test::Exact(ours) | Test::Prefix(ours), Test::Prefix(theirs)) => {
                 ours.starts_with(&**theirs)
@@ -212,7 +267,7 @@ impl Test {
     }
 }
 
-/// `header x-version = 2`, `no cookie beta`, `query v begins with 2.`
+/// `header x-version = 2`, `no cookie beta`, `query v begins with 2.`, `certificate of a.shop or *.b.shop`
 impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Condition { place, test } = self;
@@ -222,25 +277,31 @@ impl fmt::Display for Condition {
             Test::Prefix(text) => write!(f, "{kind} {name} begins with {text}"),
             Test::Present => write!(f, "{kind} {name}"),
             Test::Absent => write!(f, "no {kind} {name}"),
+            Test::Named(names) => {
+                let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+                write!(f, "certificate of {}", names.join(" or "))
+            }
         }
     }
 }
 
 impl Place {
-    /// `header`, `query` or `cookie`.
+    /// `header`, `query`, `cookie` or `client_certificate`.
     pub const fn kind(&self) -> &'static str {
         match self {
             Place::Header(_) => "header",
             Place::Query(_) => "query",
             Place::Cookie(_) => "cookie",
+            Place::Certificate => "client_certificate",
         }
     }
 
-    /// The name of the value.
+    /// The name of the value; empty for a certificate, of which there is one.
     pub fn name(&self) -> &str {
         match self {
             Place::Header(name) => name.as_str(),
             Place::Query(name) | Place::Cookie(name) => name,
+            Place::Certificate => "",
         }
     }
 }

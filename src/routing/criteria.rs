@@ -9,10 +9,11 @@ use serde::de::{self, Deserialize, Deserializer, IntoDeserializer, SeqAccess, Vi
 use super::conditions::{Cookie, Header, Parameter, Tests};
 use super::host::HostPattern;
 use super::pattern::Pattern;
+use crate::policy::auth::peer::pattern as peer;
 use crate::units::schema::{self, written_as};
 
 /// Which requests a route takes: those that match one value of `listener`, `host`, `path` and `methods` each,
-/// and meet all conditions of `headers`, `query` and `cookies`. An absent key matches all.
+/// and meet all conditions of `headers`, `query`, `cookies` and `client_certificate`. An absent key matches all.
 #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Match {
@@ -40,6 +41,10 @@ pub struct Match {
     pub query: Tests<Parameter>,
     /// The same of cookies, over all `Cookie` fields of the request.
     pub cookies: Tests<Cookie>,
+    /// What the client's certificate must name, as in `auth.NAME.client_certificate.allow`: one of these. It is that
+    /// of the request's own connection, verified and not expired; what proxies say of it does not count, nor
+    /// does a common name. One condition, however many names it lists. Default: any certificate, or none.
+    pub client_certificate: Choice<peer::Pattern>,
     /// Whether the path may have encoded slashes and empty segments; default `strict`.
     pub slashes: Slashes,
 }

@@ -33,7 +33,7 @@ use super::changes;
 use super::descriptors::Descriptors;
 use super::discovery;
 use super::exports::Exports;
-use super::follow::{self, Follower};
+use super::follow::{self, Follower, Scope};
 use super::health;
 use super::health::Checker;
 use super::listening::Draining;
@@ -82,18 +82,27 @@ pub(super) async fn keep_current(
                 continue;
             }
         };
-        if !signalled && !shared.snapshot.load().config.server.watch {
+        let scope = scope(&shared.snapshot.load().config.server);
+        if !signalled && !follower.is_due(scope) {
             continue;
         }
         // Also if they are not watched, since this reload may have them watched.
         let seen = follower.look().await;
         let generation = shared.snapshot.load().generation;
-        if signalled || seen.as_ref().is_some_and(|seen| follower.judge(seen, generation)) {
+        if signalled || seen.as_ref().is_some_and(|seen| follower.judge(seen, scope, generation)) {
             let taken = reload(&shared, &location, &checker).await;
             if let Some(seen) = seen {
                 follower.reloaded(seen, taken);
             }
         }
+    }
+}
+
+/// Of which files a change is to be taken without a signal.
+fn scope(server: &Server) -> Scope {
+    match server.watch {
+        true => Scope::All,
+        false => Scope::Secrets(*server.watch_secrets),
     }
 }
 
@@ -238,6 +247,7 @@ fn unchangeable(old: &Config, new: &Config) -> Vec<Problem> {
         shutdown_delay: _,
         max_connections: _,
         watch: _,
+        watch_secrets: _,
         watch_certificates: _,
         via: _,
         retry_jitter_seed: _,

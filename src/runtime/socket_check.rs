@@ -9,7 +9,7 @@ use super::descriptors::Descriptors;
 use crate::observe::metrics::UpstreamMetrics;
 
 /// Called for each new connection before it is opened.
-pub(super) type SocketCheck = Arc<dyn Fn(&TcpSocket) -> Result<()> + Send + Sync>;
+pub type SocketCheck = Arc<dyn Fn(&TcpSocket) -> Result<()> + Send + Sync>;
 
 /// Counts the connections of one upstream, and refuses it the descriptors that are reserved for
 /// other uses. This check is needed because one HTTP/2 connection from a client can cause a hundred

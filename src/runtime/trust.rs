@@ -71,8 +71,8 @@ fn pool_key(
     own: Option<&Own>,
 ) -> u64 {
     let mut hasher = DefaultHasher::new();
-    let Tls { server_name, verify, ca: _, client_certificate: _ } = &config.tls;
-    (name, config.protocol, server_name, verify).hash(&mut hasher);
+    let Tls { server_name, verify, ca: _, client_certificate: _, pins } = &config.tls;
+    (name, config.protocol, server_name, verify, pins).hash(&mut hasher);
     ca.map(|certificates| certificates.iter().map(|c| c.as_ref()).collect::<Vec<&[u8]>>())
         .hash(&mut hasher);
     own.map(|own| (&own.chain, &own.key)).hash(&mut hasher);

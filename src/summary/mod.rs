@@ -48,6 +48,9 @@ pub struct Opening<'a> {
     pub route: Option<&'a Arc<str>>,
     /// As the credentials prove it; `None` without credentials.
     pub consumer: Option<&'a str>,
+    /// Whom the verified certificate of the client's connection names, whatever the route asks for; `None` without
+    /// one.
+    pub certificate: Option<&'a str>,
     /// The client's address, after trusted proxies.
     pub client: IpAddr,
     /// `http`, `connect` or `grpc`.

@@ -2,13 +2,15 @@
 
 mod listed;
 mod none_available;
+mod pin;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub use listed::{Listed, Place, Url};
 pub use none_available::{NoneAvailable, Use};
+pub use pin::Pin;
 use serde::{Deserialize, Deserializer, de};
 
 use super::balance::Policy;
@@ -181,6 +183,12 @@ pub struct Tls {
     pub ca: Option<PathBuf>,
     /// The certificate by which the gateway proves to the endpoints who it is; absent: none.
     pub client_certificate: Option<ClientCertificate>,
+    /// The only certificates that an endpoint may show, each by the SHA-256 of its DER in hexadecimal,
+    /// with or without colons. A connection with another one gets no request, whether the certificate
+    /// is verified besides (`verify`) or not. Absent: any certificate that passes `verify`.
+    #[serde(deserialize_with = "pin::pins")]
+    #[schemars(with = "Vec<Pin>", length(min = 1))]
+    pub pins: BTreeSet<Pin>,
 }
 
 /// The gateway's certificate for an upstream and its key, in two PEM files.
@@ -204,7 +212,13 @@ impl Tls {
 
 impl Default for Tls {
     fn default() -> Self {
-        Tls { server_name: None, verify: true, ca: None, client_certificate: None }
+        Tls {
+            server_name: None,
+            verify: true,
+            ca: None,
+            client_certificate: None,
+            pins: BTreeSet::new(),
+        }
     }
 }
 
@@ -234,6 +248,13 @@ impl Config {
             Protocol::H2c => is_tls.then_some("`h2c` is HTTP/2 without TLS, not for https://"),
             Protocol::H2 => (!is_tls).then_some("`h2` is HTTP/2 with TLS, only for https://"),
         }
+    }
+
+    /// Whether there is TLS to each of `endpoints`, in their order, and then to those of `discover` as far as that is
+    /// known.
+    pub fn schemes(&self) -> impl Iterator<Item = bool> {
+        let source = self.discover.as_ref().and_then(Discover::is_tls);
+        self.endpoints.iter().map(|entry| entry.url.tls).chain(source)
     }
 
     /// How long an unused pooled connection is kept. A server may close an HTTP/1 connection in

@@ -24,6 +24,7 @@ pub const CONNECTIONS: &[Scenario] = &[
     ("tls_not_yet_valid", early),
     ("tls_wrong_name", other_name),
     ("tls_unknown_authority", unknown_authority),
+    ("tls_unpinned", unpinned),
     ("tls_certificate", for_clients),
     ("tls_failed", no_tls),
 ];
@@ -127,6 +128,31 @@ fn other_name() -> Option<Value> {
 fn unknown_authority() -> Option<Value> {
     let theirs = Authority::new();
     with_certificate(|ours| ours.sign("one.test"), Some(&theirs), "tls_unknown_authority")
+}
+
+fn unpinned() -> Option<Value> {
+    let ours = Authority::new();
+    let behind = crate::pins::behind(&ours.sign("one.test"));
+    let pins = format!("pins: [\"{}\"]", "ab".repeat(32));
+    let gateway = crate::pins::in_front(&behind, &ours, RETRY, "http1", &pins).start();
+    gateway.call(call("GET /orders/7"));
+    let mut line = line(&gateway, "tls_unpinned");
+    // The certificate is another one each time.
+    without_digest(&mut line);
+    Some(line)
+}
+
+fn without_digest(value: &mut Value) {
+    match value {
+        Value::String(text) if text.contains("SHA-256 ") => {
+            let (before, after) = text.split_once("SHA-256 ").expect("it is there");
+            let (_, after) = after.split_once(' ').expect("more");
+            *text = format!("{before}SHA-256 DIGEST {after}");
+        }
+        Value::Array(values) => values.iter_mut().for_each(without_digest),
+        Value::Object(values) => values.values_mut().for_each(without_digest),
+        Value::String(_) | Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
 }
 
 fn for_clients() -> Option<Value> {

@@ -48,6 +48,7 @@ words! {
         Cause::TlsNotYetValid => ["tls_not_yet_valid"],
         Cause::TlsWrongName => ["tls_wrong_name"],
         Cause::TlsUnknownAuthority => ["tls_unknown_authority"],
+        Cause::TlsUnpinned => ["tls_unpinned"],
         Cause::TlsCertificate => ["tls_certificate"],
         Cause::TlsFailed => ["tls_failed"],
         Cause::RefusedStream => ["refused_stream"],

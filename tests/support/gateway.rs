@@ -219,6 +219,18 @@ impl Gateway {
         status
     }
 
+    /// Ask it to end, and wait until it has; its log is complete then.
+    #[track_caller]
+    pub fn end(&mut self) {
+        self.signal("TERM");
+        assert!(self.exit().success(), "{}", self.log());
+    }
+
+    /// The rows that wait in its journal.
+    pub fn journal_depth(&self) -> f64 {
+        self.metric("portcullis_record_journal_depth", &[])
+    }
+
     /// End it without giving it a chance to do anything about it.
     pub fn kill(&mut self) {
         if self.process != self.child.id() {

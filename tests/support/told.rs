@@ -81,6 +81,7 @@ impl Told {
                 }),
                 route: Some(&self.route),
                 consumer: Some("acme"),
+                certificate: None,
                 client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
                 protocol: "http",
                 generation: 1,

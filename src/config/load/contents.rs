@@ -45,9 +45,7 @@ impl Contents {
             return Ok(known.content);
         }
         let bytes = read_bounded(file).map_err(|(_, error)| error)?;
-        let mut hasher = DefaultHasher::new();
-        bytes.hash(&mut hasher);
-        let content = hasher.finish();
+        let content = digest(&bytes);
         match stamp.filter(Stamp::is_settled) {
             Some(stamp) => drop(self.0.insert(file.to_owned(), Known { stamp, content })),
             None => drop(self.0.remove(file)),
@@ -59,6 +57,13 @@ impl Contents {
     pub fn retain(&mut self, keeps: impl Fn(&Path) -> bool) {
         self.0.retain(|file, _| keeps(file));
     }
+}
+
+/// The hash of what a file holds.
+pub(super) fn digest(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    hasher.finish()
 }
 
 impl From<Metadata> for Stamp {

@@ -61,7 +61,7 @@ use serde::de::DeserializeOwned;
 pub use sources::Sources;
 pub use suggest::suggest;
 pub use template::Templates;
-pub use watch::{Named, Seen, Watch};
+pub use watch::{Named, NamedFiles, Seen, Values, Watch};
 pub use written::{Part, Written};
 
 /// Most levels of nested mappings and lists.

@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::config::code::Code;
 use crate::config::load::{KeyPath, Problem};
 use crate::upstream::config::{Config as Upstream, Place, Protocol, Url};
-use crate::upstream::discovery::config::{Discover, Own};
+use crate::upstream::discovery::config::Own;
 use crate::upstream::health::config::Check;
 
 /// An endpoint at which this gateway listens would be a request to itself, which asks it again.
@@ -59,7 +59,7 @@ pub(super) fn protocol(name: &str, upstream: &Upstream, problems: &mut Vec<Probl
         Protocol::H2c => "write `h2`, or http:// in every endpoint",
         Protocol::H2 => "write `h2c`, or https:// in every endpoint",
     };
-    let mut schemes = schemes(upstream).enumerate();
+    let mut schemes = upstream.schemes().enumerate();
     let found = schemes.find_map(|(index, is_tls)| Some((index, upstream.unfit_for(is_tls)?)));
     if let Some((index, message)) = found {
         let path = at(&["upstreams", name, "protocol"]);
@@ -69,12 +69,6 @@ pub(super) fn protocol(name: &str, upstream: &Upstream, problems: &mut Vec<Probl
             false => problem.beside(at(&["upstreams", name, "discover"])),
         });
     }
-}
-
-/// Whether there is TLS to each of the endpoints, and to those of the source as far as that is known.
-fn schemes(upstream: &Upstream) -> impl Iterator<Item = bool> {
-    let source = upstream.discover.as_ref().and_then(Discover::is_tls);
-    upstream.endpoints.iter().map(|entry| entry.url.tls).chain(source)
 }
 
 /// The health service of gRPC needs HTTP/2, as all of gRPC.
@@ -91,7 +85,7 @@ pub(super) fn health(name: &str, upstream: &Upstream, problems: &mut Vec<Problem
 
 /// That what is at `path` needs HTTP/2, if the upstream does not have it.
 pub(super) fn grpc(name: &str, upstream: &Upstream, path: KeyPath) -> Option<Problem> {
-    let is_clear = schemes(upstream).any(|is_tls| !is_tls);
+    let is_clear = upstream.schemes().any(|is_tls| !is_tls);
     let is = match upstream.protocol {
         Protocol::H2c | Protocol::H2 => return None,
         Protocol::Http1 => "http1",

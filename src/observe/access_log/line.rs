@@ -67,6 +67,7 @@ pub(super) fn json(
     line.word("portcullis.route", opening.route.map(|route| &**route));
     if !masks(Mask::Consumer) {
         line.word("portcullis.consumer", opening.consumer);
+        line.word("portcullis.client_certificate", opening.certificate);
     }
     line.number("http.response.status_code", summary.status.into());
     line.text(

@@ -26,6 +26,7 @@ pub(super) fn summary<'a>(ending: Ending<'a>, route: Option<&'a Arc<str>>) -> Su
             head: None,
             route,
             consumer: None,
+            certificate: None,
             client: IpAddr::V4(Ipv4Addr::LOCALHOST),
             protocol: "http",
             generation: 1,

@@ -88,6 +88,7 @@ pub(super) fn text(
     pair(&mut line, "listener", opening.listener);
     if !masks(Mask::Consumer) {
         pair(&mut line, "consumer", opening.consumer);
+        pair(&mut line, "client_certificate", opening.certificate);
     }
     line.extend_from_slice(b" client=");
     append::address(&mut line, shown_address(opening.client, masks(Mask::ClientAddress)));

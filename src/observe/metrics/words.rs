@@ -51,7 +51,7 @@ pub struct Facets {
 }
 
 /// How a health check can end.
-pub(super) const CHECK_RESULTS: [&str; 20] = [
+pub(super) const CHECK_RESULTS: [&str; 21] = [
     "passed",
     "status",
     "redirect",
@@ -70,6 +70,7 @@ pub(super) const CHECK_RESULTS: [&str; 20] = [
     "tls_not_yet_valid",
     "tls_wrong_name",
     "tls_unknown_authority",
+    "tls_unpinned",
     "tls_certificate",
     "tls_failed",
 ];
@@ -113,6 +114,7 @@ const CODES: [(Facet, &[&str]); 12] = [
             "tls_not_yet_valid",
             "tls_wrong_name",
             "tls_unknown_authority",
+            "tls_unpinned",
             "tls_certificate",
             "tls_failed",
             "refused_stream",

@@ -36,6 +36,8 @@ pub struct Request {
     pub host: Option<String>,
     /// The client's address, after trusted proxies.
     pub client: IpAddr,
+    /// Whom the certificate of the client's connection names, if there is one.
+    pub certificate: Option<String>,
     /// `None` if no route was found.
     pub route: Option<Route>,
     /// The status sent to the client; 499 if it disconnected before, 0 if nothing was sent.
@@ -113,6 +115,7 @@ impl Request {
         let pattern = route.and_then(|route| route.pattern.clone());
         add("server.address", self.host.clone().map(Value::from));
         add("http.route", pattern.clone().map(Value::from));
+        add("portcullis.client_certificate", self.certificate.clone().map(Value::from));
         add("portcullis.route", route.map(|route| route.name.clone().into()));
         add("portcullis.rejection", self.rejection.map(Value::from));
         add("http.response.status_code", status_code(self.status));

@@ -17,13 +17,13 @@ use super::keys::InvalidKeys;
 
 /// Verifies the keys of one authority.
 #[derive(Clone)]
-pub(super) struct Holders {
+pub(super) struct KeyHolders {
     pub(super) header: HeaderName,
     salt: [u8; 32],
     by_digest: HashMap<[u8; 32], Arc<Identity>>,
 }
 
-impl Holders {
+impl KeyHolders {
     pub(super) fn try_new(authority: &Arc<str>, config: &ApiKeys) -> Result<Self, InvalidKeys> {
         let mut salt = [0; 32];
         aws_lc_rs::rand::fill(&mut salt)
@@ -47,7 +47,7 @@ impl Holders {
             };
             by_digest.insert(salted(&salt, entry.key.expose().as_bytes()), Arc::new(identity));
         }
-        Ok(Holders { header: config.header.clone(), salt, by_digest })
+        Ok(KeyHolders { header: config.header.clone(), salt, by_digest })
     }
 
     pub(super) fn verify(&self, headers: &HeaderMap) -> Result<Arc<Identity>, Denial> {

@@ -52,7 +52,7 @@ impl Bearer {
             authority: authority.clone(),
             keyring: Arc::new(Keyring::new(keys, algorithms.clone())),
             algorithms,
-            claims: Claims::new(authority.clone(), config),
+            claims: Claims::new(authority.clone(), &config.claims),
             verified: Verified::new(&config.cache),
             min_refetch: match &config.keys {
                 KeySource::Jwks(jwks) => *jwks.min_refetch,

@@ -15,16 +15,16 @@ use super::peer::Peer;
 const READY: usize = 10_000;
 
 /// Accepts peers by their names.
-pub(super) struct Holders {
+pub(super) struct CertificateHolders {
     authority: Arc<str>,
     config: ClientCertificate,
     /// Identities by the digest of the consumer's name.
     ready: Arc<Cache<Digest, Arc<Identity>>>,
 }
 
-impl Holders {
+impl CertificateHolders {
     pub(super) fn new(authority: &Arc<str>, config: &ClientCertificate) -> Self {
-        Holders {
+        CertificateHolders {
             authority: authority.clone(),
             config: config.clone(),
             ready: Arc::new(Cache::new(READY)),
@@ -85,9 +85,9 @@ impl Holders {
     }
 }
 
-impl Clone for Holders {
+impl Clone for CertificateHolders {
     fn clone(&self) -> Self {
-        Holders {
+        CertificateHolders {
             authority: self.authority.clone(),
             config: self.config.clone(),
             ready: self.ready.clone(),
@@ -101,12 +101,12 @@ mod tests {
     use super::super::testing::config;
     use super::*;
 
-    fn holders(more: &str) -> Holders {
+    fn holders(more: &str) -> CertificateHolders {
         let Config::ClientCertificate(config) = config(&format!("client_certificate: {{{more}}}"))
         else {
             panic!("{more}")
         };
-        Holders::new(&"mesh".into(), &config)
+        CertificateHolders::new(&"mesh".into(), &config)
     }
 
     fn of(uri: &str) -> Peer {
@@ -114,7 +114,7 @@ mod tests {
     }
 
     fn who(
-        holders: &Holders,
+        holders: &CertificateHolders,
         peer: Option<&Peer>,
         told: Option<Told<'_>>,
     ) -> Result<String, Denial> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jsonwebtoken::dangerous::insecure_decode_claims;
 use serde_json::{Map, Value};
 
-use super::config::{Audience, Introspection, Jwt};
+use super::config::{Audience, ClaimRules};
 use super::denial::Denial;
 use super::identity::{Consumer, Identity};
 
@@ -31,29 +31,18 @@ pub(super) struct Claims {
 }
 
 impl Claims {
-    pub(super) fn new(authority: Arc<str>, config: &Jwt) -> Self {
+    /// Those of tokens, or of the answers of an authorization server.
+    pub(super) fn new(authority: Arc<str>, rules: &ClaimRules) -> Self {
+        let ClaimRules { issuer, audience, leeway, consumer_claim, scopes_claim, role_claim } =
+            rules;
         Claims {
             authority,
-            issuer: config.issuer.as_deref().map(Box::from),
-            audience: config.audience.clone(),
-            leeway_seconds: config.leeway.as_secs(),
-            consumer: config.consumer_claim.as_str().into(),
-            scopes: config.scopes_claim.as_deref().map(Box::from),
-            role: config.role_claim.as_str().into(),
-            kept: Arc::default(),
-        }
-    }
-
-    /// Those of the answers of an authorization server.
-    pub(super) fn of_answers(authority: Arc<str>, config: &Introspection) -> Self {
-        Claims {
-            authority,
-            issuer: config.issuer.as_deref().map(Box::from),
-            audience: config.audience.clone(),
-            leeway_seconds: config.leeway.as_secs(),
-            consumer: config.consumer_claim.as_str().into(),
-            scopes: config.scopes_claim.as_deref().map(Box::from),
-            role: config.role_claim.as_str().into(),
+            issuer: issuer.as_deref().map(Box::from),
+            audience: audience.clone(),
+            leeway_seconds: leeway.as_secs(),
+            consumer: consumer_claim.as_str().into(),
+            scopes: scopes_claim.as_deref().map(Box::from),
+            role: role_claim.as_str().into(),
             kept: Arc::default(),
         }
     }

@@ -27,7 +27,7 @@ pub struct Introspector {
 
 impl Introspector {
     pub(super) fn new(authority: &Arc<str>, config: &Introspection) -> Self {
-        let claims = Claims::of_answers(authority.clone(), config);
+        let claims = Claims::new(authority.clone(), &config.claims);
         Introspector {
             authority: authority.clone(),
             memory: memory(config),

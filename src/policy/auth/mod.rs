@@ -35,8 +35,8 @@ pub(crate) mod testing;
 mod verifier;
 
 pub use config::{
-    Algorithms, ApiKey, ApiKeys, Cache, ClientCertificate, Config, Forward, ForwardCache,
-    Introspection, Jwks, Jwt, KeySource, Login, Pem, ServiceUrl,
+    Algorithms, ApiKey, ApiKeys, Audience, Cache, ClaimRules, ClientCertificate, Config, Forward,
+    ForwardCache, Introspection, Jwks, Jwt, KeySource, Login, Pem, ServiceUrl,
 };
 pub use denial::{Denial, Said, Verdict, Wanted};
 pub use digest::Digest;

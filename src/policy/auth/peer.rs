@@ -122,6 +122,11 @@ impl Peer {
             .chain(common.map(Name::Common))
     }
 
+    /// What logs call it by: its first name, a common name if it has no other, or its hash without any.
+    pub fn label(&self) -> &str {
+        self.names(true).next().map_or(&self.hash, Name::as_str)
+    }
+
     /// SHA-256 of the certificate, in hexadecimal; empty if it is not known.
     pub fn hash(&self) -> &str {
         &self.hash

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use http::HeaderName;
 use http::header::AUTHORIZATION;
 
-use super::api_key::Holders;
+use super::api_key::KeyHolders;
 use super::bearer::Bearer;
-use super::certificate;
+use super::certificate::CertificateHolders;
 use super::config::{Config, Jwks, KeySource};
 use super::denial::Denial;
 use super::forward::Forwarder;
@@ -29,8 +29,8 @@ pub struct Verifier {
 
 enum Scheme {
     Bearer(Box<Bearer>),
-    ApiKey(Holders),
-    Certificate(certificate::Holders),
+    ApiKey(KeyHolders),
+    Certificate(CertificateHolders),
     Asked(Arc<Inquiry>),
 }
 
@@ -53,9 +53,9 @@ impl Verifier {
                 }
                 Scheme::Bearer(Box::new(Bearer::try_new(&authority, jwt)?))
             }
-            Config::ApiKey(keys) => Scheme::ApiKey(Holders::try_new(&authority, keys)?),
+            Config::ApiKey(keys) => Scheme::ApiKey(KeyHolders::try_new(&authority, keys)?),
             Config::ClientCertificate(config) => {
-                Scheme::Certificate(certificate::Holders::new(&authority, config))
+                Scheme::Certificate(CertificateHolders::new(&authority, config))
             }
             Config::Introspection(config) => Scheme::Asked(Arc::new(Inquiry::Introspection(
                 Introspector::new(&authority, config),

@@ -14,6 +14,7 @@ use crate::policy::outcome::Outcome;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::exchange::signal::UNREADABLE;
 use crate::proxy::rejection::Rejection;
+use crate::runtime::pins::UNPINNED;
 use crate::summary::words::Words;
 use crate::time::Moment;
 
@@ -86,6 +87,7 @@ pub fn connect_cause(error: &Error) -> Cause {
         | ErrorType::TLSWantX509Lookup => {
             tls_cause(error.context.as_ref().map_or("", ImmutStr::as_str))
         }
+        etype if *etype == UNPINNED => Cause::TlsUnpinned,
         // The gateway is out of descriptors or ports, a firewall interferes, or the server speaks
         // another protocol.
         _ => Cause::ConnectFailed,

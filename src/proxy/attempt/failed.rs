@@ -15,6 +15,10 @@ use crate::time::Clock;
 /// otherwise the request has failed, as `error` describes.
 pub fn failed(session: &mut Session, ctx: &mut Context, ended: Ended, error: &mut Error) -> bool {
     let now = Clock::now();
+    // What it has opened and is not connected by must not stay open for it.
+    if let Some(opened) = ctx.attempt.opened.take() {
+        opened.settle(true);
+    }
     if let Some(outcome) = ended.outcome() {
         conclude(ctx, outcome, now);
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, Result};
 use pingora_proxy::Session;
@@ -13,6 +14,8 @@ use crate::proxy::exchange::context::{Attempt, Context, earlier};
 use crate::proxy::exchange::signal::REJECTED;
 use crate::proxy::exchange::times;
 use crate::proxy::{attempt, report};
+use crate::runtime::pins;
+use crate::runtime::pins::Opened;
 use crate::summary::attempt::Past;
 use crate::summary::words::Words;
 use crate::time::{Clock, Moment};
@@ -105,7 +108,13 @@ pub async fn next_peer(session: &mut Session, ctx: &mut Context) -> Result<Box<H
         ctx.attempt.first_byte_by = limit.map(|limit| now + limit);
     }
     ctx.guard(ctx.next_deadline());
-    attempt::peer::of(&endpoint, target, &route.config.timeout, left, phase)
+    let timeouts = &route.config.timeout;
+    let Some(opened) = Opened::to(target) else {
+        return attempt::peer::of(&endpoint, target, &target.socket_check, timeouts, left, phase);
+    };
+    let check = opened.noting(&target.socket_check);
+    ctx.attempt.opened = Some(opened);
+    attempt::peer::of(&endpoint, target, &check, timeouts, left, phase)
 }
 
 /// The request's body is on its way: from now on the response's head is waited for, unless it is
@@ -119,6 +128,23 @@ pub fn uploaded(ctx: &mut Context) {
         ctx.attempt.first_byte_by = Some(Clock::now() + limit);
         ctx.guard(ctx.next_deadline());
     }
+}
+
+/// The attempt under way has a connection, and nothing has been sent on it.
+///
+/// # Errors
+/// The certificate on it is none of those that are pinned; the connection is closed.
+pub fn pinned(ctx: &mut Context, digest: Option<&Digest>) -> Result<()> {
+    let opened = ctx.attempt.opened.take();
+    // Without TLS there is no certificate.
+    let target = ctx.upstream().filter(|_| ctx.attempt.endpoint().is_some_and(|one| one.key.tls));
+    let pins = target.map(|target| &target.upstream.config().tls.pins);
+    let Some(pins) = pins.filter(|pins| !pins.is_empty()) else { return Ok(()) };
+    let checked = pins::check(pins, digest);
+    if let Some(opened) = opened {
+        opened.settle(checked.is_err());
+    }
+    checked
 }
 
 /// The attempt under way has a connection, and its request is sent now.

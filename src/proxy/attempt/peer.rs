@@ -11,6 +11,7 @@ use crate::config::route::Timeouts;
 use crate::runtime::peer;
 use crate::runtime::peer::limit;
 use crate::runtime::snapshot::UpstreamTarget;
+use crate::runtime::socket_check::SocketCheck;
 use crate::upstream::Endpoint;
 use crate::upstream::config::Protocol;
 
@@ -26,18 +27,20 @@ pub enum Phase {
     Upgrading,
 }
 
-/// The peer for one attempt. Every wait is at most `left`, the time until the deadline.
+/// The peer for one attempt. Every wait is at most `left`, the time until the deadline. `check` is called
+/// before each connection is opened.
 ///
 /// # Errors
 /// The path of a Unix socket is too long, which the configuration does not allow.
 pub fn of(
     endpoint: &Arc<Endpoint>,
     target: &UpstreamTarget,
+    check: &SocketCheck,
     timeouts: &Timeouts,
     left: Option<Duration>,
     phase: Phase,
 ) -> Result<Box<HttpPeer>> {
-    let mut peer = peer::of(endpoint, target, &target.socket_check)?;
+    let mut peer = peer::of(endpoint, target, check)?;
     let options = &mut peer.options;
     let connect = capped(*timeouts.connect, left);
     options.connection_timeout = connect;

@@ -74,6 +74,17 @@ impl Connection {
         self.turnover.as_ref().is_some_and(Turnover::is_ordered)
     }
 
+    /// What logs call the client's certificate by.
+    pub fn shown(&self) -> Option<&str> {
+        self.certified.as_ref().map(|certified| certified.peer.label())
+    }
+
+    /// Whom the client's certificate names, unless it has expired.
+    pub fn certificate(&self) -> Option<&auth::Peer> {
+        let certified = self.certified.as_ref().filter(|_| !self.is_over());
+        certified.map(|certified| &certified.peer)
+    }
+
     /// Whether the client's certificate has expired.
     pub fn is_over(&self) -> bool {
         self.until.is_some_and(|until| Clock::now() >= until)

@@ -32,6 +32,7 @@ use crate::proxy::request::envelopes::Envelopes;
 use crate::proxy::response::rpc_end::RpcEnd;
 use crate::record::{Bounded, Commit, Expected, Findings, Tap};
 use crate::runtime::lifecycle::InFlight;
+use crate::runtime::pins::Opened;
 use crate::runtime::snapshot::{Route, Snapshot, UpstreamTarget};
 use crate::summary::attempt::{self, Failure, Past, Times};
 use crate::time::Moment;
@@ -135,6 +136,8 @@ pub struct Attempt {
     pub deadline: Option<Moment>,
     /// When its response must have begun; `None` also before the request is sent.
     pub first_byte_by: Option<Moment>,
+    /// The sockets it has opened, if a certificate on them is to be looked at.
+    pub opened: Option<Arc<Opened>>,
     /// When it had a connection.
     pub connected: Option<Moment>,
     /// That connection; only known of an attempt that broke off on it.

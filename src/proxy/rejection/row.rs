@@ -238,6 +238,7 @@ fn of_upstream(cause: Failed) -> Row<'static> {
         | Failed::TlsNotYetValid
         | Failed::TlsWrongName
         | Failed::TlsUnknownAuthority
+        | Failed::TlsUnpinned
         | Failed::TlsCertificate
         | Failed::TlsFailed => {
             Row::new(word, gateway, unavailable, "the upstream could not be reached")
@@ -336,7 +337,7 @@ mod tests {
     use crate::observe::metrics::words::{Facet, Facets};
     use crate::policy::auth::Forbidden;
 
-    const OF_UPSTREAM: [Failed; 25] = [
+    const OF_UPSTREAM: [Failed; 26] = [
         Failed::Dns,
         Failed::NoEndpoint,
         Failed::ConnectRefused,
@@ -347,6 +348,7 @@ mod tests {
         Failed::TlsNotYetValid,
         Failed::TlsWrongName,
         Failed::TlsUnknownAuthority,
+        Failed::TlsUnpinned,
         Failed::TlsCertificate,
         Failed::TlsFailed,
         Failed::RefusedStream,

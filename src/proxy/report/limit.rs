@@ -110,6 +110,7 @@ fn of_upstream(ctx: &Context, cause: Cause) -> Option<Limit> {
         | Cause::TlsNotYetValid
         | Cause::TlsWrongName
         | Cause::TlsUnknownAuthority
+        | Cause::TlsUnpinned
         | Cause::TlsCertificate
         | Cause::TlsFailed
         | Cause::RefusedStream

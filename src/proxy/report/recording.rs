@@ -147,8 +147,9 @@ fn begun(ctx: &Context, opening: &Opening<'_>) -> Invocation {
         received_at,
         request_id,
         trace_id,
-        // No column has it.
+        // No column has them.
         listener: _,
+        certificate: _,
         head,
         route,
         consumer,

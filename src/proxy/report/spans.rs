@@ -90,6 +90,7 @@ pub fn finish(ctx: &Context, summary: &Summary<'_>, attempts: Vec<Attempt>) {
         path: bounded(head.path.unwrap_or("/")).to_owned(),
         host: host.map(|host| bounded(&host).to_owned()),
         client: summary.opening.client,
+        certificate: summary.opening.certificate.map(|name| bounded(name).to_owned()),
         route: ctx
             .route
             .as_ref()

@@ -6,9 +6,11 @@ use http::{Method, Version};
 use pingora_proxy::Session;
 
 use crate::config::route::Dialect;
+use crate::policy::auth::peer::Peer;
 use crate::proxy::dialect::Protocol;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::rejection::Rejection;
+use crate::proxy::request::head::Entrance;
 use crate::proxy::{request, response};
 use crate::runtime::snapshot::Route;
 use crate::transcode::config::Upstream;
@@ -50,7 +52,11 @@ pub fn find(session: &Session, ctx: &mut Context) -> Result<Destination, Rejecti
     // Few configurations ask for the scheme.
     let scheme =
         ctx.snapshot.router.names_schemes().then(|| request::head::scheme(ctx, &request.headers));
-    let entrance = (scheme, ctx.connection.as_ref().map(|connection| &*connection.listener));
+    let entrance = Entrance {
+        scheme,
+        listener: ctx.connection.as_ref().map(|connection| &*connection.listener),
+        certificate: shown(ctx),
+    };
     if let Some(method) = response::cors::preflight(&request.method, &request.headers) {
         // First as if the request that follows had no headers of its own, then whatever they will be.
         let routed = [headers, None].into_iter().filter_map(|headers| {
@@ -76,4 +82,9 @@ pub fn find(session: &Session, ctx: &mut Context) -> Result<Destination, Rejecti
     }
     ctx.begin_on(route.clone());
     Ok(Destination::Route(route))
+}
+
+/// Whom the certificate of the connection names.
+fn shown(ctx: &Context) -> Option<&Peer> {
+    ctx.connection.as_ref().and_then(|connection| connection.certificate())
 }

@@ -6,6 +6,7 @@ use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method, Version};
 use pingora_http::RequestHeader;
 
+use crate::policy::auth::peer::Peer;
 use crate::proxy::downstream::address::X_FORWARDED_PROTO;
 use crate::proxy::downstream::limits::Limits;
 use crate::proxy::exchange::context::Context;
@@ -15,8 +16,16 @@ use crate::routing::{Asked, NoRoute, Scheme, Slashes, host, path};
 use crate::runtime::snapshot::Snapshot;
 use crate::upstream::balance::key;
 
-/// How a request came in, as far as a route asks for it: by which scheme, and by which listener.
-pub type Entrance<'a> = (Option<Scheme>, Option<&'a str>);
+/// How a request came in, as far as a route asks for it.
+#[derive(Clone, Copy)]
+pub struct Entrance<'a> {
+    /// `None` if no route asks for it.
+    pub scheme: Option<Scheme>,
+    /// The name of the listener.
+    pub listener: Option<&'a str>,
+    /// Whom the certificate of the connection names.
+    pub certificate: Option<&'a Peer>,
+}
 
 /// Which route a request takes.
 pub struct Routed {
@@ -58,9 +67,11 @@ pub fn route(
     request: &RequestHeader,
     method: &Method,
     headers: Option<&HeaderMap>,
-    (scheme, listener): Entrance<'_>,
+    entrance: Entrance<'_>,
 ) -> Result<Routed, Rejection> {
-    let asked = Asked { method, headers, query: request.uri.query(), scheme, listener };
+    let Entrance { scheme, listener, certificate } = entrance;
+    let query = request.uri.query();
+    let asked = Asked { method, headers, query, scheme, listener, certificate };
     let host = host_of(request)?;
     let raw = request.uri.path();
     let (canonical, ambiguous) = match path::canonicalize(raw.as_bytes()) {

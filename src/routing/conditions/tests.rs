@@ -145,3 +145,53 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_certificate_is_met_by_any_of_its_names_and_by_that_of_the_connection_alone() {
+    let peer = |uris: &[&str], dns: &[&str], common: Option<&str>| {
+        Peer::try_new(uris.iter().copied(), dns.iter().copied(), common, &[]).expect("a peer")
+    };
+    let web = peer(&["spiffe://prod/ns/shop/web"], &[], None);
+    let many = peer(&[], &["a.shop", "b.internal"], Some("c.shop"));
+    let common = peer(&[], &[], Some("a.shop"));
+    let headers = HeaderMap::new();
+    let holds = |names: &str, certificate: Option<&Peer>, headers: Option<&HeaderMap>| {
+        let conditions = parse(&format!("{{client_certificate: {names}}}")).expect("valid");
+        let method = &Method::GET;
+        conditions.hold(&Asked { headers, certificate, ..Asked::of(method) })
+    };
+    for (names, certificate, held) in [
+        ("spiffe://prod/ns/shop/*", Some(&web), true),
+        ("[a.shop, spiffe://prod/*]", Some(&web), true),
+        ("spiffe://prod/ns/*/db", Some(&web), false),
+        ("'*.internal'", Some(&many), true),
+        ("a.shop", Some(&many), true),
+        ("c.shop", Some(&many), false),
+        ("a.shop", Some(&common), false),
+        ("a.shop", None, false),
+    ] {
+        assert_eq!(holds(names, certificate, Some(&headers)), held, "{names}");
+        assert!(holds(names, None, None), "a preflight has none: {names}");
+    }
+    let shown = parse("{client_certificate: [a.shop, '*.internal'], query: {v: '1'}}");
+    let shown: Vec<_> = shown.expect("valid").iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["query v = 1", "certificate of a.shop or *.internal"]);
+}
+
+#[test]
+fn of_two_certificates_the_narrower_goes_first_and_names_apart_never_meet() {
+    let of = |names: &str| parse(&format!("{{client_certificate: {names}}}")).expect("valid");
+    for (narrow, wide) in [
+        ("spiffe://prod/ns/shop/web", "spiffe://prod/ns/shop/*"),
+        ("spiffe://prod/ns/shop/*", "spiffe://prod/*"),
+        ("spiffe://prod/*/web", "spiffe://prod/*/*"),
+        ("a.shop", "'*.shop'"),
+        ("a.shop", "[a.shop, 'spiffe://prod/*']"),
+    ] {
+        let (narrow, wide) = (of(narrow), of(wide));
+        assert!(narrow.rank() < wide.rank(), "{narrow:?} {wide:?}");
+        assert!(narrow.imply(&wide) && narrow.overlap(&wide) && !wide.imply(&narrow));
+    }
+    assert!(!of("[a.shop, b.shop]").overlap(&of("[c.shop, 'spiffe://prod/*']")));
+    assert!(of("[a.shop, b.shop]").overlap(&of("[b.shop, c.shop]")));
+}

@@ -11,6 +11,7 @@ use super::fault::{Fault, of_connect, timed_out};
 use super::{grpc, http};
 use crate::runtime::descriptors::Descriptors;
 use crate::runtime::peer;
+use crate::runtime::pins;
 use crate::runtime::snapshot::UpstreamTarget;
 use crate::runtime::socket_check;
 use crate::runtime::socket_check::SocketCheck;
@@ -59,6 +60,10 @@ impl Checker {
         let connector = self.connector.get_or_init(|| Connector::new(None));
         let peer = self.peer(target, endpoint).map_err(of_connect)?;
         let (session, _) = connector.get_http_session(&peer).await.map_err(of_connect)?;
+        let pins = &target.upstream.config().tls.pins;
+        if endpoint.key.tls && !pins.is_empty() {
+            pins::check(pins, session.digest()).map_err(of_connect)?;
+        }
         Ok(session)
     }
 

@@ -38,6 +38,7 @@ pub(super) fn told(cause: Cause, text: &str) -> Option<String> {
         | Cause::Unreachable
         | Cause::ConnectTimeout
         | Cause::ConnectFailed
+        | Cause::TlsUnpinned
         | Cause::TlsFailed
         | Cause::RefusedStream
         | Cause::StaleConnection

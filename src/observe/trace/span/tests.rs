@@ -22,6 +22,7 @@ pub(in crate::observe::trace) fn request() -> Request {
         path: "/orders/7".to_owned(),
         host: Some("shop.test".to_owned()),
         client: Ipv4Addr::LOCALHOST.into(),
+        certificate: None,
         route: Some(Route { name: "orders".into(), pattern: Some("/orders/:id".into()) }),
         status: 200,
         rejection: None,

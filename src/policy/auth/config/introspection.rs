@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 
 use super::asked::{five_seconds, in_flight, two_seconds};
-use super::jwt::{Audience, Cache, one_minute, role, sub};
+use super::jwt::{Audience, Cache, ClaimRules, one_minute, role, sub};
 use super::{ServiceUrl, asked};
 use crate::units::{Secret, Timespan};
 
@@ -16,19 +16,8 @@ pub struct Introspection {
     pub url: ServiceUrl,
     /// How the gateway proves to the server who asks.
     pub login: Login,
-    /// The required `iss`; absent: any, or none.
-    pub issuer: Option<String>,
-    /// What `aud` must contain; default `any`.
-    pub audience: Audience,
-    /// The allowed difference between our clock and the server's, for `exp` and `nbf`; default
-    /// 1 min.
-    pub leeway: Timespan,
-    /// The member that names the consumer; default `sub`.
-    pub consumer_claim: String,
-    /// The member with the scopes; absent: the first one present of `scope`, `scp` and `scopes`.
-    pub scopes_claim: Option<String>,
-    /// The member with a role, or a list of roles; default `role`.
-    pub role_claim: String,
+    /// What the server's answer must say; the audience is `any` by default.
+    pub claims: ClaimRules,
     /// The time limit of one question, including the connect; longer than 0, default 2 s.
     pub timeout: Timespan,
     /// The most questions under way at once; at least 1, default 128.
@@ -120,12 +109,14 @@ impl TryFrom<WrittenIntrospection> for Introspection {
         Ok(Introspection {
             url: written.url,
             login,
-            issuer: written.issuer,
-            audience: written.audience,
-            leeway: written.leeway,
-            consumer_claim: written.consumer_claim,
-            scopes_claim: written.scopes_claim,
-            role_claim: written.role_claim,
+            claims: ClaimRules {
+                issuer: written.issuer,
+                audience: written.audience,
+                leeway: written.leeway,
+                consumer_claim: written.consumer_claim,
+                scopes_claim: written.scopes_claim,
+                role_claim: written.role_claim,
+            },
             timeout: written.timeout,
             max_in_flight: written.max_in_flight,
             cache: written.cache,

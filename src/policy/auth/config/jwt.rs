@@ -16,19 +16,28 @@ use crate::units::{Secret, Timespan};
 #[schemars(with = "WrittenJwt")]
 #[serde(try_from = "WrittenJwt")]
 pub struct Jwt {
-    /// The required `iss`; absent: any. Mandatory with `jwks`, because a key server may sign for
-    /// more than one issuer.
-    pub issuer: Option<String>,
-    /// What `aud` must contain. Always written, because a token that is meant for another service
-    /// of the same issuer is otherwise accepted here.
-    pub audience: Audience,
+    /// What the token must say. An issuer is mandatory with `jwks`, because a key server may sign for more
+    /// than one; an audience is always written, because a token that is meant for another service of the same issuer
+    /// is otherwise accepted here.
+    pub claims: ClaimRules,
     /// The algorithms a token may be signed with; at least one.
     pub algorithms: Algorithms,
+    /// The keys `jwks`, `public_key` and `secret`, of which exactly one is present.
+    pub keys: KeySource,
+    /// Remembers verified tokens; default: 10,000 for 1 min.
+    pub cache: Cache,
+}
+
+/// What a token, or an authorization server's answer about one, must say, and where it names its holder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimRules {
+    /// The required `iss`; absent: any, or none.
+    pub issuer: Option<String>,
+    /// What `aud` must contain.
+    pub audience: Audience,
     /// The allowed difference between our clock and the issuer's, for `exp` and `nbf`; may be 0,
     /// default 1 min.
     pub leeway: Timespan,
-    /// The keys `jwks`, `public_key` and `secret`, of which exactly one is present.
-    pub keys: KeySource,
     /// The claim that names the consumer; default `sub`.
     pub consumer_claim: String,
     /// The claim with the scopes: one string separated by spaces (RFC 8693), or a list. Absent: the
@@ -36,8 +45,6 @@ pub struct Jwt {
     pub scopes_claim: Option<String>,
     /// The claim with a role, or a list of roles; default `role`.
     pub role_claim: String,
-    /// Remembers verified tokens; default: 10,000 for 1 min.
-    pub cache: Cache,
 }
 
 /// For whom a token must be.
@@ -244,14 +251,16 @@ impl TryFrom<WrittenJwt> for Jwt {
              `audience: any` to accept those for other services too",
         )?;
         Ok(Jwt {
-            issuer: written.issuer,
-            audience,
+            claims: ClaimRules {
+                issuer: written.issuer,
+                audience,
+                leeway: written.leeway,
+                consumer_claim: written.consumer_claim,
+                scopes_claim: written.scopes_claim,
+                role_claim: written.role_claim,
+            },
             algorithms: written.algorithms,
-            leeway: written.leeway,
             keys,
-            consumer_claim: written.consumer_claim,
-            scopes_claim: written.scopes_claim,
-            role_claim: written.role_claim,
             cache: written.cache,
         })
     }

@@ -19,8 +19,7 @@ pub use client_certificate::ClientCertificate;
 pub use forward::{Forward, ForwardCache};
 pub use introspection::{Introspection, Login};
 pub use jwks::Jwks;
-pub(super) use jwt::Audience;
-pub use jwt::{Algorithms, Cache, Jwt, KeySource, Pem};
+pub use jwt::{Algorithms, Audience, Cache, ClaimRules, Jwt, KeySource, Pem};
 
 /// One authority.
 #[derive(Debug, Clone, PartialEq, serde::Deserialize, schemars::JsonSchema)]

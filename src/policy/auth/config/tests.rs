@@ -26,9 +26,9 @@ fn jwt(yaml: &str) -> super::Jwt {
 fn the_least_one_can_write_has_safe_defaults() {
     let jwt =
         jwt("jwt: {issuer: a, audience: any, algorithms: [RS256], jwks: {url: 'http://a/keys'}}");
-    assert_eq!(jwt.leeway, Timespan::from_secs(60));
+    assert_eq!(jwt.claims.leeway, Timespan::from_secs(60));
     assert_eq!(
-        (&*jwt.consumer_claim, jwt.scopes_claim.as_deref(), &*jwt.role_claim),
+        (&*jwt.claims.consumer_claim, jwt.claims.scopes_claim.as_deref(), &*jwt.claims.role_claim),
         ("sub", None, "role")
     );
     assert_eq!((jwt.cache.max_tokens.get(), jwt.cache.ttl), (10_000, Timespan::from_secs(60)));
@@ -81,7 +81,7 @@ fn tokens_are_for_someone_or_explicitly_for_anyone() {
     let with = |audience: &str| {
         format!("jwt: {{algorithms: [HS256], secret: 0123456789abcdef{audience}}}")
     };
-    let audience = |text: &str| jwt(&with(text)).audience;
+    let audience = |text: &str| jwt(&with(text)).claims.audience;
     assert_eq!(audience(", audience: any"), Audience::Any);
     let named = ["orders", "any"].map(str::to_owned).into();
     assert_eq!(audience(", audience: [orders, any]"), Audience::OneOf(named));

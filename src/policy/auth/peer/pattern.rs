@@ -1,5 +1,6 @@
 //! Names of peers as an operator allows them: whole, or by segments.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
@@ -47,6 +48,68 @@ impl Pattern {
             (Kind::Spiffe { .. }, Name::Dns(_) | Name::Common(_))
             | (Kind::Whole, Name::Spiffe(_))
             | (Kind::Below(_), Name::Spiffe(_) | Name::Common(_)) => false,
+        }
+    }
+}
+
+impl Pattern {
+    /// Whether it names one name, and no others.
+    pub fn is_exact(&self) -> bool {
+        match &self.kind {
+            Kind::Spiffe { segments, open, .. } => !open && !segments.contains(&Segment::Any),
+            Kind::Whole => true,
+            Kind::Below(_) => false,
+        }
+    }
+
+    /// How much of a name it says: characters but `*`.
+    pub fn specificity(&self) -> usize {
+        self.written.chars().filter(|c| *c != '*').count()
+    }
+
+    /// Whether a name can match both. Of common names nothing is known.
+    pub fn meets(&self, other: &Pattern) -> bool {
+        match (&self.kind, &other.kind) {
+            (
+                Kind::Spiffe { domain, segments, open },
+                Kind::Spiffe { domain: theirs, segments: others, open: are_open },
+            ) => {
+                let mut both = segments.iter().zip(others);
+                domain == theirs
+                    && both.all(|(a, b)| *a == *b || [a, b].contains(&&Segment::Any))
+                    // What is longer lies below what is shorter, which then has to be open.
+                    && match segments.len().cmp(&others.len()) {
+                        Ordering::Less => *open,
+                        Ordering::Equal => open == are_open,
+                        Ordering::Greater => *are_open,
+                    }
+            }
+            (Kind::Below(ours), Kind::Below(theirs)) => ours == theirs,
+            (Kind::Whole, _) => other.matches(Name::Dns(&self.written.to_ascii_lowercase())),
+            (_, Kind::Whole) => self.matches(Name::Dns(&other.written.to_ascii_lowercase())),
+            (Kind::Spiffe { .. }, Kind::Below(_)) | (Kind::Below(_), Kind::Spiffe { .. }) => false,
+        }
+    }
+
+    /// Whether every name that this matches matches `other`.
+    pub fn implies(&self, other: &Pattern) -> bool {
+        match (&self.kind, &other.kind) {
+            (
+                Kind::Spiffe { domain, segments, open },
+                Kind::Spiffe { domain: theirs, segments: others, open: are_open },
+            ) => {
+                let mut both = segments.iter().zip(others);
+                domain == theirs
+                    && both.all(|(a, b)| *b == Segment::Any || a == b)
+                    && match segments.len().cmp(&others.len()) {
+                        Ordering::Less => false,
+                        Ordering::Equal => open == are_open,
+                        Ordering::Greater => *are_open,
+                    }
+            }
+            (Kind::Below(ours), Kind::Below(theirs)) => ours == theirs,
+            (Kind::Whole, _) => self.meets(other),
+            (Kind::Spiffe { .. } | Kind::Below(_), _) => false,
         }
     }
 }

@@ -233,3 +233,52 @@ fn a_dns_name_that_is_none_names_no_one() {
         ["*.a.internal", "b"]
     );
 }
+
+#[test]
+fn what_two_patterns_have_in_common_is_known_without_a_name() {
+    let texts = [
+        "spiffe://p",
+        "spiffe://p/*",
+        "spiffe://p/a",
+        "spiffe://p/a/*",
+        "spiffe://p/*/b",
+        "spiffe://p/*/*",
+        "spiffe://p/a/b",
+        "spiffe://p/*/b/*",
+        "spiffe://q/*",
+        "a.shop",
+        "A.shop",
+        "*.shop",
+        "b.a.shop",
+        "*.a.shop",
+    ];
+    let ids = [
+        "spiffe://p",
+        "spiffe://p/a",
+        "spiffe://p/b",
+        "spiffe://p/a/b",
+        "spiffe://p/b/b",
+        "spiffe://p/a/c",
+        "spiffe://p/c/c",
+        "spiffe://p/a/b/c",
+        "spiffe://p/c/b/c",
+        "spiffe://p/c/c/c",
+        "spiffe://p/a/c/c",
+        "spiffe://q/a",
+    ];
+    let dns = ["a.shop", "b.shop", "b.a.shop", "c.a.shop", "shop"];
+    let names: Vec<_> =
+        ids.into_iter().map(Name::Spiffe).chain(dns.into_iter().map(Name::Dns)).collect();
+    let patterns = texts.map(|text| text.parse::<pattern::Pattern>().expect("a pattern"));
+    for a in &patterns {
+        for b in &patterns {
+            let both = names.iter().any(|name| a.matches(*name) && b.matches(*name));
+            assert_eq!(a.meets(b), both, "{a} and {b}");
+            let all = names.iter().all(|name| !a.matches(*name) || b.matches(*name));
+            assert_eq!(a.implies(b), all, "{a} within {b}");
+            // What the order of routes relies on.
+            let is_more = (a.is_exact(), a.specificity()) >= (b.is_exact(), b.specificity());
+            assert!(!a.implies(b) || is_more, "{a} within {b}");
+        }
+    }
+}
