@@ -38,7 +38,7 @@
 //! | [`units`] | values with their unit, text with placeholders, the words of system errors | nothing |
 //! | [`fields`] | a cookie, a parameter of the query | nothing |
 //! | [`coding`] | gzip and deflate, within bounds | nothing |
-//! | [`policy`] | pure decisions: authentication, rate limits, idempotency, circuits, bulkheads, retries; `now` is an argument | `fields`, `time`, `units` |
+//! | [`policy`] | pure decisions: authentication, rate limits, idempotency, circuits, bulkheads, retries; `now` is an argument | `fields`, `routing`, `time`, `units` |
 //! | [`routing`] | the canonical path, the host, the route | `fields`, `time`, `units` |
 //! | [`transcode`] | calls of RPC as plain HTTP with JSON, and back; no I/O | `coding`, `condition`, `time`, `units` |
 //! | [`summary`] | a request as it began and as it ended, from which everything is told | `policy` |

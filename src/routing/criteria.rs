@@ -199,11 +199,11 @@ impl fmt::Display for Verb {
 }
 
 /// The methods that an entry of the router takes.
-pub(super) type Methods = Choice<Verb>;
+pub type Methods = Choice<Verb>;
 
 impl Methods {
     /// Whether `method` is named, or any method is accepted.
-    pub(super) fn name(&self, method: &Method) -> bool {
+    pub fn name(&self, method: &Method) -> bool {
         match self {
             Choice::Any => true,
             Choice::Of(verbs) => verbs.iter().any(|verb| verb.0 == *method),
@@ -211,7 +211,7 @@ impl Methods {
     }
 
     /// Whether a request with `method` is taken: `GET` includes `HEAD`.
-    pub(super) fn serve(&self, method: &Method) -> bool {
+    pub fn serve(&self, method: &Method) -> bool {
         self.name(method) || (*method == Method::HEAD && self.name(&Method::GET))
     }
 
