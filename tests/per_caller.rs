@@ -53,7 +53,10 @@ fn a_caller_with_its_share_is_refused_and_others_are_served() {
     let lines = gateway.wait_for_access_lines(1);
     let line = lines.iter().find(|line| line["portcullis.cause"] == "bulkhead_full");
     let line = line.expect("a line");
-    assert_eq!(line["portcullis.error"], "the caller has 2 requests under way, which is its share");
+    assert_eq!(
+        line["portcullis.error"],
+        "the caller has all under way that it may have at once: 2"
+    );
     assert_eq!(line["portcullis.limit"], "bulkhead.per_consumer.max_in_flight");
     upstream.release();
     assert!(held.iter_mut().all(|client| client.receive().status == 200));

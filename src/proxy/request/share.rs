@@ -27,7 +27,7 @@ pub fn take(session: &Session, ctx: &mut Context, route: &Route) -> Result<(), R
     let taken = order::share(policies, &caller, &mut ctx.admission, &mut ctx.dry_run);
     if taken.is_err() {
         let most = terms.max_in_flight;
-        let said = format!("the caller has {most} requests under way, which is its share");
+        let said = format!("the caller has all under way that it may have at once: {most}");
         ctx.verdict.said = Some(said.into());
     }
     Ok(taken?)
