@@ -3,11 +3,11 @@
 use crate::config::code::Code;
 use crate::config::load::{KeyPath, suggest};
 use crate::config::{Config, Problem, Route, Sources};
-use crate::policy::auth;
-use crate::routing::{Choice, Pattern};
+use crate::policy::auth::{self, ApiKeys, Caller, Consumer, Names, Requirement};
+use crate::routing::Pattern;
 
-/// Paths and methods that the route never takes, and consumers that no key belongs to. What a route has from
-/// the defaults is meant for others, too.
+/// Paths and methods that the route never takes, and callers that their authorities never accept. What a route
+/// has from the defaults is meant for others, too.
 pub(super) fn never(
     at: &KeyPath,
     route: &Route,
@@ -45,37 +45,63 @@ pub(super) fn never(
             }
         }
     }
-    strangers(&permits, route, config, sources, warnings);
+    strangers(&permits, auth, config, sources, warnings);
 }
 
-/// Consumers of API keys are all known.
+/// Callers that their authorities never accept: consumers without a key, names that `allow` does not have.
 fn strangers(
     permits: &KeyPath,
-    route: &Route,
+    auth: &Requirement,
     config: &Config,
     sources: &Sources,
     warnings: &mut Vec<Problem>,
 ) {
-    let Some(auth) = &route.auth else { return };
-    let own = |name: &&str| {
-        config.auth.get(*name).is_some_and(|authority| authority.names() == auth::Names::Own)
-    };
     for (nth, permit) in auth.permit.iter().enumerate() {
-        let Choice::Of(callers) = &permit.callers else { continue };
-        for (index, caller) in callers.iter().enumerate() {
-            let named = auth.require.iter().filter(own).find_map(|authority| {
-                Some((authority, config.auth.get(authority)?, caller.consumer_of(authority)?))
-            });
-            let Some((authority, auth::Config::ApiKey(keys), name)) = named else { continue };
-            let mut known = keys.keys.keys().map(auth::Consumer::as_str);
-            if known.clone().any(|known| known == name) {
-                continue;
+        let callers = permits.clone().index(nth).key("callers");
+        for (index, caller) in permit.callers.values().unwrap_or_default().iter().enumerate() {
+            let path = sources.element(&callers, index);
+            if let Some(authority) = disallowing(caller, auth, config) {
+                let message = format!("`auth.{authority}` allows no such name");
+                let problem = Problem::new(Code::PermitNever, path, message);
+                let allow = KeyPath::root().key("auth").key(authority);
+                warnings.push(problem.with(allow.key("client_certificate").key("allow")));
+            } else if let Some((authority, keys, name)) = keyless(caller, auth, config) {
+                let message = format!("`auth.{authority}` has no key of `{name}`");
+                let problem = Problem::new(Code::PermitNever, path, message);
+                let known = keys.keys.keys().map(Consumer::as_str);
+                warnings.push(problem.suggesting(suggest(name, known)));
             }
-            let message = format!("`auth.{authority}` has no key of `{name}`");
-            let values = permits.clone().index(nth).key("callers");
-            let path = sources.element(&values, index);
-            let problem = Problem::new(Code::PermitNever, path, message);
-            warnings.push(problem.suggesting(suggest(name, &mut known)));
         }
     }
+}
+
+/// An authority for certificates that allows none of the caller's names, if no other does.
+fn disallowing<'a>(caller: &Caller, auth: &'a Requirement, config: &Config) -> Option<&'a str> {
+    let known = |name: &&str| config.auth.get(*name).map(auth::Config::names);
+    let by_name = auth.require.iter().all(|name| known(&name) != Some(Names::Own));
+    let allows = |name: &str| {
+        let auth::Config::ClientCertificate(certificates) = config.auth.get(name)? else {
+            return None;
+        };
+        let pattern = caller.pattern_of(name, by_name)?;
+        let allow = &certificates.allow;
+        Some(allow.is_empty() || allow.iter().any(|allowed| allowed.meets(&pattern)))
+    };
+    let mut asked = auth.require.iter().filter_map(|name| Some((name, allows(name)?)));
+    let (first, allowed) = asked.next()?;
+    (!allowed && asked.all(|(_, allowed)| !allowed)).then_some(first)
+}
+
+/// The keys among which the consumer that is meant has none.
+fn keyless<'a>(
+    caller: &'a Caller,
+    auth: &'a Requirement,
+    config: &'a Config,
+) -> Option<(&'a str, &'a ApiKeys, &'a str)> {
+    auth.require.iter().find_map(|authority| {
+        let auth::Config::ApiKey(keys) = config.auth.get(authority)? else { return None };
+        let name = caller.consumer_of(authority)?;
+        let is_known = keys.keys.keys().any(|known| known.as_str() == name);
+        (!is_known).then_some((authority, keys, name))
+    })
 }

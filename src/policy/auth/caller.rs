@@ -152,6 +152,18 @@ impl Caller {
             Caller::Of { authority: of, name } => (of == authority).then_some(name),
         }
     }
+
+    /// The pattern by which this authority, which accepts certificates, would know it; `None` if it is another
+    /// authority's. `by_name`: plain names are names in certificates there.
+    pub fn pattern_of(&self, authority: &str, by_name: bool) -> Option<Pattern> {
+        match self {
+            Caller::Certified(pattern) => Some(pattern.clone()),
+            Caller::Named(name) => by_name.then(|| name.as_str().parse().ok()).flatten(),
+            Caller::Of { authority: of, name } => {
+                (of == authority).then(|| name.parse().ok()).flatten()
+            }
+        }
+    }
 }
 
 impl Meant {

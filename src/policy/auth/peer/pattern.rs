@@ -1,5 +1,6 @@
 //! Names of peers as an operator allows them: whole, or by segments.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
@@ -49,6 +50,39 @@ impl Pattern {
             | (Kind::Below(_), Name::Spiffe(_) | Name::Common(_)) => false,
         }
     }
+}
+
+impl Pattern {
+    /// Whether there may be a name that both mean.
+    pub fn meets(&self, other: &Pattern) -> bool {
+        match (&self.kind, &other.kind) {
+            (
+                Kind::Spiffe { domain, segments, open },
+                Kind::Spiffe { domain: its, segments: others, open: is_open },
+            ) => domain == its && paths_meet((segments, *open), (others, *is_open)),
+            (Kind::Whole, Kind::Whole) => self.written.eq_ignore_ascii_case(&other.written),
+            (Kind::Below(suffix), Kind::Below(others)) => suffix == others,
+            (Kind::Below(_), Kind::Whole) => {
+                self.matches(Name::Dns(&other.written.to_ascii_lowercase()))
+            }
+            (Kind::Whole, Kind::Below(_)) => other.meets(self),
+            (Kind::Spiffe { .. }, _) | (_, Kind::Spiffe { .. }) => false,
+        }
+    }
+}
+
+/// What is open has at least one segment more than it says.
+fn paths_meet((one, open): (&[Segment], bool), (other, is_open): (&[Segment], bool)) -> bool {
+    let agree = |pair: (&Segment, &Segment)| match pair {
+        (Segment::One(one), Segment::One(other)) => one == other,
+        (Segment::Any, _) | (_, Segment::Any) => true,
+    };
+    let lengths = match one.len().cmp(&other.len()) {
+        Ordering::Less => open,
+        Ordering::Equal => open == is_open,
+        Ordering::Greater => is_open,
+    };
+    lengths && one.iter().zip(other).all(agree)
 }
 
 fn is_in(id: &str, domain: &str, segments: &[Segment], open: bool) -> bool {

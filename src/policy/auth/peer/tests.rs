@@ -233,3 +233,27 @@ fn a_dns_name_that_is_none_names_no_one() {
         ["*.a.internal", "b"]
     );
 }
+
+#[test]
+fn two_patterns_meet_if_a_name_may_be_both() {
+    for (one, other, meet) in [
+        ("spiffe://prod/*", "spiffe://prod/ns/shop/*", true),
+        ("spiffe://prod/*", "spiffe://prod/ns/shop", true),
+        ("spiffe://prod/*", "spiffe://prod", false),
+        ("spiffe://prod/*", "spiffe://test/*", false),
+        ("spiffe://prod/*/a", "spiffe://prod/b/*", true),
+        ("spiffe://prod/*/a", "spiffe://prod/b/c", false),
+        ("spiffe://prod/*/a/b", "spiffe://prod/x/*", true),
+        ("spiffe://prod/a", "spiffe://prod/a", true),
+        ("spiffe://prod/a", "spiffe://prod/a/*", false),
+        ("*.shop", "web.shop", true),
+        ("*.shop", "a.web.shop", false),
+        ("*.shop", "*.shop", true),
+        ("*.shop", "*.other", false),
+        ("web.shop", "WEB.shop", true),
+        ("web.shop", "spiffe://web.shop/a", false),
+    ] {
+        let [one, other]: [Pattern; 2] = [one, other].map(|text| text.parse().expect(text));
+        assert_eq!((one.meets(&other), other.meets(&one)), (meet, meet), "{one} {other}");
+    }
+}
