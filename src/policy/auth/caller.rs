@@ -135,10 +135,10 @@ impl Caller {
         }
     }
 
-    /// The check of [`Caller::resolve`] alone.
+    /// Whether it is clear who that is on a route that accepts these authorities.
     ///
     /// # Errors
-    /// The same.
+    /// It is no caller of theirs, or which one is not clear.
     pub fn check(&self, accepted: &[Accepted<'_>]) -> Result<(), Unclear> {
         self.resolve(accepted).map(|_| ())
     }
