@@ -20,7 +20,7 @@ use portcullis::policy::breaker::orders::{Forced, Order};
 use portcullis::policy::breaker::{Breaker, Verdict};
 use portcullis::policy::bulkhead::Bulkhead;
 use portcullis::policy::dry_run::DryRun;
-use portcullis::policy::rate_limit::{self, Heard, Limiter, Requester};
+use portcullis::policy::rate_limit::{self, Heard, Limiter, Named, Requester};
 use portcullis::policy::retry::{self, Attempt, Budget};
 use portcullis::policy::split::{Destination, Key, Split};
 use portcullis::policy::terms::Terms;
@@ -133,11 +133,15 @@ fn policies(c: &mut Criterion) {
     }
 }
 
+fn named(name: &str) -> Option<Named<'_>> {
+    Some(Named { authority: None, name })
+}
+
 fn rate_limits(c: &mut Criterion) {
     let headers = HeaderMap::new();
     let acme =
-        Requester { consumer: Some("acme"), claims: None, address: ADDRESS, headers: &headers };
-    let own = [acme, Requester { consumer: Some("globex"), address: ADDRESSES[1], ..acme }];
+        Requester { consumer: named("acme"), claims: None, address: ADDRESS, headers: &headers };
+    let own = [acme, Requester { consumer: named("globex"), address: ADDRESSES[1], ..acme }];
     for (name, config) in [
         ("fixed_window", r#"{"fixed_window": {"requests": 1000000, "per": "100ms"}}"#),
         ("sliding_window", r#"{"sliding_window": {"requests": 1000000, "per": "1s"}}"#),
@@ -160,7 +164,7 @@ fn rate_limits(c: &mut Criterion) {
     c.bench_function("rate_limit/fixed_window/10000_keys", |b| {
         b.iter(|| {
             now = now + Duration::from_nanos(STEP);
-            let consumer = turn.next().map(String::as_str);
+            let consumer = turn.next().and_then(|name| named(name));
             limiter.check(&Requester { consumer, ..acme }, now)
         });
     });
@@ -335,7 +339,7 @@ fn credentials(c: &mut Criterion) {
     let headers = HeaderMap::from_iter([(http::HeaderName::from_static("x-api-key"), key)]);
     let now = Now { unix_seconds: 1_700_000_000, moment: Clock::now() };
     c.bench_function("auth/api_key", |b| {
-        b.iter(|| guard.check("/x", black_box(&headers), now).is_ok());
+        b.iter(|| guard.check(&http::Method::GET, "/x", black_box(&headers), now).is_ok());
     });
 
     let secret = "a-secret-of-at-least-thirty-two-bytes";
@@ -355,7 +359,7 @@ fn credentials(c: &mut Criterion) {
     let bearer = format!("Bearer {token}").parse().expect("a header");
     let headers = HeaderMap::from_iter([(http::header::AUTHORIZATION, bearer)]);
     c.bench_function("auth/token_seen_before", |b| {
-        b.iter(|| guard.check("/x", black_box(&headers), now).is_ok());
+        b.iter(|| guard.check(&http::Method::GET, "/x", black_box(&headers), now).is_ok());
     });
 }
 

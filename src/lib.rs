@@ -38,8 +38,9 @@
 //! | [`units`] | values with their unit, text with placeholders, the words of system errors | nothing |
 //! | [`fields`] | a cookie, a parameter of the query | nothing |
 //! | [`coding`] | gzip and deflate, within bounds | nothing |
-//! | [`policy`] | pure decisions: authentication, rate limits, idempotency, circuits, bulkheads, retries; `now` is an argument | `fields`, `time`, `units` |
-//! | [`routing`] | the canonical path, the host, the route | `fields`, `policy`, `time`, `units` |
+//! | [`identity`] | whom a client's certificate names, patterns of such names, and the header that tells of them | `units` |
+//! | [`policy`] | pure decisions: authentication, rate limits, idempotency, circuits, bulkheads, retries; `now` is an argument | `fields`, `identity`, `routing`, `time`, `units` |
+//! | [`routing`] | the canonical path, the host, the route | `fields`, `identity`, `time`, `units` |
 //! | [`transcode`] | calls of RPC as plain HTTP with JSON, and back; no I/O | `coding`, `condition`, `time`, `units` |
 //! | [`summary`] | a request as it began and as it ended, from which everything is told | `policy` |
 //! | [`record`] | the row of each request, the recorder, SQLite and PostgreSQL | `coding`, `condition`, `time`, `units` |
@@ -79,6 +80,7 @@ pub mod fields;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod idempotency;
+pub mod identity;
 pub mod limits;
 pub mod observe;
 pub mod policy;

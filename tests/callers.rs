@@ -8,22 +8,22 @@ use crate::support::{
     Authority, Call, Gateway, Leaf, Plan, Upstream, client_config, connect_tls, eventually, wait,
 };
 
-const WEB: &str = "spiffe://prod/ns/shop/sa/web";
+pub const WEB: &str = "spiffe://prod/ns/shop/sa/web";
 
-struct Mesh {
-    ours: Authority,
+pub struct Mesh {
+    pub ours: Authority,
     server: Leaf,
 }
 
 impl Mesh {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let ours = Authority::new();
         let server = ours.sign("one.test");
         Mesh { ours, server }
     }
 
     /// A gateway whose listener takes clients of `ours` by the settings `tls`.
-    fn plan(&self, tls: &str, auth: &str, route: &str) -> Plan {
+    pub fn plan(&self, tls: &str, auth: &str, route: &str) -> Plan {
         let listener = format!(
             "listeners: {{public: {{address: \"127.0.0.1:${{PORT}}\", tls: {{certificates: [{{certificate: one.pem, key: one.key}}], client_ca: ca.pem{tls}}}}}}}"
         );
@@ -37,7 +37,7 @@ impl Mesh {
     }
 
     /// What a request over a connection of its own is answered, as text; an error without a handshake.
-    fn call(
+    pub fn call(
         &self,
         gateway: &Gateway,
         own: Option<&Leaf>,
@@ -47,12 +47,12 @@ impl Mesh {
         ask(stream, headers)
     }
 
-    fn of(&self, uri: &str) -> Leaf {
+    pub fn of(&self, uri: &str) -> Leaf {
         self.ours.sign_client(&[uri], &[], "")
     }
 }
 
-fn ask(
+pub fn ask(
     mut stream: tokio_rustls::client::TlsStream<tokio::net::TcpStream>,
     headers: &str,
 ) -> std::io::Result<String> {
@@ -66,7 +66,7 @@ fn ask(
     })
 }
 
-fn status(answer: &str) -> &str {
+pub fn status(answer: &str) -> &str {
     answer.split(' ').nth(1).unwrap_or_default()
 }
 

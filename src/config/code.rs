@@ -170,6 +170,8 @@ codes! {
     CertificateUnusable "certificate_unusable" Error "name PEM files of a certificate and its key";
     NoCertificate "no_certificate" Error "add one, or remove `tls`";
     ClientCaUnusable "client_ca_unusable" Error "name a PEM file of certificates";
+    CallerNotAccepted "caller_not_accepted" Error "name an authority that accepts it in `auth.require`, or remove the caller";
+    CallerAmbiguous "caller_ambiguous" Error "say whose: `{auth: NAME, name: …}`";
     NamelessConsumer "nameless_consumer" Error "set `consumer_header` to the header in which the service names the client";
     UpstreamCertificateUnusable "upstream_certificate_unusable" Error "name a PEM file of certificates, the gateway's own first, and the PEM file of its key";
     ClientCrlUnusable "client_crl_unusable" Error "name a PEM file of revocation lists (`-----BEGIN X509 CRL-----`), beside `client_ca`";
@@ -205,6 +207,7 @@ codes! {
     PinsWithoutTls "pins_without_tls" Warning "write https://, or remove the pins";
     UngrantableScope "ungrantable_scope" Warning "require an authority that grants them (`jwt`, `introspection`, `api_key`), or remove them";
     ShortKey "short_key" Warning "use a random one, such as `openssl rand -hex 32` makes";
+    PermitNever "permit_never" Warning "correct it, or remove it";
     UnreachableRoute "unreachable_route" Warning "remove it, or give one of them another host, path, method or condition";
     AttemptsBeyondRequest "attempts_beyond_request" Warning "shorten the attempts, allow fewer, or raise `timeout.request`";
     BreakerForgets "breaker_forgets" Warning "make it longer than an attempt may take";

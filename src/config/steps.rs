@@ -12,7 +12,7 @@ use crate::policy::dry_run::Enforce;
 use crate::policy::order::{self, OfCall, OfCaller};
 use crate::policy::retry::BudgetName;
 use crate::policy::split::Destination;
-use crate::policy::{breaker, bulkhead, idempotency, rate_limit, retry};
+use crate::policy::{auth, breaker, bulkhead, idempotency, rate_limit, retry};
 use crate::units::{Percent, Timespan};
 use crate::upstream::config::Place;
 
@@ -74,6 +74,7 @@ pub fn of_caller(step: OfCaller, config: &Config, name: &str, route: &Route) -> 
                 list("", auth.require.iter().collect()),
                 list("scopes ", auth.scopes.iter().map(|scope| scope.as_str()).collect()),
                 list("role ", auth.role.iter().map(String::as_str).collect()),
+                permits(&auth.permit),
                 list("not for ", auth.anonymous.iter().map(|path| path.as_str()).collect()),
             ];
             let values = values.into_iter().flatten().collect();
@@ -210,6 +211,14 @@ fn limit(limit: &rate_limit::Config) -> String {
     text
 }
 
+fn permits(permits: &[auth::Permit]) -> Option<String> {
+    match permits.len() {
+        0 => None,
+        1 => Some("1 permit".to_owned()),
+        many => Some(format!("{many} permits")),
+    }
+}
+
 fn rate(requests: u32, per: Timespan) -> String {
     format!("{requests}/{per}")
 }
@@ -247,21 +256,27 @@ fn slots(config: &bulkhead::Config) -> Vec<String> {
     };
     let queue = config.queue.as_ref();
     let queue = queue.map(|queue| format!("queue of {}, up to {}", queue.max, queue.max_wait));
-    [slots].into_iter().chain(queue).collect()
+    let share = config.per_consumer.as_ref();
+    let share = share.map(|share| format!("{} by consumer", share.max_in_flight));
+    [slots].into_iter().chain(share).chain(queue).collect()
 }
 
 fn budget(config: &retry::budget::Config) -> String {
     let share = |share: Percent, of: &str, least: u32| format!("{share} of {of}, at least {least}");
-    match config {
-        retry::budget::Config::TokenBucket(bucket) => {
+    let bound = match &config.bound {
+        retry::budget::Bound::TokenBucket(bucket) => {
             format!("{} tokens, {}/s", bucket.capacity, bucket.refill_per_second)
         }
-        retry::budget::Config::Ratio(ratio) => {
+        retry::budget::Bound::Ratio(ratio) => {
             format!("{}/s", share(ratio.share, "requests", ratio.min_per_second))
         }
-        retry::budget::Config::Concurrency(active) => {
+        retry::budget::Bound::Concurrency(active) => {
             share(active.share, "requests in flight", active.min)
         }
+    };
+    match config.callers {
+        None => bound,
+        Some(_) => format!("{bound} by consumer"),
     }
 }
 

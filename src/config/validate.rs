@@ -1,6 +1,7 @@
 //! Checks the rules that concern several keys: names must exist, and limits must fit together.
 
 mod limits;
+mod permit;
 mod target;
 mod transcode;
 mod upstream;
@@ -117,6 +118,7 @@ struct RouteCheck<'a> {
 impl RouteCheck<'_> {
     fn all(&mut self) {
         self.credentials();
+        self.permit();
         self.limits();
         self.claims();
         self.nameless();

@@ -3,6 +3,7 @@
 
 mod grants;
 mod networks;
+mod permit;
 mod splits;
 mod times;
 mod unused;
@@ -72,7 +73,8 @@ pub fn warnings(config: &Config, sources: &Sources) -> Vec<Problem> {
         if let Some(lists) = &route.networks {
             networks::overlaps(&path.clone().key("networks"), lists, &mut warnings);
         }
-        methods(&path, route, &mut warnings);
+        methods(&path, route, sources, &mut warnings);
+        permit::never(&path, route, config, sources, &mut warnings);
         splits::parameters(&path, route, config, &mut warnings);
         grants::scopes(&path, route, config, &mut warnings);
         times::attempts(&path, route, &mut warnings);
@@ -190,7 +192,7 @@ fn keys(config: &Config, warnings: &mut Vec<Problem>) {
     }
 }
 
-fn methods(path: &KeyPath, route: &Route, warnings: &mut Vec<Problem>) {
+fn methods(path: &KeyPath, route: &Route, sources: &Sources, warnings: &mut Vec<Problem>) {
     let verbs = route.matches.methods.values().unwrap_or_default();
     let matched = verbs.iter().enumerate().map(|(index, verb)| {
         let methods = path.clone().key("match").key("methods");
@@ -200,7 +202,18 @@ fn methods(path: &KeyPath, route: &Route, warnings: &mut Vec<Problem>) {
     let allowed = cors.iter().filter(|method| *method != "*").enumerate().map(|(index, method)| {
         (path.clone().key("cors").key("methods").index(index), method.as_str())
     });
-    for (path, method) in matched.chain(allowed) {
+    let permits = route.auth.iter().flat_map(|auth| &auth.permit).enumerate();
+    let permitted = permits.flat_map(|(nth, permit)| {
+        let permits = path.clone().key("auth").key("permit").index(nth).key("methods");
+        permit
+            .methods
+            .values()
+            .unwrap_or_default()
+            .iter()
+            .enumerate()
+            .map(move |(index, verb)| (sources.element(&permits, index), verb.0.as_str()))
+    });
+    for (path, method) in matched.chain(allowed).chain(permitted) {
         if !METHODS.contains(&method) {
             let message = format!("`{method}` is no registered method: does any client send it?");
             let problem = Problem::new(Code::UnknownMethod, path, message);

@@ -17,8 +17,8 @@ use super::terms::{self, Intent};
 use super::*;
 use crate::policy::dry_run::Enforce;
 use crate::policy::rate_limit::{
-    Algorithm, Config, FixedWindow, Key, OnFailure, Part, Replays, Shared, SlidingWindow, Standing,
-    TokenBucket, Verdict, check_all, check_shared,
+    Algorithm, Config, FixedWindow, Key, Named, OnFailure, Part, Replays, Shared, SlidingWindow,
+    Standing, TokenBucket, Verdict, check_all, check_shared,
 };
 use crate::units::Timespan;
 
@@ -101,7 +101,8 @@ impl Virtual {
 fn anybody() -> Requester<'static> {
     static NO_HEADERS: std::sync::LazyLock<HeaderMap> = std::sync::LazyLock::new(HeaderMap::new);
     let address = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-    Requester { consumer: Some("acme"), claims: None, address, headers: &NO_HEADERS }
+    let consumer = Some(Named { authority: None, name: "acme" });
+    Requester { consumer, claims: None, address, headers: &NO_HEADERS }
 }
 
 fn config(algorithm: Algorithm, on_failure: Option<OnFailure>) -> Config {

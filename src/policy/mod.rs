@@ -52,6 +52,8 @@ pub struct Admission {
     pub route_permit: Option<breaker::Permit>,
     /// `None` if the route has no bulkhead.
     pub slot: Option<bulkhead::Slot>,
+    /// Its part of what its caller may hold; `None` if that is not limited.
+    pub share: Option<bulkhead::Share>,
     /// Its part in the queue of a bulkhead that is not enforced.
     pub rehearsal: Option<bulkhead::Rehearsal>,
 }
@@ -75,7 +77,7 @@ impl Admission {
             self.upstream_permit = None;
         }
         if bulkhead.is_dry() {
-            (self.slot, self.rehearsal) = (None, None);
+            (self.slot, self.share, self.rehearsal) = (None, None, None);
         }
     }
 }
@@ -87,6 +89,15 @@ pub enum CircuitOf {
     Route,
     /// The upstream's, which all routes to it share.
     Upstream,
+}
+
+/// What is taken of a bulkhead that refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// Every slot.
+    Slots,
+    /// All that one caller may hold.
+    Share,
 }
 
 /// A policy has refused the request.
@@ -111,6 +122,8 @@ pub enum Rejection {
     },
     /// With the status that the route responds with.
     BulkheadFull {
+        /// What is full.
+        what: Taken,
         /// 429 or 503.
         status: u16,
     },
@@ -152,7 +165,10 @@ impl Rejection {
             Rejection::CircuitOpen { of: CircuitOf::Upstream, .. } => {
                 "the circuit to the upstream is open"
             }
-            Rejection::BulkheadFull { .. } => "too many requests are in flight",
+            Rejection::BulkheadFull { what: Taken::Slots, .. } => "too many requests are in flight",
+            Rejection::BulkheadFull { what: Taken::Share, .. } => {
+                "too many requests of this caller are in flight"
+            }
             Rejection::BulkheadWaitExceeded { .. } => {
                 "too many requests are in flight, and waiting did not help"
             }

@@ -14,6 +14,7 @@
 
 mod circuits;
 
+use std::hash::Hash;
 use std::sync::Arc;
 
 use circuits::through;
@@ -22,7 +23,7 @@ pub use circuits::{Again, Leave, again, leave};
 use super::breaker::Breaker;
 use super::dry_run::DryRun;
 use super::rate_limit::{self, Heard, Part, Requester, Standing};
-use super::{Admission, CircuitOf, Policies, Rejection};
+use super::{Admission, CircuitOf, Policies, Rejection, Taken};
 use crate::time::Moment;
 
 /// A step that checks the client and what it sent.
@@ -53,7 +54,7 @@ pub enum OfCall {
     RouteCircuit,
     /// Does the upstream's circuit admit a call? Takes a permit.
     UpstreamCircuit,
-    /// Is a slot free? Takes it, or waits for one.
+    /// May the caller hold another slot, and is one free? Takes it, or waits for one.
     Bulkhead,
     /// Is an address of the upstream known?
     Endpoint,
@@ -203,7 +204,8 @@ impl OfCall {
                 match bulkhead.acquire(now) {
                     Ok(slot) => admission.slot = Some(slot),
                     Err(_) => {
-                        let full = Rejection::BulkheadFull { status: bulkhead_status.code() };
+                        let (what, status) = (Taken::Slots, bulkhead_status.code());
+                        let full = Rejection::BulkheadFull { what, status };
                         if !bulkhead_enforce.is_dry() {
                             return Err(full);
                         }
@@ -219,6 +221,38 @@ impl OfCall {
         }
         Ok(())
     }
+}
+
+/// Takes the caller's share of the bulkhead, before a slot is taken or waited for: a caller that has its
+/// share waits for itself, and is refused. If a dry bulkhead would refuse, that is noted in `dry_run`.
+///
+/// # Errors
+/// The caller has as many requests under way as it may.
+pub fn share(
+    policies: &Policies,
+    caller: &impl Hash,
+    admission: &mut Admission,
+    dry_run: &mut DryRun,
+) -> Result<(), Rejection> {
+    let Some(bulkhead) = &policies.bulkhead else { return Ok(()) };
+    let is_dry = policies.bulkhead_enforce.is_dry();
+    if is_dry && dry_run.is_over() {
+        return Ok(());
+    }
+    match bulkhead.share(caller) {
+        Ok(share) => admission.share = Some(share),
+        Err(_) => {
+            let (what, status) = (Taken::Share, policies.bulkhead_status.code());
+            let full = Rejection::BulkheadFull { what, status };
+            if !is_dry {
+                return Err(full);
+            }
+            if dry_run.refuse(full.code()) {
+                admission.give_back_dry(policies.breakers(), policies.bulkhead_enforce);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Asks the circuits again, for a request that has waited for its slot: it held no permit meanwhile,

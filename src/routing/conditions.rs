@@ -18,7 +18,7 @@ use http::{HeaderMap, HeaderName, Method};
 pub use self::written::{Cookie, Header, Parameter, Tests};
 use super::criteria::{Match, Scheme};
 use crate::fields::{self, Encoded};
-use crate::policy::auth::peer::{Peer, pattern as peer};
+use crate::identity::{Peer, pattern as peer};
 
 /// What a request says of itself, apart from its host and path.
 #[derive(Debug, Clone, Copy)]

@@ -9,7 +9,7 @@ use serde::de::{self, Deserialize, Deserializer, IntoDeserializer, SeqAccess, Vi
 use super::conditions::{Cookie, Header, Parameter, Tests};
 use super::host::HostPattern;
 use super::pattern::Pattern;
-use crate::policy::auth::peer::pattern as peer;
+use crate::identity::pattern as peer;
 use crate::units::schema::{self, written_as};
 
 /// Which requests a route takes: those that match one value of `listener`, `host`, `path` and `methods` each,
@@ -208,11 +208,11 @@ impl fmt::Display for Verb {
 }
 
 /// The methods that an entry of the router takes.
-pub(super) type Methods = Choice<Verb>;
+pub type Methods = Choice<Verb>;
 
 impl Methods {
     /// Whether `method` is named, or any method is accepted.
-    pub(super) fn name(&self, method: &Method) -> bool {
+    pub fn name(&self, method: &Method) -> bool {
         match self {
             Choice::Any => true,
             Choice::Of(verbs) => verbs.iter().any(|verb| verb.0 == *method),
@@ -220,7 +220,7 @@ impl Methods {
     }
 
     /// Whether a request with `method` is taken: `GET` includes `HEAD`.
-    pub(super) fn serve(&self, method: &Method) -> bool {
+    pub fn serve(&self, method: &Method) -> bool {
         self.name(method) || (*method == Method::HEAD && self.name(&Method::GET))
     }
 

@@ -31,7 +31,7 @@ mod tree;
 
 pub use conditions::{Asked, Conditions};
 pub use conflict::Conflict;
-pub use criteria::{Choice, Match, Scheme, Slashes, Verb};
+pub use criteria::{Choice, Match, Methods, Scheme, Slashes, Verb};
 pub use pattern::{Params, Pattern};
 pub use redirect::{Redirect, Requested};
 pub use rewrite::{Prefix, Rewrite, Strip, Unfit};

@@ -54,6 +54,42 @@ impl Pattern {
         &self.segments
     }
 
+    /// Whether a canonical path is one of those that are meant, as the router would find it.
+    pub fn matches(&self, path: &str) -> bool {
+        let mut parts = path.split('/').skip(1);
+        for segment in &*self.segments {
+            let is_met = match (segment, parts.next()) {
+                (Segment::Rest, _) => return true,
+                (_, None) => false,
+                (Segment::Fixed(wanted), Some(part)) => **wanted == *part,
+                (Segment::Param(_) | Segment::Any, Some(part)) => !part.is_empty(),
+            };
+            if !is_met {
+                return false;
+            }
+        }
+        parts.next().is_none()
+    }
+
+    /// Whether there is a path that both match.
+    pub fn meets(&self, other: &Pattern) -> bool {
+        let mut theirs = other.segments.iter();
+        for ours in &*self.segments {
+            let is_met = match (ours, theirs.next()) {
+                (Segment::Rest, _) | (_, Some(Segment::Rest)) => return true,
+                (_, None) => false,
+                (Segment::Fixed(one), Some(Segment::Fixed(other))) => one == other,
+                (Segment::Fixed(one), Some(Segment::Param(_) | Segment::Any))
+                | (Segment::Param(_) | Segment::Any, Some(Segment::Fixed(one))) => !one.is_empty(),
+                (Segment::Param(_) | Segment::Any, Some(Segment::Param(_) | Segment::Any)) => true,
+            };
+            if !is_met {
+                return false;
+            }
+        }
+        theirs.next().is_none_or(|left| *left == Segment::Rest)
+    }
+
     /// The names of the parameters, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.segments.iter().filter_map(|segment| match segment {
@@ -237,6 +273,43 @@ mod tests {
         assert_eq!(params.value("part"), Some("photo"));
         assert_eq!(params.value("other"), None);
         assert_eq!(params.tail(), Some("/a/b"));
+    }
+
+    #[test]
+    fn a_pattern_by_itself_matches_what_the_router_finds_by_it() {
+        let patterns =
+            ["/", "/*", "/a", "/a/", "/a/*", "/a/:x", "/a/:x/", "/*/b", "/:x/b/*", "/a/*/*"];
+        let paths = ["/", "/a", "/a/", "/a/b", "/a/b/", "/a//b", "/c/b", "/apple", "/a/b/c"];
+        for text in patterns {
+            let pattern: Pattern = text.parse().unwrap();
+            let criteria = serde_yaml::from_str(&format!("{{path: '{text}'}}")).unwrap();
+            let router = super::super::Router::try_new([(0, "only", &criteria)]).unwrap();
+            let method = http::Method::GET;
+            let asked = super::super::Asked::of(&method);
+            for path in paths {
+                let found = router.find("", path, &asked).is_ok();
+                assert_eq!(pattern.matches(path), found, "{text} {path}");
+            }
+        }
+    }
+
+    #[test]
+    fn two_patterns_meet_if_a_path_matches_both() {
+        for (one, other, meet) in [
+            ("/a/*", "/a", true),
+            ("/a/*", "/*", true),
+            ("/a/b/*", "/a/*", true),
+            ("/a/:x", "/:y/b", true),
+            ("/a/b", "/a/b", true),
+            ("/a/:x", "/a", false),
+            ("/a/:x", "/a/", false),
+            ("/a/*/c", "/a/b", false),
+            ("/a/*", "/b/*", false),
+            ("/a/:x/b", "/a/:y/c", false),
+        ] {
+            let [one, other]: [Pattern; 2] = [one, other].map(|text| text.parse().unwrap());
+            assert_eq!((one.meets(&other), other.meets(&one)), (meet, meet), "{one} {other}");
+        }
     }
 
     #[test]

@@ -30,7 +30,7 @@ use crate::policy::Policies;
 use crate::policy::auth::Guard;
 use crate::policy::idempotency;
 use crate::policy::networks::Networks;
-use crate::policy::rate_limit;
+use crate::policy::rate_limit::{self, Requester};
 use crate::policy::retry;
 use crate::policy::retry::budget::Budget;
 use crate::policy::split::Split;
@@ -280,6 +280,12 @@ impl Route {
             Target::Upstream(_) | Target::Serve(_) => None,
         };
         of_branch.or(retry.budget.as_ref())
+    }
+
+    /// The requester as the route's limits count it: by name alone where one authority has named it.
+    pub fn counted<'a>(&self, requester: Requester<'a>) -> Requester<'a> {
+        let accepted = self.guard.as_ref().map_or(0, |guard| guard.verifiers().len());
+        if accepted > 1 { requester } else { requester.of_one_authority() }
     }
 
     /// Whether a request that finds no free slot may wait for one. In a dry run it passes.

@@ -280,6 +280,10 @@ fn publish(state: &StateMetrics, shared: &Shared, snapshot: &Snapshot, now: Mome
         state.unresolved_seconds.with_label_values(&[name]).set(unresolved);
     }
     for (name, budget) in &snapshot.budgets {
+        if budget.is_per_consumer() {
+            let callers = as_gauge(budget.callers() as u64);
+            state.budget_consumers.with_label_values(&[name]).set(callers);
+        }
         state.budget_tokens.with_label_values(&[name]).set(budget.tokens(now));
         state.budget_withdrawn.with_label_values(&[name]).inc_by(budget.withdrawn());
         state.budget_refused.with_label_values(&[name]).inc_by(budget.refused());

@@ -22,10 +22,12 @@ pub const REFUSALS: &[Scenario] = &[
     ("auth_redirect", redirected_by_service),
     ("scope_missing", no_scope),
     ("role_missing", no_role),
+    ("call_denied", no_such_call),
     ("rate_limited", too_often),
     ("circuit_open", open_circuit),
     ("circuit_open.of_the_upstream", open_circuit_of_the_upstream),
     ("bulkhead_full", too_many),
+    ("bulkhead_full.of_one_caller", too_many_of_one),
     ("bulkhead_wait_exceeded", waited_too_long),
     ("endpoints_full", too_many_connections),
     ("idempotency_key_missing", keyless),
@@ -79,6 +81,12 @@ fn wrong_key() -> Option<Value> {
 fn no_role() -> Option<Value> {
     let plan = Plan::route("auth: {require: partners, role: admin}").section(KEYS);
     after(plan, &[orders().header("X-Api-Key", "umbra-key-0123456789")], "role_missing")
+}
+
+fn no_such_call() -> Option<Value> {
+    let permit = "[{callers: umbra, paths: /invoices/*}]";
+    let plan = Plan::route(&format!("auth: {{require: partners, permit: {permit}}}")).section(KEYS);
+    after(plan, &[orders().header("X-Api-Key", "umbra-key-0123456789")], "call_denied")
 }
 
 /// A gateway that knows the keys of `issuer`, or has tried to.
@@ -166,6 +174,17 @@ fn open_circuit_of_the_upstream() -> Option<Value> {
 fn too_many() -> Option<Value> {
     let upstream = Upstream::script([Answer::ok().held()]);
     let gateway = Gateway::route(&upstream, "bulkhead: {max_in_flight: 1}");
+    let mut first = gateway.connect();
+    first.send(Call::new("GET /orders").bytes());
+    upstream.wait_for(1);
+    gateway.call(orders());
+    Some(line(&gateway, "bulkhead_full"))
+}
+
+fn too_many_of_one() -> Option<Value> {
+    let upstream = Upstream::script([Answer::ok().held()]);
+    let bulkhead = "bulkhead: {max_in_flight: 9, per_consumer: {max_in_flight: 1}}";
+    let gateway = Gateway::route(&upstream, bulkhead);
     let mut first = gateway.connect();
     first.send(Call::new("GET /orders").bytes());
     upstream.wait_for(1);

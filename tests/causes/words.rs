@@ -131,6 +131,7 @@ words! {
     of_forbidden of Forbidden {
         Forbidden::Scopes => ["scope_missing"],
         Forbidden::Role => ["role_missing"],
+        Forbidden::Call(_) => ["call_denied"],
     }
     of_idempotency of idempotency::Refusal {
         idempotency::Refusal::Missing => ["idempotency_key_missing"],

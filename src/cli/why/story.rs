@@ -104,6 +104,7 @@ pub(super) fn key_of(facts: &Facts) -> Option<String> {
             | "idempotency.max_body"
             | "idempotency.max_response"
             | "bulkhead.max_in_flight"
+            | "bulkhead.per_consumer.max_in_flight"
             | "transcode.max_message"
             | "bulkhead.queue.max_wait"),
         ) => return of_route(limit),
@@ -130,6 +131,7 @@ pub(super) fn key_of(facts: &Facts) -> Option<String> {
         "shutdown" => Some("server.drain_timeout".to_owned()),
         "keys_unavailable" | "auth_unavailable" | "auth_denied" | "auth_redirect"
         | "caller_denied" | "scope_missing" | "role_missing" => of_route("auth"),
+        "call_denied" => of_route("auth.permit"),
         cause if cause.starts_with("idempotency") => of_route("idempotency"),
         cause if cause.starts_with("credentials") || cause.starts_with("token") => of_route("auth"),
         "upstream_5xx" | "grpc_status" => of_route("retry"),

@@ -18,6 +18,12 @@ pub struct StateMetrics {
     pub bulkhead_capacity: IntGaugeVec,
     /// Requests that wait for a slot, by route; only of routes with a queue.
     pub bulkhead_waiting: IntGaugeVec,
+    /// Callers with requests under way, by route; where one may hold but a part.
+    pub bulkhead_consumers: IntGaugeVec,
+    /// Requests refused because their caller held its part, by route.
+    pub bulkhead_consumer_full: IntCounterVec,
+    /// Callers that have a budget of their own, by budget; where it is one of each caller.
+    pub budget_consumers: IntGaugeVec,
     /// Retries that would be granted at once, by budget.
     pub budget_tokens: GaugeVec,
     /// Retries granted, by budget.
@@ -90,6 +96,24 @@ impl StateMetrics {
                 "bulkhead_waiting",
                 "Requests that wait for a slot",
                 &["route"],
+            )?,
+            bulkhead_consumers: gauges(
+                r,
+                "bulkhead_consumers",
+                "Callers that have requests under way",
+                &["route"],
+            )?,
+            bulkhead_consumer_full: counters(
+                r,
+                "bulkhead_consumer_full_total",
+                "Requests refused because their caller had its share of the bulkhead",
+                &["route"],
+            )?,
+            budget_consumers: gauges(
+                r,
+                "retry_budget_consumers",
+                "Callers that have a budget of their own now",
+                &["budget"],
             )?,
             budget_tokens: register(
                 r,
@@ -223,6 +247,8 @@ impl StateMetrics {
             &self.bulkhead_in_flight,
             &self.bulkhead_capacity,
             &self.bulkhead_waiting,
+            &self.bulkhead_consumers,
+            &self.budget_consumers,
             &self.split_weight,
             &self.endpoints,
             &self.healthy_endpoints,
@@ -246,6 +272,7 @@ impl StateMetrics {
             &self.failed_lookups,
             &self.rate_limit_refused,
             &self.rate_limit_evictions,
+            &self.bulkhead_consumer_full,
             &self.budget_withdrawn,
             &self.budget_refused,
             &self.access_log_lines,

@@ -155,6 +155,7 @@ const CODES: [(Facet, &[&str]); 12] = [
             "auth_redirect",
             "scope_missing",
             "role_missing",
+            "call_denied",
         ],
     ),
     (Facet::RateLimit, &["rate_limited"]),

@@ -38,6 +38,7 @@ impl KeyHolders {
             let identity = Identity {
                 authority: authority.clone(),
                 consumer: consumer.clone(),
+                certified: None,
                 header,
                 scopes: entry.scopes.iter().map(|scope| scope.as_str().into()).collect(),
                 roles: entry.role.iter().map(|role| role.as_str().into()).collect(),

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use quick_cache::sync::Cache;
 
 use super::Told;
+use super::caller::Names;
 use super::config::ClientCertificate;
 use super::denial::Denial;
 use super::digest::Digest;
-use super::identity::{Consumer, Identity, KeptClaims};
-use super::peer::Peer;
+use super::identity::{Certified, Consumer, Identity, KeptClaims};
+use crate::identity::{Name, Peer};
 
 /// The most identities that are kept ready; those of others are made for each request.
 const READY: usize = 10_000;
@@ -29,6 +30,10 @@ impl CertificateHolders {
             config: config.clone(),
             ready: Arc::new(Cache::new(READY)),
         }
+    }
+
+    pub(super) fn names(&self) -> Names {
+        Names::Certified { common_name: self.config.common_name }
     }
 
     /// `peer` is the client as its own certificate names it; `told` as a trusted proxy does. Of a client
@@ -51,7 +56,7 @@ impl CertificateHolders {
             named = true;
             let allow = &self.config.allow;
             if allow.is_empty() || allow.iter().any(|pattern| pattern.matches(name)) {
-                if let Ok(identity) = self.identity(name.as_str()) {
+                if let Ok(identity) = self.identity(name) {
                     return Ok(identity);
                 }
                 // Too long to be sent in a header.
@@ -64,16 +69,19 @@ impl CertificateHolders {
         Err(Denial::NotAllowed { authority: self.authority.clone() })
     }
 
-    fn identity(&self, name: &str) -> Result<Arc<Identity>, Denial> {
-        let digest = Digest::of([name.as_bytes()]);
+    fn identity(&self, name: Name<'_>) -> Result<Arc<Identity>, Denial> {
+        let certified = Certified::from(name);
+        // A common name may read as a DNS name does.
+        let digest = Digest::of([name.as_str().as_bytes(), &[certified as u8]]);
         if let Some(ready) = self.ready.get(&digest) {
             return Ok(ready);
         }
-        let consumer: Consumer = name.parse().map_err(|_| Denial::Consumer)?;
+        let consumer: Consumer = name.as_str().parse().map_err(|_| Denial::Consumer)?;
         let identity = Arc::new(Identity {
             authority: self.authority.clone(),
             header: consumer.to_header().map_err(|_| Denial::Consumer)?,
             consumer,
+            certified: Some(certified),
             scopes: Box::default(),
             roles: Box::default(),
             expires_at: None,

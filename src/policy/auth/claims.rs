@@ -151,6 +151,7 @@ impl Claims {
             authority: self.authority.clone(),
             header: consumer.to_header().map_err(|_| Denial::Consumer)?,
             consumer,
+            certified: None,
             scopes,
             roles: words(find(claims, &self.role)).into_iter().map(Box::from).collect(),
             expires_at,

@@ -114,6 +114,7 @@ impl Forwarder {
         Ok(Identity {
             authority: self.authority.clone(),
             consumer,
+            certified: None,
             header,
             scopes: Box::default(),
             roles: Box::default(),

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, Method};
 
+use super::caller::Unclear;
 use super::denial::{Denial, Verdict};
 use super::identity::Identity;
+use super::permit::Permits;
 use super::refusal::{Forbidden, Refusal};
 use super::requirement::{Prefix, Requirement, Scope, ScopesMatch};
 use super::verifier::Verifier;
@@ -19,32 +21,36 @@ pub struct Guard {
     scopes: Box<[Scope]>,
     scopes_match: ScopesMatch,
     role: Option<Box<str>>,
+    permits: Option<Permits>,
     anonymous: Box<[Prefix]>,
     stripped: Box<[HeaderName]>,
     challenges: Challenges,
 }
 
-/// A route requires an authority that is not in `auth:`.
+/// Why a route's `auth:` cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("require: there is no `{name}` in `auth`")]
-pub struct UnknownAuthority {
-    /// As `require` has it.
-    pub name: String,
+pub enum Unusable {
+    /// It requires an authority that is not in `auth:`.
+    #[error("require: there is no `{0}` in `auth`")]
+    Authority(String),
+    /// It permits callers that are none of its own.
+    #[error("permit: {0}")]
+    Caller(#[from] Unclear),
 }
 
 impl Guard {
     /// `find` looks up verifiers by name.
     ///
     /// # Errors
-    /// [`UnknownAuthority`], for the first name that `find` does not know.
+    /// [`Unusable`], for the first name that `find` does not know, or the first caller that is not clear.
     pub fn try_new(
         config: &Requirement,
         find: impl Fn(&str) -> Option<Arc<Verifier>>,
-    ) -> Result<Self, UnknownAuthority> {
+    ) -> Result<Self, Unusable> {
         let verifiers: Box<[Arc<Verifier>]> = config
             .require
             .iter()
-            .map(|name| find(name).ok_or_else(|| UnknownAuthority { name: name.to_owned() }))
+            .map(|name| find(name).ok_or_else(|| Unusable::Authority(name.to_owned())))
             .collect::<Result<_, _>>()?;
         let mut stripped: Vec<HeaderName> = Vec::new();
         let keeps = config.forward_credentials || config.enforce.is_dry();
@@ -61,7 +67,10 @@ impl Guard {
                 }
             }
         }
+        let accepted = verifiers.iter().map(|verifier| verifier.accepted());
+        let permits = Permits::try_new(&config.permit, &accepted.collect::<Vec<_>>())?;
         Ok(Guard {
+            permits,
             challenges: Challenges::new(&verifiers, &config.scopes),
             asks: verifiers.iter().any(|verifier| verifier.inquiry().is_some()),
             verifiers,
@@ -84,13 +93,14 @@ impl Guard {
     }
 
     /// Whether the request may pass, and with which identity; `None` if the path is open and
-    /// credentials are not checked. `path` must be canonical.
+    /// credentials are not checked. `path` must be canonical, and as it was before a rewrite.
     ///
     /// # Errors
     /// The [`Refusal`]. If it has [`Refusal::wanted_keys`], the caller may have them fetched and
     /// check once more.
     pub fn check<'a>(
         &self,
+        method: &Method,
         path: &str,
         presented: impl Into<Presented<'a>>,
         now: Now,
@@ -99,7 +109,7 @@ impl Guard {
             return Ok(None);
         }
         let identity = self.authenticate(presented, now).map_err(Refusal::Unauthenticated)?;
-        self.authorize(&identity).map_err(Refusal::Forbidden)?;
+        self.authorize(&identity, method, path).map_err(Refusal::Forbidden)?;
         Ok(Some(identity))
     }
 
@@ -125,11 +135,16 @@ impl Guard {
         Err(told)
     }
 
-    /// Checks that a client has the route's scopes and role.
+    /// Checks that a client has the route's scopes and role, and may make this call.
     ///
     /// # Errors
     /// What the client lacks.
-    pub fn authorize(&self, identity: &Identity) -> Result<(), Forbidden> {
+    pub fn authorize(
+        &self,
+        identity: &Identity,
+        method: &Method,
+        path: &str,
+    ) -> Result<(), Forbidden> {
         let mut scopes = self.scopes.iter().map(|scope| identity.has_scope(scope.as_str()));
         let enough = match self.scopes_match {
             ScopesMatch::All => scopes.all(|held| held),
@@ -141,7 +156,10 @@ impl Guard {
         if self.role.as_deref().is_some_and(|role| !identity.has_role(role)) {
             return Err(Forbidden::Role);
         }
-        Ok(())
+        match &self.permits {
+            None => Ok(()),
+            Some(permits) => permits.check(identity, method, path).map_err(Forbidden::Call),
+        }
     }
 
     /// Whether the canonical `path` needs no credentials.
@@ -173,7 +191,11 @@ impl Guard {
             // Missing credentials are not invalid ones.
             Refusal::Unauthenticated(Denial::Missing) => Some(&self.challenges.plain),
             Refusal::Unauthenticated(_) => Some(&self.challenges.invalid),
-            Refusal::Forbidden(_) => self.challenges.insufficient.as_ref(),
+            // Other credentials of the same caller would not help.
+            Refusal::Forbidden(Forbidden::Call(_)) => None,
+            Refusal::Forbidden(Forbidden::Scopes | Forbidden::Role) => {
+                self.challenges.insufficient.as_ref()
+            }
         }
     }
 }
@@ -253,7 +275,7 @@ mod tests {
     }
 
     fn check(guard: &Guard, headers: &HeaderMap) -> Result<Option<Arc<Identity>>, Refusal> {
-        guard.check("/api", headers, now(0))
+        guard.check(&Method::GET, "/api", headers, now(0))
     }
 
     #[test]
@@ -315,7 +337,7 @@ mod tests {
     #[test]
     fn an_open_path_is_nobodys_and_its_credentials_are_not_read() {
         let guard = guard("{require: accounts, anonymous: [/health]}");
-        let outcome = |path| guard.check(path, &bearer("garbage"), now(0));
+        let outcome = |path| guard.check(&Method::GET, path, &bearer("garbage"), now(0));
         assert_eq!(outcome("/health/db"), Ok(None));
         assert!(outcome("/healthX").is_err());
     }

@@ -7,6 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use crate::identity::Name;
 use crate::units::schema::written_as;
 use http::{HeaderName, HeaderValue};
 use serde::de::{self, Deserialize, Deserializer};
@@ -16,6 +17,8 @@ use serde::de::{self, Deserialize, Deserializer};
 pub struct Identity {
     pub(super) authority: Arc<str>,
     pub(super) consumer: Consumer,
+    /// What kind of name in a certificate the consumer's is; `None` if it is from other credentials.
+    pub(super) certified: Option<Certified>,
     pub(super) header: HeaderValue,
     pub(super) scopes: Box<[Box<str>]>,
     pub(super) roles: Box<[Box<str>]>,
@@ -24,6 +27,27 @@ pub struct Identity {
     pub(super) claims: KeptClaims,
     /// What a service says of the client, for the upstream.
     pub(super) passed: Box<[(HeaderName, HeaderValue)]>,
+}
+
+/// A kind of name in a certificate. The same text may be a name of another kind, or of a token or a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Certified {
+    /// A SPIFFE id.
+    Spiffe,
+    /// A DNS name.
+    Dns,
+    /// A common name.
+    Common,
+}
+
+impl From<Name<'_>> for Certified {
+    fn from(name: Name<'_>) -> Self {
+        match name {
+            Name::Spiffe(_) => Certified::Spiffe,
+            Name::Dns(_) => Certified::Dns,
+            Name::Common(_) => Certified::Common,
+        }
+    }
 }
 
 /// The claims of a verified token that some route needs, by their names in the token.
@@ -53,6 +77,16 @@ impl Identity {
     /// The name of the consumer, unique within its authority.
     pub fn consumer(&self) -> &str {
         self.consumer.as_str()
+    }
+
+    /// The same as the name in the client's certificate; `None` if it is from other credentials.
+    pub fn certified(&self) -> Option<Name<'_>> {
+        let name = self.consumer();
+        Some(match self.certified? {
+            Certified::Spiffe => Name::Spiffe(name),
+            Certified::Dns => Name::Dns(name),
+            Certified::Common => Name::Common(name),
+        })
     }
 
     /// The consumer as a header value, made once and not for every request.

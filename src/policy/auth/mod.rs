@@ -11,6 +11,7 @@
 
 mod api_key;
 mod bearer;
+mod caller;
 mod certificate;
 mod claims;
 mod config;
@@ -26,7 +27,7 @@ mod introspection;
 mod keyring;
 mod keys;
 mod memory;
-pub mod peer;
+mod permit;
 mod refetch;
 mod refusal;
 mod requirement;
@@ -34,6 +35,7 @@ mod requirement;
 pub(crate) mod testing;
 mod verifier;
 
+pub use caller::{Accepted, Caller, Names, Unclear};
 pub use config::{
     Algorithms, ApiKey, ApiKeys, Audience, Cache, ClaimRules, ClientCertificate, Config, Forward,
     ForwardCache, Introspection, Jwks, Jwt, KeySource, Login, Pem, ServiceUrl,
@@ -41,13 +43,14 @@ pub use config::{
 pub use denial::{Denial, Said, Verdict, Wanted};
 pub use digest::Digest;
 pub use forward::{Answer, Forwarder};
-pub use guard::{Guard, UnknownAuthority};
-pub use identity::{Consumer, Identity, KeptClaims};
+pub use guard::{Guard, Unusable};
+pub use identity::{Certified, Consumer, Identity, KeptClaims};
 pub use inquiry::Inquiry;
 pub use introspection::Introspector;
 pub use keyring::{Keyring, Published};
 pub use keys::InvalidKeys;
 pub use memory::{Turn, Waited};
+pub use permit::{Permit, Unpermitted};
 pub use refetch::Refetch;
 pub use refusal::{Forbidden, Refusal};
 pub use requirement::{Authorities, Prefix, Requirement, Scope, ScopesMatch};
@@ -55,7 +58,7 @@ pub use verifier::Verifier;
 
 use http::HeaderMap;
 
-use self::peer::Peer;
+use crate::identity::Peer;
 use crate::time::Moment;
 
 /// What a client presents of itself.

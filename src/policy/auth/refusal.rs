@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use super::denial::{Denial, Said, Wanted};
+use super::permit::Unpermitted;
 
 /// When to try again if a service could not be asked.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -15,6 +16,8 @@ pub enum Forbidden {
     Scopes,
     /// The route's role is missing.
     Role,
+    /// No entry of the route's `permit` has this caller with this path and method.
+    Call(Unpermitted),
 }
 
 impl Forbidden {
@@ -23,6 +26,7 @@ impl Forbidden {
         match self {
             Forbidden::Scopes => "scope_missing",
             Forbidden::Role => "role_missing",
+            Forbidden::Call(_) => "call_denied",
         }
     }
 
@@ -31,6 +35,7 @@ impl Forbidden {
         match self {
             Forbidden::Scopes => "the credentials do not carry the scopes this route needs",
             Forbidden::Role => "the credentials do not carry the role this route needs",
+            Forbidden::Call(_) => "this caller may not make this call",
         }
     }
 }
@@ -58,7 +63,8 @@ impl Refusal {
     pub fn reason(&self) -> Option<Cow<'static, str>> {
         match self {
             Refusal::Unauthenticated(denial) => denial.reason(),
-            Refusal::Forbidden(_) => None,
+            Refusal::Forbidden(Forbidden::Call(lack)) => Some(lack.reason().into()),
+            Refusal::Forbidden(Forbidden::Scopes | Forbidden::Role) => None,
         }
     }
 

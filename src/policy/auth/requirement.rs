@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::permit::{self, Permit};
 use crate::units::schema::{self, written_as};
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 
@@ -24,6 +25,11 @@ pub struct Requirement {
     /// The role that the credentials must carry, 403 without; absent: any or none.
     #[serde(default)]
     pub role: Option<String>,
+    /// Which callers may make which calls: at least one entry, of which one must permit the call, 403 without.
+    /// Paths of `anonymous` are not asked about. Default: every caller may make every call of the route.
+    #[serde(default, deserialize_with = "permit::some")]
+    #[schemars(length(min = 1))]
+    pub permit: Vec<Permit>,
     /// Paths that need no credentials, by their first segments; default: none.
     #[serde(default)]
     pub anonymous: Vec<Prefix>,

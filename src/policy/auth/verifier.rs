@@ -8,6 +8,7 @@ use http::header::AUTHORIZATION;
 
 use super::api_key::KeyHolders;
 use super::bearer::Bearer;
+use super::caller::{Accepted, Names};
 use super::certificate::CertificateHolders;
 use super::config::{Config, Jwks, KeySource};
 use super::denial::Denial;
@@ -99,6 +100,15 @@ impl Verifier {
     /// The name of the entry in `auth`.
     pub fn authority(&self) -> &Arc<str> {
         &self.authority
+    }
+
+    /// How it names those whom it accepts.
+    pub(super) fn accepted(&self) -> Accepted<'_> {
+        let names = match &self.scheme {
+            Scheme::Certificate(holders) => holders.names(),
+            Scheme::Bearer(_) | Scheme::ApiKey(_) | Scheme::Asked(_) => Names::Own,
+        };
+        Accepted { authority: &self.authority, names }
     }
 
     /// The service that has to be asked before [`Verifier::verify`] can tell anything; `None` if it

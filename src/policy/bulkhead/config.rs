@@ -19,6 +19,8 @@ pub struct Config {
     pub limit: Limit,
     /// Where requests wait that find no free slot. `None`: they are refused at once.
     pub queue: Option<Queue>,
+    /// What one caller may hold. `None`: all that is free.
+    pub per_consumer: Option<PerConsumer>,
     /// The status of the response to a refused client; default 429.
     pub status: Status,
     /// `false`: requests that find no free slot are counted in `would_refuse_total`, and pass
@@ -86,6 +88,21 @@ pub struct Queue {
     pub interval: Timespan,
 }
 
+/// `per_consumer:`. What one caller may have under way at once, in flight and waiting, so that none takes all
+/// slots. Callers are counted as rate limits with `key: consumer` count them: anonymous requests by the
+/// client's address.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PerConsumer {
+    /// The most requests of one caller, at least 1.
+    pub max_in_flight: NonZeroU32,
+    /// The most callers that are counted separately at one time; further ones are counted as one. 1 to 1,000,000,
+    /// default 10000.
+    #[serde(default = "default_max_keys", deserialize_with = "units::bounded::<_, 1, 1_000_000>")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_keys: u32,
+}
+
 /// The status of a refusal.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Status {
@@ -119,6 +136,9 @@ struct Written {
     /// Where requests wait that find no free slot. Default: none, they are refused at once.
     #[serde(default)]
     queue: Option<Queue>,
+    /// What one caller may have in flight. Default: there is no such limit.
+    #[serde(default)]
+    per_consumer: Option<PerConsumer>,
     /// The status of the response to a refused client; default 429.
     #[serde(default)]
     #[schemars(extend("default" = 429))]
@@ -131,14 +151,14 @@ impl TryFrom<Written> for Config {
     type Error = &'static str;
 
     fn try_from(written: Written) -> Result<Self, Self::Error> {
-        let Written { max_in_flight, adaptive, queue, status, enforce } = written;
+        let Written { max_in_flight, adaptive, queue, per_consumer, status, enforce } = written;
         let limit = match (max_in_flight, adaptive) {
             (Some(slots), None) => Limit::Fixed(slots),
             (None, Some(adaptive)) => Limit::Adaptive(adaptive),
             (None, None) => return Err("needs `max_in_flight: 100` or `adaptive: {max: 100}`"),
             (Some(_), Some(_)) => return Err("has either `max_in_flight` or `adaptive`, not both"),
         };
-        Ok(Config { limit, queue, status, enforce })
+        Ok(Config { limit, queue, per_consumer, status, enforce })
     }
 }
 
@@ -216,6 +236,10 @@ fn default_tolerance() -> f64 {
     1.5
 }
 
+fn default_max_keys() -> u32 {
+    10_000
+}
+
 fn default_max_wait() -> Timespan {
     Timespan::from_secs(1)
 }
@@ -288,6 +312,10 @@ mod tests {
             "{max_in_flight: 1, queue: {max: 1, interval: 5ms}}",
             "{max_in_flight: 1, queue: {max: 1, interval: 61s}}",
             "{max_in_flight: 1, queue: {max: 1, timeout: 5ms}}",
+            "{max_in_flight: 1, per_consumer: 1}",
+            "{max_in_flight: 1, per_consumer: {max_in_flight: 0}}",
+            "{max_in_flight: 1, per_consumer: {max_in_flight: 1, max_keys: 0}}",
+            "{per_consumer: {max_in_flight: 1}}",
         ] {
             assert!(parse(text).is_err(), "{text}");
         }

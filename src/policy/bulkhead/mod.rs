@@ -3,7 +3,7 @@
 //! A request that finds no free slot is refused at once, so that a slow upstream takes a bounded
 //! share of the gateway; or it [waits](Bulkhead::wait), where a queue is configured. The caller holds
 //! the slot until the last byte of the response has left. The number of slots is fixed, or follows
-//! latency.
+//! latency. One [caller](Bulkhead::share) may be bound to a part of them.
 
 mod codel;
 mod config;
@@ -13,13 +13,15 @@ mod queue;
 mod rehearsal;
 mod samples;
 mod shadow;
+mod share;
 mod slots;
 #[cfg(test)]
 mod tests;
 
+use std::hash::RandomState;
 use std::task::Waker;
 
-pub use config::{Adaptive, Config, Limit, Queue, Status};
+pub use config::{Adaptive, Config, Limit, PerConsumer, Queue, Status};
 use gradient::Gradient;
 use line::Line;
 pub use queue::{InVain, Ticket};
@@ -27,6 +29,8 @@ pub use rehearsal::Rehearsal;
 use samples::Samples;
 use shadow::Shadow;
 pub use shadow::{Late, Over, Vain};
+use share::Shares;
+pub use share::{CallerFull, Share};
 use slots::Slots;
 
 use super::dry_run::Enforce;
@@ -53,6 +57,11 @@ struct State {
     /// The same of requests that only would wait, where the bulkhead is a dry run with a queue. A plain
     /// lock, too, which each of them takes twice.
     shadow: Mutex<Shadow>,
+    /// What callers hold. A plain lock, held for a look into a table: twice by each request of a route with
+    /// `per_consumer`.
+    shares: Mutex<Shares>,
+    /// Keyed at random, so that a client cannot choose names that collide.
+    hasher: RandomState,
 }
 
 impl Bulkhead {
@@ -64,6 +73,8 @@ impl Bulkhead {
             gradient: Mutex::new(None),
             line: Mutex::new(Line::default()),
             shadow: Mutex::new(Shadow::default()),
+            shares: Mutex::new(Shares::default()),
+            hasher: RandomState::new(),
         }));
         // No request waits yet.
         bulkhead.reconfigure(config, Moment::ZERO);
@@ -114,6 +125,7 @@ impl Bulkhead {
             }
         };
         self.0.samples.set_wanted(gradient.is_some());
+        self.0.shares().set_terms(config.per_consumer.clone());
         self.0.line().set_terms(config.queue.clone());
         match (config.enforce, &config.queue) {
             (Enforce::No, Some(queue)) => self.0.shadow().set_terms(Some(queue.clone())),

@@ -18,6 +18,7 @@ fn fixed(slots: u32) -> Config {
     Config {
         limit: Limit::Fixed(slots),
         queue: None,
+        per_consumer: None,
         status: Status::default(),
         enforce: Enforce::Yes,
     }

@@ -6,7 +6,7 @@ mod shared;
 use std::fmt;
 use std::time::Duration;
 
-pub use key::{Key, KeySource, Requester, Subject};
+pub use key::{Key, KeySource, Named, Requester, Subject};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 pub use shared::{OnFailure, Redis, RedisUrl, Shared, Store};

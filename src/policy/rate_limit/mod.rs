@@ -24,8 +24,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 pub use config::{
-    Algorithm, Config, FixedWindow, Key, KeySource, Limits, OnFailure, Redis, RedisUrl, Replays,
-    Requester, Shared, SlidingWindow, Store, Subject, TokenBucket,
+    Algorithm, Config, FixedWindow, Key, KeySource, Limits, Named, OnFailure, Redis, RedisUrl,
+    Replays, Requester, Shared, SlidingWindow, Store, Subject, TokenBucket,
 };
 use crossbeam_utils::CachePadded;
 pub use fields::{Fields, Headers, On};

@@ -47,7 +47,8 @@ static NO_HEADERS: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
 const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 
 fn consumer(name: &str) -> Requester<'_> {
-    Requester { consumer: Some(name), claims: None, address: ADDRESS, headers: &NO_HEADERS }
+    let consumer = Some(Named { authority: None, name });
+    Requester { consumer, claims: None, address: ADDRESS, headers: &NO_HEADERS }
 }
 
 fn acme() -> Requester<'static> {

@@ -4,95 +4,34 @@
 //! budget bounds retries by time or by requests, whatever the load and on any number of threads. It
 //! never waits: once it is spent, the client gets the last response unchanged.
 
+mod accounts;
 mod bucket;
+mod callers;
 mod concurrency;
+mod config;
 mod ratio;
+mod table;
 
+use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bucket::Bucket;
+use callers::Callers;
 use concurrency::Active;
 use crossbeam_utils::CachePadded;
 use ratio::Share;
-use serde::de::{self, Deserialize, Deserializer};
+use table::Seat;
+
+pub use config::{Bound, Concurrency, Config, Ratio, TokenBucket};
 
 use crate::policy::lanes::{Hold, Shared};
 use crate::time::Moment;
-use crate::units::{self, Percent, Timespan};
 
 /// What `retry.budget` says instead of a name where only `max_retries` is to bound retries.
 pub const UNLIMITED: &str = "unlimited";
 
 /// The names of the upstreams' own budgets begin with this, in `/status` and in metrics.
 pub const OF_UPSTREAM: &str = "upstream:";
-
-/// An entry of `retry_budgets:`.
-#[derive(Debug, Clone, PartialEq, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Config {
-    /// A retry costs a token; tokens come back at a steady rate.
-    TokenBucket(TokenBucket),
-    /// Retries are a share of the requests of the last seconds.
-    Ratio(Ratio),
-    /// Retries are a share of the active requests.
-    Concurrency(Concurrency),
-}
-
-impl Config {
-    /// An upstream's own budget, for routes that name none.
-    pub fn of_upstream() -> Self {
-        Config::Ratio(Ratio {
-            share: default_share(),
-            min_per_second: default_min(),
-            ttl: default_ttl(),
-        })
-    }
-}
-
-/// `token_bucket:`. In any span of time, retries ≤ `capacity + refill_per_second × seconds`.
-#[derive(Debug, Clone, PartialEq, serde::Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TokenBucket {
-    /// The most tokens, and those at the start; 1 to 1,000,000.
-    #[serde(deserialize_with = "units::bounded::<_, 1, 1_000_000>")]
-    #[schemars(range(min = 1, max = 1_000_000))]
-    pub capacity: u32,
-    /// Tokens that come back per second; 0.001 to 1,000,000.
-    #[serde(deserialize_with = "rate")]
-    #[schemars(range(min = 0.001, max = 1_000_000))]
-    pub refill_per_second: f64,
-}
-
-/// `ratio:`. In any `ttl`, retries ≤ `share × requests + min_per_second × seconds`.
-#[derive(Debug, Clone, PartialEq, serde::Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Ratio {
-    /// Retries per request; 0 % to 100 %, default 20 %.
-    #[serde(default = "default_share")]
-    pub share: Percent,
-    /// Retries per second that are granted without requests; 0 to 10,000, default 3.
-    #[serde(default = "default_min", deserialize_with = "units::bounded::<_, 0, 10_000>")]
-    #[schemars(range(max = 10_000))]
-    pub min_per_second: u32,
-    /// How long requests and retries count; 1 s to 60 s, default 10 s. Tracked in tenths: after
-    /// nine tenths of it a request may already be forgotten.
-    #[serde(default = "default_ttl", deserialize_with = "ttl")]
-    pub ttl: Timespan,
-}
-
-/// `concurrency:`. A retry begins only while fewer than `max(share × active requests, min)` are
-/// under way. A request is active until it ends, including its waits for a retry.
-#[derive(Debug, Clone, PartialEq, serde::Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Concurrency {
-    /// Retries per active request; 0 % to 100 %, default 20 %.
-    #[serde(default = "default_share")]
-    pub share: Percent,
-    /// Concurrent retries that are granted without requests; 0 to 10,000, default 3.
-    #[serde(default = "default_min", deserialize_with = "units::bounded::<_, 0, 10_000>")]
-    #[schemars(range(max = 10_000))]
-    pub min: u32,
-}
 
 /// A budget, shared by name.
 #[derive(Debug)]
@@ -110,6 +49,7 @@ enum Kind {
     TokenBucket(Bucket),
     Ratio(Share),
     Concurrency(Active),
+    PerCaller(Callers),
 }
 
 #[derive(Debug, Default)]
@@ -121,10 +61,17 @@ struct Counts {
 impl Budget {
     /// A full bucket, or nothing counted.
     pub fn new(config: Config, _now: Moment) -> Self {
-        let kind = match &config {
-            Config::TokenBucket(bucket) => Kind::TokenBucket(Bucket::new(bucket)),
-            Config::Ratio(ratio) => Kind::Ratio(Share::new(ratio)),
-            Config::Concurrency(share) => Kind::Concurrency(Active::new(share)),
+        let kind = match (&config.bound, config.callers) {
+            (Bound::TokenBucket(bucket), None) => Kind::TokenBucket(Bucket::new(bucket)),
+            (Bound::Ratio(ratio), None) => Kind::Ratio(Share::new(ratio)),
+            (Bound::Concurrency(share), None) => Kind::Concurrency(Active::new(share)),
+            (Bound::TokenBucket(bucket), Some(most)) => {
+                Kind::PerCaller(Callers::of_bucket(bucket, most))
+            }
+            (Bound::Ratio(ratio), Some(most)) => Kind::PerCaller(Callers::of_ratio(ratio, most)),
+            (Bound::Concurrency(share), Some(most)) => {
+                Kind::PerCaller(Callers::of_concurrency(share, most))
+            }
         };
         Budget(Shared::new(Account { config, kind, counts: CachePadded::default() }))
     }
@@ -135,22 +82,44 @@ impl Budget {
         &self.0.config
     }
 
+    /// Whether each caller has its own: then requests [enter as](Budget::enter_as) one.
+    pub fn is_per_consumer(&self) -> bool {
+        matches!(self.0.kind, Kind::PerCaller(_))
+    }
+
     /// Registers a request, once, before its first attempt. It takes its retries through the stake.
     pub fn enter(&self, now: Moment) -> Stake {
+        self.enter_as(&(), now)
+    }
+
+    /// The same for a request of this caller. Where all have one budget together, it does not matter who it is.
+    pub fn enter_as(&self, caller: &impl Hash, now: Moment) -> Stake {
+        let mut seat = None;
         match &self.0.kind {
             Kind::TokenBucket(_) => {}
             Kind::Ratio(share) => share.deposit(now),
             Kind::Concurrency(active) => active.enter(),
+            Kind::PerCaller(callers) => seat = Some(callers.enter(caller, now)),
         }
-        Stake { account: self.0.hold(), retrying: false }
+        Stake { account: self.0.hold(), seat, retrying: false }
     }
 
-    /// Retries that could be made at `now`; a gauge shows it.
+    /// Callers that have a budget of their own now; 0 where all have one together.
+    pub fn callers(&self) -> usize {
+        match &self.0.kind {
+            Kind::TokenBucket(_) | Kind::Ratio(_) | Kind::Concurrency(_) => 0,
+            Kind::PerCaller(callers) => callers.count(),
+        }
+    }
+
+    /// Retries that could be made at `now`; a gauge shows it. Where each caller has its own, those of all that
+    /// have used it lately.
     pub fn tokens(&self, now: Moment) -> f64 {
         match &self.0.kind {
             Kind::TokenBucket(bucket) => bucket.tokens(now),
             Kind::Ratio(share) => share.tokens(now),
             Kind::Concurrency(active) => active.tokens(),
+            Kind::PerCaller(callers) => callers.tokens(now),
         }
     }
 
@@ -170,6 +139,8 @@ impl Budget {
 #[derive(Debug)]
 pub struct Stake {
     account: Hold<Account>,
+    /// Where it is counted, if each caller has a budget.
+    seat: Option<Seat>,
     /// Whether the latest attempt is a retry.
     retrying: bool,
 }
@@ -188,6 +159,11 @@ impl Stake {
                 }
                 active.begin_retry()
             }
+            Kind::PerCaller(callers) => {
+                let seat = self.seat.map(|seat| callers.withdraw(seat, before, now));
+                self.seat = seat.map(|(seat, _)| seat);
+                seat.is_some_and(|(_, granted)| granted)
+            }
         };
         self.retrying = granted;
         // Relaxed: plain counters for metrics.
@@ -198,46 +174,25 @@ impl Stake {
     }
 }
 
+#[cfg(test)]
+impl Stake {
+    fn seat(&self) -> Option<Seat> {
+        self.seat
+    }
+}
+
 impl Drop for Stake {
     fn drop(&mut self) {
         match &self.account.kind {
             Kind::TokenBucket(_) | Kind::Ratio(_) => {}
             Kind::Concurrency(active) => active.leave(self.retrying),
+            Kind::PerCaller(callers) => {
+                if let Some(seat) = self.seat {
+                    callers.leave(seat, self.retrying);
+                }
+            }
         }
     }
-}
-
-/// A share in millionths: exact for every percentage with up to four decimals.
-fn millionths(share: Percent) -> u64 {
-    (share.fraction() * 1e6).round() as u64
-}
-
-fn rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
-    let rate = f64::deserialize(deserializer)?;
-    if !(0.001..=1_000_000.0).contains(&rate) {
-        return Err(de::Error::custom(format_args!("must be from 0.001 to 1000000, not {rate}")));
-    }
-    Ok(rate)
-}
-
-fn ttl<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timespan, D::Error> {
-    let ttl = Timespan::deserialize(deserializer)?;
-    if ttl < Timespan::from_secs(1) || ttl > Timespan::from_secs(60) {
-        return Err(de::Error::custom("must be from 1s to 60s"));
-    }
-    Ok(ttl)
-}
-
-fn default_share() -> Percent {
-    Percent::new(20)
-}
-
-fn default_min() -> u32 {
-    3
-}
-
-fn default_ttl() -> Timespan {
-    Timespan::from_secs(10)
 }
 
 #[cfg(test)]
@@ -249,38 +204,6 @@ mod tests {
     fn parse(text: &str) -> Result<Config, String> {
         serde_yaml::with::singleton_map::deserialize(serde_yaml::Deserializer::from_str(text))
             .map_err(|e| e.to_string())
-    }
-
-    #[test]
-    fn values_that_could_not_work_are_refused() {
-        assert!(parse("{token_bucket: {capacity: 20, refill_per_second: 0.5}}").is_ok());
-        for text in [
-            "{token_bucket: {capacity: 0, refill_per_second: 10}}",
-            "{token_bucket: {capacity: 20, refill_per_second: 0}}",
-            "{token_bucket: {capacity: 20, refill_per_second: -1}}",
-            "{token_bucket: {capacity: 20, refill_per_second: .inf}}",
-            "{token_bucket: {capacity: 20}}",
-            "{bucket: {capacity: 20, refill_per_second: 10}}",
-            "{ratio: {share: 101%}}",
-            "{ratio: {min_per_second: 10001}}",
-            "{ratio: {ttl: 999ms}}",
-            "{ratio: {ttl: 61s}}",
-            "{ratio: {min: 3}}",
-            "{concurrency: {share: 0.2}}",
-            "{concurrency: {min: -1}}",
-            "{concurrency: {ttl: 10s}}",
-        ] {
-            assert!(parse(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn the_defaults_are_a_fifth_and_three() {
-        let (share, ttl) = (Percent::new(20), Timespan::from_secs(10));
-        let ratio = Ratio { share, min_per_second: 3, ttl };
-        assert_eq!(parse("{ratio: {}}"), Ok(Config::Ratio(ratio)));
-        let concurrency = Concurrency { share, min: 3 };
-        assert_eq!(parse("{concurrency: {}}"), Ok(Config::Concurrency(concurrency)));
     }
 
     #[test]

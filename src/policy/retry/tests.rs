@@ -39,7 +39,7 @@ fn stopped_by(config: &Config, attempt: Attempt<'_>) -> Option<Reason> {
 
 fn budget(capacity: u32) -> Arc<Budget> {
     let bucket = budget::TokenBucket { capacity, refill_per_second: 1.0 };
-    Arc::new(Budget::new(budget::Config::TokenBucket(bucket), NOW))
+    Arc::new(Budget::new(budget::Bound::TokenBucket(bucket).into(), NOW))
 }
 
 #[test]
@@ -225,7 +225,7 @@ fn calls_in_an_outage(config: budget::Config) -> usize {
 #[test]
 fn a_bucket_bounds_the_calls_of_an_outage_to_the_requests_and_its_tokens() {
     let bucket = budget::TokenBucket { capacity: 20, refill_per_second: 1.0 };
-    assert_eq!(calls_in_an_outage(budget::Config::TokenBucket(bucket)), 4000 + 20);
+    assert_eq!(calls_in_an_outage(budget::Bound::TokenBucket(bucket).into()), 4000 + 20);
 }
 
 #[test]
@@ -234,7 +234,7 @@ fn a_ratio_bounds_the_calls_of_an_outage_to_the_requests_and_their_share() {
         serde_yaml::from_str("{share: 20%, min_per_second: 3, ttl: 10s}").expect("valid");
     // Each request makes all retries it gets, so that the budget is spent to within the fraction of
     // a retry.
-    assert_eq!(calls_in_an_outage(budget::Config::Ratio(ratio)), 4000 + 800 + 30);
+    assert_eq!(calls_in_an_outage(budget::Bound::Ratio(ratio).into()), 4000 + 800 + 30);
 }
 
 fn attempts() -> impl Strategy<Value = Attempt<'static>> {

@@ -124,7 +124,7 @@ impl Key {
     /// empty one.
     pub fn hash(&self, requester: &Requester<'_>) -> Option<u64> {
         match self {
-            Key::Consumer => present(requester.consumer.map(str::as_bytes)),
+            Key::Consumer => present(requester.consumer.map(|consumer| consumer.name.as_bytes())),
             Key::ClientAddress => Some(of_address(requester.address)),
             Key::Header(name) => of_header(requester, name),
             Key::Cookie(name) => of_cookie(requester, name),

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::config::MAX_WEIGHT;
 use super::orders::Refused;
 use super::*;
+use crate::policy::rate_limit::Named;
 use crate::policy::terms::Terms;
 use crate::time::Moment;
 
@@ -139,6 +140,7 @@ fn a_key_is_what_the_request_has_under_its_name_and_an_empty_one_is_none() {
     };
     let hash = |key: &Key, consumer: Option<&str>, address: &str, headers: &HeaderMap| {
         let address = address.parse().expect("an address");
+        let consumer = consumer.map(|name| Named { authority: None, name });
         key.hash(&Requester { consumer, claims: None, address, headers })
     };
     let none = HeaderMap::new();

@@ -26,8 +26,8 @@ pub fn rehearse(ctx: &mut Context, route: &Route, now: Moment) {
     match bulkhead.rehearse(ctx.deadline, now) {
         Ok(rehearsal) => ctx.admission.rehearsal = Some(rehearsal),
         Err(_) => {
-            let status = route.policies.bulkhead_status.code();
-            would_refuse(ctx, policy::Rejection::BulkheadFull { status }.code());
+            let (what, status) = (policy::Taken::Slots, route.policies.bulkhead_status.code());
+            would_refuse(ctx, policy::Rejection::BulkheadFull { what, status }.code());
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
-use crate::policy::auth::peer as auth;
+use crate::identity;
 use crate::proxy::downstream::address::Peer;
 use crate::proxy::downstream::guard::Guard;
 use crate::proxy::downstream::limits::Limits;
@@ -20,14 +20,14 @@ tokio::task_local! {
 /// A client that has proved who it is by a certificate.
 pub struct Certified {
     /// Whom the certificate names.
-    pub peer: auth::Peer,
+    pub peer: identity::Peer,
     /// The same for upstreams, made once and not for every request.
     pub field: HeaderValue,
 }
 
 impl Certified {
     /// `None` if the names fit no header, which those that are read here always do.
-    pub fn new(peer: auth::Peer) -> Option<Self> {
+    pub fn new(peer: identity::Peer) -> Option<Self> {
         let field = HeaderValue::try_from(peer.to_field()).ok()?;
         Some(Certified { peer, field })
     }
@@ -80,7 +80,7 @@ impl Connection {
     }
 
     /// Whom the client's certificate names, unless it has expired.
-    pub fn certificate(&self) -> Option<&auth::Peer> {
+    pub fn certificate(&self) -> Option<&identity::Peer> {
         let certified = self.certified.as_ref().filter(|_| !self.is_over());
         certified.map(|certified| &certified.peer)
     }

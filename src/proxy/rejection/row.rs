@@ -303,7 +303,7 @@ fn of_policy(rejection: &policy::Rejection) -> Row<'_> {
         Of::CircuitOpen { .. } => {
             (Http::SERVICE_UNAVAILABLE, Rpc::Unavailable, Some(Cause::CircuitOpen))
         }
-        Of::BulkheadFull { status } | Of::BulkheadWaitExceeded { status, .. } => {
+        Of::BulkheadFull { status, .. } | Of::BulkheadWaitExceeded { status, .. } => {
             let status = Http::from_u16(*status).unwrap_or(Http::TOO_MANY_REQUESTS);
             (status, Rpc::ResourceExhausted, Some(Cause::BulkheadFull))
         }
@@ -335,7 +335,7 @@ fn of_policy(rejection: &policy::Rejection) -> Row<'_> {
 mod tests {
     use super::*;
     use crate::observe::metrics::words::{Facet, Facets};
-    use crate::policy::auth::Forbidden;
+    use crate::policy::auth::{Forbidden, Unpermitted};
 
     const OF_UPSTREAM: [Failed; 26] = [
         Failed::Dns,
@@ -375,6 +375,7 @@ mod tests {
             policy::Rejection::Credentials(Refusal::Unauthenticated(Denial::Expired { at: 1 })),
             policy::Rejection::Credentials(Refusal::Forbidden(Forbidden::Scopes)),
             policy::Rejection::Credentials(Refusal::Forbidden(Forbidden::Role)),
+            policy::Rejection::Credentials(Refusal::Forbidden(Forbidden::Call(Unpermitted::Path))),
             policy::Rejection::LimitStoreUnavailable,
             policy::Rejection::Idempotency(idempotency::Refusal::Missing),
             policy::Rejection::Idempotency(idempotency::Refusal::Invalid),
@@ -387,7 +388,7 @@ mod tests {
                 of: policy::CircuitOf::Route,
                 retry_after: Duration::ZERO,
             },
-            policy::Rejection::BulkheadFull { status: 503 },
+            policy::Rejection::BulkheadFull { what: policy::Taken::Slots, status: 503 },
         ];
         let others = [
             Rejection::BadRequest("".into()),

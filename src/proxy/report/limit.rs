@@ -148,7 +148,12 @@ fn of_policy(ctx: &Context, rejection: &policy::Rejection) -> Option<Limit> {
             };
             Some(Limit { key: "rate_limit", bound: Bound::Rate(requests.into(), per) })
         }
-        policy::Rejection::BulkheadFull { .. } => {
+        policy::Rejection::BulkheadFull { what: policy::Taken::Share, .. } => {
+            let bulkhead = ctx.route.as_ref()?.config.bulkhead.as_ref()?;
+            let bound = Bound::Count(bulkhead.per_consumer.as_ref()?.max_in_flight.get().into());
+            Some(Limit { key: "bulkhead.per_consumer.max_in_flight", bound })
+        }
+        policy::Rejection::BulkheadFull { what: policy::Taken::Slots, .. } => {
             match ctx.route.as_ref()?.config.bulkhead.as_ref()?.limit {
                 bulkhead::Limit::Fixed(most) => {
                     let bound = Bound::Count(most.get().into());

@@ -138,28 +138,20 @@ pub async fn admit(
                 attempt::draw::draw(session, ctx, &route);
                 Ok(())
             }
-            OfCall::Bulkhead if route.rehearses_queue() => {
-                attempt::dry_run::rehearse(ctx, &route, now);
-                Ok(())
-            }
-            OfCall::RouteCircuit | OfCall::UpstreamCircuit | OfCall::Bulkhead => {
-                let policies = route.policies(ctx.drawn);
+            OfCall::RouteCircuit | OfCall::UpstreamCircuit => {
                 let (admission, dry_run) = (&mut ctx.admission, &mut ctx.dry_run);
-                match step.take(policies, admission, dry_run, now) {
-                    // Boxed: few requests wait.
-                    Err(_) if step == OfCall::Bulkhead && route.has_queue() => {
-                        Box::pin(request::waiting::for_slot(session, ctx, &route, &mut now)).await
-                    }
-                    taken => taken.map_err(Rejection::Policy),
-                }
+                let taken = step.take(route.policies(ctx.drawn), admission, dry_run, now);
+                taken.map_err(Rejection::Policy)
             }
+            OfCall::Bulkhead if route.policies.bulkhead.is_none() => Ok(()),
+            OfCall::Bulkhead => take_slot(session, ctx, &route, &mut now).await,
             OfCall::Endpoint => find_endpoint(ctx, &route),
             OfCall::Deadline => check_deadline(ctx, now),
             OfCall::RetryBudget => {
                 let budget = route.budget(ctx.drawn);
                 // A diverted request does not earn its route's upstream any retries.
                 let budget = budget.filter(|_| ctx.diverted.is_none());
-                ctx.stake = budget.map(|budget| budget.enter(now));
+                ctx.stake = budget.map(|budget| request::share::enter(session, ctx, budget, now));
                 Ok(())
             }
             OfCall::Body => prepare_body(session, ctx, &route).await,
@@ -244,6 +236,7 @@ async fn count(
 ) -> Result<Moment, Rejection> {
     let headers = &session.req_header().headers;
     let requester = Requester::new(ctx.identity.as_deref(), ctx.client, headers);
+    let requester = route.counted(requester);
     let mut heard = Heard::Nothing;
     if let Some(limits) = &route.shared_limits {
         let left = ctx.deadline.map_or(Duration::MAX, |deadline| deadline.since(now));
@@ -264,6 +257,28 @@ async fn count(
     }
     counted?;
     Ok(now)
+}
+
+/// Takes a slot of the bulkhead, within the caller's share.
+async fn take_slot(
+    session: &mut Session,
+    ctx: &mut Context,
+    route: &Route,
+    now: &mut Moment,
+) -> Result<(), Rejection> {
+    request::share::take(session, ctx, route)?;
+    if route.rehearses_queue() {
+        attempt::dry_run::rehearse(ctx, route, *now);
+        return Ok(());
+    }
+    let (admission, dry_run) = (&mut ctx.admission, &mut ctx.dry_run);
+    match OfCall::Bulkhead.take(route.policies(ctx.drawn), admission, dry_run, *now) {
+        // Boxed: few requests wait.
+        Err(_) if route.has_queue() => {
+            Box::pin(request::waiting::for_slot(session, ctx, route, now)).await
+        }
+        taken => taken.map_err(Rejection::Policy),
+    }
 }
 
 fn find_endpoint(ctx: &mut Context, route: &Route) -> Result<(), Rejection> {

@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use pingora_proxy::Session;
 
-use crate::policy::auth::peer::Peer;
+use crate::identity::Peer;
 use crate::policy::auth::{self, Denial, Guard, Identity, Inquiry, Presented, Refusal, Told};
 use crate::proxy::downstream::address::X_FORWARDED_CLIENT_CERT;
 use crate::proxy::exchange::context::Context;
@@ -48,7 +48,10 @@ pub async fn of(
     }
     let said = said(session, ctx);
     let presented = presented(session, ctx, &said);
-    let check = |moment| guard.check(path(session, ctx), presented, clocks(ctx, moment));
+    let check = |moment| {
+        let method = &session.req_header().method;
+        guard.check(method, path(session, ctx), presented, clocks(ctx, moment))
+    };
     let mut refusal = match check(now) {
         Ok(identity) => return Ok(identity),
         Err(refusal) => refusal,
@@ -113,7 +116,7 @@ async fn by_asking(
             again.map_err(Refusal::Unauthenticated)?
         }
     };
-    match guard.authorize(&identity) {
+    match guard.authorize(&identity, &session.req_header().method, path(session, ctx)) {
         Ok(()) => Ok(Some(identity)),
         Err(lack) => Err(Refused { who: Some(identity), ..Refusal::Forbidden(lack).into() }),
     }

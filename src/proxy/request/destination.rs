@@ -6,7 +6,7 @@ use http::{Method, Version};
 use pingora_proxy::Session;
 
 use crate::config::route::Dialect;
-use crate::policy::auth::peer::Peer;
+use crate::identity::Peer;
 use crate::proxy::dialect::Protocol;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::rejection::Rejection;

@@ -6,7 +6,7 @@ use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method, Version};
 use pingora_http::RequestHeader;
 
-use crate::policy::auth::peer::Peer;
+use crate::identity::Peer;
 use crate::proxy::downstream::address::X_FORWARDED_PROTO;
 use crate::proxy::downstream::limits::Limits;
 use crate::proxy::exchange::context::Context;

@@ -11,6 +11,7 @@
 //! | [`nominations`] | what a client's `Connection` header may name |
 //! | [`identifiers`] | request id and correlation id: kept if safe, else made |
 //! | [`rpc_timeout`] | how long a caller of RPC waits, and how long an upstream may take |
+//! | [`share`] | what a request takes of its caller's share, in the bulkhead and in the retry budget |
 //! | [`waiting`] | requests that wait for a slot of the bulkhead |
 //! | [`key`] | requests with an idempotency key: looked up before they are executed |
 //! | [`body`] | bodies on their way: counted, limited, captured, sometimes rewritten |
@@ -40,6 +41,7 @@ pub mod key;
 pub mod length;
 pub mod nominations;
 pub mod rpc_timeout;
+pub mod share;
 pub mod transcode;
 pub mod untrusted;
 pub mod via;

@@ -13,7 +13,7 @@ use pingora_proxy::Session;
 
 use crate::policy;
 use crate::policy::bulkhead::{InVain, Slot, Ticket};
-use crate::policy::{Admission, order};
+use crate::policy::{Admission, Taken, order};
 use crate::proxy::attempt::ended;
 use crate::proxy::downstream::detachment::Detachment;
 use crate::proxy::exchange::context::Context;
@@ -48,10 +48,10 @@ pub async fn for_slot(
     let Some(bulkhead) = &policies.bulkhead else { return Ok(()) };
     let status = policies.bulkhead_status.code();
     let Ok(ticket) = bulkhead.wait(ctx.deadline, *now) else {
-        return Err(policy::Rejection::BulkheadFull { status }.into());
+        return Err(policy::Rejection::BulkheadFull { what: Taken::Slots, status }.into());
     };
-    // A half-open circuit must not wait for a call that may never be made.
-    ctx.admission = Admission::default();
+    // A half-open circuit must not wait for a call that may never be made. What waits counts for its caller.
+    ctx.admission = Admission { share: ctx.admission.share.take(), ..Admission::default() };
     let begun = *now;
     let waited = wait(session, ctx, ticket).await;
     *now = Clock::now();

@@ -26,6 +26,7 @@ pub fn forgive(session: &Session, ctx: &mut Context, counted: Moment) {
     let limiters = &route.policies.rate_limits;
     let headers = &session.req_header().headers;
     let requester = Requester::new(ctx.identity.as_deref(), ctx.client, headers);
+    let requester = route.counted(requester);
     // A dry limit has not counted what a dry policy would have refused.
     let counted_it = |limiter: &Limiter| !(limiter.is_dry() && ctx.dry_run.is_over());
     let forgiving = limiters.iter().filter(|l| l.forgives_replays() && counted_it(l));

@@ -18,7 +18,7 @@ use x509_parser::prelude::FromDer;
 use super::Digest;
 use super::files::Mistake;
 use crate::config::tls::{ClientAuth, Tls};
-use crate::policy::auth::peer::{Peer, Unnamed};
+use crate::identity::{Peer, Unnamed};
 
 /// Which file is wrong.
 pub(super) enum Wrong {

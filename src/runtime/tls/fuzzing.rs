@@ -5,8 +5,8 @@ use pingora_core::utils::tls::get_organization_serial_bytes;
 use rustls::pki_types::CertificateDer;
 
 use super::clients;
-use crate::policy::auth::peer::pattern::Pattern;
-use crate::policy::auth::peer::{Name, Peer};
+use crate::identity::pattern::Pattern;
+use crate::identity::{Name, Peer};
 
 /// What a proxy appends to the field of its client.
 const APPENDED: &str = "Hash=;URI=spiffe://prod/appended";

@@ -124,3 +124,15 @@ fn a_concurrency_budget_weighs_retries_against_the_requests_of_one_instant() {
         assert_eq!(withdrawals(&mut budget.enter(NOW), 1, NOW), 0, "half of one is none");
     });
 }
+
+#[test]
+fn each_caller_is_granted_its_own_exactly() {
+    loom::model(|| {
+        let budget =
+            budget("{token_bucket: {capacity: 2, refill_per_second: 1}, per: consumer, max_keys: 1}");
+        let of = Arc::clone(&budget);
+        // One of them has a place, the other is of the rest.
+        let granted = granted(2, move |thread| withdrawals(&mut of.enter_as(&thread, NOW), 3, NOW));
+        assert_eq!((granted, budget.callers()), (4, 1));
+    });
+}

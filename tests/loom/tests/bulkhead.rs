@@ -219,3 +219,23 @@ fn with_a_queue_never_more_are_in_than_there_are_slots_and_all_are_served() {
         assert_eq!((bulkhead.in_flight(), bulkhead.waiting()), (0, 0));
     });
 }
+
+#[test]
+fn a_caller_never_holds_more_than_its_share_and_loses_none() {
+    loom::model(|| {
+        let share = "{max_in_flight: 9, per_consumer: {max_in_flight: 1, max_keys: 1}}";
+        let bulkhead = Arc::new(Bulkhead::new(&config(share)));
+        let inside = Arc::new(AtomicU32::new(0));
+        concurrently((0..2).map(|_| {
+            let (bulkhead, inside) = (Arc::clone(&bulkhead), Arc::clone(&inside));
+            move || {
+                let Ok(_share) = bulkhead.share(&"a") else { return };
+                assert_eq!(inside.fetch_add(1, Ordering::Relaxed), 0);
+                loom::thread::yield_now();
+                inside.fetch_sub(1, Ordering::Relaxed);
+            }
+        }));
+        assert_eq!(bulkhead.callers(), 0);
+        assert!(bulkhead.share(&"b").is_ok());
+    });
+}

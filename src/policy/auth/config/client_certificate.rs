@@ -1,6 +1,6 @@
 //! `client_certificate:`: clients by the names in their certificates.
 
-use crate::policy::auth::peer::pattern::Pattern;
+use crate::identity::pattern::Pattern;
 
 /// Clients by the certificate that a listener with `client_ca` has verified.
 #[derive(Debug, Clone, PartialEq, serde::Deserialize, schemars::JsonSchema)]

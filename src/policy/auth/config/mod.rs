@@ -21,6 +21,8 @@ pub use introspection::{Introspection, Login};
 pub use jwks::Jwks;
 pub use jwt::{Algorithms, Audience, Cache, ClaimRules, Jwt, KeySource, Pem};
 
+use super::caller::Names;
+
 /// One authority.
 #[derive(Debug, Clone, PartialEq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -39,6 +41,18 @@ pub enum Config {
 }
 
 impl Config {
+    /// How it names those whom it accepts.
+    pub fn names(&self) -> Names {
+        match self {
+            Config::ClientCertificate(ClientCertificate { common_name, .. }) => {
+                Names::Certified { common_name: *common_name }
+            }
+            Config::Jwt(_) | Config::ApiKey(_) | Config::Introspection(_) | Config::Forward(_) => {
+                Names::Own
+            }
+        }
+    }
+
     /// Whether it knows more of a client than its name: the claims of a token.
     pub fn has_claims(&self) -> bool {
         match self {

@@ -45,7 +45,7 @@ pub enum KeySource {
 #[derive(Debug, Clone, Copy)]
 pub struct Requester<'a> {
     /// The authenticated consumer; never a name that the client merely claims.
-    pub consumer: Option<&'a str>,
+    pub consumer: Option<Named<'a>>,
     /// The claims of its token, as far as they are kept.
     pub claims: Option<&'a KeptClaims>,
     /// The client's, as `client_address` determines it.
@@ -54,11 +54,26 @@ pub struct Requester<'a> {
     pub headers: &'a HeaderMap,
 }
 
+/// A consumer: the same name from another authority is another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Named<'a> {
+    /// The entry of `auth` that has accepted its credentials; `None` where there is only one that could have.
+    pub authority: Option<&'a str>,
+    /// As that calls it.
+    pub name: &'a str,
+}
+
+impl<'a> From<&'a Identity> for Named<'a> {
+    fn from(identity: &'a Identity) -> Self {
+        Named { authority: Some(identity.authority()), name: identity.consumer() }
+    }
+}
+
 /// What a limit counts for. A consumer that is named like an address is a different subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Subject<'a> {
     /// A name that credentials have proven.
-    Consumer(&'a str),
+    Consumer(Named<'a>),
     /// A claim of the verified token, as text.
     Claim(&'a str),
     /// An IPv4 address, or an IPv6 network; see [`Subject::address`].
@@ -72,8 +87,16 @@ pub enum Subject<'a> {
 impl<'a> Requester<'a> {
     /// The requester at `address`, with its identity.
     pub fn new(identity: Option<&'a Identity>, address: IpAddr, headers: &'a HeaderMap) -> Self {
-        let (consumer, claims) = (identity.map(Identity::consumer), identity.map(Identity::claims));
+        let (consumer, claims) = (identity.map(Named::from), identity.map(Identity::claims));
         Requester { consumer, claims, address, headers }
+    }
+
+    /// The same where only one authority is accepted. Its name is left out, so that limits in a store go on
+    /// if it gets another one.
+    #[must_use]
+    pub fn of_one_authority(self) -> Self {
+        let consumer = self.consumer.map(|consumer| Named { authority: None, ..consumer });
+        Requester { consumer, ..self }
     }
 }
 
@@ -168,7 +191,11 @@ impl Subject<'_> {
             digest.update(bytes);
         };
         match self {
-            Subject::Consumer(name) => part(1, name.as_bytes()),
+            Subject::Consumer(Named { authority: None, name }) => part(1, name.as_bytes()),
+            Subject::Consumer(Named { authority: Some(authority), name }) => {
+                part(7, authority.as_bytes());
+                part(8, name.as_bytes());
+            }
             Subject::Address(IpAddr::V4(address)) => part(2, &address.octets()),
             Subject::Address(IpAddr::V6(address)) => part(3, &address.octets()),
             Subject::Header(value) => part(4, value),
@@ -265,7 +292,12 @@ mod tests {
         lines.iter().map(line).collect()
     }
 
+    fn named(name: &str) -> Named<'_> {
+        Named { authority: None, name }
+    }
+
     fn requester<'a>(consumer: Option<&'a str>, headers: &'a HeaderMap) -> Requester<'a> {
+        let consumer = consumer.map(named);
         Requester { consumer, claims: None, address: ADDRESS, headers }
     }
 
@@ -285,7 +317,7 @@ mod tests {
         let header = KeySource::Header(HeaderName::from_static("x-tenant"));
         let fallback = Subject::Address(ADDRESS);
         for (source, requester, expected) in [
-            (KeySource::Consumer, requester(Some("acme"), &none), Subject::Consumer("acme")),
+            (KeySource::Consumer, requester(Some("acme"), &none), Subject::Consumer(named("acme"))),
             (KeySource::Consumer, requester(None, &none), fallback),
             (KeySource::ClientAddress, requester(Some("acme"), &none), fallback),
             (KeySource::Route, requester(Some("acme"), &none), Subject::Everyone),
@@ -294,6 +326,20 @@ mod tests {
         ] {
             assert_eq!(source.subject(&requester), expected, "{source:?}");
         }
+    }
+
+    #[test]
+    fn one_name_of_two_authorities_is_two_consumers() {
+        let none = headers(&[]);
+        let of = |authority| Requester {
+            consumer: Some(Named { authority: Some(authority), name: "acme" }),
+            ..requester(None, &none)
+        };
+        let (partners, mesh) = (of("partners"), of("mesh"));
+        assert_ne!(hash("consumer", &partners), hash("consumer", &mesh));
+        let key = Key::default();
+        assert_ne!(key.digest(&partners), key.digest(&mesh));
+        assert_eq!(key.digest(&partners), key.digest(&of("partners")));
     }
 
     #[test]
@@ -316,8 +362,8 @@ mod tests {
         for (requester, expected) in [
             (of(Some("acme"), Some(&blue)), Subject::Claim("blue")),
             (of(Some("acme"), Some(&red)), Subject::Claim("red")),
-            (of(Some("blue"), Some(&nothing)), Subject::Consumer("blue")),
-            (of(Some("acme"), None), Subject::Consumer("acme")),
+            (of(Some("blue"), Some(&nothing)), Subject::Consumer(named("blue"))),
+            (of(Some("acme"), None), Subject::Consumer(named("acme"))),
             (of(None, None), Subject::Address(ADDRESS)),
         ] {
             assert_eq!(source.subject(&requester), expected);

@@ -9,7 +9,7 @@
 
 use crossbeam_utils::CachePadded;
 
-use super::{Concurrency, millionths};
+use super::config::{Concurrency, millionths};
 use crate::policy::lanes::Lanes;
 use crate::policy::sync::{AtomicU64, Ordering};
 
@@ -118,7 +118,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::{Budget, Config, Stake};
+    use super::super::{Bound, Budget, Stake};
     use super::*;
     use crate::time::Moment;
     use crate::units::Percent;
@@ -127,7 +127,7 @@ mod tests {
 
     fn budget(percent: u8, min: u32) -> Arc<Budget> {
         let config = Concurrency { share: Percent::new(percent), min };
-        Arc::new(Budget::new(Config::Concurrency(config), NOW))
+        Arc::new(Budget::new(Bound::Concurrency(config).into(), NOW))
     }
 
     fn retrying(stakes: &mut [Stake]) -> usize {

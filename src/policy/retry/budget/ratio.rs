@@ -6,7 +6,7 @@
 
 use crossbeam_utils::CachePadded;
 
-use super::{Ratio, millionths};
+use super::config::{Ratio, millionths};
 use crate::policy::lanes::Lanes;
 use crate::policy::sync::{AtomicU64, Mutex, MutexGuard, Ordering, PoisonError};
 use crate::time::Moment;

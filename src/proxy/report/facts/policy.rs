@@ -93,6 +93,8 @@ fn credentials(facts: &mut Facts, ctx: &Context, route: &Route, refused: &Refusa
                 facts.text("portcullis.role_needed", role.clone());
             }
         }
+        // The line's `error` says what is lacking.
+        Refusal::Forbidden(Forbidden::Call(_)) => {}
         Refusal::Unauthenticated(Denial::KeysUnavailable { authority, .. }) => {
             keys(facts, ctx, authority, now);
         }

@@ -191,7 +191,7 @@ fn spiffe(rest: &str) -> Result<Kind, String> {
     Ok(Kind::Spiffe { domain: domain.into(), segments: segments.collect::<Result<_, _>>()?, open })
 }
 
-pub(super) fn is_dns(name: &str) -> bool {
+pub(crate) fn is_dns(name: &str) -> bool {
     let fits = |label: &str| {
         !label.is_empty()
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
