@@ -38,6 +38,7 @@ impl Sidecar {
         let mut plan = from()
             .after("export SIDECAR_OUTBOUND=127.0.0.1:$PORT")
             .env("SIDECAR_INBOUND", &port.address().to_string())
+            .env("SIDECAR_NETWORKS", "127.0.0.0/8")
             .env("SIDECAR_CERTIFICATES", folder.path().to_str().expect("a path"))
             .env("SERVICE_URL", url)
             .env("RETRY_DELAY_MS", "1");

@@ -54,8 +54,8 @@ def fit(objects):
     assert selects(policy["spec"]["podSelector"]["matchLabels"], labels)
     for rule in policy["spec"]["ingress"]:
         for port in rule["ports"]:
-            assert port["port"] in ports, port
-            assert port["port"] != "admin" or rule.get("from"), "anyone may reach the admin port"
+            assert port["port"] in ports.values(), port
+            assert port["port"] != ports["admin"] or rule.get("from"), "anyone may reach the admin port"
 
     for probe in ("readinessProbe", "livenessProbe"):
         assert container[probe]["httpGet"]["port"] in ports, probe
@@ -97,7 +97,7 @@ def beside(objects):
     (service,) = kinds["Service"]
     assert selects(service["spec"]["selector"], labels)
     (port,) = service["spec"]["ports"]
-    assert port["targetPort"] == "mesh" and port["port"] == ports["mesh"], port
+    assert port["targetPort"] == port["port"] == ports["mesh"], port
     (budget,) = kinds["PodDisruptionBudget"]
     assert selects(budget["spec"]["selector"]["matchLabels"], labels)
     assert work["spec"]["replicas"] > budget["spec"]["minAvailable"], "no node could be drained"
@@ -105,8 +105,8 @@ def beside(objects):
     assert selects(policy["spec"]["podSelector"]["matchLabels"], labels)
     for rule in policy["spec"]["ingress"]:
         for port in rule["ports"]:
-            assert port["port"] in ports, port
-            assert port["port"] != "admin" or rule.get("from"), "anyone may reach the admin port"
+            assert port["port"] in ports.values(), port
+            assert port["port"] != ports["admin"] or rule.get("from"), "anyone may reach the admin port"
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert sidecar[probe]["httpGet"]["port"] == "admin", probe
 
