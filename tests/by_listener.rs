@@ -1,6 +1,6 @@
 //! Routes that belong to a listener: `match.listener`.
 
-use crate::support::{Call, Client, Gateway, H2Client, Plan, Port, Response, Upstream};
+use crate::support::{Call, Client, Gateway, H2Client, Plan, Port, Response, Upstream, eventually};
 
 /// Routes that say their name in the answer, at two listeners.
 const ROUTES: &str = "
@@ -90,6 +90,20 @@ fn a_listener_that_a_route_names_cannot_be_removed_by_a_reload() {
         .map(|line| format!("{line}\n"))
         .collect();
     assert!(gateway.reload(&without), "{}", gateway.log());
+}
+
+#[test]
+fn a_connection_ends_when_its_listener_gets_another_name() {
+    let other = Port::reserve();
+    let plan = plan(&other);
+    let renamed = plan.yaml().replace("outside", "external");
+    let gateway = plan.start();
+    let mut kept = Client::connect(other.address());
+    assert_eq!(kept.call(&Call::new("GET /a")).text(), "outside");
+    assert!(gateway.reload(&renamed), "{}", gateway.log());
+    // Its requests would be those of a listener that no route names any more.
+    eventually("the end of the connection", || kept.is_closed().then_some(()));
+    assert_eq!(outside(&other, Call::new("GET /a")).text(), "external");
 }
 
 fn check(text: &str) -> String {

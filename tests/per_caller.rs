@@ -65,6 +65,28 @@ fn a_caller_with_its_share_is_refused_and_others_are_served() {
 }
 
 #[test]
+fn a_caller_beyond_its_share_does_not_go_on_at_the_fallback() {
+    let upstream = Upstream::script([Answer::ok().held(), Answer::ok().held()]);
+    let instead = Upstream::start();
+    let fallback = format!(
+        "{TWO}\nfallback: {{on: [bulkhead_full], upstream: instead, json: {{status: 200, body: {{}}}}}}"
+    );
+    let more = format!("  instead: {{endpoints: ['{}']}}", instead.url());
+    let plan = Plan::route(&fallback)
+        .section(KEYS)
+        .section(&format!("upstreams:\n  service: {{endpoints: [\"${{UPSTREAM}}\"]}}\n{more}"));
+    let gateway = plan.upstream(&upstream).start();
+    let held = [(); 2].map(|()| send(&gateway, by_key("GET /", ACME)));
+    upstream.wait_for(2);
+    let refused = gateway.call(by_key("GET /", ACME));
+    assert_eq!((refused.status, refused.code().as_str()), (429, "bulkhead_full"));
+    assert_eq!(instead.count(), 0);
+    upstream.release();
+    drop::<[Client; 2]>(held);
+    assert_free(&gateway);
+}
+
+#[test]
 fn a_share_comes_back_however_a_request_ends() {
     let one = "bulkhead: {max_in_flight: 9, per_consumer: {max_in_flight: 1}}";
     let upstream = Upstream::start();

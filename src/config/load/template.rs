@@ -60,8 +60,8 @@ impl Templates {
         }
         let are_templates: Vec<bool> = entries.iter().map(is_template).collect();
         let mut known: HashMap<String, Origin> = HashMap::new();
-        let written = entries.iter().zip(&are_templates).filter(|(_, is_template)| !**is_template);
-        known.extend(written.map(|(entry, _)| (entry.key.clone(), entry.key_origin)));
+        // Also the names of templates, by which all that they make is meant.
+        known.extend(entries.iter().map(|entry| (entry.key.clone(), entry.key_origin)));
         let mut left = MAX_VALUES;
         for (mut entry, is_template) in std::mem::take(entries).into_iter().zip(are_templates) {
             if !is_template {
@@ -154,7 +154,8 @@ impl Templates {
     }
 }
 
-/// Whether it is a name as hosts have it, in lower case: it may stand in a URL and be asked of the DNS.
+/// Whether it is a name as hosts have it, in lower case: it may stand in a URL and be asked of the DNS. What ends in a
+/// number is read as an address by some, however short.
 fn is_name(name: &str) -> bool {
     let is_inner = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
     let is_label = |label: &str| {
@@ -163,7 +164,9 @@ fn is_name(name: &str) -> bool {
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
-    name.len() <= MAX_NAME && name.split('.').all(is_label)
+    let last = name.rsplit('.').next().unwrap_or_default();
+    let is_number = last.starts_with("0x") || last.bytes().all(|byte| byte.is_ascii_digit());
+    name.len() <= MAX_NAME && name.split('.').all(is_label) && !is_number
 }
 
 /// How many values and keys there are.
@@ -244,14 +247,29 @@ mod tests {
 
     #[test]
     fn a_name_is_one_that_a_host_can_have() {
-        for name in ["a", "orders", "orders-2", "orders.shop", "7", &"a".repeat(63)] {
+        for name in ["a", "orders", "orders-2", "orders.shop", "7.shop", &"a".repeat(63)] {
             assert!(is_name(name), "{name}");
         }
         let long = "a".repeat(64);
         let longer = ["a"; 128].join(".");
         for name in [
-            "", "Orders", "orders!", "a b", "-a", "a-", ".a", "a.", "a..b", "a_b", "ä", &long,
+            "",
+            "Orders",
+            "orders!",
+            "a b",
+            "-a",
+            "a-",
+            ".a",
+            "a.",
+            "a..b",
+            "a_b",
+            "ä",
+            &long,
             &longer,
+            "7",
+            "169.254.169.254",
+            "0x7f000001",
+            "a.1",
         ] {
             assert!(!is_name(name), "{name}");
         }

@@ -77,10 +77,12 @@ impl Listener {
         Listener { lasting: before.lasting.clone(), drains, turns, ..self }
     }
 
-    /// Whether clients connect as they do to `other`, and the same ones may.
+    /// Whether clients connect as they do to `other`, the same ones may, and the same routes are theirs: those may
+    /// name a listener.
     fn admits_as(&self, other: &Listener) -> bool {
         let (ours, theirs) = (&self.config, &other.config);
-        ours.address == theirs.address
+        self.name == other.name
+            && ours.address == theirs.address
             && ours.networks == theirs.networks
             && ours.proxy_protocol == theirs.proxy_protocol
             && self.tls.is_some() == other.tls.is_some()

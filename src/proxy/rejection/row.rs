@@ -8,11 +8,11 @@ use http::StatusCode;
 
 use super::Rejection;
 use crate::config::rpc_code::RpcCode;
-use crate::policy;
 use crate::policy::auth::{Denial, Refusal, Verdict};
 use crate::policy::failure::{Cause as Failed, Fault};
 use crate::policy::fallback::Cause;
 use crate::policy::idempotency;
+use crate::policy::{self, Taken};
 
 /// What follows from a cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -305,7 +305,9 @@ fn of_policy(rejection: &policy::Rejection) -> Row<'_> {
         }
         Of::BulkheadFull { status, .. } | Of::BulkheadWaitExceeded { status, .. } => {
             let status = Http::from_u16(*status).unwrap_or(Http::TOO_MANY_REQUESTS);
-            (status, Rpc::ResourceExhausted, Some(Cause::BulkheadFull))
+            // A caller beyond its share would go on there without a bound.
+            let is_share = matches!(rejection, Of::BulkheadFull { what: Taken::Share, .. });
+            (status, Rpc::ResourceExhausted, (!is_share).then_some(Cause::BulkheadFull))
         }
     };
     let row = Row::new(rejection.code(), status, rpc, rejection.detail());
