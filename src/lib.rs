@@ -49,8 +49,8 @@
 //! | [`config`] | what the operator wrote: types, loading, validation | `policy`, `record`, `routing`, `time`, `transcode`, `units`, `upstream` |
 //! | [`observe`] | metrics, traces, the process's log | `condition`, `config`, `policy`, `record`, `routing`, `summary`, `time`, `units`, `upstream` |
 //! | [`limits`] | rate limits that replicas share, in Redis | `condition`, `observe`, `policy`, `time`, `units` |
-//! | [`runtime`] | the configuration compiled; reload, drain, status; assembly | `admin`, `condition`, `config`, `idempotency`, `limits`, `observe`, `policy`, `proxy`, `record`, `routing`, `time`, `transcode`, `units`, `upstream` |
-//! | [`proxy`] | the request path on Pingora | `coding`, `condition`, `config`, `idempotency`, `observe`, `policy`, `record`, `routing`, `runtime`, `summary`, `time`, `transcode`, `units`, `upstream` |
+//! | [`runtime`] | the configuration compiled; reload, drain, status; assembly | `admin`, `condition`, `config`, `idempotency`, `identity`, `limits`, `observe`, `policy`, `proxy`, `record`, `routing`, `time`, `transcode`, `units`, `upstream` |
+//! | [`proxy`] | the request path on Pingora | `coding`, `condition`, `config`, `idempotency`, `identity`, `observe`, `policy`, `record`, `routing`, `runtime`, `summary`, `time`, `transcode`, `units`, `upstream` |
 //! | [`admin`] | the admin listener | everything |
 //! | [`cli`] | the command line | everything |
 //! | `fuzzing` | the list of fuzz targets; in tests and under cargo-fuzz only | everything |
