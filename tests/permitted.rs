@@ -56,8 +56,11 @@ fn a_caller_makes_the_calls_that_it_may_and_no_others() {
 fn the_log_says_what_is_lacking_and_the_client_is_not_told() {
     let gateway = permitting("[{callers: acme, methods: GET, paths: /orders}]", "");
     let gateway = gateway.upstream(&Upstream::start()).start();
-    for (call, key) in [("GET /orders", UMBRA), ("GET /other", ACME), ("POST /orders", ACME)] {
+    let calls = [("GET /orders", UMBRA), ("GET /other", ACME), ("POST /orders", ACME)];
+    for (number, (call, key)) in calls.into_iter().enumerate() {
         assert!(!gateway.call(by_key(call, key)).text().contains("permit"));
+        // One after the other: threads write lines in whatever order.
+        gateway.wait_for_access_lines(number + 1);
     }
     let lines = gateway.wait_for_access_lines(3);
     let said: Vec<_> = lines.iter().map(|line| &line["portcullis.error"]).collect();

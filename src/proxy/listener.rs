@@ -101,7 +101,7 @@ impl Listeners {
                 others.find(|old| old.config.address == config.address)
             };
             Arc::new(match same_name.or_else(same_address) {
-                Some(old) => new.continuing(old),
+                Some(old) => new.continuing(old, snapshot.router.names_listeners()),
                 None => new,
             })
         });

@@ -133,6 +133,11 @@ impl Router {
             .ok_or_else(|| self.explain(host, path, asked))
     }
 
+    /// Whether a route names a listener.
+    pub fn names_listeners(&self) -> bool {
+        !self.listeners.is_empty()
+    }
+
     /// Whether a route names a scheme.
     pub fn names_schemes(&self) -> bool {
         let mut all = self.listeners.values().chain([&self.any]);

@@ -64,8 +64,11 @@ impl Listener {
 
     /// The same that goes on where `before` stopped. Connections of `before` go on with it, unless
     /// other clients may connect now.
-    pub(super) fn continuing(self, before: &Listener) -> Self {
-        let drains = match self.admits_as(before) {
+    ///
+    /// Connections know the name that their listener had: where `by_name`, it must stay, since routes go by it.
+    pub(super) fn continuing(self, before: &Listener, by_name: bool) -> Self {
+        let has_its_routes = !by_name || self.name == before.name;
+        let drains = match has_its_routes && self.admits_as(before) {
             true => before.drains.clone(),
             false => self.drains,
         };
@@ -77,12 +80,10 @@ impl Listener {
         Listener { lasting: before.lasting.clone(), drains, turns, ..self }
     }
 
-    /// Whether clients connect as they do to `other`, the same ones may, and the same routes are theirs: those may
-    /// name a listener.
+    /// Whether clients connect as they do to `other`, and the same ones may.
     fn admits_as(&self, other: &Listener) -> bool {
         let (ours, theirs) = (&self.config, &other.config);
-        self.name == other.name
-            && ours.address == theirs.address
+        ours.address == theirs.address
             && ours.networks == theirs.networks
             && ours.proxy_protocol == theirs.proxy_protocol
             && self.tls.is_some() == other.tls.is_some()
