@@ -128,8 +128,9 @@ fn a_concurrency_budget_weighs_retries_against_the_requests_of_one_instant() {
 #[test]
 fn each_caller_is_granted_its_own_exactly() {
     loom::model(|| {
-        let budget =
-            budget("{token_bucket: {capacity: 2, refill_per_second: 1}, per: consumer, max_keys: 1}");
+        let budget = budget(
+            "{token_bucket: {capacity: 2, refill_per_second: 1}, per: consumer, max_keys: 1}",
+        );
         let of = Arc::clone(&budget);
         // One of them has a place, the other is of the rest.
         let granted = granted(2, move |thread| withdrawals(&mut of.enter_as(&thread, NOW), 3, NOW));
