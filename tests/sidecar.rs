@@ -452,6 +452,8 @@ fn what_is_made_of_the_targets_can_be_looked_at_and_a_wrong_name_is_shown() {
     }
     assert!(!shown.contains("each"), "{shown}");
     let listed = run("routes", "orders,billing").stdout;
+    // Once for each of the two routes, not for each target.
+    assert_eq!(listed.matches("5 failures in a row").count(), 2, "{listed}");
     let rows: Vec<Vec<&str>> = listed.lines().map(|row| row.split_whitespace().collect()).collect();
     assert_eq!(rows[0][..2], ["LISTENER", "HOST"], "{listed}");
     assert!(rows[1..].iter().all(|row| ["inbound", "outbound"].contains(&row[0])), "{listed}");

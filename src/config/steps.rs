@@ -109,16 +109,22 @@ pub fn of_call(step: OfCall, config: &Config, name: &str, route: &Route) -> Opti
             (enforced(circuit(breaker), breaker.enforce), key("circuit_breaker"), true)
         }
         OfCall::UpstreamCircuit => {
-            let circuits =
-                || upstreams().filter_map(|(name, of)| Some((name, of.circuit_breaker.as_ref()?)));
-            let values = circuits().flat_map(|(name, breaker)| {
+            let circuits: Vec<_> = upstreams()
+                .filter_map(|(name, of)| Some((name, of.circuit_breaker.as_ref()?)))
+                .collect();
+            let (first, of_first) = *circuits.first()?;
+            // Many upstreams of one template say the same.
+            let are_alike = !is_split
+                && circuits.len() == upstreams().count()
+                && circuits.iter().all(|(_, breaker)| *breaker == of_first);
+            let told = if are_alike { &circuits[..1] } else { &circuits[..] };
+            let values = told.iter().flat_map(|(name, breaker)| {
                 let mut values = enforced(circuit(breaker), breaker.enforce);
-                if let (true, Some(first)) = (is_split, values.first_mut()) {
+                if let (false, Some(first)) = (are_alike, values.first_mut()) {
                     first.insert_str(0, &format!("{name}: "));
                 }
                 values
             });
-            let (first, _) = circuits().next()?;
             let key = named("upstreams", first).key("circuit_breaker");
             (values.collect(), Some(key), true)
         }
