@@ -1,5 +1,6 @@
 """Certificates on both sides: grpcio, curl and openssl as clients and as services, and two gateways in a row."""
 
+import json
 import os
 import socket
 import subprocess
@@ -14,10 +15,6 @@ from support import BOUND, error_of, eventually
 
 SERVICE = "interop.v1.Who"
 WEB, EDGE = "spiffe://prod/ns/shop/sa/web", "spiffe://prod/ns/shop/sa/edge"
-FORGED = [
-    ("x-consumer", "root"),
-    ("x-forwarded-client-cert", "URI=spiffe://prod/ns/shop/sa/root"),
-]
 
 # Beside the service that is called: its callers prove who they are.
 FAR = """
@@ -42,6 +39,9 @@ upstreams:
     tls: {{ca: ca.pem, client_certificate: {{certificate: edge.pem, key: edge.key}}}}
 routes: {{all: {{match: {{path: /*}}, upstream: service}}}}
 """
+
+
+SIDECAR = os.path.join(os.path.dirname(__file__), "../../conf/sidecar.yaml")
 
 
 def free_port():
@@ -91,11 +91,11 @@ class Certificates(unittest.TestCase):
     def authority(self, name):
         self.request(name, "-addext", "keyUsage=critical,keyCertSign,cRLSign")
 
-    def certificate(self, name, uri, authority="ca"):
+    def certificate(self, file, uri, authority="ca", name="localhost"):
         self.request(
-            name,
+            file,
             *["-CA", f"{authority}.pem", "-CAkey", f"{authority}.key"],
-            *["-addext", f"subjectAltName=DNS:localhost,IP:127.0.0.1,URI:{uri}"],
+            *["-addext", f"subjectAltName=DNS:{name},IP:127.0.0.1,URI:{uri}"],
             *["-addext", "basicConstraints=critical,CA:FALSE"],
         )
 
@@ -120,9 +120,13 @@ class Certificates(unittest.TestCase):
         self.addCleanup(server.stop, 0)
         return port
 
-    def start(self, *command):
+    def start(self, *command, environment=None):
         process = subprocess.Popen(
-            command, cwd=self.folder, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+            command,
+            cwd=self.folder,
+            env=os.environ | (environment or {}),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
         )
         self.addCleanup(process.stdin.close)
         self.addCleanup(process.wait, BOUND)
@@ -133,7 +137,10 @@ class Certificates(unittest.TestCase):
         with open(self.file(f"{name}.yaml"), "w", encoding="utf-8") as file:
             file.write(text.format(port=port, admin=admin, **values))
         self.start(os.environ["INTEROP_GATEWAY"], "run", "-c", f"{name}.yaml")
+        self.until_ready(name, admin)
+        return port
 
+    def until_ready(self, name, admin):
         def is_ready():
             try:
                 page = urllib.request.urlopen(f"http://127.0.0.1:{admin}/readyz", timeout=BOUND)
@@ -142,7 +149,26 @@ class Certificates(unittest.TestCase):
                 return False
 
         eventually(f"{name}, ready", is_ready)
-        return port
+
+    def sidecar(self, name, service, targets=""):
+        """`conf/sidecar.yaml` beside a service, called by `name`: the ports for both directions, and the admin's."""
+        inbound, outbound, admin = free_port(), free_port(), free_port()
+        folder = self.file(f"{name}-tls")
+        os.mkdir(folder)
+        for file, place in ((f"{name}.pem", "tls.crt"), (f"{name}.key", "tls.key"), ("ca.pem", "ca.crt")):
+            os.symlink(self.file(file), os.path.join(folder, place))
+        environment = {
+            "SERVICE_URL": f"http://127.0.0.1:{service}",
+            "SIDECAR_TARGETS": targets,
+            "SIDECAR_NETWORKS": "127.0.0.0/8",
+            "SIDECAR_CERTIFICATES": folder,
+            "SIDECAR_INBOUND": f"127.0.0.1:{inbound}",
+            "SIDECAR_OUTBOUND": f"127.0.0.1:{outbound}",
+            "ADMIN_ADDRESS": f"127.0.0.1:{admin}",
+        }
+        self.start(os.environ["INTEROP_GATEWAY"], "run", "-c", SIDECAR, environment=environment)
+        self.until_ready(name, admin)
+        return inbound, outbound, admin
 
     def far(self, protocol="h2c", upstream=None):
         upstream = upstream or f"http://127.0.0.1:{self.service()}"
@@ -160,8 +186,10 @@ class Certificates(unittest.TestCase):
         self.addCleanup(connection.close)
         return connection
 
-    def plain_channel(self, port):
-        connection = grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.enable_http_proxy", 0)])
+    def plain_channel(self, port, host=None):
+        options = [("grpc.enable_http_proxy", 0)]
+        options += [("grpc.default_authority", host)] if host else []
+        connection = grpc.insecure_channel(f"127.0.0.1:{port}", options)
         self.addCleanup(connection.close)
         return connection
 
@@ -171,13 +199,14 @@ class Certificates(unittest.TestCase):
 
     def told(self, lines):
         """The caller's names, in whatever field."""
-        fields = ("x-consumer: ", "x-forwarded-client-cert: ", "certificate: ")
+        fields = ("x-consumer: ", "x-source-service: ", "x-forwarded-client-cert: ", "certificate: ")
         found = [line for line in lines if line.startswith(fields)]
         return sorted(found, key=lambda line: [line.startswith(field) for field in fields], reverse=True)
 
-    def assert_told(self, connection, name):
-        consumer, certificate = self.told(self.ask(connection, FORGED))
-        self.assertEqual(consumer, f"x-consumer: {name}")
+    def assert_told(self, connection, name, field="x-consumer"):
+        forged = [(field, "root"), ("x-forwarded-client-cert", "URI=spiffe://prod/ns/shop/sa/root")]
+        consumer, certificate = self.told(self.ask(connection, forged))
+        self.assertEqual(consumer, f"{field}: {name}")
         field = "^x-forwarded-client-cert: Hash=[0-9a-f]{64};Subject=[^;,]*;URI="
         self.assertRegex(certificate, f"{field}{name}$")
 
@@ -187,6 +216,27 @@ class Certificates(unittest.TestCase):
         """between grpcio and grpcio two gateways speak for their services; what a client forges arrives nowhere"""
         near = self.near(self.far())
         self.assert_told(self.plain_channel(near), EDGE)
+
+    def test_two_sidecars(self):
+        """conf/sidecar.yaml beside two services: grpcio and curl call by name, and arrive as who they are"""
+        self.certificate("far", "spiffe://prod/ns/shop/sa/far", name="callee")
+        service = self.service()
+        inbound, _, _ = self.sidecar("far", service)
+        _, outbound, admin = self.sidecar("web", free_port(), "callee")
+        place = f"http://127.0.0.1:{admin}/upstreams/callee/endpoints/one"
+        body = json.dumps({"address": f"127.0.0.1:{inbound}"}).encode()
+        put = urllib.request.Request(place, body, {"Content-Type": "application/json"}, method="PUT")
+        self.assertIn(urllib.request.urlopen(put, timeout=BOUND).status, (200, 201, 204))
+        self.assert_told(self.plain_channel(outbound, "callee"), WEB, "x-source-service")
+        other = error_of(lambda: self.ask(self.plain_channel(outbound, "stock")))
+        self.assertEqual(other.code(), grpc.StatusCode.UNIMPLEMENTED)
+        # The service speaks no HTTP/1, which is what curl is answered: it has been asked.
+        for host, status in (("callee", "502"), ("callee.internal", "502"), ("stock", "404")):
+            asked = ["curl", "-s", "--noproxy", "*", "-o", os.devnull, "-w", "%{http_code}", "-H", f"Host: {host}"]
+            asked = subprocess.run(
+                [*asked, f"http://127.0.0.1:{outbound}/"], capture_output=True, timeout=BOUND, check=True
+            )
+            self.assertEqual(asked.stdout.decode(), status, host)
 
     def test_grpcio_as_client(self):
         """a client of grpcio is who its certificate says, and without a good one it gets no connection"""
