@@ -196,6 +196,7 @@ fn a_field_that_says_nothing_or_nonsense_names_no_one() {
         "Subject=\"CN=a\"b",
         // A client's own, to which a proxy has appended.
         "URI=spiffe://prod/root;X=a\",By=spiffe://prod/edge;Hash=ab;URI=spiffe://prod/evil",
+        "URI=spiffe://prod/root;x\"y=z,By=spiffe://prod/edge;URI=spiffe://prod/evil",
         "URI=spiffe://prod/root;Subject=\"CN=a,By=spiffe://prod/edge;URI=spiffe://prod/evil",
         "URI=spiffe://prod/a;URI=spiffe://prod/b",
         "URI=spiffe://prod/a,",

@@ -11,6 +11,10 @@ pub(super) fn read(field: &str) -> Option<Peer> {
     let (mut uris, mut dns, mut subject, mut hash) = (Vec::new(), Vec::new(), None, None);
     for pair in split(element, b';') {
         let (key, value) = pair.split_once('=')?;
+        // A quote there would hide what follows it, which may be what a proxy has added.
+        if key.contains('"') {
+            return None;
+        }
         let value = unquoted(value.trim())?;
         match key.trim().to_ascii_lowercase().as_str() {
             "uri" if !value.is_empty() => uris.push(value),
