@@ -106,7 +106,7 @@ impl Permits {
     /// For a route that accepts these authorities; `None` if it permits every call.
     ///
     /// # Errors
-    /// The first caller that is none of theirs.
+    /// The first caller whom none of them can name.
     pub(super) fn try_new(
         permits: &[Permit],
         accepted: &[Accepted<'_>],
