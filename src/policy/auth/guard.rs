@@ -33,7 +33,7 @@ pub enum Unusable {
     /// It requires an authority that is not in `auth:`.
     #[error("require: there is no `{0}` in `auth`")]
     Authority(String),
-    /// It permits only callers whom its authorities cannot name.
+    /// It permits a caller whom none of its authorities can name, or more than one can.
     #[error("permit: {0}")]
     Caller(#[from] Unclear),
 }

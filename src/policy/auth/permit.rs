@@ -106,7 +106,7 @@ impl Permits {
     /// For a route that accepts these authorities; `None` if it permits every call.
     ///
     /// # Errors
-    /// The first caller whom none of them can name.
+    /// The first caller whom none of them can name, or more than one can.
     pub(super) fn try_new(
         permits: &[Permit],
         accepted: &[Accepted<'_>],
