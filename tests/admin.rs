@@ -69,7 +69,7 @@ fn metrics_are_in_the_text_format_and_labelled_by_configuration_only() {
         let known = name.starts_with("portcullis_") || name.starts_with("process_");
         assert!(known, "{line}");
     }
-    assert_eq!(gateway.metric("portcullis_bulkhead_capacity", &[("route", "all")]), 7.0);
+    gateway.expect_metric("portcullis_bulkhead_capacity", &[("route", "all")], 7.0);
     assert!(gateway.metric("process_resident_memory_bytes", &[]) > 0.0);
 }
 

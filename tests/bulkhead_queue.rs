@@ -64,13 +64,13 @@ fn requests_wait_for_a_slot_and_are_served_in_the_order_of_arrival() {
         clients.push(sends(&gateway, format!("GET /{n}").as_str()));
         wait_until(&gateway, n);
     }
-    assert_eq!(gateway.metric("portcullis_bulkhead_waiting", &[("route", "all")]), 4.0);
+    gateway.expect_metric("portcullis_bulkhead_waiting", &[("route", "all")], 4.0);
     assert_eq!(upstream.count(), 1);
     upstream.release();
     assert!(clients.iter_mut().all(|client| client.receive().status == 200));
     let targets: Vec<_> = upstream.requests().into_iter().map(|request| request.target).collect();
     assert_eq!(targets, ["/first", "/1", "/2", "/3", "/4"]);
-    assert_eq!(gateway.metric("portcullis_bulkhead_wait_seconds_count", &[]), 4.0);
+    gateway.expect_metric("portcullis_bulkhead_wait_seconds_count", &[], 4.0);
     assert_empty(&gateway);
 }
 
@@ -348,7 +348,7 @@ fn in_a_dry_run_no_request_waits() {
     let dry = PATIENT.replace("max_in_flight: 1,", "max_in_flight: 1, enforce: false,");
     let (upstream, gateway, mut first) = held(&dry);
     assert_eq!(gateway.get("/").status, 200);
-    assert_eq!(gateway.metric("portcullis_bulkhead_wait_seconds_count", &[]), 0.0);
+    gateway.expect_metric("portcullis_bulkhead_wait_seconds_count", &[], 0.0);
     assert_eq!(gateway.status()["routes"]["all"]["bulkhead"]["waiting"], serde_json::Value::Null);
     upstream.release();
     assert_eq!(first.receive().status, 200);
@@ -356,7 +356,7 @@ fn in_a_dry_run_no_request_waits() {
         (gateway.metric("portcullis_bulkhead_in_flight", &[]) == 0.0).then_some(())
     });
     // It would have been served after the first.
-    assert_eq!(gateway.metric("portcullis_would_refuse_total", &[]), 0.0);
+    gateway.expect_metric("portcullis_would_refuse_total", &[], 0.0);
 }
 
 /// Five at once at one slot with two places: one is served, one waits for 250 ms and is served, one waits
@@ -389,7 +389,7 @@ fn a_dry_run_counts_what_its_twin_refuses_of_the_same_traffic() {
             (counted(&dry, "would_refuse", code) == count).then_some(())
         });
     }
-    assert_eq!(dry.metric("portcullis_would_refuse_total", &[]), 3.0);
+    dry.expect_metric("portcullis_would_refuse_total", &[], 3.0);
     let seen = upstreams.map(|upstream| upstream.count());
     assert_eq!(seen, [2, 5]);
 }
@@ -433,5 +433,5 @@ fn a_request_that_waited_in_vain_falls_back() {
     assert_eq!((instead.status, instead.code().as_str()), (503, "bulkhead_wait_exceeded"));
     assert_eq!(upstream.count(), 1);
     let labels = [("route", "all"), ("reason", "bulkhead_full")];
-    assert_eq!(gateway.metric("portcullis_fallbacks_total", &labels), 1.0);
+    gateway.expect_metric("portcullis_fallbacks_total", &labels, 1.0);
 }

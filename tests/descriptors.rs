@@ -49,7 +49,7 @@ fn more_clients_than_descriptors_hold_up_neither_probes_nor_those_who_came_first
     });
     let most = gateway.metric("portcullis_connections_max", &[]);
     assert_eq!(most, 32.0, "one half of what is left beside the reserve");
-    assert_eq!(gateway.metric("portcullis_connections", &[]), most);
+    gateway.expect_metric("portcullis_connections", &[], most);
     assert_eq!(early.call(&"GET /".into()).status, 200, "with a connection to its upstream");
     assert_administrable(&gateway);
     assert!(!gateway.log().contains("Too many open files"));
@@ -120,8 +120,8 @@ fn the_soft_limit_is_raised_to_the_hard_one() {
     let upstream = Upstream::start();
     let limits = "ulimit -Sn 64 && ulimit -Hn 2048";
     let gateway = Plan::route("").upstream(&upstream).limited(limits).start();
-    assert_eq!(gateway.metric("process_max_fds", &[]), 2048.0);
-    assert_eq!(gateway.metric("portcullis_connections_max", &[]), 922.0);
+    gateway.expect_metric("process_max_fds", &[], 2048.0);
+    gateway.expect_metric("portcullis_connections_max", &[], 922.0);
     gateway.wait_for_log("at most 922 client connections");
     let crowd = crowd(gateway.address, 200);
     eventually("all of them", || {

@@ -415,7 +415,7 @@ fn who_would_be_refused_goes_on_without_an_identity_and_with_its_credentials() {
             (gateway.metric("portcullis_would_refuse_total", &labels) == count).then_some(())
         });
     }
-    assert_eq!(gateway.metric("portcullis_rejections_total", &[("code", "rate_limited")]), 2.0);
+    gateway.expect_metric("portcullis_rejections_total", &[("code", "rate_limited")], 2.0);
 }
 
 #[test]

@@ -72,7 +72,7 @@ fn requests_do_not_notice_that_the_store_is_down_and_their_rows_arrive_later() {
     let recorded = store.wait_for_rows(&gateway, 7);
     let recorded: Vec<_> = recorded.iter().map(|row| row.number("status")).collect();
     assert_eq!(recorded, [502, 503, 200, 200, 200, 429, 429]);
-    assert_eq!(gateway.metric("portcullis_record_rows_total", &rows("journaled")), 7.0);
+    gateway.expect_metric("portcullis_record_rows_total", &rows("journaled"), 7.0);
     eventually("all counted", || {
         let shipped = gateway.metric("portcullis_record_rows_total", &rows("shipped"));
         (shipped == 7.0).then_some(())

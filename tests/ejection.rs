@@ -55,9 +55,9 @@ fn an_endpoint_that_fails_gets_nothing_until_it_works_and_each_edge_is_told() {
     assert!(ejection["probe_in_seconds"].as_f64().is_some_and(|left| left > 3000.0), "{ejection}");
     assert!(is_available(&gateway, &b));
     let reason = [("upstream", "service"), ("reason", "consecutive_failures")];
-    assert_eq!(gateway.metric("portcullis_upstream_ejections_total", &reason), 1.0);
-    assert_eq!(gateway.metric("portcullis_upstream_ejected", &[("upstream", "service")]), 1.0);
-    assert_eq!(gateway.metric("portcullis_upstream_all_used", &[("upstream", "service")]), 0.0);
+    gateway.expect_metric("portcullis_upstream_ejections_total", &reason, 1.0);
+    gateway.expect_metric("portcullis_upstream_ejected", &[("upstream", "service")], 1.0);
+    gateway.expect_metric("portcullis_upstream_all_used", &[("upstream", "service")], 0.0);
     gateway.wait_for_log(&format!("upstreams.service: {} is ejected for ", a.address()));
     gateway.wait_for_log("s: 5 failures in a row");
 }
@@ -86,7 +86,7 @@ fn an_endpoint_that_recovers_is_used_again_after_one_probe() {
     assert_eq!(a.count() - before, 10, "its share");
     gateway.wait_for_log(&format!("upstreams.service: {} is used again after ", a.address()));
     gateway.wait_for_log("probes that failed meanwhile: ");
-    assert_eq!(gateway.metric("portcullis_upstream_ejected", &[("upstream", "service")]), 0.0);
+    gateway.expect_metric("portcullis_upstream_ejected", &[("upstream", "service")], 0.0);
     let log = gateway.log();
     let ejected = log.matches("is ejected for").count();
     assert_eq!(ejected, 1, "a probe that fails is no edge: {log}");

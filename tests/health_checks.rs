@@ -218,14 +218,14 @@ fn checks_are_counted_by_their_result_and_healthy_endpoints_are_shown() {
         gateway.metric("portcullis_upstream_health_checks_total", &labels)
     };
     assert!(count("passed") >= 1.0 && count("status") >= 1.0);
-    assert_eq!(gateway.metric("portcullis_upstream_endpoints_healthy", &[]), 1.0);
-    assert_eq!(gateway.metric("portcullis_upstream_endpoints", &[]), 2.0);
+    gateway.expect_metric("portcullis_upstream_endpoints_healthy", &[], 1.0);
+    gateway.expect_metric("portcullis_upstream_endpoints", &[], 2.0);
     let health = shown(&gateway, other.address);
     assert!(health["checks"].as_u64() >= Some(1), "{health}");
     assert!(health["for_seconds"].is_number() && health["last_seconds_ago"].is_number());
     // Checks are no attempts, and their connections no connections of requests.
-    assert_eq!(gateway.metric("portcullis_upstream_connects_total", &[]), 0.0);
-    assert_eq!(gateway.metric("portcullis_upstream_attempts_total", &[]), 0.0);
+    gateway.expect_metric("portcullis_upstream_connects_total", &[], 0.0);
+    gateway.expect_metric("portcullis_upstream_attempts_total", &[], 0.0);
 }
 
 #[test]

@@ -17,6 +17,12 @@ fn routes(prefix: &str, count: usize) -> String {
     yaml
 }
 
+/// With an allocator that gives back at once what is free. How much of it is there otherwise is another
+/// matter, and differs.
+fn frugal(plan: Plan) -> Plan {
+    plan.env("MIMALLOC_PURGE_DELAY", "0")
+}
+
 /// Its own memory, without the pages of the executable; the allocator gives back what is free when it
 /// has something else to do.
 fn memory(gateway: &Gateway) -> u64 {
@@ -41,8 +47,8 @@ fn scrape(gateway: &Gateway) -> String {
 
 #[test]
 fn an_unused_route_takes_little_memory() {
-    let few = Plan::new(&routes("r", 10)).start();
-    let many = Plan::new(&routes("r", MANY)).start();
+    let start = |count| frugal(Plan::new(&routes("r", count))).start();
+    let (few, many) = (start(10), start(MANY));
     let few = settled(&few);
     // A third more than is promised, for what the allocator keeps; it was 29 KiB.
     let most = few + MANY as u64 * 8 * 1024;
@@ -112,9 +118,7 @@ fn reloads_that_change_one_route_leave_memory_as_it_is() {
                 "  other: {{match: {{path: /other/*}}, upstream: service, max_body: {turn}KiB}}\n"
             )
     };
-    // What is free goes back at once: how much of it is there is another matter, and differs.
-    let plan = Plan::new(&yaml(1)).env("MIMALLOC_PURGE_DELAY", "0");
-    let gateway = plan.upstream(&upstream).start();
+    let gateway = frugal(Plan::new(&yaml(1))).upstream(&upstream).start();
     let reload = |turn: usize| assert!(gateway.reload(&yaml(turn)), "{}", gateway.log());
     (2..=3).for_each(reload);
     let before = settled(&gateway);

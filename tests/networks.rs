@@ -353,7 +353,7 @@ fn networks_of_a_route_that_are_not_enforced_count_what_they_would_refuse() {
     let gateway = route("{allow: [192.0.2.0/24], enforce: false}", &upstream);
     assert_eq!(["192.0.2.7", "198.51.100.7"].map(|a| from(&gateway, a)), [200, 200]);
     let labels = [("route", "all"), ("code", "address_denied")];
-    assert_eq!(gateway.metric("portcullis_would_refuse_total", &labels), 1.0);
+    gateway.expect_metric("portcullis_would_refuse_total", &labels, 1.0);
     let lines = gateway.wait_for_access_lines(2);
     let dry = lines.iter().filter(|line| line["portcullis.would_refuse"] == "address_denied");
     assert_eq!(dry.count(), 1, "{lines:#?}");

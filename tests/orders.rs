@@ -147,7 +147,7 @@ fn an_ejected_endpoint_gets_nothing_and_no_probe_while_another_is_available() {
     let gateway = plan([a, b], ", ejection: {eject_for: 100ms, max_eject_for: 100ms}").start();
     carried_out(order(&gateway, "eject", a, ""));
     assert_eq!(shown(&gateway, a)["state"], "ejected");
-    assert_eq!(gateway.metric("portcullis_upstream_ejected", &[("upstream", "service")]), 1.0);
+    gateway.expect_metric("portcullis_upstream_ejected", &[("upstream", "service")], 1.0);
     // Longer than an ejection of its own would last.
     pass(Duration::from_millis(300));
     assert_eq!(shares(&gateway, [a, b], 20), [0, 20]);
@@ -472,7 +472,7 @@ fn an_ordered_split_moves_no_more_users_than_it_must_and_all_return_after_it() {
     // 30 % of the users, give or take six standard deviations.
     assert!(changes.len().abs_diff(120) < 55, "{}", changes.len());
     assert_eq!(in_force(&gateway, "split"), 1.0);
-    assert_eq!(gateway.metric("portcullis_split_weight", &[("upstream", "canary")]), 40.0);
+    gateway.expect_metric("portcullis_split_weight", &[("upstream", "canary")], 40.0);
     let listed = gateway.admin("GET /orders").json();
     assert_eq!(
         (&listed[0]["scope"], &listed[0]["name"], &listed[0]["kind"]),
@@ -514,7 +514,7 @@ fn an_ordered_split_ends_with_the_last_upstream_it_names() {
     assert!(gateway.reload(&one));
     gateway.wait_for_log("routes.shop: split no longer ordered; its upstreams are gone");
     assert!(gateway.reload_plan(&fleet.plan("")));
-    assert_eq!(gateway.metric("portcullis_split_weight", &[("upstream", "canary")]), 10.0);
+    gateway.expect_metric("portcullis_split_weight", &[("upstream", "canary")], 10.0);
 }
 
 #[test]

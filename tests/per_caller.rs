@@ -48,8 +48,8 @@ fn a_caller_with_its_share_is_refused_and_others_are_served() {
     assert_eq!(upstream.count(), 3);
     assert_eq!(gateway.status()["routes"]["all"]["bulkhead"]["consumers"], 1);
     let route = [("route", "all")];
-    assert_eq!(gateway.metric("portcullis_bulkhead_consumers", &route), 1.0);
-    assert_eq!(gateway.metric("portcullis_bulkhead_consumer_full_total", &route), 1.0);
+    gateway.expect_metric("portcullis_bulkhead_consumers", &route, 1.0);
+    gateway.expect_metric("portcullis_bulkhead_consumer_full_total", &route, 1.0);
     let lines = gateway.wait_for_access_lines(1);
     let line = lines.iter().find(|line| line["portcullis.cause"] == "bulkhead_full");
     let line = line.expect("a line");
@@ -248,7 +248,7 @@ fn a_flood_of_callers_stays_within_the_bounds() {
             assert_eq!(client.call(&call).status, 200);
         }
     });
-    assert_eq!(gateway.metric("portcullis_retry_budget_consumers", &[("budget", "own")]), 100.0);
+    gateway.expect_metric("portcullis_retry_budget_consumers", &[("budget", "own")], 100.0);
     assert_free(&gateway);
 }
 

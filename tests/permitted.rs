@@ -49,7 +49,7 @@ fn a_caller_makes_the_calls_that_it_may_and_no_others() {
         ("call_denied", None)
     );
     let labels = [("route", "all"), ("code", "call_denied")];
-    assert_eq!(gateway.metric("portcullis_rejections_total", &labels), 7.0);
+    gateway.expect_metric("portcullis_rejections_total", &labels, 7.0);
 }
 
 #[test]

@@ -180,7 +180,7 @@ fn a_connection_that_ends_before_its_first_byte_is_nothing_to_tell_of() {
     // The line that is there came after those that are not.
     let line = &gateway.wait_for_access_lines(1)[0];
     assert_eq!(line["portcullis.cause"], "head_cut_off", "{line:#}");
-    assert_eq!(gateway.metric("portcullis_incomplete_requests_total", &[]), 1.0);
+    gateway.expect_metric("portcullis_incomplete_requests_total", &[], 1.0);
 }
 
 #[test]

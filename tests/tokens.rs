@@ -217,7 +217,7 @@ fn stale_keys_are_refused_once_their_time_is_over() {
         assert!(response.retry_after() > 0);
         Some(())
     });
-    assert_eq!(gateway.metric("portcullis_jwks_keys", &[("auth", "accounts")]), 0.0);
+    gateway.expect_metric("portcullis_jwks_keys", &[("auth", "accounts")], 0.0);
     issuer.recover();
     eventually("fresh keys to be used", || (gateway.call(get(&token)).status == 200).then_some(()));
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -15,7 +16,7 @@ use super::client::{Call, Client, Response};
 use super::plan::{Plan, command, complete};
 use super::ports::Port;
 use super::upstream::Upstream;
-use super::wait::eventually;
+use super::wait::{DEADLINE, eventually, pass};
 
 /// A running gateway. Killed when dropped; a failing test shows its log.
 pub struct Gateway {
@@ -130,6 +131,18 @@ impl Gateway {
                 && wanted.iter().all(|label| line.contains(label.as_str()))
         });
         samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// Waits for that sum to be `expected`: what a request adds, it adds after its response.
+    #[track_caller]
+    pub fn expect_metric(&self, name: &str, labels: &[(&str, &str)], expected: f64) {
+        let mut found = self.metric(name, labels);
+        let started = Instant::now();
+        while found != expected && started.elapsed() < DEADLINE {
+            pass(Duration::from_millis(10));
+            found = self.metric(name, labels);
+        }
+        assert_eq!(found, expected, "{name} {labels:?}");
     }
 
     /// Everything it has logged so far.
@@ -328,6 +341,10 @@ impl Drop for Gateway {
         self.kill();
         if std::thread::panicking() {
             eprintln!("--- log of the gateway\n{}---", self.log());
+            let access = self.access();
+            let lines: Vec<&str> = access.lines().collect();
+            let last = lines.len().saturating_sub(20);
+            eprintln!("--- the end of its access log\n{}\n---", lines[last..].join("\n"));
         }
     }
 }

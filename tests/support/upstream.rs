@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use super::answer::Answer;
 use super::connection::Connection;
-use super::wait::DEADLINE;
+use super::wait::{DEADLINE, eventually};
 
 /// Stops listening and closes its connections when dropped.
 pub struct Upstream {
@@ -86,8 +86,11 @@ impl Upstream {
     }
 
     /// At an address chosen before, say that of an upstream that was stopped.
+    ///
+    /// A process that another test starts just now has a copy of each listener, until its program runs.
     pub fn listen(address: SocketAddr) -> Self {
-        Upstream::serve(TcpListener::bind(address).expect("the upstream's address is free"))
+        let free = format!("{address}, which an upstream is to have");
+        Upstream::serve(eventually(&free, || TcpListener::bind(address).ok()))
     }
 
     pub fn address(&self) -> SocketAddr {
