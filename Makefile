@@ -2,8 +2,8 @@
 # one profile with the same flags, so that no target rebuilds what another has built. Only the crates to
 # which the tests add features, and what depends on them, are built twice: with them and without.
 
-# Tests wait more than they compute: two for each core. RUST_TEST_THREADS=1 make test says otherwise.
-TEST_THREADS = $(or $(RUST_TEST_THREADS),$(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN)))
+# Tests wait more than they compute: five for each core. RUST_TEST_THREADS=1 make test says otherwise.
+TEST_THREADS = $(or $(RUST_TEST_THREADS),$(shell expr 5 \* $$(getconf _NPROCESSORS_ONLN)))
 
 export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 

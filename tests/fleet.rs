@@ -159,7 +159,8 @@ upstreams:
 routes: {all: {match: {path: /*}, upstream: service}}
 ";
     let gateways = [(); 2].map(|()| Plan::new(yaml).beside("endpoints.yaml", &list).start());
-    let loads = gateways.each_ref().map(|gateway| Load::start(gateway.address, 4, "herd"));
+    let every = Duration::from_millis(6);
+    let loads = gateways.each_ref().map(|gateway| Load::paced(gateway.address, 4, "herd", every));
     let ejected = format!("{} is ejected for ", one.address());
     gateways.iter().for_each(|gateway| gateway.wait_for_log(&ejected));
     one.answer_always(Answer::ok());

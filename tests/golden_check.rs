@@ -28,12 +28,10 @@ fn names() -> BTreeSet<String> {
     yaml.map(|path| path.file_stem().expect("a name").to_string_lossy().into_owned()).collect()
 }
 
-/// What the files refer to.
-fn surroundings() -> TempDir {
-    let directory = tempfile::tempdir().expect("a directory");
-    let write = |name: &str, bytes: &[u8]| {
-        std::fs::write(directory.path().join(name), bytes).expect("written");
-    };
+/// The files that they refer to, by name.
+fn surroundings() -> Vec<(String, Vec<u8>)> {
+    let mut files = Vec::new();
+    let mut write = |name: &str, bytes: &[u8]| files.push((name.to_owned(), bytes.to_owned()));
     let authority = Authority::new();
     let day = 24 * 60 * 60;
     for (name, leaf) in [
@@ -49,11 +47,20 @@ fn surroundings() -> TempDir {
     write("issuer-first.pem", format!("{}{}", authority.pem(), good.pem()).as_bytes());
     write("stranger-next.pem", format!("{}{}", good.pem(), stranger.pem()).as_bytes());
     let conf = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/gateway.binpb");
-    std::fs::copy(conf, directory.path().join("gateway.binpb")).expect("copied");
+    write("gateway.binpb", &std::fs::read(conf).expect("the descriptors"));
     write("empty.pem", b"");
     write("latin1.txt", b"caf\xe9");
     write("defaults.yaml", b"defaults: {max_body: 1KiB}\n");
     write("nested.yaml", b"include: other.yaml\n");
+    files
+}
+
+/// A directory with these files.
+fn directory_of(files: &[(String, Vec<u8>)]) -> TempDir {
+    let directory = tempfile::tempdir().expect("a directory");
+    for (name, bytes) in files {
+        std::fs::write(directory.path().join(name), bytes).expect("written");
+    }
     let dangling = directory.path().join("dangling.yaml");
     std::os::unix::fs::symlink("gone.yaml", dangling).expect("a link");
     directory
@@ -75,8 +82,8 @@ fn enlarge(name: &str, directory: &Path) {
 }
 
 /// The exit code and what is printed on standard error.
-fn check(name: &str) -> (i32, String) {
-    let directory = surroundings();
+fn check(name: &str, surroundings: &[(String, Vec<u8>)]) -> (i32, String) {
+    let directory = directory_of(surroundings);
     let directory = directory.path();
     std::fs::copy(folder().join(format!("{name}.yaml")), directory.join("portcullis.yaml"))
         .expect("copied");
@@ -111,9 +118,9 @@ fn without_days(said: &str) -> String {
 #[test]
 fn each_mistake_is_told_as_it_was_read_and_approved() {
     let write = std::env::var_os("PORTCULLIS_GOLDEN").is_some_and(|value| value == "write");
-    let mut wrong = Vec::new();
+    let (mut wrong, surroundings) = (Vec::new(), surroundings());
     for name in names() {
-        let (exit, mut said) = check(&name);
+        let (exit, mut said) = check(&name, &surroundings);
         assert!(!said.contains("s3cret"), "{name} shows a secret:\n{said}");
         let code = name.split('.').next().unwrap_or(&name);
         if code.starts_with("too_many_problems") || code.starts_with("too_many_warnings") {

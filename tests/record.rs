@@ -335,6 +335,7 @@ fn the_database_is_spoken_to_over_tls_and_only_if_it_is_who_it_should_be() {
     };
     for ca in ["", ", ca: right.pem"] {
         let gateway = plan(ca).start();
+        gateway.wait_for_log("record store: ready");
         assert_eq!(gateway.get("/").status, 200, "{ca}\n{}", gateway.log());
         let encrypted = "SELECT count(*) > 0 AND bool_and(ssl) FROM pg_stat_ssl \
                          JOIN pg_stat_activity USING (pid) \

@@ -27,6 +27,8 @@ const RATE: f64 = 100.0;
 const MEASURED_RATE: f64 = 500.0;
 /// The longest pause before the gateway tries to reach a database again.
 const PAUSE: Duration = Duration::from_secs(5);
+/// How long no row may arrive: the longest pause, twice, and what the machine is late by.
+const PATIENCE: Duration = Duration::from_secs(20);
 const MEMORY: u64 = 32 << 20;
 
 /// A database with an owner of its own, who is no superuser, and the trouble it gets into.
@@ -146,14 +148,16 @@ impl Database {
     }
 
     /// Until so many are there; it may take long, as long as there are more and more.
-    fn await_rows(&self, after: &str, rows: usize) {
-        let mut there = 0;
+    fn await_rows(&self, after: &str, rows: usize, gateway: &Gateway) {
+        let (mut there, mut since) = (0, Instant::now());
         while there < rows {
-            there = eventually(&format!("more than {there} of {rows} rows after: {after}"), || {
-                let now = self.rows();
-                (now > there).then_some(now)
-            });
             pass(Duration::from_millis(50));
+            let now = self.rows();
+            if now > there {
+                (there, since) = (now, Instant::now());
+            }
+            let (waited, record) = (since.elapsed(), || gateway.status()["record"].clone());
+            assert!(waited < PATIENCE, "{there} of {rows} rows after {after}: {:#}", record());
         }
     }
 
@@ -225,7 +229,7 @@ fn promise(mode: &str, queue: u32) {
                     // By then the gateway tries that seldom.
                     pass(PAUSE);
                 }
-                database.await_rows(&label, all.len());
+                database.await_rows(&label, all.len(), &gateway);
             }
             eprintln!("{mode}, {name}: {}", compared(under[round], usual[round]));
         }

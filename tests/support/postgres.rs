@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "each user needs a part of it")]
 
 use std::env;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
@@ -51,14 +52,9 @@ impl Postgres {
     /// until it is promoted.
     pub fn standby(&self) -> Self {
         let standby = Postgres::new(self.programs.clone());
-        let output = standby
-            .command("pg_basebackup")
-            .args(["--no-sync", "-c", "fast", "-R", "-U", "postgres", "-h", "127.0.0.1"])
-            .args(["-p", &self.port.to_string(), "-D"])
-            .arg(standby.data())
-            .output()
-            .expect("pg_basebackup");
-        succeeded("pg_basebackup", &output);
+        let mut copy = standby.command("pg_basebackup");
+        copy.args(["--no-sync", "-c", "fast", "-R", "-U", "postgres", "-h", "127.0.0.1"]);
+        run(copy.args(["-p", &self.port.to_string(), "-D"]).arg(standby.data()));
         let standby = standby.begin();
         self.query("postgres", "ALTER SYSTEM SET synchronous_standby_names = '*'");
         self.query("postgres", "SELECT pg_reload_conf()");
@@ -116,12 +112,9 @@ impl Postgres {
     /// is a name or a URL.
     pub fn query(&self, database: &str, sql: &str) -> String {
         let url = if database.contains("://") { database.to_owned() } else { self.url(database) };
-        let output = self
-            .command("psql")
-            .args(["--no-psqlrc", "-qAt", "-v", "ON_ERROR_STOP=1", "-d", &url, "-c", sql])
-            .output()
-            .expect("psql");
-        succeeded("psql", &output);
+        let mut psql = self.command("psql");
+        psql.args(["--no-psqlrc", "-qAt", "-v", "ON_ERROR_STOP=1", "-d", &url, "-c", sql]);
+        let output = run(&mut psql);
         String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
     }
 
@@ -169,7 +162,7 @@ impl Postgres {
 
     fn keep(&mut self) {
         let keeper = self
-            .command("/bin/sh")
+            .program("/bin/sh")
             .args(["-c", KEEPER])
             .arg(self.programs.join("pg_ctl"))
             .arg(self.directory.path())
@@ -182,15 +175,17 @@ impl Postgres {
         self.keeper = Some(keeper.expect("a shell"));
     }
 
+    /// Gives it the data of a new server: a copy, because to make them takes a processor's second.
     fn initialise(&self) {
-        let output = self
-            .command("initdb")
-            .args(["--no-sync", "--auth=trust", "--username=postgres", "--no-locale"])
-            .args(["--encoding=UTF8", "-D"])
-            .arg(self.data())
-            .output()
-            .expect("initdb");
-        succeeded("initdb", &output);
+        static NEW: OnceLock<Postgres> = OnceLock::new();
+        let new = NEW.get_or_init(|| {
+            let new = Postgres::new(self.programs.clone());
+            let mut initdb = new.command("initdb");
+            initdb.args(["--no-sync", "--auth=trust", "--username=postgres", "--no-locale"]);
+            run(initdb.args(["--encoding=UTF8", "-D"]).arg(new.data()));
+            new
+        });
+        run(self.program("cp").arg("-a").arg(new.data()).arg(self.data()));
     }
 
     fn launch(&self) -> io::Result<()> {
@@ -222,8 +217,14 @@ impl Postgres {
         Ok(())
     }
 
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(self.programs.join(program));
+    /// One of PostgreSQL's own.
+    fn command(&self, name: &str) -> Command {
+        self.program(self.programs.join(name))
+    }
+
+    /// As the user who runs the server.
+    fn program(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
         command.current_dir(self.directory.path()).env_remove("PGOPTIONS");
         if let Some(user) = &self.user {
             command.uid(user.uid).gid(user.gid);
@@ -300,11 +301,10 @@ fn free_port() -> u16 {
     listener.local_addr().expect("its address").port()
 }
 
-fn succeeded(program: &str, output: &Output) {
-    assert!(
-        output.status.success(),
-        "{program}: {}\n{}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
+/// Runs it to its end, which must be a good one.
+fn run(command: &mut Command) -> Output {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {}\n{said}", output.status);
+    output
 }

@@ -286,6 +286,10 @@ impl Keeper {
         if self.later.is_forgetting() && !self.failing.is_met() {
             return;
         }
+        if self.file.is_none() && !self.reads.is_empty() {
+            // Opens it; a failure is told of by what waits for this.
+            self.write(&[], self.safety).ok();
+        }
         for most in std::mem::take(&mut self.reads) {
             let (entries, all) = self.read(most);
             self.behind &= !all;
@@ -295,7 +299,7 @@ impl Keeper {
         }
     }
 
-    /// Reads entries for the shipper. A file that cannot be read is opened anew with the next
+    /// Reads entries for the shipper. A file that cannot be read is opened anew by the next read or
     /// group, which also tells the shipper.
     fn read(&mut self, most: usize) -> (Vec<Entry>, bool) {
         let Some(file) = &mut self.file else { return (Vec::new(), true) };
@@ -417,6 +421,26 @@ mod tests {
         let Ok(Parcel::Read(found, true)) = sent.try_recv() else { panic!("nothing read") };
         assert_eq!(found.iter().map(|entry| entry.number).collect::<Vec<_>>(), [left]);
         assert_eq!(keeper.file.expect("a file").depth, 1);
+    }
+
+    #[test]
+    fn a_read_opens_a_file_that_could_not_be_read() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (mut keeper, jobs) = keeper(directory.path());
+        let (parcels, mut sent) = mpsc::unbounded_channel();
+        keeper.parcels = parcels;
+        let row = Row::new(invocation("row"), Stage::Answered);
+        let number = keeper.write(slice::from_ref(&row), Safety::Process).expect("written")[0].0;
+        keeper.file = None;
+        jobs.send(Job::Read(10)).expect("the keeper is there");
+        let first = keeper.next().expect("a job");
+        let group = keeper.gather(first);
+        keeper.serve(group);
+        let read = std::iter::from_fn(|| sent.try_recv().ok()).find_map(|parcel| match parcel {
+            Parcel::Read(entries, all) => Some((entries[0].number, all)),
+            _ => None,
+        });
+        assert_eq!(read, Some((number, true)));
     }
 
     #[test]

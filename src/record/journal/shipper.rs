@@ -11,7 +11,7 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 use uuid::Uuid;
 
 use super::entry::Entry;
@@ -25,7 +25,7 @@ use crate::record::store::safety::Safety;
 
 /// Rows shipped at a time, if there are that many.
 const PORTION: usize = 4000;
-/// How often an idle shipper looks into the file: another process may have left something there.
+/// How often the shipper looks into the file: another process may have left something there.
 const RESCAN: Duration = Duration::from_secs(5);
 
 pub(super) struct Shipper {
@@ -57,17 +57,18 @@ struct Portion {
 impl Shipper {
     /// Runs until the journal's thread has ended.
     pub(super) async fn run(mut self) {
-        let mut behind = true;
+        let (mut behind, mut rescan) = (true, Instant::now());
         loop {
             let (portion, more) = if behind {
                 if self.store_is_there().await.is_none() {
                     return;
                 }
                 let Some(found) = self.read().await else { return };
+                rescan = Instant::now() + RESCAN;
                 found
             } else {
                 self.seconds.welcome(true);
-                let Some(found) = self.gather().await else { return };
+                let Some(found) = self.gather(rescan).await else { return };
                 found
             };
             behind = more;
@@ -126,11 +127,11 @@ impl Shipper {
         }
     }
 
-    /// Collects what arrives within `max_delay` of the first parcel, and whether there is more on
-    /// disk.
-    async fn gather(&mut self) -> Option<(Portion, bool)> {
+    /// Collects what arrives within `max_delay` of the first parcel, and whether to look on the disk
+    /// next: there is more, or it is time to.
+    async fn gather(&mut self, rescan: Instant) -> Option<(Portion, bool)> {
         let mut portion = Portion::default();
-        let first = match timeout(RESCAN, self.parcels.recv()).await {
+        let first = match timeout_at(rescan, self.parcels.recv()).await {
             Ok(parcel) => parcel?,
             Err(_) => return Some((portion, true)),
         };
@@ -155,7 +156,7 @@ impl Shipper {
             }
             next = if rows < PORTION { self.parcels.try_recv().ok() } else { None };
         }
-        Some((portion, false))
+        Some((portion, rescan <= Instant::now()))
     }
 
     fn let_go(&self, parcel: &Parcel) {
@@ -258,8 +259,79 @@ fn merge(rows: impl Iterator<Item = Row>, seconds: Vec<Second>) -> Vec<Row> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::channel;
+    use std::time::SystemTime;
+
+    use async_trait::async_trait;
+    use tokio::sync::watch;
+
     use super::*;
     use crate::record::invocation::tests::{ending, invocation};
+    use crate::record::meters::Meters;
+    use crate::record::store::contract::Store;
+    use crate::record::store::error::{Lost, Refusal};
+
+    /// Takes every row.
+    struct Willing;
+
+    #[async_trait]
+    impl Store for Willing {
+        async fn migrate(&self) -> Result<(), Lost> {
+            Ok(())
+        }
+
+        async fn write(&self, _: &Arc<Vec<Row>>, _: Safety) -> Result<Vec<Refusal>, Lost> {
+            Ok(Vec::new())
+        }
+
+        async fn ping(&self) -> Result<(), Lost> {
+            Ok(())
+        }
+
+        async fn expire(&self, _: SystemTime, _: u32) -> Result<u64, Lost> {
+            Ok(0)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_another_process_left_is_found_though_requests_come_all_the_time() {
+        let (jobs, asked) = channel();
+        let (parcels, arriving) = mpsc::unbounded_channel();
+        let (_open, hurry) = watch::channel(None);
+        let destination = Arc::new(Link::new("store", Arc::new(Willing), Meters::unseen()));
+        tokio::spawn(Arc::clone(&destination).supervise());
+        let shipper = Shipper {
+            jobs,
+            parcels: arriving,
+            held: Arc::default(),
+            away: Arc::default(),
+            seconds: Arc::new(Seconds::at_most(10)),
+            hurry: Closing(hurry),
+            destination,
+            counters: Arc::default(),
+            safety: Safety::Process,
+            max_delay: Duration::ZERO,
+        };
+        tokio::spawn(shipper.run());
+        let begun = Instant::now();
+        let mut reads = Vec::new();
+        for number in 0..20 {
+            let rows = vec![Row::new(invocation("row"), Stage::Answered)];
+            parcels.send(Parcel::Entry(Entry { number, rows, damaged: 0 })).ok();
+            sleep(Duration::from_secs(1)).await;
+            for job in asked.try_iter() {
+                if matches!(job, Job::Read(_)) {
+                    reads.push(begun.elapsed().as_secs());
+                    parcels.send(Parcel::Read(Vec::new(), true)).ok();
+                }
+            }
+        }
+        let pauses: Vec<_> = reads.windows(2).map(|two| two[1] - two[0]).collect();
+        assert!(
+            pauses.len() >= 2 && pauses.iter().all(|pause| (5..8).contains(pause)),
+            "{reads:?}"
+        );
+    }
 
     #[test]
     fn two_writes_of_a_row_become_one_in_either_order() {

@@ -18,7 +18,9 @@ pub(super) fn at_the_end() -> impl Iterator<Item = (usize, &'static Column)> {
 /// What an insert does if the row exists already.
 pub(super) fn on_conflict(overwrite: bool) -> String {
     if !overwrite {
-        return "ON CONFLICT (id) DO NOTHING".to_owned();
+        // Nothing changes, but there is something to commit: with synchronous replication, the row that is
+        // there already may not be with the standby yet, and only a commit waits for that.
+        return "ON CONFLICT (id) DO UPDATE SET completed = invocations.completed".to_owned();
     }
     let set: Vec<String> = names()
         .filter(|name| !matches!(*name, "id" | "created_at"))

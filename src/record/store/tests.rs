@@ -1,6 +1,7 @@
 //! What every store promises, tested on each of them.
 
 mod columns;
+mod commits;
 mod full;
 mod partitions;
 

@@ -2,6 +2,9 @@
 //!
 //! A single row that exists already, or is refused, undoes all of it; the store decides what to do
 //! then.
+//!
+//! In a transaction of its own: PostgreSQL says that a COPY is complete before it commits it, and the
+//! driver hears no more than that. Of a commit, it hears the outcome.
 
 use std::pin::pin;
 use std::sync::LazyLock;
@@ -23,14 +26,19 @@ static TYPES: LazyLock<Vec<Type>> =
 static COPY: LazyLock<String> =
     LazyLock::new(|| format!("COPY invocations ({}) FROM STDIN BINARY", columns()));
 
-/// Writes the rows at `indices`: all of them, or none on an error.
-pub(super) async fn insert(client: &Object, rows: &[Row], indices: &[usize]) -> Result<(), Error> {
+/// Writes the rows at `indices`: all of them, or none on an error. They are committed when it returns.
+pub(super) async fn insert(
+    client: &mut Object,
+    rows: &[Row],
+    indices: &[usize],
+) -> Result<(), Error> {
     let statement = client.prepare_cached(&COPY).await?;
-    let mut writer = pin!(BinaryCopyInWriter::new(client.copy_in(&statement).await?, &TYPES));
+    let transaction = client.transaction().await?;
+    let mut writer = pin!(BinaryCopyInWriter::new(transaction.copy_in(&statement).await?, &TYPES));
     for row in indices.iter().filter_map(|index| rows.get(*index)) {
         let completed = row.stage.is_complete();
         writer.as_mut().write_raw(values(&row.invocation, completed)).await?;
     }
     writer.finish().await?;
-    Ok(())
+    transaction.commit().await
 }
