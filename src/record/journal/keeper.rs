@@ -287,7 +287,6 @@ impl Keeper {
             return;
         }
         if self.file.is_none() && !self.reads.is_empty() {
-            // Opens it; a failure is told of by what waits for this.
             self.write(&[], self.safety).ok();
         }
         for most in std::mem::take(&mut self.reads) {
