@@ -133,7 +133,7 @@ routes:
 fn a_half_open_circuit_lets_through_as_many_as_it_may_and_heals() {
     let held = || Answer::ok().held();
     let upstream = Upstream::script([Answer::from(500), held(), held()]);
-    let breaker = "{consecutive: {failures: 1}, open_for: 200ms, half_open_calls: 2}";
+    let breaker = "{consecutive: {failures: 1}, open_for: 1s, half_open_calls: 2}";
     let gateway = shared(&upstream, breaker, "");
     gateway.get("/a");
     assert_open(&gateway.get("/a"));
@@ -156,7 +156,7 @@ fn a_half_open_circuit_lets_through_as_many_as_it_may_and_heals() {
 #[test]
 fn a_probe_that_fails_opens_the_circuit_again() {
     let upstream = Upstream::script([500, 500]);
-    let breaker = "{consecutive: {failures: 1}, open_for: 200ms, half_open_calls: 2}";
+    let breaker = "{consecutive: {failures: 1}, open_for: 1s, half_open_calls: 2}";
     let gateway = shared(&upstream, breaker, "");
     gateway.get("/a");
     eventually("a probe", || (gateway.get("/a").status == 500).then_some(()));
@@ -167,7 +167,7 @@ fn a_probe_that_fails_opens_the_circuit_again() {
 #[test]
 fn a_probe_whose_client_leaves_frees_its_place() {
     let upstream = Upstream::script([Answer::from(500), Answer::hang()]);
-    let breaker = "{consecutive: {failures: 1}, open_for: 100ms, half_open_calls: 1}";
+    let breaker = "{consecutive: {failures: 1}, open_for: 1s, half_open_calls: 1}";
     let gateway = shared(&upstream, breaker, "");
     gateway.get("/a");
     wait_until_half_open(&gateway);

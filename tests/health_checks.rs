@@ -273,12 +273,12 @@ fn a_redirect_fails_the_check_with_a_word_and_is_not_followed() {
 fn a_response_that_is_late_or_never_ends_or_is_not_http_fails_the_check() {
     let endless = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nok".to_vec();
     for (health, expected) in [
-        (Vec::new(), "no complete response within 100ms"),
-        (endless, "no complete response within 100ms"),
+        (Vec::new(), "no complete response within 500ms"),
+        (endless, "no complete response within 500ms"),
         (b"SSH-2.0-OpenSSH\r\n\r\n".to_vec(), "answer is not valid HTTP"),
     ] {
         let (one, other) = (Service::start(health), Service::healthy());
-        let gateway = start(&[&one, &other], "timeout: 100ms, unhealthy: 2");
+        let gateway = start(&[&one, &other], "timeout: 500ms, unhealthy: 2");
         let words = wait_until(&gateway, one.address, "unhealthy");
         assert!(words.starts_with(expected), "{words}");
         assert_eq!(shares(&gateway, [&one, &other]), [0, 10]);

@@ -384,7 +384,9 @@ fn where_the_route_says_so_the_undecided_is_executed_again_after_its_lease() {
 #[test]
 fn a_key_is_new_again_when_its_time_is_over() {
     let upstream = Upstream::start();
-    let gateway = brief(&upstream, "{lease: 0, ttl: 2s}");
+    // As short as the lease of a request that may take this long allows: 4.5 s.
+    let route = "timeout: {request: 3s}\nidempotency: {lease: 0, ttl: 5s}";
+    let gateway = Plan::route(route).section(BRIEF_STORE).upstream(&upstream).start();
     assert_eq!(gateway.call(pay("k")).status, 200);
     assert_eq!(gateway.call(pay("k")).header("idempotency-replayed"), Some("true"));
     eventually("another execution", || {

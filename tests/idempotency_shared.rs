@@ -169,8 +169,8 @@ fn a_store_that_stays_away_is_not_waited_for_by_everybody() {
             assert_eq!(gateway.call(pay(&format!("k-{n}"))).status, 503);
         }
     });
-    // Few find out for themselves, and none of them insists.
-    assert_within(took, Duration::from_secs(1));
+    // Few find out for themselves, and none of them insists: it would be 25 s if all of them did.
+    assert_within(took, Duration::from_secs(5));
     server.restart();
     eventually("the store", || (gateway.call(pay("k")).status == 200).then_some(()));
     assert_eq!(gateway.call(pay("before")).header("idempotency-replayed"), Some("true"));

@@ -200,7 +200,10 @@ fn authorities_are_read_again_by_a_reload_and_what_is_unusable_refuses_it() {
     for unusable in ["gone.pem", "broken.pem"] {
         let before = gateway.log().len();
         assert!(!gateway.reload(&format!("{}\n{ROUTES}", section(unusable))));
-        let said = gateway.log()[before..].to_owned();
+        let said = eventually("the reason of a refused reload", || {
+            let said = gateway.log()[before..].to_owned();
+            said.contains("not reloaded").then_some(said)
+        });
         let place = "traces.otlp.ca: ";
         assert!(said.contains(place) && said.contains(unusable), "{said}");
         assert_eq!(gateway.get(&format!("/after-{unusable}")).status, 200);

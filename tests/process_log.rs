@@ -111,6 +111,7 @@ fn a_certificate_near_its_end_is_told_at_start_and_at_each_reload() {
     let config = std::fs::read_to_string(gateway.directory().join("portcullis.yaml"));
     let config = config.expect("the file");
     assert!(gateway.reload(&config));
+    gateway.wait_for_log("reloaded, generation 2");
     assert_eq!(times(&gateway, "one.pem expires in 3 days"), 2, "{}", gateway.log());
     let others = "reload: listeners.secure.tls: other certificates or authorities";
     assert_eq!(times(&gateway, others), 0, "{}", gateway.log());
@@ -228,7 +229,7 @@ fn a_database_that_goes_and_comes_back_is_one_line_at_each_edge() {
     let server = std::sync::Arc::new(server);
     let upstream = Upstream::start();
     let section = Store::on(server.clone()).section();
-    let section = section.replace("record: {", "record: {commit_timeout: 300ms, ");
+    let section = section.replace("record: {", "record: {commit_timeout: 2s, ");
     let route = "record: {mode: sync}\nidempotency: {}";
     let gateway = Plan::route(route).section(&section).upstream(&upstream).start();
     gateway.wait_for_log("record store: ready");

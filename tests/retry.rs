@@ -123,7 +123,7 @@ routes: {all: {match: {path: /*}, upstream: service, retry: {max_retries: 1, on:
 fn resets_and_timeouts_are_tried_again_where_listed() {
     let upstream = Upstream::script([Answer::reset(), Answer::close(), Answer::hang()]);
     let retry = format!(
-        "retry: {{max_retries: 3, on: [reset, timeout], {QUICK}}}\ntimeout: {{attempt: 150ms}}"
+        "retry: {{max_retries: 3, on: [reset, timeout], {QUICK}}}\ntimeout: {{attempt: 1s}}"
     );
     assert_eq!(Gateway::route(&upstream, &retry).get("/").status, 200);
     assert_eq!(upstream.count(), 4);

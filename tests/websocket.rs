@@ -99,12 +99,12 @@ fn a_silent_websocket_is_closed_after_its_own_idle_time() {
 #[test]
 fn no_other_limit_ends_a_websocket_that_is_used() {
     let (address, _heads) = echo();
-    let limits = "timeout: {attempt: 300ms, request: 400ms, idle: 200ms}";
-    let gateway = start(address, &format!("{limits}\nwebsocket: {{idle_timeout: 600ms}}"));
+    let limits = "timeout: {attempt: 1s, request: 1500ms, idle: 1s}";
+    let gateway = start(address, &format!("{limits}\nwebsocket: {{idle_timeout: 2s}}"));
     let mut socket = open(&gateway);
     // Together longer than any limit, its own idle time among them.
     for _ in 0..2 {
-        pass(Duration::from_millis(350));
+        pass(Duration::from_millis(1200));
         assert_echo(&mut socket, "still here");
     }
 }

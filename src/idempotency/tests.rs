@@ -19,6 +19,8 @@ use crate::record::{Database, Stores, new_id, postgres_server};
 /// Longer than a test takes.
 const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(300);
+/// Short, and yet longer than a few questions to a busy store.
+const SECOND: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Two gateways on one database.
@@ -172,13 +174,13 @@ on_each_store! {
         let mut ended = answer(b"message");
         let status = (HeaderName::from_static("grpc-status"), HeaderValue::from_static("5"));
         ended.end_with(&HeaderMap::from_iter([status]));
-        let lease = first(subject.claim(claim(1, LONG, SHORT)).await);
+        let lease = first(subject.claim(claim(1, LONG, SECOND)).await);
         lease.keep(ended.clone(), PATIENCE).await.ok();
-        let Claimed::Replay(kept) = subject.claim(claim(1, LONG, SHORT)).await else {
+        let Claimed::Replay(kept) = subject.claim(claim(1, LONG, SECOND)).await else {
             panic!("a replay")
         };
         assert_eq!(kept, ended);
-        tokio::time::sleep(SHORT).await;
+        tokio::time::sleep(SECOND).await;
         let lease = first(subject.claim(claim(1, LONG, LONG)).await);
         lease.keep(answer(b"another"), PATIENCE).await.ok();
         let Claimed::Replay(kept) = subject.claim(claim(1, LONG, LONG)).await else {
@@ -202,14 +204,14 @@ on_each_store! {
     }
 
     async fn what_was_sent_keeps_its_key_until_its_time_is_over(subject: Subject) {
-        let mut lease = first(subject.claim(claim(1, SHORT, SHORT * 4)).await);
+        let mut lease = first(subject.claim(claim(1, SECOND, SECOND * 4)).await);
         lease.traces.sending();
         lease.traces.attempted(Outcome::Timeout, &Default::default());
         drop(lease);
         assert_eq!(subject.keys[0].stats().undecided, 1);
         let mut seen = BTreeSet::new();
         let lease = loop {
-            match subject.claim(claim(1, SHORT, SHORT * 4)).await {
+            match subject.claim(claim(1, SECOND, SECOND * 4)).await {
                 Claimed::First(lease) => break lease,
                 other => seen.insert(refused(other).code()),
             };

@@ -2,13 +2,14 @@
 //! that says what no real server would.
 
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::ports::Port;
 use super::servers::program;
 use super::wait::{DEADLINE, eventually};
 
@@ -91,7 +92,8 @@ impl Dns {
         let ip = Ipv4Addr::LOCALHOST;
         let mut server = Dns { kind, program, directory, ip, port: 0, child: None };
         for _ in 0..PORTS_TRIED {
-            server.port = free_port();
+            // The lock is let go: the server listens on that UDP port itself.
+            server.port = Port::reserve().number;
             if server.launch() {
                 return Some(server);
             }
@@ -180,17 +182,6 @@ impl Dns {
 impl Drop for Dns {
     fn drop(&mut self) {
         self.stop();
-    }
-}
-
-/// Of both protocols.
-fn free_port() -> u16 {
-    loop {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        let port = listener.local_addr().expect("its address").port();
-        if UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return port;
-        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! A private PostgreSQL for a test: its own data, its own port, gone with the value, and with the process
 //! at the latest.
 //!
-//! Plain std and tempfile, so that the unit tests of the stores include this file too.
+//! Only std, tempfile and the ports beside it, so that the unit tests of the stores include this file too.
 
 #![allow(dead_code, reason = "each user needs a part of it")]
 
@@ -9,7 +9,6 @@ use std::env;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -17,7 +16,13 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
-/// Another process may take a port between our finding it and the server's listening on it.
+use ports::Port;
+
+#[allow(clippy::duplicate_mod, reason = "unit tests include this file, and it")]
+#[path = "ports.rs"]
+mod ports;
+
+/// A process that is none of ours may take a port between our finding it and the server's listening on it.
 const PORTS_TRIED: usize = 5;
 
 /// Stops the server and deletes its data when its own input ends: on drop, or with the process, in which
@@ -29,7 +34,8 @@ pub struct Postgres {
     programs: PathBuf,
     directory: tempfile::TempDir,
     user: Option<User>,
-    port: u16,
+    /// Kept while the server is stopped, too.
+    port: Port,
     databases: AtomicU32,
     keeper: Option<Child>,
 }
@@ -54,7 +60,7 @@ impl Postgres {
         let standby = Postgres::new(self.programs.clone());
         let mut copy = standby.command("pg_basebackup");
         copy.args(["--no-sync", "-c", "fast", "-R", "-U", "postgres", "-h", "127.0.0.1"]);
-        run(copy.args(["-p", &self.port.to_string(), "-D"]).arg(standby.data()));
+        run(copy.args(["-p", &self.port().to_string(), "-D"]).arg(standby.data()));
         let standby = standby.begin();
         self.query("postgres", "ALTER SYSTEM SET synchronous_standby_names = '*'");
         self.query("postgres", "SELECT pg_reload_conf()");
@@ -73,18 +79,18 @@ impl Postgres {
         if let Some(user) = &user {
             chown(directory.path(), Some(user.uid), Some(user.gid)).expect("chown");
         }
-        let databases = AtomicU32::new(0);
-        let mut server = Postgres { programs, directory, user, port: 0, databases, keeper: None };
+        let (port, databases) = (Port::reserve(), AtomicU32::new(0));
+        let mut server = Postgres { programs, directory, user, port, databases, keeper: None };
         server.keep();
         server
     }
 
     fn begin(mut self) -> Self {
         for _ in 0..PORTS_TRIED {
-            self.port = free_port();
             if self.launch().is_ok() {
                 return self;
             }
+            self.port = Port::reserve();
         }
         panic!("PostgreSQL did not start:\n{}", self.log());
     }
@@ -105,7 +111,7 @@ impl Postgres {
 
     /// The URL of a database that exists; `postgres` always does.
     pub fn url(&self, database: &str) -> String {
-        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+        format!("postgres://postgres@{}/{database}", self.port.address())
     }
 
     /// Runs SQL, and returns the rows as text: `|` between columns, a line for each row. `database`
@@ -135,7 +141,7 @@ impl Postgres {
 
     /// Where it listens.
     pub fn port(&self) -> u16 {
-        self.port
+        self.port.number
     }
 
     /// Starts the stopped server again, on its old port.
@@ -191,7 +197,7 @@ impl Postgres {
     fn launch(&self) -> io::Result<()> {
         let options = format!(
             "-F -h 127.0.0.1 -p {} -k '{}' -c max_connections=200",
-            self.port,
+            self.port(),
             self.directory.path().display()
         );
         self.control(&["start", "-o", &options])
@@ -294,11 +300,6 @@ fn programs() -> Option<PathBuf> {
         .filter_map(|entry| Some(entry.ok()?.path().join("bin")))
         .filter(complete)
         .max_by_key(version)
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("its address").port()
 }
 
 /// Runs it to its end, which must be a good one.

@@ -1,25 +1,32 @@
 //! A private Redis for a test: its own port, nothing on disk, gone with the value.
 //!
-//! Plain std and tempfile, so that the unit tests of the script include this file too.
+//! Only std, tempfile and the ports beside it, so that the unit tests of the script include this file too.
 
 #![allow(dead_code, reason = "each user needs a part of it")]
 
 use std::env;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use ports::Port;
+
+#[allow(clippy::duplicate_mod, reason = "unit tests include this file, and it")]
+#[path = "ports.rs"]
+mod ports;
+
 const DEADLINE: Duration = Duration::from_secs(10);
-/// Another process may take a port between our finding it and the server's listening on it.
+/// A process that is none of ours may take a port between our finding it and the server's listening on it.
 const PORTS_TRIED: usize = 5;
 
 /// A running server; killed on drop.
 pub struct Redis {
     program: PathBuf,
     directory: tempfile::TempDir,
-    port: u16,
+    /// Kept while the server is stopped, too.
+    port: Port,
     arguments: Vec<String>,
     child: Option<Child>,
 }
@@ -65,19 +72,20 @@ impl Redis {
             return None;
         };
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        let mut server = Redis { program, directory, port: 0, arguments, child: None };
+        let mut server =
+            Redis { program, directory, port: Port::reserve(), arguments, child: None };
         for _ in 0..PORTS_TRIED {
-            server.port = free_port();
             if server.launch() {
                 return Some(server);
             }
+            server.port = Port::reserve();
         }
         panic!("Redis did not start");
     }
 
     pub fn url(&self) -> String {
         let scheme = if self.speaks_tls() { "rediss" } else { "redis" };
-        format!("{scheme}://127.0.0.1:{}", self.port)
+        format!("{scheme}://{}", self.port.address())
     }
 
     fn speaks_tls(&self) -> bool {
@@ -85,7 +93,7 @@ impl Redis {
     }
 
     pub fn port(&self) -> u16 {
-        self.port
+        self.port.number
     }
 
     /// Ends the server; open connections are cut, and all it knew is gone.
@@ -110,8 +118,7 @@ impl Redis {
 
     /// What it answers to a command, simple types and lists of them as lines.
     pub fn command(&self, parts: &[&str]) -> Vec<String> {
-        let mut stream =
-            TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).expect("a connection");
+        let mut stream = TcpStream::connect(self.port.address()).expect("a connection");
         stream.set_read_timeout(Some(DEADLINE)).expect("a socket option");
         stream.write_all(&packed(parts)).expect("the server reads");
         let mut lines = Vec::new();
@@ -128,7 +135,7 @@ impl Redis {
             .current_dir(self.directory.path())
             .args(["--bind", "127.0.0.1"])
             .args(if self.speaks_tls() { &["--port", "0", "--tls-port"][..] } else { &["--port"] })
-            .arg(self.port.to_string())
+            .arg(self.port.number.to_string())
             .args(["--save", "", "--appendonly", "no"])
             .args(&self.arguments)
             .stdin(Stdio::null())
@@ -153,9 +160,7 @@ impl Redis {
 
     /// It answers, if only that it wants a password, or by leaving whoever does not speak TLS.
     fn answers(&self) -> bool {
-        let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)) else {
-            return false;
-        };
+        let Ok(mut stream) = TcpStream::connect(self.port.address()) else { return false };
         let timeout = stream.set_read_timeout(Some(DEADLINE));
         let sent = timeout.and_then(|()| stream.write_all(b"PING\r\n"));
         let answer = sent.and_then(|()| stream.read_exact(&mut [0]));
@@ -196,9 +201,4 @@ fn read_reply(from: &mut impl BufRead, lines: &mut Vec<String>) -> std::io::Resu
             Ok(())
         }
     }
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("its address").port()
 }

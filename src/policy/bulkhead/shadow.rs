@@ -162,7 +162,12 @@ impl Shadow {
         around: &impl Around,
         now: Moment,
     ) -> Option<Vain> {
+        // A slot that comes back now does so before waits that end now.
+        let has_slot = over != Over::Left && self.settle(id, over, now);
         self.advance(around, now);
+        if has_slot {
+            return None;
+        }
         let request = self.requests.get_mut(&id)?;
         let took = now.since(request.since);
         match (request.stands, over) {
@@ -182,13 +187,23 @@ impl Shadow {
             (Stands::Waits(_), Over::Served | Over::Unmeasured) => {
                 request.took = Some((took, over == Over::Served));
             }
-            (Stands::Admitted(at), Over::Served | Over::Unmeasured) => {
-                request.took = Some((took, over == Over::Served));
-                self.due.push(Reverse((at + took, Event::GivesBack(id))));
+            (Stands::Admitted(_), Over::Served | Over::Unmeasured) => {
+                self.settle(id, over, now);
                 self.advance(around, now);
             }
         }
         None
+    }
+
+    /// If request `id`, which has ended, has a slot by now, it is known when that comes back. Returns
+    /// whether it has one.
+    fn settle(&mut self, id: u64, over: Over, now: Moment) -> bool {
+        let Some(request) = self.requests.get_mut(&id) else { return false };
+        let Stands::Admitted(at) = request.stands else { return false };
+        let took = now.since(request.since);
+        request.took = Some((took, over == Over::Served));
+        self.due.push(Reverse((at + took, Event::GivesBack(id))));
+        true
     }
 
     /// Request `id` takes no more part, as of the latest time that is known.

@@ -217,6 +217,24 @@ fn a_request_that_would_have_waited_and_been_served_is_not_counted() {
 }
 
 #[test]
+fn a_slot_that_comes_back_as_a_wait_ends_comes_back_first() {
+    let arrival = |at, takes, deadline| Arrival { at, takes, deadline, leaves: None };
+    let arrivals = [
+        arrival(0, 10_000, None),
+        // Its wait ends as the first one does, at 10 ms. It is still the one that has waited longest, and long
+        // enough: the queue stands from then on. The others have not waited that long.
+        arrival(2_000, 1_000, Some(8_000)),
+        arrival(9_000, 12_000, None),
+        // Given up at 22 ms, after an interval.
+        arrival(9_000, 2_000, None),
+        arrival(9_000, 2_000, None),
+    ];
+    let expected = Counts::from([("bulkhead_wait_exceeded", 1), ("deadline_exceeded", 1)]);
+    assert_eq!(enforced(FIXED[1], &arrivals), expected);
+    assert_eq!(rehearsed(FIXED[1], &arrivals), expected);
+}
+
+#[test]
 fn a_reload_that_enforces_it_holds_no_slot_for_what_was_in_the_mind() {
     let text = "max_in_flight: 1, queue: {max: 5}";
     let bulkhead = Bulkhead::new(&config(text, false));
