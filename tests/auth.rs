@@ -103,6 +103,21 @@ fn either_of_two_kinds_of_credentials_will_do() {
 }
 
 #[test]
+fn callers_that_share_a_connection_are_told_apart() {
+    let (upstream, issuer) = (Upstream::start(), Issuer::start());
+    let gateway = with_tokens(&upstream, &issuer, "{require: accounts}");
+    let (ada, eve) = (issuer.token("ada"), issuer.token("eve"));
+    let forged = format!("{}{}", &ada[..ada.len() - 8], "AAAAAAAA");
+    let mut client = gateway.connect();
+    let mut status = |token: &str| client.call(&get(token)).status;
+    let statuses = [&ada, &ada, &eve, &ada, &forged, &ada, &eve].map(|token| status(token));
+    assert_eq!(statuses, [200, 200, 200, 200, 401, 200, 200]);
+    let requests = upstream.requests();
+    let consumers = requests.iter().map(|request| request.header("x-consumer").unwrap_or("-"));
+    assert_eq!(consumers.collect::<Vec<_>>(), ["ada", "ada", "eve", "ada", "ada", "eve"]);
+}
+
+#[test]
 fn no_client_sets_the_consumer() {
     let upstream = Upstream::start();
     let gateway = with_keys(&upstream, "{require: partners}");

@@ -32,10 +32,10 @@ pub use self::entry::Listener;
 pub use self::refused::Full;
 use self::unagreed::Reason;
 use crate::config::server::Listener as Config;
+use crate::policy::auth::Recent;
 use crate::proxy::downstream;
 use crate::proxy::downstream::alarm::{Alarms, Overdue, unless_overdue};
-use crate::proxy::downstream::changed::changed;
-use crate::proxy::downstream::connection::{Connection, OF_TASK};
+use crate::proxy::downstream::connection::{Connection, Inbound, OF_TASK};
 use crate::proxy::downstream::guard::Guard;
 use crate::proxy::downstream::head::Scanner;
 use crate::proxy::downstream::http1::GuardedIo;
@@ -176,15 +176,19 @@ impl Listeners {
                 Err(error) => return client(peer.as_ref()).head(&io, &error, **header_timeout),
             },
         };
-        let (listener_name, limits) = (name.clone(), listener.limits.clone());
-        let connection = Connection {
-            guard,
-            listener: listener_name,
+        let (of_listener, limits) = (name.clone(), listener.limits.clone());
+        let inbound = Inbound {
+            listener: of_listener,
             limits,
             peer,
             secure,
             until,
             certified,
+            recent: Recent::default(),
+        };
+        let connection = Connection {
+            guard,
+            inbound: Arc::new(inbound),
             turnover: (protocol == Protocol::Http1)
                 .then(|| Turnover::of(&listener.config, drains.clone())),
             orders: None,
@@ -208,7 +212,8 @@ impl Listeners {
         mut since: Moment,
         shutdown: &ShutdownWatch,
     ) {
-        let Connection { guard, limits, peer, .. } = connection;
+        let Connection { guard, inbound, .. } = connection;
+        let Inbound { limits, peer, .. } = &**inbound;
         let mut shutdown_seen = shutdown.clone();
         let lifecycle = &self.shared.lifecycle;
         let mut stop = std::pin::pin!(async {
@@ -216,7 +221,7 @@ impl Listeners {
             // Boxed: it is needed once, at the end.
             Box::pin(lifecycle.until_idle_are_closed()).await;
         });
-        let mut cut = std::pin::pin!(changed(lifecycle.cuts()));
+        let mut cut = std::pin::pin!(lifecycle.until_cut());
         let mut overdue = Overdue::default();
         let mut io = Box::new(io);
         let mut settings: Option<HttpPersistentSettings> = None;
@@ -282,8 +287,7 @@ impl Listeners {
         listener: &Listener,
         shutdown: &ShutdownWatch,
     ) {
-        let Connection { guard, listener: name, limits, peer, secure, until, certified, .. } =
-            connection;
+        let Connection { guard, inbound, .. } = connection;
         let since = Clock::now();
         let alarms = Arc::new(Alarms::default());
         downstream::http2::serve(
@@ -291,16 +295,11 @@ impl Listeners {
             &guard,
             &listener.config,
             shutdown.clone(),
-            until,
+            inbound.until,
             |stream, mark| {
                 let connection = Arc::new(Connection {
                     guard: Arc::new(Guard::of_stream()),
-                    listener: name.clone(),
-                    limits: limits.clone(),
-                    peer: peer.clone(),
-                    secure,
-                    until,
-                    certified: certified.clone(),
+                    inbound: inbound.clone(),
                     turnover: None,
                     orders: Some(Orders::default()),
                 });
@@ -321,8 +320,8 @@ impl Listeners {
                 }));
             },
             |said| {
-                let (shared, peer) = (&self.shared, peer.as_ref());
-                lost::Client { shared, listener: &name, peer, since }.http2(said)
+                let (shared, peer) = (&self.shared, inbound.peer.as_ref());
+                lost::Client { shared, listener: &inbound.listener, peer, since }.http2(said)
             },
         )
         .await;
@@ -339,7 +338,7 @@ impl Listeners {
         let request = self.proxy.process_new_http(session, shutdown);
         // A request that is given up reports itself.
         // Its own: the connection may be gone before a request that goes on without its client.
-        let mut cut = std::pin::pin!(changed(self.shared.lifecycle.cuts()));
+        let mut cut = std::pin::pin!(self.shared.lifecycle.until_cut());
         let is_cut = |cx: &mut Context<'_>| cut.as_mut().poll(cx).is_ready();
         let _ = unless_overdue(guard, alarm, GRACE, is_cut, request).await;
     }

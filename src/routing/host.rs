@@ -46,7 +46,7 @@ pub fn normalize(raw: &[u8]) -> Result<Cow<'_, str>, BadHost> {
         check_port(port)?;
         return normalize_address(raw, address);
     }
-    let (name, port) = raw.split_at(raw.find(':').unwrap_or(raw.len()));
+    let (name, port) = raw.split_at(memchr::memchr(b':', raw.as_bytes()).unwrap_or(raw.len()));
     check_port(port)?;
     normalize_name(name)
 }

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// Shared by everything that starts, serves or stops.
 #[derive(Debug)]
@@ -25,8 +26,9 @@ pub struct Lifecycle {
     successor: watch::Sender<Option<Successor>>,
     /// Whether the drain leaves idle connections of HTTP/1 open.
     sparing: watch::Sender<bool>,
-    /// Tells the connections that the requests in flight are cut off.
-    cuts: watch::Sender<()>,
+    /// Tell the requests in flight that they are cut off. Several, because every request waits for one of
+    /// them, and that takes its lock.
+    cuts: [Notify; 8],
     /// How many listeners of the start listen.
     listening: watch::Sender<usize>,
     /// How many sockets clients can connect to.
@@ -55,7 +57,7 @@ impl Default for Lifecycle {
             handing_over: watch::Sender::new(false),
             successor: watch::Sender::new(None),
             sparing: watch::Sender::new(false),
-            cuts: watch::Sender::new(()),
+            cuts: Default::default(),
             listening: watch::Sender::new(0),
             open: watch::Sender::new(0),
             in_flight: AtomicUsize::new(0),
@@ -194,7 +196,7 @@ impl Lifecycle {
     pub fn cut_off(&self, limit: Duration) {
         // Only the first call counts, and there is only one drain.
         let _ = self.cut.set(limit);
-        self.cuts.send_replace(());
+        self.cuts.iter().for_each(Notify::notify_waiters);
     }
 
     /// Whether requests in flight are cut off: the drain's time is over.
@@ -202,9 +204,24 @@ impl Lifecycle {
         self.cut.get().is_some()
     }
 
-    /// Changes when the requests in flight are cut off.
-    pub fn cuts(&self) -> watch::Receiver<()> {
-        self.cuts.subscribe()
+    /// Waits until the requests in flight are cut off. Polled with every event of a request: so it registers its
+    /// waker once, and afterwards only reads. Must be polled by one task.
+    pub async fn until_cut(&self) {
+        // Made before the first look, so that a call which comes between the two is not missed. Unconstrained: this is
+        // polled only once to register, and tokio's budget must not defer that.
+        let told = self.cuts[fastrand::usize(..self.cuts.len())].notified();
+        let mut told = std::pin::pin!(tokio::task::unconstrained(told));
+        let mut waits = false;
+        std::future::poll_fn(|cx| {
+            if self.is_cut() {
+                return Poll::Ready(());
+            }
+            if std::mem::replace(&mut waits, true) {
+                return Poll::Pending;
+            }
+            told.as_mut().poll(cx)
+        })
+        .await;
     }
 
     /// Requests in flight, those that clients disconnected from included until they are dropped.

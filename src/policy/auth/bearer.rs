@@ -1,6 +1,6 @@
 //! Bearer tokens (RFC 6750): taken from the request, checked against keys and claims, and cached.
 //!
-//! A token seen before costs one digest and one lookup. Refusals are not cached: the number of good
+//! A token seen before costs one lookup, and one digest unless its connection has brought it before. Refusals are not cached: the number of good
 //! tokens is bounded by what issuers sign, but any client could fill a table of bad ones.
 
 use std::sync::Arc;
@@ -11,7 +11,6 @@ use http::header::AUTHORIZATION;
 use jsonwebtoken::{Header, crypto, decode_header};
 use quick_cache::sync::Cache;
 
-use super::Now;
 use super::claims::Claims;
 use super::config::{self, Algorithms, Jwt, KeySource};
 use super::denial::Denial;
@@ -19,6 +18,7 @@ use super::digest::Digest;
 use super::identity::Identity;
 use super::keyring::Keyring;
 use super::keys::{InvalidKeys, Key, KeySet};
+use super::{Now, Presented};
 use crate::time::Moment;
 
 /// Longer tokens are refused without being read.
@@ -78,8 +78,12 @@ impl Bearer {
         self.claims.kept()
     }
 
-    pub(super) fn verify(&self, headers: &HeaderMap, now: Now) -> Result<Arc<Identity>, Denial> {
-        let token = token(headers)?;
+    pub(super) fn verify(
+        &self,
+        presented: Presented<'_>,
+        now: Now,
+    ) -> Result<Arc<Identity>, Denial> {
+        let token = token(presented.headers)?;
         let keys = self.keyring.current();
         // Before the cache: with keys that are too old no token is valid, cached or not.
         if !keys.is_usable(now.moment) {
@@ -88,7 +92,10 @@ impl Bearer {
         let Some(verified) = &self.verified else {
             return self.examine(token, &keys, now.unix_seconds).map(Arc::new);
         };
-        let digest = Digest::of([token]);
+        let digest = match presented.recent {
+            Some(recent) => recent.digest(token),
+            None => Digest::of([token]),
+        };
         if let Some(seen) = verified.tokens.get(&digest)
             && seen.generation == keys.generation
             && now.moment < seen.until

@@ -101,7 +101,7 @@ fn verify(bearer: &Bearer, token: &[u8]) -> Result<Arc<Identity>, Denial> {
     let value = HeaderValue::from_bytes(&[b"Bearer ", token].concat());
     let value = value.map_err(|_| Denial::Malformed)?;
     let headers = HeaderMap::from_iter([(AUTHORIZATION, value)]);
-    bearer.verify(&headers, Now { unix_seconds: UNIX, moment: Moment::ZERO })
+    bearer.verify((&headers).into(), Now { unix_seconds: UNIX, moment: Moment::ZERO })
 }
 
 fn key() -> hmac::Key {

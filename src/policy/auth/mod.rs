@@ -28,6 +28,7 @@ mod keyring;
 mod keys;
 mod memory;
 mod permit;
+mod recent;
 mod refetch;
 mod refusal;
 mod requirement;
@@ -51,6 +52,7 @@ pub use keyring::{Keyring, Published};
 pub use keys::InvalidKeys;
 pub use memory::{Turn, Waited};
 pub use permit::{Permit, Unpermitted};
+pub use recent::Recent;
 pub use refetch::Refetch;
 pub use refusal::{Forbidden, Refusal};
 pub use requirement::{Authorities, Prefix, Requirement, Scope, ScopesMatch};
@@ -70,6 +72,8 @@ pub struct Presented<'a> {
     pub peer: Option<&'a Peer>,
     /// The same by what a trusted proxy says; `None` if the connection is not a proxy's.
     pub told: Option<Told<'a>>,
+    /// What its connection has brought before; `None` where that is not known.
+    pub recent: Option<&'a Recent>,
 }
 
 /// What a trusted proxy says of its client's certificate.
@@ -86,7 +90,7 @@ pub enum Told<'a> {
 impl<'a> From<&'a HeaderMap> for Presented<'a> {
     /// Without a certificate.
     fn from(headers: &'a HeaderMap) -> Self {
-        Presented { headers, peer: None, told: None }
+        Presented { headers, peer: None, told: None, recent: None }
     }
 }
 

@@ -132,7 +132,7 @@ impl Verifier {
     ) -> Result<Arc<Identity>, Denial> {
         let presented = presented.into();
         match &self.scheme {
-            Scheme::Bearer(bearer) => bearer.verify(presented.headers, now),
+            Scheme::Bearer(bearer) => bearer.verify(presented, now),
             Scheme::ApiKey(holders) => holders.verify(presented.headers),
             Scheme::Certificate(holders) => holders.verify(presented.peer, presented.told),
             Scheme::Asked(_) => Err(Denial::Missing),

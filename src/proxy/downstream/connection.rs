@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::HeaderValue;
 
 use crate::identity;
+use crate::policy::auth::Recent;
 use crate::proxy::downstream::address::Peer;
 use crate::proxy::downstream::guard::Guard;
 use crate::proxy::downstream::limits::Limits;
@@ -37,6 +38,16 @@ impl Certified {
 pub struct Connection {
     /// Its deadline, and what was found about the request under way; of a stream, its own.
     pub guard: Arc<Guard>,
+    /// What all its streams have in common.
+    pub inbound: Arc<Inbound>,
+    /// When it gives way to another one; `None` for an HTTP/2 stream, whose connection knows.
+    pub turnover: Option<Turnover>,
+    /// Only for an HTTP/2 stream.
+    pub orders: Option<Orders>,
+}
+
+/// How a client's connection came in. Shared by its streams, so that each costs one count.
+pub struct Inbound {
     /// The name of its listener.
     pub listener: Arc<str>,
     /// Those of its listener.
@@ -50,10 +61,8 @@ pub struct Connection {
     pub until: Option<Moment>,
     /// Whom the client's certificate names, which was verified.
     pub certified: Option<Arc<Certified>>,
-    /// When it gives way to another one; `None` for an HTTP/2 stream, whose connection knows.
-    pub turnover: Option<Turnover>,
-    /// Only for an HTTP/2 stream.
-    pub orders: Option<Orders>,
+    /// The token that came last.
+    pub recent: Recent,
 }
 
 impl Connection {
@@ -76,17 +85,17 @@ impl Connection {
 
     /// What logs call the client's certificate by.
     pub fn shown(&self) -> Option<&str> {
-        self.certified.as_ref().map(|certified| certified.peer.label())
+        self.inbound.certified.as_ref().map(|certified| certified.peer.label())
     }
 
     /// Whom the client's certificate names, unless it has expired.
     pub fn certificate(&self) -> Option<&identity::Peer> {
-        let certified = self.certified.as_ref().filter(|_| !self.is_over());
+        let certified = self.inbound.certified.as_ref().filter(|_| !self.is_over());
         certified.map(|certified| &certified.peer)
     }
 
     /// Whether the client's certificate has expired.
     pub fn is_over(&self) -> bool {
-        self.until.is_some_and(|until| Clock::now() >= until)
+        self.inbound.until.is_some_and(|until| Clock::now() >= until)
     }
 }

@@ -5,6 +5,7 @@
 //! and cannot be told not to. So the right date is written over Pingora's in the bytes on their way
 //! out, which is possible because all dates have the same length.
 
+use std::cell::RefCell;
 use std::io::IoSlice;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,7 +14,6 @@ use http::header::DATE;
 use httpdate::{fmt_http_date, parse_http_date};
 use memchr::memmem;
 use pingora_core::Result;
-use pingora_core::protocols::http::date::get_cached_date;
 use pingora_http::ResponseHeader;
 
 use crate::proxy::exchange::context::Context;
@@ -38,12 +38,47 @@ pub fn keep(ctx: &Context, head: &ResponseHeader) {
 /// Those of Pingora's header functions.
 pub fn settle(head: &mut ResponseHeader) -> Result<()> {
     let mut dates = head.headers.get_all(DATE).iter();
-    let known = dates.next().and_then(|date| Some((date.len(), seconds(date)?)));
-    match known {
-        Some((LENGTH, _)) if dates.next().is_none() => Ok(()),
-        Some((_, seconds)) => head.insert_header(DATE, text(seconds)),
-        None => head.insert_header(DATE, get_cached_date()),
+    let (first, is_single) = (dates.next(), dates.next().is_none());
+    match first {
+        Some(date) if is_single && is_in_form(date) => Ok(()),
+        first => match first.and_then(seconds) {
+            Some(seconds) => head.insert_header(DATE, text(seconds)),
+            None => head.insert_header(DATE, current()),
+        },
     }
+}
+
+thread_local! {
+    /// The date of a response that was in form. Most responses of a second have the same one.
+    static IN_FORM: RefCell<HeaderValue> = const { RefCell::new(HeaderValue::from_static("")) };
+    /// The current date, and the second since 1970 that it is of.
+    static CURRENT: RefCell<(u64, HeaderValue)> =
+        const { RefCell::new((0, HeaderValue::from_static(""))) };
+}
+
+/// Whether `date` is one, in the current format.
+fn is_in_form(date: &HeaderValue) -> bool {
+    IN_FORM.with_borrow_mut(|known| {
+        let is_in_form = known == date || (date.len() == LENGTH && seconds(date).is_some());
+        if is_in_form && known != date {
+            known.clone_from(date);
+        }
+        is_in_form
+    })
+}
+
+/// The current date, formatted once a second.
+fn current() -> HeaderValue {
+    let now = SystemTime::now();
+    let second = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    CURRENT.with_borrow_mut(|(of, date)| {
+        if *of != second
+            && let Ok(text) = HeaderValue::try_from(fmt_http_date(now))
+        {
+            (*of, *date) = (second, text);
+        }
+        date.clone()
+    })
 }
 
 /// Seconds since 1970. Also reads the obsolete date formats; the date is then written in the
@@ -153,5 +188,29 @@ mod tests {
         }
         assert_eq!(text(SECONDS), "Sun, 06 Nov 1994 08:49:37 GMT");
         assert_eq!(seconds(&HeaderValue::from_static("soon")), None);
+        let now = current();
+        assert!(is_in_form(&now) && seconds(&now).is_some_and(|now| now > SECONDS));
+        assert_eq!(current().len(), LENGTH);
+    }
+
+    #[test]
+    fn a_date_that_is_in_form_stays_and_another_is_written_anew() {
+        let settled = |dates: &[&'static str]| {
+            let mut head = ResponseHeader::build(200, None).expect("a head");
+            for date in dates {
+                head.append_header(DATE, *date).expect("a value");
+            }
+            settle(&mut head).expect("a date");
+            let dates: Vec<HeaderValue> = head.headers.get_all(DATE).iter().cloned().collect();
+            <[HeaderValue; 1]>::try_from(dates).expect("one date")[0].clone()
+        };
+        let good = "Sun, 06 Nov 1994 08:49:37 GMT";
+        for dates in [&[good][..], &[good, good], &["Sun Nov  6 08:49:37 1994"], &[good]] {
+            assert_eq!(settled(dates), good, "{dates:?}");
+        }
+        for none in [&[][..], &["soon"], &["Sun, 06 Nov 1994 08:49:37 XYZ"]] {
+            let date = settled(none);
+            assert!(seconds(&date).is_some_and(|now| now > SECONDS), "{none:?}: {date:?}");
+        }
     }
 }

@@ -30,6 +30,8 @@ use crate::proxy::downstream;
 pub struct H2Stream {
     request: RequestHeader,
     body: RecvStream,
+    /// Its head announces a body of no bytes.
+    says_nothing: bool,
     respond: SendResponse<Bytes>,
     /// `None` until the head is written.
     writer: Option<SendStream<Bytes>>,
@@ -80,7 +82,9 @@ impl H2Stream {
             let _ = respond.send_response(refusal, true);
             return Ok(Some(Accepted::Malformed));
         }
+        let says_nothing = request.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0");
         Ok(Some(Accepted::Stream(H2Stream {
+            says_nothing,
             request,
             body,
             respond,
@@ -285,11 +289,7 @@ impl H2Stream {
 
     /// Whether the request has no body.
     pub fn is_body_empty(&self) -> bool {
-        let says_nothing = || {
-            let length = self.request.headers.get(CONTENT_LENGTH);
-            length.is_some_and(|length| length.as_bytes() == b"0")
-        };
-        self.read == 0 && (self.body.is_end_stream() || says_nothing())
+        self.read == 0 && (self.body.is_end_stream() || self.says_nothing)
     }
 
     /// Bytes of the response's body, written so far.

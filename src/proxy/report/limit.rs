@@ -49,11 +49,12 @@ pub fn reached(ctx: &Context, now: Moment) -> Option<Limit> {
             limit("timeout.idle", *ctx.route.as_ref()?.config.timeout.idle)
         }
         Rejection::PathTooLong => {
-            bytes("max_path_bytes", ctx.connection.as_ref()?.limits.max_path_bytes as u64)
+            bytes("max_path_bytes", ctx.connection.as_ref()?.inbound.limits.max_path_bytes as u64)
         }
-        Rejection::HeadersTooLarge => {
-            bytes("max_header_bytes", ctx.connection.as_ref()?.limits.max_header_bytes as u64)
-        }
+        Rejection::HeadersTooLarge => bytes(
+            "max_header_bytes",
+            ctx.connection.as_ref()?.inbound.limits.max_header_bytes as u64,
+        ),
         Rejection::TooManyHeaders => {
             Some(Limit { key: Limit::BUILT_IN, bound: Bound::Count(MAX_FIELDS as u64) })
         }

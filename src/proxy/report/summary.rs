@@ -51,7 +51,7 @@ pub fn opening(ctx: &Context) -> Opening<'_> {
         received_at: ctx.received_at,
         request_id: ctx.request_id(),
         trace_id: ctx.trace_id().as_u128(),
-        listener: ctx.connection.as_ref().map(|connection| &*connection.listener),
+        listener: ctx.connection.as_ref().map(|connection| &*connection.inbound.listener),
         head: Some(Head {
             method: asked.method.as_ref(),
             path: ctx.recorded_path.as_deref().or_else(|| asked.path()),

@@ -50,7 +50,9 @@ pub fn receive(shared: &Shared, session: &mut Session, ctx: &mut Context) {
     request::headers::join_cookies(session.req_header_mut());
     let snapshot = ctx.snapshot.clone();
     let config = &snapshot.config;
-    if let Some(peer) = ctx.connection.as_ref().and_then(|connection| connection.peer.as_ref()) {
+    if let Some(peer) =
+        ctx.connection.as_ref().and_then(|connection| connection.inbound.peer.as_ref())
+    {
         let trusted = peer.trusted_by(&config.client_address.trusted_proxies);
         let headers = &session.req_header().headers;
         ctx.peer_trusted = downstream::address::is_trusted(trusted, peer.address);
@@ -172,7 +174,7 @@ pub async fn admit(
 /// Whether the client's address may use the route.
 fn check_address(ctx: &mut Context, route: &Route) -> Result<(), Rejection> {
     let Some(networks) = &route.networks else { return Ok(()) };
-    let peer = ctx.connection.as_ref().and_then(|connection| connection.peer.as_ref());
+    let peer = ctx.connection.as_ref().and_then(|connection| connection.inbound.peer.as_ref());
     let whose = peer.map_or(Whose::Own, |peer| peer.whose);
     let Err(refusal) = whose.check(networks, ctx.client) else { return Ok(()) };
     let refused = policy::Rejection::Address(refusal);

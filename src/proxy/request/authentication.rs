@@ -160,15 +160,17 @@ async fn has_other_keys(ctx: &Context, refusal: &Refusal) -> bool {
 }
 
 fn presented<'a>(session: &'a Session, ctx: &'a Context, said: &'a Said) -> Presented<'a> {
-    let certified = ctx.connection.as_ref().and_then(|connection| connection.certified.as_ref());
+    let inbound = ctx.connection.as_ref().map(|connection| &connection.inbound);
+    let certified = inbound.and_then(|inbound| inbound.certified.as_ref());
     let peer = certified.map(|certified| &certified.peer);
+    let recent = inbound.map(|inbound| &inbound.recent);
     let told = match said {
         Said::ByNoProxy => None,
         Said::Nothing => Some(Told::Nothing),
         Said::Nonsense => Some(Told::Nonsense),
         Said::Of(peer) => Some(Told::Peer(peer)),
     };
-    Presented { headers: &session.req_header().headers, peer, told }
+    Presented { headers: &session.req_header().headers, peer, told, recent }
 }
 
 /// What is said of the client's certificate in the request's head.

@@ -36,7 +36,7 @@ pub fn find(session: &Session, ctx: &mut Context) -> Result<Destination, Rejecti
         if let Some(fault) = connection.guard.fault() {
             return Err(fault.rejection());
         }
-        request::head::check_size(request, &connection.limits)?;
+        request::head::check_size(request, &connection.inbound.limits)?;
         if request.version != Version::HTTP_2 {
             request::nominations::check(&request.headers)?;
         }
@@ -54,7 +54,7 @@ pub fn find(session: &Session, ctx: &mut Context) -> Result<Destination, Rejecti
         ctx.snapshot.router.names_schemes().then(|| request::head::scheme(ctx, &request.headers));
     let entrance = Entrance {
         scheme,
-        listener: ctx.connection.as_ref().map(|connection| &*connection.listener),
+        listener: ctx.connection.as_ref().map(|connection| &*connection.inbound.listener),
         certificate: shown(ctx),
     };
     if let Some(method) = response::cors::preflight(&request.method, &request.headers) {

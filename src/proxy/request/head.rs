@@ -149,11 +149,12 @@ fn tells_slashes_apart(
 
 /// How the client reached the gateway, or the trusted proxy in front of it.
 pub fn scheme(ctx: &Context, headers: &HeaderMap) -> Scheme {
-    let said = headers.get_all(X_FORWARDED_PROTO).iter().next_back().filter(|_| ctx.peer_trusted);
+    let last = || headers.get_all(X_FORWARDED_PROTO).iter().next_back();
+    let said = ctx.peer_trusted.then(last).flatten();
     // What stands before the last value may be the client's, where a proxy appends its own.
     let secure = match said.and_then(|said| said.to_str().ok()?.rsplit(',').next()) {
         Some(said) => ["https", "wss"].iter().any(|name| said.trim().eq_ignore_ascii_case(name)),
-        None => ctx.connection.as_ref().is_some_and(|connection| connection.secure),
+        None => ctx.connection.as_ref().is_some_and(|connection| connection.inbound.secure),
     };
     if secure { Scheme::Https } else { Scheme::Http }
 }

@@ -11,7 +11,7 @@ use pingora_http::RequestHeader;
 use crate::observe::trace::context::{TRACEPARENT, TRACESTATE};
 use crate::proxy::downstream::address::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 use crate::proxy::exchange::context::{Context, earlier};
-use crate::proxy::exchange::fields::{echo, edit, joined, remove_all};
+use crate::proxy::exchange::fields::{echo, edit, joined};
 use crate::proxy::request;
 use crate::proxy::request::via::Via;
 use crate::runtime::snapshot::Route;
@@ -62,7 +62,8 @@ pub fn prepare_request(
     // Not the time for its first byte: a stream that has begun in time may last longer.
     if let Some(deadline) = earlier(ctx.attempt.deadline, ctx.deadline) {
         let protocol = ctx.body.call.as_ref().map_or(ctx.protocol, |call| call.protocol());
-        request::rpc_timeout::tell(protocol, headers, deadline.since(ctx.attempt.started));
+        let always = ctx.attempt.deadline == Some(deadline);
+        request::rpc_timeout::tell(protocol, headers, deadline.since(ctx.attempt.started), always);
     }
     if parts.version == Version::HTTP_2 {
         allow_trailers(headers);
@@ -149,7 +150,7 @@ fn has_one_scheme(headers: &HeaderMap) -> bool {
 
 /// `X-Forwarded-*`: extended for a trusted peer, replaced for any other.
 pub fn forwarded(headers: &mut HeaderMap, ctx: &Context) {
-    let peer = ctx.connection.as_ref().and_then(|connection| connection.peer.as_ref());
+    let peer = ctx.connection.as_ref().and_then(|connection| connection.inbound.peer.as_ref());
     let known = ctx.peer_trusted.then(|| joined(headers, &X_FORWARDED_FOR)).flatten();
     let hops = match (known, peer) {
         (Some(mut known), Some(peer)) => {
@@ -180,7 +181,7 @@ pub fn forwarded(headers: &mut HeaderMap, ctx: &Context) {
 /// proxy says it of its own clients, and has added to what it says here that of its own certificate.
 pub fn certified(headers: &mut HeaderMap, ctx: &Context) {
     let name = &ctx.snapshot.config.identifiers.client_certificate.0;
-    let own = ctx.connection.as_ref().and_then(|connection| connection.certified.as_ref());
+    let own = ctx.connection.as_ref().and_then(|connection| connection.inbound.certified.as_ref());
     if !ctx.peer_trusted {
         headers.remove(name);
     }
@@ -196,7 +197,7 @@ fn trace(headers: &mut HeaderMap, ctx: &Context) {
     headers.insert(TRACEPARENT, ctx.trace.parent_for(span).to_header());
     // A `tracestate` belongs to the parent it came with.
     if ctx.trace.parent.is_none() {
-        remove_all(headers, &[TRACESTATE]);
+        headers.remove(TRACESTATE);
     }
 }
 

@@ -40,15 +40,16 @@ pub fn malformed(protocol: Protocol, headers: &HeaderMap) -> Option<HeaderName> 
     of_caller(protocol, headers).is_err().then(|| header(protocol))?
 }
 
-/// Tells the upstream that `left` is all the time that remains.
-pub fn tell(protocol: Protocol, headers: &mut HeaderMap, left: Duration) {
+/// Tells the upstream that `left` is all the time that remains. `always`: so long has every attempt of the
+/// route.
+pub fn tell(protocol: Protocol, headers: &mut HeaderMap, left: Duration, always: bool) {
     let Some(name) = header(protocol) else { return };
     let mut value = match name == GRPC_TIMEOUT {
         true => to_grpc(left),
         false => whole(left.as_millis(), CONNECT_DIGITS).into(),
     };
-    // The value differs for each attempt, so HTTP/2 must not index it.
-    value.set_sensitive(true);
+    // Otherwise the value differs for each attempt, so HTTP/2 must not index it.
+    value.set_sensitive(!always);
     headers.insert(name, value);
 }
 
@@ -145,7 +146,7 @@ mod tests {
             let left = Duration::from_nanos(left);
             for protocol in [Protocol::Grpc, Protocol::Connect] {
                 let mut headers = HeaderMap::new();
-                tell(protocol, &mut headers, left);
+                tell(protocol, &mut headers, left, false);
                 let read = of_caller(protocol, &headers).ok().flatten().expect("a time");
                 assert!(read <= left && left - read < Duration::from_secs(1), "{headers:?}");
             }

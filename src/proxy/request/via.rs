@@ -54,7 +54,8 @@ impl Via {
         }
         if let Some(begun) = self.came_back.met() {
             let route = ctx.route.as_ref().map_or("(none)", |route| &route.name);
-            let peer = ctx.connection.as_ref().and_then(|connection| connection.peer.as_ref());
+            let peer =
+                ctx.connection.as_ref().and_then(|connection| connection.inbound.peer.as_ref());
             let from = peer.map_or_else(|| "-".to_owned(), |peer| peer.address.to_string());
             let shown: String = String::from_utf8_lossy(line).chars().take(SHOWN).collect();
             log::warn!(

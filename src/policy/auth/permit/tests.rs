@@ -179,7 +179,7 @@ fn a_common_name_and_a_dns_name_of_one_text_are_two_callers() {
     let now = Now { unix_seconds: 0, moment: crate::time::Moment::ZERO };
     let headers = http::HeaderMap::new();
     let call = |peer: &Peer| {
-        let presented = Presented { headers: &headers, peer: Some(peer), told: None };
+        let presented = Presented { headers: &headers, peer: Some(peer), told: None, recent: None };
         guard.check(&Method::GET, "/", presented, now).is_ok()
     };
     let none = || std::iter::empty();

@@ -36,7 +36,10 @@ pub(super) fn is_addressed(request: &RequestHeader) -> bool {
 
 /// Removes what a response may not have.
 pub(super) fn settle(head: &mut ResponseHeader) {
-    for name in &OF_CONNECTION {
-        head.remove_header(name);
+    // One pass is cheaper than a look-up for each name that is absent.
+    if head.headers.keys().any(|name| OF_CONNECTION.contains(name)) {
+        for name in &OF_CONNECTION {
+            head.remove_header(name);
+        }
     }
 }
