@@ -22,7 +22,7 @@ use ports::Port;
 #[path = "ports.rs"]
 mod ports;
 
-/// A process that is none of ours may take a port between our finding it and the server's listening on it.
+/// A process outside the tests may take a port between our finding it and the server's listening on it.
 const PORTS_TRIED: usize = 5;
 
 /// Stops the server and deletes its data when its own input ends: on drop, or with the process, in which

@@ -18,7 +18,7 @@ use ports::Port;
 mod ports;
 
 const DEADLINE: Duration = Duration::from_secs(10);
-/// A process that is none of ours may take a port between our finding it and the server's listening on it.
+/// A process outside the tests may take a port between our finding it and the server's listening on it.
 const PORTS_TRIED: usize = 5;
 
 /// A running server; killed on drop.
