@@ -281,3 +281,26 @@ impl Drop for InFlight {
         self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_cut_reaches_all_that_wait_for_it_and_those_that_come_later() {
+        let lifecycle = Arc::new(Lifecycle::default());
+        let wait = || {
+            let lifecycle = lifecycle.clone();
+            async move { lifecycle.until_cut().await }
+        };
+        let waiting: Vec<_> = (0..100).map(|_| tokio::spawn(wait())).collect();
+        tokio::task::yield_now().await;
+        assert!(waiting.iter().all(|task| !task.is_finished()));
+        lifecycle.cut_off(Duration::from_secs(1));
+        for task in waiting {
+            let woken = tokio::time::timeout(Duration::from_secs(20), task).await;
+            woken.expect("woken").expect("no panic");
+        }
+        tokio::time::timeout(Duration::from_secs(20), wait()).await.expect("at once");
+    }
+}
