@@ -1,7 +1,8 @@
 //! Bearer tokens (RFC 6750): taken from the request, checked against keys and claims, and cached.
 //!
-//! A token seen before costs one lookup, and one digest unless its connection has brought it before. Refusals are not cached: the number of good
-//! tokens is bounded by what issuers sign, but any client could fill a table of bad ones.
+//! A token seen before costs one lookup, and one digest unless its connection has brought it before.
+//! Refusals are not cached: the number of good tokens is bounded by what issuers sign, but any client
+//! could fill a table of bad ones.
 
 use std::sync::Arc;
 use std::time::Duration;
