@@ -12,7 +12,7 @@ WORKDIR /build
 COPY .cargo .cargo
 COPY Cargo.toml Cargo.lock ./
 COPY demo/Cargo.toml demo/Cargo.toml
-COPY scripts/release.sh scripts/release.sh
+COPY scripts/release.sh scripts/strip.sh scripts/
 RUN mkdir -p src tests bench demo/src \
     && touch src/lib.rs \
     && for target in src/main.rs tests/main.rs bench/decisions.rs demo/src/main.rs; do echo 'fn main() {}' > "$target"; done \
