@@ -38,7 +38,7 @@ listening() {
     fail "$1 does not listen: $(cat "$log")"
 }
 
-# Leaves in $port one that nobody listens on.
+# Leaves in $port one on which nothing listens.
 free_port() {
     for _ in {1..100}; do
         port=$((20000 + RANDOM % 10000))

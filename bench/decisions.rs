@@ -20,7 +20,7 @@ use portcullis::policy::breaker::orders::{Forced, Order};
 use portcullis::policy::breaker::{Breaker, Verdict};
 use portcullis::policy::bulkhead::Bulkhead;
 use portcullis::policy::dry_run::DryRun;
-use portcullis::policy::rate_limit::{self, Heard, Limiter, Named, Requester};
+use portcullis::policy::rate_limit::{self, Heard, Limiter, Named, Part, Requester};
 use portcullis::policy::retry::{self, Attempt, Budget};
 use portcullis::policy::split::{Destination, Key, Split};
 use portcullis::policy::terms::Terms;
@@ -170,8 +170,9 @@ fn rate_limits(c: &mut Criterion) {
     });
     let two = || [Arc::new(self::limiter()), Arc::new(self::limiter())];
     let both = |two: &[Arc<Limiter>], requester: &Requester<'_>, now| {
-        let standing = rate_limit::check_all(two, black_box(requester), now);
-        assert!(standing.is_some_and(|standing| standing.verdict.admitted));
+        let (requester, heard) = (black_box(requester), Heard::Nothing);
+        let standing = rate_limit::check_shared(two, requester, &heard, Part::All, now);
+        assert!(standing.is_ok_and(|some| some.is_some_and(|one| one.verdict.admitted)));
     };
     let limits = two();
     on_threads(c, "rate_limit/two_limits", |thread, now| both(&limits, &own[thread], now));

@@ -45,7 +45,7 @@ printf 'min_wal_size = 2GB\nmax_wal_size = 8GB\n' >>"$cluster/data/postgresql.co
 server=postgres://postgres@127.0.0.1:$port
 database start
 # A database that has been in use for a while writes its log over files that it has; a new one makes each
-# of them when it is needed, and whoever commits waits for that.
+# of them when it is needed, and a commit waits for that.
 for _ in {1..100}; do
     query postgres "SELECT pg_logical_emit_message(false, 'bench', ''), pg_switch_wal()" >/dev/null
 done

@@ -9,7 +9,7 @@
 //! 1. [`proxy::acceptor`] gives a client's connection its place; [`proxy::listener`] and
 //!    [`proxy::downstream`] read the head before Pingora does. The request takes the configuration in
 //!    force ([`runtime::snapshot`]) and keeps it to its end.
-//! 2. [`proxy::request`] finds the route and asks the request every step of [`policy::order`]. The first
+//! 2. [`proxy::request`] finds the route and takes the request through every step of [`policy::order`]. The first
 //!    step that refuses ends it: [`proxy::reply`] answers, with the status from [`proxy::rejection`], in the
 //!    [dialect](proxy::dialect) of the caller.
 //! 3. [`proxy::attempt`] calls an endpoint, learns how that ended, and makes the one decision on a retry.
@@ -28,26 +28,26 @@
 //! # The house
 //!
 //! A test reads this table and holds every file to it: a module may import what its row names, and
-//! nothing else of this crate. No two files import each other, not even over others; only a module and
+//! nothing else of this crate. No two files import each other, not even indirectly; only a module and
 //! the files that lie in it may.
 //!
 //! | module | what it is | may import |
 //! |---|---|---|
 //! | [`time`] | monotonic time as a number | nothing |
 //! | [`condition`] | what lasts is logged when it begins and when it ends | `time` |
-//! | [`units`] | values with their unit, text with placeholders, the words of system errors | nothing |
+//! | [`units`] | values with their unit, text with placeholders, the text of a file, PEM, the words of system errors | nothing |
 //! | [`fields`] | a cookie, a parameter of the query | nothing |
 //! | [`coding`] | gzip and deflate, within bounds | nothing |
 //! | [`identity`] | whom a client's certificate names, patterns of such names, and the header that tells of them | `units` |
 //! | [`policy`] | pure decisions: authentication, rate limits, idempotency, circuits, bulkheads, retries; `now` is an argument | `fields`, `identity`, `routing`, `time`, `units` |
-//! | [`routing`] | the canonical path, the host, the route | `fields`, `identity`, `time`, `units` |
-//! | [`transcode`] | calls of RPC as plain HTTP with JSON, and back; no I/O | `coding`, `condition`, `time`, `units` |
+//! | [`routing`] | the canonical path, the host, the route | `fields`, `identity`, `units` |
+//! | [`transcode`] | calls of RPC as plain HTTP with JSON, and back; no I/O | `coding`, `condition`, `units` |
 //! | [`summary`] | a request as it began and as it ended, from which everything is told | `policy` |
 //! | [`record`] | the row of each request, the recorder, SQLite and PostgreSQL | `coding`, `condition`, `time`, `units` |
 //! | [`idempotency`] | the keys that requests hold, in the record's database | `condition`, `policy`, `record`, `time` |
-//! | [`upstream`] | endpoints, whose turn it is, what health checks and attempts say of them, what names resolve to and sources know | `config`, `fields`, `policy`, `routing`, `time`, `units` |
-//! | [`config`] | what the operator wrote: types, loading, validation | `policy`, `record`, `routing`, `time`, `transcode`, `units`, `upstream` |
-//! | [`observe`] | metrics, traces, the process's log | `condition`, `config`, `policy`, `record`, `routing`, `summary`, `time`, `units`, `upstream` |
+//! | [`upstream`] | endpoints, whose turn it is, what health checks and attempts say of them, what names resolve to and sources know | `config`, `fields`, `policy`, `time`, `units` |
+//! | [`config`] | what the operator wrote: types, loading, validation | `policy`, `record`, `routing`, `transcode`, `units`, `upstream` |
+//! | [`observe`] | metrics, traces, the process's log | `condition`, `config`, `policy`, `record`, `summary`, `time`, `units`, `upstream` |
 //! | [`limits`] | rate limits that replicas share, in Redis | `condition`, `observe`, `policy`, `time`, `units` |
 //! | [`runtime`] | the configuration compiled; reload, drain, status; assembly | `admin`, `condition`, `config`, `idempotency`, `identity`, `limits`, `observe`, `policy`, `proxy`, `record`, `routing`, `time`, `transcode`, `units`, `upstream` |
 //! | [`proxy`] | the request path on Pingora | `coding`, `condition`, `config`, `idempotency`, `identity`, `observe`, `policy`, `record`, `routing`, `runtime`, `summary`, `time`, `transcode`, `units`, `upstream` |
@@ -60,7 +60,7 @@
 //!
 //! # Five questions, one file each
 //!
-//! - In which order is a request asked? [`policy::order`]
+//! - In which order do the steps apply? [`policy::order`]
 //! - Which status does a client get? [`proxy::rejection`]
 //! - What survives a reload? `runtime::carry`
 //! - What can be graphed? [`observe::metrics`]

@@ -42,6 +42,8 @@ fn refused(answer: &Response) {
 #[test]
 fn with_a_token_only_health_and_metrics_are_read_without_it() {
     let gateway = plan(&format!("token: {OLD}")).start();
+    // Until then it is not healthy.
+    gateway.wait_for_log("record store: ready");
     for path in ["/livez", "/readyz", "/healthz", "/metrics"] {
         assert_eq!(gateway.admin(Call::new(&format!("GET {path}"))).status, 200, "{path}");
         let post = gateway.admin(Call::new(&format!("POST {path}")));

@@ -352,7 +352,7 @@ fn in_a_dry_run_no_request_waits() {
     assert_eq!(gateway.status()["routes"]["all"]["bulkhead"]["waiting"], serde_json::Value::Null);
     upstream.release();
     assert_eq!(first.receive().status, 200);
-    eventually("both to be over, in the mind too", || {
+    eventually("both to be over, in the simulation too", || {
         (gateway.metric("portcullis_bulkhead_in_flight", &[]) == 0.0).then_some(())
     });
     // It would have been served after the first.

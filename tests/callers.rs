@@ -247,7 +247,7 @@ fn what_is_revoked_is_refused_and_a_new_list_counts_at_once() {
     for own in [&good, &bad] {
         assert_eq!(status(&mesh.call(&gateway, Some(own), "").expect("an answer")), "200");
     }
-    // Sessions of before are not resumed.
+    // Earlier sessions are not resumed.
     let client = crate::support::Returning::new(&mesh.ours, Some(&bad), &TLS13);
     client.visit(gateway.address).expect("a first visit");
     std::fs::write(gateway.directory().join("crl.pem"), mesh.ours.revoke(&[&bad])).expect("a file");
@@ -256,6 +256,24 @@ fn what_is_revoked_is_refused_and_a_new_list_counts_at_once() {
     });
     assert!(client.visit(gateway.address).is_err());
     assert_eq!(status(&mesh.call(&gateway, Some(&good), "").expect("an answer")), "200");
+}
+
+#[test]
+fn a_byte_order_mark_hides_neither_the_first_list_nor_the_first_authority() {
+    let (mesh, other, upstream) = (Mesh::new(), Authority::named("another"), Upstream::start());
+    let (good, bad) = (mesh.of(WEB), mesh.of("spiffe://prod/ns/shop/sa/bad"));
+    let theirs = other.sign_client(&["spiffe://prod/ns/shop/sa/theirs"], &[], "");
+    // The first list of an authority counts.
+    let lists = format!("\u{feff}{}{}", mesh.ours.revoke(&[&bad]), mesh.ours.revoke(&[]));
+    let authorities = format!("\u{feff}{}{}", mesh.ours.pem(), other.pem());
+    let plan = mesh.plan(", client_crl: crl.pem", "", "auth: {require: mesh}");
+    let plan = plan.beside("ca.pem", &authorities).beside("crl.pem", &lists);
+    let gateway = plan.upstream(&upstream).start();
+    for own in [&good, &theirs] {
+        assert_eq!(status(&mesh.call(&gateway, Some(own), "").expect("an answer")), "200");
+    }
+    assert!(mesh.call(&gateway, Some(&bad), "").is_err());
+    assert_eq!(upstream.count(), 2);
 }
 
 #[test]

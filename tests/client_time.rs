@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::{Answer, Call, Gateway, H2Client, Plan, Upstream, pass, request};
+use crate::support::{Answer, Call, Gateway, H2Client, Plan, Upstream, at_once, pass, request};
 
 const ALL: &str = "access_log: {keep: {success: 100%}}";
 /// What a client takes its time for.
@@ -44,7 +44,7 @@ fn a_request_that_arrives_whole_and_whose_response_is_taken_costs_no_client_time
 
 #[test]
 fn a_slow_upload_is_the_clients_time_and_not_the_upstreams() {
-    for route in ["", "json: {defaults: {name: World}}"] {
+    at_once(["", "json: {defaults: {name: World}}"], |route| {
         let upstream = Upstream::start();
         let gateway = logging(&upstream, route);
         let mut client = gateway.connect();
@@ -56,7 +56,7 @@ fn a_slow_upload_is_the_clients_time_and_not_the_upstreams() {
         client.send("\"\"}");
         assert_eq!(client.receive().status, 200);
         assert_split(&gateway.wait_for_access_lines(1)[0]);
-    }
+    });
 }
 
 #[test]

@@ -117,9 +117,48 @@ fn a_connection_with_half_a_head_is_cheap() {
 
 #[test]
 fn a_connection_of_http_2_without_streams_is_cheap() {
+    // For debug builds, which hold more. What a release build takes, and the aim of 16, is in
+    // `bench/README.md`.
     assert_cheap(32, |client| {
         let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
         client.write_all(preface).expect("room");
         client.read_exact(&mut [0; 9]).expect("its settings");
     });
+}
+
+/// The timer of each open connection from here to this port: what it is for, and how many hundredths of a
+/// second are left (`tr tm->when` in proc_pid_net(5)).
+fn timers(port: u16) -> Vec<(String, u64)> {
+    let connections = std::fs::read_to_string("/proc/net/tcp").expect("the connections in /proc");
+    let remote = format!(":{port:04X}");
+    let lines = connections.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let open = lines.filter(|fields| fields[2].ends_with(&remote) && fields[3] == "01");
+    let timer = |fields: Vec<&str>| {
+        let (kind, left) = fields[5].split_once(':').expect("a timer");
+        (kind.to_owned(), u64::from_str_radix(left, 16).expect("a number"))
+    };
+    open.map(timer).collect()
+}
+
+#[test]
+fn an_idle_connection_to_an_upstream_is_probed_after_tcp_keepalive_or_not_at_all() {
+    for (keys, after) in
+        [("", Some(30)), (", tcp_keepalive: 5s", Some(5)), (", tcp_keepalive: 0s", None)]
+    {
+        let upstream = Upstream::start();
+        let url = upstream.url();
+        let service =
+            format!("upstreams: {{service: {{endpoints: ['{url}'], idle_timeout: 1m{keys}}}}}");
+        let gateway = Plan::route("").section(&service).start();
+        assert_eq!(gateway.get("/").status, 200);
+        let (kind, left) = eventually("a connection on which nothing is under way", || {
+            // 01: something is to be acknowledged, and the timer is for that.
+            timers(upstream.address().port()).pop().filter(|(kind, _)| kind != "01")
+        });
+        match after {
+            // 02: the next probe. It would be in two hours if only the option were set.
+            Some(after) => assert!(kind == "02" && left <= (after + 1) * 100, "{kind}: {left}"),
+            None => assert_eq!(kind, "00", "no timer"),
+        }
+    }
 }

@@ -23,6 +23,7 @@ fn name(number: &str) -> String {
         ("6", "already_exists"),
         ("8", "resource_exhausted"),
         ("9", "failed_precondition"),
+        ("11", "out_of_range"),
         ("12", "unimplemented"),
         ("13", "internal"),
         ("14", "unavailable"),
@@ -183,6 +184,25 @@ fn the_table_of_the_connect_protocol_is_an_option() {
     let upstream = Upstream::always(Answer::json(404, "{\"error\":\"no\"}"));
     for error in in_all_dialects(&Gateway::route(&upstream, "error_codes: connect")) {
         assert_eq!(error.code, "unimplemented");
+    }
+}
+
+#[test]
+fn a_route_may_have_its_own_codes_for_single_statuses() {
+    for (status, codes, expected) in [
+        (501, "{501: internal}", "internal"),
+        (416, "{501: internal, 416: out_of_range}", "out_of_range"),
+        // Above another table than the default; what is not listed is as there.
+        (501, "{base: connect, 501: internal}", "internal"),
+        (404, "{base: connect, 501: internal}", "unimplemented"),
+        (404, "{501: internal}", "not_found"),
+    ] {
+        let upstream = Upstream::always(Answer::json(status, "{\"error\":\"no\"}"));
+        let gateway = Gateway::route(&upstream, &format!("error_codes: {codes}"));
+        for error in in_all_dialects(&gateway) {
+            let told = (error.code.as_str(), error.message.as_str());
+            assert_eq!(told, (expected, "no"), "{status} with {codes}");
+        }
     }
 }
 

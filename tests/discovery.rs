@@ -62,6 +62,16 @@ fn a_file_names_the_endpoints_from_the_start_and_is_followed() {
 }
 
 #[test]
+fn a_file_with_a_byte_order_mark_lists_what_it_does_without() {
+    let (one, two, three) = (Upstream::start(), Upstream::start(), Upstream::start());
+    let marked = |upstreams: &[&Upstream]| format!("\u{feff}{}", listed(upstreams));
+    let gateway = Plan::new(FROM_FILE).beside("endpoints.yaml", &marked(&[&one, &two])).start();
+    wait_for_addresses(&gateway, &[&one, &two]);
+    replace(&gateway, &marked(&[&two, &three]));
+    wait_for_addresses(&gateway, &[&two, &three]);
+}
+
+#[test]
 fn a_file_that_cannot_be_read_changes_nothing_however_long() {
     let one = Upstream::start();
     let gateway = Plan::new(FROM_FILE).beside("endpoints.yaml", &listed(&[&one])).start();

@@ -2,11 +2,10 @@
 //! requests. Nothing is refused by the one, and it counts exactly what the other refuses.
 
 use std::path::Path;
-use std::time::Duration;
 
 use crate::support::{
     Answer, Call, Dialect, Gateway, INVOKE, Plan, Redis, Response, Store, Upstream, compress,
-    eventually, frame, pass,
+    eventually, frame,
 };
 
 const KEYS: &str = "auth: {partners: {api_key: {header: X-Api-Key, keys: {acme: {key: acme-key-0123456789, scopes: [read]}, umbra: {key: umbra-key-0123456789}}}}}";
@@ -119,7 +118,7 @@ fn a_dry_run_counts_each_request_that_its_enforcing_twin_refuses_and_refuses_non
 
 #[test]
 fn a_dry_circuit_learns_nothing_from_calls_that_its_twin_would_not_make() {
-    let breaker = "circuit_breaker: {consecutive: {failures: 1}, open_for: 3s, half_open_calls: 1, enforce: ENFORCE}";
+    let breaker = "circuit_breaker: {consecutive: {failures: 1}, open_for: 2s, half_open_calls: 1, enforce: ENFORCE}";
     let twins = Twins::start(breaker, "");
     let get = || twins.statuses("GET /".into());
     let states = || {
@@ -128,24 +127,27 @@ fn a_dry_circuit_learns_nothing_from_calls_that_its_twin_would_not_make() {
             status["routes"]["all"]["circuit"]["state"].as_str().expect("a state").to_owned()
         })
     };
+    let wait_for_probes = || {
+        eventually("half-open circuits", || (states() == ["half_open"; 2]).then_some(()));
+    };
     twins.upstreams_answer(500);
     assert_eq!(get(), [500, 500]);
     // Successes of an open circuit would close it, if it counted them as its probe's.
     twins.upstreams_answer(200);
     assert_eq!([get(), get()], [[503, 200]; 2]);
     assert_eq!(states(), ["open", "open"]);
-    pass(Duration::from_secs(3));
+    wait_for_probes();
     // The probe fails, and the calls after it do not count.
     twins.upstreams_answer(500);
     assert_eq!(get(), [500, 500]);
     assert_eq!(get(), [503, 500]);
-    pass(Duration::from_secs(3));
+    wait_for_probes();
     twins.upstreams_answer(200);
     assert_eq!([get(), get()], [[200, 200]; 2]);
     assert_eq!(states(), ["closed", "closed"]);
     twins.assert_refused("circuit_open", 3);
-    twins.dry.0.wait_for_log("calls would be refused, if that were enforced, for 3s");
-    twins.enforcing.0.wait_for_log("calls are refused for 3s");
+    twins.dry.0.wait_for_log("calls would be refused, if that were enforced, for 2s");
+    twins.enforcing.0.wait_for_log("calls are refused for 2s");
 }
 
 #[test]

@@ -19,7 +19,7 @@ fn recording(store: &Store, upstream: &Upstream, policies: &str) -> Gateway {
     Plan::route(policies).section(&section(store)).upstream(upstream).start()
 }
 
-/// A disk that is busy with other things makes nobody give up.
+/// A disk that is busy with other things must not make a request give up.
 fn section(store: &Store) -> String {
     store.section().replace("journal:", "commit_timeout: 10s, journal:")
 }

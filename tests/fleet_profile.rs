@@ -79,6 +79,15 @@ fn the_catalogs_endpoints_are_those_of_its_file_and_a_version_is_chosen_by_share
 }
 
 #[test]
+fn probes_get_the_gateways_own_health() {
+    let fleet = Fleet::new();
+    let gateway = fleet.plan().start();
+    eventually("health", || (gateway.get("/healthz").status == 200).then_some(()));
+    assert_eq!(gateway.post("/healthz", "{}").status, 405);
+    assert_eq!(fleet.next.count() + fleet.orders.count() + fleet.standby.count(), 0);
+}
+
+#[test]
 fn orders_go_to_the_standby_while_there_is_no_other() {
     let mut fleet = Fleet::new();
     let gateway = fleet.plan().start();
@@ -86,7 +95,7 @@ fn orders_go_to_the_standby_while_there_is_no_other() {
     assert_eq!((fleet.orders.count(), fleet.standby.count()), (1, 0));
     fleet.orders = Upstream::start();
     for _ in 0..6 {
-        // With its retries: the endpoint of before is gone.
+        // With its retries: the earlier endpoint is gone.
         assert_eq!(gateway.get("/orders/7").status, 200);
     }
     assert_eq!(fleet.standby.count(), 6);

@@ -5,11 +5,24 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use h2::Reason;
+use http::Request;
 
 use crate::support::{
-    Answer, Call, Gateway, H2Client, Plan, Upstream, assert_about, assert_within, eventually, pass,
-    request, timed,
+    Answer, Call, Gateway, H2Client, H2Response, Plan, Upstream, assert_about, assert_within,
+    eventually, frame, pass, request, timed,
 };
+
+/// A refusal of the gateway's, with the id that the record and the log have.
+#[track_caller]
+fn assert_problem(response: &H2Response, status: u16, code: &str) {
+    assert_eq!(response.status, status, "{}", response.text());
+    assert_eq!(response.header("content-type"), Some("application/problem+json"));
+    let problem = response.json();
+    assert_eq!(problem["status"], status);
+    assert_eq!(problem["code"], code);
+    let id = response.header("x-request-id").expect("an id");
+    assert_eq!(problem["request_id"], id);
+}
 
 #[test]
 fn one_port_speaks_both() {
@@ -128,10 +141,72 @@ fn an_ambiguous_path_is_refused_and_the_connection_stays() {
 fn an_authority_and_a_host_that_differ_are_refused() {
     let upstream = Upstream::start();
     let gateway = Gateway::route(&upstream, "");
-    let head = request("GET", "/").header("host", "other.test");
-    let response = H2Client::connect(gateway.address).call(head.body(&b""[..]).unwrap());
-    assert_eq!(response.status, 400);
-    assert_eq!(upstream.count(), 0);
+    let h2 = H2Client::connect(gateway.address);
+    let head = request("GET", "/a").header("host", "other.test").header("x-request-id", "mine");
+    let response = h2.call(head.body(&b""[..]).unwrap());
+    assert_problem(&response, 400, "bad_request");
+    assert_eq!(response.header("x-request-id"), Some("mine"));
+    let line = &gateway.wait_for_access_lines(1)[0];
+    let names = ["http.request.method", "url.path", "server.address"];
+    assert_eq!(names.map(|name| line[name].as_str()), ["GET", "/a", "gateway.test"].map(Some));
+    let call = request("POST", "/test.Service/Call")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("host", "other.test")
+        .header("x-request-id", "mine");
+    let response = h2.call(call.body(&frame(b"hello")[..]).unwrap());
+    // INVALID_ARGUMENT.
+    assert_eq!((response.status, response.header("grpc-status")), (200, Some("3")));
+    assert_eq!(response.header("content-type"), Some("application/grpc"));
+    assert_eq!(response.header("x-request-id"), Some("mine"));
+    assert_eq!(h2.get("/").status, 200, "the connection is in order");
+    assert_eq!(upstream.count(), 1);
+}
+
+#[test]
+fn a_request_without_a_host_is_refused() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::route(&upstream, "");
+    let h2 = H2Client::connect(gateway.address);
+    // The library sends no `:authority` with a target that is a path.
+    let head = || Request::builder().uri("/");
+    let response = h2.call(head().body(&b""[..]).unwrap());
+    assert_problem(&response, 400, "bad_request");
+    assert!(response.text().contains("names no host"), "{}", response.text());
+    let call = head().method("POST").header("content-type", "application/grpc");
+    let response = h2.call(call.header("te", "trailers").body(&frame(b"hello")[..]).unwrap());
+    assert_eq!((response.status, response.header("grpc-status")), (200, Some("3")));
+    let named = head().header("host", "gateway.test").body(&b""[..]).unwrap();
+    assert_eq!(h2.call(named).status, 200, "`Host` is enough");
+    assert_eq!(upstream.count(), 1);
+}
+
+#[test]
+fn a_connect_and_lengths_that_differ_are_refused() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::route(&upstream, "");
+    let h2 = H2Client::connect(gateway.address);
+    let connect = Request::builder().method("CONNECT").uri("gateway.test:443");
+    assert_problem(&h2.call(connect.body(&b""[..]).unwrap()), 405, "method_not_allowed");
+    let line = &gateway.wait_for_access_lines(1)[0];
+    assert_eq!(line["http.request.method"], "CONNECT");
+    // The library refuses these itself.
+    let head = request("POST", "/").header("content-length", "2").header("content-length", "3");
+    let response = h2.call(head.body(&b"ab"[..]).unwrap());
+    assert_eq!((response.status, response.body.len()), (400, 0));
+    assert_eq!(h2.get("/").status, 200, "the connection is in order");
+    assert_eq!(upstream.count(), 1);
+}
+
+#[test]
+fn after_requests_for_two_hosts_a_connection_takes_no_more() {
+    let gateway = Plan::route("").start();
+    let h2 = H2Client::connect(gateway.address);
+    for _ in 0..32 {
+        let head = request("GET", "/").header("host", "other.test");
+        assert_problem(&h2.call(head.body(&b""[..]).unwrap()), 400, "bad_request");
+    }
+    h2.is_told_to_go();
 }
 
 #[test]
@@ -255,11 +330,10 @@ fn a_drain_lets_streams_finish_and_takes_no_new_ones() {
     upstream.wait_for(1);
     gateway.signal("TERM");
     gateway.wait_for_log("draining");
-    pass(Duration::from_millis(50));
+    h2.is_told_to_go();
     upstream.release();
     let response = slow.finish();
     assert_eq!((response.status, response.text().as_str()), (200, "ok"));
-    h2.is_told_to_go();
     assert_eq!(gateway.exit().code(), Some(0));
 }
 
@@ -291,10 +365,19 @@ fn heads_that_are_too_large_are_refused_and_the_connection_stays() {
     let upstream = Upstream::start();
     let gateway = Plan::route("").section(listener).upstream(&upstream).start();
     let h2 = H2Client::connect(gateway.address);
-    for size in [2100, 8000] {
+    let large = |size: usize| {
         let head = request("GET", "/").header("x-large", "x".repeat(size));
-        assert_eq!(h2.call(head.body(&b""[..]).unwrap()).status, 431, "{size}");
+        h2.call(head.body(&b""[..]).unwrap())
+    };
+    for size in [2100, 8000, 200_000] {
+        assert_problem(&large(size), 431, "headers_too_large");
     }
+    // As HTTP/1 counts them, these are within the limit.
+    let many = (0..150).fold(request("GET", "/"), |head, n| head.header(format!("x-{n}"), "a"));
+    assert_problem(&h2.call(many.body(&b""[..]).unwrap()), 431, "headers_too_large");
+    // The library refuses what is larger than 256 KiB before the gateway sees it.
+    let response = large(300_000);
+    assert_eq!((response.status, response.body.len()), (431, 0));
     assert_eq!(h2.get("/").status, 200);
     assert_eq!(upstream.count(), 1);
 }
@@ -480,7 +563,7 @@ fn the_size_of_a_head_is_bounded_and_not_the_number_of_its_fields() {
         3
     );
     let refused = h2.call(with(300, &"a".repeat(250)));
-    assert_eq!(refused.status, 431);
+    assert_problem(&refused, 431, "headers_too_large");
     assert_eq!(upstream.count(), 1);
     assert_eq!(h2.get("/").status, 200);
 }

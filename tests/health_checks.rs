@@ -275,7 +275,7 @@ fn a_response_that_is_late_or_never_ends_or_is_not_http_fails_the_check() {
     for (health, expected) in [
         (Vec::new(), "no complete response within 500ms"),
         (endless, "no complete response within 500ms"),
-        (b"SSH-2.0-OpenSSH\r\n\r\n".to_vec(), "answer is not valid HTTP"),
+        (b"SSH-2.0-OpenSSH\r\n\r\n".to_vec(), "response is not valid HTTP"),
     ] {
         let (one, other) = (Service::start(health), Service::healthy());
         let gateway = start(&[&one, &other], "timeout: 500ms, unhealthy: 2");

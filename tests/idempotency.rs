@@ -1,7 +1,8 @@
-//! A request with an idempotency key is executed once; whoever comes with the key again gets the
-//! answer of the first, byte for byte, or is told why not. What nobody knows the end of is never
+//! A request with an idempotency key is executed once; a later request with the key gets the first
+//! one's response, byte for byte, or is told why not. A request whose end is unknown is never
 //! executed again in silence. What replicas share is in [`crate::idempotency_shared`].
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -384,8 +385,8 @@ fn where_the_route_says_so_the_undecided_is_executed_again_after_its_lease() {
 #[test]
 fn a_key_is_new_again_when_its_time_is_over() {
     let upstream = Upstream::start();
-    // As short as the lease of a request that may take this long allows: 4.5 s.
-    let route = "timeout: {request: 3s}\nidempotency: {lease: 0, ttl: 5s}";
+    // As short as the lease of a request that may take this long allows: 2.5 s.
+    let route = "timeout: {request: 1s}\nidempotency: {lease: 0, ttl: 3s}";
     let gateway = Plan::route(route).section(BRIEF_STORE).upstream(&upstream).start();
     assert_eq!(gateway.call(pay("k")).status, 200);
     assert_eq!(gateway.call(pay("k")).header("idempotency-replayed"), Some("true"));
@@ -588,6 +589,18 @@ fn a_replay_is_recorded_as_one() {
     assert_eq!(succeeded, [true, true, false]);
 }
 
+/// Whether the gateway's end of a client's connection is open, as the system knows it.
+fn is_established(gateway: SocketAddr, client: SocketAddr) -> bool {
+    let connections = std::fs::read_to_string("/proc/net/tcp").expect("the connections in /proc");
+    let [own, peer] = [gateway, client].map(|address| format!(":{:04X}", address.port()));
+    connections.lines().any(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let mut next = || fields.next().unwrap_or_default();
+        let (local, remote, state) = (next(), next(), next());
+        local.ends_with(&own) && remote.ends_with(&peer) && state == "01"
+    })
+}
+
 #[test]
 fn a_client_that_left_a_request_with_a_key_is_recorded_as_gone() {
     let upstream = Upstream::always(Answer::ok().held());
@@ -595,9 +608,15 @@ fn a_client_that_left_a_request_with_a_key_is_recorded_as_gone() {
     let mut client = gateway.connect();
     client.send(pay("k").bytes());
     upstream.wait_for(1);
+    let address = client.local_address();
+    eventually("the connection in /proc", || {
+        is_established(gateway.address, address).then_some(())
+    });
     client.vanish();
     // A process that another test starts just now has a copy of the socket, until its program runs.
-    pass(Duration::from_millis(50));
+    eventually("the connection to be reset", || {
+        (!is_established(gateway.address, address)).then_some(())
+    });
     upstream.release();
     let row = &Store::Sqlite.wait_for_rows(&gateway, 1)[0];
     assert_eq!((row.text("status"), row.text("upstream_status")), (Some("499"), Some("200")));
@@ -837,7 +856,7 @@ fn a_request_whose_stream_is_reset_is_executed_to_its_end() {
     first.send(body, true);
     upstream.wait_for(1);
     first.reset(h2::Reason::CANCEL);
-    // Whoever comes meanwhile is told that it is in flight.
+    // A request that comes meanwhile is told that the first is in flight.
     assert_eq!(client.call(pay_over_h2("left")).status, 409);
     upstream.release();
     let again = eventually("the answer of the first", || {

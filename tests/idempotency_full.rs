@@ -57,7 +57,7 @@ fn a_key_that_finds_no_room_is_refused_and_those_that_are_kept_still_count() {
     for _ in 0..3 {
         assert_eq!(pay(&gateway, "another").code(), "idempotency_unavailable");
     }
-    // Nobody is executed again: they get their answer, or are told that it was too much to keep.
+    // No request is executed again: each gets its response, or is told that it was too large to keep.
     let mut replayed = 0;
     for key in &answered {
         let again = pay(&gateway, key);
@@ -89,7 +89,7 @@ fn on_a_full_disk_no_key_is_taken_and_none_forgotten() {
     for _ in 0..3 {
         assert_eq!(pay(&gateway, "another").code(), "idempotency_unavailable");
     }
-    // Whoever comes again is answered from the store, or is told to wait until it can say.
+    // A request that comes again is answered from the store, or is told to wait until the store answers.
     for key in &answered {
         let again = pay(&gateway, key);
         let replayed = again.header("idempotency-replayed") == Some("true");

@@ -337,7 +337,7 @@ fn an_address_in_use_refuses_the_whole_reload_and_nothing_changes() {
     assert!(gateway.log().contains("portcullis.yaml:1:"), "with its line: {}", gateway.log());
     assert!(refuses(free.address()), "what could be bound is given back");
     goes_on(&mut before);
-    assert_eq!(gateway.get("/new").status, 200, "by the route of before");
+    assert_eq!(gateway.get("/new").status, 200, "by the earlier route");
     drop(taken);
     assert!(gateway.reload(&yaml(&[PUBLIC, entries[0], entries[1]])), "{}", gateway.log());
     assert_eq!((gateway.get("/").status, gateway.get("/new").status), (404, 200));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::support::{
     Answer, Call, Client, Gateway, H2Client, H2Upstream, Issuer, Plan, Reply, Response, Store,
-    Upstream, eventually, refused_address, request,
+    Upstream, eventually, refused_address, request, wait_for_spans,
 };
 
 /// The three services the profile is in front of, and the keys of the third.
@@ -201,6 +201,28 @@ fn rows_hold_what_the_services_keep_why_a_call_failed_and_who_made_it() {
 }
 
 #[test]
+fn a_request_is_traced_under_the_name_of_the_profile_or_of_the_environment() {
+    for name in ["gateway", "shop"] {
+        let (services, collector) = (Services::willing(), Upstream::start());
+        let plan = services.plan(Plan::file(profile()));
+        let plan = plan.env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url());
+        let plan = match name {
+            "gateway" => plan,
+            other => plan.env("OTEL_SERVICE_NAME", other),
+        };
+        let gateway = plan.start();
+        assert_eq!(gateway.call(services.call(&format!("POST {GREET}"))).status, 200);
+        // The request, and its one attempt.
+        let spans = wait_for_spans(&collector, name, 2);
+        let route = "/greeter.v1.GreeterService/*";
+        assert!(spans.iter().any(|span| span.name.contains(route)), "{spans:#?}");
+        assert!(spans.iter().all(|span| span.trace_id == spans[0].trace_id));
+        let greeted = services.greeter.only();
+        assert!(greeted.headers.contains_key("traceparent"), "{:?}", greeted.headers);
+    }
+}
+
+#[test]
 fn health_is_public() {
     let services = Services::willing();
     let gateway = services.start();
@@ -278,7 +300,8 @@ fn the_compose_file_sets_only_what_the_profiles_read_and_names_services_that_are
         let profile = read(profile);
         for (variable, value) in &told {
             let read = variable == "PORTCULLIS_CONFIG"
-                || variable == "OTEL_EXPORTER_OTLP_ENDPOINT"
+                || ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_SERVICE_NAME"]
+                    .contains(&variable.as_str())
                 || profile.contains(&format!("${{{variable}:-"));
             assert!(read, "{name}: {variable} is not read");
             let Some((_, authority)) = value.split_once("://") else { continue };

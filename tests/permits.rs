@@ -33,7 +33,7 @@ fn wait_for_half_open(gateway: &Gateway) {
     });
 }
 
-/// Nobody is there, and nothing is taken.
+/// No request is in flight, and nothing is taken.
 #[track_caller]
 fn assert_whole(gateway: &Gateway) {
     eventually(&format!("everything to be free: {:#}", gateway.status()), || {

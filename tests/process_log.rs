@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::{
     Answer, Call, Client, Gateway, Issuer, Plan, Port, Postgres, Redis, Store, Upstream,
-    eventually, parsed, pass,
+    eventually, eventually_within, parsed,
 };
 
 const JSON: &str = "log: {format: json}";
@@ -282,8 +282,11 @@ fn a_retry_budget_that_is_used_up_is_one_line_with_the_number_and_one_when_it_is
     gateway.wait_for_log(used_up);
     gateway.get("/");
     // A spell is over after ten seconds without another.
-    pass(Duration::from_secs(9));
-    gateway.wait_for_log("retry budget few: enough again after");
+    for line in ["retry budget few: enough again after", "no more of these failures after"] {
+        eventually_within(Duration::from_secs(20), line, || {
+            gateway.log().contains(line).then_some(())
+        });
+    }
     assert_eq!(times(&gateway, used_up), 1, "{}", gateway.log());
     // Ten requests, of which the first one had its retry.
     assert_eq!(times(&gateway, "(9 times)"), 1, "{}", gateway.log());

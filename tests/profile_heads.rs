@@ -3,8 +3,25 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+const PROFILES: [&str; 7] = [
+    "gateway-service",
+    "microservices",
+    "spring-gateway",
+    "mini-gateway",
+    "edge",
+    "fleet",
+    "sidecar",
+];
+
 /// Read by the gateway itself, not by the file.
 const OWN: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+/// Read by the gateway itself as well; the file says what holds without it.
+const NAME: &str = "OTEL_SERVICE_NAME";
+
+fn text(profile: &str) -> String {
+    let conf = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
+    std::fs::read_to_string(conf.join(format!("{profile}.yaml"))).expect("a profile")
+}
 
 /// Variables that the file reads, with their defaults; `None` is one that must be set.
 fn read(text: &str) -> BTreeMap<String, Option<String>> {
@@ -60,22 +77,14 @@ fn told(text: &str) -> BTreeMap<String, String> {
 
 #[test]
 fn every_variable_of_a_profile_is_in_its_head_with_the_default_it_has() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
-    let profiles = [
-        "gateway-service",
-        "microservices",
-        "spring-gateway",
-        "mini-gateway",
-        "edge",
-        "fleet",
-        "sidecar",
-    ];
-    for profile in profiles {
-        let path = folder.join(format!("{profile}.yaml"));
-        let text = std::fs::read_to_string(path).expect("a profile");
+    for profile in PROFILES {
+        let text = text(profile);
         let (read, mut told) = (read(&text), told(&text));
         assert!(read.len() > 7, "{profile}: {read:?}");
         assert!(told.remove(OWN).is_some(), "{profile}: {OWN} is read as well");
+        let name = told.remove(NAME).unwrap_or_else(|| panic!("{profile}: {NAME} is read as well"));
+        let line = format!("  default_service_name: {name}");
+        assert!(text.lines().any(|other| other == line), "{profile}: {name} is the default");
         let names = |map: Vec<&String>| map.into_iter().cloned().collect::<Vec<_>>();
         assert_eq!(
             names(told.keys().collect()),
@@ -96,15 +105,27 @@ fn every_variable_of_a_profile_is_in_its_head_with_the_default_it_has() {
     }
 }
 
+/// Those of the sidecar go to its admin listener, and its callers connect directly: its head says so.
+#[test]
+fn every_profile_but_the_sidecar_has_a_route_for_probes_and_trusted_proxies() {
+    for profile in PROFILES {
+        let tree: serde_yaml::Value = serde_yaml::from_str(&text(profile)).expect("valid YAML");
+        let routes = tree["routes"].as_mapping().expect("routes");
+        let has_probe = routes.values().any(|route| route["serve"].is_string());
+        let has_proxies = tree["client_address"]["trusted_proxies"].is_sequence();
+        let expected = profile != "sidecar";
+        assert_eq!((has_probe, has_proxies), (expected, expected), "{profile}");
+    }
+}
+
 #[test]
 fn the_page_of_profiles_names_the_variables_of_each() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let page = std::fs::read_to_string(root.join("docs/profiles.md")).expect("the page");
     for profile in ["gateway-service", "microservices"] {
-        let text = std::fs::read_to_string(root.join(format!("conf/{profile}.yaml")));
         let row = format!("| [`conf/{profile}.yaml`]");
         let row = page.lines().find(|line| line.starts_with(&row)).expect("its row");
-        for name in read(&text.expect("a profile")).keys() {
+        for name in read(&text(profile)).keys() {
             assert!(row.contains(&format!("`{name}`")), "{profile}: {name}");
         }
     }

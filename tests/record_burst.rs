@@ -1,13 +1,14 @@
 //! More rows at once than a store commits in a moment: their requests wait, within bounds, and each
 //! row is counted once.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
 use crate::support::{
-    Call, Gateway, H2Client, Plan, Postgres, Store, Upstream, eventually, request,
+    Call, Gateway, H2Client, Plan, Postgres, Response, Store, Upstream, at_once, eventually,
+    request,
 };
 
 /// Streams of one connection.
@@ -22,6 +23,24 @@ fn serving(store: &Store, mode: &str) -> Gateway {
          listeners: {{public: {{address: \"127.0.0.1:${{PORT}}\", http2: {{max_streams: {STREAMS}}}}}}}\n{section}"
     );
     Plan::new(&yaml).start()
+}
+
+/// Something else writes to the embedded store, and does not finish until it is told to roll back.
+fn lock(gateway: &Gateway) -> Connection {
+    let other = Connection::open(gateway.store()).expect("the store");
+    other.busy_timeout(Duration::from_secs(10)).expect("set");
+    other.execute_batch("BEGIN IMMEDIATE").expect("the write lock");
+    other
+}
+
+fn wait_for_store(gateway: &Gateway) {
+    eventually("the store to take rows", || (gateway.get("/").status == 200).then_some(()));
+}
+
+#[track_caller]
+fn assert_unrecorded(refused: &Response) {
+    assert_eq!((refused.status, &*refused.code()), (503, "record_unavailable"));
+    assert!(refused.retry_after() > 0);
 }
 
 fn rows_total(gateway: &Gateway, result: &str) -> f64 {
@@ -69,19 +88,64 @@ fn a_store_that_commits_nothing_is_waited_for_no_longer_than_it_may_take() {
     let plan = Plan::route("record: {mode: durable}\ntimeout: {request: 30s}").section(&section);
     let gateway = plan.upstream(&upstream).start();
     assert_eq!(gateway.get("/").status, 200);
-    // Somebody else writes to the file, and does not finish.
-    let other = Connection::open(gateway.store()).expect("the store");
-    other.busy_timeout(Duration::from_secs(10)).expect("set");
-    other.execute_batch("BEGIN IMMEDIATE").expect("the write lock");
+    let other = lock(&gateway);
     let begun = Instant::now();
-    let refused = gateway.get("/");
-    assert_eq!((refused.status, &*refused.code()), (503, "record_unavailable"));
-    assert!(refused.retry_after() > 0);
+    assert_unrecorded(&gateway.get("/"));
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     // Once, though its refusal has a row to commit as well.
     assert_eq!(rows_total(&gateway, "unavailable"), 1.0);
     other.execute_batch("ROLLBACK").expect("the lock is given back");
-    eventually("the store to take rows again", || (gateway.get("/").status == 200).then_some(()));
+    wait_for_store(&gateway);
+}
+
+#[test]
+fn a_deadline_before_the_commit_timeout_is_503_and_not_504_while_the_store_is_locked() {
+    let upstream = Upstream::start();
+    for mode in ["durable", "sync"] {
+        // Less than the 1 s of `commit_timeout`, as it is by default.
+        let policies = format!("record: {{mode: {mode}}}\ntimeout: {{request: 800ms}}");
+        let plan = Plan::route(&policies).section(&Store::Sqlite.section());
+        let gateway = plan.upstream(&upstream).start();
+        wait_for_store(&gateway);
+        let other = lock(&gateway);
+        assert_unrecorded(&gateway.get("/"));
+        other.execute_batch("ROLLBACK").expect("the lock is given back");
+        wait_for_store(&gateway);
+    }
+}
+
+#[test]
+fn a_deadline_that_passes_while_the_store_commits_other_rows_is_503_and_not_504() {
+    let Some(store) = Store::postgres() else { return };
+    let Store::Postgres { server, url } = &store else { return };
+    let upstream = Upstream::start();
+    // One row at a time, and `commit_timeout` as it is by default: 1 s.
+    let section = store.section().replace("record: {", "record: {batch: {max_rows: 1}, ");
+    let plan = Plan::route("record: {mode: sync}\ntimeout: {request: 2s}").section(&section);
+    let gateway = plan.upstream(&upstream).start();
+    wait_for_store(&gateway);
+    let before = rows_total(&gateway, "unavailable");
+    let slow = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS \
+                    'BEGIN PERFORM pg_sleep(0.2); RETURN NULL; END'; \
+                CREATE TRIGGER slow BEFORE INSERT ON invocations \
+                    FOR EACH STATEMENT EXECUTE FUNCTION slow()";
+    server.query(url, slow);
+    let responses = Mutex::new(Vec::new());
+    at_once(0..16, |_| {
+        let begun = Instant::now();
+        let response = gateway.get("/");
+        responses.lock().unwrap().push((response, begun.elapsed()));
+    });
+    let responses = responses.into_inner().unwrap();
+    let refused: Vec<_> = responses.iter().filter(|(response, _)| response.status != 200).collect();
+    // Nine rows or ten are written in 2 s.
+    assert!(refused.len() >= 5, "{responses:?}");
+    refused.iter().for_each(|(response, _)| assert_unrecorded(response));
+    let longest = refused.iter().map(|(_, waited)| *waited).max();
+    assert!(longest > Some(Duration::from_millis(1500)), "not until the deadline: {responses:?}");
+    assert_eq!(rows_total(&gateway, "unavailable"), before + refused.len() as f64);
+    server.query(url, "DROP FUNCTION slow CASCADE");
+    wait_for_store(&gateway);
 }
 
 #[test]

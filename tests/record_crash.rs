@@ -52,7 +52,7 @@ fn promise_with(mode: &str, more: &str, store: &Store) {
     let upstream = Upstream::start();
     let data = tempfile::tempdir().expect("a directory");
     let section = store.section().replace("${PORTCULLIS_DATA}", &data.path().display().to_string());
-    // A disk that is busy with other things makes nobody give up.
+    // A disk that is busy with other things must not make a request give up.
     let section = section.replace("journal:", &format!("commit_timeout: 10s, {more}journal:"));
     let start = || -> Gateway {
         let policies = format!("record: {{mode: {mode}}}");

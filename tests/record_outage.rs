@@ -73,7 +73,7 @@ impl Database {
         Some(Database { server, url, name, lasts, measured, rounds, clients, every, timed, cuts })
     }
 
-    /// At full length, which somebody asks for who leaves the machine alone.
+    /// At full length, which is asked for where the machine has nothing else to do.
     fn is_soak(&self) -> bool {
         self.lasts >= Duration::from_secs(20)
     }

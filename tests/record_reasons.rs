@@ -99,7 +99,7 @@ fn a_transcoded_call_that_failed_says_why_in_every_dialect() {
         (Answer::json(200, "{\"message\":\"hi\"}"), "hi"),
         (Answer::json(404, "{\"error\":\"no such name\"}"), "no such name"),
         (Answer::from(503), "the upstream answered 503"),
-        (Answer::json(200, "no JSON"), "the upstream's answer cannot be read"),
+        (Answer::json(200, "no JSON"), "the upstream's response cannot be read"),
     ] {
         upstream.answer_always(answer);
         for dialect in Dialect::ALL {

@@ -87,6 +87,7 @@ const CHANGES: &[(&str, &str)] = &[
     ("otlp", "{endpoint: 'http://127.0.0.1:1'}"),
     ("traces.otlp", "{endpoint: 'http://127.0.0.1:1'}"),
     ("traces.service_name", "other"),
+    ("traces.default_service_name", "other"),
     ("traces.sample", "7%"),
     ("metrics.otlp", "{endpoint: 'http://127.0.0.1:1'}"),
     ("metrics.interval", "7s"),

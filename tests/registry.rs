@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Call, Gateway, Plan, Response, Upstream, eventually, pass};
+use crate::support::{Call, Gateway, Plan, Response, Upstream, eventually};
 
 const YAML: &str = "
 upstreams:
@@ -182,6 +182,7 @@ fn what_comes_during_a_reload_is_not_lost() {
     let (one, two) = (Upstream::start(), Upstream::start());
     // A server that never answers, so that the reload takes as long as it waits for sources.
     let silent = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    silent.set_read_timeout(Some(Duration::from_secs(10))).expect("a limit");
     let resolver = silent.local_addr().expect("an address");
     let gateway = Plan::new(YAML).start();
     assert_eq!(register(&gateway, "one", &one, &json!({})).status, 201);
@@ -191,7 +192,8 @@ fn what_comes_during_a_reload_is_not_lost() {
     let yaml = YAML.replace("upstreams:", &slow).replace("round_robin", "random");
     std::thread::scope(|scope| {
         let reload = scope.spawn(|| gateway.reload(&yaml));
-        pass(Duration::from_millis(400));
+        // It has the register by now, and asks the other source.
+        silent.recv_from(&mut [0; 512]).expect("a question");
         assert_eq!(register(&gateway, "two", &two, &json!({})).status, 201);
         assert_eq!(send(&gateway, "DELETE", "one", &json!({})).status, 204);
         assert!(reload.join().expect("no panic"));

@@ -191,5 +191,5 @@ routes: {{all: {{match: {{path: /*}}, upstream: service}}}}")
     for n in 2..20 {
         assert!(gateway.reload(&yaml(n)));
     }
-    eventually("the descriptors of before", || (gateway.descriptors() <= before + 3).then_some(()));
+    eventually("no more descriptors", || (gateway.descriptors() <= before + 3).then_some(()));
 }

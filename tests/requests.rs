@@ -136,7 +136,7 @@ fn an_interim_answer_is_awaited_where_it_is_asked_for() {
     let mut client = gateway.connect();
     let head = Call::new("POST /").header("Expect", "100-continue").header("Content-Length", "2");
     client.send(head.bytes());
-    // Whoever waits for it and gets none sends all the same (RFC 9110, section 10.1.1).
+    // A client that waits for a 100 and gets none sends its body all the same (RFC 9110, section 10.1.1).
     client.send("hi");
     assert_eq!(client.receive().status, 200);
     assert_eq!(upstream.only().body, b"hi");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::{
     Answer, Blackhole, Call, Client, Ending, Gateway, H2Client, Plan, Row, Store, Upstream,
-    assert_within, eventually, request, timed,
+    assert_within, at_once, eventually, pass, request, timed,
 };
 
 const PATIENT: &str = "server: {drain_timeout: 9s}";
@@ -124,26 +124,26 @@ fn assert_cut(row: &Row, status: i64) {
 
 #[test]
 fn a_request_that_the_drain_cuts_off_has_its_row() {
-    for mode in ["async", "sync", "durable"] {
+    at_once(["async", "sync", "durable"], |mode| {
         let upstream = Upstream::always(Answer::hang());
         let gateway = hasty(&format!("record: {{mode: {mode}}}")).upstream(&upstream).start();
         let mut client = gateway.connect();
         client.send(Call::new("GET /orders").bytes());
         upstream.wait_for(1);
         assert_cut(&row_after_the_drain(gateway), 0);
-    }
+    });
 }
 
 #[test]
 fn a_response_that_the_drain_cuts_off_has_its_row_too() {
-    for mode in ["async", "sync", "durable"] {
+    at_once(["async", "sync", "durable"], |mode| {
         let upstream = Upstream::always(Answer::hold_body());
         let gateway = hasty(&format!("record: {{mode: {mode}}}")).upstream(&upstream).start();
         let mut client = gateway.connect();
         client.send(Call::new("GET /orders").bytes());
         assert_eq!(client.receive_head().status, 200);
         assert_cut(&row_after_the_drain(gateway), 200);
-    }
+    });
 }
 
 #[test]
@@ -333,7 +333,7 @@ fn the_times_of_the_drain_are_those_of_the_last_reload() {
 
 #[test]
 fn a_longer_drain_by_reload_is_not_cut_short() {
-    let upstream = Upstream::always(Answer::ok().after(Duration::from_secs(2)));
+    let upstream = Upstream::always(Answer::ok().held());
     let gateway = Plan::route("").section("server: {drain_timeout: 100ms}");
     let mut gateway = gateway.upstream(&upstream).start();
     let mut client = gateway.connect();
@@ -341,6 +341,10 @@ fn a_longer_drain_by_reload_is_not_cut_short() {
     upstream.wait_for(1);
     assert!(gateway.reload_plan(&Plan::route("").section(PATIENT)), "{}", gateway.log());
     gateway.signal("TERM");
+    gateway.wait_for_log("draining, 1 in flight");
+    // Longer than the drain would have been before.
+    pass(Duration::from_millis(400));
+    upstream.release();
     assert_eq!(client.receive().status, 200);
     assert_eq!(gateway.exit().code(), Some(0));
 }

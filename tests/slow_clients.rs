@@ -106,7 +106,7 @@ fn a_body_without_a_length_is_live_and_may_pause() {
 #[test]
 fn an_upload_is_not_slow_while_the_gateway_waits_for_its_upstream() {
     // The whole body is there, and the upstream takes longer than any window.
-    let upstream = Upstream::always(Answer::ok().after(Duration::from_secs(2)));
+    let upstream = Upstream::always(Answer::ok().after(Duration::from_millis(1200)));
     let gateway = Plan::route(SHORT).upstream(&upstream).start();
     let response = gateway.call(Call::new("POST /").body("short"));
     assert_eq!((response.status, response.text().as_str()), (200, "ok"));
@@ -119,7 +119,7 @@ fn read_late(gateway: &Gateway, length: usize) {
     let mut exchange = h2.open(head, false);
     exchange.send(b"small", true);
     assert_eq!(exchange.head().status(), 200);
-    pass(Duration::from_millis(1500));
+    pass(Duration::from_millis(900));
     let response = exchange.finish();
     assert_eq!((response.reset, response.body.len()), (None, length));
 }

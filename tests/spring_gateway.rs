@@ -10,6 +10,15 @@ use crate::support::{
     unix_now, wait_for_spans,
 };
 
+/// The routes below `/api/v1`, and the name of each one's service.
+const SERVICES: [(&str, &str); 5] = [
+    ("users", "User"),
+    ("orders", "Order"),
+    ("products", "Product"),
+    ("notifications", "Notification"),
+    ("auth", "Auth"),
+];
+
 /// Every service that the tests call is this upstream.
 fn start(upstream: &Upstream) -> (Gateway, Issuer) {
     let issuer = Issuer::start();
@@ -37,13 +46,28 @@ fn call(gateway: &Gateway, issuer: &Issuer, line: &str) -> Response {
 }
 
 #[track_caller]
-fn assert_fallback(response: &Response) {
+fn assert_fallback(response: &Response, name: &str) {
     let json = response.json();
     assert_eq!((response.status, &json["status"]), (503, &"fallback".into()));
-    assert_eq!(json["service"], "user-service");
-    assert_eq!(json["message"], "User service is temporarily unavailable");
+    assert_eq!(json["service"], format!("{}-service", name.to_lowercase()));
+    assert_eq!(json["message"], format!("{name} service is temporarily unavailable"));
     let milliseconds = json["timestamp"].as_u64().expect("milliseconds");
     assert!(milliseconds.abs_diff(unix_now() * 1000) < 60_000, "{json}");
+}
+
+/// What a response says is left of the user's burst, beside the two fields that are always the same; `None`
+/// if it has none of the three.
+#[track_caller]
+fn left(response: &Response) -> Option<u32> {
+    let header = |name: &str| response.header(&format!("x-ratelimit-{name}"));
+    assert_eq!(header("limit"), None);
+    let others = (header("burst-capacity"), header("replenish-rate"));
+    let Some(remaining) = header("remaining") else {
+        assert_eq!(others, (None, None));
+        return None;
+    };
+    assert_eq!(others, (Some("20"), Some("10")));
+    Some(remaining.parse().expect("a number"))
 }
 
 #[test]
@@ -62,15 +86,24 @@ fn a_service_is_found_by_its_id_and_by_none_that_is_not_listed() {
 fn a_path_goes_to_its_service_without_its_first_two_segments() {
     let upstream = Upstream::start();
     let (gateway, issuer) = start(&upstream);
-    let spoofed = Call::new("GET /api/v1/users/7?full=1").header("X-User-ID", "root");
-    let response = gateway.call(spoofed.bearer(&token(&issuer, "ada")));
-    assert_eq!(response.status, 200);
-    assert_eq!(response.header("x-response-user-service"), Some("Gateway"));
-    let request = upstream.only();
-    assert_eq!(request.target, "/users/7?full=1");
-    assert_eq!(request.header("x-request-user-service"), Some("Gateway"));
-    assert_eq!(request.header("x-user-id"), Some("ada"));
-    assert_eq!(request.header("x-request-id"), response.header("x-request-id"));
+    for (n, (path, name)) in SERVICES.into_iter().enumerate() {
+        let line = format!("GET /api/v1/{path}/7?full=1");
+        let spoofed = Call::new(&line).header("X-User-ID", "root");
+        let response = gateway.call(spoofed.bearer(&token(&issuer, "ada")));
+        assert_eq!(response.status, 200, "{path}");
+        let request = &upstream.wait_for(n + 1)[n];
+        assert_eq!(request.target, format!("/{path}/7?full=1"));
+        let user = (path != "auth").then_some("ada");
+        assert_eq!(request.header("x-user-id"), user, "{path}");
+        assert_eq!(request.header("x-request-id"), response.header("x-request-id"));
+        for (_, other) in SERVICES {
+            let own = (other == name).then_some("Gateway");
+            let told = request.header(&format!("x-request-{other}-service"));
+            assert_eq!(told, own, "{path}: {other}");
+            let told = response.header(&format!("x-response-{other}-service"));
+            assert_eq!(told, own, "{path}: {other}");
+        }
+    }
 }
 
 #[test]
@@ -108,12 +141,27 @@ fn a_failure_is_tried_four_times_and_then_answered_by_the_fallback() {
     let upstream = Upstream::always(500);
     let (gateway, issuer) = start(&upstream);
     let (response, took) = timed(|| call(&gateway, &issuer, "GET /api/v1/users/7"));
-    assert_fallback(&response);
+    assert_fallback(&response, "User");
     assert_eq!(upstream.count(), 4);
     // 100 + 200 + 400 ms.
     assert!(took >= Duration::from_millis(695), "took {took:?}");
-    assert_fallback(&call(&gateway, &issuer, "POST /api/v1/users"));
+    assert_fallback(&call(&gateway, &issuer, "POST /api/v1/users"), "User");
     assert_eq!(upstream.count(), 5, "a POST is sent once");
+}
+
+#[test]
+fn each_fallback_names_its_service_and_says_what_is_left_of_the_limit() {
+    let upstream = Upstream::always(500);
+    let (gateway, issuer) = start(&upstream);
+    for (path, name) in SERVICES {
+        let response = call(&gateway, &issuer, &format!("POST /api/v1/{path}"));
+        assert_fallback(&response, name);
+        let left = left(&response);
+        match path {
+            "auth" => assert_eq!(left, None, "it has no limit"),
+            _ => assert!(left.is_some_and(|left| left < 20), "{path}: {left:?}"),
+        }
+    }
 }
 
 #[test]
@@ -121,13 +169,14 @@ fn five_failed_requests_open_the_circuit_of_their_route() {
     let upstream = Upstream::always(Answer::from(500));
     let (gateway, issuer) = start(&upstream);
     for _ in 0..5 {
-        assert_fallback(&call(&gateway, &issuer, "POST /api/v1/users"));
+        assert_fallback(&call(&gateway, &issuer, "POST /api/v1/users"), "User");
     }
     eventually("an open circuit", || {
         (gateway.status()["routes"]["users"]["circuit"]["state"] == "open").then_some(())
     });
     let refused = call(&gateway, &issuer, "POST /api/v1/users");
-    assert_fallback(&refused);
+    assert_fallback(&refused, "User");
+    assert!(left(&refused).is_some(), "what is left is on this response too");
     assert!((1..=5).contains(&refused.retry_after()));
     assert_eq!(upstream.count(), 5);
     assert_eq!(gateway.get("/health/users").status, 500, "what the service says itself");
@@ -145,13 +194,8 @@ fn a_user_has_a_burst_of_twenty_and_every_answer_says_what_is_left() {
     assert_eq!(statuses[..20], [200; 20]);
     assert!(statuses.contains(&429), "{statuses:?} in {took:?}");
     for response in &responses {
-        let header =
-            |name: &str| response.header(&format!("x-ratelimit-{name}")).map(str::to_owned);
-        assert_eq!(header("burst-capacity").as_deref(), Some("20"));
-        assert_eq!(header("replenish-rate").as_deref(), Some("10"));
-        let left: u32 = header("remaining").and_then(|left| left.parse().ok()).expect("a number");
+        let left = left(response).expect("what is left");
         assert!(left < 20 && (response.status == 200 || left == 0), "{left}");
-        assert_eq!(header("limit"), None);
     }
     let other = Call::new("GET /api/v1/notifications").bearer(&token(&issuer, "grace"));
     assert_eq!(gateway.call(other).status, 200);
@@ -161,13 +205,18 @@ fn a_user_has_a_burst_of_twenty_and_every_answer_says_what_is_left() {
 fn a_service_gets_no_more_than_its_own_limit_whoever_asks() {
     let upstream = Upstream::start();
     let (gateway, issuer) = start(&upstream);
-    let (statuses, took) = timed(|| {
+    let (responses, took) = timed(|| {
         let call = |n: usize| {
             let user = if n.is_multiple_of(2) { "ada" } else { "grace" };
-            gateway.call(Call::new("GET /api/v1/users/7").bearer(&token(&issuer, user))).status
+            gateway.call(Call::new("GET /api/v1/users/7").bearer(&token(&issuer, user)))
         };
         (0..40).map(call).collect::<Vec<_>>()
     });
+    // Twenty requests of each user, which is a burst: no refusal is for the user's own limit.
+    assert!(responses.iter().all(|response| left(response).is_some_and(|left| left <= 20)));
+    let mut refused = responses.iter().filter(|response| response.status == 429);
+    assert!(refused.all(|response| left(response) > Some(0)), "{responses:?}");
+    let statuses: Vec<_> = responses.iter().map(|response| response.status).collect();
     let admitted = statuses.iter().filter(|status| **status == 200).count();
     // Ten in each window that was touched.
     let most = 10 * (2 + took.as_secs() as usize);
@@ -324,8 +373,10 @@ fn a_browser_may_call_from_anywhere_with_its_credentials() {
         .header("Origin", "https://shop.test")
         .header("Access-Control-Request-Method", "DELETE")
         .header("Access-Control-Request-Headers", "x-anything");
+    let preflight = gateway.call(preflight);
+    assert_eq!(preflight.header("access-control-allow-headers"), Some("x-anything"));
     for response in [
-        gateway.call(preflight),
+        preflight,
         gateway.call(
             Call::new("GET /api/v1/users/7")
                 .header("Origin", "https://shop.test")

@@ -4,8 +4,8 @@ use std::io::{Read, Write};
 use std::time::Duration;
 
 use crate::support::{
-    Answer, Blackhole, Call, Ending, Gateway, Plan, Store, Upstream, assert_about, eventually,
-    timed,
+    Answer, Blackhole, Call, Ending, Gateway, Plan, Store, Upstream, assert_about, at_once,
+    eventually, timed,
 };
 
 const HALF: Duration = Duration::from_millis(500);
@@ -240,7 +240,7 @@ fn a_response_that_has_begun_in_time_may_take_longer() {
 
 #[test]
 fn the_wait_for_a_response_begins_when_the_request_is_complete() {
-    for (answer, status) in [(Answer::ok(), 200), (Answer::hang(), 504)] {
+    at_once([(Answer::ok(), 200), (Answer::hang(), 504)], |(answer, status)| {
         let upstream = Upstream::always(answer);
         let gateway = Gateway::route(&upstream, "timeout: {first_byte: 400ms}");
         let mut client = gateway.connect();
@@ -254,5 +254,5 @@ fn the_wait_for_a_response_begins_when_the_request_is_complete() {
         if status == 504 {
             assert_about(took, Duration::from_millis(400));
         }
-    }
+    });
 }

@@ -232,9 +232,9 @@ fn a_client_whose_certificate_has_expired_is_not_served() {
 
     h2.is_told_to_go();
     let served = upstream.count();
-    assert_eq!(ask(), None, "on a connection of before");
+    assert_eq!(ask(), None, "on an earlier connection");
     for client in &clients {
-        assert!(client.visit(gateway.address).is_err(), "with a ticket of before");
+        assert!(client.visit(gateway.address).is_err(), "with an earlier ticket");
     }
     assert_eq!(upstream.count(), served);
     for (name, _) in VERSIONS {

@@ -198,7 +198,7 @@ fn who_the_new_authority_does_not_vouch_for_is_refused_with_its_session() {
     let friend = Returning::new(&ours, Some(&new), &TLS13);
     eventually("the new authority", || friend.visit(gateway.address).ok());
     for client in &clients {
-        assert!(client.visit(gateway.address).is_err(), "with a session of before");
+        assert!(client.visit(gateway.address).is_err(), "with an earlier session");
     }
     open.is_told_to_go();
     gateway.wait_for_log("listeners.public: other clients may connect now: ");

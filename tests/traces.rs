@@ -269,12 +269,19 @@ fn a_dead_collector_costs_a_warning() {
 
 #[test]
 fn the_gateway_service_is_traced_by_its_environment() {
-    for (set, named) in [(None, "gateway-service"), (Some("renamed"), "renamed")] {
+    let attributes = ("OTEL_RESOURCE_ATTRIBUTES", "service.name=attributed");
+    let variable = ("OTEL_SERVICE_NAME", "renamed");
+    let cases: [(&[(&str, &str)], &str); 3] = [
+        (&[], "gateway-service"),
+        (&[attributes], "attributed"),
+        (&[attributes, variable], "renamed"),
+    ];
+    for (variables, named) in cases {
         let collector = collector();
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/gateway-service.yaml");
         let mut plan = Plan::file(file).env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url());
-        if let Some(name) = set {
-            plan = plan.env("OTEL_SERVICE_NAME", name);
+        for (name, value) in variables {
+            plan = plan.env(name, value);
         }
         let call = Call::new("POST /gateway.v1.GatewayService/InvokeCustom").json("{}");
         let gateway = plan.start();

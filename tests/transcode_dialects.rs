@@ -65,6 +65,18 @@ fn every_error_of_the_upstream_is_one_of_rpc() {
 }
 
 #[test]
+fn a_route_may_have_its_own_codes_for_single_statuses() {
+    for (status, code) in [(501, "internal"), (409, "aborted"), (404, "not_found")] {
+        let upstream = Upstream::always(Answer::json(status, "{\"error\":\"so it is\"}"));
+        let gateway = start(&upstream, "error_codes: {501: internal, 409: aborted}");
+        for dialect in Dialect::ALL {
+            let told = dialect.call(&gateway, "Ada", &[]);
+            assert_eq!(told.said(), (code, "so it is"), "{status} {dialect:?}");
+        }
+    }
+}
+
+#[test]
 fn what_an_upstream_says_of_an_error_is_cut_to_what_callers_take() {
     let long = "x".repeat(2 * 1024 * 1024);
     let cut = Answer::json(404, &format!("{{\"error\":\"{}\"}}", &long[..10_000]));

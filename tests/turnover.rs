@@ -78,7 +78,7 @@ fn a_websocket_outlives_the_age_and_the_last_request_may_open_one() {
     );
     let gateway = Plan::route("websocket: {}").section(&section).start();
     let mut stream = websocket::open(gateway.address, "/");
-    for _ in 0..10 {
+    for _ in 0..5 {
         pass(Duration::from_millis(100));
         assert!(echoes(&mut stream, "still here"));
     }

@@ -117,7 +117,7 @@ fn a_websocket_holds_its_slot_and_counts_as_a_success() {
     let mut socket = open(&gateway);
     assert_eq!(gateway.get("/").status, 429);
     let _ = socket.read(&mut [0]);
-    // The slot is free, the circuit closed: an idle end is nobody's failure.
+    // The slot is free, the circuit closed: an idle end is not a failure.
     eventually("another websocket", || {
         let mut client = gateway.connect();
         client.send(handshake("/chat").bytes());

@@ -229,7 +229,7 @@ fn admin_address() -> Result<SocketAddr> {
     Ok(SocketAddr::new(address.ip(), port_or_free(address.port())?))
 }
 
-/// `wanted`, unless somebody listens there; then one that is free, and a line that says so.
+/// `wanted`, unless that port is taken; then one that is free, and a line that says so.
 fn port_or_free(wanted: u16) -> Result<u16> {
     if TcpListener::bind(("0.0.0.0", wanted)).is_ok_and(|_| wanted != 0) {
         return Ok(wanted);

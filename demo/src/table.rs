@@ -1,4 +1,4 @@
-//! A table for a terminal: aligned columns, colours only where somebody looks.
+//! A table of aligned columns, with colours only on a terminal.
 
 use std::fmt;
 use std::io::IsTerminal;

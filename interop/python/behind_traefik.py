@@ -29,6 +29,7 @@ class Connectrpc:
 
     def __init__(self, protocol=ProtocolType.CONNECT, codec=google_protobuf_binary_codec):
         self.protocol, self.codec = protocol, codec
+        self.is_json = codec is google_protobuf_json_codec
 
     def call(self, url, method, request, headers):
         service, name, answer = method
@@ -53,6 +54,8 @@ class Connectrpc:
 
 class Grpcio:
     """grpcio, with or without gzip."""
+
+    is_json = False
 
     def __init__(self, compression=None):
         self.compression = compression

@@ -56,7 +56,7 @@ class Connect(unittest.TestCase):
         return answer.message
 
     def test_greeting(self):
-        """a name is greeted, and nobody in particular is the world"""
+        """a name is greeted, and the world where there is none"""
         for name in ["Ada ✓", LONG]:
             self.assertEqual(self.invoke(name), f"Hello {name} from custom-lang-service!")
         self.assertEqual(self.invoke(""), "Hello World from custom-lang-service!")

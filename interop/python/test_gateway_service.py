@@ -46,7 +46,7 @@ class GatewayService(unittest.TestCase):
         return error_of(lambda: self.invoke(*args, **kwargs))
 
     def test_greeting(self):
-        """a name is greeted, and nobody in particular is the world"""
+        """a name is greeted, and the world where there is none"""
         for name in ["Ada ✓", "Ada ✓ " * 1000]:
             self.assertEqual(self.invoke(name), f"Hello {name} from custom-lang-service!")
         self.assertEqual(self.invoke(""), "Hello World from custom-lang-service!")

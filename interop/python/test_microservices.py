@@ -67,7 +67,12 @@ class Microservices(unittest.TestCase):
         self.assertEqual(answer.user, "ada")
         self.assertEqual(answer.forwarded_for.split(",")[0], address)
         path = "/greeter.v1.GreeterService/Greet"
-        self.assert_row(OUTER, address, route="greeter", path=path, consumer="ada", success=True)
+        said = ("Ada ✓", "Hello Ada ✓!", {"external_status": "200"})
+        # Fields are captured from JSON alone.
+        name, message, more = said if self.client.is_json else (None, None, None)
+        fields = {"name": name, "result_message": message, "captured": more}
+        wanted = {"route": "greeter", "path": path, "consumer": "ada", "success": True}
+        self.assert_row(OUTER, address, **wanted, **fields)
 
     def test_failures(self):
         """each failure of the greeter is its code, and the row holds its words"""

@@ -99,10 +99,10 @@ fn refused(shared: &Shared, request: &Request) -> Option<Response> {
     let (detail, challenge) = match shown {
         Some(token) if is_known(token, &admin.token) => return None,
         Some(_) if registry.is_empty() => {
-            ("the token is none of those in admin.token", "Bearer error=\"invalid_token\"")
+            ("the token is not one of those in admin.token", "Bearer error=\"invalid_token\"")
         }
         Some(_) => {
-            let detail = "the token is none of those of the registry, nor of those in admin.token";
+            let detail = "the token is neither in admin.token nor in the registry's tokens";
             (detail, "Bearer error=\"invalid_token\"")
         }
         None if registry.is_empty() && admin.token.is_empty() => (

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::config::admin::Admin;
+use crate::units::text_of;
 
 const LIMIT: Duration = Duration::from_secs(2);
 /// The most that is read of a response.
@@ -98,11 +99,12 @@ impl Place {
     }
 }
 
+/// The token in `file`, without a byte order mark and without white space at its ends.
 fn in_file(file: &Path) -> Result<String, String> {
-    match std::fs::read_to_string(file) {
-        Ok(text) => Ok(text.trim().to_owned()),
-        Err(error) => Err(format!("{} cannot be read: {error}", file.display())),
-    }
+    let name = file.display();
+    let bytes = std::fs::read(file).map_err(|error| format!("{name} cannot be read: {error}"))?;
+    let text = text_of(&bytes).map_err(|error| format!("{name} {}", error.reason))?;
+    Ok(text.trim().to_owned())
 }
 
 impl Running {
@@ -182,4 +184,17 @@ pub(super) fn encoded(text: &str) -> String {
         }
         encoded
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_a_token() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("token");
+        std::fs::write(&path, "\u{feff}hunter2\r\n").expect("written");
+        assert_eq!(in_file(&path), Ok("hunter2".to_owned()));
+    }
 }

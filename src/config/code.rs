@@ -183,7 +183,7 @@ codes! {
     RouteConflict "route_conflict" Error "give one of them another host, path or method, or a condition: the route with more conditions goes first";
     DescriptorsUnusable "descriptors_unusable" Error "write it with `protoc --include_imports --descriptor_set_out`";
     TranscodeUnusable "transcode_unusable" Error "compare it with the .proto file";
-    AddressUnusable "address_unusable" Error "free it, or choose another; one that overlaps with a listener's of before is free once that one is gone";
+    AddressUnusable "address_unusable" Error "free it, or choose another; an address that overlaps with that of an earlier listener is free once that listener is gone";
     RestartNeeded "restart_needed" Error "restart it, or take the change back";
     Internal "internal" Error "report it: this is a fault of the gateway";
 

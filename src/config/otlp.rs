@@ -28,18 +28,21 @@ pub struct Otlp {
     #[serde(deserialize_with = "endpoint")]
     #[schemars(with = "Option<String>")]
     pub endpoint: Option<Endpoint>,
-    /// Default: `grpc` for port 4317, else `http/protobuf`.
+    /// Absent: that of OpenTelemetry's variables, else `grpc` for port 4317, else `http/protobuf`.
     pub protocol: Option<Protocol>,
-    /// Headers of every export, such as a token; default: none.
+    /// Headers of every export, such as a token. Absent: those of OpenTelemetry's variables, else
+    /// none.
     #[serde(deserialize_with = "headers")]
     #[schemars(with = "Option<std::collections::BTreeMap<String, SecretText>>")]
     pub headers: Option<HeaderMap>,
-    /// Limit on one export with its retries; longer than zero, default 10 s.
+    /// Limit on one export with its retries; longer than zero. Absent: that of OpenTelemetry's
+    /// variables, else 10 s.
     #[serde(deserialize_with = "timeout")]
     pub timeout: Option<Timespan>,
-    /// Compression of exports; default `none`.
+    /// Compression of exports. Absent: that of OpenTelemetry's variables, else `none`.
     pub compression: Option<Compression>,
-    /// PEM file of authorities for the collector's certificate; absent: the system's.
+    /// PEM file of authorities for the collector's certificate. Absent: that of OpenTelemetry's
+    /// variables, else the system's.
     pub ca: Option<PathBuf>,
 }
 

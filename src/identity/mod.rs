@@ -9,7 +9,7 @@ mod xfcc;
 
 use std::fmt::Write;
 
-/// Longer names are none that SPIFFE allows (SPIFFE-ID, section 2.3).
+/// SPIFFE allows no longer ids (SPIFFE-ID, section 2.3).
 const MAX_SPIFFE_ID: usize = 2048;
 const SCHEME: &str = "spiffe://";
 
@@ -32,7 +32,7 @@ pub enum Unnamed {
     /// There is a SPIFFE id and another URI: then neither counts (X509-SVID, section 2).
     #[error("the certificate has a SPIFFE id and another URI; it may have one")]
     TwoUris,
-    /// The URI begins as a SPIFFE id and is none.
+    /// The URI begins like a SPIFFE id but is not a valid one.
     #[error("the certificate's URI is not a SPIFFE id: {0}")]
     Spiffe(NotSpiffe),
 }
@@ -82,12 +82,12 @@ impl Peer {
         }
         Ok(Peer {
             spiffe,
-            // One that looks like a name of another kind is none.
+            // A text that looks like another kind of name is not taken as a DNS name.
             dns: dns
                 .filter(|name| pattern::is_dns(name.strip_prefix("*.").unwrap_or(name)))
                 .map(|name| name.to_ascii_lowercase().into())
                 .collect(),
-            // The same.
+            // Nor is a URI taken as a common name.
             common_name: common_name
                 .filter(|name| !name.is_empty() && !name.contains("://"))
                 .map(Box::from),

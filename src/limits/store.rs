@@ -4,8 +4,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use redis::{Client, RedisError, TlsCertificates};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use tokio::task::JoinHandle;
 
 use super::link::Link;
@@ -14,7 +12,7 @@ use crate::observe::metrics::StoreMetrics;
 use crate::policy::rate_limit;
 use crate::policy::rate_limit::RedisUrl;
 use crate::time::Clock;
-use crate::units::reason;
+use crate::units::{pem, reason, unmarked};
 
 /// One server. Dropping it closes its connection.
 pub struct Store {
@@ -125,7 +123,7 @@ fn probe(prefix: &str) -> Call {
     Call { keys: vec![format!("{prefix}:probe")], arguments: arguments.into() }
 }
 
-/// The content of the file of authorities. The driver would take one without a certificate, and then trust
+/// The content of the file of authorities, without a byte order mark. The driver would take one without a certificate, and then trust
 /// no server.
 fn authorities(config: &rate_limit::Redis) -> Result<Option<Vec<u8>>, Unusable> {
     let Some(path) = &config.ca else { return Ok(None) };
@@ -139,15 +137,10 @@ fn authorities(config: &rate_limit::Redis) -> Result<Option<Vec<u8>>, Unusable> 
     let content = std::fs::read(path).map_err(|error| {
         unusable(format!("the file `{file}` cannot be read: {}", reason(&error)))
     })?;
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&content).collect();
-    match certificates {
-        Ok(found) if found.is_empty() => {
-            Err(unusable(format!("the file `{file}` holds no certificate in PEM")))
-        }
-        Ok(_) => Ok(Some(content)),
-        Err(error) => {
-            Err(unusable(format!("the file `{file}` holds no certificate in PEM: {error}")))
-        }
+    match pem::certificates(&content) {
+        // The driver parses it once more, and does not skip a byte order mark.
+        Ok(_) => Ok(Some(unmarked(&content).to_vec())),
+        Err(error) => Err(unusable(format!("the file `{file}` {error}"))),
     }
 }
 

@@ -32,7 +32,7 @@ pub enum Cause {
     TlsWrongName,
     /// The certificate is from an authority that the gateway does not trust.
     TlsUnknownAuthority,
-    /// The certificate is none of those that `tls.pins` names.
+    /// The certificate is not one of those that `tls.pins` names.
     TlsUnpinned,
     /// The certificate is invalid for another reason: revoked, not for servers, malformed.
     TlsCertificate,
@@ -220,11 +220,11 @@ impl Cause {
             Cause::StaleConnection => "pooled connection already closed",
             Cause::Reset => "connection broke",
             Cause::Closed => "connection closed early",
-            Cause::AttemptTimeout => "no complete answer within the attempt timeout",
+            Cause::AttemptTimeout => "no complete response within the attempt timeout",
             Cause::IdleTimeout => "silent for longer than the idle timeout",
             Cause::DeadlineExceeded => "the request's deadline passed",
-            Cause::InvalidResponse => "answer is not valid HTTP",
-            Cause::AnswerUnreadable => "answer cannot be read",
+            Cause::InvalidResponse => "response is not valid HTTP",
+            Cause::AnswerUnreadable => "response cannot be read",
             Cause::Answered(_) | Cause::Grpc(_) => "answered with an error",
         }
     }

@@ -100,38 +100,63 @@ pub enum Taken {
     Share,
 }
 
+/// When a client may ask again where that is not known: after one second. A guess, for a store or a
+/// name that is away, or a first request that is still under way.
+pub const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// What a client is told of a refusal, in every protocol. The request path adds the status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Notice {
+    /// The stable name of the refusal.
+    pub code: &'static str,
+    /// What went wrong, in words.
+    pub detail: &'static str,
+    /// When to try again; `None` if that makes no sense, or is not known.
+    pub retry_after: Option<Duration>,
+}
+
+impl Notice {
+    const fn new(code: &'static str, detail: &'static str) -> Self {
+        Notice { code, detail, retry_after: None }
+    }
+
+    const fn after(self, wait: Duration) -> Self {
+        Notice { retry_after: Some(wait), ..self }
+    }
+}
+
 /// A policy has refused the request.
 #[derive(Debug, Clone)]
 pub enum Rejection {
-    /// 403: the client's address may not use the route.
+    /// The client's address may not use the route.
     Address(networks::Refusal),
-    /// 401, 403, or 503 while keys are unavailable.
+    /// The credentials do not admit the request, or cannot be checked.
     Credentials(auth::Refusal),
-    /// 429, with the verdict of the strictest limit.
+    /// A limit is used up, with the verdict of the strictest one.
     RateLimited(rate_limit::Verdict),
     /// The store of a shared limit is unavailable, and the limit is configured to refuse then.
     LimitStoreUnavailable,
-    /// 400, 409, 422 or 503.
+    /// The idempotency key, or its absence, does not admit the request.
     Idempotency(idempotency::Refusal),
-    /// 503.
+    /// A circuit is open, or has as many probes as it admits.
     CircuitOpen {
         /// Whose circuit it is.
         of: CircuitOf,
         /// Until the circuit admits probes; zero if it is half-open.
         retry_after: Duration,
     },
-    /// With the status that the route responds with.
+    /// The bulkhead has no room for the request.
     BulkheadFull {
         /// What is full.
         what: Taken,
-        /// 429 or 503.
+        /// The status that the route responds with: 429 or 503.
         status: u16,
     },
-    /// The same status, for a request that has waited for a slot and got none.
+    /// The request has waited for a slot of the bulkhead and got none.
     BulkheadWaitExceeded {
         /// What ended the wait.
         why: bulkhead::InVain,
-        /// 429 or 503.
+        /// The status that the route responds with: 429 or 503.
         status: u16,
     },
 }
@@ -139,54 +164,44 @@ pub enum Rejection {
 impl Rejection {
     /// The stable name of the refusal.
     pub fn code(&self) -> &'static str {
-        match self {
-            Rejection::Address(_) => "address_denied",
-            Rejection::Credentials(refusal) => refusal.code(),
-            Rejection::RateLimited(_) => "rate_limited",
-            Rejection::LimitStoreUnavailable => "limit_store_unavailable",
-            Rejection::Idempotency(refusal) => refusal.code(),
-            Rejection::CircuitOpen { .. } => "circuit_open",
-            Rejection::BulkheadFull { .. } => "bulkhead_full",
-            Rejection::BulkheadWaitExceeded { .. } => "bulkhead_wait_exceeded",
-        }
+        self.notice().code
     }
 
-    /// What went wrong, in words.
-    pub fn detail(&self) -> &'static str {
+    /// What the client is told. When to try again is known for a limit, an open circuit and key sets
+    /// that cannot be fetched, a guess ([`ASK_AGAIN`]) for a store that is down, not known for a full
+    /// bulkhead.
+    pub fn notice(&self) -> Notice {
         match self {
-            Rejection::Address(_) => "this address may not use this route",
-            Rejection::Credentials(refusal) => refusal.detail(),
-            Rejection::RateLimited(_) => "the rate limit is used up",
-            Rejection::LimitStoreUnavailable => "the store of the rate limit cannot be asked",
-            Rejection::Idempotency(refusal) => refusal.detail(),
-            Rejection::CircuitOpen { of: CircuitOf::Route, .. } => {
-                "the circuit of the route is open"
+            Rejection::Address(_) => {
+                Notice::new("address_denied", "this address may not use this route")
             }
-            Rejection::CircuitOpen { of: CircuitOf::Upstream, .. } => {
-                "the circuit to the upstream is open"
+            Rejection::Credentials(refusal) => refusal.notice(),
+            Rejection::RateLimited(verdict) => {
+                Notice::new("rate_limited", "the rate limit is used up").after(verdict.retry_after)
             }
-            Rejection::BulkheadFull { what: Taken::Slots, .. } => "too many requests are in flight",
-            Rejection::BulkheadFull { what: Taken::Share, .. } => {
-                "too many requests of this caller are in flight"
+            Rejection::LimitStoreUnavailable => {
+                let detail = "the store of the rate limit cannot be asked";
+                Notice::new("limit_store_unavailable", detail).after(ASK_AGAIN)
+            }
+            Rejection::Idempotency(refusal) => refusal.notice(),
+            Rejection::CircuitOpen { of, retry_after } => {
+                let detail = match of {
+                    CircuitOf::Route => "the circuit of the route is open",
+                    CircuitOf::Upstream => "the circuit to the upstream is open",
+                };
+                Notice::new("circuit_open", detail).after(*retry_after)
+            }
+            Rejection::BulkheadFull { what, .. } => {
+                let detail = match what {
+                    Taken::Slots => "too many requests are in flight",
+                    Taken::Share => "too many requests of this caller are in flight",
+                };
+                Notice::new("bulkhead_full", detail)
             }
             Rejection::BulkheadWaitExceeded { .. } => {
-                "too many requests are in flight, and waiting did not help"
+                let detail = "too many requests are in flight, and waiting did not help";
+                Notice::new("bulkhead_wait_exceeded", detail)
             }
-        }
-    }
-
-    /// When to try again: known for a limit, an open circuit and key sets that cannot be fetched, a
-    /// guess for a store that is down, not known for a full bulkhead.
-    pub fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Rejection::RateLimited(verdict) => Some(verdict.retry_after),
-            Rejection::Idempotency(refusal) => refusal.retry_after(),
-            Rejection::CircuitOpen { retry_after, .. } => Some(*retry_after),
-            Rejection::LimitStoreUnavailable => Some(Duration::from_secs(1)),
-            Rejection::Credentials(refusal) => refusal.retry_after(),
-            Rejection::Address(_)
-            | Rejection::BulkheadFull { .. }
-            | Rejection::BulkheadWaitExceeded { .. } => None,
         }
     }
 }

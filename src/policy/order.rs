@@ -2,14 +2,19 @@
 //!
 //! There are two lists: the steps that check the client, and the steps before a call is made.
 //! Between them a request may get a response without a call; today that is one kept for an
-//! idempotency key. The request path walks both lists in its phase `request_filter`, and has no
-//! other order (`proxy::request::admission`). Steps of policies are decided here, or in the
-//! policy's own module; the request path does the rest: it reads bodies and asks stores.
+//! idempotency key. The request path walks both lists in its phase `request_filter`
+//! (`proxy::request::admission`). Before the lists it checks the head, finds the route, and refuses
+//! a request that this process has sent itself (`proxy::request::via`). Steps of policies are decided
+//! here, or in the policy's own module; the request path does the rest: it reads bodies and asks
+//! stores.
 //!
-//! Some things are decided after the lists, once for each attempt and not for each request:
+//! Some things are decided outside the lists, because they are not decided once for each request:
 //!
 //! - whether there is another attempt: [`super::retry::decide`], however the last one ended;
 //! - whether the circuits admit that attempt: the two circuits again, in their order here;
+//! - which endpoint gets an attempt, and after which wait: `proxy::attempt::next`;
+//! - whether the fallback upstream is called, after a refusal or a failed attempt:
+//!   `proxy::attempt::divert`;
 //! - which response replaces a refusal: [`super::fallback`].
 
 mod circuits;
@@ -223,8 +228,9 @@ impl OfCall {
     }
 }
 
-/// Takes the caller's share of the bulkhead, before a slot is taken or waited for: a caller that has its
-/// share waits for itself, and is refused. If a dry bulkhead would refuse, that is noted in `dry_run`.
+/// Takes the caller's share of the bulkhead, before a slot is taken or waited for: a caller that holds
+/// its whole share would only wait for its own requests, so it is refused. If a dry bulkhead would
+/// refuse, that is noted in `dry_run`.
 ///
 /// # Errors
 /// The caller has as many requests under way as it may.

@@ -2,8 +2,9 @@
 //!
 //! | phase | once per | what happens |
 //! |---|---|---|
+//! | `new_ctx` | request | take the snapshot and the connection, start the clock |
 //! | `early_request_filter` | request | the head is complete: lift its time limit, identify the client, give the request its ids |
-//! | `request_filter` | request | route; then flood guard, credentials, rate limits, idempotency key, breakers, bulkhead; or the refusal |
+//! | `request_filter` | request | route; then the steps of [`crate::policy::order`]; or the refusal |
 //! | `upstream_peer` | attempt | wait before a retry (watching the client), choose an endpoint, set its timeouts |
 //! | `connected_to_upstream` | attempt | look at the upstream's certificate, if it is pinned |
 //! | `upstream_request_filter` | attempt | write the headers of the upstream request |
@@ -11,6 +12,7 @@
 //! | `upstream_response_filter` | attempt | classify; retry, fall back or pass on |
 //! | `fail_to_connect`, `error_while_proxy` | attempt | the same, for attempts without a response |
 //! | `response_filter` | request | write the response headers; commit a `durable` or `sync` record; start to keep the response |
+//! | `upstream_response_body_filter`, `upstream_response_trailer_filter` | piece | count, copy, keep; the end of an RPC |
 //! | `fail_to_proxy` | request | the refusal, if there is no response to pass on |
 //! | `logging` | request | the response to a transcoded call; breakers, record, spans, metrics |
 //!
@@ -31,19 +33,12 @@ use pingora_core::{Error, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
-use crate::policy::failure::Cause;
-use crate::policy::outcome::Outcome;
-use crate::proxy::attempt::ended::Ended;
 use crate::proxy::downstream::connection::Connection;
 use crate::proxy::exchange::context::Context;
-use crate::proxy::exchange::signal::{REJECTED, RETRY};
-use crate::proxy::rejection::Rejection;
 use crate::proxy::report::Reported;
 use crate::proxy::request::admission::Admitted;
-use crate::proxy::{attempt, downstream, exchange, reply, report, request, response};
-use crate::runtime::pins::UNPINNED;
+use crate::proxy::{attempt, reply, report, request, response};
 use crate::runtime::shared::Shared;
-use crate::summary::attempt::Connection as Connected;
 use crate::time::Clock;
 
 /// The gateway, as Pingora sees it.
@@ -167,32 +162,7 @@ impl ProxyHttp for Gateway {
         if head.status.is_informational() && head.status != 101 {
             return Ok(());
         }
-        if !exchange::sent::has_body(session, head) {
-            attempt::conclude::answered(ctx, Clock::now());
-        }
-        if ctx.keyed.is_some() {
-            let has_body = response::head::has_body(session, head);
-            // Boxed, as below: most responses need not carry this future's state.
-            Box::pin(response::keeping::begin(ctx, head, has_body)).await;
-        }
-        response::headers::prepare_response(session, head, ctx)?;
-        let status = head.status.as_u16();
-        let recorder = self.shared.recorder.as_ref();
-        if report::recording::commits(recorder, ctx)
-            && let Err(rejection) =
-                Box::pin(report::recording::commit(recorder, session, ctx, status)).await
-        {
-            ctx.end.refuse(rejection);
-            return Err(Error::new_in(REJECTED));
-        }
-        if !ctx.holds_head() {
-            ctx.sent = Some(status);
-        }
-        downstream::date::keep(ctx, head);
-        if status == 101 {
-            response::head::begin_tunnel(ctx, Clock::now());
-        }
-        Ok(())
+        response::head::pass_on(self.shared.recorder.as_ref(), session, ctx, head).await
     }
 
     fn upstream_response_body_filter(
@@ -232,58 +202,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut Reported,
         reused: bool,
     ) -> Box<Error> {
-        // Pingora leaves this undecided for reused connections, and panics if it stays so.
-        error.retry.decide_reuse(reused);
-        let connection = if reused { Connected::Reused } else { Connected::New };
-        ctx.attempt.connection = Some(connection);
-        let stale = error.retry();
-        let refused = attempt::ended::is_refused(&error);
-        if *error.etype() == RETRY {
-            error.set_retry(true);
-            return error;
-        }
-        error.set_retry(false);
-        if *error.etype() == REJECTED {
-            return error;
-        }
-        let ended = match refused {
-            true => Ended::Upstream(Cause::RefusedStream),
-            // Nothing was sent: it is as if there had been no connection.
-            false if *error.etype() == UNPINNED => {
-                attempt::ended::classify_connect(&error, ctx, Clock::now())
-            }
-            false => attempt::ended::classify(&error, session, ctx, Clock::now()),
-        };
-        if session.was_upgraded() {
-            // The end of a tunnel is not a failure, whichever side ends it.
-            return error;
-        }
-        if exchange::sent::is_answered(session) {
-            match ended.rejection() {
-                Some(rejection) => ctx.end.break_off(rejection),
-                None => ctx.end.client_left_midway(),
-            }
-            if let Some(outcome) = ended.outcome() {
-                attempt::conclude::conclude(ctx, outcome, Clock::now());
-            }
-            if let Some(cause) = ended.cause() {
-                attempt::conclude::give_up(ctx, cause, attempt::ended::words(&mut error));
-            }
-            return error;
-        }
-        let gone = reused && ended.outcome() == Some(Outcome::Reset);
-        if stale
-            && (refused || gone)
-            && attempt::retry::reconnect(session, ctx, refused, &mut error, Clock::now())
-        {
-            error.set_retry(true);
-            return error;
-        }
-        let ended = if stale && gone { Ended::Upstream(Cause::StaleConnection) } else { ended };
-        let flaw = (ended == Ended::Upstream(Cause::InvalidResponse))
-            .then(|| response::well_formed::flaw(&mut error));
-        let again = attempt::failed::failed(session, ctx, ended, &mut error);
-        response::well_formed::explain(ctx, flaw);
+        let again = attempt::failed::broke_off(session, ctx, &mut error, reused);
         error.set_retry(again);
         error
     }
@@ -294,22 +213,8 @@ impl ProxyHttp for Gateway {
         _: &Error,
         ctx: &mut Reported,
     ) -> FailToProxy {
-        let nothing = FailToProxy { error_code: 0, can_reuse_downstream: false };
-        if ctx.end.is_client_gone() {
-            return nothing;
-        }
-        if exchange::sent::is_answered(session) {
-            reply::wire::end_midway(session, ctx).await;
-            return nothing;
-        }
-        let rejection = ctx.end.rejection().cloned().unwrap_or(Rejection::Internal);
-        // Pingora closes the connection after this phase: the response must say so.
-        session.set_keepalive(None);
-        reply::choose::refuse(&self.shared, session, ctx, rejection).await;
-        FailToProxy {
-            error_code: exchange::sent::status_of(session, ctx),
-            can_reuse_downstream: false,
-        }
+        let error_code = reply::choose::failed(&self.shared, session, ctx).await;
+        FailToProxy { error_code, can_reuse_downstream: false }
     }
 
     async fn logging(&self, session: &mut Session, e: Option<&Error>, ctx: &mut Reported) {

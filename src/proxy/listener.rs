@@ -336,10 +336,10 @@ impl Listeners {
     ) {
         let session = ServerSession::new_custom(stream);
         let request = self.proxy.process_new_http(session, shutdown);
-        // A request that is given up reports itself.
-        // Its own: the connection may be gone before a request that goes on without its client.
+        // Not the connection's, which may be gone before a request that goes on without its client.
         let mut cut = std::pin::pin!(self.shared.lifecycle.until_cut());
         let is_cut = |cx: &mut Context<'_>| cut.as_mut().poll(cx).is_ready();
+        // A request that is given up reports itself.
         let _ = unless_overdue(guard, alarm, GRACE, is_cut, request).await;
     }
 }

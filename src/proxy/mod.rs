@@ -1,9 +1,10 @@
 //! The request path, on Pingora.
 //!
-//! [`gateway`] has a line or two of work for each of Pingora's phases, and hands the rest to these rooms:
+//! [`gateway`] does little work in each of Pingora's phases, and hands the rest to the other rooms:
 //!
 //! | room | what happens there |
 //! |---|---|
+//! | [`gateway`] | each phase of Pingora, in the order in which they come |
 //! | [`acceptor`] | a connection is accepted and given its place |
 //! | [`listener`] | its protocol is found, and its requests are handed to the gateway |
 //! | [`downstream`] | its protocol, its deadline, its bytes, between the client and Pingora |

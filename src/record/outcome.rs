@@ -21,7 +21,7 @@ pub enum Commit {
     NotTried,
     /// Where.
     Made(Committed),
-    /// The client was told so; the row of that response is not committed either.
+    /// It failed, and the client got a refusal, whose own row is not committed before it leaves.
     Failed,
 }
 

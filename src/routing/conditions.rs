@@ -201,7 +201,7 @@ impl Test {
         }
     }
 
-    /// Whether one of the names of `certificate` is meant. A common name is none: authorities differ in who
+    /// Whether one of the names of `certificate` is meant. A common name does not count: authorities differ in who
     /// may choose it.
     fn names(&self, certificate: &Peer) -> bool {
         match self {

@@ -31,7 +31,7 @@ use crate::upstream::orders::{Order, Wanted};
 
 /// How often it is looked whether endpoints with orders are still there.
 const LOOK: Duration = Duration::from_secs(1);
-/// The most addresses that are named to somebody who asked for another one.
+/// The most addresses that a refusal names if the order was for an unknown one.
 const FEW: usize = 10;
 
 /// What is ordered of an endpoint.

@@ -17,7 +17,7 @@ use super::snapshot::UpstreamTarget;
 use super::socket_check::SocketCheck;
 use crate::upstream::config::{Pin, Protocol};
 
-/// The upstream's certificate is none of those that are pinned.
+/// The upstream's certificate is not one of those that are pinned.
 pub const UNPINNED: ErrorType = ErrorType::Custom("portcullis: unpinned certificate");
 
 /// Whether the peer of a connection over TLS has shown a certificate that is pinned.

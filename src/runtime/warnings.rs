@@ -4,13 +4,10 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-
 use super::descriptors::Descriptors;
 use super::mounts;
 use super::snapshot::Snapshot;
-use super::tls::{doubts, end_of};
+use super::tls::{self, doubts, end_of};
 use crate::config::code::Code;
 use crate::config::load::KeyPath;
 use crate::config::{Config, Problem, Sources, warnings};
@@ -124,8 +121,7 @@ fn authorities(config: &Config, now: SystemTime) -> Vec<Problem> {
 /// When the certificates in a file end, in seconds since 1970. A file that cannot be read is an
 /// error elsewhere.
 fn ends_in(file: &Path) -> Vec<i64> {
-    let Ok(certificates) = CertificateDer::pem_file_iter(file) else { return Vec::new() };
-    certificates.filter_map(Result::ok).filter_map(|certificate| end_of(&certificate)).collect()
+    tls::certificates(file).unwrap_or_default().iter().filter_map(end_of).collect()
 }
 
 fn expiry(path: KeyPath, file: &Path, ends: Option<i64>, now: SystemTime) -> Option<Problem> {

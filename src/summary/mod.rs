@@ -1,9 +1,9 @@
-//! A request as it began and as it ended: two immutable values, of which its row in the record, its
-//! metrics and its span are views.
+//! A request as it began and as it ended: two immutable values, from which its row, its metrics, its
+//! span and its line of the access log are made.
 //!
 //! ```text
 //!   a durable or sync row commits ──> Opening ──> the row's first write, with what is known so far
-//!   the request has ended ──────────> Summary ──> the row completed, metrics, span
+//!   the request has ended ──────────> Summary ──> the row completed, metrics, span, access log
 //!                                     (with its Opening)
 //! ```
 //!
@@ -57,7 +57,8 @@ pub struct Opening<'a> {
     pub protocol: &'static str,
     /// The configuration that decided: counted by this process, from 1.
     pub generation: u64,
-    /// Time from the head to the decision of the rate limits; zero if none was asked.
+    /// Time from the head to the step `rate_limits`, whether or not the route has limits; zero if the
+    /// request did not get that far.
     pub decided_after: Duration,
     /// For each limit of the route, in its order, a digest of whom the request was counted for:
     /// 64 bits of SHA-256. Only of routes that record.

@@ -73,7 +73,7 @@ impl Upstream {
         else {
             return;
         };
-        // A failure that another breaker has counted is none of this one's.
+        // Another breaker's failures do not count here.
         let is_same = |latest: &Upstream| match (&latest.breaker, &self.breaker) {
             (Some(latest), Some(mine)) => latest.shares_circuit(mine),
             (None, _) | (_, None) => false,
@@ -188,7 +188,7 @@ impl Upstream {
         if !self.set.load().may_eject_any() {
             return false;
         }
-        // After a reload, the new upstream decides for requests of before.
+        // After a reload, the new upstream decides for requests that began before the reload.
         if let Some(latest) = self.latest() {
             let is_ejected = latest.eject(endpoint, reason, now);
             if is_ejected {

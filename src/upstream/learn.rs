@@ -24,7 +24,7 @@ pub struct SourceReport {
     pub endpoints: usize,
     /// When it named them; `None` before.
     pub confirmed: Option<Moment>,
-    /// Since when it has not answered, or says that there is nothing; `None` while it answers.
+    /// Since when it has not answered, or names no endpoints; `None` while it names some.
     pub failing_since: Option<Moment>,
     /// Why.
     pub error: Option<Arc<str>>,

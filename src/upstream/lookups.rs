@@ -33,7 +33,7 @@ impl Lookups {
         self.names.error()
     }
 
-    /// Why the source's latest answer is none, while that lasts.
+    /// Why the source's latest question failed, while it fails.
     pub fn source_error(&self) -> Option<Arc<str>> {
         self.source.error()
     }

@@ -285,7 +285,7 @@ mod tests {
         assert_eq!(answer(&other), ["[::1]:1,127.0.0.9:1", "[::5]:1,127.0.0.5:1"]);
         let less = ["[::5]:1", "127.0.0.5:1", "127.0.0.9:1"];
         assert_eq!(answer(&less), ["[::5]:1,127.0.0.5:1", "127.0.0.9:1"]);
-        // Known pairs of another port, or of another family's choice, are none.
+        // Known pairs with another port, or found for another `ip_family`, do not count.
         let others = pairs(&[Address::Pair(Pair {
             v6: "[::5]:2".parse().expect("an address"),
             v4: "127.0.0.5:1".parse().expect("an address"),

@@ -21,7 +21,7 @@ impl Upstream {
         self.adopt(&self.set.load(), found, now);
     }
 
-    /// The same, beside members of before that still stay, unless one that is found takes their place.
+    /// The same, but earlier members in `stay` remain, unless one that is found takes their place.
     pub(super) fn replace_beside(&self, found: Vec<Member>, stay: Vec<Member>, now: Moment) {
         self.put_in_place(&self.set.load(), found, stay, now);
     }

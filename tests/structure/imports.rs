@@ -12,16 +12,18 @@ use syn::{Attribute, Item, UseTree};
 /// A path from the root of the crate, such as `["policy", "breaker"]`.
 pub type Name = Vec<String>;
 
+type Aliases = BTreeMap<String, Name>;
+
 /// One file.
 pub struct Source {
     pub path: PathBuf,
     pub text: String,
-    /// Lines that are not tests.
-    pub lines: usize,
+    /// The numbers of the lines that are tests.
+    cut: BTreeSet<usize>,
     /// Whole paths of everything it names, as written.
     named: BTreeSet<Name>,
     /// What it gives another name to, or passes on: the name, and what it stands for.
-    aliases: BTreeMap<String, Name>,
+    aliases: Aliases,
 }
 
 /// All files of a crate, by the module that each of them is.
@@ -125,9 +127,8 @@ impl Sources {
 impl Source {
     fn parse(path: PathBuf, text: String, module: &Name, modules: &BTreeSet<Name>) -> Self {
         let file = syn::parse_file(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        let lines = text.lines().count();
-        let mut source =
-            Source { path, text, lines, named: BTreeSet::new(), aliases: BTreeMap::new() };
+        let (cut, named) = (BTreeSet::new(), BTreeSet::new());
+        let mut source = Source { path, text, cut, named, aliases: Aliases::new() };
         let scope = Scope { module: module.clone(), modules };
         // First what names stand for: a use may come after its name.
         let items: Vec<_> = file.items.iter().filter(|item| source.keeps(item)).collect();
@@ -144,16 +145,22 @@ impl Source {
         source
     }
 
-    /// Whether an item is more than a test. The lines of one that is not do not count.
+    /// Whether an item is more than a test. The lines of one that is not are cut.
     fn keeps(&mut self, item: &Item) -> bool {
         let is_test = attributes(item).iter().any(|attribute| {
-            attribute.path().is_ident("cfg") && names(attribute.to_token_stream(), "test")
+            attribute.path().is_ident("cfg") && asks_for_tests(attribute.to_token_stream())
         });
         if is_test {
             let span = item.span();
-            self.lines -= span.end().line - span.start().line + 1;
+            self.cut.extend(span.start().line..=span.end().line);
         }
         !is_test
+    }
+
+    /// Its lines that are not tests.
+    pub fn code(&self) -> impl Iterator<Item = &str> {
+        let numbered = self.text.lines().zip(1_usize..);
+        numbered.filter(|(_, number)| !self.cut.contains(number)).map(|(line, _)| line)
     }
 }
 
@@ -197,12 +204,31 @@ impl Scope<'_> {
         }
     }
 
-    /// Paths within an item, in macros, too.
+    /// Paths within an item, in macros, too. The names that a `use` within a block introduces end
+    /// with the block.
     fn paths(&self, tokens: TokenStream, source: &mut Source) {
         let mut name = Name::new();
         let mut colons = 0;
-        for token in tokens {
+        let mut outside: Option<Aliases> = None;
+        let mut tokens = tokens.into_iter().peekable();
+        while let Some(token) = tokens.next() {
             match token {
+                // Not `use<'a>`, which says what a type captures.
+                TokenTree::Ident(ident)
+                    if ident == "use" && !tokens.peek().is_some_and(|next| is(next, '<')) =>
+                {
+                    self.end(&mut name, source);
+                    let tree = tokens.by_ref().take_while(|token| !is(token, ';'));
+                    // In a macro, `$crate` is this crate.
+                    let tree: TokenStream = tree.filter(|token| !is(token, '$')).collect();
+                    match syn::parse2::<UseTree>(tree.clone()) {
+                        Ok(tree) => {
+                            outside.get_or_insert_with(|| source.aliases.clone());
+                            self.uses(&tree, &mut Name::new(), source);
+                        }
+                        Err(_) => self.paths(tree, source),
+                    }
+                }
                 TokenTree::Punct(punct) if punct.as_char() == ':' && !name.is_empty() => {
                     colons += 1;
                     continue;
@@ -222,6 +248,9 @@ impl Scope<'_> {
             colons = 0;
         }
         self.end(&mut name, source);
+        if let Some(outside) = outside {
+            source.aliases = outside;
+        }
     }
 
     fn end(&self, name: &mut Name, source: &mut Source) {
@@ -272,11 +301,23 @@ fn is_test(path: &Path) -> bool {
     path.iter().any(|part| parts.iter().any(|name| part == *name)) || path == Path::new("main.rs")
 }
 
-fn names(tokens: TokenStream, word: &str) -> bool {
+fn is(token: &TokenTree, sign: char) -> bool {
+    matches!(token, TokenTree::Punct(punct) if punct.as_char() == sign)
+}
+
+/// Whether a `cfg` asks for `test`. One that asks for `not(test)` is of the product.
+fn asks_for_tests(tokens: TokenStream) -> bool {
+    let mut is_negated = false;
     tokens.into_iter().any(|token| match token {
-        TokenTree::Ident(ident) => ident == word,
-        TokenTree::Group(group) => names(group.stream(), word),
-        TokenTree::Punct(_) | TokenTree::Literal(_) => false,
+        TokenTree::Ident(ident) => {
+            is_negated = ident == "not";
+            ident == "test"
+        }
+        TokenTree::Group(group) => !is_negated && asks_for_tests(group.stream()),
+        TokenTree::Punct(_) | TokenTree::Literal(_) => {
+            is_negated = false;
+            false
+        }
     })
 }
 

@@ -57,6 +57,11 @@ impl Client {
         Some(Client { reader: BufReader::new(stream) })
     }
 
+    /// Its own end of the connection.
+    pub fn local_address(&self) -> SocketAddr {
+        self.reader.get_ref().local_addr().expect("its own address")
+    }
+
     #[track_caller]
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.try_send(bytes).expect("the gateway reads");

@@ -323,7 +323,7 @@ impl Gateway {
                 self.kill();
                 return Some(false);
             }
-            // Whoever answers on a port that was free a moment ago need not be our child: it
+            // What answers on a port that was free a moment ago need not be our child, which
             // says in its own log when it listens there.
             if !self.log().contains(&self.admin.to_string()) {
                 return None;

@@ -56,5 +56,6 @@ pub use tls::{
 };
 pub use upstream::{Received, Upstream};
 pub use wait::{
-    assert_about, assert_within, assert_within_since, at_once, eventually, pass, timed, watched,
+    assert_about, assert_within, assert_within_since, at_once, eventually, eventually_within, pass,
+    timed, watched,
 };

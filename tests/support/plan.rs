@@ -236,7 +236,7 @@ fn by_resolver(resolv_conf: &Path) -> String {
     format!("exec unshare -rm sh -c 'mount --bind {file} /etc/resolv.conf && exec \"$0\" \"$@\"'")
 }
 
-/// The executable in `directory`, without the environment of whoever runs the tests.
+/// The executable in `directory`, without the environment of the test run.
 pub(super) fn command(directory: &Path) -> Command {
     prepared(Command::new(binary()), directory)
 }

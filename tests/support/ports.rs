@@ -1,4 +1,4 @@
-//! Addresses with nobody behind them: free ones, refusing ones, silent ones.
+//! Addresses on which nothing listens: free ones, refusing ones, silent ones.
 
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Mutex;
@@ -13,7 +13,7 @@ const COUNT: u16 = 12_000;
 
 static NEXT: AtomicU16 = AtomicU16::new(0);
 
-/// A TCP port nobody listens on, and that no other test takes while this lives.
+/// A TCP port on which nothing listens, and that no other test takes while this lives.
 ///
 /// The lock is the UDP port of the same number: it holds between processes too, so that
 /// a suite that runs beside this one is never mistaken for its gateways.

@@ -158,7 +158,7 @@ impl Redis {
         false
     }
 
-    /// It answers, if only that it wants a password, or by leaving whoever does not speak TLS.
+    /// It answers, if only that it wants a password, or by closing a connection without TLS.
     fn answers(&self) -> bool {
         let Ok(mut stream) = TcpStream::connect(self.port.address()) else { return false };
         let timeout = stream.set_read_timeout(Some(DEADLINE));

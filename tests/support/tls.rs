@@ -20,7 +20,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::h2_client::wait;
 
-/// Whoever trusts it trusts what it has signed.
+/// A client or server that trusts it trusts what it has signed.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate and its key.
@@ -216,7 +216,7 @@ pub fn client_config(
     }
 }
 
-/// A handshake with whoever is `name`, and trusted by `authority`.
+/// A handshake with a server whose certificate is for `name` and signed by `authority`.
 pub fn connect_tls(
     address: SocketAddr,
     name: &str,

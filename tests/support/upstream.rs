@@ -187,8 +187,8 @@ impl Drop for Upstream {
                 let _ = connection.shutdown(Shutdown::Both);
             }
         });
-        // The accepting thread looks at `stopped` when somebody comes; it ends this
-        // connection last, so that afterwards nobody listens.
+        // The accepting thread looks at `stopped` when a connection comes; it ends this
+        // one last, so that afterwards nothing listens.
         if let Ok(mut last) = TcpStream::connect(("127.0.0.1", self.address.port())) {
             let _ = last.set_read_timeout(Some(DEADLINE));
             let _ = last.read(&mut [0]);

@@ -9,20 +9,31 @@ pub const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Poll until `found` gives something. Panics, naming `what`, at the deadline.
 #[track_caller]
-pub fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+pub fn eventually<T>(what: &str, found: impl FnMut() -> Option<T>) -> T {
+    eventually_within(DEADLINE, what, found)
+}
+
+/// The same until `limit`, for what takes long on any machine.
+#[track_caller]
+pub fn eventually_within<T>(
+    limit: Duration,
+    what: &str,
+    mut found: impl FnMut() -> Option<T>,
+) -> T {
     let started = Instant::now();
     loop {
         if let Some(value) = found() {
             return value;
         }
         let waited = started.elapsed();
-        assert!(waited < DEADLINE, "waited {DEADLINE:?} in vain for: {what}");
+        assert!(waited < limit, "waited {limit:?} in vain for: {what}");
         // Most questions cost the gateway something: the longer the wait, the less often they are asked.
         pass((waited / 10).clamp(Duration::from_millis(5), Duration::from_millis(40)));
     }
 }
 
-/// Let a configured time pass whose end shows nowhere outside.
+/// Let a time pass that shows nowhere outside: one that is the test's subject, a client's pace, or one in which
+/// nothing may happen. What can be asked for is waited for with [`eventually`].
 pub fn pass(time: Duration) {
     std::thread::sleep(time);
 }

@@ -47,7 +47,7 @@ for (const [name, transport] of Object.entries(SPEAKS)) {
     const invoke = (name, options = authorized()) => client().invokeCustom({ name }, options);
     const reset = () => resetCircuit(stack.gatewayService, "upstream/custom-lang-service");
 
-    check("a name is greeted, and nobody in particular is the world", async () => {
+    check("a name is greeted, and the world where there is none", async () => {
       assert.equal((await invoke("Ada ✓")).message, "Hello Ada ✓ from custom-lang-service!");
       assert.equal((await invoke("")).message, "Hello World from custom-lang-service!");
     });

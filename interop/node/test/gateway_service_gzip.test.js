@@ -35,7 +35,7 @@ for (const [name, transport] of Object.entries(SPEAKS)) {
     const invoke = (name) =>
       client.invokeCustom({ name }, { headers: { Authorization: `Bearer ${stack.token}` } });
 
-    check("a name is greeted, short or long, and nobody in particular is the world", async () => {
+    check("a name is greeted, short or long, and the world where there is none", async () => {
       for (const name of ["Ada ✓", "Ada ✓ ".repeat(1000)]) {
         assert.equal((await invoke(name)).message, `Hello ${name} from custom-lang-service!`);
       }

@@ -71,7 +71,7 @@ describe("WebSocket", () => {
     assert.deepEqual([code, String(reason)], [4001, "enough"]);
   });
 
-  check("a connection on which nobody speaks is closed, and not before", async () => {
+  check("a connection that is silent for its idle timeout is closed, and not before", async () => {
     const socket = await open("/websocket");
     // Its limit is 2 s: what is said in time keeps it.
     for (let turn = 0; turn < 4; turn += 1) {

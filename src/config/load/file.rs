@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::fault::{Fault, Position};
 use crate::config::code::Code;
-use crate::units::reason;
+use crate::units::{NotText, reason, text_of};
 
 /// The most bytes a file may have.
 pub(super) const MAX_FILE: u64 = 8 * 1024 * 1024;
@@ -16,9 +16,6 @@ pub(super) const MAX_FILE: u64 = 8 * 1024 * 1024;
 /// The most brackets open at once. Far more than the nesting that is accepted, because text may
 /// contain brackets.
 const MAX_OPEN: usize = 1000;
-
-/// The byte order mark, which has no meaning in UTF-8.
-const MARK: char = '\u{feff}';
 
 /// Reads `path`.
 ///
@@ -53,43 +50,11 @@ fn read_all(file: impl Read) -> Result<Vec<u8>, (Code, String)> {
     Ok(bytes)
 }
 
-/// Why the bytes are not text; the first `good` of them are.
-#[derive(Debug)]
-pub(super) struct NotText {
-    pub(super) good: usize,
-    /// Phrased to follow the name of the file.
-    pub(super) reason: &'static str,
-}
-
-/// The text in `bytes`, without the UTF-8 byte order mark that some editors write.
-///
-/// # Errors
-/// The bytes are in another encoding.
-pub(super) fn text_of(bytes: &[u8]) -> Result<&str, NotText> {
-    if is_utf16(bytes) {
-        return Err(NotText { good: 0, reason: "is in UTF-16" });
-    }
-    match std::str::from_utf8(bytes) {
-        Ok(text) => Ok(text.strip_prefix(MARK).unwrap_or(text)),
-        Err(error) => Err(NotText { good: error.valid_up_to(), reason: "is not valid UTF-8" }),
-    }
-}
-
-/// Detected by the byte order mark, or by the first two characters if there is none.
-fn is_utf16(bytes: &[u8]) -> bool {
-    match bytes {
-        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => true,
-        [0, b, 0, d, ..] | [b, 0, d, 0, ..] => *b != 0 && *d != 0,
-        _ => false,
-    }
-}
-
 /// The text of a file. Refuses what the parser would refuse without a position, or only after
 /// minutes.
 pub(super) fn decode(bytes: &[u8]) -> Result<String, Fault> {
     let text = text_of(bytes).map_err(|NotText { good, reason }| {
-        let before = String::from_utf8_lossy(&bytes[..good]);
-        let before = before.strip_prefix(MARK).unwrap_or(&before);
+        let before = text_of(&bytes[..good]).unwrap_or_default();
         let message = format!("the file {reason}");
         Fault::new(end_of(before), Code::FileNotUtf8, message)
     })?;

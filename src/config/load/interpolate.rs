@@ -14,8 +14,9 @@
 use std::path::{Path, PathBuf};
 
 use super::environment::Environment;
-use super::file::{read_bounded, text_of};
+use super::file::read_bounded;
 use crate::config::code::Code;
+use crate::units::text_of;
 
 const MAX_NESTING: usize = 16;
 

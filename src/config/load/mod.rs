@@ -6,7 +6,7 @@
 //! validation, which runs on the valid parts even if others were wrong:
 //!
 //! ```text
-//! load_partial::<Config>(path, &Environment::process())
+//! load_layered::<Config, Alone>(path, &Environment::process(), &TEMPLATES, &LAYERING, &RENAMED)
 //!     .validate(|config, sources| vec![Problem::new(Code::UnknownName, "routes.users.upstream", "…")])
 //! ```
 //!
@@ -82,12 +82,10 @@ pub struct Draft<T> {
 
 /// Reads the configuration at `path` and the files it includes. It is valid only after
 /// [`Draft::validate`].
-pub fn load_partial<T: DeserializeOwned>(path: &Path, environment: &Environment) -> Draft<T> {
-    read(path, environment, |_, _| ())
-}
-
-/// The same, where things of a section may be written once for several names, the things of one section have
-/// defaults in another, which are read as `D`, and keys have had other names.
+///
+/// Things of a section may be written once for several names (`templates`), the things of one
+/// section have defaults in another, which are read as `D` (`layering`), and keys have had other
+/// names (`renamed`).
 pub fn load_layered<T: DeserializeOwned, D: DeserializeOwned>(
     path: &Path,
     environment: &Environment,
@@ -95,26 +93,16 @@ pub fn load_layered<T: DeserializeOwned, D: DeserializeOwned>(
     layering: &'static Layering,
     renamed: &'static [Renamed],
 ) -> Draft<T> {
-    read(path, environment, |tree, findings| {
-        templates.expand(tree, findings);
-        findings.renamed = renamed::rename(tree, renamed);
-        findings.layering = Some(layering);
-        // What is right is read again with the rest.
-        layering.lay(tree, findings, |tree, findings| drop(collect::<D>(tree, findings)));
-    })
-}
-
-fn read<T: DeserializeOwned>(
-    path: &Path,
-    environment: &Environment,
-    prepare: impl FnOnce(&mut node::Node, &mut findings::Findings),
-) -> Draft<T> {
     let (files, mut tree, mut findings) = apart(|| {
         let mut assembly = Assembly::new(environment);
         let tree = assembly.assemble(path);
         (assembly.files, tree, assembly.findings)
     });
-    prepare(&mut tree, &mut findings);
+    templates.expand(&mut tree, &mut findings);
+    findings.renamed = renamed::rename(&mut tree, renamed);
+    findings.layering = Some(layering);
+    // What is right is read again with the rest.
+    layering.lay(&mut tree, &mut findings, |tree, findings| drop(collect::<D>(tree, findings)));
     let nothing_read = findings.incomplete && matches!(tree.value, node::Value::Null);
     let value = if nothing_read { None } else { collect(&mut tree, &mut findings) };
     Draft { value, sources: Sources::new(files, tree, findings) }

@@ -11,6 +11,7 @@ use http::{HeaderMap, Uri};
 
 use super::environment::{Exporter, Reader, Signal};
 use super::{Compression, Endpoint, Otlp, Protocol};
+use crate::config::traces::Traces;
 use crate::config::{Config, Environment};
 use crate::units::Timespan;
 
@@ -67,7 +68,7 @@ impl Telemetry {
             traces,
             metrics,
             interval: interval.unwrap_or(Timespan::from_secs(60)),
-            resource: resource(config.traces.service_name.as_deref(), &mut reader),
+            resource: resource(&config.traces, &mut reader),
             warnings: reader.warnings,
         }
     }
@@ -134,12 +135,13 @@ fn uri(signal: Signal, endpoint: &Endpoint, protocol: Protocol) -> Option<Uri> {
     Uri::from_parts(parts).ok()
 }
 
-fn resource(written: Option<&str>, reader: &mut Reader<'_>) -> Vec<(String, String)> {
+fn resource(traces: &Traces, reader: &mut Reader<'_>) -> Vec<(String, String)> {
     let is_name = |(key, _): &&(String, String)| key == "service.name";
     let attributes = reader.resource_attributes();
-    let name = written.map(str::to_owned).or_else(|| reader.service_name());
+    let name = traces.service_name.clone().or_else(|| reader.service_name());
     let name = name.or_else(|| attributes.iter().find(is_name).map(|(_, name)| name.clone()));
-    let name = ("service.name".to_owned(), name.unwrap_or_else(|| "portcullis".to_owned()));
+    let name = name.unwrap_or_else(|| traces.default_service_name.clone());
+    let name = ("service.name".to_owned(), name);
     let others = attributes.into_iter().filter(|attribute| !is_name(&attribute));
     std::iter::once(name).chain(others).collect()
 }

@@ -106,6 +106,8 @@ const CODES: [(Facet, &[&str]); 12] = [
         &[
             "dns",
             "no_endpoint",
+            "endpoints_full",
+            "none_available",
             "connect_refused",
             "unreachable",
             "connect_timeout",
@@ -173,7 +175,7 @@ const CODES: [(Facet, &[&str]); 12] = [
         ],
     ),
     (Facet::Circuit, &["circuit_open"]),
-    (Facet::Bulkhead, &["bulkhead_full"]),
+    (Facet::Bulkhead, &["bulkhead_full", "bulkhead_wait_exceeded"]),
     (Facet::BodySize, &["body_too_large"]),
 ];
 const COMMIT: &str = "record_unavailable";
@@ -292,7 +294,8 @@ mod tests {
         let facets = Facets::default().with(Facet::ExactStatus, true).dry(Facet::Bulkhead, true);
         let same = Facets::from_bits(facets.to_bits());
         assert_eq!(same, facets);
-        assert_eq!(same.dry_codes().collect::<Vec<_>>(), ["bulkhead_full"]);
+        let codes = ["bulkhead_full", "bulkhead_wait_exceeded"];
+        assert_eq!(same.dry_codes().collect::<Vec<_>>(), codes);
         assert_eq!(same.codes().count(), 0);
     }
 

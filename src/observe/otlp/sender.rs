@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::grpc::{self, Status};
 use super::target::{Authorities, Target, Unusable};
 use crate::config::otlp::{Compression, Protocol};
+use crate::units::pem;
 
 /// The first pause between attempts; each next one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -231,11 +232,13 @@ fn client(target: &Target) -> Result<reqwest::Client, Unusable> {
         (None, true) => builder,
         (Some(Authorities { file, pem }), true) => {
             let wrong = |why: String| Unusable::NoAuthorities { file: file.clone(), why };
-            let unusable = |error: reqwest::Error| wrong(format!(": {}", innermost(&error)));
-            let authorities = reqwest::Certificate::from_pem_bundle(pem).map_err(unusable)?;
-            if authorities.is_empty() {
-                return Err(wrong(String::new()));
-            }
+            let unusable = |error: reqwest::Error| {
+                wrong(format!("holds a certificate that cannot be used: {}", innermost(&error)))
+            };
+            let found = pem::certificates(pem).map_err(|error| wrong(error.to_string()))?;
+            let authorities: reqwest::Result<Vec<_>> =
+                found.iter().map(|one| reqwest::Certificate::from_der(one)).collect();
+            let authorities = authorities.map_err(unusable)?;
             // What is in them is looked at only here.
             return builder.tls_certs_only(authorities).build().map_err(unusable);
         }

@@ -21,11 +21,11 @@ pub enum Unusable {
         why: String,
     },
     /// The file of `ca` can be read, but does not help.
-    #[error("the file `{}` holds no certificate in PEM{why}", file.display())]
+    #[error("the file `{}` {why}", file.display())]
     NoAuthorities {
         /// As configured.
         file: PathBuf,
-        /// What the parser said, after a colon; empty if there is nothing to be parsed.
+        /// Phrased to follow the name of the file.
         why: String,
     },
 }

@@ -52,7 +52,7 @@ pub enum Names {
     Own,
 }
 
-/// Why a caller is none of the route's.
+/// Why the route cannot have this caller.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unclear {
     /// It is one of an authority that the route does not accept.

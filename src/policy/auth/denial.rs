@@ -9,11 +9,13 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use http::{HeaderValue, StatusCode};
 
+use crate::policy::{ASK_AGAIN, Notice};
+
 /// The last second that can be written with a year of four digits.
 const LATEST: u64 = 253_402_300_799;
 
 /// For credentials of which no more is told.
-const INVALID: (&str, &str) = ("credentials_invalid", "the credentials are not valid");
+const INVALID: Notice = Notice::new("credentials_invalid", "the credentials are not valid");
 
 /// The keys that could make a denied token valid, if the issuer has others by now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,16 +145,6 @@ pub enum Verdict {
 }
 
 impl Denial {
-    /// The `code` of the refusal, for the client.
-    pub fn code(&self) -> &'static str {
-        self.told().0
-    }
-
-    /// One sentence for the client.
-    pub fn detail(&self) -> &'static str {
-        self.told().1
-    }
-
     /// Which check failed, for the operator alone: it would help who guesses credentials. `None` if
     /// the client is told as much.
     pub(super) fn reason(&self) -> Option<Cow<'static, str>> {
@@ -265,14 +257,16 @@ impl Denial {
 
     /// What the client is told. Only a token with a valid signature can be reported as expired, so
     /// this tells only its owner.
-    fn told(&self) -> (&'static str, &'static str) {
+    pub(super) fn notice(&self) -> Notice {
         match self {
             Denial::Missing => {
-                ("credentials_missing", "this route needs credentials and the request has none")
+                let detail = "this route needs credentials and the request has none";
+                Notice::new("credentials_missing", detail)
             }
-            Denial::Expired { .. } => ("token_expired", "the token has expired"),
-            Denial::KeysUnavailable { .. } => {
-                ("keys_unavailable", "the keys that tokens are checked with are not available")
+            Denial::Expired { .. } => Notice::new("token_expired", "the token has expired"),
+            Denial::KeysUnavailable { retry_after, .. } => {
+                let detail = "the keys that tokens are checked with are not available";
+                Notice::new("keys_unavailable", detail).after(*retry_after)
             }
             Denial::Malformed
             | Denial::Algorithm
@@ -289,21 +283,24 @@ impl Denial {
             | Denial::Unnamed { .. }
             | Denial::Inactive { .. } => INVALID,
             Denial::NotAllowed { .. } => {
-                ("caller_denied", "the client's certificate is not for a caller of this route")
+                let detail = "the client's certificate is not for a caller of this route";
+                Notice::new("caller_denied", detail)
             }
             Denial::Said(said) => match said.verdict {
                 Verdict::Unauthorized => INVALID,
                 Verdict::Forbidden => {
-                    ("auth_denied", "the authorization service does not allow this request")
+                    let detail = "the authorization service does not allow this request";
+                    Notice::new("auth_denied", detail)
                 }
                 Verdict::Redirect { .. } => {
-                    ("auth_redirect", "the authorization service asks to go elsewhere first")
+                    let detail = "the authorization service asks to go elsewhere first";
+                    Notice::new("auth_redirect", detail)
                 }
             },
-            Denial::Unanswered { .. } => (
-                "auth_unavailable",
-                "the service that credentials are checked with is not available",
-            ),
+            Denial::Unanswered { .. } => {
+                let detail = "the service that credentials are checked with is not available";
+                Notice::new("auth_unavailable", detail).after(ASK_AGAIN)
+            }
         }
     }
 }

@@ -104,7 +104,7 @@ impl Forwarder {
                 let consumer: Option<Consumer> = value.and_then(|text| text.parse().ok());
                 let header = consumer.as_ref().and_then(|consumer| consumer.to_header().ok());
                 consumer.zip(header).ok_or_else(|| {
-                    self.nonsense(format!("the answer's `{name}` is missing, or is no name"))
+                    self.nonsense(format!("the response's `{name}` is missing or invalid"))
                 })?
             }
         };

@@ -86,7 +86,7 @@ impl Introspector {
     /// What follows from the document that the server has answered with. `unix_seconds` is now.
     ///
     /// # Errors
-    /// The token is not active or not for this gateway, or the document is none of RFC 7662.
+    /// The token is not active or not for this gateway, or the document is not as RFC 7662 has it.
     pub fn judge(&self, document: &[u8], unix_seconds: u64) -> Result<Identity, Denial> {
         let nonsense =
             |why: &str| Denial::Unanswered { authority: self.authority.clone(), why: why.into() };

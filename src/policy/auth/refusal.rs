@@ -1,13 +1,10 @@
 //! Why a route refuses a request: who sends it is not known, or may not.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 use super::denial::{Denial, Said, Wanted};
 use super::permit::Unpermitted;
-
-/// When to try again if a service could not be asked.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
+use crate::policy::Notice;
 
 /// The client is authenticated, but not authorized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,41 +18,43 @@ pub enum Forbidden {
 }
 
 impl Forbidden {
-    /// The `code` of the refusal, and the metric's label.
-    pub fn code(self) -> &'static str {
-        match self {
-            Forbidden::Scopes => "scope_missing",
-            Forbidden::Role => "role_missing",
-            Forbidden::Call(_) => "call_denied",
-        }
-    }
-
-    /// One sentence for the client.
-    pub fn detail(self) -> &'static str {
-        match self {
-            Forbidden::Scopes => "the credentials do not carry the scopes this route needs",
-            Forbidden::Role => "the credentials do not carry the role this route needs",
-            Forbidden::Call(_) => "this caller may not make this call",
-        }
+    /// What the client is told.
+    fn notice(self) -> Notice {
+        let (code, detail) = match self {
+            Forbidden::Scopes => {
+                ("scope_missing", "the credentials do not carry the scopes this route needs")
+            }
+            Forbidden::Role => {
+                ("role_missing", "the credentials do not carry the role this route needs")
+            }
+            Forbidden::Call(_) => ("call_denied", "this caller may not make this call"),
+        };
+        Notice::new(code, detail)
     }
 }
 
 /// Why a route refuses a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// 401; or 503 for [`Denial::KeysUnavailable`] and [`Denial::Unanswered`], which are not the
-    /// client's fault; or what a service has said.
+    /// Who sends it is not known. [`Denial::KeysUnavailable`] and [`Denial::Unanswered`] are not the
+    /// client's fault.
     Unauthenticated(Denial),
-    /// 403.
+    /// Who sends it is known, and may not.
     Forbidden(Forbidden),
 }
 
 impl Refusal {
-    /// As [`Denial::code`] and [`Forbidden::code`].
+    /// The stable name of the refusal.
     pub fn code(&self) -> &'static str {
+        self.notice().code
+    }
+
+    /// What the client is told. When to try again with the same credentials is known only if they
+    /// could not be checked.
+    pub fn notice(&self) -> Notice {
         match self {
-            Refusal::Unauthenticated(denial) => denial.code(),
-            Refusal::Forbidden(forbidden) => forbidden.code(),
+            Refusal::Unauthenticated(denial) => denial.notice(),
+            Refusal::Forbidden(forbidden) => forbidden.notice(),
         }
     }
 
@@ -65,25 +64,6 @@ impl Refusal {
             Refusal::Unauthenticated(denial) => denial.reason(),
             Refusal::Forbidden(Forbidden::Call(lack)) => Some(lack.reason().into()),
             Refusal::Forbidden(Forbidden::Scopes | Forbidden::Role) => None,
-        }
-    }
-
-    /// As [`Denial::detail`] and [`Forbidden::detail`].
-    pub fn detail(&self) -> &'static str {
-        match self {
-            Refusal::Unauthenticated(denial) => denial.detail(),
-            Refusal::Forbidden(forbidden) => forbidden.detail(),
-        }
-    }
-
-    /// When to retry with the same credentials; known only if they could not be checked.
-    pub fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Refusal::Unauthenticated(Denial::KeysUnavailable { retry_after, .. }) => {
-                Some(*retry_after)
-            }
-            Refusal::Unauthenticated(Denial::Unanswered { .. }) => Some(ASK_AGAIN),
-            Refusal::Unauthenticated(_) | Refusal::Forbidden(_) => None,
         }
     }
 

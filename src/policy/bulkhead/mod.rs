@@ -139,7 +139,7 @@ impl Bulkhead {
 }
 
 impl State {
-    /// Records how long a request has held its slot. `besides`: slots that are held in the mind.
+    /// Records how long a request has held its slot. `besides`: slots held only in the simulation.
     fn measure(&self, lane: usize, acquired: Moment, besides: u32, now: Moment) {
         if !self.samples.are_wanted() {
             return;

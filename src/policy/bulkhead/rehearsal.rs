@@ -31,7 +31,8 @@ impl State {
     }
 }
 
-/// The bulkhead as the queue in the mind sees it. Requests of before it was a dry run hold slots.
+/// The bulkhead as the simulated queue sees it. Requests admitted before the bulkhead became a dry
+/// run still hold slots.
 struct View<'a>(&'a State, usize);
 
 impl Around for View<'_> {

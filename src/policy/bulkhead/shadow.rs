@@ -1,11 +1,11 @@
 //! The queue of a bulkhead with `enforce: false`: what would become of each request if it were enforced.
 //!
 //! No request waits. But its twin would: for a slot, and then for as long as the request itself took. So
-//! requests are led through a queue in the mind, with times of their own: one that takes 10 ms, and would
+//! requests pass through a simulated queue, with times of their own: one that takes 10 ms, and would
 //! have waited for 5, holds its slot until 15 ms after it came. How long it takes is known once it has
 //! ended, and its twin ends no sooner; so whatever happens up to now is known by now.
 //!
-//! A machine without threads. It is moved on when a request comes or ends, and when someone wants to know.
+//! It has no thread: it is moved on when a request comes or ends, and when its figures are read.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};

@@ -177,7 +177,7 @@ mod tests {
         bulkhead.reconfigure(&config(narrow), Moment::ZERO);
         assert!(bulkhead.share(&"a").is_err());
         bulkhead.reconfigure(&config("{max_in_flight: 100}"), Moment::ZERO);
-        // A request of before the reload may still ask.
+        // A request that began before the reload may still ask.
         assert!(bulkhead.share(&"a").is_ok());
         drop(two);
         assert_eq!(bulkhead.callers(), 0);

@@ -32,17 +32,13 @@ mod key;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
-
 use crate::policy::outcome::Outcome;
+use crate::policy::{ASK_AGAIN, Notice};
 
 pub use answer::{Answer, Kept};
 pub use config::{Anonymous, Config, OnFailure, OnUndecided};
 pub use fingerprint::{Fingerprint, Principal, Scope};
 pub use key::{HEADER, InvalidKey, Key};
-
-/// When a client may ask again whose first request is still under way.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// A point in time by the store's clock: milliseconds since the Unix epoch. All replicas that share
 /// a store share its clock, and it survives restarts.
@@ -157,45 +153,43 @@ pub enum Refusal {
 impl Refusal {
     /// The stable name of the refusal.
     pub const fn code(self) -> &'static str {
-        match self {
-            Refusal::Missing => "idempotency_key_missing",
-            Refusal::Invalid => "idempotency_key_invalid",
-            Refusal::InFlight => "idempotency_in_flight",
-            Refusal::Mismatch => "idempotency_key_reused",
-            Refusal::Undecided => "idempotency_undecided",
-            Refusal::NotKept => "idempotency_answer_not_kept",
-            Refusal::Unavailable => "idempotency_unavailable",
-        }
+        self.notice().code
     }
 
-    /// What went wrong, in words.
-    pub const fn detail(self) -> &'static str {
+    /// What the client is told. There is no time to try again if that makes no sense before the key
+    /// expires.
+    pub const fn notice(self) -> Notice {
         match self {
-            Refusal::Missing => "this route requires an Idempotency-Key header",
-            Refusal::Invalid => {
-                "the Idempotency-Key header must hold one key of 1 to 255 visible characters"
+            Refusal::Missing => Notice::new(
+                "idempotency_key_missing",
+                "this route requires an Idempotency-Key header",
+            ),
+            Refusal::Invalid => Notice::new(
+                "idempotency_key_invalid",
+                "the Idempotency-Key header must hold one key of 1 to 255 visible characters",
+            ),
+            Refusal::InFlight => Notice::new(
+                "idempotency_in_flight",
+                "the first request with this idempotency key is still in progress",
+            )
+            .after(ASK_AGAIN),
+            Refusal::Mismatch => Notice::new(
+                "idempotency_key_reused",
+                "this idempotency key was used for another request before",
+            ),
+            Refusal::Undecided => Notice::new(
+                "idempotency_undecided",
+                "a request with this idempotency key was sent, and what became of it is not known",
+            ),
+            Refusal::NotKept => Notice::new(
+                "idempotency_answer_not_kept",
+                "the request with this idempotency key was answered; the answer was too large to \
+                 keep",
+            ),
+            Refusal::Unavailable => {
+                let detail = "idempotency keys cannot be looked up now";
+                Notice::new("idempotency_unavailable", detail).after(ASK_AGAIN)
             }
-            Refusal::InFlight => "the first request with this idempotency key is still in progress",
-            Refusal::Mismatch => "this idempotency key was used for another request before",
-            Refusal::Undecided => {
-                "a request with this idempotency key was sent, and what became of it is not known"
-            }
-            Refusal::NotKept => {
-                "the request with this idempotency key was answered; the answer was too large to keep"
-            }
-            Refusal::Unavailable => "idempotency keys cannot be looked up now",
-        }
-    }
-
-    /// When another attempt makes sense; `None` if it does not, or not before the key expires.
-    pub const fn retry_after(self) -> Option<Duration> {
-        match self {
-            Refusal::InFlight | Refusal::Unavailable => Some(ASK_AGAIN),
-            Refusal::Missing
-            | Refusal::Invalid
-            | Refusal::Mismatch
-            | Refusal::Undecided
-            | Refusal::NotKept => None,
         }
     }
 }

@@ -1,10 +1,10 @@
 //! Rate limits: how many requests a consumer, an address or a route may make.
 //!
 //! [`Limiter`] counts one limit, in bounded memory, and with atomics only for keys it knows;
-//! [`check_all`] checks several. A request that is refused is not counted, and one that was counted
-//! can be taken back. [`Fields`] renders what a client is told. [`check_shared`] combines what is
-//! counted here with what a store for several replicas has counted. Others determine the requester,
-//! ask that store, and add the fields to a response.
+//! [`check_shared`] checks several, and combines what is counted here with what a store for several
+//! replicas has counted. A request that is refused is not counted, and one that was counted can be
+//! taken back. [`Fields`] renders what a client is told. Others determine the requester, ask that
+//! store, and add the fields to a response.
 
 mod config;
 mod fields;
@@ -182,21 +182,7 @@ impl Limiter {
     }
 }
 
-/// Checks several limits; a request must be within all of them, and counts in all or none. Returns
-/// the strictest: of refusals the longest, else the one with the fewest requests remaining, for the
-/// longest time; `None` without limits.
-///
-/// All limits are checked before the request is counted in any. If another thread then takes the
-/// last request of a limit, what was counted in the limits before it is given back.
-pub fn check_all(
-    limiters: &[Arc<Limiter>],
-    requester: &Requester<'_>,
-    now: Moment,
-) -> Option<Standing> {
-    check_part(limiters, requester, Part::All, now)
-}
-
-/// The same for a part of the limits.
+/// As [`check_shared`], if all limits are counted here.
 fn check_part(
     limiters: &[Arc<Limiter>],
     requester: &Requester<'_>,

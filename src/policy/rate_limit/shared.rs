@@ -50,7 +50,12 @@ pub fn refused_here(
     longest_refusal(seen.map(|(limit, limiter)| Standing::new(limit, limiter.peek(requester, now))))
 }
 
-/// As [`check_all`](super::check_all), for a part of the limits, some of which may be shared.
+/// Checks the limits of `part`, some of which may be shared; a request must be within all of them,
+/// and counts in all or none. Returns the strictest: of refusals the longest, else the one with the
+/// fewest requests remaining, for the longest time; `None` without limits.
+///
+/// All limits are checked before the request is counted in any. If another thread then takes the
+/// last request of a limit, what was counted in the limits before it is given back.
 ///
 /// # Errors
 /// The store is unavailable, and one of its limits has `on_failure: closed`.

@@ -18,6 +18,15 @@ use super::*;
 use crate::policy::dry_run::Enforce;
 use crate::units::{Timespan, retry_after_seconds};
 
+/// As the request path checks limits that are counted here.
+fn check_all(
+    limiters: &[Arc<Limiter>],
+    requester: &Requester<'_>,
+    now: Moment,
+) -> Option<Standing> {
+    check_shared(limiters, requester, &Heard::Nothing, Part::All, now).expect("no store is asked")
+}
+
 fn limiter(requests: u32, per: Timespan, max_keys: u32) -> Limiter {
     of(Algorithm::FixedWindow(FixedWindow { requests, per }), max_keys)
 }

@@ -139,7 +139,7 @@ fn record(
             && let Some(permit) = permit.take()
         {
             if scope == Scope::Upstream && counted == Counted::No {
-                // Dropped: the attempt was one more of an endpoint that is out.
+                // Dropped: the attempt went to an endpoint that is ejected, and does not count.
                 continue;
             }
             let permit = match count {

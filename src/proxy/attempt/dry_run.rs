@@ -17,7 +17,7 @@ pub fn would_refuse(ctx: &mut Context, code: &'static str) {
     }
 }
 
-/// The route's bulkhead is a dry run with a queue: the request takes its part in that, and goes on.
+/// The route's bulkhead is a dry run with a queue: the request enters the simulated queue, and goes on.
 pub fn rehearse(ctx: &mut Context, route: &Route, now: Moment) {
     let Some(bulkhead) = &route.policies(ctx.drawn).bulkhead else { return };
     if ctx.dry_run.is_over() {
@@ -32,7 +32,7 @@ pub fn rehearse(ctx: &mut Context, route: &Route, now: Moment) {
     }
 }
 
-/// The request is over, or is for dry policies: what has become of its part in a queue?
+/// The request has ended, or has for dry policies: notes what became of it in the simulated queue.
 pub fn rehearsed(ctx: &mut Context, over: Over, now: Moment) {
     let Some(rehearsal) = ctx.admission.rehearsal.take() else { return };
     if let Some(vain) = rehearsal.end(over, now) {
@@ -40,7 +40,7 @@ pub fn rehearsed(ctx: &mut Context, over: Over, now: Moment) {
     }
 }
 
-/// How the request that ends takes its leave of such a queue.
+/// How a request that ends leaves the simulated queue.
 pub fn over(ctx: &Context) -> Over {
     let verdict = ctx.verdict.last_outcome.or(ctx.attempt.answered);
     match ctx.end.is_client_gone() {

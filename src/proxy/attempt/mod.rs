@@ -6,7 +6,7 @@
 //! | [`next`] | where the next attempt goes, and when |
 //! | [`peer`] | an endpoint as Pingora connects to it: address, TLS, time limits |
 //! | [`ended`] | how an attempt without a response ended, read out of Pingora's errors |
-//! | [`failed`] | an attempt that ended without a response: retry, fall back, or refuse |
+//! | [`failed`] | an attempt that ended without a response, or in the middle of one: retry, fall back, or refuse |
 //! | [`conclude`] | circuits, metrics and the log are told what became of an attempt |
 //! | [`breakers`] | which circuits hear of a request's attempts |
 //! | [`retry`] | the one decision on another attempt, and what it costs |

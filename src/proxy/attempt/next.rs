@@ -133,7 +133,7 @@ pub fn uploaded(ctx: &mut Context) {
 /// The attempt under way has a connection, and nothing has been sent on it.
 ///
 /// # Errors
-/// The certificate on it is none of those that are pinned; the connection is closed.
+/// The certificate on it is not one of those that are pinned; the connection is closed.
 pub fn pinned(ctx: &mut Context, digest: Option<&Digest>) -> Result<()> {
     let opened = ctx.attempt.opened.take();
     // Without TLS there is no certificate.

@@ -142,7 +142,7 @@ pub fn reconnect(
         is_spent.then_some(Reason::Budget)
     });
     if let Some(reason) = stop {
-        // Where there is no policy, it is not one that is used up.
+        // A route without a retry policy has no retries to exhaust.
         let has_policy = ctx.route.as_ref().is_some_and(|route| route.retry.is_some());
         if has_policy || reason != Reason::Exhausted {
             ctx.verdict.retry_stopped = Some(reason.as_str());

@@ -40,7 +40,7 @@ pub struct Rendered {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Empty if the head says it all.
     pub body: Bytes,
-    /// The head is all there is, and says so by being the end.
+    /// There is no body, not even an empty one: the head ends the response.
     pub bare: bool,
 }
 
@@ -50,7 +50,7 @@ impl Rendered {
         Rendered { status, headers, body, bare: false }
     }
 
-    /// To be given again.
+    /// As it is stored for an idempotency key, to be replayed.
     pub fn to_answer(&self) -> Answer {
         let headers = self.headers.iter().cloned().collect();
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::BAD_GATEWAY);
@@ -78,7 +78,7 @@ impl Reader<'_> {
     pub fn refuse(self, rejection: &Rejection) -> Rendered {
         match self.protocol {
             Protocol::Http => problem::render(rejection, self.request_id),
-            // Here Connect wants the status that HTTP has for it, which is no code's.
+            // Connect wants the status 415 here, which belongs to none of its codes.
             Protocol::Connect if matches!(rejection, Rejection::UnsupportedMediaType(_)) => {
                 let error = rejection.to_rpc(self.codes);
                 Rendered { status: rejection.status().as_u16(), ..self.fail(&error) }

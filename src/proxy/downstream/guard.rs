@@ -257,7 +257,13 @@ impl Guard {
         *self.aside() = Some(Box::new(Aside::Legible(legible)));
     }
 
-    /// What can be read of the head of the request under way; `None` if its head is not refused.
+    /// Refuses the request of an HTTP/2 stream, whose head can be read as it is.
+    pub fn set_stream_fault(&self, fault: Fault) {
+        self.fault.store(fault as u8, Ordering::Relaxed);
+    }
+
+    /// What can be read of the head of the request under way; `None` if its head is not refused, or can
+    /// be read as it is.
     pub fn take_legible(&self) -> Option<Legible> {
         self.fault()?;
         match *self.aside().take()? {
@@ -266,7 +272,7 @@ impl Guard {
         }
     }
 
-    /// Why the request under way is refused because of its head. The connection ends with it.
+    /// Why the request under way is refused because of its head. A connection of HTTP/1 ends with it.
     pub fn fault(&self) -> Option<Fault> {
         match self.fault.load(Ordering::Relaxed) {
             0 => None,

@@ -23,21 +23,29 @@ use crate::config::server::Listener as Config;
 use crate::proxy::downstream::changed::changed;
 use crate::proxy::downstream::guard::Guard;
 use crate::proxy::downstream::http1::GuardedIo;
-use crate::proxy::downstream::http2_stream::{Accepted, H2Stream};
+use crate::proxy::downstream::http2_stream::H2Stream;
 use crate::proxy::downstream::turnover::Turnover;
 use crate::time::{Clock, Moment};
 
 /// Time a client has to close the connection after it is told to.
 const CLOSING: Duration = Duration::from_secs(1);
-/// Malformed requests after which a connection takes no more. Others may share it, behind a proxy, so what
-/// they have under way is finished.
+/// How many times `max_header_bytes` a head may have for the library to hand it on, so that the gateway
+/// refuses it with a problem. The library answers larger ones with an empty 431. The bound is there
+/// because a connection may hold `max_streams` such heads until they are refused: 25 MiB with the
+/// defaults.
+const HEADS: usize = 4;
+/// The least size in bytes up to which the library hands on heads, however small `max_header_bytes` is:
+/// what it is with the default.
+const LEAST_HEAD: usize = 256 * 1024;
+/// Requests refused because of their heads, or reset by the library, after which a connection takes no
+/// more. Others may share it, behind a proxy, so what they have under way is finished.
 const MAX_MALFORMED: u32 = 32;
 
 /// How a client breaks the rules of HTTP/2.
 pub enum Broken<'a> {
     /// What it sent is not allowed. The words say what.
     Rules(&'a str),
-    /// Nothing but the number of its control frames.
+    /// It sent too many control frames, each of which is allowed.
     Flood,
 }
 
@@ -45,11 +53,8 @@ pub enum Broken<'a> {
 fn options(config: &Config) -> H2Options {
     let mut options = default_h2_options();
     options.max_concurrent_streams(config.http2.max_streams);
-    let heads = config.max_header_bytes.as_usize();
-    if heads != 0 {
-        // A head slightly over the limit gets a proper refusal, not an error of the codec.
-        options.max_header_list_size(u32::try_from(heads.saturating_mul(2)).unwrap_or(u32::MAX));
-    }
+    let heads = config.max_header_bytes.as_usize().saturating_mul(HEADS).max(LEAST_HEAD);
+    options.max_header_list_size(u32::try_from(heads).unwrap_or(u32::MAX));
     options
 }
 
@@ -103,7 +108,7 @@ pub async fn serve(
                 continue;
             }
             accepted = H2Stream::accept(&mut connection, &digest, |stream| heads.accepted(stream)) => accepted,
-            // Asked after the connection, whose turn it is that makes it so.
+            // Polled after the connection, which refuses streams only while it is polled.
             refused = std::future::poll_fn(|_| match heads.take_refused() {
                 0 => Poll::Pending,
                 refused => Poll::Ready(refused),
@@ -126,10 +131,17 @@ pub async fn serve(
             }
         };
         match accepted {
-            Ok(Some(Accepted::Stream(stream))) => {
+            Ok(Some(stream)) => {
                 if going.as_ref().is_some_and(|going| Clock::now() >= going.refuses) {
                     stream.refuse();
                     continue;
+                }
+                // The request path refuses it, as any other.
+                if stream.fault().is_some() {
+                    malformed += 1;
+                    if malformed >= MAX_MALFORMED && going.is_none() {
+                        going = Some(Going::told(&mut connection, &streams, Duration::ZERO));
+                    }
                 }
                 // Also serves a stream that was opened before the client learned of the shutdown.
                 guard.begin();
@@ -138,16 +150,9 @@ pub async fn serve(
                 }
                 begin(stream, streams.mark());
             }
-            Ok(Some(Accepted::Malformed)) => {
-                broken(Broken::Rules("a malformed request"));
-                malformed += 1;
-                if malformed >= MAX_MALFORMED && going.is_none() {
-                    going = Some(Going::told(&mut connection, &streams, Duration::ZERO));
-                }
-            }
             Ok(None) => return,
             Err(error) => {
-                // Not what the client complains of, nor that it is gone.
+                // Not errors that the client reports, nor that it has left.
                 if guard.is_malformed() {
                     broken(Broken::Flood);
                 } else if error.is_library() {
@@ -172,7 +177,7 @@ async fn ended(timer: &mut Option<Pin<Box<Sleep>>>) {
 struct Going<'a> {
     /// From then on new streams are refused.
     refuses: Moment,
-    /// Until there has been no stream for a while. `None`: there has been none.
+    /// Resolves once there has been no stream for a while; `None` after that.
     quiet: Option<Pin<Box<dyn Future<Output = ()> + Send + 'a>>>,
 }
 

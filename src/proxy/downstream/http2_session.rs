@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_core::Stream;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use pingora_core::Result;
 use pingora_core::protocols::Digest;
 use pingora_core::protocols::http::HttpTask;
@@ -24,8 +24,10 @@ use pingora_http::{RequestHeader, ResponseHeader};
 
 use crate::proxy::downstream::connection::Connection;
 use crate::proxy::downstream::guard::Guard;
+use crate::proxy::downstream::head::Fault;
 use crate::proxy::downstream::http2_stream::H2Stream;
 use crate::proxy::downstream::http2_timers::{let_go, read_in_time, unless_alone, written_in_time};
+use crate::proxy::downstream::legible::Legible;
 
 /// A stream that obeys its guard.
 pub struct GuardedStream {
@@ -39,8 +41,11 @@ pub struct GuardedStream {
 
 impl GuardedStream {
     /// `connection` is that of this stream alone, with its guard and orders.
-    pub fn new(inner: H2Stream, connection: Arc<Connection>) -> Self {
+    pub fn new(mut inner: H2Stream, connection: Arc<Connection>) -> Self {
         let head_only = inner.req_header().method == Method::HEAD;
+        if let Some(fault) = inner.fault() {
+            refuse(inner.req_header_mut(), &connection.guard, fault);
+        }
         GuardedStream { inner, connection, head_only, held: None }
     }
 
@@ -100,6 +105,18 @@ impl GuardedStream {
             other => other,
         }
     }
+}
+
+/// Makes the request path refuse the request with this `head`, because of its `fault`.
+fn refuse(head: &mut RequestHeader, guard: &Guard, fault: Fault) {
+    if fault != Fault::Connect {
+        return guard.set_stream_fault(fault);
+    }
+    // Pingora would refuse this method itself, without a body, before the gateway sees the request.
+    let authority = head.uri.authority();
+    let host = authority.and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    guard.set_fault(fault, Legible { method: Some(Method::CONNECT), path: None, host });
+    head.set_method(Method::POST);
 }
 
 /// Counts what has come of the request's body.

@@ -14,7 +14,7 @@ use bytes::{Bytes, BytesMut};
 use h2::server::{Connection, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Response};
 use kept::Kept;
 use pingora_core::protocols::http::HttpTask;
 use pingora_core::protocols::http::v1::client::http_req_header_to_wire;
@@ -24,11 +24,13 @@ use pingora_core::{Error, ErrorType, OrErr, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use crate::proxy::downstream;
+use crate::proxy::downstream::head::Fault;
 
 /// A stream that a client has opened. Its methods fail once the client has reset the stream, or the
 /// connection has failed.
 pub struct H2Stream {
     request: RequestHeader,
+    fault: Option<Fault>,
     body: RecvStream,
     /// Its head announces a body of no bytes.
     says_nothing: bool,
@@ -44,16 +46,6 @@ pub struct H2Stream {
     drain_timeout: Option<Duration>,
 }
 
-/// What a client has opened.
-// A stream comes far more often than a malformed request: boxing it would cost each an allocation.
-#[allow(clippy::large_enum_variant)]
-pub enum Accepted {
-    /// A request whose head is complete.
-    Stream(H2Stream),
-    /// A malformed request (RFC 9113, section 8.1.1). Its stream is already closed.
-    Malformed,
-}
-
 impl H2Stream {
     /// The next stream of `connection`; `None` once it closes. The connection makes progress only
     /// while this is polled. Cancelling it loses nothing. `accepted` is told the number of each that the library
@@ -65,26 +57,16 @@ impl H2Stream {
         connection: &mut Connection<Stream, Bytes>,
         digest: &Arc<Digest>,
         accepted: impl FnOnce(u32),
-    ) -> Result<Option<Accepted>, h2::Error> {
+    ) -> Result<Option<H2Stream>, h2::Error> {
         let Some(opened) = connection.accept().await else { return Ok(None) };
-        let (request, mut respond) = opened?;
+        let (request, respond) = opened?;
         accepted(respond.stream_id().as_u32());
         let (head, body) = request.into_parts();
         let request = RequestHeader::from(head);
-        if !form::is_framed(&request) {
-            respond.send_reset(Reason::PROTOCOL_ERROR);
-            return Ok(Some(Accepted::Malformed));
-        }
-        if !form::is_addressed(&request) {
-            let mut refusal = Response::new(());
-            *refusal.status_mut() = StatusCode::BAD_REQUEST;
-            // Fails if the client has reset the stream, and then needs no response.
-            let _ = respond.send_response(refusal, true);
-            return Ok(Some(Accepted::Malformed));
-        }
         let says_nothing = request.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0");
-        Ok(Some(Accepted::Stream(H2Stream {
+        Ok(Some(H2Stream {
             says_nothing,
+            fault: form::fault(&request),
             request,
             body,
             respond,
@@ -96,12 +78,17 @@ impl H2Stream {
             kept: None,
             digest: digest.clone(),
             drain_timeout: None,
-        })))
+        }))
     }
 
     /// Says that nothing has been done for it: the client may send it again.
     pub fn refuse(mut self) {
         self.respond.send_reset(Reason::REFUSED_STREAM);
+    }
+
+    /// Why the request must be refused because of its head; `None` if nothing is wrong with it.
+    pub fn fault(&self) -> Option<Fault> {
+        self.fault
     }
 
     /// The head of the request; its pseudo-header fields are method and URI.

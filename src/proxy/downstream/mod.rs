@@ -29,6 +29,7 @@
 //! | [`limits`] | what a listener allows of a head |
 //! | [`sniff`] | HTTP/1 or HTTP/2, by the first bytes |
 //! | [`turnover`] | when a connection gives way to a new one |
+//! | [`secure`] | a connection over TLS, as Pingora's traits have it |
 //! | [`http1`] | the I/O of HTTP/1: one request at a time for Pingora |
 //! | [`head`] | heads of HTTP/1, checked before Pingora parses them |
 //! | [`legible`] | what can be read of a head that is refused |

@@ -48,9 +48,9 @@ pub enum Source {
 /// Why bytes are no header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// They begin like none.
+    /// They do not begin like a header.
     Absent,
-    /// They begin like one, and break its form.
+    /// They begin like a header, and break its form.
     Malformed,
     /// Another version or command than those that are defined.
     Unsupported,

@@ -84,7 +84,7 @@ pub struct Context {
     pub diverted: Option<Diverted>,
     /// Where the requester stands in the route's limits, once they have been asked.
     pub standing: Option<Standing>,
-    /// When the rate limits decided, if they were asked.
+    /// When the request came to the step `rate_limits`, whether or not the route has limits.
     pub decided: Option<Moment>,
     /// For each rate limit of the route, a digest of whom the request counted for; only where the
     /// route records.

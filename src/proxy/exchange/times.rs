@@ -11,8 +11,8 @@ pub fn of_client(ctx: &Context, now: Moment) -> Duration {
     ctx.connection.as_ref().map_or(Duration::ZERO, |c| c.guard.client_time.so_far(now))
 }
 
-/// `span`, which ends at `now`, without what of it was spent waiting for the client. That is noted:
-/// each span begins where the one before it has ended.
+/// `span`, which ends at `now`, less the part of it that was spent waiting for the client. That part is
+/// noted: each span begins where the one before it has ended.
 pub fn apart(ctx: &mut Context, span: Duration, now: Moment) -> Duration {
     let so_far = of_client(ctx, now);
     let waited = so_far.saturating_sub(ctx.times.client);
@@ -41,7 +41,7 @@ pub fn attempt(ctx: &Context) {
 pub fn answer(ctx: &Context, now: Moment) {
     if let Some(connection) = &ctx.connection {
         connection.guard.client_time.answer(now);
-        // That of the upload: only the reader is waited for now.
+        // The upload's pace: from now on the gateway waits for the client only to read.
         connection.guard.pace.rest();
         let route = ctx.route.as_ref().filter(|_| ctx.protocol.reads_json());
         // Over HTTP/2 only whole pieces are seen to pass, which may be large.

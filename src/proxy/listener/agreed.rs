@@ -75,7 +75,7 @@ pub(super) async fn agree(
         _ => Protocol::Http1,
     };
     let leaf = session.peer_certificates().and_then(|chain| chain.first());
-    // It was read before, in the handshake whose session this is.
+    // It can be read: it was read before, in the handshake that began this session.
     let client = leaf.and_then(|leaf| Certified::new(clients::peer(leaf).ok()?)).map(Arc::new);
     let until = agreed.terms.client_until.map(end_of);
     Ok(Agreed { stream: Box::new(Secure(stream)), protocol, until, client })

@@ -49,7 +49,7 @@ impl Failed {
 /// Reads the header within `limit`; zero means no limit.
 ///
 /// # Errors
-/// There is none.
+/// There is no valid header within `limit`.
 pub(super) async fn read(stream: &mut Stream, limit: Duration) -> Result<Announced, Failed> {
     if limit.is_zero() {
         return read_header(stream).await;

@@ -18,9 +18,9 @@ use crate::summary::attempt::Limit;
 
 /// What the socket says of a new connection.
 pub enum Arrival {
-    /// It is its peer's.
+    /// The connection is its peer's own.
     Known(Arrived),
-    /// Its peer is to announce whose it is.
+    /// The peer is a load balancer, which will announce the client.
     Announced {
         /// The load balancer.
         by: Peer,
@@ -116,7 +116,7 @@ impl Listeners {
                     Source::Client(address) if address.to_canonical() != balancer.address => {
                         self.admit(listener, Some(Peer::new(address)))
                     }
-                    // Clients that are not known are as many as there may be.
+                    // Unknown clients share the balancer's address, so they are not counted by address.
                     Source::Unknown => self
                         .check_network(listener, balancer.address, Whose::Balancers)
                         .map(|()| Arrived::uncounted(Peer::behind(balancer))),

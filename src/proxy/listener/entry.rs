@@ -62,7 +62,7 @@ impl Listener {
         }
     }
 
-    /// The same that goes on where `before` stopped. Connections of `before` go on with it, unless
+    /// This listener as the successor of `before`. Connections of `before` go on with it, unless
     /// other clients may connect now.
     ///
     /// Connections know the name that their listener had: where `by_name`, it must stay, since routes go by it.
@@ -74,7 +74,7 @@ impl Listener {
         };
         let turns = match most_handshakes(&self.config) == most_handshakes(&before.config) {
             true => before.turns.clone(),
-            // Those under way end with the number of before.
+            // Handshakes under way still count against the earlier number.
             false => self.turns,
         };
         Listener { lasting: before.lasting.clone(), drains, turns, ..self }

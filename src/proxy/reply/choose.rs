@@ -67,6 +67,23 @@ pub async fn refuse(
     }
 }
 
+/// Ends a request that failed after it was admitted: by the refusal, or by the end of a response
+/// that has begun. Returns the status of the refusal; 0 if there is none, or the client has left.
+pub async fn failed(shared: &Arc<Shared>, session: &mut Session, ctx: &mut Context) -> u16 {
+    if ctx.end.is_client_gone() {
+        return 0;
+    }
+    if exchange::sent::is_answered(session) {
+        reply::wire::end_midway(session, ctx).await;
+        return 0;
+    }
+    let rejection = ctx.end.rejection().cloned().unwrap_or(Rejection::Internal);
+    // Pingora closes the connection after this phase: the response must say so.
+    session.set_keepalive(None);
+    refuse(shared, session, ctx, rejection).await;
+    exchange::sent::status_of(session, ctx)
+}
+
 /// Sends the stored response to an earlier request with the same key.
 async fn replay(shared: &Arc<Shared>, session: &mut Session, ctx: &mut Context, kept: Answer) {
     ctx.end.replay(response::grpc::has_failed(ctx.protocol, &kept));

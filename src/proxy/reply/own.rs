@@ -24,7 +24,7 @@ pub fn page(answer: Answer) -> Rendered {
 /// which says no more than the status.
 ///
 /// # Errors
-/// The caller speaks RPC, and the response is none that it could read.
+/// The caller speaks RPC and could not read the response.
 pub fn respond(session: &Session, ctx: &Context, respond: &Respond) -> Result<Rendered, Rejection> {
     let Respond { status, content_type, headers, body } = respond;
     if is_rpc(session) {

@@ -160,7 +160,7 @@ fn of_policy(ctx: &Context, rejection: &policy::Rejection) -> Option<Limit> {
                     let bound = Bound::Count(most.get().into());
                     Some(Limit { key: "bulkhead.max_in_flight", bound })
                 }
-                // It moves; the line has what it was.
+                // It changes all the time; the line has its value at that moment.
                 bulkhead::Limit::Adaptive(_) => None,
             }
         }
@@ -202,7 +202,7 @@ fn of_body(ctx: &Context) -> Option<Limit> {
     bytes(key, most)
 }
 
-/// Zero is no limit of the operator's, but one that is built in.
+/// Zero: the operator has set no limit, and one that is built in was reached.
 fn bytes(key: &'static str, bytes: u64) -> Option<Limit> {
     (bytes > 0).then_some(Limit { key, bound: Bound::Bytes(bytes) })
 }

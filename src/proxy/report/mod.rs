@@ -175,7 +175,8 @@ fn values(ctx: &Context, now: Moment) -> Values {
     }
 }
 
-/// Logs how the upstream failed the request, if it did. Never waits.
+/// Logs how the upstream failed the request, if it did. Never waits. Takes the context and no summary:
+/// a request that is about to go to its fallback has none yet.
 pub fn log_failure(ctx: &Context) {
     let (Some(failure), Some(route)) = (&ctx.verdict.failure, &ctx.route) else { return };
     ctx.snapshot.events.failed(Box::new(FailedRequest {

@@ -156,7 +156,7 @@ fn begun(ctx: &Context, opening: &Opening<'_>) -> Invocation {
         client,
         protocol,
         generation,
-        // Follows from the times of the route's limits, which have no column.
+        // Needed only to replay recorded requests; no column yet.
         decided_after: _,
         limit_keys,
     } = *opening;

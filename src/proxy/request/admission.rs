@@ -76,7 +76,9 @@ pub fn receive(shared: &Shared, session: &mut Session, ctx: &mut Context) {
 /// Finds the route of a request, then takes it through the steps of [`order`].
 ///
 /// # Errors
-/// The first refusal. What the request had taken by then has been given back.
+/// The first refusal. If a step of the upstream refuses, the permits, the slot and the share are given
+/// back at once; after a later step they are held until the refusal has been written. What rate limits
+/// counted stays counted.
 pub async fn admit(
     shared: &Shared,
     session: &mut Session,

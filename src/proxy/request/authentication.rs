@@ -64,7 +64,7 @@ pub async fn of(
     }
     let who = match refusal {
         Refusal::Unauthenticated(_) => None,
-        // The credentials have just been verified, and are not verified for the first time here.
+        // Verifies once more what has just been verified, to learn whom the credentials name.
         Refusal::Forbidden(_) => guard.authenticate(presented, clocks(ctx, ctx.started)).ok(),
     };
     Err(Refused { refusal, who, is_late: false })

@@ -52,7 +52,12 @@ pub fn check_size(request: &RequestHeader, limits: &Limits) -> Result<(), Reject
     // Sizes as on the wire: name, colon, space, value, line end.
     let bytes: usize =
         request.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    if limits.max_header_bytes != 0 && bytes > limits.max_header_bytes {
+    // A short field takes memory too, and HTTP/2 has no limit on their number. It counts 32 bytes for
+    // each beside name and value (RFC 9113, section 6.5.2).
+    let listed = bytes + request.headers.len() * 28;
+    let is_list_too_large =
+        request.version == Version::HTTP_2 && listed / 2 > limits.max_header_bytes;
+    if limits.max_header_bytes != 0 && (bytes > limits.max_header_bytes || is_list_too_large) {
         return Err(Rejection::HeadersTooLarge);
     }
     Ok(())

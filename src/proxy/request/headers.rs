@@ -142,7 +142,8 @@ fn target(request: &mut http::request::Parts, ctx: &Context, endpoint: &Endpoint
     }
 }
 
-/// Of several, the upstream might read another than the one by which the request was routed.
+/// Whether there is exactly one. Of several, the upstream might read another than the one by which the
+/// request was routed.
 fn has_one_scheme(headers: &HeaderMap) -> bool {
     let mut said = headers.get_all(X_FORWARDED_PROTO).iter();
     said.next().is_some_and(|one| !one.as_bytes().contains(&b',')) && said.next().is_none()

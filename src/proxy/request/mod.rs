@@ -19,6 +19,7 @@
 //! | [`compression`] | compressed bodies, where the gateway must read them |
 //! | [`transcode`] | calls of RPC that become plain HTTP with JSON, and the reverse |
 //! | [`fault`] | what a client is told of a message that cannot be transcoded |
+//! | [`evidence`] | what in a head made the gateway refuse it, for the operator |
 //! | [`headers`] | header fields on their way to the upstream |
 //! | [`assertions`] | fields that only the gateway, or a trusted proxy, may assert |
 //! | [`via`] | this process among the proxies of a request; one that comes back is refused |

@@ -40,8 +40,8 @@ pub fn malformed(protocol: Protocol, headers: &HeaderMap) -> Option<HeaderName> 
     of_caller(protocol, headers).is_err().then(|| header(protocol))?
 }
 
-/// Tells the upstream that `left` is all the time that remains. `always`: so long has every attempt of the
-/// route.
+/// Tells the upstream that `left` is all the time that remains. `always`: every attempt of the route
+/// has this same time.
 pub fn tell(protocol: Protocol, headers: &mut HeaderMap, left: Duration, always: bool) {
     let Some(name) = header(protocol) else { return };
     let mut value = match name == GRPC_TIMEOUT {

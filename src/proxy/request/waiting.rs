@@ -203,7 +203,7 @@ async fn left(session: &mut Session, ctx: &mut Context) -> Why {
         Some(rejection) => rejection,
         None => {
             ctx.end.client_left();
-            // It goes nowhere.
+            // The client has left, so this rejection is never sent.
             Rejection::RequestTimeout
         }
     })

@@ -23,7 +23,8 @@ use crate::proxy::exchange::signal::{REJECTED, RETRY};
 use crate::proxy::rejection::Rejection;
 use crate::proxy::response::grpc::{content_type, failure_in, grpc_message, is_grpc};
 use crate::proxy::response::rpc_end::{Failure, RpcEnd};
-use crate::proxy::{attempt, exchange, reply, report, response};
+use crate::proxy::{attempt, downstream, exchange, reply, report, response};
+use crate::record::Recorder;
 use crate::runtime::snapshot::Route;
 use crate::summary::words::Words;
 use crate::time::{Clock, Moment};
@@ -90,9 +91,48 @@ pub fn on_head(
     Ok(())
 }
 
+/// Handles the head of a response that goes to the client. A `durable` or `sync` row is committed
+/// first.
+///
+/// # Errors
+/// [`REJECTED`] if the row could not be committed, and the route withholds the response then; those
+/// of [`response::headers::prepare_response`].
+pub async fn pass_on(
+    recorder: Option<&Recorder>,
+    session: &mut Session,
+    ctx: &mut Context,
+    head: &mut ResponseHeader,
+) -> Result<()> {
+    if !exchange::sent::has_body(session, head) {
+        attempt::conclude::answered(ctx, Clock::now());
+    }
+    if ctx.keyed.is_some() {
+        let has_body = has_body(session, head);
+        // Boxed, as below: most responses need not carry this future's state.
+        Box::pin(response::keeping::begin(ctx, head, has_body)).await;
+    }
+    response::headers::prepare_response(session, head, ctx)?;
+    let status = head.status.as_u16();
+    if report::recording::commits(recorder, ctx)
+        && let Err(rejection) =
+            Box::pin(report::recording::commit(recorder, session, ctx, status)).await
+    {
+        ctx.end.refuse(rejection);
+        return Err(Error::new_in(REJECTED));
+    }
+    if !ctx.holds_head() {
+        ctx.sent = Some(status);
+    }
+    downstream::date::keep(ctx, head);
+    if status == 101 {
+        begin_tunnel(ctx, Clock::now());
+    }
+    Ok(())
+}
+
 /// The upstream has agreed to a WebSocket. The attempt has succeeded, and from now on only the
 /// tunnel's idle timeout applies.
-pub fn begin_tunnel(ctx: &mut Context, now: Moment) {
+fn begin_tunnel(ctx: &mut Context, now: Moment) {
     attempt::conclude::answered(ctx, now);
     ctx.deadline = None;
     ctx.attempt.deadline = None;
@@ -255,7 +295,7 @@ fn classify(head: &ResponseHeader) -> Outcome {
 
 /// Whether a body may follow an upstream's head. In gRPC none does if the head already says how the
 /// call ended.
-pub fn has_body(session: &Session, head: &ResponseHeader) -> bool {
+fn has_body(session: &Session, head: &ResponseHeader) -> bool {
     let is_trailers_only = is_grpc(&head.headers) && head.headers.contains_key(&GRPC_STATUS);
     exchange::sent::has_body(session, head) && !is_trailers_only
 }

@@ -2,7 +2,7 @@
 //!
 //! | file | what it is for |
 //! |---|---|
-//! | [`head`] | the upstream's head: what it amounts to, and whether it is passed on; trailers |
+//! | [`head`] | the upstream's head: what it amounts to, whether it is passed on, and what goes with it; trailers |
 //! | [`well_formed`] | whether a response is framed so that it can be passed on |
 //! | [`headers`] | header fields on their way to the client |
 //! | [`body`] | the body on its way to the client: translated, kept, captured, counted |

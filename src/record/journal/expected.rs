@@ -17,7 +17,7 @@ impl Batch {
 }
 
 /// The value of `awaited` while no thread waits.
-const NOBODY: usize = usize::MAX;
+const NO_THREAD: usize = usize::MAX;
 
 /// How many rows are expected, and the count a thread waits for.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub(super) struct Expecting {
     // Released by the task that sends a row, acquired by the thread that waits: a row that is no
     // longer expected has been sent.
     count: AtomicUsize,
-    /// The count that the thread waits for, or [`NOBODY`]. A missed change costs the rest of one
+    /// The count that the thread waits for, or [`NO_THREAD`]. A missed change costs the rest of one
     /// wait, which is bounded.
     awaited: AtomicUsize,
     /// Rows that a wait has already timed out on. They take longer, and are not waited for again.
@@ -37,7 +37,7 @@ impl Default for Expecting {
     fn default() -> Self {
         Expecting {
             count: AtomicUsize::new(0),
-            awaited: AtomicUsize::new(NOBODY),
+            awaited: AtomicUsize::new(NO_THREAD),
             stragglers: AtomicUsize::new(0),
             keeper: OnceLock::new(),
         }
@@ -66,7 +66,7 @@ impl Expecting {
             thread::park_timeout(time);
             left = count();
         }
-        self.awaited.store(NOBODY, Ordering::Relaxed);
+        self.awaited.store(NO_THREAD, Ordering::Relaxed);
         self.stragglers.store(left, Ordering::Relaxed);
     }
 }

@@ -21,7 +21,7 @@ use super::failure::{Failure, Trouble};
 use super::file::File;
 use super::job::{Job, Parcel};
 use super::later::Later;
-use super::seconds::Seconds;
+use super::second_writes::SecondWrites;
 use crate::record::invocation::{Row, Stage};
 use crate::record::lane::answers::{Answer, Answers};
 use crate::record::meters::Meters;
@@ -57,7 +57,7 @@ pub(super) struct Keeper {
     pub(super) most_held: usize,
     /// Set while the shipper waits for the store; it will read what it ships from the file.
     pub(super) away: Arc<AtomicBool>,
-    pub(super) seconds: Arc<Seconds>,
+    pub(super) second_writes: Arc<SecondWrites>,
     pub(super) counters: Arc<Counters>,
     pub(super) meters: Meters,
     pub(super) file: Option<File>,
@@ -137,7 +137,7 @@ impl Keeper {
     fn catch_up(&mut self, safety: Safety) -> bool {
         let (rows, put_by) = self.later.take();
         let outcome = self.write(&rows, safety);
-        self.seconds.leave(put_by);
+        self.second_writes.leave(put_by);
         let written = outcome.is_ok();
         if !written {
             self.later.wait();
@@ -378,7 +378,7 @@ mod tests {
             held: Arc::default(),
             most_held: 10,
             away: Arc::default(),
-            seconds: Arc::new(Seconds::at_most(10)),
+            second_writes: Arc::new(SecondWrites::at_most(10)),
             counters: Arc::default(),
             meters: Meters::unseen(),
             file: None,

@@ -21,7 +21,7 @@ mod later;
 mod left;
 mod reserve;
 mod salvage;
-mod seconds;
+mod second_writes;
 mod shipper;
 #[cfg(test)]
 mod tests;
@@ -45,7 +45,7 @@ use self::job::{Job, Parcel};
 use self::keeper::Keeper;
 use self::later::Later;
 pub use self::left::Left;
-use self::seconds::Seconds;
+use self::second_writes::SecondWrites;
 use self::shipper::Shipper;
 use super::config;
 use super::config::WhenFull;
@@ -91,7 +91,7 @@ struct Open {
     places: Arc<Semaphore>,
     progress: Arc<Progress>,
     parcels: mpsc::UnboundedSender<Parcel>,
-    seconds: Arc<Seconds>,
+    second_writes: Arc<SecondWrites>,
     /// Until when the shipper may keep second writes in memory while it waits for the store.
     hurry: watch::Sender<Option<Instant>>,
     shipper: AbortHandle,
@@ -179,12 +179,12 @@ impl Journal {
     /// here, too.
     pub(crate) fn complete(&self, second: Second) -> Option<Row> {
         let Ok(open) = self.open() else { return Some(second.into_row()) };
-        if !open.seconds.admit() {
+        if !open.second_writes.admit() {
             return self.push(second.into_row());
         }
         match open.parcels.send(Parcel::Second(second)) {
             Err(mpsc::error::SendError(Parcel::Second(second))) => {
-                open.seconds.leave(1);
+                open.second_writes.leave(1);
                 Some(second.into_row())
             }
             Ok(()) | Err(_) => None,
@@ -206,19 +206,19 @@ impl Journal {
     /// over; what is in memory then has [`SETTLE`] to get to the disk. Nothing is shipped after that.
     pub(crate) async fn close(&self, mut closing: Closing) {
         let Some(Ok(open)) = self.open.get() else { return };
-        open.seconds.close();
+        open.second_writes.close();
         let now = Instant::now();
         let time = closing.deadline().unwrap_or(now).saturating_duration_since(now);
         open.hurry.send_replace(Some(now + time / 2));
         let settled = async || {
-            while open.seconds.count() > 0 {
+            while open.second_writes.count() > 0 {
                 sleep(POLL).await;
             }
             open.flush().await;
         };
         let shipped = async {
             open.flush().await;
-            while self.counters.journal_depth.value() > 0 || open.seconds.count() > 0 {
+            while self.counters.journal_depth.value() > 0 || open.second_writes.count() > 0 {
                 sleep(POLL).await;
             }
         };
@@ -230,7 +230,7 @@ impl Journal {
             }
         }
         open.shipper.abort();
-        self.counters.completions_dropped.add(open.seconds.count() as u64);
+        self.counters.completions_dropped.add(open.second_writes.count() as u64);
     }
 
     /// The rows that [`Journal::close`] has left; `None` if the journal was not in use, or cannot be read.
@@ -259,7 +259,7 @@ impl Journal {
         let (parcels, arriving) = mpsc::unbounded_channel();
         let places = Arc::new(Semaphore::new(self.most));
         let (progress, held) = (Arc::<Progress>::default(), Arc::<AtomicUsize>::default());
-        let seconds = Arc::new(Seconds::at_most(self.most));
+        let second_writes = Arc::new(SecondWrites::at_most(self.most));
         let away = Arc::<AtomicBool>::default();
         let (hurry, hurried) = watch::channel(None);
         let keeper = Keeper {
@@ -278,7 +278,7 @@ impl Journal {
             held: Arc::clone(&held),
             most_held: self.most,
             away: Arc::clone(&away),
-            seconds: Arc::clone(&seconds),
+            second_writes: Arc::clone(&second_writes),
             counters: Arc::clone(&self.counters),
             meters: self.meters.clone(),
             file: None,
@@ -294,7 +294,7 @@ impl Journal {
             parcels: arriving,
             held,
             away,
-            seconds: Arc::clone(&seconds),
+            second_writes: Arc::clone(&second_writes),
             hurry: Closing(hurried),
             destination: Arc::clone(&self.destination),
             counters: Arc::clone(&self.counters),
@@ -302,7 +302,7 @@ impl Journal {
             max_delay: *self.batch.max_delay,
         };
         let shipper = self.runtime.spawn(shipper.run()).abort_handle();
-        Ok(Open { jobs, places, progress, parcels, seconds, hurry, shipper })
+        Ok(Open { jobs, places, progress, parcels, second_writes, hurry, shipper })
     }
 }
 

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::entry::Entry;
 use super::job::{Job, Parcel};
-use super::seconds::Seconds;
+use super::second_writes::SecondWrites;
 use crate::record::invocation::{Row, Second, Stage};
 use crate::record::lane::closing::Closing;
 use crate::record::stats::Counters;
@@ -35,7 +35,7 @@ pub(super) struct Shipper {
     /// Set while the shipper waits for the store: entries need not be sent to it, because it will
     /// read them from the file. It is set before the read is asked for.
     pub(super) away: Arc<AtomicBool>,
-    pub(super) seconds: Arc<Seconds>,
+    pub(super) second_writes: Arc<SecondWrites>,
     /// The time from which no row may wait in memory for the store.
     pub(super) hurry: Closing,
     pub(super) destination: Arc<Link>,
@@ -67,7 +67,7 @@ impl Shipper {
                 rescan = Instant::now() + RESCAN;
                 found
             } else {
-                self.seconds.welcome(true);
+                self.second_writes.welcome(true);
                 let Some(found) = self.gather(rescan).await else { return };
                 found
             };
@@ -84,7 +84,7 @@ impl Shipper {
                 }
             }
             if behind {
-                self.seconds.welcome(false);
+                self.second_writes.welcome(false);
             }
         }
     }
@@ -170,7 +170,7 @@ impl Shipper {
     /// resolves if there are none.
     async fn hurried(&self) {
         self.hurry.clone().expired().await;
-        if self.seconds.count() == 0 {
+        if self.second_writes.count() == 0 {
             std::future::pending().await
         }
     }
@@ -206,7 +206,7 @@ impl Shipper {
             self.put_by(seconds.map(|row| Row { stage: Stage::Completion, ..row }));
             return false;
         };
-        self.seconds.leave(seconds.len());
+        self.second_writes.leave(seconds.len());
         let is_second = |row: &&Row| row.stage == Stage::Completion;
         let second = rows.iter().filter(is_second).count() as u64;
         let refused = |second: bool| {
@@ -305,7 +305,7 @@ mod tests {
             parcels: arriving,
             held: Arc::default(),
             away: Arc::default(),
-            seconds: Arc::new(Seconds::at_most(10)),
+            second_writes: Arc::new(SecondWrites::at_most(10)),
             hurry: Closing(hurry),
             destination,
             counters: Arc::default(),

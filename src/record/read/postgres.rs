@@ -50,7 +50,8 @@ impl Source {
             .map_err(|lost| lost.to_string())?;
         let stored = |text: &String| {
             let read = json::read(text.as_bytes());
-            let (invocation, completed) = read.ok_or("a row that is none of ours")?;
+            let (invocation, completed) =
+                read.ok_or("a row that cannot be read: a column is missing or invalid")?;
             Ok(Stored { invocation, completed })
         };
         texts.iter().map(stored).collect()

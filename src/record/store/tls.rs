@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::units::{pem, reason};
 
 /// A connector that verifies the server against the authorities in `ca`. Without `ca` it encrypts,
 /// but accepts any certificate.
@@ -33,14 +34,13 @@ pub(crate) fn connector(ca: Option<&Path>) -> Result<MakeRustlsConnect, String> 
 }
 
 fn authorities(path: &Path) -> Result<RootCertStore, String> {
-    let unusable = |error: &dyn std::error::Error| format!("{}: {error}", path.display());
+    let file = path.display();
+    let bytes = std::fs::read(path)
+        .map_err(|error| format!("the file `{file}` cannot be read: {}", reason(&error)))?;
+    let found = pem::certificates(&bytes).map_err(|error| format!("the file `{file}` {error}"))?;
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unusable(&error))? {
-        let certificate = certificate.map_err(|error| unusable(&error))?;
-        roots.add(certificate).map_err(|error| unusable(&error))?;
-    }
-    if roots.is_empty() {
-        return Err(format!("{}: holds no certificate", path.display()));
+    for certificate in found {
+        roots.add(certificate).map_err(|error| format!("the file `{file}`: {error}"))?;
     }
     Ok(roots)
 }

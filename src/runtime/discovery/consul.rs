@@ -99,7 +99,8 @@ impl ConsulSource {
             (None, Some(path)) => token(path).await?,
             (None, None) => return Ok(None),
         };
-        let mut value = HeaderValue::from_str(&token).map_err(|_| "token: is none".to_owned())?;
+        let value = HeaderValue::from_str(&token);
+        let mut value = value.map_err(|_| "token: is not a valid header value".to_owned())?;
         value.set_sensitive(true);
         Ok(Some(value))
     }

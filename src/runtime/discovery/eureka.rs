@@ -1,9 +1,9 @@
 //! Asks Eureka for the instances of an application, again and again.
 //!
 //! Of several servers the one is asked that answered last. The next ones are asked if it does not answer, and
-//! also if it knows of no instance: it may just have been started. So that there is none is believed only if
-//! all of them say so; and of a 404, only from a server that otherwise answers as Eureka does: a proxy before
-//! it, or a wrong path, has a 404 for everything.
+//! also if it knows of no instance: it may just have been started. So an empty answer is accepted only if
+//! all of them give it; and a 404 counts as one only from a server that otherwise answers as Eureka does: a
+//! proxy before it, or a wrong path, has a 404 for everything.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,7 +52,7 @@ impl EurekaSource {
         }
     }
 
-    /// What the first server says that knows instances; else that there is nothing, if all say so.
+    /// The answer of the first server that knows instances; an empty one if no server knows any.
     async fn ask(&mut self) -> Result<Said<Vec<Listed>>, Failure> {
         let client = self.http.client().await?;
         let config = self.config.clone();

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Asked;
+use crate::units::text_of;
 use crate::upstream::config::Listed;
 use crate::upstream::discovery::config::File;
 use crate::upstream::discovery::file::read;
@@ -83,17 +84,30 @@ impl Asked for FileSource {
 fn content(path: &Path) -> Content {
     let unreadable = |error: std::io::Error| format!("cannot be read: {error}");
     let file = std::fs::File::open(path).map_err(unreadable)?;
-    let mut text = String::new();
-    file.take(LARGEST + 1).read_to_string(&mut text).map_err(unreadable)?;
-    match text.len() as u64 > LARGEST {
-        true => Err(format!("is larger than {} MiB", LARGEST / (1024 * 1024))),
-        false => Ok(text),
+    let mut bytes = Vec::new();
+    file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(format!("is larger than {} MiB", LARGEST / (1024 * 1024)));
     }
+    text_of(&bytes).map(str::to_owned).map_err(|error| error.reason.to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_first_endpoint() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("endpoints.yaml");
+        let text = "- http://10.0.0.1:80\r\n- http://10.0.0.2:80\r\n";
+        std::fs::write(&path, format!("\u{feff}{text}")).expect("written");
+        let told = content(&path).expect("a text");
+        assert_eq!(told, text);
+        assert!(matches!(read(&told), Said::These(listed) if listed.len() == 2));
+        std::fs::write(&path, b"\xff\xfe-\0").expect("written");
+        assert_eq!(content(&path), Err("is in UTF-16".to_owned()));
+    }
 
     #[test]
     fn a_file_is_told_once_it_has_stayed_the_same_from_one_look_to_the_next() {

@@ -6,10 +6,12 @@ use std::path::Path;
 
 use reqwest::Certificate;
 
+use crate::units::{pem, text_of};
+
 /// Limit on such a file; a token has about 1 KiB.
 const LARGEST: u64 = 1024 * 1024;
 
-/// The text of a file, without white space at its ends.
+/// The text of a file, without a byte order mark and without white space at its ends.
 ///
 /// # Errors
 /// Why it cannot be read.
@@ -18,8 +20,10 @@ pub(super) async fn text(path: &Path) -> Result<String, String> {
     let read = tokio::task::spawn_blocking(move || {
         let unreadable = |error| format!("{} cannot be read: {error}", path.display());
         let file = std::fs::File::open(&path).map_err(unreadable)?;
-        let mut text = String::new();
-        file.take(LARGEST).read_to_string(&mut text).map_err(unreadable)?;
+        let mut bytes = Vec::new();
+        file.take(LARGEST).read_to_end(&mut bytes).map_err(unreadable)?;
+        let text =
+            text_of(&bytes).map_err(|error| format!("{} {}", path.display(), error.reason))?;
         Ok(text.trim().to_owned())
     });
     // A panic, which the runtime logs.
@@ -52,10 +56,22 @@ pub(super) async fn authorities(path: &Path) -> Result<Vec<Certificate>, String>
 /// # Errors
 /// It holds something else.
 pub(super) fn certificates(path: &Path, pem: &str) -> Result<Vec<Certificate>, String> {
-    let found = Certificate::from_pem_bundle(pem.as_bytes())
-        .map_err(|error| format!("ca: {}: {error}", path.display()))?;
-    match found.is_empty() {
-        true => Err(format!("ca: {} holds no certificate", path.display())),
-        false => Ok(found),
+    let file = path.display();
+    let found = pem::certificates(pem.as_bytes()).map_err(|error| format!("ca: {file} {error}"))?;
+    let found: reqwest::Result<Vec<_>> =
+        found.iter().map(|one| Certificate::from_der(one)).collect();
+    found.map_err(|error| format!("ca: {file}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_byte_order_mark_is_no_part_of_a_token() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("token");
+        std::fs::write(&path, "\u{feff}hunter2\r\n").expect("written");
+        assert_eq!(token(&path).await, Ok("hunter2".to_owned()));
     }
 }

@@ -30,8 +30,8 @@ use crate::upstream::discovery::known::Said;
 
 /// How long a start or a reload waits for the first answers.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
-/// How often a source's latest word is considered again that there is nothing: after `empty_after` it
-/// is believed, also if the source speaks only of changes.
+/// How often a source's latest answer is considered again if it is empty: after `empty_after` it is
+/// accepted, also if the source sends only changes.
 const REPEAT: Duration = Duration::from_secs(1);
 
 /// Something that knows the endpoints of an upstream.

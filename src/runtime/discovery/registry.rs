@@ -22,11 +22,11 @@ pub(super) async fn keep(upstream: Weak<Upstream>, first: oneshot::Sender<()>) {
         let now = Clock::now();
         let knows_some = upstream.source().is_some_and(|source| source.endpoints > 0);
         let over = upstream.register(now, |registry, rules| {
-            // A reload may have narrowed where instances may be, and one may have come through the
-            // upstream of before.
+            // A reload may have narrowed where instances may be, and one may have registered through
+            // the upstream as it was before the reload.
             registry.keep_allowed(&rules.allow);
             let over = expire(registry, now);
-            // That there is nothing is believed once it has been said for a while.
+            // An empty register is accepted only once it has been empty for a while.
             let is_empty = registry.entries().next().is_none();
             (over, if is_empty && knows_some { News::Nothing } else { News::None })
         });

@@ -32,7 +32,7 @@ pub(super) async fn check(
     let head = session.response_header();
     let verdict =
         head.map_or_else(|| Err(failed("invalid_response", "no head")), |head| judge(head, config));
-    // A response that breaks off is none, whatever its status.
+    // A response that breaks off fails the check, whatever its status.
     let mut read = 0;
     while verdict.is_ok() && read < MAX_BODY {
         match session.read_response_body().await.map_err(of_exchange)? {

@@ -80,7 +80,7 @@ pub(super) struct SourceStatus {
     /// Since it named them; absent before.
     #[serde(skip_serializing_if = "Option::is_none")]
     confirmed_seconds_ago: Option<f64>,
-    /// How long it has not answered, or has said that there is nothing, and why; absent while it answers.
+    /// How long it has not answered, or has named no endpoints, and why; absent while it names some.
     #[serde(skip_serializing_if = "Option::is_none")]
     failing_for_seconds: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use aws_lc_rs::digest::{SHA256, digest as sha256};
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
@@ -16,7 +15,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
 use super::Digest;
-use super::files::Mistake;
+use super::files::{Mistake, revocation_lists};
 use crate::config::tls::{ClientAuth, Tls};
 use crate::identity::{Peer, Unnamed};
 
@@ -34,15 +33,7 @@ pub(super) fn revoked(tls: &Tls) -> Result<Vec<CertificateRevocationListDer<'sta
     if tls.client_ca.is_none() {
         return Err(Mistake::new("there is no `client_ca` whose clients it could refuse"));
     }
-    let place = file.display();
-    let wrong = |error: &dyn Display| Mistake::new(format!("`{place}`: {error}"));
-    let text = std::fs::read(file).map_err(|error| wrong(&error))?;
-    let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&text).collect();
-    let lists = lists.map_err(|error| wrong(&error))?;
-    if lists.is_empty() {
-        return Err(wrong(&"has no revocation list"));
-    }
-    Ok(lists)
+    revocation_lists(file)
 }
 
 /// What connections of the same clients have in common.

@@ -18,7 +18,7 @@ use rustls::ticketer::TicketRotator;
 
 use super::Digest;
 use super::handshake::{self, Terms};
-use crate::units::reason;
+use crate::units::{reason, text_of};
 
 /// Seconds after its full handshake for which a session can be resumed.
 const LIFETIME: u32 = 12 * 60 * 60;
@@ -54,15 +54,16 @@ pub(super) fn shared(
     verified_by: &Digest,
 ) -> Result<Arc<dyn ProducesTickets>, String> {
     let name = file.display();
-    let text = std::fs::read_to_string(file)
+    let bytes = std::fs::read(file)
         .map_err(|error| format!("the file `{name}` cannot be read: {}", reason(&error)))?;
     let keys =
-        keys(&text, verified_by).map_err(|message| format!("the file `{name}` {message}"))?;
+        keys(&bytes, verified_by).map_err(|message| format!("the file `{name}` {message}"))?;
     Ok(Arc::new(Shared(keys)))
 }
 
 /// Reads one key per line.
-fn keys(text: &str, verified_by: &Digest) -> Result<Vec<Key>, String> {
+fn keys(bytes: &[u8], verified_by: &Digest) -> Result<Vec<Key>, String> {
+    let text = text_of(bytes).map_err(|error| error.reason)?;
     let mut keys: Vec<(usize, Key)> = Vec::new();
     let lines = (1..).zip(text.lines().map(str::trim)).filter(|(_, line)| !line.is_empty());
     for (number, secret) in lines {
@@ -276,7 +277,7 @@ mod tests {
     #[test]
     fn the_first_key_seals_and_every_key_opens() {
         let (old, new) = ("o".repeat(32), "n".repeat(32));
-        let shared = |text: &str| Shared(keys(text, &[1; 32]).expect("keys"));
+        let shared = |text: &str| Shared(keys(text.as_bytes(), &[1; 32]).expect("keys"));
         let before = shared(&old).encrypt(b"session").expect("a ticket");
         let rotated = shared(&format!("{new}\n\n  {old}  \n"));
         assert_eq!(rotated.decrypt(&before).as_deref(), Some(&b"session"[..]));
@@ -286,9 +287,20 @@ mod tests {
     }
 
     #[test]
+    fn a_byte_order_mark_is_no_part_of_the_first_key() {
+        let (first, second) = ("f".repeat(32), "s".repeat(32));
+        let shared = |text: &str| Shared(keys(text.as_bytes(), &[1; 32]).expect("keys"));
+        let marked = shared(&format!("\u{feff}{first}\r\n{second}\r\n"));
+        let ticket = marked.encrypt(b"session").expect("a ticket");
+        assert_eq!(shared(&first).decrypt(&ticket).as_deref(), Some(&b"session"[..]));
+        let ticket = shared(&second).encrypt(b"session").expect("a ticket");
+        assert_eq!(marked.decrypt(&ticket).as_deref(), Some(&b"session"[..]));
+    }
+
+    #[test]
     fn keys_that_are_short_double_or_absent_are_refused() {
         let long = "k".repeat(32);
-        let refused = |text: &str| keys(text, &[1; 32]).expect_err("no keys");
+        let refused = |text: &str| keys(text.as_bytes(), &[1; 32]).expect_err("no keys");
         let short = refused(&format!("{long}\nsecret"));
         assert!(
             short.contains("a key of 6 characters in line 2, which needs at least 32"),
@@ -299,6 +311,7 @@ mod tests {
             refused(&format!("{long}\n\n{long}")).contains("the key of line 1 in line 3 again")
         );
         assert!(refused(" \n").contains("no key"));
+        assert_eq!(keys(b"\xff\xfek\0", &[1; 32]).expect_err("no text"), "is in UTF-16");
     }
 
     #[test]

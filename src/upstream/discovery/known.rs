@@ -1,8 +1,8 @@
 //! The one rule for what a source says: the last good answer is kept.
 //!
-//! A source that cannot be asked changes nothing, for ever. One that says that there is nothing is
-//! believed only after some time: registries and resolvers say so when they have just been started, or
-//! are cut off themselves.
+//! A source that cannot be asked changes nothing, for ever. An empty answer is accepted only after
+//! some time: registries and resolvers give one when they have just been started, or are cut off
+//! themselves.
 //!
 //! ```text
 //!            an answer                        nothing, for `empty_after`
@@ -21,14 +21,14 @@ use crate::time::Moment;
 pub enum Said<T> {
     /// These, at least one.
     These(T),
-    /// It says that there is nothing, in these words.
+    /// It names no endpoints, in these words.
     Nothing(String),
     /// It could not be asked, or its answer could not be read, for this reason.
     Failed(String),
 }
 
 impl<T> Said<Vec<T>> {
-    /// These, or that there is nothing, in these words.
+    /// These, or [`Said::Nothing`] in the words of `nothing` if there are none.
     pub fn of(these: Vec<T>, nothing: &str) -> Self {
         match these.is_empty() {
             true => Said::Nothing(nothing.to_owned()),
@@ -64,13 +64,13 @@ pub struct Known<T> {
     last: Option<T>,
     /// When the last good answer came.
     confirmed: Option<Moment>,
-    /// Since when there has been none.
+    /// Since when there has been no good answer.
     lacking_since: Option<Moment>,
-    /// Since when the source says that there is nothing, without the time in which it failed.
+    /// Since when the source names no endpoints, without the time in which it failed.
     empty_since: Option<Moment>,
     /// Since when it fails, while it does.
     failing_since: Option<Moment>,
-    /// That there is nothing has been believed, and it has said nothing else since.
+    /// The source's empty answer has been accepted, and it has named no endpoints since.
     is_emptied: bool,
 }
 
@@ -79,9 +79,9 @@ pub struct Known<T> {
 pub enum Edge {
     /// There is an answer again, after this long.
     Back(Duration),
-    /// There is none from now on, for this reason; what is known is kept.
+    /// There is no good answer from now on, for this reason; what is known is kept.
     Lost(String),
-    /// The source has said for so long that there is nothing that this is believed.
+    /// The source has named no endpoints for so long that its empty answer is accepted.
     Emptied,
 }
 
@@ -124,7 +124,7 @@ impl<T> Known<T> {
         self.lacking_since
     }
 
-    /// Forgets the last answer: there is certainly nothing any more.
+    /// Forgets the last answer: there are certainly no endpoints any more.
     pub fn forget(&mut self, now: Moment) {
         self.last = None;
         self.is_emptied = true;
@@ -132,8 +132,8 @@ impl<T> Known<T> {
         self.lacking_since.get_or_insert(now);
     }
 
-    /// Takes in what the source said at `now`. It is emptied once it has said for `empty_after` that
-    /// there is nothing; zero: never.
+    /// Takes in what the source said at `now`. It is emptied once the source has named no endpoints
+    /// for `empty_after`; zero: never.
     pub fn take_in(&mut self, said: Said<T>, empty_after: Duration, now: Moment) -> Option<Edge> {
         let (reason, is_nothing) = match said {
             Said::These(these) => {

@@ -75,7 +75,7 @@ fn results_of_attempts_that_began_before_an_ejection_count_for_nothing() {
     assert_eq!(ejection.pass(), Pass::Aside);
     let probe = epoch(ejection.probe(at(10)));
     assert!(ejection.probe_succeeded(probe, at(10)).is_some());
-    // Late even now: neither a failure nor a success of before says anything of the present.
+    // Late even now: an earlier failure or success says nothing of the present.
     assert!(ejection.is_late(before));
     assert_eq!(ejection.failed(before), None);
     let Pass::Counts(now) = ejection.pass() else { panic!("available") };

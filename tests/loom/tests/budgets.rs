@@ -67,7 +67,7 @@ fn a_ratio_counts_every_request_and_grants_its_share_exactly() {
         let budget = budget("ratio: {share: 50%, min_per_second: 0, ttl: 1s}");
         let of = Arc::clone(&budget);
         let early = granted(2, move |_| withdrawals(&mut of.enter(NOW), 1, NOW));
-        // Whoever asked before the other had come in was refused; that retry is still there.
+        // A request that asked before the other had come in was refused; that retry is still there.
         let left = withdrawals(&mut budget.enter(NOW), 2, NOW);
         assert_eq!(early + left, 1, "three requests at 50 %");
     });

@@ -42,8 +42,6 @@ static LAYERING: Layering = Layering {
     own: &["path", "upstream"],
 };
 
-static NO_TEMPLATES: Templates = Templates { section: "", list: "", uses: &[] };
-
 fn draft(files: &Files) -> Draft<Whole> {
     load_layered::<Whole, Alone>(
         &files.1,

@@ -124,7 +124,7 @@ impl Files {
     }
 
     fn draft(&self, environment: &[(&str, &str)]) -> Draft<Config> {
-        load_partial(&self.1, &Environment::fixed(environment.iter().copied()))
+        plain(&self.1, &Environment::fixed(environment.iter().copied()))
     }
 
     fn load(&self, environment: &[(&str, &str)]) -> Result<Config, Vec<String>> {
@@ -139,12 +139,27 @@ impl Files {
     }
 }
 
+static NO_TEMPLATES: Templates =
+    Templates { section: "no templates", list: "no names", uses: &["no uses"] };
+
+static NO_DEFAULTS: Layering =
+    Layering { defaults: "no defaults", things: "no things", keys: &[], own: &[] };
+
+/// Defaults of which there are none.
+#[derive(Deserialize)]
+struct Nothing {}
+
+/// Reads what has no templates, no defaults and no earlier names.
+fn plain<T: DeserializeOwned>(path: &Path, environment: &Environment) -> Draft<T> {
+    load_layered::<T, Nothing>(path, environment, &NO_TEMPLATES, &NO_DEFAULTS, &[])
+}
+
 /// Reads without a check of its own.
 fn load<T: DeserializeOwned>(
     path: &Path,
     environment: &Environment,
 ) -> Result<(T, Sources), Vec<Diagnostic>> {
-    load_partial(path, environment).validate(|_, _| Vec::new())
+    plain(path, environment).validate(|_, _| Vec::new())
 }
 
 fn load_text(text: &str, environment: &[(&str, &str)]) -> Result<Config, Vec<String>> {

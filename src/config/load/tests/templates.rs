@@ -23,14 +23,8 @@ struct List {
     of: Vec<String>,
 }
 
-#[derive(Deserialize)]
-struct Nothing {}
-
 static TEMPLATES: Templates =
     Templates { section: "services", list: "each", uses: &["lists", "*", "of"] };
-
-static NO_DEFAULTS: Layering =
-    Layering { defaults: "defaults", things: "lists", keys: &[], own: &[] };
 
 fn read(text: &str, targets: &str) -> Result<Whole, Vec<String>> {
     let files = Files::new(&[("c", text)]);

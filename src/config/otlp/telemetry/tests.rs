@@ -120,7 +120,7 @@ fn an_exporter_that_is_asked_for_has_the_default_endpoint() {
 }
 
 #[test]
-fn the_name_is_that_of_the_file_then_of_its_variable_then_of_the_attributes() {
+fn the_name_is_that_of_the_file_then_of_its_variable_then_of_the_attributes_then_the_default() {
     let attributes = ("OTEL_RESOURCE_ATTRIBUTES", "service.name=attributes,team=a");
     let variable = ("OTEL_SERVICE_NAME", "variable");
     let name = |yaml: &str, variables: &[(&str, &str)]| {
@@ -134,6 +134,11 @@ fn the_name_is_that_of_the_file_then_of_its_variable_then_of_the_attributes() {
     assert_eq!(name(file, &[attributes, variable]), "file");
     assert_eq!(name("", &[attributes, variable]), "variable");
     assert_eq!(name("", &[attributes]), "attributes");
+    let default = "traces: {default_service_name: default}";
+    assert_eq!(name(default, &[attributes, variable]), "variable");
+    assert_eq!(name(default, &[attributes]), "attributes");
+    assert_eq!(name(default, &[]), "default");
+    assert_eq!(name("traces: {service_name: file, default_service_name: default}", &[]), "file");
     let team = ("team".to_owned(), "a".to_owned());
     assert!(resolve(file, &[attributes]).resource.contains(&team));
 }

@@ -39,7 +39,7 @@ impl GuardedIo {
         }
     }
 
-    /// How many bytes of `bufs` may be written before the gateway has a word of its own to say.
+    /// How many bytes of `bufs` may be written before the gateway inserts a response of its own.
     fn may_write(&mut self, bufs: &[io::IoSlice<'_>]) -> usize {
         loop {
             match self.frames.as_mut().map(|frames| frames.look(bufs)) {
@@ -97,7 +97,7 @@ impl AsyncWrite for GuardedIo {
         let GuardedIo { inner, outbox, .. } = &mut *self;
         let written = match most < length {
             false => outbox.poll_write(inner, cx, bufs),
-            // Up to there, as far as one piece goes.
+            // At most that many bytes, and only of the first piece.
             true => {
                 let first = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| buf);
                 outbox.poll_write(inner, cx, &[io::IoSlice::new(&first[..most.min(first.len())])])

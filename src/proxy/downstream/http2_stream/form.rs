@@ -1,12 +1,13 @@
 //! The form of heads over HTTP/2, beyond what `h2` sees to.
 
 use http::Method;
-use http::header::{CONNECTION, HOST, HeaderName, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, HeaderName, TRANSFER_ENCODING, UPGRADE};
 use pingora_core::protocols::http::authority::{
     RawTargetAuthority, raw_target_authority, validate_request_authority,
 };
 use pingora_http::{RequestHeader, ResponseHeader};
 
+use crate::proxy::downstream::head::Fault;
 use crate::proxy::request;
 
 /// Fields that only HTTP/1 connections have (RFC 9113, section 8.2.2).
@@ -18,20 +19,23 @@ const OF_CONNECTION: [HeaderName; 5] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
-/// Whether the request could be written as one HTTP/1 request: no byte in it ends the target early,
-/// and the length of its body is unambiguous.
-pub(super) fn is_framed(request: &RequestHeader) -> bool {
+/// Why the request must be refused because of its head; `None` if nothing is wrong with it. A byte
+/// may end its target early, the length of its body may be ambiguous, or it may name several hosts.
+/// A request without a host is refused with those of HTTP/1, when its host is read.
+pub(super) fn fault(request: &RequestHeader) -> Option<Fault> {
+    if request.method == Method::CONNECT {
+        return Some(Fault::Connect);
+    }
     let breaks_off = |byte: &u8| matches!(byte, 0 | b'\n' | b'\r' | b' ');
-    !request.raw_path().iter().any(breaks_off)
-        && request::length::repaired(&request.headers).is_ok()
-}
-
-/// Whether the request names exactly one host. `CONNECT` is refused later.
-pub(super) fn is_addressed(request: &RequestHeader) -> bool {
-    let is_named = request.uri.authority().is_some() || request.headers.contains_key(HOST);
-    let is_connect = request.method == Method::CONNECT;
-    let is_path = || raw_target_authority(request.raw_path()) == RawTargetAuthority::None;
-    is_named && validate_request_authority(request).is_ok() && (is_connect || is_path())
+    if request.raw_path().iter().any(breaks_off) {
+        return Some(Fault::RequestLine);
+    }
+    if request::length::repaired(&request.headers).is_err() {
+        return Some(Fault::Length);
+    }
+    let is_addressed = validate_request_authority(request).is_ok()
+        && raw_target_authority(request.raw_path()) == RawTargetAuthority::None;
+    (!is_addressed).then_some(Fault::Host)
 }
 
 /// Removes what a response may not have.

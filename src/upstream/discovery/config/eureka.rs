@@ -23,8 +23,8 @@ pub struct Eureka {
     /// The name of the application, in small or capital letters.
     pub service: Name,
     /// Where Eureka answers, such as `http://127.0.0.1:8761/eureka`: one server, or a list. One that does
-    /// not answer, or knows of no instance, is left for the next; that there is none is believed only of
-    /// all of them. A user and a password may be part of
+    /// not answer, or knows of no instance, is left for the next; an empty answer is accepted only if
+    /// all of them give it. A user and a password may be part of
     /// it: `http://user:${EUREKA_PASSWORD}@eureka.internal:8761/eureka`.
     #[serde(deserialize_with = "servers")]
     #[schemars(schema_with = "one_or_many::<Server>")]

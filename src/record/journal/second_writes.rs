@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 /// How many there are, and whether more are accepted. It orders no other memory, so every access is
 /// relaxed.
 #[derive(Debug)]
-pub(super) struct Seconds {
+pub(super) struct SecondWrites {
     most: usize,
     count: AtomicUsize,
     /// Set while the shipper keeps up with the journal.
@@ -14,9 +14,9 @@ pub(super) struct Seconds {
     closing: AtomicBool,
 }
 
-impl Seconds {
+impl SecondWrites {
     pub(super) fn at_most(most: usize) -> Self {
-        Seconds {
+        SecondWrites {
             most,
             count: AtomicUsize::new(0),
             welcome: AtomicBool::new(false),
