@@ -12,7 +12,7 @@ use crate::support::{
     timed, wait,
 };
 
-const LISTENER: &str = "listeners: {public: {address: \"127.0.0.1:${PORT}\", header_timeout: 400ms, tls: {certificates: [{certificate: one.pem, key: one.key}, {certificate: two.pem, key: two.key}]}}}";
+const LISTENER: &str = "listeners: {public: {address: \"127.0.0.1:${PORT}\", tls: {certificates: [{certificate: one.pem, key: one.key}, {certificate: two.pem, key: two.key}]}}}";
 
 fn plan(listener: &str, one: &Leaf, two: &Leaf) -> Plan {
     Plan::route("")
@@ -121,7 +121,9 @@ fn who_has_no_certificate_of_the_authority_is_not_let_in() {
 #[test]
 fn a_handshake_that_stalls_is_cut_in_time() {
     use std::io::{Read, Write};
-    let gateway = start(&Authority::new(), &Upstream::start());
+    let ours = Authority::new();
+    let listener = LISTENER.replace("tls: {", "header_timeout: 400ms, tls: {");
+    let gateway = plan(&listener, &ours.sign("one.test"), &ours.sign("two.test")).start();
     for beginning in [&b""[..], b"\x16\x03\x01"] {
         let mut stream = std::net::TcpStream::connect(gateway.address).expect("a connection");
         stream.write_all(beginning).expect("a few bytes");

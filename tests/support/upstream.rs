@@ -8,6 +8,8 @@ use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
+use socket2::SockRef;
+
 use super::answer::Answer;
 use super::connection::Connection;
 use super::wait::{DEADLINE, eventually};
@@ -171,6 +173,8 @@ impl Upstream {
     }
 
     fn serve(listener: TcpListener) -> Self {
+        // The standard library's backlog is 128: beyond it connects of a crowd wait a second, and time out.
+        SockRef::from(&listener).listen(4096).expect("a listener");
         let address = listener.local_addr().expect("its own address");
         let state = Arc::new(State::default());
         let shared = state.clone();

@@ -10,6 +10,7 @@ use crate::observe::events::CircuitChange;
 use crate::policy::breaker::{Breaker, Count, Permit};
 use crate::policy::failure::Cause;
 use crate::policy::outcome::Outcome;
+use crate::proxy::attempt::ended::EARLY;
 use crate::proxy::exchange::context::Context;
 use crate::proxy::exchange::times;
 use crate::proxy::rejection::Rejection;
@@ -62,7 +63,7 @@ fn endpoint_concluded(ctx: &mut Context, outcome: Outcome, now: Moment) -> Count
 fn is_hurried(ctx: &Context, outcome: Outcome, now: Moment) -> bool {
     let (Outcome::Timeout, Some(deadline)) = (outcome, ctx.deadline) else { return false };
     let of_route = ctx.route.as_ref().and_then(|route| route.timeout());
-    if now < deadline || of_route.is_some_and(|limit| deadline >= ctx.started + limit) {
+    if now + EARLY < deadline || of_route.is_some_and(|limit| deadline >= ctx.started + limit) {
         return false;
     }
     let typical = ctx.attempt.endpoint().and_then(|endpoint| endpoint.load.typical());

@@ -19,7 +19,7 @@ use crate::summary::words::Words;
 use crate::time::Moment;
 
 /// Pingora's timers count whole milliseconds, and can end a wait up to one millisecond early.
-const EARLY: Duration = Duration::from_millis(1);
+pub(super) const EARLY: Duration = Duration::from_millis(1);
 
 /// Why an attempt has no response, or only part of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,8 +15,11 @@ use crate::observe::metrics::Metrics;
 use crate::policy::breaker::{State, Verdict};
 use crate::policy::failure::Cause;
 use crate::policy::order;
+use crate::policy::outcome::Outcome;
+use crate::proxy::attempt::conclude::conclude;
 use crate::proxy::attempt::ended::{Ended, classify_connect};
 use crate::runtime::lifecycle::Lifecycle;
+use crate::upstream::Ask;
 
 const YAML: &str = "
 listeners: {public: {address: '127.0.0.1:0'}}
@@ -110,4 +113,28 @@ async fn a_connect_timer_that_fires_just_before_the_deadline_it_was_cut_to_says_
         let ended = classify_connect(&error, &context, micros(at));
         assert_eq!(ended, Ended::Upstream(expected), "{etype:?} at {at}");
     }
+}
+
+#[tokio::test]
+async fn a_caller_in_a_hurry_fails_no_endpoint_also_if_the_timer_fires_just_before_its_deadline() {
+    let lifecycle = Arc::new(Lifecycle::default());
+    let at = |micros| Moment::ZERO + std::time::Duration::from_micros(micros);
+    // Ends an attempt that a caller's deadline of 20 ms has cut. Returns the endpoint's share of failures.
+    let cut = |ended: Moment| {
+        // Breakers count it, and would be open for the next.
+        let snapshot = snapshot();
+        let mut context = holding(&snapshot, &lifecycle, Moment::ZERO);
+        context.deadline = Some(at(20_000));
+        let upstream = context.upstream().expect("configured").upstream.clone();
+        let ask = Ask { tried: &[], key: None, random: 0, in_flight: 0, now: Moment::ZERO };
+        let mut before = upstream.pick(&ask).expect("an endpoint");
+        let answered = Some(std::time::Duration::from_millis(300));
+        upstream.ended(&mut before, Outcome::Response(200), answered, Moment::ZERO);
+        context.attempt.ticket = Some(upstream.pick(&ask).expect("an endpoint"));
+        conclude(&mut context, Outcome::Timeout, ended);
+        before.endpoint().load.failing(ended)
+    };
+    assert_eq!(cut(at(20_000)), 0.0);
+    assert_eq!(cut(at(19_100)), 0.0);
+    assert!(cut(at(18_900)) > 0.0, "another limit than the caller's");
 }
