@@ -35,21 +35,22 @@
 //! |---|---|---|
 //! | [`time`] | monotonic time as a number | nothing |
 //! | [`condition`] | what lasts is logged when it begins and when it ends | `time` |
-//! | [`units`] | values with their unit, text with placeholders, the text of a file, PEM, the words of system errors | nothing |
+//! | [`units`] | values with their unit, text with placeholders, the words of system errors | nothing |
 //! | [`fields`] | a cookie, a parameter of the query | nothing |
 //! | [`coding`] | gzip and deflate, within bounds | nothing |
+//! | [`files`] | what the files that an operator names hold: text, certificates and keys | nothing |
 //! | [`identity`] | whom a client's certificate names, patterns of such names, and the header that tells of them | `units` |
 //! | [`policy`] | pure decisions: authentication, rate limits, idempotency, circuits, bulkheads, retries; `now` is an argument | `fields`, `identity`, `routing`, `time`, `units` |
 //! | [`routing`] | the canonical path, the host, the route | `fields`, `identity`, `units` |
 //! | [`transcode`] | calls of RPC as plain HTTP with JSON, and back; no I/O | `coding`, `condition`, `units` |
 //! | [`summary`] | a request as it began and as it ended, from which everything is told | `policy` |
-//! | [`record`] | the row of each request, the recorder, SQLite and PostgreSQL | `coding`, `condition`, `time`, `units` |
+//! | [`record`] | the row of each request, the recorder, SQLite and PostgreSQL | `coding`, `condition`, `files`, `time`, `units` |
 //! | [`idempotency`] | the keys that requests hold, in the record's database | `condition`, `policy`, `record`, `time` |
 //! | [`upstream`] | endpoints, whose turn it is, what health checks and attempts say of them, what names resolve to and sources know | `config`, `fields`, `policy`, `time`, `units` |
-//! | [`config`] | what the operator wrote: types, loading, validation | `policy`, `record`, `routing`, `transcode`, `units`, `upstream` |
-//! | [`observe`] | metrics, traces, the process's log | `condition`, `config`, `policy`, `record`, `summary`, `time`, `units`, `upstream` |
-//! | [`limits`] | rate limits that replicas share, in Redis | `condition`, `observe`, `policy`, `time`, `units` |
-//! | [`runtime`] | the configuration compiled; reload, drain, status; assembly | `admin`, `condition`, `config`, `idempotency`, `identity`, `limits`, `observe`, `policy`, `proxy`, `record`, `routing`, `time`, `transcode`, `units`, `upstream` |
+//! | [`config`] | what the operator wrote: types, loading, validation | `files`, `policy`, `record`, `routing`, `transcode`, `units`, `upstream` |
+//! | [`observe`] | metrics, traces, the process's log | `condition`, `config`, `files`, `policy`, `record`, `summary`, `time`, `units`, `upstream` |
+//! | [`limits`] | rate limits that replicas share, in Redis | `condition`, `files`, `observe`, `policy`, `time`, `units` |
+//! | [`runtime`] | the configuration compiled; reload, drain, status; assembly | `admin`, `condition`, `config`, `files`, `idempotency`, `identity`, `limits`, `observe`, `policy`, `proxy`, `record`, `routing`, `time`, `transcode`, `units`, `upstream` |
 //! | [`proxy`] | the request path on Pingora | `coding`, `condition`, `config`, `idempotency`, `identity`, `observe`, `policy`, `record`, `routing`, `runtime`, `summary`, `time`, `transcode`, `units`, `upstream` |
 //! | [`admin`] | the admin listener | everything |
 //! | [`cli`] | the command line | everything |
@@ -76,6 +77,7 @@ pub mod coding;
 pub mod condition;
 pub mod config;
 pub mod fields;
+pub mod files;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;

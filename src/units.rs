@@ -2,11 +2,9 @@
 //!
 //! Each type parses itself, so that an invalid value is reported at its place in the file.
 
-pub mod pem;
 pub mod placeholder;
 mod reason;
 pub mod schema;
-mod text;
 
 use std::fmt;
 use std::ops::Deref;
@@ -16,7 +14,6 @@ use std::time::Duration;
 pub use reason::reason;
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
-pub use text::{NotText, text_of, unmarked};
 
 /// A length of time: `250ms`, `5s`, `1m 30s`, `24h`. A bare number is refused, except `0`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

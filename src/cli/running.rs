@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::config::admin::Admin;
-use crate::units::text_of;
+use crate::files::text::text_of;
 
 const LIMIT: Duration = Duration::from_secs(2);
 /// The most that is read of a response.

@@ -7,12 +7,14 @@ use redis::{Client, RedisError, TlsCertificates};
 use tokio::task::JoinHandle;
 
 use super::link::Link;
+use crate::files::pem;
+use crate::files::text::unmarked;
 use crate::limits::call::Call;
 use crate::observe::metrics::StoreMetrics;
 use crate::policy::rate_limit;
 use crate::policy::rate_limit::RedisUrl;
 use crate::time::Clock;
-use crate::units::{pem, reason, unmarked};
+use crate::units::reason;
 
 /// One server. Dropping it closes its connection.
 pub struct Store {

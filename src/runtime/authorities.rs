@@ -5,7 +5,9 @@ use std::path::Path;
 
 use rustls::RootCertStore;
 
-use crate::units::{pem, reason, unmarked};
+use crate::files::pem;
+use crate::files::text::unmarked;
+use crate::units::reason;
 
 /// Checks what the variables name before Pingora does, which panics where it cannot read them.
 ///

@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::units::{NotText, text_of};
+use crate::files::text::{NotText, text_of};
 
 /// The name of the file, beside the configuration.
 pub(super) const NAME: &str = ".env";

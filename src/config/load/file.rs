@@ -8,7 +8,8 @@ use std::path::Path;
 
 use super::fault::{Fault, Position};
 use crate::config::code::Code;
-use crate::units::{NotText, reason, text_of};
+use crate::files::text::{NotText, text_of};
+use crate::units::reason;
 
 /// The most bytes a file may have.
 pub(super) const MAX_FILE: u64 = 8 * 1024 * 1024;

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use super::environment::Environment;
 use super::file::read_bounded;
 use crate::config::code::Code;
-use crate::units::text_of;
+use crate::files::text::text_of;
 
 const MAX_NESTING: usize = 16;
 

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::grpc::{self, Status};
 use super::target::{Authorities, Target, Unusable};
 use crate::config::otlp::{Compression, Protocol};
-use crate::units::pem;
+use crate::files::pem;
 
 /// The first pause between attempts; each next one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);

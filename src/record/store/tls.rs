@@ -11,7 +11,8 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::units::{pem, reason};
+use crate::files::pem;
+use crate::units::reason;
 
 /// A connector that verifies the server against the authorities in `ca`. Without `ca` it encrypts,
 /// but accepts any certificate.

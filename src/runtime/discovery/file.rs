@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Asked;
-use crate::units::text_of;
+use crate::files::text::text_of;
 use crate::upstream::config::Listed;
 use crate::upstream::discovery::config::File;
 use crate::upstream::discovery::file::read;

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use reqwest::Certificate;
 
-use crate::units::{pem, text_of};
+use crate::files::pem;
+use crate::files::text::text_of;
 
 /// Limit on such a file; a token has about 1 KiB.
 const LARGEST: u64 = 1024 * 1024;

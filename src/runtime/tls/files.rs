@@ -7,7 +7,7 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKey
 use crate::config::Problem;
 use crate::config::code::Code;
 use crate::config::load::KeyPath;
-use crate::units::pem::{self, NotPem};
+use crate::files::pem::{self, NotPem};
 use crate::units::reason;
 
 /// What is wrong with a file, and what to do about it.

@@ -18,7 +18,8 @@ use rustls::ticketer::TicketRotator;
 
 use super::Digest;
 use super::handshake::{self, Terms};
-use crate::units::{reason, text_of};
+use crate::files::text::text_of;
+use crate::units::reason;
 
 /// Seconds after its full handshake for which a session can be resumed.
 const LIFETIME: u32 = 12 * 60 * 60;
