@@ -3,7 +3,7 @@
 # and addr2line look for them. scripts/strip.sh PROGRAM OUT
 set -euo pipefail
 
-program=$1 out=$2
+program=$(realpath "$1") out=$2
 # The link to the symbols is by name, relative to the program's folder.
 cd "$(dirname "$out")"
 out=$(basename "$out")
